@@ -1,0 +1,22 @@
+//! Publications between nodes.
+
+use curfew_model::{Channel, Publication};
+
+use crate::{BackendError, BoxFuture};
+
+/// Carries publications to every node that listens.
+///
+/// Guarantees: at most once; publications of one publisher in one channel arrive in the order of
+/// their `publish` calls. A publication reaches [`Events::publication`](crate::Events::publication)
+/// on every node whose `subscribe` for the channel completed before `publish` was called, the
+/// publishing node included. A node may also see channels that it did not subscribe to.
+pub trait Broker: Send + Sync + 'static {
+    /// Starts listening to a channel. The caller asks once while it listens.
+    fn subscribe<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<(), BackendError>>;
+
+    /// Stops listening.
+    fn unsubscribe<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<(), BackendError>>;
+
+    /// Hands a publication to every listening node; ready once the backend has it.
+    fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<(), BackendError>>;
+}

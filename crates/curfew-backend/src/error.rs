@@ -1,0 +1,21 @@
+//! What can go wrong with any backend.
+
+use std::error::Error;
+
+/// An operation on the backend failed. Never the user's fault.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// The backend cannot be reached or does not answer in time; trying again later may help.
+    #[error("the backend is unavailable")]
+    Unavailable(#[source] Box<dyn Error + Send + Sync>),
+    /// The backend answered something that makes no sense; trying again does not help.
+    #[error("the backend gave an unusable answer")]
+    Unusable(#[source] Box<dyn Error + Send + Sync>),
+}
+
+impl BackendError {
+    /// [`BackendError::Unavailable`] with a cause in words.
+    pub fn unavailable(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Unavailable(cause.into())
+    }
+}

@@ -1,0 +1,52 @@
+//! Where nodes meet: the backend traits, the in-memory implementation, the conformance suite.
+//!
+//! Owns: what is shared between nodes (session records, revocations, publications under way, the
+//! list of nodes) as far as one node is concerned: behind four small traits.
+//! Knows nothing of: sockets, protocols, tokens, policies.
+//! Start at [`Backends`]; [`memory`] shows an implementation in full.
+
+mod broker;
+mod config;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod error;
+mod events;
+pub mod memory;
+mod nodes;
+mod revocations;
+mod sessions;
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+
+pub use broker::Broker;
+pub use config::{BackendKind, Config};
+pub use error::BackendError;
+pub use events::Events;
+pub use nodes::{NodeInfo, Nodes};
+pub use revocations::{Receipt, ReceiptNodes, Revocations, Revoked};
+pub use sessions::{OpenError, SessionFilter, SessionPage, SessionRecord, Sessions};
+
+/// A boxed future: one allocation beside a network round trip, and no generics in whoever holds a
+/// backend.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// One backend's four faces. Cloning is four reference counts.
+#[derive(Clone)]
+pub struct Backends {
+    /// Publications between nodes.
+    pub broker: Arc<dyn Broker>,
+    /// Session records.
+    pub sessions: Arc<dyn Sessions>,
+    /// Revocations.
+    pub revocations: Arc<dyn Revocations>,
+    /// Which nodes live.
+    pub nodes: Arc<dyn Nodes>,
+}
+
+impl fmt::Debug for Backends {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backends").finish_non_exhaustive()
+    }
+}

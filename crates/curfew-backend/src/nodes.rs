@@ -1,0 +1,28 @@
+//! Which nodes live.
+
+use curfew_model::NodeId;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::{BackendError, BoxFuture};
+
+/// One live node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct NodeInfo {
+    /// The node's id, new at every start.
+    pub node: NodeId,
+    /// Where its public listener is, as the node itself sees it.
+    pub address: String,
+    /// Curfew's version.
+    pub version: String,
+    /// When it started, Unix seconds.
+    pub started_at: u64,
+    /// How many sessions it has.
+    pub sessions: u64,
+}
+
+/// The cluster's members.
+pub trait Nodes: Send + Sync + 'static {
+    /// Every live node, this one included.
+    fn list(&self) -> BoxFuture<'_, Result<Vec<NodeInfo>, BackendError>>;
+}

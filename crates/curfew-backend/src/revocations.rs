@@ -1,0 +1,68 @@
+//! Revocations, shared by all nodes.
+
+use curfew_model::{Revocation, RevocationKey};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::{BackendError, BoxFuture};
+
+/// A revocation that is in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revoked {
+    /// Whom it names.
+    pub key: RevocationKey,
+    /// Which tokens it covers, and until when.
+    pub revocation: Revocation,
+}
+
+/// What a revocation did. True when given: a node counted as confirmed has closed its sessions and
+/// delivers nothing to them from then on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Receipt {
+    /// The key written.
+    pub key: String,
+    /// Nodes asked and nodes that confirmed.
+    pub nodes: ReceiptNodes,
+    /// Sessions closed on the confirming nodes.
+    pub closed: u64,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+}
+
+/// The nodes of a [`Receipt`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct ReceiptNodes {
+    /// Nodes alive.
+    pub live: u64,
+    /// Nodes that have closed their sessions.
+    pub confirmed: u64,
+}
+
+/// Revocations.
+///
+/// Guarantees: after `revoke` has returned, every `check` that begins names the revocation until it
+/// expires or is lifted; [`Events::revoked`](crate::Events::revoked) is called on every node.
+/// A later revocation of the same key replaces the earlier one but never covers fewer tokens: the
+/// higher `before` stays, and covering all tokens is the highest.
+pub trait Revocations: Send + Sync + 'static {
+    /// The first of `keys` under which a revocation covers a token issued at `issued_at`.
+    fn check<'a>(
+        &'a self,
+        keys: &'a [RevocationKey],
+        issued_at: Option<u64>,
+    ) -> BoxFuture<'a, Result<Option<Revoked>, BackendError>>;
+
+    /// Puts a revocation in force.
+    fn revoke(
+        &self,
+        key: RevocationKey,
+        revocation: Revocation,
+    ) -> BoxFuture<'_, Result<Receipt, BackendError>>;
+
+    /// Lifts the revocation of a key; says whether there was one.
+    fn restore<'a>(&'a self, key: &'a RevocationKey)
+    -> BoxFuture<'a, Result<bool, BackendError>>;
+
+    /// Every revocation in force, ordered by key.
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Revoked>, BackendError>>;
+}

@@ -1,0 +1,91 @@
+//! Session records: the inventory of who is connected, over all nodes.
+
+use std::sync::Arc;
+
+use curfew_model::{NodeId, Principal, SessionId};
+
+use crate::{BackendError, BoxFuture};
+
+/// What is recorded of a session.
+#[derive(Debug, Clone)]
+pub struct SessionRecord {
+    /// Its id.
+    pub session: SessionId,
+    /// Who, with the token's claims and times.
+    pub principal: Arc<Principal>,
+    /// The node it lives on.
+    pub node: NodeId,
+    /// When it opened, Unix seconds.
+    pub connected_at: u64,
+    /// Its protocol's name, for example `curfew.v1`.
+    pub protocol: &'static str,
+}
+
+/// Which sessions to list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SessionFilter {
+    /// Only this user's.
+    pub user: Option<String>,
+    /// Only sessions after this one: a page's [`cursor`](SessionPage::cursor).
+    pub after: Option<SessionId>,
+    /// At most this many; at least 1.
+    pub limit: usize,
+}
+
+/// Some of the sessions, ordered by id (hence by age).
+#[derive(Debug, Clone)]
+pub struct SessionPage {
+    /// The records.
+    pub sessions: Vec<SessionRecord>,
+    /// Where the next page starts; `None` when this was the last.
+    pub cursor: Option<SessionId>,
+}
+
+/// Why a session may not be recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The user has as many as are allowed.
+    #[error("the user has {limit} sessions already")]
+    SessionLimit {
+        /// `session.max_per_user`.
+        limit: u32,
+    },
+    /// The backend failed.
+    #[error("record the session")]
+    Backend(#[from] BackendError),
+}
+
+/// Session records.
+///
+/// Guarantees: a record is seen by `get` and `list` on every node from the moment `open` returned
+/// until `close` was called or the token has expired. `open` counts and records in one step: of
+/// concurrent calls for one user never more than `max_per_user` succeed.
+pub trait Sessions: Send + Sync + 'static {
+    /// Records a session. `max_per_user` of 0 is no limit.
+    fn open(
+        &self,
+        record: SessionRecord,
+        max_per_user: u32,
+    ) -> BoxFuture<'_, Result<(), OpenError>>;
+
+    /// Replaces a session's record after a refresh. A record that is gone stays gone.
+    fn refresh(&self, record: SessionRecord) -> BoxFuture<'_, Result<(), BackendError>>;
+
+    /// Removes records; ids without one are passed over.
+    fn close<'a>(&'a self, sessions: &'a [SessionId]) -> BoxFuture<'a, Result<(), BackendError>>;
+
+    /// One session's record.
+    fn get(
+        &self,
+        session: SessionId,
+    ) -> BoxFuture<'_, Result<Option<SessionRecord>, BackendError>>;
+
+    /// Records, filtered and paged.
+    fn list<'a>(
+        &'a self,
+        filter: &'a SessionFilter,
+    ) -> BoxFuture<'a, Result<SessionPage, BackendError>>;
+
+    /// Ends one session (close 4404) wherever it lives; says whether it was found.
+    fn disconnect(&self, session: SessionId) -> BoxFuture<'_, Result<bool, BackendError>>;
+}

@@ -1,0 +1,111 @@
+//! The table of closes: public contract, one place.
+
+/// What a client should do after a close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Advice {
+    /// Coming back unchanged leads to the same close.
+    No,
+    /// Come back, with backoff.
+    Yes,
+    /// Come back with a new token.
+    WithNewToken,
+    /// Only after the user has signed in again.
+    AfterSigningIn,
+}
+
+impl Advice {
+    /// Whether a program may come back by itself: `reconnect` in the `closing` frame.
+    pub fn reconnect(self) -> bool {
+        matches!(self, Self::Yes | Self::WithNewToken)
+    }
+
+    /// The advice in words.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::No => "no",
+            Self::Yes => "yes",
+            Self::WithNewToken => "with a new token",
+            Self::AfterSigningIn => "after signing in again",
+        }
+    }
+}
+
+/// Why the server ends a connection: a close code with its name and advice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Disconnect {
+    /// The WebSocket close code.
+    pub code: u16,
+    /// Its name, in the `closing` frame, logs and metrics.
+    pub reason: &'static str,
+    /// One sentence for people; at most 123 bytes, as a close frame allows (RFC 6455 §5.5).
+    pub message: &'static str,
+    /// What the client should do.
+    pub advice: Advice,
+}
+
+macro_rules! disconnects {
+    ($($(#[doc = $doc:literal])+ $name:ident = $code:literal $reason:literal $message:literal $advice:ident;)+) => {
+        impl Disconnect {
+            $($(#[doc = $doc])+ pub const $name: Self = Self {
+                code: $code, reason: $reason, message: $message, advice: Advice::$advice,
+            };)+
+        }
+
+        /// Every disconnect, in the order of the documentation.
+        pub const DISCONNECTS: &[Disconnect] = &[$(Disconnect::$name),+];
+    };
+}
+
+disconnects! {
+    /// Not JSON, a binary message, or more than `limits.bad_frames` errors of form.
+    BAD_REQUEST = 4400 "bad_request" "the client does not speak the protocol" No;
+    /// The token was refused; the `auth_failed` frame before it says why.
+    AUTH_FAILED = 4401 "auth_failed" "the token was refused" WithNewToken;
+    /// A revocation covers the session.
+    REVOKED = 4403 "revoked" "access was revoked" AfterSigningIn;
+    /// An operator closed this session.
+    DISCONNECTED = 4404 "disconnected" "an operator closed this session" Yes;
+    /// No token came within `auth.timeout`.
+    AUTH_TIMEOUT = 4408 "auth_timeout" "no token was sent in time" Yes;
+    /// The user has `session.max_per_user` sessions already.
+    SESSION_LIMIT = 4409 "session_limit" "the user has as many sessions as are allowed" No;
+    /// The token's `exp` plus leeway passed without a refresh.
+    EXPIRED = 4410 "expired" "the token has expired" WithNewToken;
+    /// Ten seconds over `limits.messages_per_second` without a pause.
+    RATE_LIMITED = 4429 "rate_limited" "too many messages for too long" Yes;
+    /// The backend is away.
+    UNAVAILABLE = 4503 "unavailable" "the service is temporarily unavailable" Yes;
+    /// The outbound queue overflowed.
+    SLOW_CONSUMER = 4508 "slow_consumer" "the client reads more slowly than messages arrive" Yes;
+    /// No pong came within `session.pong_timeout`.
+    NO_PONG = 4510 "no_pong" "no pong was received in time" Yes;
+    /// The bytes are not WebSocket frames (RFC 6455 §7.4.1).
+    PROTOCOL_ERROR = 1002 "protocol_error" "the client broke the WebSocket protocol" No;
+    /// A text message is not UTF-8 (RFC 6455 §8.1).
+    INVALID_UTF8 = 1007 "invalid_utf8" "a text message is not valid UTF-8" No;
+    /// Too many control frames, or a fragmented message that never ended.
+    POLICY = 1008 "policy_violation" "too many control frames or an unfinished message" No;
+    /// A message over `limits.message_bytes`, or in too many fragments.
+    MESSAGE_TOO_LARGE = 1009 "message_too_large" "a message is larger than allowed" No;
+    /// A fault of ours; it is in the log.
+    INTERNAL = 1011 "internal" "an internal error" Yes;
+    /// The node leaves service.
+    DRAINING = 1012 "draining" "the node is leaving service" Yes;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_messages_fit_a_close_frame() {
+        for (at, disconnect) in DISCONNECTS.iter().enumerate() {
+            assert!(disconnect.message.len() <= 123, "{disconnect:?}");
+            assert!(
+                DISCONNECTS[..at]
+                    .iter()
+                    .all(|other| other.code != disconnect.code)
+            );
+        }
+    }
+}

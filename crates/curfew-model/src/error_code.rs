@@ -1,0 +1,144 @@
+//! The table of error codes: public contract, one place.
+
+use std::fmt;
+
+macro_rules! codes {
+    ($(#[$meta:meta])* $name:ident { $($(#[doc = $doc:literal])+ $variant:ident = $text:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[doc = $doc])+ $variant,)+ }
+
+        impl $name {
+            /// Every one, in the order of the documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// Its name in frames, logs and metrics.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+    };
+}
+
+codes! {
+    /// Why a command was refused. An error on one command does not close the connection unless the
+    /// table of disconnects says so.
+    ErrorCode {
+        /// The frame is JSON but not a command: a member is missing, unknown, repeated or of the wrong type.
+        BadRequest = "bad_request",
+        /// `type` names no command.
+        UnknownType = "unknown_type",
+        /// No rule and no grant allows it, or a rule denies it.
+        Forbidden = "forbidden",
+        /// `unsubscribe` of a channel the session does not listen to.
+        NotSubscribed = "not_subscribed",
+        /// `subscribe` to a channel the session listens to already.
+        AlreadySubscribed = "already_subscribed",
+        /// One more than `limits.subscriptions`.
+        LimitExceeded = "limit_exceeded",
+        /// Over `limits.messages_per_second`; the command was not acted on.
+        RateLimited = "rate_limited",
+        /// The publication does not fit into a message to its receivers.
+        MessageTooLarge = "message_too_large",
+        /// The channel's name is not one.
+        InvalidChannel = "invalid_channel",
+        /// A dependency is down; try again later.
+        Unavailable = "unavailable",
+        /// A fault of ours; it is in the log.
+        Internal = "internal",
+        /// `refresh` with a token of another user or issuer.
+        DifferentUser = "different_user",
+        /// `refresh` without a token.
+        MissingToken = "missing_token",
+        /// The token is not a JWT in the required form.
+        Malformed = "malformed",
+        /// The token's signature does not verify.
+        BadSignature = "bad_signature",
+        /// No configured key fits the token.
+        UnknownKey = "unknown_key",
+        /// The token has expired.
+        Expired = "expired",
+        /// The token is not valid yet.
+        NotYetValid = "not_yet_valid",
+        /// The token's issuer is not a configured one.
+        WrongIssuer = "wrong_issuer",
+        /// The token is for another audience.
+        WrongAudience = "wrong_audience",
+        /// A required claim is missing.
+        MissingClaim = "missing_claim",
+        /// Two different tokens were sent.
+        AmbiguousToken = "ambiguous_token",
+        /// A revocation covers the token.
+        Revoked = "revoked",
+    }
+}
+
+codes! {
+    /// Why a token was refused.
+    AuthFailure {
+        /// No token came by any of the configured sources.
+        MissingToken = "missing_token",
+        /// Not a JWT in the required form: parts, encoding, header, types of claims, size.
+        Malformed = "malformed",
+        /// The signature does not verify with the key the token names.
+        BadSignature = "bad_signature",
+        /// No configured key fits the token's `kid` and algorithm.
+        UnknownKey = "unknown_key",
+        /// `exp` has passed.
+        Expired = "expired",
+        /// `nbf` or `iat` is in the future.
+        NotYetValid = "not_yet_valid",
+        /// `iss` is not a configured issuer.
+        WrongIssuer = "wrong_issuer",
+        /// `aud` names none of the configured audiences.
+        WrongAudience = "wrong_audience",
+        /// A required claim is absent.
+        MissingClaim = "missing_claim",
+        /// Two sources brought different tokens.
+        AmbiguousToken = "ambiguous_token",
+        /// A revocation covers the token.
+        Revoked = "revoked",
+    }
+}
+
+impl From<AuthFailure> for ErrorCode {
+    fn from(failure: AuthFailure) -> Self {
+        match failure {
+            AuthFailure::MissingToken => Self::MissingToken,
+            AuthFailure::Malformed => Self::Malformed,
+            AuthFailure::BadSignature => Self::BadSignature,
+            AuthFailure::UnknownKey => Self::UnknownKey,
+            AuthFailure::Expired => Self::Expired,
+            AuthFailure::NotYetValid => Self::NotYetValid,
+            AuthFailure::WrongIssuer => Self::WrongIssuer,
+            AuthFailure::WrongAudience => Self::WrongAudience,
+            AuthFailure::MissingClaim => Self::MissingClaim,
+            AuthFailure::AmbiguousToken => Self::AmbiguousToken,
+            AuthFailure::Revoked => Self::Revoked,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_auth_failure_keeps_its_name_as_an_error_code() {
+        for failure in AuthFailure::ALL {
+            assert_eq!(ErrorCode::from(*failure).as_str(), failure.as_str());
+        }
+    }
+}

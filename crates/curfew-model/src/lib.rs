@@ -1,0 +1,67 @@
+//! The words of Curfew: what every other crate talks about.
+//!
+//! Owns: identifiers, channels, principals, revocations, commands with their replies and pushes,
+//! and the two public tables, [`ErrorCode`] and [`Disconnect`].
+//! Knows nothing of: sockets, tasks, Redis, JWTs. No I/O, no clock of its own.
+//! Start at [`Command`] and [`Push`].
+
+mod channel;
+mod clock;
+mod command;
+mod disconnect;
+mod error_code;
+mod ids;
+mod principal;
+mod problems;
+mod publication;
+mod revocation;
+mod secret;
+pub mod setting;
+
+pub use channel::{Channel, ChannelError};
+pub use clock::{Clock, SystemClock};
+pub use command::{Command, CommandId, Message, Push, Reply, Request};
+pub use disconnect::{Advice, DISCONNECTS, Disconnect};
+pub use error_code::{AuthFailure, ErrorCode};
+pub use ids::{NodeId, ParseIdError, SessionId};
+pub use principal::{Claims, Principal, PrincipalParts};
+pub use problems::{Problem, Problems};
+pub use publication::Publication;
+pub use revocation::{Revocation, RevocationKey, RevocationKeyError};
+pub use secret::Secret;
+
+/// What a session may ask the policy for on a channel.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// Listen to the channel.
+    Subscribe,
+    /// Send into the channel.
+    Publish,
+}
+
+impl Action {
+    /// The action's name in rules, grants and messages.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Subscribe => "subscribe",
+            Self::Publish => "publish",
+        }
+    }
+}
+
+impl std::fmt::Display for Action {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

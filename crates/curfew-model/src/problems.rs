@@ -1,0 +1,87 @@
+//! Everything wrong with a configuration, collected so that it is reported at once.
+
+use std::fmt;
+
+/// One thing wrong with the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Problem {
+    /// The key's full path, for example `auth.issuers[0].secret_file`.
+    pub key: String,
+    /// What is wrong and what would be right, in one sentence.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.message)
+    }
+}
+
+/// Collects [`Problem`]s while a configuration is checked section by section.
+#[derive(Debug, Default)]
+pub struct Problems {
+    path: Vec<String>,
+    found: Vec<Problem>,
+}
+
+impl Problems {
+    /// Nothing wrong yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Runs `check` with `section` appended to the path of whatever it reports.
+    pub fn within(&mut self, section: impl Into<String>, check: impl FnOnce(&mut Self)) {
+        self.path.push(section.into());
+        check(self);
+        self.path.pop();
+    }
+
+    /// Reports that `key`, below the current path, is wrong. An empty `key` means the section.
+    pub fn report(&mut self, key: &str, message: impl Into<String>) {
+        let mut path = self.path.join(".");
+        if !key.is_empty() {
+            if !path.is_empty() {
+                path.push('.');
+            }
+            path.push_str(key);
+        }
+        self.found.push(Problem {
+            key: path,
+            message: message.into(),
+        });
+    }
+
+    /// Whether nothing was reported.
+    pub fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+
+    /// What was reported, in order.
+    pub fn into_vec(self) -> Vec<Problem> {
+        self.found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_nest() {
+        let mut problems = Problems::new();
+        problems.within("auth", |p| {
+            p.within("issuers[0]", |p| p.report("secret", "too short"));
+            p.report("", "no issuers");
+        });
+        let text: Vec<String> = problems
+            .into_vec()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(
+            text,
+            ["auth.issuers[0].secret: too short", "auth: no issuers"]
+        );
+    }
+}

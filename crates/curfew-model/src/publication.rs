@@ -1,0 +1,18 @@
+//! What travels through a channel.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::Channel;
+
+/// Data accepted into a channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publication {
+    /// Where it goes.
+    pub channel: Channel,
+    /// One JSON value, byte for byte as the publisher sent it.
+    pub data: Bytes,
+    /// The publishing session's user; `None` for a publication by the admin API.
+    pub from: Option<Arc<str>>,
+}
