@@ -72,6 +72,16 @@ pub enum Command<'a> {
 }
 
 impl Command<'_> {
+    /// Every name, in the order of the documentation.
+    pub const NAMES: &'static [&'static str] = &[
+        "auth",
+        "subscribe",
+        "unsubscribe",
+        "publish",
+        "refresh",
+        "ping",
+    ];
+
     /// The command's name in the protocol and in metrics.
     pub fn name(&self) -> &'static str {
         match self {

@@ -70,3 +70,10 @@ macro_rules! id {
 
 id!(SessionId);
 id!(NodeId);
+
+impl SessionId {
+    /// Which of `shards` this session belongs to; even, since the id's low bits are random.
+    pub fn shard(self, shards: usize) -> usize {
+        (self.0.as_u128() as usize) % shards
+    }
+}

@@ -1,0 +1,120 @@
+//! The head of a frame: RFC 6455 §5.2, refused as soon as the bytes that break it are there.
+
+use fastwebsockets::OpCode;
+
+use crate::ProtocolError;
+use crate::frame::Opcode;
+
+/// Largest payload of a control frame, in bytes (RFC 6455 §5.5).
+pub(crate) const MAX_CONTROL_BYTES: usize = 125;
+
+/// Bytes of a masking key.
+const MASK_BYTES: usize = 4;
+
+/// Who sends the frames that are read: it decides whether they are masked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sender {
+    Client,
+    Server,
+}
+
+/// A frame's head without its masking key, which may not have arrived yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) fin: bool,
+    /// `None` continues the open message.
+    pub(crate) opcode: Option<Opcode>,
+    /// Declared by the peer: for a data frame anything below 2^63.
+    pub(crate) payload_bytes: u64,
+    /// Of the whole head, masking key included.
+    pub(crate) bytes: usize,
+    masked: bool,
+}
+
+/// What the first bytes of a frame tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Parsed {
+    Head(Head),
+    /// The head cannot be told before this many bytes of the frame are there.
+    Short {
+        wanted: usize,
+    },
+}
+
+impl Head {
+    /// Reads the head at the start of `bytes`.
+    pub(crate) fn parse(bytes: &[u8], sender: Sender) -> Result<Parsed, ProtocolError> {
+        let Some(&first) = bytes.first() else {
+            return Ok(Parsed::Short { wanted: 2 });
+        };
+        if first & 0x70 != 0 {
+            return Err(ProtocolError::ReservedBits);
+        }
+        let fin = first & 0x80 != 0;
+        let opcode = match OpCode::try_from(first & 0x0f) {
+            Ok(OpCode::Continuation) => None,
+            Ok(OpCode::Text) => Some(Opcode::Text),
+            Ok(OpCode::Binary) => Some(Opcode::Binary),
+            Ok(OpCode::Close) => Some(Opcode::Close),
+            Ok(OpCode::Ping) => Some(Opcode::Ping),
+            Ok(OpCode::Pong) => Some(Opcode::Pong),
+            Err(_) => return Err(ProtocolError::ReservedOpcode(first & 0x0f)),
+        };
+        let control = opcode.is_some_and(Opcode::is_control);
+        if control && !fin {
+            return Err(ProtocolError::FragmentedControl);
+        }
+
+        let Some(&second) = bytes.get(1) else {
+            return Ok(Parsed::Short { wanted: 2 });
+        };
+        let masked = second & 0x80 != 0;
+        match (sender, masked) {
+            (Sender::Client, false) => return Err(ProtocolError::Unmasked),
+            (Sender::Server, true) => return Err(ProtocolError::Masked),
+            (Sender::Client, true) | (Sender::Server, false) => {}
+        }
+        let short = second & 0x7f;
+        if control && usize::from(short) > MAX_CONTROL_BYTES {
+            return Err(ProtocolError::ControlTooLarge);
+        }
+
+        let extended = &bytes[2..];
+        let (payload_bytes, bytes) = match short {
+            126 => match extended.first_chunk() {
+                None => return Ok(Parsed::Short { wanted: 4 }),
+                Some(length) => (u64::from(u16::from_be_bytes(*length)), 4),
+            },
+            127 => match extended.first_chunk() {
+                None => return Ok(Parsed::Short { wanted: 10 }),
+                Some(length) => (u64::from_be_bytes(*length), 10),
+            },
+            short => (u64::from(short), 2),
+        };
+        if payload_bytes >> 63 != 0 {
+            return Err(ProtocolError::LengthTopBit);
+        }
+        if (short == 126 && payload_bytes < 126) || (short == 127 && payload_bytes < 1 << 16) {
+            return Err(ProtocolError::NonMinimalLength);
+        }
+        Ok(Parsed::Head(Self {
+            fin,
+            opcode,
+            payload_bytes,
+            bytes: if masked { bytes + MASK_BYTES } else { bytes },
+            masked,
+        }))
+    }
+
+    /// The masking key, from a `frame` whose head is complete.
+    pub(crate) fn mask(&self, frame: &[u8]) -> Option<[u8; MASK_BYTES]> {
+        if !self.masked {
+            return None;
+        }
+        frame.get(..self.bytes)?.last_chunk().copied()
+    }
+
+    pub(crate) fn is_control(&self) -> bool {
+        self.opcode.is_some_and(Opcode::is_control)
+    }
+}

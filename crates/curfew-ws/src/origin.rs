@@ -1,0 +1,242 @@
+//! Which web pages may connect: the defence against cross-site WebSocket hijacking
+//! (RFC 6455 §10.2).
+
+use std::net::Ipv6Addr;
+
+/// The origins that may connect. Scheme, host and port are compared exactly, letter case and
+/// default ports apart: no suffix, no substring, no wildcard.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OriginPolicy {
+    /// Lower-cased. Empty: any.
+    allowed: Vec<Origin<String>>,
+}
+
+/// An origin; `port` is `None` only where the scheme has no default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Origin<S> {
+    scheme: S,
+    host: S,
+    port: Option<u16>,
+}
+
+impl OriginPolicy {
+    /// Reads `server.allowed_origins`. Each entry is `scheme://host` or `scheme://host:port`; an
+    /// empty list allows any origin. Fails with the index of every bad entry and what is wrong
+    /// with it.
+    pub fn parse(entries: &[String]) -> Result<Self, Vec<(usize, String)>> {
+        let mut allowed = Vec::with_capacity(entries.len());
+        let mut problems = Vec::new();
+        for (at, entry) in entries.iter().enumerate() {
+            match parse_entry(entry) {
+                Ok(origin) => allowed.push(Origin {
+                    scheme: origin.scheme.to_ascii_lowercase(),
+                    host: origin.host.to_ascii_lowercase(),
+                    port: origin.port,
+                }),
+                Err(problem) => problems.push((at, format!("{entry:?} {problem}"))),
+            }
+        }
+        if problems.is_empty() {
+            Ok(Self { allowed })
+        } else {
+            Err(problems)
+        }
+    }
+
+    /// Whether any origin may connect.
+    pub fn allows_any(&self) -> bool {
+        self.allowed.is_empty()
+    }
+
+    /// Whether a request with this `Origin` header may connect. Programs that are not browsers
+    /// send none: absence is allowed unless an origin is `required`, as it is when the browser adds
+    /// the credential by itself (a cookie). Then only a listed origin will do, whatever the list.
+    pub fn allows(&self, origin: Option<&str>, required: bool) -> bool {
+        if self.allows_any() {
+            return !required;
+        }
+        let Some(origin) = origin else {
+            return !required;
+        };
+        // "null", of sandboxed frames and local files, has no scheme and is never listed.
+        let Ok(origin) = Origin::parse(origin) else {
+            return false;
+        };
+        self.allowed.iter().any(|allowed| {
+            allowed.scheme.eq_ignore_ascii_case(origin.scheme)
+                && allowed.host.eq_ignore_ascii_case(origin.host)
+                && allowed.port == origin.port
+        })
+    }
+}
+
+impl<'a> Origin<&'a str> {
+    fn parse(text: &'a str) -> Result<Self, &'static str> {
+        let (scheme, authority) = text
+            .split_once("://")
+            .filter(|(scheme, _)| is_scheme(scheme))
+            .ok_or("is not scheme://host or scheme://host:port")?;
+        if authority.contains(['/', '?', '#']) {
+            return Err("has a path: an origin ends with the host or the port, without a slash");
+        }
+        if authority.contains('@') {
+            return Err("has a user name: an origin has none");
+        }
+        // The colons of an IPv6 address are within its brackets.
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+            _ => (authority, None),
+        };
+        if !is_host(host) {
+            return Err("has no valid host: write names in ASCII, IPv6 addresses in brackets");
+        }
+        let port = match port {
+            None => default_port(scheme),
+            Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Some(port.parse().map_err(|_| INVALID_PORT)?)
+            }
+            Some(_) => return Err(INVALID_PORT),
+        };
+        Ok(Self { scheme, host, port })
+    }
+}
+
+const INVALID_PORT: &str = "has no valid port: it is a number from 0 to 65535";
+
+fn parse_entry(entry: &str) -> Result<Origin<&str>, &'static str> {
+    if entry.eq_ignore_ascii_case("null") {
+        return Err("cannot be allowed: any page can have that origin");
+    }
+    if entry.contains('*') {
+        return Err("has a wildcard: list each origin, or leave the list empty to allow any");
+    }
+    let origin = Origin::parse(entry)?;
+    if ["ws", "wss"].contains(&origin.scheme.to_ascii_lowercase().as_str()) {
+        return Err("is not an origin: it is the page's scheme, http or https");
+    }
+    Ok(origin)
+}
+
+fn is_scheme(scheme: &str) -> bool {
+    scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+}
+
+fn is_host(host: &str) -> bool {
+    match host.strip_prefix('[') {
+        Some(rest) => rest
+            .strip_suffix(']')
+            .is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()),
+        None => {
+            !host.is_empty()
+                && host
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
+        }
+    }
+}
+
+fn default_port(scheme: &str) -> Option<u16> {
+    if scheme.eq_ignore_ascii_case("https") {
+        Some(443)
+    } else if scheme.eq_ignore_ascii_case("http") {
+        Some(80)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(entries: &[&str]) -> Result<OriginPolicy, Vec<(usize, String)>> {
+        let entries: Vec<String> = entries.iter().map(|entry| (*entry).to_owned()).collect();
+        OriginPolicy::parse(&entries)
+    }
+
+    #[test]
+    fn origins_match_by_scheme_host_and_port_only() {
+        let policy = policy(&[
+            "https://app.example.com",
+            "http://Localhost:5173",
+            "http://[::1]:80",
+            "chrome-extension://abcdef",
+        ])
+        .unwrap();
+        for (origin, allowed) in [
+            ("https://app.example.com", true),
+            ("https://APP.EXAMPLE.COM", true),
+            ("HTTPS://app.example.com:443", true),
+            ("http://localhost:5173", true),
+            ("http://[::1]", true),
+            ("chrome-extension://abcdef", true),
+            ("http://app.example.com", false),
+            ("https://app.example.com:8443", false),
+            ("https://app.example.com:80", false),
+            ("https://app.example.com.evil.tld", false),
+            ("https://app.example.com.", false),
+            ("https://evil.tld/?https://app.example.com", false),
+            ("https://app.example.com@evil.tld", false),
+            ("https://app.example.com#", false),
+            ("https://evil.app.example.com", false),
+            ("https://xapp.example.com", false),
+            ("https://app.example.com:+443", false),
+            ("https://app.example.com:", false),
+            ("https://app.example.com:65979", false),
+            ("http://localhost", false),
+            ("http://[::1]:81", false),
+            ("http://::1", false),
+            ("app.example.com", false),
+            ("null", false),
+            ("", false),
+        ] {
+            assert_eq!(policy.allows(Some(origin), false), allowed, "{origin}");
+            assert_eq!(policy.allows(Some(origin), true), allowed, "{origin}");
+        }
+        assert!(policy.allows(None, false));
+        assert!(!policy.allows(None, true));
+    }
+
+    #[test]
+    fn an_empty_list_allows_any_origin_but_never_a_cookie() {
+        let policy = policy(&[]).unwrap();
+        assert!(policy.allows_any());
+        for origin in [None, Some("null"), Some("https://anywhere.example")] {
+            assert!(policy.allows(origin, false), "{origin:?}");
+            assert!(!policy.allows(origin, true), "{origin:?}");
+        }
+    }
+
+    #[test]
+    fn every_bad_entry_is_reported() {
+        let problems = policy(&[
+            "https://good.example",
+            "null",
+            "*",
+            "https://*.example.com",
+            "https://a.example/",
+            "https://a.example/path",
+            "app.example.com",
+            "://x",
+            "https://",
+            "https://a.example:99999",
+            "https://a.example:http",
+            "https://user@a.example",
+            "https://b\u{fc}cher.example",
+            "https://a b",
+            "http://::1",
+            "wss://a.example",
+            "",
+        ])
+        .unwrap_err();
+        let at: Vec<usize> = problems.iter().map(|(at, _)| *at).collect();
+        assert_eq!(at, (1..=16).collect::<Vec<_>>(), "{problems:?}");
+        assert_eq!(
+            problems[3].1,
+            "\"https://a.example/\" has a path: an origin ends with the host or the port, without a slash"
+        );
+    }
+}

@@ -1,0 +1,78 @@
+//! How a peer can break the framing, and the close each breach earns.
+
+use curfew_model::Disconnect;
+
+/// What was wrong with a peer's bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ProtocolError {
+    /// RFC 6455 §5.1: a client masks every frame.
+    #[error("a frame from the client is not masked")]
+    Unmasked,
+    /// RFC 6455 §5.1: a server masks none.
+    #[error("a frame from the server is masked")]
+    Masked,
+    /// No extension was negotiated that could use them.
+    #[error("reserved bits are set and no extension was negotiated")]
+    ReservedBits,
+    /// 3 to 7 and 11 to 15.
+    #[error("opcode {0} is reserved")]
+    ReservedOpcode(u8),
+    /// RFC 6455 §5.5.
+    #[error("a control frame is fragmented")]
+    FragmentedControl,
+    /// RFC 6455 §5.5.
+    #[error("a control frame has more than 125 bytes")]
+    ControlTooLarge,
+    /// RFC 6455 §5.2: the shortest form is the only one.
+    #[error("a payload length is not in its shortest form")]
+    NonMinimalLength,
+    /// RFC 6455 §5.2: the top bit of a 64-bit length is zero.
+    #[error("the top bit of a 64-bit payload length is set")]
+    LengthTopBit,
+    /// A continuation frame while no fragmented message is open.
+    #[error("a continuation frame continues nothing")]
+    ContinuationWithoutStart,
+    /// A text or binary frame while a fragmented message is open.
+    #[error("a new message starts inside a fragmented one")]
+    InterruptedMessage,
+    /// Too short to hold a code.
+    #[error("the body of a close frame has one byte")]
+    CloseBody,
+    /// A code that must not be on the wire (RFC 6455 §7.4).
+    #[error("close code {0} must not be sent")]
+    CloseCode(u16),
+    /// RFC 6455 §5.5.1.
+    #[error("the reason of a close frame is not valid UTF-8")]
+    CloseReason,
+    /// RFC 6455 §8.1.
+    #[error("a text message is not valid UTF-8")]
+    InvalidUtf8,
+    /// Over [`Limits::message_bytes`](crate::Limits::message_bytes), by what was declared.
+    #[error("a message is larger than allowed")]
+    MessageTooLarge,
+    /// Over [`Limits::fragments`](crate::Limits::fragments).
+    #[error("a message has more fragments than allowed")]
+    TooManyFragments,
+}
+
+impl ProtocolError {
+    /// How the connection is closed for it.
+    pub fn disconnect(self) -> Disconnect {
+        match self {
+            Self::CloseReason | Self::InvalidUtf8 => Disconnect::INVALID_UTF8,
+            Self::MessageTooLarge | Self::TooManyFragments => Disconnect::MESSAGE_TOO_LARGE,
+            Self::Unmasked
+            | Self::Masked
+            | Self::ReservedBits
+            | Self::ReservedOpcode(_)
+            | Self::FragmentedControl
+            | Self::ControlTooLarge
+            | Self::NonMinimalLength
+            | Self::LengthTopBit
+            | Self::ContinuationWithoutStart
+            | Self::InterruptedMessage
+            | Self::CloseBody
+            | Self::CloseCode(_) => Disconnect::PROTOCOL_ERROR,
+        }
+    }
+}

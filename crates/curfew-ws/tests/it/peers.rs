@@ -1,0 +1,166 @@
+//! Both ends of a connection: a server as the real one uses this crate, and bytes by hand.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+
+use bytes::Bytes;
+use curfew_model::Message;
+use curfew_ws::{
+    Decoder, Event, Input, Limits, Transport, UpgradeError, Upgrading, accept, frame, handshake,
+    with_read_buffer,
+};
+use http::{Request, Response};
+use http_body_util::{Either, Empty, Full};
+use hyper::body::Incoming as Body;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+
+pub(crate) const REQUEST: &str = "GET /ws?x=1 HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
+    Connection: keep-alive, Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: curfew.v1, bearer.secret\r\n\
+    Sec-WebSocket-Extensions: permessage-deflate\r\n";
+
+/// "early", masked.
+pub(crate) const EARLY: &[u8] = &[
+    0x81,
+    0x85,
+    1,
+    2,
+    3,
+    4,
+    b'e' ^ 1,
+    b'a' ^ 2,
+    b'r' ^ 3,
+    b'l' ^ 4,
+    b'y' ^ 1,
+];
+
+type Answer = Response<Either<Empty<Bytes>, Full<Bytes>>>;
+
+/// Both ends of a TCP connection.
+pub(crate) async fn tcp() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (client, server) = tokio::join!(TcpStream::connect(address), listener.accept());
+    (client.unwrap(), server.unwrap().0)
+}
+
+/// Serves one request and takes the connection over, if it is upgraded.
+pub(crate) async fn serve<I>(io: I) -> Option<Result<(Transport, Bytes), UpgradeError>>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let upgrading: Arc<Mutex<Option<Upgrading>>> = Arc::default();
+    let service = service_fn(|mut request: Request<Body>| {
+        let answer = answer(&mut request, &upgrading);
+        async { Ok::<_, Infallible>(answer) }
+    });
+    http1::Builder::new()
+        .serve_connection(TokioIo::new(io), service)
+        .with_upgrades()
+        .await
+        .ok();
+    let upgrading = upgrading.lock().unwrap().take()?;
+    Some(upgrading.finish().await)
+}
+
+fn answer(request: &mut Request<Body>, upgrading: &Mutex<Option<Upgrading>>) -> Answer {
+    let checked = handshake::check(request).and_then(|offer| {
+        let chosen = offer.subprotocols.iter().find(|name| *name == "curfew.v1");
+        accept(request, chosen.map(String::as_str))
+    });
+    match checked {
+        Ok((response, accepted)) => {
+            *upgrading.lock().unwrap() = Some(accepted);
+            response.map(Either::Left)
+        }
+        Err(error) => {
+            let mut response = Response::new(Either::Right(Full::from(error.to_string())));
+            *response.status_mut() = error.status();
+            response.headers_mut().extend(error.headers());
+            response
+        }
+    }
+}
+
+/// The head of an HTTP answer, lower-cased, without the line of its date.
+pub(crate) async fn head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap().to_ascii_lowercase()
+}
+
+pub(crate) async fn read(transport: &mut Transport, buffer: &mut [u8]) -> io::Result<usize> {
+    poll_fn(|cx| transport.poll_read(cx, buffer)).await
+}
+
+pub(crate) async fn write(transport: &mut Transport, frames: &[Bytes]) {
+    let mut at = 0;
+    let all: usize = frames.iter().map(Bytes::len).sum();
+    while at < all {
+        let mut skip = at;
+        let slices: Vec<IoSlice<'_>> = frames
+            .iter()
+            .map(|frame| {
+                let skipped = skip.min(frame.len());
+                skip -= skipped;
+                IoSlice::new(&frame[skipped..])
+            })
+            .collect();
+        at += poll_fn(|cx| transport.poll_write_vectored(cx, &slices))
+            .await
+            .unwrap();
+    }
+    poll_fn(|cx| transport.poll_flush(cx)).await.unwrap();
+}
+
+/// Answers texts with texts, pings with pongs and a close with a close, until the end.
+pub(crate) async fn echo(transport: &mut Transport, early: &[u8]) {
+    let limits = Limits {
+        message_bytes: 1 << 20,
+        fragments: 1,
+    };
+    let mut decoder = Decoder::new();
+    decoder.preload(early);
+    let mut replies = Vec::new();
+    loop {
+        let read = poll_fn(|cx| {
+            with_read_buffer(|buffer| {
+                let read = transport.poll_read(cx, buffer)?;
+                let mut input = match read {
+                    Poll::Ready(read) => Input::new(&mut buffer[..read]),
+                    Poll::Pending => Input::empty(),
+                };
+                while let Some(event) = decoder.next(&mut input, &limits).unwrap() {
+                    replies.push(match event {
+                        Event::Message(Message::Text(text)) => frame::text(text.as_bytes()),
+                        Event::Message(Message::Binary(data)) => {
+                            frame::encode(frame::Opcode::Binary, |out| out.extend_from_slice(data))
+                        }
+                        Event::Ping(payload) => frame::pong(payload),
+                        Event::Pong(_) => continue,
+                        Event::Close { code, reason } => frame::close(code.unwrap_or(1000), reason),
+                    });
+                }
+                match read {
+                    Poll::Pending if replies.is_empty() => Poll::Pending,
+                    Poll::Pending => Poll::Ready(Ok(1)),
+                    Poll::Ready(read) => Poll::Ready(Ok::<_, io::Error>(read)),
+                }
+            })
+        })
+        .await;
+        if !matches!(read, Ok(1..)) {
+            return;
+        }
+        write(transport, &std::mem::take(&mut replies)).await;
+    }
+}

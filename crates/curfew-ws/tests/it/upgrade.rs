@@ -1,0 +1,131 @@
+//! From the request to the bare socket.
+
+use std::future::poll_fn;
+
+use curfew_ws::{Transport, UpgradeError, accept};
+use http::Request;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::peers::{EARLY, REQUEST, echo, head, serve, tcp};
+
+#[tokio::test]
+async fn the_bare_socket_comes_back_with_the_bytes_behind_the_request() {
+    for early in [&[][..], EARLY] {
+        let (mut client, server) = tcp().await;
+        let local = client.local_addr().unwrap();
+        let request = [REQUEST.as_bytes(), b"\r\n", early].concat();
+        client.write_all(&request).await.unwrap();
+        let (transport, received) = serve(server).await.unwrap().unwrap();
+
+        assert_eq!(received, early);
+        assert!(matches!(transport, Transport::Plain(_)));
+        assert_eq!(transport.peer_addr(), Some(local));
+        let head = head(&mut client).await;
+        assert!(head.starts_with("http/1.1 101 "), "{head}");
+        assert!(
+            head.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n"),
+            "{head}"
+        );
+        assert!(
+            head.contains("sec-websocket-protocol: curfew.v1\r\n"),
+            "{head}"
+        );
+        assert!(
+            !head.contains("secret") && !head.contains("extensions"),
+            "{head}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn early_frames_are_decoded_and_answered() {
+    let (mut client, server) = tcp().await;
+    let request = [REQUEST.as_bytes(), b"\r\n", EARLY, EARLY, &EARLY[..4]].concat();
+    client.write_all(&request).await.unwrap();
+    let (mut transport, early) = serve(server).await.unwrap().unwrap();
+    let peer = async {
+        head(&mut client).await;
+        client.write_all(&EARLY[4..]).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut frames = Vec::new();
+        client.read_to_end(&mut frames).await.unwrap();
+        frames
+    };
+    let echo = async {
+        echo(&mut transport, &early).await;
+        poll_fn(|cx| transport.poll_shutdown(cx)).await.unwrap();
+    };
+    let (frames, ()) = tokio::join!(peer, echo);
+    assert_eq!(frames, b"\x81\x05early".repeat(3));
+}
+
+#[tokio::test]
+async fn requests_that_are_no_upgrade_get_their_status_and_no_socket() {
+    for (request, status, header) in [
+        (
+            "GET /ws HTTP/1.1\r\nHost: a\r\n",
+            "426",
+            "upgrade: websocket\r\n",
+        ),
+        ("POST /ws HTTP/1.1\r\nHost: a\r\n", "405", "allow: get\r\n"),
+        (
+            &REQUEST.replace("Version: 13", "Version: 8"),
+            "426",
+            "sec-websocket-version: 13\r\n",
+        ),
+        (&REQUEST.replace("HTTP/1.1", "HTTP/1.0"), "505", ""),
+        (&REQUEST.replace("Host: localhost\r\n", ""), "400", ""),
+        (&format!("{REQUEST}Host: localhost\r\n"), "400", ""),
+        (&format!("{REQUEST}Content-Length: 5\r\n"), "400", ""),
+        (
+            &format!("{REQUEST}Transfer-Encoding: chunked\r\n"),
+            "400",
+            "",
+        ),
+        (
+            &format!("{REQUEST}Origin: https://a\r\nOrigin: https://b\r\n"),
+            "400",
+            "",
+        ),
+    ] {
+        let (mut client, server) = tcp().await;
+        client
+            .write_all(format!("{request}\r\n").as_bytes())
+            .await
+            .unwrap();
+        client.shutdown().await.unwrap();
+        let mut answer = String::new();
+        let (taken, read) = tokio::join!(serve(server), client.read_to_string(&mut answer));
+        read.unwrap();
+        let answer = answer.to_ascii_lowercase();
+        assert!(taken.is_none(), "{request}");
+        assert_eq!(answer.get(9..12), Some(status), "{request}: {answer}");
+        assert!(answer.contains(header), "{request}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn io_that_is_neither_tcp_nor_tls_is_an_error() {
+    let (mut client, server) = tokio::io::duplex(4096);
+    client
+        .write_all(format!("{REQUEST}\r\n").as_bytes())
+        .await
+        .unwrap();
+    let taken = serve(server).await.unwrap();
+    assert!(matches!(taken, Err(UpgradeError::UnknownIo)), "{taken:?}");
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_before_the_answer_is_an_error() {
+    let mut request = Request::get("/")
+        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+        .header("sec-websocket-version", "13")
+        .body(())
+        .unwrap();
+    let (_, upgrading) = accept(&mut request, None).unwrap();
+    let taken = upgrading.finish().await;
+    assert!(
+        matches!(taken, Err(UpgradeError::Connection(_))),
+        "{taken:?}"
+    );
+}
