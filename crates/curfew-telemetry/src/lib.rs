@@ -1,1 +1,20 @@
-//! Placeholder.
+//! Logs and metrics: what an operator sees of a node.
+//!
+//! Owns: the log's form (one line an event, nothing in it that a terminal would obey), the list of
+//! metrics, their names and labels.
+//! Knows nothing of: connections, tokens, HTTP. Nothing here decides anything.
+//! Start at [`init`] for logs and at [`Metrics`] for metrics.
+
+mod config;
+mod log;
+mod metrics;
+
+pub use config::{Config, LogFormat};
+pub use log::{InitError, LevelError, LogLevel, init};
+pub use metrics::histogram::Histogram;
+pub use metrics::labels::{
+    CommandOutcome, Decision, DropReason, Initiator, Label, LabelSet, Opcode, PublishOutcome,
+    PublishSource, RejectReason, RevocationKind,
+};
+pub use metrics::table::{Authentications, Counters, Named};
+pub use metrics::{CONTENT_TYPE, Counter, Gauge, Metrics, Names};

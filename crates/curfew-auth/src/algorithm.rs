@@ -1,0 +1,128 @@
+//! The signature algorithms a token may use.
+
+use std::fmt;
+use std::str::FromStr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A signature algorithm, by its name in RFC 7518 and RFC 8037. There is no `none`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Algorithm {
+    /// HMAC with SHA-256.
+    HS256,
+    /// HMAC with SHA-384.
+    HS384,
+    /// HMAC with SHA-512.
+    HS512,
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    RS256,
+    /// RSASSA-PKCS1-v1_5 with SHA-384.
+    RS384,
+    /// RSASSA-PKCS1-v1_5 with SHA-512.
+    RS512,
+    /// RSASSA-PSS with SHA-256.
+    PS256,
+    /// RSASSA-PSS with SHA-384.
+    PS384,
+    /// RSASSA-PSS with SHA-512.
+    PS512,
+    /// ECDSA on P-256 with SHA-256.
+    ES256,
+    /// ECDSA on P-384 with SHA-384.
+    ES384,
+    /// Ed25519. RFC 9864 calls it `Ed25519`, which is accepted wherever `EdDSA` is.
+    #[serde(alias = "Ed25519")]
+    EdDSA,
+}
+
+/// The name is none of the supported algorithms'.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "not a supported algorithm; supported are HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 and EdDSA"
+)]
+pub struct UnknownAlgorithm;
+
+impl Algorithm {
+    /// Every HMAC algorithm: what a secret can be used with.
+    pub(crate) const HMAC: &'static [Self] = &[Self::HS256, Self::HS384, Self::HS512];
+    /// Every RSA algorithm.
+    pub(crate) const RSA: &'static [Self] = &[
+        Self::RS256,
+        Self::RS384,
+        Self::RS512,
+        Self::PS256,
+        Self::PS384,
+        Self::PS512,
+    ];
+
+    /// Its name in a token's header. Case matters.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::HS256 => "HS256",
+            Self::HS384 => "HS384",
+            Self::HS512 => "HS512",
+            Self::RS256 => "RS256",
+            Self::RS384 => "RS384",
+            Self::RS512 => "RS512",
+            Self::PS256 => "PS256",
+            Self::PS384 => "PS384",
+            Self::PS512 => "PS512",
+            Self::ES256 => "ES256",
+            Self::ES384 => "ES384",
+            Self::EdDSA => "EdDSA",
+        }
+    }
+
+    /// Whether it uses a shared secret rather than a key pair.
+    pub fn is_hmac(self) -> bool {
+        Self::HMAC.contains(&self)
+    }
+
+    /// The library's name for it.
+    pub(crate) fn library(self) -> jsonwebtoken::Algorithm {
+        use jsonwebtoken::Algorithm as Library;
+        match self {
+            Self::HS256 => Library::HS256,
+            Self::HS384 => Library::HS384,
+            Self::HS512 => Library::HS512,
+            Self::RS256 => Library::RS256,
+            Self::RS384 => Library::RS384,
+            Self::RS512 => Library::RS512,
+            Self::PS256 => Library::PS256,
+            Self::PS384 => Library::PS384,
+            Self::PS512 => Library::PS512,
+            Self::ES256 => Library::ES256,
+            Self::ES384 => Library::ES384,
+            Self::EdDSA => Library::EdDSA,
+        }
+    }
+}
+
+impl FromStr for Algorithm {
+    type Err = UnknownAlgorithm;
+
+    fn from_str(name: &str) -> Result<Self, UnknownAlgorithm> {
+        Ok(match name {
+            "HS256" => Self::HS256,
+            "HS384" => Self::HS384,
+            "HS512" => Self::HS512,
+            "RS256" => Self::RS256,
+            "RS384" => Self::RS384,
+            "RS512" => Self::RS512,
+            "PS256" => Self::PS256,
+            "PS384" => Self::PS384,
+            "PS512" => Self::PS512,
+            "ES256" => Self::ES256,
+            "ES384" => Self::ES384,
+            "EdDSA" | "Ed25519" => Self::EdDSA,
+            _ => return Err(UnknownAlgorithm),
+        })
+    }
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,303 @@
+//! Verifying a token, and keeping the keys it is verified with up to date.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use curfew_model::{AuthFailure, Claims as PrincipalClaims, Clock, Principal, PrincipalParts};
+use jsonwebtoken::jwk::ThumbprintHash;
+use tracing::{info, warn};
+
+use crate::issuers::{self, Issuers, KeySource, LoadError, LoadedIssuer};
+use crate::jwks::SkippedKey;
+use crate::keys::PROVIDER;
+use crate::token::{Claims, Header, Parts};
+use crate::{AuthError, Config, Issuer, IssuerSummary, KeyError};
+
+/// Turns tokens into principals. Shared by all connections: verifying takes no lock, and each
+/// verification is judged by one configuration from start to end.
+#[derive(Debug)]
+pub struct Authenticator {
+    issuers: ArcSwap<Issuers>,
+    clock: Arc<dyn Clock>,
+    files: Mutex<Files>,
+}
+
+/// A key file that changed, and what came of it.
+#[derive(Debug)]
+pub struct FileReload {
+    /// The issuer's configured name.
+    pub issuer: String,
+    /// The file.
+    pub path: PathBuf,
+    /// How many keys are in force now; or why the previous ones stay.
+    pub outcome: Result<usize, KeyError>,
+}
+
+/// What was last seen in the key files. The lock makes reloads take turns.
+#[derive(Debug)]
+struct Files {
+    config: Config,
+    /// By the issuers' order.
+    seen: Vec<Seen>,
+}
+
+/// What reading a file gave.
+#[derive(Debug, PartialEq, Eq)]
+enum Seen {
+    /// The hash of its content.
+    Content(Vec<u8>),
+    Unreadable,
+}
+
+impl Authenticator {
+    /// Loads the keys of every issuer. Blocks on reading files.
+    ///
+    /// # Errors
+    ///
+    /// The first key that cannot be loaded; [`crate::check_files`] reports all of them.
+    pub fn new(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, LoadError> {
+        let (issuers, files) = load(config)?;
+        Ok(Self {
+            issuers: ArcSwap::from_pointee(issuers),
+            clock,
+            files: Mutex::new(files),
+        })
+    }
+
+    /// Verifies a token.
+    ///
+    /// # Errors
+    ///
+    /// Until the signature is known to be good only `malformed`, `wrong_issuer`, `unknown_key` and
+    /// `bad_signature` are told; what a token that anybody could have written says stays untold.
+    pub fn authenticate(&self, token: &str) -> Result<Principal, AuthError> {
+        let issuers = self.issuers.load();
+        let parts = Parts::of(token)?;
+        let header = parts.header()?;
+        let header = Header::parse(&header)?;
+        let payload = parts.payload()?;
+        let claims = Claims::parse(&payload, &issuers.subject_claim)?;
+        let issuer = issuers.find(claims.issuer.as_deref(), header.kid.as_deref())?;
+        let key = issuer.key(&header)?;
+        if !key.verify(header.algorithm, parts.signed(), parts.signature()?) {
+            return Err(AuthError::new(
+                AuthFailure::BadSignature,
+                "the token's signature does not verify",
+            ));
+        }
+        let verified = verify_claims(&claims, issuer, &issuers, self.clock.now())?;
+        Ok(Principal::new(PrincipalParts {
+            user: verified.user.into(),
+            issuer: Arc::clone(&issuer.name),
+            token_id: claims.token_id.as_deref().map(Box::from),
+            issued_at: claims.issued_at,
+            expires_at: verified.expires_at,
+            leeway: issuers.leeway,
+            claims: PrincipalClaims::from_json(payload),
+        }))
+    }
+
+    /// Puts another configuration in force, with all its keys or not at all. Blocks on reading
+    /// files. Connections that are open are not looked at.
+    ///
+    /// # Errors
+    ///
+    /// The first key that cannot be loaded; the configuration in force stays.
+    pub fn reload(&self, config: &Config) -> Result<(), LoadError> {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let (issuers, fresh) = load(config)?;
+        self.issuers.store(Arc::new(issuers));
+        *files = fresh;
+        Ok(())
+    }
+
+    /// Re-reads the key files and takes over those whose content changed; to be called every few
+    /// seconds. Blocks on reading files. A file that cannot be used leaves the previous keys in
+    /// force. Each change is logged here and returned once, however long it stays bad.
+    pub fn reload_changed_files(&self) -> Vec<FileReload> {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let Files { config, seen } = &mut *files;
+        let mut reloads = Vec::new();
+        for (index, (issuer, seen)) in config.issuers.iter().zip(seen).enumerate() {
+            let Some(KeySource::File(_, path)) = issuer.key_source() else {
+                continue;
+            };
+            let content = issuer.read();
+            let now = Seen::of(&content);
+            if *seen == now {
+                continue;
+            }
+            *seen = now;
+            let outcome = content.and_then(|content| self.replace(config, index, &content));
+            match &outcome {
+                Ok(keys) => {
+                    info!(issuer = %issuer.name, file = %path.display(), keys, "key file reloaded")
+                }
+                Err(error) => {
+                    warn!(issuer = %issuer.name, file = %path.display(), %error, "key file not reloaded, the previous keys stay in force");
+                }
+            }
+            reloads.push(FileReload {
+                issuer: issuer.name.clone(),
+                path: path.to_owned(),
+                outcome,
+            });
+        }
+        reloads
+    }
+
+    /// The issuers and keys in force.
+    pub fn issuers(&self) -> Vec<IssuerSummary> {
+        let issuers = self.issuers.load();
+        issuers.all.iter().map(|issuer| issuer.summary()).collect()
+    }
+
+    /// Puts new keys of one issuer in force.
+    fn replace(&self, config: &Config, index: usize, content: &[u8]) -> Result<usize, KeyError> {
+        let (issuer, skipped) = config.issuers[index].with_keys(content)?;
+        let issuer = Arc::new(issuer);
+        let mut all = self.issuers.load().all.clone();
+        all[index] = Arc::clone(&issuer);
+        let borrowed: Vec<&LoadedIssuer> = all.iter().map(AsRef::as_ref).collect();
+        for index in 0..borrowed.len() {
+            issuers::told_apart(&borrowed, index)?;
+        }
+        self.issuers.store(Arc::new(Issuers::new(config, all)));
+        warn_of_skipped(&config.issuers[index], &skipped);
+        Ok(issuer.key_count())
+    }
+}
+
+impl Seen {
+    fn of(content: &Result<Vec<u8>, KeyError>) -> Self {
+        match content {
+            // Modification times miss a symbolic link that is swapped, as mounted secrets are.
+            Ok(content) => (PROVIDER.key_utils.compute_digest)(content, ThumbprintHash::SHA256)
+                .map_or(Self::Unreadable, Self::Content),
+            Err(_) => Self::Unreadable,
+        }
+    }
+}
+
+fn load(config: &Config) -> Result<(Issuers, Files), LoadError> {
+    let loads = issuers::load_all(config).map_err(|mut errors| errors.swap_remove(0))?;
+    let mut all = Vec::with_capacity(loads.len());
+    let mut seen = Vec::with_capacity(loads.len());
+    for (load, issuer) in loads.into_iter().zip(&config.issuers) {
+        warn_of_skipped(issuer, &load.skipped);
+        seen.push(Seen::of(&Ok(load.content)));
+        all.push(Arc::new(load.issuer));
+    }
+    let files = Files {
+        config: config.clone(),
+        seen,
+    };
+    Ok((Issuers::new(config, all), files))
+}
+
+fn warn_of_skipped(issuer: &Issuer, skipped: &[SkippedKey]) {
+    for key in skipped {
+        warn!(issuer = %issuer.name, %key, "key of the set is not used");
+    }
+}
+
+/// What is left to know of a token once its claims are verified.
+struct Verified<'a> {
+    user: &'a str,
+    expires_at: u64,
+}
+
+/// Judges the claims of a token whose signature is good.
+fn verify_claims<'a>(
+    claims: &'a Claims<'_>,
+    issuer: &LoadedIssuer,
+    issuers: &'a Issuers,
+    now: Duration,
+) -> Result<Verified<'a>, AuthError> {
+    verify_issuer(claims, issuer)?;
+    let user = claims.subject.as_deref().unwrap_or_default();
+    if user.is_empty() {
+        return Err(AuthError::missing_claim(&issuers.subject_claim));
+    }
+    let expires_at = claims
+        .expires_at
+        .ok_or_else(|| AuthError::missing_claim("exp"))?;
+    verify_audience(claims, issuer)?;
+    verify_times(claims, expires_at, issuers, now)?;
+    Ok(Verified { user, expires_at })
+}
+
+fn verify_issuer(claims: &Claims<'_>, issuer: &LoadedIssuer) -> Result<(), AuthError> {
+    match (&issuer.issuer, claims.issuer.as_deref()) {
+        (None, _) => Ok(()),
+        (Some(_), None) => Err(AuthError::missing_claim("iss")),
+        (Some(expected), Some(iss)) if expected == iss => Ok(()),
+        (Some(_), Some(_)) => Err(AuthError::new(
+            AuthFailure::WrongIssuer,
+            "the token's issuer is not accepted",
+        )),
+    }
+}
+
+fn verify_audience(claims: &Claims<'_>, issuer: &LoadedIssuer) -> Result<(), AuthError> {
+    let Some(accepted) = &issuer.audience else {
+        return Ok(());
+    };
+    let audience = claims
+        .audience
+        .as_ref()
+        .ok_or_else(|| AuthError::missing_claim("aud"))?;
+    if audience
+        .iter()
+        .any(|one| accepted.iter().any(|accepted| accepted == one))
+    {
+        return Ok(());
+    }
+    Err(AuthError::new(
+        AuthFailure::WrongAudience,
+        "the token is for another audience",
+    ))
+}
+
+fn verify_times(
+    claims: &Claims<'_>,
+    expires_at: u64,
+    issuers: &Issuers,
+    now: Duration,
+) -> Result<(), AuthError> {
+    let expiry = Duration::from_secs(expires_at);
+    // The same instant as `Principal::ends_at`.
+    if now >= expiry + issuers.leeway {
+        let ago = now.saturating_sub(expiry).as_secs();
+        return Err(AuthError::new(
+            AuthFailure::Expired,
+            format!("the token expired {ago} s ago"),
+        ));
+    }
+    for (name, instant) in [("nbf", claims.not_before), ("iat", claims.issued_at)] {
+        let instant = Duration::from_secs(instant.unwrap_or_default());
+        if instant > now + issuers.leeway {
+            let wait = instant.saturating_sub(now).as_secs();
+            return Err(AuthError::new(
+                AuthFailure::NotYetValid,
+                format!("the token's {name} is {wait} s in the future"),
+            ));
+        }
+    }
+    if !issuers.max_token_lifetime.is_zero() {
+        let issued_at = claims
+            .issued_at
+            .ok_or_else(|| AuthError::missing_claim("iat"))?;
+        if Duration::from_secs(expires_at.saturating_sub(issued_at)) > issuers.max_token_lifetime {
+            return Err(AuthError::malformed(
+                "the token's lifetime, from iat to exp, is longer than allowed here",
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,226 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// The problems of a configuration, as `key: message`.
+fn problems(config: Value) -> Vec<String> {
+    let config: Config = serde_json::from_value(config).unwrap();
+    let mut problems = Problems::new();
+    config.check(&mut problems);
+    problems
+        .into_vec()
+        .iter()
+        .map(ToString::to_string)
+        .collect()
+}
+
+fn issuer(changes: Value) -> Value {
+    let mut issuer = json!({"name": "main", "secret": SECRET});
+    for (name, value) in changes.as_object().unwrap() {
+        issuer[name] = value.clone();
+    }
+    issuer
+}
+
+#[test]
+fn defaults_are_those_of_the_documentation() {
+    let config: Config = serde_json::from_value(json!({})).unwrap();
+    assert_eq!(config, Config::default());
+    let text = serde_json::to_value(&config).unwrap();
+    assert_eq!(
+        text,
+        json!({
+            "token_sources": ["header", "subprotocol", "query", "message"],
+            "cookie_name": "__Host-curfew-token",
+            "timeout": "5s",
+            "reject": "message",
+            "leeway": "5s",
+            "max_token_lifetime": "0s",
+            "subject_claim": "sub",
+            "issuers": [],
+        })
+    );
+}
+
+#[test]
+fn good_configurations_have_no_problems() {
+    let public = json!({"name": "a", "public_key_file": "a.pem", "algorithms": ["RS256", "ES256", "Ed25519"]});
+    let cases = [
+        json!({"issuers": [issuer(json!({}))]}),
+        json!({"issuers": [public]}),
+        json!({"issuers": [issuer(json!({"algorithms": ["HS256", "HS512"], "audience": ["a"]}))]}),
+        json!({
+            "token_sources": ["cookie"], "cookie_name": "sid", "timeout": "1s", "reject": "http",
+            "leeway": "60s", "max_token_lifetime": "24h", "subject_claim": "email",
+            "issuers": [
+                issuer(json!({"issuer": "https://a"})),
+                {"name": "b", "jwks_file": "b.json"},
+                {"name": "c", "issuer": "https://c", "secret_file": "c"},
+            ],
+        }),
+    ];
+    for config in cases {
+        assert_eq!(problems(config.clone()), Vec::<String>::new(), "{config}");
+    }
+}
+
+#[test]
+fn every_problem_names_its_key() {
+    let cases = [
+        (json!({}), "issuers: no issuer is configured"),
+        (
+            json!({"token_sources": []}),
+            "token_sources: lists no source",
+        ),
+        (
+            json!({"cookie_name": ""}),
+            "cookie_name: must be a cookie name",
+        ),
+        (
+            json!({"cookie_name": "a=b"}),
+            "cookie_name: must be a cookie name",
+        ),
+        (json!({"timeout": "0s"}), "timeout: must be longer"),
+        (json!({"leeway": "61s"}), "leeway: must be at most 60s"),
+        (
+            json!({"subject_claim": ""}),
+            "subject_claim: must name a claim",
+        ),
+        (
+            json!({"subject_claim": "exp"}),
+            "subject_claim: exp has a meaning",
+        ),
+    ];
+    for (config, expected) in cases {
+        let problems = problems(config);
+        assert!(
+            problems.iter().any(|p| p.starts_with(expected)),
+            "{problems:?}"
+        );
+    }
+}
+
+#[test]
+fn every_problem_of_an_issuer_names_its_key() {
+    let cases = [
+        (json!({"name": "a"}), "issuers[0]: has no key"),
+        (
+            issuer(json!({"name": ""})),
+            "issuers[0].name: must not be empty",
+        ),
+        (
+            issuer(json!({"issuer": ""})),
+            "issuers[0].issuer: must not be empty",
+        ),
+        (
+            issuer(json!({"audience": []})),
+            "issuers[0].audience: must list",
+        ),
+        (
+            issuer(json!({"audience": ["a", ""]})),
+            "issuers[0].audience: must list",
+        ),
+        (
+            issuer(json!({"secret_file": "f"})),
+            "issuers[0]: has several sources of keys (secret, secret_file)",
+        ),
+        (
+            issuer(json!({"jwks_file": "f", "public_key_file": "f"})),
+            "issuers[0]: has several sources of keys (secret, public_key_file, jwks_file)",
+        ),
+        (
+            issuer(json!({"secret": &SECRET[1..]})),
+            "issuers[0].secret: the secret is shorter",
+        ),
+        (
+            issuer(json!({"algorithms": []})),
+            "issuers[0].algorithms: must list",
+        ),
+        (
+            issuer(json!({"algorithms": ["RS256"]})),
+            "issuers[0].algorithms: RS256 needs public_key_file",
+        ),
+        (
+            json!({"name": "a", "public_key_file": "f", "algorithms": ["HS256"]}),
+            "issuers[0].algorithms: HS256 needs secret",
+        ),
+        (
+            json!({"name": "a", "jwks_url": "https://a/keys"}),
+            "issuers[0].jwks_url: key sets by URL are not available in this version; use jwks_file",
+        ),
+        (
+            json!({"name": "a", "issuer": "https://a", "discovery": true}),
+            "issuers[0].discovery: key sets by URL are not available in this version; use jwks_file",
+        ),
+    ];
+    for (issuer, expected) in cases {
+        let problems = problems(json!({"issuers": [issuer]}));
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].starts_with(expected), "{problems:?}");
+    }
+}
+
+#[test]
+fn issuers_must_be_told_apart() {
+    let named = |name: &str, iss: &str| issuer(json!({"name": name, "issuer": iss}));
+    let cases = [
+        (
+            json!([named("a", "x"), named("a", "y")]),
+            "issuers[1].name: another issuer",
+        ),
+        (
+            json!([named("a", "x"), named("b", "x")]),
+            "issuers[1].issuer: another issuer",
+        ),
+        (
+            json!([named("a", "x"), issuer(json!({"name": "b"}))]),
+            "issuers[1].issuer: required beside other issuers",
+        ),
+    ];
+    for (issuers, expected) in cases {
+        let problems = problems(json!({ "issuers": issuers }));
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].starts_with(expected), "{problems:?}");
+    }
+}
+
+#[test]
+fn unknown_keys_and_algorithms_are_refused() {
+    let cases = [
+        json!({"issuer": []}),
+        json!({"token_sources": ["headers"]}),
+        json!({"timeout": 5}),
+        json!({"issuers": [issuer(json!({"secrets": "x"}))]}),
+        json!({"issuers": [issuer(json!({"algorithms": ["none"]}))]}),
+        json!({"issuers": [issuer(json!({"algorithms": ["hs256"]}))]}),
+    ];
+    for config in cases {
+        assert!(
+            serde_json::from_value::<Config>(config.clone()).is_err(),
+            "{config}"
+        );
+    }
+}
+
+#[test]
+fn a_secret_is_not_shown() {
+    let config: Config = serde_json::from_value(json!({"issuers": [issuer(json!({}))]})).unwrap();
+    let shown = format!("{config:?} {}", serde_json::to_string(&config).unwrap());
+    assert!(
+        shown.contains("[redacted]") && !shown.contains(SECRET),
+        "{shown}"
+    );
+}
+
+#[test]
+fn every_key_is_described() {
+    let schema = serde_json::to_value(schemars::schema_for!(Config)).unwrap();
+    let issuer = &schema["$defs"]["Issuer"]["properties"];
+    for properties in [&schema["properties"], issuer] {
+        for (key, value) in properties.as_object().unwrap() {
+            assert!(value["description"].is_string(), "{key}");
+        }
+    }
+}

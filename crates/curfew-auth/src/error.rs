@@ -1,0 +1,102 @@
+//! Why a token was refused, in the words the client gets.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use curfew_model::AuthFailure;
+
+/// Why a token was refused: the reason of the public contract and one sentence for the client.
+/// Neither holds any part of the token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthError {
+    failure: AuthFailure,
+    message: Cow<'static, str>,
+}
+
+impl AuthError {
+    /// A refusal with a message of the caller's, which must not quote the token or its claims.
+    pub fn new(failure: AuthFailure, message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            failure,
+            message: message.into(),
+        }
+    }
+
+    /// No token came in time, or none came with a request that needs one.
+    pub fn missing_token() -> Self {
+        Self::new(AuthFailure::MissingToken, "no token was sent")
+    }
+
+    pub(crate) fn malformed(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(AuthFailure::Malformed, message)
+    }
+
+    pub(crate) fn missing_claim(name: &str) -> Self {
+        Self::new(
+            AuthFailure::MissingClaim,
+            format!("the token has no {name} claim"),
+        )
+    }
+
+    /// The reason's name.
+    pub fn failure(&self) -> AuthFailure {
+        self.failure
+    }
+
+    /// One sentence for the client.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The value of `WWW-Authenticate` (RFC 6750 §3) for a refused request. Without a token there
+    /// is no error to name; two different tokens are the request's fault, not the token's.
+    pub fn www_authenticate(&self) -> String {
+        let error = match self.failure {
+            AuthFailure::MissingToken => return "Bearer".to_owned(),
+            AuthFailure::AmbiguousToken => "invalid_request",
+            _ => "invalid_token",
+        };
+        // RFC 6750 §3 allows no quote, no backslash and nothing but printable ASCII here.
+        let description: String = self
+            .message
+            .chars()
+            .map(|c| match c {
+                '"' | '\\' => '\'',
+                ' '..='~' => c,
+                _ => '?',
+            })
+            .collect();
+        format!("Bearer error=\"{error}\", error_description=\"{description}\"")
+    }
+}
+
+impl fmt::Display for AuthError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.failure, self.message)
+    }
+}
+
+impl std::error::Error for AuthError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn www_authenticate_follows_rfc_6750() {
+        let cases = [
+            (AuthError::missing_token(), "Bearer"),
+            (
+                AuthError::new(AuthFailure::Expired, "the token expired 3 s ago"),
+                r#"Bearer error="invalid_token", error_description="the token expired 3 s ago""#,
+            ),
+            (
+                AuthError::new(AuthFailure::AmbiguousToken, "a\"b\\c\né"),
+                r#"Bearer error="invalid_request", error_description="a'b'c??""#,
+            ),
+        ];
+        for (error, expected) in cases {
+            assert_eq!(error.www_authenticate(), expected);
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! The issuers and their keys: an immutable snapshot, and how it is loaded.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use curfew_model::{AuthFailure, Problems};
+use serde::Serialize;
+
+use crate::jwks::{self, SkippedKey};
+use crate::keys::{self, Key};
+use crate::token::Header;
+use crate::{Algorithm, AuthError, Config, Issuer, KeyError, pem};
+
+/// Why an issuer's key could not be loaded.
+#[derive(Debug, thiserror::Error)]
+#[error("auth.issuers[{index}].{key}{}: {reason}", shown(.path))]
+pub struct LoadError {
+    index: usize,
+    key: &'static str,
+    path: Option<PathBuf>,
+    reason: KeyError,
+}
+
+fn shown(path: &Option<PathBuf>) -> String {
+    path.as_ref()
+        .map(|path| format!(" ({})", path.display()))
+        .unwrap_or_default()
+}
+
+/// What is known about an issuer's keys, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct IssuerSummary {
+    /// The configured name.
+    pub name: String,
+    /// What `iss` must be; absent: not checked.
+    pub issuer: Option<String>,
+    /// What `aud` must be or hold one of; absent: not checked.
+    pub audience: Option<Vec<String>>,
+    /// Every algorithm some key of the issuer can be used with.
+    pub algorithms: Vec<Algorithm>,
+    /// The keys.
+    pub keys: Vec<KeySummary>,
+}
+
+/// One key, without its material.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KeySummary {
+    /// Its id; absent for a secret or a PEM file, which any `kid` of a token fits.
+    pub kid: Option<String>,
+    /// What it can be used with.
+    pub algorithms: Vec<Algorithm>,
+}
+
+/// Everything one verification needs. Replaced as a whole, never changed.
+#[derive(Debug)]
+pub(crate) struct Issuers {
+    pub(crate) all: Vec<Arc<LoadedIssuer>>,
+    pub(crate) subject_claim: Box<str>,
+    pub(crate) leeway: Duration,
+    /// Zero: no limit.
+    pub(crate) max_token_lifetime: Duration,
+}
+
+/// One issuer with its keys.
+#[derive(Debug)]
+pub(crate) struct LoadedIssuer {
+    pub(crate) name: Arc<str>,
+    pub(crate) issuer: Option<String>,
+    pub(crate) audience: Option<Vec<String>>,
+    /// Of a key set, in which a token's `kid` must name the key.
+    is_key_set: bool,
+    keys: Vec<Key>,
+}
+
+/// An issuer's source of keys, as the configuration names it.
+pub(crate) enum KeySource<'a> {
+    Secret(&'a str),
+    File(&'static str, &'a Path),
+}
+
+impl Issuer {
+    pub(crate) fn key_source(&self) -> Option<KeySource<'_>> {
+        if let Some(secret) = &self.secret {
+            return Some(KeySource::Secret(secret.expose()));
+        }
+        [
+            ("secret_file", &self.secret_file),
+            ("public_key_file", &self.public_key_file),
+            ("jwks_file", &self.jwks_file),
+        ]
+        .into_iter()
+        .find_map(|(key, path)| Some(KeySource::File(key, path.as_deref()?)))
+    }
+
+    /// Puts the issuer together with the keys in `content`, that of its file or of `secret`.
+    pub(crate) fn with_keys(
+        &self,
+        content: &[u8],
+    ) -> Result<(LoadedIssuer, Vec<SkippedKey>), KeyError> {
+        let allowed = self.algorithms.as_deref();
+        let one = |key: Key| Ok((vec![key.only(allowed)?], Vec::new()));
+        let (keys, skipped) = match self.key_source().ok_or(KeyError::NoSource)? {
+            KeySource::Secret(_) => one(Key::from_secret(content)?),
+            KeySource::File("secret_file", _) => {
+                one(Key::from_secret(keys::secret_in_file(content))?)
+            }
+            KeySource::File("public_key_file", _) => one(pem::public_key(content)?),
+            KeySource::File(..) => {
+                jwks::key_set(content, allowed).map(|set| (set.keys, set.skipped))
+            }
+        }?;
+        let issuer = LoadedIssuer {
+            name: self.name.as_str().into(),
+            issuer: self.issuer.clone(),
+            audience: self.audience.clone(),
+            is_key_set: self.jwks_file.is_some(),
+            keys,
+        };
+        Ok((issuer, skipped))
+    }
+
+    /// The content [`Self::with_keys`] wants.
+    pub(crate) fn read(&self) -> Result<Vec<u8>, KeyError> {
+        match self.key_source().ok_or(KeyError::NoSource)? {
+            KeySource::Secret(secret) => Ok(secret.as_bytes().to_vec()),
+            KeySource::File(_, path) => keys::read_file(path),
+        }
+    }
+
+    fn load_error(&self, index: usize, reason: KeyError) -> LoadError {
+        let (key, path) = match self.key_source() {
+            Some(KeySource::File(key, path)) => (key, Some(path.to_owned())),
+            Some(KeySource::Secret(_)) | None => ("secret", None),
+        };
+        LoadError {
+            index,
+            key,
+            path,
+            reason,
+        }
+    }
+}
+
+/// One issuer's load: what was read, for noticing changes, and what came of it.
+pub(crate) struct Load {
+    pub(crate) content: Vec<u8>,
+    pub(crate) issuer: LoadedIssuer,
+    pub(crate) skipped: Vec<SkippedKey>,
+}
+
+/// Loads every issuer; the errors are all of them.
+pub(crate) fn load_all(config: &Config) -> Result<Vec<Load>, Vec<LoadError>> {
+    let mut loads = Vec::new();
+    let mut errors = Vec::new();
+    for (index, issuer) in config.issuers.iter().enumerate() {
+        let load = issuer.read().and_then(|content| {
+            let (issuer, skipped) = issuer.with_keys(&content)?;
+            Ok(Load {
+                content,
+                issuer,
+                skipped,
+            })
+        });
+        match load {
+            Ok(load) => loads.push(load),
+            Err(reason) => errors.push(issuer.load_error(index, reason)),
+        }
+    }
+    if errors.is_empty() {
+        let all: Vec<&LoadedIssuer> = loads.iter().map(|load| &load.issuer).collect();
+        for (index, issuer) in config.issuers.iter().enumerate() {
+            if let Err(reason) = told_apart(&all, index) {
+                errors.push(issuer.load_error(index, reason));
+            }
+        }
+    }
+    if errors.is_empty() {
+        Ok(loads)
+    } else {
+        Err(errors)
+    }
+}
+
+/// Reports every key that cannot be loaded, with what to do about it. Reads the files.
+pub fn check_files(config: &Config, problems: &mut Problems) {
+    for error in load_all(config).err().unwrap_or_default() {
+        // What has no source to load was reported by `Config::check`, and short secrets with it.
+        if error.path.is_some() {
+            let shown = shown(&error.path);
+            let message = format!("{}{}", error.reason, shown);
+            problems.within(format!("issuers[{}]", error.index), |problems| {
+                problems.report(error.key, message);
+            });
+        }
+    }
+}
+
+/// Whether the tokens of the issuer at `index` can be told from those of the others: by `iss`, or
+/// else by `kid`.
+pub(crate) fn told_apart(all: &[&LoadedIssuer], index: usize) -> Result<(), KeyError> {
+    let one = all[index];
+    if all.len() == 1 || one.issuer.is_some() {
+        return Ok(());
+    }
+    for key in &one.keys {
+        let kid = key.kid().ok_or(KeyError::KidRequired)?;
+        let other = all[..index]
+            .iter()
+            .find(|other| other.issuer.is_none() && other.has_kid(kid));
+        if let Some(other) = other {
+            return Err(KeyError::KidShared(other.name.to_string()));
+        }
+    }
+    Ok(())
+}
+
+impl Issuers {
+    pub(crate) fn new(config: &Config, all: Vec<Arc<LoadedIssuer>>) -> Self {
+        Self {
+            all,
+            subject_claim: config.subject_claim.as_str().into(),
+            leeway: config.leeway,
+            max_token_lifetime: config.max_token_lifetime,
+        }
+    }
+
+    /// The issuer a token is to be verified by: the one its `iss` names; without that, the one
+    /// its `kid` names. A mere look-up among the configured ones: nothing is verified yet.
+    pub(crate) fn find(
+        &self,
+        iss: Option<&str>,
+        kid: Option<&str>,
+    ) -> Result<&LoadedIssuer, AuthError> {
+        let wrong_issuer = || {
+            AuthError::new(
+                AuthFailure::WrongIssuer,
+                "the token's issuer is not accepted",
+            )
+        };
+        if let [only] = self.all.as_slice() {
+            return match (&only.issuer, iss) {
+                (Some(expected), Some(iss)) if expected != iss => Err(wrong_issuer()),
+                _ => Ok(only),
+            };
+        }
+        if let Some(iss) = iss {
+            if let Some(named) = self.all.iter().find(|i| i.issuer.as_deref() == Some(iss)) {
+                return Ok(named);
+            }
+            return self
+                .by_kid(kid, |issuer| issuer.issuer.is_none())
+                .ok_or_else(wrong_issuer);
+        }
+        // An issuer that demands an `iss` comes second: it can only say that it is missing.
+        self.by_kid(kid, |issuer| issuer.issuer.is_none())
+            .or_else(|| self.by_kid(kid, |_| true))
+            .ok_or_else(|| {
+                AuthError::new(
+                    AuthFailure::UnknownKey,
+                    "the token has no iss, and its kid names no key of one issuer",
+                )
+            })
+    }
+
+    /// The one issuer among `candidates` with a key called `kid`.
+    fn by_kid(
+        &self,
+        kid: Option<&str>,
+        candidates: impl Fn(&LoadedIssuer) -> bool,
+    ) -> Option<&LoadedIssuer> {
+        let kid = kid?;
+        let mut named = self
+            .all
+            .iter()
+            .filter(|issuer| candidates(issuer) && issuer.has_kid(kid));
+        match (named.next(), named.next()) {
+            (Some(issuer), None) => Some(issuer),
+            _ => None,
+        }
+    }
+}
+
+impl LoadedIssuer {
+    fn has_kid(&self, kid: &str) -> bool {
+        self.keys.iter().any(|key| key.kid() == Some(kid))
+    }
+
+    /// The key a header means. In a key set that is the one with its `kid`; a header without one
+    /// must leave no choice. A secret or a PEM file has no name, and any `kid` fits it.
+    pub(crate) fn key(&self, header: &Header<'_>) -> Result<&Key, AuthError> {
+        let kid = header.kid.as_deref().filter(|_| self.is_key_set);
+        let mut fitting = self.keys.iter().filter(|key| {
+            key.algorithms().contains(&header.algorithm) && (kid.is_none() || key.kid() == kid)
+        });
+        match (fitting.next(), fitting.next()) {
+            (Some(key), None) => Ok(key),
+            (None, _) => Err(AuthError::new(
+                AuthFailure::UnknownKey,
+                "no configured key fits the token's kid and alg",
+            )),
+            (Some(_), Some(_)) => Err(AuthError::new(
+                AuthFailure::UnknownKey,
+                "the token has no kid, and more than one key fits its alg",
+            )),
+        }
+    }
+
+    pub(crate) fn summary(&self) -> IssuerSummary {
+        let mut algorithms = Vec::new();
+        for algorithm in self.keys.iter().flat_map(Key::algorithms) {
+            if !algorithms.contains(algorithm) {
+                algorithms.push(*algorithm);
+            }
+        }
+        IssuerSummary {
+            name: self.name.to_string(),
+            issuer: self.issuer.clone(),
+            audience: self.audience.clone(),
+            algorithms,
+            keys: self
+                .keys
+                .iter()
+                .map(|key| KeySummary {
+                    kid: key.kid().map(str::to_owned),
+                    algorithms: key.algorithms().to_vec(),
+                })
+                .collect(),
+        }
+    }
+
+    pub(crate) fn key_count(&self) -> usize {
+        self.keys.len()
+    }
+}

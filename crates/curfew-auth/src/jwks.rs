@@ -1,0 +1,189 @@
+//! Public keys from a JSON Web Key Set (RFC 7517).
+
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+
+use crate::keys::{Key, names};
+use crate::{Algorithm, KeyError};
+
+const MAX_KEYS: usize = 100;
+
+/// What a key set file gave.
+#[derive(Debug)]
+pub(crate) struct KeySet {
+    /// At least one.
+    pub(crate) keys: Vec<Key>,
+    /// The keys that were skipped, with the reason of each.
+    pub(crate) skipped: Vec<SkippedKey>,
+}
+
+/// A key of a set that is not used.
+#[derive(Debug)]
+pub(crate) struct SkippedKey {
+    /// Its place in the set, from 0.
+    index: usize,
+    kid: Option<String>,
+    reason: String,
+}
+
+impl fmt::Display for SkippedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "key {}", self.index)?;
+        if let Some(kid) = &self.kid {
+            write!(f, " (kid {kid:?})")?;
+        }
+        write!(f, ": {}", self.reason)
+    }
+}
+
+#[derive(Deserialize)]
+struct Document<'a> {
+    #[serde(borrow)]
+    keys: Vec<&'a RawValue>,
+}
+
+/// The members of a key that mean something here; unknown ones are ignored as RFC 7517 §4 demands.
+#[derive(Deserialize)]
+struct Jwk {
+    kty: String,
+    kid: Option<String>,
+    alg: Option<String>,
+    #[serde(rename = "use")]
+    usage: Option<String>,
+    key_ops: Option<Vec<String>>,
+    crv: Option<String>,
+    n: Option<String>,
+    e: Option<String>,
+    x: Option<String>,
+    y: Option<String>,
+    /// The private part of RSA, EC and OKP keys alike.
+    d: Option<IgnoredAny>,
+    p: Option<IgnoredAny>,
+    q: Option<IgnoredAny>,
+    dp: Option<IgnoredAny>,
+    dq: Option<IgnoredAny>,
+    qi: Option<IgnoredAny>,
+    oth: Option<IgnoredAny>,
+    /// The value of a symmetric key.
+    k: Option<IgnoredAny>,
+}
+
+/// Reads a key set. Keys that cannot be used are skipped; a set without a usable one is an error.
+pub(crate) fn key_set(content: &[u8], allowed: Option<&[Algorithm]>) -> Result<KeySet, KeyError> {
+    let document: Document<'_> =
+        serde_json::from_slice(content).map_err(|_| KeyError::NotKeySet)?;
+    if document.keys.len() > MAX_KEYS {
+        return Err(KeyError::TooManyKeys);
+    }
+    let mut set = KeySet {
+        keys: Vec::new(),
+        skipped: Vec::new(),
+    };
+    for (index, raw) in document.keys.iter().enumerate() {
+        let (kid, key) = match serde_json::from_str::<Jwk>(raw.get()) {
+            Ok(jwk) => (jwk.kid.clone(), jwk.to_key(allowed)),
+            Err(_) => (None, Err("is not a JSON Web Key".to_owned())),
+        };
+        let key = key.and_then(
+            |key| match set.keys.iter().any(|other| clashes(other, &key)) {
+                true => Err("an earlier key has the same kid and algorithm".to_owned()),
+                false => Ok(key),
+            },
+        );
+        match key {
+            Ok(key) => set.keys.push(key),
+            Err(reason) => set.skipped.push(SkippedKey { index, kid, reason }),
+        }
+    }
+    if set.keys.is_empty() {
+        let reasons: Vec<String> = set.skipped.iter().map(ToString::to_string).collect();
+        return Err(KeyError::NoUsableKey(match reasons.as_slice() {
+            [] => "it is empty".to_owned(),
+            reasons => reasons.join("; "),
+        }));
+    }
+    Ok(set)
+}
+
+/// Whether a token could mean either of two keys by a `kid`.
+fn clashes(one: &Key, other: &Key) -> bool {
+    one.kid().is_some()
+        && one.kid() == other.kid()
+        && one
+            .algorithms()
+            .iter()
+            .any(|algorithm| other.algorithms().contains(algorithm))
+}
+
+impl Jwk {
+    fn to_key(&self, allowed: Option<&[Algorithm]>) -> Result<Key, String> {
+        if self.kty == "oct" || self.k.is_some() {
+            return Err("is a shared secret, which belongs in secret_file".to_owned());
+        }
+        if self.has_private_member() {
+            return Err("has private members: a key set holds public keys only".to_owned());
+        }
+        if self.usage.as_deref().is_some_and(|usage| usage != "sig") {
+            return Err("its use is not sig".to_owned());
+        }
+        if let Some(operations) = &self.key_ops
+            && !operations.iter().any(|operation| operation == "verify")
+        {
+            return Err("its key_ops lack verify".to_owned());
+        }
+        let key = self.material().map_err(|error| error.to_string())?;
+        let key = match &self.alg {
+            None => key,
+            Some(alg) => {
+                let alg: Algorithm = alg.parse().map_err(|_| "its alg is not supported")?;
+                let made_for = names(key.algorithms());
+                key.only(Some(&[alg]))
+                    .map_err(|_| format!("its alg is not one of its kind's: {made_for}"))?
+            }
+        };
+        let key = key.only(allowed).map_err(|error| error.to_string())?;
+        Ok(key.with_kid(self.kid.as_deref()))
+    }
+
+    fn material(&self) -> Result<Key, KeyError> {
+        match (self.kty.as_str(), self.crv.as_deref()) {
+            ("RSA", _) => Key::from_rsa(&bytes(&self.n)?, &bytes(&self.e)?),
+            ("EC", Some("P-256")) => self.ec_key(32),
+            ("EC", Some("P-384")) => self.ec_key(48),
+            ("OKP", Some("Ed25519")) => Key::from_ed25519(&bytes(&self.x)?),
+            _ => Err(KeyError::Unsupported),
+        }
+    }
+
+    /// `size` is that of a coordinate, in bytes: RFC 7518 §6.2.1.2 wants them padded to it.
+    fn ec_key(&self, size: usize) -> Result<Key, KeyError> {
+        let (x, y) = (bytes(&self.x)?, bytes(&self.y)?);
+        if x.len() != size || y.len() != size {
+            return Err(KeyError::Unsupported);
+        }
+        Key::from_ec_point(&[&[4], x.as_slice(), y.as_slice()].concat())
+    }
+
+    fn has_private_member(&self) -> bool {
+        [
+            &self.d, &self.p, &self.q, &self.dp, &self.dq, &self.qi, &self.oth,
+        ]
+        .iter()
+        .any(|member| member.is_some())
+    }
+}
+
+fn bytes(member: &Option<String>) -> Result<Vec<u8>, KeyError> {
+    member
+        .as_ref()
+        .and_then(|text| URL_SAFE_NO_PAD.decode(text).ok())
+        .ok_or(KeyError::Unsupported)
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

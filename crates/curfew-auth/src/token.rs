@@ -1,0 +1,159 @@
+//! The form of a token: its three parts, its header and its claims, read strictly.
+//!
+//! Nothing here trusts a token: everything is read before its signature is verified, and the only
+//! refusal is `malformed`.
+
+mod claims;
+mod header;
+mod json;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::AuthError;
+
+pub(crate) use claims::Claims;
+pub(crate) use header::Header;
+
+/// The longest token looked at.
+pub(crate) const MAX_TOKEN_BYTES: usize = 8 * 1024;
+
+/// A token cut at its dots; the parts are base64url text.
+pub(crate) struct Parts<'a> {
+    header: &'a str,
+    payload: &'a str,
+    signature: &'a str,
+    /// What was signed: header, dot, payload.
+    signed: &'a str,
+}
+
+impl<'a> Parts<'a> {
+    /// Checks length and alphabet and cuts.
+    pub(crate) fn of(token: &'a str) -> Result<Self, AuthError> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(AuthError::malformed("the token is over 8 KiB"));
+        }
+        let is_token_byte =
+            |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        if !token.bytes().all(is_token_byte) {
+            return Err(AuthError::malformed(
+                "the token has characters outside of base64url, which knows no padding and no spaces",
+            ));
+        }
+        let mut parts = token.split('.');
+        let cut = [parts.next(), parts.next(), parts.next()];
+        let ([Some(header), Some(payload), Some(signature)], None) = (cut, parts.next()) else {
+            return Err(AuthError::malformed(
+                match token.bytes().filter(|b| *b == b'.').count() {
+                    4 => "encrypted tokens (JWE) are not supported",
+                    _ => "a token has three parts separated by dots",
+                },
+            ));
+        };
+        let signed = &token[..header.len() + 1 + payload.len()];
+        Ok(Self {
+            header,
+            payload,
+            signature,
+            signed,
+        })
+    }
+
+    /// The header's JSON text.
+    pub(crate) fn header(&self) -> Result<String, AuthError> {
+        text(self.header).ok_or_else(|| AuthError::malformed("the token's header is not base64url"))
+    }
+
+    /// The payload's JSON text.
+    pub(crate) fn payload(&self) -> Result<String, AuthError> {
+        text(self.payload)
+            .ok_or_else(|| AuthError::malformed("the token's payload is not base64url"))
+    }
+
+    /// The signature's bytes.
+    pub(crate) fn signature(&self) -> Result<Vec<u8>, AuthError> {
+        decode(self.signature)
+            .ok_or_else(|| AuthError::malformed("the token's signature is not base64url"))
+    }
+
+    /// The bytes the signature is over.
+    pub(crate) fn signed(&self) -> &'a [u8] {
+        self.signed.as_bytes()
+    }
+}
+
+/// Decodes without padding and with zero bits at the end, so that a token has one spelling.
+fn decode(part: &str) -> Option<Vec<u8>> {
+    // Exact, so that keeping the result as a boxed string does not copy it.
+    let mut bytes = vec![0; part.len() / 4 * 3 + (part.len() % 4 * 3) / 4];
+    let length = URL_SAFE_NO_PAD.decode_slice(part, &mut bytes).ok()?;
+    bytes.truncate(length);
+    Some(bytes)
+}
+
+fn text(part: &str) -> Option<String> {
+    String::from_utf8(decode(part)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Everything that reads a token before its signature is checked.
+    fn read(token: &str) -> Result<(), AuthError> {
+        let parts = Parts::of(token)?;
+        let header = parts.header()?;
+        Header::parse(&header)?;
+        let payload = parts.payload()?;
+        Claims::parse(&payload, "sub")?;
+        parts.signature()?;
+        Ok(())
+    }
+
+    fn is_read_or_malformed(token: &str) -> bool {
+        read(token)
+            .err()
+            .is_none_or(|error| error.failure() == curfew_model::AuthFailure::Malformed)
+    }
+
+    #[test]
+    fn the_smallest_token_is_read() {
+        // {"alg":"HS256"} . {} . no bytes
+        assert_eq!(read("eyJhbGciOiJIUzI1NiJ9.e30."), Ok(()));
+    }
+
+    #[test]
+    fn a_part_has_one_spelling() {
+        // e30 and e31 decode to the same bytes in a lax decoder: the last bits are not used.
+        assert!(read("eyJhbGciOiJIUzI1NiJ9.e31.").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_malformed(token in "\\PC{0,64}") {
+            prop_assert!(is_read_or_malformed(&token));
+        }
+
+        #[test]
+        fn any_header_and_payload_are_read_or_malformed(
+            header in "\\PC{0,48}",
+            payload in any::<Vec<u8>>(),
+        ) {
+            let payload = URL_SAFE_NO_PAD.encode(payload);
+            for header in [header.as_str(), r#"{"alg":"HS256"}"#] {
+                let header = URL_SAFE_NO_PAD.encode(header);
+                let token = format!("{header}.{payload}.AAAA");
+                prop_assert!(is_read_or_malformed(&token));
+            }
+        }
+
+        #[test]
+        fn the_exact_capacity_is_exact(bytes in any::<Vec<u8>>()) {
+            let decoded = decode(&URL_SAFE_NO_PAD.encode(&bytes)).unwrap();
+            prop_assert_eq!(decoded.capacity(), bytes.len());
+            prop_assert_eq!(decoded, bytes);
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! A token's header.
+
+use std::borrow::Cow;
+
+use serde::de::{Error, MapAccess};
+
+use super::json::{self, Members, Skip, Text};
+use crate::{Algorithm, AuthError};
+
+/// Longer key ids name no key.
+const MAX_KID_BYTES: usize = 256;
+
+/// What a header says about the signature. `jwk`, `jku`, `x5u` and `x5c` are never read.
+pub(crate) struct Header<'a> {
+    /// What the token claims to be signed with; the key decides whether that may be.
+    pub(crate) algorithm: Algorithm,
+    /// The key's id. A mere name to look up.
+    pub(crate) kid: Option<Cow<'a, str>>,
+}
+
+#[derive(Default)]
+struct Reading<'a> {
+    algorithm: Option<Algorithm>,
+    kid: Option<Cow<'a, str>>,
+    flaw: Option<&'static str>,
+}
+
+impl<'a> Header<'a> {
+    /// Reads the header's JSON text.
+    pub(crate) fn parse(text: &'a str) -> Result<Self, AuthError> {
+        let mut reading = Reading::default();
+        json::read(text, &mut reading).map_err(|()| {
+            AuthError::malformed(reading.flaw.unwrap_or(
+                "the token's header is not a JSON object without repeated names, nested at most 16 deep",
+            ))
+        })?;
+        let algorithm = reading
+            .algorithm
+            .ok_or_else(|| AuthError::malformed("the token's header has no alg"))?;
+        Ok(Self {
+            algorithm,
+            kid: reading.kid,
+        })
+    }
+}
+
+impl<'de> Members<'de> for Reading<'de> {
+    fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
+        // Named first: it is what the client is told should reading the value fail.
+        match name {
+            "alg" => {
+                self.flaw = Some("the token's alg is not the name of a supported algorithm");
+                let alg = map.next_value_seed(Text)?;
+                self.algorithm = Some(alg.parse().map_err(A::Error::custom)?);
+            }
+            "kid" => {
+                self.flaw = Some("the token's kid is not a string of at most 256 bytes");
+                let kid = map.next_value_seed(Text)?;
+                if kid.len() > MAX_KID_BYTES {
+                    return Err(A::Error::custom("kid too long"));
+                }
+                self.kid = Some(kid);
+            }
+            "typ" => {
+                self.flaw = Some("the token's typ is neither JWT nor at+jwt");
+                if !is_access_token(&map.next_value_seed(Text)?) {
+                    return Err(A::Error::custom("typ"));
+                }
+            }
+            "crit" => return self.refuse("critical header parameters (crit) are not supported"),
+            "zip" => return self.refuse("compressed tokens (zip) are not supported"),
+            "b64" => return self.refuse("unencoded payloads (b64) are not supported"),
+            _ => map.next_value_seed(Skip::MEMBER)?,
+        }
+        self.flaw = None;
+        Ok(())
+    }
+}
+
+impl Reading<'_> {
+    fn refuse<E: Error>(&mut self, flaw: &'static str) -> Result<(), E> {
+        self.flaw = Some(flaw);
+        Err(E::custom(flaw))
+    }
+}
+
+/// RFC 7519 §5.1 and RFC 9068 §2.1: media types, so case does not matter and `application/` may be
+/// left out.
+fn is_access_token(typ: &str) -> bool {
+    let typ = typ.to_ascii_lowercase();
+    let typ = typ.strip_prefix("application/").unwrap_or(&typ);
+    matches!(typ, "jwt" | "at+jwt")
+}

@@ -1,0 +1,125 @@
+//! The log: one line an event, to standard error.
+
+mod escape;
+mod format;
+
+use std::fmt;
+use std::io::{self, IsTerminal as _};
+use std::sync::Arc;
+
+use tracing::Subscriber;
+use tracing::subscriber::set_global_default;
+use tracing_subscriber::filter::{EnvFilter, LevelFilter, ParseError};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::{Layer, Registry, reload};
+
+use crate::config::{Config, LogFormat};
+use format::Lines;
+
+/// Why logging could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// `telemetry.log_level` is not a level.
+    #[error("set the log level")]
+    Level(#[from] LevelError),
+    /// The process has a subscriber already.
+    #[error("install the log")]
+    Installed(#[from] tracing::subscriber::SetGlobalDefaultError),
+}
+
+/// Why a text is not a log level.
+#[derive(Debug, thiserror::Error)]
+pub enum LevelError {
+    /// It has no directive.
+    #[error("the log level is empty")]
+    Empty,
+    /// A word that is not a level; on its own it would mean a module, at every level.
+    #[error("{0:?} is not a log level")]
+    Unknown(String),
+    /// A directive is neither a level nor `module=level`.
+    #[error("the log level cannot be read")]
+    Unreadable(#[source] ParseError),
+    /// The log has gone.
+    #[error("the log is not running")]
+    Gone(#[source] reload::Error),
+}
+
+/// Changes the level of the running log. Cloning is a reference count.
+#[derive(Clone)]
+pub struct LogLevel(Arc<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>);
+
+/// Starts the log of this process: to standard error, in the form and from the level that `config`
+/// says. Call it once, before anything logs.
+pub fn init(config: &Config) -> Result<LogLevel, InitError> {
+    let ansi = config.log_format == LogFormat::Text && io::stderr().is_terminal();
+    let (subscriber, level) = subscriber(config, ansi, io::stderr)?;
+    set_global_default(subscriber)?;
+    if config.otlp_endpoint.is_some() {
+        tracing::warn!("this version exports no traces: telemetry.otlp_endpoint has no effect");
+    }
+    Ok(level)
+}
+
+/// Reads directives such as `info,curfew_hub=debug`.
+pub(crate) fn parse_level(directives: &str) -> Result<EnvFilter, LevelError> {
+    if directives.trim().is_empty() {
+        return Err(LevelError::Empty);
+    }
+    // Spans and their fields, in brackets, may hold commas of their own.
+    if !directives.contains('[') {
+        let mut words = directives.split(',').map(str::trim);
+        if let Some(word) = words.find(|word| !word.contains('=') && !is_level(word)) {
+            return Err(LevelError::Unknown(word.to_owned()));
+        }
+    }
+    // What a directive does not name stays silent but for errors; no patterns, so that no value of
+    // a field is ever matched against operator input.
+    EnvFilter::builder()
+        .with_regex(false)
+        .with_default_directive(LevelFilter::ERROR.into())
+        .parse(directives)
+        .map_err(LevelError::Unreadable)
+}
+
+fn is_level(word: &str) -> bool {
+    word.parse::<LevelFilter>().is_ok() && !word.is_empty()
+}
+
+fn subscriber<W>(
+    config: &Config,
+    ansi: bool,
+    writer: W,
+) -> Result<(impl Subscriber + Send + Sync, LogLevel), LevelError>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let (filter, handle) = reload::Layer::new(parse_level(&config.log_level)?);
+    let lines = Lines::new(config.log_format);
+    let log = tracing_subscriber::fmt::layer::<Registry>()
+        .event_format(lines)
+        .fmt_fields(lines)
+        .with_ansi(ansi)
+        // A log that cannot be written must not end the process: reporting that panics.
+        .log_internal_errors(false)
+        .with_writer(writer)
+        .with_filter(filter);
+    let level = LogLevel(Arc::new(move |filter| handle.reload(filter)));
+    Ok((tracing_subscriber::registry().with(log), level))
+}
+
+impl LogLevel {
+    /// From now on logs what `directives` (see [`Config::log_level`]) say. Changes nothing on error.
+    pub fn set_level(&self, directives: &str) -> Result<(), LevelError> {
+        (self.0)(parse_level(directives)?).map_err(LevelError::Gone)
+    }
+}
+
+impl fmt::Debug for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LogLevel")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,91 @@
+//! Makes text harmless: what comes from a client can neither end a line nor command a terminal.
+
+use std::fmt::{self, Write};
+
+/// Longest value of a field, in bytes before escaping; the rest is cut. One client must not fill
+/// the log with its own words.
+const MAX_VALUE_BYTES: usize = 256;
+
+/// Longest message. It is our own sentence; a panic's or a library's may be long.
+const MAX_MESSAGE_BYTES: usize = 4096;
+
+/// How a control character is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Escapes {
+    /// The inside of a JSON string (RFC 8259 §7).
+    Json,
+    /// The inside of a quoted value for people: as JSON, but `\u{1b}`.
+    Quoted,
+    /// Running text for people: as quoted, but quotation marks and backslashes are themselves.
+    Text,
+}
+
+/// Passes text on, escaped and cut.
+pub(super) struct Escaped<'a, W> {
+    out: &'a mut W,
+    escapes: Escapes,
+    left: usize,
+    cut: bool,
+}
+
+impl<'a, W: Write> Escaped<'a, W> {
+    /// For the value of a field; `message` has room for more.
+    pub(super) fn new(out: &'a mut W, escapes: Escapes, field: &str) -> Self {
+        let left = match field {
+            "message" => MAX_MESSAGE_BYTES,
+            _ => MAX_VALUE_BYTES,
+        };
+        Self {
+            out,
+            escapes,
+            left,
+            cut: false,
+        }
+    }
+
+    fn escape(&mut self, c: char) -> fmt::Result {
+        match (c, self.escapes) {
+            ('"', _) => self.out.write_str("\\\""),
+            ('\\', _) => self.out.write_str("\\\\"),
+            ('\n', _) => self.out.write_str("\\n"),
+            ('\r', _) => self.out.write_str("\\r"),
+            ('\t', _) => self.out.write_str("\\t"),
+            // Everything that is escaped lies in the basic plane: four digits are enough.
+            (c, Escapes::Json) => write!(self.out, "\\u{:04x}", u32::from(c)),
+            (c, _) => write!(self.out, "\\u{{{:x}}}", u32::from(c)),
+        }
+    }
+
+    fn is_harmless(&self, c: char) -> bool {
+        match c {
+            '"' | '\\' => self.escapes == Escapes::Text,
+            // Line and paragraph separators, and what turns the direction of the text around.
+            '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' => false,
+            '\u{2066}'..='\u{2069}' | '\u{061c}' | '\u{feff}' => false,
+            c => !c.is_control(),
+        }
+    }
+}
+
+impl<W: Write> Write for Escaped<'_, W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if self.cut {
+            return Ok(());
+        }
+        let mut start = 0;
+        for (at, c) in text.char_indices() {
+            if c.len_utf8() > self.left {
+                self.out.write_str(&text[start..at])?;
+                self.cut = true;
+                return self.out.write_str("…");
+            }
+            self.left -= c.len_utf8();
+            if !self.is_harmless(c) {
+                self.out.write_str(&text[start..at])?;
+                self.escape(c)?;
+                start = at + c.len_utf8();
+            }
+        }
+        self.out.write_str(&text[start..])
+    }
+}

@@ -1,0 +1,208 @@
+//! Labels: closed sets, so that no client can add a series.
+
+use std::fmt;
+
+/// One label with every value it can have.
+pub trait Label: fmt::Debug + Copy + Send + Sync + 'static {
+    /// The label's name.
+    const NAME: &'static str;
+    /// Its values, in order of [`Label::index`].
+    const VALUES: &'static [&'static str];
+
+    /// The value's place in [`Label::VALUES`].
+    fn index(self) -> usize;
+}
+
+/// The labels of one counter: none, one or two.
+pub trait LabelSet: fmt::Debug + Copy + Send + Sync + 'static {
+    /// How many combinations there are.
+    const COUNT: usize;
+
+    /// This combination's place, below [`LabelSet::COUNT`].
+    fn slot(self) -> usize;
+
+    /// Names and values of the combination at `slot`.
+    fn pairs(slot: usize) -> Vec<(&'static str, &'static str)>;
+}
+
+impl LabelSet for () {
+    const COUNT: usize = 1;
+
+    fn slot(self) -> usize {
+        0
+    }
+
+    fn pairs(_: usize) -> Vec<(&'static str, &'static str)> {
+        Vec::new()
+    }
+}
+
+impl<L: Label> LabelSet for L {
+    const COUNT: usize = L::VALUES.len();
+
+    fn slot(self) -> usize {
+        self.index()
+    }
+
+    fn pairs(slot: usize) -> Vec<(&'static str, &'static str)> {
+        vec![(L::NAME, L::VALUES[slot])]
+    }
+}
+
+impl<A: Label, B: Label> LabelSet for (A, B) {
+    const COUNT: usize = A::VALUES.len() * B::VALUES.len();
+
+    fn slot(self) -> usize {
+        self.0.index() * B::VALUES.len() + self.1.index()
+    }
+
+    fn pairs(slot: usize) -> Vec<(&'static str, &'static str)> {
+        let (a, b) = (slot / B::VALUES.len(), slot % B::VALUES.len());
+        vec![(A::NAME, A::VALUES[a]), (B::NAME, B::VALUES[b])]
+    }
+}
+
+macro_rules! labels {
+    ($($(#[doc = $doc:literal])+ $name:ident = $label:literal { $($(#[doc = $value_doc:literal])+ $variant:ident = $value:literal,)+ })+) => {
+        $(
+            $(#[doc = $doc])+
+            #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+            pub enum $name { $($(#[doc = $value_doc])+ $variant,)+ }
+
+            impl Label for $name {
+                const NAME: &'static str = $label;
+                const VALUES: &'static [&'static str] = &[$($value),+];
+
+                fn index(self) -> usize {
+                    self as usize
+                }
+            }
+        )+
+    };
+}
+
+labels! {
+    /// Why a connection was not accepted.
+    RejectReason = "reason" {
+        /// The `Origin` is not allowed.
+        Origin = "origin",
+        /// The token was refused before the upgrade (`auth.reject = "http"`).
+        Auth = "auth",
+        /// Over `limits.connections`, or too many without a token.
+        Limit = "limit",
+        /// Over `limits.handshakes_per_second`.
+        Rate = "rate",
+        /// The node leaves service.
+        Draining = "draining",
+        /// Not a WebSocket handshake.
+        BadRequest = "bad_request",
+        /// A dependency is down.
+        Unavailable = "unavailable",
+        /// The request, or TLS before it, did not come in time.
+        Timeout = "timeout",
+    }
+
+    /// Who ended a connection.
+    Initiator = "initiator" {
+        /// We did.
+        Server = "server",
+        /// A close frame came from the client.
+        Client = "client",
+        /// The connection broke.
+        Network = "network",
+    }
+
+    /// The kind of a frame (RFC 6455 §11.8).
+    Opcode = "opcode" {
+        /// More of a fragmented message.
+        Continuation = "continuation",
+        /// Text.
+        Text = "text",
+        /// Binary.
+        Binary = "binary",
+        /// Close.
+        Close = "close",
+        /// Ping.
+        Ping = "ping",
+        /// Pong.
+        Pong = "pong",
+    }
+
+    /// How a command ended.
+    CommandOutcome = "outcome" {
+        /// Done.
+        Ok = "ok",
+        /// Answered with an error.
+        Error = "error",
+    }
+
+    /// How a publication ended.
+    PublishOutcome = "outcome" {
+        /// The backend has it.
+        Accepted = "accepted",
+        /// The policy does not allow it.
+        Denied = "denied",
+        /// It could not be handed on.
+        Error = "error",
+    }
+
+    /// Where a publication came from.
+    PublishSource = "source" {
+        /// A session.
+        Client = "client",
+        /// The admin API.
+        Api = "api",
+    }
+
+    /// Why a message did not reach a session that listens to its channel.
+    DropReason = "reason" {
+        /// The session's outbound queue overflowed and it is being closed.
+        SlowConsumer = "slow_consumer",
+        /// The node's memory for outbound queues is used up.
+        QueueFull = "queue_full",
+        /// The session's token has expired.
+        Expired = "expired",
+        /// A revocation covers the session.
+        Revoked = "revoked",
+        /// The session is being closed.
+        Closed = "closed",
+        /// It is larger than an outbound queue.
+        TooLarge = "too_large",
+    }
+
+    /// What the policy said.
+    Decision = "outcome" {
+        /// Allowed.
+        Allowed = "allowed",
+        /// Denied.
+        Denied = "denied",
+    }
+
+    /// Whom a revocation names.
+    RevocationKind = "kind" {
+        /// A user.
+        User = "user",
+        /// A session.
+        Session = "session",
+        /// A token.
+        Token = "token",
+        /// Whoever has a claim: every kind that is not one of the others.
+        Claim = "claim",
+        /// Everyone.
+        All = "all",
+    }
+}
+
+impl RevocationKind {
+    /// The label for a revocation key's kind. The names of claims are the operator's, so they all
+    /// count as one.
+    pub fn of(kind: &str) -> Self {
+        match kind {
+            "user" => Self::User,
+            "session" => Self::Session,
+            "token" => Self::Token,
+            "all" => Self::All,
+            _ => Self::Claim,
+        }
+    }
+}

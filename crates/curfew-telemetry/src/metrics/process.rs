@@ -1,0 +1,116 @@
+//! The standard `process_*` metrics, read from `/proc/self` when they are asked for. Where there is
+//! no `/proc`, they are absent.
+
+use std::fmt;
+use std::fs;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+/// The kernel's clock ticks per second as user space sees them: 100 on every Linux architecture we
+/// run on.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+#[derive(Debug)]
+pub(super) struct Process {
+    /// Unix seconds; does not change.
+    started: Option<f64>,
+}
+
+impl Process {
+    pub(super) fn new() -> Self {
+        Self { started: started() }
+    }
+}
+
+impl Collector for Process {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        if let Some(seconds) = cpu_seconds() {
+            let counter = ConstCounter::new(seconds);
+            let help = "Processor time used, user and system, in seconds.";
+            let encoder = encoder.encode_descriptor(
+                "process_cpu_seconds",
+                help,
+                None,
+                counter.metric_type(),
+            )?;
+            counter.encode(encoder)?;
+        }
+        let gauges = [
+            (
+                "process_resident_memory_bytes",
+                "Resident memory.",
+                resident_bytes(),
+            ),
+            ("process_open_fds", "Open file descriptors.", open_fds()),
+            (
+                "process_max_fds",
+                "The limit of open file descriptors.",
+                max_fds(),
+            ),
+            (
+                "process_start_time_seconds",
+                "When the process started, Unix time.",
+                self.started,
+            ),
+        ];
+        for (name, help, value) in gauges {
+            if let Some(value) = value {
+                let gauge = ConstGauge::new(value);
+                gauge.encode(encoder.encode_descriptor(
+                    name,
+                    help,
+                    None,
+                    gauge.metric_type(),
+                )?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The field at `at` of `/proc/self/stat`, counted as in proc(5) from 1; only fields after the
+/// command, which may hold spaces and parentheses.
+fn stat_field(at: usize) -> Option<f64> {
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    let (_, after_command) = stat.rsplit_once(')')?;
+    after_command
+        .split_whitespace()
+        .nth(at.checked_sub(3)?)?
+        .parse()
+        .ok()
+}
+
+fn cpu_seconds() -> Option<f64> {
+    Some((stat_field(14)? + stat_field(15)?) / TICKS_PER_SECOND)
+}
+
+fn started() -> Option<f64> {
+    let booted: f64 = line_number("/proc/stat", "btime ")?;
+    Some(booted + stat_field(22)? / TICKS_PER_SECOND)
+}
+
+fn resident_bytes() -> Option<f64> {
+    Some(line_number("/proc/self/status", "VmRSS:")? * 1024.0)
+}
+
+fn max_fds() -> Option<f64> {
+    line_number("/proc/self/limits", "Max open files")
+}
+
+fn open_fds() -> Option<f64> {
+    // Since Linux 6.2 the directory's size is the number; before, it is 0 and must be counted.
+    match fs::metadata("/proc/self/fd").ok()?.len() {
+        0 => Some(fs::read_dir("/proc/self/fd").ok()?.count() as f64),
+        count => Some(count as f64),
+    }
+}
+
+/// The number that follows `label` at the start of a line.
+fn line_number(path: &str, label: &str) -> Option<f64> {
+    let text = fs::read_to_string(path).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(label))?;
+    line.split_whitespace().next()?.parse().ok()
+}

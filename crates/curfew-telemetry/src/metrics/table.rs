@@ -1,0 +1,203 @@
+//! Counters with labels, every combination there from the start: counting is one atomic addition,
+//! with no lock and no hashing.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+
+use super::labels::LabelSet;
+
+/// The value of a label for what is not in its list.
+pub(super) const OTHER: &str = "other";
+
+/// A counter for each combination of the labels `L`. Cloning is a reference count.
+#[derive(Debug)]
+pub struct Counters<L> {
+    slots: Arc<[Slot]>,
+    labels: PhantomData<fn(L)>,
+}
+
+/// A counter for each of a list of names given at start, and each combination of the labels `L`.
+/// What is not in the list counts as `other`. Cloning is a reference count.
+#[derive(Debug)]
+pub struct Named<K, L = ()> {
+    keys: Arc<[K]>,
+    slots: Arc<[Slot]>,
+    labels: PhantomData<fn(L)>,
+}
+
+/// Counts authentications: accepted, or refused for one of a list of reasons.
+#[derive(Debug, Clone)]
+pub struct Authentications {
+    reasons: Arc<[&'static str]>,
+    /// Accepted; refused by reason; refused for another.
+    slots: Arc<[Slot]>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    labels: Vec<(&'static str, String)>,
+    count: AtomicU64,
+}
+
+impl<L: LabelSet> Counters<L> {
+    pub(super) fn new() -> Self {
+        Self {
+            slots: (0..L::COUNT)
+                .map(|slot| Slot::new(L::pairs(slot)))
+                .collect(),
+            labels: PhantomData,
+        }
+    }
+
+    /// Counts one.
+    pub fn inc(&self, labels: L) {
+        self.inc_by(labels, 1);
+    }
+
+    /// Counts `n`.
+    pub fn inc_by(&self, labels: L, n: u64) {
+        self.slots[labels.slot()].add(n);
+    }
+
+    /// The count so far.
+    pub fn get(&self, labels: L) -> u64 {
+        self.slots[labels.slot()].get()
+    }
+}
+
+impl<K: Copy + PartialEq + fmt::Display, L: LabelSet> Named<K, L> {
+    /// A counter for each of `keys` and [`OTHER`], as the values of the label `name`.
+    pub(super) fn new(name: &'static str, keys: Vec<K>) -> Self {
+        let values = keys.iter().map(ToString::to_string);
+        let slots = values
+            .chain([OTHER.to_owned()])
+            .flat_map(|value| (0..L::COUNT).map(move |slot| (value.clone(), slot)))
+            .map(|(value, slot)| {
+                let mut slot = Slot::new(L::pairs(slot));
+                slot.labels.insert(0, (name, value));
+                slot
+            })
+            .collect();
+        Self {
+            keys: keys.into(),
+            slots,
+            labels: PhantomData,
+        }
+    }
+
+    /// Counts one.
+    pub fn inc(&self, key: K, labels: L) {
+        self.slots[self.slot(key, labels)].add(1);
+    }
+
+    /// The count so far.
+    pub fn get(&self, key: K, labels: L) -> u64 {
+        self.slots[self.slot(key, labels)].get()
+    }
+
+    /// The lists are short: walking them is cheaper than hashing.
+    fn slot(&self, key: K, labels: L) -> usize {
+        let known = self.keys.iter().position(|known| *known == key);
+        known.unwrap_or(self.keys.len()) * L::COUNT + labels.slot()
+    }
+}
+
+impl Authentications {
+    pub(super) fn new(reasons: Vec<&'static str>) -> Self {
+        let refused = reasons.iter().copied().chain([OTHER]);
+        let slots = [Slot::new(vec![("outcome", "accepted"), ("reason", "none")])]
+            .into_iter()
+            .chain(
+                refused.map(|reason| Slot::new(vec![("outcome", "refused"), ("reason", reason)])),
+            )
+            .collect();
+        Self {
+            reasons: reasons.into(),
+            slots,
+        }
+    }
+
+    /// A token was accepted.
+    pub fn accepted(&self) {
+        self.slots[0].add(1);
+    }
+
+    /// A token was refused; `reason` is the failure's name in the contract.
+    pub fn refused(&self, reason: &str) {
+        let known = self.reasons.iter().position(|known| *known == reason);
+        self.slots[1 + known.unwrap_or(self.reasons.len())].add(1);
+    }
+}
+
+impl Slot {
+    fn new(labels: Vec<(&'static str, &'static str)>) -> Self {
+        Self {
+            labels: labels
+                .into_iter()
+                .map(|(name, value)| (name, value.to_owned()))
+                .collect(),
+            count: AtomicU64::new(0),
+        }
+    }
+
+    fn add(&self, n: u64) {
+        self.count.fetch_add(n, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+}
+
+fn encode(slots: &[Slot], mut encoder: MetricEncoder<'_>) -> fmt::Result {
+    for slot in slots {
+        encoder
+            .encode_family(&slot.labels)?
+            .encode_counter::<NoLabelSet, u64, u64>(&slot.get(), None)?;
+    }
+    Ok(())
+}
+
+macro_rules! encode_metric {
+    ($([$($generics:tt)*] $type:ty;)+) => {$(
+        impl<$($generics)*> EncodeMetric for $type {
+            fn encode(&self, encoder: MetricEncoder<'_>) -> fmt::Result {
+                encode(&self.slots, encoder)
+            }
+
+            fn metric_type(&self) -> MetricType {
+                MetricType::Counter
+            }
+        }
+    )+};
+}
+
+encode_metric! {
+    [L] Counters<L>;
+    [K, L] Named<K, L>;
+    [] Authentications;
+}
+
+impl<L> Clone for Counters<L> {
+    fn clone(&self) -> Self {
+        Self {
+            slots: Arc::clone(&self.slots),
+            labels: PhantomData,
+        }
+    }
+}
+
+impl<K, L> Clone for Named<K, L> {
+    fn clone(&self) -> Self {
+        Self {
+            keys: Arc::clone(&self.keys),
+            slots: Arc::clone(&self.slots),
+            labels: PhantomData,
+        }
+    }
+}
