@@ -7,7 +7,7 @@
 
 mod broker;
 mod config;
-#[cfg(feature = "conformance")]
+#[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod error;
 mod events;
@@ -21,7 +21,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 pub use broker::Broker;
-pub use config::{BackendKind, Config};
+pub use config::{BackendKind, Config, OnDataLoss, RedisConfig, RedisUrl};
 pub use error::BackendError;
 pub use events::Events;
 pub use nodes::{NodeInfo, Nodes};

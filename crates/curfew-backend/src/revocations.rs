@@ -43,7 +43,8 @@ pub struct ReceiptNodes {
 /// Guarantees: after `revoke` has returned, every `check` that begins names the revocation until it
 /// expires or is lifted; [`Events::revoked`](crate::Events::revoked) is called on every node.
 /// A later revocation of the same key replaces the earlier one but never covers fewer tokens: the
-/// higher `before` stays, and covering all tokens is the highest.
+/// higher `before` stays, and covering all tokens is the highest. Likewise the later end stays, and
+/// no end is the latest; `restore` first to shorten one.
 pub trait Revocations: Send + Sync + 'static {
     /// The first of `keys` under which a revocation covers a token issued at `issued_at`.
     fn check<'a>(
@@ -60,8 +61,7 @@ pub trait Revocations: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<Receipt, BackendError>>;
 
     /// Lifts the revocation of a key; says whether there was one.
-    fn restore<'a>(&'a self, key: &'a RevocationKey)
-    -> BoxFuture<'a, Result<bool, BackendError>>;
+    fn restore<'a>(&'a self, key: &'a RevocationKey) -> BoxFuture<'a, Result<bool, BackendError>>;
 
     /// Every revocation in force, ordered by key.
     fn list(&self) -> BoxFuture<'_, Result<Vec<Revoked>, BackendError>>;

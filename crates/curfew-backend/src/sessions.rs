@@ -75,10 +75,8 @@ pub trait Sessions: Send + Sync + 'static {
     fn close<'a>(&'a self, sessions: &'a [SessionId]) -> BoxFuture<'a, Result<(), BackendError>>;
 
     /// One session's record.
-    fn get(
-        &self,
-        session: SessionId,
-    ) -> BoxFuture<'_, Result<Option<SessionRecord>, BackendError>>;
+    fn get(&self, session: SessionId)
+    -> BoxFuture<'_, Result<Option<SessionRecord>, BackendError>>;
 
     /// Records, filtered and paged.
     fn list<'a>(

@@ -1,1 +1,19 @@
-//! Placeholder.
+//! The local registry of sessions and their subscriptions, and the fan-out to them.
+//!
+//! Owns: which sessions live on this node, which keys a revocation finds them by, who listens to
+//! which channel, and each session's bounded outbound queue.
+//! Knows nothing of: sockets, the backend, tokens. Never awaits.
+//! Start at [`Hub::broadcast`]; [`Outbox`] is where a session's task meets everyone else.
+
+mod broadcast;
+mod channels;
+mod index;
+mod member;
+mod outbox;
+mod registry;
+
+pub use broadcast::Delivered;
+pub use channels::ChannelInfo;
+pub use member::Member;
+pub use outbox::{Ending, Outbox, Outgoing};
+pub use registry::{Hub, HubLimits};

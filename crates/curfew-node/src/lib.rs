@@ -1,1 +1,137 @@
-//! Placeholder.
+//! One gateway process: what connects the hub to the backend.
+//!
+//! Owns: admission and refresh of sessions, which channels the broker is asked for, what becomes
+//! of the backend's events, clean-up of records, drain.
+//! Knows nothing of: sockets, frames, tokens' signatures, policies.
+//! Start at [`Node::admit`].
+
+mod admit;
+mod cleanup;
+mod drain;
+mod events;
+mod publish;
+mod refresh;
+mod subscriptions;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use curfew_backend::Backends;
+use curfew_hub::Hub;
+use curfew_model::{Clock, NodeId};
+use curfew_telemetry::Metrics;
+use tokio_util::task::TaskTracker;
+
+pub use admit::{AdmitError, Attachment};
+pub use drain::Config as DrainConfig;
+pub use events::HubEvents;
+
+use cleanup::Cleanup;
+use subscriptions::Subscriptions;
+
+/// What of the configuration the node goes by; replaced as a whole by a reload.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// `session.revocable_claims`.
+    pub revocable_claims: Vec<String>,
+    /// `session.max_per_user`; 0 is no limit.
+    pub max_per_user: u32,
+}
+
+/// One gateway process.
+#[derive(Debug)]
+pub struct Node {
+    id: NodeId,
+    hub: Arc<Hub>,
+    backends: Backends,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    settings: ArcSwap<Settings>,
+    subscriptions: Subscriptions,
+    cleanup: Cleanup,
+    draining: AtomicBool,
+    refusing: AtomicBool,
+    tasks: TaskTracker,
+}
+
+impl Node {
+    /// Puts a node together and starts its two background tasks (clean-up of records, delayed
+    /// unsubscription). Must be called within a runtime.
+    pub fn start(
+        id: NodeId,
+        hub: Arc<Hub>,
+        backends: Backends,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+        settings: Settings,
+    ) -> Arc<Self> {
+        let node = Arc::new(Self {
+            id,
+            hub,
+            backends,
+            clock,
+            metrics,
+            settings: ArcSwap::from_pointee(settings),
+            subscriptions: Subscriptions::new(),
+            cleanup: Cleanup::new(),
+            draining: AtomicBool::new(false),
+            refusing: AtomicBool::new(false),
+            tasks: TaskTracker::new(),
+        });
+        node.spawn(cleanup::run(Arc::clone(&node)));
+        node.spawn(subscriptions::run(Arc::clone(&node)));
+        node
+    }
+
+    /// This run's id.
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// The sessions of this node.
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// What is shared with other nodes.
+    pub fn backends(&self) -> &Backends {
+        &self.backends
+    }
+
+    /// The wall clock.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// The metrics everything counts into.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
+
+    /// Puts other settings in force, for sessions admitted or refreshed from now on.
+    pub fn set_settings(&self, settings: Settings) {
+        self.settings.store(Arc::new(settings));
+    }
+
+    /// Whether the node is leaving service.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Whether new sessions are refused.
+    pub fn is_refusing(&self) -> bool {
+        self.refusing.load(Ordering::Relaxed)
+    }
+
+    /// Runs a task that shutdown waits for.
+    #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        tokio::spawn(self.tasks.track_future(task));
+    }
+}

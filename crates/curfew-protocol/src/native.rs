@@ -1,1 +1,48 @@
-//! The native protocol, `curfew.v1`.
+//! The native protocol, `curfew.v1`: text messages, one JSON object each.
+//!
+//! `data` is checked to be JSON and otherwise untouched: it leaves byte for byte as it came.
+
+mod decode;
+mod encode;
+mod json;
+
+use bytes::BytesMut;
+use curfew_model::{CommandId, Message, Push, Reply, Request};
+
+use crate::{DecodeError, Protocol};
+
+/// How deep arrays and objects may be nested in a message, the message itself included.
+pub const MAX_DEPTH: usize = 32;
+
+/// Longest `id`, in bytes of its JSON text. It is copied and echoed.
+pub const MAX_ID_BYTES: usize = 64;
+
+/// `curfew.v1`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Native;
+
+impl Protocol for Native {
+    fn name(&self) -> &'static str {
+        "curfew.v1"
+    }
+
+    fn decode<'a>(&self, message: Message<'a>) -> Result<Request<'a>, DecodeError> {
+        match message {
+            Message::Text(text) => decode::decode(text),
+            Message::Binary(_) => Err(DecodeError::NotTheProtocol {
+                message: "a binary message",
+            }),
+        }
+    }
+
+    fn encode_reply(&self, id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMut) -> bool {
+        encode::reply(id, reply, out)
+    }
+
+    fn encode_push(&self, push: &Push<'_>, out: &mut BytesMut) {
+        encode::push(push, out);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -61,7 +61,10 @@ pub struct Protocols(Arc<[Arc<dyn Protocol>]>);
 impl Protocols {
     /// At least one and at most 256 protocols.
     pub fn new(protocols: Vec<Arc<dyn Protocol>>) -> Self {
-        assert!((1..=256).contains(&protocols.len()), "a node speaks 1 to 256 protocols");
+        assert!(
+            (1..=256).contains(&protocols.len()),
+            "a node speaks 1 to 256 protocols"
+        );
         Self(protocols.into())
     }
 
@@ -79,6 +82,11 @@ impl Protocols {
     /// The protocol itself.
     pub fn get(&self, id: ProtocolId) -> &Arc<dyn Protocol> {
         &self.0[id.index()]
+    }
+
+    /// The names of all, in order.
+    pub fn names(&self) -> Vec<&'static str> {
+        self.0.iter().map(|protocol| protocol.name()).collect()
     }
 
     /// How many there are.

@@ -1,1 +1,76 @@
-//! Placeholder.
+//! Listeners, routes, the upgrade, health and the admin API.
+//!
+//! Owns: everything that speaks HTTP: accepting connections under caps and deadlines, TLS, the
+//! upgrade with its checks, the admin listener.
+//! Knows nothing of: what happens on a connection after its upgrade, how tokens are verified.
+//! Start at [`Public::serve`] and [`Admin::serve`]; the files in order: `listen`, `accept`,
+//! `routes`, `upgrade`, and `admin/*`.
+
+mod accept;
+mod admin;
+mod config;
+mod listen;
+mod permits;
+mod respond;
+mod routes;
+mod tls;
+mod upgrade;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use curfew_auth::Config as AuthConfig;
+use curfew_session::Context;
+use curfew_ws::OriginPolicy;
+
+pub use admin::{Admin, openapi};
+pub use config::{AdminConfig, ServerConfig};
+pub use curfew_session::LimitsConfig;
+pub use listen::{ListenError, listen};
+pub use respond::{Body, Problem, Response};
+pub use routes::Extra;
+pub use tls::{Tls, TlsError};
+
+use permits::Permits;
+
+/// What of the configuration the public listener goes by; replaced as a whole by a reload.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `[server]`.
+    pub server: ServerConfig,
+    /// `[auth]`: where tokens may come from and how bad ones are refused.
+    pub auth: AuthConfig,
+    /// From `server.allowed_origins`.
+    pub origins: OriginPolicy,
+}
+
+/// The public listener: `GET /ws`, and what a caller adds.
+#[derive(Debug)]
+pub struct Public {
+    context: Arc<Context>,
+    settings: ArcSwap<Settings>,
+    permits: Arc<Permits>,
+    tls: Option<Arc<Tls>>,
+    extra: Option<Extra>,
+}
+
+impl Public {
+    /// A public listener over what sessions share. `extra` answers what is not `/ws`.
+    pub fn new(
+        context: Arc<Context>,
+        settings: Settings,
+        tls: Option<Arc<Tls>>,
+        extra: Option<Extra>,
+    ) -> Arc<Self> {
+        let permits = Permits::new(Arc::clone(context.node.metrics()));
+        permits.set_limits(&context.settings.load().limits);
+        Arc::new(Self { context, settings: ArcSwap::from_pointee(settings), permits, tls, extra })
+    }
+
+    /// Puts other settings in force, for requests that come from now on. The limits are those of
+    /// the sessions' context, which the caller has replaced before.
+    pub fn set_settings(&self, settings: Settings) {
+        self.settings.store(Arc::new(settings));
+        self.permits.set_limits(&self.context.settings.load().limits);
+    }
+}

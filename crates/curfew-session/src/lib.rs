@@ -1,1 +1,25 @@
-//! Placeholder.
+//! One connection's life after its upgrade: open, read, dispatch, write, close.
+//!
+//! Owns: a connection's socket, its deadlines and rates, its subscriptions with their remembered
+//! permissions, and the order in which it ends.
+//! Knows nothing of: HTTP, listeners, other sessions.
+//! Start at [`run`]; the files in order: `open`, `run`, `read`, `dispatch`, `commands/*`, `write`,
+//! `timers`, `close`.
+
+mod close;
+mod commands;
+mod config;
+mod context;
+mod count;
+mod dispatch;
+mod open;
+mod rate;
+mod read;
+mod run;
+mod timers;
+mod write;
+
+pub use config::{Config, LimitsConfig};
+pub use context::{Context, Settings};
+pub use open::{Guards, Opening, Refusal, Session};
+pub use run::run;

@@ -1,0 +1,61 @@
+//! What every backend must do: a check for each sentence that the traits promise.
+//!
+//! A check fails by panicking. The suite's clock starts at the real time and is only ever moved
+//! forward; whatever takes a while in a backend (its events, its own clock reaching an expiry) is
+//! waited for until [`DEADLINE`].
+
+mod broker;
+mod cluster;
+mod revocations;
+mod sessions;
+
+use std::time::Duration;
+
+pub use cluster::{Cluster, ManualClock, Member, Recorder};
+
+/// How long a condition may take to become true.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Runs every check on clusters of `nodes` nodes (at least 1). `make` starts a new, empty cluster
+/// on the given clock, with one node for each recorder.
+pub async fn run<F, Fut>(nodes: usize, make: F)
+where
+    F: Fn(std::sync::Arc<ManualClock>, Vec<std::sync::Arc<Recorder>>) -> Fut,
+    Fut: Future<Output = Vec<Member>>,
+{
+    macro_rules! checks {
+        ($($module:ident: $($check:ident),+;)+) => {$($(
+            // Shown by the test harness when the check panics.
+            eprintln!("conformance: {}", stringify!($check));
+            Box::pin($module::$check(Cluster::start(nodes, &make).await)).await;
+        )+)+};
+    }
+    checks! {
+        broker:
+            a_publication_reaches_every_node_that_listens,
+            publications_arrive_in_order_and_once,
+            a_channel_can_be_left_and_joined_again,
+            every_node_is_listed;
+        sessions:
+            a_record_is_seen_everywhere_until_it_is_closed,
+            a_record_is_gone_when_the_token_has_expired,
+            concurrent_opens_never_exceed_the_limit,
+            the_limit_is_per_user_and_counts_open_sessions,
+            without_a_limit_any_number_opens,
+            a_refresh_replaces_the_record,
+            a_refresh_does_not_bring_a_record_back,
+            lists_are_ordered_filtered_and_paged,
+            a_disconnect_reaches_the_session_wherever_it_lives;
+        revocations:
+            a_revocation_is_named_by_every_check_that_follows,
+            a_check_names_the_first_key_that_covers,
+            a_cutoff_covers_what_was_issued_until_then,
+            every_node_hears_of_a_revocation,
+            the_receipt_counts_nodes_and_sessions,
+            a_revocation_ends_by_itself,
+            a_lifted_revocation_is_gone,
+            a_later_revocation_never_covers_less,
+            an_ended_revocation_does_not_widen_the_next,
+            revocations_are_listed_in_order_of_their_keys;
+    }
+}

@@ -1,0 +1,126 @@
+//! Checks of [`Broker`](crate::Broker) and [`Nodes`](crate::Nodes).
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use curfew_model::{Channel, Publication};
+
+use super::cluster::{Cluster, Recorder, eventually};
+use crate::Backends;
+
+fn channel(name: &str) -> Channel {
+    Channel::parse(name).expect("a channel name")
+}
+
+fn publication(name: &str, data: impl Into<Bytes>) -> Publication {
+    Publication {
+        channel: channel(name),
+        data: data.into(),
+        from: None,
+    }
+}
+
+async fn subscribe(backends: &Backends, name: &str) {
+    backends
+        .broker
+        .subscribe(&channel(name))
+        .await
+        .expect("subscribe");
+}
+
+async fn publish(backends: &Backends, publication: Publication) {
+    backends.broker.publish(publication).await.expect("publish");
+}
+
+/// What arrived in one channel; a node may see others too.
+fn arrived(recorder: &Recorder, name: &str) -> Vec<Publication> {
+    let mut publications = recorder.publications();
+    publications.retain(|publication| publication.channel.as_str() == name);
+    publications
+}
+
+pub(super) async fn a_publication_reaches_every_node_that_listens(cluster: Cluster) {
+    for member in &cluster.members {
+        subscribe(&member.backends, "room:ä").await;
+    }
+    let sent = [
+        Publication {
+            from: Some("alice \"a\" ä".into()),
+            ..publication("room:ä", "{ \"b\": 1.0e+5,\n \"a\": \"\\u0041é\" }")
+        },
+        publication("room:ä", "null"),
+    ];
+    for publication in &sent {
+        publish(cluster.first(), publication.clone()).await;
+    }
+    for recorder in &cluster.recorders {
+        eventually("both publications arrive", async || {
+            arrived(recorder, "room:ä").len() >= sent.len()
+        })
+        .await;
+        assert_eq!(arrived(recorder, "room:ä"), sent);
+    }
+}
+
+pub(super) async fn publications_arrive_in_order_and_once(cluster: Cluster) {
+    const COUNT: usize = 500;
+    for name in ["a", "b"] {
+        subscribe(cluster.last(), name).await;
+    }
+    for n in 0..COUNT {
+        publish(cluster.first(), publication("a", n.to_string())).await;
+        publish(cluster.first(), publication("b", n.to_string())).await;
+    }
+    let expect: Vec<Bytes> = (0..COUNT).map(|n| n.to_string().into()).collect();
+    for name in ["a", "b"] {
+        let recorder = cluster.last_recorder();
+        eventually("all publications arrive", async || {
+            arrived(recorder, name).len() >= COUNT
+        })
+        .await;
+        let data = arrived(recorder, name)
+            .into_iter()
+            .map(|publication| publication.data);
+        assert_eq!(data.collect::<Vec<_>>(), expect, "channel {name}");
+    }
+}
+
+pub(super) async fn a_channel_can_be_left_and_joined_again(cluster: Cluster) {
+    let backends = cluster.last();
+    subscribe(backends, "a").await;
+    backends
+        .broker
+        .unsubscribe(&channel("a"))
+        .await
+        .expect("unsubscribe");
+    subscribe(backends, "a").await;
+    publish(cluster.first(), publication("a", "1")).await;
+    eventually("the publication arrives", async || {
+        !arrived(cluster.last_recorder(), "a").is_empty()
+    })
+    .await;
+}
+
+pub(super) async fn every_node_is_listed(cluster: Cluster) {
+    let record = cluster.record("alice", 60);
+    let node = record.node;
+    cluster
+        .first()
+        .sessions
+        .open(record, 0)
+        .await
+        .expect("open");
+    let members: HashSet<_> = cluster.members.iter().map(|member| member.node).collect();
+    for member in &cluster.members {
+        eventually("every node is listed, with its sessions", async || {
+            let listed = member.backends.nodes.list().await.expect("list nodes");
+            let ids: HashSet<_> = listed.iter().map(|info| info.node).collect();
+            ids == members
+                && listed.len() == members.len()
+                && listed
+                    .iter()
+                    .all(|info| info.sessions == u64::from(info.node == node))
+        })
+        .await;
+    }
+}

@@ -1,0 +1,186 @@
+//! What a check runs on.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use curfew_model::{
+    Claims, Clock, Disconnect, NodeId, Principal, PrincipalParts, Publication, Revocation,
+    RevocationKey, SessionId, SystemClock,
+};
+use parking_lot::Mutex;
+
+use super::DEADLINE;
+use crate::{Backends, Events, SessionRecord};
+
+/// Between two looks at a condition.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+
+/// One node of a cluster under test.
+#[derive(Debug)]
+pub struct Member {
+    /// Its id.
+    pub node: NodeId,
+    /// Its backend.
+    pub backends: Backends,
+}
+
+/// A cluster under test. Checks act on the first node and look at the last, or at all.
+#[derive(Debug)]
+pub struct Cluster {
+    pub(super) clock: Arc<ManualClock>,
+    pub(super) members: Vec<Member>,
+    pub(super) recorders: Vec<Arc<Recorder>>,
+}
+
+impl Cluster {
+    pub(super) async fn start<F, Fut>(nodes: usize, make: F) -> Self
+    where
+        F: Fn(Arc<ManualClock>, Vec<Arc<Recorder>>) -> Fut,
+        Fut: Future<Output = Vec<Member>>,
+    {
+        let clock = Arc::new(ManualClock::default());
+        let recorders: Vec<_> = (0..nodes).map(|_| Arc::default()).collect();
+        let members = make(Arc::clone(&clock), recorders.clone()).await;
+        assert_eq!(members.len(), nodes.max(1), "one member for each recorder");
+        Self {
+            clock,
+            members,
+            recorders,
+        }
+    }
+
+    pub(super) fn first(&self) -> &Backends {
+        &self.members[0].backends
+    }
+
+    pub(super) fn last(&self) -> &Backends {
+        &self.members[self.members.len() - 1].backends
+    }
+
+    pub(super) fn last_recorder(&self) -> &Recorder {
+        &self.recorders[self.recorders.len() - 1]
+    }
+
+    /// A new session's record, on the first node, whose token lives for `ttl` seconds.
+    pub(super) fn record(&self, user: &str, ttl: u64) -> SessionRecord {
+        let now = self.clock.unix();
+        SessionRecord {
+            session: SessionId::new(),
+            principal: Arc::new(Principal::new(PrincipalParts {
+                user: user.into(),
+                issuer: "main".into(),
+                token_id: Some("t1".into()),
+                issued_at: Some(now),
+                expires_at: now + ttl,
+                leeway: Duration::ZERO,
+                claims: Claims::from_json(r#"{"tenant":"acme"}"#),
+            })),
+            node: self.members[0].node,
+            connected_at: now,
+            protocol: "curfew.v1",
+        }
+    }
+}
+
+/// Waits until `condition` holds; panics with `what` when it does not in time.
+pub(super) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !condition().await {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    };
+    assert!(
+        tokio::time::timeout(DEADLINE, waiting).await.is_ok(),
+        "not in time: {what}"
+    );
+}
+
+/// A wall clock that tests move forward. Starts at the real time, so that a backend with a clock of
+/// its own agrees until it is moved, and reaches the same time later.
+#[derive(Debug)]
+pub struct ManualClock(Mutex<Duration>);
+
+impl ManualClock {
+    /// Moves the clock forward.
+    pub fn advance(&self, by: Duration) {
+        *self.0.lock() += by;
+    }
+}
+
+impl Default for ManualClock {
+    fn default() -> Self {
+        Self(Mutex::new(SystemClock.now()))
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Duration {
+        *self.0.lock()
+    }
+}
+
+/// A node that writes down what its backend tells it.
+#[derive(Debug, Default)]
+pub struct Recorder {
+    heard: Mutex<Heard>,
+}
+
+#[derive(Debug, Default)]
+struct Heard {
+    publications: Vec<Publication>,
+    revoked: Vec<(RevocationKey, Revocation)>,
+    disconnected: Vec<(SessionId, Disconnect)>,
+    /// Sessions that live here.
+    sessions: HashSet<SessionId>,
+    /// How many sessions a revocation of the key ends.
+    named: HashMap<RevocationKey, usize>,
+}
+
+impl Recorder {
+    /// Pretends that a session lives here.
+    pub fn hold(&self, session: SessionId) {
+        self.heard.lock().sessions.insert(session);
+    }
+
+    /// Pretends that a revocation of `key` ends `count` sessions here.
+    pub fn hold_named(&self, key: RevocationKey, count: usize) {
+        self.heard.lock().named.insert(key, count);
+    }
+
+    /// The publications that arrived, in order.
+    pub fn publications(&self) -> Vec<Publication> {
+        self.heard.lock().publications.clone()
+    }
+
+    /// The revocations heard of, in order.
+    pub fn revoked(&self) -> Vec<(RevocationKey, Revocation)> {
+        self.heard.lock().revoked.clone()
+    }
+
+    /// The sessions that were to be ended and live here, in order.
+    pub fn disconnected(&self) -> Vec<(SessionId, Disconnect)> {
+        self.heard.lock().disconnected.clone()
+    }
+}
+
+impl Events for Recorder {
+    fn publication(&self, publication: &Publication) {
+        self.heard.lock().publications.push(publication.clone());
+    }
+
+    fn revoked(&self, key: &RevocationKey, revocation: &Revocation) -> usize {
+        let mut heard = self.heard.lock();
+        heard.revoked.push((key.clone(), revocation.clone()));
+        heard.named.remove(key).unwrap_or(0)
+    }
+
+    fn disconnect(&self, session: SessionId, disconnect: Disconnect) -> bool {
+        let mut heard = self.heard.lock();
+        let found = heard.sessions.remove(&session);
+        if found {
+            heard.disconnected.push((session, disconnect));
+        }
+        found
+    }
+}

@@ -1,0 +1,157 @@
+//! Revocations in memory.
+
+use std::collections::HashMap;
+use std::future::ready;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use curfew_model::{Revocation, RevocationKey};
+use parking_lot::RwLock;
+
+use super::Memory;
+use crate::{BackendError, BoxFuture, Receipt, ReceiptNodes, Revocations, Revoked};
+
+/// Fewest revocations between two purges of ended ones.
+const MIN_PURGE_SIZE: usize = 1024;
+
+/// Every revocation written. Ended ones stay until they are met.
+#[derive(Debug, Default)]
+pub(super) struct Book {
+    entries: RwLock<Entries>,
+    /// How many entries there are, so that a check without any takes no lock. Raised before
+    /// [`Events::revoked`](crate::Events::revoked) is called: a session that registers and then
+    /// reads 0 here is found by that call.
+    count: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    by_key: HashMap<RevocationKey, Revocation>,
+    purge_at: usize,
+}
+
+impl Revocations for Memory {
+    fn check<'a>(
+        &'a self,
+        keys: &'a [RevocationKey],
+        issued_at: Option<u64>,
+    ) -> BoxFuture<'a, Result<Option<Revoked>, BackendError>> {
+        Box::pin(ready(Ok(self.book.check(
+            keys,
+            issued_at,
+            self.clock.unix(),
+        ))))
+    }
+
+    fn revoke(
+        &self,
+        key: RevocationKey,
+        revocation: Revocation,
+    ) -> BoxFuture<'_, Result<Receipt, BackendError>> {
+        let started = Instant::now();
+        let revocation = self.book.write(&key, revocation, self.clock.unix());
+        let closed = self.events.revoked(&key, &revocation);
+        let receipt = Receipt {
+            key: key.redis_key(&self.prefix),
+            nodes: ReceiptNodes {
+                live: 1,
+                confirmed: 1,
+            },
+            closed: closed as u64,
+            took_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        };
+        Box::pin(ready(Ok(receipt)))
+    }
+
+    fn restore<'a>(&'a self, key: &'a RevocationKey) -> BoxFuture<'a, Result<bool, BackendError>> {
+        Box::pin(ready(Ok(self.book.remove(key, self.clock.unix()))))
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Revoked>, BackendError>> {
+        Box::pin(ready(Ok(self.book.list(self.clock.unix()))))
+    }
+}
+
+impl Book {
+    fn check(&self, keys: &[RevocationKey], issued_at: Option<u64>, now: u64) -> Option<Revoked> {
+        if self.count.load(Ordering::SeqCst) == 0 {
+            return None;
+        }
+        let entries = self.entries.read();
+        keys.iter().find_map(|key| {
+            let revocation = entries.by_key.get(key)?;
+            (is_in_force(revocation, now) && revocation.covers(issued_at)).then(|| Revoked {
+                key: key.clone(),
+                revocation: revocation.clone(),
+            })
+        })
+    }
+
+    /// Writes a revocation, merged with the one that is in force; returns what is in force now.
+    fn write(&self, key: &RevocationKey, revocation: Revocation, now: u64) -> Revocation {
+        let mut entries = self.entries.write();
+        if entries.by_key.len() >= entries.purge_at.max(MIN_PURGE_SIZE) {
+            entries.purge(now);
+        }
+        let earlier = entries
+            .by_key
+            .get(key)
+            .filter(|earlier| is_in_force(earlier, now));
+        let revocation = match earlier {
+            Some(earlier) => merge(earlier, revocation),
+            None => revocation,
+        };
+        entries.by_key.insert(key.clone(), revocation.clone());
+        self.count.store(entries.by_key.len(), Ordering::SeqCst);
+        revocation
+    }
+
+    fn remove(&self, key: &RevocationKey, now: u64) -> bool {
+        let mut entries = self.entries.write();
+        let removed = entries.by_key.remove(key);
+        self.count.store(entries.by_key.len(), Ordering::SeqCst);
+        removed.is_some_and(|revocation| is_in_force(&revocation, now))
+    }
+
+    fn list(&self, now: u64) -> Vec<Revoked> {
+        let mut entries = self.entries.write();
+        entries.purge(now);
+        self.count.store(entries.by_key.len(), Ordering::SeqCst);
+        let entries = entries.by_key.iter().map(|(key, revocation)| Revoked {
+            key: key.clone(),
+            revocation: revocation.clone(),
+        });
+        let mut list: Vec<Revoked> = entries.collect();
+        list.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        list
+    }
+
+    /// How many revocations are held, ended ones included.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.count.load(Ordering::SeqCst)
+    }
+}
+
+impl Entries {
+    /// Twice as many before the next purge: a revocation's share of the purges is constant.
+    fn purge(&mut self, now: u64) {
+        self.by_key
+            .retain(|_, revocation| is_in_force(revocation, now));
+        self.purge_at = self.by_key.len() * 2;
+    }
+}
+
+fn is_in_force(revocation: &Revocation, now: u64) -> bool {
+    revocation.expires_at.is_none_or(|end| now < end)
+}
+
+/// The wider of the two in every respect. For `before` and `expires_at`, none is the highest.
+fn merge(earlier: &Revocation, later: Revocation) -> Revocation {
+    let highest = |a: Option<u64>, b: Option<u64>| Some(a?.max(b?));
+    Revocation {
+        before: highest(earlier.before, later.before),
+        reason: later.reason.or_else(|| earlier.reason.clone()),
+        expires_at: highest(earlier.expires_at, later.expires_at),
+    }
+}

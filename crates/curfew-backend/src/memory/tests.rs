@@ -1,0 +1,138 @@
+use std::time::Duration;
+
+use curfew_model::{
+    Claims, NodeId, Principal, PrincipalParts, Revocation, RevocationKey, SessionId,
+};
+
+use super::*;
+use crate::SessionRecord;
+use crate::conformance::{self, ManualClock, Member, Recorder};
+
+fn memory(clock: &Arc<ManualClock>, recorder: &Arc<Recorder>) -> Arc<Memory> {
+    let node = NodeInfo {
+        node: NodeId::new(),
+        address: String::new(),
+        version: "1.2.3".to_owned(),
+        started_at: clock.unix(),
+        sessions: 0,
+    };
+    let events = Arc::clone(recorder) as Arc<dyn Events>;
+    Memory::new(node, Arc::clone(clock) as _, events, "test:".to_owned())
+}
+
+fn record(user: &str, expires_at: u64, leeway: Duration) -> SessionRecord {
+    SessionRecord {
+        session: SessionId::new(),
+        principal: Arc::new(Principal::new(PrincipalParts {
+            user: user.into(),
+            issuer: "main".into(),
+            token_id: None,
+            issued_at: None,
+            expires_at,
+            leeway,
+            claims: Claims::from_json("{}"),
+        })),
+        node: NodeId::new(),
+        connected_at: 0,
+        protocol: "curfew.v1",
+    }
+}
+
+#[tokio::test]
+async fn memory_conforms() {
+    conformance::run(
+        1,
+        async |clock: Arc<ManualClock>, recorders: Vec<Arc<Recorder>>| {
+            let memory = memory(&clock, &recorders[0]);
+            let node = memory.node.lock().node;
+            vec![Member {
+                node,
+                backends: memory.backends(),
+            }]
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_publication_has_arrived_when_publish_returns() {
+    let recorder = Arc::new(Recorder::default());
+    let backends = memory(&Arc::default(), &recorder).backends();
+    let publication = Publication {
+        channel: Channel::parse("c").unwrap(),
+        data: "1".into(),
+        from: None,
+    };
+    let published = backends.broker.publish(publication.clone());
+    assert_eq!(recorder.publications(), [publication]);
+    published.await.unwrap();
+}
+
+#[tokio::test]
+async fn the_node_is_listed_with_the_address_it_was_given_last() {
+    let memory = memory(&Arc::default(), &Arc::default());
+    memory.set_address("10.0.0.1:8080");
+    let listed = memory.backends().nodes.list().await.unwrap();
+    assert_eq!(listed[0].address, "10.0.0.1:8080");
+    assert_eq!(listed[0].version, "1.2.3");
+}
+
+#[tokio::test]
+async fn a_session_is_listed_until_its_leeway_has_passed() {
+    let clock = Arc::new(ManualClock::default());
+    let backends = memory(&clock, &Arc::default()).backends();
+    let record = record("alice", clock.unix() + 1, Duration::from_secs(5));
+    backends.sessions.open(record.clone(), 0).await.unwrap();
+    clock.advance(Duration::from_secs(5));
+    assert!(
+        backends
+            .sessions
+            .get(record.session)
+            .await
+            .unwrap()
+            .is_some()
+    );
+    clock.advance(Duration::from_secs(1));
+    assert!(
+        backends
+            .sessions
+            .get(record.session)
+            .await
+            .unwrap()
+            .is_none()
+    );
+}
+
+#[tokio::test]
+async fn expired_sessions_and_ended_revocations_do_not_pile_up() {
+    let clock = Arc::new(ManualClock::default());
+    let memory = memory(&clock, &Arc::default());
+    let backends = memory.backends();
+    for at in 0..20_000 {
+        clock.advance(Duration::from_secs(1));
+        let end = clock.unix() + 1;
+        let record = record(&at.to_string(), end, Duration::ZERO);
+        backends.sessions.open(record, 0).await.unwrap();
+        let revocation = Revocation {
+            expires_at: Some(end),
+            ..Revocation::default()
+        };
+        let key = RevocationKey::user(&at.to_string());
+        backends.revocations.revoke(key, revocation).await.unwrap();
+        assert!(
+            memory.inventory.len() <= 2048 && memory.book.len() <= 2048,
+            "after {at}"
+        );
+    }
+    assert_eq!(backends.nodes.list().await.unwrap()[0].sessions, 1);
+    assert_eq!(backends.revocations.list().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn receipts_show_the_key_with_the_configured_prefix() {
+    let backends = memory(&Arc::default(), &Arc::default()).backends();
+    let receipt = backends
+        .revocations
+        .revoke(RevocationKey::user("alice"), Revocation::default());
+    assert_eq!(receipt.await.unwrap().key, "test:{revoked}:user:alice");
+}

@@ -1,0 +1,78 @@
+//! The fan-out: one publication to all who listen, encoded once per protocol.
+
+use bytes::Bytes;
+use curfew_model::{Publication, Push};
+use curfew_protocol::ProtocolId;
+use curfew_ws::frame::{self, Opcode};
+
+use crate::Hub;
+
+/// What became of a broadcast.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Delivered {
+    /// Sessions it was queued for.
+    pub queued: usize,
+    /// Sessions it was not queued for: they are ending, or their queue overflowed.
+    pub dropped: usize,
+}
+
+impl Hub {
+    /// Queues a publication for every session on this node that listens to its channel. Costs one
+    /// encoding per protocol, and per listener a reference count, a queue slot and at most one
+    /// wake-up.
+    pub fn broadcast(&self, publication: &Publication) -> Delivered {
+        let mut frames = Frames::new(self, publication);
+        let mut delivered = Delivered::default();
+        let mut bytes = 0;
+        self.channels.each(&publication.channel, |member| {
+            let frame = frames.of(member.protocol());
+            let size = frame.len();
+            if self.push(member, frame) {
+                bytes += size;
+                delivered.queued += 1;
+            } else {
+                delivered.dropped += 1;
+            }
+        });
+        self.count_queued(bytes);
+        delivered
+    }
+}
+
+/// A publication's frame in each protocol, encoded when first asked for.
+struct Frames<'a> {
+    hub: &'a Hub,
+    publication: &'a Publication,
+    first: Option<(ProtocolId, Bytes)>,
+    others: Vec<(ProtocolId, Bytes)>,
+}
+
+impl<'a> Frames<'a> {
+    fn new(hub: &'a Hub, publication: &'a Publication) -> Self {
+        Self { hub, publication, first: None, others: Vec::new() }
+    }
+
+    fn of(&mut self, protocol: ProtocolId) -> Bytes {
+        if let Some((id, frame)) = &self.first
+            && *id == protocol
+        {
+            return frame.clone();
+        }
+        if let Some((_, frame)) = self.others.iter().find(|(id, _)| *id == protocol) {
+            return frame.clone();
+        }
+        let push = Push::Message {
+            channel: &self.publication.channel,
+            data: &self.publication.data,
+            from: self.publication.from.as_deref(),
+        };
+        let encoder = self.hub.protocols.get(protocol);
+        let frame = frame::encode(Opcode::Text, |out| encoder.encode_push(&push, out));
+        if self.first.is_none() {
+            self.first = Some((protocol, frame.clone()));
+        } else {
+            self.others.push((protocol, frame.clone()));
+        }
+        frame
+    }
+}

@@ -1,0 +1,113 @@
+//! One registered session.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use curfew_model::{Principal, Revocation, RevocationKey, SessionId};
+use curfew_protocol::ProtocolId;
+use parking_lot::Mutex;
+
+use crate::{Hub, Outbox, Outgoing};
+
+/// A session as the hub knows it: who it is and where its frames go.
+#[derive(Debug)]
+pub struct Member {
+    /// Distinguishes members cheaply; unique within the hub.
+    pub(crate) slot: u64,
+    session: SessionId,
+    protocol: ProtocolId,
+    principals: Mutex<Principals>,
+    outbox: Outbox,
+}
+
+/// The token in force and, during a refresh, the one that is to replace it. A revocation of either
+/// ends the session.
+#[derive(Debug)]
+struct Principals {
+    current: Arc<Principal>,
+    incoming: Option<Arc<Principal>>,
+}
+
+impl Member {
+    pub(crate) fn new(
+        slot: u64,
+        session: SessionId,
+        protocol: ProtocolId,
+        principal: Arc<Principal>,
+    ) -> Self {
+        Self {
+            slot,
+            session,
+            protocol,
+            principals: Mutex::new(Principals { current: principal, incoming: None }),
+            outbox: Outbox::new(),
+        }
+    }
+
+    /// The session's id.
+    pub fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// The protocol it speaks.
+    pub fn protocol(&self) -> ProtocolId {
+        self.protocol
+    }
+
+    /// Its outbound queue.
+    pub fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    /// The token in force.
+    pub fn principal(&self) -> Arc<Principal> {
+        Arc::clone(&self.principals.lock().current)
+    }
+
+    /// For the session's task: takes what is queued into `taken`, which must be empty, and says
+    /// what is to be done. `written` of the bytes taken before have been written since.
+    pub fn take_outgoing(
+        &self,
+        hub: &Hub,
+        written: usize,
+        taken: &mut VecDeque<Bytes>,
+    ) -> Option<Outgoing> {
+        if written > 0 {
+            hub.give_back(written);
+        }
+        self.outbox.take(written, taken)
+    }
+
+    /// Whether a revocation of `key` covers this session's token or the one about to replace it.
+    pub(crate) fn is_covered(&self, key: &RevocationKey, revocation: &Revocation) -> bool {
+        let principals = self.principals.lock();
+        let covers = |principal: &Arc<Principal>| {
+            revocation.covers(principal.issued_at()) && self.is_named(principal, key)
+        };
+        covers(&principals.current) || principals.incoming.as_ref().is_some_and(covers)
+    }
+
+    fn is_named(&self, principal: &Principal, key: &RevocationKey) -> bool {
+        match key.kind() {
+            "all" => true,
+            "session" => *key == RevocationKey::session(self.session),
+            "user" => *key == RevocationKey::user(principal.user()),
+            "token" => principal.token_id().is_some_and(|id| *key == RevocationKey::token(id)),
+            claim => principal
+                .revocation_keys(self.session, &[claim.to_owned()])
+                .contains(key),
+        }
+    }
+
+    pub(crate) fn set_incoming(&self, principal: Option<Arc<Principal>>) {
+        self.principals.lock().incoming = principal;
+    }
+
+    /// Puts the incoming token in force; returns the one before it.
+    pub(crate) fn promote(&self) -> Option<Arc<Principal>> {
+        let mut principals = self.principals.lock();
+        let incoming = principals.incoming.take()?;
+        Some(std::mem::replace(&mut principals.current, incoming))
+    }
+}

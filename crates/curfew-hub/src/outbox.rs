@@ -1,0 +1,231 @@
+//! A session's outbound queue: bounded in bytes, filled by anyone, drained by the session's task.
+//!
+//! It is also where a session is told to end: whoever revokes it changes the phase under the same
+//! lock that guards the queue, so that nothing is queued, and nothing queued is sent, afterwards.
+
+use std::collections::VecDeque;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use curfew_model::Disconnect;
+use parking_lot::Mutex;
+
+/// While the node is over its own bound, a queue that holds this many bytes counts as overflowing:
+/// a reader that keeps up holds less.
+const TIGHT_BYTES: usize = 64 * 1024;
+
+/// Why and how the server ends a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ending {
+    /// The close code and its name.
+    pub disconnect: Disconnect,
+    /// Told to the client with it.
+    pub retry_after_ms: Option<u64>,
+}
+
+impl Ending {
+    /// Ends with `disconnect` and no advice on when to come back.
+    pub fn new(disconnect: Disconnect) -> Self {
+        Self { disconnect, retry_after_ms: None }
+    }
+
+    /// Whether frames that are queued still go out before the close. Where access is over, or the
+    /// reader does not read, they do not.
+    pub fn flushes(self) -> bool {
+        ![
+            Disconnect::REVOKED,
+            Disconnect::EXPIRED,
+            Disconnect::SLOW_CONSUMER,
+            Disconnect::UNAVAILABLE,
+        ]
+        .contains(&self.disconnect)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Registered, not yet open: nothing may be queued.
+    Pending,
+    Open,
+    Ending(Ending),
+}
+
+/// What a session's task finds in its outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outgoing {
+    /// Frames were moved to the task's own queue.
+    Frames,
+    /// The policy changed: every subscription is to be decided anew.
+    Reconsider,
+    /// The session is to end, after what was moved to the task's own queue.
+    End(Ending),
+}
+
+/// What became of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pushed {
+    /// It is queued.
+    Queued,
+    /// It overflowed the queue: the session ends as a slow consumer; this many queued bytes and
+    /// frames were let go.
+    Overflowed { bytes: usize, frames: usize },
+    /// The session is not open.
+    Closed,
+}
+
+#[derive(Debug)]
+struct State {
+    queue: VecDeque<Bytes>,
+    /// Bytes queued and bytes taken by the task but not yet written.
+    unwritten: usize,
+    /// Of the task, while it waits; whoever pushes takes it, so one wake-up serves many pushes.
+    waker: Option<Waker>,
+    phase: Phase,
+    reconsider: bool,
+    /// The socket takes no more: the task need not be woken for further frames.
+    blocked: bool,
+}
+
+impl State {
+    /// Lets go of what is queued; returns how much.
+    fn clear(&mut self) -> (usize, usize) {
+        let frames = self.queue.len();
+        let bytes = self.queue.iter().map(Bytes::len).sum();
+        self.queue = VecDeque::new();
+        self.unwritten -= bytes;
+        (bytes, frames)
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// The queue between everyone who has something for a session and the session's task.
+#[derive(Debug)]
+pub struct Outbox {
+    state: Mutex<State>,
+}
+
+impl Outbox {
+    pub(crate) fn new() -> Self {
+        Self {
+            state: Mutex::new(State {
+                queue: VecDeque::new(),
+                unwritten: 0,
+                waker: None,
+                phase: Phase::Pending,
+                reconsider: false,
+                blocked: false,
+            }),
+        }
+    }
+
+    /// From now on frames are accepted. False when the session was ended meanwhile.
+    pub fn open(&self) -> bool {
+        let mut state = self.state.lock();
+        match state.phase {
+            Phase::Pending => {
+                state.phase = Phase::Open;
+                true
+            }
+            Phase::Open => true,
+            Phase::Ending(_) => false,
+        }
+    }
+
+    /// Why the session was told to end, if it was.
+    pub fn ending(&self) -> Option<Ending> {
+        match self.state.lock().phase {
+            Phase::Ending(ending) => Some(ending),
+            Phase::Pending | Phase::Open => None,
+        }
+    }
+
+    /// Queues a frame and wakes the task, unless that takes the queue over `limit` bytes.
+    /// `tight`: the node is over its own bound.
+    pub(crate) fn push(&self, frame: Bytes, limit: usize, tight: bool) -> Pushed {
+        let mut state = self.state.lock();
+        if state.phase != Phase::Open {
+            return Pushed::Closed;
+        }
+        let limit = if tight { limit.min(TIGHT_BYTES) } else { limit };
+        // A queue is never too small for a single frame: only what waits behind it is bounded.
+        if state.unwritten > 0 && state.unwritten + frame.len() > limit {
+            let (bytes, frames) = state.clear();
+            state.phase = Phase::Ending(Ending::new(Disconnect::SLOW_CONSUMER));
+            state.wake();
+            return Pushed::Overflowed { bytes, frames };
+        }
+        state.unwritten += frame.len();
+        state.queue.push_back(frame);
+        if !state.blocked {
+            state.wake();
+        }
+        Pushed::Queued
+    }
+
+    /// Tells the session to end; the first reason stays, except that a revocation replaces any.
+    /// Returns whether it did, with how much was let go of the queue.
+    pub(crate) fn end(&self, ending: Ending) -> Option<(usize, usize)> {
+        let mut state = self.state.lock();
+        if let Phase::Ending(earlier) = state.phase
+            && (earlier.disconnect == Disconnect::REVOKED
+                || ending.disconnect != Disconnect::REVOKED)
+        {
+            return None;
+        }
+        state.phase = Phase::Ending(ending);
+        let freed = if ending.flushes() { (0, 0) } else { state.clear() };
+        state.wake();
+        Some(freed)
+    }
+
+    pub(crate) fn reconsider(&self) {
+        let mut state = self.state.lock();
+        state.reconsider = true;
+        if !state.blocked {
+            state.wake();
+        }
+    }
+
+    /// For the session's task: takes what is queued into `taken`, which must be empty, and says
+    /// what else is to be done; `None` when there is nothing. `written` says how many of the bytes
+    /// taken before have been written since. Until [`Outbox::poll_wake`] the task is not woken.
+    pub(crate) fn take(&self, written: usize, taken: &mut VecDeque<Bytes>) -> Option<Outgoing> {
+        let mut state = self.state.lock();
+        state.unwritten -= written;
+        state.waker = None;
+        if let Phase::Ending(ending) = state.phase {
+            std::mem::swap(&mut state.queue, taken);
+            return Some(Outgoing::End(ending));
+        }
+        if !state.queue.is_empty() {
+            std::mem::swap(&mut state.queue, taken);
+            return Some(Outgoing::Frames);
+        }
+        // An idle session holds no buffer.
+        *taken = VecDeque::new();
+        std::mem::take(&mut state.reconsider).then_some(Outgoing::Reconsider)
+    }
+
+    /// For the session's task, before it waits: has it woken when there is something to take, or,
+    /// if `blocked`, only when the session is to end. Ready when that is so already.
+    pub fn poll_wake(&self, cx: &Context<'_>, blocked: bool) -> Poll<()> {
+        let mut state = self.state.lock();
+        let ending = matches!(state.phase, Phase::Ending(_));
+        if ending || (!blocked && (!state.queue.is_empty() || state.reconsider)) {
+            return Poll::Ready(());
+        }
+        state.waker = Some(cx.waker().clone());
+        state.blocked = blocked;
+        Poll::Pending
+    }
+
+    /// Bytes queued or taken but not written; what the node counts must give back.
+    pub(crate) fn unwritten(&self) -> usize {
+        self.state.lock().unwritten
+    }
+}

@@ -1,0 +1,256 @@
+//! The hub: every session of this node, found by id, by revocation key and by channel.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use curfew_model::{Channel, Disconnect, Principal, Revocation, RevocationKey, SessionId};
+use curfew_protocol::{ProtocolId, Protocols};
+use curfew_telemetry::{DropReason, Metrics};
+use parking_lot::RwLock;
+
+use crate::channels::{ChannelInfo, Channels};
+use crate::index::{Index, SHARDS};
+use crate::outbox::Pushed;
+use crate::{Ending, Member};
+
+/// Bounds on outbound queues; changed by a reload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HubLimits {
+    /// `limits.outbound_bytes`: per session.
+    pub outbound_bytes: usize,
+    /// `limits.node_outbound_bytes`: of all sessions together; 0 is no bound.
+    pub node_outbound_bytes: usize,
+}
+
+/// The local registry and fan-out. All methods are synchronous and hold their locks briefly.
+#[derive(Debug)]
+pub struct Hub {
+    pub(crate) protocols: Protocols,
+    pub(crate) channels: Channels,
+    sessions: [RwLock<HashMap<SessionId, Arc<Member>>>; SHARDS],
+    index: Index,
+    next_slot: AtomicU64,
+    outbound_bytes: AtomicUsize,
+    node_outbound_bytes: AtomicUsize,
+    /// Bytes in all outbound queues. Below zero for moments, since a task may give bytes back
+    /// before the broadcast that queued them has added them.
+    queued: AtomicI64,
+    metrics: Arc<Metrics>,
+}
+
+impl Hub {
+    /// An empty hub for these protocols.
+    pub fn new(protocols: Protocols, limits: HubLimits, metrics: Arc<Metrics>) -> Self {
+        Self {
+            protocols,
+            channels: Channels::new(),
+            sessions: std::array::from_fn(|_| RwLock::default()),
+            index: Index::new(),
+            next_slot: AtomicU64::new(0),
+            outbound_bytes: AtomicUsize::new(limits.outbound_bytes),
+            node_outbound_bytes: AtomicUsize::new(limits.node_outbound_bytes),
+            queued: AtomicI64::new(0),
+            metrics,
+        }
+    }
+
+    /// Puts other bounds in force, for what is queued from now on.
+    pub fn set_limits(&self, limits: HubLimits) {
+        self.outbound_bytes.store(limits.outbound_bytes, Ordering::Relaxed);
+        self.node_outbound_bytes.store(limits.node_outbound_bytes, Ordering::Relaxed);
+    }
+
+    /// The protocols sessions may speak.
+    pub fn protocols(&self) -> &Protocols {
+        &self.protocols
+    }
+
+    /// Registers a session, so that revocations of `keys` find it. Nothing is delivered to it
+    /// before [`Outbox::open`](crate::Outbox::open).
+    pub fn register(
+        &self,
+        session: SessionId,
+        protocol: ProtocolId,
+        principal: Arc<Principal>,
+        keys: &[RevocationKey],
+    ) -> Arc<Member> {
+        let slot = self.next_slot.fetch_add(1, Ordering::Relaxed);
+        let member = Arc::new(Member::new(slot, session, protocol, principal));
+        self.shard(session).write().insert(session, Arc::clone(&member));
+        for key in keys {
+            self.index.add(key, &member);
+        }
+        member
+    }
+
+    /// Forgets a session and the keys it is found by. Its subscriptions are removed before.
+    pub fn unregister(&self, member: &Member, keys: &[RevocationKey]) {
+        self.shard(member.session()).write().remove(&member.session());
+        for key in keys {
+            self.index.remove(key, member);
+        }
+        self.give_back(member.outbox().unwritten());
+    }
+
+    /// Begins a refresh: revocations find the session by the new token's keys too.
+    pub fn begin_refresh(
+        &self,
+        member: &Arc<Member>,
+        principal: Arc<Principal>,
+        keys: &[RevocationKey],
+    ) {
+        member.set_incoming(Some(principal));
+        for key in keys {
+            self.index.add(key, member);
+        }
+    }
+
+    /// Ends a refresh: the new token is in force and `old_keys` no longer name the session.
+    pub fn finish_refresh(&self, member: &Member, old_keys: &[RevocationKey]) {
+        member.promote();
+        for key in old_keys {
+            self.index.remove(key, member);
+        }
+    }
+
+    /// Gives a refresh up: `new_keys` no longer name the session.
+    pub fn abandon_refresh(&self, member: &Member, new_keys: &[RevocationKey]) {
+        member.set_incoming(None);
+        for key in new_keys {
+            self.index.remove(key, member);
+        }
+    }
+
+    /// Adds a listener to a channel.
+    pub fn subscribe(&self, channel: &Channel, member: &Arc<Member>) {
+        self.channels.add(channel, member);
+    }
+
+    /// Removes a listener; returns whether the channel has none left here.
+    pub fn unsubscribe(&self, channel: &Channel, member: &Member) -> bool {
+        self.channels.remove(channel, member)
+    }
+
+    /// Whether anyone here listens to the channel.
+    pub fn has_subscribers(&self, channel: &Channel) -> bool {
+        self.channels.has(channel)
+    }
+
+    /// How many channels have listeners here.
+    pub fn channel_count(&self) -> usize {
+        self.channels.count()
+    }
+
+    /// Every channel with listeners here, by name.
+    pub fn channels(&self) -> Vec<ChannelInfo> {
+        self.channels.list()
+    }
+
+    /// Queues a frame for one session: a reply or a push of its own. An overflow ends the session
+    /// as a slow consumer. Returns whether it was queued.
+    pub fn send(&self, member: &Member, frame: Bytes) -> bool {
+        let size = frame.len();
+        let queued = self.push(member, frame);
+        if queued {
+            self.queued.fetch_add(size as i64, Ordering::Relaxed);
+        }
+        queued
+    }
+
+    /// Queues without counting the bytes for the node: a broadcast adds them up itself.
+    pub(crate) fn push(&self, member: &Member, frame: Bytes) -> bool {
+        let limit = self.outbound_bytes.load(Ordering::Relaxed);
+        match member.outbox().push(frame, limit, self.is_tight()) {
+            Pushed::Queued => true,
+            Pushed::Closed => {
+                self.metrics.messages_dropped.inc(DropReason::Closed);
+                false
+            }
+            Pushed::Overflowed { bytes, frames } => {
+                self.give_back(bytes);
+                let reason =
+                    if self.is_tight() { DropReason::QueueFull } else { DropReason::SlowConsumer };
+                // The frame that did not fit is lost as well.
+                self.metrics.messages_dropped.inc_by(reason, frames as u64 + 1);
+                false
+            }
+        }
+    }
+
+    pub(crate) fn count_queued(&self, bytes: usize) {
+        self.queued.fetch_add(bytes as i64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn give_back(&self, bytes: usize) {
+        self.queued.fetch_sub(bytes as i64, Ordering::Relaxed);
+    }
+
+    fn is_tight(&self) -> bool {
+        let bound = self.node_outbound_bytes.load(Ordering::Relaxed);
+        bound != 0 && self.queued.load(Ordering::Relaxed) > bound as i64
+    }
+
+    /// Bytes in all outbound queues.
+    pub fn queued_bytes(&self) -> u64 {
+        self.queued.load(Ordering::Relaxed).max(0) as u64
+    }
+
+    /// Tells a session to end. Returns whether it was not ending already.
+    pub fn end(&self, member: &Member, ending: Ending) -> bool {
+        let Some((bytes, frames)) = member.outbox().end(ending) else { return false };
+        self.give_back(bytes);
+        let reason = match ending.disconnect {
+            Disconnect::REVOKED => DropReason::Revoked,
+            Disconnect::EXPIRED => DropReason::Expired,
+            Disconnect::SLOW_CONSUMER => DropReason::SlowConsumer,
+            _ => DropReason::Closed,
+        };
+        self.metrics.messages_dropped.inc_by(reason, frames as u64);
+        true
+    }
+
+    /// Ends every session that a revocation names and covers; returns how many. Nothing is
+    /// delivered to them once this returns.
+    pub fn revoke(&self, key: &RevocationKey, revocation: &Revocation) -> usize {
+        let named = match key {
+            RevocationKey::All => self.members(),
+            RevocationKey::One { kind, value } if &**kind == "session" => {
+                value.parse().ok().and_then(|id| self.get(id)).into_iter().collect()
+            }
+            RevocationKey::One { .. } => self.index.find(key),
+        };
+        named
+            .iter()
+            .filter(|member| member.is_covered(key, revocation))
+            .filter(|member| self.end(member, Ending::new(Disconnect::REVOKED)))
+            .count()
+    }
+
+    /// One session.
+    pub fn get(&self, session: SessionId) -> Option<Arc<Member>> {
+        self.shard(session).read().get(&session).cloned()
+    }
+
+    /// Every session of the node, in no order.
+    pub fn members(&self) -> Vec<Arc<Member>> {
+        self.sessions.iter().flat_map(|shard| shard.read().values().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    /// How many sessions the node has.
+    pub fn count(&self) -> usize {
+        self.sessions.iter().map(|shard| shard.read().len()).sum()
+    }
+
+    /// Has every session decide its subscriptions anew: the policy changed.
+    pub fn reconsider_all(&self) {
+        for member in self.members() {
+            member.outbox().reconsider();
+        }
+    }
+
+    fn shard(&self, session: SessionId) -> &RwLock<HashMap<SessionId, Arc<Member>>> {
+        &self.sessions[session.shard(SHARDS)]
+    }
+}

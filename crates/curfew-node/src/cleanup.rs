@@ -1,0 +1,72 @@
+//! Removal of session records.
+//!
+//! A session may end where nothing can be awaited (a panic, an aborted task), so ending one only
+//! puts its id here; a task removes the records, many at a time, and keeps at it while the backend
+//! is away. What waits is bounded by how many sessions there were.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use curfew_model::SessionId;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time;
+use tracing::warn;
+
+use crate::Node;
+
+/// Records removed in one call to the backend.
+const BATCH: usize = 512;
+
+/// Wait after a failure.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(crate) struct Cleanup {
+    waiting: Mutex<Vec<SessionId>>,
+    added: Notify,
+}
+
+impl Cleanup {
+    pub(crate) fn new() -> Self {
+        Self { waiting: Mutex::default(), added: Notify::new() }
+    }
+
+    pub(crate) fn add(&self, session: SessionId) {
+        self.waiting.lock().push(session);
+        self.added.notify_one();
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.waiting.lock().is_empty()
+    }
+
+    fn take(&self) -> Vec<SessionId> {
+        let mut waiting = self.waiting.lock();
+        let from = waiting.len().saturating_sub(BATCH);
+        let batch = waiting.split_off(from);
+        if waiting.is_empty() {
+            // A storm's worth of memory is not kept.
+            *waiting = Vec::new();
+        }
+        batch
+    }
+}
+
+/// Removes records for as long as the runtime lives.
+pub(crate) async fn run(node: Arc<Node>) {
+    loop {
+        node.cleanup.added.notified().await;
+        loop {
+            let batch = node.cleanup.take();
+            if batch.is_empty() {
+                break;
+            }
+            if let Err(error) = node.backends.sessions.close(&batch).await {
+                warn!(sessions = batch.len(), error = %error, "session records not removed, will retry");
+                node.cleanup.waiting.lock().extend(batch);
+                time::sleep(RETRY_DELAY).await;
+            }
+        }
+    }
+}

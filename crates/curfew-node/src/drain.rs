@@ -1,0 +1,106 @@
+//! Leaving service: sessions are sent elsewhere, evenly over a window.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use curfew_hub::Ending;
+use curfew_model::{Disconnect, Problems};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::time;
+use tracing::info;
+
+use crate::Node;
+
+/// How often sessions are told to go; each time as many as the window asks for.
+const TICK: Duration = Duration::from_millis(20);
+
+/// Longest wait asked of a client before it comes back: enough for its load balancer to have
+/// noticed, spread so that not all come at once.
+const MAX_RETRY_AFTER_MS: u64 = 3_000;
+
+/// Longest wait for closes to be written and records to be removed once all were told.
+const FLUSH: Duration = Duration::from_secs(5);
+
+/// `[drain]`: leaving service on SIGTERM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Disconnects are spread evenly over this long. Keep it well below the time that the
+    /// supervisor waits before it kills (in Kubernetes `terminationGracePeriodSeconds`).
+    #[serde(with = "curfew_model::setting::duration")]
+    #[schemars(with = "String")]
+    pub window: Duration,
+    /// New connections are still accepted for this long after SIGTERM, since load balancers learn
+    /// of it late. `/readyz` says 503 from the start.
+    #[serde(with = "curfew_model::setting::duration")]
+    #[schemars(with = "String")]
+    pub accept_grace: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { window: Duration::from_secs(20), accept_grace: Duration::ZERO }
+    }
+}
+
+impl Config {
+    /// Reports values that make no sense.
+    pub fn check(&self, problems: &mut Problems) {
+        const LONGEST: Duration = Duration::from_secs(3600);
+        for (key, value) in [("window", self.window), ("accept_grace", self.accept_grace)] {
+            if value > LONGEST {
+                problems.report(key, "must be at most 1h");
+            }
+        }
+    }
+}
+
+impl Node {
+    /// The node is leaving service: it is not ready any more, but still admits sessions.
+    pub fn begin_drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.metrics.draining.set(1);
+    }
+
+    /// From now on no session is admitted.
+    pub fn refuse_sessions(&self) {
+        self.refusing.store(true, Ordering::Relaxed);
+    }
+
+    /// Tells every session to go, evenly over `window`, with a jittered hint when to come back;
+    /// then waits until they are gone and their records removed, or for five seconds.
+    pub async fn drain(self: &Arc<Self>, window: Duration) {
+        let mut members = self.hub.members();
+        fastrand::shuffle(&mut members);
+        info!(sessions = members.len(), window_ms = window.as_millis() as u64, "draining");
+        let ticks = (window.as_millis() / TICK.as_millis()).max(1) as usize;
+        let per_tick = members.len().div_ceil(ticks).max(1);
+        let mut tick = time::interval(TICK);
+        for batch in members.chunks(per_tick) {
+            tick.tick().await;
+            for member in batch {
+                let ending = Ending {
+                    disconnect: Disconnect::DRAINING,
+                    retry_after_ms: Some(fastrand::u64(..=MAX_RETRY_AFTER_MS)),
+                };
+                self.hub.end(member, ending);
+            }
+        }
+        drop(members);
+        self.flush().await;
+    }
+
+    /// Waits until no session is left and every record is removed, or for five seconds.
+    async fn flush(&self) {
+        let gone = async {
+            while self.hub.count() > 0 || !self.cleanup.is_done() {
+                time::sleep(TICK).await;
+            }
+        };
+        if time::timeout(FLUSH, gone).await.is_err() {
+            tracing::warn!(sessions = self.hub.count(), "sessions left behind after the drain");
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! A newer token for a session that lives on.
+
+use std::sync::Arc;
+
+use curfew_model::Principal;
+
+use crate::{AdmitError, Attachment};
+
+impl Attachment {
+    /// Replaces the session's token. Revocations name the session by the new token's keys before
+    /// they are checked, and by the old token's until the new one is in force. On any error the
+    /// session goes on with its old token, unless it was revoked.
+    pub async fn refresh(&self, principal: Arc<Principal>) -> Result<(), AdmitError> {
+        let node = self.node();
+        let settings = node.settings();
+        let new_keys =
+            principal.revocation_keys(self.member().session(), &settings.revocable_claims);
+        node.hub().begin_refresh(self.member(), Arc::clone(&principal), &new_keys);
+        // Given up by whatever ends this early, a dropped future included.
+        let mut pending = Pending { attachment: self, new_keys: Some(new_keys) };
+        let keys = pending.new_keys.as_deref().unwrap_or_default();
+        let revoked = node.backends().revocations.check(keys, principal.issued_at()).await?;
+        if let Some(revoked) = revoked {
+            return Err(AdmitError::Revoked(revoked));
+        }
+        node.backends().sessions.refresh(self.record(principal)).await?;
+        if let Some(ending) = self.member().outbox().ending() {
+            return Err(AdmitError::Ended(ending));
+        }
+        pending.commit();
+        Ok(())
+    }
+}
+
+/// A refresh under way: undone unless committed.
+struct Pending<'a> {
+    attachment: &'a Attachment,
+    new_keys: Option<Vec<curfew_model::RevocationKey>>,
+}
+
+impl Pending<'_> {
+    fn commit(&mut self) {
+        if let Some(new_keys) = self.new_keys.take() {
+            let old_keys = self.attachment.keys();
+            self.attachment.set_keys(new_keys);
+            self.attachment.node.hub().finish_refresh(self.attachment.member(), &old_keys);
+        }
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        if let Some(new_keys) = self.new_keys.take() {
+            self.attachment.node.hub().abandon_refresh(self.attachment.member(), &new_keys);
+        }
+    }
+}

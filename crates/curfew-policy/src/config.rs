@@ -1,0 +1,218 @@
+//! The `[policy]` section and what can be wrong with it.
+
+use std::collections::HashSet;
+
+use curfew_model::{Action, Problems};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::GRANT;
+use crate::condition::Condition;
+use crate::pattern::Pattern;
+
+/// Who may subscribe and publish where. Without a rule or a grant nobody may do anything.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The claim in which a token carries its own grants,
+    /// `{"subscribe":["room:*"],"publish":["room:1"]}`. Default `curfew`; empty: grants in tokens
+    /// are not read.
+    pub grants_claim: String,
+    /// The rules. A rule that denies wins over every rule and grant that allows, so their order
+    /// does not matter. Default: none, which denies everything that no grant allows.
+    pub rules: Vec<Rule>,
+}
+
+/// One rule of the policy.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rule {
+    /// What decisions and the log call the rule. Required, unique; `grant` is reserved.
+    pub name: String,
+    /// The channels the rule is about, as patterns: `{x}` captures one segment, a last `*` takes
+    /// the rest (at least one byte), `*` alone is every channel. Required; one match is enough.
+    pub channels: Vec<String>,
+    /// What the rule is about: `subscribe`, `publish` or both. Required.
+    pub actions: Vec<Action>,
+    /// A CEL expression over `claims`, `params` (what the pattern captured), `channel`, `user` and
+    /// `action` that must be true for the rule to apply. At most 2048 bytes, without `all`,
+    /// `exists`, `exists_one`, `map` and `filter`. Should it fail, because a claim is missing or
+    /// takes too long to go through, a rule that allows does not allow and a rule that denies denies. Default: none, the
+    /// rule always applies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
+    /// What the rule does: `allow` or `deny`. Default `allow`.
+    pub effect: Effect,
+}
+
+/// What a rule does when it applies.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Effect {
+    /// Allows, unless something denies.
+    #[default]
+    Allow,
+    /// Denies, whatever allows.
+    Deny,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            grants_claim: "curfew".into(),
+            rules: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// Reports everything that is wrong, with its key and what would be right.
+    pub fn check(&self, problems: &mut Problems) {
+        let mut names = HashSet::new();
+        for (at, rule) in self.rules.iter().enumerate() {
+            problems.within(format!("rules[{at}]"), |problems| {
+                if rule.name == GRANT {
+                    problems.report(
+                        "name",
+                        "\"grant\" stands for the token's own grants; choose another name",
+                    );
+                } else if rule.name.trim().is_empty() {
+                    problems.report(
+                        "name",
+                        "give the rule a name; decisions and the log refer to it",
+                    );
+                } else if !names.insert(rule.name.as_str()) {
+                    problems.report(
+                        "name",
+                        format!(
+                            "another rule is named {:?}; names must be unique",
+                            rule.name
+                        ),
+                    );
+                }
+                rule.check(problems);
+            });
+        }
+    }
+}
+
+impl Rule {
+    fn check(&self, problems: &mut Problems) {
+        if self.channels.is_empty() {
+            problems.report(
+                "channels",
+                "name at least one channel pattern; * is every channel",
+            );
+        }
+        let mut patterns = Vec::with_capacity(self.channels.len());
+        for (at, channel) in self.channels.iter().enumerate() {
+            match Pattern::parse(channel) {
+                Ok(pattern) => patterns.push(pattern),
+                Err(error) => problems.report(&format!("channels[{at}]"), error.to_string()),
+            }
+        }
+        if self.actions.is_empty() {
+            problems.report("actions", "name at least one of subscribe and publish");
+        }
+        let condition = match self.when.as_deref().map(Condition::compile) {
+            None => return,
+            Some(Ok(condition)) => condition,
+            Some(Err(error)) => return problems.report("when", error.to_string()),
+        };
+        // With a bad pattern in the list there is no telling what it would have captured.
+        if patterns.len() < self.channels.len() {
+            return;
+        }
+        for name in condition.params() {
+            if !patterns.iter().any(|pattern| pattern.captures(name)) {
+                problems.report(
+                    "when",
+                    format!("params.{name} is captured by none of the rule's channels; write {{{name}}} in one"),
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(config: &Config) -> Vec<String> {
+        let mut problems = Problems::new();
+        problems.within("policy", |problems| config.check(problems));
+        problems
+            .into_vec()
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    fn config(json: &str) -> Config {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn the_default_reads_grants_from_the_claim_curfew_and_has_no_rules() {
+        assert_eq!(config("{}"), Config::default());
+        assert_eq!(Config::default().grants_claim, "curfew");
+        assert_eq!(problems(&Config::default()), [""; 0]);
+    }
+
+    #[test]
+    fn the_contracts_example_is_right() {
+        let config = config(
+            r#"{"rules":[{"name":"members talk in their tenant's rooms",
+                "channels":["room:{tenant}:*"],"actions":["subscribe","publish"],
+                "when":"claims.tenant == params.tenant && 'member' in claims.roles",
+                "effect":"allow"}]}"#,
+        );
+        assert_eq!(problems(&config), [""; 0]);
+    }
+
+    #[test]
+    fn every_problem_is_reported_at_once_with_its_key() {
+        let long = format!("'{}' == user", "x".repeat(2048));
+        let config = config(&format!(
+            r#"{{"rules":[
+                {{}},
+                {{"name":"a","channels":["foo*","ok","*:x"],"actions":["publish"],"when":"claims."}},
+                {{"name":"a","channels":["{{x}}"],"actions":["publish"],"when":"claims.roles.exists(r, r == 'a')"}},
+                {{"name":"grant","channels":["*"],"actions":["publish"],"when":"{long}"}},
+                {{"name":"typo","channels":["room:{{id}}"],"actions":["publish"],"when":"params.di == clams.id"}},
+                {{"name":"uncaptured","channels":["room:{{id}}"],"actions":["publish"],"when":"params.di == user"}}
+            ]}}"#
+        ));
+        let found = problems(&config);
+        let expect = [
+            "policy.rules[0].name: give the rule a name",
+            "policy.rules[0].channels: name at least one",
+            "policy.rules[0].actions: name at least one",
+            "policy.rules[1].channels[0]: * must be a whole segment in \"foo*\"",
+            "policy.rules[1].channels[2]: * takes the rest of the name, so it must be the last segment; {x} takes",
+            "policy.rules[1].when: line 1, column ",
+            "policy.rules[2].name: another rule is named \"a\"",
+            "policy.rules[2].when: all, exists, exists_one, map and filter are not allowed",
+            "policy.rules[3].name: \"grant\" stands for",
+            "policy.rules[3].when: the expression has 2058 bytes; at most 2048",
+            "policy.rules[4].when: unknown variable \"clams\"",
+            "policy.rules[5].when: params.di is captured by none",
+        ];
+        assert_eq!(found.len(), expect.len(), "{found:#?}");
+        for (found, expect) in found.iter().zip(expect) {
+            assert!(found.starts_with(expect), "{found}");
+        }
+    }
+
+    #[test]
+    fn unknown_keys_actions_and_effects_are_refused() {
+        for json in [
+            r#"{"rule":[]}"#,
+            r#"{"rules":[{"channel":["*"]}]}"#,
+            r#"{"rules":[{"actions":["connect"]}]}"#,
+            r#"{"rules":[{"effect":"Deny"}]}"#,
+        ] {
+            assert!(serde_json::from_str::<Config>(json).is_err(), "{json}");
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Channel patterns: `room:{tenant}:*`.
+//!
+//! Segments are separated by `:`. A segment is literal, `{name}`, which takes exactly one segment
+//! that is not empty, or, in last place only, `*`, which takes the rest of the name: one segment or
+//! more, at least one byte. So `room:*` matches `room:1`, `room:1:x` and `room::x`, but neither
+//! `room:` nor `room`; `*` alone matches every channel. Nothing else is special, and nothing in a
+//! channel's name ever is.
+
+/// A pattern that is well formed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pattern(Box<str>);
+
+/// Why text is not a pattern.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PatternError {
+    #[error("a pattern must not be empty; * matches every channel")]
+    Empty,
+    #[error("matches no channel: channel names have no control characters and no spaces")]
+    ForbiddenCharacter,
+    #[error("matches no channel: names that start with $ are reserved")]
+    Reserved,
+    #[error(
+        "* takes the rest of the name, so it must be the last segment; {{x}} takes one segment"
+    )]
+    StarNotLast,
+    #[error(
+        "* must be a whole segment in {0:?}; there are no wildcards within a segment, so use {{x}} for one segment or a last * for the rest"
+    )]
+    StarWithinSegment(Box<str>),
+    #[error("braces must enclose the whole segment in {0:?}, as in room:{{id}}")]
+    BraceWithinSegment(Box<str>),
+    #[error(
+        "{{{0}}} is not a name to capture by: use letters, digits and _, not starting with a digit"
+    )]
+    BadName(Box<str>),
+    #[error("{{{0}}} captures twice; give each segment a name of its own")]
+    RepeatedName(Box<str>),
+}
+
+impl Pattern {
+    /// Checks `text` and takes a copy of it.
+    pub(crate) fn parse(text: &str) -> Result<Self, PatternError> {
+        check(text)?;
+        Ok(Self(text.into()))
+    }
+
+    /// Whether the pattern has a segment `{name}`.
+    pub(crate) fn captures(&self, name: &str) -> bool {
+        self.0.split(':').filter_map(captured).any(|it| it == name)
+    }
+
+    /// Whether `channel` matches. Passes each `{name}` with the segment it took to `capture`, also
+    /// when the match fails later on.
+    pub(crate) fn matches<'a>(
+        &'a self,
+        channel: &'a str,
+        capture: impl FnMut(&'a str, &'a str),
+    ) -> bool {
+        matches(&self.0, channel, capture)
+    }
+}
+
+/// Whether `text` is well formed. Allocates only to report that it is not.
+pub(crate) fn check(text: &str) -> Result<(), PatternError> {
+    if text.is_empty() {
+        return Err(PatternError::Empty);
+    }
+    if text.starts_with('$') {
+        return Err(PatternError::Reserved);
+    }
+    if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        return Err(PatternError::ForbiddenCharacter);
+    }
+    let mut segments = text.split(':').enumerate().peekable();
+    while let Some((at, segment)) = segments.next() {
+        if segment == "*" {
+            if segments.peek().is_some() {
+                return Err(PatternError::StarNotLast);
+            }
+        } else if let Some(name) = captured(segment) {
+            if !is_identifier(name) {
+                return Err(PatternError::BadName(name.into()));
+            }
+            if text.split(':').take(at).any(|earlier| earlier == segment) {
+                return Err(PatternError::RepeatedName(name.into()));
+            }
+        } else if segment.contains('*') {
+            return Err(PatternError::StarWithinSegment(segment.into()));
+        } else if segment.contains(['{', '}']) {
+            return Err(PatternError::BraceWithinSegment(segment.into()));
+        }
+    }
+    Ok(())
+}
+
+/// Whether `channel` matches `pattern`, which is well formed. One pass over both.
+pub(crate) fn matches<'a>(
+    pattern: &'a str,
+    channel: &'a str,
+    mut capture: impl FnMut(&'a str, &'a str),
+) -> bool {
+    let mut rest = Some(channel);
+    for part in pattern.split(':') {
+        let Some(left) = rest else {
+            return false;
+        };
+        if part == "*" {
+            return !left.is_empty();
+        }
+        let segment;
+        (segment, rest) = match left.split_once(':') {
+            Some((segment, after)) => (segment, Some(after)),
+            None => (left, None),
+        };
+        match captured(part) {
+            Some(_) if segment.is_empty() => return false,
+            Some(name) => capture(name, segment),
+            None if part != segment => return false,
+            None => {}
+        }
+    }
+    rest.is_none()
+}
+
+/// The name in `{name}`.
+fn captured(segment: &str) -> Option<&str> {
+    segment.strip_prefix('{')?.strip_suffix('}')
+}
+
+fn is_identifier(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_whole_names_segment_by_segment() {
+        let none: &[(&str, &str)] = &[];
+        for (pattern, channel, expect) in [
+            ("room:1", "room:1", Some(none)),
+            ("room:1", "room:10", None),
+            ("room:1", "room:1:x", None),
+            ("room:1", "room", None),
+            ("room:1", "ROOM:1", None),
+            ("room:", "room:", Some(none)),
+            ("room:", "room", None),
+            ("räume:ä", "räume:ä", Some(none)),
+            ("room:{id}", "room:1", Some(&[("id", "1")])),
+            ("room:{id}", "room:", None),
+            ("room:{id}", "room:1:x", None),
+            ("room:{id}", "room", None),
+            ("{a}:{b}", "a_b:c", Some(&[("a", "a_b"), ("b", "c")])),
+            ("{a}:{b}", "a:b_c", Some(&[("a", "a"), ("b", "b_c")])),
+            ("{a}:{b}", "a:b:c", None),
+            ("{a}", "*", Some(&[("a", "*")])),
+            ("{a}:x", "{a}:x", Some(&[("a", "{a}")])),
+            ("room:*", "room:1", Some(none)),
+            ("room:*", "room:1:x", Some(none)),
+            ("room:*", "room::x", Some(none)),
+            ("room:*", "room:*", Some(none)),
+            ("room:*", "room:", None),
+            ("room:*", "room", None),
+            ("room:*", "rooms:1", None),
+            ("room:{t}:*", "room:a:b:c", Some(&[("t", "a")])),
+            ("room:{t}:*", "room::b", None),
+            ("room:{t}:*", "room:a", None),
+            ("room:{t}:*", "room:a:", None),
+            ("*", "anything", Some(none)),
+            ("*", "any:thing", Some(none)),
+            ("*", ":", Some(none)),
+        ] {
+            let mut captures = Vec::new();
+            let pattern = Pattern::parse(pattern).unwrap();
+            let matched = pattern.matches(channel, |name, value| captures.push((name, value)));
+            assert_eq!(
+                matched.then_some(captures.as_slice()),
+                expect,
+                "{pattern:?} on {channel:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn malformed_patterns_are_refused_with_a_reason() {
+        for (pattern, expect) in [
+            ("", PatternError::Empty),
+            ("$sys:*", PatternError::Reserved),
+            ("a b", PatternError::ForbiddenCharacter),
+            ("a\n", PatternError::ForbiddenCharacter),
+            ("*:a", PatternError::StarNotLast),
+            ("a:*:b", PatternError::StarNotLast),
+            ("*:*", PatternError::StarNotLast),
+            ("foo*", PatternError::StarWithinSegment("foo*".into())),
+            ("a:**", PatternError::StarWithinSegment("**".into())),
+            ("a:*b", PatternError::StarWithinSegment("*b".into())),
+            ("a{x}", PatternError::BraceWithinSegment("a{x}".into())),
+            ("a:{x", PatternError::BraceWithinSegment("{x".into())),
+            ("a:x}", PatternError::BraceWithinSegment("x}".into())),
+            ("{}", PatternError::BadName("".into())),
+            ("{1a}", PatternError::BadName("1a".into())),
+            ("{a-b}", PatternError::BadName("a-b".into())),
+            ("{ä}", PatternError::BadName("ä".into())),
+            ("{*}", PatternError::BadName("*".into())),
+            ("{{a}}", PatternError::BadName("{a}".into())),
+            ("{a}:b:{a}", PatternError::RepeatedName("a".into())),
+        ] {
+            assert_eq!(Pattern::parse(pattern), Err(expect), "{pattern:?}");
+        }
+    }
+}

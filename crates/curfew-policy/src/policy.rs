@@ -1,0 +1,169 @@
+//! The policy: rules in force, replaced as a whole, asked at every command.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::{ArcSwap, Guard};
+use curfew_model::{Action, Channel, Principal};
+use serde_json::{Map, Value};
+
+use crate::claims::LazyClaims;
+use crate::config::Config;
+use crate::decision::{Decision, Why};
+use crate::explain::{self, Explanation};
+use crate::grants;
+use crate::rules::{Ruleset, Verdict};
+
+/// Who may do what where. Deny unless a rule or a grant in the token allows; a rule that denies
+/// wins over both. Decisions are synchronous and made by the rules in force at that moment.
+pub struct Policy {
+    rules: ArcSwap<Ruleset>,
+    /// Held while new rules are compiled, so that versions follow each other.
+    reloading: Mutex<()>,
+}
+
+/// A principal before the rules in force when this was made, however many questions are asked:
+/// claims are parsed at most once, and a reload in between changes nothing. Make a new one for
+/// every round of questions.
+pub struct Subject<'a> {
+    rules: Guard<Arc<Ruleset>>,
+    user: &'a str,
+    claims: LazyClaims<'a>,
+}
+
+impl Policy {
+    /// Compiles the rules. Never fails: a rule that does not compile denies whatever its patterns
+    /// match, and is logged. [`Config::check`] tells beforehand.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            rules: ArcSwap::from_pointee(Ruleset::compile(config, 1)),
+            reloading: Mutex::new(()),
+        }
+    }
+
+    /// Replaces the rules, in effect from the next decision on, and raises the version.
+    pub fn reload(&self, config: &Config) {
+        let _reloading = self
+            .reloading
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let version = self.version() + 1;
+        self.rules
+            .store(Arc::new(Ruleset::compile(config, version)));
+    }
+
+    /// Which rules are in force: 1 at first, one more with every reload. A decision remembered
+    /// under another version must be made again.
+    pub fn version(&self) -> u64 {
+        self.rules.load().version
+    }
+
+    /// Whether `principal` may do `action` on `channel`. For several questions at once use
+    /// [`Policy::subject`].
+    pub fn decide(&self, principal: &Principal, action: Action, channel: &Channel) -> Decision {
+        self.subject(principal).decide(action, channel)
+    }
+
+    /// `principal` before the rules now in force.
+    pub fn subject<'a>(&self, principal: &'a Principal) -> Subject<'a> {
+        Subject {
+            rules: self.rules.load(),
+            user: principal.user(),
+            claims: LazyClaims::from_text(principal.claims()),
+        }
+    }
+
+    /// The decision for these claims, and what every rule said. For people: it asks all rules and
+    /// logs nothing.
+    pub fn explain(
+        &self,
+        claims: &Map<String, Value>,
+        user: &str,
+        action: Action,
+        channel: &Channel,
+    ) -> Explanation {
+        let subject = Subject {
+            rules: self.rules.load(),
+            user,
+            claims: LazyClaims::from_parsed(claims),
+        };
+        let decision = subject.ask(action, channel, false);
+        Explanation {
+            allowed: decision.allowed,
+            rule: decision.rule.as_deref().map(str::to_owned),
+            why: decision.to_string(),
+            considered: explain::consider(&subject.rules, &subject.claims, user, action, channel),
+        }
+    }
+}
+
+impl Subject<'_> {
+    /// The version of the rules this subject is asked about, see [`Policy::version`].
+    pub fn version(&self) -> u64 {
+        self.rules.version
+    }
+
+    /// Whether the principal may do `action` on `channel`. Nothing is cached; a rule whose patterns
+    /// do not match costs no evaluation.
+    pub fn decide(&self, action: Action, channel: &Channel) -> Decision {
+        self.ask(action, channel, true)
+    }
+
+    fn ask(&self, action: Action, channel: &Channel, report: bool) -> Decision {
+        let decision = |rule: Option<&Arc<str>>, why| Decision {
+            allowed: matches!(why, Why::Allowed | Why::Granted),
+            rule: rule.cloned(),
+            why,
+            action,
+            channel: channel.clone(),
+        };
+        for rule in &self.rules.rules {
+            let verdict = rule.judge(&self.claims, self.user, action, channel);
+            if let (Verdict::Failed(error), true) = (&verdict, report) {
+                rule.report(error);
+            }
+            let why = match (verdict, rule.denies()) {
+                (Verdict::Applies | Verdict::Condition(true), true) => Why::Denied,
+                (Verdict::Applies | Verdict::Condition(true), false) => Why::Allowed,
+                (Verdict::Failed(_), true) => Why::ConditionFailed,
+                (Verdict::Broken, _) => Why::DoesNotCompile,
+                (Verdict::NoMatch | Verdict::Condition(false), _) | (Verdict::Failed(_), false) => {
+                    continue;
+                }
+            };
+            return decision(Some(&rule.name), why);
+        }
+        let granted = self
+            .rules
+            .grants_claim
+            .as_deref()
+            .and_then(|claim| self.claims.json().get(claim))
+            .is_some_and(|claim| grants::allow(claim, action, channel));
+        if granted {
+            return decision(Some(&self.rules.grant), Why::Granted);
+        }
+        decision(None, Why::NoRule)
+    }
+}
+
+impl fmt::Debug for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rules = self.rules.load();
+        f.debug_struct("Policy")
+            .field("version", &rules.version)
+            .field("rules", &rules.rules.len())
+            .finish()
+    }
+}
+
+impl fmt::Debug for Subject<'_> {
+    /// Neither the user nor a claim reaches a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subject")
+            .field("version", &self.rules.version)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,63 @@
+//! How often a rule's failures reach the log.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// A failing condition is asked at every command: one line a minute tells the operator as much.
+const INTERVAL: Duration = Duration::from_secs(60);
+
+/// Lets one report an [`INTERVAL`] through.
+#[derive(Debug)]
+pub(crate) struct Limiter {
+    started: Instant,
+    /// When the next report is due, in seconds since `started`.
+    due: AtomicU64,
+}
+
+impl Limiter {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self {
+            started: now,
+            due: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether to report now; of several that ask at once, one is told yes.
+    pub(crate) fn permits(&self, now: Instant) -> bool {
+        let at = now.saturating_duration_since(self.started).as_secs();
+        let due = self.due.load(Ordering::Relaxed);
+        at >= due
+            && self
+                .due
+                .compare_exchange(
+                    due,
+                    at + INTERVAL.as_secs(),
+                    Ordering::Relaxed,
+                    Ordering::Relaxed,
+                )
+                .is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_report_a_minute_is_let_through() {
+        let start = Instant::now();
+        let limiter = Limiter::new(start);
+        for (seconds, expect) in [
+            (0, true),
+            (1, false),
+            (59, false),
+            (60, true),
+            (61, false),
+            (500, true),
+            (559, false),
+        ] {
+            let now = start + Duration::from_secs(seconds);
+            assert_eq!(limiter.permits(now), expect, "after {seconds} s");
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Compiled rules: an immutable set, and what one rule says.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use curfew_model::{Action, Channel};
+use tracing::{error, warn};
+
+use crate::GRANT;
+use crate::claims::LazyClaims;
+use crate::condition::{Condition, EvaluationError, Inputs};
+use crate::config::{self, Config, Effect};
+use crate::pattern::Pattern;
+use crate::report::Limiter;
+
+/// Everything a decision needs, replaced as a whole.
+#[derive(Debug)]
+pub(crate) struct Ruleset {
+    pub(crate) version: u64,
+    /// Rules that deny come first: the first rule that applies decides.
+    pub(crate) rules: Vec<Rule>,
+    /// `None`: grants in tokens are not read.
+    pub(crate) grants_claim: Option<Box<str>>,
+    /// [`GRANT`], made once.
+    pub(crate) grant: Arc<str>,
+}
+
+/// One compiled rule.
+#[derive(Debug)]
+pub(crate) struct Rule {
+    pub(crate) name: Arc<str>,
+    /// Its place in the configuration.
+    pub(crate) position: usize,
+    /// As configured; see [`Rule::denies`].
+    pub(crate) effect: Effect,
+    actions: Vec<Action>,
+    patterns: Vec<Pattern>,
+    when: When,
+    failures: Limiter,
+}
+
+/// When a rule applies.
+#[derive(Debug)]
+enum When {
+    Always,
+    If(Condition),
+    /// The rule does not compile, for this reason.
+    Broken(String),
+}
+
+/// What a rule says on one question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is not about this action or this channel.
+    NoMatch,
+    /// It has no condition and applies.
+    Applies,
+    /// Its condition has this answer.
+    Condition(bool),
+    /// Its condition failed.
+    Failed(EvaluationError),
+    /// It does not compile.
+    Broken,
+}
+
+impl Ruleset {
+    /// Compiles what compiles. A rule that does not denies whatever its good patterns match, and is
+    /// reported.
+    pub(crate) fn compile(config: &Config, version: u64) -> Self {
+        let mut rules: Vec<Rule> = config
+            .rules
+            .iter()
+            .enumerate()
+            .map(|(position, rule)| Rule::compile(rule, position))
+            .collect();
+        rules.sort_by_key(|rule| !rule.denies());
+        Self {
+            version,
+            rules,
+            grants_claim: Some(config.grants_claim.as_str())
+                .filter(|claim| !claim.is_empty())
+                .map(Into::into),
+            grant: GRANT.into(),
+        }
+    }
+}
+
+impl Rule {
+    fn compile(rule: &config::Rule, position: usize) -> Self {
+        let mut problem = None;
+        let mut patterns = Vec::with_capacity(rule.channels.len());
+        for channel in &rule.channels {
+            match Pattern::parse(channel) {
+                Ok(pattern) => patterns.push(pattern),
+                Err(error) => problem = Some(error.to_string()),
+            }
+        }
+        let condition = match rule.when.as_deref().map(Condition::compile).transpose() {
+            Ok(condition) => condition,
+            Err(error) => {
+                problem = Some(error.to_string());
+                None
+            }
+        };
+        let when = match (problem, condition) {
+            (Some(problem), _) => {
+                error!(
+                    rule = rule.name,
+                    problem, "policy rule does not compile; it denies"
+                );
+                When::Broken(problem)
+            }
+            (None, Some(condition)) => When::If(condition),
+            (None, None) => When::Always,
+        };
+        Self {
+            name: rule.name.as_str().into(),
+            position,
+            effect: rule.effect,
+            actions: rule.actions.clone(),
+            patterns,
+            when,
+            failures: Limiter::new(Instant::now()),
+        }
+    }
+
+    /// Whether the rule can only deny: as configured, or because it does not compile.
+    pub(crate) fn denies(&self) -> bool {
+        self.effect == Effect::Deny || self.problem().is_some()
+    }
+
+    /// Why the rule does not compile.
+    pub(crate) fn problem(&self) -> Option<&str> {
+        match &self.when {
+            When::Broken(problem) => Some(problem),
+            When::Always | When::If(_) => None,
+        }
+    }
+
+    /// What the rule says. Patterns are alternatives: a condition is asked for each that matches,
+    /// until it is true; a failure counts for more than false.
+    pub(crate) fn judge(
+        &self,
+        claims: &LazyClaims<'_>,
+        user: &str,
+        action: Action,
+        channel: &Channel,
+    ) -> Verdict {
+        if !self.actions.contains(&action) {
+            return Verdict::NoMatch;
+        }
+        let name = channel.as_str();
+        let condition = match &self.when {
+            When::If(condition) => condition,
+            _ if !self.patterns.iter().any(|it| it.matches(name, |_, _| {})) => {
+                return Verdict::NoMatch;
+            }
+            When::Always => return Verdict::Applies,
+            When::Broken(_) => return Verdict::Broken,
+        };
+        let mut verdict = Verdict::NoMatch;
+        let mut params = Vec::new();
+        for pattern in &self.patterns {
+            params.clear();
+            if !pattern.matches(name, |name, segment| params.push((name, segment))) {
+                continue;
+            }
+            let inputs = Inputs {
+                claims,
+                params: &params,
+                user,
+                action,
+                channel,
+            };
+            match condition.evaluate(&inputs) {
+                Ok(true) => return Verdict::Condition(true),
+                Err(error) => verdict = Verdict::Failed(error),
+                Ok(false) if verdict == Verdict::NoMatch => verdict = Verdict::Condition(false),
+                Ok(false) => {}
+            }
+        }
+        verdict
+    }
+
+    /// Tells the operator, at most once a minute, that the condition failed.
+    pub(crate) fn report(&self, error: &EvaluationError) {
+        if self.failures.permits(Instant::now()) {
+            warn!(rule = %self.name, %error, "condition of a policy rule failed");
+        }
+    }
+}

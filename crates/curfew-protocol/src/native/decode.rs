@@ -1,0 +1,189 @@
+//! A message to a command.
+
+use std::borrow::Cow;
+
+use curfew_model::{Command, CommandId, ErrorCode, Request};
+
+use super::json::{Fault, Kind, Outermost, Value, scan};
+use super::{MAX_DEPTH, MAX_ID_BYTES};
+use crate::DecodeError;
+
+/// Longest part of an unknown member's name that is repeated in the answer, in characters.
+const MAX_SHOWN_CHARS: usize = 64;
+
+/// The members of a message, each where it was found.
+#[derive(Default)]
+struct Members<'a> {
+    kind: Option<Value<'a>>,
+    id: Option<Value<'a>>,
+    token: Option<Value<'a>>,
+    channel: Option<Value<'a>>,
+    data: Option<Value<'a>>,
+    /// The first thing wrong with a member's name.
+    wrong: Option<Wrong<'a>>,
+}
+
+enum Wrong<'a> {
+    Unknown(Cow<'a, str>),
+    Repeated(&'static str),
+}
+
+pub(super) fn decode(text: &str) -> Result<Request<'_>, DecodeError> {
+    let mut members = Members::default();
+    let scanned = scan(text, |name, value| members.take(name, value));
+    let repeated = match members.wrong {
+        Some(Wrong::Repeated(name)) => Some(name),
+        _ => None,
+    };
+    // Copied out once for the command, or for the error.
+    let (written_id, ambiguous) = (members.id, repeated == Some("id"));
+    let read_id = || if ambiguous { Ok(None) } else { id(written_id) };
+    let refuse = |code, message: Cow<'static, str>| DecodeError::Form {
+        id: read_id().ok().flatten(),
+        code,
+        message,
+    };
+    let bad = |message: Cow<'static, str>| refuse(ErrorCode::BadRequest, message);
+
+    match scanned {
+        Err(Fault::NotJson) => {
+            return Err(DecodeError::NotTheProtocol {
+                message: "not JSON",
+            });
+        }
+        Err(Fault::TooDeep) => {
+            return Err(bad(format!(
+                "arrays and objects are nested deeper than {MAX_DEPTH}"
+            )
+            .into()));
+        }
+        Ok(Outermost::Other) => return Err(bad("a message is one JSON object".into())),
+        Ok(Outermost::Object {
+            unpaired_surrogate: true,
+        }) => return Err(bad("a \\u escape is half of a surrogate pair".into())),
+        Ok(Outermost::Object {
+            unpaired_surrogate: false,
+        }) => {}
+    }
+    if let Some(name) = repeated {
+        return Err(bad(format!("member `{name}` is repeated").into()));
+    }
+    let id = read_id().map_err(|message| bad(message.into()))?;
+
+    let kind = match members.kind.take() {
+        None => return Err(bad("member `type` is missing".into())),
+        Some(kind) => kind
+            .as_str()
+            .ok_or_else(|| bad("member `type` must be a string".into()))?,
+    };
+    let command = match members.command(&kind) {
+        Ok(Some(command)) => command,
+        Ok(None) => {
+            let known = Command::NAMES.join(", ");
+            let message = format!("unknown type: use one of {known}");
+            return Err(refuse(ErrorCode::UnknownType, message.into()));
+        }
+        Err(message) => return Err(bad(message)),
+    };
+    // What is left over does not belong to the command.
+    match members.left_over() {
+        Some(name) => Err(bad(format!("unknown member `{name}` of {kind}").into())),
+        None => Ok(Request { id, command }),
+    }
+}
+
+impl<'a> Members<'a> {
+    fn take(&mut self, name: Value<'a>, value: Value<'a>) {
+        // Without content, the name has an unpaired surrogate: the scan reports it.
+        let Some(name) = name.as_str() else { return };
+        let (name, place) = match &*name {
+            "type" => ("type", &mut self.kind),
+            "id" => ("id", &mut self.id),
+            "token" => ("token", &mut self.token),
+            "channel" => ("channel", &mut self.channel),
+            "data" => ("data", &mut self.data),
+            _ => {
+                self.wrong.get_or_insert(Wrong::Unknown(name));
+                return;
+            }
+        };
+        if place.replace(value).is_some() {
+            // Outranks an unknown name: with two values for one member, nothing can be said.
+            self.wrong = Some(Wrong::Repeated(name));
+        }
+    }
+
+    /// Takes what the command of this type needs; `None` when there is no such type.
+    fn command(&mut self, kind: &str) -> Result<Option<Command<'a>>, Cow<'static, str>> {
+        Ok(Some(match kind {
+            "publish" => Command::Publish {
+                channel: string("channel", &mut self.channel)?,
+                data: required("data", &mut self.data)?.raw,
+            },
+            "subscribe" => Command::Subscribe {
+                channel: string("channel", &mut self.channel)?,
+            },
+            "unsubscribe" => Command::Unsubscribe {
+                channel: string("channel", &mut self.channel)?,
+            },
+            "auth" => Command::Auth {
+                token: string("token", &mut self.token)?,
+            },
+            "refresh" => Command::Refresh {
+                token: string("token", &mut self.token)?,
+            },
+            "ping" => Command::Ping,
+            _ => return Ok(None),
+        }))
+    }
+
+    fn left_over(&self) -> Option<Cow<'_, str>> {
+        if let Some(Wrong::Unknown(name)) = &self.wrong {
+            return Some(match name.char_indices().nth(MAX_SHOWN_CHARS) {
+                Some((cut, _)) => format!("{}…", &name[..cut]).into(),
+                None => Cow::Borrowed(name),
+            });
+        }
+        [
+            ("token", self.token),
+            ("channel", self.channel),
+            ("data", self.data),
+        ]
+        .into_iter()
+        .find_map(|(name, value)| value.map(|_| name.into()))
+    }
+}
+
+/// The id, if there is one, or what is wrong with it.
+fn id(id: Option<Value<'_>>) -> Result<Option<CommandId>, &'static str> {
+    let Some(id) = id else { return Ok(None) };
+    let readable = match id.kind {
+        Kind::Number => true,
+        // With an unpaired surrogate it is not to be echoed.
+        Kind::String { .. } => id.as_str().is_some(),
+        Kind::Other => false,
+    };
+    if readable && id.raw.len() <= MAX_ID_BYTES {
+        Ok(Some(CommandId::from_json(id.raw)))
+    } else {
+        Err("member `id` must be a number or a string of at most 64 bytes")
+    }
+}
+
+fn required<'a>(
+    name: &'static str,
+    place: &mut Option<Value<'a>>,
+) -> Result<Value<'a>, Cow<'static, str>> {
+    place
+        .take()
+        .ok_or_else(|| format!("member `{name}` is missing").into())
+}
+
+fn string<'a>(
+    name: &'static str,
+    place: &mut Option<Value<'a>>,
+) -> Result<Cow<'a, str>, Cow<'static, str>> {
+    required(name, place)?
+        .as_str()
+        .ok_or_else(|| format!("member `{name}` must be a string").into())
+}

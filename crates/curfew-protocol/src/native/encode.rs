@@ -1,0 +1,169 @@
+//! Replies and pushes to messages, written by hand: a publication's encoding is on the path of
+//! every delivery.
+
+use std::fmt::Write as _;
+
+use bytes::{BufMut as _, BytesMut};
+use curfew_model::{CommandId, Disconnect, Push, Reply};
+
+/// Room for everything in a `message` frame but its channel, data and sender.
+const MESSAGE_OVERHEAD: usize = 64;
+
+pub(super) fn reply(id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMut) -> bool {
+    match reply {
+        Reply::Ok => {
+            if id.is_none() {
+                return false;
+            }
+            open("ok", out);
+            put_id(id, out);
+        }
+        Reply::Error { code, message } => {
+            open("error", out);
+            put_id(id, out);
+            put_string("code", code.as_str(), out);
+            put_string("message", message, out);
+        }
+        Reply::Refreshed { expires_at } => {
+            open("refreshed", out);
+            put_id(id, out);
+            put_number("expires_at", *expires_at, out);
+        }
+        Reply::Pong => {
+            open("pong", out);
+            put_id(id, out);
+        }
+    }
+    out.put_u8(b'}');
+    true
+}
+
+pub(super) fn push(push: &Push<'_>, out: &mut BytesMut) {
+    match push {
+        Push::Message {
+            channel,
+            data,
+            from,
+        } => {
+            let names = channel.as_str().len() + from.map_or(0, str::len);
+            out.reserve(MESSAGE_OVERHEAD + names + data.len());
+            open("message", out);
+            put_string("channel", channel.as_str(), out);
+            put_name("data", out);
+            out.put_slice(data);
+            if let Some(from) = from {
+                put_string("from", from, out);
+            }
+        }
+        Push::Connected {
+            session,
+            user,
+            expires_at,
+            ping_interval,
+        } => {
+            open("connected", out);
+            put_string("session", &session.to_string(), out);
+            put_string("user", user, out);
+            put_number("expires_at", *expires_at, out);
+            put_number("ping_interval", *ping_interval, out);
+        }
+        Push::AuthFailed { reason, message } => {
+            open("auth_failed", out);
+            put_string("reason", reason.as_str(), out);
+            put_string("message", message, out);
+        }
+        Push::Expiring { expires_at } => {
+            open("expiring", out);
+            put_number("expires_at", *expires_at, out);
+        }
+        Push::Unsubscribed { channel, reason } => {
+            open("unsubscribed", out);
+            put_string("channel", channel.as_str(), out);
+            put_string("reason", reason.as_str(), out);
+        }
+        Push::Closing {
+            disconnect,
+            retry_after_ms,
+        } => closing(disconnect, *retry_after_ms, out),
+    }
+    out.put_u8(b'}');
+}
+
+fn closing(disconnect: &Disconnect, retry_after_ms: Option<u64>, out: &mut BytesMut) {
+    open("closing", out);
+    put_number("code", disconnect.code.into(), out);
+    put_string("reason", disconnect.reason, out);
+    put_string("message", disconnect.message, out);
+    put_name("reconnect", out);
+    out.put_slice(if disconnect.advice.reconnect() {
+        b"true"
+    } else {
+        b"false"
+    });
+    if let Some(retry_after_ms) = retry_after_ms {
+        put_number("retry_after_ms", retry_after_ms, out);
+    }
+}
+
+fn open(kind: &str, out: &mut BytesMut) {
+    out.put_slice(b"{\"type\":\"");
+    out.put_slice(kind.as_bytes());
+    out.put_u8(b'"');
+}
+
+fn put_id(id: Option<&CommandId>, out: &mut BytesMut) {
+    if let Some(id) = id {
+        put_name("id", out);
+        out.put_slice(id.as_json().as_bytes());
+    }
+}
+
+/// The name of a member that is not the first: a word of ours, with nothing to escape.
+fn put_name(name: &str, out: &mut BytesMut) {
+    out.put_slice(b",\"");
+    out.put_slice(name.as_bytes());
+    out.put_slice(b"\":");
+}
+
+fn put_number(name: &str, number: u64, out: &mut BytesMut) {
+    put_name(name, out);
+    write!(out, "{number}").expect("a buffer that grows takes any text");
+}
+
+fn put_string(name: &str, text: &str, out: &mut BytesMut) {
+    put_name(name, out);
+    out.put_u8(b'"');
+    let bytes = text.as_bytes();
+    let mut plain = 0;
+    for (at, &byte) in bytes.iter().enumerate() {
+        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
+            continue;
+        }
+        out.put_slice(&bytes[plain..at]);
+        plain = at + 1;
+        put_escape(byte, out);
+    }
+    out.put_slice(&bytes[plain..]);
+    out.put_u8(b'"');
+}
+
+/// What may not stand in a JSON string as it is (RFC 8259 §7).
+fn put_escape(byte: u8, out: &mut BytesMut) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let short = match byte {
+        b'"' | b'\\' => byte,
+        0x08 => b'b',
+        0x0c => b'f',
+        b'\n' => b'n',
+        b'\r' => b'r',
+        b'\t' => b't',
+        _ => {
+            out.put_slice(b"\\u00");
+            out.put_u8(HEX[usize::from(byte >> 4)]);
+            out.put_u8(HEX[usize::from(byte & 0xf)]);
+            return;
+        }
+    };
+    out.put_u8(b'\\');
+    out.put_u8(short);
+}

@@ -1,0 +1,536 @@
+use std::borrow::Cow;
+
+use curfew_model::{AuthFailure, Channel, Command, Disconnect, ErrorCode};
+use proptest::prelude::*;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::*;
+
+fn decode(text: &str) -> Result<Request<'_>, DecodeError> {
+    Native.decode(Message::Text(text))
+}
+
+fn form(text: &str) -> (Option<String>, ErrorCode, String) {
+    match decode(text) {
+        Err(DecodeError::Form { id, code, message }) => (
+            id.map(|id| id.as_json().to_owned()),
+            code,
+            message.into_owned(),
+        ),
+        other => panic!("{text} gave {other:?}"),
+    }
+}
+
+fn replied(id: Option<&str>, reply: &Reply<'_>) -> Option<String> {
+    let mut out = BytesMut::new();
+    let id = id.map(CommandId::from_json);
+    let written = Native.encode_reply(id.as_ref(), reply, &mut out);
+    assert_eq!(written, !out.is_empty());
+    written.then(|| String::from_utf8(out.to_vec()).unwrap())
+}
+
+fn pushed(push: &Push<'_>) -> String {
+    let mut out = BytesMut::new();
+    Native.encode_push(push, &mut out);
+    String::from_utf8(out.to_vec()).unwrap()
+}
+
+fn nested(depth: usize) -> String {
+    // The message itself is one level.
+    let (open, close) = ("[".repeat(depth - 1), "]".repeat(depth - 1));
+    format!(r#"{{"id":7,"type":"publish","channel":"c","data":{open}{close}}}"#)
+}
+
+#[test]
+fn every_command_is_read() {
+    let text = |text: &'static str| Cow::Borrowed(text);
+    for (message, id, command) in [
+        (
+            r#"{"type":"auth","token":"a.b.c"}"#,
+            None,
+            Command::Auth {
+                token: text("a.b.c"),
+            },
+        ),
+        (
+            r#"{"type":"subscribe","id":1,"channel":"room:1"}"#,
+            Some("1"),
+            Command::Subscribe {
+                channel: text("room:1"),
+            },
+        ),
+        (
+            r#"{"id":"x\n","type":"unsubscribe","channel":"ä"}"#,
+            Some(r#""x\n""#),
+            Command::Unsubscribe {
+                channel: text("ä")
+            },
+        ),
+        (
+            r#"{"type":"publish","id":-1.0e+5,"channel":"c","data":null}"#,
+            Some("-1.0e+5"),
+            Command::Publish {
+                channel: text("c"),
+                data: "null",
+            },
+        ),
+        (
+            r#"{"type":"refresh","token":""}"#,
+            None,
+            Command::Refresh { token: text("") },
+        ),
+        (" {\t\"type\" :\r\n\"ping\" } ", None, Command::Ping),
+        (r#"{"t\u0079pe":"\u0070ing"}"#, None, Command::Ping),
+        (
+            r#"{"type":"subscribe","channel":"\ud83d\ude00\/\""}"#,
+            None,
+            Command::Subscribe {
+                channel: text("😀/\""),
+            },
+        ),
+    ] {
+        let request = decode(message).unwrap_or_else(|error| panic!("{message}: {error:?}"));
+        assert_eq!(request.command, command, "{message}");
+        assert_eq!(request.id.as_ref().map(CommandId::as_json), id, "{message}");
+    }
+}
+
+#[test]
+fn a_channel_without_escapes_is_not_copied() {
+    let Ok(Request {
+        command: Command::Publish { channel, .. },
+        ..
+    }) = decode(r#"{"type":"publish","channel":"room:1","data":{}}"#)
+    else {
+        panic!("not a publish");
+    };
+    assert!(matches!(channel, Cow::Borrowed("room:1")));
+}
+
+#[test]
+fn data_is_kept_byte_for_byte() {
+    for data in [
+        "null",
+        "1.0e+5",
+        "-0",
+        "123456789012345678901234567890.10",
+        "1e999",
+        r#"{ "b" : 1 ,"a":[ 1.00,true ], "b":2 }"#,
+        "\"\\u0041\\/\\ud83d\\ude00 é\"",
+        "[1,\n\t2]",
+        r#"{"type":"x","id":[]}"#,
+    ] {
+        let message = format!("{{\"type\":\"publish\",\"channel\":\"c\",\"data\": {data} }}");
+        let Command::Publish { data: read, .. } = decode(&message).unwrap().command else {
+            panic!("not a publish");
+        };
+        assert_eq!(read, data);
+        let channel = Channel::parse("c").unwrap();
+        let push = Push::Message {
+            channel: &channel,
+            data: read.as_bytes(),
+            from: None,
+        };
+        assert_eq!(
+            pushed(&push),
+            format!(r#"{{"type":"message","channel":"c","data":{data}}}"#)
+        );
+    }
+}
+
+#[test]
+fn what_is_not_json_is_not_the_protocol() {
+    for message in [
+        "",
+        " ",
+        "hello",
+        "{",
+        "{}x",
+        "{} {}",
+        r#"{"type":"ping"},"#,
+        r#"{"type":"ping",}"#,
+        r#"{"type":ping}"#,
+        r#"{'type':"ping"}"#,
+        r#"{"type" "ping"}"#,
+        "{1:2}",
+        "[1,]",
+        "[,1]",
+        "[1 2]",
+        "01",
+        "-",
+        "1.",
+        ".5",
+        "1e",
+        "+1",
+        "0x1",
+        "NaN",
+        "nul",
+        "truex",
+        "\"\t\"",
+        "\"\\x\"",
+        "\"\\u12\"",
+        "\"\\ud800\\u12\"",
+        "\"",
+        "\u{feff}{}",
+        "{\"a\":\"\0\"}",
+        "{\"a\":1\u{a0}}",
+        "/**/{}",
+    ] {
+        let expect = Err(DecodeError::NotTheProtocol {
+            message: "not JSON",
+        });
+        assert_eq!(decode(message), expect, "{message:?}");
+    }
+    assert!(matches!(
+        Native.decode(Message::Binary(b"{\"type\":\"ping\"}")),
+        Err(DecodeError::NotTheProtocol { .. })
+    ));
+}
+
+#[test]
+fn errors_of_form_name_what_is_wrong_and_keep_the_id() {
+    let long_id = "1".repeat(65);
+    let long_id_message = format!(r#"{{"type":"ping","id":{long_id}}}"#);
+    for (message, id, expect) in [
+        ("[]", None, "one JSON object"),
+        ("null", None, "one JSON object"),
+        ("\"{}\"", None, "one JSON object"),
+        ("{}", None, "`type` is missing"),
+        (r#"{"id":1}"#, Some("1"), "`type` is missing"),
+        (r#"{"type":1,"id":1}"#, Some("1"), "`type` must be a string"),
+        (r#"{"type":null}"#, None, "`type` must be a string"),
+        (
+            r#"{"type":"ping","id":1,"x":{}}"#,
+            Some("1"),
+            "unknown member `x`",
+        ),
+        (
+            r#"{"x":1,"type":"ping","id":"a"}"#,
+            Some("\"a\""),
+            "unknown member `x`",
+        ),
+        (
+            r#"{"type":"ping","token":"t","id":3}"#,
+            Some("3"),
+            "unknown member `token` of ping",
+        ),
+        (
+            r#"{"type":"subscribe","channel":"c","data":1}"#,
+            None,
+            "unknown member `data` of subscribe",
+        ),
+        (
+            r#"{"type":"auth","token":"t","channel":"c"}"#,
+            None,
+            "unknown member `channel` of auth",
+        ),
+        (
+            r#"{"type":"publish","channel":"c","id":2}"#,
+            Some("2"),
+            "`data` is missing",
+        ),
+        (
+            r#"{"type":"publish","data":1}"#,
+            None,
+            "`channel` is missing",
+        ),
+        (r#"{"type":"subscribe"}"#, None, "`channel` is missing"),
+        (r#"{"type":"auth"}"#, None, "`token` is missing"),
+        (
+            r#"{"type":"refresh","token":null}"#,
+            None,
+            "`token` must be a string",
+        ),
+        (
+            r#"{"type":"subscribe","channel":["c"]}"#,
+            None,
+            "`channel` must be a string",
+        ),
+        (
+            r#"{"type":"ping","type":"ping","id":4}"#,
+            Some("4"),
+            "`type` is repeated",
+        ),
+        (r#"{"type":"ping","id":4,"id":5}"#, None, "`id` is repeated"),
+        (
+            r#"{"type":"publish","channel":"c","data":1,"d\u0061ta":2}"#,
+            None,
+            "`data` is repeated",
+        ),
+        (r#"{"type":"ping","id":null}"#, None, "`id` must be"),
+        (r#"{"type":"ping","id":true}"#, None, "`id` must be"),
+        (r#"{"type":"ping","id":[1]}"#, None, "`id` must be"),
+        (long_id_message.as_str(), None, "`id` must be"),
+        (r#"{"type":"ping","id":"\ud800"}"#, None, "surrogate"),
+        (
+            r#"{"type":"subscribe","id":1,"channel":"\udc00"}"#,
+            Some("1"),
+            "surrogate",
+        ),
+        (
+            r#"{"type":"publish","id":1,"channel":"c","data":["\ud800x"]}"#,
+            Some("1"),
+            "surrogate",
+        ),
+        (
+            r#"{"type":"publish","id":1,"channel":"c","data":"\ud800\n"}"#,
+            Some("1"),
+            "surrogate",
+        ),
+        (
+            r#"{"type":"publish","id":1,"channel":"c","data":"\ud800\ud800\udc00"}"#,
+            Some("1"),
+            "surrogate",
+        ),
+        (
+            r#"{"type":"publish","id":1,"channel":"c","data":{"\ud800":1}}"#,
+            Some("1"),
+            "surrogate",
+        ),
+        (
+            r#"{"type":"ping","id":1,"\ud800":1}"#,
+            Some("1"),
+            "surrogate",
+        ),
+    ] {
+        let (found_id, code, text) = form(message);
+        assert_eq!(code, ErrorCode::BadRequest, "{message}");
+        assert!(text.contains(expect), "{message} gave {text}");
+        assert_eq!(found_id.as_deref(), id, "{message}");
+    }
+}
+
+#[test]
+fn an_unknown_type_is_told_apart() {
+    for message in [
+        r#"{"type":"history","id":9}"#,
+        r#"{"type":"","id":9}"#,
+        r#"{"type":"Ping","id":9,"x":1}"#,
+        r#"{"id":9,"type":"connected","session":"s"}"#,
+    ] {
+        let (id, code, text) = form(message);
+        assert_eq!((id.as_deref(), code), (Some("9"), ErrorCode::UnknownType));
+        assert!(text.contains("subscribe"), "{text}");
+    }
+}
+
+#[test]
+fn a_long_unknown_member_is_not_repeated_in_full() {
+    let message = format!(r#"{{"type":"ping","{}":1}}"#, "é".repeat(10_000));
+    assert!(form(&message).2.chars().count() < 100);
+}
+
+#[test]
+fn depth_is_bounded() {
+    assert!(decode(&nested(MAX_DEPTH)).is_ok());
+    for depth in [MAX_DEPTH + 1, 200, 30_000] {
+        let (id, code, text) = form(&nested(depth));
+        assert_eq!((id.as_deref(), code), (Some("7"), ErrorCode::BadRequest));
+        assert!(text.contains("deeper than 32"), "{text}");
+    }
+    assert_eq!(form(&"[".repeat(60_000)).1, ErrorCode::BadRequest);
+}
+
+#[test]
+fn replies_are_written_as_the_contract_shows() {
+    let error = Reply::Error {
+        code: ErrorCode::Forbidden,
+        message: "no rule allows publish on room:1".into(),
+    };
+    for (id, reply, expect) in [
+        (Some("1"), &Reply::Ok, Some(r#"{"type":"ok","id":1}"#)),
+        (None, &Reply::Ok, None),
+        (
+            Some("1"),
+            &error,
+            Some(
+                r#"{"type":"error","id":1,"code":"forbidden","message":"no rule allows publish on room:1"}"#,
+            ),
+        ),
+        (
+            None,
+            &error,
+            Some(
+                r#"{"type":"error","code":"forbidden","message":"no rule allows publish on room:1"}"#,
+            ),
+        ),
+        (
+            Some("4"),
+            &Reply::Refreshed {
+                expires_at: 1_764_003_600,
+            },
+            Some(r#"{"type":"refreshed","id":4,"expires_at":1764003600}"#),
+        ),
+        (
+            None,
+            &Reply::Refreshed { expires_at: 1 },
+            Some(r#"{"type":"refreshed","expires_at":1}"#),
+        ),
+        (None, &Reply::Pong, Some(r#"{"type":"pong"}"#)),
+        (
+            Some("\"a\""),
+            &Reply::Pong,
+            Some(r#"{"type":"pong","id":"a"}"#),
+        ),
+    ] {
+        assert_eq!(replied(id, reply).as_deref(), expect);
+    }
+}
+
+#[test]
+fn pushes_are_written_as_the_contract_shows() {
+    let session = "01980000-0000-7000-8000-000000000000".parse().unwrap();
+    let channel = Channel::parse("room:1").unwrap();
+    for (push, expect) in [
+        (
+            Push::Connected {
+                session,
+                user: "alice",
+                expires_at: 1_764_000_000,
+                ping_interval: 25,
+            },
+            r#"{"type":"connected","session":"01980000-0000-7000-8000-000000000000","user":"alice","expires_at":1764000000,"ping_interval":25}"#,
+        ),
+        (
+            Push::AuthFailed {
+                reason: AuthFailure::Expired,
+                message: "the token has expired",
+            },
+            r#"{"type":"auth_failed","reason":"expired","message":"the token has expired"}"#,
+        ),
+        (
+            Push::Message {
+                channel: &channel,
+                data: b"{ \"a\": 1.0 }",
+                from: Some("alice"),
+            },
+            r#"{"type":"message","channel":"room:1","data":{ "a": 1.0 },"from":"alice"}"#,
+        ),
+        (
+            Push::Message {
+                channel: &channel,
+                data: b"1",
+                from: None,
+            },
+            r#"{"type":"message","channel":"room:1","data":1}"#,
+        ),
+        (
+            Push::Expiring { expires_at: 5 },
+            r#"{"type":"expiring","expires_at":5}"#,
+        ),
+        (
+            Push::Unsubscribed {
+                channel: &channel,
+                reason: ErrorCode::Forbidden,
+            },
+            r#"{"type":"unsubscribed","channel":"room:1","reason":"forbidden"}"#,
+        ),
+        (
+            Push::Closing {
+                disconnect: Disconnect::EXPIRED,
+                retry_after_ms: Some(1200),
+            },
+            r#"{"type":"closing","code":4410,"reason":"expired","message":"the token has expired","reconnect":true,"retry_after_ms":1200}"#,
+        ),
+        (
+            Push::Closing {
+                disconnect: Disconnect::REVOKED,
+                retry_after_ms: None,
+            },
+            r#"{"type":"closing","code":4403,"reason":"revoked","message":"access was revoked","reconnect":false}"#,
+        ),
+    ] {
+        assert_eq!(pushed(&push), expect);
+    }
+}
+
+#[test]
+fn encoding_appends() {
+    let mut out = BytesMut::from(&b"before"[..]);
+    Native.encode_push(&Push::Expiring { expires_at: 1 }, &mut out);
+    Native.encode_reply(None, &Reply::Pong, &mut out);
+    assert_eq!(
+        &out[..],
+        br#"before{"type":"expiring","expires_at":1}{"type":"pong"}"#
+    );
+}
+
+/// JSON, nearly JSON and not JSON, mostly of the protocol's own pieces.
+fn messages() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        prop::sample::select(vec![
+            "{",
+            "}",
+            "[",
+            "]",
+            ",",
+            ":",
+            "\"",
+            "\\",
+            "\\u",
+            "d800",
+            "\\udc00",
+            "\\n",
+            "\"type\"",
+            "\"id\"",
+            "\"channel\"",
+            "\"data\"",
+            "\"token\"",
+            "\"publish\"",
+            "\"ping\"",
+            "null",
+            "true",
+            "0",
+            "1",
+            "-",
+            ".",
+            "e5",
+            " ",
+            "\n",
+            "\u{1}",
+            "é",
+            "\"type\":\"ping\"",
+            "\"id\":1",
+        ])
+        .prop_map(str::to_owned),
+        any::<char>().prop_map(String::from),
+    ];
+    prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #[test]
+    fn decoding_never_panics_and_agrees_with_serde_on_what_json_is(text in messages()) {
+        let is_json = serde_json::from_str::<&RawValue>(&text).is_ok();
+        let not_json = matches!(decode(&text), Err(DecodeError::NotTheProtocol { .. }));
+        prop_assert_eq!(not_json, !is_json);
+    }
+
+    #[test]
+    fn decoding_never_panics_on_bytes(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        let text = String::from_utf8_lossy(&bytes);
+        drop(decode(&text));
+        drop(Native.decode(Message::Binary(&bytes)));
+    }
+
+    #[test]
+    fn strings_survive_encoding(user in any::<String>(), control in "[\u{0}-\u{7f}\u{2028}\"\\\\]*") {
+        for text in [user, control] {
+            let reply = Reply::Error { code: ErrorCode::BadRequest, message: text.as_str().into() };
+            let value: Value = serde_json::from_str(&replied(None, &reply).unwrap()).unwrap();
+            prop_assert_eq!(value["message"].as_str(), Some(text.as_str()));
+        }
+    }
+
+    #[test]
+    fn publications_pass_through(channel in any::<String>(), data in any::<String>()) {
+        let data = serde_json::to_string(&[&data]).unwrap();
+        let message = format!(
+            r#"{{"type":"publish","channel":{},"data":{data}}}"#,
+            serde_json::to_string(&channel).unwrap()
+        );
+        let request = decode(&message).unwrap();
+        prop_assert_eq!(request.command, Command::Publish { channel: channel.into(), data: &data });
+    }
+}

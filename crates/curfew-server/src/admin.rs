@@ -1,0 +1,192 @@
+//! The admin listener: health, metrics and the admin API.
+
+mod api;
+mod explain;
+mod health;
+mod key;
+mod nodes;
+mod openapi;
+mod publish;
+mod revocations;
+mod sessions;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use curfew_backend::BackendError;
+use curfew_model::Secret;
+use curfew_session::Context;
+use http::header::ALLOW;
+use http::{HeaderValue, Request, StatusCode};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::time;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::respond::{Problem, Response};
+use api::{Access, Api, Call};
+use key::Key;
+
+pub use openapi::openapi;
+
+/// A client of the admin listener sends the head of a request in this time, or is closed; this also
+/// ends idle connections.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The body of a request, and what the API does for it, take at most this long.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Room in a request's body for what is not a publication's data.
+const BODY_OVERHEAD_BYTES: usize = 64 * 1024;
+
+/// Wait after accepting failed.
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+
+/// What of the configuration the admin listener goes by; replaced as a whole by a reload.
+#[derive(Debug, Clone)]
+struct Settings {
+    key: Option<Secret>,
+    subject_claim: String,
+}
+
+/// The admin listener.
+#[derive(Debug)]
+pub struct Admin {
+    context: Arc<Context>,
+    settings: ArcSwap<Settings>,
+    api: Api,
+    key: Key,
+}
+
+impl Admin {
+    /// An admin listener over what sessions share. `key` is the admin key; `subject_claim` is
+    /// `auth.subject_claim`.
+    pub fn new(context: Arc<Context>, key: Option<Secret>, subject_claim: String) -> Arc<Self> {
+        Arc::new(Self {
+            context,
+            settings: ArcSwap::from_pointee(Settings { key, subject_claim }),
+            api: Api::new(),
+            key: Key::new(),
+        })
+    }
+
+    /// Puts another key and subject claim in force.
+    pub fn set_settings(&self, key: Option<Secret>, subject_claim: String) {
+        self.settings.store(Arc::new(Settings { key, subject_claim }));
+    }
+
+    /// Answers requests until `stop`.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    let admin = Arc::clone(&self);
+                    let stop = stop.clone();
+                    let serve = async move { admin.connection(stream, stop).await };
+                    self.context.node.spawn(serve);
+                }
+                Err(error) => {
+                    warn!(error = %error, "accepting admin connections fails, will retry");
+                    time::sleep(ACCEPT_RETRY).await;
+                }
+            }
+        }
+    }
+
+    async fn connection(self: Arc<Self>, stream: tokio::net::TcpStream, stop: CancellationToken) {
+        let service = service_fn(|request| {
+            let admin = Arc::clone(&self);
+            async move { Ok::<_, Infallible>(admin.answer(request).await) }
+        });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        let result = tokio::select! {
+            result = &mut connection => result,
+            () = stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = result {
+            debug!(error = %error, "admin connection lost");
+        }
+    }
+
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response {
+        let answered = time::timeout(REQUEST_TIMEOUT, Arc::clone(&self).handle(request)).await;
+        match answered {
+            Ok(Ok(response)) => response,
+            Ok(Err(problem)) => problem.into_response(),
+            Err(_) => Problem::unavailable("the request took too long").into_response(),
+        }
+    }
+
+    async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Result<Response, Problem> {
+        let (parts, body) = request.into_parts();
+        let (operation, params) = match self.api.find(&parts.method, parts.uri.path()) {
+            Ok(found) => found,
+            Err(api::NotFound::Path) => {
+                let detail = "no such path; GET /openapi.json lists them";
+                return Err(Problem::new(StatusCode::NOT_FOUND, "not_found", detail));
+            }
+            Err(api::NotFound::Method(allowed)) => {
+                let detail = format!("this path takes {allowed}");
+                let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "bad_request", detail);
+                let mut response = problem.into_response();
+                if let Ok(value) = HeaderValue::from_str(&allowed) {
+                    response.headers_mut().insert(ALLOW, value);
+                }
+                return Ok(response);
+            }
+        };
+        if operation.access == Access::Key {
+            let settings = self.settings.load();
+            if let Err(response) = self.key.check(settings.key.as_ref(), &parts.headers) {
+                return Ok(response);
+            }
+        }
+        let most = self.message_bytes() + BODY_OVERHEAD_BYTES;
+        let body = Limited::new(body, most).collect().await.map_err(|_| {
+            let detail = "the body is larger than a publication may be, or was not sent whole";
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "message_too_large", detail)
+        })?;
+        let call = Call {
+            params,
+            query: parts.uri.query().unwrap_or_default().to_owned(),
+            body: body.to_bytes(),
+        };
+        (operation.handler)(Arc::clone(&self), call).await
+    }
+
+    fn message_bytes(&self) -> usize {
+        self.context.settings.load().limits.message_bytes
+    }
+}
+
+impl From<BackendError> for Problem {
+    fn from(error: BackendError) -> Self {
+        match error {
+            BackendError::Unavailable(_) => {
+                Self::unavailable("the backend is unavailable, try again")
+            }
+            BackendError::Unusable(cause) => {
+                warn!(cause = %cause, "the backend gave an unusable answer");
+                let status = StatusCode::INTERNAL_SERVER_ERROR;
+                Self::new(status, "internal", "the backend gave an unusable answer; see the log")
+            }
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! The table of operations: what is routed and what is documented are the same list.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use curfew_policy::Explanation;
+use http::Method;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::de::DeserializeOwned;
+
+use super::{Admin, explain, health, nodes, openapi, publish, revocations, sessions};
+use crate::respond::{Problem, Response};
+
+/// Who may call an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Anyone who reaches the listener.
+    Open,
+    /// Whoever has the admin key.
+    Key,
+}
+
+/// A request, taken apart.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) params: HashMap<&'static str, String>,
+    pub(super) query: String,
+    pub(super) body: Bytes,
+}
+
+impl Call {
+    /// A parameter of the path; the table says which there are.
+    pub(super) fn param(&self, name: &str) -> &str {
+        self.params.get(name).map_or("", String::as_str)
+    }
+
+    /// A parameter of the query, percent-decoded.
+    pub(super) fn query(&self, name: &str) -> Result<Option<String>, Problem> {
+        let found = self
+            .query
+            .split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .find(|(key, _)| *key == name);
+        found.map(|(_, value)| percent_decode(&value.replace('+', " "))).transpose()
+    }
+
+    /// The body as JSON.
+    pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        serde_json::from_slice(&self.body)
+            .map_err(|error| Problem::bad_request(format!("the body is not as expected: {error}")))
+    }
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<Response, Problem>> + Send>>;
+type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
+
+/// One operation of the admin listener.
+pub(super) struct Operation {
+    pub(super) method: Method,
+    pub(super) path: &'static str,
+    pub(super) access: Access,
+    pub(super) summary: &'static str,
+    /// Query parameters: name and meaning.
+    pub(super) query: &'static [(&'static str, &'static str)],
+    pub(super) request: Option<SchemaOf>,
+    pub(super) response: Option<SchemaOf>,
+    pub(super) handler: fn(Arc<Admin>, Call) -> Answer,
+}
+
+impl Operation {
+    fn new(
+        method: Method,
+        path: &'static str,
+        access: Access,
+        summary: &'static str,
+        handler: fn(Arc<Admin>, Call) -> Answer,
+    ) -> Self {
+        Self { method, path, access, summary, query: &[], request: None, response: None, handler }
+    }
+
+    fn query(self, query: &'static [(&'static str, &'static str)]) -> Self {
+        Self { query, ..self }
+    }
+
+    fn takes<T: JsonSchema>(self) -> Self {
+        Self { request: Some(SchemaGenerator::subschema_for::<T>), ..self }
+    }
+
+    fn gives<T: JsonSchema>(self) -> Self {
+        Self { response: Some(SchemaGenerator::subschema_for::<T>), ..self }
+    }
+}
+
+/// Every operation, in the order of the documentation.
+#[rustfmt::skip]
+pub(super) fn operations() -> Vec<Operation> {
+    use Access::{Key, Open};
+    vec![
+        Operation::new(Method::GET, "/livez", Open, "Whether the process is alive", |a, _| Box::pin(health::livez(a)))
+            .gives::<health::Live>(),
+        Operation::new(Method::GET, "/readyz", Open, "Whether new connections are accepted; 503 with the reason when not", |a, _| Box::pin(health::readyz(a)))
+            .gives::<health::Ready>(),
+        Operation::new(Method::GET, "/metrics", Open, "Metrics as OpenMetrics text", |a, _| Box::pin(health::metrics(a))),
+        Operation::new(Method::GET, "/openapi.json", Open, "This description", |_, _| Box::pin(openapi::get())),
+        Operation::new(Method::POST, "/v1/publish", Key, "Publish into one channel", |a, c| Box::pin(publish::publish(a, c)))
+            .takes::<publish::Publish>().gives::<publish::Published>(),
+        Operation::new(Method::POST, "/v1/broadcast", Key, "Publish the same data into several channels", |a, c| Box::pin(publish::broadcast(a, c)))
+            .takes::<publish::Broadcast>().gives::<publish::Published>(),
+        Operation::new(Method::GET, "/v1/sessions", Key, "Sessions of the whole cluster, oldest first", |a, c| Box::pin(sessions::list(a, c)))
+            .query(&[("user", "only this user's"), ("limit", "at most this many, 1 to 1000; 100 if absent"), ("cursor", "the previous page's cursor")])
+            .gives::<sessions::Sessions>(),
+        Operation::new(Method::GET, "/v1/sessions/{id}", Key, "One session with its claims", |a, c| Box::pin(sessions::get(a, c)))
+            .gives::<sessions::SessionDetails>(),
+        Operation::new(Method::DELETE, "/v1/sessions/{id}", Key, "Close one session with 4404", |a, c| Box::pin(sessions::delete(a, c)))
+            .gives::<sessions::Closed>(),
+        Operation::new(Method::POST, "/v1/revocations", Key, "Revoke: close every session named, and keep their tokens out", |a, c| Box::pin(revocations::create(a, c)))
+            .takes::<revocations::Revoke>().gives::<curfew_backend::Receipt>(),
+        Operation::new(Method::GET, "/v1/revocations", Key, "Revocations in force", |a, _| Box::pin(revocations::list(a)))
+            .gives::<revocations::Revocations>(),
+        Operation::new(Method::DELETE, "/v1/revocations/{kind}/{value}", Key, "Lift a revocation; the value of all is all", |a, c| Box::pin(revocations::delete(a, c)))
+            .gives::<revocations::Restored>(),
+        Operation::new(Method::GET, "/v1/nodes", Key, "Live nodes", |a, _| Box::pin(nodes::nodes(a)))
+            .gives::<nodes::Nodes>(),
+        Operation::new(Method::GET, "/v1/channels", Key, "Channels with subscribers", |a, _| Box::pin(nodes::channels(a)))
+            .gives::<nodes::Channels>(),
+        Operation::new(Method::POST, "/v1/explain", Key, "Which rule decides, and why", |a, c| Box::pin(explain::explain(a, c)))
+            .takes::<explain::Explain>().gives::<Explanation>(),
+    ]
+}
+
+/// Why a request has no operation.
+pub(super) enum NotFound {
+    /// No such path.
+    Path,
+    /// The path exists; these methods it takes.
+    Method(String),
+}
+
+/// Finds operations.
+pub(super) struct Api {
+    routes: matchit::Router<Vec<Operation>>,
+}
+
+impl std::fmt::Debug for Api {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Api")
+    }
+}
+
+impl Api {
+    pub(super) fn new() -> Self {
+        let mut by_path: Vec<(&'static str, Vec<Operation>)> = Vec::new();
+        for operation in operations() {
+            match by_path.iter_mut().find(|(path, _)| *path == operation.path) {
+                Some((_, operations)) => operations.push(operation),
+                None => by_path.push((operation.path, vec![operation])),
+            }
+        }
+        let mut routes = matchit::Router::new();
+        for (path, operations) in by_path {
+            routes.insert(path, operations).expect("the table's paths do not overlap");
+        }
+        Self { routes }
+    }
+
+    /// The operation for a method and path, with the path's parameters, percent-decoded.
+    pub(super) fn find(
+        &self,
+        method: &Method,
+        path: &str,
+    ) -> Result<(&Operation, HashMap<&'static str, String>), NotFound> {
+        let found = self.routes.at(path).map_err(|_| NotFound::Path)?;
+        let operation = found.value.iter().find(|operation| operation.method == *method);
+        let Some(operation) = operation else {
+            let methods: Vec<&str> = found.value.iter().map(|o| o.method.as_str()).collect();
+            return Err(NotFound::Method(methods.join(", ")));
+        };
+        let mut params = HashMap::new();
+        for name in ["id", "kind", "value"] {
+            if let Some(value) = found.params.get(name) {
+                params.insert(name, percent_decode(value).map_err(|_| NotFound::Path)?);
+            }
+        }
+        Ok((operation, params))
+    }
+}
+
+fn percent_decode(text: &str) -> Result<String, Problem> {
+    let bad = || Problem::bad_request("the percent-encoding in the address is not UTF-8");
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        if *first != b'%' {
+            bytes.push(*first);
+            continue;
+        }
+        let digits = rest.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
+        // `from_str_radix` would take a sign.
+        let digits = digits.filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
+        let byte = digits.and_then(|hex| u8::from_str_radix(hex, 16).ok()).ok_or_else(bad)?;
+        bytes.push(byte);
+        rest = &rest[2..];
+    }
+    String::from_utf8(bytes).map_err(|_| bad())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_found_with_their_parameters() {
+        let api = Api::new();
+        let (operation, params) = api
+            .find(&Method::DELETE, "/v1/revocations/user/a%20b%2Fc%C3%A9")
+            .unwrap_or_else(|_| panic!("not found"));
+        assert_eq!(operation.path, "/v1/revocations/{kind}/{value}");
+        assert_eq!((params["kind"].as_str(), params["value"].as_str()), ("user", "a b/cé"));
+        assert!(matches!(api.find(&Method::GET, "/v2"), Err(NotFound::Path)));
+        assert!(matches!(api.find(&Method::PUT, "/v1/sessions/x"), Err(NotFound::Method(m)) if m == "GET, DELETE"));
+    }
+
+    #[test]
+    fn percent_encoding_must_be_utf8() {
+        assert_eq!(percent_decode("%41b").ok().as_deref(), Some("Ab"));
+        for bad in ["%", "%4", "%zz", "%ff", "%+1"] {
+            assert!(percent_decode(bad).is_err(), "{bad}");
+        }
+    }
+}

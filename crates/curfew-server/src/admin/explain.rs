@@ -1,0 +1,49 @@
+//! Why something is allowed or not.
+
+use std::sync::Arc;
+
+use curfew_model::{Action, Channel};
+use curfew_policy::Explanation;
+use http::StatusCode;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::{Admin, Call};
+use crate::respond::{Problem, Response, json};
+
+/// Whose action on which channel to explain.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Explain {
+    /// A token, which is verified. Either this or `claims`.
+    token: Option<String>,
+    /// Claims as if they had been verified. Either this or `token`.
+    claims: Option<Map<String, Value>>,
+    /// What is to be done.
+    action: Action,
+    /// Where.
+    channel: String,
+}
+
+pub(super) async fn explain(admin: Arc<Admin>, call: Call) -> Result<Response, Problem> {
+    let body: Explain = call.json()?;
+    let channel = Channel::parse(&body.channel).map_err(|error| {
+        Problem::new(StatusCode::BAD_REQUEST, "invalid_channel", error.to_string())
+    })?;
+    let claims = match (body.token, body.claims) {
+        (Some(token), None) => match admin.context.authenticator.authenticate(&token) {
+            Ok(principal) => principal.claims().parse(),
+            Err(error) => {
+                let why = format!("the token is refused ({}): {}", error.failure(), error.message());
+                return Ok(json(StatusCode::OK, &Explanation::refused(why)));
+            }
+        },
+        (None, Some(claims)) => claims,
+        _ => return Err(Problem::bad_request("send either token or claims")),
+    };
+    let settings = admin.settings.load();
+    let user = claims.get(&settings.subject_claim).and_then(Value::as_str).unwrap_or_default();
+    let explanation = admin.context.policy.explain(&claims, user, body.action, &channel);
+    std::future::ready(Ok(json(StatusCode::OK, &explanation))).await
+}

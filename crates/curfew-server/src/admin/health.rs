@@ -1,0 +1,52 @@
+//! Health and metrics: open to whoever reaches the admin listener.
+
+use std::sync::Arc;
+
+use curfew_telemetry::CONTENT_TYPE as METRICS_CONTENT_TYPE;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, StatusCode};
+use http_body_util::Full;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::Admin;
+use crate::respond::{Problem, Response, json};
+
+/// The process is alive.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Live {
+    alive: bool,
+}
+
+/// Whether new connections are accepted.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Ready {
+    ready: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+}
+
+pub(super) async fn livez(_: Arc<Admin>) -> Result<Response, Problem> {
+    std::future::ready(Ok(json(StatusCode::OK, &Live { alive: true }))).await
+}
+
+pub(super) async fn readyz(admin: Arc<Admin>) -> Result<Response, Problem> {
+    let reason = admin.context.node.is_draining().then_some("draining");
+    let status = match reason {
+        None => StatusCode::OK,
+        Some(_) => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    std::future::ready(Ok(json(status, &Ready { ready: reason.is_none(), reason }))).await
+}
+
+pub(super) async fn metrics(admin: Arc<Admin>) -> Result<Response, Problem> {
+    let metrics = admin.context.node.metrics();
+    let hub = admin.context.node.hub();
+    metrics.send_queue_bytes.set(i64::try_from(hub.queued_bytes()).unwrap_or(i64::MAX));
+    metrics.channels.set(i64::try_from(hub.channel_count()).unwrap_or(i64::MAX));
+    let mut response = Response::new(Full::new(metrics.encode().into()));
+    let content_type = HeaderValue::from_static(METRICS_CONTENT_TYPE);
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    std::future::ready(Ok(response)).await
+}

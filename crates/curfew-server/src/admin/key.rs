@@ -1,0 +1,74 @@
+//! The admin key.
+
+use curfew_model::Secret;
+use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use parking_lot::Mutex;
+use subtle::ConstantTimeEq as _;
+use tokio::time::{Duration, Instant};
+use tracing::warn;
+
+use crate::respond::{Problem, Response};
+
+/// Wrong keys answered as such in one window; more are answered 429.
+const MAX_GUESSES: u32 = 20;
+
+/// The window.
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// Checks keys and counts wrong ones.
+#[derive(Debug)]
+pub(super) struct Key {
+    guesses: Mutex<(Instant, u32)>,
+}
+
+impl Key {
+    pub(super) fn new() -> Self {
+        Self { guesses: Mutex::new((Instant::now(), 0)) }
+    }
+
+    /// `Err` is the answer to a caller without the key. The right key is never turned away for
+    /// others' wrong ones.
+    pub(super) fn check(&self, key: Option<&Secret>, headers: &HeaderMap) -> Result<(), Response> {
+        let Some(key) = key else {
+            let detail =
+                "no admin key is configured: set admin.key_file to a file with at least 32 bytes";
+            let problem = Problem::new(StatusCode::FORBIDDEN, "no_admin_key", detail);
+            return Err(problem.into_response());
+        };
+        let sent = headers
+            .get(AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+            .map(|(_, sent)| sent.trim());
+        // Of two strings of different length the comparison tells only that.
+        if sent.is_some_and(|sent| sent.as_bytes().ct_eq(key.expose().as_bytes()).into()) {
+            return Ok(());
+        }
+        if sent.is_some() && self.is_guessing() {
+            let detail = "too many wrong keys, try again later";
+            let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail);
+            return Err(problem.into_response());
+        }
+        let detail = "send the admin key as Authorization: Bearer <key>";
+        let mut response =
+            Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail).into_response();
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        Err(response)
+    }
+
+    /// Counts a wrong key; says whether there are too many.
+    fn is_guessing(&self) -> bool {
+        let mut guesses = self.guesses.lock();
+        let now = Instant::now();
+        if now.saturating_duration_since(guesses.0) >= WINDOW {
+            *guesses = (now, 0);
+        }
+        guesses.1 += 1;
+        if guesses.1 == MAX_GUESSES {
+            warn!("many wrong admin keys");
+        }
+        guesses.1 > MAX_GUESSES
+    }
+}

@@ -1,0 +1,88 @@
+//! Publishing from a server.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use curfew_model::{Channel, Publication};
+use curfew_telemetry::{PublishOutcome, PublishSource};
+use http::StatusCode;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{Admin, Call};
+use crate::respond::{Problem, Response, json};
+
+/// Most channels of one broadcast.
+const MAX_CHANNELS: usize = 1000;
+
+/// Publish into one channel.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Publish {
+    /// The channel.
+    channel: String,
+    /// Any JSON value; delivered byte for byte.
+    #[schemars(with = "serde_json::Value")]
+    data: Box<RawValue>,
+}
+
+/// Publish the same data into several channels.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Broadcast {
+    /// The channels, 1 to 1000.
+    channels: Vec<String>,
+    /// Any JSON value; delivered byte for byte.
+    #[schemars(with = "serde_json::Value")]
+    data: Box<RawValue>,
+}
+
+/// Published.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Published {
+    /// Into how many channels.
+    published: usize,
+}
+
+pub(super) async fn publish(admin: Arc<Admin>, call: Call) -> Result<Response, Problem> {
+    let Publish { channel, data } = call.json()?;
+    admin.publish_all(&[channel], &data).await
+}
+
+pub(super) async fn broadcast(admin: Arc<Admin>, call: Call) -> Result<Response, Problem> {
+    let Broadcast { channels, data } = call.json()?;
+    if !(1..=MAX_CHANNELS).contains(&channels.len()) {
+        return Err(Problem::bad_request(format!("channels must name 1 to {MAX_CHANNELS}")));
+    }
+    admin.publish_all(&channels, &data).await
+}
+
+impl Admin {
+    /// All channels are checked before anything is published.
+    async fn publish_all(&self, channels: &[String], data: &RawValue) -> Result<Response, Problem> {
+        let most = self.message_bytes();
+        if data.get().len() > most {
+            let detail = format!("data has more than limits.message_bytes ({most})");
+            let status = StatusCode::PAYLOAD_TOO_LARGE;
+            return Err(Problem::new(status, "message_too_large", detail));
+        }
+        let parse = |name: &String| {
+            Channel::parse(name).map_err(|error| {
+                Problem::new(StatusCode::BAD_REQUEST, "invalid_channel", error.to_string())
+            })
+        };
+        let channels = channels.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+        let published = channels.len();
+        let data = Bytes::copy_from_slice(data.get().as_bytes());
+        for channel in channels {
+            let publication = Publication { channel, data: data.clone(), from: None };
+            let result = self.context.node.publish(publication).await;
+            let outcome =
+                if result.is_ok() { PublishOutcome::Accepted } else { PublishOutcome::Error };
+            self.context.node.metrics().publishes.inc((outcome, PublishSource::Api));
+            result?;
+        }
+        Ok(json(StatusCode::OK, &Published { published }))
+    }
+}

@@ -1,0 +1,162 @@
+//! Revoking and restoring.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use curfew_model::{Revocation, RevocationKey, setting};
+use http::StatusCode;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tracing::info;
+
+use super::{Admin, Call};
+use crate::respond::{Problem, Response, json};
+
+/// How long a revocation lasts that does not say: longer than any sensible token.
+const DEFAULT_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// Longest revocation by the API; a ban without end is written to Redis directly.
+const MAX_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// Longest reason, in bytes.
+const MAX_REASON_BYTES: usize = 500;
+
+/// Cutoffs are Unix seconds of 10 or 11 digits, as in Redis.
+const CUTOFFS: std::ops::Range<u64> = 1_000_000_000..100_000_000_000;
+
+/// Whom to revoke, and for how long.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Revoke {
+    /// `user`, `session`, `token`, `all`, or a claim listed in `session.revocable_claims`.
+    kind: String,
+    /// The user, session id, token id (`jti`) or claim's value. For `all` it must be `all`, lest
+    /// everyone be revoked by mistake.
+    #[serde(default)]
+    value: String,
+    /// Unix seconds: only tokens issued at or before this are revoked. Absent: all.
+    before: Option<u64>,
+    /// How long: seconds, or text such as `24h`. Absent: 24 hours.
+    ttl: Option<Ttl>,
+    /// Why, for operators; clients are not told.
+    reason: Option<String>,
+    /// For `all`: `all`, where `value` does not say so.
+    confirm: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum Ttl {
+    Seconds(u64),
+    Text(String),
+}
+
+/// One revocation in force.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct RevocationInfo {
+    kind: String,
+    value: String,
+    /// Unix seconds; null: tokens of any age.
+    before: Option<u64>,
+    reason: Option<String>,
+    /// Unix seconds; null: until it is lifted.
+    expires_at: Option<u64>,
+}
+
+/// The revocations in force.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Revocations {
+    revocations: Vec<RevocationInfo>,
+}
+
+/// A revocation was lifted.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Restored {
+    restored: bool,
+}
+
+pub(super) async fn create(admin: Arc<Admin>, call: Call) -> Result<Response, Problem> {
+    let body: Revoke = call.json()?;
+    let key = admin.key_of(&body.kind, &body.value)?;
+    if key == RevocationKey::All && body.value != "all" && body.confirm.as_deref() != Some("all") {
+        let detail = "this revokes everyone: say so with \"value\": \"all\"";
+        return Err(Problem::bad_request(detail));
+    }
+    let now = admin.context.node.clock().unix();
+    let revocation = Revocation {
+        before: body.before.map(check_cutoff).transpose()?,
+        reason: body.reason.map(check_reason).transpose()?,
+        expires_at: Some(now.saturating_add(ttl(body.ttl)?.as_secs())),
+    };
+    let kind = key.kind().to_owned();
+    let receipt = admin.context.node.backends().revocations.revoke(key, revocation).await?;
+    // Neither the value nor the reason: both may be about a person.
+    info!(
+        kind,
+        live = receipt.nodes.live,
+        confirmed = receipt.nodes.confirmed,
+        closed = receipt.closed,
+        "revoked by the admin API"
+    );
+    Ok(json(StatusCode::OK, &receipt))
+}
+
+pub(super) async fn list(admin: Arc<Admin>) -> Result<Response, Problem> {
+    let revoked = admin.context.node.backends().revocations.list().await?;
+    let revocations = revoked
+        .into_iter()
+        .map(|revoked| RevocationInfo {
+            kind: revoked.key.kind().to_owned(),
+            value: revoked.key.value().to_owned(),
+            before: revoked.revocation.before,
+            reason: revoked.revocation.reason.map(Into::into),
+            expires_at: revoked.revocation.expires_at,
+        })
+        .collect();
+    Ok(json(StatusCode::OK, &Revocations { revocations }))
+}
+
+pub(super) async fn delete(admin: Arc<Admin>, call: Call) -> Result<Response, Problem> {
+    let key = admin.key_of(call.param("kind"), call.param("value"))?;
+    if !admin.context.node.backends().revocations.restore(&key).await? {
+        let detail = "no such revocation is in force";
+        return Err(Problem::new(StatusCode::NOT_FOUND, "not_found", detail));
+    }
+    info!(kind = key.kind(), "revocation lifted by the admin API");
+    Ok(json(StatusCode::OK, &Restored { restored: true }))
+}
+
+impl Admin {
+    fn key_of(&self, kind: &str, value: &str) -> Result<RevocationKey, Problem> {
+        let settings = self.context.node.settings();
+        RevocationKey::parse(kind, value, &settings.revocable_claims)
+            .map_err(|error| Problem::bad_request(error.to_string()))
+    }
+}
+
+fn check_cutoff(before: u64) -> Result<u64, Problem> {
+    if CUTOFFS.contains(&before) {
+        return Ok(before);
+    }
+    Err(Problem::bad_request("before must be a Unix time in seconds"))
+}
+
+fn check_reason(reason: String) -> Result<Box<str>, Problem> {
+    if reason.len() <= MAX_REASON_BYTES {
+        return Ok(reason.into());
+    }
+    Err(Problem::bad_request(format!("reason must have at most {MAX_REASON_BYTES} bytes")))
+}
+
+fn ttl(ttl: Option<Ttl>) -> Result<Duration, Problem> {
+    let ttl = match ttl {
+        None => DEFAULT_TTL,
+        Some(Ttl::Seconds(seconds)) => Duration::from_secs(seconds),
+        Some(Ttl::Text(text)) => setting::duration::parse(&text)
+            .map_err(|error| Problem::bad_request(format!("ttl: {error}")))?,
+    };
+    if (Duration::from_secs(1)..=MAX_TTL).contains(&ttl) {
+        return Ok(ttl);
+    }
+    Err(Problem::bad_request("ttl must be between 1 second and 10 years"))
+}

@@ -1,0 +1,166 @@
+//! Counted places for connections, and the rate of handshakes.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use curfew_session::LimitsConfig;
+use curfew_telemetry::Metrics;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+/// Why there is no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Full {
+    /// `limits.connections`.
+    Node,
+    /// `limits.unauthenticated`.
+    Unauthenticated,
+    /// `limits.unauthenticated_per_address`.
+    Address,
+}
+
+/// The node's counted places.
+#[derive(Debug)]
+pub(crate) struct Permits {
+    connections: AtomicUsize,
+    max_connections: AtomicUsize,
+    max_unauthenticated: AtomicUsize,
+    max_per_address: AtomicUsize,
+    addresses: Mutex<Addresses>,
+    rate: Mutex<Rate>,
+    metrics: Arc<Metrics>,
+}
+
+/// Connections that have not authenticated, by where they come from.
+#[derive(Debug, Default)]
+struct Addresses {
+    total: usize,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+#[derive(Debug)]
+struct Rate {
+    per_second: u32,
+    tokens: f64,
+    filled_at: Instant,
+}
+
+/// A connection's place; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Connection(Arc<Permits>);
+
+/// A place among those that have not authenticated; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Unauthenticated {
+    permits: Arc<Permits>,
+    address: IpAddr,
+}
+
+impl Permits {
+    pub(crate) fn new(metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self {
+            connections: AtomicUsize::new(0),
+            max_connections: AtomicUsize::new(0),
+            max_unauthenticated: AtomicUsize::new(0),
+            max_per_address: AtomicUsize::new(0),
+            addresses: Mutex::default(),
+            rate: Mutex::new(Rate { per_second: 0, tokens: 0.0, filled_at: Instant::now() }),
+            metrics,
+        })
+    }
+
+    pub(crate) fn set_limits(&self, limits: &LimitsConfig) {
+        self.max_connections.store(limits.connections, Ordering::Relaxed);
+        self.max_unauthenticated.store(limits.unauthenticated, Ordering::Relaxed);
+        self.max_per_address.store(limits.unauthenticated_per_address, Ordering::Relaxed);
+        self.metrics.connections_limit.set(limits.connections as i64);
+        let mut rate = self.rate.lock();
+        if rate.per_second != limits.handshakes_per_second {
+            rate.per_second = limits.handshakes_per_second;
+            rate.tokens = f64::from(rate.per_second);
+        }
+    }
+
+    /// A place for an upgraded connection.
+    pub(crate) fn connection(self: &Arc<Self>) -> Result<Connection, Full> {
+        let max = self.max_connections.load(Ordering::Relaxed);
+        let before = self.connections.fetch_add(1, Ordering::Relaxed);
+        // Made at once, so that it is given back on the way out too.
+        let permit = Connection(Arc::clone(self));
+        self.metrics.connections.inc();
+        if max != 0 && before >= max { Err(Full::Node) } else { Ok(permit) }
+    }
+
+    /// A place for a connection that was just accepted.
+    pub(crate) fn unauthenticated(self: &Arc<Self>, address: IpAddr) -> Result<Unauthenticated, Full> {
+        let address = group(address);
+        let mut addresses = self.addresses.lock();
+        if addresses.total >= self.max_unauthenticated.load(Ordering::Relaxed) {
+            return Err(Full::Unauthenticated);
+        }
+        let count = addresses.by_address.entry(address).or_default();
+        if *count >= self.max_per_address.load(Ordering::Relaxed) {
+            return Err(Full::Address);
+        }
+        *count += 1;
+        addresses.total += 1;
+        self.metrics.unauthenticated_connections.inc();
+        Ok(Unauthenticated { permits: Arc::clone(self), address })
+    }
+
+    /// Whether one more handshake is within `limits.handshakes_per_second`.
+    pub(crate) fn handshake(&self) -> bool {
+        let mut rate = self.rate.lock();
+        if rate.per_second == 0 {
+            return true;
+        }
+        let now = Instant::now();
+        let per_second = f64::from(rate.per_second);
+        let earned = now.saturating_duration_since(rate.filled_at).as_secs_f64() * per_second;
+        rate.tokens = (rate.tokens + earned).min(per_second);
+        rate.filled_at = now;
+        let enough = rate.tokens >= 1.0;
+        if enough {
+            rate.tokens -= 1.0;
+        }
+        enough
+    }
+}
+
+/// One subscriber of an IPv6 provider has a /64 at least: they share one count.
+fn group(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => IpAddr::V4(v4),
+        IpAddr::V6(v6) => {
+            let prefix = u128::from(v6) & !u128::from(u64::MAX);
+            IpAddr::V6(Ipv6Addr::from(prefix))
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        self.0.metrics.connections.dec();
+    }
+}
+
+impl Drop for Unauthenticated {
+    fn drop(&mut self) {
+        self.permits.metrics.unauthenticated_connections.dec();
+        let mut addresses = self.permits.addresses.lock();
+        addresses.total -= 1;
+        if let Some(count) = addresses.by_address.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                addresses.by_address.remove(&self.address);
+            }
+        }
+        if addresses.total == 0 {
+            // A storm's worth of memory is not kept.
+            addresses.by_address = HashMap::new();
+        }
+    }
+}

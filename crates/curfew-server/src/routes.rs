@@ -1,0 +1,66 @@
+//! The public listener's routes.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
+
+use crate::Public;
+use crate::accept::Accepted;
+use crate::respond::{Problem, Response};
+
+/// The path of the WebSocket endpoint.
+const WEBSOCKET: &str = "/ws";
+
+type Answer = Pin<Box<dyn Future<Output = Option<Response>> + Send>>;
+
+/// Answers requests that are not for the WebSocket endpoint: the demo page of `curfew dev`.
+#[derive(Clone)]
+pub struct Extra(Arc<dyn Fn(Request<Incoming>) -> Answer + Send + Sync>);
+
+impl Extra {
+    /// `answer` gives `None` for what it does not know.
+    pub fn new<F>(answer: impl Fn(Request<Incoming>) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Option<Response>> + Send + 'static,
+    {
+        Self(Arc::new(move |request| Box::pin(answer(request))))
+    }
+}
+
+impl fmt::Debug for Extra {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Extra")
+    }
+}
+
+impl Public {
+    /// Answers a request. Whatever is not an upgrade ends the connection, so that nothing that
+    /// follows a refused upgrade is ever read as another request.
+    pub(crate) async fn route(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        accepted: &Accepted,
+    ) -> Response {
+        let mut response = if request.uri().path() == WEBSOCKET {
+            self.websocket(request, accepted).await
+        } else {
+            let answer = match &self.extra {
+                Some(Extra(answer)) => answer(request).await,
+                None => None,
+            };
+            answer.unwrap_or_else(|| {
+                Problem::new(StatusCode::NOT_FOUND, "not_found", "the WebSocket endpoint is /ws")
+                    .into_response()
+            })
+        };
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}

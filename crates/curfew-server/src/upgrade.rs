@@ -1,0 +1,255 @@
+//! The upgrade: from a request to a session's task.
+//!
+//! In order: draining, rate, handshake, protocol, credentials, origin, a place, token, admission,
+//! 101. What a client could not read as a failed handshake, which is anything about its token, is
+//! told after the 101, unless `auth.reject` says otherwise. A dependency that is down is told
+//! before it, as 503.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use curfew_auth::{AuthError, Credential, Reject, Source};
+use curfew_backend::BackendError;
+use curfew_model::{AuthFailure, Disconnect};
+use curfew_node::AdmitError;
+use curfew_protocol::ProtocolId;
+use curfew_session::{Guards, Opening, Refusal, Session};
+use curfew_telemetry::RejectReason;
+use curfew_ws::{Handshake, HandshakeError, handshake};
+use http::header::{WWW_AUTHENTICATE};
+use http::{HeaderValue, Request, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use serde::Serialize;
+use tracing::debug;
+
+use crate::accept::Accepted;
+use crate::respond::{self, Problem, Response};
+use crate::{Public, Settings, permits};
+
+/// How a token is offered as a subprotocol.
+const BEARER_SUBPROTOCOL: &str = "bearer.";
+
+/// A request that is not upgraded: its answer, and how it is counted.
+struct Refused {
+    reason: RejectReason,
+    response: Response,
+}
+
+impl Refused {
+    fn new(reason: RejectReason, problem: Problem) -> Self {
+        Self { reason, response: problem.into_response() }
+    }
+
+    fn handshake(error: &HandshakeError) -> Self {
+        let problem = Problem::new(error.status(), error.reason(), error.to_string());
+        let mut refused = Self::new(RejectReason::BadRequest, problem);
+        refused.response.headers_mut().extend(error.headers());
+        refused
+    }
+
+    fn unavailable(detail: &'static str) -> Self {
+        Self::new(RejectReason::Unavailable, Problem::unavailable(detail))
+    }
+}
+
+impl Public {
+    /// Answers a request for the WebSocket endpoint.
+    pub(crate) async fn websocket(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        accepted: &Accepted,
+    ) -> Response {
+        match self.upgrade(request, accepted).await {
+            Ok(response) => response,
+            Err(Refused { reason, response }) => {
+                self.context.node.metrics().connections_rejected.inc(reason);
+                debug!(
+                    peer = %accepted.peer.ip(),
+                    status = response.status().as_u16(),
+                    ?reason,
+                    "upgrade refused"
+                );
+                response
+            }
+        }
+    }
+
+    async fn upgrade(
+        self: &Arc<Self>,
+        mut request: Request<Incoming>,
+        accepted: &Accepted,
+    ) -> Result<Response, Refused> {
+        let settings = self.settings.load_full();
+        if self.context.node.is_refusing() {
+            let problem = Problem::unavailable("the node is leaving service, connect again");
+            return Err(Refused::new(RejectReason::Draining, problem));
+        }
+        if !self.permits.handshake() {
+            let problem = Problem::unavailable("too many handshakes at the moment, try again");
+            return Err(Refused::new(RejectReason::Rate, problem));
+        }
+        let offer = handshake::check(&request).map_err(|error| Refused::handshake(&error))?;
+        let (protocol, subprotocol) = self.negotiate(&offer)?;
+        let credential = curfew_auth::extract(
+            request.headers(),
+            request.uri().query(),
+            &offer.subprotocols,
+            &settings.auth,
+        );
+        check_origin(&settings, &offer, credential.as_ref())?;
+        let connection = self.permits.connection().map_err(|_: permits::Full| {
+            let problem = Problem::unavailable("the node has as many connections as it accepts");
+            Refused::new(RejectReason::Limit, problem)
+        })?;
+        let opening = self.open(&settings, protocol, credential).await?;
+
+        let (response, upgrading) = curfew_ws::accept(&mut request, subprotocol)
+            .map_err(|error| Refused::handshake(&error))?;
+        let guards = Guards {
+            connection: Box::new(connection),
+            unauthenticated: accepted.permit.lock().take().map(|permit| Box::new(permit) as _),
+        };
+        let metrics = self.context.node.metrics();
+        let name = self.context.node.hub().protocols().get(protocol).name();
+        metrics.connections_accepted.inc(name, ());
+        metrics.handshake_duration.observe(accepted.at.elapsed().as_secs_f64());
+        let context = Arc::clone(&self.context);
+        let peer = accepted.peer.ip();
+        self.context.node.spawn(async move {
+            match upgrading.finish().await {
+                Ok((transport, early)) => {
+                    let session = Session::new(
+                        Arc::clone(&context),
+                        transport,
+                        early,
+                        protocol,
+                        opening,
+                        guards,
+                    );
+                    // Another task: this one's future is as large as the upgrade needed it to be.
+                    context.node.spawn(curfew_session::run(session));
+                }
+                Err(error) => debug!(peer = %peer, error = %error, "connection lost in its upgrade"),
+            }
+        });
+        Ok(response.map(|_| Full::new(Bytes::new())))
+    }
+
+    /// The protocol to speak, and the subprotocol to answer with. A client that offers none gets
+    /// the default one; a client that offers only others, or only a token, is refused.
+    fn negotiate(&self, offer: &Handshake) -> Result<(ProtocolId, Option<&'static str>), Refused> {
+        let protocols = self.context.node.hub().protocols();
+        if offer.subprotocols.is_empty() {
+            return Ok((protocols.default_id(), None));
+        }
+        let found = offer.subprotocols.iter().find_map(|name| protocols.find(name));
+        let Some(id) = found else {
+            let only_token =
+                offer.subprotocols.iter().all(|name| name.starts_with(BEARER_SUBPROTOCOL));
+            let detail = if only_token {
+                "offer curfew.v1 beside the token in Sec-WebSocket-Protocol"
+            } else {
+                "no offered subprotocol is spoken here: offer curfew.v1 or none"
+            };
+            return Err(Refused::new(RejectReason::BadRequest, Problem::bad_request(detail)));
+        };
+        Ok((id, Some(protocols.get(id).name())))
+    }
+
+    /// What the request's token, if it has one, leads to.
+    async fn open(
+        &self,
+        settings: &Settings,
+        protocol: ProtocolId,
+        credential: Result<Option<Credential>, AuthError>,
+    ) -> Result<Opening, Refused> {
+        let authentications = &self.context.node.metrics().authentications;
+        let verified = match credential {
+            Ok(None) if settings.auth.accepts(Source::Message) => return Ok(Opening::Awaiting),
+            Ok(None) => Err(AuthError::missing_token()),
+            Ok(Some(credential)) => self.context.authenticator.authenticate(credential.token()),
+            Err(error) => Err(error),
+        };
+        let principal = match verified {
+            Ok(principal) => principal,
+            Err(error) => {
+                authentications.refused(error.failure().as_str());
+                debug!(reason = error.failure().as_str(), "token refused");
+                return refuse(settings, &error);
+            }
+        };
+        authentications.accepted();
+        match self.context.node.admit(Arc::new(principal), protocol).await {
+            Ok(attachment) => Ok(Opening::Admitted(attachment)),
+            Err(AdmitError::Revoked(_)) => refuse(settings, &revoked()),
+            Err(AdmitError::Ended(ending)) if ending.disconnect == Disconnect::REVOKED => {
+                refuse(settings, &revoked())
+            }
+            Err(AdmitError::Backend(error)) => {
+                debug!(error = %error, "session not admitted");
+                if matches!(error, BackendError::Unusable(_)) {
+                    tracing::warn!(error = %error, "the backend gave an unusable answer");
+                }
+                Err(Refused::unavailable("the service is temporarily unavailable, try again"))
+            }
+            Err(AdmitError::Draining) => {
+                let problem = Problem::unavailable("the node is leaving service, connect again");
+                Err(Refused::new(RejectReason::Draining, problem))
+            }
+            Err(error @ (AdmitError::Ended(_) | AdmitError::SessionLimit { .. })) => {
+                debug!(error = %error, "session not admitted");
+                Ok(Opening::Refused(Refusal::from(error)))
+            }
+        }
+    }
+}
+
+fn revoked() -> AuthError {
+    AuthError::new(AuthFailure::Revoked, "access with this token was revoked")
+}
+
+/// Tells a client that its token is at fault, in the configured way.
+fn refuse(settings: &Settings, error: &AuthError) -> Result<Opening, Refused> {
+    match settings.auth.reject {
+        Reject::Message => {
+            Ok(Opening::Refused(Refusal::token(error.failure(), error.message().to_owned())))
+        }
+        Reject::Http => Err(Refused { reason: RejectReason::Auth, response: unauthorized(error) }),
+    }
+}
+
+/// 401 with the same JSON as the `auth_failed` frame.
+fn unauthorized(error: &AuthError) -> Response {
+    #[derive(Serialize)]
+    struct AuthFailed<'a> {
+        r#type: &'static str,
+        reason: AuthFailure,
+        message: &'a str,
+    }
+    let body =
+        AuthFailed { r#type: "auth_failed", reason: error.failure(), message: error.message() };
+    let mut response = respond::json(StatusCode::UNAUTHORIZED, &body);
+    if let Ok(value) = HeaderValue::from_str(&error.www_authenticate()) {
+        response.headers_mut().insert(WWW_AUTHENTICATE, value);
+    }
+    response
+}
+
+/// A browser sends cookies whoever asks: then the origin must be one of the list (CWE-1385).
+fn check_origin(
+    settings: &Settings,
+    offer: &Handshake,
+    credential: Result<&Option<Credential>, &AuthError>,
+) -> Result<(), Refused> {
+    let by_cookie = matches!(credential, Ok(Some(credential)) if credential.from_cookie());
+    if settings.origins.allows(offer.origin.as_deref(), by_cookie) {
+        return Ok(());
+    }
+    let problem = Problem::new(
+        StatusCode::FORBIDDEN,
+        "forbidden_origin",
+        "the Origin is not in server.allowed_origins",
+    );
+    Err(Refused::new(RejectReason::Origin, problem))
+}

@@ -1,0 +1,144 @@
+//! The single way out: leave the hub, tell the client, close the socket.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::time::Duration;
+
+use curfew_hub::Ending;
+use curfew_model::{Disconnect, Push};
+use curfew_telemetry::Initiator;
+use curfew_ws::frame;
+use tokio::time;
+use tracing::{debug, info};
+
+use crate::Session;
+use crate::open::{Refusal, State};
+use crate::run::Finish;
+use crate::write::Writer;
+
+/// Most a client may still send while its close is waited for; what it sends is thrown away.
+const MAX_DISCARDED_BYTES: usize = 1024 * 1024;
+
+/// RFC 6455 §7.4.1: what a close frame says that only answers the client's own.
+const NORMAL: u16 = 1000;
+
+impl State {
+    /// A token was refused: the client is told why, then the connection closes.
+    pub(crate) fn refuse(&mut self, refusal: Refusal) -> Finish {
+        if let Some((reason, message)) = refusal.failure {
+            let frame = self.encode(&Push::AuthFailed { reason, message: &message });
+            self.last_words = Some(frame);
+        }
+        Finish::Ended(refusal.ending)
+    }
+}
+
+/// Ends a connection, whatever the reason. The session leaves the hub before anything is written,
+/// so that a client that does not read cannot keep it there.
+pub(crate) async fn close(session: Session, finish: Finish) {
+    let Session { mut writer, mut state, .. } = session;
+    let timeout = state.context.settings.load().session.close_timeout;
+    let session_id = state.live.as_ref().map(|live| live.attachment.member().session());
+    if let (Finish::Ended(ending), Some(live)) = (&finish, &state.live) {
+        // Nothing is delivered from here on, whoever ends it.
+        let hub = state.context.node.hub();
+        hub.end(live.attachment.member(), *ending);
+        let mut rest = VecDeque::new();
+        live.attachment.member().take_outgoing(hub, 0, &mut rest);
+        rest.into_iter().for_each(|frame| writer.append(frame));
+    }
+    state.operation = None;
+    state.live = None;
+
+    let (code, initiator) = match &finish {
+        Finish::Ended(ending) => (ending.disconnect.code, Initiator::Server),
+        Finish::PeerClosed(code) => (code.unwrap_or(1005), Initiator::Client),
+        Finish::Gone => (1006, Initiator::Network),
+    };
+    let metrics = state.context.metrics();
+    metrics.connections_closed.inc(code, initiator);
+    metrics.connection_duration.observe(state.opened_at.elapsed().as_secs_f64());
+    match &finish {
+        Finish::Ended(Ending { disconnect: d, .. }) if is_notable(*d) => {
+            info!(session = session_id.map(tracing::field::display), code, reason = d.reason, "connection closed");
+        }
+        _ => {
+            debug!(session = session_id.map(tracing::field::display), code, initiator = ?initiator, "connection closed");
+        }
+    }
+
+    match finish {
+        Finish::Gone => {}
+        Finish::PeerClosed(code) => {
+            writer.discard();
+            // The answer to a close repeats its code (RFC 6455 §5.5.1).
+            writer.append(frame::close(code.unwrap_or(NORMAL), ""));
+            finish_socket(writer, timeout, false).await;
+        }
+        Finish::Ended(ending) => {
+            if !ending.flushes() {
+                writer.discard();
+            }
+            if let Some(frame) = state.last_words.take() {
+                writer.append(frame);
+            }
+            writer.append(state.encode(&Push::Closing {
+                disconnect: ending.disconnect,
+                retry_after_ms: ending.retry_after_ms,
+            }));
+            writer.append(frame::close(ending.disconnect.code, ending.disconnect.reason));
+            finish_socket(writer, timeout, true).await;
+        }
+    }
+    drop(state.guards);
+}
+
+/// Closes that an operator looks for; the rest is everyday.
+fn is_notable(disconnect: Disconnect) -> bool {
+    [Disconnect::SLOW_CONSUMER, Disconnect::INTERNAL, Disconnect::SESSION_LIMIT, Disconnect::RATE_LIMITED]
+        .contains(&disconnect)
+}
+
+/// Writes what is left, waits for the client to close its side, and closes. A client that takes
+/// too long is reset, so that its socket does not linger with data nobody may see.
+async fn finish_socket(mut writer: Writer, timeout: Duration, await_peer: bool) {
+    let written = time::timeout(timeout, async {
+        poll_fn(|cx| writer.poll_drain(cx, &mut false)).await?;
+        poll_fn(|cx| writer.transport.poll_shutdown(cx)).await
+    })
+    .await;
+    match written {
+        Ok(Ok(())) => {}
+        Ok(Err(_)) => return,
+        Err(_) => {
+            writer.transport.abort();
+            return;
+        }
+    }
+    if await_peer {
+        // Closing with unread input would reset the connection and could destroy the close frame
+        // on its way to the client.
+        let emptied = time::timeout(timeout, discard_input(&mut writer)).await;
+        if !matches!(emptied, Ok(Ok(()))) {
+            writer.transport.abort();
+        }
+    }
+}
+
+async fn discard_input(writer: &mut Writer) -> io::Result<()> {
+    let mut discarded = 0;
+    loop {
+        let read = poll_fn(|cx| {
+            curfew_ws::with_read_buffer(|buffer| writer.transport.poll_read(cx, buffer))
+        })
+        .await?;
+        if read == 0 {
+            return Ok(());
+        }
+        discarded += read;
+        if discarded > MAX_DISCARDED_BYTES {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The commands, one file each. A command that asks the backend leaves an operation behind; its
+//! outcome comes back here.
+
+pub(crate) mod auth;
+pub(crate) mod publish;
+pub(crate) mod refresh;
+pub(crate) mod subscribe;
+pub(crate) mod unsubscribe;
+
+use std::sync::Arc;
+
+use curfew_backend::BackendError;
+use curfew_model::{Channel, CommandId, ErrorCode, Principal};
+use curfew_node::{AdmitError, Attachment};
+use tracing::warn;
+
+use crate::open::State;
+use crate::run::Finish;
+
+/// What became of a command that had to wait.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// Of `auth`.
+    Admitted(Result<Attachment, AdmitError>),
+    /// Of `subscribe`, with the version of the policy that allowed it.
+    Subscribed { id: Option<CommandId>, channel: Channel, policy: u64, result: Result<(), BackendError> },
+    /// Of `publish`.
+    Published(Option<CommandId>, Result<(), BackendError>),
+    /// Of `refresh`.
+    Refreshed(Option<CommandId>, Arc<Principal>, Result<(), AdmitError>),
+}
+
+impl State {
+    /// Ends the command that waited. `Some` ends the session.
+    pub(crate) fn on_outcome(&mut self, outcome: Outcome) -> Option<Finish> {
+        match outcome {
+            Outcome::Admitted(result) => return auth::finish(self, result),
+            Outcome::Subscribed { id, channel, policy, result } => {
+                subscribe::finish(self, id, channel, policy, result);
+            }
+            Outcome::Published(id, result) => publish::finish(self, id, result),
+            Outcome::Refreshed(id, principal, result) => {
+                return refresh::finish(self, id, &principal, result);
+            }
+        }
+        None
+    }
+
+    /// Answers a command that failed for the backend's sake, and logs why.
+    pub(crate) fn backend_error(
+        &self,
+        command: &'static str,
+        id: Option<&CommandId>,
+        error: &BackendError,
+    ) {
+        match error {
+            BackendError::Unavailable(_) => {
+                self.error(command, id, ErrorCode::Unavailable, "temporarily unavailable, try again");
+            }
+            BackendError::Unusable(cause) => {
+                warn!(command, error = %error, cause = %cause, "command failed");
+                self.error(command, id, ErrorCode::Internal, "an internal error");
+            }
+        }
+    }
+
+    /// Checks a channel's name; answers when it is none.
+    pub(crate) fn parse_channel(
+        &self,
+        command: &'static str,
+        id: Option<&CommandId>,
+        name: &str,
+    ) -> Option<Channel> {
+        match Channel::parse(name) {
+            Ok(channel) => Some(channel),
+            Err(error) => {
+                self.error(command, id, ErrorCode::InvalidChannel, error.to_string());
+                None
+            }
+        }
+    }
+}

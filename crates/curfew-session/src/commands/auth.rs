@@ -1,0 +1,75 @@
+//! `auth`: the first message of a connection whose request carried no token.
+
+use std::sync::Arc;
+
+use curfew_model::{AuthFailure, Command, CommandId, Disconnect, ErrorCode, Request};
+use curfew_node::{AdmitError, Attachment};
+use curfew_protocol::DecodeError;
+use tracing::debug;
+
+use crate::commands::Outcome;
+use crate::open::{Refusal, State};
+use crate::run::Finish;
+
+/// Acts on a connection's first message. Whatever it is but a good `auth` ends the connection.
+pub(crate) fn first(
+    state: &mut State,
+    decoded: Result<Request<'_>, DecodeError>,
+) -> Option<Finish> {
+    let token = match decoded {
+        Ok(Request { command: Command::Auth { token }, .. }) => token,
+        Ok(Request { command, .. }) => {
+            debug!(command = command.name(), "command before auth");
+            let message = "the first message must be auth with a token";
+            return Some(state.refuse(Refusal::token(AuthFailure::MissingToken, message)));
+        }
+        Err(DecodeError::NotTheProtocol { message }) => {
+            debug!(problem = message, "message is not the protocol");
+            return Some(Disconnect::BAD_REQUEST.into());
+        }
+        Err(DecodeError::Form { message, .. }) => {
+            debug!(problem = %message, "first message is not auth");
+            return Some(Disconnect::BAD_REQUEST.into());
+        }
+    };
+    let result = state.context.authenticator.authenticate(&token);
+    state.count_authentication(&result);
+    match result {
+        Ok(principal) => {
+            let node = Arc::clone(&state.context.node);
+            let protocol = state.protocol;
+            state.operation = Some(Box::pin(async move {
+                Outcome::Admitted(node.admit(Arc::new(principal), protocol).await)
+            }));
+        }
+        Err(error) => {
+            debug!(reason = error.failure().as_str(), "token refused");
+            let refusal = Refusal::token(error.failure(), error.message().to_owned());
+            return Some(state.refuse(refusal));
+        }
+    }
+    None
+}
+
+/// The session is admitted, or not.
+pub(crate) fn finish(
+    state: &mut State,
+    result: Result<Attachment, AdmitError>,
+) -> Option<Finish> {
+    match result {
+        Ok(attachment) => {
+            state.open(attachment);
+            None
+        }
+        Err(error) => {
+            debug!(error = %error, "session not admitted");
+            Some(state.refuse(error.into()))
+        }
+    }
+}
+
+/// A session authenticates once; afterwards there is `refresh`.
+pub(crate) fn again(state: &State, id: Option<CommandId>) {
+    let message = "the session is authenticated; use refresh to renew its token";
+    state.error("auth", id.as_ref(), ErrorCode::BadRequest, message);
+}

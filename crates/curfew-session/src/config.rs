@@ -1,0 +1,177 @@
+//! `[session]` and `[limits]`.
+
+use std::time::Duration;
+
+use curfew_model::{Problems, RevocationKey};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The protocol's own overhead around a publication's data that must still fit outbound.
+const SMALLEST_MESSAGE_BYTES: usize = 1024;
+
+/// `[session]`: the life of a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// A session is told `expiring` this long before its token's `exp`, once per token; at once
+    /// when the token has less than that left. `0s`: never.
+    #[serde(with = "curfew_model::setting::duration")]
+    #[schemars(with = "String")]
+    pub expiring_notice: Duration,
+    /// Claims by which sessions can be revoked, beside user, session and token: for example
+    /// `["tenant", "device"]`.
+    pub revocable_claims: Vec<String>,
+    /// Sessions one user may have at once, counted over the cluster; one more is closed with 4409.
+    /// 0: no limit.
+    pub max_per_user: u32,
+    /// The server pings every connection this often, give or take a tenth. Keep it below every
+    /// idle timeout between clients and the node.
+    #[serde(with = "curfew_model::setting::duration")]
+    #[schemars(with = "String")]
+    pub ping_interval: Duration,
+    /// A connection that sends nothing for this long after a ping is closed with 4510.
+    #[serde(with = "curfew_model::setting::duration")]
+    #[schemars(with = "String")]
+    pub pong_timeout: Duration,
+    /// A connection that takes no byte for this long while frames wait is reset.
+    #[serde(with = "curfew_model::setting::duration")]
+    #[schemars(with = "String")]
+    pub write_timeout: Duration,
+    /// How long a close may take: writing the last frames, and then waiting for the client's own
+    /// close frame.
+    #[serde(with = "curfew_model::setting::duration")]
+    #[schemars(with = "String")]
+    pub close_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            expiring_notice: Duration::from_secs(60),
+            revocable_claims: Vec::new(),
+            max_per_user: 0,
+            ping_interval: Duration::from_secs(25),
+            pong_timeout: Duration::from_secs(8),
+            write_timeout: Duration::from_secs(10),
+            close_timeout: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Config {
+    /// Reports values that make no sense.
+    pub fn check(&self, problems: &mut Problems) {
+        for (at, claim) in self.revocable_claims.iter().enumerate() {
+            let key = format!("revocable_claims[{at}]");
+            if RevocationKey::is_reserved_kind(claim) {
+                problems.report(&key, format!("{claim:?} is built in; list other claims only"));
+            } else if claim.is_empty() || claim.contains([':', '{', '}']) {
+                problems.report(&key, "must be a claim's name without \":\" and braces");
+            }
+        }
+        if !(Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&self.ping_interval) {
+            problems.report("ping_interval", "must be between 1s and 1h");
+        }
+        for (key, value) in [
+            ("pong_timeout", self.pong_timeout),
+            ("write_timeout", self.write_timeout),
+            ("close_timeout", self.close_timeout),
+        ] {
+            if !(Duration::from_millis(100)..=Duration::from_secs(300)).contains(&value) {
+                problems.report(key, "must be between 100ms and 5m");
+            }
+        }
+    }
+}
+
+/// `[limits]`: what one connection, and the node as a whole, may take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// Largest message from a client, in bytes, all its fragments together; a larger one closes
+    /// with 1009.
+    pub message_bytes: usize,
+    /// Most fragments of one message; one more closes with 1009.
+    pub fragments: usize,
+    /// A message must be complete this long after its first byte, else the connection is closed
+    /// with 1008.
+    #[serde(with = "curfew_model::setting::duration")]
+    #[schemars(with = "String")]
+    pub message_timeout: Duration,
+    /// Bytes that may wait for one connection; over it the connection is closed with 4508.
+    pub outbound_bytes: usize,
+    /// Bytes that may wait for all connections together. Over it, connections with more than
+    /// 64 KiB waiting are closed with 4508. 0: no limit.
+    pub node_outbound_bytes: usize,
+    /// Channels a session may be subscribed to.
+    pub subscriptions: usize,
+    /// Commands a session may send each second, with a burst of as many; over it commands are
+    /// answered `rate_limited`, and ten seconds over it without a pause close with 4429.
+    /// 0: no limit.
+    pub messages_per_second: u32,
+    /// Ping, pong and close frames a client may send each second, with a burst of twice as many;
+    /// over it the connection is closed with 1008.
+    pub control_frames_per_second: u32,
+    /// Errors of form a session may make; one more closes with 4400.
+    pub bad_frames: u32,
+    /// Connections the node accepts; upgrades beyond it are answered 503. 0: no limit.
+    pub connections: usize,
+    /// Connections that have not authenticated yet, over all addresses; beyond it new ones are
+    /// answered 503.
+    pub unauthenticated: usize,
+    /// The same for one client address; beyond it new ones are answered 429. Behind a load
+    /// balancer all clients may share one address.
+    pub unauthenticated_per_address: usize,
+    /// Upgrades accepted each second, with a burst of as many, before any cryptography; beyond it
+    /// they are answered 503 with `Retry-After`. 0: no limit.
+    pub handshakes_per_second: u32,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            message_bytes: 64 * 1024,
+            fragments: 64,
+            message_timeout: Duration::from_secs(30),
+            outbound_bytes: 1024 * 1024,
+            node_outbound_bytes: 256 * 1024 * 1024,
+            subscriptions: 128,
+            messages_per_second: 0,
+            control_frames_per_second: 10,
+            bad_frames: 3,
+            connections: 0,
+            unauthenticated: 16 * 1024,
+            unauthenticated_per_address: 4096,
+            handshakes_per_second: 0,
+        }
+    }
+}
+
+impl LimitsConfig {
+    /// Reports values that make no sense.
+    pub fn check(&self, problems: &mut Problems) {
+        if !(SMALLEST_MESSAGE_BYTES..=64 * 1024 * 1024).contains(&self.message_bytes) {
+            problems.report("message_bytes", "must be between 1024 and 67108864");
+        }
+        if self.outbound_bytes < self.message_bytes {
+            problems.report("outbound_bytes", "must be at least limits.message_bytes");
+        }
+        if self.node_outbound_bytes != 0 && self.node_outbound_bytes < self.outbound_bytes {
+            problems.report("node_outbound_bytes", "must be 0 or at least limits.outbound_bytes");
+        }
+        for (key, value) in [
+            ("fragments", self.fragments),
+            ("subscriptions", self.subscriptions),
+            ("unauthenticated", self.unauthenticated),
+            ("unauthenticated_per_address", self.unauthenticated_per_address),
+            ("control_frames_per_second", self.control_frames_per_second as usize),
+        ] {
+            if value == 0 {
+                problems.report(key, "must be at least 1");
+            }
+        }
+        if !(Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&self.message_timeout) {
+            problems.report("message_timeout", "must be between 100ms and 1h");
+        }
+    }
+}

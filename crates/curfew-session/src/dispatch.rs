@@ -1,0 +1,124 @@
+//! From a message to what it asks for: decode, check expiry and rate, one line per command.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use curfew_model::{Command, CommandId, Disconnect, ErrorCode, Message, Reply, Request};
+use curfew_protocol::DecodeError;
+use curfew_ws::frame::{self, Opcode};
+use tokio::time::Instant;
+use tracing::debug;
+
+use crate::commands;
+use crate::open::State;
+use crate::rate::Bucket;
+use crate::run::Finish;
+
+/// A client that is over its rate for this long without a pause is closed.
+const SUSTAINED: Duration = Duration::from_secs(10);
+
+impl State {
+    /// Acts on a message. `Some` ends the session. A command that has to wait is left in
+    /// `self.operation`.
+    pub(crate) fn on_message(&mut self, message: Message<'_>) -> Option<Finish> {
+        let protocol = self.context.node.hub().protocols().get(self.protocol);
+        let decoded = protocol.decode(message);
+        if self.live.is_none() {
+            return commands::auth::first(self, decoded);
+        }
+        if self.is_expired() {
+            return Some(Disconnect::EXPIRED.into());
+        }
+        match decoded {
+            Ok(request) => self.dispatch(request),
+            Err(DecodeError::NotTheProtocol { message }) => {
+                debug!(problem = message, "message is not the protocol");
+                Some(Disconnect::BAD_REQUEST.into())
+            }
+            Err(DecodeError::Form { id, code, message }) => self.on_bad_form(id, code, message),
+        }
+    }
+
+    fn dispatch(&mut self, request: Request<'_>) -> Option<Finish> {
+        let Request { id, command } = request;
+        let name = command.name();
+        if let Err(finish) = self.check_rate(id.as_ref(), name) {
+            return finish;
+        }
+        match command {
+            Command::Auth { .. } => commands::auth::again(self, id),
+            Command::Subscribe { channel } => commands::subscribe::start(self, id, &channel),
+            Command::Unsubscribe { channel } => commands::unsubscribe::run(self, id, &channel),
+            Command::Publish { channel, data } => commands::publish::start(self, id, &channel, data),
+            Command::Refresh { token } => return commands::refresh::start(self, id, &token),
+            Command::Ping => self.reply(name, id.as_ref(), &Reply::Pong),
+        }
+        None
+    }
+
+    /// `Err` when the command is not to be acted on; with a finish when the session is over.
+    fn check_rate(&mut self, id: Option<&CommandId>, name: &'static str) -> Result<(), Option<Finish>> {
+        let rate = self.context.settings.load().limits.messages_per_second;
+        if rate == 0 {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let bucket = self.commands.get_or_insert_with(|| Bucket::full(rate, now));
+        if bucket.take(rate, rate, now) {
+            return Ok(());
+        }
+        if self.excess.note(now) >= SUSTAINED {
+            return Err(Some(Disconnect::RATE_LIMITED.into()));
+        }
+        self.error(name, id, ErrorCode::RateLimited, "over the rate; the command was not acted on");
+        Err(None)
+    }
+
+    fn on_bad_form(
+        &mut self,
+        id: Option<CommandId>,
+        code: ErrorCode,
+        message: Cow<'static, str>,
+    ) -> Option<Finish> {
+        if let Err(finish) = self.check_rate(id.as_ref(), "unknown") {
+            return finish;
+        }
+        self.error("unknown", id.as_ref(), code, message);
+        self.bad_frames += 1;
+        let allowed = self.context.settings.load().limits.bad_frames;
+        (self.bad_frames > allowed).then(|| Disconnect::BAD_REQUEST.into())
+    }
+
+    /// Answers a command.
+    pub(crate) fn reply(&self, command: &'static str, id: Option<&CommandId>, reply: &Reply<'_>) {
+        if let Some(frame) = self.encode_reply(command, id, reply) {
+            self.send(frame);
+        }
+    }
+
+    /// The frame of an answer, where there is one, and the count of it.
+    pub(crate) fn encode_reply(
+        &self,
+        command: &'static str,
+        id: Option<&CommandId>,
+        reply: &Reply<'_>,
+    ) -> Option<Bytes> {
+        self.count_command(command, reply);
+        let protocol = self.context.node.hub().protocols().get(self.protocol);
+        let mut answered = false;
+        let frame = frame::encode(Opcode::Text, |out| answered = protocol.encode_reply(id, reply, out));
+        answered.then_some(frame)
+    }
+
+    /// Answers a command with an error.
+    pub(crate) fn error<'a>(
+        &self,
+        command: &'static str,
+        id: Option<&CommandId>,
+        code: ErrorCode,
+        message: impl Into<Cow<'a, str>>,
+    ) {
+        self.reply(command, id, &Reply::Error { code, message: message.into() });
+    }
+}

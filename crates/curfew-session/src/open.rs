@@ -1,0 +1,252 @@
+//! How a session comes to be: from an upgraded connection and what is known of its token.
+
+use std::any::Any;
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use curfew_backend::{BackendError, BoxFuture};
+use curfew_hub::Ending;
+use curfew_model::{AuthFailure, Channel, Disconnect, Push};
+use curfew_node::{AdmitError, Attachment};
+use curfew_protocol::ProtocolId;
+use curfew_ws::frame::{self, Opcode};
+use curfew_ws::{Decoder, Transport};
+use tokio::time::Instant;
+use tracing::debug;
+
+use crate::Context;
+use crate::commands::Outcome;
+use crate::rate::{Bucket, Excess};
+use crate::timers::Deadlines;
+use crate::write::Writer;
+
+/// Why a token opens no session, in the form a client is told.
+#[derive(Debug)]
+pub struct Refusal {
+    /// Set when the token is at fault; then the client is told `auth_failed` first.
+    pub failure: Option<(AuthFailure, Cow<'static, str>)>,
+    /// How the connection is closed.
+    pub ending: Ending,
+}
+
+impl Refusal {
+    /// The token is at fault.
+    pub fn token(failure: AuthFailure, message: impl Into<Cow<'static, str>>) -> Self {
+        let disconnect = match failure {
+            AuthFailure::Revoked => Disconnect::REVOKED,
+            _ => Disconnect::AUTH_FAILED,
+        };
+        Self { failure: Some((failure, message.into())), ending: Ending::new(disconnect) }
+    }
+
+    fn revoked() -> Self {
+        Self::token(AuthFailure::Revoked, "access with this token was revoked")
+    }
+}
+
+impl From<AdmitError> for Refusal {
+    fn from(error: AdmitError) -> Self {
+        let disconnect = match error {
+            AdmitError::Revoked(_) => return Self::revoked(),
+            AdmitError::Ended(ending) if ending.disconnect == Disconnect::REVOKED => {
+                return Self::revoked();
+            }
+            AdmitError::Ended(ending) => return Self { failure: None, ending },
+            AdmitError::SessionLimit { .. } => Disconnect::SESSION_LIMIT,
+            AdmitError::Draining => Disconnect::DRAINING,
+            AdmitError::Backend(BackendError::Unavailable(_)) => Disconnect::UNAVAILABLE,
+            AdmitError::Backend(BackendError::Unusable(_)) => Disconnect::INTERNAL,
+        };
+        Self { failure: None, ending: Ending::new(disconnect) }
+    }
+}
+
+/// What is known of a connection's token when its upgrade is done.
+#[derive(Debug)]
+pub enum Opening {
+    /// It was verified and the session admitted.
+    Admitted(Attachment),
+    /// None came with the request: the first message must bring it.
+    Awaiting,
+    /// It was refused, and the client is to be told so on the connection.
+    Refused(Refusal),
+}
+
+/// Counted places the connection holds, given back when dropped.
+pub struct Guards {
+    /// Held while the connection lives.
+    pub connection: Box<dyn Any + Send>,
+    /// Held until it has authenticated.
+    pub unauthenticated: Option<Box<dyn Any + Send>>,
+}
+
+impl fmt::Debug for Guards {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Guards")
+    }
+}
+
+/// An upgraded connection, before and after it has authenticated. Its task owns it: see
+/// [`run`](crate::run).
+#[derive(Debug)]
+pub struct Session {
+    pub(crate) writer: Writer,
+    pub(crate) decoder: Decoder,
+    /// Whether the decoder holds frames that were received but not acted on.
+    pub(crate) saved: bool,
+    pub(crate) state: State,
+}
+
+/// All of a session but its socket.
+pub(crate) struct State {
+    pub(crate) context: Arc<Context>,
+    pub(crate) protocol: ProtocolId,
+    pub(crate) live: Option<Live>,
+    pub(crate) refusal: Option<Refusal>,
+    /// Told before the close whatever becomes of the queue.
+    pub(crate) last_words: Option<Bytes>,
+    /// The command that waits for the backend; nothing is read meanwhile, so commands act in order.
+    pub(crate) operation: Option<BoxFuture<'static, Outcome>>,
+    pub(crate) deadlines: Deadlines,
+    pub(crate) opened_at: Instant,
+    pub(crate) bad_frames: u32,
+    pub(crate) commands: Option<Bucket>,
+    pub(crate) excess: Excess,
+    pub(crate) control: Bucket,
+    pub(crate) guards: Guards,
+}
+
+/// What a session has once it is open.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) attachment: Arc<Attachment>,
+    pub(crate) subscriptions: HashMap<Channel, Permissions>,
+    /// Since the Unix epoch: from here on nothing is delivered or accepted.
+    pub(crate) ends_at: Duration,
+    /// The user, shared by the session's publications; made at the first.
+    pub(crate) from: Option<Arc<str>>,
+}
+
+/// What the policy said about a subscribed channel. Forgotten at a refresh and at a policy change.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Permissions {
+    /// Whether the session may publish there; asked at the first publish.
+    pub(crate) publish: Option<bool>,
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        let node = self.attachment.node();
+        for channel in self.subscriptions.keys() {
+            node.unsubscribe(channel, self.attachment.member());
+        }
+    }
+}
+
+impl Session {
+    /// A session on an upgraded connection. `early` is what the client sent behind its request.
+    pub fn new(
+        context: Arc<Context>,
+        transport: Transport,
+        early: Bytes,
+        protocol: ProtocolId,
+        opening: Opening,
+        guards: Guards,
+    ) -> Self {
+        let now = Instant::now();
+        let settings = context.settings.load();
+        let mut decoder = Decoder::new();
+        decoder.preload(&early);
+        let control = Bucket::full(settings.limits.control_frames_per_second * 2, now);
+        let auth_timeout = settings.auth_timeout;
+        drop(settings);
+        let mut session = Self {
+            writer: Writer::new(transport),
+            decoder,
+            saved: !early.is_empty(),
+            state: State {
+                context,
+                protocol,
+                live: None,
+                refusal: None,
+                last_words: None,
+                operation: None,
+                deadlines: Deadlines::default(),
+                opened_at: now,
+                bad_frames: 0,
+                commands: None,
+                excess: Excess::default(),
+                control,
+                guards,
+            },
+        };
+        match opening {
+            Opening::Admitted(attachment) => session.state.open(attachment),
+            Opening::Awaiting => session.state.deadlines.auth_by = now.checked_add(auth_timeout),
+            Opening::Refused(refusal) => session.state.refusal = Some(refusal),
+        }
+        session
+    }
+}
+
+impl State {
+    /// The last step of opening: from here frames are delivered.
+    pub(crate) fn open(&mut self, attachment: Attachment) {
+        let principal = attachment.member().principal();
+        let session = attachment.member().session();
+        self.guards.unauthenticated = None;
+        self.deadlines.auth_by = None;
+        if !attachment.open() {
+            // Ended between admission and here; the writer finds out why.
+            debug!(%session, "session ended before it opened");
+        }
+        self.live = Some(Live {
+            attachment: Arc::new(attachment),
+            subscriptions: HashMap::new(),
+            ends_at: principal.ends_at(),
+            from: None,
+        });
+        let ping_interval = self.context.settings.load().session.ping_interval;
+        self.schedule_ping();
+        self.push(&Push::Connected {
+            session,
+            user: principal.user(),
+            expires_at: principal.expires_at(),
+            ping_interval: ping_interval.as_secs(),
+        });
+        self.schedule_expiry(&principal);
+        debug!(%session, protocol = self.protocol_name(), "session opened");
+    }
+
+    pub(crate) fn protocol_name(&self) -> &'static str {
+        self.context.node.hub().protocols().get(self.protocol).name()
+    }
+
+    /// Encodes a push as a frame of this session's protocol.
+    pub(crate) fn encode(&self, push: &Push<'_>) -> Bytes {
+        let protocol = self.context.node.hub().protocols().get(self.protocol);
+        frame::encode(Opcode::Text, |out| protocol.encode_push(push, out))
+    }
+
+    /// Queues a push for this session; nothing when it is not open.
+    pub(crate) fn push(&self, push: &Push<'_>) {
+        self.send(self.encode(push));
+    }
+
+    /// Queues a frame for this session; nothing when it is not open.
+    pub(crate) fn send(&self, frame: Bytes) {
+        if let Some(live) = &self.live {
+            self.context.node.hub().send(live.attachment.member(), frame);
+        }
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State").field("live", &self.live).finish_non_exhaustive()
+    }
+}

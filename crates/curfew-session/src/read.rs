@@ -1,0 +1,130 @@
+//! Reading: bytes into a buffer of the worker, frames cut from it, each acted on in order.
+
+use std::task::{Context, Poll, ready};
+
+use curfew_model::{Disconnect, Message};
+use curfew_telemetry::Opcode;
+use curfew_ws::{Event, Input, Limits, frame, with_read_buffer};
+use tokio::time::Instant;
+use tracing::debug;
+
+use crate::{Session, Settings};
+use crate::open::State;
+use crate::run::{Finish, Step};
+
+/// Largest message before authentication, in bytes: a token and what is around it.
+const FIRST_MESSAGE_BYTES: usize = 16 * 1024;
+
+impl Session {
+    /// Goes on with the command that waits, or else reads and acts. Nothing is read while a command
+    /// waits: commands act in order, and a client that hurries is held back by its own socket.
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        if let Some(finish) = ready!(self.state.poll_operation(cx)) {
+            return Poll::Ready(Step::Finish(finish));
+        }
+        if std::mem::take(&mut self.saved) {
+            return Poll::Ready(self.decode(cx, Input::empty()));
+        }
+        with_read_buffer(|buffer| {
+            let read = match ready!(self.writer.transport.poll_read(cx, buffer)) {
+                Ok(0) | Err(_) => return Poll::Ready(Step::Finish(Finish::Gone)),
+                Ok(read) => read,
+            };
+            self.state.context.metrics().received_bytes.inc_by(read as u64);
+            Poll::Ready(self.decode(cx, Input::new(&mut buffer[..read])))
+        })
+    }
+
+    /// Acts on every frame in `input`, or up to the first command that has to wait; the rest is
+    /// kept for later.
+    fn decode(&mut self, cx: &mut Context<'_>, mut input: Input<'_>) -> Step {
+        let limits = self.state.message_limits();
+        loop {
+            let finish = match self.decoder.next(&mut input, &limits) {
+                Ok(Some(Event::Ping(payload))) => {
+                    let pong = frame::pong(payload);
+                    match self.state.live {
+                        Some(_) => self.state.send(pong),
+                        None => self.writer.append(pong),
+                    }
+                    self.state.on_control(Opcode::Ping)
+                }
+                Ok(Some(event)) => self.state.on_event(event),
+                Ok(None) => break,
+                Err(error) => {
+                    debug!(error = %error, "frame refused");
+                    Some(error.disconnect().into())
+                }
+            };
+            if let Some(finish) = finish {
+                return Step::Finish(finish);
+            }
+            match self.state.poll_operation(cx) {
+                Poll::Ready(None) => {}
+                Poll::Ready(Some(finish)) => return Step::Finish(finish),
+                Poll::Pending => {
+                    self.decoder.save(input);
+                    self.saved = true;
+                    return Step::Again;
+                }
+            }
+        }
+        if !self.decoder.mid_message() {
+            self.state.deadlines.message_by = None;
+        } else if self.state.deadlines.message_by.is_none() {
+            let timeout = self.state.context.settings.load().limits.message_timeout;
+            self.state.deadlines.message_by = Instant::now().checked_add(timeout);
+        }
+        Step::Again
+    }
+}
+
+impl State {
+    fn message_limits(&self) -> Limits {
+        let settings = self.context.settings.load();
+        let Settings { limits, .. } = &**settings;
+        let message_bytes = match self.live {
+            Some(_) => limits.message_bytes,
+            None => limits.message_bytes.min(FIRST_MESSAGE_BYTES),
+        };
+        Limits { message_bytes, fragments: limits.fragments }
+    }
+
+    fn on_event(&mut self, event: Event<'_>) -> Option<Finish> {
+        self.deadlines.heard();
+        let metrics = self.context.metrics();
+        match event {
+            Event::Message(message) => {
+                metrics.frames_received.inc(match message {
+                    Message::Text(_) => Opcode::Text,
+                    Message::Binary(_) => Opcode::Binary,
+                });
+                self.deadlines.message_by = None;
+                self.on_message(message)
+            }
+            Event::Ping(_) => self.on_control(Opcode::Ping),
+            Event::Pong(_) => self.on_control(Opcode::Pong),
+            Event::Close { code, .. } => {
+                metrics.frames_received.inc(Opcode::Close);
+                Some(Finish::PeerClosed(code))
+            }
+        }
+    }
+
+    /// Counts a control frame; too many end the session.
+    fn on_control(&mut self, opcode: Opcode) -> Option<Finish> {
+        self.deadlines.heard();
+        self.context.metrics().frames_received.inc(opcode);
+        let rate = self.context.settings.load().limits.control_frames_per_second;
+        let within = self.control.take(rate, rate.saturating_mul(2), Instant::now());
+        (!within).then(|| Disconnect::POLICY.into())
+    }
+
+    /// Drives the command that waits, if one does. `Ready(Some)` ends the session.
+    fn poll_operation(&mut self, cx: &mut Context<'_>) -> Poll<Option<Finish>> {
+        let Some(operation) = &mut self.operation else { return Poll::Ready(None) };
+        let outcome = ready!(operation.as_mut().poll(cx));
+        self.operation = None;
+        Poll::Ready(self.on_outcome(outcome))
+    }
+}

@@ -1,0 +1,89 @@
+//! The session's task: one poll function that writes, reads and keeps time.
+//!
+//! Nothing is awaited inside a `select!`, so nothing here needs to be cancel-safe; and the task is
+//! small, because an idle connection holds neither a buffer nor a half-finished read.
+
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+
+use curfew_hub::Ending;
+use curfew_model::Disconnect;
+use tokio::time::{self, Sleep};
+use tracing::error;
+
+use crate::{Session, close};
+
+/// Why a connection's live phase is over.
+#[derive(Debug)]
+pub(crate) enum Finish {
+    /// The server ends it.
+    Ended(Ending),
+    /// The client sent a close frame.
+    PeerClosed(Option<u16>),
+    /// The connection broke, or was closed without a close frame.
+    Gone,
+}
+
+impl From<Disconnect> for Finish {
+    fn from(disconnect: Disconnect) -> Self {
+        Self::Ended(Ending::new(disconnect))
+    }
+}
+
+/// What one step of a session came to.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Something was done; there may be more.
+    Again,
+    /// The live phase is over.
+    Finish(Finish),
+}
+
+/// Runs a session to its end. All of the session's state, local and recorded, is gone afterwards,
+/// and its socket closed.
+pub async fn run(mut session: Session) {
+    let finish = {
+        let mut sleep = pin!(time::sleep(session.first_wait()));
+        poll_fn(|cx| session.poll_caught(cx, sleep.as_mut())).await
+    };
+    // Boxed: closing needs more room than an idle session should hold.
+    Box::pin(close::close(session, finish)).await;
+}
+
+impl Session {
+    /// A panic is a fault of ours; it ends this session and no other.
+    fn poll_caught(&mut self, cx: &mut Context<'_>, sleep: Pin<&mut Sleep>) -> Poll<Finish> {
+        catch_unwind(AssertUnwindSafe(|| self.poll(cx, sleep))).unwrap_or_else(|_| {
+            error!("a session panicked and was closed");
+            Poll::Ready(Disconnect::INTERNAL.into())
+        })
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) -> Poll<Finish> {
+        if let Some(refusal) = self.state.refusal.take() {
+            return Poll::Ready(self.state.refuse(refusal));
+        }
+        loop {
+            if let Poll::Ready(finish) = self.poll_write(cx) {
+                return Poll::Ready(finish);
+            }
+            match self.poll_read(cx) {
+                Poll::Ready(Step::Again) => continue,
+                Poll::Ready(Step::Finish(finish)) => return Poll::Ready(finish),
+                Poll::Pending => {}
+            }
+            match self.poll_timers(cx, sleep.as_mut()) {
+                Poll::Ready(Step::Again) => continue,
+                Poll::Ready(Step::Finish(finish)) => return Poll::Ready(finish),
+                Poll::Pending => {}
+            }
+            // Last, so that what this very poll queued does not wake it again.
+            match self.poll_outbox(cx) {
+                Poll::Ready(()) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! A session's deadlines, kept by one timer.
+//!
+//! The timer is moved only when the next deadline is earlier than it is set to; a deadline that was
+//! put off lets it fire once for nothing. So traffic costs no work on the timer.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use curfew_model::{Disconnect, Principal, Push};
+use curfew_ws::frame;
+use tokio::time::{Instant, Sleep};
+use tracing::debug;
+
+use crate::Session;
+use crate::open::State;
+use crate::run::{Finish, Step};
+
+/// Longest time the timer is set for; a later deadline is looked at again then. Also how soon a
+/// wall clock that was set forward is noticed on an idle connection.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// When what is due; `None`: not at all.
+#[derive(Debug, Default)]
+pub(crate) struct Deadlines {
+    /// A token must have come.
+    pub(crate) auth_by: Option<Instant>,
+    /// The next ping.
+    ping_at: Option<Instant>,
+    /// Something must have come after a ping.
+    pong_by: Option<Instant>,
+    /// `expiring` is told.
+    expiring_at: Option<Instant>,
+    /// The session's token is over.
+    ends_at: Option<Instant>,
+    /// The socket must have taken something.
+    pub(crate) write_by: Option<Instant>,
+    /// A message begun must be complete.
+    pub(crate) message_by: Option<Instant>,
+}
+
+impl Deadlines {
+    fn next(&self) -> Option<Instant> {
+        [
+            self.auth_by,
+            self.ping_at,
+            self.pong_by,
+            self.expiring_at,
+            self.ends_at,
+            self.write_by,
+            self.message_by,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// The peer is alive.
+    pub(crate) fn heard(&mut self) {
+        self.pong_by = None;
+    }
+}
+
+fn is_due(deadline: &mut Option<Instant>, now: Instant) -> bool {
+    deadline.take_if(|at| *at <= now).is_some()
+}
+
+impl Session {
+    pub(crate) fn first_wait(&self) -> Duration {
+        let next = self.state.deadlines.next();
+        next.map_or(LONGEST_WAIT, |at| at.saturating_duration_since(Instant::now()).min(LONGEST_WAIT))
+    }
+
+    /// Acts on what is due.
+    pub(crate) fn poll_timers(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut sleep: Pin<&mut Sleep>,
+    ) -> Poll<Step> {
+        if let Some(next) = self.state.deadlines.next()
+            && next < sleep.deadline()
+        {
+            sleep.as_mut().reset(next);
+        }
+        ready!(sleep.as_mut().poll(cx));
+        let now = Instant::now();
+        if let Some(finish) = self.state.act_on_time(now) {
+            return Poll::Ready(Step::Finish(finish));
+        }
+        let latest = now + LONGEST_WAIT;
+        sleep.as_mut().reset(self.state.deadlines.next().map_or(latest, |next| next.min(latest)));
+        Poll::Ready(Step::Again)
+    }
+}
+
+impl State {
+    fn act_on_time(&mut self, now: Instant) -> Option<Finish> {
+        if is_due(&mut self.deadlines.auth_by, now) {
+            return Some(Disconnect::AUTH_TIMEOUT.into());
+        }
+        if self.is_expired() {
+            return Some(Disconnect::EXPIRED.into());
+        }
+        if is_due(&mut self.deadlines.write_by, now) {
+            debug!("connection took no byte in time");
+            return Some(Disconnect::SLOW_CONSUMER.into());
+        }
+        if is_due(&mut self.deadlines.message_by, now) {
+            return Some(Disconnect::POLICY.into());
+        }
+        if is_due(&mut self.deadlines.pong_by, now) {
+            return Some(Disconnect::NO_PONG.into());
+        }
+        if is_due(&mut self.deadlines.expiring_at, now) {
+            self.tell_expiring();
+        }
+        if is_due(&mut self.deadlines.ends_at, now) {
+            // The wall clock disagrees with the timer: wait for it.
+            self.schedule_end();
+        }
+        if is_due(&mut self.deadlines.ping_at, now) {
+            self.send(frame::ping(&[]));
+            let timeout = self.context.settings.load().session.pong_timeout;
+            self.deadlines.pong_by = now.checked_add(timeout);
+            self.schedule_ping();
+        }
+        None
+    }
+
+    /// Whether the session's token is over, by the wall clock.
+    pub(crate) fn is_expired(&self) -> bool {
+        let Some(live) = &self.live else { return false };
+        self.context.node.clock().now() > live.ends_at
+    }
+
+    /// The next ping, jittered so that connections opened together do not stay together.
+    pub(crate) fn schedule_ping(&mut self) {
+        let interval = self.context.settings.load().session.ping_interval;
+        let jitter = 0.9 + 0.2 * fastrand::f64();
+        self.deadlines.ping_at = Instant::now().checked_add(interval.mul_f64(jitter));
+    }
+
+    /// Sets the end and the notice before it by a token now in force.
+    pub(crate) fn schedule_expiry(&mut self, principal: &Principal) {
+        if let Some(live) = &mut self.live {
+            live.ends_at = principal.ends_at();
+        }
+        self.schedule_end();
+        let notice = self.context.settings.load().session.expiring_notice;
+        self.deadlines.expiring_at = None;
+        if notice.is_zero() {
+            return;
+        }
+        let at = Duration::from_secs(principal.expires_at()).saturating_sub(notice);
+        let wait = at.saturating_sub(self.context.node.clock().now());
+        if wait.is_zero() {
+            self.tell_expiring();
+        } else {
+            self.deadlines.expiring_at = Instant::now().checked_add(wait);
+        }
+    }
+
+    fn schedule_end(&mut self) {
+        if let Some(live) = &self.live {
+            // A millisecond later than the instant itself, since that still counts as valid.
+            let wait = live.ends_at.saturating_sub(self.context.node.clock().now());
+            self.deadlines.ends_at =
+                Instant::now().checked_add(wait.saturating_add(Duration::from_millis(1)));
+        }
+    }
+
+    fn tell_expiring(&self) {
+        if let Some(live) = &self.live {
+            let expires_at = live.attachment.member().principal().expires_at();
+            self.push(&Push::Expiring { expires_at });
+        }
+    }
+}
