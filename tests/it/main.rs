@@ -1,1 +1,34 @@
-//! Placeholder.
+//! Every promise of the public contract, tried from outside: one module per feature.
+#![expect(
+    clippy::unwrap_used,
+    reason = "in a test an unexpected None or Err is a failure, and unwrap is how it is reported"
+)]
+
+mod admin;
+mod advisories;
+mod architecture;
+mod bad_tokens;
+mod clients;
+mod demo;
+mod dev;
+mod drain;
+mod expiry;
+mod frames;
+mod handshake;
+mod limits;
+mod message_auth;
+mod metrics;
+mod origins;
+mod ping;
+mod policy;
+mod protocol;
+mod refresh;
+mod reload;
+mod revocation;
+mod secrets;
+mod slow_clients;
+mod slow_consumer;
+mod start_up;
+mod tls;
+mod token_sources;
+mod transcripts;

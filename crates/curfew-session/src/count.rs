@@ -1,5 +1,6 @@
 //! What a session counts, in the words of the metrics.
 
+use bytes::Bytes;
 use curfew_auth::AuthError;
 use curfew_model::{Principal, Reply};
 use curfew_policy::Decision;
@@ -39,8 +40,23 @@ impl State {
         self.context.metrics().commands.inc(command, outcome);
     }
 
-    /// Nearly all frames are text; a ping or a pong among them is not told apart here.
-    pub(crate) fn count_sent(&self, frames: usize) {
-        self.context.metrics().frames_sent.inc_by(Opcode::Text, frames as u64);
+    /// Counts frames on their way out, by the opcode in their first byte (RFC 6455 §5.2).
+    pub(crate) fn count_sent<'a>(&self, frames: impl IntoIterator<Item = &'a Bytes>) {
+        let (mut text, mut others) = (0, [0; 3]);
+        for frame in frames {
+            match frame.first().map(|byte| byte & 0x0f) {
+                Some(0x8) => others[0] += 1,
+                Some(0x9) => others[1] += 1,
+                Some(0xa) => others[2] += 1,
+                _ => text += 1,
+            }
+        }
+        let sent = &self.context.metrics().frames_sent;
+        sent.inc_by(Opcode::Text, text);
+        for (opcode, count) in [Opcode::Close, Opcode::Ping, Opcode::Pong].into_iter().zip(others) {
+            if count > 0 {
+                sent.inc_by(opcode, count);
+            }
+        }
     }
 }

@@ -81,10 +81,10 @@ impl State {
         code: ErrorCode,
         message: Cow<'static, str>,
     ) -> Option<Finish> {
-        if let Err(finish) = self.check_rate(id.as_ref(), "unknown") {
+        if let Err(finish) = self.check_rate(id.as_ref(), "other") {
             return finish;
         }
-        self.error("unknown", id.as_ref(), code, message);
+        self.error("other", id.as_ref(), code, message);
         self.bad_frames += 1;
         let allowed = self.context.settings.load().limits.bad_frames;
         (self.bad_frames > allowed).then(|| Disconnect::BAD_REQUEST.into())

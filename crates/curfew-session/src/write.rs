@@ -122,11 +122,12 @@ impl Session {
             let Some(live) = &self.state.live else { return Poll::Pending };
             let member = live.attachment.member();
             let written = std::mem::take(&mut self.writer.written);
+            self.state.context.metrics().sent_bytes.inc_by(written as u64);
             let hub = self.state.context.node.hub();
             match member.take_outgoing(hub, written, &mut self.writer.in_flight) {
                 None => return Poll::Pending,
                 Some(Outgoing::Frames) => {
-                    self.state.count_sent(self.writer.in_flight.len());
+                    self.state.count_sent(&self.writer.in_flight);
                     if self.state.is_expired() {
                         return Poll::Ready(curfew_model::Disconnect::EXPIRED.into());
                     }

@@ -1,1 +1,32 @@
-//! Placeholder.
+//! What the tests are written with.
+//!
+//! Owns: a raw WebSocket client, HTTP requests byte by byte, a mint for good and bad tokens, a clock
+//! that is set by hand, and the runner of transcripts.
+//! Knows nothing of: the gateway's own WebSocket code. What comes over a socket is read here a
+//! second time, so that a mistake is not made twice in the same way.
+//! Start at [`Connect`] and [`WsClient`]; [`mint`] makes the tokens, [`transcript`] replays files.
+//!
+//! Everything here panics when an expectation is not met, with what came instead: a panic is how a
+//! test fails.
+
+mod client;
+mod clock;
+mod connect;
+mod frame;
+pub mod http;
+pub mod json;
+pub mod mint;
+mod stream;
+pub mod transcript;
+
+pub use client::{Incoming, WsClient};
+pub use clock::{ManualClock, unix_now};
+pub use connect::{Connect, Refused};
+pub use frame::{Frame, OutFrame, opcode};
+pub use stream::{Stream, trusting};
+
+use std::time::Duration;
+
+/// How long a test waits for what must come. Generous: the machine may be busy, and a test that
+/// passes never waits for it.
+pub const PATIENCE: Duration = Duration::from_secs(10);

@@ -1,1 +1,58 @@
-fn main() {}
+//! The `curfew` command: what runs a node, and what operators and developers use beside it.
+//!
+//! Owns: the command line, the configuration as a whole, and the choice of every concrete type.
+//! Start at [`main`], then `cli.rs` for the commands and `config.rs` for the configuration.
+
+mod admin;
+mod app;
+mod check_config;
+mod cli;
+mod config;
+mod connect;
+mod dev;
+mod explain;
+mod failure;
+mod lifecycle;
+mod output;
+mod print_config;
+mod reference;
+mod serve;
+mod time;
+mod token;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use cli::{Cli, Command};
+use failure::Failure;
+
+fn main() -> ExitCode {
+    // Before anything can open a TLS connection; a second provider would be an error of ours.
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        eprintln!("curfew: another TLS provider is installed");
+        return ExitCode::FAILURE;
+    }
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Serve(args) => serve::run(args),
+        Command::Dev(args) => dev::run(&args),
+        Command::Token(args) => token::run(args),
+        Command::Connect(args) => connect::run(args),
+        Command::Publish(args) => admin::publish::run(args),
+        Command::Sessions(args) => admin::sessions::run(args),
+        Command::Nodes(args) => admin::nodes::run(args),
+        Command::Revoke(args) => admin::revoke::run(args),
+        Command::Revocations(args) => admin::revocations::run(args),
+        Command::Restore(args) => admin::restore::run(args),
+        Command::CheckConfig(args) => check_config::run(&args),
+        Command::PrintConfig(args) => print_config::run(&args),
+        Command::Explain(args) => explain::run(&args),
+    }
+}

@@ -1,0 +1,111 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Parser, Subcommand};
+
+use crate::connections::Connections;
+use crate::process::Process;
+use crate::target::Target;
+use crate::tokens::Mint;
+use crate::{connect, fanout, idle, reconnect, report, roundtrip, slow};
+
+/// Descriptors beside those of the connections.
+const OTHER_DESCRIPTORS: u64 = 32;
+
+/// Loads a WebSocket gateway and says what that cost it.
+#[derive(Debug, Parser)]
+#[command(name = "curfew-bench", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command wants to know.
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// The gateway
+    #[arg(long, default_value = "ws://127.0.0.1:8080/ws", global = true)]
+    url: Target,
+    /// File with the HS256 secret the gateway verifies tokens with
+    #[arg(long, value_name = "FILE", global = true)]
+    key_file: Option<PathBuf>,
+    /// The gateway's process id, to report its memory and CPU time
+    #[arg(long, global = true)]
+    pid: Option<u32>,
+    /// Print one JSON object
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Hold connections that do nothing: memory per connection
+    Idle(idle::IdleArgs),
+    /// Publish to many subscribers: deliveries per second, CPU per delivery, latency
+    Fanout(fanout::FanoutArgs),
+    /// Publish to oneself, one publication at a time: latency
+    Roundtrip(roundtrip::RoundtripArgs),
+    /// Connect, authenticate, hang up, again and again: handshakes per second
+    Connect(connect::ConnectArgs),
+    /// Have every connection cut and come back at once: time until all are back
+    Reconnect(reconnect::ReconnectArgs),
+    /// Let some subscribers stop reading: what the others notice
+    Slow(slow::SlowArgs),
+}
+
+/// Runs the command that the process was started with, and prints what it measured.
+///
+/// # Errors
+///
+/// The gateway cannot be reached, refuses, or does not answer in time.
+pub fn run() -> anyhow::Result<()> {
+    let Cli { common, command } = Cli::parse();
+    let json = common.json;
+    let report = match command {
+        Command::Idle(args) => idle::run(&common, &args),
+        Command::Fanout(args) => fanout::run(&common, &args),
+        Command::Roundtrip(args) => roundtrip::run(&common, &args),
+        Command::Connect(args) => connect::run(&common, &args),
+        Command::Reconnect(args) => reconnect::run(&common, &args),
+        Command::Slow(args) => slow::run(&common, &args),
+    }?;
+    report::print(&report, json);
+    Ok(())
+}
+
+impl Common {
+    /// For as many connections, none of them open yet.
+    pub(crate) fn connections(&self, count: usize) -> anyhow::Result<Connections> {
+        let wanted = count as u64 + OTHER_DESCRIPTORS;
+        let limit = rlimit::increase_nofile_limit(wanted).context("raise the limit of open files")?;
+        if limit < wanted {
+            bail!("{count} connections need {wanted} open files, but the hard limit is {limit}: raise it with ulimit -Hn");
+        }
+        Connections::new(self.url.clone(), count)
+    }
+
+    /// What signs this run's tokens.
+    pub(crate) fn mint(&self) -> anyhow::Result<Mint> {
+        let Some(path) = &self.key_file else {
+            bail!("--key-file is missing: the file with the HS256 secret of the gateway's issuer");
+        };
+        Mint::from_file(path)
+    }
+
+    /// The gateway's process, if it is known.
+    pub(crate) fn server(&self) -> Option<Process> {
+        self.pid.map(Process::of)
+    }
+}
+
+/// For durations given in seconds.
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}

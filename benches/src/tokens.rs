@@ -1,0 +1,48 @@
+//! Tokens for connections, each of another user.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use curfew_auth::{Algorithm, MintKey, mint};
+use curfew_model::{Clock as _, SystemClock};
+use serde_json::{Map, Value, json};
+
+/// Longer than any run.
+const LIFETIME_SECONDS: u64 = 6 * 3600;
+
+/// Signs tokens that may subscribe and publish anywhere, by the grants they carry: the gateway
+/// needs no rules.
+#[derive(Debug)]
+pub(crate) struct Mint {
+    key: MintKey,
+    now: u64,
+}
+
+impl Mint {
+    /// Reads the secret as the gateway's `secret_file` is read.
+    pub(crate) fn from_file(path: &Path) -> anyhow::Result<Self> {
+        let read = || format!("read {}", path.display());
+        let content = std::fs::read(path).with_context(read)?;
+        let key = MintKey::from_file_content(&content, Algorithm::HS256).with_context(read)?;
+        Ok(Self { key, now: SystemClock.unix() })
+    }
+
+    /// A token of the user `bench-<number>`.
+    pub(crate) fn token(&self, number: usize) -> anyhow::Result<String> {
+        let claims: Map<String, Value> = [
+            ("sub", json!(format!("bench-{number}"))),
+            ("iat", json!(self.now)),
+            ("exp", json!(self.now + LIFETIME_SECONDS)),
+            ("curfew", json!({"subscribe":["*"],"publish":["*"]})),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into_iter()
+        .collect();
+        Ok(mint(&claims, None, Algorithm::HS256, &self.key)?)
+    }
+
+    /// Tokens of the users 0 to `count`, made before the clock runs.
+    pub(crate) fn tokens(&self, count: usize) -> anyhow::Result<Vec<String>> {
+        (0..count).map(|number| self.token(number)).collect()
+    }
+}

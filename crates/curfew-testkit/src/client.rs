@@ -1,0 +1,297 @@
+//! An open WebSocket, as a client that may misbehave.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
+
+use crate::http::Response;
+use crate::{Frame, OutFrame, PATIENCE, Stream, json, opcode};
+
+/// What came, or did not.
+#[derive(Debug)]
+pub enum Incoming {
+    /// A frame.
+    Frame(Frame),
+    /// The end of the stream.
+    End,
+    /// The connection was cut.
+    Cut(io::Error),
+    /// Nothing, for as long as was waited.
+    Silence,
+}
+
+/// A client's side of a WebSocket. Pings are answered whenever something is read, until
+/// [`WsClient::ignore_pings`].
+#[derive(Debug)]
+pub struct WsClient {
+    stream: Stream,
+    buffer: BytesMut,
+    response: Response,
+    answers_pings: bool,
+}
+
+impl WsClient {
+    pub(crate) fn new(stream: Stream, buffer: BytesMut, response: Response) -> Self {
+        Self {
+            stream,
+            buffer,
+            response,
+            answers_pings: true,
+        }
+    }
+
+    /// The 101 that opened it.
+    pub fn response(&self) -> &Response {
+        &self.response
+    }
+
+    /// The stream beneath.
+    pub fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// From now on pings are read but not answered.
+    pub fn ignore_pings(&mut self) {
+        self.answers_pings = false;
+    }
+
+    // Sending.
+
+    /// Sends a text frame.
+    pub async fn send_text(&mut self, text: &str) {
+        self.send_frame(OutFrame::text(text)).await;
+    }
+
+    /// Sends a JSON text.
+    pub async fn send(&mut self, value: Value) {
+        self.send_text(&value.to_string()).await;
+    }
+
+    /// Sends any frame.
+    pub async fn send_frame(&mut self, frame: OutFrame) {
+        self.send_bytes(&frame.to_bytes()).await;
+    }
+
+    /// Sends several frames in one write.
+    pub async fn send_frames(&mut self, frames: &[OutFrame]) {
+        let bytes: Vec<u8> = frames.iter().flat_map(OutFrame::to_bytes).collect();
+        self.send_bytes(&bytes).await;
+    }
+
+    /// Sends any bytes. A peer that has closed is no failure here: what it answered still waits to
+    /// be read.
+    pub async fn send_bytes(&mut self, bytes: &[u8]) {
+        drop(self.try_send_bytes(bytes).await);
+    }
+
+    /// Sends any bytes and says how that went.
+    pub async fn try_send_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        timeout(PATIENCE, async {
+            self.stream.write_all(bytes).await?;
+            self.stream.flush().await
+        })
+        .await?
+    }
+
+    /// Ends the sending half and keeps reading.
+    pub async fn half_close(&mut self) {
+        drop(self.stream.shutdown().await);
+    }
+
+    /// Cuts the connection with a TCP reset.
+    pub fn reset(self) {
+        self.stream
+            .tcp()
+            .set_zero_linger()
+            .expect("the socket takes the option");
+    }
+
+    // Receiving.
+
+    /// The next frame, or why there is none. Pings are answered and returned.
+    pub async fn incoming(&mut self, patience: Duration) -> Incoming {
+        let reading = async {
+            loop {
+                if let Some(frame) = Frame::take(&mut self.buffer) {
+                    return Incoming::Frame(frame);
+                }
+                match self.stream.read_buf(&mut self.buffer).await {
+                    Ok(0) => return Incoming::End,
+                    Ok(_) => {}
+                    // rustls names an end without close_notify this way.
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                        return Incoming::End;
+                    }
+                    Err(error) => return Incoming::Cut(error),
+                }
+            }
+        };
+        let Ok(incoming) = timeout(patience, reading).await else {
+            return Incoming::Silence;
+        };
+        if let Incoming::Frame(frame) = &incoming
+            && frame.opcode == opcode::PING
+            && self.answers_pings
+        {
+            self.send_frame(OutFrame::new(opcode::PONG, frame.payload.to_vec()))
+                .await;
+        }
+        incoming
+    }
+
+    /// The next frame, pings and pongs included.
+    pub async fn next_frame(&mut self) -> Frame {
+        match self.incoming(PATIENCE).await {
+            Incoming::Frame(frame) => frame,
+            other => panic!("a frame was expected, but: {other:?}"),
+        }
+    }
+
+    /// The next frame that is neither ping nor pong.
+    pub async fn next_message(&mut self) -> Frame {
+        loop {
+            let frame = self.next_frame().await;
+            if !matches!(frame.opcode, opcode::PING | opcode::PONG) {
+                return frame;
+            }
+        }
+    }
+
+    /// The next text message, as it was sent.
+    pub async fn next_text(&mut self) -> String {
+        let frame = self.next_message().await;
+        match frame.opcode {
+            opcode::TEXT => {
+                assert!(frame.fin && frame.rsv == 0, "{frame:?}");
+                frame.text().to_owned()
+            }
+            opcode::CLOSE => panic!("a text message was expected, but: {:?}", frame.close()),
+            _ => panic!("a text message was expected, but: {frame:?}"),
+        }
+    }
+
+    /// The next text message, as JSON.
+    pub async fn next_json(&mut self) -> Value {
+        let text = self.next_text().await;
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"))
+    }
+
+    /// The next text message, which must have at least the members of `expect` (see [`json`]).
+    pub async fn expect_json(&mut self, expect: Value) -> Value {
+        let value = self.next_json().await;
+        assert!(
+            json::contains(&expect, &value),
+            "expected {expect}\n     but {value}"
+        );
+        value
+    }
+
+    /// Reads over text messages until one has at least the members of `expect`.
+    pub async fn until_json(&mut self, expect: Value) -> Value {
+        loop {
+            let value = self.next_json().await;
+            if json::contains(&expect, &value) {
+                return value;
+            }
+        }
+    }
+
+    /// Code and reason of the server's close, reading over what comes before it, then the end of the
+    /// stream. The close is answered, as a client should.
+    pub async fn closed(&mut self) -> (u16, String) {
+        loop {
+            let frame = self.next_frame().await;
+            if frame.opcode == opcode::CLOSE {
+                self.finish(&frame).await;
+                return frame.close();
+            }
+        }
+    }
+
+    /// The announcement (`closing`) with this code and reason, the close frame with the same, and
+    /// the end of the stream; other messages may come first. Returns the announcement.
+    pub async fn expect_close(&mut self, code: u16, reason: &str) -> Value {
+        let closing = loop {
+            let frame = self.next_message().await;
+            match frame.opcode {
+                opcode::TEXT => {
+                    let value: Value = serde_json::from_str(frame.text()).expect("JSON");
+                    if value["type"] == "closing" {
+                        break value;
+                    }
+                }
+                _ => panic!(
+                    "closed without the announcement of {code} {reason}: {:?}",
+                    frame.close()
+                ),
+            }
+        };
+        let expect = json!({"type":"closing","code":code,"reason":reason,"message":"<string>",
+            "reconnect":"<bool>","*":0});
+        assert!(
+            json::matches(&expect, &closing),
+            "expected {expect}\n     but {closing}"
+        );
+        assert_eq!(self.closed().await, (code, reason.to_owned()));
+        closing
+    }
+
+    /// The refusal of a token: `auth_failed` with this reason, and the close with this code.
+    pub async fn expect_auth_failed(&mut self, reason: &str, code: u16) -> Value {
+        let value = self.next_json().await;
+        let expect = json!({"type":"auth_failed","reason":reason,"message":"<string>"});
+        assert!(
+            json::matches(&expect, &value),
+            "expected {expect}\n     but {value}"
+        );
+        let (closed, _) = self.closed().await;
+        assert_eq!(closed, code, "close code after {value}");
+        value
+    }
+
+    /// Waits for the end of the stream, however it ends; frames before it are dropped. False when it
+    /// does not come in time.
+    pub async fn ended_within(&mut self, patience: Duration) -> bool {
+        let ending = async {
+            loop {
+                match self.incoming(patience).await {
+                    Incoming::Frame(_) => {}
+                    Incoming::End | Incoming::Cut(_) => return true,
+                    Incoming::Silence => return false,
+                }
+            }
+        };
+        timeout(patience, ending).await.unwrap_or(false)
+    }
+
+    /// Sends `ping` and reads to its `pong`: whatever was to come before has come. Returns what did.
+    pub async fn barrier(&mut self) -> Vec<Value> {
+        self.send(json!({"type":"ping","id":"barrier"})).await;
+        let mut before = Vec::new();
+        loop {
+            let value = self.next_json().await;
+            if value["type"] == "pong" {
+                return before;
+            }
+            before.push(value);
+        }
+    }
+
+    /// Answers a close frame and expects the end of the stream.
+    async fn finish(&mut self, close: &Frame) {
+        self.send_frame(OutFrame::new(
+            opcode::CLOSE,
+            close.payload.iter().copied().take(2).collect::<Vec<u8>>(),
+        ))
+        .await;
+        match self.incoming(PATIENCE).await {
+            // A reset is fine: the server may close with bytes of ours unread.
+            Incoming::End | Incoming::Cut(_) => {}
+            other => panic!("after the close frame came {other:?}"),
+        }
+    }
+}

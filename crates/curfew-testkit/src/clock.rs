@@ -1,0 +1,58 @@
+//! A clock that is set by hand.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use curfew_model::{Clock, SystemClock};
+
+/// A [`Clock`] that stands still until it is moved. Share it as an `Arc`.
+#[derive(Debug, Default)]
+pub struct ManualClock {
+    millis: AtomicU64,
+}
+
+impl ManualClock {
+    /// Stands at `unix` seconds.
+    pub fn at(unix: u64) -> Self {
+        Self {
+            millis: AtomicU64::new(unix * 1000),
+        }
+    }
+
+    /// Moves to `unix` seconds, back as well as forth.
+    pub fn set(&self, unix: u64) {
+        self.millis.store(unix * 1000, Ordering::SeqCst);
+    }
+
+    /// Moves forth.
+    pub fn advance(&self, by: Duration) {
+        let by = u64::try_from(by.as_millis()).expect("tests advance by less than an aeon");
+        self.millis.fetch_add(by, Ordering::SeqCst);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Duration {
+        Duration::from_millis(self.millis.load(Ordering::SeqCst))
+    }
+}
+
+/// The operating system's Unix time in seconds, which the gateway under test lives by.
+pub fn unix_now() -> u64 {
+    SystemClock.unix()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_moves_only_when_told() {
+        let clock = ManualClock::at(100);
+        assert_eq!(clock.unix(), 100);
+        clock.advance(Duration::from_millis(1500));
+        assert_eq!(clock.now(), Duration::from_millis(101_500));
+        clock.set(7);
+        assert_eq!(clock.unix(), 7);
+    }
+}

@@ -1,0 +1,289 @@
+//! The commands that go through the admin API, and the small HTTP client under them.
+
+pub(crate) mod nodes;
+pub(crate) mod publish;
+pub(crate) mod restore;
+pub(crate) mod revocations;
+pub(crate) mod revoke;
+pub(crate) mod sessions;
+
+use std::fmt::Write as _;
+use std::pin::pin;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
+use http::{Method, Request, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::cli::AdminArgs;
+use crate::failure::Failure;
+use crate::output;
+
+/// Longest wait for the connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest wait for an answer; a revocation's waits for receipts from every node.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Largest answer, in bytes: a page of sessions is far smaller.
+const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
+
+/// The variable that may hold the admin key itself.
+const KEY_VARIABLE: &str = "CURFEW_ADMIN_KEY";
+
+/// The admin API of one node.
+pub(crate) struct AdminClient {
+    /// Host and port, for the connection.
+    address: String,
+    /// What the `Host` header says.
+    host: String,
+    /// The path that the API is under, without a slash at its end.
+    base: String,
+    key: Option<HeaderValue>,
+}
+
+/// One answer that is not an error.
+pub(crate) struct Answer {
+    body: Bytes,
+}
+
+impl AdminClient {
+    /// Reads the address and the key.
+    pub(crate) fn new(args: &AdminArgs) -> Result<Self, Failure> {
+        let (address, host, base) = parse_url(&args.url).map_err(Failure::Usage)?;
+        Ok(Self { address, host, base, key: key(args)? })
+    }
+
+    /// Sends a request and waits for the answer; anything but success is an error.
+    pub(crate) fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+    ) -> Result<Answer, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let request = self.request(method, path, body)?;
+        let (status, body) = runtime.block_on(self.exchange(request))?;
+        if status.is_success() {
+            return Ok(Answer { body });
+        }
+        Err(Failure::Other(refusal(status, &body, self.key.is_some())))
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+    ) -> Result<Request<Full<Bytes>>, Failure> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base))
+            .header(HOST, &self.host)
+            .header(ACCEPT, "application/json");
+        if let Some(key) = &self.key {
+            request = request.header(AUTHORIZATION, key);
+        }
+        if body.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        let body = Full::new(Bytes::from(body.unwrap_or_default()));
+        Ok(request.body(body).context("write the request")?)
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> anyhow::Result<(StatusCode, Bytes)> {
+        let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(&self.address))
+            .await
+            .map_err(|_| anyhow!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))
+            .and_then(|connected| Ok(connected?))
+            .with_context(|| {
+                format!("connect to the admin listener {} (is the node running? see --url)", self.address)
+            })?;
+        timeout(ANSWER_TIMEOUT, exchange(stream, request))
+            .await
+            .map_err(|_| anyhow!("no answer within {} s", ANSWER_TIMEOUT.as_secs()))
+            .flatten()
+            .with_context(|| format!("ask the admin listener {}", self.address))
+    }
+}
+
+impl Answer {
+    /// The answer as JSON.
+    pub(crate) fn json(&self) -> Result<Value, Failure> {
+        Ok(serde_json::from_slice(&self.body).context("the admin API's answer is not JSON")?)
+    }
+
+    /// Prints the answer as it came, on a line of its own.
+    pub(crate) fn print(&self) -> Result<(), Failure> {
+        let text = String::from_utf8_lossy(&self.body);
+        Ok(output::print(&format!("{}\n", text.trim_end()))?)
+    }
+}
+
+async fn exchange(
+    stream: TcpStream,
+    request: Request<Full<Bytes>>,
+) -> anyhow::Result<(StatusCode, Bytes)> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let mut connection = pin!(connection);
+    let mut exchange = pin!(async {
+        let (head, body) = sender.send_request(request).await?.into_parts();
+        let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
+        let body = body.map_err(|error| anyhow!("read the answer: {error}"))?;
+        anyhow::Ok((head.status, body.to_bytes()))
+    });
+    // The connection moves the bytes; its own end is told by the exchange.
+    tokio::select! {
+        done = &mut exchange => done,
+        _ = &mut connection => exchange.await,
+    }
+}
+
+/// Address, `Host` header and base path of `http://host:port/path`.
+fn parse_url(url: &str) -> Result<(String, String, String), String> {
+    let wrong = || format!("--url {url:?} is not of the form http://127.0.0.1:9090");
+    let uri: Uri = url.parse().map_err(|_| wrong())?;
+    match uri.scheme_str() {
+        Some("http") => {}
+        Some("https") => {
+            return Err("--url takes http:// only: the admin listener does not speak TLS; reach it through a tunnel, for example ssh -L or kubectl port-forward".to_owned());
+        }
+        _ => return Err(wrong()),
+    }
+    let authority = uri.authority().ok_or_else(wrong)?;
+    if authority.as_str().contains('@') || uri.query().is_some() {
+        return Err(wrong());
+    }
+    let address = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80));
+    let base = uri.path().trim_end_matches('/').to_owned();
+    Ok((address, authority.as_str().to_owned(), base))
+}
+
+/// The admin key, from the file or the variable.
+fn key(args: &AdminArgs) -> Result<Option<HeaderValue>, Failure> {
+    let key = match &args.key_file {
+        Some(file) => std::fs::read_to_string(file)
+            .with_context(|| format!("read the key file {}", file.display()))?,
+        None => match std::env::var(KEY_VARIABLE) {
+            Ok(key) => key,
+            Err(_) => return Ok(None),
+        },
+    };
+    let mut header = HeaderValue::from_str(&format!("Bearer {}", key.trim_end_matches(['\r', '\n'])))
+        .map_err(|_| Failure::usage("the admin key has characters that no header can carry"))?;
+    header.set_sensitive(true);
+    Ok(Some(header))
+}
+
+/// What the API said against it, in a sentence, with what to do where we know.
+fn refusal(status: StatusCode, body: &[u8], with_key: bool) -> anyhow::Error {
+    let problem: Value = serde_json::from_slice(body).unwrap_or_default();
+    let mut text = format!("the admin API answered {status}");
+    for member in ["detail", "title"] {
+        if let Some(said) = problem[member].as_str() {
+            write!(text, ": {}", output::clean(said)).expect("writing to a string does not fail");
+            break;
+        }
+    }
+    match status {
+        StatusCode::UNAUTHORIZED if with_key => {
+            text.push_str("\n  The key is not the node's: see admin.key_file in its configuration.");
+        }
+        StatusCode::UNAUTHORIZED => {
+            text.push_str("\n  Give the node's admin key: --key-file FILE, or the variable CURFEW_ADMIN_KEY.");
+        }
+        StatusCode::FORBIDDEN => {
+            text.push_str("\n  The node has no admin key: set admin.key_file in its configuration.");
+        }
+        StatusCode::NOT_FOUND if problem.is_null() => {
+            text.push_str("\n  Is --url the admin listener (admin.listen), not the public one?");
+        }
+        _ => {}
+    }
+    anyhow!(text)
+}
+
+/// `text` as one segment of a path (RFC 3986 §2.3).
+pub(crate) fn segment(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' => encoded.push(byte.into()),
+            // A segment of dots only would be taken for a step up.
+            b'.' if text.bytes().any(|byte| byte != b'.') => encoded.push('.'),
+            _ => write!(encoded, "%{byte:02X}").expect("writing to a string does not fail"),
+        }
+    }
+    encoded
+}
+
+/// The list in the answer's member `name`.
+pub(crate) fn list<'a>(answer: &'a Value, name: &str) -> Result<&'a [Value], Failure> {
+    let list = answer[name].as_array();
+    Ok(list.with_context(|| format!("the admin API's answer has no list {name}"))?)
+}
+
+/// A member as text; `-` when it is absent or null.
+pub(crate) fn text(object: &Value, name: &str) -> String {
+    match &object[name] {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// A member that is a time in Unix seconds, as the distance from `now`.
+pub(crate) fn when(object: &Value, name: &str, now: u64) -> String {
+    object[name].as_u64().map_or_else(|| text(object, name), |time| crate::time::relative(time, now))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_or_explained() {
+        for (url, expect) in [
+            ("http://127.0.0.1:9090", Some(("127.0.0.1:9090", "127.0.0.1:9090", ""))),
+            ("http://curfew/", Some(("curfew:80", "curfew", ""))),
+            ("http://[::1]:9090/admin/", Some(("[::1]:9090", "[::1]:9090", "/admin"))),
+            ("https://127.0.0.1:9090", None),
+            ("127.0.0.1:9090", None),
+            ("http://me:secret@host", None),
+            ("", None),
+        ] {
+            let found = parse_url(url).ok();
+            let found = found.as_ref().map(|(a, h, b)| (a.as_str(), h.as_str(), b.as_str()));
+            assert_eq!(found, expect, "{url}");
+        }
+    }
+
+    #[test]
+    fn any_value_is_one_segment() {
+        for (text, expect) in [
+            ("alice", "alice"),
+            ("a/b?c#d%e f", "a%2Fb%3Fc%23d%25e%20f"),
+            ("zoë", "zo%C3%AB"),
+            ("..", "%2E%2E"),
+            ("v1.2", "v1.2"),
+        ] {
+            assert_eq!(segment(text), expect);
+        }
+    }
+
+    #[test]
+    fn refusals_say_what_to_do() {
+        let body = br#"{"title":"Unauthorized","detail":"the admin key is wrong"}"#;
+        let text = refusal(StatusCode::UNAUTHORIZED, body, true).to_string();
+        assert!(text.contains("the admin key is wrong") && text.contains("key_file"), "{text}");
+        let text = refusal(StatusCode::UNAUTHORIZED, b"", false).to_string();
+        assert!(text.contains("--key-file"), "{text}");
+    }
+}

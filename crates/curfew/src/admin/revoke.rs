@@ -1,0 +1,129 @@
+//! `curfew revoke`.
+
+use clap::Args;
+use curfew_model::{Clock as _, SystemClock};
+use http::Method;
+use serde_json::{Value, json};
+
+use super::{AdminClient, text};
+use crate::cli::AdminArgs;
+use crate::failure::Failure;
+use crate::{output, time};
+
+/// Arguments of `curfew revoke`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  curfew revoke user alice --reason 'left the company' --key-file admin-key
+  curfew revoke user alice --before now --key-file admin-key   # she may sign in again
+  curfew revoke all --before now --key-file admin-key          # everybody must")]
+pub(crate) struct RevokeArgs {
+    /// user, session, token, all, or a claim listed in session.revocable_claims
+    kind: String,
+    /// The user, session id, token id (jti) or claim's value; none for all
+    value: Option<String>,
+    /// Only tokens issued at or before this time: now, Unix seconds, 2026-11-23T12:00:00Z or -1h.
+    /// Without it every token is revoked, new ones included
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    before: Option<String>,
+    /// How long the revocation lasts; give at least the longest life of your tokens
+    #[arg(long, value_name = "DURATION", default_value = "24h",
+          value_parser = curfew_model::setting::duration::parse)]
+    ttl: std::time::Duration,
+    /// Why, for other operators; clients are not told
+    #[arg(long)]
+    reason: Option<String>,
+    #[command(flatten)]
+    admin: AdminArgs,
+    /// Print the receipt as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Revokes, and prints the receipt.
+pub(crate) fn run(args: RevokeArgs) -> Result<(), Failure> {
+    let value = target(&args.kind, args.value.as_deref())?;
+    let ttl_secs = args.ttl.as_secs();
+    if ttl_secs == 0 {
+        return Err(Failure::usage("--ttl must be at least 1s"));
+    }
+    let mut body = json!({ "kind": args.kind, "value": value, "ttl": ttl_secs });
+    if let Some(before) = &args.before {
+        let now = SystemClock.unix();
+        body["before"] = time::parse(before, now).map_err(Failure::Usage)?.into();
+    }
+    if let Some(reason) = args.reason {
+        body["reason"] = reason.into();
+    }
+    let client = AdminClient::new(&args.admin)?;
+    let answer = client.send(Method::POST, "/v1/revocations", Some(body.to_string()))?;
+    if args.json {
+        return answer.print();
+    }
+    Ok(output::print(&receipt(&answer.json()?))?)
+}
+
+/// The value to send: `all` has none of its own.
+pub(super) fn target<'a>(kind: &str, value: Option<&'a str>) -> Result<&'a str, Failure> {
+    match (kind, value) {
+        ("all", None | Some("all")) => Ok("all"),
+        ("all", Some(_)) => Err(Failure::usage("all takes no value: it names everyone")),
+        (_, Some(value)) if !value.is_empty() => Ok(value),
+        (kind, _) => Err(Failure::usage(format!("which {kind}? give its value after the kind"))),
+    }
+}
+
+/// The receipt as a sentence.
+fn receipt(receipt: &Value) -> String {
+    let nodes = &receipt["nodes"];
+    let (live, confirmed) = (nodes["live"].as_u64(), nodes["confirmed"].as_u64());
+    let mut sentence = format!(
+        "revoked {}: {} closed, confirmed by {} of {} in {} ms\n",
+        output::clean(&text(receipt, "key")),
+        count(&receipt["closed"], "session"),
+        text(nodes, "confirmed"),
+        count(&nodes["live"], "node"),
+        text(receipt, "took_ms"),
+    );
+    if live > confirmed {
+        sentence.push_str("The other nodes stop delivering within the lease; see backend.lease.\n");
+    }
+    sentence
+}
+
+fn count(number: &Value, noun: &str) -> String {
+    match number.as_u64() {
+        Some(1) => format!("1 {noun}"),
+        Some(number) => format!("{number} {noun}s"),
+        None => format!("? {noun}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_receipt_is_one_sentence() {
+        let json = json!({"key":"user:alice","nodes":{"live":1,"confirmed":1},"closed":5,"took_ms":4});
+        assert_eq!(
+            receipt(&json),
+            "revoked user:alice: 5 sessions closed, confirmed by 1 of 1 node in 4 ms\n"
+        );
+        let json = json!({"key":"all","nodes":{"live":3,"confirmed":2},"closed":1,"took_ms":900});
+        assert!(receipt(&json).contains("confirmed by 2 of 3 nodes"));
+        assert!(receipt(&json).contains("lease"));
+    }
+
+    #[test]
+    fn all_has_no_value_and_everything_else_has_one() {
+        for (kind, value, expect) in [
+            ("user", Some("alice"), Some("alice")),
+            ("all", None, Some("all")),
+            ("all", Some("alice"), None),
+            ("user", None, None),
+            ("user", Some(""), None),
+        ] {
+            assert_eq!(target(kind, value).ok(), expect, "{kind} {value:?}");
+        }
+    }
+}

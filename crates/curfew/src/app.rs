@@ -1,0 +1,214 @@
+//! The composition root: puts a node together from a configuration and runs it to its end.
+//!
+//! The only file that names every concrete type.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use curfew_auth::Authenticator;
+use curfew_backend::memory::Memory;
+use curfew_hub::{Hub, HubLimits};
+use curfew_model::{AuthFailure, Clock, Command, DISCONNECTS, NodeId, SystemClock};
+use curfew_node::{HubEvents, Node};
+use curfew_policy::Policy;
+use curfew_protocol::Protocols;
+use curfew_protocol::native::Native;
+use curfew_server::{Admin, Extra, Public, Tls};
+use curfew_session::Context;
+use curfew_telemetry::{LogLevel, Metrics, Names};
+use curfew_ws::OriginPolicy;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::config::Config;
+
+/// A node that is put together and listens, but does not answer yet.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) context: Arc<Context>,
+    pub(crate) public: Arc<Public>,
+    pub(crate) admin: Arc<Admin>,
+    pub(crate) tls: Option<Arc<Tls>>,
+    pub(crate) log_level: LogLevel,
+    public_listener: TcpListener,
+    admin_listener: TcpListener,
+}
+
+impl App {
+    /// Builds everything and opens both listeners. Reads key and certificate files. `extra` makes
+    /// what the public listener answers beside `/ws`.
+    pub(crate) fn build(
+        config: &Config,
+        log_level: LogLevel,
+        extra: impl FnOnce(&Arc<Context>, SocketAddr, SocketAddr) -> anyhow::Result<Option<Extra>>,
+    ) -> anyhow::Result<Self> {
+        let public_listener = curfew_server::listen(config.server.listen)?;
+        let admin_listener = curfew_server::listen(config.admin.listen)?;
+        let address = public_listener.local_addr().context("read the public listener's address")?;
+
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let protocols = Protocols::new(vec![Arc::new(Native)]);
+        let metrics = Metrics::new(&names(&protocols));
+        let hub =
+            Arc::new(Hub::new(protocols, hub_limits(config), Arc::clone(&metrics)));
+        let events = Arc::new(HubEvents::new(Arc::clone(&hub), Arc::clone(&metrics)));
+        let id = NodeId::new();
+        let backends = Memory::new(
+            node_info(id, address, clock.as_ref()),
+            Arc::clone(&clock),
+            events,
+            config.backend.redis.prefix.clone(),
+        )
+        .backends();
+        let authenticator = Authenticator::new(&config.auth, Arc::clone(&clock))?;
+        metrics.jwt_keys.set(count_keys(&authenticator));
+        let node = Node::start(id, hub, backends, clock, metrics, node_settings(config));
+        let context = Arc::new(Context {
+            node,
+            authenticator: Arc::new(authenticator),
+            policy: Arc::new(Policy::new(&config.policy)),
+            settings: ArcSwap::from_pointee(session_settings(config)),
+        });
+        let tls = match (&config.server.tls_cert_file, &config.server.tls_key_file) {
+            (Some(cert), Some(key)) => Some(Arc::new(Tls::load(cert, key)?)),
+            _ => None,
+        };
+        let admin_address = admin_listener.local_addr().context("read the admin listener's address")?;
+        let extra = extra(&context, address, admin_address)?;
+        let settings = public_settings(config)?;
+        let public = Public::new(Arc::clone(&context), settings, tls.clone(), extra);
+        let key = config.admin.read_key().map_err(|(key, error)| anyhow::anyhow!("admin.{key}: {error}"))?;
+        let admin = Admin::new(Arc::clone(&context), key, config.auth.subject_claim.clone());
+        Ok(Self { context, public, admin, tls, log_level, public_listener, admin_listener })
+    }
+
+    /// Where the two listeners are: public and admin.
+    pub(crate) fn addresses(&self) -> anyhow::Result<(SocketAddr, SocketAddr)> {
+        let of = |listener: &TcpListener| listener.local_addr().context("read a listener's address");
+        Ok((of(&self.public_listener)?, of(&self.admin_listener)?))
+    }
+
+    /// Answers on both listeners, each until its token is cancelled. Logs where they are.
+    pub(crate) fn listen(
+        self,
+        stop_public: CancellationToken,
+        stop_admin: CancellationToken,
+    ) -> anyhow::Result<Running> {
+        let (public_address, admin_address) = self.addresses()?;
+        let node = &self.context.node;
+        node.spawn(Arc::clone(&self.public).serve(self.public_listener, stop_public));
+        node.spawn(Arc::clone(&self.admin).serve(self.admin_listener, stop_admin));
+        info!(
+            node = %node.id(),
+            version = env!("CARGO_PKG_VERSION"),
+            tls = self.tls.is_some(),
+            "started"
+        );
+        info!(listener = "public", address = %public_address, "listening");
+        info!(listener = "admin", address = %admin_address, "listening");
+        Ok(Running {
+            context: self.context,
+            public: self.public,
+            admin: self.admin,
+            tls: self.tls,
+            log_level: self.log_level,
+        })
+    }
+}
+
+/// A node that answers.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) context: Arc<Context>,
+    pub(crate) public: Arc<Public>,
+    pub(crate) admin: Arc<Admin>,
+    pub(crate) tls: Option<Arc<Tls>>,
+    pub(crate) log_level: LogLevel,
+}
+
+impl Running {
+    /// Puts another configuration in force, as far as that is possible without a restart. On an
+    /// error everything stays as it was.
+    pub(crate) fn apply(&self, config: &Config) -> anyhow::Result<()> {
+        let key = config.admin.read_key().map_err(|(key, error)| anyhow::anyhow!("admin.{key}: {error}"))?;
+        let public = public_settings(config)?;
+        // Whatever can fail comes before the first change.
+        self.context.authenticator.reload(&config.auth)?;
+        self.log_level.set_level(&config.telemetry.log_level)?;
+        self.count_keys();
+        self.context.policy.reload(&config.policy);
+        self.context.settings.store(Arc::new(session_settings(config)));
+        self.context.node.set_settings(node_settings(config));
+        self.context.node.hub().set_limits(hub_limits(config));
+        self.public.set_settings(public);
+        self.admin.set_settings(key, config.auth.subject_claim.clone());
+        // Last: sessions decide by the new rules.
+        self.context.node.hub().reconsider_all();
+        Ok(())
+    }
+
+    pub(crate) fn count_keys(&self) {
+        let keys = count_keys(&self.context.authenticator);
+        self.context.node.metrics().jwt_keys.set(keys);
+    }
+}
+
+fn names(protocols: &Protocols) -> Names {
+    Names {
+        version: env!("CARGO_PKG_VERSION"),
+        protocols: protocols.names(),
+        commands: Command::NAMES.to_vec(),
+        auth_failures: AuthFailure::ALL.iter().map(|failure| failure.as_str()).collect(),
+        close_codes: DISCONNECTS.iter().map(|disconnect| disconnect.code).collect(),
+    }
+}
+
+fn node_info(id: NodeId, address: SocketAddr, clock: &dyn Clock) -> curfew_backend::NodeInfo {
+    curfew_backend::NodeInfo {
+        node: id,
+        address: address.to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_at: clock.unix(),
+        sessions: 0,
+    }
+}
+
+fn count_keys(authenticator: &Authenticator) -> i64 {
+    let keys: usize = authenticator.issuers().iter().map(|issuer| issuer.keys.len()).sum();
+    i64::try_from(keys).unwrap_or(i64::MAX)
+}
+
+fn hub_limits(config: &Config) -> HubLimits {
+    HubLimits {
+        outbound_bytes: config.limits.outbound_bytes,
+        node_outbound_bytes: config.limits.node_outbound_bytes,
+    }
+}
+
+fn node_settings(config: &Config) -> curfew_node::Settings {
+    curfew_node::Settings {
+        revocable_claims: config.session.revocable_claims.clone(),
+        max_per_user: config.session.max_per_user,
+    }
+}
+
+fn session_settings(config: &Config) -> curfew_session::Settings {
+    curfew_session::Settings {
+        session: config.session.clone(),
+        limits: config.limits.clone(),
+        auth_timeout: config.auth.timeout,
+    }
+}
+
+fn public_settings(config: &Config) -> anyhow::Result<curfew_server::Settings> {
+    let origins = OriginPolicy::parse(&config.server.allowed_origins)
+        .map_err(|bad| anyhow::anyhow!("server.allowed_origins: {bad:?}"))?;
+    Ok(curfew_server::Settings {
+        server: config.server.clone(),
+        auth: config.auth.clone(),
+        origins,
+    })
+}

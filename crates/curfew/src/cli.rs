@@ -1,0 +1,119 @@
+//! The command line: every command in one list, with its arguments beside what it does.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Check, Loaded};
+use crate::failure::Failure;
+use crate::{
+    admin, check_config, connect, dev, explain, print_config, token,
+};
+
+/// WebSocket sessions that end when access does.
+#[derive(Debug, Parser)]
+#[command(name = "curfew", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "Try it: `curfew dev` starts a node to play with, nothing else needed.
+
+Exit codes: 0 done; 2 wrong usage or invalid configuration; 1 anything else.")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a node
+    Serve(ServeArgs),
+    /// Run a node to play with: embedded backend, fresh key, everything allowed, demo page
+    Dev(dev::DevArgs),
+    /// Make a token, for development and tests
+    Token(token::TokenArgs),
+    /// Open a WebSocket: what you type is sent, what arrives is printed
+    Connect(connect::ConnectArgs),
+    /// Publish JSON to a channel
+    Publish(admin::publish::PublishArgs),
+    /// List the sessions of the cluster
+    Sessions(admin::sessions::SessionsArgs),
+    /// List the live nodes
+    Nodes(admin::nodes::NodesArgs),
+    /// Revoke access: connections close, on every node, and stay closed
+    Revoke(admin::revoke::RevokeArgs),
+    /// List the revocations in force
+    Revocations(admin::revocations::RevocationsArgs),
+    /// Lift a revocation
+    Restore(admin::restore::RestoreArgs),
+    /// Check a configuration and report every problem at once
+    CheckConfig(check_config::CheckConfigArgs),
+    /// Print the effective configuration, secrets redacted
+    PrintConfig(print_config::PrintConfigArgs),
+    /// Explain which rule of the policy decides, and why; needs no running node
+    Explain(explain::ExplainArgs),
+}
+
+/// Arguments of `curfew serve`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  curfew serve --config /etc/curfew.toml --set telemetry.log_format=text")]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+}
+
+/// Where the configuration comes from.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct ConfigArgs {
+    /// The configuration file, TOML. Over its keys go those of environment variables named
+    /// CURFEW__SECTION__KEY, and over those --set
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Set one key, for example --set server.listen=127.0.0.1:8080; repeatable. Others can read
+    /// it in the list of processes: no place for secrets
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    pub(crate) sets: Vec<String>,
+}
+
+impl ConfigArgs {
+    /// Loads the configuration; every problem if there is one.
+    pub(crate) fn load(&self, check: Check) -> Result<Loaded, Failure> {
+        config::load(self.config.as_deref(), &self.sets, check).map_err(Failure::Config)
+    }
+}
+
+/// Where the admin API is and how to be let in.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct AdminArgs {
+    /// The admin listener of any node
+    #[arg(long, value_name = "URL", env = "CURFEW_ADMIN_URL", default_value = "http://127.0.0.1:9090")]
+    pub(crate) url: String,
+    /// A file with the admin key, the same as the node's admin.key_file. Without one the key is
+    /// taken from the environment variable CURFEW_ADMIN_KEY
+    #[arg(long, value_name = "FILE", env = "CURFEW_ADMIN_KEY_FILE")]
+    pub(crate) key_file: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn every_command_has_an_example() {
+        Cli::command().debug_assert();
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Example"), "{}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn variables_of_the_command_line_are_not_taken_for_configuration() {
+        for command in Cli::command().get_subcommands() {
+            for argument in command.get_arguments() {
+                let env = argument.get_env().unwrap_or_default().to_string_lossy();
+                assert!(!env.starts_with("CURFEW__"), "{env}");
+            }
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The configuration: every crate owns its section, this composes them.
+
+mod extract;
+mod layers;
+mod path;
+pub(crate) mod schema;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use curfew_model::Problems;
+use figment::value::{Dict, Value};
+use figment::{Figment, Profile, Provider as _};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use extract::{Misfit, extract};
+use layers::File;
+use path::KeyPath;
+use schema::Schema;
+
+/// Everything that can be configured, section by section.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    /// The public listener.
+    pub(crate) server: curfew_server::ServerConfig,
+    /// The listener for operators: health, metrics and the admin API.
+    pub(crate) admin: curfew_server::AdminConfig,
+    /// Who is let in: where tokens come from and how they are verified.
+    pub(crate) auth: curfew_auth::Config,
+    /// The life of a session.
+    pub(crate) session: curfew_session::Config,
+    /// What one connection, and the node as a whole, may take.
+    pub(crate) limits: curfew_session::LimitsConfig,
+    /// Who may subscribe and publish where.
+    pub(crate) policy: curfew_policy::Config,
+    /// What connects the nodes.
+    pub(crate) backend: curfew_backend::Config,
+    /// Leaving service on SIGTERM.
+    pub(crate) drain: curfew_node::DrainConfig,
+    /// Logs and traces.
+    pub(crate) telemetry: curfew_telemetry::Config,
+}
+
+impl Config {
+    /// Reports everything that is wrong with the values, section by section, and then what is wrong
+    /// between sections. Reads the files that are named.
+    pub(crate) fn check(&self, problems: &mut Problems) {
+        problems.within("server", |problems| self.server.check(problems));
+        problems.within("admin", |problems| self.admin.check(problems));
+        problems.within("auth", |problems| {
+            self.auth.check(problems);
+            curfew_auth::check_files(&self.auth, problems);
+        });
+        problems.within("session", |problems| self.session.check(problems));
+        problems.within("limits", |problems| self.limits.check(problems));
+        problems.within("policy", |problems| self.policy.check(problems));
+        problems.within("backend", |problems| self.backend.check(problems));
+        problems.within("drain", |problems| self.drain.check(problems));
+        problems.within("telemetry", |problems| {
+            self.telemetry.check(|key, message| problems.report(key, message));
+        });
+        if self.auth.uses_cookie() && self.server.allowed_origins.is_empty() {
+            problems.report(
+                "server.allowed_origins",
+                "must list the origins of your pages when auth.token_sources has \"cookie\": browsers send cookies for any page",
+            );
+        }
+        if self.server.listen == self.admin.listen && self.server.listen.port() != 0 {
+            problems.report(
+                "admin.listen",
+                "is the same address as server.listen; the admin API needs its own",
+            );
+        }
+    }
+}
+
+/// How far a configuration is checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Check {
+    /// That every key exists and every value is of the right form.
+    Form,
+    /// Also that the values make sense together, and that the files they name can be used.
+    Everything,
+}
+
+/// A configuration that is fit to run.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    /// The effective configuration.
+    pub(crate) config: Config,
+    /// The file it was read from, to be read again on reload.
+    pub(crate) file: Option<PathBuf>,
+    /// The merged values, for [`Loaded::source`].
+    merged: Merged,
+}
+
+/// One thing wrong with the configuration, and where it was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct ConfigProblem {
+    /// A file's path, an environment variable's name, `--set` or `defaults`.
+    pub(crate) source: String,
+    /// The line in the file, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) line: Option<usize>,
+    /// The key's full path; empty for the source as a whole.
+    pub(crate) key: String,
+    /// What is wrong and what would be right.
+    pub(crate) message: String,
+}
+
+impl fmt::Display for ConfigProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.source)?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        if !self.key.is_empty() {
+            write!(f, ": {}", self.key)?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+/// Loads the configuration: defaults, then `file`, then the environment, then `sets`
+/// (`section.key=value`). On failure, every problem.
+pub(crate) fn load(
+    file: Option<&Path>,
+    sets: &[String],
+    check: Check,
+) -> Result<Loaded, Vec<ConfigProblem>> {
+    load_from(file, std::env::vars_os(), sets, check)
+}
+
+/// [`load`] with another environment.
+fn load_from(
+    file: Option<&Path>,
+    env: impl IntoIterator<Item = (OsString, OsString)>,
+    sets: &[String],
+    check: Check,
+) -> Result<Loaded, Vec<ConfigProblem>> {
+    let schema = Schema::of::<Config>();
+    let mut found = Vec::new();
+    let file = match file.map(File::read).transpose() {
+        Ok(file) => file,
+        Err(problem) => {
+            found.push(problem);
+            None
+        }
+    };
+    // Without a file that was given, what it would have set is missing: only what is wrong in
+    // itself is reported then.
+    let whole = found.is_empty();
+    let figment = layers::merge(&schema, file.as_ref(), env, sets, &mut found);
+    let merged = Merged::new(figment, file);
+    let extracted = extract::<Config>(&schema, &merged.root);
+    let mut problems = Problems::new();
+    match &extracted.config {
+        Some(config) if whole && check == Check::Everything => config.check(&mut problems),
+        _ => {}
+    }
+    found.extend(extracted.problems.iter().map(|Misfit { path, message, .. }| {
+        merged.problem(path, message.clone())
+    }));
+    for problem in problems.into_vec() {
+        let path = KeyPath::parse(&problem.key);
+        if !extracted.problems.iter().any(|misfit| misfit.explains(&path)) {
+            found.push(merged.problem(&path, problem.message));
+        }
+    }
+    match extracted.config {
+        Some(config) if found.is_empty() => Ok(Loaded {
+            config,
+            file: merged.file.as_ref().map(|file| file.path.clone()),
+            merged,
+        }),
+        _ => Err(found),
+    }
+}
+
+impl Loaded {
+    /// Where the value of `key` comes from: a file with its line, an environment variable or
+    /// `--set`; `None` for a default.
+    pub(crate) fn source(&self, key: &str) -> Option<String> {
+        let path = KeyPath::parse(key);
+        let (source, line) = self.merged.exact(&path)?;
+        Some(line.map_or_else(|| source.clone(), |line| format!("{source}:{line}")))
+    }
+}
+
+/// The layers' values in one tree, each with its source.
+#[derive(Debug)]
+struct Merged {
+    figment: Figment,
+    root: Value,
+    file: Option<File>,
+}
+
+impl Merged {
+    fn new(figment: Figment, file: Option<File>) -> Self {
+        let dict: Dict = figment
+            .data()
+            .ok()
+            .and_then(|mut profiles| profiles.remove(&Profile::Default))
+            .unwrap_or_default();
+        Self { figment, root: Value::from(dict), file }
+    }
+
+    /// Source and line of the value at `path`, if a layer has it.
+    fn exact(&self, path: &KeyPath) -> Option<(String, Option<usize>)> {
+        let value = path.find(&self.root)?;
+        let source = self.figment.get_metadata(value.tag())?.name.to_string();
+        let file = self.file.as_ref().filter(|file| file.path.display().to_string() == source);
+        Some((source, file.and_then(|file| file.line(path))))
+    }
+
+    /// A problem of the key at `path`. When no layer has the key, the file is where it is missing.
+    fn problem(&self, path: &KeyPath, message: String) -> ConfigProblem {
+        let (source, line) = self.exact(path).unwrap_or_else(|| match &self.file {
+            Some(file) => (file.path.display().to_string(), file.line(path)),
+            None => ("defaults".to_owned(), None),
+        });
+        ConfigProblem { source, line, key: path.to_string(), message }
+    }
+}

@@ -1,0 +1,244 @@
+//! The layers a configuration is merged from: the file, then the environment, then `--set`.
+//! Defaults are not a layer: they belong to the sections' types.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use figment::providers::{Format as _, Toml};
+use figment::value::{Dict, Map, Value};
+use figment::{Figment, Metadata, Profile, Provider};
+
+use super::ConfigProblem;
+use super::path::KeyPath;
+use super::schema::{Schema, Shape};
+
+/// What names of environment variables start with. The second underscore keeps out what Kubernetes
+/// sets for a Service named `curfew`, such as `CURFEW_PORT`.
+pub(crate) const ENV_PREFIX: &str = "CURFEW__";
+
+/// One layer: some keys and where they come from.
+#[derive(Debug)]
+struct Layer {
+    /// A file's path, an environment variable's name or `--set`.
+    source: String,
+    keys: Dict,
+}
+
+impl Provider for Layer {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.source.clone())
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        Ok(Profile::Default.collect(self.keys.clone()))
+    }
+}
+
+/// The configuration file: its path and text.
+#[derive(Debug)]
+pub(crate) struct File {
+    pub(crate) path: PathBuf,
+    text: String,
+    positions: toml_edit::ImDocument<String>,
+}
+
+impl File {
+    /// Reads and parses the file.
+    pub(crate) fn read(path: &Path) -> Result<Self, ConfigProblem> {
+        let problem = |line, message| ConfigProblem {
+            source: path.display().to_string(),
+            line,
+            key: String::new(),
+            message,
+        };
+        let text = std::fs::read(path)
+            .map_err(|error| problem(None, format!("cannot be read: {error}")))?;
+        let text = String::from_utf8(text)
+            .map_err(|_| problem(None, "is not UTF-8 text, as TOML must be".to_owned()))?;
+        match toml_edit::ImDocument::parse(text.clone()) {
+            Ok(positions) => Ok(Self { path: path.to_owned(), text, positions }),
+            Err(error) => {
+                let (line, column) = position(&text, error.span().map_or(0, |span| span.start));
+                let message = error.message().lines().collect::<Vec<_>>().join(", ");
+                Err(problem(Some(line), format!("is not valid TOML (column {column}): {message}")))
+            }
+        }
+    }
+
+    /// The line on which the key at `path`, or the nearest above it, is written.
+    pub(crate) fn line(&self, path: &KeyPath) -> Option<usize> {
+        use super::path::Segment;
+        let mut at = self.positions.as_item();
+        let mut span = None;
+        for segment in path.segments() {
+            let next = match segment {
+                Segment::Key(key) => at
+                    .as_table_like()
+                    .and_then(|table| table.get_key_value(key))
+                    .map(|(key, item)| (item, key.span().or_else(|| item.span()))),
+                Segment::Index(index) => {
+                    at.get(*index).map(|item| (item, item.span()))
+                }
+            };
+            let Some((item, found)) = next else {
+                break;
+            };
+            at = item;
+            span = found.or(span);
+        }
+        span.map(|span| position(&self.text, span.start).0)
+    }
+
+    fn layer(&self) -> Result<Layer, ConfigProblem> {
+        let keys = Toml::from_str::<Dict>(&self.text).map_err(|error| ConfigProblem {
+            source: self.path.display().to_string(),
+            line: None,
+            key: String::new(),
+            message: error.to_string(),
+        })?;
+        Ok(Layer { source: self.path.display().to_string(), keys })
+    }
+}
+
+/// Merges the layers; reports what cannot even be placed.
+pub(crate) fn merge(
+    schema: &Schema,
+    file: Option<&File>,
+    env: impl IntoIterator<Item = (OsString, OsString)>,
+    sets: &[String],
+    problems: &mut Vec<ConfigProblem>,
+) -> Figment {
+    let mut layers = Vec::new();
+    match file.map(File::layer) {
+        Some(Ok(layer)) => layers.push(layer),
+        Some(Err(problem)) => problems.push(problem),
+        None => {}
+    }
+    // Sorted, so that a table given whole comes before its keys whatever the environment's order.
+    let mut variables: Vec<_> = env.into_iter().collect();
+    variables.sort();
+    for (name, value) in variables {
+        match from_variable(schema, &name, value) {
+            Some(Ok(layer)) => layers.push(layer),
+            Some(Err(problem)) => problems.push(problem),
+            None => {}
+        }
+    }
+    for set in sets {
+        match from_set(schema, set) {
+            Ok(layer) => layers.push(layer),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    layers.into_iter().fold(Figment::new(), Figment::merge)
+}
+
+/// A variable `CURFEW__SECTION__KEY`; `None` for any other.
+fn from_variable(
+    schema: &Schema,
+    name: &OsString,
+    value: OsString,
+) -> Option<Result<Layer, ConfigProblem>> {
+    let name = name.to_str()?;
+    let keys = name.strip_prefix(ENV_PREFIX)?;
+    let problem = |message: &str| ConfigProblem {
+        source: name.to_owned(),
+        line: None,
+        key: String::new(),
+        message: message.to_owned(),
+    };
+    let keys: Vec<String> = keys.split("__").map(str::to_ascii_lowercase).collect();
+    if keys.iter().any(String::is_empty) {
+        return Some(Err(problem("is not of the form CURFEW__SECTION__KEY")));
+    }
+    let Ok(value) = value.into_string() else {
+        return Some(Err(problem("is not UTF-8 text")));
+    };
+    Some(layer(schema, name.to_owned(), &keys, &value))
+}
+
+/// An argument `section.key=value`.
+fn from_set(schema: &Schema, set: &str) -> Result<Layer, ConfigProblem> {
+    let parts = set.split_once('=').map(|(keys, value)| {
+        (keys.trim().split('.').map(str::to_owned).collect::<Vec<_>>(), value)
+    });
+    match parts {
+        Some((keys, value)) if keys.iter().all(|key| !key.is_empty()) => {
+            layer(schema, "--set".to_owned(), &keys, value)
+        }
+        // The text may be a secret with its key forgotten: it is not repeated.
+        _ => Err(ConfigProblem {
+            source: "--set".to_owned(),
+            line: None,
+            key: String::new(),
+            message: "takes section.key=value, for example --set server.listen=127.0.0.1:8080"
+                .to_owned(),
+        }),
+    }
+}
+
+fn layer(
+    schema: &Schema,
+    source: String,
+    keys: &[String],
+    text: &str,
+) -> Result<Layer, ConfigProblem> {
+    let path = keys.iter().fold(KeyPath::default(), |path, key| path.key(key));
+    let shape = schema.find(&path).map_or(Shape::Unknown, |found| schema.shape(found));
+    let value = read(schema, shape, text).map_err(|message| ConfigProblem {
+        source: source.clone(),
+        line: None,
+        key: path.to_string(),
+        message,
+    })?;
+    let nested = keys.iter().rev().fold(value, |value, key| {
+        Value::from(Dict::from([(key.clone(), value)]))
+    });
+    let keys = nested.into_dict().unwrap_or_default();
+    Ok(Layer { source, keys })
+}
+
+/// Reads text as what the key takes. What does not fit stays a string, and is reported as one
+/// later. A string is taken as it is: a secret `0123456` does not become a number.
+fn read(schema: &Schema, shape: Shape<'_>, text: &str) -> Result<Value, String> {
+    Ok(match shape {
+        Shape::Text => Value::from(text),
+        Shape::Integer => match text.trim().parse::<i64>() {
+            Ok(number) => Value::from(number),
+            Err(_) => Value::from(text),
+        },
+        Shape::Number => match text.trim().parse::<f64>() {
+            Ok(number) => Value::from(number),
+            Err(_) => Value::from(text),
+        },
+        Shape::Boolean => match text.trim() {
+            "true" => Value::from(true),
+            "false" => Value::from(false),
+            _ => Value::from(text),
+        },
+        Shape::List(_) if text.trim_start().starts_with('[') => toml(text)?,
+        Shape::List(items) => {
+            let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+            let items = parts.map(|part| read(schema, schema.shape(items), part));
+            Value::from(items.collect::<Result<Vec<_>, _>>()?)
+        }
+        Shape::Table | Shape::Unknown if text.trim_start().starts_with('{') => toml(text)?,
+        Shape::Table | Shape::Unknown => Value::from(text),
+    })
+}
+
+/// Reads one TOML value. The parser's own words are not repeated: they quote the text.
+fn toml(text: &str) -> Result<Value, String> {
+    Toml::from_str::<Dict>(&format!("value = {}", text.trim()))
+        .ok()
+        .and_then(|mut dict| dict.remove("value"))
+        .ok_or_else(|| "starts like a TOML value but is not a valid one".to_owned())
+}
+
+/// Line and column, from 1, of a byte.
+fn position(text: &str, byte: usize) -> (usize, usize) {
+    let before = text.get(..byte).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    (line, column)
+}

@@ -1,0 +1,280 @@
+//! `curfew connect`: a small interactive client.
+
+mod dial;
+mod line;
+mod paint;
+
+use std::io::{BufRead as _, IsTerminal as _};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use curfew_model::DISCONNECTS;
+use curfew_ws::client::{Client, ClientError, Incoming};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use crate::failure::Failure;
+use crate::output;
+use dial::Stream;
+use line::{Input, Lines};
+use paint::Paint;
+
+/// Longest wait for the server's close frame once we asked to close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Lines that may wait to be sent.
+const TYPED_AHEAD: usize = 64;
+
+/// Arguments of `curfew connect`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  curfew connect ws://127.0.0.1:8080/ws --token-file token --subscribe room:1
+
+What you type is sent as it is. Short forms: /sub CHANNEL, /unsub CHANNEL, /pub CHANNEL JSON,
+/auth TOKEN, /refresh TOKEN, /ping, /quit, /help.
+
+Exit codes: 0 when the connection closed normally (1000, or asked for here), else 1.")]
+pub(crate) struct ConnectArgs {
+    /// ws://host:port/path or wss://…; the path is /ws unless given
+    url: String,
+    /// The token. Others can read it in the list of processes: rather use --token-file or the
+    /// variable
+    #[arg(long, env = "CURFEW_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// A file with the token
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// How the token is sent
+    #[arg(long, value_name = "SOURCE", value_enum, default_value_t = TokenIn::Header)]
+    token_in: TokenIn,
+    /// Subscribe to this channel once connected; repeatable
+    #[arg(long, value_name = "CHANNEL")]
+    subscribe: Vec<String>,
+    /// A header for the upgrade request, for example 'Origin: https://example.com'; repeatable
+    #[arg(long = "header", value_name = "NAME: VALUE")]
+    headers: Vec<String>,
+    /// Trust the certificates in this PEM file instead of the system's
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// Print frames exactly as they came and nothing else on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// A way to send the token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum TokenIn {
+    /// Authorization: Bearer
+    Header,
+    /// Sec-WebSocket-Protocol: curfew.v1, bearer.<token>
+    Subprotocol,
+    /// ?token=
+    Query,
+    /// The first frame
+    Message,
+}
+
+/// How the connection came to its end.
+enum End {
+    /// The server closed, with this code and reason; or we did and it agreed.
+    Closed(Option<u16>, String),
+    /// We asked to close and the server did not answer in time.
+    Unanswered,
+    /// The connection broke.
+    Broken(ClientError),
+}
+
+/// Connects, and stays until either side closes.
+pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
+    let token = token(&args)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(talk(args, token));
+    // A thread may still wait for the keyboard; the process ends without it.
+    runtime.shutdown_background();
+    result
+}
+
+fn token(args: &ConnectArgs) -> Result<Option<String>, Failure> {
+    let token = match (&args.token_file, &args.token) {
+        (Some(file), _) => std::fs::read_to_string(file)
+            .with_context(|| format!("read the token file {}", file.display()))?,
+        (None, Some(token)) => token.clone(),
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(token.trim().to_owned()))
+}
+
+async fn talk(args: ConnectArgs, token: Option<String>) -> Result<(), Failure> {
+    let paint = Paint::new(args.json);
+    let client = dial::connect(&args, token.as_deref()).await?;
+    paint.note(&format!("connected to {}, /help for short forms", without_query(&args.url)));
+    let mut conversation = Conversation {
+        client,
+        paint,
+        lines: Lines::new(),
+        subscribe: args.subscribe,
+        ready: token.is_none(),
+        typed: false,
+        deadline: None,
+    };
+    if let (TokenIn::Message, Some(token)) = (args.token_in, &token) {
+        let frame = conversation.lines.auth(token);
+        conversation.client.send_text(&frame).await.context("send the token")?;
+    }
+    match conversation.run(keyboard()).await? {
+        End::Closed(code, reason) => conversation.closed(code, &reason),
+        End::Unanswered => {
+            conversation.paint.note("closed; the server did not answer the close in time");
+            Ok(())
+        }
+        End::Broken(error) => {
+            let error = anyhow::Error::new(error);
+            Err(Failure::Other(error.context("the connection ended without a close frame")))
+        }
+    }
+}
+
+/// Lines from stdin, read on a thread of their own: a terminal cannot be waited for otherwise.
+fn keyboard() -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::channel(TYPED_AHEAD);
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines() {
+            let Ok(line) = line else { break };
+            if sender.blocking_send(line).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
+struct Conversation {
+    client: Client<Box<dyn Stream>>,
+    paint: Paint,
+    lines: Lines,
+    /// Channels to subscribe to as soon as the session is open.
+    subscribe: Vec<String>,
+    /// Whether lines may be sent. With a token they wait for the server's first frame, so that
+    /// what is piped in does not overtake the subscriptions.
+    ready: bool,
+    /// Whether anything came from stdin.
+    typed: bool,
+    /// When to stop waiting for the server's close frame.
+    deadline: Option<Instant>,
+}
+
+impl Conversation {
+    async fn run(&mut self, mut keyboard: mpsc::Receiver<String>) -> Result<End, Failure> {
+        let mut listening = true;
+        loop {
+            let deadline = self.deadline;
+            tokio::select! {
+                biased;
+                incoming = self.client.next() => match incoming {
+                    Ok(Incoming::Close { code, reason }) => return Ok(End::Closed(code, reason)),
+                    Ok(incoming) => self.show(incoming).await?,
+                    Err(ClientError::Ended) if self.deadline.is_some() => return Ok(End::Unanswered),
+                    Err(error) => return Ok(End::Broken(error)),
+                },
+                line = keyboard.recv(), if listening && self.ready => match line {
+                    Some(line) => {
+                        self.typed = true;
+                        self.send(&line).await;
+                    }
+                    None => {
+                        listening = false;
+                        // With nothing piped in at all there is nothing to end with: listen on.
+                        if self.typed || std::io::stdin().is_terminal() {
+                            self.close().await;
+                        }
+                    }
+                },
+                _ = tokio::signal::ctrl_c() => {
+                    if self.deadline.is_some() {
+                        return Ok(End::Unanswered);
+                    }
+                    self.close().await;
+                }
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    return Ok(End::Unanswered);
+                }
+            }
+        }
+    }
+
+    /// Prints what came; the first `connected` sends the subscriptions.
+    async fn show(&mut self, incoming: Incoming) -> Result<(), Failure> {
+        match incoming {
+            Incoming::Text(text) => {
+                let kind = paint::kind(&text);
+                output::print(&format!("{}\n", self.paint.frame(&kind, &text)))?;
+                if kind == "connected" {
+                    for channel in std::mem::take(&mut self.subscribe) {
+                        let frame = self.lines.subscribe(&channel);
+                        self.send_text(&frame).await;
+                    }
+                }
+                self.ready = true;
+            }
+            Incoming::Binary(data) => {
+                self.paint.note(&format!("a binary message of {} bytes", data.len()));
+            }
+            // Answered already, and not about the session.
+            Incoming::Ping(_) | Incoming::Pong(_) | Incoming::Close { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Acts on a line from stdin.
+    async fn send(&mut self, line: &str) {
+        match self.lines.read(line) {
+            Input::Nothing => {}
+            Input::Send(text) => self.send_text(&text).await,
+            Input::Help => self.paint.note(line::HELP),
+            Input::Wrong(message) => self.paint.note(&message),
+            Input::Quit => self.close().await,
+        }
+    }
+
+    /// A connection that takes nothing any more says why when it is read next.
+    async fn send_text(&mut self, text: &str) {
+        self.client.send_text(text).await.ok();
+    }
+
+    async fn close(&mut self) {
+        if self.deadline.is_none() {
+            self.deadline = Some(Instant::now() + CLOSE_TIMEOUT);
+            self.client.close(1000, "").await.ok();
+        }
+    }
+
+    fn closed(&self, code: Option<u16>, reason: &str) -> Result<(), Failure> {
+        let mut text = match code {
+            Some(code) => format!("closed: {code}"),
+            None => "closed without a code".to_owned(),
+        };
+        if !reason.is_empty() {
+            text.push_str(&format!(" {reason}"));
+        }
+        let known = DISCONNECTS.iter().find(|known| Some(known.code) == code);
+        if let Some(known) = known {
+            if reason != known.reason {
+                text.push_str(&format!(" {}", known.reason));
+            }
+            text.push_str(&format!(": {}; reconnect: {}", known.message, known.advice.as_str()));
+        }
+        self.paint.note(&text);
+        match code {
+            None | Some(1000) => Ok(()),
+            _ if self.deadline.is_some() => Ok(()),
+            Some(_) => Err(Failure::Told(1)),
+        }
+    }
+}
+
+/// A URL fit to be shown: its query may hold a token.
+fn without_query(url: &str) -> &str {
+    url.split(['?', '#']).next().unwrap_or_default()
+}

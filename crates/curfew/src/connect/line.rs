@@ -1,0 +1,145 @@
+//! What a typed line means: a frame as it is, or a short form of one.
+
+use serde_json::json;
+use serde_json::value::RawValue;
+
+/// The short forms.
+pub(super) const HELP: &str = "a line is sent as it is; short forms:
+  /sub CHANNEL         subscribe
+  /unsub CHANNEL       unsubscribe
+  /pub CHANNEL JSON    publish
+  /auth TOKEN          authenticate, for a connection opened without a token
+  /refresh TOKEN       replace the token
+  /ping                ask for a pong
+  /quit                close the connection";
+
+/// What to do with a line.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Input {
+    /// Nothing was typed.
+    Nothing,
+    /// Send this.
+    Send(String),
+    /// Show the short forms.
+    Help,
+    /// Close.
+    Quit,
+    /// Not a short form, with what to say.
+    Wrong(String),
+}
+
+/// Reads lines; gives the frames of short forms ids 1, 2, 3.
+#[derive(Debug)]
+pub(super) struct Lines {
+    next_id: u64,
+}
+
+impl Lines {
+    /// The first id is 1.
+    pub(super) fn new() -> Self {
+        Self { next_id: 1 }
+    }
+
+    /// What a line means.
+    pub(super) fn read(&mut self, line: &str) -> Input {
+        let line = line.trim();
+        if line.is_empty() {
+            return Input::Nothing;
+        }
+        if !line.starts_with('/') {
+            return Input::Send(line.to_owned());
+        }
+        let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+        let rest = rest.trim();
+        match (name, rest) {
+            ("/help", _) => Input::Help,
+            ("/quit", _) => Input::Quit,
+            ("/ping", _) => Input::Send(json!({ "type": "ping" }).to_string()),
+            ("/pub", _) => self.publish(rest),
+            ("/sub" | "/unsub" | "/auth" | "/refresh", "") => {
+                Input::Wrong(format!("{name} needs something after it; see /help"))
+            }
+            ("/sub", channel) => Input::Send(self.subscribe(channel)),
+            ("/unsub", channel) => {
+                let id = self.id();
+                Input::Send(json!({ "type": "unsubscribe", "id": id, "channel": channel }).to_string())
+            }
+            ("/auth", token) => Input::Send(self.auth(token)),
+            ("/refresh", token) => {
+                let id = self.id();
+                Input::Send(json!({ "type": "refresh", "id": id, "token": token }).to_string())
+            }
+            _ => Input::Wrong(format!("there is no short form {name}; see /help")),
+        }
+    }
+
+    /// The frame that subscribes.
+    pub(super) fn subscribe(&mut self, channel: &str) -> String {
+        let id = self.id();
+        json!({ "type": "subscribe", "id": id, "channel": channel }).to_string()
+    }
+
+    /// The frame that authenticates.
+    pub(super) fn auth(&mut self, token: &str) -> String {
+        let id = self.id();
+        json!({ "type": "auth", "id": id, "token": token }).to_string()
+    }
+
+    fn publish(&mut self, rest: &str) -> Input {
+        let Some((channel, data)) = rest.split_once(char::is_whitespace) else {
+            return Input::Wrong("/pub needs a channel and JSON; see /help".to_owned());
+        };
+        #[derive(serde::Serialize)]
+        struct Publish<'a> {
+            r#type: &'a str,
+            id: u64,
+            channel: &'a str,
+            data: &'a RawValue,
+        }
+        // The data stays as it was typed, byte for byte.
+        let Ok(data) = serde_json::from_str::<&RawValue>(data.trim()) else {
+            return Input::Wrong("the data is not JSON; texts need quotes: \"hello\"".to_owned());
+        };
+        let frame = Publish { r#type: "publish", id: self.id(), channel, data };
+        match serde_json::to_string(&frame) {
+            Ok(text) => Input::Send(text),
+            Err(error) => Input::Wrong(error.to_string()),
+        }
+    }
+
+    fn id(&mut self) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        id
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_become_frames() {
+        let mut lines = Lines::new();
+        for (line, expect) in [
+            (r#"{"type":"ping"}"#, r#"{"type":"ping"}"#),
+            ("hello", "hello"),
+            ("/sub room:1", r#"{"channel":"room:1","id":1,"type":"subscribe"}"#),
+            ("/unsub room:1", r#"{"channel":"room:1","id":2,"type":"unsubscribe"}"#),
+            (
+                r#"/pub room:1  {"b":1.0, "a":2}"#,
+                r#"{"type":"publish","id":3,"channel":"room:1","data":{"b":1.0, "a":2}}"#,
+            ),
+            ("/refresh x.y.z", r#"{"id":4,"token":"x.y.z","type":"refresh"}"#),
+            ("/ping", r#"{"type":"ping"}"#),
+        ] {
+            assert_eq!(lines.read(line), Input::Send(expect.to_owned()), "{line}");
+        }
+        assert_eq!(lines.read("  "), Input::Nothing);
+        assert_eq!(lines.read("/quit"), Input::Quit);
+        assert_eq!(lines.read("/help"), Input::Help);
+        for line in ["/sub", "/pub room:1", "/pub room:1 hello", "/nothing"] {
+            assert!(matches!(lines.read(line), Input::Wrong(_)), "{line}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! How frames look on a terminal.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use crate::output;
+
+const RESET: &str = "\x1b[0m";
+const DIM: &str = "\x1b[2m";
+
+/// Decides on colour once.
+#[derive(Debug)]
+pub(super) struct Paint {
+    /// Frames go out exactly as they came.
+    raw: bool,
+    /// stdout is a terminal.
+    terminal: bool,
+    /// Frames are coloured.
+    colour: bool,
+    /// Notes are dimmed.
+    dim_notes: bool,
+}
+
+impl Paint {
+    /// Colour only on a terminal, and not when `NO_COLOR` is set.
+    pub(super) fn new(raw: bool) -> Self {
+        let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+            && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+        let terminal = io::stdout().is_terminal();
+        Self {
+            raw,
+            terminal,
+            colour: !raw && wanted && terminal,
+            dim_notes: wanted && io::stderr().is_terminal(),
+        }
+    }
+
+    /// A frame as a line. On a terminal what would steer it is escaped.
+    pub(super) fn frame(&self, kind: &str, text: &str) -> String {
+        if self.raw || !self.terminal {
+            return text.to_owned();
+        }
+        let text = output::clean(text);
+        match colour(kind).filter(|_| self.colour) {
+            Some(colour) => format!("{colour}{text}{RESET}"),
+            None => text,
+        }
+    }
+
+    /// A remark of ours, on stderr.
+    pub(super) fn note(&self, text: &str) {
+        let text: Vec<String> = text.lines().map(output::clean).collect();
+        let text = text.join("\n");
+        let line = if self.dim_notes { format!("{DIM}{text}{RESET}\n") } else { format!("{text}\n") };
+        // Without stderr there is nobody to tell.
+        io::stderr().write_all(line.as_bytes()).ok();
+    }
+}
+
+/// A frame's type; empty when it has none.
+pub(super) fn kind(text: &str) -> String {
+    #[derive(serde::Deserialize)]
+    struct Typed {
+        r#type: String,
+    }
+    serde_json::from_str::<Typed>(text).map(|typed| typed.r#type).unwrap_or_default()
+}
+
+fn colour(kind: &str) -> Option<&'static str> {
+    Some(match kind {
+        "connected" | "refreshed" => "\x1b[32m",
+        "message" => "\x1b[36m",
+        "expiring" | "unsubscribed" => "\x1b[33m",
+        "error" => "\x1b[31m",
+        "auth_failed" | "closing" => "\x1b[1;31m",
+        "ok" | "pong" => DIM,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_coloured_by_type_and_raw_when_asked() {
+        let paint = |raw, terminal, colour| Paint { raw, terminal, colour, dim_notes: false };
+        let frame = r#"{"type":"error"}"#;
+        assert_eq!(kind(frame), "error");
+        assert_eq!(kind("[1]"), "");
+        let coloured = format!("\x1b[31m{frame}{RESET}");
+        assert_eq!(paint(false, true, true).frame("error", frame), coloured);
+        assert_eq!(paint(false, true, false).frame("error", frame), frame);
+        assert_eq!(paint(true, false, false).frame("error", "a\x1bb"), "a\x1bb");
+        assert_eq!(paint(false, true, false).frame("", "a\x1bb"), "a\\u{1b}b");
+    }
+}

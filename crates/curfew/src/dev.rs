@@ -1,0 +1,281 @@
+//! `curfew dev`: a node to play with. Everything of it but the node itself: where it may listen,
+//! its configuration with fresh keys, its tokens, and what it prints.
+
+mod page;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use clap::Args;
+use curfew_auth::{Algorithm, Issuer, MintKey};
+use curfew_backend::BackendKind;
+use curfew_model::{Action, Clock as _, Secret, SystemClock};
+use curfew_policy::{Effect, Rule};
+use curfew_telemetry::LogFormat;
+use serde_json::{Map, Value};
+
+use crate::app::App;
+use crate::config::Config;
+use crate::failure::Failure;
+use crate::token::Wish;
+use crate::{lifecycle, output, serve};
+
+/// How long the printed tokens are valid, in seconds.
+const TOKEN_TTL_SECS: u64 = 3600;
+
+/// Bytes of each random key.
+const KEY_BYTES: usize = 32;
+
+/// Short, so that a token of half a minute still shows it.
+const EXPIRING_NOTICE: Duration = Duration::from_secs(10);
+
+/// Arguments of `curfew dev`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example, on other ports:
+  curfew dev --listen 127.0.0.1:8000 --admin 127.0.0.1:8001
+
+It lets everybody in who can reach it, and so refuses any address that is not loopback.")]
+pub(crate) struct DevArgs {
+    /// Where the WebSocket endpoint and the demo page are; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub(crate) listen: SocketAddr,
+    /// Where the admin API is; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
+    pub(crate) admin: SocketAddr,
+}
+
+/// Runs a node to play with until it is told to stop.
+pub(crate) fn run(args: &DevArgs) -> Result<(), Failure> {
+    let dev = Arc::new(Dev::new(args)?);
+    let log_level = curfew_telemetry::init(&dev.config.telemetry)?;
+    serve::raise_open_files();
+    lifecycle::block_on(async move {
+        let app = App::build(&dev.config, log_level, |context, public, admin| {
+            page::routes(Arc::clone(&dev), Arc::clone(context), public, admin).map(Some)
+        })?;
+        let (public, admin) = app.addresses()?;
+        output::print(&dev.banner(&program(), public, admin, SystemClock.unix())?)?;
+        lifecycle::run(app, dev.config.clone(), None).await
+    })
+}
+
+/// A node to play with.
+#[derive(Debug)]
+pub(crate) struct Dev {
+    /// The configuration to run.
+    pub(crate) config: Config,
+    /// The admin key, which is in `config` too.
+    pub(crate) admin_key: Secret,
+    key: MintKey,
+}
+
+impl Dev {
+    /// Checks the addresses and makes fresh keys.
+    pub(crate) fn new(args: &DevArgs) -> Result<Self, Failure> {
+        for (flag, address) in [("--listen", args.listen), ("--admin", args.admin)] {
+            if !address.ip().to_canonical().is_loopback() {
+                return Err(Failure::usage(format!(
+                    "{flag} {address} is not a loopback address such as 127.0.0.1 or [::1]: curfew dev lets everybody in; for others to reach it use curfew serve"
+                )));
+            }
+        }
+        let secret = random_key()?;
+        let admin_key = random_key()?;
+        let mut config = Config::default();
+        config.server.listen = args.listen;
+        config.admin.listen = args.admin;
+        config.admin.key = Some(admin_key.clone());
+        config.auth.issuers = vec![Issuer {
+            name: "dev".to_owned(),
+            algorithms: Some(vec![Algorithm::HS256]),
+            secret: Some(secret.clone()),
+            ..Issuer::default()
+        }];
+        config.session.expiring_notice = EXPIRING_NOTICE;
+        config.policy.rules = vec![Rule {
+            name: "everything is allowed".to_owned(),
+            channels: vec!["*".to_owned()],
+            actions: vec![Action::Subscribe, Action::Publish],
+            effect: Effect::Allow,
+            ..Rule::default()
+        }];
+        config.backend.kind = BackendKind::Memory;
+        config.drain.window = Duration::ZERO;
+        config.telemetry.log_format = LogFormat::Text;
+        let key = MintKey::Secret(secret.expose().as_bytes().to_vec());
+        Ok(Self { config, admin_key, key })
+    }
+
+    /// A token for `user`, issued at `now` (Unix seconds), and its id.
+    pub(crate) fn mint(
+        &self,
+        user: &str,
+        roles: Vec<String>,
+        ttl_secs: u64,
+        now: u64,
+    ) -> anyhow::Result<(String, String)> {
+        self.mint_with(user, roles, ttl_secs, Map::new(), now)
+    }
+
+    /// [`Dev::mint`] with more claims.
+    fn mint_with(
+        &self,
+        user: &str,
+        roles: Vec<String>,
+        ttl_secs: u64,
+        claims: Map<String, Value>,
+        now: u64,
+    ) -> anyhow::Result<(String, String)> {
+        let id = curfew_model::SessionId::new().to_string();
+        let wish = Wish {
+            user: user.to_owned(),
+            roles,
+            ttl_secs,
+            id: Some(id.clone()),
+            claims: claims.into_iter().collect(),
+            ..Wish::default()
+        };
+        let token = curfew_auth::mint(&wish.claims(now), None, Algorithm::HS256, &self.key)?;
+        Ok((token, id))
+    }
+
+    /// What to print once the node listens on `public` and `admin`: the page's address, and
+    /// commands to paste that start with `program`.
+    pub(crate) fn banner(
+        &self,
+        program: &str,
+        public: SocketAddr,
+        admin: SocketAddr,
+        now: u64,
+    ) -> anyhow::Result<String> {
+        let (alice, _) = self.mint("alice", vec!["member".to_owned()], TOKEN_TTL_SECS, now)?;
+        let (bob, _) = self.mint("bob", vec!["member".to_owned()], TOKEN_TTL_SECS, now)?;
+        let admin_key = self.admin_key.expose();
+        Ok(format!(
+            "
+Curfew is running, to play with: everybody may do everything, and nothing is kept.
+
+  Open        http://{public}/
+  WebSocket   ws://{public}/ws
+  Admin API   http://{admin}
+
+Or in a terminal each, as alice and as bob (the tokens are valid for an hour):
+
+  {program} connect ws://{public}/ws --subscribe room:1 --token {alice}
+
+  {program} connect ws://{public}/ws --subscribe room:1 --token {bob}
+
+Say something, as /pub room:1 \"hello\". In a third terminal, be the operator:
+
+  export CURFEW_ADMIN_URL=http://{admin} CURFEW_ADMIN_KEY={admin_key}
+  {program} publish room:1 '{{\"text\":\"hello\"}}'
+  {program} sessions
+  {program} revoke user alice
+  {program} restore user alice
+  curl -s http://{admin}/v1/sessions -H \"Authorization: Bearer $CURFEW_ADMIN_KEY\"
+
+Ctrl-C ends it.
+"
+        ))
+    }
+}
+
+/// How to call this program from a shell: `curfew` where that finds it, else by its path.
+pub(crate) fn program() -> String {
+    let Ok(this) = std::env::current_exe() else {
+        return "curfew".to_owned();
+    };
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let first = std::env::split_paths(&path)
+        .map(|folder| folder.join("curfew"))
+        .find(|candidate| candidate.is_file());
+    let found = first.is_some_and(|first| first.canonicalize().ok() == this.canonicalize().ok());
+    match this.to_str() {
+        Some(this) if !found => quoted(this),
+        _ => "curfew".to_owned(),
+    }
+}
+
+/// `text` as one word of a POSIX shell.
+fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
+    if text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// A key nobody knows, in hexadecimal.
+fn random_key() -> anyhow::Result<Secret> {
+    let mut bytes = [0; KEY_BYTES];
+    rustls::crypto::aws_lc_rs::default_provider()
+        .secure_random
+        .fill(&mut bytes)
+        .map_err(|_| anyhow!("the system gives no random bytes"))?;
+    let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(Secret::new(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use curfew_auth::Authenticator;
+    use curfew_model::Problems;
+
+    use super::*;
+
+    fn args(listen: &str, admin: &str) -> DevArgs {
+        DevArgs { listen: listen.parse().unwrap(), admin: admin.parse().unwrap() }
+    }
+
+    #[test]
+    fn only_loopback_addresses_are_served() {
+        for (listen, admin, good) in [
+            ("127.0.0.1:0", "127.0.0.1:0", true),
+            ("127.9.9.9:0", "[::1]:0", true),
+            ("0.0.0.0:8080", "127.0.0.1:0", false),
+            ("127.0.0.1:0", "[::]:0", false),
+            ("192.0.2.1:0", "127.0.0.1:0", false),
+        ] {
+            assert_eq!(Dev::new(&args(listen, admin)).is_ok(), good, "{listen} {admin}");
+        }
+    }
+
+    #[test]
+    fn its_configuration_is_valid_and_its_keys_are_fresh() {
+        let dev = Dev::new(&args("127.0.0.1:0", "127.0.0.1:0")).unwrap();
+        let mut problems = Problems::new();
+        dev.config.check(&mut problems);
+        assert_eq!(problems.into_vec(), []);
+        let other = Dev::new(&args("127.0.0.1:0", "127.0.0.1:0")).unwrap();
+        assert_ne!(dev.admin_key, other.admin_key);
+        assert_ne!(dev.config.auth.issuers, other.config.auth.issuers);
+    }
+
+    #[test]
+    fn its_tokens_are_accepted_and_in_the_commands_it_prints() {
+        let dev = Dev::new(&args("127.0.0.1:0", "127.0.0.1:0")).unwrap();
+        let now = SystemClock.unix();
+        let public = "127.0.0.1:1111".parse().unwrap();
+        let admin = "127.0.0.1:2222".parse().unwrap();
+        let banner = dev.banner("curfew", public, admin, now).unwrap();
+        assert!(banner.contains("http://127.0.0.1:1111/\n"), "{banner}");
+        let authenticator = Authenticator::new(&dev.config.auth, Arc::new(SystemClock)).unwrap();
+        let users: Vec<String> = banner
+            .split("--token ")
+            .skip(1)
+            .map(|rest| rest.split_whitespace().next().unwrap())
+            .map(|token| authenticator.authenticate(token).unwrap().user().to_owned())
+            .collect();
+        assert_eq!(users, ["alice", "bob"]);
+    }
+
+    #[test]
+    fn paths_are_quoted_for_a_shell() {
+        assert_eq!(quoted("/usr/bin/curfew"), "/usr/bin/curfew");
+        assert_eq!(quoted("/a b/it's"), r"'/a b/it'\''s'");
+    }
+}

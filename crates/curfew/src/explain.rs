@@ -1,0 +1,180 @@
+//! `curfew explain`: which rule decides, and why; offline.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use clap::Args;
+use curfew_auth::Authenticator;
+use curfew_model::{Action, Channel, SystemClock};
+use curfew_policy::{ConditionResult, Considered, Explanation, Policy};
+use serde_json::{Map, Value, json};
+
+use crate::cli::ConfigArgs;
+use crate::config::{Check, Config};
+use crate::failure::Failure;
+use crate::output;
+
+/// Exit code for a token that is refused.
+const REFUSED: u8 = 1;
+
+/// Arguments of `curfew explain`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  curfew explain --config curfew.toml --token-file token --action publish --channel room:acme:1
+  curfew explain --config curfew.toml --claims '{\"sub\":\"alice\",\"tenant\":\"acme\"}' \\
+      --action subscribe --channel room:acme:1")]
+#[group(id = "who", required = true, multiple = false, args = ["token", "token_file", "claims"])]
+pub(crate) struct ExplainArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// The token; it is verified with the configuration's keys
+    #[arg(long)]
+    token: Option<String>,
+    /// A file with the token
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Claims as a JSON object, instead of a token
+    #[arg(long, value_name = "JSON")]
+    claims: Option<String>,
+    /// Explain for the token's claims even if it is refused
+    #[arg(long, conflicts_with = "claims")]
+    unverified: bool,
+    /// subscribe or publish
+    #[arg(long, value_parser = parse_action)]
+    action: Action,
+    /// The channel
+    #[arg(long, value_parser = |name: &str| Channel::parse(name))]
+    channel: Channel,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Whose claims they are and whether they can be relied on.
+struct Subject {
+    claims: Map<String, Value>,
+    user: String,
+    /// Why the token is refused.
+    refused: Option<curfew_auth::AuthError>,
+}
+
+/// Explains one decision.
+pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
+    let config = args.config.load(Check::Form)?.config;
+    let subject = subject(args, &config)?;
+    if let Some(error) = subject.refused.as_ref().filter(|_| !args.unverified) {
+        let reason = error.failure().as_str();
+        if args.json {
+            let refused = json!({ "reason": reason, "message": error.message() });
+            output::print_json(&json!({ "allowed": false, "refused": refused }))?;
+        } else {
+            output::print(&format!(
+                "refused: {} ({reason})\nNo rule is asked for a token that is refused; --unverified asks nevertheless.\n",
+                error.message()
+            ))?;
+        }
+        return Err(Failure::Told(REFUSED));
+    }
+    let policy = Policy::new(&config.policy);
+    let explanation = policy.explain(&subject.claims, &subject.user, args.action, &args.channel);
+    if args.json {
+        let mut value = serde_json::to_value(&explanation)?;
+        if let Some(error) = &subject.refused {
+            value["refused"] =
+                json!({ "reason": error.failure().as_str(), "message": error.message() });
+        }
+        return output::print_json(&value);
+    }
+    let mut text = String::new();
+    if let Some(error) = &subject.refused {
+        text.push_str(&format!("refused: {} ({})\n", error.message(), error.failure()));
+        text.push_str("With these claims, were they verified:\n");
+    }
+    text.push_str(&describe(&explanation));
+    Ok(output::print(&text)?)
+}
+
+fn subject(args: &ExplainArgs, config: &Config) -> Result<Subject, Failure> {
+    let claim = &config.auth.subject_claim;
+    if let Some(text) = &args.claims {
+        let claims: Map<String, Value> = serde_json::from_str(text)
+            .map_err(|_| Failure::usage("--claims takes a JSON object"))?;
+        let user = user(&claims, claim)
+            .ok_or_else(|| Failure::usage(format!("--claims needs the user: the claim {claim}")))?;
+        return Ok(Subject { claims, user, refused: None });
+    }
+    let token = match (&args.token, &args.token_file) {
+        (Some(token), _) => token.clone(),
+        (None, Some(file)) => std::fs::read_to_string(file)
+            .with_context(|| format!("read the token file {}", file.display()))?,
+        (None, None) => String::new(),
+    };
+    let token = token.trim();
+    let authenticator = Authenticator::new(&config.auth, Arc::new(SystemClock))?;
+    match authenticator.authenticate(token) {
+        Ok(principal) => Ok(Subject {
+            claims: principal.claims().parse(),
+            user: principal.user().to_owned(),
+            refused: None,
+        }),
+        Err(error) => {
+            let claims = match unverified(token) {
+                Some(claims) => claims,
+                None if args.unverified => {
+                    return Err(Failure::Other(anyhow::anyhow!(
+                        "the token's claims cannot be read: {error}"
+                    )));
+                }
+                None => Map::new(),
+            };
+            let user = user(&claims, claim).unwrap_or_default();
+            Ok(Subject { claims, user, refused: Some(error) })
+        }
+    }
+}
+
+fn user(claims: &Map<String, Value>, claim: &str) -> Option<String> {
+    claims.get(claim)?.as_str().map(str::to_owned)
+}
+
+/// What a token says, whoever wrote it.
+fn unverified(token: &str) -> Option<Map<String, Value>> {
+    let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+    serde_json::from_slice(&payload).ok()
+}
+
+fn parse_action(text: &str) -> Result<Action, String> {
+    [Action::Subscribe, Action::Publish]
+        .into_iter()
+        .find(|action| action.as_str() == text)
+        .ok_or_else(|| "is subscribe or publish".to_owned())
+}
+
+/// The decision in one line, and what every rule said.
+fn describe(explanation: &Explanation) -> String {
+    let decision = if explanation.allowed { "allowed" } else { "denied" };
+    let mut text = format!("{decision}: {}\n", output::clean(&explanation.why));
+    let rows: Vec<Vec<String>> = explanation.considered.iter().map(row).collect();
+    if !rows.is_empty() {
+        text.push('\n');
+        text.push_str(&output::table(&["RULE", "EFFECT", "MATCHES", "CONDITION"], &rows));
+    }
+    text
+}
+
+fn row(considered: &Considered) -> Vec<String> {
+    let effect = match considered.effect {
+        curfew_policy::Effect::Allow => "allow",
+        curfew_policy::Effect::Deny => "deny",
+    };
+    let condition = match &considered.condition {
+        None => "-".to_owned(),
+        Some(ConditionResult::Answer(answer)) => answer.to_string(),
+        Some(ConditionResult::Error(error)) => error.clone(),
+    };
+    let matched = if considered.matched { "yes" } else { "no" };
+    vec![considered.rule.clone(), effect.to_owned(), matched.to_owned(), condition]
+}

@@ -1,0 +1,70 @@
+//! How a command can fail, and the exit code of each.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use crate::config::ConfigProblem;
+
+/// Exit code for wrong usage and invalid configuration; clap uses the same.
+const USAGE: u8 = 2;
+
+/// Why a command did not do what it was asked to.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The command line cannot be meant as it is written.
+    Usage(String),
+    /// The configuration is wrong, in all these places.
+    Config(Vec<ConfigProblem>),
+    /// Everything is said already; only the exit code is left.
+    Told(u8),
+    /// Anything else.
+    Other(anyhow::Error),
+}
+
+impl Failure {
+    /// A command line that cannot be meant as it is written.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::Usage(message.into())
+    }
+
+    /// Says on stderr what is wrong and gives the exit code.
+    pub(crate) fn report(self) -> ExitCode {
+        let (text, code) = match self {
+            Self::Usage(message) => (format!("curfew: {message}\n"), USAGE),
+            Self::Config(problems) => (list(&problems), USAGE),
+            Self::Told(code) => (String::new(), code),
+            Self::Other(error) if is_broken_pipe(&error) => (String::new(), 0),
+            Self::Other(error) => (format!("curfew: {error:#}\n"), 1),
+        };
+        // With stderr gone there is nobody to tell; the exit code still tells.
+        io::stderr().write_all(text.as_bytes()).ok();
+        ExitCode::from(code)
+    }
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+/// All problems, one a line.
+fn list(problems: &[ConfigProblem]) -> String {
+    let mut text = match problems.len() {
+        1 => "curfew: the configuration has a problem\n".to_owned(),
+        n => format!("curfew: the configuration has {n} problems\n"),
+    };
+    for problem in problems {
+        writeln!(text, "  {problem}").expect("writing to a string does not fail");
+    }
+    text
+}
+
+/// Whether the reader of our output has gone, as `curfew sessions | head` does: no failure.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,208 @@
+//! A node's life: start, reload, drain, end.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{self, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::app::{App, Running};
+use crate::config::{self, Check, Config};
+use crate::failure::Failure;
+
+/// How often files are looked at for changes.
+const POLL: Duration = Duration::from_secs(1);
+
+/// A second signal shortens what is left of the drain to this.
+const HURRIED: Duration = Duration::from_millis(500);
+
+/// Where a configuration comes from, to be read again.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) file: Option<PathBuf>,
+    pub(crate) sets: Vec<String>,
+}
+
+/// Runs a node until it is told to stop. What may change while it runs is read again from
+/// `source`; without one nothing is.
+pub(crate) async fn run(app: App, config: Config, source: Option<Source>) -> Result<(), Failure> {
+    let stop_public = CancellationToken::new();
+    let stop_admin = CancellationToken::new();
+    let mut hangup = listen_for(SignalKind::hangup())?;
+    let mut terminate = listen_for(SignalKind::terminate())?;
+    let mut interrupt = listen_for(SignalKind::interrupt())?;
+    let running = app.listen(stop_public.clone(), stop_admin.clone())?;
+    let mut reloader = Reloader::new(running, config, source);
+
+    let mut poll = time::interval(POLL);
+    poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => reloader.reload(),
+            _ = poll.tick() => reloader.poll(),
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+
+    let again = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    drain(&reloader, &stop_public, again).await;
+    stop_admin.cancel();
+    info!("stopped");
+    Ok(())
+}
+
+/// Leaves service: not ready, accepting for a while, then sending sessions away over the window. A
+/// second signal shortens it.
+async fn drain(reloader: &Reloader, stop_public: &CancellationToken, again: impl Future<Output = ()>) {
+    let node = &reloader.running.context.node;
+    let drain = &reloader.config.drain;
+    info!("told to stop");
+    let whole = async {
+        node.begin_drain();
+        time::sleep(drain.accept_grace).await;
+        node.refuse_sessions();
+        node.drain(drain.window).await;
+    };
+    tokio::select! {
+        () = whole => {}
+        () = again => {
+            warn!("told to stop again, hurrying");
+            node.refuse_sessions();
+            node.drain(HURRIED).await;
+        }
+    }
+    stop_public.cancel();
+}
+
+fn listen_for(kind: SignalKind) -> anyhow::Result<Signal> {
+    signal(kind).context("listen for signals")
+}
+
+/// Reads again what may change while the node runs.
+#[derive(Debug)]
+struct Reloader {
+    running: Running,
+    config: Config,
+    source: Option<Source>,
+    /// The file as it was last read, good or bad.
+    seen: Option<Vec<u8>>,
+}
+
+impl Reloader {
+    fn new(running: Running, config: Config, source: Option<Source>) -> Self {
+        let mut reloader = Self { running, config, source, seen: None };
+        reloader.seen = reloader.read_file();
+        reloader
+    }
+
+    fn read_file(&self) -> Option<Vec<u8>> {
+        std::fs::read(self.source.as_ref()?.file.as_ref()?).ok()
+    }
+
+    /// Looks at the files: configuration, keys, certificate.
+    fn poll(&mut self) {
+        let now = self.read_file();
+        // A file that is gone for a moment is being replaced.
+        if now.is_some() && now != self.seen {
+            self.reload();
+            return;
+        }
+        self.poll_keys();
+    }
+
+    fn poll_keys(&self) {
+        let metrics = self.running.context.node.metrics();
+        for reload in self.running.context.authenticator.reload_changed_files() {
+            metrics.jwt_keys_last_reload_successful.set(i64::from(reload.outcome.is_ok()));
+        }
+        self.running.count_keys();
+        match self.running.tls.as_ref().map(|tls| tls.reload()) {
+            None | Some(Ok(false)) => {}
+            Some(Ok(true)) => info!("certificate reloaded"),
+            Some(Err(error)) => error!(error = %error, "certificate not reloaded, the old one stays"),
+        }
+    }
+
+    /// Reads the configuration again and puts it in force; a bad one is reported and the old one
+    /// stays.
+    fn reload(&mut self) {
+        self.seen = self.read_file();
+        let Some(source) = &self.source else { return };
+        let metrics = self.running.context.node.metrics();
+        let file = source.file.as_deref();
+        let config = match config::load(file, &source.sets, Check::Everything) {
+            Ok(loaded) => loaded.config,
+            Err(problems) => {
+                metrics.config_last_reload_successful.set(0);
+                for problem in &problems {
+                    error!(problem = %problem, "configuration not reloaded, the old one stays");
+                }
+                return;
+            }
+        };
+        if let Err(error) = self.running.apply(&config) {
+            metrics.config_last_reload_successful.set(0);
+            error!(error = %error, "configuration not reloaded, the old one stays");
+            return;
+        }
+        metrics.config_last_reload_successful.set(1);
+        let waiting = needs_restart(&self.config, &config);
+        metrics.config_restart_required.set(i64::from(!waiting.is_empty()));
+        info!("configuration reloaded");
+        if !waiting.is_empty() {
+            warn!(keys = waiting.join(", "), "these changes take effect at the next start");
+        }
+        // What runs stays the measure of what a restart would change.
+        let started = std::mem::replace(&mut self.config, config);
+        keep_boot_settings(&mut self.config, &started);
+        self.poll_keys();
+    }
+}
+
+/// The changed keys that a running node cannot take over.
+fn needs_restart(running: &Config, new: &Config) -> Vec<&'static str> {
+    let mut keys = Vec::new();
+    let mut note = |changed: bool, key| {
+        if changed {
+            keys.push(key);
+        }
+    };
+    note(running.server.listen != new.server.listen, "server.listen");
+    note(running.server.tls_cert_file != new.server.tls_cert_file, "server.tls_cert_file");
+    note(running.server.tls_key_file != new.server.tls_key_file, "server.tls_key_file");
+    note(running.admin.listen != new.admin.listen, "admin.listen");
+    note(running.backend != new.backend, "backend");
+    note(running.telemetry.log_format != new.telemetry.log_format, "telemetry.log_format");
+    keys
+}
+
+fn keep_boot_settings(config: &mut Config, running: &Config) {
+    config.server.listen = running.server.listen;
+    config.server.tls_cert_file.clone_from(&running.server.tls_cert_file);
+    config.server.tls_key_file.clone_from(&running.server.tls_key_file);
+    config.admin.listen = running.admin.listen;
+    config.backend.clone_from(&running.backend);
+    config.telemetry.log_format = running.telemetry.log_format;
+}
+
+/// Builds a runtime and runs `future` on it; used by whatever needs one.
+pub(crate) fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    let result = runtime.block_on(future);
+    // What is left are connections that did not end in time.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}

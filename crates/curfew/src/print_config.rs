@@ -1,0 +1,78 @@
+//! `curfew print-config`: the effective configuration, secrets redacted.
+
+use anyhow::Context as _;
+use clap::Args;
+use toml_edit::{DocumentMut, Item, Table, Value};
+
+use crate::cli::ConfigArgs;
+use crate::config::{Check, Loaded};
+use crate::failure::Failure;
+use crate::{output, reference};
+
+/// Arguments of `curfew print-config`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  curfew print-config --config /etc/curfew.toml
+  curfew print-config --reference > CONFIG.md")]
+pub(crate) struct PrintConfigArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Print JSON instead of TOML
+    #[arg(long, conflicts_with = "reference")]
+    json: bool,
+    /// Print the reference instead: every key with its type, default and effect, in Markdown
+    #[arg(long, conflicts_with_all = ["config", "sets"])]
+    reference: bool,
+}
+
+/// Prints the configuration, or the reference.
+pub(crate) fn run(args: &PrintConfigArgs) -> Result<(), Failure> {
+    if args.reference {
+        return Ok(output::print(&reference::markdown())?);
+    }
+    let loaded = args.config.load(Check::Form)?;
+    if args.json {
+        output::print_json(&loaded.config)?;
+    } else {
+        output::print(&toml(&loaded)?)?;
+    }
+    // What is wrong with it is best understood beside it.
+    args.config.load(Check::Everything).map(drop)
+}
+
+/// The configuration as TOML; what is not a default says where it comes from.
+fn toml(loaded: &Loaded) -> Result<String, Failure> {
+    let mut document: DocumentMut = toml_edit::ser::to_string_pretty(&loaded.config)
+        .context("write the configuration as TOML")?
+        .parse()
+        .context("read it again")?;
+    annotate(document.as_table_mut(), "", loaded);
+    Ok(document.to_string())
+}
+
+/// Adds the source to every value that has one.
+fn annotate(table: &mut Table, path: &str, loaded: &Loaded) {
+    for (key, item) in table.iter_mut() {
+        let key = key.get();
+        let path = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+        match item {
+            Item::Value(value) => {
+                // A list of tables inside brackets: its keys are not annotated one by one.
+                if let Some(source) = loaded.source(&path) {
+                    comment(value, &source);
+                }
+            }
+            Item::Table(table) => annotate(table, &path, loaded),
+            Item::ArrayOfTables(tables) => {
+                for (index, table) in tables.iter_mut().enumerate() {
+                    annotate(table, &format!("{path}[{index}]"), loaded);
+                }
+            }
+            Item::None => {}
+        }
+    }
+}
+
+fn comment(value: &mut Value, source: &str) {
+    value.decor_mut().set_suffix(format!("  # {}", output::clean(source)));
+}

@@ -1,0 +1,29 @@
+//! `curfew serve`.
+
+use tracing::warn;
+
+use crate::app::App;
+use crate::cli::ServeArgs;
+use crate::config::Check;
+use crate::failure::Failure;
+use crate::lifecycle::{self, Source};
+
+/// Runs a node until it is told to stop.
+pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
+    let loaded = args.config.load(Check::Everything)?;
+    let log_level = curfew_telemetry::init(&loaded.config.telemetry)?;
+    raise_open_files();
+    lifecycle::block_on(async move {
+        let app = App::build(&loaded.config, log_level, |_, _, _| Ok(None))?;
+        let source = Source { file: loaded.file, sets: args.config.sets };
+        lifecycle::run(app, loaded.config, Some(source)).await
+    })
+}
+
+/// Every connection is an open file, and the usual soft limit of 1,024 is for programs of the
+/// 1980s. The hard limit is the administrator's.
+pub(crate) fn raise_open_files() {
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        warn!(error = %error, "the limit of open files stays as it is");
+    }
+}

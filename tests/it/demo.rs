@@ -1,0 +1,320 @@
+//! The demo page of `curfew dev`, clicked through in Chromium as a newcomer would (issue 2).
+//!
+//! Needs `chromium` and `chromedriver` on the path, and fails without them.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use curfew_tests::Dev;
+use fantoccini::elements::Element;
+use fantoccini::{Client, ClientBuilder, Locator};
+use hyper_util::client::legacy::connect::HttpConnector;
+use serde_json::json;
+use tempfile::TempDir;
+
+/// How long the page may take for anything; longer than the shortest token lives.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often the page is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// The life of the shortest token the page offers, in seconds.
+const SHORT_LIFE: u64 = 20;
+
+#[tokio::test]
+async fn the_demo_page_lets_two_users_talk_and_cuts_one_of_them_off() {
+    let dev = Dev::start().await;
+    let browser = Browser::start().await;
+    browser.open(&format!("http://{}/", dev.address)).await;
+    let (alice, bob) = (browser.pane(1), browser.pane(2));
+
+    // Pick a user and roles, and a token that is soon over.
+    alice.fill("user", "alice").await;
+    alice.click("role-moderator").await;
+    alice.click(&format!("life-{SHORT_LIFE}")).await;
+    alice.click("connect").await;
+    alice.until_text("name-roles", "member, moderator").await;
+    alice.until_connected().await;
+
+    alice.fill("channel", "room:7").await;
+    alice.click("subscribe").await;
+    alice.until_text("subscriptions", "room:7").await;
+    alice
+        .fill("data", r#"{"n": 1.50, "text": "<b>hello</b>"}"#)
+        .await;
+    alice.click("publish").await;
+    let arrived = r#"{"type": "message", "channel": "room:7", "data": {"n": 1.50, "text": "<b>hello</b>"}, "from": "alice"}"#;
+    alice.until_logged(arrived).await;
+
+    // The time runs out, and is told to.
+    let at_first = alice.seconds_left().await;
+    assert!(at_first <= SHORT_LIFE, "{at_first} s left of {SHORT_LIFE}");
+    let ran = async || alice.seconds_left().await < at_first;
+    browser.until("the countdown runs", ran).await;
+    alice.until_state("expiring").await;
+    alice.click("next-3600").await;
+    alice.click("refresh").await;
+    alice.until_state("open").await;
+    let refreshed = alice.seconds_left().await;
+    assert!(
+        (3500..=3600).contains(&refreshed),
+        "{refreshed} s left of an hour"
+    );
+
+    // A second user beside the first hears what it says.
+    bob.click("connect").await;
+    bob.until_state("open").await;
+    bob.fill("channel", "room:7").await;
+    bob.click("subscribe").await;
+    bob.until_text("subscriptions", "room:7").await;
+    alice.fill("data", r#""still here""#).await;
+    alice.click("publish").await;
+    let heard = r#""data": "still here", "from": "alice"}"#;
+    bob.until_logged(heard).await;
+    let lights = async || browser.text(r#"[data-testid="lights"]"#).await == "2 lights on";
+    browser.until("two windows are lit", lights).await;
+
+    // Cut one of them off.
+    assert_eq!(alice.text("revoke").await, "Revoke alice");
+    assert_eq!(
+        alice.text("redis-line").await,
+        "redis-cli SET curfew:{revoked}:user:alice 1 EX 86400"
+    );
+    alice.click("revoke").await;
+    alice.until_state("closed").await;
+    assert_eq!(alice.text("close-code").await, "4403");
+    assert_eq!(alice.text("close-reason").await, "revoked");
+    alice.until_logged("closed 4403 revoked").await;
+    alice
+        .until_text("receipt", "1 of 1 node confirmed, 1 session closed")
+        .await;
+    assert_eq!(bob.state().await, "open");
+    bob.fill("data", r#""alone now""#).await;
+    bob.click("publish").await;
+    bob.until_logged(r#""data": "alone now", "from": "bob"}"#)
+        .await;
+
+    // She cannot come back before the revocation is lifted.
+    alice.click("reconnect").await;
+    alice
+        .until_logged(r#"{"type": "auth_failed", "reason": "revoked""#)
+        .await;
+    alice.until_state("closed").await;
+    alice.click("restore").await;
+    alice.until_text("close-advice", "lifted").await;
+    alice.click("reconnect").await;
+    alice.until_connected().await;
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+}
+
+/// A headless Chromium under its driver. Both end when it is dropped.
+struct Browser {
+    client: Client,
+    _driver: Driver,
+    _profile: TempDir,
+}
+
+impl Browser {
+    async fn start() -> Self {
+        let driver = Driver::start();
+        let profile = TempDir::new().unwrap();
+        let profile_argument = format!("--user-data-dir={}", profile.path().display());
+        let capabilities = json!({
+            "browserName": "chrome",
+            "goog:chromeOptions": {"args": [
+                "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+                "--disable-background-networking", "--disable-component-update", "--disable-sync",
+                "--disable-dev-shm-usage", "--window-size=1280,1000", profile_argument,
+            ]},
+        });
+        let client = ClientBuilder::new(HttpConnector::new())
+            .capabilities(capabilities.as_object().unwrap().clone())
+            .connect(&format!("http://127.0.0.1:{}", driver.port))
+            .await
+            .expect("chromedriver starts chromium; install the Debian packages chromium and chromium-driver");
+        Self {
+            client,
+            _driver: driver,
+            _profile: profile,
+        }
+    }
+
+    /// Opens the page, and notes from then on what its scripts and its content policy complain of.
+    async fn open(&self, address: &str) {
+        self.client.goto(address).await.unwrap();
+        let note = "window.complaints = [];
+            addEventListener('error', (event) => complaints.push(event.message));
+            addEventListener('unhandledrejection', (event) => complaints.push(String(event.reason)));
+            addEventListener('securitypolicyviolation', (event) => complaints.push(event.violatedDirective));";
+        self.client.execute(note, Vec::new()).await.unwrap();
+    }
+
+    async fn complaints(&self) -> Vec<String> {
+        let complaints = self.client.execute("return complaints", Vec::new()).await;
+        serde_json::from_value(complaints.unwrap()).unwrap()
+    }
+
+    fn pane(&self, number: u8) -> Pane<'_> {
+        Pane {
+            browser: self,
+            number,
+        }
+    }
+
+    async fn find(&self, selector: &str) -> Element {
+        self.client
+            .wait()
+            .at_most(PATIENCE)
+            .every(LOOK_EVERY)
+            .for_element(Locator::Css(selector))
+            .await
+            .unwrap_or_else(|error| panic!("no {selector} on the page: {error}"))
+    }
+
+    async fn text(&self, selector: &str) -> String {
+        self.find(selector).await.text().await.unwrap()
+    }
+
+    /// Looks until the condition holds; panics with what the page says after [`PATIENCE`].
+    async fn until(&self, what: &str, holds: impl AsyncFn() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !holds().await {
+            if Instant::now() > deadline {
+                let page = self.text("main").await;
+                panic!("{what}: not within {PATIENCE:?}; the page says:\n{page}");
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+/// One user's half of the page.
+struct Pane<'a> {
+    browser: &'a Browser,
+    number: u8,
+}
+
+impl Pane<'_> {
+    fn selector(&self, name: &str) -> String {
+        let number = self.number;
+        format!(r#"[data-testid="pane-{number}"] [data-testid="{name}"]"#)
+    }
+
+    async fn part(&self, name: &str) -> Element {
+        self.browser.find(&self.selector(name)).await
+    }
+
+    async fn text(&self, name: &str) -> String {
+        self.part(name).await.text().await.unwrap()
+    }
+
+    async fn click(&self, name: &str) {
+        let part = self.part(name).await;
+        part.click()
+            .await
+            .unwrap_or_else(|error| panic!("click {name} of pane {}: {error}", self.number));
+    }
+
+    async fn fill(&self, name: &str, text: &str) {
+        let field = self.part(name).await;
+        field.clear().await.unwrap();
+        field.send_keys(text).await.unwrap();
+    }
+
+    async fn state(&self) -> String {
+        let pane = format!(r#"[data-testid="pane-{}"]"#, self.number);
+        let pane = self.browser.find(&pane).await;
+        pane.attr("data-state").await.unwrap().unwrap()
+    }
+
+    async fn seconds_left(&self) -> u64 {
+        let countdown = self.part("countdown").await;
+        let seconds = countdown.attr("data-seconds").await.unwrap();
+        seconds.expect("a token's time is running").parse().unwrap()
+    }
+
+    async fn until_state(&self, state: &str) {
+        let what = format!("pane {} becomes {state}", self.number);
+        let holds = async || self.state().await == state;
+        self.browser.until(&what, holds).await;
+    }
+
+    /// Connected, whether or not the token is about to expire.
+    async fn until_connected(&self) {
+        let what = format!("pane {} connects", self.number);
+        let holds = async || matches!(self.state().await.as_str(), "open" | "expiring");
+        self.browser.until(&what, holds).await;
+    }
+
+    async fn until_text(&self, name: &str, text: &str) {
+        let what = format!("{name} of pane {} says {text}", self.number);
+        let holds = async || self.text(name).await.contains(text);
+        self.browser.until(&what, holds).await;
+    }
+
+    async fn until_logged(&self, line: &str) {
+        self.until_text("log", line).await;
+    }
+}
+
+/// chromedriver, which starts and ends browsers.
+struct Driver {
+    child: Child,
+    port: u16,
+    /// Open for as long as it may write to it.
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl Driver {
+    /// Starts it on a port of its own choice, which it prints.
+    fn start() -> Self {
+        let mut child = Command::new("chromedriver")
+            .arg("--port=0")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("chromedriver runs; install the Debian packages chromium and chromium-driver");
+        let mut stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        let port = stdout
+            .by_ref()
+            .lines()
+            .map_while(Result::ok)
+            .find_map(|line| {
+                let (_, port) = line.split_once("started successfully on port ")?;
+                port.trim_end_matches('.').parse().ok()
+            });
+        let Some(port) = port else {
+            drop(child.kill());
+            panic!("chromedriver ended without naming its port");
+        };
+        Self {
+            child,
+            port,
+            _stdout: stdout,
+        }
+    }
+
+    /// Asked, it takes its browsers along; killed, it leaves them behind.
+    fn shut_down(&self) -> std::io::Result<()> {
+        let mut connection = TcpStream::connect(("127.0.0.1", self.port))?;
+        connection.set_read_timeout(Some(PATIENCE))?;
+        write!(
+            connection,
+            "GET /shutdown HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: close\r\n\r\n",
+            self.port
+        )?;
+        connection.read_to_end(&mut Vec::new())?;
+        Ok(())
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        drop(self.shut_down());
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}

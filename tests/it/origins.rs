@@ -1,0 +1,106 @@
+//! Cookies and origins (CONTRACT §3, SECURITY rows 7-12).
+
+use curfew_testkit::mint::Key;
+use curfew_tests::{Gateway, Settings};
+
+const LISTED: &str = r#"server.allowed_origins = ["https://app.example.com"]"#;
+const WITH_COOKIE: &str =
+    r#"auth.token_sources = ["header", "subprotocol", "query", "message", "cookie"]"#;
+const COOKIE: &str = "__Host-curfew-token";
+
+const FOREIGN: [&str; 12] = [
+    "null",
+    "",
+    "*",
+    "https://app.example.com.evil.tld",
+    "https://evil.tld/?https://app.example.com",
+    "https://evil.tld#https://app.example.com",
+    "https://xapp.example.com",
+    "https://app.example.com:8443",
+    "https://app.example.com@evil.tld",
+    "http://app.example.com",
+    "https://example.com",
+    "app.example.com",
+];
+
+#[tokio::test]
+async fn a_cookie_is_taken_from_listed_origins_only() {
+    let settings = Settings::default().with(LISTED).with(WITH_COOKIE);
+    let gateway = Gateway::start_with(&settings).await;
+    let token = Key::default_secret().user("alice");
+    let connect = || {
+        gateway
+            .ws()
+            .header("Cookie", format!("a=b; {COOKIE}={token}; c=d"))
+    };
+    for origin in [
+        "https://app.example.com",
+        "https://APP.EXAMPLE.COM",
+        "https://app.example.com:443",
+    ] {
+        let (_, connected) = gateway.connected(connect().header("Origin", origin)).await;
+        assert_eq!(connected["user"], "alice", "{origin}");
+    }
+    for origin in FOREIGN {
+        let refused = connect().header("Origin", origin).refused().await;
+        assert_eq!(refused.status, 403, "{origin}");
+    }
+    assert_eq!(connect().refused().await.status, 403, "no Origin");
+    let two = connect()
+        .header("Origin", "https://app.example.com")
+        .header("Origin", "https://evil.tld")
+        .refused()
+        .await;
+    assert!(matches!(two.status, 400 | 403), "{}", two.status);
+}
+
+#[tokio::test]
+async fn other_cookies_are_not_tokens() {
+    let settings = Settings::default().with(LISTED).with(WITH_COOKIE);
+    let gateway = Gateway::start_with(&settings).await;
+    let token = Key::default_secret().user("alice");
+    for cookie in [
+        format!("token={token}"),
+        format!("x{COOKIE}={token}"),
+        format!("{COOKIE}x={token}"),
+        format!("{}={token}", COOKIE.to_lowercase()),
+    ] {
+        let mut client = gateway
+            .ws()
+            .header("Origin", "https://app.example.com")
+            .header("Cookie", cookie)
+            .open()
+            .await;
+        client.send_text(r#"{"type":"ping"}"#).await;
+        client.expect_auth_failed("missing_token", 4401).await;
+    }
+}
+
+#[tokio::test]
+async fn a_list_of_origins_holds_for_every_source() {
+    let gateway = Gateway::start_with(&Settings::default().with(LISTED)).await;
+    let token = Key::default_secret().user("alice");
+    for origin in FOREIGN {
+        let connect = gateway.ws().bearer(&token).header("Origin", origin);
+        assert_eq!(connect.refused().await.status, 403, "{origin}");
+        let connect = gateway.ws().header("Origin", origin);
+        assert_eq!(connect.refused().await.status, 403, "{origin}, no token");
+    }
+    let allowed = gateway
+        .ws()
+        .bearer(&token)
+        .header("Origin", "https://app.example.com");
+    gateway.connected(allowed).await;
+    // Programs that are no browser send none.
+    gateway.connected(gateway.ws().bearer(&token)).await;
+}
+
+#[tokio::test]
+async fn without_a_list_any_origin_may_come_with_a_token() {
+    let gateway = Gateway::start_default().await;
+    let token = Key::default_secret().user("alice");
+    for origin in ["https://anywhere.example", "null", "http://localhost:3000"] {
+        let connect = gateway.ws().bearer(&token).header("Origin", origin);
+        gateway.connected(connect).await;
+    }
+}

@@ -1,0 +1,77 @@
+//! `curfew dev`, as someone who tries it has it.
+
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
+use curfew_testkit::{Connect, PATIENCE};
+
+use crate::{Log, curfew_binary};
+
+/// A running `curfew dev`, killed when dropped.
+#[derive(Debug)]
+pub struct Dev {
+    child: Child,
+    /// The public listener, with the demo page.
+    pub address: SocketAddr,
+    /// The admin listener.
+    pub admin: SocketAddr,
+    log: Log,
+}
+
+impl Dev {
+    /// Starts it on free ports and waits until it has printed its addresses.
+    pub async fn start() -> Self {
+        let mut child = Command::new(curfew_binary())
+            .args(["dev", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        let log = Log::new();
+        log.collect(child.stdout.take().expect("stdout is piped"));
+        log.collect(child.stderr.take().expect("stderr is piped"));
+        let (address, admin) = (
+            printed(&log, "Open").await,
+            printed(&log, "Admin API").await,
+        );
+        let (Some(address), Some(admin)) = (address, admin) else {
+            drop(child.kill());
+            panic!("curfew dev does not listen; it printed:\n{}", log.text());
+        };
+        Self {
+            child,
+            address,
+            admin,
+            log,
+        }
+    }
+
+    /// What it has printed and logged.
+    pub fn output(&self) -> &Log {
+        &self.log
+    }
+
+    /// A WebSocket to be opened.
+    pub fn ws(&self) -> Connect {
+        Connect::to(self.address)
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// The address after a word of what is printed, such as `Open http://127.0.0.1:8080/`.
+async fn printed(log: &Log, word: &str) -> Option<SocketAddr> {
+    log.line(PATIENCE, |line| {
+        let rest = line.trim_start().strip_prefix(word)?;
+        let (_, url) = rest.split_once("http://")?;
+        url.trim_end_matches('/').parse().ok()
+    })
+    .await
+}

@@ -1,0 +1,377 @@
+//! One gateway process and what can be seen of it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use curfew_testkit::http::{self, Response};
+use curfew_testkit::mint::Key;
+use curfew_testkit::{Connect, PATIENCE, WsClient};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::time::sleep;
+
+use crate::{ADMIN_KEY, Log, Settings, curfew_binary};
+
+/// Between two looks at something that is waited for.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// A running `curfew serve`, killed when dropped.
+#[derive(Debug)]
+pub struct Gateway {
+    child: Child,
+    directory: TempDir,
+    public: SocketAddr,
+    admin: SocketAddr,
+    log: Log,
+}
+
+impl Gateway {
+    /// Starts a gateway with the default settings.
+    pub async fn start_default() -> Self {
+        Self::start_with(&Settings::default()).await
+    }
+
+    /// Starts a gateway with these settings.
+    pub async fn start_with(settings: &Settings) -> Self {
+        Self::start(&settings.to_toml()).await
+    }
+
+    /// Starts a gateway with this configuration file, which should listen on port 0, and waits until
+    /// both listeners are open.
+    pub async fn start(config_toml: &str) -> Self {
+        Self::start_in(tempfile::tempdir().expect("a directory"), config_toml).await
+    }
+
+    /// As [`Gateway::start`], with the configuration written into `directory`, where files it refers
+    /// to may lie already.
+    pub async fn start_in(directory: TempDir, config_toml: &str) -> Self {
+        let config = directory.path().join("curfew.toml");
+        fs::write(&config, config_toml).expect("the configuration can be written");
+        let mut child = Command::new(curfew_binary())
+            .arg("serve")
+            .arg("--config")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        let log = Log::new();
+        log.collect(child.stderr.take().expect("stderr is piped"));
+        log.collect(child.stdout.take().expect("stdout is piped"));
+        let (public, admin) = (
+            listening(&log, "public").await,
+            listening(&log, "admin").await,
+        );
+        let (Some(public), Some(admin)) = (public, admin) else {
+            drop(child.kill());
+            panic!("the gateway does not listen; its log:\n{}", log.text());
+        };
+        Self {
+            child,
+            directory,
+            public,
+            admin,
+            log,
+        }
+    }
+
+    /// The public listener.
+    pub fn address(&self) -> SocketAddr {
+        self.public
+    }
+
+    /// The admin listener.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Where the configuration lies.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The configuration file.
+    pub fn config_path(&self) -> PathBuf {
+        self.directory().join("curfew.toml")
+    }
+
+    /// Replaces the configuration file at once, without telling the gateway.
+    pub fn write_config(&self, settings: &Settings) {
+        self.write("curfew.toml", &settings.to_toml());
+    }
+
+    /// Replaces a file beside the configuration at once: no reader sees half of it.
+    pub fn write(&self, name: &str, content: &str) {
+        let new = self.directory().join(format!("{name}.new"));
+        fs::write(&new, content).expect("the file can be written");
+        fs::rename(&new, self.directory().join(name)).expect("the file can be replaced");
+    }
+
+    /// What it has logged and printed.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    // The public listener.
+
+    /// A WebSocket to be opened.
+    pub fn ws(&self) -> Connect {
+        Connect::to(self.public)
+    }
+
+    /// An open session of `user`, with a token of the default issuer; `connected` has been read.
+    pub async fn user(&self, user: &str) -> WsClient {
+        self.session(&Key::default_secret().user(user)).await
+    }
+
+    /// An open session with `token`; `connected` has been read.
+    pub async fn session(&self, token: &str) -> WsClient {
+        self.connected(self.ws().bearer(token)).await.0
+    }
+
+    /// An open session and its `connected`.
+    pub async fn connected(&self, connect: Connect) -> (WsClient, Value) {
+        let mut client = connect.open().await;
+        let connected = client.expect_json(json!({"type":"connected"})).await;
+        (client, connected)
+    }
+
+    /// A session of `user` subscribed to `channel`.
+    pub async fn subscriber(&self, user: &str, channel: &str) -> WsClient {
+        let mut client = self.user(user).await;
+        client
+            .send(json!({"type":"subscribe","id":0,"channel":channel}))
+            .await;
+        client.expect_json(json!({"type":"ok","id":0})).await;
+        client
+    }
+
+    // The admin listener.
+
+    /// An admin request with the admin key of the default settings.
+    pub async fn admin(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+        let response = self.admin_as(Some(ADMIN_KEY), method, path, body).await;
+        (response.status, response.json())
+    }
+
+    /// An admin request with this key, or none.
+    pub async fn admin_as(
+        &self,
+        key: Option<&str>,
+        method: &str,
+        path: &str,
+        body: Option<Value>,
+    ) -> Response {
+        let bearer = format!("Bearer {}", key.unwrap_or_default());
+        let mut headers = vec![("Content-Type", "application/json")];
+        if key.is_some() {
+            headers.push(("Authorization", bearer.as_str()));
+        }
+        let body = body.map(|body| body.to_string()).unwrap_or_default();
+        http::request(self.admin, method, path, &headers, body.as_bytes()).await
+    }
+
+    /// An admin request that must succeed; its body.
+    pub async fn admin_ok(&self, method: &str, path: &str, body: Option<Value>) -> Value {
+        let (status, answer) = self.admin(method, path, body).await;
+        assert!(
+            (200..300).contains(&status),
+            "{method} {path} gave {status}: {answer}"
+        );
+        answer
+    }
+
+    /// Publishes through the admin API.
+    pub async fn publish(&self, channel: &str, data: Value) {
+        self.admin_ok(
+            "POST",
+            "/v1/publish",
+            Some(json!({"channel":channel,"data":data})),
+        )
+        .await;
+    }
+
+    /// Revokes through the admin API; the receipt.
+    pub async fn revoke(&self, revocation: Value) -> Value {
+        self.admin_ok("POST", "/v1/revocations", Some(revocation))
+            .await
+    }
+
+    /// Whether `/readyz` says so.
+    pub async fn ready(&self) -> bool {
+        let answer = http::request(self.admin, "GET", "/readyz", &[], b"").await;
+        answer.status == 200
+    }
+
+    /// The text of `/metrics`.
+    pub async fn metrics(&self) -> String {
+        let answer = http::request(self.admin, "GET", "/metrics", &[], b"").await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.text()
+    }
+
+    /// A metric's value, summed over its series. With labels, `name{a="b"}`, only over those that
+    /// have them. 0 when there is none.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let (name, labels) = name.split_once('{').unwrap_or((name, "}"));
+        let labels: Vec<&str> = labels
+            .trim_end_matches('}')
+            .split(',')
+            .filter(|label| !label.is_empty())
+            .collect();
+        let text = self.metrics().await;
+        text.lines()
+            .filter_map(|line| {
+                let series = line.strip_prefix(name)?;
+                if !series.starts_with(['{', ' ']) || !labels.iter().all(|l| series.contains(l)) {
+                    return None;
+                }
+                let value = series.rsplit_once('}').map_or(series, |(_, value)| value);
+                value.split_whitespace().next()?.parse::<f64>().ok()
+            })
+            .sum()
+    }
+
+    /// The names of all series, values and exemplars aside.
+    pub async fn series(&self) -> BTreeSet<String> {
+        let text = self.metrics().await;
+        text.lines()
+            .filter(|line| !line.starts_with('#'))
+            .map(|line| match line.split_once('}') {
+                Some((series, _)) => series.to_owned(),
+                None => line.split(' ').next().unwrap_or_default().to_owned(),
+            })
+            .collect()
+    }
+
+    /// Waits until a metric satisfies `wanted`.
+    pub async fn until_metric(&self, name: &str, wanted: impl Fn(f64) -> bool) {
+        eventually(&format!("{name} as wanted"), async || {
+            wanted(self.metric(name).await).then_some(())
+        })
+        .await;
+    }
+
+    // The process.
+
+    /// Its id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends SIGHUP: re-read the configuration.
+    pub fn reload(&self) {
+        self.signal("HUP");
+    }
+
+    /// Sends SIGTERM: drain and stop.
+    pub fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    /// Sends a signal by name.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("sh")
+            .arg("-c")
+            .arg(format!("kill -{name} {}", self.pid()))
+            .status()
+            .expect("sh runs");
+        assert!(status.success(), "kill -{name}");
+    }
+
+    /// Waits for the end of the process; its exit code.
+    pub async fn exited(&mut self, patience: Duration) -> i32 {
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
+                return status.code().unwrap_or(-1);
+            }
+            assert!(Instant::now() < deadline, "the process does not end");
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Fails unless the process runs and answers.
+    pub async fn assert_alive(&self) {
+        let answer = http::request(self.admin, "GET", "/livez", &[], b"").await;
+        assert_eq!(answer.status, 200);
+        let log = self.log.text();
+        assert!(!log.contains("panicked at"), "{log}");
+    }
+
+    /// Resident memory, in KiB.
+    pub fn rss_kib(&self) -> u64 {
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process runs");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .expect("a process has memory");
+        let number = line.split_whitespace().next().expect("VmRSS: <n> kB");
+        number.parse().expect("a number")
+    }
+
+    /// Processor time used so far.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("it runs");
+        // After the name in parentheses; utime and stime are fields 14 and 15, in ticks of 10 ms.
+        let (_, fields) = stat.rsplit_once(')').expect("pid (name) …");
+        let ticks: u64 = fields
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(|ticks| ticks.parse::<u64>().expect("a number"))
+            .sum();
+        Duration::from_millis(ticks * 10)
+    }
+
+    /// How many file descriptors are open.
+    pub fn open_fds(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid()))
+            .expect("the process runs")
+            .count()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        // Both fail only when it has ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+        if std::thread::panicking() {
+            let lines = self.log.lines();
+            let last = lines.len().saturating_sub(40);
+            eprintln!(
+                "the end of the gateway's log:\n{}",
+                lines[last..].join("\n")
+            );
+        }
+    }
+}
+
+/// The address a listener has logged.
+pub(crate) async fn listening(log: &Log, listener: &str) -> Option<SocketAddr> {
+    log.line(PATIENCE, |line| {
+        let entry: Value = serde_json::from_str(line).ok()?;
+        let found = entry["message"] == "listening" && entry["listener"] == listener;
+        found.then(|| entry["address"].as_str()?.parse().ok())?
+    })
+    .await
+}
+
+/// Looks again and again until there is something, or the time is over.
+pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        sleep(LOOK_AGAIN).await;
+    }
+}

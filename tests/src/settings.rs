@@ -1,0 +1,83 @@
+//! The configuration a test runs with.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use curfew_testkit::mint::SECRET;
+
+/// The admin key of the default settings.
+pub const ADMIN_KEY: &str = "admin-key-of-the-tests-0123456789";
+
+/// A configuration: complete and permissive by default (memory backend, one HS256 issuer, a rule
+/// that allows everything, an admin key), and changed key by key.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    sections: BTreeMap<String, BTreeMap<String, String>>,
+    issuers: String,
+    rules: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let settings = Self {
+            sections: BTreeMap::new(),
+            issuers: format!("[[auth.issuers]]\nname = \"main\"\nsecret = \"{SECRET}\"\n"),
+            rules: "[[policy.rules]]\nname = \"everything\"\nchannels = [\"*\"]\n\
+                    actions = [\"subscribe\", \"publish\"]\n"
+                .to_owned(),
+        };
+        settings
+            .with("server.listen = \"127.0.0.1:0\"")
+            .with("admin.listen = \"127.0.0.1:0\"")
+            .with(&format!("admin.key = \"{ADMIN_KEY}\""))
+            .with("backend.kind = \"memory\"")
+            .with("telemetry.log_level = \"debug\"")
+    }
+}
+
+impl Settings {
+    /// Sets one key: `limits.subscriptions = 1`, as TOML has it.
+    pub fn with(mut self, setting: &str) -> Self {
+        let (path, value) = setting.split_once('=').expect("section.key = value");
+        let (section, key) = path.trim().rsplit_once('.').expect("section.key");
+        let section = self.sections.entry(section.to_owned()).or_default();
+        section.insert(key.to_owned(), value.trim().to_owned());
+        self
+    }
+
+    /// Leaves one key out: `admin.key`.
+    pub fn without(mut self, path: &str) -> Self {
+        let (section, key) = path.rsplit_once('.').expect("section.key");
+        if let Some(section) = self.sections.get_mut(section) {
+            section.remove(key);
+        }
+        self
+    }
+
+    /// Replaces the issuers by this TOML (`[[auth.issuers]]` tables).
+    pub fn issuers(mut self, toml: &str) -> Self {
+        self.issuers = toml.to_owned();
+        self
+    }
+
+    /// Replaces the rules by this TOML (`[[policy.rules]]` tables); empty: none.
+    pub fn rules(mut self, toml: &str) -> Self {
+        self.rules = toml.to_owned();
+        self
+    }
+
+    /// The file's text.
+    pub fn to_toml(&self) -> String {
+        let mut toml = String::new();
+        for (section, keys) in &self.sections {
+            writeln!(toml, "[{section}]").expect("a string takes all text");
+            for (key, value) in keys {
+                writeln!(toml, "{key} = {value}").expect("a string takes all text");
+            }
+        }
+        toml.push_str(&self.issuers);
+        toml.push('\n');
+        toml.push_str(&self.rules);
+        toml
+    }
+}
