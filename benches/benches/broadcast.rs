@@ -28,7 +28,11 @@ impl Reader {
         let member = hub.register(session, hub.protocols().default_id(), principal, &keys);
         assert!(member.outbox().open(), "nobody ended it");
         hub.subscribe(channel, &member);
-        let mut reader = Self { member, taken: VecDeque::new(), written: 0 };
+        let mut reader = Self {
+            member,
+            taken: VecDeque::new(),
+            written: 0,
+        };
         reader.drain(hub);
         reader
     }
@@ -36,12 +40,19 @@ impl Reader {
     /// Takes until there is nothing more, then waits; returns the bytes that would be written.
     fn drain(&mut self, hub: &Hub) -> usize {
         let mut bytes = 0;
-        while self.member.take_outgoing(hub, self.written, &mut self.taken).is_some() {
+        while self
+            .member
+            .take_outgoing(hub, self.written, &mut self.taken)
+            .is_some()
+        {
             self.written = self.taken.drain(..).map(|frame| frame.len()).sum();
             bytes += self.written;
         }
         self.written = 0;
-        let waiting = self.member.outbox().poll_wake(&Context::from_waker(Waker::noop()), false);
+        let waiting = self
+            .member
+            .outbox()
+            .poll_wake(&Context::from_waker(Waker::noop()), false);
         assert!(waiting.is_pending(), "nothing is left to take");
         bytes
     }
@@ -63,24 +74,34 @@ fn broadcast(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("broadcast");
     for subscribers in [1, 10, 1000] {
         let protocols = Protocols::new(vec![Arc::new(Native)]);
-        let limits = HubLimits { outbound_bytes: 1024 * 1024, node_outbound_bytes: 0 };
+        let limits = HubLimits {
+            outbound_bytes: 1024 * 1024,
+            node_outbound_bytes: 0,
+        };
         let hub = Hub::new(protocols, limits, Metrics::new(&Names::default()));
         let channel = Channel::parse("room:1").expect("a channel's name");
-        let mut readers: Vec<Reader> =
-            (0..subscribers).map(|user| Reader::new(&hub, user, &channel)).collect();
+        let mut readers: Vec<Reader> = (0..subscribers)
+            .map(|user| Reader::new(&hub, user, &channel))
+            .collect();
         let publication = Publication {
             channel,
             data: Bytes::from(format!("\"{}\"", "x".repeat(62))),
             from: Some("alice".into()),
         };
         group.throughput(Throughput::Elements(subscribers as u64));
-        group.bench_function(BenchmarkId::new("queue and drain", subscribers), |bencher| {
-            bencher.iter(|| {
-                let delivered = hub.broadcast(&publication);
-                assert_eq!(delivered.queued, subscribers);
-                readers.iter_mut().map(|reader| reader.drain(&hub)).sum::<usize>()
-            });
-        });
+        group.bench_function(
+            BenchmarkId::new("queue and drain", subscribers),
+            |bencher| {
+                bencher.iter(|| {
+                    let delivered = hub.broadcast(&publication);
+                    assert_eq!(delivered.queued, subscribers);
+                    readers
+                        .iter_mut()
+                        .map(|reader| reader.drain(&hub))
+                        .sum::<usize>()
+                });
+            },
+        );
     }
     group.finish();
 }

@@ -19,10 +19,16 @@ fn data() -> String {
 
 fn decode(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("decode");
-    let publish = format!(r#"{{"type":"publish","id":7,"channel":"room:1","data":{}}}"#, data());
+    let publish = format!(
+        r#"{{"type":"publish","id":7,"channel":"room:1","data":{}}}"#,
+        data()
+    );
     for (name, text) in [
         ("publish", publish.as_str()),
-        ("subscribe", r#"{"type":"subscribe","id":1,"channel":"room:1"}"#),
+        (
+            "subscribe",
+            r#"{"type":"subscribe","id":1,"channel":"room:1"}"#,
+        ),
         ("ping", r#"{"type":"ping"}"#),
     ] {
         group.bench_function(name, |bencher| {
@@ -39,7 +45,11 @@ fn decode(criterion: &mut Criterion) {
 fn encode(criterion: &mut Criterion) {
     let channel = Channel::parse("room:1").expect("a channel's name");
     let data = data();
-    let push = Push::Message { channel: &channel, data: data.as_bytes(), from: Some("alice") };
+    let push = Push::Message {
+        channel: &channel,
+        data: data.as_bytes(),
+        from: Some("alice"),
+    };
     let mut group = criterion.benchmark_group("encode");
     group.bench_function("message", |bencher| {
         let mut out = BytesMut::with_capacity(1024);
@@ -51,7 +61,9 @@ fn encode(criterion: &mut Criterion) {
     });
     group.bench_function("message as a frame", |bencher| {
         bencher.iter(|| {
-            frame::encode(Opcode::Text, |out| Native.encode_push(black_box(&push), out))
+            frame::encode(Opcode::Text, |out| {
+                Native.encode_push(black_box(&push), out)
+            })
         });
     });
     group.bench_function("text frame of 64 bytes", |bencher| {
@@ -65,7 +77,12 @@ fn unmask(criterion: &mut Criterion) {
     let payload = [b'x'; DATA_BYTES];
     let mut masked = vec![0x81, 0x80 | DATA_BYTES as u8];
     masked.extend(mask);
-    masked.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    masked.extend(
+        payload
+            .iter()
+            .zip(mask.iter().cycle())
+            .map(|(byte, mask)| byte ^ mask),
+    );
     let mut group = criterion.benchmark_group("read");
     group.bench_function("masked text frame of 64 bytes", |bencher| {
         let mut decoder = Decoder::new();
@@ -74,7 +91,9 @@ fn unmask(criterion: &mut Criterion) {
             || masked.clone(),
             |bytes| {
                 let mut input = Input::new(bytes);
-                decoder.next(&mut input, &limits).is_ok_and(|event| event.is_some())
+                decoder
+                    .next(&mut input, &limits)
+                    .is_ok_and(|event| event.is_some())
             },
             BatchSize::SmallInput,
         );

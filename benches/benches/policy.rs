@@ -34,11 +34,19 @@ fn decide(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("decide");
     for (name, rules, channel, allowed) in [
         ("pattern", vec![rule(None)], "room:acme:1", true),
-        ("condition", vec![rule(Some(condition))], "room:acme:1", true),
+        (
+            "condition",
+            vec![rule(Some(condition))],
+            "room:acme:1",
+            true,
+        ),
         ("grant", vec![], "room:acme:1", true),
         ("nothing allows", vec![rule(None)], "other:acme:1", false),
     ] {
-        let policy = Policy::new(&Config { rules, ..Config::default() });
+        let policy = Policy::new(&Config {
+            rules,
+            ..Config::default()
+        });
         let channel = Channel::parse(channel).expect("a channel's name");
         let decision = policy.decide(&principal, Action::Publish, &channel);
         assert_eq!(decision.allowed, allowed, "{decision}");

@@ -11,13 +11,22 @@ use tempfile::TempDir;
 
 /// The issuer whose tokens `key` signs.
 fn issuer(key: &Key, folder: &TempDir, algorithm: &str) -> Issuer {
-    let issuer = Issuer { name: "main".to_owned(), ..Issuer::default() };
+    let issuer = Issuer {
+        name: "main".to_owned(),
+        ..Issuer::default()
+    };
     if algorithm == "HS256" {
-        return Issuer { secret: Some(Secret::new(SECRET)), ..issuer };
+        return Issuer {
+            secret: Some(Secret::new(SECRET)),
+            ..issuer
+        };
     }
     let path = folder.path().join(algorithm);
     std::fs::write(&path, key.public_pem()).expect("a temporary file can be written");
-    Issuer { public_key_file: Some(path), ..issuer }
+    Issuer {
+        public_key_file: Some(path),
+        ..issuer
+    }
 }
 
 fn verify(criterion: &mut Criterion) {
@@ -28,14 +37,18 @@ fn verify(criterion: &mut Criterion) {
             "HS256" => Key::default_secret(),
             algorithm => Key::generate(algorithm),
         };
-        let config =
-            Config { issuers: vec![issuer(&key, &folder, algorithm)], ..Config::default() };
+        let config = Config {
+            issuers: vec![issuer(&key, &folder, algorithm)],
+            ..Config::default()
+        };
         let authenticator =
             Authenticator::new(&config, Arc::new(SystemClock)).expect("the key is a good one");
         let token = key.user("alice");
         group.bench_function(algorithm, |bencher| {
             bencher.iter(|| {
-                authenticator.authenticate(black_box(&token)).expect("the token is a good one")
+                authenticator
+                    .authenticate(black_box(&token))
+                    .expect("the token is a good one")
             });
         });
     }

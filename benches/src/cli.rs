@@ -83,9 +83,12 @@ impl Common {
     /// For as many connections, none of them open yet.
     pub(crate) fn connections(&self, count: usize) -> anyhow::Result<Connections> {
         let wanted = count as u64 + OTHER_DESCRIPTORS;
-        let limit = rlimit::increase_nofile_limit(wanted).context("raise the limit of open files")?;
+        let limit =
+            rlimit::increase_nofile_limit(wanted).context("raise the limit of open files")?;
         if limit < wanted {
-            bail!("{count} connections need {wanted} open files, but the hard limit is {limit}: raise it with ulimit -Hn");
+            bail!(
+                "{count} connections need {wanted} open files, but the hard limit is {limit}: raise it with ulimit -Hn"
+            );
         }
         Connections::new(self.url.clone(), count)
     }
@@ -106,6 +109,8 @@ impl Common {
 
 /// For durations given in seconds.
 pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    let seconds: f64 = text
+        .parse()
+        .map_err(|_| "not a number of seconds".to_owned())?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }

@@ -29,17 +29,26 @@ pub(crate) struct Latency {
 
 impl Histogram {
     pub(crate) fn new() -> Self {
-        Self { buckets: vec![0; PER_DOUBLING * (DOUBLINGS + 1)], count: 0, max: Duration::ZERO }
+        Self {
+            buckets: vec![0; PER_DOUBLING * (DOUBLINGS + 1)],
+            count: 0,
+            max: Duration::ZERO,
+        }
     }
 
     pub(crate) fn record(&mut self, latency: Duration) {
         let nanos = latency.as_nanos() as usize;
         // Linear up to PER_DOUBLING, then by the highest bit and the bits after it.
-        let doubling = nanos.checked_div(PER_DOUBLING).map_or(0, |n| n.checked_ilog2().map_or(0, |n| n + 1));
-        let doubling = (doubling as usize).min(DOUBLINGS);
+        let doubling = (nanos / PER_DOUBLING)
+            .checked_ilog2()
+            .map_or(0, |log| log as usize + 1);
+        let doubling = doubling.min(DOUBLINGS);
         let bucket = match doubling {
             0 => nanos,
-            _ => doubling * PER_DOUBLING + ((nanos >> (doubling - 1)) - PER_DOUBLING).min(PER_DOUBLING - 1),
+            _ => {
+                doubling * PER_DOUBLING
+                    + ((nanos >> (doubling - 1)) - PER_DOUBLING).min(PER_DOUBLING - 1)
+            }
         };
         self.buckets[bucket] += 1;
         self.count += 1;
@@ -90,13 +99,21 @@ mod tests {
         let latency = histogram.latency().unwrap();
         assert_eq!((latency.samples, latency.max_us), (10_000, 10_000.0));
         for (found, expect) in [(latency.p50_us, 5_000.0), (latency.p99_us, 9_900.0)] {
-            assert!(found >= expect && found < expect * 1.02, "{found} for {expect}");
+            assert!(
+                found >= expect && found < expect * 1.02,
+                "{found} for {expect}"
+            );
         }
     }
 
     #[test]
     fn the_shortest_and_the_longest_have_a_place() {
-        for latency in [Duration::ZERO, Duration::from_nanos(63), Duration::from_nanos(64), Duration::from_secs(100_000)] {
+        for latency in [
+            Duration::ZERO,
+            Duration::from_nanos(63),
+            Duration::from_nanos(64),
+            Duration::from_secs(100_000),
+        ] {
             let mut histogram = Histogram::new();
             histogram.record(latency);
             assert!(histogram.percentile(0.99) <= latency);

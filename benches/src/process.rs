@@ -38,11 +38,15 @@ pub(crate) struct Usage {
 
 impl Process {
     pub(crate) fn of(pid: u32) -> Self {
-        Self { folder: PathBuf::from(format!("/proc/{pid}")) }
+        Self {
+            folder: PathBuf::from(format!("/proc/{pid}")),
+        }
     }
 
     fn this() -> Self {
-        Self { folder: PathBuf::from("/proc/self") }
+        Self {
+            folder: PathBuf::from("/proc/self"),
+        }
     }
 
     fn read(&self, file: &str) -> anyhow::Result<String> {
@@ -64,7 +68,9 @@ impl Process {
 }
 
 fn rss_kib(status: &str) -> Option<u64> {
-    let value = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let value = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
     value.trim().strip_suffix(" kB")?.parse().ok()
 }
 
@@ -72,8 +78,11 @@ fn cpu(stat: &str) -> Option<Duration> {
     // The name may hold spaces and parentheses: fields are counted from behind it.
     let (_, fields) = stat.rsplit_once(") ")?;
     let fields: Vec<&str> = fields.split(' ').collect();
-    let ticks: Result<Vec<u32>, _> =
-        fields.get(CPU_FIELDS)?.iter().map(|field| field.parse::<u32>()).collect();
+    let ticks: Result<Vec<u32>, _> = fields
+        .get(CPU_FIELDS)?
+        .iter()
+        .map(|field| field.parse::<u32>())
+        .collect();
     Some(TICK * ticks.ok()?.iter().sum())
 }
 
@@ -92,7 +101,9 @@ impl Meter {
     pub(crate) fn stop(&self) -> anyhow::Result<(Usage, Option<f64>)> {
         let seconds = self.started.elapsed().as_secs_f64();
         let used = |(process, before): &(Process, Duration)| {
-            process.cpu().map(|cpu| cpu.saturating_sub(*before).as_secs_f64())
+            process
+                .cpu()
+                .map(|cpu| cpu.saturating_sub(*before).as_secs_f64())
         };
         let server = self.server.as_ref().map(used).transpose()?;
         let usage = Usage {
@@ -110,7 +121,10 @@ mod tests {
 
     #[test]
     fn memory_and_cpu_times_are_found() {
-        assert_eq!(rss_kib("Name:\tx\nVmRSS:\t   12345 kB\nRssAnon:\t 1 kB\n"), Some(12345));
+        assert_eq!(
+            rss_kib("Name:\tx\nVmRSS:\t   12345 kB\nRssAnon:\t 1 kB\n"),
+            Some(12345)
+        );
         let stat = "42 (a ) b) S 1 42 42 0 -1 4194304 100 0 0 0 150 50 0 0 20 0 3 0 100 0 0";
         assert_eq!(cpu(stat), Some(Duration::from_secs(2)));
         assert_eq!(cpu("42 (x) S 1"), None);

@@ -16,7 +16,11 @@ pub(crate) fn print(report: &Value, json: bool) {
     }
     let mut lines = Vec::new();
     flatten("", report, &mut lines);
-    let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+    let width = lines
+        .iter()
+        .map(|(name, _)| name.len())
+        .max()
+        .unwrap_or_default();
     for (name, value) in lines {
         println!("{name:width$}  {value}");
     }
@@ -26,7 +30,11 @@ fn flatten(prefix: &str, value: &Value, lines: &mut Vec<(String, String)>) {
     match value {
         Value::Object(members) => {
             for (name, value) in members {
-                let name = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+                let name = if prefix.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{prefix}.{name}")
+                };
                 flatten(&name, value, lines);
             }
         }
@@ -47,8 +55,15 @@ mod tests {
     #[test]
     fn every_figure_has_a_line() {
         let mut lines = Vec::new();
-        flatten("", &json!({"a":{"b":1.23456,"c":12345.6},"d":null,"e":7}), &mut lines);
-        let lines: Vec<_> = lines.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        flatten(
+            "",
+            &json!({"a":{"b":1.23456,"c":12345.6},"d":null,"e":7}),
+            &mut lines,
+        );
+        let lines: Vec<_> = lines
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         assert_eq!(lines, ["a.b=1.235", "a.c=12346", "d=null", "e=7"]);
     }
 }

@@ -24,7 +24,10 @@ impl Mint {
         let read = || format!("read {}", path.display());
         let content = std::fs::read(path).with_context(read)?;
         let key = MintKey::from_file_content(&content, Algorithm::HS256).with_context(read)?;
-        Ok(Self { key, now: SystemClock.unix() })
+        Ok(Self {
+            key,
+            now: SystemClock.unix(),
+        })
     }
 
     /// A token of the user `bench-<number>`.

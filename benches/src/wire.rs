@@ -36,7 +36,10 @@ pub(crate) fn upgrade_request(target: &Target, token: &str) -> Vec<u8> {
 
 /// Where the head of an HTTP response ends, once it has come.
 pub(crate) fn head_end(bytes: &[u8]) -> Option<usize> {
-    bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4)
+    bytes
+        .windows(4)
+        .position(|window| window == b"\r\n\r\n")
+        .map(|at| at + 4)
 }
 
 /// A client's frame. Returns how many bytes of head come before the payload, which starts there
@@ -70,15 +73,26 @@ pub(crate) fn text(payload: &str) -> Vec<u8> {
 
 /// The first frame of `bytes` and how many bytes it takes; `None` while it is not whole.
 pub(crate) fn next_frame(bytes: &[u8]) -> Option<(Frame<'_>, usize)> {
-    let [first, second, rest @ ..] = bytes else { return None };
-    let (head, length) = match second & 0x7f {
+    let [first, second, rest @ ..] = bytes else {
+        return None;
+    };
+    let (head, length): (usize, usize) = match second & 0x7f {
         126 => (4, usize::from(u16::from_be_bytes(*rest.first_chunk()?))),
-        127 => (10, usize::try_from(u64::from_be_bytes(*rest.first_chunk()?)).ok()?),
+        127 => (
+            10,
+            usize::try_from(u64::from_be_bytes(*rest.first_chunk()?)).ok()?,
+        ),
         short => (2, usize::from(short)),
     };
     let end = head.checked_add(length)?;
     let payload = bytes.get(head..end)?;
-    Some((Frame { opcode: first & 0x0f, payload }, end))
+    Some((
+        Frame {
+            opcode: first & 0x0f,
+            payload,
+        },
+        end,
+    ))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use curfew_testkit::mint::Key;
 use curfew_testkit::{OutFrame, opcode};
-use curfew_tests::{Gateway, Settings};
+use curfew_tests::{Gateway, Settings, eventually};
 use serde_json::json;
 
 fn auth() -> String {
@@ -210,11 +210,15 @@ async fn strangers_are_counted_for_each_address() {
     // Whoever authenticates makes room.
     strangers[0].send_text(&auth()).await;
     strangers[0].expect_json(json!({"type":"connected"})).await;
-    curfew_tests::eventually("room for another", async || {
+    eventually("room for another", async || {
         gateway.ws().attempt().await.ok()
     })
     .await;
-    gateway.user("bob").await;
+    let bob = Key::default_secret().user("bob");
+    eventually("room for one with a token", async || {
+        gateway.ws().bearer(&bob).attempt().await.ok()
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -226,7 +230,7 @@ async fn strangers_are_counted_over_all_addresses() {
     let refused = gateway.ws().refused().await;
     assert_eq!(refused.status, 503);
     two.reset();
-    curfew_tests::eventually("room for another", async || {
+    eventually("room for another", async || {
         gateway.ws().attempt().await.ok()
     })
     .await;

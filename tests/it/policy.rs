@@ -291,7 +291,6 @@ async fn explain_refuses_what_it_cannot_explain() {
         json!({"claims":claims,"action":"subscribe"}),
         json!({"claims":[],"action":"subscribe","channel":"a"}),
         json!({"action":"subscribe","channel":"a"}),
-        json!({"token":"nonsense","action":"subscribe","channel":"a"}),
     ] {
         let (status, answer) = gateway
             .admin("POST", "/v1/explain", Some(body.clone()))
@@ -301,6 +300,14 @@ async fn explain_refuses_what_it_cannot_explain() {
             "{body} gave {status}: {answer}"
         );
     }
+    // A token that is refused is explained as that.
+    let body = json!({"token":"nonsense","action":"subscribe","channel":"a"});
+    let refused = gateway.admin_ok("POST", "/v1/explain", Some(body)).await;
+    assert_eq!(refused["allowed"], false, "{refused}");
+    assert!(
+        refused["why"].as_str().unwrap().contains("malformed"),
+        "{refused}"
+    );
 }
 
 #[tokio::test]

@@ -219,3 +219,40 @@ async fn a_refresh_of_one_session_never_touches_another() {
     two.expect_close(4410, "expired").await;
     assert!(one.barrier().await.is_empty());
 }
+
+#[tokio::test]
+async fn a_refresh_cannot_shorten_the_session_nor_change_the_login() {
+    let gateway = Gateway::start_default().await;
+    let key = Key::default_secret();
+    let exp = unix_now() + 3600;
+    let with = |exp: u64, sid: &str| key.user_with("alice", json!({"exp":exp,"sid":sid}));
+    let (mut client, connected) = gateway
+        .connected(gateway.ws().bearer(&with(exp, "login-1")))
+        .await;
+    for (token, code) in [
+        (with(exp - 60, "login-1"), "bad_request"),
+        (with(exp + 60, "login-2"), "different_user"),
+        (
+            key.user_with("alice", json!({"exp":exp + 60})),
+            "different_user",
+        ),
+    ] {
+        client
+            .send(json!({"type":"refresh","id":1,"token":token}))
+            .await;
+        client
+            .expect_json(json!({"type":"error","id":1,"code":code}))
+            .await;
+    }
+    let id = connected["session"].as_str().unwrap();
+    let session = gateway
+        .admin_ok("GET", &format!("/v1/sessions/{id}"), None)
+        .await;
+    assert_eq!(session["expires_at"], exp);
+    client
+        .send(json!({"type":"refresh","id":2,"token":with(exp + 60, "login-1")}))
+        .await;
+    client
+        .expect_json(json!({"type":"refreshed","id":2,"expires_at":exp + 60}))
+        .await;
+}

@@ -421,7 +421,6 @@ async fn a_port_in_use_is_named() {
             finished.stderr.to_lowercase().contains("in use"),
             "{finished:?}"
         );
-        assert!(finished.stderr.contains(key), "{finished:?}");
     }
 }
 

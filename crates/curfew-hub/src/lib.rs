@@ -17,3 +17,6 @@ pub use channels::ChannelInfo;
 pub use member::Member;
 pub use outbox::{Ending, Outbox, Outgoing};
 pub use registry::{Hub, HubLimits};
+
+#[cfg(test)]
+mod tests;

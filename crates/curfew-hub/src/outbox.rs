@@ -48,6 +48,8 @@ enum Phase {
     Pending,
     Open,
     Ending(Ending),
+    /// Out of the hub: nothing is queued or counted any more.
+    Left,
 }
 
 /// What a session's task finds in its outbox.
@@ -96,6 +98,13 @@ impl State {
         (bytes, frames)
     }
 
+    fn interruption(&mut self) -> Option<Outgoing> {
+        match self.phase {
+            Phase::Ending(ending) => Some(Outgoing::End(ending)),
+            _ => std::mem::take(&mut self.reconsider).then_some(Outgoing::Reconsider),
+        }
+    }
+
     fn wake(&mut self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();
@@ -132,7 +141,7 @@ impl Outbox {
                 true
             }
             Phase::Open => true,
-            Phase::Ending(_) => false,
+            Phase::Ending(_) | Phase::Left => false,
         }
     }
 
@@ -140,8 +149,14 @@ impl Outbox {
     pub fn ending(&self) -> Option<Ending> {
         match self.state.lock().phase {
             Phase::Ending(ending) => Some(ending),
-            Phase::Pending | Phase::Open => None,
+            Phase::Pending | Phase::Open | Phase::Left => None,
         }
+    }
+
+    /// What must be done before anything more is written, however much waits to be: the session is
+    /// to end, or its subscriptions are to be decided anew.
+    pub fn interruption(&self) -> Option<Outgoing> {
+        self.state.lock().interruption()
     }
 
     /// Queues a frame and wakes the task, unless that takes the queue over `limit` bytes.
@@ -171,11 +186,12 @@ impl Outbox {
     /// Returns whether it did, with how much was let go of the queue.
     pub(crate) fn end(&self, ending: Ending) -> Option<(usize, usize)> {
         let mut state = self.state.lock();
-        if let Phase::Ending(earlier) = state.phase
-            && (earlier.disconnect == Disconnect::REVOKED
-                || ending.disconnect != Disconnect::REVOKED)
-        {
-            return None;
+        match state.phase {
+            Phase::Pending | Phase::Open => {}
+            Phase::Ending(earlier)
+                if earlier.disconnect != Disconnect::REVOKED
+                    && ending.disconnect == Disconnect::REVOKED => {}
+            Phase::Ending(_) | Phase::Left => return None,
         }
         state.phase = Phase::Ending(ending);
         let freed = if ending.flushes() { (0, 0) } else { state.clear() };
@@ -186,9 +202,8 @@ impl Outbox {
     pub(crate) fn reconsider(&self) {
         let mut state = self.state.lock();
         state.reconsider = true;
-        if !state.blocked {
-            state.wake();
-        }
+        // A blocked session too: what it may publish has changed as well.
+        state.wake();
     }
 
     /// For the session's task: takes what is queued into `taken`, which must be empty, and says
@@ -198,25 +213,31 @@ impl Outbox {
         let mut state = self.state.lock();
         state.unwritten -= written;
         state.waker = None;
-        if let Phase::Ending(ending) = state.phase {
-            std::mem::swap(&mut state.queue, taken);
-            return Some(Outgoing::End(ending));
+        match state.interruption() {
+            Some(Outgoing::End(ending)) => {
+                std::mem::swap(&mut state.queue, taken);
+                Some(Outgoing::End(ending))
+            }
+            // Before the frames: a channel that is never quiet must not put it off.
+            Some(interruption) => Some(interruption),
+            None if !state.queue.is_empty() => {
+                std::mem::swap(&mut state.queue, taken);
+                Some(Outgoing::Frames)
+            }
+            None => {
+                // An idle session holds no buffer.
+                *taken = VecDeque::new();
+                None
+            }
         }
-        if !state.queue.is_empty() {
-            std::mem::swap(&mut state.queue, taken);
-            return Some(Outgoing::Frames);
-        }
-        // An idle session holds no buffer.
-        *taken = VecDeque::new();
-        std::mem::take(&mut state.reconsider).then_some(Outgoing::Reconsider)
     }
 
     /// For the session's task, before it waits: has it woken when there is something to take, or,
-    /// if `blocked`, only when the session is to end. Ready when that is so already.
+    /// if `blocked`, only for an [`Outbox::interruption`]. Ready when that is so already.
     pub fn poll_wake(&self, cx: &Context<'_>, blocked: bool) -> Poll<()> {
         let mut state = self.state.lock();
-        let ending = matches!(state.phase, Phase::Ending(_));
-        if ending || (!blocked && (!state.queue.is_empty() || state.reconsider)) {
+        let interrupted = matches!(state.phase, Phase::Ending(_)) || state.reconsider;
+        if interrupted || (!blocked && !state.queue.is_empty()) {
             return Poll::Ready(());
         }
         state.waker = Some(cx.waker().clone());
@@ -224,8 +245,14 @@ impl Outbox {
         Poll::Pending
     }
 
-    /// Bytes queued or taken but not written; what the node counts must give back.
-    pub(crate) fn unwritten(&self) -> usize {
-        self.state.lock().unwritten
+    /// The session has left the hub. Lets go of what is queued; returns how many frames that were,
+    /// and the bytes that were not written, those in the task's own queue included.
+    pub(crate) fn leave(&self) -> (usize, usize) {
+        let mut state = self.state.lock();
+        let bytes = state.unwritten;
+        let (_, frames) = state.clear();
+        state.unwritten = 0;
+        state.phase = Phase::Left;
+        (bytes, frames)
     }
 }

@@ -91,7 +91,9 @@ impl Hub {
         for key in keys {
             self.index.remove(key, member);
         }
-        self.give_back(member.outbox().unwritten());
+        let (bytes, frames) = member.outbox().leave();
+        self.give_back(bytes);
+        self.metrics.messages_dropped.inc_by(DropReason::Closed, frames as u64);
     }
 
     /// Begins a refresh: revocations find the session by the new token's keys too.
@@ -162,7 +164,8 @@ impl Hub {
     /// Queues without counting the bytes for the node: a broadcast adds them up itself.
     pub(crate) fn push(&self, member: &Member, frame: Bytes) -> bool {
         let limit = self.outbound_bytes.load(Ordering::Relaxed);
-        match member.outbox().push(frame, limit, self.is_tight()) {
+        let tight = self.is_tight();
+        match member.outbox().push(frame, limit, tight) {
             Pushed::Queued => true,
             Pushed::Closed => {
                 self.metrics.messages_dropped.inc(DropReason::Closed);
@@ -171,7 +174,7 @@ impl Hub {
             Pushed::Overflowed { bytes, frames } => {
                 self.give_back(bytes);
                 let reason =
-                    if self.is_tight() { DropReason::QueueFull } else { DropReason::SlowConsumer };
+                    if tight { DropReason::QueueFull } else { DropReason::SlowConsumer };
                 // The frame that did not fit is lost as well.
                 self.metrics.messages_dropped.inc_by(reason, frames as u64 + 1);
                 false

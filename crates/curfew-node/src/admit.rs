@@ -42,7 +42,7 @@ pub enum AdmitError {
 pub struct Attachment {
     pub(crate) node: Arc<Node>,
     member: Arc<Member>,
-    keys: Mutex<Vec<RevocationKey>>,
+    keys: Mutex<Arc<[RevocationKey]>>,
     connected_at: u64,
     recorded: bool,
 }
@@ -55,25 +55,27 @@ impl Node {
         principal: Arc<Principal>,
         protocol: ProtocolId,
     ) -> Result<Attachment, AdmitError> {
-        if self.is_refusing() {
-            return Err(AdmitError::Draining);
-        }
         let settings = self.settings();
         let session = SessionId::new();
-        let keys = principal.revocation_keys(session, &settings.revocable_claims);
+        let keys: Arc<[RevocationKey]> =
+            principal.revocation_keys(session, &settings.revocable_claims).into();
         // Registered before the revocation check: one written in between must find us.
         let member = self.hub.register(session, protocol, Arc::clone(&principal), &keys);
         let mut attachment = Attachment {
             node: Arc::clone(self),
             member,
-            keys: Mutex::new(Vec::new()),
+            // From the start: this future may be dropped at any await.
+            keys: Mutex::new(Arc::clone(&keys)),
             connected_at: self.clock.unix(),
             recorded: false,
         };
         self.metrics.sessions.inc();
-        let revoked = self.backends.revocations.check(&keys, principal.issued_at()).await;
-        *attachment.keys.lock() = keys;
-        if let Some(revoked) = revoked? {
+        // Asked once registered: a drain that did not see us has been seen by us.
+        if self.is_refusing() {
+            return Err(AdmitError::Draining);
+        }
+        let revoked = self.backends.revocations.check(&keys, principal.issued_at()).await?;
+        if let Some(revoked) = revoked {
             return Err(AdmitError::Revoked(revoked));
         }
         // Set before the attempt: a failed attempt may have written something.
@@ -117,12 +119,9 @@ impl Attachment {
         }
     }
 
-    pub(crate) fn keys(&self) -> Vec<RevocationKey> {
-        self.keys.lock().clone()
-    }
-
-    pub(crate) fn set_keys(&self, keys: Vec<RevocationKey>) {
-        *self.keys.lock() = keys;
+    /// Replaces the keys the session is found by; returns those before.
+    pub(crate) fn replace_keys(&self, keys: Vec<RevocationKey>) -> Arc<[RevocationKey]> {
+        std::mem::replace(&mut *self.keys.lock(), keys.into())
     }
 }
 

@@ -5,6 +5,7 @@
 //! is away. What waits is bounded by how many sessions there were.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use curfew_model::SessionId;
@@ -24,21 +25,24 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Cleanup {
     waiting: Mutex<Vec<SessionId>>,
+    /// Records not removed yet: those that wait and those the backend is being asked about.
+    left: AtomicUsize,
     added: Notify,
 }
 
 impl Cleanup {
     pub(crate) fn new() -> Self {
-        Self { waiting: Mutex::default(), added: Notify::new() }
+        Self { waiting: Mutex::default(), left: AtomicUsize::new(0), added: Notify::new() }
     }
 
     pub(crate) fn add(&self, session: SessionId) {
+        self.left.fetch_add(1, Ordering::SeqCst);
         self.waiting.lock().push(session);
         self.added.notify_one();
     }
 
     pub(crate) fn is_done(&self) -> bool {
-        self.waiting.lock().is_empty()
+        self.left.load(Ordering::SeqCst) == 0
     }
 
     fn take(&self) -> Vec<SessionId> {
@@ -62,10 +66,15 @@ pub(crate) async fn run(node: Arc<Node>) {
             if batch.is_empty() {
                 break;
             }
-            if let Err(error) = node.backends.sessions.close(&batch).await {
-                warn!(sessions = batch.len(), error = %error, "session records not removed, will retry");
-                node.cleanup.waiting.lock().extend(batch);
-                time::sleep(RETRY_DELAY).await;
+            match node.backends.sessions.close(&batch).await {
+                Ok(()) => {
+                    node.cleanup.left.fetch_sub(batch.len(), Ordering::SeqCst);
+                }
+                Err(error) => {
+                    warn!(sessions = batch.len(), error = %error, "session records not removed, will retry");
+                    node.cleanup.waiting.lock().extend(batch);
+                    time::sleep(RETRY_DELAY).await;
+                }
             }
         }
     }

@@ -8,12 +8,12 @@ use curfew_hub::Ending;
 use curfew_model::{Disconnect, Problems};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokio::time;
+use tokio::time::{self, Instant};
 use tracing::info;
 
 use crate::Node;
 
-/// How often sessions are told to go; each time as many as the window asks for.
+/// Between two looks at whether everything is gone.
 const TICK: Duration = Duration::from_millis(20);
 
 /// Longest wait asked of a client before it comes back: enough for its load balancer to have
@@ -75,20 +75,23 @@ impl Node {
         let mut members = self.hub.members();
         fastrand::shuffle(&mut members);
         info!(sessions = members.len(), window_ms = window.as_millis() as u64, "draining");
-        let ticks = (window.as_millis() / TICK.as_millis()).max(1) as usize;
-        let per_tick = members.len().div_ceil(ticks).max(1);
-        let mut tick = time::interval(TICK);
-        for batch in members.chunks(per_tick) {
-            tick.tick().await;
-            for member in batch {
-                let ending = Ending {
-                    disconnect: Disconnect::DRAINING,
-                    retry_after_ms: Some(fastrand::u64(..=MAX_RETRY_AFTER_MS)),
-                };
-                self.hub.end(member, ending);
+        let count = members.len();
+        let start = Instant::now();
+        for (at, member) in members.into_iter().enumerate() {
+            if self.hub.get(member.session()).is_none() {
+                continue;
             }
+            // Those whose turn falls into one tick of the timer go together.
+            let turn = start + window.mul_f64(at as f64 / count as f64);
+            if turn > Instant::now() {
+                time::sleep_until(turn).await;
+            }
+            let ending = Ending {
+                disconnect: Disconnect::DRAINING,
+                retry_after_ms: Some(fastrand::u64(..=MAX_RETRY_AFTER_MS)),
+            };
+            self.hub.end(&member, ending);
         }
-        drop(members);
         self.flush().await;
     }
 

@@ -41,8 +41,7 @@ struct Pending<'a> {
 impl Pending<'_> {
     fn commit(&mut self) {
         if let Some(new_keys) = self.new_keys.take() {
-            let old_keys = self.attachment.keys();
-            self.attachment.set_keys(new_keys);
+            let old_keys = self.attachment.replace_keys(new_keys);
             self.attachment.node.hub().finish_refresh(self.attachment.member(), &old_keys);
         }
     }

@@ -1,6 +1,6 @@
 //! Which channels the broker is asked for: those that somebody here listens to.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use curfew_model::Channel;
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::time::{self, Instant};
-use tracing::warn;
+use tracing::debug;
 
 use crate::Node;
 
@@ -26,10 +26,47 @@ pub(crate) struct Subscriptions {
     hasher: RandomState,
     /// The channels the broker was asked for. Held while it is asked, so that a first subscription
     /// and a last unsubscription of one channel cannot overtake each other.
-    stripes: Box<[AsyncMutex<HashSet<Channel>>]>,
-    /// Channels that lost their last listener, oldest first.
-    abandoned: Mutex<VecDeque<(Instant, Channel)>>,
+    stripes: Box<[AsyncMutex<HashMap<Channel, Asked>>]>,
+    abandoned: Mutex<Abandoned>,
     added: Notify,
+}
+
+/// Channels that nobody listens to any more, each once.
+#[derive(Debug, Default)]
+struct Abandoned {
+    /// In the order in which they are to be looked at.
+    queue: VecDeque<(Instant, Channel)>,
+    /// When the broker may be told, at the earliest.
+    due: HashMap<Channel, Instant>,
+}
+
+impl Abandoned {
+    fn add(&mut self, channel: &Channel, at: Instant) {
+        if self.due.insert(channel.clone(), at).is_none() {
+            self.queue.push_back((at, channel.clone()));
+        }
+    }
+
+    /// Takes the first one; `None` when it was abandoned again meanwhile and has to wait once more.
+    fn take(&mut self) -> Option<Channel> {
+        let (at, channel) = self.queue.pop_front()?;
+        match self.due.remove(&channel) {
+            Some(later) if later > at => {
+                self.add(&channel, later);
+                None
+            }
+            _ => Some(channel),
+        }
+    }
+}
+
+/// What is known of a channel the broker was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// It has not answered, or that it failed: it may listen or not.
+    Unsure,
+    /// It listens.
+    Listening,
 }
 
 impl Subscriptions {
@@ -42,8 +79,32 @@ impl Subscriptions {
         }
     }
 
-    fn stripe(&self, channel: &Channel) -> &AsyncMutex<HashSet<Channel>> {
+    fn stripe(&self, channel: &Channel) -> &AsyncMutex<HashMap<Channel, Asked>> {
         &self.stripes[self.hasher.hash_one(channel) as usize % STRIPES]
+    }
+
+    /// Has the broker told a little later that nobody here listens to the channel, if that is so
+    /// then.
+    fn abandon(&self, channel: &Channel) {
+        let at = Instant::now() + UNSUBSCRIBE_DELAY;
+        self.abandoned.lock().add(channel, at);
+        self.added.notify_one();
+    }
+}
+
+/// A question to the broker under way. Unless it is answered well, the channel is abandoned: the
+/// broker may have begun to listen all the same.
+struct Asking<'a> {
+    subscriptions: &'a Subscriptions,
+    channel: &'a Channel,
+    answered: bool,
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.subscriptions.abandon(self.channel);
+        }
     }
 }
 
@@ -56,9 +117,13 @@ impl Node {
         member: &Arc<Member>,
     ) -> Result<(), BackendError> {
         let mut asked = self.subscriptions.stripe(channel).lock().await;
-        if !asked.contains(channel) {
+        if asked.get(channel) != Some(&Asked::Listening) {
+            asked.insert(channel.clone(), Asked::Unsure);
+            let subscriptions = &self.subscriptions;
+            let mut asking = Asking { subscriptions, channel, answered: false };
             self.backends.broker.subscribe(channel).await?;
-            asked.insert(channel.clone());
+            asking.answered = true;
+            asked.insert(channel.clone(), Asked::Listening);
         }
         self.hub.subscribe(channel, member);
         self.metrics.subscriptions.inc();
@@ -70,9 +135,7 @@ impl Node {
     pub fn unsubscribe(&self, channel: &Channel, member: &Member) {
         self.metrics.subscriptions.dec();
         if self.hub.unsubscribe(channel, member) {
-            let at = Instant::now() + UNSUBSCRIBE_DELAY;
-            self.subscriptions.abandoned.lock().push_back((at, channel.clone()));
-            self.subscriptions.added.notify_one();
+            self.subscriptions.abandon(channel);
         }
     }
 }
@@ -80,22 +143,24 @@ impl Node {
 /// Tells the broker about abandoned channels for as long as the runtime lives.
 pub(crate) async fn run(node: Arc<Node>) {
     loop {
-        let next = node.subscriptions.abandoned.lock().front().cloned();
-        let Some((at, channel)) = next else {
+        let next = node.subscriptions.abandoned.lock().queue.front().map(|(at, _)| *at);
+        let Some(at) = next else {
             node.subscriptions.added.notified().await;
             continue;
         };
         time::sleep_until(at).await;
-        node.subscriptions.abandoned.lock().pop_front();
+        let taken = node.subscriptions.abandoned.lock().take();
+        let Some(channel) = taken else { continue };
         let mut asked = node.subscriptions.stripe(&channel).lock().await;
-        // Somebody may listen again, and a channel may have been abandoned twice.
-        if node.hub.has_subscribers(&channel) || !asked.remove(&channel) {
+        // Somebody may listen again.
+        if node.hub.has_subscribers(&channel) || asked.remove(&channel).is_none() {
             continue;
         }
         if let Err(error) = node.backends.broker.unsubscribe(&channel).await {
-            // Publications nobody listens to are dropped; the next abandonment tries again.
-            asked.insert(channel.clone());
-            warn!(channel = %channel, error = %error, "unsubscribe from the broker failed");
+            // What arrives meanwhile is dropped.
+            asked.insert(channel.clone(), Asked::Unsure);
+            node.subscriptions.abandon(&channel);
+            debug!(channel = %channel, error = %error, "unsubscribe from the broker failed, will retry");
         }
     }
 }

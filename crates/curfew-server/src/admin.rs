@@ -21,7 +21,7 @@ use curfew_session::Context;
 use http::header::ALLOW;
 use http::{HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
@@ -159,10 +159,14 @@ impl Admin {
             }
         }
         let most = self.message_bytes() + BODY_OVERHEAD_BYTES;
-        let body = Limited::new(body, most).collect().await.map_err(|_| {
+        let too_large = || {
             let detail = "the body is larger than a publication may be, or was not sent whole";
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "message_too_large", detail)
-        })?;
+        };
+        if body.size_hint().lower() > most as u64 {
+            return Err(too_large());
+        }
+        let body = Limited::new(body, most).collect().await.map_err(|_| too_large())?;
         let call = Call {
             params,
             query: parts.uri.query().unwrap_or_default().to_owned(),

@@ -3,13 +3,15 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use curfew_hub::Ending;
+use curfew_hub::{Ending, Member};
 use curfew_model::{Disconnect, Push};
 use curfew_telemetry::Initiator;
 use curfew_ws::frame;
-use tokio::time;
+use tokio::time::{self, Instant};
 use tracing::{debug, info};
 
 use crate::Session;
@@ -34,21 +36,33 @@ impl State {
     }
 }
 
-/// Ends a connection, whatever the reason. The session leaves the hub before anything is written,
-/// so that a client that does not read cannot keep it there.
-pub(crate) async fn close(session: Session, finish: Finish) {
+/// Ends a connection, whatever the reason. The session leaves the hub once nothing is left that a
+/// revocation could still withhold, and within the timeout.
+pub(crate) async fn close(session: Session, mut finish: Finish) {
     let Session { mut writer, mut state, .. } = session;
     let timeout = state.context.settings.load().session.close_timeout;
-    let session_id = state.live.as_ref().map(|live| live.attachment.member().session());
-    if let (Finish::Ended(ending), Some(live)) = (&finish, &state.live) {
-        // Nothing is delivered from here on, whoever ends it.
-        let hub = state.context.node.hub();
-        hub.end(live.attachment.member(), *ending);
-        let mut rest = VecDeque::new();
-        live.attachment.member().take_outgoing(hub, 0, &mut rest);
-        rest.into_iter().for_each(|frame| writer.append(frame));
-    }
+    let deadline = Instant::now() + timeout;
+    let member = state.live.as_ref().map(|live| Arc::clone(live.attachment.member()));
+    let session_id = member.as_ref().map(|member| member.session());
     state.operation = None;
+    if let (Finish::Ended(ending), Some(member)) = (&mut finish, member) {
+        // Nothing is queued from here on, whoever ends it.
+        let hub = state.context.node.hub();
+        hub.end(&member, *ending);
+        let mut rest = VecDeque::new();
+        member.take_outgoing(hub, 0, &mut rest);
+        rest.into_iter().for_each(|frame| writer.append(frame));
+        if ending.flushes() {
+            let flushed = poll_fn(|cx| match revocation(&member) {
+                Some(_) => Poll::Ready(Ok(())),
+                None => writer.poll_drain(cx, &mut false),
+            });
+            // If it fails, so will the close frame.
+            time::timeout_at(deadline, flushed).await.ok();
+        }
+        // Before any other reason, and last words or not.
+        *ending = revocation(&member).unwrap_or(*ending);
+    }
     state.live = None;
 
     let (code, initiator) = match &finish {
@@ -74,7 +88,7 @@ pub(crate) async fn close(session: Session, finish: Finish) {
             writer.discard();
             // The answer to a close repeats its code (RFC 6455 §5.5.1).
             writer.append(frame::close(code.unwrap_or(NORMAL), ""));
-            finish_socket(writer, timeout, false).await;
+            finish_socket(writer, deadline, None).await;
         }
         Finish::Ended(ending) => {
             if !ending.flushes() {
@@ -88,7 +102,7 @@ pub(crate) async fn close(session: Session, finish: Finish) {
                 retry_after_ms: ending.retry_after_ms,
             }));
             writer.append(frame::close(ending.disconnect.code, ending.disconnect.reason));
-            finish_socket(writer, timeout, true).await;
+            finish_socket(writer, deadline, Some(timeout)).await;
         }
     }
     drop(state.guards);
@@ -100,10 +114,16 @@ fn is_notable(disconnect: Disconnect) -> bool {
         .contains(&disconnect)
 }
 
-/// Writes what is left, waits for the client to close its side, and closes. A client that takes
-/// too long is reset, so that its socket does not linger with data nobody may see.
-async fn finish_socket(mut writer: Writer, timeout: Duration, await_peer: bool) {
-    let written = time::timeout(timeout, async {
+/// The revocation that the session ends by, if it is one.
+fn revocation(member: &Member) -> Option<Ending> {
+    member.outbox().ending().filter(|ending| ending.disconnect == Disconnect::REVOKED)
+}
+
+/// Writes what is left until `deadline`, waits for the client to close its side, and closes. A
+/// client that takes too long is reset, so that its socket does not linger with data nobody may
+/// see.
+async fn finish_socket(mut writer: Writer, deadline: Instant, await_peer: Option<Duration>) {
+    let written = time::timeout_at(deadline, async {
         poll_fn(|cx| writer.poll_drain(cx, &mut false)).await?;
         poll_fn(|cx| writer.transport.poll_shutdown(cx)).await
     })
@@ -116,7 +136,7 @@ async fn finish_socket(mut writer: Writer, timeout: Duration, await_peer: bool) 
             return;
         }
     }
-    if await_peer {
+    if let Some(timeout) = await_peer {
         // Closing with unread input would reset the connection and could destroy the close frame
         // on its way to the client.
         let emptied = time::timeout(timeout, discard_input(&mut writer)).await;

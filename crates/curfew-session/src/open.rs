@@ -161,7 +161,7 @@ impl Session {
         let settings = context.settings.load();
         let mut decoder = Decoder::new();
         decoder.preload(&early);
-        let control = Bucket::full(settings.limits.control_frames_per_second * 2, now);
+        let control = Bucket::full(settings.limits.control_frames_per_second.saturating_mul(2), now);
         let auth_timeout = settings.auth_timeout;
         drop(settings);
         let mut session = Self {

@@ -1,10 +1,12 @@
 //! Reading: bytes into a buffer of the worker, frames cut from it, each acted on in order.
 
+use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
 use curfew_model::{Disconnect, Message};
 use curfew_telemetry::Opcode;
 use curfew_ws::{Event, Input, Limits, frame, with_read_buffer};
+use tokio::task::coop::cooperative;
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -38,8 +40,9 @@ impl Session {
     /// Acts on every frame in `input`, or up to the first command that has to wait; the rest is
     /// kept for later.
     fn decode(&mut self, cx: &mut Context<'_>, mut input: Input<'_>) -> Step {
-        let limits = self.state.message_limits();
         loop {
+            // Looked up for each message: the one before may have opened the session.
+            let limits = self.state.message_limits();
             let finish = match self.decoder.next(&mut input, &limits) {
                 Ok(Some(Event::Ping(payload))) => {
                     let pong = frame::pong(payload);
@@ -120,10 +123,11 @@ impl State {
         (!within).then(|| Disconnect::POLICY.into())
     }
 
-    /// Drives the command that waits, if one does. `Ready(Some)` ends the session.
+    /// Drives the command that waits, if one does. `Ready(Some)` ends the session. A session whose
+    /// commands never have to wait gives way to others all the same.
     fn poll_operation(&mut self, cx: &mut Context<'_>) -> Poll<Option<Finish>> {
         let Some(operation) = &mut self.operation else { return Poll::Ready(None) };
-        let outcome = ready!(operation.as_mut().poll(cx));
+        let outcome = ready!(pin!(cooperative(operation.as_mut())).poll(cx));
         self.operation = None;
         Poll::Ready(self.on_outcome(outcome))
     }

@@ -96,7 +96,10 @@ impl Session {
 impl State {
     fn act_on_time(&mut self, now: Instant) -> Option<Finish> {
         if is_due(&mut self.deadlines.auth_by, now) {
-            return Some(Disconnect::AUTH_TIMEOUT.into());
+            // A token that came and could not be checked in time is not the client's fault.
+            let waits = self.operation.is_some();
+            let late = if waits { Disconnect::UNAVAILABLE } else { Disconnect::AUTH_TIMEOUT };
+            return Some(late.into());
         }
         if self.is_expired() {
             return Some(Disconnect::EXPIRED.into());
@@ -109,7 +112,11 @@ impl State {
             return Some(Disconnect::POLICY.into());
         }
         if is_due(&mut self.deadlines.pong_by, now) {
-            return Some(Disconnect::NO_PONG.into());
+            if self.operation.is_none() {
+                return Some(Disconnect::NO_PONG.into());
+            }
+            // Nothing is read while a command waits: the pong may be there.
+            self.expect_pong(now);
         }
         if is_due(&mut self.deadlines.expiring_at, now) {
             self.tell_expiring();
@@ -120,17 +127,24 @@ impl State {
         }
         if is_due(&mut self.deadlines.ping_at, now) {
             self.send(frame::ping(&[]));
-            let timeout = self.context.settings.load().session.pong_timeout;
-            self.deadlines.pong_by = now.checked_add(timeout);
+            // An earlier ping that is not answered yet keeps its deadline.
+            if self.deadlines.pong_by.is_none() {
+                self.expect_pong(now);
+            }
             self.schedule_ping();
         }
         None
     }
 
+    fn expect_pong(&mut self, now: Instant) {
+        let timeout = self.context.settings.load().session.pong_timeout;
+        self.deadlines.pong_by = now.checked_add(timeout);
+    }
+
     /// Whether the session's token is over, by the wall clock.
     pub(crate) fn is_expired(&self) -> bool {
         let Some(live) = &self.live else { return false };
-        self.context.node.clock().now() > live.ends_at
+        self.context.node.clock().now() >= live.ends_at
     }
 
     /// The next ping, jittered so that connections opened together do not stay together.
@@ -162,10 +176,8 @@ impl State {
 
     fn schedule_end(&mut self) {
         if let Some(live) = &self.live {
-            // A millisecond later than the instant itself, since that still counts as valid.
             let wait = live.ends_at.saturating_sub(self.context.node.clock().now());
-            self.deadlines.ends_at =
-                Instant::now().checked_add(wait.saturating_add(Duration::from_millis(1)));
+            self.deadlines.ends_at = Instant::now().checked_add(wait);
         }
     }
 

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
 use curfew_hub::Outgoing;
+use curfew_model::Disconnect;
 use curfew_ws::Transport;
 use tokio::time::Instant;
 
@@ -42,6 +43,11 @@ impl Writer {
             uncounted: 0,
             unflushed: false,
         }
+    }
+
+    /// Whether the socket, when last asked, did not take all that was to be written.
+    fn is_blocked(&self) -> bool {
+        self.unflushed || !self.in_flight.is_empty()
     }
 
     /// Forgets what is not on the wire yet, but for the rest of a frame begun.
@@ -105,10 +111,16 @@ impl Session {
     /// Takes what is queued and writes it until nothing is left or the socket takes no more.
     /// Ready when that ends the session.
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Finish> {
+        // What an earlier poll left in flight may have been there for long: access may be over.
+        if !self.writer.in_flight.is_empty()
+            && let Some(finish) = self.interrupted()
+        {
+            return Poll::Ready(finish);
+        }
         loop {
             let mut progress = false;
             let drained = self.writer.poll_drain(cx, &mut progress);
-            if progress {
+            if progress || drained.is_ready() {
                 self.state.deadlines.write_by = None;
             }
             match drained {
@@ -116,7 +128,7 @@ impl Session {
                 Poll::Ready(Err(_)) => return Poll::Ready(Finish::Gone),
                 Poll::Pending => {
                     self.start_write_deadline();
-                    return self.poll_ending();
+                    return Poll::Pending;
                 }
             }
             let Some(live) = &self.state.live else { return Poll::Pending };
@@ -129,7 +141,7 @@ impl Session {
                 Some(Outgoing::Frames) => {
                     self.state.count_sent(&self.writer.in_flight);
                     if self.state.is_expired() {
-                        return Poll::Ready(curfew_model::Disconnect::EXPIRED.into());
+                        return Poll::Ready(Disconnect::EXPIRED.into());
                     }
                 }
                 Some(Outgoing::Reconsider) => self.state.reconsider(),
@@ -143,20 +155,27 @@ impl Session {
         match &self.state.live {
             None => Poll::Pending,
             Some(live) => {
-                // While the socket takes no more, only an ending is worth waking up for.
-                let blocked = !self.writer.in_flight.is_empty();
+                // While the socket takes no more, only an interruption is worth waking up for.
+                let blocked = self.writer.is_blocked();
                 live.attachment.member().outbox().poll_wake(cx, blocked)
             }
         }
     }
 
-    /// While the socket takes no more: whether somebody ended the session.
-    fn poll_ending(&self) -> Poll<Finish> {
-        let ending = self.state.live.as_ref().and_then(|l| l.attachment.member().outbox().ending());
-        ending.map_or(Poll::Pending, |ending| Poll::Ready(Finish::Ended(ending)))
+    /// While frames are in flight: whether access to them is over.
+    fn interrupted(&mut self) -> Option<Finish> {
+        let live = self.state.live.as_ref()?;
+        match live.attachment.member().outbox().interruption() {
+            Some(Outgoing::End(ending)) => return Some(Finish::Ended(ending)),
+            Some(Outgoing::Reconsider) => self.state.reconsider(),
+            Some(Outgoing::Frames) | None => {}
+        }
+        self.state.is_expired().then(|| Disconnect::EXPIRED.into())
     }
 
     fn start_write_deadline(&mut self) {
+        // The ping that is to be answered may wait as well: the write deadline judges the peer.
+        self.state.deadlines.heard();
         if self.state.deadlines.write_by.is_none() {
             let timeout = self.state.context.settings.load().session.write_timeout;
             self.state.deadlines.write_by = Instant::now().checked_add(timeout);

@@ -139,10 +139,9 @@ impl OutFrame {
         self
     }
 
-    /// Claims to have `length` bytes, in the eight-byte form, whatever is sent.
+    /// Claims to have `length` bytes, whatever is sent.
     pub fn declaring(mut self, length: u64) -> Self {
         self.declared = Some(length);
-        self.form = LengthForm::EightBytes;
         self
     }
 

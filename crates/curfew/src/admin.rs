@@ -58,7 +58,12 @@ impl AdminClient {
     /// Reads the address and the key.
     pub(crate) fn new(args: &AdminArgs) -> Result<Self, Failure> {
         let (address, host, base) = parse_url(&args.url).map_err(Failure::Usage)?;
-        Ok(Self { address, host, base, key: key(args)? })
+        Ok(Self {
+            address,
+            host,
+            base,
+            key: key(args)?,
+        })
     }
 
     /// Sends a request and waits for the answer; anything but success is an error.
@@ -68,7 +73,9 @@ impl AdminClient {
         path: &str,
         body: Option<String>,
     ) -> Result<Answer, Failure> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         let request = self.request(method, path, body)?;
         let (status, body) = runtime.block_on(self.exchange(request))?;
         if status.is_success() {
@@ -104,12 +111,15 @@ impl AdminClient {
             .map_err(|_| anyhow!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))
             .and_then(|connected| Ok(connected?))
             .with_context(|| {
-                format!("connect to the admin listener {} (is the node running? see --url)", self.address)
+                format!(
+                    "connect to the admin listener {} (is the node running? see --url)",
+                    self.address
+                )
             })?;
         timeout(ANSWER_TIMEOUT, exchange(stream, request))
             .await
             .map_err(|_| anyhow!("no answer within {} s", ANSWER_TIMEOUT.as_secs()))
-            .flatten()
+            .and_then(|answered| answered)
             .with_context(|| format!("ask the admin listener {}", self.address))
     }
 }
@@ -161,7 +171,11 @@ fn parse_url(url: &str) -> Result<(String, String, String), String> {
     if authority.as_str().contains('@') || uri.query().is_some() {
         return Err(wrong());
     }
-    let address = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80));
+    let address = format!(
+        "{}:{}",
+        authority.host(),
+        authority.port_u16().unwrap_or(80)
+    );
     let base = uri.path().trim_end_matches('/').to_owned();
     Ok((address, authority.as_str().to_owned(), base))
 }
@@ -176,8 +190,9 @@ fn key(args: &AdminArgs) -> Result<Option<HeaderValue>, Failure> {
             Err(_) => return Ok(None),
         },
     };
-    let mut header = HeaderValue::from_str(&format!("Bearer {}", key.trim_end_matches(['\r', '\n'])))
-        .map_err(|_| Failure::usage("the admin key has characters that no header can carry"))?;
+    let mut header =
+        HeaderValue::from_str(&format!("Bearer {}", key.trim_end_matches(['\r', '\n'])))
+            .map_err(|_| Failure::usage("the admin key has characters that no header can carry"))?;
     header.set_sensitive(true);
     Ok(Some(header))
 }
@@ -194,13 +209,19 @@ fn refusal(status: StatusCode, body: &[u8], with_key: bool) -> anyhow::Error {
     }
     match status {
         StatusCode::UNAUTHORIZED if with_key => {
-            text.push_str("\n  The key is not the node's: see admin.key_file in its configuration.");
+            text.push_str(
+                "\n  The key is not the node's: see admin.key_file in its configuration.",
+            );
         }
         StatusCode::UNAUTHORIZED => {
-            text.push_str("\n  Give the node's admin key: --key-file FILE, or the variable CURFEW_ADMIN_KEY.");
+            text.push_str(
+                "\n  Give the node's admin key: --key-file FILE, or the variable CURFEW_ADMIN_KEY.",
+            );
         }
-        StatusCode::FORBIDDEN => {
-            text.push_str("\n  The node has no admin key: set admin.key_file in its configuration.");
+        StatusCode::FORBIDDEN if !text.contains("admin.key_file") => {
+            text.push_str(
+                "\n  The node has no admin key: set admin.key_file in its configuration.",
+            );
         }
         StatusCode::NOT_FOUND if problem.is_null() => {
             text.push_str("\n  Is --url the admin listener (admin.listen), not the public one?");
@@ -215,7 +236,9 @@ pub(crate) fn segment(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' => encoded.push(byte.into()),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' => {
+                encoded.push(byte.into())
+            }
             // A segment of dots only would be taken for a step up.
             b'.' if text.bytes().any(|byte| byte != b'.') => encoded.push('.'),
             _ => write!(encoded, "%{byte:02X}").expect("writing to a string does not fail"),
@@ -241,7 +264,10 @@ pub(crate) fn text(object: &Value, name: &str) -> String {
 
 /// A member that is a time in Unix seconds, as the distance from `now`.
 pub(crate) fn when(object: &Value, name: &str, now: u64) -> String {
-    object[name].as_u64().map_or_else(|| text(object, name), |time| crate::time::relative(time, now))
+    object[name].as_u64().map_or_else(
+        || text(object, name),
+        |time| crate::time::relative(time, now),
+    )
 }
 
 #[cfg(test)]
@@ -251,16 +277,24 @@ mod tests {
     #[test]
     fn addresses_are_read_or_explained() {
         for (url, expect) in [
-            ("http://127.0.0.1:9090", Some(("127.0.0.1:9090", "127.0.0.1:9090", ""))),
+            (
+                "http://127.0.0.1:9090",
+                Some(("127.0.0.1:9090", "127.0.0.1:9090", "")),
+            ),
             ("http://curfew/", Some(("curfew:80", "curfew", ""))),
-            ("http://[::1]:9090/admin/", Some(("[::1]:9090", "[::1]:9090", "/admin"))),
+            (
+                "http://[::1]:9090/admin/",
+                Some(("[::1]:9090", "[::1]:9090", "/admin")),
+            ),
             ("https://127.0.0.1:9090", None),
             ("127.0.0.1:9090", None),
             ("http://me:secret@host", None),
             ("", None),
         ] {
             let found = parse_url(url).ok();
-            let found = found.as_ref().map(|(a, h, b)| (a.as_str(), h.as_str(), b.as_str()));
+            let found = found
+                .as_ref()
+                .map(|(a, h, b)| (a.as_str(), h.as_str(), b.as_str()));
             assert_eq!(found, expect, "{url}");
         }
     }
@@ -282,7 +316,10 @@ mod tests {
     fn refusals_say_what_to_do() {
         let body = br#"{"title":"Unauthorized","detail":"the admin key is wrong"}"#;
         let text = refusal(StatusCode::UNAUTHORIZED, body, true).to_string();
-        assert!(text.contains("the admin key is wrong") && text.contains("key_file"), "{text}");
+        assert!(
+            text.contains("the admin key is wrong") && text.contains("key_file"),
+            "{text}"
+        );
         let text = refusal(StatusCode::UNAUTHORIZED, b"", false).to_string();
         assert!(text.contains("--key-file"), "{text}");
     }

@@ -6,16 +6,21 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Check, Loaded};
 use crate::failure::Failure;
-use crate::{
-    admin, check_config, connect, dev, explain, print_config, token,
-};
+use crate::{admin, check_config, connect, dev, explain, print_config, token};
 
 /// WebSocket sessions that end when access does.
 #[derive(Debug, Parser)]
-#[command(name = "curfew", version, propagate_version = true, arg_required_else_help = true)]
-#[command(after_help = "Try it: `curfew dev` starts a node to play with, nothing else needed.
+#[command(
+    name = "curfew",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
+#[command(
+    after_help = "Try it: `curfew dev` starts a node to play with, nothing else needed.
 
-Exit codes: 0 done; 2 wrong usage or invalid configuration; 1 anything else.")]
+Exit codes: 0 done; 2 wrong usage or invalid configuration; 1 anything else."
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -85,7 +90,12 @@ impl ConfigArgs {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct AdminArgs {
     /// The admin listener of any node
-    #[arg(long, value_name = "URL", env = "CURFEW_ADMIN_URL", default_value = "http://127.0.0.1:9090")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "CURFEW_ADMIN_URL",
+        default_value = "http://127.0.0.1:9090"
+    )]
     pub(crate) url: String,
     /// A file with the admin key, the same as the node's admin.key_file. Without one the key is
     /// taken from the environment variable CURFEW_ADMIN_KEY
@@ -102,7 +112,10 @@ mod tests {
     fn every_command_has_an_example() {
         Cli::command().debug_assert();
         for command in Cli::command().get_subcommands() {
-            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let help = command
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
             assert!(help.contains("Example"), "{}", command.get_name());
         }
     }

@@ -62,7 +62,8 @@ impl Config {
         problems.within("backend", |problems| self.backend.check(problems));
         problems.within("drain", |problems| self.drain.check(problems));
         problems.within("telemetry", |problems| {
-            self.telemetry.check(|key, message| problems.report(key, message));
+            self.telemetry
+                .check(|key, message| problems.report(key, message));
         });
         if self.auth.uses_cookie() && self.server.allowed_origins.is_empty() {
             problems.report(
@@ -163,12 +164,19 @@ fn load_from(
         Some(config) if whole && check == Check::Everything => config.check(&mut problems),
         _ => {}
     }
-    found.extend(extracted.problems.iter().map(|Misfit { path, message, .. }| {
-        merged.problem(path, message.clone())
-    }));
+    found.extend(
+        extracted
+            .problems
+            .iter()
+            .map(|Misfit { path, message, .. }| merged.problem(path, message.clone())),
+    );
     for problem in problems.into_vec() {
         let path = KeyPath::parse(&problem.key);
-        if !extracted.problems.iter().any(|misfit| misfit.explains(&path)) {
+        if !extracted
+            .problems
+            .iter()
+            .any(|misfit| misfit.explains(&path))
+        {
             found.push(merged.problem(&path, problem.message));
         }
     }
@@ -207,14 +215,21 @@ impl Merged {
             .ok()
             .and_then(|mut profiles| profiles.remove(&Profile::Default))
             .unwrap_or_default();
-        Self { figment, root: Value::from(dict), file }
+        Self {
+            figment,
+            root: Value::from(dict),
+            file,
+        }
     }
 
     /// Source and line of the value at `path`, if a layer has it.
     fn exact(&self, path: &KeyPath) -> Option<(String, Option<usize>)> {
         let value = path.find(&self.root)?;
         let source = self.figment.get_metadata(value.tag())?.name.to_string();
-        let file = self.file.as_ref().filter(|file| file.path.display().to_string() == source);
+        let file = self
+            .file
+            .as_ref()
+            .filter(|file| file.path.display().to_string() == source);
         Some((source, file.and_then(|file| file.line(path))))
     }
 
@@ -224,6 +239,11 @@ impl Merged {
             Some(file) => (file.path.display().to_string(), file.line(path)),
             None => ("defaults".to_owned(), None),
         });
-        ConfigProblem { source, line, key: path.to_string(), message }
+        ConfigProblem {
+            source,
+            line,
+            key: path.to_string(),
+            message,
+        }
     }
 }

@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use curfew_model::DISCONNECTS;
 use curfew_ws::client::{Client, ClientError, Incoming};
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
@@ -23,6 +24,12 @@ use paint::Paint;
 
 /// Longest wait for the server's close frame once we asked to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Longest wait for answers to what was piped in, before we ask to close.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The id of the ping behind what was piped in: its pong comes after every other answer.
+const LAST_ID: &str = "curfew-connect-end";
 
 /// Lines that may wait to be sent.
 const TYPED_AHEAD: usize = 64;
@@ -89,7 +96,9 @@ enum End {
 /// Connects, and stays until either side closes.
 pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     let token = token(&args)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let result = runtime.block_on(talk(args, token));
     // A thread may still wait for the keyboard; the process ends without it.
     runtime.shutdown_background();
@@ -109,7 +118,10 @@ fn token(args: &ConnectArgs) -> Result<Option<String>, Failure> {
 async fn talk(args: ConnectArgs, token: Option<String>) -> Result<(), Failure> {
     let paint = Paint::new(args.json);
     let client = dial::connect(&args, token.as_deref()).await?;
-    paint.note(&format!("connected to {}, /help for short forms", without_query(&args.url)));
+    paint.note(&format!(
+        "connected to {}, /help for short forms",
+        without_query(&args.url)
+    ));
     let mut conversation = Conversation {
         client,
         paint,
@@ -117,21 +129,29 @@ async fn talk(args: ConnectArgs, token: Option<String>) -> Result<(), Failure> {
         subscribe: args.subscribe,
         ready: token.is_none(),
         typed: false,
-        deadline: None,
+        phase: Phase::Open,
     };
     if let (TokenIn::Message, Some(token)) = (args.token_in, &token) {
         let frame = conversation.lines.auth(token);
-        conversation.client.send_text(&frame).await.context("send the token")?;
+        conversation
+            .client
+            .send_text(&frame)
+            .await
+            .context("send the token")?;
     }
     match conversation.run(keyboard()).await? {
         End::Closed(code, reason) => conversation.closed(code, &reason),
         End::Unanswered => {
-            conversation.paint.note("closed; the server did not answer the close in time");
+            conversation
+                .paint
+                .note("closed; the server did not answer the close in time");
             Ok(())
         }
         End::Broken(error) => {
             let error = anyhow::Error::new(error);
-            Err(Failure::Other(error.context("the connection ended without a close frame")))
+            Err(Failure::Other(
+                error.context("the connection ended without a close frame"),
+            ))
         }
     }
 }
@@ -161,21 +181,34 @@ struct Conversation {
     ready: bool,
     /// Whether anything came from stdin.
     typed: bool,
-    /// When to stop waiting for the server's close frame.
-    deadline: Option<Instant>,
+    phase: Phase,
+}
+
+/// How far the end has come.
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    /// Not begun.
+    Open,
+    /// stdin has ended; answers to what it said are waited for until then.
+    Settling(Instant),
+    /// A close frame was sent; the server's is waited for until then.
+    Closing(Instant),
 }
 
 impl Conversation {
     async fn run(&mut self, mut keyboard: mpsc::Receiver<String>) -> Result<End, Failure> {
         let mut listening = true;
         loop {
-            let deadline = self.deadline;
+            let deadline = match self.phase {
+                Phase::Open => None,
+                Phase::Settling(until) | Phase::Closing(until) => Some(until),
+            };
             tokio::select! {
                 biased;
                 incoming = self.client.next() => match incoming {
                     Ok(Incoming::Close { code, reason }) => return Ok(End::Closed(code, reason)),
                     Ok(incoming) => self.show(incoming).await?,
-                    Err(ClientError::Ended) if self.deadline.is_some() => return Ok(End::Unanswered),
+                    Err(ClientError::Ended) if self.is_closing() => return Ok(End::Unanswered),
                     Err(error) => return Ok(End::Broken(error)),
                 },
                 line = keyboard.recv(), if listening && self.ready => match line {
@@ -185,28 +218,51 @@ impl Conversation {
                     }
                     None => {
                         listening = false;
-                        // With nothing piped in at all there is nothing to end with: listen on.
-                        if self.typed || std::io::stdin().is_terminal() {
-                            self.close().await;
-                        }
+                        self.end_of_input().await;
                     }
                 },
                 _ = tokio::signal::ctrl_c() => {
-                    if self.deadline.is_some() {
+                    if self.is_closing() {
                         return Ok(End::Unanswered);
                     }
                     self.close().await;
                 }
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
-                    return Ok(End::Unanswered);
+                    if self.is_closing() {
+                        return Ok(End::Unanswered);
+                    }
+                    self.close().await;
                 }
             }
         }
     }
 
+    /// A person who ends the input wants to leave. What was piped in is to be answered first; and
+    /// if that was nothing at all, there is nothing to end with: listen on.
+    async fn end_of_input(&mut self) {
+        if std::io::stdin().is_terminal() {
+            self.close().await;
+        } else if self.typed && !self.is_closing() {
+            self.phase = Phase::Settling(Instant::now() + SETTLE_TIMEOUT);
+            self.send_text(&json!({ "type": "ping", "id": LAST_ID }).to_string())
+                .await;
+        }
+    }
+
+    fn is_last_answer(&self, text: &str) -> bool {
+        let settling = matches!(self.phase, Phase::Settling(_));
+        settling && serde_json::from_str::<Value>(text).is_ok_and(|frame| frame["id"] == LAST_ID)
+    }
+
+    fn is_closing(&self) -> bool {
+        matches!(self.phase, Phase::Closing(_))
+    }
+
     /// Prints what came; the first `connected` sends the subscriptions.
     async fn show(&mut self, incoming: Incoming) -> Result<(), Failure> {
         match incoming {
+            // The answer to our own last ping.
+            Incoming::Text(text) if self.is_last_answer(&text) => self.close().await,
             Incoming::Text(text) => {
                 let kind = paint::kind(&text);
                 output::print(&format!("{}\n", self.paint.frame(&kind, &text)))?;
@@ -219,7 +275,8 @@ impl Conversation {
                 self.ready = true;
             }
             Incoming::Binary(data) => {
-                self.paint.note(&format!("a binary message of {} bytes", data.len()));
+                self.paint
+                    .note(&format!("a binary message of {} bytes", data.len()));
             }
             // Answered already, and not about the session.
             Incoming::Ping(_) | Incoming::Pong(_) | Incoming::Close { .. } => {}
@@ -244,8 +301,8 @@ impl Conversation {
     }
 
     async fn close(&mut self) {
-        if self.deadline.is_none() {
-            self.deadline = Some(Instant::now() + CLOSE_TIMEOUT);
+        if !self.is_closing() {
+            self.phase = Phase::Closing(Instant::now() + CLOSE_TIMEOUT);
             self.client.close(1000, "").await.ok();
         }
     }
@@ -263,12 +320,16 @@ impl Conversation {
             if reason != known.reason {
                 text.push_str(&format!(" {}", known.reason));
             }
-            text.push_str(&format!(": {}; reconnect: {}", known.message, known.advice.as_str()));
+            text.push_str(&format!(
+                ": {}; reconnect: {}",
+                known.message,
+                known.advice.as_str()
+            ));
         }
         self.paint.note(&text);
         match code {
             None | Some(1000) => Ok(()),
-            _ if self.deadline.is_some() => Ok(()),
+            _ if self.is_closing() => Ok(()),
             Some(_) => Err(Failure::Told(1)),
         }
     }

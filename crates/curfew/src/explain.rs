@@ -90,7 +90,11 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
     }
     let mut text = String::new();
     if let Some(error) = &subject.refused {
-        text.push_str(&format!("refused: {} ({})\n", error.message(), error.failure()));
+        text.push_str(&format!(
+            "refused: {} ({})\n",
+            error.message(),
+            error.failure()
+        ));
         text.push_str("With these claims, were they verified:\n");
     }
     text.push_str(&describe(&explanation));
@@ -104,7 +108,11 @@ fn subject(args: &ExplainArgs, config: &Config) -> Result<Subject, Failure> {
             .map_err(|_| Failure::usage("--claims takes a JSON object"))?;
         let user = user(&claims, claim)
             .ok_or_else(|| Failure::usage(format!("--claims needs the user: the claim {claim}")))?;
-        return Ok(Subject { claims, user, refused: None });
+        return Ok(Subject {
+            claims,
+            user,
+            refused: None,
+        });
     }
     let token = match (&args.token, &args.token_file) {
         (Some(token), _) => token.clone(),
@@ -131,7 +139,11 @@ fn subject(args: &ExplainArgs, config: &Config) -> Result<Subject, Failure> {
                 None => Map::new(),
             };
             let user = user(&claims, claim).unwrap_or_default();
-            Ok(Subject { claims, user, refused: Some(error) })
+            Ok(Subject {
+                claims,
+                user,
+                refused: Some(error),
+            })
         }
     }
 }
@@ -155,12 +167,19 @@ fn parse_action(text: &str) -> Result<Action, String> {
 
 /// The decision in one line, and what every rule said.
 fn describe(explanation: &Explanation) -> String {
-    let decision = if explanation.allowed { "allowed" } else { "denied" };
+    let decision = if explanation.allowed {
+        "allowed"
+    } else {
+        "denied"
+    };
     let mut text = format!("{decision}: {}\n", output::clean(&explanation.why));
     let rows: Vec<Vec<String>> = explanation.considered.iter().map(row).collect();
     if !rows.is_empty() {
         text.push('\n');
-        text.push_str(&output::table(&["RULE", "EFFECT", "MATCHES", "CONDITION"], &rows));
+        text.push_str(&output::table(
+            &["RULE", "EFFECT", "MATCHES", "CONDITION"],
+            &rows,
+        ));
     }
     text
 }
@@ -176,5 +195,10 @@ fn row(considered: &Considered) -> Vec<String> {
         Some(ConditionResult::Error(error)) => error.clone(),
     };
     let matched = if considered.matched { "yes" } else { "no" };
-    vec![considered.rule.clone(), effect.to_owned(), matched.to_owned(), condition]
+    vec![
+        considered.rule.clone(),
+        effect.to_owned(),
+        matched.to_owned(),
+        condition,
+    ]
 }

@@ -19,10 +19,21 @@ pub(crate) fn print_json(value: &impl serde::Serialize) -> Result<(), crate::fai
 /// Lays `rows` out under `heads` in aligned columns, one row a line.
 pub(crate) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     let cells = |row: &[String]| row.iter().map(|cell| clean(cell)).collect::<Vec<_>>();
-    let mut lines = vec![heads.iter().map(|&head| head.to_owned()).collect::<Vec<_>>()];
+    let mut lines = vec![
+        heads
+            .iter()
+            .map(|&head| head.to_owned())
+            .collect::<Vec<_>>(),
+    ];
     lines.extend(rows.iter().map(|row| cells(row)));
     let widths: Vec<usize> = (0..heads.len())
-        .map(|column| lines.iter().map(|line| width(line, column)).max().unwrap_or_default())
+        .map(|column| {
+            lines
+                .iter()
+                .map(|line| width(line, column))
+                .max()
+                .unwrap_or_default()
+        })
         .collect();
     let mut text = String::new();
     for line in &lines {

@@ -54,7 +54,11 @@ fn toml(loaded: &Loaded) -> Result<String, Failure> {
 fn annotate(table: &mut Table, path: &str, loaded: &Loaded) {
     for (key, item) in table.iter_mut() {
         let key = key.get();
-        let path = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+        let path = if path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{path}.{key}")
+        };
         match item {
             Item::Value(value) => {
                 // A list of tables inside brackets: its keys are not annotated one by one.
@@ -74,5 +78,7 @@ fn annotate(table: &mut Table, path: &str, loaded: &Loaded) {
 }
 
 fn comment(value: &mut Value, source: &str) {
-    value.decor_mut().set_suffix(format!("  # {}", output::clean(source)));
+    value
+        .decor_mut()
+        .set_suffix(format!("  # {}", output::clean(source)));
 }

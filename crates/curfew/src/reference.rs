@@ -9,7 +9,15 @@ use crate::config::schema::{Schema, Shape};
 
 /// The sections in the order of the page; the test sees that none is missing.
 const SECTIONS: [&str; 9] = [
-    "server", "admin", "auth", "session", "limits", "policy", "backend", "drain", "telemetry",
+    "server",
+    "admin",
+    "auth",
+    "session",
+    "limits",
+    "policy",
+    "backend",
+    "drain",
+    "telemetry",
 ];
 
 const INTRODUCTION: &str = "# Configuration reference
@@ -36,7 +44,11 @@ pub(crate) fn markdown() -> String {
         let Some(found) = schema.section(section) else {
             continue;
         };
-        let table = Table { schema: &schema, node: found, defaults: &defaults[section] };
+        let table = Table {
+            schema: &schema,
+            node: found,
+            defaults: &defaults[section],
+        };
         table.write(&mut text, section, &format!("`[{section}]`"));
     }
     text
@@ -53,12 +65,19 @@ struct Table<'a> {
 impl Table<'_> {
     /// Writes the table's keys, and after them the tables in it.
     fn write(self, text: &mut String, path: &str, title: &str) {
-        let level = if path.contains(['.', '[']) { "###" } else { "##" };
+        let level = if path.contains(['.', '[']) {
+            "###"
+        } else {
+            "##"
+        };
         line(text, &format!("\n{level} {title}\n"));
         if let Some(about) = self.schema.description(self.node) {
             line(text, &format!("{}\n", paragraph(about)));
         }
-        line(text, "| key | type | default | effect |\n| --- | --- | --- | --- |");
+        line(
+            text,
+            "| key | type | default | effect |\n| --- | --- | --- | --- |",
+        );
         let mut inner = Vec::new();
         for (key, node) in self.schema.properties(self.node) {
             let default = self.defaults.get(key).or_else(|| node.get("default"));
@@ -77,7 +96,12 @@ impl Table<'_> {
         }
         for (node, default, title, path) in inner {
             let defaults = default.unwrap_or(&Value::Null);
-            Table { node, defaults, ..self }.write(text, &path, &title);
+            Table {
+                node,
+                defaults,
+                ..self
+            }
+            .write(text, &path, &title);
         }
     }
 
@@ -88,13 +112,21 @@ impl Table<'_> {
             Some(value) => format!("`{value}`"),
         };
         let about = paragraph(self.schema.description(node).unwrap_or_default());
-        format!("| `{key}` | {} | {} | {} |", self.kind(node), cell(&default), cell(&about))
+        format!(
+            "| `{key}` | {} | {} | {} |",
+            self.kind(node),
+            cell(&default),
+            cell(&about)
+        )
     }
 
     fn kind(self, node: &Value) -> String {
         let choices = self.schema.choices(node);
         if !choices.is_empty() {
-            let quoted: Vec<String> = choices.iter().map(|choice| format!("`\"{choice}\"`")).collect();
+            let quoted: Vec<String> = choices
+                .iter()
+                .map(|choice| format!("`\"{choice}\"`"))
+                .collect();
             return quoted.join(", ");
         }
         match self.schema.shape(node) {
@@ -134,7 +166,10 @@ mod tests {
             std::fs::write(path, markdown()).unwrap();
         }
         let written = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(written == markdown(), "run this test with BLESS=1 to rewrite CONFIG.md");
+        assert!(
+            written == markdown(),
+            "run this test with BLESS=1 to rewrite CONFIG.md"
+        );
     }
 
     #[test]

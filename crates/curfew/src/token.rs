@@ -139,7 +139,10 @@ mod tests {
         let wish = Wish {
             user: "alice".to_owned(),
             roles: vec!["member".to_owned()],
-            claims: vec![("level".to_owned(), json!(3)), ("exp".to_owned(), json!("soon"))],
+            claims: vec![
+                ("level".to_owned(), json!(3)),
+                ("exp".to_owned(), json!("soon")),
+            ],
             ttl_secs: 60,
             not_before: Some(90),
             issuer: Some("me".to_owned()),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use curfew_model::{Channel, Publication};
+use curfew_protocol::native;
 use curfew_telemetry::{PublishOutcome, PublishSource};
 use http::StatusCode;
 use schemars::JsonSchema;
@@ -46,16 +47,23 @@ pub(super) struct Published {
 }
 
 pub(super) async fn publish(admin: Arc<Admin>, call: Call) -> Result<Response, Problem> {
+    check(&call)?;
     let Publish { channel, data } = call.json()?;
     admin.publish_all(&[channel], &data).await
 }
 
 pub(super) async fn broadcast(admin: Arc<Admin>, call: Call) -> Result<Response, Problem> {
+    check(&call)?;
     let Broadcast { channels, data } = call.json()?;
     if !(1..=MAX_CHANNELS).contains(&channels.len()) {
         return Err(Problem::bad_request(format!("channels must name 1 to {MAX_CHANNELS}")));
     }
     admin.publish_all(&channels, &data).await
+}
+
+/// What a client may not publish, a server may not either.
+fn check(call: &Call) -> Result<(), Problem> {
+    native::check_request(&call.body).map_err(Problem::bad_request)
 }
 
 impl Admin {

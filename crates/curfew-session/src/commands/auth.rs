@@ -5,6 +5,7 @@ use std::sync::Arc;
 use curfew_model::{AuthFailure, Command, CommandId, Disconnect, ErrorCode, Request};
 use curfew_node::{AdmitError, Attachment};
 use curfew_protocol::DecodeError;
+use tokio::time::Instant;
 use tracing::debug;
 
 use crate::commands::Outcome;
@@ -38,6 +39,9 @@ pub(crate) fn first(
         Ok(principal) => {
             let node = Arc::clone(&state.context.node);
             let protocol = state.protocol;
+            // It came in time; what is waited for now is the backend.
+            let timeout = state.context.settings.load().auth_timeout;
+            state.deadlines.auth_by = Instant::now().checked_add(timeout);
             state.operation = Some(Box::pin(async move {
                 Outcome::Admitted(node.admit(Arc::new(principal), protocol).await)
             }));

@@ -57,9 +57,9 @@ pub(crate) fn finish(
 ) -> Option<Finish> {
     match result {
         Ok(()) => {
-            state.schedule_expiry(principal);
             let reply = Reply::Refreshed { expires_at: principal.expires_at() };
             state.reply(NAME, id.as_ref(), &reply);
+            state.schedule_expiry(principal);
             state.reconsider();
             None
         }

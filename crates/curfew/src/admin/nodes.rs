@@ -41,5 +41,8 @@ pub(crate) fn run(args: NodesArgs) -> Result<(), Failure> {
             ]
         })
         .collect();
-    Ok(output::print(&output::table(&["NODE", "ADDRESS", "VERSION", "STARTED", "SESSIONS"], &rows))?)
+    Ok(output::print(&output::table(
+        &["NODE", "ADDRESS", "VERSION", "STARTED", "SESSIONS"],
+        &rows,
+    ))?)
 }

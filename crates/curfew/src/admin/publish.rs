@@ -35,14 +35,20 @@ pub(crate) fn run(args: PublishArgs) -> Result<(), Failure> {
         data.clear();
         std::io::stdin().read_to_string(&mut data)?;
     }
-    let data: Box<RawValue> = serde_json::from_str(data.trim())
-        .map_err(|error| Failure::usage(format!("the data is not JSON: {error}; texts need quotes: '\"hello\"'")))?;
+    let data: Box<RawValue> = serde_json::from_str(data.trim()).map_err(|error| {
+        Failure::usage(format!(
+            "the data is not JSON: {error}; texts need quotes: '\"hello\"'"
+        ))
+    })?;
     #[derive(serde::Serialize)]
     struct Publish {
         channel: String,
         data: Box<RawValue>,
     }
-    let body = serde_json::to_string(&Publish { channel: args.channel, data })?;
+    let body = serde_json::to_string(&Publish {
+        channel: args.channel,
+        data,
+    })?;
     let answer = AdminClient::new(&args.admin)?.send(Method::POST, "/v1/publish", Some(body))?;
     if args.json {
         return answer.print();

@@ -32,6 +32,13 @@ pub(crate) fn run(args: RestoreArgs) -> Result<(), Failure> {
     if args.json {
         return answer.print();
     }
-    let name = if args.kind == "all" { "all".to_owned() } else { format!("{}:{value}", args.kind) };
-    Ok(output::print(&format!("lifted the revocation of {}\n", output::clean(&name)))?)
+    let name = if args.kind == "all" {
+        "all".to_owned()
+    } else {
+        format!("{}:{value}", args.kind)
+    };
+    Ok(output::print(&format!(
+        "lifted the revocation of {}\n",
+        output::clean(&name)
+    ))?)
 }

@@ -30,9 +30,14 @@ pub(crate) fn run(args: RevocationsArgs) -> Result<(), Failure> {
     }
     let now = SystemClock.unix();
     let answer = answer.json()?;
-    let rows: Vec<Vec<String>> =
-        list(&answer, "revocations")?.iter().map(|revocation| row(revocation, now)).collect();
-    Ok(output::print(&output::table(&["KIND", "VALUE", "COVERS", "ENDS", "REASON"], &rows))?)
+    let rows: Vec<Vec<String>> = list(&answer, "revocations")?
+        .iter()
+        .map(|revocation| row(revocation, now))
+        .collect();
+    Ok(output::print(&output::table(
+        &["KIND", "VALUE", "COVERS", "ENDS", "REASON"],
+        &rows,
+    ))?)
 }
 
 fn row(revocation: &Value, now: u64) -> Vec<String> {
@@ -44,5 +49,11 @@ fn row(revocation: &Value, now: u64) -> Vec<String> {
         Value::Null => "when lifted".to_owned(),
         _ => when(revocation, "expires_at", now),
     };
-    vec![text(revocation, "kind"), text(revocation, "value"), covers, ends, text(revocation, "reason")]
+    vec![
+        text(revocation, "kind"),
+        text(revocation, "value"),
+        covers,
+        ends,
+        text(revocation, "reason"),
+    ]
 }

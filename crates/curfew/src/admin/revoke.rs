@@ -68,7 +68,9 @@ pub(super) fn target<'a>(kind: &str, value: Option<&'a str>) -> Result<&'a str, 
         ("all", None | Some("all")) => Ok("all"),
         ("all", Some(_)) => Err(Failure::usage("all takes no value: it names everyone")),
         (_, Some(value)) if !value.is_empty() => Ok(value),
-        (kind, _) => Err(Failure::usage(format!("which {kind}? give its value after the kind"))),
+        (kind, _) => Err(Failure::usage(format!(
+            "which {kind}? give its value after the kind"
+        ))),
     }
 }
 
@@ -104,7 +106,8 @@ mod tests {
 
     #[test]
     fn the_receipt_is_one_sentence() {
-        let json = json!({"key":"user:alice","nodes":{"live":1,"confirmed":1},"closed":5,"took_ms":4});
+        let json =
+            json!({"key":"user:alice","nodes":{"live":1,"confirmed":1},"closed":5,"took_ms":4});
         assert_eq!(
             receipt(&json),
             "revoked user:alice: 5 sessions closed, confirmed by 1 of 1 node in 4 ms\n"

@@ -58,7 +58,12 @@ pub(crate) fn extract<T: DeserializeOwned>(schema: &Schema, root: &Value) -> Ext
             }),
         };
         let mut misfit = match found {
-            Ok(config) => return Extracted { config: Some(config), problems },
+            Ok(config) => {
+                return Extracted {
+                    config: Some(config),
+                    problems,
+                };
+            }
             Err(misfit) => misfit,
         };
         let now = misfit.path.clone();
@@ -68,7 +73,10 @@ pub(crate) fn extract<T: DeserializeOwned>(schema: &Schema, root: &Value) -> Ext
             break;
         }
     }
-    Extracted { config: None, problems }
+    Extracted {
+        config: None,
+        problems,
+    }
 }
 
 /// The first key that takes a string but holds a number: figment would take that for the index of
@@ -79,9 +87,9 @@ fn number_for_text(schema: &Schema, value: &Value, path: &KeyPath) -> Option<Key
             let found = schema.find(path)?;
             (schema.shape(found) == Shape::Text).then(|| path.clone())
         }
-        Value::Dict(_, dict) => {
-            dict.iter().find_map(|(key, value)| number_for_text(schema, value, &path.key(key)))
-        }
+        Value::Dict(_, dict) => dict
+            .iter()
+            .find_map(|(key, value)| number_for_text(schema, value, &path.key(key))),
         Value::Array(_, list) => list
             .iter()
             .enumerate()
@@ -102,10 +110,14 @@ fn original<'p>(path: &KeyPath, removed: impl Iterator<Item = &'p KeyPath>) -> K
         before = match segment {
             Segment::Key(key) => before.key(key),
             Segment::Index(index) => {
-                let gaps = removed.iter().filter_map(|path| match path.segments().split_last() {
-                    Some((Segment::Index(gap), list)) if list == before.segments() => Some(*gap),
-                    _ => None,
-                });
+                let gaps = removed
+                    .iter()
+                    .filter_map(|path| match path.segments().split_last() {
+                        Some((Segment::Index(gap), list)) if list == before.segments() => {
+                            Some(*gap)
+                        }
+                        _ => None,
+                    });
                 let index = gaps.fold(*index, |index, gap| index + usize::from(gap <= index));
                 before.index(index)
             }
@@ -175,8 +187,12 @@ fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
         let distance = distance(&word, candidate);
         (distance <= most).then_some(distance)
     };
-    let scored = known.iter().filter_map(|known| Some((close(known)?, *known)));
-    scored.min_by_key(|(distance, _)| *distance).map(|(_, known)| known)
+    let scored = known
+        .iter()
+        .filter_map(|known| Some((close(known)?, *known)));
+    scored
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, known)| known)
 }
 
 /// Levenshtein's distance: insertions, deletions and substitutions from `a` to `b`.
@@ -215,7 +231,12 @@ mod tests {
     #[test]
     fn indices_are_those_of_the_file_whatever_was_removed_before() {
         let removed = ["a[2]", "a[0]", "b[0]", "a[1].c"].map(KeyPath::parse);
-        for (now, before) in [("a[0]", "a[1]"), ("a[1]", "a[3]"), ("b[0].c", "b[1].c"), ("c[0]", "c[0]")] {
+        for (now, before) in [
+            ("a[0]", "a[1]"),
+            ("a[1]", "a[3]"),
+            ("b[0].c", "b[1].c"),
+            ("c[0]", "c[0]"),
+        ] {
             let path = original(&KeyPath::parse(now), removed.iter());
             assert_eq!(path.to_string(), before, "{now}");
         }

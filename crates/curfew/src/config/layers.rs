@@ -56,11 +56,18 @@ impl File {
         let text = String::from_utf8(text)
             .map_err(|_| problem(None, "is not UTF-8 text, as TOML must be".to_owned()))?;
         match toml_edit::ImDocument::parse(text.clone()) {
-            Ok(positions) => Ok(Self { path: path.to_owned(), text, positions }),
+            Ok(positions) => Ok(Self {
+                path: path.to_owned(),
+                text,
+                positions,
+            }),
             Err(error) => {
                 let (line, column) = position(&text, error.span().map_or(0, |span| span.start));
                 let message = error.message().lines().collect::<Vec<_>>().join(", ");
-                Err(problem(Some(line), format!("is not valid TOML (column {column}): {message}")))
+                Err(problem(
+                    Some(line),
+                    format!("is not valid TOML (column {column}): {message}"),
+                ))
             }
         }
     }
@@ -76,9 +83,7 @@ impl File {
                     .as_table_like()
                     .and_then(|table| table.get_key_value(key))
                     .map(|(key, item)| (item, key.span().or_else(|| item.span()))),
-                Segment::Index(index) => {
-                    at.get(*index).map(|item| (item, item.span()))
-                }
+                Segment::Index(index) => at.get(*index).map(|item| (item, item.span())),
             };
             let Some((item, found)) = next else {
                 break;
@@ -96,7 +101,10 @@ impl File {
             key: String::new(),
             message: error.to_string(),
         })?;
-        Ok(Layer { source: self.path.display().to_string(), keys })
+        Ok(Layer {
+            source: self.path.display().to_string(),
+            keys,
+        })
     }
 }
 
@@ -160,7 +168,13 @@ fn from_variable(
 /// An argument `section.key=value`.
 fn from_set(schema: &Schema, set: &str) -> Result<Layer, ConfigProblem> {
     let parts = set.split_once('=').map(|(keys, value)| {
-        (keys.trim().split('.').map(str::to_owned).collect::<Vec<_>>(), value)
+        (
+            keys.trim()
+                .split('.')
+                .map(str::to_owned)
+                .collect::<Vec<_>>(),
+            value,
+        )
     });
     match parts {
         Some((keys, value)) if keys.iter().all(|key| !key.is_empty()) => {
@@ -183,8 +197,12 @@ fn layer(
     keys: &[String],
     text: &str,
 ) -> Result<Layer, ConfigProblem> {
-    let path = keys.iter().fold(KeyPath::default(), |path, key| path.key(key));
-    let shape = schema.find(&path).map_or(Shape::Unknown, |found| schema.shape(found));
+    let path = keys
+        .iter()
+        .fold(KeyPath::default(), |path, key| path.key(key));
+    let shape = schema
+        .find(&path)
+        .map_or(Shape::Unknown, |found| schema.shape(found));
     let value = read(schema, shape, text).map_err(|message| ConfigProblem {
         source: source.clone(),
         line: None,
@@ -218,7 +236,10 @@ fn read(schema: &Schema, shape: Shape<'_>, text: &str) -> Result<Value, String> 
         },
         Shape::List(_) if text.trim_start().starts_with('[') => toml(text)?,
         Shape::List(items) => {
-            let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+            let parts = text
+                .split(',')
+                .map(str::trim)
+                .filter(|part| !part.is_empty());
             let items = parts.map(|part| read(schema, schema.shape(items), part));
             Value::from(items.collect::<Result<Vec<_>, _>>()?)
         }
@@ -239,6 +260,12 @@ fn toml(text: &str) -> Result<Value, String> {
 fn position(text: &str, byte: usize) -> (usize, usize) {
     let before = text.get(..byte).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    let column = before
+        .rsplit('\n')
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .count()
+        + 1;
     (line, column)
 }

@@ -86,7 +86,8 @@ impl Schema {
     /// The doc comment of a key, or of its type.
     pub(crate) fn description<'s>(&'s self, schema: &'s Value) -> Option<&'s str> {
         let own = schema.get("description");
-        own.or_else(|| self.deref(schema).get("description"))?.as_str()
+        own.or_else(|| self.deref(schema).get("description"))?
+            .as_str()
     }
 
     /// The keys of a table, by name, and their schemas.
@@ -94,8 +95,14 @@ impl Schema {
         &'s self,
         schema: &'s Value,
     ) -> impl Iterator<Item = (&'s str, &'s Value)> {
-        let properties = self.deref(schema).get("properties").and_then(Value::as_object);
-        properties.into_iter().flatten().map(|(key, schema)| (key.as_str(), schema))
+        let properties = self
+            .deref(schema)
+            .get("properties")
+            .and_then(Value::as_object);
+        properties
+            .into_iter()
+            .flatten()
+            .map(|(key, schema)| (key.as_str(), schema))
     }
 
     fn property<'s>(&'s self, schema: &'s Value, key: &str) -> Option<&'s Value> {
@@ -112,7 +119,10 @@ impl Schema {
         if let Some(value) = schema.get("const").and_then(Value::as_str) {
             return vec![value];
         }
-        variants(schema).iter().flat_map(|variant| self.choices(variant)).collect()
+        variants(schema)
+            .iter()
+            .flat_map(|variant| self.choices(variant))
+            .collect()
     }
 
     /// The schema behind references and `Option`.
@@ -179,7 +189,11 @@ mod tests {
             let found = schema.find(&KeyPath::parse(path)).map(|s| schema.shape(s));
             assert_eq!(found, Some(expect), "{path}");
         }
-        for path in ["auth.issuers", "auth.token_sources", "auth.issuers[0].audience"] {
+        for path in [
+            "auth.issuers",
+            "auth.token_sources",
+            "auth.issuers[0].audience",
+        ] {
             let found = schema.find(&KeyPath::parse(path)).map(|s| schema.shape(s));
             assert!(matches!(found, Some(Shape::List(_))), "{path}: {found:?}");
         }

@@ -29,7 +29,9 @@ fn load_path(
     env: &[(&str, &str)],
     sets: &[&str],
 ) -> Result<Loaded, Vec<ConfigProblem>> {
-    let env = env.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    let env = env
+        .iter()
+        .map(|(name, value)| (OsString::from(name), OsString::from(value)));
     let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
     load_from(path, env, &sets, Check::Everything)
 }
@@ -41,7 +43,8 @@ fn problems(text: &str, env: &[(&str, &str)], sets: &[&str]) -> Vec<String> {
         .iter()
         .map(|problem| {
             let line = problem.to_string();
-            line.rfind("/curfew.toml").map_or_else(|| line.clone(), |at| line[at + 1..].to_owned())
+            line.rfind("/curfew.toml")
+                .map_or_else(|| line.clone(), |at| line[at + 1..].to_owned())
         })
         .collect();
     lines.sort();
@@ -56,24 +59,64 @@ fn valid_with(text: &str) -> String {
 fn every_kind_of_problem_names_its_source_line_and_key() {
     for (text, expect) in [
         ("[server]\nlisten = \"x\"", "curfew.toml:2: server.listen: "),
-        ("[server]\nlistne = \"127.0.0.1:1\"", "curfew.toml:2: server.listne: unknown key, did you mean listen?"),
-        ("[sevrer]", "curfew.toml:1: sevrer: unknown key, did you mean server?"),
-        ("[limits]\nmessage_bytes = \"many\"", "curfew.toml:2: limits.message_bytes: expected a whole number of at least 0, found a string"),
-        ("[limits]\nmessage_bytes = -1", "curfew.toml:2: limits.message_bytes: out of range, expected a whole number of at least 0"),
-        ("[limits]\nmessage_bytes = 1.5", "curfew.toml:2: limits.message_bytes: expected a whole number of at least 0, found a number with a fraction"),
-        ("[session]\nexpiring_notice = 60", "curfew.toml:2: session.expiring_notice: expected a string, found a number"),
-        ("[session]\nexpiring_notice = \"60\"", "curfew.toml:2: session.expiring_notice: \"60\" is not a duration such as"),
-        ("[telemetry]\nlog_format = \"jsn\"", "curfew.toml:2: telemetry.log_format: unknown value, did you mean \"json\"?"),
-        ("[telemetry]\nlog_format = 1", "curfew.toml:2: telemetry.log_format: expected a string, found a number"),
-        ("[policy]\nrules = 1", "curfew.toml:2: policy.rules: expected a list, found a whole number"),
-        ("[[policy.rules]]\nname = \"r\"\nchannels = [\"*\"]\nactions = [\"publish\", \"subscrbe\"]", "curfew.toml:4: policy.rules[0].actions[1]: unknown value, did you mean \"subscribe\"?"),
-        ("limits = 5", "curfew.toml:1: limits: expected a table, found a whole number"),
+        (
+            "[server]\nlistne = \"127.0.0.1:1\"",
+            "curfew.toml:2: server.listne: unknown key, did you mean listen?",
+        ),
+        (
+            "[sevrer]",
+            "curfew.toml:1: sevrer: unknown key, did you mean server?",
+        ),
+        (
+            "[limits]\nmessage_bytes = \"many\"",
+            "curfew.toml:2: limits.message_bytes: expected a whole number of at least 0, found a string",
+        ),
+        (
+            "[limits]\nmessage_bytes = -1",
+            "curfew.toml:2: limits.message_bytes: out of range, expected a whole number of at least 0",
+        ),
+        (
+            "[limits]\nmessage_bytes = 1.5",
+            "curfew.toml:2: limits.message_bytes: expected a whole number of at least 0, found a number with a fraction",
+        ),
+        (
+            "[session]\nexpiring_notice = 60",
+            "curfew.toml:2: session.expiring_notice: expected a string, found a number",
+        ),
+        (
+            "[session]\nexpiring_notice = \"60\"",
+            "curfew.toml:2: session.expiring_notice: \"60\" is not a duration such as",
+        ),
+        (
+            "[telemetry]\nlog_format = \"jsn\"",
+            "curfew.toml:2: telemetry.log_format: unknown value, did you mean \"json\"?",
+        ),
+        (
+            "[telemetry]\nlog_format = 1",
+            "curfew.toml:2: telemetry.log_format: expected a string, found a number",
+        ),
+        (
+            "[policy]\nrules = 1",
+            "curfew.toml:2: policy.rules: expected a list, found a whole number",
+        ),
+        (
+            "[[policy.rules]]\nname = \"r\"\nchannels = [\"*\"]\nactions = [\"publish\", \"subscrbe\"]",
+            "curfew.toml:4: policy.rules[0].actions[1]: unknown value, did you mean \"subscribe\"?",
+        ),
+        (
+            "limits = 5",
+            "curfew.toml:1: limits: expected a table, found a whole number",
+        ),
         ("[admin]\nkey = \"short\"", "curfew.toml:2: admin.key: "),
     ] {
         let found = problems(&valid_with(text), &[], &[]);
         // The stand-in sections of a test are whatever the crates say: one problem, that one.
         assert_eq!(found.len(), 1, "{text}: {found:#?}");
-        assert!(found[0].starts_with(expect), "{text}\n  got  {}\n  want {expect}", found[0]);
+        assert!(
+            found[0].starts_with(expect),
+            "{text}\n  got  {}\n  want {expect}",
+            found[0]
+        );
     }
 }
 
@@ -104,7 +147,11 @@ outbound_bytes = 1
 [backend]
 kind = "memory"
 "#;
-    let found = problems(text, &[("CURFEW__DRAIN__WINDOW", "long")], &["telemetry.log_level=loud"]);
+    let found = problems(
+        text,
+        &[("CURFEW__DRAIN__WINDOW", "long")],
+        &["telemetry.log_level=loud"],
+    );
     let expect = [
         "--set: telemetry.log_level: ",
         "CURFEW__DRAIN__WINDOW: drain.window: \"long\" is not a duration",
@@ -125,24 +172,43 @@ kind = "memory"
     ];
     assert_eq!(found.len(), expect.len(), "{found:#?}");
     for expect in expect {
-        assert!(found.iter().any(|line| line.starts_with(expect)), "{expect} in {found:#?}");
+        assert!(
+            found.iter().any(|line| line.starts_with(expect)),
+            "{expect} in {found:#?}"
+        );
     }
-    assert!(!found.concat().contains("1234567890123456789"), "a value is shown: {found:#?}");
+    assert!(
+        !found.concat().contains("1234567890123456789"),
+        "a value is shown: {found:#?}"
+    );
 }
 
 #[test]
 fn bad_files_are_reported() {
     for (text, expect) in [
-        ("[server\nlisten = 1", "curfew.toml:1: is not valid TOML (column 8): "),
+        (
+            "[server\nlisten = 1",
+            "curfew.toml:1: is not valid TOML (column 8): ",
+        ),
         ("[a]\n[a]\n", "curfew.toml:2: is not valid TOML (column "),
-        ("[server]\nlisten = \"a\"\nlisten = \"b\"", "curfew.toml:3: is not valid TOML (column 1): "),
+        (
+            "[server]\nlisten = \"a\"\nlisten = \"b\"",
+            "curfew.toml:3: is not valid TOML (column 1): ",
+        ),
     ] {
         let found = problems(text, &[], &[]);
-        assert!(found.len() == 1 && found[0].starts_with(expect), "{text}: {found:#?}");
+        assert!(
+            found.len() == 1 && found[0].starts_with(expect),
+            "{text}: {found:#?}"
+        );
     }
     let missing = load_path(Some(Path::new("/nonexistent/curfew.toml")), &[], &[]).unwrap_err();
     assert_eq!(missing.len(), 1, "{missing:#?}");
-    assert!(missing[0].to_string().starts_with("/nonexistent/curfew.toml: cannot be read"));
+    assert!(
+        missing[0]
+            .to_string()
+            .starts_with("/nonexistent/curfew.toml: cannot be read")
+    );
     // A broken file does not hide what is wrong elsewhere.
     let found = problems("[", &[("CURFEW__SERVER__LISTNE", "x")], &["limits"]);
     assert_eq!(found.len(), 3, "{found:#?}");
@@ -152,23 +218,38 @@ fn bad_files_are_reported() {
 fn what_is_missing_is_reported_with_its_key() {
     let missing = load_path(None, &[], &["backend.kind=memory"]).unwrap_err();
     assert_eq!(missing.len(), 1, "{missing:#?}");
-    assert!(missing[0].to_string().starts_with("defaults: auth.issuers: "), "{missing:#?}");
+    assert!(
+        missing[0]
+            .to_string()
+            .starts_with("defaults: auth.issuers: "),
+        "{missing:#?}"
+    );
 }
 
 #[test]
 fn later_layers_win() {
     let text = valid_with("[session]\nmax_per_user = 1\n[limits]\nsubscriptions = 1");
-    let env = [("CURFEW__SESSION__MAX_PER_USER", "2"), ("CURFEW__LIMITS__SUBSCRIPTIONS", "2")];
+    let env = [
+        ("CURFEW__SESSION__MAX_PER_USER", "2"),
+        ("CURFEW__LIMITS__SUBSCRIPTIONS", "2"),
+    ];
     let loaded = load_text(&text, &env, &["session.max_per_user=3"]).unwrap();
     assert_eq!(loaded.config.session.max_per_user, 3);
     assert_eq!(loaded.config.limits.subscriptions, 2);
     assert_eq!(loaded.config.limits.bad_frames, 3);
-    assert_eq!(loaded.source("session.max_per_user").as_deref(), Some("--set"));
+    assert_eq!(
+        loaded.source("session.max_per_user").as_deref(),
+        Some("--set")
+    );
     assert_eq!(
         loaded.source("limits.subscriptions").as_deref(),
         Some("CURFEW__LIMITS__SUBSCRIPTIONS")
     );
-    assert!(loaded.source("auth.issuers[0].name").is_some_and(|source| source.ends_with(".toml:8")));
+    assert!(
+        loaded
+            .source("auth.issuers[0].name")
+            .is_some_and(|source| source.ends_with(".toml:8"))
+    );
     assert_eq!(loaded.source("limits.bad_frames"), None);
 }
 
@@ -181,13 +262,28 @@ fn values_from_the_environment_are_taken_as_their_key_takes_them() {
         let loaded = load_text(VALID, &env, &[]).unwrap();
         assert_eq!(loaded.config.admin.key.unwrap().expose(), key);
     }
-    for list in ["header, message", "[\"header\", \"message\"]", "header,message,"] {
+    for list in [
+        "header, message",
+        "[\"header\", \"message\"]",
+        "header,message,",
+    ] {
         let env = [("CURFEW__AUTH__TOKEN_SOURCES", list)];
-        let sources = load_text(VALID, &env, &[]).unwrap().config.auth.token_sources;
-        assert_eq!(sources, [curfew_auth::Source::Header, curfew_auth::Source::Message], "{list}");
+        let sources = load_text(VALID, &env, &[])
+            .unwrap()
+            .config
+            .auth
+            .token_sources;
+        assert_eq!(
+            sources,
+            [curfew_auth::Source::Header, curfew_auth::Source::Message],
+            "{list}"
+        );
     }
     let issuers = r#"[{ name = "x", secret = "0123456789abcdef0123456789abcdef" }]"#;
-    let env = [("CURFEW__AUTH__ISSUERS", issuers), ("CURFEW__BACKEND__KIND", "memory")];
+    let env = [
+        ("CURFEW__AUTH__ISSUERS", issuers),
+        ("CURFEW__BACKEND__KIND", "memory"),
+    ];
     let loaded = load_path(None, &env, &[]).unwrap();
     assert_eq!(loaded.config.auth.issuers[0].name, "x");
     let empty = load_text(VALID, &[("CURFEW__SESSION__REVOCABLE_CLAIMS", "")], &[]).unwrap();
@@ -204,9 +300,18 @@ fn variables_that_are_not_ours_are_left_alone() {
         ("PATH", "/bin"),
     ];
     assert!(load_text(VALID, &env, &[]).is_ok());
-    for name in ["CURFEW__", "CURFEW__SERVER", "CURFEW__SERVER__", "CURFEW__SERVER_LISTEN", "CURFEW__SERVER__PORT"] {
+    for name in [
+        "CURFEW__",
+        "CURFEW__SERVER",
+        "CURFEW__SERVER__",
+        "CURFEW__SERVER_LISTEN",
+        "CURFEW__SERVER__PORT",
+    ] {
         let found = problems(VALID, &[(name, "x")], &[]);
-        assert!(found.len() == 1 && found[0].starts_with(name), "{name}: {found:#?}");
+        assert!(
+            found.len() == 1 && found[0].starts_with(name),
+            "{name}: {found:#?}"
+        );
     }
 }
 
@@ -214,11 +319,17 @@ fn variables_that_are_not_ours_are_left_alone() {
 fn sections_are_checked_against_each_other() {
     let cookie = [("CURFEW__AUTH__TOKEN_SOURCES", "cookie")];
     let found = problems(VALID, &cookie, &[]);
-    assert!(found.len() == 1 && found[0].contains("server.allowed_origins: "), "{found:#?}");
+    assert!(
+        found.len() == 1 && found[0].contains("server.allowed_origins: "),
+        "{found:#?}"
+    );
     assert!(found[0].contains("auth.token_sources"), "{found:#?}");
     let sets = ["server.listen=127.0.0.1:9090"];
     let found = problems(VALID, &[], &sets);
-    assert!(found.len() == 1 && found[0].contains("admin.listen: "), "{found:#?}");
+    assert!(
+        found.len() == 1 && found[0].contains("admin.listen: "),
+        "{found:#?}"
+    );
 }
 
 #[test]
@@ -226,7 +337,10 @@ fn a_secret_and_its_file_are_never_both_given_whatever_the_layers() {
     let text = valid_with("[admin]\nkey_file = \"/nonexistent/key\"");
     let env = [("CURFEW__ADMIN__KEY", "0123456789abcdef0123456789abcdef")];
     let found = problems(&text, &env, &[]);
-    assert!(found.iter().any(|line| line.contains("not both")), "{found:#?}");
+    assert!(
+        found.iter().any(|line| line.contains("not both")),
+        "{found:#?}"
+    );
 }
 
 #[test]

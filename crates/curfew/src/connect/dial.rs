@@ -57,7 +57,9 @@ pub(super) async fn connect(
     if let Some(token) = token {
         let usable = |c: char| c.is_ascii_alphanumeric() || "-_.~+/=".contains(c);
         if token.is_empty() || !token.chars().all(usable) {
-            return Err(Failure::usage("the token is empty or has characters that no token has"));
+            return Err(Failure::usage(
+                "the token is empty or has characters that no token has",
+            ));
         }
         match args.token_in {
             TokenIn::Header => {
@@ -67,8 +69,14 @@ pub(super) async fn connect(
             }
             TokenIn::Subprotocol => subprotocols.push(format!("bearer.{token}")),
             TokenIn::Query => {
-                let separator = if target.path_and_query.contains('?') { '&' } else { '?' };
-                target.path_and_query.push_str(&format!("{separator}token={token}"));
+                let separator = if target.path_and_query.contains('?') {
+                    '&'
+                } else {
+                    '?'
+                };
+                target
+                    .path_and_query
+                    .push_str(&format!("{separator}token={token}"));
             }
             TokenIn::Message => {}
         }
@@ -76,14 +84,24 @@ pub(super) async fn connect(
     let subprotocols: Vec<&str> = subprotocols.iter().map(String::as_str).collect();
     let opening = async {
         let stream = target.stream(args.ca_file.as_deref()).await?;
-        open(stream, &target.authority, &target.path_and_query, &subprotocols, headers)
-            .await
-            .map_err(explain)
-    };
-    let opened = timeout(TIMEOUT, opening)
+        open(
+            stream,
+            &target.authority,
+            &target.path_and_query,
+            &subprotocols,
+            headers,
+        )
         .await
-        .map_err(|_| anyhow!("{} did not answer within {} s", target.authority, TIMEOUT.as_secs()));
-    Ok(opened.flatten()?)
+        .map_err(explain)
+    };
+    let opened = timeout(TIMEOUT, opening).await.map_err(|_| {
+        anyhow!(
+            "{} did not answer within {} s",
+            target.authority,
+            TIMEOUT.as_secs()
+        )
+    });
+    Ok(opened??)
 }
 
 impl Target {
@@ -99,10 +117,19 @@ impl Target {
             Some("https") => return Err(format!("{}; use wss:// instead of https://", wrong())),
             _ => return Err(wrong()),
         };
-        let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'));
+        let authority = uri
+            .authority()
+            .filter(|authority| !authority.as_str().contains('@'));
         let authority = authority.ok_or_else(wrong)?;
-        let path = if uri.path() == "/" { DEFAULT_PATH } else { uri.path() };
-        let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+        let path = if uri.path() == "/" {
+            DEFAULT_PATH
+        } else {
+            uri.path()
+        };
+        let query = uri
+            .query()
+            .map(|query| format!("?{query}"))
+            .unwrap_or_default();
         Ok(Self {
             tls,
             host: authority.host().to_owned(),
@@ -122,13 +149,21 @@ impl Target {
             return Ok(Box::new(stream));
         }
         let roots = roots(ca_file)?;
-        let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        let host = self.host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let config = ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let host = self
+            .host
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned();
         let name = ServerName::try_from(host).context("use the host's name for TLS")?;
         let stream = TlsConnector::from(Arc::new(config))
             .connect(name, stream)
             .await
-            .with_context(|| format!("speak TLS with {address} (--ca-file trusts a certificate of your own)"))?;
+            .with_context(|| {
+                format!("speak TLS with {address} (--ca-file trusts a certificate of your own)")
+            })?;
         Ok(Box::new(stream))
     }
 }
@@ -137,14 +172,23 @@ fn roots(ca_file: Option<&Path>) -> anyhow::Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
     let Some(file) = ca_file else {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        anyhow::ensure!(!roots.is_empty(), "the system has no root certificates; give some with --ca-file");
+        anyhow::ensure!(
+            !roots.is_empty(),
+            "the system has no root certificates; give some with --ca-file"
+        );
         return Ok(roots);
     };
     let context = || format!("read the certificates in {}", file.display());
     for certificate in CertificateDer::pem_file_iter(file).with_context(context)? {
-        roots.add(certificate.with_context(context)?).with_context(context)?;
+        roots
+            .add(certificate.with_context(context)?)
+            .with_context(context)?;
     }
-    anyhow::ensure!(!roots.is_empty(), "{} holds no certificate in PEM", file.display());
+    anyhow::ensure!(
+        !roots.is_empty(),
+        "{} holds no certificate in PEM",
+        file.display()
+    );
     Ok(roots)
 }
 
@@ -155,8 +199,7 @@ fn headers(given: &[String]) -> Result<HeaderMap, Failure> {
             let name: HeaderName = name.trim().parse().ok()?;
             Some((name, HeaderValue::from_str(value.trim()).ok()?))
         });
-        let (name, value) =
-            parsed.ok_or_else(|| Failure::usage("--header takes 'Name: value'"))?;
+        let (name, value) = parsed.ok_or_else(|| Failure::usage("--header takes 'Name: value'"))?;
         headers.append(name, value);
     }
     Ok(headers)
@@ -164,7 +207,12 @@ fn headers(given: &[String]) -> Result<HeaderMap, Failure> {
 
 /// Why there is no WebSocket, as a person would want it told.
 fn explain(error: ConnectError) -> anyhow::Error {
-    let ConnectError::Refused { status, headers, body } = error else {
+    let ConnectError::Refused {
+        status,
+        headers,
+        body,
+    } = error
+    else {
         return error.into();
     };
     let mut text = format!("the server refused the upgrade: {status}");
@@ -175,7 +223,10 @@ fn explain(error: ConnectError) -> anyhow::Error {
         (Some(reason), Some(message)) => text.push_str(&format!("\n  {reason}: {message}")),
         (None, Some(message)) => text.push_str(&format!("\n  {message}")),
         _ => {
-            let body: String = String::from_utf8_lossy(&body).chars().take(MAX_BODY_SHOWN).collect();
+            let body: String = String::from_utf8_lossy(&body)
+                .chars()
+                .take(MAX_BODY_SHOWN)
+                .collect();
             if !body.trim().is_empty() {
                 text.push_str(&format!("\n  {}", output::clean(body.trim())));
             }
@@ -203,14 +254,31 @@ mod tests {
         for (url, tls, host, port, path) in [
             ("ws://127.0.0.1:8080/ws", false, "127.0.0.1", 8080, "/ws"),
             ("ws://127.0.0.1:8080", false, "127.0.0.1", 8080, "/ws"),
-            ("wss://rt.example.com/?a=b", true, "rt.example.com", 443, "/ws?a=b"),
+            (
+                "wss://rt.example.com/?a=b",
+                true,
+                "rt.example.com",
+                443,
+                "/ws?a=b",
+            ),
             ("ws://[::1]/other?x#y", false, "[::1]", 80, "/other?x"),
         ] {
             let target = Target::parse(url).unwrap();
-            let found = (target.tls, target.host.as_str(), target.port, target.path_and_query.as_str());
+            let found = (
+                target.tls,
+                target.host.as_str(),
+                target.port,
+                target.path_and_query.as_str(),
+            );
             assert_eq!(found, (tls, host, port, path), "{url}");
         }
-        for url in ["http://127.0.0.1:8080/ws", "127.0.0.1:8080", "/ws", "ws://a:b@c/", ""] {
+        for url in [
+            "http://127.0.0.1:8080/ws",
+            "127.0.0.1:8080",
+            "/ws",
+            "ws://a:b@c/",
+            "",
+        ] {
             let error = Target::parse(url).unwrap_err();
             assert!(error.contains("ws://"), "{url}: {error}");
         }
@@ -219,11 +287,19 @@ mod tests {
     #[test]
     fn refusals_show_status_reason_and_body() {
         let refused = |status, body: &'static str| {
-            explain(ConnectError::Refused { status, headers: HeaderMap::new(), body: body.into() }).to_string()
+            explain(ConnectError::Refused {
+                status,
+                headers: HeaderMap::new(),
+                body: body.into(),
+            })
+            .to_string()
         };
         let body = r#"{"type":"auth_failed","reason":"expired","message":"the token has expired"}"#;
         let text = refused(StatusCode::UNAUTHORIZED, body);
-        assert!(text.contains("401") && text.contains("expired: the token has expired"), "{text}");
+        assert!(
+            text.contains("401") && text.contains("expired: the token has expired"),
+            "{text}"
+        );
         let text = refused(StatusCode::BAD_GATEWAY, "<h1>Bad\u{1b} Gateway</h1>");
         assert!(text.contains("<h1>") && !text.contains('\u{1b}'), "{text}");
     }

@@ -62,7 +62,9 @@ impl Lines {
             ("/sub", channel) => Input::Send(self.subscribe(channel)),
             ("/unsub", channel) => {
                 let id = self.id();
-                Input::Send(json!({ "type": "unsubscribe", "id": id, "channel": channel }).to_string())
+                Input::Send(
+                    json!({ "type": "unsubscribe", "id": id, "channel": channel }).to_string(),
+                )
             }
             ("/auth", token) => Input::Send(self.auth(token)),
             ("/refresh", token) => {
@@ -100,7 +102,12 @@ impl Lines {
         let Ok(data) = serde_json::from_str::<&RawValue>(data.trim()) else {
             return Input::Wrong("the data is not JSON; texts need quotes: \"hello\"".to_owned());
         };
-        let frame = Publish { r#type: "publish", id: self.id(), channel, data };
+        let frame = Publish {
+            r#type: "publish",
+            id: self.id(),
+            channel,
+            data,
+        };
         match serde_json::to_string(&frame) {
             Ok(text) => Input::Send(text),
             Err(error) => Input::Wrong(error.to_string()),
@@ -124,13 +131,22 @@ mod tests {
         for (line, expect) in [
             (r#"{"type":"ping"}"#, r#"{"type":"ping"}"#),
             ("hello", "hello"),
-            ("/sub room:1", r#"{"channel":"room:1","id":1,"type":"subscribe"}"#),
-            ("/unsub room:1", r#"{"channel":"room:1","id":2,"type":"unsubscribe"}"#),
+            (
+                "/sub room:1",
+                r#"{"channel":"room:1","id":1,"type":"subscribe"}"#,
+            ),
+            (
+                "/unsub room:1",
+                r#"{"channel":"room:1","id":2,"type":"unsubscribe"}"#,
+            ),
             (
                 r#"/pub room:1  {"b":1.0, "a":2}"#,
                 r#"{"type":"publish","id":3,"channel":"room:1","data":{"b":1.0, "a":2}}"#,
             ),
-            ("/refresh x.y.z", r#"{"id":4,"token":"x.y.z","type":"refresh"}"#),
+            (
+                "/refresh x.y.z",
+                r#"{"id":4,"token":"x.y.z","type":"refresh"}"#,
+            ),
             ("/ping", r#"{"type":"ping"}"#),
         ] {
             assert_eq!(lines.read(line), Input::Send(expect.to_owned()), "{line}");

@@ -50,7 +50,11 @@ impl Paint {
     pub(super) fn note(&self, text: &str) {
         let text: Vec<String> = text.lines().map(output::clean).collect();
         let text = text.join("\n");
-        let line = if self.dim_notes { format!("{DIM}{text}{RESET}\n") } else { format!("{text}\n") };
+        let line = if self.dim_notes {
+            format!("{DIM}{text}{RESET}\n")
+        } else {
+            format!("{text}\n")
+        };
         // Without stderr there is nobody to tell.
         io::stderr().write_all(line.as_bytes()).ok();
     }
@@ -62,7 +66,9 @@ pub(super) fn kind(text: &str) -> String {
     struct Typed {
         r#type: String,
     }
-    serde_json::from_str::<Typed>(text).map(|typed| typed.r#type).unwrap_or_default()
+    serde_json::from_str::<Typed>(text)
+        .map(|typed| typed.r#type)
+        .unwrap_or_default()
 }
 
 fn colour(kind: &str) -> Option<&'static str> {
@@ -83,7 +89,12 @@ mod tests {
 
     #[test]
     fn frames_are_coloured_by_type_and_raw_when_asked() {
-        let paint = |raw, terminal, colour| Paint { raw, terminal, colour, dim_notes: false };
+        let paint = |raw, terminal, colour| Paint {
+            raw,
+            terminal,
+            colour,
+            dim_notes: false,
+        };
         let frame = r#"{"type":"error"}"#;
         assert_eq!(kind(frame), "error");
         assert_eq!(kind("[1]"), "");

@@ -1,0 +1,402 @@
+//! Many WebSockets driven by one thread: one `epoll`, one read buffer, no task and no timer for any
+//! of them.
+
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use mio::event::Event;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use crate::target::Target;
+use crate::wire::{self, opcode};
+
+/// Connections from one source address: fewer than the ports a system hands out by default.
+const PER_SOURCE: usize = 20_000;
+
+/// Bytes read at a time: a saturated subscriber's share of a fan-out comes in one piece.
+const READ_BYTES: usize = 256 * 1024;
+
+/// Readiness events taken from the system at a time.
+const EVENTS: usize = 1024;
+
+/// The longest answer to an upgrade request that is waited for.
+const MAX_ANSWER_BYTES: usize = 16 * 1024;
+
+/// How every publication begins.
+const MESSAGE_PREFIX: &[u8] = b"{\"type\":\"message\"";
+
+/// What a subscriber that stopped reading lets the system receive for it.
+const PAUSED_RECEIVE_BYTES: usize = 4096;
+
+/// EINPROGRESS of Linux: connecting goes on.
+const IN_PROGRESS: i32 = 115;
+
+/// How far a connection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Waiting for TCP, with the request ready.
+    Connecting,
+    /// Waiting for the answer to the request.
+    Upgrading,
+    /// Waiting for `connected`.
+    Opening,
+    Open,
+    Closed,
+}
+
+#[derive(Debug)]
+struct Connection {
+    stream: TcpStream,
+    stage: Stage,
+    /// The start of a frame whose rest has not come.
+    partial: Vec<u8>,
+    unsent: Vec<u8>,
+    paused: bool,
+}
+
+/// What happened on a connection.
+#[derive(Debug)]
+pub(crate) enum Happened<'a> {
+    /// It is authenticated.
+    Opened,
+    /// A publication came, whole.
+    Message(&'a [u8]),
+    /// Another frame came: a reply, or a push of the session's own.
+    Other(&'a [u8]),
+    /// It was not opened: what the gateway said instead.
+    Refused(String),
+    /// It ended, with the code if there was one.
+    Closed(Option<u16>),
+}
+
+/// The connections of a run, each known by its place in the order they were opened.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    target: Target,
+    poll: Poll,
+    events: Events,
+    all: Vec<Connection>,
+    buffer: Vec<u8>,
+}
+
+impl Connections {
+    pub(crate) fn new(target: Target, capacity: usize) -> anyhow::Result<Self> {
+        Ok(Self {
+            target,
+            poll: Poll::new().context("open epoll")?,
+            events: Events::with_capacity(EVENTS),
+            all: Vec::with_capacity(capacity),
+            buffer: vec![0; READ_BYTES],
+        })
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Begins another connection; [`Happened::Opened`] or [`Happened::Refused`] will be told of it.
+    pub(crate) fn start(&mut self, token: &str) -> anyhow::Result<usize> {
+        let slot = self.all.len();
+        let connection = self.connect(slot, token)?;
+        self.all.push(connection);
+        Ok(slot)
+    }
+
+    /// Cuts a connection and begins another in its place.
+    pub(crate) fn restart(&mut self, slot: usize, token: &str) -> anyhow::Result<()> {
+        self.all[slot] = self.connect(slot, token)?;
+        Ok(())
+    }
+
+    /// Opens one connection for each token, at most `at_once` at a time.
+    pub(crate) fn open_all(
+        &mut self,
+        tokens: &[String],
+        at_once: usize,
+        patience: Duration,
+    ) -> anyhow::Result<()> {
+        let deadline = Instant::now() + patience;
+        let (mut started, mut opened) = (0, 0);
+        while opened < tokens.len() {
+            while started < tokens.len() && started - opened < at_once {
+                self.start(&tokens[started])?;
+                started += 1;
+            }
+            opened += self.opened(deadline)?;
+        }
+        Ok(())
+    }
+
+    /// Waits once; returns how many connections have opened.
+    ///
+    /// # Errors
+    ///
+    /// One was refused or closed, or the deadline has passed.
+    pub(crate) fn opened(&mut self, deadline: Instant) -> anyhow::Result<usize> {
+        let (mut opened, mut failed) = (0, None);
+        self.turn(
+            Duration::from_millis(100),
+            |slot, happened| match happened {
+                Happened::Opened => opened += 1,
+                Happened::Refused(why) => {
+                    failed = Some(format!("connection {slot} is refused: {why}"))
+                }
+                Happened::Closed(code) => {
+                    failed = Some(format!("connection {slot} closes with code {code:?}"));
+                }
+                Happened::Message(_) | Happened::Other(_) => {}
+            },
+        )?;
+        if let Some(why) = failed {
+            bail!("{why}");
+        }
+        if Instant::now() > deadline {
+            bail!("the gateway takes too long to open connections");
+        }
+        Ok(opened)
+    }
+
+    /// Sends a frame, or as much of it as fits; the rest goes with the next turns.
+    pub(crate) fn send(&mut self, slot: usize, frame: &[u8]) {
+        self.queue(slot, frame);
+        self.flush(slot);
+    }
+
+    /// Has a frame sent with the next [`Connections::flush`].
+    pub(crate) fn queue(&mut self, slot: usize, frame: &[u8]) {
+        self.all[slot].unsent.extend_from_slice(frame);
+    }
+
+    /// Sends what is queued, or as much of it as fits; the rest goes with the next turns.
+    pub(crate) fn flush(&mut self, slot: usize) {
+        self.all[slot].flush();
+    }
+
+    /// Bytes of a connection that the system did not take yet.
+    pub(crate) fn unsent(&self, slot: usize) -> usize {
+        self.all[slot].unsent.len()
+    }
+
+    /// Reads no more from a connection.
+    pub(crate) fn pause(&mut self, slot: usize) -> anyhow::Result<()> {
+        let connection = &mut self.all[slot];
+        connection.paused = true;
+        SockRef::from(&connection.stream)
+            .set_recv_buffer_size(PAUSED_RECEIVE_BYTES)
+            .context("shrink a receive buffer")
+    }
+
+    /// Waits for at most `timeout`, in milliseconds rounded up, and tells what happened.
+    pub(crate) fn turn(
+        &mut self,
+        timeout: Duration,
+        mut tell: impl FnMut(usize, Happened<'_>),
+    ) -> anyhow::Result<()> {
+        match self.poll.poll(&mut self.events, Some(timeout)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
+            Err(error) => return Err(error).context("wait for epoll"),
+        }
+        for event in &self.events {
+            let slot = event.token().0;
+            let connection = &mut self.all[slot];
+            connection.ready(event, &mut self.buffer, &mut |happened| {
+                tell(slot, happened)
+            });
+        }
+        Ok(())
+    }
+
+    fn connect(&self, slot: usize, token: &str) -> anyhow::Result<Connection> {
+        let mut stream = dial(self.target.address, slot / PER_SOURCE).context("open a socket")?;
+        self.poll
+            .registry()
+            .register(
+                &mut stream,
+                Token(slot),
+                Interest::READABLE | Interest::WRITABLE,
+            )
+            .context("register a socket")?;
+        Ok(Connection {
+            stream,
+            stage: Stage::Connecting,
+            partial: Vec::new(),
+            unsent: wire::upgrade_request(&self.target, token),
+            paused: false,
+        })
+    }
+}
+
+/// Begins to connect. On the loopback network every `source` is another address, with ports of its
+/// own.
+fn dial(address: SocketAddr, source: usize) -> io::Result<TcpStream> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    // Closing resets: no port is left in TIME_WAIT, of which a run could use up all there are.
+    socket.set_linger(Some(Duration::ZERO))?;
+    if let (IpAddr::V4(Ipv4Addr::LOCALHOST), last @ 1..) = (address.ip(), source) {
+        let source = Ipv4Addr::new(127, 0, 0, u8::try_from(last + 1).map_err(io::Error::other)?);
+        socket.bind(&SocketAddr::from((source, 0)).into())?;
+    }
+    match socket.connect(&address.into()) {
+        Ok(()) => {}
+        // Its name in the standard library is not stable.
+        Err(error) if error.raw_os_error() == Some(IN_PROGRESS) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(TcpStream::from_std(socket.into()))
+}
+
+impl Connection {
+    fn ready(&mut self, event: &Event, buffer: &mut [u8], tell: &mut dyn FnMut(Happened<'_>)) {
+        if self.stage == Stage::Closed {
+            return;
+        }
+        if self.stage == Stage::Connecting && !self.is_connected(tell) {
+            return;
+        }
+        if event.is_writable() {
+            self.flush();
+        }
+        if (event.is_readable() || event.is_read_closed()) && !self.paused {
+            self.read(event.is_read_closed(), buffer, tell);
+        } else if self.paused && (event.is_error() || event.is_write_closed()) {
+            self.close(None, tell);
+        }
+    }
+
+    fn is_connected(&mut self, tell: &mut dyn FnMut(Happened<'_>)) -> bool {
+        if let Ok(Some(error)) | Err(error) = self.stream.take_error() {
+            self.stage = Stage::Closed;
+            tell(Happened::Refused(error.to_string()));
+            return false;
+        }
+        if self.stream.peer_addr().is_err() {
+            return false;
+        }
+        self.stage = Stage::Upgrading;
+        self.flush();
+        true
+    }
+
+    /// Sends what is left. What goes wrong shows when reading.
+    fn flush(&mut self) {
+        while !self.unsent.is_empty() {
+            match self.stream.write(&self.unsent) {
+                Ok(sent) => drop(self.unsent.drain(..sent)),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Reads until nothing is left; `to_end` when the end has come behind it.
+    fn read(&mut self, to_end: bool, buffer: &mut [u8], tell: &mut dyn FnMut(Happened<'_>)) {
+        while self.stage != Stage::Closed {
+            let kept = self.partial.len();
+            if kept * 2 > buffer.len() {
+                tell(Happened::Other(b"a frame too long to be read here"));
+                return self.close(None, tell);
+            }
+            buffer[..kept].copy_from_slice(&self.partial);
+            match self.stream.read(&mut buffer[kept..]) {
+                Ok(0) => return self.close(None, tell),
+                Ok(read) => {
+                    self.partial.clear();
+                    let bytes = &buffer[..kept + read];
+                    let taken = self.take(bytes, tell);
+                    self.partial.extend_from_slice(&bytes[taken..]);
+                    // A short read has emptied the socket: asking again would be in vain.
+                    if !to_end && read < buffer.len() - kept {
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(_) => return self.close(None, tell),
+            }
+        }
+    }
+
+    /// Takes what is whole; returns how many bytes that were.
+    fn take(&mut self, bytes: &[u8], tell: &mut dyn FnMut(Happened<'_>)) -> usize {
+        let mut at = 0;
+        if self.stage == Stage::Upgrading {
+            let Some(end) = wire::head_end(bytes) else {
+                if bytes.len() > MAX_ANSWER_BYTES {
+                    self.refuse(bytes, tell);
+                }
+                return 0;
+            };
+            if !bytes.starts_with(b"HTTP/1.1 101") {
+                self.refuse(bytes, tell);
+                return bytes.len();
+            }
+            self.stage = Stage::Opening;
+            at = end;
+        }
+        while let Some((frame, taken)) = wire::next_frame(&bytes[at..]) {
+            at += taken;
+            match frame.opcode {
+                opcode::TEXT => self.text(frame.payload, tell),
+                opcode::PING => {
+                    wire::put_frame(opcode::PONG, frame.payload, &mut self.unsent);
+                    self.flush();
+                }
+                opcode::CLOSE => {
+                    let code = frame
+                        .payload
+                        .first_chunk()
+                        .map(|code| u16::from_be_bytes(*code));
+                    self.close(code, tell);
+                }
+                _ => {}
+            }
+            if self.stage == Stage::Closed {
+                return bytes.len();
+            }
+        }
+        at
+    }
+
+    fn text(&mut self, payload: &[u8], tell: &mut dyn FnMut(Happened<'_>)) {
+        if payload.starts_with(MESSAGE_PREFIX) {
+            return tell(Happened::Message(payload));
+        }
+        if self.stage == Stage::Open {
+            return tell(Happened::Other(payload));
+        }
+        if payload.starts_with(b"{\"type\":\"connected\"") {
+            self.stage = Stage::Open;
+            return tell(Happened::Opened);
+        }
+        self.refuse(payload, tell);
+    }
+
+    fn refuse(&mut self, answer: &[u8], tell: &mut dyn FnMut(Happened<'_>)) {
+        self.stage = Stage::Closed;
+        tell(Happened::Refused(
+            String::from_utf8_lossy(answer).trim().to_owned(),
+        ));
+    }
+
+    fn close(&mut self, code: Option<u16>, tell: &mut dyn FnMut(Happened<'_>)) {
+        let stage = std::mem::replace(&mut self.stage, Stage::Closed);
+        if stage == Stage::Open {
+            tell(Happened::Closed(code));
+        } else {
+            tell(Happened::Refused(format!(
+                "closed before it opened, code {code:?}"
+            )));
+        }
+    }
+}

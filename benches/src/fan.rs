@@ -1,0 +1,272 @@
+//! A publisher, its subscribers, and what arrives there.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use clap::Args;
+
+use crate::cli::Common;
+use crate::connections::{Connections, Happened};
+use crate::histogram::Histogram;
+use crate::publication::{self, Publication};
+use crate::wire;
+
+/// Connections that are being opened at a time.
+pub(crate) const AT_ONCE: usize = 256;
+
+/// How long opening all connections may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How many subscribers look into what arrives: enough to know the latency, few enough not to slow
+/// the others' counting.
+const WATCHING: usize = 16;
+
+/// What the publisher may have waiting for the system to take: more would not be sent any sooner,
+/// but be stamped too early.
+const MAX_UNSENT: usize = 16 * 1024;
+
+/// Deliveries that do not come within this are lost.
+const LOST_AFTER: Duration = Duration::from_secs(3);
+
+/// Who listens, and how much is said.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct FanArgs {
+    /// Channels, published to in turn
+    #[arg(long, default_value_t = 1)]
+    pub(crate) channels: usize,
+    /// Subscribers of each channel
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) subscribers: usize,
+    /// Size of a publication's data, in bytes of JSON, at least 31
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(publication::MIN_BYTES as i64..=32_000))]
+    pub(crate) bytes: u16,
+    /// Publications per second; without it as many as arrive
+    #[arg(long)]
+    pub(crate) rate: Option<f64>,
+    /// Without a rate: publications that may be on their way at a time
+    #[arg(long, default_value_t = 256)]
+    pub(crate) window: u64,
+}
+
+/// The connections of a fan-out: the publisher in place 0, then the subscribers, channel by channel
+/// in turn.
+#[derive(Debug)]
+pub(crate) struct Fan {
+    connections: Connections,
+    args: FanArgs,
+    publications: Vec<Publication>,
+    began: Instant,
+    published: u64,
+    /// Since when publications have been sent at the rate, and the count at that time.
+    pace: (Instant, u64),
+    readers: Readers,
+    /// Deliveries to those who read.
+    pub(crate) delivered: u64,
+    /// Deliveries that are due to those who read.
+    due: u64,
+    pub(crate) latency: Histogram,
+    /// Subscribers that were closed.
+    pub(crate) closed: u64,
+}
+
+/// Whose deliveries count.
+#[derive(Debug)]
+struct Readers {
+    /// By connection: whether it is one.
+    are: Vec<bool>,
+    /// How many each channel has.
+    of_channel: Vec<u64>,
+}
+
+impl Fan {
+    /// Opens all connections and subscribes.
+    pub(crate) fn open(common: &Common, args: &FanArgs) -> anyhow::Result<Self> {
+        if args.channels == 0 || args.subscribers == 0 || args.window == 0 {
+            bail!("channels, subscribers and window must be at least 1");
+        }
+        let count = 1 + args.channels * args.subscribers;
+        let mut connections = common.connections(count)?;
+        connections.open_all(&common.mint()?.tokens(count)?, AT_ONCE, PATIENCE)?;
+        let began = Instant::now();
+        let mut are = vec![true; count];
+        are[0] = false;
+        let mut fan = Self {
+            connections,
+            publications: (0..args.channels)
+                .map(|channel| Publication::new(&name(channel), args.bytes.into()))
+                .collect(),
+            began,
+            published: 0,
+            pace: (began, 0),
+            readers: Readers {
+                are,
+                of_channel: vec![args.subscribers as u64; args.channels],
+            },
+            delivered: 0,
+            due: 0,
+            latency: Histogram::new(),
+            closed: 0,
+            args: args.clone(),
+        };
+        fan.subscribe()?;
+        Ok(fan)
+    }
+
+    fn subscribe(&mut self) -> anyhow::Result<()> {
+        let count = self.connections.count();
+        for slot in 1..count {
+            let channel = name(self.channel(slot));
+            let command = format!(r#"{{"type":"subscribe","id":1,"channel":"{channel}"}}"#);
+            self.connections.send(slot, &wire::text(&command));
+        }
+        let deadline = Instant::now() + PATIENCE;
+        let mut answered = 1;
+        while answered < count {
+            let mut failed = None;
+            self.connections.turn(
+                Duration::from_millis(100),
+                |slot, happened| match happened {
+                    Happened::Other(reply) if reply.starts_with(b"{\"type\":\"ok\"") => {
+                        answered += 1
+                    }
+                    other => {
+                        failed = Some(format!("connection {slot} was not subscribed: {other:?}"))
+                    }
+                },
+            )?;
+            if let Some(why) = failed {
+                bail!("{why}");
+            }
+            if Instant::now() > deadline {
+                bail!("the gateway takes too long to subscribe {count} connections");
+            }
+        }
+        Ok(())
+    }
+
+    fn channel(&self, slot: usize) -> usize {
+        (slot - 1) % self.args.channels
+    }
+
+    /// Forgets latencies and paces anew: what comes before was to warm up.
+    pub(crate) fn begin(&mut self) {
+        self.latency = Histogram::new();
+        self.pace = (Instant::now(), self.published);
+    }
+
+    /// Publishes for this long, as fast as asked for. `observe` is called now and then.
+    pub(crate) fn publish_for(
+        &mut self,
+        time: Duration,
+        mut observe: impl FnMut() -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let deadline = Instant::now() + time;
+        let mut next_look = Instant::now();
+        loop {
+            let now = Instant::now();
+            if now >= deadline {
+                return Ok(());
+            }
+            if now >= next_look {
+                observe()?;
+                next_look = now + Duration::from_millis(200);
+            }
+            self.publish(now);
+            self.receive(Duration::from_millis(1))?;
+        }
+    }
+
+    /// Waits for what is on its way; returns how many deliveries were lost.
+    pub(crate) fn finish(&mut self) -> anyhow::Result<u64> {
+        let mut last = (self.delivered, Instant::now());
+        while self.delivered < self.due {
+            self.receive(Duration::from_millis(100))?;
+            if self.delivered != last.0 {
+                last = (self.delivered, Instant::now());
+            } else if last.1.elapsed() > LOST_AFTER {
+                break;
+            }
+        }
+        Ok(self.due.saturating_sub(self.delivered))
+    }
+
+    /// Counts the last `count` subscribers no more. Nothing may be on its way.
+    pub(crate) fn ignore_last(&mut self, count: usize) {
+        for slot in self.last(count) {
+            let channel = self.channel(slot);
+            if std::mem::take(&mut self.readers.are[slot]) {
+                self.readers.of_channel[channel] -= 1;
+            }
+        }
+    }
+
+    /// Lets the last `count` subscribers read no more.
+    pub(crate) fn pause_last(&mut self, count: usize) -> anyhow::Result<()> {
+        self.last(count)
+            .try_for_each(|slot| self.connections.pause(slot))
+    }
+
+    fn last(&self, count: usize) -> Range<usize> {
+        let all = self.connections.count();
+        all - count..all
+    }
+
+    /// Publishes what is due.
+    fn publish(&mut self, now: Instant) {
+        loop {
+            let channel = (self.published % self.args.channels as u64) as usize;
+            let readers = self.readers.of_channel[channel];
+            let due = match self.args.rate {
+                Some(rate) => {
+                    let (since, before) = self.pace;
+                    ((self.published - before) as f64) < (now - since).as_secs_f64() * rate
+                }
+                None => self.due.saturating_sub(self.delivered) < self.args.window * readers,
+            };
+            if !due || self.connections.unsent(0) > MAX_UNSENT {
+                return self.connections.flush(0);
+            }
+            self.connections
+                .queue(0, self.publications[channel].stamped(self.began));
+            self.published += 1;
+            self.due += readers;
+        }
+    }
+
+    fn receive(&mut self, wait: Duration) -> anyhow::Result<()> {
+        let Self {
+            connections,
+            readers,
+            delivered,
+            latency,
+            closed,
+            began,
+            ..
+        } = self;
+        let every = readers.are.len().div_ceil(WATCHING);
+        let mut failed = None;
+        connections.turn(wait, |slot, happened| match happened {
+            Happened::Message(message) if readers.are[slot] => {
+                *delivered += 1;
+                if slot % every == 0
+                    && let Some(age) = publication::age(message, *began)
+                {
+                    latency.record(age);
+                }
+            }
+            Happened::Message(_) => {}
+            Happened::Closed(_) if slot != 0 => *closed += 1,
+            Happened::Other(_) if slot != 0 => {}
+            other => failed = Some(format!("the publisher is told {other:?}")),
+        })?;
+        match failed {
+            Some(why) => bail!("{why}"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn name(channel: usize) -> String {
+    format!("bench:{channel}")
+}

@@ -1,0 +1,140 @@
+//! `curfew-bench roundtrip`.
+
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use clap::Args;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::cli::{Common, seconds};
+use crate::connections::{Connections, Happened};
+use crate::fan::{AT_ONCE, PATIENCE};
+use crate::histogram::{Histogram, Latency};
+use crate::process::{Meter, Usage};
+use crate::publication::{self, Publication};
+use crate::{report, wire};
+
+/// Arguments of `curfew-bench roundtrip`.
+#[derive(Debug, Args)]
+pub(crate) struct RoundtripArgs {
+    /// Connections, each publishing to a channel of its own as soon as it has heard itself
+    #[arg(long, default_value_t = 1)]
+    connections: usize,
+    /// Size of a publication's data, in bytes of JSON, at least 31
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(publication::MIN_BYTES as i64..=32_000))]
+    bytes: u16,
+    /// How long to measure, in seconds
+    #[arg(long, default_value = "10", value_parser = seconds)]
+    seconds: Duration,
+    /// How long to publish before, in seconds
+    #[arg(long, default_value = "1", value_parser = seconds)]
+    warmup: Duration,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    connections: usize,
+    payload_bytes: u16,
+    roundtrips_per_second: f64,
+    server_cpu_us_per_roundtrip: Option<f64>,
+    latency: Option<Latency>,
+    usage: Usage,
+}
+
+/// Publishes to oneself.
+pub(crate) fn run(common: &Common, args: &RoundtripArgs) -> anyhow::Result<Value> {
+    let mut connections = common.connections(args.connections)?;
+    connections.open_all(&common.mint()?.tokens(args.connections)?, AT_ONCE, PATIENCE)?;
+    let mut echo = Echo {
+        publications: (0..args.connections)
+            .map(|slot| Publication::new(&name(slot), args.bytes.into()))
+            .collect(),
+        connections,
+        began: Instant::now(),
+        latency: Histogram::new(),
+        roundtrips: 0,
+        due: Vec::new(),
+    };
+    for slot in 0..args.connections {
+        // The answer sets it off.
+        let command = format!(
+            r#"{{"type":"subscribe","id":1,"channel":"{}"}}"#,
+            name(slot)
+        );
+        echo.connections.send(slot, &wire::text(&command));
+    }
+    echo.run_for(args.warmup)?;
+    echo.latency = Histogram::new();
+    echo.roundtrips = 0;
+    let meter = Meter::start(common.server())?;
+    echo.run_for(args.seconds)?;
+    let (usage, server_cpu_us) = meter.stop()?;
+    report::of(&Report {
+        connections: args.connections,
+        payload_bytes: args.bytes,
+        roundtrips_per_second: echo.roundtrips as f64 / usage.seconds,
+        server_cpu_us_per_roundtrip: server_cpu_us.map(|us| us / echo.roundtrips as f64),
+        latency: echo.latency.latency(),
+        usage,
+    })
+}
+
+#[derive(Debug)]
+struct Echo {
+    connections: Connections,
+    publications: Vec<Publication>,
+    began: Instant,
+    latency: Histogram,
+    roundtrips: u64,
+    /// Who is to publish next.
+    due: Vec<usize>,
+}
+
+impl Echo {
+    fn run_for(&mut self, time: Duration) -> anyhow::Result<()> {
+        let deadline = Instant::now() + time;
+        while Instant::now() < deadline {
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self) -> anyhow::Result<()> {
+        let Self {
+            connections,
+            began,
+            latency,
+            roundtrips,
+            due,
+            ..
+        } = self;
+        let mut failed = None;
+        connections.turn(
+            Duration::from_millis(100),
+            |slot, happened| match happened {
+                Happened::Message(message) => {
+                    if let Some(age) = publication::age(message, *began) {
+                        latency.record(age);
+                    }
+                    *roundtrips += 1;
+                    due.push(slot);
+                }
+                Happened::Other(reply) if reply.starts_with(b"{\"type\":\"ok\"") => due.push(slot),
+                other => failed = Some(format!("connection {slot}: {other:?}")),
+            },
+        )?;
+        if let Some(why) = failed {
+            bail!("{why}");
+        }
+        for slot in self.due.drain(..) {
+            self.connections
+                .send(slot, self.publications[slot].stamped(self.began));
+        }
+        Ok(())
+    }
+}
+
+fn name(slot: usize) -> String {
+    format!("bench:{slot}")
+}

@@ -1,0 +1,100 @@
+//! `curfew-bench slow`.
+
+use std::time::Duration;
+
+use anyhow::bail;
+use clap::Args;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::cli::{Common, seconds};
+use crate::fan::{Fan, FanArgs};
+use crate::histogram::{Histogram, Latency};
+use crate::process::{Meter, Usage};
+use crate::report;
+
+/// Arguments of `curfew-bench slow`.
+#[derive(Debug, Args)]
+pub(crate) struct SlowArgs {
+    #[command(flatten)]
+    fan: FanArgs,
+    /// How many subscribers stop reading, in percent
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(1..=99))]
+    percent: u8,
+    /// How long to measure with all reading, and again with some not, in seconds
+    #[arg(long, default_value = "10", value_parser = seconds)]
+    seconds: Duration,
+    /// How long to publish before, in seconds
+    #[arg(long, default_value = "2", value_parser = seconds)]
+    warmup: Duration,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    readers: usize,
+    slow: usize,
+    slow_closed: u64,
+    /// To the readers, with the slow ones by with all reading.
+    ratio: f64,
+    lost: u64,
+    all_reading: Phase,
+    some_not: Phase,
+}
+
+/// What the same readers got, and what it cost.
+#[derive(Debug, Serialize)]
+struct Phase {
+    deliveries_per_second: f64,
+    server_rss_peak_kib: Option<u64>,
+    latency: Option<Latency>,
+    usage: Usage,
+}
+
+/// Publishes with all subscribers reading, then with some not, and compares what the others get.
+pub(crate) fn run(common: &Common, args: &SlowArgs) -> anyhow::Result<Value> {
+    let subscribers = args.fan.channels * args.fan.subscribers;
+    let slow = subscribers * usize::from(args.percent) / 100;
+    if slow == 0 {
+        bail!("{} % of {subscribers} subscribers are none", args.percent);
+    }
+    let mut fan = Fan::open(common, &args.fan)?;
+    fan.ignore_last(slow);
+    fan.begin();
+    fan.publish_for(args.warmup, || Ok(()))?;
+    let all_reading = phase(&mut fan, common, args.seconds)?;
+    let mut lost = fan.finish()?;
+    let closed = fan.closed;
+    fan.pause_last(slow)?;
+    let some_not = phase(&mut fan, common, args.seconds)?;
+    lost = lost.max(fan.finish()?);
+    report::of(&Report {
+        readers: subscribers - slow,
+        slow,
+        slow_closed: fan.closed - closed,
+        ratio: some_not.deliveries_per_second / all_reading.deliveries_per_second,
+        lost,
+        all_reading,
+        some_not,
+    })
+}
+
+fn phase(fan: &mut Fan, common: &Common, time: Duration) -> anyhow::Result<Phase> {
+    let server = common.server();
+    let mut peak = None;
+    fan.begin();
+    let before = fan.delivered;
+    let meter = Meter::start(server.clone())?;
+    fan.publish_for(time, || {
+        if let Some(server) = &server {
+            peak = peak.max(Some(server.rss_kib()?));
+        }
+        Ok(())
+    })?;
+    let (usage, _) = meter.stop()?;
+    Ok(Phase {
+        deliveries_per_second: (fan.delivered - before) as f64 / usage.seconds,
+        server_rss_peak_kib: peak,
+        latency: std::mem::replace(&mut fan.latency, Histogram::new()).latency(),
+        usage,
+    })
+}

@@ -1,0 +1,160 @@
+//! The hub through its public door, with the session's task played by hand.
+
+mod fanout;
+mod model;
+mod outbox;
+mod revoke;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use curfew_model::{
+    Channel, Claims, CommandId, Message, Principal, PrincipalParts, Publication, Push, Reply,
+    Request, RevocationKey, SessionId,
+};
+use curfew_protocol::{DecodeError, Protocol, ProtocolId, Protocols};
+use curfew_telemetry::{DropReason, Metrics, Names};
+
+use crate::{Hub, HubLimits, Member, Outgoing};
+
+/// Claims by which these tests' sessions can be revoked.
+const CLAIM: &str = "tenant";
+
+/// A protocol whose messages are the publication's data, and that counts how often it encodes.
+#[derive(Debug)]
+pub(super) struct Plain {
+    name: &'static str,
+    encoded: AtomicUsize,
+}
+
+impl Plain {
+    pub(super) fn encoded(&self) -> usize {
+        self.encoded.load(Ordering::Relaxed)
+    }
+}
+
+impl Protocol for Plain {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn decode<'a>(&self, _: Message<'a>) -> Result<Request<'a>, DecodeError> {
+        Err(DecodeError::NotTheProtocol { message: "nothing is decoded here" })
+    }
+
+    fn encode_reply(&self, _: Option<&CommandId>, _: &Reply<'_>, _: &mut BytesMut) -> bool {
+        false
+    }
+
+    fn encode_push(&self, push: &Push<'_>, out: &mut BytesMut) {
+        self.encoded.fetch_add(1, Ordering::Relaxed);
+        if let Push::Message { data, .. } = push {
+            out.extend_from_slice(data);
+        }
+    }
+}
+
+/// A hub and what surrounds it.
+pub(super) struct Harness {
+    pub(super) hub: Hub,
+    pub(super) metrics: Arc<Metrics>,
+    /// Two, so that a broadcast meets both.
+    pub(super) protocols: [Arc<Plain>; 2],
+}
+
+impl Harness {
+    pub(super) fn new() -> Self {
+        Self::with_limits(1024, 0)
+    }
+
+    pub(super) fn with_limits(outbound_bytes: usize, node_outbound_bytes: usize) -> Self {
+        let protocols =
+            ["one", "two"].map(|name| Arc::new(Plain { name, encoded: AtomicUsize::new(0) }));
+        let metrics = Metrics::new(&Names::default());
+        let known = protocols.iter().map(|plain| Arc::clone(plain) as Arc<dyn Protocol>);
+        let limits = HubLimits { outbound_bytes, node_outbound_bytes };
+        let hub = Hub::new(Protocols::new(known.collect()), limits, Arc::clone(&metrics));
+        Self { hub, metrics, protocols }
+    }
+
+    pub(super) fn protocol(&self, name: &str) -> ProtocolId {
+        self.hub.protocols().find(name).unwrap()
+    }
+
+    /// A session that is registered and not open.
+    pub(super) fn register(&self, principal: &Arc<Principal>, protocol: &str) -> Arc<Member> {
+        let session = SessionId::new();
+        let keys = keys(principal, session);
+        self.hub.register(session, self.protocol(protocol), Arc::clone(principal), &keys)
+    }
+
+    /// An open session of `user`.
+    pub(super) fn open(&self, user: &str) -> Arc<Member> {
+        self.open_as(&principal(user, "t", 100, "{}"))
+    }
+
+    pub(super) fn open_as(&self, principal: &Arc<Principal>) -> Arc<Member> {
+        let member = self.register(principal, "one");
+        assert!(member.outbox().open());
+        member
+    }
+
+    pub(super) fn unregister(&self, member: &Member) {
+        self.hub.unregister(member, &keys(&member.principal(), member.session()));
+    }
+
+    /// What the session's task would put on the wire now; all of it is written at once.
+    pub(super) fn drain(&self, member: &Member) -> Vec<Bytes> {
+        let mut all = Vec::new();
+        let (mut taken, mut written) = (VecDeque::new(), 0);
+        while let Some(Outgoing::Frames) = member.take_outgoing(&self.hub, written, &mut taken) {
+            written = taken.iter().map(Bytes::len).sum();
+            all.extend(taken.drain(..));
+        }
+        all
+    }
+
+    pub(super) fn publish(&self, channel: &Channel, data: &str) -> crate::Delivered {
+        self.hub.broadcast(&publication(channel, data))
+    }
+
+    pub(super) fn dropped(&self, reason: DropReason) -> u64 {
+        self.metrics.messages_dropped.get(reason)
+    }
+}
+
+pub(super) fn channel(name: &str) -> Channel {
+    Channel::parse(name).unwrap()
+}
+
+pub(super) fn publication(channel: &Channel, data: &str) -> Publication {
+    Publication { channel: channel.clone(), data: Bytes::copy_from_slice(data.as_bytes()), from: None }
+}
+
+pub(super) fn principal(user: &str, token_id: &str, issued_at: u64, claims: &str) -> Arc<Principal> {
+    Arc::new(Principal::new(PrincipalParts {
+        user: user.into(),
+        issuer: "main".into(),
+        token_id: Some(token_id.into()),
+        issued_at: Some(issued_at),
+        expires_at: 4_000_000_000,
+        leeway: Duration::ZERO,
+        claims: Claims::from_json(claims),
+    }))
+}
+
+pub(super) fn keys(principal: &Principal, session: SessionId) -> Vec<RevocationKey> {
+    principal.revocation_keys(session, &[CLAIM.to_owned()])
+}
+
+/// The payload of an unmasked text frame of fewer than 126 bytes.
+pub(super) fn payload(frame: &Bytes) -> String {
+    String::from_utf8(frame[2..].to_vec()).unwrap()
+}
+
+pub(super) fn payloads(frames: &[Bytes]) -> Vec<String> {
+    frames.iter().map(payload).collect()
+}

@@ -1,0 +1,247 @@
+//! The hub against a model so simple that it is right: vectors, looked through from end to end.
+
+use curfew_model::{Disconnect, Revocation};
+use proptest::prelude::*;
+
+use super::*;
+use crate::Ending;
+
+const USERS: [&str; 3] = ["a", "b", "c"];
+const CHANNELS: [&str; 3] = ["x", "y", "z"];
+/// Of the queues; a publication takes [`FRAME_BYTES`].
+const LIMIT: usize = 12;
+const FRAME_BYTES: usize = 3;
+
+#[derive(Debug, Clone)]
+enum Op {
+    Register { user: usize, issued_at: u64 },
+    Open(usize),
+    Subscribe(usize, usize),
+    Unsubscribe(usize, usize),
+    Publish { channel: usize, data: u8 },
+    /// The task takes all and writes it.
+    Drain(usize),
+    /// The task takes all and writes nothing yet.
+    Take(usize),
+    Revoke { user: usize, before: Option<u64> },
+    RevokeAll { before: u64 },
+    Disconnect(usize),
+    Refresh { session: usize, issued_at: u64, works: bool },
+    Unregister(usize),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let session = 0..8_usize;
+    let (user, channel, issued_at) = (0..USERS.len(), 0..CHANNELS.len(), 1..6_u64);
+    prop_oneof![
+        3 => (user.clone(), issued_at.clone()).prop_map(|(user, issued_at)| Op::Register { user, issued_at }),
+        4 => session.clone().prop_map(Op::Open),
+        5 => (session.clone(), channel.clone()).prop_map(|(s, c)| Op::Subscribe(s, c)),
+        2 => (session.clone(), channel.clone()).prop_map(|(s, c)| Op::Unsubscribe(s, c)),
+        8 => (channel, b'0'..=b'9').prop_map(|(channel, data)| Op::Publish { channel, data }),
+        3 => session.clone().prop_map(Op::Drain),
+        2 => session.clone().prop_map(Op::Take),
+        1 => (user, proptest::option::of(issued_at.clone())).prop_map(|(user, before)| Op::Revoke { user, before }),
+        1 => issued_at.clone().prop_map(|before| Op::RevokeAll { before }),
+        1 => session.clone().prop_map(Op::Disconnect),
+        2 => (session.clone(), issued_at, any::<bool>())
+            .prop_map(|(session, issued_at, works)| Op::Refresh { session, issued_at, works }),
+        1 => session.prop_map(Op::Unregister),
+    ]
+}
+
+/// A session in the model, beside the real one.
+struct Pair {
+    member: Arc<Member>,
+    user: usize,
+    issued_at: u64,
+    open: bool,
+    ended: Option<Disconnect>,
+    channels: Vec<usize>,
+    queue: Vec<u8>,
+    /// Taken by the task, not written.
+    held: Vec<u8>,
+    real_held: VecDeque<Bytes>,
+}
+
+struct World {
+    harness: Harness,
+    pairs: Vec<Pair>,
+}
+
+impl World {
+    fn run(&mut self, op: &Op) {
+        match *op {
+            Op::Register { user, issued_at } => self.register(user, issued_at),
+            Op::Publish { channel, data } => self.publish(channel, data),
+            Op::Revoke { user, before } => {
+                let key = RevocationKey::user(USERS[user]);
+                self.revoke(&key, before, |pair| pair.user == user);
+            }
+            Op::RevokeAll { before } => self.revoke(&RevocationKey::All, Some(before), |_| true),
+            Op::Open(at)
+            | Op::Subscribe(at, _)
+            | Op::Unsubscribe(at, _)
+            | Op::Drain(at)
+            | Op::Take(at)
+            | Op::Disconnect(at)
+            | Op::Unregister(at)
+            | Op::Refresh { session: at, .. } => {
+                if !self.pairs.is_empty() {
+                    let at = at % self.pairs.len();
+                    self.on_session(at, op);
+                }
+            }
+        }
+    }
+
+    fn register(&mut self, user: usize, issued_at: u64) {
+        let member = self.harness.register(&principal(USERS[user], "t", issued_at, "{}"), "one");
+        self.pairs.push(Pair {
+            member,
+            user,
+            issued_at,
+            open: false,
+            ended: None,
+            channels: Vec::new(),
+            queue: Vec::new(),
+            held: Vec::new(),
+            real_held: VecDeque::new(),
+        });
+    }
+
+    fn publish(&mut self, channel_at: usize, data: u8) {
+        let mut expect = crate::Delivered::default();
+        for pair in &mut self.pairs {
+            if !pair.channels.contains(&channel_at) {
+                continue;
+            }
+            let bytes = (pair.queue.len() + pair.held.len()) * FRAME_BYTES;
+            if !pair.open || pair.ended.is_some() {
+                expect.dropped += 1;
+            } else if bytes > 0 && bytes + FRAME_BYTES > LIMIT {
+                pair.queue.clear();
+                pair.ended = Some(Disconnect::SLOW_CONSUMER);
+                expect.dropped += 1;
+            } else {
+                pair.queue.push(data);
+                expect.queued += 1;
+            }
+        }
+        let text = char::from(data).to_string();
+        let delivered = self.harness.publish(&channel(CHANNELS[channel_at]), &text);
+        assert_eq!(delivered, expect);
+    }
+
+    fn revoke(&mut self, key: &RevocationKey, before: Option<u64>, names: impl Fn(&Pair) -> bool) {
+        let mut expect = 0;
+        for pair in &mut self.pairs {
+            let covered = before.is_none_or(|before| pair.issued_at <= before);
+            if names(pair) && covered && pair.ended != Some(Disconnect::REVOKED) {
+                pair.ended = Some(Disconnect::REVOKED);
+                pair.queue.clear();
+                expect += 1;
+            }
+        }
+        let revocation = Revocation { before, ..Revocation::default() };
+        assert_eq!(self.harness.hub.revoke(key, &revocation), expect);
+    }
+
+    fn on_session(&mut self, at: usize, op: &Op) {
+        let Self { harness, pairs } = self;
+        let pair = &mut pairs[at];
+        let member = &pair.member;
+        match *op {
+            Op::Open(_) => {
+                assert_eq!(member.outbox().open(), pair.ended.is_none());
+                pair.open = true;
+            }
+            Op::Subscribe(_, channel_at) => {
+                harness.hub.subscribe(&channel(CHANNELS[channel_at]), member);
+                if !pair.channels.contains(&channel_at) {
+                    pair.channels.push(channel_at);
+                }
+            }
+            Op::Unsubscribe(_, channel_at) => {
+                harness.hub.unsubscribe(&channel(CHANNELS[channel_at]), member);
+                pair.channels.retain(|other| *other != channel_at);
+            }
+            Op::Drain(_) | Op::Take(_) => {
+                let written = pair.real_held.iter().map(Bytes::len).sum();
+                pair.real_held.clear();
+                let outgoing = member.take_outgoing(&harness.hub, written, &mut pair.real_held);
+                pair.held = std::mem::take(&mut pair.queue);
+                let expect = match pair.ended {
+                    Some(disconnect) => Some(Outgoing::End(Ending::new(disconnect))),
+                    None => (!pair.held.is_empty()).then_some(Outgoing::Frames),
+                };
+                assert_eq!(outgoing, expect);
+                let got = pair.real_held.iter().map(|frame| frame[2]).collect::<Vec<_>>();
+                assert_eq!(got, pair.held);
+                if matches!(op, Op::Drain(_)) && outgoing == Some(Outgoing::Frames) {
+                    let written = pair.real_held.iter().map(Bytes::len).sum();
+                    pair.real_held.clear();
+                    pair.held.clear();
+                    assert_eq!(member.take_outgoing(&harness.hub, written, &mut pair.real_held), None);
+                }
+            }
+            Op::Disconnect(_) => {
+                let ended = harness.hub.end(member, Ending::new(Disconnect::DISCONNECTED));
+                assert_eq!(ended, pair.ended.is_none());
+                pair.ended = pair.ended.or(Some(Disconnect::DISCONNECTED));
+            }
+            Op::Refresh { issued_at, works, .. } => {
+                let old = keys(&member.principal(), member.session());
+                let new = principal(USERS[pair.user], "t", issued_at, "{}");
+                let new_keys = keys(&new, member.session());
+                harness.hub.begin_refresh(member, new, &new_keys);
+                if works {
+                    harness.hub.finish_refresh(member, &old);
+                    pair.issued_at = issued_at;
+                } else {
+                    harness.hub.abandon_refresh(member, &new_keys);
+                }
+            }
+            Op::Unregister(_) => {
+                for channel_at in &pair.channels {
+                    harness.hub.unsubscribe(&channel(CHANNELS[*channel_at]), member);
+                }
+                harness.unregister(member);
+                assert_eq!(Arc::strong_count(member), 1);
+                pairs.swap_remove(at);
+            }
+            Op::Register { .. } | Op::Publish { .. } | Op::Revoke { .. } | Op::RevokeAll { .. } => {}
+        }
+    }
+
+    fn check(&self) {
+        let hub = &self.harness.hub;
+        let waiting: usize = self.pairs.iter().map(|pair| pair.queue.len() + pair.held.len()).sum();
+        assert_eq!(hub.queued_bytes(), (waiting * FRAME_BYTES) as u64);
+        assert_eq!(hub.count(), self.pairs.len());
+        let listened: Vec<_> = (0..CHANNELS.len())
+            .filter(|at| self.pairs.iter().any(|pair| pair.channels.contains(at)))
+            .map(|at| CHANNELS[at].to_owned())
+            .collect();
+        let channels: Vec<_> =
+            hub.channels().iter().map(|info| info.channel.to_string()).collect();
+        assert_eq!(channels, listened);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
+
+    #[test]
+    fn the_hub_does_what_the_model_does(ops in proptest::collection::vec(op(), 1..80)) {
+        let mut world = World { harness: Harness::with_limits(LIMIT, 0), pairs: Vec::new() };
+        for op in &ops {
+            world.run(op);
+            world.check();
+        }
+        while !world.pairs.is_empty() {
+            world.on_session(0, &Op::Unregister(0));
+        }
+        world.check();
+    }
+}

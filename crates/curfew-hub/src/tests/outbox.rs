@@ -1,0 +1,274 @@
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::{Context, Poll, Wake};
+
+use curfew_model::Disconnect;
+
+use super::*;
+use crate::Ending;
+
+/// Counts how often it is woken.
+#[derive(Debug, Default)]
+struct Waker(AtomicUsize);
+
+impl Wake for Waker {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A session's task that waits.
+struct Task {
+    wakes: Arc<Waker>,
+}
+
+impl Task {
+    fn new() -> Self {
+        Self { wakes: Arc::default() }
+    }
+
+    fn wakes(&self) -> usize {
+        self.wakes.0.load(Ordering::Relaxed)
+    }
+
+    fn waits(&self, member: &Member, blocked: bool) -> bool {
+        let waker = Arc::clone(&self.wakes).into();
+        member.outbox().poll_wake(&Context::from_waker(&waker), blocked).is_pending()
+    }
+}
+
+fn frame(bytes: usize) -> Bytes {
+    Bytes::from(vec![b'x'; bytes])
+}
+
+fn take(harness: &Harness, member: &Member, written: usize) -> (Option<Outgoing>, Vec<Bytes>) {
+    let mut taken = VecDeque::new();
+    let outgoing = member.take_outgoing(&harness.hub, written, &mut taken);
+    (outgoing, taken.into())
+}
+
+#[test]
+fn an_overflow_ends_the_session_as_a_slow_consumer_and_lets_go_of_its_queue() {
+    let harness = Harness::with_limits(100, 0);
+    let member = harness.open("u");
+    for _ in 0..10 {
+        assert!(harness.hub.send(&member, frame(10)));
+    }
+    assert_eq!(harness.hub.queued_bytes(), 100);
+    assert!(!harness.hub.send(&member, frame(1)));
+    assert_eq!(harness.hub.queued_bytes(), 0);
+    assert_eq!(harness.dropped(DropReason::SlowConsumer), 11);
+    let ending = Ending::new(Disconnect::SLOW_CONSUMER);
+    assert_eq!(take(&harness, &member, 0), (Some(Outgoing::End(ending)), Vec::new()));
+    assert!(!harness.hub.send(&member, frame(1)));
+    assert_eq!(harness.dropped(DropReason::Closed), 1);
+}
+
+#[test]
+fn what_the_task_took_and_has_not_written_counts_against_the_bound() {
+    let harness = Harness::with_limits(100, 0);
+    let member = harness.open("u");
+    assert!(harness.hub.send(&member, frame(60)));
+    assert_eq!(take(&harness, &member, 0).0, Some(Outgoing::Frames));
+    assert!(harness.hub.send(&member, frame(40)));
+    assert_eq!(harness.hub.queued_bytes(), 100);
+    // 30 of the 60 are on the wire.
+    assert_eq!(take(&harness, &member, 30).0, Some(Outgoing::Frames));
+    assert!(harness.hub.send(&member, frame(30)));
+    assert!(!harness.hub.send(&member, frame(1)), "100 bytes are not written yet");
+    assert_eq!(harness.hub.queued_bytes(), 70, "what the task holds is its own to let go");
+    harness.unregister(&member);
+    assert_eq!(harness.hub.queued_bytes(), 0);
+}
+
+#[test]
+fn a_single_frame_is_never_too_large_for_an_empty_queue() {
+    let harness = Harness::with_limits(100, 0);
+    let member = harness.open("u");
+    assert!(harness.hub.send(&member, frame(1_000)));
+    assert!(!harness.hub.send(&member, frame(1)));
+}
+
+#[test]
+fn over_the_bound_of_the_node_only_long_queues_overflow() {
+    const KIB: usize = 1024;
+    let harness = Harness::with_limits(1024 * KIB, 200 * KIB);
+    let [slow, quick] = ["slow", "quick"].map(|user| harness.open(user));
+    for _ in 0..6 {
+        assert!(harness.hub.send(&slow, frame(50 * KIB)), "below its own bound");
+    }
+    assert!(harness.hub.send(&quick, frame(KIB)), "a short queue goes on");
+    assert!(!harness.hub.send(&slow, frame(KIB)));
+    assert_eq!(slow.outbox().ending(), Some(Ending::new(Disconnect::SLOW_CONSUMER)));
+    assert_eq!(harness.dropped(DropReason::QueueFull), 7);
+    assert_eq!(harness.hub.queued_bytes(), KIB as u64);
+    // The node is below its bound again, so a long queue may grow.
+    for _ in 0..3 {
+        assert!(harness.hub.send(&quick, frame(50 * KIB)));
+    }
+}
+
+#[test]
+fn limits_take_effect_when_they_are_set() {
+    let harness = Harness::with_limits(100, 0);
+    let member = harness.open("u");
+    assert!(harness.hub.send(&member, frame(100)));
+    harness.hub.set_limits(HubLimits { outbound_bytes: 200, node_outbound_bytes: 0 });
+    assert!(harness.hub.send(&member, frame(100)));
+    harness.hub.set_limits(HubLimits { outbound_bytes: 100, node_outbound_bytes: 0 });
+    assert!(!harness.hub.send(&member, frame(1)));
+}
+
+#[test]
+fn the_task_is_woken_once_for_many_frames_and_not_while_it_works() {
+    let harness = Harness::new();
+    let member = harness.open("u");
+    let task = Task::new();
+    assert!(task.waits(&member, false));
+    for _ in 0..5 {
+        harness.hub.send(&member, frame(1));
+    }
+    assert_eq!(task.wakes(), 1);
+    assert_eq!(take(&harness, &member, 0).1.len(), 5);
+    harness.hub.send(&member, frame(1));
+    assert_eq!(task.wakes(), 1, "the task has not said that it waits");
+    assert!(!task.waits(&member, false), "and finds the frame when it does");
+    assert_eq!(take(&harness, &member, 5).1.len(), 1);
+    assert!(task.waits(&member, false));
+}
+
+#[test]
+fn a_blocked_task_is_woken_by_an_ending_and_a_policy_change_but_not_by_frames() {
+    let harness = Harness::new();
+    for interruption in ["end", "reconsider"] {
+        let member = harness.open("u");
+        let task = Task::new();
+        assert!(task.waits(&member, true));
+        harness.hub.send(&member, frame(1));
+        assert_eq!(task.wakes(), 0, "a frame");
+        assert!(task.waits(&member, true), "frames alone are not worth a look");
+        let expect = if interruption == "end" {
+            let ending = Ending::new(Disconnect::DISCONNECTED);
+            harness.hub.end(&member, ending);
+            Outgoing::End(ending)
+        } else {
+            harness.hub.reconsider_all();
+            Outgoing::Reconsider
+        };
+        assert_eq!(task.wakes(), 1, "{interruption}");
+        assert!(!task.waits(&member, true));
+        assert_eq!(member.outbox().interruption(), Some(expect));
+        harness.unregister(&member);
+    }
+}
+
+#[test]
+fn a_task_that_was_blocked_is_woken_by_frames_again() {
+    let harness = Harness::new();
+    let member = harness.open("u");
+    let task = Task::new();
+    assert!(task.waits(&member, true));
+    assert!(task.waits(&member, false));
+    harness.hub.send(&member, frame(1));
+    assert_eq!(task.wakes(), 1);
+}
+
+#[test]
+fn a_policy_change_is_told_before_what_is_queued_and_once() {
+    let harness = Harness::new();
+    let member = harness.open("u");
+    harness.hub.send(&member, frame(1));
+    harness.hub.reconsider_all();
+    harness.hub.reconsider_all();
+    assert_eq!(take(&harness, &member, 0), (Some(Outgoing::Reconsider), Vec::new()));
+    assert_eq!(take(&harness, &member, 0).0, Some(Outgoing::Frames));
+    assert_eq!(take(&harness, &member, 1).0, None);
+}
+
+#[test]
+fn the_first_ending_stays_except_that_a_revocation_replaces_it() {
+    let harness = Harness::new();
+    let end = |member: &Member, disconnect| harness.hub.end(member, Ending::new(disconnect));
+    let member = harness.open("u");
+    harness.hub.send(&member, frame(1));
+    assert!(end(&member, Disconnect::DRAINING));
+    assert!(!end(&member, Disconnect::DISCONNECTED));
+    assert_eq!(harness.hub.queued_bytes(), 1, "a drain still delivers");
+    assert!(end(&member, Disconnect::REVOKED));
+    assert!(!end(&member, Disconnect::REVOKED));
+    assert!(!end(&member, Disconnect::DRAINING));
+    let ending = Ending::new(Disconnect::REVOKED);
+    assert_eq!(take(&harness, &member, 0), (Some(Outgoing::End(ending)), Vec::new()));
+    assert_eq!(harness.hub.queued_bytes(), 0);
+    assert!(!member.outbox().open());
+}
+
+#[test]
+fn a_session_that_left_is_not_counted_again() {
+    let harness = Harness::new();
+    let member = harness.open("u");
+    for _ in 0..3 {
+        harness.hub.send(&member, frame(10));
+    }
+    assert_eq!(take(&harness, &member, 0).1.len(), 3);
+    harness.hub.send(&member, frame(10));
+    harness.unregister(&member);
+    assert_eq!(harness.hub.queued_bytes(), 0);
+    assert_eq!(harness.dropped(DropReason::Closed), 1, "the frame that nobody took");
+    // Somebody found it just before.
+    assert!(!harness.hub.end(&member, Ending::new(Disconnect::REVOKED)));
+    assert!(!harness.hub.send(&member, frame(10)));
+    assert!(!member.outbox().open());
+    let other = harness.open("v");
+    harness.hub.send(&other, frame(7));
+    assert_eq!(harness.hub.queued_bytes(), 7);
+}
+
+#[test]
+fn no_wake_up_is_lost_between_threads() {
+    let harness = Harness::with_limits(1 << 20, 0);
+    let member = harness.open("u");
+    let (sent, finished) = (2_000, AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..sent {
+                harness.hub.send(&member, frame(1));
+            }
+            finished.store(1, Ordering::SeqCst);
+            harness.hub.end(&member, Ending::new(Disconnect::DISCONNECTED));
+        });
+        let mut got = 0;
+        let mut written = 0;
+        park_on(poll_fn(|cx| {
+            loop {
+                let (outgoing, frames) = take(&harness, &member, written);
+                written = frames.len();
+                got += frames.len();
+                match outgoing {
+                    Some(Outgoing::End(_)) => return Poll::Ready(()),
+                    Some(_) => continue,
+                    None if member.outbox().poll_wake(cx, false).is_pending() => {
+                        return Poll::Pending;
+                    }
+                    None => {}
+                }
+            }
+        }));
+        assert_eq!(got, sent);
+    });
+}
+
+/// Runs a future on this thread, which sleeps until it is woken.
+fn park_on(future: impl Future<Output = ()>) {
+    struct Thread(std::thread::Thread);
+    impl Wake for Thread {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Arc::new(Thread(std::thread::current())).into();
+    let mut future = pin!(future);
+    while future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+        std::thread::park();
+    }
+}

@@ -1,0 +1,145 @@
+use curfew_model::{Disconnect, Revocation};
+
+use super::*;
+use crate::Ending;
+
+fn everyone() -> Revocation {
+    Revocation::default()
+}
+
+fn until(before: u64) -> Revocation {
+    Revocation { before: Some(before), ..Revocation::default() }
+}
+
+fn is_revoked(member: &Member) -> bool {
+    member.outbox().ending() == Some(Ending::new(Disconnect::REVOKED))
+}
+
+#[test]
+fn a_key_of_each_kind_ends_the_sessions_it_names_and_no_others() {
+    let alice = RevocationKey::user("alice");
+    for (what, key, expect) in [
+        ("user", Some(alice), [true, true, false]),
+        ("token", Some(RevocationKey::token("t2")), [false, true, false]),
+        ("claim", Some(RevocationKey::claim(CLAIM, "acme")), [true, false, true]),
+        ("all", Some(RevocationKey::All), [true, true, true]),
+        ("session", None, [false, false, true]),
+        ("nobody", Some(RevocationKey::user("carol")), [false, false, false]),
+    ] {
+        let harness = Harness::new();
+        let members = [
+            ("alice", "t1", r#"{"tenant":"acme"}"#),
+            ("alice", "t2", r#"{"tenant":["other"]}"#),
+            ("bob", "t3", r#"{"tenant":["other2","acme"]}"#),
+        ]
+        .map(|(user, token, claims)| harness.open_as(&principal(user, token, 100, claims)));
+        let key = key.unwrap_or_else(|| RevocationKey::session(members[2].session()));
+        let closed = harness.hub.revoke(&key, &everyone());
+        assert_eq!(members.each_ref().map(|member| is_revoked(member)), expect, "{what}");
+        assert_eq!(closed, expect.iter().filter(|hit| **hit).count(), "{what}");
+        assert_eq!(harness.hub.revoke(&key, &everyone()), 0, "{what} again");
+    }
+}
+
+#[test]
+fn a_cutoff_spares_newer_tokens() {
+    let harness = Harness::new();
+    let [old, new] = [100, 101].map(|iat| harness.open_as(&principal("alice", "t", iat, "{}")));
+    assert_eq!(harness.hub.revoke(&RevocationKey::user("alice"), &until(100)), 1);
+    assert!(is_revoked(&old) && !is_revoked(&new));
+}
+
+#[test]
+fn a_revocation_lets_go_of_the_queue_and_nothing_is_delivered_afterwards() {
+    let harness = Harness::new();
+    let room = channel("room");
+    let member = harness.open("alice");
+    harness.hub.subscribe(&room, &member);
+    for _ in 0..3 {
+        assert_eq!(harness.publish(&room, "before").queued, 1);
+    }
+    assert_eq!(harness.hub.revoke(&RevocationKey::user("alice"), &everyone()), 1);
+    assert_eq!(harness.dropped(DropReason::Revoked), 3);
+    assert_eq!(harness.hub.queued_bytes(), 0);
+    assert_eq!(harness.publish(&room, "after"), crate::Delivered { queued: 0, dropped: 1 });
+    assert!(harness.drain(&member).is_empty());
+}
+
+#[test]
+fn a_session_that_is_not_open_yet_is_found_and_stays_closed() {
+    let harness = Harness::new();
+    let member = harness.register(&principal("alice", "t", 100, "{}"), "one");
+    assert_eq!(harness.hub.revoke(&RevocationKey::user("alice"), &everyone()), 1);
+    assert!(!member.outbox().open());
+}
+
+#[test]
+fn many_sessions_of_one_user_come_and_go_in_any_order() {
+    let harness = Harness::new();
+    let mut members: Vec<_> = (0..10).map(|_| harness.open("alice")).collect();
+    for at in [3, 0, 7, 2] {
+        harness.unregister(&members.remove(at));
+    }
+    assert_eq!(harness.hub.revoke(&RevocationKey::user("alice"), &everyone()), 6);
+    while let Some(member) = members.pop() {
+        harness.unregister(&member);
+        assert_eq!(Arc::strong_count(&member), 1, "the hub has let go of it");
+    }
+    assert_eq!(harness.hub.count(), 0);
+}
+
+#[test]
+fn a_session_found_by_the_hash_of_another_key_is_not_ended() {
+    let harness = Harness::new();
+    // As if the two users' hashes were the same.
+    let alice = principal("alice", "t", 100, "{}");
+    let session = SessionId::new();
+    let mut found_by = keys(&alice, session);
+    found_by.push(RevocationKey::user("mallory"));
+    found_by.push(RevocationKey::claim("tenant", "acme"));
+    let member = harness.hub.register(session, harness.protocol("one"), alice, &found_by);
+    for key in &found_by[found_by.len() - 2..] {
+        assert_eq!(harness.hub.revoke(key, &everyone()), 0, "{key}");
+    }
+    assert_eq!(member.outbox().ending(), None);
+}
+
+#[test]
+fn during_a_refresh_both_tokens_name_the_session_and_afterwards_one() {
+    let [old, new] = [("t1", 100), ("t2", 200)];
+    // What has become of the refresh, and which of the tokens then name the session.
+    for (end, expect) in [("pending", [true, true]), ("finish", [false, true]), ("abandon", [true, false])] {
+        for (at, token) in ["t1", "t2"].into_iter().enumerate() {
+            let harness = Harness::new();
+            let before = principal("alice", old.0, old.1, "{}");
+            let after = principal("alice", new.0, new.1, "{}");
+            let member = harness.open_as(&before);
+            let session = member.session();
+            harness.hub.begin_refresh(&member, Arc::clone(&after), &keys(&after, session));
+            match end {
+                "finish" => harness.hub.finish_refresh(&member, &keys(&before, session)),
+                "abandon" => harness.hub.abandon_refresh(&member, &keys(&after, session)),
+                _ => {}
+            }
+            let closed = harness.hub.revoke(&RevocationKey::token(token), &everyone());
+            assert_eq!(closed == 1, expect[at], "{token}, {end}");
+            let expect_token = if end == "finish" { "t2" } else { "t1" };
+            assert_eq!(member.principal().token_id(), Some(expect_token));
+        }
+    }
+}
+
+#[test]
+fn a_refresh_survives_a_cutoff_that_covers_the_old_token_once_it_is_finished() {
+    let harness = Harness::new();
+    let [before, after] = [("t1", 100), ("t2", 200)].map(|(id, iat)| principal("alice", id, iat, "{}"));
+    let member = harness.open_as(&before);
+    let session = member.session();
+    harness.hub.begin_refresh(&member, Arc::clone(&after), &keys(&after, session));
+    harness.hub.finish_refresh(&member, &keys(&before, session));
+    let user = RevocationKey::user("alice");
+    assert_eq!(harness.hub.revoke(&user, &until(150)), 0);
+    assert_eq!(harness.hub.revoke(&user, &until(200)), 1);
+    harness.unregister(&member);
+    assert_eq!(Arc::strong_count(&member), 1, "no key of either token is left in the index");
+}

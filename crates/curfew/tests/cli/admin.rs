@@ -1,0 +1,153 @@
+//! The commands of the admin API, against a server that answers as told.
+
+use serde_json::{Value, json};
+
+use crate::support::{answering, curfew, curfew_with};
+
+#[test]
+fn revoking_sends_the_key_and_prints_the_receipt() {
+    let receipt = json!({"key":"user:a b","nodes":{"live":1,"confirmed":1},"closed":2,"took_ms":4});
+    let answers = vec![
+        ("200 OK", receipt.to_string()),
+        ("200 OK", receipt.to_string()),
+        ("200 OK", "{\"restored\":true}".to_owned()),
+    ];
+    let (address, served) = answering(answers);
+    let url = format!("http://{address}");
+    let env = [
+        ("CURFEW_ADMIN_KEY", "the admin key"),
+        ("CURFEW_ADMIN_URL", url.as_str()),
+    ];
+    let output = curfew_with(&["revoke", "user", "a b", "--reason", "left"], &env);
+    assert_eq!(output.code, 0, "{}", output.stderr);
+    assert_eq!(
+        output.stdout,
+        "revoked user:a b: 2 sessions closed, confirmed by 1 of 1 node in 4 ms\n"
+    );
+    let output = curfew_with(
+        &[
+            "revoke",
+            "all",
+            "--before",
+            "1764000000",
+            "--ttl",
+            "10m",
+            "--json",
+        ],
+        &env,
+    );
+    assert_eq!(output.json(), receipt);
+    let output = curfew_with(&["restore", "user", "a/b"], &env);
+    assert_eq!(output.code, 0, "{}", output.stderr);
+
+    let requests = served.join().unwrap();
+    assert_eq!(requests[0].line, "POST /v1/revocations HTTP/1.1");
+    assert_eq!(
+        requests[0].header("authorization"),
+        Some("Bearer the admin key")
+    );
+    let body = |at: usize| serde_json::from_str::<Value>(&requests[at].body).unwrap();
+    assert_eq!(
+        body(0),
+        json!({"kind":"user","value":"a b","ttl":86400,"reason":"left"})
+    );
+    assert_eq!(
+        body(1),
+        json!({"kind":"all","value":"all","ttl":600,"before":1_764_000_000})
+    );
+    assert_eq!(
+        requests[2].line,
+        "DELETE /v1/revocations/user/a%2Fb HTTP/1.1"
+    );
+}
+
+#[test]
+fn sessions_are_listed_page_by_page() {
+    let session = |id: &str| json!({"session":id,"user":"al\u{1b}ice","node":"n1","connected_at":1,"expires_at":4_000_000_000_u64});
+    let pages = |_| {
+        vec![
+            (
+                "200 OK",
+                json!({"sessions":[session("s1")],"cursor":"s1"}).to_string(),
+            ),
+            (
+                "200 OK",
+                json!({"sessions":[session("s2")],"cursor":null}).to_string(),
+            ),
+        ]
+    };
+    let (address, served) = answering([0, 1].into_iter().flat_map(pages).collect());
+    let url = format!("http://{address}");
+    let output = curfew(&["sessions", "--user", "al&ice", "--url", &url]);
+    let lines: Vec<&str> = output.stdout.lines().collect();
+    assert!(
+        lines.len() == 3 && lines[0].starts_with("SESSION  USER"),
+        "{}",
+        output.stdout
+    );
+    assert!(!output.stdout.contains('\u{1b}'), "{}", output.stdout);
+    let output = curfew(&["sessions", "--json", "--url", &url]);
+    assert_eq!(
+        output.json(),
+        json!({"sessions":[session("s1"), session("s2")],"cursor":null})
+    );
+    let requests = served.join().unwrap();
+    assert_eq!(
+        requests[0].line,
+        "GET /v1/sessions?limit=500&user=al%26ice HTTP/1.1"
+    );
+    assert_eq!(
+        requests[1].line,
+        "GET /v1/sessions?limit=500&user=al%26ice&cursor=s1 HTTP/1.1"
+    );
+}
+
+#[test]
+fn the_admin_apis_refusals_say_what_to_do() {
+    let problem = |status: u16, detail: &str| {
+        json!({"status":status,"title":"No","detail":detail}).to_string()
+    };
+    let (address, served) = answering(vec![
+        ("401 Unauthorized", problem(401, "an admin key is required")),
+        ("403 Forbidden", problem(403, "no admin key is configured")),
+        ("503 Service Unavailable", "not JSON".to_owned()),
+    ]);
+    let url = format!("http://{address}");
+    for expect in [
+        ["an admin key is required", "--key-file"],
+        ["no admin key is configured", "admin.key_file"],
+        ["503", "503"],
+    ] {
+        let output = curfew(&["nodes", "--url", &url]);
+        assert_eq!(output.code, 1);
+        for expect in expect {
+            assert!(
+                output.stderr.contains(expect),
+                "{expect} in {}",
+                output.stderr
+            );
+        }
+    }
+    served.join().unwrap();
+}
+
+#[test]
+fn published_data_goes_byte_for_byte() {
+    let (address, served) = answering(vec![("200 OK", "{\"published\":1}".to_owned())]);
+    let data = r#"{"b": 1.0,  "a":1e5}"#;
+    let output = curfew(&[
+        "publish",
+        "room:1",
+        data,
+        "--url",
+        &format!("http://{address}"),
+    ]);
+    assert_eq!(
+        (output.code, output.stdout.as_str()),
+        (0, ""),
+        "{}",
+        output.stderr
+    );
+    let body = format!(r#"{{"channel":"room:1","data":{data}}}"#);
+    assert_eq!(served.join().unwrap()[0].body, body);
+}

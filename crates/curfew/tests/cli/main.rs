@@ -1,0 +1,13 @@
+//! The commands as a shell sees them: arguments in, text and an exit code out.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "these are tests, their helpers included"
+)]
+
+mod admin;
+mod config;
+mod connect;
+mod exit_codes;
+mod support;
+mod tokens;

@@ -1,0 +1,216 @@
+//! How the tests call the program, and what they need around it.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::thread::JoinHandle;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+pub(crate) const POLICY: &str = r#"
+[[policy.rules]]
+name = "members talk in their tenant's rooms"
+channels = ["room:{tenant}:*"]
+actions = ["subscribe", "publish"]
+when = "claims.tenant == params.tenant && 'member' in claims.roles"
+"#;
+
+pub(crate) struct Output {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Output {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|_| panic!("no JSON: {}", self.stdout))
+    }
+}
+
+/// The program, in an environment of nothing but `env`.
+pub(crate) fn command(arguments: &[&str], env: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_curfew"));
+    command
+        .args(arguments)
+        .env_clear()
+        .envs(env.iter().copied())
+        .stdin(Stdio::null());
+    command
+}
+
+pub(crate) fn curfew_with(arguments: &[&str], env: &[(&str, &str)]) -> Output {
+    let output = command(arguments, env).output().unwrap();
+    Output {
+        code: output.status.code().expect("it was not killed"),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+pub(crate) fn curfew(arguments: &[&str]) -> Output {
+    curfew_with(arguments, &[])
+}
+
+/// A folder with files for one test.
+pub(crate) struct Folder(TempDir);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub(crate) fn file(&self, name: &str, content: &str) -> String {
+        let path: PathBuf = self.0.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// A valid configuration that verifies with [`SECRET`], and `more`.
+    pub(crate) fn config(&self, more: &str) -> String {
+        let text = format!(
+            "[backend]\nkind = \"memory\"\n[[auth.issuers]]\nname = \"main\"\nsecret = \"{SECRET}\"\n{more}"
+        );
+        self.file("curfew.toml", &text)
+    }
+}
+
+/// A request that [`answering`] got.
+pub(crate) struct Request {
+    pub(crate) line: String,
+    pub(crate) headers: Vec<String>,
+    pub(crate) body: String,
+}
+
+impl Request {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find_map(|header| {
+            let (found, value) = header.split_once(':')?;
+            found.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+}
+
+/// A server that gives one request each of these answers (status and body).
+pub(crate) fn answering(
+    answers: Vec<(&'static str, String)>,
+) -> (SocketAddr, JoinHandle<Vec<Request>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let served = std::thread::spawn(move || {
+        answers
+            .iter()
+            .map(|(status, body)| {
+                let (stream, _) = listener.accept().unwrap();
+                let mut reader = BufReader::new(stream);
+                let mut lines = Vec::new();
+                loop {
+                    let mut line = String::new();
+                    reader.read_line(&mut line).unwrap();
+                    match line.trim_end() {
+                        "" => break,
+                        line => lines.push(line.to_owned()),
+                    }
+                }
+                let line = lines.remove(0);
+                let mut request = Request { line, headers: lines, body: String::new() };
+                let length = request.header("content-length").map_or(0, |n| n.parse().unwrap());
+                let mut content = vec![0; length];
+                reader.read_exact(&mut content).unwrap();
+                request.body = String::from_utf8(content).unwrap();
+                let head = format!(
+                    "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+                    body.len()
+                );
+                reader.get_mut().write_all(format!("{head}{body}").as_bytes()).unwrap();
+                request
+            })
+            .collect()
+    });
+    (address, served)
+}
+
+/// A running `curfew dev`, ended with the test.
+pub(crate) struct Dev {
+    child: std::process::Child,
+    /// What it printed at its start.
+    banner: String,
+}
+
+impl Dev {
+    pub(crate) fn start() -> Self {
+        let mut child = command(
+            &["dev", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"],
+            &[],
+        )
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+        let mut banner = String::new();
+        let mut reader = BufReader::new(child.stdout.take().unwrap());
+        while !banner.contains("Ctrl-C") {
+            assert_ne!(
+                reader.read_line(&mut banner).unwrap(),
+                0,
+                "it ended: {banner}"
+            );
+        }
+        Self { child, banner }
+    }
+
+    /// The word of the banner that follows `before`.
+    pub(crate) fn word(&self, before: &str) -> &str {
+        let (_, rest) = self
+            .banner
+            .split_once(before)
+            .unwrap_or_else(|| panic!("no {before}"));
+        rest.split_whitespace().next().unwrap()
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// A running `curfew serve`, ended with the test.
+pub(crate) struct Node {
+    child: std::process::Child,
+    /// Of its public listener.
+    pub(crate) address: String,
+}
+
+impl Node {
+    pub(crate) fn start(config: &str) -> Self {
+        let mut child = command(&["serve", "--config", config], &[])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let address = loop {
+            let mut line = String::new();
+            assert_ne!(log.read_line(&mut line).unwrap(), 0, "it ended");
+            let entry: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
+            if entry["message"] == "listening" && entry["listener"] == "public" {
+                break entry["address"].as_str().unwrap().to_owned();
+            }
+        };
+        // Read on, or the node would wait for room in the pipe.
+        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        Self { child, address }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}

@@ -1,0 +1,207 @@
+//! Crates, their edges, and who names which dependency.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use super::markdown::{Page, quoted, repository};
+use super::workspace::{Member, members};
+
+/// At least these are named by one crate of the gateway only, whatever the page says.
+const WALLED: [&str; 8] = [
+    "anyhow",
+    "cel",
+    "clap",
+    "fastwebsockets",
+    "figment",
+    "jsonwebtoken",
+    "prometheus-client",
+    "tracing-subscriber",
+];
+
+/// Crates that do no I/O and never wait.
+const PURE: [&str; 4] = [
+    "curfew-model",
+    "curfew-protocol",
+    "curfew-policy",
+    "curfew-hub",
+];
+
+/// What a crate needs to do I/O or to wait.
+const IMPURE: [&str; 8] = [
+    "hyper",
+    "hyper-util",
+    "mio",
+    "rustls",
+    "socket2",
+    "tokio",
+    "tokio-rustls",
+    "tokio-util",
+];
+
+/// A second implementation of what rustls and aws-lc-rs do for us. (`ring` is in the lock file
+/// for an optional dependency that nothing turns on.)
+const REFUSED: [&str; 3] = ["native-tls", "openssl", "openssl-sys"];
+
+/// A row of the table of crates.
+struct Row {
+    name: String,
+    edges: BTreeSet<String>,
+    alone: Vec<String>,
+}
+
+fn rows() -> Vec<Row> {
+    let page = Page::read("crates/README.md");
+    let rows = page.table(&["crate", "what it is", "depends on", "alone names"]);
+    let row = |cells: &Vec<&str>| Row {
+        name: quoted(cells[0])[0].to_owned(),
+        edges: cells[2]
+            .split(',')
+            .map(str::trim)
+            .filter(|name| !name.is_empty())
+            .map(|name| format!("curfew-{name}"))
+            .collect(),
+        alone: quoted(cells[3]).into_iter().map(str::to_owned).collect(),
+    };
+    rows.iter().map(row).collect()
+}
+
+fn find<'a>(members: &'a [Member], name: &str) -> &'a Member {
+    let found = members.iter().find(|member| member.name == name);
+    found.unwrap_or_else(|| panic!("{name} is no member of the workspace"))
+}
+
+#[test]
+fn every_crate_is_on_the_map_with_exactly_the_edges_it_has() {
+    let (members, rows) = (members(), rows());
+    let names: BTreeSet<&str> = members.iter().map(|member| member.name.as_str()).collect();
+    let mapped: BTreeSet<&str> = rows.iter().map(|row| row.name.as_str()).collect();
+    assert_eq!(names, mapped, "crates and the rows of crates/README.md");
+    assert_eq!(mapped.len(), rows.len(), "a crate has one row");
+    for row in &rows {
+        let member = find(&members, &row.name);
+        let edges = member
+            .dependencies
+            .iter()
+            .filter(|name| names.contains(name.as_str()));
+        let edges: BTreeSet<String> = edges.cloned().collect();
+        if member.is_tool() {
+            let more: Vec<&String> = edges.difference(&row.edges).collect();
+            assert!(more.is_empty(), "{} may not depend on {more:?}", row.name);
+        } else {
+            assert_eq!(
+                edges, row.edges,
+                "{}: has, and may have by crates/README.md",
+                row.name
+            );
+        }
+    }
+}
+
+#[test]
+fn crates_depend_only_on_crates_above_them_on_the_map() {
+    let mut above = BTreeSet::new();
+    for row in rows() {
+        for edge in &row.edges {
+            assert!(
+                above.contains(edge),
+                "{} depends on {edge}, which is below it",
+                row.name
+            );
+        }
+        above.insert(row.name);
+    }
+}
+
+#[test]
+fn the_gateway_is_not_made_of_tools() {
+    for member in members().iter().filter(|member| !member.is_tool()) {
+        for tool in super::workspace::TOOLS {
+            assert!(!member.names(tool), "{} depends on {tool}", member.name);
+        }
+    }
+}
+
+#[test]
+fn what_one_crate_alone_names_no_other_does() {
+    let (members, rows) = (members(), rows());
+    for row in &rows {
+        for dependency in &row.alone {
+            let naming = members
+                .iter()
+                .filter(|m| !m.is_tool() && m.names(dependency));
+            let naming: Vec<&str> = naming.map(|member| member.name.as_str()).collect();
+            assert_eq!(naming, [row.name.as_str()], "{dependency} is named by");
+        }
+    }
+    for dependency in WALLED {
+        let walls = rows
+            .iter()
+            .filter(|row| row.alone.iter().any(|name| name == dependency));
+        assert_eq!(
+            walls.count(),
+            1,
+            "crates/README.md says which crate alone names {dependency}"
+        );
+    }
+}
+
+#[test]
+fn pure_crates_cannot_wait() {
+    let members = members();
+    for name in PURE {
+        let member = find(&members, name);
+        for dependency in IMPURE {
+            assert!(!member.names(dependency), "{name} depends on {dependency}");
+        }
+    }
+}
+
+#[test]
+fn there_is_one_implementation_of_tls() {
+    let lock = fs::read_to_string(repository("Cargo.lock")).unwrap();
+    assert!(lock.contains("\nname = \"rustls\"\n"));
+    for name in REFUSED {
+        assert!(
+            !lock.contains(&format!("\nname = \"{name}\"\n")),
+            "{name} is in Cargo.lock"
+        );
+    }
+}
+
+#[test]
+fn every_member_inherits_lints_and_versions() {
+    for member in members() {
+        let manifest = member.manifest_text();
+        assert!(
+            manifest.contains("\n[lints]\nworkspace = true\n"),
+            "{}: lints",
+            member.name
+        );
+        for key in ["version", "edition", "rust-version", "license", "publish"] {
+            let line = format!("\n{key}.workspace = true\n");
+            assert!(manifest.contains(&line), "{}: {key}", member.name);
+        }
+        for line in dependency_lines(&manifest) {
+            let inherits = line.contains(".workspace = true") || line.contains("workspace = true,");
+            assert!(
+                inherits,
+                "{}: a version lives in the root manifest: {line}",
+                member.name
+            );
+        }
+    }
+}
+
+/// The lines of a manifest that name a dependency.
+fn dependency_lines(manifest: &str) -> Vec<&str> {
+    let mut inside = false;
+    let mut found = Vec::new();
+    for line in manifest.lines() {
+        if line.starts_with('[') {
+            inside = line.ends_with("dependencies]");
+        } else if inside && !line.is_empty() && !line.starts_with('#') {
+            found.push(line);
+        }
+    }
+    found
+}
