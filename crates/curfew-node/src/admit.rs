@@ -11,7 +11,7 @@ use curfew_model::{Principal, RevocationKey, SessionId};
 use curfew_protocol::ProtocolId;
 use parking_lot::Mutex;
 
-use crate::Node;
+use crate::{Node, Settings};
 
 /// Why a verified token opens no session.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +42,9 @@ pub enum AdmitError {
 pub struct Attachment {
     pub(crate) node: Arc<Node>,
     member: Arc<Member>,
-    keys: Mutex<Arc<[RevocationKey]>>,
+    /// The settings that made the keys the session is found by. The keys themselves are made again
+    /// when they are needed: kept, they would be a sixth of an idle session's memory.
+    keyed_by: Mutex<Arc<Settings>>,
     connected_at: u64,
     recorded: bool,
 }
@@ -57,15 +59,14 @@ impl Node {
     ) -> Result<Attachment, AdmitError> {
         let settings = self.settings();
         let session = SessionId::new();
-        let keys: Arc<[RevocationKey]> =
-            principal.revocation_keys(session, &settings.revocable_claims).into();
+        let keys = principal.revocation_keys(session, &settings.revocable_claims);
         // Registered before the revocation check: one written in between must find us.
         let member = self.hub.register(session, protocol, Arc::clone(&principal), &keys);
         let mut attachment = Attachment {
             node: Arc::clone(self),
             member,
             // From the start: this future may be dropped at any await.
-            keys: Mutex::new(Arc::clone(&keys)),
+            keyed_by: Mutex::new(Arc::clone(&settings)),
             connected_at: self.clock.unix(),
             recorded: false,
         };
@@ -119,15 +120,22 @@ impl Attachment {
         }
     }
 
-    /// Replaces the keys the session is found by; returns those before.
-    pub(crate) fn replace_keys(&self, keys: Vec<RevocationKey>) -> Arc<[RevocationKey]> {
-        std::mem::replace(&mut *self.keys.lock(), keys.into())
+    /// The keys the session is found by.
+    pub(crate) fn keys(&self) -> Vec<RevocationKey> {
+        let settings = Arc::clone(&self.keyed_by.lock());
+        let principal = self.member.principal();
+        principal.revocation_keys(self.member.session(), &settings.revocable_claims)
+    }
+
+    /// From now on the session is found by keys that `settings` made.
+    pub(crate) fn set_keyed_by(&self, settings: Arc<Settings>) {
+        *self.keyed_by.lock() = settings;
     }
 }
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        self.node.hub.unregister(&self.member, &self.keys.lock());
+        self.node.hub.unregister(&self.member, &self.keys());
         self.node.metrics.sessions.dec();
         if self.recorded {
             self.node.cleanup.add(self.member.session());

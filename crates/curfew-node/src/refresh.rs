@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use curfew_model::Principal;
+use curfew_model::{Principal, RevocationKey};
 
-use crate::{AdmitError, Attachment};
+use crate::{AdmitError, Attachment, Settings};
 
 impl Attachment {
     /// Replaces the session's token. Revocations name the session by the new token's keys before
@@ -17,7 +17,7 @@ impl Attachment {
             principal.revocation_keys(self.member().session(), &settings.revocable_claims);
         node.hub().begin_refresh(self.member(), Arc::clone(&principal), &new_keys);
         // Given up by whatever ends this early, a dropped future included.
-        let mut pending = Pending { attachment: self, new_keys: Some(new_keys) };
+        let mut pending = Pending { attachment: self, settings, new_keys: Some(new_keys) };
         let keys = pending.new_keys.as_deref().unwrap_or_default();
         let revoked = node.backends().revocations.check(keys, principal.issued_at()).await?;
         if let Some(revoked) = revoked {
@@ -35,13 +35,16 @@ impl Attachment {
 /// A refresh under way: undone unless committed.
 struct Pending<'a> {
     attachment: &'a Attachment,
-    new_keys: Option<Vec<curfew_model::RevocationKey>>,
+    /// What `new_keys` were made by.
+    settings: Arc<Settings>,
+    new_keys: Option<Vec<RevocationKey>>,
 }
 
 impl Pending<'_> {
     fn commit(&mut self) {
-        if let Some(new_keys) = self.new_keys.take() {
-            let old_keys = self.attachment.replace_keys(new_keys);
+        if self.new_keys.take().is_some() {
+            let old_keys = self.attachment.keys();
+            self.attachment.set_keyed_by(Arc::clone(&self.settings));
             self.attachment.node.hub().finish_refresh(self.attachment.member(), &old_keys);
         }
     }

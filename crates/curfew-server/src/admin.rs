@@ -155,7 +155,7 @@ impl Admin {
         if operation.access == Access::Key {
             let settings = self.settings.load();
             if let Err(response) = self.key.check(settings.key.as_ref(), &parts.headers) {
-                return Ok(response);
+                return Ok(*response);
             }
         }
         let most = self.message_bytes() + BODY_OVERHEAD_BYTES;

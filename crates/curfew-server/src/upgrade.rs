@@ -33,12 +33,12 @@ const BEARER_SUBPROTOCOL: &str = "bearer.";
 /// A request that is not upgraded: its answer, and how it is counted.
 struct Refused {
     reason: RejectReason,
-    response: Response,
+    response: Box<Response>,
 }
 
 impl Refused {
     fn new(reason: RejectReason, problem: Problem) -> Self {
-        Self { reason, response: problem.into_response() }
+        Self { reason, response: Box::new(problem.into_response()) }
     }
 
     fn handshake(error: &HandshakeError) -> Self {
@@ -70,7 +70,7 @@ impl Public {
                     ?reason,
                     "upgrade refused"
                 );
-                response
+                *response
             }
         }
     }
@@ -215,7 +215,7 @@ fn refuse(settings: &Settings, error: &AuthError) -> Result<Opening, Refused> {
         Reject::Message => {
             Ok(Opening::Refused(Refusal::token(error.failure(), error.message().to_owned())))
         }
-        Reject::Http => Err(Refused { reason: RejectReason::Auth, response: unauthorized(error) }),
+        Reject::Http => Err(Refused { reason: RejectReason::Auth, response: Box::new(unauthorized(error)) }),
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use curfew_hub::{Ending, Member};
+use curfew_hub::{Ending, Hub, Member};
 use curfew_model::{Disconnect, Push};
 use curfew_telemetry::Initiator;
 use curfew_ws::frame;
@@ -45,23 +45,22 @@ pub(crate) async fn close(session: Session, mut finish: Finish) {
     let member = state.live.as_ref().map(|live| Arc::clone(live.attachment.member()));
     let session_id = member.as_ref().map(|member| member.session());
     state.operation = None;
-    if let (Finish::Ended(ending), Some(member)) = (&mut finish, member) {
-        // Nothing is queued from here on, whoever ends it.
-        let hub = state.context.node.hub();
-        hub.end(&member, *ending);
-        let mut rest = VecDeque::new();
-        member.take_outgoing(hub, 0, &mut rest);
-        rest.into_iter().for_each(|frame| writer.append(frame));
-        if ending.flushes() {
-            let flushed = poll_fn(|cx| match revocation(&member) {
-                Some(_) => Poll::Ready(Ok(())),
-                None => writer.poll_drain(cx, &mut false),
-            });
-            // If it fails, so will the close frame.
-            time::timeout_at(deadline, flushed).await.ok();
+    let mut revoked = false;
+    if let Some(member) = member {
+        // Replies to what the client sent before its own close are told as well.
+        let ending = match &finish {
+            Finish::Ended(ending) => Some(*ending),
+            Finish::PeerClosed(_) => Some(Ending::new(Disconnect::DISCONNECTED)),
+            Finish::Gone => None,
+        };
+        if let Some(ending) = ending {
+            leave(&mut writer, state.context.node.hub(), &member, ending, deadline).await;
         }
+        revoked = revocation(&member).is_some();
         // Before any other reason, and last words or not.
-        *ending = revocation(&member).unwrap_or(*ending);
+        if let (Finish::Ended(ending), Some(revoked)) = (&mut finish, revocation(&member)) {
+            *ending = revoked;
+        }
     }
     state.live = None;
 
@@ -85,7 +84,9 @@ pub(crate) async fn close(session: Session, mut finish: Finish) {
     match finish {
         Finish::Gone => {}
         Finish::PeerClosed(code) => {
-            writer.discard();
+            if revoked {
+                writer.discard();
+            }
             // The answer to a close repeats its code (RFC 6455 §5.5.1).
             writer.append(frame::close(code.unwrap_or(NORMAL), ""));
             finish_socket(writer, deadline, None).await;
@@ -106,6 +107,29 @@ pub(crate) async fn close(session: Session, mut finish: Finish) {
         }
     }
     drop(state.guards);
+}
+
+/// Takes what is queued, for the last time, and writes it where it may still be told.
+async fn leave(
+    writer: &mut Writer,
+    hub: &Hub,
+    member: &Member,
+    ending: Ending,
+    deadline: Instant,
+) {
+    // Nothing is queued from here on, whoever ends it.
+    hub.end(member, ending);
+    let mut rest = VecDeque::new();
+    member.take_outgoing(hub, 0, &mut rest);
+    rest.into_iter().for_each(|frame| writer.append(frame));
+    if ending.flushes() {
+        let flushed = poll_fn(|cx| match revocation(member) {
+            Some(_) => Poll::Ready(Ok(())),
+            None => writer.poll_drain(cx, &mut false),
+        });
+        // If it fails, so will the close frame.
+        time::timeout_at(deadline, flushed).await.ok();
+    }
 }
 
 /// Closes that an operator looks for; the rest is everyday.

@@ -12,7 +12,7 @@ use tracing::debug;
 
 use crate::commands;
 use crate::open::State;
-use crate::rate::Bucket;
+use crate::rate::CommandRate;
 use crate::run::Finish;
 
 /// A client that is over its rate for this long without a pause is closed.
@@ -64,11 +64,11 @@ impl State {
             return Ok(());
         }
         let now = Instant::now();
-        let bucket = self.commands.get_or_insert_with(|| Bucket::full(rate, now));
-        if bucket.take(rate, rate, now) {
+        let kept = self.rate.get_or_insert_with(|| Box::new(CommandRate::new(rate, now)));
+        if kept.bucket.take(rate, rate, now) {
             return Ok(());
         }
-        if self.excess.note(now) >= SUSTAINED {
+        if kept.excess.note(now) >= SUSTAINED {
             return Err(Some(Disconnect::RATE_LIMITED.into()));
         }
         self.error(name, id, ErrorCode::RateLimited, "over the rate; the command was not acted on");

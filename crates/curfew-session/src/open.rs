@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use tracing::debug;
 
 use crate::Context;
 use crate::commands::Outcome;
-use crate::rate::{Bucket, Excess};
+use crate::rate::{Bucket, CommandRate};
 use crate::timers::Deadlines;
 use crate::write::Writer;
 
@@ -106,7 +106,7 @@ pub(crate) struct State {
     pub(crate) context: Arc<Context>,
     pub(crate) protocol: ProtocolId,
     pub(crate) live: Option<Live>,
-    pub(crate) refusal: Option<Refusal>,
+    pub(crate) refusal: Option<Box<Refusal>>,
     /// Told before the close whatever becomes of the queue.
     pub(crate) last_words: Option<Bytes>,
     /// The command that waits for the backend; nothing is read meanwhile, so commands act in order.
@@ -114,8 +114,8 @@ pub(crate) struct State {
     pub(crate) deadlines: Deadlines,
     pub(crate) opened_at: Instant,
     pub(crate) bad_frames: u32,
-    pub(crate) commands: Option<Bucket>,
-    pub(crate) excess: Excess,
+    /// Only while `limits.messages_per_second` is set.
+    pub(crate) rate: Option<Box<CommandRate>>,
     pub(crate) control: Bucket,
     pub(crate) guards: Guards,
 }
@@ -124,7 +124,8 @@ pub(crate) struct State {
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) attachment: Arc<Attachment>,
-    pub(crate) subscriptions: HashMap<Channel, Permissions>,
+    /// A tree, since an empty one takes no more than a pointer.
+    pub(crate) subscriptions: BTreeMap<Channel, Permissions>,
     /// Since the Unix epoch: from here on nothing is delivered or accepted.
     pub(crate) ends_at: Duration,
     /// The user, shared by the session's publications; made at the first.
@@ -178,8 +179,7 @@ impl Session {
                 deadlines: Deadlines::default(),
                 opened_at: now,
                 bad_frames: 0,
-                commands: None,
-                excess: Excess::default(),
+                rate: None,
                 control,
                 guards,
             },
@@ -187,7 +187,7 @@ impl Session {
         match opening {
             Opening::Admitted(attachment) => session.state.open(attachment),
             Opening::Awaiting => session.state.deadlines.auth_by = now.checked_add(auth_timeout),
-            Opening::Refused(refusal) => session.state.refusal = Some(refusal),
+            Opening::Refused(refusal) => session.state.refusal = Some(Box::new(refusal)),
         }
         session
     }
@@ -206,7 +206,7 @@ impl State {
         }
         self.live = Some(Live {
             attachment: Arc::new(attachment),
-            subscriptions: HashMap::new(),
+            subscriptions: BTreeMap::new(),
             ends_at: principal.ends_at(),
             from: None,
         });

@@ -50,6 +50,19 @@ impl Excess {
     }
 }
 
+/// How a session keeps to `limits.messages_per_second`.
+#[derive(Debug)]
+pub(crate) struct CommandRate {
+    pub(crate) bucket: Bucket,
+    pub(crate) excess: Excess,
+}
+
+impl CommandRate {
+    pub(crate) fn new(per_second: u32, now: Instant) -> Self {
+        Self { bucket: Bucket::full(per_second, now), excess: Excess::default() }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

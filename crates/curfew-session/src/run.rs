@@ -43,13 +43,17 @@ pub(crate) enum Step {
 
 /// Runs a session to its end. All of the session's state, local and recorded, is gone afterwards,
 /// and its socket closed.
-pub async fn run(mut session: Session) {
-    let finish = {
-        let mut sleep = pin!(time::sleep(session.first_wait()));
-        poll_fn(|cx| session.poll_caught(cx, sleep.as_mut())).await
-    };
-    // Boxed: closing needs more room than an idle session should hold.
-    Box::pin(close::close(session, finish)).await;
+pub fn run(session: Session) -> impl Future<Output = ()> + Send + 'static {
+    // Boxed here, because a future would hold its argument and what it moves it to: twice the
+    // memory. And closing is boxed since it needs more room than an idle session should hold.
+    let mut session = Box::new(session);
+    async move {
+        let finish = {
+            let mut sleep = pin!(time::sleep(session.first_wait()));
+            poll_fn(|cx| session.poll_caught(cx, sleep.as_mut())).await
+        };
+        Box::pin(close::close(*session, finish)).await;
+    }
 }
 
 impl Session {
@@ -63,7 +67,7 @@ impl Session {
 
     fn poll(&mut self, cx: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) -> Poll<Finish> {
         if let Some(refusal) = self.state.refusal.take() {
-            return Poll::Ready(self.state.refuse(refusal));
+            return Poll::Ready(self.state.refuse(*refusal));
         }
         loop {
             if let Poll::Ready(finish) = self.poll_write(cx) {

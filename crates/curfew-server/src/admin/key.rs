@@ -29,12 +29,12 @@ impl Key {
 
     /// `Err` is the answer to a caller without the key. The right key is never turned away for
     /// others' wrong ones.
-    pub(super) fn check(&self, key: Option<&Secret>, headers: &HeaderMap) -> Result<(), Response> {
+    pub(super) fn check(&self, key: Option<&Secret>, headers: &HeaderMap) -> Result<(), Box<Response>> {
         let Some(key) = key else {
             let detail =
                 "no admin key is configured: set admin.key_file to a file with at least 32 bytes";
             let problem = Problem::new(StatusCode::FORBIDDEN, "no_admin_key", detail);
-            return Err(problem.into_response());
+            return Err(Box::new(problem.into_response()));
         };
         let sent = headers
             .get(AUTHORIZATION)
@@ -49,13 +49,13 @@ impl Key {
         if sent.is_some() && self.is_guessing() {
             let detail = "too many wrong keys, try again later";
             let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail);
-            return Err(problem.into_response());
+            return Err(Box::new(problem.into_response()));
         }
         let detail = "send the admin key as Authorization: Bearer <key>";
         let mut response =
             Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail).into_response();
         response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        Err(response)
+        Err(Box::new(response))
     }
 
     /// Counts a wrong key; says whether there are too many.
