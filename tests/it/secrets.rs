@@ -182,7 +182,10 @@ async fn the_log_can_be_text() {
     let settings = Settings::default()
         .with(r#"telemetry.log_level = "trace""#)
         .with(r#"telemetry.log_format = "text""#)
-        .with(&format!("server.listen = \"{}\"", taken.local_addr().unwrap()));
+        .with(&format!(
+            "server.listen = \"{}\"",
+            taken.local_addr().unwrap()
+        ));
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("curfew.toml");
     std::fs::write(&path, settings.to_toml()).unwrap();

@@ -49,7 +49,12 @@ struct Frames<'a> {
 
 impl<'a> Frames<'a> {
     fn new(hub: &'a Hub, publication: &'a Publication) -> Self {
-        Self { hub, publication, first: None, others: Vec::new() }
+        Self {
+            hub,
+            publication,
+            first: None,
+            others: Vec::new(),
+        }
     }
 
     fn of(&mut self, protocol: ProtocolId) -> Bytes {

@@ -32,7 +32,10 @@ pub(crate) struct Channels {
 
 impl Channels {
     pub(crate) fn new() -> Self {
-        Self { hasher: RandomState::new(), shards: std::array::from_fn(|_| RwLock::default()) }
+        Self {
+            hasher: RandomState::new(),
+            shards: std::array::from_fn(|_| RwLock::default()),
+        }
     }
 
     fn shard(&self, channel: &Channel) -> &RwLock<HashMap<Channel, Listeners>> {
@@ -50,7 +53,9 @@ impl Channels {
     /// Removes a listener; returns whether it was the channel's last here.
     pub(crate) fn remove(&self, channel: &Channel, member: &Member) -> bool {
         let mut shard = self.shard(channel).write();
-        let Entry::Occupied(mut entry) = shard.entry(channel.clone()) else { return false };
+        let Entry::Occupied(mut entry) = shard.entry(channel.clone()) else {
+            return false;
+        };
         entry.get_mut().swap_remove(&member.slot);
         let last = entry.get().is_empty();
         if last {

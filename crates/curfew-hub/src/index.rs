@@ -31,7 +31,10 @@ pub(crate) struct Index {
 
 impl Index {
     pub(crate) fn new() -> Self {
-        Self { hasher: RandomState::new(), shards: std::array::from_fn(|_| Mutex::default()) }
+        Self {
+            hasher: RandomState::new(),
+            shards: std::array::from_fn(|_| Mutex::default()),
+        }
     }
 
     /// `all` and `session` keys are found without the index.
@@ -86,7 +89,9 @@ impl Index {
 
     /// Sessions the key may name.
     pub(crate) fn find(&self, key: &RevocationKey) -> Vec<Arc<Member>> {
-        let Some(hash) = self.hash(key) else { return Vec::new() };
+        let Some(hash) = self.hash(key) else {
+            return Vec::new();
+        };
         match self.shard(hash).lock().get(&hash) {
             None => Vec::new(),
             Some(Members::One(member)) => vec![Arc::clone(member)],

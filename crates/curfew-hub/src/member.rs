@@ -40,7 +40,10 @@ impl Member {
             slot,
             session,
             protocol,
-            principals: Mutex::new(Principals { current: principal, incoming: None }),
+            principals: Mutex::new(Principals {
+                current: principal,
+                incoming: None,
+            }),
             outbox: Outbox::new(),
         }
     }
@@ -93,7 +96,9 @@ impl Member {
             "all" => true,
             "session" => *key == RevocationKey::session(self.session),
             "user" => *key == RevocationKey::user(principal.user()),
-            "token" => principal.token_id().is_some_and(|id| *key == RevocationKey::token(id)),
+            "token" => principal
+                .token_id()
+                .is_some_and(|id| *key == RevocationKey::token(id)),
             claim => principal
                 .revocation_keys(self.session, &[claim.to_owned()])
                 .contains(key),

@@ -26,7 +26,10 @@ pub struct Ending {
 impl Ending {
     /// Ends with `disconnect` and no advice on when to come back.
     pub fn new(disconnect: Disconnect) -> Self {
-        Self { disconnect, retry_after_ms: None }
+        Self {
+            disconnect,
+            retry_after_ms: None,
+        }
     }
 
     /// Whether frames that are queued still go out before the close. Where access is over, or the
@@ -42,12 +45,13 @@ impl Ending {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 enum Phase {
     /// Registered, not yet open: nothing may be queued.
     Pending,
     Open,
-    Ending(Ending),
+    /// Boxed: a session that is not ending need not have the room for it.
+    Ending(Box<Ending>),
     /// Out of the hub: nothing is queued or counted any more.
     Left,
 }
@@ -99,8 +103,8 @@ impl State {
     }
 
     fn interruption(&mut self) -> Option<Outgoing> {
-        match self.phase {
-            Phase::Ending(ending) => Some(Outgoing::End(ending)),
+        match &self.phase {
+            Phase::Ending(ending) => Some(Outgoing::End(**ending)),
             _ => std::mem::take(&mut self.reconsider).then_some(Outgoing::Reconsider),
         }
     }
@@ -147,8 +151,8 @@ impl Outbox {
 
     /// Why the session was told to end, if it was.
     pub fn ending(&self) -> Option<Ending> {
-        match self.state.lock().phase {
-            Phase::Ending(ending) => Some(ending),
+        match &self.state.lock().phase {
+            Phase::Ending(ending) => Some(**ending),
             Phase::Pending | Phase::Open | Phase::Left => None,
         }
     }
@@ -170,7 +174,7 @@ impl Outbox {
         // A queue is never too small for a single frame: only what waits behind it is bounded.
         if state.unwritten > 0 && state.unwritten + frame.len() > limit {
             let (bytes, frames) = state.clear();
-            state.phase = Phase::Ending(Ending::new(Disconnect::SLOW_CONSUMER));
+            state.phase = Phase::Ending(Box::new(Ending::new(Disconnect::SLOW_CONSUMER)));
             state.wake();
             return Pushed::Overflowed { bytes, frames };
         }
@@ -186,15 +190,19 @@ impl Outbox {
     /// Returns whether it did, with how much was let go of the queue.
     pub(crate) fn end(&self, ending: Ending) -> Option<(usize, usize)> {
         let mut state = self.state.lock();
-        match state.phase {
+        match &state.phase {
             Phase::Pending | Phase::Open => {}
             Phase::Ending(earlier)
                 if earlier.disconnect != Disconnect::REVOKED
                     && ending.disconnect == Disconnect::REVOKED => {}
             Phase::Ending(_) | Phase::Left => return None,
         }
-        state.phase = Phase::Ending(ending);
-        let freed = if ending.flushes() { (0, 0) } else { state.clear() };
+        state.phase = Phase::Ending(Box::new(ending));
+        let freed = if ending.flushes() {
+            (0, 0)
+        } else {
+            state.clear()
+        };
         state.wake();
         Some(freed)
     }

@@ -58,8 +58,10 @@ impl Hub {
 
     /// Puts other bounds in force, for what is queued from now on.
     pub fn set_limits(&self, limits: HubLimits) {
-        self.outbound_bytes.store(limits.outbound_bytes, Ordering::Relaxed);
-        self.node_outbound_bytes.store(limits.node_outbound_bytes, Ordering::Relaxed);
+        self.outbound_bytes
+            .store(limits.outbound_bytes, Ordering::Relaxed);
+        self.node_outbound_bytes
+            .store(limits.node_outbound_bytes, Ordering::Relaxed);
     }
 
     /// The protocols sessions may speak.
@@ -78,7 +80,9 @@ impl Hub {
     ) -> Arc<Member> {
         let slot = self.next_slot.fetch_add(1, Ordering::Relaxed);
         let member = Arc::new(Member::new(slot, session, protocol, principal));
-        self.shard(session).write().insert(session, Arc::clone(&member));
+        self.shard(session)
+            .write()
+            .insert(session, Arc::clone(&member));
         for key in keys {
             self.index.add(key, &member);
         }
@@ -87,13 +91,17 @@ impl Hub {
 
     /// Forgets a session and the keys it is found by. Its subscriptions are removed before.
     pub fn unregister(&self, member: &Member, keys: &[RevocationKey]) {
-        self.shard(member.session()).write().remove(&member.session());
+        self.shard(member.session())
+            .write()
+            .remove(&member.session());
         for key in keys {
             self.index.remove(key, member);
         }
         let (bytes, frames) = member.outbox().leave();
         self.give_back(bytes);
-        self.metrics.messages_dropped.inc_by(DropReason::Closed, frames as u64);
+        self.metrics
+            .messages_dropped
+            .inc_by(DropReason::Closed, frames as u64);
     }
 
     /// Begins a refresh: revocations find the session by the new token's keys too.
@@ -173,10 +181,15 @@ impl Hub {
             }
             Pushed::Overflowed { bytes, frames } => {
                 self.give_back(bytes);
-                let reason =
-                    if tight { DropReason::QueueFull } else { DropReason::SlowConsumer };
+                let reason = if tight {
+                    DropReason::QueueFull
+                } else {
+                    DropReason::SlowConsumer
+                };
                 // The frame that did not fit is lost as well.
-                self.metrics.messages_dropped.inc_by(reason, frames as u64 + 1);
+                self.metrics
+                    .messages_dropped
+                    .inc_by(reason, frames as u64 + 1);
                 false
             }
         }
@@ -202,7 +215,9 @@ impl Hub {
 
     /// Tells a session to end. Returns whether it was not ending already.
     pub fn end(&self, member: &Member, ending: Ending) -> bool {
-        let Some((bytes, frames)) = member.outbox().end(ending) else { return false };
+        let Some((bytes, frames)) = member.outbox().end(ending) else {
+            return false;
+        };
         self.give_back(bytes);
         let reason = match ending.disconnect {
             Disconnect::REVOKED => DropReason::Revoked,
@@ -219,9 +234,12 @@ impl Hub {
     pub fn revoke(&self, key: &RevocationKey, revocation: &Revocation) -> usize {
         let named = match key {
             RevocationKey::All => self.members(),
-            RevocationKey::One { kind, value } if &**kind == "session" => {
-                value.parse().ok().and_then(|id| self.get(id)).into_iter().collect()
-            }
+            RevocationKey::One { kind, value } if &**kind == "session" => value
+                .parse()
+                .ok()
+                .and_then(|id| self.get(id))
+                .into_iter()
+                .collect(),
             RevocationKey::One { .. } => self.index.find(key),
         };
         named
@@ -238,7 +256,10 @@ impl Hub {
 
     /// Every session of the node, in no order.
     pub fn members(&self) -> Vec<Arc<Member>> {
-        self.sessions.iter().flat_map(|shard| shard.read().values().cloned().collect::<Vec<_>>()).collect()
+        self.sessions
+            .iter()
+            .flat_map(|shard| shard.read().values().cloned().collect::<Vec<_>>())
+            .collect()
     }
 
     /// How many sessions the node has.

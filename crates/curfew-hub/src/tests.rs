@@ -42,7 +42,9 @@ impl Protocol for Plain {
     }
 
     fn decode<'a>(&self, _: Message<'a>) -> Result<Request<'a>, DecodeError> {
-        Err(DecodeError::NotTheProtocol { message: "nothing is decoded here" })
+        Err(DecodeError::NotTheProtocol {
+            message: "nothing is decoded here",
+        })
     }
 
     fn encode_reply(&self, _: Option<&CommandId>, _: &Reply<'_>, _: &mut BytesMut) -> bool {
@@ -71,13 +73,30 @@ impl Harness {
     }
 
     pub(super) fn with_limits(outbound_bytes: usize, node_outbound_bytes: usize) -> Self {
-        let protocols =
-            ["one", "two"].map(|name| Arc::new(Plain { name, encoded: AtomicUsize::new(0) }));
+        let protocols = ["one", "two"].map(|name| {
+            Arc::new(Plain {
+                name,
+                encoded: AtomicUsize::new(0),
+            })
+        });
         let metrics = Metrics::new(&Names::default());
-        let known = protocols.iter().map(|plain| Arc::clone(plain) as Arc<dyn Protocol>);
-        let limits = HubLimits { outbound_bytes, node_outbound_bytes };
-        let hub = Hub::new(Protocols::new(known.collect()), limits, Arc::clone(&metrics));
-        Self { hub, metrics, protocols }
+        let known = protocols
+            .iter()
+            .map(|plain| Arc::clone(plain) as Arc<dyn Protocol>);
+        let limits = HubLimits {
+            outbound_bytes,
+            node_outbound_bytes,
+        };
+        let hub = Hub::new(
+            Protocols::new(known.collect()),
+            limits,
+            Arc::clone(&metrics),
+        );
+        Self {
+            hub,
+            metrics,
+            protocols,
+        }
     }
 
     pub(super) fn protocol(&self, name: &str) -> ProtocolId {
@@ -88,7 +107,12 @@ impl Harness {
     pub(super) fn register(&self, principal: &Arc<Principal>, protocol: &str) -> Arc<Member> {
         let session = SessionId::new();
         let keys = keys(principal, session);
-        self.hub.register(session, self.protocol(protocol), Arc::clone(principal), &keys)
+        self.hub.register(
+            session,
+            self.protocol(protocol),
+            Arc::clone(principal),
+            &keys,
+        )
     }
 
     /// An open session of `user`.
@@ -103,7 +127,8 @@ impl Harness {
     }
 
     pub(super) fn unregister(&self, member: &Member) {
-        self.hub.unregister(member, &keys(&member.principal(), member.session()));
+        self.hub
+            .unregister(member, &keys(&member.principal(), member.session()));
     }
 
     /// What the session's task would put on the wire now; all of it is written at once.
@@ -131,10 +156,19 @@ pub(super) fn channel(name: &str) -> Channel {
 }
 
 pub(super) fn publication(channel: &Channel, data: &str) -> Publication {
-    Publication { channel: channel.clone(), data: Bytes::copy_from_slice(data.as_bytes()), from: None }
+    Publication {
+        channel: channel.clone(),
+        data: Bytes::copy_from_slice(data.as_bytes()),
+        from: None,
+    }
 }
 
-pub(super) fn principal(user: &str, token_id: &str, issued_at: u64, claims: &str) -> Arc<Principal> {
+pub(super) fn principal(
+    user: &str,
+    token_id: &str,
+    issued_at: u64,
+    claims: &str,
+) -> Arc<Principal> {
     Arc::new(Principal::new(PrincipalParts {
         user: user.into(),
         issuer: "main".into(),

@@ -20,7 +20,10 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "the one place that asks the system")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that asks the system"
+    )]
     fn now(&self) -> Duration {
         // A clock before 1970 reads as 1970: every token is then not yet expired but no token is
         // issued in the future either, and the operator has other problems.

@@ -61,7 +61,9 @@ impl Node {
         let session = SessionId::new();
         let keys = principal.revocation_keys(session, &settings.revocable_claims);
         // Registered before the revocation check: one written in between must find us.
-        let member = self.hub.register(session, protocol, Arc::clone(&principal), &keys);
+        let member = self
+            .hub
+            .register(session, protocol, Arc::clone(&principal), &keys);
         let mut attachment = Attachment {
             node: Arc::clone(self),
             member,
@@ -75,16 +77,27 @@ impl Node {
         if self.is_refusing() {
             return Err(AdmitError::Draining);
         }
-        let revoked = self.backends.revocations.check(&keys, principal.issued_at()).await?;
+        let revoked = self
+            .backends
+            .revocations
+            .check(&keys, principal.issued_at())
+            .await?;
         if let Some(revoked) = revoked {
             return Err(AdmitError::Revoked(revoked));
         }
         // Set before the attempt: a failed attempt may have written something.
         attachment.recorded = true;
         let record = attachment.record(principal);
-        match self.backends.sessions.open(record, settings.max_per_user).await {
+        match self
+            .backends
+            .sessions
+            .open(record, settings.max_per_user)
+            .await
+        {
             Ok(()) => {}
-            Err(OpenError::SessionLimit { limit }) => return Err(AdmitError::SessionLimit { limit }),
+            Err(OpenError::SessionLimit { limit }) => {
+                return Err(AdmitError::SessionLimit { limit });
+            }
             Err(OpenError::Backend(error)) => return Err(error.into()),
         }
         match attachment.member.outbox().ending() {

@@ -32,7 +32,11 @@ pub(crate) struct Cleanup {
 
 impl Cleanup {
     pub(crate) fn new() -> Self {
-        Self { waiting: Mutex::default(), left: AtomicUsize::new(0), added: Notify::new() }
+        Self {
+            waiting: Mutex::default(),
+            left: AtomicUsize::new(0),
+            added: Notify::new(),
+        }
     }
 
     pub(crate) fn add(&self, session: SessionId) {

@@ -41,7 +41,10 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { window: Duration::from_secs(20), accept_grace: Duration::ZERO }
+        Self {
+            window: Duration::from_secs(20),
+            accept_grace: Duration::ZERO,
+        }
     }
 }
 
@@ -74,7 +77,11 @@ impl Node {
     pub async fn drain(self: &Arc<Self>, window: Duration) {
         let mut members = self.hub.members();
         fastrand::shuffle(&mut members);
-        info!(sessions = members.len(), window_ms = window.as_millis() as u64, "draining");
+        info!(
+            sessions = members.len(),
+            window_ms = window.as_millis() as u64,
+            "draining"
+        );
         let count = members.len();
         let start = Instant::now();
         for (at, member) in members.into_iter().enumerate() {
@@ -103,7 +110,10 @@ impl Node {
             }
         };
         if time::timeout(FLUSH, gone).await.is_err() {
-            tracing::warn!(sessions = self.hub.count(), "sessions left behind after the drain");
+            tracing::warn!(
+                sessions = self.hub.count(),
+                "sessions left behind after the drain"
+            );
         }
     }
 }

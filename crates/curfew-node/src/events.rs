@@ -25,8 +25,12 @@ impl HubEvents {
 impl Events for HubEvents {
     fn publication(&self, publication: &Publication) {
         let delivered = self.hub.broadcast(publication);
-        self.metrics.messages_delivered.inc_by(delivered.queued as u64);
-        self.metrics.fanout_recipients.observe(delivered.queued as f64);
+        self.metrics
+            .messages_delivered
+            .inc_by(delivered.queued as u64);
+        self.metrics
+            .fanout_recipients
+            .observe(delivered.queued as f64);
     }
 
     fn revoked(&self, key: &RevocationKey, revocation: &Revocation) -> usize {
@@ -34,12 +38,19 @@ impl Events for HubEvents {
         self.metrics.revocation_applied(key.kind(), closed as u64);
         // The value may be a person's name or address: the kind and the count suffice here, the
         // audit line of the admin API has the rest.
-        info!(kind = key.kind(), before = revocation.before, closed, "revocation applied");
+        info!(
+            kind = key.kind(),
+            before = revocation.before,
+            closed,
+            "revocation applied"
+        );
         closed
     }
 
     fn disconnect(&self, session: SessionId, disconnect: Disconnect) -> bool {
-        let Some(member) = self.hub.get(session) else { return false };
+        let Some(member) = self.hub.get(session) else {
+            return false;
+        };
         let ended = self.hub.end(&member, Ending::new(disconnect));
         debug!(%session, reason = disconnect.reason, ended, "session asked to end");
         true

@@ -15,15 +15,27 @@ impl Attachment {
         let settings = node.settings();
         let new_keys =
             principal.revocation_keys(self.member().session(), &settings.revocable_claims);
-        node.hub().begin_refresh(self.member(), Arc::clone(&principal), &new_keys);
+        node.hub()
+            .begin_refresh(self.member(), Arc::clone(&principal), &new_keys);
         // Given up by whatever ends this early, a dropped future included.
-        let mut pending = Pending { attachment: self, settings, new_keys: Some(new_keys) };
+        let mut pending = Pending {
+            attachment: self,
+            settings,
+            new_keys: Some(new_keys),
+        };
         let keys = pending.new_keys.as_deref().unwrap_or_default();
-        let revoked = node.backends().revocations.check(keys, principal.issued_at()).await?;
+        let revoked = node
+            .backends()
+            .revocations
+            .check(keys, principal.issued_at())
+            .await?;
         if let Some(revoked) = revoked {
             return Err(AdmitError::Revoked(revoked));
         }
-        node.backends().sessions.refresh(self.record(principal)).await?;
+        node.backends()
+            .sessions
+            .refresh(self.record(principal))
+            .await?;
         if let Some(ending) = self.member().outbox().ending() {
             return Err(AdmitError::Ended(ending));
         }
@@ -45,7 +57,10 @@ impl Pending<'_> {
         if self.new_keys.take().is_some() {
             let old_keys = self.attachment.keys();
             self.attachment.set_keyed_by(Arc::clone(&self.settings));
-            self.attachment.node.hub().finish_refresh(self.attachment.member(), &old_keys);
+            self.attachment
+                .node
+                .hub()
+                .finish_refresh(self.attachment.member(), &old_keys);
         }
     }
 }
@@ -53,7 +68,10 @@ impl Pending<'_> {
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
         if let Some(new_keys) = self.new_keys.take() {
-            self.attachment.node.hub().abandon_refresh(self.attachment.member(), &new_keys);
+            self.attachment
+                .node
+                .hub()
+                .abandon_refresh(self.attachment.member(), &new_keys);
         }
     }
 }

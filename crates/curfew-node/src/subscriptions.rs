@@ -120,7 +120,11 @@ impl Node {
         if asked.get(channel) != Some(&Asked::Listening) {
             asked.insert(channel.clone(), Asked::Unsure);
             let subscriptions = &self.subscriptions;
-            let mut asking = Asking { subscriptions, channel, answered: false };
+            let mut asking = Asking {
+                subscriptions,
+                channel,
+                answered: false,
+            };
             self.backends.broker.subscribe(channel).await?;
             asking.answered = true;
             asked.insert(channel.clone(), Asked::Listening);
@@ -143,7 +147,13 @@ impl Node {
 /// Tells the broker about abandoned channels for as long as the runtime lives.
 pub(crate) async fn run(node: Arc<Node>) {
     loop {
-        let next = node.subscriptions.abandoned.lock().queue.front().map(|(at, _)| *at);
+        let next = node
+            .subscriptions
+            .abandoned
+            .lock()
+            .queue
+            .front()
+            .map(|(at, _)| *at);
         let Some(at) = next else {
             node.subscriptions.added.notified().await;
             continue;

@@ -50,7 +50,12 @@ pub enum ConditionResult {
 impl Explanation {
     /// Nothing is allowed because there is nobody to allow it to: the token is refused.
     pub fn refused(why: String) -> Self {
-        Self { allowed: false, rule: None, why, considered: Vec::new() }
+        Self {
+            allowed: false,
+            rule: None,
+            why,
+            considered: Vec::new(),
+        }
     }
 }
 

@@ -50,10 +50,12 @@ impl Protocol for Native {
 pub fn check_request(text: &[u8]) -> Result<(), &'static str> {
     let text = std::str::from_utf8(text).map_err(|_| "the body is not UTF-8")?;
     match json::scan(text, |_, _| ()) {
-        Ok(json::Outermost::Object { unpaired_surrogate: false }) => Ok(()),
-        Ok(json::Outermost::Object { unpaired_surrogate: true }) => {
-            Err("a \\u escape is half of a surrogate pair")
-        }
+        Ok(json::Outermost::Object {
+            unpaired_surrogate: false,
+        }) => Ok(()),
+        Ok(json::Outermost::Object {
+            unpaired_surrogate: true,
+        }) => Err("a \\u escape is half of a surrogate pair"),
         Ok(json::Outermost::Other) => Err("the body is not a JSON object"),
         Err(json::Fault::NotJson) => Err("the body is not JSON"),
         Err(json::Fault::TooDeep) => Err("arrays and objects are nested deeper than 32"),

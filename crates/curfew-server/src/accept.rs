@@ -90,13 +90,19 @@ impl Public {
             debug!(error = %error, "connection lost before its request");
             return;
         }
-        let accepted =
-            Arc::new(Accepted { peer, at: started, permit: Mutex::new(Some(permit)) });
+        let accepted = Arc::new(Accepted {
+            peer,
+            at: started,
+            permit: Mutex::new(Some(permit)),
+        });
         let served = time::timeout_at(deadline, async {
             match &self.tls {
                 None => {
                     // hyper's own deadline begins with the first byte.
-                    time::timeout(timeout, stream.readable()).await.map_err(|_| Late)?.ok();
+                    time::timeout(timeout, stream.readable())
+                        .await
+                        .map_err(|_| Late)?
+                        .ok();
                     self.http(stream, accepted, timeout).await
                 }
                 Some(tls) => {
@@ -113,7 +119,11 @@ impl Public {
         })
         .await;
         if !matches!(served, Ok(Ok(()))) {
-            self.context.node.metrics().connections_rejected.inc(RejectReason::Timeout);
+            self.context
+                .node
+                .metrics()
+                .connections_rejected
+                .inc(RejectReason::Timeout);
             debug!(peer = %peer.ip(), "connection closed: no request came in time");
         }
     }

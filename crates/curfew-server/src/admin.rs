@@ -78,7 +78,8 @@ impl Admin {
 
     /// Puts another key and subject claim in force.
     pub fn set_settings(&self, key: Option<Secret>, subject_claim: String) {
-        self.settings.store(Arc::new(Settings { key, subject_claim }));
+        self.settings
+            .store(Arc::new(Settings { key, subject_claim }));
     }
 
     /// Answers requests until `stop`.
@@ -166,7 +167,10 @@ impl Admin {
         if body.size_hint().lower() > most as u64 {
             return Err(too_large());
         }
-        let body = Limited::new(body, most).collect().await.map_err(|_| too_large())?;
+        let body = Limited::new(body, most)
+            .collect()
+            .await
+            .map_err(|_| too_large())?;
         let call = Call {
             params,
             query: parts.uri.query().unwrap_or_default().to_owned(),
@@ -189,7 +193,11 @@ impl From<BackendError> for Problem {
             BackendError::Unusable(cause) => {
                 warn!(cause = %cause, "the backend gave an unusable answer");
                 let status = StatusCode::INTERNAL_SERVER_ERROR;
-                Self::new(status, "internal", "the backend gave an unusable answer; see the log")
+                Self::new(
+                    status,
+                    "internal",
+                    "the backend gave an unusable answer; see the log",
+                )
             }
         }
     }

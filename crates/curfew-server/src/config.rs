@@ -60,8 +60,12 @@ impl ServerConfig {
             }
         }
         match (&self.tls_cert_file, &self.tls_key_file) {
-            (Some(_), None) => problems.report("tls_key_file", "required beside server.tls_cert_file"),
-            (None, Some(_)) => problems.report("tls_cert_file", "required beside server.tls_key_file"),
+            (Some(_), None) => {
+                problems.report("tls_key_file", "required beside server.tls_cert_file")
+            }
+            (None, Some(_)) => {
+                problems.report("tls_cert_file", "required beside server.tls_key_file")
+            }
             (Some(cert), Some(key)) => {
                 if let Err(error) = crate::tls::Tls::load(cert, key) {
                     problems.report(error.key(), error.to_string());
@@ -69,9 +73,10 @@ impl ServerConfig {
             }
             (None, None) => {}
         }
-        for (key, value) in
-            [("handshake_timeout", self.handshake_timeout), ("upgrade_timeout", self.upgrade_timeout)]
-        {
+        for (key, value) in [
+            ("handshake_timeout", self.handshake_timeout),
+            ("upgrade_timeout", self.upgrade_timeout),
+        ] {
             if !(Duration::from_millis(100)..=Duration::from_secs(300)).contains(&value) {
                 problems.report(key, "must be between 100ms and 5m");
             }
@@ -95,7 +100,11 @@ pub struct AdminConfig {
 
 impl Default for AdminConfig {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9090)), key: None, key_file: None }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9090)),
+            key: None,
+            key_file: None,
+        }
     }
 }
 
@@ -122,7 +131,10 @@ impl AdminConfig {
             (None, None) => return Ok(None),
         };
         if key.expose().len() < MIN_ADMIN_KEY_BYTES {
-            return Err((name, format!("the admin key must have at least {MIN_ADMIN_KEY_BYTES} bytes")));
+            return Err((
+                name,
+                format!("the admin key must have at least {MIN_ADMIN_KEY_BYTES} bytes"),
+            ));
         }
         Ok(Some(key))
     }

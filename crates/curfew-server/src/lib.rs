@@ -64,13 +64,20 @@ impl Public {
     ) -> Arc<Self> {
         let permits = Permits::new(Arc::clone(context.node.metrics()));
         permits.set_limits(&context.settings.load().limits);
-        Arc::new(Self { context, settings: ArcSwap::from_pointee(settings), permits, tls, extra })
+        Arc::new(Self {
+            context,
+            settings: ArcSwap::from_pointee(settings),
+            permits,
+            tls,
+            extra,
+        })
     }
 
     /// Puts other settings in force, for requests that come from now on. The limits are those of
     /// the sessions' context, which the caller has replaced before.
     pub fn set_settings(&self, settings: Settings) {
         self.settings.store(Arc::new(settings));
-        self.permits.set_limits(&self.context.settings.load().limits);
+        self.permits
+            .set_limits(&self.context.settings.load().limits);
     }
 }

@@ -66,16 +66,25 @@ impl Permits {
             max_unauthenticated: AtomicUsize::new(0),
             max_per_address: AtomicUsize::new(0),
             addresses: Mutex::default(),
-            rate: Mutex::new(Rate { per_second: 0, tokens: 0.0, filled_at: Instant::now() }),
+            rate: Mutex::new(Rate {
+                per_second: 0,
+                tokens: 0.0,
+                filled_at: Instant::now(),
+            }),
             metrics,
         })
     }
 
     pub(crate) fn set_limits(&self, limits: &LimitsConfig) {
-        self.max_connections.store(limits.connections, Ordering::Relaxed);
-        self.max_unauthenticated.store(limits.unauthenticated, Ordering::Relaxed);
-        self.max_per_address.store(limits.unauthenticated_per_address, Ordering::Relaxed);
-        self.metrics.connections_limit.set(limits.connections as i64);
+        self.max_connections
+            .store(limits.connections, Ordering::Relaxed);
+        self.max_unauthenticated
+            .store(limits.unauthenticated, Ordering::Relaxed);
+        self.max_per_address
+            .store(limits.unauthenticated_per_address, Ordering::Relaxed);
+        self.metrics
+            .connections_limit
+            .set(limits.connections as i64);
         let mut rate = self.rate.lock();
         if rate.per_second != limits.handshakes_per_second {
             rate.per_second = limits.handshakes_per_second;
@@ -90,11 +99,18 @@ impl Permits {
         // Made at once, so that it is given back on the way out too.
         let permit = Connection(Arc::clone(self));
         self.metrics.connections.inc();
-        if max != 0 && before >= max { Err(Full::Node) } else { Ok(permit) }
+        if max != 0 && before >= max {
+            Err(Full::Node)
+        } else {
+            Ok(permit)
+        }
     }
 
     /// A place for a connection that was just accepted.
-    pub(crate) fn unauthenticated(self: &Arc<Self>, address: IpAddr) -> Result<Unauthenticated, Full> {
+    pub(crate) fn unauthenticated(
+        self: &Arc<Self>,
+        address: IpAddr,
+    ) -> Result<Unauthenticated, Full> {
         let address = group(address);
         let mut addresses = self.addresses.lock();
         if addresses.total >= self.max_unauthenticated.load(Ordering::Relaxed) {
@@ -107,7 +123,10 @@ impl Permits {
         *count += 1;
         addresses.total += 1;
         self.metrics.unauthenticated_connections.inc();
-        Ok(Unauthenticated { permits: Arc::clone(self), address })
+        Ok(Unauthenticated {
+            permits: Arc::clone(self),
+            address,
+        })
     }
 
     /// Whether one more handshake is within `limits.handshakes_per_second`.

@@ -54,12 +54,18 @@ impl Public {
                 None => None,
             };
             answer.unwrap_or_else(|| {
-                Problem::new(StatusCode::NOT_FOUND, "not_found", "the WebSocket endpoint is /ws")
-                    .into_response()
+                Problem::new(
+                    StatusCode::NOT_FOUND,
+                    "not_found",
+                    "the WebSocket endpoint is /ws",
+                )
+                .into_response()
             })
         };
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            response
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }

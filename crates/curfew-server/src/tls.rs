@@ -56,7 +56,9 @@ pub struct Tls {
 
 impl std::fmt::Debug for Tls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tls").field("cert_file", &self.cert_file).finish_non_exhaustive()
+        f.debug_struct("Tls")
+            .field("cert_file", &self.cert_file)
+            .finish_non_exhaustive()
     }
 }
 
@@ -94,9 +96,16 @@ impl Tls {
 
 fn read(cert_file: &Path, key_file: &Path) -> Result<(Vec<u8>, Vec<u8>), TlsError> {
     let read = |key, path: &Path| {
-        std::fs::read(path).map_err(|source| TlsError::Read { key, path: path.into(), source })
+        std::fs::read(path).map_err(|source| TlsError::Read {
+            key,
+            path: path.into(),
+            source,
+        })
     };
-    Ok((read("tls_cert_file", cert_file)?, read("tls_key_file", key_file)?))
+    Ok((
+        read("tls_cert_file", cert_file)?,
+        read("tls_key_file", key_file)?,
+    ))
 }
 
 fn build(
@@ -111,8 +120,7 @@ fn build(
     if chain.is_empty() {
         return Err(TlsError::NoCertificate(cert_file.into()));
     }
-    let key =
-        PrivateKeyDer::from_pem_slice(key).map_err(|_| TlsError::NoKey(key_file.into()))?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| TlsError::NoKey(key_file.into()))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?

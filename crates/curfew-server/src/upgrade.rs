@@ -16,7 +16,7 @@ use curfew_protocol::ProtocolId;
 use curfew_session::{Guards, Opening, Refusal, Session};
 use curfew_telemetry::RejectReason;
 use curfew_ws::{Handshake, HandshakeError, handshake};
-use http::header::{WWW_AUTHENTICATE};
+use http::header::WWW_AUTHENTICATE;
 use http::{HeaderValue, Request, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -38,7 +38,10 @@ struct Refused {
 
 impl Refused {
     fn new(reason: RejectReason, problem: Problem) -> Self {
-        Self { reason, response: Box::new(problem.into_response()) }
+        Self {
+            reason,
+            response: Box::new(problem.into_response()),
+        }
     }
 
     fn handshake(error: &HandshakeError) -> Self {
@@ -108,12 +111,18 @@ impl Public {
             .map_err(|error| Refused::handshake(&error))?;
         let guards = Guards {
             connection: Box::new(connection),
-            unauthenticated: accepted.permit.lock().take().map(|permit| Box::new(permit) as _),
+            unauthenticated: accepted
+                .permit
+                .lock()
+                .take()
+                .map(|permit| Box::new(permit) as _),
         };
         let metrics = self.context.node.metrics();
         let name = self.context.node.hub().protocols().get(protocol).name();
         metrics.connections_accepted.inc(name, ());
-        metrics.handshake_duration.observe(accepted.at.elapsed().as_secs_f64());
+        metrics
+            .handshake_duration
+            .observe(accepted.at.elapsed().as_secs_f64());
         let context = Arc::clone(&self.context);
         let peer = accepted.peer.ip();
         self.context.node.spawn(async move {
@@ -130,7 +139,9 @@ impl Public {
                     // Another task: this one's future is as large as the upgrade needed it to be.
                     context.node.spawn(curfew_session::run(session));
                 }
-                Err(error) => debug!(peer = %peer, error = %error, "connection lost in its upgrade"),
+                Err(error) => {
+                    debug!(peer = %peer, error = %error, "connection lost in its upgrade")
+                }
             }
         });
         Ok(response.map(|_| Full::new(Bytes::new())))
@@ -143,16 +154,24 @@ impl Public {
         if offer.subprotocols.is_empty() {
             return Ok((protocols.default_id(), None));
         }
-        let found = offer.subprotocols.iter().find_map(|name| protocols.find(name));
+        let found = offer
+            .subprotocols
+            .iter()
+            .find_map(|name| protocols.find(name));
         let Some(id) = found else {
-            let only_token =
-                offer.subprotocols.iter().all(|name| name.starts_with(BEARER_SUBPROTOCOL));
+            let only_token = offer
+                .subprotocols
+                .iter()
+                .all(|name| name.starts_with(BEARER_SUBPROTOCOL));
             let detail = if only_token {
                 "offer curfew.v1 beside the token in Sec-WebSocket-Protocol"
             } else {
                 "no offered subprotocol is spoken here: offer curfew.v1 or none"
             };
-            return Err(Refused::new(RejectReason::BadRequest, Problem::bad_request(detail)));
+            return Err(Refused::new(
+                RejectReason::BadRequest,
+                Problem::bad_request(detail),
+            ));
         };
         Ok((id, Some(protocols.get(id).name())))
     }
@@ -191,7 +210,9 @@ impl Public {
                 if matches!(error, BackendError::Unusable(_)) {
                     tracing::warn!(error = %error, "the backend gave an unusable answer");
                 }
-                Err(Refused::unavailable("the service is temporarily unavailable, try again"))
+                Err(Refused::unavailable(
+                    "the service is temporarily unavailable, try again",
+                ))
             }
             Err(AdmitError::Draining) => {
                 let problem = Problem::unavailable("the node is leaving service, connect again");
@@ -212,10 +233,14 @@ fn revoked() -> AuthError {
 /// Tells a client that its token is at fault, in the configured way.
 fn refuse(settings: &Settings, error: &AuthError) -> Result<Opening, Refused> {
     match settings.auth.reject {
-        Reject::Message => {
-            Ok(Opening::Refused(Refusal::token(error.failure(), error.message().to_owned())))
-        }
-        Reject::Http => Err(Refused { reason: RejectReason::Auth, response: Box::new(unauthorized(error)) }),
+        Reject::Message => Ok(Opening::Refused(Refusal::token(
+            error.failure(),
+            error.message().to_owned(),
+        ))),
+        Reject::Http => Err(Refused {
+            reason: RejectReason::Auth,
+            response: Box::new(unauthorized(error)),
+        }),
     }
 }
 
@@ -227,8 +252,11 @@ fn unauthorized(error: &AuthError) -> Response {
         reason: AuthFailure,
         message: &'a str,
     }
-    let body =
-        AuthFailed { r#type: "auth_failed", reason: error.failure(), message: error.message() };
+    let body = AuthFailed {
+        r#type: "auth_failed",
+        reason: error.failure(),
+        message: error.message(),
+    };
     let mut response = respond::json(StatusCode::UNAUTHORIZED, &body);
     if let Ok(value) = HeaderValue::from_str(&error.www_authenticate()) {
         response.headers_mut().insert(WWW_AUTHENTICATE, value);

@@ -29,7 +29,10 @@ impl State {
     /// A token was refused: the client is told why, then the connection closes.
     pub(crate) fn refuse(&mut self, refusal: Refusal) -> Finish {
         if let Some((reason, message)) = refusal.failure {
-            let frame = self.encode(&Push::AuthFailed { reason, message: &message });
+            let frame = self.encode(&Push::AuthFailed {
+                reason,
+                message: &message,
+            });
             self.last_words = Some(frame);
         }
         Finish::Ended(refusal.ending)
@@ -39,10 +42,17 @@ impl State {
 /// Ends a connection, whatever the reason. The session leaves the hub once nothing is left that a
 /// revocation could still withhold, and within the timeout.
 pub(crate) async fn close(session: Session, mut finish: Finish) {
-    let Session { mut writer, mut state, .. } = session;
+    let Session {
+        mut writer,
+        mut state,
+        ..
+    } = session;
     let timeout = state.context.settings.load().session.close_timeout;
     let deadline = Instant::now() + timeout;
-    let member = state.live.as_ref().map(|live| Arc::clone(live.attachment.member()));
+    let member = state
+        .live
+        .as_ref()
+        .map(|live| Arc::clone(live.attachment.member()));
     let session_id = member.as_ref().map(|member| member.session());
     state.operation = None;
     let mut revoked = false;
@@ -54,7 +64,14 @@ pub(crate) async fn close(session: Session, mut finish: Finish) {
             Finish::Gone => None,
         };
         if let Some(ending) = ending {
-            leave(&mut writer, state.context.node.hub(), &member, ending, deadline).await;
+            leave(
+                &mut writer,
+                state.context.node.hub(),
+                &member,
+                ending,
+                deadline,
+            )
+            .await;
         }
         revoked = revocation(&member).is_some();
         // Before any other reason, and last words or not.
@@ -71,10 +88,17 @@ pub(crate) async fn close(session: Session, mut finish: Finish) {
     };
     let metrics = state.context.metrics();
     metrics.connections_closed.inc(code, initiator);
-    metrics.connection_duration.observe(state.opened_at.elapsed().as_secs_f64());
+    metrics
+        .connection_duration
+        .observe(state.opened_at.elapsed().as_secs_f64());
     match &finish {
         Finish::Ended(Ending { disconnect: d, .. }) if is_notable(*d) => {
-            info!(session = session_id.map(tracing::field::display), code, reason = d.reason, "connection closed");
+            info!(
+                session = session_id.map(tracing::field::display),
+                code,
+                reason = d.reason,
+                "connection closed"
+            );
         }
         _ => {
             debug!(session = session_id.map(tracing::field::display), code, initiator = ?initiator, "connection closed");
@@ -102,7 +126,10 @@ pub(crate) async fn close(session: Session, mut finish: Finish) {
                 disconnect: ending.disconnect,
                 retry_after_ms: ending.retry_after_ms,
             }));
-            writer.append(frame::close(ending.disconnect.code, ending.disconnect.reason));
+            writer.append(frame::close(
+                ending.disconnect.code,
+                ending.disconnect.reason,
+            ));
             finish_socket(writer, deadline, Some(timeout)).await;
         }
     }
@@ -110,13 +137,7 @@ pub(crate) async fn close(session: Session, mut finish: Finish) {
 }
 
 /// Takes what is queued, for the last time, and writes it where it may still be told.
-async fn leave(
-    writer: &mut Writer,
-    hub: &Hub,
-    member: &Member,
-    ending: Ending,
-    deadline: Instant,
-) {
+async fn leave(writer: &mut Writer, hub: &Hub, member: &Member, ending: Ending, deadline: Instant) {
     // Nothing is queued from here on, whoever ends it.
     hub.end(member, ending);
     let mut rest = VecDeque::new();
@@ -134,13 +155,21 @@ async fn leave(
 
 /// Closes that an operator looks for; the rest is everyday.
 fn is_notable(disconnect: Disconnect) -> bool {
-    [Disconnect::SLOW_CONSUMER, Disconnect::INTERNAL, Disconnect::SESSION_LIMIT, Disconnect::RATE_LIMITED]
-        .contains(&disconnect)
+    [
+        Disconnect::SLOW_CONSUMER,
+        Disconnect::INTERNAL,
+        Disconnect::SESSION_LIMIT,
+        Disconnect::RATE_LIMITED,
+    ]
+    .contains(&disconnect)
 }
 
 /// The revocation that the session ends by, if it is one.
 fn revocation(member: &Member) -> Option<Ending> {
-    member.outbox().ending().filter(|ending| ending.disconnect == Disconnect::REVOKED)
+    member
+        .outbox()
+        .ending()
+        .filter(|ending| ending.disconnect == Disconnect::REVOKED)
 }
 
 /// Writes what is left until `deadline`, waits for the client to close its side, and closes. A

@@ -23,7 +23,12 @@ pub(crate) enum Outcome {
     /// Of `auth`.
     Admitted(Result<Attachment, AdmitError>),
     /// Of `subscribe`, with the version of the policy that allowed it.
-    Subscribed { id: Option<CommandId>, channel: Channel, policy: u64, result: Result<(), BackendError> },
+    Subscribed {
+        id: Option<CommandId>,
+        channel: Channel,
+        policy: u64,
+        result: Result<(), BackendError>,
+    },
     /// Of `publish`.
     Published(Option<CommandId>, Result<(), BackendError>),
     /// Of `refresh`.
@@ -35,7 +40,12 @@ impl State {
     pub(crate) fn on_outcome(&mut self, outcome: Outcome) -> Option<Finish> {
         match outcome {
             Outcome::Admitted(result) => return auth::finish(self, result),
-            Outcome::Subscribed { id, channel, policy, result } => {
+            Outcome::Subscribed {
+                id,
+                channel,
+                policy,
+                result,
+            } => {
                 subscribe::finish(self, id, channel, policy, result);
             }
             Outcome::Published(id, result) => publish::finish(self, id, result),
@@ -55,7 +65,12 @@ impl State {
     ) {
         match error {
             BackendError::Unavailable(_) => {
-                self.error(command, id, ErrorCode::Unavailable, "temporarily unavailable, try again");
+                self.error(
+                    command,
+                    id,
+                    ErrorCode::Unavailable,
+                    "temporarily unavailable, try again",
+                );
             }
             BackendError::Unusable(cause) => {
                 warn!(command, error = %error, cause = %cause, "command failed");

@@ -64,7 +64,10 @@ impl Config {
         for (at, claim) in self.revocable_claims.iter().enumerate() {
             let key = format!("revocable_claims[{at}]");
             if RevocationKey::is_reserved_kind(claim) {
-                problems.report(&key, format!("{claim:?} is built in; list other claims only"));
+                problems.report(
+                    &key,
+                    format!("{claim:?} is built in; list other claims only"),
+                );
             } else if claim.is_empty() || claim.contains([':', '{', '}']) {
                 problems.report(&key, "must be a claim's name without \":\" and braces");
             }
@@ -157,20 +160,30 @@ impl LimitsConfig {
             problems.report("outbound_bytes", "must be at least limits.message_bytes");
         }
         if self.node_outbound_bytes != 0 && self.node_outbound_bytes < self.outbound_bytes {
-            problems.report("node_outbound_bytes", "must be 0 or at least limits.outbound_bytes");
+            problems.report(
+                "node_outbound_bytes",
+                "must be 0 or at least limits.outbound_bytes",
+            );
         }
         for (key, value) in [
             ("fragments", self.fragments),
             ("subscriptions", self.subscriptions),
             ("unauthenticated", self.unauthenticated),
-            ("unauthenticated_per_address", self.unauthenticated_per_address),
-            ("control_frames_per_second", self.control_frames_per_second as usize),
+            (
+                "unauthenticated_per_address",
+                self.unauthenticated_per_address,
+            ),
+            (
+                "control_frames_per_second",
+                self.control_frames_per_second as usize,
+            ),
         ] {
             if value == 0 {
                 problems.report(key, "must be at least 1");
             }
         }
-        if !(Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&self.message_timeout) {
+        if !(Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&self.message_timeout)
+        {
             problems.report("message_timeout", "must be between 100ms and 1h");
         }
     }

@@ -19,7 +19,9 @@ impl Context {
     }
 
     pub(crate) fn count_publish(&self, outcome: PublishOutcome) {
-        self.metrics().publishes.inc((outcome, PublishSource::Client));
+        self.metrics()
+            .publishes
+            .inc((outcome, PublishSource::Client));
     }
 }
 
@@ -53,7 +55,10 @@ impl State {
         }
         let sent = &self.context.metrics().frames_sent;
         sent.inc_by(Opcode::Text, text);
-        for (opcode, count) in [Opcode::Close, Opcode::Ping, Opcode::Pong].into_iter().zip(others) {
+        for (opcode, count) in [Opcode::Close, Opcode::Ping, Opcode::Pong]
+            .into_iter()
+            .zip(others)
+        {
             if count > 0 {
                 sent.inc_by(opcode, count);
             }

@@ -50,7 +50,9 @@ impl State {
             Command::Auth { .. } => commands::auth::again(self, id),
             Command::Subscribe { channel } => commands::subscribe::start(self, id, &channel),
             Command::Unsubscribe { channel } => commands::unsubscribe::run(self, id, &channel),
-            Command::Publish { channel, data } => commands::publish::start(self, id, &channel, data),
+            Command::Publish { channel, data } => {
+                commands::publish::start(self, id, &channel, data)
+            }
             Command::Refresh { token } => return commands::refresh::start(self, id, &token),
             Command::Ping => self.reply(name, id.as_ref(), &Reply::Pong),
         }
@@ -58,20 +60,31 @@ impl State {
     }
 
     /// `Err` when the command is not to be acted on; with a finish when the session is over.
-    fn check_rate(&mut self, id: Option<&CommandId>, name: &'static str) -> Result<(), Option<Finish>> {
+    fn check_rate(
+        &mut self,
+        id: Option<&CommandId>,
+        name: &'static str,
+    ) -> Result<(), Option<Finish>> {
         let rate = self.context.settings.load().limits.messages_per_second;
         if rate == 0 {
             return Ok(());
         }
         let now = Instant::now();
-        let kept = self.rate.get_or_insert_with(|| Box::new(CommandRate::new(rate, now)));
+        let kept = self
+            .rate
+            .get_or_insert_with(|| Box::new(CommandRate::new(rate, now)));
         if kept.bucket.take(rate, rate, now) {
             return Ok(());
         }
         if kept.excess.note(now) >= SUSTAINED {
             return Err(Some(Disconnect::RATE_LIMITED.into()));
         }
-        self.error(name, id, ErrorCode::RateLimited, "over the rate; the command was not acted on");
+        self.error(
+            name,
+            id,
+            ErrorCode::RateLimited,
+            "over the rate; the command was not acted on",
+        );
         Err(None)
     }
 
@@ -107,7 +120,9 @@ impl State {
         self.count_command(command, reply);
         let protocol = self.context.node.hub().protocols().get(self.protocol);
         let mut answered = false;
-        let frame = frame::encode(Opcode::Text, |out| answered = protocol.encode_reply(id, reply, out));
+        let frame = frame::encode(Opcode::Text, |out| {
+            answered = protocol.encode_reply(id, reply, out)
+        });
         answered.then_some(frame)
     }
 
@@ -119,6 +134,13 @@ impl State {
         code: ErrorCode,
         message: impl Into<Cow<'a, str>>,
     ) {
-        self.reply(command, id, &Reply::Error { code, message: message.into() });
+        self.reply(
+            command,
+            id,
+            &Reply::Error {
+                code,
+                message: message.into(),
+            },
+        );
     }
 }

@@ -40,7 +40,10 @@ impl Refusal {
             AuthFailure::Revoked => Disconnect::REVOKED,
             _ => Disconnect::AUTH_FAILED,
         };
-        Self { failure: Some((failure, message.into())), ending: Ending::new(disconnect) }
+        Self {
+            failure: Some((failure, message.into())),
+            ending: Ending::new(disconnect),
+        }
     }
 
     fn revoked() -> Self {
@@ -55,13 +58,21 @@ impl From<AdmitError> for Refusal {
             AdmitError::Ended(ending) if ending.disconnect == Disconnect::REVOKED => {
                 return Self::revoked();
             }
-            AdmitError::Ended(ending) => return Self { failure: None, ending },
+            AdmitError::Ended(ending) => {
+                return Self {
+                    failure: None,
+                    ending,
+                };
+            }
             AdmitError::SessionLimit { .. } => Disconnect::SESSION_LIMIT,
             AdmitError::Draining => Disconnect::DRAINING,
             AdmitError::Backend(BackendError::Unavailable(_)) => Disconnect::UNAVAILABLE,
             AdmitError::Backend(BackendError::Unusable(_)) => Disconnect::INTERNAL,
         };
-        Self { failure: None, ending: Ending::new(disconnect) }
+        Self {
+            failure: None,
+            ending: Ending::new(disconnect),
+        }
     }
 }
 
@@ -162,7 +173,10 @@ impl Session {
         let settings = context.settings.load();
         let mut decoder = Decoder::new();
         decoder.preload(&early);
-        let control = Bucket::full(settings.limits.control_frames_per_second.saturating_mul(2), now);
+        let control = Bucket::full(
+            settings.limits.control_frames_per_second.saturating_mul(2),
+            now,
+        );
         let auth_timeout = settings.auth_timeout;
         drop(settings);
         let mut session = Self {
@@ -223,7 +237,12 @@ impl State {
     }
 
     pub(crate) fn protocol_name(&self) -> &'static str {
-        self.context.node.hub().protocols().get(self.protocol).name()
+        self.context
+            .node
+            .hub()
+            .protocols()
+            .get(self.protocol)
+            .name()
     }
 
     /// Encodes a push as a frame of this session's protocol.
@@ -240,13 +259,18 @@ impl State {
     /// Queues a frame for this session; nothing when it is not open.
     pub(crate) fn send(&self, frame: Bytes) {
         if let Some(live) = &self.live {
-            self.context.node.hub().send(live.attachment.member(), frame);
+            self.context
+                .node
+                .hub()
+                .send(live.attachment.member(), frame);
         }
     }
 }
 
 impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("State").field("live", &self.live).finish_non_exhaustive()
+        f.debug_struct("State")
+            .field("live", &self.live)
+            .finish_non_exhaustive()
     }
 }

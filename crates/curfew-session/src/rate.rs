@@ -16,7 +16,10 @@ pub(crate) struct Bucket {
 
 impl Bucket {
     pub(crate) fn full(burst: u32, now: Instant) -> Self {
-        Self { tokens: burst as f32, filled_at: now }
+        Self {
+            tokens: burst as f32,
+            filled_at: now,
+        }
     }
 
     /// Takes one token, if there is one.
@@ -59,7 +62,10 @@ pub(crate) struct CommandRate {
 
 impl CommandRate {
     pub(crate) fn new(per_second: u32, now: Instant) -> Self {
-        Self { bucket: Bucket::full(per_second, now), excess: Excess::default() }
+        Self {
+            bucket: Bucket::full(per_second, now),
+            excess: Excess::default(),
+        }
     }
 }
 
@@ -75,7 +81,10 @@ mod tests {
             let now = start + Duration::from_millis(ms);
             (0..100).filter(|_| bucket.take(5, 5, now)).count()
         };
-        assert_eq!([0, 0, 200, 1_200, 60_000].map(|ms| given(&mut bucket, ms)), [5, 0, 1, 5, 5]);
+        assert_eq!(
+            [0, 0, 200, 1_200, 60_000].map(|ms| given(&mut bucket, ms)),
+            [5, 0, 1, 5, 5]
+        );
     }
 
     #[test]

@@ -10,9 +10,9 @@ use tokio::task::coop::cooperative;
 use tokio::time::Instant;
 use tracing::debug;
 
-use crate::{Session, Settings};
 use crate::open::State;
 use crate::run::{Finish, Step};
+use crate::{Session, Settings};
 
 /// Largest message before authentication, in bytes: a token and what is around it.
 const FIRST_MESSAGE_BYTES: usize = 16 * 1024;
@@ -32,7 +32,11 @@ impl Session {
                 Ok(0) | Err(_) => return Poll::Ready(Step::Finish(Finish::Gone)),
                 Ok(read) => read,
             };
-            self.state.context.metrics().received_bytes.inc_by(read as u64);
+            self.state
+                .context
+                .metrics()
+                .received_bytes
+                .inc_by(read as u64);
             Poll::Ready(self.decode(cx, Input::new(&mut buffer[..read])))
         })
     }
@@ -90,7 +94,10 @@ impl State {
             Some(_) => limits.message_bytes,
             None => limits.message_bytes.min(FIRST_MESSAGE_BYTES),
         };
-        Limits { message_bytes, fragments: limits.fragments }
+        Limits {
+            message_bytes,
+            fragments: limits.fragments,
+        }
     }
 
     fn on_event(&mut self, event: Event<'_>) -> Option<Finish> {
@@ -118,15 +125,24 @@ impl State {
     fn on_control(&mut self, opcode: Opcode) -> Option<Finish> {
         self.deadlines.heard();
         self.context.metrics().frames_received.inc(opcode);
-        let rate = self.context.settings.load().limits.control_frames_per_second;
-        let within = self.control.take(rate, rate.saturating_mul(2), Instant::now());
+        let rate = self
+            .context
+            .settings
+            .load()
+            .limits
+            .control_frames_per_second;
+        let within = self
+            .control
+            .take(rate, rate.saturating_mul(2), Instant::now());
         (!within).then(|| Disconnect::POLICY.into())
     }
 
     /// Drives the command that waits, if one does. `Ready(Some)` ends the session. A session whose
     /// commands never have to wait gives way to others all the same.
     fn poll_operation(&mut self, cx: &mut Context<'_>) -> Poll<Option<Finish>> {
-        let Some(operation) = &mut self.operation else { return Poll::Ready(None) };
+        let Some(operation) = &mut self.operation else {
+            return Poll::Ready(None);
+        };
         let outcome = ready!(pin!(cooperative(operation.as_mut())).poll(cx));
         self.operation = None;
         Poll::Ready(self.on_outcome(outcome))

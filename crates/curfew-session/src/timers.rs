@@ -68,7 +68,10 @@ fn is_due(deadline: &mut Option<Instant>, now: Instant) -> bool {
 impl Session {
     pub(crate) fn first_wait(&self) -> Duration {
         let next = self.state.deadlines.next();
-        next.map_or(LONGEST_WAIT, |at| at.saturating_duration_since(Instant::now()).min(LONGEST_WAIT))
+        next.map_or(LONGEST_WAIT, |at| {
+            at.saturating_duration_since(Instant::now())
+                .min(LONGEST_WAIT)
+        })
     }
 
     /// Acts on what is due.
@@ -88,7 +91,12 @@ impl Session {
             return Poll::Ready(Step::Finish(finish));
         }
         let latest = now + LONGEST_WAIT;
-        sleep.as_mut().reset(self.state.deadlines.next().map_or(latest, |next| next.min(latest)));
+        sleep.as_mut().reset(
+            self.state
+                .deadlines
+                .next()
+                .map_or(latest, |next| next.min(latest)),
+        );
         Poll::Ready(Step::Again)
     }
 }
@@ -98,7 +106,11 @@ impl State {
         if is_due(&mut self.deadlines.auth_by, now) {
             // A token that came and could not be checked in time is not the client's fault.
             let waits = self.operation.is_some();
-            let late = if waits { Disconnect::UNAVAILABLE } else { Disconnect::AUTH_TIMEOUT };
+            let late = if waits {
+                Disconnect::UNAVAILABLE
+            } else {
+                Disconnect::AUTH_TIMEOUT
+            };
             return Some(late.into());
         }
         if self.is_expired() {

@@ -131,10 +131,16 @@ impl Session {
                     return Poll::Pending;
                 }
             }
-            let Some(live) = &self.state.live else { return Poll::Pending };
+            let Some(live) = &self.state.live else {
+                return Poll::Pending;
+            };
             let member = live.attachment.member();
             let written = std::mem::take(&mut self.writer.written);
-            self.state.context.metrics().sent_bytes.inc_by(written as u64);
+            self.state
+                .context
+                .metrics()
+                .sent_bytes
+                .inc_by(written as u64);
             let hub = self.state.context.node.hub();
             match member.take_outgoing(hub, written, &mut self.writer.in_flight) {
                 None => return Poll::Pending,

@@ -47,13 +47,18 @@ impl App {
     ) -> anyhow::Result<Self> {
         let public_listener = curfew_server::listen(config.server.listen)?;
         let admin_listener = curfew_server::listen(config.admin.listen)?;
-        let address = public_listener.local_addr().context("read the public listener's address")?;
+        let address = public_listener
+            .local_addr()
+            .context("read the public listener's address")?;
 
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let protocols = Protocols::new(vec![Arc::new(Native)]);
         let metrics = Metrics::new(&names(&protocols));
-        let hub =
-            Arc::new(Hub::new(protocols, hub_limits(config), Arc::clone(&metrics)));
+        let hub = Arc::new(Hub::new(
+            protocols,
+            hub_limits(config),
+            Arc::clone(&metrics),
+        ));
         let events = Arc::new(HubEvents::new(Arc::clone(&hub), Arc::clone(&metrics)));
         let id = NodeId::new();
         let backends = Memory::new(
@@ -76,18 +81,32 @@ impl App {
             (Some(cert), Some(key)) => Some(Arc::new(Tls::load(cert, key)?)),
             _ => None,
         };
-        let admin_address = admin_listener.local_addr().context("read the admin listener's address")?;
+        let admin_address = admin_listener
+            .local_addr()
+            .context("read the admin listener's address")?;
         let extra = extra(&context, address, admin_address)?;
         let settings = public_settings(config)?;
         let public = Public::new(Arc::clone(&context), settings, tls.clone(), extra);
-        let key = config.admin.read_key().map_err(|(key, error)| anyhow::anyhow!("admin.{key}: {error}"))?;
+        let key = config
+            .admin
+            .read_key()
+            .map_err(|(key, error)| anyhow::anyhow!("admin.{key}: {error}"))?;
         let admin = Admin::new(Arc::clone(&context), key, config.auth.subject_claim.clone());
-        Ok(Self { context, public, admin, tls, log_level, public_listener, admin_listener })
+        Ok(Self {
+            context,
+            public,
+            admin,
+            tls,
+            log_level,
+            public_listener,
+            admin_listener,
+        })
     }
 
     /// Where the two listeners are: public and admin.
     pub(crate) fn addresses(&self) -> anyhow::Result<(SocketAddr, SocketAddr)> {
-        let of = |listener: &TcpListener| listener.local_addr().context("read a listener's address");
+        let of =
+            |listener: &TcpListener| listener.local_addr().context("read a listener's address");
         Ok((of(&self.public_listener)?, of(&self.admin_listener)?))
     }
 
@@ -133,18 +152,24 @@ impl Running {
     /// Puts another configuration in force, as far as that is possible without a restart. On an
     /// error everything stays as it was.
     pub(crate) fn apply(&self, config: &Config) -> anyhow::Result<()> {
-        let key = config.admin.read_key().map_err(|(key, error)| anyhow::anyhow!("admin.{key}: {error}"))?;
+        let key = config
+            .admin
+            .read_key()
+            .map_err(|(key, error)| anyhow::anyhow!("admin.{key}: {error}"))?;
         let public = public_settings(config)?;
         // Whatever can fail comes before the first change.
         self.context.authenticator.reload(&config.auth)?;
         self.log_level.set_level(&config.telemetry.log_level)?;
         self.count_keys();
         self.context.policy.reload(&config.policy);
-        self.context.settings.store(Arc::new(session_settings(config)));
+        self.context
+            .settings
+            .store(Arc::new(session_settings(config)));
         self.context.node.set_settings(node_settings(config));
         self.context.node.hub().set_limits(hub_limits(config));
         self.public.set_settings(public);
-        self.admin.set_settings(key, config.auth.subject_claim.clone());
+        self.admin
+            .set_settings(key, config.auth.subject_claim.clone());
         // Last: sessions decide by the new rules.
         self.context.node.hub().reconsider_all();
         Ok(())
@@ -161,8 +186,14 @@ fn names(protocols: &Protocols) -> Names {
         version: env!("CARGO_PKG_VERSION"),
         protocols: protocols.names(),
         commands: Command::NAMES.to_vec(),
-        auth_failures: AuthFailure::ALL.iter().map(|failure| failure.as_str()).collect(),
-        close_codes: DISCONNECTS.iter().map(|disconnect| disconnect.code).collect(),
+        auth_failures: AuthFailure::ALL
+            .iter()
+            .map(|failure| failure.as_str())
+            .collect(),
+        close_codes: DISCONNECTS
+            .iter()
+            .map(|disconnect| disconnect.code)
+            .collect(),
     }
 }
 
@@ -177,7 +208,11 @@ fn node_info(id: NodeId, address: SocketAddr, clock: &dyn Clock) -> curfew_backe
 }
 
 fn count_keys(authenticator: &Authenticator) -> i64 {
-    let keys: usize = authenticator.issuers().iter().map(|issuer| issuer.keys.len()).sum();
+    let keys: usize = authenticator
+        .issuers()
+        .iter()
+        .map(|issuer| issuer.keys.len())
+        .sum();
     i64::try_from(keys).unwrap_or(i64::MAX)
 }
 

@@ -105,7 +105,11 @@ impl Dev {
         config.drain.window = Duration::ZERO;
         config.telemetry.log_format = LogFormat::Text;
         let key = MintKey::Secret(secret.expose().as_bytes().to_vec());
-        Ok(Self { config, admin_key, key })
+        Ok(Self {
+            config,
+            admin_key,
+            key,
+        })
     }
 
     /// A token for `user`, issued at `now` (Unix seconds), and its id.
@@ -228,7 +232,10 @@ mod tests {
     use super::*;
 
     fn args(listen: &str, admin: &str) -> DevArgs {
-        DevArgs { listen: listen.parse().unwrap(), admin: admin.parse().unwrap() }
+        DevArgs {
+            listen: listen.parse().unwrap(),
+            admin: admin.parse().unwrap(),
+        }
     }
 
     #[test]
@@ -240,7 +247,11 @@ mod tests {
             ("127.0.0.1:0", "[::]:0", false),
             ("192.0.2.1:0", "127.0.0.1:0", false),
         ] {
-            assert_eq!(Dev::new(&args(listen, admin)).is_ok(), good, "{listen} {admin}");
+            assert_eq!(
+                Dev::new(&args(listen, admin)).is_ok(),
+                good,
+                "{listen} {admin}"
+            );
         }
     }
 

@@ -63,7 +63,11 @@ pub(crate) async fn run(app: App, config: Config, source: Option<Source>) -> Res
 
 /// Leaves service: not ready, accepting for a while, then sending sessions away over the window. A
 /// second signal shortens it.
-async fn drain(reloader: &Reloader, stop_public: &CancellationToken, again: impl Future<Output = ()>) {
+async fn drain(
+    reloader: &Reloader,
+    stop_public: &CancellationToken,
+    again: impl Future<Output = ()>,
+) {
     let node = &reloader.running.context.node;
     let drain = &reloader.config.drain;
     info!("told to stop");
@@ -100,7 +104,12 @@ struct Reloader {
 
 impl Reloader {
     fn new(running: Running, config: Config, source: Option<Source>) -> Self {
-        let mut reloader = Self { running, config, source, seen: None };
+        let mut reloader = Self {
+            running,
+            config,
+            source,
+            seen: None,
+        };
         reloader.seen = reloader.read_file();
         reloader
     }
@@ -123,13 +132,17 @@ impl Reloader {
     fn poll_keys(&self) {
         let metrics = self.running.context.node.metrics();
         for reload in self.running.context.authenticator.reload_changed_files() {
-            metrics.jwt_keys_last_reload_successful.set(i64::from(reload.outcome.is_ok()));
+            metrics
+                .jwt_keys_last_reload_successful
+                .set(i64::from(reload.outcome.is_ok()));
         }
         self.running.count_keys();
         match self.running.tls.as_ref().map(|tls| tls.reload()) {
             None | Some(Ok(false)) => {}
             Some(Ok(true)) => info!("certificate reloaded"),
-            Some(Err(error)) => error!(error = %error, "certificate not reloaded, the old one stays"),
+            Some(Err(error)) => {
+                error!(error = %error, "certificate not reloaded, the old one stays")
+            }
         }
     }
 
@@ -157,10 +170,15 @@ impl Reloader {
         }
         metrics.config_last_reload_successful.set(1);
         let waiting = needs_restart(&self.config, &config);
-        metrics.config_restart_required.set(i64::from(!waiting.is_empty()));
+        metrics
+            .config_restart_required
+            .set(i64::from(!waiting.is_empty()));
         info!("configuration reloaded");
         if !waiting.is_empty() {
-            warn!(keys = waiting.join(", "), "these changes take effect at the next start");
+            warn!(
+                keys = waiting.join(", "),
+                "these changes take effect at the next start"
+            );
         }
         // What runs stays the measure of what a restart would change.
         let started = std::mem::replace(&mut self.config, config);
@@ -178,18 +196,33 @@ fn needs_restart(running: &Config, new: &Config) -> Vec<&'static str> {
         }
     };
     note(running.server.listen != new.server.listen, "server.listen");
-    note(running.server.tls_cert_file != new.server.tls_cert_file, "server.tls_cert_file");
-    note(running.server.tls_key_file != new.server.tls_key_file, "server.tls_key_file");
+    note(
+        running.server.tls_cert_file != new.server.tls_cert_file,
+        "server.tls_cert_file",
+    );
+    note(
+        running.server.tls_key_file != new.server.tls_key_file,
+        "server.tls_key_file",
+    );
     note(running.admin.listen != new.admin.listen, "admin.listen");
     note(running.backend != new.backend, "backend");
-    note(running.telemetry.log_format != new.telemetry.log_format, "telemetry.log_format");
+    note(
+        running.telemetry.log_format != new.telemetry.log_format,
+        "telemetry.log_format",
+    );
     keys
 }
 
 fn keep_boot_settings(config: &mut Config, running: &Config) {
     config.server.listen = running.server.listen;
-    config.server.tls_cert_file.clone_from(&running.server.tls_cert_file);
-    config.server.tls_key_file.clone_from(&running.server.tls_key_file);
+    config
+        .server
+        .tls_cert_file
+        .clone_from(&running.server.tls_cert_file);
+    config
+        .server
+        .tls_key_file
+        .clone_from(&running.server.tls_key_file);
     config.admin.listen = running.admin.listen;
     config.backend.clone_from(&running.backend);
     config.telemetry.log_format = running.telemetry.log_format;

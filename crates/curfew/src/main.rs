@@ -29,7 +29,10 @@ use failure::Failure;
 
 fn main() -> ExitCode {
     // Before anything can open a TLS connection; a second provider would be an error of ours.
-    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+    if rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .is_err()
+    {
         eprintln!("curfew: another TLS provider is installed");
         return ExitCode::FAILURE;
     }

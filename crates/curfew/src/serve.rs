@@ -15,7 +15,10 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     raise_open_files();
     lifecycle::block_on(async move {
         let app = App::build(&loaded.config, log_level, |_, _, _| Ok(None))?;
-        let source = Source { file: loaded.file, sets: args.config.sets };
+        let source = Source {
+            file: loaded.file,
+            sets: args.config.sets,
+        };
         lifecycle::run(app, loaded.config, Some(source)).await
     })
 }

@@ -14,9 +14,21 @@ fn a_publication_is_encoded_once_per_protocol() {
             member
         })
         .collect();
-    assert_eq!(harness.publish(&room, "x"), Delivered { queued: 20, dropped: 0 });
-    assert_eq!(harness.protocols.each_ref().map(|plain| plain.encoded()), [1, 1]);
-    let frames: Vec<_> = members.iter().flat_map(|member| harness.drain(member)).collect();
+    assert_eq!(
+        harness.publish(&room, "x"),
+        Delivered {
+            queued: 20,
+            dropped: 0
+        }
+    );
+    assert_eq!(
+        harness.protocols.each_ref().map(|plain| plain.encoded()),
+        [1, 1]
+    );
+    let frames: Vec<_> = members
+        .iter()
+        .flat_map(|member| harness.drain(member))
+        .collect();
     assert_eq!(payloads(&frames), ["x"; 20]);
     // One buffer per protocol, shared by all who listen.
     let mut buffers: Vec<_> = frames.iter().map(|frame| frame.as_ptr()).collect();
@@ -29,7 +41,10 @@ fn a_publication_is_encoded_once_per_protocol() {
 fn a_publication_nobody_listens_to_is_not_encoded() {
     let harness = Harness::new();
     harness.open("u");
-    assert_eq!(harness.publish(&channel("empty"), "x"), Delivered::default());
+    assert_eq!(
+        harness.publish(&channel("empty"), "x"),
+        Delivered::default()
+    );
     assert_eq!(harness.protocols[0].encoded(), 0);
 }
 
@@ -54,7 +69,9 @@ fn publications_of_one_publisher_keep_their_order_while_others_publish() {
     let harness = Arc::new(Harness::with_limits(1 << 20, 0));
     let room = channel("room");
     let members: Vec<_> = (0..4).map(|_| harness.open("u")).collect();
-    members.iter().for_each(|member| harness.hub.subscribe(&room, member));
+    members
+        .iter()
+        .for_each(|member| harness.hub.subscribe(&room, member));
     std::thread::scope(|scope| {
         for publisher in 0..3 {
             let (harness, room) = (&harness, &room);
@@ -69,7 +86,10 @@ fn publications_of_one_publisher_keep_their_order_while_others_publish() {
         let got = payloads(&harness.drain(member));
         assert_eq!(got.len(), 900);
         for publisher in ["0 ", "1 ", "2 "] {
-            let own: Vec<_> = got.iter().filter(|data| data.starts_with(publisher)).collect();
+            let own: Vec<_> = got
+                .iter()
+                .filter(|data| data.starts_with(publisher))
+                .collect();
             assert!(own.is_sorted() && own.len() == 300);
         }
     }
@@ -82,7 +102,13 @@ fn a_session_gets_nothing_before_it_is_open_nor_after_it_unsubscribed() {
     let room = channel("room");
     let member = harness.register(&principal("u", "t", 1, "{}"), "one");
     harness.hub.subscribe(&room, &member);
-    assert_eq!(harness.publish(&room, "early"), Delivered { queued: 0, dropped: 1 });
+    assert_eq!(
+        harness.publish(&room, "early"),
+        Delivered {
+            queued: 0,
+            dropped: 1
+        }
+    );
     assert!(member.outbox().open());
     assert_eq!(harness.publish(&room, "now").queued, 1);
     assert!(harness.hub.unsubscribe(&room, &member));
@@ -96,11 +122,16 @@ fn only_the_last_listener_to_leave_is_the_last() {
     let harness = Harness::new();
     let room = channel("room");
     let members: Vec<_> = (0..3).map(|_| harness.open("u")).collect();
-    members.iter().for_each(|member| harness.hub.subscribe(&room, member));
+    members
+        .iter()
+        .for_each(|member| harness.hub.subscribe(&room, member));
     harness.hub.subscribe(&room, &members[0]);
     assert_eq!(
         harness.hub.channels(),
-        [ChannelInfo { channel: room.clone(), subscribers: 3 }],
+        [ChannelInfo {
+            channel: room.clone(),
+            subscribers: 3
+        }],
         "subscribing twice is subscribing once"
     );
     assert!(!harness.hub.unsubscribe(&room, &members[0]));

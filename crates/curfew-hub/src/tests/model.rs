@@ -14,19 +14,34 @@ const FRAME_BYTES: usize = 3;
 
 #[derive(Debug, Clone)]
 enum Op {
-    Register { user: usize, issued_at: u64 },
+    Register {
+        user: usize,
+        issued_at: u64,
+    },
     Open(usize),
     Subscribe(usize, usize),
     Unsubscribe(usize, usize),
-    Publish { channel: usize, data: u8 },
+    Publish {
+        channel: usize,
+        data: u8,
+    },
     /// The task takes all and writes it.
     Drain(usize),
     /// The task takes all and writes nothing yet.
     Take(usize),
-    Revoke { user: usize, before: Option<u64> },
-    RevokeAll { before: u64 },
+    Revoke {
+        user: usize,
+        before: Option<u64>,
+    },
+    RevokeAll {
+        before: u64,
+    },
     Disconnect(usize),
-    Refresh { session: usize, issued_at: u64, works: bool },
+    Refresh {
+        session: usize,
+        issued_at: u64,
+        works: bool,
+    },
     Unregister(usize),
 }
 
@@ -96,7 +111,9 @@ impl World {
     }
 
     fn register(&mut self, user: usize, issued_at: u64) {
-        let member = self.harness.register(&principal(USERS[user], "t", issued_at, "{}"), "one");
+        let member = self
+            .harness
+            .register(&principal(USERS[user], "t", issued_at, "{}"), "one");
         self.pairs.push(Pair {
             member,
             user,
@@ -143,7 +160,10 @@ impl World {
                 expect += 1;
             }
         }
-        let revocation = Revocation { before, ..Revocation::default() };
+        let revocation = Revocation {
+            before,
+            ..Revocation::default()
+        };
         assert_eq!(self.harness.hub.revoke(key, &revocation), expect);
     }
 
@@ -157,13 +177,17 @@ impl World {
                 pair.open = true;
             }
             Op::Subscribe(_, channel_at) => {
-                harness.hub.subscribe(&channel(CHANNELS[channel_at]), member);
+                harness
+                    .hub
+                    .subscribe(&channel(CHANNELS[channel_at]), member);
                 if !pair.channels.contains(&channel_at) {
                     pair.channels.push(channel_at);
                 }
             }
             Op::Unsubscribe(_, channel_at) => {
-                harness.hub.unsubscribe(&channel(CHANNELS[channel_at]), member);
+                harness
+                    .hub
+                    .unsubscribe(&channel(CHANNELS[channel_at]), member);
                 pair.channels.retain(|other| *other != channel_at);
             }
             Op::Drain(_) | Op::Take(_) => {
@@ -176,21 +200,32 @@ impl World {
                     None => (!pair.held.is_empty()).then_some(Outgoing::Frames),
                 };
                 assert_eq!(outgoing, expect);
-                let got = pair.real_held.iter().map(|frame| frame[2]).collect::<Vec<_>>();
+                let got = pair
+                    .real_held
+                    .iter()
+                    .map(|frame| frame[2])
+                    .collect::<Vec<_>>();
                 assert_eq!(got, pair.held);
                 if matches!(op, Op::Drain(_)) && outgoing == Some(Outgoing::Frames) {
                     let written = pair.real_held.iter().map(Bytes::len).sum();
                     pair.real_held.clear();
                     pair.held.clear();
-                    assert_eq!(member.take_outgoing(&harness.hub, written, &mut pair.real_held), None);
+                    assert_eq!(
+                        member.take_outgoing(&harness.hub, written, &mut pair.real_held),
+                        None
+                    );
                 }
             }
             Op::Disconnect(_) => {
-                let ended = harness.hub.end(member, Ending::new(Disconnect::DISCONNECTED));
+                let ended = harness
+                    .hub
+                    .end(member, Ending::new(Disconnect::DISCONNECTED));
                 assert_eq!(ended, pair.ended.is_none());
                 pair.ended = pair.ended.or(Some(Disconnect::DISCONNECTED));
             }
-            Op::Refresh { issued_at, works, .. } => {
+            Op::Refresh {
+                issued_at, works, ..
+            } => {
                 let old = keys(&member.principal(), member.session());
                 let new = principal(USERS[pair.user], "t", issued_at, "{}");
                 let new_keys = keys(&new, member.session());
@@ -204,27 +239,37 @@ impl World {
             }
             Op::Unregister(_) => {
                 for channel_at in &pair.channels {
-                    harness.hub.unsubscribe(&channel(CHANNELS[*channel_at]), member);
+                    harness
+                        .hub
+                        .unsubscribe(&channel(CHANNELS[*channel_at]), member);
                 }
                 harness.unregister(member);
                 assert_eq!(Arc::strong_count(member), 1);
                 pairs.swap_remove(at);
             }
-            Op::Register { .. } | Op::Publish { .. } | Op::Revoke { .. } | Op::RevokeAll { .. } => {}
+            Op::Register { .. } | Op::Publish { .. } | Op::Revoke { .. } | Op::RevokeAll { .. } => {
+            }
         }
     }
 
     fn check(&self) {
         let hub = &self.harness.hub;
-        let waiting: usize = self.pairs.iter().map(|pair| pair.queue.len() + pair.held.len()).sum();
+        let waiting: usize = self
+            .pairs
+            .iter()
+            .map(|pair| pair.queue.len() + pair.held.len())
+            .sum();
         assert_eq!(hub.queued_bytes(), (waiting * FRAME_BYTES) as u64);
         assert_eq!(hub.count(), self.pairs.len());
         let listened: Vec<_> = (0..CHANNELS.len())
             .filter(|at| self.pairs.iter().any(|pair| pair.channels.contains(at)))
             .map(|at| CHANNELS[at].to_owned())
             .collect();
-        let channels: Vec<_> =
-            hub.channels().iter().map(|info| info.channel.to_string()).collect();
+        let channels: Vec<_> = hub
+            .channels()
+            .iter()
+            .map(|info| info.channel.to_string())
+            .collect();
         assert_eq!(channels, listened);
     }
 }

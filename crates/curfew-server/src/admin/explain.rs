@@ -29,13 +29,21 @@ pub(super) struct Explain {
 pub(super) async fn explain(admin: Arc<Admin>, call: Call) -> Result<Response, Problem> {
     let body: Explain = call.json()?;
     let channel = Channel::parse(&body.channel).map_err(|error| {
-        Problem::new(StatusCode::BAD_REQUEST, "invalid_channel", error.to_string())
+        Problem::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_channel",
+            error.to_string(),
+        )
     })?;
     let claims = match (body.token, body.claims) {
         (Some(token), None) => match admin.context.authenticator.authenticate(&token) {
             Ok(principal) => principal.claims().parse(),
             Err(error) => {
-                let why = format!("the token is refused ({}): {}", error.failure(), error.message());
+                let why = format!(
+                    "the token is refused ({}): {}",
+                    error.failure(),
+                    error.message()
+                );
                 return Ok(json(StatusCode::OK, &Explanation::refused(why)));
             }
         },
@@ -43,7 +51,13 @@ pub(super) async fn explain(admin: Arc<Admin>, call: Call) -> Result<Response, P
         _ => return Err(Problem::bad_request("send either token or claims")),
     };
     let settings = admin.settings.load();
-    let user = claims.get(&settings.subject_claim).and_then(Value::as_str).unwrap_or_default();
-    let explanation = admin.context.policy.explain(&claims, user, body.action, &channel);
+    let user = claims
+        .get(&settings.subject_claim)
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    let explanation = admin
+        .context
+        .policy
+        .explain(&claims, user, body.action, &channel);
     std::future::ready(Ok(json(StatusCode::OK, &explanation))).await
 }

@@ -37,14 +37,25 @@ pub(super) async fn readyz(admin: Arc<Admin>) -> Result<Response, Problem> {
         None => StatusCode::OK,
         Some(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
-    std::future::ready(Ok(json(status, &Ready { ready: reason.is_none(), reason }))).await
+    std::future::ready(Ok(json(
+        status,
+        &Ready {
+            ready: reason.is_none(),
+            reason,
+        },
+    )))
+    .await
 }
 
 pub(super) async fn metrics(admin: Arc<Admin>) -> Result<Response, Problem> {
     let metrics = admin.context.node.metrics();
     let hub = admin.context.node.hub();
-    metrics.send_queue_bytes.set(i64::try_from(hub.queued_bytes()).unwrap_or(i64::MAX));
-    metrics.channels.set(i64::try_from(hub.channel_count()).unwrap_or(i64::MAX));
+    metrics
+        .send_queue_bytes
+        .set(i64::try_from(hub.queued_bytes()).unwrap_or(i64::MAX));
+    metrics
+        .channels
+        .set(i64::try_from(hub.channel_count()).unwrap_or(i64::MAX));
     let mut response = Response::new(Full::new(metrics.encode().into()));
     let content_type = HeaderValue::from_static(METRICS_CONTENT_TYPE);
     response.headers_mut().insert(CONTENT_TYPE, content_type);

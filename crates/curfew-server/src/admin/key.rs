@@ -24,12 +24,18 @@ pub(super) struct Key {
 
 impl Key {
     pub(super) fn new() -> Self {
-        Self { guesses: Mutex::new((Instant::now(), 0)) }
+        Self {
+            guesses: Mutex::new((Instant::now(), 0)),
+        }
     }
 
     /// `Err` is the answer to a caller without the key. The right key is never turned away for
     /// others' wrong ones.
-    pub(super) fn check(&self, key: Option<&Secret>, headers: &HeaderMap) -> Result<(), Box<Response>> {
+    pub(super) fn check(
+        &self,
+        key: Option<&Secret>,
+        headers: &HeaderMap,
+    ) -> Result<(), Box<Response>> {
         let Some(key) = key else {
             let detail =
                 "no admin key is configured: set admin.key_file to a file with at least 32 bytes";
@@ -54,7 +60,9 @@ impl Key {
         let detail = "send the admin key as Authorization: Bearer <key>";
         let mut response =
             Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail).into_response();
-        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        response
+            .headers_mut()
+            .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         Err(Box::new(response))
     }
 

@@ -48,7 +48,9 @@ pub fn openapi() -> Value {
 fn describe(operation: &Operation, schemas: &mut SchemaGenerator) -> Value {
     let in_path = operation.path.split('/').filter_map(|segment| {
         let name = segment.strip_prefix('{')?.strip_suffix('}')?;
-        Some(json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
+        Some(
+            json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }),
+        )
     });
     let in_query = operation.query.iter().map(|(name, meaning)| {
         json!({ "name": name, "in": "query", "description": meaning, "schema": { "type": "string" } })
@@ -79,7 +81,10 @@ fn describe(operation: &Operation, schemas: &mut SchemaGenerator) -> Value {
 }
 
 fn operation_id(operation: &Operation) -> String {
-    let words = operation.path.split(['/', '.', '{', '}']).filter(|word| !word.is_empty());
+    let words = operation
+        .path
+        .split(['/', '.', '{', '}'])
+        .filter(|word| !word.is_empty());
     std::iter::once(operation.method.as_str().to_lowercase())
         .chain(words.map(str::to_owned))
         .collect::<Vec<_>>()
@@ -96,10 +101,17 @@ mod tests {
         let text = document.to_string();
         for part in text.split("\"$ref\":\"#").skip(1) {
             let pointer = part.split('"').next().unwrap();
-            assert!(document.pointer(pointer).is_some(), "{pointer} does not resolve");
+            assert!(
+                document.pointer(pointer).is_some(),
+                "{pointer} does not resolve"
+            );
         }
-        let count: usize =
-            document["paths"].as_object().unwrap().values().map(|p| p.as_object().unwrap().len()).sum();
+        let count: usize = document["paths"]
+            .as_object()
+            .unwrap()
+            .values()
+            .map(|p| p.as_object().unwrap().len())
+            .sum();
         assert_eq!(count, operations().len());
     }
 }

@@ -56,7 +56,9 @@ pub(super) async fn broadcast(admin: Arc<Admin>, call: Call) -> Result<Response,
     check(&call)?;
     let Broadcast { channels, data } = call.json()?;
     if !(1..=MAX_CHANNELS).contains(&channels.len()) {
-        return Err(Problem::bad_request(format!("channels must name 1 to {MAX_CHANNELS}")));
+        return Err(Problem::bad_request(format!(
+            "channels must name 1 to {MAX_CHANNELS}"
+        )));
     }
     admin.publish_all(&channels, &data).await
 }
@@ -77,18 +79,33 @@ impl Admin {
         }
         let parse = |name: &String| {
             Channel::parse(name).map_err(|error| {
-                Problem::new(StatusCode::BAD_REQUEST, "invalid_channel", error.to_string())
+                Problem::new(
+                    StatusCode::BAD_REQUEST,
+                    "invalid_channel",
+                    error.to_string(),
+                )
             })
         };
         let channels = channels.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
         let published = channels.len();
         let data = Bytes::copy_from_slice(data.get().as_bytes());
         for channel in channels {
-            let publication = Publication { channel, data: data.clone(), from: None };
+            let publication = Publication {
+                channel,
+                data: data.clone(),
+                from: None,
+            };
             let result = self.context.node.publish(publication).await;
-            let outcome =
-                if result.is_ok() { PublishOutcome::Accepted } else { PublishOutcome::Error };
-            self.context.node.metrics().publishes.inc((outcome, PublishSource::Api));
+            let outcome = if result.is_ok() {
+                PublishOutcome::Accepted
+            } else {
+                PublishOutcome::Error
+            };
+            self.context
+                .node
+                .metrics()
+                .publishes
+                .inc((outcome, PublishSource::Api));
             result?;
         }
         Ok(json(StatusCode::OK, &Published { published }))

@@ -89,7 +89,13 @@ pub(super) async fn create(admin: Arc<Admin>, call: Call) -> Result<Response, Pr
         expires_at: Some(now.saturating_add(ttl(body.ttl)?.as_secs())),
     };
     let kind = key.kind().to_owned();
-    let receipt = admin.context.node.backends().revocations.revoke(key, revocation).await?;
+    let receipt = admin
+        .context
+        .node
+        .backends()
+        .revocations
+        .revoke(key, revocation)
+        .await?;
     // Neither the value nor the reason: both may be about a person.
     info!(
         kind,
@@ -118,7 +124,14 @@ pub(super) async fn list(admin: Arc<Admin>) -> Result<Response, Problem> {
 
 pub(super) async fn delete(admin: Arc<Admin>, call: Call) -> Result<Response, Problem> {
     let key = admin.key_of(call.param("kind"), call.param("value"))?;
-    if !admin.context.node.backends().revocations.restore(&key).await? {
+    if !admin
+        .context
+        .node
+        .backends()
+        .revocations
+        .restore(&key)
+        .await?
+    {
         let detail = "no such revocation is in force";
         return Err(Problem::new(StatusCode::NOT_FOUND, "not_found", detail));
     }
@@ -138,14 +151,18 @@ fn check_cutoff(before: u64) -> Result<u64, Problem> {
     if CUTOFFS.contains(&before) {
         return Ok(before);
     }
-    Err(Problem::bad_request("before must be a Unix time in seconds"))
+    Err(Problem::bad_request(
+        "before must be a Unix time in seconds",
+    ))
 }
 
 fn check_reason(reason: String) -> Result<Box<str>, Problem> {
     if reason.len() <= MAX_REASON_BYTES {
         return Ok(reason.into());
     }
-    Err(Problem::bad_request(format!("reason must have at most {MAX_REASON_BYTES} bytes")))
+    Err(Problem::bad_request(format!(
+        "reason must have at most {MAX_REASON_BYTES} bytes"
+    )))
 }
 
 fn ttl(ttl: Option<Ttl>) -> Result<Duration, Problem> {
@@ -158,5 +175,7 @@ fn ttl(ttl: Option<Ttl>) -> Result<Duration, Problem> {
     if (Duration::from_secs(1)..=MAX_TTL).contains(&ttl) {
         return Ok(ttl);
     }
-    Err(Problem::bad_request("ttl must be between 1 second and 10 years"))
+    Err(Problem::bad_request(
+        "ttl must be between 1 second and 10 years",
+    ))
 }

@@ -100,24 +100,52 @@ pub(super) async fn list(admin: Arc<Admin>, call: Call) -> Result<Response, Prob
     let filter = SessionFilter { user, after, limit };
     let page = admin.context.node.backends().sessions.list(&filter).await?;
     let sessions = page.sessions.iter().map(SessionInfo::from).collect();
-    Ok(json(StatusCode::OK, &Sessions { sessions, cursor: page.cursor }))
+    Ok(json(
+        StatusCode::OK,
+        &Sessions {
+            sessions,
+            cursor: page.cursor,
+        },
+    ))
 }
 
 pub(super) async fn get(admin: Arc<Admin>, call: Call) -> Result<Response, Problem> {
     let id = parse_id(&call)?;
-    let record = admin.context.node.backends().sessions.get(id).await?.ok_or_else(no_session)?;
-    let details =
-        SessionDetails { session: (&record).into(), claims: record.principal.claims().to_raw() };
+    let record = admin
+        .context
+        .node
+        .backends()
+        .sessions
+        .get(id)
+        .await?
+        .ok_or_else(no_session)?;
+    let details = SessionDetails {
+        session: (&record).into(),
+        claims: record.principal.claims().to_raw(),
+    };
     Ok(json(StatusCode::OK, &details))
 }
 
 pub(super) async fn delete(admin: Arc<Admin>, call: Call) -> Result<Response, Problem> {
     let session = parse_id(&call)?;
-    if !admin.context.node.backends().sessions.disconnect(session).await? {
+    if !admin
+        .context
+        .node
+        .backends()
+        .sessions
+        .disconnect(session)
+        .await?
+    {
         return Err(no_session());
     }
     info!(%session, "session closed by the admin API");
-    Ok(json(StatusCode::OK, &Closed { session, closed: true }))
+    Ok(json(
+        StatusCode::OK,
+        &Closed {
+            session,
+            closed: true,
+        },
+    ))
 }
 
 fn parse_id(call: &Call) -> Result<SessionId, Problem> {

@@ -18,7 +18,10 @@ pub(crate) fn first(
     decoded: Result<Request<'_>, DecodeError>,
 ) -> Option<Finish> {
     let token = match decoded {
-        Ok(Request { command: Command::Auth { token }, .. }) => token,
+        Ok(Request {
+            command: Command::Auth { token },
+            ..
+        }) => token,
         Ok(Request { command, .. }) => {
             debug!(command = command.name(), "command before auth");
             let message = "the first message must be auth with a token";
@@ -56,10 +59,7 @@ pub(crate) fn first(
 }
 
 /// The session is admitted, or not.
-pub(crate) fn finish(
-    state: &mut State,
-    result: Result<Attachment, AdmitError>,
-) -> Option<Finish> {
+pub(crate) fn finish(state: &mut State, result: Result<Attachment, AdmitError>) -> Option<Finish> {
     match result {
         Ok(attachment) => {
             state.open(attachment);

@@ -45,7 +45,11 @@ pub(crate) fn start(state: &mut State, id: Option<CommandId>, name: &str, data: 
 
 /// The broker has answered.
 pub(crate) fn finish(state: &State, id: Option<CommandId>, result: Result<(), BackendError>) {
-    let outcome = if result.is_ok() { PublishOutcome::Accepted } else { PublishOutcome::Error };
+    let outcome = if result.is_ok() {
+        PublishOutcome::Accepted
+    } else {
+        PublishOutcome::Error
+    };
     state.context.count_publish(outcome);
     match result {
         Ok(()) => state.reply(NAME, id.as_ref(), &Reply::Ok),
@@ -55,14 +59,23 @@ pub(crate) fn finish(state: &State, id: Option<CommandId>, result: Result<(), Ba
 
 /// Asks the policy; remembers a yes where the session is subscribed.
 fn authorize(state: &mut State, channel: &Channel) -> Result<(), String> {
-    let Some(live) = &mut state.live else { return Ok(()) };
+    let Some(live) = &mut state.live else {
+        return Ok(());
+    };
     let principal = live.attachment.member().principal();
-    let decision = state.context.policy.decide(&principal, Action::Publish, channel);
+    let decision = state
+        .context
+        .policy
+        .decide(&principal, Action::Publish, channel);
     state.context.count_decision(&decision);
     if let Some(permissions) = live.subscriptions.get_mut(channel) {
         permissions.publish = Some(decision.allowed);
     }
-    if decision.allowed { Ok(()) } else { Err(decision.to_string()) }
+    if decision.allowed {
+        Ok(())
+    } else {
+        Err(decision.to_string())
+    }
 }
 
 fn from(live: &mut Live) -> Arc<str> {

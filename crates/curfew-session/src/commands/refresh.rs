@@ -57,7 +57,9 @@ pub(crate) fn finish(
 ) -> Option<Finish> {
     match result {
         Ok(()) => {
-            let reply = Reply::Refreshed { expires_at: principal.expires_at() };
+            let reply = Reply::Refreshed {
+                expires_at: principal.expires_at(),
+            };
             state.reply(NAME, id.as_ref(), &reply);
             state.schedule_expiry(principal);
             state.reconsider();
@@ -66,7 +68,10 @@ pub(crate) fn finish(
         Err(AdmitError::Revoked(_)) => {
             // Whoever shows a revoked token has no access, whatever the old token says.
             let message = "access with this token was revoked".into();
-            let reply = Reply::Error { code: ErrorCode::Revoked, message };
+            let reply = Reply::Error {
+                code: ErrorCode::Revoked,
+                message,
+            };
             state.last_words = state.encode_reply(NAME, id.as_ref(), &reply);
             Some(Finish::Ended(Ending::new(Disconnect::REVOKED)))
         }
@@ -77,7 +82,12 @@ pub(crate) fn finish(
         Err(AdmitError::Ended(ending)) => Some(Finish::Ended(ending)),
         Err(error @ (AdmitError::SessionLimit { .. } | AdmitError::Draining)) => {
             debug!(error = %error, "refresh refused");
-            state.error(NAME, id.as_ref(), ErrorCode::Unavailable, "temporarily unavailable, try again");
+            state.error(
+                NAME,
+                id.as_ref(),
+                ErrorCode::Unavailable,
+                "temporarily unavailable, try again",
+            );
             None
         }
     }
@@ -114,7 +124,10 @@ impl State {
             self.context.node.unsubscribe(channel, &member);
         }
         for channel in &lost {
-            self.push(&Push::Unsubscribed { channel, reason: ErrorCode::Forbidden });
+            self.push(&Push::Unsubscribed {
+                channel,
+                reason: ErrorCode::Forbidden,
+            });
         }
     }
 }

@@ -12,7 +12,9 @@ const NAME: &str = "subscribe";
 
 /// Everything up to the broker.
 pub(crate) fn start(state: &mut State, id: Option<CommandId>, name: &str) {
-    let Some(channel) = state.parse_channel(NAME, id.as_ref(), name) else { return };
+    let Some(channel) = state.parse_channel(NAME, id.as_ref(), name) else {
+        return;
+    };
     let Some(live) = &state.live else { return };
     if live.subscriptions.contains_key(&channel) {
         let message = "the session is subscribed to this channel already";
@@ -25,15 +27,28 @@ pub(crate) fn start(state: &mut State, id: Option<CommandId>, name: &str) {
     }
     let member = Arc::clone(live.attachment.member());
     let policy = state.context.policy.version();
-    let decision = state.context.policy.decide(&member.principal(), Action::Subscribe, &channel);
+    let decision = state
+        .context
+        .policy
+        .decide(&member.principal(), Action::Subscribe, &channel);
     state.context.count_decision(&decision);
     if !decision.allowed {
-        return state.error(NAME, id.as_ref(), ErrorCode::Forbidden, decision.to_string());
+        return state.error(
+            NAME,
+            id.as_ref(),
+            ErrorCode::Forbidden,
+            decision.to_string(),
+        );
     }
     let node = Arc::clone(&state.context.node);
     state.operation = Some(Box::pin(async move {
         let result = node.subscribe(&channel, &member).await;
-        Outcome::Subscribed { id, channel, policy, result }
+        Outcome::Subscribed {
+            id,
+            channel,
+            policy,
+            result,
+        }
     }));
 }
 

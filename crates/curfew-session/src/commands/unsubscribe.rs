@@ -8,12 +8,17 @@ const NAME: &str = "unsubscribe";
 
 /// All of it: nothing has to be waited for.
 pub(crate) fn run(state: &mut State, id: Option<CommandId>, name: &str) {
-    let Some(channel) = state.parse_channel(NAME, id.as_ref(), name) else { return };
+    let Some(channel) = state.parse_channel(NAME, id.as_ref(), name) else {
+        return;
+    };
     let Some(live) = &mut state.live else { return };
     if live.subscriptions.remove(&channel).is_none() {
         let message = "the session is not subscribed to this channel";
         return state.error(NAME, id.as_ref(), ErrorCode::NotSubscribed, message);
     }
-    state.context.node.unsubscribe(&channel, live.attachment.member());
+    state
+        .context
+        .node
+        .unsubscribe(&channel, live.attachment.member());
     state.reply(NAME, id.as_ref(), &Reply::Ok);
 }

@@ -74,7 +74,13 @@ pub(crate) fn routes(
     admin: SocketAddr,
 ) -> anyhow::Result<Extra> {
     let guard = super::random_key()?.expose().to_owned();
-    let page = Arc::new(Page { dev, context, public, admin, guard });
+    let page = Arc::new(Page {
+        dev,
+        context,
+        public,
+        admin,
+        guard,
+    });
     Ok(Extra::new(move |request| {
         let page = Arc::clone(&page);
         async move { page.answer(request).await }
@@ -94,7 +100,12 @@ impl Page {
         if path == "/" {
             return (parts.method == Method::GET).then(|| self.html());
         }
-        if parts.headers.get(GUARD_HEADER).and_then(|v| v.to_str().ok()) != Some(&self.guard) {
+        if parts
+            .headers
+            .get(GUARD_HEADER)
+            .and_then(|v| v.to_str().ok())
+            != Some(&self.guard)
+        {
             return Some(forbidden("only the demo page may use this"));
         }
         let Ok(body) = Limited::new(body, MAX_BODY_BYTES).collect().await else {
@@ -121,13 +132,18 @@ impl Page {
             "address": self.public.to_string(),
             "admin": self.admin.to_string(),
         });
-        let html = PAGE.replace("{{nonce}}", &nonce).replace("{{config}}", &config.to_string().replace('<', "\\u003c"));
+        let html = PAGE
+            .replace("{{nonce}}", &nonce)
+            .replace("{{config}}", &config.to_string().replace('<', "\\u003c"));
         let policy = format!(
             "default-src 'none'; style-src 'unsafe-inline'; script-src 'nonce-{nonce}'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         );
         let mut response = Response::new(Full::new(html.into()));
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("text/html; charset=utf-8"),
+        );
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Ok(policy) = HeaderValue::from_str(&policy) {
             headers.insert(CONTENT_SECURITY_POLICY, policy);
@@ -152,7 +168,10 @@ impl Page {
     async fn revoke(&self, body: &[u8]) -> Result<Value, Problem> {
         let key = key(body)?;
         let expires_at = self.context.node.clock().unix() + REVOCATION_SECS;
-        let revocation = Revocation { expires_at: Some(expires_at), ..Revocation::default() };
+        let revocation = Revocation {
+            expires_at: Some(expires_at),
+            ..Revocation::default()
+        };
         let revocations = &self.context.node.backends().revocations;
         let receipt = revocations.revoke(key, revocation).await?;
         serde_json::to_value(receipt).map_err(|error| Problem::bad_request(error.to_string()))
@@ -160,12 +179,21 @@ impl Page {
 
     async fn restore(&self, body: &[u8]) -> Result<Value, Problem> {
         let key = key(body)?;
-        let restored = self.context.node.backends().revocations.restore(&key).await?;
+        let restored = self
+            .context
+            .node
+            .backends()
+            .revocations
+            .restore(&key)
+            .await?;
         Ok(json!({ "restored": restored }))
     }
 
     async fn sessions(&self) -> Result<Value, Problem> {
-        let filter = SessionFilter { limit: MAX_SESSIONS, ..SessionFilter::default() };
+        let filter = SessionFilter {
+            limit: MAX_SESSIONS,
+            ..SessionFilter::default()
+        };
         let page = self.context.node.backends().sessions.list(&filter).await?;
         let sessions: Vec<Value> = page
             .sessions
@@ -186,7 +214,8 @@ impl Page {
 
 fn key(body: &[u8]) -> Result<RevocationKey, Problem> {
     let KeyWish { kind, value } = parse(body)?;
-    RevocationKey::parse(&kind, &value, &[]).map_err(|error| Problem::bad_request(error.to_string()))
+    RevocationKey::parse(&kind, &value, &[])
+        .map_err(|error| Problem::bad_request(error.to_string()))
 }
 
 fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
@@ -208,13 +237,17 @@ fn forbidden(detail: &str) -> Response {
 
 /// Whether `Host` is `localhost` or a loopback address, with any port.
 fn is_local_host(headers: &HeaderMap) -> bool {
-    let Some(host) = headers.get(HOST).and_then(|host| host.to_str().ok()) else { return false };
+    let Some(host) = headers.get(HOST).and_then(|host| host.to_str().ok()) else {
+        return false;
+    };
     let name = match host.strip_prefix('[') {
         Some(v6) => v6.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),
     };
     name.eq_ignore_ascii_case("localhost")
-        || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        || name
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
