@@ -26,6 +26,13 @@ const WATCHING: usize = 16;
 /// but be stamped too early.
 const MAX_UNSENT: usize = 16 * 1024;
 
+/// What may be on its way to one subscriber: less than what a gateway takes a subscriber for slow
+/// for, by any of its bounds.
+const MAX_ON_ITS_WAY: u64 = 48 * 1024;
+
+/// About as much of a message is not data.
+const MESSAGE_OVERHEAD: u64 = 64;
+
 /// Deliveries that do not come within this are lost.
 const LOST_AFTER: Duration = Duration::from_secs(3);
 
@@ -44,7 +51,8 @@ pub(crate) struct FanArgs {
     /// Publications per second; without it as many as arrive
     #[arg(long)]
     pub(crate) rate: Option<f64>,
-    /// Without a rate: publications that may be on their way at a time
+    /// Without a rate: publications that may be on their way at a time, unless 48 KiB of them to
+    /// one subscriber are fewer
     #[arg(long, default_value_t = 256)]
     pub(crate) window: u64,
 }
@@ -66,7 +74,7 @@ pub(crate) struct Fan {
     /// Deliveries that are due to those who read.
     due: u64,
     pub(crate) latency: Histogram,
-    /// Subscribers that were closed.
+    /// Subscribers that were closed, of those that do not count.
     pub(crate) closed: u64,
 }
 
@@ -107,7 +115,10 @@ impl Fan {
             due: 0,
             latency: Histogram::new(),
             closed: 0,
-            args: args.clone(),
+            args: FanArgs {
+                window: window(args),
+                ..args.clone()
+            },
         };
         fan.subscribe()?;
         Ok(fan)
@@ -256,15 +267,22 @@ impl Fan {
                 }
             }
             Happened::Message(_) => {}
-            Happened::Closed(_) if slot != 0 => *closed += 1,
+            Happened::Closed(_) if slot != 0 && !readers.are[slot] => *closed += 1,
             Happened::Other(_) if slot != 0 => {}
-            other => failed = Some(format!("the publisher is told {other:?}")),
+            // With a reader or the publisher gone there is nothing left to measure.
+            other => failed = Some(format!("connection {slot}: {other:?}")),
         })?;
         match failed {
             Some(why) => bail!("{why}"),
             None => Ok(()),
         }
     }
+}
+
+/// How many publications may be on their way.
+fn window(args: &FanArgs) -> u64 {
+    let fit = MAX_ON_ITS_WAY / (u64::from(args.bytes) + MESSAGE_OVERHEAD);
+    args.window.min(fit.max(1))
 }
 
 fn name(channel: usize) -> String {

@@ -180,7 +180,7 @@ impl WsClient {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"))
     }
 
-    /// The next text message, which must have at least the members of `expect` (see [`json`]).
+    /// The next text message, which must have at least the members of `expect` (see the module `json`).
     pub async fn expect_json(&mut self, expect: Value) -> Value {
         let value = self.next_json().await;
         assert!(

