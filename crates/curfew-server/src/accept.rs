@@ -1,7 +1,6 @@
 //! Accepting connections: a place, TLS, the first byte and the head of the request, each in time.
 
 use std::convert::Infallible;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +13,10 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::Public;
+use crate::listen;
 use crate::permits::{Full, Unauthenticated};
 use crate::respond::RETRY_AFTER_SECONDS;
 
@@ -25,9 +25,6 @@ const MAX_HEADERS: usize = 64;
 
 /// Largest head of a request, in bytes.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
-
-/// Wait after accepting failed for want of resources, such as file descriptors.
-const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
 /// What is known of a connection before its first request.
 #[derive(Debug)]
@@ -41,20 +38,7 @@ pub(crate) struct Accepted {
 impl Public {
     /// Accepts connections until `stop`.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
-        loop {
-            let accepted = tokio::select! {
-                () = stop.cancelled() => return,
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((stream, peer)) => self.admit(stream, peer),
-                Err(error) if is_of_one_connection(&error) => {}
-                Err(error) => {
-                    warn!(error = %error, "accepting connections fails, will retry");
-                    time::sleep(ACCEPT_RETRY).await;
-                }
-            }
-        }
+        listen::accept(listener, stop, |stream, peer| self.admit(stream, peer)).await;
     }
 
     fn admit(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
@@ -164,16 +148,6 @@ impl Public {
 
 /// Something did not come in time.
 struct Late;
-
-/// Errors that concern a connection that is gone already, not the listener.
-fn is_of_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionRefused
-    )
-}
 
 /// Answers without reading: a connection beyond the caps gets as little work as possible.
 async fn turn_away(mut stream: TcpStream, full: Full) {

@@ -29,6 +29,7 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::listen;
 use crate::respond::{Problem, Response};
 use api::{Access, Api, Call};
 use key::Key;
@@ -44,9 +45,6 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Room in a request's body for what is not a publication's data.
 const BODY_OVERHEAD_BYTES: usize = 64 * 1024;
-
-/// Wait after accepting failed.
-const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
 /// What of the configuration the admin listener goes by; replaced as a whole by a reload.
 #[derive(Debug, Clone)]
@@ -84,24 +82,13 @@ impl Admin {
 
     /// Answers requests until `stop`.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
-        loop {
-            let accepted = tokio::select! {
-                () = stop.cancelled() => return,
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((stream, _)) => {
-                    let admin = Arc::clone(&self);
-                    let stop = stop.clone();
-                    let serve = async move { admin.connection(stream, stop).await };
-                    self.context.node.spawn(serve);
-                }
-                Err(error) => {
-                    warn!(error = %error, "accepting admin connections fails, will retry");
-                    time::sleep(ACCEPT_RETRY).await;
-                }
-            }
-        }
+        listen::accept(listener, stop.clone(), |stream, _| {
+            let admin = Arc::clone(&self);
+            let stop = stop.clone();
+            let serve = async move { admin.connection(stream, stop).await };
+            self.context.node.spawn(serve);
+        })
+        .await;
     }
 
     async fn connection(self: Arc<Self>, stream: tokio::net::TcpStream, stop: CancellationToken) {

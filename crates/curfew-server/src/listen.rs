@@ -1,14 +1,21 @@
-//! Opening a listener.
+//! Opening a listener, and accepting from it.
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 /// Connections the kernel holds until they are accepted: a storm of reconnects fits, or as much of
 /// it as `net.core.somaxconn` allows.
 const BACKLOG: i32 = 4096;
+
+/// Wait after accepting failed for want of resources, such as file descriptors.
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
 /// A listener could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -44,4 +51,36 @@ fn try_listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
+}
+
+/// Hands every connection to `on_connection` until `stop`.
+pub(crate) async fn accept(
+    listener: TcpListener,
+    stop: CancellationToken,
+    mut on_connection: impl FnMut(TcpStream, SocketAddr),
+) {
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => on_connection(stream, peer),
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                warn!(error = %error, "accepting connections fails, will retry");
+                time::sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+}
+
+/// Errors that concern a connection that is gone already, not the listener.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    )
 }

@@ -1,7 +1,7 @@
 //! The table of operations: what is routed and what is documented are the same list.
 
 use std::collections::HashMap;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -58,6 +58,11 @@ impl Call {
 
 type Answer = Pin<Box<dyn Future<Output = Result<Response, Problem>> + Send>>;
 type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
+
+/// An answer that need not be waited for.
+fn now(result: Result<Response, Problem>) -> Answer {
+    Box::pin(ready(result))
+}
 
 /// One operation of the admin listener.
 pub(super) struct Operation {
@@ -116,12 +121,12 @@ impl Operation {
 pub(super) fn operations() -> Vec<Operation> {
     use Access::{Key, Open};
     vec![
-        Operation::new(Method::GET, "/livez", Open, "Whether the process is alive", |a, _| Box::pin(health::livez(a)))
+        Operation::new(Method::GET, "/livez", Open, "Whether the process is alive", |_, _| now(health::livez()))
             .gives::<health::Live>(),
-        Operation::new(Method::GET, "/readyz", Open, "Whether new connections are accepted; 503 with the reason when not", |a, _| Box::pin(health::readyz(a)))
+        Operation::new(Method::GET, "/readyz", Open, "Whether new connections are accepted; 503 with the reason when not", |a, _| now(health::readyz(&a)))
             .gives::<health::Ready>(),
-        Operation::new(Method::GET, "/metrics", Open, "Metrics as OpenMetrics text", |a, _| Box::pin(health::metrics(a))),
-        Operation::new(Method::GET, "/openapi.json", Open, "This description", |_, _| Box::pin(openapi::get())),
+        Operation::new(Method::GET, "/metrics", Open, "Metrics as OpenMetrics text", |a, _| now(health::metrics(&a))),
+        Operation::new(Method::GET, "/openapi.json", Open, "This description", |_, _| now(openapi::get())),
         Operation::new(Method::POST, "/v1/publish", Key, "Publish into one channel", |a, c| Box::pin(publish::publish(a, c)))
             .takes::<publish::Publish>().gives::<publish::Published>(),
         Operation::new(Method::POST, "/v1/broadcast", Key, "Publish the same data into several channels", |a, c| Box::pin(publish::broadcast(a, c)))
@@ -141,9 +146,9 @@ pub(super) fn operations() -> Vec<Operation> {
             .gives::<revocations::Restored>(),
         Operation::new(Method::GET, "/v1/nodes", Key, "Live nodes", |a, _| Box::pin(nodes::nodes(a)))
             .gives::<nodes::Nodes>(),
-        Operation::new(Method::GET, "/v1/channels", Key, "Channels with subscribers", |a, _| Box::pin(nodes::channels(a)))
+        Operation::new(Method::GET, "/v1/channels", Key, "Channels with subscribers", |a, _| now(nodes::channels(&a)))
             .gives::<nodes::Channels>(),
-        Operation::new(Method::POST, "/v1/explain", Key, "Which rule decides, and why", |a, c| Box::pin(explain::explain(a, c)))
+        Operation::new(Method::POST, "/v1/explain", Key, "Which rule decides, and why", |a, c| now(explain::explain(&a, &c)))
             .takes::<explain::Explain>().gives::<Explanation>(),
     ]
 }

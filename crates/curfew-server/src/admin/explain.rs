@@ -1,7 +1,5 @@
 //! Why something is allowed or not.
 
-use std::sync::Arc;
-
 use curfew_model::{Action, Channel};
 use curfew_policy::Explanation;
 use http::StatusCode;
@@ -26,7 +24,7 @@ pub(super) struct Explain {
     channel: String,
 }
 
-pub(super) async fn explain(admin: Arc<Admin>, call: Call) -> Result<Response, Problem> {
+pub(super) fn explain(admin: &Admin, call: &Call) -> Result<Response, Problem> {
     let body: Explain = call.json()?;
     let channel = Channel::parse(&body.channel).map_err(|error| {
         Problem::new(
@@ -59,5 +57,5 @@ pub(super) async fn explain(admin: Arc<Admin>, call: Call) -> Result<Response, P
         .context
         .policy
         .explain(&claims, user, body.action, &channel);
-    std::future::ready(Ok(json(StatusCode::OK, &explanation))).await
+    Ok(json(StatusCode::OK, &explanation))
 }

@@ -1,7 +1,5 @@
 //! Health and metrics: open to whoever reaches the admin listener.
 
-use std::sync::Arc;
-
 use curfew_telemetry::CONTENT_TYPE as METRICS_CONTENT_TYPE;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
@@ -27,27 +25,26 @@ pub(super) struct Ready {
     reason: Option<&'static str>,
 }
 
-pub(super) async fn livez(_: Arc<Admin>) -> Result<Response, Problem> {
-    std::future::ready(Ok(json(StatusCode::OK, &Live { alive: true }))).await
+pub(super) fn livez() -> Result<Response, Problem> {
+    Ok(json(StatusCode::OK, &Live { alive: true }))
 }
 
-pub(super) async fn readyz(admin: Arc<Admin>) -> Result<Response, Problem> {
+pub(super) fn readyz(admin: &Admin) -> Result<Response, Problem> {
     let reason = admin.context.node.is_draining().then_some("draining");
     let status = match reason {
         None => StatusCode::OK,
         Some(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
-    std::future::ready(Ok(json(
+    Ok(json(
         status,
         &Ready {
             ready: reason.is_none(),
             reason,
         },
-    )))
-    .await
+    ))
 }
 
-pub(super) async fn metrics(admin: Arc<Admin>) -> Result<Response, Problem> {
+pub(super) fn metrics(admin: &Admin) -> Result<Response, Problem> {
     let metrics = admin.context.node.metrics();
     let hub = admin.context.node.hub();
     metrics
@@ -59,5 +56,5 @@ pub(super) async fn metrics(admin: Arc<Admin>) -> Result<Response, Problem> {
     let mut response = Response::new(Full::new(metrics.encode().into()));
     let content_type = HeaderValue::from_static(METRICS_CONTENT_TYPE);
     response.headers_mut().insert(CONTENT_TYPE, content_type);
-    std::future::ready(Ok(response)).await
+    Ok(response)
 }

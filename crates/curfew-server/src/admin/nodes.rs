@@ -35,7 +35,7 @@ pub(super) async fn nodes(admin: Arc<Admin>) -> Result<Response, Problem> {
     Ok(json(StatusCode::OK, &Nodes { nodes }))
 }
 
-pub(super) async fn channels(admin: Arc<Admin>) -> Result<Response, Problem> {
+pub(super) fn channels(admin: &Admin) -> Result<Response, Problem> {
     let channels = admin
         .context
         .node
@@ -47,5 +47,5 @@ pub(super) async fn channels(admin: Arc<Admin>) -> Result<Response, Problem> {
             subscribers: info.subscribers,
         })
         .collect();
-    std::future::ready(Ok(json(StatusCode::OK, &Channels { channels }))).await
+    Ok(json(StatusCode::OK, &Channels { channels }))
 }

@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 use super::api::{Access, Operation, operations};
 use crate::respond::{self, Problem, Response};
 
-pub(super) async fn get() -> Result<Response, Problem> {
-    std::future::ready(Ok(respond::json(StatusCode::OK, &openapi()))).await
+pub(super) fn get() -> Result<Response, Problem> {
+    Ok(respond::json(StatusCode::OK, &openapi()))
 }
 
 /// The description of the admin listener as OpenAPI 3.1.
