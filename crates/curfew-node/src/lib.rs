@@ -135,3 +135,6 @@ impl Node {
         tokio::spawn(self.tasks.track_future(task));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,10 +19,10 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
 /// A listener could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}{}", hint(.source))]
+#[error("cannot listen on {address}: {error}{}", hint(.error))]
 pub struct ListenError {
     address: SocketAddr,
-    source: io::Error,
+    error: io::Error,
 }
 
 fn hint(error: &io::Error) -> &'static str {
@@ -36,7 +36,7 @@ fn hint(error: &io::Error) -> &'static str {
 
 /// Listens on `address`. Must be called within a runtime.
 pub fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
-    try_listen(address).map_err(|source| ListenError { address, source })
+    try_listen(address).map_err(|error| ListenError { address, error })
 }
 
 fn try_listen(address: SocketAddr) -> io::Result<TcpListener> {

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
+use curfew_hub::Ending;
 use curfew_model::{Command, CommandId, Disconnect, ErrorCode, Message, Reply, Request};
 use curfew_protocol::DecodeError;
 use curfew_ws::frame::{self, Opcode};
@@ -30,6 +31,10 @@ impl State {
         if self.is_expired() {
             return Some(Disconnect::EXPIRED.into());
         }
+        // It may have been ended while an earlier message of the same read was acted on.
+        if let Some(ending) = self.ending() {
+            return Some(Finish::Ended(ending));
+        }
         match decoded {
             Ok(request) => self.dispatch(request),
             Err(DecodeError::NotTheProtocol { message }) => {
@@ -38,6 +43,11 @@ impl State {
             }
             Err(DecodeError::Form { id, code, message }) => self.on_bad_form(id, code, message),
         }
+    }
+
+    /// Why the session was told to end, if it was.
+    fn ending(&self) -> Option<Ending> {
+        self.live.as_ref()?.attachment.member().outbox().ending()
     }
 
     fn dispatch(&mut self, request: Request<'_>) -> Option<Finish> {

@@ -45,8 +45,9 @@ impl App {
         log_level: LogLevel,
         extra: impl FnOnce(&Arc<Context>, SocketAddr, SocketAddr) -> anyhow::Result<Option<Extra>>,
     ) -> anyhow::Result<Self> {
-        let public_listener = curfew_server::listen(config.server.listen)?;
-        let admin_listener = curfew_server::listen(config.admin.listen)?;
+        let public_listener =
+            curfew_server::listen(config.server.listen).context("server.listen")?;
+        let admin_listener = curfew_server::listen(config.admin.listen).context("admin.listen")?;
         let address = public_listener
             .local_addr()
             .context("read the public listener's address")?;

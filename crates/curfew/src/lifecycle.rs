@@ -25,6 +25,8 @@ const HURRIED: Duration = Duration::from_millis(500);
 pub(crate) struct Source {
     pub(crate) file: Option<PathBuf>,
     pub(crate) sets: Vec<String>,
+    /// What the file held before it was loaded: a change since then is not lost.
+    pub(crate) seen: Option<Vec<u8>>,
 }
 
 /// Runs a node until it is told to stop. What may change while it runs is read again from
@@ -103,15 +105,14 @@ struct Reloader {
 }
 
 impl Reloader {
-    fn new(running: Running, config: Config, source: Option<Source>) -> Self {
-        let mut reloader = Self {
+    fn new(running: Running, config: Config, mut source: Option<Source>) -> Self {
+        let seen = source.as_mut().and_then(|source| source.seen.take());
+        Self {
             running,
             config,
             source,
-            seen: None,
-        };
-        reloader.seen = reloader.read_file();
-        reloader
+            seen,
+        }
     }
 
     fn read_file(&self) -> Option<Vec<u8>> {

@@ -10,6 +10,11 @@ use crate::lifecycle::{self, Source};
 
 /// Runs a node until it is told to stop.
 pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
+    let seen = args
+        .config
+        .config
+        .as_ref()
+        .and_then(|file| std::fs::read(file).ok());
     let loaded = args.config.load(Check::Everything)?;
     let log_level = curfew_telemetry::init(&loaded.config.telemetry)?;
     raise_open_files();
@@ -18,6 +23,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         let source = Source {
             file: loaded.file,
             sets: args.config.sets,
+            seen,
         };
         lifecycle::run(app, loaded.config, Some(source)).await
     })

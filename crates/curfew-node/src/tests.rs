@@ -1,0 +1,169 @@
+//! The node through its public door, over the embedded backend behind a [`rig::Rig`].
+
+mod admit;
+mod cleanup;
+mod drain;
+mod refresh;
+mod rig;
+mod subscriptions;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use curfew_backend::memory::Memory;
+use curfew_backend::{NodeInfo, SessionFilter, SessionRecord};
+use curfew_hub::{Ending, Hub, HubLimits};
+use curfew_model::{Channel, Claims, Disconnect, NodeId, Principal, PrincipalParts, RevocationKey};
+use curfew_protocol::native::Native;
+use curfew_protocol::{ProtocolId, Protocols};
+use curfew_telemetry::{Metrics, Names};
+use tokio::time;
+
+use crate::{AdmitError, Attachment, HubEvents, Node, Settings};
+use rig::{Rig, RigClock, START};
+
+/// A claim by which sessions can be revoked.
+const CLAIM: &str = "tenant";
+
+const REVOKED: Ending = Ending {
+    disconnect: Disconnect::REVOKED,
+    retry_after_ms: None,
+};
+
+/// A node and what surrounds it.
+pub(super) struct Harness {
+    pub(super) node: Arc<Node>,
+    pub(super) rig: Arc<Rig>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl Harness {
+    pub(super) fn new() -> Self {
+        Self::with_max_per_user(0)
+    }
+
+    pub(super) fn with_max_per_user(max_per_user: u32) -> Self {
+        let clock = RigClock::new();
+        let metrics = Metrics::new(&Names::default());
+        let limits = HubLimits {
+            outbound_bytes: 1 << 20,
+            node_outbound_bytes: 0,
+        };
+        let protocols = Protocols::new(vec![Arc::new(Native)]);
+        let hub = Arc::new(Hub::new(protocols, limits, Arc::clone(&metrics)));
+        let events = HubEvents::new(Arc::clone(&hub), Arc::clone(&metrics));
+        let id = NodeId::new();
+        let info = NodeInfo {
+            node: id,
+            address: String::new(),
+            version: String::new(),
+            started_at: START,
+            sessions: 0,
+        };
+        let memory = Memory::new(
+            info,
+            Arc::clone(&clock) as _,
+            Arc::new(events),
+            "curfew:".to_owned(),
+        );
+        let rig = Rig::new(memory.backends());
+        let settings = Settings {
+            revocable_claims: vec![CLAIM.to_owned()],
+            max_per_user,
+        };
+        let node = Node::start(
+            id,
+            hub,
+            rig.backends(),
+            clock as _,
+            Arc::clone(&metrics),
+            settings,
+        );
+        Self { node, rig, metrics }
+    }
+
+    pub(super) fn protocol(&self) -> ProtocolId {
+        self.node.hub().protocols().default_id()
+    }
+
+    pub(super) async fn try_admit(&self, token: &str) -> Result<Attachment, AdmitError> {
+        self.node
+            .admit(principal("alice", token), self.protocol())
+            .await
+    }
+
+    /// An open session of alice.
+    pub(super) async fn open(&self, token: &str) -> Attachment {
+        let attachment = self.try_admit(token).await.unwrap();
+        assert!(attachment.open());
+        attachment
+    }
+
+    pub(super) async fn records(&self) -> Vec<SessionRecord> {
+        let filter = SessionFilter {
+            limit: 10_000,
+            ..SessionFilter::default()
+        };
+        self.rig
+            .inner()
+            .sessions
+            .list(&filter)
+            .await
+            .unwrap()
+            .sessions
+    }
+
+    /// How many sessions a revocation of the key ends now.
+    pub(super) fn found_by(&self, key: &RevocationKey) -> usize {
+        self.node
+            .hub()
+            .revoke(key, &curfew_model::Revocation::default())
+    }
+
+    /// Asserts that no trace of any session is left, once the records had time to go.
+    pub(super) async fn assert_nothing_left(&self, what: &str) {
+        eventually(async || self.records().await.is_empty()).await;
+        assert_eq!(self.node.hub().count(), 0, "{what}: in the hub");
+        assert_eq!(self.metrics.sessions.get(), 0, "{what}: gauge of sessions");
+        assert_eq!(
+            self.metrics.subscriptions.get(),
+            0,
+            "{what}: gauge of subscriptions"
+        );
+        assert_eq!(self.node.hub().queued_bytes(), 0, "{what}: queued bytes");
+        for key in [
+            RevocationKey::user("alice"),
+            RevocationKey::claim(CLAIM, "acme"),
+        ] {
+            assert_eq!(self.found_by(&key), 0, "{what}: found by {key}");
+        }
+    }
+}
+
+/// Waits, in the runtime's time, until `condition` holds.
+pub(super) async fn eventually(condition: impl AsyncFn() -> bool) {
+    let waiting = async {
+        while !condition().await {
+            time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    time::timeout(Duration::from_secs(60), waiting)
+        .await
+        .expect("not in time");
+}
+
+pub(super) fn principal(user: &str, token: &str) -> Arc<Principal> {
+    Arc::new(Principal::new(PrincipalParts {
+        user: user.into(),
+        issuer: "main".into(),
+        token_id: Some(token.into()),
+        issued_at: Some(START),
+        expires_at: START + 3600,
+        leeway: Duration::ZERO,
+        claims: Claims::from_json(format!(r#"{{"tenant":"acme","jti":"{token}"}}"#)),
+    }))
+}
+
+pub(super) fn channel(name: &str) -> Channel {
+    Channel::parse(name).unwrap()
+}

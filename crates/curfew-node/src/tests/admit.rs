@@ -1,0 +1,195 @@
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+
+use super::rig::{Call, When, unavailable, unusable};
+use super::*;
+
+/// Admits, lets `revoke` happen where it will, and says whether the session could have been open.
+async fn opens(harness: &Harness) -> bool {
+    match harness.try_admit("t1").await {
+        Ok(attachment) => attachment.open(),
+        Err(AdmitError::Revoked(_) | AdmitError::Ended(REVOKED)) => false,
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revocation_at_any_point_of_the_admission_keeps_the_session_out() {
+    for key in [
+        RevocationKey::user("alice"),
+        RevocationKey::token("t1"),
+        RevocationKey::claim(CLAIM, "acme"),
+        RevocationKey::All,
+    ] {
+        for (when, call) in [
+            (When::Before, Call::Check),
+            (When::After, Call::Check),
+            (When::Before, Call::Open),
+            (When::After, Call::Open),
+        ] {
+            let harness = Harness::new();
+            let (rig, revoked) = (Arc::clone(&harness.rig), key.clone());
+            harness.rig.hook(when, call, move || rig.revoke(revoked));
+            assert!(!opens(&harness).await, "{key} revoked {when:?} {call:?}");
+            harness
+                .assert_nothing_left(&format!("{key} {when:?} {call:?}"))
+                .await;
+        }
+        let harness = Harness::new();
+        harness.rig.revoke(key.clone());
+        assert!(!opens(&harness).await, "{key} revoked first");
+        harness.assert_nothing_left("revoked first").await;
+
+        let harness = Harness::new();
+        let attachment = harness.try_admit("t1").await.unwrap();
+        harness.rig.revoke(key.clone());
+        assert!(
+            !attachment.open(),
+            "{key} revoked between admission and opening"
+        );
+        drop(attachment);
+        harness.assert_nothing_left("revoked last").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_revoked_by_its_own_id_while_it_is_recorded_stays_closed() {
+    let harness = Harness::new();
+    let (rig, hub) = (Arc::clone(&harness.rig), Arc::clone(harness.node.hub()));
+    harness.rig.hook(When::After, Call::Open, move || {
+        rig.revoke(RevocationKey::session(hub.members()[0].session()));
+    });
+    assert!(!opens(&harness).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_fails_is_told_as_such_and_nothing_is_left_behind() {
+    for call in [Call::Check, Call::Open] {
+        for error in [unavailable, unusable] {
+            let harness = Harness::new();
+            harness.rig.fail(call, error);
+            let refused = harness.try_admit("t1").await.unwrap_err();
+            assert!(
+                matches!(refused, AdmitError::Backend(_)),
+                "{call:?}: {refused:?}"
+            );
+            harness.assert_nothing_left(&format!("{call:?}")).await;
+            harness.rig.heal(call);
+            harness.open("t1").await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_admission_given_up_half_way_leaves_nothing_behind() {
+    for call in [Call::Check, Call::Open] {
+        let harness = Harness::new();
+        harness.rig.hold(call);
+        let member = {
+            let mut admission = pin!(harness.try_admit("t1"));
+            let waits = poll_fn(|cx| Poll::Ready(admission.as_mut().poll(cx).is_pending())).await;
+            assert!(waits, "{call:?}");
+            harness.node.hub().members().remove(0)
+        };
+        assert_eq!(
+            Arc::strong_count(&member),
+            1,
+            "{call:?}: the hub has let go of it"
+        );
+        harness.rig.release(call);
+        harness.assert_nothing_left(&format!("{call:?}")).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_session_more_than_allowed_is_refused_until_one_ends() {
+    let harness = Harness::with_max_per_user(2);
+    let first = harness.open("t1").await;
+    let second = harness.open("t2").await;
+    let refused = harness.try_admit("t3").await.unwrap_err();
+    assert!(
+        matches!(refused, AdmitError::SessionLimit { limit: 2 }),
+        "{refused:?}"
+    );
+    let other = harness
+        .node
+        .admit(principal("bob", "t4"), harness.protocol())
+        .await;
+    drop((first, other.unwrap()));
+    eventually(async || harness.records().await.len() == 1).await;
+    drop((harness.open("t3").await, second));
+    harness.assert_nothing_left("limit").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_record_says_who_connected_where_until_the_session_ends() {
+    let harness = Harness::new();
+    let attachment = harness.open("t1").await;
+    let records = harness.records().await;
+    let [record] = records.as_slice() else {
+        panic!("{records:?}")
+    };
+    assert_eq!(record.session, attachment.member().session());
+    assert_eq!(record.node, harness.node.id());
+    assert_eq!(record.principal.user(), "alice");
+    assert_eq!((record.connected_at, record.protocol), (START, "curfew.v1"));
+    assert_eq!(harness.metrics.sessions.get(), 1);
+    drop(attachment);
+    harness.assert_nothing_left("closed").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_refuses_sessions_admits_none() {
+    let harness = Harness::new();
+    harness.node.begin_drain();
+    drop(harness.open("t1").await);
+    harness.node.refuse_sessions();
+    assert!(matches!(
+        harness.try_admit("t2").await,
+        Err(AdmitError::Draining)
+    ));
+    assert_eq!(
+        harness.rig.asked(Call::Check, ""),
+        1,
+        "the backend is not asked"
+    );
+    harness.assert_nothing_left("refused").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_finds_a_session_that_is_just_being_admitted() {
+    let harness = Harness::new();
+    harness.rig.hold(Call::Check);
+    let mut admission = pin!(harness.try_admit("t1"));
+    assert!(poll_fn(|cx| Poll::Ready(admission.as_mut().poll(cx).is_pending())).await);
+    harness.node.refuse_sessions();
+    let draining = harness.node.drain(Duration::ZERO);
+    let admitting = async {
+        time::sleep(Duration::from_millis(1)).await;
+        harness.rig.release(Call::Check);
+        admission.await
+    };
+    let ((), admitted) = tokio::join!(draining, admitting);
+    let refused = admitted.unwrap_err();
+    let AdmitError::Ended(ending) = refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(ending.disconnect, Disconnect::DRAINING);
+}
+
+#[tokio::test(start_paused = true)]
+async fn sessions_admitted_before_a_change_of_settings_leave_nothing_behind() {
+    let harness = Harness::new();
+    let attachment = harness.open("t1").await;
+    harness.node.set_settings(Settings::default());
+    assert_eq!(
+        Arc::strong_count(attachment.member()),
+        2 + 3,
+        "hub, attachment and three keys"
+    );
+    let member = Arc::clone(attachment.member());
+    drop(attachment);
+    assert_eq!(Arc::strong_count(&member), 1);
+    harness.assert_nothing_left("settings").await;
+}

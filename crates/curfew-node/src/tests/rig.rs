@@ -1,0 +1,267 @@
+//! A backend that fails, waits or is interfered with where a test says so, around the real one in
+//! memory; and a wall clock that goes with the runtime's. Used by the tests of `curfew-session` too.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use curfew_backend::{
+    BackendError, Backends, BoxFuture, Broker, OpenError, Receipt, Revocations, Revoked,
+    SessionFilter, SessionPage, SessionRecord, Sessions,
+};
+use curfew_model::{Channel, Clock, Publication, Revocation, RevocationKey, SessionId};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+/// When the wall clock starts, in Unix seconds.
+pub(crate) const START: u64 = 1_800_000_000;
+
+/// A wall clock that goes with the runtime's time, so that paused time pauses both, and that can be
+/// set forward alone.
+#[derive(Debug)]
+pub(crate) struct RigClock {
+    start: Instant,
+    /// How far it is ahead of the runtime's time.
+    pub(crate) ahead: Mutex<Duration>,
+}
+
+impl RigClock {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            start: Instant::now(),
+            ahead: Mutex::default(),
+        })
+    }
+}
+
+impl Clock for RigClock {
+    fn now(&self) -> Duration {
+        Duration::from_secs(START) + self.start.elapsed() + *self.ahead.lock()
+    }
+}
+
+/// A question to the backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Call {
+    Check,
+    Open,
+    Refresh,
+    Close,
+    Subscribe,
+    Unsubscribe,
+    Publish,
+}
+
+/// Before or after the real backend is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum When {
+    Before,
+    After,
+}
+
+type Hook = Box<dyn FnOnce() + Send>;
+
+/// The backend.
+pub(crate) struct Rig {
+    inner: Backends,
+    failing: Mutex<HashMap<Call, fn() -> BackendError>>,
+    gates: Mutex<HashMap<Call, Arc<Semaphore>>>,
+    hooks: Mutex<HashMap<(When, Call), Hook>>,
+    /// What was asked, with the channel if it was about one.
+    asked: Mutex<Vec<(Call, String)>>,
+}
+
+impl Rig {
+    pub(crate) fn new(inner: Backends) -> Arc<Self> {
+        Arc::new(Self {
+            inner,
+            failing: Mutex::default(),
+            gates: Mutex::default(),
+            hooks: Mutex::default(),
+            asked: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn backends(self: &Arc<Self>) -> Backends {
+        Backends {
+            broker: Arc::clone(self) as _,
+            sessions: Arc::clone(self) as _,
+            revocations: Arc::clone(self) as _,
+            nodes: Arc::clone(&self.inner.nodes),
+        }
+    }
+
+    /// What lies behind: asked by tests, it never fails.
+    pub(crate) fn inner(&self) -> &Backends {
+        &self.inner
+    }
+
+    /// From now on `call` fails, before the real backend is asked.
+    pub(crate) fn fail(&self, call: Call, error: fn() -> BackendError) {
+        self.failing.lock().insert(call, error);
+    }
+
+    pub(crate) fn heal(&self, call: Call) {
+        self.failing.lock().remove(&call);
+    }
+
+    /// From now on `call` waits, before the real backend is asked, until it is released.
+    pub(crate) fn hold(&self, call: Call) {
+        self.gates.lock().insert(call, Arc::new(Semaphore::new(0)));
+    }
+
+    pub(crate) fn release(&self, call: Call) {
+        if let Some(gate) = self.gates.lock().remove(&call) {
+            gate.close();
+        }
+    }
+
+    /// Runs `hook` once, at the next `call`.
+    pub(crate) fn hook(&self, when: When, call: Call, hook: impl FnOnce() + Send + 'static) {
+        self.hooks.lock().insert((when, call), Box::new(hook));
+    }
+
+    /// How often `call` was asked, about `detail` if that is not empty.
+    pub(crate) fn asked(&self, call: Call, detail: &str) -> usize {
+        let asked = self.asked.lock();
+        let of = |(other, about): &&(Call, String)| {
+            *other == call && (detail.is_empty() || about == detail)
+        };
+        asked.iter().filter(of).count()
+    }
+
+    /// Puts a revocation of all tokens in force, at once.
+    pub(crate) fn revoke(&self, key: RevocationKey) {
+        // The embedded backend has done it when the future is made.
+        drop(self.inner.revocations.revoke(key, Revocation::default()));
+    }
+
+    fn run_hook(&self, when: When, call: Call) {
+        let hook = self.hooks.lock().remove(&(when, call));
+        if let Some(hook) = hook {
+            hook();
+        }
+    }
+
+    async fn ask<T, E: From<BackendError>>(
+        &self,
+        call: Call,
+        detail: &str,
+        inner: impl AsyncFnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.asked.lock().push((call, detail.to_owned()));
+        self.run_hook(When::Before, call);
+        let gate = self.gates.lock().get(&call).map(Arc::clone);
+        if let Some(gate) = gate {
+            assert!(gate.acquire().await.is_err(), "a gate only ever closes");
+        }
+        let failing = self.failing.lock().get(&call).copied();
+        if let Some(error) = failing {
+            return Err(error().into());
+        }
+        let result = inner().await;
+        self.run_hook(When::After, call);
+        result
+    }
+}
+
+impl fmt::Debug for Rig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rig").finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn unavailable() -> BackendError {
+    BackendError::unavailable("switched off by the test")
+}
+
+pub(crate) fn unusable() -> BackendError {
+    BackendError::Unusable("garbled by the test".into())
+}
+
+impl Broker for Rig {
+    fn subscribe<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(self.ask(Call::Subscribe, channel.as_str(), || {
+            self.inner.broker.subscribe(channel)
+        }))
+    }
+
+    fn unsubscribe<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<(), BackendError>> {
+        let inner = || self.inner.broker.unsubscribe(channel);
+        Box::pin(self.ask(Call::Unsubscribe, channel.as_str(), inner))
+    }
+
+    fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<(), BackendError>> {
+        Box::pin(async move {
+            let channel = publication.channel.clone();
+            let inner = || self.inner.broker.publish(publication);
+            self.ask(Call::Publish, channel.as_str(), inner).await
+        })
+    }
+}
+
+impl Sessions for Rig {
+    fn open(&self, record: SessionRecord, max: u32) -> BoxFuture<'_, Result<(), OpenError>> {
+        Box::pin(self.ask(Call::Open, "", move || {
+            self.inner.sessions.open(record, max)
+        }))
+    }
+
+    fn refresh(&self, record: SessionRecord) -> BoxFuture<'_, Result<(), BackendError>> {
+        Box::pin(self.ask(Call::Refresh, "", move || {
+            self.inner.sessions.refresh(record)
+        }))
+    }
+
+    fn close<'a>(&'a self, sessions: &'a [SessionId]) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(self.ask(Call::Close, "", || self.inner.sessions.close(sessions)))
+    }
+
+    fn get(
+        &self,
+        session: SessionId,
+    ) -> BoxFuture<'_, Result<Option<SessionRecord>, BackendError>> {
+        self.inner.sessions.get(session)
+    }
+
+    fn list<'a>(
+        &'a self,
+        filter: &'a SessionFilter,
+    ) -> BoxFuture<'a, Result<SessionPage, BackendError>> {
+        self.inner.sessions.list(filter)
+    }
+
+    fn disconnect(&self, session: SessionId) -> BoxFuture<'_, Result<bool, BackendError>> {
+        self.inner.sessions.disconnect(session)
+    }
+}
+
+impl Revocations for Rig {
+    fn check<'a>(
+        &'a self,
+        keys: &'a [RevocationKey],
+        issued_at: Option<u64>,
+    ) -> BoxFuture<'a, Result<Option<Revoked>, BackendError>> {
+        Box::pin(self.ask(Call::Check, "", move || {
+            self.inner.revocations.check(keys, issued_at)
+        }))
+    }
+
+    fn revoke(
+        &self,
+        key: RevocationKey,
+        revocation: Revocation,
+    ) -> BoxFuture<'_, Result<Receipt, BackendError>> {
+        self.inner.revocations.revoke(key, revocation)
+    }
+
+    fn restore<'a>(&'a self, key: &'a RevocationKey) -> BoxFuture<'a, Result<bool, BackendError>> {
+        self.inner.revocations.restore(key)
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Revoked>, BackendError>> {
+        self.inner.revocations.list()
+    }
+}
