@@ -23,3 +23,6 @@ pub use config::{Config, LimitsConfig};
 pub use context::{Context, Settings};
 pub use open::{Guards, Opening, Refusal, Session};
 pub use run::run;
+
+#[cfg(test)]
+mod tests;

@@ -32,6 +32,8 @@ impl Session {
                 Ok(0) | Err(_) => return Poll::Ready(Step::Finish(Finish::Gone)),
                 Ok(read) => read,
             };
+            // Any byte: no pong can come in the middle of a long frame.
+            self.state.deadlines.heard();
             self.state
                 .context
                 .metrics()
@@ -101,7 +103,6 @@ impl State {
     }
 
     fn on_event(&mut self, event: Event<'_>) -> Option<Finish> {
-        self.deadlines.heard();
         let metrics = self.context.metrics();
         match event {
             Event::Message(message) => {
@@ -123,7 +124,6 @@ impl State {
 
     /// Counts a control frame; too many end the session.
     fn on_control(&mut self, opcode: Opcode) -> Option<Finish> {
-        self.deadlines.heard();
         self.context.metrics().frames_received.inc(opcode);
         let rate = self
             .context

@@ -1,0 +1,290 @@
+//! Sessions over a pipe, with the real protocol and the embedded backend behind a rig, in paused
+//! time. Whoever waits for a frame lets the time go on to the next timer.
+
+mod access;
+mod commands;
+mod faults;
+mod peer;
+#[path = "../../curfew-node/src/tests/rig.rs"]
+mod rig;
+mod timing;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use curfew_auth::{Algorithm, Authenticator, Issuer, MintKey, mint};
+use curfew_backend::memory::Memory;
+use curfew_backend::{NodeInfo, SessionFilter};
+use curfew_hub::{Hub, HubLimits};
+use curfew_model::{
+    Action, Channel, Clock as _, Command, DISCONNECTS, Disconnect, NodeId, Publication, Secret,
+};
+use curfew_node::{HubEvents, Node};
+use curfew_policy::{Policy, Rule};
+use curfew_protocol::native::Native;
+use curfew_protocol::{Protocol, Protocols};
+use curfew_telemetry::{Initiator, Metrics, Names};
+use curfew_ws::Transport;
+use serde_json::{Value, json};
+use tokio::time;
+
+use crate::{Config, Context, Guards, LimitsConfig, Opening, Session, Settings};
+use peer::Peer;
+use rig::{Rig, RigClock};
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// Of the pipe, each way, where a test does not say otherwise.
+const ROOM: usize = 64 * 1024;
+
+/// How long the tests' tokens live, in seconds.
+const TTL: u64 = 600;
+
+/// A node, and what its sessions share.
+struct Harness {
+    context: Arc<Context>,
+    rig: Arc<Rig>,
+    clock: Arc<RigClock>,
+    metrics: Arc<Metrics>,
+    /// Cloned into each connection's guards.
+    place: Arc<()>,
+    unauthenticated: Arc<()>,
+}
+
+impl Harness {
+    fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        Self::build(change, Arc::new(Native))
+    }
+
+    fn build(change: impl FnOnce(&mut Settings), protocol: Arc<dyn Protocol>) -> Self {
+        let mut settings = Settings {
+            session: Config::default(),
+            limits: LimitsConfig::default(),
+            auth_timeout: Duration::from_secs(5),
+        };
+        change(&mut settings);
+        let clock = RigClock::new();
+        let metrics = Metrics::new(&Names {
+            commands: Command::NAMES.to_vec(),
+            close_codes: DISCONNECTS
+                .iter()
+                .map(|disconnect| disconnect.code)
+                .collect(),
+            ..Names::default()
+        });
+        let limits = HubLimits {
+            outbound_bytes: settings.limits.outbound_bytes,
+            node_outbound_bytes: settings.limits.node_outbound_bytes,
+        };
+        let hub = Arc::new(Hub::new(
+            Protocols::new(vec![protocol]),
+            limits,
+            Arc::clone(&metrics),
+        ));
+        let events = HubEvents::new(Arc::clone(&hub), Arc::clone(&metrics));
+        let id = NodeId::new();
+        let info = NodeInfo {
+            node: id,
+            address: String::new(),
+            version: String::new(),
+            started_at: clock.unix(),
+            sessions: 0,
+        };
+        let memory = Memory::new(
+            info,
+            Arc::clone(&clock) as _,
+            Arc::new(events),
+            "curfew:".to_owned(),
+        );
+        let rig = Rig::new(memory.backends());
+        let node_settings = curfew_node::Settings {
+            revocable_claims: settings.session.revocable_claims.clone(),
+            max_per_user: settings.session.max_per_user,
+        };
+        let node = Node::start(
+            id,
+            hub,
+            rig.backends(),
+            Arc::clone(&clock) as _,
+            Arc::clone(&metrics),
+            node_settings,
+        );
+        let issuer = Issuer {
+            name: "main".to_owned(),
+            secret: Some(Secret::new(SECRET)),
+            ..Issuer::default()
+        };
+        let auth = curfew_auth::Config {
+            issuers: vec![issuer],
+            ..curfew_auth::Config::default()
+        };
+        let context = Arc::new(Context {
+            node,
+            authenticator: Arc::new(Authenticator::new(&auth, Arc::clone(&clock) as _).unwrap()),
+            policy: Arc::new(Policy::new(&allowing(&[
+                Action::Subscribe,
+                Action::Publish,
+            ]))),
+            settings: ArcSwap::from_pointee(settings),
+        });
+        Self {
+            context,
+            rig,
+            clock,
+            metrics,
+            place: Arc::default(),
+            unauthenticated: Arc::default(),
+        }
+    }
+
+    fn hub(&self) -> &Hub {
+        self.context.node.hub()
+    }
+
+    /// A token of alice; `more` replaces claims, `null` leaves them out.
+    fn token(&self, more: Value) -> String {
+        let now = self.clock.unix();
+        let mut claims = json!({"sub": "alice", "jti": "t1", "iat": now, "exp": now + TTL});
+        for (name, value) in more.as_object().unwrap() {
+            claims[name] = value.clone();
+        }
+        let mut claims = claims.as_object().unwrap().clone();
+        claims.retain(|_, value| !value.is_null());
+        let key = MintKey::Secret(SECRET.as_bytes().to_vec());
+        mint(&claims, None, "HS256".parse::<Algorithm>().unwrap(), &key).unwrap()
+    }
+
+    /// A connection on a pipe of `room` bytes each way. `early` came behind its request.
+    fn connect(&self, opening: Opening, room: usize, early: &[u8]) -> Peer {
+        let (ours, theirs) = tokio::io::duplex(room);
+        let protocol = self.hub().protocols().default_id();
+        let guards = Guards {
+            connection: Box::new(Arc::clone(&self.place)),
+            unauthenticated: Some(Box::new(Arc::clone(&self.unauthenticated))),
+        };
+        let session = Session::new(
+            Arc::clone(&self.context),
+            Transport::Memory(Box::new(ours)),
+            Bytes::copy_from_slice(early),
+            protocol,
+            opening,
+            guards,
+        );
+        self.context.node.spawn(crate::run(session));
+        Peer::new(theirs)
+    }
+
+    /// A connection whose request carried no token.
+    fn awaiting(&self) -> Peer {
+        self.connect(Opening::Awaiting, ROOM, &[])
+    }
+
+    /// A session of alice that was told `connected`.
+    async fn open(&self) -> Peer {
+        self.open_with(json!({}), ROOM).await
+    }
+
+    async fn open_with(&self, claims: Value, room: usize) -> Peer {
+        let principal = self
+            .context
+            .authenticator
+            .authenticate(&self.token(claims))
+            .unwrap();
+        let protocol = self.hub().protocols().default_id();
+        let attachment = self
+            .context
+            .node
+            .admit(Arc::new(principal), protocol)
+            .await
+            .unwrap();
+        let mut peer = self.connect(Opening::Admitted(attachment), room, &[]);
+        peer.expect("connected").await;
+        peer
+    }
+
+    /// Publishes from outside.
+    fn publish(&self, channel: &str, data: &str) {
+        let channel = Channel::parse(channel).unwrap();
+        let data = Bytes::copy_from_slice(data.as_bytes());
+        self.hub().broadcast(&Publication {
+            channel,
+            data,
+            from: None,
+        });
+    }
+
+    /// Puts another policy in force, as a reload does.
+    fn reload(&self, policy: &curfew_policy::Config) {
+        self.context.policy.reload(policy);
+        self.hub().reconsider_all();
+    }
+
+    fn connections(&self) -> usize {
+        Arc::strong_count(&self.place) - 1
+    }
+
+    fn closed_with(&self, disconnect: Disconnect) -> u64 {
+        self.metrics
+            .connections_closed
+            .get(disconnect.code, Initiator::Server)
+    }
+
+    /// Asserts that no trace of any session is left, once the records had time to go.
+    async fn assert_nothing_left(&self) {
+        let filter = SessionFilter {
+            limit: 10,
+            ..SessionFilter::default()
+        };
+        let gone = async {
+            let records = async || {
+                self.rig
+                    .inner()
+                    .sessions
+                    .list(&filter)
+                    .await
+                    .unwrap()
+                    .sessions
+            };
+            while self.connections() > 0 || !records().await.is_empty() {
+                time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        time::timeout(Duration::from_secs(10), gone)
+            .await
+            .expect("not in time");
+        assert_eq!((self.hub().count(), self.hub().channel_count()), (0, 0));
+        assert_eq!(self.hub().queued_bytes(), 0);
+        assert_eq!(
+            (
+                self.metrics.sessions.get(),
+                self.metrics.subscriptions.get()
+            ),
+            (0, 0)
+        );
+        assert_eq!(Arc::strong_count(&self.unauthenticated), 1);
+    }
+}
+
+/// A policy that allows these actions everywhere, and nothing else.
+fn allowing(actions: &[Action]) -> curfew_policy::Config {
+    let rule = Rule {
+        name: "everywhere".to_owned(),
+        channels: vec!["*".to_owned()],
+        actions: actions.to_vec(),
+        ..Rule::default()
+    };
+    curfew_policy::Config {
+        rules: if actions.is_empty() {
+            Vec::new()
+        } else {
+            vec![rule]
+        },
+        ..curfew_policy::Config::default()
+    }
+}
