@@ -37,8 +37,8 @@ pub struct Config {
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub write_timeout: Duration,
-    /// How long a close may take: writing the last frames, and then waiting for the client's own
-    /// close frame.
+    /// How long each half of a close may take: writing the last frames, and then waiting for the
+    /// client's own close frame. At most 3s.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub close_timeout: Duration,
@@ -78,11 +78,14 @@ impl Config {
         for (key, value) in [
             ("pong_timeout", self.pong_timeout),
             ("write_timeout", self.write_timeout),
-            ("close_timeout", self.close_timeout),
         ] {
             if !(Duration::from_millis(100)..=Duration::from_secs(300)).contains(&value) {
                 problems.report(key, "must be between 100ms and 5m");
             }
+        }
+        // A session that ends on its own may be revoked while it closes: not beyond the bound.
+        if !(Duration::from_millis(100)..=Duration::from_secs(3)).contains(&self.close_timeout) {
+            problems.report("close_timeout", "must be between 100ms and 3s");
         }
     }
 }
