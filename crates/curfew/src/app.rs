@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use curfew_auth::Authenticator;
 use curfew_backend::memory::Memory;
 use curfew_hub::{Hub, HubLimits};
-use curfew_model::{AuthFailure, Clock, Command, DISCONNECTS, NodeId, SystemClock};
+use curfew_model::{AuthFailure, Clock, Command, DISCONNECTS, NodeId, Secret, SystemClock};
 use curfew_node::{HubEvents, Node};
 use curfew_policy::Policy;
 use curfew_protocol::Protocols;
@@ -88,10 +88,7 @@ impl App {
         let extra = extra(&context, address, admin_address)?;
         let settings = public_settings(config)?;
         let public = Public::new(Arc::clone(&context), settings, tls.clone(), extra);
-        let key = config
-            .admin
-            .read_key()
-            .map_err(|(key, error)| anyhow::anyhow!("admin.{key}: {error}"))?;
+        let key = admin_key(config)?;
         let admin = Admin::new(Arc::clone(&context), key, config.auth.subject_claim.clone());
         Ok(Self {
             context,
@@ -153,10 +150,7 @@ impl Running {
     /// Puts another configuration in force, as far as that is possible without a restart. On an
     /// error everything stays as it was.
     pub(crate) fn apply(&self, config: &Config) -> anyhow::Result<()> {
-        let key = config
-            .admin
-            .read_key()
-            .map_err(|(key, error)| anyhow::anyhow!("admin.{key}: {error}"))?;
+        let key = admin_key(config)?;
         let public = public_settings(config)?;
         // Whatever can fail comes before the first change.
         self.context.authenticator.reload(&config.auth)?;
@@ -237,6 +231,11 @@ fn session_settings(config: &Config) -> curfew_session::Settings {
         limits: config.limits.clone(),
         auth_timeout: config.auth.timeout,
     }
+}
+
+fn admin_key(config: &Config) -> anyhow::Result<Option<Secret>> {
+    let key = config.admin.read_key();
+    key.map_err(|(key, error)| anyhow::anyhow!("admin.{key}: {error}"))
 }
 
 fn public_settings(config: &Config) -> anyhow::Result<curfew_server::Settings> {

@@ -136,8 +136,8 @@ impl Reloader {
             metrics
                 .jwt_keys_last_reload_successful
                 .set(i64::from(reload.outcome.is_ok()));
+            self.running.count_keys();
         }
-        self.running.count_keys();
         match self.running.tls.as_ref().map(|tls| tls.reload()) {
             None | Some(Ok(false)) => {}
             Some(Ok(true)) => info!("certificate reloaded"),
