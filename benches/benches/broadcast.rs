@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use curfew_hub::{Hub, HubLimits, Member};
-use curfew_model::{Channel, Claims, Principal, PrincipalParts, Publication, SessionId};
+use curfew_model::{Channel, Claims, Gate, Principal, PrincipalParts, Publication, SessionId};
 use curfew_protocol::Protocols;
 use curfew_protocol::native::Native;
 use curfew_telemetry::{Metrics, Names};
@@ -25,7 +25,7 @@ impl Reader {
         let session = SessionId::new();
         let principal = Arc::new(principal(&format!("user-{user}")));
         let keys = principal.revocation_keys(session, &[]);
-        let member = hub.register(session, hub.protocols().default_id(), principal, &keys);
+        let member = hub.register(session, hub.protocols().default_id(), 0, principal, &keys);
         assert!(member.outbox().open(), "nobody ended it");
         hub.subscribe(channel, &member);
         let mut reader = Self {
@@ -78,7 +78,12 @@ fn broadcast(criterion: &mut Criterion) {
             outbound_bytes: 1024 * 1024,
             node_outbound_bytes: 0,
         };
-        let hub = Hub::new(protocols, limits, Metrics::new(&Names::default()));
+        let hub = Hub::new(
+            protocols,
+            limits,
+            Arc::new(Gate::always_open()),
+            Metrics::new(&Names::default()),
+        );
         let channel = Channel::parse("room:1").expect("a channel's name");
         let mut readers: Vec<Reader> = (0..subscribers)
             .map(|user| Reader::new(&hub, user, &channel))

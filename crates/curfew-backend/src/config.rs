@@ -1,11 +1,15 @@
 //! `[backend]`.
 
-use std::fmt;
+mod redis_url;
+
+use std::path::PathBuf;
 use std::time::Duration;
 
-use curfew_model::Problems;
+use curfew_model::{Problems, Secret};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
+
+pub use redis_url::{RedisAddress, RedisServer, RedisTarget, RedisUrl, RedisUrlError};
 
 /// Longest `backend.redis.prefix`, in bytes: it is part of every key.
 const MAX_PREFIX_BYTES: usize = 64;
@@ -17,21 +21,19 @@ const LEASE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 /// Longest `backend.grace`: clients that hear nothing for longer have given up.
 const MAX_GRACE: Duration = Duration::from_secs(3600);
 
-/// The schemes that `backend.redis.url` may have.
-const SCHEMES: [&str; 4] = [
-    "redis://",
-    "rediss://",
-    "redis+sentinel://",
-    "redis+cluster://",
-];
+/// Bounds of `backend.redis.timeout` and `backend.redis.connect_timeout`: shorter, and a busy server
+/// is taken for a dead one; longer, and a dead one is waited for.
+const TIMEOUT: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(60)];
+
+/// Most of `backend.max_admissions`.
+const MAX_ADMISSIONS: usize = 1_000_000;
 
 /// Where nodes meet: what they share, and what happens when they cannot reach it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// `redis`, shared by all nodes, or `memory`, for one node on its own: its sessions,
-    /// revocations and publications end with the process. Default `redis`, which this version does
-    /// not have yet.
+    /// revocations and publications end with the process. Default `redis`.
     pub kind: BackendKind,
     /// For how long a node goes on delivering and accepting after its last proof of having every
     /// revocation: the most that a revoked session can outlive its revocation. 1 s to 60 s; default
@@ -48,6 +50,10 @@ pub struct Config {
     /// the revocations they know, or `reauth`, every token issued before must be renewed as well.
     /// Default `reassert`. Has no effect on `memory`.
     pub on_data_loss: OnDataLoss,
+    /// How many sessions may be opening at once, each waiting for the backend's answers. More wait
+    /// up to a second for their turn and are then told 503 with `Retry-After`. 0: no limit; at most
+    /// 1000000; default `1000`. Takes effect at the next start.
+    pub max_admissions: usize,
     /// The Redis server.
     pub redis: RedisConfig,
 }
@@ -78,18 +84,46 @@ pub enum OnDataLoss {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RedisConfig {
-    /// Where Redis is: `redis://[user:password@]host:port`, `rediss://` for TLS, `redis+sentinel://`
-    /// or `redis+cluster://`. Default `redis://127.0.0.1:6379`. Shown without user and password.
+    /// Where Redis is: `redis://[user:password@]host:port[/database]`,
+    /// `redis+sentinel://[user:password@]host:port,host:port/primary[/database]` with the sentinels
+    /// and the name they know the primary by, or `redis+cluster://[user:password@]host:port,host:port`
+    /// with some of the cluster's nodes; `rediss` instead of `redis` for TLS. Default
+    /// `redis://127.0.0.1:6379`. Shown without user and password.
     pub url: RedisUrl,
+    /// Whom to log in as (an ACL user); over the one in the URL. Default: the one in the URL, else
+    /// Redis' `default`.
+    pub username: Option<String>,
+    /// The password; over the one in the URL.
+    pub password: Option<Secret>,
+    /// A file with the password, instead of `password`; read at every connection, so that a changed
+    /// password needs no restart.
+    pub password_file: Option<PathBuf>,
+    /// Whom to log in as at the sentinels. Default: nobody.
+    pub sentinel_username: Option<String>,
+    /// The sentinels' password.
+    pub sentinel_password: Option<Secret>,
+    /// A file with the sentinels' password, instead of `sentinel_password`.
+    pub sentinel_password_file: Option<PathBuf>,
+    /// The certificates (PEM) that Redis' certificate must be signed by, with TLS. Default: those the
+    /// system trusts.
+    pub ca_file: Option<PathBuf>,
+    /// This node's certificate (PEM), for a Redis that asks for one; together with `key_file`.
+    pub cert_file: Option<PathBuf>,
+    /// The key (PEM) of `cert_file`.
+    pub key_file: Option<PathBuf>,
+    /// How long Redis may take to answer. A heartbeat that takes longer shuts the node's gate. 50 ms
+    /// to 60 s; default `1s`.
+    #[serde(with = "curfew_model::setting::duration")]
+    #[schemars(with = "String")]
+    pub timeout: Duration,
+    /// How long a connection to Redis may take to be made. 50 ms to 60 s; default `1s`.
+    #[serde(with = "curfew_model::setting::duration")]
+    #[schemars(with = "String")]
+    pub connect_timeout: Duration,
     /// What every key and pub/sub channel starts with, and the keys in receipts on any backend:
     /// 1 to 64 printable ASCII characters other than spaces, braces and `*?[]\`. Default `curfew:`.
     pub prefix: String,
 }
-
-/// A URL that may hold a password. `Debug` and serialization leave out user, password and query.
-#[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(transparent)]
-pub struct RedisUrl(String);
 
 impl Default for Config {
     fn default() -> Self {
@@ -98,6 +132,7 @@ impl Default for Config {
             lease: Duration::from_secs(3),
             grace: Duration::from_secs(30),
             on_data_loss: OnDataLoss::default(),
+            max_admissions: 1000,
             redis: RedisConfig::default(),
         }
     }
@@ -107,6 +142,17 @@ impl Default for RedisConfig {
     fn default() -> Self {
         Self {
             url: RedisUrl::new("redis://127.0.0.1:6379"),
+            username: None,
+            password: None,
+            password_file: None,
+            sentinel_username: None,
+            sentinel_password: None,
+            sentinel_password_file: None,
+            ca_file: None,
+            cert_file: None,
+            key_file: None,
+            timeout: Duration::from_secs(1),
+            connect_timeout: Duration::from_secs(1),
             prefix: "curfew:".to_owned(),
         }
     }
@@ -115,12 +161,6 @@ impl Default for RedisConfig {
 impl Config {
     /// Reports everything wrong with the section.
     pub fn check(&self, problems: &mut Problems) {
-        if self.kind == BackendKind::Redis {
-            problems.report(
-                "kind",
-                "the redis backend is not in this version; set backend.kind = \"memory\" to run one node",
-            );
-        }
         let [shortest, longest] = LEASE;
         if !(shortest..=longest).contains(&self.lease) {
             problems.report("lease", "must be from 1s to 60s");
@@ -128,15 +168,43 @@ impl Config {
         if self.grace < self.lease || self.grace > MAX_GRACE {
             problems.report("grace", "must be from backend.lease to 1h");
         }
+        if self.max_admissions > MAX_ADMISSIONS {
+            problems.report("max_admissions", "must be at most 1000000");
+        }
         problems.within("redis", |problems| self.redis.check(problems));
     }
 }
 
 impl RedisConfig {
     fn check(&self, problems: &mut Problems) {
-        if !SCHEMES.iter().any(|scheme| self.url.0.starts_with(scheme)) {
-            let schemes = SCHEMES.join(", ");
-            problems.report("url", format!("must start with one of {schemes}"));
+        if let Err(error) = self.url.parse() {
+            problems.report("url", error.to_string());
+        }
+        for (key, both) in [
+            (
+                "password",
+                self.password.is_some() && self.password_file.is_some(),
+            ),
+            (
+                "sentinel_password",
+                self.sentinel_password.is_some() && self.sentinel_password_file.is_some(),
+            ),
+        ] {
+            if both {
+                problems.report(key, format!("set {key} or {key}_file, not both"));
+            }
+        }
+        if self.cert_file.is_some() != self.key_file.is_some() {
+            problems.report("cert_file", "cert_file and key_file go together");
+        }
+        let [shortest, longest] = TIMEOUT;
+        for (key, value) in [
+            ("timeout", self.timeout),
+            ("connect_timeout", self.connect_timeout),
+        ] {
+            if !(shortest..=longest).contains(&value) {
+                problems.report(key, "must be from 50ms to 60s");
+            }
         }
         let allowed = |byte: u8| byte.is_ascii_graphic() && !b"{}*?[]\\".contains(&byte);
         if !(1..=MAX_PREFIX_BYTES).contains(&self.prefix.len()) || !self.prefix.bytes().all(allowed)
@@ -146,43 +214,6 @@ impl RedisConfig {
                 "must be 1 to 64 printable ASCII characters without spaces, braces and *?[]\\",
             );
         }
-    }
-}
-
-impl RedisUrl {
-    /// Wraps a URL.
-    pub fn new(url: impl Into<String>) -> Self {
-        Self(url.into())
-    }
-
-    /// The URL with its password; name it only where the connection is made.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-
-    fn redacted(&self) -> String {
-        let (scheme, rest) = self.0.split_once("://").unwrap_or(("", &self.0));
-        let (rest, query) = match rest.split_once('?') {
-            Some((rest, _)) => (rest, "?[redacted]"),
-            None => (rest, ""),
-        };
-        // The last @, also where a password holds one unescaped.
-        match rest.rsplit_once('@') {
-            Some((_, host)) => format!("{scheme}://[redacted]@{host}{query}"),
-            None => format!("{scheme}://{rest}{query}"),
-        }
-    }
-}
-
-impl fmt::Debug for RedisUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.redacted())
-    }
-}
-
-impl Serialize for RedisUrl {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.redacted())
     }
 }
 
@@ -206,21 +237,30 @@ mod tests {
     #[test]
     fn each_problem_is_reported_with_its_key() {
         assert_eq!(problems(&memory()), [""; 0]);
-        assert_eq!(problems(&Config::default()), ["backend.kind"]);
+        assert_eq!(problems(&Config::default()), [""; 0]);
         let config = Config {
             lease: Duration::from_millis(999),
             grace: Duration::from_millis(500),
             redis: RedisConfig {
                 url: RedisUrl::new("http://x"),
                 prefix: String::new(),
+                password: Some(Secret::new("x")),
+                password_file: Some("x".into()),
+                cert_file: Some("x".into()),
+                timeout: Duration::ZERO,
+                ..RedisConfig::default()
             },
+            max_admissions: 1_000_001,
             ..Config::default()
         };
         let expect = [
-            "backend.kind",
             "backend.lease",
             "backend.grace",
+            "backend.max_admissions",
             "backend.redis.url",
+            "backend.redis.password",
+            "backend.redis.cert_file",
+            "backend.redis.timeout",
             "backend.redis.prefix",
         ];
         assert_eq!(problems(&config), expect);
@@ -243,23 +283,6 @@ mod tests {
             let mut config = memory();
             prefix.clone_into(&mut config.redis.prefix);
             assert_eq!(problems(&config).is_empty(), good, "{prefix:?}");
-        }
-    }
-
-    #[test]
-    fn a_url_is_shown_without_its_secrets() {
-        for (url, expect) in [
-            ("redis://127.0.0.1:6379", "redis://127.0.0.1:6379"),
-            ("rediss://u:canary@h:1/0", "rediss://[redacted]@h:1/0"),
-            ("redis://u:can@nary@h", "redis://[redacted]@h"),
-            ("redis://h?password=canary", "redis://h?[redacted]"),
-            (
-                "redis://:canary@h?x=canary",
-                "redis://[redacted]@h?[redacted]",
-            ),
-            ("u:canary@h", "://[redacted]@h"),
-        ] {
-            assert_eq!(format!("{:?}", RedisUrl::new(url)), expect);
         }
     }
 }

@@ -1,6 +1,12 @@
-//! What a backend tells its node.
+//! What a backend tells its node, and what it asks it.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
 
 use curfew_model::{Disconnect, Publication, Revocation, RevocationKey, SessionId};
+
+use crate::SessionRecord;
 
 /// The node's side of a backend: called when something happened that concerns local sessions.
 ///
@@ -11,10 +17,92 @@ pub trait Events: Send + Sync + 'static {
     /// A publication arrived in a channel.
     fn publication(&self, publication: &Publication);
 
-    /// A revocation was written. Ends every local session it names and covers; returns how many.
-    /// When it returns, nothing more is delivered to or accepted from them.
-    fn revoked(&self, key: &RevocationKey, revocation: &Revocation) -> usize;
+    /// A revocation was written. Ends every local session it names and covers. When it returns,
+    /// nothing more is queued for them; when they [have left](Ended::has_left), nothing more is
+    /// delivered to or accepted from them.
+    fn revoked(&self, key: &RevocationKey, revocation: &Revocation) -> Ended;
+
+    /// A revocation key was touched and is about to be read: until the answer is dropped, nothing
+    /// is delivered to or accepted from the sessions it names. `None` when it names none.
+    fn suspend(&self, key: &RevocationKey) -> Option<Suspension>;
 
     /// Somebody asked to end one session. Returns whether it lives on this node.
     fn disconnect(&self, session: SessionId, disconnect: Disconnect) -> bool;
+
+    /// The gate was shut and is open again: what sessions held back may go.
+    fn reopened(&self);
+
+    /// The backend was out of reach for too long: ends every session; returns how many.
+    fn isolated(&self) -> usize;
+}
+
+/// What a backend may ask its node about the sessions that live there. Nothing here blocks.
+pub trait LocalSessions: Send + Sync + 'static {
+    /// Every session, those that are opening included, in no order.
+    fn sessions(&self) -> Vec<SessionId>;
+
+    /// Every revocation key that names one of these sessions' tokens, each once.
+    fn keys(&self, sessions: &[SessionId]) -> Vec<RevocationKey>;
+
+    /// The records of those of these sessions that are open.
+    fn records(&self, sessions: &[SessionId]) -> Vec<SessionRecord>;
+}
+
+/// Sessions held back; dropping it lets them go on.
+pub type Suspension = Box<dyn Any + Send>;
+
+/// A session that was told to end.
+pub trait Leaving: Send + Sync {
+    /// Whether its task has let go of everything that was meant for the client.
+    fn has_left(&self) -> bool;
+}
+
+/// Sessions that a revocation has told to end.
+#[derive(Default)]
+pub struct Ended {
+    count: usize,
+    leaving: Vec<Arc<dyn Leaving>>,
+}
+
+impl Ended {
+    /// So many, all of which have left.
+    pub fn gone(count: usize) -> Self {
+        Self {
+            count,
+            leaving: Vec::new(),
+        }
+    }
+
+    /// These.
+    pub fn new(leaving: Vec<Arc<dyn Leaving>>) -> Self {
+        Self {
+            count: leaving.len(),
+            leaving,
+        }
+    }
+
+    /// How many there were.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Adds others.
+    pub fn join(&mut self, other: Self) {
+        self.count += other.count;
+        self.leaving.extend(other.leaving);
+    }
+
+    /// Whether all of them have left.
+    pub fn has_left(&mut self) -> bool {
+        self.leaving.retain(|session| !session.has_left());
+        self.leaving.is_empty()
+    }
+}
+
+impl fmt::Debug for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ended")
+            .field("count", &self.count)
+            .finish_non_exhaustive()
+    }
 }

@@ -21,12 +21,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 pub use broker::Broker;
-pub use config::{BackendKind, Config, OnDataLoss, RedisConfig, RedisUrl};
+pub use config::{
+    BackendKind, Config, OnDataLoss, RedisAddress, RedisConfig, RedisServer, RedisTarget, RedisUrl,
+    RedisUrlError,
+};
 pub use error::BackendError;
-pub use events::Events;
+pub use events::{Ended, Events, Leaving, LocalSessions, Suspension};
 pub use nodes::{NodeInfo, Nodes};
-pub use revocations::{Receipt, ReceiptNodes, Revocations, Revoked};
-pub use sessions::{OpenError, SessionFilter, SessionPage, SessionRecord, Sessions};
+pub use revocations::{Durability, Receipt, ReceiptNodes, Revocations, Revoked};
+pub use sessions::{ClosedSession, OpenError, SessionFilter, SessionPage, SessionRecord, Sessions};
 
 /// A boxed future: one allocation beside a network round trip, and no generics in whoever holds a
 /// backend.

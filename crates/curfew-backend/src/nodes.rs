@@ -1,5 +1,7 @@
 //! Which nodes live.
 
+use std::borrow::Cow;
+
 use curfew_model::NodeId;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -25,4 +27,15 @@ pub struct NodeInfo {
 pub trait Nodes: Send + Sync + 'static {
     /// Every live node, this one included.
     fn list(&self) -> BoxFuture<'_, Result<Vec<NodeInfo>, BackendError>>;
+
+    /// Leaves the cluster, once no session is left: nothing of this node remains. Nothing can be
+    /// asked of the backend afterwards.
+    fn leave(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    /// Why this node cannot admit sessions at the moment, in one sentence; `None` when it can.
+    fn unready(&self) -> Option<Cow<'static, str>> {
+        None
+    }
 }

@@ -1,6 +1,6 @@
 //! Revocations, shared by all nodes.
 
-use curfew_model::{Revocation, RevocationKey};
+use curfew_model::{Disconnect, Revocation, RevocationKey};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -15,6 +15,13 @@ pub struct Revoked {
     pub revocation: Revocation,
 }
 
+impl Revoked {
+    /// How sessions end that it covers.
+    pub fn disconnect(&self) -> Disconnect {
+        self.revocation.disconnect(&self.key)
+    }
+}
+
 /// What a revocation did. True when given: a node counted as confirmed has closed its sessions and
 /// delivers nothing to them from then on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -25,8 +32,25 @@ pub struct Receipt {
     pub nodes: ReceiptNodes,
     /// Sessions closed on the confirming nodes.
     pub closed: u64,
+    /// Whether it would outlive the primary; left out where there are no replicas.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub durability: Option<Durability>,
+    /// Replicas that have it; left out where there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<u64>,
     /// How long it took, in milliseconds.
     pub took_ms: u64,
+}
+
+/// How safe a revocation is from a failure of the primary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Durability {
+    /// A replica has it.
+    Replicated,
+    /// No replica had it in time: should the primary fail now, it is lost unless a node that lives
+    /// on has seen it.
+    PrimaryOnly,
 }
 
 /// The nodes of a [`Receipt`].

@@ -1,5 +1,6 @@
 //! Session records: the inventory of who is connected, over all nodes.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use curfew_model::{NodeId, Principal, SessionId};
@@ -18,7 +19,16 @@ pub struct SessionRecord {
     /// When it opened, Unix seconds.
     pub connected_at: u64,
     /// Its protocol's name, for example `curfew.v1`.
-    pub protocol: &'static str,
+    pub protocol: Cow<'static, str>,
+}
+
+/// A session that has ended, and whose record is to go.
+#[derive(Debug, Clone)]
+pub struct ClosedSession {
+    /// Its id.
+    pub session: SessionId,
+    /// Whose it was: the token last in force.
+    pub principal: Arc<Principal>,
 }
 
 /// Which sessions to list.
@@ -71,8 +81,11 @@ pub trait Sessions: Send + Sync + 'static {
     /// Replaces a session's record after a refresh. A record that is gone stays gone.
     fn refresh(&self, record: SessionRecord) -> BoxFuture<'_, Result<(), BackendError>>;
 
-    /// Removes records; ids without one are passed over.
-    fn close<'a>(&'a self, sessions: &'a [SessionId]) -> BoxFuture<'a, Result<(), BackendError>>;
+    /// Removes records; sessions without one are passed over.
+    fn close<'a>(
+        &'a self,
+        sessions: &'a [ClosedSession],
+    ) -> BoxFuture<'a, Result<(), BackendError>>;
 
     /// One session's record.
     fn get(&self, session: SessionId)
@@ -84,6 +97,7 @@ pub trait Sessions: Send + Sync + 'static {
         filter: &'a SessionFilter,
     ) -> BoxFuture<'a, Result<SessionPage, BackendError>>;
 
-    /// Ends one session (close 4404) wherever it lives; says whether it was found.
+    /// Ends one session (close 4404) wherever it lives; says whether it was found. Fails when its
+    /// node does not answer.
     fn disconnect(&self, session: SessionId) -> BoxFuture<'_, Result<bool, BackendError>>;
 }

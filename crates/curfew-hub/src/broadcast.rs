@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use curfew_model::{Publication, Push};
 use curfew_protocol::ProtocolId;
+use curfew_telemetry::DropReason;
 use curfew_ws::frame::{self, Opcode};
 
 use crate::Hub;
@@ -12,7 +13,8 @@ use crate::Hub;
 pub struct Delivered {
     /// Sessions it was queued for.
     pub queued: usize,
-    /// Sessions it was not queued for: they are ending, or their queue overflowed.
+    /// Sessions it was not queued for: they are ending, their queue overflowed, or the node cannot
+    /// vouch for them.
     pub dropped: usize,
 }
 
@@ -21,6 +23,9 @@ impl Hub {
     /// encoding per protocol, and per listener a reference count, a queue slot and at most one
     /// wake-up.
     pub fn broadcast(&self, publication: &Publication) -> Delivered {
+        if !self.gate().is_open() {
+            return self.withhold(publication);
+        }
         let mut frames = Frames::new(self, publication);
         let mut delivered = Delivered::default();
         let mut bytes = 0;
@@ -36,6 +41,15 @@ impl Hub {
         });
         self.count_queued(bytes);
         delivered
+    }
+
+    /// Nothing is delivered on trust.
+    fn withhold(&self, publication: &Publication) -> Delivered {
+        let dropped = self.channels.count_of(&publication.channel);
+        self.metrics()
+            .messages_dropped
+            .inc_by(DropReason::Unvouched, dropped as u64);
+        Delivered { queued: 0, dropped }
     }
 }
 

@@ -72,6 +72,12 @@ impl Channels {
         }
     }
 
+    /// How many listen.
+    pub(crate) fn count_of(&self, channel: &Channel) -> usize {
+        let shard = self.shard(channel).read();
+        shard.get(channel).map_or(0, Listeners::len)
+    }
+
     pub(crate) fn has(&self, channel: &Channel) -> bool {
         self.shard(channel).read().contains_key(channel)
     }

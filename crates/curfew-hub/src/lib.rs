@@ -14,8 +14,8 @@ mod registry;
 
 pub use broadcast::Delivered;
 pub use channels::ChannelInfo;
-pub use member::Member;
-pub use outbox::{Ending, Outbox, Outgoing};
+pub use member::{Member, Suspension};
+pub use outbox::{Ending, Outbox, Outgoing, Standing};
 pub use registry::{Hub, HubLimits};
 
 #[cfg(test)]

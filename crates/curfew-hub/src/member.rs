@@ -17,6 +17,7 @@ pub struct Member {
     pub(crate) slot: u64,
     session: SessionId,
     protocol: ProtocolId,
+    registered_at: u64,
     principals: Mutex<Principals>,
     outbox: Outbox,
 }
@@ -34,12 +35,14 @@ impl Member {
         slot: u64,
         session: SessionId,
         protocol: ProtocolId,
+        registered_at: u64,
         principal: Arc<Principal>,
     ) -> Self {
         Self {
             slot,
             session,
             protocol,
+            registered_at,
             principals: Mutex::new(Principals {
                 current: principal,
                 incoming: None,
@@ -58,6 +61,11 @@ impl Member {
         self.protocol
     }
 
+    /// When it was registered, in Unix seconds.
+    pub fn registered_at(&self) -> u64 {
+        self.registered_at
+    }
+
     /// Its outbound queue.
     pub fn outbox(&self) -> &Outbox {
         &self.outbox
@@ -66,6 +74,27 @@ impl Member {
     /// The token in force.
     pub fn principal(&self) -> Arc<Principal> {
         Arc::clone(&self.principals.lock().current)
+    }
+
+    /// The token in force and, during a refresh, the one that is to replace it.
+    pub fn principals(&self) -> impl Iterator<Item = Arc<Principal>> + use<> {
+        let principals = self.principals.lock();
+        [
+            Some(Arc::clone(&principals.current)),
+            principals.incoming.clone(),
+        ]
+        .into_iter()
+        .flatten()
+    }
+
+    /// Whether it is open: neither opening nor ending.
+    pub fn is_open(&self) -> bool {
+        self.outbox.is_open()
+    }
+
+    /// Whether its task has let go of it: nothing more is delivered or accepted.
+    pub fn has_left(&self) -> bool {
+        self.outbox.has_left()
     }
 
     /// For the session's task: takes what is queued into `taken`, which must be empty, and says
@@ -105,6 +134,12 @@ impl Member {
         }
     }
 
+    /// Whether a revocation of `key` names this session, whichever tokens it covers.
+    pub(crate) fn is_named_by(&self, key: &RevocationKey) -> bool {
+        self.principals()
+            .any(|principal| self.is_named(&principal, key))
+    }
+
     pub(crate) fn set_incoming(&self, principal: Option<Arc<Principal>>) {
         self.principals.lock().incoming = principal;
     }
@@ -114,5 +149,26 @@ impl Member {
         let mut principals = self.principals.lock();
         let incoming = principals.incoming.take()?;
         Some(std::mem::replace(&mut principals.current, incoming))
+    }
+}
+
+/// Sessions held back while a revocation that may name them is read; dropping it lets them go on.
+#[derive(Debug)]
+pub struct Suspension(Vec<Arc<Member>>);
+
+impl Suspension {
+    pub(crate) fn new(members: Vec<Arc<Member>>) -> Self {
+        for member in &members {
+            member.outbox.suspend();
+        }
+        Self(members)
+    }
+}
+
+impl Drop for Suspension {
+    fn drop(&mut self) {
+        for member in &self.0 {
+            member.outbox.resume();
+        }
     }
 }

@@ -32,16 +32,15 @@ impl Ending {
         }
     }
 
+    /// Whether it is a revocation that ends the session.
+    pub fn is_revocation(self) -> bool {
+        [Disconnect::REVOKED, Disconnect::REAUTH_REQUIRED].contains(&self.disconnect)
+    }
+
     /// Whether frames that are queued still go out before the close. Where access is over, or the
     /// reader does not read, they do not.
     pub fn flushes(self) -> bool {
-        ![
-            Disconnect::REVOKED,
-            Disconnect::EXPIRED,
-            Disconnect::SLOW_CONSUMER,
-            Disconnect::UNAVAILABLE,
-        ]
-        .contains(&self.disconnect)
+        !self.disconnect.withdraws_access() && self.disconnect != Disconnect::SLOW_CONSUMER
     }
 }
 
@@ -67,6 +66,17 @@ pub enum Outgoing {
     End(Ending),
 }
 
+/// Whether frames may pass to and from a session, as far as it alone is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// They may.
+    Good,
+    /// Not now: a revocation that may name it is being read.
+    Suspended,
+    /// It was told to end.
+    Ending(Ending),
+}
+
 /// What became of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pushed {
@@ -90,6 +100,8 @@ struct State {
     reconsider: bool,
     /// The socket takes no more: the task need not be woken for further frames.
     blocked: bool,
+    /// Revocation keys that name the session and are being read: nothing leaves meanwhile.
+    suspensions: u32,
 }
 
 impl State {
@@ -100,6 +112,11 @@ impl State {
         self.queue = VecDeque::new();
         self.unwritten -= bytes;
         (bytes, frames)
+    }
+
+    /// Whether frames wait that may leave.
+    fn has_frames(&self) -> bool {
+        self.suspensions == 0 && !self.queue.is_empty()
     }
 
     fn interruption(&mut self) -> Option<Outgoing> {
@@ -132,6 +149,7 @@ impl Outbox {
                 phase: Phase::Pending,
                 reconsider: false,
                 blocked: false,
+                suspensions: 0,
             }),
         }
     }
@@ -157,6 +175,50 @@ impl Outbox {
         }
     }
 
+    /// Whether frames may pass.
+    pub fn standing(&self) -> Standing {
+        let state = self.state.lock();
+        match &state.phase {
+            Phase::Ending(ending) => Standing::Ending(**ending),
+            _ if state.suspensions > 0 => Standing::Suspended,
+            Phase::Pending | Phase::Open | Phase::Left => Standing::Good,
+        }
+    }
+
+    /// Whether a revocation that may name the session is being read.
+    pub fn is_suspended(&self) -> bool {
+        self.state.lock().suspensions > 0
+    }
+
+    /// Whether the session is open: neither opening nor ending.
+    pub(crate) fn is_open(&self) -> bool {
+        self.state.lock().phase == Phase::Open
+    }
+
+    /// Whether its task has let go of it.
+    pub(crate) fn has_left(&self) -> bool {
+        self.state.lock().phase == Phase::Left
+    }
+
+    /// Holds back what is queued and will be, until as many [`Outbox::resume`].
+    pub(crate) fn suspend(&self) {
+        self.state.lock().suspensions += 1;
+    }
+
+    /// Undoes one [`Outbox::suspend`].
+    pub(crate) fn resume(&self) {
+        let mut state = self.state.lock();
+        state.suspensions -= 1;
+        if state.suspensions == 0 {
+            state.wake();
+        }
+    }
+
+    /// Wakes the task, whatever it waits for.
+    pub(crate) fn nudge(&self) {
+        self.state.lock().wake();
+    }
+
     /// What must be done before anything more is written, however much waits to be: the session is
     /// to end, or its subscriptions are to be decided anew.
     pub fn interruption(&self) -> Option<Outgoing> {
@@ -180,21 +242,21 @@ impl Outbox {
         }
         state.unwritten += frame.len();
         state.queue.push_back(frame);
-        if !state.blocked {
+        if !state.blocked && state.suspensions == 0 {
             state.wake();
         }
         Pushed::Queued
     }
 
-    /// Tells the session to end; the first reason stays, except that a revocation replaces any.
+    /// Tells the session to end; the first reason stays, except that a revocation replaces any
+    /// other.
     /// Returns whether it did, with how much was let go of the queue.
     pub(crate) fn end(&self, ending: Ending) -> Option<(usize, usize)> {
         let mut state = self.state.lock();
         match &state.phase {
             Phase::Pending | Phase::Open => {}
             Phase::Ending(earlier)
-                if earlier.disconnect != Disconnect::REVOKED
-                    && ending.disconnect == Disconnect::REVOKED => {}
+                if earlier.disconnect != Disconnect::REVOKED && ending.is_revocation() => {}
             Phase::Ending(_) | Phase::Left => return None,
         }
         state.phase = Phase::Ending(Box::new(ending));
@@ -228,12 +290,12 @@ impl Outbox {
             }
             // Before the frames: a channel that is never quiet must not put it off.
             Some(interruption) => Some(interruption),
-            None if !state.queue.is_empty() => {
+            None if state.has_frames() => {
                 std::mem::swap(&mut state.queue, taken);
                 Some(Outgoing::Frames)
             }
             None => {
-                // An idle session holds no buffer.
+                // An idle session holds no buffer, nor does one whose frames are held back.
                 *taken = VecDeque::new();
                 None
             }
@@ -245,7 +307,7 @@ impl Outbox {
     pub fn poll_wake(&self, cx: &Context<'_>, blocked: bool) -> Poll<()> {
         let mut state = self.state.lock();
         let interrupted = matches!(state.phase, Phase::Ending(_)) || state.reconsider;
-        if interrupted || (!blocked && !state.queue.is_empty()) {
+        if interrupted || (!blocked && state.has_frames()) {
             return Poll::Ready(());
         }
         state.waker = Some(cx.waker().clone());

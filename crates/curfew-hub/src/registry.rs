@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use curfew_model::{Channel, Disconnect, Principal, Revocation, RevocationKey, SessionId};
+use curfew_model::{Channel, Disconnect, Gate, Principal, Revocation, RevocationKey, SessionId};
 use curfew_protocol::{ProtocolId, Protocols};
 use curfew_telemetry::{DropReason, Metrics};
 use parking_lot::RwLock;
@@ -13,7 +13,7 @@ use parking_lot::RwLock;
 use crate::channels::{ChannelInfo, Channels};
 use crate::index::{Index, SHARDS};
 use crate::outbox::Pushed;
-use crate::{Ending, Member};
+use crate::{Ending, Member, Suspension};
 
 /// Bounds on outbound queues; changed by a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,12 +37,18 @@ pub struct Hub {
     /// Bytes in all outbound queues. Below zero for moments, since a task may give bytes back
     /// before the broadcast that queued them has added them.
     queued: AtomicI64,
+    gate: Arc<Gate>,
     metrics: Arc<Metrics>,
 }
 
 impl Hub {
-    /// An empty hub for these protocols.
-    pub fn new(protocols: Protocols, limits: HubLimits, metrics: Arc<Metrics>) -> Self {
+    /// An empty hub for these protocols. While `gate` is shut nothing is broadcast.
+    pub fn new(
+        protocols: Protocols,
+        limits: HubLimits,
+        gate: Arc<Gate>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             protocols,
             channels: Channels::new(),
@@ -52,6 +58,7 @@ impl Hub {
             outbound_bytes: AtomicUsize::new(limits.outbound_bytes),
             node_outbound_bytes: AtomicUsize::new(limits.node_outbound_bytes),
             queued: AtomicI64::new(0),
+            gate,
             metrics,
         }
     }
@@ -64,22 +71,33 @@ impl Hub {
             .store(limits.node_outbound_bytes, Ordering::Relaxed);
     }
 
+    /// Whether the node vouches for its sessions; asked before each message is acted on or handed
+    /// to a socket.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// The protocols sessions may speak.
     pub fn protocols(&self) -> &Protocols {
         &self.protocols
     }
 
     /// Registers a session, so that revocations of `keys` find it. Nothing is delivered to it
-    /// before [`Outbox::open`](crate::Outbox::open).
+    /// before [`Outbox::open`](crate::Outbox::open). `now` is the time in Unix seconds.
     pub fn register(
         &self,
         session: SessionId,
         protocol: ProtocolId,
+        now: u64,
         principal: Arc<Principal>,
         keys: &[RevocationKey],
     ) -> Arc<Member> {
         let slot = self.next_slot.fetch_add(1, Ordering::Relaxed);
-        let member = Arc::new(Member::new(slot, session, protocol, principal));
+        let member = Arc::new(Member::new(slot, session, protocol, now, principal));
         self.shard(session)
             .write()
             .insert(session, Arc::clone(&member));
@@ -220,7 +238,8 @@ impl Hub {
         };
         self.give_back(bytes);
         let reason = match ending.disconnect {
-            Disconnect::REVOKED => DropReason::Revoked,
+            Disconnect::REVOKED | Disconnect::REAUTH_REQUIRED => DropReason::Revoked,
+            Disconnect::UNAVAILABLE => DropReason::Unvouched,
             Disconnect::EXPIRED => DropReason::Expired,
             Disconnect::SLOW_CONSUMER => DropReason::SlowConsumer,
             _ => DropReason::Closed,
@@ -229,10 +248,25 @@ impl Hub {
         true
     }
 
-    /// Ends every session that a revocation names and covers; returns how many. Nothing is
-    /// delivered to them once this returns.
-    pub fn revoke(&self, key: &RevocationKey, revocation: &Revocation) -> usize {
-        let named = match key {
+    /// Ends every session that a revocation names and covers; returns those. Nothing is queued for
+    /// them once this returns; nothing is delivered to one that [has left](Member::has_left).
+    pub fn revoke(&self, key: &RevocationKey, revocation: &Revocation) -> Vec<Arc<Member>> {
+        let ending = Ending::new(revocation.disconnect(key));
+        let mut named = self.named(key);
+        named.retain(|member| member.is_covered(key, revocation) && self.end(member, ending));
+        named
+    }
+
+    /// Holds back the sessions that `key` names; `None` when it names none.
+    pub fn suspend(&self, key: &RevocationKey) -> Option<Suspension> {
+        let mut named = self.named(key);
+        named.retain(|member| member.is_named_by(key));
+        (!named.is_empty()).then(|| Suspension::new(named))
+    }
+
+    /// The sessions that `key` names, and perhaps some that it does not.
+    fn named(&self, key: &RevocationKey) -> Vec<Arc<Member>> {
+        match key {
             RevocationKey::All => self.members(),
             RevocationKey::One { kind, value } if &**kind == "session" => value
                 .parse()
@@ -241,12 +275,14 @@ impl Hub {
                 .into_iter()
                 .collect(),
             RevocationKey::One { .. } => self.index.find(key),
-        };
-        named
-            .iter()
-            .filter(|member| member.is_covered(key, revocation))
-            .filter(|member| self.end(member, Ending::new(Disconnect::REVOKED)))
-            .count()
+        }
+    }
+
+    /// Wakes every session: what was held back while the gate was shut may go.
+    pub fn wake_all(&self) {
+        for member in self.members() {
+            member.outbox().nudge();
+        }
     }
 
     /// One session.

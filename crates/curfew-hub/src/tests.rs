@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use curfew_model::{
-    Channel, Claims, CommandId, Message, Principal, PrincipalParts, Publication, Push, Reply,
+    Channel, Claims, CommandId, Gate, Message, Principal, PrincipalParts, Publication, Push, Reply,
     Request, RevocationKey, SessionId,
 };
 use curfew_protocol::{DecodeError, Protocol, ProtocolId, Protocols};
@@ -90,6 +90,7 @@ impl Harness {
         let hub = Hub::new(
             Protocols::new(known.collect()),
             limits,
+            Arc::new(Gate::always_open()),
             Arc::clone(&metrics),
         );
         Self {
@@ -110,6 +111,7 @@ impl Harness {
         self.hub.register(
             session,
             self.protocol(protocol),
+            0,
             Arc::clone(principal),
             &keys,
         )

@@ -93,6 +93,29 @@ disconnects! {
     DRAINING = 1012 "draining" "the node is leaving service" Yes;
 }
 
+impl Disconnect {
+    /// The backend lost its data and `backend.on_data_loss` is `reauth`: the token was issued before
+    /// that. 4401 as any token that does not open a session; its own name tells it apart.
+    pub const REAUTH_REQUIRED: Self = Self {
+        code: Self::AUTH_FAILED.code,
+        reason: "reauth_required",
+        message: "every token issued so far must be renewed",
+        advice: Advice::WithNewToken,
+    };
+
+    /// Whether access is over or cannot be vouched for: then nothing more of what was meant for the
+    /// client may reach it.
+    pub fn withdraws_access(self) -> bool {
+        [
+            Self::REVOKED,
+            Self::REAUTH_REQUIRED,
+            Self::EXPIRED,
+            Self::UNAVAILABLE,
+        ]
+        .contains(&self)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

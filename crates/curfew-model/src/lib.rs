@@ -2,7 +2,7 @@
 //!
 //! Owns: identifiers, channels, principals, revocations, commands with their replies and pushes,
 //! and the two public tables, [`ErrorCode`] and [`Disconnect`].
-//! Knows nothing of: sockets, tasks, Redis, JWTs. No I/O, no clock of its own.
+//! Knows nothing of: sockets, tasks, Redis, JWTs. No I/O; its only clocks are [`SystemClock`] and [`boottime`].
 //! Start at [`Command`] and [`Push`].
 
 mod channel;
@@ -10,6 +10,7 @@ mod clock;
 mod command;
 mod disconnect;
 mod error_code;
+mod gate;
 mod ids;
 mod principal;
 mod problems;
@@ -23,6 +24,7 @@ pub use clock::{Clock, SystemClock};
 pub use command::{Command, CommandId, Message, Push, Reply, Request};
 pub use disconnect::{Advice, DISCONNECTS, Disconnect};
 pub use error_code::{AuthFailure, ErrorCode};
+pub use gate::{Gate, boottime};
 pub use ids::{NodeId, ParseIdError, SessionId};
 pub use principal::{Claims, Principal, PrincipalParts};
 pub use problems::{Problem, Problems};

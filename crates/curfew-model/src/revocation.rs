@@ -7,10 +7,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::SessionId;
+use crate::{Disconnect, SessionId};
 
 /// Values longer than this, in bytes, are written as a digest.
 const MAX_VALUE_BYTES: usize = 200;
+
+/// The reason of a revocation of everyone that stands for data that was lost.
+const REAUTH: &str = "reauth_required";
 
 /// Kinds that are not names of claims.
 const RESERVED_KINDS: [&str; 4] = ["user", "session", "token", "all"];
@@ -126,6 +129,20 @@ impl RevocationKey {
         format!("{prefix}{{revoked}}:{self}")
     }
 
+    /// Reads what follows the prefix and `{revoked}:` in a key of Redis; `None` when it names
+    /// nobody.
+    pub fn parse_written(written: &str) -> Option<Self> {
+        if written == "all" {
+            return Some(Self::All);
+        }
+        let (kind, value) = written.split_once(':')?;
+        let named = !kind.is_empty() && kind != "all" && !value.is_empty();
+        named.then(|| Self::One {
+            kind: kind.into(),
+            value: value.into(),
+        })
+    }
+
     /// Whether `kind` may be listed in `session.revocable_claims`.
     pub fn is_reserved_kind(kind: &str) -> bool {
         RESERVED_KINDS.contains(&kind)
@@ -159,6 +176,36 @@ impl Revocation {
         match (self.before, issued_at) {
             (None, _) | (_, None) => true,
             (Some(before), Some(issued_at)) => issued_at <= before,
+        }
+    }
+
+    /// Covers every token issued at or before `before`, because the revocations up to then may be
+    /// lost.
+    pub fn reauth(before: u64) -> Self {
+        Self {
+            before: Some(before),
+            reason: Some(REAUTH.into()),
+            expires_at: None,
+        }
+    }
+
+    /// How sessions end that this revocation of `key` covers.
+    pub fn disconnect(&self, key: &RevocationKey) -> Disconnect {
+        if *key == RevocationKey::All && self.reason.as_deref() == Some(REAUTH) {
+            Disconnect::REAUTH_REQUIRED
+        } else {
+            Disconnect::REVOKED
+        }
+    }
+
+    /// This revocation and a later one of the same key: the wider of the two in every respect. For
+    /// `before` and `expires_at`, none is the highest.
+    pub fn merge(&self, later: Self) -> Self {
+        let highest = |a: Option<u64>, b: Option<u64>| Some(a?.max(b?));
+        Self {
+            before: highest(self.before, later.before),
+            reason: later.reason.or_else(|| self.reason.clone()),
+            expires_at: highest(self.expires_at, later.expires_at),
         }
     }
 
@@ -274,6 +321,40 @@ mod tests {
             RevocationKey::All.redis_key("curfew:"),
             "curfew:{revoked}:all"
         );
+    }
+
+    #[test]
+    fn a_written_key_is_read_back() {
+        for key in [
+            RevocationKey::All,
+            RevocationKey::user("alice"),
+            RevocationKey::user("a:b }{ c"),
+            RevocationKey::user("zoë"),
+            RevocationKey::token("t1"),
+            RevocationKey::claim("tenant", "acme"),
+        ] {
+            let written = key.redis_key("p:");
+            let written = written.strip_prefix("p:{revoked}:").unwrap();
+            assert_eq!(RevocationKey::parse_written(written), Some(key));
+        }
+        for nobody in ["", "epoch", "user", "user:", ":alice", "all:x"] {
+            assert_eq!(RevocationKey::parse_written(nobody), None, "{nobody:?}");
+        }
+    }
+
+    #[test]
+    fn lost_data_ends_sessions_in_its_own_way() {
+        let lost = Revocation::reauth(1_764_000_000);
+        assert_eq!(
+            lost.disconnect(&RevocationKey::All),
+            Disconnect::REAUTH_REQUIRED
+        );
+        assert_eq!(
+            lost.disconnect(&RevocationKey::user("a")),
+            Disconnect::REVOKED
+        );
+        let all = Revocation::default();
+        assert_eq!(all.disconnect(&RevocationKey::All), Disconnect::REVOKED);
     }
 
     #[test]

@@ -4,14 +4,20 @@
 //! one written in between finds it in the hub; it is opened last.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use curfew_backend::{BackendError, OpenError, Revoked, SessionRecord};
+use curfew_backend::{BackendError, ClosedSession, OpenError, Revoked, SessionRecord};
 use curfew_hub::Member;
 use curfew_model::{Principal, RevocationKey, SessionId};
 use curfew_protocol::ProtocolId;
 use parking_lot::Mutex;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time;
 
 use crate::{Node, Settings};
+
+/// Longest wait for a place among `backend.max_admissions`.
+const ADMISSION_WAIT: Duration = Duration::from_secs(1);
 
 /// Why a verified token opens no session.
 #[derive(Debug, thiserror::Error)]
@@ -45,8 +51,30 @@ pub struct Attachment {
     /// The settings that made the keys the session is found by. The keys themselves are made again
     /// when they are needed: kept, they would be a sixth of an idle session's memory.
     keyed_by: Mutex<Arc<Settings>>,
-    connected_at: u64,
     recorded: bool,
+}
+
+/// How many admissions may ask the backend at once. More wait for a place, but not for long: a
+/// backend that answers slowly must not be asked ever more.
+#[derive(Debug)]
+pub(crate) struct Admissions(Option<Semaphore>);
+
+impl Admissions {
+    pub(crate) fn new(max: usize) -> Self {
+        Self((max > 0).then(|| Semaphore::new(max.min(Semaphore::MAX_PERMITS))))
+    }
+
+    async fn enter(&self) -> Result<Option<SemaphorePermit<'_>>, BackendError> {
+        let Some(places) = &self.0 else {
+            return Ok(None);
+        };
+        match time::timeout(ADMISSION_WAIT, places.acquire()).await {
+            Ok(Ok(permit)) => Ok(Some(permit)),
+            _ => Err(BackendError::unavailable(
+                "too many sessions are being admitted",
+            )),
+        }
+    }
 }
 
 impl Node {
@@ -57,19 +85,24 @@ impl Node {
         principal: Arc<Principal>,
         protocol: ProtocolId,
     ) -> Result<Attachment, AdmitError> {
+        self.check_vouching()?;
+        let _place = self.admissions.enter().await?;
         let settings = self.settings();
         let session = SessionId::new();
         let keys = principal.revocation_keys(session, &settings.revocable_claims);
         // Registered before the revocation check: one written in between must find us.
-        let member = self
-            .hub
-            .register(session, protocol, Arc::clone(&principal), &keys);
+        let member = self.hub.register(
+            session,
+            protocol,
+            self.clock.unix(),
+            Arc::clone(&principal),
+            &keys,
+        );
         let mut attachment = Attachment {
             node: Arc::clone(self),
             member,
             // From the start: this future may be dropped at any await.
             keyed_by: Mutex::new(Arc::clone(&settings)),
-            connected_at: self.clock.unix(),
             recorded: false,
         };
         self.metrics.sessions.inc();
@@ -100,10 +133,21 @@ impl Node {
             }
             Err(OpenError::Backend(error)) => return Err(error.into()),
         }
-        match attachment.member.outbox().ending() {
-            Some(ending) => Err(AdmitError::Ended(ending)),
-            None => Ok(attachment),
+        if let Some(ending) = attachment.member.outbox().ending() {
+            return Err(AdmitError::Ended(ending));
         }
+        self.check_vouching()?;
+        Ok(attachment)
+    }
+
+    /// Whether the node can vouch for sessions at all.
+    fn check_vouching(&self) -> Result<(), BackendError> {
+        if self.hub.gate().is_open() {
+            return Ok(());
+        }
+        Err(BackendError::unavailable(
+            "the node is out of touch with its backend",
+        ))
     }
 }
 
@@ -128,8 +172,14 @@ impl Attachment {
             session: self.member.session(),
             principal,
             node: self.node.id,
-            connected_at: self.connected_at,
-            protocol: self.node.hub.protocols().get(self.member.protocol()).name(),
+            connected_at: self.member.registered_at(),
+            protocol: self
+                .node
+                .hub
+                .protocols()
+                .get(self.member.protocol())
+                .name()
+                .into(),
         }
     }
 
@@ -151,7 +201,10 @@ impl Drop for Attachment {
         self.node.hub.unregister(&self.member, &self.keys());
         self.node.metrics.sessions.dec();
         if self.recorded {
-            self.node.cleanup.add(self.member.session());
+            self.node.cleanup.add(ClosedSession {
+                session: self.member.session(),
+                principal: self.member.principal(),
+            });
         }
     }
 }

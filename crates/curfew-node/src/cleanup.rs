@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use curfew_model::SessionId;
+use curfew_backend::ClosedSession;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time;
@@ -24,7 +24,7 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct Cleanup {
-    waiting: Mutex<Vec<SessionId>>,
+    waiting: Mutex<Vec<ClosedSession>>,
     /// Records not removed yet: those that wait and those the backend is being asked about.
     left: AtomicUsize,
     added: Notify,
@@ -39,7 +39,7 @@ impl Cleanup {
         }
     }
 
-    pub(crate) fn add(&self, session: SessionId) {
+    pub(crate) fn add(&self, session: ClosedSession) {
         self.left.fetch_add(1, Ordering::SeqCst);
         self.waiting.lock().push(session);
         self.added.notify_one();
@@ -49,7 +49,7 @@ impl Cleanup {
         self.left.load(Ordering::SeqCst) == 0
     }
 
-    fn take(&self) -> Vec<SessionId> {
+    fn take(&self) -> Vec<ClosedSession> {
         let mut waiting = self.waiting.lock();
         let from = waiting.len().saturating_sub(BATCH);
         let batch = waiting.split_off(from);

@@ -1,24 +1,50 @@
 //! What becomes of the backend's news: publications fan out, revocations end sessions.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use curfew_backend::Events;
-use curfew_hub::{Ending, Hub};
-use curfew_model::{Disconnect, Publication, Revocation, RevocationKey, SessionId};
+use arc_swap::ArcSwap;
+use curfew_backend::{Ended, Events, Leaving, LocalSessions, SessionRecord, Suspension};
+use curfew_hub::{Ending, Hub, Member};
+use curfew_model::{Disconnect, NodeId, Publication, Revocation, RevocationKey, SessionId};
 use curfew_telemetry::Metrics;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
+
+use crate::Settings;
 
 /// The hub's ear on the backend. Holds no backend, so that there is no cycle.
 #[derive(Debug)]
 pub struct HubEvents {
+    node: NodeId,
     hub: Arc<Hub>,
+    settings: Arc<ArcSwap<Settings>>,
     metrics: Arc<Metrics>,
 }
 
 impl HubEvents {
-    /// Events for this hub.
-    pub fn new(hub: Arc<Hub>, metrics: Arc<Metrics>) -> Self {
-        Self { hub, metrics }
+    /// Events for this hub. `settings` are shared with the [`Node`](crate::Node), which replaces
+    /// them.
+    pub fn new(
+        node: NodeId,
+        hub: Arc<Hub>,
+        settings: Arc<ArcSwap<Settings>>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            node,
+            hub,
+            settings,
+            metrics,
+        }
+    }
+}
+
+/// A member on its way out.
+struct Departing(Arc<Member>);
+
+impl Leaving for Departing {
+    fn has_left(&self) -> bool {
+        self.0.has_left()
     }
 }
 
@@ -33,18 +59,26 @@ impl Events for HubEvents {
             .observe(delivered.queued as f64);
     }
 
-    fn revoked(&self, key: &RevocationKey, revocation: &Revocation) -> usize {
-        let closed = self.hub.revoke(key, revocation);
+    fn revoked(&self, key: &RevocationKey, revocation: &Revocation) -> Ended {
+        let ended = self.hub.revoke(key, revocation);
+        let closed = ended.len();
         self.metrics.revocation_applied(key.kind(), closed as u64);
         // The value may be a person's name or address: the kind and the count suffice here, the
-        // audit line of the admin API has the rest.
-        info!(
-            kind = key.kind(),
-            before = revocation.before,
-            closed,
-            "revocation applied"
-        );
-        closed
+        // audit line of the admin API has the rest. Revocations of nobody here may be many.
+        if closed > 0 {
+            info!(
+                kind = key.kind(),
+                before = revocation.before,
+                closed,
+                "revocation applied"
+            );
+        }
+        let departing = |member| Arc::new(Departing(member)) as Arc<dyn Leaving>;
+        Ended::new(ended.into_iter().map(departing).collect())
+    }
+
+    fn suspend(&self, key: &RevocationKey) -> Option<Suspension> {
+        Some(Box::new(self.hub.suspend(key)?))
     }
 
     fn disconnect(&self, session: SessionId, disconnect: Disconnect) -> bool {
@@ -54,5 +88,61 @@ impl Events for HubEvents {
         let ended = self.hub.end(&member, Ending::new(disconnect));
         debug!(%session, reason = disconnect.reason, ended, "session asked to end");
         true
+    }
+
+    fn reopened(&self) {
+        self.hub.wake_all();
+    }
+
+    fn isolated(&self) -> usize {
+        let members = self.hub.members();
+        let ending = Ending::new(Disconnect::UNAVAILABLE);
+        let ended = members
+            .iter()
+            .filter(|member| self.hub.end(member, ending))
+            .count();
+        if ended > 0 {
+            warn!(
+                sessions = ended,
+                "the backend was away for too long, sessions closed"
+            );
+        }
+        ended
+    }
+}
+
+impl LocalSessions for HubEvents {
+    fn sessions(&self) -> Vec<SessionId> {
+        let members = self.hub.members();
+        members.iter().map(|member| member.session()).collect()
+    }
+
+    fn keys(&self, sessions: &[SessionId]) -> Vec<RevocationKey> {
+        let settings = self.settings.load();
+        let keys = sessions
+            .iter()
+            .filter_map(|session| self.hub.get(*session))
+            .flat_map(|member| {
+                let session = member.session();
+                let claims = &settings.revocable_claims;
+                member
+                    .principals()
+                    .flat_map(move |principal| principal.revocation_keys(session, claims))
+            });
+        keys.collect::<HashSet<_>>().into_iter().collect()
+    }
+
+    fn records(&self, sessions: &[SessionId]) -> Vec<SessionRecord> {
+        let members = sessions.iter().filter_map(|session| self.hub.get(*session));
+        members
+            .filter(|member| member.is_open())
+            .map(|member| SessionRecord {
+                session: member.session(),
+                principal: member.principal(),
+                node: self.node,
+                connected_at: member.registered_at(),
+                protocol: self.hub.protocols().get(member.protocol()).name().into(),
+            })
+            .collect()
     }
 }

@@ -27,6 +27,7 @@ pub use admit::{AdmitError, Attachment};
 pub use drain::Config as DrainConfig;
 pub use events::HubEvents;
 
+use admit::Admissions;
 use cleanup::Cleanup;
 use subscriptions::Subscriptions;
 
@@ -37,6 +38,8 @@ pub struct Settings {
     pub revocable_claims: Vec<String>,
     /// `session.max_per_user`; 0 is no limit.
     pub max_per_user: u32,
+    /// `backend.max_admissions`; 0 is no limit. Read at the start only.
+    pub max_admissions: usize,
 }
 
 /// One gateway process.
@@ -47,9 +50,10 @@ pub struct Node {
     backends: Backends,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
-    settings: ArcSwap<Settings>,
+    settings: Arc<ArcSwap<Settings>>,
     subscriptions: Subscriptions,
     cleanup: Cleanup,
+    admissions: Admissions,
     draining: AtomicBool,
     refusing: AtomicBool,
     tasks: TaskTracker,
@@ -64,7 +68,7 @@ impl Node {
         backends: Backends,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
-        settings: Settings,
+        settings: Arc<ArcSwap<Settings>>,
     ) -> Arc<Self> {
         let node = Arc::new(Self {
             id,
@@ -72,7 +76,8 @@ impl Node {
             backends,
             clock,
             metrics,
-            settings: ArcSwap::from_pointee(settings),
+            admissions: Admissions::new(settings.load().max_admissions),
+            settings,
             subscriptions: Subscriptions::new(),
             cleanup: Cleanup::new(),
             draining: AtomicBool::new(false),

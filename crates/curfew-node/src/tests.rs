@@ -10,10 +10,13 @@ mod subscriptions;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use curfew_backend::memory::Memory;
 use curfew_backend::{NodeInfo, SessionFilter, SessionRecord};
 use curfew_hub::{Ending, Hub, HubLimits};
-use curfew_model::{Channel, Claims, Disconnect, NodeId, Principal, PrincipalParts, RevocationKey};
+use curfew_model::{
+    Channel, Claims, Disconnect, Gate, NodeId, Principal, PrincipalParts, RevocationKey,
+};
 use curfew_protocol::native::Native;
 use curfew_protocol::{ProtocolId, Protocols};
 use curfew_telemetry::{Metrics, Names};
@@ -50,9 +53,20 @@ impl Harness {
             node_outbound_bytes: 0,
         };
         let protocols = Protocols::new(vec![Arc::new(Native)]);
-        let hub = Arc::new(Hub::new(protocols, limits, Arc::clone(&metrics)));
-        let events = HubEvents::new(Arc::clone(&hub), Arc::clone(&metrics));
+        let gate = Arc::new(Gate::always_open());
+        let hub = Arc::new(Hub::new(protocols, limits, gate, Arc::clone(&metrics)));
+        let settings = Arc::new(ArcSwap::from_pointee(Settings {
+            revocable_claims: vec![CLAIM.to_owned()],
+            max_per_user,
+            max_admissions: 0,
+        }));
         let id = NodeId::new();
+        let events = HubEvents::new(
+            id,
+            Arc::clone(&hub),
+            Arc::clone(&settings),
+            Arc::clone(&metrics),
+        );
         let info = NodeInfo {
             node: id,
             address: String::new(),
@@ -67,10 +81,6 @@ impl Harness {
             "curfew:".to_owned(),
         );
         let rig = Rig::new(memory.backends());
-        let settings = Settings {
-            revocable_claims: vec![CLAIM.to_owned()],
-            max_per_user,
-        };
         let node = Node::start(
             id,
             hub,
@@ -118,6 +128,7 @@ impl Harness {
         self.node
             .hub()
             .revoke(key, &curfew_model::Revocation::default())
+            .len()
     }
 
     /// Asserts that no trace of any session is left, once the records had time to go.

@@ -60,17 +60,25 @@ pub struct Admin {
     settings: ArcSwap<Settings>,
     api: Api,
     key: Key,
+    /// `backend.redis.prefix`.
+    prefix: String,
 }
 
 impl Admin {
     /// An admin listener over what sessions share. `key` is the admin key; `subject_claim` is
-    /// `auth.subject_claim`.
-    pub fn new(context: Arc<Context>, key: Option<Secret>, subject_claim: String) -> Arc<Self> {
+    /// `auth.subject_claim`, `prefix` is `backend.redis.prefix`.
+    pub fn new(
+        context: Arc<Context>,
+        key: Option<Secret>,
+        subject_claim: String,
+        prefix: String,
+    ) -> Arc<Self> {
         Arc::new(Self {
             context,
             settings: ArcSwap::from_pointee(Settings { key, subject_claim }),
             api: Api::new(),
             key: Key::new(),
+            prefix,
         })
     }
 

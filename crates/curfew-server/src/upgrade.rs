@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use curfew_auth::{AuthError, Credential, Reject, Source};
 use curfew_backend::BackendError;
-use curfew_model::{AuthFailure, Disconnect};
+use curfew_model::AuthFailure;
 use curfew_node::AdmitError;
 use curfew_protocol::ProtocolId;
 use curfew_session::{Guards, Opening, Refusal, Session};
@@ -201,8 +201,7 @@ impl Public {
         authentications.accepted();
         match self.context.node.admit(Arc::new(principal), protocol).await {
             Ok(attachment) => Ok(Opening::Admitted(attachment)),
-            Err(AdmitError::Revoked(_)) => refuse(settings, &revoked()),
-            Err(AdmitError::Ended(ending)) if ending.disconnect == Disconnect::REVOKED => {
+            Err(error) if settings.auth.reject == Reject::Http && is_revoked(&error) => {
                 refuse(settings, &revoked())
             }
             Err(AdmitError::Backend(error)) => {
@@ -218,11 +217,23 @@ impl Public {
                 let problem = Problem::unavailable("the node is leaving service, connect again");
                 Err(Refused::new(RejectReason::Draining, problem))
             }
-            Err(error @ (AdmitError::Ended(_) | AdmitError::SessionLimit { .. })) => {
+            Err(
+                error @ (AdmitError::Revoked(_)
+                | AdmitError::Ended(_)
+                | AdmitError::SessionLimit { .. }),
+            ) => {
                 debug!(error = %error, "session not admitted");
                 Ok(Opening::Refused(Refusal::from(error)))
             }
         }
+    }
+}
+
+fn is_revoked(error: &AdmitError) -> bool {
+    match error {
+        AdmitError::Revoked(_) => true,
+        AdmitError::Ended(ending) => ending.is_revocation(),
+        _ => false,
     }
 }
 

@@ -55,7 +55,8 @@ pub(crate) async fn close(session: Session, mut finish: Finish) {
         .map(|live| Arc::clone(live.attachment.member()));
     let session_id = member.as_ref().map(|member| member.session());
     state.operation = None;
-    let mut revoked = false;
+    // Whether what was meant for the client may not reach it.
+    let mut withheld = false;
     if let Some(member) = member {
         // Replies to what the client sent before its own close are told as well.
         let ending = match &finish {
@@ -64,16 +65,10 @@ pub(crate) async fn close(session: Session, mut finish: Finish) {
             Finish::Gone => None,
         };
         if let Some(ending) = ending {
-            leave(
-                &mut writer,
-                state.context.node.hub(),
-                &member,
-                ending,
-                deadline,
-            )
-            .await;
+            let hub = state.context.node.hub();
+            leave(&mut writer, hub, &member, ending, deadline).await;
         }
-        revoked = revocation(&member).is_some();
+        withheld = is_withheld(state.context.node.hub(), &member);
         // Before any other reason, and last words or not.
         if let (Finish::Ended(ending), Some(revoked)) = (&mut finish, revocation(&member)) {
             *ending = revoked;
@@ -108,15 +103,19 @@ pub(crate) async fn close(session: Session, mut finish: Finish) {
     match finish {
         Finish::Gone => {}
         Finish::PeerClosed(code) => {
-            if revoked {
-                writer.discard();
+            if withheld {
+                let Some(left) = discard(writer) else { return };
+                writer = left;
             }
             // The answer to a close repeats its code (RFC 6455 §5.5.1).
             writer.append(frame::close(code.unwrap_or(NORMAL), ""));
             finish_socket(writer, deadline, None).await;
         }
         Finish::Ended(ending) => {
-            if !ending.flushes() {
+            if ending.disconnect.withdraws_access() || withheld {
+                let Some(left) = discard(writer) else { return };
+                writer = left;
+            } else if !ending.flushes() {
                 writer.discard();
             }
             if let Some(frame) = state.last_words.take() {
@@ -144,13 +143,32 @@ async fn leave(writer: &mut Writer, hub: &Hub, member: &Member, ending: Ending, 
     member.take_outgoing(hub, 0, &mut rest);
     rest.into_iter().for_each(|frame| writer.append(frame));
     if ending.flushes() {
-        let flushed = poll_fn(|cx| match revocation(member) {
-            Some(_) => Poll::Ready(Ok(())),
-            None => writer.poll_drain(cx, &mut false),
+        let flushed = poll_fn(|cx| {
+            if is_withheld(hub, member) {
+                Poll::Ready(Ok(()))
+            } else {
+                writer.poll_drain(cx, &mut false)
+            }
         });
         // If it fails, so will the close frame.
         time::timeout_at(deadline, flushed).await.ok();
     }
+}
+
+/// Whether what is queued for the session may not reach it: it is revoked, or may be.
+fn is_withheld(hub: &Hub, member: &Member) -> bool {
+    revocation(member).is_some() || member.outbox().is_suspended() || !hub.gate().is_open()
+}
+
+/// Forgets what is not on the wire yet. `None` when that leaves a frame half written: it may not be
+/// completed, and nothing can follow it, so the connection is reset.
+fn discard(mut writer: Writer) -> Option<Writer> {
+    writer.discard();
+    if writer.is_partial() {
+        writer.transport.abort();
+        return None;
+    }
+    Some(writer)
 }
 
 /// Closes that an operator looks for; the rest is everyday.
@@ -169,7 +187,7 @@ fn revocation(member: &Member) -> Option<Ending> {
     member
         .outbox()
         .ending()
-        .filter(|ending| ending.disconnect == Disconnect::REVOKED)
+        .filter(|ending| ending.is_revocation())
 }
 
 /// Writes what is left until `deadline`, waits for the client to close its side, and closes. A

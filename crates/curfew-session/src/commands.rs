@@ -58,7 +58,7 @@ impl State {
 
     /// Answers a command that failed for the backend's sake, and logs why.
     pub(crate) fn backend_error(
-        &self,
+        &mut self,
         command: &'static str,
         id: Option<&CommandId>,
         error: &BackendError,
@@ -81,7 +81,7 @@ impl State {
 
     /// Checks a channel's name; answers when it is none.
     pub(crate) fn parse_channel(
-        &self,
+        &mut self,
         command: &'static str,
         id: Option<&CommandId>,
         name: &str,

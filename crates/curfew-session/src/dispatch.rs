@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use curfew_hub::Ending;
+use curfew_hub::Standing;
 use curfew_model::{Command, CommandId, Disconnect, ErrorCode, Message, Reply, Request};
 use curfew_protocol::DecodeError;
 use curfew_ws::frame::{self, Opcode};
@@ -32,10 +32,14 @@ impl State {
             return Some(Disconnect::EXPIRED.into());
         }
         // It may have been ended while an earlier message of the same read was acted on.
-        if let Some(ending) = self.ending() {
+        let standing = self.standing();
+        if let Standing::Ending(ending) = standing {
             return Some(Finish::Ended(ending));
         }
         match decoded {
+            Ok(request) if standing == Standing::Suspended || !self.is_vouched() => {
+                self.hold_off(request)
+            }
             Ok(request) => self.dispatch(request),
             Err(DecodeError::NotTheProtocol { message }) => {
                 debug!(problem = message, "message is not the protocol");
@@ -45,9 +49,27 @@ impl State {
         }
     }
 
-    /// Why the session was told to end, if it was.
-    fn ending(&self) -> Option<Ending> {
-        self.live.as_ref()?.attachment.member().outbox().ending()
+    fn standing(&self) -> Standing {
+        self.live.as_ref().map_or(Standing::Good, |live| {
+            live.attachment.member().outbox().standing()
+        })
+    }
+
+    /// Answers a command that is not acted on, because the node cannot say whether the session
+    /// still has access.
+    fn hold_off(&mut self, request: Request<'_>) -> Option<Finish> {
+        let Request { id, command } = request;
+        let name = command.name();
+        if let Err(finish) = self.check_rate(id.as_ref(), name) {
+            return finish;
+        }
+        self.error(
+            name,
+            id.as_ref(),
+            ErrorCode::Unavailable,
+            "temporarily unavailable, try again; the command was not acted on",
+        );
+        None
     }
 
     fn dispatch(&mut self, request: Request<'_>) -> Option<Finish> {
@@ -114,7 +136,12 @@ impl State {
     }
 
     /// Answers a command.
-    pub(crate) fn reply(&self, command: &'static str, id: Option<&CommandId>, reply: &Reply<'_>) {
+    pub(crate) fn reply(
+        &mut self,
+        command: &'static str,
+        id: Option<&CommandId>,
+        reply: &Reply<'_>,
+    ) {
         if let Some(frame) = self.encode_reply(command, id, reply) {
             self.send(frame);
         }
@@ -138,7 +165,7 @@ impl State {
 
     /// Answers a command with an error.
     pub(crate) fn error<'a>(
-        &self,
+        &mut self,
         command: &'static str,
         id: Option<&CommandId>,
         code: ErrorCode,

@@ -22,7 +22,7 @@ use crate::Context;
 use crate::commands::Outcome;
 use crate::rate::{Bucket, CommandRate};
 use crate::timers::Deadlines;
-use crate::write::Writer;
+use crate::write::{HeldBack, Writer};
 
 /// Why a token opens no session, in the form a client is told.
 #[derive(Debug)]
@@ -46,18 +46,21 @@ impl Refusal {
         }
     }
 
-    fn revoked() -> Self {
-        Self::token(AuthFailure::Revoked, "access with this token was revoked")
+    fn revoked(ending: Ending) -> Self {
+        Self {
+            ending,
+            ..Self::token(AuthFailure::Revoked, "access with this token was revoked")
+        }
     }
 }
 
 impl From<AdmitError> for Refusal {
     fn from(error: AdmitError) -> Self {
         let disconnect = match error {
-            AdmitError::Revoked(_) => return Self::revoked(),
-            AdmitError::Ended(ending) if ending.disconnect == Disconnect::REVOKED => {
-                return Self::revoked();
+            AdmitError::Revoked(revoked) => {
+                return Self::revoked(Ending::new(revoked.disconnect()));
             }
+            AdmitError::Ended(ending) if ending.is_revocation() => return Self::revoked(ending),
             AdmitError::Ended(ending) => {
                 return Self {
                     failure: None,
@@ -109,6 +112,8 @@ pub struct Session {
     pub(crate) decoder: Decoder,
     /// Whether the decoder holds frames that were received but not acted on.
     pub(crate) saved: bool,
+    /// Why the last poll left off although there may be more to do.
+    pub(crate) held_back: Option<HeldBack>,
     pub(crate) state: State,
 }
 
@@ -120,6 +125,8 @@ pub(crate) struct State {
     pub(crate) refusal: Option<Box<Refusal>>,
     /// Told before the close whatever becomes of the queue.
     pub(crate) last_words: Option<Bytes>,
+    /// What is to be told although the node cannot vouch for the session; past the outbox.
+    pub(crate) urgent: Option<Box<Vec<Bytes>>>,
     /// The command that waits for the backend; nothing is read meanwhile, so commands act in order.
     pub(crate) operation: Option<BoxFuture<'static, Outcome>>,
     pub(crate) deadlines: Deadlines,
@@ -183,12 +190,14 @@ impl Session {
             writer: Writer::new(transport),
             decoder,
             saved: !early.is_empty(),
+            held_back: None,
             state: State {
                 context,
                 protocol,
                 live: None,
                 refusal: None,
                 last_words: None,
+                urgent: None,
                 operation: None,
                 deadlines: Deadlines::default(),
                 opened_at: now,
@@ -252,18 +261,28 @@ impl State {
     }
 
     /// Queues a push for this session; nothing when it is not open.
-    pub(crate) fn push(&self, push: &Push<'_>) {
+    pub(crate) fn push(&mut self, push: &Push<'_>) {
         self.send(self.encode(push));
     }
 
-    /// Queues a frame for this session; nothing when it is not open.
-    pub(crate) fn send(&self, frame: Bytes) {
-        if let Some(live) = &self.live {
+    /// Queues a frame for this session; nothing when it is not open. While the node cannot vouch
+    /// for the session it goes past what waits in the outbox.
+    pub(crate) fn send(&mut self, frame: Bytes) {
+        let Some(live) = &self.live else { return };
+        if self.is_vouched() {
             self.context
                 .node
                 .hub()
                 .send(live.attachment.member(), frame);
+        } else {
+            self.urgent.get_or_insert_default().push(frame);
         }
+    }
+
+    /// Whether the node vouches for its sessions: only then commands are acted on and messages
+    /// delivered.
+    pub(crate) fn is_vouched(&self) -> bool {
+        self.context.node.hub().gate().is_open()
     }
 }
 

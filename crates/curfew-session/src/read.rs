@@ -3,6 +3,7 @@
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
+use curfew_hub::Standing;
 use curfew_model::{Disconnect, Message};
 use curfew_telemetry::Opcode;
 use curfew_ws::{Event, Input, Limits, frame, with_read_buffer};
@@ -12,10 +13,15 @@ use tracing::debug;
 
 use crate::open::State;
 use crate::run::{Finish, Step};
+use crate::write::HeldBack;
 use crate::{Session, Settings};
 
 /// Largest message before authentication, in bytes: a token and what is around it.
 const FIRST_MESSAGE_BYTES: usize = 16 * 1024;
+
+/// While the node cannot vouch for a session, frames that may wait for its socket before nothing
+/// more is read.
+const MAX_UNVOUCHED_FRAMES: usize = 64;
 
 impl Session {
     /// Goes on with the command that waits, or else reads and acts. Nothing is read while a command
@@ -23,6 +29,9 @@ impl Session {
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         if let Some(finish) = ready!(self.state.poll_operation(cx)) {
             return Poll::Ready(Step::Finish(finish));
+        }
+        if self.is_held_back() {
+            return Poll::Pending;
         }
         if std::mem::take(&mut self.saved) {
             return Poll::Ready(self.decode(cx, Input::empty()));
@@ -41,6 +50,19 @@ impl Session {
                 .inc_by(read as u64);
             Poll::Ready(self.decode(cx, Input::new(&mut buffer[..read])))
         })
+    }
+
+    /// Whether nothing is read now: a revocation that may name the session is being read, or its
+    /// client does not read that its commands are not acted on.
+    fn is_held_back(&mut self) -> bool {
+        let Some(live) = &self.state.live else {
+            return false;
+        };
+        if live.attachment.member().outbox().standing() == Standing::Suspended {
+            self.held_back = Some(HeldBack::Suspended);
+            return true;
+        }
+        self.held_back == Some(HeldBack::Unvouched) && self.writer.waiting() >= MAX_UNVOUCHED_FRAMES
     }
 
     /// Acts on every frame in `input`, or up to the first command that has to wait; the rest is

@@ -19,7 +19,8 @@ use curfew_backend::memory::Memory;
 use curfew_backend::{NodeInfo, SessionFilter};
 use curfew_hub::{Hub, HubLimits};
 use curfew_model::{
-    Action, Channel, Clock as _, Command, DISCONNECTS, Disconnect, NodeId, Publication, Secret,
+    Action, Channel, Clock as _, Command, DISCONNECTS, Disconnect, Gate, NodeId, Publication,
+    Secret,
 };
 use curfew_node::{HubEvents, Node};
 use curfew_policy::{Policy, Rule};
@@ -82,13 +83,25 @@ impl Harness {
             outbound_bytes: settings.limits.outbound_bytes,
             node_outbound_bytes: settings.limits.node_outbound_bytes,
         };
+        let gate = Arc::new(Gate::always_open());
         let hub = Arc::new(Hub::new(
             Protocols::new(vec![protocol]),
             limits,
+            Arc::clone(&gate),
             Arc::clone(&metrics),
         ));
-        let events = HubEvents::new(Arc::clone(&hub), Arc::clone(&metrics));
+        let node_settings = Arc::new(ArcSwap::from_pointee(curfew_node::Settings {
+            revocable_claims: settings.session.revocable_claims.clone(),
+            max_per_user: settings.session.max_per_user,
+            max_admissions: 0,
+        }));
         let id = NodeId::new();
+        let events = HubEvents::new(
+            id,
+            Arc::clone(&hub),
+            Arc::clone(&node_settings),
+            Arc::clone(&metrics),
+        );
         let info = NodeInfo {
             node: id,
             address: String::new(),
@@ -103,10 +116,6 @@ impl Harness {
             "curfew:".to_owned(),
         );
         let rig = Rig::new(memory.backends());
-        let node_settings = curfew_node::Settings {
-            revocable_claims: settings.session.revocable_claims.clone(),
-            max_per_user: settings.session.max_per_user,
-        };
         let node = Node::start(
             id,
             hub,

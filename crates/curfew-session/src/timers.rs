@@ -193,7 +193,7 @@ impl State {
         }
     }
 
-    fn tell_expiring(&self) {
+    fn tell_expiring(&mut self) {
         if let Some(live) = &self.live {
             let expires_at = live.attachment.member().principal().expires_at();
             self.push(&Push::Expiring { expires_at });

@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
-use curfew_hub::Outgoing;
+use curfew_hub::{Outgoing, Standing};
 use curfew_model::Disconnect;
 use curfew_ws::Transport;
 use tokio::time::Instant;
@@ -31,6 +31,26 @@ pub(crate) struct Writer {
     uncounted: usize,
     /// A TLS stream holds written bytes back until it is flushed.
     unflushed: bool,
+    /// What may not be written as long as the node cannot vouch for the session.
+    aside: Option<Box<Aside>>,
+}
+
+/// Frames that wait until the node can vouch for the session again. Those written meanwhile go
+/// past them.
+#[derive(Debug)]
+struct Aside {
+    frames: VecDeque<Bytes>,
+    /// A frame was begun and cannot be completed now: nothing can go past it.
+    stuck: bool,
+}
+
+/// Why a session waits although there may be something to write or to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HeldBack {
+    /// A revocation that may name it is being read.
+    Suspended,
+    /// The node cannot vouch for its sessions.
+    Unvouched,
 }
 
 impl Writer {
@@ -42,6 +62,7 @@ impl Writer {
             written: 0,
             uncounted: 0,
             unflushed: false,
+            aside: None,
         }
     }
 
@@ -50,16 +71,45 @@ impl Writer {
         self.unflushed || !self.in_flight.is_empty()
     }
 
+    /// How many frames wait for the socket.
+    pub(crate) fn waiting(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Whether a frame was begun and is not complete.
+    pub(crate) fn is_partial(&self) -> bool {
+        self.partial
+    }
+
     /// Forgets what is not on the wire yet, but for the rest of a frame begun.
     pub(crate) fn discard(&mut self) {
+        self.aside = None;
         self.in_flight.truncate(usize::from(self.partial));
     }
 
-    /// Adds a frame behind what is in flight, past the outbox: before the session is open, and
-    /// when it closes.
+    /// Adds a frame behind what is in flight, past the outbox: before the session is open, while
+    /// the node cannot vouch for it, and when it closes.
     pub(crate) fn append(&mut self, frame: Bytes) {
         self.uncounted += frame.len();
         self.in_flight.push_back(frame);
+    }
+
+    /// Puts aside what is in flight, but for the rest of a frame begun. Returns whether other
+    /// frames can be written now.
+    fn set_aside(&mut self) -> bool {
+        let aside = self.aside.get_or_insert_with(|| {
+            let frames = self.in_flight.split_off(usize::from(self.partial));
+            let stuck = self.partial;
+            Box::new(Aside { frames, stuck })
+        });
+        !aside.stuck
+    }
+
+    /// Takes back what was put aside.
+    fn restore(&mut self) {
+        if let Some(mut aside) = self.aside.take() {
+            self.in_flight.append(&mut aside.frames);
+        }
     }
 
     /// Writes until all is written (`Ready(Ok)`) or the socket takes no more (`Pending`).
@@ -111,25 +161,25 @@ impl Session {
     /// Takes what is queued and writes it until nothing is left or the socket takes no more.
     /// Ready when that ends the session.
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Finish> {
+        self.held_back = None;
         // What an earlier poll left in flight may have been there for long: access may be over.
         if !self.writer.in_flight.is_empty()
-            && let Some(finish) = self.interrupted()
+            && let Some(finish) = ready_some(self.interrupted())
         {
-            return Poll::Ready(finish);
+            return finish;
         }
         loop {
-            let mut progress = false;
-            let drained = self.writer.poll_drain(cx, &mut progress);
-            if progress || drained.is_ready() {
-                self.state.deadlines.write_by = None;
+            // Asked before anything is handed to the socket: the lease may have ended since it was
+            // queued, and so may this process have been stopped.
+            if self.has_something_to_write() && !self.state.is_vouched() {
+                return self.poll_write_unvouched(cx);
             }
-            match drained {
+            self.writer.restore();
+            self.append_urgent();
+            match self.poll_socket(cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(Finish::Gone),
-                Poll::Pending => {
-                    self.start_write_deadline();
-                    return Poll::Pending;
-                }
+                Poll::Pending => return Poll::Pending,
             }
             let Some(live) = &self.state.live else {
                 return Poll::Pending;
@@ -156,27 +206,95 @@ impl Session {
         }
     }
 
-    /// Registers to be woken by the outbox. Ready when there is something in it after all.
-    pub(crate) fn poll_outbox(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match &self.state.live {
-            None => Poll::Pending,
-            Some(live) => {
-                // While the socket takes no more, only an interruption is worth waking up for.
-                let blocked = self.writer.is_blocked();
-                live.attachment.member().outbox().poll_wake(cx, blocked)
-            }
+    fn has_something_to_write(&self) -> bool {
+        !self.writer.in_flight.is_empty()
+            || self.writer.aside.is_some()
+            || self.state.urgent.is_some()
+    }
+
+    /// While the node cannot vouch for the session, only what the session's own task has to say
+    /// leaves: that commands are not acted on, pings, and the close. The rest waits.
+    fn poll_write_unvouched(&mut self, cx: &mut Context<'_>) -> Poll<Finish> {
+        self.held_back = Some(HeldBack::Unvouched);
+        let can_write = self.writer.set_aside();
+        if let Some(live) = &self.state.live
+            && let Some(ending) = live.attachment.member().outbox().ending()
+        {
+            return Poll::Ready(Finish::Ended(ending));
+        }
+        if !can_write {
+            // The peer is not to blame.
+            self.state.deadlines.write_by = None;
+            return Poll::Pending;
+        }
+        self.append_urgent();
+        match self.poll_socket(cx) {
+            Poll::Ready(Err(_)) => Poll::Ready(Finish::Gone),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
         }
     }
 
-    /// While frames are in flight: whether access to them is over.
-    fn interrupted(&mut self) -> Option<Finish> {
-        let live = self.state.live.as_ref()?;
-        match live.attachment.member().outbox().interruption() {
-            Some(Outgoing::End(ending)) => return Some(Finish::Ended(ending)),
+    /// Puts what is to be told at once in flight.
+    fn append_urgent(&mut self) {
+        for frame in self
+            .state
+            .urgent
+            .take()
+            .into_iter()
+            .flat_map(|urgent| *urgent)
+        {
+            self.writer.append(frame);
+        }
+    }
+
+    /// Writes what is in flight, and keeps the deadline for it.
+    fn poll_socket(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut progress = false;
+        let drained = self.writer.poll_drain(cx, &mut progress);
+        if progress || drained.is_ready() {
+            self.state.deadlines.write_by = None;
+        }
+        if drained.is_pending() {
+            self.start_write_deadline();
+        }
+        drained
+    }
+
+    /// Registers to be woken by the outbox. Ready when there is something in it after all.
+    pub(crate) fn poll_outbox(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(live) = &self.state.live else {
+            return Poll::Pending;
+        };
+        let outbox = live.attachment.member().outbox();
+        // While the socket takes no more, or may be given no more, only an interruption is worth
+        // waking up for.
+        let blocked = self.writer.is_blocked() || self.held_back.is_some();
+        ready_or(outbox.poll_wake(cx, blocked), || match self.held_back {
+            None => false,
+            // Looked at once more, now that whoever ends it wakes this task.
+            Some(HeldBack::Suspended) => outbox.standing() != Standing::Suspended,
+            Some(HeldBack::Unvouched) => self.state.is_vouched(),
+        })
+    }
+
+    /// While frames are in flight: `Ready` when access to them is over, `Pending` when they have
+    /// to wait.
+    fn interrupted(&mut self) -> Poll<Option<Finish>> {
+        let Some(live) = &self.state.live else {
+            return Poll::Ready(None);
+        };
+        let outbox = live.attachment.member().outbox();
+        match outbox.interruption() {
+            Some(Outgoing::End(ending)) => return Poll::Ready(Some(Finish::Ended(ending))),
             Some(Outgoing::Reconsider) => self.state.reconsider(),
+            Some(Outgoing::Frames) | None if outbox.standing() == Standing::Suspended => {
+                self.held_back = Some(HeldBack::Suspended);
+                return Poll::Pending;
+            }
             Some(Outgoing::Frames) | None => {}
         }
-        self.state.is_expired().then(|| Disconnect::EXPIRED.into())
+        let expired = self.state.is_expired();
+        Poll::Ready(expired.then(|| Disconnect::EXPIRED.into()))
     }
 
     fn start_write_deadline(&mut self) {
@@ -186,5 +304,22 @@ impl Session {
             let timeout = self.state.context.settings.load().session.write_timeout;
             self.state.deadlines.write_by = Instant::now().checked_add(timeout);
         }
+    }
+}
+
+/// What ends a poll early: `Pending`, or `Ready` with something in it.
+fn ready_some<T>(poll: Poll<Option<T>>) -> Option<Poll<T>> {
+    match poll {
+        Poll::Pending => Some(Poll::Pending),
+        Poll::Ready(Some(value)) => Some(Poll::Ready(value)),
+        Poll::Ready(None) => None,
+    }
+}
+
+/// `poll`, or ready when `otherwise` holds.
+fn ready_or(poll: Poll<()>, otherwise: impl FnOnce() -> bool) -> Poll<()> {
+    match poll {
+        Poll::Pending if otherwise() => Poll::Ready(()),
+        poll => poll,
     }
 }

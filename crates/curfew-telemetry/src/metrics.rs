@@ -17,8 +17,8 @@ pub use prometheus_client::metrics::gauge::Gauge;
 
 use histogram::Histogram;
 use labels::{
-    CommandOutcome, Decision, DropReason, Initiator, Opcode, PublishOutcome, PublishSource,
-    RejectReason, RevocationKind,
+    BackendDropReason, CommandOutcome, Decision, DropReason, Initiator, Opcode, PublishOutcome,
+    PublishSource, RejectReason, RevocationKind,
 };
 use process::Process;
 use table::{Authentications, Counters, Named};
@@ -38,6 +38,12 @@ const CONNECTION_SECONDS: &[f64] = &[
 /// From accepting a connection to its session: half a millisecond to the opening deadline.
 const HANDSHAKE_SECONDS: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+/// A round trip to the backend: a twentieth of a millisecond to beyond its deadline.
+const ROUND_TRIP_SECONDS: &[f64] = &[
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+    1.0, 2.5,
 ];
 
 /// One to a hundred thousand.
@@ -127,6 +133,34 @@ pub struct Metrics {
     pub revocations_applied: Counters<RevocationKind>,
     /// Sessions ended by a revocation.
     pub sessions_revoked: Counter,
+    /// Revocations in force that this node knows of.
+    pub revocations_known: Gauge,
+    /// Sessions found revoked by the regular sweep, although no push had named their keys.
+    pub revocation_missed_push: Counter,
+    /// Revocations written back to a backend that lacked them.
+    pub revocations_reasserted: Counter,
+
+    /// 1 while the node vouches for its sessions: it is in touch with the backend and has every
+    /// revocation.
+    pub backend_synced: Gauge,
+    /// Control connections to the backend so far.
+    pub backend_generations: Counter,
+    /// How often the backend was found to have lost its data.
+    pub backend_data_losses: Counter,
+    /// From a heartbeat's sending to its answer, seconds.
+    pub backend_heartbeat_duration: Histogram,
+    /// Sessions whose records were removed for nodes that are gone.
+    pub sessions_reaped: Counter,
+    /// 1 while publications can be received.
+    pub broker_connected: Gauge,
+    /// Lost connections for publications that were made anew.
+    pub broker_reconnects: Counter,
+    /// Publications handed to the backend.
+    pub broker_messages_sent: Counter,
+    /// Publications that came from the backend.
+    pub broker_messages_received: Counter,
+    /// What came from the backend and was not used.
+    pub broker_messages_dropped: Counters<BackendDropReason>,
 
     /// 1 when the last reading of the configuration succeeded, else 0.
     pub config_last_reload_successful: Gauge,
@@ -175,6 +209,19 @@ impl Metrics {
             jwt_keys_last_reload_successful: Gauge::default(),
             revocations_applied: Counters::new(),
             sessions_revoked: Counter::default(),
+            revocations_known: Gauge::default(),
+            revocation_missed_push: Counter::default(),
+            revocations_reasserted: Counter::default(),
+            backend_synced: Gauge::default(),
+            backend_generations: Counter::default(),
+            backend_data_losses: Counter::default(),
+            backend_heartbeat_duration: Histogram::new(ROUND_TRIP_SECONDS),
+            sessions_reaped: Counter::default(),
+            broker_connected: Gauge::default(),
+            broker_reconnects: Counter::default(),
+            broker_messages_sent: Counter::default(),
+            broker_messages_received: Counter::default(),
+            broker_messages_dropped: Counters::new(),
             config_last_reload_successful: Gauge::default(),
             config_restart_required: Gauge::default(),
         };
@@ -319,6 +366,71 @@ impl Metrics {
             "sessions_revoked",
             "Sessions ended by a revocation",
             &self.sessions_revoked,
+        );
+        names.add(
+            "revocations_known",
+            "Revocations in force that the node knows",
+            &self.revocations_known,
+        );
+        names.add(
+            "revocation_missed_push",
+            "Sessions found revoked by the sweep alone",
+            &self.revocation_missed_push,
+        );
+        names.add(
+            "revocations_reasserted",
+            "Revocations written back to a backend that lacked them",
+            &self.revocations_reasserted,
+        );
+        names.add(
+            "backend_synced",
+            "1 while the node vouches for its sessions",
+            &self.backend_synced,
+        );
+        names.add(
+            "backend_generations",
+            "Control connections to the backend",
+            &self.backend_generations,
+        );
+        names.add(
+            "backend_data_losses",
+            "How often the backend had lost its data",
+            &self.backend_data_losses,
+        );
+        names.seconds(
+            "backend_heartbeat_duration",
+            "From a heartbeat's sending to its answer",
+            &self.backend_heartbeat_duration,
+        );
+        names.add(
+            "sessions_reaped",
+            "Sessions whose records were removed for nodes that are gone",
+            &self.sessions_reaped,
+        );
+        names.add(
+            "broker_connected",
+            "1 while publications can be received",
+            &self.broker_connected,
+        );
+        names.add(
+            "broker_reconnects",
+            "Lost connections for publications that were made anew",
+            &self.broker_reconnects,
+        );
+        names.add(
+            "broker_messages_sent",
+            "Publications handed to the backend",
+            &self.broker_messages_sent,
+        );
+        names.add(
+            "broker_messages_received",
+            "Publications that came from the backend",
+            &self.broker_messages_received,
+        );
+        names.add(
+            "broker_messages_dropped",
+            "What came from the backend and was not used",
+            &self.broker_messages_dropped,
         );
         names.add(
             "config_last_reload_successful",

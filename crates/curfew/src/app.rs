@@ -9,8 +9,10 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use curfew_auth::Authenticator;
 use curfew_backend::memory::Memory;
+use curfew_backend::{BackendKind, Backends};
+use curfew_backend_redis::{Parts, Redis};
 use curfew_hub::{Hub, HubLimits};
-use curfew_model::{AuthFailure, Clock, Command, DISCONNECTS, NodeId, Secret, SystemClock};
+use curfew_model::{AuthFailure, Clock, Command, DISCONNECTS, Gate, NodeId, Secret, SystemClock};
 use curfew_node::{HubEvents, Node};
 use curfew_policy::Policy;
 use curfew_protocol::Protocols;
@@ -55,23 +57,47 @@ impl App {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let protocols = Protocols::new(vec![Arc::new(Native)]);
         let metrics = Metrics::new(&names(&protocols));
+        // Of an embedded backend everything is known at once; of another, nothing at first.
+        let gate = Arc::new(match config.backend.kind {
+            BackendKind::Memory => Gate::always_open(),
+            BackendKind::Redis => Gate::shut_at_first(),
+        });
         let hub = Arc::new(Hub::new(
             protocols,
             hub_limits(config),
+            Arc::clone(&gate),
             Arc::clone(&metrics),
         ));
-        let events = Arc::new(HubEvents::new(Arc::clone(&hub), Arc::clone(&metrics)));
         let id = NodeId::new();
-        let backends = Memory::new(
-            node_info(id, address, clock.as_ref()),
-            Arc::clone(&clock),
-            events,
-            config.backend.redis.prefix.clone(),
-        )
-        .backends();
+        let node_settings = Arc::new(ArcSwap::from_pointee(node_settings(config)));
+        let events = Arc::new(HubEvents::new(
+            id,
+            Arc::clone(&hub),
+            Arc::clone(&node_settings),
+            Arc::clone(&metrics),
+        ));
+        let info = node_info(id, address, clock.as_ref());
+        let backends: Backends = match config.backend.kind {
+            BackendKind::Memory => {
+                let prefix = config.backend.redis.prefix.clone();
+                Memory::new(info, Arc::clone(&clock), events, prefix).backends()
+            }
+            BackendKind::Redis => {
+                let parts = Parts {
+                    config: config.backend.clone(),
+                    info,
+                    events: Arc::clone(&events) as _,
+                    local: events,
+                    gate,
+                    clock: Arc::clone(&clock),
+                    metrics: Arc::clone(&metrics),
+                };
+                Redis::start(parts).context("backend.redis.url")?.backends()
+            }
+        };
         let authenticator = Authenticator::new(&config.auth, Arc::clone(&clock))?;
         metrics.jwt_keys.set(count_keys(&authenticator));
-        let node = Node::start(id, hub, backends, clock, metrics, node_settings(config));
+        let node = Node::start(id, hub, backends, clock, metrics, node_settings);
         let context = Arc::new(Context {
             node,
             authenticator: Arc::new(authenticator),
@@ -89,7 +115,12 @@ impl App {
         let settings = public_settings(config)?;
         let public = Public::new(Arc::clone(&context), settings, tls.clone(), extra);
         let key = admin_key(config)?;
-        let admin = Admin::new(Arc::clone(&context), key, config.auth.subject_claim.clone());
+        let admin = Admin::new(
+            Arc::clone(&context),
+            key,
+            config.auth.subject_claim.clone(),
+            config.backend.redis.prefix.clone(),
+        );
         Ok(Self {
             context,
             public,
@@ -222,6 +253,7 @@ fn node_settings(config: &Config) -> curfew_node::Settings {
     curfew_node::Settings {
         revocable_claims: config.session.revocable_claims.clone(),
         max_per_user: config.session.max_per_user,
+        max_admissions: config.backend.max_admissions,
     }
 }
 

@@ -20,6 +20,9 @@ const POLL: Duration = Duration::from_secs(1);
 /// A second signal shortens what is left of the drain to this.
 const HURRIED: Duration = Duration::from_millis(500);
 
+/// Longest wait for the backend to forget this node.
+const LEAVE: Duration = Duration::from_secs(3);
+
 /// Where a configuration comes from, to be read again.
 #[derive(Debug)]
 pub(crate) struct Source {
@@ -88,6 +91,13 @@ async fn drain(
         }
     }
     stop_public.cancel();
+    // Bounded by the backend's own timeouts, and by what is left of the supervisor's patience.
+    if time::timeout(LEAVE, node.backends().nodes.leave())
+        .await
+        .is_err()
+    {
+        warn!("the backend took too long, others will clean up after this node");
+    }
 }
 
 fn listen_for(kind: SignalKind) -> anyhow::Result<Signal> {

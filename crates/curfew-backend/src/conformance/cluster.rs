@@ -11,7 +11,7 @@ use curfew_model::{
 use parking_lot::Mutex;
 
 use super::DEADLINE;
-use crate::{Backends, Events, SessionRecord};
+use crate::{Backends, ClosedSession, Ended, Events, LocalSessions, SessionRecord, Suspension};
 
 /// Between two looks at a condition.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
@@ -78,7 +78,7 @@ impl Cluster {
             })),
             node: self.members[0].node,
             connected_at: now,
-            protocol: "curfew.v1",
+            protocol: "curfew.v1".into(),
         }
     }
 }
@@ -169,10 +169,14 @@ impl Events for Recorder {
         self.heard.lock().publications.push(publication.clone());
     }
 
-    fn revoked(&self, key: &RevocationKey, revocation: &Revocation) -> usize {
+    fn revoked(&self, key: &RevocationKey, revocation: &Revocation) -> Ended {
         let mut heard = self.heard.lock();
         heard.revoked.push((key.clone(), revocation.clone()));
-        heard.named.remove(key).unwrap_or(0)
+        Ended::gone(heard.named.remove(key).unwrap_or(0))
+    }
+
+    fn suspend(&self, _: &RevocationKey) -> Option<Suspension> {
+        None
     }
 
     fn disconnect(&self, session: SessionId, disconnect: Disconnect) -> bool {
@@ -182,5 +186,34 @@ impl Events for Recorder {
             heard.disconnected.push((session, disconnect));
         }
         found
+    }
+
+    fn reopened(&self) {}
+
+    fn isolated(&self) -> usize {
+        0
+    }
+}
+
+/// None: the checks open sessions at the backend alone.
+impl LocalSessions for Recorder {
+    fn sessions(&self) -> Vec<SessionId> {
+        Vec::new()
+    }
+
+    fn keys(&self, _: &[SessionId]) -> Vec<RevocationKey> {
+        Vec::new()
+    }
+
+    fn records(&self, _: &[SessionId]) -> Vec<SessionRecord> {
+        Vec::new()
+    }
+}
+
+/// A record's session, closed.
+pub(super) fn closed(record: &SessionRecord) -> ClosedSession {
+    ClosedSession {
+        session: record.session,
+        principal: Arc::clone(&record.principal),
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use curfew_model::{Disconnect, SessionId};
 use tokio::task::JoinSet;
 
-use super::cluster::{Cluster, eventually};
+use super::cluster::{Cluster, closed, eventually};
 use crate::{Backends, OpenError, SessionFilter, SessionRecord};
 
 async fn open(
@@ -47,7 +47,7 @@ fn assert_same(found: &SessionRecord, expect: &SessionRecord) {
                 record.session,
                 record.node,
                 record.connected_at,
-                record.protocol,
+                record.protocol.clone(),
             ),
             principal.user().to_owned(),
             principal.token_id().map(str::to_owned),
@@ -74,7 +74,7 @@ pub(super) async fn a_record_is_seen_everywhere_until_it_is_closed(cluster: Clus
             [record.session, other.session]
         );
     }
-    let gone = [record.session, SessionId::new()];
+    let gone = [closed(&record), closed(&cluster.record("carol", 60))];
     cluster.first().sessions.close(&gone).await.expect("close");
     for member in &cluster.members {
         assert!(get(&member.backends, record.session).await.is_none());
@@ -141,7 +141,7 @@ pub(super) async fn the_limit_is_per_user_and_counts_open_sessions(cluster: Clus
     cluster
         .first()
         .sessions
-        .close(&[first.session])
+        .close(&[closed(&first)])
         .await
         .expect("close");
     open(cluster.last(), &second, 1)
@@ -189,7 +189,7 @@ pub(super) async fn a_refresh_does_not_bring_a_record_back(cluster: Cluster) {
     cluster
         .first()
         .sessions
-        .close(&[record.session])
+        .close(&[closed(&record)])
         .await
         .expect("close");
     cluster

@@ -50,14 +50,16 @@ impl Revocations for Memory {
     ) -> BoxFuture<'_, Result<Receipt, BackendError>> {
         let started = Instant::now();
         let revocation = self.book.write(&key, revocation, self.clock.unix());
-        let closed = self.events.revoked(&key, &revocation);
+        let ended = self.events.revoked(&key, &revocation);
         let receipt = Receipt {
             key: key.redis_key(&self.prefix),
             nodes: ReceiptNodes {
                 live: 1,
                 confirmed: 1,
             },
-            closed: closed as u64,
+            closed: ended.count() as u64,
+            durability: None,
+            replicas: None,
             took_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         };
         Box::pin(ready(Ok(receipt)))
@@ -98,7 +100,7 @@ impl Book {
             .get(key)
             .filter(|earlier| is_in_force(earlier, now));
         let revocation = match earlier {
-            Some(earlier) => merge(earlier, revocation),
+            Some(earlier) => earlier.merge(revocation),
             None => revocation,
         };
         entries.by_key.insert(key.clone(), revocation.clone());
@@ -144,14 +146,4 @@ impl Entries {
 
 fn is_in_force(revocation: &Revocation, now: u64) -> bool {
     revocation.expires_at.is_none_or(|end| now < end)
-}
-
-/// The wider of the two in every respect. For `before` and `expires_at`, none is the highest.
-fn merge(earlier: &Revocation, later: Revocation) -> Revocation {
-    let highest = |a: Option<u64>, b: Option<u64>| Some(a?.max(b?));
-    Revocation {
-        before: highest(earlier.before, later.before),
-        reason: later.reason.or_else(|| earlier.reason.clone()),
-        expires_at: highest(earlier.expires_at, later.expires_at),
-    }
 }

@@ -10,7 +10,8 @@ use parking_lot::Mutex;
 
 use super::{Done, Memory};
 use crate::{
-    BackendError, BoxFuture, OpenError, SessionFilter, SessionPage, SessionRecord, Sessions,
+    BackendError, BoxFuture, ClosedSession, OpenError, SessionFilter, SessionPage, SessionRecord,
+    Sessions,
 };
 
 /// Fewest sessions opened between two sweeps for expired records; more when there are more
@@ -55,10 +56,13 @@ impl Sessions for Memory {
         Box::pin(Done)
     }
 
-    fn close<'a>(&'a self, sessions: &'a [SessionId]) -> BoxFuture<'a, Result<(), BackendError>> {
+    fn close<'a>(
+        &'a self,
+        sessions: &'a [ClosedSession],
+    ) -> BoxFuture<'a, Result<(), BackendError>> {
         let mut records = self.inventory.0.lock();
-        for session in sessions {
-            records.remove(*session);
+        for closed in sessions {
+            records.remove(closed.session);
         }
         Box::pin(Done)
     }

@@ -34,7 +34,7 @@ fn record(user: &str, expires_at: u64, leeway: Duration) -> SessionRecord {
         })),
         node: NodeId::new(),
         connected_at: 0,
-        protocol: "curfew.v1",
+        protocol: "curfew.v1".into(),
     }
 }
 

@@ -164,7 +164,7 @@ impl World {
             before,
             ..Revocation::default()
         };
-        assert_eq!(self.harness.hub.revoke(key, &revocation), expect);
+        assert_eq!(self.harness.hub.revoke(key, &revocation).len(), expect);
     }
 
     fn on_session(&mut self, at: usize, op: &Op) {

@@ -133,7 +133,10 @@ async fn the_record_says_who_connected_where_until_the_session_ends() {
     assert_eq!(record.session, attachment.member().session());
     assert_eq!(record.node, harness.node.id());
     assert_eq!(record.principal.user(), "alice");
-    assert_eq!((record.connected_at, record.protocol), (START, "curfew.v1"));
+    assert_eq!(
+        (record.connected_at, record.protocol.clone()),
+        (START, "curfew.v1".into())
+    );
     assert_eq!(harness.metrics.sessions.get(), 1);
     drop(attachment);
     harness.assert_nothing_left("closed").await;

@@ -125,6 +125,7 @@ async fn a_refresh_after_a_change_of_settings_is_found_by_the_claims_now_listed(
     let settings = Settings {
         revocable_claims: vec!["jti".to_owned()],
         max_per_user: 0,
+        max_admissions: 0,
     };
     harness.node.set_settings(settings);
     attachment.refresh(principal("alice", "t2")).await.unwrap();

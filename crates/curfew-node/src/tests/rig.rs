@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_backend::{
-    BackendError, Backends, BoxFuture, Broker, OpenError, Receipt, Revocations, Revoked,
-    SessionFilter, SessionPage, SessionRecord, Sessions,
+    BackendError, Backends, BoxFuture, Broker, ClosedSession, OpenError, Receipt, Revocations,
+    Revoked, SessionFilter, SessionPage, SessionRecord, Sessions,
 };
 use curfew_model::{Channel, Clock, Publication, Revocation, RevocationKey, SessionId};
 use parking_lot::Mutex;
@@ -215,7 +215,10 @@ impl Sessions for Rig {
         }))
     }
 
-    fn close<'a>(&'a self, sessions: &'a [SessionId]) -> BoxFuture<'a, Result<(), BackendError>> {
+    fn close<'a>(
+        &'a self,
+        sessions: &'a [ClosedSession],
+    ) -> BoxFuture<'a, Result<(), BackendError>> {
         Box::pin(self.ask(Call::Close, "", || self.inner.sessions.close(sessions)))
     }
 

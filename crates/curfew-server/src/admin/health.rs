@@ -1,5 +1,7 @@
 //! Health and metrics: open to whoever reaches the admin listener.
 
+use std::borrow::Cow;
+
 use curfew_telemetry::CONTENT_TYPE as METRICS_CONTENT_TYPE;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
@@ -22,7 +24,7 @@ pub(super) struct Ready {
     ready: bool,
     /// Why not.
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'static str>,
+    reason: Option<Cow<'static, str>>,
 }
 
 pub(super) fn livez() -> Result<Response, Problem> {
@@ -30,7 +32,11 @@ pub(super) fn livez() -> Result<Response, Problem> {
 }
 
 pub(super) fn readyz(admin: &Admin) -> Result<Response, Problem> {
-    let reason = admin.context.node.is_draining().then_some("draining");
+    let node = &admin.context.node;
+    let reason = match node.is_draining() {
+        true => Some("draining".into()),
+        false => node.backends().nodes.unready(),
+    };
     let status = match reason {
         None => StatusCode::OK,
         Some(_) => StatusCode::SERVICE_UNAVAILABLE,

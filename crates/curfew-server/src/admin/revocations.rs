@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use curfew_backend::{Durability, SessionFilter};
 use curfew_model::{Revocation, RevocationKey, setting};
 use http::StatusCode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
+use super::sessions::{MAX_LIMIT, SessionInfo};
 use super::{Admin, Call};
 use crate::respond::{Problem, Response, json};
 
@@ -42,6 +44,9 @@ pub(super) struct Revoke {
     reason: Option<String>,
     /// For `all`: `all`, where `value` does not say so.
     confirm: Option<String>,
+    /// Change nothing: only say who would be closed.
+    #[serde(default)]
+    dry_run: bool,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -49,6 +54,18 @@ pub(super) struct Revoke {
 enum Ttl {
     Seconds(u64),
     Text(String),
+}
+
+/// Who would be closed by a revocation.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct DryRun {
+    /// The key that would be written.
+    key: String,
+    dry_run: bool,
+    /// How many sessions would be closed, over the whole cluster.
+    would_close: u64,
+    /// The first thousand of them.
+    sessions: Vec<SessionInfo>,
 }
 
 /// One revocation in force.
@@ -88,6 +105,10 @@ pub(super) async fn create(admin: Arc<Admin>, call: Call) -> Result<Response, Pr
         reason: body.reason.map(check_reason).transpose()?,
         expires_at: Some(now.saturating_add(ttl(body.ttl)?.as_secs())),
     };
+    if body.dry_run {
+        let dry_run = admin.dry_run(&key, &body.value, &revocation).await?;
+        return Ok(json(StatusCode::OK, &dry_run));
+    }
     let kind = key.kind().to_owned();
     let receipt = admin
         .context
@@ -104,7 +125,12 @@ pub(super) async fn create(admin: Arc<Admin>, call: Call) -> Result<Response, Pr
         closed = receipt.closed,
         "revoked by the admin API"
     );
-    Ok(json(StatusCode::OK, &receipt))
+    // Accepted, but not yet safe from a failure of the primary.
+    let status = match receipt.durability {
+        None | Some(Durability::Replicated) => StatusCode::OK,
+        Some(Durability::PrimaryOnly) => StatusCode::ACCEPTED,
+    };
+    Ok(json(status, &receipt))
 }
 
 pub(super) async fn list(admin: Arc<Admin>) -> Result<Response, Problem> {
@@ -140,6 +166,47 @@ pub(super) async fn delete(admin: Arc<Admin>, call: Call) -> Result<Response, Pr
 }
 
 impl Admin {
+    /// Looks at every session that may be named.
+    async fn dry_run(
+        &self,
+        key: &RevocationKey,
+        value: &str,
+        revocation: &Revocation,
+    ) -> Result<DryRun, Problem> {
+        let node = &self.context.node;
+        let claims = &node.settings().revocable_claims;
+        let mut filter = SessionFilter {
+            user: (key.kind() == "user" && key.value() == value).then(|| value.to_owned()),
+            after: None,
+            limit: MAX_LIMIT,
+        };
+        let mut dry_run = DryRun {
+            key: key.redis_key(&self.prefix),
+            dry_run: true,
+            would_close: 0,
+            sessions: Vec::new(),
+        };
+        loop {
+            let page = node.backends().sessions.list(&filter).await?;
+            for record in &page.sessions {
+                let principal = &record.principal;
+                let named = principal
+                    .revocation_keys(record.session, claims)
+                    .contains(key);
+                if named && revocation.covers(principal.issued_at()) {
+                    dry_run.would_close += 1;
+                    if dry_run.sessions.len() < MAX_LIMIT {
+                        dry_run.sessions.push(record.into());
+                    }
+                }
+            }
+            filter.after = page.cursor;
+            if page.cursor.is_none() {
+                return Ok(dry_run);
+            }
+        }
+    }
+
     fn key_of(&self, kind: &str, value: &str) -> Result<RevocationKey, Problem> {
         let settings = self.context.node.settings();
         RevocationKey::parse(kind, value, &settings.revocable_claims)

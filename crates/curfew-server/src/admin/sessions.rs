@@ -1,5 +1,6 @@
 //! Who is connected.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use curfew_backend::{SessionFilter, SessionRecord};
@@ -17,7 +18,7 @@ use crate::respond::{Problem, Response, json};
 const DEFAULT_LIMIT: usize = 100;
 
 /// Most sessions on a page.
-const MAX_LIMIT: usize = 1000;
+pub(super) const MAX_LIMIT: usize = 1000;
 
 /// One session.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -35,7 +36,7 @@ pub(super) struct SessionInfo {
     token_id: Option<String>,
     /// The configured issuer's name.
     issuer: String,
-    protocol: &'static str,
+    protocol: Cow<'static, str>,
 }
 
 /// A page of sessions.
@@ -75,7 +76,7 @@ impl From<&SessionRecord> for SessionInfo {
             issued_at: principal.issued_at(),
             token_id: principal.token_id().map(str::to_owned),
             issuer: principal.issuer().to_owned(),
-            protocol: record.protocol,
+            protocol: record.protocol.clone(),
         }
     }
 }

@@ -73,7 +73,7 @@ pub(crate) fn finish(state: &mut State, result: Result<Attachment, AdmitError>) 
 }
 
 /// A session authenticates once; afterwards there is `refresh`.
-pub(crate) fn again(state: &State, id: Option<CommandId>) {
+pub(crate) fn again(state: &mut State, id: Option<CommandId>) {
     let message = "the session is authenticated; use refresh to renew its token";
     state.error("auth", id.as_ref(), ErrorCode::BadRequest, message);
 }

@@ -44,7 +44,7 @@ pub(crate) fn start(state: &mut State, id: Option<CommandId>, name: &str, data: 
 }
 
 /// The broker has answered.
-pub(crate) fn finish(state: &State, id: Option<CommandId>, result: Result<(), BackendError>) {
+pub(crate) fn finish(state: &mut State, id: Option<CommandId>, result: Result<(), BackendError>) {
     let outcome = if result.is_ok() {
         PublishOutcome::Accepted
     } else {

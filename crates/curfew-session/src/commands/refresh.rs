@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use curfew_hub::Ending;
-use curfew_model::{Action, Channel, CommandId, Disconnect, ErrorCode, Principal, Push, Reply};
+use curfew_model::{Action, Channel, CommandId, ErrorCode, Principal, Push, Reply};
 use curfew_node::AdmitError;
 use tracing::debug;
 
@@ -65,7 +65,7 @@ pub(crate) fn finish(
             state.reconsider();
             None
         }
-        Err(AdmitError::Revoked(_)) => {
+        Err(AdmitError::Revoked(revoked)) => {
             // Whoever shows a revoked token has no access, whatever the old token says.
             let message = "access with this token was revoked".into();
             let reply = Reply::Error {
@@ -73,7 +73,7 @@ pub(crate) fn finish(
                 message,
             };
             state.last_words = state.encode_reply(NAME, id.as_ref(), &reply);
-            Some(Finish::Ended(Ending::new(Disconnect::REVOKED)))
+            Some(Finish::Ended(Ending::new(revoked.disconnect())))
         }
         Err(AdmitError::Backend(error)) => {
             state.backend_error(NAME, id.as_ref(), &error);

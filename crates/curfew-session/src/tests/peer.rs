@@ -164,6 +164,17 @@ impl Peer {
         }
     }
 
+    /// Reads to the end of a connection that is cut without a close frame; the whole texts before.
+    pub(super) async fn cut(&mut self) -> Vec<Value> {
+        let mut texts = Vec::new();
+        while let Some((opcode, payload)) = self.next().await {
+            assert_eq!(opcode, TEXT, "nothing follows half a frame");
+            texts.push(serde_json::from_slice(&payload).unwrap());
+        }
+        assert!(!self.received.is_empty(), "a frame was begun");
+        texts
+    }
+
     /// Asserts how the connection ends: the last text is `closing` with the code and reason of the
     /// close frame.
     pub(super) async fn expect_closed(&mut self, disconnect: curfew_model::Disconnect) -> Closed {

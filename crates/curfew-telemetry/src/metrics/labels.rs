@@ -168,6 +168,16 @@ labels! {
         Closed = "closed",
         /// It is larger than an outbound queue.
         TooLarge = "too_large",
+        /// The node was out of touch with its backend and could not vouch for the session.
+        Unvouched = "unvouched",
+    }
+
+    /// Why something that came from the backend was not used.
+    BackendDropReason = "reason" {
+        /// It does not have the form it should.
+        Malformed = "malformed",
+        /// It is larger than anything Curfew publishes.
+        TooLarge = "too_large",
     }
 
     /// What the policy said.

@@ -15,7 +15,8 @@ use crate::{output, time};
 #[command(after_help = "Examples:
   curfew revoke user alice --reason 'left the company' --key-file admin-key
   curfew revoke user alice --before now --key-file admin-key   # she may sign in again
-  curfew revoke all --before now --key-file admin-key          # everybody must")]
+  curfew revoke all --before now --key-file admin-key          # everybody must
+  curfew revoke tenant acme --dry-run --key-file admin-key     # who would be closed?")]
 pub(crate) struct RevokeArgs {
     /// user, session, token, all, or a claim listed in session.revocable_claims
     kind: String,
@@ -32,6 +33,9 @@ pub(crate) struct RevokeArgs {
     /// Why, for other operators; clients are not told
     #[arg(long)]
     reason: Option<String>,
+    /// Change nothing: only show who would be closed
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     admin: AdminArgs,
     /// Print the receipt as JSON
@@ -54,12 +58,35 @@ pub(crate) fn run(args: RevokeArgs) -> Result<(), Failure> {
     if let Some(reason) = args.reason {
         body["reason"] = reason.into();
     }
+    if args.dry_run {
+        body["dry_run"] = true.into();
+    }
     let client = AdminClient::new(&args.admin)?;
     let answer = client.send(Method::POST, "/v1/revocations", Some(body.to_string()))?;
     if args.json {
         return answer.print();
     }
-    Ok(output::print(&receipt(&answer.json()?))?)
+    let answer = answer.json()?;
+    let text = match args.dry_run {
+        true => preview(&answer),
+        false => receipt(&answer),
+    };
+    Ok(output::print(&text)?)
+}
+
+/// Who would be closed, one session a line.
+fn preview(answer: &Value) -> String {
+    let mut lines = format!(
+        "{} would close {}; nothing was changed\n",
+        output::clean(&text(answer, "key")),
+        count(&answer["would_close"], "session"),
+    );
+    for session in answer["sessions"].as_array().into_iter().flatten() {
+        let [id, user, node] = ["session", "user", "node"].map(|name| text(session, name));
+        let line = format!("{id}  {}  on {node}\n", output::clean(&user));
+        lines.push_str(&line);
+    }
+    lines
 }
 
 /// The value to send: `all` has none of its own.
@@ -86,6 +113,9 @@ fn receipt(receipt: &Value) -> String {
         count(&nodes["live"], "node"),
         text(receipt, "took_ms"),
     );
+    if receipt["durability"] == "primary-only" {
+        sentence.push_str("No replica has it yet: should the primary fail now, it may be lost.\n");
+    }
     if live > confirmed {
         sentence.push_str("The other nodes stop delivering within the lease; see backend.lease.\n");
     }
@@ -115,6 +145,15 @@ mod tests {
         let json = json!({"key":"all","nodes":{"live":3,"confirmed":2},"closed":1,"took_ms":900});
         assert!(receipt(&json).contains("confirmed by 2 of 3 nodes"));
         assert!(receipt(&json).contains("lease"));
+    }
+
+    #[test]
+    fn a_dry_run_names_the_sessions() {
+        let json = json!({"key":"k","would_close":1,"sessions":[
+            {"session":"s1","user":"a\u{1b}b","node":"n1"}]});
+        let text = preview(&json);
+        assert!(text.starts_with("k would close 1 session; nothing"));
+        assert!(text.contains("s1") && text.contains("n1") && !text.contains('\u{1b}'));
     }
 
     #[test]

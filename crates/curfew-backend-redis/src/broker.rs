@@ -1,0 +1,65 @@
+//! Publications: out in an envelope, in through [`subscriber`](crate::subscriber).
+
+use curfew_backend::{BackendError, BoxFuture, Broker};
+use curfew_model::{Channel, Publication};
+
+use crate::envelope;
+use crate::fault::Fault;
+use crate::links::Keyed;
+use crate::slots::slot_of;
+use crate::subscriber::Verbs;
+use crate::{Links, Redis};
+
+impl Broker for Redis {
+    fn subscribe<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(async move {
+            // First, so that a connection that is being made does not pass it over.
+            self.links.wanted.lock().insert(channel.clone());
+            self.links.tell(channel, |verbs| verbs.subscribe).await?;
+            Ok(())
+        })
+    }
+
+    fn unsubscribe<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(async move {
+            self.links.wanted.lock().remove(channel);
+            match self.links.tell(channel, |verbs| verbs.unsubscribe).await {
+                // A connection that is made later does not subscribe to it.
+                Ok(()) | Err(Fault::NotConnected) => Ok(()),
+                Err(fault) => Err(fault.into()),
+            }
+        })
+    }
+
+    fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<(), BackendError>> {
+        Box::pin(async move {
+            let verb = Verbs::new(self.links.is_cluster()).publish;
+            let name = self.core.keys.channel(&publication.channel);
+            let command = Keyed::new(verb, &name).arg(&*envelope::encode(&publication));
+            self.links.call::<i64>(command).await?;
+            self.core.metrics.broker_messages_sent.inc();
+            Ok(())
+        })
+    }
+}
+
+impl Links {
+    /// Subscribes or unsubscribes the connection that hears this channel.
+    async fn tell(
+        &self,
+        channel: &Channel,
+        verb: impl Fn(Verbs) -> &'static str,
+    ) -> Result<(), Fault> {
+        let name = self.core.keys.channel(channel);
+        let link = self.of(slot_of(name.as_bytes()))?;
+        let mut connection = match link.subscriber.load_full() {
+            Some(connection) => (*connection).clone(),
+            None => return Err(Fault::NotConnected),
+        };
+        redis::cmd(verb(Verbs::new(self.is_cluster())))
+            .arg(name)
+            .query_async::<redis::Value>(&mut connection)
+            .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,158 @@
+//! Making connections to Redis: address, TLS, credentials, timeouts.
+
+use std::path::Path;
+use std::time::Duration;
+
+use curfew_backend::{RedisAddress, RedisConfig, RedisServer};
+use curfew_model::Secret;
+use redis::aio::{AsyncPushSender, MultiplexedConnection};
+use redis::io::tcp::TcpSettings;
+use redis::{
+    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo,
+    IntoConnectionInfo as _, ProtocolVersion, RedisConnectionInfo, TlsCertificates,
+};
+use tokio::time;
+
+use crate::fault::Fault;
+
+/// Commands that may wait to be written to one connection.
+const PIPELINE_BUFFER: usize = 1024;
+
+/// Whose credentials a connection uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Login {
+    /// Those of Redis.
+    Server,
+    /// Those of the sentinels.
+    Sentinel,
+}
+
+/// Makes connections as the configuration says.
+#[derive(Debug)]
+pub(crate) struct Connector {
+    config: RedisConfig,
+    server: RedisServer,
+}
+
+impl Connector {
+    pub(crate) fn new(config: RedisConfig, server: RedisServer) -> Self {
+        Self { config, server }
+    }
+
+    pub(crate) fn server(&self) -> &RedisServer {
+        &self.server
+    }
+
+    /// How long Redis may take to answer.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.config.timeout
+    }
+
+    /// A new connection, over which every command has to be answered in time. `pushes` is called
+    /// by the connection's task for each push, in the order in which pushes and replies were
+    /// received: when a reply is seen, every push before it has been taken.
+    pub(crate) async fn connect(
+        &self,
+        address: &RedisAddress,
+        login: Login,
+        pushes: Option<impl AsyncPushSender>,
+    ) -> Result<MultiplexedConnection, Fault> {
+        let client = self.client(address, login)?;
+        let mut config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.config.connect_timeout))
+            .set_response_timeout(Some(self.config.timeout))
+            .set_pipeline_buffer_size(PIPELINE_BUFFER);
+        if let Some(pushes) = pushes {
+            config = config.set_push_sender(pushes);
+        }
+        // Logging in is waited for as well.
+        let connecting = client.get_multiplexed_async_connection_with_config(&config);
+        time::timeout(self.config.connect_timeout, connecting)
+            .await
+            .map_err(|_| Fault::Connect(address.to_string()))?
+            .map_err(Fault::from)
+    }
+
+    fn client(&self, address: &RedisAddress, login: Login) -> Result<Client, Fault> {
+        let (host, port) = (address.host.clone(), address.port);
+        let target = match self.server.tls {
+            false => ConnectionAddr::Tcp(host, port),
+            true => ConnectionAddr::TcpTls {
+                host,
+                port,
+                insecure: false,
+                tls_params: None,
+            },
+        };
+        let info: ConnectionInfo = target
+            .into_connection_info()?
+            .set_tcp_settings(TcpSettings::default().set_nodelay(true))
+            .set_redis_settings(self.login(login)?);
+        if self.server.tls {
+            Ok(Client::build_with_tls(info, self.certificates()?)?)
+        } else {
+            Ok(Client::open(info)?)
+        }
+    }
+
+    fn login(&self, login: Login) -> Result<RedisConnectionInfo, Fault> {
+        let config = &self.config;
+        let (username, password, file) = match login {
+            Login::Server => (
+                config.username.as_ref().or(self.server.username.as_ref()),
+                config.password.as_ref().or(self.server.password.as_ref()),
+                config.password_file.as_deref(),
+            ),
+            Login::Sentinel => (
+                config.sentinel_username.as_ref(),
+                config.sentinel_password.as_ref(),
+                config.sentinel_password_file.as_deref(),
+            ),
+        };
+        let mut info = RedisConnectionInfo::default()
+            .set_protocol(ProtocolVersion::RESP3)
+            .set_skip_set_lib_name();
+        if login == Login::Server {
+            info = info.set_db(self.server.database);
+        }
+        if let Some(username) = username {
+            info = info.set_username(username);
+        }
+        // Read anew each time: a changed password needs no restart.
+        let read = file.map(read_secret).transpose()?;
+        if let Some(password) = read.as_ref().or(password) {
+            info = info.set_password(password.expose());
+        }
+        Ok(info)
+    }
+
+    fn certificates(&self) -> Result<TlsCertificates, Fault> {
+        let config = &self.config;
+        let client_tls = match (&config.cert_file, &config.key_file) {
+            (Some(cert), Some(key)) => Some(ClientTlsConfig {
+                client_cert: read(cert)?,
+                client_key: read(key)?,
+            }),
+            _ => None,
+        };
+        Ok(TlsCertificates {
+            client_tls,
+            root_cert: config.ca_file.as_deref().map(read).transpose()?,
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Fault> {
+    std::fs::read(path).map_err(|error| Fault::File {
+        path: path.display().to_string(),
+        error,
+    })
+}
+
+fn read_secret(path: &Path) -> Result<Secret, Fault> {
+    let text = String::from_utf8(read(path)?).map_err(|_| Fault::File {
+        path: path.display().to_string(),
+        error: std::io::Error::new(std::io::ErrorKind::InvalidData, "not UTF-8"),
+    })?;
+    Ok(Secret::new(text.trim_end_matches(['\r', '\n'])))
+}

@@ -1,0 +1,295 @@
+//! The control connection: how a node knows every revocation in time, and what it does when it
+//! cannot know.
+//!
+//! One task owns the connection and everything known through it, and does one thing at a time.
+//! Its states: *down* (no connection, the gate is shut), *setup* (tracking is on, but not every
+//! session has been compared with Redis yet), *synced* (the gate is open for a lease, renewed by
+//! every heartbeat). A generation is the life of one connection. The rules, why each is there and
+//! what breaks without it: `tests/model`.
+//!
+//! In order: [`setup`] makes a connection and everything up to the first lease, [`heartbeat`]
+//! renews it, [`pushes`] takes what Redis tells, [`reconcile`] compares sessions with Redis,
+//! [`operations`] are what the admin API asks for.
+
+mod heartbeat;
+mod index;
+mod operations;
+mod pushes;
+mod reconcile;
+mod seen;
+mod setup;
+mod steps;
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use curfew_backend::{BackendError, Ended, Revoked};
+use curfew_model::{Revocation, RevocationKey, SessionId};
+use redis::aio::MultiplexedConnection;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{self, Instant};
+use tracing::{debug, info, warn};
+
+use crate::backoff::Backoff;
+use crate::core::Core;
+use crate::fault::Fault;
+use crate::links::Links;
+pub(crate) use reconcile::{find, read};
+
+use pushes::Pushes;
+use seen::Seen;
+use setup::Primary;
+
+/// What the admin API and other nodes ask of the control connection.
+#[derive(Debug)]
+pub(crate) enum Op {
+    /// Put a revocation in force.
+    Revoke {
+        key: RevocationKey,
+        revocation: Revocation,
+        reply: oneshot::Sender<Result<Written, BackendError>>,
+    },
+    /// Lift one.
+    Restore {
+        key: RevocationKey,
+        reply: oneshot::Sender<Result<bool, BackendError>>,
+    },
+    /// See to it that a revocation is in force here.
+    Confirm {
+        id: String,
+        key: RevocationKey,
+        reply: oneshot::Sender<Result<Ended, BackendError>>,
+    },
+}
+
+/// A revocation was written.
+#[derive(Debug)]
+pub(crate) struct Written {
+    /// Names this writing; in the key's value, for nodes to count by.
+    pub(crate) id: String,
+    /// Replicas that have it, and replicas that should; `None` where there are none.
+    pub(crate) replicas: Option<(u64, u64)>,
+}
+
+/// The way to the control connection.
+pub(crate) type Ops = mpsc::Sender<Op>;
+
+/// Operations that may wait.
+pub(crate) const MAX_OPS: usize = 4096;
+
+/// Longest time between two heartbeats.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// For how long a node is known to live after its last heartbeat.
+pub(crate) const NODE_LEASE: Duration = Duration::from_secs(10);
+
+/// Between two looks at every session, give or take a fifth. It finds what no push had told:
+/// `SWAPDB`, or whatever nobody has thought of.
+const SWEEP: Duration = Duration::from_secs(30);
+
+/// Shortest time between two setups on one connection: whoever empties another database again and
+/// again does not keep the node busy with nothing else.
+const RESETUP: Duration = Duration::from_secs(1);
+
+/// Owns the control connection.
+#[derive(Debug)]
+pub(crate) struct Control {
+    core: Arc<Core>,
+    links: Arc<Links>,
+    ops: mpsc::Receiver<Op>,
+    generation: u64,
+    /// The primary this node was last synced with: it has every revocation in `seen`.
+    known: Option<Primary>,
+    /// Which life of the data this node was last synced with.
+    epoch: Option<String>,
+    /// Every revocation this node knows of.
+    seen: Seen,
+    /// Sessions ended by API revocations of late, by the revocation's id: for receipts.
+    counted: VecDeque<(String, Ended)>,
+    /// Whether this node's lease was there at the last heartbeat: without it, others may have
+    /// removed its records.
+    registered: bool,
+    /// Sessions whose records are yet to be written again; kept until they are.
+    rewrite: Vec<SessionId>,
+    /// Not before this.
+    rewrite_at: Instant,
+    /// Most replicas ever seen connected to a primary.
+    most_replicas: u64,
+    warned_of_skew: bool,
+}
+
+/// What is under way on one connection.
+#[derive(Debug)]
+struct Generation {
+    connection: MultiplexedConnection,
+    pushes: Arc<Pushes>,
+    primary: Primary,
+    next_heartbeat: Instant,
+    next_sweep: Instant,
+    /// Sessions yet to be looked at by the sweep under way.
+    sweep: Vec<SessionId>,
+    /// Where the reading of the index goes on; `None` when it is done.
+    learn: Option<isize>,
+    set_up_at: Instant,
+}
+
+impl Control {
+    pub(crate) fn new(core: Arc<Core>, links: Arc<Links>, ops: mpsc::Receiver<Op>) -> Self {
+        Self {
+            core,
+            links,
+            ops,
+            generation: 0,
+            known: None,
+            epoch: None,
+            seen: Seen::default(),
+            counted: VecDeque::new(),
+            registered: false,
+            rewrite: Vec::new(),
+            rewrite_at: Instant::now(),
+            most_replicas: 0,
+            warned_of_skew: false,
+        }
+    }
+
+    /// Connects again and again for as long as the backend runs.
+    pub(crate) async fn run(mut self) {
+        let mut backoff = Backoff::default();
+        loop {
+            let fault = match self.live(&mut backoff).await {
+                Ok(never) => match never {},
+                Err(fault) => fault,
+            };
+            self.go_down(&fault);
+            self.refuse_for(backoff.next()).await;
+        }
+    }
+
+    /// One generation, up to whatever ends it.
+    async fn live(&mut self, backoff: &mut Backoff) -> Result<Infallible, Fault> {
+        let mut generation = self.connect().await?;
+        self.set_up(&mut generation).await?;
+        backoff.reset();
+        loop {
+            self.work(&mut generation).await?;
+        }
+    }
+
+    /// The next thing to do, in order of urgency.
+    async fn work(&mut self, generation: &mut Generation) -> Result<(), Fault> {
+        let pushes = Arc::clone(&generation.pushes);
+        if pushes.is_gone() {
+            return Err(Fault::NotConnected);
+        }
+        if pushes.has_lost_track() {
+            return self.set_up_again(generation).await;
+        }
+        // Before any heartbeat: the sessions that a push named wait for it.
+        if pushes.has_any() {
+            return self.read_pushed(generation).await;
+        }
+        if Instant::now() >= generation.next_heartbeat {
+            return self.beat(generation).await;
+        }
+        if let Ok(op) = self.ops.try_recv() {
+            return self.operate(generation, op).await;
+        }
+        if self.has_chores(generation) {
+            return self.do_chore(generation).await;
+        }
+        let links = Arc::clone(&self.links);
+        tokio::select! {
+            () = pushes.arrived() => {}
+            () = time::sleep_until(generation.next_heartbeat.min(generation.next_sweep)) => {
+                if Instant::now() >= generation.next_sweep {
+                    self.start_sweep(generation);
+                }
+            }
+            op = self.ops.recv() => {
+                if let Some(op) = op {
+                    return self.operate(generation, op).await;
+                }
+            }
+            () = links.stale.notified() => self.find_primaries().await,
+        }
+        Ok(())
+    }
+
+    /// A server was not what it was thought to be: who is the primary of what?
+    async fn find_primaries(&mut self) {
+        match self.core.connector.layout(&self.links.addresses()).await {
+            Ok(layout) => self.links.update(&layout),
+            Err(fault) => debug!(error = %fault, "primaries not found"),
+        }
+    }
+
+    /// The gate shuts at once: the node cannot know what it would miss from here on.
+    fn go_down(&mut self, fault: &Fault) {
+        self.core.gate.shut();
+        self.core.metrics.backend_synced.set(0);
+        self.step("down").reason(fault).log();
+        let news = self.core.status.set_down(fault.to_string());
+        if news {
+            warn!(error = %fault, "out of touch with redis, sessions are silent");
+        } else {
+            debug!(error = %fault, "still out of touch with redis");
+        }
+    }
+
+    /// Answers whatever is asked, for a while, that it cannot be done now.
+    async fn refuse_for(&mut self, wait: Duration) {
+        let until = Instant::now() + wait;
+        while let Ok(Some(op)) = time::timeout_at(until, self.ops.recv()).await {
+            op.refuse();
+        }
+        time::sleep_until(until).await;
+    }
+
+    /// The gate is open for the lease that `until` ends.
+    fn vouch_until(&mut self, until: Duration) {
+        let reopened = self.core.gate.open_until(until);
+        if self.core.status.set_vouched(until) {
+            info!(generation = self.generation, "in touch with redis");
+        }
+        self.core.metrics.backend_synced.set(1);
+        if reopened {
+            self.core.events.reopened();
+        }
+    }
+
+    /// Ends the sessions that a revocation covers.
+    fn apply(&self, revoked: &Revoked) -> Ended {
+        self.core.events.revoked(&revoked.key, &revoked.revocation)
+    }
+}
+
+impl Op {
+    fn refuse(self) {
+        let error = || BackendError::from(Fault::NotConnected);
+        // Whoever asked may have gone.
+        match self {
+            Self::Revoke { reply, .. } => drop(reply.send(Err(error()))),
+            Self::Restore { reply, .. } => drop(reply.send(Err(error()))),
+            Self::Confirm { reply, .. } => drop(reply.send(Err(error()))),
+        }
+    }
+}
+
+/// Ends every session when the node has been out of touch for longer than `backend.grace`.
+pub(crate) async fn watch_isolation(core: Arc<Core>) {
+    /// Between two looks.
+    const LOOK: Duration = Duration::from_millis(100);
+    let mut isolated = false;
+    loop {
+        time::sleep(LOOK).await;
+        let away = core.status.unvouched_for().unwrap_or_default();
+        if away <= core.config.grace {
+            isolated = false;
+        } else if !isolated {
+            isolated = true;
+            core.events.isolated();
+        }
+    }
+}

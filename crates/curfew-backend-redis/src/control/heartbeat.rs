@@ -1,0 +1,86 @@
+//! The heartbeat: a write that a stale primary refuses, then a later round trip, and the lease
+//! counted from before the first was sent.
+
+use std::time::Duration;
+
+use curfew_model::boottime;
+use redis::cmd;
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::{Control, Generation, HEARTBEAT, NODE_LEASE};
+use crate::core::MAX_CLOCK_SKEW;
+use crate::fault::Fault;
+
+/// Clocks that differ by more are told of.
+const NOTABLE_SKEW: Duration = Duration::from_secs(1);
+
+impl Control {
+    /// Renews the lease, unless everything may have changed meanwhile.
+    pub(super) async fn beat(&mut self, generation: &mut Generation) -> Result<(), Fault> {
+        let started = Instant::now();
+        // From the sending: what Redis executed after the answer left is not covered.
+        let sent_at = boottime();
+        let connection = &mut generation.connection;
+        let lease_ms = u64::try_from(NODE_LEASE.as_millis()).unwrap_or(u64::MAX);
+        // `GET` tells whether others may have thought this node dead.
+        let before: Option<String> = cmd("SET")
+            .arg(self.core.keys.heartbeat(self.core.node))
+            .arg(self.core.node.to_string())
+            .arg("PX")
+            .arg(lease_ms)
+            .arg("GET")
+            .query_async(connection)
+            .await?;
+        self.core
+            .metrics
+            .backend_heartbeat_duration
+            .observe(started.elapsed().as_secs_f64());
+        self.step("heartbeat").log();
+        // Pushes of the loop that executed the heartbeat come after its answer: an answer to a
+        // command sent now comes after them.
+        let time: (u64, u64) = cmd("TIME").query_async(connection).await?;
+        self.step("barrier").log();
+        self.compare_clocks(time, sent_at);
+        if before.is_none() {
+            if self.registered {
+                warn!("this node's lease was gone, its records are written again");
+                self.rewrite = self.core.local.sessions();
+            }
+            self.registered = true;
+        }
+        generation.next_heartbeat = started + HEARTBEAT.min(self.core.config.lease / 3);
+        if !generation.pushes.has_lost_track() {
+            self.vouch_until(sent_at + self.core.config.lease);
+        }
+        Ok(())
+    }
+
+    /// `time` was taken by Redis between `sent_at` and now.
+    pub(super) fn compare_clocks(&mut self, time: (u64, u64), sent_at: Duration) {
+        let (seconds, microseconds) = time;
+        let theirs = Duration::from_secs(seconds) + Duration::from_micros(microseconds);
+        let half = boottime().saturating_sub(sent_at) / 2;
+        let ours = self.core.clock.now().saturating_sub(half);
+        let skew = ours.abs_diff(theirs);
+        self.core.status.set_skew(skew);
+        if skew <= NOTABLE_SKEW {
+            self.warned_of_skew = false;
+        } else if !self.warned_of_skew {
+            self.warned_of_skew = true;
+            let refused = skew > MAX_CLOCK_SKEW;
+            warn!(
+                skew_ms = u64::try_from(skew.as_millis()).unwrap_or(u64::MAX),
+                refusing_sessions = refused,
+                "this node's clock and redis' differ: cutoffs cover the wrong tokens"
+            );
+        }
+    }
+
+    /// Now, by Redis' clock as far as it is known, in milliseconds.
+    pub(super) async fn redis_now_ms(&mut self, generation: &mut Generation) -> Result<i64, Fault> {
+        let (seconds, microseconds): (i64, i64) =
+            cmd("TIME").query_async(&mut generation.connection).await?;
+        Ok(seconds.saturating_mul(1000) + microseconds / 1000)
+    }
+}

@@ -1,0 +1,128 @@
+//! The index of revocation keys, and what else is done bit by bit between heartbeats.
+
+use std::time::Duration;
+
+use curfew_model::RevocationKey;
+use redis::aio::MultiplexedConnection;
+use redis::cmd;
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::seen::Known;
+use super::{Control, Generation};
+use crate::fault::Fault;
+
+/// Keys of the index read in one go.
+const BATCH: isize = 1000;
+
+/// Records written again in one go.
+const REWRITES: usize = 256;
+
+/// A revocation's score in the index: its expiry.
+pub(super) fn score(known: &Known) -> String {
+    known
+        .expires_at_ms
+        .map_or_else(|| "+inf".to_owned(), |end| end.to_string())
+}
+
+/// Wait after records could not be written.
+const REWRITE_DELAY: Duration = Duration::from_millis(200);
+
+impl Control {
+    /// Whether there is something to do that is not urgent.
+    pub(super) fn has_chores(&self, generation: &Generation) -> bool {
+        self.can_rewrite() || generation.learn.is_some() || !generation.sweep.is_empty()
+    }
+
+    fn can_rewrite(&self) -> bool {
+        !self.rewrite.is_empty() && Instant::now() >= self.rewrite_at
+    }
+
+    /// A bit of what is not urgent.
+    pub(super) async fn do_chore(&mut self, generation: &mut Generation) -> Result<(), Fault> {
+        if self.can_rewrite() {
+            self.rewrite().await;
+            Ok(())
+        } else if let Some(from) = generation.learn {
+            self.learn(generation, from).await
+        } else {
+            self.sweep(generation).await
+        }
+    }
+
+    /// Remembers what was found and forgets what is gone, here and in the index.
+    pub(super) async fn note(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+        found: Vec<(RevocationKey, Known)>,
+        gone: Vec<RevocationKey>,
+    ) -> Result<(), Fault> {
+        let index = self.core.keys.revoked_index();
+        if !found.is_empty() {
+            let mut add = cmd("ZADD");
+            add.arg(&index);
+            for (key, known) in &found {
+                add.arg(score(known)).arg(key.to_string());
+            }
+            add.query_async::<()>(connection).await?;
+        }
+        if !gone.is_empty() {
+            let mut remove = cmd("ZREM");
+            remove.arg(&index);
+            for key in &gone {
+                remove.arg(key.to_string());
+            }
+            remove.query_async::<()>(connection).await?;
+        }
+        for (key, known) in found {
+            self.seen.insert(key, known);
+        }
+        for key in &gone {
+            self.seen.remove(key);
+        }
+        let known = i64::try_from(self.seen.len()).unwrap_or(i64::MAX);
+        self.core.metrics.revocations_known.set(known);
+        Ok(())
+    }
+
+    /// A node that starts, or was away, learns of the revocations that the index names.
+    async fn learn(&mut self, generation: &mut Generation, from: isize) -> Result<(), Fault> {
+        let written: Vec<String> = cmd("ZRANGE")
+            .arg(self.core.keys.revoked_index())
+            .arg(from)
+            .arg(from + BATCH - 1)
+            .query_async(&mut generation.connection)
+            .await?;
+        let keys: Vec<RevocationKey> = written
+            .iter()
+            .filter_map(|written| RevocationKey::parse_written(written))
+            .collect();
+        let read = self.read(&mut generation.connection, &keys).await?;
+        let last = (written.len() as isize) < BATCH;
+        generation.learn = (!last).then_some(from + BATCH);
+        let mut gone = Vec::new();
+        for (key, known) in read {
+            match known {
+                Some(known) => self.seen.insert(key, known),
+                None => gone.push(key),
+            }
+        }
+        // What is removed here moves the rest up: some is looked at again by the next generation.
+        self.note(&mut generation.connection, Vec::new(), gone)
+            .await
+    }
+
+    /// Writes records of live sessions again, after Redis or other nodes have removed them.
+    async fn rewrite(&mut self) {
+        let from = self.rewrite.len().saturating_sub(REWRITES);
+        let records = self.core.local.records(&self.rewrite[from..]);
+        // Over the connections for commands, which may not be there yet.
+        match self.links.rewrite(&records).await {
+            Ok(()) => self.rewrite.truncate(from),
+            Err(fault) => {
+                debug!(error = %fault, "records not written again, will retry");
+                self.rewrite_at = Instant::now() + REWRITE_DELAY;
+            }
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! What the admin API and other nodes ask for: to revoke, to restore, to confirm.
+
+use curfew_backend::{BackendError, Ended};
+use curfew_model::{Revocation, RevocationKey};
+use redis::{Value, cmd, pipe};
+use serde::Serialize;
+use tracing::debug;
+
+use super::seen::Known;
+use super::{Control, Generation, Op, Written};
+use crate::fault::Fault;
+
+/// Attempts to write a revocation while somebody else writes the same key.
+const ATTEMPTS: usize = 10;
+
+/// Receipts whose sessions are counted at a time.
+const MAX_COUNTED: usize = 4096;
+
+/// How long replicas may take to have a revocation, in milliseconds.
+const REPLICATION_MS: u64 = 500;
+
+/// The value of a revocation key that Curfew writes.
+pub(super) fn value_of(revocation: &Revocation, id: Option<&str>) -> String {
+    #[derive(Serialize)]
+    struct Value<'a> {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        before: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<&'a str>,
+        /// Names this writing, for receipts.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a str>,
+    }
+    let value = Value {
+        before: revocation.before,
+        reason: revocation.reason.as_deref(),
+        id,
+    };
+    serde_json::to_string(&value).expect("numbers and strings are JSON")
+}
+
+impl Control {
+    /// Does what is asked; whoever asked is told also when the connection breaks over it.
+    pub(super) async fn operate(
+        &mut self,
+        generation: &mut Generation,
+        op: Op,
+    ) -> Result<(), Fault> {
+        let failed = match op {
+            Op::Revoke {
+                key,
+                revocation,
+                reply,
+            } => answer(reply, self.revoke(generation, &key, revocation).await),
+            Op::Restore { key, reply } => answer(reply, self.restore(generation, key).await),
+            Op::Confirm { id, key, reply } => {
+                answer(reply, self.confirm(generation, &id, key).await)
+            }
+        };
+        self.step("op").log();
+        match failed {
+            Some(fault) if fault.is_fatal() => Err(fault),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes a revocation: never one that covers less than the one that is there.
+    async fn revoke(
+        &mut self,
+        generation: &mut Generation,
+        key: &RevocationKey,
+        revocation: Revocation,
+    ) -> Result<Written, Fault> {
+        let id = format!("{:032x}", fastrand::u128(..));
+        self.write(generation, key, revocation, Some(&id)).await?;
+        let replicas = self.replicate(generation).await?;
+        Ok(Written { id, replicas })
+    }
+
+    /// Writes a revocation that this node knows over one that covers less. Returns whether it did.
+    pub(super) async fn widen(
+        &mut self,
+        generation: &mut Generation,
+        key: &RevocationKey,
+        revocation: Revocation,
+    ) -> Result<bool, Fault> {
+        self.write(generation, key, revocation, None).await
+    }
+
+    /// Writes a revocation merged with the one that is there; without an `id` only if that covers
+    /// less. Returns whether it wrote.
+    async fn write(
+        &mut self,
+        generation: &mut Generation,
+        key: &RevocationKey,
+        revocation: Revocation,
+        id: Option<&str>,
+    ) -> Result<bool, Fault> {
+        let name = self.core.keys.revoked(key);
+        let keys = [key.clone()];
+        for _ in 0..ATTEMPTS {
+            cmd("WATCH")
+                .arg(&name)
+                .query_async::<()>(&mut generation.connection)
+                .await?;
+            let there = self.read(&mut generation.connection, &keys).await?;
+            let there = there.into_iter().find_map(|(_, known)| known);
+            let there = there.map(|known| known.revocation());
+            let revocation = match &there {
+                Some(there) => there.merge(revocation.clone()),
+                None => revocation.clone(),
+            };
+            let covers = |revocation: &Revocation| (revocation.before, revocation.expires_at);
+            if id.is_none() && there.as_ref().map(covers) == Some(covers(&revocation)) {
+                cmd("UNWATCH")
+                    .query_async::<()>(&mut generation.connection)
+                    .await?;
+                return Ok(false);
+            }
+            let value = value_of(&revocation, id);
+            let expires_at_ms = revocation
+                .expires_at
+                .map(|end| i64::try_from(end.saturating_mul(1000)).unwrap_or(i64::MAX));
+            let known = Known {
+                value: value.into_bytes().into(),
+                expires_at_ms,
+            };
+            let mut transaction = pipe();
+            transaction
+                .atomic()
+                .cmd("SET")
+                .arg(&name)
+                .arg(&*known.value);
+            if let Some(end) = expires_at_ms {
+                transaction.arg("PXAT").arg(end);
+            }
+            transaction
+                .cmd("ZADD")
+                .arg(self.core.keys.revoked_index())
+                .arg(super::index::score(&known))
+                .arg(key.to_string());
+            let written: Option<Vec<Value>> =
+                transaction.query_async(&mut generation.connection).await?;
+            if written.is_some() {
+                return Ok(true);
+            }
+            debug!("a revocation was written meanwhile, trying again");
+        }
+        Err(Fault::Unexpected("EXEC of a revocation"))
+    }
+
+    /// Waits for a replica to have what was written, where there is one: how many have it, and how
+    /// many should.
+    async fn replicate(
+        &mut self,
+        generation: &mut Generation,
+    ) -> Result<Option<(u64, u64)>, Fault> {
+        let wanted = self.most_replicas.min(1);
+        if wanted == 0 {
+            return Ok(None);
+        }
+        let have: u64 = cmd("WAIT")
+            .arg(wanted)
+            .arg(REPLICATION_MS)
+            .query_async(&mut generation.connection)
+            .await?;
+        Ok(Some((have, wanted)))
+    }
+
+    async fn restore(
+        &mut self,
+        generation: &mut Generation,
+        key: RevocationKey,
+    ) -> Result<bool, Fault> {
+        let (removed, _): (u64, u64) = pipe()
+            .atomic()
+            .cmd("DEL")
+            .arg(self.core.keys.revoked(&key))
+            .cmd("ZREM")
+            .arg(self.core.keys.revoked_index())
+            .arg(key.to_string())
+            .query_async(&mut generation.connection)
+            .await?;
+        self.seen.remove(&key);
+        Ok(removed > 0)
+    }
+
+    /// Reads a revocation that was written a moment ago, and ends the sessions it covers, as far
+    /// as the push has not done so already.
+    async fn confirm(
+        &mut self,
+        generation: &mut Generation,
+        id: &str,
+        key: RevocationKey,
+    ) -> Result<Ended, Fault> {
+        let read = self
+            .read(&mut generation.connection, std::slice::from_ref(&key))
+            .await?;
+        let mut ended = Ended::default();
+        for (key, known) in read {
+            if let Some(known) = known {
+                ended.join(self.apply(&known.revoked(key.clone())));
+                self.note(&mut generation.connection, vec![(key, known)], Vec::new())
+                    .await?;
+            }
+        }
+        if let Some(at) = self.counted.iter().position(|(counted, _)| counted == id)
+            && let Some((_, earlier)) = self.counted.remove(at)
+        {
+            ended.join(earlier);
+        }
+        Ok(ended)
+    }
+
+    /// Remembers, for a receipt, the sessions that a push of an API revocation has ended.
+    pub(super) fn count_for(&mut self, id: String, ended: Ended) {
+        if self.counted.len() >= MAX_COUNTED {
+            self.counted.pop_front();
+        }
+        match self.counted.iter_mut().find(|(counted, _)| *counted == id) {
+            Some((_, earlier)) => earlier.join(ended),
+            None => self.counted.push_back((id, ended)),
+        }
+    }
+}
+
+/// Tells whoever asked, who may have gone; gives the fault back, if there was one.
+fn answer<T>(
+    reply: tokio::sync::oneshot::Sender<Result<T, BackendError>>,
+    result: Result<T, Fault>,
+) -> Option<Fault> {
+    match result {
+        Ok(value) => {
+            drop(reply.send(Ok(value)));
+            None
+        }
+        Err(fault) => {
+            let told = BackendError::unavailable(fault.to_string());
+            drop(reply.send(Err(told)));
+            Some(fault)
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! What Redis tells without being asked: which revocation keys were touched.
+//!
+//! The connection's own task calls [`Pushes::take`] for each push, before any reply that came after
+//! it is seen. Sessions that a key may name are held back at once; what became of the key is read
+//! by the control task, before its next heartbeat.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use curfew_backend::Suspension;
+use curfew_model::RevocationKey;
+use parking_lot::Mutex;
+use redis::{PushInfo, PushKind, Value};
+use tokio::sync::Notify;
+use tracing::debug;
+
+use super::{Control, Generation};
+use crate::core::Core;
+use crate::fault::Fault;
+
+/// Keys that may wait to be read. More, and every session is compared with Redis instead.
+const MAX_KEYS: usize = 1_000_000;
+
+/// Keys read in one go.
+pub(super) const BATCH: usize = 1024;
+
+/// What follows the tracked prefix in the name of the epoch.
+const EPOCH: &str = "epoch";
+
+/// What was pushed and has not been seen to.
+pub(super) struct Pushes {
+    core: Arc<Core>,
+    prefix: String,
+    state: Mutex<State>,
+    arrived: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// Each with the sessions that are held back for it.
+    keys: HashMap<RevocationKey, Vec<Suspension>>,
+    /// Everything may have changed: the whole database was emptied, or more keys were touched than
+    /// can wait.
+    lost_track: bool,
+    epoch: bool,
+    gone: bool,
+}
+
+/// Keys taken to be read. Sessions are held back for them until this is dropped.
+pub(super) struct Taken {
+    pub(super) keys: Vec<RevocationKey>,
+    pub(super) epoch: bool,
+    _suspensions: Vec<Suspension>,
+}
+
+impl Pushes {
+    pub(super) fn new(core: Arc<Core>) -> Arc<Self> {
+        Arc::new(Self {
+            prefix: core.keys.revoked_prefix(),
+            core,
+            state: Mutex::default(),
+            arrived: Notify::new(),
+        })
+    }
+
+    /// Takes a push. Never waits.
+    pub(super) fn take(&self, push: PushInfo) {
+        match push.kind {
+            PushKind::Invalidate => match push.data.into_iter().next() {
+                Some(Value::Array(keys)) => self.touched(keys),
+                _ => self.lose_track(),
+            },
+            PushKind::Disconnection => {
+                self.state.lock().gone = true;
+                self.arrived.notify_one();
+            }
+            _ => {}
+        }
+    }
+
+    fn touched(&self, names: Vec<Value>) {
+        for name in names {
+            let Value::BulkString(name) = name else {
+                continue;
+            };
+            // Names that are not text, or not below the prefix, name nobody.
+            let Some(written) = str::from_utf8(&name)
+                .ok()
+                .and_then(|name| name.strip_prefix(&self.prefix))
+            else {
+                continue;
+            };
+            if written == EPOCH {
+                self.state.lock().epoch = true;
+            } else if let Some(key) = RevocationKey::parse_written(written) {
+                // Before anything else: a heartbeat on its way must not let them go on.
+                let suspension = self.core.events.suspend(&key);
+                let mut state = self.state.lock();
+                state.keys.entry(key).or_default().extend(suspension);
+                if state.keys.len() > MAX_KEYS {
+                    // Their sessions are compared; those without a session here are not known.
+                    state.keys = HashMap::new();
+                    drop(state);
+                    self.lose_track();
+                }
+            }
+        }
+        self.arrived.notify_one();
+    }
+
+    /// The gate shuts. Keys that wait still do: they are read once every session was compared.
+    fn lose_track(&self) {
+        self.core.gate.shut();
+        self.state.lock().lost_track = true;
+        self.arrived.notify_one();
+    }
+
+    /// Waits for something to see to.
+    pub(super) async fn arrived(&self) {
+        self.arrived.notified().await;
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.state.lock().gone
+    }
+
+    pub(super) fn has_lost_track(&self) -> bool {
+        self.state.lock().lost_track
+    }
+
+    /// From here on every session is compared with Redis.
+    pub(super) fn find_track(&self) {
+        self.state.lock().lost_track = false;
+    }
+
+    pub(super) fn has_any(&self) -> bool {
+        let state = self.state.lock();
+        state.epoch || !state.keys.is_empty()
+    }
+
+    /// Whether a key waits to be read.
+    pub(super) fn has(&self, key: &RevocationKey) -> bool {
+        self.state.lock().keys.contains_key(key)
+    }
+
+    fn batch(&self) -> Taken {
+        let mut state = self.state.lock();
+        let mut taken = Taken {
+            keys: Vec::new(),
+            epoch: std::mem::take(&mut state.epoch),
+            _suspensions: Vec::new(),
+        };
+        if state.keys.len() <= BATCH {
+            for (key, suspensions) in std::mem::take(&mut state.keys) {
+                taken.keys.push(key);
+                taken._suspensions.extend(suspensions);
+            }
+        } else {
+            let keys: Vec<_> = state.keys.keys().take(BATCH).cloned().collect();
+            for key in keys {
+                taken
+                    ._suspensions
+                    .extend(state.keys.remove(&key).into_iter().flatten());
+                taken.keys.push(key);
+            }
+        }
+        taken
+    }
+}
+
+impl Control {
+    /// Reads what became of the keys that were pushed, ends the sessions they cover, and lets the
+    /// others go on.
+    pub(super) async fn read_pushed(&mut self, generation: &mut Generation) -> Result<(), Fault> {
+        let taken = generation.pushes.batch();
+        self.step("push").count(taken.keys.len()).log();
+        if taken.epoch {
+            let epoch = self.read_epoch(generation).await?;
+            if epoch != self.epoch {
+                debug!("the epoch is another");
+                generation.pushes.lose_track();
+                return Ok(());
+            }
+        }
+        if taken.keys.is_empty() {
+            return Ok(());
+        }
+        let (mut found, mut gone) = (Vec::new(), Vec::new());
+        for (key, value) in self.read(&mut generation.connection, &taken.keys).await? {
+            match value {
+                Some(known) => found.push((key, known)),
+                None => gone.push(key),
+            }
+        }
+        let mut ended = 0;
+        for (key, known) in &found {
+            let revoked = known.revoked(key.clone());
+            let sessions = self.apply(&revoked);
+            ended += sessions.count();
+            if let Some(id) = known.id() {
+                self.count_for(id, sessions);
+            }
+        }
+        self.step("get")
+            .count(taken.keys.len())
+            .revoked(ended)
+            .log();
+        self.note(&mut generation.connection, found, gone).await
+    }
+}
+
+impl fmt::Debug for Pushes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pushes").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,398 @@
+//! From a connection to the first lease: tracking on, the epoch read, revocations written back
+//! where they are missing, every session compared, and only then the gate opened.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use curfew_backend::OnDataLoss;
+use curfew_model::{Revocation, RevocationKey, boottime};
+use redis::{PushInfo, Value, cmd, from_redis_value, pipe};
+use tokio::time::{self, Instant};
+use tracing::{error, info, warn};
+
+use super::pushes::Pushes;
+use super::{Control, Generation, RESETUP};
+use crate::connect::Login;
+use crate::fault::Fault;
+use crate::slots::Slot;
+
+/// The oldest Redis that has every command used (`PEXPIREAT` with `GT`, `PEXPIRETIME`, sharded
+/// publications).
+const OLDEST: (u32, u32) = (7, 0);
+
+/// Revocations written back in one go.
+const BATCH: usize = 1000;
+
+/// For how long tokens issued before a loss of data are refused (`on_data_loss = "reauth"`): longer
+/// than any sensible token lives.
+const REAUTH_FOR: Duration = Duration::from_secs(400 * 24 * 3600);
+
+/// Attempts to write a new epoch while somebody else writes as well.
+const EPOCH_ATTEMPTS: usize = 5;
+
+/// One run of one server with one history: another primary, or the same one restarted, is another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Primary {
+    run_id: String,
+    replication_id: String,
+}
+
+impl Control {
+    /// A new control connection to the primary of the revocations.
+    pub(super) async fn connect(&mut self) -> Result<Generation, Fault> {
+        let core = Arc::clone(&self.core);
+        let layout = core.connector.layout(&self.links.addresses()).await?;
+        self.links.update(&layout);
+        let address = layout
+            .primary_of(Slot::REVOKED)
+            .ok_or_else(|| Fault::NoPrimary("nobody has the revocations' slot".to_owned()))?;
+        let pushes = Pushes::new(Arc::clone(&core));
+        let taking = Arc::clone(&pushes);
+        let take = move |push: PushInfo| {
+            taking.take(push);
+            Ok::<(), ()>(())
+        };
+        let mut connection = core
+            .connector
+            .connect(address, Login::Server, Some(take))
+            .await?;
+        self.generation += 1;
+        core.metrics.backend_generations.inc();
+        self.step("connect").log();
+        let sent_at = boottime();
+        let (role, info, time): (Vec<Value>, String, (u64, u64)) = pipe()
+            .cmd("ROLE")
+            .cmd("INFO")
+            .cmd("TIME")
+            .query_async(&mut connection)
+            .await?;
+        self.compare_clocks(time, sent_at);
+        self.check_role(&role)?;
+        let primary = check_server(&info)?;
+        // From here on every touched revocation key is pushed.
+        cmd("CLIENT")
+            .arg("TRACKING")
+            .arg("ON")
+            .arg("BCAST")
+            .arg("PREFIX")
+            .arg(core.keys.revoked_prefix())
+            .query_async::<()>(&mut connection)
+            .await?;
+        self.step("track").log();
+        let now = Instant::now();
+        Ok(Generation {
+            connection,
+            pushes,
+            primary,
+            next_heartbeat: now,
+            next_sweep: now,
+            sweep: Vec::new(),
+            learn: Some(0),
+            set_up_at: now,
+        })
+    }
+
+    fn check_role(&mut self, role: &[Value]) -> Result<(), Fault> {
+        let name: String = role
+            .first()
+            .cloned()
+            .and_then(|name| from_redis_value(name).ok())
+            .unwrap_or_default();
+        if name != "master" {
+            return Err(Fault::NoPrimary(format!(
+                "this redis is no primary but a {name}"
+            )));
+        }
+        if let Some(Value::Array(replicas)) = role.get(2) {
+            self.most_replicas = self.most_replicas.max(replicas.len() as u64);
+        }
+        Ok(())
+    }
+
+    /// Everything up to the first lease on this connection.
+    pub(super) async fn set_up(&mut self, generation: &mut Generation) -> Result<(), Fault> {
+        generation.set_up_at = Instant::now();
+        generation.pushes.find_track();
+        self.settle_epoch(generation).await?;
+        // A primary counts as known only once this node is synced with it: a connection that breaks
+        // in between must find it unknown again.
+        let is_known = self.known.as_ref() == Some(&generation.primary);
+        if !is_known {
+            self.reassert(generation).await?;
+        }
+        self.reconcile(generation).await?;
+        self.beat(generation).await?;
+        if generation.pushes.has_lost_track() {
+            return Ok(());
+        }
+        self.step("synced").log();
+        self.known = Some(generation.primary.clone());
+        if !is_known {
+            // Records may be gone with the data, or not have reached a replica in time.
+            self.rewrite = self.core.local.sessions();
+        }
+        self.start_sweep(generation);
+        generation.sweep = Vec::new();
+        Ok(())
+    }
+
+    /// Everything may have changed: the gate shuts until every session has been compared again.
+    pub(super) async fn set_up_again(&mut self, generation: &mut Generation) -> Result<(), Fault> {
+        self.core.gate.shut();
+        self.core.metrics.backend_synced.set(0);
+        self.step("null_push").log();
+        // What was touched meanwhile may be in the index only.
+        generation.learn = Some(0);
+        // Not again and again at once.
+        let earliest = generation.set_up_at + RESETUP;
+        if earliest > Instant::now() {
+            time::sleep_until(earliest).await;
+        }
+        self.set_up(generation).await
+    }
+
+    pub(super) async fn read_epoch(
+        &self,
+        generation: &mut Generation,
+    ) -> Result<Option<String>, Fault> {
+        let epoch = cmd("GET")
+            .arg(self.core.keys.epoch())
+            .query_async(&mut generation.connection)
+            .await?;
+        Ok(epoch)
+    }
+
+    /// Reads which life of the data this is; begins a new one where there is none. Where data that
+    /// this node had known may be lost, the primary is unknown again.
+    async fn settle_epoch(&mut self, generation: &mut Generation) -> Result<(), Fault> {
+        let found = self.read_epoch(generation).await?;
+        let lost = self.epoch.is_some() && found != self.epoch;
+        let outcome = match (&found, lost) {
+            (_, true) => "lost",
+            (Some(_), false) => "same",
+            (None, false) => "first",
+        };
+        self.step("epoch").outcome(outcome).log();
+        if lost {
+            self.core.metrics.backend_data_losses.inc();
+            error!(
+                on_data_loss = ?self.core.config.on_data_loss,
+                revocations = self.seen.len(),
+                "redis has lost its data"
+            );
+            // Before anything is remembered of the new life: if the connection breaks from here
+            // on, the next one has to write back all the same.
+            self.known = None;
+        }
+        if lost && self.core.config.on_data_loss == OnDataLoss::Reauth {
+            self.raise_floor(generation).await?;
+            self.step("floor").log();
+            return Ok(());
+        }
+        if found.is_some() {
+            self.epoch = found;
+        } else {
+            self.begin_epoch(generation).await?;
+            self.step("new_epoch").log();
+        }
+        Ok(())
+    }
+
+    /// Two nodes may try: the first one's stays.
+    async fn begin_epoch(&mut self, generation: &mut Generation) -> Result<(), Fault> {
+        let key = self.core.keys.epoch();
+        cmd("SET")
+            .arg(&key)
+            .arg(new_epoch())
+            .arg("NX")
+            .query_async::<Option<String>>(&mut generation.connection)
+            .await?;
+        self.epoch = self.read_epoch(generation).await?;
+        match self.epoch {
+            Some(_) => Ok(()),
+            None => Err(Fault::Unexpected("SET of the epoch")),
+        }
+    }
+
+    /// Refuses every token issued until now, and begins a new epoch: both become visible together,
+    /// lest another node take the new one for a sign that all is well.
+    async fn raise_floor(&mut self, generation: &mut Generation) -> Result<(), Fault> {
+        let (epoch, all) = (
+            self.core.keys.epoch(),
+            self.core.keys.revoked(&RevocationKey::All),
+        );
+        let now = u64::try_from(self.redis_now_ms(generation).await? / 1000).unwrap_or_default();
+        let connection = &mut generation.connection;
+        for _ in 0..EPOCH_ATTEMPTS {
+            cmd("WATCH")
+                .arg(&epoch)
+                .arg(&all)
+                .query_async::<()>(connection)
+                .await?;
+            let found: Option<String> = cmd("GET").arg(&epoch).query_async(connection).await?;
+            if found.is_some() && found != self.epoch {
+                // Another node has done it.
+                cmd("UNWATCH").query_async::<()>(connection).await?;
+                self.epoch = found;
+                return Ok(());
+            }
+            let keys = [RevocationKey::All];
+            let known = super::reconcile::read(connection, &self.core.keys, &keys).await?;
+            let floor = Revocation::reauth(now);
+            let floor = match known.into_iter().find_map(|(_, known)| known) {
+                // Only upwards.
+                Some(known) => known.revocation().merge(floor),
+                None => floor,
+            };
+            let new = new_epoch();
+            let written: Option<Vec<Value>> = pipe()
+                .atomic()
+                .cmd("SET")
+                .arg(&all)
+                .arg(super::operations::value_of(&floor, None))
+                .arg("EX")
+                .arg(REAUTH_FOR.as_secs())
+                .cmd("SET")
+                .arg(&epoch)
+                .arg(&new)
+                .query_async(connection)
+                .await?;
+            if written.is_some() {
+                self.epoch = Some(new);
+                return Ok(());
+            }
+        }
+        Err(Fault::Unexpected("EXEC of the floor"))
+    }
+
+    /// Writes back every revocation this node knows of and Redis lacks.
+    async fn reassert(&mut self, generation: &mut Generation) -> Result<(), Fault> {
+        let now = self.redis_now_ms(generation).await?;
+        let known = self.seen.in_force(now);
+        let index = self.core.keys.revoked_index();
+        let mut written = 0;
+        for batch in known.chunks(BATCH) {
+            let mut pipeline = pipe();
+            for (key, known) in batch {
+                let name = self.core.keys.revoked(key);
+                pipeline.cmd("SET").arg(&name).arg(&*known.value).arg("NX");
+                if let Some(end) = known.expires_at_ms {
+                    pipeline.arg("PXAT").arg(end);
+                }
+            }
+            let mut add = cmd("ZADD");
+            add.arg(&index);
+            for (key, known) in batch {
+                add.arg(super::index::score(known)).arg(key.to_string());
+            }
+            pipeline.add_command(add);
+            let replies: Vec<Value> = pipeline.query_async(&mut generation.connection).await?;
+            for ((key, known), reply) in batch.iter().zip(replies) {
+                // One is there already: it may be an older one that covers less.
+                let wider = match reply {
+                    Value::Nil => self.widen(generation, key, known.revocation()).await?,
+                    _ => true,
+                };
+                written += usize::from(wider);
+            }
+        }
+        if written > 0 {
+            warn!(
+                revocations = written,
+                "revocations that redis lacked were written back"
+            );
+            self.core
+                .metrics
+                .revocations_reasserted
+                .inc_by(written as u64);
+        }
+        self.step("reassert").count(known.len()).log();
+        Ok(())
+    }
+}
+
+/// 128 random bits.
+fn new_epoch() -> String {
+    format!("{:032x}", fastrand::u128(..))
+}
+
+/// Whether the server can be used, and which it is.
+fn check_server(info: &str) -> Result<Primary, Fault> {
+    let fields: HashMap<&str, &str> = info
+        .lines()
+        .filter_map(|line| line.trim_end().split_once(':'))
+        .collect();
+    let field = |name: &str| fields.get(name).copied().unwrap_or_default();
+    let version = field("redis_version");
+    let mut numbers = version.split('.').map(|number| number.parse().unwrap_or(0));
+    let version_is = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version_is < OLDEST {
+        return Err(Fault::Unsuitable(format!(
+            "this redis is {version}: use 7.0 or newer"
+        )));
+    }
+    match field("maxmemory_policy") {
+        policy if policy.starts_with("allkeys-") => {
+            return Err(Fault::Unsuitable(format!(
+                "this redis may evict revocations: set maxmemory-policy to noeviction instead of {policy}"
+            )));
+        }
+        policy if policy.starts_with("volatile-") => {
+            warn!(
+                policy,
+                "this redis may evict revocations that expire: set maxmemory-policy to noeviction"
+            );
+        }
+        _ => {}
+    }
+    if field("aof_enabled") == "0" && field("rdb_last_save_time") == field("server_time_sec") {
+        info!("this redis keeps nothing over a restart");
+    }
+    let replicas = field("connected_slaves");
+    if replicas != "0" && !replicas.is_empty() && !fields.contains_key("min_slaves_good_slaves") {
+        warn!(
+            replicas,
+            "fencing: none; set min-replicas-to-write, or a primary that was replaced goes on accepting revocations for a while"
+        );
+    }
+    Ok(Primary {
+        run_id: field("run_id").to_owned(),
+        replication_id: field("master_replid").to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(version: &str, policy: &str) -> String {
+        format!(
+            "# Server\r\nredis_version:{version}\r\nrun_id:abc\r\n# Memory\r\nmaxmemory_policy:{policy}\r\n\
+             # Replication\r\nmaster_replid:def\r\nconnected_slaves:0\r\n"
+        )
+    }
+
+    #[test]
+    fn an_unsuitable_server_is_refused() {
+        for (version, policy, good) in [
+            ("7.0.15", "noeviction", true),
+            ("7.2.4", "volatile-lru", true),
+            ("8.2.1", "noeviction", true),
+            ("6.2.14", "noeviction", false),
+            ("7.0.15", "allkeys-lru", false),
+            ("", "noeviction", false),
+        ] {
+            let checked = check_server(&info(version, policy));
+            assert_eq!(checked.is_ok(), good, "{version} {policy}: {checked:?}");
+        }
+    }
+
+    #[test]
+    fn a_restarted_or_promoted_server_is_another() {
+        let one = check_server(&info("7.0.15", "noeviction")).unwrap();
+        let two = check_server(&info("7.0.15", "noeviction").replace("abc", "abd")).unwrap();
+        let three = check_server(&info("7.0.15", "noeviction").replace("def", "deg")).unwrap();
+        assert!(one != two && one != three);
+    }
+}

@@ -1,0 +1,73 @@
+//! The log of the protocol's steps: what a test compares with the model.
+
+use tracing::debug;
+
+use super::Control;
+use crate::fault::Fault;
+
+/// A step that was made, to be logged.
+#[derive(Debug)]
+pub(super) struct Step {
+    name: &'static str,
+    generation: u64,
+    outcome: Option<&'static str>,
+    count: Option<u64>,
+    sessions: Option<u64>,
+    revoked: Option<u64>,
+    reason: Option<String>,
+}
+
+impl Control {
+    /// Names a step of this generation.
+    pub(super) fn step(&self, name: &'static str) -> Step {
+        Step {
+            name,
+            generation: self.generation,
+            outcome: None,
+            count: None,
+            sessions: None,
+            revoked: None,
+            reason: None,
+        }
+    }
+}
+
+impl Step {
+    pub(super) fn outcome(mut self, outcome: &'static str) -> Self {
+        self.outcome = Some(outcome);
+        self
+    }
+
+    pub(super) fn count(mut self, count: usize) -> Self {
+        self.count = Some(count as u64);
+        self
+    }
+
+    pub(super) fn sessions(mut self, sessions: usize) -> Self {
+        self.sessions = Some(sessions as u64);
+        self
+    }
+
+    pub(super) fn revoked(mut self, revoked: usize) -> Self {
+        self.revoked = Some(revoked as u64);
+        self
+    }
+
+    pub(super) fn reason(mut self, fault: &Fault) -> Self {
+        self.reason = Some(fault.to_string());
+        self
+    }
+
+    pub(super) fn log(self) {
+        debug!(
+            step = self.name,
+            generation = self.generation,
+            outcome = self.outcome,
+            count = self.count,
+            sessions = self.sessions,
+            revoked = self.revoked,
+            reason = self.reason,
+            "protocol"
+        );
+    }
+}

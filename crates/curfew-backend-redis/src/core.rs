@@ -1,0 +1,190 @@
+//! What every part of the backend shares.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use curfew_backend::{Config, Events, LocalSessions};
+use curfew_model::{Clock, Gate, NodeId, boottime};
+use curfew_telemetry::Metrics;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::connect::Connector;
+use crate::keys::Keys;
+
+/// Clocks may differ by this much before sessions are refused: a cutoff would cover the wrong
+/// tokens.
+pub(crate) const MAX_CLOCK_SKEW: Duration = Duration::from_secs(30);
+
+/// What every part of the backend shares.
+pub(crate) struct Core {
+    pub(crate) node: NodeId,
+    pub(crate) config: Config,
+    pub(crate) keys: Keys,
+    pub(crate) connector: Connector,
+    pub(crate) events: Arc<dyn Events>,
+    pub(crate) local: Arc<dyn LocalSessions>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) status: Status,
+    pub(crate) stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Core {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is one thing that the backend is given"
+    )]
+    pub(crate) fn new(
+        node: NodeId,
+        config: Config,
+        connector: Connector,
+        events: Arc<dyn Events>,
+        local: Arc<dyn LocalSessions>,
+        gate: Arc<Gate>,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            node,
+            keys: Keys::new(&config.redis.prefix),
+            config,
+            connector,
+            events,
+            local,
+            gate,
+            clock,
+            metrics,
+            status: Status::default(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        })
+    }
+
+    /// Runs a task until it ends or the backend is stopped.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place of this crate that spawns, tracked until the backend is stopped"
+    )]
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        tokio::spawn(self.tasks.track_future(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = task => {}
+            }
+        }));
+    }
+
+    /// Ends every task.
+    pub(crate) async fn end_tasks(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core")
+            .field("node", &self.node)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How the node stands with Redis, for `/readyz` and for whoever must not go on without it.
+#[derive(Debug)]
+pub(crate) struct Status {
+    /// Why the node is out of touch; `None` while it is in touch.
+    down: Mutex<Option<Cow<'static, str>>>,
+    /// Until when, in nanoseconds of the boot clock, the node last vouched for its sessions.
+    vouched_until: AtomicU64,
+    /// By how much this node's clock was off when last compared, in milliseconds.
+    skew_ms: AtomicU64,
+    /// Whether commands can be sent to every primary.
+    commanding: AtomicBool,
+    /// Whether publications can be received from every primary.
+    listening: AtomicBool,
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Self {
+            down: Mutex::new(Some("connecting to redis for the first time".into())),
+            vouched_until: AtomicU64::new(0),
+            skew_ms: AtomicU64::new(0),
+            commanding: AtomicBool::new(false),
+            listening: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Status {
+    /// The node is out of touch. Returns whether that, or the reason, is news.
+    pub(crate) fn set_down(&self, why: String) -> bool {
+        let mut down = self.down.lock();
+        let news = down.as_deref() != Some(why.as_str());
+        *down = Some(why.into());
+        news
+    }
+
+    /// The node vouches for its sessions until `until`. Returns whether it was out of touch.
+    pub(crate) fn set_vouched(&self, until: Duration) -> bool {
+        let nanoseconds = u64::try_from(until.as_nanos()).unwrap_or(u64::MAX);
+        self.vouched_until.store(nanoseconds, Ordering::Relaxed);
+        self.down.lock().take().is_some()
+    }
+
+    /// For how long the node has not been able to vouch for its sessions, if it ever was.
+    pub(crate) fn unvouched_for(&self) -> Option<Duration> {
+        match self.vouched_until.load(Ordering::Relaxed) {
+            0 => None,
+            until => Some(boottime().saturating_sub(Duration::from_nanos(until))),
+        }
+    }
+
+    pub(crate) fn set_skew(&self, skew: Duration) {
+        let milliseconds = u64::try_from(skew.as_millis()).unwrap_or(u64::MAX);
+        self.skew_ms.store(milliseconds, Ordering::Relaxed);
+    }
+
+    /// Whether clocks agree well enough to admit sessions.
+    pub(crate) fn clocks_agree(&self) -> bool {
+        u128::from(self.skew_ms.load(Ordering::Relaxed)) <= MAX_CLOCK_SKEW.as_millis()
+    }
+
+    pub(crate) fn set_connected(&self, commanding: bool, listening: bool) {
+        self.commanding.store(commanding, Ordering::Relaxed);
+        self.listening.store(listening, Ordering::Relaxed);
+    }
+
+    /// Why sessions are not admitted.
+    pub(crate) fn unready(&self) -> Option<Cow<'static, str>> {
+        if let Some(why) = &*self.down.lock() {
+            return Some(format!("out of touch with redis: {why}").into());
+        }
+        if !self.clocks_agree() {
+            let seconds = self.skew_ms.load(Ordering::Relaxed) / 1000;
+            let most = MAX_CLOCK_SKEW.as_secs();
+            return Some(
+                format!(
+                    "this node's clock and redis' differ by {seconds} s, more than {most} s: set the clocks"
+                )
+                .into(),
+            );
+        }
+        if !self.commanding.load(Ordering::Relaxed) {
+            return Some("no connection for commands to redis".into());
+        }
+        if !self.listening.load(Ordering::Relaxed) {
+            return Some("not subscribed to publications at redis".into());
+        }
+        None
+    }
+}

@@ -1,0 +1,120 @@
+//! The form of a publication on its way through Redis.
+//!
+//! A JSON object: `v`, the form's version; `from`, the publishing session's user, left out for one
+//! by the admin API; `data`, the published value byte for byte. Members that are not known are
+//! passed over, so that later versions can add some.
+
+use std::borrow::Cow;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use curfew_model::{Channel, Publication};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// The version that is written and understood.
+const VERSION: u32 = 1;
+
+/// Largest envelope that is read: more than any message of a client may have.
+pub(crate) const MAX_BYTES: usize = 64 * 1024 * 1024;
+
+#[derive(Serialize)]
+struct Head<'a> {
+    v: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<&'a str>,
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    v: u32,
+    #[serde(borrow)]
+    from: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+/// Puts a publication into its envelope. The data goes in as it is.
+pub(crate) fn encode(publication: &Publication) -> Bytes {
+    let head = Head {
+        v: VERSION,
+        from: publication.from.as_deref(),
+    };
+    let mut out = BytesMut::with_capacity(publication.data.len() + 64).writer();
+    serde_json::to_writer(&mut out, &head).expect("a number and a string are JSON");
+    let mut out = out.into_inner();
+    // Instead of the closing brace.
+    out.truncate(out.len() - 1);
+    out.put_slice(b",\"data\":");
+    out.put_slice(&publication.data);
+    out.put_u8(b'}');
+    out.freeze()
+}
+
+/// Takes a publication out of its envelope; `None` when it is none. Copies nothing.
+pub(crate) fn decode(channel: Channel, envelope: Vec<u8>) -> Option<Publication> {
+    let envelope = Bytes::from(envelope);
+    let Envelope { v, from, data } = serde_json::from_slice(&envelope).ok()?;
+    if v != VERSION {
+        return None;
+    }
+    Some(Publication {
+        channel,
+        data: envelope.slice_ref(data.get().as_bytes()),
+        from: from.map(|from| from.as_ref().into()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn channel() -> Channel {
+        Channel::parse("room:1").unwrap()
+    }
+
+    #[test]
+    fn a_publication_is_read_back_byte_for_byte() {
+        for (data, from) in [
+            (
+                r#"{ "b" : 1.0e+5,  "a": "\u0041é" }"#,
+                Some("alice \"a\" ä\n"),
+            ),
+            ("null", None),
+            ("[]", Some("")),
+            ("-0.0", Some("x")),
+        ] {
+            let publication = Publication {
+                channel: channel(),
+                data: Bytes::copy_from_slice(data.as_bytes()),
+                from: from.map(Into::into),
+            };
+            let decoded = decode(channel(), encode(&publication).to_vec());
+            assert_eq!(decoded, Some(publication));
+        }
+    }
+
+    #[test]
+    fn members_of_later_versions_are_passed_over() {
+        let decoded = decode(channel(), br#"{"x":[1],"data":7,"v":1}"#.to_vec()).unwrap();
+        assert_eq!((&decoded.data[..], decoded.from), (&b"7"[..], None));
+    }
+
+    #[test]
+    fn what_is_no_envelope_is_refused() {
+        for bad in [
+            "",
+            "hello",
+            "{}",
+            "[1]",
+            r#"{"v":1}"#,
+            r#"{"v":2,"data":1}"#,
+            r#"{"v":1,"data":}"#,
+            r#"{"v":1,"data":1}x"#,
+            r#"{"v":1,"data":1,"from":7}"#,
+            "\u{0}",
+        ] {
+            assert_eq!(decode(channel(), bad.as_bytes().to_vec()), None, "{bad}");
+        }
+        assert_eq!(decode(channel(), vec![0xff; 1 << 20]), None);
+    }
+}

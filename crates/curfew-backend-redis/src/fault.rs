@@ -1,0 +1,89 @@
+//! What can go wrong with Redis. Never the fault of a user.
+
+use curfew_backend::BackendError;
+use redis::{ErrorKind, RedisError, ServerErrorKind};
+
+/// An operation on Redis failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Fault {
+    /// The connection broke, Redis did not answer in time, or it refused.
+    #[error("{0}")]
+    Redis(#[from] RedisError),
+    /// No connection was made in time.
+    #[error("no connection to {0} was made in time")]
+    Connect(String),
+    /// A file the configuration names cannot be read.
+    #[error("{path}: {error}")]
+    File {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        error: std::io::Error,
+    },
+    /// Nobody knows the primary.
+    #[error("{0}")]
+    NoPrimary(String),
+    /// The server may not be used as it is set up.
+    #[error("{0}")]
+    Unsuitable(String),
+    /// There is no connection at the moment.
+    #[error("not connected to redis")]
+    NotConnected,
+    /// The node's clock is too far off.
+    #[error("the clocks of this node and of redis differ by more than {0} s")]
+    Clock(u64),
+    /// Another node did not answer.
+    #[error("the session's node did not answer in time")]
+    NoAnswer,
+    /// Redis said something that makes no sense.
+    #[error("unexpected answer to {0}")]
+    Unexpected(&'static str),
+}
+
+impl Fault {
+    /// Whether the server that answered is not, or no longer, the right one.
+    pub(crate) fn is_misrouted(&self) -> bool {
+        let Self::Redis(error) = self else {
+            return false;
+        };
+        matches!(
+            error.kind(),
+            ErrorKind::Server(
+                ServerErrorKind::Moved
+                    | ServerErrorKind::Ask
+                    | ServerErrorKind::TryAgain
+                    | ServerErrorKind::ClusterDown
+                    | ServerErrorKind::MasterDown
+                    | ServerErrorKind::ReadOnly
+            )
+        )
+    }
+
+    /// Whether a connection that gave this is of no further use.
+    pub(crate) fn is_fatal(&self) -> bool {
+        match self {
+            Self::Redis(error) => {
+                error.is_unrecoverable_error()
+                    || error.is_io_error()
+                    || self.is_misrouted()
+                    || matches!(
+                        error.kind(),
+                        ErrorKind::AuthenticationFailed
+                            | ErrorKind::Parse
+                            | ErrorKind::Server(ServerErrorKind::NoPerm)
+                    )
+                    || error.code() == Some("NOAUTH")
+            }
+            _ => true,
+        }
+    }
+}
+
+impl From<Fault> for BackendError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Unexpected(_) => Self::Unusable(Box::new(fault)),
+            _ => Self::Unavailable(Box::new(fault)),
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! What arrives by pub/sub: publications, and what nodes tell each other.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use curfew_backend::Ended;
+use curfew_model::{Disconnect, NodeId, RevocationKey, SessionId};
+use curfew_telemetry::BackendDropReason;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio::time;
+use tracing::debug;
+
+use crate::control::{Op, Ops};
+use crate::core::Core;
+use crate::envelope;
+use crate::links::{Keyed, Links};
+use crate::subscriber::Verbs;
+
+/// Largest message between nodes that is read.
+const MAX_CONTROL_BYTES: usize = 16 * 1024;
+
+/// Between two looks at whether ended sessions have left.
+const LOOK_INTERVAL: Duration = Duration::from_millis(1);
+
+/// What nodes tell each other on `curfew:control`. An optimisation where it could be missed:
+/// nothing that is guaranteed depends on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(crate) enum Message {
+    /// A revocation was written: say so when it is in force.
+    Revoked {
+        /// Names the question.
+        id: String,
+        /// Its key, without prefix.
+        key: String,
+        /// Who asks.
+        from: NodeId,
+    },
+    /// It is in force: its sessions have left.
+    Applied {
+        /// The question.
+        id: String,
+        /// Who answers.
+        node: NodeId,
+        /// How many sessions it ended there.
+        closed: u64,
+    },
+    /// End a session, wherever it lives.
+    Disconnect {
+        /// Names the question.
+        id: String,
+        /// The session.
+        session: SessionId,
+        /// Who asks.
+        from: NodeId,
+    },
+    /// It was told to end.
+    Disconnected {
+        /// The question.
+        id: String,
+        /// Who answers.
+        node: NodeId,
+    },
+}
+
+/// An answer to a question of this node's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) node: NodeId,
+    pub(crate) closed: u64,
+}
+
+/// Where what arrives goes.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    core: Arc<Core>,
+    ops: Ops,
+    /// Questions that wait for answers.
+    asked: Mutex<HashMap<String, mpsc::Sender<Answer>>>,
+}
+
+/// A question that waits for answers; dropped, it waits no more.
+#[derive(Debug)]
+pub(crate) struct Question<'a> {
+    inbox: &'a Inbox,
+    pub(crate) id: String,
+    pub(crate) answers: mpsc::Receiver<Answer>,
+}
+
+impl Drop for Question<'_> {
+    fn drop(&mut self) {
+        self.inbox.asked.lock().remove(&self.id);
+    }
+}
+
+impl Inbox {
+    pub(crate) fn new(core: Arc<Core>, ops: Ops) -> Arc<Self> {
+        Arc::new(Self {
+            core,
+            ops,
+            asked: Mutex::default(),
+        })
+    }
+
+    /// Waits for answers to the question `id`, at most one of each node.
+    pub(crate) fn ask(&self, id: String, most: usize) -> Question<'_> {
+        let (sender, answers) = mpsc::channel(most.max(1));
+        self.asked.lock().insert(id.clone(), sender);
+        Question {
+            inbox: self,
+            id,
+            answers,
+        }
+    }
+
+    /// Takes what came in a pub/sub channel. Never waits.
+    pub(crate) fn take(&self, links: &Arc<Links>, name: &[u8], payload: Vec<u8>) {
+        let metrics = &self.core.metrics;
+        let Ok(name) = str::from_utf8(name) else {
+            return;
+        };
+        if payload.len() > envelope::MAX_BYTES {
+            metrics
+                .broker_messages_dropped
+                .inc(BackendDropReason::TooLarge);
+            return;
+        }
+        if let Some(channel) = self.core.keys.parse_channel(name) {
+            metrics.broker_messages_received.inc();
+            match envelope::decode(channel, payload) {
+                Some(publication) => self.core.events.publication(&publication),
+                None => self.drop_malformed(name),
+            }
+        } else if name == self.core.keys.control() {
+            let message = (payload.len() <= MAX_CONTROL_BYTES)
+                .then(|| serde_json::from_slice(&payload).ok())
+                .flatten();
+            match message {
+                Some(message) => self.on_message(links, message),
+                None => self.drop_malformed(name),
+            }
+        }
+    }
+
+    fn drop_malformed(&self, name: &str) {
+        self.core
+            .metrics
+            .broker_messages_dropped
+            .inc(BackendDropReason::Malformed);
+        // Whoever may publish there could fill a log.
+        debug!(channel = name, "publication that is none dropped");
+    }
+
+    fn on_message(&self, links: &Arc<Links>, message: Message) {
+        match message {
+            Message::Revoked { id, key, from } => {
+                // This node has seen to its own.
+                if from != self.core.node
+                    && let Some(key) = RevocationKey::parse_written(&key)
+                {
+                    self.confirm(links, id, key);
+                }
+            }
+            Message::Applied { id, node, closed } => self.answer(&id, Answer { node, closed }),
+            Message::Disconnect { id, session, .. } => {
+                let disconnect = Disconnect::DISCONNECTED;
+                if self.core.events.disconnect(session, disconnect) {
+                    let node = self.core.node;
+                    self.send(links, Message::Disconnected { id, node });
+                }
+            }
+            Message::Disconnected { id, node } => self.answer(&id, Answer { node, closed: 0 }),
+        }
+    }
+
+    fn answer(&self, id: &str, answer: Answer) {
+        if let Some(question) = self.asked.lock().get(id)
+            && question.try_send(answer).is_err()
+        {
+            debug!(node = %answer.node, "answer that nobody waits for");
+        }
+    }
+
+    /// Has the control connection see to a revocation, and answers when its sessions have left.
+    fn confirm(&self, links: &Arc<Links>, id: String, key: RevocationKey) {
+        let (reply, applied) = tokio::sync::oneshot::channel();
+        let op = Op::Confirm {
+            id: id.clone(),
+            key,
+            reply,
+        };
+        if self.ops.try_send(op).is_err() {
+            debug!("busy, a revocation is not confirmed");
+            return;
+        }
+        let (core, command) = (Arc::clone(&self.core), self.outgoing(links));
+        self.core.spawn(async move {
+            let Ok(Ok(ended)) = applied.await else {
+                return;
+            };
+            let closed = ended.count() as u64;
+            if !left_within(ended, core.config.lease).await {
+                return;
+            }
+            let node = core.node;
+            command.send(&Message::Applied { id, node, closed }).await;
+        });
+    }
+
+    fn send(&self, links: &Arc<Links>, message: Message) {
+        let outgoing = self.outgoing(links);
+        self.core
+            .spawn(async move { outgoing.send(&message).await });
+    }
+
+    fn outgoing(&self, links: &Arc<Links>) -> Outgoing {
+        let control = self.core.keys.control();
+        let verb = Verbs::new(links.is_cluster()).publish;
+        Outgoing {
+            command: Keyed::new(verb, &control),
+            links: Arc::clone(links),
+        }
+    }
+}
+
+/// A message on its way to the other nodes.
+struct Outgoing {
+    command: Keyed,
+    links: Arc<Links>,
+}
+
+impl Outgoing {
+    async fn send(self, message: &Message) {
+        let text = serde_json::to_string(message).expect("a message is JSON");
+        if let Err(fault) = self.links.call::<i64>(self.command.arg(text)).await {
+            debug!(error = %fault, "message to other nodes not sent");
+        }
+    }
+}
+
+/// Waits until ended sessions have left. False when one does not in time.
+pub(crate) async fn left_within(mut ended: Ended, patience: Duration) -> bool {
+    let left = async {
+        while !ended.has_left() {
+            time::sleep(LOOK_INTERVAL).await;
+        }
+    };
+    time::timeout(patience, left).await.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_read_back() {
+        let (node, session) = (NodeId::new(), SessionId::new());
+        let id = "x".to_owned();
+        for message in [
+            Message::Revoked {
+                id: id.clone(),
+                key: "user:a\"b".to_owned(),
+                from: node,
+            },
+            Message::Applied {
+                id: id.clone(),
+                node,
+                closed: 7,
+            },
+            Message::Disconnect {
+                id: id.clone(),
+                session,
+                from: node,
+            },
+            Message::Disconnected { id, node },
+        ] {
+            let text = serde_json::to_string(&message).unwrap();
+            assert_eq!(serde_json::from_str::<Message>(&text).unwrap(), message);
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Which server is the primary of what: asked anew at every connection.
+
+use curfew_backend::{RedisAddress, RedisTarget};
+use redis::{PushInfo, Value, cmd};
+
+use crate::connect::{Connector, Login};
+use crate::fault::Fault;
+use crate::slots::Slot;
+
+/// No connection here needs pushes.
+const NO_PUSHES: Option<fn(PushInfo) -> Result<(), ()>> = None;
+
+/// The primaries and what they hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// Whether this is a Redis Cluster: publications are sharded, and a transaction stays in one
+    /// slot.
+    pub(crate) cluster: bool,
+    /// By address.
+    pub(crate) shards: Vec<Shard>,
+}
+
+/// One primary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Shard {
+    pub(crate) address: RedisAddress,
+    /// First and last of each range of slots.
+    pub(crate) slots: Vec<(Slot, Slot)>,
+}
+
+impl Shard {
+    pub(crate) fn has(&self, slot: Slot) -> bool {
+        self.slots
+            .iter()
+            .any(|(first, last)| (*first..=*last).contains(&slot))
+    }
+}
+
+impl Layout {
+    fn single(address: RedisAddress) -> Self {
+        Self {
+            cluster: false,
+            shards: vec![Shard {
+                address,
+                slots: vec![Slot::ALL],
+            }],
+        }
+    }
+
+    /// The primary of a slot.
+    pub(crate) fn primary_of(&self, slot: Slot) -> Option<&RedisAddress> {
+        let shard = self.shards.iter().find(|shard| shard.has(slot))?;
+        Some(&shard.address)
+    }
+}
+
+impl Connector {
+    /// Asks who the primaries are. `known` are nodes of a cluster to be asked before those that
+    /// the configuration names.
+    pub(crate) async fn layout(&self, known: &[RedisAddress]) -> Result<Layout, Fault> {
+        match &self.server().target {
+            RedisTarget::Standalone(address) => Ok(Layout::single(address.clone())),
+            RedisTarget::Sentinel { sentinels, primary } => {
+                self.ask_sentinels(sentinels, primary).await
+            }
+            RedisTarget::Cluster(seeds) => {
+                let nodes = known.iter().chain(seeds).cloned().collect();
+                self.ask_cluster(nodes).await
+            }
+        }
+    }
+
+    async fn ask_sentinels(
+        &self,
+        sentinels: &[RedisAddress],
+        primary: &str,
+    ) -> Result<Layout, Fault> {
+        let mut last = None;
+        for sentinel in sentinels {
+            match self.ask_sentinel(sentinel, primary).await {
+                Ok(Some(address)) => return Ok(Layout::single(address)),
+                Ok(None) => {
+                    last = Some(Fault::NoPrimary(format!(
+                        "sentinel {sentinel} knows no primary named {primary}"
+                    )));
+                }
+                Err(fault) => {
+                    last = Some(Fault::NoPrimary(format!("sentinel {sentinel}: {fault}")));
+                }
+            }
+        }
+        Err(last.unwrap_or(Fault::NotConnected))
+    }
+
+    async fn ask_sentinel(
+        &self,
+        sentinel: &RedisAddress,
+        primary: &str,
+    ) -> Result<Option<RedisAddress>, Fault> {
+        let mut connection = self.connect(sentinel, Login::Sentinel, NO_PUSHES).await?;
+        let found: Option<(String, u16)> = cmd("SENTINEL")
+            .arg("GET-MASTER-ADDR-BY-NAME")
+            .arg(primary)
+            .query_async(&mut connection)
+            .await?;
+        Ok(found.map(|(host, port)| RedisAddress { host, port }))
+    }
+
+    async fn ask_cluster(&self, nodes: Vec<RedisAddress>) -> Result<Layout, Fault> {
+        let mut last = None;
+        for node in nodes {
+            match self.ask_cluster_node(&node).await {
+                Ok(layout) if layout.primary_of(Slot::REVOKED).is_some() => return Ok(layout),
+                Ok(_) => {
+                    last = Some(Fault::NoPrimary(format!(
+                        "cluster node {node} knows no primary of the revocations' slot"
+                    )));
+                }
+                Err(fault) => {
+                    last = Some(Fault::NoPrimary(format!("cluster node {node}: {fault}")));
+                }
+            }
+        }
+        Err(last.unwrap_or(Fault::NotConnected))
+    }
+
+    async fn ask_cluster_node(&self, node: &RedisAddress) -> Result<Layout, Fault> {
+        let mut connection = self.connect(node, Login::Server, NO_PUSHES).await?;
+        let ranges: Vec<Value> = cmd("CLUSTER")
+            .arg("SLOTS")
+            .query_async(&mut connection)
+            .await?;
+        let mut layout = Layout {
+            cluster: true,
+            shards: Vec::new(),
+        };
+        for range in ranges {
+            let (slots, address) =
+                parse_range(range, node).ok_or(Fault::Unexpected("CLUSTER SLOTS"))?;
+            match layout
+                .shards
+                .iter_mut()
+                .find(|shard| shard.address == address)
+            {
+                Some(shard) => shard.slots.push(slots),
+                None => layout.shards.push(Shard {
+                    address,
+                    slots: vec![slots],
+                }),
+            }
+        }
+        layout.shards.sort_by(|a, b| a.address.cmp(&b.address));
+        Ok(layout)
+    }
+}
+
+/// One element of `CLUSTER SLOTS`: first slot, last slot, primary, replicas.
+fn parse_range(range: Value, asked: &RedisAddress) -> Option<((Slot, Slot), RedisAddress)> {
+    let Value::Array(range) = range else {
+        return None;
+    };
+    let [first, last, primary, ..] = range.as_slice() else {
+        return None;
+    };
+    let Value::Array(primary) = primary else {
+        return None;
+    };
+    let host: Option<String> = redis::from_redis_value(primary.first()?.clone()).ok()?;
+    // A node that does not know its own address says nothing, or "?".
+    let host = host
+        .filter(|host| !host.is_empty() && host != "?")
+        .unwrap_or_else(|| asked.host.clone());
+    let port = redis::from_redis_value(primary.get(1)?.clone()).ok()?;
+    let slot = |value: &Value| redis::from_redis_value(value.clone()).ok().map(Slot);
+    Some(((slot(first)?, slot(last)?), RedisAddress { host, port }))
+}

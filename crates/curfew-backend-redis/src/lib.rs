@@ -1,0 +1,126 @@
+//! The backend over Redis: any number of nodes share sessions, publications and revocations.
+//!
+//! Owns: what is written to Redis and what is read from it, every connection to it, and the
+//! protocol by which a node knows every revocation in time or falls silent.
+//! Knows nothing of: sockets, WebSocket protocols, JWTs, policies.
+//! Start at [`Redis::start`]; the heart of it is `control.rs`.
+
+mod backoff;
+mod broker;
+mod connect;
+mod control;
+mod core;
+mod envelope;
+mod fault;
+mod inbox;
+mod keys;
+mod layout;
+mod links;
+mod nodes;
+mod records;
+mod revocations;
+mod sessions;
+mod slots;
+mod subscriber;
+
+use std::fmt;
+use std::sync::Arc;
+
+use curfew_backend::{Backends, Config, Events, LocalSessions, NodeInfo, RedisUrlError};
+use curfew_model::{Clock, Gate};
+use curfew_telemetry::Metrics;
+use tokio::sync::mpsc;
+
+use crate::connect::Connector;
+use crate::control::{Control, MAX_OPS, Ops};
+use crate::core::Core;
+use crate::inbox::Inbox;
+use crate::links::Links;
+
+/// What a backend is given of its node.
+pub struct Parts {
+    /// `[backend]`.
+    pub config: Config,
+    /// How the node is listed.
+    pub info: NodeInfo,
+    /// What is told of news.
+    pub events: Arc<dyn Events>,
+    /// What is asked about sessions.
+    pub local: Arc<dyn LocalSessions>,
+    /// Opened while the node vouches for its sessions; shut at first.
+    pub gate: Arc<Gate>,
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// What is counted into.
+    pub metrics: Arc<Metrics>,
+}
+
+/// The backend over Redis: all four traits.
+pub struct Redis {
+    core: Arc<Core>,
+    links: Arc<Links>,
+    inbox: Arc<Inbox>,
+    ops: Ops,
+    info: NodeInfo,
+}
+
+impl Redis {
+    /// Starts to connect, and goes on for as long as it takes: until it is in touch, everything
+    /// fails with [`BackendError::Unavailable`](curfew_backend::BackendError). Must be called
+    /// within a runtime.
+    pub fn start(parts: Parts) -> Result<Arc<Self>, RedisUrlError> {
+        let server = parts.config.redis.url.parse()?;
+        let connector = Connector::new(parts.config.redis.clone(), server);
+        let core = Core::new(
+            parts.info.node,
+            parts.config,
+            connector,
+            parts.events,
+            parts.local,
+            parts.gate,
+            parts.clock,
+            parts.metrics,
+        );
+        let (ops, asked) = mpsc::channel(MAX_OPS);
+        let inbox = Inbox::new(Arc::clone(&core), ops.clone());
+        let links = Links::new(Arc::clone(&core), Arc::clone(&inbox));
+        let redis = Arc::new(Self {
+            core: Arc::clone(&core),
+            links: Arc::clone(&links),
+            inbox,
+            ops,
+            info: parts.info,
+        });
+        core.spawn(Control::new(Arc::clone(&core), links, asked).run());
+        core.spawn(control::watch_isolation(Arc::clone(&core)));
+        core.spawn(nodes::keep_registered(Arc::clone(&redis)));
+        core.spawn(nodes::reap(Arc::clone(&redis)));
+        Ok(redis)
+    }
+
+    /// The backend's four faces.
+    pub fn backends(self: &Arc<Self>) -> Backends {
+        Backends {
+            broker: Arc::clone(self) as _,
+            sessions: Arc::clone(self) as _,
+            revocations: Arc::clone(self) as _,
+            nodes: Arc::clone(self) as _,
+        }
+    }
+}
+
+impl fmt::Debug for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redis")
+            .field("node", &self.core.node)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts")
+            .field("info", &self.info)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,357 @@
+//! The connections to each primary: one for commands, one for publications.
+//!
+//! Both are made anew whenever they break, and both prove themselves alive every second: commands
+//! by a `PING`, publications by one that comes back. (The control connection is none of these: see
+//! [`crate::control`].)
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use curfew_backend::RedisAddress;
+use curfew_model::Channel;
+use futures_util::future::try_join_all;
+use parking_lot::Mutex;
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, FromRedisValue, PushInfo, Value, cmd, pipe};
+use tokio::sync::Notify;
+use tokio::time;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use crate::backoff::Backoff;
+use crate::connect::Login;
+use crate::core::Core;
+use crate::fault::Fault;
+use crate::inbox::Inbox;
+use crate::layout::{Layout, Shard};
+use crate::slots::{Slot, slot_of};
+use crate::subscriber;
+
+/// Between two proofs of life.
+pub(crate) const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The connections to every primary.
+pub(crate) struct Links {
+    pub(crate) core: Arc<Core>,
+    pub(crate) inbox: Arc<Inbox>,
+    current: ArcSwap<Current>,
+    /// The channels somebody here listens to.
+    pub(crate) wanted: Mutex<HashSet<Channel>>,
+    /// Asks for the layout to be looked up again: a server was not what it was thought to be.
+    pub(crate) stale: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Current {
+    cluster: bool,
+    links: Vec<Arc<Link>>,
+}
+
+/// The connections to one primary.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) address: RedisAddress,
+    shard: ArcSwap<Shard>,
+    commands: ArcSwapOption<MultiplexedConnection>,
+    pub(crate) subscriber: ArcSwapOption<MultiplexedConnection>,
+    /// A command failed in a way that only another connection mends.
+    broken: Notify,
+    stop: CancellationToken,
+}
+
+/// A command with the key that says where it goes.
+#[derive(Debug, Clone)]
+pub(crate) struct Keyed {
+    slot: Slot,
+    cmd: Cmd,
+}
+
+impl Keyed {
+    /// `name key`, to be given more arguments.
+    pub(crate) fn new(name: &str, key: &str) -> Self {
+        let mut command = cmd(name);
+        command.arg(key);
+        Self {
+            slot: slot_of(key.as_bytes()),
+            cmd: command,
+        }
+    }
+
+    pub(crate) fn arg(mut self, argument: impl redis::ToRedisArgs) -> Self {
+        self.cmd.arg(argument);
+        self
+    }
+}
+
+impl Links {
+    pub(crate) fn new(core: Arc<Core>, inbox: Arc<Inbox>) -> Arc<Self> {
+        Arc::new(Self {
+            core,
+            inbox,
+            current: ArcSwap::default(),
+            wanted: Mutex::default(),
+            stale: Notify::new(),
+        })
+    }
+
+    /// Keeps connections to these primaries from now on, and to no others.
+    pub(crate) fn update(self: &Arc<Self>, layout: &Layout) {
+        let before = self.current.load_full();
+        let mut links = Vec::with_capacity(layout.shards.len());
+        for shard in &layout.shards {
+            let known = before
+                .links
+                .iter()
+                .find(|link| link.address == shard.address && before.cluster == layout.cluster);
+            match known {
+                Some(link) => {
+                    if **link.shard.load() != *shard {
+                        link.shard.store(Arc::new(shard.clone()));
+                    }
+                    links.push(Arc::clone(link));
+                }
+                None => links.push(Arc::new(Link::new(shard.clone()))),
+            }
+        }
+        let new: Vec<_> = links
+            .iter()
+            .filter(|link| !before.links.iter().any(|old| Arc::ptr_eq(old, link)))
+            .cloned()
+            .collect();
+        for old in &before.links {
+            if !links.iter().any(|link| Arc::ptr_eq(old, link)) {
+                info!(redis = %old.address, "not a primary any more");
+                old.stop.cancel();
+            }
+        }
+        self.current.store(Arc::new(Current {
+            cluster: layout.cluster,
+            links,
+        }));
+        for link in new {
+            self.core
+                .spawn(keep_commands(Arc::clone(self), Arc::clone(&link)));
+            self.core
+                .spawn(subscriber::keep(Arc::clone(self), link, layout.cluster));
+        }
+        self.note_connected();
+    }
+
+    /// Where the primaries were last.
+    pub(crate) fn addresses(&self) -> Vec<RedisAddress> {
+        let current = self.current.load();
+        current
+            .links
+            .iter()
+            .map(|link| link.address.clone())
+            .collect()
+    }
+
+    /// Whether this is a Redis Cluster.
+    pub(crate) fn is_cluster(&self) -> bool {
+        self.current.load().cluster
+    }
+
+    /// The connections to the primary of a slot.
+    pub(crate) fn of(&self, slot: Slot) -> Result<Arc<Link>, Fault> {
+        let current = self.current.load();
+        current
+            .links
+            .iter()
+            .find(|link| link.has(slot))
+            .cloned()
+            .ok_or(Fault::NotConnected)
+    }
+
+    /// Notes whether commands can be sent and publications received everywhere.
+    pub(crate) fn note_connected(&self) {
+        let current = self.current.load();
+        let all = |has: fn(&Link) -> bool| {
+            !current.links.is_empty() && current.links.iter().all(|link| has(link))
+        };
+        let listening = all(|link| link.subscriber.load().is_some());
+        let commanding = all(|link| link.commands.load().is_some());
+        self.core.status.set_connected(commanding, listening);
+        let metrics = &self.core.metrics;
+        metrics.broker_connected.set(i64::from(listening));
+    }
+
+    /// Runs one command.
+    pub(crate) async fn call<T: FromRedisValue>(&self, command: Keyed) -> Result<T, Fault> {
+        let link = self.of(command.slot)?;
+        let mut connection = link.commands()?;
+        let result = command.cmd.query_async(&mut connection).await;
+        result.map_err(|error| self.report(&link, error.into()))
+    }
+
+    /// Runs commands, each slot's in a transaction; without a cluster all in one. Their replies in
+    /// order.
+    pub(crate) async fn transact(&self, commands: Vec<Keyed>) -> Result<Vec<Value>, Fault> {
+        if !self.is_cluster() {
+            let slot = commands.first().map_or(Slot::REVOKED, |first| first.slot);
+            return self.run(slot, commands, true).await;
+        }
+        self.scatter(commands, true).await
+    }
+
+    /// Runs commands, each slot's in one go. Their replies in order.
+    pub(crate) async fn pipeline(&self, commands: Vec<Keyed>) -> Result<Vec<Value>, Fault> {
+        if !self.is_cluster() {
+            let slot = commands.first().map_or(Slot::REVOKED, |first| first.slot);
+            return self.run(slot, commands, false).await;
+        }
+        self.scatter(commands, false).await
+    }
+
+    async fn scatter(&self, commands: Vec<Keyed>, atomic: bool) -> Result<Vec<Value>, Fault> {
+        let count = commands.len();
+        let mut by_slot: Vec<(Slot, Vec<usize>, Vec<Keyed>)> = Vec::new();
+        for (at, command) in commands.into_iter().enumerate() {
+            let slot = command.slot;
+            match by_slot.iter_mut().find(|(known, ..)| *known == slot) {
+                Some((_, places, commands)) => {
+                    places.push(at);
+                    commands.push(command);
+                }
+                None => by_slot.push((slot, vec![at], vec![command])),
+            }
+        }
+        let parts = by_slot
+            .into_iter()
+            .map(|(slot, places, commands)| async move {
+                let replies = self.run(slot, commands, atomic).await?;
+                Ok::<_, Fault>((places, replies))
+            });
+        let mut replies = vec![Value::Nil; count];
+        for (places, part) in try_join_all(parts).await? {
+            for (place, reply) in places.into_iter().zip(part) {
+                replies[place] = reply;
+            }
+        }
+        Ok(replies)
+    }
+
+    async fn run(
+        &self,
+        slot: Slot,
+        commands: Vec<Keyed>,
+        atomic: bool,
+    ) -> Result<Vec<Value>, Fault> {
+        if commands.is_empty() {
+            return Ok(Vec::new());
+        }
+        let link = self.of(slot)?;
+        let mut connection = link.commands()?;
+        let mut pipeline = pipe();
+        if atomic && commands.len() > 1 {
+            pipeline.atomic();
+        }
+        for command in commands {
+            pipeline.add_command(command.cmd);
+        }
+        let result = pipeline.query_async(&mut connection).await;
+        result.map_err(|error| self.report(&link, error.into()))
+    }
+
+    /// Has a connection that is of no more use made anew.
+    fn report(&self, link: &Link, fault: Fault) -> Fault {
+        if fault.is_fatal() {
+            link.broken.notify_one();
+        }
+        if fault.is_misrouted() {
+            self.stale.notify_one();
+        }
+        debug!(redis = %link.address, error = %fault, "redis command failed");
+        fault
+    }
+}
+
+impl Link {
+    fn new(shard: Shard) -> Self {
+        Self {
+            address: shard.address.clone(),
+            shard: ArcSwap::from_pointee(shard),
+            commands: ArcSwapOption::empty(),
+            subscriber: ArcSwapOption::empty(),
+            broken: Notify::new(),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    pub(crate) fn has(&self, slot: Slot) -> bool {
+        self.shard.load().has(slot)
+    }
+
+    pub(crate) fn commands(&self) -> Result<MultiplexedConnection, Fault> {
+        let connection = self.commands.load();
+        connection.as_deref().cloned().ok_or(Fault::NotConnected)
+    }
+
+    /// Resolves when the server is not a primary any more.
+    pub(crate) async fn stopped(&self) {
+        self.stop.cancelled().await;
+    }
+}
+
+/// Keeps a connection for commands for as long as the server is a primary.
+async fn keep_commands(links: Arc<Links>, link: Arc<Link>) {
+    let mut backoff = Backoff::default();
+    let keeping = async {
+        loop {
+            let fault = match serve_commands(&links, &link, &mut backoff).await {
+                Ok(never) => match never {},
+                Err(fault) => fault,
+            };
+            link.commands.store(None);
+            links.note_connected();
+            if fault.is_misrouted() {
+                links.stale.notify_one();
+            }
+            debug!(redis = %link.address, error = %fault, "connection for commands lost");
+            time::sleep(backoff.next()).await;
+        }
+    };
+    tokio::select! {
+        () = keeping => {}
+        () = link.stopped() => {}
+    }
+    link.commands.store(None);
+}
+
+async fn serve_commands(
+    links: &Links,
+    link: &Link,
+    backoff: &mut Backoff,
+) -> Result<std::convert::Infallible, Fault> {
+    let no_pushes: Option<fn(PushInfo) -> Result<(), ()>> = None;
+    let connector = &links.core.connector;
+    let mut connection = connector
+        .connect(&link.address, Login::Server, no_pushes)
+        .await?;
+    // Whatever broke before was another connection.
+    let broken = link.broken.notified();
+    tokio::pin!(broken);
+    broken.as_mut().enable();
+    link.commands.store(Some(Arc::new(connection.clone())));
+    links.note_connected();
+    backoff.reset();
+    let mut probes = time::interval(PROBE_INTERVAL);
+    probes.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = broken.as_mut() => return Err(Fault::NotConnected),
+            _ = probes.tick() => {
+                cmd("PING").query_async::<()>(&mut connection).await?;
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Links {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Links").finish_non_exhaustive()
+    }
+}

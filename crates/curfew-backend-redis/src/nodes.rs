@@ -1,0 +1,287 @@
+//! Which nodes live, and what becomes of those that died.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use curfew_backend::{BackendError, BoxFuture, NodeInfo, Nodes};
+use curfew_model::{NodeId, SessionId};
+use redis::{Value, from_redis_value};
+use tokio::time::{self, MissedTickBehavior};
+use tracing::{debug, info};
+
+use crate::fault::Fault;
+use crate::links::Keyed;
+use crate::sessions::distinct;
+use crate::{Redis, records};
+
+/// Between two writings of a node's own record.
+const REGISTER: Duration = Duration::from_secs(5);
+
+/// How long a node's record stays without being written again, in milliseconds.
+const NODE_RECORD_MS: u64 = 15_000;
+
+/// Between two looks at who is gone. A node is cleaned up after when its lease was missing twice.
+const REAP: Duration = Duration::from_secs(5);
+
+/// Longest time that one node cleans up after another alone, in milliseconds.
+const REAPING_MS: u64 = 30_000;
+
+/// Sessions cleaned up after in one go.
+const BATCH: usize = 500;
+
+impl Nodes for Redis {
+    fn list(&self) -> BoxFuture<'_, Result<Vec<NodeInfo>, BackendError>> {
+        Box::pin(async move { Ok(self.list_nodes().await?) })
+    }
+
+    fn unready(&self) -> Option<Cow<'static, str>> {
+        self.core.status.unready()
+    }
+
+    fn leave(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            // Whatever remains is found by the others, a little later.
+            if let Err(fault) = self.unregister().await {
+                debug!(error = %fault, "node not unregistered");
+            }
+            self.core.end_tasks().await;
+        })
+    }
+}
+
+impl Redis {
+    /// Nodes whose lease is there.
+    pub(crate) async fn live_nodes(&self) -> Result<Vec<NodeId>, Fault> {
+        let known = self.known_nodes().await?;
+        let leases = self.leases(&known).await?;
+        let live = known.into_iter().zip(leases);
+        Ok(live
+            .filter_map(|(node, lives)| lives.then_some(node))
+            .collect())
+    }
+
+    /// Nodes that have not been cleaned up after.
+    async fn known_nodes(&self) -> Result<Vec<NodeId>, Fault> {
+        let nodes: Vec<String> = self
+            .links
+            .call(Keyed::new("SMEMBERS", &self.core.keys.nodes()))
+            .await?;
+        let mut nodes: Vec<NodeId> = nodes.iter().filter_map(|node| node.parse().ok()).collect();
+        nodes.sort_unstable();
+        Ok(nodes)
+    }
+
+    async fn leases(&self, nodes: &[NodeId]) -> Result<Vec<bool>, Fault> {
+        let Some((first, rest)) = nodes.split_first() else {
+            return Ok(Vec::new());
+        };
+        let mut command = Keyed::new("MGET", &self.core.keys.heartbeat(*first));
+        for node in rest {
+            command = command.arg(self.core.keys.heartbeat(*node));
+        }
+        let leases: Vec<Option<String>> = self.links.call(command).await?;
+        Ok(leases.iter().map(Option::is_some).collect())
+    }
+
+    async fn list_nodes(&self) -> Result<Vec<NodeInfo>, Fault> {
+        let live = self.live_nodes().await?;
+        let keys = &self.core.keys;
+        let commands = live.iter().flat_map(|node| {
+            [
+                Keyed::new("HGETALL", &keys.node(*node)),
+                Keyed::new("SCARD", &keys.node_sessions(*node)),
+            ]
+        });
+        let replies = self.links.pipeline(commands.collect()).await?;
+        let nodes = live.iter().zip(replies.chunks(2));
+        Ok(nodes
+            .filter_map(|(node, replies)| {
+                let [hash, sessions] = replies else {
+                    return None;
+                };
+                read_node(*node, hash.clone(), sessions.clone())
+            })
+            .collect())
+    }
+
+    async fn register(&self) -> Result<(), Fault> {
+        let keys = &self.core.keys;
+        let node = keys.node(self.core.node);
+        let sessions = self.core.local.sessions().len();
+        let info = &self.info;
+        let commands = vec![
+            Keyed::new("SADD", &keys.nodes()).arg(self.core.node.to_string()),
+            Keyed::new("HSET", &node)
+                .arg(&[("address", &info.address), ("version", &info.version)])
+                .arg("started")
+                .arg(info.started_at)
+                .arg("sessions")
+                .arg(sessions),
+            Keyed::new("PEXPIRE", &node).arg(NODE_RECORD_MS),
+        ];
+        self.links.transact(commands).await?;
+        Ok(())
+    }
+
+    /// Leaves nothing behind: called when every session is gone.
+    async fn unregister(&self) -> Result<(), Fault> {
+        let keys = &self.core.keys;
+        let node = self.core.node;
+        let left: u64 = self
+            .links
+            .call(Keyed::new("SCARD", &keys.node_sessions(node)))
+            .await?;
+        let mut commands = vec![
+            Keyed::new("DEL", &keys.node(node)),
+            Keyed::new("DEL", &keys.heartbeat(node)),
+        ];
+        if left == 0 {
+            commands.push(Keyed::new("SREM", &keys.nodes()).arg(node.to_string()));
+        }
+        self.links.pipeline(commands).await?;
+        Ok(())
+    }
+
+    /// Cleans up after nodes that are gone for good. `missing` are those whose lease was not there
+    /// at the last look.
+    async fn reap_once(&self, missing: &mut HashSet<NodeId>) -> Result<(), Fault> {
+        let known = self.known_nodes().await?;
+        let leases = self.leases(&known).await?;
+        let absent: HashSet<NodeId> = known
+            .into_iter()
+            .zip(leases)
+            .filter_map(|(node, lives)| (!lives && node != self.core.node).then_some(node))
+            .collect();
+        for node in absent.intersection(missing) {
+            self.reap(*node).await?;
+        }
+        *missing = absent;
+        Ok(())
+    }
+
+    async fn reap(&self, dead: NodeId) -> Result<(), Fault> {
+        let keys = &self.core.keys;
+        let claimed: Option<String> = self
+            .links
+            .call(
+                Keyed::new("SET", &keys.reaping(dead))
+                    .arg(self.core.node.to_string())
+                    .arg("NX")
+                    .arg("PX")
+                    .arg(REAPING_MS),
+            )
+            .await?;
+        if claimed.is_none() {
+            return Ok(());
+        }
+        let sessions = self.remove_sessions_of(dead).await?;
+        let commands = vec![
+            Keyed::new("SREM", &keys.nodes()).arg(dead.to_string()),
+            Keyed::new("DEL", &keys.node(dead)),
+            Keyed::new("DEL", &keys.node_sessions(dead)),
+            Keyed::new("DEL", &keys.reaping(dead)),
+        ];
+        self.links.pipeline(commands).await?;
+        self.core.metrics.sessions_reaped.inc_by(sessions);
+        info!(node = %dead, sessions, "cleaned up after a node that is gone");
+        Ok(())
+    }
+
+    async fn remove_sessions_of(&self, dead: NodeId) -> Result<u64, Fault> {
+        let keys = &self.core.keys;
+        let mut removed = 0;
+        let mut cursor = 0_u64;
+        loop {
+            let scan = Keyed::new("SSCAN", &keys.node_sessions(dead))
+                .arg(cursor)
+                .arg("COUNT")
+                .arg(BATCH);
+            let (next, ids): (u64, Vec<String>) = self.links.call(scan).await?;
+            // It may be back.
+            if self.leases(&[dead]).await? == [true] {
+                return Ok(removed);
+            }
+            let ids: Vec<SessionId> = distinct(ids).into_iter().collect();
+            removed += self.remove_records(dead, &ids).await?;
+            if next == 0 {
+                return Ok(removed);
+            }
+            cursor = next;
+        }
+    }
+
+    async fn remove_records(&self, dead: NodeId, ids: &[SessionId]) -> Result<u64, Fault> {
+        let keys = &self.core.keys;
+        let fields = ids
+            .iter()
+            .map(|id| {
+                Keyed::new("HMGET", &keys.session(*id))
+                    .arg("user")
+                    .arg("node")
+            })
+            .collect();
+        let fields = self.links.pipeline(fields).await?;
+        let mut commands = Vec::new();
+        for (id, fields) in ids.iter().zip(fields) {
+            let (user, node): (Option<String>, Option<String>) =
+                from_redis_value(fields).map_err(|_| Fault::Unexpected("HMGET"))?;
+            if node.is_some_and(|node| node != dead.to_string()) {
+                continue;
+            }
+            // Without a record its user is unknown; the index of the user ends by itself.
+            commands.extend(records::remove(keys, dead, *id, &user.unwrap_or_default()));
+        }
+        let removed = (commands.len() / 4) as u64;
+        self.links.pipeline(commands).await?;
+        Ok(removed)
+    }
+}
+
+fn read_node(node: NodeId, hash: Value, sessions: Value) -> Option<NodeInfo> {
+    let fields: HashMap<String, String> = from_redis_value(hash).ok()?;
+    Some(NodeInfo {
+        node,
+        address: fields.get("address")?.clone(),
+        version: fields.get("version").cloned().unwrap_or_default(),
+        started_at: fields
+            .get("started")
+            .and_then(|started| started.parse().ok())
+            .unwrap_or_default(),
+        sessions: from_redis_value(sessions).ok()?,
+    })
+}
+
+/// Keeps this node's record for as long as the backend runs.
+pub(crate) async fn keep_registered(redis: Arc<Redis>) {
+    /// Until it is registered, others do not count on this node.
+    const FIRST: Duration = Duration::from_millis(50);
+    loop {
+        match redis.register().await {
+            Ok(()) => time::sleep(REGISTER).await,
+            Err(fault) => {
+                debug!(error = %fault, "node not registered");
+                time::sleep(FIRST).await;
+            }
+        }
+    }
+}
+
+/// Looks for nodes that are gone for as long as the backend runs.
+pub(crate) async fn reap(redis: Arc<Redis>) {
+    let mut missing = HashSet::new();
+    let mut looks = time::interval(REAP);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        // Only a node that is in touch can tell who is not.
+        if redis.core.status.unready().is_some() {
+            missing.clear();
+            continue;
+        }
+        if let Err(fault) = redis.reap_once(&mut missing).await {
+            debug!(error = %fault, "nodes that are gone not looked for");
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! A session's record as a hash in Redis, and what is written and removed with it (CONTRACT §7).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use curfew_backend::{ClosedSession, SessionRecord};
+use curfew_model::{Claims, NodeId, Principal, PrincipalParts, SessionId};
+use redis::{Value, from_redis_value};
+
+use crate::Links;
+use crate::fault::Fault;
+use crate::keys::Keys;
+use crate::links::Keyed;
+
+/// Milliseconds of a time in seconds.
+fn ms(seconds: u64) -> u64 {
+    seconds.saturating_mul(1000)
+}
+
+/// What records a session for whoever cleans up after its node. Written before anything else, so
+/// that nothing is written that nobody would remove.
+pub(crate) fn note(keys: &Keys, record: &SessionRecord) -> Keyed {
+    Keyed::new("SADD", &keys.node_sessions(record.node)).arg(record.session.to_string())
+}
+
+/// What records a session otherwise.
+pub(crate) fn write(keys: &Keys, record: &SessionRecord) -> Vec<Keyed> {
+    let principal = &record.principal;
+    let (session, user) = (
+        keys.session(record.session),
+        keys.user_sessions(principal.user()),
+    );
+    let expires_at = principal.expires_at();
+    let mut hash = Keyed::new("HSET", &session)
+        .arg(&[
+            ("user", principal.user()),
+            ("issuer", principal.issuer()),
+            ("protocol", &record.protocol),
+            ("claims", principal.claims().as_json()),
+        ])
+        .arg(&[
+            ("expires_at", expires_at),
+            ("connected_at", record.connected_at),
+        ])
+        .arg("node")
+        .arg(record.node.to_string());
+    if let Some(token_id) = principal.token_id() {
+        hash = hash.arg("token_id").arg(token_id);
+    }
+    if let Some(issued_at) = principal.issued_at() {
+        hash = hash.arg("issued_at").arg(issued_at);
+    }
+    vec![
+        // A refresh may leave out what the token before had.
+        Keyed::new("DEL", &session),
+        hash,
+        Keyed::new("PEXPIREAT", &session).arg(ms(expires_at)),
+        Keyed::new("ZADD", &user)
+            .arg(expires_at)
+            .arg(record.session.to_string()),
+        // Until the last expiry: NX gives the first one, GT only moves it up.
+        Keyed::new("PEXPIREAT", &user).arg(ms(expires_at)).arg("NX"),
+        Keyed::new("PEXPIREAT", &user).arg(ms(expires_at)).arg("GT"),
+        Keyed::new("ZADD", &keys.sessions())
+            .arg(0)
+            .arg(record.session.to_string()),
+    ]
+}
+
+/// What removes every trace of a session.
+pub(crate) fn remove(keys: &Keys, node: NodeId, session: SessionId, user: &str) -> Vec<Keyed> {
+    let id = session.to_string();
+    vec![
+        Keyed::new("UNLINK", &keys.session(session)),
+        Keyed::new("ZREM", &keys.user_sessions(user)).arg(&id),
+        Keyed::new("ZREM", &keys.sessions()).arg(&id),
+        Keyed::new("SREM", &keys.node_sessions(node)).arg(&id),
+    ]
+}
+
+/// Reads a record; `None` when there is none, or none that makes sense.
+pub(crate) fn read(session: SessionId, hash: Value) -> Option<SessionRecord> {
+    let fields: HashMap<String, String> = from_redis_value(hash).ok()?;
+    let text = |name: &str| fields.get(name).map(String::as_str);
+    let number = |name: &str| text(name)?.parse::<u64>().ok();
+    Some(SessionRecord {
+        session,
+        principal: Arc::new(Principal::new(PrincipalParts {
+            user: text("user")?.into(),
+            issuer: text("issuer").unwrap_or_default().into(),
+            token_id: text("token_id").map(Into::into),
+            issued_at: number("issued_at"),
+            expires_at: number("expires_at")?,
+            leeway: Duration::ZERO,
+            claims: Claims::from_json(text("claims")?),
+        })),
+        node: text("node")?.parse().ok()?,
+        connected_at: number("connected_at")?,
+        protocol: text("protocol")?.to_owned().into(),
+    })
+}
+
+impl Links {
+    /// Removes every trace of closed sessions of `node`.
+    pub(crate) async fn remove(
+        &self,
+        node: NodeId,
+        sessions: &[ClosedSession],
+    ) -> Result<(), Fault> {
+        let keys = &self.core.keys;
+        let commands = sessions
+            .iter()
+            .flat_map(|closed| remove(keys, node, closed.session, closed.principal.user()))
+            .collect();
+        self.pipeline(commands).await?;
+        Ok(())
+    }
+
+    /// Writes records of live sessions again.
+    pub(crate) async fn rewrite(&self, records: &[SessionRecord]) -> Result<(), Fault> {
+        let keys = &self.core.keys;
+        self.pipeline(records.iter().map(|record| note(keys, record)).collect())
+            .await?;
+        let commands = records.iter().flat_map(|record| write(keys, record));
+        self.pipeline(commands.collect()).await?;
+        // One that closed meanwhile may have been removed before it was written.
+        let ids: Vec<SessionId> = records.iter().map(|record| record.session).collect();
+        let live = self.core.local.records(&ids);
+        let gone: Vec<ClosedSession> = records
+            .iter()
+            .filter(|record| live.iter().all(|live| live.session != record.session))
+            .map(|record| ClosedSession {
+                session: record.session,
+                principal: Arc::clone(&record.principal),
+            })
+            .collect();
+        self.remove(self.core.node, &gone).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_makes_no_sense_is_none() {
+        let bulk = |text: &str| Value::BulkString(text.into());
+        let hash = |fields: &[(&str, &str)]| {
+            Value::Map(
+                fields
+                    .iter()
+                    .map(|(name, value)| (bulk(name), bulk(value)))
+                    .collect(),
+            )
+        };
+        let node = NodeId::new().to_string();
+        let good = [
+            ("user", "alice"),
+            ("claims", "{}"),
+            ("expires_at", "7"),
+            ("connected_at", "5"),
+            ("protocol", "curfew.v1"),
+            ("node", node.as_str()),
+        ];
+        assert!(read(SessionId::new(), hash(&good)).is_some());
+        for missing in 0..good.len() {
+            let mut fields = good.to_vec();
+            fields.remove(missing);
+            assert!(read(SessionId::new(), hash(&fields)).is_none());
+        }
+        assert!(read(SessionId::new(), Value::Map(Vec::new())).is_none());
+        assert!(read(SessionId::new(), Value::Nil).is_none());
+    }
+}

@@ -1,0 +1,223 @@
+//! Revocations: checked at admission, written with a receipt, listed.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use curfew_backend::{
+    BackendError, BoxFuture, Durability, Ended, Receipt, ReceiptNodes, Revocations, Revoked,
+};
+use curfew_model::{NodeId, Revocation, RevocationKey};
+use tokio::sync::oneshot;
+use tokio::time;
+use tracing::debug;
+
+use crate::control::{Op, Written, find, read};
+use crate::core::MAX_CLOCK_SKEW;
+use crate::fault::Fault;
+use crate::inbox::{Answer, Message, left_within};
+use crate::links::Keyed;
+use crate::slots::Slot;
+use crate::subscriber::Verbs;
+use crate::{Redis, control};
+
+/// Keys of the index read in one go.
+const BATCH: isize = 1000;
+
+/// How long the control connection may take to get to what is asked of it.
+const OPERATION: Duration = Duration::from_secs(5);
+
+impl Revocations for Redis {
+    /// Asks the primary. In a cluster the session's record lies elsewhere: so this writes as well,
+    /// where a primary that was replaced refuses it.
+    fn check<'a>(
+        &'a self,
+        keys: &'a [RevocationKey],
+        issued_at: Option<u64>,
+    ) -> BoxFuture<'a, Result<Option<Revoked>, BackendError>> {
+        Box::pin(async move {
+            if !self.core.status.clocks_agree() {
+                return Err(Fault::Clock(MAX_CLOCK_SKEW.as_secs()).into());
+            }
+            if keys.is_empty() {
+                return Ok(None);
+            }
+            let there = self.count(keys).await?;
+            if self.links.is_cluster() {
+                self.touch_heartbeat().await?;
+            }
+            if there == 0 {
+                return Ok(None);
+            }
+            let link = self.links.of(Slot::REVOKED)?;
+            let found = read(&mut link.commands()?, &self.core.keys, keys).await?;
+            let covering = found
+                .into_iter()
+                .filter_map(|(key, known)| Some(known?.revoked(key)))
+                .find(|revoked| revoked.revocation.covers(issued_at));
+            Ok(covering)
+        })
+    }
+
+    fn revoke(
+        &self,
+        key: RevocationKey,
+        revocation: Revocation,
+    ) -> BoxFuture<'_, Result<Receipt, BackendError>> {
+        Box::pin(async move {
+            let started = Instant::now();
+            let Written { id, replicas } = self
+                .operate(|reply| Op::Revoke {
+                    key: key.clone(),
+                    revocation,
+                    reply,
+                })
+                .await?;
+            let (nodes, closed) = self.confirm_everywhere(id, &key).await?;
+            let durability = replicas.map(|(have, wanted)| match have >= wanted {
+                true => Durability::Replicated,
+                false => Durability::PrimaryOnly,
+            });
+            Ok(Receipt {
+                key: self.core.keys.revoked(&key),
+                nodes,
+                closed,
+                durability,
+                replicas: replicas.map(|(have, _)| have),
+                took_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            })
+        })
+    }
+
+    fn restore<'a>(&'a self, key: &'a RevocationKey) -> BoxFuture<'a, Result<bool, BackendError>> {
+        Box::pin(self.operate(|reply| Op::Restore {
+            key: key.clone(),
+            reply,
+        }))
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Revoked>, BackendError>> {
+        Box::pin(async move { Ok(self.list_revocations().await?) })
+    }
+}
+
+impl Redis {
+    /// Has the control connection do something.
+    async fn operate<T>(
+        &self,
+        op: impl FnOnce(oneshot::Sender<Result<T, BackendError>>) -> Op,
+    ) -> Result<T, BackendError> {
+        let (reply, answer) = oneshot::channel();
+        let unavailable = || BackendError::from(Fault::NotConnected);
+        self.ops.try_send(op(reply)).map_err(|_| unavailable())?;
+        match time::timeout(OPERATION, answer).await {
+            Ok(Ok(result)) => result,
+            _ => Err(unavailable()),
+        }
+    }
+
+    async fn count(&self, keys: &[RevocationKey]) -> Result<u64, Fault> {
+        let (first, rest) = keys.split_first().ok_or(Fault::Unexpected("no keys"))?;
+        let mut command = Keyed::new("EXISTS", &self.core.keys.revoked(first));
+        for key in rest {
+            command = command.arg(self.core.keys.revoked(key));
+        }
+        self.links.call(command).await
+    }
+
+    async fn touch_heartbeat(&self) -> Result<(), Fault> {
+        let lease = u64::try_from(control::NODE_LEASE.as_millis()).unwrap_or(u64::MAX);
+        let key = self.core.keys.heartbeat(self.core.node);
+        self.links
+            .call::<i64>(Keyed::new("PEXPIRE", &key).arg(lease))
+            .await?;
+        Ok(())
+    }
+
+    /// Asks every live node to say when a revocation is in force there, and waits for a lease at
+    /// most: by then a node that says nothing delivers nothing either, but that is not the same.
+    async fn confirm_everywhere(
+        &self,
+        id: String,
+        key: &RevocationKey,
+    ) -> Result<(ReceiptNodes, u64), BackendError> {
+        let deadline = time::Instant::now() + self.core.config.lease;
+        let mut live: HashSet<NodeId> = self.live_nodes().await?.into_iter().collect();
+        live.insert(self.core.node);
+        let mut question = self.inbox.ask(id.clone(), live.len() * 2);
+        if live.len() > 1 {
+            self.tell_all(&Message::Revoked {
+                id: id.clone(),
+                key: key.to_string(),
+                from: self.core.node,
+            })
+            .await?;
+        }
+        let mut confirmed = HashSet::new();
+        let mut closed = 0;
+        // This node asks itself directly.
+        let own: Result<Ended, _> = self
+            .operate(|reply| Op::Confirm {
+                id,
+                key: key.clone(),
+                reply,
+            })
+            .await;
+        match own {
+            Ok(ended) => {
+                let count = ended.count() as u64;
+                if left_within(ended, self.core.config.lease).await {
+                    confirmed.insert(self.core.node);
+                    closed += count;
+                }
+            }
+            Err(error) => debug!(error = %error, "revocation not confirmed here"),
+        }
+        while confirmed.len() < live.len() {
+            let answer = time::timeout_at(deadline, question.answers.recv()).await;
+            let Ok(Some(Answer { node, closed: more })) = answer else {
+                break;
+            };
+            if live.contains(&node) && confirmed.insert(node) {
+                closed += more;
+            }
+        }
+        let nodes = ReceiptNodes {
+            live: live.len() as u64,
+            confirmed: confirmed.len() as u64,
+        };
+        Ok((nodes, closed))
+    }
+
+    /// Tells every node.
+    pub(crate) async fn tell_all(&self, message: &Message) -> Result<(), Fault> {
+        let text = serde_json::to_string(message).map_err(|_| Fault::Unexpected("a message"))?;
+        let verb = Verbs::new(self.links.is_cluster()).publish;
+        let command = Keyed::new(verb, &self.core.keys.control()).arg(text);
+        self.links.call::<i64>(command).await?;
+        Ok(())
+    }
+
+    async fn list_revocations(&self) -> Result<Vec<Revoked>, Fault> {
+        let index = self.core.keys.revoked_index();
+        let mut list = Vec::new();
+        let mut from = 0;
+        loop {
+            let command = Keyed::new("ZRANGE", &index).arg(from).arg(from + BATCH - 1);
+            let written: Vec<String> = self.links.call(command).await?;
+            let keys: Vec<RevocationKey> = written
+                .iter()
+                .filter_map(|written| RevocationKey::parse_written(written))
+                .collect();
+            let link = self.links.of(Slot::REVOKED)?;
+            let found = find(&mut link.commands()?, &self.core.keys, keys).await?;
+            list.extend(found.into_iter().map(|(key, known)| known.revoked(key)));
+            if (written.len() as isize) < BATCH {
+                break;
+            }
+            from += BATCH;
+        }
+        list.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        list.dedup_by(|a, b| a.key == b.key);
+        Ok(list)
+    }
+}

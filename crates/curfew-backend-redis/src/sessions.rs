@@ -1,0 +1,250 @@
+//! Session records: opened, refreshed, closed, listed over the whole cluster.
+
+use std::collections::HashSet;
+
+use curfew_backend::{
+    BackendError, BoxFuture, ClosedSession, OpenError, SessionFilter, SessionPage, SessionRecord,
+    Sessions,
+};
+use curfew_model::SessionId;
+use redis::{Value, from_redis_value};
+use tokio::time;
+
+use crate::fault::Fault;
+use crate::inbox::Message;
+use crate::links::Keyed;
+use crate::{Redis, records};
+
+/// Ids asked for in one go beyond what a page needs: some records have expired.
+const SPARE: usize = 16;
+
+impl Sessions for Redis {
+    /// One round trip; two in a cluster, where the note for whoever cleans up lies elsewhere.
+    fn open(
+        &self,
+        record: SessionRecord,
+        max_per_user: u32,
+    ) -> BoxFuture<'_, Result<(), OpenError>> {
+        Box::pin(async move {
+            let keys = &self.core.keys;
+            let user = keys.user_sessions(record.principal.user());
+            let note = records::note(keys, &record);
+            let mut commands = Vec::with_capacity(10);
+            if self.links.is_cluster() {
+                self.links.call::<i64>(note).await.map_err(unavailable)?;
+            } else {
+                commands.push(note);
+            }
+            commands.extend(records::write(keys, &record));
+            if max_per_user > 0 {
+                let now = self.core.clock.unix();
+                commands.push(Keyed::new("ZREMRANGEBYSCORE", &user).arg("-inf").arg(now));
+                commands.push(Keyed::new("ZCARD", &user));
+            }
+            let mut replies = self.links.transact(commands).await.map_err(unavailable)?;
+            if max_per_user == 0 {
+                return Ok(());
+            }
+            // This one included: of sessions that open at once, the first ones are within.
+            let count: u64 = replies
+                .pop()
+                .and_then(|count| from_redis_value(count).ok())
+                .ok_or(Fault::Unexpected("ZCARD"))
+                .map_err(unavailable)?;
+            if count <= u64::from(max_per_user) {
+                return Ok(());
+            }
+            let refused = ClosedSession {
+                session: record.session,
+                principal: record.principal,
+            };
+            self.links
+                .remove(record.node, &[refused])
+                .await
+                .map_err(unavailable)?;
+            Err(OpenError::SessionLimit {
+                limit: max_per_user,
+            })
+        })
+    }
+
+    fn refresh(&self, record: SessionRecord) -> BoxFuture<'_, Result<(), BackendError>> {
+        Box::pin(async move {
+            let key = self.core.keys.session(record.session);
+            // A record that is gone stays gone. (One that goes between the two is removed by the
+            // session's close, which comes after this.)
+            if self.links.call::<u64>(Keyed::new("EXISTS", &key)).await? == 0 {
+                return Ok(());
+            }
+            self.links
+                .transact(records::write(&self.core.keys, &record))
+                .await?;
+            Ok(())
+        })
+    }
+
+    fn close<'a>(
+        &'a self,
+        sessions: &'a [ClosedSession],
+    ) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(async move {
+            self.links.remove(self.core.node, sessions).await?;
+            Ok(())
+        })
+    }
+
+    fn get(
+        &self,
+        session: SessionId,
+    ) -> BoxFuture<'_, Result<Option<SessionRecord>, BackendError>> {
+        Box::pin(async move {
+            let key = self.core.keys.session(session);
+            let hash = self.links.call(Keyed::new("HGETALL", &key)).await?;
+            Ok(records::read(session, hash))
+        })
+    }
+
+    fn list<'a>(
+        &'a self,
+        filter: &'a SessionFilter,
+    ) -> BoxFuture<'a, Result<SessionPage, BackendError>> {
+        Box::pin(async move {
+            let page = match &filter.user {
+                Some(user) => self.list_of_user(filter, user).await?,
+                None => self.list_all(filter).await?,
+            };
+            Ok(page)
+        })
+    }
+
+    fn disconnect(&self, session: SessionId) -> BoxFuture<'_, Result<bool, BackendError>> {
+        Box::pin(async move {
+            let disconnect = curfew_model::Disconnect::DISCONNECTED;
+            if self.core.events.disconnect(session, disconnect) {
+                return Ok(true);
+            }
+            let key = self.core.keys.session(session);
+            if self.links.call::<u64>(Keyed::new("EXISTS", &key)).await? == 0 {
+                return Ok(false);
+            }
+            let id = format!("{:032x}", fastrand::u128(..));
+            let mut question = self.inbox.ask(id.clone(), 1);
+            self.tell_all(&Message::Disconnect {
+                id,
+                session,
+                from: self.core.node,
+            })
+            .await?;
+            let patience = self.core.connector.timeout();
+            match time::timeout(patience, question.answers.recv()).await {
+                Ok(Some(_)) => Ok(true),
+                _ => Err(Fault::NoAnswer.into()),
+            }
+        })
+    }
+}
+
+impl Redis {
+    async fn list_of_user(&self, filter: &SessionFilter, user: &str) -> Result<SessionPage, Fault> {
+        let key = self.core.keys.user_sessions(user);
+        let command = Keyed::new("ZRANGE", &key).arg(0).arg(-1);
+        let ids: Vec<String> = self.links.call(command).await?;
+        let mut ids: Vec<SessionId> = ids.iter().filter_map(|id| id.parse().ok()).collect();
+        ids.retain(|id| Some(*id) > filter.after);
+        ids.sort_unstable();
+        let mut page = Page::new(filter.limit);
+        for batch in ids.chunks(page.batch()) {
+            page.add(self.records(batch).await?);
+            if page.is_full() {
+                break;
+            }
+        }
+        Ok(page.finish())
+    }
+
+    async fn list_all(&self, filter: &SessionFilter) -> Result<SessionPage, Fault> {
+        let key = self.core.keys.sessions();
+        let mut page = Page::new(filter.limit);
+        let mut after = filter.after;
+        loop {
+            let from = after.map_or_else(|| "-".to_owned(), |after| format!("({after}"));
+            let command = Keyed::new("ZRANGE", &key)
+                .arg(from)
+                .arg("+")
+                .arg("BYLEX")
+                .arg("LIMIT")
+                .arg(0)
+                .arg(page.batch());
+            let ids: Vec<String> = self.links.call(command).await?;
+            let last = ids.len() < page.batch();
+            let ids: Vec<SessionId> = ids.iter().filter_map(|id| id.parse().ok()).collect();
+            page.add(self.records(&ids).await?);
+            after = ids.last().copied().or(after);
+            if last || page.is_full() || ids.is_empty() {
+                return Ok(page.finish());
+            }
+        }
+    }
+
+    /// The records that are there, in the order of the ids.
+    async fn records(&self, ids: &[SessionId]) -> Result<Vec<SessionRecord>, Fault> {
+        let keys = &self.core.keys;
+        let commands = ids
+            .iter()
+            .map(|id| Keyed::new("HGETALL", &keys.session(*id)))
+            .collect();
+        let hashes: Vec<Value> = self.links.pipeline(commands).await?;
+        let records = ids.iter().zip(hashes);
+        Ok(records
+            .filter_map(|(id, hash)| records::read(*id, hash))
+            .collect())
+    }
+}
+
+/// A page that fills up.
+struct Page {
+    limit: usize,
+    sessions: Vec<SessionRecord>,
+}
+
+impl Page {
+    fn new(limit: usize) -> Self {
+        Self {
+            limit: limit.max(1),
+            sessions: Vec::new(),
+        }
+    }
+
+    fn batch(&self) -> usize {
+        self.limit + SPARE
+    }
+
+    fn add(&mut self, records: Vec<SessionRecord>) {
+        self.sessions.extend(records);
+    }
+
+    /// Whether there is one more than fits, so that it is known to go on.
+    fn is_full(&self) -> bool {
+        self.sessions.len() > self.limit
+    }
+
+    fn finish(mut self) -> SessionPage {
+        let more = self.is_full();
+        self.sessions.truncate(self.limit);
+        let cursor = self.sessions.last().map(|record| record.session);
+        SessionPage {
+            cursor: cursor.filter(|_| more),
+            sessions: self.sessions,
+        }
+    }
+}
+
+fn unavailable(fault: Fault) -> OpenError {
+    OpenError::Backend(fault.into())
+}
+
+/// Ids without a record are those of sessions whose token expired while their node was dead; they
+/// go with it.
+pub(crate) fn distinct(ids: Vec<String>) -> HashSet<SessionId> {
+    ids.iter().filter_map(|id| id.parse().ok()).collect()
+}

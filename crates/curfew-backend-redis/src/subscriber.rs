@@ -1,0 +1,242 @@
+//! The connection that publications arrive by, one for each primary.
+//!
+//! Redis tells a subscriber nothing of what it misses, and a connection may be deaf without being
+//! closed: to a server that is not the primary any more, or behind a network that lost it. So each
+//! connection is made to hear itself every second.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use redis::aio::MultiplexedConnection;
+use redis::{PushInfo, PushKind, Value, cmd, pipe};
+use tokio::sync::Notify;
+use tokio::time;
+use tracing::{debug, info, warn};
+
+use crate::backoff::Backoff;
+use crate::connect::Login;
+use crate::fault::Fault;
+use crate::links::{Link, Links, PROBE_INTERVAL};
+use crate::slots::slot_of;
+
+/// Channels subscribed to in one go.
+const BATCH: usize = 1000;
+
+/// Most numbers that are tried for a probe channel in the right slots.
+const PROBE_NUMBERS: u32 = 1 << 20;
+
+/// How channels are subscribed and published to: in a cluster publications stay in their shard.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Verbs {
+    pub(crate) publish: &'static str,
+    pub(crate) subscribe: &'static str,
+    pub(crate) unsubscribe: &'static str,
+}
+
+impl Verbs {
+    pub(crate) fn new(cluster: bool) -> Self {
+        if cluster {
+            Self {
+                publish: "SPUBLISH",
+                subscribe: "SSUBSCRIBE",
+                unsubscribe: "SUNSUBSCRIBE",
+            }
+        } else {
+            Self {
+                publish: "PUBLISH",
+                subscribe: "SUBSCRIBE",
+                unsubscribe: "UNSUBSCRIBE",
+            }
+        }
+    }
+}
+
+/// What the connection's own task notes for the one that watches it.
+#[derive(Debug, Default)]
+struct Heard {
+    /// The number of the last probe that came back.
+    probe: AtomicU64,
+    news: Notify,
+    gone: Notify,
+}
+
+/// Keeps a connection for publications for as long as the server is a primary.
+pub(crate) async fn keep(links: Arc<Links>, link: Arc<Link>, cluster: bool) {
+    let Some(probe) = probe_channel(&links, &link) else {
+        return;
+    };
+    let verbs = Verbs::new(cluster);
+    let mut backoff = Backoff::default();
+    let mut was_connected = false;
+    let keeping = async {
+        loop {
+            let fault = match serve(&links, &link, verbs, &probe, &mut backoff).await {
+                Ok(never) => match never {},
+                Err(fault) => fault,
+            };
+            let connected = link.subscriber.swap(None).is_some();
+            links.note_connected();
+            if fault.is_misrouted() {
+                links.stale.notify_one();
+            }
+            if connected {
+                was_connected = true;
+                warn!(redis = %link.address, error = %fault, "connection for publications lost, some may be missed");
+            } else {
+                debug!(redis = %link.address, error = %fault, "no connection for publications");
+            }
+            if was_connected {
+                links.core.metrics.broker_reconnects.inc();
+            }
+            time::sleep(backoff.next()).await;
+        }
+    };
+    tokio::select! {
+        () = keeping => {}
+        () = link.stopped() => {}
+    }
+    link.subscriber.store(None);
+    links.note_connected();
+}
+
+async fn serve(
+    links: &Arc<Links>,
+    link: &Link,
+    verbs: Verbs,
+    probe: &str,
+    backoff: &mut Backoff,
+) -> Result<Infallible, Fault> {
+    let heard = Arc::new(Heard::default());
+    let pushes = {
+        let (links, heard, probe) = (Arc::clone(links), Arc::clone(&heard), probe.to_owned());
+        move |push: PushInfo| {
+            take(&links, &heard, &probe, push);
+            Ok::<(), ()>(())
+        }
+    };
+    let connector = &links.core.connector;
+    let mut connection = connector
+        .connect(&link.address, Login::Server, Some(pushes))
+        .await?;
+    subscribe_all(links, link, verbs, probe, &mut connection).await?;
+    link.subscriber.store(Some(Arc::new(connection.clone())));
+    links.note_connected();
+    info!(redis = %link.address, "subscribed to publications");
+    let mut number = 0;
+    loop {
+        number += 1;
+        tokio::select! {
+            result = hear(link, verbs, probe, number, &heard, connector.timeout()) => result?,
+            () = heard.gone.notified() => return Err(Fault::NotConnected),
+        }
+        backoff.reset();
+        tokio::select! {
+            () = time::sleep(PROBE_INTERVAL) => {}
+            () = heard.gone.notified() => return Err(Fault::NotConnected),
+        }
+        // Answered by this connection itself: it may be unable to publish and yet listen.
+        cmd("PING").query_async::<()>(&mut connection).await?;
+    }
+}
+
+/// Publishes a number and waits for it to come back. Whether it can be published is not this
+/// connection's matter.
+async fn hear(
+    link: &Link,
+    verbs: Verbs,
+    probe: &str,
+    number: u64,
+    heard: &Heard,
+    patience: std::time::Duration,
+) -> Result<(), Fault> {
+    let Ok(mut commands) = link.commands() else {
+        return Ok(());
+    };
+    let news = heard.news.notified();
+    tokio::pin!(news);
+    news.as_mut().enable();
+    let published = cmd(verbs.publish)
+        .arg(probe)
+        .arg(number)
+        .query_async::<i64>(&mut commands)
+        .await;
+    if let Err(error) = published {
+        debug!(redis = %link.address, error = %error, "probe not published");
+        return Ok(());
+    }
+    let back = async {
+        while heard.probe.load(Ordering::Acquire) < number {
+            news.as_mut().await;
+            news.set(heard.news.notified());
+        }
+    };
+    time::timeout(patience, back)
+        .await
+        .map_err(|_| Fault::NoPrimary("a publication did not come back".to_owned()))
+}
+
+/// Everything this connection is to hear.
+async fn subscribe_all(
+    links: &Links,
+    link: &Link,
+    verbs: Verbs,
+    probe: &str,
+    connection: &mut MultiplexedConnection,
+) -> Result<(), Fault> {
+    let keys = &links.core.keys;
+    let mut names = vec![probe.to_owned()];
+    let control = keys.control();
+    if link.has(slot_of(control.as_bytes())) {
+        names.push(control);
+    }
+    {
+        let wanted = links.wanted.lock();
+        let here = wanted
+            .iter()
+            .map(|channel| keys.channel(channel))
+            .filter(|name| link.has(slot_of(name.as_bytes())));
+        names.extend(here);
+    }
+    for batch in names.chunks(BATCH) {
+        let mut pipeline = pipe();
+        for name in batch {
+            pipeline.cmd(verbs.subscribe).arg(name);
+        }
+        let _: Vec<Value> = pipeline.query_async(connection).await?;
+    }
+    Ok(())
+}
+
+/// A channel of this node's in one of the link's slots.
+fn probe_channel(links: &Links, link: &Link) -> Option<String> {
+    let core = &links.core;
+    (0..PROBE_NUMBERS)
+        .map(|number| core.keys.probe(core.node, number))
+        .find(|name| link.has(slot_of(name.as_bytes())))
+}
+
+/// Called by the connection's task for each push: never waits.
+fn take(links: &Arc<Links>, heard: &Heard, probe: &str, push: PushInfo) {
+    match push.kind {
+        PushKind::Message | PushKind::SMessage => {
+            let mut data = push.data.into_iter();
+            let (Some(Value::BulkString(name)), Some(Value::BulkString(payload))) =
+                (data.next(), data.next())
+            else {
+                return;
+            };
+            if name == probe.as_bytes() {
+                let number = str::from_utf8(&payload).ok().and_then(|n| n.parse().ok());
+                heard.probe.fetch_max(number.unwrap_or(0), Ordering::AcqRel);
+                heard.news.notify_one();
+                return;
+            }
+            links.inbox.take(links, &name, payload);
+        }
+        PushKind::Disconnection => heard.gone.notify_one(),
+        // Asked for by nobody when the slot moves to another server.
+        PushKind::SUnsubscribe => links.stale.notify_one(),
+        _ => {}
+    }
+}

@@ -1,0 +1,175 @@
+//! The suite every backend must pass, over real servers: a standalone Redis and a cluster.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use curfew_backend::conformance::{self, DEADLINE, Member};
+use curfew_backend::{Config, NodeInfo, RedisConfig, RedisUrl};
+use curfew_backend_redis::{Parts, Redis};
+use curfew_model::{Clock, Gate, NodeId, SystemClock};
+use curfew_telemetry::{Metrics, Names};
+use tempfile::TempDir;
+
+/// A redis-server of the test's own, killed when dropped.
+struct Server {
+    child: Child,
+    port: u16,
+    _directory: TempDir,
+}
+
+impl Server {
+    fn start(more: &[&str]) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let port = free_port();
+        let child = start(port, directory.path(), more);
+        let server = Self {
+            child,
+            port,
+            _directory: directory,
+        };
+        server.until("PONG", &["PING"]);
+        server
+    }
+
+    fn cli(&self, arguments: &[&str]) -> String {
+        let output = Command::new("redis-cli")
+            .args(["-p", &self.port.to_string()])
+            .args(arguments)
+            .output()
+            .expect("redis-cli runs: apt-get install redis-tools");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Asks until the answer has this in it.
+    fn until(&self, wanted: &str, arguments: &[&str]) {
+        let deadline = std::time::Instant::now() + DEADLINE;
+        while !self.cli(arguments).contains(wanted) {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "redis does not say {wanted} to {arguments:?}"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Both fail only when it has ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn free_port() -> u16 {
+    loop {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let port = listener.local_addr().expect("it has an address").port();
+        // A cluster's bus is 10,000 above.
+        if port < 55_000 {
+            return port;
+        }
+    }
+}
+
+fn start(port: u16, directory: &Path, more: &[&str]) -> Child {
+    Command::new("redis-server")
+        .args(["--port", &port.to_string(), "--save", "", "--dir"])
+        .arg(directory)
+        .args(more)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("redis-server runs: apt-get install redis-server")
+}
+
+/// Nodes on the Redis at `url`, each cluster of them below a prefix of its own.
+async fn nodes(
+    url: String,
+    clock: Arc<conformance::ManualClock>,
+    recorders: Vec<Arc<conformance::Recorder>>,
+) -> Vec<Member> {
+    let prefix = format!("t{:x}:", fastrand::u64(..));
+    let mut members = Vec::new();
+    for recorder in recorders {
+        let node = NodeId::new();
+        let gate = Arc::new(Gate::shut_at_first());
+        let parts = Parts {
+            config: Config {
+                redis: RedisConfig {
+                    url: RedisUrl::new(url.clone()),
+                    prefix: prefix.clone(),
+                    ..RedisConfig::default()
+                },
+                ..Config::default()
+            },
+            info: NodeInfo {
+                node,
+                address: "127.0.0.1:1".to_owned(),
+                version: "0".to_owned(),
+                started_at: SystemClock.unix(),
+                sessions: 0,
+            },
+            events: Arc::clone(&recorder) as _,
+            local: recorder,
+            gate: Arc::clone(&gate),
+            clock: Arc::clone(&clock) as _,
+            metrics: Metrics::new(&Names::default()),
+        };
+        let redis = Redis::start(parts).expect("the url is one");
+        members.push(Member {
+            node,
+            backends: redis.backends(),
+        });
+    }
+    // Ready, and known to each other.
+    for member in &members {
+        let ready = async {
+            loop {
+                let all = member.backends.nodes.list().await;
+                let count = all.map(|nodes| nodes.len()).unwrap_or_default();
+                if member.backends.nodes.unready().is_none() && count == members.len() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        assert!(
+            tokio::time::timeout(DEADLINE, ready).await.is_ok(),
+            "not ready: {:?}",
+            member.backends.nodes.unready()
+        );
+    }
+    members
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standalone_redis_passes() {
+    let server = Server::start(&[]);
+    let url = format!("redis://127.0.0.1:{}", server.port);
+    conformance::run(3, |clock, recorders| nodes(url.clone(), clock, recorders)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_cluster_passes() {
+    let servers: Vec<Server> = (0..3)
+        .map(|_| Server::start(&["--cluster-enabled", "yes"]))
+        .collect();
+    let addresses: Vec<String> = servers
+        .iter()
+        .map(|server| format!("127.0.0.1:{}", server.port))
+        .collect();
+    let mut create = vec!["--cluster", "create"];
+    create.extend(addresses.iter().map(String::as_str));
+    create.push("--cluster-yes");
+    servers[0].cli(&create);
+    for server in &servers {
+        server.until("cluster_state:ok", &["CLUSTER", "INFO"]);
+        server.until("cluster_size:3", &["CLUSTER", "INFO"]);
+    }
+    let url = format!("redis+cluster://{}", addresses.join(","));
+    conformance::run(2, |clock, recorders| nodes(url.clone(), clock, recorders)).await;
+}

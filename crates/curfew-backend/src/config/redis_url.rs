@@ -1,0 +1,374 @@
+//! The URL of a Redis: what it says about where to go and how to log in.
+
+use std::fmt;
+
+use curfew_model::Secret;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize, Serializer};
+
+/// The port where the URL names none.
+const DEFAULT_PORT: u16 = 6379;
+
+/// The sentinels' port where the URL names none.
+const DEFAULT_SENTINEL_PORT: u16 = 26379;
+
+/// A URL that may hold a password. `Debug` and serialization leave out user, password and query.
+#[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct RedisUrl(String);
+
+/// A server's host name or address, and its port.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RedisAddress {
+    /// Without brackets, also where it is an IPv6 address.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+/// How the primary is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RedisTarget {
+    /// It is this server.
+    Standalone(RedisAddress),
+    /// One of the sentinels knows it by this name.
+    Sentinel {
+        /// The sentinels.
+        sentinels: Vec<RedisAddress>,
+        /// What they call the primary.
+        primary: String,
+    },
+    /// One of these nodes knows the primary of each slot.
+    Cluster(Vec<RedisAddress>),
+}
+
+/// What a [`RedisUrl`] says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedisServer {
+    /// Where to go.
+    pub target: RedisTarget,
+    /// Whether connections are encrypted.
+    pub tls: bool,
+    /// The number of the database.
+    pub database: i64,
+    /// Whom to log in as.
+    pub username: Option<String>,
+    /// The password.
+    pub password: Option<Secret>,
+}
+
+/// What is wrong with a URL; says nothing of its secrets.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RedisUrlError {
+    /// Its scheme is none of those known.
+    #[error(
+        "must start with redis://, redis+sentinel:// or redis+cluster://, or with rediss instead of redis for TLS"
+    )]
+    Scheme,
+    /// It has a query.
+    #[error("must not have a ? and what follows it: settings have keys of their own")]
+    Query,
+    /// It names no server, or an unusable one.
+    #[error("must name host:port")]
+    Host,
+    /// Only a cluster or sentinels may be several.
+    #[error("names several servers: use redis+cluster:// or redis+sentinel://")]
+    Several,
+    /// The sentinels' name for the primary is missing.
+    #[error("must end with /name, the name the sentinels know the primary by")]
+    Primary,
+    /// The database is no number, or one where there is only one.
+    #[error("must end with the number of a database, or, for a cluster, without one")]
+    Database,
+    /// User or password are not text once unescaped.
+    #[error("has a user or password that is not percent-encoded UTF-8")]
+    Credentials,
+}
+
+impl RedisUrl {
+    /// Wraps a URL.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self(url.into())
+    }
+
+    /// Reads the URL.
+    pub fn parse(&self) -> Result<RedisServer, RedisUrlError> {
+        let (scheme, rest) = self.0.split_once("://").ok_or(RedisUrlError::Scheme)?;
+        let (transport, kind) = scheme.split_once('+').unwrap_or((scheme, ""));
+        let tls = match transport {
+            "redis" => false,
+            "rediss" => true,
+            _ => return Err(RedisUrlError::Scheme),
+        };
+        if rest.contains(['?', '#']) {
+            return Err(RedisUrlError::Query);
+        }
+        // The last @, also where a password holds one unescaped.
+        let (credentials, rest) = match rest.rsplit_once('@') {
+            Some((credentials, rest)) => (Some(credentials), rest),
+            None => (None, rest),
+        };
+        let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let (username, password) = parse_credentials(credentials)?;
+        let (target, database) = match kind {
+            "" => {
+                let address = match parse_addresses(hosts, DEFAULT_PORT)?.as_slice() {
+                    [only] => only.clone(),
+                    _ => return Err(RedisUrlError::Several),
+                };
+                (RedisTarget::Standalone(address), parse_database(path)?)
+            }
+            "sentinel" => {
+                let (primary, database) = path.split_once('/').unwrap_or((path, ""));
+                if primary.is_empty() {
+                    return Err(RedisUrlError::Primary);
+                }
+                let target = RedisTarget::Sentinel {
+                    sentinels: parse_addresses(hosts, DEFAULT_SENTINEL_PORT)?,
+                    primary: unescape(primary)?,
+                };
+                (target, parse_database(database)?)
+            }
+            "cluster" => match parse_database(path)? {
+                0 => (
+                    RedisTarget::Cluster(parse_addresses(hosts, DEFAULT_PORT)?),
+                    0,
+                ),
+                _ => return Err(RedisUrlError::Database),
+            },
+            _ => return Err(RedisUrlError::Scheme),
+        };
+        Ok(RedisServer {
+            target,
+            tls,
+            database,
+            username,
+            password,
+        })
+    }
+
+    fn redacted(&self) -> String {
+        let (scheme, rest) = self.0.split_once("://").unwrap_or(("", &self.0));
+        let (rest, query) = match rest.split_once('?') {
+            Some((rest, _)) => (rest, "?[redacted]"),
+            None => (rest, ""),
+        };
+        // The last @, also where a password holds one unescaped.
+        match rest.rsplit_once('@') {
+            Some((_, host)) => format!("{scheme}://[redacted]@{host}{query}"),
+            None => format!("{scheme}://{rest}{query}"),
+        }
+    }
+}
+
+fn parse_credentials(
+    credentials: Option<&str>,
+) -> Result<(Option<String>, Option<Secret>), RedisUrlError> {
+    let Some(credentials) = credentials else {
+        return Ok((None, None));
+    };
+    let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
+    let given = |text: &str| match text {
+        "" => Ok(None),
+        text => unescape(text).map(Some),
+    };
+    Ok((given(user)?, given(password)?.map(Secret::new)))
+}
+
+fn parse_addresses(hosts: &str, default_port: u16) -> Result<Vec<RedisAddress>, RedisUrlError> {
+    hosts
+        .split(',')
+        .map(|host| parse_address(host, default_port))
+        .collect()
+}
+
+fn parse_address(text: &str, default_port: u16) -> Result<RedisAddress, RedisUrlError> {
+    let (host, port) = match text.strip_prefix('[') {
+        // An IPv6 address.
+        Some(rest) => {
+            let (host, rest) = rest.split_once(']').ok_or(RedisUrlError::Host)?;
+            let port = match rest {
+                "" => None,
+                rest => Some(rest.strip_prefix(':').ok_or(RedisUrlError::Host)?),
+            };
+            (host, port)
+        }
+        None => match text.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        },
+    };
+    if host.is_empty() {
+        return Err(RedisUrlError::Host);
+    }
+    let port = match port {
+        None => default_port,
+        Some(port) => port.parse().map_err(|_| RedisUrlError::Host)?,
+    };
+    Ok(RedisAddress {
+        host: host.to_owned(),
+        port,
+    })
+}
+
+fn parse_database(path: &str) -> Result<i64, RedisUrlError> {
+    match path {
+        "" => Ok(0),
+        number => number
+            .parse()
+            .ok()
+            .filter(|number| *number >= 0)
+            .ok_or(RedisUrlError::Database),
+    }
+}
+
+/// Undoes percent-encoding (RFC 3986 §2.1).
+fn unescape(text: &str) -> Result<String, RedisUrlError> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let digits = rest.get(..2).and_then(|digits| str::from_utf8(digits).ok());
+        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(byte.ok_or(RedisUrlError::Credentials)?);
+        rest = &rest[2..];
+    }
+    String::from_utf8(bytes).map_err(|_| RedisUrlError::Credentials)
+}
+
+impl fmt::Debug for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.redacted())
+    }
+}
+
+impl Serialize for RedisUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.redacted())
+    }
+}
+
+impl fmt::Display for RedisAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(host: &str, port: u16) -> RedisAddress {
+        RedisAddress {
+            host: host.to_owned(),
+            port,
+        }
+    }
+
+    fn parse(url: &str) -> Result<RedisServer, RedisUrlError> {
+        RedisUrl::new(url).parse()
+    }
+
+    #[test]
+    fn a_url_says_where_and_how() {
+        let plain = |target| RedisServer {
+            target,
+            tls: false,
+            database: 0,
+            username: None,
+            password: None,
+        };
+        let local = RedisTarget::Standalone(address("127.0.0.1", 6379));
+        for (url, expect) in [
+            ("redis://127.0.0.1:6379", plain(local.clone())),
+            ("redis://127.0.0.1", plain(local.clone())),
+            ("redis://127.0.0.1:6379/", plain(local.clone())),
+            (
+                "rediss://me:a%40%3Ab@r.example:7000/3",
+                RedisServer {
+                    target: RedisTarget::Standalone(address("r.example", 7000)),
+                    tls: true,
+                    database: 3,
+                    username: Some("me".to_owned()),
+                    password: Some(Secret::new("a@:b")),
+                },
+            ),
+            (
+                "redis://:p@ss@[::1]:7000",
+                RedisServer {
+                    password: Some(Secret::new("p@ss")),
+                    ..plain(RedisTarget::Standalone(address("::1", 7000)))
+                },
+            ),
+            (
+                "redis+sentinel://a:1,b/main/2",
+                RedisServer {
+                    database: 2,
+                    ..plain(RedisTarget::Sentinel {
+                        sentinels: vec![address("a", 1), address("b", 26379)],
+                        primary: "main".to_owned(),
+                    })
+                },
+            ),
+            (
+                "rediss+cluster://a:1,[::2]",
+                RedisServer {
+                    tls: true,
+                    ..plain(RedisTarget::Cluster(vec![
+                        address("a", 1),
+                        address("::2", 6379),
+                    ]))
+                },
+            ),
+        ] {
+            assert_eq!(parse(url), Ok(expect), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_bad_url_is_told_what_is_wrong_with_it() {
+        for (url, expect) in [
+            ("", RedisUrlError::Scheme),
+            ("127.0.0.1:6379", RedisUrlError::Scheme),
+            ("http://a", RedisUrlError::Scheme),
+            ("redis+ring://a", RedisUrlError::Scheme),
+            ("redis://", RedisUrlError::Host),
+            ("redis://a:x", RedisUrlError::Host),
+            ("redis://[::1", RedisUrlError::Host),
+            ("redis://a,b", RedisUrlError::Several),
+            ("redis://a/x", RedisUrlError::Database),
+            ("redis://a/-1", RedisUrlError::Database),
+            ("redis+cluster://a/1", RedisUrlError::Database),
+            ("redis+sentinel://a", RedisUrlError::Primary),
+            ("redis://a?protocol=resp3", RedisUrlError::Query),
+            ("redis://u:%zz@a", RedisUrlError::Credentials),
+        ] {
+            assert_eq!(parse(url), Err(expect), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_url_is_shown_without_its_secrets() {
+        for (url, expect) in [
+            ("redis://127.0.0.1:6379", "redis://127.0.0.1:6379"),
+            ("rediss://u:canary@h:1/0", "rediss://[redacted]@h:1/0"),
+            ("redis://u:can@nary@h", "redis://[redacted]@h"),
+            ("redis://h?password=canary", "redis://h?[redacted]"),
+            (
+                "redis://:canary@h?x=canary",
+                "redis://[redacted]@h?[redacted]",
+            ),
+            ("u:canary@h", "://[redacted]@h"),
+        ] {
+            assert_eq!(format!("{:?}", RedisUrl::new(url)), expect);
+        }
+    }
+}
