@@ -25,7 +25,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_backend::{BackendError, Ended, Revoked};
+use curfew_backend::{BackendError, Ended, RedisAddress, Revoked};
 use curfew_model::{Revocation, RevocationKey, SessionId};
 use redis::aio::MultiplexedConnection;
 use tokio::sync::{mpsc, oneshot};
@@ -36,6 +36,7 @@ use crate::backoff::Backoff;
 use crate::core::Core;
 use crate::fault::Fault;
 use crate::links::Links;
+use crate::slots::Slot;
 pub(crate) use reconcile::{find, read};
 
 use pushes::Pushes;
@@ -123,6 +124,7 @@ pub(crate) struct Control {
 /// What is under way on one connection.
 #[derive(Debug)]
 struct Generation {
+    address: RedisAddress,
     connection: MultiplexedConnection,
     pushes: Arc<Pushes>,
     primary: Primary,
@@ -199,6 +201,12 @@ impl Control {
         if self.has_chores(generation) {
             return self.do_chore(generation).await;
         }
+        if self.links.primary_of(Slot::REVOKED).as_ref() != Some(&generation.address) {
+            return Err(Fault::NoPrimary(format!(
+                "{} is not the primary of the revocations any more",
+                generation.address
+            )));
+        }
         let links = Arc::clone(&self.links);
         tokio::select! {
             () = pushes.arrived() => {}
@@ -212,17 +220,9 @@ impl Control {
                     return self.operate(generation, op).await;
                 }
             }
-            () = links.stale.notified() => self.find_primaries().await,
+            () = links.changed.notified() => {}
         }
         Ok(())
-    }
-
-    /// A server was not what it was thought to be: who is the primary of what?
-    async fn find_primaries(&mut self) {
-        match self.core.connector.layout(&self.links.addresses()).await {
-            Ok(layout) => self.links.update(&layout),
-            Err(fault) => debug!(error = %fault, "primaries not found"),
-        }
     }
 
     /// The gate shuts at once: the node cannot know what it would miss from here on.

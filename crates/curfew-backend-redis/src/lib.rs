@@ -93,7 +93,9 @@ impl Redis {
         });
         core.spawn(Control::new(Arc::clone(&core), links, asked).run());
         core.spawn(control::watch_isolation(Arc::clone(&core)));
+        core.spawn(links::watch_layout(Arc::clone(&redis.links)));
         core.spawn(nodes::keep_registered(Arc::clone(&redis)));
+        core.spawn(nodes::keep_tidy(Arc::clone(&redis)));
         core.spawn(nodes::reap(Arc::clone(&redis)));
         Ok(redis)
     }

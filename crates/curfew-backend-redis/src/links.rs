@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use curfew_backend::RedisAddress;
+use curfew_backend::{RedisAddress, RedisTarget};
 use curfew_model::Channel;
 use futures_util::future::try_join_all;
 use parking_lot::Mutex;
@@ -33,6 +33,12 @@ use crate::subscriber;
 /// Between two proofs of life.
 pub(crate) const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Between two looks at who the primaries are.
+const LAYOUT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Shortest time between two looks.
+const LAYOUT_PAUSE: Duration = Duration::from_millis(200);
+
 /// The connections to every primary.
 pub(crate) struct Links {
     pub(crate) core: Arc<Core>,
@@ -42,6 +48,8 @@ pub(crate) struct Links {
     pub(crate) wanted: Mutex<HashSet<Channel>>,
     /// Asks for the layout to be looked up again: a server was not what it was thought to be.
     pub(crate) stale: Notify,
+    /// Tells the control connection that the layout is another.
+    pub(crate) changed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -94,6 +102,7 @@ impl Links {
             current: ArcSwap::default(),
             wanted: Mutex::default(),
             stale: Notify::new(),
+            changed: Notify::new(),
         })
     }
 
@@ -138,6 +147,13 @@ impl Links {
                 .spawn(subscriber::keep(Arc::clone(self), link, layout.cluster));
         }
         self.note_connected();
+        self.changed.notify_one();
+    }
+
+    /// Where the primary of a slot was last.
+    pub(crate) fn primary_of(&self, slot: Slot) -> Option<RedisAddress> {
+        let link = self.of(slot).ok()?;
+        Some(link.address.clone())
     }
 
     /// Where the primaries were last.
@@ -293,6 +309,25 @@ impl Link {
     /// Resolves when the server is not a primary any more.
     pub(crate) async fn stopped(&self) {
         self.stop.cancelled().await;
+    }
+}
+
+/// Looks up the primaries whenever one was not what it was thought to be, and, where they can
+/// change, every few seconds: one that was replaced and cut off may go on answering.
+pub(crate) async fn watch_layout(links: Arc<Links>) {
+    let connector = &links.core.connector;
+    let can_change = !matches!(connector.server().target, RedisTarget::Standalone(_));
+    loop {
+        tokio::select! {
+            () = links.stale.notified() => {}
+            () = time::sleep(LAYOUT_INTERVAL), if can_change => {}
+        }
+        match connector.layout(&links.addresses()).await {
+            Ok(layout) => links.update(&layout),
+            Err(fault) => debug!(error = %fault, "primaries not found"),
+        }
+        // Many may find out at once.
+        time::sleep(LAYOUT_PAUSE).await;
     }
 }
 

@@ -28,6 +28,10 @@ const REAP: Duration = Duration::from_secs(5);
 /// Longest time that one node cleans up after another alone, in milliseconds.
 const REAPING_MS: u64 = 30_000;
 
+/// Between two looks at a node's own records. One is removed when it was found to be of no session
+/// twice.
+const TIDY: Duration = Duration::from_secs(10);
+
 /// Sessions cleaned up after in one go.
 const BATCH: usize = 500;
 
@@ -141,6 +145,35 @@ impl Redis {
             commands.push(Keyed::new("SREM", &keys.nodes()).arg(node.to_string()));
         }
         self.links.pipeline(commands).await?;
+        Ok(())
+    }
+
+    /// Removes records of sessions that do not live here any more: a write that was given up, over
+    /// a connection that broke, may have been executed after the record was removed. `suspects` are
+    /// those found at the last look.
+    async fn tidy(&self, suspects: &mut HashSet<SessionId>) -> Result<(), Fault> {
+        let key = self.core.keys.node_sessions(self.core.node);
+        let mut ghosts = HashSet::new();
+        let mut cursor = 0_u64;
+        loop {
+            let scan = Keyed::new("SSCAN", &key)
+                .arg(cursor)
+                .arg("COUNT")
+                .arg(BATCH);
+            let (next, ids): (u64, Vec<String>) = self.links.call(scan).await?;
+            let local: HashSet<SessionId> = self.core.local.sessions().into_iter().collect();
+            ghosts.extend(distinct(ids).difference(&local));
+            if next == 0 {
+                break;
+            }
+            cursor = next;
+        }
+        let sure: Vec<SessionId> = ghosts.intersection(suspects).copied().collect();
+        for batch in sure.chunks(BATCH) {
+            let removed = self.remove_records(self.core.node, batch).await?;
+            debug!(sessions = removed, "left-over records removed");
+        }
+        *suspects = ghosts;
         Ok(())
     }
 
@@ -264,6 +297,17 @@ pub(crate) async fn keep_registered(redis: Arc<Redis>) {
                 debug!(error = %fault, "node not registered");
                 time::sleep(FIRST).await;
             }
+        }
+    }
+}
+
+/// Looks for records of this node's that nobody needs for as long as the backend runs.
+pub(crate) async fn keep_tidy(redis: Arc<Redis>) {
+    let mut suspects = HashSet::new();
+    loop {
+        time::sleep(TIDY).await;
+        if let Err(fault) = redis.tidy(&mut suspects).await {
+            debug!(error = %fault, "left-over records not looked for");
         }
     }
 }

@@ -24,6 +24,13 @@ pub(crate) fn note(keys: &Keys, record: &SessionRecord) -> Keyed {
     Keyed::new("SADD", &keys.node_sessions(record.node)).arg(record.session.to_string())
 }
 
+/// What replaces a session's record: a refresh may leave out what the token before had.
+pub(crate) fn replace(keys: &Keys, record: &SessionRecord) -> Vec<Keyed> {
+    let mut commands = vec![Keyed::new("DEL", &keys.session(record.session))];
+    commands.extend(write(keys, record));
+    commands
+}
+
 /// What records a session otherwise.
 pub(crate) fn write(keys: &Keys, record: &SessionRecord) -> Vec<Keyed> {
     let principal = &record.principal;
@@ -52,8 +59,6 @@ pub(crate) fn write(keys: &Keys, record: &SessionRecord) -> Vec<Keyed> {
         hash = hash.arg("issued_at").arg(issued_at);
     }
     vec![
-        // A refresh may leave out what the token before had.
-        Keyed::new("DEL", &session),
         hash,
         Keyed::new("PEXPIREAT", &session).arg(ms(expires_at)),
         Keyed::new("ZADD", &user)

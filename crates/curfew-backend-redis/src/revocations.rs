@@ -145,12 +145,17 @@ impl Redis {
         live.insert(self.core.node);
         let mut question = self.inbox.ask(id.clone(), live.len() * 2);
         if live.len() > 1 {
-            self.tell_all(&Message::Revoked {
-                id: id.clone(),
-                key: key.to_string(),
-                from: self.core.node,
-            })
-            .await?;
+            let told = self
+                .tell_all(&Message::Revoked {
+                    id: id.clone(),
+                    key: key.to_string(),
+                    from: self.core.node,
+                })
+                .await;
+            if let Err(fault) = told {
+                // It is in force all the same; nobody else will say so.
+                debug!(error = %fault, "other nodes not asked to confirm");
+            }
         }
         let mut confirmed = HashSet::new();
         let mut closed = 0;

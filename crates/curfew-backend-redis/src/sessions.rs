@@ -77,7 +77,7 @@ impl Sessions for Redis {
                 return Ok(());
             }
             self.links
-                .transact(records::write(&self.core.keys, &record))
+                .transact(records::replace(&self.core.keys, &record))
                 .await?;
             Ok(())
         })

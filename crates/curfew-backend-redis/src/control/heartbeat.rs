@@ -42,13 +42,14 @@ impl Control {
         let time: (u64, u64) = cmd("TIME").query_async(connection).await?;
         self.step("barrier").log();
         self.compare_clocks(time, sent_at);
-        if before.is_none() {
-            if self.registered {
-                warn!("this node's lease was gone, its records are written again");
-                self.rewrite = self.core.local.sessions();
-            }
-            self.registered = true;
+        if before.is_none() && self.registered {
+            // Either this node was away for longer, and others have removed its records; or the
+            // data is not what it was, which nobody may have told (`SWAPDB` does not).
+            warn!("this node's lease was gone, everything is compared and written again");
+            self.rewrite = self.core.local.sessions();
+            generation.pushes.lose_track();
         }
+        self.registered = true;
         generation.next_heartbeat = started + HEARTBEAT.min(self.core.config.lease / 3);
         if !generation.pushes.has_lost_track() {
             self.vouch_until(sent_at + self.core.config.lease);

@@ -1,5 +1,7 @@
 //! What the admin API and other nodes ask for: to revoke, to restore, to confirm.
 
+use std::time::Duration;
+
 use curfew_backend::{BackendError, Ended};
 use curfew_model::{Revocation, RevocationKey};
 use redis::{Value, cmd, pipe};
@@ -16,8 +18,8 @@ const ATTEMPTS: usize = 10;
 /// Receipts whose sessions are counted at a time.
 const MAX_COUNTED: usize = 4096;
 
-/// How long replicas may take to have a revocation, in milliseconds.
-const REPLICATION_MS: u64 = 500;
+/// Longest time that replicas may take to have a revocation.
+const REPLICATION: Duration = Duration::from_millis(500);
 
 /// The value of a revocation key that Curfew writes.
 pub(super) fn value_of(revocation: &Revocation, id: Option<&str>) -> String {
@@ -159,9 +161,11 @@ impl Control {
         if wanted == 0 {
             return Ok(None);
         }
+        // The connection's own deadline must not pass meanwhile.
+        let patience = REPLICATION.min(self.core.connector.timeout() / 2);
         let have: u64 = cmd("WAIT")
             .arg(wanted)
-            .arg(REPLICATION_MS)
+            .arg(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX))
             .query_async(&mut generation.connection)
             .await?;
         Ok(Some((have, wanted)))

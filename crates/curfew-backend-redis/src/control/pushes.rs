@@ -110,7 +110,7 @@ impl Pushes {
     }
 
     /// The gate shuts. Keys that wait still do: they are read once every session was compared.
-    fn lose_track(&self) {
+    pub(super) fn lose_track(&self) {
         self.core.gate.shut();
         self.state.lock().lost_track = true;
         self.arrived.notify_one();
@@ -174,7 +174,6 @@ impl Control {
     /// others go on.
     pub(super) async fn read_pushed(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let taken = generation.pushes.batch();
-        self.step("push").count(taken.keys.len()).log();
         if taken.epoch {
             let epoch = self.read_epoch(generation).await?;
             if epoch != self.epoch {
@@ -186,6 +185,7 @@ impl Control {
         if taken.keys.is_empty() {
             return Ok(());
         }
+        self.step("push").count(taken.keys.len()).log();
         let (mut found, mut gone) = (Vec::new(), Vec::new());
         for (key, value) in self.read(&mut generation.connection, &taken.keys).await? {
             match value {

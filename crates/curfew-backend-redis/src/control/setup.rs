@@ -46,7 +46,8 @@ impl Control {
         self.links.update(&layout);
         let address = layout
             .primary_of(Slot::REVOKED)
-            .ok_or_else(|| Fault::NoPrimary("nobody has the revocations' slot".to_owned()))?;
+            .ok_or_else(|| Fault::NoPrimary("nobody has the revocations' slot".to_owned()))?
+            .clone();
         let pushes = Pushes::new(Arc::clone(&core));
         let taking = Arc::clone(&pushes);
         let take = move |push: PushInfo| {
@@ -55,7 +56,7 @@ impl Control {
         };
         let mut connection = core
             .connector
-            .connect(address, Login::Server, Some(take))
+            .connect(&address, Login::Server, Some(take))
             .await?;
         self.generation += 1;
         core.metrics.backend_generations.inc();
@@ -82,6 +83,7 @@ impl Control {
         self.step("track").log();
         let now = Instant::now();
         Ok(Generation {
+            address,
             connection,
             pushes,
             primary,
