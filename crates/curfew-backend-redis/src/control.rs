@@ -40,7 +40,7 @@ use crate::slots::Slot;
 pub(crate) use reconcile::{find, read};
 
 use pushes::Pushes;
-use seen::Seen;
+pub(crate) use seen::Seen;
 use setup::Primary;
 
 /// What the admin API and other nodes ask of the control connection.
@@ -106,7 +106,7 @@ pub(crate) struct Control {
     /// Which life of the data this node was last synced with.
     epoch: Option<String>,
     /// Every revocation this node knows of.
-    seen: Seen,
+    seen: Arc<Seen>,
     /// Sessions ended by API revocations of late, by the revocation's id: for receipts.
     counted: VecDeque<(String, Ended)>,
     /// Whether this node's lease was there at the last heartbeat: without it, others may have
@@ -138,7 +138,12 @@ struct Generation {
 }
 
 impl Control {
-    pub(crate) fn new(core: Arc<Core>, links: Arc<Links>, ops: mpsc::Receiver<Op>) -> Self {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        links: Arc<Links>,
+        seen: Arc<Seen>,
+        ops: mpsc::Receiver<Op>,
+    ) -> Self {
         Self {
             core,
             links,
@@ -146,7 +151,7 @@ impl Control {
             generation: 0,
             known: None,
             epoch: None,
-            seen: Seen::default(),
+            seen,
             counted: VecDeque::new(),
             registered: false,
             rewrite: Vec::new(),

@@ -154,6 +154,11 @@ impl Status {
         self.skew_ms.store(milliseconds, Ordering::Relaxed);
     }
 
+    /// By how much this node's clock was off when last compared, either way.
+    pub(crate) fn skew(&self) -> Duration {
+        Duration::from_millis(self.skew_ms.load(Ordering::Relaxed))
+    }
+
     /// Whether clocks agree well enough to admit sessions.
     pub(crate) fn clocks_agree(&self) -> bool {
         u128::from(self.skew_ms.load(Ordering::Relaxed)) <= MAX_CLOCK_SKEW.as_millis()

@@ -32,6 +32,9 @@ pub(crate) enum Fault {
     /// The node's clock is too far off.
     #[error("the clocks of this node and of redis differ by more than {0} s")]
     Clock(u64),
+    /// Redis lacks a revocation that this node knows.
+    #[error("redis lacks a revocation that this node knows; it is being looked into")]
+    Disagreement,
     /// Another node did not answer.
     #[error("the session's node did not answer in time")]
     NoAnswer,

@@ -32,7 +32,7 @@ use curfew_telemetry::Metrics;
 use tokio::sync::mpsc;
 
 use crate::connect::Connector;
-use crate::control::{Control, MAX_OPS, Ops};
+use crate::control::{Control, MAX_OPS, Ops, Seen};
 use crate::core::Core;
 use crate::inbox::Inbox;
 use crate::links::Links;
@@ -60,6 +60,7 @@ pub struct Redis {
     core: Arc<Core>,
     links: Arc<Links>,
     inbox: Arc<Inbox>,
+    seen: Arc<Seen>,
     ops: Ops,
     info: NodeInfo,
 }
@@ -84,14 +85,16 @@ impl Redis {
         let (ops, asked) = mpsc::channel(MAX_OPS);
         let inbox = Inbox::new(Arc::clone(&core), ops.clone());
         let links = Links::new(Arc::clone(&core), Arc::clone(&inbox));
+        let seen = Arc::new(Seen::default());
         let redis = Arc::new(Self {
             core: Arc::clone(&core),
             links: Arc::clone(&links),
             inbox,
+            seen: Arc::clone(&seen),
             ops,
             info: parts.info,
         });
-        core.spawn(Control::new(Arc::clone(&core), links, asked).run());
+        core.spawn(Control::new(Arc::clone(&core), links, seen, asked).run());
         core.spawn(control::watch_isolation(Arc::clone(&core)));
         core.spawn(links::watch_layout(Arc::clone(&redis.links)));
         core.spawn(nodes::keep_registered(Arc::clone(&redis)));

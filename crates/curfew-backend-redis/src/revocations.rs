@@ -20,6 +20,9 @@ use crate::slots::Slot;
 use crate::subscriber::Verbs;
 use crate::{Redis, control};
 
+/// How long a node may take to hear that a revocation was lifted.
+const HEARSAY: Duration = Duration::from_millis(500);
+
 /// Keys of the index read in one go.
 const BATCH: isize = 1000;
 
@@ -46,6 +49,7 @@ impl Revocations for Redis {
                 self.touch_heartbeat().await?;
             }
             if there == 0 {
+                self.agree_with_memory(keys, issued_at).await?;
                 return Ok(None);
             }
             let link = self.links.of(Slot::REVOKED)?;
@@ -113,6 +117,29 @@ impl Redis {
             Ok(Ok(result)) => result,
             _ => Err(unavailable()),
         }
+    }
+
+    /// Redis names no revocation. If this node knows one, either it was lifted a moment ago and the
+    /// node is about to hear of it, or Redis has just lost it and the node is about to write it
+    /// back: what it is shows soon, and until then nobody gets in.
+    async fn agree_with_memory(
+        &self,
+        keys: &[RevocationKey],
+        issued_at: Option<u64>,
+    ) -> Result<(), Fault> {
+        let deadline = time::Instant::now() + HEARSAY;
+        let known = || {
+            let now = self.core.clock.now() + self.core.status.skew();
+            let now_ms = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+            self.seen.covers(keys, issued_at, now_ms)
+        };
+        while known() {
+            if time::Instant::now() >= deadline {
+                return Err(Fault::Disagreement);
+            }
+            time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(())
     }
 
     async fn count(&self, keys: &[RevocationKey]) -> Result<u64, Fault> {

@@ -4,6 +4,7 @@
 mod access;
 mod commands;
 mod faults;
+mod gate;
 mod peer;
 #[path = "../../curfew-node/src/tests/rig.rs"]
 mod rig;
@@ -16,7 +17,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use curfew_auth::{Algorithm, Authenticator, Issuer, MintKey, mint};
 use curfew_backend::memory::Memory;
-use curfew_backend::{NodeInfo, SessionFilter};
+use curfew_backend::{Events as _, NodeInfo, SessionFilter};
 use curfew_hub::{Hub, HubLimits};
 use curfew_model::{
     Action, Channel, Clock as _, Command, DISCONNECTS, Disconnect, Gate, NodeId, Publication,
@@ -47,6 +48,8 @@ const TTL: u64 = 600;
 struct Harness {
     context: Arc<Context>,
     rig: Arc<Rig>,
+    gate: Arc<Gate>,
+    events: Arc<HubEvents>,
     clock: Arc<RigClock>,
     metrics: Arc<Metrics>,
     /// Cloned into each connection's guards.
@@ -96,12 +99,12 @@ impl Harness {
             max_admissions: 0,
         }));
         let id = NodeId::new();
-        let events = HubEvents::new(
+        let events = Arc::new(HubEvents::new(
             id,
             Arc::clone(&hub),
             Arc::clone(&node_settings),
             Arc::clone(&metrics),
-        );
+        ));
         let info = NodeInfo {
             node: id,
             address: String::new(),
@@ -112,7 +115,7 @@ impl Harness {
         let memory = Memory::new(
             info,
             Arc::clone(&clock) as _,
-            Arc::new(events),
+            Arc::clone(&events) as _,
             "curfew:".to_owned(),
         );
         let rig = Rig::new(memory.backends());
@@ -145,6 +148,8 @@ impl Harness {
         Self {
             context,
             rig,
+            gate,
+            events,
             clock,
             metrics,
             place: Arc::default(),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use curfew_backend::Revoked;
 use curfew_model::{Revocation, RevocationKey};
+use parking_lot::RwLock;
 use serde::Deserialize;
 
 /// What is written back for a key whose value cannot be kept: it names everyone.
@@ -30,6 +31,10 @@ impl Known {
             value: value.unwrap_or_else(|| EVERYONE.to_vec()).into(),
             expires_at_ms: (expires_at_ms >= 0).then_some(expires_at_ms),
         })
+    }
+
+    fn has_expired(&self, now_ms: i64) -> bool {
+        self.expires_at_ms.is_some_and(|end| end <= now_ms)
     }
 
     /// What it says.
@@ -64,34 +69,50 @@ impl Known {
     }
 }
 
-/// Every revocation known.
+/// Every revocation known. Written by the control task alone; admissions look into it.
 #[derive(Debug, Default)]
-pub(super) struct Seen(HashMap<RevocationKey, Known>);
+pub(crate) struct Seen(RwLock<HashMap<RevocationKey, Known>>);
 
 impl Seen {
-    pub(super) fn insert(&mut self, key: RevocationKey, known: Known) {
-        self.0.insert(key, known);
+    pub(super) fn insert(&self, key: RevocationKey, known: Known) {
+        self.0.write().insert(key, known);
     }
 
-    pub(super) fn remove(&mut self, key: &RevocationKey) {
-        self.0.remove(key);
-        if self.0.is_empty() {
-            self.0 = HashMap::new();
+    pub(super) fn remove(&self, key: &RevocationKey) {
+        let mut seen = self.0.write();
+        seen.remove(key);
+        if seen.is_empty() {
+            *seen = HashMap::new();
         }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.0.read().len()
     }
 
     /// Those that have not expired by Redis' clock at `now_ms`; the others are forgotten.
-    pub(super) fn in_force(&mut self, now_ms: i64) -> Vec<(RevocationKey, Known)> {
-        self.0
-            .retain(|_, known| known.expires_at_ms.is_none_or(|end| now_ms < end));
-        self.0
-            .iter()
+    pub(super) fn in_force(&self, now_ms: i64) -> Vec<(RevocationKey, Known)> {
+        let mut seen = self.0.write();
+        seen.retain(|_, known| !known.has_expired(now_ms));
+        seen.iter()
             .map(|(key, known)| (key.clone(), known.clone()))
             .collect()
+    }
+
+    /// Whether one of these keys is known, at `now_ms`, to cover a token issued at `issued_at`.
+    pub(crate) fn covers(
+        &self,
+        keys: &[RevocationKey],
+        issued_at: Option<u64>,
+        now_ms: i64,
+    ) -> bool {
+        let seen = self.0.read();
+        !seen.is_empty()
+            && keys
+                .iter()
+                .filter_map(|key| seen.get(key))
+                .filter(|known| !known.has_expired(now_ms))
+                .any(|known| known.revocation().covers(issued_at))
     }
 }
 
@@ -111,13 +132,16 @@ mod tests {
 
     #[test]
     fn what_has_expired_is_forgotten() {
-        let mut seen = Seen::default();
+        let seen = Seen::default();
         for (name, end) in [("a", -1), ("b", 100), ("c", 200)] {
             let known = Known::new(Some(Vec::new()), end).unwrap();
             seen.insert(RevocationKey::user(name), known);
         }
         assert_eq!(seen.in_force(100).len(), 2);
         assert_eq!(seen.len(), 2);
+        let covers = |name, now| seen.covers(&[RevocationKey::user(name)], None, now);
+        assert!(covers("a", 1000) && covers("c", 199));
+        assert!(!covers("b", 0) && !covers("c", 200));
     }
 
     #[test]

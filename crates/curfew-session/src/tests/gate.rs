@@ -1,0 +1,232 @@
+//! The delivery lease: what a session does while its node cannot vouch for it, and while a
+//! revocation that may name it is being read.
+
+use curfew_model::{RevocationKey, boottime};
+use curfew_telemetry::DropReason;
+
+use super::rig::Call;
+use super::*;
+
+const SUBSCRIBE: &str = r#"{"type":"subscribe","id":1,"channel":"room"}"#;
+const PUBLISH: &str = r#"{"type":"publish","id":2,"channel":"room","data":1}"#;
+const PING: &str = r#"{"type":"ping","id":3}"#;
+
+impl Harness {
+    fn shut(&self) {
+        self.gate.shut();
+    }
+
+    fn reopen(&self) {
+        assert!(self.gate.open_until(boottime() + Duration::from_secs(3600)));
+        self.hub().wake_all();
+    }
+}
+
+/// A client that has stopped reading, with part of a message of its channel on the wire and more
+/// queued.
+async fn blocked(harness: &Harness) -> Peer {
+    let mut peer = harness.open_with(json!({}), 256).await;
+    peer.ok(SUBSCRIBE).await;
+    for at in 0..100 {
+        harness.publish("room", &at.to_string());
+    }
+    time::sleep(Duration::from_millis(10)).await;
+    peer
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_node_cannot_vouch_no_command_is_acted_on_and_each_is_answered() {
+    let harness = Harness::new();
+    let mut peer = harness.open().await;
+    harness.shut();
+    for command in [SUBSCRIBE, PUBLISH, PING] {
+        assert_eq!(peer.error(command).await, "unavailable", "{command}");
+    }
+    assert_eq!(harness.rig.asked(Call::Publish, ""), 0);
+    assert_eq!(harness.rig.asked(Call::Subscribe, ""), 0);
+    harness.reopen();
+    peer.ok(SUBSCRIBE).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_published_meanwhile_is_dropped_and_counted() {
+    let harness = Harness::new();
+    let mut peer = harness.open().await;
+    peer.ok(SUBSCRIBE).await;
+    harness.shut();
+    harness.publish("room", "1");
+    peer.silence(1).await;
+    assert_eq!(
+        harness.metrics.messages_dropped.get(DropReason::Unvouched),
+        1
+    );
+    harness.reopen();
+    harness.publish("room", "2");
+    assert_eq!(peer.expect("message").await["data"], 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_queued_before_is_held_back_and_goes_out_afterwards_in_order() {
+    let harness = Harness::new();
+    let mut peer = blocked(&harness).await;
+    harness.shut();
+    // What is in the pipe is beyond recall; then nothing more comes, however much room there is.
+    let mut came = 0;
+    while time::timeout(Duration::from_secs(1), peer.text())
+        .await
+        .is_ok()
+    {
+        came += 1;
+    }
+    assert!(came < 10, "{came} messages");
+    harness.reopen();
+    for at in came..100 {
+        assert_eq!(peer.expect("message").await["data"], at);
+    }
+    peer.ok(r#"{"type":"unsubscribe","id":7,"channel":"room"}"#)
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_go_past_what_is_held_back() {
+    let harness = Harness::new();
+    let mut peer = harness.open().await;
+    peer.ok(SUBSCRIBE).await;
+    // Queued, and the lease over before the session's task has run.
+    harness.publish("room", "1");
+    harness.shut();
+    assert_eq!(peer.error(PING).await, "unavailable");
+    peer.silence(1).await;
+    harness.reopen();
+    assert_eq!(peer.expect("message").await["data"], 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_revoked_meanwhile_is_told_and_gets_nothing_of_what_was_held_back() {
+    let harness = Harness::new();
+    let mut peer = harness.open().await;
+    peer.ok(SUBSCRIBE).await;
+    harness.publish("room", "1");
+    harness.shut();
+    harness.rig.revoke(RevocationKey::user("alice"));
+    let closed = peer.expect_closed(Disconnect::REVOKED).await;
+    assert_eq!(closed.types(), ["closing"]);
+    harness.assert_nothing_left().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_stays_away_ends_the_session_without_what_was_held_back() {
+    let harness = Harness::new();
+    let mut peer = harness.open().await;
+    peer.ok(SUBSCRIBE).await;
+    harness.publish("room", "1");
+    harness.shut();
+    harness.events.isolated();
+    let closed = peer.expect_closed(Disconnect::UNAVAILABLE).await;
+    assert_eq!(closed.types(), ["closing"]);
+    harness.assert_nothing_left().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_frame_is_never_completed_without_the_lease() {
+    let harness = Harness::new();
+    let mut peer = blocked(&harness).await;
+    harness.shut();
+    harness.events.isolated();
+    peer.cut().await;
+    harness.assert_nothing_left().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn pings_go_on_without_the_lease() {
+    let harness = Harness::new();
+    let mut peer = harness.open().await;
+    harness.shut();
+    // Longer than a ping and the wait for its pong: the client answers, and stays.
+    peer.silence(300).await;
+    harness.reopen();
+    peer.ok(SUBSCRIBE).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_without_the_lease_delivers_nothing_that_was_held_back() {
+    let harness = Harness::new();
+    let mut peer = harness.open().await;
+    peer.ok(SUBSCRIBE).await;
+    harness.publish("room", "1");
+    harness.shut();
+    let (closed, ()) = tokio::join!(
+        peer.expect_closed(Disconnect::DRAINING),
+        harness.context.node.drain(Duration::ZERO)
+    );
+    assert_eq!(closed.types(), ["closing"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_admitted_without_the_lease_and_it_is_not_the_tokens_fault() {
+    let harness = Harness::new();
+    harness.shut();
+    let mut peer = harness.awaiting();
+    let auth = json!({"type":"auth","token":harness.token(json!({}))});
+    peer.send(&auth.to_string()).await;
+    let closed = peer.expect_closed(Disconnect::UNAVAILABLE).await;
+    assert_eq!(closed.types(), ["closing"]);
+    harness.assert_nothing_left().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_a_revocation_is_read_the_session_waits() {
+    let harness = Harness::new();
+    let mut peer = harness.open().await;
+    peer.ok(SUBSCRIBE).await;
+    let key = RevocationKey::user("alice");
+    let (first, second) = (harness.hub().suspend(&key), harness.hub().suspend(&key));
+    assert!(harness.hub().suspend(&RevocationKey::user("bob")).is_none());
+    harness.publish("room", "1");
+    peer.send(PUBLISH).await;
+    peer.silence(1).await;
+    assert_eq!(harness.rig.asked(Call::Publish, ""), 0);
+    // Two keys were touched: both have to be read.
+    drop(first);
+    peer.silence(1).await;
+    drop(second);
+    assert_eq!(peer.expect("message").await["data"], 1);
+    let answers = [peer.text().await, peer.text().await];
+    assert!(answers.iter().any(|answer| answer["type"] == "ok"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_the_revocation_covers_goes_without_another_word() {
+    let harness = Harness::new();
+    let mut peer = harness.open().await;
+    peer.ok(SUBSCRIBE).await;
+    let key = RevocationKey::user("alice");
+    let suspension = harness.hub().suspend(&key);
+    harness.publish("room", "1");
+    peer.send(PUBLISH).await;
+    harness.rig.revoke(key);
+    drop(suspension);
+    let closed = peer.expect_closed(Disconnect::REVOKED).await;
+    assert_eq!(closed.types(), ["closing"]);
+    assert_eq!(harness.rig.asked(Call::Publish, ""), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_frame_waits_while_a_revocation_is_read() {
+    let harness = Harness::new();
+    let mut peer = blocked(&harness).await;
+    let suspension = harness.hub().suspend(&RevocationKey::user("alice"));
+    // A wake-up, and room in the pipe.
+    let mut came = 0;
+    while time::timeout(Duration::from_secs(1), peer.text())
+        .await
+        .is_ok()
+    {
+        came += 1;
+    }
+    assert!(came < 10, "{came} messages");
+    drop(suspension);
+    for at in came..100 {
+        assert_eq!(peer.expect("message").await["data"], at);
+    }
+}
