@@ -25,10 +25,10 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_backend::{BackendError, Ended, RedisAddress, Revoked};
-use curfew_model::{Revocation, RevocationKey, SessionId};
+use curfew_backend::{Ended, RedisAddress, Revoked};
+use curfew_model::SessionId;
 use redis::aio::MultiplexedConnection;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::{self, Instant};
 use tracing::{debug, info, warn};
 
@@ -36,49 +36,13 @@ use crate::backoff::Backoff;
 use crate::core::Core;
 use crate::fault::Fault;
 use crate::links::Links;
+use crate::op::Op;
 use crate::slots::Slot;
 pub(crate) use reconcile::{find, read};
 
 use pushes::Pushes;
 pub(crate) use seen::Seen;
 use setup::Primary;
-
-/// What the admin API and other nodes ask of the control connection.
-#[derive(Debug)]
-pub(crate) enum Op {
-    /// Put a revocation in force.
-    Revoke {
-        key: RevocationKey,
-        revocation: Revocation,
-        reply: oneshot::Sender<Result<Written, BackendError>>,
-    },
-    /// Lift one.
-    Restore {
-        key: RevocationKey,
-        reply: oneshot::Sender<Result<bool, BackendError>>,
-    },
-    /// See to it that a revocation is in force here.
-    Confirm {
-        id: String,
-        key: RevocationKey,
-        reply: oneshot::Sender<Result<Ended, BackendError>>,
-    },
-}
-
-/// A revocation was written.
-#[derive(Debug)]
-pub(crate) struct Written {
-    /// Names this writing; in the key's value, for nodes to count by.
-    pub(crate) id: String,
-    /// Replicas that have it, and replicas that should; `None` where there are none.
-    pub(crate) replicas: Option<(u64, u64)>,
-}
-
-/// The way to the control connection.
-pub(crate) type Ops = mpsc::Sender<Op>;
-
-/// Operations that may wait.
-pub(crate) const MAX_OPS: usize = 4096;
 
 /// Longest time between two heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -267,18 +231,6 @@ impl Control {
     /// Ends the sessions that a revocation covers.
     fn apply(&self, revoked: &Revoked) -> Ended {
         self.core.events.revoked(&revoked.key, &revoked.revocation)
-    }
-}
-
-impl Op {
-    fn refuse(self) {
-        let error = || BackendError::from(Fault::NotConnected);
-        // Whoever asked may have gone.
-        match self {
-            Self::Revoke { reply, .. } => drop(reply.send(Err(error()))),
-            Self::Restore { reply, .. } => drop(reply.send(Err(error()))),
-            Self::Confirm { reply, .. } => drop(reply.send(Err(error()))),
-        }
     }
 }
 

@@ -62,9 +62,15 @@ impl Fault {
         )
     }
 
+    /// Whether Redis did not answer in time. The connection may be good all the same.
+    pub(crate) fn is_timeout(&self) -> bool {
+        matches!(self, Self::Redis(error) if error.is_timeout())
+    }
+
     /// Whether a connection that gave this is of no further use.
     pub(crate) fn is_fatal(&self) -> bool {
         match self {
+            _ if self.is_timeout() => false,
             Self::Redis(error) => {
                 error.is_unrecoverable_error()
                     || error.is_io_error()

@@ -13,10 +13,10 @@ use tokio::sync::mpsc;
 use tokio::time;
 use tracing::debug;
 
-use crate::control::{Op, Ops};
 use crate::core::Core;
 use crate::envelope;
 use crate::links::{Keyed, Links};
+use crate::op::{Op, Ops};
 use crate::subscriber::Verbs;
 
 /// Largest message between nodes that is read.

@@ -17,6 +17,7 @@ mod keys;
 mod layout;
 mod links;
 mod nodes;
+mod op;
 mod records;
 mod revocations;
 mod sessions;
@@ -32,10 +33,11 @@ use curfew_telemetry::Metrics;
 use tokio::sync::mpsc;
 
 use crate::connect::Connector;
-use crate::control::{Control, MAX_OPS, Ops, Seen};
+use crate::control::{Control, Seen};
 use crate::core::Core;
 use crate::inbox::Inbox;
 use crate::links::Links;
+use crate::op::{MAX_OPS, Ops};
 
 /// What a backend is given of its node.
 pub struct Parts {

@@ -11,11 +11,12 @@ use tokio::sync::oneshot;
 use tokio::time;
 use tracing::debug;
 
-use crate::control::{Op, Written, find, read};
+use crate::control::{find, read};
 use crate::core::MAX_CLOCK_SKEW;
 use crate::fault::Fault;
 use crate::inbox::{Answer, Message, left_within};
 use crate::links::Keyed;
+use crate::op::{Op, Written};
 use crate::slots::Slot;
 use crate::subscriber::Verbs;
 use crate::{Redis, control};

@@ -126,7 +126,7 @@ pub(crate) struct State {
     /// Told before the close whatever becomes of the queue.
     pub(crate) last_words: Option<Bytes>,
     /// What is to be told although the node cannot vouch for the session; past the outbox.
-    pub(crate) urgent: Option<Box<Vec<Bytes>>>,
+    pub(crate) urgent: Vec<Bytes>,
     /// The command that waits for the backend; nothing is read meanwhile, so commands act in order.
     pub(crate) operation: Option<BoxFuture<'static, Outcome>>,
     pub(crate) deadlines: Deadlines,
@@ -197,7 +197,7 @@ impl Session {
                 live: None,
                 refusal: None,
                 last_words: None,
-                urgent: None,
+                urgent: Vec::new(),
                 operation: None,
                 deadlines: Deadlines::default(),
                 opened_at: now,
@@ -275,7 +275,7 @@ impl State {
                 .hub()
                 .send(live.attachment.member(), frame);
         } else {
-            self.urgent.get_or_insert_default().push(frame);
+            self.urgent.push(frame);
         }
     }
 

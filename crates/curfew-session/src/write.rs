@@ -209,7 +209,7 @@ impl Session {
     fn has_something_to_write(&self) -> bool {
         !self.writer.in_flight.is_empty()
             || self.writer.aside.is_some()
-            || self.state.urgent.is_some()
+            || !self.state.urgent.is_empty()
     }
 
     /// While the node cannot vouch for the session, only what the session's own task has to say
@@ -236,13 +236,7 @@ impl Session {
 
     /// Puts what is to be told at once in flight.
     fn append_urgent(&mut self) {
-        for frame in self
-            .state
-            .urgent
-            .take()
-            .into_iter()
-            .flat_map(|urgent| *urgent)
-        {
+        for frame in std::mem::take(&mut self.state.urgent) {
             self.writer.append(frame);
         }
     }

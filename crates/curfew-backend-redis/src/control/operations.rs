@@ -9,8 +9,9 @@ use serde::Serialize;
 use tracing::debug;
 
 use super::seen::Known;
-use super::{Control, Generation, Op, Written};
+use super::{Control, Generation};
 use crate::fault::Fault;
+use crate::op::{Op, Written};
 
 /// Attempts to write a revocation while somebody else writes the same key.
 const ATTEMPTS: usize = 10;
@@ -61,7 +62,7 @@ impl Control {
         };
         self.step("op").log();
         match failed {
-            Some(fault) if fault.is_fatal() => Err(fault),
+            Some(fault) if fault.is_fatal() || fault.is_timeout() => Err(fault),
             _ => Ok(()),
         }
     }

@@ -1,0 +1,57 @@
+//! What is asked of the control connection: the way in from the admin API and from other nodes.
+
+use curfew_backend::{BackendError, Ended};
+use curfew_model::{Revocation, RevocationKey};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::fault::Fault;
+
+/// What the admin API and other nodes ask of the control connection.
+#[derive(Debug)]
+pub(crate) enum Op {
+    /// Put a revocation in force.
+    Revoke {
+        key: RevocationKey,
+        revocation: Revocation,
+        reply: oneshot::Sender<Result<Written, BackendError>>,
+    },
+    /// Lift one.
+    Restore {
+        key: RevocationKey,
+        reply: oneshot::Sender<Result<bool, BackendError>>,
+    },
+    /// See to it that a revocation is in force here.
+    Confirm {
+        id: String,
+        key: RevocationKey,
+        reply: oneshot::Sender<Result<Ended, BackendError>>,
+    },
+}
+
+/// A revocation was written.
+#[derive(Debug)]
+pub(crate) struct Written {
+    /// Names this writing; in the key's value, for nodes to count by.
+    pub(crate) id: String,
+    /// Replicas that have it, and replicas that should; `None` where there are none.
+    pub(crate) replicas: Option<(u64, u64)>,
+}
+
+/// The way to the control connection.
+pub(crate) type Ops = mpsc::Sender<Op>;
+
+/// Operations that may wait.
+pub(crate) const MAX_OPS: usize = 4096;
+
+impl Op {
+    /// Answers that it cannot be done now.
+    pub(crate) fn refuse(self) {
+        let error = || BackendError::from(Fault::NotConnected);
+        // Whoever asked may have gone.
+        match self {
+            Self::Revoke { reply, .. } => drop(reply.send(Err(error()))),
+            Self::Restore { reply, .. } => drop(reply.send(Err(error()))),
+            Self::Confirm { reply, .. } => drop(reply.send(Err(error()))),
+        }
+    }
+}
