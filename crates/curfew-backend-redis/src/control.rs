@@ -157,12 +157,13 @@ impl Control {
         if pushes.has_lost_track() {
             return self.set_up_again(generation).await;
         }
-        // Before any heartbeat: the sessions that a push named wait for it.
-        if pushes.has_any() {
-            return self.read_pushed(generation).await;
-        }
+        // Also while keys wait to be read, many of them perhaps: their sessions are held back, so
+        // that the lease is of no use to them (V1 of the model).
         if Instant::now() >= generation.next_heartbeat {
             return self.beat(generation).await;
+        }
+        if pushes.has_any() {
+            return self.read_pushed(generation).await;
         }
         if let Ok(op) = self.ops.try_recv() {
             return self.operate(generation, op).await;

@@ -15,7 +15,7 @@ use curfew_model::Channel;
 use futures_util::future::try_join_all;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, FromRedisValue, PushInfo, Value, cmd, pipe};
+use redis::{Cmd, FromRedisValue, PushInfo, PushKind, Value, cmd, pipe};
 use tokio::sync::Notify;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
@@ -361,10 +361,20 @@ async fn serve_commands(
     link: &Link,
     backoff: &mut Backoff,
 ) -> Result<std::convert::Infallible, Fault> {
-    let no_pushes: Option<fn(PushInfo) -> Result<(), ()>> = None;
     let connector = &links.core.connector;
+    // Nothing is pushed here, but that the connection is gone is told at once in this way.
+    let gone = Arc::new(Notify::new());
+    let pushes = {
+        let gone = Arc::clone(&gone);
+        move |push: PushInfo| {
+            if push.kind == PushKind::Disconnection {
+                gone.notify_one();
+            }
+            Ok::<(), ()>(())
+        }
+    };
     let mut connection = connector
-        .connect(&link.address, Login::Server, no_pushes)
+        .connect(&link.address, Login::Server, Some(pushes))
         .await?;
     // Whatever broke before was another connection.
     let broken = link.broken.notified();
@@ -378,6 +388,7 @@ async fn serve_commands(
     loop {
         tokio::select! {
             () = broken.as_mut() => return Err(Fault::NotConnected),
+            () = gone.notified() => return Err(Fault::NotConnected),
             _ = probes.tick() => {
                 cmd("PING").query_async::<()>(&mut connection).await?;
             }

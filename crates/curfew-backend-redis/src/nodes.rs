@@ -41,7 +41,11 @@ impl Nodes for Redis {
     }
 
     fn unready(&self) -> Option<Cow<'static, str>> {
-        self.core.status.unready()
+        if let Some(why) = self.core.status.unready() {
+            return Some(why);
+        }
+        let open = self.core.gate.is_open();
+        (!open).then(|| "sessions are being compared with redis".into())
     }
 
     fn leave(&self) -> BoxFuture<'_, ()> {

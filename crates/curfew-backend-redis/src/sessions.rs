@@ -27,7 +27,6 @@ impl Sessions for Redis {
     ) -> BoxFuture<'_, Result<(), OpenError>> {
         Box::pin(async move {
             let keys = &self.core.keys;
-            let user = keys.user_sessions(record.principal.user());
             let note = records::note(keys, &record);
             let mut commands = Vec::with_capacity(10);
             if self.links.is_cluster() {
@@ -36,15 +35,17 @@ impl Sessions for Redis {
                 commands.push(note);
             }
             commands.extend(records::write(keys, &record));
-            if max_per_user > 0 {
-                let now = self.core.clock.unix();
-                commands.push(Keyed::new("ZREMRANGEBYSCORE", &user).arg("-inf").arg(now));
-                commands.push(Keyed::new("ZCARD", &user));
-            }
-            let mut replies = self.links.transact(commands).await.map_err(unavailable)?;
             if max_per_user == 0 {
+                // Not in a transaction, which would cost as much again: should the connection break
+                // in the middle, what was written is removed with the session.
+                self.links.pipeline(commands).await.map_err(unavailable)?;
                 return Ok(());
             }
+            let user = keys.user_sessions(record.principal.user());
+            let expired = Keyed::new("ZREMRANGEBYSCORE", &user);
+            commands.push(expired.arg("-inf").arg(self.core.clock.unix()));
+            commands.push(Keyed::new("ZCARD", &user));
+            let mut replies = self.links.transact(commands).await.map_err(unavailable)?;
             // This one included: of sessions that open at once, the first ones are within.
             let count: u64 = replies
                 .pop()

@@ -1,8 +1,8 @@
 //! What Redis tells without being asked: which revocation keys were touched.
 //!
 //! The connection's own task calls [`Pushes::take`] for each push, before any reply that came after
-//! it is seen. Sessions that a key may name are held back at once; what became of the key is read
-//! by the control task, before its next heartbeat.
+//! it is seen. Sessions that a key may name are held back at once, until the control task has read
+//! what became of it.
 
 use std::collections::HashMap;
 use std::fmt;
