@@ -7,10 +7,10 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
 
 use crate::connections::Connections;
-use crate::process::Process;
+use crate::process::{Meter, Processes};
 use crate::target::Target;
 use crate::tokens::Mint;
-use crate::{connect, fanout, idle, reconnect, report, roundtrip, slow};
+use crate::{connect, fanout, idle, publish, reconnect, report, revoke, roundtrip, slow};
 
 /// Descriptors beside those of the connections.
 const OTHER_DESCRIPTORS: u64 = 32;
@@ -28,15 +28,25 @@ struct Cli {
 /// What every command wants to know.
 #[derive(Debug, Args)]
 pub(crate) struct Common {
-    /// The gateway
-    #[arg(long, default_value = "ws://127.0.0.1:8080/ws", global = true)]
-    url: Target,
+    /// The gateway; several nodes of it, separated by commas, take connections in turn
+    #[arg(
+        long = "url",
+        value_name = "URL",
+        value_delimiter = ',',
+        default_value = "ws://127.0.0.1:8080/ws",
+        global = true
+    )]
+    pub(crate) urls: Vec<Target>,
     /// File with the HS256 secret the gateway verifies tokens with
     #[arg(long, value_name = "FILE", global = true)]
     key_file: Option<PathBuf>,
-    /// The gateway's process id, to report its memory and CPU time
-    #[arg(long, global = true)]
-    pid: Option<u32>,
+    /// The gateway's process id, to report its memory and CPU time; of several nodes all, and the
+    /// sum is reported
+    #[arg(long = "pid", value_name = "PID", value_delimiter = ',', global = true)]
+    pids: Vec<u32>,
+    /// The process id of Redis, to report its CPU time
+    #[arg(long, value_name = "PID", global = true)]
+    redis_pid: Option<u32>,
     /// Print one JSON object
     #[arg(long, global = true)]
     json: bool,
@@ -57,6 +67,10 @@ enum Command {
     Reconnect(reconnect::ReconnectArgs),
     /// Let some subscribers stop reading: what the others notice
     Slow(slow::SlowArgs),
+    /// Write revocations to Redis: time from `SET` to the close frame
+    Revoke(revoke::RevokeArgs),
+    /// Publish where nobody listens: publications per second
+    Publish(publish::PublishArgs),
 }
 
 /// Runs the command that the process was started with, and prints what it measured.
@@ -74,6 +88,8 @@ pub fn run() -> anyhow::Result<()> {
         Command::Connect(args) => connect::run(&common, &args),
         Command::Reconnect(args) => reconnect::run(&common, &args),
         Command::Slow(args) => slow::run(&common, &args),
+        Command::Revoke(args) => revoke::run(&common, &args),
+        Command::Publish(args) => publish::run(&common, &args),
     }?;
     report::print(&report, json);
     Ok(())
@@ -90,7 +106,7 @@ impl Common {
                 "{count} connections need {wanted} open files, but the hard limit is {limit}: raise it with ulimit -Hn"
             );
         }
-        Connections::new(self.url.clone(), count)
+        Connections::new(self.urls.clone(), count)
     }
 
     /// What signs this run's tokens.
@@ -101,9 +117,15 @@ impl Common {
         Mint::from_file(path)
     }
 
-    /// The gateway's process, if it is known.
-    pub(crate) fn server(&self) -> Option<Process> {
-        self.pid.map(Process::of)
+    /// The gateway's processes, if they are known.
+    pub(crate) fn server(&self) -> Option<Processes> {
+        (!self.pids.is_empty()).then(|| Processes::of(&self.pids))
+    }
+
+    /// Starts measuring what it costs everyone.
+    pub(crate) fn meter(&self) -> anyhow::Result<Meter> {
+        let redis = self.redis_pid.map(|pid| Processes::of(&[pid]));
+        Meter::start(self.server(), redis)
     }
 }
 

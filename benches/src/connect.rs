@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::cli::{Common, seconds};
 use crate::connections::{Connections, Happened};
 use crate::histogram::{Histogram, Latency};
-use crate::process::{Meter, Usage};
+use crate::process::Usage;
 use crate::report;
 
 /// Tokens that are made before; they are used in turn.
@@ -64,7 +64,7 @@ pub(crate) fn run(common: &Common, args: &ConnectArgs) -> anyhow::Result<Value> 
     caller.run_for(args.warmup)?;
     caller.latency = Histogram::new();
     caller.handshakes = 0;
-    let meter = Meter::start(common.server())?;
+    let meter = common.meter()?;
     caller.run_for(args.seconds)?;
     let (usage, server_cpu_us) = meter.stop()?;
     report::of(&Report {

@@ -77,7 +77,8 @@ pub(crate) enum Happened<'a> {
 /// The connections of a run, each known by its place in the order they were opened.
 #[derive(Debug)]
 pub(crate) struct Connections {
-    target: Target,
+    /// Each connection's is that of its place, in turn.
+    targets: Vec<Target>,
     poll: Poll,
     events: Events,
     all: Vec<Connection>,
@@ -85,9 +86,9 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    pub(crate) fn new(target: Target, capacity: usize) -> anyhow::Result<Self> {
+    pub(crate) fn new(targets: Vec<Target>, capacity: usize) -> anyhow::Result<Self> {
         Ok(Self {
-            target,
+            targets,
             poll: Poll::new().context("open epoll")?,
             events: Events::with_capacity(EVENTS),
             all: Vec::with_capacity(capacity),
@@ -97,6 +98,11 @@ impl Connections {
 
     pub(crate) fn count(&self) -> usize {
         self.all.len()
+    }
+
+    /// Whether a connection is authenticated and has not ended.
+    pub(crate) fn is_open(&self, slot: usize) -> bool {
+        self.all[slot].stage == Stage::Open
     }
 
     /// Begins another connection; [`Happened::Opened`] or [`Happened::Refused`] will be told of it.
@@ -213,7 +219,8 @@ impl Connections {
     }
 
     fn connect(&self, slot: usize, token: &str) -> anyhow::Result<Connection> {
-        let mut stream = dial(self.target.address, slot / PER_SOURCE).context("open a socket")?;
+        let target = &self.targets[slot % self.targets.len()];
+        let mut stream = dial(target.address, slot / PER_SOURCE).context("open a socket")?;
         self.poll
             .registry()
             .register(
@@ -226,7 +233,7 @@ impl Connections {
             stream,
             stage: Stage::Connecting,
             partial: Vec::new(),
-            unsent: wire::upgrade_request(&self.target, token),
+            unsent: wire::upgrade_request(target, token),
             paused: false,
         })
     }

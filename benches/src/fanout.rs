@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::cli::{Common, seconds};
 use crate::fan::{Fan, FanArgs};
 use crate::histogram::Latency;
-use crate::process::{Meter, Usage};
+use crate::process::Usage;
 use crate::report;
 
 /// Arguments of `curfew-bench fanout`.
@@ -47,7 +47,7 @@ pub(crate) fn run(common: &Common, args: &FanoutArgs) -> anyhow::Result<Value> {
     fan.publish_for(args.warmup, || Ok(()))?;
     fan.begin();
     let before = fan.delivered;
-    let meter = Meter::start(common.server())?;
+    let meter = common.meter()?;
     fan.publish_for(args.seconds, || Ok(()))?;
     let (usage, server_cpu_us) = meter.stop()?;
     let deliveries = fan.delivered - before;

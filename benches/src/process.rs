@@ -1,5 +1,6 @@
-//! What a process costs, as Linux tells it.
+//! What processes cost, as Linux tells it.
 
+use std::iter::Sum;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -12,18 +13,19 @@ const TICK: Duration = Duration::from_millis(10);
 /// Where the CPU times are behind the process's name in `/proc/<pid>/stat`: user, then system.
 const CPU_FIELDS: std::ops::Range<usize> = 11..13;
 
-/// A process on this machine.
+/// Processes on this machine, taken together: the nodes of a gateway.
 #[derive(Debug, Clone)]
-pub(crate) struct Process {
-    folder: PathBuf,
+pub(crate) struct Processes {
+    folders: Vec<PathBuf>,
 }
 
 /// CPU times at the start of a measurement.
 #[derive(Debug)]
 pub(crate) struct Meter {
     started: Instant,
-    server: Option<(Process, Duration)>,
-    load: (Process, Duration),
+    server: Option<(Processes, Duration)>,
+    redis: Option<(Processes, Duration)>,
+    load: (Processes, Duration),
 }
 
 /// What a measurement cost. The load generator must have been idle for a tenth of the time at
@@ -31,39 +33,50 @@ pub(crate) struct Meter {
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Usage {
     pub(crate) seconds: f64,
+    /// Of several nodes the sum: with a core each, up to their number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) server_busy: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) redis_busy: Option<f64>,
     pub(crate) load_busy: f64,
 }
 
-impl Process {
-    pub(crate) fn of(pid: u32) -> Self {
+impl Processes {
+    pub(crate) fn of(pids: &[u32]) -> Self {
         Self {
-            folder: PathBuf::from(format!("/proc/{pid}")),
+            folders: pids
+                .iter()
+                .map(|pid| PathBuf::from(format!("/proc/{pid}")))
+                .collect(),
         }
     }
 
     fn this() -> Self {
         Self {
-            folder: PathBuf::from("/proc/self"),
+            folders: vec![PathBuf::from("/proc/self")],
         }
     }
 
-    fn read(&self, file: &str) -> anyhow::Result<String> {
-        let path = self.folder.join(file);
-        std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
+    fn sum<T: Sum>(&self, file: &str, parse: fn(&str) -> Option<T>) -> anyhow::Result<T> {
+        self.folders
+            .iter()
+            .map(|folder| {
+                let path = folder.join(file);
+                let text = std::fs::read_to_string(&path)
+                    .with_context(|| format!("read {}", path.display()))?;
+                parse(&text).with_context(|| format!("{} has another form", path.display()))
+            })
+            .sum()
     }
 
     /// Resident memory, in KiB.
     pub(crate) fn rss_kib(&self) -> anyhow::Result<u64> {
-        let status = self.read("status")?;
-        rss_kib(&status).context("VmRSS is missing")
+        self.sum("status", rss_kib)
     }
 
-    /// CPU time used so far by all its threads.
+    /// CPU time used so far by all their threads.
     fn cpu(&self) -> anyhow::Result<Duration> {
-        let stat = self.read("stat")?;
-        cpu(&stat).context("CPU times are missing")
+        self.sum("stat", cpu)
     }
 }
 
@@ -88,11 +101,15 @@ fn cpu(stat: &str) -> Option<Duration> {
 
 impl Meter {
     /// Starts measuring.
-    pub(crate) fn start(server: Option<Process>) -> anyhow::Result<Self> {
-        let with_cpu = |process: Process| process.cpu().map(|cpu| (process, cpu));
+    pub(crate) fn start(
+        server: Option<Processes>,
+        redis: Option<Processes>,
+    ) -> anyhow::Result<Self> {
+        let with_cpu = |processes: Processes| processes.cpu().map(|cpu| (processes, cpu));
         Ok(Self {
             server: server.map(with_cpu).transpose()?,
-            load: with_cpu(Process::this())?,
+            redis: redis.map(with_cpu).transpose()?,
+            load: with_cpu(Processes::this())?,
             started: Instant::now(),
         })
     }
@@ -100,15 +117,17 @@ impl Meter {
     /// What it cost since then, and the server's CPU time in microseconds.
     pub(crate) fn stop(&self) -> anyhow::Result<(Usage, Option<f64>)> {
         let seconds = self.started.elapsed().as_secs_f64();
-        let used = |(process, before): &(Process, Duration)| {
-            process
+        let used = |(processes, before): &(Processes, Duration)| {
+            processes
                 .cpu()
                 .map(|cpu| cpu.saturating_sub(*before).as_secs_f64())
         };
         let server = self.server.as_ref().map(used).transpose()?;
+        let redis = self.redis.as_ref().map(used).transpose()?;
         let usage = Usage {
             seconds,
             server_busy: server.map(|used| used / seconds),
+            redis_busy: redis.map(|used| used / seconds),
             load_busy: used(&self.load)? / seconds,
         };
         Ok((usage, server.map(|used| used * 1e6)))
@@ -128,6 +147,8 @@ mod tests {
         let stat = "42 (a ) b) S 1 42 42 0 -1 4194304 100 0 0 0 150 50 0 0 20 0 3 0 100 0 0";
         assert_eq!(cpu(stat), Some(Duration::from_secs(2)));
         assert_eq!(cpu("42 (x) S 1"), None);
-        assert!(Process::this().rss_kib().unwrap() > 0);
+        let this = Processes::this().rss_kib().unwrap();
+        let twice = Processes::of(&[std::process::id(); 2]).rss_kib().unwrap();
+        assert!(this > 0 && twice > this);
     }
 }

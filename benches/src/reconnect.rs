@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::cli::{Common, seconds};
 use crate::fan::{AT_ONCE, PATIENCE};
-use crate::process::{Meter, Usage};
+use crate::process::Usage;
 use crate::report;
 
 /// Arguments of `curfew-bench reconnect`.
@@ -43,7 +43,7 @@ pub(crate) fn run(common: &Common, args: &ReconnectArgs) -> anyhow::Result<Value
     std::thread::sleep(args.settle);
     let before = rss()?;
 
-    let meter = Meter::start(common.server())?;
+    let meter = common.meter()?;
     let began = Instant::now();
     let deadline = began + args.seconds;
     // The cut is as sudden as that of a network: nothing new is begun before all are gone.

@@ -11,7 +11,7 @@ use crate::cli::{Common, seconds};
 use crate::connections::{Connections, Happened};
 use crate::fan::{AT_ONCE, PATIENCE};
 use crate::histogram::{Histogram, Latency};
-use crate::process::{Meter, Usage};
+use crate::process::Usage;
 use crate::publication::{self, Publication};
 use crate::{report, wire};
 
@@ -21,6 +21,10 @@ pub(crate) struct RoundtripArgs {
     /// Connections, each publishing to a channel of its own as soon as it has heard itself
     #[arg(long, default_value_t = 1)]
     connections: usize,
+    /// Hear each publication on another node than the one it was published on: each publisher has
+    /// a second connection for that, on the next node
+    #[arg(long)]
+    across: bool,
     /// Size of a publication's data, in bytes of JSON, at least 31
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(publication::MIN_BYTES as i64..=32_000))]
     bytes: u16,
@@ -35,6 +39,7 @@ pub(crate) struct RoundtripArgs {
 #[derive(Debug, Serialize)]
 struct Report {
     connections: usize,
+    across: bool,
     payload_bytes: u16,
     roundtrips_per_second: f64,
     server_cpu_us_per_roundtrip: Option<f64>,
@@ -44,34 +49,42 @@ struct Report {
 
 /// Publishes to oneself.
 pub(crate) fn run(common: &Common, args: &RoundtripArgs) -> anyhow::Result<Value> {
-    let mut connections = common.connections(args.connections)?;
-    connections.open_all(&common.mint()?.tokens(args.connections)?, AT_ONCE, PATIENCE)?;
+    if args.across && common.urls.len() < 2 {
+        bail!("--across needs two nodes at least: --url ws://...,ws://...");
+    }
+    let ends = if args.across { 2 } else { 1 };
+    let count = args.connections * ends;
+    let mut connections = common.connections(count)?;
+    connections.open_all(&common.mint()?.tokens(count)?, AT_ONCE, PATIENCE)?;
     let mut echo = Echo {
         publications: (0..args.connections)
             .map(|slot| Publication::new(&name(slot), args.bytes.into()))
             .collect(),
         connections,
+        ends,
         began: Instant::now(),
         latency: Histogram::new(),
         roundtrips: 0,
         due: Vec::new(),
     };
-    for slot in 0..args.connections {
+    for publisher in 0..args.connections {
         // The answer sets it off.
         let command = format!(
             r#"{{"type":"subscribe","id":1,"channel":"{}"}}"#,
-            name(slot)
+            name(publisher)
         );
-        echo.connections.send(slot, &wire::text(&command));
+        let listening = publisher * ends + ends - 1;
+        echo.connections.send(listening, &wire::text(&command));
     }
     echo.run_for(args.warmup)?;
     echo.latency = Histogram::new();
     echo.roundtrips = 0;
-    let meter = Meter::start(common.server())?;
+    let meter = common.meter()?;
     echo.run_for(args.seconds)?;
     let (usage, server_cpu_us) = meter.stop()?;
     report::of(&Report {
         connections: args.connections,
+        across: args.across,
         payload_bytes: args.bytes,
         roundtrips_per_second: echo.roundtrips as f64 / usage.seconds,
         server_cpu_us_per_roundtrip: server_cpu_us.map(|us| us / echo.roundtrips as f64),
@@ -83,6 +96,9 @@ pub(crate) fn run(common: &Common, args: &RoundtripArgs) -> anyhow::Result<Value
 #[derive(Debug)]
 struct Echo {
     connections: Connections,
+    /// How many connections each publisher has: the first publishes, the last listens. With two,
+    /// nodes taking connections in turn, they are on different ones.
+    ends: usize,
     publications: Vec<Publication>,
     began: Instant,
     latency: Histogram,
@@ -103,6 +119,7 @@ impl Echo {
     fn turn(&mut self) -> anyhow::Result<()> {
         let Self {
             connections,
+            ends,
             began,
             latency,
             roundtrips,
@@ -118,23 +135,27 @@ impl Echo {
                         latency.record(age);
                     }
                     *roundtrips += 1;
-                    due.push(slot);
+                    due.push(slot / *ends);
                 }
-                Happened::Other(reply) if reply.starts_with(b"{\"type\":\"ok\"") => due.push(slot),
+                Happened::Other(reply) if reply.starts_with(b"{\"type\":\"ok\"") => {
+                    due.push(slot / *ends);
+                }
                 other => failed = Some(format!("connection {slot}: {other:?}")),
             },
         )?;
         if let Some(why) = failed {
             bail!("{why}");
         }
-        for slot in self.due.drain(..) {
-            self.connections
-                .send(slot, self.publications[slot].stamped(self.began));
+        for publisher in self.due.drain(..) {
+            self.connections.send(
+                publisher * self.ends,
+                self.publications[publisher].stamped(self.began),
+            );
         }
         Ok(())
     }
 }
 
-fn name(slot: usize) -> String {
-    format!("bench:{slot}")
+fn name(publisher: usize) -> String {
+    format!("bench:{publisher}")
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::cli::{Common, seconds};
 use crate::fan::{Fan, FanArgs};
 use crate::histogram::{Histogram, Latency};
-use crate::process::{Meter, Usage};
+use crate::process::Usage;
 use crate::report;
 
 /// Arguments of `curfew-bench slow`.
@@ -83,7 +83,7 @@ fn phase(fan: &mut Fan, common: &Common, time: Duration) -> anyhow::Result<Phase
     let mut peak = None;
     fan.begin();
     let before = fan.delivered;
-    let meter = Meter::start(server.clone())?;
+    let meter = common.meter()?;
     fan.publish_for(time, || {
         if let Some(server) = &server {
             peak = peak.max(Some(server.rss_kib()?));

@@ -22,6 +22,7 @@ mod origins;
 mod ping;
 mod policy;
 mod protocol;
+mod redis;
 mod refresh;
 mod reload;
 mod revocation;

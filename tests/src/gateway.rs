@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use curfew_model_check::replay;
 use curfew_testkit::http::{self, Response};
 use curfew_testkit::mint::Key;
 use curfew_testkit::{Connect, PATIENCE, WsClient};
@@ -276,12 +277,7 @@ impl Gateway {
 
     /// Sends a signal by name.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("sh")
-            .arg("-c")
-            .arg(format!("kill -{name} {}", self.pid()))
-            .status()
-            .expect("sh runs");
-        assert!(status.success(), "kill -{name}");
+        signal(self.pid(), name);
     }
 
     /// Waits for the end of the process; its exit code.
@@ -350,6 +346,19 @@ impl Drop for Gateway {
                 "the end of the gateway's log:\n{}",
                 lines[last..].join("\n")
             );
+        } else {
+            self.assert_follows_the_model();
+        }
+    }
+}
+
+impl Gateway {
+    /// Whatever else a test is about: each step of the revocation protocol that the node has logged
+    /// is one that the model's node can make.
+    fn assert_follows_the_model(&self) {
+        let lines = self.log.lines();
+        if let Err(violation) = replay::check(lines.iter().map(String::as_str)) {
+            panic!("{violation}");
         }
     }
 }
@@ -364,9 +373,28 @@ pub(crate) async fn listening(log: &Log, listener: &str) -> Option<SocketAddr> {
     .await
 }
 
-/// Looks again and again until there is something, or the time is over.
-pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+/// Sends a signal by name to a process.
+pub(crate) fn signal(pid: u32, name: &str) {
+    let status = Command::new("sh")
+        .arg("-c")
+        .arg(format!("kill -{name} {pid}"))
+        .status()
+        .expect("sh runs");
+    assert!(status.success(), "kill -{name}");
+}
+
+/// Looks again and again until there is something, or [`PATIENCE`] is over.
+pub async fn eventually<T>(what: &str, look: impl AsyncFnMut() -> Option<T>) -> T {
+    eventually_within(PATIENCE, what, look).await
+}
+
+/// Looks again and again until there is something, or so much time is over.
+pub async fn eventually_within<T>(
+    patience: Duration,
+    what: &str,
+    mut look: impl AsyncFnMut() -> Option<T>,
+) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(found) = look().await {
             return found;

@@ -1,19 +1,35 @@
 //! Curfew tested through its public door: the binary, its sockets, its admin API, its log.
 //!
-//! Owns: starting gateways as processes of their own and looking at them from outside.
+//! Owns: starting gateways and Redis servers as processes of their own, making the links between them
+//! bad, and looking at them from outside.
 //! Knows nothing of: any crate of the gateway. Only [`curfew_testkit`], which speaks to sockets.
-//! Start at [`Gateway::start`] and [`Settings`].
+//! Start at [`Gateway::start`] and [`Settings`]; for several gateways at [`Cluster::start`],
+//! [`Redis`], [`Proxy`] and [`Tape`].
 
+mod attempt;
 mod binary;
+mod cluster;
 mod dev;
 mod gateway;
 mod log;
+mod proxy;
+mod redis;
+mod resp;
 mod settings;
+mod tape;
 mod tls;
+mod topology;
 
+pub use attempt::Attempt;
 pub use binary::{Finished, curfew, curfew_binary, curfew_with};
+pub use cluster::{Cluster, Publisher, revocation_key};
 pub use dev::Dev;
-pub use gateway::{Gateway, eventually};
+pub use gateway::{Gateway, eventually, eventually_within};
 pub use log::Log;
+pub use proxy::{Flow, Kind, Link, Proxy};
+pub use redis::{Redis, free_port};
+pub use resp::{Reply, Resp};
 pub use settings::{ADMIN_KEY, Settings};
-pub use tls::TestCertificate;
+pub use tape::{LEASE, Seen, Tape};
+pub use tls::{TestAuthority, TestCertificate};
+pub use topology::{RedisCluster, Sentinel};

@@ -45,6 +45,12 @@ impl Settings {
         self
     }
 
+    /// Shares the Redis at `url`.
+    pub fn on_redis(self, url: &str) -> Self {
+        self.with("backend.kind = \"redis\"")
+            .with(&format!("backend.redis.url = {url:?}"))
+    }
+
     /// Leaves one key out: `admin.key`.
     pub fn without(mut self, path: &str) -> Self {
         let (section, key) = path.rsplit_once('.').expect("section.key");

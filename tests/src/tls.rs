@@ -1,10 +1,10 @@
-//! Certificates for the public listener.
+//! Certificates for the public listener and for Redis.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use curfew_testkit::{Connect, trusting};
-use rcgen::CertifiedKey;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedKey, IsCa, Issuer, KeyPair};
 
 /// A self-signed certificate for `localhost` with its key.
 #[derive(Debug)]
@@ -45,6 +45,53 @@ impl TestCertificate {
 }
 
 impl Default for TestCertificate {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A certificate authority of the test's own, and a server certificate it has signed.
+#[derive(Debug)]
+pub struct TestAuthority {
+    authority_pem: String,
+    certificate_pem: String,
+    key_pem: String,
+}
+
+impl TestAuthority {
+    /// A new one, with a certificate for `localhost` and `127.0.0.1`.
+    pub fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).expect("no names are fine names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key pair can be made");
+        let authority = params.self_signed(&key).expect("a certificate can be made");
+        let issuer = Issuer::new(params, key);
+        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let key = KeyPair::generate().expect("a key pair can be made");
+        let certificate = CertificateParams::new(names)
+            .expect("both are names")
+            .signed_by(&key, &issuer)
+            .expect("the authority signs");
+        Self {
+            authority_pem: authority.pem(),
+            certificate_pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+        }
+    }
+
+    /// Writes `ca.pem`, `cert.pem` and `key.pem` into `directory`.
+    pub fn write(&self, directory: &Path) {
+        for (name, pem) in [
+            ("ca.pem", &self.authority_pem),
+            ("cert.pem", &self.certificate_pem),
+            ("key.pem", &self.key_pem),
+        ] {
+            std::fs::write(directory.join(name), pem).expect("the file can be written");
+        }
+    }
+}
+
+impl Default for TestAuthority {
     fn default() -> Self {
         Self::new()
     }

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_backend::{Ended, RedisAddress, Revoked};
-use curfew_model::SessionId;
+use curfew_model::{RevocationKey, SessionId};
 use redis::aio::MultiplexedConnection;
 use tokio::sync::mpsc;
 use tokio::time::{self, Instant};
@@ -96,6 +96,9 @@ struct Generation {
     next_sweep: Instant,
     /// Sessions yet to be looked at by the sweep under way.
     sweep: Vec<SessionId>,
+    /// Keys that were read and are not there any more: forgotten once it is sure that they were
+    /// lifted, and not lost with everything else.
+    gone: Vec<RevocationKey>,
     /// Where the reading of the index goes on; `None` when it is done.
     learn: Option<isize>,
     set_up_at: Instant,

@@ -7,7 +7,12 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Crates the gateway is not made of.
-pub(super) const TOOLS: [&str; 3] = ["curfew-testkit", "curfew-tests", "curfew-benches"];
+pub(super) const TOOLS: [&str; 4] = [
+    "curfew-testkit",
+    "curfew-model-check",
+    "curfew-tests",
+    "curfew-benches",
+];
 
 /// One member.
 #[derive(Debug)]

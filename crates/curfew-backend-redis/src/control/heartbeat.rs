@@ -50,6 +50,7 @@ impl Control {
             generation.pushes.lose_track();
         }
         self.registered = true;
+        self.forget_gone(generation);
         generation.next_heartbeat = started + HEARTBEAT.min(self.core.config.lease / 3);
         if !generation.pushes.has_lost_track() {
             self.vouch_until(sent_at + self.core.config.lease);

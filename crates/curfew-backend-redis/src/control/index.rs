@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use curfew_model::RevocationKey;
-use redis::aio::MultiplexedConnection;
 use redis::cmd;
 use tokio::time::Instant;
 use tracing::debug;
@@ -50,39 +49,66 @@ impl Control {
         }
     }
 
-    /// Remembers what was found and forgets what is gone, here and in the index.
-    pub(super) async fn note(
+    /// Remembers what was found, here and in the index.
+    pub(super) async fn note_found(
         &mut self,
-        connection: &mut MultiplexedConnection,
+        generation: &mut Generation,
         found: Vec<(RevocationKey, Known)>,
+    ) -> Result<(), Fault> {
+        if found.is_empty() {
+            return Ok(());
+        }
+        let mut add = cmd("ZADD");
+        add.arg(self.core.keys.revoked_index());
+        for (key, known) in &found {
+            add.arg(score(known)).arg(key.to_string());
+        }
+        add.query_async::<()>(&mut generation.connection).await?;
+        for (key, known) in found {
+            generation.gone.retain(|gone| *gone != key);
+            self.seen.insert(key, known);
+        }
+        self.count_known();
+        Ok(())
+    }
+
+    /// Takes what is gone out of the index. This node forgets it a round trip later: should
+    /// everything have been lost, it has been told of that by then.
+    pub(super) async fn note_gone(
+        &mut self,
+        generation: &mut Generation,
         gone: Vec<RevocationKey>,
     ) -> Result<(), Fault> {
-        let index = self.core.keys.revoked_index();
-        if !found.is_empty() {
-            let mut add = cmd("ZADD");
-            add.arg(&index);
-            for (key, known) in &found {
-                add.arg(score(known)).arg(key.to_string());
-            }
-            add.query_async::<()>(connection).await?;
+        if gone.is_empty() {
+            return Ok(());
         }
-        if !gone.is_empty() {
-            let mut remove = cmd("ZREM");
-            remove.arg(&index);
-            for key in &gone {
-                remove.arg(key.to_string());
-            }
-            remove.query_async::<()>(connection).await?;
+        let mut remove = cmd("ZREM");
+        remove.arg(self.core.keys.revoked_index());
+        for key in &gone {
+            remove.arg(key.to_string());
         }
-        for (key, known) in found {
-            self.seen.insert(key, known);
+        remove.query_async::<()>(&mut generation.connection).await?;
+        generation.gone.extend(gone);
+        generation.next_heartbeat = Instant::now();
+        Ok(())
+    }
+
+    /// Called when a round trip that was begun after keys were found gone has ended.
+    pub(super) fn forget_gone(&mut self, generation: &mut Generation) {
+        let gone = std::mem::take(&mut generation.gone);
+        if generation.pushes.has_lost_track() {
+            // They may have been lost, not lifted: what this node knows is written back.
+            return;
         }
         for key in &gone {
             self.seen.remove(key);
         }
+        self.count_known();
+    }
+
+    fn count_known(&self) {
         let known = i64::try_from(self.seen.len()).unwrap_or(i64::MAX);
         self.core.metrics.revocations_known.set(known);
-        Ok(())
     }
 
     /// A node that starts, or was away, learns of the revocations that the index names.
@@ -108,8 +134,7 @@ impl Control {
             }
         }
         // What is removed here moves the rest up: some is looked at again by the next generation.
-        self.note(&mut generation.connection, Vec::new(), gone)
-            .await
+        self.note_gone(generation, gone).await
     }
 
     /// Writes records of live sessions again, after Redis or other nodes have removed them.

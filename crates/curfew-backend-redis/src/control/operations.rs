@@ -158,6 +158,11 @@ impl Control {
         &mut self,
         generation: &mut Generation,
     ) -> Result<Option<(u64, u64)>, Fault> {
+        // Replicas come and go; one that was there is missed.
+        let role: Vec<Value> = cmd("ROLE")
+            .query_async(&mut generation.connection)
+            .await?;
+        self.check_role(&role)?;
         let wanted = self.most_replicas.min(1);
         if wanted == 0 {
             return Ok(None);
@@ -205,8 +210,7 @@ impl Control {
         for (key, known) in read {
             if let Some(known) = known {
                 ended.join(self.apply(&known.revoked(key.clone())));
-                self.note(&mut generation.connection, vec![(key, known)], Vec::new())
-                    .await?;
+                self.note_found(generation, vec![(key, known)]).await?;
             }
         }
         if let Some(at) = self.counted.iter().position(|(counted, _)| counted == id)

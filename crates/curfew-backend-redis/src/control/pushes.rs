@@ -206,7 +206,8 @@ impl Control {
             .count(taken.keys.len())
             .revoked(ended)
             .log();
-        self.note(&mut generation.connection, found, gone).await
+        self.note_found(generation, found).await?;
+        self.note_gone(generation, gone).await
     }
 }
 

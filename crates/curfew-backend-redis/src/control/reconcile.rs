@@ -40,8 +40,7 @@ impl Control {
             .sessions(sessions.len())
             .revoked(ended)
             .log();
-        self.note(&mut generation.connection, found, Vec::new())
-            .await
+        self.note_found(generation, found).await
     }
 
     async fn find_over(
@@ -95,8 +94,7 @@ impl Control {
             .sessions(chunk.len())
             .revoked(ended)
             .log();
-        self.note(&mut generation.connection, found, Vec::new())
-            .await
+        self.note_found(generation, found).await
     }
 
     /// What became of keys: each with its value and expiry, or nothing.

@@ -90,12 +90,13 @@ impl Control {
             next_heartbeat: now,
             next_sweep: now,
             sweep: Vec::new(),
+            gone: Vec::new(),
             learn: Some(0),
             set_up_at: now,
         })
     }
 
-    fn check_role(&mut self, role: &[Value]) -> Result<(), Fault> {
+    pub(super) fn check_role(&mut self, role: &[Value]) -> Result<(), Fault> {
         let name: String = role
             .first()
             .cloned()

@@ -1,0 +1,180 @@
+//! For how long a node with many sessions is silent after it was out of touch with Redis: from what
+//! Redis was told, to the moment the gate is open again. Nothing is subtracted: detecting it,
+//! waiting before the next attempt and connecting are part of it.
+
+mod node;
+mod server;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use clap::Parser;
+use curfew_benches::resp::Resp;
+
+use node::Node;
+use server::Server;
+
+/// Between two rounds. Within a second of a setup the next one on the same connection waits, which
+/// is not to be measured.
+const PAUSE: Duration = Duration::from_millis(1500);
+
+/// How long it may take until a node knows all there is to know.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Measures how long reconciliation takes.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Open sessions of the node
+    #[arg(long, default_value_t = 100_000)]
+    sessions: usize,
+    /// Revocations of others that are in force, in the second half of the measurement
+    #[arg(long, default_value_t = 1_000_000)]
+    revocations: usize,
+    /// How often each is measured
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// What `cargo bench` gives; without it, as under `cargo test`, everything is small
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// Why every session has to be compared again.
+#[derive(Debug, Clone, Copy)]
+enum Cause {
+    /// The control connection is cut: a new one is made.
+    Cut,
+    /// Another database is emptied: Redis does not say which, so the node has to assume the worst.
+    OtherEmptied,
+    /// Everything is emptied: revocations are written back before sessions are compared.
+    Emptied,
+}
+
+impl Cause {
+    const ALL: [Self; 3] = [Self::Cut, Self::OtherEmptied, Self::Emptied];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Cut => "connection cut",
+            Self::OtherEmptied => "another database emptied",
+            Self::Emptied => "everything emptied",
+        }
+    }
+
+    fn bring_about(self, redis: &mut Resp) -> anyhow::Result<Instant> {
+        let commands: &[&[&str]] = match self {
+            Self::Cut => {
+                let id = control_connection(redis)?;
+                let began = Instant::now();
+                redis.call(&["CLIENT", "KILL", "ID", &id])?;
+                return Ok(began);
+            }
+            Self::OtherEmptied => &[&["SELECT", "1"], &["FLUSHDB"], &["SELECT", "0"]],
+            // In the background: how long Redis takes to free memory is not to be measured.
+            Self::Emptied => &[&["FLUSHALL", "ASYNC"]],
+        };
+        let began = Instant::now();
+        for command in commands {
+            redis.call(command)?;
+        }
+        Ok(began)
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    let mut args = Args::parse();
+    if !args.bench {
+        args = Args {
+            sessions: 1000,
+            revocations: 1000,
+            rounds: 1,
+            ..args
+        };
+    }
+    println!("{} sessions, {} rounds; ms", args.sessions, args.rounds);
+    println!("revocations  cause                         min  median     max");
+    for revocations in [0, args.revocations] {
+        measure(&args, revocations)?;
+    }
+    Ok(())
+}
+
+fn measure(args: &Args, revocations: usize) -> anyhow::Result<()> {
+    let server = Server::start()?;
+    server.revoke_others(revocations)?;
+    let began = Instant::now();
+    let node = Node::start(server.port, args.sessions)?;
+    node.opened()?;
+    let mut redis = server.connect()?;
+    settle(&mut redis, &node, args.sessions, revocations)?;
+    println!(
+        "{revocations:11}  starting, until all is known and written: {:.0}",
+        began.elapsed().as_secs_f64() * 1e3
+    );
+    for cause in Cause::ALL {
+        let mut times = Vec::with_capacity(args.rounds);
+        for _ in 0..args.rounds {
+            std::thread::sleep(PAUSE);
+            if node.opened_by_itself() {
+                bail!("the gate was shut in between: the machine is too busy to measure");
+            }
+            let began = cause.bring_about(&mut redis)?;
+            times.push(node.opened()?.duration_since(began));
+            settle(&mut redis, &node, args.sessions, revocations)?;
+        }
+        print(revocations, cause, &mut times);
+    }
+    Ok(())
+}
+
+fn print(revocations: usize, cause: Cause, times: &mut [Duration]) {
+    times.sort_unstable();
+    let [min, .., max] = times else {
+        let only = times.first().copied().unwrap_or_default().as_secs_f64() * 1e3;
+        return println!("{revocations:11}  {:24}  {only:7.1}", cause.name());
+    };
+    let ms = |time: &Duration| time.as_secs_f64() * 1e3;
+    let (min, max) = (ms(min), ms(max));
+    let median = ms(&times[times.len() / 2]);
+    println!(
+        "{revocations:11}  {:24}  {min:7.1} {median:7.1} {max:7.1}",
+        cause.name()
+    );
+}
+
+/// Waits until the node knows every revocation and every session is recorded: what it does besides
+/// is not to disturb the next round.
+fn settle(
+    redis: &mut Resp,
+    node: &Node,
+    sessions: usize,
+    revocations: usize,
+) -> anyhow::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let recorded = redis.call(&["ZCARD", "curfew:sessions"])?;
+        if recorded == sessions.to_string() && node.known() == revocations {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            bail!(
+                "{recorded} of {sessions} sessions are recorded, {} of {revocations} revocations known",
+                node.known()
+            );
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The id of the connection that tracks keys by their prefix.
+fn control_connection(redis: &mut Resp) -> anyhow::Result<String> {
+    let list = redis.call(&["CLIENT", "LIST"])?;
+    list.lines()
+        .find(|client| client.contains(" flags=tB "))
+        .and_then(|client| {
+            client
+                .split(' ')
+                .find_map(|field| field.strip_prefix("id="))
+        })
+        .map(str::to_owned)
+        .context("no connection tracks keys")
+}

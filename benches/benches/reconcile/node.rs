@@ -1,0 +1,179 @@
+//! A node with many sessions and no sockets: its hub and its backend are the real ones.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use curfew_backend::{
+    Config, Ended, Events, LocalSessions as _, NodeInfo, RedisConfig, RedisUrl, Suspension,
+};
+use curfew_backend_redis::{Parts, Redis};
+use curfew_hub::{Hub, HubLimits};
+use curfew_model::{
+    Claims, Clock as _, Disconnect, Gate, NodeId, Principal, PrincipalParts, Publication,
+    Revocation, RevocationKey, SessionId, SystemClock,
+};
+use curfew_node::HubEvents;
+use curfew_protocol::Protocols;
+use curfew_protocol::native::Native;
+use curfew_telemetry::{Metrics, Names};
+use tokio::runtime::Runtime;
+
+/// Longer than any run.
+const LIFETIME_SECONDS: u64 = 6 * 3600;
+
+/// How long any gate may stay shut.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A node, with the times at which its gate opened after it had been shut.
+#[derive(Debug)]
+pub(crate) struct Node {
+    metrics: Arc<Metrics>,
+    opened: Receiver<Instant>,
+    // Ends the backend's tasks.
+    _runtime: Runtime,
+}
+
+/// Tells when the gate has opened, and otherwise does what every node does.
+struct Watched {
+    node: HubEvents,
+    opened: Sender<Instant>,
+}
+
+impl Node {
+    /// Starts one with so many open sessions. Each has four revocation keys: its own, its user's,
+    /// its token's and everyone's.
+    pub(crate) fn start(port: u16, sessions: usize) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()?;
+        let (metrics, gate) = (
+            Metrics::new(&Names::default()),
+            Arc::new(Gate::shut_at_first()),
+        );
+        let hub = Arc::new(Hub::new(
+            Protocols::new(vec![Arc::new(Native)]),
+            HubLimits {
+                outbound_bytes: 1024 * 1024,
+                node_outbound_bytes: 0,
+            },
+            Arc::clone(&gate),
+            Arc::clone(&metrics),
+        ));
+        for number in 0..sessions {
+            open(&hub, number);
+        }
+        let node = NodeId::new();
+        let hub_events = || {
+            let settings = Arc::new(ArcSwap::from_pointee(curfew_node::Settings::default()));
+            HubEvents::new(node, Arc::clone(&hub), settings, Arc::clone(&metrics))
+        };
+        let (sender, opened) = mpsc::channel();
+        let parts = Parts {
+            config: Config {
+                redis: RedisConfig {
+                    url: RedisUrl::new(format!("redis://127.0.0.1:{port}")),
+                    ..RedisConfig::default()
+                },
+                ..Config::default()
+            },
+            info: NodeInfo {
+                node,
+                address: "127.0.0.1:1".to_owned(),
+                version: "0".to_owned(),
+                started_at: SystemClock.unix(),
+                sessions: sessions as u64,
+            },
+            events: Arc::new(Watched {
+                node: hub_events(),
+                opened: sender,
+            }),
+            local: Arc::new(hub_events()),
+            gate,
+            clock: Arc::new(SystemClock),
+            metrics: Arc::clone(&metrics),
+        };
+        let _guard = runtime.enter();
+        Redis::start(parts)?;
+        Ok(Self {
+            metrics,
+            opened,
+            _runtime: runtime,
+        })
+    }
+
+    /// Waits until the gate has opened again since it was last asked; returns when that was.
+    pub(crate) fn opened(&self) -> anyhow::Result<Instant> {
+        self.opened
+            .recv_timeout(PATIENCE)
+            .context("the gate stays shut")
+    }
+
+    /// Whether the gate has opened again without anybody having waited for it.
+    pub(crate) fn opened_by_itself(&self) -> bool {
+        self.opened.try_recv().is_ok()
+    }
+
+    /// How many revocations it knows of.
+    pub(crate) fn known(&self) -> usize {
+        usize::try_from(self.metrics.revocations_known.get()).unwrap_or(0)
+    }
+}
+
+fn open(hub: &Hub, number: usize) {
+    let session = SessionId::new();
+    let now = SystemClock.unix();
+    let principal = Arc::new(Principal::new(PrincipalParts {
+        user: format!("user-{number}").into(),
+        issuer: "main".into(),
+        token_id: Some(format!("token-{number}").into()),
+        issued_at: Some(now),
+        expires_at: now + LIFETIME_SECONDS,
+        leeway: Duration::from_secs(5),
+        claims: Claims::from_json("{}"),
+    }));
+    let keys = principal.revocation_keys(session, &[]);
+    let protocol = hub.protocols().default_id();
+    let member = hub.register(session, protocol, now, principal, &keys);
+    assert!(member.outbox().open(), "nobody ended it");
+}
+
+impl Events for Watched {
+    fn publication(&self, publication: &Publication) {
+        self.node.publication(publication);
+    }
+
+    fn revoked(&self, key: &RevocationKey, revocation: &Revocation) -> Ended {
+        self.node.revoked(key, revocation)
+    }
+
+    fn suspend(&self, key: &RevocationKey) -> Option<Suspension> {
+        self.node.suspend(key)
+    }
+
+    fn disconnect(&self, session: SessionId, disconnect: Disconnect) -> bool {
+        self.node.disconnect(session, disconnect)
+    }
+
+    fn reopened(&self) {
+        // Nobody waits any more once the measurement is over.
+        self.opened.send(Instant::now()).ok();
+        self.node.reopened();
+    }
+
+    fn isolated(&self) -> usize {
+        self.node.isolated()
+    }
+}
+
+impl fmt::Debug for Watched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watched")
+            .field("sessions", &self.node.sessions().len())
+            .finish_non_exhaustive()
+    }
+}

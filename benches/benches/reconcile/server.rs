@@ -1,0 +1,81 @@
+//! A Redis of the measurement's own.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use curfew_benches::resp::Resp;
+use tempfile::TempDir;
+
+/// Keys written in one go.
+const BATCH: usize = 1000;
+
+/// How long the server may take to start.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A running `redis-server` that saves nothing, killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) port: u16,
+    _folder: TempDir,
+}
+
+impl Server {
+    pub(crate) fn start() -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let child = Command::new("redis-server")
+            .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
+            .args(["--save", "", "--dir"])
+            .arg(folder.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .context("start redis-server: apt-get install redis-server")?;
+        let server = Self {
+            child,
+            port,
+            _folder: folder,
+        };
+        let deadline = Instant::now() + PATIENCE;
+        while server.connect().is_err() {
+            if Instant::now() > deadline {
+                bail!("redis-server does not start");
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(server)
+    }
+
+    pub(crate) fn connect(&self) -> anyhow::Result<Resp> {
+        Resp::connect(("127.0.0.1", self.port))
+    }
+
+    /// Revokes so many users that nobody is, and names them in the index, as nodes would have.
+    pub(crate) fn revoke_others(&self, count: usize) -> anyhow::Result<()> {
+        let mut redis = self.connect()?;
+        for from in (0..count).step_by(BATCH) {
+            let mut keys = vec!["MSET".to_owned()];
+            let mut index = vec!["ZADD".to_owned(), "curfew:index:{revoked}".to_owned()];
+            for number in from..count.min(from + BATCH) {
+                keys.extend([
+                    format!("curfew:{{revoked}}:user:other-{number}"),
+                    "1".to_owned(),
+                ]);
+                index.extend(["+inf".to_owned(), format!("user:other-{number}")]);
+            }
+            redis.call(&keys)?;
+            redis.call(&index)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Both fail only when it has ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}

@@ -1,0 +1,186 @@
+//! `curfew-bench publish`.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use clap::Args;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::cli::{Common, seconds};
+use crate::connections::{Connections, Happened};
+use crate::fan::{AT_ONCE, PATIENCE};
+use crate::histogram::{Histogram, Latency};
+use crate::process::Usage;
+use crate::{report, wire};
+
+/// Arguments of `curfew-bench publish`.
+#[derive(Debug, Args)]
+pub(crate) struct PublishArgs {
+    /// Connections that publish, each to a channel of its own
+    #[arg(long, default_value_t = 256)]
+    connections: usize,
+    /// Publications of each that may wait for their answers
+    #[arg(long, default_value_t = 16)]
+    window: usize,
+    /// Ask for an answer to one publication of so many, by giving the others no id
+    #[arg(long, default_value_t = 1)]
+    answer_every: usize,
+    /// Size of a publication's data, in bytes of JSON, at least 2
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(2..=32_000))]
+    bytes: u16,
+    /// How long to measure, in seconds
+    #[arg(long, default_value = "10", value_parser = seconds)]
+    seconds: Duration,
+    /// How long to publish before, in seconds
+    #[arg(long, default_value = "2", value_parser = seconds)]
+    warmup: Duration,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    connections: usize,
+    window: usize,
+    answer_every: usize,
+    payload_bytes: u16,
+    publications: u64,
+    publications_per_second: f64,
+    server_cpu_us_per_publication: Option<f64>,
+    redis_cpu_us_per_publication: Option<f64>,
+    /// From sending to the answer: that of the window.
+    latency: Option<Latency>,
+    usage: Usage,
+}
+
+/// Publishes and counts answers.
+pub(crate) fn run(common: &Common, args: &PublishArgs) -> anyhow::Result<Value> {
+    let every = args.answer_every;
+    if args.connections == 0 || every == 0 || args.window < every {
+        bail!("connections and answers must be at least 1, the window no less than answers");
+    }
+    let mut connections = common.connections(args.connections)?;
+    connections.open_all(&common.mint()?.tokens(args.connections)?, AT_ONCE, PATIENCE)?;
+    let mut press = Press {
+        frames: (0..args.connections)
+            .map(|slot| frames(slot, args.bytes.into(), every))
+            .collect(),
+        sent: vec![VecDeque::with_capacity(args.window); args.connections],
+        every: every as u64,
+        window: args.window / every,
+        connections,
+        heard: (0..args.connections).collect(),
+        latency: Histogram::new(),
+        accepted: 0,
+    };
+    press.run_for(args.warmup)?;
+    press.latency = Histogram::new();
+    press.accepted = 0;
+    let meter = common.meter()?;
+    press.run_for(args.seconds)?;
+    let (usage, server_cpu_us) = meter.stop()?;
+    let publications = press.accepted;
+    let each = |us: f64| us / publications as f64;
+    report::of(&Report {
+        connections: args.connections,
+        window: args.window,
+        answer_every: every,
+        payload_bytes: args.bytes,
+        publications,
+        publications_per_second: publications as f64 / usage.seconds,
+        server_cpu_us_per_publication: server_cpu_us.map(each),
+        redis_cpu_us_per_publication: usage
+            .redis_busy
+            .map(|busy| each(busy * usage.seconds * 1e6)),
+        latency: press.latency.latency(),
+        usage,
+    })
+}
+
+#[derive(Debug)]
+struct Press {
+    connections: Connections,
+    /// By connection: what it sends again and again, up to the first publication that is answered.
+    frames: Vec<Vec<u8>>,
+    /// By connection: when those that are not answered yet were sent. Answers come in that order.
+    sent: Vec<VecDeque<Instant>>,
+    /// Publications to an answer.
+    every: u64,
+    /// Answers that may be waited for.
+    window: usize,
+    /// Who has room in its window.
+    heard: Vec<usize>,
+    latency: Histogram,
+    accepted: u64,
+}
+
+impl Press {
+    fn run_for(&mut self, time: Duration) -> anyhow::Result<()> {
+        let deadline = Instant::now() + time;
+        while Instant::now() < deadline {
+            self.fill();
+            self.receive()?;
+        }
+        Ok(())
+    }
+
+    /// Sends as many as have been answered.
+    fn fill(&mut self) {
+        for slot in self.heard.drain(..) {
+            let sent = &mut self.sent[slot];
+            let now = Instant::now();
+            while sent.len() < self.window {
+                self.connections.queue(slot, &self.frames[slot]);
+                sent.push_back(now);
+            }
+            self.connections.flush(slot);
+        }
+    }
+
+    fn receive(&mut self) -> anyhow::Result<()> {
+        let Self {
+            connections,
+            sent,
+            heard,
+            latency,
+            accepted,
+            every,
+            ..
+        } = self;
+        let mut failed = None;
+        connections.turn(
+            Duration::from_millis(100),
+            |slot, happened| match happened {
+                Happened::Other(reply) if reply.starts_with(b"{\"type\":\"ok\"") => {
+                    *accepted += *every;
+                    if let Some(at) = sent[slot].pop_front() {
+                        latency.record(at.elapsed());
+                    }
+                    if heard.last() != Some(&slot) {
+                        heard.push(slot);
+                    }
+                }
+                Happened::Other(other) => {
+                    failed = Some(format!(
+                        "connection {slot}: {}",
+                        String::from_utf8_lossy(other)
+                    ));
+                }
+                other => failed = Some(format!("connection {slot}: {other:?}")),
+            },
+        )?;
+        match failed {
+            Some(why) => bail!("{why}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// So many publications, of which the last one asks for an answer.
+fn frames(slot: usize, bytes: usize, count: usize) -> Vec<u8> {
+    let data = "x".repeat(bytes - 2);
+    let rest = format!(r#""channel":"bench:{slot}","data":"{data}"}}"#);
+    let mut frames = wire::text(&format!(r#"{{"type":"publish",{rest}"#)).repeat(count - 1);
+    frames.extend(wire::text(&format!(r#"{{"type":"publish","id":1,{rest}"#)));
+    frames
+}

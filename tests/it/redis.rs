@@ -1,0 +1,19 @@
+//! Gateways that share a Redis (CONTRACT §7, §8): real servers, real processes, bad links.
+
+mod admission;
+mod bare_keys;
+mod chaos;
+mod connections;
+mod crash;
+mod data_loss;
+mod failover;
+mod fan_out;
+mod frozen;
+mod harness;
+mod inventory;
+mod links;
+mod receipts;
+mod records;
+mod refusals;
+mod storms;
+mod topologies;

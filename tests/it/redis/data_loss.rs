@@ -1,0 +1,364 @@
+//! Redis that sleeps, dies, or comes back without its data (CONTRACT §8 R6).
+
+use std::time::{Duration, Instant};
+
+use curfew_testkit::mint::Key;
+use curfew_testkit::unix_now;
+use curfew_tests::{
+    Attempt, Cluster, Flow, Gateway, LEASE, Link, Publisher, Redis, Settings, Tape, eventually,
+    eventually_within, revocation_key,
+};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+/// How long a cluster may take to be well again after its Redis is.
+const RECOVERY: Duration = Duration::from_secs(15);
+
+/// Two nodes on one Redis. Alice is revoked by `SET` and carol by the API; bob has a session on each
+/// node, with publications coming.
+struct Stage {
+    redis: Redis,
+    cluster: Cluster,
+    bobs: Vec<Tape>,
+    _publisher: Publisher,
+}
+
+/// Asks for sessions of alice until the node admits others: she never gets one.
+async fn alice_knocks_until_ready(node: &Gateway) {
+    eventually_within(RECOVERY, "others to be admitted", async || {
+        let attempt = node.attempt("alice").await;
+        assert!(
+            attempt.is_revoked() || attempt.is_unavailable(),
+            "{attempt:?}"
+        );
+        match node.attempt("frank").await {
+            Attempt::Open(_) => Some(()),
+            Attempt::Unavailable => None,
+            other => panic!("{other:?}"),
+        }
+    })
+    .await;
+}
+
+impl Stage {
+    async fn set(redis: Redis, settings: &Settings) -> Self {
+        let cluster = Cluster::start(2, &redis.url(), settings).await;
+        let publisher = cluster[1].publisher("dave", "room:1").await;
+        let alice = cluster[0].tape("alice", "room:1").await;
+        let mut bobs = Vec::new();
+        for node in cluster.nodes() {
+            bobs.push(node.tape("bob", "room:1").await);
+        }
+        redis
+            .run(&["SET", &revocation_key("user", "alice"), "1", "EX", "3600"])
+            .await;
+        cluster[0]
+            .revoke(json!({"kind":"user","value":"carol","reason":"left","ttl":"2h"}))
+            .await;
+        // Lifted before the loss: it must not come back.
+        redis
+            .run(&["SET", &revocation_key("user", "erin"), "1"])
+            .await;
+        cluster[0].assert_refused("erin").await;
+        redis.run(&["DEL", &revocation_key("user", "erin")]).await;
+        alice.revoked().await;
+        for node in cluster.nodes() {
+            eventually("both revocations on every node", async || {
+                let listed = node.admin_ok("GET", "/v1/revocations", None).await;
+                (listed["revocations"].as_array()?.len() == 2).then_some(())
+            })
+            .await;
+        }
+        Self {
+            redis,
+            cluster,
+            bobs,
+            _publisher: publisher,
+        }
+    }
+
+    /// Every bob gets publications that came after `since`, and his record is there.
+    async fn assert_bobs_live_on(&self, since: Instant) {
+        for (n, bob) in self.bobs.iter().enumerate() {
+            bob.message_after(RECOVERY, since).await;
+            bob.assert_open(&format!("{n}-{since:?}")).await;
+        }
+        eventually_within(RECOVERY, "the records of live sessions", async || {
+            let records = self.redis.keys().await;
+            let bobs = records
+                .iter()
+                .filter(|key| key.starts_with("curfew:session:"));
+            // Two of bob and the publisher.
+            (bobs.count() == 3).then_some(())
+        })
+        .await;
+        let index = self.redis.run(&["ZCARD", "curfew:user:bob:sessions"]).await;
+        assert_eq!(index.integer(), 2);
+    }
+
+    /// What was revoked still is, with the time it had left; what was lifted still is, too.
+    async fn assert_revocations_kept(&self) {
+        for (user, seconds) in [("alice", 3600), ("carol", 7200)] {
+            let key = revocation_key("user", user);
+            let left = self.redis.run(&["TTL", &key]).await.integer();
+            assert!((seconds - 60..=seconds).contains(&left), "{user}: {left}");
+            for node in self.cluster.nodes() {
+                node.assert_refused(user).await;
+            }
+        }
+        let listed = self.cluster[1]
+            .admin_ok("GET", "/v1/revocations", None)
+            .await;
+        assert_eq!(
+            listed["revocations"].as_array().unwrap().len(),
+            2,
+            "{listed}"
+        );
+        self.cluster[0].assert_admits("erin").await;
+    }
+}
+
+#[tokio::test]
+async fn a_redis_that_sleeps_for_five_seconds_costs_nobody_the_session() {
+    let stage = Stage::set(Redis::start().await, &Settings::default()).await;
+    let erin = stage.cluster[0].tape("erin", "room:1").await;
+    erin.until(json!({"type":"message"})).await;
+    let mut connection = stage.redis.connect().await;
+    let key = revocation_key("user", "erin");
+    let written = Instant::now();
+    // In one loop: Redis tells nobody of the revocation before it sleeps.
+    let mut asleep = JoinSet::new();
+    asleep.spawn(async move {
+        let commands: [&[&str]; 2] = [&["SET", &key, "1"], &["DEBUG", "SLEEP", "5"]];
+        connection.pipeline(&commands).await.unwrap();
+    });
+    // The gate closes while Redis sleeps, and nobody is told that a token is bad.
+    stage.cluster[0].until_unready(LEASE * 2, &[]).await;
+    assert!(stage.cluster[0].attempt("frank").await.is_unavailable());
+    asleep.join_all().await;
+    let awake = Instant::now();
+    erin.revoked().await;
+    erin.assert_revoked_within_the_lease(written, "asleep");
+    alice_knocks_until_ready(&stage.cluster[0]).await;
+    for bob in &stage.bobs {
+        bob.message_after(RECOVERY, awake).await;
+        bob.assert_open("awake").await;
+    }
+    // One that hangs accepts connections still, and nothing else.
+    stage
+        .redis
+        .run(&["DEL", &revocation_key("user", "erin")])
+        .await;
+    stage.redis.freeze();
+    stage.cluster[0].until_unready(LEASE * 2, &[]).await;
+    assert!(stage.cluster[0].attempt("frank").await.is_unavailable());
+    stage.redis.thaw();
+    let awake = Instant::now();
+    alice_knocks_until_ready(&stage.cluster[0]).await;
+    stage.assert_bobs_live_on(awake).await;
+    stage.assert_revocations_kept().await;
+    stage.cluster.assert_well().await;
+}
+
+#[tokio::test]
+async fn a_redis_that_comes_back_with_its_data_is_as_it_was() {
+    let redis = Redis::start_with(&["appendonly yes", "appendfsync always"]).await;
+    let mut stage = Stage::set(redis, &Settings::default()).await;
+    for _ in 0..2 {
+        stage.redis.kill();
+        stage.cluster[0].until_unready(LEASE * 2, &[]).await;
+        let back = Instant::now();
+        stage.redis.restart().await;
+        alice_knocks_until_ready(&stage.cluster[0]).await;
+        stage.cluster.synced().await;
+        stage.assert_bobs_live_on(back).await;
+        stage.assert_revocations_kept().await;
+    }
+    // Everything is gone for a moment, and nobody sees that.
+    let back = Instant::now();
+    stage.redis.run(&["DEBUG", "RELOAD"]).await;
+    stage.cluster.synced().await;
+    stage.assert_bobs_live_on(back).await;
+    stage.assert_revocations_kept().await;
+    stage.cluster.assert_well().await;
+}
+
+#[tokio::test]
+async fn a_redis_that_comes_back_empty_is_told_what_was_revoked() {
+    let mut stage = Stage::set(Redis::start().await, &Settings::default()).await;
+    let back = Instant::now();
+    stage.redis.restart_empty().await;
+    alice_knocks_until_ready(&stage.cluster[0]).await;
+    alice_knocks_until_ready(&stage.cluster[1]).await;
+    stage.cluster.synced().await;
+    stage.assert_bobs_live_on(back).await;
+    stage.assert_revocations_kept().await;
+    stage.cluster.assert_well().await;
+}
+
+#[tokio::test]
+async fn a_redis_that_is_emptied_is_told_what_was_revoked() {
+    let stage = Stage::set(Redis::start().await, &Settings::default()).await;
+    for command in [
+        ["FLUSHALL"].as_slice(),
+        &["FLUSHDB"],
+        &["FLUSHALL", "ASYNC"],
+        // Whoever removes that says that the data is another.
+        &["DEL", "curfew:{revoked}:epoch"],
+    ] {
+        let flushed = Instant::now();
+        stage.redis.run(command).await;
+        stage
+            .redis
+            .until_key(&revocation_key("user", "alice"))
+            .await;
+        alice_knocks_until_ready(&stage.cluster[0]).await;
+        stage.cluster.synced().await;
+        stage.assert_bobs_live_on(flushed).await;
+        stage.assert_revocations_kept().await;
+    }
+    stage.cluster.assert_well().await;
+}
+
+#[tokio::test]
+async fn a_link_that_breaks_while_revocations_are_written_back_loses_none() {
+    /// Each way: it makes the node's way back long enough to be cut at every point.
+    const DISTANCE: Duration = Duration::from_millis(20);
+    let redis = Redis::start().await;
+    // One node only: another would make up for what this one forgets.
+    let cluster = Cluster::behind_proxies(1, &redis, &Settings::default()).await;
+    let bob = cluster[0].tape("bob", "room:1").await;
+    let alice = revocation_key("user", "alice");
+    redis.run(&["SET", &alice, "1"]).await;
+    cluster[0].assert_refused("alice").await;
+    let far = Link::both(Flow::Delay(DISTANCE));
+    for step in 0..16 {
+        cluster.proxy(0).set(far);
+        redis.run(&["FLUSHALL"]).await;
+        // The first thing that is written; or the second, when it is quick.
+        redis.until_key("curfew:{revoked}:epoch").await;
+        sleep(DISTANCE / 2 * step).await;
+        cluster.proxy(0).set(Link::CUT);
+        cluster.proxy(0).set(Link::PASS);
+        alice_knocks_until_ready(&cluster[0]).await;
+        assert!(redis.has(&alice).await, "lost in step {step}");
+        cluster[0].assert_refused("alice").await;
+    }
+    bob.assert_open("after").await;
+    cluster.assert_well().await;
+}
+
+#[tokio::test]
+async fn what_happens_in_another_database_is_nobodys_concern() {
+    let stage = Stage::set(Redis::start().await, &Settings::default()).await;
+    let mut connection = stage.redis.connect().await;
+    let bob = revocation_key("user", "bob");
+    for command in [
+        ["SELECT", "5"].as_slice(),
+        // Redis tells of the key, without its database.
+        &["SET", &bob, "1"],
+        &["FLUSHDB"],
+        &["SET", &bob, "1"],
+        &["DEL", &bob],
+    ] {
+        connection.call(command).await.unwrap().accepted();
+    }
+    let done = Instant::now();
+    stage.assert_bobs_live_on(done).await;
+    stage.assert_revocations_kept().await;
+    stage.cluster.assert_well().await;
+}
+
+#[tokio::test]
+async fn with_reauth_every_token_from_before_the_loss_must_be_renewed() {
+    let settings = Settings::default().with(r#"backend.on_data_loss = "reauth""#);
+    let mut stage = Stage::set(Redis::start().await, &settings).await;
+    let issued =
+        |user: &str, iat: u64| Key::default_secret().user_with(user, json!({ "iat": iat }));
+    let old = issued("bob", unix_now() - 5);
+    stage.redis.restart_empty().await;
+    for bob in &stage.bobs {
+        bob.closed_with(4401, "reauth_required").await;
+        let closing = &bob.matching(&json!({"type":"closing"}))[0].frame;
+        assert_eq!(closing["code"], 4401, "{closing}");
+    }
+    stage.cluster.synced().await;
+    for node in stage.cluster.nodes() {
+        match node.attempt_with(&old).await {
+            Attempt::Refused(_, code) => assert!(matches!(code, 4401 | 4403), "{code}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    let floor = stage
+        .redis
+        .run(&["GET", "curfew:{revoked}:all"])
+        .await
+        .text();
+    let floor: Value = serde_json::from_str(&floor).unwrap();
+    let floor = floor.as_u64().or_else(|| floor["before"].as_u64()).unwrap();
+    assert!(floor.abs_diff(unix_now()) < 30, "{floor}");
+    assert!(
+        stage
+            .redis
+            .run(&["TTL", "curfew:{revoked}:all"])
+            .await
+            .integer()
+            > 0
+    );
+    eventually("a second that tokens can be issued in", async || {
+        (unix_now() > floor).then_some(())
+    })
+    .await;
+    let new = issued("bob", unix_now());
+    for node in stage.cluster.nodes() {
+        assert!(node.attempt_with(&new).await.is_open());
+    }
+    // A revocation of one user outlives the loss beside the floor for all.
+    for user in ["alice", "carol"] {
+        let attempt = stage.cluster[0]
+            .attempt_with(&issued(user, unix_now()))
+            .await;
+        assert!(attempt.is_revoked(), "{attempt:?}");
+    }
+    stage.cluster.assert_well().await;
+}
+
+#[tokio::test]
+async fn a_revocation_that_was_swapped_in_is_found_by_the_sweep() {
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(1, &redis.url(), &Settings::default()).await;
+    let (alice, bob) = (
+        cluster[0].tape("alice", "room:1").await,
+        cluster[0].tape("bob", "room:1").await,
+    );
+    for key in redis.keys().await {
+        redis.run(&["COPY", &key, &key, "DB", "1"]).await;
+    }
+    let mut connection = redis.connect().await;
+    connection.call(&["SELECT", "1"]).await.unwrap();
+    let key = revocation_key("user", "alice");
+    connection
+        .call(&["SET", &key, "1"])
+        .await
+        .unwrap()
+        .accepted();
+    alice.assert_open("before").await;
+    // Redis tells nobody of this.
+    redis.run(&["SWAPDB", "0", "1"]).await;
+    cluster[0].assert_refused("alice").await;
+    // Every 30 seconds, give or take a fifth.
+    alice
+        .until_within(
+            Duration::from_secs(40),
+            json!({"type":"closing","code":4403}),
+        )
+        .await;
+    bob.assert_open("after").await;
+    cluster[0]
+        .until_metric("curfew_revocation_missed_push_total", |missed| {
+            missed >= 1.0
+        })
+        .await;
+    cluster[0].assert_alive().await;
+}

@@ -1,0 +1,64 @@
+//! A node that is stopped in its tracks and goes on (CONTRACT §8 R1).
+
+use std::time::{Duration, Instant};
+
+use curfew_tests::{Cluster, LEASE, Redis, Settings, revocation_key};
+use serde_json::json;
+use tokio::time::sleep_until;
+
+/// Longer than a node may go without Redis before it has to look again.
+const FROZEN: Duration = LEASE.saturating_add(Duration::from_millis(500));
+
+#[tokio::test]
+async fn a_node_that_slept_through_a_revocation_delivers_and_accepts_nothing_of_it() {
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(2, &redis.url(), &Settings::default()).await;
+    let publisher = cluster[1].publisher("carol", "room:1").await;
+    let (alice, bob) = (
+        cluster[0].tape("alice", "room:1").await,
+        cluster[0].tape("bob", "room:1").await,
+    );
+    let witness = cluster[1].tape("dave", "room:2").await;
+    for tape in [&alice, &bob] {
+        tape.until(json!({"type":"message"})).await;
+    }
+    cluster[0].signal("STOP");
+    let written = Instant::now();
+    redis
+        .run(&["SET", &revocation_key("user", "alice"), "1"])
+        .await;
+    // It waits in the node's socket until the node goes on.
+    alice.send(json!({"type":"publish","id":"late","channel":"room:2","data":"from alice"}));
+    sleep_until((written + FROZEN).into()).await;
+    let before = alice.messages().len();
+    cluster[0].signal("CONT");
+    let thawed = Instant::now();
+    alice.revoked().await;
+    assert_eq!(alice.messages().len(), before, "delivered after the lease");
+    alice.assert_revoked_within_the_lease(written, "a frozen node");
+    assert!(alice.matching(&json!({"type":"ok","id":"late"})).is_empty());
+    bob.message_after(Duration::from_secs(10), thawed).await;
+    bob.assert_open("after").await;
+    cluster[1].publish("room:2", json!("the end")).await;
+    witness.until(json!({"data":"the end"})).await;
+    assert_eq!(
+        witness.messages().len(),
+        1,
+        "alice was heard: {:?}",
+        witness.messages()
+    );
+    cluster[0].assert_refused("alice").await;
+
+    // A shorter sleep costs nobody anything.
+    cluster[0].signal("STOP");
+    let written = Instant::now();
+    redis
+        .run(&["SET", &revocation_key("user", "bob"), "1"])
+        .await;
+    sleep_until((written + Duration::from_secs(1)).into()).await;
+    cluster[0].signal("CONT");
+    bob.revoked().await;
+    bob.assert_revoked_within_the_lease(written, "a short sleep");
+    drop(publisher);
+    cluster.assert_well().await;
+}

@@ -1,0 +1,145 @@
+//! Sessions, nodes and channels of the whole cluster, asked of any node (CONTRACT §2).
+
+use std::collections::BTreeSet;
+
+use curfew_testkit::WsClient;
+use curfew_testkit::mint::Key;
+use curfew_tests::{Cluster, Redis, Settings, eventually};
+use serde_json::{Value, json};
+
+fn ids(page: &Value) -> Vec<String> {
+    let sessions = page["sessions"].as_array().unwrap();
+    let id = |session: &Value| session["session"].as_str().unwrap().to_owned();
+    sessions.iter().map(id).collect()
+}
+
+#[tokio::test]
+async fn any_node_lists_shows_and_closes_any_session() {
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(3, &redis.url(), &Settings::default()).await;
+    let mut clients: Vec<(WsClient, String)> = Vec::new();
+    for n in 0..30 {
+        let node = &cluster[n % 3];
+        let user = if n < 5 { "alice" } else { "bob" };
+        let mut client = node
+            .ws()
+            .bearer(&Key::default_secret().user(user))
+            .open()
+            .await;
+        let connected = client.expect_json(json!({"type":"connected"})).await;
+        clients.push((client, connected["session"].as_str().unwrap().to_owned()));
+    }
+    let all: BTreeSet<String> = clients.iter().map(|(_, id)| id.clone()).collect();
+    for node in cluster.nodes() {
+        let (mut found, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let path = format!("/v1/sessions?limit=7{cursor}");
+            let page = node.admin_ok("GET", &path, None).await;
+            let listed = ids(&page);
+            assert!((1..=7).contains(&listed.len()), "{page}");
+            found.extend(listed);
+            match page["cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => break,
+            }
+        }
+        assert_eq!(found.len(), 30, "each once");
+        assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), all);
+        let alices = node.admin_ok("GET", "/v1/sessions?user=alice", None).await;
+        assert_eq!(ids(&alices).len(), 5);
+        assert_eq!(
+            ids(&node.admin_ok("GET", "/v1/sessions?user=ali", None).await).len(),
+            0
+        );
+    }
+    let mut nodes = Vec::new();
+    for node in cluster.nodes() {
+        nodes.push(node.id().await);
+    }
+    for n in 0..3 {
+        let (client, id) = &mut clients[n];
+        let path = format!("/v1/sessions/{id}");
+        let other = &cluster[n + 1 - 3 * usize::from(n == 2)];
+        let one = other.admin_ok("GET", &path, None).await;
+        assert_eq!(
+            (one["node"].as_str(), one["user"].as_str()),
+            (Some(nodes[n].as_str()), Some("alice"))
+        );
+        other.admin_ok("DELETE", &path, None).await;
+        let closing = client.expect_close(4404, "disconnected").await;
+        assert_eq!(closing["reconnect"], true);
+        eventually("the end of the record", async || {
+            (other.admin("GET", &path, None).await.0 == 404).then_some(())
+        })
+        .await;
+        assert_eq!(other.admin("DELETE", &path, None).await.0, 404);
+    }
+    assert!(clients[3].0.barrier().await.is_empty());
+    eventually("each node to count its nine", async || {
+        let listed = cluster[0].nodes().await;
+        let nine = listed.iter().filter(|node| node["sessions"] == 9).count();
+        (nine == 3).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn sessions_of_a_user_are_limited_over_the_cluster() {
+    let redis = Redis::start().await;
+    let settings = Settings::default().with("session.max_per_user = 3");
+    let cluster = Cluster::start(3, &redis.url(), &settings).await;
+    let mut open = Vec::new();
+    for node in cluster.nodes() {
+        open.push(node.user("alice").await);
+    }
+    for node in cluster.nodes() {
+        let token = Key::default_secret().user("alice");
+        let mut fourth = node.ws().bearer(&token).open().await;
+        assert_eq!(fourth.closed().await.0, 4409);
+        node.assert_admits("bob").await;
+    }
+    open.pop().unwrap().reset();
+    let again = eventually("room for a third", async || {
+        try_open(&cluster, 0, "alice").await
+    })
+    .await;
+    drop(again);
+
+    // All at once, on all nodes: never more than three.
+    for round in 0..5 {
+        let user = format!("user-{round}");
+        let (a, b, c) = tokio::join!(
+            rush(&cluster, 0, &user),
+            rush(&cluster, 1, &user),
+            rush(&cluster, 2, &user),
+        );
+        let held = a.len() + b.len() + c.len();
+        assert!((1..=3).contains(&held), "{held} sessions");
+    }
+}
+
+/// Four sessions of one user asked for at once; those that were opened.
+async fn rush(cluster: &Cluster, node: usize, user: &str) -> Vec<WsClient> {
+    let (a, b, c, d) = tokio::join!(
+        try_open(cluster, node, user),
+        try_open(cluster, node, user),
+        try_open(cluster, node, user),
+        try_open(cluster, node, user),
+    );
+    [a, b, c, d].into_iter().flatten().collect()
+}
+
+/// A session, unless there are too many.
+async fn try_open(cluster: &Cluster, node: usize, user: &str) -> Option<WsClient> {
+    let token = Key::default_secret().user(user);
+    let mut client = cluster[node].ws().bearer(&token).open().await;
+    let first = client.next_json().await;
+    match first["type"].as_str() {
+        Some("connected") => Some(client),
+        Some("closing") => {
+            assert_eq!(first["code"], 4409, "{first}");
+            None
+        }
+        _ => panic!("{first}"),
+    }
+}

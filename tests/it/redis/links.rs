@@ -1,0 +1,290 @@
+//! Bad links between nodes and Redis (CONTRACT §8 R1, R2, R8).
+
+use std::time::{Duration, Instant};
+
+use curfew_tests::{
+    Attempt, Cluster, Flow, Gateway, Kind, LEASE, Link, Redis, Settings, Tape, revocation_key,
+};
+use serde_json::json;
+use tokio::time::{sleep, sleep_until};
+
+/// Within `backend.redis.timeout`, so that the node goes on living.
+const FAR: Duration = Duration::from_millis(900);
+
+/// How long a node may take to be well again after its link is.
+const RECOVERY: Duration = Duration::from_secs(15);
+
+/// A way in which a link is bad.
+struct Fault {
+    name: &'static str,
+    link: Link,
+    /// Only the connections of this kind have it.
+    only: Option<Kind>,
+    /// Whether the node cannot vouch for its sessions while it lasts.
+    isolates: bool,
+}
+
+const fn fault(name: &'static str, link: Link) -> Fault {
+    Fault {
+        name,
+        link,
+        only: None,
+        isolates: true,
+    }
+}
+
+const FAULTS: [Fault; 11] = [
+    fault("cut", Link::CUT),
+    fault("black hole", Link::BLACK_HOLE),
+    fault("stalled", Link::STALLED),
+    fault("deaf", Link::DEAF),
+    fault("mute", Link::MUTE),
+    Fault {
+        isolates: false,
+        ..fault("far one way", Link::only_down(Flow::Delay(FAR)))
+    },
+    Fault {
+        isolates: false,
+        ..fault(
+            "far both ways",
+            Link::both(Flow::Delay(FAR.checked_div(2).unwrap())),
+        )
+    },
+    // Publications go on, and only the gate keeps them from a revoked session.
+    Fault {
+        only: Some(Kind::Tracking),
+        ..fault("revocations lost", Link::BLACK_HOLE)
+    },
+    Fault {
+        only: Some(Kind::Tracking),
+        ..fault("revocations late", Link::only_down(Flow::Stall))
+    },
+    Fault {
+        only: Some(Kind::Subscriber),
+        isolates: false,
+        ..fault("publications lost", Link::BLACK_HOLE)
+    },
+    // Known sessions live on; whoever comes cannot be looked up.
+    Fault {
+        only: Some(Kind::Other),
+        isolates: false,
+        ..fault("commands lost", Link::BLACK_HOLE)
+    },
+];
+
+impl Fault {
+    fn strike(&self, cluster: &Cluster, node: usize) {
+        match self.only {
+            None => cluster.proxy(node).set(self.link),
+            Some(kind) => cluster.proxy(node).set_only(kind, self.link),
+        }
+    }
+}
+
+/// Every command is answered `unavailable` and not acted on, and nobody is let in.
+async fn assert_cannot_vouch(node: &Gateway, tape: &Tape, name: &str) {
+    for (id, command) in [
+        (
+            "publish",
+            json!({"type":"publish","channel":"room:9","data":1}),
+        ),
+        ("subscribe", json!({"type":"subscribe","channel":"room:9"})),
+        (
+            "unsubscribe",
+            json!({"type":"unsubscribe","channel":"room:1"}),
+        ),
+    ] {
+        let answer = tape.ask(id, command).await;
+        assert_eq!(answer["code"], "unavailable", "{name}: {answer}");
+    }
+    let attempt = node.attempt("newcomer").await;
+    assert!(attempt.is_unavailable(), "{name}: {attempt:?}");
+    let (status, body) = node.readiness().await;
+    assert_eq!(status, 503, "{name}: {body}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_the_link_does_a_revoked_session_gets_nothing_after_the_lease() {
+    let redis = Redis::start().await;
+    let cluster = Cluster::behind_proxies(FAULTS.len() + 1, &redis, &Settings::default()).await;
+    let healthy = &cluster[FAULTS.len()];
+    let _publisher = healthy.publisher("carol", "room:1").await;
+    let (mut alices, mut bobs) = (Vec::new(), Vec::new());
+    for node in cluster.nodes() {
+        alices.push(node.tape("alice", "room:1").await);
+        bobs.push(node.tape("bob", "room:1").await);
+    }
+    for tape in alices.iter().chain(&bobs) {
+        tape.until(json!({"type":"message"})).await;
+    }
+    for (node, fault) in FAULTS.iter().enumerate() {
+        fault.strike(&cluster, node);
+    }
+    let written = Instant::now();
+    redis
+        .run(&["SET", &revocation_key("user", "alice"), "1"])
+        .await;
+    let prompt = alices[FAULTS.len()].revoked().await;
+    assert!(prompt.duration_since(written) < Duration::from_secs(1));
+
+    sleep_until((written + LEASE + Duration::from_secs(1)).into()).await;
+    for (node, fault) in FAULTS.iter().enumerate() {
+        alices[node].assert_revoked_within_the_lease(written, fault.name);
+        if fault.isolates {
+            assert_cannot_vouch(&cluster[node], &bobs[node], fault.name).await;
+        }
+        if fault.only == Some(Kind::Other) {
+            let attempt = cluster[node].attempt("newcomer").await;
+            assert!(attempt.is_unavailable(), "{}: {attempt:?}", fault.name);
+        }
+    }
+    let lost = FAULTS
+        .iter()
+        .position(|fault| fault.only == Some(Kind::Tracking))
+        .unwrap();
+    let dropped = cluster[lost]
+        .metric(r#"curfew_messages_dropped_total{reason="unvouched"}"#)
+        .await;
+    assert!(dropped > 0.0, "publications came, and the gate was open");
+
+    let healed = Instant::now();
+    for node in 0..FAULTS.len() {
+        cluster.proxy(node).set(Link::PASS);
+    }
+    for (node, fault) in FAULTS.iter().enumerate() {
+        cluster[node].until_ready(RECOVERY).await;
+        alices[node].revoked().await;
+        alices[node].assert_revoked_within_the_lease(written, fault.name);
+        bobs[node].message_after(RECOVERY, healed).await;
+        bobs[node].assert_open("healed").await;
+        cluster[node].assert_refused("alice").await;
+        cluster[node].assert_admits("bob").await;
+    }
+    bobs[FAULTS.len()].assert_open("healthy").await;
+    cluster.assert_well().await;
+}
+
+#[tokio::test]
+async fn a_link_that_stays_bad_closes_every_session_as_unavailable() {
+    let grace = Duration::from_secs(4);
+    let redis = Redis::start().await;
+    let settings = Settings::default().with("backend.grace = \"4s\"");
+    let faults = [Link::CUT, Link::BLACK_HOLE, Link::DEAF];
+    let cluster = Cluster::behind_proxies(faults.len() + 1, &redis, &settings).await;
+    let (mut alices, mut bobs) = (Vec::new(), Vec::new());
+    for node in cluster.nodes() {
+        alices.push(node.tape("alice", "room:1").await);
+        bobs.push(node.tape("bob", "room:1").await);
+    }
+    for (node, link) in faults.into_iter().enumerate() {
+        cluster.proxy(node).set(link);
+    }
+    let struck = Instant::now();
+    redis
+        .run(&["SET", &revocation_key("user", "alice"), "1"])
+        .await;
+    for node in 0..faults.len() {
+        for tape in [&alices[node], &bobs[node]] {
+            let closed = tape.closed_with(4503, "unavailable").await;
+            let after = closed.duration_since(struck);
+            // The lease may have been renewed up to a second before the link went bad.
+            let (least, most) = (grace + LEASE - Duration::from_secs(2), grace + LEASE * 3);
+            assert!(
+                (least..most).contains(&after),
+                "{:?}: {after:?}",
+                faults[node]
+            );
+            let closing = &tape.matching(&json!({"type":"closing"}))[0].frame;
+            assert_eq!(closing["reconnect"], true);
+        }
+        // Not a fault of anybody's token, with or without a revocation.
+        for user in ["alice", "bob", "newcomer"] {
+            let attempt = cluster[node].attempt(user).await;
+            assert!(attempt.is_unavailable(), "{user}: {attempt:?}");
+        }
+        cluster.proxy(node).set(Link::PASS);
+        cluster[node].until_ready(RECOVERY).await;
+        cluster[node].assert_refused("alice").await;
+        cluster[node].assert_admits("bob").await;
+    }
+    bobs[faults.len()].assert_open("healthy").await;
+    // What was recorded of the closed sessions is gone as well.
+    curfew_tests::eventually("only the healthy node's session", async || {
+        (cluster[0].sessions().await.len() == 1).then_some(())
+    })
+    .await;
+    cluster.assert_well().await;
+}
+
+#[tokio::test]
+async fn a_link_that_flaps_costs_no_session() {
+    let redis = Redis::start().await;
+    let cluster = Cluster::behind_proxies(2, &redis, &Settings::default()).await;
+    let _publisher = cluster[1].publisher("carol", "room:1").await;
+    let (alice, bob) = (
+        cluster[0].tape("alice", "room:1").await,
+        cluster[0].tape("bob", "room:1").await,
+    );
+    for link in [Link::CUT, Link::STALLED, Link::DEAF, Link::MUTE, Link::CUT].repeat(4) {
+        cluster.proxy(0).set(link);
+        // Two moments of a link that is bad, then good: too short to be noticed, or just not.
+        sleep(Duration::from_millis(120)).await;
+        cluster.proxy(0).set(Link::PASS);
+        sleep(Duration::from_millis(40)).await;
+        // A newcomer meets a node that is well, or one that says it is not.
+        match cluster[0].attempt("dave").await {
+            Attempt::Open(_) | Attempt::Unavailable => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    let written = Instant::now();
+    cluster.proxy(0).set(Link::CUT);
+    redis
+        .run(&["SET", &revocation_key("user", "alice"), "1"])
+        .await;
+    cluster.proxy(0).set(Link::PASS);
+    alice.revoked().await;
+    alice.assert_revoked_within_the_lease(written, "flapping");
+    bob.message_after(RECOVERY, Instant::now()).await;
+    bob.assert_open("after").await;
+    let numbers: Vec<u64> = bob
+        .messages()
+        .iter()
+        .map(|seen| seen.frame["data"].as_u64().unwrap())
+        .collect();
+    assert!(numbers.is_sorted(), "out of order: {numbers:?}");
+    assert!(
+        numbers.windows(2).all(|pair| pair[0] < pair[1]),
+        "twice: {numbers:?}"
+    );
+    cluster.assert_well().await;
+}
+
+#[tokio::test]
+async fn the_lease_is_as_long_as_configured() {
+    let lease = Duration::from_secs(1);
+    let redis = Redis::start().await;
+    let settings = Settings::default().with("backend.lease = \"1s\"");
+    let cluster = Cluster::behind_proxies(2, &redis, &settings).await;
+    let _publisher = cluster[1].publisher("carol", "room:1").await;
+    let alice = cluster[0].tape("alice", "room:1").await;
+    alice.until(json!({"type":"message"})).await;
+    // Publications go on, and revocations do not come.
+    cluster.proxy(0).set_only(Kind::Tracking, Link::BLACK_HOLE);
+    let written = Instant::now();
+    redis
+        .run(&["SET", &revocation_key("user", "alice"), "1"])
+        .await;
+    sleep_until((written + lease * 3).into()).await;
+    let last = alice
+        .last_message()
+        .unwrap()
+        .saturating_duration_since(written);
+    assert!(
+        last < lease + Duration::from_millis(300),
+        "a message {last:?} after the revocation"
+    );
+    cluster.proxy(0).set(Link::PASS);
+    alice.revoked().await;
+    cluster.assert_well().await;
+}

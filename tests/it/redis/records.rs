@@ -1,0 +1,239 @@
+//! What other programs see in Redis, and that nothing of it is left (CONTRACT §7).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use curfew_testkit::mint::Key;
+use curfew_testkit::{WsClient, unix_now};
+use curfew_tests::{Cluster, Redis, Settings, eventually};
+use serde_json::{Value, json};
+
+/// The lease of a node's hash (CONTRACT §7), in milliseconds.
+const NODE_LEASE: i64 = 15_000;
+
+async fn hash(redis: &Redis, key: &str) -> BTreeMap<String, String> {
+    let flat = redis.run(&["HGETALL", key]).await.texts();
+    flat.chunks(2)
+        .map(|pair| (pair[0].clone(), pair[1].clone()))
+        .collect()
+}
+
+/// When a key ends, in Unix seconds.
+async fn ends(redis: &Redis, key: &str) -> u64 {
+    let time = redis.run(&["EXPIRETIME", key]).await.integer();
+    u64::try_from(time).unwrap_or_else(|_| panic!("{key} does not end: {time}"))
+}
+
+/// Session and token of a user whose token ends in so many seconds.
+async fn open(
+    cluster: &Cluster,
+    node: usize,
+    user: &str,
+    lives: u64,
+) -> (WsClient, String, String) {
+    let now = unix_now();
+    let claims = json!({"exp":now + lives,"jti":format!("{user}-{lives}"),"roles":["a","b"]});
+    let token = Key::default_secret().user_with(user, claims);
+    let node = &cluster[node];
+    let (client, connected) = node.connected(node.ws().bearer(&token)).await;
+    let session = connected["session"].as_str().unwrap().to_owned();
+    (client, session, token)
+}
+
+async fn until_gone(redis: &Redis, key: &str) {
+    eventually(&format!("the end of {key}"), async || {
+        (!redis.has(key).await).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_session_is_recorded_until_its_token_ends_and_a_refresh_moves_that() {
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(2, &redis.url(), &Settings::default()).await;
+    let node = cluster[0].id().await;
+    let now = unix_now();
+    let (mut client, session, token) = open(&cluster, 0, "alice", 600).await;
+    let key = format!("curfew:session:{session}");
+    let record = hash(&redis, &key).await;
+    assert_eq!(record["user"], "alice");
+    assert_eq!(record["token_id"], "alice-600");
+    assert_eq!(record["node"], node);
+    assert_eq!(record["protocol"], "curfew.v1");
+    let number = |name: &str| record[name].parse::<u64>().unwrap();
+    assert!(number("issued_at").abs_diff(now) <= 5, "{record:?}");
+    assert!(number("connected_at").abs_diff(now) <= 5, "{record:?}");
+    let claims: Value = serde_json::from_str(&record["claims"]).unwrap();
+    assert_eq!(claims["roles"], json!(["a", "b"]));
+    assert!(ends(&redis, &key).await.abs_diff(now + 600) <= 5);
+    assert_eq!(number("expires_at"), ends(&redis, &key).await);
+
+    // The user's sessions, by expiry, on whichever node.
+    let (second, other, _) = open(&cluster, 1, "alice", 1200).await;
+    let index = "curfew:user:alice:sessions";
+    let listed = redis
+        .run(&["ZRANGE", index, "0", "-1", "WITHSCORES"])
+        .await
+        .texts();
+    let other_ends = ends(&redis, &format!("curfew:session:{other}")).await;
+    let expected = [
+        session.clone(),
+        record["expires_at"].clone(),
+        other,
+        other_ends.to_string(),
+    ];
+    assert_eq!(listed, expected);
+    assert_eq!(ends(&redis, index).await, other_ends);
+
+    let claims = json!({"exp":now + 3000,"jti":"renewed"});
+    let renewed = Key::default_secret().user_with("alice", claims);
+    client
+        .send(json!({"type":"refresh","id":1,"token":renewed}))
+        .await;
+    client.expect_json(json!({"type":"refreshed","id":1})).await;
+    assert_eq!(ends(&redis, &key).await, now + 3000);
+    let record = hash(&redis, &key).await;
+    assert_eq!(record["token_id"], "renewed");
+    assert_eq!(record["expires_at"], (now + 3000).to_string());
+    let score = redis.run(&["ZSCORE", index, &session]).await.text();
+    assert_eq!(score, (now + 3000).to_string());
+    assert_eq!(ends(&redis, index).await, now + 3000);
+
+    // A token is a credential; its claims are not.
+    let signature = token.rsplit('.').next().unwrap();
+    for field in record.values() {
+        assert!(!field.contains(signature), "{field}");
+    }
+    client.reset();
+    until_gone(&redis, &key).await;
+    assert_eq!(redis.run(&["ZCARD", index]).await.integer(), 1);
+    second.reset();
+    until_gone(&redis, index).await;
+}
+
+#[tokio::test]
+async fn a_node_is_recorded_with_its_sessions_while_it_lives() {
+    let redis = Redis::start().await;
+    let settings = Settings::default().with("drain.window = \"1s\"");
+    let mut cluster = Cluster::start(2, &redis.url(), &settings).await;
+    let (_client, session, _) = open(&cluster, 0, "alice", 600).await;
+    let mut ids = Vec::new();
+    for node in cluster.nodes() {
+        ids.push(node.id().await);
+    }
+    for (node, id) in cluster.nodes().iter().zip(&ids) {
+        let key = format!("curfew:node:{id}");
+        let record = hash(&redis, &key).await;
+        assert_eq!(record["address"], node.address().to_string());
+        for field in ["version", "started", "sessions"] {
+            assert!(record.contains_key(field), "{field}: {record:?}");
+        }
+        let lives = redis.run(&["PTTL", &key]).await.integer();
+        assert!((1..=NODE_LEASE).contains(&lives), "{lives}");
+        let beat = format!("curfew:hb:{{revoked}}:{id}");
+        let lives = redis.run(&["PTTL", &beat]).await.integer();
+        assert!((1..=10_000).contains(&lives), "{lives}");
+    }
+    let sessions = format!("curfew:node:{}:sessions", ids[0]);
+    assert_eq!(redis.run(&["SMEMBERS", &sessions]).await.texts(), [session]);
+    assert_eq!(
+        hash(&redis, &format!("curfew:node:{}", ids[1])).await["sessions"],
+        "0"
+    );
+    let nodes: BTreeSet<String> = redis
+        .run(&["SMEMBERS", "curfew:nodes"])
+        .await
+        .texts()
+        .into_iter()
+        .collect();
+    assert_eq!(nodes, ids.iter().cloned().collect());
+
+    // A node that is told to leave takes its records with it, and its sessions'.
+    let (mut client, session, _) = open(&cluster, 1, "carol", 600).await;
+    let leaving = cluster.remove(1);
+    leaving.terminate();
+    let closing = client.expect_close(1012, "draining").await;
+    assert_eq!(closing["reconnect"], true);
+    until_gone(&redis, &format!("curfew:session:{session}")).await;
+    until_gone(&redis, "curfew:user:carol:sessions").await;
+    until_gone(&redis, &format!("curfew:node:{}", ids[1])).await;
+    until_gone(&redis, &format!("curfew:hb:{{revoked}}:{}", ids[1])).await;
+    cluster.synced().await;
+    let left = redis.keys().await;
+    assert!(!left.iter().any(|key| key.contains(&ids[1])), "{left:?}");
+}
+
+#[tokio::test]
+async fn however_a_session_ends_nothing_of_it_is_left() {
+    let redis = Redis::start().await;
+    let settings = Settings::default().with("auth.leeway = \"0s\"");
+    let cluster = Cluster::start(2, &redis.url(), &settings).await;
+    // What belongs to nodes only, each of which has had a session already.
+    for node in cluster.nodes() {
+        drop(node.user("first").await);
+    }
+    eventually("no sessions", async || {
+        cluster[0].sessions().await.is_empty().then_some(())
+    })
+    .await;
+    let bare = redis.keys().await;
+    assert!(
+        !bare
+            .iter()
+            .any(|key| key.contains("first") || key.contains(":session:")),
+        "{bare:?}"
+    );
+
+    let long = "x".repeat(3000);
+    let users = [
+        "alice",
+        "a b",
+        "a}b",
+        "{a",
+        "zoë",
+        "a\r\nb",
+        "*",
+        "a:sessions",
+        &long,
+    ];
+    for (n, user) in users.into_iter().enumerate() {
+        let (mut by_client, ..) = open(&cluster, 0, user, 600).await;
+        let (by_cut, ..) = open(&cluster, 1, user, 600).await;
+        let (mut by_operator, session, _) = open(&cluster, 1, user, 600).await;
+        let (mut by_revocation, revoked, _) = open(&cluster, n % 2, user, 600).await;
+        for key in redis.keys().await {
+            assert!(key.len() < 300, "{key}");
+            assert!(
+                key.bytes().all(|byte| (b' '..=b'~').contains(&byte)),
+                "{key:?}"
+            );
+        }
+        by_client
+            .send_frame(curfew_testkit::OutFrame::close(1000, b""))
+            .await;
+        by_client.closed().await;
+        by_cut.reset();
+        cluster[0]
+            .admin_ok("DELETE", &format!("/v1/sessions/{session}"), None)
+            .await;
+        by_operator.expect_close(4404, "disconnected").await;
+        let receipt = cluster[0]
+            .revoke(json!({"kind":"session","value":revoked}))
+            .await;
+        assert_eq!(receipt["closed"], 1, "{receipt}");
+        by_revocation.expect_close(4403, "revoked").await;
+        cluster[1]
+            .admin_ok(
+                "DELETE",
+                &format!("/v1/revocations/session/{revoked}"),
+                None,
+            )
+            .await;
+    }
+    let (mut by_expiry, ..) = open(&cluster, 0, "brief", 2).await;
+    by_expiry.expect_close(4410, "expired").await;
+    eventually("only the nodes' own keys", async || {
+        (redis.keys().await == bare).then_some(())
+    })
+    .await;
+    assert_eq!(cluster.metric("curfew_sessions").await, 0.0);
+}

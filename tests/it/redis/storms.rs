@@ -1,0 +1,153 @@
+//! Very many revocations, and very many connects while Redis is slow.
+
+use std::time::{Duration, Instant};
+
+use curfew_testkit::mint::Key;
+use curfew_tests::{
+    Attempt, Cluster, Flow, Link, Redis, Settings, Tape, eventually, revocation_key,
+};
+use serde_json::json;
+use tokio::task::JoinSet;
+
+/// Revocations in one storm.
+const REVOCATIONS: usize = 50_000;
+
+/// Clients that connect at once.
+const CONNECTS: usize = 5000;
+
+/// Admissions that may wait for Redis at once.
+const ADMISSIONS: usize = 64;
+
+#[tokio::test]
+async fn fifty_thousand_revocations_close_whom_they_name_and_leave_the_nodes_well() {
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(2, &redis.url(), &Settings::default()).await;
+    let user = |n: usize| format!("user-{n}");
+    // Connected: the first, some between, and the last.
+    let named = [
+        0,
+        1,
+        9_999,
+        25_000,
+        33_333,
+        REVOCATIONS - 2,
+        REVOCATIONS - 1,
+    ];
+    let mut tapes: Vec<Tape> = Vec::new();
+    for (at, n) in named.into_iter().enumerate() {
+        tapes.push(cluster[at % 2].tape(&user(n), "room:1").await);
+    }
+    let bob = cluster[0].tape("bob", "room:1").await;
+    let before: Vec<u64> = cluster.nodes().iter().map(|node| node.rss_kib()).collect();
+    let commands: Vec<Vec<String>> = (0..REVOCATIONS)
+        .map(|n| {
+            let key = revocation_key("user", &user(n));
+            ["SET", &key, "1", "EX", "3600"].map(str::to_owned).to_vec()
+        })
+        .collect();
+    let mut connection = redis.connect().await;
+    let written = Instant::now();
+    for chunk in commands.chunks(5000) {
+        connection.pipeline(chunk).await.unwrap();
+    }
+    for tape in &tapes {
+        let closed = tape.revoked().await;
+        assert!(closed.duration_since(written) < Duration::from_secs(10));
+        tape.assert_revoked_within_the_lease(written, "a storm");
+    }
+    bob.assert_open("after").await;
+    for node in cluster.nodes() {
+        node.until_ready(Duration::from_secs(20)).await;
+        node.assert_refused(&user(42)).await;
+        assert!(!node.metrics().await.is_empty());
+        assert!(node.series().await.len() < 2000, "a series for each?");
+    }
+    eventually("all of them on the list", async || {
+        let (_, listed) = cluster[1].admin("GET", "/v1/revocations", None).await;
+        (listed["revocations"].as_array()?.len() == REVOCATIONS).then_some(())
+    })
+    .await;
+    cluster[1].publish("room:1", json!("calm")).await;
+    bob.until(json!({"type":"message","data":"calm"})).await;
+    let receipt = cluster[0]
+        .revoke(json!({"kind":"user","value":"bob"}))
+        .await;
+    assert_eq!(
+        receipt["nodes"],
+        json!({"live":2,"confirmed":2}),
+        "{receipt}"
+    );
+    bob.revoked().await;
+    for (node, before) in cluster.nodes().iter().zip(before) {
+        let grown = node.rss_kib().saturating_sub(before);
+        assert!(
+            grown < 128 * 1024,
+            "{grown} KiB for {REVOCATIONS} revocations"
+        );
+    }
+    cluster.assert_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connects_beyond_what_a_slow_redis_takes_are_told_to_come_back() {
+    let redis = Redis::start().await;
+    let settings = Settings::default()
+        .with(&format!("backend.max_admissions = {ADMISSIONS}"))
+        .with("limits.unauthenticated_per_address = 100000")
+        .with("telemetry.log_level = \"info\"");
+    let cluster = Cluster::behind_proxies(1, &redis, &settings).await;
+    let node = &cluster[0];
+    let bob = node.tape("bob", "room:1").await;
+    cluster
+        .proxy(0)
+        .set(Link::both(Flow::Delay(Duration::from_millis(200))));
+    let token = Key::default_secret().user("alice");
+    let mut attempts = JoinSet::new();
+    for _ in 0..CONNECTS {
+        let connect = node.ws().bearer(&token);
+        attempts.spawn(Attempt::make(connect));
+    }
+    let (mut open, mut unavailable, mut lost) = (Vec::new(), 0, Vec::new());
+    while let Some(attempt) = attempts.join_next().await {
+        match attempt.unwrap() {
+            Attempt::Open(client) => open.push(client),
+            Attempt::Unavailable => unavailable += 1,
+            Attempt::Lost(error) => lost.push(error),
+            Attempt::Refused(reason, code) => panic!("{reason} {code}: a fault of ours"),
+        }
+    }
+    assert!(
+        lost.is_empty(),
+        "{} without an answer: {}",
+        lost.len(),
+        lost[0]
+    );
+    assert!(open.len() >= ADMISSIONS, "only {} were let in", open.len());
+    assert!(
+        unavailable > CONNECTS / 10,
+        "{unavailable}: nothing is bounded"
+    );
+    node.assert_alive().await;
+    bob.assert_open("during").await;
+    cluster.proxy(0).set(Link::PASS);
+    node.until_ready(Duration::from_secs(10)).await;
+    for n in 0..20 {
+        node.assert_admits(&format!("user-{n}")).await;
+    }
+    // Whoever has a session can be put out of it, and has the only records.
+    let sessions = usize::try_from(
+        redis
+            .run(&["ZCARD", "curfew:user:alice:sessions"])
+            .await
+            .integer(),
+    );
+    assert_eq!(sessions, Ok(open.len()));
+    let receipt = node.revoke(json!({"kind":"user","value":"alice"})).await;
+    assert_eq!(receipt["closed"], open.len(), "{receipt}");
+    assert_eq!(
+        receipt["nodes"],
+        json!({"live":1,"confirmed":1}),
+        "{receipt}"
+    );
+    cluster.assert_well().await;
+}

@@ -1,0 +1,354 @@
+//! What can happen, and what it does.
+
+use crate::connection::Connection;
+use crate::message::{Message, Request};
+use crate::node::{LEASE, Next, Phase};
+use crate::rules::Rules;
+use crate::server::Effect;
+use crate::session::Stage;
+use crate::state::{Bounds, State};
+
+/// One step of the whole. Numbers are nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// The revocation is written to the primary.
+    Revoke,
+    /// It is deleted there.
+    Lift,
+    /// The replica catches up.
+    Replicate,
+    /// The replica is promoted; the old primary refuses writes from now on.
+    Failover,
+    /// `FLUSHALL` on the primary.
+    FlushAll,
+    /// The primary restarts without data.
+    RestartEmpty,
+    /// The primary restarts from an old snapshot, which has the epoch.
+    RestartStale,
+    /// Time passes.
+    Tick,
+    /// The node's connection breaks.
+    Cut(usize),
+    /// The node connects to the primary.
+    Connect(usize),
+    /// The server executes the node's next request.
+    Execute(usize),
+    /// The iteration of the server's event loop ends, as far as this connection can see.
+    EndIteration(usize),
+    /// The node reads the next message.
+    Receive(usize),
+    /// The node asks for the keys that were pushed.
+    Ask(usize),
+    /// The node sends a heartbeat.
+    Beat(usize),
+    /// A heartbeat over another connection; only without M9.
+    BeatApart(usize),
+    /// A session comes: A3.
+    Register(usize),
+    /// Its keys are read and its record is written: A4 and A6.
+    Read(usize),
+    /// It is activated, or denied: A7.
+    Activate(usize),
+}
+
+/// All that can happen in `state`.
+pub(crate) fn enabled(state: &State, bounds: &Bounds, rules: &Rules, actions: &mut Vec<Action>) {
+    let (happened, most) = (&state.happened, &bounds.events);
+    let [primary, replica] = &state.servers;
+    let shared = [
+        (happened.revocations < most.revocations, Action::Revoke),
+        (
+            happened.lifts < most.lifts && state.servers[state.current].revoked,
+            Action::Lift,
+        ),
+        (
+            state.current == 0 && primary.data() != replica.data(),
+            Action::Replicate,
+        ),
+        (
+            state.current == 0 && happened.failovers < most.failovers,
+            Action::Failover,
+        ),
+        (happened.wipes < most.wipes, Action::FlushAll),
+        (happened.restarts < most.restarts, Action::RestartEmpty),
+        (
+            happened.stale_restarts < most.stale_restarts,
+            Action::RestartStale,
+        ),
+        (true, Action::Tick),
+    ];
+    actions.extend(
+        shared
+            .iter()
+            .filter(|(on, _)| *on)
+            .map(|(_, action)| action),
+    );
+    for node in 0..state.nodes.len() {
+        match &state.nodes[node].connection {
+            None => actions.push(Action::Connect(node)),
+            Some(connection) => enabled_on(connection, node, state, bounds, rules, actions),
+        }
+        enabled_for_session(node, state, rules, actions);
+    }
+}
+
+fn enabled_on(
+    connection: &Connection,
+    node: usize,
+    state: &State,
+    bounds: &Bounds,
+    rules: &Rules,
+    actions: &mut Vec<Action>,
+) {
+    let live = state.is_live(connection);
+    if state.happened.cuts < bounds.events.cuts || !state.is_current(connection) {
+        actions.push(Action::Cut(node));
+    }
+    if live && !connection.requests.is_empty() {
+        actions.push(Action::Execute(node));
+    }
+    if live && connection.has_output() {
+        actions.push(Action::EndIteration(node));
+    }
+    if !connection.unread.is_empty() {
+        actions.push(Action::Receive(node));
+    }
+    let peer = &state.nodes[node].node;
+    if peer.phase != Phase::Synced {
+        return;
+    }
+    let awaited = connection.awaited();
+    if peer.may_send(Request::Get, &awaited, rules) {
+        actions.push(Action::Ask(node));
+    }
+    if peer.may_send(Request::Heartbeat, &awaited, rules) {
+        actions.push(Action::Beat(node));
+    }
+    if !rules.one_connection && live {
+        actions.push(Action::BeatApart(node));
+    }
+}
+
+fn enabled_for_session(node: usize, state: &State, rules: &Rules, actions: &mut Vec<Action>) {
+    let peer = &state.nodes[node].node;
+    match peer.session.stage {
+        Stage::Absent if peer.is_open(rules) => actions.push(Action::Register(node)),
+        Stage::Pending if peer.phase == Phase::Synced => actions.push(Action::Read(node)),
+        Stage::Read { .. } => actions.push(Action::Activate(node)),
+        _ => {}
+    }
+}
+
+/// The state after `action`; none when it changes nothing or leads out of bounds.
+pub(crate) fn apply(
+    before: &State,
+    action: Action,
+    bounds: &Bounds,
+    rules: &Rules,
+) -> Option<State> {
+    let mut state = before.clone();
+    match action {
+        Action::Revoke => {
+            state.happened.revocations += 1;
+            state.revoke(state.current);
+        }
+        Action::Lift => state.lift(),
+        Action::Replicate => {
+            let [primary, replica] = &mut state.servers;
+            replica.copy(primary);
+        }
+        Action::Failover => state.fail_over(),
+        Action::FlushAll => state.flush_all(),
+        Action::RestartEmpty => {
+            state.happened.restarts += 1;
+            state.servers[state.current].incarnation += 1;
+            state.lose_data();
+        }
+        Action::RestartStale => {
+            state.happened.stale_restarts += 1;
+            let server = &mut state.servers[state.current];
+            server.incarnation += 1;
+            server.revoked = false;
+            state.revoked_for = None;
+        }
+        Action::Tick => state.tick(),
+        Action::Cut(node) => {
+            let connection = state.nodes[node].connection.as_ref()?;
+            state.happened.cuts += u8::from(state.is_current(connection));
+            state.nodes[node].disconnect();
+        }
+        Action::Connect(node) => state.connect(node, bounds, rules)?,
+        Action::Execute(node) => state.execute(node, rules)?,
+        Action::EndIteration(node) => {
+            let connection = state.nodes[node].connection.as_mut()?;
+            connection.end_iteration().then_some(())?;
+        }
+        Action::Receive(node) => state.receive(node, rules)?,
+        Action::Ask(node) => state.send(node, Request::Get)?,
+        Action::Beat(node) => state.send(node, Request::Heartbeat)?,
+        Action::BeatApart(node) => state.beat_apart(node, rules)?,
+        Action::Register(node) => {
+            let node = &mut state.nodes[node].node;
+            node.session.stage = Stage::Pending;
+            node.session.generation = node.generation;
+            node.session.registered = rules.register_first;
+        }
+        Action::Read(node) => state.read(node, rules)?,
+        Action::Activate(node) => state.activate(node, rules)?,
+    }
+    Some(state)
+}
+
+impl State {
+    fn lift(&mut self) {
+        self.happened.lifts += 1;
+        self.servers[self.current].revoked = false;
+        self.revoked_for = None;
+        for connection in self.tracking(self.current) {
+            connection.push_due = true;
+        }
+    }
+
+    fn fail_over(&mut self) {
+        self.happened.failovers += 1;
+        self.current = 1;
+        self.servers[0].fenced = true;
+        let kept = self.servers[1].revoked;
+        self.revoked_for = kept.then(|| self.revoked_for.unwrap_or(0));
+        self.lost_for = None;
+    }
+
+    fn flush_all(&mut self) {
+        self.happened.wipes += 1;
+        for connection in self.tracking(self.current) {
+            connection.null_push_due = true;
+        }
+        self.lose_data();
+    }
+
+    fn lose_data(&mut self) {
+        let server = &mut self.servers[self.current];
+        if server.revoked || self.lost_for.is_some() {
+            self.lost_for = Some(0);
+        }
+        server.wipe();
+        self.revoked_for = None;
+    }
+
+    fn tick(&mut self) {
+        let older = |age: u8| (age + 1).min(LEASE + 1);
+        for peer in &mut self.nodes {
+            peer.node.lease = peer.node.lease.saturating_sub(1);
+            peer.node.heartbeat_age = older(peer.node.heartbeat_age);
+        }
+        self.revoked_for = self.revoked_for.map(older);
+        self.lost_for = self.lost_for.map(older);
+    }
+
+    fn connect(&mut self, node: usize, bounds: &Bounds, rules: &Rules) -> Option<()> {
+        let primary = self.primary();
+        let peer = &mut self.nodes[node];
+        if peer.node.generation > bounds.generations {
+            return None;
+        }
+        let first = peer.node.connect(peer.node.generation + 1, rules);
+        peer.connection = Some(Connection::new(primary, Some(first)));
+        Some(())
+    }
+
+    fn execute(&mut self, node: usize, rules: &Rules) -> Option<()> {
+        let peer = &mut self.nodes[node];
+        let connection = peer.connection.as_mut()?;
+        let request = connection.requests.remove(0);
+        let server = connection.primary.server;
+        let (answer, effect) = self.servers[server].execute(request, peer.node.seen, rules);
+        connection.answers.push(answer);
+        match effect {
+            Effect::None => {}
+            Effect::TrackingOn => connection.tracking = true,
+            Effect::Revoke => self.revoke(server),
+        }
+        Some(())
+    }
+
+    fn receive(&mut self, node: usize, rules: &Rules) -> Option<()> {
+        let peer = &mut self.nodes[node];
+        let connection = peer.connection.as_mut()?;
+        let message = connection.unread.remove(0);
+        let awaited = match message {
+            Message::Push | Message::Refused(_) => Vec::new(),
+            Message::NullPush | Message::Reply(_) => connection.awaited(),
+        };
+        match peer
+            .node
+            .receive(message, connection.primary, &awaited, rules)
+        {
+            Next::Send(request) => connection.requests.push(request),
+            Next::Wait => {}
+            Next::Disconnect => peer.disconnect(),
+        }
+        Some(())
+    }
+
+    fn send(&mut self, node: usize, request: Request) -> Option<()> {
+        let peer = &mut self.nodes[node];
+        let request = peer.node.send(request);
+        peer.connection.as_mut()?.requests.push(request);
+        Some(())
+    }
+
+    fn beat_apart(&mut self, node: usize, rules: &Rules) -> Option<()> {
+        let peer = &mut self.nodes[node];
+        let server = peer.connection.as_ref()?.primary.server;
+        if self.servers[server].fenced && rules.fenced_heartbeat {
+            peer.disconnect();
+        } else if peer.node.lease == LEASE {
+            return None;
+        } else {
+            peer.node.lease = LEASE;
+        }
+        Some(())
+    }
+
+    fn read(&mut self, node: usize, rules: &Rules) -> Option<()> {
+        let connection = self.nodes[node].connection.as_ref()?;
+        let server = if rules.admission_apart {
+            self.current
+        } else {
+            self.is_live(connection).then_some(())?;
+            connection.primary.server
+        };
+        let server = &self.servers[server];
+        let refused = server.fenced && rules.admission_writes;
+        let node = &mut self.nodes[node].node;
+        let remembered = node.seen && rules.admission_remembers;
+        let denied = server.revokes() || refused || remembered;
+        node.session.stage = Stage::Read { denied };
+        node.session.generation = node.generation;
+        node.session.read_stale = self.revoked_for.is_some() && !denied;
+        Some(())
+    }
+
+    fn activate(&mut self, node: usize, rules: &Rules) -> Option<()> {
+        let node = &mut self.nodes[node].node;
+        let Stage::Read { denied } = node.session.stage else {
+            return None;
+        };
+        let same_generation =
+            node.phase == Phase::Synced && node.generation == node.session.generation;
+        if denied {
+            if same_generation {
+                node.know();
+            }
+            node.session.revoke();
+        } else if node.session.revoked || rules.recheck_generation && !same_generation {
+            node.session.stage = Stage::Closed;
+        } else {
+            node.session.registered = true;
+            node.session.stage = Stage::Active;
+            self.admitted_late |= node.session.read_stale;
+        }
+        node.let_go_of_closed_session();
+        Some(())
+    }
+}

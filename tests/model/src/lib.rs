@@ -1,0 +1,56 @@
+//! The revocation protocol as a model that is searched exhaustively, and the same model's node
+//! as a judge over the logs of real ones.
+//!
+//! Owns: what a node may send next ([`Node`]), under which rules ([`Rules`]), what must never
+//! happen, and the table of searches ([`runs::all`]).
+//! Knows nothing of: the gateway's code. What connects them is the log of a node in tests, which
+//! [`replay::check`] compares with the model.
+//! Start at [`Rules`], then [`Node::receive`].
+//!
+//! ```sh
+//! cargo test -p curfew-model-check                                            # one node, as CI does
+//! cargo run --release -p curfew-model-check --bin protocol-model -- --all     # all of it
+//! cargo run --release -p curfew-model-check --bin protocol-model -- --trace M14
+//! ```
+//!
+//! What the searches found is in `README.md`.
+//!
+//! # What is modelled
+//!
+//! Two Redis servers, the first primary and its asynchronous replica; one or two nodes; for each
+//! node a control connection with its two directions and the event loop at its end, which hands
+//! out answers before pushes; one session on each node, whose token was issued before the one
+//! revocation. Time is a global tick, a delivery lease lasts two. Every step of every part can
+//! come in any order with every other.
+//!
+//! # What is not
+//!
+//! At most two nodes and three or four connections of each; one revocation, written once by an
+//! operator and deleted at most once; one failover, wipe or restart, never two of them; two cuts;
+//! three ticks of age. A node's clock does not run differently from another's. Values of
+//! revocations, several keys of a session, refresh, the sweep, node leases and the reaper, expiry
+//! of revocations and the move of a cluster slot are not in it. A node has one known primary, not
+//! a set, and a crash of the node is a new node.
+
+mod actions;
+mod connection;
+mod message;
+mod model;
+mod node;
+mod properties;
+pub mod replay;
+mod rules;
+pub mod runs;
+mod server;
+mod session;
+mod state;
+
+pub use actions::Action;
+pub use connection::Connection;
+pub use message::{Epoch, Message, Primary, Reply, Request};
+pub use model::{Asked, Protocol};
+pub use node::{LEASE, Next, Node, Phase};
+pub use rules::{Forgetting, OnDataLoss, PushedInSetup, Rules};
+pub use server::Server;
+pub use session::{Session, Stage};
+pub use state::{Bounds, Events, Peer, Start, State};

@@ -1,0 +1,112 @@
+//! What travels on a control connection.
+
+/// What a node asks of the primary, one at a time unless a liberty says otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Request {
+    /// `CLIENT TRACKING ON BCAST`: pushes count from here.
+    Track,
+    /// `GET` of the epoch.
+    Epoch,
+    /// Raises the floor and, by the rule, renews the epoch with it.
+    Floor,
+    /// `SET` of the epoch, if there is none.
+    NewEpoch,
+    /// `SET` of every revocation the node knows.
+    Reassert,
+    /// `MGET` of the keys of every session.
+    Reconcile,
+    /// The fenced write.
+    Heartbeat,
+    /// The round trip after it.
+    Barrier,
+    /// `GET` of the keys that were pushed.
+    Get,
+}
+
+/// An answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reply {
+    /// To [`Request::Track`].
+    Tracking,
+    /// To [`Request::Epoch`], which may be missing.
+    Epoch(Option<Epoch>),
+    /// To [`Request::Floor`], with the epoch that is now in force.
+    FloorRaised(Option<Epoch>),
+    /// To [`Request::NewEpoch`], with the epoch that is now in force: ours, or another node's.
+    EpochRenewed(Option<Epoch>),
+    /// To [`Request::Reassert`].
+    Reasserted,
+    /// To [`Request::Reconcile`].
+    Reconciled {
+        /// Whether the session is revoked.
+        revoked: bool,
+    },
+    /// To [`Request::Heartbeat`].
+    Written,
+    /// To [`Request::Barrier`].
+    Passed,
+    /// To [`Request::Get`].
+    Value {
+        /// Whether the session is revoked.
+        revoked: bool,
+    },
+}
+
+/// What a node reads from its control connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Message {
+    /// An answer.
+    Reply(Reply),
+    /// An error in place of an answer.
+    Refused(Request),
+    /// A revocation's key has changed.
+    Push,
+    /// Any key may have changed.
+    NullPush,
+}
+
+/// Which life of its data a Redis is in. The model has two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Epoch {
+    /// Before a loss.
+    First,
+    /// After it.
+    Second,
+}
+
+/// What identifies a primary: a server, and how often it has been started anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Primary {
+    /// Which of the servers.
+    pub server: usize,
+    /// Grows when it restarts.
+    pub incarnation: u8,
+}
+
+impl Reply {
+    /// What it answers.
+    pub fn request(self) -> Request {
+        match self {
+            Self::Tracking => Request::Track,
+            Self::Epoch(_) => Request::Epoch,
+            Self::FloorRaised(_) => Request::Floor,
+            Self::EpochRenewed(_) => Request::NewEpoch,
+            Self::Reasserted => Request::Reassert,
+            Self::Reconciled { .. } => Request::Reconcile,
+            Self::Written => Request::Heartbeat,
+            Self::Passed => Request::Barrier,
+            Self::Value { .. } => Request::Get,
+        }
+    }
+}
+
+impl Message {
+    /// The request this puts an end to; none for a push.
+    pub fn answers(self) -> Option<Request> {
+        match self {
+            Self::Reply(reply) => Some(reply.request()),
+            Self::Refused(request) => Some(request),
+            Self::Push | Self::NullPush => None,
+        }
+    }
+}

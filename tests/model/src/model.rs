@@ -1,0 +1,59 @@
+//! The protocol as stateright wants it.
+
+use stateright::{Model, Property};
+
+use crate::actions::{self, Action};
+use crate::properties;
+use crate::rules::Rules;
+use crate::state::{Bounds, State};
+
+/// A protocol and the part of its state space that is searched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Protocol {
+    /// What nodes do.
+    pub rules: Rules,
+    /// What may happen to them.
+    pub bounds: Bounds,
+    /// What is asked of it beside the invariants.
+    pub asked: Option<Asked>,
+}
+
+/// More than the invariants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// A node heeds what only other nodes know.
+    HeedOthers,
+    /// A node never delivers to a session it has seen revoked, not even while news of a loss are
+    /// on their way to it.
+    NeverForget,
+    /// What a node has ever seen is on the primary it is synced with.
+    NeverLose,
+}
+
+impl Protocol {
+    /// Whether the revocation may be lifted: then what a node has seen may be out of date.
+    pub(crate) fn lifts(&self) -> bool {
+        self.bounds.events.lifts > 0
+    }
+}
+
+impl Model for Protocol {
+    type State = State;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<State> {
+        vec![State::initial(&self.bounds)]
+    }
+
+    fn actions(&self, state: &State, actions: &mut Vec<Action>) {
+        actions::enabled(state, &self.bounds, &self.rules, actions);
+    }
+
+    fn next_state(&self, state: &State, action: Action) -> Option<State> {
+        actions::apply(state, action, &self.bounds, &self.rules)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        properties::all(self)
+    }
+}

@@ -1,0 +1,133 @@
+//! What has to be true, in every state or in some.
+
+use stateright::Property;
+
+use crate::model::{Asked, Protocol};
+use crate::node::{LEASE, Node, Phase};
+use crate::rules::OnDataLoss;
+use crate::state::{Peer, State};
+
+/// The one property that small configurations may not reach: their nodes connect too rarely.
+pub(crate) const RESUMED: &str = "a session is delivered to again after a reconnect";
+
+/// Every property of `protocol`. Names begin with the invariant's number in the specification.
+pub(crate) fn all(protocol: &Protocol) -> Vec<Property<Protocol>> {
+    let mut properties = vec![
+        Property::always(
+            "I1/I2: nothing is delivered later than a lease after the revocation",
+            |protocol: &Protocol, state: &State| {
+                !past_lease(state.revoked_for) || !any_delivers(protocol, state)
+            },
+        ),
+        Property::always(
+            "I1': a synced node with nothing left to read has no revoked session open",
+            |protocol: &Protocol, state: &State| {
+                state.revoked_for.is_none()
+                    || !state.nodes.iter().any(|peer| {
+                        is_up_to_date(peer, state) && peer.node.delivers(&protocol.rules)
+                    })
+            },
+        ),
+        Property::always(
+            "I3: no session is admitted that was read after the revocation",
+            |_, state: &State| !state.admitted_late,
+        ),
+        Property::always(
+            "I5: what a synced node has seen revoked is on its primary",
+            |protocol: &Protocol, state: &State| {
+                protocol.lifts() || state.nodes.iter().all(|peer| keeps(peer, protocol, state))
+            },
+        ),
+    ];
+    match protocol.rules.on_data_loss {
+        OnDataLoss::Reauth => properties.push(Property::always(
+            "I6: nothing older than a loss is delivered later than a lease after it",
+            |protocol: &Protocol, state: &State| {
+                !past_lease(state.lost_for) || !any_delivers(protocol, state)
+            },
+        )),
+        OnDataLoss::Reassert => properties.push(Property::always(
+            "I6': a node that is told of a loss delivers to no session it has seen revoked",
+            |protocol: &Protocol, state: &State| {
+                let delivers = |peer: &Peer| {
+                    let told = peer.connection.as_ref().is_some_and(|connection| {
+                        state.is_current(connection) && !connection.brings_null_push()
+                    });
+                    let heeds = told || past_lease(state.lost_for);
+                    peer.node.seen && heeds && peer.node.delivers(&protocol.rules)
+                };
+                protocol.lifts() || !state.nodes.iter().any(delivers)
+            },
+        )),
+    }
+    match protocol.asked {
+        None | Some(Asked::NeverLose) => {}
+        Some(Asked::NeverForget) => properties.push(Property::always(
+            "R6+: no node delivers to a session it has seen revoked, whatever Redis says",
+            |protocol: &Protocol, state: &State| {
+                let delivers = |node: &Node| node.seen && node.delivers(&protocol.rules);
+                !state.nodes.iter().any(|peer| delivers(&peer.node))
+            },
+        )),
+        Some(Asked::HeedOthers) => properties.push(Property::always(
+            "R6: no node delivers past a lease to a session any node has seen revoked",
+            |protocol: &Protocol, state: &State| {
+                let seen = state.nodes.iter().any(|peer| peer.node.seen);
+                !(seen && past_lease(state.lost_for) && any_delivers(protocol, state))
+            },
+        )),
+    }
+    properties.extend([
+        Property::sometimes("a session is delivered to", any_delivers),
+        Property::sometimes(RESUMED, |protocol: &Protocol, state: &State| {
+            let again = |node: &Node| node.generation > 1 && node.delivers(&protocol.rules);
+            state.nodes.iter().any(|peer| again(&peer.node))
+        }),
+        Property::sometimes(
+            "a revoked session is closed by a push or by reconciliation",
+            |_, state: &State| {
+                let closed = state.nodes.iter().any(|peer| peer.node.session.revoked);
+                state.revoked_for.is_some() && closed
+            },
+        ),
+    ]);
+    properties
+}
+
+fn past_lease(age: Option<u8>) -> bool {
+    age.is_some_and(|age| age >= LEASE)
+}
+
+fn any_delivers(protocol: &Protocol, state: &State) -> bool {
+    let mut nodes = state.nodes.iter();
+    nodes.any(|peer| peer.node.delivers(&protocol.rules))
+}
+
+/// Whether a node is synced with the primary and has acted upon all it sent.
+fn is_up_to_date(peer: &Peer, state: &State) -> bool {
+    let node = &peer.node;
+    let drained = peer
+        .connection
+        .as_ref()
+        .is_some_and(|connection| state.is_current(connection) && connection.is_drained());
+    node.phase == Phase::Synced && drained && !node.get_due
+}
+
+/// Whether what a node knows is on the primary that it is synced with.
+fn keeps(peer: &Peer, protocol: &Protocol, state: &State) -> bool {
+    let (node, Some(connection)) = (&peer.node, &peer.connection) else {
+        return true;
+    };
+    let knows = match protocol.asked {
+        Some(Asked::NeverLose) => node.ever_seen,
+        _ => node.seen,
+    };
+    let bound = node.phase == Phase::Synced
+        && knows
+        && node.known_primary == Some(connection.primary)
+        && state.is_current(connection)
+        && !connection.brings_null_push();
+    // With `reauth` the floor covers what is lost, and I6 says by when.
+    let excused = protocol.rules.on_data_loss == OnDataLoss::Reauth && state.lost_for.is_some();
+    !bound || state.servers[state.current].revokes() || excused
+}

@@ -1,0 +1,366 @@
+//! The log of a real node, compared with the model's.
+//!
+//! In tests a node logs what it does on its control connection, one JSON object a line:
+//! `"message":"protocol"`, the `step`, its `generation`, and for some steps a little more. A step
+//! that asks Redis something is logged when the answer has been processed; the others when they
+//! happen, or when the node turns to them. Lines of anything else are skipped.
+//!
+//! | step | fields | |
+//! | --- | --- | --- |
+//! | `connect` | | a connection of a higher `generation` |
+//! | `track` | | tracking is on |
+//! | `epoch` | `outcome` | `same`; `first`: none was remembered; `lost`: missing, or another |
+//! | `floor` | | raised after a loss, and the epoch renewed: `reauth` |
+//! | `new_epoch` | | written where there was none |
+//! | `reassert` | | what the node knows is written back: whenever that is due, also when it knows nothing |
+//! | `reconcile` | | every session has been compared |
+//! | `heartbeat`, `barrier` | | each lease |
+//! | `synced` | | after the first barrier |
+//! | `push` | `keys` or `count` | with 0, the node will ask for nothing because of it |
+//! | `null_push` | | everything may have changed |
+//! | `get` | | the answer to every push from before it was sent |
+//! | `sweep`, `op` | | beside the protocol: while the node is synced |
+//! | `down` | | the connection is gone, or could not be made |
+//!
+//! A log does not say everything: which primary a connection leads to, or when the node sent what
+//! has been answered. So the checker follows every node of the model that could have written the
+//! lines so far, under any of [`Rules::allowed`], and a line that none of them can write is a
+//! violation. The node's one session stands for any session that stays open, so nothing it reads
+//! ever concerns it.
+//!
+//! One thing is taken for granted: when the set-up with a new primary is cut short, the node does
+//! not go back to the one before. What leaves no trace in the order of steps is not seen: M1, M3,
+//! M4, M6, M12, M15, M16 and M19.
+
+use std::collections::HashSet;
+
+use crate::message::{Epoch, Message, Primary, Reply, Request};
+use crate::node::{Next, Node, Phase};
+use crate::rules::Rules;
+use crate::session::Session;
+use step::{Outcome, Step};
+
+mod step;
+#[cfg(test)]
+mod tests;
+
+/// How many steps before a violation are told with it.
+const TOLD: usize = 8;
+
+/// What a log that the model allows has in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Summary {
+    /// Lines of the protocol.
+    pub steps: usize,
+    /// Control connections.
+    pub connections: usize,
+    /// How often the node became synced.
+    pub synced: usize,
+    /// Pushes, null pushes not counted.
+    pub pushes: usize,
+    /// Null pushes.
+    pub null_pushes: usize,
+    /// Epochs that were found lost.
+    pub losses: usize,
+    /// Re-assertions.
+    pub reassertions: usize,
+}
+
+/// A line the model does not allow.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {number} of the log: {problem}: {line}\nafter:\n{}", .before.join("\n"))]
+pub struct Violation {
+    /// Which line, counted from 1.
+    pub number: usize,
+    /// The line.
+    pub line: String,
+    /// What is wrong with it.
+    pub problem: String,
+    /// The steps before it, the last ones only.
+    pub before: Vec<String>,
+}
+
+/// Compares a node's log with the model, from the node's start on.
+pub fn check<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<Summary, Violation> {
+    let mut candidates: HashSet<Candidate> =
+        Rules::allowed().into_iter().map(Candidate::new).collect();
+    let mut summary = Summary::default();
+    let mut before: Vec<&str> = Vec::new();
+    for (index, line) in lines.into_iter().enumerate() {
+        let violation = |problem, before: &[&str]| Violation {
+            number: index + 1,
+            line: line.to_owned(),
+            problem,
+            before: before[before.len().saturating_sub(TOLD)..]
+                .iter()
+                .map(|line| (*line).to_owned())
+                .collect(),
+        };
+        let Some(entry) = step::parse(line) else {
+            continue;
+        };
+        let (step, generation) = entry.map_err(|problem| violation(problem, &before))?;
+        candidates =
+            follow(&candidates, step, generation).map_err(|problem| violation(problem, &before))?;
+        summary.count(step);
+        before.push(line);
+    }
+    Ok(summary)
+}
+
+/// The nodes that can be where the log is after this step.
+fn follow(
+    candidates: &HashSet<Candidate>,
+    step: Step,
+    generation: u64,
+) -> Result<HashSet<Candidate>, String> {
+    let mut generations = candidates.iter().map(|candidate| candidate.node.generation);
+    let current = generations.next().unwrap_or_default();
+    match step {
+        Step::Connect if generation <= current => {
+            return Err(format!("generation {generation} after {current}"));
+        }
+        Step::Connect => {}
+        _ if generation != current => {
+            return Err(format!("generation {generation} in generation {current}"));
+        }
+        _ => {}
+    }
+    let next: HashSet<Candidate> = candidates
+        .iter()
+        .flat_map(|candidate| candidate.after(step, generation))
+        .flat_map(Candidate::unlogged)
+        .collect();
+    if next.is_empty() {
+        let mut possible: Vec<&str> = candidates.iter().flat_map(Candidate::possible).collect();
+        possible.sort_unstable();
+        possible.dedup();
+        return Err(format!("possible here: {}", possible.join(", ")));
+    }
+    Ok(next)
+}
+
+impl Summary {
+    fn count(&mut self, step: Step) {
+        self.steps += 1;
+        match step {
+            Step::Connect => self.connections += 1,
+            Step::Synced => self.synced += 1,
+            Step::Push { .. } => self.pushes += 1,
+            Step::NullPush => self.null_pushes += 1,
+            Step::Epoch(Outcome::Lost) => self.losses += 1,
+            Step::Reassert => self.reassertions += 1,
+            _ => {}
+        }
+    }
+}
+
+/// A node of the model that could have written the log so far, and its connection.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Candidate {
+    rules: Rules,
+    node: Node,
+    /// Whether Redis has turned tracking on.
+    tracking: bool,
+    /// Requests without an answer yet, oldest first.
+    awaited: Vec<Request>,
+    /// Whether the node has become synced and not yet said so.
+    unannounced: bool,
+}
+
+/// Where a candidate's connection leads. Another primary is one that is not known.
+const PRIMARY: Primary = Primary {
+    server: 0,
+    incarnation: 0,
+};
+
+impl Candidate {
+    fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            node: Node {
+                seen: true,
+                session: Session::active(0),
+                ..Node::new()
+            },
+            tracking: false,
+            awaited: Vec::new(),
+            unannounced: false,
+        }
+    }
+
+    /// What it can be after a step; nothing when it cannot take it.
+    fn after(&self, step: Step, generation: u64) -> Vec<Self> {
+        if self.unannounced && !step.may_come_unasked() && step != Step::Synced {
+            return Vec::new();
+        }
+        match step {
+            Step::Connect => self.connected(generation),
+            Step::Track => self.replied(Reply::Tracking),
+            Step::Epoch(outcome) => self.epoch_read(outcome),
+            Step::Floor => self.replied(Reply::FloorRaised(Some(self.other_epoch()))),
+            Step::NewEpoch => self.replied(Reply::EpochRenewed(Some(self.other_epoch()))),
+            Step::Reassert => self.replied(Reply::Reasserted),
+            Step::Reconcile => self.replied(Reply::Reconciled { revoked: false }),
+            Step::Heartbeat => self.replied(Reply::Written),
+            Step::Barrier => self.replied(Reply::Passed),
+            Step::Get => self.replied(Reply::Value { revoked: false }),
+            Step::Synced => self.announced(),
+            Step::Push { keys } => self.pushed((keys > 0).then_some(Message::Push)),
+            Step::NullPush => self.pushed(Some(Message::NullPush)),
+            Step::Sweep | Step::Op => self.unchanged(),
+            Step::Down => self.down(),
+        }
+    }
+
+    /// The names of the steps it can take.
+    fn possible(&self) -> Vec<&'static str> {
+        let takes = |step: &Step| {
+            let generation = self.node.generation + u64::from(*step == Step::Connect);
+            !self.after(*step, generation).is_empty()
+        };
+        Step::EACH
+            .into_iter()
+            .filter(takes)
+            .map(Step::name)
+            .collect()
+    }
+
+    /// Itself, and what it can turn into without a line in the log.
+    fn unlogged(self) -> Vec<Self> {
+        let mut all = vec![self];
+        let mut at = 0;
+        while at < all.len() {
+            for request in [Request::Get, Request::Heartbeat] {
+                let candidate = &all[at];
+                if candidate
+                    .node
+                    .may_send(request, &candidate.awaited, &candidate.rules)
+                {
+                    let mut sent = candidate.clone();
+                    let request = sent.node.send(request);
+                    sent.awaited.push(request);
+                    all.push(sent);
+                }
+            }
+            // An answer that is dropped need not be logged.
+            if all[at].node.restarting {
+                let mut dropped = all[at].clone();
+                dropped.awaited.remove(0);
+                dropped.receive(Message::Reply(Reply::Passed));
+                all.push(dropped);
+            }
+            at += 1;
+        }
+        all
+    }
+
+    fn connected(&self, generation: u64) -> Vec<Self> {
+        if self.node.phase != Phase::Down {
+            return Vec::new();
+        }
+        let mut connected = self.clone();
+        let first = connected.node.connect(generation, &self.rules);
+        connected.awaited.push(first);
+        let mut elsewhere = connected.clone();
+        elsewhere.node.known_primary = None;
+        vec![connected, elsewhere]
+    }
+
+    /// Of a node that is down, a connection that could not be made.
+    fn down(&self) -> Vec<Self> {
+        let mut down = self.clone();
+        down.node.disconnect();
+        down.awaited.clear();
+        down.tracking = false;
+        down.unannounced = false;
+        vec![down]
+    }
+
+    fn epoch_read(&self, outcome: Outcome) -> Vec<Self> {
+        let remembered = self.node.epoch;
+        let found = match (outcome, remembered) {
+            (Outcome::Same, Some(_)) => vec![remembered],
+            // A node that has just started takes the epoch that it finds.
+            (Outcome::Same, None) => vec![Some(self.other_epoch())],
+            (Outcome::First, None) | (Outcome::Lost, Some(_)) => {
+                vec![None, Some(self.other_epoch())]
+            }
+            (Outcome::First, Some(_)) | (Outcome::Lost, None) => return Vec::new(),
+        };
+        let read = |epoch| self.replied(Reply::Epoch(epoch));
+        found.into_iter().flat_map(read).collect()
+    }
+
+    fn announced(&self) -> Vec<Self> {
+        let mut announced = self.clone();
+        announced.unannounced = false;
+        self.unannounced.then_some(announced).into_iter().collect()
+    }
+
+    /// `message` is none when nothing that was pushed concerns the node.
+    fn pushed(&self, message: Option<Message>) -> Vec<Self> {
+        if !self.tracking {
+            return Vec::new();
+        }
+        let mut pushed = self.clone();
+        if let Some(message) = message {
+            pushed.receive(message);
+        }
+        let pushed = pushed.settled();
+        if self.unannounced && message == Some(Message::NullPush) {
+            // It came before the barrier's answer, and the node was never synced.
+            let mut unknown = pushed.clone();
+            unknown.node.known_primary = None;
+            return vec![pushed, unknown];
+        }
+        vec![pushed]
+    }
+
+    /// A step beside the protocol, which a node takes while it is synced; its answer may come
+    /// after a null push.
+    fn unchanged(&self) -> Vec<Self> {
+        let answered = self.node.phase == Phase::Synced || self.node.restarting;
+        answered.then(|| self.clone()).into_iter().collect()
+    }
+
+    fn replied(&self, reply: Reply) -> Vec<Self> {
+        if self.awaited.first() != Some(&reply.request()) {
+            return Vec::new();
+        }
+        let mut replied = self.clone();
+        replied.awaited.remove(0);
+        replied.tracking |= reply == Reply::Tracking;
+        replied.receive(Message::Reply(reply));
+        vec![replied.settled()]
+    }
+
+    fn receive(&mut self, message: Message) {
+        let was_synced = self.node.phase == Phase::Synced;
+        match self
+            .node
+            .receive(message, PRIMARY, &self.awaited, &self.rules)
+        {
+            Next::Send(request) => self.awaited.push(request),
+            Next::Wait => {}
+            // Nothing but `down` is possible now.
+            Next::Disconnect => self.awaited.clear(),
+        }
+        let is_synced = self.node.phase == Phase::Synced;
+        self.unannounced = is_synced && (self.unannounced || !was_synced);
+    }
+
+    /// Itself, without what makes no difference to what it can do.
+    fn settled(mut self) -> Self {
+        self.node.session.suspended = false;
+        self
+    }
+
+    /// An epoch that is not the one it remembers.
+    fn other_epoch(&self) -> Epoch {
+        match self.node.epoch {
+            Some(Epoch::First) => Epoch::Second,
+            Some(Epoch::Second) | None => Epoch::First,
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Random walks through the model, with the log its node would write on the way.
+
+use stateright::Model;
+
+use super::super::{Summary, Violation, check};
+use crate::actions::Action;
+use crate::message::{Message, Reply, Request};
+use crate::model::Protocol;
+use crate::node::{Next, Node, Phase};
+use crate::rules::Rules;
+use crate::runs;
+use crate::session::{Session, Stage};
+use crate::state::{Bounds, Events, Start, State};
+
+/// Steps of a walk.
+const LENGTH: usize = 700;
+
+/// Something may happen to the node in one of so many steps.
+const EVENTS: usize = 10;
+
+/// Walks under each set of rules that is allowed.
+const ALLOWED_WALKS: usize = 20;
+
+/// Walks within which a missing rule is noticed.
+const WALKS: usize = 3000;
+
+/// A fixed sequence of numbers that look random (xorshift).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % end as u64).expect("below a usize")
+    }
+}
+
+/// The log of a walk.
+struct Walk {
+    protocol: Protocol,
+    state: State,
+    log: Vec<String>,
+}
+
+impl Walk {
+    fn new(rules: Rules, start: Start) -> Self {
+        let events = Events {
+            revocations: 3,
+            lifts: 2,
+            failovers: 1,
+            wipes: 2,
+            restarts: 2,
+            stale_restarts: 1,
+            cuts: 4,
+        };
+        let protocol = Protocol {
+            rules,
+            bounds: Bounds {
+                nodes: 1,
+                events,
+                generations: 100,
+                start,
+            },
+            asked: None,
+        };
+        let state = protocol.init_states().remove(0);
+        Self {
+            protocol,
+            state,
+            log: Vec::new(),
+        }
+    }
+
+    fn node(&self) -> &Node {
+        &self.state.nodes[0].node
+    }
+
+    fn write(&mut self, step: &str, fields: &str) {
+        let generation = self.node().generation;
+        self.log.push(format!(
+            r#"{{"message":"protocol","step":"{step}","generation":{generation}{fields}}}"#
+        ));
+    }
+
+    /// Takes a random step, or none. `false` when the walk ends there.
+    fn step(&mut self, dice: &mut Dice) -> bool {
+        let mut actions = Vec::new();
+        self.protocol.actions(&self.state, &mut actions);
+        // Time changes nothing of a log, and what happens to the node is rare.
+        let is_event = |action: &Action| {
+            use Action::{Cut, Failover, FlushAll, Lift, RestartEmpty, RestartStale, Revoke};
+            matches!(
+                action,
+                Cut(_) | FlushAll | Failover | Lift | RestartEmpty | RestartStale | Revoke
+            )
+        };
+        let eventful = dice.below(EVENTS) == 0;
+        actions.retain(|action| *action != Action::Tick && (eventful || !is_event(action)));
+        if actions.is_empty() {
+            return true;
+        }
+        let action = actions[dice.below(actions.len())];
+        let Some(next) = self.protocol.next_state(&self.state, action) else {
+            return true;
+        };
+        let before = std::mem::replace(&mut self.state, next);
+        let (was, is) = (&before.nodes[0], &mut self.state.nodes[0]);
+        let mut forgot_push = false;
+        if is.node.session.stage == Stage::Closed {
+            // A node with more sessions would ask for the sake of the others.
+            forgot_push = was.node.get_due && action != Action::Ask(0);
+            is.node.session = Session::absent();
+        }
+        let went_down = was.connection.is_some() && is.connection.is_none();
+        match (action, &was.connection) {
+            (Action::Connect(0), _) => self.write("connect", ""),
+            (Action::Receive(0), Some(connection)) => {
+                let (message, primary) = (connection.unread[0], connection.primary);
+                let was = was.node.clone();
+                self.received(&was, message);
+                let mut knowing = Node {
+                    seen: true,
+                    ..was.clone()
+                };
+                let next = knowing.receive(message, primary, &[], &self.protocol.rules);
+                let due = next == Next::Send(Request::Reassert) && !was.restarting;
+                if due && !was.seen {
+                    self.write("reassert", "");
+                }
+            }
+            _ => {}
+        }
+        if went_down {
+            self.write("down", "");
+        }
+        went_down || !forgot_push
+    }
+
+    fn received(&mut self, was: &Node, message: Message) {
+        match message {
+            Message::Push => {
+                let keys = u8::from(self.node().get_due);
+                self.write("push", &format!(r#","keys":{keys}"#));
+            }
+            Message::NullPush => self.write("null_push", ""),
+            // What comes of it is `down`, or nothing.
+            Message::Refused(_) => {}
+            Message::Reply(_) if was.restarting => {}
+            Message::Reply(reply) => {
+                self.replied(was, reply);
+                if was.phase != Phase::Synced && self.node().phase == Phase::Synced {
+                    self.write("synced", "");
+                }
+            }
+        }
+    }
+
+    fn replied(&mut self, was: &Node, reply: Reply) {
+        match reply {
+            Reply::Tracking => self.write("track", ""),
+            Reply::Epoch(found) => {
+                let outcome = match (was.epoch, found) {
+                    (None, None) => "first",
+                    (None, Some(_)) => "same",
+                    (remembered, found) if remembered == found => "same",
+                    _ => "lost",
+                };
+                self.write("epoch", &format!(r#","outcome":"{outcome}""#));
+            }
+            Reply::FloorRaised(_) => self.write("floor", ""),
+            Reply::EpochRenewed(_) => self.write("new_epoch", ""),
+            Reply::Reasserted => self.write("reassert", ""),
+            Reply::Reconciled { .. } => self.write("reconcile", ""),
+            Reply::Written => self.write("heartbeat", ""),
+            Reply::Passed => self.write("barrier", ""),
+            Reply::Value { .. } => self.write("get", ""),
+        }
+    }
+}
+
+/// What the checker says to the log of one walk under these rules after another.
+fn walks(rules: &Rules) -> impl Iterator<Item = Result<Summary, Violation>> {
+    (1..).map(|seed: u64| {
+        let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut walk = Walk::new(rules.clone(), Start::New);
+        for _ in 0..LENGTH {
+            if !walk.step(&mut dice) {
+                break;
+            }
+        }
+        check(walk.log.iter().map(String::as_str))
+    })
+}
+
+#[test]
+fn what_the_model_does_under_allowed_rules_is_allowed() {
+    let mut total = Summary::default();
+    for rules in Rules::allowed() {
+        for result in walks(&rules).take(ALLOWED_WALKS) {
+            let summary = result.unwrap_or_else(|violation| panic!("{rules:?}\n{violation}"));
+            total.steps += summary.steps;
+            total.synced += summary.synced;
+            total.pushes += summary.pushes;
+            total.null_pushes += summary.null_pushes;
+            total.losses += summary.losses;
+            total.reassertions += summary.reassertions;
+        }
+    }
+    let rarest = [
+        total.synced,
+        total.pushes,
+        total.null_pushes,
+        total.losses,
+        total.reassertions,
+    ];
+    assert!(rarest.iter().all(|count| *count > 100), "{total:?}");
+}
+
+#[test]
+fn what_it_does_without_a_rule_is_not() {
+    let runs = runs::all();
+    for id in [
+        "M2", "M5", "M9", "M11", "M13", "M13a", "M14", "M17", "M18", "V1",
+    ] {
+        let run = runs.iter().find(|run| run.id == id).expect(id);
+        let mut walks = walks(&run.protocol.rules).take(WALKS);
+        let refused = walks.any(|result| result.is_err());
+        assert!(refused, "{id} was not noticed");
+    }
+}

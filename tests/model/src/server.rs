@@ -1,0 +1,110 @@
+//! A Redis server: what of it matters to the protocol.
+
+use crate::message::{Epoch, Message, Reply, Request};
+use crate::rules::Rules;
+
+/// A server's data and standing.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Server {
+    /// Whether the revocation's key is there.
+    pub revoked: bool,
+    /// Whether the floor is, which covers every token there is in the model.
+    pub floor: bool,
+    /// The epoch.
+    pub epoch: Option<Epoch>,
+    /// How often it has been started anew; connections to an earlier start are dead.
+    pub incarnation: u8,
+    /// Whether it refuses writes: demoted, or without its replicas.
+    pub fenced: bool,
+}
+
+/// What a request has done beside being answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Nothing that others notice.
+    None,
+    /// Tracking is on for the connection that asked.
+    TrackingOn,
+    /// The revocation has to be written.
+    Revoke,
+}
+
+impl Server {
+    /// One with an epoch and nothing else.
+    pub(crate) fn new(epoch: Option<Epoch>) -> Self {
+        Self {
+            revoked: false,
+            floor: false,
+            epoch,
+            incarnation: 0,
+            fenced: false,
+        }
+    }
+
+    /// Whether a session whose keys are read here is revoked.
+    pub(crate) fn revokes(&self) -> bool {
+        self.revoked || self.floor
+    }
+
+    /// All that replication carries over.
+    pub(crate) fn data(&self) -> (bool, bool, Option<Epoch>) {
+        (self.revoked, self.floor, self.epoch)
+    }
+
+    /// Takes over another's data.
+    pub(crate) fn copy(&mut self, other: &Self) {
+        (self.revoked, self.floor, self.epoch) = other.data();
+    }
+
+    /// Loses all data.
+    pub(crate) fn wipe(&mut self) {
+        (self.revoked, self.floor, self.epoch) = (false, false, None);
+    }
+
+    /// Executes a request of a node which knows of the revocation, or does not.
+    pub(crate) fn execute(
+        &mut self,
+        request: Request,
+        node_has_seen: bool,
+        rules: &Rules,
+    ) -> (Message, Effect) {
+        let refused = match request {
+            Request::Floor | Request::NewEpoch | Request::Reassert => self.fenced,
+            Request::Heartbeat => self.fenced && rules.fenced_heartbeat,
+            _ => false,
+        };
+        if refused {
+            return (Message::Refused(request), Effect::None);
+        }
+        let (reply, effect) = match request {
+            Request::Track => (Reply::Tracking, Effect::TrackingOn),
+            Request::Epoch => (Reply::Epoch(self.epoch), Effect::None),
+            Request::Floor => {
+                self.floor = true;
+                if rules.floor_with_epoch {
+                    self.epoch.get_or_insert(Epoch::Second);
+                }
+                (Reply::FloorRaised(self.epoch), Effect::None)
+            }
+            Request::NewEpoch => {
+                self.epoch.get_or_insert(Epoch::Second);
+                (Reply::EpochRenewed(self.epoch), Effect::None)
+            }
+            Request::Reassert if node_has_seen && !self.revoked => {
+                (Reply::Reasserted, Effect::Revoke)
+            }
+            Request::Reassert => (Reply::Reasserted, Effect::None),
+            Request::Reconcile => {
+                let revoked = self.revokes();
+                (Reply::Reconciled { revoked }, Effect::None)
+            }
+            Request::Get => {
+                let revoked = self.revokes();
+                (Reply::Value { revoked }, Effect::None)
+            }
+            Request::Heartbeat => (Reply::Written, Effect::None),
+            Request::Barrier => (Reply::Passed, Effect::None),
+        };
+        (Message::Reply(reply), effect)
+    }
+}

@@ -1,0 +1,186 @@
+//! The state of the whole: two servers, the nodes, and what the properties need to remember.
+
+use crate::connection::Connection;
+use crate::message::{Epoch, Primary};
+use crate::node::{LEASE, Node, Phase};
+use crate::session::Session;
+
+/// Everything there is at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct State {
+    /// The first primary, and its replica.
+    pub servers: [crate::Server; 2],
+    /// Which of them is the primary.
+    pub current: usize,
+    /// The nodes.
+    pub nodes: Vec<Peer>,
+    /// What has happened so far, of what happens a bounded number of times.
+    pub happened: Events,
+    /// Ticks since the revocation became, and stayed, committed on the primary.
+    pub revoked_for: Option<u8>,
+    /// Ticks since a committed revocation was lost with the data.
+    pub lost_for: Option<u8>,
+    /// Whether a session became active whose keys were read after the revocation.
+    pub admitted_late: bool,
+}
+
+/// A node and its control connection.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Peer {
+    /// The node.
+    pub node: Node,
+    /// Its connection.
+    pub connection: Option<Connection>,
+}
+
+/// How often each thing has happened, or may happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Events {
+    /// The revocation is written.
+    pub revocations: u8,
+    /// It is deleted.
+    pub lifts: u8,
+    /// The replica is promoted.
+    pub failovers: u8,
+    /// `FLUSHALL`.
+    pub wipes: u8,
+    /// The primary restarts without data.
+    pub restarts: u8,
+    /// The primary restarts from a snapshot that has the epoch and lacks the revocation.
+    pub stale_restarts: u8,
+    /// A connection that works is cut.
+    pub cuts: u8,
+}
+
+/// How large a part of the state space is searched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bounds {
+    /// Nodes.
+    pub nodes: usize,
+    /// Events, at most.
+    pub events: Events,
+    /// A node that has had this many connections makes one more, and then none.
+    pub generations: u64,
+    /// Where the search starts.
+    pub start: Start,
+}
+
+/// Where the search starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Nodes are down, and remember the epoch.
+    Down,
+    /// Nodes are down and remember nothing, and Redis is new.
+    New,
+    /// Nodes are synced, with a session each.
+    Synced,
+    /// So they are, and the revocation has just been written.
+    SyncedAndRevoked,
+}
+
+impl State {
+    /// The one initial state.
+    pub(crate) fn initial(bounds: &Bounds) -> Self {
+        let epoch = (bounds.start != Start::New).then_some(Epoch::First);
+        let revoked = bounds.start == Start::SyncedAndRevoked;
+        let mut servers = [crate::Server::new(epoch), crate::Server::new(epoch)];
+        servers[0].revoked = revoked;
+        Self {
+            servers,
+            current: 0,
+            nodes: vec![Peer::initial(bounds.start, epoch); bounds.nodes],
+            happened: Events {
+                revocations: u8::from(revoked),
+                ..Events::default()
+            },
+            revoked_for: revoked.then_some(0),
+            lost_for: None,
+            admitted_late: false,
+        }
+    }
+
+    /// What a connection to the primary leads to now.
+    pub(crate) fn primary(&self) -> Primary {
+        Primary {
+            server: self.current,
+            incarnation: self.servers[self.current].incarnation,
+        }
+    }
+
+    /// Whether what `connection` leads to is still running.
+    pub(crate) fn is_live(&self, connection: &Connection) -> bool {
+        let Primary {
+            server,
+            incarnation,
+        } = connection.primary;
+        self.servers[server].incarnation == incarnation
+    }
+
+    /// Whether it leads to the primary.
+    pub(crate) fn is_current(&self, connection: &Connection) -> bool {
+        connection.primary == self.primary()
+    }
+
+    /// Writes the revocation to a server.
+    pub(crate) fn revoke(&mut self, server: usize) {
+        self.servers[server].revoked = true;
+        for connection in self.tracking(server) {
+            connection.push_due = true;
+        }
+        if server == self.current && self.revoked_for.is_none() {
+            self.revoked_for = Some(0);
+            self.lost_for = None;
+        }
+    }
+
+    /// The live connections on which changes of `server` are pushed.
+    pub(crate) fn tracking(&mut self, server: usize) -> impl Iterator<Item = &mut Connection> {
+        let primary = Primary {
+            server,
+            incarnation: self.servers[server].incarnation,
+        };
+        self.nodes
+            .iter_mut()
+            .filter_map(|peer| peer.connection.as_mut())
+            .filter(move |connection| connection.primary == primary && connection.tracking)
+    }
+}
+
+impl Peer {
+    fn initial(start: Start, epoch: Option<Epoch>) -> Self {
+        let primary = Primary {
+            server: 0,
+            incarnation: 0,
+        };
+        let down = Node {
+            epoch,
+            known_primary: epoch.map(|_| primary),
+            ..Node::new()
+        };
+        if matches!(start, Start::Down | Start::New) {
+            return Self {
+                node: down,
+                connection: None,
+            };
+        }
+        let mut connection = Connection::new(primary, None);
+        connection.tracking = true;
+        connection.push_due = start == Start::SyncedAndRevoked;
+        Self {
+            node: Node {
+                phase: Phase::Synced,
+                generation: 1,
+                lease: LEASE,
+                session: Session::active(1),
+                ..down
+            },
+            connection: Some(connection),
+        }
+    }
+
+    /// The connection is given up, or found broken.
+    pub(crate) fn disconnect(&mut self) {
+        self.connection = None;
+        self.node.disconnect();
+    }
+}

@@ -1,0 +1,205 @@
+//! Several gateways that share one Redis.
+
+use std::ops::Index;
+use std::time::Duration;
+
+use curfew_testkit::http;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::interval;
+
+use crate::{Gateway, Proxy, Redis, Settings, Tape, eventually_within};
+
+/// How long a cluster may take to be ready: the machine may be busy.
+const START: Duration = Duration::from_secs(30);
+
+/// Between two publications of a [`Publisher`].
+const BEAT: Duration = Duration::from_millis(20);
+
+/// Gateways on one Redis, each behind a proxy of its own if so started.
+#[derive(Debug)]
+pub struct Cluster {
+    nodes: Vec<Gateway>,
+    proxies: Vec<Proxy>,
+}
+
+impl Cluster {
+    /// Starts `count` gateways on the Redis at `url` and waits until each sees all of them.
+    pub async fn start(count: usize, url: &str, settings: &Settings) -> Self {
+        Self::start_each(vec![settings.clone().on_redis(url); count], Vec::new()).await
+    }
+
+    /// As [`Cluster::start`], each behind a proxy of its own.
+    pub async fn behind_proxies(count: usize, redis: &Redis, settings: &Settings) -> Self {
+        let (mut each, mut proxies) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            let proxy = Proxy::start(redis.address()).await;
+            let url = format!("redis://{}", proxy.address());
+            each.push(settings.clone().on_redis(&url));
+            proxies.push(proxy);
+        }
+        Self::start_each(each, proxies).await
+    }
+
+    async fn start_each(each: Vec<Settings>, proxies: Vec<Proxy>) -> Self {
+        let mut starting = JoinSet::new();
+        for (at, settings) in each.into_iter().enumerate() {
+            starting.spawn(async move { (at, Gateway::start_with(&settings).await) });
+        }
+        let mut nodes = starting.join_all().await;
+        nodes.sort_by_key(|(at, _)| *at);
+        let nodes = nodes.into_iter().map(|(_, node)| node).collect();
+        let cluster = Self { nodes, proxies };
+        cluster.synced().await;
+        cluster
+    }
+
+    /// Waits until every node is ready and sees all of them.
+    pub async fn synced(&self) {
+        for node in &self.nodes {
+            node.until_ready(START).await;
+        }
+        for node in &self.nodes {
+            eventually_within(START, "every node to see all nodes", async || {
+                (node.nodes().await.len() == self.nodes.len()).then_some(())
+            })
+            .await;
+        }
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> &[Gateway] {
+        &self.nodes
+    }
+
+    /// The proxy between a node and Redis.
+    pub fn proxy(&self, at: usize) -> &Proxy {
+        &self.proxies[at]
+    }
+
+    /// Takes a node out, to be killed or waited for.
+    pub fn remove(&mut self, at: usize) -> Gateway {
+        self.nodes.remove(at)
+    }
+
+    /// A metric summed over the nodes.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let mut sum = 0.0;
+        for node in &self.nodes {
+            sum += node.metric(name).await;
+        }
+        sum
+    }
+
+    /// Fails unless every node runs, and no revocation came by the sweep that should have been pushed.
+    pub async fn assert_well(&self) {
+        for node in &self.nodes {
+            node.assert_alive().await;
+        }
+        assert_eq!(
+            self.metric("curfew_revocation_missed_push_total").await,
+            0.0
+        );
+    }
+}
+
+impl Index<usize> for Cluster {
+    type Output = Gateway;
+
+    fn index(&self, at: usize) -> &Gateway {
+        &self.nodes[at]
+    }
+}
+
+impl Gateway {
+    /// A session of `user` that listens to `channel`, recorded.
+    pub async fn tape(&self, user: &str, channel: &str) -> Tape {
+        Tape::of(self.subscriber(user, channel).await)
+    }
+
+    /// A session of `user` that publishes numbers to `channel` until it is dropped.
+    pub async fn publisher(&self, user: &str, channel: &str) -> Publisher {
+        let tape = Tape::of(self.user(user).await);
+        let channel = channel.to_owned();
+        let mut publishing = JoinSet::new();
+        publishing.spawn(async move {
+            let mut beat = interval(BEAT);
+            for n in 0_u64.. {
+                beat.tick().await;
+                tape.send(json!({"type":"publish","channel":channel,"data":n}));
+            }
+        });
+        Publisher {
+            _publishing: publishing,
+        }
+    }
+
+    /// The live nodes, as this one sees them.
+    pub async fn nodes(&self) -> Vec<Value> {
+        let (status, answer) = self.admin("GET", "/v1/nodes", None).await;
+        match answer["nodes"].as_array() {
+            Some(nodes) if status == 200 => nodes.clone(),
+            // It may not be able to say yet.
+            _ => Vec::new(),
+        }
+    }
+
+    /// The sessions of the whole cluster, as this node lists them.
+    pub async fn sessions(&self) -> Vec<Value> {
+        let answer = self.admin_ok("GET", "/v1/sessions?limit=1000", None).await;
+        answer["sessions"]
+            .as_array()
+            .expect("a list of sessions")
+            .clone()
+    }
+
+    /// Its id.
+    pub async fn id(&self) -> String {
+        let started = self.log().line(START, |line| {
+            let entry: Value = serde_json::from_str(line).ok()?;
+            Some(entry["node"].as_str()?.to_owned())
+        });
+        started.await.expect("a node logs its id")
+    }
+
+    /// Status and body of `/readyz`.
+    pub async fn readiness(&self) -> (u16, Value) {
+        let answer = http::request(self.admin_address(), "GET", "/readyz", &[], b"").await;
+        (answer.status, answer.json())
+    }
+
+    /// Waits until it accepts connections.
+    pub async fn until_ready(&self, patience: Duration) {
+        eventually_within(patience, "readiness", async || {
+            (self.readiness().await.0 == 200).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until it accepts no connections, and says why with one of these words.
+    pub async fn until_unready(&self, patience: Duration, words: &[&str]) -> String {
+        eventually_within(
+            patience,
+            &format!("unreadiness with {words:?}"),
+            async || {
+                let (status, body) = self.readiness().await;
+                let reason = body.to_string();
+                let lower = reason.to_lowercase();
+                let said = words.is_empty() || words.iter().any(|word| lower.contains(word));
+                (status == 503 && said).then_some(reason)
+            },
+        )
+        .await
+    }
+}
+
+/// The key whose existence is a revocation.
+pub fn revocation_key(kind: &str, value: &str) -> String {
+    format!("curfew:{{revoked}}:{kind}:{value}")
+}
+
+/// A session that publishes; see [`Gateway::publisher`].
+#[derive(Debug)]
+pub struct Publisher {
+    _publishing: JoinSet<()>,
+}

@@ -1,0 +1,391 @@
+//! A TCP proxy that makes a link bad while it is in use.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+/// Bytes read at once.
+const CHUNK: usize = 64 * 1024;
+
+/// Chunks that may be on their way in one direction; more wait with the sender.
+const CHUNKS: usize = 4096;
+
+/// Longer than any test.
+const FOR_EVER: Duration = Duration::from_secs(3600);
+
+/// What becomes of the bytes of one direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// They pass.
+    Pass,
+    /// They pass this much later.
+    Delay(Duration),
+    /// They wait, and pass when the link is better: what TCP makes of lost packets.
+    Stall,
+    /// They vanish. A connection that has lost bytes so is cut when the link is better.
+    Swallow,
+}
+
+/// The state of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Link {
+    /// From the clients to the server.
+    pub up: Flow,
+    /// From the server to the clients.
+    pub down: Flow,
+    /// Connections are reset, and new ones as soon as they are made.
+    pub cut: bool,
+}
+
+impl Link {
+    /// As if there were no proxy.
+    pub const PASS: Self = Self::both(Flow::Pass);
+    /// Connections are made, and nothing is ever heard on them.
+    pub const BLACK_HOLE: Self = Self::both(Flow::Swallow);
+    /// Nothing moves until the link is better; then everything does, late.
+    pub const STALLED: Self = Self::both(Flow::Stall);
+    /// The server hears nothing any more, and is still heard.
+    pub const DEAF: Self = Self::only_up(Flow::Swallow);
+    /// The server is not heard any more, and still hears.
+    pub const MUTE: Self = Self::only_down(Flow::Swallow);
+    /// Every connection is reset.
+    pub const CUT: Self = Self {
+        cut: true,
+        ..Self::PASS
+    };
+
+    /// From the clients to the server only; back, everything passes.
+    pub const fn only_up(flow: Flow) -> Self {
+        Self {
+            up: flow,
+            down: Flow::Pass,
+            cut: false,
+        }
+    }
+
+    /// From the server to the clients only; there, everything passes.
+    pub const fn only_down(flow: Flow) -> Self {
+        Self {
+            up: Flow::Pass,
+            down: flow,
+            cut: false,
+        }
+    }
+
+    /// The same in both directions.
+    pub const fn both(flow: Flow) -> Self {
+        Self {
+            up: flow,
+            down: flow,
+            cut: false,
+        }
+    }
+}
+
+/// What a connection has shown itself to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It asked for `CLIENT TRACKING`: revocations come on it.
+    Tracking,
+    /// It asked to `SUBSCRIBE`: publications come on it.
+    Subscriber,
+    /// Neither, so far: any command goes over it.
+    Other,
+}
+
+impl Kind {
+    /// What the bytes of a client say.
+    fn shown_by(bytes: &[u8]) -> Option<Self> {
+        let say = |word: &[u8]| {
+            let mut windows = bytes.windows(word.len());
+            windows.any(|window| window.eq_ignore_ascii_case(word))
+        };
+        if say(b"TRACKING") {
+            Some(Self::Tracking)
+        } else if say(b"SUBSCRIBE") {
+            Some(Self::Subscriber)
+        } else {
+            None
+        }
+    }
+}
+
+/// What the test has asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Wanted {
+    tracking: Link,
+    subscriber: Link,
+    other: Link,
+    /// How often everything has been cut: however short a cut is, no connection outlives it.
+    cuts: u64,
+}
+
+impl Wanted {
+    fn of(&mut self, kind: Kind) -> &mut Link {
+        match kind {
+            Kind::Tracking => &mut self.tracking,
+            Kind::Subscriber => &mut self.subscriber,
+            Kind::Other => &mut self.other,
+        }
+    }
+}
+
+/// A proxy in front of one server, on a thread of its own so that a busy test does not slow it down.
+/// All connections are cut when it is dropped.
+#[derive(Debug)]
+pub struct Proxy {
+    address: SocketAddr,
+    wanted: watch::Sender<Wanted>,
+    clock: Arc<AtomicI64>,
+    // Ends the thread when it is dropped.
+    _running: oneshot::Sender<()>,
+}
+
+impl Proxy {
+    /// Starts one in front of `server`, on a free port.
+    pub async fn start(server: SocketAddr) -> Self {
+        let (wanted, watched) = watch::channel(Wanted {
+            tracking: Link::PASS,
+            subscriber: Link::PASS,
+            other: Link::PASS,
+            cuts: 0,
+        });
+        let (running, ended) = oneshot::channel();
+        let (listening, address) = oneshot::channel();
+        let clock = Arc::new(AtomicI64::new(0));
+        let shift = Arc::clone(&clock);
+        thread::spawn(move || {
+            let runtime = runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime can be built");
+            runtime.block_on(async {
+                let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+                let address = listener.local_addr().expect("a bound listener");
+                listening.send(address).expect("the test waits for it");
+                let accepting = accept(listener, server, watched, shift);
+                tokio::select! {
+                    () = accepting => {}
+                    _ = ended => {}
+                }
+            });
+        });
+        Self {
+            address: address.await.expect("the proxy listens"),
+            wanted,
+            clock,
+            _running: running,
+        }
+    }
+
+    /// Where clients connect to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Changes the link of all connections, those of any kind included.
+    pub fn set(&self, link: Link) {
+        self.wanted.send_modify(|wanted| {
+            *wanted = Wanted {
+                tracking: link,
+                subscriber: link,
+                other: link,
+                cuts: wanted.cuts + u64::from(link.cut),
+            };
+        });
+    }
+
+    /// Changes the link of the connections of one kind, those to come included.
+    pub fn set_only(&self, kind: Kind, link: Link) {
+        self.wanted.send_modify(|wanted| *wanted.of(kind) = link);
+    }
+
+    /// From now on the server's `TIME` is said to be so many seconds later than it is.
+    pub fn shift_time(&self, seconds: i64) {
+        self.clock.store(seconds, Ordering::Relaxed);
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    server: SocketAddr,
+    wanted: watch::Receiver<Wanted>,
+    clock: Arc<AtomicI64>,
+) {
+    let mut connections = JoinSet::new();
+    // An accept fails when descriptors run out, and then the test has failed anyway.
+    while let Ok((client, _)) = listener.accept().await {
+        connections.spawn(carry(client, server, wanted.clone(), Arc::clone(&clock)));
+        // Whatever cut a connection, both its ends have seen it.
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+/// Carries one connection until either side ends it or the link is cut.
+async fn carry(
+    client: TcpStream,
+    server: SocketAddr,
+    mut wanted: watch::Receiver<Wanted>,
+    clock: Arc<AtomicI64>,
+) -> io::Result<()> {
+    let cuts = wanted.borrow().cuts;
+    if wanted.borrow().other.cut {
+        return client.set_zero_linger();
+    }
+    let server = TcpStream::connect(server).await?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let (kind, known) = watch::channel(Kind::Other);
+    let lost = AtomicBool::new(false);
+    let side = |flow: fn(Link) -> Flow| Side {
+        wanted: wanted.clone(),
+        kind: known.clone(),
+        flow,
+        lost: &lost,
+    };
+    let up = side(|link| link.up);
+    let down = side(|link| link.down);
+    let shift = |bytes: &mut Vec<u8>| shift_time(bytes, clock.load(Ordering::Relaxed));
+    let classify = |bytes: &mut Vec<u8>| {
+        if let Some(shown) = Kind::shown_by(bytes) {
+            kind.send_replace(shown);
+        }
+    };
+    let mut watched = known.clone();
+    let cut = async {
+        loop {
+            let mut now = *wanted.borrow_and_update();
+            let link = *now.of(*watched.borrow_and_update());
+            let whole = link.up != Flow::Swallow && link.down != Flow::Swallow;
+            if link.cut || now.cuts != cuts || whole && lost.load(Ordering::Relaxed) {
+                return;
+            }
+            tokio::select! {
+                changed = wanted.changed() => if changed.is_err() { return },
+                changed = watched.changed() => if changed.is_err() { return },
+            }
+        }
+    };
+    let carrying = async {
+        tokio::join!(
+            up.pump(&mut from_client, &mut to_server, classify),
+            down.pump(&mut from_server, &mut to_client, shift),
+        )
+    };
+    tokio::select! {
+        (up, down) = carrying => return up.and(down),
+        () = cut => {}
+    }
+    for stream in [from_client.as_ref(), from_server.as_ref()] {
+        stream.set_zero_linger()?;
+    }
+    Ok(())
+}
+
+/// One direction of a connection.
+struct Side<'a> {
+    wanted: watch::Receiver<Wanted>,
+    kind: watch::Receiver<Kind>,
+    flow: fn(Link) -> Flow,
+    /// Whether the connection has lost bytes.
+    lost: &'a AtomicBool,
+}
+
+impl Side<'_> {
+    async fn pump(
+        self,
+        from: &mut OwnedReadHalf,
+        to: &mut OwnedWriteHalf,
+        look: impl Fn(&mut Vec<u8>),
+    ) -> io::Result<()> {
+        let (queue, mut queued) = mpsc::channel(CHUNKS);
+        let reading = async move {
+            loop {
+                let mut bytes = Vec::with_capacity(CHUNK);
+                // The end is passed on as no bytes; it may be late or wait, as any bytes may.
+                let read = from.read_buf(&mut bytes).await;
+                look(&mut bytes);
+                let ended = !matches!(read, Ok(1..));
+                // The writer has ended only when the connection has.
+                drop(queue.send((Instant::now(), bytes)).await);
+                if ended {
+                    return read.map(drop);
+                }
+            }
+        };
+        let writing = async move {
+            let mut side = self;
+            while let Some((came, bytes)) = queued.recv().await {
+                let passes = side.wait(came, bytes.is_empty()).await;
+                if bytes.is_empty() {
+                    return to.shutdown().await;
+                }
+                if passes {
+                    to.write_all(&bytes).await?;
+                }
+            }
+            Ok(())
+        };
+        let (read, written) = tokio::join!(reading, writing);
+        read.and(written)
+    }
+
+    /// Waits as long as what came then has to; false when it is lost instead.
+    async fn wait(&mut self, came: Instant, is_end: bool) -> bool {
+        loop {
+            let mut wanted = *self.wanted.borrow_and_update();
+            let link = *wanted.of(*self.kind.borrow_and_update());
+            let due = match (self.flow)(link) {
+                Flow::Pass => return true,
+                Flow::Swallow if !is_end => {
+                    self.lost.store(true, Ordering::Relaxed);
+                    return false;
+                }
+                Flow::Delay(by) => came + by,
+                Flow::Stall | Flow::Swallow => came + FOR_EVER,
+            };
+            if due <= Instant::now() {
+                return true;
+            }
+            tokio::select! {
+                () = sleep_until(due) => {}
+                // They end with the proxy, which takes the connection with it.
+                _ = self.wanted.changed() => {}
+                _ = self.kind.changed() => {}
+            }
+        }
+    }
+}
+
+/// Rewrites an answer to `TIME`, which is two bulk strings: seconds of ten digits, microseconds.
+fn shift_time(bytes: &mut [u8], by: i64) {
+    const HEAD: &[u8] = b"*2\r\n$10\r\n";
+    if by == 0 {
+        return;
+    }
+    let heads = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(HEAD));
+    for at in heads.collect::<Vec<usize>>() {
+        let digits = at + HEAD.len()..at + HEAD.len() + 10;
+        let Some(seconds) = bytes
+            .get(digits.clone())
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| digits.parse::<i64>().ok())
+        else {
+            continue;
+        };
+        bytes[digits].copy_from_slice((seconds + by).to_string().as_bytes());
+    }
+}

@@ -1,0 +1,264 @@
+//! A Redis server of the test's own.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::hash::{BuildHasher as _, RandomState};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use curfew_testkit::PATIENCE;
+use tempfile::TempDir;
+use tokio::time::sleep;
+
+use crate::{Reply, Resp, eventually};
+
+/// Ports tried before a server is said not to start.
+const ATTEMPTS: usize = 20;
+
+/// A running `redis-server`, killed when dropped, with its files in a directory of its own.
+///
+/// Nothing is saved unless the settings say so, and `DEBUG` is allowed.
+#[derive(Debug)]
+pub struct Redis {
+    process: Option<Child>,
+    directory: TempDir,
+    port: u16,
+    mode: &'static [&'static str],
+}
+
+impl Redis {
+    /// Starts one with the default settings.
+    pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts one with more lines of `redis.conf`.
+    pub async fn start_with(settings: &[&str]) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        Self::start_in(directory, settings).await
+    }
+
+    /// As [`Redis::start_with`], in a directory where files that the settings name may lie already.
+    pub async fn start_in(directory: TempDir, settings: &[&str]) -> Self {
+        let mut lines = vec!["save \"\"", "appendonly no", "enable-debug-command yes"];
+        lines.extend(settings);
+        Self::launch(directory, &lines, &[]).await
+    }
+
+    /// Starts a `redis-server --sentinel` with these lines of configuration.
+    pub(crate) async fn start_sentinel(settings: &[&str]) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        Self::launch(directory, settings, &["--sentinel"]).await
+    }
+
+    async fn launch(directory: TempDir, settings: &[&str], mode: &'static [&'static str]) -> Self {
+        let mut redis = Self {
+            process: None,
+            directory,
+            port: 0,
+            mode,
+        };
+        for _ in 0..ATTEMPTS {
+            redis.port = free_port();
+            redis.write_configuration(settings);
+            if redis.run_process().await {
+                return redis;
+            }
+        }
+        panic!("redis-server does not start:\n{}", redis.log());
+    }
+
+    fn write_configuration(&self, settings: &[&str]) {
+        let directory = self.directory();
+        let mut text = format!(
+            "port {}\nbind 127.0.0.1\nprotected-mode no\ndir {}\nlogfile {}\n",
+            self.port,
+            directory.display(),
+            directory.join("log").display(),
+        );
+        for line in settings {
+            writeln!(text, "{line}").expect("a string takes all text");
+        }
+        fs::write(directory.join("redis.conf"), text).expect("the configuration can be written");
+    }
+
+    /// Starts the process and waits until it answers; false when it ends instead, as it does when
+    /// the port is taken.
+    async fn run_process(&mut self) -> bool {
+        let child = Command::new("redis-server")
+            .arg(self.directory().join("redis.conf"))
+            .args(self.mode)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed");
+        let process = self.process.insert(child);
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if process
+                .try_wait()
+                .expect("a child can be waited for")
+                .is_some()
+            {
+                return false;
+            }
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+            if let Ok(mut connection) = Resp::connect(address).await
+                && let Ok(Reply::Text(info)) = connection.call(&["INFO"]).await
+                // Somebody else's server may have taken the port before ours could.
+                && info.contains(&format!("process_id:{}\r\n", process.id()))
+                && !info.contains("loading:1")
+            {
+                return true;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        false
+    }
+
+    // Where it is.
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its address.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    /// `redis://…`
+    pub fn url(&self) -> String {
+        format!("redis://{}", self.address())
+    }
+
+    /// Where its files are.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory().join("log")).unwrap_or_default()
+    }
+
+    // Speaking to it.
+
+    /// A connection.
+    pub async fn connect(&self) -> Resp {
+        Resp::connect(self.address())
+            .await
+            .expect("the server accepts connections")
+    }
+
+    /// One command on a connection of its own; the answer, which must not be a refusal.
+    pub async fn run(&self, command: &[impl AsRef<[u8]>]) -> Reply {
+        self.call(command)
+            .await
+            .expect("the server answers")
+            .accepted()
+    }
+
+    /// One command on a connection of its own, and whatever comes of it.
+    pub async fn call(&self, command: &[impl AsRef<[u8]>]) -> io::Result<Reply> {
+        Resp::connect(self.address()).await?.call(command).await
+    }
+
+    /// Every key of database 0.
+    pub async fn keys(&self) -> BTreeSet<String> {
+        self.run(&["KEYS", "*"]).await.texts().into_iter().collect()
+    }
+
+    /// Whether there is such a key.
+    pub async fn has(&self, key: &str) -> bool {
+        self.run(&["EXISTS", key]).await.integer() == 1
+    }
+
+    /// Waits until there is such a key.
+    pub async fn until_key(&self, key: &str) {
+        eventually(&format!("the key {key}"), async || {
+            self.has(key).await.then_some(())
+        })
+        .await;
+    }
+
+    // The process.
+
+    /// Ends the process at once, without a chance to save anything.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            // Both fail only when it has ended already.
+            drop(process.kill());
+            drop(process.wait());
+        }
+    }
+
+    /// Starts it again on the same port, with whatever data it had saved.
+    pub async fn restart(&mut self) {
+        self.kill();
+        assert!(self.run_process().await, "no restart:\n{}", self.log());
+    }
+
+    /// Starts it again on the same port, without any data.
+    pub async fn restart_empty(&mut self) {
+        self.kill();
+        for name in ["appendonlydir", "dump.rdb"] {
+            let path = self.directory().join(name);
+            // Whatever is not there need not be removed.
+            drop(fs::remove_dir_all(&path));
+            drop(fs::remove_file(&path));
+        }
+        self.restart().await;
+    }
+
+    /// Stops the process in its tracks (SIGSTOP): connections stay, nothing is answered.
+    pub fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let process = self.process.as_ref().expect("the server runs");
+        crate::gateway::signal(process.id(), name);
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A port nobody listens on, below those the kernel gives to outgoing connections: a client that
+/// reconnects while its server is down must not be given the server's own port.
+pub fn free_port() -> u16 {
+    const FIRST: u16 = 10_000;
+    const COUNT: u16 = 20_000;
+    static START: OnceLock<u16> = OnceLock::new();
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Test processes that run at the same time start at different places.
+    let start = *START.get_or_init(|| {
+        let random = RandomState::new().hash_one(std::process::id()) % u64::from(COUNT);
+        u16::try_from(random).expect("less than 20,000")
+    });
+    for _ in 0..COUNT {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = FIRST + (start % COUNT).wrapping_add(step) % COUNT;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port is free");
+}

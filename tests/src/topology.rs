@@ -1,0 +1,197 @@
+//! More than one Redis server: Redis Cluster, and Sentinel with a replica.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use curfew_testkit::PATIENCE;
+
+use crate::redis::free_port;
+use crate::{Link, Proxy, Redis, Reply, eventually_within};
+
+/// What Sentinel calls the primary in its URL.
+const MASTER_NAME: &str = "main";
+
+/// How long a cluster of servers may take to agree.
+const AGREEMENT: Duration = Duration::from_secs(30);
+
+/// A Redis Cluster of three primaries.
+#[derive(Debug)]
+pub struct RedisCluster {
+    servers: Vec<Redis>,
+}
+
+impl RedisCluster {
+    /// Starts three servers and makes them a cluster.
+    pub async fn start() -> Self {
+        let mut servers = Vec::new();
+        for _ in 0..3 {
+            let bus = format!("cluster-port {}", free_port());
+            let settings = ["cluster-enabled yes", "cluster-node-timeout 2000", &bus];
+            servers.push(Redis::start_with(&settings).await);
+        }
+        let cluster = Self { servers };
+        cluster.create();
+        for server in &cluster.servers {
+            eventually_within(AGREEMENT, "the cluster", async || {
+                let info = server.run(&["CLUSTER", "INFO"]).await.text();
+                info.contains("cluster_state:ok").then_some(())
+            })
+            .await;
+        }
+        cluster
+    }
+
+    fn create(&self) {
+        let addresses = self
+            .servers
+            .iter()
+            .map(|server| server.address().to_string());
+        let output = Command::new("redis-cli")
+            .args(["--cluster", "create", "--cluster-yes"])
+            .args(addresses)
+            .stdin(Stdio::null())
+            .output()
+            .expect("redis-cli is installed");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "no cluster: {text}");
+    }
+
+    /// `redis+cluster://…`, naming all three.
+    pub fn url(&self) -> String {
+        let addresses: Vec<String> = self
+            .servers
+            .iter()
+            .map(|server| server.address().to_string())
+            .collect();
+        format!("redis+cluster://{}", addresses.join(","))
+    }
+
+    /// The servers.
+    pub fn servers(&self) -> &[Redis] {
+        &self.servers
+    }
+
+    /// One command, on whichever server has the key's slot, as `redis-cli -c` does.
+    pub async fn run(&self, command: &[&str]) -> Reply {
+        self.owner(command).await.run(command).await
+    }
+
+    /// The server that accepts a command.
+    pub async fn owner(&self, command: &[&str]) -> &Redis {
+        let any = &self.servers[0];
+        let slot = any.run(&["CLUSTER", "KEYSLOT", command[1]]).await.integer();
+        let slots = any.run(&["CLUSTER", "SLOTS"]).await;
+        let Reply::List(ranges) = slots else {
+            panic!("no list of slots: {slots:?}");
+        };
+        let port = ranges.iter().find_map(|range| match range {
+            // From, to, and the primary's address, port and id.
+            Reply::List(range) => match &range[..] {
+                [
+                    Reply::Integer(from),
+                    Reply::Integer(to),
+                    Reply::List(primary),
+                    ..,
+                ] => (*from..=*to).contains(&slot).then(|| primary[1].integer()),
+                _ => None,
+            },
+            _ => None,
+        });
+        let mut servers = self.servers.iter();
+        servers
+            .find(|server| Some(i64::from(server.port())) == port)
+            .expect("every slot has a primary")
+    }
+
+    /// Ends the server that accepts a command and starts it again without its data.
+    pub async fn restart_owner_empty(&mut self, command: &[&str]) {
+        let port = self.owner(command).await.port();
+        let mut servers = self.servers.iter_mut();
+        let owner = servers.find(|server| server.port() == port);
+        owner.expect("it is one of ours").restart_empty().await;
+    }
+
+    /// Every key of every server.
+    pub async fn keys(&self) -> Vec<String> {
+        let mut keys = Vec::new();
+        for server in &self.servers {
+            keys.extend(server.keys().await);
+        }
+        keys
+    }
+}
+
+/// A primary with a replica, and a sentinel that promotes it a second after the primary is gone.
+#[derive(Debug)]
+pub struct Sentinel {
+    /// The primary, until it fails.
+    pub primary: Redis,
+    /// Its replica.
+    pub replica: Redis,
+    replication: Proxy,
+    sentinel: Redis,
+}
+
+impl Sentinel {
+    /// Starts all three and waits until the sentinel knows the replica.
+    pub async fn start() -> Self {
+        let primary = Redis::start_with(&["repl-diskless-sync-delay 0"]).await;
+        let replication = Proxy::start(primary.address()).await;
+        let source = replication.address();
+        let replicaof = format!("replicaof 127.0.0.1 {}", source.port());
+        let replica = Redis::start_with(&[&replicaof, "repl-diskless-sync-delay 0"]).await;
+        eventually_within(AGREEMENT, "the replica to be in sync", async || {
+            let info = primary.run(&["INFO", "replication"]).await.text();
+            info.contains("state=online").then_some(())
+        })
+        .await;
+        let monitor = format!(
+            "sentinel monitor {MASTER_NAME} 127.0.0.1 {} 1",
+            primary.port()
+        );
+        let sentinel = Redis::start_sentinel(&[
+            &monitor,
+            &format!("sentinel down-after-milliseconds {MASTER_NAME} 1000"),
+        ])
+        .await;
+        eventually_within(AGREEMENT, "the sentinel to know the replica", async || {
+            let known = sentinel.run(&["SENTINEL", "REPLICAS", MASTER_NAME]).await;
+            matches!(known, Reply::List(replicas) if replicas.len() == 1).then_some(())
+        })
+        .await;
+        Self {
+            primary,
+            replica,
+            replication,
+            sentinel,
+        }
+    }
+
+    /// `redis+sentinel://…`, naming one more sentinel, which is down.
+    pub fn url(&self) -> String {
+        let (down, up) = (free_port(), self.sentinel.port());
+        format!("redis+sentinel://127.0.0.1:{down},127.0.0.1:{up}/{MASTER_NAME}")
+    }
+
+    /// From now on the replica is told nothing: what is written is lost in a failover.
+    pub fn cut_replication(&self) {
+        self.replication.set(Link::CUT);
+    }
+
+    /// Waits until the replica is the primary, for the server and for the sentinel.
+    pub async fn promoted(&self) {
+        eventually_within(PATIENCE * 2, "the replica's promotion", async || {
+            let role = self.replica.run(&["ROLE"]).await;
+            let master = self
+                .sentinel
+                .run(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER_NAME])
+                .await
+                .texts();
+            let Reply::List(role) = role else { return None };
+            let promoted =
+                role[0].text() == "master" && master[1] == self.replica.port().to_string();
+            promoted.then_some(())
+        })
+        .await;
+    }
+}
