@@ -12,17 +12,20 @@ use serde_json::json;
 /// How long a cluster may take to be well again.
 const RECOVERY: Duration = Duration::from_secs(15);
 
-/// What a node's user may do, as SECURITY.md has it. The operator's may write revocations only.
-const ACL: [&str; 2] = [
-    "user curfew on >password-of-the-node resetkeys resetchannels -@all ~curfew:* &curfew:* \
-     +hello +auth +ping +role +info +time +client|tracking +client|setname \
-     +client|id +select +get +mget +exists +set +del +unlink +pttl +pexpire +pexpireat +expire \
-     +expireat +expiretime +pexpiretime +hset +hget +hmget +hgetall +hdel +zadd +zrem +zrange \
-     +zrangebyscore +zremrangebyscore +zcard +zscore +zcount +zscan +sadd +srem +smembers +sscan \
-     +scard +sismember +watch +unwatch +multi +exec +discard +publish +subscribe +unsubscribe +wait",
-    "user operator on >password-of-the-operator resetkeys resetchannels -@all \
-     ~curfew:{revoked}:* +set +get +del +expire +ttl +ping",
-];
+/// The users that the operations guide tells to make: of a node, and of an operator who may write
+/// revocations only; with passwords instead of what is to be changed.
+fn documented_users() -> String {
+    let guide = include_str!("../../../deploy/README.md");
+    let users = guide.lines().filter(|line| line.starts_with("user "));
+    let users: Vec<String> = users
+        .map(|line| {
+            let name = line.split(' ').nth(1).unwrap();
+            line.replace("CHANGE_ME", &format!("password-of-{name}"))
+        })
+        .collect();
+    assert_eq!(users.len(), 2, "{users:?}");
+    users.join("\n")
+}
 
 /// Fan-out, records, receipts and bare keys, as they are promised on any Redis.
 async fn assert_keeps_its_promises(
@@ -167,7 +170,7 @@ async fn a_redis_cluster_keeps_the_promises() {
 async fn over_tls_as_a_user_with_the_least_rights_the_promises_are_kept() {
     let directory = tempfile::tempdir().unwrap();
     TestAuthority::new().write(directory.path());
-    std::fs::write(directory.path().join("users.acl"), ACL.join("\n")).unwrap();
+    std::fs::write(directory.path().join("users.acl"), documented_users()).unwrap();
     let port = curfew_tests::free_port();
     let path = |name: &str| directory.path().join(name).display().to_string();
     let settings = [
@@ -184,12 +187,12 @@ async fn over_tls_as_a_user_with_the_least_rights_the_promises_are_kept() {
     let secure = Settings::default()
         .with(&format!("backend.redis.ca_file = {ca:?}"))
         .with("backend.redis.username = \"curfew\"")
-        .with("backend.redis.password = \"password-of-the-node\"");
+        .with("backend.redis.password = \"password-of-curfew\"");
     let url = format!("rediss://127.0.0.1:{port}");
     let cluster = Cluster::start(2, &url, &secure).await;
     let write = async |command: &[&str]| {
         let mut operator = redis.connect().await;
-        let login = ["AUTH", "operator", "password-of-the-operator"];
+        let login = ["AUTH", "operator", "password-of-operator"];
         operator.call(&login).await.unwrap().accepted();
         operator.call(command).await.unwrap().accepted();
     };
@@ -205,7 +208,7 @@ async fn over_tls_as_a_user_with_the_least_rights_the_promises_are_kept() {
     // Who does not show a certificate of that authority is not spoken to.
     let stranger = Settings::default()
         .with("backend.redis.username = \"curfew\"")
-        .with("backend.redis.password = \"password-of-the-node\"")
+        .with("backend.redis.password = \"password-of-curfew\"")
         .on_redis(&url);
     let node = Gateway::start_with(&stranger).await;
     node.until_unready(RECOVERY, &["certificate", "tls"]).await;
