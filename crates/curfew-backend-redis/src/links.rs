@@ -44,6 +44,8 @@ pub(crate) struct Links {
     pub(crate) core: Arc<Core>,
     pub(crate) inbox: Arc<Inbox>,
     current: ArcSwap<Current>,
+    /// Held while `current` is replaced: two may find out at once that it is another.
+    updating: Mutex<()>,
     /// The channels somebody here listens to.
     pub(crate) wanted: Mutex<HashSet<Channel>>,
     /// Asks for the layout to be looked up again: a server was not what it was thought to be.
@@ -67,6 +69,8 @@ pub(crate) struct Link {
     pub(crate) subscriber: ArcSwapOption<MultiplexedConnection>,
     /// A command failed in a way that only another connection mends.
     broken: Notify,
+    /// Its slots are others: so are the channels to listen to.
+    pub(crate) moved: Notify,
     stop: CancellationToken,
 }
 
@@ -100,6 +104,7 @@ impl Links {
             core,
             inbox,
             current: ArcSwap::default(),
+            updating: Mutex::default(),
             wanted: Mutex::default(),
             stale: Notify::new(),
             changed: Notify::new(),
@@ -108,6 +113,7 @@ impl Links {
 
     /// Keeps connections to these primaries from now on, and to no others.
     pub(crate) fn update(self: &Arc<Self>, layout: &Layout) {
+        let _one_at_a_time = self.updating.lock();
         let before = self.current.load_full();
         let mut links = Vec::with_capacity(layout.shards.len());
         for shard in &layout.shards {
@@ -119,6 +125,7 @@ impl Links {
                 Some(link) => {
                     if **link.shard.load() != *shard {
                         link.shard.store(Arc::new(shard.clone()));
+                        link.moved.notify_one();
                     }
                     links.push(Arc::clone(link));
                 }
@@ -293,6 +300,7 @@ impl Link {
             commands: ArcSwapOption::empty(),
             subscriber: ArcSwapOption::empty(),
             broken: Notify::new(),
+            moved: Notify::new(),
             stop: CancellationToken::new(),
         }
     }

@@ -63,15 +63,12 @@ struct Heard {
 
 /// Keeps a connection for publications for as long as the server is a primary.
 pub(crate) async fn keep(links: Arc<Links>, link: Arc<Link>, cluster: bool) {
-    let Some(probe) = probe_channel(&links, &link) else {
-        return;
-    };
     let verbs = Verbs::new(cluster);
     let mut backoff = Backoff::default();
     let mut was_connected = false;
     let keeping = async {
         loop {
-            let fault = match serve(&links, &link, verbs, &probe, &mut backoff).await {
+            let fault = match serve(&links, &link, verbs, &mut backoff).await {
                 Ok(never) => match never {},
                 Err(fault) => fault,
             };
@@ -104,12 +101,12 @@ async fn serve(
     links: &Arc<Links>,
     link: &Link,
     verbs: Verbs,
-    probe: &str,
     backoff: &mut Backoff,
 ) -> Result<Infallible, Fault> {
+    let probe = probe_channel(links, link).ok_or(Fault::NotConnected)?;
     let heard = Arc::new(Heard::default());
     let pushes = {
-        let (links, heard, probe) = (Arc::clone(links), Arc::clone(&heard), probe.to_owned());
+        let (links, heard, probe) = (Arc::clone(links), Arc::clone(&heard), probe.clone());
         move |push: PushInfo| {
             take(&links, &heard, &probe, push);
             Ok::<(), ()>(())
@@ -119,7 +116,7 @@ async fn serve(
     let mut connection = connector
         .connect(&link.address, Login::Server, Some(pushes))
         .await?;
-    subscribe_all(links, link, verbs, probe, &mut connection).await?;
+    subscribe_all(links, link, verbs, &probe, &mut connection).await?;
     link.subscriber.store(Some(Arc::new(connection.clone())));
     links.note_connected();
     info!(redis = %link.address, "subscribed to publications");
@@ -127,13 +124,16 @@ async fn serve(
     loop {
         number += 1;
         tokio::select! {
-            result = hear(link, verbs, probe, number, &heard, connector.timeout()) => result?,
+            result = hear(link, verbs, &probe, number, &heard, connector.timeout()) => result?,
             () = heard.gone.notified() => return Err(Fault::NotConnected),
         }
         backoff.reset();
         tokio::select! {
             () = time::sleep(PROBE_INTERVAL) => {}
             () = heard.gone.notified() => return Err(Fault::NotConnected),
+            () = link.moved.notified() => {
+                return Err(Fault::NoPrimary("slots were moved".to_owned()));
+            }
         }
         // Answered by this connection itself: it may be unable to publish and yet listen.
         cmd("PING").query_async::<()>(&mut connection).await?;

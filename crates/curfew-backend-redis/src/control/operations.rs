@@ -159,9 +159,7 @@ impl Control {
         generation: &mut Generation,
     ) -> Result<Option<(u64, u64)>, Fault> {
         // Replicas come and go; one that was there is missed.
-        let role: Vec<Value> = cmd("ROLE")
-            .query_async(&mut generation.connection)
-            .await?;
+        let role: Vec<Value> = cmd("ROLE").query_async(&mut generation.connection).await?;
         self.check_role(&role)?;
         let wanted = self.most_replicas.min(1);
         if wanted == 0 {

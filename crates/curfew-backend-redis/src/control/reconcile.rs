@@ -1,6 +1,8 @@
 //! Comparing sessions with Redis: all of them before the gate opens, and all again every half a
 //! minute.
 
+use std::time::Duration;
+
 use curfew_model::{RevocationKey, SessionId};
 use futures_util::future::try_join_all;
 use redis::aio::MultiplexedConnection;
@@ -53,8 +55,7 @@ impl Control {
 
     pub(super) fn start_sweep(&mut self, generation: &mut Generation) {
         generation.sweep = self.core.local.sessions();
-        let jitter = 0.8 + 0.4 * fastrand::f64();
-        generation.next_sweep = Instant::now() + SWEEP.mul_f64(jitter);
+        generation.next_sweep = Instant::now() + sweep_interval();
     }
 
     /// One chunk of the sweep.
@@ -105,6 +106,11 @@ impl Control {
     ) -> Result<Vec<(RevocationKey, Option<Known>)>, Fault> {
         read(connection, &self.core.keys, keys).await
     }
+}
+
+/// Until the next sweep; nodes that started together do not stay together.
+pub(super) fn sweep_interval() -> Duration {
+    SWEEP.mul_f64(0.8 + 0.4 * fastrand::f64())
 }
 
 /// What became of keys: each with its value and expiry, or nothing.

@@ -12,6 +12,7 @@ use tokio::time::{self, Instant};
 use tracing::{error, info, warn};
 
 use super::pushes::Pushes;
+use super::reconcile::sweep_interval;
 use super::{Control, Generation, RESETUP};
 use crate::connect::Login;
 use crate::fault::Fault;
@@ -135,8 +136,9 @@ impl Control {
             // Records may be gone with the data, or not have reached a replica in time.
             self.rewrite = self.core.local.sessions();
         }
-        self.start_sweep(generation);
+        // Every session was compared just now.
         generation.sweep = Vec::new();
+        generation.next_sweep = Instant::now() + sweep_interval();
         Ok(())
     }
 
