@@ -8,7 +8,7 @@ mod server;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use curfew_benches::resp::Resp;
 
 use node::Node;
@@ -33,13 +33,16 @@ struct Args {
     /// How often each is measured
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// Why sessions have to be compared; all by default
+    #[arg(long = "cause", value_enum, default_values_t = Cause::ALL)]
+    causes: Vec<Cause>,
     /// What `cargo bench` gives; without it, as under `cargo test`, everything is small
     #[arg(long, hide = true)]
     bench: bool,
 }
 
 /// Why every session has to be compared again.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, ValueEnum)]
 enum Cause {
     /// The control connection is cut: a new one is made.
     Cut,
@@ -91,7 +94,7 @@ fn main() -> anyhow::Result<()> {
         };
     }
     println!("{} sessions, {} rounds; ms", args.sessions, args.rounds);
-    println!("revocations  cause                         min  median     max");
+    println!("revocations  cause                          min   median      max");
     for revocations in [0, args.revocations] {
         measure(&args, revocations)?;
     }
@@ -103,14 +106,13 @@ fn measure(args: &Args, revocations: usize) -> anyhow::Result<()> {
     server.revoke_others(revocations)?;
     let began = Instant::now();
     let node = Node::start(server.port, args.sessions)?;
-    node.opened()?;
+    let mut opened = [node.opened()?.duration_since(began)];
+    print(revocations, "starting", &mut opened);
     let mut redis = server.connect()?;
     settle(&mut redis, &node, args.sessions, revocations)?;
-    println!(
-        "{revocations:11}  starting, until all is known and written: {:.0}",
-        began.elapsed().as_secs_f64() * 1e3
-    );
-    for cause in Cause::ALL {
+    let mut settled = [began.elapsed()];
+    print(revocations, "until all is known", &mut settled);
+    for &cause in &args.causes {
         let mut times = Vec::with_capacity(args.rounds);
         for _ in 0..args.rounds {
             std::thread::sleep(PAUSE);
@@ -121,24 +123,23 @@ fn measure(args: &Args, revocations: usize) -> anyhow::Result<()> {
             times.push(node.opened()?.duration_since(began));
             settle(&mut redis, &node, args.sessions, revocations)?;
         }
-        print(revocations, cause, &mut times);
+        print(revocations, cause.name(), &mut times);
     }
     Ok(())
 }
 
-fn print(revocations: usize, cause: Cause, times: &mut [Duration]) {
+fn print(revocations: usize, what: &str, times: &mut [Duration]) {
     times.sort_unstable();
-    let [min, .., max] = times else {
-        let only = times.first().copied().unwrap_or_default().as_secs_f64() * 1e3;
-        return println!("{revocations:11}  {:24}  {only:7.1}", cause.name());
+    let ms = |at: usize| {
+        let time = times.get(at).copied().unwrap_or_default();
+        time.as_secs_f64() * 1e3
     };
-    let ms = |time: &Duration| time.as_secs_f64() * 1e3;
-    let (min, max) = (ms(min), ms(max));
-    let median = ms(&times[times.len() / 2]);
-    println!(
-        "{revocations:11}  {:24}  {min:7.1} {median:7.1} {max:7.1}",
-        cause.name()
+    let (min, median, max) = (
+        ms(0),
+        ms(times.len() / 2),
+        ms(times.len().saturating_sub(1)),
     );
+    println!("{revocations:11}  {what:24}  {min:8.1} {median:8.1} {max:8.1}");
 }
 
 /// Waits until the node knows every revocation and every session is recorded: what it does besides

@@ -99,6 +99,9 @@ struct Generation {
     /// Keys that were read and are not there any more: forgotten once it is sure that they were
     /// lifted, and not lost with everything else.
     gone: Vec<RevocationKey>,
+    /// Revocations that this node knows and has not found in Redis again yet: one may have been
+    /// lifted while it was out of touch.
+    recall: Vec<RevocationKey>,
     /// Where the reading of the index goes on; `None` when it is done.
     learn: Option<isize>,
     set_up_at: Instant,

@@ -288,3 +288,20 @@ async fn the_lease_is_as_long_as_configured() {
     alice.revoked().await;
     cluster.assert_well().await;
 }
+
+#[tokio::test]
+async fn a_revocation_that_was_lifted_while_a_node_was_out_of_touch_keeps_nobody_out() {
+    let redis = Redis::start().await;
+    let cluster = Cluster::behind_proxies(1, &redis, &Settings::default()).await;
+    let node = &cluster[0];
+    let key = revocation_key("user", "alice");
+    redis.run(&["SET", &key, "1"]).await;
+    node.assert_refused("alice").await;
+    cluster.proxy(0).set(Link::CUT);
+    node.until_unready(RECOVERY, &[]).await;
+    redis.run(&["DEL", &key]).await;
+    cluster.proxy(0).set(Link::PASS);
+    node.until_ready(RECOVERY).await;
+    node.assert_admits("alice").await;
+    cluster.assert_well().await;
+}

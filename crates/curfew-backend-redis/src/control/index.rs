@@ -14,6 +14,9 @@ use crate::fault::Fault;
 /// Keys of the index read in one go.
 const BATCH: isize = 1000;
 
+/// Known revocations looked for in one go.
+const RECALLS: usize = 1000;
+
 /// Records written again in one go.
 const REWRITES: usize = 256;
 
@@ -30,7 +33,10 @@ const REWRITE_DELAY: Duration = Duration::from_millis(200);
 impl Control {
     /// Whether there is something to do that is not urgent.
     pub(super) fn has_chores(&self, generation: &Generation) -> bool {
-        self.can_rewrite() || generation.learn.is_some() || !generation.sweep.is_empty()
+        self.can_rewrite()
+            || !generation.recall.is_empty()
+            || generation.learn.is_some()
+            || !generation.sweep.is_empty()
     }
 
     fn can_rewrite(&self) -> bool {
@@ -42,6 +48,8 @@ impl Control {
         if self.can_rewrite() {
             self.rewrite().await;
             Ok(())
+        } else if !generation.recall.is_empty() {
+            self.recall(generation).await
         } else if let Some(from) = generation.learn {
             self.learn(generation, from).await
         } else {
@@ -109,6 +117,18 @@ impl Control {
     fn count_known(&self) {
         let known = i64::try_from(self.seen.len()).unwrap_or(i64::MAX);
         self.core.metrics.revocations_known.set(known);
+    }
+
+    /// Looks for revocations that this node knows: one that was lifted while nobody could tell it
+    /// keeps nobody out any more.
+    async fn recall(&mut self, generation: &mut Generation) -> Result<(), Fault> {
+        let from = generation.recall.len().saturating_sub(RECALLS);
+        let keys = generation.recall.split_off(from);
+        let read = self.read(&mut generation.connection, &keys).await?;
+        let gone = read
+            .into_iter()
+            .filter_map(|(key, known)| known.is_none().then_some(key));
+        self.note_gone(generation, gone.collect()).await
     }
 
     /// A node that starts, or was away, learns of the revocations that the index names.

@@ -86,6 +86,10 @@ impl Seen {
         }
     }
 
+    pub(super) fn keys(&self) -> Vec<RevocationKey> {
+        self.0.read().keys().cloned().collect()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.0.read().len()
     }

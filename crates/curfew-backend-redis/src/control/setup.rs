@@ -29,6 +29,10 @@ const BATCH: usize = 1000;
 /// than any sensible token lives.
 const REAUTH_FOR: Duration = Duration::from_secs(400 * 24 * 3600);
 
+/// After a loss of data, a node waits this long before it compares its sessions and admits new ones:
+/// every node in touch has heard of the loss by then, and has written back what it knows.
+const OTHERS_WRITE_BACK: Duration = Duration::from_secs(1);
+
 /// Attempts to write a new epoch while somebody else writes as well.
 const EPOCH_ATTEMPTS: usize = 5;
 
@@ -92,6 +96,7 @@ impl Control {
             next_sweep: now,
             sweep: Vec::new(),
             gone: Vec::new(),
+            recall: Vec::new(),
             learn: Some(0),
             set_up_at: now,
         })
@@ -118,12 +123,16 @@ impl Control {
     pub(super) async fn set_up(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         generation.set_up_at = Instant::now();
         generation.pushes.find_track();
-        self.settle_epoch(generation).await?;
+        let lost = self.settle_epoch(generation).await?;
         // A primary counts as known only once this node is synced with it: a connection that breaks
         // in between must find it unknown again.
         let is_known = self.known.as_ref() == Some(&generation.primary);
         if !is_known {
             self.reassert(generation).await?;
+        }
+        if lost {
+            // Others may know what this node does not.
+            time::sleep(OTHERS_WRITE_BACK).await;
         }
         self.reconcile(generation).await?;
         self.beat(generation).await?;
@@ -132,6 +141,7 @@ impl Control {
         }
         self.step("synced").log();
         self.known = Some(generation.primary.clone());
+        generation.recall = self.seen.keys();
         if !is_known {
             // Records may be gone with the data, or not have reached a replica in time.
             self.rewrite = self.core.local.sessions();
@@ -169,8 +179,8 @@ impl Control {
     }
 
     /// Reads which life of the data this is; begins a new one where there is none. Where data that
-    /// this node had known may be lost, the primary is unknown again.
-    async fn settle_epoch(&mut self, generation: &mut Generation) -> Result<(), Fault> {
+    /// this node had known may be lost, the primary is unknown again. Says whether that is so.
+    async fn settle_epoch(&mut self, generation: &mut Generation) -> Result<bool, Fault> {
         let found = self.read_epoch(generation).await?;
         let lost = self.epoch.is_some() && found != self.epoch;
         let outcome = match (&found, lost) {
@@ -193,7 +203,7 @@ impl Control {
         if lost && self.core.config.on_data_loss == OnDataLoss::Reauth {
             self.raise_floor(generation).await?;
             self.step("floor").log();
-            return Ok(());
+            return Ok(true);
         }
         if found.is_some() {
             self.epoch = found;
@@ -201,7 +211,7 @@ impl Control {
             self.begin_epoch(generation).await?;
             self.step("new_epoch").log();
         }
-        Ok(())
+        Ok(lost)
     }
 
     /// Two nodes may try: the first one's stays.
