@@ -104,8 +104,8 @@ fn main() -> anyhow::Result<()> {
 fn measure(args: &Args, revocations: usize) -> anyhow::Result<()> {
     let server = Server::start()?;
     server.revoke_others(revocations)?;
-    let began = Instant::now();
     let node = Node::start(server.port, args.sessions)?;
+    let began = node.started;
     let mut opened = [node.opened()?.duration_since(began)];
     print(revocations, "starting", &mut opened);
     let mut redis = server.connect()?;

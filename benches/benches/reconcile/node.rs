@@ -31,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// A node, with the times at which its gate opened after it had been shut.
 #[derive(Debug)]
 pub(crate) struct Node {
+    /// When the backend was started; the sessions were there already.
+    pub(crate) started: Instant,
     metrics: Arc<Metrics>,
     opened: Receiver<Instant>,
     // Ends the backend's tasks.
@@ -98,8 +100,10 @@ impl Node {
             metrics: Arc::clone(&metrics),
         };
         let _guard = runtime.enter();
+        let started = Instant::now();
         Redis::start(parts)?;
         Ok(Self {
+            started,
             metrics,
             opened,
             _runtime: runtime,
