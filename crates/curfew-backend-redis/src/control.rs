@@ -71,8 +71,8 @@ pub(crate) struct Control {
     epoch: Option<String>,
     /// Every revocation this node knows of.
     seen: Arc<Seen>,
-    /// Sessions ended by API revocations of late, by the revocation's id: for receipts.
-    counted: VecDeque<(String, Ended)>,
+    /// Sessions ended by API revocations of late: for receipts.
+    counted: VecDeque<Counted>,
     /// Whether this node's lease was there at the last heartbeat: without it, others may have
     /// removed its records.
     registered: bool,
@@ -83,6 +83,15 @@ pub(crate) struct Control {
     /// Most replicas ever seen connected to a primary.
     most_replicas: u64,
     warned_of_skew: bool,
+}
+
+/// Sessions that a push of an API revocation has ended.
+#[derive(Debug)]
+struct Counted {
+    /// The revocation's.
+    id: String,
+    ended: Ended,
+    at: Instant,
 }
 
 /// What is under way on one connection.

@@ -51,6 +51,7 @@ impl Control {
         }
         self.registered = true;
         self.forget_gone(generation);
+        self.forget_counted();
         generation.next_heartbeat = started + HEARTBEAT.min(self.core.config.lease / 3);
         if !generation.pushes.has_lost_track() {
             self.vouch_until(sent_at + self.core.config.lease);

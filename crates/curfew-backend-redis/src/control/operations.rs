@@ -6,10 +6,11 @@ use curfew_backend::{BackendError, Ended};
 use curfew_model::{Revocation, RevocationKey};
 use redis::{Value, cmd, pipe};
 use serde::Serialize;
+use tokio::time::Instant;
 use tracing::debug;
 
 use super::seen::Known;
-use super::{Control, Generation};
+use super::{Control, Counted, Generation};
 use crate::fault::Fault;
 use crate::op::{Op, Written};
 
@@ -211,10 +212,10 @@ impl Control {
                 self.note_found(generation, vec![(key, known)]).await?;
             }
         }
-        if let Some(at) = self.counted.iter().position(|(counted, _)| counted == id)
-            && let Some((_, earlier)) = self.counted.remove(at)
+        if let Some(at) = self.counted.iter().position(|counted| counted.id == id)
+            && let Some(earlier) = self.counted.remove(at)
         {
-            ended.join(earlier);
+            ended.join(earlier.ended);
         }
         Ok(ended)
     }
@@ -224,9 +225,21 @@ impl Control {
         if self.counted.len() >= MAX_COUNTED {
             self.counted.pop_front();
         }
-        match self.counted.iter_mut().find(|(counted, _)| *counted == id) {
-            Some((_, earlier)) => earlier.join(ended),
-            None => self.counted.push_back((id, ended)),
+        let at = Instant::now();
+        match self.counted.iter_mut().find(|counted| counted.id == id) {
+            Some(earlier) => earlier.ended.join(ended),
+            None => self.counted.push_back(Counted { id, ended, at }),
+        }
+    }
+
+    /// Forgets sessions counted for receipts: whoever wrote the revocation asks within a lease, or
+    /// not at all.
+    pub(super) fn forget_counted(&mut self) {
+        let lease = self.core.config.lease;
+        while let Some(oldest) = self.counted.front()
+            && oldest.at.elapsed() > lease
+        {
+            self.counted.pop_front();
         }
     }
 }
