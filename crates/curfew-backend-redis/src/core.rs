@@ -107,6 +107,8 @@ pub(crate) struct Status {
     vouched_until: AtomicU64,
     /// By how much this node's clock was off when last compared, in milliseconds.
     skew_ms: AtomicU64,
+    /// What fences a primary that was replaced; `None` without replicas.
+    fencing: Mutex<Option<&'static str>>,
     /// Whether commands can be sent to every primary.
     commanding: AtomicBool,
     /// Whether publications can be received from every primary.
@@ -119,6 +121,7 @@ impl Default for Status {
             down: Mutex::new(Some("connecting to redis for the first time".into())),
             vouched_until: AtomicU64::new(0),
             skew_ms: AtomicU64::new(0),
+            fencing: Mutex::new(None),
             commanding: AtomicBool::new(false),
             listening: AtomicBool::new(false),
         }
@@ -162,6 +165,15 @@ impl Status {
     /// Whether clocks agree well enough to admit sessions.
     pub(crate) fn clocks_agree(&self) -> bool {
         u128::from(self.skew_ms.load(Ordering::Relaxed)) <= MAX_CLOCK_SKEW.as_millis()
+    }
+
+    /// Returns whether that is news.
+    pub(crate) fn set_fencing(&self, fencing: Option<&'static str>) -> bool {
+        std::mem::replace(&mut *self.fencing.lock(), fencing) != fencing
+    }
+
+    pub(crate) fn fencing(&self) -> Option<&'static str> {
+        *self.fencing.lock()
     }
 
     pub(crate) fn set_connected(&self, commanding: bool, listening: bool) {

@@ -46,6 +46,8 @@ pub(crate) struct Links {
     current: ArcSwap<Current>,
     /// Held while `current` is replaced: two may find out at once that it is another.
     updating: Mutex<()>,
+    /// Held while it is noted whether all are connected.
+    noting: Mutex<()>,
     /// The channels somebody here listens to.
     pub(crate) wanted: Mutex<HashSet<Channel>>,
     /// Asks for the layout to be looked up again: a server was not what it was thought to be.
@@ -105,6 +107,7 @@ impl Links {
             inbox,
             current: ArcSwap::default(),
             updating: Mutex::default(),
+            noting: Mutex::default(),
             wanted: Mutex::default(),
             stale: Notify::new(),
             changed: Notify::new(),
@@ -191,6 +194,8 @@ impl Links {
 
     /// Notes whether commands can be sent and publications received everywhere.
     pub(crate) fn note_connected(&self) {
+        // What was seen earlier must not be noted later.
+        let _one_at_a_time = self.noting.lock();
         let current = self.current.load();
         let all = |has: fn(&Link) -> bool| {
             !current.links.is_empty() && current.links.iter().all(|link| has(link))

@@ -48,6 +48,10 @@ impl Nodes for Redis {
         (!open).then(|| "sessions are being compared with redis".into())
     }
 
+    fn fencing(&self) -> Option<&'static str> {
+        self.core.status.fencing()
+    }
+
     fn leave(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             // Whatever remains is found by the others, a little later.

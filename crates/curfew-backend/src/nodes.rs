@@ -28,6 +28,12 @@ pub trait Nodes: Send + Sync + 'static {
     /// Every live node, this one included.
     fn list(&self) -> BoxFuture<'_, Result<Vec<NodeInfo>, BackendError>>;
 
+    /// What keeps a primary that was replaced from accepting revocations: `none`, or the setting that
+    /// does. `None` where there is nothing that could replace it.
+    fn fencing(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Leaves the cluster, once no session is left: nothing of this node remains. Nothing can be
     /// asked of the backend afterwards.
     fn leave(&self) -> BoxFuture<'_, ()> {

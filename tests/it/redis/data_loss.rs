@@ -246,6 +246,26 @@ async fn a_link_that_breaks_while_revocations_are_written_back_loses_none() {
 }
 
 #[tokio::test]
+async fn a_revocation_that_closed_a_session_is_written_back_however_soon_it_is_lost() {
+    let redis = Redis::start().await;
+    let cluster = Cluster::behind_proxies(1, &redis, &Settings::default()).await;
+    cluster
+        .proxy(0)
+        .set(Link::both(Flow::Delay(Duration::from_millis(30))));
+    let alice = cluster[0].tape("alice", "room:1").await;
+    let key = revocation_key("user", "alice");
+    redis.run(&["SET", &key, "1"]).await;
+    alice.revoked().await;
+    // Before anything can come back that the node has sent since.
+    cluster.proxy(0).set(Link::CUT);
+    redis.run(&["FLUSHALL"]).await;
+    cluster.proxy(0).set(Link::PASS);
+    alice_knocks_until_ready(&cluster[0]).await;
+    assert!(redis.has(&key).await);
+    cluster.assert_well().await;
+}
+
+#[tokio::test]
 async fn what_happens_in_another_database_is_nobodys_concern() {
     let stage = Stage::set(Redis::start().await, &Settings::default()).await;
     let mut connection = stage.redis.connect().await;

@@ -61,22 +61,24 @@ impl Control {
     pub(super) async fn note_found(
         &mut self,
         generation: &mut Generation,
-        found: Vec<(RevocationKey, Known)>,
+        found: &[(RevocationKey, Known)],
     ) -> Result<(), Fault> {
         if found.is_empty() {
             return Ok(());
         }
+        // First: if the connection breaks over the index and the data is lost with it, this node
+        // knows all the same.
+        for (key, known) in found {
+            generation.gone.retain(|gone| gone != key);
+            self.seen.insert(key.clone(), known.clone());
+        }
+        self.count_known();
         let mut add = cmd("ZADD");
         add.arg(self.core.keys.revoked_index());
-        for (key, known) in &found {
+        for (key, known) in found {
             add.arg(score(known)).arg(key.to_string());
         }
         add.query_async::<()>(&mut generation.connection).await?;
-        for (key, known) in found {
-            generation.gone.retain(|gone| *gone != key);
-            self.seen.insert(key, known);
-        }
-        self.count_known();
         Ok(())
     }
 

@@ -209,7 +209,7 @@ impl Control {
         for (key, known) in read {
             if let Some(known) = known {
                 ended.join(self.apply(&known.revoked(key.clone())));
-                self.note_found(generation, vec![(key, known)]).await?;
+                self.note_found(generation, &[(key, known)]).await?;
             }
         }
         if let Some(at) = self.counted.iter().position(|counted| counted.id == id)

@@ -206,7 +206,7 @@ impl Control {
             .count(taken.keys.len())
             .revoked(ended)
             .log();
-        self.note_found(generation, found).await?;
+        self.note_found(generation, &found).await?;
         self.note_gone(generation, gone).await
     }
 }

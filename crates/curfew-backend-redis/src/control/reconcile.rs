@@ -42,7 +42,7 @@ impl Control {
             .sessions(sessions.len())
             .revoked(ended)
             .log();
-        self.note_found(generation, found).await
+        self.note_found(generation, &found).await
     }
 
     async fn find_over(
@@ -95,7 +95,7 @@ impl Control {
             .sessions(chunk.len())
             .revoked(ended)
             .log();
-        self.note_found(generation, found).await
+        self.note_found(generation, &found).await
     }
 
     /// What became of keys: each with its value and expiry, or nothing.

@@ -43,6 +43,16 @@ pub(super) struct Primary {
     replication_id: String,
 }
 
+/// What `INFO` says of a server.
+#[derive(Debug, PartialEq, Eq)]
+struct Server {
+    primary: Primary,
+    fencing: Option<&'static str>,
+}
+
+/// There are replicas, and nothing fences the primary that one of them replaces.
+const UNFENCED: &str = "none";
+
 impl Control {
     /// A new control connection to the primary of the revocations.
     pub(super) async fn connect(&mut self) -> Result<Generation, Fault> {
@@ -75,7 +85,12 @@ impl Control {
             .await?;
         self.compare_clocks(time, sent_at);
         self.check_role(&role)?;
-        let primary = check_server(&info)?;
+        let server = check_server(&info)?;
+        if core.status.set_fencing(server.fencing) && server.fencing == Some(UNFENCED) {
+            warn!(
+                "fencing: none; set min-replicas-to-write, or a primary that was replaced goes on accepting revocations for a while"
+            );
+        }
         // From here on every touched revocation key is pushed.
         cmd("CLIENT")
             .arg("TRACKING")
@@ -91,7 +106,7 @@ impl Control {
             address,
             connection,
             pushes,
-            primary,
+            primary: server.primary,
             next_heartbeat: now,
             next_sweep: now,
             sweep: Vec::new(),
@@ -332,8 +347,8 @@ fn new_epoch() -> String {
     format!("{:032x}", fastrand::u128(..))
 }
 
-/// Whether the server can be used, and which it is.
-fn check_server(info: &str) -> Result<Primary, Fault> {
+/// Whether the server can be used, and what it is.
+fn check_server(info: &str) -> Result<Server, Fault> {
     let fields: HashMap<&str, &str> = info
         .lines()
         .filter_map(|line| line.trim_end().split_once(':'))
@@ -361,19 +376,23 @@ fn check_server(info: &str) -> Result<Primary, Fault> {
         }
         _ => {}
     }
-    if field("aof_enabled") == "0" && field("rdb_last_save_time") == field("server_time_sec") {
-        info!("this redis keeps nothing over a restart");
-    }
-    let replicas = field("connected_slaves");
-    if replicas != "0" && !replicas.is_empty() && !fields.contains_key("min_slaves_good_slaves") {
-        warn!(
-            replicas,
-            "fencing: none; set min-replicas-to-write, or a primary that was replaced goes on accepting revocations for a while"
+    if field("aof_enabled") == "0" {
+        info!(
+            "this redis has appendonly off: a restart loses what was written since its last snapshot"
         );
     }
-    Ok(Primary {
-        run_id: field("run_id").to_owned(),
-        replication_id: field("master_replid").to_owned(),
+    let fencing = match field("connected_slaves") {
+        "0" | "" => None,
+        // Shown only where min-replicas-to-write is set.
+        _ if fields.contains_key("min_slaves_good_slaves") => Some("min-replicas-to-write"),
+        _ => Some(UNFENCED),
+    };
+    Ok(Server {
+        primary: Primary {
+            run_id: field("run_id").to_owned(),
+            replication_id: field("master_replid").to_owned(),
+        },
+        fencing,
     })
 }
 
@@ -404,10 +423,24 @@ mod tests {
     }
 
     #[test]
+    fn replicas_without_a_fence_are_told_of() {
+        let alone = info("7.0.15", "noeviction");
+        let replicas = alone.replace("connected_slaves:0", "connected_slaves:2");
+        let fenced = format!("{replicas}min_slaves_good_slaves:2\r\n");
+        for (info, expect) in [
+            (alone, None),
+            (replicas, Some("none")),
+            (fenced, Some("min-replicas-to-write")),
+        ] {
+            assert_eq!(check_server(&info).unwrap().fencing, expect);
+        }
+    }
+
+    #[test]
     fn a_restarted_or_promoted_server_is_another() {
         let one = check_server(&info("7.0.15", "noeviction")).unwrap();
         let two = check_server(&info("7.0.15", "noeviction").replace("abc", "abd")).unwrap();
         let three = check_server(&info("7.0.15", "noeviction").replace("def", "deg")).unwrap();
-        assert!(one != two && one != three);
+        assert!(one.primary != two.primary && one.primary != three.primary);
     }
 }

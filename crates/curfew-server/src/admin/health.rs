@@ -25,6 +25,10 @@ pub(super) struct Ready {
     /// Why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<Cow<'static, str>>,
+    /// What keeps a Redis that was replaced by a replica from accepting revocations: `none`, or the
+    /// setting that does. Left out where there are no replicas.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fencing: Option<&'static str>,
 }
 
 pub(super) fn livez() -> Result<Response, Problem> {
@@ -46,6 +50,7 @@ pub(super) fn readyz(admin: &Admin) -> Result<Response, Problem> {
         &Ready {
             ready: reason.is_none(),
             reason,
+            fencing: node.backends().nodes.fencing(),
         },
     ))
 }
