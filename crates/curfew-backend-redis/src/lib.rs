@@ -12,6 +12,7 @@ mod control;
 mod core;
 mod envelope;
 mod fault;
+mod funnel;
 mod inbox;
 mod keys;
 mod layout;

@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,9 @@ use curfew_model::Channel;
 use futures_util::future::try_join_all;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, FromRedisValue, PushInfo, PushKind, Value, cmd, pipe};
+use redis::{
+    Cmd, FromRedisValue, PushInfo, PushKind, RedisError, Value, cmd, from_redis_value, pipe,
+};
 use tokio::sync::Notify;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +28,7 @@ use crate::backoff::Backoff;
 use crate::connect::Login;
 use crate::core::Core;
 use crate::fault::Fault;
+use crate::funnel::{Funnel, funnel};
 use crate::inbox::Inbox;
 use crate::layout::{Layout, Shard};
 use crate::slots::{Slot, slot_of};
@@ -67,13 +71,21 @@ struct Current {
 pub(crate) struct Link {
     pub(crate) address: RedisAddress,
     shard: ArcSwap<Shard>,
-    commands: ArcSwapOption<MultiplexedConnection>,
+    commands: ArcSwapOption<Commands>,
     pub(crate) subscriber: ArcSwapOption<MultiplexedConnection>,
     /// A command failed in a way that only another connection mends.
     broken: Notify,
     /// Its slots are others: so are the channels to listen to.
     pub(crate) moved: Notify,
     stop: CancellationToken,
+}
+
+/// A connection for commands.
+#[derive(Debug)]
+struct Commands {
+    connection: MultiplexedConnection,
+    /// The same, shared in one write with whoever else has commands just then.
+    funnel: Funnel,
 }
 
 /// A command with the key that says where it goes.
@@ -210,9 +222,11 @@ impl Links {
     /// Runs one command.
     pub(crate) async fn call<T: FromRedisValue>(&self, command: Keyed) -> Result<T, Fault> {
         let link = self.of(command.slot)?;
-        let mut connection = link.commands()?;
-        let result = command.cmd.query_async(&mut connection).await;
-        result.map_err(|error| self.report(&link, error.into()))
+        let funnel = link.funnel()?;
+        let replies = funnel.run(vec![command.cmd]).await;
+        let mut replies = replies.map_err(|fault| self.report(&link, fault))?;
+        let reply = replies.pop().unwrap_or_default();
+        from_redis_value(reply).map_err(|error| RedisError::from(error).into())
     }
 
     /// Runs commands, each slot's in a transaction; without a cluster all in one. Their replies in
@@ -272,15 +286,17 @@ impl Links {
             return Ok(Vec::new());
         }
         let link = self.of(slot)?;
-        let mut connection = link.commands()?;
-        let mut pipeline = pipe();
-        if atomic && commands.len() > 1 {
-            pipeline.atomic();
+        if !atomic || commands.len() == 1 {
+            let commands = commands.into_iter().map(|command| command.cmd);
+            let replies = link.funnel()?.run(commands.collect()).await;
+            return replies.map_err(|fault| self.report(&link, fault));
         }
+        let mut pipeline = pipe();
+        pipeline.atomic();
         for command in commands {
             pipeline.add_command(command.cmd);
         }
-        let result = pipeline.query_async(&mut connection).await;
+        let result = pipeline.query_async(&mut link.commands()?).await;
         result.map_err(|error| self.report(&link, error.into()))
     }
 
@@ -315,8 +331,15 @@ impl Link {
     }
 
     pub(crate) fn commands(&self) -> Result<MultiplexedConnection, Fault> {
-        let connection = self.commands.load();
-        connection.as_deref().cloned().ok_or(Fault::NotConnected)
+        let commands = self.commands.load();
+        let commands = commands.as_ref().ok_or(Fault::NotConnected)?;
+        Ok(commands.connection.clone())
+    }
+
+    fn funnel(&self) -> Result<Funnel, Fault> {
+        let commands = self.commands.load();
+        let commands = commands.as_ref().ok_or(Fault::NotConnected)?;
+        Ok(commands.funnel.clone())
     }
 
     /// Resolves when the server is not a primary any more.
@@ -393,19 +416,31 @@ async fn serve_commands(
     let broken = link.broken.notified();
     tokio::pin!(broken);
     broken.as_mut().enable();
-    link.commands.store(Some(Arc::new(connection.clone())));
+    let (funnel, spout) = funnel(connection.clone());
+    let commands = Commands {
+        connection: connection.clone(),
+        funnel,
+    };
+    link.commands.store(Some(Arc::new(commands)));
     links.note_connected();
     backoff.reset();
     let mut probes = time::interval(PROBE_INTERVAL);
     probes.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = broken.as_mut() => return Err(Fault::NotConnected),
-            () = gone.notified() => return Err(Fault::NotConnected),
-            _ = probes.tick() => {
-                cmd("PING").query_async::<()>(&mut connection).await?;
+    let mut spout = pin!(spout.run());
+    let mut probing = pin!(async {
+        loop {
+            probes.tick().await;
+            let alive = cmd("PING").query_async::<()>(&mut connection).await;
+            if let Err(error) = alive {
+                return Fault::from(error);
             }
         }
+    });
+    tokio::select! {
+        () = broken => Err(Fault::NotConnected),
+        () = gone.notified() => Err(Fault::NotConnected),
+        () = spout.as_mut() => Err(Fault::NotConnected),
+        fault = probing.as_mut() => Err(fault),
     }
 }
 

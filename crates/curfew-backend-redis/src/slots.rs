@@ -30,20 +30,33 @@ const fn crc16(bytes: &[u8]) -> u16 {
     let mut crc: u16 = 0;
     let mut at = 0;
     while at < bytes.len() {
-        crc ^= (bytes[at] as u16) << 8;
-        let mut bit = 0;
-        while bit < 8 {
-            crc = if crc & 0x8000 != 0 {
-                (crc << 1) ^ 0x1021
-            } else {
-                crc << 1
-            };
-            bit += 1;
-        }
+        let index = (crc >> 8) as u8 ^ bytes[at];
+        crc = (crc << 8) ^ TABLE[index as usize];
         at += 1;
     }
     crc
 }
+
+/// What each byte makes of the sum.
+const TABLE: [u16; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let mut crc = (byte as u16) << 8;
+        let mut bit = 0;
+        while bit < 8 {
+            let carry = crc & 0x8000 != 0;
+            crc <<= 1;
+            if carry {
+                crc ^= 0x1021;
+            }
+            bit += 1;
+        }
+        table[byte] = crc;
+        byte += 1;
+    }
+    table
+};
 
 #[cfg(test)]
 mod tests {

@@ -209,6 +209,12 @@ impl Revocation {
         }
     }
 
+    /// Whether every token that `other` covers is covered, and for as long.
+    pub fn covers_as_much_as(&self, other: &Self) -> bool {
+        let wider = self.merge(other.clone());
+        (wider.before, wider.expires_at) == (self.before, self.expires_at)
+    }
+
     /// Reads the value of a revocation key in Redis. Fails closed: what is not a time and not JSON
     /// with one covers everyone. 10 or 11 digits are seconds, 13 or 14 are milliseconds, rounded up
     /// to the second so that no covered token escapes.

@@ -114,8 +114,8 @@ impl Control {
                 Some(there) => there.merge(revocation.clone()),
                 None => revocation.clone(),
             };
-            let covers = |revocation: &Revocation| (revocation.before, revocation.expires_at);
-            if id.is_none() && there.as_ref().map(covers) == Some(covers(&revocation)) {
+            let suffices = |there: &Revocation| there.covers_as_much_as(&revocation);
+            if id.is_none() && there.as_ref().is_some_and(suffices) {
                 cmd("UNWATCH")
                     .query_async::<()>(&mut generation.connection)
                     .await?;

@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 
 use super::pushes::Pushes;
 use super::reconcile::sweep_interval;
+use super::seen::Known;
 use super::{Control, Generation, RESETUP};
 use crate::connect::Login;
 use crate::fault::Fault;
@@ -143,6 +144,8 @@ impl Control {
         // in between must find it unknown again.
         let is_known = self.known.as_ref() == Some(&generation.primary);
         if !is_known {
+            // With the data, the lease may be gone.
+            self.registered = false;
             self.reassert(generation).await?;
         }
         if lost {
@@ -318,14 +321,13 @@ impl Control {
             }
             pipeline.add_command(add);
             let replies: Vec<Value> = pipeline.query_async(&mut generation.connection).await?;
-            for ((key, known), reply) in batch.iter().zip(replies) {
-                // One is there already: it may be an older one that covers less.
-                let wider = match reply {
-                    Value::Nil => self.widen(generation, key, known.revocation()).await?,
-                    _ => true,
-                };
-                written += usize::from(wider);
-            }
+            let there = batch
+                .iter()
+                .zip(replies)
+                .filter_map(|(known, reply)| (reply == Value::Nil).then_some(known.clone()));
+            let there: HashMap<_, _> = there.collect();
+            written += batch.len() - there.len();
+            written += self.widen_all(generation, there).await?;
         }
         if written > 0 {
             warn!(
@@ -339,6 +341,28 @@ impl Control {
         }
         self.step("reassert").count(known.len()).log();
         Ok(())
+    }
+}
+
+impl Control {
+    /// Some are there already: one may be an older one, that covers less than this node knows.
+    async fn widen_all(
+        &mut self,
+        generation: &mut Generation,
+        known: HashMap<RevocationKey, Known>,
+    ) -> Result<usize, Fault> {
+        let keys: Vec<_> = known.keys().cloned().collect();
+        let mut widened = 0;
+        for (key, there) in self.read(&mut generation.connection, &keys).await? {
+            let (Some(there), Some(known)) = (there, known.get(&key)) else {
+                continue;
+            };
+            let (there, known) = (there.revocation(), known.revocation());
+            if !there.covers_as_much_as(&known) {
+                widened += usize::from(self.widen(generation, &key, known).await?);
+            }
+        }
+        Ok(widened)
     }
 }
 
