@@ -161,10 +161,14 @@ impl Redis {
 
     /// One command on a connection of its own; the answer, which must not be a refusal.
     pub async fn run(&self, command: &[impl AsRef<[u8]>]) -> Reply {
-        self.call(command)
-            .await
-            .expect("the server answers")
-            .accepted()
+        let reply = match self.call(command).await {
+            // A sentinel cuts every connection of a server to which it has given another role.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                self.call(command).await
+            }
+            reply => reply,
+        };
+        reply.expect("the server answers").accepted()
     }
 
     /// One command on a connection of its own, and whatever comes of it.
