@@ -80,8 +80,8 @@ pub(crate) struct Control {
     rewrite: Vec<SessionId>,
     /// Not before this.
     rewrite_at: Instant,
-    /// Most replicas ever seen connected to a primary.
-    most_replicas: u64,
+    /// When a replica was last seen connected to a primary.
+    replicas_seen_at: Option<Instant>,
     warned_of_skew: bool,
 }
 
@@ -135,7 +135,7 @@ impl Control {
             registered: false,
             rewrite: Vec::new(),
             rewrite_at: Instant::now(),
-            most_replicas: 0,
+            replicas_seen_at: None,
             warned_of_skew: false,
         }
     }
@@ -159,7 +159,11 @@ impl Control {
         self.set_up(&mut generation).await?;
         backoff.reset();
         loop {
-            self.work(&mut generation).await?;
+            if let Err(fault) = self.work(&mut generation).await {
+                // Before the sessions that are held back, with the generation, go on.
+                self.core.gate.shut();
+                return Err(fault);
+            }
         }
     }
 
@@ -168,6 +172,13 @@ impl Control {
         let pushes = Arc::clone(&generation.pushes);
         if pushes.is_gone() {
             return Err(Fault::NotConnected);
+        }
+        // Before anything is asked of it or said by it.
+        if self.links.primary_of(Slot::REVOKED).as_ref() != Some(&generation.address) {
+            return Err(Fault::NoPrimary(format!(
+                "{} is not the primary of the revocations any more",
+                generation.address
+            )));
         }
         if pushes.has_lost_track() {
             return self.set_up_again(generation).await;
@@ -185,12 +196,6 @@ impl Control {
         }
         if self.has_chores(generation) {
             return self.do_chore(generation).await;
-        }
-        if self.links.primary_of(Slot::REVOKED).as_ref() != Some(&generation.address) {
-            return Err(Fault::NoPrimary(format!(
-                "{} is not the primary of the revocations any more",
-                generation.address
-            )));
         }
         let links = Arc::clone(&self.links);
         tokio::select! {
@@ -232,9 +237,11 @@ impl Control {
         time::sleep_until(until).await;
     }
 
-    /// The gate is open for the lease that `until` ends.
-    fn vouch_until(&mut self, until: Duration) {
-        let reopened = self.core.gate.open_until(until);
+    /// The gate is open for the lease that `until` ends, unless everything may have changed.
+    fn vouch_until(&mut self, generation: &Generation, until: Duration) {
+        let gate = &self.core.gate;
+        let opened = generation.pushes.unless_lost(|| gate.open_until(until));
+        let Some(reopened) = opened else { return };
         if self.core.status.set_vouched(until) {
             info!(generation = self.generation, "in touch with redis");
         }

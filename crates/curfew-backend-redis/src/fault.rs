@@ -35,6 +35,12 @@ pub(crate) enum Fault {
     /// Redis lacks a revocation that this node knows.
     #[error("redis lacks a revocation that this node knows; it is being looked into")]
     Disagreement,
+    /// The revocation that was to be confirmed is not there.
+    #[error("there is no such revocation any more")]
+    NotThere,
+    /// Others wrote the same key again and again.
+    #[error("others write the same revocation, try again")]
+    Contended,
     /// Another node did not answer.
     #[error("the session's node did not answer in time")]
     NoAnswer,
@@ -58,6 +64,8 @@ impl Fault {
                     | ServerErrorKind::ClusterDown
                     | ServerErrorKind::MasterDown
                     | ServerErrorKind::ReadOnly
+                    // What was wrong within a transaction is not told apart.
+                    | ServerErrorKind::ExecAbort
             )
         )
     }
@@ -70,11 +78,11 @@ impl Fault {
     /// Whether a connection that gave this is of no further use.
     pub(crate) fn is_fatal(&self) -> bool {
         match self {
-            _ if self.is_timeout() => false,
+            _ if self.is_timeout() || self.is_misrouted() => false,
+            Self::NotThere | Self::Contended => false,
             Self::Redis(error) => {
                 error.is_unrecoverable_error()
                     || error.is_io_error()
-                    || self.is_misrouted()
                     || matches!(
                         error.kind(),
                         ErrorKind::AuthenticationFailed

@@ -1,6 +1,7 @@
 //! Which server is the primary of what: asked anew at every connection.
 
 use curfew_backend::{RedisAddress, RedisTarget};
+use futures_util::future::join_all;
 use redis::{PushInfo, Value, cmd};
 
 use crate::connect::{Connector, Login};
@@ -64,8 +65,10 @@ impl Connector {
                 self.ask_sentinels(sentinels, primary).await
             }
             RedisTarget::Cluster(seeds) => {
-                let nodes = known.iter().chain(seeds).cloned().collect();
-                self.ask_cluster(nodes).await
+                let mut nodes: Vec<_> = known.iter().chain(seeds).cloned().collect();
+                nodes.sort();
+                nodes.dedup();
+                self.ask_cluster(&nodes).await
             }
         }
     }
@@ -75,21 +78,16 @@ impl Connector {
         sentinels: &[RedisAddress],
         primary: &str,
     ) -> Result<Layout, Fault> {
-        let mut last = None;
-        for sentinel in sentinels {
+        let answers = sentinels.iter().map(|sentinel| async move {
             match self.ask_sentinel(sentinel, primary).await {
-                Ok(Some(address)) => return Ok(Layout::single(address)),
-                Ok(None) => {
-                    last = Some(Fault::NoPrimary(format!(
-                        "sentinel {sentinel} knows no primary named {primary}"
-                    )));
-                }
-                Err(fault) => {
-                    last = Some(Fault::NoPrimary(format!("sentinel {sentinel}: {fault}")));
-                }
+                Ok(Some(address)) => Ok(Layout::single(address)),
+                Ok(None) => Err(Fault::NoPrimary(format!(
+                    "sentinel {sentinel} knows no primary named {primary}"
+                ))),
+                Err(fault) => Err(Fault::NoPrimary(format!("sentinel {sentinel}: {fault}"))),
             }
-        }
-        Err(last.unwrap_or(Fault::NotConnected))
+        });
+        majority(join_all(answers).await)
     }
 
     async fn ask_sentinel(
@@ -106,22 +104,17 @@ impl Connector {
         Ok(found.map(|(host, port)| RedisAddress { host, port }))
     }
 
-    async fn ask_cluster(&self, nodes: Vec<RedisAddress>) -> Result<Layout, Fault> {
-        let mut last = None;
-        for node in nodes {
-            match self.ask_cluster_node(&node).await {
-                Ok(layout) if layout.primary_of(Slot::REVOKED).is_some() => return Ok(layout),
-                Ok(_) => {
-                    last = Some(Fault::NoPrimary(format!(
-                        "cluster node {node} knows no primary of the revocations' slot"
-                    )));
-                }
-                Err(fault) => {
-                    last = Some(Fault::NoPrimary(format!("cluster node {node}: {fault}")));
-                }
+    async fn ask_cluster(&self, nodes: &[RedisAddress]) -> Result<Layout, Fault> {
+        let answers = nodes.iter().map(|node| async move {
+            match self.ask_cluster_node(node).await {
+                Ok(layout) if layout.primary_of(Slot::REVOKED).is_some() => Ok(layout),
+                Ok(_) => Err(Fault::NoPrimary(format!(
+                    "cluster node {node} knows no primary of the revocations' slot"
+                ))),
+                Err(fault) => Err(Fault::NoPrimary(format!("cluster node {node}: {fault}"))),
             }
-        }
-        Err(last.unwrap_or(Fault::NotConnected))
+        });
+        majority(join_all(answers).await)
     }
 
     async fn ask_cluster_node(&self, node: &RedisAddress) -> Result<Layout, Fault> {
@@ -154,6 +147,26 @@ impl Connector {
     }
 }
 
+/// What most of those say who were asked: one that is cut off from the others goes on saying what was
+/// true before.
+fn majority(answers: Vec<Result<Layout, Fault>>) -> Result<Layout, Fault> {
+    let mut counted: Vec<(Layout, usize)> = Vec::new();
+    let mut last = Fault::NotConnected;
+    for answer in answers {
+        match answer {
+            Ok(layout) => match counted.iter_mut().find(|(known, _)| *known == layout) {
+                Some((_, count)) => *count += 1,
+                None => counted.push((layout, 1)),
+            },
+            Err(fault) => last = fault,
+        }
+    }
+    // Of as many for each, the first.
+    let most = counted.iter().map(|(_, count)| *count).max();
+    let found = counted.into_iter().find(|(_, count)| Some(*count) == most);
+    found.map(|(layout, _)| layout).ok_or(last)
+}
+
 /// One element of `CLUSTER SLOTS`: first slot, last slot, primary, replicas.
 fn parse_range(range: Value, asked: &RedisAddress) -> Option<((Slot, Slot), RedisAddress)> {
     let Value::Array(range) = range else {
@@ -173,4 +186,28 @@ fn parse_range(range: Value, asked: &RedisAddress) -> Option<((Slot, Slot), Redi
     let port = redis::from_redis_value(primary.get(1)?.clone()).ok()?;
     let slot = |value: &Value| redis::from_redis_value(value.clone()).ok().map(Slot);
     Some(((slot(first)?, slot(last)?), RedisAddress { host, port }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_majority_decides_and_who_is_silent_does_not() {
+        let layout = |port| {
+            Ok(Layout::single(RedisAddress {
+                host: "a".to_owned(),
+                port,
+            }))
+        };
+        let port = |answers| majority(answers).map(|layout| layout.shards[0].address.port);
+        assert_eq!(port(vec![layout(1), layout(2), layout(2)]).ok(), Some(2));
+        assert_eq!(
+            port(vec![layout(1), Err(Fault::NotConnected)]).ok(),
+            Some(1)
+        );
+        assert_eq!(port(vec![layout(1), layout(2)]).ok(), Some(1));
+        assert!(port(vec![Err(Fault::NotConnected)]).is_err());
+        assert!(port(Vec::new()).is_err());
+    }
 }

@@ -413,9 +413,11 @@ async fn serve_commands(
         .connect(&link.address, Login::Server, Some(pushes))
         .await?;
     // Whatever broke before was another connection.
-    let broken = link.broken.notified();
-    tokio::pin!(broken);
-    broken.as_mut().enable();
+    let mut broken = pin!(link.broken.notified());
+    if broken.as_mut().enable() {
+        broken.set(link.broken.notified());
+        broken.as_mut().enable();
+    }
     let (funnel, spout) = funnel(connection.clone());
     let commands = Commands {
         connection: connection.clone(),

@@ -11,10 +11,10 @@ use redis::{Value, from_redis_value};
 use tokio::time::{self, MissedTickBehavior};
 use tracing::{debug, info};
 
+use crate::Redis;
 use crate::fault::Fault;
 use crate::links::Keyed;
 use crate::sessions::distinct;
-use crate::{Redis, records};
 
 /// Between two writings of a node's own record.
 const REGISTER: Duration = Duration::from_secs(5);
@@ -217,12 +217,17 @@ impl Redis {
         if claimed.is_none() {
             return Ok(());
         }
-        let sessions = self.remove_sessions_of(dead).await?;
+        let removed = self.remove_sessions_of(dead).await;
+        // Whatever came of it: whoever looks next may try at once.
+        self.links
+            .call::<i64>(Keyed::new("DEL", &keys.reaping(dead)))
+            .await?;
+        let Some(sessions) = removed? else {
+            return Ok(());
+        };
         let commands = vec![
             Keyed::new("SREM", &keys.nodes()).arg(dead.to_string()),
             Keyed::new("DEL", &keys.node(dead)),
-            Keyed::new("DEL", &keys.node_sessions(dead)),
-            Keyed::new("DEL", &keys.reaping(dead)),
         ];
         self.links.pipeline(commands).await?;
         self.core.metrics.sessions_reaped.inc_by(sessions);
@@ -230,7 +235,8 @@ impl Redis {
         Ok(())
     }
 
-    async fn remove_sessions_of(&self, dead: NodeId) -> Result<u64, Fault> {
+    /// How many there were; `None` when the node is back.
+    async fn remove_sessions_of(&self, dead: NodeId) -> Result<Option<u64>, Fault> {
         let keys = &self.core.keys;
         let mut removed = 0;
         let mut cursor = 0_u64;
@@ -240,14 +246,13 @@ impl Redis {
                 .arg("COUNT")
                 .arg(BATCH);
             let (next, ids): (u64, Vec<String>) = self.links.call(scan).await?;
-            // It may be back.
             if self.leases(&[dead]).await? == [true] {
-                return Ok(removed);
+                return Ok(None);
             }
             let ids: Vec<SessionId> = distinct(ids).into_iter().collect();
             removed += self.remove_records(dead, &ids).await?;
             if next == 0 {
-                return Ok(removed);
+                return Ok(Some(removed));
             }
             cursor = next;
         }
@@ -264,19 +269,21 @@ impl Redis {
             })
             .collect();
         let fields = self.links.pipeline(fields).await?;
-        let mut commands = Vec::new();
+        let mut users = Vec::new();
         for (id, fields) in ids.iter().zip(fields) {
             let (user, node): (Option<String>, Option<String>) =
                 from_redis_value(fields).map_err(|_| Fault::Unexpected("HMGET"))?;
-            if node.is_some_and(|node| node != dead.to_string()) {
-                continue;
+            if node.is_none_or(|node| node == dead.to_string()) {
+                // Without a record its user is unknown; the index of the user ends by itself.
+                users.push((*id, user.unwrap_or_default()));
             }
-            // Without a record its user is unknown; the index of the user ends by itself.
-            commands.extend(records::remove(keys, dead, *id, &user.unwrap_or_default()));
         }
-        let removed = (commands.len() / 4) as u64;
-        self.links.pipeline(commands).await?;
-        Ok(removed)
+        let sessions: Vec<_> = users
+            .iter()
+            .map(|(id, user)| (*id, user.as_str()))
+            .collect();
+        self.links.remove_traces(dead, &sessions).await?;
+        Ok(sessions.len() as u64)
     }
 }
 

@@ -44,6 +44,15 @@ pub(crate) type Ops = mpsc::Sender<Op>;
 pub(crate) const MAX_OPS: usize = 4096;
 
 impl Op {
+    /// Whether nobody waits for it any more: it was told as failed, and must not be done later.
+    pub(crate) fn is_given_up(&self) -> bool {
+        match self {
+            Self::Revoke { reply, .. } => reply.is_closed(),
+            Self::Restore { reply, .. } => reply.is_closed(),
+            Self::Confirm { reply, .. } => reply.is_closed(),
+        }
+    }
+
     /// Answers that it cannot be done now.
     pub(crate) fn refuse(self) {
         let error = || BackendError::from(Fault::NotConnected);

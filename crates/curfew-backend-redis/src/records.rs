@@ -25,7 +25,7 @@ pub(crate) fn note(keys: &Keys, record: &SessionRecord) -> Keyed {
 }
 
 /// What replaces a session's record: a refresh may leave out what the token before had.
-pub(crate) fn replace(keys: &Keys, record: &SessionRecord) -> Vec<Keyed> {
+fn replace(keys: &Keys, record: &SessionRecord) -> Vec<Keyed> {
     let mut commands = vec![Keyed::new("DEL", &keys.session(record.session))];
     commands.extend(write(keys, record));
     commands
@@ -73,15 +73,18 @@ pub(crate) fn write(keys: &Keys, record: &SessionRecord) -> Vec<Keyed> {
     ]
 }
 
-/// What removes every trace of a session.
-pub(crate) fn remove(keys: &Keys, node: NodeId, session: SessionId, user: &str) -> Vec<Keyed> {
-    let id = session.to_string();
-    vec![
-        Keyed::new("UNLINK", &keys.session(session)),
-        Keyed::new("ZREM", &keys.user_sessions(user)).arg(&id),
-        Keyed::new("ZREM", &keys.sessions()).arg(&id),
-        Keyed::new("SREM", &keys.node_sessions(node)).arg(&id),
-    ]
+/// What removes every trace of sessions of `node`, in steps: the note that leads whoever cleans up
+/// to a session goes last, and the record, which names its user, before it.
+fn remove(keys: &Keys, node: NodeId, sessions: &[(SessionId, &str)]) -> [Vec<Keyed>; 3] {
+    let mut steps = [Vec::new(), Vec::new(), Vec::new()];
+    for (session, user) in sessions {
+        let id = session.to_string();
+        steps[0].push(Keyed::new("ZREM", &keys.user_sessions(user)).arg(&id));
+        steps[0].push(Keyed::new("ZREM", &keys.sessions()).arg(&id));
+        steps[1].push(Keyed::new("UNLINK", &keys.session(*session)));
+        steps[2].push(Keyed::new("SREM", &keys.node_sessions(node)).arg(&id));
+    }
+    steps
 }
 
 /// Reads a record; `None` when there is none, or none that makes sense.
@@ -113,22 +116,51 @@ impl Links {
         node: NodeId,
         sessions: &[ClosedSession],
     ) -> Result<(), Fault> {
-        let keys = &self.core.keys;
-        let commands = sessions
+        let sessions: Vec<_> = sessions
             .iter()
-            .flat_map(|closed| remove(keys, node, closed.session, closed.principal.user()))
+            .map(|closed| (closed.session, closed.principal.user()))
             .collect();
-        self.pipeline(commands).await?;
+        self.remove_traces(node, &sessions).await
+    }
+
+    /// Removes every trace of sessions with their users.
+    pub(crate) async fn remove_traces(
+        &self,
+        node: NodeId,
+        sessions: &[(SessionId, &str)],
+    ) -> Result<(), Fault> {
+        self.in_steps(remove(&self.core.keys, node, sessions)).await
+    }
+
+    /// Writes a record that replaces another, or one that was lost.
+    pub(crate) async fn write(&self, records: &[SessionRecord]) -> Result<(), Fault> {
+        let keys = &self.core.keys;
+        let notes = records.iter().map(|record| note(keys, record)).collect();
+        let writes = records.iter().flat_map(|record| replace(keys, record));
+        self.in_steps([notes, writes.collect()]).await
+    }
+
+    /// One step after the other: in a cluster each is waited for, otherwise one connection keeps
+    /// them in order.
+    async fn in_steps<const N: usize>(&self, steps: [Vec<Keyed>; N]) -> Result<(), Fault> {
+        if self.is_cluster() {
+            for step in steps {
+                self.pipeline(step).await?;
+            }
+        } else {
+            self.pipeline(steps.into_iter().flatten().collect()).await?;
+        }
         Ok(())
     }
 
     /// Writes records of live sessions again.
     pub(crate) async fn rewrite(&self, records: &[SessionRecord]) -> Result<(), Fault> {
         let keys = &self.core.keys;
-        self.pipeline(records.iter().map(|record| note(keys, record)).collect())
+        // Without it nobody would look for what this node leaves behind.
+        let node = self.core.node.to_string();
+        self.call::<i64>(Keyed::new("SADD", &keys.nodes()).arg(node))
             .await?;
-        let commands = records.iter().flat_map(|record| write(keys, record));
-        self.pipeline(commands.collect()).await?;
+        self.write(records).await?;
         // One that closed meanwhile may have been removed before it was written.
         let ids: Vec<SessionId> = records.iter().map(|record| record.session).collect();
         let live = self.core.local.records(&ids);

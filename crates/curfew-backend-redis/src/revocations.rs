@@ -59,6 +59,9 @@ impl Revocations for Redis {
                 .into_iter()
                 .filter_map(|(key, known)| Some(known?.revoked(key)))
                 .find(|revoked| revoked.revocation.covers(issued_at));
+            if covering.is_none() {
+                self.agree_with_memory(keys, issued_at).await?;
+            }
             Ok(covering)
         })
     }

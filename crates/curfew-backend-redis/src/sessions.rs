@@ -77,9 +77,7 @@ impl Sessions for Redis {
             if self.links.call::<u64>(Keyed::new("EXISTS", &key)).await? == 0 {
                 return Ok(());
             }
-            self.links
-                .transact(records::replace(&self.core.keys, &record))
-                .await?;
+            self.links.write(std::slice::from_ref(&record)).await?;
             Ok(())
         })
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use redis::aio::MultiplexedConnection;
-use redis::{PushInfo, PushKind, Value, cmd, pipe};
+use redis::{PushInfo, PushKind, Value, cmd, from_redis_value, pipe};
 use tokio::sync::Notify;
 use tokio::time;
 use tracing::{debug, info, warn};
@@ -236,7 +236,17 @@ fn take(links: &Arc<Links>, heard: &Heard, probe: &str, push: PushInfo) {
         }
         PushKind::Disconnection => heard.gone.notify_one(),
         // Asked for by nobody when the slot moves to another server.
-        PushKind::SUnsubscribe => links.stale.notify_one(),
+        PushKind::SUnsubscribe => {
+            let name: Option<String> = push
+                .data
+                .into_iter()
+                .next()
+                .and_then(|name| from_redis_value(name).ok());
+            let channel = name.and_then(|name| links.core.keys.parse_channel(&name));
+            if channel.is_none_or(|channel| links.wanted.lock().contains(&channel)) {
+                links.stale.notify_one();
+            }
+        }
         _ => {}
     }
 }

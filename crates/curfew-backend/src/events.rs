@@ -73,12 +73,9 @@ impl Ended {
         }
     }
 
-    /// These.
-    pub fn new(leaving: Vec<Arc<dyn Leaving>>) -> Self {
-        Self {
-            count: leaving.len(),
-            leaving,
-        }
+    /// So many; `leaving` are to be waited for, among them any that were ending before.
+    pub fn new(count: usize, leaving: Vec<Arc<dyn Leaving>>) -> Self {
+        Self { count, leaving }
     }
 
     /// How many there were.

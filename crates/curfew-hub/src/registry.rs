@@ -257,6 +257,17 @@ impl Hub {
         named
     }
 
+    /// Sessions that a revocation names and covers and that some revocation is ending already, but
+    /// that have not left yet.
+    pub fn leaving(&self, key: &RevocationKey, revocation: &Revocation) -> Vec<Arc<Member>> {
+        let mut named = self.named(key);
+        named.retain(|member| {
+            let ending = member.outbox().ending();
+            ending.is_some_and(Ending::is_revocation) && member.is_covered(key, revocation)
+        });
+        named
+    }
+
     /// Holds back the sessions that `key` names; `None` when it names none.
     pub fn suspend(&self, key: &RevocationKey) -> Option<Suspension> {
         let mut named = self.named(key);

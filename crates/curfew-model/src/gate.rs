@@ -60,9 +60,9 @@ impl Gate {
 
     /// Opens it until `until` (of [`boottime`]); returns whether it was shut.
     pub fn open_until(&self, until: Duration) -> bool {
-        let was_open = self.is_open();
-        self.open_until.store(nanoseconds(until), Ordering::SeqCst);
-        !was_open
+        let before = self.open_until.swap(nanoseconds(until), Ordering::SeqCst);
+        // By a clock read afterwards: whoever saw it shut has done so by now.
+        before != ALWAYS && before <= nanoseconds(boottime())
     }
 
     /// Shuts it at once.

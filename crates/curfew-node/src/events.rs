@@ -73,8 +73,10 @@ impl Events for HubEvents {
                 "revocation applied"
             );
         }
+        // Those that an earlier revocation is ending are waited for as well; they count there.
+        let leaving = self.hub.leaving(key, revocation);
         let departing = |member| Arc::new(Departing(member)) as Arc<dyn Leaving>;
-        Ended::new(ended.into_iter().map(departing).collect())
+        Ended::new(closed, leaving.into_iter().map(departing).collect())
     }
 
     fn suspend(&self, key: &RevocationKey) -> Option<Suspension> {

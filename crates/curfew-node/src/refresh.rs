@@ -1,10 +1,16 @@
 //! A newer token for a session that lives on.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use curfew_model::{Principal, RevocationKey};
 
+use tokio::time;
+
 use crate::{AdmitError, Attachment, Settings};
+
+/// Between two looks at whether a revocation has been read.
+const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
 impl Attachment {
     /// Replaces the session's token. Revocations name the session by the new token's keys before
@@ -36,6 +42,10 @@ impl Attachment {
             .sessions
             .refresh(self.record(principal))
             .await?;
+        // A revocation that is being read may be of the old token, which still names the session.
+        while self.member().outbox().is_suspended() {
+            time::sleep(LOOK_INTERVAL).await;
+        }
         if let Some(ending) = self.member().outbox().ending() {
             return Err(AdmitError::Ended(ending));
         }

@@ -53,9 +53,7 @@ impl Control {
         self.forget_gone(generation);
         self.forget_counted();
         generation.next_heartbeat = started + HEARTBEAT.min(self.core.config.lease / 3);
-        if !generation.pushes.has_lost_track() {
-            self.vouch_until(sent_at + self.core.config.lease);
-        }
+        self.vouch_until(generation, sent_at + self.core.config.lease);
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use curfew_model::RevocationKey;
 use redis::cmd;
-use tokio::time::Instant;
+use tokio::time::{self, Instant};
 use tracing::debug;
 
 use super::seen::Known;
@@ -46,7 +46,7 @@ impl Control {
     /// A bit of what is not urgent.
     pub(super) async fn do_chore(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         if self.can_rewrite() {
-            self.rewrite().await;
+            self.rewrite(generation.next_heartbeat).await;
             Ok(())
         } else if !generation.recall.is_empty() {
             self.recall(generation).await
@@ -147,7 +147,6 @@ impl Control {
             .collect();
         let read = self.read(&mut generation.connection, &keys).await?;
         let last = (written.len() as isize) < BATCH;
-        generation.learn = (!last).then_some(from + BATCH);
         let mut gone = Vec::new();
         for (key, known) in read {
             match known {
@@ -155,16 +154,20 @@ impl Control {
                 None => gone.push(key),
             }
         }
-        // What is removed here moves the rest up: some is looked at again by the next generation.
+        // What is removed here moves the rest up.
+        let next = from + BATCH - gone.len() as isize;
+        generation.learn = (!last).then_some(next);
         self.note_gone(generation, gone).await
     }
 
     /// Writes records of live sessions again, after Redis or other nodes have removed them.
-    async fn rewrite(&mut self) {
+    async fn rewrite(&mut self, until: Instant) {
         let from = self.rewrite.len().saturating_sub(REWRITES);
         let records = self.core.local.records(&self.rewrite[from..]);
-        // Over the connections for commands, which may not be there yet.
-        match self.links.rewrite(&records).await {
+        // Over the connections for commands, which may not be there yet, or slow: the heartbeat must
+        // not wait for them.
+        let rewriting = time::timeout_at(until, self.links.rewrite(&records));
+        match rewriting.await.unwrap_or(Err(Fault::NotConnected)) {
             Ok(()) => self.rewrite.truncate(from),
             Err(fault) => {
                 debug!(error = %fault, "records not written again, will retry");

@@ -20,6 +20,9 @@ const ATTEMPTS: usize = 10;
 /// Receipts whose sessions are counted at a time.
 const MAX_COUNTED: usize = 4096;
 
+/// A replica that has not been there for longer was taken away for good.
+const REPLICA_MEMORY: Duration = Duration::from_secs(600);
+
 /// Longest time that replicas may take to have a revocation.
 const REPLICATION: Duration = Duration::from_millis(500);
 
@@ -50,6 +53,9 @@ impl Control {
         generation: &mut Generation,
         op: Op,
     ) -> Result<(), Fault> {
+        if op.is_given_up() {
+            return Ok(());
+        }
         let failed = match op {
             Op::Revoke {
                 key,
@@ -146,11 +152,14 @@ impl Control {
             let written: Option<Vec<Value>> =
                 transaction.query_async(&mut generation.connection).await?;
             if written.is_some() {
+                // Without waiting for the push: the data may be lost before it comes.
+                generation.gone.retain(|gone| gone != key);
+                self.seen.insert(key.clone(), known);
                 return Ok(true);
             }
             debug!("a revocation was written meanwhile, trying again");
         }
-        Err(Fault::Unexpected("EXEC of a revocation"))
+        Err(Fault::Contended)
     }
 
     /// Waits for a replica to have what was written, where there is one: how many have it, and how
@@ -162,10 +171,13 @@ impl Control {
         // Replicas come and go; one that was there is missed.
         let role: Vec<Value> = cmd("ROLE").query_async(&mut generation.connection).await?;
         self.check_role(&role)?;
-        let wanted = self.most_replicas.min(1);
-        if wanted == 0 {
+        let missed = self
+            .replicas_seen_at
+            .is_some_and(|seen| seen.elapsed() < REPLICA_MEMORY);
+        if !missed {
             return Ok(None);
         }
+        let wanted = 1;
         // The connection's own deadline must not pass meanwhile.
         let patience = REPLICATION.min(self.core.connector.timeout() / 2);
         let have: u64 = cmd("WAIT")
@@ -205,13 +217,11 @@ impl Control {
         let read = self
             .read(&mut generation.connection, std::slice::from_ref(&key))
             .await?;
-        let mut ended = Ended::default();
-        for (key, known) in read {
-            if let Some(known) = known {
-                ended.join(self.apply(&known.revoked(key.clone())));
-                self.note_found(generation, &[(key, known)]).await?;
-            }
-        }
+        let found = read.into_iter().find_map(|(_, known)| known);
+        // Lifted again, or lost: nothing that could be confirmed.
+        let known = found.ok_or(Fault::NotThere)?;
+        let mut ended = self.apply(&known.revoked(key.clone()));
+        self.note_found(generation, &[(key, known)]).await?;
         if let Some(at) = self.counted.iter().position(|counted| counted.id == id)
             && let Some(earlier) = self.counted.remove(at)
         {

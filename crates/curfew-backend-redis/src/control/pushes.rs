@@ -100,9 +100,11 @@ impl Pushes {
                 state.keys.entry(key).or_default().extend(suspension);
                 if state.keys.len() > MAX_KEYS {
                     // Their sessions are compared; those without a session here are not known.
-                    state.keys = HashMap::new();
+                    let forgotten = std::mem::take(&mut state.keys);
                     drop(state);
+                    // Shut before the sessions that are held back for them go on.
                     self.lose_track();
+                    drop(forgotten);
                 }
             }
         }
@@ -111,9 +113,17 @@ impl Pushes {
 
     /// The gate shuts. Keys that wait still do: they are read once every session was compared.
     pub(super) fn lose_track(&self) {
+        let mut state = self.state.lock();
+        state.lost_track = true;
         self.core.gate.shut();
-        self.state.lock().lost_track = true;
+        drop(state);
         self.arrived.notify_one();
+    }
+
+    /// Does what may only be done while nothing is lost; nothing is lost in the middle of it.
+    pub(super) fn unless_lost<T>(&self, act: impl FnOnce() -> T) -> Option<T> {
+        let state = self.state.lock();
+        (!state.lost_track).then(act)
     }
 
     /// Waits for something to see to.
@@ -174,7 +184,21 @@ impl Control {
     /// others go on.
     pub(super) async fn read_pushed(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let taken = generation.pushes.batch();
-        if taken.epoch {
+        let read = self.read_taken(generation, &taken.keys, taken.epoch).await;
+        if read.is_err() {
+            // Before the sessions that are held back for them go on.
+            self.core.gate.shut();
+        }
+        read
+    }
+
+    async fn read_taken(
+        &mut self,
+        generation: &mut Generation,
+        keys: &[RevocationKey],
+        epoch: bool,
+    ) -> Result<(), Fault> {
+        if epoch {
             let epoch = self.read_epoch(generation).await?;
             if epoch != self.epoch {
                 debug!("the epoch is another");
@@ -182,12 +206,12 @@ impl Control {
                 return Ok(());
             }
         }
-        if taken.keys.is_empty() {
+        if keys.is_empty() {
             return Ok(());
         }
-        self.step("push").count(taken.keys.len()).log();
+        self.step("push").count(keys.len()).log();
         let (mut found, mut gone) = (Vec::new(), Vec::new());
-        for (key, value) in self.read(&mut generation.connection, &taken.keys).await? {
+        for (key, value) in self.read(&mut generation.connection, keys).await? {
             match value {
                 Some(known) => found.push((key, known)),
                 None => gone.push(key),
@@ -202,10 +226,7 @@ impl Control {
                 self.count_for(id, sessions);
             }
         }
-        self.step("get")
-            .count(taken.keys.len())
-            .revoked(ended)
-            .log();
+        self.step("get").count(keys.len()).revoked(ended).log();
         self.note_found(generation, &found).await?;
         self.note_gone(generation, gone).await
     }

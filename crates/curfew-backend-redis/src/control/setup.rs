@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_backend::OnDataLoss;
-use curfew_model::{Revocation, RevocationKey, boottime};
+use curfew_model::{Disconnect, Revocation, RevocationKey, boottime};
 use redis::{PushInfo, Value, cmd, from_redis_value, pipe};
 use tokio::time::{self, Instant};
 use tracing::{error, info, warn};
@@ -129,8 +129,8 @@ impl Control {
                 "this redis is no primary but a {name}"
             )));
         }
-        if let Some(Value::Array(replicas)) = role.get(2) {
-            self.most_replicas = self.most_replicas.max(replicas.len() as u64);
+        if matches!(role.get(2), Some(Value::Array(replicas)) if !replicas.is_empty()) {
+            self.replicas_seen_at = Some(Instant::now());
         }
         Ok(())
     }
@@ -217,6 +217,7 @@ impl Control {
             // Before anything is remembered of the new life: if the connection breaks from here
             // on, the next one has to write back all the same.
             self.known = None;
+            generation.gone.clear();
         }
         if lost && self.core.config.on_data_loss == OnDataLoss::Reauth {
             self.raise_floor(generation).await?;
@@ -273,24 +274,27 @@ impl Control {
             let keys = [RevocationKey::All];
             let known = super::reconcile::read(connection, &self.core.keys, &keys).await?;
             let floor = Revocation::reauth(now);
-            let floor = match known.into_iter().find_map(|(_, known)| known) {
+            let there = known.into_iter().find_map(|(_, known)| known);
+            let there = there.map(|known| known.revocation());
+            let floor = match &there {
+                // A ban of everyone is more than a floor, and must not last as long.
+                Some(there) if there.before.is_none() => None,
                 // Only upwards.
-                Some(known) => known.revocation().merge(floor),
-                None => floor,
+                Some(there) => Some(there.merge(floor)),
+                None => Some(floor),
             };
             let new = new_epoch();
-            let written: Option<Vec<Value>> = pipe()
-                .atomic()
-                .cmd("SET")
-                .arg(&all)
-                .arg(super::operations::value_of(&floor, None))
-                .arg("EX")
-                .arg(REAUTH_FOR.as_secs())
-                .cmd("SET")
-                .arg(&epoch)
-                .arg(&new)
-                .query_async(connection)
-                .await?;
+            let mut transaction = pipe();
+            transaction.atomic().cmd("SET").arg(&epoch).arg(&new);
+            if let Some(floor) = floor {
+                transaction
+                    .cmd("SET")
+                    .arg(&all)
+                    .arg(super::operations::value_of(&floor, None))
+                    .arg("EX")
+                    .arg(REAUTH_FOR.as_secs());
+            }
+            let written: Option<Vec<Value>> = transaction.query_async(connection).await?;
             if written.is_some() {
                 self.epoch = Some(new);
                 return Ok(());
@@ -358,6 +362,14 @@ impl Control {
                 continue;
             };
             let (there, known) = (there.revocation(), known.revocation());
+            let ban_over_floor = there.disconnect(&key) == Disconnect::REAUTH_REQUIRED
+                && known.before.is_none()
+                && known.expires_at.is_some();
+            if ban_over_floor {
+                // Together they would be a ban for as long as the floor lasts, which nobody wrote.
+                warn!("a ban of everyone that ends is in force already for longer, as a floor");
+                continue;
+            }
             if !there.covers_as_much_as(&known) {
                 widened += usize::from(self.widen(generation, &key, known).await?);
             }
