@@ -8,6 +8,7 @@ mod configuration;
 mod containers;
 mod couplings;
 mod linters;
+mod load_balancer;
 mod manifests;
 mod metric_names;
 mod network;
