@@ -7,6 +7,7 @@ mod alerts;
 mod configuration;
 mod containers;
 mod couplings;
+mod guides;
 mod linters;
 mod load_balancer;
 mod manifests;
