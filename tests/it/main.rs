@@ -18,6 +18,7 @@ mod handshake;
 mod limits;
 mod message_auth;
 mod metrics;
+mod operations;
 mod origins;
 mod ping;
 mod policy;
