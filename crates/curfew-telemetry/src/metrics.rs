@@ -5,7 +5,7 @@ pub(crate) mod labels;
 mod process;
 pub(crate) mod table;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use prometheus_client::encoding::EncodeMetric;
 use prometheus_client::encoding::text::encode;
@@ -22,6 +22,9 @@ use labels::{
 };
 use process::Process;
 use table::{Authentications, Counters, Named};
+
+use crate::config::Config;
+use crate::trace::{TraceError, Tracer};
 
 /// The `Content-Type` of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -162,6 +165,12 @@ pub struct Metrics {
     /// What came from the backend and was not used.
     pub broker_messages_dropped: Counters<BackendDropReason>,
 
+    /// Spans that the collector has.
+    pub trace_spans_exported: Counter,
+    /// Spans that were recorded and lost.
+    pub trace_spans_dropped: Counter,
+    tracer: OnceLock<Tracer>,
+
     /// 1 when the last reading of the configuration succeeded, else 0.
     pub config_last_reload_successful: Gauge,
     /// 1 when the configuration was changed in a way that takes effect at the next start.
@@ -222,6 +231,9 @@ impl Metrics {
             broker_messages_sent: Counter::default(),
             broker_messages_received: Counter::default(),
             broker_messages_dropped: Counters::new(),
+            trace_spans_exported: Counter::default(),
+            trace_spans_dropped: Counter::default(),
+            tracer: OnceLock::new(),
             config_last_reload_successful: Gauge::default(),
             config_restart_required: Gauge::default(),
         };
@@ -235,6 +247,24 @@ impl Metrics {
     pub fn revocation_applied(&self, kind: &str, closed: u64) {
         self.revocations_applied.inc(RevocationKind::of(kind));
         self.sessions_revoked.inc_by(closed);
+    }
+
+    /// Where spans begin: beside the metrics, since what is counted is what is traced.
+    pub fn tracer(&self) -> &Tracer {
+        self.tracer.get().unwrap_or(&OFF)
+    }
+
+    /// Exports spans from now on, where `config` says so; once, within a runtime. `instance` is the
+    /// node's id.
+    pub fn start_tracing(
+        &self,
+        config: &Config,
+        instance: &str,
+        version: &'static str,
+    ) -> Result<(), TraceError> {
+        let tracer = Tracer::start(config, instance, version, self)?;
+        self.tracer.get_or_init(|| tracer);
+        Ok(())
     }
 
     /// All metrics as OpenMetrics text; see [`CONTENT_TYPE`].
@@ -433,6 +463,16 @@ impl Metrics {
             &self.broker_messages_dropped,
         );
         names.add(
+            "trace_spans_exported",
+            "Spans that the collector has",
+            &self.trace_spans_exported,
+        );
+        names.add(
+            "trace_spans_dropped",
+            "Spans that were recorded and could not be exported",
+            &self.trace_spans_dropped,
+        );
+        names.add(
             "config_last_reload_successful",
             "Whether the last reading of the configuration succeeded",
             &self.config_last_reload_successful,
@@ -445,6 +485,8 @@ impl Metrics {
         self.registry = root;
     }
 }
+
+static OFF: Tracer = Tracer::OFF;
 
 struct Register<'a>(&'a mut Registry);
 
