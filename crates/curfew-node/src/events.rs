@@ -10,7 +10,7 @@ use curfew_hub::{Delivered, Ending, Hub, Member};
 use curfew_model::{
     Disconnect, NodeId, Publication, Revocation, RevocationKey, SessionId, TraceContext,
 };
-use curfew_telemetry::{Metrics, RevocationKind, SpanKind};
+use curfew_telemetry::{Metrics, RevocationKind, Span, SpanKind};
 use tracing::{debug, info, warn};
 
 use crate::Settings;
@@ -75,7 +75,7 @@ impl HubEvents {
         revocation: &Revocation,
         closed: usize,
         began: SystemTime,
-    ) {
+    ) -> Span {
         let tracer = self.metrics.tracer();
         let mut span = match &revocation.trace {
             Some(parent) => tracer.child(APPLY, SpanKind::Consumer, parent),
@@ -94,6 +94,7 @@ impl HubEvents {
         if key.kind() == "user" && tracer.names_users() {
             span.set("user.id", key.value().to_owned());
         }
+        span
     }
 }
 
@@ -124,15 +125,13 @@ impl Events for HubEvents {
         let began = SystemTime::now();
         let ended = self.hub.revoke(key, revocation);
         let closed = ended.len();
-        // Read again, and at every comparison, it closes nobody: one span for each node it does
-        // something on.
-        if closed > 0 {
-            self.trace_revocation(key, revocation, closed, began);
-        }
         self.metrics.revocation_applied(key.kind(), closed as u64);
         // The value may be a person's name or address: the kind and the count suffice here, the
         // audit line of the admin API has the rest. Revocations of nobody here may be many.
+        // Likewise for spans: a key is read again, and at every comparison, and closes nobody then.
         if closed > 0 {
+            let span = self.trace_revocation(key, revocation, closed, began);
+            let _entered = span.log().entered();
             info!(
                 kind = key.kind(),
                 before = revocation.before,

@@ -161,14 +161,16 @@ impl Public {
         self.context.node.spawn(async move {
             match upgrading.finish().await {
                 Ok((transport, early)) => {
-                    let mut session = Session::new(
-                        Arc::clone(&context),
-                        transport,
-                        early,
-                        protocol,
-                        opening,
-                        guards,
-                    );
+                    let mut session = span.log().in_scope(|| {
+                        Session::new(
+                            Arc::clone(&context),
+                            transport,
+                            early,
+                            protocol,
+                            opening,
+                            guards,
+                        )
+                    });
                     session.set_trace(span.context());
                     drop(span);
                     // Another task: this one's future is as large as the upgrade needed it to be.
