@@ -122,7 +122,7 @@ impl Events for HubEvents {
     }
 
     fn revoked(&self, key: &RevocationKey, revocation: &Revocation) -> Ended {
-        let began = SystemTime::now();
+        let began = self.metrics.tracer().now();
         let ended = self.hub.revoke(key, revocation);
         let closed = ended.len();
         self.metrics.revocation_applied(key.kind(), closed as u64);

@@ -13,7 +13,7 @@ mod trace;
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use curfew_backend::BackendError;
@@ -175,7 +175,7 @@ impl Admin {
             return (operation.handler)(Arc::clone(&self), call).await;
         }
         let origin = Origin::operator(trace::origin(operation, &parts.headers, &body));
-        let began = SystemTime::now();
+        let began = tracer.now();
         let name = format!("{} {}", operation.method, operation.path);
         let mut span = match operation.always_traced {
             true => tracer.always(name.clone(), origin),

@@ -4,6 +4,7 @@ pub(crate) mod histogram;
 pub(crate) mod labels;
 mod process;
 pub(crate) mod table;
+mod tracer;
 
 use std::sync::{Arc, OnceLock};
 
@@ -23,8 +24,7 @@ use labels::{
 use process::Process;
 use table::{Authentications, Counters, Named};
 
-use crate::config::Config;
-use crate::trace::{TraceError, Tracer};
+use crate::trace::Tracer;
 
 /// The `Content-Type` of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -249,24 +249,6 @@ impl Metrics {
         self.sessions_revoked.inc_by(closed);
     }
 
-    /// Where spans begin: beside the metrics, since what is counted is what is traced.
-    pub fn tracer(&self) -> &Tracer {
-        self.tracer.get().unwrap_or(&OFF)
-    }
-
-    /// Exports spans from now on, where `config` says so; once, within a runtime. `instance` is the
-    /// node's id.
-    pub fn start_tracing(
-        &self,
-        config: &Config,
-        instance: &str,
-        version: &'static str,
-    ) -> Result<(), TraceError> {
-        let tracer = Tracer::start(config, instance, version, self)?;
-        self.tracer.get_or_init(|| tracer);
-        Ok(())
-    }
-
     /// All metrics as OpenMetrics text; see [`CONTENT_TYPE`].
     pub fn encode(&self) -> String {
         let mut text = String::with_capacity(32 * 1024);
@@ -485,8 +467,6 @@ impl Metrics {
         self.registry = root;
     }
 }
-
-static OFF: Tracer = Tracer::OFF;
 
 struct Register<'a>(&'a mut Registry);
 

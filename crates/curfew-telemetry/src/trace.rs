@@ -126,7 +126,7 @@ impl Tracer {
     /// When something begins that may be recorded later. Without a tracer nobody asks.
     pub fn now(&self) -> SystemTime {
         if self.is_on() {
-            SystemTime::now()
+            span::now()
         } else {
             SystemTime::UNIX_EPOCH
         }

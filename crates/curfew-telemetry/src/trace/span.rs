@@ -42,7 +42,7 @@ impl Span {
         let span_id = fastrand::u64(1..).to_be_bytes();
         let context = TraceContext::new(trace_id, span_id, true)
             .expect("ids begin at one, and so do parsed ones");
-        let now = SystemTime::now();
+        let now = now();
         let data = SpanData {
             span_context: foreign(&context, false),
             parent_span_id: parent.map_or(SpanId::INVALID, |(parent, _)| {
@@ -146,10 +146,20 @@ impl Drop for Span {
                 recorder, mut data, ..
             } = *span;
             // The clock may have been set back.
-            data.end_time = SystemTime::now().max(data.start_time);
+            data.end_time = now().max(data.start_time);
             recorder.finish(data);
         }
     }
+}
+
+/// The machine's own clock, which collectors compare with those of other processes; nothing is
+/// decided by it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a span's times are about this machine, whatever time a test pretends it is"
+)]
+pub(super) fn now() -> SystemTime {
+    SystemTime::now()
 }
 
 fn foreign(context: &TraceContext, remote: bool) -> SpanContext {

@@ -72,7 +72,7 @@ fn trusted_clients_are_joined_but_cannot_flood() {
 #[test]
 fn refusals_are_recorded_up_to_a_number_each_second() {
     let (tracer, mut spans) = tracer(0.0, false, 8);
-    let started = SystemTime::now() - Duration::from_secs(3);
+    let started = span::now() - Duration::from_secs(3);
     for _ in 0..5 {
         drop(tracer.unasked("a", Origin::Unknown, started));
     }
