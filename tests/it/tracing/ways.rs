@@ -102,6 +102,14 @@ async fn a_bare_key_is_a_trace_of_each_node_and_always_recorded() {
         assert_eq!(span.attributes["curfew.revocation.kind"], "user");
         assert!(!span.text.contains("alice"), "{}", span.text);
     }
+    for node in cluster.nodes() {
+        let entries = node.log().entries();
+        let logged = entries
+            .iter()
+            .find(|entry| entry["message"] == "revocation applied")
+            .unwrap();
+        assert!(applied.iter().any(|span| logged["trace_id"] == span.trace));
+    }
     // What is not a revocation was not sampled.
     assert_eq!(collector.spans().len(), 3, "{:#?}", collector.spans());
 }
