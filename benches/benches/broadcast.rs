@@ -92,6 +92,7 @@ fn broadcast(criterion: &mut Criterion) {
             channel,
             data: Bytes::from(format!("\"{}\"", "x".repeat(62))),
             from: Some("alice".into()),
+            trace: None,
         };
         group.throughput(Throughput::Elements(subscribers as u64));
         group.bench_function(

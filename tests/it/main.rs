@@ -33,4 +33,5 @@ mod slow_consumer;
 mod start_up;
 mod tls;
 mod token_sources;
+mod tracing;
 mod transcripts;

@@ -1,7 +1,8 @@
 //! Publications: out in an envelope, in through [`subscriber`](crate::subscriber).
 
 use curfew_backend::{BackendError, BoxFuture, Broker};
-use curfew_model::{Channel, Publication};
+use curfew_model::{Channel, Publication, TraceContext};
+use curfew_telemetry::{Span, SpanKind};
 
 use crate::envelope;
 use crate::fault::Fault;
@@ -31,15 +32,39 @@ impl Broker for Redis {
         })
     }
 
-    fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<(), BackendError>> {
+    fn publish(&self, mut publication: Publication) -> BoxFuture<'_, Result<(), BackendError>> {
         Box::pin(async move {
+            let mut span = Span::NONE;
+            if let Some(parent) = &publication.trace {
+                span = self.producer(&publication, parent);
+                publication.trace = span.context();
+            }
             let verb = Verbs::new(self.links.is_cluster()).publish;
             let name = self.core.keys.channel(&publication.channel);
             let command = Keyed::new(verb, &name).arg(&*envelope::encode(&publication));
-            self.links.call::<i64>(command).await?;
+            if let Err(fault) = self.links.call::<i64>(command).await {
+                span.failed("unavailable");
+                return Err(fault.into());
+            }
             self.core.metrics.broker_messages_sent.inc();
             Ok(())
         })
+    }
+}
+
+impl Redis {
+    /// The span of handing a publication to Redis; nodes that receive it are its children.
+    fn producer(&self, publication: &Publication, parent: &TraceContext) -> Span {
+        let tracer = self.core.metrics.tracer();
+        let mut span = tracer.child("publish", SpanKind::Producer, parent);
+        span.set("messaging.system", "redis");
+        span.set("messaging.operation.name", "publish");
+        span.set("messaging.operation.type", "send");
+        if tracer.names_users() {
+            let channel = publication.channel.as_str().to_owned();
+            span.set("messaging.destination.name", channel);
+        }
+        span
     }
 }
 

@@ -1,13 +1,14 @@
 //! The form of a publication on its way through Redis.
 //!
 //! A JSON object: `v`, the form's version; `from`, the publishing session's user, left out for one
-//! by the admin API; `data`, the published value byte for byte. Members that are not known are
+//! by the admin API; `trace`, the `traceparent` of the span it comes from, where that is recorded;
+//! `data`, the published value byte for byte. Members that are not known are
 //! passed over, so that later versions can add some.
 
 use std::borrow::Cow;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use curfew_model::{Channel, Publication};
+use curfew_model::{Channel, Publication, TraceContext};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -22,6 +23,8 @@ struct Head<'a> {
     v: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -29,6 +32,9 @@ struct Envelope<'a> {
     v: u32,
     #[serde(borrow)]
     from: Option<Cow<'a, str>>,
+    /// Whatever it is: a bad one is no reason to lose the publication.
+    #[serde(borrow, default)]
+    trace: Option<&'a RawValue>,
     #[serde(borrow)]
     data: &'a RawValue,
 }
@@ -38,6 +44,7 @@ pub(crate) fn encode(publication: &Publication) -> Bytes {
     let head = Head {
         v: VERSION,
         from: publication.from.as_deref(),
+        trace: publication.trace.as_ref().map(ToString::to_string),
     };
     let mut out = BytesMut::with_capacity(publication.data.len() + 64).writer();
     serde_json::to_writer(&mut out, &head).expect("a number and a string are JSON");
@@ -53,7 +60,12 @@ pub(crate) fn encode(publication: &Publication) -> Bytes {
 /// Takes a publication out of its envelope; `None` when it is none. Copies nothing.
 pub(crate) fn decode(channel: Channel, envelope: Vec<u8>) -> Option<Publication> {
     let envelope = Bytes::from(envelope);
-    let Envelope { v, from, data } = serde_json::from_slice(&envelope).ok()?;
+    let Envelope {
+        v,
+        from,
+        trace,
+        data,
+    } = serde_json::from_slice(&envelope).ok()?;
     if v != VERSION {
         return None;
     }
@@ -61,7 +73,16 @@ pub(crate) fn decode(channel: Channel, envelope: Vec<u8>) -> Option<Publication>
         channel,
         data: envelope.slice_ref(data.get().as_bytes()),
         from: from.map(|from| from.as_ref().into()),
+        trace: trace.and_then(read_trace),
     })
+}
+
+/// One that is not recorded is none: nobody has to look at it again.
+fn read_trace(written: &RawValue) -> Option<Box<TraceContext>> {
+    let text = written.get().strip_prefix('"')?.strip_suffix('"')?;
+    TraceContext::parse(text)
+        .filter(TraceContext::is_sampled)
+        .map(Box::new)
 }
 
 #[cfg(test)]
@@ -87,6 +108,7 @@ mod tests {
                 channel: channel(),
                 data: Bytes::copy_from_slice(data.as_bytes()),
                 from: from.map(Into::into),
+                trace: from.and(TraceContext::new([1; 16], [2; 8], true).map(Box::new)),
             };
             let decoded = decode(channel(), encode(&publication).to_vec());
             assert_eq!(decoded, Some(publication));
@@ -97,6 +119,26 @@ mod tests {
     fn members_of_later_versions_are_passed_over() {
         let decoded = decode(channel(), br#"{"x":[1],"data":7,"v":1}"#.to_vec()).unwrap();
         assert_eq!((&decoded.data[..], decoded.from), (&b"7"[..], None));
+    }
+
+    #[test]
+    fn a_bad_trace_is_none_and_costs_nothing_else() {
+        for bad in [
+            "null",
+            "7",
+            "{}",
+            r#""""#,
+            r#""x""#,
+            r#""00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00""#,
+        ] {
+            let envelope = format!(r#"{{"v":1,"trace":{bad},"data":7}}"#);
+            let decoded = decode(channel(), envelope.into_bytes()).unwrap();
+            assert_eq!(
+                (&decoded.data[..], decoded.trace),
+                (&b"7"[..], None),
+                "{bad}"
+            );
+        }
     }
 
     #[test]

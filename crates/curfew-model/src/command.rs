@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::{AuthFailure, Channel, Disconnect, ErrorCode, SessionId};
+use crate::{AuthFailure, Channel, Disconnect, ErrorCode, SessionId, TraceContext};
 
 /// The client's own name for a command, echoed in the reply: a JSON number or string, kept as the
 /// JSON text it was sent as.
@@ -61,6 +61,8 @@ pub enum Command<'a> {
         channel: Cow<'a, str>,
         /// One JSON value, exactly as sent; validated JSON.
         data: &'a str,
+        /// Where the client's own trace is, if it said so in a `traceparent`.
+        trace: Option<TraceContext>,
     },
     /// Replace the session's token by a newer one of the same user.
     Refresh {
@@ -102,7 +104,7 @@ impl fmt::Debug for Command<'_> {
             Self::Subscribe { channel } | Self::Unsubscribe { channel } => {
                 write!(f, "{}({channel:?})", self.name())
             }
-            Self::Publish { channel, data } => {
+            Self::Publish { channel, data, .. } => {
                 write!(f, "publish({channel:?}, {} bytes)", data.len())
             }
             Self::Auth { .. } | Self::Refresh { .. } | Self::Ping => f.write_str(self.name()),

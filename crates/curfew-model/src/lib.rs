@@ -18,6 +18,7 @@ mod publication;
 mod revocation;
 mod secret;
 pub mod setting;
+mod trace;
 
 pub use channel::{Channel, ChannelError};
 pub use clock::{Clock, SystemClock};
@@ -31,6 +32,7 @@ pub use problems::{Problem, Problems};
 pub use publication::Publication;
 pub use revocation::{Revocation, RevocationKey, RevocationKeyError};
 pub use secret::Secret;
+pub use trace::TraceContext;
 
 /// What a session may ask the policy for on a channel.
 #[derive(

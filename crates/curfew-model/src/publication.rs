@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::Channel;
+use crate::{Channel, TraceContext};
 
 /// Data accepted into a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,4 +15,6 @@ pub struct Publication {
     pub data: Bytes,
     /// The publishing session's user; `None` for a publication by the admin API.
     pub from: Option<Arc<str>>,
+    /// Only where the publication is traced: the span it comes from.
+    pub trace: Option<Box<TraceContext>>,
 }

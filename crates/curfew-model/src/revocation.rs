@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::{Disconnect, SessionId};
+use crate::{Disconnect, SessionId, TraceContext};
 
 /// Values longer than this, in bytes, are written as a digest.
 const MAX_VALUE_BYTES: usize = 200;
@@ -168,6 +168,8 @@ pub struct Revocation {
     pub reason: Option<Box<str>>,
     /// When it ends by itself, in Unix seconds; `None`: not before it is lifted.
     pub expires_at: Option<u64>,
+    /// The span it was written in, where that is recorded.
+    pub trace: Option<Box<TraceContext>>,
 }
 
 impl Revocation {
@@ -185,7 +187,7 @@ impl Revocation {
         Self {
             before: Some(before),
             reason: Some(REAUTH.into()),
-            expires_at: None,
+            ..Self::default()
         }
     }
 
@@ -206,6 +208,7 @@ impl Revocation {
             before: highest(self.before, later.before),
             reason: later.reason.or_else(|| self.reason.clone()),
             expires_at: highest(self.expires_at, later.expires_at),
+            trace: later.trace,
         }
     }
 
@@ -229,6 +232,7 @@ impl Revocation {
         struct Written {
             before: Option<serde_json::Value>,
             reason: Option<serde_json::Value>,
+            trace: Option<serde_json::Value>,
         }
         let Ok(written) = serde_json::from_slice::<Written>(value) else {
             return Self::default();
@@ -241,6 +245,11 @@ impl Revocation {
                 .reason
                 .and_then(|reason| reason.as_str().map(Into::into)),
             expires_at: None,
+            trace: written
+                .trace
+                .and_then(|trace| TraceContext::parse(trace.as_str()?))
+                .filter(TraceContext::is_sampled)
+                .map(Box::new),
         }
     }
 }

@@ -42,6 +42,20 @@ pub enum AdmitError {
     Backend(#[from] BackendError),
 }
 
+impl AdmitError {
+    /// Its name in spans.
+    pub fn error_type(&self) -> &'static str {
+        match self {
+            Self::Revoked(_) => "revoked",
+            Self::Ended(ending) => ending.disconnect.reason,
+            Self::SessionLimit { .. } => "session_limit",
+            Self::Draining => "draining",
+            Self::Backend(BackendError::Unavailable(_)) => "unavailable",
+            Self::Backend(BackendError::Unusable(_)) => "internal",
+        }
+    }
+}
+
 /// A session's place on this node. Dropping it takes the session out of the hub and has its record
 /// removed.
 #[derive(Debug)]

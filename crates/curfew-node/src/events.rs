@@ -2,15 +2,21 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use curfew_backend::{Ended, Events, Leaving, LocalSessions, SessionRecord, Suspension};
-use curfew_hub::{Ending, Hub, Member};
-use curfew_model::{Disconnect, NodeId, Publication, Revocation, RevocationKey, SessionId};
-use curfew_telemetry::Metrics;
+use curfew_hub::{Delivered, Ending, Hub, Member};
+use curfew_model::{
+    Disconnect, NodeId, Publication, Revocation, RevocationKey, SessionId, TraceContext,
+};
+use curfew_telemetry::{Metrics, RevocationKind, Span, SpanKind};
 use tracing::{debug, info, warn};
 
 use crate::Settings;
+
+/// The span of a revocation that closes sessions here.
+const APPLY: &str = "revocation apply";
 
 /// The hub's ear on the backend. Holds no backend, so that there is no cycle.
 #[derive(Debug)]
@@ -39,6 +45,59 @@ impl HubEvents {
     }
 }
 
+impl HubEvents {
+    /// As [`Hub::broadcast`], with one span for the node and one for the fan-out, never one for a
+    /// session.
+    #[cold]
+    fn broadcast_traced(&self, publication: &Publication, parent: &TraceContext) -> Delivered {
+        let tracer = self.metrics.tracer();
+        let mut process = tracer.child("process", SpanKind::Consumer, parent);
+        process.link(parent);
+        process.set("messaging.operation.name", "process");
+        process.set("messaging.operation.type", "process");
+        if tracer.names_users() {
+            let channel = publication.channel.as_str().to_owned();
+            process.set("messaging.destination.name", channel);
+        }
+        let mut deliver = process.child("deliver", SpanKind::Internal);
+        let delivered = self.hub.broadcast(publication);
+        let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        deliver.set("curfew.fanout.delivered", count(delivered.queued));
+        deliver.set("curfew.fanout.dropped", count(delivered.dropped));
+        delivered
+    }
+
+    /// A revocation by the API is part of its trace; one by a bare key is a trace of each node's
+    /// own. Always recorded.
+    fn trace_revocation(
+        &self,
+        key: &RevocationKey,
+        revocation: &Revocation,
+        closed: usize,
+        began: SystemTime,
+    ) -> Span {
+        let tracer = self.metrics.tracer();
+        let mut span = match &revocation.trace {
+            Some(parent) => tracer.child(APPLY, SpanKind::Consumer, parent),
+            None => tracer.root(APPLY, SpanKind::Consumer),
+        };
+        span.began(began);
+        span.set(
+            "curfew.revocation.kind",
+            RevocationKind::of(key.kind()).as_str(),
+        );
+        span.set(
+            "curfew.sessions.closed",
+            i64::try_from(closed).unwrap_or(i64::MAX),
+        );
+        // Other kinds are of tokens and claims.
+        if key.kind() == "user" && tracer.names_users() {
+            span.set("user.id", key.value().to_owned());
+        }
+        span
+    }
+}
+
 /// A member on its way out.
 struct Departing(Arc<Member>);
 
@@ -50,7 +109,10 @@ impl Leaving for Departing {
 
 impl Events for HubEvents {
     fn publication(&self, publication: &Publication) {
-        let delivered = self.hub.broadcast(publication);
+        let delivered = match &publication.trace {
+            None => self.hub.broadcast(publication),
+            Some(parent) => self.broadcast_traced(publication, parent),
+        };
         self.metrics
             .messages_delivered
             .inc_by(delivered.queued as u64);
@@ -60,12 +122,16 @@ impl Events for HubEvents {
     }
 
     fn revoked(&self, key: &RevocationKey, revocation: &Revocation) -> Ended {
+        let began = self.metrics.tracer().now();
         let ended = self.hub.revoke(key, revocation);
         let closed = ended.len();
         self.metrics.revocation_applied(key.kind(), closed as u64);
         // The value may be a person's name or address: the kind and the count suffice here, the
         // audit line of the admin API has the rest. Revocations of nobody here may be many.
+        // Likewise for spans: a key is read again, and at every comparison, and closes nobody then.
         if closed > 0 {
+            let span = self.trace_revocation(key, revocation, closed, began);
+            let _entered = span.log().entered();
             info!(
                 kind = key.kind(),
                 before = revocation.before,

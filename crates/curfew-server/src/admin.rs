@@ -9,6 +9,7 @@ mod openapi;
 mod publish;
 mod revocations;
 mod sessions;
+mod trace;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use arc_swap::ArcSwap;
 use curfew_backend::BackendError;
 use curfew_model::Secret;
 use curfew_session::Context;
+use curfew_telemetry::Origin;
 use http::header::ALLOW;
 use http::{HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
@@ -27,7 +29,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{Instrument as _, debug, warn};
 
 use crate::listen;
 use crate::respond::{Problem, Response};
@@ -166,12 +168,32 @@ impl Admin {
             .collect()
             .await
             .map_err(|_| too_large())?;
-        let call = Call {
-            params,
-            query: parts.uri.query().unwrap_or_default().to_owned(),
-            body: body.to_bytes(),
+        let body = body.to_bytes();
+        let tracer = self.context.node.metrics().tracer();
+        if operation.access == Access::Open || !tracer.is_on() {
+            let call = Call::new(params, &parts.uri, body, None);
+            return (operation.handler)(Arc::clone(&self), call).await;
+        }
+        let origin = Origin::operator(trace::origin(operation, &parts.headers, &body));
+        let began = tracer.now();
+        let name = format!("{} {}", operation.method, operation.path);
+        let mut span = match operation.always_traced {
+            true => tracer.always(name.clone(), origin),
+            false => tracer.request(name.clone(), origin),
         };
-        (operation.handler)(Arc::clone(&self), call).await
+        let call = Call::new(params, &parts.uri, body, span.context());
+        let handled = (operation.handler)(Arc::clone(&self), call)
+            .instrument(span.log())
+            .await;
+        let status = match &handled {
+            Ok(response) => response.status().as_u16(),
+            Err(problem) => problem.status,
+        };
+        if handled.is_err() && !span.is_recorded() {
+            span = tracer.unasked(name, origin, began);
+        }
+        trace::describe(&mut span, operation, status);
+        handled
     }
 
     fn message_bytes(&self) -> usize {

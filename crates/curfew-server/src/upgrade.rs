@@ -6,22 +6,23 @@
 //! before it, as 503.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use curfew_auth::{AuthError, Credential, Reject, Source};
 use curfew_backend::BackendError;
-use curfew_model::AuthFailure;
+use curfew_model::{AuthFailure, TraceContext};
 use curfew_node::AdmitError;
 use curfew_protocol::ProtocolId;
 use curfew_session::{Guards, Opening, Refusal, Session};
-use curfew_telemetry::RejectReason;
+use curfew_telemetry::{Origin, RejectReason, Span, SpanKind, Tracer};
 use curfew_ws::{Handshake, HandshakeError, handshake};
 use http::header::WWW_AUTHENTICATE;
-use http::{HeaderValue, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use serde::Serialize;
-use tracing::debug;
+use tracing::{Instrument as _, debug};
 
 use crate::accept::Accepted;
 use crate::respond::{self, Problem, Response};
@@ -29,6 +30,9 @@ use crate::{Public, Settings, permits};
 
 /// How a token is offered as a subprotocol.
 const BEARER_SUBPROTOCOL: &str = "bearer.";
+
+/// The span of an upgrade. It ends when the session is open: its life is not one long span.
+const SPAN: &str = "GET /ws";
 
 /// A request that is not upgraded: its answer, and how it is counted.
 struct Refused {
@@ -63,10 +67,27 @@ impl Public {
         request: Request<Incoming>,
         accepted: &Accepted,
     ) -> Response {
-        match self.upgrade(request, accepted).await {
+        let tracer = self.context.node.metrics().tracer();
+        let origin = Origin::client(traceparent(request.headers()));
+        let mut span = tracer.request(SPAN, origin);
+        let began = began(tracer, accepted);
+        span.began(began);
+        let log = span.log();
+        let upgrade = self.upgrade(request, accepted, &mut span);
+        match upgrade.instrument(log).await {
             Ok(response) => response,
             Err(Refused { reason, response }) => {
                 self.context.node.metrics().connections_rejected.inc(reason);
+                if !span.is_recorded() {
+                    span = tracer.unasked(SPAN, origin, began);
+                }
+                describe(&mut span, response.status());
+                let error_type = reason.as_str();
+                match response.status().is_server_error() {
+                    true => span.failed(error_type),
+                    false => span.refused(error_type),
+                }
+                let _entered = span.log().entered();
                 debug!(
                     peer = %accepted.peer.ip(),
                     status = response.status().as_u16(),
@@ -82,6 +103,7 @@ impl Public {
         self: &Arc<Self>,
         mut request: Request<Incoming>,
         accepted: &Accepted,
+        span: &mut Span,
     ) -> Result<Response, Refused> {
         let settings = self.settings.load_full();
         if self.context.node.is_refusing() {
@@ -105,7 +127,7 @@ impl Public {
             let problem = Problem::unavailable("the node has as many connections as it accepts");
             Refused::new(RejectReason::Limit, problem)
         })?;
-        let opening = self.open(&settings, protocol, credential).await?;
+        let opening = self.open(&settings, protocol, credential, span).await?;
 
         let (response, upgrading) = curfew_ws::accept(&mut request, subprotocol)
             .map_err(|error| Refused::handshake(&error))?;
@@ -125,17 +147,32 @@ impl Public {
             .observe(accepted.at.elapsed().as_secs_f64());
         let context = Arc::clone(&self.context);
         let peer = accepted.peer.ip();
+        if let Opening::Refused(refusal) = &opening {
+            if !span.is_recorded() {
+                let origin = Origin::client(traceparent(request.headers()));
+                let tracer = metrics.tracer();
+                *span = tracer.unasked(SPAN, origin, began(tracer, accepted));
+            }
+            span.refused(refusal.reason());
+        }
+        describe(span, response.status());
+        // It ends when the session is open.
+        let span = std::mem::take(span);
         self.context.node.spawn(async move {
             match upgrading.finish().await {
                 Ok((transport, early)) => {
-                    let session = Session::new(
-                        Arc::clone(&context),
-                        transport,
-                        early,
-                        protocol,
-                        opening,
-                        guards,
-                    );
+                    let mut session = span.log().in_scope(|| {
+                        Session::new(
+                            Arc::clone(&context),
+                            transport,
+                            early,
+                            protocol,
+                            opening,
+                            guards,
+                        )
+                    });
+                    session.set_trace(span.context());
+                    drop(span);
                     // Another task: this one's future is as large as the upgrade needed it to be.
                     context.node.spawn(curfew_session::run(session));
                 }
@@ -182,8 +219,10 @@ impl Public {
         settings: &Settings,
         protocol: ProtocolId,
         credential: Result<Option<Credential>, AuthError>,
+        span: &Span,
     ) -> Result<Opening, Refused> {
         let authentications = &self.context.node.metrics().authentications;
+        let mut verify = span.child("verify token", SpanKind::Internal);
         let verified = match credential {
             Ok(None) if settings.auth.accepts(Source::Message) => return Ok(Opening::Awaiting),
             Ok(None) => Err(AuthError::missing_token()),
@@ -194,12 +233,20 @@ impl Public {
             Ok(principal) => principal,
             Err(error) => {
                 authentications.refused(error.failure().as_str());
+                verify.refused(error.failure().as_str());
                 debug!(reason = error.failure().as_str(), "token refused");
                 return refuse(settings, &error);
             }
         };
         authentications.accepted();
-        match self.context.node.admit(Arc::new(principal), protocol).await {
+        drop(verify);
+        let mut admission = span.child("admission", SpanKind::Internal);
+        let admitted = self.context.node.admit(Arc::new(principal), protocol).await;
+        if let Err(error) = &admitted {
+            admission.refused(error.error_type());
+        }
+        drop(admission);
+        match admitted {
             Ok(attachment) => Ok(Opening::Admitted(attachment)),
             Err(error) if settings.auth.reject == Reject::Http && is_revoked(&error) => {
                 refuse(settings, &revoked())
@@ -227,6 +274,31 @@ impl Public {
             }
         }
     }
+}
+
+/// When the connection was accepted.
+fn began(tracer: &Tracer, accepted: &Accepted) -> SystemTime {
+    let now = tracer.now();
+    now.checked_sub(accepted.at.elapsed()).unwrap_or(now)
+}
+
+/// Where a request's headers say that it comes from.
+pub(crate) fn traceparent(headers: &HeaderMap) -> Option<TraceContext> {
+    let mut values = headers.get_all("traceparent").iter();
+    let value = values.next()?;
+    match values.next() {
+        None => TraceContext::parse(value.to_str().ok()?),
+        // Which one?
+        Some(_) => None,
+    }
+}
+
+/// By the semantic conventions for HTTP. Neither the query nor a header: they may hold a token.
+fn describe(span: &mut Span, status: StatusCode) {
+    span.set("http.request.method", "GET");
+    span.set("http.route", "/ws");
+    span.set("url.path", "/ws");
+    span.set("http.response.status_code", i64::from(status.as_u16()));
 }
 
 fn is_revoked(error: &AdmitError) -> bool {

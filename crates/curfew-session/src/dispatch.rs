@@ -82,9 +82,11 @@ impl State {
             Command::Auth { .. } => commands::auth::again(self, id),
             Command::Subscribe { channel } => commands::subscribe::start(self, id, &channel),
             Command::Unsubscribe { channel } => commands::unsubscribe::run(self, id, &channel),
-            Command::Publish { channel, data } => {
-                commands::publish::start(self, id, &channel, data)
-            }
+            Command::Publish {
+                channel,
+                data,
+                trace,
+            } => commands::publish::start(self, id, &channel, data, trace),
             Command::Refresh { token } => return commands::refresh::start(self, id, &token),
             Command::Ping => self.reply(name, id.as_ref(), &Reply::Pong),
         }

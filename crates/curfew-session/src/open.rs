@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use curfew_backend::{BackendError, BoxFuture};
 use curfew_hub::Ending;
-use curfew_model::{AuthFailure, Channel, Disconnect, Push};
+use curfew_model::{AuthFailure, Channel, Disconnect, Push, TraceContext};
 use curfew_node::{AdmitError, Attachment};
 use curfew_protocol::ProtocolId;
 use curfew_ws::frame::{self, Opcode};
@@ -43,6 +43,14 @@ impl Refusal {
         Self {
             failure: Some((failure, message.into())),
             ending: Ending::new(disconnect),
+        }
+    }
+
+    /// Why, in the contract's word for it.
+    pub fn reason(&self) -> &'static str {
+        match &self.failure {
+            Some((failure, _)) => failure.as_str(),
+            None => self.ending.disconnect.reason,
         }
     }
 
@@ -131,6 +139,8 @@ pub(crate) struct State {
     pub(crate) operation: Option<BoxFuture<'static, Outcome>>,
     pub(crate) deadlines: Deadlines,
     pub(crate) opened_at: Instant,
+    /// The upgrade's span, where that was recorded: later ones link to it.
+    pub(crate) trace: Option<Box<TraceContext>>,
     pub(crate) bad_frames: u32,
     /// Only while `limits.messages_per_second` is set.
     pub(crate) rate: Option<Box<CommandRate>>,
@@ -201,6 +211,7 @@ impl Session {
                 operation: None,
                 deadlines: Deadlines::default(),
                 opened_at: now,
+                trace: None,
                 bad_frames: 0,
                 rate: None,
                 control,
@@ -213,6 +224,11 @@ impl Session {
             Opening::Refused(refusal) => session.state.refusal = Some(Box::new(refusal)),
         }
         session
+    }
+
+    /// It was opened within a span that is recorded.
+    pub fn set_trace(&mut self, trace: Option<Box<TraceContext>>) {
+        self.state.trace = trace;
     }
 }
 

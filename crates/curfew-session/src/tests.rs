@@ -230,6 +230,7 @@ impl Harness {
             channel,
             data,
             from: None,
+            trace: None,
         });
     }
 

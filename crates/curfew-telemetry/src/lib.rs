@@ -1,13 +1,14 @@
-//! Logs and metrics: what an operator sees of a node.
+//! Logs, metrics and traces: what an operator sees of a node.
 //!
 //! Owns: the log's form (one line an event, nothing in it that a terminal would obey), the list of
-//! metrics, their names and labels.
+//! metrics, their names and labels, which spans are recorded and how they are exported.
 //! Knows nothing of: connections, tokens, HTTP. Nothing here decides anything.
-//! Start at [`init`] for logs and at [`Metrics`] for metrics.
+//! Start at [`init`] for logs, at [`Metrics`] for metrics and at [`Tracer`] for traces.
 
 mod config;
 mod log;
 mod metrics;
+mod trace;
 
 pub use config::{Config, LogFormat};
 pub use log::{InitError, LevelError, LogLevel, init};
@@ -18,3 +19,4 @@ pub use metrics::labels::{
 };
 pub use metrics::table::{Authentications, Counters, Named};
 pub use metrics::{CONTENT_TYPE, Counter, Gauge, Metrics, Names};
+pub use trace::{Origin, Span, SpanKind, TraceError, Tracer};

@@ -17,6 +17,8 @@ use tracing_subscriber::{Layer, Registry, reload};
 use crate::config::{Config, LogFormat};
 use format::Lines;
 
+pub(crate) use format::TRACED;
+
 /// Why logging could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
@@ -55,9 +57,6 @@ pub fn init(config: &Config) -> Result<LogLevel, InitError> {
     let ansi = config.log_format == LogFormat::Text && io::stderr().is_terminal();
     let (subscriber, level) = subscriber(config, ansi, io::stderr)?;
     set_global_default(subscriber)?;
-    if config.otlp_endpoint.is_some() {
-        tracing::warn!("this version exports no traces: telemetry.otlp_endpoint has no effect");
-    }
     Ok(level)
 }
 

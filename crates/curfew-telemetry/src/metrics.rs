@@ -4,8 +4,9 @@ pub(crate) mod histogram;
 pub(crate) mod labels;
 mod process;
 pub(crate) mod table;
+mod tracer;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use prometheus_client::encoding::EncodeMetric;
 use prometheus_client::encoding::text::encode;
@@ -22,6 +23,8 @@ use labels::{
 };
 use process::Process;
 use table::{Authentications, Counters, Named};
+
+use crate::trace::Tracer;
 
 /// The `Content-Type` of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -162,6 +165,12 @@ pub struct Metrics {
     /// What came from the backend and was not used.
     pub broker_messages_dropped: Counters<BackendDropReason>,
 
+    /// Spans that the collector has.
+    pub trace_spans_exported: Counter,
+    /// Spans that were recorded and lost.
+    pub trace_spans_dropped: Counter,
+    tracer: OnceLock<Tracer>,
+
     /// 1 when the last reading of the configuration succeeded, else 0.
     pub config_last_reload_successful: Gauge,
     /// 1 when the configuration was changed in a way that takes effect at the next start.
@@ -222,6 +231,9 @@ impl Metrics {
             broker_messages_sent: Counter::default(),
             broker_messages_received: Counter::default(),
             broker_messages_dropped: Counters::new(),
+            trace_spans_exported: Counter::default(),
+            trace_spans_dropped: Counter::default(),
+            tracer: OnceLock::new(),
             config_last_reload_successful: Gauge::default(),
             config_restart_required: Gauge::default(),
         };
@@ -431,6 +443,16 @@ impl Metrics {
             "broker_messages_dropped",
             "What came from the backend and was not used",
             &self.broker_messages_dropped,
+        );
+        names.add(
+            "trace_spans_exported",
+            "Spans that the collector has",
+            &self.trace_spans_exported,
+        );
+        names.add(
+            "trace_spans_dropped",
+            "Spans that were recorded and could not be exported",
+            &self.trace_spans_dropped,
         );
         names.add(
             "config_last_reload_successful",

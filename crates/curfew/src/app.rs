@@ -69,6 +69,11 @@ impl App {
             Arc::clone(&metrics),
         ));
         let id = NodeId::new();
+        metrics.start_tracing(
+            &config.telemetry,
+            &id.to_string(),
+            env!("CARGO_PKG_VERSION"),
+        )?;
         let node_settings = Arc::new(ArcSwap::from_pointee(node_settings(config)));
         let events = Arc::new(HubEvents::new(
             id,

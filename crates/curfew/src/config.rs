@@ -23,7 +23,7 @@ use path::KeyPath;
 use schema::Schema;
 
 /// Everything that can be configured, section by section.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
     /// The public listener.

@@ -23,6 +23,9 @@ const HURRIED: Duration = Duration::from_millis(500);
 /// Longest wait for the backend to forget this node.
 const LEAVE: Duration = Duration::from_secs(3);
 
+/// Longest wait for the collector to take the last spans.
+const LAST_SPANS: Duration = Duration::from_secs(2);
+
 /// Where a configuration comes from, to be read again.
 #[derive(Debug)]
 pub(crate) struct Source {
@@ -62,6 +65,8 @@ pub(crate) async fn run(app: App, config: Config, source: Option<Source>) -> Res
     };
     drain(&reloader, &stop_public, again).await;
     stop_admin.cancel();
+    let metrics = reloader.running.context.node.metrics();
+    metrics.tracer().shutdown(LAST_SPANS).await;
     info!("stopped");
     Ok(())
 }
@@ -221,6 +226,22 @@ fn needs_restart(running: &Config, new: &Config) -> Vec<&'static str> {
         running.telemetry.log_format != new.telemetry.log_format,
         "telemetry.log_format",
     );
+    note(
+        running.telemetry.otlp_endpoint != new.telemetry.otlp_endpoint,
+        "telemetry.otlp_endpoint",
+    );
+    note(
+        running.telemetry.trace_sample_ratio != new.telemetry.trace_sample_ratio,
+        "telemetry.trace_sample_ratio",
+    );
+    note(
+        running.telemetry.trust_client_traces != new.telemetry.trust_client_traces,
+        "telemetry.trust_client_traces",
+    );
+    note(
+        running.telemetry.trace_user_ids != new.telemetry.trace_user_ids,
+        "telemetry.trace_user_ids",
+    );
     keys
 }
 
@@ -236,7 +257,11 @@ fn keep_boot_settings(config: &mut Config, running: &Config) {
         .clone_from(&running.server.tls_key_file);
     config.admin.listen = running.admin.listen;
     config.backend.clone_from(&running.backend);
-    config.telemetry.log_format = running.telemetry.log_format;
+    let log_level = config.telemetry.log_level.clone();
+    config.telemetry = curfew_telemetry::Config {
+        log_level,
+        ..running.telemetry.clone()
+    };
 }
 
 /// Builds a runtime and runs `future` on it; used by whatever needs one.

@@ -37,11 +37,15 @@ pub(super) fn value_of(revocation: &Revocation, id: Option<&str>) -> String {
         /// Names this writing, for receipts.
         #[serde(skip_serializing_if = "Option::is_none")]
         id: Option<&'a str>,
+        /// The span it was written in.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        trace: Option<String>,
     }
     let value = Value {
         before: revocation.before,
         reason: revocation.reason.as_deref(),
         id,
+        trace: revocation.trace.as_ref().map(ToString::to_string),
     };
     serde_json::to_string(&value).expect("numbers and strings are JSON")
 }

@@ -17,6 +17,7 @@ fn publication(name: &str, data: impl Into<Bytes>) -> Publication {
         channel: channel(name),
         data: data.into(),
         from: None,
+        trace: None,
     }
 }
 

@@ -205,6 +205,7 @@ pub(super) async fn a_later_revocation_never_covers_less(cluster: Cluster) {
                 before,
                 reason: None,
                 expires_at,
+                trace: None,
             };
             revoke(cluster.first(), &key, revocation).await;
         }
@@ -249,6 +250,7 @@ pub(super) async fn revocations_are_listed_in_order_of_their_keys(cluster: Clust
             before,
             reason: reason.map(Into::into),
             expires_at,
+            trace: None,
         };
         revoke(cluster.first(), &key, revocation.clone()).await;
         expect.push(Revoked { key, revocation });

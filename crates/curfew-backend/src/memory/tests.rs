@@ -62,6 +62,7 @@ async fn a_publication_has_arrived_when_publish_returns() {
         channel: Channel::parse("c").unwrap(),
         data: "1".into(),
         from: None,
+        trace: None,
     };
     let published = backends.broker.publish(publication.clone());
     assert_eq!(recorder.publications(), [publication]);

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use curfew_model::{Command, CommandId, ErrorCode, Request};
+use curfew_model::{Command, CommandId, ErrorCode, Request, TraceContext};
 
 use super::json::{Fault, Kind, Outermost, Value, scan};
 use super::{MAX_DEPTH, MAX_ID_BYTES};
@@ -19,6 +19,7 @@ struct Members<'a> {
     token: Option<Value<'a>>,
     channel: Option<Value<'a>>,
     data: Option<Value<'a>>,
+    traceparent: Option<Value<'a>>,
     /// The first thing wrong with a member's name.
     wrong: Option<Wrong<'a>>,
 }
@@ -102,6 +103,7 @@ impl<'a> Members<'a> {
             "token" => ("token", &mut self.token),
             "channel" => ("channel", &mut self.channel),
             "data" => ("data", &mut self.data),
+            "traceparent" => ("traceparent", &mut self.traceparent),
             _ => {
                 self.wrong.get_or_insert(Wrong::Unknown(name));
                 return;
@@ -119,6 +121,7 @@ impl<'a> Members<'a> {
             "publish" => Command::Publish {
                 channel: string("channel", &mut self.channel)?,
                 data: required("data", &mut self.data)?.raw,
+                trace: self.traceparent.take().and_then(trace),
             },
             "subscribe" => Command::Subscribe {
                 channel: string("channel", &mut self.channel)?,
@@ -148,6 +151,7 @@ impl<'a> Members<'a> {
             ("token", self.token),
             ("channel", self.channel),
             ("data", self.data),
+            ("traceparent", self.traceparent),
         ]
         .into_iter()
         .find_map(|(name, value)| value.map(|_| name.into()))
@@ -168,6 +172,11 @@ fn id(id: Option<Value<'_>>) -> Result<Option<CommandId>, &'static str> {
     } else {
         Err("member `id` must be a number or a string of at most 64 bytes")
     }
+}
+
+/// A bad one is none, as in HTTP: it is no reason to lose the publication.
+fn trace(written: Value<'_>) -> Option<TraceContext> {
+    TraceContext::parse(&written.as_str()?)
 }
 
 fn required<'a>(

@@ -73,6 +73,7 @@ fn every_command_is_read() {
             Command::Publish {
                 channel: text("c"),
                 data: "null",
+                trace: None,
             },
         ),
         (
@@ -531,6 +532,6 @@ proptest! {
             serde_json::to_string(&channel).unwrap()
         );
         let request = decode(&message).unwrap();
-        prop_assert_eq!(request.command, Command::Publish { channel: channel.into(), data: &data });
+        prop_assert_eq!(request.command, Command::Publish { channel: channel.into(), data: &data, trace: None });
     }
 }

@@ -6,8 +6,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use curfew_model::TraceContext;
 use curfew_policy::Explanation;
-use http::Method;
+use http::{Method, Uri};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 
@@ -29,9 +30,25 @@ pub(super) struct Call {
     pub(super) params: HashMap<&'static str, String>,
     pub(super) query: String,
     pub(super) body: Bytes,
+    /// The call's span, where it is recorded.
+    pub(super) trace: Option<Box<TraceContext>>,
 }
 
 impl Call {
+    pub(super) fn new(
+        params: HashMap<&'static str, String>,
+        uri: &Uri,
+        body: Bytes,
+        trace: Option<Box<TraceContext>>,
+    ) -> Self {
+        Self {
+            params,
+            query: uri.query().unwrap_or_default().to_owned(),
+            body,
+            trace,
+        }
+    }
+
     /// A parameter of the path; the table says which there are.
     pub(super) fn param(&self, name: &str) -> &str {
         self.params.get(name).map_or("", String::as_str)
@@ -70,6 +87,10 @@ pub(super) struct Operation {
     pub(super) path: &'static str,
     pub(super) access: Access,
     pub(super) summary: &'static str,
+    /// Whether its body may have a `traceparent`.
+    pub(super) publishes: bool,
+    /// Whether its span is recorded whatever the ratio.
+    pub(super) always_traced: bool,
     /// Query parameters: name and meaning.
     pub(super) query: &'static [(&'static str, &'static str)],
     pub(super) request: Option<SchemaOf>,
@@ -90,10 +111,26 @@ impl Operation {
             path,
             access,
             summary,
+            publishes: false,
+            always_traced: false,
             query: &[],
             request: None,
             response: None,
             handler,
+        }
+    }
+
+    fn publishes(self) -> Self {
+        Self {
+            publishes: true,
+            ..self
+        }
+    }
+
+    fn always_traced(self) -> Self {
+        Self {
+            always_traced: true,
+            ..self
         }
     }
 
@@ -128,9 +165,9 @@ pub(super) fn operations() -> Vec<Operation> {
         Operation::new(Method::GET, "/metrics", Open, "Metrics as OpenMetrics text", |a, _| now(health::metrics(&a))),
         Operation::new(Method::GET, "/openapi.json", Open, "This description", |_, _| now(openapi::get())),
         Operation::new(Method::POST, "/v1/publish", Key, "Publish into one channel", |a, c| Box::pin(publish::publish(a, c)))
-            .takes::<publish::Publish>().gives::<publish::Published>(),
+            .publishes().takes::<publish::Publish>().gives::<publish::Published>(),
         Operation::new(Method::POST, "/v1/broadcast", Key, "Publish the same data into several channels", |a, c| Box::pin(publish::broadcast(a, c)))
-            .takes::<publish::Broadcast>().gives::<publish::Published>(),
+            .publishes().takes::<publish::Broadcast>().gives::<publish::Published>(),
         Operation::new(Method::GET, "/v1/sessions", Key, "Sessions of the whole cluster, oldest first", |a, c| Box::pin(sessions::list(a, c)))
             .query(&[("user", "only this user's"), ("limit", "at most this many, 1 to 1000; 100 if absent"), ("cursor", "the previous page's cursor")])
             .gives::<sessions::Sessions>(),
@@ -139,11 +176,11 @@ pub(super) fn operations() -> Vec<Operation> {
         Operation::new(Method::DELETE, "/v1/sessions/{id}", Key, "Close one session with 4404", |a, c| Box::pin(sessions::delete(a, c)))
             .gives::<sessions::Closed>(),
         Operation::new(Method::POST, "/v1/revocations", Key, "Revoke: close every session named, and keep their tokens out", |a, c| Box::pin(revocations::create(a, c)))
-            .takes::<revocations::Revoke>().gives::<curfew_backend::Receipt>(),
+            .always_traced().takes::<revocations::Revoke>().gives::<curfew_backend::Receipt>(),
         Operation::new(Method::GET, "/v1/revocations", Key, "Revocations in force", |a, _| Box::pin(revocations::list(a)))
             .gives::<revocations::Revocations>(),
         Operation::new(Method::DELETE, "/v1/revocations/{kind}/{value}", Key, "Lift a revocation; the value of all is all", |a, c| Box::pin(revocations::delete(a, c)))
-            .gives::<revocations::Restored>(),
+            .always_traced().gives::<revocations::Restored>(),
         Operation::new(Method::GET, "/v1/nodes", Key, "Live nodes", |a, _| Box::pin(nodes::nodes(a)))
             .gives::<nodes::Nodes>(),
         Operation::new(Method::GET, "/v1/channels", Key, "Channels with subscribers", |a, _| now(nodes::channels(&a)))

@@ -8,6 +8,7 @@ use curfew_protocol::native;
 use curfew_telemetry::{PublishOutcome, PublishSource};
 use http::StatusCode;
 use schemars::JsonSchema;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -26,6 +27,10 @@ pub(super) struct Publish {
     /// Any JSON value; delivered byte for byte.
     #[schemars(with = "serde_json::Value")]
     data: Box<RawValue>,
+    /// The caller's span, as the header of this name, before which it goes. A bad one is none.
+    #[serde(rename = "traceparent", default)]
+    #[schemars(with = "Option<String>")]
+    _traceparent: Option<IgnoredAny>,
 }
 
 /// Publish the same data into several channels.
@@ -37,6 +42,10 @@ pub(super) struct Broadcast {
     /// Any JSON value; delivered byte for byte.
     #[schemars(with = "serde_json::Value")]
     data: Box<RawValue>,
+    /// The caller's span, as the header of this name, before which it goes. A bad one is none.
+    #[serde(rename = "traceparent", default)]
+    #[schemars(with = "Option<String>")]
+    _traceparent: Option<IgnoredAny>,
 }
 
 /// Published.
@@ -48,19 +57,19 @@ pub(super) struct Published {
 
 pub(super) async fn publish(admin: Arc<Admin>, call: Call) -> Result<Response, Problem> {
     check(&call)?;
-    let Publish { channel, data } = call.json()?;
-    admin.publish_all(&[channel], &data).await
+    let Publish { channel, data, .. } = call.json()?;
+    admin.publish_all(&[channel], &data, &call).await
 }
 
 pub(super) async fn broadcast(admin: Arc<Admin>, call: Call) -> Result<Response, Problem> {
     check(&call)?;
-    let Broadcast { channels, data } = call.json()?;
+    let Broadcast { channels, data, .. } = call.json()?;
     if !(1..=MAX_CHANNELS).contains(&channels.len()) {
         return Err(Problem::bad_request(format!(
             "channels must name 1 to {MAX_CHANNELS}"
         )));
     }
-    admin.publish_all(&channels, &data).await
+    admin.publish_all(&channels, &data, &call).await
 }
 
 /// What a client may not publish, a server may not either.
@@ -70,7 +79,12 @@ fn check(call: &Call) -> Result<(), Problem> {
 
 impl Admin {
     /// All channels are checked before anything is published.
-    async fn publish_all(&self, channels: &[String], data: &RawValue) -> Result<Response, Problem> {
+    async fn publish_all(
+        &self,
+        channels: &[String],
+        data: &RawValue,
+        call: &Call,
+    ) -> Result<Response, Problem> {
         let most = self.message_bytes();
         if data.get().len() > most {
             let detail = format!("data has more than limits.message_bytes ({most})");
@@ -94,6 +108,7 @@ impl Admin {
                 channel,
                 data: data.clone(),
                 from: None,
+                trace: call.trace.clone(),
             };
             let result = self.context.node.publish(publication).await;
             let outcome = if result.is_ok() {

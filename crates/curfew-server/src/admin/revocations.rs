@@ -104,6 +104,7 @@ pub(super) async fn create(admin: Arc<Admin>, call: Call) -> Result<Response, Pr
         before: body.before.map(check_cutoff).transpose()?,
         reason: body.reason.map(check_reason).transpose()?,
         expires_at: Some(now.saturating_add(ttl(body.ttl)?.as_secs())),
+        trace: call.trace,
     };
     if body.dry_run {
         let dry_run = admin.dry_run(&key, &body.value, &revocation).await?;

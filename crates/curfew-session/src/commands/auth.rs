@@ -5,12 +5,16 @@ use std::sync::Arc;
 use curfew_model::{AuthFailure, Command, CommandId, Disconnect, ErrorCode, Request};
 use curfew_node::{AdmitError, Attachment};
 use curfew_protocol::DecodeError;
+use curfew_telemetry::{Origin, SpanKind};
 use tokio::time::Instant;
-use tracing::debug;
+use tracing::{Instrument as _, debug};
 
 use crate::commands::Outcome;
 use crate::open::{Refusal, State};
 use crate::run::Finish;
+
+/// The span of the command, up to admission.
+const SPAN: &str = "curfew.auth";
 
 /// Acts on a connection's first message. Whatever it is but a good `auth` ends the connection.
 pub(crate) fn first(
@@ -36,8 +40,20 @@ pub(crate) fn first(
             return Some(Disconnect::BAD_REQUEST.into());
         }
     };
+    let tracer = state.context.metrics().tracer();
+    let began = tracer.now();
+    let mut span = tracer.request(SPAN, Origin::Unknown);
+    let verify = span.child("verify token", SpanKind::Internal);
     let result = state.context.authenticator.authenticate(&token);
+    drop(verify);
     state.count_authentication(&result);
+    if result.is_err() && !span.is_recorded() {
+        let tracer = state.context.metrics().tracer();
+        span = tracer.unasked(SPAN, Origin::Unknown, began);
+    }
+    if let Some(upgrade) = &state.trace {
+        span.link(upgrade);
+    }
     match result {
         Ok(principal) => {
             let node = Arc::clone(&state.context.node);
@@ -46,10 +62,24 @@ pub(crate) fn first(
             let timeout = state.context.settings.load().auth_timeout;
             state.deadlines.auth_by = Instant::now().checked_add(timeout);
             state.operation = Some(Box::pin(async move {
-                Outcome::Admitted(node.admit(Arc::new(principal), protocol).await)
+                let mut admission = span.child("admission", SpanKind::Internal);
+                let log = span.log();
+                let admit = node.admit(Arc::new(principal), protocol);
+                let result = admit.instrument(log).await;
+                if let Err(error) = &result {
+                    if !span.is_recorded() {
+                        let tracer = node.metrics().tracer();
+                        span = tracer.unasked(SPAN, Origin::Unknown, began);
+                    }
+                    admission.refused(error.error_type());
+                    span.refused(error.error_type());
+                }
+                Outcome::Admitted(result)
             }));
         }
         Err(error) => {
+            span.refused(error.failure().as_str());
+            let _entered = span.log().entered();
             debug!(reason = error.failure().as_str(), "token refused");
             let refusal = Refusal::token(error.failure(), error.message().to_owned());
             return Some(state.refuse(refusal));

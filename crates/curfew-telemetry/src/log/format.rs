@@ -14,7 +14,11 @@ use tracing_subscriber::registry::LookupSpan;
 use super::escape::{Escaped, Escapes};
 use crate::config::LogFormat;
 
-/// One line an event. JSON: `timestamp`, `level`, `target`, the event's fields beside them, and
+/// The span that says which trace is recorded, see [`Span::log`](crate::Span::log).
+pub(crate) const TRACED: &str = "traced";
+
+/// One line an event. JSON: `timestamp`, `level`, `target`, the event's fields beside them, `trace_id` where
+/// a trace is recorded, and
 /// `spans`, outermost first. Text: the same, for people.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Lines(LogFormat);
@@ -39,12 +43,19 @@ impl Lines {
             meta.target()
         )?;
         ctx.format_fields(out.by_ref(), event)?;
-        let mut spans = 0;
-        for span in ctx
-            .event_scope()
-            .into_iter()
-            .flat_map(|scope| scope.from_root())
+        let scope = || {
+            ctx.event_scope()
+                .into_iter()
+                .flat_map(|scope| scope.from_root())
+        };
+        // The innermost trace; its ids stand beside the event's own fields.
+        if let Some(span) = scope().filter(|span| span.name() == TRACED).last()
+            && let Some(fields) = span.extensions().get::<FormattedFields<N>>()
         {
+            out.write_str(fields)?;
+        }
+        let mut spans = 0;
+        for span in scope().filter(|span| span.name() != TRACED) {
             out.write_str(if spans == 0 { ",\"spans\":[" } else { "," })?;
             write!(out, "{{\"name\":\"{}\"", span.name())?;
             if let Some(fields) = span.extensions().get::<FormattedFields<N>>() {

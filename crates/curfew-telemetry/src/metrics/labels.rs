@@ -77,6 +77,13 @@ macro_rules! labels {
                     self as usize
                 }
             }
+
+            impl $name {
+                /// The value, in metrics and spans.
+                pub fn as_str(self) -> &'static str {
+                    Self::VALUES[self.index()]
+                }
+            }
         )+
     };
 }

@@ -1,0 +1,40 @@
+//! The span of a call.
+
+use curfew_model::TraceContext;
+use curfew_telemetry::Span;
+use http::HeaderMap;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::api::Operation;
+use crate::upgrade::traceparent;
+
+/// Where a call says that it comes from: in its body, which a relay leaves alone, or in its head.
+pub(super) fn origin(
+    operation: &Operation,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Option<TraceContext> {
+    #[derive(Deserialize)]
+    struct Traced {
+        traceparent: Option<Value>,
+    }
+    let in_body = || {
+        let traced: Traced = serde_json::from_slice(body).ok()?;
+        TraceContext::parse(traced.traceparent?.as_str()?)
+    };
+    let of_body = if operation.publishes { in_body() } else { None };
+    of_body.or_else(|| traceparent(headers))
+}
+
+/// By the semantic conventions for HTTP. Neither the address nor the body: they name people.
+pub(super) fn describe(span: &mut Span, operation: &Operation, status: u16) {
+    span.set("http.request.method", operation.method.as_str().to_owned());
+    span.set("http.route", operation.path);
+    span.set("http.response.status_code", i64::from(status));
+    match status {
+        500.. => span.failed("5xx"),
+        400.. => span.refused("4xx"),
+        _ => {}
+    }
+}

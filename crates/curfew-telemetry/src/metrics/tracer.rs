@@ -1,0 +1,27 @@
+//! The tracer of a node.
+
+use super::Metrics;
+use crate::config::Config;
+use crate::trace::{TraceError, Tracer};
+
+static OFF: Tracer = Tracer::OFF;
+
+impl Metrics {
+    /// Where spans begin: beside the metrics, since what is counted is what is traced.
+    pub fn tracer(&self) -> &Tracer {
+        self.tracer.get().unwrap_or(&OFF)
+    }
+
+    /// Exports spans from now on, where `config` says so; once, within a runtime. `instance` is the
+    /// node's id.
+    pub fn start_tracing(
+        &self,
+        config: &Config,
+        instance: &str,
+        version: &'static str,
+    ) -> Result<(), TraceError> {
+        let tracer = Tracer::start(config, instance, version, self)?;
+        self.tracer.get_or_init(|| tracer);
+        Ok(())
+    }
+}

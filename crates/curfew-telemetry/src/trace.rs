@@ -1,0 +1,262 @@
+//! Spans: what is recorded, whose trace it joins, and on its way to a collector.
+//!
+//! Made by hand upon the data types of OpenTelemetry instead of its tracer: a span that is not
+//! recorded is a pointer that is null, and what is dropped is counted.
+
+mod export;
+mod span;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use curfew_model::TraceContext;
+use opentelemetry::InstrumentationScope;
+use opentelemetry_sdk::trace::SpanData;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
+
+use crate::config::Config;
+use crate::metrics::Metrics;
+
+pub use export::TraceError;
+pub use span::{Span, SpanKind};
+
+/// Spans that wait to be exported; more are dropped and counted.
+const QUEUE: usize = 4096;
+
+/// Refusals and errors that are recorded each second beside what is sampled.
+const UNASKED_PER_SECOND: u32 = 100;
+
+/// Traces that clients may have recorded each second, where they are trusted.
+const CLIENT_TRACES_PER_SECOND: u32 = 10;
+
+/// The instrumentation scope of every span.
+const SCOPE: &str = "curfew";
+
+/// A span's name: what is done, never to whom.
+type Name = Cow<'static, str>;
+
+/// Where a request says that it comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// It does not say.
+    Unknown,
+    /// A client says so: linked to, or joined where `telemetry.trust_client_traces` is set.
+    Client(TraceContext),
+    /// Somebody with the admin key says so: joined, and recorded if they record it.
+    Operator(TraceContext),
+}
+
+impl Origin {
+    /// As a client says it.
+    pub fn client(traceparent: Option<TraceContext>) -> Self {
+        traceparent.map_or(Self::Unknown, Self::Client)
+    }
+
+    /// As somebody with the admin key says it.
+    pub fn operator(traceparent: Option<TraceContext>) -> Self {
+        traceparent.map_or(Self::Unknown, Self::Operator)
+    }
+}
+
+/// Begins spans. Off unless `telemetry.otlp_endpoint` is set; then every span it gives is empty.
+#[derive(Debug)]
+pub struct Tracer(Option<Arc<Recorder>>);
+
+/// What a tracer has that is on.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    ratio: f64,
+    trust_clients: bool,
+    user_ids: bool,
+    unasked: Budget,
+    by_clients: Budget,
+    scope: InstrumentationScope,
+    queue: mpsc::Sender<SpanData>,
+    dropped: crate::Counter,
+    stop: Notify,
+    stopped: Notify,
+}
+
+impl Tracer {
+    /// One that records nothing.
+    pub(crate) const OFF: Self = Self(None);
+
+    /// Starts exporting where `config` says so, as node `instance`.
+    pub(crate) fn start(
+        config: &Config,
+        instance: &str,
+        version: &'static str,
+        metrics: &Metrics,
+    ) -> Result<Self, TraceError> {
+        let Some(endpoint) = &config.otlp_endpoint else {
+            return Ok(Self::OFF);
+        };
+        let exporter = export::exporter(endpoint, instance, version)?;
+        let (queue, spans) = mpsc::channel(QUEUE);
+        let recorder = Arc::new(Recorder {
+            ratio: config.trace_sample_ratio,
+            trust_clients: config.trust_client_traces,
+            user_ids: config.trace_user_ids,
+            unasked: Budget::new(UNASKED_PER_SECOND),
+            by_clients: Budget::new(CLIENT_TRACES_PER_SECOND),
+            scope: InstrumentationScope::builder(SCOPE)
+                .with_version(version)
+                .build(),
+            queue,
+            dropped: metrics.trace_spans_dropped.clone(),
+            stop: Notify::new(),
+            stopped: Notify::new(),
+        });
+        export::start(
+            Arc::clone(&recorder),
+            spans,
+            exporter,
+            metrics.trace_spans_exported.clone(),
+        );
+        Ok(Self(Some(recorder)))
+    }
+
+    /// Whether anything can be recorded at all.
+    pub fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// When something begins that may be recorded later. Without a tracer nobody asks.
+    pub fn now(&self) -> SystemTime {
+        if self.is_on() {
+            span::now()
+        } else {
+            SystemTime::UNIX_EPOCH
+        }
+    }
+
+    /// Whether spans may name users, and channels, whose names may name users.
+    pub fn names_users(&self) -> bool {
+        self.0.as_ref().is_some_and(|recorder| recorder.user_ids)
+    }
+
+    /// A request's span, if it is to be recorded: as its parent is, or by the configured ratio.
+    pub fn request(&self, name: impl Into<Name>, origin: Origin) -> Span {
+        let Some(recorder) = &self.0 else {
+            return Span::NONE;
+        };
+        if recorder.samples(origin) {
+            recorder.begin_request(name, origin)
+        } else {
+            Span::NONE
+        }
+    }
+
+    /// The span of something that is always recorded.
+    pub fn always(&self, name: impl Into<Name>, origin: Origin) -> Span {
+        match &self.0 {
+            Some(recorder) => recorder.begin_request(name, origin),
+            None => Span::NONE,
+        }
+    }
+
+    /// The span of a request that was refused or failed, which began at `started`. Recorded
+    /// whatever the ratio, up to a hundred a second.
+    pub fn unasked(&self, name: impl Into<Name>, origin: Origin, started: SystemTime) -> Span {
+        match &self.0 {
+            Some(recorder) if recorder.unasked.take() => {
+                let mut span = recorder.begin_request(name, origin);
+                span.began(started);
+                span
+            }
+            _ => Span::NONE,
+        }
+    }
+
+    /// A span below one that is recorded, here or on another node.
+    pub fn child(&self, name: &'static str, kind: SpanKind, parent: &TraceContext) -> Span {
+        match &self.0 {
+            Some(recorder) if parent.is_sampled() => {
+                Span::begin(recorder, name.into(), kind, Some((*parent, true)))
+            }
+            _ => Span::NONE,
+        }
+    }
+
+    /// A span of this node's own accord, always recorded.
+    pub fn root(&self, name: &'static str, kind: SpanKind) -> Span {
+        match &self.0 {
+            Some(recorder) => Span::begin(recorder, name.into(), kind, None),
+            None => Span::NONE,
+        }
+    }
+
+    /// Exports what waits, for `patience` at most.
+    pub async fn shutdown(&self, patience: Duration) {
+        let Some(recorder) = &self.0 else { return };
+        recorder.stop.notify_one();
+        if tokio::time::timeout(patience, recorder.stopped.notified())
+            .await
+            .is_err()
+        {
+            tracing::warn!("the last spans were not exported in time");
+        }
+    }
+}
+
+impl Recorder {
+    fn samples(&self, origin: Origin) -> bool {
+        match origin {
+            Origin::Operator(parent) => parent.is_sampled(),
+            Origin::Client(parent) if self.trust_clients => {
+                parent.is_sampled() && self.by_clients.take()
+            }
+            Origin::Client(_) | Origin::Unknown => fastrand::f64() < self.ratio,
+        }
+    }
+
+    fn begin_request(self: &Arc<Self>, name: impl Into<Name>, origin: Origin) -> Span {
+        let (parent, link) = match origin {
+            Origin::Unknown => (None, None),
+            Origin::Operator(parent) => (Some((parent, true)), None),
+            Origin::Client(parent) if self.trust_clients => (Some((parent, true)), None),
+            Origin::Client(other) => (None, Some(other)),
+        };
+        let mut span = Span::begin(self, name.into(), SpanKind::Server, parent);
+        if let Some(other) = &link {
+            span.link(other);
+        }
+        span
+    }
+
+    fn finish(&self, span: SpanData) {
+        if self.queue.try_send(span).is_err() {
+            self.dropped.inc();
+        }
+    }
+}
+
+/// So many a second.
+#[derive(Debug)]
+struct Budget {
+    each_second: u32,
+    state: Mutex<(Instant, u32)>,
+}
+
+impl Budget {
+    fn new(each_second: u32) -> Self {
+        Self {
+            each_second,
+            state: Mutex::new((Instant::now(), 0)),
+        }
+    }
+
+    fn take(&self) -> bool {
+        let mut state = self.state.lock();
+        if state.0.elapsed() >= Duration::from_secs(1) {
+            *state = (Instant::now(), 0);
+        }
+        state.1 += 1;
+        state.1 <= self.each_second
+    }
+}
+
+#[cfg(test)]
+mod tests;

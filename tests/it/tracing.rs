@@ -1,0 +1,5 @@
+//! Traces, as a collector receives them.
+
+mod collector;
+mod faults;
+mod ways;

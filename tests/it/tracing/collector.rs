@@ -1,0 +1,190 @@
+//! A collector: OTLP over gRPC, decoded.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use curfew_tests::{Settings, eventually};
+use h2::server::SendResponse;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
+use opentelemetry_proto::tonic::trace::v1::Span as Exported;
+use parking_lot::Mutex;
+use prost::Message as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+/// What a span says, as text.
+#[derive(Debug, Clone)]
+pub(super) struct Span {
+    pub(super) name: String,
+    pub(super) trace: String,
+    pub(super) id: String,
+    pub(super) parent: String,
+    /// Spans it links to.
+    pub(super) links: Vec<String>,
+    pub(super) links_traces: Vec<String>,
+    pub(super) attributes: BTreeMap<String, String>,
+    /// Of the node that recorded it.
+    pub(super) node: String,
+    pub(super) took_nanos: u64,
+    /// 1: internal, 2: server, 4: producer, 5: consumer.
+    pub(super) kind: i32,
+    /// Everything of it, to look for what must not be there.
+    pub(super) text: String,
+}
+
+/// Takes what nodes export.
+#[derive(Debug)]
+pub(super) struct Collector {
+    address: SocketAddr,
+    spans: Arc<Mutex<Vec<Span>>>,
+    _serving: JoinSet<()>,
+}
+
+impl Collector {
+    pub(super) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let spans = Arc::new(Mutex::new(Vec::new()));
+        let mut serving = JoinSet::new();
+        let taken = Arc::clone(&spans);
+        serving.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                connections.spawn(serve(stream, Arc::clone(&taken)));
+            }
+        });
+        Self {
+            address,
+            spans,
+            _serving: serving,
+        }
+    }
+
+    /// Settings of nodes that send everything here.
+    pub(super) fn settings(&self) -> Settings {
+        exporting_to(self.address).with("telemetry.trace_sample_ratio = 1.0")
+    }
+
+    pub(super) fn spans(&self) -> Vec<Span> {
+        self.spans.lock().clone()
+    }
+
+    pub(super) fn named(&self, name: &str) -> Vec<Span> {
+        let mut spans = self.spans();
+        spans.retain(|span| span.name == name);
+        spans
+    }
+
+    /// So many spans of this name, waited for.
+    pub(super) async fn wait(&self, name: &str, count: usize) -> Vec<Span> {
+        let what = format!("{count} spans {name}");
+        let spans = eventually(&what, async || {
+            let spans = self.named(name);
+            (spans.len() >= count).then_some(spans)
+        })
+        .await;
+        assert_eq!(spans.len(), count, "{spans:#?}");
+        spans
+    }
+}
+
+/// Settings of nodes that send to `address` whatever they record.
+pub(super) fn exporting_to(address: SocketAddr) -> Settings {
+    Settings::default().with(&format!("telemetry.otlp_endpoint = \"http://{address}\""))
+}
+
+async fn serve(stream: TcpStream, spans: Arc<Mutex<Vec<Span>>>) {
+    let Ok(mut connection) = h2::server::handshake(stream).await else {
+        return;
+    };
+    let mut calls = JoinSet::new();
+    while let Some(Ok((request, respond))) = connection.accept().await {
+        calls.spawn(take(request, respond, Arc::clone(&spans)));
+    }
+}
+
+async fn take(
+    request: Request<h2::RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    spans: Arc<Mutex<Vec<Span>>>,
+) {
+    let path = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+    assert_eq!(request.uri().path(), path);
+    let mut body = request.into_body();
+    let mut message = BytesMut::new();
+    while let Some(Ok(chunk)) = body.data().await {
+        body.flow_control().release_capacity(chunk.len()).unwrap();
+        message.extend_from_slice(&chunk);
+    }
+    // gRPC's prefix: whether it is compressed, and its length.
+    let exported = ExportTraceServiceRequest::decode(&message[5..]).unwrap();
+    spans.lock().extend(read(exported));
+    let mut response = Response::new(());
+    let grpc = HeaderValue::from_static("application/grpc");
+    response.headers_mut().insert("content-type", grpc);
+    let mut answer = respond.send_response(response, false).unwrap();
+    answer
+        .send_data(Bytes::from_static(&[0; 5]), false)
+        .unwrap();
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    answer.send_trailers(trailers).unwrap();
+}
+
+fn read(exported: ExportTraceServiceRequest) -> Vec<Span> {
+    let mut spans = Vec::new();
+    for resource in exported.resource_spans {
+        let of_node = attributes(&resource.resource.unwrap().attributes);
+        assert_eq!(of_node["service.name"], "curfew");
+        for scope in resource.scope_spans {
+            for span in scope.spans {
+                spans.push(Span::read(span, of_node["service.instance.id"].clone()));
+            }
+        }
+    }
+    spans
+}
+
+impl Span {
+    fn read(span: Exported, node: String) -> Self {
+        Self {
+            text: format!("{span:?}"),
+            name: span.name,
+            trace: hex(&span.trace_id),
+            id: hex(&span.span_id),
+            parent: hex(&span.parent_span_id),
+            links: span.links.iter().map(|link| hex(&link.span_id)).collect(),
+            links_traces: span.links.iter().map(|link| hex(&link.trace_id)).collect(),
+            attributes: attributes(&span.attributes),
+            node,
+            took_nanos: span.end_time_unix_nano - span.start_time_unix_nano,
+            kind: span.kind,
+        }
+    }
+}
+
+fn attributes(pairs: &[KeyValue]) -> BTreeMap<String, String> {
+    let text = |value: &Option<AnyValue>| match value.as_ref().and_then(|v| v.value.as_ref()) {
+        Some(Value::StringValue(text)) => text.clone(),
+        Some(Value::IntValue(number)) => number.to_string(),
+        Some(Value::BoolValue(yes)) => yes.to_string(),
+        other => format!("{other:?}"),
+    };
+    pairs
+        .iter()
+        .map(|pair| (pair.key.clone(), text(&pair.value)))
+        .collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a string takes all text");
+        text
+    })
+}
