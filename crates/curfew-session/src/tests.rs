@@ -286,6 +286,18 @@ impl Harness {
     }
 }
 
+/// A session whose client has stopped reading, with a hundred messages of its channel queued.
+async fn blocked(harness: &Harness) -> Peer {
+    let mut peer = harness.open_with(json!({}), 256).await;
+    peer.ok(r#"{"type":"subscribe","id":1,"channel":"room"}"#)
+        .await;
+    for at in 0..100 {
+        harness.publish("room", &at.to_string());
+    }
+    time::sleep(Duration::from_millis(10)).await;
+    peer
+}
+
 /// A policy that allows these actions everywhere, and nothing else.
 fn allowing(actions: &[Action]) -> curfew_policy::Config {
     let rule = Rule {

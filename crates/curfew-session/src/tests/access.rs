@@ -11,17 +11,6 @@ fn refresh(token: &str) -> String {
     json!({"type": "refresh", "id": 9, "token": token}).to_string()
 }
 
-/// A session whose client has stopped reading, with a hundred messages of its channel queued.
-async fn blocked(harness: &Harness) -> Peer {
-    let mut peer = harness.open_with(json!({}), 256).await;
-    peer.ok(SUBSCRIBE).await;
-    for at in 0..100 {
-        harness.publish("room", &at.to_string());
-    }
-    time::sleep(Duration::from_millis(10)).await;
-    peer
-}
-
 /// How many of [`blocked`]'s messages are on their way beyond recall: those that fit the pipe, the
 /// last of them perhaps in part.
 const BEYOND_RECALL: usize = 256 / 50 + 1;

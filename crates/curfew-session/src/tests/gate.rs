@@ -22,18 +22,6 @@ impl Harness {
     }
 }
 
-/// A client that has stopped reading, with part of a message of its channel on the wire and more
-/// queued.
-async fn blocked(harness: &Harness) -> Peer {
-    let mut peer = harness.open_with(json!({}), 256).await;
-    peer.ok(SUBSCRIBE).await;
-    for at in 0..100 {
-        harness.publish("room", &at.to_string());
-    }
-    time::sleep(Duration::from_millis(10)).await;
-    peer
-}
-
 #[tokio::test(start_paused = true)]
 async fn while_the_node_cannot_vouch_no_command_is_acted_on_and_each_is_answered() {
     let harness = Harness::new();
