@@ -98,6 +98,11 @@ impl fmt::Debug for Core {
     }
 }
 
+/// 128 random bits: the id of a question or a revocation, the name of an epoch.
+pub(crate) fn random_id() -> String {
+    format!("{:032x}", fastrand::u128(..))
+}
+
 /// How the node stands with Redis, for `/readyz` and for whoever must not go on without it.
 #[derive(Debug)]
 pub(crate) struct Status {

@@ -14,7 +14,6 @@ use tracing::{debug, info};
 use crate::Redis;
 use crate::fault::Fault;
 use crate::links::Keyed;
-use crate::sessions::distinct;
 
 /// Between two writings of a node's own record.
 const REGISTER: Duration = Duration::from_secs(5);
@@ -162,19 +161,18 @@ impl Redis {
     async fn tidy(&self, suspects: &mut HashSet<SessionId>) -> Result<(), Fault> {
         let key = self.core.keys.node_sessions(self.core.node);
         let mut ghosts = HashSet::new();
-        let mut cursor = 0_u64;
+        let mut cursor = 0;
         loop {
-            let scan = Keyed::new("SSCAN", &key)
-                .arg(cursor)
-                .arg("COUNT")
-                .arg(BATCH);
-            let (next, ids): (u64, Vec<String>) = self.links.call(scan).await?;
-            let local: HashSet<SessionId> = self.core.local.sessions().into_iter().collect();
-            ghosts.extend(distinct(ids).difference(&local));
+            let (next, ids) = self.scan_sessions(&key, cursor).await?;
+            ghosts.extend(ids);
             if next == 0 {
                 break;
             }
             cursor = next;
+        }
+        // Once, and after the reading: whatever was read and lives is among them.
+        for live in self.core.local.sessions() {
+            ghosts.remove(&live);
         }
         let sure: Vec<SessionId> = ghosts.intersection(suspects).copied().collect();
         for batch in sure.chunks(BATCH) {
@@ -237,25 +235,33 @@ impl Redis {
 
     /// How many there were; `None` when the node is back.
     async fn remove_sessions_of(&self, dead: NodeId) -> Result<Option<u64>, Fault> {
-        let keys = &self.core.keys;
+        let key = self.core.keys.node_sessions(dead);
         let mut removed = 0;
-        let mut cursor = 0_u64;
+        let mut cursor = 0;
         loop {
-            let scan = Keyed::new("SSCAN", &keys.node_sessions(dead))
-                .arg(cursor)
-                .arg("COUNT")
-                .arg(BATCH);
-            let (next, ids): (u64, Vec<String>) = self.links.call(scan).await?;
+            let (next, ids) = self.scan_sessions(&key, cursor).await?;
             if self.leases(&[dead]).await? == [true] {
                 return Ok(None);
             }
-            let ids: Vec<SessionId> = distinct(ids).into_iter().collect();
+            let ids: Vec<SessionId> = ids.into_iter().collect();
             removed += self.remove_records(dead, &ids).await?;
             if next == 0 {
                 return Ok(Some(removed));
             }
             cursor = next;
         }
+    }
+
+    /// Some of the sessions that a node has noted, and where to go on; 0 when that was all.
+    async fn scan_sessions(
+        &self,
+        key: &str,
+        cursor: u64,
+    ) -> Result<(u64, HashSet<SessionId>), Fault> {
+        let scan = Keyed::new("SSCAN", key).arg(cursor).arg("COUNT").arg(BATCH);
+        let (next, ids): (u64, Vec<String>) = self.links.call(scan).await?;
+        let ids = ids.iter().filter_map(|id| id.parse().ok()).collect();
+        Ok((next, ids))
     }
 
     async fn remove_records(&self, dead: NodeId, ids: &[SessionId]) -> Result<u64, Fault> {

@@ -1,7 +1,5 @@
 //! Session records: opened, refreshed, closed, listed over the whole cluster.
 
-use std::collections::HashSet;
-
 use curfew_backend::{
     BackendError, BoxFuture, ClosedSession, OpenError, SessionFilter, SessionPage, SessionRecord,
     Sessions,
@@ -10,6 +8,7 @@ use curfew_model::SessionId;
 use redis::{Value, from_redis_value};
 use tokio::time;
 
+use crate::core::random_id;
 use crate::fault::Fault;
 use crate::inbox::Message;
 use crate::links::Keyed;
@@ -71,10 +70,9 @@ impl Sessions for Redis {
 
     fn refresh(&self, record: SessionRecord) -> BoxFuture<'_, Result<(), BackendError>> {
         Box::pin(async move {
-            let key = self.core.keys.session(record.session);
             // A record that is gone stays gone. (One that goes between the two is removed by the
             // session's close, which comes after this.)
-            if self.links.call::<u64>(Keyed::new("EXISTS", &key)).await? == 0 {
+            if !self.is_recorded(record.session).await? {
                 return Ok(());
             }
             self.links.write(std::slice::from_ref(&record)).await?;
@@ -122,11 +120,10 @@ impl Sessions for Redis {
             if self.core.events.disconnect(session, disconnect) {
                 return Ok(true);
             }
-            let key = self.core.keys.session(session);
-            if self.links.call::<u64>(Keyed::new("EXISTS", &key)).await? == 0 {
+            if !self.is_recorded(session).await? {
                 return Ok(false);
             }
-            let id = format!("{:032x}", fastrand::u128(..));
+            let id = random_id();
             let mut question = self.inbox.ask(id.clone(), 1);
             self.tell_all(&Message::Disconnect {
                 id,
@@ -144,6 +141,11 @@ impl Sessions for Redis {
 }
 
 impl Redis {
+    async fn is_recorded(&self, session: SessionId) -> Result<bool, Fault> {
+        let key = self.core.keys.session(session);
+        self.links.call(Keyed::new("EXISTS", &key)).await
+    }
+
     async fn list_of_user(&self, filter: &SessionFilter, user: &str) -> Result<SessionPage, Fault> {
         let key = self.core.keys.user_sessions(user);
         let command = Keyed::new("ZRANGE", &key).arg(0).arg(-1);
@@ -240,10 +242,4 @@ impl Page {
 
 fn unavailable(fault: Fault) -> OpenError {
     OpenError::Backend(fault.into())
-}
-
-/// Ids without a record are those of sessions whose token expired while their node was dead; they
-/// go with it.
-pub(crate) fn distinct(ids: Vec<String>) -> HashSet<SessionId> {
-    ids.iter().filter_map(|id| id.parse().ok()).collect()
 }

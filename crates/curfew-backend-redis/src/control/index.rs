@@ -20,15 +20,15 @@ const RECALLS: usize = 1000;
 /// Records written again in one go.
 const REWRITES: usize = 256;
 
+/// Wait after records could not be written.
+const REWRITE_DELAY: Duration = Duration::from_millis(200);
+
 /// A revocation's score in the index: its expiry.
 pub(super) fn score(known: &Known) -> String {
     known
         .expires_at_ms
         .map_or_else(|| "+inf".to_owned(), |end| end.to_string())
 }
-
-/// Wait after records could not be written.
-const REWRITE_DELAY: Duration = Duration::from_millis(200);
 
 impl Control {
     /// Whether there is something to do that is not urgent.

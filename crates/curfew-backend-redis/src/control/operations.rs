@@ -11,6 +11,7 @@ use tracing::debug;
 
 use super::seen::Known;
 use super::{Control, Counted, Generation};
+use crate::core::random_id;
 use crate::fault::Fault;
 use crate::op::{Op, Written};
 
@@ -85,7 +86,7 @@ impl Control {
         key: &RevocationKey,
         revocation: Revocation,
     ) -> Result<Written, Fault> {
-        let id = format!("{:032x}", fastrand::u128(..));
+        let id = random_id();
         self.write(generation, key, revocation, Some(&id)).await?;
         let replicas = self.replicate(generation).await?;
         Ok(Written { id, replicas })

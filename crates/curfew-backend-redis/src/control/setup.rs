@@ -16,6 +16,7 @@ use super::reconcile::sweep_interval;
 use super::seen::Known;
 use super::{Control, Generation, RESETUP};
 use crate::connect::Login;
+use crate::core::random_id;
 use crate::fault::Fault;
 use crate::slots::Slot;
 
@@ -238,7 +239,7 @@ impl Control {
         let key = self.core.keys.epoch();
         cmd("SET")
             .arg(&key)
-            .arg(new_epoch())
+            .arg(random_id())
             .arg("NX")
             .query_async::<Option<String>>(&mut generation.connection)
             .await?;
@@ -283,7 +284,7 @@ impl Control {
                 Some(there) => Some(there.merge(floor)),
                 None => Some(floor),
             };
-            let new = new_epoch();
+            let new = random_id();
             let mut transaction = pipe();
             transaction.atomic().cmd("SET").arg(&epoch).arg(&new);
             if let Some(floor) = floor {
@@ -346,9 +347,7 @@ impl Control {
         self.step("reassert").count(known.len()).log();
         Ok(())
     }
-}
 
-impl Control {
     /// Some are there already: one may be an older one, that covers less than this node knows.
     async fn widen_all(
         &mut self,
@@ -376,11 +375,6 @@ impl Control {
         }
         Ok(widened)
     }
-}
-
-/// 128 random bits.
-fn new_epoch() -> String {
-    format!("{:032x}", fastrand::u128(..))
 }
 
 /// Whether the server can be used, and what it is.
