@@ -89,6 +89,20 @@ async fn the_configuration_of_every_overlay_is_accepted() {
     }
 }
 
+/// A gateway with the configuration of the manifests, on free ports and without Redis.
+async fn started(rendered: &Rendered) -> Gateway {
+    let folder = laid_out(rendered);
+    let text = std::fs::read_to_string(folder.path().join("curfew.toml")).unwrap();
+    let text = text
+        .replace("0.0.0.0:8080", "127.0.0.1:0")
+        .replace("0.0.0.0:9090", "127.0.0.1:0")
+        .replace(
+            "[backend.redis]",
+            "[backend]\nkind = \"memory\"\n[backend.redis]",
+        );
+    Gateway::start_in(folder, &text).await
+}
+
 #[tokio::test]
 async fn the_configuration_of_the_base_is_accepted() {
     let manifests = Manifests::copy();
@@ -144,18 +158,7 @@ async fn the_paths_and_ports_that_manifests_name_are_there() {
         assert_eq!(listen, format!("0.0.0.0:{}", ports[name]), "{section}");
     }
 
-    // The same configuration, on free ports and without Redis.
-    let folder = laid_out(&rendered);
-    let file = folder.path().join("curfew.toml");
-    let text = std::fs::read_to_string(&file).unwrap();
-    let text = text
-        .replace("0.0.0.0:8080", "127.0.0.1:0")
-        .replace("0.0.0.0:9090", "127.0.0.1:0")
-        .replace(
-            "[backend.redis]",
-            "[backend]\nkind = \"memory\"\n[backend.redis]",
-        );
-    let gateway = Gateway::start_in(folder, &text).await;
+    let gateway = started(&rendered).await;
 
     let container = rendered.container();
     for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
@@ -189,16 +192,7 @@ async fn the_paths_and_ports_that_manifests_name_are_there() {
 async fn keys_that_a_secret_brings_later_are_taken_up() {
     let manifests = Manifests::copy();
     let rendered = manifests.render("overlays/production");
-    let folder = laid_out(&rendered);
-    let text = std::fs::read_to_string(folder.path().join("curfew.toml")).unwrap();
-    let text = text
-        .replace("0.0.0.0:8080", "127.0.0.1:0")
-        .replace("0.0.0.0:9090", "127.0.0.1:0")
-        .replace(
-            "[backend.redis]",
-            "[backend]\nkind = \"memory\"\n[backend.redis]",
-        );
-    let gateway = Gateway::start_in(folder, &text).await;
+    let gateway = started(&rendered).await;
     gateway.until_metric("curfew_jwt_keys", |n| n == 1.0).await;
     let (old, new) = (
         Key::generate("ES256").with_kid("2026-11"),

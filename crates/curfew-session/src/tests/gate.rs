@@ -12,6 +12,13 @@ const PUBLISH: &str = r#"{"type":"publish","id":2,"channel":"room","data":1}"#;
 const PING: &str = r#"{"type":"ping","id":3}"#;
 
 impl Harness {
+    /// A session with a subscription to the channel.
+    async fn subscribed(&self) -> Peer {
+        let mut peer = self.open().await;
+        peer.ok(SUBSCRIBE).await;
+        peer
+    }
+
     fn shut(&self) {
         self.gate.shut();
     }
@@ -39,8 +46,7 @@ async fn while_the_node_cannot_vouch_no_command_is_acted_on_and_each_is_answered
 #[tokio::test(start_paused = true)]
 async fn what_is_published_meanwhile_is_dropped_and_counted() {
     let harness = Harness::new();
-    let mut peer = harness.open().await;
-    peer.ok(SUBSCRIBE).await;
+    let mut peer = harness.subscribed().await;
     harness.shut();
     harness.publish("room", "1");
     peer.silence(1).await;
@@ -78,8 +84,7 @@ async fn what_was_queued_before_is_held_back_and_goes_out_afterwards_in_order() 
 #[tokio::test(start_paused = true)]
 async fn answers_go_past_what_is_held_back() {
     let harness = Harness::new();
-    let mut peer = harness.open().await;
-    peer.ok(SUBSCRIBE).await;
+    let mut peer = harness.subscribed().await;
     // Queued, and the lease over before the session's task has run.
     harness.publish("room", "1");
     harness.shut();
@@ -92,8 +97,7 @@ async fn answers_go_past_what_is_held_back() {
 #[tokio::test(start_paused = true)]
 async fn a_session_that_is_revoked_meanwhile_is_told_and_gets_nothing_of_what_was_held_back() {
     let harness = Harness::new();
-    let mut peer = harness.open().await;
-    peer.ok(SUBSCRIBE).await;
+    let mut peer = harness.subscribed().await;
     harness.publish("room", "1");
     harness.shut();
     harness.rig.revoke(RevocationKey::user("alice"));
@@ -105,8 +109,7 @@ async fn a_session_that_is_revoked_meanwhile_is_told_and_gets_nothing_of_what_wa
 #[tokio::test(start_paused = true)]
 async fn a_backend_that_stays_away_ends_the_session_without_what_was_held_back() {
     let harness = Harness::new();
-    let mut peer = harness.open().await;
-    peer.ok(SUBSCRIBE).await;
+    let mut peer = harness.subscribed().await;
     harness.publish("room", "1");
     harness.shut();
     harness.events.isolated();
@@ -139,8 +142,7 @@ async fn pings_go_on_without_the_lease() {
 #[tokio::test(start_paused = true)]
 async fn a_drain_without_the_lease_delivers_nothing_that_was_held_back() {
     let harness = Harness::new();
-    let mut peer = harness.open().await;
-    peer.ok(SUBSCRIBE).await;
+    let mut peer = harness.subscribed().await;
     harness.publish("room", "1");
     harness.shut();
     let (closed, ()) = tokio::join!(
@@ -165,8 +167,7 @@ async fn nobody_is_admitted_without_the_lease_and_it_is_not_the_tokens_fault() {
 #[tokio::test(start_paused = true)]
 async fn while_a_revocation_is_read_the_session_waits() {
     let harness = Harness::new();
-    let mut peer = harness.open().await;
-    peer.ok(SUBSCRIBE).await;
+    let mut peer = harness.subscribed().await;
     let key = RevocationKey::user("alice");
     let (first, second) = (harness.hub().suspend(&key), harness.hub().suspend(&key));
     assert!(harness.hub().suspend(&RevocationKey::user("bob")).is_none());
@@ -186,8 +187,7 @@ async fn while_a_revocation_is_read_the_session_waits() {
 #[tokio::test(start_paused = true)]
 async fn a_session_that_the_revocation_covers_goes_without_another_word() {
     let harness = Harness::new();
-    let mut peer = harness.open().await;
-    peer.ok(SUBSCRIBE).await;
+    let mut peer = harness.subscribed().await;
     let key = RevocationKey::user("alice");
     let suspension = harness.hub().suspend(&key);
     harness.publish("room", "1");

@@ -5,6 +5,7 @@ use super::{Expect, Part, Run};
 use crate::model::Asked;
 use crate::rules::OnDataLoss::{Reassert, Reauth};
 use crate::rules::{Forgetting, OnDataLoss, PushedInSetup, Rules};
+use crate::state::Events;
 
 pub(super) fn all() -> Vec<Run> {
     let mut runs = allowed();
@@ -51,16 +52,13 @@ fn allowed() -> Vec<Run> {
     ]
 }
 
+/// A liberty that a node may take.
+fn may(id: &'static str, title: &'static str, rules: Rules, events: Events) -> Run {
+    let searched = (rules, one(events));
+    run(Part::Liberties, id, title, searched, Expect::Holds)
+}
+
 fn liberties() -> Vec<Run> {
-    let may = |id, title, rules, events| {
-        run(
-            Part::Liberties,
-            id,
-            title,
-            (rules, one(events)),
-            Expect::Holds,
-        )
-    };
     let early = |policy| with(policy, |rules| rules.heartbeat_waits = false);
     let patient = |policy| with(policy, |rules| rules.null_push_keeps_connection = true);
     let first = |policy| {
@@ -119,15 +117,6 @@ fn memory() -> Vec<Run> {
     let apart = |remembers: bool| Rules {
         admission_remembers: remembers,
         ..with(Reassert, |rules| rules.admission_apart = true)
-    };
-    let may = |id, title, rules, events| {
-        run(
-            Part::Liberties,
-            id,
-            title,
-            (rules, one(events)),
-            Expect::Holds,
-        )
     };
     let never_forgets = |id, title, events| {
         let mut run = may(id, title, apart(true), events);
