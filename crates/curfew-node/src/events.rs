@@ -131,7 +131,7 @@ impl Events for HubEvents {
         // Likewise for spans: a key is read again, and at every comparison, and closes nobody then.
         if closed > 0 {
             let span = self.trace_revocation(key, revocation, closed, began);
-            let _entered = span.log().entered();
+            let _entered = span.scope().entered();
             info!(
                 kind = key.kind(),
                 before = revocation.before,

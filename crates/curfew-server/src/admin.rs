@@ -183,7 +183,7 @@ impl Admin {
         };
         let call = Call::new(params, &parts.uri, body, span.context());
         let handled = (operation.handler)(Arc::clone(&self), call)
-            .instrument(span.log())
+            .instrument(span.scope())
             .await;
         let status = match &handled {
             Ok(response) => response.status().as_u16(),

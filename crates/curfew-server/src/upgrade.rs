@@ -72,7 +72,7 @@ impl Public {
         let mut span = tracer.request(SPAN, origin);
         let began = began(tracer, accepted);
         span.began(began);
-        let log = span.log();
+        let log = span.scope();
         let upgrade = self.upgrade(request, accepted, &mut span);
         match upgrade.instrument(log).await {
             Ok(response) => response,
@@ -87,7 +87,7 @@ impl Public {
                     true => span.failed(error_type),
                     false => span.refused(error_type),
                 }
-                let _entered = span.log().entered();
+                let _entered = span.scope().entered();
                 debug!(
                     peer = %accepted.peer.ip(),
                     status = response.status().as_u16(),
@@ -161,7 +161,7 @@ impl Public {
         self.context.node.spawn(async move {
             match upgrading.finish().await {
                 Ok((transport, early)) => {
-                    let mut session = span.log().in_scope(|| {
+                    let mut session = span.scope().in_scope(|| {
                         Session::new(
                             Arc::clone(&context),
                             transport,

@@ -11,7 +11,7 @@ mod metrics;
 mod trace;
 
 pub use config::{Config, LogFormat};
-pub use log::{InitError, LevelError, LogLevel, init};
+pub use log::{InitError, Installed, LevelError, LogLevel, init};
 pub use metrics::histogram::Histogram;
 pub use metrics::labels::{
     BackendDropReason, CommandOutcome, Decision, DropReason, Initiator, Label, LabelSet, Opcode,
@@ -19,4 +19,4 @@ pub use metrics::labels::{
 };
 pub use metrics::table::{Authentications, Counters, Named};
 pub use metrics::{CONTENT_TYPE, Counter, Gauge, Metrics, Names};
-pub use trace::{Origin, Span, SpanKind, TraceError, Tracer};
+pub use trace::{Origin, Span, SpanKind, Spans, TraceError, Tracer};

@@ -1,4 +1,4 @@
-//! The log: one line an event, to standard error.
+//! The log: one line an event, to standard error. Beside it, in the same subscriber, traces.
 
 mod escape;
 mod format;
@@ -15,6 +15,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::{Layer, Registry, reload};
 
 use crate::config::{Config, LogFormat};
+use crate::trace::{self, Spans};
 use format::Lines;
 
 pub(crate) use format::TRACED;
@@ -51,13 +52,22 @@ pub enum LevelError {
 #[derive(Clone)]
 pub struct LogLevel(Arc<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>);
 
-/// Starts the log of this process: to standard error, in the form and from the level that `config`
-/// says. Call it once, before anything logs.
-pub fn init(config: &Config) -> Result<LogLevel, InitError> {
+/// What runs once [`init`] was called.
+#[derive(Debug, Clone)]
+pub struct Installed {
+    /// Changes what is logged.
+    pub log_level: LogLevel,
+    /// Where recorded spans go; nowhere before [`Metrics::start_tracing`](crate::Metrics::start_tracing).
+    pub spans: Spans,
+}
+
+/// Starts the log of this process, to standard error, in the form and from the level that `config`
+/// says; and has spans recorded where they are to be exported. Call it once, before anything logs.
+pub fn init(config: &Config) -> Result<Installed, InitError> {
     let ansi = config.log_format == LogFormat::Text && io::stderr().is_terminal();
-    let (subscriber, level) = subscriber(config, ansi, io::stderr)?;
+    let (subscriber, installed) = subscriber(config, ansi, io::stderr)?;
     set_global_default(subscriber)?;
-    Ok(level)
+    Ok(installed)
 }
 
 /// Reads directives such as `info,curfew_hub=debug`.
@@ -89,7 +99,7 @@ fn subscriber<W>(
     config: &Config,
     ansi: bool,
     writer: W,
-) -> Result<(impl Subscriber + Send + Sync, LogLevel), LevelError>
+) -> Result<(impl Subscriber + Send + Sync, Installed), LevelError>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
@@ -103,8 +113,11 @@ where
         .log_internal_errors(false)
         .with_writer(writer)
         .with_filter(filter);
-    let level = LogLevel(Arc::new(move |filter| handle.reload(filter)));
-    Ok((tracing_subscriber::registry().with(log), level))
+    let log_level = LogLevel(Arc::new(move |filter| handle.reload(filter)));
+    let spans = Spans::default();
+    let traces = config.otlp_endpoint.as_ref().map(|_| trace::layer(&spans));
+    let subscriber = tracing_subscriber::registry().with(log).with(traces);
+    Ok((subscriber, Installed { log_level, spans }))
 }
 
 impl LogLevel {

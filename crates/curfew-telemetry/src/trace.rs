@@ -1,9 +1,11 @@
 //! Spans: what is recorded, whose trace it joins, and on its way to a collector.
 //!
-//! Made by hand upon the data types of OpenTelemetry instead of its tracer: a span that is not
-//! recorded is a pointer that is null, and what is dropped is counted.
+//! Whether something is recorded is decided here, before there is a span: one that is not recorded
+//! is a pointer that is null. One that is, is a span of `tracing`, of which `tracing-opentelemetry`
+//! makes one of OpenTelemetry; what is dropped on its way to the collector is counted.
 
 mod export;
+mod layer;
 mod span;
 
 use std::borrow::Cow;
@@ -11,8 +13,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use curfew_model::TraceContext;
-use opentelemetry::InstrumentationScope;
-use opentelemetry_sdk::trace::SpanData;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
@@ -20,7 +20,11 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 
 pub use export::TraceError;
+pub use layer::Spans;
+pub(crate) use layer::layer;
 pub use span::{Span, SpanKind};
+
+use layer::Queue;
 
 /// Spans that wait to be exported; more are dropped and counted.
 const QUEUE: usize = 4096;
@@ -31,11 +35,8 @@ const UNASKED_PER_SECOND: u32 = 100;
 /// Traces that clients may have recorded each second, where they are trusted.
 const CLIENT_TRACES_PER_SECOND: u32 = 10;
 
-/// The instrumentation scope of every span.
-const SCOPE: &str = "curfew";
-
 /// A span's name: what is done, never to whom.
-type Name = Cow<'static, str>;
+pub(crate) type Name = Cow<'static, str>;
 
 /// Where a request says that it comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,9 +73,6 @@ pub(crate) struct Recorder {
     user_ids: bool,
     unasked: Budget,
     by_clients: Budget,
-    scope: InstrumentationScope,
-    queue: mpsc::Sender<SpanData>,
-    dropped: crate::Counter,
     stop: Notify,
     stopped: Notify,
 }
@@ -83,9 +81,10 @@ impl Tracer {
     /// One that records nothing.
     pub(crate) const OFF: Self = Self(None);
 
-    /// Starts exporting where `config` says so, as node `instance`.
+    /// Starts exporting where `config` says so, as node `instance`, what comes through `spans`.
     pub(crate) fn start(
         config: &Config,
+        spans: &Spans,
         instance: &str,
         version: &'static str,
         metrics: &Metrics,
@@ -94,26 +93,27 @@ impl Tracer {
             return Ok(Self::OFF);
         };
         let exporter = export::exporter(endpoint, instance, version)?;
-        let (queue, spans) = mpsc::channel(QUEUE);
+        let (queue, ended) = mpsc::channel(QUEUE);
+        let dropped = metrics.trace_spans_dropped.clone();
+        spans.lead_to(Queue {
+            ended: queue,
+            dropped: dropped.clone(),
+        });
         let recorder = Arc::new(Recorder {
             ratio: config.trace_sample_ratio,
             trust_clients: config.trust_client_traces,
             user_ids: config.trace_user_ids,
             unasked: Budget::new(UNASKED_PER_SECOND),
             by_clients: Budget::new(CLIENT_TRACES_PER_SECOND),
-            scope: InstrumentationScope::builder(SCOPE)
-                .with_version(version)
-                .build(),
-            queue,
-            dropped: metrics.trace_spans_dropped.clone(),
             stop: Notify::new(),
             stopped: Notify::new(),
         });
         export::start(
             Arc::clone(&recorder),
-            spans,
+            ended,
             exporter,
             metrics.trace_spans_exported.clone(),
+            dropped,
         );
         Ok(Self(Some(recorder)))
     }
@@ -170,8 +170,19 @@ impl Tracer {
         }
     }
 
+    /// A part of the recorded span that the caller runs in, see [`Span::scope`].
+    pub fn within(&self, name: &'static str, kind: SpanKind) -> Span {
+        let Some(recorder) = &self.0 else {
+            return Span::NONE;
+        };
+        match span::context_of(&tracing::Span::current()) {
+            Some(parent) => Span::begin(recorder, name.into(), kind, Some((parent, false))),
+            None => Span::NONE,
+        }
+    }
+
     /// A span below one that is recorded, here or on another node.
-    pub fn child(&self, name: &'static str, kind: SpanKind, parent: &TraceContext) -> Span {
+    pub fn child(&self, name: impl Into<Name>, kind: SpanKind, parent: &TraceContext) -> Span {
         match &self.0 {
             Some(recorder) if parent.is_sampled() => {
                 Span::begin(recorder, name.into(), kind, Some((*parent, true)))
@@ -224,12 +235,6 @@ impl Recorder {
             span.link(other);
         }
         span
-    }
-
-    fn finish(&self, span: SpanData) {
-        if self.queue.try_send(span).is_err() {
-            self.dropped.inc();
-        }
     }
 }
 

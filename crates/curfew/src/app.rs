@@ -19,7 +19,7 @@ use curfew_protocol::Protocols;
 use curfew_protocol::native::Native;
 use curfew_server::{Admin, Extra, Public, Tls};
 use curfew_session::Context;
-use curfew_telemetry::{LogLevel, Metrics, Names};
+use curfew_telemetry::{Installed, LogLevel, Metrics, Names};
 use curfew_ws::OriginPolicy;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -44,7 +44,7 @@ impl App {
     /// what the public listener answers beside `/ws`.
     pub(crate) fn build(
         config: &Config,
-        log_level: LogLevel,
+        telemetry: Installed,
         extra: impl FnOnce(&Arc<Context>, SocketAddr, SocketAddr) -> anyhow::Result<Option<Extra>>,
     ) -> anyhow::Result<Self> {
         let public_listener =
@@ -71,6 +71,7 @@ impl App {
         let id = NodeId::new();
         metrics.start_tracing(
             &config.telemetry,
+            &telemetry.spans,
             &id.to_string(),
             env!("CARGO_PKG_VERSION"),
         )?;
@@ -131,7 +132,7 @@ impl App {
             public,
             admin,
             tls,
-            log_level,
+            log_level: telemetry.log_level,
             public_listener,
             admin_listener,
         })

@@ -49,10 +49,10 @@ pub(crate) struct DevArgs {
 /// Runs a node to play with until it is told to stop.
 pub(crate) fn run(args: &DevArgs) -> Result<(), Failure> {
     let dev = Arc::new(Dev::new(args)?);
-    let log_level = curfew_telemetry::init(&dev.config.telemetry)?;
+    let telemetry = curfew_telemetry::init(&dev.config.telemetry)?;
     serve::raise_open_files();
     lifecycle::block_on(async move {
-        let app = App::build(&dev.config, log_level, |context, public, admin| {
+        let app = App::build(&dev.config, telemetry, |context, public, admin| {
             page::routes(Arc::clone(&dev), Arc::clone(context), public, admin).map(Some)
         })?;
         let (public, admin) = app.addresses()?;

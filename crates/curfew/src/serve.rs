@@ -16,10 +16,10 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         .as_ref()
         .and_then(|file| std::fs::read(file).ok());
     let loaded = args.config.load(Check::Everything)?;
-    let log_level = curfew_telemetry::init(&loaded.config.telemetry)?;
+    let telemetry = curfew_telemetry::init(&loaded.config.telemetry)?;
     raise_open_files();
     lifecycle::block_on(async move {
-        let app = App::build(&loaded.config, log_level, |_, _, _| Ok(None))?;
+        let app = App::build(&loaded.config, telemetry, |_, _, _| Ok(None))?;
         let source = Source {
             file: loaded.file,
             sets: args.config.sets,

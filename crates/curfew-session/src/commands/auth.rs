@@ -63,7 +63,7 @@ pub(crate) fn first(
             state.deadlines.auth_by = Instant::now().checked_add(timeout);
             state.operation = Some(Box::pin(async move {
                 let mut admission = span.child("admission", SpanKind::Internal);
-                let log = span.log();
+                let log = span.scope();
                 let admit = node.admit(Arc::new(principal), protocol);
                 let result = admit.instrument(log).await;
                 if let Err(error) = &result {
@@ -79,7 +79,7 @@ pub(crate) fn first(
         }
         Err(error) => {
             span.refused(error.failure().as_str());
-            let _entered = span.log().entered();
+            let _entered = span.scope().entered();
             debug!(reason = error.failure().as_str(), "token refused");
             let refusal = Refusal::token(error.failure(), error.message().to_owned());
             return Some(state.refuse(refusal));

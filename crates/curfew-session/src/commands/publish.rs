@@ -60,7 +60,7 @@ pub(crate) fn start(
     };
     let node = Arc::clone(&state.context.node);
     state.operation = Some(if span.is_recorded() {
-        let log = span.log();
+        let log = span.scope();
         let publish = async move {
             let result = node.publish(publication).await;
             if let Err(error) = &result {

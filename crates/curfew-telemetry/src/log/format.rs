@@ -14,7 +14,7 @@ use tracing_subscriber::registry::LookupSpan;
 use super::escape::{Escaped, Escapes};
 use crate::config::LogFormat;
 
-/// The span that says which trace is recorded, see [`Span::log`](crate::Span::log).
+/// The span that says which trace is recorded, see [`Span::scope`](crate::Span::scope).
 pub(crate) const TRACED: &str = "traced";
 
 /// One line an event. JSON: `timestamp`, `level`, `target`, the event's fields beside them, `trace_id` where
@@ -148,6 +148,11 @@ impl FieldWriter<'_> {
         }
     }
 
+    /// What is for the layer that records spans, and not for the log.
+    fn is_silent(field: &Field) -> bool {
+        field.name().starts_with("otel.")
+    }
+
     /// A number or a boolean: the same text in both formats.
     fn bare(&mut self, field: &Field, value: impl fmt::Display) {
         if self.result.is_ok() {
@@ -156,7 +161,7 @@ impl FieldWriter<'_> {
     }
 
     fn words(&mut self, field: &Field, value: fmt::Arguments<'_>) {
-        if self.result.is_ok() {
+        if self.result.is_ok() && !Self::is_silent(field) {
             self.result = self.name(field).and_then(|()| self.escaped(field, value));
         }
     }

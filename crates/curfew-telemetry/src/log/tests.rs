@@ -41,8 +41,8 @@ fn logged(format: LogFormat, ansi: bool, log: impl FnOnce(&LogLevel)) -> String 
         log_format: format,
         ..Config::default()
     };
-    let (subscriber, level) = subscriber(&config, ansi, sink.clone()).unwrap();
-    with_default(subscriber, || log(&level));
+    let (subscriber, installed) = subscriber(&config, ansi, sink.clone()).unwrap();
+    with_default(subscriber, || log(&installed.log_level));
     sink.text()
 }
 

@@ -2,7 +2,7 @@
 
 use super::Metrics;
 use crate::config::Config;
-use crate::trace::{TraceError, Tracer};
+use crate::trace::{Spans, TraceError, Tracer};
 
 static OFF: Tracer = Tracer::OFF;
 
@@ -12,15 +12,16 @@ impl Metrics {
         self.tracer.get().unwrap_or(&OFF)
     }
 
-    /// Exports spans from now on, where `config` says so; once, within a runtime. `instance` is the
-    /// node's id.
+    /// Exports spans from now on, where `config` says so; once, within a runtime. They come through
+    /// `spans`, from the subscriber; `instance` is the node's id.
     pub fn start_tracing(
         &self,
         config: &Config,
+        spans: &Spans,
         instance: &str,
         version: &'static str,
     ) -> Result<(), TraceError> {
-        let tracer = Tracer::start(config, instance, version, self)?;
+        let tracer = Tracer::start(config, spans, instance, version, self)?;
         self.tracer.get_or_init(|| tracer);
         Ok(())
     }

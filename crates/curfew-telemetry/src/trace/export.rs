@@ -63,6 +63,7 @@ pub(super) fn start(
     mut spans: mpsc::Receiver<SpanData>,
     exporter: SpanExporter,
     exported: Counter,
+    dropped: Counter,
 ) {
     tokio::spawn(async move {
         let mut stopping = false;
@@ -84,7 +85,7 @@ pub(super) fn start(
                     well = true;
                 }
                 Ok(Err(error)) => {
-                    recorder.dropped.inc_by(count);
+                    dropped.inc_by(count);
                     // Said once: the counter has the rest.
                     if well {
                         warn!(error = %error, "spans cannot be exported, they are dropped");
@@ -92,7 +93,7 @@ pub(super) fn start(
                     well = false;
                 }
                 Err(_) => {
-                    recorder.dropped.inc_by(count);
+                    dropped.inc_by(count);
                     if well {
                         warn!("the collector does not answer, spans are dropped");
                     }

@@ -4,14 +4,26 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use curfew_model::TraceContext;
-use opentelemetry::trace::{Link, SpanContext, SpanId, Status, TraceFlags, TraceId, TraceState};
-use opentelemetry::{KeyValue, Value};
-use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
+use opentelemetry::trace::{
+    SpanContext, SpanId, Status, TraceContextExt as _, TraceFlags, TraceId, TraceState,
+};
+use opentelemetry::{Context, Value};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::{Name, Recorder};
 use crate::log::TRACED;
 
 pub use opentelemetry::trace::SpanKind;
+
+/// The target of every span of ours, so that no other becomes one of a trace.
+pub(super) const TARGET: &str = "curfew::span";
+
+/// The attribute that says when a span began, nanoseconds of Unix time, where that was before it was
+/// made. It does not leave the process.
+pub(super) const BEGAN: &str = "curfew.began";
+
+/// The fields that only the log has: an exported span has them by nature.
+pub(super) const IN_THE_LOG: [&str; 2] = ["trace_id", "span_id"];
 
 /// A span that is recorded, or nothing. It ends when it is dropped.
 #[derive(Debug, Default)]
@@ -21,7 +33,7 @@ pub struct Span(Option<Box<Recording>>);
 struct Recording {
     recorder: Arc<Recorder>,
     context: TraceContext,
-    data: SpanData,
+    span: tracing::Span,
 }
 
 impl Span {
@@ -35,35 +47,35 @@ impl Span {
         kind: SpanKind,
         parent: Option<(TraceContext, bool)>,
     ) -> Self {
-        let trace_id = match parent {
-            Some((parent, _)) => parent.trace_id(),
-            None => fastrand::u128(1..).to_be_bytes(),
+        // At the highest level: whatever is logged at all within has its ids.
+        let span = tracing::error_span!(
+            target: TARGET,
+            parent: None,
+            TRACED,
+            otel.name = &*name,
+            otel.kind = kind_name(&kind),
+            trace_id = tracing::field::Empty,
+            span_id = tracing::field::Empty,
+        );
+        if let Some((parent, remote)) = &parent {
+            let parent = Context::new().with_remote_span_context(foreign(parent, *remote));
+            // It fails where the subscriber records nothing; then there is no context either.
+            drop(span.set_parent(parent));
+        }
+        let Some(context) = context_of(&span) else {
+            return Self::NONE;
         };
-        let span_id = fastrand::u64(1..).to_be_bytes();
-        let context = TraceContext::new(trace_id, span_id, true)
-            .expect("ids begin at one, and so do parsed ones");
-        let now = now();
-        let data = SpanData {
-            span_context: foreign(&context, false),
-            parent_span_id: parent.map_or(SpanId::INVALID, |(parent, _)| {
-                SpanId::from_bytes(parent.span_id())
-            }),
-            parent_span_is_remote: parent.is_some_and(|(_, remote)| remote),
-            span_kind: kind,
-            name,
-            start_time: now,
-            end_time: now,
-            attributes: Vec::new(),
-            dropped_attributes_count: 0,
-            events: SpanEvents::default(),
-            links: SpanLinks::default(),
-            status: Status::Unset,
-            instrumentation_scope: recorder.scope.clone(),
-        };
+        let [trace_id, span_id] = IN_THE_LOG;
+        let (trace, own) = (context.trace_id(), context.span_id());
+        span.record(
+            trace_id,
+            tracing::field::display(TraceId::from_bytes(trace)),
+        );
+        span.record(span_id, tracing::field::display(SpanId::from_bytes(own)));
         Self(Some(Box::new(Recording {
             recorder: Arc::clone(recorder),
             context,
-            data,
+            span,
         })))
     }
 
@@ -78,7 +90,7 @@ impl Span {
     }
 
     /// A part of it, which begins now.
-    pub fn child(&self, name: &'static str, kind: SpanKind) -> Self {
+    pub fn child(&self, name: impl Into<Name>, kind: SpanKind) -> Self {
         match &self.0 {
             Some(span) => Self::begin(
                 &span.recorder,
@@ -92,16 +104,15 @@ impl Span {
 
     /// Sets an attribute. Never a token, a claim or a payload.
     pub fn set(&mut self, key: &'static str, value: impl Into<Value>) {
-        if let Some(span) = &mut self.0 {
-            span.data.attributes.push(KeyValue::new(key, value));
+        if let Some(span) = &self.0 {
+            span.span.set_attribute(key, value);
         }
     }
 
     /// Points to a span of another trace, or of this one.
     pub fn link(&mut self, other: &TraceContext) {
-        if let Some(span) = &mut self.0 {
-            let link = Link::with_context(foreign(other, true));
-            span.data.links.links.push(link);
+        if let Some(span) = &self.0 {
+            span.span.add_link(foreign(other, true));
         }
     }
 
@@ -113,43 +124,42 @@ impl Span {
     /// It failed.
     pub fn failed(&mut self, error_type: &'static str) {
         self.set("error.type", error_type);
-        if let Some(span) = &mut self.0 {
-            span.data.status = Status::error("");
+        if let Some(span) = &self.0 {
+            span.span.set_status(Status::error(""));
         }
     }
 
     /// It began earlier than it was made.
     pub fn began(&mut self, at: SystemTime) {
-        if let Some(span) = &mut self.0 {
-            span.data.start_time = at;
-        }
+        let since_epoch = at
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        self.set(
+            BEGAN,
+            i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX),
+        );
     }
 
-    /// For the log: what is logged within has `trace_id` and `span_id`.
-    pub fn log(&self) -> tracing::Span {
+    /// To be entered, or to instrument a future with: what is logged within has `trace_id` and
+    /// `span_id`, and [`Tracer::within`](super::Tracer::within) finds it.
+    pub fn scope(&self) -> tracing::Span {
         match &self.0 {
-            // At the highest level: whatever is logged at all has them.
-            Some(span) => tracing::error_span!(
-                TRACED,
-                trace_id = %span.data.span_context.trace_id(),
-                span_id = %span.data.span_context.span_id()
-            ),
+            Some(span) => span.span.clone(),
             None => tracing::Span::none(),
         }
     }
 }
 
-impl Drop for Span {
-    fn drop(&mut self) {
-        if let Some(span) = self.0.take() {
-            let Recording {
-                recorder, mut data, ..
-            } = *span;
-            // The clock may have been set back.
-            data.end_time = now().max(data.start_time);
-            recorder.finish(data);
-        }
-    }
+/// What a span of `tracing` is in its trace; `None` when it is in none.
+pub(super) fn context_of(span: &tracing::Span) -> Option<TraceContext> {
+    let context = span.context();
+    let span = context.span();
+    let own = span.span_context();
+    TraceContext::new(
+        own.trace_id().to_bytes(),
+        own.span_id().to_bytes(),
+        own.is_sampled(),
+    )
 }
 
 /// The machine's own clock, which collectors compare with those of other processes; nothing is
@@ -160,6 +170,17 @@ impl Drop for Span {
 )]
 pub(super) fn now() -> SystemTime {
     SystemTime::now()
+}
+
+/// As the layer reads it.
+fn kind_name(kind: &SpanKind) -> &'static str {
+    match kind {
+        SpanKind::Client => "client",
+        SpanKind::Server => "server",
+        SpanKind::Producer => "producer",
+        SpanKind::Consumer => "consumer",
+        SpanKind::Internal => "internal",
+    }
 }
 
 fn foreign(context: &TraceContext, remote: bool) -> SpanContext {

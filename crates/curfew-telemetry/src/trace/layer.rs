@@ -1,0 +1,104 @@
+//! From `tracing`'s spans to OpenTelemetry's, and from there into the queue of the exporter.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
+
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry::{Context, InstrumentationScope, Value};
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, SpanData, SpanProcessor};
+use tokio::sync::mpsc;
+use tracing::Subscriber;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::registry::LookupSpan;
+
+use super::span::{BEGAN, IN_THE_LOG, TARGET};
+use crate::Counter;
+
+/// The instrumentation scope of every span.
+const SCOPE: &str = "curfew";
+
+/// Where spans go when they end: into the queue of the [`Tracer`](crate::Tracer), once there is one.
+/// Cloning is a reference count.
+#[derive(Clone, Default)]
+pub struct Spans(Arc<OnceLock<Queue>>);
+
+/// The way to the exporter.
+#[derive(Debug)]
+pub(super) struct Queue {
+    pub(super) ended: mpsc::Sender<SpanData>,
+    pub(super) dropped: Counter,
+}
+
+impl Spans {
+    /// From now on spans that end are put into `queue`. Once: a second one is ignored.
+    pub(super) fn lead_to(&self, queue: Queue) {
+        self.0.get_or_init(|| queue);
+    }
+}
+
+impl fmt::Debug for Spans {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Spans")
+    }
+}
+
+/// The layer that makes a span of OpenTelemetry of every span of [`Tracer`](crate::Tracer)'s, and of
+/// no other; log events stay out of them.
+pub(crate) fn layer<S>(spans: &Spans) -> impl Layer<S> + Send + Sync + use<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
+{
+    let scope = InstrumentationScope::builder(SCOPE)
+        .with_version(env!("CARGO_PKG_VERSION"))
+        .build();
+    let tracer = SdkTracerProvider::builder()
+        // What is not sampled never becomes a span.
+        .with_sampler(Sampler::AlwaysOn)
+        .with_span_processor(spans.clone())
+        .build()
+        .tracer_with_scope(scope);
+    tracing_opentelemetry::layer()
+        .with_tracer(tracer)
+        .with_location(false)
+        .with_threads(false)
+        .with_level(false)
+        .with_target(false)
+        .with_tracked_inactivity(false)
+        .with_context_activation(false)
+        .with_filter(filter_fn(|meta| meta.is_span() && meta.target() == TARGET))
+}
+
+/// Instead of the SDK's batches, since those do not say how many they lost.
+impl SpanProcessor for Spans {
+    fn on_start(&self, _: &mut opentelemetry_sdk::trace::Span, _: &Context) {}
+
+    fn on_end(&self, mut span: SpanData) {
+        let Some(queue) = self.0.get() else { return };
+        span.attributes.retain(|attribute| {
+            let name = attribute.key.as_str();
+            if name == BEGAN
+                && let Value::I64(nanos) = attribute.value
+            {
+                span.start_time =
+                    SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos.unsigned_abs());
+            }
+            name != BEGAN && !IN_THE_LOG.contains(&name)
+        });
+        // The clock may have been set back.
+        span.end_time = span.end_time.max(span.start_time);
+        if queue.ended.try_send(span).is_err() {
+            queue.dropped.inc();
+        }
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
+        Ok(())
+    }
+}
