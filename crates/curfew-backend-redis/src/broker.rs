@@ -9,7 +9,7 @@ use crate::fault::Fault;
 use crate::links::Keyed;
 use crate::slots::slot_of;
 use crate::subscriber::Verbs;
-use crate::{Links, Redis};
+use crate::{Links, Redis, span};
 
 impl Broker for Redis {
     fn subscribe<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<(), BackendError>> {
@@ -42,8 +42,8 @@ impl Broker for Redis {
             let verb = Verbs::new(self.links.is_cluster()).publish;
             let name = self.core.keys.channel(&publication.channel);
             let command = Keyed::new(verb, &name).arg(&*envelope::encode(&publication));
-            if let Err(fault) = self.links.call::<i64>(command).await {
-                span.failed("unavailable");
+            if let Err(fault) = self.links.call_within_span::<i64>(command).await {
+                span::failed(&mut span, &fault);
                 return Err(fault.into());
             }
             self.core.metrics.broker_messages_sent.inc();

@@ -70,6 +70,33 @@ impl Fault {
         )
     }
 
+    /// What kind of fault it is, in spans.
+    pub(crate) fn error_type(&self) -> &'static str {
+        match self {
+            _ if self.is_timeout() => "timeout",
+            _ if self.is_misrouted() => "misrouted",
+            Self::Redis(error) if error.is_io_error() => "connection",
+            Self::Redis(_) => "refused",
+            Self::Connect(_) | Self::NotConnected => "not_connected",
+            Self::NoPrimary(_) => "no_primary",
+            Self::File { .. } | Self::Unsuitable(_) => "unsuitable",
+            Self::Clock(_) => "clock",
+            Self::Disagreement => "disagreement",
+            Self::NotThere => "not_there",
+            Self::Contended => "contended",
+            Self::NoAnswer => "no_answer",
+            Self::Unexpected(_) => "unexpected",
+        }
+    }
+
+    /// The first word of the error that Redis answered with.
+    pub(crate) fn code(&self) -> Option<&str> {
+        match self {
+            Self::Redis(error) => error.code(),
+            _ => None,
+        }
+    }
+
     /// Whether Redis did not answer in time. The connection may be good all the same.
     pub(crate) fn is_timeout(&self) -> bool {
         matches!(self, Self::Redis(error) if error.is_timeout())

@@ -23,6 +23,7 @@ mod records;
 mod revocations;
 mod sessions;
 mod slots;
+mod span;
 mod subscriber;
 
 use std::fmt;

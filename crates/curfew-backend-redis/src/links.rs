@@ -32,7 +32,7 @@ use crate::funnel::{Funnel, funnel};
 use crate::inbox::Inbox;
 use crate::layout::{Layout, Shard};
 use crate::slots::{Slot, slot_of};
-use crate::subscriber;
+use crate::{span, subscriber};
 
 /// Between two proofs of life.
 pub(crate) const PROBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -91,16 +91,18 @@ struct Commands {
 /// A command with the key that says where it goes.
 #[derive(Debug, Clone)]
 pub(crate) struct Keyed {
+    name: &'static str,
     slot: Slot,
     cmd: Cmd,
 }
 
 impl Keyed {
     /// `name key`, to be given more arguments.
-    pub(crate) fn new(name: &str, key: &str) -> Self {
+    pub(crate) fn new(name: &'static str, key: &str) -> Self {
         let mut command = cmd(name);
         command.arg(key);
         Self {
+            name,
             slot: slot_of(key.as_bytes()),
             cmd: command,
         }
@@ -222,9 +224,24 @@ impl Links {
     /// Runs one command.
     pub(crate) async fn call<T: FromRedisValue>(&self, command: Keyed) -> Result<T, Fault> {
         let link = self.of(command.slot)?;
+        let mut span = span::begin(self.core.metrics.tracer(), command.name, 1, &link.address);
+        let result = self.ask(&link, command).await;
+        result.inspect_err(|fault| span::failed(&mut span, fault))
+    }
+
+    /// As [`Links::call`], where the caller's span is about this very command.
+    pub(crate) async fn call_within_span<T: FromRedisValue>(
+        &self,
+        command: Keyed,
+    ) -> Result<T, Fault> {
+        let link = self.of(command.slot)?;
+        self.ask(&link, command).await
+    }
+
+    async fn ask<T: FromRedisValue>(&self, link: &Link, command: Keyed) -> Result<T, Fault> {
         let funnel = link.funnel()?;
         let replies = funnel.run(vec![command.cmd]).await;
-        let mut replies = replies.map_err(|fault| self.report(&link, fault))?;
+        let mut replies = replies.map_err(|fault| self.report(link, fault))?;
         let reply = replies.pop().unwrap_or_default();
         from_redis_value(reply).map_err(|error| RedisError::from(error).into())
     }
@@ -286,10 +303,27 @@ impl Links {
             return Ok(Vec::new());
         }
         let link = self.of(slot)?;
+        let name = match &commands[..] {
+            [command] => command.name,
+            _ if atomic => span::TRANSACTION,
+            _ => span::PIPELINE,
+        };
+        let tracer = self.core.metrics.tracer();
+        let mut span = span::begin(tracer, name, commands.len(), &link.address);
+        let result = self.run_on(&link, commands, atomic).await;
+        result.inspect_err(|fault| span::failed(&mut span, fault))
+    }
+
+    async fn run_on(
+        &self,
+        link: &Link,
+        commands: Vec<Keyed>,
+        atomic: bool,
+    ) -> Result<Vec<Value>, Fault> {
         if !atomic || commands.len() == 1 {
             let commands = commands.into_iter().map(|command| command.cmd);
             let replies = link.funnel()?.run(commands.collect()).await;
-            return replies.map_err(|fault| self.report(&link, fault));
+            return replies.map_err(|fault| self.report(link, fault));
         }
         let mut pipeline = pipe();
         pipeline.atomic();
@@ -297,7 +331,7 @@ impl Links {
             pipeline.add_command(command.cmd);
         }
         let result = pipeline.query_async(&mut link.commands()?).await;
-        result.map_err(|error| self.report(&link, error.into()))
+        result.map_err(|error| self.report(link, error.into()))
     }
 
     /// Has a connection that is of no more use made anew.

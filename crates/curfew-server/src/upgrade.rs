@@ -241,7 +241,8 @@ impl Public {
         authentications.accepted();
         drop(verify);
         let mut admission = span.child("admission", SpanKind::Internal);
-        let admitted = self.context.node.admit(Arc::new(principal), protocol).await;
+        let admit = self.context.node.admit(Arc::new(principal), protocol);
+        let admitted = admit.instrument(admission.scope()).await;
         if let Err(error) = &admitted {
             admission.refused(error.error_type());
         }

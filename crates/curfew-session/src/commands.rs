@@ -4,6 +4,7 @@
 pub(crate) mod auth;
 pub(crate) mod publish;
 pub(crate) mod refresh;
+pub(crate) mod span;
 pub(crate) mod subscribe;
 pub(crate) mod unsubscribe;
 

@@ -91,6 +91,21 @@ impl Collector {
         assert_eq!(spans.len(), count, "{spans:#?}");
         spans
     }
+
+    /// The one span of this name that is a part of `parent`, waited for.
+    pub(super) async fn wait_below(&self, name: &str, parent: &Span) -> Span {
+        let what = format!("{name} below {}", parent.name);
+        let mut parts = eventually(&what, async || {
+            let mut parts = self.named(name);
+            parts.retain(|span| span.parent == parent.id);
+            (!parts.is_empty()).then_some(parts)
+        })
+        .await;
+        assert_eq!(parts.len(), 1, "{parts:#?}");
+        let part = parts.remove(0);
+        assert_eq!(part.trace, parent.trace);
+        part
+    }
 }
 
 /// Settings of nodes that send to `address` whatever they record.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use curfew_testkit::PATIENCE;
 use curfew_testkit::mint::Key;
 use curfew_tests::{Cluster, Gateway, Redis, Tape, revocation_key};
 use serde_json::json;
@@ -37,7 +38,7 @@ async fn a_publication_is_one_trace_across_nodes() {
     let delivered = collector.wait("deliver", 2).await;
     let processed = collector.wait("process", 2).await;
     let command = collector.wait("curfew.publish", 1).await.remove(0);
-    let authorize = collector.wait("authorize", 1).await.remove(0);
+    let authorize = collector.wait_below("authorize", &command).await;
     let publish = collector.wait("publish", 1).await.remove(0);
 
     let upgrades = collector.named("GET /ws");
@@ -49,8 +50,9 @@ async fn a_publication_is_one_trace_across_nodes() {
     assert!(command.links_traces.iter().any(|trace| trace == TRACE));
     assert_ne!(command.trace, TRACE);
     assert_eq!((command.parent.as_str(), command.kind), ("", 2));
-    assert_eq!((&authorize.parent, authorize.kind), (&command.id, 1));
+    assert_eq!(authorize.kind, 1);
     assert_eq!(authorize.attributes["curfew.authz.decision"], "allowed");
+    assert_eq!(authorize.attributes["curfew.authz.rule"], "everything");
     assert_eq!((&publish.parent, publish.kind), (&command.id, 4));
     assert_eq!(publish.attributes["messaging.system"], "redis");
     assert_eq!(nodes_of(&processed).len(), 2);
@@ -138,6 +140,10 @@ async fn a_revocation_by_the_api_is_one_trace_across_nodes() {
         assert_eq!((&span.trace, &span.parent), (&call.trace, &call.id));
         assert_eq!(span.attributes["curfew.sessions.closed"], "2");
     }
+    let written = collector.wait_below("MULTI", &call).await;
+    assert_eq!(written.kind, 3);
+    assert_eq!(written.attributes["db.operation.batch.size"], "2");
+    assert!(!written.text.contains("alice"), "{}", written.text);
 }
 
 async fn alice_everywhere(cluster: &Cluster) -> Vec<Tape> {
@@ -174,6 +180,41 @@ async fn a_connect_is_a_trace_that_ends_when_the_session_is_open() {
 }
 
 #[tokio::test]
+async fn what_a_connect_and_a_subscription_ask_of_redis_is_part_of_them() {
+    let (redis, collector) = (Redis::start().await, Collector::start().await);
+    let settings = collector.settings().on_redis(&redis.url());
+    let node = Gateway::start_with(&settings).await;
+    node.until_ready(PATIENCE).await;
+    let mut alice = node.subscriber("alice", "room:1").await;
+    let admission = collector.wait("admission", 1).await.remove(0);
+    let checked = collector.wait_below("EXISTS", &admission).await;
+    let recorded = collector.wait_below("PIPELINE", &admission).await;
+    for span in [&checked, &recorded] {
+        assert_eq!(span.kind, 3);
+        assert_eq!(span.attributes["db.system.name"], "redis");
+        assert_eq!(span.attributes["db.operation.name"], span.name);
+        let port = redis.address().port().to_string();
+        assert_eq!(span.attributes["server.port"], port);
+    }
+    let subscribe = collector.wait("curfew.subscribe", 1).await.remove(0);
+    let authorize = collector.wait_below("authorize", &subscribe).await;
+    assert_eq!(authorize.attributes["curfew.authz.rule"], "everything");
+
+    let token = Key::default_secret().user("alice");
+    alice
+        .send(json!({"type":"refresh","id":9,"token":token}))
+        .await;
+    alice.expect_json(json!({"type":"refreshed","id":9})).await;
+    let refresh = collector.wait("curfew.refresh", 1).await.remove(0);
+    collector.wait_below("PIPELINE", &refresh).await;
+    for span in collector.spans() {
+        for secret in ["alice", "room:1", "curfew:", token.as_str()] {
+            assert!(!span.text.contains(secret), "{}", span.text);
+        }
+    }
+}
+
+#[tokio::test]
 async fn refusals_are_recorded_whatever_the_ratio_and_tell_no_secret() {
     let collector = Collector::start().await;
     let settings = collector
@@ -194,10 +235,26 @@ async fn refusals_are_recorded_whatever_the_ratio_and_tell_no_secret() {
     alice
         .expect_json(json!({"type":"error","code":"forbidden"}))
         .await;
+    alice
+        .send(json!({"type":"subscribe","id":2,"channel":"room:1"}))
+        .await;
+    alice
+        .expect_json(json!({"type":"error","id":2,"code":"forbidden"}))
+        .await;
+    alice
+        .send(json!({"type":"refresh","id":3,"token":token}))
+        .await;
+    alice
+        .expect_json(json!({"type":"error","id":3,"code":"expired"}))
+        .await;
     let upgrades = collector.wait("GET /ws", 2).await;
     let publish = collector.wait("curfew.publish", 1).await;
     assert_eq!(upgrades[0].attributes["error.type"], "expired");
     assert_eq!(publish[0].attributes["error.type"], "forbidden");
+    let subscribe = collector.wait("curfew.subscribe", 1).await;
+    assert_eq!(subscribe[0].attributes["error.type"], "forbidden");
+    let refresh = collector.wait("curfew.refresh", 1).await;
+    assert_eq!(refresh[0].attributes["error.type"], "expired");
     let signature = token.rsplit('.').next().unwrap();
     for span in collector.spans() {
         for secret in [signature, "claim-canary", "alice", "room:1"] {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use curfew_backend::{BackendError, Ended};
 use curfew_model::{Revocation, RevocationKey};
+use curfew_telemetry::Span;
 use redis::{Value, cmd, pipe};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -14,9 +15,13 @@ use super::{Control, Counted, Generation};
 use crate::core::random_id;
 use crate::fault::Fault;
 use crate::op::{Op, Written};
+use crate::span;
 
 /// Attempts to write a revocation while somebody else writes the same key.
 const ATTEMPTS: usize = 10;
+
+/// Commands that write a revocation: the key and its place in the index.
+const WRITES: usize = 2;
 
 /// Receipts whose sessions are counted at a time.
 const MAX_COUNTED: usize = 4096;
@@ -87,7 +92,16 @@ impl Control {
         revocation: Revocation,
     ) -> Result<Written, Fault> {
         let id = random_id();
-        self.write(generation, key, revocation, Some(&id)).await?;
+        let mut span = match &revocation.trace {
+            Some(call) => {
+                let tracer = self.core.metrics.tracer();
+                span::begin_below(call, tracer, span::TRANSACTION, WRITES, &generation.address)
+            }
+            None => Span::NONE,
+        };
+        let written = self.write(generation, key, revocation, Some(&id)).await;
+        written.inspect_err(|fault| span::failed(&mut span, fault))?;
+        drop(span);
         let replicas = self.replicate(generation).await?;
         Ok(Written { id, replicas })
     }

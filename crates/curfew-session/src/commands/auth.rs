@@ -5,7 +5,7 @@ use std::sync::Arc;
 use curfew_model::{AuthFailure, Command, CommandId, Disconnect, ErrorCode, Request};
 use curfew_node::{AdmitError, Attachment};
 use curfew_protocol::DecodeError;
-use curfew_telemetry::{Origin, SpanKind};
+use curfew_telemetry::Origin;
 use tokio::time::Instant;
 use tracing::{Instrument as _, debug};
 
@@ -40,20 +40,11 @@ pub(crate) fn first(
             return Some(Disconnect::BAD_REQUEST.into());
         }
     };
-    let tracer = state.context.metrics().tracer();
-    let began = tracer.now();
-    let mut span = tracer.request(SPAN, Origin::Unknown);
-    let verify = span.child("verify token", SpanKind::Internal);
+    let mut span = state.begin_span(SPAN, Origin::Unknown);
+    let verify = span.part("verify token");
     let result = state.context.authenticator.authenticate(&token);
     drop(verify);
     state.count_authentication(&result);
-    if result.is_err() && !span.is_recorded() {
-        let tracer = state.context.metrics().tracer();
-        span = tracer.unasked(SPAN, Origin::Unknown, began);
-    }
-    if let Some(upgrade) = &state.trace {
-        span.link(upgrade);
-    }
     match result {
         Ok(principal) => {
             let node = Arc::clone(&state.context.node);
@@ -62,23 +53,19 @@ pub(crate) fn first(
             let timeout = state.context.settings.load().auth_timeout;
             state.deadlines.auth_by = Instant::now().checked_add(timeout);
             state.operation = Some(Box::pin(async move {
-                let mut admission = span.child("admission", SpanKind::Internal);
-                let log = span.scope();
+                let mut admission = span.part("admission");
                 let admit = node.admit(Arc::new(principal), protocol);
-                let result = admit.instrument(log).await;
+                let result = admit.instrument(admission.scope()).await;
                 if let Err(error) = &result {
-                    if !span.is_recorded() {
-                        let tracer = node.metrics().tracer();
-                        span = tracer.unasked(SPAN, Origin::Unknown, began);
-                    }
                     admission.refused(error.error_type());
-                    span.refused(error.error_type());
+                    span.refused(node.metrics().tracer(), error.error_type());
                 }
                 Outcome::Admitted(result)
             }));
         }
         Err(error) => {
-            span.refused(error.failure().as_str());
+            let tracer = state.context.metrics().tracer();
+            span.refused(tracer, error.failure().as_str());
             let _entered = span.scope().entered();
             debug!(reason = error.failure().as_str(), "token refused");
             let refusal = Refusal::token(error.failure(), error.message().to_owned());

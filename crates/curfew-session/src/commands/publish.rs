@@ -5,10 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use curfew_backend::BackendError;
 use curfew_model::{Action, Channel, CommandId, ErrorCode, Publication, Reply, TraceContext};
-use curfew_telemetry::{Origin, PublishOutcome, Span, SpanKind};
+use curfew_policy::Decision;
+use curfew_telemetry::{Origin, PublishOutcome};
 use tracing::{Instrument as _, debug};
 
 use crate::commands::Outcome;
+use crate::commands::span::CommandSpan;
 use crate::open::{Live, State};
 
 const NAME: &str = "publish";
@@ -34,21 +36,13 @@ pub(crate) fn start(
             None => return,
         },
     };
-    let origin = Origin::client(trace);
-    let tracer = state.context.metrics().tracer();
-    let began = tracer.now();
-    let mut span = tracer.request(SPAN, origin);
-    if span.is_recorded() {
-        describe(state, &channel, &mut span);
-    }
+    let mut span = state.begin_span(SPAN, Origin::client(trace));
+    span.name(state, &channel);
     if let Err(message) = authorized(state, &channel, remembered, &span) {
         state.context.count_publish(PublishOutcome::Denied);
-        if !span.is_recorded() {
-            let tracer = state.context.metrics().tracer();
-            span = tracer.unasked(SPAN, origin, began);
-            describe(state, &channel, &mut span);
-        }
-        span.refused(ErrorCode::Forbidden.as_str());
+        let tracer = state.context.metrics().tracer();
+        span.refused(tracer, ErrorCode::Forbidden.as_str());
+        span.name(state, &channel);
         return state.error(NAME, id.as_ref(), ErrorCode::Forbidden, message);
     }
     let Some(live) = &mut state.live else { return };
@@ -59,71 +53,42 @@ pub(crate) fn start(
         trace: span.context(),
     };
     let node = Arc::clone(&state.context.node);
-    state.operation = Some(if span.is_recorded() {
-        let log = span.scope();
-        let publish = async move {
-            let result = node.publish(publication).await;
-            if let Err(error) = &result {
-                debug!(error = %error, "publication not handed on");
-                span.failed(error_type(error));
-            }
-            drop(span);
-            Outcome::Published(id, result)
-        };
-        Box::pin(publish.instrument(log))
-    } else {
-        Box::pin(async move {
-            let result = node.publish(publication).await;
-            if let Err(error) = &result {
-                let mut span = node.metrics().tracer().unasked(SPAN, origin, began);
-                span.failed(error_type(error));
-            }
-            Outcome::Published(id, result)
-        })
+    let scope = span.is_recorded().then(|| span.scope());
+    let publish = async move {
+        let result = node.publish(publication).await;
+        if let Err(error) = &result {
+            debug!(error = %error, "publication not handed on");
+            span.failed(node.metrics().tracer(), error);
+        }
+        drop(span);
+        Outcome::Published(id, result)
+    };
+    state.operation = Some(match scope {
+        None => Box::pin(publish),
+        Some(scope) => Box::pin(publish.instrument(scope)),
     });
 }
 
-/// What the span of a publication says beside how it ended.
-fn describe(state: &State, channel: &Channel, span: &mut Span) {
-    span.set("network.protocol.name", "websocket");
-    span.set("curfew.command", NAME);
-    if let Some(upgrade) = &state.trace {
-        span.link(upgrade);
-    }
-    if !state.context.metrics().tracer().names_users() {
-        return;
-    }
-    span.set("messaging.destination.name", channel.as_str().to_owned());
-    if let Some(live) = &state.live {
-        let user = live.attachment.member().principal().user().to_owned();
-        span.set("user.id", user);
-    }
-}
-
-fn error_type(error: &BackendError) -> &'static str {
-    match error {
-        BackendError::Unavailable(_) => ErrorCode::Unavailable.as_str(),
-        BackendError::Unusable(_) => ErrorCode::Internal.as_str(),
-    }
-}
-
-/// Asks the policy unless it has said yes before.
+/// Asks the policy unless it has said yes before; where the command is recorded in any case, for the
+/// span to name the rule.
 fn authorized(
     state: &mut State,
     channel: &Channel,
     remembered: Option<bool>,
-    span: &Span,
+    span: &CommandSpan,
 ) -> Result<(), String> {
-    let mut authorize_span = span.child("authorize", SpanKind::Internal);
-    let remembered = remembered == Some(true);
-    let result = match remembered {
-        true => Ok(()),
-        false => authorize(state, channel),
+    if remembered == Some(true) && !span.is_recorded() {
+        return Ok(());
+    }
+    let part = span.part("authorize");
+    let Some(decision) = authorize(state, channel) else {
+        return Ok(());
     };
-    let decision = if result.is_ok() { "allowed" } else { "denied" };
-    authorize_span.set("curfew.authz.decision", decision);
-    authorize_span.set("curfew.authz.remembered", remembered);
-    result
+    CommandSpan::decided(part, &decision);
+    match decision.allowed {
+        true => Ok(()),
+        false => Err(decision.to_string()),
+    }
 }
 
 /// The broker has answered.
@@ -140,11 +105,10 @@ pub(crate) fn finish(state: &mut State, id: Option<CommandId>, result: Result<()
     }
 }
 
-/// Asks the policy; remembers a yes where the session is subscribed.
-fn authorize(state: &mut State, channel: &Channel) -> Result<(), String> {
-    let Some(live) = &mut state.live else {
-        return Ok(());
-    };
+/// Asks the policy; remembers its answer where the session is subscribed. `None` when the session is
+/// not open.
+fn authorize(state: &mut State, channel: &Channel) -> Option<Decision> {
+    let live = state.live.as_mut()?;
     let principal = live.attachment.member().principal();
     let decision = state
         .context
@@ -154,11 +118,7 @@ fn authorize(state: &mut State, channel: &Channel) -> Result<(), String> {
     if let Some(permissions) = live.subscriptions.get_mut(channel) {
         permissions.publish = Some(decision.allowed);
     }
-    if decision.allowed {
-        Ok(())
-    } else {
-        Err(decision.to_string())
-    }
+    Some(decision)
 }
 
 fn from(live: &mut Live) -> Arc<str> {

@@ -5,13 +5,17 @@ use std::sync::Arc;
 use curfew_hub::Ending;
 use curfew_model::{Action, Channel, CommandId, ErrorCode, Principal, Push, Reply};
 use curfew_node::AdmitError;
-use tracing::debug;
+use curfew_telemetry::Origin;
+use tracing::{Instrument as _, debug};
 
 use crate::commands::Outcome;
 use crate::open::State;
 use crate::run::Finish;
 
 const NAME: &str = "refresh";
+
+/// The span of the command.
+const SPAN: &str = "curfew.refresh";
 
 /// The claim that names a login (OpenID Connect Back-Channel Logout 1.0 §2.1).
 const LOGIN_CLAIM: &str = "sid";
@@ -21,30 +25,48 @@ pub(crate) fn start(state: &mut State, id: Option<CommandId>, token: &str) -> Op
     let live = state.live.as_ref()?;
     let attachment = Arc::clone(&live.attachment);
     let current = attachment.member().principal();
+    let mut span = state.begin_span(SPAN, Origin::Unknown);
+    let verify = span.part("verify token");
     let result = state.context.authenticator.authenticate(token);
+    drop(verify);
     state.count_authentication(&result);
+    let tracer = state.context.metrics().tracer();
     let principal = match result {
         Ok(principal) => Arc::new(principal),
         Err(error) => {
+            span.refused(tracer, error.failure().as_str());
             let message = error.message().to_owned();
             state.error(NAME, id.as_ref(), error.failure().into(), message);
             return None;
         }
     };
     if !current.same_user(&principal) || !same_login(&current, &principal) {
+        span.refused(tracer, ErrorCode::DifferentUser.as_str());
         let message = "the token is of another user, issuer or login";
         state.error(NAME, id.as_ref(), ErrorCode::DifferentUser, message);
         return None;
     }
     if principal.expires_at() < current.expires_at() {
+        span.refused(tracer, ErrorCode::BadRequest.as_str());
         let message = "the token expires before the one in force";
         state.error(NAME, id.as_ref(), ErrorCode::BadRequest, message);
         return None;
     }
-    state.operation = Some(Box::pin(async move {
+    let node = Arc::clone(&state.context.node);
+    let scope = span.scope();
+    let refresh = async move {
         let result = attachment.refresh(Arc::clone(&principal)).await;
+        if let Err(error) = &result {
+            let tracer = node.metrics().tracer();
+            match error {
+                AdmitError::Backend(error) => span.failed(tracer, error),
+                _ => span.refused(tracer, error.error_type()),
+            }
+        }
+        drop(span);
         Outcome::Refreshed(id, principal, result)
-    }));
+    };
+    state.operation = Some(Box::pin(refresh.instrument(scope)));
     None
 }
 

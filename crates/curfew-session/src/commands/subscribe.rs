@@ -4,11 +4,17 @@ use std::sync::Arc;
 
 use curfew_backend::BackendError;
 use curfew_model::{Action, Channel, CommandId, ErrorCode, Reply};
+use curfew_telemetry::Origin;
+use tracing::Instrument as _;
 
 use crate::commands::Outcome;
+use crate::commands::span::CommandSpan;
 use crate::open::{Permissions, State};
 
 const NAME: &str = "subscribe";
+
+/// The span of the command.
+const SPAN: &str = "curfew.subscribe";
 
 /// Everything up to the broker.
 pub(crate) fn start(state: &mut State, id: Option<CommandId>, name: &str) {
@@ -27,12 +33,19 @@ pub(crate) fn start(state: &mut State, id: Option<CommandId>, name: &str) {
     }
     let member = Arc::clone(live.attachment.member());
     let policy = state.context.policy.version();
+    let mut span = state.begin_span(SPAN, Origin::Unknown);
+    span.name(state, &channel);
+    let authorize = span.part("authorize");
     let decision = state
         .context
         .policy
         .decide(&member.principal(), Action::Subscribe, &channel);
     state.context.count_decision(&decision);
+    CommandSpan::decided(authorize, &decision);
     if !decision.allowed {
+        let tracer = state.context.metrics().tracer();
+        span.refused(tracer, ErrorCode::Forbidden.as_str());
+        span.name(state, &channel);
         return state.error(
             NAME,
             id.as_ref(),
@@ -41,15 +54,21 @@ pub(crate) fn start(state: &mut State, id: Option<CommandId>, name: &str) {
         );
     }
     let node = Arc::clone(&state.context.node);
-    state.operation = Some(Box::pin(async move {
+    let scope = span.scope();
+    let subscribe = async move {
         let result = node.subscribe(&channel, &member).await;
+        if let Err(error) = &result {
+            span.failed(node.metrics().tracer(), error);
+        }
+        drop(span);
         Outcome::Subscribed {
             id,
             channel,
             policy,
             result,
         }
-    }));
+    };
+    state.operation = Some(Box::pin(subscribe.instrument(scope)));
 }
 
 /// The broker has answered.

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt::{self, Write};
 
 use tracing::field::{Field, Visit};
+use tracing::span::Record;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::format::Writer;
@@ -126,6 +127,14 @@ impl<'w> FormatFields<'w> for Lines {
         };
         fields.record(&mut visitor);
         visitor.result
+    }
+
+    fn add_fields(
+        &self,
+        current: &'w mut FormattedFields<Self>,
+        fields: &Record<'_>,
+    ) -> fmt::Result {
+        self.format_fields(current.as_writer(), fields)
     }
 }
 
