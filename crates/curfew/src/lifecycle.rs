@@ -185,7 +185,9 @@ impl Reloader {
             return;
         }
         metrics.config_last_reload_successful.set(1);
-        let waiting = needs_restart(&self.config, &config);
+        // What runs stays the measure of what a restart would change.
+        let started = std::mem::replace(&mut self.config, config);
+        let waiting = keep_boot_settings(&mut self.config, &started);
         metrics
             .config_restart_required
             .set(i64::from(!waiting.is_empty()));
@@ -196,72 +198,51 @@ impl Reloader {
                 "these changes take effect at the next start"
             );
         }
-        // What runs stays the measure of what a restart would change.
-        let started = std::mem::replace(&mut self.config, config);
-        keep_boot_settings(&mut self.config, &started);
         self.poll_keys();
     }
 }
 
-/// The changed keys that a running node cannot take over.
-fn needs_restart(running: &Config, new: &Config) -> Vec<&'static str> {
-    let mut keys = Vec::new();
-    let mut note = |changed: bool, key| {
-        if changed {
-            keys.push(key);
-        }
-    };
-    note(running.server.listen != new.server.listen, "server.listen");
-    note(
-        running.server.tls_cert_file != new.server.tls_cert_file,
-        "server.tls_cert_file",
-    );
-    note(
-        running.server.tls_key_file != new.server.tls_key_file,
-        "server.tls_key_file",
-    );
-    note(running.admin.listen != new.admin.listen, "admin.listen");
-    note(running.backend != new.backend, "backend");
-    note(
-        running.telemetry.log_format != new.telemetry.log_format,
-        "telemetry.log_format",
-    );
-    note(
-        running.telemetry.otlp_endpoint != new.telemetry.otlp_endpoint,
-        "telemetry.otlp_endpoint",
-    );
-    note(
-        running.telemetry.trace_sample_ratio != new.telemetry.trace_sample_ratio,
-        "telemetry.trace_sample_ratio",
-    );
-    note(
-        running.telemetry.trust_client_traces != new.telemetry.trust_client_traces,
-        "telemetry.trust_client_traces",
-    );
-    note(
-        running.telemetry.trace_user_ids != new.telemetry.trace_user_ids,
-        "telemetry.trace_user_ids",
-    );
-    keys
+/// A setting that a running node cannot take over.
+struct BootSetting {
+    key: &'static str,
+    differs: fn(&Config, &Config) -> bool,
+    copy: fn(&mut Config, &Config),
 }
 
-fn keep_boot_settings(config: &mut Config, running: &Config) {
-    config.server.listen = running.server.listen;
-    config
-        .server
-        .tls_cert_file
-        .clone_from(&running.server.tls_cert_file);
-    config
-        .server
-        .tls_key_file
-        .clone_from(&running.server.tls_key_file);
-    config.admin.listen = running.admin.listen;
-    config.backend.clone_from(&running.backend);
-    let log_level = config.telemetry.log_level.clone();
-    config.telemetry = curfew_telemetry::Config {
-        log_level,
-        ..running.telemetry.clone()
+macro_rules! boot_settings {
+    ($($key:literal => $section:ident $(. $field:ident)?,)+) => {
+        &[$(BootSetting {
+            key: $key,
+            differs: |one, other| one.$section$(.$field)? != other.$section$(.$field)?,
+            copy: |to, from| to.$section$(.$field)?.clone_from(&from.$section$(.$field)?),
+        },)+]
     };
+}
+
+const BOOT_SETTINGS: &[BootSetting] = boot_settings![
+    "server.listen" => server.listen,
+    "server.tls_cert_file" => server.tls_cert_file,
+    "server.tls_key_file" => server.tls_key_file,
+    "admin.listen" => admin.listen,
+    "backend" => backend,
+    "telemetry.log_format" => telemetry.log_format,
+    "telemetry.otlp_endpoint" => telemetry.otlp_endpoint,
+    "telemetry.trace_sample_ratio" => telemetry.trace_sample_ratio,
+    "telemetry.trust_client_traces" => telemetry.trust_client_traces,
+    "telemetry.trace_user_ids" => telemetry.trace_user_ids,
+];
+
+/// Gives `new` the settings of the running node that it cannot take over; returns the keys of those
+/// that differed.
+fn keep_boot_settings(new: &mut Config, running: &Config) -> Vec<&'static str> {
+    let mut kept = Vec::new();
+    for setting in BOOT_SETTINGS {
+        if (setting.differs)(running, new) {
+            (setting.copy)(new, running);
+            kept.push(setting.key);
+        }
+    }
+    kept
 }
 
 /// Builds a runtime and runs `future` on it; used by whatever needs one.
