@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
-use curfew_auth::Authenticator;
+use curfew_auth::{Algorithm, Authenticator};
 use curfew_backend::memory::Memory;
 use curfew_backend::{BackendKind, Backends};
 use curfew_backend_redis::{Parts, Redis};
@@ -101,7 +101,8 @@ impl App {
             }
         };
         let authenticator = Authenticator::new(&config.auth, Arc::clone(&clock))?;
-        metrics.jwt_keys.set(count_keys(&authenticator));
+        count_keys(&metrics, &authenticator);
+        metrics.keys_reloaded(clock.unix());
         let node = Node::start(id, hub, backends, clock, metrics, node_settings);
         let context = Arc::new(Context {
             node,
@@ -152,6 +153,7 @@ impl App {
     ) -> anyhow::Result<Running> {
         let (public_address, admin_address) = self.addresses()?;
         let node = &self.context.node;
+        node.spawn(Arc::clone(node.metrics()).watch_runtime());
         node.spawn(Arc::clone(&self.public).serve(self.public_listener, stop_public));
         node.spawn(Arc::clone(&self.admin).serve(self.admin_listener, stop_admin));
         info!(
@@ -207,8 +209,7 @@ impl Running {
     }
 
     pub(crate) fn count_keys(&self) {
-        let keys = count_keys(&self.context.authenticator);
-        self.context.node.metrics().jwt_keys.set(keys);
+        count_keys(self.context.node.metrics(), &self.context.authenticator);
     }
 }
 
@@ -217,6 +218,7 @@ fn names(protocols: &Protocols) -> Names {
         version: env!("CARGO_PKG_VERSION"),
         protocols: protocols.names(),
         commands: Command::NAMES.to_vec(),
+        algorithms: Algorithm::ALL.iter().map(|alg| alg.as_str()).collect(),
         auth_failures: AuthFailure::ALL
             .iter()
             .map(|failure| failure.as_str())
@@ -238,13 +240,14 @@ fn node_info(id: NodeId, address: SocketAddr, clock: &dyn Clock) -> curfew_backe
     }
 }
 
-fn count_keys(authenticator: &Authenticator) -> i64 {
-    let keys: usize = authenticator
-        .issuers()
-        .iter()
-        .map(|issuer| issuer.keys.len())
-        .sum();
-    i64::try_from(keys).unwrap_or(i64::MAX)
+fn count_keys(metrics: &Metrics, authenticator: &Authenticator) {
+    let issuers = authenticator.issuers();
+    let keys = || issuers.iter().flat_map(|issuer| &issuer.keys);
+    for algorithm in Algorithm::ALL {
+        let fit = keys().filter(|key| key.algorithms.contains(algorithm));
+        let count = i64::try_from(fit.count()).unwrap_or(i64::MAX);
+        metrics.set_jwt_keys(algorithm.as_str(), count);
+    }
 }
 
 fn hub_limits(config: &Config) -> HubLimits {
