@@ -19,7 +19,7 @@ use curfew_protocol::Protocols;
 use curfew_protocol::native::Native;
 use curfew_server::{Admin, Extra, Public, Tls};
 use curfew_session::Context;
-use curfew_telemetry::{LogLevel, Metrics, Names};
+use curfew_telemetry::{DeliveryPath, LogLevel, Metrics, Names};
 use curfew_ws::OriginPolicy;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -58,14 +58,16 @@ impl App {
         let protocols = Protocols::new(vec![Arc::new(Native)]);
         let metrics = Metrics::new(&names(&protocols));
         // Of an embedded backend everything is known at once; of another, nothing at first.
-        let gate = Arc::new(match config.backend.kind {
-            BackendKind::Memory => Gate::always_open(),
-            BackendKind::Redis => Gate::shut_at_first(),
-        });
+        let (gate, path) = match config.backend.kind {
+            BackendKind::Memory => (Gate::always_open(), DeliveryPath::Local),
+            BackendKind::Redis => (Gate::shut_at_first(), DeliveryPath::Broker),
+        };
+        let gate = Arc::new(gate);
         let hub = Arc::new(Hub::new(
             protocols,
             hub_limits(config),
             Arc::clone(&gate),
+            path,
             Arc::clone(&metrics),
         ));
         let id = NodeId::new();
