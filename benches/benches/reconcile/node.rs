@@ -152,8 +152,8 @@ impl Events for Watched {
         self.node.publication(publication);
     }
 
-    fn revoked(&self, key: &RevocationKey, revocation: &Revocation) -> Ended {
-        self.node.revoked(key, revocation)
+    fn revoked(&self, key: &RevocationKey, revocation: &Revocation, learned: Instant) -> Ended {
+        self.node.revoked(key, revocation, learned)
     }
 
     fn suspend(&self, key: &RevocationKey) -> Option<Suspension> {

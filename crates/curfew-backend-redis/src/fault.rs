@@ -1,6 +1,7 @@
 //! What can go wrong with Redis. Never the fault of a user.
 
 use curfew_backend::BackendError;
+use curfew_telemetry::BrokerError;
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 /// An operation on Redis failed.
@@ -73,6 +74,25 @@ impl Fault {
     /// Whether Redis did not answer in time. The connection may be good all the same.
     pub(crate) fn is_timeout(&self) -> bool {
         matches!(self, Self::Redis(error) if error.is_timeout())
+    }
+
+    /// In the words of the metrics.
+    pub(crate) fn as_broker_error(&self) -> BrokerError {
+        match self {
+            _ if self.is_misrouted() => BrokerError::Misrouted,
+            _ if self.is_timeout() => BrokerError::Timeout,
+            Self::NotConnected => BrokerError::NotConnected,
+            Self::NoPrimary(_) => BrokerError::Misrouted,
+            Self::Connect(_) => BrokerError::Connection,
+            Self::Redis(error) if error.is_io_error() || error.is_unrecoverable_error() => {
+                BrokerError::Connection
+            }
+            Self::Redis(error) if matches!(error.kind(), ErrorKind::Parse) => {
+                BrokerError::Unexpected
+            }
+            Self::Unexpected(_) => BrokerError::Unexpected,
+            _ => BrokerError::Refused,
+        }
     }
 
     /// Whether a connection that gave this is of no further use.

@@ -8,11 +8,12 @@ use std::collections::HashSet;
 use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use curfew_backend::{RedisAddress, RedisTarget};
 use curfew_model::Channel;
+use curfew_telemetry::RedisCommand;
 use futures_util::future::try_join_all;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
@@ -91,16 +92,18 @@ struct Commands {
 /// A command with the key that says where it goes.
 #[derive(Debug, Clone)]
 pub(crate) struct Keyed {
+    name: &'static str,
     slot: Slot,
     cmd: Cmd,
 }
 
 impl Keyed {
     /// `name key`, to be given more arguments.
-    pub(crate) fn new(name: &str, key: &str) -> Self {
+    pub(crate) fn new(name: &'static str, key: &str) -> Self {
         let mut command = cmd(name);
         command.arg(key);
         Self {
+            name,
             slot: slot_of(key.as_bytes()),
             cmd: command,
         }
@@ -223,8 +226,10 @@ impl Links {
     pub(crate) async fn call<T: FromRedisValue>(&self, command: Keyed) -> Result<T, Fault> {
         let link = self.of(command.slot)?;
         let funnel = link.funnel()?;
+        let began = Instant::now();
         let replies = funnel.run(vec![command.cmd]).await;
         let mut replies = replies.map_err(|fault| self.report(&link, fault))?;
+        self.answered(RedisCommand::of(command.name), began);
         let reply = replies.pop().unwrap_or_default();
         from_redis_value(reply).map_err(|error| RedisError::from(error).into())
     }
@@ -286,10 +291,13 @@ impl Links {
             return Ok(Vec::new());
         }
         let link = self.of(slot)?;
+        let began = Instant::now();
         if !atomic || commands.len() == 1 {
             let commands = commands.into_iter().map(|command| command.cmd);
             let replies = link.funnel()?.run(commands.collect()).await;
-            return replies.map_err(|fault| self.report(&link, fault));
+            let replies = replies.map_err(|fault| self.report(&link, fault))?;
+            self.answered(RedisCommand::Pipeline, began);
+            return Ok(replies);
         }
         let mut pipeline = pipe();
         pipeline.atomic();
@@ -297,7 +305,15 @@ impl Links {
             pipeline.add_command(command.cmd);
         }
         let result = pipeline.query_async(&mut link.commands()?).await;
-        result.map_err(|error| self.report(&link, error.into()))
+        let replies = result.map_err(|error| self.report(&link, error.into()))?;
+        self.answered(RedisCommand::Transaction, began);
+        Ok(replies)
+    }
+
+    /// Counts the time that an answer took.
+    pub(crate) fn answered(&self, command: RedisCommand, began: Instant) {
+        let durations = &self.core.metrics.redis_command_duration;
+        durations.of(command).observe_since(began);
     }
 
     /// Has a connection that is of no more use made anew.
