@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use curfew_backend::{BackendError, BoxFuture, Broker};
 use curfew_model::{Channel, Publication, TraceContext};
-use curfew_telemetry::{RedisCommand, Span, SpanKind};
+use curfew_telemetry::{Span, SpanKind};
 
 use crate::envelope;
 use crate::fault::Fault;
@@ -94,7 +94,7 @@ impl Links {
             .arg(name)
             .query_async::<redis::Value>(&mut connection)
             .await?;
-        self.answered(RedisCommand::of(verb), began);
+        self.answered(verb, began);
         Ok(())
     }
 }

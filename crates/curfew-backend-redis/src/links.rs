@@ -229,7 +229,7 @@ impl Links {
         let began = Instant::now();
         let replies = funnel.run(vec![command.cmd]).await;
         let mut replies = replies.map_err(|fault| self.report(&link, fault))?;
-        self.answered(RedisCommand::of(command.name), began);
+        self.answered(command.name, began);
         let reply = replies.pop().unwrap_or_default();
         from_redis_value(reply).map_err(|error| RedisError::from(error).into())
     }
@@ -291,13 +291,27 @@ impl Links {
             return Ok(Vec::new());
         }
         let link = self.of(slot)?;
+        let name = match &commands[..] {
+            [command] => command.name,
+            _ if atomic => RedisCommand::TRANSACTION,
+            _ => RedisCommand::PIPELINE,
+        };
         let began = Instant::now();
+        let replies = self.run_on(&link, commands, atomic).await?;
+        self.answered(name, began);
+        Ok(replies)
+    }
+
+    async fn run_on(
+        &self,
+        link: &Link,
+        commands: Vec<Keyed>,
+        atomic: bool,
+    ) -> Result<Vec<Value>, Fault> {
         if !atomic || commands.len() == 1 {
             let commands = commands.into_iter().map(|command| command.cmd);
             let replies = link.funnel()?.run(commands.collect()).await;
-            let replies = replies.map_err(|fault| self.report(&link, fault))?;
-            self.answered(RedisCommand::Pipeline, began);
-            return Ok(replies);
+            return replies.map_err(|fault| self.report(link, fault));
         }
         let mut pipeline = pipe();
         pipeline.atomic();
@@ -305,15 +319,13 @@ impl Links {
             pipeline.add_command(command.cmd);
         }
         let result = pipeline.query_async(&mut link.commands()?).await;
-        let replies = result.map_err(|error| self.report(&link, error.into()))?;
-        self.answered(RedisCommand::Transaction, began);
-        Ok(replies)
+        result.map_err(|error| self.report(link, error.into()))
     }
 
-    /// Counts the time that an answer took.
-    pub(crate) fn answered(&self, command: RedisCommand, began: Instant) {
+    /// Counts the time that an answer to a command of this name took.
+    pub(crate) fn answered(&self, name: &str, began: Instant) {
         let durations = &self.core.metrics.redis_command_duration;
-        durations.of(command).observe_since(began);
+        durations.of(RedisCommand::of(name)).observe_since(began);
     }
 
     /// Has a connection that is of no more use made anew.

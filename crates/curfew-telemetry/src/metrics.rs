@@ -45,6 +45,10 @@ const CLIENT_CLOSE_CODES: [u16; 4] = [1000, 1001, 1005, 1006];
 pub struct Names {
     /// Curfew's version.
     pub version: &'static str,
+    /// The commit it was built from.
+    pub revision: &'static str,
+    /// The compiler's version.
+    pub rustc: &'static str,
     /// Names of protocols.
     pub protocols: Vec<&'static str>,
     /// Names of commands.
@@ -271,7 +275,7 @@ impl Metrics {
         }
         metrics.jwt_keys_last_reload_successful.set(1);
         metrics.config_last_reload_successful.set(1);
-        metrics.register(names.version);
+        metrics.register(names);
         Arc::new(metrics)
     }
 

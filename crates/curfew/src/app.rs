@@ -195,7 +195,7 @@ impl Running {
         // Whatever can fail comes before the first change.
         self.context.authenticator.reload(&config.auth)?;
         self.log_level.set_level(&config.telemetry.log_level)?;
-        self.count_keys();
+        self.keys_reloaded();
         self.context.policy.reload(&config.policy);
         self.context
             .settings
@@ -210,14 +210,19 @@ impl Running {
         Ok(())
     }
 
-    pub(crate) fn count_keys(&self) {
-        count_keys(self.context.node.metrics(), &self.context.authenticator);
+    /// Keys were read with success.
+    pub(crate) fn keys_reloaded(&self) {
+        let node = &self.context.node;
+        count_keys(node.metrics(), &self.context.authenticator);
+        node.metrics().keys_reloaded(node.clock().unix());
     }
 }
 
 fn names(protocols: &Protocols) -> Names {
     Names {
         version: env!("CARGO_PKG_VERSION"),
+        revision: env!("CURFEW_REVISION"),
+        rustc: env!("CURFEW_RUSTC"),
         protocols: protocols.names(),
         commands: Command::NAMES.to_vec(),
         algorithms: Algorithm::ALL.iter().map(|alg| alg.as_str()).collect(),

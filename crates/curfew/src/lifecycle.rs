@@ -149,10 +149,9 @@ impl Reloader {
         let metrics = self.running.context.node.metrics();
         for reload in self.running.context.authenticator.reload_changed_files() {
             match reload.outcome {
-                Ok(_) => metrics.keys_reloaded(self.running.context.node.clock().unix()),
+                Ok(_) => self.running.keys_reloaded(),
                 Err(_) => metrics.keys_not_reloaded(),
             }
-            self.running.count_keys();
         }
         match self.running.tls.as_ref().map(|tls| tls.reload()) {
             None | Some(Ok(false)) => {}

@@ -271,7 +271,13 @@ impl RevocationKind {
 }
 
 impl RedisCommand {
-    /// The label for a command by its name.
+    /// What several commands in one go are called.
+    pub const PIPELINE: &str = "PIPELINE";
+
+    /// What several commands that are executed as one are called.
+    pub const TRANSACTION: &str = "MULTI";
+
+    /// The label for a command by its name, or for several.
     pub fn of(name: &str) -> Self {
         match name {
             "PUBLISH" | "SPUBLISH" => Self::Publish,
@@ -280,6 +286,8 @@ impl RedisCommand {
             "EXISTS" => Self::Exists,
             "HGETALL" => Self::Hgetall,
             "ZRANGE" => Self::Zrange,
+            Self::PIPELINE => Self::Pipeline,
+            Self::TRANSACTION => Self::Transaction,
             _ => Self::Other,
         }
     }

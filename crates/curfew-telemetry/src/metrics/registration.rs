@@ -6,19 +6,23 @@ use prometheus_client::encoding::EncodeMetric;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::Metrics;
 use super::process::Process;
+use super::{Metrics, Names};
 
 impl Metrics {
     /// Gives every field its name in `/metrics`. `_total`, the unit and the full stop are appended.
-    pub(super) fn register(&mut self, version: &'static str) {
+    pub(super) fn register(&mut self, known: &Names) {
         let mut root = Registry::default();
         root.register_collector(Box::new(Process::new()));
         let mut names = Register(root.sub_registry_with_prefix("curfew"));
         names.0.register(
             "build",
             "The running version",
-            Info::new([("version", version)]),
+            Info::new([
+                ("version", known.version),
+                ("revision", known.revision),
+                ("rustc", known.rustc),
+            ]),
         );
         self.register_connections(&mut names);
         self.register_messages(&mut names);

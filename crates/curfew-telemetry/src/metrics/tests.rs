@@ -7,6 +7,8 @@ use super::*;
 fn names() -> Names {
     Names {
         version: "1.2.3",
+        revision: "abc",
+        rustc: "1.88.0",
         protocols: vec!["curfew.v1"],
         commands: vec!["publish", "ping"],
         algorithms: vec!["HS256"],
@@ -111,7 +113,7 @@ fn every_series_is_there_from_the_start_at_zero() {
         assert_eq!(samples.get(series), Some(&0.0), "{series}");
     }
     for series in [
-        "curfew_build_info{version=\"1.2.3\"}",
+        "curfew_build_info{version=\"1.2.3\",revision=\"abc\",rustc=\"1.88.0\"}",
         "curfew_config_last_reload_successful",
         "curfew_jwt_keys_last_reload_successful",
     ] {
