@@ -108,9 +108,10 @@ impl Member {
         if written > 0 {
             hub.give_back(written);
         }
-        let (outgoing, delivered) = self.outbox.take(written, taken);
+        let mut delivered = None;
+        let outgoing = self.outbox.take(written, taken, &mut delivered);
         if let Some(arrival) = delivered {
-            hub.observe_delivery(&arrival);
+            hub.observe_delivery(arrival);
         }
         outgoing
     }

@@ -143,6 +143,22 @@ impl State {
         (bytes, frames)
     }
 
+    /// Times what was just queued, unless something older is.
+    #[cold]
+    fn time(&mut self, arrival: &Arrival) {
+        self.oldest_queued
+            .get_or_insert_with(|| Box::new(arrival.clone()));
+    }
+
+    /// What is timed was taken, with so many messages in all.
+    #[cold]
+    fn time_taken(&mut self, messages: usize) {
+        self.oldest_taken = self.oldest_queued.take();
+        if let Some(arrival) = &mut self.oldest_taken {
+            arrival.messages = messages;
+        }
+    }
+
     /// Whether frames wait that may leave.
     fn has_frames(&self) -> bool {
         self.suspensions == 0 && !self.queue.is_empty()
@@ -279,10 +295,8 @@ impl Outbox {
         }
         state.unwritten += frame.len();
         state.queue.push_back(frame);
-        if let Some(arrival) = arrival
-            && state.oldest_queued.is_none()
-        {
-            state.oldest_queued = Some(Box::new(arrival.clone()));
+        if let Some(arrival) = arrival {
+            state.time(arrival);
         }
         if !state.blocked && state.suspensions == 0 {
             state.wake();
@@ -322,38 +336,39 @@ impl Outbox {
     /// what else is to be done; `None` when there is nothing. `written` says how many of the bytes
     /// taken before have been written since.
     ///
-    /// With it comes the arrival of the oldest timed publication taken before, all of which has
-    /// been written, unless the session is ending. Until [`Outbox::poll_wake`] the task is not
-    /// woken.
+    /// Until [`Outbox::poll_wake`] the task is not woken. `delivered` becomes the oldest timed
+    /// publication taken before, all of which has been written, unless the session is ending.
     pub(crate) fn take(
         &self,
         written: usize,
         taken: &mut VecDeque<Bytes>,
-    ) -> (Option<Outgoing>, Option<Box<Arrival>>) {
+        delivered: &mut Option<Box<Arrival>>,
+    ) -> Option<Outgoing> {
         let mut state = self.state.lock();
         state.unwritten -= written;
         state.waker = None;
-        let delivered = state.oldest_taken.take();
+        // A task that is told to end may not have written what it took.
+        if state.oldest_taken.is_some() && !matches!(state.phase, Phase::Ending(_)) {
+            *delivered = state.oldest_taken.take();
+        }
         match state.interruption() {
             Some(Outgoing::End(ending)) => {
                 std::mem::swap(&mut state.queue, taken);
-                // A task that is told to end may not have written what it took.
-                (Some(Outgoing::End(ending)), None)
+                Some(Outgoing::End(ending))
             }
             // Before the frames: a channel that is never quiet must not put it off.
-            Some(interruption) => (Some(interruption), delivered),
+            Some(interruption) => Some(interruption),
             None if state.has_frames() => {
                 std::mem::swap(&mut state.queue, taken);
-                state.oldest_taken = state.oldest_queued.take();
-                if let Some(arrival) = &mut state.oldest_taken {
-                    arrival.messages = taken.len();
+                if state.oldest_queued.is_some() {
+                    state.time_taken(taken.len());
                 }
-                (Some(Outgoing::Frames), delivered)
+                Some(Outgoing::Frames)
             }
             None => {
                 // An idle session holds no buffer, nor does one whose frames are held back.
                 *taken = VecDeque::new();
-                (None, delivered)
+                None
             }
         }
     }
