@@ -94,7 +94,7 @@ impl Links {
             .arg(name)
             .query_async::<redis::Value>(&mut connection)
             .await?;
-        self.answered(verb, began);
+        self.core.answered(verb, began);
         Ok(())
     }
 }

@@ -229,7 +229,7 @@ impl Links {
         let began = Instant::now();
         let replies = funnel.run(vec![command.cmd]).await;
         let mut replies = replies.map_err(|fault| self.report(&link, fault))?;
-        self.answered(command.name, began);
+        self.core.answered(command.name, began);
         let reply = replies.pop().unwrap_or_default();
         from_redis_value(reply).map_err(|error| RedisError::from(error).into())
     }
@@ -298,7 +298,7 @@ impl Links {
         };
         let began = Instant::now();
         let replies = self.run_on(&link, commands, atomic).await?;
-        self.answered(name, began);
+        self.core.answered(name, began);
         Ok(replies)
     }
 
@@ -320,12 +320,6 @@ impl Links {
         }
         let result = pipeline.query_async(&mut link.commands()?).await;
         result.map_err(|error| self.report(link, error.into()))
-    }
-
-    /// Counts the time that an answer to a command of this name took.
-    pub(crate) fn answered(&self, name: &str, began: Instant) {
-        let durations = &self.core.metrics.redis_command_duration;
-        durations.of(RedisCommand::of(name)).observe_since(began);
     }
 
     /// Has a connection that is of no more use made anew.
