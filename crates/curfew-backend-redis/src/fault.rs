@@ -124,3 +124,34 @@ impl From<Fault> for BackendError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    fn io(kind: io::ErrorKind) -> Fault {
+        Fault::Redis(io::Error::from(kind).into())
+    }
+
+    fn server(kind: ServerErrorKind) -> Fault {
+        Fault::Redis((ErrorKind::Server(kind), "said by the server").into())
+    }
+
+    #[test]
+    fn failures_are_counted_by_what_an_operator_would_do() {
+        for (fault, counted) in [
+            (Fault::NotConnected, BrokerError::NotConnected),
+            (Fault::Connect("here".into()), BrokerError::Connection),
+            (io(io::ErrorKind::BrokenPipe), BrokerError::Connection),
+            (io(io::ErrorKind::TimedOut), BrokerError::Timeout),
+            (server(ServerErrorKind::ReadOnly), BrokerError::Misrouted),
+            (Fault::NoPrimary("gone".into()), BrokerError::Misrouted),
+            (server(ServerErrorKind::NoPerm), BrokerError::Refused),
+            (Fault::Unexpected("MGET"), BrokerError::Unexpected),
+        ] {
+            assert_eq!(fault.as_broker_error(), counted, "{fault}");
+        }
+    }
+}
