@@ -11,7 +11,7 @@ use curfew_hub::{Hub, HubLimits, Member};
 use curfew_model::{Channel, Claims, Gate, Principal, PrincipalParts, Publication, SessionId};
 use curfew_protocol::Protocols;
 use curfew_protocol::native::Native;
-use curfew_telemetry::{Metrics, Names};
+use curfew_telemetry::{DeliveryPath, Metrics, Names};
 
 /// A session's side of its outbox: what its task does when it is woken.
 struct Reader {
@@ -82,6 +82,7 @@ fn broadcast(criterion: &mut Criterion) {
             protocols,
             limits,
             Arc::new(Gate::always_open()),
+            DeliveryPath::Local,
             Metrics::new(&Names::default()),
         );
         let channel = Channel::parse("room:1").expect("a channel's name");

@@ -19,7 +19,7 @@ use curfew_model::{
 use curfew_node::HubEvents;
 use curfew_protocol::Protocols;
 use curfew_protocol::native::Native;
-use curfew_telemetry::{Metrics, Names};
+use curfew_telemetry::{DeliveryPath, Metrics, Names};
 use tokio::runtime::Runtime;
 
 /// Longer than any run.
@@ -64,6 +64,7 @@ impl Node {
                 node_outbound_bytes: 0,
             },
             Arc::clone(&gate),
+            DeliveryPath::Broker,
             Arc::clone(&metrics),
         ));
         for number in 0..sessions {
@@ -151,8 +152,8 @@ impl Events for Watched {
         self.node.publication(publication);
     }
 
-    fn revoked(&self, key: &RevocationKey, revocation: &Revocation) -> Ended {
-        self.node.revoked(key, revocation)
+    fn revoked(&self, key: &RevocationKey, revocation: &Revocation, learned: Instant) -> Ended {
+        self.node.revoked(key, revocation, learned)
     }
 
     fn suspend(&self, key: &RevocationKey) -> Option<Suspension> {

@@ -44,6 +44,21 @@ pub enum Algorithm {
 pub struct UnknownAlgorithm;
 
 impl Algorithm {
+    /// Every algorithm.
+    pub const ALL: &'static [Self] = &[
+        Self::HS256,
+        Self::HS384,
+        Self::HS512,
+        Self::RS256,
+        Self::RS384,
+        Self::RS512,
+        Self::PS256,
+        Self::PS384,
+        Self::PS512,
+        Self::ES256,
+        Self::ES384,
+        Self::EdDSA,
+    ];
     /// Every HMAC algorithm: what a secret can be used with.
     pub(crate) const HMAC: &'static [Self] = &[Self::HS256, Self::HS384, Self::HS512];
     /// Every RSA algorithm.

@@ -1,5 +1,7 @@
 //! Publications: out in an envelope, in through [`subscriber`](crate::subscriber).
 
+use std::time::Instant;
+
 use curfew_backend::{BackendError, BoxFuture, Broker};
 use curfew_model::{Channel, Publication, TraceContext};
 use curfew_telemetry::{Span, SpanKind};
@@ -16,8 +18,8 @@ impl Broker for Redis {
         Box::pin(async move {
             // First, so that a connection that is being made does not pass it over.
             self.links.wanted.lock().insert(channel.clone());
-            self.links.tell(channel, |verbs| verbs.subscribe).await?;
-            Ok(())
+            let told = self.links.tell(channel, |verbs| verbs.subscribe).await;
+            told.map_err(|fault| self.failed(fault))
         })
     }
 
@@ -27,7 +29,7 @@ impl Broker for Redis {
             match self.links.tell(channel, |verbs| verbs.unsubscribe).await {
                 // A connection that is made later does not subscribe to it.
                 Ok(()) | Err(Fault::NotConnected) => Ok(()),
-                Err(fault) => Err(fault.into()),
+                Err(fault) => Err(self.failed(fault)),
             }
         })
     }
@@ -44,7 +46,7 @@ impl Broker for Redis {
             let command = Keyed::new(verb, &name).arg(&*envelope::encode(&publication));
             if let Err(fault) = self.links.call_within_span::<i64>(command).await {
                 span::failed(&mut span, &fault);
-                return Err(fault.into());
+                return Err(self.failed(fault));
             }
             self.core.metrics.broker_messages_sent.inc();
             Ok(())
@@ -53,6 +55,12 @@ impl Broker for Redis {
 }
 
 impl Redis {
+    fn failed(&self, fault: Fault) -> BackendError {
+        let errors = &self.core.metrics.broker_errors;
+        errors.inc(fault.as_broker_error());
+        fault.into()
+    }
+
     /// The span of handing a publication to Redis; nodes that receive it are its children.
     fn producer(&self, publication: &Publication, parent: &TraceContext) -> Span {
         let tracer = self.core.metrics.tracer();
@@ -81,10 +89,12 @@ impl Links {
             Some(connection) => (*connection).clone(),
             None => return Err(Fault::NotConnected),
         };
-        redis::cmd(verb(Verbs::new(self.is_cluster())))
+        let (verb, began) = (verb(Verbs::new(self.is_cluster())), Instant::now());
+        redis::cmd(verb)
             .arg(name)
             .query_async::<redis::Value>(&mut connection)
             .await?;
+        self.core.answered(verb, began);
         Ok(())
     }
 }

@@ -245,15 +245,21 @@ impl Control {
         if self.core.status.set_vouched(until) {
             info!(generation = self.generation, "in touch with redis");
         }
-        self.core.metrics.backend_synced.set(1);
+        let metrics = &self.core.metrics;
+        metrics.backend_synced.set(1);
+        let now = i64::try_from(self.core.clock.unix()).unwrap_or(i64::MAX);
+        metrics.revocation_last_sync_timestamp.set(now);
         if reopened {
             self.core.events.reopened();
         }
     }
 
-    /// Ends the sessions that a revocation covers.
-    fn apply(&self, revoked: &Revoked) -> Ended {
-        self.core.events.revoked(&revoked.key, &revoked.revocation)
+    /// Ends the sessions that a revocation covers, whose key the node heard of when it `learned`.
+    fn apply(&self, revoked: &Revoked, learned: Instant) -> Ended {
+        let Revoked { key, revocation } = revoked;
+        self.core
+            .events
+            .revoked(key, revocation, learned.into_std())
     }
 }
 

@@ -4,11 +4,11 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use curfew_backend::{Config, Events, LocalSessions};
 use curfew_model::{Clock, Gate, NodeId, boottime};
-use curfew_telemetry::Metrics;
+use curfew_telemetry::{Metrics, RedisCommand};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -80,6 +80,12 @@ impl Core {
                 () = task => {}
             }
         }));
+    }
+
+    /// Counts the time that Redis' answer to a command of this name took.
+    pub(crate) fn answered(&self, name: &str, began: Instant) {
+        let durations = &self.metrics.redis_command_duration;
+        durations.of(RedisCommand::of(name)).observe_since(began);
     }
 
     /// Ends every task.

@@ -1,6 +1,7 @@
 //! What can go wrong with Redis. Never the fault of a user.
 
 use curfew_backend::BackendError;
+use curfew_telemetry::BrokerError;
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 /// An operation on Redis failed.
@@ -70,25 +71,6 @@ impl Fault {
         )
     }
 
-    /// What kind of fault it is, in spans.
-    pub(crate) fn error_type(&self) -> &'static str {
-        match self {
-            _ if self.is_timeout() => "timeout",
-            _ if self.is_misrouted() => "misrouted",
-            Self::Redis(error) if error.is_io_error() => "connection",
-            Self::Redis(_) => "refused",
-            Self::Connect(_) | Self::NotConnected => "not_connected",
-            Self::NoPrimary(_) => "no_primary",
-            Self::File { .. } | Self::Unsuitable(_) => "unsuitable",
-            Self::Clock(_) => "clock",
-            Self::Disagreement => "disagreement",
-            Self::NotThere => "not_there",
-            Self::Contended => "contended",
-            Self::NoAnswer => "no_answer",
-            Self::Unexpected(_) => "unexpected",
-        }
-    }
-
     /// The first word of the error that Redis answered with.
     pub(crate) fn code(&self) -> Option<&str> {
         match self {
@@ -100,6 +82,25 @@ impl Fault {
     /// Whether Redis did not answer in time. The connection may be good all the same.
     pub(crate) fn is_timeout(&self) -> bool {
         matches!(self, Self::Redis(error) if error.is_timeout())
+    }
+
+    /// In the words of the metrics.
+    pub(crate) fn as_broker_error(&self) -> BrokerError {
+        match self {
+            _ if self.is_misrouted() => BrokerError::Misrouted,
+            _ if self.is_timeout() => BrokerError::Timeout,
+            Self::NotConnected => BrokerError::NotConnected,
+            Self::NoPrimary(_) => BrokerError::Misrouted,
+            Self::Connect(_) => BrokerError::Connection,
+            Self::Redis(error) if error.is_io_error() || error.is_unrecoverable_error() => {
+                BrokerError::Connection
+            }
+            Self::Redis(error) if matches!(error.kind(), ErrorKind::Parse) => {
+                BrokerError::Unexpected
+            }
+            Self::Unexpected(_) => BrokerError::Unexpected,
+            _ => BrokerError::Refused,
+        }
     }
 
     /// Whether a connection that gave this is of no further use.
@@ -128,6 +129,37 @@ impl From<Fault> for BackendError {
         match fault {
             Fault::Unexpected(_) => Self::Unusable(Box::new(fault)),
             _ => Self::Unavailable(Box::new(fault)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    fn io(kind: io::ErrorKind) -> Fault {
+        Fault::Redis(io::Error::from(kind).into())
+    }
+
+    fn server(kind: ServerErrorKind) -> Fault {
+        Fault::Redis((ErrorKind::Server(kind), "said by the server").into())
+    }
+
+    #[test]
+    fn failures_are_counted_by_what_an_operator_would_do() {
+        for (fault, counted) in [
+            (Fault::NotConnected, BrokerError::NotConnected),
+            (Fault::Connect("here".into()), BrokerError::Connection),
+            (io(io::ErrorKind::BrokenPipe), BrokerError::Connection),
+            (io(io::ErrorKind::TimedOut), BrokerError::Timeout),
+            (server(ServerErrorKind::ReadOnly), BrokerError::Misrouted),
+            (Fault::NoPrimary("gone".into()), BrokerError::Misrouted),
+            (server(ServerErrorKind::NoPerm), BrokerError::Refused),
+            (Fault::Unexpected("MGET"), BrokerError::Unexpected),
+        ] {
+            assert_eq!(fault.as_broker_error(), counted, "{fault}");
         }
     }
 }

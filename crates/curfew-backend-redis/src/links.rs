@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use curfew_backend::{RedisAddress, RedisTarget};
@@ -240,8 +240,10 @@ impl Links {
 
     async fn ask<T: FromRedisValue>(&self, link: &Link, command: Keyed) -> Result<T, Fault> {
         let funnel = link.funnel()?;
+        let began = Instant::now();
         let replies = funnel.run(vec![command.cmd]).await;
         let mut replies = replies.map_err(|fault| self.report(link, fault))?;
+        self.core.answered(command.name, began);
         let reply = replies.pop().unwrap_or_default();
         from_redis_value(reply).map_err(|error| RedisError::from(error).into())
     }
@@ -310,8 +312,13 @@ impl Links {
         };
         let tracer = self.core.metrics.tracer();
         let mut span = span::begin(tracer, name, commands.len(), &link.address);
+        let began = Instant::now();
         let result = self.run_on(&link, commands, atomic).await;
-        result.inspect_err(|fault| span::failed(&mut span, fault))
+        match &result {
+            Ok(_) => self.core.answered(name, began),
+            Err(fault) => span::failed(&mut span, fault),
+        }
+        result
     }
 
     async fn run_on(

@@ -3,15 +3,15 @@
 
 use curfew_backend::RedisAddress;
 use curfew_model::TraceContext;
-use curfew_telemetry::{Span, SpanKind, Tracer};
+use curfew_telemetry::{RedisCommand, Span, SpanKind, Tracer};
 
 use crate::fault::Fault;
 
 /// What several commands are called together.
-pub(crate) const PIPELINE: &str = "PIPELINE";
+pub(crate) const PIPELINE: &str = RedisCommand::PIPELINE;
 
 /// What several commands are called that are executed as one.
-pub(crate) const TRANSACTION: &str = "MULTI";
+pub(crate) const TRANSACTION: &str = RedisCommand::TRANSACTION;
 
 /// Asking `server` for `commands` commands, together called `name`.
 pub(crate) fn begin(
@@ -63,5 +63,6 @@ pub(crate) fn failed(span: &mut Span, fault: &Fault) {
     if let Some(code) = fault.code() {
         span.set("db.response.status_code", code.to_owned());
     }
-    span.failed(fault.error_type());
+    // By the word that it is counted by.
+    span.failed(fault.as_broker_error().as_str());
 }

@@ -79,6 +79,8 @@ pub(crate) async fn keep(links: Arc<Links>, link: Arc<Link>, cluster: bool) {
             }
             if connected {
                 was_connected = true;
+                let errors = &links.core.metrics.broker_errors;
+                errors.inc(fault.as_broker_error());
                 warn!(redis = %link.address, error = %fault, "connection for publications lost, some may be missed");
             } else {
                 debug!(redis = %link.address, error = %fault, "no connection for publications");

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use curfew_model::{Disconnect, Publication, Revocation, RevocationKey, SessionId};
 
@@ -19,8 +20,8 @@ pub trait Events: Send + Sync + 'static {
 
     /// A revocation was written. Ends every local session it names and covers. When it returns,
     /// nothing more is queued for them; when they [have left](Ended::has_left), nothing more is
-    /// delivered to or accepted from them.
-    fn revoked(&self, key: &RevocationKey, revocation: &Revocation) -> Ended;
+    /// delivered to or accepted from them. `learned` is when the node first heard of the key.
+    fn revoked(&self, key: &RevocationKey, revocation: &Revocation, learned: Instant) -> Ended;
 
     /// A revocation key was touched and is about to be read: until the answer is dropped, nothing
     /// is delivered to or accepted from the sessions it names. `None` when it names none.

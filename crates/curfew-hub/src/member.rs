@@ -108,7 +108,12 @@ impl Member {
         if written > 0 {
             hub.give_back(written);
         }
-        self.outbox.take(written, taken)
+        let mut delivered = None;
+        let outgoing = self.outbox.take(written, taken, &mut delivered);
+        if let Some(arrival) = delivered {
+            hub.observe_delivery(arrival);
+        }
+        outgoing
     }
 
     /// Whether a revocation of `key` covers this session's token or the one about to replace it.

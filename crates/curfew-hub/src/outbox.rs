@@ -4,10 +4,12 @@
 //! lock that guards the queue, so that nothing is queued, and nothing queued is sent, afterwards.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use bytes::Bytes;
-use curfew_model::Disconnect;
+use curfew_model::{Disconnect, TraceContext};
 use parking_lot::Mutex;
 
 /// While the node is over its own bound, a queue that holds this many bytes counts as overflowing:
@@ -89,9 +91,35 @@ pub(crate) enum Pushed {
     Closed,
 }
 
+/// A publication that is timed on its way to a session.
+#[derive(Debug, Clone)]
+pub(crate) struct Arrival {
+    /// When it reached this node.
+    pub(crate) at: Instant,
+    /// Where that is recorded.
+    pub(crate) trace: Option<Arc<TraceContext>>,
+    /// How many messages the session's task took together with it.
+    pub(crate) messages: usize,
+}
+
+impl Arrival {
+    /// It is here.
+    pub(crate) fn now(trace: Option<&TraceContext>) -> Self {
+        Self {
+            at: Instant::now(),
+            trace: trace.map(|trace| Arc::new(*trace)),
+            messages: 0,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct State {
     queue: VecDeque<Bytes>,
+    /// Of the oldest publication in the queue that is timed.
+    oldest_queued: Option<Box<Arrival>>,
+    /// Likewise of what the task took last and is writing.
+    oldest_taken: Option<Box<Arrival>>,
     /// Bytes queued and bytes taken by the task but not yet written.
     unwritten: usize,
     /// Of the task, while it waits; whoever pushes takes it, so one wake-up serves many pushes.
@@ -110,8 +138,25 @@ impl State {
         let frames = self.queue.len();
         let bytes = self.queue.iter().map(Bytes::len).sum();
         self.queue = VecDeque::new();
+        self.oldest_queued = None;
         self.unwritten -= bytes;
         (bytes, frames)
+    }
+
+    /// Times what was just queued, unless something older is.
+    #[cold]
+    fn time(&mut self, arrival: &Arrival) {
+        self.oldest_queued
+            .get_or_insert_with(|| Box::new(arrival.clone()));
+    }
+
+    /// What is timed was taken, with so many messages in all.
+    #[cold]
+    fn time_taken(&mut self, messages: usize) {
+        self.oldest_taken = self.oldest_queued.take();
+        if let Some(arrival) = &mut self.oldest_taken {
+            arrival.messages = messages;
+        }
     }
 
     /// Whether frames wait that may leave.
@@ -144,6 +189,8 @@ impl Outbox {
         Self {
             state: Mutex::new(State {
                 queue: VecDeque::new(),
+                oldest_queued: None,
+                oldest_taken: None,
                 unwritten: 0,
                 waker: None,
                 phase: Phase::Pending,
@@ -226,8 +273,14 @@ impl Outbox {
     }
 
     /// Queues a frame and wakes the task, unless that takes the queue over `limit` bytes.
-    /// `tight`: the node is over its own bound.
-    pub(crate) fn push(&self, frame: Bytes, limit: usize, tight: bool) -> Pushed {
+    /// `tight`: the node is over its own bound. `arrival`: it is timed.
+    pub(crate) fn push(
+        &self,
+        frame: Bytes,
+        limit: usize,
+        tight: bool,
+        arrival: Option<&Arrival>,
+    ) -> Pushed {
         let mut state = self.state.lock();
         if state.phase != Phase::Open {
             return Pushed::Closed;
@@ -242,6 +295,9 @@ impl Outbox {
         }
         state.unwritten += frame.len();
         state.queue.push_back(frame);
+        if let Some(arrival) = arrival {
+            state.time(arrival);
+        }
         if !state.blocked && state.suspensions == 0 {
             state.wake();
         }
@@ -278,11 +334,23 @@ impl Outbox {
 
     /// For the session's task: takes what is queued into `taken`, which must be empty, and says
     /// what else is to be done; `None` when there is nothing. `written` says how many of the bytes
-    /// taken before have been written since. Until [`Outbox::poll_wake`] the task is not woken.
-    pub(crate) fn take(&self, written: usize, taken: &mut VecDeque<Bytes>) -> Option<Outgoing> {
+    /// taken before have been written since.
+    ///
+    /// Until [`Outbox::poll_wake`] the task is not woken. `delivered` becomes the oldest timed
+    /// publication taken before, all of which has been written, unless the session is ending.
+    pub(crate) fn take(
+        &self,
+        written: usize,
+        taken: &mut VecDeque<Bytes>,
+        delivered: &mut Option<Box<Arrival>>,
+    ) -> Option<Outgoing> {
         let mut state = self.state.lock();
         state.unwritten -= written;
         state.waker = None;
+        // A task that is told to end may not have written what it took.
+        if state.oldest_taken.is_some() && !matches!(state.phase, Phase::Ending(_)) {
+            *delivered = state.oldest_taken.take();
+        }
         match state.interruption() {
             Some(Outgoing::End(ending)) => {
                 std::mem::swap(&mut state.queue, taken);
@@ -292,6 +360,9 @@ impl Outbox {
             Some(interruption) => Some(interruption),
             None if state.has_frames() => {
                 std::mem::swap(&mut state.queue, taken);
+                if state.oldest_queued.is_some() {
+                    state.time_taken(taken.len());
+                }
                 Some(Outgoing::Frames)
             }
             None => {

@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use bytes::Bytes;
 use curfew_model::{Channel, Disconnect, Gate, Principal, Revocation, RevocationKey, SessionId};
 use curfew_protocol::{ProtocolId, Protocols};
-use curfew_telemetry::{DropReason, Metrics};
+use curfew_telemetry::{DeliveryPath, DropReason, Metrics};
 use parking_lot::RwLock;
 
 use crate::channels::{ChannelInfo, Channels};
 use crate::index::{Index, SHARDS};
-use crate::outbox::Pushed;
+use crate::outbox::{Arrival, Pushed};
 use crate::{Ending, Member, Suspension};
 
 /// Bounds on outbound queues; changed by a reload.
@@ -37,16 +37,22 @@ pub struct Hub {
     /// Bytes in all outbound queues. Below zero for moments, since a task may give bytes back
     /// before the broadcast that queued them has added them.
     queued: AtomicI64,
+    /// Deliveries up to the next that is timed. Broadcasts at once may disagree on it: nothing
+    /// depends on it.
+    pub(crate) untimed: AtomicUsize,
     gate: Arc<Gate>,
+    path: DeliveryPath,
     metrics: Arc<Metrics>,
 }
 
 impl Hub {
-    /// An empty hub for these protocols. While `gate` is shut nothing is broadcast.
+    /// An empty hub for these protocols. While `gate` is shut nothing is broadcast. Publications
+    /// come by `path`.
     pub fn new(
         protocols: Protocols,
         limits: HubLimits,
         gate: Arc<Gate>,
+        path: DeliveryPath,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
@@ -58,7 +64,9 @@ impl Hub {
             outbound_bytes: AtomicUsize::new(limits.outbound_bytes),
             node_outbound_bytes: AtomicUsize::new(limits.node_outbound_bytes),
             queued: AtomicI64::new(0),
+            untimed: AtomicUsize::new(0),
             gate,
+            path,
             metrics,
         }
     }
@@ -180,7 +188,7 @@ impl Hub {
     /// as a slow consumer. Returns whether it was queued.
     pub fn send(&self, member: &Member, frame: Bytes) -> bool {
         let size = frame.len();
-        let queued = self.push(member, frame);
+        let queued = self.push(member, frame, None);
         if queued {
             self.queued.fetch_add(size as i64, Ordering::Relaxed);
         }
@@ -188,10 +196,10 @@ impl Hub {
     }
 
     /// Queues without counting the bytes for the node: a broadcast adds them up itself.
-    pub(crate) fn push(&self, member: &Member, frame: Bytes) -> bool {
+    pub(crate) fn push(&self, member: &Member, frame: Bytes, arrival: Option<&Arrival>) -> bool {
         let limit = self.outbound_bytes.load(Ordering::Relaxed);
         let tight = self.is_tight();
-        match member.outbox().push(frame, limit, tight) {
+        match member.outbox().push(frame, limit, tight, arrival) {
             Pushed::Queued => true,
             Pushed::Closed => {
                 self.metrics.messages_dropped.inc(DropReason::Closed);
@@ -219,6 +227,21 @@ impl Hub {
 
     pub(crate) fn give_back(&self, bytes: usize) {
         self.queued.fetch_sub(bytes as i64, Ordering::Relaxed);
+    }
+
+    /// What arrived then has left for a session's socket.
+    #[cold]
+    #[expect(
+        clippy::boxed_local,
+        reason = "it is freed here, off the way of those not timed"
+    )]
+    pub(crate) fn observe_delivery(&self, arrival: Box<Arrival>) {
+        let messages = arrival.messages as f64;
+        self.metrics.send_queue_messages.observe(messages);
+        self.metrics
+            .delivery_duration
+            .of(self.path)
+            .observe_traced(arrival.at.elapsed().as_secs_f64(), arrival.trace.as_deref());
     }
 
     fn is_tight(&self) -> bool {

@@ -16,7 +16,7 @@ use curfew_model::{
     Request, RevocationKey, SessionId,
 };
 use curfew_protocol::{DecodeError, Protocol, ProtocolId, Protocols};
-use curfew_telemetry::{DropReason, Metrics, Names};
+use curfew_telemetry::{DeliveryPath, DropReason, Metrics, Names};
 
 use crate::{Hub, HubLimits, Member, Outgoing};
 
@@ -91,6 +91,7 @@ impl Harness {
             Protocols::new(known.collect()),
             limits,
             Arc::new(Gate::always_open()),
+            DeliveryPath::Local,
             Arc::clone(&metrics),
         );
         Self {

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use curfew_backend::{Ended, Events, Leaving, LocalSessions, SessionRecord, Suspension};
@@ -121,7 +121,7 @@ impl Events for HubEvents {
             .observe(delivered.queued as f64);
     }
 
-    fn revoked(&self, key: &RevocationKey, revocation: &Revocation) -> Ended {
+    fn revoked(&self, key: &RevocationKey, revocation: &Revocation, learned: Instant) -> Ended {
         let began = self.metrics.tracer().now();
         let ended = self.hub.revoke(key, revocation);
         let closed = ended.len();
@@ -130,6 +130,7 @@ impl Events for HubEvents {
         // audit line of the admin API has the rest. Revocations of nobody here may be many.
         // Likewise for spans: a key is read again, and at every comparison, and closes nobody then.
         if closed > 0 {
+            self.metrics.revocation_propagation.observe_since(learned);
             let span = self.trace_revocation(key, revocation, closed, began);
             let _entered = span.scope().entered();
             info!(

@@ -1,6 +1,8 @@
 //! Publishing: from an authorized publication to the broker.
 
-use curfew_backend::{BackendError, BoxFuture};
+use std::time::Instant;
+
+use curfew_backend::BackendError;
 use curfew_model::Publication;
 
 use crate::Node;
@@ -8,7 +10,13 @@ use crate::Node;
 impl Node {
     /// Hands a publication to the broker, which brings it to every node that listens, this one
     /// included. The caller has authorized it.
-    pub fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<(), BackendError>> {
-        self.backends.broker.publish(publication)
+    pub async fn publish(&self, publication: Publication) -> Result<(), BackendError> {
+        let began = Instant::now();
+        let trace = publication.trace.clone();
+        self.backends.broker.publish(publication).await?;
+        self.metrics
+            .publish_duration
+            .observe_traced(began.elapsed().as_secs_f64(), trace.as_deref());
+        Ok(())
     }
 }

@@ -19,7 +19,7 @@ use curfew_model::{
 };
 use curfew_protocol::native::Native;
 use curfew_protocol::{ProtocolId, Protocols};
-use curfew_telemetry::{Metrics, Names};
+use curfew_telemetry::{DeliveryPath, Metrics, Names};
 use tokio::time;
 
 use crate::{AdmitError, Attachment, HubEvents, Node, Settings};
@@ -54,7 +54,13 @@ impl Harness {
         };
         let protocols = Protocols::new(vec![Arc::new(Native)]);
         let gate = Arc::new(Gate::always_open());
-        let hub = Arc::new(Hub::new(protocols, limits, gate, Arc::clone(&metrics)));
+        let hub = Arc::new(Hub::new(
+            protocols,
+            limits,
+            gate,
+            DeliveryPath::Local,
+            Arc::clone(&metrics),
+        ));
         let settings = Arc::new(ArcSwap::from_pointee(Settings {
             revocable_claims: vec![CLAIM.to_owned()],
             max_per_user,

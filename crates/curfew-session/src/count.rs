@@ -39,7 +39,12 @@ impl State {
             Reply::Error { .. } => CommandOutcome::Error,
             Reply::Ok | Reply::Refreshed { .. } | Reply::Pong => CommandOutcome::Ok,
         };
-        self.context.metrics().commands.inc(command, outcome);
+        let metrics = self.context.metrics();
+        metrics.commands.inc(command, outcome);
+        metrics
+            .command_duration
+            .of(command)
+            .observe(self.command_at.elapsed().as_secs_f64());
     }
 
     /// Counts frames on their way out, by the opcode in their first byte (RFC 6455 §5.2).

@@ -137,6 +137,8 @@ pub(crate) struct State {
     pub(crate) urgent: Vec<Bytes>,
     /// The command that waits for the backend; nothing is read meanwhile, so commands act in order.
     pub(crate) operation: Option<BoxFuture<'static, Outcome>>,
+    /// When the latest command was read.
+    pub(crate) command_at: Instant,
     pub(crate) deadlines: Deadlines,
     pub(crate) opened_at: Instant,
     /// The upgrade's span, where that was recorded: later ones link to it.
@@ -209,6 +211,7 @@ impl Session {
                 last_words: None,
                 urgent: Vec::new(),
                 operation: None,
+                command_at: now,
                 deadlines: Deadlines::default(),
                 opened_at: now,
                 trace: None,

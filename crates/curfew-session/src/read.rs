@@ -136,7 +136,12 @@ impl State {
                 self.on_message(message)
             }
             Event::Ping(_) => self.on_control(Opcode::Ping),
-            Event::Pong(_) => self.on_control(Opcode::Pong),
+            Event::Pong(_) => {
+                if let Some(rtt) = self.deadlines.ponged() {
+                    metrics.ping_rtt.observe(rtt.as_secs_f64());
+                }
+                self.on_control(Opcode::Pong)
+            }
             Event::Close { code, .. } => {
                 metrics.frames_received.inc(Opcode::Close);
                 Some(Finish::PeerClosed(code))

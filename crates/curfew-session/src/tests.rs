@@ -27,7 +27,7 @@ use curfew_node::{HubEvents, Node};
 use curfew_policy::{Policy, Rule};
 use curfew_protocol::native::Native;
 use curfew_protocol::{Protocol, Protocols};
-use curfew_telemetry::{Initiator, Metrics, Names};
+use curfew_telemetry::{DeliveryPath, Initiator, Metrics, Names};
 use curfew_ws::Transport;
 use serde_json::{Value, json};
 use tokio::time;
@@ -91,6 +91,7 @@ impl Harness {
             Protocols::new(vec![protocol]),
             limits,
             Arc::clone(&gate),
+            DeliveryPath::Local,
             Arc::clone(&metrics),
         ));
         let node_settings = Arc::new(ArcSwap::from_pointee(curfew_node::Settings {

@@ -27,6 +27,8 @@ pub(crate) struct Deadlines {
     pub(crate) auth_by: Option<Instant>,
     /// The next ping.
     ping_at: Option<Instant>,
+    /// When the last ping was queued, until a pong comes.
+    pinged_at: Option<Instant>,
     /// Something must have come after a ping.
     pong_by: Option<Instant>,
     /// `expiring` is told.
@@ -58,6 +60,11 @@ impl Deadlines {
     /// The peer is alive.
     pub(crate) fn heard(&mut self) {
         self.pong_by = None;
+    }
+
+    /// A pong came: how long after the ping, unless nobody asked for it.
+    pub(crate) fn ponged(&mut self) -> Option<Duration> {
+        Some(self.pinged_at.take()?.elapsed())
     }
 }
 
@@ -139,6 +146,7 @@ impl State {
         }
         if is_due(&mut self.deadlines.ping_at, now) {
             self.send(frame::ping(&[]));
+            self.deadlines.pinged_at = Some(now);
             // An earlier ping that is not answered yet keeps its deadline.
             if self.deadlines.pong_by.is_none() {
                 self.expect_pong(now);

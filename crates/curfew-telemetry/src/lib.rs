@@ -12,10 +12,11 @@ mod trace;
 
 pub use config::{Config, LogFormat};
 pub use log::{InitError, Installed, LevelError, LogLevel, init};
-pub use metrics::histogram::Histogram;
+pub use metrics::histogram::{Histogram, Histograms, NamedHistograms};
 pub use metrics::labels::{
-    BackendDropReason, CommandOutcome, Decision, DropReason, Initiator, Label, LabelSet, Opcode,
-    PublishOutcome, PublishSource, RejectReason, RevocationKind,
+    BackendDropReason, BrokerError, CommandOutcome, Decision, DeliveryPath, DropReason, Initiator,
+    Label, LabelSet, Opcode, PublishOutcome, PublishSource, RedisCommand, RejectReason,
+    RevocationKind,
 };
 pub use metrics::table::{Authentications, Counters, Named};
 pub use metrics::{CONTENT_TYPE, Counter, Gauge, Metrics, Names};

@@ -1,27 +1,34 @@
 //! The metrics of a node.
 
+mod buckets;
+mod exemplar;
 pub(crate) mod histogram;
 pub(crate) mod labels;
 mod process;
+mod registration;
+mod runtime;
 pub(crate) mod table;
 mod tracer;
 
 use std::sync::{Arc, OnceLock};
 
-use prometheus_client::encoding::EncodeMetric;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
 
 pub use prometheus_client::metrics::counter::Counter;
 pub use prometheus_client::metrics::gauge::Gauge;
 
-use histogram::Histogram;
-use labels::{
-    BackendDropReason, CommandOutcome, Decision, DropReason, Initiator, Opcode, PublishOutcome,
-    PublishSource, RejectReason, RevocationKind,
+use buckets::{
+    CONNECTION_SECONDS, DELIVERY_SECONDS, HANDSHAKE_SECONDS, PING_SECONDS, QUEUE_MESSAGES,
+    RECIPIENTS, ROUND_TRIP_SECONDS, STALL_SECONDS,
 };
-use process::Process;
+use exemplar::OfHistogram;
+use histogram::{Histogram, Histograms, NamedHistograms};
+use labels::{
+    BackendDropReason, BrokerError, CommandOutcome, Decision, DeliveryPath, DropReason, Initiator,
+    Opcode, PublishOutcome, PublishSource, RedisCommand, RejectReason, RevocationKind,
+};
 use table::{Authentications, Counters, Named};
 
 use crate::trace::Tracer;
@@ -33,36 +40,21 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 /// lost (RFC 6455 §7.4.1).
 const CLIENT_CLOSE_CODES: [u16; 4] = [1000, 1001, 1005, 1006];
 
-/// A second to a day.
-const CONNECTION_SECONDS: &[f64] = &[
-    1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0, 86_400.0,
-];
-
-/// From accepting a connection to its session: half a millisecond to the opening deadline.
-const HANDSHAKE_SECONDS: &[f64] = &[
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-];
-
-/// A round trip to the backend: a twentieth of a millisecond to beyond its deadline.
-const ROUND_TRIP_SECONDS: &[f64] = &[
-    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
-    1.0, 2.5,
-];
-
-/// One to a hundred thousand.
-const RECIPIENTS: &[f64] = &[
-    0.0, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0, 30_000.0, 100_000.0,
-];
-
 /// The names that other crates own and that appear as labels. What is not listed counts as `other`.
 #[derive(Debug, Clone, Default)]
 pub struct Names {
     /// Curfew's version.
     pub version: &'static str,
+    /// The commit it was built from.
+    pub revision: &'static str,
+    /// The compiler's version.
+    pub rustc: &'static str,
     /// Names of protocols.
     pub protocols: Vec<&'static str>,
     /// Names of commands.
     pub commands: Vec<&'static str>,
+    /// Names of signature algorithms.
+    pub algorithms: Vec<&'static str>,
     /// Reasons for which a token is refused.
     pub auth_failures: Vec<&'static str>,
     /// Close codes that a node sends.
@@ -111,15 +103,25 @@ pub struct Metrics {
     pub sent_bytes: Counter,
     /// Commands, by name and outcome.
     pub commands: Named<&'static str, CommandOutcome>,
+    /// From reading a command to its answer's being queued, seconds.
+    pub command_duration: NamedHistograms,
+    /// From a ping's being queued to the next pong, seconds.
+    pub ping_rtt: Histogram,
 
     /// Publications.
     pub publishes: Counters<(PublishOutcome, PublishSource)>,
+    /// From an authorized publication to the backend's having it, seconds.
+    pub publish_duration: Histogram,
     /// Messages put into outbound queues.
     pub messages_delivered: Counter,
     /// Messages that did not reach a session.
     pub messages_dropped: Counters<DropReason>,
+    /// From a publication's arrival to a session's socket having it, seconds.
+    pub delivery_duration: Histograms<DeliveryPath>,
     /// Sessions a publication was queued for.
     pub fanout_recipients: Histogram,
+    /// Messages that a session's task finds in its outbound queue.
+    pub send_queue_messages: Histogram,
     /// Bytes in all outbound queues.
     pub send_queue_bytes: Gauge,
 
@@ -127,10 +129,9 @@ pub struct Metrics {
     pub authentications: Authentications,
     /// Decisions of the policy.
     pub authorizations: Counters<Decision>,
-    /// Keys that tokens are verified with.
-    pub jwt_keys: Gauge,
-    /// 1 when the last reading of keys succeeded, else 0.
-    pub jwt_keys_last_reload_successful: Gauge,
+    jwt_keys: Family<[(&'static str, &'static str); 1], Gauge>,
+    jwt_keys_last_reload_successful: Gauge,
+    jwt_keys_last_reload_success_timestamp: Gauge,
 
     /// Revocations applied on this node, by what they name.
     pub revocations_applied: Counters<RevocationKind>,
@@ -142,6 +143,10 @@ pub struct Metrics {
     pub revocation_missed_push: Counter,
     /// Revocations written back to a backend that lacked them.
     pub revocations_reasserted: Counter,
+    /// From a node's learning of a revocation to its sessions' being told to end, seconds.
+    pub revocation_propagation: Histogram,
+    /// When the node last knew that it had every revocation, Unix time.
+    pub revocation_last_sync_timestamp: Gauge,
 
     /// 1 while the node vouches for its sessions: it is in touch with the backend and has every
     /// revocation.
@@ -164,6 +169,10 @@ pub struct Metrics {
     pub broker_messages_received: Counter,
     /// What came from the backend and was not used.
     pub broker_messages_dropped: Counters<BackendDropReason>,
+    /// What the broker was asked for and failed at, and connections to it that were lost.
+    pub broker_errors: Counters<BrokerError>,
+    /// From handing a command over to its answer, seconds.
+    pub redis_command_duration: Histograms<RedisCommand>,
 
     /// Spans that the collector has.
     pub trace_spans_exported: Counter,
@@ -175,6 +184,13 @@ pub struct Metrics {
     pub config_last_reload_successful: Gauge,
     /// 1 when the configuration was changed in a way that takes effect at the next start.
     pub config_restart_required: Gauge,
+
+    /// Threads that run tasks.
+    runtime_workers: Gauge,
+    /// Tasks that wait for any of them.
+    runtime_queue_depth: Gauge,
+    /// By how much a task runs later than it asked to, seconds.
+    runtime_stall: Histogram,
 }
 
 impl Metrics {
@@ -207,20 +223,32 @@ impl Metrics {
             received_bytes: Counter::default(),
             sent_bytes: Counter::default(),
             commands: Named::new("command", names.commands.clone()),
+            command_duration: NamedHistograms::new(
+                "command",
+                names.commands.clone(),
+                ROUND_TRIP_SECONDS,
+            ),
+            ping_rtt: Histogram::new(PING_SECONDS),
             publishes: Counters::new(),
+            publish_duration: Histogram::new(ROUND_TRIP_SECONDS),
             messages_delivered: Counter::default(),
             messages_dropped: Counters::new(),
+            delivery_duration: Histograms::new(DELIVERY_SECONDS),
             fanout_recipients: Histogram::new(RECIPIENTS),
+            send_queue_messages: Histogram::new(QUEUE_MESSAGES),
             send_queue_bytes: Gauge::default(),
             authentications: Authentications::new(names.auth_failures.clone()),
             authorizations: Counters::new(),
-            jwt_keys: Gauge::default(),
+            jwt_keys: Family::default(),
             jwt_keys_last_reload_successful: Gauge::default(),
+            jwt_keys_last_reload_success_timestamp: Gauge::default(),
             revocations_applied: Counters::new(),
             sessions_revoked: Counter::default(),
             revocations_known: Gauge::default(),
             revocation_missed_push: Counter::default(),
             revocations_reasserted: Counter::default(),
+            revocation_propagation: Histogram::new(ROUND_TRIP_SECONDS),
+            revocation_last_sync_timestamp: Gauge::default(),
             backend_synced: Gauge::default(),
             backend_generations: Counter::default(),
             backend_data_losses: Counter::default(),
@@ -231,15 +259,23 @@ impl Metrics {
             broker_messages_sent: Counter::default(),
             broker_messages_received: Counter::default(),
             broker_messages_dropped: Counters::new(),
+            broker_errors: Counters::new(),
+            redis_command_duration: Histograms::new(ROUND_TRIP_SECONDS),
             trace_spans_exported: Counter::default(),
             trace_spans_dropped: Counter::default(),
             tracer: OnceLock::new(),
             config_last_reload_successful: Gauge::default(),
             config_restart_required: Gauge::default(),
+            runtime_workers: Gauge::default(),
+            runtime_queue_depth: Gauge::default(),
+            runtime_stall: Histogram::new(STALL_SECONDS),
         };
+        for algorithm in &names.algorithms {
+            metrics.set_jwt_keys(algorithm, 0);
+        }
         metrics.jwt_keys_last_reload_successful.set(1);
         metrics.config_last_reload_successful.set(1);
-        metrics.register(names.version);
+        metrics.register(names);
         Arc::new(metrics)
     }
 
@@ -249,247 +285,42 @@ impl Metrics {
         self.sessions_revoked.inc_by(closed);
     }
 
+    /// So many keys can verify what was signed by this algorithm, which is one of
+    /// [`Names::algorithms`].
+    pub fn set_jwt_keys(&self, algorithm: &'static str, keys: i64) {
+        self.jwt_keys.get_or_create(&[("alg", algorithm)]).set(keys);
+    }
+
+    /// Keys were read with success, now, in Unix seconds.
+    pub fn keys_reloaded(&self, now: u64) {
+        self.jwt_keys_last_reload_successful.set(1);
+        self.jwt_keys_last_reload_success_timestamp
+            .set(i64::try_from(now).unwrap_or(i64::MAX));
+    }
+
+    /// Keys could not be read again.
+    pub fn keys_not_reloaded(&self) {
+        self.jwt_keys_last_reload_successful.set(0);
+    }
+
     /// All metrics as OpenMetrics text; see [`CONTENT_TYPE`].
     pub fn encode(&self) -> String {
-        let mut text = String::with_capacity(32 * 1024);
+        // Before the buckets, so that none has an exemplar and no observation.
+        let exemplars = vec![
+            OfHistogram::new(
+                "curfew_publish_duration_seconds",
+                self.publish_duration.exemplars(),
+            ),
+            OfHistogram::new(
+                "curfew_delivery_duration_seconds",
+                self.delivery_duration.exemplars(),
+            ),
+        ];
+        let mut text = String::with_capacity(64 * 1024);
         encode(&mut text, &self.registry).expect("writing to a string does not fail");
-        text
-    }
-
-    /// Gives every field its name in `/metrics`. `_total`, the unit and the full stop are appended.
-    fn register(&mut self, version: &'static str) {
-        let mut root = Registry::default();
-        root.register_collector(Box::new(Process::new()));
-        let mut names = Register(root.sub_registry_with_prefix("curfew"));
-
-        names.0.register(
-            "build",
-            "The running version",
-            Info::new([("version", version)]),
-        );
-        names.add(
-            "connections",
-            "Open WebSocket connections",
-            &self.connections,
-        );
-        names.add(
-            "unauthenticated_connections",
-            "Connections whose token has not been verified yet",
-            &self.unauthenticated_connections,
-        );
-        names.add(
-            "connections_limit",
-            "limits.connections; 0 is no limit",
-            &self.connections_limit,
-        );
-        names.add(
-            "connections_accepted",
-            "Upgraded connections",
-            &self.connections_accepted,
-        );
-        names.add(
-            "connections_rejected",
-            "Connections that were not upgraded",
-            &self.connections_rejected,
-        );
-        names.add(
-            "connections_closed",
-            "Closed connections",
-            &self.connections_closed,
-        );
-        names.seconds(
-            "connection_duration",
-            "From upgrade to close",
-            &self.connection_duration,
-        );
-        names.seconds(
-            "handshake_duration",
-            "From accepting a connection to its upgrade",
-            &self.handshake_duration,
-        );
-        names.add(
-            "draining",
-            "1 while the node leaves service",
-            &self.draining,
-        );
-        names.add("sessions", "Open sessions", &self.sessions);
-        names.add(
-            "subscriptions",
-            "Subscriptions of all sessions",
-            &self.subscriptions,
-        );
-        names.add(
-            "channels",
-            "Channels with a subscription on this node",
-            &self.channels,
-        );
-        names.add("frames_received", "Frames received", &self.frames_received);
-        names.add("frames_sent", "Frames sent", &self.frames_sent);
-        names.bytes("received", "Bytes of frames received", &self.received_bytes);
-        names.bytes("sent", "Bytes of frames sent", &self.sent_bytes);
-        names.add("commands", "Commands of clients", &self.commands);
-        names.add("publishes", "Publications", &self.publishes);
-        names.add(
-            "messages_delivered",
-            "Messages put into outbound queues",
-            &self.messages_delivered,
-        );
-        names.add(
-            "messages_dropped",
-            "Messages that did not reach a session",
-            &self.messages_dropped,
-        );
-        names.add(
-            "fanout_recipients",
-            "Sessions a publication was queued for",
-            &self.fanout_recipients,
-        );
-        names.bytes(
-            "send_queue",
-            "Bytes in all outbound queues",
-            &self.send_queue_bytes,
-        );
-        names.add(
-            "authentications",
-            "Verified and refused tokens",
-            &self.authentications,
-        );
-        names.add(
-            "authorizations",
-            "Decisions of the policy",
-            &self.authorizations,
-        );
-        names.add(
-            "jwt_keys",
-            "Keys that tokens are verified with",
-            &self.jwt_keys,
-        );
-        names.add(
-            "jwt_keys_last_reload_successful",
-            "Whether the last reading of keys succeeded",
-            &self.jwt_keys_last_reload_successful,
-        );
-        names.add(
-            "revocations_applied",
-            "Revocations applied on this node",
-            &self.revocations_applied,
-        );
-        names.add(
-            "sessions_revoked",
-            "Sessions ended by a revocation",
-            &self.sessions_revoked,
-        );
-        names.add(
-            "revocations_known",
-            "Revocations in force that the node knows",
-            &self.revocations_known,
-        );
-        names.add(
-            "revocation_missed_push",
-            "Sessions found revoked by the sweep alone",
-            &self.revocation_missed_push,
-        );
-        names.add(
-            "revocations_reasserted",
-            "Revocations written back to a backend that lacked them",
-            &self.revocations_reasserted,
-        );
-        names.add(
-            "backend_synced",
-            "1 while the node vouches for its sessions",
-            &self.backend_synced,
-        );
-        names.add(
-            "backend_generations",
-            "Control connections to the backend",
-            &self.backend_generations,
-        );
-        names.add(
-            "backend_data_losses",
-            "How often the backend had lost its data",
-            &self.backend_data_losses,
-        );
-        names.seconds(
-            "backend_heartbeat_duration",
-            "From a heartbeat's sending to its answer",
-            &self.backend_heartbeat_duration,
-        );
-        names.add(
-            "sessions_reaped",
-            "Sessions whose records were removed for nodes that are gone",
-            &self.sessions_reaped,
-        );
-        names.add(
-            "broker_connected",
-            "1 while publications can be received",
-            &self.broker_connected,
-        );
-        names.add(
-            "broker_reconnects",
-            "Lost connections for publications that were made anew",
-            &self.broker_reconnects,
-        );
-        names.add(
-            "broker_messages_sent",
-            "Publications handed to the backend",
-            &self.broker_messages_sent,
-        );
-        names.add(
-            "broker_messages_received",
-            "Publications that came from the backend",
-            &self.broker_messages_received,
-        );
-        names.add(
-            "broker_messages_dropped",
-            "What came from the backend and was not used",
-            &self.broker_messages_dropped,
-        );
-        names.add(
-            "trace_spans_exported",
-            "Spans that the collector has",
-            &self.trace_spans_exported,
-        );
-        names.add(
-            "trace_spans_dropped",
-            "Spans that were recorded and could not be exported",
-            &self.trace_spans_dropped,
-        );
-        names.add(
-            "config_last_reload_successful",
-            "Whether the last reading of the configuration succeeded",
-            &self.config_last_reload_successful,
-        );
-        names.add(
-            "config_restart_required",
-            "Whether a changed setting waits for the next start",
-            &self.config_restart_required,
-        );
-        self.registry = root;
+        exemplar::add(text, exemplars)
     }
 }
-
-struct Register<'a>(&'a mut Registry);
-
-impl Register<'_> {
-    fn add<M: Registered>(&mut self, name: &str, help: &str, metric: &M) {
-        self.0.register(name, help, metric.clone());
-    }
-
-    fn seconds<M: Registered>(&mut self, name: &str, help: &str, metric: &M) {
-        self.0
-            .register_with_unit(name, help, Unit::Seconds, metric.clone());
-    }
-
-    fn bytes<M: Registered>(&mut self, name: &str, help: &str, metric: &M) {
-        self.0
-            .register_with_unit(name, help, Unit::Bytes, metric.clone());
-    }
-}
-
-/// What can be registered: a handle that shares its value with its clones.
-trait Registered: EncodeMetric + Clone + std::fmt::Debug + Send + Sync + 'static {}
-
-impl<M: EncodeMetric + Clone + std::fmt::Debug + Send + Sync + 'static> Registered for M {}
 
 #[cfg(test)]
 mod tests;

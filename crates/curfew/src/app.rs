@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
-use curfew_auth::Authenticator;
+use curfew_auth::{Algorithm, Authenticator};
 use curfew_backend::memory::Memory;
 use curfew_backend::{BackendKind, Backends};
 use curfew_backend_redis::{Parts, Redis};
@@ -19,7 +19,7 @@ use curfew_protocol::Protocols;
 use curfew_protocol::native::Native;
 use curfew_server::{Admin, Extra, Public, Tls};
 use curfew_session::Context;
-use curfew_telemetry::{Installed, LogLevel, Metrics, Names};
+use curfew_telemetry::{DeliveryPath, Installed, LogLevel, Metrics, Names};
 use curfew_ws::OriginPolicy;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -58,14 +58,16 @@ impl App {
         let protocols = Protocols::new(vec![Arc::new(Native)]);
         let metrics = Metrics::new(&names(&protocols));
         // Of an embedded backend everything is known at once; of another, nothing at first.
-        let gate = Arc::new(match config.backend.kind {
-            BackendKind::Memory => Gate::always_open(),
-            BackendKind::Redis => Gate::shut_at_first(),
-        });
+        let (gate, path) = match config.backend.kind {
+            BackendKind::Memory => (Gate::always_open(), DeliveryPath::Local),
+            BackendKind::Redis => (Gate::shut_at_first(), DeliveryPath::Broker),
+        };
+        let gate = Arc::new(gate);
         let hub = Arc::new(Hub::new(
             protocols,
             hub_limits(config),
             Arc::clone(&gate),
+            path,
             Arc::clone(&metrics),
         ));
         let id = NodeId::new();
@@ -102,7 +104,8 @@ impl App {
             }
         };
         let authenticator = Authenticator::new(&config.auth, Arc::clone(&clock))?;
-        metrics.jwt_keys.set(count_keys(&authenticator));
+        count_keys(&metrics, &authenticator);
+        metrics.keys_reloaded(clock.unix());
         let node = Node::start(id, hub, backends, clock, metrics, node_settings);
         let context = Arc::new(Context {
             node,
@@ -153,6 +156,7 @@ impl App {
     ) -> anyhow::Result<Running> {
         let (public_address, admin_address) = self.addresses()?;
         let node = &self.context.node;
+        node.spawn(Arc::clone(node.metrics()).watch_runtime());
         node.spawn(Arc::clone(&self.public).serve(self.public_listener, stop_public));
         node.spawn(Arc::clone(&self.admin).serve(self.admin_listener, stop_admin));
         info!(
@@ -192,7 +196,7 @@ impl Running {
         // Whatever can fail comes before the first change.
         self.context.authenticator.reload(&config.auth)?;
         self.log_level.set_level(&config.telemetry.log_level)?;
-        self.count_keys();
+        self.keys_reloaded();
         self.context.policy.reload(&config.policy);
         self.context
             .settings
@@ -207,17 +211,22 @@ impl Running {
         Ok(())
     }
 
-    pub(crate) fn count_keys(&self) {
-        let keys = count_keys(&self.context.authenticator);
-        self.context.node.metrics().jwt_keys.set(keys);
+    /// Keys were read with success.
+    pub(crate) fn keys_reloaded(&self) {
+        let node = &self.context.node;
+        count_keys(node.metrics(), &self.context.authenticator);
+        node.metrics().keys_reloaded(node.clock().unix());
     }
 }
 
 fn names(protocols: &Protocols) -> Names {
     Names {
         version: env!("CARGO_PKG_VERSION"),
+        revision: env!("CURFEW_REVISION"),
+        rustc: env!("CURFEW_RUSTC"),
         protocols: protocols.names(),
         commands: Command::NAMES.to_vec(),
+        algorithms: Algorithm::ALL.iter().map(|alg| alg.as_str()).collect(),
         auth_failures: AuthFailure::ALL
             .iter()
             .map(|failure| failure.as_str())
@@ -239,13 +248,14 @@ fn node_info(id: NodeId, address: SocketAddr, clock: &dyn Clock) -> curfew_backe
     }
 }
 
-fn count_keys(authenticator: &Authenticator) -> i64 {
-    let keys: usize = authenticator
-        .issuers()
-        .iter()
-        .map(|issuer| issuer.keys.len())
-        .sum();
-    i64::try_from(keys).unwrap_or(i64::MAX)
+fn count_keys(metrics: &Metrics, authenticator: &Authenticator) {
+    let issuers = authenticator.issuers();
+    let keys = || issuers.iter().flat_map(|issuer| &issuer.keys);
+    for algorithm in Algorithm::ALL {
+        let fit = keys().filter(|key| key.algorithms.contains(algorithm));
+        let count = i64::try_from(fit.count()).unwrap_or(i64::MAX);
+        metrics.set_jwt_keys(algorithm.as_str(), count);
+    }
 }
 
 fn hub_limits(config: &Config) -> HubLimits {

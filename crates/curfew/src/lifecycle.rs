@@ -148,10 +148,10 @@ impl Reloader {
     fn poll_keys(&self) {
         let metrics = self.running.context.node.metrics();
         for reload in self.running.context.authenticator.reload_changed_files() {
-            metrics
-                .jwt_keys_last_reload_successful
-                .set(i64::from(reload.outcome.is_ok()));
-            self.running.count_keys();
+            match reload.outcome {
+                Ok(_) => self.running.keys_reloaded(),
+                Err(_) => metrics.keys_not_reloaded(),
+            }
         }
         match self.running.tls.as_ref().map(|tls| tls.reload()) {
             None | Some(Ok(false)) => {}

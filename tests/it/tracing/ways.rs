@@ -286,3 +286,26 @@ async fn the_admin_api_joins_its_callers_trace() {
     assert_eq!(process.parent, call.id);
     assert_eq!(process.attributes["messaging.destination.name"], "room:1");
 }
+
+#[tokio::test]
+async fn a_latency_leads_to_the_trace_of_its_publication() {
+    let collector = Collector::start().await;
+    let gateway = Gateway::start_with(&collector.settings()).await;
+    let mut alice = gateway.subscriber("alice", "room:1").await;
+    alice
+        .send(json!({"type":"publish","id":1,"channel":"room:1","data":1}))
+        .await;
+    alice.until_json(json!({"type":"ok","id":1})).await;
+    alice.barrier().await;
+    let command = collector.wait("curfew.publish", 1).await.remove(0);
+    let exemplar = format!(" # {{trace_id=\"{}\"}} ", command.trace);
+    let text = gateway.metrics().await;
+    for name in [
+        "curfew_publish_duration_seconds",
+        "curfew_delivery_duration_seconds",
+    ] {
+        let bucket = format!("{name}_bucket{{");
+        let mut lines = text.lines().filter(|line| line.starts_with(&bucket));
+        assert!(lines.any(|line| line.contains(&exemplar)), "{text}");
+    }
+}

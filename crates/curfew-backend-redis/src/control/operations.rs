@@ -233,13 +233,14 @@ impl Control {
         id: &str,
         key: RevocationKey,
     ) -> Result<Ended, Fault> {
+        let learned = Instant::now();
         let read = self
             .read(&mut generation.connection, std::slice::from_ref(&key))
             .await?;
         let found = read.into_iter().find_map(|(_, known)| known);
         // Lifted again, or lost: nothing that could be confirmed.
         let known = found.ok_or(Fault::NotThere)?;
-        let mut ended = self.apply(&known.revoked(key.clone()));
+        let mut ended = self.apply(&known.revoked(key.clone()), learned);
         self.note_found(generation, &[(key, known)]).await?;
         if let Some(at) = self.counted.iter().position(|counted| counted.id == id)
             && let Some(earlier) = self.counted.remove(at)

@@ -13,6 +13,7 @@ use curfew_model::RevocationKey;
 use parking_lot::Mutex;
 use redis::{PushInfo, PushKind, Value};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tracing::debug;
 
 use super::{Control, Generation};
@@ -38,8 +39,7 @@ pub(super) struct Pushes {
 
 #[derive(Default)]
 struct State {
-    /// Each with the sessions that are held back for it.
-    keys: HashMap<RevocationKey, Vec<Suspension>>,
+    keys: HashMap<RevocationKey, Touched>,
     /// Everything may have changed: the whole database was emptied, or more keys were touched than
     /// can wait.
     lost_track: bool,
@@ -47,9 +47,19 @@ struct State {
     gone: bool,
 }
 
+/// A key that waits to be read.
+struct Touched {
+    /// When Redis first told of it.
+    at: Instant,
+    /// The sessions that are held back for it.
+    suspensions: Vec<Suspension>,
+}
+
 /// Keys taken to be read. Sessions are held back for them until this is dropped.
 pub(super) struct Taken {
     pub(super) keys: Vec<RevocationKey>,
+    /// When Redis first told of each.
+    touched_at: Vec<Instant>,
     pub(super) epoch: bool,
     _suspensions: Vec<Suspension>,
 }
@@ -80,6 +90,7 @@ impl Pushes {
     }
 
     fn touched(&self, names: Vec<Value>) {
+        let at = Instant::now();
         for name in names {
             let Value::BulkString(name) = name else {
                 continue;
@@ -97,7 +108,11 @@ impl Pushes {
                 // Before anything else: a heartbeat on its way must not let them go on.
                 let suspension = self.core.events.suspend(&key);
                 let mut state = self.state.lock();
-                state.keys.entry(key).or_default().extend(suspension);
+                let touched = state.keys.entry(key).or_insert_with(|| Touched {
+                    at,
+                    suspensions: Vec::new(),
+                });
+                touched.suspensions.extend(suspension);
                 if state.keys.len() > MAX_KEYS {
                     // Their sessions are compared; those without a session here are not known.
                     let forgotten = std::mem::take(&mut state.keys);
@@ -158,24 +173,31 @@ impl Pushes {
         let mut state = self.state.lock();
         let mut taken = Taken {
             keys: Vec::new(),
+            touched_at: Vec::new(),
             epoch: std::mem::take(&mut state.epoch),
             _suspensions: Vec::new(),
         };
         if state.keys.len() <= BATCH {
-            for (key, suspensions) in std::mem::take(&mut state.keys) {
-                taken.keys.push(key);
-                taken._suspensions.extend(suspensions);
+            for (key, touched) in std::mem::take(&mut state.keys) {
+                taken.add(key, touched);
             }
         } else {
             let keys: Vec<_> = state.keys.keys().take(BATCH).cloned().collect();
             for key in keys {
-                taken
-                    ._suspensions
-                    .extend(state.keys.remove(&key).into_iter().flatten());
-                taken.keys.push(key);
+                if let Some(touched) = state.keys.remove(&key) {
+                    taken.add(key, touched);
+                }
             }
         }
         taken
+    }
+}
+
+impl Taken {
+    fn add(&mut self, key: RevocationKey, touched: Touched) {
+        self.keys.push(key);
+        self.touched_at.push(touched.at);
+        self._suspensions.extend(touched.suspensions);
     }
 }
 
@@ -184,7 +206,12 @@ impl Control {
     /// others go on.
     pub(super) async fn read_pushed(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let taken = generation.pushes.batch();
-        let read = self.read_taken(generation, &taken.keys, taken.epoch).await;
+        let Taken {
+            keys, touched_at, ..
+        } = &taken;
+        let read = self
+            .read_taken(generation, keys, touched_at, taken.epoch)
+            .await;
         if read.is_err() {
             // Before the sessions that are held back for them go on.
             self.core.gate.shut();
@@ -196,6 +223,7 @@ impl Control {
         &mut self,
         generation: &mut Generation,
         keys: &[RevocationKey],
+        touched_at: &[Instant],
         epoch: bool,
     ) -> Result<(), Fault> {
         if epoch {
@@ -211,20 +239,19 @@ impl Control {
         }
         self.step("push").count(keys.len()).log();
         let (mut found, mut gone) = (Vec::new(), Vec::new());
-        for (key, value) in self.read(&mut generation.connection, keys).await? {
-            match value {
-                Some(known) => found.push((key, known)),
-                None => gone.push(key),
-            }
-        }
+        let read = self.read(&mut generation.connection, keys).await?;
         let mut ended = 0;
-        for (key, known) in &found {
-            let revoked = known.revoked(key.clone());
-            let sessions = self.apply(&revoked);
+        for ((key, value), learned) in read.into_iter().zip(touched_at) {
+            let Some(known) = value else {
+                gone.push(key);
+                continue;
+            };
+            let sessions = self.apply(&known.revoked(key.clone()), *learned);
             ended += sessions.count();
             if let Some(id) = known.id() {
                 self.count_for(id, sessions);
             }
+            found.push((key, known));
         }
         self.step("get").count(keys.len()).revoked(ended).log();
         self.note_found(generation, &found).await?;

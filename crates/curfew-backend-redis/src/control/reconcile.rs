@@ -24,6 +24,7 @@ const CHUNKS_AT_ONCE: usize = 4;
 impl Control {
     /// Compares every session with Redis, those that are opening included.
     pub(super) async fn reconcile(&mut self, generation: &mut Generation) -> Result<(), Fault> {
+        let began = Instant::now();
         let sessions = self.core.local.sessions();
         let mut found = Vec::new();
         let mut ended = 0;
@@ -34,7 +35,7 @@ impl Control {
                 .map(|keys| self.find_over(generation.connection.clone(), keys))
                 .collect();
             for (key, known) in try_join_all(chunks).await?.into_iter().flatten() {
-                ended += self.apply(&known.revoked(key.clone())).count();
+                ended += self.apply(&known.revoked(key.clone()), began).count();
                 found.push((key, known));
             }
         }
@@ -63,6 +64,7 @@ impl Control {
         let from = generation.sweep.len().saturating_sub(CHUNK);
         let chunk: Vec<SessionId> = generation.sweep.split_off(from);
         let keys = self.core.local.keys(&chunk);
+        let began = Instant::now();
         let found = find(&mut generation.connection, &self.core.keys, keys).await?;
         if found.is_empty() {
             self.step("sweep").sessions(chunk.len()).revoked(0).log();
@@ -78,7 +80,7 @@ impl Control {
             if generation.pushes.has(key) {
                 continue;
             }
-            let sessions = self.apply(&known.revoked(key.clone()));
+            let sessions = self.apply(&known.revoked(key.clone()), began);
             ended += sessions.count();
         }
         if ended > 0 {

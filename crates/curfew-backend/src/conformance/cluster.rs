@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use curfew_model::{
     Claims, Clock, Disconnect, NodeId, Principal, PrincipalParts, Publication, Revocation,
@@ -169,7 +169,7 @@ impl Events for Recorder {
         self.heard.lock().publications.push(publication.clone());
     }
 
-    fn revoked(&self, key: &RevocationKey, revocation: &Revocation) -> Ended {
+    fn revoked(&self, key: &RevocationKey, revocation: &Revocation, _: Instant) -> Ended {
         let mut heard = self.heard.lock();
         heard.revoked.push((key.clone(), revocation.clone()));
         Ended::gone(heard.named.remove(key).unwrap_or(0))

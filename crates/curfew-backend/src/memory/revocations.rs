@@ -50,7 +50,7 @@ impl Revocations for Memory {
     ) -> BoxFuture<'_, Result<Receipt, BackendError>> {
         let started = Instant::now();
         let revocation = self.book.write(&key, revocation, self.clock.unix());
-        let ended = self.events.revoked(&key, &revocation);
+        let ended = self.events.revoked(&key, &revocation, started);
         let receipt = Receipt {
             key: key.redis_key(&self.prefix),
             nodes: ReceiptNodes {

@@ -142,3 +142,42 @@ fn only_the_last_listener_to_leave_is_the_last() {
     assert!(!harness.hub.unsubscribe(&room, &members[2]));
     assert!(!harness.hub.has_subscribers(&room) && harness.hub.channel_count() == 0);
 }
+
+fn metric(harness: &Harness, name: &str) -> f64 {
+    let text = harness.metrics.encode();
+    let value = text.lines().find_map(|line| line.strip_prefix(name));
+    value.expect("it is there").trim().parse().unwrap()
+}
+
+fn deliveries_timed(harness: &Harness) -> f64 {
+    let name = "curfew_delivery_duration_seconds_count{path=\"local\"}";
+    metric(harness, name)
+}
+
+#[test]
+fn the_first_delivery_and_every_seventeenth_is_timed_until_it_is_written() {
+    let harness = Harness::new();
+    let room = channel("room");
+    let members: Vec<_> = (0..10).map(|_| harness.open("u")).collect();
+    for member in &members {
+        harness.hub.subscribe(&room, member);
+    }
+    let mut taken = Vec::new();
+    for _ in 0..5 {
+        harness.publish(&room, "x");
+    }
+    for member in &members {
+        let mut frames = VecDeque::new();
+        let outgoing = member.take_outgoing(&harness.hub, 0, &mut frames);
+        assert_eq!((outgoing, frames.len()), (Some(Outgoing::Frames), 5));
+        taken.push(frames);
+    }
+    assert_eq!(deliveries_timed(&harness), 0.0, "nothing is written yet");
+    for member in &members {
+        member.take_outgoing(&harness.hub, 5, &mut VecDeque::new());
+    }
+    // Of fifty: the first, the 18th and the 35th, to three sessions.
+    assert_eq!(deliveries_timed(&harness), 3.0);
+    assert_eq!(metric(&harness, "curfew_send_queue_messages_count"), 3.0);
+    assert_eq!(metric(&harness, "curfew_send_queue_messages_sum"), 15.0);
+}

@@ -320,3 +320,52 @@ async fn more_control_frames_than_allowed_end_the_connection() {
         harness.assert_nothing_left().await;
     }
 }
+
+/// A metric's value by the start of its line.
+fn metric(harness: &Harness, name: &str) -> f64 {
+    let text = harness.metrics.encode();
+    let value = text.lines().find_map(|line| line.strip_prefix(name));
+    value.expect("it is there").trim().parse().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pong_is_timed_from_the_ping_and_one_that_nobody_asked_for_is_not() {
+    let harness = Harness::new();
+    let mut peer = harness.open().await;
+    peer.answers_pings = false;
+    peer.send_bytes(&frame(peer::PONG, b"")).await;
+    peer.ok(r#"{"type":"subscribe","id":1,"channel":"room"}"#)
+        .await;
+    assert_eq!(metric(&harness, "curfew_ping_rtt_seconds_count"), 0.0);
+    while peer.frame().await.unwrap().0 != PING {}
+    time::sleep(Duration::from_millis(300)).await;
+    for _ in 0..2 {
+        peer.send_bytes(&frame(peer::PONG, b"")).await;
+    }
+    peer.ok(r#"{"type":"unsubscribe","id":2,"channel":"room"}"#)
+        .await;
+    assert_eq!(metric(&harness, "curfew_ping_rtt_seconds_count"), 1.0);
+    assert_about(metric(&harness, "curfew_ping_rtt_seconds_sum"), 0.3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_is_timed_with_what_it_waits_for() {
+    let harness = Harness::new();
+    let mut peer = harness.open().await;
+    harness.rig.hold(Call::Subscribe);
+    peer.send(r#"{"type":"subscribe","id":1,"channel":"room"}"#)
+        .await;
+    peer.silence(2).await;
+    harness.rig.release(Call::Subscribe);
+    peer.expect("ok").await;
+    peer.send(r#"{"type":"ping","id":2}"#).await;
+    peer.expect("pong").await;
+    for (command, seconds) in [("subscribe", 2.0), ("ping", 0.0)] {
+        let of = |part: &str| {
+            let name = format!("curfew_command_duration_seconds_{part}");
+            metric(&harness, &format!("{name}{{command=\"{command}\"}}"))
+        };
+        assert_eq!(of("count"), 1.0);
+        assert_about(of("sum"), seconds);
+    }
+}

@@ -1,11 +1,19 @@
-//! A histogram without a lock: it is observed for every publication.
+//! Histograms without a lock: they are observed for every publication.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
+use curfew_model::TraceContext;
+use parking_lot::Mutex;
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
+
+use super::exemplar::Exemplar;
+use super::labels::LabelSet;
+use super::table::OTHER;
 
 /// The sum is kept in these fractions of the unit.
 const SUM_PER_UNIT: f64 = 1e6;
@@ -20,6 +28,8 @@ struct Inner {
     bounds: &'static [f64],
     buckets: Box<[AtomicU64]>,
     sum: AtomicU64,
+    /// The last of each bucket. Locked only for observations that are traced, and by a scrape.
+    exemplars: Mutex<Vec<Option<Exemplar>>>,
 }
 
 impl Histogram {
@@ -28,22 +38,58 @@ impl Histogram {
             bounds,
             buckets: (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect(),
             sum: AtomicU64::new(0),
+            exemplars: Mutex::default(),
         }))
     }
 
     /// Counts `value`, in the metric's base unit. What is not a number counts as 0.
     pub fn observe(&self, value: f64) {
+        self.count(value.max(0.0));
+    }
+
+    /// Counts the seconds since `began`.
+    pub fn observe_since(&self, began: Instant) {
+        self.observe(began.elapsed().as_secs_f64());
+    }
+
+    /// As [`Histogram::observe`]; if `trace` is recorded, it becomes the example of its bucket.
+    pub fn observe_traced(&self, value: f64, trace: Option<&TraceContext>) {
         let value = value.max(0.0);
+        let bucket = self.count(value);
+        if let Some(trace) = trace {
+            self.exemplify(bucket, value, trace);
+        }
+    }
+
+    /// Returns the bucket.
+    fn count(&self, value: f64) -> usize {
         let bucket = self.0.bounds.partition_point(|bound| *bound < value);
         self.0.buckets[bucket].fetch_add(1, Ordering::Relaxed);
-        self.0
-            .sum
-            .fetch_add((value * SUM_PER_UNIT) as u64, Ordering::Relaxed);
+        // Rounded: many are of a few microseconds.
+        let sum = (value * SUM_PER_UNIT + 0.5) as u64;
+        self.0.sum.fetch_add(sum, Ordering::Relaxed);
+        bucket
     }
-}
 
-impl EncodeMetric for Histogram {
-    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+    #[cold]
+    fn exemplify(&self, bucket: usize, value: f64, trace: &TraceContext) {
+        if !trace.is_sampled() {
+            return;
+        }
+        let exemplar = Exemplar::new(trace, value);
+        let mut exemplars = self.0.exemplars.lock();
+        exemplars.resize(self.0.buckets.len(), None);
+        exemplars[bucket] = Some(exemplar);
+    }
+
+    /// One for each bucket.
+    pub(super) fn exemplars(&self) -> Vec<Option<Exemplar>> {
+        let mut exemplars = self.0.exemplars.lock().clone();
+        exemplars.resize(self.0.buckets.len(), None);
+        exemplars
+    }
+
+    fn encode_into(&self, encoder: &mut MetricEncoder<'_>) -> fmt::Result {
         let bounds = self.0.bounds.iter().copied().chain([f64::INFINITY]);
         let counts = self.0.buckets.iter().map(|n| n.load(Ordering::Relaxed));
         let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
@@ -52,8 +98,116 @@ impl EncodeMetric for Histogram {
         let sum = self.0.sum.load(Ordering::Relaxed) as f64 / SUM_PER_UNIT;
         encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
     }
+}
+
+impl EncodeMetric for Histogram {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        self.encode_into(&mut encoder)
+    }
 
     fn metric_type(&self) -> MetricType {
         MetricType::Histogram
+    }
+}
+
+/// A histogram for each combination of the labels `L`. Cloning is a reference count.
+#[derive(Debug)]
+pub struct Histograms<L> {
+    slots: Slots,
+    labels: PhantomData<fn(L)>,
+}
+
+/// A histogram for each of a list of names given at start; what is not in the list counts as
+/// `other`. Cloning is a reference count.
+#[derive(Debug, Clone)]
+pub struct NamedHistograms {
+    names: Arc<[&'static str]>,
+    slots: Slots,
+}
+
+/// Histograms with their labels.
+type Slots = Arc<[(Vec<(&'static str, &'static str)>, Histogram)]>;
+
+impl<L: LabelSet> Histograms<L> {
+    pub(super) fn new(bounds: &'static [f64]) -> Self {
+        Self {
+            slots: (0..L::COUNT)
+                .map(|slot| (L::pairs(slot), Histogram::new(bounds)))
+                .collect(),
+            labels: PhantomData,
+        }
+    }
+
+    /// That of a combination of labels.
+    pub fn of(&self, labels: L) -> &Histogram {
+        &self.slots[labels.slot()].1
+    }
+
+    /// One for each bucket, in the order in which they are written.
+    pub(super) fn exemplars(&self) -> Vec<Option<Exemplar>> {
+        let slots = self.slots.iter();
+        slots
+            .flat_map(|(_, histogram)| histogram.exemplars())
+            .collect()
+    }
+}
+
+impl NamedHistograms {
+    /// One for each of `names` and [`OTHER`], as the values of `label`.
+    pub(super) fn new(
+        label: &'static str,
+        names: Vec<&'static str>,
+        bounds: &'static [f64],
+    ) -> Self {
+        let values = names.iter().copied().chain([OTHER]);
+        Self {
+            slots: values
+                .map(|value| (vec![(label, value)], Histogram::new(bounds)))
+                .collect(),
+            names: names.into(),
+        }
+    }
+
+    /// That of a name.
+    pub fn of(&self, name: &str) -> &Histogram {
+        // The lists are short: walking them is cheaper than hashing.
+        let known = self.names.iter().position(|known| *known == name);
+        &self.slots[known.unwrap_or(self.names.len())].1
+    }
+}
+
+fn encode(slots: &Slots, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+    for (labels, histogram) in slots.iter() {
+        histogram.encode_into(&mut encoder.encode_family(labels)?)?;
+    }
+    Ok(())
+}
+
+impl<L> EncodeMetric for Histograms<L> {
+    fn encode(&self, encoder: MetricEncoder<'_>) -> fmt::Result {
+        encode(&self.slots, encoder)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
+    }
+}
+
+impl EncodeMetric for NamedHistograms {
+    fn encode(&self, encoder: MetricEncoder<'_>) -> fmt::Result {
+        encode(&self.slots, encoder)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
+    }
+}
+
+impl<L> Clone for Histograms<L> {
+    fn clone(&self) -> Self {
+        Self {
+            slots: Arc::clone(&self.slots),
+            labels: PhantomData,
+        }
     }
 }

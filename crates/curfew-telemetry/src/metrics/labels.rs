@@ -187,6 +187,52 @@ labels! {
         TooLarge = "too_large",
     }
 
+    /// How a publication came to the sessions of a node.
+    DeliveryPath = "path" {
+        /// Through the embedded backend.
+        Local = "local",
+        /// Through Redis, also where it was published on this node.
+        Broker = "broker",
+    }
+
+    /// Why something that the broker was asked for failed, or the connection to it.
+    BrokerError = "error" {
+        /// There is no connection.
+        NotConnected = "not_connected",
+        /// The connection broke, or could not be made.
+        Connection = "connection",
+        /// No answer came in time.
+        Timeout = "timeout",
+        /// The server is not, or no longer, the right one.
+        Misrouted = "misrouted",
+        /// The server refused.
+        Refused = "refused",
+        /// What it said makes no sense.
+        Unexpected = "unexpected",
+    }
+
+    /// What Redis was asked for.
+    RedisCommand = "command" {
+        /// `PUBLISH` or `SPUBLISH`: a publication, or word to other nodes.
+        Publish = "publish",
+        /// `SUBSCRIBE` or `SSUBSCRIBE`: the first listener of a channel.
+        Subscribe = "subscribe",
+        /// `UNSUBSCRIBE` or `SUNSUBSCRIBE`.
+        Unsubscribe = "unsubscribe",
+        /// `EXISTS`: an admission's look for revocations.
+        Exists = "exists",
+        /// `HGETALL`: one record.
+        Hgetall = "hgetall",
+        /// `ZRANGE`: a list.
+        Zrange = "zrange",
+        /// Several commands in one go: the records of a session.
+        Pipeline = "pipeline",
+        /// Several commands between `MULTI` and `EXEC`.
+        Transaction = "transaction",
+        /// Any other.
+        Other = "other",
+    }
+
     /// What the policy said.
     Decision = "outcome" {
         /// Allowed.
@@ -220,6 +266,29 @@ impl RevocationKind {
             "token" => Self::Token,
             "all" => Self::All,
             _ => Self::Claim,
+        }
+    }
+}
+
+impl RedisCommand {
+    /// What several commands in one go are called.
+    pub const PIPELINE: &str = "PIPELINE";
+
+    /// What several commands that are executed as one are called.
+    pub const TRANSACTION: &str = "MULTI";
+
+    /// The label for a command by its name, or for several.
+    pub fn of(name: &str) -> Self {
+        match name {
+            "PUBLISH" | "SPUBLISH" => Self::Publish,
+            "SUBSCRIBE" | "SSUBSCRIBE" => Self::Subscribe,
+            "UNSUBSCRIBE" | "SUNSUBSCRIBE" => Self::Unsubscribe,
+            "EXISTS" => Self::Exists,
+            "HGETALL" => Self::Hgetall,
+            "ZRANGE" => Self::Zrange,
+            Self::PIPELINE => Self::Pipeline,
+            Self::TRANSACTION => Self::Transaction,
+            _ => Self::Other,
         }
     }
 }

@@ -1,12 +1,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
+use curfew_model::TraceContext;
+
 use super::*;
 
 fn names() -> Names {
     Names {
         version: "1.2.3",
+        revision: "abc",
+        rustc: "1.88.0",
         protocols: vec!["curfew.v1"],
         commands: vec!["publish", "ping"],
+        algorithms: vec!["HS256"],
         auth_failures: vec!["expired"],
         close_codes: vec![1000, 4401],
     }
@@ -29,7 +34,8 @@ fn parse(text: &str) -> BTreeMap<String, f64> {
             let (name, unit) = rest.split_once(' ').unwrap();
             assert!(name.ends_with(&format!("_{unit}")), "{line}");
         } else {
-            let (series, value) = line.rsplit_once(' ').unwrap();
+            let sample = line.split_once(" # ").map_or(line, |(sample, _)| sample);
+            let (series, value) = sample.rsplit_once(' ').unwrap();
             let name = series.split('{').next().unwrap();
             let (family, kind) = types
                 .iter()
@@ -83,7 +89,22 @@ fn every_series_is_there_from_the_start_at_zero() {
         "curfew_authentications_total{outcome=\"accepted\",reason=\"none\"}",
         "curfew_authentications_total{outcome=\"refused\",reason=\"expired\"}",
         "curfew_authorizations_total{outcome=\"allowed\"}",
-        "curfew_jwt_keys",
+        "curfew_jwt_keys{alg=\"HS256\"}",
+        "curfew_jwt_keys_last_reload_success_timestamp_seconds",
+        "curfew_command_duration_seconds_count{command=\"ping\"}",
+        "curfew_command_duration_seconds_bucket{le=\"+Inf\",command=\"other\"}",
+        "curfew_ping_rtt_seconds_count",
+        "curfew_publish_duration_seconds_count",
+        "curfew_delivery_duration_seconds_sum{path=\"local\"}",
+        "curfew_delivery_duration_seconds_count{path=\"broker\"}",
+        "curfew_send_queue_messages_count",
+        "curfew_revocation_propagation_seconds_count",
+        "curfew_revocation_last_sync_timestamp_seconds",
+        "curfew_broker_errors_total{error=\"timeout\"}",
+        "curfew_redis_command_duration_seconds_count{command=\"publish\"}",
+        "curfew_runtime_workers",
+        "curfew_runtime_queue_depth",
+        "curfew_runtime_stall_seconds_count",
         "curfew_revocations_applied_total{kind=\"claim\"}",
         "curfew_sessions_revoked_total",
         "curfew_config_restart_required",
@@ -92,7 +113,7 @@ fn every_series_is_there_from_the_start_at_zero() {
         assert_eq!(samples.get(series), Some(&0.0), "{series}");
     }
     for series in [
-        "curfew_build_info{version=\"1.2.3\"}",
+        "curfew_build_info{version=\"1.2.3\",revision=\"abc\",rustc=\"1.88.0\"}",
         "curfew_config_last_reload_successful",
         "curfew_jwt_keys_last_reload_successful",
     ] {
@@ -119,6 +140,9 @@ fn counting_shows_and_adds_no_series() {
     metrics.authentications.refused("made up");
     metrics.revocation_applied("tenant", 4);
     metrics.received_bytes.inc_by(7);
+    metrics.command_duration.of("ping").observe(0.0);
+    metrics.command_duration.of("made up").observe(0.0);
+    metrics.set_jwt_keys("HS256", 2);
     let after = parse(&metrics.encode());
     for (series, value) in [
         ("curfew_connections", 1.0),
@@ -159,16 +183,25 @@ fn counting_shows_and_adds_no_series() {
         ("curfew_revocations_applied_total{kind=\"claim\"}", 1.0),
         ("curfew_sessions_revoked_total", 4.0),
         ("curfew_received_bytes_total", 7.0),
+        (
+            "curfew_command_duration_seconds_count{command=\"ping\"}",
+            1.0,
+        ),
+        (
+            "curfew_command_duration_seconds_count{command=\"other\"}",
+            1.0,
+        ),
+        ("curfew_jwt_keys{alg=\"HS256\"}", 2.0),
     ] {
         assert_eq!(after.get(series), Some(&value), "{series}");
     }
     assert!(before.keys().eq(after.keys()));
     let changed = before
         .iter()
-        .filter(|(name, _)| name.starts_with("curfew_"))
+        .filter(|(name, _)| name.starts_with("curfew_") && !name.contains("_bucket{"))
         .filter(|(name, value)| after[*name] != **value)
         .count();
-    assert_eq!(changed, 14);
+    assert_eq!(changed, 17);
 }
 
 #[test]
@@ -186,6 +219,55 @@ fn histograms_count_into_the_bucket_whose_bound_is_reached() {
     assert_eq!((bucket("100000.0"), bucket("+Inf")), (4.0, 5.0));
     assert_eq!(samples["curfew_fanout_recipients_count"], 5.0);
     assert_eq!(samples["curfew_fanout_recipients_sum"], 1e9 + 3.0);
+}
+
+const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+/// The lines of `/metrics` that have an exemplar, each without its time.
+fn exemplars(metrics: &Metrics) -> Vec<String> {
+    let text = metrics.encode();
+    parse(&text);
+    let lines = text.lines().filter(|line| line.contains(" # {"));
+    lines
+        .map(|line| {
+            let (exemplar, at) = line.rsplit_once(' ').unwrap();
+            assert!(at.parse::<f64>().unwrap() > 1.6e9, "{line}");
+            exemplar.to_owned()
+        })
+        .collect()
+}
+
+#[test]
+fn a_bucket_shows_the_trace_of_its_last_observation() {
+    let metrics = Metrics::new(&names());
+    let sampled = TraceContext::parse(TRACE).unwrap();
+    let not_sampled = TraceContext::parse(&TRACE.replace("-01", "-00")).unwrap();
+    metrics.publish_duration.observe_traced(0.002, None);
+    metrics
+        .publish_duration
+        .observe_traced(0.002, Some(&not_sampled));
+    assert!(exemplars(&metrics).is_empty());
+    let earlier = TraceContext::parse(&TRACE.replace("4bf9", "0000")).unwrap();
+    for trace in [earlier, sampled] {
+        metrics.publish_duration.observe_traced(0.002, Some(&trace));
+    }
+    metrics.publish_duration.observe_traced(0.002, None);
+    metrics
+        .delivery_duration
+        .of(DeliveryPath::Broker)
+        .observe_traced(1e9, Some(&sampled));
+    let trace_id = "{trace_id=\"4bf92f3577b34da6a3ce929d0e0e4736\"}";
+    let mut shown = exemplars(&metrics);
+    shown.sort();
+    assert_eq!(
+        shown,
+        [
+            format!(
+                "curfew_delivery_duration_seconds_bucket{{le=\"+Inf\",path=\"broker\"}} 1 # {trace_id} 1000000000.0"
+            ),
+            format!("curfew_publish_duration_seconds_bucket{{le=\"0.0025\"}} 5 # {trace_id} 0.002"),
+        ]
+    );
 }
 
 #[cfg(target_os = "linux")]

@@ -1,0 +1,83 @@
+//! Exemplars: for a bucket, the trace of an observation in it.
+//!
+//! prometheus-client (0.25) writes only those of its own histogram, which takes a lock for every
+//! observation, and has no way to make one. So they are put into the text that it has written.
+
+use std::fmt::{self, Write as _};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use curfew_model::TraceContext;
+
+/// One observation and the trace it belongs to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Exemplar {
+    trace: TraceContext,
+    value: f64,
+    at: SystemTime,
+}
+
+impl Exemplar {
+    /// One that was just made.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "whoever looks for the trace goes by this machine's time"
+    )]
+    pub(super) fn new(trace: &TraceContext, value: f64) -> Self {
+        Self {
+            trace: *trace,
+            value,
+            at: SystemTime::now(),
+        }
+    }
+}
+
+/// As it follows the bucket's value on its line.
+impl fmt::Display for Exemplar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let trace_id = u128::from_be_bytes(self.trace.trace_id());
+        let at = self.at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        write!(
+            f,
+            " # {{trace_id=\"{trace_id:032x}\"}} {:?} {:.3}",
+            self.value,
+            at.as_secs_f64()
+        )
+    }
+}
+
+/// The exemplars of a histogram, bucket by bucket in the order in which they are written.
+pub(super) struct OfHistogram {
+    /// How the lines of its buckets begin.
+    bucket: String,
+    exemplars: std::vec::IntoIter<Option<Exemplar>>,
+}
+
+impl OfHistogram {
+    /// Of the histogram that is written as `name`.
+    pub(super) fn new(name: &str, exemplars: Vec<Option<Exemplar>>) -> Self {
+        Self {
+            bucket: format!("{name}_bucket{{"),
+            exemplars: exemplars.into_iter(),
+        }
+    }
+}
+
+/// Puts exemplars behind the buckets that have one.
+pub(super) fn add(text: String, mut histograms: Vec<OfHistogram>) -> String {
+    histograms.retain(|histogram| histogram.exemplars.as_slice().iter().any(Option::is_some));
+    if histograms.is_empty() {
+        return text;
+    }
+    let mut with = String::with_capacity(text.len() + 4 * 1024);
+    for line in text.lines() {
+        with.push_str(line);
+        let histogram = histograms
+            .iter_mut()
+            .find(|histogram| line.starts_with(&histogram.bucket));
+        if let Some(exemplar) = histogram.and_then(|histogram| histogram.exemplars.next()?) {
+            write!(with, "{exemplar}").expect("writing to a string does not fail");
+        }
+        with.push('\n');
+    }
+    with
+}
