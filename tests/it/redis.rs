@@ -12,6 +12,7 @@ mod frozen;
 mod harness;
 mod inventory;
 mod links;
+mod outage;
 mod receipts;
 mod records;
 mod refusals;

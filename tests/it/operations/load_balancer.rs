@@ -112,7 +112,10 @@ async fn who_comes_while_a_node_drains_is_let_in_by_another() {
     }
     leaving.terminate();
     // The node refuses already, and the load balancer looks once a second only.
-    leaving.until_metric("curfew_draining", |n| n == 1.0).await;
+    let refuses = leaving.log().line(PATIENCE, |line| {
+        line.contains(r#""message":"draining""#).then_some(())
+    });
+    refuses.await.expect("a node logs its drain");
     for n in 0..9 {
         let mut client = balancer.user(&format!("late-{n}")).open().await;
         client.expect_json(json!({"type":"connected"})).await;
