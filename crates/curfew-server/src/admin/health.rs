@@ -1,6 +1,6 @@
 //! Health and metrics: open to whoever reaches the admin listener.
 //!
-//! Neither endpoint changes when a backend that was in use goes away: that happens on every node at
+//! Neither turns bad when a backend that was in use goes away: that happens on every node at
 //! once, so that restarting them, or sending clients elsewhere, makes an outage worse.
 
 use std::borrow::Cow;
