@@ -11,6 +11,7 @@ mod fan_out;
 mod frozen;
 mod harness;
 mod inventory;
+mod leaving;
 mod links;
 mod outage;
 mod receipts;

@@ -126,6 +126,7 @@ async fn drain(
         }
     }
     stop_public.cancel();
+    reloader.running.answered.cancelled().await;
     // Bounded by the backend's own timeouts, and by what is left of the supervisor's patience.
     if time::timeout(LEAVE, node.backends().nodes.leave())
         .await
