@@ -84,5 +84,5 @@ async fn a_second_signal_hurries() {
     for client in &mut clients {
         assert!(client.ended_within(PATIENCE).await);
     }
-    gateway.exited(PATIENCE).await;
+    assert_eq!(gateway.exited(PATIENCE).await, 0);
 }

@@ -223,6 +223,9 @@ async fn handshakes_over_the_rate_are_told_when_to_come_back() {
         }
     }
     assert!(kept.len() >= 5 && refused > 0, "{} {refused}", kept.len());
+    // Before the token is looked at, and so before a backend is asked.
+    let verified = gateway.metric("curfew_authentications_total").await;
+    assert_eq!(verified, kept.len() as f64);
     eventually("room for another", async || {
         gateway.ws().bearer(&token).attempt().await.ok()
     })

@@ -2,4 +2,5 @@
 
 mod collector;
 mod faults;
+mod jaeger;
 mod ways;

@@ -54,10 +54,10 @@ impl Cluster {
         cluster
     }
 
-    /// Waits until every node is ready and sees all of them.
+    /// Waits until every node is in touch with Redis and sees all of them.
     pub async fn synced(&self) {
         for node in &self.nodes {
-            node.until_ready(START).await;
+            node.until_in_touch(START).await;
         }
         for node in &self.nodes {
             eventually_within(START, "every node to see all nodes", async || {
@@ -168,27 +168,38 @@ impl Gateway {
         (answer.status, answer.json())
     }
 
-    /// Waits until it accepts connections.
-    pub async fn until_ready(&self, patience: Duration) {
-        eventually_within(patience, "readiness", async || {
-            (self.readiness().await.0 == 200).then_some(())
+    /// Waits until it is ready and admits sessions.
+    pub async fn until_in_touch(&self, patience: Duration) {
+        eventually_within(patience, "a node in touch with its backend", async || {
+            let (status, body) = self.readiness().await;
+            (status == 200 && body["backend"] == "available").then_some(())
         })
         .await;
     }
 
-    /// Waits until it accepts no connections, and says why with one of these words.
+    /// Waits until it, which was never ready, says why with one of these words.
     pub async fn until_unready(&self, patience: Duration, words: &[&str]) -> String {
-        eventually_within(
-            patience,
-            &format!("unreadiness with {words:?}"),
-            async || {
-                let (status, body) = self.readiness().await;
-                let reason = body.to_string();
-                let lower = reason.to_lowercase();
-                let said = words.is_empty() || words.iter().any(|word| lower.contains(word));
-                (status == 503 && said).then_some(reason)
-            },
-        )
+        self.until_apart(patience, 503, words).await
+    }
+
+    /// Waits until it, which stays ready, admits no sessions, and says why with one of these words.
+    pub async fn until_out_of_touch(&self, patience: Duration, words: &[&str]) -> String {
+        self.until_apart(patience, 200, words).await
+    }
+
+    async fn until_apart(&self, patience: Duration, expected: u16, words: &[&str]) -> String {
+        let what = format!("{expected} without a backend and with one of {words:?}");
+        eventually_within(patience, &what, async || {
+            let (status, body) = self.readiness().await;
+            if body["backend"] != "unavailable" {
+                return None;
+            }
+            assert_eq!(status, expected, "{body}");
+            let reason = body["reason"].as_str().expect("a reason").to_owned();
+            let lower = reason.to_lowercase();
+            let said = words.is_empty() || words.iter().any(|word| lower.contains(word));
+            said.then_some(reason)
+        })
         .await
     }
 }

@@ -124,6 +124,8 @@ pub(crate) struct Status {
     commanding: AtomicBool,
     /// Whether publications can be received from every primary.
     listening: AtomicBool,
+    /// Whether nothing has kept sessions out at some moment since the start.
+    was_ready: AtomicBool,
 }
 
 impl Default for Status {
@@ -135,6 +137,7 @@ impl Default for Status {
             fencing: Mutex::new(None),
             commanding: AtomicBool::new(false),
             listening: AtomicBool::new(false),
+            was_ready: AtomicBool::new(false),
         }
     }
 }
@@ -152,7 +155,9 @@ impl Status {
     pub(crate) fn set_vouched(&self, until: Duration) -> bool {
         let nanoseconds = u64::try_from(until.as_nanos()).unwrap_or(u64::MAX);
         self.vouched_until.store(nanoseconds, Ordering::Relaxed);
-        self.down.lock().take().is_some()
+        let was_down = self.down.lock().take().is_some();
+        self.note_ready();
+        was_down
     }
 
     /// For how long the node has not been able to vouch for its sessions, if it ever was.
@@ -190,6 +195,19 @@ impl Status {
     pub(crate) fn set_connected(&self, commanding: bool, listening: bool) {
         self.commanding.store(commanding, Ordering::Relaxed);
         self.listening.store(listening, Ordering::Relaxed);
+        self.note_ready();
+    }
+
+    /// To be called after whatever may have been the last thing missing.
+    fn note_ready(&self) {
+        if self.unready().is_none() {
+            self.was_ready.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether sessions could be admitted at some moment since the start.
+    pub(crate) fn was_ready(&self) -> bool {
+        self.was_ready.load(Ordering::Relaxed)
     }
 
     /// Why sessions are not admitted.

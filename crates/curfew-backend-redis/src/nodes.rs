@@ -1,11 +1,10 @@
 //! Which nodes live, and what becomes of those that died.
 
-use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_backend::{BackendError, BoxFuture, NodeInfo, Nodes};
+use curfew_backend::{BackendError, BoxFuture, NodeInfo, Nodes, Standing};
 use curfew_model::{NodeId, SessionId};
 use redis::{Value, from_redis_value};
 use tokio::time::{self, MissedTickBehavior};
@@ -39,12 +38,17 @@ impl Nodes for Redis {
         Box::pin(async move { Ok(self.list_nodes().await?) })
     }
 
-    fn unready(&self) -> Option<Cow<'static, str>> {
-        if let Some(why) = self.core.status.unready() {
-            return Some(why);
+    fn standing(&self) -> Standing {
+        let status = &self.core.status;
+        let why = match status.unready() {
+            Some(why) => why,
+            None if self.core.gate.is_open() => return Standing::InTouch,
+            None => "sessions are being compared with redis".into(),
+        };
+        match status.was_ready() {
+            true => Standing::OutOfTouch(why),
+            false => Standing::Starting(why),
         }
-        let open = self.core.gate.is_open();
-        (!open).then(|| "sessions are being compared with redis".into())
     }
 
     fn fencing(&self) -> Option<&'static str> {

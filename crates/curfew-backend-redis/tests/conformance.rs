@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_backend::conformance::{self, DEADLINE, Member};
-use curfew_backend::{Config, NodeInfo, RedisConfig, RedisUrl};
+use curfew_backend::{Config, NodeInfo, RedisConfig, RedisUrl, Standing};
 use curfew_backend_redis::{Parts, Redis};
 use curfew_model::{Clock, Gate, NodeId, SystemClock};
 use curfew_telemetry::{Metrics, Names};
@@ -131,7 +131,7 @@ async fn nodes(
             loop {
                 let all = member.backends.nodes.list().await;
                 let count = all.map(|nodes| nodes.len()).unwrap_or_default();
-                if member.backends.nodes.unready().is_none() && count == members.len() {
+                if member.backends.nodes.standing() == Standing::InTouch && count == members.len() {
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -140,7 +140,7 @@ async fn nodes(
         assert!(
             tokio::time::timeout(DEADLINE, ready).await.is_ok(),
             "not ready: {:?}",
-            member.backends.nodes.unready()
+            member.backends.nodes.standing()
         );
     }
     members

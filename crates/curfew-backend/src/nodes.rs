@@ -23,6 +23,17 @@ pub struct NodeInfo {
     pub sessions: u64,
 }
 
+/// How this node stands with the backend. The reasons are one sentence each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// Sessions can be admitted.
+    InTouch,
+    /// They cannot, and never could since the start.
+    Starting(Cow<'static, str>),
+    /// They could, and cannot at the moment.
+    OutOfTouch(Cow<'static, str>),
+}
+
 /// The cluster's members.
 pub trait Nodes: Send + Sync + 'static {
     /// Every live node, this one included.
@@ -40,8 +51,8 @@ pub trait Nodes: Send + Sync + 'static {
         Box::pin(std::future::ready(()))
     }
 
-    /// Why this node cannot admit sessions at the moment, in one sentence; `None` when it can.
-    fn unready(&self) -> Option<Cow<'static, str>> {
-        None
+    /// Whether this node can admit sessions, and why not.
+    fn standing(&self) -> Standing {
+        Standing::InTouch
     }
 }

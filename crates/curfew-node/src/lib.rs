@@ -1,7 +1,7 @@
 //! One gateway process: what connects the hub to the backend.
 //!
 //! Owns: admission and refresh of sessions, which channels the broker is asked for, what becomes
-//! of the backend's events, clean-up of records, drain.
+//! of the backend's events, clean-up of records, drain, the sign of life.
 //! Knows nothing of: sockets, frames, tokens' signatures, policies.
 //! Start at [`Node::admit`].
 
@@ -10,6 +10,7 @@ mod cleanup;
 mod drain;
 mod events;
 mod publish;
+mod pulse;
 mod refresh;
 mod subscriptions;
 
@@ -21,6 +22,8 @@ use curfew_backend::Backends;
 use curfew_hub::Hub;
 use curfew_model::{Clock, NodeId};
 use curfew_telemetry::Metrics;
+use parking_lot::Mutex;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 pub use admit::{AdmitError, Attachment};
@@ -56,6 +59,7 @@ pub struct Node {
     admissions: Admissions,
     draining: AtomicBool,
     refusing: AtomicBool,
+    beat_at: Mutex<Instant>,
     tasks: TaskTracker,
 }
 
@@ -82,6 +86,7 @@ impl Node {
             cleanup: Cleanup::new(),
             draining: AtomicBool::new(false),
             refusing: AtomicBool::new(false),
+            beat_at: Mutex::new(Instant::now()),
             tasks: TaskTracker::new(),
         });
         node.spawn(cleanup::run(Arc::clone(&node)));

@@ -1,11 +1,14 @@
 //! Opening a listener, and accepting from it.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::task::Poll;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::unconstrained;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -53,7 +56,7 @@ fn try_listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Hands every connection to `on_connection` until `stop`.
+/// Hands every connection to `on_connection` until `stop`, and then those that wait already.
 pub(crate) async fn accept(
     listener: TcpListener,
     stop: CancellationToken,
@@ -61,7 +64,7 @@ pub(crate) async fn accept(
 ) {
     loop {
         let accepted = tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -72,6 +75,14 @@ pub(crate) async fn accept(
                 time::sleep(ACCEPT_RETRY).await;
             }
         }
+    }
+    for _ in 0..BACKLOG {
+        // Unconstrained: a budget that is used up must not look like an empty queue.
+        let waiting = poll_fn(|cx| Poll::Ready(listener.poll_accept(cx)));
+        let Poll::Ready(Ok((stream, peer))) = unconstrained(waiting).await else {
+            return;
+        };
+        on_connection(stream, peer);
     }
 }
 

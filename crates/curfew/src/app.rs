@@ -157,7 +157,13 @@ impl App {
         let (public_address, admin_address) = self.addresses()?;
         let node = &self.context.node;
         node.spawn(Arc::clone(node.metrics()).watch_runtime());
-        node.spawn(Arc::clone(&self.public).serve(self.public_listener, stop_public));
+        let answered = CancellationToken::new();
+        let on_return = answered.clone().drop_guard();
+        let serve = Arc::clone(&self.public).serve(self.public_listener, stop_public);
+        node.spawn(async move {
+            let _on_return = on_return;
+            serve.await;
+        });
         node.spawn(Arc::clone(&self.admin).serve(self.admin_listener, stop_admin));
         info!(
             node = %node.id(),
@@ -173,6 +179,7 @@ impl App {
             admin: self.admin,
             tls: self.tls,
             log_level: self.log_level,
+            answered,
         })
     }
 }
@@ -184,6 +191,8 @@ pub(crate) struct Running {
     pub(crate) public: Arc<Public>,
     pub(crate) admin: Arc<Admin>,
     pub(crate) tls: Option<Arc<Tls>>,
+    /// Cancelled once the public listener is closed, and whoever it had accepted is answered.
+    pub(crate) answered: CancellationToken,
     pub(crate) log_level: LogLevel,
 }
 

@@ -2,6 +2,8 @@
 
 use std::future::Future;
 use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -41,34 +43,62 @@ pub(crate) async fn run(app: App, config: Config, source: Option<Source>) -> Res
     let stop_public = CancellationToken::new();
     let stop_admin = CancellationToken::new();
     let mut hangup = listen_for(SignalKind::hangup())?;
-    let mut terminate = listen_for(SignalKind::terminate())?;
-    let mut interrupt = listen_for(SignalKind::interrupt())?;
+    let mut stop = Stop {
+        terminate: listen_for(SignalKind::terminate())?,
+        interrupt: listen_for(SignalKind::interrupt())?,
+    };
     let running = app.listen(stop_public.clone(), stop_admin.clone())?;
+    let node = Arc::clone(&running.context.node);
     let mut reloader = Reloader::new(running, config, source);
 
+    let life = async {
+        reload_until(stop.asked(), &mut reloader, &mut hangup).await;
+        drain(&reloader, &stop_public, stop.asked()).await;
+    };
+    // On one task: what blocks the one keeps the other from beating.
+    tokio::select! {
+        () = life => {}
+        never = node.beat() => match never {},
+    }
+    stop_admin.cancel();
+    node.metrics().tracer().shutdown(LAST_SPANS).await;
+    info!("stopped");
+    Ok(())
+}
+
+/// The signals that end a node.
+#[derive(Debug)]
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    /// The next of them.
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Takes over changes, as they are seen or announced.
+async fn reload_until(
+    stop: impl Future<Output = ()>,
+    reloader: &mut Reloader,
+    hangup: &mut Signal,
+) {
     let mut poll = time::interval(POLL);
     poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut stop = pin!(stop);
     loop {
         tokio::select! {
             _ = hangup.recv() => reloader.reload(),
             _ = poll.tick() => reloader.poll(),
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            () = &mut stop => return,
         }
     }
-
-    let again = async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
-    drain(&reloader, &stop_public, again).await;
-    stop_admin.cancel();
-    let metrics = reloader.running.context.node.metrics();
-    metrics.tracer().shutdown(LAST_SPANS).await;
-    info!("stopped");
-    Ok(())
 }
 
 /// Leaves service: not ready, accepting for a while, then sending sessions away over the window. A
@@ -96,6 +126,7 @@ async fn drain(
         }
     }
     stop_public.cancel();
+    reloader.running.answered.cancelled().await;
     // Bounded by the backend's own timeouts, and by what is left of the supervisor's patience.
     if time::timeout(LEAVE, node.backends().nodes.leave())
         .await

@@ -1,74 +1,10 @@
 //! The shipped load balancer in front of real nodes.
 
-use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::process::{Child, Stdio};
-
-use curfew_testkit::http;
-use curfew_testkit::mint::Key;
-use curfew_testkit::{Connect, PATIENCE};
-use curfew_tests::{Gateway, Settings, eventually, free_port};
+use curfew_testkit::{PATIENCE, http};
+use curfew_tests::{Gateway, Settings};
 use serde_json::json;
-use tempfile::TempDir;
 
-use super::tools::{system_tool, text_of};
-
-/// HAProxy with `deploy/haproxy/haproxy.cfg`, its names and ports replaced; killed when dropped.
-struct LoadBalancer {
-    process: Child,
-    public: SocketAddr,
-    _directory: TempDir,
-}
-
-impl LoadBalancer {
-    async fn start(nodes: &[&Gateway]) -> Self {
-        let (public, stats) = (free_port(), free_port());
-        // Fewer connections, since a test may not have that many files open.
-        let mut text = text_of("deploy/haproxy/haproxy.cfg")
-            .replace("maxconn 20000", "maxconn 500")
-            .replace("bind :8080", &format!("bind 127.0.0.1:{public}"))
-            .replace("bind :8404", &format!("bind 127.0.0.1:{stats}"))
-            .replace("check port 9090", "check");
-        for (at, node) in nodes.iter().enumerate() {
-            let (name, address) = (format!("curfew-{}:8080", at + 1), node.address());
-            assert!(text.contains(&name), "haproxy.cfg has no {name}");
-            let admin = node.admin_address().port();
-            text = text.replace(&name, &format!("{address} port {admin}"));
-        }
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("haproxy.cfg");
-        fs::write(&file, text).unwrap();
-        let process = system_tool("haproxy")
-            .args(["-db", "-f"])
-            .arg(&file)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let balancer = Self {
-            process,
-            public: SocketAddr::from((Ipv4Addr::LOCALHOST, public)),
-            _directory: directory,
-        };
-        eventually("the load balancer to listen", async || {
-            std::net::TcpStream::connect(balancer.public).ok()
-        })
-        .await;
-        balancer
-    }
-
-    fn user(&self, user: &str) -> Connect {
-        Connect::to(self.public).bearer(&Key::default_secret().user(user))
-    }
-}
-
-impl Drop for LoadBalancer {
-    fn drop(&mut self) {
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
-}
+use super::haproxy::LoadBalancer;
 
 #[tokio::test]
 async fn sessions_go_to_the_emptiest_node_and_only_to_the_endpoint() {
@@ -79,7 +15,7 @@ async fn sessions_go_to_the_emptiest_node_and_only_to_the_endpoint() {
         Gateway::start_with(&settings).await,
     );
     let nodes = [&first, &second, &third];
-    let balancer = LoadBalancer::start(&nodes).await;
+    let balancer = LoadBalancer::start(&nodes.map(Into::into)).await;
     let mut clients = Vec::new();
     for n in 0..9 {
         let mut client = balancer.user(&format!("user-{n}")).open().await;
@@ -90,7 +26,7 @@ async fn sessions_go_to_the_emptiest_node_and_only_to_the_endpoint() {
         node.until_metric("curfew_sessions", |n| n == 3.0).await;
     }
     for path in ["/", "/metrics", "/readyz", "/v1/sessions"] {
-        let answer = http::request(balancer.public, "GET", path, &[], b"").await;
+        let answer = http::request(balancer.public(), "GET", path, &[], b"").await;
         assert_eq!(answer.status, 404, "{path}");
     }
 }
@@ -103,7 +39,7 @@ async fn who_comes_while_a_node_drains_is_let_in_by_another() {
         Gateway::start_with(&settings).await,
         Gateway::start_with(&settings).await,
     );
-    let balancer = LoadBalancer::start(&[&leaving, &second, &third]).await;
+    let balancer = LoadBalancer::start(&[&leaving, &second, &third].map(Into::into)).await;
     let mut clients = Vec::new();
     for n in 0..9 {
         let mut client = balancer.user(&format!("user-{n}")).open().await;
@@ -112,7 +48,10 @@ async fn who_comes_while_a_node_drains_is_let_in_by_another() {
     }
     leaving.terminate();
     // The node refuses already, and the load balancer looks once a second only.
-    leaving.until_metric("curfew_draining", |n| n == 1.0).await;
+    let refuses = leaving.log().line(PATIENCE, |line| {
+        line.contains(r#""message":"draining""#).then_some(())
+    });
+    refuses.await.expect("a node logs its drain");
     for n in 0..9 {
         let mut client = balancer.user(&format!("late-{n}")).open().await;
         client.expect_json(json!({"type":"connected"})).await;

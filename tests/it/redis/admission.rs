@@ -140,7 +140,7 @@ async fn whoever_is_revoked_while_redis_is_not_heard_does_not_stay() {
             }
             other => assert!(other.is_revoked() || other.is_unavailable(), "{other:?}"),
         }
-        cluster[0].until_ready(Duration::from_secs(10)).await;
+        cluster[0].until_in_touch(Duration::from_secs(10)).await;
         cluster[0].assert_refused(&user).await;
     }
     eventually("no sessions", async || {

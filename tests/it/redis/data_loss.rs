@@ -130,7 +130,7 @@ async fn a_redis_that_sleeps_for_five_seconds_costs_nobody_the_session() {
         connection.pipeline(&commands).await.unwrap();
     });
     // The gate closes while Redis sleeps, and nobody is told that a token is bad.
-    stage.cluster[0].until_unready(LEASE * 2, &[]).await;
+    stage.cluster[0].until_out_of_touch(LEASE * 2, &[]).await;
     assert!(stage.cluster[0].attempt("frank").await.is_unavailable());
     asleep.join_all().await;
     let awake = Instant::now();
@@ -147,7 +147,7 @@ async fn a_redis_that_sleeps_for_five_seconds_costs_nobody_the_session() {
         .run(&["DEL", &revocation_key("user", "erin")])
         .await;
     stage.redis.freeze();
-    stage.cluster[0].until_unready(LEASE * 2, &[]).await;
+    stage.cluster[0].until_out_of_touch(LEASE * 2, &[]).await;
     assert!(stage.cluster[0].attempt("frank").await.is_unavailable());
     stage.redis.thaw();
     let awake = Instant::now();
@@ -163,7 +163,7 @@ async fn a_redis_that_comes_back_with_its_data_is_as_it_was() {
     let mut stage = Stage::set(redis, &Settings::default()).await;
     for _ in 0..2 {
         stage.redis.kill();
-        stage.cluster[0].until_unready(LEASE * 2, &[]).await;
+        stage.cluster[0].until_out_of_touch(LEASE * 2, &[]).await;
         let back = Instant::now();
         stage.redis.restart().await;
         alice_knocks_until_ready(&stage.cluster[0]).await;

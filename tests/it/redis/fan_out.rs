@@ -177,7 +177,7 @@ async fn a_subscription_is_not_confirmed_before_redis_has_it() {
             assert!(again < 2000, "{link:?}: still unavailable");
         }
         // One that was confirmed before the link was bad may be found out only now.
-        cluster[0].until_ready(Duration::from_secs(15)).await;
+        cluster[0].until_in_touch(Duration::from_secs(15)).await;
         cluster[1].publish(&channel, json!(round)).await;
         alice
             .until(json!({"type":"message","channel":channel,"data":round}))

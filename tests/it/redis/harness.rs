@@ -136,5 +136,5 @@ async fn a_recorded_client_shows_what_came_and_when() {
         gateway.nodes().await[0]["node"],
         gateway.id().await.as_str()
     );
-    gateway.until_ready(Duration::from_secs(10)).await;
+    gateway.until_in_touch(Duration::from_secs(10)).await;
 }

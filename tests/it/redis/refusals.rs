@@ -50,7 +50,7 @@ async fn a_redis_that_is_out_of_memory_takes_the_node_down_until_it_has_some() {
     let bob = cluster[0].tape("bob", "room:1").await;
     redis.run(&["CONFIG", "SET", "maxmemory", "1"]).await;
     for node in cluster.nodes() {
-        let reason = node.until_unready(SOON, &["oom", "memory"]).await;
+        let reason = node.until_out_of_touch(SOON, &["oom", "memory"]).await;
         assert!(reason.len() < 1000, "{reason}");
         assert_unavailable(node).await;
         assert_eq!(node.metric("curfew_backend_synced").await, 0.0);
@@ -77,7 +77,7 @@ async fn a_primary_that_is_alone_and_must_not_be_takes_the_node_down() {
     redis
         .run(&["CONFIG", "SET", "min-replicas-to-write", "1"])
         .await;
-    cluster[0].until_unready(SOON, &["replica"]).await;
+    cluster[0].until_out_of_touch(SOON, &["replica"]).await;
     assert_unavailable(&cluster[0]).await;
     redis
         .run(&["CONFIG", "SET", "min-replicas-to-write", "0"])
@@ -98,17 +98,17 @@ async fn a_wrong_password_is_said_in_readiness_and_to_nobody_else() {
     assert_unavailable(&node).await;
     // It goes on trying.
     set_password(&redis, "not-the-password").await;
-    node.until_ready(SOON).await;
+    node.until_in_touch(SOON).await;
     let bob = node.tape("bob", "room:1").await;
 
     // Changed behind its back, with every connection cut.
     set_password(&redis, "the-second-password").await;
     redis.run(&["CLIENT", "KILL", "USER", "curfew"]).await;
-    node.until_unready(SOON, &words).await;
+    node.until_out_of_touch(SOON, &words).await;
     assert_unavailable(&node).await;
     let changed = Instant::now();
     set_password(&redis, "not-the-password").await;
-    node.until_ready(SOON).await;
+    node.until_in_touch(SOON).await;
     let _publisher = node.publisher("carol", "room:1").await;
     bob.message_after(SOON, changed).await;
     bob.assert_open("after").await;
@@ -150,7 +150,7 @@ async fn a_node_may_start_before_its_redis() {
     }
     node.assert_alive().await;
     redis.restart().await;
-    node.until_ready(SOON).await;
+    node.until_in_touch(SOON).await;
     assert!(node.attempt("alice").await.is_open(), "ready is ready");
 }
 
@@ -164,17 +164,17 @@ async fn a_replica_is_not_taken_for_a_primary() {
         .await;
     assert_unavailable(&node).await;
     replica.run(&["REPLICAOF", "NO", "ONE"]).await;
-    node.until_ready(SOON).await;
+    node.until_in_touch(SOON).await;
     let alice = node.tape("alice", "room:1").await;
 
     // Demoted while in use: its connections stay.
     replica
         .run(&["REPLICAOF", "127.0.0.1", &primary.port().to_string()])
         .await;
-    node.until_unready(SOON, &["replica", "primary", "slave", "master", "readonly"])
+    node.until_out_of_touch(SOON, &["replica", "primary", "slave", "master", "readonly"])
         .await;
     replica.run(&["REPLICAOF", "NO", "ONE"]).await;
-    node.until_ready(SOON).await;
+    node.until_in_touch(SOON).await;
     alice.assert_open("after").await;
     let key = revocation_key("user", "alice");
     replica.run(&["SET", &key, "1"]).await;
@@ -191,7 +191,7 @@ async fn a_redis_that_may_evict_revocations_is_not_used() {
     redis
         .run(&["CONFIG", "SET", "maxmemory-policy", "noeviction"])
         .await;
-    node.until_ready(SOON).await;
+    node.until_in_touch(SOON).await;
 }
 
 #[tokio::test]
@@ -209,7 +209,7 @@ async fn a_node_whose_clock_is_wrong_lets_nobody_in() {
         proxy.shift_time(seconds / 10);
         proxy.set(Link::CUT);
         proxy.set(Link::PASS);
-        node.until_ready(SOON).await;
+        node.until_in_touch(SOON).await;
         assert!(node.attempt("alice").await.is_open(), "ready is ready");
     }
     cluster[0].assert_admits("alice").await;

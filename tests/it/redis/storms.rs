@@ -57,7 +57,7 @@ async fn fifty_thousand_revocations_close_whom_they_name_and_leave_the_nodes_wel
     }
     bob.assert_open("after").await;
     for node in cluster.nodes() {
-        node.until_ready(Duration::from_secs(20)).await;
+        node.until_in_touch(Duration::from_secs(20)).await;
         node.assert_refused(&user(42)).await;
         assert!(!node.metrics().await.is_empty());
         assert!(node.series().await.len() < 2000, "a series for each?");
@@ -130,7 +130,7 @@ async fn connects_beyond_what_a_slow_redis_takes_are_told_to_come_back() {
     node.assert_alive().await;
     bob.assert_open("during").await;
     cluster.proxy(0).set(Link::PASS);
-    node.until_ready(Duration::from_secs(10)).await;
+    node.until_in_touch(Duration::from_secs(10)).await;
     for n in 0..20 {
         node.assert_admits(&format!("user-{n}")).await;
     }

@@ -233,7 +233,7 @@ async fn the_password_may_be_in_the_url_or_in_a_file() {
     redis.run(&user).await;
     let url = format!("redis://curfew:p%40ss%3Aw%2Frd@{}", redis.address());
     let by_url = Gateway::start_with(&Settings::default().on_redis(&url)).await;
-    by_url.until_ready(RECOVERY).await;
+    by_url.until_in_touch(RECOVERY).await;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("password");
     std::fs::write(&file, "p@ss:w/rd\n").unwrap();
@@ -242,7 +242,7 @@ async fn the_password_may_be_in_the_url_or_in_a_file() {
         .with("backend.redis.username = \"curfew\"")
         .with(&format!("backend.redis.password_file = {file:?}"));
     let by_file = Gateway::start_in(directory, &settings.to_toml()).await;
-    by_file.until_ready(RECOVERY).await;
+    by_file.until_in_touch(RECOVERY).await;
     let tape = Tape::of(by_file.subscriber("alice", "room:1").await);
     by_url.publish("room:1", json!(1)).await;
     tape.until(json!({"type":"message","data":1})).await;

@@ -158,9 +158,9 @@ impl Operation {
 pub(super) fn operations() -> Vec<Operation> {
     use Access::{Key, Open};
     vec![
-        Operation::new(Method::GET, "/livez", Open, "Whether the process is alive", |_, _| now(health::livez()))
+        Operation::new(Method::GET, "/livez", Open, "Whether the process works; 503 with the reason when not", |a, _| now(health::livez(&a)))
             .gives::<health::Live>(),
-        Operation::new(Method::GET, "/readyz", Open, "Whether new connections are accepted; 503 with the reason when not", |a, _| now(health::readyz(&a)))
+        Operation::new(Method::GET, "/readyz", Open, "Whether the node is in service; 503 with the reason when not, and whether its backend can be used", |a, _| now(health::readyz(&a)))
             .gives::<health::Ready>(),
         Operation::new(Method::GET, "/metrics", Open, "Metrics as OpenMetrics text", |a, _| now(health::metrics(&a))),
         Operation::new(Method::GET, "/openapi.json", Open, "This description", |_, _| now(openapi::get())),

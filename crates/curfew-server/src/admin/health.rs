@@ -1,7 +1,12 @@
 //! Health and metrics: open to whoever reaches the admin listener.
+//!
+//! Neither turns bad when a backend that was in use goes away: that happens on every node at
+//! once, so that restarting them, or sending clients elsewhere, makes an outage worse.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
+use curfew_backend::Standing;
 use curfew_telemetry::CONTENT_TYPE as METRICS_CONTENT_TYPE;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
@@ -12,17 +17,27 @@ use serde::Serialize;
 use super::Admin;
 use crate::respond::{Problem, Response, json};
 
-/// The process is alive.
+/// After so long without a beat the process is taken for stuck: ten beats were due.
+const STUCK: Duration = Duration::from_secs(10);
+
+/// Whether the process works. No answer at all means that nothing of it runs.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Live {
     alive: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
 }
 
-/// Whether new connections are accepted.
+/// Whether the node is in service. Keys are not asked after: a node without any that it can use does
+/// not start.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Ready {
+    /// False until the backend was in use once, and while draining.
     ready: bool,
-    /// Why not.
+    /// While it is `unavailable` the node admits no session, and upgrades get 503.
+    backend: Backend,
+    /// Why the node is not ready, or else why its backend is unavailable.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<Cow<'static, str>>,
     /// What keeps a Redis that was replaced by a replica from accepting revocations: `none`, or the
@@ -31,28 +46,50 @@ pub(super) struct Ready {
     fencing: Option<&'static str>,
 }
 
-pub(super) fn livez() -> Result<Response, Problem> {
-    Ok(json(StatusCode::OK, &Live { alive: true }))
+/// Whether the backend can be used.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Backend {
+    Available,
+    Unavailable,
+}
+
+/// A worker thread that is stuck leaves the others to answer, and only its own connection waits; the
+/// main task has no other to take over: without it nothing is reloaded and SIGTERM does nothing.
+pub(super) fn livez(admin: &Admin) -> Result<Response, Problem> {
+    let alive = admin.context.node.since_beat() < STUCK;
+    let live = Live {
+        alive,
+        reason: (!alive).then_some("the task that reloads and drains is stuck"),
+    };
+    Ok(json(status(alive), &live))
 }
 
 pub(super) fn readyz(admin: &Admin) -> Result<Response, Problem> {
     let node = &admin.context.node;
-    let reason = match node.is_draining() {
-        true => Some("draining".into()),
-        false => node.backends().nodes.unready(),
+    let (started, backend, mut reason) = match node.backends().nodes.standing() {
+        Standing::InTouch => (true, Backend::Available, None),
+        Standing::OutOfTouch(why) => (true, Backend::Unavailable, Some(why)),
+        Standing::Starting(why) => (false, Backend::Unavailable, Some(why)),
     };
-    let status = match reason {
-        None => StatusCode::OK,
-        Some(_) => StatusCode::SERVICE_UNAVAILABLE,
+    let draining = node.is_draining();
+    if draining {
+        reason = Some("draining".into());
+    }
+    let ready = Ready {
+        ready: started && !draining,
+        backend,
+        reason,
+        fencing: node.backends().nodes.fencing(),
     };
-    Ok(json(
-        status,
-        &Ready {
-            ready: reason.is_none(),
-            reason,
-            fencing: node.backends().nodes.fencing(),
-        },
-    ))
+    Ok(json(status(ready.ready), &ready))
+}
+
+fn status(good: bool) -> StatusCode {
+    match good {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    }
 }
 
 pub(super) fn metrics(admin: &Admin) -> Result<Response, Problem> {

@@ -1,0 +1,140 @@
+//! HAProxy with the shipped configuration, in front of real nodes.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use curfew_testkit::mint::Key;
+use curfew_testkit::{Connect, http};
+use curfew_tests::{Gateway, eventually, eventually_within, free_port};
+use tempfile::TempDir;
+
+use super::tools::{system_tool, text_of};
+
+/// How many nodes the shipped configuration names.
+const SHIPPED: usize = 3;
+
+/// How long it may take to notice a node: two good checks, one a second.
+const NOTICE: Duration = Duration::from_secs(10);
+
+/// A node's two listeners.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Server {
+    pub(super) public: SocketAddr,
+    pub(super) admin: SocketAddr,
+}
+
+impl Server {
+    /// Where a node will listen.
+    pub(super) fn reserve() -> Self {
+        let reserve = || SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        Self {
+            public: reserve(),
+            admin: reserve(),
+        }
+    }
+}
+
+impl From<&Gateway> for Server {
+    fn from(node: &Gateway) -> Self {
+        Self {
+            public: node.address(),
+            admin: node.admin_address(),
+        }
+    }
+}
+
+/// HAProxy with `deploy/haproxy/haproxy.cfg`, its names and ports replaced; killed when dropped.
+#[derive(Debug)]
+pub(super) struct LoadBalancer {
+    process: Child,
+    public: SocketAddr,
+    stats: SocketAddr,
+    _directory: TempDir,
+}
+
+impl LoadBalancer {
+    /// Starts one for the three servers of the shipped configuration and, with lines like theirs, for
+    /// any that follow.
+    pub(super) async fn start(servers: &[Server]) -> Self {
+        let [public, stats] =
+            [free_port(), free_port()].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        // Fewer connections: each takes two files, and a test may not have that many.
+        let mut text = text_of("deploy/haproxy/haproxy.cfg")
+            .replace("maxconn 20000", "maxconn 2500")
+            .replace("bind :8080", &format!("bind {public}"))
+            .replace("bind :8404", &format!("bind {stats}"))
+            .replace("check port 9090", "check");
+        for (at, server) in servers.iter().enumerate() {
+            let (node, address) = (at + 1, server.public);
+            let port = server.admin.port();
+            if at < SHIPPED {
+                let name = format!("curfew-{node}:8080");
+                assert!(text.contains(&name), "haproxy.cfg has no {name}");
+                text = text.replace(&name, &format!("{address} port {port}"));
+            } else {
+                writeln!(text, "    server node{node} {address} port {port}").unwrap();
+            }
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("haproxy.cfg");
+        fs::write(&file, text).unwrap();
+        let process = system_tool("haproxy")
+            .args(["-db", "-f"])
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let balancer = Self {
+            process,
+            public,
+            stats,
+            _directory: directory,
+        };
+        eventually("the load balancer to listen", async || {
+            std::net::TcpStream::connect(balancer.public).ok()
+        })
+        .await;
+        balancer
+    }
+
+    /// Where clients connect.
+    pub(super) fn public(&self) -> SocketAddr {
+        self.public
+    }
+
+    /// A WebSocket of `user`, to be opened.
+    pub(super) fn user(&self, user: &str) -> Connect {
+        Connect::to(self.public).bearer(&Key::default_secret().user(user))
+    }
+
+    /// Waits until it has found this one of its servers, counted from 0, in service or out of it.
+    pub(super) async fn until_in_service(&self, at: usize, wanted: bool) {
+        let state = if wanted { "UP" } else { "DOWN" };
+        let series = format!(
+            r#"haproxy_server_status{{proxy="nodes",server="node{}",state="{state}"}} 1"#,
+            at + 1
+        );
+        eventually_within(NOTICE, &series, async || {
+            let answer = http::request(self.stats, "GET", "/metrics", &[], b"").await;
+            answer
+                .text()
+                .lines()
+                .any(|line| line == series)
+                .then_some(())
+        })
+        .await;
+    }
+}
+
+impl Drop for LoadBalancer {
+    fn drop(&mut self) {
+        // Both fail only when it has ended already.
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}

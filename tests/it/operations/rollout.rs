@@ -1,0 +1,305 @@
+//! Every node replaced, one by one, under clients that come back as they are told (CONTRACT §4 1012).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use curfew_testkit::{Connect, Incoming, PATIENCE, WsClient, opcode};
+use curfew_tests::{Attempt, Gateway, Redis, Settings, eventually, eventually_within};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::{interval, sleep};
+
+use super::haproxy::{LoadBalancer, Server};
+
+const CLIENTS: usize = 2000;
+
+/// One in so many listens.
+const LISTENS: usize = 20;
+
+const CHANNEL: &str = "room:1";
+
+/// Between two publications.
+const BEAT: Duration = Duration::from_millis(50);
+
+/// `drain.window`: several times what clients wait, so that it shows if they are not told evenly.
+const WINDOW: Duration = Duration::from_secs(8);
+
+/// `drain.accept_grace`: longer than the load balancer takes to notice, a second.
+const ACCEPT_GRACE: Duration = Duration::from_secs(2);
+
+/// After so long without a frame a client would say that its session is dead; pings come more often.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// What the clients have seen.
+#[derive(Debug, Default)]
+struct Ledger {
+    /// When sessions were opened.
+    opened: Vec<Instant>,
+    /// How often each client has opened one.
+    times: Vec<usize>,
+    /// How many have one.
+    present: usize,
+    /// Publications that those who listen have had.
+    heard: usize,
+    /// Whatever a client must not see, a refusal first of all.
+    wrong: Vec<String>,
+}
+
+type Shared = Arc<Mutex<Ledger>>;
+
+/// Why a client has no session any more.
+struct Left {
+    reconnect_after: Duration,
+}
+
+/// Asks for a session; anything else, 503 included, is wrong.
+async fn come(connect: &Connect, ledger: &Shared, client: usize) -> Option<WsClient> {
+    match Attempt::make(connect.clone()).await {
+        Attempt::Open(session) => {
+            let mut ledger = ledger.lock();
+            ledger.opened.push(Instant::now());
+            ledger.times[client] += 1;
+            ledger.present += 1;
+            Some(*session)
+        }
+        other => {
+            ledger.lock().wrong.push(format!("{client}: {other:?}"));
+            None
+        }
+    }
+}
+
+/// Reads a frame of text. Ends with what the server says when it closes.
+async fn read(session: &mut WsClient, ledger: &Shared) -> Result<Value, Left> {
+    let wrong = |what: String| {
+        let mut ledger = ledger.lock();
+        ledger.present -= 1;
+        ledger.wrong.push(what);
+        Err(Left {
+            reconnect_after: Duration::from_secs(1),
+        })
+    };
+    loop {
+        let frame = match session.incoming(SILENCE).await {
+            Incoming::Frame(frame) => frame,
+            other => return wrong(format!("{other:?}")),
+        };
+        match frame.opcode {
+            opcode::TEXT => {}
+            opcode::CLOSE => return wrong(format!("unannounced: {:?}", frame.close())),
+            _ => continue,
+        }
+        let frame: Value = serde_json::from_str(frame.text()).expect("frames are JSON");
+        if frame["type"] != "closing" {
+            return Ok(frame);
+        }
+        if frame["code"] != 1012 || frame["reconnect"] != true {
+            return wrong(frame.to_string());
+        }
+        let wait = frame["retry_after_ms"].as_u64().expect("a hint");
+        session.closed().await;
+        ledger.lock().present -= 1;
+        return Err(Left {
+            reconnect_after: Duration::from_millis(wait),
+        });
+    }
+}
+
+/// A client that comes back as it is told, for as long as the test runs.
+async fn stay(connect: Connect, client: usize, ledger: Shared) {
+    loop {
+        let Some(mut session) = come(&connect, &ledger, client).await else {
+            sleep(Duration::from_secs(1)).await;
+            continue;
+        };
+        let left = if client.is_multiple_of(LISTENS) {
+            listen(&mut session, &ledger).await
+        } else {
+            loop {
+                if let Err(left) = read(&mut session, &ledger).await {
+                    break left;
+                }
+            }
+        };
+        sleep(left.reconnect_after).await;
+    }
+}
+
+/// Checks that no publication is missing while the session lasts.
+async fn listen(session: &mut WsClient, ledger: &Shared) -> Left {
+    session
+        .send(json!({"type":"subscribe","id":"s","channel":CHANNEL}))
+        .await;
+    let mut last: Option<u64> = None;
+    loop {
+        let frame = match read(session, ledger).await {
+            Ok(frame) => frame,
+            Err(left) => return left,
+        };
+        if frame["type"] != "message" {
+            if frame["type"] != "ok" {
+                ledger.lock().wrong.push(frame.to_string());
+            }
+            continue;
+        }
+        let number = frame["data"].as_u64().expect("a number");
+        // The publisher repeats the number whose answer it did not get.
+        let follows = last.is_none_or(|last| number == last || number == last + 1);
+        let mut ledger = ledger.lock();
+        ledger.heard += 1;
+        if !follows {
+            ledger.wrong.push(format!("{number} after {last:?}"));
+        }
+        last = Some(number);
+    }
+}
+
+/// Publishes one number after the other, each until it is accepted, and comes back as it is told.
+async fn publish(connect: Connect, client: usize, ledger: Shared) {
+    let mut number = 0_u64;
+    let mut beat = interval(BEAT);
+    loop {
+        let Some(mut session) = come(&connect, &ledger, client).await else {
+            sleep(Duration::from_secs(1)).await;
+            continue;
+        };
+        let left = loop {
+            beat.tick().await;
+            session
+                .send(json!({"type":"publish","id":number,"channel":CHANNEL,"data":number}))
+                .await;
+            match read(&mut session, &ledger).await {
+                Ok(answer) if answer["type"] == "ok" => number += 1,
+                Ok(other) => ledger.lock().wrong.push(other.to_string()),
+                Err(left) => break left,
+            }
+        };
+        sleep(left.reconnect_after).await;
+    }
+}
+
+/// The most sessions opened within any second from `since` on.
+fn busiest_second(opened: &[Instant], since: Instant) -> usize {
+    let mut opened: Vec<Instant> = opened.iter().copied().filter(|at| *at > since).collect();
+    opened.sort_unstable();
+    let ends = opened.iter().enumerate().map(|(first, start)| {
+        let within = |at: &Instant| at.duration_since(*start) < Duration::from_secs(1);
+        opened[first..].iter().take_while(|at| within(at)).count()
+    });
+    ends.max().unwrap_or_default()
+}
+
+/// Every client, and a publisher, each with a session or about to have one.
+async fn crowd(balancer: &LoadBalancer, ledger: &Shared) -> JoinSet<()> {
+    ledger.lock().times = vec![0; CLIENTS + 1];
+    let mut clients = JoinSet::new();
+    // No faster than the nodes take them.
+    let mut pace = interval(Duration::from_millis(1));
+    for client in 0..CLIENTS {
+        pace.tick().await;
+        let connect = balancer.user(&format!("user-{client}"));
+        clients.spawn(stay(connect, client, Arc::clone(ledger)));
+    }
+    let connect = balancer.user("publisher");
+    clients.spawn(publish(connect, CLIENTS, Arc::clone(ledger)));
+    clients
+}
+
+/// Records are those of the clients, and none names a node that is gone.
+async fn assert_nothing_left_of(gone: &[String], redis: &Redis) {
+    let keys = redis.keys().await;
+    let records = keys.iter().filter(|key| key.starts_with("curfew:session:"));
+    assert_eq!(records.count(), CLIENTS + 1);
+    let of_the_gone = |key: &&String| gone.iter().any(|id| key.contains(id));
+    let left: Vec<_> = keys.iter().filter(of_the_gone).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// A node at the addresses that the load balancer expects it at.
+async fn start_at(server: Server, settings: &Settings) -> Gateway {
+    let settings = settings
+        .clone()
+        .with(&format!("server.listen = \"{}\"", server.public))
+        .with(&format!("admin.listen = \"{}\"", server.admin));
+    Gateway::start_with(&settings).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_client_is_refused_and_none_is_lost_while_every_node_is_replaced() {
+    let redis = Redis::start().await;
+    let settings = Settings::default()
+        .on_redis(&redis.url())
+        .with("telemetry.log_level = \"info\"")
+        // As shipped.
+        .with("limits.unauthenticated_per_address = 16384")
+        .with("limits.handshakes_per_second = 500")
+        .with(&format!("drain.window = \"{}s\"", WINDOW.as_secs()))
+        .with(&format!(
+            "drain.accept_grace = \"{}s\"",
+            ACCEPT_GRACE.as_secs()
+        ));
+    let mut old = Vec::new();
+    for _ in 0..3 {
+        old.push(Gateway::start_with(&settings).await);
+    }
+    let new: Vec<Server> = old.iter().map(|_| Server::reserve()).collect();
+    let servers: Vec<Server> = old.iter().map(Server::from).chain(new.clone()).collect();
+    let balancer = LoadBalancer::start(&servers).await;
+    for (at, node) in old.iter().enumerate() {
+        node.until_in_touch(PATIENCE).await;
+        balancer.until_in_service(at, true).await;
+        balancer.until_in_service(old.len() + at, false).await;
+    }
+
+    let ledger = Shared::default();
+    let mut clients = crowd(&balancer, &ledger).await;
+    let all_present = async || (ledger.lock().present == CLIENTS + 1).then_some(());
+    eventually_within(PATIENCE * 3, "every client to come", all_present).await;
+
+    let began = Instant::now();
+    let (mut nodes, mut gone, mut most) = (Vec::new(), Vec::new(), 0.0_f64);
+    for (at, mut leaving) in old.into_iter().enumerate() {
+        let came = start_at(new[at], &settings).await;
+        came.until_in_touch(PATIENCE).await;
+        balancer.until_in_service(3 + at, true).await;
+        nodes.push(came);
+        most = most.max(leaving.metric("curfew_sessions").await);
+        gone.push(leaving.id().await);
+        leaving.terminate();
+        assert_eq!(leaving.exited(ACCEPT_GRACE + WINDOW + PATIENCE).await, 0);
+        let log = leaving.log().text();
+        assert!(!log.contains("left behind"), "{log}");
+    }
+    eventually("every client to be back", all_present).await;
+    let heard = ledger.lock().heard;
+    eventually("publications after it", async || {
+        (ledger.lock().heard > heard + CLIENTS / LISTENS * 2).then_some(())
+    })
+    .await;
+
+    let mut sessions = 0.0;
+    for node in &nodes {
+        sessions += node.metric("curfew_sessions").await;
+    }
+    assert_eq!(sessions, (CLIENTS + 1) as f64);
+    assert_nothing_left_of(&gone, &redis).await;
+    clients.shutdown().await;
+    let ledger = ledger.lock();
+    assert!(ledger.wrong.is_empty(), "{:#?}", ledger.wrong);
+    // Told evenly over the window, and back up to three seconds later: no faster than they were told.
+    // Twice that, for a busy machine; told all at once they would be back faster still.
+    let busiest = busiest_second(&ledger.opened, began);
+    let even = most / WINDOW.as_secs_f64();
+    let back = ledger.opened.len() - CLIENTS - 1;
+    println!(
+        "{back} sessions opened again in {:?}, {busiest} in the busiest second; {even:.0} a second \
+         left a node; at most {} of one client",
+        began.elapsed(),
+        ledger.times.iter().max().unwrap() - 1,
+    );
+    assert!(
+        (busiest as f64) < 2.0 * even + 20.0,
+        "{busiest} in a second, {even} left"
+    );
+}
