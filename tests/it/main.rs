@@ -15,6 +15,7 @@ mod drain;
 mod expiry;
 mod frames;
 mod handshake;
+mod identity;
 mod limits;
 mod message_auth;
 mod metrics;

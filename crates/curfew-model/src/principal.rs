@@ -49,6 +49,9 @@ pub struct PrincipalParts {
     pub user: Box<str>,
     /// The configured issuer's name (`auth.issuers.name`), not the token's `iss`.
     pub issuer: Arc<str>,
+    /// The `kid` of the key of its issuer's set that verified it; `None` for a key that has no name,
+    /// and for a principal of another node.
+    pub key_id: Option<Arc<str>>,
     /// `jti`.
     pub token_id: Option<Box<str>>,
     /// `iat`, Unix seconds.
@@ -79,6 +82,11 @@ impl Principal {
     /// The configured issuer's name.
     pub fn issuer(&self) -> &str {
         &self.0.issuer
+    }
+
+    /// The key that verified it, when it has a name.
+    pub fn key_id(&self) -> Option<&str> {
+        self.0.key_id.as_deref()
     }
 
     /// The token's id (`jti`), when it has one.
@@ -170,6 +178,7 @@ mod tests {
         Principal::new(PrincipalParts {
             user: "alice".into(),
             issuer: "main".into(),
+            key_id: None,
             token_id: Some("t1".into()),
             issued_at: Some(1),
             expires_at: 2,

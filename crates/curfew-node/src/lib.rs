@@ -12,6 +12,7 @@ mod events;
 mod publish;
 mod refresh;
 mod subscriptions;
+mod withdrawal;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

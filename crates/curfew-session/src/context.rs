@@ -36,6 +36,13 @@ pub struct Context {
 }
 
 impl Context {
+    /// Closes the sessions that rest upon keys which their issuers took back, where that is
+    /// configured. To be called when keys have changed.
+    pub fn close_withdrawn(&self) {
+        self.node
+            .close_withdrawn(|principal| self.authenticator.is_withdrawn(principal));
+    }
+
     pub(crate) fn metrics(&self) -> &Metrics {
         self.node.metrics()
     }

@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -12,6 +13,7 @@ use curfew_backend::memory::Memory;
 use curfew_backend::{BackendKind, Backends};
 use curfew_backend_redis::{Parts, Redis};
 use curfew_hub::{Hub, HubLimits};
+use curfew_identity::{Fetcher, Keepers};
 use curfew_model::{AuthFailure, Clock, Command, DISCONNECTS, Gate, NodeId, Secret, SystemClock};
 use curfew_node::{HubEvents, Node};
 use curfew_policy::Policy;
@@ -26,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::config::Config;
+use crate::trust;
 
 /// A node that is put together and listens, but does not answer yet.
 #[derive(Debug)]
@@ -35,6 +38,7 @@ pub(crate) struct App {
     pub(crate) admin: Arc<Admin>,
     pub(crate) tls: Option<Arc<Tls>>,
     pub(crate) log_level: LogLevel,
+    keepers: Keepers,
     public_listener: TcpListener,
     admin_listener: TcpListener,
 }
@@ -101,15 +105,16 @@ impl App {
                 Redis::start(parts).context("backend.redis.url")?.backends()
             }
         };
-        let authenticator = Authenticator::new(&config.auth, Arc::clone(&clock))?;
+        let authenticator = Arc::new(Authenticator::new(&config.auth, Arc::clone(&clock))?);
         metrics.jwt_keys.set(count_keys(&authenticator));
         let node = Node::start(id, hub, backends, clock, metrics, node_settings);
         let context = Arc::new(Context {
             node,
-            authenticator: Arc::new(authenticator),
+            authenticator,
             policy: Arc::new(Policy::new(&config.policy)),
             settings: ArcSwap::from_pointee(session_settings(config)),
         });
+        let keepers = keepers(&context, config.auth.jwks_timeout);
         let tls = match (&config.server.tls_cert_file, &config.server.tls_key_file) {
             (Some(cert), Some(key)) => Some(Arc::new(Tls::load(cert, key)?)),
             _ => None,
@@ -133,6 +138,7 @@ impl App {
             admin,
             tls,
             log_level: telemetry.log_level,
+            keepers,
             public_listener,
             admin_listener,
         })
@@ -153,6 +159,7 @@ impl App {
     ) -> anyhow::Result<Running> {
         let (public_address, admin_address) = self.addresses()?;
         let node = &self.context.node;
+        self.keepers.update();
         node.spawn(Arc::clone(&self.public).serve(self.public_listener, stop_public));
         node.spawn(Arc::clone(&self.admin).serve(self.admin_listener, stop_admin));
         info!(
@@ -169,6 +176,7 @@ impl App {
             admin: self.admin,
             tls: self.tls,
             log_level: self.log_level,
+            keepers: self.keepers,
         })
     }
 }
@@ -181,6 +189,7 @@ pub(crate) struct Running {
     pub(crate) admin: Arc<Admin>,
     pub(crate) tls: Option<Arc<Tls>>,
     pub(crate) log_level: LogLevel,
+    keepers: Keepers,
 }
 
 impl Running {
@@ -191,6 +200,7 @@ impl Running {
         let public = public_settings(config)?;
         // Whatever can fail comes before the first change.
         self.context.authenticator.reload(&config.auth)?;
+        self.keepers.update();
         self.log_level.set_level(&config.telemetry.log_level)?;
         self.count_keys();
         self.context.policy.reload(&config.policy);
@@ -202,6 +212,7 @@ impl Running {
         self.public.set_settings(public);
         self.admin
             .set_settings(key, config.auth.subject_claim.clone());
+        self.context.close_withdrawn();
         // Last: sessions decide by the new rules.
         self.context.node.hub().reconsider_all();
         Ok(())
@@ -237,6 +248,24 @@ fn node_info(id: NodeId, address: SocketAddr, clock: &dyn Clock) -> curfew_backe
         started_at: clock.unix(),
         sessions: 0,
     }
+}
+
+/// The tasks that fetch keys. They hold no more than they need: the context outlives them.
+fn keepers(context: &Arc<Context>, timeout: Duration) -> Keepers {
+    let fetcher = Fetcher::new(timeout, || trust::client(trust::system_roots()));
+    let node = Arc::clone(&context.node);
+    let told = {
+        let context = Arc::downgrade(context);
+        move |_| {
+            if let Some(context) = context.upgrade() {
+                let keys = count_keys(&context.authenticator);
+                context.node.metrics().jwt_keys.set(keys);
+                context.close_withdrawn();
+            }
+        }
+    };
+    let spawn = move |task| node.spawn(task);
+    Keepers::new(Arc::clone(&context.authenticator), fetcher, spawn, told)
 }
 
 fn count_keys(authenticator: &Authenticator) -> i64 {

@@ -152,6 +152,7 @@ impl Reloader {
                 .jwt_keys_last_reload_successful
                 .set(i64::from(reload.outcome.is_ok()));
             self.running.count_keys();
+            self.running.context.close_withdrawn();
         }
         match self.running.tls.as_ref().map(|tls| tls.reload()) {
             None | Some(Ok(false)) => {}
@@ -224,6 +225,7 @@ const BOOT_SETTINGS: &[BootSetting] = boot_settings![
     "server.tls_cert_file" => server.tls_cert_file,
     "server.tls_key_file" => server.tls_key_file,
     "admin.listen" => admin.listen,
+    "auth.jwks_timeout" => auth.jwks_timeout,
     "backend" => backend,
     "telemetry.log_format" => telemetry.log_format,
     "telemetry.otlp_endpoint" => telemetry.otlp_endpoint,
