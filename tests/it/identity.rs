@@ -2,6 +2,7 @@
 
 mod faults;
 mod keys;
+mod logout;
 
 use curfew_testkit::mint::Key;
 use curfew_tests::{Attempt, Gateway, Provider, Settings, eventually};

@@ -13,7 +13,7 @@ use crate::issuers::{self, Issuers, KeySource, LoadError, LoadedIssuer, NoKey};
 use crate::jwks::SkippedKey;
 use crate::keys::PROVIDER;
 use crate::remote::Asked;
-use crate::token::{Claims, Header, Parts};
+use crate::token::{Claims, Header, Parts, TokenType};
 use crate::{AuthError, Config, Issuer, IssuerSummary, KeyError, RemoteKeys};
 
 /// Turns tokens into principals. Shared by all connections: verifying takes no lock, and each
@@ -119,18 +119,16 @@ impl Authenticator {
         let issuers = self.issuers.load();
         let parts = Parts::of(token)?;
         let header = parts.header()?;
-        let header = Header::parse(&header)?;
+        let header = Header::parse(&header, TokenType::Access)?;
         let payload = parts.payload()?;
-        let claims = Claims::parse(&payload, &issuers.subject_claim)?;
+        let claims = Claims::parse(&payload, &issuers.subject_claim, &issuers.login_claim)?;
         let issuer = issuers.find(claims.issuer.as_deref(), header.kid.as_deref())?;
         let key = issuer.key(&header)?;
         if !key.verify(header.algorithm, parts.signed(), parts.signature()?) {
-            return Err(NoKey::Refused(AuthError::new(
-                AuthFailure::BadSignature,
-                "the token's signature does not verify",
-            )));
+            return Err(AuthError::bad_signature().into());
         }
         let verified = verify_claims(&claims, issuer, &issuers, self.clock.now())?;
+        issuer.logins.note(claims.names_login);
         Ok(Principal::new(PrincipalParts {
             user: verified.user.into(),
             issuer: Arc::clone(&issuer.name),
@@ -141,6 +139,14 @@ impl Authenticator {
             leeway: issuers.leeway,
             claims: PrincipalClaims::from_json(payload),
         }))
+    }
+
+    pub(crate) fn snapshot(&self) -> arc_swap::Guard<Arc<Issuers>> {
+        self.issuers.load()
+    }
+
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.clock
     }
 
     /// Whether `auth.close_on_key_withdrawal` is set and the key that verified this principal is none
@@ -290,8 +296,10 @@ impl Authenticator {
     /// Puts new keys of one issuer in force.
     fn replace(&self, config: &Config, index: usize, content: &[u8]) -> Result<usize, KeyError> {
         let mut all = self.issuers.load().all.clone();
-        let remote = all[index].remote.clone();
-        let (issuer, skipped) = config.issuers[index].with_keys(content, remote)?;
+        let before = &all[index];
+        let (mut issuer, skipped) =
+            config.issuers[index].with_keys(content, before.remote.clone())?;
+        issuer.logins = Arc::clone(&before.logins);
         let issuer = Arc::new(issuer);
         all[index] = Arc::clone(&issuer);
         let borrowed: Vec<&LoadedIssuer> = all.iter().map(AsRef::as_ref).collect();
@@ -368,10 +376,7 @@ fn verify_issuer(claims: &Claims<'_>, issuer: &LoadedIssuer) -> Result<(), AuthE
         (None, _) => Ok(()),
         (Some(_), None) => Err(AuthError::missing_claim("iss")),
         (Some(expected), Some(iss)) if expected == iss => Ok(()),
-        (Some(_), Some(_)) => Err(AuthError::new(
-            AuthFailure::WrongIssuer,
-            "the token's issuer is not accepted",
-        )),
+        (Some(_), Some(_)) => Err(AuthError::wrong_issuer()),
     }
 }
 
@@ -389,10 +394,7 @@ fn verify_audience(claims: &Claims<'_>, issuer: &LoadedIssuer) -> Result<(), Aut
     {
         return Ok(());
     }
-    Err(AuthError::new(
-        AuthFailure::WrongAudience,
-        "the token is for another audience",
-    ))
+    Err(AuthError::wrong_audience())
 }
 
 fn verify_times(

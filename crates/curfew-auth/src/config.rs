@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use curfew_model::{Problems, Secret};
+use curfew_model::{Problems, RevocationKey, Secret};
 use http::Uri;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -69,6 +69,9 @@ pub struct Config {
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub jwks_timeout: Duration,
+    /// The claim of access tokens that names the login they belong to, as `sid` in logout tokens
+    /// does. Where the tokens have none, a login cannot be told from the user's others. Default: sid.
+    pub login_claim: String,
     /// Whether sessions are closed, as revoked, when the key that verified their token is not in its
     /// issuer's key set any more: what to set where taking a key out of a set is how access is
     /// taken away. Default: `false`, they live until their token expires.
@@ -96,6 +99,7 @@ impl Default for Config {
             jwks_lifetime: Duration::from_secs(600),
             jwks_max_stale: Duration::from_secs(24 * 3600),
             jwks_timeout: Duration::from_secs(5),
+            login_claim: "sid".to_owned(),
             close_on_key_withdrawal: false,
             subject_claim: "sub".to_owned(),
             issuers: Vec::new(),
@@ -167,6 +171,13 @@ pub struct Issuer {
     /// Whether to find the key set through `issuer`, which is then a URL, and OpenID Connect
     /// discovery: `<issuer>/.well-known/openid-configuration`. Default: false.
     pub discovery: bool,
+    /// Whether this issuer may end sessions by OpenID Connect Back-Channel Logout, at
+    /// `POST /logout/backchannel` of the public listener. Needs `issuer`. Default: `false`.
+    pub backchannel_logout: bool,
+    /// What the `aud` of its logout tokens must be, or hold, one of: the id of a client that is
+    /// registered there. Absent: `audience`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logout_audience: Option<Vec<String>>,
 }
 
 impl Config {
@@ -223,6 +234,14 @@ impl Config {
                 ),
             );
         }
+        if self.login_claim.is_empty() {
+            problems.report("login_claim", "must name a claim, for example \"sid\"");
+        } else if RevocationKey::is_reserved_kind(&self.login_claim) {
+            problems.report(
+                "login_claim",
+                format!("{} is a kind of revocation already", self.login_claim),
+            );
+        }
         self.check_issuers(problems);
     }
 
@@ -264,7 +283,22 @@ impl Issuer {
         self.jwks_file.is_some() || self.jwks_url.is_some() || self.discovery
     }
 
+    /// Whom its logout tokens must be for, where they are accepted.
+    pub(crate) fn accepted_logout(&self) -> Option<Vec<String>> {
+        let audience = self.logout_audience.as_ref().or(self.audience.as_ref());
+        audience.filter(|_| self.backchannel_logout).cloned()
+    }
+
     fn check(&self, problems: &mut Problems) {
+        if self.backchannel_logout && self.issuer.is_none() {
+            problems.report("issuer", "required for backchannel_logout");
+        }
+        if self.backchannel_logout && self.accepted_logout().is_none_or(|a| a.is_empty()) {
+            problems.report(
+                "logout_audience",
+                "required for backchannel_logout where there is no audience: the client id at the issuer",
+            );
+        }
         if self.name.is_empty() {
             problems.report("name", "must not be empty");
         }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use curfew_model::{AuthFailure, Problems};
@@ -61,6 +62,7 @@ pub struct KeySummary {
 pub(crate) struct Issuers {
     pub(crate) all: Vec<Arc<LoadedIssuer>>,
     pub(crate) subject_claim: Box<str>,
+    pub(crate) login_claim: Box<str>,
     pub(crate) leeway: Duration,
     /// Zero: no limit.
     pub(crate) max_token_lifetime: Duration,
@@ -73,11 +75,42 @@ pub(crate) struct LoadedIssuer {
     pub(crate) name: Arc<str>,
     pub(crate) issuer: Option<String>,
     pub(crate) audience: Option<Vec<String>>,
+    /// Whom its logout tokens must be for; `None`: they are not accepted.
+    pub(crate) logout: Option<Vec<String>>,
     /// Of a key set, in which a token's `kid` must name the key.
     is_key_set: bool,
     keys: Vec<Key>,
     /// Where the keys are fetched; there are none before that.
     pub(crate) remote: Option<Arc<RemoteKeys>>,
+    /// Stays when keys are replaced.
+    pub(crate) logins: Arc<Logins>,
+}
+
+/// Whether an issuer's access tokens name logins, as far as they were seen.
+#[derive(Debug, Default)]
+pub(crate) struct Logins {
+    with: AtomicBool,
+    without: AtomicBool,
+}
+
+impl Logins {
+    /// A good token was seen.
+    pub(crate) fn note(&self, names_login: bool) {
+        let seen = if names_login {
+            &self.with
+        } else {
+            &self.without
+        };
+        // Read first: nearly always it is known.
+        if !seen.load(Ordering::Relaxed) {
+            seen.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Tokens were seen, and none named a login.
+    pub(crate) fn are_unknown(&self) -> bool {
+        self.without.load(Ordering::Relaxed) && !self.with.load(Ordering::Relaxed)
+    }
 }
 
 /// Why an issuer gives no key for a token.
@@ -140,9 +173,11 @@ impl Issuer {
             name: self.name.as_str().into(),
             issuer: self.issuer.clone(),
             audience: self.audience.clone(),
+            logout: self.accepted_logout(),
             is_key_set: self.has_key_set(),
             keys,
             remote,
+            logins: Arc::default(),
         }
     }
 
@@ -262,6 +297,7 @@ impl Issuers {
         Self {
             all,
             subject_claim: config.subject_claim.as_str().into(),
+            login_claim: config.login_claim.as_str().into(),
             leeway: config.leeway,
             max_token_lifetime: config.max_token_lifetime,
             close_on_key_withdrawal: config.close_on_key_withdrawal,
@@ -275,15 +311,9 @@ impl Issuers {
         iss: Option<&str>,
         kid: Option<&str>,
     ) -> Result<&LoadedIssuer, AuthError> {
-        let wrong_issuer = || {
-            AuthError::new(
-                AuthFailure::WrongIssuer,
-                "the token's issuer is not accepted",
-            )
-        };
         if let [only] = self.all.as_slice() {
             return match (&only.issuer, iss) {
-                (Some(expected), Some(iss)) if expected != iss => Err(wrong_issuer()),
+                (Some(expected), Some(iss)) if expected != iss => Err(AuthError::wrong_issuer()),
                 _ => Ok(only),
             };
         }
@@ -293,7 +323,7 @@ impl Issuers {
             }
             return self
                 .by_kid(kid, |issuer| issuer.issuer.is_none())
-                .ok_or_else(wrong_issuer);
+                .ok_or_else(AuthError::wrong_issuer);
         }
         // An issuer that demands an `iss` comes second: it can only say that it is missing.
         self.by_kid(kid, |issuer| issuer.issuer.is_none())

@@ -8,6 +8,15 @@ use serde_json::value::RawValue;
 
 use crate::{RevocationKey, SessionId};
 
+/// A kind of revocation that can be listed among the revocable claims although it is no claim: a
+/// user of one issuer, where several have users of the same name. See [`issuer_user`].
+pub const ISSUER_USER: &str = "issuer_user";
+
+/// The value of [`ISSUER_USER`]: the issuer's configured name and the user.
+pub fn issuer_user(issuer: &str, user: &str) -> String {
+    format!("{issuer} {user}")
+}
+
 /// A token's claims, as the JSON object that was signed. Kept as text, which is the most compact
 /// form and the one Redis stores; parsed when a decision needs them.
 #[derive(Clone, PartialEq, Eq)]
@@ -122,7 +131,8 @@ impl Principal {
 
     /// Every revocation key that names this principal's session: `all`, user, session, token and
     /// each of the claims named in `revocable_claims` (`session.revocable_claims`). A claim that is
-    /// an array gives one key an element; objects and `null` give none.
+    /// an array gives one key an element; objects and `null` give none. [`ISSUER_USER`] may be among
+    /// them.
     pub fn revocation_keys(
         &self,
         session: SessionId,
@@ -140,6 +150,11 @@ impl Principal {
         }
         let claims = self.claims().parse();
         for name in revocable_claims {
+            if name == ISSUER_USER {
+                let value = issuer_user(self.issuer(), self.user());
+                keys.push(RevocationKey::claim(ISSUER_USER, &value));
+                continue;
+            }
             match claims.get(name) {
                 Some(serde_json::Value::Array(values)) => {
                     keys.extend(values.iter().filter_map(|value| claim_key(name, value)));

@@ -11,6 +11,7 @@ mod drain;
 mod events;
 mod publish;
 mod refresh;
+mod reported;
 mod subscriptions;
 mod withdrawal;
 
@@ -30,6 +31,7 @@ pub use events::HubEvents;
 
 use admit::Admissions;
 use cleanup::Cleanup;
+use reported::Reported;
 use subscriptions::Subscriptions;
 
 /// What of the configuration the node goes by; replaced as a whole by a reload.
@@ -54,6 +56,7 @@ pub struct Node {
     settings: Arc<ArcSwap<Settings>>,
     subscriptions: Subscriptions,
     cleanup: Cleanup,
+    reported: Reported,
     admissions: Admissions,
     draining: AtomicBool,
     refusing: AtomicBool,
@@ -61,8 +64,8 @@ pub struct Node {
 }
 
 impl Node {
-    /// Puts a node together and starts its two background tasks (clean-up of records, delayed
-    /// unsubscription). Must be called within a runtime.
+    /// Puts a node together and starts its background tasks: clean-up of records, delayed
+    /// unsubscription, revocations that could not be written. Must be called within a runtime.
     pub fn start(
         id: NodeId,
         hub: Arc<Hub>,
@@ -81,12 +84,14 @@ impl Node {
             settings,
             subscriptions: Subscriptions::new(),
             cleanup: Cleanup::new(),
+            reported: Reported::default(),
             draining: AtomicBool::new(false),
             refusing: AtomicBool::new(false),
             tasks: TaskTracker::new(),
         });
         node.spawn(cleanup::run(Arc::clone(&node)));
         node.spawn(subscriptions::run(Arc::clone(&node)));
+        node.spawn(reported::run(Arc::clone(&node)));
         node
     }
 

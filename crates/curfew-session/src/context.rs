@@ -20,6 +20,8 @@ pub struct Settings {
     pub limits: LimitsConfig,
     /// `auth.timeout`: how long a connection may stay without a token.
     pub auth_timeout: Duration,
+    /// `auth.login_claim`: what names the login that a token is of.
+    pub login_claim: String,
 }
 
 /// What every session of a node shares.

@@ -14,8 +14,8 @@ pub use config::{Config, LogFormat};
 pub use log::{InitError, Installed, LevelError, LogLevel, init};
 pub use metrics::histogram::Histogram;
 pub use metrics::labels::{
-    BackendDropReason, CommandOutcome, Decision, DropReason, Initiator, Label, LabelSet, Opcode,
-    PublishOutcome, PublishSource, RejectReason, RevocationKind,
+    BackendDropReason, CommandOutcome, Decision, DropReason, Initiator, Label, LabelSet,
+    LogoutOutcome, Opcode, PublishOutcome, PublishSource, RejectReason, RevocationKind,
 };
 pub use metrics::table::{Authentications, Counters, Named};
 pub use metrics::{CONTENT_TYPE, Counter, Gauge, Metrics, Names};

@@ -18,8 +18,8 @@ pub use prometheus_client::metrics::gauge::Gauge;
 
 use histogram::Histogram;
 use labels::{
-    BackendDropReason, CommandOutcome, Decision, DropReason, Initiator, Opcode, PublishOutcome,
-    PublishSource, RejectReason, RevocationKind,
+    BackendDropReason, CommandOutcome, Decision, DropReason, Initiator, LogoutOutcome, Opcode,
+    PublishOutcome, PublishSource, RejectReason, RevocationKind,
 };
 use process::Process;
 use table::{Authentications, Counters, Named};
@@ -125,6 +125,8 @@ pub struct Metrics {
 
     /// Verified and refused tokens.
     pub authentications: Authentications,
+    /// Logout tokens of identity providers.
+    pub logouts: Counters<LogoutOutcome>,
     /// Decisions of the policy.
     pub authorizations: Counters<Decision>,
     /// Keys that tokens are verified with.
@@ -213,6 +215,7 @@ impl Metrics {
             fanout_recipients: Histogram::new(RECIPIENTS),
             send_queue_bytes: Gauge::default(),
             authentications: Authentications::new(names.auth_failures.clone()),
+            logouts: Counters::new(),
             authorizations: Counters::new(),
             jwt_keys: Gauge::default(),
             jwt_keys_last_reload_successful: Gauge::default(),
@@ -353,6 +356,11 @@ impl Metrics {
             "authentications",
             "Verified and refused tokens",
             &self.authentications,
+        );
+        names.add(
+            "logouts",
+            "Logout tokens of identity providers",
+            &self.logouts,
         );
         names.add(
             "authorizations",

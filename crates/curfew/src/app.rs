@@ -14,7 +14,9 @@ use curfew_backend::{BackendKind, Backends};
 use curfew_backend_redis::{Parts, Redis};
 use curfew_hub::{Hub, HubLimits};
 use curfew_identity::{Fetcher, Keepers};
-use curfew_model::{AuthFailure, Clock, Command, DISCONNECTS, Gate, NodeId, Secret, SystemClock};
+use curfew_model::{
+    AuthFailure, Clock, Command, DISCONNECTS, Gate, ISSUER_USER, NodeId, Secret, SystemClock,
+};
 use curfew_node::{HubEvents, Node};
 use curfew_policy::Policy;
 use curfew_protocol::Protocols;
@@ -284,9 +286,24 @@ fn hub_limits(config: &Config) -> HubLimits {
     }
 }
 
+/// Beside what is configured, sessions are found by what logout tokens name.
+fn revocable_claims(config: &Config) -> Vec<String> {
+    let mut claims = config.session.revocable_claims.clone();
+    let auth = &config.auth;
+    if auth.issuers.iter().any(|issuer| issuer.backchannel_logout) {
+        if !claims.contains(&auth.login_claim) {
+            claims.push(auth.login_claim.clone());
+        }
+        if auth.issuers.len() > 1 {
+            claims.push(ISSUER_USER.to_owned());
+        }
+    }
+    claims
+}
+
 fn node_settings(config: &Config) -> curfew_node::Settings {
     curfew_node::Settings {
-        revocable_claims: config.session.revocable_claims.clone(),
+        revocable_claims: revocable_claims(config),
         max_per_user: config.session.max_per_user,
         max_admissions: config.backend.max_admissions,
     }
@@ -297,6 +314,7 @@ fn session_settings(config: &Config) -> curfew_session::Settings {
         session: config.session.clone(),
         limits: config.limits.clone(),
         auth_timeout: config.auth.timeout,
+        login_claim: config.auth.login_claim.clone(),
     }
 }
 

@@ -21,9 +21,6 @@ const NAME: &str = "refresh";
 /// The span of the command.
 const SPAN: &str = "curfew.refresh";
 
-/// The claim that names a login (OpenID Connect Back-Channel Logout 1.0 §2.1).
-const LOGIN_CLAIM: &str = "sid";
-
 /// Why a token does not take the place of the one in force.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RefreshError {
@@ -72,7 +69,9 @@ async fn refresh(
     context.count_authentication(&verified);
     let principal = Arc::new(verified?);
     let current = attachment.member().principal();
-    if !current.same_user(&principal) || !same_login(&current, &principal) {
+    let settings = context.settings.load_full();
+    let same_login = same_login(&current, &principal, &settings.login_claim);
+    if !current.same_user(&principal) || !same_login {
         return Err(RefreshError::DifferentUser);
     }
     if principal.expires_at() < current.expires_at() {
@@ -149,10 +148,10 @@ impl RefreshError {
     }
 }
 
-/// A session that began with a login stays with it.
-fn same_login(current: &Principal, new: &Principal) -> bool {
-    let login = current.claims().parse().remove(LOGIN_CLAIM);
-    login.is_none() || login == new.claims().parse().remove(LOGIN_CLAIM)
+/// A session that began with a login, which `claim` names, stays with it.
+fn same_login(current: &Principal, new: &Principal, claim: &str) -> bool {
+    let login = current.claims().parse().remove(claim);
+    login.is_none() || login == new.claims().parse().remove(claim)
 }
 
 impl State {

@@ -187,6 +187,16 @@ labels! {
         TooLarge = "too_large",
     }
 
+    /// What became of a logout token.
+    LogoutOutcome = "outcome" {
+        /// It was good, and is in force.
+        Accepted = "accepted",
+        /// It was not good.
+        Refused = "refused",
+        /// It may have been good, and a dependency of ours was away.
+        Unavailable = "unavailable",
+    }
+
     /// What the policy said.
     Decision = "outcome" {
         /// Allowed.
