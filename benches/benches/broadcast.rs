@@ -62,6 +62,7 @@ fn principal(user: &str) -> Principal {
     Principal::new(PrincipalParts {
         user: user.into(),
         issuer: "main".into(),
+        key_id: None,
         token_id: None,
         issued_at: Some(1),
         expires_at: u64::MAX / 2,

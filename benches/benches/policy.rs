@@ -24,6 +24,7 @@ fn decide(criterion: &mut Criterion) {
     let principal = Principal::new(PrincipalParts {
         user: "alice".into(),
         issuer: "main".into(),
+        key_id: None,
         token_id: None,
         issued_at: None,
         expires_at: 2_000_000_000,

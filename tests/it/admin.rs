@@ -7,7 +7,7 @@ use curfew_testkit::mint::Key;
 use curfew_tests::{ADMIN_KEY, Gateway, Settings, curfew, eventually};
 use serde_json::{Value, json};
 
-const KEYED: [(&str, &str); 10] = [
+const KEYED: [(&str, &str); 11] = [
     ("POST", "/v1/publish"),
     ("POST", "/v1/broadcast"),
     ("GET", "/v1/sessions"),
@@ -17,6 +17,7 @@ const KEYED: [(&str, &str); 10] = [
     ("GET", "/v1/revocations"),
     ("GET", "/v1/nodes"),
     ("GET", "/v1/channels"),
+    ("GET", "/v1/issuers"),
     ("POST", "/v1/explain"),
 ];
 

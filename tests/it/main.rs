@@ -16,6 +16,7 @@ mod expiry;
 mod frames;
 mod handshake;
 mod health;
+mod identity;
 mod limits;
 mod message_auth;
 mod metrics;

@@ -135,6 +135,7 @@ fn open(hub: &Hub, number: usize) {
     let principal = Arc::new(Principal::new(PrincipalParts {
         user: format!("user-{number}").into(),
         issuer: "main".into(),
+        key_id: None,
         token_id: Some(format!("token-{number}").into()),
         issued_at: Some(now),
         expires_at: now + LIFETIME_SECONDS,

@@ -9,11 +9,12 @@ use curfew_model::{AuthFailure, Claims as PrincipalClaims, Clock, Principal, Pri
 use jsonwebtoken::jwk::ThumbprintHash;
 use tracing::{info, warn};
 
-use crate::issuers::{self, Issuers, KeySource, LoadError, LoadedIssuer};
+use crate::issuers::{self, Issuers, KeySource, LoadError, LoadedIssuer, NoKey};
 use crate::jwks::SkippedKey;
 use crate::keys::PROVIDER;
-use crate::token::{Claims, Header, Parts};
-use crate::{AuthError, Config, Issuer, IssuerSummary, KeyError};
+use crate::remote::Asked;
+use crate::token::{Claims, Header, Parts, TokenType};
+use crate::{AuthError, Config, Issuer, IssuerSummary, KeyError, RemoteKeys};
 
 /// Turns tokens into principals. Shared by all connections: verifying takes no lock, and each
 /// verification is judged by one configuration from start to end.
@@ -22,6 +23,17 @@ pub struct Authenticator {
     issuers: ArcSwap<Issuers>,
     clock: Arc<dyn Clock>,
     files: Mutex<Files>,
+}
+
+/// Why a token opens nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VerifyError {
+    /// The token is at fault.
+    #[error(transparent)]
+    Refused(#[from] AuthError),
+    /// Its issuer's keys cannot be had at the moment: whether it is good is not known.
+    #[error("the keys of the issuer {0:?} are not available")]
+    KeysUnavailable(Arc<str>),
 }
 
 /// A key file that changed, and what came of it.
@@ -66,37 +78,149 @@ impl Authenticator {
         })
     }
 
-    /// Verifies a token.
+    /// Verifies a token with the keys at hand: one that an issuer may have made since its keys were
+    /// fetched is unknown.
     ///
     /// # Errors
     ///
     /// Until the signature is known to be good only `malformed`, `wrong_issuer`, `unknown_key` and
     /// `bad_signature` are told; what a token that anybody could have written says stays untold.
     pub fn authenticate(&self, token: &str) -> Result<Principal, AuthError> {
+        self.attempt(token).map_err(|error| match error {
+            NoKey::Refused(error) => error,
+            NoKey::Ask(_) => NoKey::unknown(),
+        })
+    }
+
+    /// Verifies a token; waits, up to two seconds, for its issuer's keys where it names one that is
+    /// not there and keys are fetched.
+    ///
+    /// # Errors
+    ///
+    /// As [`Authenticator::authenticate`]. An issuer that cannot be asked is not the token's fault.
+    pub async fn verify(&self, token: &str) -> Result<Principal, VerifyError> {
+        let remote = match self.attempt(token) {
+            Ok(principal) => return Ok(principal),
+            Err(NoKey::Refused(error)) => return Err(error.into()),
+            Err(NoKey::Ask(remote)) => remote,
+        };
+        let asked = remote.ask().await;
+        match (self.attempt(token), asked) {
+            (Ok(principal), _) => Ok(principal),
+            (Err(NoKey::Refused(error)), _) => Err(error.into()),
+            (Err(NoKey::Ask(_)), Asked::Answered) => Err(NoKey::unknown().into()),
+            (Err(NoKey::Ask(remote)), Asked::Unanswered) => {
+                Err(VerifyError::KeysUnavailable(Arc::clone(&remote.issuer)))
+            }
+        }
+    }
+
+    fn attempt(&self, token: &str) -> Result<Principal, NoKey> {
         let issuers = self.issuers.load();
         let parts = Parts::of(token)?;
         let header = parts.header()?;
-        let header = Header::parse(&header)?;
+        let header = Header::parse(&header, TokenType::Access)?;
         let payload = parts.payload()?;
-        let claims = Claims::parse(&payload, &issuers.subject_claim)?;
+        let claims = Claims::parse(&payload, &issuers.subject_claim, &issuers.login_claim)?;
         let issuer = issuers.find(claims.issuer.as_deref(), header.kid.as_deref())?;
         let key = issuer.key(&header)?;
         if !key.verify(header.algorithm, parts.signed(), parts.signature()?) {
-            return Err(AuthError::new(
-                AuthFailure::BadSignature,
-                "the token's signature does not verify",
-            ));
+            return Err(AuthError::bad_signature().into());
         }
         let verified = verify_claims(&claims, issuer, &issuers, self.clock.now())?;
+        issuer.logins.note(claims.names_login);
         Ok(Principal::new(PrincipalParts {
             user: verified.user.into(),
             issuer: Arc::clone(&issuer.name),
+            key_id: key.shared_kid(),
             token_id: claims.token_id.as_deref().map(Box::from),
             issued_at: claims.issued_at,
             expires_at: verified.expires_at,
             leeway: issuers.leeway,
             claims: PrincipalClaims::from_json(payload),
         }))
+    }
+
+    pub(crate) fn snapshot(&self) -> arc_swap::Guard<Arc<Issuers>> {
+        self.issuers.load()
+    }
+
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    /// Whether `auth.close_on_key_withdrawal` is set and the key that verified this principal is none
+    /// of its issuer's any more.
+    pub fn is_withdrawn(&self, principal: &Principal) -> bool {
+        let issuers = self.issuers.load();
+        let Some(kid) = principal
+            .key_id()
+            .filter(|_| issuers.close_on_key_withdrawal)
+        else {
+            return false;
+        };
+        let mut named = issuers
+            .all
+            .iter()
+            .filter(|issuer| *issuer.name == *principal.issuer());
+        !named.any(|issuer| issuer.has_kid(kid))
+    }
+
+    /// The issuers whose keys are fetched: somebody has to, see [`RemoteKeys::due`].
+    pub fn remotes(&self) -> Vec<Arc<RemoteKeys>> {
+        let issuers = self.issuers.load();
+        let remotes = issuers
+            .all
+            .iter()
+            .filter_map(|issuer| issuer.remote.clone());
+        remotes.collect()
+    }
+
+    /// Whether a token of any issuer could ever be verified: false until the first keys are there,
+    /// where all are fetched.
+    pub fn had_keys(&self) -> bool {
+        let issuers = self.issuers.load();
+        issuers.all.iter().any(|issuer| match &issuer.remote {
+            None => true,
+            Some(remote) => remote.was_fetched(),
+        })
+    }
+
+    /// Puts the key set that was fetched for `remote` in force; returns how many keys it has. A set
+    /// for an issuer that is configured no longer is ignored.
+    ///
+    /// # Errors
+    ///
+    /// The set cannot be used; the previous keys stay in force, unless it is a set without a single
+    /// key that can be used.
+    pub fn install(&self, remote: &Arc<RemoteKeys>, set: &[u8]) -> Result<usize, KeyError> {
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.issuers.load();
+        let is_its = |issuer: &Arc<LoadedIssuer>| {
+            issuer
+                .remote
+                .as_ref()
+                .is_some_and(|its| Arc::ptr_eq(its, remote))
+        };
+        let Some(index) = all.all.iter().position(is_its) else {
+            return Ok(0);
+        };
+        match self.replace(&files.config, index, set) {
+            Ok(keys) => {
+                remote.fetched();
+                Ok(keys)
+            }
+            Err(error) => {
+                // A set without a usable key withdraws all there were, on purpose or not.
+                if let KeyError::NoUsableKey(_) = error {
+                    let mut all = all.all.clone();
+                    all[index] = Arc::new(files.config.issuers[index].without_keys(remote));
+                    self.issuers
+                        .store(Arc::new(Issuers::new(&files.config, all)));
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Puts another configuration in force, with all its keys or not at all. Blocks on reading
@@ -107,7 +231,8 @@ impl Authenticator {
     /// The first key that cannot be loaded; the configuration in force stays.
     pub fn reload(&self, config: &Config) -> Result<(), LoadError> {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        let (issuers, fresh) = load(config)?;
+        let (mut issuers, fresh) = load(config)?;
+        self.keep_fetched(&files.config, &mut issuers, config);
         self.issuers.store(Arc::new(issuers));
         *files = fresh;
         Ok(())
@@ -154,11 +279,32 @@ impl Authenticator {
         issuers.all.iter().map(|issuer| issuer.summary()).collect()
     }
 
+    /// What was fetched stays, for issuers that are configured as before.
+    fn keep_fetched(&self, before: &Config, issuers: &mut Issuers, now: &Config) {
+        let times = |config: &Config| (config.jwks_lifetime, config.jwks_max_stale);
+        if times(before) != times(now) {
+            return;
+        }
+        let old = self.issuers.load();
+        for (new, configured) in issuers.all.iter_mut().zip(&now.issuers) {
+            let known = before
+                .issuers
+                .iter()
+                .position(|issuer| issuer == configured);
+            if let (Some(at), true) = (known, new.remote.is_some()) {
+                *new = Arc::clone(&old.all[at]);
+            }
+        }
+    }
+
     /// Puts new keys of one issuer in force.
     fn replace(&self, config: &Config, index: usize, content: &[u8]) -> Result<usize, KeyError> {
-        let (issuer, skipped) = config.issuers[index].with_keys(content)?;
-        let issuer = Arc::new(issuer);
         let mut all = self.issuers.load().all.clone();
+        let before = &all[index];
+        let (mut issuer, skipped) =
+            config.issuers[index].with_keys(content, before.remote.clone())?;
+        issuer.logins = Arc::clone(&before.logins);
+        let issuer = Arc::new(issuer);
         all[index] = Arc::clone(&issuer);
         let borrowed: Vec<&LoadedIssuer> = all.iter().map(AsRef::as_ref).collect();
         for index in 0..borrowed.len() {
@@ -234,10 +380,7 @@ fn verify_issuer(claims: &Claims<'_>, issuer: &LoadedIssuer) -> Result<(), AuthE
         (None, _) => Ok(()),
         (Some(_), None) => Err(AuthError::missing_claim("iss")),
         (Some(expected), Some(iss)) if expected == iss => Ok(()),
-        (Some(_), Some(_)) => Err(AuthError::new(
-            AuthFailure::WrongIssuer,
-            "the token's issuer is not accepted",
-        )),
+        (Some(_), Some(_)) => Err(AuthError::wrong_issuer()),
     }
 }
 
@@ -255,10 +398,7 @@ fn verify_audience(claims: &Claims<'_>, issuer: &LoadedIssuer) -> Result<(), Aut
     {
         return Ok(());
     }
-    Err(AuthError::new(
-        AuthFailure::WrongAudience,
-        "the token is for another audience",
-    ))
+    Err(AuthError::wrong_audience())
 }
 
 fn verify_times(

@@ -1,10 +1,12 @@
 //! The `[auth]` section.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use curfew_model::{Problems, Secret};
+use curfew_model::{Problems, RevocationKey, Secret};
+use http::Uri;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +15,15 @@ use crate::keys::MIN_SECRET_BYTES;
 
 /// More leeway than a minute hides clocks that should be set, and lets expired tokens live on.
 const MAX_LEEWAY: Duration = Duration::from_secs(60);
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Fetched more often than every few seconds keys are a load on their issuer.
+const MIN_LIFETIME: Duration = Duration::from_secs(2);
+
+/// Bounds of `jwks_timeout`.
+const MIN_TIMEOUT: Duration = Duration::from_millis(100);
+const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Claims with a meaning of their own, which can therefore not name the user.
 const NOT_SUBJECTS: &[&str] = &["iss", "aud", "exp", "nbf", "iat", "jti", "events", "cnf"];
@@ -44,6 +55,27 @@ pub struct Config {
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub max_token_lifetime: Duration,
+    /// How long fetched keys are used until they are fetched again, at most; it is done at 80 % of
+    /// this. A key that its issuer withdraws verifies no token for longer, while the issuer can be
+    /// reached. Default: 10m.
+    #[serde(with = "curfew_model::setting::duration")]
+    #[schemars(with = "String")]
+    pub jwks_lifetime: Duration,
+    /// How long fetched keys are used while their issuer cannot be reached. Default: 24h.
+    #[serde(with = "curfew_model::setting::duration")]
+    #[schemars(with = "String")]
+    pub jwks_max_stale: Duration,
+    /// How long a fetch of keys, or of the OpenID configuration before it, may take. Default: 5s.
+    #[serde(with = "curfew_model::setting::duration")]
+    #[schemars(with = "String")]
+    pub jwks_timeout: Duration,
+    /// The claim of access tokens that names the login they belong to, as `sid` in logout tokens
+    /// does. Where the tokens have none, a login cannot be told from the user's others. Default: sid.
+    pub login_claim: String,
+    /// Whether sessions are closed, as revoked, when the key that verified their token is not in its
+    /// issuer's key set any more: what to set where taking a key out of a set is how access is
+    /// taken away. Default: `false`, they live until their token expires.
+    pub close_on_key_withdrawal: bool,
     /// The claim that names the user; a string that every token must have. Default: sub.
     pub subject_claim: String,
     /// Whose tokens are accepted; at least one.
@@ -64,6 +96,11 @@ impl Default for Config {
             reject: Reject::Message,
             leeway: Duration::from_secs(5),
             max_token_lifetime: Duration::ZERO,
+            jwks_lifetime: Duration::from_secs(600),
+            jwks_max_stale: Duration::from_secs(24 * 3600),
+            jwks_timeout: Duration::from_secs(5),
+            login_claim: "sid".to_owned(),
+            close_on_key_withdrawal: false,
             subject_claim: "sub".to_owned(),
             issuers: Vec::new(),
         }
@@ -127,12 +164,20 @@ pub struct Issuer {
     /// when it changes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jwks_file: Option<PathBuf>,
-    /// The address of a JSON Web Key Set. Not available in this version.
+    /// The URL of a JSON Web Key Set: https, or http on this machine. Fetched at start and then
+    /// regularly, see `auth.jwks_lifetime`; redirects are not followed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jwks_url: Option<String>,
-    /// Whether to find the key set through `issuer` and OpenID Connect discovery. Not available in
-    /// this version. Default: false.
+    /// Whether to find the key set through `issuer`, which is then a URL, and OpenID Connect
+    /// discovery: `<issuer>/.well-known/openid-configuration`. Default: false.
     pub discovery: bool,
+    /// Whether this issuer may end sessions by OpenID Connect Back-Channel Logout, at
+    /// `POST /logout/backchannel` of the public listener. Needs `issuer`. Default: `false`.
+    pub backchannel_logout: bool,
+    /// What the `aud` of its logout tokens must be, or hold, one of: the id of a client that is
+    /// registered there. Absent: `audience`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logout_audience: Option<Vec<String>>,
 }
 
 impl Config {
@@ -160,6 +205,21 @@ impl Config {
         if self.timeout.is_zero() {
             problems.report("timeout", "must be longer than 0s");
         }
+        for (key, value, least, most) in [
+            ("jwks_lifetime", self.jwks_lifetime, MIN_LIFETIME, DAY),
+            (
+                "jwks_max_stale",
+                self.jwks_max_stale,
+                self.jwks_lifetime,
+                7 * DAY,
+            ),
+            ("jwks_timeout", self.jwks_timeout, MIN_TIMEOUT, MAX_TIMEOUT),
+        ] {
+            if !(least..=most).contains(&value) {
+                let (least, most) = (least.as_secs_f64(), most.as_secs());
+                problems.report(key, format!("must be between {least}s and {most}s"));
+            }
+        }
         if self.leeway > MAX_LEEWAY {
             problems.report("leeway", "must be at most 60s");
         }
@@ -174,6 +234,14 @@ impl Config {
                 ),
             );
         }
+        if self.login_claim.is_empty() {
+            problems.report("login_claim", "must name a claim, for example \"sid\"");
+        } else if RevocationKey::is_reserved_kind(&self.login_claim) {
+            problems.report(
+                "login_claim",
+                format!("{} is a kind of revocation already", self.login_claim),
+            );
+        }
         self.check_issuers(problems);
     }
 
@@ -181,7 +249,7 @@ impl Config {
         if self.issuers.is_empty() {
             problems.report(
                 "issuers",
-                "no issuer is configured, so no token could be accepted: add [[auth.issuers]] with a name and one of secret_file, public_key_file or jwks_file",
+                "no issuer is configured, so no token could be accepted: add [[auth.issuers]] with a name and one of secret_file, public_key_file, jwks_file, jwks_url or discovery",
             );
         }
         let several = self.issuers.len() > 1;
@@ -210,7 +278,27 @@ impl Config {
 }
 
 impl Issuer {
+    /// Whether its keys come in a set, in which a token's `kid` names one.
+    pub(crate) fn has_key_set(&self) -> bool {
+        self.jwks_file.is_some() || self.jwks_url.is_some() || self.discovery
+    }
+
+    /// Whom its logout tokens must be for, where they are accepted.
+    pub(crate) fn accepted_logout(&self) -> Option<Vec<String>> {
+        let audience = self.logout_audience.as_ref().or(self.audience.as_ref());
+        audience.filter(|_| self.backchannel_logout).cloned()
+    }
+
     fn check(&self, problems: &mut Problems) {
+        if self.backchannel_logout && self.issuer.is_none() {
+            problems.report("issuer", "required for backchannel_logout");
+        }
+        if self.backchannel_logout && self.accepted_logout().is_none_or(|a| a.is_empty()) {
+            problems.report(
+                "logout_audience",
+                "required for backchannel_logout where there is no audience: the client id at the issuer",
+            );
+        }
         if self.name.is_empty() {
             problems.report("name", "must not be empty");
         }
@@ -247,7 +335,7 @@ impl Issuer {
         match given.as_slice() {
             [] => problems.report(
                 "",
-                "has no key: give one of secret, secret_file, public_key_file or jwks_file",
+                "has no key: give one of secret, secret_file, public_key_file, jwks_file, jwks_url or discovery",
             ),
             [_] => {}
             several => problems.report(
@@ -258,12 +346,16 @@ impl Issuer {
                 ),
             ),
         }
-        for key in ["jwks_url", "discovery"] {
-            if given.contains(&key) {
-                problems.report(
-                    key,
-                    "key sets by URL are not available in this version; use jwks_file",
-                );
+        if let Some(Err(error)) = self.jwks_url.as_deref().map(check_url) {
+            problems.report("jwks_url", error);
+        }
+        if self.discovery {
+            match self.issuer.as_deref().map(check_url) {
+                None => problems.report("issuer", "required for discovery, as a URL"),
+                Some(Err(error)) => {
+                    problems.report("issuer", format!("for discovery it {error}"));
+                }
+                Some(Ok(_)) => {}
             }
         }
         if let Some(secret) = &self.secret
@@ -284,7 +376,7 @@ impl Issuer {
             );
         }
         let secret = self.secret.is_some() || self.secret_file.is_some();
-        let public = self.public_key_file.is_some() || self.jwks_file.is_some();
+        let public = self.public_key_file.is_some() || self.has_key_set();
         for algorithm in algorithms {
             if secret && !algorithm.is_hmac() {
                 problems.report(
@@ -300,6 +392,35 @@ impl Issuer {
             }
         }
     }
+}
+
+/// Whether keys may be fetched from a URL, or what is wrong with it: it must be https, or http on
+/// this machine. No part of it comes from a token, so a template is a mistake.
+///
+/// # Errors
+///
+/// What it must be, to follow "it" or the setting's name.
+pub fn check_url(url: &str) -> Result<Uri, &'static str> {
+    const FORM: &str =
+        "must be a URL with https, or with http on this machine, without user, fragment or braces";
+    if url.contains(['#', '{', '}']) {
+        return Err(FORM);
+    }
+    let uri: Uri = url.parse().map_err(|_| FORM)?;
+    let authority = uri.authority().ok_or(FORM)?;
+    if authority.as_str().contains('@') || authority.host().is_empty() {
+        return Err(FORM);
+    }
+    match uri.scheme_str() {
+        Some("https") => Ok(uri),
+        Some("http") if is_loopback(authority.host()) => Ok(uri),
+        _ => Err(FORM),
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || address.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
 
 /// The characters of an HTTP token, which a cookie's name is.

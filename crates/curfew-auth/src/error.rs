@@ -31,6 +31,27 @@ impl AuthError {
         Self::new(AuthFailure::Malformed, message)
     }
 
+    pub(crate) fn bad_signature() -> Self {
+        Self::new(
+            AuthFailure::BadSignature,
+            "the token's signature does not verify",
+        )
+    }
+
+    pub(crate) fn wrong_issuer() -> Self {
+        Self::new(
+            AuthFailure::WrongIssuer,
+            "the token's issuer is not accepted",
+        )
+    }
+
+    pub(crate) fn wrong_audience() -> Self {
+        Self::new(
+            AuthFailure::WrongAudience,
+            "the token is for another audience",
+        )
+    }
+
     pub(crate) fn missing_claim(name: &str) -> Self {
         Self::new(
             AuthFailure::MissingClaim,

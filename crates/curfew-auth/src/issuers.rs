@@ -2,15 +2,17 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use curfew_model::{AuthFailure, Problems};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::jwks::{self, SkippedKey};
 use crate::keys::{self, Key};
 use crate::token::Header;
-use crate::{Algorithm, AuthError, Config, Issuer, KeyError, pem};
+use crate::{Algorithm, AuthError, Config, Issuer, KeyError, RemoteKeys, RemoteStatus, pem};
 
 /// Why an issuer's key could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +31,7 @@ fn shown(path: &Option<PathBuf>) -> String {
 }
 
 /// What is known about an issuer's keys, for people.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct IssuerSummary {
     /// The configured name.
     pub name: String,
@@ -41,10 +43,13 @@ pub struct IssuerSummary {
     pub algorithms: Vec<Algorithm>,
     /// The keys.
     pub keys: Vec<KeySummary>,
+    /// Where they are fetched and how that goes; absent for keys in files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remote: Option<RemoteStatus>,
 }
 
 /// One key, without its material.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct KeySummary {
     /// Its id; absent for a secret or a PEM file, which any `kid` of a token fits.
     pub kid: Option<String>,
@@ -57,9 +62,11 @@ pub struct KeySummary {
 pub(crate) struct Issuers {
     pub(crate) all: Vec<Arc<LoadedIssuer>>,
     pub(crate) subject_claim: Box<str>,
+    pub(crate) login_claim: Box<str>,
     pub(crate) leeway: Duration,
     /// Zero: no limit.
     pub(crate) max_token_lifetime: Duration,
+    pub(crate) close_on_key_withdrawal: bool,
 }
 
 /// One issuer with its keys.
@@ -68,21 +75,67 @@ pub(crate) struct LoadedIssuer {
     pub(crate) name: Arc<str>,
     pub(crate) issuer: Option<String>,
     pub(crate) audience: Option<Vec<String>>,
+    /// Whom its logout tokens must be for; `None`: they are not accepted.
+    pub(crate) logout: Option<Vec<String>>,
     /// Of a key set, in which a token's `kid` must name the key.
     is_key_set: bool,
     keys: Vec<Key>,
+    /// Where the keys are fetched; there are none before that.
+    pub(crate) remote: Option<Arc<RemoteKeys>>,
+    /// Stays when keys are replaced.
+    pub(crate) logins: Arc<Logins>,
+}
+
+/// Whether an issuer's access tokens name logins, as far as they were seen.
+#[derive(Debug, Default)]
+pub(crate) struct Logins {
+    with: AtomicBool,
+    without: AtomicBool,
+}
+
+impl Logins {
+    /// A good token was seen.
+    pub(crate) fn note(&self, names_login: bool) {
+        let seen = if names_login {
+            &self.with
+        } else {
+            &self.without
+        };
+        // Read first: nearly always it is known.
+        if !seen.load(Ordering::Relaxed) {
+            seen.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Tokens were seen, and none named a login.
+    pub(crate) fn are_unknown(&self) -> bool {
+        self.without.load(Ordering::Relaxed) && !self.with.load(Ordering::Relaxed)
+    }
+}
+
+/// Why an issuer gives no key for a token.
+pub(crate) enum NoKey {
+    /// It has none, or not one.
+    Refused(AuthError),
+    /// It has none yet: it is to be asked for newer ones.
+    Ask(Arc<RemoteKeys>),
 }
 
 /// An issuer's source of keys, as the configuration names it.
 pub(crate) enum KeySource<'a> {
     Secret(&'a str),
     File(&'static str, &'a Path),
+    /// To be fetched.
+    Remote,
 }
 
 impl Issuer {
     pub(crate) fn key_source(&self) -> Option<KeySource<'_>> {
         if let Some(secret) = &self.secret {
             return Some(KeySource::Secret(secret.expose()));
+        }
+        if self.jwks_url.is_some() || self.discovery {
+            return Some(KeySource::Remote);
         }
         [
             ("secret_file", &self.secret_file),
@@ -93,10 +146,12 @@ impl Issuer {
         .find_map(|(key, path)| Some(KeySource::File(key, path.as_deref()?)))
     }
 
-    /// Puts the issuer together with the keys in `content`, that of its file or of `secret`.
+    /// Puts the issuer together with the keys in `content`: that of its file, of `secret`, or what
+    /// was fetched as `remote` says.
     pub(crate) fn with_keys(
         &self,
         content: &[u8],
+        remote: Option<Arc<RemoteKeys>>,
     ) -> Result<(LoadedIssuer, Vec<SkippedKey>), KeyError> {
         let allowed = self.algorithms.as_deref();
         let one = |key: Key| Ok((vec![key.only(allowed)?], Vec::new()));
@@ -106,18 +161,46 @@ impl Issuer {
                 one(Key::from_secret(keys::secret_in_file(content))?)
             }
             KeySource::File("public_key_file", _) => one(pem::public_key(content)?),
-            KeySource::File(..) => {
+            KeySource::File(..) | KeySource::Remote => {
                 jwks::key_set(content, allowed).map(|set| (set.keys, set.skipped))
             }
         }?;
-        let issuer = LoadedIssuer {
+        Ok((self.loaded(keys, remote), skipped))
+    }
+
+    fn loaded(&self, keys: Vec<Key>, remote: Option<Arc<RemoteKeys>>) -> LoadedIssuer {
+        LoadedIssuer {
             name: self.name.as_str().into(),
             issuer: self.issuer.clone(),
             audience: self.audience.clone(),
-            is_key_set: self.jwks_file.is_some(),
+            logout: self.accepted_logout(),
+            is_key_set: self.has_key_set(),
             keys,
-        };
-        Ok((issuer, skipped))
+            remote,
+            logins: Arc::default(),
+        }
+    }
+
+    /// With keys yet to be fetched.
+    pub(crate) fn without_keys(&self, remote: &Arc<RemoteKeys>) -> LoadedIssuer {
+        self.loaded(Vec::new(), Some(Arc::clone(remote)))
+    }
+
+    fn load(&self, config: &Config) -> Result<Load, KeyError> {
+        if let Some(remote) = RemoteKeys::new(config, self) {
+            return Ok(Load {
+                content: Vec::new(),
+                issuer: self.without_keys(&Arc::new(remote)),
+                skipped: Vec::new(),
+            });
+        }
+        let content = self.read()?;
+        let (issuer, skipped) = self.with_keys(&content, None)?;
+        Ok(Load {
+            content,
+            issuer,
+            skipped,
+        })
     }
 
     /// The content [`Self::with_keys`] wants.
@@ -125,12 +208,14 @@ impl Issuer {
         match self.key_source().ok_or(KeyError::NoSource)? {
             KeySource::Secret(secret) => Ok(secret.as_bytes().to_vec()),
             KeySource::File(_, path) => keys::read_file(path),
+            KeySource::Remote => Err(KeyError::NoSource),
         }
     }
 
     fn load_error(&self, index: usize, reason: KeyError) -> LoadError {
         let (key, path) = match self.key_source() {
             Some(KeySource::File(key, path)) => (key, Some(path.to_owned())),
+            Some(KeySource::Remote) => ("jwks_url", None),
             Some(KeySource::Secret(_)) | None => ("secret", None),
         };
         LoadError {
@@ -154,15 +239,7 @@ pub(crate) fn load_all(config: &Config) -> Result<Vec<Load>, Vec<LoadError>> {
     let mut loads = Vec::new();
     let mut errors = Vec::new();
     for (index, issuer) in config.issuers.iter().enumerate() {
-        let load = issuer.read().and_then(|content| {
-            let (issuer, skipped) = issuer.with_keys(&content)?;
-            Ok(Load {
-                content,
-                issuer,
-                skipped,
-            })
-        });
-        match load {
+        match issuer.load(config) {
             Ok(load) => loads.push(load),
             Err(reason) => errors.push(issuer.load_error(index, reason)),
         }
@@ -220,8 +297,10 @@ impl Issuers {
         Self {
             all,
             subject_claim: config.subject_claim.as_str().into(),
+            login_claim: config.login_claim.as_str().into(),
             leeway: config.leeway,
             max_token_lifetime: config.max_token_lifetime,
+            close_on_key_withdrawal: config.close_on_key_withdrawal,
         }
     }
 
@@ -232,15 +311,9 @@ impl Issuers {
         iss: Option<&str>,
         kid: Option<&str>,
     ) -> Result<&LoadedIssuer, AuthError> {
-        let wrong_issuer = || {
-            AuthError::new(
-                AuthFailure::WrongIssuer,
-                "the token's issuer is not accepted",
-            )
-        };
         if let [only] = self.all.as_slice() {
             return match (&only.issuer, iss) {
-                (Some(expected), Some(iss)) if expected != iss => Err(wrong_issuer()),
+                (Some(expected), Some(iss)) if expected != iss => Err(AuthError::wrong_issuer()),
                 _ => Ok(only),
             };
         }
@@ -250,7 +323,7 @@ impl Issuers {
             }
             return self
                 .by_kid(kid, |issuer| issuer.issuer.is_none())
-                .ok_or_else(wrong_issuer);
+                .ok_or_else(AuthError::wrong_issuer);
         }
         // An issuer that demands an `iss` comes second: it can only say that it is missing.
         self.by_kid(kid, |issuer| issuer.issuer.is_none())
@@ -281,28 +354,49 @@ impl Issuers {
     }
 }
 
+impl From<AuthError> for NoKey {
+    fn from(error: AuthError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl NoKey {
+    /// What the client is told when the issuer has no such key.
+    pub(crate) fn unknown() -> AuthError {
+        AuthError::new(
+            AuthFailure::UnknownKey,
+            "no configured key fits the token's kid and alg",
+        )
+    }
+}
+
 impl LoadedIssuer {
-    fn has_kid(&self, kid: &str) -> bool {
+    pub(crate) fn has_kid(&self, kid: &str) -> bool {
         self.keys.iter().any(|key| key.kid() == Some(kid))
     }
 
     /// The key a header means. In a key set that is the one with its `kid`; a header without one
     /// must leave no choice. A secret or a PEM file has no name, and any `kid` fits it.
-    pub(crate) fn key(&self, header: &Header<'_>) -> Result<&Key, AuthError> {
+    pub(crate) fn key(&self, header: &Header<'_>) -> Result<&Key, NoKey> {
+        if let Some(remote) = &self.remote
+            && !remote.usable()
+        {
+            return Err(NoKey::Ask(Arc::clone(remote)));
+        }
         let kid = header.kid.as_deref().filter(|_| self.is_key_set);
         let mut fitting = self.keys.iter().filter(|key| {
             key.algorithms().contains(&header.algorithm) && (kid.is_none() || key.kid() == kid)
         });
         match (fitting.next(), fitting.next()) {
             (Some(key), None) => Ok(key),
-            (None, _) => Err(AuthError::new(
-                AuthFailure::UnknownKey,
-                "no configured key fits the token's kid and alg",
-            )),
-            (Some(_), Some(_)) => Err(AuthError::new(
+            (None, _) => Err(match &self.remote {
+                Some(remote) => NoKey::Ask(Arc::clone(remote)),
+                None => NoKey::Refused(NoKey::unknown()),
+            }),
+            (Some(_), Some(_)) => Err(NoKey::Refused(AuthError::new(
                 AuthFailure::UnknownKey,
                 "the token has no kid, and more than one key fits its alg",
-            )),
+            ))),
         }
     }
 
@@ -326,6 +420,7 @@ impl LoadedIssuer {
                     algorithms: key.algorithms().to_vec(),
                 })
                 .collect(),
+            remote: self.remote.as_ref().map(|remote| remote.status()),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::Arc;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ParsedPublicKey};
 use jsonwebtoken::DecodingKey;
@@ -92,7 +93,7 @@ pub enum KeyError {
 /// from the material's kind, so that an RSA key can never be taken for an HMAC secret.
 #[derive(Clone)]
 pub(crate) struct Key {
-    kid: Option<Box<str>>,
+    kid: Option<Arc<str>>,
     algorithms: Vec<Algorithm>,
     material: DecodingKey,
 }
@@ -159,7 +160,7 @@ impl Key {
 
     /// The same key under a name.
     pub(crate) fn with_kid(mut self, kid: Option<&str>) -> Self {
-        self.kid = kid.map(Box::from);
+        self.kid = kid.map(Arc::from);
         self
     }
 
@@ -179,6 +180,11 @@ impl Key {
 
     pub(crate) fn kid(&self) -> Option<&str> {
         self.kid.as_deref()
+    }
+
+    /// The same, to be kept.
+    pub(crate) fn shared_kid(&self) -> Option<Arc<str>> {
+        self.kid.clone()
     }
 
     pub(crate) fn algorithms(&self) -> &[Algorithm] {

@@ -2,7 +2,8 @@
 //!
 //! Owns: where a token may come from, what a token must look like, the issuers and their keys, and
 //! why a token is refused. The only crate that names the JWT library.
-//! Knows nothing of: sockets, sessions, revocations, policy. Never awaits; reading key files blocks.
+//! Knows nothing of: sockets, sessions, revocations, policy. Reading key files blocks; what it awaits are keys
+//! that somebody else fetches.
 //! Start at [`Authenticator::authenticate`].
 
 mod algorithm;
@@ -13,15 +14,19 @@ mod error;
 mod issuers;
 mod jwks;
 mod keys;
+mod logout;
 pub mod mint;
 mod pem;
+mod remote;
 mod token;
 
 pub use algorithm::{Algorithm, UnknownAlgorithm};
-pub use authenticate::{Authenticator, FileReload};
-pub use config::{Config, Issuer, Reject, Source};
+pub use authenticate::{Authenticator, FileReload, VerifyError};
+pub use config::{Config, Issuer, Reject, Source, check_url};
 pub use credentials::{Credential, extract};
 pub use error::AuthError;
 pub use issuers::{IssuerSummary, KeySummary, LoadError, check_files};
 pub use keys::KeyError;
+pub use logout::Logout;
 pub use mint::{MintError, MintKey, mint};
+pub use remote::{KeyLocation, RemoteKeys, RemoteStatus};

@@ -5,7 +5,7 @@
 
 mod claims;
 mod header;
-mod json;
+pub(crate) mod json;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,7 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crate::AuthError;
 
 pub(crate) use claims::Claims;
-pub(crate) use header::Header;
+pub(crate) use header::{Header, TokenType};
 
 /// The longest token looked at.
 pub(crate) const MAX_TOKEN_BYTES: usize = 8 * 1024;
@@ -105,9 +105,9 @@ mod tests {
     fn read(token: &str) -> Result<(), AuthError> {
         let parts = Parts::of(token)?;
         let header = parts.header()?;
-        Header::parse(&header)?;
+        Header::parse(&header, TokenType::Access)?;
         let payload = parts.payload()?;
-        Claims::parse(&payload, "sub")?;
+        Claims::parse(&payload, "sub", "sid")?;
         parts.signature()?;
         Ok(())
     }

@@ -97,6 +97,7 @@ pub(crate) fn read(session: SessionId, hash: Value) -> Option<SessionRecord> {
         principal: Arc::new(Principal::new(PrincipalParts {
             user: text("user")?.into(),
             issuer: text("issuer").unwrap_or_default().into(),
+            key_id: None,
             token_id: text("token_id").map(Into::into),
             issued_at: number("issued_at"),
             expires_at: number("expires_at")?,

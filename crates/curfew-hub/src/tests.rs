@@ -176,6 +176,7 @@ pub(super) fn principal(
     Arc::new(Principal::new(PrincipalParts {
         user: user.into(),
         issuer: "main".into(),
+        key_id: None,
         token_id: Some(token_id.into()),
         issued_at: Some(issued_at),
         expires_at: 4_000_000_000,

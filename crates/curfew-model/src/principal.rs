@@ -8,6 +8,15 @@ use serde_json::value::RawValue;
 
 use crate::{RevocationKey, SessionId};
 
+/// A kind of revocation that can be listed among the revocable claims although it is no claim: a
+/// user of one issuer, where several have users of the same name. See [`issuer_user`].
+pub const ISSUER_USER: &str = "issuer_user";
+
+/// The value of [`ISSUER_USER`]: the issuer's configured name and the user.
+pub fn issuer_user(issuer: &str, user: &str) -> String {
+    format!("{issuer} {user}")
+}
+
 /// A token's claims, as the JSON object that was signed. Kept as text, which is the most compact
 /// form and the one Redis stores; parsed when a decision needs them.
 #[derive(Clone, PartialEq, Eq)]
@@ -49,6 +58,9 @@ pub struct PrincipalParts {
     pub user: Box<str>,
     /// The configured issuer's name (`auth.issuers.name`), not the token's `iss`.
     pub issuer: Arc<str>,
+    /// The `kid` of the key of its issuer's set that verified it; `None` for a key that has no name,
+    /// and for a principal of another node.
+    pub key_id: Option<Arc<str>>,
     /// `jti`.
     pub token_id: Option<Box<str>>,
     /// `iat`, Unix seconds.
@@ -79,6 +91,11 @@ impl Principal {
     /// The configured issuer's name.
     pub fn issuer(&self) -> &str {
         &self.0.issuer
+    }
+
+    /// The key that verified it, when it has a name.
+    pub fn key_id(&self) -> Option<&str> {
+        self.0.key_id.as_deref()
     }
 
     /// The token's id (`jti`), when it has one.
@@ -114,7 +131,8 @@ impl Principal {
 
     /// Every revocation key that names this principal's session: `all`, user, session, token and
     /// each of the claims named in `revocable_claims` (`session.revocable_claims`). A claim that is
-    /// an array gives one key an element; objects and `null` give none.
+    /// an array gives one key an element; objects and `null` give none. [`ISSUER_USER`] may be among
+    /// them.
     pub fn revocation_keys(
         &self,
         session: SessionId,
@@ -132,6 +150,11 @@ impl Principal {
         }
         let claims = self.claims().parse();
         for name in revocable_claims {
+            if name == ISSUER_USER {
+                let value = issuer_user(self.issuer(), self.user());
+                keys.push(RevocationKey::claim(ISSUER_USER, &value));
+                continue;
+            }
             match claims.get(name) {
                 Some(serde_json::Value::Array(values)) => {
                     keys.extend(values.iter().filter_map(|value| claim_key(name, value)));
@@ -170,6 +193,7 @@ mod tests {
         Principal::new(PrincipalParts {
             user: "alice".into(),
             issuer: "main".into(),
+            key_id: None,
             token_id: Some("t1".into()),
             issued_at: Some(1),
             expires_at: 2,

@@ -12,7 +12,9 @@ mod events;
 mod publish;
 mod pulse;
 mod refresh;
+mod reported;
 mod subscriptions;
+mod withdrawal;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,6 +34,7 @@ pub use events::HubEvents;
 
 use admit::Admissions;
 use cleanup::Cleanup;
+use reported::Reported;
 use subscriptions::Subscriptions;
 
 /// What of the configuration the node goes by; replaced as a whole by a reload.
@@ -56,6 +59,7 @@ pub struct Node {
     settings: Arc<ArcSwap<Settings>>,
     subscriptions: Subscriptions,
     cleanup: Cleanup,
+    reported: Reported,
     admissions: Admissions,
     draining: AtomicBool,
     refusing: AtomicBool,
@@ -64,8 +68,8 @@ pub struct Node {
 }
 
 impl Node {
-    /// Puts a node together and starts its two background tasks (clean-up of records, delayed
-    /// unsubscription). Must be called within a runtime.
+    /// Puts a node together and starts its background tasks: clean-up of records, delayed
+    /// unsubscription, revocations that could not be written. Must be called within a runtime.
     pub fn start(
         id: NodeId,
         hub: Arc<Hub>,
@@ -84,6 +88,7 @@ impl Node {
             settings,
             subscriptions: Subscriptions::new(),
             cleanup: Cleanup::new(),
+            reported: Reported::default(),
             draining: AtomicBool::new(false),
             refusing: AtomicBool::new(false),
             beat_at: Mutex::new(Instant::now()),
@@ -91,6 +96,7 @@ impl Node {
         });
         node.spawn(cleanup::run(Arc::clone(&node)));
         node.spawn(subscriptions::run(Arc::clone(&node)));
+        node.spawn(reported::run(Arc::clone(&node)));
         node
     }
 

@@ -173,6 +173,7 @@ pub(super) fn principal(user: &str, token: &str) -> Arc<Principal> {
     Arc::new(Principal::new(PrincipalParts {
         user: user.into(),
         issuer: "main".into(),
+        key_id: None,
         token_id: Some(token.into()),
         issued_at: Some(START),
         expires_at: START + 3600,

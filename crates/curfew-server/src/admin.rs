@@ -3,6 +3,7 @@
 mod api;
 mod explain;
 mod health;
+mod issuers;
 mod key;
 mod nodes;
 mod openapi;

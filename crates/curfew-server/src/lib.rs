@@ -10,6 +10,7 @@ mod accept;
 mod admin;
 mod config;
 mod listen;
+mod logout;
 mod permits;
 mod respond;
 mod routes;

@@ -9,9 +9,9 @@ use http::header::{CONNECTION, HeaderValue};
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 
-use crate::Public;
 use crate::accept::Accepted;
 use crate::respond::{Problem, Response};
+use crate::{Public, logout};
 
 /// The path of the WebSocket endpoint.
 const WEBSOCKET: &str = "/ws";
@@ -48,6 +48,10 @@ impl Public {
     ) -> Response {
         let mut response = if request.uri().path() == WEBSOCKET {
             self.websocket(request, accepted).await
+        } else if request.uri().path() == logout::PATH
+            && self.context.authenticator.accepts_logout()
+        {
+            self.backchannel_logout(request).await
         } else {
             let answer = match &self.extra {
                 Some(Extra(answer)) => answer(request).await,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use curfew_auth::{AuthError, Credential, Reject, Source};
+use curfew_auth::{AuthError, Credential, Reject, Source, VerifyError};
 use curfew_backend::BackendError;
 use curfew_model::{AuthFailure, TraceContext};
 use curfew_node::AdmitError;
@@ -225,13 +225,23 @@ impl Public {
         let mut verify = span.child("verify token", SpanKind::Internal);
         let verified = match credential {
             Ok(None) if settings.auth.accepts(Source::Message) => return Ok(Opening::Awaiting),
-            Ok(None) => Err(AuthError::missing_token()),
-            Ok(Some(credential)) => self.context.authenticator.authenticate(credential.token()),
-            Err(error) => Err(error),
+            Ok(None) => Err(AuthError::missing_token().into()),
+            Ok(Some(credential)) => {
+                let verified = self.context.authenticator.verify(credential.token());
+                verified.instrument(verify.scope()).await
+            }
+            Err(error) => Err(error.into()),
         };
         let principal = match verified {
             Ok(principal) => principal,
-            Err(error) => {
+            Err(VerifyError::KeysUnavailable(issuer)) => {
+                verify.failed("keys_unavailable");
+                debug!(%issuer, "the keys for this token are not available");
+                return Err(Refused::unavailable(
+                    "the keys for this token are not available at the moment, try again",
+                ));
+            }
+            Err(VerifyError::Refused(error)) => {
                 authentications.refused(error.failure().as_str());
                 verify.refused(error.failure().as_str());
                 debug!(reason = error.failure().as_str(), "token refused");

@@ -12,17 +12,18 @@ use std::sync::Arc;
 
 use curfew_backend::BackendError;
 use curfew_model::{Channel, CommandId, ErrorCode, Principal};
-use curfew_node::{AdmitError, Attachment};
+use curfew_node::Attachment;
 use tracing::warn;
 
-use crate::open::State;
+use crate::commands::refresh::RefreshError;
+use crate::open::{Refusal, State};
 use crate::run::Finish;
 
 /// What became of a command that had to wait.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// Of `auth`.
-    Admitted(Result<Attachment, AdmitError>),
+    Admitted(Result<Attachment, Refusal>),
     /// Of `subscribe`, with the version of the policy that allowed it.
     Subscribed {
         id: Option<CommandId>,
@@ -33,7 +34,7 @@ pub(crate) enum Outcome {
     /// Of `publish`.
     Published(Option<CommandId>, Result<(), BackendError>),
     /// Of `refresh`.
-    Refreshed(Option<CommandId>, Arc<Principal>, Result<(), AdmitError>),
+    Refreshed(Option<CommandId>, Result<Arc<Principal>, RefreshError>),
 }
 
 impl State {
@@ -50,9 +51,7 @@ impl State {
                 subscribe::finish(self, id, channel, policy, result);
             }
             Outcome::Published(id, result) => publish::finish(self, id, result),
-            Outcome::Refreshed(id, principal, result) => {
-                return refresh::finish(self, id, &principal, result);
-            }
+            Outcome::Refreshed(id, result) => return refresh::finish(self, id, result),
         }
         None
     }

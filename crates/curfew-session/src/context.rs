@@ -20,6 +20,8 @@ pub struct Settings {
     pub limits: LimitsConfig,
     /// `auth.timeout`: how long a connection may stay without a token.
     pub auth_timeout: Duration,
+    /// `auth.login_claim`: what names the login that a token is of.
+    pub login_claim: String,
 }
 
 /// What every session of a node shares.
@@ -36,6 +38,13 @@ pub struct Context {
 }
 
 impl Context {
+    /// Closes the sessions that rest upon keys which their issuers took back, where that is
+    /// configured. To be called when keys have changed.
+    pub fn close_withdrawn(&self) {
+        self.node
+            .close_withdrawn(|principal| self.authenticator.is_withdrawn(principal));
+    }
+
     pub(crate) fn metrics(&self) -> &Metrics {
         self.node.metrics()
     }

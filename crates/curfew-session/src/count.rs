@@ -1,7 +1,7 @@
 //! What a session counts, in the words of the metrics.
 
 use bytes::Bytes;
-use curfew_auth::AuthError;
+use curfew_auth::VerifyError;
 use curfew_model::{Principal, Reply};
 use curfew_policy::Decision;
 use curfew_telemetry::{CommandOutcome, Opcode, PublishOutcome, PublishSource};
@@ -25,15 +25,21 @@ impl Context {
     }
 }
 
-impl State {
-    pub(crate) fn count_authentication(&self, result: &Result<Principal, AuthError>) {
-        let authentications = &self.context.metrics().authentications;
+impl Context {
+    /// Keys that are not available say nothing of a token.
+    pub(crate) fn count_authentication(&self, result: &Result<Principal, VerifyError>) {
+        let authentications = &self.metrics().authentications;
         match result {
             Ok(_) => authentications.accepted(),
-            Err(error) => authentications.refused(error.failure().as_str()),
+            Err(VerifyError::Refused(error)) => {
+                authentications.refused(error.failure().as_str());
+            }
+            Err(VerifyError::KeysUnavailable(_)) => {}
         }
     }
+}
 
+impl State {
     pub(crate) fn count_command(&self, command: &'static str, reply: &Reply<'_>) {
         let outcome = match reply {
             Reply::Error { .. } => CommandOutcome::Error,

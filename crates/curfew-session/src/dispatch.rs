@@ -88,7 +88,7 @@ impl State {
                 data,
                 trace,
             } => commands::publish::start(self, id, &channel, data, trace),
-            Command::Refresh { token } => return commands::refresh::start(self, id, &token),
+            Command::Refresh { token } => commands::refresh::start(self, id, token),
             Command::Ping => self.reply(name, id.as_ref(), &Reply::Pong),
         }
         None

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use curfew_auth::VerifyError;
 use curfew_backend::{BackendError, BoxFuture};
 use curfew_hub::Ending;
 use curfew_model::{AuthFailure, Channel, Disconnect, Push, TraceContext};
@@ -58,6 +59,18 @@ impl Refusal {
         Self {
             ending,
             ..Self::token(AuthFailure::Revoked, "access with this token was revoked")
+        }
+    }
+}
+
+impl From<VerifyError> for Refusal {
+    fn from(error: VerifyError) -> Self {
+        match error {
+            VerifyError::Refused(error) => Self::token(error.failure(), error.message().to_owned()),
+            VerifyError::KeysUnavailable(_) => Self {
+                failure: None,
+                ending: Ending::new(Disconnect::UNAVAILABLE),
+            },
         }
     }
 }

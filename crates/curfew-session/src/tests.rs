@@ -71,6 +71,7 @@ impl Harness {
             session: Config::default(),
             limits: LimitsConfig::default(),
             auth_timeout: Duration::from_secs(5),
+            login_claim: "sid".to_owned(),
         };
         change(&mut settings);
         let clock = RigClock::new();

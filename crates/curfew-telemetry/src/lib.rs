@@ -15,8 +15,8 @@ pub use log::{InitError, Installed, LevelError, LogLevel, init};
 pub use metrics::histogram::{Histogram, Histograms, NamedHistograms};
 pub use metrics::labels::{
     BackendDropReason, BrokerError, CommandOutcome, Decision, DeliveryPath, DropReason, Initiator,
-    Label, LabelSet, Opcode, PublishOutcome, PublishSource, RedisCommand, RejectReason,
-    RevocationKind,
+    Label, LabelSet, LogoutOutcome, Opcode, PublishOutcome, PublishSource, RedisCommand,
+    RejectReason, RevocationKind,
 };
 pub use metrics::table::{Authentications, Counters, Named};
 pub use metrics::{CONTENT_TYPE, Counter, Gauge, Metrics, Names};

@@ -27,7 +27,8 @@ use exemplar::OfHistogram;
 use histogram::{Histogram, Histograms, NamedHistograms};
 use labels::{
     BackendDropReason, BrokerError, CommandOutcome, Decision, DeliveryPath, DropReason, Initiator,
-    Opcode, PublishOutcome, PublishSource, RedisCommand, RejectReason, RevocationKind,
+    LogoutOutcome, Opcode, PublishOutcome, PublishSource, RedisCommand, RejectReason,
+    RevocationKind,
 };
 use table::{Authentications, Counters, Named};
 
@@ -127,6 +128,8 @@ pub struct Metrics {
 
     /// Verified and refused tokens.
     pub authentications: Authentications,
+    /// Logout tokens of identity providers.
+    pub logouts: Counters<LogoutOutcome>,
     /// Decisions of the policy.
     pub authorizations: Counters<Decision>,
     jwt_keys: Family<[(&'static str, &'static str); 1], Gauge>,
@@ -238,6 +241,7 @@ impl Metrics {
             send_queue_messages: Histogram::new(QUEUE_MESSAGES),
             send_queue_bytes: Gauge::default(),
             authentications: Authentications::new(names.auth_failures.clone()),
+            logouts: Counters::new(),
             authorizations: Counters::new(),
             jwt_keys: Family::default(),
             jwt_keys_last_reload_successful: Gauge::default(),

@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -12,7 +13,10 @@ use curfew_backend::memory::Memory;
 use curfew_backend::{BackendKind, Backends};
 use curfew_backend_redis::{Parts, Redis};
 use curfew_hub::{Hub, HubLimits};
-use curfew_model::{AuthFailure, Clock, Command, DISCONNECTS, Gate, NodeId, Secret, SystemClock};
+use curfew_identity::{Fetcher, Keepers};
+use curfew_model::{
+    AuthFailure, Clock, Command, DISCONNECTS, Gate, ISSUER_USER, NodeId, Secret, SystemClock,
+};
 use curfew_node::{HubEvents, Node};
 use curfew_policy::Policy;
 use curfew_protocol::Protocols;
@@ -26,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::config::Config;
+use crate::trust;
 
 /// A node that is put together and listens, but does not answer yet.
 #[derive(Debug)]
@@ -35,6 +40,7 @@ pub(crate) struct App {
     pub(crate) admin: Arc<Admin>,
     pub(crate) tls: Option<Arc<Tls>>,
     pub(crate) log_level: LogLevel,
+    keepers: Keepers,
     public_listener: TcpListener,
     admin_listener: TcpListener,
 }
@@ -103,16 +109,19 @@ impl App {
                 Redis::start(parts).context("backend.redis.url")?.backends()
             }
         };
-        let authenticator = Authenticator::new(&config.auth, Arc::clone(&clock))?;
-        count_keys(&metrics, &authenticator);
-        metrics.keys_reloaded(clock.unix());
+        let authenticator = Arc::new(Authenticator::new(&config.auth, Arc::clone(&clock))?);
         let node = Node::start(id, hub, backends, clock, metrics, node_settings);
         let context = Arc::new(Context {
             node,
-            authenticator: Arc::new(authenticator),
+            authenticator,
             policy: Arc::new(Policy::new(&config.policy)),
             settings: ArcSwap::from_pointee(session_settings(config)),
         });
+        // Those that are fetched are told of when they come.
+        if context.authenticator.had_keys() {
+            keys_read(&context, true);
+        }
+        let keepers = keepers(&context, config.auth.jwks_timeout);
         let tls = match (&config.server.tls_cert_file, &config.server.tls_key_file) {
             (Some(cert), Some(key)) => Some(Arc::new(Tls::load(cert, key)?)),
             _ => None,
@@ -136,6 +145,7 @@ impl App {
             admin,
             tls,
             log_level: telemetry.log_level,
+            keepers,
             public_listener,
             admin_listener,
         })
@@ -164,6 +174,7 @@ impl App {
             let _on_return = on_return;
             serve.await;
         });
+        self.keepers.update();
         node.spawn(Arc::clone(&self.admin).serve(self.admin_listener, stop_admin));
         info!(
             node = %node.id(),
@@ -180,6 +191,7 @@ impl App {
             tls: self.tls,
             log_level: self.log_level,
             answered,
+            keepers: self.keepers,
         })
     }
 }
@@ -194,6 +206,7 @@ pub(crate) struct Running {
     /// Cancelled once the public listener is closed, and whoever it had accepted is answered.
     pub(crate) answered: CancellationToken,
     pub(crate) log_level: LogLevel,
+    keepers: Keepers,
 }
 
 impl Running {
@@ -204,8 +217,9 @@ impl Running {
         let public = public_settings(config)?;
         // Whatever can fail comes before the first change.
         self.context.authenticator.reload(&config.auth)?;
+        self.keepers.update();
         self.log_level.set_level(&config.telemetry.log_level)?;
-        self.keys_reloaded();
+        self.keys_read(true);
         self.context.policy.reload(&config.policy);
         self.context
             .settings
@@ -220,11 +234,9 @@ impl Running {
         Ok(())
     }
 
-    /// Keys were read with success.
-    pub(crate) fn keys_reloaded(&self) {
-        let node = &self.context.node;
-        count_keys(node.metrics(), &self.context.authenticator);
-        node.metrics().keys_reloaded(node.clock().unix());
+    /// Keys were read again, and are good or not.
+    pub(crate) fn keys_read(&self, good: bool) {
+        keys_read(&self.context, good);
     }
 }
 
@@ -257,14 +269,38 @@ fn node_info(id: NodeId, address: SocketAddr, clock: &dyn Clock) -> curfew_backe
     }
 }
 
-fn count_keys(metrics: &Metrics, authenticator: &Authenticator) {
-    let issuers = authenticator.issuers();
+/// Counts the keys in force, and has sessions closed that rest upon one that is not any more.
+fn keys_read(context: &Context, good: bool) {
+    let node = &context.node;
+    let metrics = node.metrics();
+    match good {
+        true => metrics.keys_reloaded(node.clock().unix()),
+        false => metrics.keys_not_reloaded(),
+    }
+    context.close_withdrawn();
+    let issuers = context.authenticator.issuers();
     let keys = || issuers.iter().flat_map(|issuer| &issuer.keys);
     for algorithm in Algorithm::ALL {
         let fit = keys().filter(|key| key.algorithms.contains(algorithm));
         let count = i64::try_from(fit.count()).unwrap_or(i64::MAX);
         metrics.set_jwt_keys(algorithm.as_str(), count);
     }
+}
+
+/// The tasks that fetch keys. They hold no more than they need: the context outlives them.
+fn keepers(context: &Arc<Context>, timeout: Duration) -> Keepers {
+    let fetcher = Fetcher::new(timeout, || trust::client(trust::system_roots()));
+    let node = Arc::clone(&context.node);
+    let told = {
+        let context = Arc::downgrade(context);
+        move |good: bool| {
+            if let Some(context) = context.upgrade() {
+                keys_read(&context, good);
+            }
+        }
+    };
+    let spawn = move |task| node.spawn(task);
+    Keepers::new(Arc::clone(&context.authenticator), fetcher, spawn, told)
 }
 
 fn hub_limits(config: &Config) -> HubLimits {
@@ -274,9 +310,24 @@ fn hub_limits(config: &Config) -> HubLimits {
     }
 }
 
+/// Beside what is configured, sessions are found by what logout tokens name.
+fn revocable_claims(config: &Config) -> Vec<String> {
+    let mut claims = config.session.revocable_claims.clone();
+    let auth = &config.auth;
+    if auth.issuers.iter().any(|issuer| issuer.backchannel_logout) {
+        if !claims.contains(&auth.login_claim) {
+            claims.push(auth.login_claim.clone());
+        }
+        if auth.issuers.len() > 1 {
+            claims.push(ISSUER_USER.to_owned());
+        }
+    }
+    claims
+}
+
 fn node_settings(config: &Config) -> curfew_node::Settings {
     curfew_node::Settings {
-        revocable_claims: config.session.revocable_claims.clone(),
+        revocable_claims: revocable_claims(config),
         max_per_user: config.session.max_per_user,
         max_admissions: config.backend.max_admissions,
     }
@@ -287,6 +338,7 @@ fn session_settings(config: &Config) -> curfew_session::Settings {
         session: config.session.clone(),
         limits: config.limits.clone(),
         auth_timeout: config.auth.timeout,
+        login_claim: config.auth.login_claim.clone(),
     }
 }
 

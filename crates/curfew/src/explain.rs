@@ -1,4 +1,4 @@
-//! `curfew explain`: which rule decides, and why; offline.
+//! `curfew explain`: which rule decides, and why; offline, but for keys that are configured by URL.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::Args;
 use curfew_auth::Authenticator;
+use curfew_identity::Fetcher;
 use curfew_model::{Action, Channel, SystemClock};
 use curfew_policy::{ConditionResult, Considered, Explanation, Policy};
 use serde_json::{Map, Value, json};
@@ -15,7 +16,7 @@ use serde_json::{Map, Value, json};
 use crate::cli::ConfigArgs;
 use crate::config::{Check, Config};
 use crate::failure::Failure;
-use crate::output;
+use crate::{lifecycle, output, trust};
 
 /// Exit code for a token that is refused.
 const REFUSED: u8 = 1;
@@ -101,6 +102,22 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
     Ok(output::print(&text)?)
 }
 
+/// Keys that are configured by URL. One that is not to be had is told: the token may be good.
+fn fetch_keys(authenticator: &Authenticator, config: &Config) -> Result<(), Failure> {
+    if authenticator.remotes().is_empty() {
+        return Ok(());
+    }
+    let failed = lifecycle::block_on(async {
+        let tls = || trust::client(trust::system_roots());
+        let fetcher = Fetcher::new(config.auth.jwks_timeout, tls);
+        Ok(curfew_identity::fetch_once(authenticator, &fetcher).await)
+    })?;
+    for (issuer, error) in failed {
+        eprintln!("curfew: the keys of the issuer {issuer} are not to be had: {error}");
+    }
+    Ok(())
+}
+
 fn subject(args: &ExplainArgs, config: &Config) -> Result<Subject, Failure> {
     let claim = &config.auth.subject_claim;
     if let Some(text) = &args.claims {
@@ -122,6 +139,7 @@ fn subject(args: &ExplainArgs, config: &Config) -> Result<Subject, Failure> {
     };
     let token = token.trim();
     let authenticator = Authenticator::new(&config.auth, Arc::new(SystemClock))?;
+    fetch_keys(&authenticator, config)?;
     match authenticator.authenticate(token) {
         Ok(principal) => Ok(Subject {
             claims: principal.claims().parse(),

@@ -177,12 +177,8 @@ impl Reloader {
     }
 
     fn poll_keys(&self) {
-        let metrics = self.running.context.node.metrics();
         for reload in self.running.context.authenticator.reload_changed_files() {
-            match reload.outcome {
-                Ok(_) => self.running.keys_reloaded(),
-                Err(_) => metrics.keys_not_reloaded(),
-            }
+            self.running.keys_read(reload.outcome.is_ok());
         }
         match self.running.tls.as_ref().map(|tls| tls.reload()) {
             None | Some(Ok(false)) => {}
@@ -255,6 +251,7 @@ const BOOT_SETTINGS: &[BootSetting] = boot_settings![
     "server.tls_cert_file" => server.tls_cert_file,
     "server.tls_key_file" => server.tls_key_file,
     "admin.listen" => admin.listen,
+    "auth.jwks_timeout" => auth.jwks_timeout,
     "backend" => backend,
     "telemetry.log_format" => telemetry.log_format,
     "telemetry.otlp_endpoint" => telemetry.otlp_endpoint,

@@ -19,6 +19,7 @@ mod reference;
 mod serve;
 mod time;
 mod token;
+mod trust;
 
 use std::process::ExitCode;
 

@@ -184,7 +184,7 @@ async fn what_a_connect_and_a_subscription_ask_of_redis_is_part_of_them() {
     let (redis, collector) = (Redis::start().await, Collector::start().await);
     let settings = collector.settings().on_redis(&redis.url());
     let node = Gateway::start_with(&settings).await;
-    node.until_ready(PATIENCE).await;
+    node.until_in_touch(PATIENCE).await;
     let mut alice = node.subscriber("alice", "room:1").await;
     let admission = collector.wait("admission", 1).await.remove(0);
     let checked = collector.wait_below("EXISTS", &admission).await;

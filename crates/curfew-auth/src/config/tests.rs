@@ -38,6 +38,11 @@ fn defaults_are_those_of_the_documentation() {
             "reject": "message",
             "leeway": "5s",
             "max_token_lifetime": "0s",
+            "jwks_lifetime": "10m",
+            "jwks_max_stale": "1day",
+            "jwks_timeout": "5s",
+            "login_claim": "sid",
+            "close_on_key_withdrawal": false,
             "subject_claim": "sub",
             "issuers": [],
         })
@@ -147,12 +152,20 @@ fn every_problem_of_an_issuer_names_its_key() {
             "issuers[0].algorithms: HS256 needs secret",
         ),
         (
-            json!({"name": "a", "jwks_url": "https://a/keys"}),
-            "issuers[0].jwks_url: key sets by URL are not available in this version; use jwks_file",
+            json!({"name": "a", "jwks_url": "http://a.example/keys"}),
+            "issuers[0].jwks_url: must be a URL with https, or with http on this machine",
         ),
         (
-            json!({"name": "a", "issuer": "https://a", "discovery": true}),
-            "issuers[0].discovery: key sets by URL are not available in this version; use jwks_file",
+            json!({"name": "a", "issuer": "a", "discovery": true}),
+            "issuers[0].issuer: for discovery it must be a URL with https",
+        ),
+        (
+            json!({"name": "a", "discovery": true}),
+            "issuers[0].issuer: required for discovery, as a URL",
+        ),
+        (
+            json!({"name": "a", "jwks_url": "https://a/keys", "algorithms": ["HS256"]}),
+            "issuers[0].algorithms: HS256 needs secret",
         ),
     ];
     for (issuer, expected) in cases {
@@ -222,5 +235,37 @@ fn every_key_is_described() {
         for (key, value) in properties.as_object().unwrap() {
             assert!(value["description"].is_string(), "{key}");
         }
+    }
+}
+
+#[test]
+fn keys_are_fetched_by_https_or_from_this_machine() {
+    for good in [
+        "https://id.example",
+        "https://id.example:8443/a/b?c=d",
+        "http://127.0.0.1:8080/keys",
+        "http://[::1]/keys",
+        "http://localhost/keys",
+    ] {
+        assert!(check_url(good).is_ok(), "{good}");
+    }
+    for bad in [
+        "",
+        "/keys",
+        "id.example/keys",
+        "http://id.example/keys",
+        "http://127.0.0.1.example/keys",
+        "http://localhost.example/keys",
+        "ftp://id.example/keys",
+        "file:///keys",
+        "https://",
+        "https://user@id.example/keys",
+        "https://user:secret@id.example/keys",
+        "https://id.example/keys#one",
+        "https://{iss}/keys",
+        "https://id.example/{tenant}/keys",
+        "https://id.example/a b",
+    ] {
+        assert!(check_url(bad).is_err(), "{bad}");
     }
 }

@@ -18,8 +18,17 @@ pub(crate) struct Header<'a> {
     pub(crate) kid: Option<Cow<'a, str>>,
 }
 
-#[derive(Default)]
+/// What a token is used as. Its `typ`, where it has one, must be no other's (RFC 8725 §3.11).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TokenType {
+    /// To open a session.
+    Access,
+    /// To report a logout.
+    Logout,
+}
+
 struct Reading<'a> {
+    token_type: TokenType,
     algorithm: Option<Algorithm>,
     kid: Option<Cow<'a, str>>,
     flaw: Option<&'static str>,
@@ -27,8 +36,13 @@ struct Reading<'a> {
 
 impl<'a> Header<'a> {
     /// Reads the header's JSON text.
-    pub(crate) fn parse(text: &'a str) -> Result<Self, AuthError> {
-        let mut reading = Reading::default();
+    pub(crate) fn parse(text: &'a str, token_type: TokenType) -> Result<Self, AuthError> {
+        let mut reading = Reading {
+            token_type,
+            algorithm: None,
+            kid: None,
+            flaw: None,
+        };
         json::read(text, &mut reading).map_err(|()| {
             AuthError::malformed(reading.flaw.unwrap_or(
                 "the token's header is not a JSON object without repeated names, nested at most 16 deep",
@@ -62,8 +76,11 @@ impl<'de> Members<'de> for Reading<'de> {
                 self.kid = Some(kid);
             }
             "typ" => {
-                self.flaw = Some("the token's typ is neither JWT nor at+jwt");
-                if !is_access_token(&map.next_value_seed(Text)?) {
+                self.flaw = Some(match self.token_type {
+                    TokenType::Access => "the token's typ is neither JWT nor at+jwt",
+                    TokenType::Logout => "the token's typ is neither JWT nor logout+jwt",
+                });
+                if !self.token_type.has(&map.next_value_seed(Text)?) {
                     return Err(A::Error::custom("typ"));
                 }
             }
@@ -84,10 +101,15 @@ impl Reading<'_> {
     }
 }
 
-/// RFC 7519 §5.1 and RFC 9068 §2.1: media types, so case does not matter and `application/` may be
-/// left out.
-fn is_access_token(typ: &str) -> bool {
-    let typ = typ.to_ascii_lowercase();
-    let typ = typ.strip_prefix("application/").unwrap_or(&typ);
-    matches!(typ, "jwt" | "at+jwt")
+impl TokenType {
+    /// RFC 7519 §5.1, RFC 9068 §2.1, Back-Channel Logout 1.0 §2.4: media types, so case does not
+    /// matter and `application/` may be left out.
+    fn has(self, typ: &str) -> bool {
+        let typ = typ.to_ascii_lowercase();
+        let typ = typ.strip_prefix("application/").unwrap_or(&typ);
+        match self {
+            Self::Access => matches!(typ, "jwt" | "at+jwt"),
+            Self::Logout => matches!(typ, "jwt" | "logout+jwt"),
+        }
+    }
 }

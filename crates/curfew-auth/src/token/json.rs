@@ -13,13 +13,13 @@ const MAX_DEPTH: u8 = 16;
 const DATE_END: u64 = 1 << 40;
 
 /// Takes the members of an object, one by one.
-pub(super) trait Members<'de> {
+pub(crate) trait Members<'de> {
     /// Reads the value of the member called `name`.
     fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error>;
 }
 
 /// Reads `text` as one object; the error is without content.
-pub(super) fn read<'de>(text: &'de str, members: &mut impl Members<'de>) -> Result<(), ()> {
+pub(crate) fn read<'de>(text: &'de str, members: &mut impl Members<'de>) -> Result<(), ()> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     deserializer
         .deserialize_map(Object { members })
@@ -63,7 +63,7 @@ impl Names<'_> {
 }
 
 /// Reads a string.
-pub(super) struct Text;
+pub(crate) struct Text;
 
 impl<'de> DeserializeSeed<'de> for Text {
     type Value = Cow<'de, str>;
@@ -90,7 +90,7 @@ impl<'de> Visitor<'de> for Text {
 }
 
 /// Reads a string or an array of strings.
-pub(super) struct Texts;
+pub(crate) struct Texts;
 
 impl<'de> DeserializeSeed<'de> for Texts {
     type Value = Vec<Cow<'de, str>>;
@@ -125,7 +125,7 @@ impl<'de> Visitor<'de> for Texts {
 }
 
 /// Reads an integer in 0..2^40: no fraction, no exponent, no sign.
-pub(super) struct Date;
+pub(crate) struct Date;
 
 impl<'de> DeserializeSeed<'de> for Date {
     type Value = u64;
@@ -153,13 +153,13 @@ impl Visitor<'_> for Date {
 
 /// Reads any value and keeps nothing of it.
 #[derive(Clone, Copy)]
-pub(super) struct Skip {
+pub(crate) struct Skip {
     levels_left: u8,
 }
 
 impl Skip {
     /// For the value of a member of the outermost object.
-    pub(super) const MEMBER: Self = Self {
+    pub(crate) const MEMBER: Self = Self {
         levels_left: MAX_DEPTH - 1,
     };
 

@@ -70,6 +70,7 @@ impl Cluster {
             principal: Arc::new(Principal::new(PrincipalParts {
                 user: user.into(),
                 issuer: "main".into(),
+                key_id: None,
                 token_id: Some("t1".into()),
                 issued_at: Some(now),
                 expires_at: now + ttl,

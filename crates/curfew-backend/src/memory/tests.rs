@@ -26,6 +26,7 @@ fn record(user: &str, expires_at: u64, leeway: Duration) -> SessionRecord {
         principal: Arc::new(Principal::new(PrincipalParts {
             user: user.into(),
             issuer: "main".into(),
+            key_id: None,
             token_id: None,
             issued_at: None,
             expires_at,

@@ -14,6 +14,7 @@ fn principal(claims: &str) -> Principal {
     Principal::new(PrincipalParts {
         user: "alice".into(),
         issuer: "main".into(),
+        key_id: None,
         token_id: None,
         issued_at: None,
         expires_at: 2,

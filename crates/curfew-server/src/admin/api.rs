@@ -12,7 +12,7 @@ use http::{Method, Uri};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 
-use super::{Admin, explain, health, nodes, openapi, publish, revocations, sessions};
+use super::{Admin, explain, health, issuers, nodes, openapi, publish, revocations, sessions};
 use crate::respond::{Problem, Response};
 
 /// Who may call an operation.
@@ -185,7 +185,9 @@ pub(super) fn operations() -> Vec<Operation> {
             .gives::<nodes::Nodes>(),
         Operation::new(Method::GET, "/v1/channels", Key, "Channels with subscribers", |a, _| now(nodes::channels(&a)))
             .gives::<nodes::Channels>(),
-        Operation::new(Method::POST, "/v1/explain", Key, "Which rule decides, and why", |a, c| now(explain::explain(&a, &c)))
+        Operation::new(Method::GET, "/v1/issuers", Key, "Issuers of tokens with their keys, as this node knows them", |a, _| now(issuers::list(&a)))
+            .gives::<issuers::Issuers>(),
+        Operation::new(Method::POST, "/v1/explain", Key, "Which rule decides, and why", |a, c| Box::pin(explain::explain(a, c)))
             .takes::<explain::Explain>().gives::<Explanation>(),
     ]
 }

@@ -1,5 +1,8 @@
 //! Why something is allowed or not.
 
+use std::sync::Arc;
+
+use curfew_auth::VerifyError;
 use curfew_model::{Action, Channel};
 use curfew_policy::Explanation;
 use http::StatusCode;
@@ -24,7 +27,7 @@ pub(super) struct Explain {
     channel: String,
 }
 
-pub(super) fn explain(admin: &Admin, call: &Call) -> Result<Response, Problem> {
+pub(super) async fn explain(admin: Arc<Admin>, call: Call) -> Result<Response, Problem> {
     let body: Explain = call.json()?;
     let channel = Channel::parse(&body.channel).map_err(|error| {
         Problem::new(
@@ -34,9 +37,14 @@ pub(super) fn explain(admin: &Admin, call: &Call) -> Result<Response, Problem> {
         )
     })?;
     let claims = match (body.token, body.claims) {
-        (Some(token), None) => match admin.context.authenticator.authenticate(&token) {
+        (Some(token), None) => match admin.context.authenticator.verify(&token).await {
             Ok(principal) => principal.claims().parse(),
-            Err(error) => {
+            Err(VerifyError::KeysUnavailable(issuer)) => {
+                let detail =
+                    format!("the keys of the issuer {issuer} are not available, try again");
+                return Err(Problem::unavailable(detail));
+            }
+            Err(VerifyError::Refused(error)) => {
                 let why = format!(
                     "the token is refused ({}): {}",
                     error.failure(),

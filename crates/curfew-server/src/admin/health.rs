@@ -29,11 +29,10 @@ pub(super) struct Live {
     reason: Option<&'static str>,
 }
 
-/// Whether the node is in service. Keys are not asked after: a node without any that it can use does
-/// not start.
+/// Whether the node is in service.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Ready {
-    /// False until the backend was in use once, and while draining.
+    /// False until the backend was in use once and some issuer's keys were there, and while draining.
     ready: bool,
     /// While it is `unavailable` the node admits no session, and upgrades get 503.
     backend: Backend,
@@ -73,11 +72,15 @@ pub(super) fn readyz(admin: &Admin) -> Result<Response, Problem> {
         Standing::Starting(why) => (false, Backend::Unavailable, Some(why)),
     };
     let draining = node.is_draining();
+    // Only those that are fetched can be missing.
+    let keyed = admin.context.authenticator.had_keys();
     if draining {
         reason = Some("draining".into());
+    } else if !keyed && started {
+        reason = Some("the keys of no issuer have been fetched yet; see GET /v1/issuers".into());
     }
     let ready = Ready {
-        ready: started && !draining,
+        ready: started && keyed && !draining,
         backend,
         reason,
         fencing: node.backends().nodes.fencing(),

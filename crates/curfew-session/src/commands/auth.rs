@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use curfew_model::{AuthFailure, Command, CommandId, Disconnect, ErrorCode, Request};
-use curfew_node::{AdmitError, Attachment};
-use curfew_protocol::DecodeError;
+use curfew_node::Attachment;
+use curfew_protocol::{DecodeError, ProtocolId};
 use curfew_telemetry::Origin;
 use tokio::time::Instant;
 use tracing::{Instrument as _, debug};
 
+use crate::Context;
 use crate::commands::Outcome;
+use crate::commands::span::CommandSpan;
 use crate::open::{Refusal, State};
 use crate::run::Finish;
 
@@ -41,51 +43,61 @@ pub(crate) fn first(
         }
     };
     let mut span = state.begin_span(SPAN, Origin::Unknown);
-    let verify = span.part("verify token");
-    let result = state.context.authenticator.authenticate(&token);
-    drop(verify);
-    state.count_authentication(&result);
-    match result {
-        Ok(principal) => {
-            let node = Arc::clone(&state.context.node);
-            let protocol = state.protocol;
-            // It came in time; what is waited for now is the backend.
-            let timeout = state.context.settings.load().auth_timeout;
-            state.deadlines.auth_by = Instant::now().checked_add(timeout);
-            state.operation = Some(Box::pin(async move {
-                let mut admission = span.part("admission");
-                let admit = node.admit(Arc::new(principal), protocol);
-                let result = admit.instrument(admission.scope()).await;
-                if let Err(error) = &result {
-                    admission.refused(error.error_type());
-                    span.refused(node.metrics().tracer(), error.error_type());
-                }
-                Outcome::Admitted(result)
-            }));
-        }
-        Err(error) => {
-            let tracer = state.context.metrics().tracer();
-            span.refused(tracer, error.failure().as_str());
-            let _entered = span.scope().entered();
-            debug!(reason = error.failure().as_str(), "token refused");
-            let refusal = Refusal::token(error.failure(), error.message().to_owned());
-            return Some(state.refuse(refusal));
-        }
-    }
+    let context = Arc::clone(&state.context);
+    let (protocol, token) = (state.protocol, token.into_owned());
+    // It came in time; what is waited for now are keys and the backend.
+    let timeout = state.context.settings.load().auth_timeout;
+    state.deadlines.auth_by = Instant::now().checked_add(timeout);
+    state.operation = Some(Box::pin(async move {
+        let result = open(&context, protocol, &token, &mut span).await;
+        drop(span);
+        Outcome::Admitted(result)
+    }));
     None
 }
 
+/// From the token to the session's place.
+async fn open(
+    context: &Context,
+    protocol: ProtocolId,
+    token: &str,
+    span: &mut CommandSpan,
+) -> Result<Attachment, Refusal> {
+    let tracer = context.metrics().tracer();
+    let verify = span.part("verify token");
+    let verified = context.authenticator.verify(token);
+    let verified = verified.instrument(verify.scope()).await;
+    drop(verify);
+    context.count_authentication(&verified);
+    let principal = match verified {
+        Ok(principal) => Arc::new(principal),
+        Err(error) => {
+            let refusal = Refusal::from(error);
+            span.refused(tracer, refusal.reason());
+            let _entered = span.scope().entered();
+            debug!(reason = refusal.reason(), "token refused");
+            return Err(refusal);
+        }
+    };
+    let mut admission = span.part("admission");
+    let admit = context.node.admit(principal, protocol);
+    let admitted = admit.instrument(admission.scope()).await;
+    admitted.map_err(|error| {
+        admission.refused(error.error_type());
+        span.refused(tracer, error.error_type());
+        debug!(error = %error, "session not admitted");
+        error.into()
+    })
+}
+
 /// The session is admitted, or not.
-pub(crate) fn finish(state: &mut State, result: Result<Attachment, AdmitError>) -> Option<Finish> {
+pub(crate) fn finish(state: &mut State, result: Result<Attachment, Refusal>) -> Option<Finish> {
     match result {
         Ok(attachment) => {
             state.open(attachment);
             None
         }
-        Err(error) => {
-            debug!(error = %error, "session not admitted");
-            Some(state.refuse(error.into()))
-        }
+        Err(refusal) => Some(state.refuse(refusal)),
     }
 }
 

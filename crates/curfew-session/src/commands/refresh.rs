@@ -1,14 +1,18 @@
 //! `refresh`: a newer token of the same user takes the place of the session's.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use curfew_auth::VerifyError;
 use curfew_hub::Ending;
 use curfew_model::{Action, Channel, CommandId, ErrorCode, Principal, Push, Reply};
-use curfew_node::AdmitError;
-use curfew_telemetry::Origin;
+use curfew_node::{AdmitError, Attachment};
+use curfew_telemetry::{Origin, Tracer};
 use tracing::{Instrument as _, debug};
 
+use crate::Context;
 use crate::commands::Outcome;
+use crate::commands::span::CommandSpan;
 use crate::open::State;
 use crate::run::Finish;
 
@@ -17,77 +21,87 @@ const NAME: &str = "refresh";
 /// The span of the command.
 const SPAN: &str = "curfew.refresh";
 
-/// The claim that names a login (OpenID Connect Back-Channel Logout 1.0 §2.1).
-const LOGIN_CLAIM: &str = "sid";
+/// Why a token does not take the place of the one in force.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RefreshError {
+    /// It opens nothing, or cannot be verified now.
+    #[error(transparent)]
+    Token(#[from] VerifyError),
+    /// It is somebody else's.
+    #[error("the token is of another user, issuer or login")]
+    DifferentUser,
+    /// It is the older one.
+    #[error("the token expires before the one in force")]
+    EndsEarlier,
+    /// Its session is refused.
+    #[error(transparent)]
+    Admission(#[from] AdmitError),
+}
 
 /// Everything up to the revocation check. A token that is refused leaves the session as it was.
-pub(crate) fn start(state: &mut State, id: Option<CommandId>, token: &str) -> Option<Finish> {
-    let live = state.live.as_ref()?;
+pub(crate) fn start(state: &mut State, id: Option<CommandId>, token: Cow<'_, str>) {
+    let Some(live) = &state.live else { return };
     let attachment = Arc::clone(&live.attachment);
-    let current = attachment.member().principal();
     let mut span = state.begin_span(SPAN, Origin::Unknown);
-    let verify = span.part("verify token");
-    let result = state.context.authenticator.authenticate(token);
-    drop(verify);
-    state.count_authentication(&result);
-    let tracer = state.context.metrics().tracer();
-    let principal = match result {
-        Ok(principal) => Arc::new(principal),
-        Err(error) => {
-            span.refused(tracer, error.failure().as_str());
-            let message = error.message().to_owned();
-            state.error(NAME, id.as_ref(), error.failure().into(), message);
-            return None;
-        }
-    };
-    if !current.same_user(&principal) || !same_login(&current, &principal) {
-        span.refused(tracer, ErrorCode::DifferentUser.as_str());
-        let message = "the token is of another user, issuer or login";
-        state.error(NAME, id.as_ref(), ErrorCode::DifferentUser, message);
-        return None;
-    }
-    if principal.expires_at() < current.expires_at() {
-        span.refused(tracer, ErrorCode::BadRequest.as_str());
-        let message = "the token expires before the one in force";
-        state.error(NAME, id.as_ref(), ErrorCode::BadRequest, message);
-        return None;
-    }
-    let node = Arc::clone(&state.context.node);
+    let context = Arc::clone(&state.context);
+    let token = token.into_owned();
     let scope = span.scope();
     let refresh = async move {
-        let result = attachment.refresh(Arc::clone(&principal)).await;
+        let result = refresh(&context, &attachment, &token, &span).await;
         if let Err(error) = &result {
-            let tracer = node.metrics().tracer();
-            match error {
-                AdmitError::Backend(error) => span.failed(tracer, error),
-                _ => span.refused(tracer, error.error_type()),
-            }
+            error.trace(&mut span, context.metrics().tracer());
         }
         drop(span);
-        Outcome::Refreshed(id, principal, result)
+        Outcome::Refreshed(id, result)
     };
     state.operation = Some(Box::pin(refresh.instrument(scope)));
-    None
+}
+
+async fn refresh(
+    context: &Context,
+    attachment: &Attachment,
+    token: &str,
+    span: &CommandSpan,
+) -> Result<Arc<Principal>, RefreshError> {
+    let verify = span.part("verify token");
+    let verified = context.authenticator.verify(token).await;
+    drop(verify);
+    context.count_authentication(&verified);
+    let principal = Arc::new(verified?);
+    let current = attachment.member().principal();
+    let settings = context.settings.load_full();
+    let same_login = same_login(&current, &principal, &settings.login_claim);
+    if !current.same_user(&principal) || !same_login {
+        return Err(RefreshError::DifferentUser);
+    }
+    if principal.expires_at() < current.expires_at() {
+        return Err(RefreshError::EndsEarlier);
+    }
+    attachment.refresh(Arc::clone(&principal)).await?;
+    Ok(principal)
 }
 
 /// The new token is in force, or not.
 pub(crate) fn finish(
     state: &mut State,
     id: Option<CommandId>,
-    principal: &Principal,
-    result: Result<(), AdmitError>,
+    result: Result<Arc<Principal>, RefreshError>,
 ) -> Option<Finish> {
-    match result {
-        Ok(()) => {
+    let error = match result {
+        Ok(principal) => {
             let reply = Reply::Refreshed {
                 expires_at: principal.expires_at(),
             };
             state.reply(NAME, id.as_ref(), &reply);
-            state.schedule_expiry(principal);
+            state.schedule_expiry(&principal);
             state.reconsider();
-            None
+            return None;
         }
-        Err(AdmitError::Revoked(revoked)) => {
+        Err(error) => error,
+    };
+    debug!(error = %error, "refresh refused");
+    let (code, message) = match error {
+        RefreshError::Admission(AdmitError::Revoked(revoked)) => {
             // Whoever shows a revoked token has no access, whatever the old token says.
             let message = "access with this token was revoked".into();
             let reply = Reply::Error {
@@ -95,30 +109,49 @@ pub(crate) fn finish(
                 message,
             };
             state.last_words = state.encode_reply(NAME, id.as_ref(), &reply);
-            Some(Finish::Ended(Ending::new(revoked.disconnect())))
+            return Some(Finish::Ended(Ending::new(revoked.disconnect())));
         }
-        Err(AdmitError::Backend(error)) => {
+        RefreshError::Admission(AdmitError::Ended(ending)) => return Some(Finish::Ended(ending)),
+        RefreshError::Admission(AdmitError::Backend(error)) => {
             state.backend_error(NAME, id.as_ref(), &error);
-            None
+            return None;
         }
-        Err(AdmitError::Ended(ending)) => Some(Finish::Ended(ending)),
-        Err(error @ (AdmitError::SessionLimit { .. } | AdmitError::Draining)) => {
-            debug!(error = %error, "refresh refused");
-            state.error(
-                NAME,
-                id.as_ref(),
-                ErrorCode::Unavailable,
-                "temporarily unavailable, try again",
-            );
-            None
+        RefreshError::Token(VerifyError::Refused(error)) => {
+            (error.failure().into(), error.message().to_owned())
+        }
+        RefreshError::DifferentUser => (ErrorCode::DifferentUser, error.to_string()),
+        RefreshError::EndsEarlier => (ErrorCode::BadRequest, error.to_string()),
+        RefreshError::Token(VerifyError::KeysUnavailable(_))
+        | RefreshError::Admission(AdmitError::SessionLimit { .. } | AdmitError::Draining) => {
+            let message = "temporarily unavailable, try again".to_owned();
+            (ErrorCode::Unavailable, message)
+        }
+    };
+    state.error(NAME, id.as_ref(), code, message);
+    None
+}
+
+impl RefreshError {
+    fn trace(&self, span: &mut CommandSpan, tracer: &Tracer) {
+        match self {
+            Self::Token(VerifyError::Refused(error)) => {
+                span.refused(tracer, error.failure().as_str());
+            }
+            Self::Token(VerifyError::KeysUnavailable(_)) => {
+                span.refused(tracer, ErrorCode::Unavailable.as_str());
+            }
+            Self::DifferentUser => span.refused(tracer, ErrorCode::DifferentUser.as_str()),
+            Self::EndsEarlier => span.refused(tracer, ErrorCode::BadRequest.as_str()),
+            Self::Admission(AdmitError::Backend(error)) => span.failed(tracer, error),
+            Self::Admission(error) => span.refused(tracer, error.error_type()),
         }
     }
 }
 
-/// A session that began with a login stays with it.
-fn same_login(current: &Principal, new: &Principal) -> bool {
-    let login = current.claims().parse().remove(LOGIN_CLAIM);
-    login.is_none() || login == new.claims().parse().remove(LOGIN_CLAIM)
+/// A session that began with a login, which `claim` names, stays with it.
+fn same_login(current: &Principal, new: &Principal, claim: &str) -> bool {
+    let login = current.claims().parse().remove(claim);
+    login.is_none() || login == new.claims().parse().remove(claim)
 }
 
 impl State {

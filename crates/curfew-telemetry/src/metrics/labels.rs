@@ -233,6 +233,16 @@ labels! {
         Other = "other",
     }
 
+    /// What became of a logout token.
+    LogoutOutcome = "outcome" {
+        /// It was good, and is in force.
+        Accepted = "accepted",
+        /// It was not good.
+        Refused = "refused",
+        /// It may have been good, and a dependency of ours was away.
+        Unavailable = "unavailable",
+    }
+
     /// What the policy said.
     Decision = "outcome" {
         /// Allowed.

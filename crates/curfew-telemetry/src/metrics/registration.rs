@@ -152,6 +152,11 @@ impl Metrics {
             &self.authentications,
         );
         names.add(
+            "logouts",
+            "Logout tokens of identity providers",
+            &self.logouts,
+        );
+        names.add(
             "authorizations",
             "Decisions of the policy",
             &self.authorizations,

@@ -1,16 +1,15 @@
 //! From a URL to an open WebSocket.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use curfew_ws::client::{Client, ConnectError, connect as open};
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use http::{StatusCode, Uri};
+use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -19,7 +18,7 @@ use tokio_rustls::TlsConnector;
 
 use super::{ConnectArgs, TokenIn};
 use crate::failure::Failure;
-use crate::output;
+use crate::{output, trust};
 
 /// Longest wait for an open WebSocket, TLS included.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -149,16 +148,14 @@ impl Target {
             return Ok(Box::new(stream));
         }
         let roots = roots(ca_file)?;
-        let config = ClientConfig::builder()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let config = trust::client(roots);
         let host = self
             .host
             .trim_start_matches('[')
             .trim_end_matches(']')
             .to_owned();
         let name = ServerName::try_from(host).context("use the host's name for TLS")?;
-        let stream = TlsConnector::from(Arc::new(config))
+        let stream = TlsConnector::from(config)
             .connect(name, stream)
             .await
             .with_context(|| {
@@ -169,15 +166,15 @@ impl Target {
 }
 
 fn roots(ca_file: Option<&Path>) -> anyhow::Result<RootCertStore> {
-    let mut roots = RootCertStore::empty();
     let Some(file) = ca_file else {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let roots = trust::system_roots();
         anyhow::ensure!(
             !roots.is_empty(),
             "the system has no root certificates; give some with --ca-file"
         );
         return Ok(roots);
     };
+    let mut roots = RootCertStore::empty();
     let context = || format!("read the certificates in {}", file.display());
     for certificate in CertificateDer::pem_file_iter(file).with_context(context)? {
         roots

@@ -1,0 +1,217 @@
+//! Logout tokens: OpenID Connect Back-Channel Logout 1.0 (with errata set 1), §2.4 and §2.6.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::de::MapAccess;
+use serde_json::{Map, Value};
+
+use crate::authenticate::Authenticator;
+use crate::issuers::{Issuers, LoadedIssuer, NoKey};
+use crate::remote::Asked;
+use crate::token::json::{self, Date, Members, Skip, Text, Texts};
+use crate::token::{Header, Parts, TokenType};
+use crate::{AuthError, VerifyError};
+
+/// The event that makes a token a logout token (§2.4).
+const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
+
+/// A logout token says what has just happened: older ones are refused.
+const MAX_AGE: Duration = Duration::from_secs(600);
+
+/// Longest `jti`, in bytes.
+const MAX_ID_BYTES: usize = 256;
+
+/// What a good logout token says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Logout {
+    /// The configured name of the issuer that says so.
+    pub issuer: Arc<str>,
+    /// Whom: the subject. Without a login all of the user's sessions at the issuer are meant.
+    pub user: Option<String>,
+    /// Which login, as the issuer names it.
+    pub login: Option<String>,
+    /// Access tokens of the issuer were seen here, and none named its login: nobody can be found by
+    /// [`Logout::login`].
+    pub login_is_unknown: bool,
+    /// When, Unix seconds.
+    pub issued_at: u64,
+}
+
+impl Authenticator {
+    /// Whether any issuer's logout tokens are accepted.
+    pub fn accepts_logout(&self) -> bool {
+        let issuers = self.snapshot();
+        issuers.all.iter().any(|issuer| issuer.logout.is_some())
+    }
+
+    /// Validates a logout token, in the order of §2.6: encryption, signature, `iss`, `aud`, `iat`,
+    /// `exp`, subject or session, `events`, no `nonce`. Whether its `jti` was seen before is not
+    /// looked at (step 8 is optional): what a logout does is the same the second time.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, for the issuer's log; or that its keys are not available.
+    pub async fn verify_logout(&self, token: &str) -> Result<Logout, VerifyError> {
+        let remote = match self.attempt_logout(token) {
+            Ok(logout) => return Ok(logout),
+            Err(NoKey::Refused(error)) => return Err(error.into()),
+            Err(NoKey::Ask(remote)) => remote,
+        };
+        let asked = remote.ask().await;
+        match (self.attempt_logout(token), asked) {
+            (Ok(logout), _) => Ok(logout),
+            (Err(NoKey::Refused(error)), _) => Err(error.into()),
+            (Err(NoKey::Ask(_)), Asked::Answered) => Err(NoKey::unknown().into()),
+            (Err(NoKey::Ask(remote)), Asked::Unanswered) => {
+                Err(VerifyError::KeysUnavailable(Arc::clone(&remote.issuer)))
+            }
+        }
+    }
+
+    fn attempt_logout(&self, token: &str) -> Result<Logout, NoKey> {
+        let issuers = self.snapshot();
+        let parts = Parts::of(token)?;
+        let header = parts.header()?;
+        let header = Header::parse(&header, TokenType::Logout)?;
+        let payload = parts.payload()?;
+        let claims = Claims::parse(&payload)?;
+        let (issuer, audience) = find(&issuers, &claims)?;
+        let key = issuer.key(&header)?;
+        if !key.verify(header.algorithm, parts.signed(), parts.signature()?) {
+            return Err(AuthError::bad_signature().into());
+        }
+        let now = self.clock().now();
+        Ok(claims.judge(issuer, audience, issuers.leeway, now)?)
+    }
+}
+
+/// The issuer that `iss` names, if its logout tokens are accepted, and whom they must be for.
+fn find<'a>(
+    issuers: &'a Issuers,
+    claims: &Claims,
+) -> Result<(&'a LoadedIssuer, &'a [String]), AuthError> {
+    let named = issuers.all.iter().find_map(|issuer| {
+        let audience = issuer.logout.as_deref()?;
+        let is_named = issuer.issuer.is_some() && issuer.issuer == claims.issuer;
+        is_named.then_some((&**issuer, audience))
+    });
+    named.ok_or_else(AuthError::wrong_issuer)
+}
+
+/// The claims of a logout token. One of the wrong type is refused while it is read.
+#[derive(Debug, Default)]
+struct Claims {
+    issuer: Option<String>,
+    subject: Option<String>,
+    login: Option<String>,
+    audience: Vec<String>,
+    issued_at: Option<u64>,
+    expires_at: Option<u64>,
+    token_id: Option<String>,
+    events: Option<Map<String, Value>>,
+    has_nonce: bool,
+}
+
+impl Claims {
+    fn parse(text: &str) -> Result<Self, AuthError> {
+        let mut claims = Self::default();
+        match json::read(text, &mut claims) {
+            Ok(()) => Ok(claims),
+            Err(()) => Err(AuthError::malformed(
+                "the logout token's claims are not a JSON object without repeated names, with each claim of its type",
+            )),
+        }
+    }
+
+    fn judge(
+        self,
+        issuer: &LoadedIssuer,
+        audience: &[String],
+        leeway: Duration,
+        now: Duration,
+    ) -> Result<Logout, AuthError> {
+        if !self.audience.iter().any(|one| audience.contains(one)) {
+            return Err(AuthError::wrong_audience());
+        }
+        let issued_at = self.issued_at.ok_or_else(|| missing("iat"))?;
+        let since = Duration::from_secs(issued_at);
+        if since > now + leeway {
+            return Err(AuthError::malformed(
+                "the logout token's iat is in the future",
+            ));
+        }
+        if now.saturating_sub(since) > MAX_AGE {
+            return Err(AuthError::malformed(
+                "the logout token's iat is over ten minutes ago",
+            ));
+        }
+        // Errata set 1 made it required.
+        let expires_at = self.expires_at.ok_or_else(|| missing("exp"))?;
+        if now >= Duration::from_secs(expires_at) + leeway {
+            return Err(AuthError::malformed("the logout token has expired"));
+        }
+        if expires_at.saturating_sub(issued_at) > MAX_AGE.as_secs() {
+            return Err(AuthError::malformed(
+                "the logout token is good for over ten minutes",
+            ));
+        }
+        match &self.token_id {
+            Some(id) if (1..=MAX_ID_BYTES).contains(&id.len()) => {}
+            _ => return Err(missing("jti")),
+        }
+        let event = self.events.as_ref().and_then(|events| events.get(EVENT));
+        if !matches!(event, Some(Value::Object(_))) {
+            return Err(AuthError::malformed(
+                "events is not an object with the back-channel logout event, an object as well",
+            ));
+        }
+        if self.has_nonce {
+            return Err(AuthError::malformed("a logout token has no nonce"));
+        }
+        let empty = |name: &Option<String>| name.as_ref().is_some_and(String::is_empty);
+        if empty(&self.subject) || empty(&self.login) {
+            return Err(AuthError::malformed("sub and sid must not be empty"));
+        }
+        if self.subject.is_none() && self.login.is_none() {
+            return Err(AuthError::malformed(
+                "the logout token has neither sub nor sid",
+            ));
+        }
+        Ok(Logout {
+            issuer: Arc::clone(&issuer.name),
+            user: self.subject,
+            login: self.login,
+            login_is_unknown: issuer.logins.are_unknown(),
+            issued_at,
+        })
+    }
+}
+
+fn missing(name: &str) -> AuthError {
+    AuthError::malformed(format!("the logout token has no {name}"))
+}
+
+impl<'de> Members<'de> for Claims {
+    fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
+        match name {
+            "iss" => self.issuer = Some(map.next_value_seed(Text)?.into_owned()),
+            "sub" => self.subject = Some(map.next_value_seed(Text)?.into_owned()),
+            "sid" => self.login = Some(map.next_value_seed(Text)?.into_owned()),
+            "aud" => {
+                let audience = map.next_value_seed(Texts)?;
+                self.audience = audience.into_iter().map(|one| one.into_owned()).collect();
+            }
+            "iat" => self.issued_at = Some(map.next_value_seed(Date)?),
+            "exp" => self.expires_at = Some(map.next_value_seed(Date)?),
+            "jti" => self.token_id = Some(map.next_value_seed(Text)?.into_owned()),
+            "events" => self.events = Some(map.next_value()?),
+            "nonce" => {
+                self.has_nonce = true;
+                map.next_value_seed(Skip::MEMBER)?;
+            }
+            _ => map.next_value_seed(Skip::MEMBER)?,
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,324 @@
+//! Keys that are fetched: when they are due, how long they may be used, and who waits for them.
+//!
+//! Knows nothing of HTTP: whoever fetches asks [`RemoteKeys::due`], and says what came of it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use tokio::sync::{Notify, watch};
+use tokio::time::{self, Instant};
+
+use crate::{Config, Issuer};
+
+/// A key that nobody knows causes at most one fetch in this time, whoever asks for it and however
+/// often: a stranger can write a new `kid` into each token.
+const ON_DEMAND_PAUSE: Duration = Duration::from_secs(30);
+
+/// Longest time a token waits for its key.
+const KEY_WAIT: Duration = Duration::from_secs(2);
+
+/// Pauses after failures, doubled each time.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(30);
+
+/// The share of their lifetime after which keys are fetched again.
+const REFRESH_AT: f64 = 0.8;
+
+/// How much earlier than that it may be, as a share: nodes that started together must not ask
+/// together for ever.
+const JITTER: f64 = 0.1;
+
+/// Where an issuer's keys are fetched from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyLocation {
+    /// A key set at this URL.
+    Url(String),
+    /// The key set that this issuer's OpenID configuration names (OpenID Connect Discovery 1.0 §4).
+    Discovery(String),
+}
+
+/// What is known of an issuer's fetched keys. Shared by those who verify and the one who fetches.
+#[derive(Debug)]
+pub struct RemoteKeys {
+    /// The issuer's configured name.
+    pub issuer: Arc<str>,
+    /// Where its keys are.
+    pub location: KeyLocation,
+    lifetime: Duration,
+    max_stale: Duration,
+    state: Mutex<State>,
+    /// Asks for a fetch before it is due.
+    wanted: Notify,
+    /// How many fetches have ended.
+    ended: watch::Sender<u64>,
+}
+
+/// When what happened.
+#[derive(Debug, Default)]
+struct State {
+    phase: Phase,
+    fetched_at: Option<Instant>,
+    /// The last time that a token asked for a fetch.
+    asked_at: Option<Instant>,
+    /// Failures since the last success.
+    failures: u32,
+    /// Why the last fetch failed; `None` after a success.
+    failure: Option<String>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+enum Phase {
+    /// To be fetched at once.
+    #[default]
+    Wanted,
+    Fetching,
+    /// To be fetched then.
+    Waiting(Instant),
+}
+
+/// What is known of an issuer's fetched keys, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct RemoteStatus {
+    /// The URL of the key set, or of the issuer whose OpenID configuration names it.
+    pub location: String,
+    /// Seconds since the keys in use were fetched; absent: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age_s: Option<u64>,
+    /// Why the last fetch failed; absent when it did not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+}
+
+/// What an issuer has said when it was asked for a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// The issuer has answered: what it does not list is none of its keys.
+    Answered,
+    /// It has not answered in time, or not usefully.
+    Unanswered,
+}
+
+impl RemoteKeys {
+    pub(crate) fn new(config: &Config, issuer: &Issuer) -> Option<Self> {
+        let location = match (&issuer.jwks_url, &issuer.issuer) {
+            (Some(url), _) => KeyLocation::Url(url.clone()),
+            (None, Some(iss)) if issuer.discovery => KeyLocation::Discovery(iss.clone()),
+            _ => return None,
+        };
+        Some(Self {
+            issuer: issuer.name.as_str().into(),
+            location,
+            lifetime: config.jwks_lifetime,
+            max_stale: config.jwks_max_stale,
+            state: Mutex::default(),
+            wanted: Notify::new(),
+            ended: watch::Sender::new(0),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Resolves when the keys are to be fetched; then say how it went, by
+    /// [`Authenticator::install`](crate::Authenticator::install) or [`RemoteKeys::failed`].
+    pub async fn due(&self) {
+        loop {
+            let phase = self.state().phase;
+            match phase {
+                Phase::Waiting(until) if until > Instant::now() => tokio::select! {
+                    () = time::sleep_until(until) => {}
+                    () = self.wanted.notified() => {}
+                },
+                _ => break,
+            }
+        }
+        self.state().phase = Phase::Fetching;
+    }
+
+    /// The fetch ended well; the keys are in force.
+    pub(crate) fn fetched(&self) {
+        let now = Instant::now();
+        let pause = self
+            .lifetime
+            .mul_f64(REFRESH_AT * (1.0 - JITTER * fastrand::f64()));
+        let mut state = self.state();
+        state.phase = Phase::Waiting(now + pause);
+        state.fetched_at = Some(now);
+        state.failures = 0;
+        state.failure = None;
+        drop(state);
+        self.ended.send_modify(|ended| *ended += 1);
+    }
+
+    /// The fetch failed; the keys in use stay. `why` is for operators.
+    pub fn failed(&self, why: String) {
+        let mut state = self.state();
+        let pause = FIRST_RETRY
+            .saturating_mul(1 << state.failures.min(10))
+            .min(LAST_RETRY);
+        let pause = pause.mul_f64(1.0 - JITTER * fastrand::f64());
+        state.phase = Phase::Waiting(Instant::now() + pause);
+        state.failures = state.failures.saturating_add(1);
+        state.failure = Some(why);
+        drop(state);
+        self.ended.send_modify(|ended| *ended += 1);
+    }
+
+    /// Whether the keys may be used: they were fetched, and not too long ago.
+    pub(crate) fn usable(&self) -> bool {
+        let fetched_at = self.state().fetched_at;
+        fetched_at.is_some_and(|at| at.elapsed() < self.max_stale)
+    }
+
+    /// Whether the keys were ever had.
+    pub(crate) fn was_fetched(&self) -> bool {
+        self.state().fetched_at.is_some()
+    }
+
+    /// How old the keys are, and what keeps them from being newer.
+    pub fn status(&self) -> RemoteStatus {
+        let state = self.state();
+        let (KeyLocation::Url(location) | KeyLocation::Discovery(location)) = &self.location;
+        RemoteStatus {
+            location: location.clone(),
+            age_s: state.fetched_at.map(|at| at.elapsed().as_secs()),
+            failure: state.failure.clone(),
+        }
+    }
+
+    /// Somebody has a token whose key is not there: waits for the fetch that is under way, or has
+    /// one made unless one was made for such a token a moment ago.
+    pub(crate) async fn ask(&self) -> Asked {
+        let mut ended = self.ended.subscribe();
+        {
+            let mut state = self.state();
+            if let Phase::Waiting(_) = state.phase {
+                let lately = |at: Instant| at.elapsed() < ON_DEMAND_PAUSE;
+                // While it fails it is tried again soon, whoever asks.
+                if state.failure.is_some() || state.asked_at.is_some_and(lately) {
+                    return state.outcome();
+                }
+                state.asked_at = Some(Instant::now());
+                state.phase = Phase::Wanted;
+                self.wanted.notify_one();
+            }
+        }
+        match time::timeout(KEY_WAIT, ended.changed()).await {
+            Ok(Ok(())) => self.state().outcome(),
+            _ => Asked::Unanswered,
+        }
+    }
+}
+
+impl State {
+    fn outcome(&self) -> Asked {
+        match (&self.failure, self.fetched_at) {
+            (None, Some(_)) => Asked::Answered,
+            _ => Asked::Unanswered,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIFETIME: Duration = Duration::from_secs(600);
+
+    fn remote() -> RemoteKeys {
+        let config = Config::default();
+        let issuer = Issuer {
+            jwks_url: Some("https://id.example/keys".to_owned()),
+            ..Issuer::default()
+        };
+        RemoteKeys::new(&config, &issuer).unwrap()
+    }
+
+    /// How long until the next fetch is due; it has begun then.
+    async fn until_due(remote: &RemoteKeys) -> Duration {
+        let began = Instant::now();
+        remote.due().await;
+        began.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_are_due_at_once_and_then_before_their_lifetime_ends() {
+        let remote = remote();
+        assert_eq!(until_due(&remote).await, Duration::ZERO);
+        for _ in 0..20 {
+            remote.fetched();
+            let pause = until_due(&remote).await;
+            assert!(
+                (LIFETIME.mul_f64(0.71)..=LIFETIME.mul_f64(0.801)).contains(&pause),
+                "{pause:?}"
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_are_tried_again_ever_more_slowly() {
+        let remote = remote();
+        remote.due().await;
+        for expected in [1, 2, 4, 8, 16, 30, 30] {
+            remote.failed("no".to_owned());
+            let pause = until_due(&remote).await.as_secs_f64();
+            let expected = f64::from(expected);
+            assert!(
+                pause <= expected + 0.01 && pause >= expected * 0.89,
+                "{pause} {expected}"
+            );
+        }
+        assert_eq!(remote.ask().await, Asked::Unanswered);
+        remote.fetched();
+        assert_eq!(remote.status().failure, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unknown_keys_cause_one_fetch_in_thirty_seconds() {
+        let remote = remote();
+        remote.due().await;
+        remote.fetched();
+        // The fetch that was due does not keep the first question from being asked.
+        let (asked, pause) = tokio::join!(remote.ask(), async {
+            let pause = until_due(&remote).await;
+            remote.fetched();
+            pause
+        });
+        assert_eq!((asked, pause), (Asked::Answered, Duration::ZERO));
+        for _ in 0..1000 {
+            assert_eq!(remote.ask().await, Asked::Answered);
+        }
+        assert!(until_due(&remote).await > ON_DEMAND_PAUSE);
+        remote.fetched();
+        let (asked, pause) = tokio::join!(remote.ask(), async {
+            let pause = until_due(&remote).await;
+            remote.failed("no".to_owned());
+            pause
+        });
+        assert_eq!((asked, pause), (Asked::Unanswered, Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_fetch_that_hangs_is_told_in_time() {
+        let remote = remote();
+        remote.due().await;
+        let began = Instant::now();
+        assert_eq!(remote.ask().await, Asked::Unanswered);
+        assert_eq!(began.elapsed(), KEY_WAIT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_may_be_used_for_a_day_without_their_issuer() {
+        let remote = remote();
+        assert!(!remote.usable());
+        remote.due().await;
+        remote.fetched();
+        time::advance(Config::default().jwks_max_stale - Duration::from_secs(1)).await;
+        assert!(remote.usable());
+        time::advance(Duration::from_secs(1)).await;
+        assert!(!remote.usable());
+    }
+}

@@ -1,0 +1,92 @@
+//! Where an issuer's keys are: OpenID Connect Discovery 1.0.
+
+use bytes::Bytes;
+use curfew_auth::{KeyError, KeyLocation, check_url};
+use http::Uri;
+use serde::Deserialize;
+
+use crate::{FetchError, Fetcher};
+
+/// Below the issuer (OpenID Connect Discovery 1.0 §4).
+const WELL_KNOWN: &str = "/.well-known/openid-configuration";
+
+/// Why a provider gave no keys.
+#[derive(Debug, thiserror::Error)]
+pub enum ProviderError {
+    /// A document was not had.
+    #[error("{url}: {error}")]
+    Fetch {
+        /// Which.
+        url: String,
+        /// Why not.
+        error: FetchError,
+    },
+    /// A configured URL, or the one that the provider names, is none to fetch keys from.
+    #[error("{url}: {problem}")]
+    Url {
+        /// Which.
+        url: String,
+        /// What it must be.
+        problem: &'static str,
+    },
+    /// The OpenID configuration is none.
+    #[error("{url}: not an OpenID configuration with issuer and jwks_uri")]
+    NotConfiguration {
+        /// Where it should be.
+        url: String,
+    },
+    /// The OpenID configuration is another issuer's (§4.3).
+    #[error("{url}: is the configuration of another issuer than auth.issuers names")]
+    OtherIssuer {
+        /// Where it is.
+        url: String,
+    },
+    /// What was fetched is no key set, or has no key that can be used.
+    #[error("the key set {0}")]
+    Keys(#[from] KeyError),
+}
+
+/// The members that mean something here; others are passed over (§3).
+#[derive(Deserialize)]
+struct Configuration {
+    issuer: String,
+    jwks_uri: String,
+}
+
+impl Fetcher {
+    /// The key set, unread.
+    pub(crate) async fn key_set(&self, location: &KeyLocation) -> Result<Bytes, ProviderError> {
+        match location {
+            KeyLocation::Url(url) => self.document(url).await,
+            KeyLocation::Discovery(issuer) => {
+                let url = self.key_set_url(issuer).await?;
+                self.document(&url).await
+            }
+        }
+    }
+
+    /// Asks the issuer, each time: it may move its keys.
+    async fn key_set_url(&self, issuer: &str) -> Result<String, ProviderError> {
+        // §4.1: a slash at the end is left out.
+        let url = format!("{}{WELL_KNOWN}", issuer.trim_end_matches('/'));
+        let document = self.document(&url).await?;
+        let Ok(configuration) = serde_json::from_slice::<Configuration>(&document) else {
+            return Err(ProviderError::NotConfiguration { url });
+        };
+        if configuration.issuer != issuer {
+            return Err(ProviderError::OtherIssuer { url });
+        }
+        Ok(configuration.jwks_uri)
+    }
+
+    async fn document(&self, url: &str) -> Result<Bytes, ProviderError> {
+        let uri: Uri = check_url(url).map_err(|problem| ProviderError::Url {
+            url: url.to_owned(),
+            problem,
+        })?;
+        self.get(&uri).await.map_err(|error| ProviderError::Fetch {
+            url: url.to_owned(),
+            error,
+        })
+    }
+}

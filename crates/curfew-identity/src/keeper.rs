@@ -1,0 +1,165 @@
+//! Keeping fetched keys current: one task for each issuer, so one fetch at a time.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use curfew_auth::{Authenticator, RemoteKeys};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::{Fetcher, ProviderError};
+
+/// Runs a task.
+type Spawn = dyn Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync;
+
+/// Told how each fetch went.
+type Told = dyn Fn(bool) + Send + Sync;
+
+/// The tasks that fetch keys, one for each issuer that is configured so.
+pub struct Keepers {
+    authenticator: Arc<Authenticator>,
+    fetcher: Fetcher,
+    spawn: Box<Spawn>,
+    told: Arc<Told>,
+    /// What is kept, and what stops that.
+    kept: Mutex<Vec<(Arc<RemoteKeys>, CancellationToken)>>,
+}
+
+impl Keepers {
+    /// Keeps the keys of the issuers of `authenticator` current from the first
+    /// [`Keepers::update`] on, in tasks that `spawn` runs. `told` hears after each fetch whether it
+    /// brought keys.
+    pub fn new(
+        authenticator: Arc<Authenticator>,
+        fetcher: Fetcher,
+        spawn: impl Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync + 'static,
+        told: impl Fn(bool) + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            authenticator,
+            fetcher,
+            spawn: Box::new(spawn),
+            told: Arc::new(told),
+            kept: Mutex::default(),
+        }
+    }
+
+    /// To be called when the issuers may be others: starts and stops what that takes.
+    pub fn update(&self) {
+        let mut kept = self.kept.lock();
+        let remotes = self.authenticator.remotes();
+        kept.retain(|(old, stop)| {
+            let stays = remotes.iter().any(|remote| Arc::ptr_eq(remote, old));
+            if !stays {
+                stop.cancel();
+            }
+            stays
+        });
+        for remote in remotes {
+            if kept.iter().any(|(old, _)| Arc::ptr_eq(old, &remote)) {
+                continue;
+            }
+            let stop = CancellationToken::new();
+            let keeper = Keeper {
+                authenticator: Arc::clone(&self.authenticator),
+                fetcher: self.fetcher.clone(),
+                remote: Arc::clone(&remote),
+                told: Arc::clone(&self.told),
+            };
+            let stopped = stop.clone();
+            (self.spawn)(Box::pin(async move {
+                tokio::select! {
+                    () = keeper.keep() => {}
+                    () = stopped.cancelled() => {}
+                }
+            }));
+            kept.push((remote, stop));
+        }
+    }
+}
+
+impl Drop for Keepers {
+    fn drop(&mut self) {
+        for (_, stop) in self.kept.get_mut() {
+            stop.cancel();
+        }
+    }
+}
+
+impl fmt::Debug for Keepers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kept = self.kept.lock();
+        let issuers: Vec<&str> = kept.iter().map(|(remote, _)| &*remote.issuer).collect();
+        f.debug_struct("Keepers")
+            .field("issuers", &issuers)
+            .finish()
+    }
+}
+
+/// Fetches the keys of every issuer once, for whoever runs for a moment only. What failed, by the
+/// issuer's configured name.
+pub async fn fetch_once(
+    authenticator: &Authenticator,
+    fetcher: &Fetcher,
+) -> Vec<(Arc<str>, ProviderError)> {
+    let mut failed = Vec::new();
+    for remote in authenticator.remotes() {
+        if let Err(error) = fetch(authenticator, fetcher, &remote).await {
+            remote.failed(error.to_string());
+            failed.push((Arc::clone(&remote.issuer), error));
+        }
+    }
+    failed
+}
+
+async fn fetch(
+    authenticator: &Authenticator,
+    fetcher: &Fetcher,
+    remote: &Arc<RemoteKeys>,
+) -> Result<usize, ProviderError> {
+    let set = fetcher.key_set(&remote.location).await?;
+    Ok(authenticator.install(remote, &set)?)
+}
+
+/// The task of one issuer.
+struct Keeper {
+    authenticator: Arc<Authenticator>,
+    fetcher: Fetcher,
+    remote: Arc<RemoteKeys>,
+    told: Arc<Told>,
+}
+
+impl Keeper {
+    async fn keep(self) {
+        let issuer = &self.remote.issuer;
+        let mut last: Option<Result<usize, String>> = None;
+        loop {
+            self.remote.due().await;
+            let outcome = match fetch(&self.authenticator, &self.fetcher, &self.remote).await {
+                Ok(keys) => Ok(keys),
+                Err(error) => {
+                    let why = error.to_string();
+                    self.remote.failed(why.clone());
+                    Err(why)
+                }
+            };
+            (self.told)(outcome.is_ok());
+            // Said when it changes: a provider may be away for long.
+            let said = last.as_ref() == Some(&outcome);
+            match &outcome {
+                Ok(keys) if said => debug!(%issuer, keys, "keys fetched"),
+                Ok(keys) => info!(%issuer, keys, "keys fetched"),
+                Err(why) if said => debug!(%issuer, %why, "keys not fetched"),
+                Err(why) => warn!(
+                    %issuer,
+                    %why,
+                    "keys not fetched; those that were fetched before stay in use for auth.jwks_max_stale"
+                ),
+            }
+            last = Some(outcome);
+        }
+    }
+}

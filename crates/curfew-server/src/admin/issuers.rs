@@ -1,0 +1,20 @@
+//! Issuers and their keys.
+
+use curfew_auth::IssuerSummary;
+use http::StatusCode;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::Admin;
+use crate::respond::{Problem, Response, json};
+
+/// Whose tokens this node accepts, and what it verifies them with.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Issuers {
+    issuers: Vec<IssuerSummary>,
+}
+
+pub(super) fn list(admin: &Admin) -> Result<Response, Problem> {
+    let issuers = admin.context.authenticator.issuers();
+    Ok(json(StatusCode::OK, &Issuers { issuers }))
+}

@@ -1,0 +1,22 @@
+//! Whose certificates are trusted where this program is the client.
+
+use std::sync::Arc;
+
+use rustls::{ClientConfig, RootCertStore};
+
+/// The machine's root certificates: those of the system's store, or of `SSL_CERT_FILE` and
+/// `SSL_CERT_DIR`. It may have none; then nobody is trusted.
+pub(crate) fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots
+}
+
+/// A client that trusts these.
+pub(crate) fn client(roots: RootCertStore) -> Arc<ClientConfig> {
+    Arc::new(
+        ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_no_client_auth(),
+    )
+}

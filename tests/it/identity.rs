@@ -1,0 +1,34 @@
+//! Identity providers: keys that are fetched.
+
+mod faults;
+mod keys;
+mod logout;
+
+use curfew_testkit::mint::Key;
+use curfew_tests::{Attempt, Gateway, Provider, Settings, eventually};
+
+/// Settings of a node whose one issuer is `provider`.
+fn trusting(provider: &Provider) -> Settings {
+    Settings::default().issuers(&provider.by_url("main"))
+}
+
+/// Waits until a token by `key` is let in.
+async fn until_accepted(node: &Gateway, provider: &Provider, key: &Key) {
+    eventually("a token to be accepted", async || {
+        let attempt = node.attempt_with(&provider.token(key, "alice")).await;
+        attempt.is_open().then_some(())
+    })
+    .await;
+}
+
+/// Waits until a token by `key` is refused; never unavailable.
+async fn until_unknown(node: &Gateway, provider: &Provider, key: &Key) {
+    eventually("a key to be unknown", async || {
+        match node.attempt_with(&provider.token(key, "alice")).await {
+            Attempt::Open(_) => None,
+            Attempt::Refused(reason, 4401) if reason == "unknown_key" => Some(()),
+            other => panic!("{other:?}"),
+        }
+    })
+    .await;
+}

@@ -1,0 +1,273 @@
+//! Keys that are found, rotate and are withdrawn (SECURITY rows 32, 33, 36 to 39).
+
+use curfew_testkit::WsClient;
+use curfew_testkit::mint::{Key, encode, jwks};
+use curfew_tests::{Attempt, Gateway, Manner, Provider, Settings, eventually};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use super::{trusting, until_accepted, until_unknown};
+
+async fn assert_answers(client: &mut WsClient) {
+    client.send(json!({"type":"ping"})).await;
+    client.expect_json(json!({"type":"pong"})).await;
+}
+
+fn key(kid: &str) -> Key {
+    Key::generate("ES256").with_kid(kid)
+}
+
+#[tokio::test]
+async fn an_issuer_is_found_by_discovery() {
+    let one = key("one");
+    let provider = Provider::start(&[&one]).await;
+    let settings = Settings::default().issuers(&provider.by_discovery("main"));
+    let node = Gateway::start_with(&settings).await;
+    let mut client = node.session(&provider.token(&one, "alice")).await;
+    let other = one.user_with("alice", json!({"iss": "https://other.example"}));
+    let mut refused = node.ws().bearer(&other).open().await;
+    refused.expect_auth_failed("wrong_issuer", 4401).await;
+    assert_eq!(provider.requests("/.well-known/openid-configuration"), 1);
+    assert_eq!(provider.fetches(), 1);
+    let known = node.admin_ok("GET", "/v1/issuers", None).await;
+    let known = &known["issuers"][0];
+    assert_eq!(
+        (&known["name"], &known["keys"][0]["kid"]),
+        (&json!("main"), &json!("one"))
+    );
+    assert_eq!(known["remote"]["location"], provider.issuer());
+    assert!(
+        known["remote"]["age_s"].is_u64() && known["remote"]["failure"].is_null(),
+        "{known}"
+    );
+    // In band as well.
+    let newer = provider.token(&one, "alice");
+    client
+        .send(json!({"type":"refresh","id":1,"token":newer}))
+        .await;
+    client.expect_json(json!({"type":"refreshed","id":1})).await;
+    let mut by_message = node.ws().open().await;
+    by_message
+        .send(json!({"type":"auth","token":provider.token(&one, "bob")}))
+        .await;
+    by_message
+        .expect_json(json!({"type":"connected","user":"bob"}))
+        .await;
+}
+
+#[tokio::test]
+async fn a_new_key_is_accepted_after_one_fetch() {
+    let (old, new) = (key("old"), key("new"));
+    let provider = Provider::start(&[&old]).await;
+    let node = Gateway::start_with(&trusting(&provider)).await;
+    until_accepted(&node, &provider, &old).await;
+    provider.rotate(&[&new, &old]);
+    let before = provider.fetches();
+    assert!(
+        node.attempt_with(&provider.token(&new, "alice"))
+            .await
+            .is_open()
+    );
+    assert_eq!(provider.fetches(), before + 1);
+    assert!(
+        node.attempt_with(&provider.token(&old, "alice"))
+            .await
+            .is_open()
+    );
+}
+
+#[tokio::test]
+async fn a_withdrawn_key_stops_verifying_within_its_lifetime() {
+    let (old, new) = (key("old"), key("new"));
+    let provider = Provider::start(&[&old]).await;
+    let settings = trusting(&provider).with("auth.jwks_lifetime = \"2s\"");
+    let node = Gateway::start_with(&settings).await;
+    until_accepted(&node, &provider, &old).await;
+    provider.rotate(&[&new]);
+    until_unknown(&node, &provider, &old).await;
+    assert!(
+        node.attempt_with(&provider.token(&new, "alice"))
+            .await
+            .is_open()
+    );
+    // A set without any key withdraws the last one. Whether a token is good nobody can say then.
+    provider.rotate(&[]);
+    eventually("the last key to be withdrawn", async || {
+        let attempt = node.attempt_with(&provider.token(&new, "alice")).await;
+        attempt.is_unavailable().then_some(())
+    })
+    .await;
+    provider.rotate(&[&new]);
+    until_accepted(&node, &provider, &new).await;
+}
+
+#[tokio::test]
+async fn ten_thousand_unknown_keys_cause_one_fetch() {
+    let good = key("good");
+    let provider = Provider::start(&[&good]).await;
+    let node = Gateway::start_with(&trusting(&provider)).await;
+    let mut client = node.session(&provider.token(&good, "alice")).await;
+    let before = provider.fetches();
+    for n in 0..10_000 {
+        let token = good.clone().with_kid(&format!("stranger-{n}"));
+        let refresh = json!({"type":"refresh","id":n,"token":provider.token(&token, "alice")});
+        client.send(refresh).await;
+        client
+            .expect_json(json!({"type":"error","id":n,"code":"unknown_key"}))
+            .await;
+    }
+    assert_eq!(provider.fetches(), before + 1);
+    assert!(
+        node.attempt_with(&provider.token(&good, "bob"))
+            .await
+            .is_open()
+    );
+}
+
+#[tokio::test]
+async fn two_hundred_first_handshakes_cause_one_fetch() {
+    let good = key("good");
+    let provider = Provider::start(&[&good]).await;
+    provider.behave(Manner::Hanging);
+    let settings = trusting(&provider).with("limits.unauthenticated_per_address = 1000");
+    let node = Gateway::start_with(&settings).await;
+    let mut attempts = JoinSet::new();
+    for n in 0..200 {
+        let connect = node
+            .ws()
+            .bearer(&provider.token(&good, &format!("user-{n}")));
+        attempts.spawn(Attempt::make(connect));
+    }
+    node.until_metric("curfew_unauthenticated_connections", |n| n >= 100.0)
+        .await;
+    provider.behave(Manner::Good);
+    let attempts = attempts.join_all().await;
+    let refused = attempts.iter().filter(|attempt| {
+        // One that came early may have waited for too long; that is no fault of its token.
+        !attempt.is_open() && !attempt.is_unavailable()
+    });
+    assert_eq!(refused.count(), 0);
+    assert!(attempts.iter().any(Attempt::is_open));
+    assert_eq!(provider.fetches(), 1);
+}
+
+#[tokio::test]
+async fn two_issuers_with_the_same_key_id_never_verify_each_others_tokens() {
+    let (of_a, of_b) = (key("same"), key("same"));
+    let (a, b) = (
+        Provider::start(&[&of_a]).await,
+        Provider::start(&[&of_b]).await,
+    );
+    let settings = Settings::default().issuers(&(a.by_url("a") + &b.by_discovery("b")));
+    let node = Gateway::start_with(&settings).await;
+    // Cold and at once, then warm.
+    for _ in 0..2 {
+        let mut attempts = JoinSet::new();
+        for _ in 0..20 {
+            for (provider, key) in [(&a, &of_b), (&b, &of_a)] {
+                attempts.spawn(Attempt::make(
+                    node.ws().bearer(&provider.token(key, "mallory")),
+                ));
+            }
+        }
+        for attempt in attempts.join_all().await {
+            let told = matches!(&attempt, Attempt::Refused(why, 4401) if why == "bad_signature");
+            assert!(told, "{attempt:?}");
+        }
+        for (provider, key) in [(&a, &of_a), (&b, &of_b)] {
+            assert!(
+                node.attempt_with(&provider.token(key, "alice"))
+                    .await
+                    .is_open()
+            );
+        }
+    }
+    // One that another issuer's keys verify, and that names nobody.
+    let nameless = of_a.user("mallory");
+    let attempt = node.attempt_with(&nameless).await;
+    assert!(matches!(attempt, Attempt::Refused(..)), "{attempt:?}");
+}
+
+#[tokio::test]
+async fn a_bad_key_does_not_spoil_the_set() {
+    let good = key("good");
+    let mut set: Value = serde_json::from_str(&jwks(&[&good])).unwrap();
+    let small = encode([0xff; 128]);
+    let private = json!({"d": "AQAB"});
+    let mut with_private = key("private").jwk();
+    with_private["d"] = private["d"].clone();
+    for bad in [
+        json!({"kty":"oct","kid":"secret","k":encode([7; 32]),"alg":"HS256"}),
+        json!({"kty":"RSA","kid":"small","n":small,"e":"AQAB"}),
+        json!({"kty":"EC","kid":"off","crv":"P-256","x":encode([1; 32]),"y":encode([1; 32])}),
+        json!({"kty":"OKP","kid":"odd","crv":"Ed448","x":encode([1; 57])}),
+        json!({"kid":7}),
+        json!("key"),
+        with_private,
+    ] {
+        set["keys"].as_array_mut().unwrap().insert(0, bad);
+    }
+    let provider = Provider::start(&[]).await;
+    provider.serve(set.to_string());
+    let node = Gateway::start_with(&trusting(&provider)).await;
+    assert!(
+        node.attempt_with(&provider.token(&good, "alice"))
+            .await
+            .is_open()
+    );
+    let secret = Key::hmac("HS256", &[7; 32]).with_kid("secret");
+    let attempt = node.attempt_with(&provider.token(&secret, "mallory")).await;
+    assert!(matches!(attempt, Attempt::Refused(..)), "{attempt:?}");
+}
+
+#[tokio::test]
+async fn issuers_come_and_go_with_the_configuration() {
+    let (one, two) = (key("one"), key("two"));
+    let (a, b) = (
+        Provider::start(&[&one]).await,
+        Provider::start(&[&two]).await,
+    );
+    let node = Gateway::start_with(&trusting(&a)).await;
+    until_accepted(&node, &a, &one).await;
+    let fetched = a.fetches();
+    node.write_config(&Settings::default().issuers(&(a.by_url("main") + &b.by_url("second"))));
+    node.reload();
+    eventually("the second issuer", async || {
+        let attempt = node.attempt_with(&b.token(&two, "bob")).await;
+        attempt.is_open().then_some(())
+    })
+    .await;
+    // What was fetched of the first is still good.
+    assert!(node.attempt_with(&a.token(&one, "alice")).await.is_open());
+    assert_eq!(a.fetches(), fetched);
+    node.write_config(&trusting(&b));
+    node.reload();
+    eventually("the first issuer to be gone", async || {
+        let attempt = node.attempt_with(&a.token(&one, "alice")).await;
+        matches!(attempt, Attempt::Refused(why, 4401) if why == "wrong_issuer").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn sessions_of_a_withdrawn_key_are_closed_where_that_is_configured() {
+    let (old, new) = (key("old"), key("new"));
+    let provider = Provider::start(&[&old, &new]).await;
+    for closes in [true, false] {
+        provider.rotate(&[&old, &new]);
+        let settings = trusting(&provider)
+            .with("auth.jwks_lifetime = \"2s\"")
+            .with(&format!("auth.close_on_key_withdrawal = {closes}"));
+        let node = Gateway::start_with(&settings).await;
+        let mut stays = node.session(&provider.token(&new, "alice")).await;
+        let mut goes = node.session(&provider.token(&old, "bob")).await;
+        provider.rotate(&[&new]);
+        until_unknown(&node, &provider, &old).await;
+        if closes {
+            goes.expect_close(4403, "revoked").await;
+        } else {
+            assert_answers(&mut goes).await;
+        }
+        assert_answers(&mut stays).await;
+    }
+}

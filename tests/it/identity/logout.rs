@@ -1,0 +1,373 @@
+//! OpenID Connect Back-Channel Logout 1.0 (IDENTITY rows 113 to 125).
+
+use curfew_testkit::http::{self, Response};
+use curfew_testkit::mint::Key;
+use curfew_testkit::{WsClient, unix_now};
+use curfew_tests::{
+    Attempt, Cluster, Gateway, Link, Manner, Provider, Redis, Settings, eventually,
+};
+use serde_json::{Value, json};
+
+const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
+const FORM: &str = "application/x-www-form-urlencoded";
+const CLIENT: &str = "curfew-client";
+
+/// A provider that may log out, and its key.
+struct Login {
+    provider: Provider,
+    key: Key,
+}
+
+impl Login {
+    async fn start() -> Self {
+        let key = Key::generate("ES256").with_kid("one");
+        let provider = Provider::start(&[&key]).await;
+        Self { provider, key }
+    }
+
+    fn issuer(&self, name: &str) -> String {
+        let by_url = self.provider.by_url(name);
+        format!("{by_url}backchannel_logout = true\nlogout_audience = [\"{CLIENT}\"]\n")
+    }
+
+    fn settings(&self) -> Settings {
+        Settings::default().issuers(&self.issuer("main"))
+    }
+
+    /// An access token of a login.
+    fn access(&self, user: &str, login: &str) -> String {
+        let more = json!({"iss":self.provider.issuer(),"sid":login});
+        self.key.user_with(user, more)
+    }
+
+    /// Good claims of a logout token, changed by `changes`; `null` takes one away.
+    fn claims(&self, changes: Value) -> Value {
+        let now = unix_now();
+        let mut claims = json!({
+            "iss": self.provider.issuer(),
+            "aud": CLIENT,
+            "iat": now,
+            "exp": now + 120,
+            "jti": format!("jti-{now}"),
+            "events": {EVENT: {}},
+        });
+        for (name, value) in changes.as_object().unwrap() {
+            match value {
+                Value::Null => drop(claims.as_object_mut().unwrap().remove(name)),
+                value => claims[name] = value.clone(),
+            }
+        }
+        claims
+    }
+
+    fn token(&self, changes: Value) -> String {
+        self.token_of_type("logout+jwt", changes)
+    }
+
+    fn token_of_type(&self, typ: &str, changes: Value) -> String {
+        let mut header = self.key.header();
+        header["typ"] = json!(typ);
+        self.key
+            .sign(&header.to_string(), &self.claims(changes).to_string())
+    }
+}
+
+async fn post(node: &Gateway, token: &str) -> Response {
+    send(node, "POST", FORM, &format!("logout_token={token}")).await
+}
+
+async fn send(node: &Gateway, method: &str, media_type: &str, body: &str) -> Response {
+    let headers = [("Content-Type", media_type)];
+    http::request(
+        node.address(),
+        method,
+        "/logout/backchannel",
+        &headers,
+        body.as_bytes(),
+    )
+    .await
+}
+
+fn assert_done(answer: &Response) {
+    assert_eq!((answer.status, answer.text().as_str()), (200, ""));
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+}
+
+fn assert_refused(answer: &Response, error: &str) {
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    assert_eq!(answer.json()["error"], error, "{}", answer.text());
+    assert!(answer.json()["error_description"].is_string());
+}
+
+/// Nothing has happened to it.
+async fn assert_open(client: &mut WsClient) {
+    client.send(json!({"type":"ping"})).await;
+    client.expect_json(json!({"type":"pong"})).await;
+}
+
+#[tokio::test]
+async fn a_logout_of_a_login_closes_its_sessions_on_every_node() {
+    let (redis, login) = (Redis::start().await, Login::start().await);
+    let cluster = Cluster::start(2, &redis.url(), &login.settings()).await;
+    let token = login.access("alice", "one");
+    let mut first = cluster[0].session(&token).await;
+    let mut second = cluster[1].session(&token).await;
+    let mut other = cluster[1].session(&login.access("alice", "two")).await;
+    assert_done(
+        &post(
+            &cluster[0],
+            &login.token(json!({"sid":"one","sub":"alice"})),
+        )
+        .await,
+    );
+    first.expect_close(4403, "revoked").await;
+    second.expect_close(4403, "revoked").await;
+    assert_open(&mut other).await;
+    // That login is over; signing in again is another.
+    assert!(cluster[1].attempt_with(&token).await.is_revoked());
+    let again = login.access("alice", "three");
+    assert!(cluster[0].attempt_with(&again).await.is_open());
+    let log = cluster[0].log().text();
+    assert!(log.contains("logged out by the identity provider"));
+}
+
+#[tokio::test]
+async fn a_logout_of_a_user_closes_what_began_before_it() {
+    let login = Login::start().await;
+    let node = Gateway::start_with(&login.settings()).await;
+    let now = unix_now();
+    let at = |iat: u64| {
+        let iss = login.provider.issuer();
+        login.key.user_with(
+            "alice",
+            json!({"iss":iss,"iat":iat,"sid":format!("s{iat}")}),
+        )
+    };
+    let mut before = node.session(&at(now - 100)).await;
+    let mut after = node.session(&at(now - 10)).await;
+    let logout = login.token(json!({"sub":"alice","iat":now - 50,"exp":now + 60}));
+    for _ in 0..2 {
+        // The second time is answered like the first, and changes nothing.
+        assert_done(&post(&node, &logout).await);
+        assert_open(&mut after).await;
+    }
+    before.expect_close(4403, "revoked").await;
+    assert!(node.attempt_with(&at(now - 51)).await.is_revoked());
+    assert!(node.attempt_with(&at(now - 49)).await.is_open());
+    assert_done(&post(&node, &login.token(json!({"sub":"nobody"}))).await);
+}
+
+#[tokio::test]
+async fn users_of_the_same_name_at_another_issuer_stay() {
+    let (a, b) = (Login::start().await, Login::start().await);
+    let settings = Settings::default().issuers(&(a.issuer("a") + &b.issuer("b")));
+    let node = Gateway::start_with(&settings).await;
+    let mut of_a = node.session(&a.access("alice", "one")).await;
+    let mut of_b = node.session(&b.access("alice", "two")).await;
+    assert_done(&post(&node, &a.token(json!({"sub":"alice"}))).await);
+    of_a.expect_close(4403, "revoked").await;
+    assert_open(&mut of_b).await;
+    // Neither may speak for the other.
+    let forged = a.token(json!({"sub":"alice","iss":b.provider.issuer()}));
+    assert_refused(&post(&node, &forged).await, "invalid_request");
+    assert_open(&mut of_b).await;
+}
+
+#[tokio::test]
+async fn where_tokens_name_no_login_the_user_is_meant_or_nobody() {
+    let login = Login::start().await;
+    let node = Gateway::start_with(&login.settings()).await;
+    let iss = login.provider.issuer();
+    let before = json!({"iss":iss,"iat":unix_now() - 100});
+    let mut client = node.session(&login.key.user_with("alice", before)).await;
+    let refused = post(&node, &login.token(json!({"sid":"one"}))).await;
+    assert_refused(&refused, "sid_unknown_here");
+    assert_open(&mut client).await;
+    assert_done(&post(&node, &login.token(json!({"sid":"one","sub":"alice"}))).await);
+    client.expect_close(4403, "revoked").await;
+}
+
+#[tokio::test]
+async fn until_it_is_configured_there_is_no_such_path() {
+    let node = Gateway::start_default().await;
+    assert_eq!(post(&node, "x").await.status, 404);
+}
+
+/// A logout token with something wrong, and what it is.
+macro_rules! refused {
+    ($($(#[doc = $section:literal])+ $name:ident: $token:expr;)+) => {$(
+        $(#[doc = $section])+
+        #[tokio::test]
+        async fn $name() {
+            let login = Login::start().await;
+            let node = Gateway::start_with(&login.settings()).await;
+            let mut client = node.session(&login.access("alice", "one")).await;
+            let token: fn(&Login) -> String = $token;
+            assert_refused(&post(&node, &token(&login)).await, "invalid_request");
+            assert_open(&mut client).await;
+            assert_eq!(node.metric("curfew_logouts_total{outcome=\"refused\"}").await, 1.0);
+        }
+    )+};
+}
+
+fn with(login: &Login, changes: Value) -> String {
+    let mut all = json!({"sub":"alice","sid":"one"});
+    all.as_object_mut()
+        .unwrap()
+        .extend(changes.as_object().unwrap().clone());
+    login.token(all)
+}
+
+refused! {
+    /// §2.6 step 1: encrypted tokens are only for who registered for them.
+    an_encrypted_token: |login| format!("{}.x.y", with(login, json!({})));
+    /// §2.6 step 2: `none` must not be used.
+    an_unsigned_token: |login| {
+        let claims = login.claims(json!({"sub":"alice"})).to_string();
+        let header = r#"{"alg":"none","typ":"logout+jwt"}"#;
+        format!("{}.{}.", curfew_testkit::mint::encode(header), curfew_testkit::mint::encode(claims))
+    };
+    /// §2.6 step 2: signed by the issuer.
+    a_token_by_another_key: |login| {
+        let other = Key::generate("ES256").with_kid("one");
+        other.sign(&other.header().to_string(), &login.claims(json!({"sub":"alice"})).to_string())
+    };
+    /// §2.6 step 2: with an algorithm that is allowed.
+    a_token_by_a_shared_secret: |login| {
+        let secret = Key::hmac("HS256", &[7; 32]).with_kid("one");
+        secret.sign(&secret.header().to_string(), &login.claims(json!({"sub":"alice"})).to_string())
+    };
+    /// §2.6 step 3: `iss`.
+    a_token_of_another_issuer: |login| with(login, json!({"iss":"https://other.example"}));
+    /// §2.6 step 3: `iss`.
+    a_token_of_no_issuer: |login| with(login, json!({"iss":null}));
+    /// §2.6 step 3: `aud`.
+    a_token_for_another_client: |login| with(login, json!({"aud":"other"}));
+    /// §2.6 step 3: `aud`.
+    a_token_for_nobody: |login| with(login, json!({"aud":null}));
+    /// §2.6 step 3: `iat`.
+    a_token_without_iat: |login| with(login, json!({"iat":null}));
+    /// §2.6 step 3: `iat`.
+    a_token_of_the_future: |login| {
+        with(login, json!({"iat":unix_now() + 60,"exp":unix_now() + 120}))
+    };
+    /// §2.6 step 3: `iat`.
+    a_token_of_eleven_minutes_ago: |login| with(login, json!({"iat":unix_now() - 660}));
+    /// §2.4, errata set 1: `exp` is required.
+    a_token_without_exp: |login| with(login, json!({"exp":null}));
+    /// §2.6 step 3: `exp`.
+    an_expired_token: |login| {
+        with(login, json!({"iat":unix_now() - 60,"exp":unix_now() - 30}))
+    };
+    /// §4: logout tokens are short-lived.
+    a_token_that_is_good_for_an_hour: |login| with(login, json!({"exp":unix_now() + 3600}));
+    /// §2.6 step 4: `sub`, `sid` or both.
+    a_token_about_nobody: |login| login.token(json!({}));
+    /// §2.6 step 4: `sub`, `sid` or both.
+    a_token_with_an_empty_sub: |login| with(login, json!({"sub":""}));
+    /// §2.6 step 4: `sub`, `sid` or both.
+    a_token_with_a_number_as_sid: |login| with(login, json!({"sid":7}));
+    /// §2.6 step 5: `events`.
+    a_token_without_events: |login| with(login, json!({"events":null}));
+    /// §2.6 step 5: `events` is an object.
+    a_token_whose_events_are_a_list: |login| with(login, json!({"events":[EVENT]}));
+    /// §2.6 step 5: with this member.
+    a_token_of_another_event: |login| with(login, json!({"events":{"https://example.com/other":{}}}));
+    /// §2.6 step 5: which is an object.
+    a_token_whose_event_is_null: |login| with(login, json!({"events":{EVENT:null}}));
+    /// §2.6 step 5: which is an object.
+    a_token_whose_event_is_a_list: |login| with(login, json!({"events":{EVENT:[]}}));
+    /// §2.6 step 6: no `nonce`.
+    a_token_with_a_nonce: |login| with(login, json!({"nonce":"n"}));
+    /// §2.4: `jti` is required.
+    a_token_without_jti: |login| with(login, json!({"jti":null}));
+    /// §2.4: `typ`, where it is given.
+    a_token_of_another_type: |login| login.token_of_type("at+jwt", json!({"sub":"alice"}));
+    /// An access token is none.
+    an_access_token: |login| login.access("alice", "one");
+    /// Nor is an ID token.
+    an_id_token: |login| with(login, json!({"events":null,"nonce":"n"}));
+}
+
+#[tokio::test]
+async fn types_that_a_logout_token_may_have() {
+    let login = Login::start().await;
+    let node = Gateway::start_with(&login.settings()).await;
+    for typ in ["JWT", "logout+jwt", "LOGOUT+JWT", "application/logout+jwt"] {
+        assert_done(&post(&node, &login.token_of_type(typ, json!({"sub":"bob"}))).await);
+    }
+}
+
+#[tokio::test]
+async fn a_logout_token_opens_no_session() {
+    let login = Login::start().await;
+    let node = Gateway::start_with(&login.settings()).await;
+    for typ in ["JWT", "logout+jwt"] {
+        let token = login.token_of_type(typ, json!({"sub":"alice","sid":"one"}));
+        let attempt = node.attempt_with(&token).await;
+        assert!(matches!(attempt, Attempt::Refused(why, 4401) if why == "malformed"));
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_such_request_is_refused() {
+    let login = Login::start().await;
+    let node = Gateway::start_with(&login.settings()).await;
+    let token = login.token(json!({"sub":"alice"}));
+    let body = format!("logout_token={token}");
+    assert_done(&send(&node, "POST", &format!("{FORM}; charset=UTF-8"), &body).await);
+    assert_done(&send(&node, "POST", FORM, &format!("state=x&{body}&more=1")).await);
+    let get = send(&node, "GET", FORM, "").await;
+    assert_eq!((get.status, get.header("allow")), (405, Some("POST")));
+    let as_json = json!({"logout_token":token}).to_string();
+    assert_refused(
+        &send(&node, "POST", "application/json", &as_json).await,
+        "invalid_request",
+    );
+    for bad in [
+        format!("{body}&{body}"),
+        "state=x".to_owned(),
+        "logout_token=".to_owned(),
+        "logout_token=%GG".to_owned(),
+    ] {
+        assert_refused(&send(&node, "POST", FORM, &bad).await, "invalid_request");
+    }
+    let large = format!("logout_token={}", "x".repeat(1 << 20));
+    assert_eq!(send(&node, "POST", FORM, &large).await.status, 413);
+    node.assert_alive().await;
+}
+
+#[tokio::test]
+async fn while_redis_is_away_sessions_here_end_and_the_others_when_it_is_back() {
+    let (redis, login) = (Redis::start().await, Login::start().await);
+    let settings = login.settings().with("backend.grace = \"60s\"");
+    let cluster = Cluster::behind_proxies(2, &redis, &settings).await;
+    let token = login.access("alice", "one");
+    let mut here = cluster[0].session(&token).await;
+    let mut there = cluster[1].session(&token).await;
+    cluster.proxy(0).set(Link::CUT);
+    let answer = post(&cluster[0], &login.token(json!({"sid":"one"}))).await;
+    assert_refused(&answer, "temporarily_unavailable");
+    here.expect_close(4403, "revoked").await;
+    assert_open(&mut there).await;
+    cluster.proxy(0).set(Link::PASS);
+    there.expect_close(4403, "revoked").await;
+    eventually("the token to be refused everywhere", async || {
+        cluster[1]
+            .attempt_with(&token)
+            .await
+            .is_revoked()
+            .then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_the_issuers_keys_a_logout_is_not_refused_as_forged() {
+    let login = Login::start().await;
+    login.provider.behave(Manner::Status(500));
+    let node = Gateway::start_with(&login.settings()).await;
+    let answer = post(&node, &login.token(json!({"sub":"alice"}))).await;
+    assert_refused(&answer, "temporarily_unavailable");
+}

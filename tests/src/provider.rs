@@ -1,0 +1,186 @@
+//! An identity provider of our own: discovery and a key set, good ones and what else is answered in
+//! their place.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use curfew_testkit::mint::{Key, jwks};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+const DISCOVERY: &str = "/.well-known/openid-configuration";
+const KEYS: &str = "/keys";
+
+/// How requests are answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Manner {
+    /// As they should be.
+    Good,
+    /// Not at all, until the manner is another; then as that says.
+    Hanging,
+    /// With this status and a body that is not JSON.
+    Status(u16),
+    /// By sending to another URL, with this status.
+    Redirect(u16, String),
+    /// With 200 and a web page.
+    Html,
+    /// With 200 and ten megabytes of a key set.
+    Huge,
+    /// By closing the connection.
+    Closing,
+}
+
+/// A provider that listens on loopback; stops when dropped.
+#[derive(Debug)]
+pub struct Provider {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    _serving: JoinSet<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    manner: watch::Sender<Manner>,
+    keys: Mutex<String>,
+    configuration: Mutex<Value>,
+    requests: Mutex<BTreeMap<String, usize>>,
+}
+
+impl Provider {
+    /// One with these keys.
+    pub async fn start(keys: &[&Key]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await;
+        let listener = listener.expect("a port of loopback can be bound");
+        let address = listener
+            .local_addr()
+            .expect("a bound socket has an address");
+        let issuer = format!("http://{address}");
+        let shared = Arc::new(Shared {
+            manner: watch::Sender::new(Manner::Good),
+            keys: Mutex::new(jwks(keys)),
+            configuration: Mutex::new(json!({
+                "issuer": issuer,
+                "jwks_uri": format!("{issuer}{KEYS}"),
+                "id_token_signing_alg_values_supported": ["ES256"],
+            })),
+            requests: Mutex::default(),
+        });
+        let mut serving = JoinSet::new();
+        let accepting = Arc::clone(&shared);
+        serving.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                connections.spawn(answer(stream, Arc::clone(&accepting)));
+            }
+        });
+        Self {
+            address,
+            shared,
+            _serving: serving,
+        }
+    }
+
+    /// Its issuer identifier.
+    pub fn issuer(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Where its keys are.
+    pub fn keys_url(&self) -> String {
+        self.issuer() + KEYS
+    }
+
+    /// A user's token by one of its keys.
+    pub fn token(&self, key: &Key, user: &str) -> String {
+        key.user_with(user, json!({"iss": self.issuer()}))
+    }
+
+    /// `[[auth.issuers]]` by the URL of its keys.
+    pub fn by_url(&self, name: &str) -> String {
+        let (iss, url) = (self.issuer(), self.keys_url());
+        format!("[[auth.issuers]]\nname = {name:?}\nissuer = {iss:?}\njwks_url = {url:?}\n")
+    }
+
+    /// `[[auth.issuers]]` by discovery.
+    pub fn by_discovery(&self, name: &str) -> String {
+        let iss = self.issuer();
+        format!("[[auth.issuers]]\nname = {name:?}\nissuer = {iss:?}\ndiscovery = true\n")
+    }
+
+    /// From now on these are its keys.
+    pub fn rotate(&self, keys: &[&Key]) {
+        self.serve(jwks(keys));
+    }
+
+    /// From now on this is its key set, whatever it is.
+    pub fn serve(&self, set: String) {
+        *self.shared.keys.lock() = set;
+    }
+
+    /// Changes a member of its OpenID configuration.
+    pub fn configure(&self, member: &str, value: Value) {
+        self.shared.configuration.lock()[member] = value;
+    }
+
+    /// From now on it answers like this.
+    pub fn behave(&self, manner: Manner) {
+        self.shared.manner.send_replace(manner);
+    }
+
+    /// How often its keys were asked for.
+    pub fn fetches(&self) -> usize {
+        self.requests(KEYS)
+    }
+
+    /// How often a path was asked for.
+    pub fn requests(&self, path: &str) -> usize {
+        let requests = self.shared.requests.lock();
+        requests.get(path).copied().unwrap_or_default()
+    }
+}
+
+/// One request on one connection.
+async fn answer(mut stream: TcpStream, shared: Arc<Shared>) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(_) => return,
+        }
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+    *shared.requests.lock().entry(path.clone()).or_default() += 1;
+    let mut changes = shared.manner.subscribe();
+    let manner = match changes.wait_for(|manner| *manner != Manner::Hanging).await {
+        Ok(manner) => manner.clone(),
+        Err(_) => return,
+    };
+    let (status, more, body) = match manner {
+        Manner::Good if path == KEYS => (200, String::new(), shared.keys.lock().clone()),
+        Manner::Good if path == DISCOVERY => {
+            (200, String::new(), shared.configuration.lock().to_string())
+        }
+        Manner::Good => (404, String::new(), "nothing here".to_owned()),
+        Manner::Status(status) => (status, String::new(), "no".to_owned()),
+        Manner::Redirect(status, to) => (status, format!("Location: {to}\r\n"), String::new()),
+        Manner::Html => (200, String::new(), "<html>sign in</html>".to_owned()),
+        Manner::Huge => (
+            200,
+            String::new(),
+            format!("{{\"keys\":[{}]}}", " ".repeat(10 << 20)),
+        ),
+        Manner::Closing | Manner::Hanging => return,
+    };
+    let length = body.len();
+    let answer = format!(
+        "HTTP/1.1 {status} Whatever\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{more}\r\n{body}"
+    );
+    // Whoever asked may have gone.
+    drop(stream.write_all(answer.as_bytes()).await);
+}
