@@ -1,8 +1,9 @@
-//! Identity providers: keys that are fetched.
+//! Identity providers: keys that are fetched, logouts, tokens that are given back.
 
 mod faults;
 mod keys;
 mod logout;
+mod revoke;
 
 use curfew_testkit::mint::Key;
 use curfew_tests::{Attempt, Gateway, Provider, Settings, eventually};

@@ -72,6 +72,9 @@ pub struct Config {
     /// The claim of access tokens that names the login they belong to, as `sid` in logout tokens
     /// does. Where the tokens have none, a login cannot be told from the user's others. Default: sid.
     pub login_claim: String,
+    /// Whether whoever holds an access token may have it revoked, at `POST /revoke` of the public
+    /// listener (RFC 7009). Default: `false`.
+    pub token_revocation: bool,
     /// Whether sessions are closed, as revoked, when the key that verified their token is not in its
     /// issuer's key set any more: what to set where taking a key out of a set is how access is
     /// taken away. Default: `false`, they live until their token expires.
@@ -100,6 +103,7 @@ impl Default for Config {
             jwks_max_stale: Duration::from_secs(24 * 3600),
             jwks_timeout: Duration::from_secs(5),
             login_claim: "sid".to_owned(),
+            token_revocation: false,
             close_on_key_withdrawal: false,
             subject_claim: "sub".to_owned(),
             issuers: Vec::new(),

@@ -9,10 +9,12 @@
 mod accept;
 mod admin;
 mod config;
+mod form;
 mod listen;
 mod logout;
 mod permits;
 mod respond;
+mod revoke;
 mod routes;
 mod tls;
 mod upgrade;

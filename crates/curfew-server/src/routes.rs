@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 
 use crate::accept::Accepted;
 use crate::respond::{Problem, Response};
-use crate::{Public, logout};
+use crate::{Public, logout, revoke};
 
 /// The path of the WebSocket endpoint.
 const WEBSOCKET: &str = "/ws";
@@ -46,25 +46,16 @@ impl Public {
         request: Request<Incoming>,
         accepted: &Accepted,
     ) -> Response {
-        let mut response = if request.uri().path() == WEBSOCKET {
-            self.websocket(request, accepted).await
-        } else if request.uri().path() == logout::PATH
-            && self.context.authenticator.accepts_logout()
-        {
-            self.backchannel_logout(request).await
-        } else {
-            let answer = match &self.extra {
-                Some(Extra(answer)) => answer(request).await,
-                None => None,
-            };
-            answer.unwrap_or_else(|| {
-                Problem::new(
-                    StatusCode::NOT_FOUND,
-                    "not_found",
-                    "the WebSocket endpoint is /ws",
-                )
-                .into_response()
-            })
+        // What is not configured does not exist.
+        let mut response = match request.uri().path() {
+            WEBSOCKET => self.websocket(request, accepted).await,
+            logout::PATH if self.context.authenticator.accepts_logout() => {
+                self.backchannel_logout(request).await
+            }
+            revoke::PATH if self.settings.load().auth.token_revocation => {
+                self.token_revocation(request).await
+            }
+            _ => self.other(request).await,
         };
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response
@@ -72,5 +63,15 @@ impl Public {
                 .insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+
+    async fn other(&self, request: Request<Incoming>) -> Response {
+        let answer = match &self.extra {
+            Some(Extra(answer)) => answer(request).await,
+            None => None,
+        };
+        let detail = "the WebSocket endpoint is /ws";
+        let nothing = || Problem::new(StatusCode::NOT_FOUND, "not_found", detail).into_response();
+        answer.unwrap_or_else(nothing)
     }
 }

@@ -42,6 +42,7 @@ fn defaults_are_those_of_the_documentation() {
             "jwks_max_stale": "1day",
             "jwks_timeout": "5s",
             "login_claim": "sid",
+            "token_revocation": false,
             "close_on_key_withdrawal": false,
             "subject_claim": "sub",
             "issuers": [],

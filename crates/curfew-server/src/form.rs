@@ -1,0 +1,148 @@
+//! Forms that are posted to the public listener, and answers as OAuth has them: what the logout and
+//! the revocation endpoint have in common.
+
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use serde::Serialize;
+
+use crate::Public;
+use crate::respond::{self, Response};
+
+/// Largest body.
+const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// What a form is sent as.
+const MEDIA_TYPE: &str = "application/x-www-form-urlencoded";
+
+/// A form; fields that nobody asks for are passed over.
+pub(crate) struct Form(String);
+
+impl Form {
+    /// The one field of this name. It is taken as it was sent: tokens have only characters that a
+    /// form leaves alone, so an escaped one is none.
+    pub(crate) fn field(&self, name: &str) -> Result<&str, Refused> {
+        let mut fields = self.0.split('&').filter_map(|field| field.split_once('='));
+        let mut named = fields.by_ref().filter(|(known, _)| *known == name);
+        match (named.next(), named.next()) {
+            (Some((_, value)), None) => Ok(value),
+            (None, _) => Err(Refused::invalid(format!("the form has no {name}"))),
+            (Some(_), Some(_)) => Err(Refused::invalid(format!("the form has several {name}"))),
+        }
+    }
+}
+
+/// Why a form had no effect (RFC 6749 §5.2).
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) status: StatusCode,
+    pub(crate) error: &'static str,
+    pub(crate) description: String,
+}
+
+impl Refused {
+    /// The sender's fault.
+    pub(crate) fn invalid(description: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            error: "invalid_request",
+            description: description.into(),
+        }
+    }
+
+    /// Our fault, or that of something we depend on.
+    pub(crate) fn unavailable(status: StatusCode, description: impl Into<String>) -> Self {
+        Self {
+            status,
+            error: "temporarily_unavailable",
+            description: description.into(),
+        }
+    }
+
+    /// Whether it is worth trying again.
+    pub(crate) fn is_unavailable(&self) -> bool {
+        self.error == "temporarily_unavailable"
+    }
+
+    pub(crate) fn into_response(self) -> Response {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            error: &'a str,
+            error_description: &'a str,
+        }
+        let body = Body {
+            error: self.error,
+            error_description: &self.description,
+        };
+        let mut response = respond::json(self.status, &body);
+        let headers = response.headers_mut();
+        if self.status == StatusCode::METHOD_NOT_ALLOWED {
+            headers.insert(ALLOW, HeaderValue::from_static("POST"));
+        }
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(
+                http::header::RETRY_AFTER,
+                respond::RETRY_AFTER_SECONDS.into(),
+            );
+        }
+        response
+    }
+}
+
+/// It had its effect: 200 without a body, which nobody keeps.
+pub(crate) fn done() -> Response {
+    let mut response = Response::new(Full::default());
+    let no_store = HeaderValue::from_static("no-store");
+    response.headers_mut().insert(CACHE_CONTROL, no_store);
+    response
+}
+
+impl Public {
+    /// Reads a form; within the rate of handshakes, since what is in it will have to be verified.
+    /// `busy` is the status when that rate is used up.
+    pub(crate) async fn form(
+        &self,
+        request: Request<Incoming>,
+        busy: StatusCode,
+    ) -> Result<Form, Refused> {
+        if request.method() != Method::POST {
+            return Err(Refused {
+                status: StatusCode::METHOD_NOT_ALLOWED,
+                ..Refused::invalid("forms are posted here")
+            });
+        }
+        if !self.permits.handshake() {
+            return Err(Refused::unavailable(
+                busy,
+                "too many requests at the moment",
+            ));
+        }
+        if !is_form(request.headers()) {
+            return Err(Refused::invalid(format!("the body must be {MEDIA_TYPE}")));
+        }
+        let body = Limited::new(request.into_body(), MAX_BODY_BYTES);
+        let body = match body.collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) if error.is::<LengthLimitError>() => {
+                return Err(Refused {
+                    status: StatusCode::PAYLOAD_TOO_LARGE,
+                    ..Refused::invalid("the body is over 64 KiB")
+                });
+            }
+            Err(_) => return Err(Refused::invalid("the body broke off")),
+        };
+        match String::from_utf8(body.into()) {
+            Ok(text) => Ok(Form(text)),
+            Err(_) => Err(Refused::invalid("the body is not UTF-8")),
+        }
+    }
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    let value = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let media_type = value.and_then(|value| value.split(';').next());
+    media_type.is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case(MEDIA_TYPE))
+}

@@ -1,0 +1,120 @@
+//! `POST /revoke`: whoever holds an access token gives it back, and its sessions end (RFC 7009).
+//!
+//! Clients are public: that they hold a token which verifies is all they have to show.
+
+use std::sync::Arc;
+
+use curfew_auth::VerifyError;
+use curfew_model::{Principal, Revocation, RevocationKey};
+use curfew_telemetry::{Origin, Span};
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
+use tracing::{Instrument as _, debug, info};
+
+use crate::Public;
+use crate::form::{Refused, done};
+use crate::respond::Response;
+use crate::upgrade::traceparent;
+
+/// The path.
+pub(crate) const PATH: &str = "/revoke";
+
+/// The span of a call: always recorded for a good token, which is revoked.
+const SPAN: &str = "POST /revoke";
+
+/// What is not done now may be tried again (§2.2.1).
+const NOT_NOW: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
+
+impl Public {
+    /// Answers a client.
+    pub(crate) async fn token_revocation(self: &Arc<Self>, request: Request<Incoming>) -> Response {
+        let tracer = self.context.node.metrics().tracer();
+        let origin = Origin::client(traceparent(request.headers()));
+        let began = tracer.now();
+        let (mut span, result) = match self.take_token(request).await {
+            Err(refused) => (tracer.unasked(SPAN, origin, began), Err(refused)),
+            // §2.2: there is nothing that the client could do about it, and nothing to be done.
+            Ok(None) => return done(),
+            Ok(Some(principal)) => {
+                let mut span = tracer.always(SPAN, origin);
+                span.began(began);
+                let give_back = self.give_back(&principal, &span).instrument(span.scope());
+                let result = give_back.await;
+                (span, result)
+            }
+        };
+        let scope = span.scope();
+        let _entered = scope.entered();
+        let response = match result {
+            Ok(()) => done(),
+            Err(refused) => {
+                match refused.is_unavailable() {
+                    true => span.failed(refused.error),
+                    false => span.refused(refused.error),
+                }
+                debug!(why = %refused.description, "token not revoked");
+                refused.into_response()
+            }
+        };
+        span.set("http.request.method", "POST");
+        span.set("http.route", PATH);
+        let status = i64::from(response.status().as_u16());
+        span.set("http.response.status_code", status);
+        response
+    }
+
+    /// The token's content; `None` for one that opens nothing anyway.
+    async fn take_token(&self, request: Request<Incoming>) -> Result<Option<Principal>, Refused> {
+        let form = self.form(request, NOT_NOW).await?;
+        match self
+            .context
+            .authenticator
+            .verify(form.field("token")?)
+            .await
+        {
+            Ok(principal) => Ok(Some(principal)),
+            Err(VerifyError::Refused(error)) => {
+                debug!(
+                    reason = error.failure().as_str(),
+                    "token to be revoked is not good"
+                );
+                Ok(None)
+            }
+            Err(error @ VerifyError::KeysUnavailable(_)) => {
+                Err(Refused::unavailable(NOT_NOW, error.to_string()))
+            }
+        }
+    }
+
+    async fn give_back(&self, principal: &Principal, span: &Span) -> Result<(), Refused> {
+        let Some(token_id) = principal.token_id() else {
+            return Err(Refused {
+                error: "unsupported_token_type",
+                ..Refused::invalid("the token has no jti, by which it could be told from others")
+            });
+        };
+        // For as long as it could open something.
+        let ends_at = principal.ends_at().as_secs().saturating_add(1);
+        let revocation = Revocation {
+            before: None,
+            reason: Some("token_revocation".into()),
+            expires_at: Some(ends_at),
+            trace: span.context(),
+        };
+        let key = RevocationKey::token(token_id);
+        let node = &self.context.node;
+        let receipt = node.revoke_reported(key, revocation).await.map_err(|_| {
+            Refused::unavailable(
+                NOT_NOW,
+                "sessions here are closed; try again for those elsewhere",
+            )
+        })?;
+        info!(
+            live = receipt.nodes.live,
+            confirmed = receipt.nodes.confirmed,
+            closed = receipt.closed,
+            "token revoked by whoever held it"
+        );
+        Ok(())
+    }
+}
