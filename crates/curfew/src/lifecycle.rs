@@ -126,12 +126,12 @@ async fn drain(
         }
     }
     stop_public.cancel();
-    reloader.running.answered.cancelled().await;
-    // Bounded by the backend's own timeouts, and by what is left of the supervisor's patience.
-    if time::timeout(LEAVE, node.backends().nodes.leave())
-        .await
-        .is_err()
-    {
+    // Each bounded, the latter also by what is left of the supervisor's patience.
+    let (_, left) = tokio::join!(
+        reloader.running.answered.cancelled(),
+        time::timeout(LEAVE, node.backends().nodes.leave()),
+    );
+    if left.is_err() {
         warn!("the backend took too long, others will clean up after this node");
     }
 }

@@ -1,7 +1,7 @@
 //! The shipped load balancer in front of real nodes.
 
 use curfew_testkit::{PATIENCE, http};
-use curfew_tests::{Gateway, Settings};
+use curfew_tests::{Cluster, Gateway, LEASE, Link, Redis, Settings};
 use serde_json::json;
 
 use super::haproxy::LoadBalancer;
@@ -60,4 +60,26 @@ async fn who_comes_while_a_node_drains_is_let_in_by_another() {
     assert_eq!(leaving.exited(PATIENCE).await, 0);
     let kept = second.metric("curfew_sessions").await + third.metric("curfew_sessions").await;
     assert_eq!(kept, 15.0, "six of before and all nine that came late");
+}
+
+#[tokio::test]
+async fn a_node_that_is_out_of_touch_alone_is_got_around() {
+    let redis = Redis::start().await;
+    let cluster = Cluster::behind_proxies(3, &redis, &Settings::default()).await;
+    let nodes = [0, 1, 2].map(|at| (&cluster[at]).into());
+    let balancer = LoadBalancer::start(&nodes).await;
+    cluster.proxy(0).set(Link::CUT);
+    cluster[0].until_out_of_touch(LEASE * 2, &[]).await;
+    // It is ready and has the fewest connections: it is asked first, and refuses.
+    let mut clients = Vec::new();
+    for n in 0..9 {
+        let mut client = balancer.user(&format!("user-{n}")).open().await;
+        client.expect_json(json!({"type":"connected"})).await;
+        clients.push(client);
+    }
+    let refused = r#"curfew_connections_rejected_total{reason="unavailable"}"#;
+    assert!(cluster[0].metric(refused).await > 0.0);
+    let kept =
+        cluster[1].metric("curfew_sessions").await + cluster[2].metric("curfew_sessions").await;
+    assert_eq!(kept, 9.0);
 }
