@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use curfew_model::{AuthFailure, Claims as PrincipalClaims, Clock, Principal, PrincipalParts};
 use jsonwebtoken::jwk::ThumbprintHash;
 use tracing::{info, warn};
 
+use crate::claims::{can_be_logged_out, verify_claims};
 use crate::issuers::{self, Issuers, KeySource, LoadError, LoadedIssuer, NoKey};
 use crate::jwks::SkippedKey;
 use crate::keys::PROVIDER;
@@ -53,6 +53,8 @@ struct Files {
     config: Config,
     /// By the issuers' order.
     seen: Vec<Seen>,
+    /// Likewise: whether what was read last could not be used.
+    bad: Vec<bool>,
 }
 
 /// What reading a file gave.
@@ -87,8 +89,7 @@ impl Authenticator {
     /// `bad_signature` are told; what a token that anybody could have written says stays untold.
     pub fn authenticate(&self, token: &str) -> Result<Principal, AuthError> {
         self.attempt(token).map_err(|error| match error {
-            NoKey::Refused(error) => error,
-            NoKey::Ask(_) => NoKey::unknown(),
+            NoKey::Refused(error) | NoKey::Ask(_, error) => error,
         })
     }
 
@@ -99,20 +100,7 @@ impl Authenticator {
     ///
     /// As [`Authenticator::authenticate`]. An issuer that cannot be asked is not the token's fault.
     pub async fn verify(&self, token: &str) -> Result<Principal, VerifyError> {
-        let remote = match self.attempt(token) {
-            Ok(principal) => return Ok(principal),
-            Err(NoKey::Refused(error)) => return Err(error.into()),
-            Err(NoKey::Ask(remote)) => remote,
-        };
-        let asked = remote.ask().await;
-        match (self.attempt(token), asked) {
-            (Ok(principal), _) => Ok(principal),
-            (Err(NoKey::Refused(error)), _) => Err(error.into()),
-            (Err(NoKey::Ask(_)), Asked::Answered) => Err(NoKey::unknown().into()),
-            (Err(NoKey::Ask(remote)), Asked::Unanswered) => {
-                Err(VerifyError::KeysUnavailable(Arc::clone(&remote.issuer)))
-            }
-        }
+        with_keys(|| self.attempt(token)).await
     }
 
     fn attempt(&self, token: &str) -> Result<Principal, NoKey> {
@@ -121,14 +109,16 @@ impl Authenticator {
         let header = parts.header()?;
         let header = Header::parse(&header, TokenType::Access)?;
         let payload = parts.payload()?;
-        let claims = Claims::parse(&payload, &issuers.subject_claim, &issuers.login_claim)?;
+        let claims = Claims::parse(&payload, &issuers.subject_claim)?;
         let issuer = issuers.find(claims.issuer.as_deref(), header.kid.as_deref())?;
         let key = issuer.key(&header)?;
         if !key.verify(header.algorithm, parts.signed(), parts.signature()?) {
-            return Err(AuthError::bad_signature().into());
+            return Err(issuer.bad_signature());
         }
         let verified = verify_claims(&claims, issuer, &issuers, self.clock.now())?;
-        issuer.logins.note(claims.names_login);
+        if let Some(rules) = &issuer.logout {
+            can_be_logged_out(&claims, &payload, rules.scope, &issuers.login_claim)?;
+        }
         Ok(Principal::new(PrincipalParts {
             user: verified.user.into(),
             issuer: Arc::clone(&issuer.name),
@@ -149,8 +139,9 @@ impl Authenticator {
         &*self.clock
     }
 
-    /// Whether `auth.close_on_key_withdrawal` is set and the key that verified this principal is none
-    /// of its issuer's any more.
+    /// Whether `auth.close_on_key_withdrawal` is set and the key that verified this principal, by its
+    /// `kid`, is none of its issuer's any more. An issuer that cannot be asked, or lists no key at
+    /// all, withdraws none.
     pub fn is_withdrawn(&self, principal: &Principal) -> bool {
         let issuers = self.issuers.load();
         let Some(kid) = principal
@@ -159,11 +150,19 @@ impl Authenticator {
         else {
             return false;
         };
-        let mut named = issuers
-            .all
-            .iter()
-            .filter(|issuer| *issuer.name == *principal.issuer());
-        !named.any(|issuer| issuer.has_kid(kid))
+        let mut all = issuers.all.iter();
+        match all.find(|issuer| *issuer.name == *principal.issuer()) {
+            None => true,
+            Some(issuer) => {
+                let sure = issuer.remote.as_ref().is_none_or(|remote| remote.is_sure());
+                sure && !issuer.has_kid(kid)
+            }
+        }
+    }
+
+    /// Whether sessions are to be closed whose key was withdrawn.
+    pub fn closes_withdrawn(&self) -> bool {
+        self.issuers.load().close_on_key_withdrawal
     }
 
     /// The issuers whose keys are fetched: somebody has to, see [`RemoteKeys::due`].
@@ -186,6 +185,13 @@ impl Authenticator {
         })
     }
 
+    /// Whether the keys of every issuer are those that it has now, as far as was seen.
+    pub fn keys_are_current(&self) -> bool {
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let fetched = self.remotes().iter().all(|remote| remote.is_sure());
+        fetched && !files.bad.contains(&true)
+    }
+
     /// Puts the key set that was fetched for `remote` in force; returns how many keys it has. A set
     /// for an issuer that is configured no longer is ignored.
     ///
@@ -205,22 +211,24 @@ impl Authenticator {
         let Some(index) = all.all.iter().position(is_its) else {
             return Ok(0);
         };
-        match self.replace(&files.config, index, set) {
-            Ok(keys) => {
-                remote.fetched();
-                Ok(keys)
-            }
-            Err(error) => {
-                // A set without a usable key withdraws all there were, on purpose or not.
-                if let KeyError::NoUsableKey(_) = error {
-                    let mut all = all.all.clone();
-                    all[index] = Arc::new(files.config.issuers[index].without_keys(remote));
-                    self.issuers
-                        .store(Arc::new(Issuers::new(&files.config, all)));
-                }
-                Err(error)
-            }
+        if remote.is_known(set) {
+            remote.fetched(set);
+            return Ok(all.all[index].key_count());
         }
+        let replaced = self.replace(&files.config, index, set);
+        match &replaced {
+            Ok(_) => remote.fetched(set),
+            // A set without a usable key withdraws all there were, on purpose or not.
+            Err(KeyError::NoUsableKey(_)) => {
+                let mut all = all.all.clone();
+                all[index] = Arc::new(files.config.issuers[index].without_keys(remote));
+                self.issuers
+                    .store(Arc::new(Issuers::new(&files.config, all)));
+                remote.forget();
+            }
+            Err(_) => {}
+        }
+        replaced
     }
 
     /// Puts another configuration in force, with all its keys or not at all. Blocks on reading
@@ -232,7 +240,7 @@ impl Authenticator {
     pub fn reload(&self, config: &Config) -> Result<(), LoadError> {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut issuers, fresh) = load(config)?;
-        self.keep_fetched(&files.config, &mut issuers, config);
+        self.keep_fetched(&mut issuers, config);
         self.issuers.store(Arc::new(issuers));
         *files = fresh;
         Ok(())
@@ -243,7 +251,7 @@ impl Authenticator {
     /// force. Each change is logged here and returned once, however long it stays bad.
     pub fn reload_changed_files(&self) -> Vec<FileReload> {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        let Files { config, seen } = &mut *files;
+        let Files { config, seen, bad } = &mut *files;
         let mut reloads = Vec::new();
         for (index, (issuer, seen)) in config.issuers.iter().zip(seen).enumerate() {
             let Some(KeySource::File(_, path)) = issuer.key_source() else {
@@ -256,6 +264,7 @@ impl Authenticator {
             }
             *seen = now;
             let outcome = content.and_then(|content| self.replace(config, index, &content));
+            bad[index] = outcome.is_err();
             match &outcome {
                 Ok(keys) => {
                     info!(issuer = %issuer.name, file = %path.display(), keys, "key file reloaded")
@@ -279,31 +288,39 @@ impl Authenticator {
         issuers.all.iter().map(|issuer| issuer.summary()).collect()
     }
 
-    /// What was fetched stays, for issuers that are configured as before.
-    fn keep_fetched(&self, before: &Config, issuers: &mut Issuers, now: &Config) {
-        let times = |config: &Config| (config.jwks_lifetime, config.jwks_max_stale);
-        if times(before) != times(now) {
-            return;
-        }
+    /// What was fetched stays, for issuers whose keys are where they were: under the new rules.
+    fn keep_fetched(&self, issuers: &mut Issuers, config: &Config) {
         let old = self.issuers.load();
-        for (new, configured) in issuers.all.iter_mut().zip(&now.issuers) {
-            let known = before
-                .issuers
-                .iter()
-                .position(|issuer| issuer == configured);
-            if let (Some(at), true) = (known, new.remote.is_some()) {
-                *new = Arc::clone(&old.all[at]);
-            }
+        for (new, configured) in issuers.all.iter_mut().zip(&config.issuers) {
+            let Some(remote) = &new.remote else { continue };
+            let known = old.all.iter().find_map(|issuer| {
+                let known = issuer.remote.as_ref()?;
+                let same = issuer.name == new.name && known.location == remote.location;
+                same.then_some(known)
+            });
+            let Some(known) = known else { continue };
+            let remote = match known.has_times_of(remote) {
+                true => Arc::clone(known),
+                false => {
+                    remote.take_over(known);
+                    Arc::clone(remote)
+                }
+            };
+            let kept = remote
+                .set()
+                .and_then(|set| configured.with_keys(&set, Some(Arc::clone(&remote))).ok());
+            *new = Arc::new(match kept {
+                Some((issuer, _)) => issuer,
+                None => configured.without_keys(&remote),
+            });
         }
     }
 
     /// Puts new keys of one issuer in force.
     fn replace(&self, config: &Config, index: usize, content: &[u8]) -> Result<usize, KeyError> {
         let mut all = self.issuers.load().all.clone();
-        let before = &all[index];
-        let (mut issuer, skipped) =
-            config.issuers[index].with_keys(content, before.remote.clone())?;
-        issuer.logins = Arc::clone(&before.logins);
+        let remote = all[index].remote.clone();
+        let (issuer, skipped) = config.issuers[index].with_keys(content, remote)?;
         let issuer = Arc::new(issuer);
         all[index] = Arc::clone(&issuer);
         let borrowed: Vec<&LoadedIssuer> = all.iter().map(AsRef::as_ref).collect();
@@ -338,6 +355,7 @@ fn load(config: &Config) -> Result<(Issuers, Files), LoadError> {
     }
     let files = Files {
         config: config.clone(),
+        bad: vec![false; seen.len()],
         seen,
     };
     Ok((Issuers::new(config, all), files))
@@ -349,94 +367,26 @@ fn warn_of_skipped(issuer: &Issuer, skipped: &[SkippedKey]) {
     }
 }
 
-/// What is left to know of a token once its claims are verified.
-struct Verified<'a> {
-    user: &'a str,
-    expires_at: u64,
-}
-
-/// Judges the claims of a token whose signature is good.
-fn verify_claims<'a>(
-    claims: &'a Claims<'_>,
-    issuer: &LoadedIssuer,
-    issuers: &'a Issuers,
-    now: Duration,
-) -> Result<Verified<'a>, AuthError> {
-    verify_issuer(claims, issuer)?;
-    let user = claims.subject.as_deref().unwrap_or_default();
-    if user.is_empty() {
-        return Err(AuthError::missing_claim(&issuers.subject_claim));
-    }
-    let expires_at = claims
-        .expires_at
-        .ok_or_else(|| AuthError::missing_claim("exp"))?;
-    verify_audience(claims, issuer)?;
-    verify_times(claims, expires_at, issuers, now)?;
-    Ok(Verified { user, expires_at })
-}
-
-fn verify_issuer(claims: &Claims<'_>, issuer: &LoadedIssuer) -> Result<(), AuthError> {
-    match (&issuer.issuer, claims.issuer.as_deref()) {
-        (None, _) => Ok(()),
-        (Some(_), None) => Err(AuthError::missing_claim("iss")),
-        (Some(expected), Some(iss)) if expected == iss => Ok(()),
-        (Some(_), Some(_)) => Err(AuthError::wrong_issuer()),
-    }
-}
-
-fn verify_audience(claims: &Claims<'_>, issuer: &LoadedIssuer) -> Result<(), AuthError> {
-    let Some(accepted) = &issuer.audience else {
-        return Ok(());
+/// Attempts something that takes an issuer's keys; once more when those may be newer.
+pub(crate) async fn with_keys<T>(attempt: impl Fn() -> Result<T, NoKey>) -> Result<T, VerifyError> {
+    let remote = match attempt() {
+        Ok(done) => return Ok(done),
+        Err(NoKey::Refused(error)) => return Err(error.into()),
+        Err(NoKey::Ask(remote, _)) => remote,
     };
-    let audience = claims
-        .audience
-        .as_ref()
-        .ok_or_else(|| AuthError::missing_claim("aud"))?;
-    if audience
-        .iter()
-        .any(|one| accepted.iter().any(|accepted| accepted == one))
-    {
-        return Ok(());
-    }
-    Err(AuthError::wrong_audience())
-}
-
-fn verify_times(
-    claims: &Claims<'_>,
-    expires_at: u64,
-    issuers: &Issuers,
-    now: Duration,
-) -> Result<(), AuthError> {
-    let expiry = Duration::from_secs(expires_at);
-    // The same instant as `Principal::ends_at`.
-    if now >= expiry + issuers.leeway {
-        let ago = now.saturating_sub(expiry).as_secs();
-        return Err(AuthError::new(
-            AuthFailure::Expired,
-            format!("the token expired {ago} s ago"),
-        ));
-    }
-    for (name, instant) in [("nbf", claims.not_before), ("iat", claims.issued_at)] {
-        let instant = Duration::from_secs(instant.unwrap_or_default());
-        if instant > now + issuers.leeway {
-            let wait = instant.saturating_sub(now).as_secs();
-            return Err(AuthError::new(
-                AuthFailure::NotYetValid,
-                format!("the token's {name} is {wait} s in the future"),
-            ));
+    let asked = remote.ask().await;
+    match (attempt(), asked) {
+        (Ok(done), _) => Ok(done),
+        (Err(NoKey::Refused(error)), _) => Err(error.into()),
+        // A key was there, and is not the one that signed: that much is known.
+        (Err(NoKey::Ask(_, error)), _) if error.failure() == AuthFailure::BadSignature => {
+            Err(error.into())
+        }
+        (Err(NoKey::Ask(_, error)), Asked::Answered) => Err(error.into()),
+        (Err(NoKey::Ask(remote, _)), Asked::Unanswered) => {
+            Err(VerifyError::KeysUnavailable(Arc::clone(&remote.issuer)))
         }
     }
-    if !issuers.max_token_lifetime.is_zero() {
-        let issued_at = claims
-            .issued_at
-            .ok_or_else(|| AuthError::missing_claim("iat"))?;
-        if Duration::from_secs(expires_at.saturating_sub(issued_at)) > issuers.max_token_lifetime {
-            return Err(AuthError::malformed(
-                "the token's lifetime, from iat to exp, is longer than allowed here",
-            ));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

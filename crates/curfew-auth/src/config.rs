@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Algorithm;
+use crate::issuers::LogoutRules;
 use crate::keys::MIN_SECRET_BYTES;
 
 /// More leeway than a minute hides clocks that should be set, and lets expired tokens live on.
@@ -66,6 +67,7 @@ pub struct Config {
     #[schemars(with = "String")]
     pub jwks_max_stale: Duration,
     /// How long a fetch of keys, or of the OpenID configuration before it, may take. Default: 5s.
+    /// Takes effect at start.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub jwks_timeout: Duration,
@@ -75,8 +77,8 @@ pub struct Config {
     /// Whether whoever holds an access token may have it revoked, at `POST /revoke` of the public
     /// listener (RFC 7009). Default: `false`.
     pub token_revocation: bool,
-    /// Whether sessions are closed, as revoked, when the key that verified their token is not in its
-    /// issuer's key set any more: what to set where taking a key out of a set is how access is
+    /// Whether sessions are closed, as revoked, when the key that verified their token, by its `kid`,
+    /// is not in its issuer's key set any more: what to set where taking a key out of a set is how access is
     /// taken away. Default: `false`, they live until their token expires.
     pub close_on_key_withdrawal: bool,
     /// The claim that names the user; a string that every token must have. Default: sub.
@@ -127,6 +129,17 @@ pub enum Source {
     Cookie,
 }
 
+/// What a logout token that names a login ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogoutScope {
+    /// That login's sessions.
+    #[default]
+    Login,
+    /// All of the user's that began before.
+    User,
+}
+
 /// How a bad token in the upgrade request is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -145,7 +158,7 @@ pub struct Issuer {
     /// What this issuer is called in logs, metrics and sessions. Unique.
     pub name: String,
     /// What a token's `iss` must be, exactly. Absent: `iss` is not checked, which is possible for a
-    /// single issuer, and beside others for one whose keys all have a `kid`.
+    /// single issuer, and beside others for one whose keys are in a file and all have a `kid`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
     /// What a token's `aud` must be, or hold, one of. Absent: `aud` is not checked.
@@ -178,6 +191,12 @@ pub struct Issuer {
     /// Whether this issuer may end sessions by OpenID Connect Back-Channel Logout, at
     /// `POST /logout/backchannel` of the public listener. Needs `issuer`. Default: `false`.
     pub backchannel_logout: bool,
+    /// What a logout token that names a login (`sid`) ends. `login`: the sessions of that login, for
+    /// which every access token of this issuer must have the claim `auth.login_claim`. `user`: all
+    /// sessions of the user that began before; for issuers whose access tokens name no login.
+    /// Sessions can be logged out that open, or refresh, after this was configured; their tokens
+    /// must have an `iat`. Default: `login`.
+    pub logout_scope: LogoutScope,
     /// What the `aud` of its logout tokens must be, or hold, one of: the id of a client that is
     /// registered there. Absent: `audience`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -246,6 +265,13 @@ impl Config {
                 format!("{} is a kind of revocation already", self.login_claim),
             );
         }
+        let logs_out = self.issuers.iter().any(|issuer| issuer.backchannel_logout);
+        if logs_out && self.subject_claim != "sub" {
+            problems.report(
+                "subject_claim",
+                "must be \"sub\" beside backchannel_logout: logout tokens name users by it",
+            );
+        }
         self.check_issuers(problems);
     }
 
@@ -272,7 +298,7 @@ impl Config {
                 if several && issuer.issuer.is_none() && issuer.jwks_file.is_none() {
                     problems.report(
                         "issuer",
-                        "required beside other issuers, because this key has no kid to tell its tokens by",
+                        "required beside other issuers, unless all keys are in a file and have a kid to tell their tokens by",
                     );
                 }
                 issuer.check(problems);
@@ -287,17 +313,25 @@ impl Issuer {
         self.jwks_file.is_some() || self.jwks_url.is_some() || self.discovery
     }
 
-    /// Whom its logout tokens must be for, where they are accepted.
-    pub(crate) fn accepted_logout(&self) -> Option<Vec<String>> {
+    /// The rules of its logout tokens, where they are accepted.
+    pub(crate) fn logout_rules(&self) -> Option<LogoutRules> {
         let audience = self.logout_audience.as_ref().or(self.audience.as_ref());
-        audience.filter(|_| self.backchannel_logout).cloned()
+        let audience = audience.filter(|_| self.backchannel_logout)?;
+        Some(LogoutRules {
+            audience: audience.clone(),
+            scope: self.logout_scope,
+        })
     }
 
     fn check(&self, problems: &mut Problems) {
         if self.backchannel_logout && self.issuer.is_none() {
             problems.report("issuer", "required for backchannel_logout");
         }
-        if self.backchannel_logout && self.accepted_logout().is_none_or(|a| a.is_empty()) {
+        if self.backchannel_logout
+            && self
+                .logout_rules()
+                .is_none_or(|rules| rules.audience.is_empty())
+        {
             problems.report(
                 "logout_audience",
                 "required for backchannel_logout where there is no audience: the client id at the issuer",

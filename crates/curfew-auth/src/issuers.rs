@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use curfew_model::{AuthFailure, Problems};
@@ -12,7 +11,9 @@ use serde::Serialize;
 use crate::jwks::{self, SkippedKey};
 use crate::keys::{self, Key};
 use crate::token::Header;
-use crate::{Algorithm, AuthError, Config, Issuer, KeyError, RemoteKeys, RemoteStatus, pem};
+use crate::{
+    Algorithm, AuthError, Config, Issuer, KeyError, LogoutScope, RemoteKeys, RemoteStatus, pem,
+};
 
 /// Why an issuer's key could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -75,50 +76,30 @@ pub(crate) struct LoadedIssuer {
     pub(crate) name: Arc<str>,
     pub(crate) issuer: Option<String>,
     pub(crate) audience: Option<Vec<String>>,
-    /// Whom its logout tokens must be for; `None`: they are not accepted.
-    pub(crate) logout: Option<Vec<String>>,
+    /// Its logout tokens; `None`: they are not accepted.
+    pub(crate) logout: Option<LogoutRules>,
     /// Of a key set, in which a token's `kid` must name the key.
     is_key_set: bool,
     keys: Vec<Key>,
     /// Where the keys are fetched; there are none before that.
     pub(crate) remote: Option<Arc<RemoteKeys>>,
-    /// Stays when keys are replaced.
-    pub(crate) logins: Arc<Logins>,
 }
 
-/// Whether an issuer's access tokens name logins, as far as they were seen.
-#[derive(Debug, Default)]
-pub(crate) struct Logins {
-    with: AtomicBool,
-    without: AtomicBool,
-}
-
-impl Logins {
-    /// A good token was seen.
-    pub(crate) fn note(&self, names_login: bool) {
-        let seen = if names_login {
-            &self.with
-        } else {
-            &self.without
-        };
-        // Read first: nearly always it is known.
-        if !seen.load(Ordering::Relaxed) {
-            seen.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Tokens were seen, and none named a login.
-    pub(crate) fn are_unknown(&self) -> bool {
-        self.without.load(Ordering::Relaxed) && !self.with.load(Ordering::Relaxed)
-    }
+/// What an issuer's logout tokens must be, and what they can name.
+#[derive(Debug, Clone)]
+pub(crate) struct LogoutRules {
+    /// Whom they must be for.
+    pub(crate) audience: Vec<String>,
+    /// What one with a login ends.
+    pub(crate) scope: LogoutScope,
 }
 
 /// Why an issuer gives no key for a token.
 pub(crate) enum NoKey {
     /// It has none, or not one.
     Refused(AuthError),
-    /// It has none yet: it is to be asked for newer ones.
-    Ask(Arc<RemoteKeys>),
+    /// It may have another by now: it is to be asked. What is to be said if not.
+    Ask(Arc<RemoteKeys>, AuthError),
 }
 
 /// An issuer's source of keys, as the configuration names it.
@@ -173,11 +154,10 @@ impl Issuer {
             name: self.name.as_str().into(),
             issuer: self.issuer.clone(),
             audience: self.audience.clone(),
-            logout: self.accepted_logout(),
+            logout: self.logout_rules(),
             is_key_set: self.has_key_set(),
             keys,
             remote,
-            logins: Arc::default(),
         }
     }
 
@@ -360,6 +340,17 @@ impl From<AuthError> for NoKey {
     }
 }
 
+impl LoadedIssuer {
+    /// The signature does not verify: of a key set that is fetched there may be a newer one, with
+    /// other material under the same name.
+    pub(crate) fn bad_signature(&self) -> NoKey {
+        match &self.remote {
+            Some(remote) => NoKey::Ask(Arc::clone(remote), AuthError::bad_signature()),
+            None => NoKey::Refused(AuthError::bad_signature()),
+        }
+    }
+}
+
 impl NoKey {
     /// What the client is told when the issuer has no such key.
     pub(crate) fn unknown() -> AuthError {
@@ -381,7 +372,7 @@ impl LoadedIssuer {
         if let Some(remote) = &self.remote
             && !remote.usable()
         {
-            return Err(NoKey::Ask(Arc::clone(remote)));
+            return Err(NoKey::Ask(Arc::clone(remote), NoKey::unknown()));
         }
         let kid = header.kid.as_deref().filter(|_| self.is_key_set);
         let mut fitting = self.keys.iter().filter(|key| {
@@ -390,7 +381,7 @@ impl LoadedIssuer {
         match (fitting.next(), fitting.next()) {
             (Some(key), None) => Ok(key),
             (None, _) => Err(match &self.remote {
-                Some(remote) => NoKey::Ask(Arc::clone(remote)),
+                Some(remote) => NoKey::Ask(Arc::clone(remote), NoKey::unknown()),
                 None => NoKey::Refused(NoKey::unknown()),
             }),
             (Some(_), Some(_)) => Err(NoKey::Refused(AuthError::new(

@@ -84,7 +84,7 @@ pub enum KeyError {
     KidShared(String),
     /// The configuration names no key source this version can load.
     #[error(
-        "has no key that can be loaded: give secret, secret_file, public_key_file or jwks_file"
+        "has no key that can be loaded: give secret, secret_file, public_key_file, jwks_file, jwks_url or discovery"
     )]
     NoSource,
 }

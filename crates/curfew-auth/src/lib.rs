@@ -8,6 +8,7 @@
 
 mod algorithm;
 mod authenticate;
+mod claims;
 mod config;
 mod credentials;
 mod error;
@@ -22,7 +23,7 @@ mod token;
 
 pub use algorithm::{Algorithm, UnknownAlgorithm};
 pub use authenticate::{Authenticator, FileReload, VerifyError};
-pub use config::{Config, Issuer, Reject, Source, check_url};
+pub use config::{Config, Issuer, LogoutScope, Reject, Source, check_url};
 pub use credentials::{Credential, extract};
 pub use error::AuthError;
 pub use issuers::{IssuerSummary, KeySummary, LoadError, check_files};

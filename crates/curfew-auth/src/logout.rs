@@ -6,12 +6,11 @@ use std::time::Duration;
 use serde::de::MapAccess;
 use serde_json::{Map, Value};
 
-use crate::authenticate::Authenticator;
-use crate::issuers::{Issuers, LoadedIssuer, NoKey};
-use crate::remote::Asked;
+use crate::authenticate::{Authenticator, with_keys};
+use crate::issuers::{Issuers, LoadedIssuer, LogoutRules, NoKey};
 use crate::token::json::{self, Date, Members, Skip, Text, Texts};
 use crate::token::{Header, Parts, TokenType};
-use crate::{AuthError, VerifyError};
+use crate::{AuthError, LogoutScope, VerifyError};
 
 /// The event that makes a token a logout token (§2.4).
 const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
@@ -31,9 +30,8 @@ pub struct Logout {
     pub user: Option<String>,
     /// Which login, as the issuer names it.
     pub login: Option<String>,
-    /// Access tokens of the issuer were seen here, and none named its login: nobody can be found by
-    /// [`Logout::login`].
-    pub login_is_unknown: bool,
+    /// What is to end, where it names a login.
+    pub scope: LogoutScope,
     /// When, Unix seconds.
     pub issued_at: u64,
 }
@@ -53,20 +51,7 @@ impl Authenticator {
     ///
     /// What is wrong with it, for the issuer's log; or that its keys are not available.
     pub async fn verify_logout(&self, token: &str) -> Result<Logout, VerifyError> {
-        let remote = match self.attempt_logout(token) {
-            Ok(logout) => return Ok(logout),
-            Err(NoKey::Refused(error)) => return Err(error.into()),
-            Err(NoKey::Ask(remote)) => remote,
-        };
-        let asked = remote.ask().await;
-        match (self.attempt_logout(token), asked) {
-            (Ok(logout), _) => Ok(logout),
-            (Err(NoKey::Refused(error)), _) => Err(error.into()),
-            (Err(NoKey::Ask(_)), Asked::Answered) => Err(NoKey::unknown().into()),
-            (Err(NoKey::Ask(remote)), Asked::Unanswered) => {
-                Err(VerifyError::KeysUnavailable(Arc::clone(&remote.issuer)))
-            }
-        }
+        with_keys(|| self.attempt_logout(token)).await
     }
 
     fn attempt_logout(&self, token: &str) -> Result<Logout, NoKey> {
@@ -76,25 +61,25 @@ impl Authenticator {
         let header = Header::parse(&header, TokenType::Logout)?;
         let payload = parts.payload()?;
         let claims = Claims::parse(&payload)?;
-        let (issuer, audience) = find(&issuers, &claims)?;
+        let (issuer, rules) = find(&issuers, &claims)?;
         let key = issuer.key(&header)?;
         if !key.verify(header.algorithm, parts.signed(), parts.signature()?) {
-            return Err(AuthError::bad_signature().into());
+            return Err(issuer.bad_signature());
         }
         let now = self.clock().now();
-        Ok(claims.judge(issuer, audience, issuers.leeway, now)?)
+        Ok(claims.judge(issuer, rules, issuers.leeway, now)?)
     }
 }
 
-/// The issuer that `iss` names, if its logout tokens are accepted, and whom they must be for.
+/// The issuer that `iss` names, if its logout tokens are accepted.
 fn find<'a>(
     issuers: &'a Issuers,
     claims: &Claims,
-) -> Result<(&'a LoadedIssuer, &'a [String]), AuthError> {
+) -> Result<(&'a LoadedIssuer, &'a LogoutRules), AuthError> {
     let named = issuers.all.iter().find_map(|issuer| {
-        let audience = issuer.logout.as_deref()?;
+        let rules = issuer.logout.as_ref()?;
         let is_named = issuer.issuer.is_some() && issuer.issuer == claims.issuer;
-        is_named.then_some((&**issuer, audience))
+        is_named.then_some((&**issuer, rules))
     });
     named.ok_or_else(AuthError::wrong_issuer)
 }
@@ -127,11 +112,11 @@ impl Claims {
     fn judge(
         self,
         issuer: &LoadedIssuer,
-        audience: &[String],
+        rules: &LogoutRules,
         leeway: Duration,
         now: Duration,
     ) -> Result<Logout, AuthError> {
-        if !self.audience.iter().any(|one| audience.contains(one)) {
+        if !self.audience.iter().any(|one| rules.audience.contains(one)) {
             return Err(AuthError::wrong_audience());
         }
         let issued_at = self.issued_at.ok_or_else(|| missing("iat"))?;
@@ -182,7 +167,7 @@ impl Claims {
             issuer: Arc::clone(&issuer.name),
             user: self.subject,
             login: self.login,
-            login_is_unknown: issuer.logins.are_unknown(),
+            scope: rules.scope,
             issued_at,
         })
     }

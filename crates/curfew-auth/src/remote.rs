@@ -60,6 +60,8 @@ pub struct RemoteKeys {
 struct State {
     phase: Phase,
     fetched_at: Option<Instant>,
+    /// What was fetched then; `None` when it has no key that can be used.
+    set: Option<Arc<[u8]>>,
     /// The last time that a token asked for a fetch.
     asked_at: Option<Instant>,
     /// Failures since the last success.
@@ -138,8 +140,44 @@ impl RemoteKeys {
         self.state().phase = Phase::Fetching;
     }
 
-    /// The fetch ended well; the keys are in force.
-    pub(crate) fn fetched(&self) {
+    /// Where `other` fetches the keys of the same issuer by other times, what it knows is known here.
+    pub(crate) fn take_over(&self, other: &Self) {
+        let (fetched_at, set) = {
+            let known = other.state();
+            (known.fetched_at, known.set.clone())
+        };
+        let mut state = self.state();
+        state.fetched_at = fetched_at;
+        state.set = set;
+    }
+
+    pub(crate) fn has_times_of(&self, other: &Self) -> bool {
+        (self.lifetime, self.max_stale) == (other.lifetime, other.max_stale)
+    }
+
+    /// Whether this is what was fetched last.
+    pub(crate) fn is_known(&self, set: &[u8]) -> bool {
+        self.state().set.as_deref() == Some(set)
+    }
+
+    /// What was fetched last.
+    pub(crate) fn set(&self) -> Option<Arc<[u8]>> {
+        self.state().set.clone()
+    }
+
+    /// What was fetched last is withdrawn, and nothing has taken its place.
+    pub(crate) fn forget(&self) {
+        self.state().set = None;
+    }
+
+    /// Whether the issuer has said, the last time it was asked, which keys are its.
+    pub(crate) fn is_sure(&self) -> bool {
+        let state = self.state();
+        state.fetched_at.is_some() && state.failure.is_none()
+    }
+
+    /// The fetch ended well: the keys of `set` are in force.
+    pub(crate) fn fetched(&self, set: &[u8]) {
         let now = Instant::now();
         let pause = self
             .lifetime
@@ -147,6 +185,7 @@ impl RemoteKeys {
         let mut state = self.state();
         state.phase = Phase::Waiting(now + pause);
         state.fetched_at = Some(now);
+        state.set = Some(set.into());
         state.failures = 0;
         state.failure = None;
         drop(state);
@@ -249,7 +288,7 @@ mod tests {
         let remote = remote();
         assert_eq!(until_due(&remote).await, Duration::ZERO);
         for _ in 0..20 {
-            remote.fetched();
+            remote.fetched(b"{}");
             let pause = until_due(&remote).await;
             assert!(
                 (LIFETIME.mul_f64(0.71)..=LIFETIME.mul_f64(0.801)).contains(&pause),
@@ -272,7 +311,7 @@ mod tests {
             );
         }
         assert_eq!(remote.ask().await, Asked::Unanswered);
-        remote.fetched();
+        remote.fetched(b"{}");
         assert_eq!(remote.status().failure, None);
     }
 
@@ -280,11 +319,11 @@ mod tests {
     async fn unknown_keys_cause_one_fetch_in_thirty_seconds() {
         let remote = remote();
         remote.due().await;
-        remote.fetched();
+        remote.fetched(b"{}");
         // The fetch that was due does not keep the first question from being asked.
         let (asked, pause) = tokio::join!(remote.ask(), async {
             let pause = until_due(&remote).await;
-            remote.fetched();
+            remote.fetched(b"{}");
             pause
         });
         assert_eq!((asked, pause), (Asked::Answered, Duration::ZERO));
@@ -292,7 +331,7 @@ mod tests {
             assert_eq!(remote.ask().await, Asked::Answered);
         }
         assert!(until_due(&remote).await > ON_DEMAND_PAUSE);
-        remote.fetched();
+        remote.fetched(b"{}");
         let (asked, pause) = tokio::join!(remote.ask(), async {
             let pause = until_due(&remote).await;
             remote.failed("no".to_owned());
@@ -315,7 +354,7 @@ mod tests {
         let remote = remote();
         assert!(!remote.usable());
         remote.due().await;
-        remote.fetched();
+        remote.fetched(b"{}");
         time::advance(Config::default().jwks_max_stale - Duration::from_secs(1)).await;
         assert!(remote.usable());
         time::advance(Duration::from_secs(1)).await;

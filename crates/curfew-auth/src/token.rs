@@ -107,7 +107,7 @@ mod tests {
         let header = parts.header()?;
         Header::parse(&header, TokenType::Access)?;
         let payload = parts.payload()?;
-        Claims::parse(&payload, "sub", "sid")?;
+        Claims::parse(&payload, "sub")?;
         parts.signature()?;
         Ok(())
     }

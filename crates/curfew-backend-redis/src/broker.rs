@@ -90,10 +90,16 @@ impl Links {
             None => return Err(Fault::NotConnected),
         };
         let (verb, began) = (verb(Verbs::new(self.is_cluster())), Instant::now());
-        redis::cmd(verb)
+        let mut span = span::begin(self.core.metrics.tracer(), verb, 1, &link.address);
+        let mut command = redis::cmd(verb);
+        let told = command
             .arg(name)
-            .query_async::<redis::Value>(&mut connection)
-            .await?;
+            .query_async::<redis::Value>(&mut connection);
+        if let Err(error) = told.await {
+            let fault = Fault::from(error);
+            span::failed(&mut span, &fault);
+            return Err(fault);
+        }
         self.core.answered(verb, began);
         Ok(())
     }

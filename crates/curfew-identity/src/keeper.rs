@@ -15,8 +15,8 @@ use crate::{Fetcher, ProviderError};
 /// Runs a task.
 type Spawn = dyn Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync;
 
-/// Told how each fetch went.
-type Told = dyn Fn(bool) + Send + Sync;
+/// Told that a fetch has ended.
+type Told = dyn Fn() + Send + Sync;
 
 /// The tasks that fetch keys, one for each issuer that is configured so.
 pub struct Keepers {
@@ -30,13 +30,13 @@ pub struct Keepers {
 
 impl Keepers {
     /// Keeps the keys of the issuers of `authenticator` current from the first
-    /// [`Keepers::update`] on, in tasks that `spawn` runs. `told` hears after each fetch whether it
-    /// brought keys.
+    /// [`Keepers::update`] on, in tasks that `spawn` runs. `told` hears of each fetch
+    /// that has ended, well or not.
     pub fn new(
         authenticator: Arc<Authenticator>,
         fetcher: Fetcher,
         spawn: impl Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync + 'static,
-        told: impl Fn(bool) + Send + Sync + 'static,
+        told: impl Fn() + Send + Sync + 'static,
     ) -> Self {
         Self {
             authenticator,
@@ -146,7 +146,7 @@ impl Keeper {
                     Err(why)
                 }
             };
-            (self.told)(outcome.is_ok());
+            (self.told)();
             // Said when it changes: a provider may be away for long.
             let said = last.as_ref() == Some(&outcome);
             match &outcome {
@@ -156,7 +156,7 @@ impl Keeper {
                 Err(why) => warn!(
                     %issuer,
                     %why,
-                    "keys not fetched; those that were fetched before stay in use for auth.jwks_max_stale"
+                    "keys not fetched"
                 ),
             }
             last = Some(outcome);

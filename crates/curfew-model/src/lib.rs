@@ -27,7 +27,7 @@ pub use disconnect::{Advice, DISCONNECTS, Disconnect};
 pub use error_code::{AuthFailure, ErrorCode};
 pub use gate::{Gate, boottime};
 pub use ids::{NodeId, ParseIdError, SessionId};
-pub use principal::{Claims, ISSUER_USER, Principal, PrincipalParts, issuer_user};
+pub use principal::{Claims, ISSUER_TOKEN, ISSUER_USER, Principal, PrincipalParts, of_issuer};
 pub use problems::{Problem, Problems};
 pub use publication::Publication;
 pub use revocation::{Revocation, RevocationKey, RevocationKeyError};

@@ -8,13 +8,18 @@ use serde_json::value::RawValue;
 
 use crate::{RevocationKey, SessionId};
 
-/// A kind of revocation that can be listed among the revocable claims although it is no claim: a
-/// user of one issuer, where several have users of the same name. See [`issuer_user`].
+/// Kinds of revocation that can be listed among the revocable claims although they are no claims: a
+/// user and a token of one issuer, where there are several, which may have others of the same name.
+/// See [`of_issuer`].
 pub const ISSUER_USER: &str = "issuer_user";
+/// See [`ISSUER_USER`].
+pub const ISSUER_TOKEN: &str = "issuer_token";
 
-/// The value of [`ISSUER_USER`]: the issuer's configured name and the user.
-pub fn issuer_user(issuer: &str, user: &str) -> String {
-    format!("{issuer} {user}")
+/// The value of [`ISSUER_USER`] and [`ISSUER_TOKEN`]: the issuer's configured name, and the user or
+/// token id.
+pub fn of_issuer(issuer: &str, name: &str) -> String {
+    // With its length, so that no other pair looks the same.
+    format!("{}:{issuer}:{name}", issuer.len())
 }
 
 /// A token's claims, as the JSON object that was signed. Kept as text, which is the most compact
@@ -131,8 +136,8 @@ impl Principal {
 
     /// Every revocation key that names this principal's session: `all`, user, session, token and
     /// each of the claims named in `revocable_claims` (`session.revocable_claims`). A claim that is
-    /// an array gives one key an element; objects and `null` give none. [`ISSUER_USER`] may be among
-    /// them.
+    /// an array gives one key an element; objects and `null` give none. [`ISSUER_USER`] and
+    /// [`ISSUER_TOKEN`] may be among them.
     pub fn revocation_keys(
         &self,
         session: SessionId,
@@ -150,9 +155,14 @@ impl Principal {
         }
         let claims = self.claims().parse();
         for name in revocable_claims {
-            if name == ISSUER_USER {
-                let value = issuer_user(self.issuer(), self.user());
-                keys.push(RevocationKey::claim(ISSUER_USER, &value));
+            let own = match name.as_str() {
+                ISSUER_USER => Some(self.user()),
+                ISSUER_TOKEN => self.token_id(),
+                _ => None,
+            };
+            if let Some(own) = own {
+                let value = of_issuer(self.issuer(), own);
+                keys.push(RevocationKey::claim(name, &value));
                 continue;
             }
             match claims.get(name) {

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::principal::ISSUER_USER;
+use crate::principal::{ISSUER_TOKEN, ISSUER_USER};
 use crate::{Disconnect, SessionId, TraceContext};
 
 /// Values longer than this, in bytes, are written as a digest.
@@ -146,7 +146,7 @@ impl RevocationKey {
 
     /// Whether `kind` may be listed in `session.revocable_claims`.
     pub fn is_reserved_kind(kind: &str) -> bool {
-        RESERVED_KINDS.contains(&kind) || kind == ISSUER_USER
+        RESERVED_KINDS.contains(&kind) || [ISSUER_USER, ISSUER_TOKEN].contains(&kind)
     }
 }
 

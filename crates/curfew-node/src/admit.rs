@@ -129,7 +129,8 @@ impl Node {
             .revocations
             .check(&keys, principal.issued_at())
             .await?;
-        if let Some(revoked) = revoked {
+        let unwritten = || self.reported.check(&keys, principal.issued_at());
+        if let Some(revoked) = revoked.or_else(unwritten) {
             return Err(AdmitError::Revoked(revoked));
         }
         // Set before the attempt: a failed attempt may have written something.

@@ -102,18 +102,31 @@ impl Node {
         self.flush().await;
     }
 
-    /// Waits until no session is left and every record is removed, or for five seconds.
+    /// Waits until no connection is left, every record is removed and every reported revocation
+    /// written, or for five seconds.
     async fn flush(&self) {
+        let left = || self.metrics.connections.get();
         let gone = async {
-            while self.hub.count() > 0 || !self.cleanup.is_done() {
+            // A session leaves the hub before its last frames are written: its connection counts.
+            while self.hub.count() > 0
+                || left() > 0
+                || !self.cleanup.is_done()
+                || self.unwritten() > 0
+            {
                 time::sleep(TICK).await;
             }
         };
         if time::timeout(FLUSH, gone).await.is_err() {
             tracing::warn!(
-                sessions = self.hub.count(),
-                "sessions left behind after the drain"
+                connections = left(),
+                revocations = self.unwritten(),
+                "left behind after the drain"
             );
+        }
+        let lost = self.unwritten();
+        if lost > 0 {
+            tracing::error!(lost, "reported revocations were not written before the end");
+            self.metrics.revocations_lost.inc_by(lost as u64);
         }
     }
 }

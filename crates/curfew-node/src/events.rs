@@ -78,8 +78,8 @@ impl HubEvents {
     ) -> Span {
         let tracer = self.metrics.tracer();
         let mut span = match &revocation.trace {
-            Some(parent) => tracer.child(APPLY, SpanKind::Consumer, parent),
-            None => tracer.root(APPLY, SpanKind::Consumer),
+            Some(parent) if parent.is_sampled() => tracer.child(APPLY, SpanKind::Consumer, parent),
+            _ => tracer.root(APPLY, SpanKind::Consumer),
         };
         span.began(began);
         span.set(
@@ -125,11 +125,12 @@ impl Events for HubEvents {
         let began = self.metrics.tracer().now();
         let ended = self.hub.revoke(key, revocation);
         let closed = ended.len();
-        self.metrics.revocation_applied(key.kind(), closed as u64);
         // The value may be a person's name or address: the kind and the count suffice here, the
         // audit line of the admin API has the rest. Revocations of nobody here may be many.
-        // Likewise for spans: a key is read again, and at every comparison, and closes nobody then.
+        // Likewise for spans and counters: a key is read again, and at every comparison, and closes
+        // nobody then.
         if closed > 0 {
+            self.metrics.revocation_applied(key.kind(), closed as u64);
             self.metrics.revocation_propagation.observe_since(learned);
             let span = self.trace_revocation(key, revocation, closed, began);
             let _entered = span.scope().entered();

@@ -26,7 +26,6 @@ use curfew_model::{Clock, NodeId};
 use curfew_telemetry::Metrics;
 use parking_lot::Mutex;
 use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
 
 pub use admit::{AdmitError, Attachment};
 pub use drain::Config as DrainConfig;
@@ -64,7 +63,6 @@ pub struct Node {
     draining: AtomicBool,
     refusing: AtomicBool,
     beat_at: Mutex<Instant>,
-    tasks: TaskTracker,
 }
 
 impl Node {
@@ -92,7 +90,6 @@ impl Node {
             draining: AtomicBool::new(false),
             refusing: AtomicBool::new(false),
             beat_at: Mutex::new(Instant::now()),
-            tasks: TaskTracker::new(),
         });
         node.spawn(cleanup::run(Arc::clone(&node)));
         node.spawn(subscriptions::run(Arc::clone(&node)));
@@ -145,10 +142,10 @@ impl Node {
         self.refusing.load(Ordering::Relaxed)
     }
 
-    /// Runs a task that shutdown waits for.
+    /// Runs a task of the node.
     #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        tokio::spawn(self.tasks.track_future(task));
+        drop(tokio::spawn(task));
     }
 }
 

@@ -35,7 +35,8 @@ impl Attachment {
             .revocations
             .check(keys, principal.issued_at())
             .await?;
-        if let Some(revoked) = revoked {
+        let unwritten = || node.reported.check(keys, principal.issued_at());
+        if let Some(revoked) = revoked.or_else(unwritten) {
             return Err(AdmitError::Revoked(revoked));
         }
         node.backends()

@@ -1,74 +1,168 @@
 //! Revocations that an identity provider reports. It does so once: what cannot be written at the
 //! moment is kept and tried again.
 
-use std::collections::VecDeque;
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use curfew_backend::{BackendError, Receipt};
+use curfew_backend::{BackendError, Receipt, Revoked};
 use curfew_model::{Revocation, RevocationKey};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::{self, Instant};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::Node;
 
 /// Revocations that may wait to be written; more are lost, and logged as that.
 const MAX_WAITING: usize = 10_000;
 
-/// How long one is tried: providers' tokens that it is about end on their own, sooner or later.
+/// How long one is tried.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Wait after a failure.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
+/// What waits to be written: in force on this node all the same.
 #[derive(Debug, Default)]
 pub(crate) struct Reported {
-    waiting: Mutex<VecDeque<Waiting>>,
+    waiting: Mutex<HashMap<RevocationKey, Waiting>>,
+    /// So that an admission need not take the lock.
+    count: AtomicUsize,
     added: Notify,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Waiting {
-    key: RevocationKey,
     revocation: Revocation,
     until: Instant,
 }
 
 impl Node {
-    /// Puts a revocation in force that nobody will report again.
+    /// Puts a revocation in force that nobody will report again. What it names here ends at once;
+    /// writing it goes on when the caller does not wait for it.
     ///
     /// # Errors
     ///
-    /// The backend is away. Sessions of this node that it names have ended all the same; it is
-    /// written as soon as that is possible, for ten minutes and as long as the node lives.
+    /// The backend is away. It is written as soon as that is possible, for ten minutes and as long
+    /// as the node lives, and nobody it covers is admitted here meanwhile.
     pub async fn revoke_reported(
+        self: &Arc<Self>,
+        key: RevocationKey,
+        revocation: Revocation,
+    ) -> Result<Receipt, BackendError> {
+        // First of all: an admission that is under way must find it.
+        let waiting = self.reported.add(&key, &revocation);
+        self.note_unwritten();
+        let (told, written) = oneshot::channel();
+        let node = Arc::clone(self);
+        self.spawn(async move {
+            let result = node.revoke_or_end_here(key.clone(), revocation).await;
+            match (&result, &waiting) {
+                (Ok(_), Some(waiting)) => node.reported.remove(&key, waiting),
+                (Ok(_), None) => {}
+                (Err(error), Some(_)) => {
+                    warn!(kind = key.kind(), error = %error, "revocation not written, will retry");
+                    node.reported.added.notify_one();
+                }
+                (Err(error), None) => {
+                    error!(kind = key.kind(), error = %error, "too many revocations wait to be written, one is lost");
+                    node.metrics.revocations_lost.inc();
+                }
+            }
+            node.note_unwritten();
+            // Whoever reported it may have hung up.
+            drop(told.send(result));
+        });
+        let gone = || BackendError::unavailable("the node is stopping");
+        written.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// Puts a revocation in force, if the backend can be reached; what it names here ends in any
+    /// case. For whoever can be told to try again.
+    ///
+    /// # Errors
+    ///
+    /// The backend is away: nothing was written.
+    pub async fn revoke_or_end_here(
         &self,
         key: RevocationKey,
         revocation: Revocation,
     ) -> Result<Receipt, BackendError> {
+        // Held back at once; what is not named after all goes on when the backend has answered.
+        let _held = self.hub.suspend(&key);
         let revocations = &self.backends.revocations;
-        let error = match revocations.revoke(key.clone(), revocation.clone()).await {
-            Ok(receipt) => return Ok(receipt),
-            Err(error) => error,
+        let written = revocations.revoke(key.clone(), revocation.clone()).await;
+        written.inspect_err(|_| {
+            let closed = self.hub.revoke(&key, &revocation).len();
+            self.metrics.revocation_applied(key.kind(), closed as u64);
+        })
+    }
+
+    fn note_unwritten(&self) {
+        let count = i64::try_from(self.unwritten()).unwrap_or(i64::MAX);
+        self.metrics.revocations_unwritten.set(count);
+    }
+
+    /// How many revocations wait to be written.
+    pub(crate) fn unwritten(&self) -> usize {
+        self.reported.count.load(Ordering::Acquire)
+    }
+}
+
+impl Reported {
+    /// Keeps a revocation; where there is one of its key already, whatever covers more of both.
+    /// Returns what is kept; `None` when there is no room.
+    fn add(&self, key: &RevocationKey, revocation: &Revocation) -> Option<Revocation> {
+        let mut waiting = self.waiting.lock();
+        let merged = match waiting.get(key) {
+            Some(there) => there.revocation.merge(revocation.clone()),
+            None if waiting.len() >= MAX_WAITING => return None,
+            None => revocation.clone(),
         };
-        let closed = self.hub.revoke(&key, &revocation).len();
-        self.metrics.revocation_applied(key.kind(), closed as u64);
-        let mut waiting = self.reported.waiting.lock();
-        if waiting.len() >= MAX_WAITING {
-            error!(kind = key.kind(), error = %error, "too many revocations wait to be written, one is lost");
-            return Err(error);
-        }
-        warn!(kind = key.kind(), closed, error = %error, "revocation not written, will retry");
-        waiting.push_back(Waiting {
-            key,
-            revocation,
+        let entry = Waiting {
+            revocation: merged.clone(),
             until: Instant::now() + PATIENCE,
-        });
-        drop(waiting);
-        self.reported.added.notify_one();
-        Err(error)
+        };
+        waiting.insert(key.clone(), entry);
+        self.count.store(waiting.len(), Ordering::Release);
+        Some(merged)
+    }
+
+    /// It was written, unless it has become another meanwhile.
+    fn remove(&self, key: &RevocationKey, written: &Revocation) {
+        let mut waiting = self.waiting.lock();
+        if waiting
+            .get(key)
+            .is_some_and(|there| there.revocation == *written)
+        {
+            waiting.remove(key);
+        }
+        self.count.store(waiting.len(), Ordering::Release);
+    }
+
+    /// The first of `keys` under which something that waits covers a token issued at `issued_at`.
+    pub(crate) fn check(&self, keys: &[RevocationKey], issued_at: Option<u64>) -> Option<Revoked> {
+        if self.count.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        let waiting = self.waiting.lock();
+        keys.iter().find_map(|key| {
+            let revocation = &waiting.get(key)?.revocation;
+            revocation.covers(issued_at).then(|| Revoked {
+                key: key.clone(),
+                revocation: revocation.clone(),
+            })
+        })
+    }
+
+    fn all(&self) -> Vec<(RevocationKey, Waiting)> {
+        let waiting = self.waiting.lock();
+        waiting
+            .iter()
+            .map(|(key, waiting)| (key.clone(), waiting.clone()))
+            .collect()
     }
 }
 
@@ -76,30 +170,41 @@ impl Node {
 pub(crate) async fn run(node: Arc<Node>) {
     loop {
         node.reported.added.notified().await;
-        loop {
-            let next = node.reported.waiting.lock().pop_front();
-            let Some(next) = next else { break };
-            let kind = next.key.kind().to_owned();
-            let revocations = &node.backends.revocations;
-            match revocations
-                .revoke(next.key.clone(), next.revocation.clone())
-                .await
-            {
-                Ok(receipt) => info!(
-                    kind,
-                    live = receipt.nodes.live,
-                    confirmed = receipt.nodes.confirmed,
-                    closed = receipt.closed,
-                    "revocation written after all"
-                ),
-                Err(error) if next.until <= Instant::now() => {
-                    error!(kind, error = %error, "revocation never written, given up");
-                }
-                Err(_) => {
-                    node.reported.waiting.lock().push_front(next);
-                    time::sleep(RETRY_DELAY).await;
-                }
+        while node.unwritten() > 0 {
+            // What has just come is being written by whoever brought it, as well: that is harmless.
+            time::sleep(RETRY_DELAY).await;
+            for (key, waiting) in node.reported.all() {
+                write(&node, key, waiting).await;
             }
+            node.note_unwritten();
         }
+    }
+}
+
+async fn write(node: &Node, key: RevocationKey, waiting: Waiting) {
+    let kind = key.kind();
+    let revocation = waiting.revocation.clone();
+    match node
+        .backends
+        .revocations
+        .revoke(key.clone(), revocation)
+        .await
+    {
+        Ok(receipt) => {
+            info!(
+                kind,
+                live = receipt.nodes.live,
+                confirmed = receipt.nodes.confirmed,
+                closed = receipt.closed,
+                "revocation written after all"
+            );
+            node.reported.remove(&key, &waiting.revocation);
+        }
+        Err(error) if waiting.until <= Instant::now() => {
+            error!(kind, error = %error, "revocation never written, given up");
+            node.metrics.revocations_lost.inc();
+            node.reported.remove(&key, &waiting.revocation);
+        }
+        Err(error) => debug!(kind, error = %error, "revocation not written yet"),
     }
 }

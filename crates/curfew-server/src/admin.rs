@@ -186,14 +186,18 @@ impl Admin {
         let handled = (operation.handler)(Arc::clone(&self), call)
             .instrument(span.scope())
             .await;
-        let status = match &handled {
-            Ok(response) => response.status().as_u16(),
-            Err(problem) => problem.status,
+        let (status, code) = match &handled {
+            Ok(response) => (response.status().as_u16(), None),
+            Err(problem) => (problem.status, Some(problem.code)),
         };
-        if handled.is_err() && !span.is_recorded() {
-            span = tracer.unasked(name, origin, began);
+        if !span.is_recorded() {
+            span = match status {
+                500.. => tracer.failure(name, origin, began),
+                400.. => tracer.refusal(name, origin, began),
+                _ => span,
+            };
         }
-        trace::describe(&mut span, operation, status);
+        trace::describe(&mut span, operation, status, code);
         handled
     }
 

@@ -99,11 +99,12 @@ pub(crate) fn done() -> Response {
 }
 
 impl Public {
-    /// Reads a form; within the rate of handshakes, since what is in it will have to be verified.
-    /// `busy` is the status when that rate is used up.
+    /// Reads a form if it is `permitted` at the moment, since what is in it will have to be verified.
+    /// `busy` is the status when it is not.
     pub(crate) async fn form(
         &self,
         request: Request<Incoming>,
+        permitted: bool,
         busy: StatusCode,
     ) -> Result<Form, Refused> {
         if request.method() != Method::POST {
@@ -112,7 +113,7 @@ impl Public {
                 ..Refused::invalid("forms are posted here")
             });
         }
-        if !self.permits.handshake() {
+        if !permitted {
             return Err(Refused::unavailable(
                 busy,
                 "too many requests at the moment",

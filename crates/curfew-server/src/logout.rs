@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_auth::{Logout, VerifyError};
-use curfew_model::{ISSUER_USER, Revocation, RevocationKey, issuer_user};
+use curfew_auth::{Logout, LogoutScope, VerifyError};
+use curfew_model::{ISSUER_USER, Revocation, RevocationKey, of_issuer};
 use curfew_telemetry::{LogoutOutcome, Origin, Span};
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
-use tracing::{Instrument as _, debug, info, warn};
+use tracing::{Instrument as _, debug, info};
 
 use crate::Public;
 use crate::form::{Refused, done};
@@ -40,7 +40,10 @@ impl Public {
         let origin = Origin::client(traceparent(request.headers()));
         let began = tracer.now();
         let (mut span, result) = match self.take_logout(request).await {
-            Err(refused) => (tracer.unasked(SPAN, origin, began), Err(refused)),
+            Err(refused) if refused.is_unavailable() => {
+                (tracer.failure(SPAN, origin, began), Err(refused))
+            }
+            Err(refused) => (tracer.refusal(SPAN, origin, began), Err(refused)),
             Ok(logout) => {
                 let mut span = tracer.always(SPAN, origin);
                 span.began(began);
@@ -53,16 +56,20 @@ impl Public {
         let _entered = scope.entered();
         let (outcome, response) = match result {
             Ok(()) => (LogoutOutcome::Accepted, done()),
-            Err(refused) if refused.is_unavailable() => {
-                span.failed(refused.error);
-                warn!(why = %refused.description, "logout not done");
-                (LogoutOutcome::Unavailable, refused.into_response())
-            }
             Err(refused) => {
-                span.refused(refused.error);
                 // Anybody can send one: the counter and the span have it.
-                debug!(why = %refused.description, "logout token refused");
-                (LogoutOutcome::Refused, refused.into_response())
+                debug!(why = %refused.description, "logout not done");
+                let outcome = match refused.is_unavailable() {
+                    true => {
+                        span.failed(refused.error);
+                        LogoutOutcome::Unavailable
+                    }
+                    false => {
+                        span.refused(refused.error);
+                        LogoutOutcome::Refused
+                    }
+                };
+                (outcome, refused.into_response())
             }
         };
         metrics.logouts.inc(outcome);
@@ -74,14 +81,15 @@ impl Public {
     }
 
     async fn take_logout(&self, request: Request<Incoming>) -> Result<Logout, Refused> {
-        let form = self.form(request, NOT_DONE).await?;
+        let form = self.form(request, self.permits.logout(), NOT_DONE).await?;
         let token = form.field("logout_token")?;
         match self.context.authenticator.verify_logout(token).await {
             Ok(logout) => Ok(logout),
             Err(VerifyError::Refused(error)) => Err(Refused::invalid(error.message())),
-            Err(error @ VerifyError::KeysUnavailable(_)) => {
-                Err(Refused::unavailable(NOT_DONE, error.to_string()))
-            }
+            Err(VerifyError::KeysUnavailable(_)) => Err(Refused::unavailable(
+                NOT_DONE,
+                "the issuer's keys are not available",
+            )),
         }
     }
 
@@ -93,13 +101,16 @@ impl Public {
         let auth = &settings.auth;
         let lifetime = match auth.max_token_lifetime {
             Duration::ZERO => LONG,
-            lifetime => lifetime + auth.leeway,
+            // A token's `iat` may be ahead by the leeway, and its end later by as much.
+            lifetime => lifetime + 2 * auth.leeway,
         };
-        let login = logout.login.as_ref().filter(|_| !logout.login_is_unknown);
+        let login = logout
+            .login
+            .as_ref()
+            .filter(|_| logout.scope == LogoutScope::Login);
         let (key, before) = match (login, &logout.user) {
             // A new login has a new name: nothing is to be let in again.
             (Some(login), _) => (RevocationKey::claim(&auth.login_claim, login), None),
-            // Rather too much than nothing, where tokens do not say which login they are of.
             (None, Some(user)) => (
                 user_key(auth.issuers.len(), &logout.issuer, user),
                 Some(logout.issued_at),
@@ -108,7 +119,7 @@ impl Public {
                 return Err(Refused {
                     error: "sid_unknown_here",
                     ..Refused::invalid(format!(
-                        "access tokens of this issuer have no claim {}, by which the session could be found",
+                        "access tokens of this issuer have no claim {}, by which the login could be found",
                         auth.login_claim
                     ))
                 });
@@ -143,6 +154,6 @@ impl Public {
 fn user_key(issuers: usize, issuer: &str, user: &str) -> RevocationKey {
     match issuers {
         1 => RevocationKey::user(user),
-        _ => RevocationKey::claim(ISSUER_USER, &issuer_user(issuer, user)),
+        _ => RevocationKey::claim(ISSUER_USER, &of_issuer(issuer, user)),
     }
 }

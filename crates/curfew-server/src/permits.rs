@@ -30,6 +30,7 @@ pub(crate) struct Permits {
     max_per_address: AtomicUsize,
     addresses: Mutex<Addresses>,
     rate: Mutex<Rate>,
+    logouts: Mutex<Rate>,
     metrics: Arc<Metrics>,
 }
 
@@ -66,11 +67,8 @@ impl Permits {
             max_unauthenticated: AtomicUsize::new(0),
             max_per_address: AtomicUsize::new(0),
             addresses: Mutex::default(),
-            rate: Mutex::new(Rate {
-                per_second: 0,
-                tokens: 0.0,
-                filled_at: Instant::now(),
-            }),
+            rate: Mutex::new(Rate::unlimited()),
+            logouts: Mutex::new(Rate::unlimited()),
             metrics,
         })
     }
@@ -85,11 +83,8 @@ impl Permits {
         self.metrics
             .connections_limit
             .set(limits.connections as i64);
-        let mut rate = self.rate.lock();
-        if rate.per_second != limits.handshakes_per_second {
-            rate.per_second = limits.handshakes_per_second;
-            rate.tokens = f64::from(rate.per_second);
-        }
+        self.rate.lock().set(limits.handshakes_per_second);
+        self.logouts.lock().set(limits.handshakes_per_second);
     }
 
     /// A place for an upgraded connection.
@@ -131,18 +126,43 @@ impl Permits {
 
     /// Whether one more handshake is within `limits.handshakes_per_second`.
     pub(crate) fn handshake(&self) -> bool {
-        let mut rate = self.rate.lock();
-        if rate.per_second == 0 {
+        self.rate.lock().take()
+    }
+
+    /// Whether one more logout is, of as many again: clients must not keep them out.
+    pub(crate) fn logout(&self) -> bool {
+        self.logouts.lock().take()
+    }
+}
+
+impl Rate {
+    fn unlimited() -> Self {
+        Self {
+            per_second: 0,
+            tokens: 0.0,
+            filled_at: Instant::now(),
+        }
+    }
+
+    fn set(&mut self, per_second: u32) {
+        if self.per_second != per_second {
+            self.per_second = per_second;
+            self.tokens = f64::from(per_second);
+        }
+    }
+
+    fn take(&mut self) -> bool {
+        if self.per_second == 0 {
             return true;
         }
         let now = Instant::now();
-        let per_second = f64::from(rate.per_second);
-        let earned = now.saturating_duration_since(rate.filled_at).as_secs_f64() * per_second;
-        rate.tokens = (rate.tokens + earned).min(per_second);
-        rate.filled_at = now;
-        let enough = rate.tokens >= 1.0;
+        let per_second = f64::from(self.per_second);
+        let earned = now.saturating_duration_since(self.filled_at).as_secs_f64() * per_second;
+        self.tokens = (self.tokens + earned).min(per_second);
+        self.filled_at = now;
+        let enough = self.tokens >= 1.0;
         if enough {
-            rate.tokens -= 1.0;
+            self.tokens -= 1.0;
         }
         enough
     }

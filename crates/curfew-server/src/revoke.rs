@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use curfew_auth::VerifyError;
-use curfew_model::{Principal, Revocation, RevocationKey};
+use curfew_model::{AuthFailure, ISSUER_TOKEN, Principal, Revocation, RevocationKey, of_issuer};
 use curfew_telemetry::{Origin, Span};
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
@@ -32,9 +32,13 @@ impl Public {
         let origin = Origin::client(traceparent(request.headers()));
         let began = tracer.now();
         let (mut span, result) = match self.take_token(request).await {
-            Err(refused) => (tracer.unasked(SPAN, origin, began), Err(refused)),
+            Err(refused) if refused.is_unavailable() => {
+                (tracer.failure(SPAN, origin, began), Err(refused))
+            }
+            Err(refused) => (tracer.refusal(SPAN, origin, began), Err(refused)),
             // §2.2: there is nothing that the client could do about it, and nothing to be done.
             Ok(None) => return done(),
+            Ok(Some(principal)) if self.is_given_back(&principal).await => return done(),
             Ok(Some(principal)) => {
                 let mut span = tracer.always(SPAN, origin);
                 span.began(began);
@@ -65,7 +69,9 @@ impl Public {
 
     /// The token's content; `None` for one that opens nothing anyway.
     async fn take_token(&self, request: Request<Incoming>) -> Result<Option<Principal>, Refused> {
-        let form = self.form(request, NOT_NOW).await?;
+        let form = self
+            .form(request, self.permits.handshake(), NOT_NOW)
+            .await?;
         match self
             .context
             .authenticator
@@ -73,6 +79,18 @@ impl Public {
             .await
         {
             Ok(principal) => Ok(Some(principal)),
+            // These may be good later, and then they could not be used.
+            Err(VerifyError::Refused(error))
+                if matches!(
+                    error.failure(),
+                    AuthFailure::NotYetValid | AuthFailure::UnknownKey
+                ) =>
+            {
+                Err(Refused::unavailable(
+                    NOT_NOW,
+                    "the token cannot be verified yet",
+                ))
+            }
             Err(VerifyError::Refused(error)) => {
                 debug!(
                     reason = error.failure().as_str(),
@@ -80,9 +98,31 @@ impl Public {
                 );
                 Ok(None)
             }
-            Err(error @ VerifyError::KeysUnavailable(_)) => {
-                Err(Refused::unavailable(NOT_NOW, error.to_string()))
-            }
+            Err(VerifyError::KeysUnavailable(_)) => Err(Refused::unavailable(
+                NOT_NOW,
+                "the issuer's keys are not available",
+            )),
+        }
+    }
+
+    /// Whether it was given back before: a client must not keep the cluster busy with one token.
+    async fn is_given_back(&self, principal: &Principal) -> bool {
+        let Some(token_id) = principal.token_id() else {
+            return false;
+        };
+        let key = [self.token_key(principal, token_id)];
+        let revocations = &self.context.node.backends().revocations;
+        matches!(
+            revocations.check(&key, principal.issued_at()).await,
+            Ok(Some(_))
+        )
+    }
+
+    /// A token of one issuer, where there are several: others may have one of the same id.
+    fn token_key(&self, principal: &Principal, token_id: &str) -> RevocationKey {
+        match self.settings.load().auth.issuers.len() {
+            1 => RevocationKey::token(token_id),
+            _ => RevocationKey::claim(ISSUER_TOKEN, &of_issuer(principal.issuer(), token_id)),
         }
     }
 
@@ -101,9 +141,10 @@ impl Public {
             expires_at: Some(ends_at),
             trace: span.context(),
         };
-        let key = RevocationKey::token(token_id);
+        let key = self.token_key(principal, token_id);
         let node = &self.context.node;
-        let receipt = node.revoke_reported(key, revocation).await.map_err(|_| {
+        let written = node.revoke_or_end_here(key, revocation).await;
+        let receipt = written.map_err(|_| {
             Refused::unavailable(
                 NOT_NOW,
                 "sessions here are closed; try again for those elsewhere",

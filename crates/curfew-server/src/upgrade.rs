@@ -78,14 +78,17 @@ impl Public {
             Ok(response) => response,
             Err(Refused { reason, response }) => {
                 self.context.node.metrics().connections_rejected.inc(reason);
+                let is_ours = response.status().is_server_error();
                 if !span.is_recorded() {
-                    span = tracer.unasked(SPAN, origin, began);
+                    span = match is_ours {
+                        true => tracer.failure(SPAN, origin, began),
+                        false => tracer.refusal(SPAN, origin, began),
+                    };
                 }
                 describe(&mut span, response.status());
-                let error_type = reason.as_str();
-                match response.status().is_server_error() {
-                    true => span.failed(error_type),
-                    false => span.refused(error_type),
+                match is_ours {
+                    true => span.failed(reason.as_str()),
+                    false => span.refused(reason.as_str()),
                 }
                 let _entered = span.scope().entered();
                 debug!(
@@ -151,7 +154,7 @@ impl Public {
             if !span.is_recorded() {
                 let origin = Origin::client(traceparent(request.headers()));
                 let tracer = metrics.tracer();
-                *span = tracer.unasked(SPAN, origin, began(tracer, accepted));
+                *span = tracer.refusal(SPAN, origin, began(tracer, accepted));
             }
             span.refused(refusal.reason());
         }
@@ -253,8 +256,10 @@ impl Public {
         let mut admission = span.child("admission", SpanKind::Internal);
         let admit = self.context.node.admit(Arc::new(principal), protocol);
         let admitted = admit.instrument(admission.scope()).await;
-        if let Err(error) = &admitted {
-            admission.refused(error.error_type());
+        match &admitted {
+            Err(error @ AdmitError::Backend(_)) => admission.failed(error.error_type()),
+            Err(error) => admission.refused(error.error_type()),
+            Ok(_) => {}
         }
         drop(admission);
         match admitted {

@@ -10,14 +10,18 @@ pub(crate) mod unsubscribe;
 
 use std::sync::Arc;
 
-use curfew_backend::BackendError;
+use curfew_backend::{BackendError, BoxFuture};
 use curfew_model::{Channel, CommandId, ErrorCode, Principal};
 use curfew_node::Attachment;
-use tracing::warn;
+use tracing::{Span, warn};
 
 use crate::commands::refresh::RefreshError;
 use crate::open::{Refusal, State};
 use crate::run::Finish;
+
+/// A command that waits; in the end what became of it, and the scope of its span, where that is
+/// recorded, for what is logged of it.
+pub(crate) type Operation = BoxFuture<'static, (Outcome, Span)>;
 
 /// What became of a command that had to wait.
 #[derive(Debug)]
@@ -39,7 +43,8 @@ pub(crate) enum Outcome {
 
 impl State {
     /// Ends the command that waited. `Some` ends the session.
-    pub(crate) fn on_outcome(&mut self, outcome: Outcome) -> Option<Finish> {
+    pub(crate) fn on_outcome(&mut self, outcome: Outcome, scope: Span) -> Option<Finish> {
+        let _entered = scope.entered();
         match outcome {
             Outcome::Admitted(result) => return auth::finish(self, result),
             Outcome::Subscribed {

@@ -41,6 +41,9 @@ impl Context {
     /// Closes the sessions that rest upon keys which their issuers took back, where that is
     /// configured. To be called when keys have changed.
     pub fn close_withdrawn(&self) {
+        if !self.authenticator.closes_withdrawn() {
+            return;
+        }
         self.node
             .close_withdrawn(|principal| self.authenticator.is_withdrawn(principal));
     }

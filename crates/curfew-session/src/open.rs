@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use curfew_auth::VerifyError;
-use curfew_backend::{BackendError, BoxFuture};
+use curfew_backend::BackendError;
 use curfew_hub::Ending;
 use curfew_model::{AuthFailure, Channel, Disconnect, Push, TraceContext};
 use curfew_node::{AdmitError, Attachment};
@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use crate::Context;
-use crate::commands::Outcome;
+use crate::commands::Operation;
 use crate::rate::{Bucket, CommandRate};
 use crate::timers::Deadlines;
 use crate::write::{HeldBack, Writer};
@@ -149,7 +149,7 @@ pub(crate) struct State {
     /// What is to be told although the node cannot vouch for the session; past the outbox.
     pub(crate) urgent: Vec<Bytes>,
     /// The command that waits for the backend; nothing is read meanwhile, so commands act in order.
-    pub(crate) operation: Option<BoxFuture<'static, Outcome>>,
+    pub(crate) operation: Option<Operation>,
     /// When the latest command was read.
     pub(crate) command_at: Instant,
     pub(crate) deadlines: Deadlines,

@@ -170,8 +170,8 @@ impl State {
         let Some(operation) = &mut self.operation else {
             return Poll::Ready(None);
         };
-        let outcome = ready!(pin!(cooperative(operation.as_mut())).poll(cx));
+        let (outcome, scope) = ready!(pin!(cooperative(operation.as_mut())).poll(cx));
         self.operation = None;
-        Poll::Ready(self.on_outcome(outcome))
+        Poll::Ready(self.on_outcome(outcome, scope))
     }
 }

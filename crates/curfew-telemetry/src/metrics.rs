@@ -136,10 +136,14 @@ pub struct Metrics {
     jwt_keys_last_reload_successful: Gauge,
     jwt_keys_last_reload_success_timestamp: Gauge,
 
-    /// Revocations applied on this node, by what they name.
+    /// Revocations that ended sessions on this node, by what they name.
     pub revocations_applied: Counters<RevocationKind>,
     /// Sessions ended by a revocation.
     pub sessions_revoked: Counter,
+    /// Revocations that were reported once and are yet to be written.
+    pub revocations_unwritten: Gauge,
+    /// Revocations that were reported and never written.
+    pub revocations_lost: Counter,
     /// Revocations in force that this node knows of.
     pub revocations_known: Gauge,
     /// Sessions found revoked by the regular sweep, although no push had named their keys.
@@ -248,6 +252,8 @@ impl Metrics {
             jwt_keys_last_reload_success_timestamp: Gauge::default(),
             revocations_applied: Counters::new(),
             sessions_revoked: Counter::default(),
+            revocations_unwritten: Gauge::default(),
+            revocations_lost: Counter::default(),
             revocations_known: Gauge::default(),
             revocation_missed_push: Counter::default(),
             revocations_reasserted: Counter::default(),

@@ -29,7 +29,8 @@ use layer::Queue;
 /// Spans that wait to be exported; more are dropped and counted.
 const QUEUE: usize = 4096;
 
-/// Refusals and errors that are recorded each second beside what is sampled.
+/// Refusals that are recorded each second beside what is sampled, and as many failures: clients can
+/// cause refusals, and must not hide what fails.
 const UNASKED_PER_SECOND: u32 = 100;
 
 /// Traces that clients may have recorded each second, where they are trusted.
@@ -71,7 +72,8 @@ pub(crate) struct Recorder {
     ratio: f64,
     trust_clients: bool,
     user_ids: bool,
-    unasked: Budget,
+    refusals: Budget,
+    failures: Budget,
     by_clients: Budget,
     stop: Notify,
     stopped: Notify,
@@ -103,7 +105,8 @@ impl Tracer {
             ratio: config.trace_sample_ratio,
             trust_clients: config.trust_client_traces,
             user_ids: config.trace_user_ids,
-            unasked: Budget::new(UNASKED_PER_SECOND),
+            refusals: Budget::new(UNASKED_PER_SECOND),
+            failures: Budget::new(UNASKED_PER_SECOND),
             by_clients: Budget::new(CLIENT_TRACES_PER_SECOND),
             stop: Notify::new(),
             stopped: Notify::new(),
@@ -157,11 +160,26 @@ impl Tracer {
         }
     }
 
-    /// The span of a request that was refused or failed, which began at `started`. Recorded
-    /// whatever the ratio, up to a hundred a second.
-    pub fn unasked(&self, name: impl Into<Name>, origin: Origin, started: SystemTime) -> Span {
+    /// The span of a request that was refused, which began at `started`. Recorded whatever the ratio,
+    /// up to a hundred a second.
+    pub fn refusal(&self, name: impl Into<Name>, origin: Origin, started: SystemTime) -> Span {
+        self.unasked(|recorder| &recorder.refusals, name, origin, started)
+    }
+
+    /// Likewise of one that failed, through a fault of ours.
+    pub fn failure(&self, name: impl Into<Name>, origin: Origin, started: SystemTime) -> Span {
+        self.unasked(|recorder| &recorder.failures, name, origin, started)
+    }
+
+    fn unasked(
+        &self,
+        budget: impl Fn(&Recorder) -> &Budget,
+        name: impl Into<Name>,
+        origin: Origin,
+        started: SystemTime,
+    ) -> Span {
         match &self.0 {
-            Some(recorder) if recorder.unasked.take() => {
+            Some(recorder) if budget(recorder).take() => {
                 let mut span = recorder.begin_request(name, origin);
                 span.began(started);
                 span

@@ -15,7 +15,8 @@ use curfew_backend_redis::{Parts, Redis};
 use curfew_hub::{Hub, HubLimits};
 use curfew_identity::{Fetcher, Keepers};
 use curfew_model::{
-    AuthFailure, Clock, Command, DISCONNECTS, Gate, ISSUER_USER, NodeId, Secret, SystemClock,
+    AuthFailure, Clock, Command, DISCONNECTS, Gate, ISSUER_TOKEN, ISSUER_USER, NodeId, Secret,
+    SystemClock,
 };
 use curfew_node::{HubEvents, Node};
 use curfew_policy::Policy;
@@ -117,10 +118,7 @@ impl App {
             policy: Arc::new(Policy::new(&config.policy)),
             settings: ArcSwap::from_pointee(session_settings(config)),
         });
-        // Those that are fetched are told of when they come.
-        if context.authenticator.had_keys() {
-            keys_read(&context, true);
-        }
+        keys_read(&context);
         let keepers = keepers(&context, config.auth.jwks_timeout);
         let tls = match (&config.server.tls_cert_file, &config.server.tls_key_file) {
             (Some(cert), Some(key)) => Some(Arc::new(Tls::load(cert, key)?)),
@@ -219,7 +217,7 @@ impl Running {
         self.context.authenticator.reload(&config.auth)?;
         self.keepers.update();
         self.log_level.set_level(&config.telemetry.log_level)?;
-        self.keys_read(true);
+        self.keys_read();
         self.context.policy.reload(&config.policy);
         self.context
             .settings
@@ -234,9 +232,9 @@ impl Running {
         Ok(())
     }
 
-    /// Keys were read again, and are good or not.
-    pub(crate) fn keys_read(&self, good: bool) {
-        keys_read(&self.context, good);
+    /// Keys were read again, with success or not.
+    pub(crate) fn keys_read(&self) {
+        keys_read(&self.context);
     }
 }
 
@@ -270,10 +268,10 @@ fn node_info(id: NodeId, address: SocketAddr, clock: &dyn Clock) -> curfew_backe
 }
 
 /// Counts the keys in force, and has sessions closed that rest upon one that is not any more.
-fn keys_read(context: &Context, good: bool) {
+fn keys_read(context: &Context) {
     let node = &context.node;
     let metrics = node.metrics();
-    match good {
+    match context.authenticator.keys_are_current() {
         true => metrics.keys_reloaded(node.clock().unix()),
         false => metrics.keys_not_reloaded(),
     }
@@ -293,9 +291,9 @@ fn keepers(context: &Arc<Context>, timeout: Duration) -> Keepers {
     let node = Arc::clone(&context.node);
     let told = {
         let context = Arc::downgrade(context);
-        move |good: bool| {
+        move || {
             if let Some(context) = context.upgrade() {
-                keys_read(&context, good);
+                keys_read(&context);
             }
         }
     };
@@ -310,17 +308,19 @@ fn hub_limits(config: &Config) -> HubLimits {
     }
 }
 
-/// Beside what is configured, sessions are found by what logout tokens name.
+/// Beside what is configured, sessions are found by what logout tokens and tokens given back name.
 fn revocable_claims(config: &Config) -> Vec<String> {
     let mut claims = config.session.revocable_claims.clone();
     let auth = &config.auth;
-    if auth.issuers.iter().any(|issuer| issuer.backchannel_logout) {
-        if !claims.contains(&auth.login_claim) {
-            claims.push(auth.login_claim.clone());
-        }
-        if auth.issuers.len() > 1 {
-            claims.push(ISSUER_USER.to_owned());
-        }
+    let logs_out = auth.issuers.iter().any(|issuer| issuer.backchannel_logout);
+    if logs_out && !claims.contains(&auth.login_claim) {
+        claims.push(auth.login_claim.clone());
+    }
+    if logs_out && auth.issuers.len() > 1 {
+        claims.push(ISSUER_USER.to_owned());
+    }
+    if auth.token_revocation && auth.issuers.len() > 1 {
+        claims.push(ISSUER_TOKEN.to_owned());
     }
     claims
 }

@@ -1,5 +1,6 @@
 //! A node's life: start, reload, drain, end.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -26,7 +27,7 @@ const HURRIED: Duration = Duration::from_millis(500);
 const LEAVE: Duration = Duration::from_secs(3);
 
 /// Longest wait for the collector to take the last spans.
-const LAST_SPANS: Duration = Duration::from_secs(2);
+const LAST_SPANS: Duration = Duration::from_secs(1);
 
 /// Where a configuration comes from, to be read again.
 #[derive(Debug)]
@@ -148,6 +149,8 @@ struct Reloader {
     source: Option<Source>,
     /// The file as it was last read, good or bad.
     seen: Option<Vec<u8>>,
+    /// Whether key files had changed at the last look.
+    keys_changed: Cell<bool>,
 }
 
 impl Reloader {
@@ -158,6 +161,7 @@ impl Reloader {
             config,
             source,
             seen,
+            keys_changed: Cell::new(false),
         }
     }
 
@@ -177,8 +181,15 @@ impl Reloader {
     }
 
     fn poll_keys(&self) {
-        for reload in self.running.context.authenticator.reload_changed_files() {
-            self.running.keys_read(reload.outcome.is_ok());
+        let changed = !self
+            .running
+            .context
+            .authenticator
+            .reload_changed_files()
+            .is_empty();
+        // Once more a moment later, for sessions that were being admitted by the old keys.
+        if changed || self.keys_changed.replace(changed) {
+            self.running.keys_read();
         }
         match self.running.tls.as_ref().map(|tls| tls.reload()) {
             None | Some(Ok(false)) => {}

@@ -27,7 +27,8 @@ async fn a_provider_that_is_away_at_first_is_waited_for() {
     let key = Key::generate("ES256").with_kid("one");
     let provider = Provider::start(&[&key]).await;
     provider.behave(Manner::Status(503));
-    let node = Gateway::start_with(&trusting(&provider)).await;
+    let settings = trusting(&provider).with("auth.jwks_lifetime = \"2s\"");
+    let node = Gateway::start_with(&settings).await;
     let token = provider.token(&key, "alice");
     assert!(node.attempt_with(&token).await.is_unavailable());
     let (status, body) = node.readiness().await;
@@ -48,7 +49,20 @@ async fn a_provider_that_is_away_at_first_is_waited_for() {
     until_accepted(&node, &provider, &key).await;
     // Once they were there the provider's absence takes no node out of service.
     provider.rotate(&[]);
+    until_failing(&node, "no key").await;
     assert!(node.ready().await);
+}
+
+/// Waits until the last fetch has failed, for a reason with these words.
+async fn until_failing(node: &Gateway, words: &str) {
+    eventually(&format!("a fetch that fails with {words}"), async || {
+        let known = node.admin_ok("GET", "/v1/issuers", None).await;
+        let failure = known["issuers"][0]["remote"]["failure"]
+            .as_str()?
+            .to_owned();
+        failure.contains(words).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -121,15 +135,19 @@ async fn a_configuration_of_another_issuer_is_not_believed() {
     let settings = Settings::default().issuers(&provider.by_discovery("main"));
     let node = Gateway::start_with(&settings).await;
     let token = provider.token(&key, "alice");
+    until_failing(&node, "another issuer").await;
     assert!(node.attempt_with(&token).await.is_unavailable());
     provider.configure("issuer", json!(provider.issuer()));
-    for bad in [
-        json!("http://192.0.2.1/keys"),
-        json!("file:///etc/passwd"),
-        json!(7),
-        json!(format!("http://user@{}/keys", elsewhere.issuer())),
+    for (bad, told) in [
+        (
+            json!("http://192.0.2.1/keys"),
+            "http://192.0.2.1/keys: must be",
+        ),
+        (json!(7), "not an OpenID configuration"),
+        (json!("file:///etc/passwd"), "file:///etc/passwd: must be"),
     ] {
         provider.configure("jwks_uri", bad);
+        until_failing(&node, told).await;
         assert!(node.attempt_with(&token).await.is_unavailable());
     }
     assert_eq!((provider.fetches(), elsewhere.fetches()), (0, 0));

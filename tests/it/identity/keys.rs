@@ -1,5 +1,7 @@
 //! Keys that are found, rotate and are withdrawn (SECURITY rows 32, 33, 36 to 39).
 
+use std::time::Instant;
+
 use curfew_testkit::WsClient;
 use curfew_testkit::mint::{Key, encode, jwks};
 use curfew_tests::{Attempt, Gateway, Manner, Provider, Settings, eventually};
@@ -107,7 +109,7 @@ async fn ten_thousand_unknown_keys_cause_one_fetch() {
     let provider = Provider::start(&[&good]).await;
     let node = Gateway::start_with(&trusting(&provider)).await;
     let mut client = node.session(&provider.token(&good, "alice")).await;
-    let before = provider.fetches();
+    let (before, began) = (provider.fetches(), Instant::now());
     for n in 0..10_000 {
         let token = good.clone().with_kid(&format!("stranger-{n}"));
         let refresh = json!({"type":"refresh","id":n,"token":provider.token(&token, "alice")});
@@ -116,7 +118,8 @@ async fn ten_thousand_unknown_keys_cause_one_fetch() {
             .expect_json(json!({"type":"error","id":n,"code":"unknown_key"}))
             .await;
     }
-    assert_eq!(provider.fetches(), before + 1);
+    let most = 1 + began.elapsed().as_secs() / 30;
+    assert!((provider.fetches() - before) as u64 <= most);
     assert!(
         node.attempt_with(&provider.token(&good, "bob"))
             .await
@@ -129,7 +132,9 @@ async fn two_hundred_first_handshakes_cause_one_fetch() {
     let good = key("good");
     let provider = Provider::start(&[&good]).await;
     provider.behave(Manner::Hanging);
-    let settings = trusting(&provider).with("limits.unauthenticated_per_address = 1000");
+    let settings = trusting(&provider)
+        .with("limits.unauthenticated_per_address = 1000")
+        .with("auth.jwks_timeout = \"60s\"");
     let node = Gateway::start_with(&settings).await;
     let mut attempts = JoinSet::new();
     for n in 0..200 {
@@ -218,6 +223,73 @@ async fn a_bad_key_does_not_spoil_the_set() {
     let secret = Key::hmac("HS256", &[7; 32]).with_kid("secret");
     let attempt = node.attempt_with(&provider.token(&secret, "mallory")).await;
     assert!(matches!(attempt, Attempt::Refused(..)), "{attempt:?}");
+}
+
+#[tokio::test]
+async fn a_key_that_is_replaced_under_its_name_is_accepted_after_one_fetch() {
+    let (old, new) = (key("same"), key("same"));
+    let provider = Provider::start(&[&old]).await;
+    let node = Gateway::start_with(&trusting(&provider)).await;
+    until_accepted(&node, &provider, &old).await;
+    provider.rotate(&[&new]);
+    let before = provider.fetches();
+    assert!(
+        node.attempt_with(&provider.token(&new, "alice"))
+            .await
+            .is_open()
+    );
+    let attempt = node.attempt_with(&provider.token(&old, "alice")).await;
+    let told = matches!(&attempt, Attempt::Refused(why, 4401) if why == "bad_signature");
+    assert!(told, "{attempt:?}");
+    assert_eq!(provider.fetches(), before + 1);
+}
+
+#[tokio::test]
+async fn a_reload_keeps_keys_and_sessions() {
+    let one = key("one");
+    let provider = Provider::start(&[&one]).await;
+    let closing = trusting(&provider).with("auth.close_on_key_withdrawal = true");
+    let node = Gateway::start_with(&closing).await;
+    let mut client = node.session(&provider.token(&one, "alice")).await;
+    provider.behave(Manner::Status(500));
+    let fetches = provider.fetches();
+    // Other rules and times for the same keys, and nobody to fetch them from.
+    let issuer = provider.by_url("main") + "algorithms = [\"ES256\", \"RS256\"]\n";
+    for settings in [
+        closing.clone().issuers(&issuer),
+        closing
+            .clone()
+            .issuers(&issuer)
+            .with("auth.jwks_lifetime = \"300s\""),
+    ] {
+        node.write_config(&settings);
+        node.reload();
+        eventually("the reload", async || {
+            let known = node.admin_ok("GET", "/v1/issuers", None).await;
+            (known["issuers"][0]["keys"][0]["kid"] == "one").then_some(())
+        })
+        .await;
+        assert!(
+            node.attempt_with(&provider.token(&one, "bob"))
+                .await
+                .is_open()
+        );
+        assert_answers(&mut client).await;
+        assert!(node.ready().await);
+    }
+    eventually("a fetch after the change of times", async || {
+        (provider.fetches() > fetches).then_some(())
+    })
+    .await;
+    // The provider lists nothing: it is broken, which no session has to pay for.
+    provider.rotate(&[]);
+    provider.behave(Manner::Good);
+    eventually("the keys to be gone", async || {
+        let attempt = node.attempt_with(&provider.token(&one, "bob")).await;
+        attempt.is_unavailable().then_some(())
+    })
+    .await;
+    assert_answers(&mut client).await;
 }
 
 #[tokio::test]

@@ -7,6 +7,8 @@ use curfew_tests::{
     Attempt, Cluster, Gateway, Link, Manner, Provider, Redis, Settings, eventually,
 };
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -175,9 +177,32 @@ async fn users_of_the_same_name_at_another_issuer_stay() {
 }
 
 #[tokio::test]
-async fn where_tokens_name_no_login_the_user_is_meant_or_nobody() {
+async fn a_session_that_no_logout_could_find_is_not_opened() {
     let login = Login::start().await;
     let node = Gateway::start_with(&login.settings()).await;
+    let iss = login.provider.issuer();
+    for (claims, missing) in [
+        (json!({"iss":iss}), "sid"),
+        (json!({"iss":iss,"sid":null}), "sid"),
+        (json!({"iss":iss,"sid":""}), "sid"),
+        (json!({"iss":iss,"sid":7}), "sid"),
+        (json!({"iss":iss,"sid":"one","iat":null}), "iat"),
+    ] {
+        let token = login.key.user_with("alice", claims);
+        let mut refused = node.ws().bearer(&token).open().await;
+        let told = refused.expect_auth_failed("missing_claim", 4401).await;
+        assert!(
+            told["message"].as_str().unwrap().contains(missing),
+            "{told}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn where_tokens_name_no_login_the_user_is_meant() {
+    let login = Login::start().await;
+    let issuer = login.issuer("main") + "logout_scope = \"user\"\n";
+    let node = Gateway::start_with(&Settings::default().issuers(&issuer)).await;
     let iss = login.provider.issuer();
     let before = json!({"iss":iss,"iat":unix_now() - 100});
     let mut client = node.session(&login.key.user_with("alice", before)).await;
@@ -361,6 +386,34 @@ async fn while_redis_is_away_sessions_here_end_and_the_others_when_it_is_back() 
             .then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_logout_goes_on_when_the_provider_hangs_up() {
+    let (redis, login) = (Redis::start().await, Login::start().await);
+    let cluster = Cluster::behind_proxies(2, &redis, &login.settings()).await;
+    let token = login.access("alice", "one");
+    let mut here = cluster[0].session(&token).await;
+    let mut there = cluster[1].session(&token).await;
+    // Redis takes its time, and the provider does not wait for it.
+    cluster.proxy(0).set(Link::STALLED);
+    let body = format!("logout_token={}", login.token(json!({"sid":"one"})));
+    let length = body.len();
+    let mut provider = TcpStream::connect(cluster[0].address()).await.unwrap();
+    let head = format!(
+        "POST /logout/backchannel HTTP/1.1\r\nHost: a\r\nContent-Type: {FORM}\r\nContent-Length: {length}\r\n\r\n"
+    );
+    provider.write_all((head + &body).as_bytes()).await.unwrap();
+    cluster[0]
+        .until_metric("curfew_revocations_unwritten", |waiting| waiting == 1.0)
+        .await;
+    drop(provider);
+    cluster.proxy(0).set(Link::PASS);
+    here.expect_close(4403, "revoked").await;
+    there.expect_close(4403, "revoked").await;
+    cluster[0]
+        .until_metric("curfew_revocations_unwritten", |waiting| waiting == 0.0)
+        .await;
 }
 
 #[tokio::test]

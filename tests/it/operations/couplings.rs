@@ -9,7 +9,7 @@ use super::manifests::{Manifests, components, list, selects};
 use super::tools::{text_of, yaml_file};
 
 /// What comes after the window: five seconds for the last closes and records, three for leaving the
-/// backend, one for what still runs, and one to spare.
+/// backend, one for the last spans and one for what still runs.
 const FLUSH: Duration = Duration::from_secs(10);
 
 #[tokio::test]

@@ -7,6 +7,7 @@ mod reload;
 mod values;
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use curfew_model::Secret;
 use serde_json::{Map, Value, json};

@@ -17,25 +17,17 @@ pub(crate) struct Claims<'a> {
     pub(crate) not_before: Option<u64>,
     pub(crate) issued_at: Option<u64>,
     pub(crate) token_id: Option<Cow<'a, str>>,
-    /// Whether it has the claim that names a login.
-    pub(crate) names_login: bool,
 }
 
 struct Reading<'a, 's> {
     claims: Claims<'a>,
     subject_claim: &'s str,
-    login_claim: &'s str,
     flaw: Option<Cow<'static, str>>,
 }
 
 impl<'a> Claims<'a> {
-    /// Reads the payload's JSON text; the user is what `subject_claim` says, the login what
-    /// `login_claim` does.
-    pub(crate) fn parse(
-        text: &'a str,
-        subject_claim: &str,
-        login_claim: &str,
-    ) -> Result<Self, AuthError> {
+    /// Reads the payload's JSON text; the user is what `subject_claim` says.
+    pub(crate) fn parse(text: &'a str, subject_claim: &str) -> Result<Self, AuthError> {
         let mut reading = Reading {
             claims: Self {
                 issuer: None,
@@ -45,10 +37,8 @@ impl<'a> Claims<'a> {
                 not_before: None,
                 issued_at: None,
                 token_id: None,
-                names_login: false,
             },
             subject_claim,
-            login_claim,
             flaw: None,
         };
         match json::read(text, &mut reading) {
@@ -63,7 +53,6 @@ impl<'a> Claims<'a> {
 impl<'de> Members<'de> for Reading<'de, '_> {
     fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
         let claims = &mut self.claims;
-        claims.names_login |= name == self.login_claim;
         // Named first: it is what the client is told should reading the value fail.
         match name {
             "exp" | "nbf" | "iat" => {

@@ -28,13 +28,18 @@ pub(super) fn origin(
 }
 
 /// By the semantic conventions for HTTP. Neither the address nor the body: they name people.
-pub(super) fn describe(span: &mut Span, operation: &Operation, status: u16) {
+pub(super) fn describe(
+    span: &mut Span,
+    operation: &Operation,
+    status: u16,
+    code: Option<&'static str>,
+) {
     span.set("http.request.method", operation.method.as_str().to_owned());
     span.set("http.route", operation.path);
     span.set("http.response.status_code", i64::from(status));
     match status {
-        500.. => span.failed("5xx"),
-        400.. => span.refused("4xx"),
+        500.. => span.failed(code.unwrap_or("internal")),
+        400.. => span.refused(code.unwrap_or("bad_request")),
         _ => {}
     }
 }

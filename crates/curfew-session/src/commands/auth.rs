@@ -5,7 +5,7 @@ use std::sync::Arc;
 use curfew_model::{AuthFailure, Command, CommandId, Disconnect, ErrorCode, Request};
 use curfew_node::Attachment;
 use curfew_protocol::{DecodeError, ProtocolId};
-use curfew_telemetry::Origin;
+use curfew_telemetry::{CommandOutcome, Origin};
 use tokio::time::Instant;
 use tracing::{Instrument as _, debug};
 
@@ -14,6 +14,8 @@ use crate::commands::Outcome;
 use crate::commands::span::CommandSpan;
 use crate::open::{Refusal, State};
 use crate::run::Finish;
+
+const NAME: &str = "auth";
 
 /// The span of the command, up to admission.
 const SPAN: &str = "curfew.auth";
@@ -50,8 +52,7 @@ pub(crate) fn first(
     state.deadlines.auth_by = Instant::now().checked_add(timeout);
     state.operation = Some(Box::pin(async move {
         let result = open(&context, protocol, &token, &mut span).await;
-        drop(span);
-        Outcome::Admitted(result)
+        (Outcome::Admitted(result), span.scope())
     }));
     None
 }
@@ -72,8 +73,8 @@ async fn open(
     let principal = match verified {
         Ok(principal) => Arc::new(principal),
         Err(error) => {
+            span.not_verified(tracer, &error);
             let refusal = Refusal::from(error);
-            span.refused(tracer, refusal.reason());
             let _entered = span.scope().entered();
             debug!(reason = refusal.reason(), "token refused");
             return Err(refusal);
@@ -84,7 +85,7 @@ async fn open(
     let admitted = admit.instrument(admission.scope()).await;
     admitted.map_err(|error| {
         admission.refused(error.error_type());
-        span.refused(tracer, error.error_type());
+        span.not_admitted(tracer, &error);
         debug!(error = %error, "session not admitted");
         error.into()
     })
@@ -92,6 +93,11 @@ async fn open(
 
 /// The session is admitted, or not.
 pub(crate) fn finish(state: &mut State, result: Result<Attachment, Refusal>) -> Option<Finish> {
+    let outcome = match result.is_ok() {
+        true => CommandOutcome::Ok,
+        false => CommandOutcome::Error,
+    };
+    state.context.metrics().commands.inc(NAME, outcome);
     match result {
         Ok(attachment) => {
             state.open(attachment);
@@ -104,5 +110,5 @@ pub(crate) fn finish(state: &mut State, result: Result<Attachment, Refusal>) -> 
 /// A session authenticates once; afterwards there is `refresh`.
 pub(crate) fn again(state: &mut State, id: Option<CommandId>) {
     let message = "the session is authenticated; use refresh to renew its token";
-    state.error("auth", id.as_ref(), ErrorCode::BadRequest, message);
+    state.error(NAME, id.as_ref(), ErrorCode::BadRequest, message);
 }

@@ -40,9 +40,7 @@ pub(crate) fn start(
     span.name(state, &channel);
     if let Err(message) = authorized(state, &channel, remembered, &span) {
         state.context.count_publish(PublishOutcome::Denied);
-        let tracer = state.context.metrics().tracer();
-        span.refused(tracer, ErrorCode::Forbidden.as_str());
-        span.name(state, &channel);
+        span.forbidden(state, &channel);
         return state.error(NAME, id.as_ref(), ErrorCode::Forbidden, message);
     }
     let Some(live) = &mut state.live else { return };
@@ -58,10 +56,9 @@ pub(crate) fn start(
         let result = node.publish(publication).await;
         if let Err(error) = &result {
             debug!(error = %error, "publication not handed on");
-            span.failed(node.metrics().tracer(), error);
+            span.failed_by(node.metrics().tracer(), error);
         }
-        drop(span);
-        Outcome::Published(id, result)
+        (Outcome::Published(id, result), span.scope())
     };
     state.operation = Some(match scope {
         None => Box::pin(publish),

@@ -51,8 +51,7 @@ pub(crate) fn start(state: &mut State, id: Option<CommandId>, token: Cow<'_, str
         if let Err(error) = &result {
             error.trace(&mut span, context.metrics().tracer());
         }
-        drop(span);
-        Outcome::Refreshed(id, result)
+        (Outcome::Refreshed(id, result), span.scope())
     };
     state.operation = Some(Box::pin(refresh.instrument(scope)));
 }
@@ -134,16 +133,10 @@ pub(crate) fn finish(
 impl RefreshError {
     fn trace(&self, span: &mut CommandSpan, tracer: &Tracer) {
         match self {
-            Self::Token(VerifyError::Refused(error)) => {
-                span.refused(tracer, error.failure().as_str());
-            }
-            Self::Token(VerifyError::KeysUnavailable(_)) => {
-                span.refused(tracer, ErrorCode::Unavailable.as_str());
-            }
+            Self::Token(error) => span.not_verified(tracer, error),
             Self::DifferentUser => span.refused(tracer, ErrorCode::DifferentUser.as_str()),
             Self::EndsEarlier => span.refused(tracer, ErrorCode::BadRequest.as_str()),
-            Self::Admission(AdmitError::Backend(error)) => span.failed(tracer, error),
-            Self::Admission(error) => span.refused(tracer, error.error_type()),
+            Self::Admission(error) => span.not_admitted(tracer, error),
         }
     }
 }

@@ -2,8 +2,10 @@
 
 use std::time::SystemTime;
 
+use curfew_auth::VerifyError;
 use curfew_backend::BackendError;
 use curfew_model::{Channel, ErrorCode, TraceContext};
+use curfew_node::AdmitError;
 use curfew_telemetry::{Decision as Verdict, Origin, Span, SpanKind, Tracer};
 
 use crate::open::State;
@@ -65,6 +67,16 @@ impl CommandSpan {
         }
     }
 
+    /// The policy forbids the command.
+    pub(crate) fn forbidden(&mut self, state: &State, channel: &Channel) {
+        let was_recorded = self.span.is_recorded();
+        let tracer = state.context.metrics().tracer();
+        self.refused(tracer, ErrorCode::Forbidden.as_str());
+        if !was_recorded {
+            self.name(state, channel);
+        }
+    }
+
     /// Whether it is recorded so far.
     pub(crate) fn is_recorded(&self) -> bool {
         self.span.is_recorded()
@@ -99,24 +111,46 @@ impl CommandSpan {
 
     /// The command is refused, through no fault of ours.
     pub(crate) fn refused(&mut self, tracer: &Tracer, error_type: &'static str) {
-        self.insist(tracer);
+        if !self.span.is_recorded() {
+            self.span = tracer.refusal(self.name, self.origin, self.began);
+            self.describe();
+        }
         self.span.refused(error_type);
     }
 
-    /// The command failed for the backend's sake.
-    pub(crate) fn failed(&mut self, tracer: &Tracer, error: &BackendError) {
-        self.insist(tracer);
-        self.span.failed(match error {
-            BackendError::Unavailable(_) => ErrorCode::Unavailable.as_str(),
-            BackendError::Unusable(_) => ErrorCode::Internal.as_str(),
-        });
+    /// The command failed, through a fault of ours or of what we depend on.
+    pub(crate) fn failed(&mut self, tracer: &Tracer, error_type: &'static str) {
+        if !self.span.is_recorded() {
+            self.span = tracer.failure(self.name, self.origin, self.began);
+            self.describe();
+        }
+        self.span.failed(error_type);
     }
 
-    /// Records it although the share said no.
-    fn insist(&mut self, tracer: &Tracer) {
-        if !self.span.is_recorded() {
-            self.span = tracer.unasked(self.name, self.origin, self.began);
-            self.describe();
+    /// The backend did not do its part.
+    pub(crate) fn failed_by(&mut self, tracer: &Tracer, error: &BackendError) {
+        self.failed(
+            tracer,
+            match error {
+                BackendError::Unavailable(_) => ErrorCode::Unavailable.as_str(),
+                BackendError::Unusable(_) => ErrorCode::Internal.as_str(),
+            },
+        );
+    }
+
+    /// The session was not admitted, or not with this token.
+    pub(crate) fn not_admitted(&mut self, tracer: &Tracer, error: &AdmitError) {
+        match error {
+            AdmitError::Backend(error) => self.failed_by(tracer, error),
+            _ => self.refused(tracer, error.error_type()),
+        }
+    }
+
+    /// The token was not verified.
+    pub(crate) fn not_verified(&mut self, tracer: &Tracer, error: &VerifyError) {
+        match error {
+            VerifyError::Refused(error) => self.refused(tracer, error.failure().as_str()),
+            VerifyError::KeysUnavailable(_) => self.failed(tracer, "keys_unavailable"),
         }
     }
 }

@@ -43,9 +43,7 @@ pub(crate) fn start(state: &mut State, id: Option<CommandId>, name: &str) {
     state.context.count_decision(&decision);
     CommandSpan::decided(authorize, &decision);
     if !decision.allowed {
-        let tracer = state.context.metrics().tracer();
-        span.refused(tracer, ErrorCode::Forbidden.as_str());
-        span.name(state, &channel);
+        span.forbidden(state, &channel);
         return state.error(
             NAME,
             id.as_ref(),
@@ -58,15 +56,15 @@ pub(crate) fn start(state: &mut State, id: Option<CommandId>, name: &str) {
     let subscribe = async move {
         let result = node.subscribe(&channel, &member).await;
         if let Err(error) = &result {
-            span.failed(node.metrics().tracer(), error);
+            span.failed_by(node.metrics().tracer(), error);
         }
-        drop(span);
-        Outcome::Subscribed {
+        let outcome = Outcome::Subscribed {
             id,
             channel,
             policy,
             result,
-        }
+        };
+        (outcome, span.scope())
     };
     state.operation = Some(Box::pin(subscribe.instrument(scope)));
 }

@@ -178,13 +178,23 @@ impl Metrics {
         );
         names.add(
             "revocations_applied",
-            "Revocations applied on this node",
+            "Revocations that ended sessions on this node",
             &self.revocations_applied,
         );
         names.add(
             "sessions_revoked",
             "Sessions ended by a revocation",
             &self.sessions_revoked,
+        );
+        names.add(
+            "revocations_unwritten",
+            "Revocations of identity providers that wait for the backend",
+            &self.revocations_unwritten,
+        );
+        names.add(
+            "revocations_lost",
+            "Revocations of identity providers that were never written",
+            &self.revocations_lost,
         );
         names.add(
             "revocations_known",

@@ -11,7 +11,7 @@ use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, SpanData, SpanProcess
 use tokio::sync::mpsc;
 use tracing::Subscriber;
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::span::{BEGAN, IN_THE_LOG, TARGET};
@@ -68,7 +68,11 @@ where
         .with_target(false)
         .with_tracked_inactivity(false)
         .with_context_activation(false)
-        .with_filter(filter_fn(|meta| meta.is_span() && meta.target() == TARGET))
+        .with_filter(
+            filter_fn(|meta| meta.is_span() && meta.target() == TARGET)
+                // Or every event of every level would be asked about.
+                .with_max_level_hint(LevelFilter::ERROR),
+        )
 }
 
 /// Instead of the SDK's batches, since those do not say how many they lost.

@@ -28,7 +28,8 @@ impl Rig {
             ratio,
             trust_clients,
             user_ids: false,
-            unasked: Budget::new(2),
+            refusals: Budget::new(2),
+            failures: Budget::new(2),
             by_clients: Budget::new(2),
             stop: Notify::new(),
             stopped: Notify::new(),
@@ -106,12 +107,15 @@ fn refusals_are_recorded_up_to_a_number_each_second() {
     let mut rig = Rig::new(0.0, false, 8);
     let started = span::now() - Duration::from_secs(3);
     for _ in 0..5 {
-        drop(rig.tracer.unasked("a", Origin::Unknown, started));
+        drop(rig.tracer.refusal("a", Origin::Unknown, started));
     }
     let span = rig.next();
     assert_eq!(span.start_time, started);
     rig.next();
     rig.assert_no_more();
+    // What fails is recorded all the same.
+    drop(rig.tracer.failure("a", Origin::Unknown, started));
+    rig.next();
 }
 
 #[test]
