@@ -78,8 +78,17 @@ impl Tls {
     /// Re-reads the files; says whether another certificate is in use now. On an error the one in
     /// use stays, and the same contents are not complained about again.
     pub fn reload(&self) -> Result<bool, TlsError> {
-        let files = read(&self.cert_file, &self.key_file)?;
+        let files = read(&self.cert_file, &self.key_file);
         let mut seen = self.seen.lock();
+        let files = match files {
+            Ok(files) => files,
+            // Complained about once, like everything else: nothing was seen then.
+            Err(_) if *seen == Default::default() => return Ok(false),
+            Err(error) => {
+                *seen = Default::default();
+                return Err(error);
+            }
+        };
         if *seen == files {
             return Ok(false);
         }

@@ -181,14 +181,11 @@ impl Reloader {
     }
 
     fn poll_keys(&self) {
-        let changed = !self
-            .running
-            .context
-            .authenticator
-            .reload_changed_files()
-            .is_empty();
+        let authenticator = &self.running.context.authenticator;
+        let changed = !authenticator.reload_changed_files().is_empty();
+        let changed_before = self.keys_changed.replace(changed);
         // Once more a moment later, for sessions that were being admitted by the old keys.
-        if changed || self.keys_changed.replace(changed) {
+        if changed || changed_before {
             self.running.keys_read();
         }
         match self.running.tls.as_ref().map(|tls| tls.reload()) {

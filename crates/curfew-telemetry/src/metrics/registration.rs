@@ -125,7 +125,7 @@ impl Metrics {
         );
         names.seconds(
             "delivery_duration",
-            "From a publication's reaching the node, through the embedded backend (local) or Redis (broker), to its last byte's being handed to the socket. One delivery in 17 is timed, and those of traced publications; what its session wrote together with it is included, sessions that end meanwhile are not",
+            "From a publication's reaching the node, through the embedded backend (local) or Redis (broker), to its last byte's being handed to the socket. One delivery in 17 is timed, and of a traced publication at least one; what its session wrote together with it is included, sessions that end meanwhile are not",
             &self.delivery_duration,
         );
         names.add(
