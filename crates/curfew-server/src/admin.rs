@@ -43,7 +43,7 @@ pub use openapi::openapi;
 /// ends idle connections.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The body of a request, and what the API does for it, take at most this long.
+/// The body of a request, and then what the API does for it, each take at most this long.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Room in a request's body for what is not a publication's data.
@@ -125,12 +125,8 @@ impl Admin {
     }
 
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response {
-        let answered = time::timeout(REQUEST_TIMEOUT, Arc::clone(&self).handle(request)).await;
-        match answered {
-            Ok(Ok(response)) => response,
-            Ok(Err(problem)) => problem.into_response(),
-            Err(_) => Problem::unavailable("the request took too long").into_response(),
-        }
+        let answered = self.handle(request).await;
+        answered.unwrap_or_else(Problem::into_response)
     }
 
     async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Result<Response, Problem> {
@@ -165,15 +161,13 @@ impl Admin {
         if body.size_hint().lower() > most as u64 {
             return Err(too_large());
         }
-        let body = Limited::new(body, most)
-            .collect()
-            .await
-            .map_err(|_| too_large())?;
+        let body = in_time(Limited::new(body, most).collect()).await?;
+        let body = body.map_err(|_| too_large())?;
         let body = body.to_bytes();
         let tracer = self.context.node.metrics().tracer();
         if operation.access == Access::Open || !tracer.is_on() {
             let call = Call::new(params, &parts.uri, body, None);
-            return (operation.handler)(Arc::clone(&self), call).await;
+            return in_time((operation.handler)(Arc::clone(&self), call)).await?;
         }
         let origin = Origin::operator(trace::origin(operation, &parts.headers, &body));
         let began = tracer.now();
@@ -183,9 +177,8 @@ impl Admin {
             false => tracer.request(name.clone(), origin),
         };
         let call = Call::new(params, &parts.uri, body, span.context());
-        let handled = (operation.handler)(Arc::clone(&self), call)
-            .instrument(span.scope())
-            .await;
+        let handler = (operation.handler)(Arc::clone(&self), call).instrument(span.scope());
+        let handled = in_time(handler).await.and_then(|handled| handled);
         let (status, code) = match &handled {
             Ok(response) => (response.status().as_u16(), None),
             Err(problem) => (problem.status, Some(problem.code)),
@@ -204,6 +197,12 @@ impl Admin {
     fn message_bytes(&self) -> usize {
         self.context.settings.load().limits.message_bytes
     }
+}
+
+/// Within [`REQUEST_TIMEOUT`].
+async fn in_time<T>(work: impl Future<Output = T>) -> Result<T, Problem> {
+    let late = |_| Problem::unavailable("the request took too long");
+    time::timeout(REQUEST_TIMEOUT, work).await.map_err(late)
 }
 
 impl From<BackendError> for Problem {
