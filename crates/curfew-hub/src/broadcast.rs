@@ -15,6 +15,9 @@ use crate::outbox::Arrival;
 /// is 70. A prime, so that a channel with a round number of listeners has others timed each time.
 const TIMED_ONE_IN: usize = 17;
 
+/// Likewise within one broadcast to many.
+const TIMED_ONE_IN_MANY: usize = 257;
+
 /// What became of a broadcast.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Delivered {
@@ -33,20 +36,26 @@ impl Hub {
         if !self.gate().is_open() {
             return self.withhold(publication);
         }
-        let arrival = Arrival::now(publication.trace.as_deref());
-        let mut untimed = match arrival.trace {
+        let mut untimed = match publication.trace {
             None => self.untimed.load(Ordering::Relaxed),
             // Whoever looks at the times finds the trace.
             Some(_) => 0,
         };
+        // Made for the first listener that is timed, which is among the first few.
+        let mut arrival = None;
         let mut frames = Frames::new(self, publication);
         let mut delivered = Delivered::default();
         let mut bytes = 0;
         self.channels.each(&publication.channel, |member| {
             let frame = frames.of(member.protocol());
             let size = frame.len();
-            let timed = (untimed == 0).then_some(&arrival);
-            untimed = untimed.checked_sub(1).unwrap_or(TIMED_ONE_IN - 1);
+            let timed = match untimed {
+                0 => Some(
+                    &*arrival.get_or_insert_with(|| Arrival::now(publication.trace.as_deref())),
+                ),
+                _ => None,
+            };
+            untimed = untimed.checked_sub(1).unwrap_or(TIMED_ONE_IN_MANY - 1);
             if self.push(member, frame, timed) {
                 bytes += size;
                 delivered.queued += 1;
@@ -54,7 +63,10 @@ impl Hub {
                 delivered.dropped += 1;
             }
         });
-        self.untimed.store(untimed, Ordering::Relaxed);
+        if delivered.queued > 0 {
+            let untimed = untimed.min(TIMED_ONE_IN - 1);
+            self.untimed.store(untimed, Ordering::Relaxed);
+        }
         self.count_queued(bytes);
         delivered
     }

@@ -9,14 +9,20 @@ use crate::Node;
 
 impl Node {
     /// Hands a publication to the broker, which brings it to every node that listens, this one
-    /// included. The caller has authorized it.
-    pub async fn publish(&self, publication: Publication) -> Result<(), BackendError> {
-        let began = Instant::now();
+    /// included. The caller has authorized it. It is timed from `began`, if that is given; one that
+    /// is traced in any case.
+    pub async fn publish(
+        &self,
+        publication: Publication,
+        began: Option<Instant>,
+    ) -> Result<(), BackendError> {
         let trace = publication.trace.clone();
+        let began = began.or_else(|| trace.is_some().then(Instant::now));
         self.backends.broker.publish(publication).await?;
-        self.metrics
-            .publish_duration
-            .observe_traced(began.elapsed().as_secs_f64(), trace.as_deref());
+        if let Some(began) = began {
+            let duration = &self.metrics.publish_duration;
+            duration.observe_traced(began.elapsed().as_secs_f64(), trace.as_deref());
+        }
         Ok(())
     }
 }

@@ -23,9 +23,9 @@ impl State {
     /// Acts on a message. `Some` ends the session. A command that has to wait is left in
     /// `self.operation`.
     pub(crate) fn on_message(&mut self, message: Message<'_>) -> Option<Finish> {
-        self.command_at = Instant::now();
         let protocol = self.context.node.hub().protocols().get(self.protocol);
         let decoded = protocol.decode(message);
+        self.command_at = self.is_timed(&decoded).then(Instant::now);
         if self.live.is_none() {
             return commands::auth::first(self, decoded);
         }

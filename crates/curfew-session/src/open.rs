@@ -150,8 +150,10 @@ pub(crate) struct State {
     pub(crate) urgent: Vec<Bytes>,
     /// The command that waits for the backend; nothing is read meanwhile, so commands act in order.
     pub(crate) operation: Option<Operation>,
-    /// When the latest command was read.
-    pub(crate) command_at: Instant,
+    /// When the latest command was read, if it is timed.
+    pub(crate) command_at: Option<Instant>,
+    /// Publications up to the next that is timed.
+    pub(crate) untimed: u8,
     pub(crate) deadlines: Deadlines,
     pub(crate) opened_at: Instant,
     /// The upgrade's span, where that was recorded: later ones link to it.
@@ -224,7 +226,8 @@ impl Session {
                 last_words: None,
                 urgent: Vec::new(),
                 operation: None,
-                command_at: now,
+                command_at: None,
+                untimed: 0,
                 deadlines: Deadlines::default(),
                 opened_at: now,
                 trace: None,

@@ -1,6 +1,7 @@
 //! Publishing from a server.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use curfew_model::{Channel, Publication};
@@ -110,7 +111,11 @@ impl Admin {
                 from: None,
                 trace: call.trace.clone(),
             };
-            let result = self.context.node.publish(publication).await;
+            let result = self
+                .context
+                .node
+                .publish(publication, Some(Instant::now()))
+                .await;
             let outcome = if result.is_ok() {
                 PublishOutcome::Accepted
             } else {

@@ -7,6 +7,7 @@ use curfew_backend::BackendError;
 use curfew_model::{Action, Channel, CommandId, ErrorCode, Publication, Reply, TraceContext};
 use curfew_policy::Decision;
 use curfew_telemetry::{Origin, PublishOutcome};
+use tokio::time::Instant;
 use tracing::{Instrument as _, debug};
 
 use crate::commands::Outcome;
@@ -51,9 +52,10 @@ pub(crate) fn start(
         trace: span.context(),
     };
     let node = Arc::clone(&state.context.node);
+    let began = state.command_at.map(Instant::into_std);
     let scope = span.is_recorded().then(|| span.scope());
     let publish = async move {
-        let result = node.publish(publication).await;
+        let result = node.publish(publication, began).await;
         if let Err(error) = &result {
             debug!(error = %error, "publication not handed on");
             span.failed_by(node.metrics().tracer(), error);

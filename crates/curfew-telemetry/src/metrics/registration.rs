@@ -125,7 +125,7 @@ impl Metrics {
         );
         names.seconds(
             "delivery_duration",
-            "From a publication's reaching the node, through the embedded backend (local) or Redis (broker), to its last byte's being handed to the socket. One delivery in 17 is timed, and of a traced publication at least one; what its session wrote together with it is included, sessions that end meanwhile are not",
+            "From a publication's reaching the node, through the embedded backend (local) or Redis (broker), to its last byte's being handed to the socket. One delivery in 17 is timed, of those of one publication one in 257, and of a traced publication at least one; what its session wrote together with it is included, sessions that end meanwhile are not",
             &self.delivery_duration,
         );
         names.add(
@@ -135,7 +135,7 @@ impl Metrics {
         );
         names.add(
             "send_queue_messages",
-            "Messages that a session takes out of its queue at a time, as one message in 17 finds it",
+            "Messages that a session takes out of its queue at a time, as the messages find it that are timed",
             &self.send_queue_messages,
         );
         names.bytes(
