@@ -104,13 +104,13 @@ impl Metrics {
         names.add("commands", "Commands of clients", &self.commands);
         names.seconds(
             "command_duration",
-            "From reading a command to queueing its answer",
+            "From a command that was read to queueing its answer. Of publications the first of each session is timed, and one in 16",
             &self.command_duration,
         );
         names.add("publishes", "Publications", &self.publishes);
         names.seconds(
             "publish_duration",
-            "From an authorized publication, by command or API call, to the backend's having it. With the embedded backend that includes queueing it for everyone",
+            "From a publication's command or API call to the backend's having it. With the embedded backend that includes queueing it for everyone. Of a session's publications the first is timed, one in 16, and those that are traced",
             &self.publish_duration,
         );
         names.add(
