@@ -59,6 +59,7 @@ impl Algorithm {
         Self::ES384,
         Self::EdDSA,
     ];
+
     /// Every HMAC algorithm: what a secret can be used with.
     pub(crate) const HMAC: &'static [Self] = &[Self::HS256, Self::HS384, Self::HS512];
     /// Every RSA algorithm.
@@ -118,21 +119,13 @@ impl FromStr for Algorithm {
     type Err = UnknownAlgorithm;
 
     fn from_str(name: &str) -> Result<Self, UnknownAlgorithm> {
-        Ok(match name {
-            "HS256" => Self::HS256,
-            "HS384" => Self::HS384,
-            "HS512" => Self::HS512,
-            "RS256" => Self::RS256,
-            "RS384" => Self::RS384,
-            "RS512" => Self::RS512,
-            "PS256" => Self::PS256,
-            "PS384" => Self::PS384,
-            "PS512" => Self::PS512,
-            "ES256" => Self::ES256,
-            "ES384" => Self::ES384,
-            "EdDSA" | "Ed25519" => Self::EdDSA,
-            _ => return Err(UnknownAlgorithm),
-        })
+        // RFC 9864's name for the one curve of EdDSA that is supported.
+        if name == "Ed25519" {
+            return Ok(Self::EdDSA);
+        }
+        let mut all = Self::ALL.iter().copied();
+        all.find(|algorithm| algorithm.as_str() == name)
+            .ok_or(UnknownAlgorithm)
     }
 }
 

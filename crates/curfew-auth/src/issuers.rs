@@ -341,27 +341,20 @@ impl From<AuthError> for NoKey {
 }
 
 impl LoadedIssuer {
-    /// The signature does not verify: of a key set that is fetched there may be a newer one, with
-    /// other material under the same name.
-    pub(crate) fn bad_signature(&self) -> NoKey {
+    /// There is no key, or it is not the one that signed: of a key set that is fetched there may be a
+    /// newer one by now. `error` is what to say if not.
+    fn no_key(&self, error: AuthError) -> NoKey {
         match &self.remote {
-            Some(remote) => NoKey::Ask(Arc::clone(remote), AuthError::bad_signature()),
-            None => NoKey::Refused(AuthError::bad_signature()),
+            Some(remote) => NoKey::Ask(Arc::clone(remote), error),
+            None => NoKey::Refused(error),
         }
     }
-}
 
-impl NoKey {
-    /// What the client is told when the issuer has no such key.
-    pub(crate) fn unknown() -> AuthError {
-        AuthError::new(
-            AuthFailure::UnknownKey,
-            "no configured key fits the token's kid and alg",
-        )
+    /// The signature does not verify with the key that the token names.
+    pub(crate) fn bad_signature(&self) -> NoKey {
+        self.no_key(AuthError::bad_signature())
     }
-}
 
-impl LoadedIssuer {
     pub(crate) fn has_kid(&self, kid: &str) -> bool {
         self.keys.iter().any(|key| key.kid() == Some(kid))
     }
@@ -369,10 +362,14 @@ impl LoadedIssuer {
     /// The key a header means. In a key set that is the one with its `kid`; a header without one
     /// must leave no choice. A secret or a PEM file has no name, and any `kid` fits it.
     pub(crate) fn key(&self, header: &Header<'_>) -> Result<&Key, NoKey> {
-        if let Some(remote) = &self.remote
-            && !remote.usable()
-        {
-            return Err(NoKey::Ask(Arc::clone(remote), NoKey::unknown()));
+        let unknown = || {
+            self.no_key(AuthError::new(
+                AuthFailure::UnknownKey,
+                "no configured key fits the token's kid and alg",
+            ))
+        };
+        if self.remote.as_ref().is_some_and(|remote| !remote.usable()) {
+            return Err(unknown());
         }
         let kid = header.kid.as_deref().filter(|_| self.is_key_set);
         let mut fitting = self.keys.iter().filter(|key| {
@@ -380,10 +377,7 @@ impl LoadedIssuer {
         });
         match (fitting.next(), fitting.next()) {
             (Some(key), None) => Ok(key),
-            (None, _) => Err(match &self.remote {
-                Some(remote) => NoKey::Ask(Arc::clone(remote), NoKey::unknown()),
-                None => NoKey::Refused(NoKey::unknown()),
-            }),
+            (None, _) => Err(unknown()),
             (Some(_), Some(_)) => Err(NoKey::Refused(AuthError::new(
                 AuthFailure::UnknownKey,
                 "the token has no kid, and more than one key fits its alg",

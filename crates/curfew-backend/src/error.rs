@@ -18,4 +18,12 @@ impl BackendError {
     pub fn unavailable(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Unavailable(cause.into())
     }
+
+    /// Its name in spans.
+    pub fn error_type(&self) -> &'static str {
+        match self {
+            Self::Unavailable(_) => "unavailable",
+            Self::Unusable(_) => "internal",
+        }
+    }
 }

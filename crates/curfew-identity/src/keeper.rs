@@ -108,20 +108,21 @@ pub async fn fetch_once(
     let mut failed = Vec::new();
     for remote in authenticator.remotes() {
         if let Err(error) = fetch(authenticator, fetcher, &remote).await {
-            remote.failed(error.to_string());
             failed.push((Arc::clone(&remote.issuer), error));
         }
     }
     failed
 }
 
+/// Fetches an issuer's keys and puts them in force, or notes why not.
 async fn fetch(
     authenticator: &Authenticator,
     fetcher: &Fetcher,
     remote: &Arc<RemoteKeys>,
 ) -> Result<usize, ProviderError> {
-    let set = fetcher.key_set(&remote.location).await?;
-    Ok(authenticator.install(remote, &set)?)
+    let set = fetcher.key_set(&remote.location).await;
+    let installed = set.and_then(|set| Ok(authenticator.install(remote, &set)?));
+    installed.inspect_err(|error| remote.failed(error.to_string()))
 }
 
 /// The task of one issuer.
@@ -138,14 +139,8 @@ impl Keeper {
         let mut last: Option<Result<usize, String>> = None;
         loop {
             self.remote.due().await;
-            let outcome = match fetch(&self.authenticator, &self.fetcher, &self.remote).await {
-                Ok(keys) => Ok(keys),
-                Err(error) => {
-                    let why = error.to_string();
-                    self.remote.failed(why.clone());
-                    Err(why)
-                }
-            };
+            let fetched = fetch(&self.authenticator, &self.fetcher, &self.remote).await;
+            let outcome = fetched.map_err(|error| error.to_string());
             (self.told)();
             // Said when it changes: a provider may be away for long.
             let said = last.as_ref() == Some(&outcome);

@@ -50,8 +50,7 @@ impl AdmitError {
             Self::Ended(ending) => ending.disconnect.reason,
             Self::SessionLimit { .. } => "session_limit",
             Self::Draining => "draining",
-            Self::Backend(BackendError::Unavailable(_)) => "unavailable",
-            Self::Backend(BackendError::Unusable(_)) => "internal",
+            Self::Backend(error) => error.error_type(),
         }
     }
 }

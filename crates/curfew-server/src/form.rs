@@ -1,11 +1,15 @@
 //! Forms that are posted to the public listener, and answers as OAuth has them: what the logout and
 //! the revocation endpoint have in common.
 
+use std::time::SystemTime;
+
+use curfew_telemetry::{Origin, Span, Tracer};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde::Serialize;
+use tracing::debug;
 
 use crate::Public;
 use crate::respond::{self, Response};
@@ -88,6 +92,48 @@ impl Refused {
         }
         response
     }
+}
+
+/// The span of a form that was refused, which began at `began`.
+pub(crate) fn refused_span(
+    tracer: &Tracer,
+    refused: &Refused,
+    name: &'static str,
+    origin: Origin,
+    began: SystemTime,
+) -> Span {
+    match refused.is_unavailable() {
+        true => tracer.failure(name, origin, began),
+        false => tracer.refusal(name, origin, began),
+    }
+}
+
+/// The answer to a form that was posted to `route`, and what its span says of it. `undone` is for
+/// the log: anybody can send one, so it is said at debug, and the span has it.
+pub(crate) fn answer(
+    mut span: Span,
+    route: &'static str,
+    undone: &'static str,
+    result: Result<(), Refused>,
+) -> Response {
+    let scope = span.scope();
+    let _entered = scope.entered();
+    let response = match result {
+        Ok(()) => done(),
+        Err(refused) => {
+            match refused.is_unavailable() {
+                true => span.failed(refused.error),
+                false => span.refused(refused.error),
+            }
+            debug!(why = %refused.description, "{undone}");
+            refused.into_response()
+        }
+    };
+    span.set("http.request.method", "POST");
+    span.set("http.route", route);
+    let status = i64::from(response.status().as_u16());
+    span.set("http.response.status_code", status);
+    response
 }
 
 /// It had its effect: 200 without a body, which nobody keeps.

@@ -9,10 +9,10 @@ use curfew_model::{ISSUER_USER, Revocation, RevocationKey, of_issuer};
 use curfew_telemetry::{LogoutOutcome, Origin, Span};
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
-use tracing::{Instrument as _, debug, info};
+use tracing::{Instrument as _, info};
 
 use crate::Public;
-use crate::form::{Refused, done};
+use crate::form::{Refused, answer, refused_span};
 use crate::respond::Response;
 use crate::upgrade::traceparent;
 
@@ -39,11 +39,11 @@ impl Public {
         let tracer = metrics.tracer();
         let origin = Origin::client(traceparent(request.headers()));
         let began = tracer.now();
-        let (mut span, result) = match self.take_logout(request).await {
-            Err(refused) if refused.is_unavailable() => {
-                (tracer.failure(SPAN, origin, began), Err(refused))
+        let (span, result) = match self.take_logout(request).await {
+            Err(refused) => {
+                let span = refused_span(tracer, &refused, SPAN, origin, began);
+                (span, Err(refused))
             }
-            Err(refused) => (tracer.refusal(SPAN, origin, began), Err(refused)),
             Ok(logout) => {
                 let mut span = tracer.always(SPAN, origin);
                 span.began(began);
@@ -52,32 +52,12 @@ impl Public {
                 (span, result)
             }
         };
-        let scope = span.scope();
-        let _entered = scope.entered();
-        let (outcome, response) = match result {
-            Ok(()) => (LogoutOutcome::Accepted, done()),
-            Err(refused) => {
-                // Anybody can send one: the counter and the span have it.
-                debug!(why = %refused.description, "logout not done");
-                let outcome = match refused.is_unavailable() {
-                    true => {
-                        span.failed(refused.error);
-                        LogoutOutcome::Unavailable
-                    }
-                    false => {
-                        span.refused(refused.error);
-                        LogoutOutcome::Refused
-                    }
-                };
-                (outcome, refused.into_response())
-            }
-        };
-        metrics.logouts.inc(outcome);
-        span.set("http.request.method", "POST");
-        span.set("http.route", PATH);
-        let status = i64::from(response.status().as_u16());
-        span.set("http.response.status_code", status);
-        response
+        metrics.logouts.inc(match &result {
+            Ok(()) => LogoutOutcome::Accepted,
+            Err(refused) if refused.is_unavailable() => LogoutOutcome::Unavailable,
+            Err(_) => LogoutOutcome::Refused,
+        });
+        answer(span, PATH, "logout not done", result)
     }
 
     async fn take_logout(&self, request: Request<Incoming>) -> Result<Logout, Refused> {

@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use tracing::{Instrument as _, debug, info};
 
 use crate::Public;
-use crate::form::{Refused, done};
+use crate::form::{Refused, answer, done, refused_span};
 use crate::respond::Response;
 use crate::upgrade::traceparent;
 
@@ -31,11 +31,11 @@ impl Public {
         let tracer = self.context.node.metrics().tracer();
         let origin = Origin::client(traceparent(request.headers()));
         let began = tracer.now();
-        let (mut span, result) = match self.take_token(request).await {
-            Err(refused) if refused.is_unavailable() => {
-                (tracer.failure(SPAN, origin, began), Err(refused))
+        let (span, result) = match self.take_token(request).await {
+            Err(refused) => {
+                let span = refused_span(tracer, &refused, SPAN, origin, began);
+                (span, Err(refused))
             }
-            Err(refused) => (tracer.refusal(SPAN, origin, began), Err(refused)),
             // §2.2: there is nothing that the client could do about it, and nothing to be done.
             Ok(None) => return done(),
             Ok(Some(principal)) if self.is_given_back(&principal).await => return done(),
@@ -47,24 +47,7 @@ impl Public {
                 (span, result)
             }
         };
-        let scope = span.scope();
-        let _entered = scope.entered();
-        let response = match result {
-            Ok(()) => done(),
-            Err(refused) => {
-                match refused.is_unavailable() {
-                    true => span.failed(refused.error),
-                    false => span.refused(refused.error),
-                }
-                debug!(why = %refused.description, "token not revoked");
-                refused.into_response()
-            }
-        };
-        span.set("http.request.method", "POST");
-        span.set("http.route", PATH);
-        let status = i64::from(response.status().as_u16());
-        span.set("http.response.status_code", status);
-        response
+        answer(span, PATH, "token not revoked", result)
     }
 
     /// The token's content; `None` for one that opens nothing anyway.

@@ -28,9 +28,7 @@ impl Context {
             .publishes
             .inc((outcome, PublishSource::Client));
     }
-}
 
-impl Context {
     /// Keys that are not available say nothing of a token.
     pub(crate) fn count_authentication(&self, result: &Result<Principal, VerifyError>) {
         let authentications = &self.metrics().authentications;

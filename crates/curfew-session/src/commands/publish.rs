@@ -58,7 +58,7 @@ pub(crate) fn start(
         let result = node.publish(publication, began).await;
         if let Err(error) = &result {
             debug!(error = %error, "publication not handed on");
-            span.failed_by(node.metrics().tracer(), error);
+            span.failed(node.metrics().tracer(), error.error_type());
         }
         (Outcome::Published(id, result), span.scope())
     };

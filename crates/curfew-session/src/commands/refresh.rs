@@ -68,9 +68,11 @@ async fn refresh(
     context.count_authentication(&verified);
     let principal = Arc::new(verified?);
     let current = attachment.member().principal();
-    let settings = context.settings.load_full();
-    let same_login = same_login(&current, &principal, &settings.login_claim);
-    if !current.same_user(&principal) || !same_login {
+    let same_login = || {
+        let settings = context.settings.load();
+        same_login(&current, &principal, &settings.login_claim)
+    };
+    if !current.same_user(&principal) || !same_login() {
         return Err(RefreshError::DifferentUser);
     }
     if principal.expires_at() < current.expires_at() {

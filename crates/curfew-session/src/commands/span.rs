@@ -3,7 +3,6 @@
 use std::time::SystemTime;
 
 use curfew_auth::VerifyError;
-use curfew_backend::BackendError;
 use curfew_model::{Channel, ErrorCode, TraceContext};
 use curfew_node::AdmitError;
 use curfew_telemetry::{Decision as Verdict, Origin, Span, SpanKind, Tracer};
@@ -111,37 +110,28 @@ impl CommandSpan {
 
     /// The command is refused, through no fault of ours.
     pub(crate) fn refused(&mut self, tracer: &Tracer, error_type: &'static str) {
-        if !self.span.is_recorded() {
-            self.span = tracer.refusal(self.name, self.origin, self.began);
-            self.describe();
-        }
+        self.insist(|span| tracer.refusal(span.name, span.origin, span.began));
         self.span.refused(error_type);
     }
 
     /// The command failed, through a fault of ours or of what we depend on.
     pub(crate) fn failed(&mut self, tracer: &Tracer, error_type: &'static str) {
-        if !self.span.is_recorded() {
-            self.span = tracer.failure(self.name, self.origin, self.began);
-            self.describe();
-        }
+        self.insist(|span| tracer.failure(span.name, span.origin, span.began));
         self.span.failed(error_type);
     }
 
-    /// The backend did not do its part.
-    pub(crate) fn failed_by(&mut self, tracer: &Tracer, error: &BackendError) {
-        self.failed(
-            tracer,
-            match error {
-                BackendError::Unavailable(_) => ErrorCode::Unavailable.as_str(),
-                BackendError::Unusable(_) => ErrorCode::Internal.as_str(),
-            },
-        );
+    /// Records it although the share said no, if `begin` does.
+    fn insist(&mut self, begin: impl FnOnce(&Self) -> Span) {
+        if !self.span.is_recorded() {
+            self.span = begin(self);
+            self.describe();
+        }
     }
 
     /// The session was not admitted, or not with this token.
     pub(crate) fn not_admitted(&mut self, tracer: &Tracer, error: &AdmitError) {
         match error {
-            AdmitError::Backend(error) => self.failed_by(tracer, error),
+            AdmitError::Backend(_) => self.failed(tracer, error.error_type()),
             _ => self.refused(tracer, error.error_type()),
         }
     }

@@ -56,7 +56,7 @@ pub(crate) fn start(state: &mut State, id: Option<CommandId>, name: &str) {
     let subscribe = async move {
         let result = node.subscribe(&channel, &member).await;
         if let Err(error) = &result {
-            span.failed_by(node.metrics().tracer(), error);
+            span.failed(node.metrics().tracer(), error.error_type());
         }
         let outcome = Outcome::Subscribed {
             id,
