@@ -1,0 +1,231 @@
+//! One issuer: `[[auth.issuers]]`.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use curfew_model::{Problems, Secret};
+use http::Uri;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::Algorithm;
+use crate::issuers::LogoutRules;
+use crate::keys::MIN_SECRET_BYTES;
+
+/// One issuer of tokens: what its tokens must say, and exactly one source of the keys that sign
+/// them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Issuer {
+    /// What this issuer is called in logs, metrics and sessions. Unique.
+    pub name: String,
+    /// What a token's `iss` must be, exactly. Absent: `iss` is not checked, which is possible for a
+    /// single issuer, and beside others for one whose keys are in a file and all have a `kid`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// What a token's `aud` must be, or hold, one of. Absent: `aud` is not checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audience: Option<Vec<String>>,
+    /// The algorithms accepted from this issuer. Absent: those its keys are made for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub algorithms: Option<Vec<Algorithm>>,
+    /// The shared secret of HS256, HS384 and HS512; at least 32 bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret: Option<Secret>,
+    /// A file with that secret. One line break at its end does not count. Re-read when it changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_file: Option<PathBuf>,
+    /// A PEM file with one public key: RSA of 2048 to 8192 bits, P-256, P-384 or Ed25519. Re-read
+    /// when it changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_key_file: Option<PathBuf>,
+    /// A file with a JSON Web Key Set. Keys that cannot be used are skipped with a warning. Re-read
+    /// when it changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jwks_file: Option<PathBuf>,
+    /// The URL of a JSON Web Key Set: https, or http on this machine. Fetched at start and then
+    /// regularly, see `auth.jwks_lifetime`; redirects are not followed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jwks_url: Option<String>,
+    /// Whether to find the key set through `issuer`, which is then a URL, and OpenID Connect
+    /// discovery: `<issuer>/.well-known/openid-configuration`. Default: false.
+    pub discovery: bool,
+    /// Whether this issuer may end sessions by OpenID Connect Back-Channel Logout, at
+    /// `POST /logout/backchannel` of the public listener. Needs `issuer`. Default: `false`.
+    pub backchannel_logout: bool,
+    /// What a logout token that names a login (`sid`) ends. `login`: the sessions of that login, for
+    /// which every access token of this issuer must have the claim `auth.login_claim`. `user`: all
+    /// sessions of the user that began before; for issuers whose access tokens name no login.
+    /// Sessions can be logged out that open, or refresh, after this was configured; their tokens
+    /// must have an `iat`. Default: `login`.
+    pub logout_scope: LogoutScope,
+    /// What the `aud` of its logout tokens must be, or hold, one of: the id of a client that is
+    /// registered there. Absent: `audience`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logout_audience: Option<Vec<String>>,
+}
+
+/// What a logout token that names a login ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogoutScope {
+    /// That login's sessions.
+    #[default]
+    Login,
+    /// All of the user's that began before.
+    User,
+}
+
+impl Issuer {
+    /// Whether its keys come in a set, in which a token's `kid` names one.
+    pub(crate) fn has_key_set(&self) -> bool {
+        self.jwks_file.is_some() || self.jwks_url.is_some() || self.discovery
+    }
+
+    /// The rules of its logout tokens, where they are accepted.
+    pub(crate) fn logout_rules(&self) -> Option<LogoutRules> {
+        let audience = self.logout_audience.as_ref().or(self.audience.as_ref());
+        let audience = audience.filter(|_| self.backchannel_logout)?;
+        Some(LogoutRules {
+            audience: audience.clone(),
+            scope: self.logout_scope,
+        })
+    }
+
+    pub(super) fn check(&self, problems: &mut Problems) {
+        if self.backchannel_logout && self.issuer.is_none() {
+            problems.report("issuer", "required for backchannel_logout");
+        }
+        if self.backchannel_logout
+            && self
+                .logout_rules()
+                .is_none_or(|rules| rules.audience.is_empty())
+        {
+            problems.report(
+                "logout_audience",
+                "required for backchannel_logout where there is no audience: the client id at the issuer",
+            );
+        }
+        if self.name.is_empty() {
+            problems.report("name", "must not be empty");
+        }
+        if self.issuer.as_ref().is_some_and(String::is_empty) {
+            problems.report(
+                "issuer",
+                "must not be empty; leave it out to accept any iss",
+            );
+        }
+        if let Some(audience) = &self.audience
+            && (audience.is_empty() || audience.iter().any(String::is_empty))
+        {
+            problems.report(
+                "audience",
+                "must list at least one audience and none that is empty; leave it out to accept any aud",
+            );
+        }
+        self.check_key_source(problems);
+        self.check_algorithms(problems);
+    }
+
+    fn check_key_source(&self, problems: &mut Problems) {
+        let given: Vec<&str> = [
+            ("secret", self.secret.is_some()),
+            ("secret_file", self.secret_file.is_some()),
+            ("public_key_file", self.public_key_file.is_some()),
+            ("jwks_file", self.jwks_file.is_some()),
+            ("jwks_url", self.jwks_url.is_some()),
+            ("discovery", self.discovery),
+        ]
+        .into_iter()
+        .filter_map(|(key, given)| given.then_some(key))
+        .collect();
+        match given.as_slice() {
+            [] => problems.report(
+                "",
+                "has no key: give one of secret, secret_file, public_key_file, jwks_file, jwks_url or discovery",
+            ),
+            [_] => {}
+            several => problems.report(
+                "",
+                format!(
+                    "has several sources of keys ({}): keep one",
+                    several.join(", ")
+                ),
+            ),
+        }
+        if let Some(Err(error)) = self.jwks_url.as_deref().map(check_url) {
+            problems.report("jwks_url", error);
+        }
+        if self.discovery {
+            match self.issuer.as_deref().map(check_url) {
+                None => problems.report("issuer", "required for discovery, as a URL"),
+                Some(Err(error)) => {
+                    problems.report("issuer", format!("for discovery it {error}"));
+                }
+                Some(Ok(_)) => {}
+            }
+        }
+        if let Some(secret) = &self.secret
+            && secret.expose().len() < MIN_SECRET_BYTES
+        {
+            problems.report("secret", crate::KeyError::ShortSecret.to_string());
+        }
+    }
+
+    fn check_algorithms(&self, problems: &mut Problems) {
+        let Some(algorithms) = &self.algorithms else {
+            return;
+        };
+        if algorithms.is_empty() {
+            problems.report(
+                "algorithms",
+                "must list at least one; leave it out to accept those the key is made for",
+            );
+        }
+        let secret = self.secret.is_some() || self.secret_file.is_some();
+        let public = self.public_key_file.is_some() || self.has_key_set();
+        for algorithm in algorithms {
+            if secret && !algorithm.is_hmac() {
+                problems.report(
+                    "algorithms",
+                    format!("{algorithm} needs public_key_file or jwks_file, not a secret"),
+                );
+            }
+            if public && algorithm.is_hmac() {
+                problems.report(
+                    "algorithms",
+                    format!("{algorithm} needs secret or secret_file, not a public key"),
+                );
+            }
+        }
+    }
+}
+
+/// Whether keys may be fetched from a URL, or what is wrong with it: it must be https, or http on
+/// this machine. No part of it comes from a token, so a template is a mistake.
+///
+/// # Errors
+///
+/// What it must be, to follow "it" or the setting's name.
+pub fn check_url(url: &str) -> Result<Uri, &'static str> {
+    const FORM: &str =
+        "must be a URL with https, or with http on this machine, without user, fragment or braces";
+    if url.contains(['#', '{', '}']) {
+        return Err(FORM);
+    }
+    let uri: Uri = url.parse().map_err(|_| FORM)?;
+    let authority = uri.authority().ok_or(FORM)?;
+    if authority.as_str().contains('@') || authority.host().is_empty() {
+        return Err(FORM);
+    }
+    match uri.scheme_str() {
+        Some("https") => Ok(uri),
+        Some("http") if is_loopback(authority.host()) => Ok(uri),
+        _ => Err(FORM),
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || address.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+}
