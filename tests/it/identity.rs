@@ -1,6 +1,8 @@
-//! Identity providers: keys that are fetched, logouts, tokens that are given back.
+//! Identity providers: keys that are fetched, logouts, security events, tokens that are given back.
 
+mod events;
 mod faults;
+mod global_revocation;
 mod keys;
 mod logout;
 mod revoke;

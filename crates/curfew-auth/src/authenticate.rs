@@ -8,11 +8,12 @@ use curfew_model::{AuthFailure, Claims as PrincipalClaims, Clock, Principal, Pri
 use jsonwebtoken::jwk::ThumbprintHash;
 use tracing::{info, warn};
 
-use crate::claims::{can_be_logged_out, verify_claims};
+use crate::claims::verify_claims;
 use crate::issuers::{self, Issuers, KeySource, LoadError, LoadedIssuer, NoKey};
 use crate::jwks::SkippedKey;
 use crate::keys::PROVIDER;
 use crate::remote::Asked;
+use crate::reports::Journal;
 use crate::token::{Claims, Header, Parts, TokenType};
 use crate::{AuthError, Config, Issuer, IssuerSummary, KeyError, RemoteKeys};
 
@@ -23,6 +24,7 @@ pub struct Authenticator {
     issuers: ArcSwap<Issuers>,
     clock: Arc<dyn Clock>,
     files: Mutex<Files>,
+    journal: Journal,
 }
 
 /// Why a token opens nothing.
@@ -72,11 +74,12 @@ impl Authenticator {
     ///
     /// The first key that cannot be loaded; [`crate::check_files`] reports all of them.
     pub fn new(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, LoadError> {
-        let (issuers, files) = load(config)?;
+        let (all, files) = load(config)?;
         Ok(Self {
-            issuers: ArcSwap::from_pointee(issuers),
+            issuers: ArcSwap::from_pointee(Issuers::new(config, all)),
             clock,
             files: Mutex::new(files),
+            journal: Journal::default(),
         })
     }
 
@@ -116,9 +119,7 @@ impl Authenticator {
             return Err(issuer.bad_signature());
         }
         let verified = verify_claims(&claims, issuer, &issuers, self.clock.now())?;
-        if let Some(rules) = &issuer.logout {
-            can_be_logged_out(&claims, &payload, rules.scope, &issuers.login_claim)?;
-        }
+        issuer.needs.check(&claims, &payload)?;
         Ok(Principal::new(PrincipalParts {
             user: verified.user.into(),
             issuer: Arc::clone(&issuer.name),
@@ -137,6 +138,10 @@ impl Authenticator {
 
     pub(crate) fn clock(&self) -> &dyn Clock {
         &*self.clock
+    }
+
+    pub(crate) fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     /// Whether `auth.close_on_key_withdrawal` is set and the key that verified this principal, by its
@@ -179,7 +184,8 @@ impl Authenticator {
     /// where all are fetched.
     pub fn had_keys(&self) -> bool {
         let issuers = self.issuers.load();
-        issuers.all.iter().any(|issuer| match &issuer.remote {
+        let mut opening = issuers.all.iter().filter(|issuer| issuer.opens_sessions);
+        opening.any(|issuer| match &issuer.remote {
             None => true,
             Some(remote) => remote.was_fetched(),
         })
@@ -221,7 +227,8 @@ impl Authenticator {
             // A set without a usable key withdraws all there were, on purpose or not.
             Err(KeyError::NoUsableKey(_)) => {
                 let mut all = all.all.clone();
-                all[index] = Arc::new(files.config.issuers[index].without_keys(remote));
+                all[index] =
+                    Arc::new(files.config.issuers[index].without_keys(&files.config, remote));
                 self.issuers
                     .store(Arc::new(Issuers::new(&files.config, all)));
                 remote.forget();
@@ -239,9 +246,9 @@ impl Authenticator {
     /// The first key that cannot be loaded; the configuration in force stays.
     pub fn reload(&self, config: &Config) -> Result<(), LoadError> {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut issuers, fresh) = load(config)?;
-        self.keep_fetched(&mut issuers, config);
-        self.issuers.store(Arc::new(issuers));
+        let (mut all, fresh) = load(config)?;
+        self.keep_fetched(&mut all, config);
+        self.issuers.store(Arc::new(Issuers::new(config, all)));
         *files = fresh;
         Ok(())
     }
@@ -285,13 +292,22 @@ impl Authenticator {
     /// The issuers and keys in force.
     pub fn issuers(&self) -> Vec<IssuerSummary> {
         let issuers = self.issuers.load();
-        issuers.all.iter().map(|issuer| issuer.summary()).collect()
+        let now = self.clock.now();
+        let summaries = issuers.all.iter().map(|issuer| {
+            let (last_report, stream) = self.journal.of(&issuer.name, now);
+            IssuerSummary {
+                last_report,
+                stream,
+                ..issuer.summary()
+            }
+        });
+        summaries.collect()
     }
 
     /// What was fetched stays, for issuers whose keys are where they were: under the new rules.
-    fn keep_fetched(&self, issuers: &mut Issuers, config: &Config) {
+    fn keep_fetched(&self, all: &mut [Arc<LoadedIssuer>], config: &Config) {
         let old = self.issuers.load();
-        for (new, configured) in issuers.all.iter_mut().zip(&config.issuers) {
+        for (new, configured) in all.iter_mut().zip(&config.issuers) {
             let Some(remote) = &new.remote else { continue };
             let known = old.all.iter().find_map(|issuer| {
                 let known = issuer.remote.as_ref()?;
@@ -306,12 +322,14 @@ impl Authenticator {
                     Arc::clone(remote)
                 }
             };
-            let kept = remote
-                .set()
-                .and_then(|set| configured.with_keys(&set, Some(Arc::clone(&remote))).ok());
+            let kept = remote.set().and_then(|set| {
+                configured
+                    .with_keys(config, &set, Some(Arc::clone(&remote)))
+                    .ok()
+            });
             *new = Arc::new(match kept {
                 Some((issuer, _)) => issuer,
-                None => configured.without_keys(&remote),
+                None => configured.without_keys(config, &remote),
             });
         }
     }
@@ -320,7 +338,7 @@ impl Authenticator {
     fn replace(&self, config: &Config, index: usize, content: &[u8]) -> Result<usize, KeyError> {
         let mut all = self.issuers.load().all.clone();
         let remote = all[index].remote.clone();
-        let (issuer, skipped) = config.issuers[index].with_keys(content, remote)?;
+        let (issuer, skipped) = config.issuers[index].with_keys(config, content, remote)?;
         let issuer = Arc::new(issuer);
         all[index] = Arc::clone(&issuer);
         let borrowed: Vec<&LoadedIssuer> = all.iter().map(AsRef::as_ref).collect();
@@ -344,7 +362,7 @@ impl Seen {
     }
 }
 
-fn load(config: &Config) -> Result<(Issuers, Files), LoadError> {
+fn load(config: &Config) -> Result<(Vec<Arc<LoadedIssuer>>, Files), LoadError> {
     let loads = issuers::load_all(config).map_err(|mut errors| errors.swap_remove(0))?;
     let mut all = Vec::with_capacity(loads.len());
     let mut seen = Vec::with_capacity(loads.len());
@@ -358,7 +376,7 @@ fn load(config: &Config) -> Result<(Issuers, Files), LoadError> {
         bad: vec![false; seen.len()],
         seen,
     };
-    Ok((Issuers::new(config, all), files))
+    Ok((all, files))
 }
 
 fn warn_of_skipped(issuer: &Issuer, skipped: &[SkippedKey]) {

@@ -7,25 +7,67 @@ use serde_json::{Map, Value};
 
 use crate::issuers::{Issuers, LoadedIssuer};
 use crate::token::Claims;
-use crate::{AuthError, LogoutScope};
+use crate::{AuthError, Config, Issuer, LogoutScope};
 
-/// A session that a logout could not find is not opened.
-pub(crate) fn can_be_logged_out(
-    claims: &Claims<'_>,
-    payload: &str,
-    scope: LogoutScope,
-    login_claim: &str,
-) -> Result<(), AuthError> {
-    if claims.issued_at.is_none() {
-        return Err(AuthError::missing_claim("iat"));
+/// What an issuer's access tokens must say so that every report about them finds their sessions: a
+/// logout that is answered well and closes nobody would be a lie.
+#[derive(Debug, Default)]
+pub(crate) struct Needs {
+    /// Reports are about tokens from before them.
+    issued_at: bool,
+    claims: Vec<Box<str>>,
+}
+
+impl Needs {
+    pub(crate) fn of(config: &Config, issuer: &Issuer) -> Self {
+        let reporters = config
+            .issuers
+            .iter()
+            .filter(|other| other.reports() && other.reported_issuer() == issuer.name);
+        let reported: Vec<&str> = reporters
+            .flat_map(|other| other.subjects.claims())
+            .collect();
+        let by_login = issuer.backchannel_logout && issuer.logout_scope == LogoutScope::Login;
+        let login = by_login.then_some(config.login_claim.as_str());
+        let mut claims: Vec<Box<str>> = Vec::new();
+        for claim in login.into_iter().chain(reported) {
+            // Without the subject no token is good anyway.
+            if claim != config.subject_claim && !claims.iter().any(|known| **known == *claim) {
+                claims.push(claim.into());
+            }
+        }
+        let mut issuers = config.issuers.iter();
+        Self {
+            issued_at: issuer.backchannel_logout
+                || issuers.any(|other| other.reports() && other.reported_issuer() == issuer.name),
+            claims,
+        }
     }
-    if scope == LogoutScope::User {
-        return Ok(());
+
+    /// A session that a report could not find is not opened.
+    pub(crate) fn check(&self, claims: &Claims<'_>, payload: &str) -> Result<(), AuthError> {
+        if self.issued_at && claims.issued_at.is_none() {
+            return Err(AuthError::missing_claim("iat"));
+        }
+        if self.claims.is_empty() {
+            return Ok(());
+        }
+        let all: Map<String, Value> = serde_json::from_str(payload).unwrap_or_default();
+        for name in &self.claims {
+            if !all.get(&**name).is_some_and(names_somebody) {
+                return Err(AuthError::missing_claim(name));
+            }
+        }
+        Ok(())
     }
-    let all: Map<String, Value> = serde_json::from_str(payload).unwrap_or_default();
-    match all.get(login_claim) {
-        Some(Value::String(login)) if !login.is_empty() => Ok(()),
-        _ => Err(AuthError::missing_claim(login_claim)),
+}
+
+/// Whether a claim's value is a text, or a list with one: what reports name people by.
+fn names_somebody(value: &Value) -> bool {
+    match value {
+        Value::String(text) => !text.is_empty(),
+        Value::Array(values) => values.iter().any(names_somebody),
+        _ => false,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The `[auth]` section.
 
 mod issuer;
+mod reports;
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use issuer::{Issuer, LogoutScope, check_url};
+pub use reports::{EventStream, ReportedSubjects, Signal};
 
 /// More leeway than a minute hides clocks that should be set, and lets expired tokens live on.
 const MAX_LEEWAY: Duration = Duration::from_secs(60);
@@ -216,6 +218,12 @@ impl Config {
             );
         }
         let several = self.issuers.len() > 1;
+        if !self.issuers.is_empty() && !self.issuers.iter().any(Issuer::opens_sessions) {
+            problems.report(
+                "issuers",
+                "every issuer has reports_on, so no token could open a session",
+            );
+        }
         let mut names = HashSet::new();
         let mut issuers = HashSet::new();
         for (index, issuer) in self.issuers.iter().enumerate() {
@@ -235,7 +243,30 @@ impl Config {
                     );
                 }
                 issuer.check(problems);
+                self.check_reports_on(issuer, problems);
             });
+        }
+    }
+
+    /// Whom an issuer reports on must be one whose tokens open sessions.
+    fn check_reports_on(&self, issuer: &Issuer, problems: &mut Problems) {
+        let Some(name) = &issuer.reports_on else {
+            return;
+        };
+        let mut others = self.issuers.iter().filter(|other| other.name == *name);
+        match others.next() {
+            None => problems.report("reports_on", format!("there is no issuer called {name:?}")),
+            Some(other) if !other.opens_sessions() => problems.report(
+                "reports_on",
+                format!("{name:?} has reports_on itself: its tokens open no session"),
+            ),
+            Some(_) => {}
+        }
+        if !issuer.reports() {
+            problems.report(
+                "reports_on",
+                "reports nothing: set event_stream or global_token_revocation, or leave reports_on out",
+            );
         }
     }
 }

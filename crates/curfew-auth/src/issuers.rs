@@ -1,18 +1,22 @@
 //! The issuers and their keys: an immutable snapshot, and how it is loaded.
 
+mod summary;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_model::{AuthFailure, Problems};
-use schemars::JsonSchema;
-use serde::Serialize;
 
+pub use summary::{IssuerSummary, KeySummary};
+
+use crate::claims::Needs;
 use crate::jwks::{self, SkippedKey};
 use crate::keys::{self, Key};
 use crate::token::Header;
 use crate::{
-    Algorithm, AuthError, Config, Issuer, KeyError, LogoutScope, RemoteKeys, RemoteStatus, pem,
+    AuthError, Config, EventStream, Issuer, KeyError, LogoutScope, RemoteKeys, ReportedSubjects,
+    pem,
 };
 
 /// Why an issuer's key could not be loaded.
@@ -31,39 +35,13 @@ fn shown(path: &Option<PathBuf>) -> String {
         .unwrap_or_default()
 }
 
-/// What is known about an issuer's keys, for people.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct IssuerSummary {
-    /// The configured name.
-    pub name: String,
-    /// What `iss` must be; absent: not checked.
-    pub issuer: Option<String>,
-    /// What `aud` must be or hold one of; absent: not checked.
-    pub audience: Option<Vec<String>>,
-    /// Every algorithm some key of the issuer can be used with.
-    pub algorithms: Vec<Algorithm>,
-    /// The keys.
-    pub keys: Vec<KeySummary>,
-    /// Where they are fetched and how that goes; absent for keys in files.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub remote: Option<RemoteStatus>,
-}
-
-/// One key, without its material.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct KeySummary {
-    /// Its id; absent for a secret or a PEM file, which any `kid` of a token fits.
-    pub kid: Option<String>,
-    /// What it can be used with.
-    pub algorithms: Vec<Algorithm>,
-}
-
 /// Everything one verification needs. Replaced as a whole, never changed.
 #[derive(Debug)]
 pub(crate) struct Issuers {
     pub(crate) all: Vec<Arc<LoadedIssuer>>,
+    /// Those of them whose access tokens open sessions.
+    opening: Vec<Arc<LoadedIssuer>>,
     pub(crate) subject_claim: Box<str>,
-    pub(crate) login_claim: Box<str>,
     pub(crate) leeway: Duration,
     /// Zero: no limit.
     pub(crate) max_token_lifetime: Duration,
@@ -76,8 +54,14 @@ pub(crate) struct LoadedIssuer {
     pub(crate) name: Arc<str>,
     pub(crate) issuer: Option<String>,
     pub(crate) audience: Option<Vec<String>>,
+    /// Whether its access tokens open sessions.
+    pub(crate) opens_sessions: bool,
+    /// What its access tokens must say so that reports find their sessions.
+    pub(crate) needs: Needs,
     /// Its logout tokens; `None`: they are not accepted.
     pub(crate) logout: Option<LogoutRules>,
+    /// Its other reports; `None`: it makes none.
+    pub(crate) reports: Option<ReportRules>,
     /// Of a key set, in which a token's `kid` must name the key.
     is_key_set: bool,
     keys: Vec<Key>,
@@ -92,6 +76,24 @@ pub(crate) struct LogoutRules {
     pub(crate) audience: Vec<String>,
     /// What one with a login ends.
     pub(crate) scope: LogoutScope,
+}
+
+/// What an issuer's other reports must be, and whom they can name.
+#[derive(Debug, Clone)]
+pub(crate) struct ReportRules {
+    /// Its events; `None`: they are not accepted.
+    pub(crate) stream: Option<EventStream>,
+    /// Whom the tokens must be for by which it authenticates Global Token Revocation; `None`: it may
+    /// not.
+    pub(crate) revocation_audience: Option<Vec<String>>,
+    /// The configured name of the issuer whose users it reports on.
+    pub(crate) about: Arc<str>,
+    /// The `iss` that names those users: its own and that issuer's.
+    pub(crate) namespaces: Vec<String>,
+    /// By what it names them.
+    pub(crate) subjects: ReportedSubjects,
+    /// The claim that names users.
+    pub(crate) subject_claim: Box<str>,
 }
 
 /// Why an issuer gives no key for a token.
@@ -131,6 +133,7 @@ impl Issuer {
     /// was fetched as `remote` says.
     pub(crate) fn with_keys(
         &self,
+        config: &Config,
         content: &[u8],
         remote: Option<Arc<RemoteKeys>>,
     ) -> Result<(LoadedIssuer, Vec<SkippedKey>), KeyError> {
@@ -146,15 +149,23 @@ impl Issuer {
                 jwks::key_set(content, allowed).map(|set| (set.keys, set.skipped))
             }
         }?;
-        Ok((self.loaded(keys, remote), skipped))
+        Ok((self.loaded(config, keys, remote), skipped))
     }
 
-    fn loaded(&self, keys: Vec<Key>, remote: Option<Arc<RemoteKeys>>) -> LoadedIssuer {
+    fn loaded(
+        &self,
+        config: &Config,
+        keys: Vec<Key>,
+        remote: Option<Arc<RemoteKeys>>,
+    ) -> LoadedIssuer {
         LoadedIssuer {
             name: self.name.as_str().into(),
             issuer: self.issuer.clone(),
             audience: self.audience.clone(),
+            opens_sessions: self.opens_sessions(),
+            needs: Needs::of(config, self),
             logout: self.logout_rules(),
+            reports: self.report_rules(config),
             is_key_set: self.has_key_set(),
             keys,
             remote,
@@ -162,20 +173,37 @@ impl Issuer {
     }
 
     /// With keys yet to be fetched.
-    pub(crate) fn without_keys(&self, remote: &Arc<RemoteKeys>) -> LoadedIssuer {
-        self.loaded(Vec::new(), Some(Arc::clone(remote)))
+    pub(crate) fn without_keys(&self, config: &Config, remote: &Arc<RemoteKeys>) -> LoadedIssuer {
+        self.loaded(config, Vec::new(), Some(Arc::clone(remote)))
+    }
+
+    fn report_rules(&self, config: &Config) -> Option<ReportRules> {
+        if !self.reports() {
+            return None;
+        }
+        let about = self.reported_issuer();
+        let reported = config.issuers.iter().find(|other| other.name == about);
+        let namespaces = [Some(self), reported].into_iter().flatten();
+        Some(ReportRules {
+            stream: self.event_stream.clone(),
+            revocation_audience: self.global_token_revocation.clone(),
+            about: about.into(),
+            namespaces: namespaces.filter_map(|one| one.issuer.clone()).collect(),
+            subjects: self.subjects.clone(),
+            subject_claim: config.subject_claim.as_str().into(),
+        })
     }
 
     fn load(&self, config: &Config) -> Result<Load, KeyError> {
         if let Some(remote) = RemoteKeys::new(config, self) {
             return Ok(Load {
                 content: Vec::new(),
-                issuer: self.without_keys(&Arc::new(remote)),
+                issuer: self.without_keys(config, &Arc::new(remote)),
                 skipped: Vec::new(),
             });
         }
         let content = self.read()?;
-        let (issuer, skipped) = self.with_keys(&content, None)?;
+        let (issuer, skipped) = self.with_keys(config, &content, None)?;
         Ok(Load {
             content,
             issuer,
@@ -251,6 +279,13 @@ pub fn check_files(config: &Config, problems: &mut Problems) {
             });
         }
     }
+    for (index, issuer) in config.issuers.iter().enumerate() {
+        if let Some(stream) = &issuer.event_stream {
+            problems.within(format!("issuers[{index}]"), |problems| {
+                problems.within("event_stream", |problems| stream.check_file(problems));
+            });
+        }
+    }
 }
 
 /// Whether the tokens of the issuer at `index` can be told from those of the others: by `iss`, or
@@ -274,31 +309,32 @@ pub(crate) fn told_apart(all: &[&LoadedIssuer], index: usize) -> Result<(), KeyE
 
 impl Issuers {
     pub(crate) fn new(config: &Config, all: Vec<Arc<LoadedIssuer>>) -> Self {
+        let opening = all.iter().filter(|issuer| issuer.opens_sessions);
         Self {
+            opening: opening.cloned().collect(),
             all,
             subject_claim: config.subject_claim.as_str().into(),
-            login_claim: config.login_claim.as_str().into(),
             leeway: config.leeway,
             max_token_lifetime: config.max_token_lifetime,
             close_on_key_withdrawal: config.close_on_key_withdrawal,
         }
     }
 
-    /// The issuer a token is to be verified by: the one its `iss` names; without that, the one
+    /// The issuer an access token is to be verified by: the one its `iss` names; without that, the one
     /// its `kid` names. A mere look-up among the configured ones: nothing is verified yet.
     pub(crate) fn find(
         &self,
         iss: Option<&str>,
         kid: Option<&str>,
     ) -> Result<&LoadedIssuer, AuthError> {
-        if let [only] = self.all.as_slice() {
+        if let [only] = self.opening.as_slice() {
             return match (&only.issuer, iss) {
                 (Some(expected), Some(iss)) if expected != iss => Err(AuthError::wrong_issuer()),
                 _ => Ok(only),
             };
         }
         if let Some(iss) = iss {
-            if let Some(named) = self.all.iter().find(|i| i.issuer.as_deref() == Some(iss)) {
+            if let Some(named) = self.named(&self.opening, iss) {
                 return Ok(named);
             }
             return self
@@ -316,6 +352,18 @@ impl Issuers {
             })
     }
 
+    /// The issuer whose report has this `iss`: a mere look-up, as above.
+    pub(crate) fn reporting(&self, iss: Option<&str>) -> Result<&LoadedIssuer, AuthError> {
+        let named = iss.and_then(|iss| self.named(&self.all, iss));
+        named.ok_or_else(AuthError::wrong_issuer)
+    }
+
+    fn named<'a>(&self, issuers: &'a [Arc<LoadedIssuer>], iss: &str) -> Option<&'a LoadedIssuer> {
+        let mut issuers = issuers.iter();
+        let named = issuers.find(|issuer| issuer.issuer.as_deref() == Some(iss));
+        named.map(|issuer| &**issuer)
+    }
+
     /// The one issuer among `candidates` with a key called `kid`.
     fn by_kid(
         &self,
@@ -324,7 +372,7 @@ impl Issuers {
     ) -> Option<&LoadedIssuer> {
         let kid = kid?;
         let mut named = self
-            .all
+            .opening
             .iter()
             .filter(|issuer| candidates(issuer) && issuer.has_kid(kid));
         match (named.next(), named.next()) {
@@ -382,30 +430,6 @@ impl LoadedIssuer {
                 AuthFailure::UnknownKey,
                 "the token has no kid, and more than one key fits its alg",
             ))),
-        }
-    }
-
-    pub(crate) fn summary(&self) -> IssuerSummary {
-        let mut algorithms = Vec::new();
-        for algorithm in self.keys.iter().flat_map(Key::algorithms) {
-            if !algorithms.contains(algorithm) {
-                algorithms.push(*algorithm);
-            }
-        }
-        IssuerSummary {
-            name: self.name.to_string(),
-            issuer: self.issuer.clone(),
-            audience: self.audience.clone(),
-            algorithms,
-            keys: self
-                .keys
-                .iter()
-                .map(|key| KeySummary {
-                    kid: key.kid().map(str::to_owned),
-                    algorithms: key.algorithms().to_vec(),
-                })
-                .collect(),
-            remote: self.remote.as_ref().map(|remote| remote.status()),
         }
     }
 

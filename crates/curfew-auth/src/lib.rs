@@ -19,11 +19,14 @@ mod logout;
 pub mod mint;
 mod pem;
 mod remote;
+mod reports;
 mod token;
 
 pub use algorithm::{Algorithm, UnknownAlgorithm};
 pub use authenticate::{Authenticator, FileReload, VerifyError};
-pub use config::{Config, Issuer, LogoutScope, Reject, Source, check_url};
+pub use config::{
+    Config, EventStream, Issuer, LogoutScope, Reject, ReportedSubjects, Signal, Source, check_url,
+};
 pub use credentials::{Credential, extract};
 pub use error::AuthError;
 pub use issuers::{IssuerSummary, KeySummary, LoadError, check_files};
@@ -31,3 +34,6 @@ pub use keys::KeyError;
 pub use logout::Logout;
 pub use mint::{MintError, MintKey, mint};
 pub use remote::{KeyLocation, RemoteKeys, RemoteStatus};
+pub use reports::{
+    Effect, EventType, LastReport, RevocationError, Revoker, SecurityEvent, StreamStatus, Subject,
+};

@@ -7,7 +7,7 @@ use serde::de::MapAccess;
 use serde_json::{Map, Value};
 
 use crate::authenticate::{Authenticator, with_keys};
-use crate::issuers::{Issuers, LoadedIssuer, LogoutRules, NoKey};
+use crate::issuers::{LoadedIssuer, LogoutRules, NoKey};
 use crate::token::json::{self, Date, Members, Skip, Text, Texts};
 use crate::token::{Header, Parts, TokenType};
 use crate::{AuthError, LogoutScope, VerifyError};
@@ -61,7 +61,9 @@ impl Authenticator {
         let header = Header::parse(&header, TokenType::Logout)?;
         let payload = parts.payload()?;
         let claims = Claims::parse(&payload)?;
-        let (issuer, rules) = find(&issuers, &claims)?;
+        let issuer = issuers.reporting(claims.issuer.as_deref())?;
+        let rules = issuer.logout.as_ref();
+        let rules = rules.ok_or_else(AuthError::wrong_issuer)?;
         let key = issuer.key(&header)?;
         if !key.verify(header.algorithm, parts.signed(), parts.signature()?) {
             return Err(issuer.bad_signature());
@@ -69,19 +71,6 @@ impl Authenticator {
         let now = self.clock().now();
         Ok(claims.judge(issuer, rules, issuers.leeway, now)?)
     }
-}
-
-/// The issuer that `iss` names, if its logout tokens are accepted.
-fn find<'a>(
-    issuers: &'a Issuers,
-    claims: &Claims,
-) -> Result<(&'a LoadedIssuer, &'a LogoutRules), AuthError> {
-    let named = issuers.all.iter().find_map(|issuer| {
-        let rules = issuer.logout.as_ref()?;
-        let is_named = issuer.issuer.is_some() && issuer.issuer == claims.issuer;
-        is_named.then_some((&**issuer, rules))
-    });
-    named.ok_or_else(AuthError::wrong_issuer)
 }
 
 /// The claims of a logout token. One of the wrong type is refused while it is read.

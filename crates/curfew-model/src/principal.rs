@@ -1,5 +1,6 @@
 //! Who is connected: the verified content of a token.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -136,8 +137,9 @@ impl Principal {
 
     /// Every revocation key that names this principal's session: `all`, user, session, token and
     /// each of the claims named in `revocable_claims` (`session.revocable_claims`). A claim that is
-    /// an array gives one key an element; objects and `null` give none. [`ISSUER_USER`] and
-    /// [`ISSUER_TOKEN`] may be among them.
+    /// an array gives one key an element; objects and `null` give none. What looks like an email
+    /// address and is not in lower case gives one in lower case as well: whoever reports it may write
+    /// it otherwise. [`ISSUER_USER`] and [`ISSUER_TOKEN`] may be among the claims.
     pub fn revocation_keys(
         &self,
         session: SessionId,
@@ -167,9 +169,11 @@ impl Principal {
             }
             match claims.get(name) {
                 Some(serde_json::Value::Array(values)) => {
-                    keys.extend(values.iter().filter_map(|value| claim_key(name, value)));
+                    for value in values {
+                        add_claim(&mut keys, name, value);
+                    }
                 }
-                Some(value) => keys.extend(claim_key(name, value)),
+                Some(value) => add_claim(&mut keys, name, value),
                 None => {}
             }
         }
@@ -177,12 +181,19 @@ impl Principal {
     }
 }
 
-fn claim_key(name: &str, value: &serde_json::Value) -> Option<RevocationKey> {
-    match value {
-        serde_json::Value::String(text) => Some(RevocationKey::claim(name, text)),
-        serde_json::Value::Number(number) => Some(RevocationKey::claim(name, &number.to_string())),
-        serde_json::Value::Bool(flag) => Some(RevocationKey::claim(name, &flag.to_string())),
-        _ => None,
+fn add_claim(keys: &mut Vec<RevocationKey>, name: &str, value: &serde_json::Value) {
+    let text = match value {
+        serde_json::Value::String(text) => Cow::Borrowed(text.as_str()),
+        serde_json::Value::Number(number) => Cow::Owned(number.to_string()),
+        serde_json::Value::Bool(flag) => Cow::Owned(flag.to_string()),
+        _ => return,
+    };
+    keys.push(RevocationKey::claim(name, &text));
+    if text.contains('@') {
+        let lower = text.to_lowercase();
+        if lower != text {
+            keys.push(RevocationKey::claim(name, &lower));
+        }
     }
 }
 
@@ -215,8 +226,9 @@ mod tests {
     #[test]
     fn keys_name_user_session_token_and_configured_claims() {
         let session = SessionId::new();
-        let principal = principal(r#"{"tenant":"acme","groups":["a",7,null],"deep":{}}"#);
-        let names = ["tenant", "groups", "deep", "absent"].map(str::to_owned);
+        let principal =
+            principal(r#"{"tenant":"acme","groups":["a",7,null],"deep":{},"email":"A@b"}"#);
+        let names = ["tenant", "groups", "deep", "absent", "email"].map(str::to_owned);
         let keys: Vec<String> = principal
             .revocation_keys(session, &names)
             .iter()
@@ -232,7 +244,9 @@ mod tests {
                 "token:t1",
                 "tenant:acme",
                 "groups:a",
-                "groups:7"
+                "groups:7",
+                "email:A@b",
+                "email:a@b"
             ]
         );
     }

@@ -1,10 +1,10 @@
-//! Forms that are posted to the public listener, and answers as OAuth has them: what the logout and
-//! the revocation endpoint have in common.
+//! What is posted to the public listener, and answers as OAuth has them: what the endpoints beside
+//! `/ws` have in common.
 
 use std::time::SystemTime;
 
 use curfew_telemetry::{Origin, Span, Tracer};
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -80,17 +80,18 @@ impl Refused {
             error_description: &self.description,
         };
         let mut response = respond::json(self.status, &body);
-        let headers = response.headers_mut();
+        self.explain(response.headers_mut());
+        response
+    }
+
+    /// Adds what the status asks for: what would be allowed, when to try again.
+    pub(crate) fn explain(&self, headers: &mut HeaderMap) {
         if self.status == StatusCode::METHOD_NOT_ALLOWED {
             headers.insert(ALLOW, HeaderValue::from_static("POST"));
         }
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(
-                http::header::RETRY_AFTER,
-                respond::RETRY_AFTER_SECONDS.into(),
-            );
+            headers.insert(RETRY_AFTER, respond::RETRY_AFTER_SECONDS.into());
         }
-        response
     }
 }
 
@@ -108,25 +109,27 @@ pub(crate) fn refused_span(
     }
 }
 
-/// The answer to a form that was posted to `route`, and what its span says of it. `undone` is for
-/// the log: anybody can send one, so it is said at debug, and the span has it.
+/// The answer to what was posted to `route`, and what its span says of it. `undone` is for the log:
+/// anybody can post, so it is said at debug, and the span has it. `refuse` puts a refusal into the
+/// form that is usual there.
 pub(crate) fn answer(
     mut span: Span,
     route: &'static str,
     undone: &'static str,
-    result: Result<(), Refused>,
+    result: Result<Response, Refused>,
+    refuse: impl FnOnce(Refused) -> Response,
 ) -> Response {
     let scope = span.scope();
     let _entered = scope.entered();
     let response = match result {
-        Ok(()) => done(),
+        Ok(response) => response,
         Err(refused) => {
             match refused.is_unavailable() {
                 true => span.failed(refused.error),
                 false => span.refused(refused.error),
             }
             debug!(why = %refused.description, "{undone}");
-            refused.into_response()
+            refuse(refused)
         }
     };
     span.set("http.request.method", "POST");
@@ -153,37 +156,47 @@ impl Public {
         permitted: bool,
         busy: StatusCode,
     ) -> Result<Form, Refused> {
-        if request.method() != Method::POST {
+        let is_form = |headers: &HeaderMap| match is_form(headers) {
+            true => Ok(()),
+            false => Err(Refused::invalid(format!("the body must be {MEDIA_TYPE}"))),
+        };
+        let body = posted(request, permitted, busy, is_form).await?;
+        Ok(Form(body))
+    }
+}
+
+/// The body of a request, likewise; whether its headers are good `check` says before it is read.
+pub(crate) async fn posted(
+    request: Request<Incoming>,
+    permitted: bool,
+    busy: StatusCode,
+    check: impl FnOnce(&HeaderMap) -> Result<(), Refused>,
+) -> Result<String, Refused> {
+    if request.method() != Method::POST {
+        return Err(Refused {
+            status: StatusCode::METHOD_NOT_ALLOWED,
+            ..Refused::invalid("requests are posted here")
+        });
+    }
+    if !permitted {
+        return Err(Refused::unavailable(
+            busy,
+            "too many requests at the moment",
+        ));
+    }
+    check(request.headers())?;
+    let body = Limited::new(request.into_body(), MAX_BODY_BYTES);
+    let body = match body.collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) if error.is::<LengthLimitError>() => {
             return Err(Refused {
-                status: StatusCode::METHOD_NOT_ALLOWED,
-                ..Refused::invalid("forms are posted here")
+                status: StatusCode::PAYLOAD_TOO_LARGE,
+                ..Refused::invalid("the body is over 64 KiB")
             });
         }
-        if !permitted {
-            return Err(Refused::unavailable(
-                busy,
-                "too many requests at the moment",
-            ));
-        }
-        if !is_form(request.headers()) {
-            return Err(Refused::invalid(format!("the body must be {MEDIA_TYPE}")));
-        }
-        let body = Limited::new(request.into_body(), MAX_BODY_BYTES);
-        let body = match body.collect().await {
-            Ok(body) => body.to_bytes(),
-            Err(error) if error.is::<LengthLimitError>() => {
-                return Err(Refused {
-                    status: StatusCode::PAYLOAD_TOO_LARGE,
-                    ..Refused::invalid("the body is over 64 KiB")
-                });
-            }
-            Err(_) => return Err(Refused::invalid("the body broke off")),
-        };
-        match String::from_utf8(body.into()) {
-            Ok(text) => Ok(Form(text)),
-            Err(_) => Err(Refused::invalid("the body is not UTF-8")),
-        }
-    }
+        Err(_) => return Err(Refused::invalid("the body broke off")),
+    };
+    String::from_utf8(body.into()).map_err(|_| Refused::invalid("the body is not UTF-8"))
 }
 
 fn is_form(headers: &HeaderMap) -> bool {

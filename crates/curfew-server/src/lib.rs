@@ -9,7 +9,10 @@
 mod accept;
 mod admin;
 mod config;
+mod ending;
+mod events;
 mod form;
+mod global_revocation;
 mod listen;
 mod logout;
 mod permits;

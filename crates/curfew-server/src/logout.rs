@@ -2,17 +2,16 @@
 //! Logout 1.0, §2.5 to §2.8).
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use curfew_auth::{Logout, LogoutScope, VerifyError};
-use curfew_model::{ISSUER_USER, Revocation, RevocationKey, of_issuer};
+use curfew_auth::{Logout, LogoutScope, Subject, VerifyError};
 use curfew_telemetry::{LogoutOutcome, Origin, Span};
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
-use tracing::{Instrument as _, info};
+use tracing::Instrument as _;
 
 use crate::Public;
-use crate::form::{Refused, answer, refused_span};
+use crate::ending::{ENDED_HERE, Ending};
+use crate::form::{Refused, answer, done, refused_span};
 use crate::respond::Response;
 use crate::upgrade::traceparent;
 
@@ -22,9 +21,8 @@ pub(crate) const PATH: &str = "/logout/backchannel";
 /// The span of a call: always recorded for a good token, which ends sessions.
 const SPAN: &str = "POST /logout/backchannel";
 
-/// How long a logout is remembered where `auth.max_token_lifetime` does not say for how long tokens
-/// from before it may come back.
-const LONG: Duration = Duration::from_secs(30 * 24 * 3600);
+/// What is reported here.
+const REPORT: &str = "backchannel_logout";
 
 /// §2.8 knows no other status for what was not done, whosever fault it is.
 const NOT_DONE: StatusCode = StatusCode::BAD_REQUEST;
@@ -42,22 +40,30 @@ impl Public {
         let (span, result) = match self.take_logout(request).await {
             Err(refused) => {
                 let span = refused_span(tracer, &refused, SPAN, origin, began);
+                metrics.logouts.inc(outcome(&Err(&refused)));
                 (span, Err(refused))
             }
             Ok(logout) => {
                 let mut span = tracer.always(SPAN, origin);
                 span.began(began);
+                let issuer = Arc::clone(&logout.issuer);
                 let log_out = self.log_out(logout, &span).instrument(span.scope());
                 let result = log_out.await;
+                let outcome = outcome(&result.as_ref());
+                metrics.logouts.inc(outcome);
+                let authenticator = &self.context.authenticator;
+                authenticator.note_report(&issuer, REPORT, outcome.as_str());
                 (span, result)
             }
         };
-        metrics.logouts.inc(match &result {
-            Ok(()) => LogoutOutcome::Accepted,
-            Err(refused) if refused.is_unavailable() => LogoutOutcome::Unavailable,
-            Err(_) => LogoutOutcome::Refused,
-        });
-        answer(span, PATH, "logout not done", result)
+        let result = result.map(|()| done());
+        answer(
+            span,
+            PATH,
+            "logout not done",
+            result,
+            Refused::into_response,
+        )
     }
 
     async fn take_logout(&self, request: Request<Incoming>) -> Result<Logout, Refused> {
@@ -76,64 +82,47 @@ impl Public {
     /// §2.7: a login's sessions, or all of the user's at the issuer that began before. Nobody being
     /// logged in is a success.
     async fn log_out(&self, logout: Logout, span: &Span) -> Result<(), Refused> {
-        let node = &self.context.node;
-        let settings = self.settings.load_full();
-        let auth = &settings.auth;
-        let lifetime = match auth.max_token_lifetime {
-            Duration::ZERO => LONG,
-            // A token's `iat` may be ahead by the leeway, and its end later by as much.
-            lifetime => lifetime + 2 * auth.leeway,
-        };
-        let login = logout
-            .login
-            .as_ref()
-            .filter(|_| logout.scope == LogoutScope::Login);
-        let (key, before) = match (login, &logout.user) {
-            // A new login has a new name: nothing is to be let in again.
-            (Some(login), _) => (RevocationKey::claim(&auth.login_claim, login), None),
-            (None, Some(user)) => (
-                user_key(auth.issuers.len(), &logout.issuer, user),
-                Some(logout.issued_at),
-            ),
+        let Logout {
+            issuer,
+            user,
+            login,
+            scope,
+            issued_at,
+        } = logout;
+        let login_claim = self.settings.load().auth.login_claim.clone();
+        let subject = match (login.filter(|_| scope == LogoutScope::Login), user) {
+            (Some(value), _) => Subject::Login {
+                claim: login_claim,
+                value,
+            },
+            (None, Some(user)) => Subject::User {
+                issuer: Arc::clone(&issuer),
+                user,
+            },
             (None, None) => {
                 return Err(Refused {
                     error: "sid_unknown_here",
                     ..Refused::invalid(format!(
-                        "access tokens of this issuer have no claim {}, by which the login could be found",
-                        auth.login_claim
+                        "access tokens of this issuer have no claim {login_claim}, by which the login could be found"
                     ))
                 });
             }
         };
-        let kind = key.kind().to_owned();
-        let revocation = Revocation {
-            before,
-            reason: Some("backchannel_logout".into()),
-            expires_at: Some(node.clock().unix().saturating_add(lifetime.as_secs())),
-            trace: span.context(),
+        let ending = Ending {
+            issuer: &issuer,
+            report: REPORT,
+            subjects: &[subject],
+            at: issued_at,
         };
-        let receipt = node.revoke_reported(key, revocation).await.map_err(|_| {
-            let description =
-                "sessions here are closed; those of other nodes as soon as the backend is back";
-            Refused::unavailable(NOT_DONE, description)
-        })?;
-        // Neither the user nor the login: both name a person.
-        info!(
-            issuer = %logout.issuer,
-            kind,
-            live = receipt.nodes.live,
-            confirmed = receipt.nodes.confirmed,
-            closed = receipt.closed,
-            "logged out by the identity provider"
-        );
-        Ok(())
+        let ended = self.end_access(ending, span).await;
+        ended.map_err(|_| Refused::unavailable(NOT_DONE, ENDED_HERE))
     }
 }
 
-/// A user of one issuer, where there are several: others may have a user of the same name.
-fn user_key(issuers: usize, issuer: &str, user: &str) -> RevocationKey {
-    match issuers {
-        1 => RevocationKey::user(user),
-        _ => RevocationKey::claim(ISSUER_USER, &of_issuer(issuer, user)),
+pub(crate) fn outcome(result: &Result<&(), &Refused>) -> LogoutOutcome {
+    match result {
+        Ok(()) => LogoutOutcome::Accepted,
+        Err(refused) if refused.is_unavailable() => LogoutOutcome::Unavailable,
+        Err(_) => LogoutOutcome::Refused,
     }
 }

@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
-use curfew_auth::VerifyError;
-use curfew_model::{AuthFailure, ISSUER_TOKEN, Principal, Revocation, RevocationKey, of_issuer};
+use curfew_auth::{Subject, VerifyError};
+use curfew_model::{AuthFailure, Principal, Revocation, RevocationKey};
 use curfew_telemetry::{Origin, Span};
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
@@ -47,7 +47,14 @@ impl Public {
                 (span, result)
             }
         };
-        answer(span, PATH, "token not revoked", result)
+        let result = result.map(|()| done());
+        answer(
+            span,
+            PATH,
+            "token not revoked",
+            result,
+            Refused::into_response,
+        )
     }
 
     /// The token's content; `None` for one that opens nothing anyway.
@@ -101,12 +108,12 @@ impl Public {
         )
     }
 
-    /// A token of one issuer, where there are several: others may have one of the same id.
     fn token_key(&self, principal: &Principal, token_id: &str) -> RevocationKey {
-        match self.settings.load().auth.issuers.len() {
-            1 => RevocationKey::token(token_id),
-            _ => RevocationKey::claim(ISSUER_TOKEN, &of_issuer(principal.issuer(), token_id)),
-        }
+        let token = Subject::Token {
+            issuer: principal.issuer().into(),
+            id: token_id.to_owned(),
+        };
+        token.key(self.settings.load().auth.has_several_issuers())
     }
 
     async fn give_back(&self, principal: &Principal, span: &Span) -> Result<(), Refused> {

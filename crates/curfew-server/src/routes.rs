@@ -5,13 +5,14 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use curfew_auth::EventStream;
 use http::header::{CONNECTION, HeaderValue};
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 
 use crate::accept::Accepted;
 use crate::respond::{Problem, Response};
-use crate::{Public, logout, revoke};
+use crate::{Public, events, global_revocation, logout, revoke};
 
 /// The path of the WebSocket endpoint.
 const WEBSOCKET: &str = "/ws";
@@ -52,10 +53,16 @@ impl Public {
             logout::PATH if self.context.authenticator.accepts_logout() => {
                 self.backchannel_logout(request).await
             }
+            global_revocation::PATH if self.context.authenticator.accepts_global_revocation() => {
+                self.global_revocation(request).await
+            }
             revoke::PATH if self.settings.load().auth.token_revocation => {
                 self.token_revocation(request).await
             }
-            _ => self.other(request).await,
+            path => match self.stream(path) {
+                Some((issuer, stream)) => self.security_event(&issuer, stream, request).await,
+                None => self.other(request).await,
+            },
         };
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response
@@ -63,6 +70,13 @@ impl Public {
                 .insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+
+    /// The issuer whose events are pushed to this path, and how.
+    fn stream(&self, path: &str) -> Option<(String, EventStream)> {
+        let issuer = path.strip_prefix(events::PREFIX)?;
+        let stream = self.context.authenticator.event_stream(issuer)?;
+        Some((issuer.to_owned(), stream))
     }
 
     async fn other(&self, request: Request<Incoming>) -> Response {

@@ -26,9 +26,9 @@ use buckets::{
 use exemplar::OfHistogram;
 use histogram::{Histogram, Histograms, NamedHistograms};
 use labels::{
-    BackendDropReason, BrokerError, CommandOutcome, Decision, DeliveryPath, DropReason, Initiator,
-    LogoutOutcome, Opcode, PublishOutcome, PublishSource, RedisCommand, RejectReason,
-    RevocationKind,
+    BackendDropReason, BrokerError, CommandOutcome, Decision, DeliveryPath, DropReason,
+    EventOutcome, Initiator, LogoutOutcome, Opcode, PublishOutcome, PublishSource, RedisCommand,
+    RejectReason, RevocationKind,
 };
 use table::{Authentications, Counters, Named};
 
@@ -130,6 +130,12 @@ pub struct Metrics {
     pub authentications: Authentications,
     /// Logout tokens of identity providers.
     pub logouts: Counters<LogoutOutcome>,
+    /// Security events of identity providers.
+    pub security_events: Counters<EventOutcome>,
+    /// Users whose sessions an identity provider ends by Global Token Revocation.
+    pub global_revocations: Counters<LogoutOutcome>,
+    /// Streams of security events that their transmitters have stopped.
+    pub event_streams_stopped: Gauge,
     /// Decisions of the policy.
     pub authorizations: Counters<Decision>,
     jwt_keys: Family<[(&'static str, &'static str); 1], Gauge>,
@@ -246,6 +252,9 @@ impl Metrics {
             send_queue_bytes: Gauge::default(),
             authentications: Authentications::new(names.auth_failures.clone()),
             logouts: Counters::new(),
+            security_events: Counters::new(),
+            global_revocations: Counters::new(),
+            event_streams_stopped: Gauge::default(),
             authorizations: Counters::new(),
             jwt_keys: Family::default(),
             jwt_keys_last_reload_successful: Gauge::default(),

@@ -308,18 +308,20 @@ fn hub_limits(config: &Config) -> HubLimits {
     }
 }
 
-/// Beside what is configured, sessions are found by what logout tokens and tokens given back name.
+/// Beside what is configured, sessions are found by what reports and tokens given back name.
 fn revocable_claims(config: &Config) -> Vec<String> {
     let mut claims = config.session.revocable_claims.clone();
     let auth = &config.auth;
-    let logs_out = auth.issuers.iter().any(|issuer| issuer.backchannel_logout);
-    if logs_out && !claims.contains(&auth.login_claim) {
-        claims.push(auth.login_claim.clone());
+    for claim in auth.reported_claims() {
+        if !claims.iter().any(|known| known == claim) {
+            claims.push(claim.to_owned());
+        }
     }
-    if logs_out && auth.issuers.len() > 1 {
+    let several = auth.has_several_issuers();
+    if several && auth.reports_users() {
         claims.push(ISSUER_USER.to_owned());
     }
-    if auth.token_revocation && auth.issuers.len() > 1 {
+    if several && (auth.token_revocation || auth.reports_users()) {
         claims.push(ISSUER_TOKEN.to_owned());
     }
     claims

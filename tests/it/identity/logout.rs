@@ -131,7 +131,7 @@ async fn a_logout_of_a_login_closes_its_sessions_on_every_node() {
     let again = login.access("alice", "three");
     assert!(cluster[0].attempt_with(&again).await.is_open());
     let log = cluster[0].log().text();
-    assert!(log.contains("logged out by the identity provider"));
+    assert!(log.contains("access ended by the identity provider"));
 }
 
 #[tokio::test]

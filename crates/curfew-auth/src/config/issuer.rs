@@ -12,6 +12,8 @@ use crate::Algorithm;
 use crate::issuers::LogoutRules;
 use crate::keys::MIN_SECRET_BYTES;
 
+use super::{EventStream, ReportedSubjects};
+
 /// One issuer of tokens: what its tokens must say, and exactly one source of the keys that sign
 /// them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -63,6 +65,22 @@ pub struct Issuer {
     /// registered there. Absent: `audience`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logout_audience: Option<Vec<String>>,
+    /// The stream of security events it may push, at `POST /events/<name>` of the public listener:
+    /// events that end the sessions they are about. Needs `issuer`. Absent: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event_stream: Option<EventStream>,
+    /// Whether this issuer may end all of a user's sessions by Global Token Revocation (which Okta
+    /// calls Universal Logout), at `POST /v1/global-token-revocation` of the public listener: what the
+    /// `aud` of the token that it authenticates by must be, or hold, one of, usually that endpoint's
+    /// URL. Needs `issuer`. Absent: it may not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub global_token_revocation: Option<Vec<String>>,
+    /// By what claims of access tokens such reports name people.
+    pub subjects: ReportedSubjects,
+    /// The name of the issuer whose users it reports on; its own tokens open no session then. Absent:
+    /// it reports on its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reports_on: Option<String>,
 }
 
 /// What a logout token that names a login ends.
@@ -80,6 +98,21 @@ impl Issuer {
     /// Whether its keys come in a set, in which a token's `kid` names one.
     pub(crate) fn has_key_set(&self) -> bool {
         self.jwks_file.is_some() || self.jwks_url.is_some() || self.discovery
+    }
+
+    /// Whether its access tokens open sessions.
+    pub fn opens_sessions(&self) -> bool {
+        self.reports_on.is_none()
+    }
+
+    /// Whether it may report users, by events or by Global Token Revocation.
+    pub fn reports(&self) -> bool {
+        self.event_stream.is_some() || self.global_token_revocation.is_some()
+    }
+
+    /// The name of the issuer whose users it reports on.
+    pub(crate) fn reported_issuer(&self) -> &str {
+        self.reports_on.as_deref().unwrap_or(&self.name)
     }
 
     /// The rules of its logout tokens, where they are accepted.
@@ -125,6 +158,40 @@ impl Issuer {
         }
         self.check_key_source(problems);
         self.check_algorithms(problems);
+        self.check_reports(problems);
+    }
+
+    fn check_reports(&self, problems: &mut Problems) {
+        if self.reports() && self.issuer.is_none() {
+            problems.report(
+                "issuer",
+                "required for event_stream and global_token_revocation",
+            );
+        }
+        if !self.opens_sessions() && self.backchannel_logout {
+            problems.report(
+                "backchannel_logout",
+                "is about the issuer's own tokens, which open no session with reports_on",
+            );
+        }
+        if self.event_stream.is_some() && !self.name.bytes().all(is_path_byte) {
+            problems.report(
+                "name",
+                "is part of a path with event_stream: letters, digits and any of -._~",
+            );
+        }
+        if let Some(stream) = &self.event_stream {
+            problems.within("event_stream", |problems| stream.check(problems));
+        }
+        if let Some(audience) = &self.global_token_revocation
+            && (audience.is_empty() || audience.iter().any(String::is_empty))
+        {
+            problems.report(
+                "global_token_revocation",
+                "must list at least one audience and none that is empty, usually the endpoint's URL",
+            );
+        }
+        problems.within("subjects", |problems| self.subjects.check(problems));
     }
 
     fn check_key_source(&self, problems: &mut Problems) {
@@ -228,4 +295,9 @@ pub fn check_url(url: &str) -> Result<Uri, &'static str> {
 fn is_loopback(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || address.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+}
+
+/// Characters that stand for themselves in a path (RFC 3986 §2.3).
+fn is_path_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
 }

@@ -270,3 +270,121 @@ fn keys_are_fetched_by_https_or_from_this_machine() {
         assert!(check_url(bad).is_err(), "{bad}");
     }
 }
+
+#[test]
+fn every_problem_of_reports_names_its_key() {
+    let reporting = |changes: Value| {
+        let mut reporting =
+            issuer(json!({"issuer": "https://id", "event_stream": {"audience": ["us"]}}));
+        for (name, value) in changes.as_object().unwrap() {
+            reporting[name] = value.clone();
+        }
+        reporting
+    };
+    let stream = |stream: Value| reporting(json!({"event_stream": stream}));
+    let on = |name: &str, changes: Value| {
+        let mut other =
+            reporting(json!({"name": "org", "issuer": "https://org", "reports_on": name}));
+        for (name, value) in changes.as_object().unwrap() {
+            other[name] = value.clone();
+        }
+        json!([issuer(json!({"issuer": "https://id"})), other])
+    };
+    let cases = [
+        (
+            json!([reporting(json!({"issuer": null}))]),
+            "issuers[0].issuer: required for event_stream",
+        ),
+        (
+            json!([reporting(json!({"name": "a/b"}))]),
+            "issuers[0].name: is part of a path",
+        ),
+        (
+            json!([stream(json!({}))]),
+            "issuers[0].event_stream.audience: must list",
+        ),
+        (
+            json!([stream(json!({"audience": [""]}))]),
+            "issuers[0].event_stream.audience: must list",
+        ),
+        (
+            json!([stream(
+                json!({"audience": ["us"], "authorization": "Bearer x"})
+            )]),
+            "issuers[0].event_stream.authorization: must have at least 16 bytes",
+        ),
+        (
+            json!([stream(
+                json!({"audience": ["us"], "authorization": SECRET, "authorization_file": "f"})
+            )]),
+            "issuers[0].event_stream.authorization: set authorization or authorization_file, not both",
+        ),
+        (
+            json!([stream(
+                json!({"audience": ["us"], "verification_state": ""})
+            )]),
+            "issuers[0].event_stream.verification_state: must not be empty",
+        ),
+        (
+            json!([reporting(json!({"global_token_revocation": []}))]),
+            "issuers[0].global_token_revocation: must list",
+        ),
+        (
+            json!([reporting(json!({"subjects": {"email": ""}}))]),
+            "issuers[0].subjects.email: must name a claim",
+        ),
+        (
+            json!([reporting(json!({"subjects": {"opaque": "token"}}))]),
+            "issuers[0].subjects.opaque: token is a kind of revocation",
+        ),
+        (
+            on("nobody", json!({})),
+            "issuers[1].reports_on: there is no issuer called",
+        ),
+        (
+            on("org", json!({})),
+            "issuers[1].reports_on: \"org\" has reports_on itself",
+        ),
+        (
+            on("main", json!({"event_stream": null})),
+            "issuers[1].reports_on: reports nothing",
+        ),
+        (
+            on(
+                "main",
+                json!({"backchannel_logout": true, "logout_audience": ["a"]}),
+            ),
+            "issuers[1].backchannel_logout: is about the issuer's own tokens",
+        ),
+    ];
+    for (issuers, expected) in cases {
+        let problems = problems(json!({ "issuers": issuers }));
+        assert_eq!(problems.len(), 1, "{expected}: {problems:?}");
+        assert!(problems[0].starts_with(expected), "{problems:?}");
+    }
+    assert_eq!(problems(json!({"issuers": on("main", json!({}))})), [""; 0]);
+    let alone = json!([on("main", json!({}))[1]]);
+    let told = problems(json!({ "issuers": alone }));
+    assert!(
+        told[0].starts_with("issuers: every issuer has reports_on"),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn claims_that_reports_name_people_by_are_told() {
+    let config: Config = serde_json::from_value(json!({"issuers": [
+        issuer(json!({
+            "issuer": "https://id", "event_stream": {"audience": ["us"]},
+            "subjects": {"user": "sub", "email": "email", "session": "sid"},
+        })),
+        issuer(json!({"name": "silent", "issuer": "https://x", "subjects": {"tenant": "tenant"}})),
+        issuer(json!({
+            "name": "org", "issuer": "https://org", "reports_on": "main",
+            "global_token_revocation": ["us"], "subjects": {"user": "uid", "email": "email"},
+        })),
+    ]}))
+    .unwrap();
+    assert_eq!(config.reported_claims(), ["email", "sid", "uid"]);
+    assert!(config.has_several_issuers() && config.reports_users());
+}

@@ -25,12 +25,17 @@ pub(crate) enum TokenType {
     Access,
     /// To report a logout.
     Logout,
+    /// To report a security event.
+    Event,
+    /// To authenticate a Global Token Revocation.
+    Revocation,
 }
 
 struct Reading<'a> {
     token_type: TokenType,
     algorithm: Option<Algorithm>,
     kid: Option<Cow<'a, str>>,
+    has_type: bool,
     flaw: Option<&'static str>,
 }
 
@@ -41,6 +46,7 @@ impl<'a> Header<'a> {
             token_type,
             algorithm: None,
             kid: None,
+            has_type: false,
             flaw: None,
         };
         json::read(text, &mut reading).map_err(|()| {
@@ -48,6 +54,9 @@ impl<'a> Header<'a> {
                 "the token's header is not a JSON object without repeated names, nested at most 16 deep",
             ))
         })?;
+        if token_type == TokenType::Event && !reading.has_type {
+            return Err(AuthError::malformed(token_type.others()));
+        }
         let algorithm = reading
             .algorithm
             .ok_or_else(|| AuthError::malformed("the token's header has no alg"))?;
@@ -76,10 +85,8 @@ impl<'de> Members<'de> for Reading<'de> {
                 self.kid = Some(kid);
             }
             "typ" => {
-                self.flaw = Some(match self.token_type {
-                    TokenType::Access => "the token's typ is neither JWT nor at+jwt",
-                    TokenType::Logout => "the token's typ is neither JWT nor logout+jwt",
-                });
+                self.flaw = Some(self.token_type.others());
+                self.has_type = true;
                 if !self.token_type.has(&map.next_value_seed(Text)?) {
                     return Err(A::Error::custom("typ"));
                 }
@@ -102,14 +109,28 @@ impl Reading<'_> {
 }
 
 impl TokenType {
-    /// RFC 7519 §5.1, RFC 9068 §2.1, Back-Channel Logout 1.0 §2.4: media types, so case does not
-    /// matter and `application/` may be left out.
+    /// RFC 7519 §5.1, RFC 9068 §2.1, Back-Channel Logout 1.0 §2.4, Shared Signals Framework 1.0 §4.1.1
+    /// (which knows no event without it): media types, so case does not matter and `application/`
+    /// may be left out.
     fn has(self, typ: &str) -> bool {
         let typ = typ.to_ascii_lowercase();
         let typ = typ.strip_prefix("application/").unwrap_or(&typ);
         match self {
             Self::Access => matches!(typ, "jwt" | "at+jwt"),
             Self::Logout => matches!(typ, "jwt" | "logout+jwt"),
+            Self::Event => typ == "secevent+jwt",
+            // The draft names none; this is Okta's.
+            Self::Revocation => matches!(typ, "jwt" | "global-token-revocation+jwt"),
+        }
+    }
+
+    /// What a token with any other `typ` is told.
+    fn others(self) -> &'static str {
+        match self {
+            Self::Access => "the token's typ is neither JWT nor at+jwt",
+            Self::Logout => "the token's typ is neither JWT nor logout+jwt",
+            Self::Event => "the token's typ is not secevent+jwt",
+            Self::Revocation => "the token's typ is neither JWT nor global-token-revocation+jwt",
         }
     }
 }

@@ -43,6 +43,10 @@ pub(super) struct Ready {
     /// setting that does. Left out where there are no replicas.
     #[serde(skip_serializing_if = "Option::is_none")]
     fencing: Option<&'static str>,
+    /// The issuers whose streams of events were stopped by their transmitters, as far as this node
+    /// was told: what they see does not end access meanwhile. Left out where there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    stopped_streams: Vec<String>,
 }
 
 /// Whether the backend can be used.
@@ -84,6 +88,7 @@ pub(super) fn readyz(admin: &Admin) -> Result<Response, Problem> {
         backend,
         reason,
         fencing: node.backends().nodes.fencing(),
+        stopped_streams: admin.context.authenticator.silent_streams(),
     };
     Ok(json(status(ready.ready), &ready))
 }

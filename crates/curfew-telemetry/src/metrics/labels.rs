@@ -243,6 +243,22 @@ labels! {
         Unavailable = "unavailable",
     }
 
+    /// What became of a security event.
+    EventOutcome = "outcome" {
+        /// Access ended.
+        Ended = "ended",
+        /// It is one that ends no access.
+        NoEffect = "no_effect",
+        /// It is about nobody who can be found here.
+        NobodyFound = "nobody_found",
+        /// It was about the stream itself.
+        Stream = "stream",
+        /// It was not good.
+        Refused = "refused",
+        /// It may have been good, and a dependency of ours was away.
+        Unavailable = "unavailable",
+    }
+
     /// What the policy said.
     Decision = "outcome" {
         /// Allowed.

@@ -157,6 +157,21 @@ impl Metrics {
             &self.logouts,
         );
         names.add(
+            "security_events",
+            "Security events of identity providers",
+            &self.security_events,
+        );
+        names.add(
+            "global_revocations",
+            "Requests of identity providers to end all of a user's sessions",
+            &self.global_revocations,
+        );
+        names.add(
+            "event_streams_stopped",
+            "Streams of security events that their transmitters have stopped",
+            &self.event_streams_stopped,
+        );
+        names.add(
             "authorizations",
             "Decisions of the policy",
             &self.authorizations,

@@ -348,6 +348,7 @@ fn the_keys_in_force_can_be_listed() {
             "name": "set", "issuer": "https://id.example.com", "audience": null,
             "algorithms": ["ES256", "EdDSA"],
             "keys": [{"kid": "ec", "algorithms": ["ES256"]}, {"kid": "ed", "algorithms": ["EdDSA"]}],
+            "opens_sessions": true,
         }])
     );
 }

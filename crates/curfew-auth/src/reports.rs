@@ -1,0 +1,16 @@
+//! What issuers report about users: security events, Global Token Revocation. Logout tokens are in
+//! `logout.rs`.
+
+mod assertion;
+mod event;
+mod journal;
+mod set;
+mod subject;
+
+pub use assertion::{RevocationError, Revoker};
+pub use event::EventType;
+pub use journal::{LastReport, StreamStatus};
+pub use set::{Effect, SecurityEvent};
+pub use subject::Subject;
+
+pub(crate) use journal::Journal;

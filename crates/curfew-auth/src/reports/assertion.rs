@@ -1,0 +1,171 @@
+//! Who may end all of a user's sessions: Global Token Revocation
+//! (draft-parecki-oauth-global-token-revocation, which Okta calls Universal Logout).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::de::{Error, MapAccess};
+use serde_json::Value;
+
+use super::subject::{Found, Subject};
+use crate::authenticate::{Authenticator, with_keys};
+use crate::issuers::NoKey;
+use crate::token::json::{self, Date, Members, Skip, Text, Texts};
+use crate::token::{Header, Parts, TokenType};
+use crate::{AuthError, VerifyError};
+
+/// An assertion is made for one request: one that is good for longer is another kind of token.
+const MAX_REMAINING: Duration = Duration::from_secs(3600);
+
+/// An issuer that has shown that it is, and may end its users' sessions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revoker {
+    /// Its configured name.
+    pub issuer: Arc<str>,
+    /// When it has made the token by which it did, by its clock, in Unix seconds; that of the access
+    /// tokens as well.
+    pub issued_at: Option<u64>,
+}
+
+/// Why a request names nobody whose access could end.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RevocationError {
+    /// It is no such request.
+    #[error("{0}")]
+    Malformed(String),
+    /// It is about a user of another issuer.
+    #[error("the user is of an issuer on which this one does not report")]
+    Foreign,
+}
+
+impl Authenticator {
+    /// Whether any issuer may revoke users.
+    pub fn accepts_global_revocation(&self) -> bool {
+        let issuers = self.snapshot();
+        let mut reports = issuers
+            .all
+            .iter()
+            .filter_map(|issuer| issuer.reports.as_ref());
+        reports.any(|rules| rules.revocation_audience.is_some())
+    }
+
+    /// Validates the token by which an issuer authenticates.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it; or that its issuer's keys are not available.
+    pub async fn verify_revoker(&self, token: &str) -> Result<Revoker, VerifyError> {
+        with_keys(|| self.attempt_revoker(token)).await
+    }
+
+    fn attempt_revoker(&self, token: &str) -> Result<Revoker, NoKey> {
+        let issuers = self.snapshot();
+        let parts = Parts::of(token)?;
+        let header = parts.header()?;
+        let header = Header::parse(&header, TokenType::Revocation)?;
+        let payload = parts.payload()?;
+        let mut claims = Claims::default();
+        json::read(&payload, &mut claims).map_err(|()| {
+            AuthError::malformed(
+                "the token's claims are not a JSON object without repeated names, with each claim of its type, and without events",
+            )
+        })?;
+        let issuer = issuers.reporting(claims.issuer.as_deref())?;
+        let audience = issuer
+            .reports
+            .as_ref()
+            .and_then(|rules| rules.revocation_audience.as_ref())
+            .ok_or_else(AuthError::wrong_issuer)?;
+        let key = issuer.key(&header)?;
+        if !key.verify(header.algorithm, parts.signed(), parts.signature()?) {
+            return Err(issuer.bad_signature());
+        }
+        claims.judge(audience, issuers.leeway, self.clock().now())?;
+        Ok(Revoker {
+            issuer: Arc::clone(&issuer.name),
+            issued_at: claims.issued_at,
+        })
+    }
+
+    /// Whom `revoker` names by `subject`, the `sub_id` of its request (§3 of the draft).
+    ///
+    /// # Errors
+    ///
+    /// It is no subject, or none that this issuer may name, or none that is found here.
+    pub fn revoked_subjects(
+        &self,
+        revoker: &Revoker,
+        subject: &Value,
+    ) -> Result<Vec<Subject>, RevocationError> {
+        let issuers = self.snapshot();
+        let mut all = issuers.all.iter();
+        let rules = all
+            .find(|issuer| issuer.name == revoker.issuer)
+            .and_then(|issuer| issuer.reports.as_ref())
+            .ok_or(RevocationError::Foreign)?;
+        match rules.find(subject, &[]) {
+            Ok(Found::Subjects(subjects)) => Ok(subjects),
+            Ok(Found::Nowhere(why)) => Err(RevocationError::Malformed(why.to_owned())),
+            Ok(Found::Foreign) => Err(RevocationError::Foreign),
+            Err(error) => Err(RevocationError::Malformed(error.message().to_owned())),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Claims {
+    issuer: Option<String>,
+    audience: Vec<String>,
+    issued_at: Option<u64>,
+    not_before: Option<u64>,
+    expires_at: Option<u64>,
+    token_id: Option<String>,
+}
+
+impl Claims {
+    fn judge(&self, audience: &[String], leeway: Duration, now: Duration) -> Result<(), AuthError> {
+        if !self.audience.iter().any(|one| audience.contains(one)) {
+            return Err(AuthError::wrong_audience());
+        }
+        let missing = AuthError::missing_claim;
+        let expires_at = self.expires_at.ok_or_else(|| missing("exp"))?;
+        let expires_at = Duration::from_secs(expires_at);
+        if now >= expires_at + leeway {
+            return Err(AuthError::malformed("the token has expired"));
+        }
+        if expires_at > now + MAX_REMAINING {
+            return Err(AuthError::malformed("the token is good for over an hour"));
+        }
+        let begins = [self.issued_at, self.not_before].into_iter().flatten();
+        if begins
+            .max()
+            .is_some_and(|at| Duration::from_secs(at) > now + leeway)
+        {
+            return Err(AuthError::malformed("the token is not good yet"));
+        }
+        match &self.token_id {
+            Some(id) if !id.is_empty() => Ok(()),
+            _ => Err(missing("jti")),
+        }
+    }
+}
+
+impl<'de> Members<'de> for Claims {
+    fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
+        match name {
+            "iss" => self.issuer = Some(map.next_value_seed(Text)?.into_owned()),
+            "aud" => {
+                let audience = map.next_value_seed(Texts)?;
+                self.audience = audience.into_iter().map(|one| one.into_owned()).collect();
+            }
+            "iat" => self.issued_at = Some(map.next_value_seed(Date)?),
+            "nbf" => self.not_before = Some(map.next_value_seed(Date)?),
+            "exp" => self.expires_at = Some(map.next_value_seed(Date)?),
+            "jti" => self.token_id = Some(map.next_value_seed(Text)?.into_owned()),
+            // A logout or an event is no permission.
+            "events" => return Err(A::Error::custom("events")),
+            _ => map.next_value_seed(Skip::MEMBER)?,
+        }
+        Ok(())
+    }
+}

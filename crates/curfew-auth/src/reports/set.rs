@@ -1,0 +1,271 @@
+//! Security event tokens: RFC 8417, as the Shared Signals Framework 1.0 profiles them (§4.1).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::de::MapAccess;
+use serde_json::{Map, Value};
+
+use super::StreamStatus;
+use super::event::EventType;
+use super::subject::{Found, Subject};
+use crate::authenticate::{Authenticator, with_keys};
+use crate::issuers::{LoadedIssuer, NoKey, ReportRules};
+use crate::token::json::{self, Date, Members, Skip, Text, Texts};
+use crate::token::{Header, Parts, TokenType};
+use crate::{AuthError, EventStream, VerifyError};
+
+/// Longest `jti`, in bytes.
+const MAX_ID_BYTES: usize = 256;
+
+/// What a good security event token says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecurityEvent {
+    /// The configured name of the issuer that says so.
+    pub issuer: Arc<str>,
+    /// What happened.
+    pub event: EventType,
+    /// What follows from it.
+    pub effect: Effect,
+}
+
+/// What follows from an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Access ends.
+    End {
+        /// Whose: all of these name the same.
+        subjects: Vec<Subject>,
+        /// When it happened, Unix seconds: tokens that are newer are not meant, where they can be.
+        at: u64,
+    },
+    /// Nothing: events of this type, or with what this one says, end no access.
+    Nothing,
+    /// Nothing can: nobody here is found by what the event is about. The reason is for operators.
+    NobodyFound(&'static str),
+    /// The stream works.
+    Verified,
+    /// The transmitter changes the stream.
+    Stream(StreamStatus),
+    /// The stream was verified with another state than was asked for (§8.1.4.1).
+    OtherState,
+}
+
+impl Authenticator {
+    /// The stream of the issuer called `name`; `None` when it may push none.
+    pub fn event_stream(&self, name: &str) -> Option<EventStream> {
+        let issuers = self.snapshot();
+        let mut all = issuers.all.iter();
+        let named = all.find(|issuer| *issuer.name == *name)?;
+        named.reports.as_ref()?.stream.clone()
+    }
+
+    /// Whether any issuer may push events.
+    pub fn accepts_events(&self) -> bool {
+        let issuers = self.snapshot();
+        let mut reports = issuers
+            .all
+            .iter()
+            .filter_map(|issuer| issuer.reports.as_ref());
+        reports.any(|rules| rules.stream.is_some())
+    }
+
+    /// Validates a security event token that came by the stream of the issuer called `name`. Its `jti`
+    /// is not remembered: whatever an event does is the same the second time.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it; or that its issuer's keys are not available.
+    pub async fn verify_event(
+        &self,
+        name: &str,
+        token: &str,
+    ) -> Result<SecurityEvent, VerifyError> {
+        with_keys(|| self.attempt_event(name, token)).await
+    }
+
+    fn attempt_event(&self, name: &str, token: &str) -> Result<SecurityEvent, NoKey> {
+        let issuers = self.snapshot();
+        let parts = Parts::of(token)?;
+        let header = parts.header()?;
+        let header = Header::parse(&header, TokenType::Event)?;
+        let payload = parts.payload()?;
+        let claims = Claims::parse(&payload)?;
+        let issuer = issuers.reporting(claims.issuer.as_deref())?;
+        let rules = issuer.reports.as_ref();
+        // §4.1.6: the issuer of this stream, not of any.
+        let (rules, stream) = rules
+            .and_then(|rules| Some((rules, rules.stream.as_ref()?)))
+            .filter(|_| *issuer.name == *name)
+            .ok_or_else(AuthError::wrong_issuer)?;
+        let key = issuer.key(&header)?;
+        if !key.verify(header.algorithm, parts.signed(), parts.signature()?) {
+            return Err(issuer.bad_signature());
+        }
+        let now = self.clock().now() + issuers.leeway;
+        Ok(claims.judge(issuer, rules, stream, now)?)
+    }
+}
+
+/// The claims of a security event token. One of the wrong type is refused while it is read.
+#[derive(Debug, Default)]
+struct Claims {
+    issuer: Option<String>,
+    audience: Vec<String>,
+    issued_at: Option<u64>,
+    happened_at: Option<u64>,
+    token_id: Option<String>,
+    subject: Option<Value>,
+    events: Option<Map<String, Value>>,
+    /// One that only tokens of other kinds have.
+    foreign: Option<&'static str>,
+}
+
+impl Claims {
+    fn parse(text: &str) -> Result<Self, AuthError> {
+        let mut claims = Self::default();
+        match json::read(text, &mut claims) {
+            Ok(()) => Ok(claims),
+            Err(()) => Err(AuthError::malformed(
+                "the event token's claims are not a JSON object without repeated names, with each claim of its type",
+            )),
+        }
+    }
+
+    /// `latest` is now, and the leeway more.
+    fn judge(
+        self,
+        issuer: &LoadedIssuer,
+        rules: &ReportRules,
+        stream: &EventStream,
+        latest: Duration,
+    ) -> Result<SecurityEvent, AuthError> {
+        if !self
+            .audience
+            .iter()
+            .any(|one| stream.audience.contains(one))
+        {
+            return Err(AuthError::wrong_audience());
+        }
+        if let Some(name) = self.foreign {
+            return Err(AuthError::malformed(format!(
+                "an event token has no {name} claim"
+            )));
+        }
+        // RFC 8417 §2.2. It may be old: senders try again for as long as they like.
+        let issued_at = self.issued_at.ok_or_else(|| missing("iat"))?;
+        if Duration::from_secs(issued_at) > latest {
+            return Err(AuthError::malformed(
+                "the event token's iat is in the future",
+            ));
+        }
+        match &self.token_id {
+            Some(id) if (1..=MAX_ID_BYTES).contains(&id.len()) => {}
+            _ => return Err(missing("jti")),
+        }
+        let events = self.events.as_ref().ok_or_else(|| missing("events"))?;
+        let (event, members) = only_event(events)?;
+        // RISC's older events have it inside.
+        let subject = self.subject.as_ref().or_else(|| members.get("subject"));
+        let at = || {
+            let told = seconds(members.get("event_timestamp")).or(self.happened_at);
+            // Not later than it can be: nobody is kept out who comes afterwards.
+            told.unwrap_or(issued_at).min(latest.as_secs())
+        };
+        let effect = match event {
+            EventType::Verification => verification(members, stream),
+            EventType::StreamUpdated => Effect::Stream(stream_status(members)?),
+            EventType::Other => Effect::Nothing,
+            event => {
+                let subject = subject.ok_or_else(|| missing("sub_id"))?;
+                let found = rules.find(subject, &stream.critical_members)?;
+                match found {
+                    _ if !event.ends_access(members, &stream.revoke_on) => Effect::Nothing,
+                    Found::Subjects(subjects) => Effect::End { subjects, at: at() },
+                    Found::Nowhere(why) => Effect::NobodyFound(why),
+                    Found::Foreign => Effect::NobodyFound(
+                        "the user is of an issuer on which this one does not report",
+                    ),
+                }
+            }
+        };
+        Ok(SecurityEvent {
+            issuer: Arc::clone(&issuer.name),
+            event,
+            effect,
+        })
+    }
+}
+
+/// §4.2.1: several are allowed only as names of the same one.
+fn only_event(events: &Map<String, Value>) -> Result<(EventType, &Map<String, Value>), AuthError> {
+    let mut only: Option<(EventType, &Map<String, Value>)> = None;
+    for (uri, members) in events {
+        let event = EventType::of(uri);
+        let members = members
+            .as_object()
+            .ok_or_else(|| AuthError::malformed("a member of events is not an object"))?;
+        if only.is_some_and(|(known, _)| known != event) {
+            return Err(AuthError::malformed(
+                "the event token has several events of different types",
+            ));
+        }
+        only = Some((event, members));
+    }
+    only.ok_or_else(|| AuthError::malformed("the event token has no event"))
+}
+
+fn verification(members: &Map<String, Value>, stream: &EventStream) -> Effect {
+    match members.get("state") {
+        None | Some(Value::Null) => Effect::Verified,
+        Some(state) if state.as_str() == stream.verification_state.as_deref() => Effect::Verified,
+        Some(_) => Effect::OtherState,
+    }
+}
+
+/// §8.1.5.
+fn stream_status(members: &Map<String, Value>) -> Result<StreamStatus, AuthError> {
+    match members.get("status").and_then(Value::as_str) {
+        Some("enabled") => Ok(StreamStatus::Enabled),
+        Some("paused") => Ok(StreamStatus::Paused),
+        Some("disabled") => Ok(StreamStatus::Disabled),
+        _ => Err(AuthError::malformed(
+            "the stream's status is none of enabled, paused and disabled",
+        )),
+    }
+}
+
+/// CAEP 1.0 §2: seconds, as any JSON number.
+fn seconds(value: Option<&Value>) -> Option<u64> {
+    let seconds = value?.as_f64()?;
+    // Whatever is beyond becomes the nearest that there is.
+    (seconds >= 0.0).then_some(seconds as u64)
+}
+
+fn missing(name: &str) -> AuthError {
+    AuthError::malformed(format!("the event token has no {name}"))
+}
+
+impl<'de> Members<'de> for Claims {
+    fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
+        match name {
+            "iss" => self.issuer = Some(map.next_value_seed(Text)?.into_owned()),
+            "aud" => {
+                let audience = map.next_value_seed(Texts)?;
+                self.audience = audience.into_iter().map(|one| one.into_owned()).collect();
+            }
+            "iat" => self.issued_at = Some(map.next_value_seed(Date)?),
+            "toe" => self.happened_at = Some(map.next_value_seed(Date)?),
+            "jti" => self.token_id = Some(map.next_value_seed(Text)?.into_owned()),
+            "sub_id" => self.subject = Some(map.next_value()?),
+            "events" => self.events = Some(map.next_value()?),
+            // §4.1.2, §4.1.7: so that it can be mistaken for no other token.
+            "sub" | "exp" => {
+                self.foreign = Some(if name == "sub" { "sub" } else { "exp" });
+                map.next_value_seed(Skip::MEMBER)?;
+            }
+            _ => map.next_value_seed(Skip::MEMBER)?,
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,103 @@
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::ReportedSubjects;
+
+fn rules() -> ReportRules {
+    ReportRules {
+        stream: None,
+        revocation_audience: None,
+        about: "main".into(),
+        namespaces: vec!["https://id.example".to_owned()],
+        subjects: ReportedSubjects {
+            opaque: Some("sid".to_owned()),
+            session: Some("sid".to_owned()),
+            email: Some("sub".to_owned()),
+            ..ReportedSubjects::default()
+        },
+        subject_claim: "sub".into(),
+    }
+}
+
+fn found(subject: Value) -> Vec<Subject> {
+    match rules().find(&subject, &[]) {
+        Ok(Found::Subjects(subjects)) => subjects,
+        other => panic!("{subject}: {other:?}"),
+    }
+}
+
+#[test]
+fn a_claim_that_names_logins_means_all_of_the_login() {
+    let login = found(json!({"format":"opaque","id":"one"}));
+    assert!(matches!(&login[..], [Subject::Login { claim, .. }] if claim == "sid"));
+    assert!(!login[0].can_return());
+}
+
+#[test]
+fn addresses_that_name_users_are_users_of_the_issuer() {
+    let users = found(json!({"format":"email","email":"A@example.com"}));
+    let keys: Vec<String> = users
+        .iter()
+        .map(|user| user.key(false).to_string())
+        .collect();
+    assert_eq!(keys, ["user:A@example.com", "user:a@example.com"]);
+    let keys: Vec<String> = users
+        .iter()
+        .map(|user| user.key(true).to_string())
+        .collect();
+    assert_eq!(keys[0], "issuer_user:4:main:A@example.com");
+}
+
+#[test]
+fn aliases_of_a_foreign_user_are_foreign() {
+    let foreign = json!({"format":"iss_sub","iss":"https://other.example","sub":"a"});
+    let aliases = json!({"format":"aliases","identifiers":[foreign]});
+    assert_eq!(rules().find(&aliases, &[]), Ok(Found::Foreign));
+    let none = json!({"format":"aliases","identifiers":[]});
+    assert!(rules().find(&none, &[]).is_err());
+}
+
+fn json_value() -> impl Strategy<Value = Value> {
+    let name = prop_oneof![
+        Just("format".to_owned()),
+        Just("subject_type".to_owned()),
+        Just("iss".to_owned()),
+        Just("sub".to_owned()),
+        Just("id".to_owned()),
+        Just("user".to_owned()),
+        Just("session".to_owned()),
+        Just("tenant".to_owned()),
+        Just("identifiers".to_owned()),
+        "\\PC{0,4}",
+    ];
+    let text = prop_oneof![
+        Just("iss_sub".to_owned()),
+        Just("complex".to_owned()),
+        Just("opaque".to_owned()),
+        Just("aliases".to_owned()),
+        Just("https://id.example".to_owned()),
+        "\\PC{0,8}",
+    ];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<i32>().prop_map(Value::from),
+        text.prop_map(Value::from)
+    ];
+    leaf.prop_recursive(4, 32, 5, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::vec((name.clone(), inner), 0..5)
+                .prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_json_is_found_or_not(subject in json_value()) {
+        if let Ok(Found::Subjects(subjects)) = rules().find(&subject, &[]) {
+            prop_assert!(!subjects.is_empty());
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Access that ends because an identity provider says so: one way for logouts, security events and
+//! Global Token Revocation.
+
+use std::time::Duration;
+
+use curfew_auth::{Config as AuthConfig, Subject};
+use curfew_backend::BackendError;
+use curfew_model::Revocation;
+use curfew_telemetry::Span;
+use tracing::info;
+
+use crate::Public;
+
+/// How long a report is remembered where `auth.max_token_lifetime` does not say for how long tokens
+/// from before it may come back.
+const LONG: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// What is said when the backend is away.
+pub(crate) const ENDED_HERE: &str =
+    "sessions here are closed; those of other nodes as soon as the backend is back";
+
+/// Whose access ends, and which of their tokens are meant.
+pub(crate) struct Ending<'a> {
+    /// The configured name of the issuer that says so.
+    pub(crate) issuer: &'a str,
+    /// What it reports; the reason of the revocations.
+    pub(crate) report: &'static str,
+    /// All of these name the same.
+    pub(crate) subjects: &'a [Subject],
+    /// When it happened, Unix seconds.
+    pub(crate) at: u64,
+}
+
+impl Public {
+    /// Ends access on every node: what is named here is silent at once, and the receipts of the
+    /// others are in the log.
+    ///
+    /// # Errors
+    ///
+    /// The backend is away. Sessions here have ended, and those of other nodes do as soon as it can
+    /// be written, see [`curfew_node::Node::revoke_reported`].
+    pub(crate) async fn end_access(
+        &self,
+        ending: Ending<'_>,
+        span: &Span,
+    ) -> Result<(), BackendError> {
+        let node = &self.context.node;
+        let settings = self.settings.load_full();
+        let expires_at = node.clock().unix() + remembered(&settings.auth).as_secs();
+        let several = settings.auth.has_several_issuers();
+        let mut written = Ok(());
+        for subject in ending.subjects {
+            let key = subject.key(several);
+            let kind = key.kind().to_owned();
+            let revocation = Revocation {
+                before: subject.can_return().then_some(ending.at),
+                reason: Some(ending.report.into()),
+                expires_at: Some(expires_at),
+                trace: span.context(),
+            };
+            match node.revoke_reported(key, revocation).await {
+                // Neither the user nor the login: both name a person.
+                Ok(receipt) => info!(
+                    issuer = ending.issuer,
+                    report = ending.report,
+                    kind,
+                    live = receipt.nodes.live,
+                    confirmed = receipt.nodes.confirmed,
+                    closed = receipt.closed,
+                    "access ended by the identity provider"
+                ),
+                Err(error) => written = Err(error),
+            }
+        }
+        written
+    }
+}
+
+/// After so long no token from before can be good any more.
+fn remembered(auth: &AuthConfig) -> Duration {
+    match auth.max_token_lifetime {
+        Duration::ZERO => LONG,
+        // A token's `iat` may be ahead by the leeway, and its end later by as much.
+        lifetime => lifetime + 2 * auth.leeway,
+    }
+}

@@ -1,0 +1,249 @@
+//! `POST /events/<issuer>`: security events that an issuer pushes (RFC 8935; Shared Signals Framework
+//! 1.0, CAEP 1.0, RISC 1.0).
+
+use std::sync::Arc;
+
+use curfew_auth::{Effect, EventStream, SecurityEvent, StreamStatus, VerifyError};
+use curfew_model::AuthFailure;
+use curfew_telemetry::{EventOutcome, Origin, Span};
+use http::header::{
+    AUTHORIZATION, CONTENT_LANGUAGE, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE,
+};
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
+use serde::Serialize;
+use subtle::ConstantTimeEq as _;
+use tracing::{Instrument as _, debug, error, info, warn};
+
+use crate::Public;
+use crate::ending::{ENDED_HERE, Ending};
+use crate::form::{Refused, answer, posted, refused_span};
+use crate::respond::{self, Response};
+use crate::upgrade::traceparent;
+
+/// What the path starts with; the issuer's configured name follows.
+pub(crate) const PREFIX: &str = "/events/";
+
+/// The path, for people.
+const ROUTE: &str = "/events/{issuer}";
+
+/// The span of a call: always recorded for an event that ends access.
+const SPAN: &str = "POST /events/{issuer}";
+
+/// What an event is sent as (RFC 8935 §2.1).
+const MEDIA_TYPE: &str = "application/secevent+jwt";
+
+/// What some transmitters call it.
+const LENIENT_MEDIA_TYPE: &str = "application/jwt";
+
+/// Our own faults are no ground to drop an event: senders do that on 400 (§2.4).
+const NOT_NOW: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
+
+impl Public {
+    /// Answers the transmitter of the issuer called `name`, which may push.
+    pub(crate) async fn security_event(
+        self: &Arc<Self>,
+        name: &str,
+        stream: EventStream,
+        request: Request<Incoming>,
+    ) -> Response {
+        let metrics = self.context.node.metrics();
+        let tracer = metrics.tracer();
+        let origin = Origin::client(traceparent(request.headers()));
+        let began = tracer.now();
+        let (span, result) = match self.take_event(name, stream, request).await {
+            Err(refused) => {
+                let span = refused_span(tracer, &refused, SPAN, origin, began);
+                metrics.security_events.inc(refusal(&refused));
+                (span, Err(refused))
+            }
+            Ok(event) => {
+                let mut span = match event.effect {
+                    Effect::End { .. } => tracer.always(SPAN, origin),
+                    _ => tracer.request(SPAN, origin),
+                };
+                span.began(began);
+                span.set("curfew.event.type", event.event.as_str());
+                let acting = self.act(&event, &span).instrument(span.scope());
+                let (outcome, result) = match acting.await {
+                    Ok(outcome) => (outcome, Ok(())),
+                    Err(refused) => (refusal(&refused), Err(refused)),
+                };
+                metrics.security_events.inc(outcome);
+                let authenticator = &self.context.authenticator;
+                authenticator.note_report(&event.issuer, event.event.as_str(), outcome.as_str());
+                (span, result)
+            }
+        };
+        let result = result.map(|()| accepted());
+        answer(span, ROUTE, "security event not accepted", result, refuse)
+    }
+
+    async fn take_event(
+        &self,
+        name: &str,
+        stream: EventStream,
+        request: Request<Incoming>,
+    ) -> Result<SecurityEvent, Refused> {
+        let lenient = stream.lenient;
+        let sent = request.headers().get(AUTHORIZATION).cloned();
+        authorize(stream, sent).await?;
+        let check = |headers: &HeaderMap| match is_event(headers, lenient) {
+            true => Ok(()),
+            false => Err(Refused::invalid(format!("the body must be {MEDIA_TYPE}"))),
+        };
+        let body = posted(request, self.permits.logout(), NOT_NOW, check).await?;
+        let verified = self.context.authenticator.verify_event(name, body.trim());
+        match verified.await {
+            Ok(event) => Ok(event),
+            Err(VerifyError::Refused(error)) => Err(Refused {
+                error: code(error.failure()),
+                ..Refused::invalid(error.message())
+            }),
+            Err(VerifyError::KeysUnavailable(_)) => Err(Refused::unavailable(
+                NOT_NOW,
+                "the issuer's keys are not available",
+            )),
+        }
+    }
+
+    /// Does what follows from an event. The second time it does the same, so nothing is remembered
+    /// of it, and one that could not be acted on may be sent again.
+    async fn act(&self, event: &SecurityEvent, span: &Span) -> Result<EventOutcome, Refused> {
+        let issuer = &*event.issuer;
+        let name = event.event.as_str();
+        match &event.effect {
+            Effect::End { subjects, at } => {
+                let ending = Ending {
+                    issuer,
+                    report: name,
+                    subjects,
+                    at: *at,
+                };
+                let ended = self.end_access(ending, span).await;
+                ended.map_err(|_| Refused::unavailable(NOT_NOW, ENDED_HERE))?;
+                Ok(EventOutcome::Ended)
+            }
+            Effect::Nothing => {
+                debug!(issuer, event = name, "security event without effect");
+                Ok(EventOutcome::NoEffect)
+            }
+            Effect::NobodyFound(why) => {
+                warn!(
+                    issuer,
+                    event = name,
+                    why,
+                    "security event about nobody who can be found here"
+                );
+                Ok(EventOutcome::NobodyFound)
+            }
+            Effect::Verified => {
+                info!(issuer, "event stream verified");
+                Ok(EventOutcome::Stream)
+            }
+            Effect::OtherState => Err(Refused {
+                error: "invalid_state",
+                ..Refused::invalid("the verification's state is not the one that was asked for")
+            }),
+            Effect::Stream(status) => {
+                match status {
+                    StreamStatus::Enabled => info!(issuer, "event stream enabled"),
+                    StreamStatus::Paused | StreamStatus::Disabled => {
+                        warn!(
+                            issuer,
+                            ?status,
+                            "event stream stopped by its transmitter: its events do not arrive"
+                        );
+                    }
+                }
+                let authenticator = &self.context.authenticator;
+                authenticator.note_stream(issuer, *status);
+                let silent = authenticator.silent_streams().len();
+                let metrics = self.context.node.metrics();
+                metrics
+                    .event_streams_stopped
+                    .set(i64::try_from(silent).unwrap_or(i64::MAX));
+                Ok(EventOutcome::Stream)
+            }
+        }
+    }
+}
+
+/// Shared Signals Framework 1.0 §6.1.1: the transmitter sends what it was told to, with every request.
+async fn authorize(stream: EventStream, sent: Option<HeaderValue>) -> Result<(), Refused> {
+    let read = tokio::task::spawn_blocking(move || stream.expected_authorization());
+    let expected = match read.await {
+        Ok(Ok(None)) => return Ok(()),
+        Ok(Ok(Some(expected))) => expected,
+        Ok(Err(error)) => {
+            error!(error = %error, "event_stream.authorization_file cannot be read, no event is accepted");
+            return Err(Refused::unavailable(NOT_NOW, "not configured completely"));
+        }
+        Err(_) => return Err(Refused::unavailable(NOT_NOW, "the node is stopping")),
+    };
+    let sent = sent.as_ref().map(HeaderValue::as_bytes).unwrap_or_default();
+    // Of two texts of different length the comparison tells only that.
+    match sent.ct_eq(expected.expose().as_bytes()).into() {
+        true => Ok(()),
+        false => Err(Refused {
+            status: StatusCode::UNAUTHORIZED,
+            error: "authentication_failed",
+            description: "the Authorization header is not the one that was agreed on".to_owned(),
+        }),
+    }
+}
+
+fn is_event(headers: &HeaderMap, lenient: bool) -> bool {
+    let Some(value) = headers.get(CONTENT_TYPE) else {
+        return lenient;
+    };
+    let media_type = value.to_str().unwrap_or_default().split(';').next();
+    let media_type = media_type.unwrap_or_default().trim();
+    media_type.eq_ignore_ascii_case(MEDIA_TYPE)
+        || lenient && media_type.eq_ignore_ascii_case(LENIENT_MEDIA_TYPE)
+}
+
+/// The registered error code (RFC 8935 §2.4).
+fn code(failure: AuthFailure) -> &'static str {
+    match failure {
+        AuthFailure::WrongIssuer => "invalid_issuer",
+        AuthFailure::WrongAudience => "invalid_audience",
+        AuthFailure::BadSignature | AuthFailure::UnknownKey => "invalid_key",
+        _ => "invalid_request",
+    }
+}
+
+fn refusal(refused: &Refused) -> EventOutcome {
+    match refused.is_unavailable() {
+        true => EventOutcome::Unavailable,
+        false => EventOutcome::Refused,
+    }
+}
+
+/// §2.2: 202 without a body.
+fn accepted() -> Response {
+    let mut response = Response::default();
+    *response.status_mut() = StatusCode::ACCEPTED;
+    response
+}
+
+/// §2.3.
+fn refuse(refused: Refused) -> Response {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        err: &'a str,
+        description: &'a str,
+    }
+    let body = Body {
+        err: refused.error,
+        description: &refused.description,
+    };
+    let mut response = respond::json(refused.status, &body);
+    refused.explain(response.headers_mut());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_LANGUAGE, HeaderValue::from_static("en"));
+    if refused.status == StatusCode::UNAUTHORIZED {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}

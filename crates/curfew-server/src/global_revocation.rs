@@ -1,0 +1,161 @@
+//! `POST /v1/global-token-revocation`: an issuer ends all of a user's sessions
+//! (draft-parecki-oauth-global-token-revocation-05, which Okta calls Universal Logout).
+
+use std::sync::Arc;
+
+use curfew_auth::{RevocationError, Revoker, Subject, VerifyError};
+use curfew_telemetry::{Origin, Span};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
+use serde::Deserialize;
+use serde_json::Value;
+use tracing::Instrument as _;
+
+use crate::Public;
+use crate::ending::{ENDED_HERE, Ending};
+use crate::form::{Refused, answer, done, posted, refused_span};
+use crate::logout::outcome;
+use crate::respond::Response;
+use crate::upgrade::traceparent;
+
+/// The path.
+pub(crate) const PATH: &str = "/v1/global-token-revocation";
+
+/// The span of a call: always recorded for a good one.
+const SPAN: &str = "POST /v1/global-token-revocation";
+
+/// What is reported here.
+const REPORT: &str = "global_token_revocation";
+
+/// What is not done now may be tried again.
+const NOT_NOW: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
+
+/// §3 of the draft; `subject` is what versions up to -02 called it.
+#[derive(Deserialize)]
+struct Body {
+    #[serde(alias = "subject")]
+    sub_id: Value,
+}
+
+impl Public {
+    /// Answers an issuer.
+    pub(crate) async fn global_revocation(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Response {
+        let metrics = self.context.node.metrics();
+        let tracer = metrics.tracer();
+        let origin = Origin::client(traceparent(request.headers()));
+        let began = tracer.now();
+        let (span, result) = match self.take_revocation(request).await {
+            Err(refused) => {
+                let span = refused_span(tracer, &refused, SPAN, origin, began);
+                metrics.global_revocations.inc(outcome(&Err(&refused)));
+                (span, Err(refused))
+            }
+            Ok((revoker, subjects)) => {
+                let mut span = tracer.always(SPAN, origin);
+                span.began(began);
+                let revoke = self.revoke_user(&revoker, &subjects, &span);
+                let result = revoke.instrument(span.scope()).await;
+                let outcome = outcome(&result.as_ref());
+                metrics.global_revocations.inc(outcome);
+                let authenticator = &self.context.authenticator;
+                authenticator.note_report(&revoker.issuer, REPORT, outcome.as_str());
+                (span, result)
+            }
+        };
+        let result = result.map(|()| {
+            let mut response = done();
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            response
+        });
+        answer(span, PATH, "user not revoked", result, refuse)
+    }
+
+    async fn take_revocation(
+        &self,
+        request: Request<Incoming>,
+    ) -> Result<(Revoker, Vec<Subject>), Refused> {
+        let authenticator = &self.context.authenticator;
+        let token = bearer(request.headers());
+        let check = |headers: &HeaderMap| match is_json(headers) {
+            true => Ok(()),
+            false => Err(Refused::invalid("the body must be application/json")),
+        };
+        let body = posted(request, self.permits.logout(), NOT_NOW, check).await?;
+        let token = token.ok_or_else(|| unauthorized("send a token as Authorization: Bearer"))?;
+        let revoker = match authenticator.verify_revoker(&token).await {
+            Ok(revoker) => revoker,
+            Err(VerifyError::Refused(error)) => return Err(unauthorized(error.message())),
+            Err(VerifyError::KeysUnavailable(_)) => {
+                let description = "the issuer's keys are not available";
+                return Err(Refused::unavailable(NOT_NOW, description));
+            }
+        };
+        let body: Body = serde_json::from_str(&body)
+            .map_err(|_| Refused::invalid("the body is not a JSON object with sub_id"))?;
+        match authenticator.revoked_subjects(&revoker, &body.sub_id) {
+            Ok(subjects) => Ok((revoker, subjects)),
+            Err(RevocationError::Malformed(why)) => Err(Refused::invalid(why)),
+            Err(error @ RevocationError::Foreign) => Err(Refused {
+                status: StatusCode::FORBIDDEN,
+                error: "access_denied",
+                description: error.to_string(),
+            }),
+        }
+    }
+
+    /// All of a user's sessions until now. Nobody being signed in is a success: whom there is
+    /// nothing to be told about is not told (§4 leaves 404 for it).
+    async fn revoke_user(
+        &self,
+        revoker: &Revoker,
+        subjects: &[Subject],
+        span: &Span,
+    ) -> Result<(), Refused> {
+        let now = self.context.node.clock().unix();
+        let ending = Ending {
+            issuer: &revoker.issuer,
+            report: REPORT,
+            subjects,
+            // Whichever clock is ahead: whoever signed in before must not stay.
+            at: revoker.issued_at.max(Some(now)).unwrap_or(now),
+        };
+        let ended = self.end_access(ending, span).await;
+        ended.map_err(|_| Refused::unavailable(NOT_NOW, ENDED_HERE))
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    let is_bearer = scheme.eq_ignore_ascii_case("bearer");
+    is_bearer.then(|| token.trim().to_owned())
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers.get(CONTENT_TYPE);
+    let value = value.and_then(|value| value.to_str().ok());
+    let media_type = value.and_then(|value| value.split(';').next());
+    media_type.is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case("application/json"))
+}
+
+fn unauthorized(description: &str) -> Refused {
+    Refused {
+        status: StatusCode::UNAUTHORIZED,
+        error: "invalid_token",
+        description: description.to_owned(),
+    }
+}
+
+fn refuse(refused: Refused) -> Response {
+    let status = refused.status;
+    let mut response = refused.into_response();
+    if status == StatusCode::UNAUTHORIZED {
+        let bearer = HeaderValue::from_static("Bearer");
+        response.headers_mut().insert(WWW_AUTHENTICATE, bearer);
+    }
+    response
+}
