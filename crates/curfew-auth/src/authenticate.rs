@@ -123,7 +123,7 @@ impl Authenticator {
         Ok(Principal::new(PrincipalParts {
             user: verified.user.into(),
             issuer: Arc::clone(&issuer.name),
-            key_id: key.shared_kid(),
+            key_id: Some(Arc::clone(key.fingerprint())),
             token_id: claims.token_id.as_deref().map(Box::from),
             issued_at: claims.issued_at,
             expires_at: verified.expires_at,
@@ -144,12 +144,12 @@ impl Authenticator {
         &self.journal
     }
 
-    /// Whether `auth.close_on_key_withdrawal` is set and the key that verified this principal, by its
-    /// `kid`, is none of its issuer's any more. An issuer that cannot be asked, or lists no key at
-    /// all, withdraws none.
+    /// Whether `auth.close_on_key_withdrawal` is set and the key that verified this principal is none
+    /// of its issuer's any more. An issuer that cannot be asked, or lists no key at all, withdraws
+    /// none.
     pub fn is_withdrawn(&self, principal: &Principal) -> bool {
         let issuers = self.issuers.load();
-        let Some(kid) = principal
+        let Some(key) = principal
             .key_id()
             .filter(|_| issuers.close_on_key_withdrawal)
         else {
@@ -160,7 +160,7 @@ impl Authenticator {
             None => true,
             Some(issuer) => {
                 let sure = issuer.remote.as_ref().is_none_or(|remote| remote.is_sure());
-                sure && !issuer.has_kid(kid)
+                sure && !issuer.has_key(key)
             }
         }
     }

@@ -76,9 +76,9 @@ pub struct Config {
     /// Whether whoever holds an access token may have it revoked, at `POST /revoke` of the public
     /// listener (RFC 7009). Default: `false`.
     pub token_revocation: bool,
-    /// Whether sessions are closed, as revoked, when the key that verified their token, by its `kid`,
-    /// is not in its issuer's key set any more: what to set where taking a key out of a set is how access is
-    /// taken away. Default: `false`, they live until their token expires.
+    /// Whether sessions are closed, as revoked, when the key that verified their token is none of its
+    /// issuer's any more, whether it was taken out of a set or replaced in a file: what to set where that is
+    /// how access is taken away. Default: `false`, they live until their token expires.
     pub close_on_key_withdrawal: bool,
     /// The claim that names the user; a string that every token must have. Default: sub.
     pub subject_claim: String,

@@ -403,6 +403,11 @@ impl LoadedIssuer {
         self.no_key(AuthError::bad_signature())
     }
 
+    pub(crate) fn has_key(&self, fingerprint: &str) -> bool {
+        let mut keys = self.keys.iter();
+        keys.any(|key| **key.fingerprint() == *fingerprint)
+    }
+
     pub(crate) fn has_kid(&self, kid: &str) -> bool {
         self.keys.iter().any(|key| key.kid() == Some(kid))
     }

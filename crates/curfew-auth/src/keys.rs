@@ -5,7 +5,10 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ParsedPublicKey};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::DecodingKey;
 use jsonwebtoken::crypto::CryptoProvider;
 use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
@@ -94,6 +97,8 @@ pub enum KeyError {
 #[derive(Clone)]
 pub(crate) struct Key {
     kid: Option<Arc<str>>,
+    /// Tells it from every other key: a `kid` can be given to another, and some keys have none.
+    fingerprint: Arc<str>,
     algorithms: Vec<Algorithm>,
     material: DecodingKey,
 }
@@ -106,6 +111,7 @@ impl Key {
         }
         Ok(Self {
             kid: None,
+            fingerprint: fingerprint(secret),
             algorithms: Algorithm::HMAC.to_vec(),
             material: DecodingKey::from_secret(secret),
         })
@@ -125,6 +131,7 @@ impl Key {
         }
         Ok(Self {
             kid: None,
+            fingerprint: fingerprint(&[n, e].concat()),
             algorithms: Algorithm::RSA.to_vec(),
             material: DecodingKey::from_rsa_raw_components(n, e),
         })
@@ -141,6 +148,7 @@ impl Key {
         ParsedPublicKey::new(curve, point).map_err(|_| KeyError::Unsupported)?;
         Ok(Self {
             kid: None,
+            fingerprint: fingerprint(point),
             algorithms: vec![algorithm],
             material: DecodingKey::from_ec_der(point),
         })
@@ -153,6 +161,7 @@ impl Key {
         }
         Ok(Self {
             kid: None,
+            fingerprint: fingerprint(bytes),
             algorithms: vec![Algorithm::EdDSA],
             material: DecodingKey::from_ed_der(bytes),
         })
@@ -182,9 +191,9 @@ impl Key {
         self.kid.as_deref()
     }
 
-    /// The same, to be kept.
-    pub(crate) fn shared_kid(&self) -> Option<Arc<str>> {
-        self.kid.clone()
+    /// What tells it from every other key.
+    pub(crate) fn fingerprint(&self) -> &Arc<str> {
+        &self.fingerprint
     }
 
     pub(crate) fn algorithms(&self) -> &[Algorithm] {
@@ -232,6 +241,12 @@ pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, KeyError> {
 pub(crate) fn secret_in_file(content: &[u8]) -> &[u8] {
     let content = content.strip_suffix(b"\n").unwrap_or(content);
     content.strip_suffix(b"\r").unwrap_or(content)
+}
+
+/// The SHA-256 of a key's material. Of a secret nobody can guess it from that: it has 256 bits.
+fn fingerprint(material: &[u8]) -> Arc<str> {
+    let digest = digest::digest(&digest::SHA256, material);
+    URL_SAFE_NO_PAD.encode(digest).into()
 }
 
 fn strip_zeros(number: &[u8]) -> &[u8] {

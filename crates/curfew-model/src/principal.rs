@@ -64,8 +64,7 @@ pub struct PrincipalParts {
     pub user: Box<str>,
     /// The configured issuer's name (`auth.issuers.name`), not the token's `iss`.
     pub issuer: Arc<str>,
-    /// The `kid` of the key of its issuer's set that verified it; `None` for a key that has no name,
-    /// and for a principal of another node.
+    /// What tells the key that verified it from every other; `None` for a principal of another node.
     pub key_id: Option<Arc<str>>,
     /// `jti`.
     pub token_id: Option<Box<str>>,
@@ -99,7 +98,7 @@ impl Principal {
         &self.0.issuer
     }
 
-    /// The key that verified it, when it has a name.
+    /// What tells the key that verified it from every other, where it was verified here.
     pub fn key_id(&self) -> Option<&str> {
         self.0.key_id.as_deref()
     }

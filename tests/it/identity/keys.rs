@@ -343,3 +343,45 @@ async fn sessions_of_a_withdrawn_key_are_closed_where_that_is_configured() {
         assert_answers(&mut stays).await;
     }
 }
+
+#[tokio::test]
+async fn a_key_is_withdrawn_by_another_of_its_name_too() {
+    let (before, after) = (key("one"), key("one"));
+    let provider = Provider::start(&[&before]).await;
+    let settings = trusting(&provider)
+        .with("auth.jwks_lifetime = \"2s\"")
+        .with("auth.close_on_key_withdrawal = true");
+    let node = Gateway::start_with(&settings).await;
+    let mut client = node.session(&provider.token(&before, "alice")).await;
+    provider.rotate(&[&after]);
+    client.expect_close(4403, "revoked").await;
+    assert!(
+        node.attempt_with(&provider.token(&after, "alice"))
+            .await
+            .is_open()
+    );
+}
+
+#[tokio::test]
+async fn a_secret_is_withdrawn_by_another_in_its_file() {
+    let (before, after) = ("a".repeat(32), "b".repeat(32));
+    let node = Gateway::start_default().await;
+    node.write("secret", &before);
+    let file = node.directory().join("secret");
+    let issuer = format!("[[auth.issuers]]\nname = \"main\"\nsecret_file = {file:?}\n");
+    let settings = Settings::default()
+        .issuers(&issuer)
+        .with("auth.close_on_key_withdrawal = true");
+    node.write_config(&settings);
+    node.reload();
+    let token = Key::hmac("HS256", before.as_bytes()).user("alice");
+    let mut client = eventually("the secret to be in use", async || {
+        match node.attempt_with(&token).await {
+            Attempt::Open(client) => Some(client),
+            _ => None,
+        }
+    })
+    .await;
+    node.write("secret", &after);
+    client.expect_close(4403, "revoked").await;
+}
