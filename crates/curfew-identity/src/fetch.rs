@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -15,12 +16,17 @@ use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{self, TcpStream};
+use tokio::task::JoinSet;
 use tokio::time;
 use tokio_rustls::TlsConnector;
 
 /// The largest document that is read.
 const MAX_BYTES: usize = 256 * 1024;
+
+/// How much sooner one address of a host is tried than the next, and how many are.
+const HEAD_START: Duration = Duration::from_millis(250);
+const MAX_ADDRESSES: u32 = 8;
 
 /// Why a document was not had.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +100,8 @@ impl Fetcher {
         let host = authority.host().trim_matches(['[', ']']);
         let https = url.scheme_str() == Some("https");
         let port = authority.port_u16().unwrap_or(if https { 443 } else { 80 });
-        let tcp = TcpStream::connect((host, port)).await;
+        let addresses = net::lookup_host((host, port)).await;
+        let tcp = connect(addresses.map_err(FetchError::Connect)?).await;
         let tcp = tcp.map_err(FetchError::Connect)?;
         if !https {
             return exchange(tcp, url, authority.as_str()).await;
@@ -114,6 +121,27 @@ impl fmt::Debug for Fetcher {
             .field("timeout", &self.0.timeout)
             .finish_non_exhaustive()
     }
+}
+
+/// Connects to whichever address answers first, each having a head start before the next (RFC 8305
+/// §5): one that swallows everything must not use up the time of the others.
+async fn connect(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
+    let mut attempts = JoinSet::new();
+    for (nth, address) in (0..MAX_ADDRESSES).zip(addresses) {
+        attempts.spawn(async move {
+            time::sleep(HEAD_START * nth).await;
+            TcpStream::connect(address).await
+        });
+    }
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    while let Some(attempt) = attempts.join_next().await {
+        match attempt {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => failure = error,
+            Err(_) => {}
+        }
+    }
+    Err(failure)
 }
 
 /// One request and its answer.
@@ -153,5 +181,44 @@ where
         result = &mut answer => result,
         // Over, but what was received may still be read.
         _ = &mut connection => answer.await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_refuses_keeps_nobody_from_the_next() {
+        let listener = net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let gone = listener.local_addr().unwrap();
+        drop(listener);
+        let there = net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let there = there.local_addr().unwrap();
+        let connected = connect([gone, there].into_iter()).await.unwrap();
+        assert_eq!(connected.peer_addr().unwrap(), there);
+        assert!(connect([gone].into_iter()).await.is_err());
+        let none = connect(std::iter::empty()).await.unwrap_err();
+        assert_eq!(none.kind(), io::ErrorKind::NotFound);
+    }
+
+    /// What is sent to a listener whose queue is full is swallowed: nobody answers at all.
+    #[tokio::test]
+    async fn an_address_that_swallows_everything_keeps_nobody_from_the_next() {
+        let socket = net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let full = socket.listen(1).unwrap();
+        let address = full.local_addr().unwrap();
+        let mut queued = Vec::new();
+        while let Ok(Ok(stream)) =
+            time::timeout(Duration::from_millis(100), TcpStream::connect(address)).await
+        {
+            queued.push(stream);
+        }
+        let there = net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let there = there.local_addr().unwrap();
+        let connecting = connect([address, there].into_iter());
+        let connected = time::timeout(Duration::from_secs(5), connecting).await;
+        assert_eq!(connected.unwrap().unwrap().peer_addr().unwrap(), there);
     }
 }
