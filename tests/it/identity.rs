@@ -1,6 +1,7 @@
 //! Identity providers: keys that are fetched, logouts, security events, tokens that are given back.
 
 mod events;
+mod explained;
 mod faults;
 mod global_revocation;
 mod keys;

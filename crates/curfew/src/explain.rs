@@ -1,11 +1,11 @@
 //! `curfew explain`: which rule decides, and why; offline, but for keys that are configured by URL.
 
+mod refusal;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::Args;
 use curfew_auth::Authenticator;
 use curfew_identity::Fetcher;
@@ -17,6 +17,7 @@ use crate::cli::ConfigArgs;
 use crate::config::{Check, Config};
 use crate::failure::Failure;
 use crate::{lifecycle, output, trust};
+use refusal::{Refusal, unverified};
 
 /// Exit code for a token that is refused.
 const REFUSED: u8 = 1;
@@ -59,22 +60,22 @@ struct Subject {
     claims: Map<String, Value>,
     user: String,
     /// Why the token is refused.
-    refused: Option<curfew_auth::AuthError>,
+    refused: Option<Refusal>,
 }
 
 /// Explains one decision.
 pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
     let config = args.config.load(Check::Form)?.config;
     let subject = subject(args, &config)?;
-    if let Some(error) = subject.refused.as_ref().filter(|_| !args.unverified) {
-        let reason = error.failure().as_str();
+    if let Some(refusal) = subject.refused.as_ref().filter(|_| !args.unverified) {
         if args.json {
-            let refused = json!({ "reason": reason, "message": error.message() });
+            let refused = refusal.to_json();
             output::print_json(&json!({ "allowed": false, "refused": refused }))?;
         } else {
             output::print(&format!(
-                "refused: {} ({reason})\nNo rule is asked for a token that is refused; --unverified asks nevertheless.\n",
-                error.message()
+                "{}No rule is asked for a token that is refused; --unverified asks nevertheless.\n\n{}",
+                refusal.line(),
+                refusal.details()
             ))?;
         }
         return Err(Failure::Told(REFUSED));
@@ -83,19 +84,14 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
     let explanation = policy.explain(&subject.claims, &subject.user, args.action, &args.channel);
     if args.json {
         let mut value = serde_json::to_value(&explanation)?;
-        if let Some(error) = &subject.refused {
-            value["refused"] =
-                json!({ "reason": error.failure().as_str(), "message": error.message() });
+        if let Some(refusal) = &subject.refused {
+            value["refused"] = refusal.to_json();
         }
         return output::print_json(&value);
     }
     let mut text = String::new();
-    if let Some(error) = &subject.refused {
-        text.push_str(&format!(
-            "refused: {} ({})\n",
-            error.message(),
-            error.failure()
-        ));
+    if let Some(refusal) = &subject.refused {
+        text.push_str(&refusal.line());
         text.push_str("With these claims, were they verified:\n");
     }
     text.push_str(&describe(&explanation));
@@ -160,7 +156,7 @@ fn subject(args: &ExplainArgs, config: &Config) -> Result<Subject, Failure> {
             Ok(Subject {
                 claims,
                 user,
-                refused: Some(error),
+                refused: Some(Refusal::new(error, token, authenticator.issuers())),
             })
         }
     }
@@ -168,12 +164,6 @@ fn subject(args: &ExplainArgs, config: &Config) -> Result<Subject, Failure> {
 
 fn user(claims: &Map<String, Value>, claim: &str) -> Option<String> {
     claims.get(claim)?.as_str().map(str::to_owned)
-}
-
-/// What a token says, whoever wrote it.
-fn unverified(token: &str) -> Option<Map<String, Value>> {
-    let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
-    serde_json::from_slice(&payload).ok()
 }
 
 fn parse_action(text: &str) -> Result<Action, String> {

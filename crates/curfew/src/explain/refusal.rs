@@ -1,0 +1,119 @@
+//! Why a token is refused: what it says, beside what its issuers' keys are.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use curfew_auth::{AuthError, IssuerSummary};
+use serde_json::{Map, Value, json};
+
+use crate::output;
+
+/// A refusal, and what is needed to understand it.
+pub(super) struct Refusal {
+    pub(super) error: AuthError,
+    /// What the token says, whoever wrote it; `null` for what it does not.
+    says: Value,
+    issuers: Vec<IssuerSummary>,
+}
+
+impl Refusal {
+    pub(super) fn new(error: AuthError, token: &str, issuers: Vec<IssuerSummary>) -> Self {
+        let header = part(token, 0).unwrap_or_default();
+        let claims = unverified(token).unwrap_or_default();
+        let said = |members: &Map<String, Value>, name: &str| {
+            members.get(name).cloned().unwrap_or_default()
+        };
+        let says = json!({
+            "alg": said(&header, "alg"),
+            "kid": said(&header, "kid"),
+            "typ": said(&header, "typ"),
+            "iss": said(&claims, "iss"),
+            "aud": said(&claims, "aud"),
+        });
+        Self {
+            error,
+            says,
+            issuers,
+        }
+    }
+
+    /// In one line.
+    pub(super) fn line(&self) -> String {
+        format!(
+            "refused: {} ({})\n",
+            self.error.message(),
+            self.error.failure()
+        )
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        json!({
+            "reason": self.error.failure().as_str(),
+            "message": self.error.message(),
+            "token": self.says,
+            "issuers": self.issuers,
+        })
+    }
+
+    /// The two to compare.
+    pub(super) fn details(&self) -> String {
+        let says = self.says.as_object().into_iter().flatten();
+        let says: Vec<String> = says
+            .filter(|(_, value)| !value.is_null())
+            .map(|(name, value)| format!("{name} {value}"))
+            .collect();
+        let says = match says.is_empty() {
+            true => "The token says nothing that can be read.".to_owned(),
+            false => format!("The token says {}.", output::clean(&says.join(", "))),
+        };
+        let rows: Vec<Vec<String>> = self.issuers.iter().map(row).collect();
+        let table = output::table(&["ISSUER", "ISS", "AUD", "KEYS", "FETCHED"], &rows);
+        format!("{says}\n\n{table}")
+    }
+}
+
+fn row(issuer: &IssuerSummary) -> Vec<String> {
+    let keys = issuer.keys.iter().map(|key| {
+        let algorithms: Vec<&str> = key.algorithms.iter().map(|one| one.as_str()).collect();
+        let algorithms = algorithms.join("/");
+        match &key.kid {
+            Some(kid) => format!("{kid} ({algorithms})"),
+            None => format!("({algorithms})"),
+        }
+    });
+    let keys: Vec<String> = keys.collect();
+    let fetched = match &issuer.remote {
+        None => "from a file".to_owned(),
+        Some(remote) => match &remote.failure {
+            Some(failure) => failure.clone(),
+            None => "just now".to_owned(),
+        },
+    };
+    let name = match issuer.opens_sessions {
+        true => issuer.name.clone(),
+        false => format!("{} (reports only)", issuer.name),
+    };
+    let any = || "any".to_owned();
+    vec![
+        name,
+        issuer.issuer.clone().unwrap_or_else(any),
+        issuer
+            .audience
+            .as_ref()
+            .map_or_else(any, |audience| audience.join(", ")),
+        match keys.is_empty() {
+            true => "none".to_owned(),
+            false => keys.join(", "),
+        },
+        fetched,
+    ]
+}
+
+/// What a token says, whoever wrote it.
+pub(super) fn unverified(token: &str) -> Option<Map<String, Value>> {
+    part(token, 1)
+}
+
+fn part(token: &str, at: usize) -> Option<Map<String, Value>> {
+    let text = URL_SAFE_NO_PAD.decode(token.split('.').nth(at)?).ok()?;
+    serde_json::from_slice(&text).ok()
+}
