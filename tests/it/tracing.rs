@@ -3,4 +3,5 @@
 mod collector;
 mod faults;
 mod jaeger;
+mod reports;
 mod ways;
