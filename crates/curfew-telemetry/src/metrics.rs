@@ -28,7 +28,7 @@ use histogram::{Histogram, Histograms, NamedHistograms};
 use labels::{
     BackendDropReason, BrokerError, CommandOutcome, Decision, DeliveryPath, DropReason, Initiator,
     LogoutOutcome, Opcode, PublishOutcome, PublishSource, RedisCommand, RejectReason,
-    RevocationKind,
+    RevocationKind, TicketOutcome,
 };
 use table::{Authentications, Counters, Named};
 
@@ -130,6 +130,8 @@ pub struct Metrics {
     pub authentications: Authentications,
     /// Logout tokens of identity providers.
     pub logouts: Counters<LogoutOutcome>,
+    /// Tickets, and requests for them.
+    pub tickets: Counters<TicketOutcome>,
     /// Decisions of the policy.
     pub authorizations: Counters<Decision>,
     jwt_keys: Family<[(&'static str, &'static str); 1], Gauge>,
@@ -246,6 +248,7 @@ impl Metrics {
             send_queue_bytes: Gauge::default(),
             authentications: Authentications::new(names.auth_failures.clone()),
             logouts: Counters::new(),
+            tickets: Counters::new(),
             authorizations: Counters::new(),
             jwt_keys: Family::default(),
             jwt_keys_last_reload_successful: Gauge::default(),
