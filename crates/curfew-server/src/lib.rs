@@ -16,6 +16,7 @@ mod permits;
 mod respond;
 mod revoke;
 mod routes;
+mod tickets;
 mod tls;
 mod upgrade;
 

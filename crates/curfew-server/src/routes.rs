@@ -11,10 +11,10 @@ use hyper::body::Incoming;
 
 use crate::accept::Accepted;
 use crate::respond::{Problem, Response};
-use crate::{Public, logout, revoke};
+use crate::{Public, logout, revoke, tickets};
 
 /// The path of the WebSocket endpoint.
-const WEBSOCKET: &str = "/ws";
+pub(crate) const WEBSOCKET: &str = "/ws";
 
 type Answer = Pin<Box<dyn Future<Output = Option<Response>> + Send>>;
 
@@ -55,6 +55,7 @@ impl Public {
             revoke::PATH if self.settings.load().auth.token_revocation => {
                 self.token_revocation(request).await
             }
+            tickets::PATH if self.settings.load().auth.tickets => self.tickets(request).await,
             _ => self.other(request).await,
         };
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
