@@ -1,9 +1,10 @@
-//! Identity providers: keys that are fetched, logouts, tokens that are given back.
+//! Identity providers: keys that are fetched, logouts, tokens that are given back, tickets for tokens.
 
 mod faults;
 mod keys;
 mod logout;
 mod revoke;
+mod tickets;
 
 use curfew_testkit::mint::Key;
 use curfew_tests::{Attempt, Gateway, Provider, Settings, eventually};
