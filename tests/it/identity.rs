@@ -1,4 +1,5 @@
-//! Identity providers: keys that are fetched, logouts, security events, tokens that are given back.
+//! Identity providers: keys that are fetched, logouts, security events, tokens that are given back,
+//! tickets for tokens.
 
 mod events;
 mod explained;
@@ -7,6 +8,7 @@ mod global_revocation;
 mod keys;
 mod logout;
 mod revoke;
+mod tickets;
 
 use curfew_testkit::mint::Key;
 use curfew_tests::{Attempt, Gateway, Provider, Settings, eventually};

@@ -1,6 +1,7 @@
 //! Nothing secret comes out anywhere, and nothing from outside breaks a log line (SECURITY rows 1,
 //! 2, 88, 90).
 
+use curfew_testkit::http;
 use curfew_testkit::mint::{Key, SECRET};
 use curfew_tests::{ADMIN_KEY, Gateway, Settings, curfew};
 use serde_json::{Value, json};
@@ -110,6 +111,67 @@ async fn no_token_key_or_claim_is_in_the_log_the_metrics_or_an_answer() {
         .collect();
     assert!(!log.contains(CANARY), "a claim is in the log");
     assert!(!places[1].1.contains(CANARY), "a claim is in the metrics");
+}
+
+#[tokio::test]
+async fn no_ticket_is_in_the_log_the_metrics_or_an_answer() {
+    let settings = Settings::default()
+        .with(r#"telemetry.log_level = "trace""#)
+        .with("auth.tickets = true");
+    let gateway = Gateway::start_with(&settings).await;
+    let bearer = format!("Bearer {}", Key::default_secret().user("alice"));
+    let headers = [("Authorization", bearer.as_str())];
+    let mut answers = Vec::new();
+    let mut tickets = Vec::new();
+    for path in ["/ws?ticket=", "/ws?a=b&ticket=", "/elsewhere?ticket="] {
+        let given = http::request(gateway.address(), "POST", "/v1/tickets", &headers, b"").await;
+        let ticket = given.json()["ticket"].as_str().unwrap().to_owned();
+        let path = format!("{path}{ticket}");
+        let connect = || gateway.ws().path(&path);
+        for connect in [
+            connect().method("POST"),
+            connect().without("Sec-WebSocket-Key"),
+            connect().bearer("a.b.c"),
+            connect(),
+            connect(),
+            connect().header("Origin", "https://app.example"),
+        ] {
+            match connect.attempt().await {
+                Err(refused) => answers.push(format!("{refused:?}{}", refused.text())),
+                Ok(mut client) => {
+                    answers.push(client.next_text().await);
+                    client
+                        .send(json!({"type":"refresh","id":1,"token":ticket}))
+                        .await;
+                }
+            }
+        }
+        let sent = format!("{{\"origin\":\"{ticket}\",\"{ticket}\":1}}");
+        let refused = http::request(
+            gateway.address(),
+            "POST",
+            "/v1/tickets",
+            &headers,
+            sent.as_bytes(),
+        );
+        answers.push(refused.await.text());
+        tickets.push(ticket);
+    }
+    gateway
+        .until_metric("curfew_connections", |n| n == 0.0)
+        .await;
+    for (place, text) in [
+        ("the log", gateway.log().text()),
+        ("the metrics", gateway.metrics().await),
+        ("an answer", answers.join("\n")),
+    ] {
+        for ticket in &tickets {
+            let middle = &ticket[14..30];
+            assert!(!text.contains(middle), "{middle} of {ticket} is in {place}");
+        }
+        let signature = bearer.rsplit('.').next().unwrap();
+        assert!(!text.contains(signature), "the token is in {place}");
+    }
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ mod issuer;
 mod reports;
 
 use std::collections::HashSet;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use curfew_model::{Problems, RevocationKey};
@@ -24,6 +25,9 @@ const MIN_LIFETIME: Duration = Duration::from_secs(2);
 /// Bounds of `jwks_timeout`.
 const MIN_TIMEOUT: Duration = Duration::from_millis(100);
 const MAX_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A ticket is in a URL: it must not be worth reading out of a log a minute later.
+const TICKET_LIFETIMES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(60);
 
 /// Claims with a meaning of their own, which can therefore not name the user.
 const NOT_SUBJECTS: &[&str] = &["iss", "aud", "exp", "nbf", "iat", "jti", "events", "cnf"];
@@ -76,6 +80,13 @@ pub struct Config {
     /// Whether whoever holds an access token may have it revoked, at `POST /revoke` of the public
     /// listener (RFC 7009). Default: `false`.
     pub token_revocation: bool,
+    /// Whether `POST /v1/tickets` of the public listener gives tickets for tokens: `/ws?ticket=` opens
+    /// one session with the token behind it, once. Default: `false`, and `?ticket=` means nothing.
+    pub tickets: bool,
+    /// How long a ticket can be used; 1s to 60s. Default: 30s.
+    #[serde(with = "curfew_model::setting::duration")]
+    #[schemars(with = "String")]
+    pub ticket_lifetime: Duration,
     /// Whether sessions are closed, as revoked, when the key that verified their token is none of its
     /// issuer's any more, whether it was taken out of a set or replaced in a file: what to set where that is
     /// how access is taken away. Default: `false`, they live until their token expires.
@@ -105,6 +116,8 @@ impl Default for Config {
             jwks_timeout: Duration::from_secs(5),
             login_claim: "sid".to_owned(),
             token_revocation: false,
+            tickets: false,
+            ticket_lifetime: Duration::from_secs(30),
             close_on_key_withdrawal: false,
             subject_claim: "sub".to_owned(),
             issuers: Vec::new(),
@@ -177,6 +190,9 @@ impl Config {
                 let (least, most) = (least.as_secs_f64(), most.as_secs());
                 problems.report(key, format!("must be between {least}s and {most}s"));
             }
+        }
+        if !TICKET_LIFETIMES.contains(&self.ticket_lifetime) {
+            problems.report("ticket_lifetime", "must be between 1s and 60s");
         }
         if self.leeway > MAX_LEEWAY {
             problems.report("leeway", "must be at most 60s");

@@ -1,4 +1,4 @@
-//! Finding the token of a request.
+//! Finding the credential of a request: a token, or a ticket in its place.
 
 use std::fmt;
 
@@ -6,53 +6,70 @@ use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE};
 
 use crate::token::MAX_TOKEN_BYTES;
-use crate::{AuthError, Config, Source};
+use crate::{AuthError, Config, Source, Ticket};
 use curfew_model::AuthFailure;
 
 /// What a subprotocol that carries a token starts with.
 const SUBPROTOCOL_PREFIX: &str = "bearer.";
 
+/// What a request brought to prove who it is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credential {
+    /// A token.
+    Bearer(Bearer),
+    /// A ticket, for which a token is kept.
+    Ticket(Ticket),
+}
+
+impl Credential {
+    /// Whether a cookie brought it, so that the request's `Origin` must be a trusted one.
+    pub fn from_cookie(&self) -> bool {
+        matches!(self, Self::Bearer(bearer) if bearer.sources.contains(&Source::Cookie))
+    }
+}
+
 /// A token a request brought, not verified yet. `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Credential {
+pub struct Bearer {
     token: String,
     sources: Vec<Source>,
 }
 
-impl Credential {
+impl Bearer {
     /// The token's text.
     pub fn token(&self) -> &str {
         &self.token
+    }
+
+    /// The token's text, to be kept.
+    pub fn into_token(self) -> String {
+        self.token
     }
 
     /// Where it was found: each source once.
     pub fn sources(&self) -> &[Source] {
         &self.sources
     }
-
-    /// Whether a cookie brought it, so that the request's `Origin` must be a trusted one.
-    pub fn from_cookie(&self) -> bool {
-        self.sources.contains(&Source::Cookie)
-    }
 }
 
-impl fmt::Debug for Credential {
+impl fmt::Debug for Bearer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credential")
+        f.debug_struct("Bearer")
             .field("sources", &self.sources)
             .finish_non_exhaustive()
     }
 }
 
-/// Finds the token in an upgrade request. `query` is the part of the URI after `?`, `subprotocols`
-/// the offered ones in order.
+/// Finds the credential of an upgrade request. `query` is the part of the URI after `?`,
+/// `subprotocols` the offered ones in order.
 ///
-/// A source that is not enabled, or empty, is as if absent. The same token twice is one token.
+/// A source that is not enabled, or empty, is as if absent, and so is a ticket where there are none.
+/// The same token twice is one token, and the same ticket one ticket.
 ///
 /// # Errors
 ///
-/// `ambiguous_token` for two different tokens, in one source or in two; `malformed` for one that
-/// is not ASCII, is badly percent-encoded or is over 8 KiB.
+/// `ambiguous_token` for two different credentials, in one source or in two; `malformed` for a token
+/// that is not ASCII, is badly percent-encoded or is over 8 KiB, and for what has not a ticket's form.
 pub fn extract(
     headers: &HeaderMap,
     query: Option<&str>,
@@ -71,16 +88,29 @@ pub fn extract(
             found.add(token.as_bytes(), Source::Subprotocol)?;
         }
     }
-    if config.accepts(Source::Query) {
-        from_query(query.unwrap_or_default(), &mut found)?;
-    }
+    from_query(query.unwrap_or_default(), config, &mut found)?;
     if config.accepts(Source::Cookie) {
         from_cookie(headers, &config.cookie_name, &mut found)?;
     }
     Ok(found.0)
 }
 
-/// The one token found so far.
+/// Finds the token of a request that may bring it in its `Authorization` header only, whatever the
+/// configuration says of upgrades.
+///
+/// # Errors
+///
+/// As [`extract`].
+pub fn bearer(headers: &HeaderMap) -> Result<Option<Bearer>, AuthError> {
+    let mut found = Found(None);
+    from_header(headers, &mut found)?;
+    Ok(match found.0 {
+        Some(Credential::Bearer(bearer)) => Some(bearer),
+        Some(Credential::Ticket(_)) | None => None,
+    })
+}
+
+/// The one credential found so far.
 struct Found(Option<Credential>);
 
 impl Found {
@@ -101,22 +131,41 @@ impl Found {
         };
         match &mut self.0 {
             None => {
-                self.0 = Some(Credential {
+                self.0 = Some(Credential::Bearer(Bearer {
                     token: token.to_owned(),
                     sources: vec![source],
-                });
+                }));
             }
-            Some(credential) if credential.token != token => {
-                return Err(AuthError::new(
-                    AuthFailure::AmbiguousToken,
-                    "two different tokens were sent",
-                ));
+            Some(Credential::Ticket(_)) => return Err(ambiguous("a ticket and a token were sent")),
+            Some(Credential::Bearer(bearer)) if bearer.token != token => {
+                return Err(ambiguous("two different tokens were sent"));
             }
-            Some(credential) if credential.sources.contains(&source) => {}
-            Some(credential) => credential.sources.push(source),
+            Some(Credential::Bearer(bearer)) if bearer.sources.contains(&source) => {}
+            Some(Credential::Bearer(bearer)) => bearer.sources.push(source),
         }
         Ok(())
     }
+
+    fn add_ticket(&mut self, text: &str) -> Result<(), AuthError> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        let ticket =
+            Ticket::parse(text).map_err(|error| AuthError::malformed(error.to_string()))?;
+        match &self.0 {
+            None => self.0 = Some(Credential::Ticket(ticket)),
+            Some(Credential::Ticket(same)) if *same == ticket => {}
+            Some(Credential::Ticket(_)) => {
+                return Err(ambiguous("two different tickets were sent"));
+            }
+            Some(Credential::Bearer(_)) => return Err(ambiguous("a ticket and a token were sent")),
+        }
+        Ok(())
+    }
+}
+
+fn ambiguous(message: &'static str) -> AuthError {
+    AuthError::new(AuthFailure::AmbiguousToken, message)
 }
 
 fn from_header(headers: &HeaderMap, found: &mut Found) -> Result<(), AuthError> {
@@ -140,13 +189,18 @@ fn from_header(headers: &HeaderMap, found: &mut Found) -> Result<(), AuthError> 
 
 /// Names are compared as written, not decoded, so that whoever redacts URIs by name cuts out
 /// exactly what is read here.
-fn from_query(query: &str, found: &mut Found) -> Result<(), AuthError> {
+fn from_query(query: &str, config: &Config, found: &mut Found) -> Result<(), AuthError> {
     for pair in query.split('&') {
-        if let Some(("token" | "access_token", value)) = pair.split_once('=') {
-            let token = percent_decode(value.as_bytes()).ok_or_else(|| {
-                AuthError::malformed("the token in the query is not percent-encoded correctly")
-            })?;
-            found.add(&token, Source::Query)?;
+        match pair.split_once('=') {
+            Some(("token" | "access_token", value)) if config.accepts(Source::Query) => {
+                let token = percent_decode(value.as_bytes()).ok_or_else(|| {
+                    AuthError::malformed("the token in the query is not percent-encoded correctly")
+                })?;
+                found.add(&token, Source::Query)?;
+            }
+            // Taken as it is written: base64url has nothing that a query would escape.
+            Some(("ticket", value)) if config.tickets => found.add_ticket(value)?,
+            _ => {}
         }
     }
     Ok(())

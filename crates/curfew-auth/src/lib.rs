@@ -1,7 +1,7 @@
 //! Authentication: from the credentials of a request to a [`curfew_model::Principal`].
 //!
-//! Owns: where a token may come from, what a token must look like, the issuers and their keys, and
-//! why a token is refused. The only crate that names the JWT library.
+//! Owns: where a token may come from, what a token must look like, the issuers and their keys, why a
+//! token is refused, and what a ticket is. The only crate that names the JWT library and a cipher.
 //! Knows nothing of: sockets, sessions, revocations, policy. Reading key files blocks; what it awaits are keys
 //! that somebody else fetches.
 //! Start at [`Authenticator::authenticate`].
@@ -20,6 +20,7 @@ pub mod mint;
 mod pem;
 mod remote;
 mod reports;
+mod ticket;
 mod token;
 
 pub use algorithm::{Algorithm, UnknownAlgorithm};
@@ -27,7 +28,7 @@ pub use authenticate::{Authenticator, FileReload, VerifyError};
 pub use config::{
     Config, EventStream, Issuer, LogoutScope, Reject, ReportedSubjects, Signal, Source, check_url,
 };
-pub use credentials::{Credential, extract};
+pub use credentials::{Bearer, Credential, bearer, extract};
 pub use error::AuthError;
 pub use issuers::{IssuerSummary, KeySummary, LoadError, check_files};
 pub use keys::KeyError;
@@ -37,3 +38,4 @@ pub use remote::{KeyLocation, RemoteKeys, RemoteStatus};
 pub use reports::{
     Effect, EventType, LastReport, RevocationError, Revoker, SecurityEvent, StreamStatus, Subject,
 };
+pub use ticket::{NewTicket, NotATicket, Ticket, Ticketed};

@@ -1,6 +1,6 @@
 //! The names of keys and pub/sub channels (CONTRACT §7).
 
-use curfew_model::{Channel, NodeId, RevocationKey, SessionId};
+use curfew_model::{Channel, NodeId, RevocationKey, SessionId, TicketId};
 
 /// The hash tag that all revocation state shares, so that in a cluster one tracking connection and
 /// one `MGET` suffice.
@@ -33,6 +33,11 @@ impl Keys {
     pub(crate) fn user_sessions(&self, user: &str) -> String {
         let user = RevocationKey::user(user);
         format!("{}user:{}:sessions", self.prefix, user.value())
+    }
+
+    /// What is kept for a ticket: sealed bytes that only the ticket opens.
+    pub(crate) fn ticket(&self, id: &TicketId) -> String {
+        format!("{}ticket:{id}", self.prefix)
     }
 
     /// What is known of a node: a hash.

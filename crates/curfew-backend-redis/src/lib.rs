@@ -25,6 +25,7 @@ mod sessions;
 mod slots;
 mod span;
 mod subscriber;
+mod tickets;
 
 use std::fmt;
 use std::sync::Arc;
@@ -59,7 +60,7 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
 }
 
-/// The backend over Redis: all four traits.
+/// The backend over Redis: all five traits.
 pub struct Redis {
     core: Arc<Core>,
     links: Arc<Links>,
@@ -107,13 +108,14 @@ impl Redis {
         Ok(redis)
     }
 
-    /// The backend's four faces.
+    /// The backend's five faces.
     pub fn backends(self: &Arc<Self>) -> Backends {
         Backends {
             broker: Arc::clone(self) as _,
             sessions: Arc::clone(self) as _,
             revocations: Arc::clone(self) as _,
             nodes: Arc::clone(self) as _,
+            tickets: Arc::clone(self) as _,
         }
     }
 }

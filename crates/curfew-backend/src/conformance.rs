@@ -8,6 +8,7 @@ mod broker;
 mod cluster;
 mod revocations;
 mod sessions;
+mod tickets;
 
 use std::time::Duration;
 
@@ -57,5 +58,10 @@ where
             a_later_revocation_never_covers_less,
             an_ended_revocation_does_not_widen_the_next,
             revocations_are_listed_in_order_of_their_keys;
+        tickets:
+            a_ticket_is_taken_on_any_node_and_once,
+            of_many_who_take_a_ticket_one_has_it,
+            a_ticket_is_gone_when_its_lifetime_is_over,
+            an_id_is_given_once;
     }
 }

@@ -1,7 +1,7 @@
 //! Where nodes meet: the backend traits, the in-memory implementation, the conformance suite.
 //!
-//! Owns: what is shared between nodes (session records, revocations, publications under way, the
-//! list of nodes) as far as one node is concerned: behind four small traits.
+//! Owns: what is shared between nodes (session records, revocations, publications under way, tickets,
+//! the list of nodes) as far as one node is concerned: behind five small traits.
 //! Knows nothing of: sockets, protocols, tokens, policies.
 //! Start at [`Backends`]; [`memory`] shows an implementation in full.
 
@@ -15,6 +15,7 @@ pub mod memory;
 mod nodes;
 mod revocations;
 mod sessions;
+mod tickets;
 
 use std::fmt;
 use std::pin::Pin;
@@ -30,12 +31,13 @@ pub use events::{Ended, Events, Leaving, LocalSessions, Suspension};
 pub use nodes::{NodeInfo, Nodes, Standing};
 pub use revocations::{Durability, Receipt, ReceiptNodes, Revocations, Revoked};
 pub use sessions::{ClosedSession, OpenError, SessionFilter, SessionPage, SessionRecord, Sessions};
+pub use tickets::Tickets;
 
 /// A boxed future: one allocation beside a network round trip, and no generics in whoever holds a
 /// backend.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// One backend's four faces. Cloning is four reference counts.
+/// One backend's five faces. Cloning is five reference counts.
 #[derive(Clone)]
 pub struct Backends {
     /// Publications between nodes.
@@ -46,6 +48,8 @@ pub struct Backends {
     pub revocations: Arc<dyn Revocations>,
     /// Which nodes live.
     pub nodes: Arc<dyn Nodes>,
+    /// Tickets.
+    pub tickets: Arc<dyn Tickets>,
 }
 
 impl fmt::Debug for Backends {

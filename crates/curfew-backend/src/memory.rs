@@ -5,6 +5,7 @@
 
 mod revocations;
 mod sessions;
+mod tickets;
 
 use std::fmt;
 use std::future::ready;
@@ -18,8 +19,9 @@ use parking_lot::Mutex;
 use crate::{BackendError, Backends, BoxFuture, Broker, Events, NodeInfo, Nodes};
 use revocations::Book;
 use sessions::Inventory;
+use tickets::Kept;
 
-/// The in-memory backend: all four traits over the state of one node.
+/// The in-memory backend: all five traits over the state of one node.
 pub struct Memory {
     node: Mutex<NodeInfo>,
     clock: Arc<dyn Clock>,
@@ -27,6 +29,7 @@ pub struct Memory {
     prefix: String,
     inventory: Inventory,
     book: Book,
+    kept: Kept,
 }
 
 impl Memory {
@@ -45,16 +48,18 @@ impl Memory {
             prefix,
             inventory: Inventory::default(),
             book: Book::default(),
+            kept: Kept::default(),
         })
     }
 
-    /// The backend's four faces.
+    /// The backend's five faces.
     pub fn backends(self: &Arc<Self>) -> Backends {
         Backends {
             broker: Arc::clone(self) as _,
             sessions: Arc::clone(self) as _,
             revocations: Arc::clone(self) as _,
             nodes: Arc::clone(self) as _,
+            tickets: Arc::clone(self) as _,
         }
     }
 

@@ -77,7 +77,7 @@ impl Admissions {
         Self((max > 0).then(|| Semaphore::new(max.min(Semaphore::MAX_PERMITS))))
     }
 
-    async fn enter(&self) -> Result<Option<SemaphorePermit<'_>>, BackendError> {
+    pub(crate) async fn enter(&self) -> Result<Option<SemaphorePermit<'_>>, BackendError> {
         let Some(places) = &self.0 else {
             return Ok(None);
         };
@@ -123,15 +123,7 @@ impl Node {
         if self.is_refusing() {
             return Err(AdmitError::Draining);
         }
-        let revoked = self
-            .backends
-            .revocations
-            .check(&keys, principal.issued_at())
-            .await?;
-        let unwritten = || self.reported.check(&keys, principal.issued_at());
-        if let Some(revoked) = revoked.or_else(unwritten) {
-            return Err(AdmitError::Revoked(revoked));
-        }
+        self.check_revoked(&keys, &principal).await?;
         // Set before the attempt: a failed attempt may have written something.
         attachment.recorded = true;
         let record = attachment.record(principal);
@@ -154,8 +146,28 @@ impl Node {
         Ok(attachment)
     }
 
+    /// Looks for a revocation that covers the token, among those that are written and those that are
+    /// yet to be.
+    ///
+    /// # Errors
+    ///
+    /// [`AdmitError::Revoked`] by the first there is, and [`AdmitError::Backend`].
+    pub(crate) async fn check_revoked(
+        &self,
+        keys: &[RevocationKey],
+        principal: &Principal,
+    ) -> Result<(), AdmitError> {
+        let issued_at = principal.issued_at();
+        let revoked = self.backends.revocations.check(keys, issued_at).await?;
+        let unwritten = || self.reported.check(keys, issued_at);
+        match revoked.or_else(unwritten) {
+            Some(revoked) => Err(AdmitError::Revoked(revoked)),
+            None => Ok(()),
+        }
+    }
+
     /// Whether the node can vouch for sessions at all.
-    fn check_vouching(&self) -> Result<(), BackendError> {
+    pub(crate) fn check_vouching(&self) -> Result<(), BackendError> {
         if self.hub.gate().is_open() {
             return Ok(());
         }

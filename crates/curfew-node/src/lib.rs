@@ -1,6 +1,6 @@
 //! One gateway process: what connects the hub to the backend.
 //!
-//! Owns: admission and refresh of sessions, which channels the broker is asked for, what becomes
+//! Owns: admission and refresh of sessions, tickets, which channels the broker is asked for, what becomes
 //! of the backend's events, clean-up of records, drain, the sign of life.
 //! Knows nothing of: sockets, frames, tokens' signatures, policies.
 //! Start at [`Node::admit`].
@@ -14,6 +14,7 @@ mod pulse;
 mod refresh;
 mod reported;
 mod subscriptions;
+mod tickets;
 mod withdrawal;
 
 use std::sync::Arc;

@@ -30,15 +30,7 @@ impl Attachment {
             new_keys: Some(new_keys),
         };
         let keys = pending.new_keys.as_deref().unwrap_or_default();
-        let revoked = node
-            .backends()
-            .revocations
-            .check(keys, principal.issued_at())
-            .await?;
-        let unwritten = || node.reported.check(keys, principal.issued_at());
-        if let Some(revoked) = revoked.or_else(unwritten) {
-            return Err(AdmitError::Revoked(revoked));
-        }
+        node.check_revoked(keys, &principal).await?;
         node.backends()
             .sessions
             .refresh(self.record(principal))

@@ -6,6 +6,7 @@ mod drain;
 mod refresh;
 mod rig;
 mod subscriptions;
+mod tickets;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -19,6 +19,7 @@ mod permits;
 mod respond;
 mod revoke;
 mod routes;
+mod tickets;
 mod tls;
 mod upgrade;
 

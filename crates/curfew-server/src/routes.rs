@@ -12,10 +12,10 @@ use hyper::body::Incoming;
 
 use crate::accept::Accepted;
 use crate::respond::{Problem, Response};
-use crate::{Public, events, global_revocation, logout, revoke};
+use crate::{Public, events, global_revocation, logout, revoke, tickets};
 
 /// The path of the WebSocket endpoint.
-const WEBSOCKET: &str = "/ws";
+pub(crate) const WEBSOCKET: &str = "/ws";
 
 type Answer = Pin<Box<dyn Future<Output = Option<Response>> + Send>>;
 
@@ -59,6 +59,7 @@ impl Public {
             revoke::PATH if self.settings.load().auth.token_revocation => {
                 self.token_revocation(request).await
             }
+            tickets::PATH if self.settings.load().auth.tickets => self.tickets(request).await,
             path => match self.stream(path) {
                 Some((issuer, stream)) => self.security_event(&issuer, stream, request).await,
                 None => self.other(request).await,

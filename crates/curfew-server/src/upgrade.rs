@@ -1,15 +1,15 @@
 //! The upgrade: from a request to a session's task.
 //!
-//! In order: draining, rate, handshake, protocol, credentials, origin, a place, token, admission,
-//! 101. What a client could not read as a failed handshake, which is anything about its token, is
-//! told after the 101, unless `auth.reject` says otherwise. A dependency that is down is told
-//! before it, as 503.
+//! In order: draining, rate, handshake, protocol, credentials, origin, a place, ticket, token,
+//! admission, 101. What a client could not read as a failed handshake, which is anything about its
+//! token, is told after the 101, unless `auth.reject` says otherwise. A dependency that is down is
+//! told before it, as 503.
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use curfew_auth::{AuthError, Credential, Reject, Source, VerifyError};
+use curfew_auth::{AuthError, Credential, Reject, Source, Ticket, VerifyError};
 use curfew_backend::BackendError;
 use curfew_model::{AuthFailure, TraceContext};
 use curfew_node::AdmitError;
@@ -26,10 +26,15 @@ use tracing::{Instrument as _, debug};
 
 use crate::accept::Accepted;
 use crate::respond::{self, Problem, Response};
+use crate::routes::WEBSOCKET;
+use crate::tickets::RedeemError;
 use crate::{Public, Settings, permits};
 
 /// How a token is offered as a subprotocol.
 const BEARER_SUBPROTOCOL: &str = "bearer.";
+
+/// What an origin that may not connect is told.
+pub(crate) const NOT_ALLOWED: &str = "the Origin is not in server.allowed_origins";
 
 /// The span of an upgrade. It ends when the session is open: its life is not one long span.
 const SPAN: &str = "GET /ws";
@@ -58,6 +63,10 @@ impl Refused {
     fn unavailable(detail: &'static str) -> Self {
         Self::new(RejectReason::Unavailable, Problem::unavailable(detail))
     }
+
+    fn forbidden_origin(detail: &'static str) -> Self {
+        Self::new(RejectReason::Origin, forbidden_origin(detail))
+    }
 }
 
 impl Public {
@@ -85,7 +94,7 @@ impl Public {
                         false => tracer.refusal(SPAN, origin, began),
                     };
                 }
-                describe(&mut span, response.status());
+                describe(&mut span, "GET", WEBSOCKET, response.status());
                 match is_ours {
                     true => span.failed(reason.as_str()),
                     false => span.refused(reason.as_str()),
@@ -130,7 +139,18 @@ impl Public {
             let problem = Problem::unavailable("the node has as many connections as it accepts");
             Refused::new(RejectReason::Limit, problem)
         })?;
-        let opening = self.open(&settings, protocol, credential, span).await?;
+        let token = match credential {
+            Ok(Some(Credential::Ticket(ticket))) => {
+                let redeem = span.child("redeem ticket", SpanKind::Internal);
+                self.redeem(&settings, &ticket, offer.origin.as_deref(), redeem)
+                    .await?
+                    .map(Some)
+            }
+            Ok(Some(Credential::Bearer(bearer))) => Ok(Some(bearer.into_token())),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        };
+        let opening = self.open(&settings, protocol, token, span).await?;
 
         let (response, upgrading) = curfew_ws::accept(&mut request, subprotocol)
             .map_err(|error| Refused::handshake(&error))?;
@@ -158,7 +178,7 @@ impl Public {
             }
             span.refused(refusal.reason());
         }
-        describe(span, response.status());
+        describe(span, "GET", WEBSOCKET, response.status());
         // It ends when the session is open.
         let span = std::mem::take(span);
         self.context.node.spawn(async move {
@@ -216,21 +236,53 @@ impl Public {
         Ok((id, Some(protocols.get(id).name())))
     }
 
+    /// The token that a ticket stands for. Any fault of the ticket is told as one of the token, except
+    /// where it is used by a page of another origin.
+    async fn redeem(
+        &self,
+        settings: &Settings,
+        ticket: &Ticket,
+        origin: Option<&str>,
+        mut span: Span,
+    ) -> Result<Result<String, AuthError>, Refused> {
+        let redeem = self.redeem_ticket(settings, ticket, origin);
+        match redeem.instrument(span.scope()).await {
+            Ok(token) => Ok(Ok(token)),
+            Err(RedeemError::NotFound(error)) => {
+                span.refused(error.failure().as_str());
+                Ok(Err(error))
+            }
+            Err(RedeemError::OtherOrigin) => {
+                span.refused("forbidden_origin");
+                Err(Refused::forbidden_origin(
+                    "the ticket is for pages of another origin",
+                ))
+            }
+            Err(RedeemError::Backend(error)) => {
+                span.failed(error.error_type());
+                Err(Refused::new(
+                    RejectReason::Unavailable,
+                    backend_away(&error),
+                ))
+            }
+        }
+    }
+
     /// What the request's token, if it has one, leads to.
     async fn open(
         &self,
         settings: &Settings,
         protocol: ProtocolId,
-        credential: Result<Option<Credential>, AuthError>,
+        token: Result<Option<String>, AuthError>,
         span: &Span,
     ) -> Result<Opening, Refused> {
         let authentications = &self.context.node.metrics().authentications;
         let mut verify = span.child("verify token", SpanKind::Internal);
-        let verified = match credential {
+        let verified = match token {
             Ok(None) if settings.auth.accepts(Source::Message) => return Ok(Opening::Awaiting),
             Ok(None) => Err(AuthError::missing_token().into()),
-            Ok(Some(credential)) => {
-                let verified = self.context.authenticator.verify(credential.token());
+            Ok(Some(token)) => {
+                let verified = self.context.authenticator.verify(&token);
                 verified.instrument(verify.scope()).await
             }
             Err(error) => Err(error.into()),
@@ -269,11 +321,9 @@ impl Public {
             }
             Err(AdmitError::Backend(error)) => {
                 debug!(error = %error, "session not admitted");
-                if matches!(error, BackendError::Unusable(_)) {
-                    tracing::warn!(error = %error, "the backend gave an unusable answer");
-                }
-                Err(Refused::unavailable(
-                    "the service is temporarily unavailable, try again",
+                Err(Refused::new(
+                    RejectReason::Unavailable,
+                    backend_away(&error),
                 ))
             }
             Err(AdmitError::Draining) => {
@@ -310,10 +360,15 @@ pub(crate) fn traceparent(headers: &HeaderMap) -> Option<TraceContext> {
 }
 
 /// By the semantic conventions for HTTP. Neither the query nor a header: they may hold a token.
-fn describe(span: &mut Span, status: StatusCode) {
-    span.set("http.request.method", "GET");
-    span.set("http.route", "/ws");
-    span.set("url.path", "/ws");
+pub(crate) fn describe(
+    span: &mut Span,
+    method: &'static str,
+    route: &'static str,
+    status: StatusCode,
+) {
+    span.set("http.request.method", method);
+    span.set("http.route", route);
+    span.set("url.path", route);
     span.set("http.response.status_code", i64::from(status.as_u16()));
 }
 
@@ -325,7 +380,7 @@ fn is_revoked(error: &AdmitError) -> bool {
     }
 }
 
-fn revoked() -> AuthError {
+pub(crate) fn revoked() -> AuthError {
     AuthError::new(AuthFailure::Revoked, "access with this token was revoked")
 }
 
@@ -343,8 +398,16 @@ fn refuse(settings: &Settings, error: &AuthError) -> Result<Opening, Refused> {
     }
 }
 
+/// What a client is told of the backend's being away.
+pub(crate) fn backend_away(error: &BackendError) -> Problem {
+    if matches!(error, BackendError::Unusable(_)) {
+        tracing::warn!(error = %error, "the backend gave an unusable answer");
+    }
+    Problem::unavailable("the service is temporarily unavailable, try again")
+}
+
 /// 401 with the same JSON as the `auth_failed` frame.
-fn unauthorized(error: &AuthError) -> Response {
+pub(crate) fn unauthorized(error: &AuthError) -> Response {
     #[derive(Serialize)]
     struct AuthFailed<'a> {
         r#type: &'static str,
@@ -373,10 +436,10 @@ fn check_origin(
     if settings.origins.allows(offer.origin.as_deref(), by_cookie) {
         return Ok(());
     }
-    let problem = Problem::new(
-        StatusCode::FORBIDDEN,
-        "forbidden_origin",
-        "the Origin is not in server.allowed_origins",
-    );
-    Err(Refused::new(RejectReason::Origin, problem))
+    Err(Refused::forbidden_origin(NOT_ALLOWED))
+}
+
+/// A page of this origin may not do this.
+pub(crate) fn forbidden_origin(detail: &'static str) -> Problem {
+    Problem::new(StatusCode::FORBIDDEN, "forbidden_origin", detail)
 }

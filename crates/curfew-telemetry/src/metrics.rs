@@ -28,7 +28,7 @@ use histogram::{Histogram, Histograms, NamedHistograms};
 use labels::{
     BackendDropReason, BrokerError, CommandOutcome, Decision, DeliveryPath, DropReason,
     EventOutcome, Initiator, LogoutOutcome, Opcode, PublishOutcome, PublishSource, RedisCommand,
-    RejectReason, RevocationKind,
+    RejectReason, RevocationKind, TicketOutcome,
 };
 use table::{Authentications, Counters, Named};
 
@@ -136,6 +136,8 @@ pub struct Metrics {
     pub global_revocations: Counters<LogoutOutcome>,
     /// Streams of security events that their transmitters have stopped.
     pub event_streams_stopped: Gauge,
+    /// Tickets, and requests for them.
+    pub tickets: Counters<TicketOutcome>,
     /// Decisions of the policy.
     pub authorizations: Counters<Decision>,
     jwt_keys: Family<[(&'static str, &'static str); 1], Gauge>,
@@ -255,6 +257,7 @@ impl Metrics {
             security_events: Counters::new(),
             global_revocations: Counters::new(),
             event_streams_stopped: Gauge::default(),
+            tickets: Counters::new(),
             authorizations: Counters::new(),
             jwt_keys: Family::default(),
             jwt_keys_last_reload_successful: Gauge::default(),

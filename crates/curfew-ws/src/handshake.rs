@@ -220,7 +220,12 @@ fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-fn origin(headers: &HeaderMap) -> Result<Option<String>, HandshakeError> {
+/// `Origin`, as sent: visible ASCII. `None` when there is none.
+///
+/// # Errors
+///
+/// [`HandshakeError::Origin`].
+pub fn origin(headers: &HeaderMap) -> Result<Option<String>, HandshakeError> {
     if !headers.contains_key(ORIGIN) {
         return Ok(None);
     }

@@ -31,7 +31,7 @@ pub use client::Client;
 pub use decoder::{Decoder, Input, Limits};
 pub use event::Event;
 pub use handshake::{Handshake, HandshakeError};
-pub use origin::OriginPolicy;
+pub use origin::{OriginPolicy, canonical_origin};
 pub use protocol_error::ProtocolError;
 pub use read_buffer::{READ_BUFFER_BYTES, with_read_buffer};
 pub use transport::Transport;

@@ -70,6 +70,17 @@ impl OriginPolicy {
     }
 }
 
+/// An origin in the form that browsers send it in (RFC 6454 §6.2): in lower case and without a default
+/// port. `None` for what is not `scheme://host` or `scheme://host:port`, as `null` is not.
+pub fn canonical_origin(text: &str) -> Option<String> {
+    let Origin { scheme, host, port } = Origin::parse(text).ok()?;
+    let port = port
+        .filter(|_| port != default_port(scheme))
+        .map(|port| format!(":{port}"))
+        .unwrap_or_default();
+    Some(format!("{scheme}://{host}{port}").to_ascii_lowercase())
+}
+
 impl<'a> Origin<&'a str> {
     fn parse(text: &'a str) -> Result<Self, &'static str> {
         let (scheme, authority) = text
@@ -198,6 +209,23 @@ mod tests {
         }
         assert!(policy.allows(None, false));
         assert!(!policy.allows(None, true));
+    }
+
+    #[test]
+    fn an_origin_has_one_form() {
+        for (origin, form) in [
+            ("https://app.example", Some("https://app.example")),
+            ("HTTPS://App.Example:443", Some("https://app.example")),
+            ("http://app.example:443", Some("http://app.example:443")),
+            ("http://[::1]:80", Some("http://[::1]")),
+            ("chrome-extension://abc", Some("chrome-extension://abc")),
+            ("null", None),
+            ("", None),
+            ("https://app.example/", None),
+            ("app.example", None),
+        ] {
+            assert_eq!(canonical_origin(origin).as_deref(), form, "{origin}");
+        }
     }
 
     #[test]

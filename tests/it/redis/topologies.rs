@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use curfew_testkit::http;
 use curfew_testkit::mint::Key;
 use curfew_tests::{
     Cluster, Gateway, Redis, RedisCluster, Reply, Settings, Tape, TestAuthority, eventually,
@@ -187,7 +188,8 @@ async fn over_tls_as_a_user_with_the_least_rights_the_promises_are_kept() {
     let secure = Settings::default()
         .with(&format!("backend.redis.ca_file = {ca:?}"))
         .with("backend.redis.username = \"curfew\"")
-        .with("backend.redis.password = \"password-of-curfew\"");
+        .with("backend.redis.password = \"password-of-curfew\"")
+        .with("auth.tickets = true");
     let url = format!("rediss://127.0.0.1:{port}");
     let cluster = Cluster::start(2, &url, &secure).await;
     let write = async |command: &[&str]| {
@@ -198,6 +200,12 @@ async fn over_tls_as_a_user_with_the_least_rights_the_promises_are_kept() {
     };
     let keys = async || redis.keys().await.into_iter().collect();
     assert_keeps_its_promises(&cluster, write, keys).await;
+    let bearer = format!("Bearer {}", Key::default_secret().user("dave"));
+    let headers = [("Authorization", bearer.as_str())];
+    let given = http::request(cluster[0].address(), "POST", "/v1/tickets", &headers, b"").await;
+    let ticket = given.json()["ticket"].as_str().unwrap().to_owned();
+    let with_ticket = cluster[1].ws().path(format!("/ws?ticket={ticket}"));
+    cluster[1].connected(with_ticket).await;
     let refused = redis.run(&["ACL", "LOG"]).await;
     assert_eq!(
         refused,

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use curfew_testkit::PATIENCE;
+use curfew_testkit::http;
 use curfew_testkit::mint::Key;
 use curfew_tests::{Cluster, Gateway, Redis, Tape, revocation_key};
 use serde_json::json;
@@ -177,6 +178,38 @@ async fn a_connect_is_a_trace_that_ends_when_the_session_is_open() {
         (&upgrade.trace, &upgrade.id)
     );
     assert_eq!(admission.parent, upgrade.id);
+}
+
+#[tokio::test]
+async fn a_ticket_is_traced_from_its_request_to_its_use() {
+    let (redis, collector) = (Redis::start().await, Collector::start().await);
+    let settings = collector
+        .settings()
+        .with("auth.tickets = true")
+        .on_redis(&redis.url());
+    let node = Gateway::start_with(&settings).await;
+    node.until_in_touch(PATIENCE).await;
+    let bearer = format!("Bearer {}", Key::default_secret().user("alice"));
+    let headers = [("Authorization", bearer.as_str())];
+    let given = http::request(node.address(), "POST", "/v1/tickets", &headers, b"").await;
+    let ticket = given.json()["ticket"].as_str().unwrap().to_owned();
+    let path = format!("/ws?ticket={ticket}");
+    node.connected(node.ws().path(&path)).await;
+    let asked = collector.wait("POST /v1/tickets", 1).await.remove(0);
+    assert_eq!(asked.attributes["http.response.status_code"], "201");
+    for command in ["EXISTS", "SET"] {
+        collector.wait_below(command, &asked).await;
+    }
+    let redeemed = collector.wait("redeem ticket", 1).await.remove(0);
+    collector.wait_below("GETDEL", &redeemed).await;
+    let upgrade = collector.wait("GET /ws", 1).await.remove(0);
+    assert_eq!(redeemed.parent, upgrade.id);
+    node.ws().path(&path).open().await;
+    let refused = collector.wait("redeem ticket", 2).await.remove(1);
+    assert_eq!(refused.attributes["error.type"], "expired");
+    for span in collector.spans() {
+        assert!(!span.text.contains(&ticket[14..30]), "{}", span.text);
+    }
 }
 
 #[tokio::test]

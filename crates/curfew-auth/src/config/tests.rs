@@ -43,6 +43,8 @@ fn defaults_are_those_of_the_documentation() {
             "jwks_timeout": "5s",
             "login_claim": "sid",
             "token_revocation": false,
+            "tickets": false,
+            "ticket_lifetime": "30s",
             "close_on_key_withdrawal": false,
             "subject_claim": "sub",
             "issuers": [],
@@ -89,6 +91,14 @@ fn every_problem_names_its_key() {
             "cookie_name: must be a cookie name",
         ),
         (json!({"timeout": "0s"}), "timeout: must be longer"),
+        (
+            json!({"ticket_lifetime": "900ms"}),
+            "ticket_lifetime: must be between 1s and 60s",
+        ),
+        (
+            json!({"ticket_lifetime": "61s"}),
+            "ticket_lifetime: must be between 1s and 60s",
+        ),
         (json!({"leeway": "61s"}), "leeway: must be at most 60s"),
         (
             json!({"subject_claim": ""}),

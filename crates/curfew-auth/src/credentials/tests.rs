@@ -42,8 +42,23 @@ impl Request {
     /// The token with every source enabled, or why there is none.
     fn token(&self) -> Result<Option<String>, AuthFailure> {
         self.extract(&all_sources())
-            .map(|found| found.map(|credential| credential.token().to_owned()))
+            .map(|found| found.map(|credential| token_of(&credential).to_owned()))
             .map_err(|error| error.failure())
+    }
+
+    /// The token with every source enabled, which must be there.
+    fn bearer(&self) -> Bearer {
+        match self.extract(&all_sources()) {
+            Ok(Some(Credential::Bearer(bearer))) => bearer,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn token_of(credential: &Credential) -> &str {
+    match credential {
+        Credential::Bearer(bearer) => bearer.token(),
+        Credential::Ticket(ticket) => panic!("{ticket:?}"),
     }
 }
 
@@ -82,12 +97,10 @@ fn every_source_is_read() {
         (request().cookie(b"x=\xff; token=a.b.c"), Source::Cookie),
     ];
     for (request, source) in cases {
-        let credential = request.extract(&all_sources()).unwrap().unwrap();
-        assert_eq!(
-            (credential.token(), credential.sources()),
-            ("a.b.c", &[source][..])
-        );
-        assert_eq!(credential.from_cookie(), source == Source::Cookie);
+        let bearer = request.bearer();
+        assert_eq!((bearer.token(), bearer.sources()), ("a.b.c", &[source][..]));
+        let by_cookie = Credential::Bearer(bearer).from_cookie();
+        assert_eq!(by_cookie, source == Source::Cookie);
     }
 }
 
@@ -125,9 +138,9 @@ fn the_same_token_twice_is_one_token() {
         .subprotocols(&["bearer.a.b.c", "bearer.a.b.c"])
         .query("token=a.b.c&access_token=a.b.c")
         .cookie("token=a.b.c");
-    let credential = request.extract(&all_sources()).unwrap().unwrap();
+    let bearer = request.bearer();
     assert_eq!(
-        credential.sources(),
+        bearer.sources(),
         [
             Source::Header,
             Source::Subprotocol,
@@ -135,7 +148,7 @@ fn the_same_token_twice_is_one_token() {
             Source::Cookie
         ]
     );
-    assert!(credential.from_cookie());
+    assert!(Credential::Bearer(bearer).from_cookie());
 }
 
 #[test]
@@ -177,7 +190,7 @@ fn a_source_that_is_not_enabled_is_as_if_absent() {
             ..all_sources()
         };
         let found = request.extract(&config).unwrap();
-        assert_eq!(found.as_ref().map(Credential::token), expected);
+        assert_eq!(found.as_ref().map(token_of), expected);
     }
     assert!(!Config::default().uses_cookie());
 }
@@ -225,4 +238,69 @@ fn debug_does_not_show_the_token() {
         shown.contains("Header") && !shown.contains("canary"),
         "{shown}"
     );
+}
+
+/// A ticket of zeros, and one that is another.
+const TICKET: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+const QUERY_WITH_ANOTHER: &str = "ticket=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\
+     &ticket=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE";
+const QUERY: &str = "x=1&ticket=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+const QUERY_TWICE: &str = "ticket=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\
+     &ticket=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA&ticket=";
+
+/// With tickets, and no token of the query.
+fn with_tickets() -> Config {
+    Config {
+        tickets: true,
+        token_sources: vec![Source::Header, Source::Cookie],
+        ..all_sources()
+    }
+}
+
+#[test]
+fn a_ticket_is_read_from_the_query_where_there_are_tickets() {
+    let ticket = Ticket::parse(TICKET).unwrap();
+    for query in [QUERY, QUERY_TWICE] {
+        let found = request().query(query).extract(&with_tickets());
+        assert_eq!(found, Ok(Some(Credential::Ticket(ticket.clone()))));
+        assert!(!format!("{found:?}").contains("AAAA"));
+        assert_eq!(request().query(query).extract(&all_sources()), Ok(None));
+    }
+    for query in ["ticket=", "ticket", "Ticket=x&tickets=y&%74icket=z"] {
+        let found = request().query(query).extract(&with_tickets());
+        assert_eq!(found, Ok(None), "{query}");
+    }
+}
+
+#[test]
+fn a_ticket_and_something_else_are_ambiguous() {
+    let cases = [
+        request().query(QUERY_WITH_ANOTHER),
+        request().query(QUERY).authorization("Bearer a"),
+        request().query(QUERY).cookie("token=a"),
+    ];
+    for request in cases {
+        let refused = request
+            .extract(&with_tickets())
+            .map_err(|error| error.failure());
+        assert_eq!(refused, Err(AuthFailure::AmbiguousToken));
+    }
+    for query in ["ticket=x", "ticket=a.b.c", "ticket=%41"] {
+        let refused = request().query(query).extract(&with_tickets());
+        let refused = refused.map_err(|error| error.failure());
+        assert_eq!(refused, Err(AuthFailure::Malformed), "{query}");
+    }
+}
+
+#[test]
+fn a_bearer_is_read_from_its_header_alone() {
+    let read = |request: Request| bearer(&request.headers).map(|found| found.map(|b| b.token));
+    let both = request().authorization("Bearer a").cookie("token=b");
+    assert_eq!(read(both), Ok(Some("a".to_owned())));
+    assert_eq!(read(request().cookie("token=b")), Ok(None));
+    let two = request()
+        .authorization("Bearer a")
+        .authorization("Bearer b");
+    let refused = read(two).map_err(|error| error.failure());
+    assert_eq!(refused, Err(AuthFailure::AmbiguousToken));
 }

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use curfew_model::{
-    Claims, NodeId, Principal, PrincipalParts, Revocation, RevocationKey, SessionId,
+    Claims, NodeId, Principal, PrincipalParts, Revocation, RevocationKey, SessionId, TicketId,
 };
 
 use super::*;
@@ -137,4 +137,33 @@ async fn receipts_show_the_key_with_the_configured_prefix() {
         .revocations
         .revoke(RevocationKey::user("alice"), Revocation::default());
     assert_eq!(receipt.await.unwrap().key, "test:{revoked}:user:alice");
+}
+
+#[tokio::test]
+async fn tickets_that_nobody_uses_are_dropped_and_their_memory_is_bounded() {
+    const LIFETIME: Duration = Duration::from_secs(30);
+    const LARGE: [u8; 8 * 1024] = [0; 8 * 1024];
+    let clock = Arc::new(ManualClock::default());
+    let memory = memory(&clock, &Arc::default());
+    let mut number = 0_u64;
+    let mut put = || {
+        let mut id = [0; 32];
+        id[..8].copy_from_slice(&number.to_le_bytes());
+        number += 1;
+        let id = TicketId::from_bytes(id);
+        let tickets = memory.backends().tickets;
+        async move { tickets.put(&id, &LARGE, LIFETIME).await }
+    };
+    let mut kept = 0;
+    let full = loop {
+        match put().await {
+            Ok(()) => kept += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(full, BackendError::Unavailable(_)), "{full:?}");
+    assert!((7_000..9_000).contains(&kept), "{kept} are kept");
+    clock.advance(LIFETIME);
+    put().await.expect("there is room again");
+    assert_eq!(memory.kept.len(), 1);
 }

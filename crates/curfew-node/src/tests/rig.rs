@@ -90,6 +90,7 @@ impl Rig {
             sessions: Arc::clone(self) as _,
             revocations: Arc::clone(self) as _,
             nodes: Arc::clone(&self.inner.nodes),
+            tickets: Arc::clone(&self.inner.tickets),
         }
     }
 

@@ -259,6 +259,20 @@ labels! {
         Unavailable = "unavailable",
     }
 
+    /// What became of a ticket, or of a request for one.
+    TicketOutcome = "outcome" {
+        /// It was given out.
+        Issued = "issued",
+        /// It was used.
+        Redeemed = "redeemed",
+        /// None was given, or one was used by a page of another origin.
+        Refused = "refused",
+        /// It was shown, and is unknown, was used before or is too old.
+        NotFound = "not_found",
+        /// A dependency of ours was away, or there were too many requests.
+        Unavailable = "unavailable",
+    }
+
     /// What the policy said.
     Decision = "outcome" {
         /// Allowed.

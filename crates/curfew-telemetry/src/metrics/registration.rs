@@ -156,6 +156,7 @@ impl Metrics {
             "Logout tokens of identity providers",
             &self.logouts,
         );
+        names.add("tickets", "Tickets, and requests for them", &self.tickets);
         names.add(
             "security_events",
             "Security events of identity providers",

@@ -88,6 +88,7 @@ fn every_series_is_there_from_the_start_at_zero() {
         "curfew_send_queue_bytes",
         "curfew_authentications_total{outcome=\"accepted\",reason=\"none\"}",
         "curfew_authentications_total{outcome=\"refused\",reason=\"expired\"}",
+        "curfew_tickets_total{outcome=\"not_found\"}",
         "curfew_authorizations_total{outcome=\"allowed\"}",
         "curfew_jwt_keys{alg=\"HS256\"}",
         "curfew_jwt_keys_last_reload_success_timestamp_seconds",

@@ -1,0 +1,220 @@
+//! Tickets: what stands in a URL in a token's place. URLs are written down wherever they pass, and a
+//! token must not be (RFC 6750 §5.3); a ticket that is read there was used, or is too old.
+//!
+//! Whoever keeps tickets keeps only what a ticket's own bytes open: reading it yields no token, and a
+//! token that somebody else puts in its place would have to be a good one, since it is verified again.
+
+use std::fmt;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::hkdf::{HKDF_SHA256, Prk};
+use aws_lc_rs::rand;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use curfew_model::TicketId;
+use serde::{Deserialize, Serialize};
+
+/// 256 bits: as many as the id and the key that are derived from them.
+const TICKET_BYTES: usize = 32;
+
+/// What the id is derived for (the `info` of RFC 5869 §2.3).
+const FOR_ID: &[u8] = b"curfew ticket v1: id";
+
+/// What the key is derived for.
+const FOR_KEY: &[u8] = b"curfew ticket v1: key";
+
+/// Every key seals once: [`Ticketed::seal`] makes one, and gives it away with what it has sealed. So
+/// the nonce, which must never be used twice with one key (NIST SP 800-38D §8), may be the same.
+const NONCE: [u8; NONCE_LEN] = [0; NONCE_LEN];
+
+/// A ticket as a client shows it. It is a secret until it was used; `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Ticket([u8; TICKET_BYTES]);
+
+/// The text is no ticket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a ticket is 43 characters of base64url")]
+pub struct NotATicket;
+
+/// What a ticket stands for. `Debug` does not show the token.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ticketed {
+    /// The token, as it was sent. It was good when the ticket was made.
+    pub token: String,
+    /// The origin of the pages that may use the ticket; `None`: what is no browser.
+    pub origin: Option<String>,
+}
+
+/// A new ticket: what to give, and what to keep where.
+#[derive(Debug)]
+pub struct NewTicket {
+    /// For the client.
+    pub ticket: Ticket,
+    /// Names it where it is kept.
+    pub id: TicketId,
+    /// What is kept; [`Ticket::open`] reads it.
+    pub sealed: Vec<u8>,
+}
+
+impl Ticketed {
+    /// Makes a ticket that stands for this.
+    pub fn seal(&self) -> NewTicket {
+        let mut secret = [0; TICKET_BYTES];
+        rand::fill(&mut secret).expect("AWS-LC ends the process when it has no randomness");
+        let ticket = Ticket(secret);
+        let mut sealed = serde_json::to_vec(self).expect("two texts serialize");
+        ticket
+            .key()
+            .seal_in_place_append_tag(nonce(), Aad::empty(), &mut sealed)
+            .expect("a token is shorter than 64 GiB");
+        NewTicket {
+            id: ticket.id(),
+            ticket,
+            sealed,
+        }
+    }
+}
+
+impl Ticket {
+    /// Reads what a client sent.
+    ///
+    /// # Errors
+    ///
+    /// It has another form than any ticket, and was never given out.
+    pub fn parse(text: &str) -> Result<Self, NotATicket> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| NotATicket)?;
+        bytes.try_into().map(Self).map_err(|_| NotATicket)
+    }
+
+    /// Its text, to be given to the client and to nobody else.
+    pub fn expose(&self) -> String {
+        URL_SAFE_NO_PAD.encode(self.0)
+    }
+
+    /// Names it where it is kept.
+    pub fn id(&self) -> TicketId {
+        TicketId::from_bytes(self.derive(FOR_ID))
+    }
+
+    /// Opens what was kept for this ticket; `None` for anything else.
+    pub fn open(&self, mut sealed: Vec<u8>) -> Option<Ticketed> {
+        let content = self
+            .key()
+            .open_in_place(nonce(), Aad::empty(), &mut sealed)
+            .ok()?;
+        serde_json::from_slice(content).ok()
+    }
+
+    fn key(&self) -> LessSafeKey {
+        let key = UnboundKey::new(&AES_256_GCM, &self.derive(FOR_KEY));
+        LessSafeKey::new(key.expect("AES-256 has keys of 32 bytes"))
+    }
+
+    /// HKDF-Expand alone: a ticket is random in all its bits already (RFC 5869 §3.3).
+    fn derive(&self, purpose: &[u8]) -> [u8; TICKET_BYTES] {
+        let mut derived = [0; TICKET_BYTES];
+        Prk::new_less_safe(HKDF_SHA256, &self.0)
+            .expand(&[purpose], HKDF_SHA256)
+            .and_then(|output| output.fill(&mut derived))
+            .expect("SHA-256 gives 32 bytes at once");
+        derived
+    }
+}
+
+fn nonce() -> Nonce {
+    Nonce::assume_unique_for_key(NONCE)
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ticket([redacted])")
+    }
+}
+
+impl fmt::Debug for Ticketed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticketed")
+            .field("origin", &self.origin)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOKEN: &str = "header.payload.signature";
+
+    fn ticketed() -> Ticketed {
+        Ticketed {
+            token: TOKEN.to_owned(),
+            origin: Some("https://app.example".to_owned()),
+        }
+    }
+
+    #[test]
+    fn a_ticket_opens_what_was_sealed_for_it() {
+        let made = ticketed().seal();
+        let shown = made.ticket.expose();
+        assert_eq!(shown.len(), 43);
+        let ticket = Ticket::parse(&shown).unwrap();
+        assert_eq!(ticket.id(), made.id);
+        assert_eq!(ticket.open(made.sealed), Some(ticketed()));
+    }
+
+    #[test]
+    fn every_ticket_is_another() {
+        let (one, two) = (ticketed().seal(), ticketed().seal());
+        assert_ne!(one.ticket, two.ticket);
+        assert_ne!(one.id, two.id);
+        assert_ne!(one.sealed, two.sealed);
+        assert_eq!(two.ticket.open(one.sealed), None);
+    }
+
+    #[test]
+    fn what_was_tampered_with_is_not_opened() {
+        let made = ticketed().seal();
+        for at in 0..made.sealed.len() {
+            let mut other = made.sealed.clone();
+            other[at] ^= 1;
+            assert_eq!(made.ticket.open(other), None, "byte {at}");
+        }
+        for length in [0, 1, 15, 16, made.sealed.len() - 1] {
+            let shorter = made.sealed[..length].to_vec();
+            assert_eq!(made.ticket.open(shorter), None, "{length} bytes");
+        }
+        let plain = serde_json::to_vec(&ticketed()).unwrap();
+        assert_eq!(made.ticket.open(plain), None);
+    }
+
+    #[test]
+    fn neither_the_id_nor_what_is_kept_tells_the_ticket_or_the_token() {
+        let made = ticketed().seal();
+        let shown = made.ticket.expose();
+        assert_ne!(made.id.to_string(), shown);
+        let kept = String::from_utf8_lossy(&made.sealed);
+        assert!(!kept.contains("signature") && !kept.contains("app.example"));
+        assert!(!format!("{:?} {:?}", made, ticketed()).contains(&shown));
+        assert!(!format!("{:?}", ticketed()).contains("signature"));
+    }
+
+    #[test]
+    fn a_text_of_another_form_is_no_ticket() {
+        let shown = ticketed().seal().ticket.expose();
+        let last = shown.chars().last().unwrap();
+        // The last character has two bits to spare, which no ticket uses.
+        let odd = char::from(last as u8 ^ 1);
+        for bad in [
+            String::new(),
+            TOKEN.to_owned(),
+            shown[1..].to_owned(),
+            format!("{shown}A"),
+            format!("{shown}="),
+            format!("{}+", &shown[1..]),
+            format!("{}\u{e4}", &shown[1..]),
+            format!("{}{odd}", &shown[..42]),
+        ] {
+            assert_eq!(Ticket::parse(&bad), Err(NotATicket), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Tickets: a key each, which the first to ask for it takes away.
+
+use std::time::Duration;
+
+use curfew_backend::{BackendError, BoxFuture, Tickets};
+use curfew_model::TicketId;
+
+use crate::Redis;
+use crate::fault::Fault;
+use crate::links::Keyed;
+
+impl Tickets for Redis {
+    fn put<'a>(
+        &'a self,
+        id: &'a TicketId,
+        sealed: &'a [u8],
+        lifetime: Duration,
+    ) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(async move {
+            let milliseconds = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX);
+            let set = Keyed::new("SET", &self.core.keys.ticket(id))
+                .arg(sealed)
+                .arg("NX")
+                .arg("PX")
+                .arg(milliseconds);
+            match self.links.call::<Option<String>>(set).await? {
+                Some(_) => Ok(()),
+                // It was there.
+                None => Err(Fault::Unexpected("SET").into()),
+            }
+        })
+    }
+
+    /// Asked once, whatever becomes of it: where the answer is lost the ticket may be used, and a second
+    /// `GETDEL` would find nothing and say that it never was.
+    fn take<'a>(
+        &'a self,
+        id: &'a TicketId,
+    ) -> BoxFuture<'a, Result<Option<Vec<u8>>, BackendError>> {
+        Box::pin(async move {
+            let getdel = Keyed::new("GETDEL", &self.core.keys.ticket(id));
+            Ok(self.links.call(getdel).await?)
+        })
+    }
+}
