@@ -71,7 +71,6 @@ fn the_load_balancer_leaves_sessions_alone_and_asks_for_readiness() {
         "balance leastconn",
         "timeout tunnel 1h",
         "option httpchk GET /readyz",
-        "acl endpoint path /ws",
     ] {
         assert!(
             text.lines().any(|has| has.trim() == line),

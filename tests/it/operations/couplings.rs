@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::configuration::{duration, effective};
 use super::manifests::{Manifests, components, list, selects};
-use super::tools::{text_of, yaml_file};
+use super::tools::{repository, text_of, yaml_file};
 
 /// What comes after the window: five seconds for the last closes and records, three for leaving the
 /// backend, one for the last spans and one for what still runs.
@@ -160,4 +160,72 @@ fn scalers_and_routes_lead_to_what_is_there() {
         }
     }
     assert_eq!(scalers, 2);
+}
+
+/// Every path of the public listener, from the code; one that goes on has a slash at its end.
+pub(super) fn public_paths() -> Vec<String> {
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(repository("crates/curfew-server/src")).unwrap() {
+        let file = entry.unwrap().path();
+        if file.extension().is_none_or(|extension| extension != "rs") {
+            continue;
+        }
+        for line in std::fs::read_to_string(file).unwrap().lines() {
+            let path = line
+                .split_once(": &str = \"/")
+                .and_then(|(_, rest)| rest.strip_suffix("\";"));
+            let is_path = ["const PATH", "const PREFIX", "const WEBSOCKET"]
+                .iter()
+                .any(|name| line.contains(name));
+            if let Some(path) = path.filter(|_| is_path) {
+                paths.push(format!("/{path}"));
+            }
+        }
+    }
+    assert!(
+        paths.len() > 5 && paths.contains(&"/ws".to_owned()),
+        "{paths:?}"
+    );
+    paths
+}
+
+#[test]
+fn every_public_path_is_let_through() {
+    let haproxy = text_of("deploy/haproxy/haproxy.cfg");
+    let acl: Vec<&str> = haproxy
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("acl public "))
+        .flat_map(str::split_whitespace)
+        .collect();
+    let manifests = Manifests::copy();
+    let route = manifests.render_component("gateway");
+    let route = route.object("HTTPRoute", "curfew");
+    let matches = list(&route["spec"]["rules"][0]["matches"]);
+    let ingress = manifests.render_component("ingress-nginx");
+    let ingress = ingress.object("Ingress", "curfew");
+    let rules = list(&ingress["spec"]["rules"][0]["http"]["paths"]);
+    for path in public_paths() {
+        assert!(acl.contains(&path.as_str()), "haproxy.cfg: {path}");
+        let (bare, exact) = match path.strip_suffix('/') {
+            Some(bare) => (bare, false),
+            None => (path.as_str(), true),
+        };
+        let route = if exact { "Exact" } else { "PathPrefix" };
+        let routed =
+            |found: &&Value| found["path"]["value"] == bare && found["path"]["type"] == route;
+        assert!(
+            matches.iter().any(|found| routed(&found)),
+            "httproute.yaml: {path}"
+        );
+        let ingress = if exact { "Exact" } else { "Prefix" };
+        let ruled = |found: &&Value| {
+            found["path"] == bare
+                && found["pathType"] == ingress
+                && found["backend"]["service"]["name"] == "curfew"
+        };
+        assert!(
+            rules.iter().any(|found| ruled(&found)),
+            "ingress.yaml: {path}"
+        );
+    }
 }

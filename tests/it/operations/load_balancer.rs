@@ -4,10 +4,11 @@ use curfew_testkit::{PATIENCE, http};
 use curfew_tests::{Cluster, Gateway, LEASE, Link, Redis, Settings};
 use serde_json::json;
 
+use super::couplings::public_paths;
 use super::haproxy::LoadBalancer;
 
 #[tokio::test]
-async fn sessions_go_to_the_emptiest_node_and_only_to_the_endpoint() {
+async fn sessions_go_to_the_emptiest_node_and_only_what_is_public_goes_anywhere() {
     let settings = Settings::default();
     let (first, second, third) = (
         Gateway::start_with(&settings).await,
@@ -27,7 +28,15 @@ async fn sessions_go_to_the_emptiest_node_and_only_to_the_endpoint() {
     }
     for path in ["/", "/metrics", "/readyz", "/v1/sessions"] {
         let answer = http::request(balancer.public(), "GET", path, &[], b"").await;
-        assert_eq!(answer.status, 404, "{path}");
+        let by = answer.header("content-type");
+        assert_eq!((answer.status, by), (404, Some("text/plain")), "{path}");
+    }
+    // The nodes know these, and say themselves that none is configured.
+    for path in public_paths() {
+        let answer = http::request(balancer.public(), "POST", &path, &[], b"").await;
+        let by = answer.header("content-type");
+        let by_node = by != Some("text/plain");
+        assert!(by_node, "{path} is not let through: {}", answer.text());
     }
 }
 
