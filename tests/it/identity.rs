@@ -6,6 +6,7 @@ mod explained;
 mod faults;
 mod global_revocation;
 mod keys;
+mod kinds;
 mod logout;
 mod revoke;
 mod tickets;

@@ -8,7 +8,7 @@ use curfew_model::{AuthFailure, Claims as PrincipalClaims, Clock, Principal, Pri
 use jsonwebtoken::jwk::ThumbprintHash;
 use tracing::{info, warn};
 
-use crate::claims::verify_claims;
+use crate::claims::{verify_claims, verify_kind};
 use crate::issuers::{self, Issuers, KeySource, LoadError, LoadedIssuer, NoKey};
 use crate::jwks::SkippedKey;
 use crate::keys::PROVIDER;
@@ -119,6 +119,7 @@ impl Authenticator {
             return Err(issuer.bad_signature());
         }
         let verified = verify_claims(&claims, issuer, &issuers, self.clock.now())?;
+        verify_kind(&claims, issuer, header.says_access)?;
         issuer.needs.check(&claims, &payload)?;
         Ok(Principal::new(PrincipalParts {
             user: verified.user.into(),

@@ -1,21 +1,25 @@
 //! Judging the claims of a token whose signature is good.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use curfew_model::AuthFailure;
 use serde_json::{Map, Value};
 
 use crate::issuers::{Issuers, LoadedIssuer};
-use crate::token::Claims;
+use crate::token::{Claims, OtherKind};
 use crate::{AuthError, Config, Issuer, LogoutScope};
 
-/// What an issuer's access tokens must say so that every report about them finds their sessions: a
-/// logout that is answered well and closes nobody would be a lie.
+/// What an issuer's access tokens must say beside what every token must.
 #[derive(Debug, Default)]
 pub(crate) struct Needs {
-    /// Reports are about tokens from before them.
+    /// So that reports, which are about tokens from before them, find their sessions: a logout that is
+    /// answered well and closes nobody would be a lie.
     issued_at: bool,
+    /// Likewise.
     claims: Vec<Box<str>>,
+    /// `required_claims`: one of the values of each.
+    pub(crate) required: BTreeMap<String, Vec<String>>,
 }
 
 impl Needs {
@@ -41,21 +45,30 @@ impl Needs {
             issued_at: issuer.backchannel_logout
                 || issuers.any(|other| other.reports() && other.reported_issuer() == issuer.name),
             claims,
+            required: issuer.required_claims.clone(),
         }
     }
 
-    /// A session that a report could not find is not opened.
     pub(crate) fn check(&self, claims: &Claims<'_>, payload: &str) -> Result<(), AuthError> {
         if self.issued_at && claims.issued_at.is_none() {
             return Err(AuthError::missing_claim("iat"));
         }
-        if self.claims.is_empty() {
+        if self.claims.is_empty() && self.required.is_empty() {
             return Ok(());
         }
         let all: Map<String, Value> = serde_json::from_str(payload).unwrap_or_default();
         for name in &self.claims {
             if !all.get(&**name).is_some_and(names_somebody) {
                 return Err(AuthError::missing_claim(name));
+            }
+        }
+        for (name, accepted) in &self.required {
+            match all.get(name) {
+                None | Some(Value::Null) => return Err(AuthError::missing_claim(name)),
+                Some(value) if !holds(value, accepted) => {
+                    return Err(AuthError::other_claim(name));
+                }
+                Some(_) => {}
             }
         }
         Ok(())
@@ -68,6 +81,35 @@ fn names_somebody(value: &Value) -> bool {
         Value::String(text) => !text.is_empty(),
         Value::Array(values) => values.iter().any(names_somebody),
         _ => false,
+    }
+}
+
+/// Whether a claim's value, or one of them, is among `accepted`.
+fn holds(value: &Value, accepted: &[String]) -> bool {
+    match value {
+        Value::String(text) => accepted.contains(text),
+        Value::Array(values) => values.iter().any(|value| holds(value, accepted)),
+        Value::Number(number) => accepted.contains(&number.to_string()),
+        Value::Bool(flag) => accepted.contains(&flag.to_string()),
+        Value::Null | Value::Object(_) => false,
+    }
+}
+
+/// A token of another kind than an access token opens nothing, whatever it is otherwise good for.
+pub(crate) fn verify_kind(
+    claims: &Claims<'_>,
+    issuer: &LoadedIssuer,
+    says_access: bool,
+) -> Result<(), AuthError> {
+    match claims.other_kind(says_access) {
+        None => Ok(()),
+        Some(OtherKind::Id) if issuer.accepts_id_tokens => Ok(()),
+        Some(OtherKind::Id) => Err(AuthError::malformed(
+            "this is an ID token: send the access token",
+        )),
+        Some(OtherKind::Internal) => Err(AuthError::malformed(
+            "this token is for its issuer only: send the access token",
+        )),
     }
 }
 

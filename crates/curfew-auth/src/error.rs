@@ -52,6 +52,14 @@ impl AuthError {
         )
     }
 
+    /// `auth.issuers.required_claims`: the token is for another client, tenant or use.
+    pub(crate) fn other_claim(name: &str) -> Self {
+        Self::new(
+            AuthFailure::WrongAudience,
+            format!("the token's {name} claim is none of those accepted here"),
+        )
+    }
+
     pub(crate) fn missing_claim(name: &str) -> Self {
         Self::new(
             AuthFailure::MissingClaim,

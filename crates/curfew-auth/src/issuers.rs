@@ -56,7 +56,9 @@ pub(crate) struct LoadedIssuer {
     pub(crate) audience: Option<Vec<String>>,
     /// Whether its access tokens open sessions.
     pub(crate) opens_sessions: bool,
-    /// What its access tokens must say so that reports find their sessions.
+    /// Whether its ID tokens are taken for access tokens.
+    pub(crate) accepts_id_tokens: bool,
+    /// What its access tokens must say beside what every token must.
     pub(crate) needs: Needs,
     /// Its logout tokens; `None`: they are not accepted.
     pub(crate) logout: Option<LogoutRules>,
@@ -163,6 +165,7 @@ impl Issuer {
             issuer: self.issuer.clone(),
             audience: self.audience.clone(),
             opens_sessions: self.opens_sessions(),
+            accepts_id_tokens: self.accept_id_tokens,
             needs: Needs::of(config, self),
             logout: self.logout_rules(),
             reports: self.report_rules(config),

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::AuthError;
 
-pub(crate) use claims::Claims;
+pub(crate) use claims::{Claims, OtherKind};
 pub(crate) use header::{Header, TokenType};
 
 /// The longest token looked at.

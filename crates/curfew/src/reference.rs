@@ -83,7 +83,7 @@ impl Table<'_> {
             let default = self.defaults.get(key).or_else(|| node.get("default"));
             line(text, &self.row(key, node, default));
             match self.schema.shape(node) {
-                Shape::Table => {
+                Shape::Table if self.schema.any_key(node).is_none() => {
                     let path = format!("{path}.{key}");
                     inner.push((node, default, format!("`[{path}]`"), path));
                 }
@@ -108,6 +108,7 @@ impl Table<'_> {
     fn row(self, key: &str, node: &Value, default: Option<&Value>) -> String {
         let default = match default {
             None | Some(Value::Null) => "none".to_owned(),
+            Some(Value::Object(_)) if self.schema.any_key(node).is_some() => "none".to_owned(),
             Some(Value::Object(_)) => "see below".to_owned(),
             Some(value) => format!("`{value}`"),
         };
@@ -135,7 +136,10 @@ impl Table<'_> {
             Shape::Number => "number".to_owned(),
             Shape::Boolean => "`true` or `false`".to_owned(),
             Shape::List(items) => format!("list of: {}", self.kind(items)),
-            Shape::Table => "table".to_owned(),
+            Shape::Table => match self.schema.any_key(node) {
+                Some(any) => format!("table of: {}", self.kind(any)),
+                None => "table".to_owned(),
+            },
             Shape::Unknown => "any".to_owned(),
         }
     }

@@ -1,5 +1,6 @@
 //! One issuer: `[[auth.issuers]]`.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -13,6 +14,11 @@ use crate::issuers::LogoutRules;
 use crate::keys::MIN_SECRET_BYTES;
 
 use super::{EventStream, ReportedSubjects};
+
+/// Claims that are judged by rules of their own.
+const NOT_REQUIRED: &[&str] = &[
+    "iss", "sub", "aud", "exp", "nbf", "iat", "jti", "events", "cnf",
+];
 
 /// One issuer of tokens: what its tokens must say, and exactly one source of the keys that sign
 /// them.
@@ -28,6 +34,14 @@ pub struct Issuer {
     /// What a token's `aud` must be, or hold, one of. Absent: `aud` is not checked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audience: Option<Vec<String>>,
+    /// Other claims that its access tokens must have, and for each a list of which it must have, or
+    /// hold, one: for issuers that say by another claim than `aud` whom a token is for. A token without
+    /// one is refused with `missing_claim`, one with another value with `wrong_audience`.
+    pub required_claims: BTreeMap<String, Vec<String>>,
+    /// Whether its ID tokens open sessions too, where all else fits. They are for the client that signed
+    /// the user in and not for a server, which is better sent the access token. Default: `false`, what
+    /// is plainly an ID token is refused.
+    pub accept_id_tokens: bool,
     /// The algorithms accepted from this issuer. Absent: those its keys are made for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub algorithms: Option<Vec<Algorithm>>,
@@ -155,6 +169,20 @@ impl Issuer {
                 "audience",
                 "must list at least one audience and none that is empty; leave it out to accept any aud",
             );
+        }
+        for (claim, values) in &self.required_claims {
+            if claim.is_empty() || NOT_REQUIRED.contains(&claim.as_str()) {
+                problems.report(
+                    "required_claims",
+                    format!("{claim:?} has rules of its own, or names no claim"),
+                );
+            }
+            if values.is_empty() {
+                problems.report(
+                    "required_claims",
+                    format!("{claim} must list at least one value"),
+                );
+            }
         }
         self.check_key_source(problems);
         self.check_algorithms(problems);

@@ -151,6 +151,14 @@ fn every_problem_of_an_issuer_names_its_key() {
             "issuers[0].secret: the secret is shorter",
         ),
         (
+            issuer(json!({"required_claims": {"aud": ["a"]}})),
+            "issuers[0].required_claims: \"aud\" has rules of its own",
+        ),
+        (
+            issuer(json!({"required_claims": {"tid": []}})),
+            "issuers[0].required_claims: tid must list",
+        ),
+        (
             issuer(json!({"algorithms": []})),
             "issuers[0].algorithms: must list",
         ),

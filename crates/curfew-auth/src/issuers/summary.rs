@@ -1,5 +1,7 @@
 //! The issuers for people.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -16,6 +18,9 @@ pub struct IssuerSummary {
     pub issuer: Option<String>,
     /// What `aud` must be or hold one of; absent: not checked.
     pub audience: Option<Vec<String>>,
+    /// What other claims must be or hold one of.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub required_claims: BTreeMap<String, Vec<String>>,
     /// Every algorithm some key of the issuer can be used with.
     pub algorithms: Vec<Algorithm>,
     /// The keys.
@@ -54,6 +59,7 @@ impl LoadedIssuer {
             name: self.name.to_string(),
             issuer: self.issuer.clone(),
             audience: self.audience.clone(),
+            required_claims: self.needs.required.clone(),
             algorithms,
             keys: self
                 .keys

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::de::{Error, MapAccess};
 
-use super::json::{self, Date, Members, Skip, Text, Texts};
+use super::json::{self, Date, Members, Skip, Text, TextOrNone, Texts};
 use crate::AuthError;
 
 /// The registered claims. Absent means that the token has no such member; one of the wrong type,
@@ -17,6 +17,31 @@ pub(crate) struct Claims<'a> {
     pub(crate) not_before: Option<u64>,
     pub(crate) issued_at: Option<u64>,
     pub(crate) token_id: Option<Cow<'a, str>>,
+    kind: Kind<'a>,
+}
+
+/// What tells a token of another kind from an access token.
+#[derive(Default)]
+struct Kind<'a> {
+    /// `at_hash` or `c_hash`, which only ID tokens have: the hash of what was issued beside them
+    /// (OpenID Connect Core 1.0 §3.1.3.6, §3.3.2.11).
+    has_hash: bool,
+    /// Of the request that asked for an ID token (§2). Keycloak had it in access tokens too until 24,
+    /// and still has where its mapper for older clients is set.
+    has_nonce: bool,
+    /// Keycloak's: `Bearer`, `ID`, `Refresh`, `Offline`, `Logout`.
+    typ: Option<Cow<'a, str>>,
+    /// Cognito's: `access` or `id`.
+    token_use: Option<Cow<'a, str>>,
+}
+
+/// A kind of token that opens no session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OtherKind {
+    /// For the client that signed the user in, not for us.
+    Id,
+    /// For the issuer alone.
+    Internal,
 }
 
 struct Reading<'a, 's> {
@@ -37,6 +62,7 @@ impl<'a> Claims<'a> {
                 not_before: None,
                 issued_at: None,
                 token_id: None,
+                kind: Kind::default(),
             },
             subject_claim,
             flaw: None,
@@ -47,6 +73,23 @@ impl<'a> Claims<'a> {
                 "the token's claims are not a JSON object without repeated names, nested at most 16 deep",
             )))),
         }
+    }
+}
+
+impl Claims<'_> {
+    /// Whether the token is plainly of another kind than an access token. One whose header says that
+    /// it is one (RFC 9068 §2.1) may have a `nonce`.
+    pub(crate) fn other_kind(&self, says_access: bool) -> Option<OtherKind> {
+        let kind = &self.kind;
+        let typ = kind.typ.as_deref();
+        if matches!(typ, Some("Refresh" | "Offline" | "Logout")) {
+            return Some(OtherKind::Internal);
+        }
+        let is_id = kind.has_hash
+            || typ == Some("ID")
+            || kind.token_use.as_deref() == Some("id")
+            || kind.has_nonce && !says_access && typ != Some("Bearer");
+        is_id.then_some(OtherKind::Id)
     }
 }
 
@@ -107,6 +150,16 @@ impl<'de> Members<'de> for Reading<'de, '_> {
             "sub" => {
                 self.flaw = Some(Cow::Borrowed("the sub claim is not a string"));
                 map.next_value_seed(Text)?;
+            }
+            "typ" => claims.kind.typ = map.next_value_seed(TextOrNone)?,
+            "token_use" => claims.kind.token_use = map.next_value_seed(TextOrNone)?,
+            "at_hash" | "c_hash" => {
+                claims.kind.has_hash = true;
+                map.next_value_seed(Skip::MEMBER)?;
+            }
+            "nonce" => {
+                claims.kind.has_nonce = true;
+                map.next_value_seed(Skip::MEMBER)?;
             }
             _ => map.next_value_seed(Skip::MEMBER)?,
         }

@@ -16,6 +16,8 @@ pub(crate) struct Header<'a> {
     pub(crate) algorithm: Algorithm,
     /// The key's id. A mere name to look up.
     pub(crate) kid: Option<Cow<'a, str>>,
+    /// Whether it says by its `typ` that it is an access token (RFC 9068 §2.1).
+    pub(crate) says_access: bool,
 }
 
 /// What a token is used as. Its `typ`, where it has one, must be no other's (RFC 8725 §3.11).
@@ -36,6 +38,7 @@ struct Reading<'a> {
     algorithm: Option<Algorithm>,
     kid: Option<Cow<'a, str>>,
     has_type: bool,
+    says_access: bool,
     flaw: Option<&'static str>,
 }
 
@@ -47,6 +50,7 @@ impl<'a> Header<'a> {
             algorithm: None,
             kid: None,
             has_type: false,
+            says_access: false,
             flaw: None,
         };
         json::read(text, &mut reading).map_err(|()| {
@@ -63,6 +67,7 @@ impl<'a> Header<'a> {
         Ok(Self {
             algorithm,
             kid: reading.kid,
+            says_access: reading.says_access,
         })
     }
 }
@@ -87,9 +92,11 @@ impl<'de> Members<'de> for Reading<'de> {
             "typ" => {
                 self.flaw = Some(self.token_type.others());
                 self.has_type = true;
-                if !self.token_type.has(&map.next_value_seed(Text)?) {
+                let typ = media_type(&map.next_value_seed(Text)?);
+                if !self.token_type.has(&typ) {
                     return Err(A::Error::custom("typ"));
                 }
+                self.says_access = typ == "at+jwt";
             }
             "crit" => return self.refuse("critical header parameters (crit) are not supported"),
             "zip" => return self.refuse("compressed tokens (zip) are not supported"),
@@ -110,11 +117,8 @@ impl Reading<'_> {
 
 impl TokenType {
     /// RFC 7519 §5.1, RFC 9068 §2.1, Back-Channel Logout 1.0 §2.4, Shared Signals Framework 1.0 §4.1.1
-    /// (which knows no event without it): media types, so case does not matter and `application/`
-    /// may be left out.
+    /// (which knows no event without it).
     fn has(self, typ: &str) -> bool {
-        let typ = typ.to_ascii_lowercase();
-        let typ = typ.strip_prefix("application/").unwrap_or(&typ);
         match self {
             Self::Access => matches!(typ, "jwt" | "at+jwt"),
             Self::Logout => matches!(typ, "jwt" | "logout+jwt"),
@@ -132,5 +136,14 @@ impl TokenType {
             Self::Event => "the token's typ is not secevent+jwt",
             Self::Revocation => "the token's typ is neither JWT nor global-token-revocation+jwt",
         }
+    }
+}
+
+/// A `typ` is a media type: case does not matter, and `application/` may be left out (RFC 7515 §4.1.9).
+fn media_type(typ: &str) -> String {
+    let typ = typ.to_ascii_lowercase();
+    match typ.strip_prefix("application/") {
+        Some(rest) => rest.to_owned(),
+        None => typ,
     }
 }

@@ -107,7 +107,14 @@ impl Schema {
 
     fn property<'s>(&'s self, schema: &'s Value, key: &str) -> Option<&'s Value> {
         let schema = self.deref(schema);
-        schema.get("properties")?.get(key)
+        let named = schema.get("properties").and_then(|keys| keys.get(key));
+        named.or_else(|| self.any_key(schema))
+    }
+
+    /// What every key of a table takes whose keys are the operator's.
+    pub(crate) fn any_key<'s>(&'s self, schema: &'s Value) -> Option<&'s Value> {
+        let any = self.deref(schema).get("additionalProperties")?;
+        any.is_object().then_some(any)
     }
 
     /// The texts an enumeration takes; empty for anything else.
