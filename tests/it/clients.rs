@@ -180,7 +180,7 @@ fn clients() -> PathBuf {
     )
 }
 
-fn installed(what: &str) -> PathBuf {
+pub(crate) fn installed(what: &str) -> PathBuf {
     let path = clients().join(what);
     assert!(
         path.exists(),

@@ -8,6 +8,7 @@ mod global_revocation;
 mod keys;
 mod kinds;
 mod logout;
+mod recipes;
 mod revoke;
 mod tickets;
 

@@ -27,7 +27,7 @@ pub use cluster::{Cluster, Publisher, revocation_key};
 pub use dev::Dev;
 pub use gateway::{Gateway, eventually, eventually_within};
 pub use log::Log;
-pub use provider::{Manner, Provider};
+pub use provider::{Manner, Paths, Provider};
 pub use proxy::{Flow, Kind, Link, Proxy};
 pub use redis::{Redis, free_port};
 pub use resp::{Reply, Resp};

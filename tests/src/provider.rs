@@ -13,8 +13,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+/// Below the issuer.
 const DISCOVERY: &str = "/.well-known/openid-configuration";
-const KEYS: &str = "/keys";
 
 /// How requests are answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,12 +39,24 @@ pub enum Manner {
 #[derive(Debug)]
 pub struct Provider {
     address: SocketAddr,
+    paths: Paths,
     shared: Arc<Shared>,
     _serving: JoinSet<()>,
 }
 
+/// Where a provider has what.
+#[derive(Debug, Clone, Copy)]
+pub struct Paths {
+    /// The path of its issuer identifier.
+    pub issuer: &'static str,
+    /// That of its keys.
+    pub keys: &'static str,
+}
+
 #[derive(Debug)]
 struct Shared {
+    discovery: String,
+    keys_path: &'static str,
     manner: watch::Sender<Manner>,
     keys: Mutex<String>,
     configuration: Mutex<Value>,
@@ -54,18 +66,29 @@ struct Shared {
 impl Provider {
     /// One with these keys.
     pub async fn start(keys: &[&Key]) -> Self {
+        let paths = Paths {
+            issuer: "",
+            keys: "/keys",
+        };
+        Self::start_at(paths, keys).await
+    }
+
+    /// One with these keys and paths.
+    pub async fn start_at(paths: Paths, keys: &[&Key]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await;
         let listener = listener.expect("a port of loopback can be bound");
         let address = listener
             .local_addr()
             .expect("a bound socket has an address");
-        let issuer = format!("http://{address}");
+        let origin = format!("http://{address}");
         let shared = Arc::new(Shared {
+            discovery: paths.issuer.trim_end_matches('/').to_owned() + DISCOVERY,
+            keys_path: paths.keys,
             manner: watch::Sender::new(Manner::Good),
             keys: Mutex::new(jwks(keys)),
             configuration: Mutex::new(json!({
-                "issuer": issuer,
-                "jwks_uri": format!("{issuer}{KEYS}"),
+                "issuer": format!("{origin}{}", paths.issuer),
+                "jwks_uri": format!("{origin}{}", paths.keys),
                 "id_token_signing_alg_values_supported": ["ES256"],
             })),
             requests: Mutex::default(),
@@ -80,6 +103,7 @@ impl Provider {
         });
         Self {
             address,
+            paths,
             shared,
             _serving: serving,
         }
@@ -87,12 +111,17 @@ impl Provider {
 
     /// Its issuer identifier.
     pub fn issuer(&self) -> String {
+        self.origin() + self.paths.issuer
+    }
+
+    /// The scheme, host and port of all it has.
+    pub fn origin(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// Where its keys are.
     pub fn keys_url(&self) -> String {
-        self.issuer() + KEYS
+        self.origin() + self.paths.keys
     }
 
     /// A user's token by one of its keys.
@@ -134,7 +163,7 @@ impl Provider {
 
     /// How often its keys were asked for.
     pub fn fetches(&self) -> usize {
-        self.requests(KEYS)
+        self.requests(self.paths.keys)
     }
 
     /// How often a path was asked for.
@@ -162,8 +191,10 @@ async fn answer(mut stream: TcpStream, shared: Arc<Shared>) {
         Err(_) => return,
     };
     let (status, more, body) = match manner {
-        Manner::Good if path == KEYS => (200, String::new(), shared.keys.lock().clone()),
-        Manner::Good if path == DISCOVERY => {
+        Manner::Good if path == shared.keys_path => {
+            (200, String::new(), shared.keys.lock().clone())
+        }
+        Manner::Good if path == shared.discovery => {
             (200, String::new(), shared.configuration.lock().to_string())
         }
         Manner::Good => (404, String::new(), "nothing here".to_owned()),
