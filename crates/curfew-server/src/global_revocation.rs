@@ -154,7 +154,7 @@ fn refuse(refused: Refused) -> Response {
     let status = refused.status;
     let mut response = refused.into_response();
     if status == StatusCode::UNAUTHORIZED {
-        let bearer = HeaderValue::from_static("Bearer");
+        let bearer = HeaderValue::from_static(r#"Bearer error="invalid_token""#);
         response.headers_mut().insert(WWW_AUTHENTICATE, bearer);
     }
     response

@@ -245,7 +245,8 @@ async fn who_may_not_is_refused() {
         let answer = send(&node, token, &good).await;
         assert_eq!(answer.status, 401, "{token}");
         assert_eq!(answer.json()["error"], "invalid_token");
-        assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
+        let challenge = answer.header("www-authenticate");
+        assert_eq!(challenge, Some(r#"Bearer error="invalid_token""#));
     }
     let json = ("Content-Type", "application/json");
     for headers in [&[json][..], &[json, ("Authorization", "Basic YTpi")]] {

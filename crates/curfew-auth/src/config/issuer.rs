@@ -219,6 +219,12 @@ impl Issuer {
                 "must list at least one audience and none that is empty, usually the endpoint's URL",
             );
         }
+        if !self.reports() && self.subjects != ReportedSubjects::default() {
+            problems.report(
+                "subjects",
+                "is for event_stream and global_token_revocation, neither of which is set",
+            );
+        }
         problems.within("subjects", |problems| self.subjects.check(problems));
     }
 

@@ -21,8 +21,8 @@ pub struct ReportedSubjects {
     /// The claim that holds the `sub` of an `iss_sub` subject. Absent: `auth.subject_claim`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// The claim that holds an `email` subject's address; upper and lower case are the same. Absent:
-    /// such subjects are not found.
+    /// The claim that holds an `email` subject's address; upper and lower case are the same, unless it
+    /// is `auth.subject_claim`. Absent: such subjects are not found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
     /// The claim that holds the `id` of an `opaque` subject, whatever the reporter means by it.

@@ -356,6 +356,10 @@ fn every_problem_of_reports_names_its_key() {
             "issuers[0].subjects.opaque: token is a kind of revocation",
         ),
         (
+            json!([issuer(json!({"subjects": {"email": "email"}}))]),
+            "issuers[0].subjects: is for event_stream",
+        ),
+        (
             on("nobody", json!({})),
             "issuers[1].reports_on: there is no issuer called",
         ),

@@ -78,7 +78,7 @@ impl Authenticator {
     }
 
     /// The configured issuers whose streams send no events, as far as this node was told.
-    pub fn silent_streams(&self) -> Vec<String> {
+    pub fn stopped_streams(&self) -> Vec<String> {
         let entries = self.journal().entries();
         let silent = entries
             .iter()

@@ -177,17 +177,14 @@ impl ReportRules {
                 "a critical member of the subject means nothing here",
             ));
         }
-        if let Some(session) = members.get("session")
-            && let Some(claim) = &self.subjects.session
-        {
+        if let (Some(session), Some(claim)) = (members.get("session"), &self.subjects.session) {
             let session = simple(session)?;
-            return Ok(match format(session).as_deref() {
-                Some("opaque") => Found::Subjects(vec![Subject::Login {
+            if format(session).as_deref() == Some("opaque") {
+                return Ok(Found::Subjects(vec![Subject::Login {
                     claim: claim.clone(),
                     value: text(session, "id")?.to_owned(),
-                }]),
-                _ => Found::Nowhere("sessions are found by opaque ids only"),
-            });
+                }]));
+            }
         }
         if let Some(user) = members.get("user") {
             return self.find_member(user);

@@ -88,7 +88,7 @@ pub(super) fn readyz(admin: &Admin) -> Result<Response, Problem> {
         backend,
         reason,
         fencing: node.backends().nodes.fencing(),
-        stopped_streams: admin.context.authenticator.silent_streams(),
+        stopped_streams: admin.context.authenticator.stopped_streams(),
     };
     Ok(json(status(ready.ready), &ready))
 }
@@ -109,6 +109,10 @@ pub(super) fn metrics(admin: &Admin) -> Result<Response, Problem> {
     metrics
         .channels
         .set(i64::try_from(hub.channel_count()).unwrap_or(i64::MAX));
+    let stopped = admin.context.authenticator.stopped_streams().len();
+    metrics
+        .event_streams_stopped
+        .set(i64::try_from(stopped).unwrap_or(i64::MAX));
     let mut response = Response::new(Full::new(metrics.encode().into()));
     let content_type = HeaderValue::from_static(METRICS_CONTENT_TYPE);
     response.headers_mut().insert(CONTENT_TYPE, content_type);

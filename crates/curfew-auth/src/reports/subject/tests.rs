@@ -101,3 +101,13 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_session_of_another_format_leaves_the_user() {
+    let user = json!({"format":"iss_sub","iss":"https://id.example","sub":"a"});
+    let session = json!({"format":"jwt_id","iss":"https://id.example","jti":"t"});
+    let both = found(json!({"format":"complex","session":session,"user":user}));
+    assert!(matches!(&both[..], [Subject::User { user, .. }] if user == "a"));
+    let alone = json!({"format":"complex","session":session});
+    assert!(matches!(rules().find(&alone, &[]), Ok(Found::Nowhere(_))));
+}
