@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
 
 use crate::connections::Connections;
+use crate::dialect::Dialect;
 use crate::process::{Meter, Processes};
 use crate::target::Target;
 use crate::tokens::Mint;
@@ -37,6 +38,9 @@ pub(crate) struct Common {
         global = true
     )]
     pub(crate) urls: Vec<Target>,
+    /// How the gateway is spoken to
+    #[arg(long, value_enum, default_value_t, global = true)]
+    pub(crate) dialect: Dialect,
     /// File with the HS256 secret the gateway verifies tokens with
     #[arg(long, value_name = "FILE", global = true)]
     key_file: Option<PathBuf>,
@@ -58,12 +62,14 @@ enum Command {
     /// Hold connections that do nothing: memory per connection
     Idle(idle::IdleArgs),
     /// Publish to many subscribers: deliveries per second, CPU per delivery, latency
+    #[command(visible_alias = "saturate")]
     Fanout(fanout::FanoutArgs),
     /// Publish to oneself, one publication at a time: latency
     Roundtrip(roundtrip::RoundtripArgs),
     /// Connect, authenticate, hang up, again and again: handshakes per second
     Connect(connect::ConnectArgs),
     /// Have every connection cut and come back at once: time until all are back
+    #[command(visible_alias = "storm")]
     Reconnect(reconnect::ReconnectArgs),
     /// Let some subscribers stop reading: what the others notice
     Slow(slow::SlowArgs),
@@ -106,7 +112,7 @@ impl Common {
                 "{count} connections need {wanted} open files, but the hard limit is {limit}: raise it with ulimit -Hn"
             );
         }
-        Connections::new(self.urls.clone(), count)
+        Connections::new(self.urls.clone(), self.dialect, count)
     }
 
     /// What signs this run's tokens.

@@ -11,6 +11,7 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use crate::dialect::Dialect;
 use crate::target::Target;
 use crate::wire::{self, opcode};
 
@@ -26,9 +27,6 @@ const EVENTS: usize = 1024;
 
 /// The longest answer to an upgrade request that is waited for.
 const MAX_ANSWER_BYTES: usize = 16 * 1024;
-
-/// How every publication begins.
-const MESSAGE_PREFIX: &[u8] = b"{\"type\":\"message\"";
 
 /// What a subscriber that stopped reading lets the system receive for it.
 const PAUSED_RECEIVE_BYTES: usize = 4096;
@@ -52,6 +50,7 @@ enum Stage {
 #[derive(Debug)]
 struct Connection {
     stream: TcpStream,
+    dialect: Dialect,
     stage: Stage,
     /// The start of a frame whose rest has not come.
     partial: Vec<u8>,
@@ -79,6 +78,7 @@ pub(crate) enum Happened<'a> {
 pub(crate) struct Connections {
     /// Each connection's is that of its place, in turn.
     targets: Vec<Target>,
+    dialect: Dialect,
     poll: Poll,
     events: Events,
     all: Vec<Connection>,
@@ -86,14 +86,23 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    pub(crate) fn new(targets: Vec<Target>, capacity: usize) -> anyhow::Result<Self> {
+    pub(crate) fn new(
+        targets: Vec<Target>,
+        dialect: Dialect,
+        capacity: usize,
+    ) -> anyhow::Result<Self> {
         Ok(Self {
             targets,
+            dialect,
             poll: Poll::new().context("open epoll")?,
             events: Events::with_capacity(EVENTS),
             all: Vec::with_capacity(capacity),
             buffer: vec![0; READ_BYTES],
         })
+    }
+
+    pub(crate) fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -231,6 +240,7 @@ impl Connections {
             .context("register a socket")?;
         Ok(Connection {
             stream,
+            dialect: self.dialect,
             stage: Stage::Connecting,
             partial: Vec::new(),
             unsent: wire::upgrade_request(target, token),
@@ -377,13 +387,19 @@ impl Connection {
     }
 
     fn text(&mut self, payload: &[u8], tell: &mut dyn FnMut(Happened<'_>)) {
-        if payload.starts_with(MESSAGE_PREFIX) {
+        let dialect = self.dialect;
+        if payload.starts_with(dialect.message()) {
             return tell(Happened::Message(payload));
+        }
+        let mut answered = dialect.answered().iter();
+        if let Some((_, answer)) = answered.find(|(begins, _)| payload.starts_with(begins)) {
+            self.unsent.extend(wire::text(answer));
+            return self.flush();
         }
         if self.stage == Stage::Open {
             return tell(Happened::Other(payload));
         }
-        if payload.starts_with(b"{\"type\":\"connected\"") {
+        if payload.starts_with(dialect.connected()) {
             self.stage = Stage::Open;
             return tell(Happened::Opened);
         }

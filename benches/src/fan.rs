@@ -102,7 +102,7 @@ impl Fan {
         let mut fan = Self {
             connections,
             publications: (0..args.channels)
-                .map(|channel| Publication::new(&name(channel), args.bytes.into()))
+                .map(|channel| Publication::new(common.dialect, &name(channel), args.bytes.into()))
                 .collect(),
             began,
             published: 0,
@@ -126,9 +126,9 @@ impl Fan {
 
     fn subscribe(&mut self) -> anyhow::Result<()> {
         let count = self.connections.count();
+        let dialect = self.connections.dialect();
         for slot in 1..count {
-            let channel = name(self.channel(slot));
-            let command = format!(r#"{{"type":"subscribe","id":1,"channel":"{channel}"}}"#);
+            let command = dialect.subscribe(&name(self.channel(slot)));
             self.connections.send(slot, &wire::text(&command));
         }
         let deadline = Instant::now() + PATIENCE;
@@ -138,9 +138,7 @@ impl Fan {
             self.connections.turn(
                 Duration::from_millis(100),
                 |slot, happened| match happened {
-                    Happened::Other(reply) if reply.starts_with(b"{\"type\":\"ok\"") => {
-                        answered += 1
-                    }
+                    Happened::Other(reply) if reply.starts_with(dialect.ok()) => answered += 1,
                     other => {
                         failed = Some(format!("connection {slot} was not subscribed: {other:?}"))
                     }
@@ -228,18 +226,24 @@ impl Fan {
         loop {
             let channel = (self.published % self.args.channels as u64) as usize;
             let readers = self.readers.of_channel[channel];
-            let due = match self.args.rate {
+            // When it is due, and whether it is.
+            let (at, due) = match self.args.rate {
                 Some(rate) => {
                     let (since, before) = self.pace;
-                    ((self.published - before) as f64) < (now - since).as_secs_f64() * rate
+                    let at =
+                        since + Duration::from_secs_f64((self.published - before) as f64 / rate);
+                    (at, at < now)
                 }
-                None => self.due.saturating_sub(self.delivered) < self.args.window * readers,
+                None => {
+                    let on_their_way = self.due.saturating_sub(self.delivered);
+                    (Instant::now(), on_their_way < self.args.window * readers)
+                }
             };
             if !due || self.connections.unsent(0) > MAX_UNSENT {
                 return self.connections.flush(0);
             }
             self.connections
-                .queue(0, self.publications[channel].stamped(self.began));
+                .queue(0, self.publications[channel].stamped_at(at - self.began));
             self.published += 1;
             self.due += readers;
         }

@@ -11,6 +11,7 @@
 mod cli;
 mod connect;
 mod connections;
+mod dialect;
 mod fan;
 mod fanout;
 mod histogram;

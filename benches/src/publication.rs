@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::dialect::Dialect;
 use crate::wire::{self, opcode};
 
 /// What the time is found behind.
@@ -21,19 +22,25 @@ pub(crate) struct Publication {
 }
 
 impl Publication {
-    pub(crate) fn new(channel: &str, bytes: usize) -> Self {
+    pub(crate) fn new(dialect: Dialect, channel: &str, bytes: usize) -> Self {
         let padding = "x".repeat(bytes.saturating_sub(MIN_BYTES));
         let data = format!(r#"{{"t":"{:0DIGITS$}","p":"{padding}"}}"#, 0);
-        let command = format!(r#"{{"type":"publish","channel":"{channel}","data":{data}}}"#);
+        let command = dialect.publish(channel, &data);
         let mut frame = Vec::new();
         let head = wire::put_frame(opcode::TEXT, command.as_bytes(), &mut frame);
-        let time_at = head + command.len() - 1 - data.len() + MARK.len();
+        let time_at = head + command.len() - dialect.tail().len() - data.len() + MARK.len();
         Self { frame, time_at }
     }
 
     /// The frame, as sent now.
     pub(crate) fn stamped(&mut self, began: Instant) -> &[u8] {
-        let mut nanos = began.elapsed().as_nanos();
+        self.stamped_at(began.elapsed())
+    }
+
+    /// The frame, as it should have been sent so long after the run began: a latency from then has
+    /// the wait of whoever could not send in time (coordinated omission).
+    pub(crate) fn stamped_at(&mut self, at: Duration) -> &[u8] {
+        let mut nanos = at.as_nanos();
         for digit in self.frame[self.time_at..self.time_at + DIGITS]
             .iter_mut()
             .rev()
@@ -67,7 +74,7 @@ mod tests {
     #[test]
     fn a_publication_has_the_size_asked_for_and_says_when_it_was_sent() {
         for bytes in [MIN_BYTES, 64, 1000] {
-            let mut publication = Publication::new("bench:0", bytes);
+            let mut publication = Publication::new(Dialect::Curfew, "bench:0", bytes);
             let began = Instant::now();
             let sent = publication.stamped(began).to_vec();
             let (frame, taken) = wire_unmasked(&sent);

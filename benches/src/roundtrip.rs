@@ -58,7 +58,7 @@ pub(crate) fn run(common: &Common, args: &RoundtripArgs) -> anyhow::Result<Value
     connections.open_all(&common.mint()?.tokens(count)?, AT_ONCE, PATIENCE)?;
     let mut echo = Echo {
         publications: (0..args.connections)
-            .map(|slot| Publication::new(&name(slot), args.bytes.into()))
+            .map(|slot| Publication::new(common.dialect, &name(slot), args.bytes.into()))
             .collect(),
         connections,
         ends,
@@ -69,10 +69,7 @@ pub(crate) fn run(common: &Common, args: &RoundtripArgs) -> anyhow::Result<Value
     };
     for publisher in 0..args.connections {
         // The answer sets it off.
-        let command = format!(
-            r#"{{"type":"subscribe","id":1,"channel":"{}"}}"#,
-            name(publisher)
-        );
+        let command = common.dialect.subscribe(&name(publisher));
         let listening = publisher * ends + ends - 1;
         echo.connections.send(listening, &wire::text(&command));
     }
@@ -126,6 +123,7 @@ impl Echo {
             due,
             ..
         } = self;
+        let dialect = connections.dialect();
         let mut failed = None;
         connections.turn(
             Duration::from_millis(100),
@@ -137,7 +135,7 @@ impl Echo {
                     *roundtrips += 1;
                     due.push(slot / *ends);
                 }
-                Happened::Other(reply) if reply.starts_with(b"{\"type\":\"ok\"") => {
+                Happened::Other(reply) if reply.starts_with(dialect.ok()) => {
                     due.push(slot / *ends);
                 }
                 other => failed = Some(format!("connection {slot}: {other:?}")),

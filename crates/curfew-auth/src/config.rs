@@ -22,6 +22,9 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Fetched more often than every few seconds keys are a load on their issuer.
 const MIN_LIFETIME: Duration = Duration::from_secs(2);
 
+/// Some 500 MB of remembered tokens.
+const MAX_VERIFIED_TOKENS: usize = 1_000_000;
+
 /// Bounds of `jwks_timeout`.
 const MIN_TIMEOUT: Duration = Duration::from_millis(100);
 const MAX_TIMEOUT: Duration = Duration::from_secs(60);
@@ -74,6 +77,11 @@ pub struct Config {
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub jwks_timeout: Duration,
+    /// How many verified tokens are remembered, so that one that comes again does not cost its signature
+    /// again: until it ends, and not beyond a change of keys or configuration. Revocations are looked
+    /// for each time. Those of HS256, HS384 and HS512 are verified as quickly as they are looked up, and
+    /// not remembered. Default: 10000; 0: none is.
+    pub verified_tokens: usize,
     /// The claim of access tokens that names the login they belong to, as `sid` in logout tokens
     /// does. Where the tokens have none, a login cannot be told from the user's others. Default: sid.
     pub login_claim: String,
@@ -114,6 +122,7 @@ impl Default for Config {
             jwks_lifetime: Duration::from_secs(600),
             jwks_max_stale: Duration::from_secs(24 * 3600),
             jwks_timeout: Duration::from_secs(5),
+            verified_tokens: 10_000,
             login_claim: "sid".to_owned(),
             token_revocation: false,
             tickets: false,
@@ -193,6 +202,9 @@ impl Config {
         }
         if !TICKET_LIFETIMES.contains(&self.ticket_lifetime) {
             problems.report("ticket_lifetime", "must be between 1s and 60s");
+        }
+        if self.verified_tokens > MAX_VERIFIED_TOKENS {
+            problems.report("verified_tokens", "must be at most 1000000");
         }
         if self.leeway > MAX_LEEWAY {
             problems.report("leeway", "must be at most 60s");

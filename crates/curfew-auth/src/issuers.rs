@@ -14,6 +14,7 @@ use crate::claims::Needs;
 use crate::jwks::{self, SkippedKey};
 use crate::keys::{self, Key};
 use crate::token::Header;
+use crate::verified::Verified;
 use crate::{
     AuthError, Config, EventStream, Issuer, KeyError, LogoutScope, RemoteKeys, ReportedSubjects,
     pem,
@@ -46,6 +47,8 @@ pub(crate) struct Issuers {
     /// Zero: no limit.
     pub(crate) max_token_lifetime: Duration,
     pub(crate) close_on_key_withdrawal: bool,
+    /// What was verified under all this.
+    pub(crate) verified: Verified,
 }
 
 /// One issuer with its keys.
@@ -320,6 +323,7 @@ impl Issuers {
             leeway: config.leeway,
             max_token_lifetime: config.max_token_lifetime,
             close_on_key_withdrawal: config.close_on_key_withdrawal,
+            verified: Verified::new(config.verified_tokens),
         }
     }
 
@@ -329,7 +333,7 @@ impl Issuers {
         &self,
         iss: Option<&str>,
         kid: Option<&str>,
-    ) -> Result<&LoadedIssuer, AuthError> {
+    ) -> Result<&Arc<LoadedIssuer>, AuthError> {
         if let [only] = self.opening.as_slice() {
             return match (&only.issuer, iss) {
                 (Some(expected), Some(iss)) if expected != iss => Err(AuthError::wrong_issuer()),
@@ -358,13 +362,18 @@ impl Issuers {
     /// The issuer whose report has this `iss`: a mere look-up, as above.
     pub(crate) fn reporting(&self, iss: Option<&str>) -> Result<&LoadedIssuer, AuthError> {
         let named = iss.and_then(|iss| self.named(&self.all, iss));
-        named.ok_or_else(AuthError::wrong_issuer)
+        named
+            .map(|issuer| &**issuer)
+            .ok_or_else(AuthError::wrong_issuer)
     }
 
-    fn named<'a>(&self, issuers: &'a [Arc<LoadedIssuer>], iss: &str) -> Option<&'a LoadedIssuer> {
+    fn named<'a>(
+        &self,
+        issuers: &'a [Arc<LoadedIssuer>],
+        iss: &str,
+    ) -> Option<&'a Arc<LoadedIssuer>> {
         let mut issuers = issuers.iter();
-        let named = issuers.find(|issuer| issuer.issuer.as_deref() == Some(iss));
-        named.map(|issuer| &**issuer)
+        issuers.find(|issuer| issuer.issuer.as_deref() == Some(iss))
     }
 
     /// The one issuer among `candidates` with a key called `kid`.
@@ -372,7 +381,7 @@ impl Issuers {
         &self,
         kid: Option<&str>,
         candidates: impl Fn(&LoadedIssuer) -> bool,
-    ) -> Option<&LoadedIssuer> {
+    ) -> Option<&Arc<LoadedIssuer>> {
         let kid = kid?;
         let mut named = self
             .opening
@@ -406,6 +415,11 @@ impl LoadedIssuer {
         self.no_key(AuthError::bad_signature())
     }
 
+    /// Whether its keys may be used: those that were fetched are not too old.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.remote.as_ref().is_none_or(|remote| remote.usable())
+    }
+
     pub(crate) fn has_key(&self, fingerprint: &str) -> bool {
         let mut keys = self.keys.iter();
         keys.any(|key| **key.fingerprint() == *fingerprint)
@@ -424,7 +438,7 @@ impl LoadedIssuer {
                 "no configured key fits the token's kid and alg",
             ))
         };
-        if self.remote.as_ref().is_some_and(|remote| !remote.usable()) {
+        if !self.is_usable() {
             return Err(unknown());
         }
         let kid = header.kid.as_deref().filter(|_| self.is_key_set);

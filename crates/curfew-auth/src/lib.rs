@@ -22,6 +22,7 @@ mod remote;
 mod reports;
 mod ticket;
 mod token;
+mod verified;
 
 pub use algorithm::{Algorithm, UnknownAlgorithm};
 pub use authenticate::{Authenticator, FileReload, VerifyError};

@@ -58,7 +58,10 @@ impl Public {
     }
 
     /// The token's content; `None` for one that opens nothing anyway.
-    async fn take_token(&self, request: Request<Incoming>) -> Result<Option<Principal>, Refused> {
+    async fn take_token(
+        &self,
+        request: Request<Incoming>,
+    ) -> Result<Option<Arc<Principal>>, Refused> {
         let form = self
             .form(request, self.permits.handshake(), NOT_NOW)
             .await?;

@@ -179,7 +179,7 @@ impl Public {
         }
     }
 
-    async fn verify(&self, token: &str) -> Result<Principal, Refused> {
+    async fn verify(&self, token: &str) -> Result<Arc<Principal>, Refused> {
         let authentications = &self.context.node.metrics().authentications;
         match self.context.authenticator.verify(token).await {
             Ok(principal) => {

@@ -306,7 +306,7 @@ impl Public {
         authentications.accepted();
         drop(verify);
         let mut admission = span.child("admission", SpanKind::Internal);
-        let admit = self.context.node.admit(Arc::new(principal), protocol);
+        let admit = self.context.node.admit(principal, protocol);
         let admitted = admit.instrument(admission.scope()).await;
         match &admitted {
             Err(error @ AdmitError::Backend(_)) => admission.failed(error.error_type()),

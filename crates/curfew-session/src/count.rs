@@ -1,5 +1,7 @@
 //! What a session counts, in the words of the metrics.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use curfew_auth::VerifyError;
 use curfew_model::{Command, Principal, Reply, Request};
@@ -30,7 +32,7 @@ impl Context {
     }
 
     /// Keys that are not available say nothing of a token.
-    pub(crate) fn count_authentication(&self, result: &Result<Principal, VerifyError>) {
+    pub(crate) fn count_authentication(&self, result: &Result<Arc<Principal>, VerifyError>) {
         let authentications = &self.metrics().authentications;
         match result {
             Ok(_) => authentications.accepted(),

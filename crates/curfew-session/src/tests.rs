@@ -213,12 +213,7 @@ impl Harness {
             .authenticate(&self.token(claims))
             .unwrap();
         let protocol = self.hub().protocols().default_id();
-        let attachment = self
-            .context
-            .node
-            .admit(Arc::new(principal), protocol)
-            .await
-            .unwrap();
+        let attachment = self.context.node.admit(principal, protocol).await.unwrap();
         let mut peer = self.connect(Opening::Admitted(attachment), room, &[]);
         peer.expect("connected").await;
         peer

@@ -7,11 +7,12 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Crates the gateway is not made of.
-pub(super) const TOOLS: [&str; 4] = [
+pub(super) const TOOLS: [&str; 5] = [
     "curfew-testkit",
     "curfew-model-check",
     "curfew-tests",
     "curfew-benches",
+    "curfew-gate",
 ];
 
 /// One member.

@@ -5,6 +5,7 @@ mod form;
 mod keys;
 mod reload;
 mod values;
+mod verified;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

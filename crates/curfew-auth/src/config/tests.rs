@@ -41,6 +41,7 @@ fn defaults_are_those_of_the_documentation() {
             "jwks_lifetime": "10m",
             "jwks_max_stale": "1day",
             "jwks_timeout": "5s",
+            "verified_tokens": 10000,
             "login_claim": "sid",
             "token_revocation": false,
             "tickets": false,

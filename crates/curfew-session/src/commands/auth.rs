@@ -71,7 +71,7 @@ async fn open(
     drop(verify);
     context.count_authentication(&verified);
     let principal = match verified {
-        Ok(principal) => Arc::new(principal),
+        Ok(principal) => principal,
         Err(error) => {
             span.not_verified(tracer, &error);
             let refusal = Refusal::from(error);

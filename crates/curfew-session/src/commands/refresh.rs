@@ -66,7 +66,7 @@ async fn refresh(
     let verified = context.authenticator.verify(token).await;
     drop(verify);
     context.count_authentication(&verified);
-    let principal = Arc::new(verified?);
+    let principal = verified?;
     let current = attachment.member().principal();
     let same_login = || {
         let settings = context.settings.load();

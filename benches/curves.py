@@ -1,0 +1,173 @@
+#!/usr/bin/env python3
+"""What Curfew costs when the work grows: one table for each thing that can grow.
+
+    cargo build --release -p curfew -p curfew-benches
+    python3 benches/curves.py --out benches/results/curves      # some 15 minutes
+    python3 benches/curves.py --curves subscribers,bytes
+
+Nodes on core 0, load generator (and Redis) on core 1. More connections than half of `ulimit -Hn` are
+left out. The tables have the server's CPU time of one delivery or handshake, which should stay flat.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import resource
+import statistics
+import subprocess
+import tempfile
+import time
+
+import compare
+
+REDIS_PORT = 18079
+
+
+def row(*cells):
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def start_node(folder, key, number, redis):
+    """The command of a node; with a Redis, of a cluster."""
+    path = folder / f"node{number}.toml"
+    backend = f'kind = "redis"\n[backend.redis]\nurl = "redis://127.0.0.1:{REDIS_PORT}"\n' if redis else 'kind = "memory"\n'
+    path.write_text(
+        f'[server]\nlisten = "127.0.0.1:{compare.PORT + 2 * number}"\n'
+        f'[admin]\nlisten = "127.0.0.1:{compare.PORT + 2 * number + 1}"\n'
+        f'[[auth.issuers]]\nname = "main"\nsecret_file = "{key}"\n[backend]\n{backend}'
+    )
+    return [compare.RELEASE / "curfew", "serve", "--config", path]
+
+
+@contextlib.contextmanager
+def cluster(folder, key, nodes, redis):
+    """Nodes, and their Redis; gives the process ids and the URLs."""
+    started = []
+    log = open(folder / "curves.log", "ab")
+    try:
+        if redis:
+            command = ["taskset", "-c", compare.LOAD_CORE, "redis-server", "--port", str(REDIS_PORT), "--save", "", "--dir", str(folder)]
+            started.append(subprocess.Popen(command, stdout=log, stderr=log))
+            time.sleep(0.5)
+        pids, urls = [], []
+        for number in range(nodes):
+            command = ["taskset", "-c", compare.SERVER_CORE, *map(str, start_node(folder, key, number, redis))]
+            node = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            started.append(node)
+            pids.append(node.pid)
+            urls.append(f"ws://127.0.0.1:{compare.PORT + 2 * number}/ws")
+        time.sleep(2.5 if redis else 0.7)
+        yield pids, urls
+    finally:
+        for process in reversed(started):
+            process.kill()
+            process.wait()
+        log.close()
+
+
+def load(folder, key, arguments, nodes=1, redis=False):
+    with cluster(folder, key, nodes, redis) as (pids, urls):
+        command = ["taskset", "-c", compare.LOAD_CORE, compare.RELEASE / "curfew-bench", "--json", "--key-file", key,
+                   "--pid", ",".join(map(str, pids)), "--url", ",".join(urls), *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    if done.returncode != 0:
+        return {"failed": done.stderr.strip()[-160:]}
+    return json.loads(done.stdout)
+
+
+def several(options, folder, key, arguments, paths, **more):
+    """The median of each figure over the rounds."""
+    reports = [load(folder, key, arguments, **more) for _ in range(options.rounds)]
+    failed = [report["failed"] for report in reports if "failed" in report]
+    if failed:
+        return [failed[0]] + ["-"] * (len(paths) - 1)
+    return [compare.number(statistics.median(compare.figure(report, path) for report in reports)) for path in paths]
+
+
+def connections(options, folder, key):
+    lines = ["## Idle connections on one node", "", row("connections", "KiB each", "s to open all"), row("---", "---", "---")]
+    for count in [1000, 5000, 10000, 19000, 50000]:
+        if count < options.most:
+            figures = several(options, folder, key, ["idle", "--connections", count, "--seconds", 3, "--settle", 0],
+                              ["server_rss.per_connection", "seconds_to_open"])
+            lines.append(row(f"{count:,}", *figures))
+    return lines
+
+
+def fan(title, name, values, arguments, options, folder, key):
+    lines = [f"## {title}", "", row(name, "deliveries/s, saturated", "CPU of a delivery, us", "the same at 10,000 deliveries/s, us"),
+             row("---", "---", "---", "---")]
+    for value in values:
+        base, listeners = arguments(value)
+        if listeners + 1 >= options.most:
+            continue
+        base = ["fanout", *base, "--seconds", options.seconds, "--warmup", 1]
+        saturated = several(options, folder, key, base, ["deliveries_per_second", "server_cpu_us_per_delivery"])
+        rate = 10000 / max(1, listeners / channels_of(base))
+        paced = several(options, folder, key, [*base, "--rate", rate], ["server_cpu_us_per_delivery"])
+        lines.append(row(f"{value:,}", *saturated, *paced))
+    return lines
+
+
+def channels_of(arguments):
+    return arguments[arguments.index("--channels") + 1] if "--channels" in arguments else 1
+
+
+def subscribers(options, folder, key):
+    return fan("Subscribers of one channel", "subscribers", [1, 10, 100, 1000, 10000],
+               lambda count: (["--subscribers", count], count), options, folder, key)
+
+
+def channels(options, folder, key):
+    return fan("Channels of one subscriber each", "channels", [1, 10, 100, 1000, 10000],
+               lambda count: (["--channels", count, "--subscribers", 1], count), options, folder, key)
+
+
+def sizes(options, folder, key):
+    return fan("Bytes of a publication's data, to 100", "bytes", [64, 256, 1024, 4096, 16384, 32000],
+               lambda count: (["--subscribers", 100, "--bytes", count], 100), options, folder, key)
+
+
+def nodes(options, folder, key):
+    lines = ["## Nodes through one Redis, 500 subscribers in all", "",
+             row("nodes", "CPU of all nodes for a delivery at 20,000 deliveries/s, us"), row("---", "---")]
+    base = ["fanout", "--subscribers", 500, "--rate", 40, "--seconds", options.seconds, "--warmup", 1]
+    embedded = several(options, folder, key, base, ["server_cpu_us_per_delivery"])
+    lines.append(row("1, embedded", *embedded))
+    for count in [1, 2, 3, 4]:
+        lines.append(row(count, *several(options, folder, key, base, ["server_cpu_us_per_delivery"], nodes=count, redis=True)))
+    return lines
+
+
+CURVES = {"connections": connections, "subscribers": subscribers, "channels": channels, "bytes": sizes, "nodes": nodes}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--curves", type=lambda text: text.split(","), default=list(CURVES))
+    parser.add_argument("--out", type=pathlib.Path, default=None)
+    options = parser.parse_args()
+    options.most = resource.getrlimit(resource.RLIMIT_NOFILE)[1] - 64
+    about = compare.machine()
+    lines = [f"# Curves of {about['date']}", "",
+             f"Commit {about['commit']}; {about['cpu']}, Linux {about['kernel']}. `python3 benches/curves.py --rounds {options.rounds} --seconds {options.seconds}`; "
+             f"medians of {options.rounds}. At most {options.most:,} open files here.", ""]
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        key = folder / "key"
+        key.write_text(os.urandom(24).hex() + "\n")
+        for name in options.curves:
+            part = CURVES[name](options, folder, key)
+            print("\n".join(part), flush=True)
+            lines += part + [""]
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.with_suffix(".md").write_text("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+//! The steps of a message's way that this process can take without sockets.
+
+use std::collections::VecDeque;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use anyhow::bail;
+use bytes::Bytes;
+use curfew_hub::{Hub, HubLimits, Member};
+use curfew_model::{
+    Action, Channel, Claims, Gate, Message, Principal, PrincipalParts, Publication, Push, SessionId,
+};
+use curfew_policy::{Config, Policy, Rule};
+use curfew_protocol::native::Native;
+use curfew_protocol::{Protocol as _, Protocols};
+use curfew_telemetry::{DeliveryPath, Metrics, Names};
+use curfew_ws::frame::{self, Opcode};
+use curfew_ws::{Decoder, Input, Limits};
+
+/// Listeners of the channel that is published to.
+const LISTENERS: usize = 100;
+
+const DATA: &str = r#""xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx""#;
+
+const CLAIMS: &str = r#"{"sub":"alice","exp":2000000000,"tenant":"acme","roles":["guest","member"],
+    "curfew":{"subscribe":["room:*"],"publish":["room:*"]}}"#;
+
+pub(crate) fn names() -> &'static [&'static str] {
+    &[
+        "decode publish",
+        "decode subscribe",
+        "read a masked frame",
+        "authorize by pattern",
+        "authorize by condition",
+        "authorize by grant",
+        "encode a message",
+        "broadcast to 100",
+    ]
+}
+
+/// Takes a step so many times; returns the allocations that took.
+pub(crate) fn run(case: &str, rounds: u64) -> anyhow::Result<u64> {
+    Ok(match case {
+        "decode publish" => decode(
+            rounds,
+            &format!(r#"{{"type":"publish","id":7,"channel":"room:1","data":{DATA}}}"#),
+        ),
+        "decode subscribe" => decode(rounds, r#"{"type":"subscribe","id":1,"channel":"room:1"}"#),
+        "read a masked frame" => read(rounds),
+        "authorize by pattern" => authorize(rounds, vec![rule(None)]),
+        "authorize by condition" => {
+            let condition = "claims.tenant == params.tenant && 'member' in claims.roles";
+            authorize(rounds, vec![rule(Some(condition))])
+        }
+        "authorize by grant" => authorize(rounds, Vec::new()),
+        "encode a message" => encode(rounds),
+        "broadcast to 100" => broadcast(rounds),
+        other => bail!("there is no case {other:?}"),
+    })
+}
+
+/// Allocations, growing one included.
+fn count(rounds: u64, mut step: impl FnMut()) -> u64 {
+    let counted = allocation_counter::measure(|| {
+        for _ in 0..rounds {
+            step();
+        }
+    });
+    counted.count_total
+}
+
+fn decode(rounds: u64, text: &str) -> u64 {
+    count(rounds, || {
+        let request = Native.decode(Message::Text(black_box(text)));
+        assert!(black_box(&request).is_ok());
+    })
+}
+
+fn read(rounds: u64) -> u64 {
+    let mask = [0x12, 0x34, 0x56, 0x78];
+    let mut masked = vec![0x81, 0x80 | DATA.len() as u8];
+    masked.extend(mask);
+    let payload = DATA.bytes().zip(mask.iter().cycle());
+    masked.extend(payload.map(|(byte, mask)| byte ^ mask));
+    let mut decoder = Decoder::new();
+    let limits = Limits::default();
+    let mut bytes = masked.clone();
+    count(rounds, || {
+        // It is unmasked in place.
+        bytes.copy_from_slice(&masked);
+        let mut input = Input::new(black_box(&mut bytes));
+        let event = decoder.next(&mut input, &limits);
+        assert!(event.is_ok_and(|event| event.is_some()));
+    })
+}
+
+fn rule(when: Option<&str>) -> Rule {
+    Rule {
+        name: "members talk in their tenant's rooms".to_owned(),
+        channels: vec!["room:{tenant}:*".to_owned()],
+        actions: vec![Action::Subscribe, Action::Publish],
+        when: when.map(str::to_owned),
+        ..Rule::default()
+    }
+}
+
+fn authorize(rounds: u64, rules: Vec<Rule>) -> u64 {
+    let policy = Policy::new(&Config {
+        rules,
+        ..Config::default()
+    });
+    let principal = principal("alice");
+    let channel = Channel::parse("room:acme:1").expect("a channel's name");
+    count(rounds, || {
+        let decision = policy.decide(black_box(&principal), Action::Publish, &channel);
+        assert!(decision.allowed);
+    })
+}
+
+fn encode(rounds: u64) -> u64 {
+    let channel = Channel::parse("room:1").expect("a channel's name");
+    let push = Push::Message {
+        channel: &channel,
+        data: DATA.as_bytes(),
+        from: Some("alice"),
+    };
+    count(rounds, || {
+        let frame = frame::encode(Opcode::Text, |out| {
+            Native.encode_push(black_box(&push), out)
+        });
+        black_box(frame);
+    })
+}
+
+fn principal(user: &str) -> Principal {
+    Principal::new(PrincipalParts {
+        user: user.into(),
+        issuer: "main".into(),
+        key_id: None,
+        token_id: None,
+        issued_at: Some(1),
+        expires_at: 2_000_000_000,
+        leeway: Duration::from_secs(5),
+        claims: Claims::from_json(CLAIMS),
+    })
+}
+
+/// A publication to many: encoded once, queued, each outbox drained and its waker set again.
+fn broadcast(rounds: u64) -> u64 {
+    let limits = HubLimits {
+        outbound_bytes: 1024 * 1024,
+        node_outbound_bytes: 0,
+    };
+    let hub = Hub::new(
+        Protocols::new(vec![Arc::new(Native)]),
+        limits,
+        Arc::new(Gate::always_open()),
+        DeliveryPath::Local,
+        Metrics::new(&Names::default()),
+    );
+    let channel = Channel::parse("room:1").expect("a channel's name");
+    let members: Vec<Arc<Member>> = (0..LISTENERS)
+        .map(|user| listener(&hub, user, &channel))
+        .collect();
+    let publication = Publication {
+        channel,
+        data: Bytes::from_static(DATA.as_bytes()),
+        from: Some("alice".into()),
+        trace: None,
+    };
+    let mut taken = VecDeque::new();
+    for member in &members {
+        drain(&hub, member, &mut taken);
+    }
+    count(rounds, || {
+        let delivered = hub.broadcast(black_box(&publication));
+        assert_eq!(delivered.queued, LISTENERS);
+        for member in &members {
+            drain(&hub, member, &mut taken);
+        }
+    })
+}
+
+fn listener(hub: &Hub, user: usize, channel: &Channel) -> Arc<Member> {
+    let session = SessionId::new();
+    let principal = Arc::new(principal(&format!("user-{user}")));
+    let keys = principal.revocation_keys(session, &[]);
+    let member = hub.register(session, hub.protocols().default_id(), 0, principal, &keys);
+    assert!(member.outbox().open(), "nobody ended it");
+    hub.subscribe(channel, &member);
+    member
+}
+
+/// What a session's task does when it is woken.
+fn drain(hub: &Hub, member: &Arc<Member>, taken: &mut VecDeque<Bytes>) {
+    let mut written = 0;
+    while member.take_outgoing(hub, written, taken).is_some() {
+        written = taken.drain(..).map(|frame| frame.len()).sum();
+    }
+    let context = Context::from_waker(Waker::noop());
+    assert!(member.outbox().poll_wake(&context, false).is_pending());
+}

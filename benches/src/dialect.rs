@@ -1,0 +1,80 @@
+//! How a gateway is spoken to: in `curfew.v1`, which most peers are taught, or as Socket.IO.
+
+use clap::ValueEnum;
+
+/// What a client and a gateway say to each other. Frames are told apart by how they begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Dialect {
+    /// `curfew.v1`.
+    #[default]
+    Curfew,
+    /// Socket.IO 5 over Engine.IO 4, WebSockets alone, the namespace `/`.
+    Socketio,
+}
+
+/// A frame of the gateway's, by how it begins, and what is sent back.
+pub(crate) type Answered = (&'static [u8], &'static str);
+
+impl Dialect {
+    /// Frames that are answered: the first of a connection, and pings.
+    pub(crate) fn answered(self) -> &'static [Answered] {
+        match self {
+            Self::Curfew => &[],
+            // Open: connect. Ping: pong.
+            Self::Socketio => &[(b"0{", "40"), (b"2", "3")],
+        }
+    }
+
+    /// How the frame begins that says that a connection is open.
+    pub(crate) fn connected(self) -> &'static [u8] {
+        match self {
+            Self::Curfew => b"{\"type\":\"connected\"",
+            Self::Socketio => b"40{",
+        }
+    }
+
+    /// How a publication begins.
+    pub(crate) fn message(self) -> &'static [u8] {
+        match self {
+            Self::Curfew => b"{\"type\":\"message\"",
+            Self::Socketio => b"42[\"message\"",
+        }
+    }
+
+    /// How the answer to [`Self::subscribe`] begins.
+    pub(crate) fn ok(self) -> &'static [u8] {
+        match self {
+            Self::Curfew => b"{\"type\":\"ok\"",
+            Self::Socketio => b"431[\"ok\"",
+        }
+    }
+
+    /// Asks for a channel's publications, and for an answer.
+    pub(crate) fn subscribe(self, channel: &str) -> String {
+        match self {
+            Self::Curfew => format!(r#"{{"type":"subscribe","id":1,"channel":"{channel}"}}"#),
+            Self::Socketio => format!(r#"421["subscribe",{{"channel":"{channel}"}}]"#),
+        }
+    }
+
+    /// Publishes JSON, which [`Self::tail`] follows.
+    pub(crate) fn publish(self, channel: &str, data: &str) -> String {
+        let tail = self.tail();
+        match self {
+            Self::Curfew => {
+                format!(r#"{{"type":"publish","channel":"{channel}","data":{data}{tail}"#)
+            }
+            Self::Socketio => {
+                format!(r#"42["publish",{{"channel":"{channel}","data":{data}{tail}"#)
+            }
+        }
+    }
+
+    /// What follows the data of a publication.
+    pub(crate) fn tail(self) -> &'static str {
+        match self {
+            Self::Curfew => "}",
+            Self::Socketio => "}]",
+        }
+    }
+}
