@@ -1,7 +1,7 @@
 //! Why a token is refused has an answer.
 
 use curfew_testkit::mint::Key;
-use curfew_tests::{Finished, Manner, Provider, curfew};
+use curfew_tests::{Finished, Manner, Provider, Settings, curfew};
 use serde_json::{Value, json};
 
 use super::trusting;
@@ -55,6 +55,37 @@ async fn keys_that_are_not_to_be_had_are_told() {
     assert_eq!(told.code, 1, "{told:?}");
     assert!(told.stderr.contains("are not to be had"), "{told:?}");
     assert!(told.stdout.contains("answers 500"), "{told:?}");
+}
+
+#[tokio::test]
+async fn claims_that_are_required_are_shown_beside_the_tokens() {
+    let key = Key::generate("ES256").with_kid("one");
+    let provider = Provider::start(&[&key]).await;
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("curfew.toml");
+    let required = "required_claims = { client_id = [\"web\", \"phone\"] }\n";
+    let issuer = provider.by_url("main") + "\n" + required;
+    std::fs::write(&config, Settings::default().issuers(&issuer).to_toml()).unwrap();
+    let config = config.to_str().unwrap();
+    let claims = json!({"iss":provider.issuer(),"client_id":"other"});
+    let token = key.user_with("alice", claims);
+    let explain = ["explain", "--config", config, "--token", &token];
+    let told = curfew(
+        &[
+            &explain[..],
+            &["--action", "publish", "--channel", "room:1"],
+        ]
+        .concat(),
+    )
+    .await;
+    assert_eq!(told.code, 1, "{told:?}");
+    for words in [
+        "wrong_audience",
+        "\"client_id\":\"other\"",
+        "client_id web/phone",
+    ] {
+        assert!(told.stdout.contains(words), "{words}: {}", told.stdout);
+    }
 }
 
 #[tokio::test]

@@ -22,13 +22,23 @@ impl Refusal {
         let said = |members: &Map<String, Value>, name: &str| {
             members.get(name).cloned().unwrap_or_default()
         };
-        let says = json!({
+        let mut says = json!({
             "alg": said(&header, "alg"),
             "kid": said(&header, "kid"),
             "typ": said(&header, "typ"),
             "iss": said(&claims, "iss"),
             "aud": said(&claims, "aud"),
         });
+        // Apart from the header's members, which may have the same names.
+        let required = issuers
+            .iter()
+            .flat_map(|issuer| issuer.required_claims.keys());
+        let required: Map<String, Value> = required
+            .map(|name| (name.clone(), said(&claims, name)))
+            .collect();
+        if !required.is_empty() && !claims.is_empty() {
+            says["required_claims"] = Value::Object(required);
+        }
         Self {
             error,
             says,
@@ -66,7 +76,8 @@ impl Refusal {
             false => format!("The token says {}.", output::clean(&says.join(", "))),
         };
         let rows: Vec<Vec<String>> = self.issuers.iter().map(row).collect();
-        let table = output::table(&["ISSUER", "ISS", "AUD", "KEYS", "FETCHED"], &rows);
+        let columns = ["ISSUER", "ISS", "AUD", "CLAIMS", "KEYS", "FETCHED"];
+        let table = output::table(&columns, &rows);
         format!("{says}\n\n{table}")
     }
 }
@@ -81,6 +92,10 @@ fn row(issuer: &IssuerSummary) -> Vec<String> {
         }
     });
     let keys: Vec<String> = keys.collect();
+    let claims = issuer.required_claims.iter();
+    let claims: Vec<String> = claims
+        .map(|(name, accepted)| format!("{name} {}", accepted.join("/")))
+        .collect();
     let fetched = match &issuer.remote {
         None => "from a file".to_owned(),
         Some(remote) => match &remote.failure {
@@ -100,6 +115,10 @@ fn row(issuer: &IssuerSummary) -> Vec<String> {
             .audience
             .as_ref()
             .map_or_else(any, |audience| audience.join(", ")),
+        match claims.is_empty() {
+            true => any(),
+            false => claims.join("; "),
+        },
         match keys.is_empty() {
             true => "none".to_owned(),
             false => keys.join(", "),
