@@ -39,8 +39,9 @@ pub struct Issuer {
     /// one is refused with `missing_claim`, one with another value with `wrong_audience`.
     pub required_claims: BTreeMap<String, Vec<String>>,
     /// Whether its ID tokens open sessions too, where all else fits. They are for the client that signed
-    /// the user in and not for a server, which is better sent the access token. Default: `false`, what
-    /// is plainly an ID token is refused.
+    /// the user in and not for a server, which is better sent the access token. Needed for issuers whose
+    /// access tokens look like ID tokens, such as Dex and authentik. Default: `false`, what looks like an
+    /// ID token is refused.
     pub accept_id_tokens: bool,
     /// The algorithms accepted from this issuer. Absent: those its keys are made for.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -23,11 +23,13 @@ pub(crate) struct Claims<'a> {
 /// What tells a token of another kind from an access token.
 #[derive(Default)]
 struct Kind<'a> {
-    /// `at_hash` or `c_hash`, which only ID tokens have: the hash of what was issued beside them
-    /// (OpenID Connect Core 1.0 §3.1.3.6, §3.3.2.11).
+    /// `at_hash` or `c_hash`, which are defined for ID tokens: the hash of what was issued beside them
+    /// (OpenID Connect Core 1.0 §3.1.3.6, §3.3.2.11). Dex makes its access tokens like its ID tokens,
+    /// with an `at_hash` too; nothing in them tells the two apart.
     has_hash: bool,
-    /// Of the request that asked for an ID token (§2). Keycloak had it in access tokens too until 24,
-    /// and still has where its mapper for older clients is set.
+    /// Of the request that asked for an ID token (§2). Keycloak had it in access tokens too before 25,
+    /// and still has where its mapper for older clients is set, but says `Bearer`; Dex and authentik
+    /// have it in both, and say nothing.
     has_nonce: bool,
     /// Keycloak's: `Bearer`, `ID`, `Refresh`, `Offline`, `Logout`.
     typ: Option<Cow<'a, str>>,

@@ -44,7 +44,11 @@ async fn keycloak() {
         (json!({"aud":"account"}), "wrong_audience"),
         (json!({"typ":"ID","at_hash":"x"}), "malformed"),
         (json!({"typ":"Refresh"}), "malformed"),
-        // A lightweight access token.
+        // A lightweight access token, and one of a service account.
+        (
+            json!({"sub":null,"auth_time":null,"realm_access":null,"resource_access":null}),
+            "missing_claim",
+        ),
         (json!({"sid":null}), "missing_claim"),
         (
             json!({"iss":provider.origin() + "/realms/other"}),
@@ -210,13 +214,13 @@ async fn okta() {
 
 #[tokio::test]
 async fn entra() {
-    const TENANT: &str = "9188040d-6c67-4c5b-b112-36a304b66dad";
+    const TENANT: &str = "7d2f4c1e-3b5a-4e8d-9c06-1f2a3b4c5d6e";
     const API: &str = "5c0b2f0e-1b1f-4f0c-9d55-0a3ad5b7f4d1";
     const PAGES: &str = "e2c5a1de-6f0f-4f57-8c80-6a6cbb4f1a39";
     let key = key();
     let paths = Paths {
-        issuer: "/9188040d-6c67-4c5b-b112-36a304b66dad/v2.0",
-        keys: "/9188040d-6c67-4c5b-b112-36a304b66dad/discovery/v2.0/keys",
+        issuer: "/7d2f4c1e-3b5a-4e8d-9c06-1f2a3b4c5d6e/v2.0",
+        keys: "/7d2f4c1e-3b5a-4e8d-9c06-1f2a3b4c5d6e/discovery/v2.0/keys",
     };
     let provider = Provider::start_at(paths, &[&key]).await;
     // Its keys name no algorithm.
