@@ -1,5 +1,6 @@
-//! Writing: what waits in the outbox leaves in vectored writes, with a deadline.
+//! Writing: what waits in the outbox leaves in as few writes as possible, with a deadline.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll, ready};
@@ -13,9 +14,24 @@ use tokio::time::Instant;
 use crate::Session;
 use crate::run::Finish;
 
-/// Frames written by one system call. More gain little: at 64 the call is a small part of a frame's
-/// cost.
+/// Frames written by one vectored write. More gain little: at 64 the call is a small part of a
+/// frame's cost.
 const FRAMES_PER_WRITE: usize = 64;
+
+/// Frames of up to so many bytes are put together before they are written: copying one costs less
+/// than a slice of its own costs the kernel.
+const SMALL_FRAME: usize = 1024;
+
+/// From so many small frames on.
+const MANY_FRAMES: usize = 4;
+
+/// Bytes put together: what a socket takes at once, by and large.
+const TOGETHER_BYTES: usize = 64 * 1024;
+
+thread_local! {
+    /// Where frames are put together: one for each worker, since none is needed between two polls.
+    static TOGETHER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// The socket and the frames on their way into it.
 #[derive(Debug)]
@@ -120,12 +136,7 @@ impl Writer {
         progress: &mut bool,
     ) -> Poll<io::Result<()>> {
         while !self.in_flight.is_empty() {
-            let mut slices = [IoSlice::new(&[]); FRAMES_PER_WRITE];
-            let count = self.in_flight.len().min(FRAMES_PER_WRITE);
-            for (slice, frame) in slices.iter_mut().zip(&self.in_flight) {
-                *slice = IoSlice::new(frame);
-            }
-            let written = ready!(self.transport.poll_write_vectored(cx, &slices[..count]))?;
+            let written = ready!(self.poll_write_some(cx))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -138,6 +149,38 @@ impl Writer {
             self.unflushed = false;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// One write of what is in front.
+    fn poll_write_some(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let small = |frame: &&Bytes| frame.len() <= SMALL_FRAME;
+        if self
+            .in_flight
+            .iter()
+            .take(MANY_FRAMES)
+            .filter(small)
+            .count()
+            == MANY_FRAMES
+        {
+            return TOGETHER.with_borrow_mut(|together| {
+                together.clear();
+                together.reserve_exact(TOGETHER_BYTES);
+                for frame in self.in_flight.iter().take_while(small) {
+                    if together.len() + frame.len() > TOGETHER_BYTES {
+                        break;
+                    }
+                    together.extend_from_slice(frame);
+                }
+                let slices = [IoSlice::new(together)];
+                self.transport.poll_write_vectored(cx, &slices)
+            });
+        }
+        let mut slices = [IoSlice::new(&[]); FRAMES_PER_WRITE];
+        let count = self.in_flight.len().min(FRAMES_PER_WRITE);
+        for (slice, frame) in slices.iter_mut().zip(&self.in_flight) {
+            *slice = IoSlice::new(frame);
+        }
+        self.transport.poll_write_vectored(cx, &slices[..count])
     }
 
     fn advance(&mut self, mut written: usize) {
