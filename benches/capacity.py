@@ -12,17 +12,18 @@ import argparse
 import math
 
 # Measured, in microseconds of one core unless it says otherwise; benches/README.md says where.
-DELIVERY = 9.0          # one frame to one socket that waits for nothing: one system call
-PING = 9.0              # a ping and its pong, as a delivery and a read
+DELIVERY = 8.0          # one frame to one socket that waits for nothing: one system call
 PUBLICATION = 10.0      # a command read, decided, handed to Redis and answered
-HANDSHAKE = 53.0        # an upgrade with a token, admitted through Redis
-REFRESH = 40.0          # verified, checked and recorded again: as an admission without its sockets
+HANDSHAKE = 51.0        # an upgrade with a token, admitted through Redis, and its end
 SESSION_KIB = 2.2       # resident memory of an idle session
-SOCKET_KIB = 4.0        # the kernel's for an idle socket, by and large
 REDIS_PUBLISH = 0.7     # of Redis' core for one publication
-REDIS_NODE = 0.6        # and for each node that listens to its channel
-REDIS_ADMISSION = 25.0  # for the commands of an admission, and as much when the session ends
-REDIS_REFRESH = 12.0
+REDIS_SESSION = 13.5    # and for a session's admission and its end together
+# Estimated.
+PING = 8.0              # a ping and its pong, as a delivery
+REFRESH = 40.0          # verified, checked and recorded again: an admission without its sockets
+SOCKET_KIB = 4.0        # the kernel's for an idle socket
+REDIS_NODE = 0.6        # for each node that listens to a publication's channel
+REDIS_REFRESH = 7.0
 
 NODE_CORES, NODE_GIB, HALF_FULL = 8, 16, 0.5
 PING_SECONDS = 25
@@ -43,7 +44,7 @@ def plan(connections, options):
     # A channel's listeners are spread over as many nodes as there are of either.
     reached = min(nodes, options.listeners)
     redis = (publications * (REDIS_PUBLISH + reached * REDIS_NODE)
-             + 2 * handshakes * REDIS_ADMISSION + refreshes * REDIS_REFRESH) / 1e6
+             + handshakes * REDIS_SESSION + refreshes * REDIS_REFRESH) / 1e6
     shards = max(1, math.ceil(redis / HALF_FULL))
     fan_in = publications * reached / nodes
     first = max((by_cpu / nodes, "nodes' CPU"), (by_memory / nodes, "nodes' memory"), (redis / shards / HALF_FULL, "Redis' CPU"))

@@ -117,7 +117,9 @@ def channels_of(arguments):
 
 def subscribers(options, folder, key):
     return fan("Subscribers of one channel", "subscribers", [1, 10, 100, 1000, 10000],
-               lambda count: (["--subscribers", count], count), options, folder, key)
+               # Of 10,000 what is on its way to all would be more than a node may hold.
+               lambda count: (["--subscribers", count, "--window", min(256, 256_000 // count)], count),
+               options, folder, key)
 
 
 def channels(options, folder, key):
