@@ -18,8 +18,9 @@ use crate::token::{Claims, Header, Parts, TokenType};
 use crate::verified::Digest;
 use crate::{AuthError, Config, Issuer, IssuerSummary, KeyError, RemoteKeys};
 
-/// Turns tokens into principals. Shared by all connections: verifying takes no lock, and each
-/// verification is judged by one configuration from start to end.
+/// Turns tokens into principals. Shared by all connections: verifying takes no lock but that of the
+/// tokens remembered, for moments, and each verification is judged by one configuration from start to
+/// end.
 #[derive(Debug)]
 pub struct Authenticator {
     issuers: ArcSwap<Issuers>,
