@@ -79,7 +79,10 @@ impl Needs {
 fn names_somebody(value: &Value) -> bool {
     match value {
         Value::String(text) => !text.is_empty(),
-        Value::Array(values) => values.iter().any(names_somebody),
+        Value::Array(values) => {
+            let mut texts = values.iter().filter_map(Value::as_str);
+            texts.any(|text| !text.is_empty())
+        }
         _ => false,
     }
 }

@@ -220,8 +220,13 @@ impl Config {
                 ),
             );
         }
-        if self.login_claim.is_empty() {
-            problems.report("login_claim", "must name a claim, for example \"sid\"");
+        if !RevocationKey::can_be_kind(&self.login_claim) {
+            problems.report(
+                "login_claim",
+                "must name a claim, without \":\" and braces, for example \"sid\"",
+            );
+        } else if self.login_claim == self.subject_claim {
+            problems.report("login_claim", "names the user already: auth.subject_claim");
         } else if RevocationKey::is_reserved_kind(&self.login_claim) {
             problems.report(
                 "login_claim",
@@ -278,6 +283,12 @@ impl Config {
 
     /// Whom an issuer reports on must be one whose tokens open sessions.
     fn check_reports_on(&self, issuer: &Issuer, problems: &mut Problems) {
+        if issuer.subjects.session.as_ref() == Some(&self.subject_claim) {
+            problems.report(
+                "subjects.session",
+                "names the user already: auth.subject_claim",
+            );
+        }
         let Some(name) = &issuer.reports_on else {
             return;
         };

@@ -144,6 +144,12 @@ impl RevocationKey {
         })
     }
 
+    /// Whether a claim of this name can be a kind: what ends a kind in a key, or is part of every key's
+    /// hash tag, cannot be in it.
+    pub fn can_be_kind(claim: &str) -> bool {
+        !claim.is_empty() && !claim.contains([':', '{', '}'])
+    }
+
     /// Whether `kind` may be listed in `session.revocable_claims`.
     pub fn is_reserved_kind(kind: &str) -> bool {
         RESERVED_KINDS.contains(&kind) || [ISSUER_USER, ISSUER_TOKEN].contains(&kind)

@@ -55,6 +55,8 @@ impl Node {
         // First of all: an admission that is under way must find it.
         let waiting = self.reported.add(&key, &revocation);
         self.note_unwritten();
+        // With what waited already: the one that is written takes the place of both.
+        let revocation = waiting.clone().unwrap_or(revocation);
         let (told, written) = oneshot::channel();
         let node = Arc::clone(self);
         self.spawn(async move {

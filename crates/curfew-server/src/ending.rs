@@ -7,6 +7,7 @@ use curfew_auth::{Config as AuthConfig, Subject};
 use curfew_backend::BackendError;
 use curfew_model::Revocation;
 use curfew_telemetry::Span;
+use futures_util::future::join_all;
 use tracing::info;
 
 use crate::Public;
@@ -47,10 +48,9 @@ impl Public {
         let node = &self.context.node;
         let settings = self.settings.load_full();
         let expires_at = node.clock().unix() + remembered(&settings.auth).as_secs();
-        let several = settings.auth.has_several_issuers();
-        let mut written = Ok(());
-        for subject in ending.subjects {
-            let key = subject.key(several);
+        // Together: each is held back before any is waited for, whoever hangs up meanwhile.
+        let revocations = ending.subjects.iter().map(|subject| {
+            let key = subject.key();
             let kind = key.kind().to_owned();
             let revocation = Revocation {
                 before: subject.can_return().then_some(ending.at),
@@ -58,7 +58,11 @@ impl Public {
                 expires_at: Some(expires_at),
                 trace: span.context(),
             };
-            match node.revoke_reported(key, revocation).await {
+            async move { (kind, node.revoke_reported(key, revocation).await) }
+        });
+        let mut written = Ok(());
+        for (kind, result) in join_all(revocations).await {
+            match result {
                 // Neither the user nor the login: both name a person.
                 Ok(receipt) => info!(
                     issuer = ending.issuer,

@@ -116,7 +116,7 @@ impl Public {
             issuer: principal.issuer().into(),
             id: token_id.to_owned(),
         };
-        token.key(self.settings.load().auth.has_several_issuers())
+        token.key()
     }
 
     async fn give_back(&self, principal: &Principal, span: &Span) -> Result<(), Refused> {

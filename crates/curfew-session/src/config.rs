@@ -68,7 +68,7 @@ impl Config {
                     &key,
                     format!("{claim:?} is built in; list other claims only"),
                 );
-            } else if claim.is_empty() || claim.contains([':', '{', '}']) {
+            } else if !RevocationKey::can_be_kind(claim) {
                 problems.report(&key, "must be a claim's name without \":\" and braces");
             }
         }

@@ -317,12 +317,9 @@ fn revocable_claims(config: &Config) -> Vec<String> {
             claims.push(claim.to_owned());
         }
     }
-    let several = auth.has_several_issuers();
-    if several && auth.reports_users() {
-        claims.push(ISSUER_USER.to_owned());
-    }
-    if several && (auth.token_revocation || auth.reports_users()) {
-        claims.push(ISSUER_TOKEN.to_owned());
+    // Of a single issuer too: another may be added, and what was revoked until then stays revoked.
+    if auth.token_revocation || auth.reports_users() {
+        claims.extend([ISSUER_USER, ISSUER_TOKEN].map(str::to_owned));
     }
     claims
 }

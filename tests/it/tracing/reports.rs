@@ -10,12 +10,13 @@ use super::collector::Collector;
 
 const ISSUER: &str = "https://id.example";
 const US: &str = "https://rt.example.com";
+const REVOCATION: &str = "https://rt.example.com/v1/global-token-revocation";
 
 fn issuer() -> String {
     format!(
         "[[auth.issuers]]\nname = \"main\"\nissuer = {ISSUER:?}\nsecret = {SECRET:?}\n\
          backchannel_logout = true\nlogout_scope = \"user\"\nlogout_audience = [{US:?}]\n\
-         global_token_revocation = [{US:?}]\n[auth.issuers.event_stream]\naudience = [{US:?}]\n"
+         global_token_revocation = [{REVOCATION:?}]\naudience = [\"curfew\"]\n[auth.issuers.event_stream]\naudience = [{US:?}]\n"
     )
 }
 
@@ -50,7 +51,10 @@ async fn a_report_is_one_trace_across_nodes() {
             "events":{"https://schemas.openid.net/secevent/caep/event-type/session-revoked":{}},
         }),
     );
-    let bearer = format!("Bearer {}", signed("JWT", json!({"exp":ends})));
+    let bearer = format!(
+        "Bearer {}",
+        signed("JWT", json!({"exp":ends,"aud":REVOCATION}))
+    );
     let user = json!({"sub_id":{"format":"iss_sub","iss":ISSUER,"sub":"c"}}).to_string();
     let form = format!("logout_token={logout}");
     for (user, path, route, headers, body, status) in [
@@ -82,7 +86,7 @@ async fn a_report_is_one_trace_across_nodes() {
             204,
         ),
     ] {
-        let before = json!({"iss":ISSUER,"iat":unix_now() - 10});
+        let before = json!({"iss":ISSUER,"aud":"curfew","iat":unix_now() - 10});
         let token = Key::default_secret().user_with(user, before);
         let mut here = cluster[0].session(&token).await;
         let mut there = cluster[1].session(&token).await;

@@ -220,6 +220,22 @@ impl Issuer {
                 "must list at least one audience and none that is empty, usually the endpoint's URL",
             );
         }
+        if let Some(assertions) = &self.global_token_revocation {
+            let audiences = [&self.audience, &self.logout_audience];
+            let mut shared = audiences.into_iter().flatten().flatten();
+            if shared.any(|audience| assertions.contains(audience)) {
+                problems.report(
+                    "global_token_revocation",
+                    "must share no audience with audience and logout_audience: other tokens would be taken for its",
+                );
+            }
+            if self.opens_sessions() && self.audience.is_none() {
+                problems.report(
+                    "audience",
+                    "required beside global_token_revocation without reports_on: its tokens would open sessions",
+                );
+            }
+        }
         if !self.reports() && self.subjects != ReportedSubjects::default() {
             problems.report(
                 "subjects",

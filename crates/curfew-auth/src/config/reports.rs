@@ -105,7 +105,9 @@ impl ReportedSubjects {
             ("tenant", &self.tenant),
         ] {
             match claim.as_deref() {
-                Some("") => problems.report(key, "must name a claim"),
+                Some(claim) if !RevocationKey::can_be_kind(claim) => {
+                    problems.report(key, "must name a claim, without \":\" and braces");
+                }
                 Some(claim) if RevocationKey::is_reserved_kind(claim) => problems.report(
                     key,
                     format!("{claim} is a kind of revocation already, and no claim can be one"),
@@ -145,27 +147,27 @@ impl EventStream {
         let Some(path) = &self.authorization_file else {
             return;
         };
-        let message = match self.expected_authorization() {
-            Ok(Some(secret)) if secret.expose().len() < MIN_AUTHORIZATION_BYTES => {
-                format!("{}: must have at least 16 bytes", path.display())
-            }
-            Ok(_) => return,
-            Err(error) => format!("{}: {error}", path.display()),
-        };
-        problems.report("authorization_file", message);
+        if let Err(error) = self.expected_authorization() {
+            problems.report("authorization_file", format!("{}: {error}", path.display()));
+        }
     }
 
     /// What each request's `Authorization` must be, if anything. Blocks on reading a file.
     ///
     /// # Errors
     ///
-    /// The file cannot be read.
+    /// The file cannot be read, or has fewer than 16 bytes.
     pub fn expected_authorization(&self) -> std::io::Result<Option<Secret>> {
         match &self.authorization_file {
             None => Ok(self.authorization.clone()),
             Some(path) => {
                 let text = std::fs::read_to_string(path)?;
-                Ok(Some(Secret::new(without_line_break(&text))))
+                let text = without_line_break(&text);
+                // One that is being replaced may be empty: that is no agreement to accept nothing.
+                match text.len() >= MIN_AUTHORIZATION_BYTES {
+                    true => Ok(Some(Secret::new(text))),
+                    false => Err(std::io::Error::other("must have at least 16 bytes")),
+                }
             }
         }
     }
@@ -177,13 +179,6 @@ fn without_line_break(text: &str) -> &str {
 }
 
 impl Config {
-    /// Whether the tokens of several issuers open sessions, so that users and token ids are told
-    /// apart by issuer.
-    pub fn has_several_issuers(&self) -> bool {
-        let opening = self.issuers.iter().filter(|issuer| issuer.opens_sessions());
-        opening.count() > 1
-    }
-
     /// Whether some issuer may report users, by a logout, an event or a revocation.
     pub fn reports_users(&self) -> bool {
         let mut issuers = self.issuers.iter();

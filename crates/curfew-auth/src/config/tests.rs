@@ -345,7 +345,9 @@ fn every_problem_of_reports_names_its_key() {
             "issuers[0].event_stream.verification_state: must not be empty",
         ),
         (
-            json!([reporting(json!({"global_token_revocation": []}))]),
+            json!([reporting(
+                json!({"audience": ["a"], "global_token_revocation": []})
+            )]),
             "issuers[0].global_token_revocation: must list",
         ),
         (
@@ -355,6 +357,26 @@ fn every_problem_of_reports_names_its_key() {
         (
             json!([reporting(json!({"subjects": {"opaque": "token"}}))]),
             "issuers[0].subjects.opaque: token is a kind of revocation",
+        ),
+        (
+            json!([reporting(
+                json!({"subjects": {"email": "https://app/email"}})
+            )]),
+            "issuers[0].subjects.email: must name a claim, without",
+        ),
+        (
+            json!([reporting(json!({"subjects": {"session": "sub"}}))]),
+            "issuers[0].subjects.session: names the user already",
+        ),
+        (
+            json!([reporting(
+                json!({"audience": ["us"], "global_token_revocation": ["us"]})
+            )]),
+            "issuers[0].global_token_revocation: must share no audience",
+        ),
+        (
+            json!([reporting(json!({"global_token_revocation": ["us"]}))]),
+            "issuers[0].audience: required beside global_token_revocation",
         ),
         (
             json!([issuer(json!({"subjects": {"email": "email"}}))]),
@@ -409,5 +431,5 @@ fn claims_that_reports_name_people_by_are_told() {
     ]}))
     .unwrap();
     assert_eq!(config.reported_claims(), ["email", "sid", "uid"]);
-    assert!(config.has_several_issuers() && config.reports_users());
+    assert!(config.reports_users());
 }

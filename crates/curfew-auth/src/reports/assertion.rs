@@ -103,7 +103,7 @@ impl Authenticator {
             .find(|issuer| issuer.name == revoker.issuer)
             .and_then(|issuer| issuer.reports.as_ref())
             .ok_or(RevocationError::Foreign)?;
-        match rules.find(subject, &[]) {
+        match rules.find_user(subject) {
             Ok(Found::Subjects(subjects)) => Ok(subjects),
             Ok(Found::Nowhere(why)) => Err(RevocationError::Malformed(why.to_owned())),
             Ok(Found::Foreign) => Err(RevocationError::Foreign),

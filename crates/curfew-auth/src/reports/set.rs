@@ -18,6 +18,10 @@ use crate::{AuthError, EventStream, VerifyError};
 /// Longest `jti`, in bytes.
 const MAX_ID_BYTES: usize = 256;
 
+/// Times before this, in Unix seconds, have too few digits to be told from other values of a
+/// revocation, which name everyone. What is earlier was never set.
+const EARLIEST: u64 = 1_000_000_000;
+
 /// What a good security event token says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecurityEvent {
@@ -169,8 +173,11 @@ impl Claims {
         let subject = self.subject.as_ref().or_else(|| members.get("subject"));
         let at = || {
             let told = seconds(members.get("event_timestamp")).or(self.happened_at);
-            // Not later than it can be: nobody is kept out who comes afterwards.
-            told.unwrap_or(issued_at).min(latest.as_secs())
+            // Not earlier than a time can be written, and not later than it can be: nobody is kept out
+            // who comes afterwards.
+            told.unwrap_or(issued_at)
+                .max(EARLIEST)
+                .min(latest.as_secs())
         };
         let effect = match event {
             EventType::Verification => verification(members, stream),
@@ -218,7 +225,9 @@ fn only_event(events: &Map<String, Value>) -> Result<(EventType, &Map<String, Va
 fn verification(members: &Map<String, Value>, stream: &EventStream) -> Effect {
     match members.get("state") {
         None | Some(Value::Null) => Effect::Verified,
-        Some(state) if state.as_str() == stream.verification_state.as_deref() => Effect::Verified,
+        Some(Value::String(state)) if stream.verification_state.as_ref() == Some(state) => {
+            Effect::Verified
+        }
         Some(_) => Effect::OtherState,
     }
 }

@@ -49,18 +49,16 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// What sessions are found by. Users and token ids are told apart by issuer where there are
-    /// `several`: others may have the same.
-    pub fn key(&self, several: bool) -> RevocationKey {
+    /// What sessions are found by. Users and token ids are told apart by issuer: others may have the
+    /// same, now or after the next change of the configuration.
+    pub fn key(&self) -> RevocationKey {
         match self {
-            Self::User { issuer, user } if several => {
+            Self::User { issuer, user } => {
                 RevocationKey::claim(ISSUER_USER, &of_issuer(issuer, user))
             }
-            Self::User { user, .. } => RevocationKey::user(user),
-            Self::Token { issuer, id } if several => {
+            Self::Token { issuer, id } => {
                 RevocationKey::claim(ISSUER_TOKEN, &of_issuer(issuer, id))
             }
-            Self::Token { id, .. } => RevocationKey::token(id),
             Self::Login { claim, value } | Self::Claim { claim, value } => {
                 RevocationKey::claim(claim, value)
             }
@@ -100,6 +98,21 @@ impl ReportRules {
             Some("complex") | None => self.find_complex(members, critical),
             Some("aliases") => self.find_aliases(members),
             Some(format) => self.find_simple(format, members),
+        }
+    }
+
+    /// Reads the subject of a Global Token Revocation, which is a user and nothing wider.
+    ///
+    /// # Errors
+    ///
+    /// It is none, or in another format.
+    pub(super) fn find_user(&self, subject: &Value) -> Result<Found, AuthError> {
+        let members = simple(subject)?;
+        match format(members).as_deref() {
+            Some(format @ ("iss_sub" | "email" | "opaque")) => self.find_simple(format, members),
+            _ => Err(malformed(
+                "sub_id is none of the formats iss_sub, email and opaque",
+            )),
         }
     }
 
@@ -168,26 +181,26 @@ impl ReportRules {
         members: &Map<String, Value>,
         critical: &[String],
     ) -> Result<Found, AuthError> {
-        const MEANT: [&str; 3] = ["session", "user", "tenant"];
-        if critical
-            .iter()
-            .any(|name| members.contains_key(name) && !MEANT.contains(&name.as_str()))
-        {
-            return Ok(Found::Nowhere(
-                "a critical member of the subject means nothing here",
-            ));
-        }
+        // §3.6: whoever goes by one member must be able to go by every critical one.
+        let only = |member: &str, found: Found| {
+            let mut others = critical.iter().filter(|name| **name != *member);
+            match others.any(|name| members.contains_key(name)) {
+                true => Found::Nowhere("a critical member of the subject means nothing here"),
+                false => found,
+            }
+        };
         if let (Some(session), Some(claim)) = (members.get("session"), &self.subjects.session) {
             let session = simple(session)?;
             if format(session).as_deref() == Some("opaque") {
-                return Ok(Found::Subjects(vec![Subject::Login {
+                let login = Subject::Login {
                     claim: claim.clone(),
                     value: text(session, "id")?.to_owned(),
-                }]));
+                };
+                return Ok(only("session", Found::Subjects(vec![login])));
             }
         }
         if let Some(user) = members.get("user") {
-            return self.find_member(user);
+            return Ok(only("user", self.find_member(user)?));
         }
         let narrower = ["session", "device", "application", "group", "org_unit"];
         if narrower.iter().any(|name| members.contains_key(*name)) {
@@ -198,11 +211,13 @@ impl ReportRules {
         match (members.get("tenant"), &self.subjects.tenant) {
             (Some(tenant), Some(claim)) => {
                 let tenant = simple(tenant)?;
-                Ok(match format(tenant).as_deref() {
+                let found = match format(tenant).as_deref() {
                     Some("opaque") => self.named_by(claim, text(tenant, "id")?),
+                    Some("iss_sub") if !self.is_ours(text(tenant, "iss")?) => Found::Foreign,
                     Some("iss_sub") => self.named_by(claim, text(tenant, "sub")?),
                     _ => Found::Nowhere("tenants are found by opaque ids only"),
-                })
+                };
+                Ok(only("tenant", found))
             }
             (Some(_), None) => Ok(Found::Nowhere("access tokens have no claim for tenants")),
             (None, _) => Err(malformed("the subject names nobody")),

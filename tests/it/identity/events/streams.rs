@@ -98,6 +98,9 @@ async fn the_transmitter_says_what_it_was_given() {
         "authentication_failed",
     );
     assert_accepted(&with("Bearer fedcba9876543210").await);
+    // An empty one is no agreement to accept nothing.
+    node.write("authorization", "");
+    assert_eq!(push(&node, &set).await.status, 503);
     std::fs::remove_file(file).unwrap();
     let ours = with("Bearer fedcba9876543210").await;
     assert_eq!(ours.status, 503, "{}", ours.text());
@@ -244,4 +247,65 @@ async fn a_session_that_no_event_could_find_is_not_opened() {
     }
     let good = transmitter.access("alice", json!({"email":"a@b"}));
     assert!(node.attempt_with(&good).await.is_open());
+}
+
+#[tokio::test]
+async fn an_issuer_that_is_added_keeps_no_session_from_being_found() {
+    let (transmitter, other) = (Transmitter::start().await, Transmitter::start().await);
+    let alone = transmitter.settings("");
+    let both = transmitter.issuer("main", "") + &other.provider.by_url("other");
+    let both = Settings::default().issuers(&both);
+    let node = Gateway::start_with(&alone).await;
+    let configured = async |settings: &Settings, count: usize| {
+        node.write_config(settings);
+        node.reload();
+        eventually("the reload", async || {
+            let known = node.admin_ok("GET", "/v1/issuers", None).await;
+            (known["issuers"].as_array()?.len() == count).then_some(())
+        })
+        .await;
+    };
+    let token = transmitter.older("alice", 10);
+    let mut client = node.session(&token).await;
+    configured(&both, 2).await;
+    assert_accepted(&push(&node, &transmitter.set(json!({}))).await);
+    client.expect_close(4403, "revoked").await;
+    // And who is out stays out when it goes again.
+    configured(&alone, 1).await;
+    assert!(node.attempt_with(&token).await.is_revoked());
+}
+
+#[tokio::test]
+async fn an_older_event_does_not_take_the_place_of_one_that_waits() {
+    let (redis, transmitter) = (Redis::start().await, Transmitter::start().await);
+    let settings = transmitter.settings("").with("backend.grace = \"60s\"");
+    let cluster = Cluster::behind_proxies(2, &redis, &settings).await;
+    let mut there = cluster[1].session(&transmitter.older("alice", 50)).await;
+    let at = |seconds: u64| {
+        let events =
+            json!({format!("{CAEP}session-revoked"):{"event_timestamp":unix_now() - seconds}});
+        transmitter.set(json!({"events":events}))
+    };
+    cluster.proxy(0).set(Link::CUT);
+    let newer = push(&cluster[0], &at(10)).await;
+    assert_refused(&newer, 503, "temporarily_unavailable");
+    cluster.proxy(0).set(Link::PASS);
+    // About sessions from before hers alone.
+    eventually("the older event to be accepted", async || {
+        (push(&cluster[0], &at(100)).await.status == 202).then_some(())
+    })
+    .await;
+    there.expect_close(4403, "revoked").await;
+}
+
+#[tokio::test]
+async fn a_time_that_was_never_set_keeps_nobody_out() {
+    let redis = Redis::start().await;
+    let transmitter = Transmitter::start().await;
+    let cluster = Cluster::start(1, &redis.url(), &transmitter.settings("")).await;
+    let events = json!({format!("{CAEP}session-revoked"):{"event_timestamp":0}});
+    let set = transmitter.set(json!({"events":events}));
+    assert_accepted(&push(&cluster[0], &set).await);
+    let token = transmitter.access("alice", json!({}));
+    assert!(cluster[0].attempt_with(&token).await.is_open());
 }

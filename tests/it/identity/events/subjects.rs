@@ -49,7 +49,7 @@ async fn whoever_an_event_is_about_is_found() {
         ("j", json!({"format":"complex","tenant":opaque("tenant-j")})),
         (
             "k",
-            json!({"format":"complex","tenant":{"format":"iss_sub","iss":"https://x","sub":"tenant-k"}}),
+            json!({"format":"complex","tenant":{"format":"iss_sub","iss":iss,"sub":"tenant-k"}}),
         ),
         // As it was called before there was a framework.
         (

@@ -37,16 +37,14 @@ fn a_claim_that_names_logins_means_all_of_the_login() {
 #[test]
 fn addresses_that_name_users_are_users_of_the_issuer() {
     let users = found(json!({"format":"email","email":"A@example.com"}));
-    let keys: Vec<String> = users
-        .iter()
-        .map(|user| user.key(false).to_string())
-        .collect();
-    assert_eq!(keys, ["user:A@example.com", "user:a@example.com"]);
-    let keys: Vec<String> = users
-        .iter()
-        .map(|user| user.key(true).to_string())
-        .collect();
-    assert_eq!(keys[0], "issuer_user:4:main:A@example.com");
+    let keys: Vec<String> = users.iter().map(|user| user.key().to_string()).collect();
+    assert_eq!(
+        keys,
+        [
+            "issuer_user:4:main:A@example.com",
+            "issuer_user:4:main:a@example.com"
+        ]
+    );
 }
 
 #[test]
@@ -110,4 +108,39 @@ fn a_session_of_another_format_leaves_the_user() {
     assert!(matches!(&both[..], [Subject::User { user, .. }] if user == "a"));
     let alone = json!({"format":"complex","session":session});
     assert!(matches!(rules().find(&alone, &[]), Ok(Found::Nowhere(_))));
+}
+
+#[test]
+fn a_critical_member_that_nobody_goes_by_leaves_nobody() {
+    let user = json!({"format":"iss_sub","iss":"https://id.example","sub":"a"});
+    let session = json!({"format":"opaque","id":"s"});
+    let subject = json!({"format":"complex","session":session,"user":user,"device":{}});
+    for (critical, expected) in [
+        (&["session"][..], true),
+        (&["user"], false),
+        (&["device"], false),
+        (&["tenant"], true),
+    ] {
+        let critical: Vec<String> = critical.iter().map(ToString::to_string).collect();
+        let found = rules().find(&subject, &critical).unwrap();
+        assert_eq!(
+            matches!(found, Found::Subjects(_)),
+            expected,
+            "{critical:?}"
+        );
+    }
+}
+
+#[test]
+fn a_revocation_of_a_user_is_of_nothing_wider() {
+    let user = json!({"format":"iss_sub","iss":"https://id.example","sub":"a"});
+    assert!(matches!(rules().find_user(&user), Ok(Found::Subjects(_))));
+    for wider in [
+        json!({"format":"complex","user":user}),
+        json!({"user":user}),
+        json!({"format":"aliases","identifiers":[user]}),
+        json!({"format":"jwt_id","iss":"https://id.example","jti":"t"}),
+    ] {
+        assert!(rules().find_user(&wider).is_err(), "{wider}");
+    }
 }
