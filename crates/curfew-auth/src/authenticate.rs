@@ -105,7 +105,7 @@ impl Authenticator {
     ///
     /// As [`Authenticator::authenticate`]. An issuer that cannot be asked is not the token's fault.
     pub async fn verify(&self, token: &str) -> Result<Arc<Principal>, VerifyError> {
-        with_keys(|| self.attempt(token)).await
+        with_keys(|| self.attempt(token), Lately::Refuse).await
     }
 
     fn attempt(&self, token: &str) -> Result<Arc<Principal>, NoKey> {
@@ -400,14 +400,27 @@ fn warn_of_skipped(issuer: &Issuer, skipped: &[SkippedKey]) {
     }
 }
 
+/// What becomes of a token by a key that its issuer did not have when it was asked a moment ago.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lately {
+    /// It is refused; whoever holds it learns so at once and can come back.
+    Refuse,
+    /// Its sender is to try again: it may give up for good what is refused.
+    TryAgain,
+}
+
 /// Attempts something that takes an issuer's keys; once more when those may be newer.
-pub(crate) async fn with_keys<T>(attempt: impl Fn() -> Result<T, NoKey>) -> Result<T, VerifyError> {
+pub(crate) async fn with_keys<T>(
+    attempt: impl Fn() -> Result<T, NoKey>,
+    lately: Lately,
+) -> Result<T, VerifyError> {
     let remote = match attempt() {
         Ok(done) => return Ok(done),
         Err(NoKey::Refused(error)) => return Err(error.into()),
         Err(NoKey::Ask(remote, _)) => remote,
     };
-    let asked = remote.ask().await;
+    let is_unknown = || matches!(attempt(), Err(NoKey::Ask(..)));
+    let asked = remote.ask(is_unknown).await;
     match (attempt(), asked) {
         (Ok(done), _) => Ok(done),
         (Err(NoKey::Refused(error)), _) => Err(error.into()),
@@ -416,7 +429,10 @@ pub(crate) async fn with_keys<T>(attempt: impl Fn() -> Result<T, NoKey>) -> Resu
             Err(error.into())
         }
         (Err(NoKey::Ask(_, error)), Asked::Answered) => Err(error.into()),
-        (Err(NoKey::Ask(remote, _)), Asked::Unanswered) => {
+        (Err(NoKey::Ask(_, error)), Asked::AnsweredBefore) if lately == Lately::Refuse => {
+            Err(error.into())
+        }
+        (Err(NoKey::Ask(remote, _)), Asked::AnsweredBefore | Asked::Unanswered) => {
             Err(VerifyError::KeysUnavailable(Arc::clone(&remote.issuer)))
         }
     }

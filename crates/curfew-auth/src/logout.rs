@@ -6,10 +6,11 @@ use std::time::Duration;
 use serde::de::MapAccess;
 use serde_json::{Map, Value};
 
-use crate::authenticate::{Authenticator, with_keys};
+use crate::authenticate::Authenticator;
 use crate::issuers::{LoadedIssuer, LogoutRules, NoKey};
-use crate::token::json::{self, Date, Members, Skip, Text, Texts};
-use crate::token::{Header, Parts, TokenType};
+use crate::reports::{ReportClaims, verify_report};
+use crate::token::TokenType;
+use crate::token::json::{Date, Members, Skip, Text, Texts};
 use crate::{AuthError, LogoutScope, VerifyError};
 
 /// The event that makes a token a logout token (§2.4).
@@ -51,23 +52,13 @@ impl Authenticator {
     ///
     /// What is wrong with it, for the issuer's log; or that its keys are not available.
     pub async fn verify_logout(&self, token: &str) -> Result<Logout, VerifyError> {
-        with_keys(|| self.attempt_logout(token)).await
+        verify_report(|| self.attempt_logout(token)).await
     }
 
     fn attempt_logout(&self, token: &str) -> Result<Logout, NoKey> {
         let issuers = self.snapshot();
-        let parts = Parts::of(token)?;
-        let header = parts.header()?;
-        let header = Header::parse(&header, TokenType::Logout)?;
-        let payload = parts.payload()?;
-        let claims = Claims::parse(&payload)?;
-        let issuer = issuers.reporting(claims.issuer.as_deref())?;
-        let rules = issuer.logout.as_ref();
-        let rules = rules.ok_or_else(AuthError::wrong_issuer)?;
-        let key = issuer.key(&header)?;
-        if !key.verify(header.algorithm, parts.signed(), parts.signature()?) {
-            return Err(issuer.bad_signature());
-        }
+        let (claims, issuer, rules): (Claims, _, _) =
+            issuers.signed_report(token, TokenType::Logout, |issuer| issuer.logout.as_ref())?;
         let now = self.clock().now();
         Ok(claims.judge(issuer, rules, issuers.leeway, now)?)
     }
@@ -88,16 +79,6 @@ struct Claims {
 }
 
 impl Claims {
-    fn parse(text: &str) -> Result<Self, AuthError> {
-        let mut claims = Self::default();
-        match json::read(text, &mut claims) {
-            Ok(()) => Ok(claims),
-            Err(()) => Err(AuthError::malformed(
-                "the logout token's claims are not a JSON object without repeated names, with each claim of its type",
-            )),
-        }
-    }
-
     fn judge(
         self,
         issuer: &LoadedIssuer,
@@ -164,6 +145,14 @@ impl Claims {
 
 fn missing(name: &str) -> AuthError {
     AuthError::malformed(format!("the logout token has no {name}"))
+}
+
+impl ReportClaims for Claims {
+    const UNREADABLE: &'static str = "the logout token's claims are not a JSON object without repeated names, with each claim of its type";
+
+    fn issuer(&self) -> Option<&str> {
+        self.issuer.as_deref()
+    }
 }
 
 impl<'de> Members<'de> for Claims {

@@ -98,6 +98,8 @@ pub struct RemoteStatus {
 pub(crate) enum Asked {
     /// The issuer has answered: what it does not list is none of its keys.
     Answered,
+    /// It was asked a moment ago and not again: a key may be newer than its answer.
+    AnsweredBefore,
     /// It has not answered in time, or not usefully.
     Unanswered,
 }
@@ -229,21 +231,36 @@ impl RemoteKeys {
     }
 
     /// Somebody has a token whose key is not there: waits for the fetch that is under way, or has
-    /// one made unless one was made for such a token a moment ago.
-    pub(crate) async fn ask(&self) -> Asked {
+    /// one made unless one was made for such a token a moment ago. `is_unknown` looks for the key once
+    /// more before that: a fetch may have ended since it was looked for.
+    pub(crate) async fn ask(&self, is_unknown: impl Fn() -> bool) -> Asked {
         let mut ended = self.ended.subscribe();
-        {
-            let mut state = self.state();
-            if let Phase::Waiting(_) = state.phase {
+        let mut looked_again = false;
+        loop {
+            {
+                let mut state = self.state();
+                let Phase::Waiting(_) = state.phase else {
+                    break;
+                };
                 let lately = |at: Instant| at.elapsed() < ON_DEMAND_PAUSE;
                 // While it fails it is tried again soon, whoever asks.
                 if state.failure.is_some() || state.asked_at.is_some_and(lately) {
-                    return state.outcome();
+                    return match state.outcome() {
+                        Asked::Answered => Asked::AnsweredBefore,
+                        other => other,
+                    };
                 }
-                state.asked_at = Some(Instant::now());
-                state.phase = Phase::Wanted;
-                self.wanted.notify_one();
+                if looked_again {
+                    state.asked_at = Some(Instant::now());
+                    state.phase = Phase::Wanted;
+                    self.wanted.notify_one();
+                    break;
+                }
             }
+            if !is_unknown() {
+                return Asked::Answered;
+            }
+            looked_again = true;
         }
         match time::timeout(KEY_WAIT, ended.changed()).await {
             Ok(Ok(())) => self.state().outcome(),
@@ -310,7 +327,7 @@ mod tests {
                 "{pause} {expected}"
             );
         }
-        assert_eq!(remote.ask().await, Asked::Unanswered);
+        assert_eq!(remote.ask(|| true).await, Asked::Unanswered);
         remote.fetched(b"{}");
         assert_eq!(remote.status().failure, None);
     }
@@ -321,18 +338,18 @@ mod tests {
         remote.due().await;
         remote.fetched(b"{}");
         // The fetch that was due does not keep the first question from being asked.
-        let (asked, pause) = tokio::join!(remote.ask(), async {
+        let (asked, pause) = tokio::join!(remote.ask(|| true), async {
             let pause = until_due(&remote).await;
             remote.fetched(b"{}");
             pause
         });
         assert_eq!((asked, pause), (Asked::Answered, Duration::ZERO));
         for _ in 0..1000 {
-            assert_eq!(remote.ask().await, Asked::Answered);
+            assert_eq!(remote.ask(|| true).await, Asked::AnsweredBefore);
         }
         assert!(until_due(&remote).await > ON_DEMAND_PAUSE);
         remote.fetched(b"{}");
-        let (asked, pause) = tokio::join!(remote.ask(), async {
+        let (asked, pause) = tokio::join!(remote.ask(|| true), async {
             let pause = until_due(&remote).await;
             remote.failed("no".to_owned());
             pause
@@ -345,7 +362,7 @@ mod tests {
         let remote = remote();
         remote.due().await;
         let began = Instant::now();
-        assert_eq!(remote.ask().await, Asked::Unanswered);
+        assert_eq!(remote.ask(|| true).await, Asked::Unanswered);
         assert_eq!(began.elapsed(), KEY_WAIT);
     }
 

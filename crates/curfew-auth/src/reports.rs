@@ -5,6 +5,7 @@ mod assertion;
 mod event;
 mod journal;
 mod set;
+mod signed;
 mod subject;
 
 pub use assertion::{RevocationError, Revoker};
@@ -14,3 +15,4 @@ pub use set::{Effect, SecurityEvent};
 pub use subject::Subject;
 
 pub(crate) use journal::Journal;
+pub(crate) use signed::{ReportClaims, verify_report};

@@ -7,11 +7,12 @@ use std::time::Duration;
 use serde::de::{Error, MapAccess};
 use serde_json::Value;
 
+use super::signed::{ReportClaims, verify_report};
 use super::subject::{Found, Subject};
-use crate::authenticate::{Authenticator, with_keys};
+use crate::authenticate::Authenticator;
 use crate::issuers::NoKey;
-use crate::token::json::{self, Date, Members, Skip, Text, Texts};
-use crate::token::{Header, Parts, TokenType};
+use crate::token::TokenType;
+use crate::token::json::{Date, Members, Skip, Text, Texts};
 use crate::{AuthError, VerifyError};
 
 /// An assertion is made for one request: one that is good for longer is another kind of token.
@@ -55,31 +56,15 @@ impl Authenticator {
     ///
     /// What is wrong with it; or that its issuer's keys are not available.
     pub async fn verify_revoker(&self, token: &str) -> Result<Revoker, VerifyError> {
-        with_keys(|| self.attempt_revoker(token)).await
+        verify_report(|| self.attempt_revoker(token)).await
     }
 
     fn attempt_revoker(&self, token: &str) -> Result<Revoker, NoKey> {
         let issuers = self.snapshot();
-        let parts = Parts::of(token)?;
-        let header = parts.header()?;
-        let header = Header::parse(&header, TokenType::Revocation)?;
-        let payload = parts.payload()?;
-        let mut claims = Claims::default();
-        json::read(&payload, &mut claims).map_err(|()| {
-            AuthError::malformed(
-                "the token's claims are not a JSON object without repeated names, with each claim of its type, and without events",
-            )
-        })?;
-        let issuer = issuers.reporting(claims.issuer.as_deref())?;
-        let audience = issuer
-            .reports
-            .as_ref()
-            .and_then(|rules| rules.revocation_audience.as_ref())
-            .ok_or_else(AuthError::wrong_issuer)?;
-        let key = issuer.key(&header)?;
-        if !key.verify(header.algorithm, parts.signed(), parts.signature()?) {
-            return Err(issuer.bad_signature());
-        }
+        let (claims, issuer, audience): (Claims, _, _) =
+            issuers.signed_report(token, TokenType::Revocation, |issuer| {
+                issuer.reports.as_ref()?.revocation_audience.as_ref()
+            })?;
         claims.judge(audience, issuers.leeway, self.clock().now())?;
         Ok(Revoker {
             issuer: Arc::clone(&issuer.name),
@@ -147,6 +132,14 @@ impl Claims {
             Some(id) if !id.is_empty() => Ok(()),
             _ => Err(missing("jti")),
         }
+    }
+}
+
+impl ReportClaims for Claims {
+    const UNREADABLE: &'static str = "the token's claims are not a JSON object without repeated names, with each claim of its type, and without events";
+
+    fn issuer(&self) -> Option<&str> {
+        self.issuer.as_deref()
     }
 }
 

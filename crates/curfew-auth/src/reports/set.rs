@@ -8,11 +8,12 @@ use serde_json::{Map, Value};
 
 use super::StreamStatus;
 use super::event::EventType;
+use super::signed::{ReportClaims, verify_report};
 use super::subject::{Found, Subject};
-use crate::authenticate::{Authenticator, with_keys};
+use crate::authenticate::Authenticator;
 use crate::issuers::{LoadedIssuer, NoKey, ReportRules};
-use crate::token::json::{self, Date, Members, Skip, Text, Texts};
-use crate::token::{Header, Parts, TokenType};
+use crate::token::TokenType;
+use crate::token::json::{Date, Members, Skip, Text, Texts};
 use crate::{AuthError, EventStream, VerifyError};
 
 /// Longest `jti`, in bytes.
@@ -85,27 +86,18 @@ impl Authenticator {
         name: &str,
         token: &str,
     ) -> Result<SecurityEvent, VerifyError> {
-        with_keys(|| self.attempt_event(name, token)).await
+        verify_report(|| self.attempt_event(name, token)).await
     }
 
     fn attempt_event(&self, name: &str, token: &str) -> Result<SecurityEvent, NoKey> {
         let issuers = self.snapshot();
-        let parts = Parts::of(token)?;
-        let header = parts.header()?;
-        let header = Header::parse(&header, TokenType::Event)?;
-        let payload = parts.payload()?;
-        let claims = Claims::parse(&payload)?;
-        let issuer = issuers.reporting(claims.issuer.as_deref())?;
-        let rules = issuer.reports.as_ref();
-        // §4.1.6: the issuer of this stream, not of any.
-        let (rules, stream) = rules
-            .and_then(|rules| Some((rules, rules.stream.as_ref()?)))
-            .filter(|_| *issuer.name == *name)
-            .ok_or_else(AuthError::wrong_issuer)?;
-        let key = issuer.key(&header)?;
-        if !key.verify(header.algorithm, parts.signed(), parts.signature()?) {
-            return Err(issuer.bad_signature());
-        }
+        let (claims, issuer, (rules, stream)): (Claims, _, _) =
+            issuers.signed_report(token, TokenType::Event, |issuer| {
+                let rules = issuer.reports.as_ref()?;
+                let stream = rules.stream.as_ref()?;
+                // §4.1.6: the issuer of this stream, not of any.
+                (*issuer.name == *name).then_some((rules, stream))
+            })?;
         let now = self.clock().now() + issuers.leeway;
         Ok(claims.judge(issuer, rules, stream, now)?)
     }
@@ -126,16 +118,6 @@ struct Claims {
 }
 
 impl Claims {
-    fn parse(text: &str) -> Result<Self, AuthError> {
-        let mut claims = Self::default();
-        match json::read(text, &mut claims) {
-            Ok(()) => Ok(claims),
-            Err(()) => Err(AuthError::malformed(
-                "the event token's claims are not a JSON object without repeated names, with each claim of its type",
-            )),
-        }
-    }
-
     /// `latest` is now, and the leeway more.
     fn judge(
         self,
@@ -253,6 +235,14 @@ fn seconds(value: Option<&Value>) -> Option<u64> {
 
 fn missing(name: &str) -> AuthError {
     AuthError::malformed(format!("the event token has no {name}"))
+}
+
+impl ReportClaims for Claims {
+    const UNREADABLE: &'static str = "the event token's claims are not a JSON object without repeated names, with each claim of its type";
+
+    fn issuer(&self) -> Option<&str> {
+        self.issuer.as_deref()
+    }
 }
 
 impl<'de> Members<'de> for Claims {

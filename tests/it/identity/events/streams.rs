@@ -177,6 +177,22 @@ async fn without_the_issuers_keys_an_event_is_not_refused_as_forged() {
 }
 
 #[tokio::test]
+async fn an_event_by_a_key_newer_than_the_last_answer_is_not_refused_for_good() {
+    let transmitter = Transmitter::start().await;
+    let node = Gateway::start_with(&transmitter.settings("")).await;
+    drop(node.session(&transmitter.older("alice", 10)).await);
+    let strange = transmitter.set_by(&Key::generate("ES256").with_kid("two"));
+    // The issuer is asked, and says that the key is not its own.
+    assert_refused(&push(&node, &strange).await, 400, "invalid_key");
+    let fetches = transmitter.provider.fetches();
+    let newer = transmitter.set_by(&Key::generate("ES256").with_kid("three"));
+    let answer = push(&node, &newer).await;
+    assert_refused(&answer, 503, "temporarily_unavailable");
+    assert!(answer.header("retry-after").is_some());
+    assert_eq!(transmitter.provider.fetches(), fetches, "asked too often");
+}
+
+#[tokio::test]
 async fn an_issuer_reports_on_the_users_of_another() {
     let (users, organisation) = (Transmitter::start().await, Transmitter::start().await);
     let other = Transmitter::start().await;
