@@ -171,9 +171,11 @@ impl Writer {
                     }
                     together.extend_from_slice(frame);
                 }
-                let slices = [IoSlice::new(together)];
-                self.transport.poll_write_vectored(cx, &slices)
+                self.transport.poll_write(cx, together)
             });
+        }
+        if let (Some(only), 1) = (self.in_flight.front(), self.in_flight.len()) {
+            return self.transport.poll_write(cx, only);
         }
         let mut slices = [IoSlice::new(&[]); FRAMES_PER_WRITE];
         let count = self.in_flight.len().min(FRAMES_PER_WRITE);

@@ -44,8 +44,14 @@ impl Transport {
         Poll::Ready(Ok(buffer.filled().len()))
     }
 
-    /// Writes as much of `slices` as there is room for, in one system call where the transport is
-    /// plain. Over TLS, written bytes may still have to be flushed.
+    /// Writes as much of `bytes` as there is room for, in one system call where the transport is
+    /// plain, which is cheaper than a vectored write of one slice. Over TLS, written bytes may still
+    /// have to be flushed.
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        on!(self, stream => Pin::new(stream).poll_write(cx, bytes))
+    }
+
+    /// Likewise as much of several `slices`.
     pub fn poll_write_vectored(
         &mut self,
         cx: &mut Context<'_>,
