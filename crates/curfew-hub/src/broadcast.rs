@@ -56,7 +56,7 @@ impl Hub {
                 _ => None,
             };
             untimed = untimed.checked_sub(1).unwrap_or(TIMED_ONE_IN_MANY - 1);
-            if self.push(member, frame, timed) {
+            if self.deliver(member, frame, timed) {
                 bytes += size;
                 delivered.queued += 1;
             } else {

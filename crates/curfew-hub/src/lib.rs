@@ -2,21 +2,25 @@
 //!
 //! Owns: which sessions live on this node, which keys a revocation finds them by, who listens to
 //! which channel, and each session's bounded outbound queue.
-//! Knows nothing of: sockets, the backend, tokens. Never awaits.
+//! Knows nothing of: the backend, tokens; of sockets, only that some can be written to at once. Never
+//! awaits.
 //! Start at [`Hub::broadcast`]; [`Outbox`] is where a session's task meets everyone else.
 
 mod broadcast;
 mod channels;
+mod flush;
 mod index;
 mod member;
 mod outbox;
 mod registry;
+mod sent;
 
 pub use broadcast::Delivered;
 pub use channels::ChannelInfo;
 pub use member::{Member, Suspension};
 pub use outbox::{Ending, Outbox, Outgoing, Standing};
 pub use registry::{Hub, HubLimits};
+pub use sent::Sent;
 
 #[cfg(test)]
 mod tests;

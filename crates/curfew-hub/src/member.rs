@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use curfew_model::{Principal, Revocation, RevocationKey, SessionId};
@@ -19,6 +21,8 @@ pub struct Member {
     protocol: ProtocolId,
     registered_at: u64,
     principals: Mutex<Principals>,
+    /// When the token in force is over, in microseconds since the Unix epoch.
+    ends_at: AtomicU64,
     outbox: Outbox,
 }
 
@@ -43,6 +47,7 @@ impl Member {
             session,
             protocol,
             registered_at,
+            ends_at: AtomicU64::new(micros(principal.ends_at())),
             principals: Mutex::new(Principals {
                 current: principal,
                 incoming: None,
@@ -74,6 +79,12 @@ impl Member {
     /// The token in force.
     pub fn principal(&self) -> Arc<Principal> {
         Arc::clone(&self.principals.lock().current)
+    }
+
+    /// When the token in force is over, since the Unix epoch: from then on nothing is delivered or
+    /// accepted.
+    pub fn ends_at(&self) -> Duration {
+        Duration::from_micros(self.ends_at.load(Ordering::Relaxed))
     }
 
     /// The token in force and, during a refresh, the one that is to replace it.
@@ -111,7 +122,7 @@ impl Member {
         let mut delivered = None;
         let outgoing = self.outbox.take(written, taken, &mut delivered);
         if let Some(arrival) = delivered {
-            hub.observe_delivery(arrival);
+            hub.observe_delivery(&arrival);
         }
         outgoing
     }
@@ -153,8 +164,15 @@ impl Member {
     pub(crate) fn promote(&self) -> Option<Arc<Principal>> {
         let mut principals = self.principals.lock();
         let incoming = principals.incoming.take()?;
+        let ends_at = micros(incoming.ends_at());
+        self.ends_at.store(ends_at, Ordering::Relaxed);
         Some(std::mem::replace(&mut principals.current, incoming))
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    // 584,542 years.
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Sessions held back while a revocation that may name them is read; dropping it lets them go on.

@@ -1,4 +1,5 @@
-//! A session's outbound queue: bounded in bytes, filled by anyone, drained by the session's task.
+//! A session's outbound queue: bounded in bytes, filled by anyone, drained by the session's task, or,
+//! while that waits, by a flusher straight to the socket.
 //!
 //! It is also where a session is told to end: whoever revokes it changes the phase under the same
 //! lock that guards the queue, so that nothing is queued, and nothing queued is sent, afterwards.
@@ -10,7 +11,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use curfew_model::{Disconnect, TraceContext};
+use curfew_ws::{Front, Line};
 use parking_lot::Mutex;
+
+use crate::Sent;
 
 /// While the node is over its own bound, a queue that holds this many bytes counts as overflowing:
 /// a reader that keeps up holds less.
@@ -89,6 +93,8 @@ pub(crate) enum Pushed {
     Overflowed { bytes: usize, frames: usize },
     /// The session is not open.
     Closed,
+    /// Queued, and a flusher has to be told: see [`Outbox::flush`].
+    Due,
 }
 
 /// A publication that is timed on its way to a session.
@@ -130,14 +136,34 @@ struct State {
     blocked: bool,
     /// Revocation keys that name the session and are being read: nothing leaves meanwhile.
     suspensions: u32,
+    /// To the socket, past the session's task. Whoever holds the lock may write to it while the
+    /// task waits, which is while `waker` is there, for anything but the socket itself.
+    line: Option<Line>,
+    /// A flusher was told that something is queued and has not looked yet.
+    due: bool,
+    /// A flusher wrote part of the front frame. The task, which was woken, has to go on with it
+    /// before it writes anything else.
+    partial: bool,
+}
+
+/// What flushers wrote.
+#[derive(Debug, Default)]
+pub(crate) struct Flushed {
+    pub(crate) bytes: usize,
+    pub(crate) sent: Sent,
+    /// Of what was timed.
+    pub(crate) arrivals: Vec<Arrival>,
 }
 
 impl State {
-    /// Lets go of what is queued; returns how much.
+    /// Lets go of what is queued, but for the rest of a frame begun; returns how much.
     fn clear(&mut self) -> (usize, usize) {
-        let frames = self.queue.len();
-        let bytes = self.queue.iter().map(Bytes::len).sum();
-        self.queue = VecDeque::new();
+        let mut queue = std::mem::take(&mut self.queue);
+        if self.partial {
+            self.queue.extend(queue.pop_front());
+        }
+        let frames = queue.len();
+        let bytes = queue.iter().map(Bytes::len).sum();
         self.oldest_queued = None;
         self.unwritten -= bytes;
         (bytes, frames)
@@ -197,8 +223,17 @@ impl Outbox {
                 reconsider: false,
                 blocked: false,
                 suspensions: 0,
+                line: None,
+                due: false,
+                partial: false,
             }),
         }
+    }
+
+    /// From now on flushers may write to the socket while the session's task waits in
+    /// [`Outbox::poll_wake`].
+    pub fn attach(&self, line: Line) {
+        self.state.lock().line = Some(line);
     }
 
     /// From now on frames are accepted. False when the session was ended meanwhile.
@@ -262,7 +297,7 @@ impl Outbox {
     }
 
     /// Wakes the task, whatever it waits for.
-    pub(crate) fn nudge(&self) {
+    pub fn nudge(&self) {
         self.state.lock().wake();
     }
 
@@ -273,13 +308,15 @@ impl Outbox {
     }
 
     /// Queues a frame and wakes the task, unless that takes the queue over `limit` bytes.
-    /// `tight`: the node is over its own bound. `arrival`: it is timed.
+    /// `tight`: the node is over its own bound. `arrival`: it is timed. `flushed`: a flusher can be
+    /// told instead of the task.
     pub(crate) fn push(
         &self,
         frame: Bytes,
         limit: usize,
         tight: bool,
         arrival: Option<&Arrival>,
+        flushed: bool,
     ) -> Pushed {
         let mut state = self.state.lock();
         if state.phase != Phase::Open {
@@ -298,10 +335,78 @@ impl Outbox {
         if let Some(arrival) = arrival {
             state.time(arrival);
         }
-        if !state.blocked && state.suspensions == 0 {
+        if state.blocked || state.suspensions > 0 {
+            return Pushed::Queued;
+        }
+        // A task that is awake looks for itself.
+        if flushed && state.line.is_some() && state.waker.is_some() {
+            if std::mem::replace(&mut state.due, true) {
+                return Pushed::Queued;
+            }
+            return Pushed::Due;
+        }
+        state.wake();
+        Pushed::Queued
+    }
+
+    /// For a flusher that was told: writes what is queued to the socket. What the socket does not
+    /// take, and what else the session's task has to see to, is left to the task, which is woken.
+    /// `may_pass`: whether the node vouches for the session, and its token is good.
+    ///
+    /// The lock is held meanwhile, for the socket never makes anyone wait: whoever ends or suspends
+    /// the session knows afterwards that nothing more leaves.
+    pub(crate) fn flush(&self, may_pass: impl FnOnce() -> bool, flushed: &mut Flushed) {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        state.due = false;
+        // Whatever else is to be done has woken the task.
+        let waits = state.phase == Phase::Open && state.waker.is_some() && !state.blocked;
+        let Some(line) = state.line.as_ref().filter(|_| waits && state.has_frames()) else {
+            return;
+        };
+        if !may_pass() {
+            return state.wake();
+        }
+        let frames = state.queue.len();
+        flushed.sent.add(&state.queue);
+        let mut written = 0;
+        while !state.queue.is_empty() {
+            match Front::of(&state.queue, |front| line.try_write(front)) {
+                Ok(some) if some > 0 => {
+                    written += some;
+                    Front::advance(&mut state.queue, some, &mut state.partial);
+                }
+                // The socket is full, or broken: the task waits for it, or finds out.
+                Ok(_) | Err(_) => break,
+            }
+        }
+        state.unwritten -= written;
+        flushed.bytes += written;
+        if state.queue.is_empty() {
+            // An idle session holds no buffer.
+            state.queue = VecDeque::new();
+            if let Some(mut arrival) = state.oldest_queued.take() {
+                arrival.messages = frames;
+                flushed.arrivals.push(*arrival);
+            }
+        } else {
+            let begun = usize::from(state.partial);
+            flushed.sent.take_back(state.queue.iter().skip(begun));
             state.wake();
         }
-        Pushed::Queued
+    }
+
+    /// For the session's task, each time it wakes and before it does anything: from here until
+    /// [`Outbox::poll_wake`] the socket is its own. Returns the rest of a frame that a flusher has
+    /// begun to write.
+    pub fn claim(&self) -> Option<Bytes> {
+        let mut state = self.state.lock();
+        state.waker = None;
+        if std::mem::take(&mut state.partial) {
+            state.queue.pop_front()
+        } else {
+            None
+        }
     }
 
     /// Tells the session to end; the first reason stays, except that a revocation replaces any
@@ -394,6 +499,7 @@ impl Outbox {
         let (_, frames) = state.clear();
         state.unwritten = 0;
         state.phase = Phase::Left;
+        state.line = None;
         (bytes, frames)
     }
 }

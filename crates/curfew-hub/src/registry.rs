@@ -11,6 +11,7 @@ use curfew_telemetry::{DeliveryPath, DropReason, Metrics};
 use parking_lot::RwLock;
 
 use crate::channels::{ChannelInfo, Channels};
+use crate::flush::Flushers;
 use crate::index::{Index, SHARDS};
 use crate::outbox::{Arrival, Pushed};
 use crate::{Ending, Member, Suspension};
@@ -40,6 +41,7 @@ pub struct Hub {
     /// Deliveries up to the next that is timed. Broadcasts at once may disagree on it: nothing
     /// depends on it.
     pub(crate) untimed: AtomicUsize,
+    pub(crate) flushers: Flushers,
     gate: Arc<Gate>,
     path: DeliveryPath,
     metrics: Arc<Metrics>,
@@ -65,6 +67,7 @@ impl Hub {
             node_outbound_bytes: AtomicUsize::new(limits.node_outbound_bytes),
             queued: AtomicI64::new(0),
             untimed: AtomicUsize::new(0),
+            flushers: Flushers::default(),
             gate,
             path,
             metrics,
@@ -188,23 +191,48 @@ impl Hub {
     /// as a slow consumer. Returns whether it was queued.
     pub fn send(&self, member: &Member, frame: Bytes) -> bool {
         let size = frame.len();
-        let queued = self.push(member, frame, None);
+        let queued = match self.push(member, frame, None, false) {
+            Pushed::Queued | Pushed::Due => true,
+            Pushed::Closed | Pushed::Overflowed { .. } => false,
+        };
         if queued {
             self.queued.fetch_add(size as i64, Ordering::Relaxed);
         }
         queued
     }
 
-    /// Queues without counting the bytes for the node: a broadcast adds them up itself.
-    pub(crate) fn push(&self, member: &Member, frame: Bytes, arrival: Option<&Arrival>) -> bool {
+    /// Queues a publication's frame without counting the bytes for the node: a broadcast adds them
+    /// up itself. Returns whether it was queued.
+    pub(crate) fn deliver(
+        &self,
+        member: &Arc<Member>,
+        frame: Bytes,
+        arrival: Option<&Arrival>,
+    ) -> bool {
+        match self.push(member, frame, arrival, !self.flushers.is_empty()) {
+            Pushed::Queued => true,
+            Pushed::Due => {
+                self.flushers.tell(member);
+                true
+            }
+            Pushed::Closed | Pushed::Overflowed { .. } => false,
+        }
+    }
+
+    /// Counts what was not queued.
+    fn push(
+        &self,
+        member: &Member,
+        frame: Bytes,
+        arrival: Option<&Arrival>,
+        flushed: bool,
+    ) -> Pushed {
         let limit = self.outbound_bytes.load(Ordering::Relaxed);
         let tight = self.is_tight();
-        match member.outbox().push(frame, limit, tight, arrival) {
-            Pushed::Queued => true,
-            Pushed::Closed => {
-                self.metrics.messages_dropped.inc(DropReason::Closed);
-                false
-            }
+        let pushed = member.outbox().push(frame, limit, tight, arrival, flushed);
+        match pushed {
+            Pushed::Queued | Pushed::Due => {}
+            Pushed::Closed => self.metrics.messages_dropped.inc(DropReason::Closed),
             Pushed::Overflowed { bytes, frames } => {
                 self.give_back(bytes);
                 let reason = if tight {
@@ -216,9 +244,9 @@ impl Hub {
                 self.metrics
                     .messages_dropped
                     .inc_by(reason, frames as u64 + 1);
-                false
             }
         }
+        pushed
     }
 
     pub(crate) fn count_queued(&self, bytes: usize) {
@@ -231,11 +259,7 @@ impl Hub {
 
     /// What arrived then has left for a session's socket.
     #[cold]
-    #[expect(
-        clippy::boxed_local,
-        reason = "it is freed here, off the way of those not timed"
-    )]
-    pub(crate) fn observe_delivery(&self, arrival: Box<Arrival>) {
+    pub(crate) fn observe_delivery(&self, arrival: &Arrival) {
         let messages = arrival.messages as f64;
         self.metrics.send_queue_messages.observe(messages);
         self.metrics

@@ -1,6 +1,7 @@
 //! The hub through its public door, with the session's task played by hand.
 
 mod fanout;
+mod flush;
 mod model;
 mod outbox;
 mod revoke;
@@ -8,6 +9,7 @@ mod revoke;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Wake};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -62,6 +64,7 @@ impl Protocol for Plain {
 /// A hub and what surrounds it.
 pub(super) struct Harness {
     pub(super) hub: Hub,
+    pub(super) gate: Arc<Gate>,
     pub(super) metrics: Arc<Metrics>,
     /// Two, so that a broadcast meets both.
     pub(super) protocols: [Arc<Plain>; 2],
@@ -87,15 +90,17 @@ impl Harness {
             outbound_bytes,
             node_outbound_bytes,
         };
+        let gate = Arc::new(Gate::always_open());
         let hub = Hub::new(
             Protocols::new(known.collect()),
             limits,
-            Arc::new(Gate::always_open()),
+            Arc::clone(&gate),
             DeliveryPath::Local,
             Arc::clone(&metrics),
         );
         Self {
             hub,
+            gate,
             metrics,
             protocols,
         }
@@ -151,6 +156,41 @@ impl Harness {
 
     pub(super) fn dropped(&self, reason: DropReason) -> u64 {
         self.metrics.messages_dropped.get(reason)
+    }
+}
+
+/// Counts how often it is woken.
+#[derive(Debug, Default)]
+struct Waker(AtomicUsize);
+
+impl Wake for Waker {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A session's task that waits.
+pub(super) struct Task {
+    wakes: Arc<Waker>,
+}
+
+impl Task {
+    pub(super) fn new() -> Self {
+        Self {
+            wakes: Arc::default(),
+        }
+    }
+
+    pub(super) fn wakes(&self) -> usize {
+        self.wakes.0.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn waits(&self, member: &Member, blocked: bool) -> bool {
+        let waker = Arc::clone(&self.wakes).into();
+        member
+            .outbox()
+            .poll_wake(&Context::from_waker(&waker), blocked)
+            .is_pending()
     }
 }
 

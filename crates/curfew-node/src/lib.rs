@@ -9,6 +9,7 @@ mod admit;
 mod cleanup;
 mod drain;
 mod events;
+mod flush;
 mod publish;
 mod pulse;
 mod refresh;
@@ -68,7 +69,7 @@ pub struct Node {
 
 impl Node {
     /// Puts a node together and starts its background tasks: clean-up of records, delayed
-    /// unsubscription, revocations that could not be written. Must be called within a runtime.
+    /// unsubscription, revocations that could not be written, flushers. Must be called within a runtime.
     pub fn start(
         id: NodeId,
         hub: Arc<Hub>,
@@ -95,6 +96,7 @@ impl Node {
         node.spawn(cleanup::run(Arc::clone(&node)));
         node.spawn(subscriptions::run(Arc::clone(&node)));
         node.spawn(reported::run(Arc::clone(&node)));
+        flush::start(&node);
         node
     }
 

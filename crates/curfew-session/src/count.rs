@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use curfew_auth::VerifyError;
 use curfew_model::{Command, Principal, Reply, Request};
 use curfew_policy::Decision;
 use curfew_protocol::DecodeError;
-use curfew_telemetry::{CommandOutcome, Opcode, PublishOutcome, PublishSource};
+use curfew_telemetry::{CommandOutcome, PublishOutcome, PublishSource};
 
 use crate::Context;
 use crate::open::State;
@@ -71,28 +70,5 @@ impl State {
         let timed = self.untimed == 0;
         self.untimed = self.untimed.checked_sub(1).unwrap_or(TIMED_ONE_IN - 1);
         timed
-    }
-
-    /// Counts frames on their way out, by the opcode in their first byte (RFC 6455 §5.2).
-    pub(crate) fn count_sent<'a>(&self, frames: impl IntoIterator<Item = &'a Bytes>) {
-        let (mut text, mut others) = (0, [0; 3]);
-        for frame in frames {
-            match frame.first().map(|byte| byte & 0x0f) {
-                Some(0x8) => others[0] += 1,
-                Some(0x9) => others[1] += 1,
-                Some(0xa) => others[2] += 1,
-                _ => text += 1,
-            }
-        }
-        let sent = &self.context.metrics().frames_sent;
-        sent.inc_by(Opcode::Text, text);
-        for (opcode, count) in [Opcode::Close, Opcode::Ping, Opcode::Pong]
-            .into_iter()
-            .zip(others)
-        {
-            if count > 0 {
-                sent.inc_by(opcode, count);
-            }
-        }
     }
 }

@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use curfew_auth::VerifyError;
@@ -15,7 +14,7 @@ use curfew_model::{AuthFailure, Channel, Disconnect, Push, TraceContext};
 use curfew_node::{AdmitError, Attachment};
 use curfew_protocol::ProtocolId;
 use curfew_ws::frame::{self, Opcode};
-use curfew_ws::{Decoder, Transport};
+use curfew_ws::{Decoder, Line, Transport};
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -144,6 +143,8 @@ pub(crate) struct State {
     pub(crate) protocol: ProtocolId,
     pub(crate) live: Option<Live>,
     pub(crate) refusal: Option<Box<Refusal>>,
+    /// For flushers, once the session is open.
+    pub(crate) line: Option<Line>,
     /// Told before the close whatever becomes of the queue.
     pub(crate) last_words: Option<Bytes>,
     /// What is to be told although the node cannot vouch for the session; past the outbox.
@@ -171,8 +172,6 @@ pub(crate) struct Live {
     pub(crate) attachment: Arc<Attachment>,
     /// A tree, since an empty one takes no more than a pointer.
     pub(crate) subscriptions: BTreeMap<Channel, Permissions>,
-    /// Since the Unix epoch: from here on nothing is delivered or accepted.
-    pub(crate) ends_at: Duration,
     /// The user, shared by the session's publications; made at the first.
     pub(crate) from: Option<Arc<str>>,
 }
@@ -213,6 +212,7 @@ impl Session {
         );
         let auth_timeout = settings.auth_timeout;
         drop(settings);
+        let (transport, line) = transport.share();
         let mut session = Self {
             writer: Writer::new(transport),
             decoder,
@@ -223,6 +223,7 @@ impl Session {
                 protocol,
                 live: None,
                 refusal: None,
+                line,
                 last_words: None,
                 urgent: Vec::new(),
                 operation: None,
@@ -258,6 +259,9 @@ impl State {
         let session = attachment.member().session();
         self.guards.unauthenticated = None;
         self.deadlines.auth_by = None;
+        if let Some(line) = self.line.take() {
+            attachment.member().outbox().attach(line);
+        }
         if !attachment.open() {
             // Ended between admission and here; the writer finds out why.
             debug!(%session, "session ended before it opened");
@@ -265,7 +269,6 @@ impl State {
         self.live = Some(Live {
             attachment: Arc::new(attachment),
             subscriptions: BTreeMap::new(),
-            ends_at: principal.ends_at(),
             from: None,
         });
         let ping_interval = self.context.settings.load().session.ping_interval;

@@ -69,6 +69,7 @@ impl Session {
         if let Some(refusal) = self.state.refusal.take() {
             return Poll::Ready(self.state.refuse(*refusal));
         }
+        self.claim_socket();
         loop {
             if let Poll::Ready(finish) = self.poll_write(cx) {
                 return Poll::Ready(finish);

@@ -1,9 +1,10 @@
-//! Sessions over a pipe, with the real protocol and the embedded backend behind a rig, in paused
+//! Sessions over a pipe, or where it matters a socket, with the real protocol and the embedded backend behind a rig, in paused
 //! time. Whoever waits for a frame lets the time go on to the next timer.
 
 mod access;
 mod commands;
 mod faults;
+mod flushed;
 mod gate;
 mod peer;
 #[path = "../../curfew-node/src/tests/rig.rs"]
@@ -23,7 +24,7 @@ use curfew_model::{
     Action, Channel, Clock as _, Command, DISCONNECTS, Disconnect, Gate, NodeId, Publication,
     Secret,
 };
-use curfew_node::{HubEvents, Node};
+use curfew_node::{Attachment, HubEvents, Node};
 use curfew_policy::{Policy, Rule};
 use curfew_protocol::native::Native;
 use curfew_protocol::{Protocol, Protocols};
@@ -179,6 +180,12 @@ impl Harness {
     /// A connection on a pipe of `room` bytes each way. `early` came behind its request.
     fn connect(&self, opening: Opening, room: usize, early: &[u8]) -> Peer {
         let (ours, theirs) = tokio::io::duplex(room);
+        self.serve(Transport::Memory(Box::new(ours)), opening, early);
+        Peer::new(theirs)
+    }
+
+    /// Runs a session on a connection.
+    fn serve(&self, transport: Transport, opening: Opening, early: &[u8]) {
         let protocol = self.hub().protocols().default_id();
         let guards = Guards {
             connection: Box::new(Arc::clone(&self.place)),
@@ -186,14 +193,13 @@ impl Harness {
         };
         let session = Session::new(
             Arc::clone(&self.context),
-            Transport::Memory(Box::new(ours)),
+            transport,
             Bytes::copy_from_slice(early),
             protocol,
             opening,
             guards,
         );
         self.context.node.spawn(crate::run(session));
-        Peer::new(theirs)
     }
 
     /// A connection whose request carried no token.
@@ -207,16 +213,20 @@ impl Harness {
     }
 
     async fn open_with(&self, claims: Value, room: usize) -> Peer {
+        let opening = Opening::Admitted(self.admit(claims).await);
+        let mut peer = self.connect(opening, room, &[]);
+        peer.expect("connected").await;
+        peer
+    }
+
+    async fn admit(&self, claims: Value) -> Attachment {
         let principal = self
             .context
             .authenticator
             .authenticate(&self.token(claims))
             .unwrap();
         let protocol = self.hub().protocols().default_id();
-        let attachment = self.context.node.admit(principal, protocol).await.unwrap();
-        let mut peer = self.connect(Opening::Admitted(attachment), room, &[]);
-        peer.expect("connected").await;
-        peer
+        self.context.node.admit(principal, protocol).await.unwrap()
     }
 
     /// Publishes from outside.

@@ -164,7 +164,7 @@ impl State {
     /// Whether the session's token is over, by the wall clock.
     pub(crate) fn is_expired(&self) -> bool {
         let Some(live) = &self.live else { return false };
-        self.context.node.clock().now() >= live.ends_at
+        self.context.node.clock().now() >= live.attachment.member().ends_at()
     }
 
     /// The next ping, jittered so that connections opened together do not stay together.
@@ -176,9 +176,6 @@ impl State {
 
     /// Sets the end and the notice before it by a token now in force.
     pub(crate) fn schedule_expiry(&mut self, principal: &Principal) {
-        if let Some(live) = &mut self.live {
-            live.ends_at = principal.ends_at();
-        }
         self.schedule_end();
         let notice = self.context.settings.load().session.expiring_notice;
         self.deadlines.expiring_at = None;
@@ -196,7 +193,8 @@ impl State {
 
     fn schedule_end(&mut self) {
         if let Some(live) = &self.live {
-            let wait = live.ends_at.saturating_sub(self.context.node.clock().now());
+            let ends_at = live.attachment.member().ends_at();
+            let wait = ends_at.saturating_sub(self.context.node.clock().now());
             self.deadlines.ends_at = Instant::now().checked_add(wait);
         }
     }

@@ -1,37 +1,17 @@
 //! Writing: what waits in the outbox leaves in as few writes as possible, with a deadline.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf as _, Bytes};
-use curfew_hub::{Outgoing, Standing};
+use bytes::Bytes;
+use curfew_hub::{Outgoing, Sent, Standing};
 use curfew_model::Disconnect;
-use curfew_ws::Transport;
+use curfew_ws::{Front, Transport};
 use tokio::time::Instant;
 
 use crate::Session;
 use crate::run::Finish;
-
-/// Frames written by one vectored write. More gain little: at 64 the call is a small part of a
-/// frame's cost.
-const FRAMES_PER_WRITE: usize = 64;
-
-/// Frames of up to so many bytes are put together before they are written: copying one costs less
-/// than a slice of its own costs the kernel.
-const SMALL_FRAME: usize = 1024;
-
-/// From so many small frames on.
-const MANY_FRAMES: usize = 4;
-
-/// Bytes put together: what a socket takes at once, by and large.
-const TOGETHER_BYTES: usize = 64 * 1024;
-
-thread_local! {
-    /// Where frames are put together: one for each worker, since none is needed between two polls.
-    static TOGETHER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
 
 /// The socket and the frames on their way into it.
 #[derive(Debug)]
@@ -153,56 +133,30 @@ impl Writer {
 
     /// One write of what is in front.
     fn poll_write_some(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let small = |frame: &&Bytes| frame.len() <= SMALL_FRAME;
-        if self
-            .in_flight
-            .iter()
-            .take(MANY_FRAMES)
-            .filter(small)
-            .count()
-            == MANY_FRAMES
-        {
-            return TOGETHER.with_borrow_mut(|together| {
-                together.clear();
-                together.reserve_exact(TOGETHER_BYTES);
-                for frame in self.in_flight.iter().take_while(small) {
-                    if together.len() + frame.len() > TOGETHER_BYTES {
-                        break;
-                    }
-                    together.extend_from_slice(frame);
-                }
-                self.transport.poll_write(cx, together)
-            });
-        }
-        if let (Some(only), 1) = (self.in_flight.front(), self.in_flight.len()) {
-            return self.transport.poll_write(cx, only);
-        }
-        let mut slices = [IoSlice::new(&[]); FRAMES_PER_WRITE];
-        let count = self.in_flight.len().min(FRAMES_PER_WRITE);
-        for (slice, frame) in slices.iter_mut().zip(&self.in_flight) {
-            *slice = IoSlice::new(frame);
-        }
-        self.transport.poll_write_vectored(cx, &slices[..count])
+        Front::of(&self.in_flight, |front| {
+            self.transport.poll_write(cx, front)
+        })
     }
 
-    fn advance(&mut self, mut written: usize) {
+    fn advance(&mut self, written: usize) {
         let uncounted = written.min(self.uncounted);
         self.uncounted -= uncounted;
         self.written += written - uncounted;
-        while let Some(front) = self.in_flight.front_mut() {
-            if written < front.len() {
-                self.partial = self.partial || written > 0;
-                front.advance(written);
-                return;
-            }
-            written -= front.len();
-            self.in_flight.pop_front();
-            self.partial = false;
-        }
+        Front::advance(&mut self.in_flight, written, &mut self.partial);
     }
 }
 
 impl Session {
+    /// Takes the socket over from the flushers, for this poll.
+    pub(crate) fn claim_socket(&mut self) {
+        let Some(live) = &self.state.live else { return };
+        // Flushers write only when nothing is in flight here.
+        if let Some(rest) = live.attachment.member().outbox().claim() {
+            self.writer.in_flight.push_front(rest);
+            self.writer.partial = true;
+        }
+    }
+
     /// Takes what is queued and writes it until nothing is left or the socket takes no more.
     /// Ready when that ends the session.
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Finish> {
@@ -240,7 +194,9 @@ impl Session {
             match member.take_outgoing(hub, written, &mut self.writer.in_flight) {
                 None => return Poll::Pending,
                 Some(Outgoing::Frames) => {
-                    self.state.count_sent(&self.writer.in_flight);
+                    let mut sent = Sent::default();
+                    sent.add(&self.writer.in_flight);
+                    sent.count(self.state.context.metrics());
                     if self.state.is_expired() {
                         return Poll::Ready(Disconnect::EXPIRED.into());
                     }

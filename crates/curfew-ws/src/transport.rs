@@ -1,37 +1,90 @@
 //! The bare socket under a session.
 
-use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::io;
+use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_rustls::server::TlsStream;
+
+use crate::Front;
 
 /// What a session reads from and writes to. No buffer of ours lies between it and the kernel.
 #[derive(Debug)]
 pub enum Transport {
     /// TCP.
     Plain(TcpStream),
+    /// TCP that is also written to through a [`Line`].
+    Shared(OwnedReadHalf),
     /// TLS over TCP, boxed: most connections are plain and must not pay for its size.
     Tls(Box<TlsStream<TcpStream>>),
     /// A pipe within the process, for sessions without a network.
     Memory(Box<DuplexStream>),
 }
 
-/// `$stream` is the transport's stream, whichever it is.
-macro_rules! on {
-    ($transport:expr, $stream:ident => $then:expr) => {
-        match $transport {
-            Self::Plain($stream) => $then,
-            Self::Tls($stream) => $then,
-            Self::Memory($stream) => $then,
+/// A way to write to a plain connection beside its [`Transport`], for others than the task that
+/// reads from it. Who holds both sees to it that only one is written to at a time. The connection
+/// ends when both are gone.
+#[derive(Debug)]
+pub struct Line(Option<OwnedWriteHalf>);
+
+impl Line {
+    /// Writes as much of `front` as there is room for now; `WouldBlock` when there is none. Wakes
+    /// nobody later.
+    pub fn try_write(&self, front: Front<'_>) -> io::Result<usize> {
+        match &self.0 {
+            Some(stream) => try_write(stream.as_ref(), front),
+            None => Err(io::ErrorKind::NotConnected.into()),
         }
-    };
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        // The half alone would say to the peer that nothing more comes.
+        if let Some(stream) = self.0.take() {
+            stream.forget();
+        }
+    }
+}
+
+fn try_write(stream: &TcpStream, front: Front<'_>) -> io::Result<usize> {
+    match front {
+        Front::Bytes(bytes) => stream.try_write(bytes),
+        Front::Slices(slices) => stream.try_write_vectored(slices),
+    }
+}
+
+fn poll_write(
+    stream: impl AsyncWrite + Unpin,
+    cx: &mut Context<'_>,
+    front: Front<'_>,
+) -> Poll<io::Result<usize>> {
+    let mut stream = stream;
+    let stream = Pin::new(&mut stream);
+    match front {
+        Front::Bytes(bytes) => stream.poll_write(cx, bytes),
+        Front::Slices(slices) => stream.poll_write_vectored(cx, slices),
+    }
 }
 
 impl Transport {
+    /// From here on it can be written to through the line as well; `None` where whoever writes has
+    /// more to do than to hand bytes to the kernel.
+    pub fn share(self) -> (Self, Option<Line>) {
+        match self {
+            Self::Plain(stream) => {
+                let (read, write) = stream.into_split();
+                (Self::Shared(read), Some(Line(Some(write))))
+            }
+            other => (other, None),
+        }
+    }
+
     /// Reads what is there into `buffer`; 0 means that the peer sends no more. Read until it is
     /// pending: TLS may hold decrypted bytes for which no readiness comes.
     pub fn poll_read(
@@ -40,55 +93,80 @@ impl Transport {
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         let mut buffer = ReadBuf::new(buffer);
-        ready!(on!(self, stream => Pin::new(stream).poll_read(cx, &mut buffer)))?;
+        ready!(match self {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
+            Self::Shared(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
+            Self::Memory(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
+        })?;
         Poll::Ready(Ok(buffer.filled().len()))
     }
 
-    /// Writes as much of `bytes` as there is room for, in one system call where the transport is
-    /// plain, which is cheaper than a vectored write of one slice. Over TLS, written bytes may still
-    /// have to be flushed.
-    pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        on!(self, stream => Pin::new(stream).poll_write(cx, bytes))
-    }
-
-    /// Likewise as much of several `slices`.
-    pub fn poll_write_vectored(
+    /// Writes as much of `front` as there is room for, in one system call where the transport is
+    /// plain. Over TLS, written bytes may still have to be flushed.
+    pub fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
+        front: Front<'_>,
     ) -> Poll<io::Result<usize>> {
-        on!(self, stream => Pin::new(stream).poll_write_vectored(cx, slices))
+        match self {
+            Self::Plain(stream) => poll_write(stream, cx, front),
+            Self::Shared(stream) => loop {
+                let stream: &TcpStream = (*stream).as_ref();
+                ready!(stream.poll_write_ready(cx))?;
+                match try_write(stream, front) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    done => return Poll::Ready(done),
+                }
+            },
+            Self::Tls(stream) => poll_write(stream, cx, front),
+            Self::Memory(stream) => poll_write(stream, cx, front),
+        }
     }
 
     /// Hands to the kernel what TLS still holds. Until it is ready it must be polled whenever the
     /// task wakes, also when there is nothing new to write.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        on!(self, stream => Pin::new(stream).poll_flush(cx))
+        match self {
+            Self::Plain(_) | Self::Shared(_) => Poll::Ready(Ok(())),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Memory(stream) => Pin::new(stream).poll_flush(cx),
+        }
     }
 
     /// Ends our side: the peer reads everything written before, then the end.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        on!(self, stream => Pin::new(stream).poll_shutdown(cx))
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Shared(stream) => {
+                let stream: &TcpStream = (*stream).as_ref();
+                Poll::Ready(SockRef::from(stream).shutdown(Shutdown::Write))
+            }
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Memory(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(stream) => Some(stream),
+            Self::Shared(stream) => Some(stream.as_ref()),
+            Self::Tls(stream) => Some(stream.get_ref().0),
+            Self::Memory(_) => None,
+        }
     }
 
     /// Resets the connection: what is queued in the kernel is thrown away, and the peer is told at
-    /// once even if it has stopped reading.
+    /// once even if it has stopped reading. Its [`Line`], if there is one, must be gone.
     pub fn abort(self) {
-        let tcp = match &self {
-            Self::Plain(stream) => stream,
-            Self::Tls(stream) => stream.get_ref().0,
-            Self::Memory(_) => return,
-        };
-        // A socket that is gone already needs no reset.
-        tcp.set_zero_linger().ok();
+        if let Some(tcp) = self.tcp() {
+            // A socket that is gone already needs no reset.
+            tcp.set_zero_linger().ok();
+        }
     }
 
     /// The peer's address; `None` within the process, and once the peer is gone.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Plain(stream) => stream.peer_addr().ok(),
-            Self::Tls(stream) => stream.get_ref().0.peer_addr().ok(),
-            Self::Memory(_) => None,
-        }
+        self.tcp()?.peer_addr().ok()
     }
 }

@@ -7,41 +7,6 @@ use curfew_model::Disconnect;
 use super::*;
 use crate::Ending;
 
-/// Counts how often it is woken.
-#[derive(Debug, Default)]
-struct Waker(AtomicUsize);
-
-impl Wake for Waker {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// A session's task that waits.
-struct Task {
-    wakes: Arc<Waker>,
-}
-
-impl Task {
-    fn new() -> Self {
-        Self {
-            wakes: Arc::default(),
-        }
-    }
-
-    fn wakes(&self) -> usize {
-        self.wakes.0.load(Ordering::Relaxed)
-    }
-
-    fn waits(&self, member: &Member, blocked: bool) -> bool {
-        let waker = Arc::clone(&self.wakes).into();
-        member
-            .outbox()
-            .poll_wake(&Context::from_waker(&waker), blocked)
-            .is_pending()
-    }
-}
-
 fn frame(bytes: usize) -> Bytes {
     Bytes::from(vec![b'x'; bytes])
 }

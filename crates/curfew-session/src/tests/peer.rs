@@ -1,9 +1,9 @@
-//! The client's side of a pipe.
+//! The client's side of a connection.
 
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time;
 
 pub(super) const TEXT: u8 = 1;
@@ -31,17 +31,22 @@ impl Closed {
     }
 }
 
+/// What a client reads from and writes to.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for S {}
+
 /// A client. Answers pings whenever it reads, until told otherwise.
 pub(super) struct Peer {
-    stream: DuplexStream,
+    stream: Box<dyn Stream>,
     received: Vec<u8>,
     pub(super) answers_pings: bool,
 }
 
 impl Peer {
-    pub(super) fn new(stream: DuplexStream) -> Self {
+    pub(super) fn new(stream: impl Stream) -> Self {
         Self {
-            stream,
+            stream: Box::new(stream),
             received: Vec::new(),
             answers_pings: true,
         }

@@ -9,8 +9,8 @@ use std::task::Poll;
 use bytes::Bytes;
 use curfew_model::Message;
 use curfew_ws::{
-    Decoder, Event, Input, Limits, Transport, UpgradeError, Upgrading, accept, frame, handshake,
-    with_read_buffer,
+    Decoder, Event, Front, Input, Limits, Transport, UpgradeError, Upgrading, accept, frame,
+    handshake, with_read_buffer,
 };
 use http::{Request, Response};
 use http_body_util::{Either, Empty, Full};
@@ -115,7 +115,7 @@ pub(crate) async fn write(transport: &mut Transport, frames: &[Bytes]) {
                 IoSlice::new(&frame[skipped..])
             })
             .collect();
-        at += poll_fn(|cx| transport.poll_write_vectored(cx, &slices))
+        at += poll_fn(|cx| transport.poll_write(cx, Front::Slices(&slices)))
             .await
             .unwrap();
     }

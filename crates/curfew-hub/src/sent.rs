@@ -1,0 +1,52 @@
+//! Frames counted on their way out.
+
+use bytes::Bytes;
+use curfew_telemetry::{Metrics, Opcode};
+
+/// How many frames of each kind, by the opcode in their first byte (RFC 6455 §5.2).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sent {
+    text: u64,
+    close: u64,
+    ping: u64,
+    pong: u64,
+}
+
+impl Sent {
+    /// Counts frames none of which has been written in part.
+    pub fn add<'a>(&mut self, frames: impl IntoIterator<Item = &'a Bytes>) {
+        for frame in frames {
+            *self.kind(frame) += 1;
+        }
+    }
+
+    /// Undoes [`Sent::add`] for some of them.
+    pub fn take_back<'a>(&mut self, frames: impl IntoIterator<Item = &'a Bytes>) {
+        for frame in frames {
+            *self.kind(frame) -= 1;
+        }
+    }
+
+    fn kind(&mut self, frame: &Bytes) -> &mut u64 {
+        match frame.first().map(|byte| byte & 0x0f) {
+            Some(0x8) => &mut self.close,
+            Some(0x9) => &mut self.ping,
+            Some(0xa) => &mut self.pong,
+            _ => &mut self.text,
+        }
+    }
+
+    /// Adds them to the metrics.
+    pub fn count(self, metrics: &Metrics) {
+        for (opcode, count) in [
+            (Opcode::Text, self.text),
+            (Opcode::Close, self.close),
+            (Opcode::Ping, self.ping),
+            (Opcode::Pong, self.pong),
+        ] {
+            if count > 0 {
+                metrics.frames_sent.inc_by(opcode, count);
+            }
+        }
+    }
+}

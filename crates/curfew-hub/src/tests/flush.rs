@@ -1,0 +1,323 @@
+//! Flushers: what leaves past the session's task, and what does not.
+
+use curfew_model::{Clock, Disconnect, Revocation, boottime};
+use curfew_telemetry::Opcode;
+use curfew_ws::Transport;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+use crate::Ending;
+
+/// More than a socket and its peer's take together.
+const LARGE: usize = 8 * 1024 * 1024;
+
+/// A wall clock that stands still.
+#[derive(Debug)]
+struct At(u64);
+
+impl Clock for At {
+    fn now(&self) -> Duration {
+        Duration::from_secs(self.0)
+    }
+}
+
+/// A session on a real socket, whose task waits unless a test says otherwise.
+struct Connected {
+    member: Arc<Member>,
+    task: Task,
+    transport: Transport,
+    client: TcpStream,
+}
+
+impl Harness {
+    /// With one flusher, and room for large frames.
+    fn flushing() -> Self {
+        let harness = Self::with_limits(2 * LARGE, 0);
+        harness.hub.set_flushers(1);
+        harness
+    }
+
+    async fn connect(&self, room: &Channel) -> Connected {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, server) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (server, _) = server.unwrap();
+        // The runtime learns of it by an event; a session has written its handshake by then.
+        server.writable().await.unwrap();
+        let (transport, line) = Transport::Plain(server).share();
+        let member = self.register(&principal("u", "t", 100, "{}"), "one");
+        member.outbox().attach(line.unwrap());
+        assert!(member.outbox().open());
+        self.hub.subscribe(room, &member);
+        let task = Task::new();
+        assert!(task.waits(&member, false));
+        Connected {
+            member,
+            task,
+            transport,
+            client: client.unwrap(),
+        }
+    }
+
+    /// What a flusher does in one turn; returns how many members it was told of.
+    fn flush(&self) -> usize {
+        self.flush_at(1_000)
+    }
+
+    fn flush_at(&self, now: u64) -> usize {
+        let mut due = Vec::new();
+        self.hub.take_due(0, &mut due);
+        self.hub.flush(&due, &At(now));
+        due.len()
+    }
+}
+
+impl Connected {
+    /// Reads exactly these payloads, each of one letter.
+    async fn reads(&mut self, payloads: &str) {
+        let mut read = vec![0; 3 * payloads.len()];
+        self.client.read_exact(&mut read).await.unwrap();
+        let expect = payloads.bytes().flat_map(|byte| [0x81, 1, byte]);
+        assert!(expect.eq(read.iter().copied()), "{read:?}");
+    }
+
+    fn reads_nothing(&self) {
+        let error = self.client.try_read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+    }
+
+    /// What the task finds when it wakes: what a flusher began, and what is queued.
+    fn wakes_to(&self, harness: &Harness) -> (Option<Bytes>, Option<Outgoing>, VecDeque<Bytes>) {
+        let rest = self.member.outbox().claim();
+        let mut taken = VecDeque::new();
+        let outgoing = self.member.take_outgoing(&harness.hub, 0, &mut taken);
+        (rest, outgoing, taken)
+    }
+}
+
+#[tokio::test]
+async fn publications_go_straight_to_the_socket_of_a_session_that_waits() {
+    let harness = Harness::flushing();
+    let room = channel("room");
+    let mut one = harness.connect(&room).await;
+    let mut two = harness.connect(&room).await;
+    for data in ["a", "b", "c"] {
+        let delivered = harness.publish(&room, data);
+        assert_eq!((delivered.queued, delivered.dropped), (2, 0));
+    }
+    assert_eq!(harness.hub.queued_bytes(), 18);
+    assert_eq!(harness.flush(), 2, "told of each once");
+    for connected in [&mut one, &mut two] {
+        connected.reads("abc").await;
+        assert_eq!(connected.task.wakes(), 0);
+    }
+    assert_eq!(harness.hub.queued_bytes(), 0);
+    assert_eq!(harness.metrics.frames_sent.get(Opcode::Text), 6);
+    assert_eq!(harness.metrics.sent_bytes.get(), 18);
+    harness.publish(&room, "d");
+    assert_eq!(harness.flush(), 2);
+    one.reads("d").await;
+}
+
+#[tokio::test]
+async fn the_flushers_are_woken_once_and_share_the_members_among_them() {
+    let harness = Harness::new();
+    harness.hub.set_flushers(3);
+    harness.hub.set_flushers(1);
+    let room = channel("room");
+    let mut connected = Vec::new();
+    for _ in 0..7 {
+        connected.push(harness.connect(&room).await);
+    }
+    let wakes: [Arc<Waker>; 3] = Default::default();
+    for (flusher, wakes) in wakes.iter().enumerate() {
+        let waker = Arc::clone(wakes).into();
+        let polled = harness.hub.poll_due(flusher, &Context::from_waker(&waker));
+        assert!(polled.is_pending());
+    }
+    harness.publish(&room, "a");
+    harness.publish(&room, "b");
+    let mut shares = Vec::new();
+    for (flusher, wakes) in wakes.iter().enumerate() {
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+        let waker = Arc::clone(wakes).into();
+        let polled = harness.hub.poll_due(flusher, &Context::from_waker(&waker));
+        assert!(polled.is_ready());
+        let mut due = Vec::new();
+        harness.hub.take_due(flusher, &mut due);
+        harness.hub.flush(&due, &At(1_000));
+        shares.push(due.len());
+    }
+    shares.sort_unstable();
+    assert_eq!(shares, [2, 2, 3]);
+    for connected in &mut connected {
+        connected.reads("ab").await;
+    }
+}
+
+#[tokio::test]
+async fn a_task_that_is_awake_writes_for_itself() {
+    let harness = Harness::flushing();
+    let room = channel("room");
+    let connected = harness.connect(&room).await;
+    assert_eq!(connected.member.outbox().claim(), None);
+    harness.publish(&room, "a");
+    assert_eq!(harness.flush(), 0, "nobody was told");
+    // Awake since the flusher was told.
+    assert!(!connected.task.waits(&connected.member, false));
+    let (_, outgoing, taken) = connected.wakes_to(&harness);
+    assert_eq!((outgoing, taken.len()), (Some(Outgoing::Frames), 1));
+    assert!(connected.task.waits(&connected.member, false));
+    harness.publish(&room, "b");
+    assert_eq!(connected.member.outbox().claim(), None);
+    assert_eq!(harness.flush(), 1);
+    connected.reads_nothing();
+    let (_, outgoing, taken) = connected.wakes_to(&harness);
+    assert_eq!((outgoing, taken.len()), (Some(Outgoing::Frames), 1));
+    // Its socket is full.
+    assert!(connected.task.waits(&connected.member, true));
+    harness.publish(&room, "c");
+    assert_eq!((harness.flush(), connected.task.wakes()), (0, 0));
+    connected.reads_nothing();
+}
+
+#[tokio::test]
+async fn what_a_full_socket_does_not_take_is_left_to_the_task() {
+    let harness = Harness::flushing();
+    let room = channel("room");
+    let mut connected = harness.connect(&room).await;
+    let large = "x".repeat(LARGE);
+    harness.publish(&room, &large);
+    harness.publish(&room, "after");
+    let queued = harness.hub.queued_bytes();
+    harness.flush();
+    assert_eq!(connected.task.wakes(), 1);
+    let begun = harness.metrics.sent_bytes.get();
+    assert!(begun > 0);
+    assert_eq!(harness.hub.queued_bytes(), queued - begun);
+    // The one that was begun; the other is the task's to count.
+    assert_eq!(harness.metrics.frames_sent.get(Opcode::Text), 1);
+    harness.publish(&room, "later");
+    assert_eq!(harness.flush(), 0, "the task is awake");
+    let (rest, outgoing, taken) = connected.wakes_to(&harness);
+    assert_eq!(outgoing, Some(Outgoing::Frames));
+    assert_eq!(payloads(&Vec::from(taken)), ["after", "later"]);
+    let rest = rest.expect("it was begun");
+    let mut read = vec![0; usize::try_from(begun).unwrap()];
+    connected.client.read_exact(&mut read).await.unwrap();
+    read.extend_from_slice(&rest);
+    assert_eq!(read, curfew_ws::frame::text(large.as_bytes()));
+}
+
+#[tokio::test]
+async fn nothing_leaves_once_the_session_is_revoked_or_while_it_is_held_back() {
+    let harness = Harness::flushing();
+    let room = channel("room");
+    let mut held = harness.connect(&room).await;
+    let revoked = harness.connect(&room).await;
+    harness.publish(&room, "a");
+    harness
+        .hub
+        .end(&revoked.member, Ending::new(Disconnect::REVOKED));
+    let key = RevocationKey::session(held.member.session());
+    let suspension = harness.hub.suspend(&key);
+    assert!(suspension.is_some());
+    assert_eq!(harness.flush(), 2);
+    harness.publish(&room, "b");
+    assert_eq!(harness.flush(), 0);
+    held.reads_nothing();
+    revoked.reads_nothing();
+    assert_eq!(held.task.wakes(), 0);
+    drop(suspension);
+    assert_eq!(held.task.wakes(), 1, "it is the task's to go on");
+    assert!(!held.task.waits(&held.member, false));
+    held.member.outbox().claim();
+    let (_, _, taken) = held.wakes_to(&harness);
+    assert_eq!(payloads(&Vec::from(taken)), ["a", "b"]);
+    assert!(held.task.waits(&held.member, false));
+    harness.publish(&room, "c");
+    harness.flush();
+    held.reads("c").await;
+}
+
+#[tokio::test]
+async fn of_a_frame_begun_the_rest_stays_when_the_session_is_revoked() {
+    let harness = Harness::flushing();
+    let room = channel("room");
+    let connected = harness.connect(&room).await;
+    harness.publish(&room, &"x".repeat(LARGE));
+    harness.publish(&room, "after");
+    harness.flush();
+    let key = RevocationKey::user("u");
+    assert_eq!(harness.hub.revoke(&key, &Revocation::default()).len(), 1);
+    // What follows it is gone; the rest tells the task that the connection has to be reset.
+    let (rest, outgoing, taken) = connected.wakes_to(&harness);
+    let ending = Ending::new(Disconnect::REVOKED);
+    assert_eq!(outgoing, Some(Outgoing::End(ending)));
+    assert!(rest.is_some() && taken.is_empty());
+    assert_eq!(harness.dropped(DropReason::Revoked), 1);
+    harness.unregister(&connected.member);
+    assert_eq!(harness.hub.queued_bytes(), 0);
+}
+
+#[tokio::test]
+async fn nothing_leaves_while_the_node_cannot_vouch_or_after_the_tokens_end() {
+    let harness = Harness::flushing();
+    let room = channel("room");
+    let connected = harness.connect(&room).await;
+    let ends_at = connected.member.ends_at().as_secs();
+    harness.publish(&room, "a");
+    assert_eq!(harness.flush_at(ends_at), 1);
+    connected.reads_nothing();
+    assert_eq!(connected.task.wakes(), 1, "to find out");
+    let mut other = harness.connect(&room).await;
+    harness.publish(&room, "b");
+    harness.gate.shut();
+    assert_eq!(harness.flush(), 1);
+    other.reads_nothing();
+    assert_eq!(other.task.wakes(), 1);
+    harness
+        .gate
+        .open_until(boottime() + Duration::from_secs(60));
+    assert!(!other.task.waits(&other.member, false));
+    other.wakes_to(&harness);
+    assert!(other.task.waits(&other.member, false));
+    harness.publish(&room, "c");
+    harness.flush_at(ends_at - 1);
+    other.reads("c").await;
+}
+
+#[tokio::test]
+async fn a_broken_socket_is_left_to_the_task() {
+    let harness = Harness::flushing();
+    let room = channel("room");
+    let connected = harness.connect(&room).await;
+    connected.client.set_zero_linger().unwrap();
+    drop(connected.client);
+    // Until the reset has arrived.
+    let mut writes = 0;
+    while connected.task.wakes() == 0 && writes < 1_000 {
+        harness.publish(&room, "a");
+        harness.flush();
+        tokio::task::yield_now().await;
+        writes += 1;
+    }
+    assert_eq!(connected.task.wakes(), 1);
+}
+
+#[tokio::test]
+async fn a_session_that_left_lets_go_of_its_socket() {
+    let harness = Harness::flushing();
+    let room = channel("room");
+    let mut connected = harness.connect(&room).await;
+    harness.publish(&room, "a");
+    let mut due = Vec::new();
+    harness.hub.take_due(0, &mut due);
+    harness.hub.unsubscribe(&room, &connected.member);
+    harness.unregister(&connected.member);
+    drop(connected.transport);
+    // Somebody still holds the member.
+    assert_eq!(connected.client.read(&mut [0]).await.unwrap(), 0);
+    harness.hub.flush(&due, &At(1_000));
+}

@@ -1,0 +1,120 @@
+//! A session whose socket the node's flushers write to as well.
+
+use curfew_model::boottime;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinSet;
+
+use super::peer::{TEXT, frame};
+use super::*;
+
+const SUBSCRIBE: &str = r#"{"type":"subscribe","id":1,"channel":"room"}"#;
+
+/// Small, so that sockets are full again and again.
+const SOCKET_BYTES: u32 = 4 * 1024;
+
+/// More than two of them take.
+const LARGE: usize = 60_000;
+
+impl Harness {
+    /// A session of alice on a socket.
+    async fn open_tcp(&self) -> Peer {
+        let listener = TcpSocket::new_v4().unwrap();
+        listener.set_send_buffer_size(SOCKET_BYTES).unwrap();
+        listener.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = listener.listen(1).unwrap();
+        let client = TcpSocket::new_v4().unwrap();
+        client.set_recv_buffer_size(SOCKET_BYTES).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, server) = tokio::join!(client.connect(address), listener.accept());
+        let attachment = self.admit(json!({})).await;
+        let server: TcpStream = server.unwrap().0;
+        self.serve(Transport::Plain(server), Opening::Admitted(attachment), &[]);
+        let mut peer = Peer::new(client.unwrap());
+        peer.expect("connected").await;
+        peer
+    }
+}
+
+/// Whoever writes, flushers or the session's task, which its own client keeps awake.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn all_that_is_published_arrives_once_and_in_order() {
+    const MESSAGES: u64 = 20_000;
+    let harness = Arc::new(Harness::with(|settings| {
+        settings.limits.outbound_bytes = 1 << 30;
+        settings.limits.node_outbound_bytes = 0;
+    }));
+    let mut peers = Vec::new();
+    for _ in 0..4 {
+        let mut peer = harness.open_tcp().await;
+        peer.ok(SUBSCRIBE).await;
+        peers.push(peer);
+    }
+    let mut clients = JoinSet::new();
+    for (number, mut peer) in peers.into_iter().enumerate() {
+        clients.spawn(async move {
+            let (mut next, mut asked, mut answered) = (0, 0, 0);
+            while next < MESSAGES || answered < asked {
+                let text = peer.text().await;
+                match text["type"].as_str().unwrap() {
+                    "message" => {
+                        assert_eq!(text["data"]["n"], next);
+                        next += 1;
+                    }
+                    "pong" => answered += 1,
+                    other => panic!("{other}"),
+                }
+                // Each client as often as it likes.
+                if next % (number as u64 * 20 + 3) == 0 && asked < next {
+                    peer.send_bytes(&frame(TEXT, br#"{"type":"ping","id":1}"#))
+                        .await;
+                    asked += 1;
+                }
+            }
+            assert!(asked > 0);
+        });
+    }
+    for n in 0..MESSAGES {
+        let padding = "x".repeat(fastrand::usize(..2_000));
+        harness.publish("room", &format!(r#"{{"n":{n},"padding":"{padding}"}}"#));
+        // In bursts, with time to become idle in between.
+        if fastrand::u8(..) < 40 {
+            tokio::task::yield_now().await;
+        }
+        if fastrand::u16(..) < 400 {
+            time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    while let Some(client) = clients.join_next().await {
+        client.unwrap();
+    }
+    assert_eq!(harness.hub().queued_bytes(), 0);
+}
+
+#[tokio::test]
+async fn a_frame_that_a_flusher_began_is_completed_before_anything_else_is_written() {
+    let harness = Harness::with(|settings| settings.limits.outbound_bytes = 1 << 30);
+    let mut peer = harness.open_tcp().await;
+    peer.ok(SUBSCRIBE).await;
+    let sent = || harness.metrics.sent_bytes.get();
+    let before = sent();
+    let large = "x".repeat(LARGE);
+    harness.publish("room", &format!("{large:?}"));
+    while sent() == before {
+        tokio::task::yield_now().await;
+    }
+    assert!(sent() < before + LARGE as u64, "it does not fit");
+    // The reply to what the client sends now goes past what waits in the outbox.
+    harness.gate.shut();
+    peer.send(r#"{"type":"ping","id":7}"#).await;
+    let received = || harness.metrics.received_bytes.get();
+    let before = received();
+    while received() == before {
+        tokio::task::yield_now().await;
+    }
+    harness
+        .gate
+        .open_until(boottime() + Duration::from_secs(60));
+    harness.hub().wake_all();
+    assert_eq!(peer.expect("message").await["data"], large);
+    assert_eq!(peer.expect("error").await["code"], "unavailable");
+}
