@@ -101,10 +101,6 @@ impl Public {
         let timeout = settings.server.handshake_timeout;
         let deadline = started + settings.server.upgrade_timeout;
         drop(settings);
-        if let Err(error) = stream.set_nodelay(true) {
-            debug!(error = %error, "connection lost before its request");
-            return;
-        }
         let accepted = Arc::new(Accepted {
             peer,
             at: started,

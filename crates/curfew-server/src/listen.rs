@@ -6,8 +6,7 @@ use std::net::SocketAddr;
 use std::task::Poll;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::unconstrained;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +14,7 @@ use tracing::warn;
 
 /// Connections the kernel holds until they are accepted: a storm of reconnects fits, or as much of
 /// it as `net.core.somaxconn` allows.
-const BACKLOG: i32 = 4096;
+const BACKLOG: u32 = 4096;
 
 /// Wait after accepting failed for want of resources, such as file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
@@ -43,17 +42,16 @@ pub fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
 }
 
 fn try_listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
     // So that a restart need not wait for the old connections' TIME_WAIT.
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    socket.set_reuseaddr(true)?;
+    // Inherited by the connections: one call for all of them.
+    socket.set_nodelay(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Hands every connection to `on_connection` until `stop`, and then those that wait already.
@@ -94,4 +92,18 @@ fn is_of_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionRefused
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn connections_inherit_that_small_writes_do_not_wait() {
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        client.unwrap();
+        assert!(accepted.unwrap().0.nodelay().unwrap());
+    }
 }
