@@ -1,16 +1,19 @@
 //! Accepting connections: a place, TLS, the first byte and the head of the request, each in time.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use curfew_session::Session;
 use curfew_telemetry::RejectReason;
+use curfew_ws::{Held, Hold, Transport};
 use http::header::CONNECTION;
 use http::{HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
+use hyper::server::conn::http1::Parts;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
@@ -21,10 +24,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use crate::Public;
 use crate::listen;
 use crate::permits::{Full, Unauthenticated};
 use crate::respond::{RETRY_AFTER_SECONDS, Response};
+use crate::upgrade::Upgrade;
+use crate::{Public, Tls};
 
 /// Most headers of a request.
 const MAX_HEADERS: usize = 64;
@@ -35,7 +39,7 @@ const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// Longest wait for the last answers once the listener is closed.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
-/// What is known of a connection before its first request.
+/// What is known of a connection before it is upgraded.
 #[derive(Debug)]
 pub(crate) struct Accepted {
     pub(crate) peer: SocketAddr,
@@ -44,6 +48,19 @@ pub(crate) struct Accepted {
     asked: AtomicBool,
     /// Taken by the upgrade; otherwise given back when the connection ends.
     pub(crate) permit: Mutex<Option<Unauthenticated>>,
+    /// What it is to become.
+    upgrade: Mutex<Option<Box<Upgrade>>>,
+    /// Of the answer to the upgrade.
+    hold: Hold,
+}
+
+impl Accepted {
+    /// Has the connection taken over once the request that is being answered is. Its answer is
+    /// left to the session to write.
+    pub(crate) fn take_over(&self, upgrade: Upgrade) {
+        *self.upgrade.lock() = Some(Box::new(upgrade));
+        self.hold.hold();
+    }
 }
 
 impl Public {
@@ -75,8 +92,17 @@ impl Public {
         let node = &self.context.node;
         match self.permits.unauthenticated(peer.ip()) {
             Ok(permit) => {
-                let connection = async move { public.connection(stream, peer, permit, stop).await };
-                node.spawn(open.track_future(connection));
+                let token = open.token();
+                // The session goes on in the same task, which holds only what an idle session
+                // needs: what it takes to get there is in boxes, which are gone by then.
+                let connection = Box::pin(public.connection(stream, peer, permit, stop));
+                node.spawn(async move {
+                    let session = connection.await;
+                    drop(token);
+                    if let Some(session) = session {
+                        curfew_session::run(session).await;
+                    }
+                });
             }
             Err(full) => {
                 node.metrics().connections_rejected.inc(RejectReason::Limit);
@@ -89,54 +115,74 @@ impl Public {
         }
     }
 
+    /// From an accepted connection to the session on it, if it comes to one.
     async fn connection(
         self: Arc<Self>,
         stream: TcpStream,
         peer: SocketAddr,
         permit: Unauthenticated,
         stop: CancellationToken,
-    ) {
+    ) -> Option<Box<Session>> {
         let started = Instant::now();
         let settings = self.settings.load();
         let timeout = settings.server.handshake_timeout;
         let deadline = started + settings.server.upgrade_timeout;
         drop(settings);
-        let accepted = Arc::new(Accepted {
+        let accepted = Accepted {
             peer,
             at: started,
             asked: AtomicBool::new(false),
             permit: Mutex::new(Some(permit)),
-        });
-        let served = time::timeout_at(deadline, async {
-            match &self.tls {
-                None => {
-                    // hyper's own deadline begins with the first byte.
-                    time::timeout(timeout, stream.readable())
-                        .await
-                        .map_err(|_| Late)?
-                        .ok();
-                    self.http(stream, accepted, timeout, stop).await
-                }
-                Some(tls) => {
-                    let handshake = tls.acceptor().accept(stream);
-                    match time::timeout(timeout, handshake).await.map_err(|_| Late)? {
-                        Ok(stream) => self.http(stream, accepted, timeout, stop).await,
-                        Err(error) => {
-                            debug!(peer = %peer.ip(), error = %error, "TLS handshake failed");
-                            Ok(())
-                        }
+            upgrade: Mutex::new(None),
+            hold: Hold::default(),
+        };
+        let served = match &self.tls {
+            None => {
+                // Waited for on its own, with little in hand: a storm's connections are all accepted
+                // before the first of them is served. hyper's own deadline begins with the first
+                // byte.
+                let first = deadline.min(started + timeout);
+                match time::timeout_at(first, stream.readable()).await {
+                    Ok(_) => {
+                        let http = Box::pin(self.http(stream, accepted, timeout, stop));
+                        time::timeout_at(deadline, http).await
                     }
+                    Err(late) => Err(late),
                 }
             }
-        })
-        .await;
-        if !matches!(served, Ok(Ok(()))) {
-            self.context
-                .node
-                .metrics()
-                .connections_rejected
-                .inc(RejectReason::Timeout);
-            debug!(peer = %peer.ip(), "connection closed: no request came in time");
+            Some(tls) => {
+                let https = Box::pin(self.https(tls, stream, accepted, timeout, stop));
+                time::timeout_at(deadline, https).await
+            }
+        };
+        if let Ok(Ok(session)) = served {
+            return session;
+        }
+        self.context
+            .node
+            .metrics()
+            .connections_rejected
+            .inc(RejectReason::Timeout);
+        debug!(peer = %peer.ip(), "connection closed: no request came in time");
+        None
+    }
+
+    /// The TLS handshake, then as [`Public::http`].
+    async fn https(
+        self: &Arc<Self>,
+        tls: &Tls,
+        stream: TcpStream,
+        accepted: Accepted,
+        timeout: Duration,
+        stop: CancellationToken,
+    ) -> Result<Option<Box<Session>>, Late> {
+        let handshake = tls.acceptor().accept(stream);
+        match time::timeout(timeout, handshake).await.map_err(|_| Late)? {
+            Ok(stream) => self.http(stream, accepted, timeout, stop).await,
+            Err(error) => {
+                debug!(peer = %accepted.peer.ip(), error = %error, "TLS handshake failed");
+                Ok(None)
+            }
         }
     }
 
@@ -157,45 +203,56 @@ impl Public {
     async fn http<S>(
         self: &Arc<Self>,
         stream: S,
-        accepted: Arc<Accepted>,
+        accepted: Accepted,
         head_timeout: Duration,
         stop: CancellationToken,
-    ) -> Result<(), Late>
+    ) -> Result<Option<Box<Session>>, Late>
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: AsyncRead + AsyncWrite + Into<Transport> + Unpin + Send + 'static,
     {
+        let stream = Held::new(stream, accepted.hold.clone());
+        let accepted = Arc::new(accepted);
         let service = service_fn(|request| {
             let public = Arc::clone(self);
             let accepted = Arc::clone(&accepted);
-            async move { Ok::<_, Infallible>(public.answer(request, &accepted).await) }
+            // Boxed, for a connection that is taken back from hyper must not be pinned.
+            Box::pin(async move { Ok::<_, Infallible>(public.answer(request, &accepted).await) })
         });
-        let connection = hyper::server::conn::http1::Builder::new()
+        let mut connection = hyper::server::conn::http1::Builder::new()
             // Without a timer the head's deadline would be silently off.
             .timer(TokioTimer::new())
             .header_read_timeout(head_timeout)
             .max_headers(MAX_HEADERS)
             .max_buf_size(MAX_HEAD_BYTES)
-            .serve_connection(TokioIo::new(stream), service)
-            .with_upgrades();
-        let mut connection = pin!(connection);
+            .serve_connection(TokioIo::new(stream), service);
         let served = tokio::select! {
-            served = connection.as_mut() => served,
+            served = poll_fn(|cx| connection.poll_without_shutdown(cx)) => served,
             () = stop.cancelled() => {
                 // It would close one that has not asked yet, without an answer.
                 if accepted.asked.load(Ordering::Relaxed) {
-                    connection.as_mut().graceful_shutdown();
+                    std::pin::Pin::new(&mut connection).graceful_shutdown();
                 }
-                connection.await
+                poll_fn(|cx| connection.poll_without_shutdown(cx)).await
             }
         };
         match served {
-            Err(error) if error.is_timeout() => Err(Late),
+            Err(error) if error.is_timeout() => return Err(Late),
             Err(error) => {
                 debug!(peer = %accepted.peer.ip(), error = %error, "connection lost before its upgrade");
-                Ok(())
+                return Ok(None);
             }
-            Ok(()) => Ok(()),
+            Ok(()) => {}
         }
+        let Parts { io, read_buf, .. } = connection.into_parts();
+        let mut stream = io.into_inner();
+        let upgrade = accepted.upgrade.lock().take();
+        let Some(upgrade) = upgrade else {
+            if let Err(error) = stream.shutdown().await {
+                debug!(peer = %accepted.peer.ip(), error = %error, "connection lost at its end");
+            }
+            return Ok(None);
+        };
+        Ok(Some(upgrade.session(stream.finish(&read_buf))))
     }
 }
 

@@ -14,9 +14,9 @@ use curfew_backend::BackendError;
 use curfew_model::{AuthFailure, TraceContext};
 use curfew_node::AdmitError;
 use curfew_protocol::ProtocolId;
-use curfew_session::{Guards, Opening, Refusal, Session};
+use curfew_session::{Context, Guards, Opening, Refusal, Session};
 use curfew_telemetry::{Origin, RejectReason, Span, SpanKind, Tracer};
-use curfew_ws::{Handshake, HandshakeError, handshake};
+use curfew_ws::{Handshake, HandshakeError, Upgraded, handshake};
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::Full;
@@ -66,6 +66,33 @@ impl Refused {
 
     fn forbidden_origin(detail: &'static str) -> Self {
         Self::new(RejectReason::Origin, forbidden_origin(detail))
+    }
+}
+
+/// A request that was accepted: what its connection becomes once hyper lets go of it.
+#[derive(Debug)]
+pub(crate) struct Upgrade {
+    context: Arc<Context>,
+    protocol: ProtocolId,
+    opening: Opening,
+    guards: Guards,
+    span: Span,
+}
+
+impl Upgrade {
+    /// The session on the connection, which has the request's answer to write first.
+    pub(crate) fn session(self, upgraded: Upgraded) -> Box<Session> {
+        let Self {
+            context,
+            protocol,
+            opening,
+            guards,
+            span,
+        } = self;
+        let open = || Box::new(Session::new(context, upgraded, protocol, opening, guards));
+        let mut session = span.scope().in_scope(open);
+        session.set_trace(span.context());
+        session
     }
 }
 
@@ -152,7 +179,7 @@ impl Public {
         };
         let opening = self.open(&settings, protocol, token, span).await?;
 
-        let (response, upgrading) = curfew_ws::accept(&mut request, subprotocol)
+        let response = curfew_ws::accept(&mut request, subprotocol)
             .map_err(|error| Refused::handshake(&error))?;
         let guards = Guards {
             connection: Box::new(connection),
@@ -168,8 +195,6 @@ impl Public {
         metrics
             .handshake_duration
             .observe(accepted.at.elapsed().as_secs_f64());
-        let context = Arc::clone(&self.context);
-        let peer = accepted.peer.ip();
         if let Opening::Refused(refusal) = &opening {
             if !span.is_recorded() {
                 let origin = Origin::client(traceparent(request.headers()));
@@ -179,30 +204,13 @@ impl Public {
             span.refused(refusal.reason());
         }
         describe(span, "GET", WEBSOCKET, response.status());
-        // It ends when the session is open.
-        let span = std::mem::take(span);
-        self.context.node.spawn(async move {
-            match upgrading.finish().await {
-                Ok((transport, early)) => {
-                    let mut session = span.scope().in_scope(|| {
-                        Session::new(
-                            Arc::clone(&context),
-                            transport,
-                            early,
-                            protocol,
-                            opening,
-                            guards,
-                        )
-                    });
-                    session.set_trace(span.context());
-                    drop(span);
-                    // Another task: this one's future is as large as the upgrade needed it to be.
-                    context.node.spawn(curfew_session::run(session));
-                }
-                Err(error) => {
-                    debug!(peer = %peer, error = %error, "connection lost in its upgrade")
-                }
-            }
+        accepted.take_over(Upgrade {
+            context: Arc::clone(&self.context),
+            protocol,
+            opening,
+            guards,
+            // It ends when the session is open.
+            span: std::mem::take(span),
         });
         Ok(response.map(|_| Full::new(Bytes::new())))
     }

@@ -14,7 +14,7 @@ use curfew_model::{AuthFailure, Channel, Disconnect, Push, TraceContext};
 use curfew_node::{AdmitError, Attachment};
 use curfew_protocol::ProtocolId;
 use curfew_ws::frame::{self, Opcode};
-use curfew_ws::{Decoder, Line, Transport};
+use curfew_ws::{Decoder, Line, Upgraded};
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -193,11 +193,10 @@ impl Drop for Live {
 }
 
 impl Session {
-    /// A session on an upgraded connection. `early` is what the client sent behind its request.
+    /// A session on an upgraded connection, whose request it answers.
     pub fn new(
         context: Arc<Context>,
-        transport: Transport,
-        early: Bytes,
+        upgraded: Upgraded,
         protocol: ProtocolId,
         opening: Opening,
         guards: Guards,
@@ -205,18 +204,18 @@ impl Session {
         let now = Instant::now();
         let settings = context.settings.load();
         let mut decoder = Decoder::new();
-        decoder.preload(&early);
+        decoder.preload(&upgraded.early);
         let control = Bucket::full(
             settings.limits.control_frames_per_second.saturating_mul(2),
             now,
         );
         let auth_timeout = settings.auth_timeout;
         drop(settings);
-        let (transport, line) = transport.share();
+        let (transport, line) = upgraded.transport.share();
         let mut session = Self {
-            writer: Writer::new(transport),
+            writer: Writer::new(transport, upgraded.answer),
             decoder,
-            saved: !early.is_empty(),
+            saved: !upgraded.early.is_empty(),
             held_back: None,
             state: State {
                 context,

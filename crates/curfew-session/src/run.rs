@@ -43,10 +43,10 @@ pub(crate) enum Step {
 
 /// Runs a session to its end. All of the session's state, local and recorded, is gone afterwards,
 /// and its socket closed.
-pub fn run(session: Session) -> impl Future<Output = ()> + Send + 'static {
-    // Boxed here, because a future would hold its argument and what it moves it to: twice the
-    // memory. And closing is boxed since it needs more room than an idle session should hold.
-    let mut session = Box::new(session);
+pub fn run(session: Box<Session>) -> impl Future<Output = ()> + Send + 'static {
+    // Boxed by the caller, because a future would hold its argument and what it moves it to: twice
+    // the memory. And closing is boxed since it needs more room than an idle session should hold.
+    let mut session = session;
     async move {
         let finish = {
             let mut sleep = pin!(time::sleep(session.first_wait()));

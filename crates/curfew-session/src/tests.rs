@@ -29,7 +29,7 @@ use curfew_policy::{Policy, Rule};
 use curfew_protocol::native::Native;
 use curfew_protocol::{Protocol, Protocols};
 use curfew_telemetry::{DeliveryPath, Initiator, Metrics, Names};
-use curfew_ws::Transport;
+use curfew_ws::{Transport, Upgraded};
 use serde_json::{Value, json};
 use tokio::time;
 
@@ -193,13 +193,16 @@ impl Harness {
         };
         let session = Session::new(
             Arc::clone(&self.context),
-            transport,
-            Bytes::copy_from_slice(early),
+            Upgraded {
+                transport,
+                answer: Bytes::new(),
+                early: Bytes::copy_from_slice(early),
+            },
             protocol,
             opening,
             guards,
         );
-        self.context.node.spawn(crate::run(session));
+        self.context.node.spawn(crate::run(Box::new(session)));
     }
 
     /// A connection whose request carried no token.

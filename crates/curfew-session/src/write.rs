@@ -25,6 +25,8 @@ pub(crate) struct Writer {
     written: usize,
     /// Bytes in front that the outbox never knew of.
     uncounted: usize,
+    /// Bytes in front that answer the upgrade request, without which no frame means anything.
+    answer: usize,
     /// A TLS stream holds written bytes back until it is flushed.
     unflushed: bool,
     /// What may not be written as long as the node cannot vouch for the session.
@@ -50,13 +52,18 @@ pub(crate) enum HeldBack {
 }
 
 impl Writer {
-    pub(crate) fn new(transport: Transport) -> Self {
+    /// `answer` is written first, whatever becomes of the session.
+    pub(crate) fn new(transport: Transport, answer: Bytes) -> Self {
         Self {
             transport,
-            in_flight: VecDeque::new(),
             partial: false,
             written: 0,
-            uncounted: 0,
+            uncounted: answer.len(),
+            answer: answer.len(),
+            in_flight: Some(answer)
+                .filter(|answer| !answer.is_empty())
+                .into_iter()
+                .collect(),
             unflushed: false,
             aside: None,
         }
@@ -67,6 +74,11 @@ impl Writer {
         self.unflushed || !self.in_flight.is_empty()
     }
 
+    /// Whether frames are in flight, the answer to the upgrade request aside.
+    fn has_frames(&self) -> bool {
+        self.in_flight.len() > usize::from(self.answer > 0)
+    }
+
     /// How many frames wait for the socket.
     pub(crate) fn waiting(&self) -> usize {
         self.in_flight.len()
@@ -74,13 +86,20 @@ impl Writer {
 
     /// Whether a frame was begun and is not complete.
     pub(crate) fn is_partial(&self) -> bool {
-        self.partial
+        self.partial && self.answer == 0
     }
 
-    /// Forgets what is not on the wire yet, but for the rest of a frame begun.
+    /// How many in front stay there in any case: the answer to the upgrade request, or the rest of
+    /// a frame begun.
+    fn fixed(&self) -> usize {
+        usize::from(self.partial || self.answer > 0)
+    }
+
+    /// Forgets what is not on the wire yet, but for the answer to the upgrade request and the rest
+    /// of a frame begun.
     pub(crate) fn discard(&mut self) {
         self.aside = None;
-        self.in_flight.truncate(usize::from(self.partial));
+        self.in_flight.truncate(self.fixed());
     }
 
     /// Adds a frame behind what is in flight, past the outbox: before the session is open, while
@@ -93,9 +112,9 @@ impl Writer {
     /// Puts aside what is in flight, but for the rest of a frame begun. Returns whether other
     /// frames can be written now.
     fn set_aside(&mut self) -> bool {
+        let (fixed, stuck) = (self.fixed(), self.is_partial());
         let aside = self.aside.get_or_insert_with(|| {
-            let frames = self.in_flight.split_off(usize::from(self.partial));
-            let stuck = self.partial;
+            let frames = self.in_flight.split_off(fixed);
             Box::new(Aside { frames, stuck })
         });
         !aside.stuck
@@ -141,6 +160,7 @@ impl Writer {
     fn advance(&mut self, written: usize) {
         let uncounted = written.min(self.uncounted);
         self.uncounted -= uncounted;
+        self.answer = self.answer.saturating_sub(written);
         self.written += written - uncounted;
         Front::advance(&mut self.in_flight, written, &mut self.partial);
     }
@@ -162,7 +182,7 @@ impl Session {
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Finish> {
         self.held_back = None;
         // What an earlier poll left in flight may have been there for long: access may be over.
-        if !self.writer.in_flight.is_empty()
+        if self.writer.has_frames()
             && let Some(finish) = ready_some(self.interrupted())
         {
             return finish;

@@ -37,4 +37,4 @@ pub use origin::{OriginPolicy, canonical_origin};
 pub use protocol_error::ProtocolError;
 pub use read_buffer::{READ_BUFFER_BYTES, with_read_buffer};
 pub use transport::{Line, Transport};
-pub use upgrade::{UpgradeError, Upgrading, accept};
+pub use upgrade::{Held, Hold, Upgraded, accept};

@@ -26,6 +26,24 @@ pub enum Transport {
     Memory(Box<DuplexStream>),
 }
 
+impl From<TcpStream> for Transport {
+    fn from(stream: TcpStream) -> Self {
+        Self::Plain(stream)
+    }
+}
+
+impl From<TlsStream<TcpStream>> for Transport {
+    fn from(stream: TlsStream<TcpStream>) -> Self {
+        Self::Tls(Box::new(stream))
+    }
+}
+
+impl From<DuplexStream> for Transport {
+    fn from(stream: DuplexStream) -> Self {
+        Self::Memory(Box::new(stream))
+    }
+}
+
 /// A way to write to a plain connection beside its [`Transport`], for others than the task that
 /// reads from it. Who holds both sees to it that only one is written to at a time. The connection
 /// ends when both are gone.

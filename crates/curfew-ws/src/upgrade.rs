@@ -2,48 +2,41 @@
 //!
 //! Most of the memory of an idle connection in the usual structure is buffers that hyper and
 //! fastwebsockets leave behind. Here nothing of either survives the upgrade.
+//!
+//! The answer is not written by hyper but held back, to leave together with the first frames: one
+//! system call, one packet and one wake-up of the client less for each connection, and a client that
+//! is refused has the answer, why, and the close in one piece.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use fastwebsockets::WebSocketError;
 use http::header::{HeaderValue, SEC_WEBSOCKET_PROTOCOL};
 use http::{Request, Response};
 use http_body_util::Empty;
-use hyper::upgrade::{OnUpgrade, Parts, Upgraded};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{HandshakeError, Transport};
 
-/// Why the socket could not be taken over.
-#[derive(Debug, thiserror::Error)]
-pub enum UpgradeError {
-    /// The connection ended before the answer was sent.
-    #[error("send the answer to the upgrade request")]
-    Connection(#[source] hyper::Error),
-    /// The server serves connections over something else than [`Transport`] knows.
-    #[error("the connection is neither TCP nor TLS over TCP")]
-    UnknownIo,
-}
-
-/// A connection whose 101 is on its way.
-#[derive(Debug)]
-pub struct Upgrading(OnUpgrade);
-
 /// Prepares the 101 answer to a request that [`check`](crate::handshake::check) has passed.
 /// `subprotocol` is the one chosen of those offered: nothing else of what was offered is echoed,
-/// and no extension is accepted. The response must be returned to hyper, which must serve the
-/// connection `with_upgrades`, before [`Upgrading::finish`] can be.
+/// and no extension is accepted.
+///
+/// The connection must be served through a [`Held`] that is told to [hold](Hold::hold) before the
+/// answer is returned to hyper, and taken back from hyper without a shutdown.
 pub fn accept<B>(
     request: &mut Request<B>,
     subprotocol: Option<&str>,
-) -> Result<(Response<Empty<Bytes>>, Upgrading), HandshakeError> {
+) -> Result<Response<Empty<Bytes>>, HandshakeError> {
     let subprotocol = subprotocol
         .map(HeaderValue::from_str)
         .transpose()
         .map_err(|_| HandshakeError::Subprotocol)?;
-    // Taken before fastwebsockets does: its future would allocate a read buffer to throw away.
-    let upgrading = Upgrading(hyper::upgrade::on(&mut *request));
+    // The future is for connections that hyper itself hands over.
     let (mut response, _) = fastwebsockets::upgrade::upgrade(request).map_err(|e| match e {
         WebSocketError::MissingSecWebSocketKey => HandshakeError::Key,
         _ => HandshakeError::Version,
@@ -53,29 +46,115 @@ pub fn accept<B>(
             .headers_mut()
             .insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
     }
-    Ok((response, upgrading))
+    Ok(response)
 }
 
-impl Upgrading {
-    /// Waits until the answer is sent, then hands over the socket with the bytes that had come
-    /// behind the request. They are the first of the WebSocket and must be decoded before the
-    /// first read. The wait is as long as the peer takes to read the answer: bound it.
-    pub async fn finish(self) -> Result<(Transport, Bytes), UpgradeError> {
-        let upgraded = self.0.await.map_err(UpgradeError::Connection)?;
-        let (transport, early) = take_plain(upgraded)
-            .or_else(take_tls)
-            .map_err(|_| UpgradeError::UnknownIo)?;
-        // Copied, for a slice would keep hyper's whole buffer alive; an empty one as well.
-        Ok((transport, Bytes::copy_from_slice(&early)))
+/// Tells a [`Held`] to hold back what is written to it.
+#[derive(Debug, Clone, Default)]
+pub struct Hold(Arc<AtomicBool>);
+
+impl Hold {
+    /// From here on nothing is written: the next answer is the one to the upgrade.
+    pub fn hold(&self) {
+        self.0.store(true, Ordering::Release);
     }
 }
 
-fn take_plain(upgraded: Upgraded) -> Result<(Transport, Bytes), Upgraded> {
-    let Parts { io, read_buf, .. } = upgraded.downcast::<TokioIo<TcpStream>>()?;
-    Ok((Transport::Plain(io.into_inner()), read_buf))
+/// A connection as hyper serves it.
+#[derive(Debug)]
+pub struct Held<S> {
+    stream: S,
+    hold: Hold,
+    answer: Vec<u8>,
 }
 
-fn take_tls(upgraded: Upgraded) -> Result<(Transport, Bytes), Upgraded> {
-    let Parts { io, read_buf, .. } = upgraded.downcast::<TokioIo<TlsStream<TcpStream>>>()?;
-    Ok((Transport::Tls(Box::new(io.into_inner())), read_buf))
+/// A connection that is a WebSocket from here on.
+#[derive(Debug)]
+pub struct Upgraded {
+    /// The bare socket.
+    pub transport: Transport,
+    /// The HTTP answer, which has to be written before any frame.
+    pub answer: Bytes,
+    /// What the client sent behind its request: the first bytes of the WebSocket, to be decoded
+    /// before the first read.
+    pub early: Bytes,
+}
+
+impl<S> Held<S> {
+    /// Passes everything on until `hold` says otherwise.
+    pub fn new(stream: S, hold: Hold) -> Self {
+        Self {
+            stream,
+            hold,
+            answer: Vec::new(),
+        }
+    }
+
+    /// Takes the socket over, once hyper is done with it. `read` is what hyper read and did not
+    /// need.
+    pub fn finish(self, read: &[u8]) -> Upgraded
+    where
+        S: Into<Transport>,
+    {
+        Upgraded {
+            transport: self.stream.into(),
+            answer: self.answer.into(),
+            // Copied, for a slice would keep hyper's whole buffer alive; an empty one as well.
+            early: Bytes::copy_from_slice(read),
+        }
+    }
+
+    fn holds(&self) -> bool {
+        self.hold.0.load(Ordering::Acquire)
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Held<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Held<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if !self.holds() {
+            return Pin::new(&mut self.stream).poll_write(cx, bytes);
+        }
+        self.answer.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if !self.holds() {
+            return Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        }
+        for slice in slices {
+            self.answer.extend_from_slice(slice);
+        }
+        Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }

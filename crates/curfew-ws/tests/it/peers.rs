@@ -3,22 +3,22 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
 use bytes::Bytes;
 use curfew_model::Message;
 use curfew_ws::{
-    Decoder, Event, Front, Input, Limits, Transport, UpgradeError, Upgrading, accept, frame,
+    Decoder, Event, Front, Held, Hold, Input, Limits, Transport, Upgraded, accept, frame,
     handshake, with_read_buffer,
 };
 use http::{Request, Response};
 use http_body_util::{Either, Empty, Full};
 use hyper::body::Incoming as Body;
-use hyper::server::conn::http1;
+use hyper::server::conn::http1::{self, Parts};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 pub(crate) const REQUEST: &str = "GET /ws?x=1 HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
@@ -51,33 +51,54 @@ pub(crate) async fn tcp() -> (TcpStream, TcpStream) {
     (client.unwrap(), server.unwrap().0)
 }
 
-/// Serves one request and takes the connection over, if it is upgraded.
-pub(crate) async fn serve<I>(io: I) -> Option<Result<(Transport, Bytes), UpgradeError>>
+/// Serves one request, takes the connection over if it is upgraded, and answers.
+pub(crate) async fn serve<S>(stream: S) -> Option<(Transport, Bytes)>
 where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Into<Transport>,
 {
-    let upgrading: Arc<Mutex<Option<Upgrading>>> = Arc::default();
-    let service = service_fn(|mut request: Request<Body>| {
-        let answer = answer(&mut request, &upgrading);
-        async { Ok::<_, Infallible>(answer) }
-    });
-    http1::Builder::new()
-        .serve_connection(TokioIo::new(io), service)
-        .with_upgrades()
-        .await
-        .ok();
-    let upgrading = upgrading.lock().unwrap().take()?;
-    Some(upgrading.finish().await)
+    let Upgraded {
+        mut transport,
+        answer,
+        early,
+    } = upgrade(stream).await?;
+    write(&mut transport, &[answer]).await;
+    Some((transport, early))
 }
 
-fn answer(request: &mut Request<Body>, upgrading: &Mutex<Option<Upgrading>>) -> Answer {
+/// Serves one request and takes the connection over, if it is upgraded.
+pub(crate) async fn upgrade<S>(stream: S) -> Option<Upgraded>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Into<Transport>,
+{
+    let hold = Hold::default();
+    let accepted = AtomicBool::new(false);
+    let service = service_fn(|mut request: Request<Body>| {
+        let answer = answer(&mut request, &hold, &accepted);
+        std::future::ready(Ok::<_, Infallible>(answer))
+    });
+    let io = TokioIo::new(Held::new(stream, hold.clone()));
+    let served = http1::Builder::new()
+        .serve_connection(io, service)
+        .without_shutdown()
+        .await;
+    let Parts { io, read_buf, .. } = served.ok()?;
+    let mut held = io.into_inner();
+    if accepted.load(Ordering::Relaxed) {
+        return Some(held.finish(&read_buf));
+    }
+    held.shutdown().await.ok();
+    None
+}
+
+fn answer(request: &mut Request<Body>, hold: &Hold, accepted: &AtomicBool) -> Answer {
     let checked = handshake::check(request).and_then(|offer| {
         let chosen = offer.subprotocols.iter().find(|name| *name == "curfew.v1");
         accept(request, chosen.map(String::as_str))
     });
     match checked {
-        Ok((response, accepted)) => {
-            *upgrading.lock().unwrap() = Some(accepted);
+        Ok(response) => {
+            accepted.store(true, Ordering::Relaxed);
+            hold.hold();
             response.map(Either::Left)
         }
         Err(error) => {

@@ -1,12 +1,12 @@
 //! From the request to the bare socket.
 
 use std::future::poll_fn;
+use std::io::IoSlice;
 
-use curfew_ws::{Transport, UpgradeError, accept};
-use http::Request;
+use curfew_ws::{Held, Hold, Transport};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::peers::{EARLY, REQUEST, echo, head, serve, tcp};
+use crate::peers::{EARLY, REQUEST, echo, head, serve, tcp, upgrade};
 
 #[tokio::test]
 async fn the_bare_socket_comes_back_with_the_bytes_behind_the_request() {
@@ -15,7 +15,7 @@ async fn the_bare_socket_comes_back_with_the_bytes_behind_the_request() {
         let local = client.local_addr().unwrap();
         let request = [REQUEST.as_bytes(), b"\r\n", early].concat();
         client.write_all(&request).await.unwrap();
-        let (transport, received) = serve(server).await.unwrap().unwrap();
+        let (transport, received) = serve(server).await.unwrap();
 
         assert_eq!(received, early);
         assert!(matches!(transport, Transport::Plain(_)));
@@ -42,7 +42,7 @@ async fn early_frames_are_decoded_and_answered() {
     let (mut client, server) = tcp().await;
     let request = [REQUEST.as_bytes(), b"\r\n", EARLY, EARLY, &EARLY[..4]].concat();
     client.write_all(&request).await.unwrap();
-    let (mut transport, early) = serve(server).await.unwrap().unwrap();
+    let (mut transport, early) = serve(server).await.unwrap();
     let peer = async {
         head(&mut client).await;
         client.write_all(&EARLY[4..]).await.unwrap();
@@ -105,27 +105,36 @@ async fn requests_that_are_no_upgrade_get_their_status_and_no_socket() {
 }
 
 #[tokio::test]
-async fn io_that_is_neither_tcp_nor_tls_is_an_error() {
+async fn the_answer_is_left_to_whoever_takes_the_connection_over() {
     let (mut client, server) = tokio::io::duplex(4096);
     client
         .write_all(format!("{REQUEST}\r\n").as_bytes())
         .await
         .unwrap();
-    let taken = serve(server).await.unwrap();
-    assert!(matches!(taken, Err(UpgradeError::UnknownIo)), "{taken:?}");
+    let upgraded = upgrade(server).await.unwrap();
+    let answer = upgraded.answer.to_ascii_lowercase();
+    assert!(answer.starts_with(b"http/1.1 101 ") && answer.ends_with(b"\r\n\r\n"));
+    drop(upgraded);
+    let mut written = Vec::new();
+    client.read_to_end(&mut written).await.unwrap();
+    assert_eq!(written, b"");
 }
 
 #[tokio::test]
-async fn a_connection_that_ends_before_the_answer_is_an_error() {
-    let mut request = Request::get("/")
-        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
-        .header("sec-websocket-version", "13")
-        .body(())
-        .unwrap();
-    let (_, upgrading) = accept(&mut request, None).unwrap();
-    let taken = upgrading.finish().await;
-    assert!(
-        matches!(taken, Err(UpgradeError::Connection(_))),
-        "{taken:?}"
-    );
+async fn answers_before_the_upgrade_are_written_before_it() {
+    let (client, server) = tokio::io::duplex(4096);
+    let (hold, mut held) = (Hold::default(), Vec::new());
+    let mut io = Held::new(server, hold.clone());
+    io.write_all(b"before").await.unwrap();
+    hold.hold();
+    io.write_all(b"held, ").await.unwrap();
+    let slices = [IoSlice::new(b"in "), IoSlice::new(b"order")];
+    assert_eq!(io.write_vectored(&slices).await.unwrap(), 8);
+    io.flush().await.unwrap();
+    held.extend_from_slice(&io.finish(b"early").answer);
+    assert_eq!(held, b"held, in order");
+    let mut written = Vec::new();
+    let mut client = client;
+    client.read_to_end(&mut written).await.unwrap();
+    assert_eq!(written, b"before");
 }
