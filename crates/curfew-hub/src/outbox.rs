@@ -138,9 +138,9 @@ struct State {
     blocked: bool,
     /// Revocation keys that name the session and are being read: nothing leaves meanwhile.
     suspensions: u32,
-    /// To the socket, past the session's task. Whoever holds the lock may write to it while the
-    /// task waits, which is while `waker` is there, for anything but the socket itself.
-    line: Option<Line>,
+    /// Flushers can write to the socket, which they may while the task waits: while `waker` is
+    /// there, for anything but the socket itself.
+    direct: bool,
     /// A flusher was told that something is queued and has not looked yet.
     due: bool,
     /// A flusher wrote part of the front frame. The task, which was woken, has to go on with it
@@ -201,6 +201,9 @@ impl State {
 #[derive(Debug)]
 pub struct Outbox {
     state: Mutex<State>,
+    /// To the socket, past the session's task: held while it is written to, and taken before
+    /// `state`.
+    line: Mutex<Option<Line>>,
 }
 
 impl Outbox {
@@ -216,10 +219,11 @@ impl Outbox {
                 reconsider: false,
                 blocked: false,
                 suspensions: 0,
-                line: None,
+                direct: false,
                 due: false,
                 partial: false,
             }),
+            line: Mutex::new(None),
         }
     }
 
@@ -326,7 +330,7 @@ impl Outbox {
             return Pushed::Queued;
         }
         // A task that is awake looks for itself.
-        if flushed && state.line.is_some() && state.waker.is_some() {
+        if flushed && state.direct && state.waker.is_some() {
             if std::mem::replace(&mut state.due, true) {
                 return Pushed::Queued;
             }
@@ -421,12 +425,13 @@ impl Outbox {
     /// The session has left the hub. Lets go of what is queued; returns how many frames that were,
     /// and the bytes that were not written, those in the task's own queue included.
     pub(crate) fn leave(&self) -> (usize, usize) {
+        // Nothing is written any more from here on: somebody may be told so.
+        self.line.lock().take();
         let mut state = self.state.lock();
         let bytes = state.unwritten;
         let (_, frames) = state.clear();
         state.unwritten = 0;
         state.phase = Phase::Left;
-        state.line = None;
         (bytes, frames)
     }
 }
