@@ -115,7 +115,7 @@ fn the_files_on_the_code_map_exist() {
         assert_eq!(row[0], (at + 1).to_string(), "{row:?}");
         assert!(quoted(row[1])[0].ends_with(".rs"), "{row:?}");
     }
-    assert_eq!(rows.len(), 19, "the life of a connection");
+    assert_eq!(rows.len(), 20, "the life of a connection");
 }
 
 #[test]
