@@ -29,14 +29,13 @@ pub(crate) fn start(node: &Node) {
 async fn run(hub: Arc<Hub>, clock: Arc<dyn Clock>, flusher: usize) {
     loop {
         poll_fn(|cx| hub.poll_due(flusher, cx)).await;
-        // Whoever else has something to publish now does so first, and all of it leaves together:
-        // a task that yields has its next turn after all that are ready.
-        yield_now().await;
         let mut due = Vec::new();
         hub.take_due(flusher, &mut due);
         for some in due.chunks(AT_ONCE) {
-            flush(&hub, some, clock.as_ref());
+            // Whoever else has something to publish now does so first, and all of it leaves
+            // together: a task that yields has its next turn after all that are ready.
             yield_now().await;
+            flush(&hub, some, clock.as_ref());
         }
     }
 }

@@ -43,17 +43,15 @@ pub(crate) enum Step {
 
 /// Runs a session to its end. All of the session's state, local and recorded, is gone afterwards,
 /// and its socket closed.
-pub fn run(session: Box<Session>) -> impl Future<Output = ()> + Send + 'static {
-    // Boxed by the caller, because a future would hold its argument and what it moves it to: twice
-    // the memory. And closing is boxed since it needs more room than an idle session should hold.
-    let mut session = session;
-    async move {
-        let finish = {
-            let mut sleep = pin!(time::sleep(session.first_wait()));
-            poll_fn(|cx| session.poll_caught(cx, sleep.as_mut())).await
-        };
-        Box::pin(close::close(*session, finish)).await;
-    }
+///
+/// Boxed by the caller, because a future holds its argument: an idle session should be held once.
+pub async fn run(mut session: Box<Session>) {
+    let finish = {
+        let mut sleep = pin!(time::sleep(session.first_wait()));
+        poll_fn(|cx| session.poll_caught(cx, sleep.as_mut())).await
+    };
+    // Boxed since it needs more room than an idle session should hold.
+    Box::pin(close::close(*session, finish)).await;
 }
 
 impl Session {

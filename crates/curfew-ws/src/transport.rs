@@ -78,11 +78,10 @@ fn try_write(stream: &TcpStream, front: Front<'_>) -> io::Result<usize> {
 }
 
 fn poll_write(
-    stream: impl AsyncWrite + Unpin,
+    mut stream: impl AsyncWrite + Unpin,
     cx: &mut Context<'_>,
     front: Front<'_>,
 ) -> Poll<io::Result<usize>> {
-    let mut stream = stream;
     let stream = Pin::new(&mut stream);
     match front {
         Front::Bytes(bytes) => stream.poll_write(cx, bytes),

@@ -122,8 +122,8 @@ async fn the_answer_is_left_to_whoever_takes_the_connection_over() {
 
 #[tokio::test]
 async fn answers_before_the_upgrade_are_written_before_it() {
-    let (client, server) = tokio::io::duplex(4096);
-    let (hold, mut held) = (Hold::default(), Vec::new());
+    let (mut client, server) = tokio::io::duplex(4096);
+    let hold = Hold::default();
     let mut io = Held::new(server, hold.clone());
     io.write_all(b"before").await.unwrap();
     hold.hold();
@@ -131,10 +131,11 @@ async fn answers_before_the_upgrade_are_written_before_it() {
     let slices = [IoSlice::new(b"in "), IoSlice::new(b"order")];
     assert_eq!(io.write_vectored(&slices).await.unwrap(), 8);
     io.flush().await.unwrap();
-    held.extend_from_slice(&io.finish(b"early").answer);
-    assert_eq!(held, b"held, in order");
+    let upgraded = io.finish(b"early");
+    assert_eq!(upgraded.answer, &b"held, in order"[..]);
+    assert_eq!(upgraded.early, &b"early"[..]);
+    drop(upgraded);
     let mut written = Vec::new();
-    let mut client = client;
     client.read_to_end(&mut written).await.unwrap();
     assert_eq!(written, b"before");
 }
