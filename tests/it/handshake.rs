@@ -5,7 +5,7 @@ use curfew_testkit::mint::Key;
 use curfew_testkit::{Connect, OutFrame};
 use curfew_tests::{ADMIN_KEY, Gateway};
 use serde_json::json;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 fn good(gateway: &Gateway) -> Connect {
     gateway.ws().bearer(&Key::default_secret().user("alice"))
@@ -295,4 +295,25 @@ async fn bytes_that_are_no_http_are_refused() {
         }
     }
     gateway.assert_alive().await;
+}
+
+#[tokio::test]
+async fn the_answer_and_what_is_said_first_leave_in_one_write() {
+    let gateway = Gateway::start_default().await;
+    let expired = Key::default_secret().user_with("alice", json!({"exp": 1}));
+    for (connect, first) in [
+        (good(&gateway), "\"connected\""),
+        (gateway.ws().bearer(&expired), "\"auth_failed\""),
+    ] {
+        // Were they two, some client would read between them.
+        for _ in 0..20 {
+            let mut stream = connect.stream().await.unwrap();
+            stream.write_all(&connect.to_bytes()).await.unwrap();
+            let mut bytes = [0; 4096];
+            let read = stream.read(&mut bytes).await.unwrap();
+            let text = String::from_utf8_lossy(&bytes[..read]);
+            assert!(text.starts_with("HTTP/1.1 101 "), "{text}");
+            assert!(text.contains(first), "{text}");
+        }
+    }
 }

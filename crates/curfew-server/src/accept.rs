@@ -2,11 +2,13 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use curfew_session::Session;
 use curfew_telemetry::RejectReason;
 use curfew_ws::{Held, Hold, Transport};
@@ -138,14 +140,16 @@ impl Public {
         };
         let served = match &self.tls {
             None => {
-                // Waited for on its own, with little in hand: a storm's connections are all accepted
-                // before the first of them is served. hyper's own deadline begins with the first
-                // byte.
+                // hyper's own deadline begins with the first byte.
                 let first = deadline.min(started + timeout);
-                match time::timeout_at(first, stream.readable()).await {
-                    Ok(_) => {
-                        let http = Box::pin(self.http(stream, accepted, timeout, stop));
+                match time::timeout_at(first, first_bytes(&stream)).await {
+                    Ok(Ok(ahead)) => {
+                        let http = Box::pin(self.http(stream, ahead, accepted, timeout, stop));
                         time::timeout_at(deadline, http).await
+                    }
+                    Ok(Err(error)) => {
+                        debug!(peer = %peer.ip(), error = %error, "connection lost before its upgrade");
+                        return None;
                     }
                     Err(late) => Err(late),
                 }
@@ -178,7 +182,10 @@ impl Public {
     ) -> Result<Option<Box<Session>>, Late> {
         let handshake = tls.acceptor().accept(stream);
         match time::timeout(timeout, handshake).await.map_err(|_| Late)? {
-            Ok(stream) => self.http(stream, accepted, timeout, stop).await,
+            Ok(stream) => {
+                self.http(stream, Bytes::new(), accepted, timeout, stop)
+                    .await
+            }
             Err(error) => {
                 debug!(peer = %accepted.peer.ip(), error = %error, "TLS handshake failed");
                 Ok(None)
@@ -203,6 +210,7 @@ impl Public {
     async fn http<S>(
         self: &Arc<Self>,
         stream: S,
+        ahead: Bytes,
         accepted: Accepted,
         head_timeout: Duration,
         stop: CancellationToken,
@@ -210,7 +218,7 @@ impl Public {
     where
         S: AsyncRead + AsyncWrite + Into<Transport> + Unpin + Send + 'static,
     {
-        let stream = Held::new(stream, accepted.hold.clone());
+        let stream = Held::new(stream, ahead, accepted.hold.clone());
         let accepted = Arc::new(accepted);
         let service = service_fn(|request| {
             let public = Arc::clone(self);
@@ -253,6 +261,25 @@ impl Public {
             return Ok(None);
         };
         Ok(Some(upgrade.session(stream.finish(&read_buf))))
+    }
+}
+
+/// Waits for what the client sends first; none where it sends nothing and closes.
+///
+/// Read here and not by hyper, which would hold its buffers meanwhile: a storm's connections are all
+/// accepted before the first of them is served. That the socket is readable would not do, since tokio
+/// takes an accepted one for readable until it was tried.
+async fn first_bytes(stream: &TcpStream) -> io::Result<Bytes> {
+    loop {
+        stream.readable().await?;
+        let read = curfew_ws::with_read_buffer(|buffer| {
+            let read = stream.try_read(buffer);
+            read.map(|read| Bytes::copy_from_slice(&buffer[..read]))
+        });
+        match read {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            done => return done,
+        }
     }
 }
 

@@ -79,6 +79,13 @@ impl Writer {
         self.in_flight.len() > usize::from(self.answer > 0)
     }
 
+    /// Takes the answer to the upgrade request back if it is all there is and nothing of it is
+    /// written: it can leave together with frames.
+    fn take_lone_answer(&mut self) -> Option<Bytes> {
+        let is_lone = self.answer > 0 && !self.partial && self.in_flight.len() == 1;
+        is_lone.then(|| self.in_flight.pop_front()).flatten()
+    }
+
     /// How many frames wait for the socket.
     pub(crate) fn waiting(&self) -> usize {
         self.in_flight.len()
@@ -195,10 +202,16 @@ impl Session {
             }
             self.writer.restore();
             self.append_urgent();
-            match self.poll_socket(cx) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(Finish::Gone),
-                Poll::Pending => return Poll::Pending,
+            let answer = match &self.state.live {
+                Some(_) => self.writer.take_lone_answer(),
+                None => None,
+            };
+            if answer.is_none() {
+                match self.poll_socket(cx) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(_)) => return Poll::Ready(Finish::Gone),
+                    Poll::Pending => return Poll::Pending,
+                }
             }
             let Some(live) = &self.state.live else {
                 return Poll::Pending;
@@ -211,19 +224,34 @@ impl Session {
                 .sent_bytes
                 .inc_by(written as u64);
             let hub = self.state.context.node.hub();
-            match member.take_outgoing(hub, written, &mut self.writer.in_flight) {
+            let outgoing = member.take_outgoing(hub, written, &mut self.writer.in_flight);
+            if outgoing == Some(Outgoing::Frames) {
+                let mut sent = Sent::default();
+                sent.add(&self.writer.in_flight);
+                sent.count(self.state.context.metrics());
+            }
+            let had_answer = answer.is_some();
+            if let Some(answer) = answer {
+                self.writer.in_flight.push_front(answer);
+            }
+            match outgoing {
+                None if had_answer => return self.poll_write_alone(cx),
                 None => return Poll::Pending,
-                Some(Outgoing::Frames) => {
-                    let mut sent = Sent::default();
-                    sent.add(&self.writer.in_flight);
-                    sent.count(self.state.context.metrics());
-                    if self.state.is_expired() {
-                        return Poll::Ready(Disconnect::EXPIRED.into());
-                    }
+                Some(Outgoing::Frames) if self.state.is_expired() => {
+                    return Poll::Ready(Disconnect::EXPIRED.into());
                 }
+                Some(Outgoing::Frames) => {}
                 Some(Outgoing::Reconsider) => self.state.reconsider(),
                 Some(Outgoing::End(ending)) => return Poll::Ready(Finish::Ended(ending)),
             }
+        }
+    }
+
+    /// Writes what is in flight, which is all there is to write.
+    fn poll_write_alone(&mut self, cx: &mut Context<'_>) -> Poll<Finish> {
+        match self.poll_socket(cx) {
+            Poll::Ready(Err(_)) => Poll::Ready(Finish::Gone),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
         }
     }
 
@@ -249,10 +277,7 @@ impl Session {
             return Poll::Pending;
         }
         self.append_urgent();
-        match self.poll_socket(cx) {
-            Poll::Ready(Err(_)) => Poll::Ready(Finish::Gone),
-            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
-        }
+        self.poll_write_alone(cx)
     }
 
     /// Puts what is to be told at once in flight.

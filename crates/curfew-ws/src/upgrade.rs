@@ -64,6 +64,8 @@ impl Hold {
 #[derive(Debug)]
 pub struct Held<S> {
     stream: S,
+    /// What was read before hyper came, and hyper has not read yet.
+    ahead: Bytes,
     hold: Hold,
     answer: Vec<u8>,
 }
@@ -81,10 +83,11 @@ pub struct Upgraded {
 }
 
 impl<S> Held<S> {
-    /// Passes everything on until `hold` says otherwise.
-    pub fn new(stream: S, hold: Hold) -> Self {
+    /// Passes everything on until `hold` says otherwise. `ahead` was read from the stream already.
+    pub fn new(stream: S, ahead: Bytes, hold: Hold) -> Self {
         Self {
             stream,
+            ahead,
             hold,
             answer: Vec::new(),
         }
@@ -100,7 +103,7 @@ impl<S> Held<S> {
             transport: self.stream.into(),
             answer: self.answer.into(),
             // Copied, for a slice would keep hyper's whole buffer alive; an empty one as well.
-            early: Bytes::copy_from_slice(read),
+            early: [read, &self.ahead].concat().into(),
         }
     }
 
@@ -115,7 +118,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Held<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        if self.ahead.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buffer);
+        }
+        let length = self.ahead.len().min(buffer.remaining());
+        buffer.put_slice(&self.ahead.split_to(length));
+        Poll::Ready(Ok(()))
     }
 }
 

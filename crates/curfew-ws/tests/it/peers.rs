@@ -76,7 +76,7 @@ where
         let answer = answer(&mut request, &hold, &accepted);
         std::future::ready(Ok::<_, Infallible>(answer))
     });
-    let io = TokioIo::new(Held::new(stream, hold.clone()));
+    let io = TokioIo::new(Held::new(stream, Bytes::new(), hold.clone()));
     let served = http1::Builder::new()
         .serve_connection(io, service)
         .without_shutdown()

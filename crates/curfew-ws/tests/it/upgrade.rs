@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io::IoSlice;
 
+use bytes::Bytes;
 use curfew_ws::{Held, Hold, Transport};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -124,7 +125,7 @@ async fn the_answer_is_left_to_whoever_takes_the_connection_over() {
 async fn answers_before_the_upgrade_are_written_before_it() {
     let (mut client, server) = tokio::io::duplex(4096);
     let hold = Hold::default();
-    let mut io = Held::new(server, hold.clone());
+    let mut io = Held::new(server, Bytes::new(), hold.clone());
     io.write_all(b"before").await.unwrap();
     hold.hold();
     io.write_all(b"held, ").await.unwrap();
@@ -138,4 +139,22 @@ async fn answers_before_the_upgrade_are_written_before_it() {
     let mut written = Vec::new();
     client.read_to_end(&mut written).await.unwrap();
     assert_eq!(written, b"before");
+}
+
+#[tokio::test]
+async fn what_was_read_ahead_comes_first_and_what_hyper_left_of_it_is_early() {
+    let (mut client, server) = tokio::io::duplex(4096);
+    client.write_all(b", then").await.unwrap();
+    let ahead = Bytes::from_static(b"ahead");
+    let mut io = Held::new(server, ahead.clone(), Hold::default());
+    let mut read = [0; 11];
+    io.read_exact(&mut read).await.unwrap();
+    assert_eq!(&read, b"ahead, then");
+
+    let (_client, server) = tokio::io::duplex(4096);
+    let mut io = Held::new(server, ahead, Hold::default());
+    let mut read = [0; 2];
+    assert_eq!(io.read(&mut read).await.unwrap(), 2);
+    // Of these two one was not needed.
+    assert_eq!(io.finish(&read[1..]).early, &b"head"[..]);
 }
