@@ -3,7 +3,7 @@
 
     cargo build --release -p curfew -p curfew-benches
     python3 benches/compare.py                          # everything, some 40 minutes
-    python3 benches/compare.py --rounds 1 --seconds 2 --measures fanout,handshakes --servers curfew,ws
+    python3 benches/compare.py --rounds 1 --seconds 2 --measures fanout,handshakes --servers "curfew;limit, coalesced"
 
 Every server has core 0 to itself and the load generator core 1. A round measures each server once,
 in an order that turns from round to round; every measurement has a fresh server. Nothing else should
@@ -13,6 +13,7 @@ target/peers. Only the standard library is needed here.
 """
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -32,6 +33,7 @@ RELEASE = TARGET / "release"
 PEERS = TARGET / "peers"
 SERVER_CORE, LOAD_CORE = "0", "1"
 PORT = 18080
+REDIS_PORT = 18079
 
 # A measurement: arguments of curfew-bench, where its figure is, whether more of it is better, and
 # whether the server is to be saturated.
@@ -42,7 +44,7 @@ MEASURES = {
                  ["fanout", "--channels", "100", "--subscribers", "10"],
                  "deliveries_per_second", True, True),
     "delivery_cpu": ("20,000 deliveries/s to 500: server CPU per delivery, us",
-                     ["fanout", "--subscribers", "500", "--rate", "40"],
+                     ["fanout", "--subscribers", "500", "--rate", "40", "--spin"],
                      "server_cpu_us_per_delivery", False, False),
     "roundtrips": ("100 publish to themselves: round trips/s",
                    ["roundtrip", "--connections", "100"], "roundtrips_per_second", True, True),
@@ -61,29 +63,35 @@ MEASURES = {
 TIMED = {"fanout", "channels", "delivery_cpu", "roundtrips", "roundtrip_p99", "handshakes"}
 
 
-def curfew_config(folder, key):
-    path = folder / "curfew.toml"
+def curfew_config(folder, key, number=0, redis=False):
+    """The configuration of a node; those with a Redis are of one cluster."""
+    path = folder / f"node{number}{'-redis' if redis else ''}.toml"
+    backend = f'kind = "redis"\n[backend.redis]\nurl = "redis://127.0.0.1:{REDIS_PORT}"\n' if redis else 'kind = "memory"\n'
     path.write_text(
-        f'[server]\nlisten = "127.0.0.1:{PORT}"\n'
-        f'[admin]\nlisten = "127.0.0.1:{PORT + 1}"\n'
+        f'[server]\nlisten = "127.0.0.1:{PORT + 2 * number}"\n'
+        f'[admin]\nlisten = "127.0.0.1:{PORT + 2 * number + 1}"\n'
         f'[[auth.issuers]]\nname = "main"\nsecret_file = "{key}"\n'
-        '[backend]\nkind = "memory"\n'
+        f'[backend]\n{backend}'
     )
     return path
 
 
-# What starts each server, the path of its URL, and what the load generator must know.
+# What starts each server, the path of its URL, and what the load generator must know. Those whose
+# names end in "Redis" have one.
 def servers(folder, key):
     python = PEERS / "venv/bin/python"
+    curfew = [RELEASE / "curfew", "serve", "--config"]
+    socketio = "/socket.io/?EIO=4&transport=websocket", ["--dialect", "socketio"]
     return {
-        "curfew": ([RELEASE / "curfew", "serve", "--config", curfew_config(folder, key)], "/ws", []),
+        "curfew": ([*curfew, curfew_config(folder, key)], "/ws", []),
+        "curfew with Redis": ([*curfew, curfew_config(folder, key, redis=True)], "/ws", []),
         "limit, one write each": ([RELEASE / "peer-limit", f"127.0.0.1:{PORT}", "each"], "/ws", []),
         "limit, coalesced": ([RELEASE / "peer-limit", f"127.0.0.1:{PORT}", "tick"], "/ws", []),
         "fastwebsockets": ([RELEASE / "peer-fastwebsockets", f"127.0.0.1:{PORT}"], "/ws", []),
         "uWebSockets": ([python, PEERS / "uwebsockets.py", PORT, key], "/ws", []),
         "ws": (["node", PEERS / "ws.mjs", PORT, key], "/ws", []),
-        "Socket.IO": (["node", PEERS / "socketio.mjs", PORT, key],
-                      "/socket.io/?EIO=4&transport=websocket", ["--dialect", "socketio"]),
+        "Socket.IO": (["node", PEERS / "socketio.mjs", PORT, key], *socketio),
+        "Socket.IO with Redis": (["node", PEERS / "socketio.mjs", PORT, key, f"redis://127.0.0.1:{REDIS_PORT}"], *socketio),
     }
 
 
@@ -104,30 +112,32 @@ def install():
     stamp.write_text(wanted)
 
 
-class Server:
-    """A fresh server on core 0, until the block is left."""
-
-    def __init__(self, command, log):
-        command = ["taskset", "-c", SERVER_CORE, *map(str, command)]
-        self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-
-    def __enter__(self):
+@contextlib.contextmanager
+def process(command, core, port, log):
+    """A process on a core, from when it listens until the block is left."""
+    command = ["taskset", "-c", core, *map(str, command)]
+    started = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+    try:
         deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
+        while True:
             with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", PORT)) == 0:
-                    # What starting needs is not to be measured.
-                    time.sleep(0.5)
-                    return self.process.pid
-            if self.process.poll() is not None:
-                break
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            if started.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{command} does not listen")
             time.sleep(0.05)
-        self.__exit__()
-        raise RuntimeError("the server does not listen")
+        yield started.pid
+    finally:
+        started.kill()
+        started.wait()
 
-    def __exit__(self, *_):
-        self.process.kill()
-        self.process.wait()
+
+@contextlib.contextmanager
+def redis(folder, log):
+    """An empty Redis, beside the load generator."""
+    command = ["redis-server", "--port", REDIS_PORT, "--save", "", "--dir", folder]
+    with process(command, LOAD_CORE, REDIS_PORT, log) as pid:
+        yield pid
 
 
 def figure(report, path):
@@ -141,7 +151,14 @@ def measure(server, name, options, folder, key):
     command, path, more = servers(folder, key)[server]
     _, arguments, where, _, saturated = MEASURES[name]
     timed = ["--seconds", str(options.seconds)] if name in TIMED else []
-    with open(folder / "server.log", "wb") as log, Server(command, log) as pid:
+    with contextlib.ExitStack() as stack:
+        log = stack.enter_context(open(folder / "server.log", "wb"))
+        has_redis = server.endswith("Redis")
+        if has_redis:
+            stack.enter_context(redis(folder, log))
+        pid = stack.enter_context(process(command, SERVER_CORE, PORT, log))
+        # What starting needs is not to be measured; a node with Redis waits for others first.
+        time.sleep(2.5 if has_redis else 0.5)
         load = subprocess.run(
             ["taskset", "-c", LOAD_CORE, RELEASE / "curfew-bench", "--json", "--key-file", key,
              "--pid", str(pid), "--url", f"ws://127.0.0.1:{PORT}{path}", *more, *arguments, *timed],
@@ -221,7 +238,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--measures", type=lambda text: text.split(","), default=list(MEASURES))
-    parser.add_argument("--servers", type=lambda text: text.split(","), default=names)
+    parser.add_argument("--servers", type=lambda text: text.split(";"), default=names, help=f"of these: {';'.join(names)}")
     parser.add_argument("--out", type=pathlib.Path, default=None, help="folder and name of the results, without extension")
     options = parser.parse_args()
     for program in ("curfew", "curfew-bench", "peer-limit", "peer-fastwebsockets"):

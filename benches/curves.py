@@ -22,49 +22,25 @@ import time
 
 import compare
 
-REDIS_PORT = 18079
-
-
 def row(*cells):
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
-
-
-def start_node(folder, key, number, redis):
-    """The command of a node; with a Redis, of a cluster."""
-    path = folder / f"node{number}.toml"
-    backend = f'kind = "redis"\n[backend.redis]\nurl = "redis://127.0.0.1:{REDIS_PORT}"\n' if redis else 'kind = "memory"\n'
-    path.write_text(
-        f'[server]\nlisten = "127.0.0.1:{compare.PORT + 2 * number}"\n'
-        f'[admin]\nlisten = "127.0.0.1:{compare.PORT + 2 * number + 1}"\n'
-        f'[[auth.issuers]]\nname = "main"\nsecret_file = "{key}"\n[backend]\n{backend}'
-    )
-    return [compare.RELEASE / "curfew", "serve", "--config", path]
 
 
 @contextlib.contextmanager
 def cluster(folder, key, nodes, redis):
     """Nodes, and their Redis; gives the process ids and the URLs."""
-    started = []
-    log = open(folder / "curves.log", "ab")
-    try:
+    with contextlib.ExitStack() as stack:
+        log = stack.enter_context(open(folder / "curves.log", "ab"))
         if redis:
-            command = ["taskset", "-c", compare.LOAD_CORE, "redis-server", "--port", str(REDIS_PORT), "--save", "", "--dir", str(folder)]
-            started.append(subprocess.Popen(command, stdout=log, stderr=log))
-            time.sleep(0.5)
+            stack.enter_context(compare.redis(folder, log))
         pids, urls = [], []
         for number in range(nodes):
-            command = ["taskset", "-c", compare.SERVER_CORE, *map(str, start_node(folder, key, number, redis))]
-            node = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-            started.append(node)
-            pids.append(node.pid)
-            urls.append(f"ws://127.0.0.1:{compare.PORT + 2 * number}/ws")
+            port = compare.PORT + 2 * number
+            command = [compare.RELEASE / "curfew", "serve", "--config", compare.curfew_config(folder, key, number, redis)]
+            pids.append(stack.enter_context(compare.process(command, compare.SERVER_CORE, port, log)))
+            urls.append(f"ws://127.0.0.1:{port}/ws")
         time.sleep(2.5 if redis else 0.7)
         yield pids, urls
-    finally:
-        for process in reversed(started):
-            process.kill()
-            process.wait()
-        log.close()
 
 
 def load(folder, key, arguments, nodes=1, redis=False):

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
+use curfew_auth::Algorithm;
 
 use crate::connections::Connections;
 use crate::dialect::Dialect;
@@ -41,9 +42,12 @@ pub(crate) struct Common {
     /// How the gateway is spoken to
     #[arg(long, value_enum, default_value_t, global = true)]
     pub(crate) dialect: Dialect,
-    /// File with the HS256 secret the gateway verifies tokens with
+    /// File with the secret the gateway verifies tokens with, or the private key to its public one
     #[arg(long, value_name = "FILE", global = true)]
     key_file: Option<PathBuf>,
+    /// What signs tokens
+    #[arg(long, default_value = "HS256", global = true)]
+    algorithm: Algorithm,
     /// The gateway's process id, to report its memory and CPU time; of several nodes all, and the
     /// sum is reported
     #[arg(long = "pid", value_name = "PID", value_delimiter = ',', global = true)]
@@ -118,9 +122,9 @@ impl Common {
     /// What signs this run's tokens.
     pub(crate) fn mint(&self) -> anyhow::Result<Mint> {
         let Some(path) = &self.key_file else {
-            bail!("--key-file is missing: the file with the HS256 secret of the gateway's issuer");
+            bail!("--key-file is missing: the file with the secret of the gateway's issuer");
         };
-        Mint::from_file(path)
+        Mint::from_file(path, self.algorithm)
     }
 
     /// The gateway's processes, if they are known.

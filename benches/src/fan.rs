@@ -45,6 +45,9 @@ pub(crate) struct FanArgs {
     /// Subscribers of each channel
     #[arg(long, default_value_t = 1000)]
     pub(crate) subscribers: usize,
+    /// Channels that each connection subscribes to
+    #[arg(long, default_value_t = 1)]
+    pub(crate) channels_each: usize,
     /// Size of a publication's data, in bytes of JSON, at least 31
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(publication::MIN_BYTES as i64..=32_000))]
     pub(crate) bytes: u16,
@@ -55,6 +58,10 @@ pub(crate) struct FanArgs {
     /// one subscriber are fewer
     #[arg(long, default_value_t = 256)]
     pub(crate) window: u64,
+    /// Never sleep: no server pays for waking the load generator then, which one that is a little
+    /// faster or slower than another would pay and the other not
+    #[arg(long)]
+    pub(crate) spin: bool,
 }
 
 /// The connections of a fan-out: the publisher in place 0, then the subscribers, channel by channel
@@ -73,6 +80,8 @@ pub(crate) struct Fan {
     pub(crate) delivered: u64,
     /// Deliveries that are due to those who read.
     due: u64,
+    /// How long there was nothing to do.
+    pub(crate) idle: Duration,
     pub(crate) latency: Histogram,
     /// Subscribers that were closed, of those that do not count.
     pub(crate) closed: u64,
@@ -93,7 +102,13 @@ impl Fan {
         if args.channels == 0 || args.subscribers == 0 || args.window == 0 {
             bail!("channels, subscribers and window must be at least 1");
         }
-        let count = 1 + args.channels * args.subscribers;
+        if !(1..=args.channels).contains(&args.channels_each) {
+            bail!(
+                "each connection can subscribe to 1 to {} channels",
+                args.channels
+            );
+        }
+        let count = 1 + (args.channels * args.subscribers).div_ceil(args.channels_each);
         let mut connections = common.connections(count)?;
         connections.open_all(&common.mint()?.tokens(count)?, AT_ONCE, PATIENCE)?;
         let began = Instant::now();
@@ -113,6 +128,7 @@ impl Fan {
             },
             delivered: 0,
             due: 0,
+            idle: Duration::ZERO,
             latency: Histogram::new(),
             closed: 0,
             args: FanArgs {
@@ -127,13 +143,18 @@ impl Fan {
     fn subscribe(&mut self) -> anyhow::Result<()> {
         let count = self.connections.count();
         let dialect = self.connections.dialect();
+        let mut subscriptions = 0;
         for slot in 1..count {
-            let command = dialect.subscribe(&name(self.channel(slot)));
-            self.connections.send(slot, &wire::text(&command));
+            for channel in self.channels(slot) {
+                let command = dialect.subscribe(&name(channel));
+                self.connections.queue(slot, &wire::text(&command));
+                subscriptions += 1;
+            }
+            self.connections.flush(slot);
         }
         let deadline = Instant::now() + PATIENCE;
-        let mut answered = 1;
-        while answered < count {
+        let mut answered = 0;
+        while answered < subscriptions {
             let mut failed = None;
             self.connections.turn(
                 Duration::from_millis(100),
@@ -154,13 +175,17 @@ impl Fan {
         Ok(())
     }
 
-    fn channel(&self, slot: usize) -> usize {
-        (slot - 1) % self.args.channels
+    /// The channels of a subscriber, each another.
+    fn channels(&self, slot: usize) -> impl Iterator<Item = usize> + use<> {
+        let (each, channels) = (self.args.channels_each, self.args.channels);
+        let all = channels * self.args.subscribers;
+        ((slot - 1) * each..(slot * each).min(all)).map(move |at| at % channels)
     }
 
     /// Forgets latencies and paces anew: what comes before was to warm up.
     pub(crate) fn begin(&mut self) {
         self.latency = Histogram::new();
+        self.idle = Duration::ZERO;
         self.pace = (Instant::now(), self.published);
     }
 
@@ -182,7 +207,15 @@ impl Fan {
                 next_look = now + Duration::from_millis(200);
             }
             self.publish(now);
-            self.receive(Duration::from_millis(1))?;
+            if self.args.spin {
+                let before = self.delivered;
+                self.receive(Duration::ZERO)?;
+                if self.delivered == before {
+                    self.idle += now.elapsed();
+                }
+            } else {
+                self.receive(Duration::from_millis(1))?;
+            }
         }
     }
 
@@ -203,9 +236,10 @@ impl Fan {
     /// Counts the last `count` subscribers no more. Nothing may be on its way.
     pub(crate) fn ignore_last(&mut self, count: usize) {
         for slot in self.last(count) {
-            let channel = self.channel(slot);
             if std::mem::take(&mut self.readers.are[slot]) {
-                self.readers.of_channel[channel] -= 1;
+                for channel in self.channels(slot) {
+                    self.readers.of_channel[channel] -= 1;
+                }
             }
         }
     }

@@ -7,12 +7,6 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use serde::Serialize;
 
-/// The unit of CPU times in `/proc`: USER_HZ, a hundredth of a second on every common machine.
-const TICK: Duration = Duration::from_millis(10);
-
-/// Where the CPU times are behind the process's name in `/proc/<pid>/stat`: user, then system.
-const CPU_FIELDS: std::ops::Range<usize> = 11..13;
-
 /// Processes on this machine, taken together: the nodes of a gateway.
 #[derive(Debug, Clone)]
 pub(crate) struct Processes {
@@ -74,9 +68,21 @@ impl Processes {
         self.sum("status", rss_kib)
     }
 
-    /// CPU time used so far by all their threads.
+    /// CPU time used so far by the threads they have.
     fn cpu(&self) -> anyhow::Result<Duration> {
-        self.sum("stat", cpu)
+        let mut sum = Duration::ZERO;
+        for folder in &self.folders {
+            let tasks = folder.join("task");
+            let read = || format!("read {}", tasks.display());
+            for task in std::fs::read_dir(&tasks).with_context(read)? {
+                // A thread may have ended meanwhile.
+                let Ok(text) = std::fs::read_to_string(task?.path().join("schedstat")) else {
+                    continue;
+                };
+                sum += cpu(&text).with_context(|| format!("schedstat has another form: {text}"))?;
+            }
+        }
+        Ok(sum)
     }
 }
 
@@ -87,16 +93,10 @@ fn rss_kib(status: &str) -> Option<u64> {
     value.trim().strip_suffix(" kB")?.parse().ok()
 }
 
-fn cpu(stat: &str) -> Option<Duration> {
-    // The name may hold spaces and parentheses: fields are counted from behind it.
-    let (_, fields) = stat.rsplit_once(") ")?;
-    let fields: Vec<&str> = fields.split(' ').collect();
-    let ticks: Result<Vec<u32>, _> = fields
-        .get(CPU_FIELDS)?
-        .iter()
-        .map(|field| field.parse::<u32>())
-        .collect();
-    Some(TICK * ticks.ok()?.iter().sum())
+/// The first number is the time on a CPU, in nanoseconds.
+fn cpu(schedstat: &str) -> Option<Duration> {
+    let time = schedstat.split(' ').next()?.parse().ok()?;
+    Some(Duration::from_nanos(time))
 }
 
 impl Meter {
@@ -144,9 +144,12 @@ mod tests {
             rss_kib("Name:\tx\nVmRSS:\t   12345 kB\nRssAnon:\t 1 kB\n"),
             Some(12345)
         );
-        let stat = "42 (a ) b) S 1 42 42 0 -1 4194304 100 0 0 0 150 50 0 0 20 0 3 0 100 0 0";
-        assert_eq!(cpu(stat), Some(Duration::from_secs(2)));
-        assert_eq!(cpu("42 (x) S 1"), None);
+        assert_eq!(
+            cpu("2000000000 21400181 490\n"),
+            Some(Duration::from_secs(2))
+        );
+        assert_eq!(cpu(""), None);
+        assert!(Processes::this().cpu().unwrap() > Duration::ZERO);
         let this = Processes::this().rss_kib().unwrap();
         let twice = Processes::of(&[std::process::id(); 2]).rss_kib().unwrap();
         assert!(this > 0 && twice > this);

@@ -15,17 +15,19 @@ const LIFETIME_SECONDS: u64 = 6 * 3600;
 #[derive(Debug)]
 pub(crate) struct Mint {
     key: MintKey,
+    algorithm: Algorithm,
     now: u64,
 }
 
 impl Mint {
-    /// Reads the secret as the gateway's `secret_file` is read.
-    pub(crate) fn from_file(path: &Path) -> anyhow::Result<Self> {
+    /// Reads a secret as the gateway's `secret_file` is read, or a private key as PEM.
+    pub(crate) fn from_file(path: &Path, algorithm: Algorithm) -> anyhow::Result<Self> {
         let read = || format!("read {}", path.display());
         let content = std::fs::read(path).with_context(read)?;
-        let key = MintKey::from_file_content(&content, Algorithm::HS256).with_context(read)?;
+        let key = MintKey::from_file_content(&content, algorithm).with_context(read)?;
         Ok(Self {
             key,
+            algorithm,
             now: SystemClock.unix(),
         })
     }
@@ -41,7 +43,7 @@ impl Mint {
         .map(|(name, value)| (name.to_owned(), value))
         .into_iter()
         .collect();
-        Ok(mint(&claims, None, Algorithm::HS256, &self.key)?)
+        Ok(mint(&claims, None, self.algorithm, &self.key)?)
     }
 
     /// Tokens of the users 0 to `count`, made before the clock runs.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use curfew_hub::{Hub, Member};
 use curfew_model::Clock;
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, worker_index};
 use tokio::task::yield_now;
 use tracing::error;
 
@@ -15,10 +15,11 @@ use crate::Node;
 /// Sockets written to before other tasks have their turn: some 300 µs.
 const AT_ONCE: usize = 64;
 
-/// Starts one for each worker thread of the runtime.
+/// Starts one for each worker thread of the runtime. Each is told by what runs on its thread, and
+/// woken there; that another thread takes it over when its own is busy does no harm.
 pub(crate) fn start(node: &Node) {
     let count = Handle::current().metrics().num_workers();
-    node.hub.set_flushers(count);
+    node.hub.set_flushers(count, || worker_index().unwrap_or(0));
     for flusher in 0..count {
         let (hub, clock) = (Arc::clone(&node.hub), Arc::clone(&node.clock));
         node.spawn(run(hub, clock, flusher));
@@ -29,8 +30,7 @@ pub(crate) fn start(node: &Node) {
 async fn run(hub: Arc<Hub>, clock: Arc<dyn Clock>, flusher: usize) {
     loop {
         poll_fn(|cx| hub.poll_due(flusher, cx)).await;
-        let mut due = Vec::new();
-        hub.take_due(flusher, &mut due);
+        let due = hub.take_due(flusher);
         for some in due.chunks(AT_ONCE) {
             // Whoever else has something to publish now does so first, and all of it leaves
             // together: a task that yields has its next turn after all that are ready.

@@ -34,7 +34,7 @@ impl Harness {
     /// With one flusher, and room for large frames.
     fn flushing() -> Self {
         let harness = Self::with_limits(2 * LARGE, 0);
-        harness.hub.set_flushers(1);
+        harness.hub.set_flushers(1, || 0);
         harness
     }
 
@@ -66,8 +66,7 @@ impl Harness {
     }
 
     fn flush_at(&self, now: u64) -> usize {
-        let mut due = Vec::new();
-        self.hub.take_due(0, &mut due);
+        let due = self.hub.take_due(0);
         self.hub.flush(&due, &At(now));
         due.len()
     }
@@ -121,38 +120,70 @@ async fn publications_go_straight_to_the_socket_of_a_session_that_waits() {
 }
 
 #[tokio::test]
-async fn the_flushers_are_woken_once_and_share_the_members_among_them() {
+async fn the_nearest_flusher_is_told_and_woken_once() {
     let harness = Harness::new();
-    harness.hub.set_flushers(3);
-    harness.hub.set_flushers(1);
+    harness.hub.set_flushers(3, || 4);
+    // Once only.
+    harness.hub.set_flushers(1, || 0);
     let room = channel("room");
-    let mut connected = Vec::new();
-    for _ in 0..7 {
-        connected.push(harness.connect(&room).await);
-    }
-    let wakes: [Arc<Waker>; 3] = Default::default();
-    for (flusher, wakes) in wakes.iter().enumerate() {
-        let waker = Arc::clone(wakes).into();
-        let polled = harness.hub.poll_due(flusher, &Context::from_waker(&waker));
-        assert!(polled.is_pending());
-    }
+    let mut one = harness.connect(&room).await;
+    let mut two = harness.connect(&room).await;
+    let flushers = Sleeping::new(&harness.hub);
     harness.publish(&room, "a");
     harness.publish(&room, "b");
-    let mut shares = Vec::new();
-    for (flusher, wakes) in wakes.iter().enumerate() {
-        assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
-        let waker = Arc::clone(wakes).into();
-        let polled = harness.hub.poll_due(flusher, &Context::from_waker(&waker));
-        assert!(polled.is_ready());
-        let mut due = Vec::new();
-        harness.hub.take_due(flusher, &mut due);
-        harness.hub.flush(&due, &At(1_000));
-        shares.push(due.len());
+    assert_eq!(flushers.woken(), [0, 1, 0]);
+    assert_eq!(flushers.are_due(), [false, true, false]);
+    let due = harness.hub.take_due(1);
+    harness.hub.flush(&due, &At(1_000));
+    one.reads("ab").await;
+    two.reads("ab").await;
+}
+
+#[test]
+fn a_flusher_leaves_others_their_share_of_many() {
+    let harness = Harness::new();
+    harness.hub.set_flushers(3, || 0);
+    let member = harness.register(&principal("u", "t", 100, "{}"), "one");
+    for (count, expect) in [
+        (2_047, [0, 2_047, 0]),
+        (2_049, [0, 1_024, 1_025]),
+        (5_000, [1_667, 1_666, 1_667]),
+    ] {
+        let flushers = Sleeping::new(&harness.hub);
+        let mut members = vec![Arc::clone(&member); count];
+        harness.hub.flushers.share(1, &mut members);
+        assert_eq!(flushers.woken(), [expect[0].min(1), 0, expect[2].min(1)]);
+        let [zero, two] = [0, 2].map(|flusher| harness.hub.take_due(flusher).len());
+        assert_eq!([zero, members.len(), two], expect);
     }
-    shares.sort_unstable();
-    assert_eq!(shares, [2, 2, 3]);
-    for connected in &mut connected {
-        connected.reads("ab").await;
+}
+
+/// Three flushers that wait.
+struct Sleeping<'a> {
+    hub: &'a Hub,
+    wakes: [Arc<Waker>; 3],
+}
+
+impl<'a> Sleeping<'a> {
+    fn new(hub: &'a Hub) -> Self {
+        let wakes = Default::default();
+        let flushers = Self { hub, wakes };
+        assert_eq!(flushers.are_due(), [false; 3]);
+        flushers
+    }
+
+    fn are_due(&self) -> [bool; 3] {
+        [0, 1, 2].map(|flusher| {
+            let waker = Arc::clone(&self.wakes[flusher]).into();
+            let polled = self.hub.poll_due(flusher, &Context::from_waker(&waker));
+            polled.is_ready()
+        })
+    }
+
+    fn woken(&self) -> [usize; 3] {
+        self.wakes
+            .each_ref()
+            .map(|wakes| wakes.0.load(Ordering::Relaxed))
     }
 }
 
@@ -312,8 +343,7 @@ async fn a_session_that_left_lets_go_of_its_socket() {
     let room = channel("room");
     let mut connected = harness.connect(&room).await;
     harness.publish(&room, "a");
-    let mut due = Vec::new();
-    harness.hub.take_due(0, &mut due);
+    let due = harness.hub.take_due(0);
     harness.hub.unsubscribe(&room, &connected.member);
     harness.unregister(&connected.member);
     drop(connected.transport);

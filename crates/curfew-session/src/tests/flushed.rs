@@ -35,10 +35,13 @@ impl Harness {
     }
 }
 
-/// Whoever writes, flushers or the session's task, which its own client keeps awake.
+/// Whoever writes, flushers or the session's task, which its own client keeps awake; and whichever
+/// flusher, for publishers go from one thread to another.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn all_that_is_published_arrives_once_and_in_order() {
-    const MESSAGES: u64 = 20_000;
+    const PUBLISHERS: usize = 3;
+    const MESSAGES: u64 = 7_000;
+    const ALL: u64 = PUBLISHERS as u64 * MESSAGES;
     let harness = Arc::new(Harness::with(|settings| {
         settings.limits.outbound_bytes = 1 << 30;
         settings.limits.node_outbound_bytes = 0;
@@ -49,22 +52,26 @@ async fn all_that_is_published_arrives_once_and_in_order() {
         peer.ok(SUBSCRIBE).await;
         peers.push(peer);
     }
-    let mut clients = JoinSet::new();
+    let mut tasks = JoinSet::new();
     for (number, mut peer) in peers.into_iter().enumerate() {
-        clients.spawn(async move {
-            let (mut next, mut asked, mut answered) = (0, 0, 0);
-            while next < MESSAGES || answered < asked {
+        tasks.spawn(async move {
+            let mut next = [0; PUBLISHERS];
+            let (mut all, mut asked, mut answered) = (0, 0, 0);
+            while all < ALL || answered < asked {
                 let text = peer.text().await;
                 match text["type"].as_str().unwrap() {
                     "message" => {
-                        assert_eq!(text["data"]["n"], next);
-                        next += 1;
+                        let data = &text["data"];
+                        let by = data["by"].as_u64().unwrap() as usize;
+                        assert_eq!(data["n"], next[by]);
+                        next[by] += 1;
+                        all += 1;
                     }
                     "pong" => answered += 1,
                     other => panic!("{other}"),
                 }
                 // Each client as often as it likes.
-                if next % (number as u64 * 20 + 3) == 0 && asked < next {
+                if all % (number as u64 * 20 + 3) == 0 && asked < all {
                     peer.send_bytes(&frame(TEXT, br#"{"type":"ping","id":1}"#))
                         .await;
                     asked += 1;
@@ -73,19 +80,25 @@ async fn all_that_is_published_arrives_once_and_in_order() {
             assert!(asked > 0);
         });
     }
-    for n in 0..MESSAGES {
-        let padding = "x".repeat(fastrand::usize(..2_000));
-        harness.publish("room", &format!(r#"{{"n":{n},"padding":"{padding}"}}"#));
-        // In bursts, with time to become idle in between.
-        if fastrand::u8(..) < 40 {
-            tokio::task::yield_now().await;
-        }
-        if fastrand::u16(..) < 400 {
-            time::sleep(Duration::from_millis(1)).await;
-        }
+    for by in 0..PUBLISHERS {
+        let harness = Arc::clone(&harness);
+        tasks.spawn(async move {
+            for n in 0..MESSAGES {
+                let padding = "x".repeat(fastrand::usize(..2_000));
+                let data = format!(r#"{{"by":{by},"n":{n},"padding":"{padding}"}}"#);
+                harness.publish("room", &data);
+                // In bursts, with time to become idle in between.
+                if fastrand::u8(..) < 40 {
+                    tokio::task::yield_now().await;
+                }
+                if fastrand::u16(..) < 400 {
+                    time::sleep(Duration::from_millis(1)).await;
+                }
+            }
+        });
     }
-    while let Some(client) = clients.join_next().await {
-        client.unwrap();
+    while let Some(task) = tasks.join_next().await {
+        task.unwrap();
     }
     assert_eq!(harness.hub().queued_bytes(), 0);
 }
