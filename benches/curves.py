@@ -15,12 +15,18 @@ import json
 import os
 import pathlib
 import resource
+import socket
+import ssl
 import statistics
 import subprocess
 import tempfile
 import time
 
 import compare
+
+# A node allows 128 subscriptions of a session.
+CHANNELS_EACH = 100
+
 
 def row(*cells):
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
@@ -72,6 +78,44 @@ def connections(options, folder, key):
     return lines
 
 
+def tls(options, folder, key):
+    """One thread of Python is slow, but what an idle connection takes does not depend on it."""
+    lines = ["## Idle connections over TLS 1.3", "", row("connections", "KiB each"), row("---", "---")]
+    certificate, private = folder / "cert.pem", folder / "key.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=bench",
+                    "-out", certificate, "-keyout", private], check=True, capture_output=True)
+    config = compare.curfew_config(folder, key)
+    config.write_text(config.read_text().replace("[admin]", f'tls_cert_file = "{certificate}"\ntls_key_file = "{private}"\n[admin]'))
+    program = compare.RELEASE / "curfew"
+    token = subprocess.run([program, "token", "--user", "bench", "--key-file", key], check=True, capture_output=True, text=True).stdout.strip()
+    request = (f"GET /ws HTTP/1.1\r\nHost: bench\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+               f"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nAuthorization: Bearer {token}\r\n\r\n").encode()
+    context = ssl.create_default_context(cafile=certificate)
+    context.check_hostname = False
+    with contextlib.ExitStack() as stack:
+        log = stack.enter_context(open(folder / "curves.log", "ab"))
+        pid = stack.enter_context(compare.process([program, "serve", "--config", config], compare.SERVER_CORE, compare.PORT, log))
+        time.sleep(0.7)
+        before, opened = resident(pid), 0
+        for count in [1000, 4000, 8000]:
+            while opened < count:
+                stream = stack.enter_context(context.wrap_socket(socket.create_connection(("127.0.0.1", compare.PORT))))
+                stream.sendall(request)
+                received = b""
+                while b'"connected"' not in received:
+                    received += stream.recv(4096)
+                opened += 1
+            time.sleep(3)
+            lines.append(row(f"{count:,}", compare.number((resident(pid) - before) / count)))
+    return lines
+
+
+def resident(pid):
+    """KiB."""
+    status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
+
+
 def fan(title, name, values, arguments, options, folder, key):
     lines = [f"## {title}", "", row(name, "deliveries/s, saturated", "CPU of a delivery, us", "the same at 10,000 deliveries/s, us"),
              row("---", "---", "---", "---")]
@@ -81,14 +125,10 @@ def fan(title, name, values, arguments, options, folder, key):
             continue
         base = ["fanout", *base, "--seconds", options.seconds, "--warmup", 1]
         saturated = several(options, folder, key, base, ["deliveries_per_second", "server_cpu_us_per_delivery"])
-        rate = 10000 / max(1, listeners / channels_of(base))
-        paced = several(options, folder, key, [*base, "--rate", rate], ["server_cpu_us_per_delivery"])
+        rate = 10000 / base[base.index("--subscribers") + 1]
+        paced = several(options, folder, key, [*base, "--rate", rate, "--spin"], ["server_cpu_us_per_delivery"])
         lines.append(row(f"{value:,}", *saturated, *paced))
     return lines
-
-
-def channels_of(arguments):
-    return arguments[arguments.index("--channels") + 1] if "--channels" in arguments else 1
 
 
 def subscribers(options, folder, key):
@@ -103,23 +143,32 @@ def channels(options, folder, key):
                lambda count: (["--channels", count, "--subscribers", 1], count), options, folder, key)
 
 
+def many_channels(options, folder, key):
+    return fan(f"Channels, {CHANNELS_EACH} of them to a connection", "channels", [100, 1000, 10000, 100000],
+               lambda count: (["--channels", count, "--subscribers", 1, "--channels-each", CHANNELS_EACH], count // CHANNELS_EACH),
+               options, folder, key)
+
+
 def sizes(options, folder, key):
     return fan("Bytes of a publication's data, to 100", "bytes", [64, 256, 1024, 4096, 16384, 32000],
                lambda count: (["--subscribers", 100, "--bytes", count], 100), options, folder, key)
 
 
 def nodes(options, folder, key):
-    lines = ["## Nodes through one Redis, 500 subscribers in all", "",
-             row("nodes", "CPU of all nodes for a delivery at 20,000 deliveries/s, us"), row("---", "---")]
-    base = ["fanout", "--subscribers", 500, "--rate", 40, "--seconds", options.seconds, "--warmup", 1]
-    embedded = several(options, folder, key, base, ["server_cpu_us_per_delivery"])
-    lines.append(row("1, embedded", *embedded))
-    for count in [1, 2, 3, 4]:
-        lines.append(row(count, *several(options, folder, key, base, ["server_cpu_us_per_delivery"], nodes=count, redis=True)))
+    lines = ["## Nodes through one Redis: CPU of all nodes for a delivery at 20,000 deliveries/s, us", "",
+             row("nodes", "500 subscribers of one channel", "10 subscribers each of 50"), row("---", "---", "---")]
+    loads = [["--subscribers", 500, "--rate", 40], ["--channels", 50, "--subscribers", 10, "--rate", 2000]]
+    for name, count, redis in [("1, embedded", 1, False), *((count, count, True) for count in [1, 2, 3, 4])]:
+        figures = []
+        for arguments in loads:
+            arguments = ["fanout", *arguments, "--spin", "--seconds", options.seconds, "--warmup", 1]
+            figures += several(options, folder, key, arguments, ["server_cpu_us_per_delivery"], nodes=count, redis=redis)
+        lines.append(row(name, *figures))
     return lines
 
 
-CURVES = {"connections": connections, "subscribers": subscribers, "channels": channels, "bytes": sizes, "nodes": nodes}
+CURVES = {"connections": connections, "tls": tls, "subscribers": subscribers, "channels": channels,
+          "many_channels": many_channels, "bytes": sizes, "nodes": nodes}
 
 
 def main():
