@@ -6,8 +6,9 @@ use crate::{BackendError, BoxFuture};
 
 /// Carries publications to every node that listens.
 ///
-/// Guarantees: at most once; publications of one publisher in one channel arrive in the order of
-/// their `publish` calls. A publication reaches [`Events::publication`](crate::Events::publication)
+/// Guarantees: at most once; publications of one publisher in one channel arrive in the order in
+/// which their `publish` futures are first polled, whether or not one is ready before the next is
+/// polled. A publication reaches [`Events::publication`](crate::Events::publication)
 /// on every node whose `subscribe` for the channel completed before `publish` was called, the
 /// publishing node included. A node may also see channels that it did not subscribe to.
 pub trait Broker: Send + Sync + 'static {

@@ -23,8 +23,18 @@ impl State {
     /// Acts on a message. `Some` ends the session. A command that has to wait is left in
     /// `self.operation`.
     pub(crate) fn on_message(&mut self, message: Message<'_>) -> Option<Finish> {
+        let decoded = self.decode(message);
+        self.act_on(decoded)
+    }
+
+    /// A message as its protocol has it.
+    pub(crate) fn decode<'a>(&self, message: Message<'a>) -> Result<Request<'a>, DecodeError> {
         let protocol = self.context.node.hub().protocols().get(self.protocol);
-        let decoded = protocol.decode(message);
+        protocol.decode(message)
+    }
+
+    /// Acts on a decoded message, likewise.
+    pub(crate) fn act_on(&mut self, decoded: Result<Request<'_>, DecodeError>) -> Option<Finish> {
         self.command_at = self.is_timed(&decoded).then(Instant::now);
         if self.live.is_none() {
             return commands::auth::first(self, decoded);
@@ -138,7 +148,7 @@ impl State {
         (self.bad_frames > allowed).then(|| Disconnect::BAD_REQUEST.into())
     }
 
-    /// Answers a command.
+    /// Answers a command, in its turn.
     pub(crate) fn reply(
         &mut self,
         command: &'static str,
@@ -146,7 +156,10 @@ impl State {
         reply: &Reply<'_>,
     ) {
         if let Some(frame) = self.encode_reply(command, id, reply) {
-            self.send(frame);
+            match &mut self.behind {
+                Some(behind) => behind.answer(frame),
+                None => self.send(frame),
+            }
         }
     }
 

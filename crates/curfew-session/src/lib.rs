@@ -3,9 +3,10 @@
 //! Owns: a connection's socket, its deadlines and rates, its subscriptions with their remembered
 //! permissions, and the order in which it ends.
 //! Knows nothing of: HTTP, listeners, other sessions.
-//! Start at [`run`]; the files in order: `open`, `run`, `read`, `dispatch`, `commands/*`, `write`,
-//! `timers`, `close`.
+//! Start at [`run`]; the files in order: `open`, `run`, `read`, `dispatch`, `commands/*`, `behind`,
+//! `write`, `timers`, `close`.
 
+mod behind;
 mod close;
 mod commands;
 mod config;

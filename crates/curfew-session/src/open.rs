@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use crate::Context;
+use crate::behind::Behind;
 use crate::commands::Operation;
 use crate::rate::{Bucket, CommandRate};
 use crate::timers::Deadlines;
@@ -151,6 +152,10 @@ pub(crate) struct State {
     pub(crate) urgent: Vec<Bytes>,
     /// The command that waits for the backend; nothing is read meanwhile, so commands act in order.
     pub(crate) operation: Option<Operation>,
+    /// Whether that is a publication, which others may follow before it is answered.
+    pub(crate) publishes: bool,
+    /// What follows it.
+    pub(crate) behind: Option<Box<Behind>>,
     /// When the latest command was read, if it is timed.
     pub(crate) command_at: Option<Instant>,
     /// Publications up to the next that is timed.
@@ -226,6 +231,8 @@ impl Session {
                 last_words: None,
                 urgent: Vec::new(),
                 operation: None,
+                publishes: false,
+                behind: None,
                 command_at: None,
                 untimed: 0,
                 deadlines: Deadlines::default(),

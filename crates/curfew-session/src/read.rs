@@ -1,13 +1,11 @@
 //! Reading: bytes into a buffer of the worker, frames cut from it, each acted on in order.
 
-use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
 use curfew_hub::Standing;
 use curfew_model::{Disconnect, Message};
 use curfew_telemetry::Opcode;
 use curfew_ws::{Event, Input, Limits, frame, with_read_buffer};
-use tokio::task::coop::cooperative;
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -65,8 +63,8 @@ impl Session {
         self.held_back == Some(HeldBack::Unvouched) && self.writer.waiting() >= MAX_UNVOUCHED_FRAMES
     }
 
-    /// Acts on every frame in `input`, or up to the first command that has to wait; the rest is
-    /// kept for later.
+    /// Acts on every frame in `input`, or up to the first command that has to wait, publications
+    /// aside; the rest is kept for later.
     fn decode(&mut self, cx: &mut Context<'_>, mut input: Input<'_>) -> Step {
         loop {
             // Looked up for each message: the one before may have opened the session.
@@ -80,7 +78,7 @@ impl Session {
                     }
                     self.state.on_control(Opcode::Ping)
                 }
-                Ok(Some(event)) => self.state.on_event(event),
+                Ok(Some(event)) => self.state.on_event(event, cx),
                 Ok(None) => break,
                 Err(error) => {
                     debug!(error = %error, "frame refused");
@@ -88,11 +86,15 @@ impl Session {
                 }
             };
             if let Some(finish) = finish {
-                return Step::Finish(finish);
+                if self.state.operation.is_none() {
+                    return Step::Finish(finish);
+                }
+                self.state.finish_behind(finish);
             }
             match self.state.poll_operation(cx) {
                 Poll::Ready(None) => {}
                 Poll::Ready(Some(finish)) => return Step::Finish(finish),
+                Poll::Pending if self.state.takes_more() => {}
                 Poll::Pending => {
                     self.decoder.save(input);
                     self.saved = true;
@@ -124,7 +126,7 @@ impl State {
         }
     }
 
-    fn on_event(&mut self, event: Event<'_>) -> Option<Finish> {
+    fn on_event(&mut self, event: Event<'_>, cx: &mut Context<'_>) -> Option<Finish> {
         let metrics = self.context.metrics();
         match event {
             Event::Message(message) => {
@@ -133,7 +135,10 @@ impl State {
                     Message::Binary(_) => Opcode::Binary,
                 });
                 self.deadlines.message_by = None;
-                self.on_message(message)
+                match self.operation {
+                    None => self.on_message(message),
+                    Some(_) => self.on_message_behind(message, cx),
+                }
             }
             Event::Ping(_) => self.on_control(Opcode::Ping),
             Event::Pong(_) => {
@@ -162,16 +167,5 @@ impl State {
             .control
             .take(rate, rate.saturating_mul(2), Instant::now());
         (!within).then(|| Disconnect::POLICY.into())
-    }
-
-    /// Drives the command that waits, if one does. `Ready(Some)` ends the session. A session whose
-    /// commands never have to wait gives way to others all the same.
-    fn poll_operation(&mut self, cx: &mut Context<'_>) -> Poll<Option<Finish>> {
-        let Some(operation) = &mut self.operation else {
-            return Poll::Ready(None);
-        };
-        let (outcome, scope) = ready!(pin!(cooperative(operation.as_mut())).poll(cx));
-        self.operation = None;
-        Poll::Ready(self.on_outcome(outcome, scope))
     }
 }

@@ -2,6 +2,7 @@
 //! time. Whoever waits for a frame lets the time go on to the next timer.
 
 mod access;
+mod behind;
 mod commands;
 mod faults;
 mod flushed;

@@ -1,6 +1,8 @@
 //! Checks of [`Broker`](crate::Broker) and [`Nodes`](crate::Nodes).
 
 use std::collections::HashSet;
+use std::future::poll_fn;
+use std::task::Poll;
 
 use bytes::Bytes;
 use curfew_model::{Channel, Publication};
@@ -31,6 +33,29 @@ async fn subscribe(backends: &Backends, name: &str) {
 
 async fn publish(backends: &Backends, publication: Publication) {
     backends.broker.publish(publication).await.expect("publish");
+}
+
+/// Publishes without waiting for one before the next.
+async fn publish_together(backends: &Backends, publications: Vec<Publication>) {
+    let mut under_way: Vec<_> = publications
+        .into_iter()
+        .map(|publication| Some(backends.broker.publish(publication)))
+        .collect();
+    poll_fn(|cx| {
+        for publish in &mut under_way {
+            if let Some(future) = publish
+                && let Poll::Ready(result) = future.as_mut().poll(cx)
+            {
+                result.expect("publish");
+                *publish = None;
+            }
+        }
+        match under_way.iter().any(Option::is_some) {
+            true => Poll::Pending,
+            false => Poll::Ready(()),
+        }
+    })
+    .await;
 }
 
 /// What arrived in one channel; a node may see others too.
@@ -68,10 +93,13 @@ pub(super) async fn publications_arrive_in_order_and_once(cluster: Cluster) {
     for name in ["a", "b"] {
         subscribe(cluster.last(), name).await;
     }
-    for n in 0..COUNT {
-        publish(cluster.first(), publication("a", n.to_string())).await;
-        publish(cluster.first(), publication("b", n.to_string())).await;
+    let both = |n: usize| ["a", "b"].map(|name| publication(name, n.to_string()));
+    for n in 0..COUNT / 2 {
+        for one in both(n) {
+            publish(cluster.first(), one).await;
+        }
     }
+    publish_together(cluster.first(), (COUNT / 2..COUNT).flat_map(both).collect()).await;
     let expect: Vec<Bytes> = (0..COUNT).map(|n| n.to_string().into()).collect();
     for name in ["a", "b"] {
         let recorder = cluster.last_recorder();

@@ -62,6 +62,7 @@ pub(crate) fn start(
         }
         (Outcome::Published(id, result), span.scope())
     };
+    state.publishes = true;
     state.operation = Some(match scope {
         None => Box::pin(publish),
         Some(scope) => Box::pin(publish.instrument(scope)),

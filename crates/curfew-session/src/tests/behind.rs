@@ -1,0 +1,148 @@
+//! Publications that are under way together, and what comes behind them.
+
+use super::peer::{CLOSE, TEXT, frame};
+use super::rig::{Call, unavailable};
+use super::*;
+
+fn publish(id: usize) -> String {
+    json!({"type": "publish", "id": id, "channel": "room", "data": id}).to_string()
+}
+
+/// `type id`, or for a message `message data`.
+async fn told(peer: &mut Peer, count: usize) -> Vec<String> {
+    let mut told = Vec::new();
+    for _ in 0..count {
+        let text = peer.text().await;
+        let kind = text["type"].as_str().unwrap();
+        told.push(format!(
+            "{kind} {}",
+            text.get("id").unwrap_or(&text["data"])
+        ));
+    }
+    told
+}
+
+async fn listener(harness: &Harness) -> Peer {
+    let mut peer = harness.open().await;
+    peer.ok(r#"{"type":"subscribe","id":1,"channel":"room"}"#)
+        .await;
+    peer
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_read_together_are_under_way_together_and_answered_in_order() {
+    let harness = Harness::new();
+    let mut listener = listener(&harness).await;
+    let mut peer = harness.open().await;
+    harness.rig.hold(Call::Publish);
+    peer.send_all(&[
+        &publish(1),
+        // Not handed on: its answer waits for its turn.
+        r#"{"type":"publish","id":2,"channel":"no channel","data":0}"#,
+        &publish(3),
+        // These have to wait until the others have been answered.
+        r#"{"type":"ping","id":4}"#,
+        &publish(5),
+        r#"{"type":"subscribe","id":6,"channel":"room"}"#,
+    ])
+    .await;
+    peer.send(r#"{"type":"ping","id":7}"#).await;
+    peer.silence(5).await;
+    assert_eq!(harness.rig.asked(Call::Publish, "room"), 2);
+    harness.rig.release(Call::Publish);
+    assert_eq!(
+        told(&mut peer, 7).await,
+        [
+            "ok 1", "error 2", "ok 3", "pong 4", "ok 5", "ok 6", "pong 7"
+        ]
+    );
+    assert_eq!(
+        told(&mut listener, 3).await,
+        ["message 1", "message 3", "message 5"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn there_are_only_so_many_and_the_rest_follow() {
+    let harness = Harness::new();
+    let mut listener = listener(&harness).await;
+    let mut peer = harness.open().await;
+    harness.rig.hold(Call::Publish);
+    let publications: Vec<String> = (0..150).map(publish).collect();
+    let publications: Vec<&str> = publications.iter().map(String::as_str).collect();
+    peer.send_all(&publications).await;
+    peer.silence(1).await;
+    assert_eq!(harness.rig.asked(Call::Publish, "room"), 65);
+    harness.rig.release(Call::Publish);
+    let expect = |kind: &str| -> Vec<String> { (0..150).map(|n| format!("{kind} {n}")).collect() };
+    assert_eq!(told(&mut peer, 150).await, expect("ok"));
+    assert_eq!(told(&mut listener, 150).await, expect("message"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_is_told_of_its_own_failure() {
+    let harness = Harness::new();
+    let mut peer = harness.open().await;
+    harness.rig.hold(Call::Publish);
+    harness.rig.fail(Call::Publish, unavailable);
+    peer.send_all(&[&publish(1), &publish(2)]).await;
+    peer.silence(1).await;
+    harness.rig.release(Call::Publish);
+    for id in [1, 2] {
+        let error = peer.expect("error").await;
+        assert_eq!(
+            (&error["id"], &error["code"]),
+            (&json!(id), &"unavailable".into())
+        );
+    }
+    harness.rig.heal(Call::Publish);
+    peer.ok(&publish(3)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_or_the_end_behind_them_loses_none() {
+    let garbage = frame(TEXT, b"no JSON");
+    let close = frame(CLOSE, &1000_u16.to_be_bytes());
+    for (behind, code) in [(close, Some(1000)), (garbage, Some(4400)), (vec![], None)] {
+        let harness = Harness::new();
+        let mut listener = listener(&harness).await;
+        let mut peer = harness.open().await;
+        harness.rig.hold(Call::Publish);
+        let publications = [1, 2, 3].map(|n| frame(TEXT, publish(n).as_bytes()));
+        peer.send_bytes(&[publications.concat(), behind].concat())
+            .await;
+        peer.silence(1).await;
+        match code {
+            None => drop(peer),
+            Some(code) => {
+                harness.rig.release(Call::Publish);
+                let closed = peer.closed().await;
+                assert_eq!(closed.types()[..3], ["ok"; 3]);
+                assert_eq!(closed.code, code);
+            }
+        }
+        harness.rig.release(Call::Publish);
+        assert_eq!(
+            told(&mut listener, 3).await,
+            ["message 1", "message 2", "message 3"]
+        );
+        drop(listener);
+        harness.assert_nothing_left().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revoked_session_does_not_wait_for_them() {
+    let harness = Harness::new();
+    let mut peer = harness.open().await;
+    harness.rig.hold(Call::Publish);
+    peer.send_all(&[&publish(1), &publish(2), r#"{"type":"ping","id":3}"#])
+        .await;
+    peer.silence(1).await;
+    harness
+        .rig
+        .revoke(curfew_model::RevocationKey::user("alice"));
+    let closed = peer.expect_closed(Disconnect::REVOKED).await;
+    assert_eq!(closed.types(), ["closing"]);
+    harness.assert_nothing_left().await;
+}
