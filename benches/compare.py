@@ -2,7 +2,7 @@
 """Compares Curfew with its peers on one machine, in one run, and writes a table of ratios.
 
     cargo build --release -p curfew -p curfew-benches
-    python3 benches/compare.py                          # everything, some 40 minutes
+    python3 benches/compare.py                          # everything, some 35 minutes
     python3 benches/compare.py --rounds 1 --seconds 2 --measures fanout,handshakes --servers "curfew;limit, coalesced"
 
 Every server has core 0 to itself and the load generator core 1. A round measures each server once,

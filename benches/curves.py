@@ -2,7 +2,7 @@
 """What Curfew costs when the work grows: one table for each thing that can grow.
 
     cargo build --release -p curfew -p curfew-benches
-    python3 benches/curves.py --out benches/results/curves      # some 15 minutes
+    python3 benches/curves.py --out benches/results/curves      # some 6 minutes for each round
     python3 benches/curves.py --curves subscribers,bytes
 
 Nodes on core 0, load generator (and Redis) on core 1. More connections than half of `ulimit -Hn` are
