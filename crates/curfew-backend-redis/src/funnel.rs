@@ -13,9 +13,6 @@ use tokio::task;
 
 use crate::fault::Fault;
 
-/// Requests that may wait to be taken.
-const WAITING: usize = 4096;
-
 /// Commands sent in one write, give or take a request's.
 const BATCH: usize = 512;
 
@@ -30,17 +27,22 @@ struct Request {
 
 /// The way in.
 #[derive(Debug, Clone)]
-pub(crate) struct Funnel(mpsc::Sender<Request>);
+pub(crate) struct Funnel(mpsc::UnboundedSender<Request>);
 
 /// The way out: run by whoever owns the connection.
 pub(crate) struct Spout {
     connection: MultiplexedConnection,
-    requests: mpsc::Receiver<Request>,
+    requests: mpsc::UnboundedReceiver<Request>,
 }
 
 /// A funnel over a connection.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it holds what its callers wait for, who are bounded: with a bound of its own they \
+              would wait for a place instead, and those that come later could get one first"
+)]
 pub(crate) fn funnel(connection: MultiplexedConnection) -> (Funnel, Spout) {
-    let (sender, requests) = mpsc::channel(WAITING);
+    let (sender, requests) = mpsc::unbounded_channel();
     let spout = Spout {
         connection,
         requests,
@@ -49,15 +51,13 @@ pub(crate) fn funnel(connection: MultiplexedConnection) -> (Funnel, Spout) {
 }
 
 impl Funnel {
-    /// Runs commands; their replies in order. The first error among them is the error of all.
+    /// Runs commands; their replies in order. The first error among them is the error of all. They
+    /// are sent in the order of the first polls.
     pub(crate) async fn run(&self, commands: Vec<Cmd>) -> Result<Vec<Value>, Fault> {
         let (reply, answer) = oneshot::channel();
         let request = Request { commands, reply };
         // Both fail when the connection is gone.
-        self.0
-            .send(request)
-            .await
-            .map_err(|_| Fault::NotConnected)?;
+        self.0.send(request).map_err(|_| Fault::NotConnected)?;
         let replies = answer.await.map_err(|_| Fault::NotConnected)??;
         replies
             .into_iter()

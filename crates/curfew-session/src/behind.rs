@@ -87,8 +87,9 @@ impl State {
         let operation = std::mem::replace(&mut self.operation, first);
         let at = std::mem::replace(&mut self.command_at, first_at);
         if let (Some(mut operation), Some(behind)) = (operation, &mut self.behind) {
-            // The broker is asked by the first poll; later ones are for the first in the queue.
-            let waiting = match pin!(cooperative(operation.as_mut())).poll(cx) {
+            // The broker is asked by the first poll, which must not be put off; later ones are for
+            // the first in the queue.
+            let waiting = match operation.as_mut().poll(cx) {
                 Poll::Ready(done) => Waiting::Done(done, at),
                 Poll::Pending => Waiting::Operation(operation, at),
             };
@@ -123,7 +124,26 @@ impl State {
         Poll::Ready(None)
     }
 
-    /// Goes on with what was behind a command: up to the next that waits.
+    /// Acts on what comes after publications, once all have been answered. `Some` ends the session.
+    pub(crate) fn act_behind(&mut self, behind: Behind) -> Option<Finish> {
+        match behind.then? {
+            Then::Text(text) => self.on_message(Message::Text(&text)),
+            Then::Binary(bytes) => self.on_message(Message::Binary(&bytes)),
+            Then::Finish(finish) => Some(finish),
+        }
+    }
+
+    /// Lets go of the command that waits and of what is behind it. From the back: of publications
+    /// that were not sent yet none may leave without those before it.
+    pub(crate) fn give_up(&mut self) {
+        if let Some(mut behind) = self.behind.take() {
+            while behind.waiting.pop_back().is_some() {}
+        }
+        self.operation = None;
+    }
+
+    /// Goes on with what was behind a command: up to the next that waits, or to what comes after
+    /// all of them.
     fn advance(&mut self, mut behind: Box<Behind>) -> Option<Finish> {
         while let Some(next) = behind.waiting.pop_front() {
             match next {
@@ -143,10 +163,9 @@ impl State {
                 Waiting::Answer(frame) => self.send(frame),
             }
         }
-        match behind.then? {
-            Then::Text(text) => self.on_message(Message::Text(&text)),
-            Then::Binary(bytes) => self.on_message(Message::Binary(&bytes)),
-            Then::Finish(finish) => Some(finish),
+        if behind.then.is_some() {
+            self.behind = Some(behind);
         }
+        None
     }
 }

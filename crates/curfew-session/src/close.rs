@@ -54,8 +54,7 @@ pub(crate) async fn close(session: Session, mut finish: Finish) {
         .as_ref()
         .map(|live| Arc::clone(live.attachment.member()));
     let session_id = member.as_ref().map(|member| member.session());
-    state.operation = None;
-    state.behind = None;
+    state.give_up();
     // Whether what was meant for the client may not reach it.
     let mut withheld = false;
     if let Some(member) = member {

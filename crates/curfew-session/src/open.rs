@@ -133,6 +133,8 @@ pub struct Session {
     pub(crate) decoder: Decoder,
     /// Whether the decoder holds frames that were received but not acted on.
     pub(crate) saved: bool,
+    /// Bytes read in this poll of the task.
+    pub(crate) read_in_turn: usize,
     /// Why the last poll left off although there may be more to do.
     pub(crate) held_back: Option<HeldBack>,
     pub(crate) state: State,
@@ -221,6 +223,7 @@ impl Session {
             writer: Writer::new(transport, upgraded.answer),
             decoder,
             saved: !upgraded.early.is_empty(),
+            read_in_turn: 0,
             held_back: None,
             state: State {
                 context,

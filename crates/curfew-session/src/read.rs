@@ -17,6 +17,9 @@ use crate::{Session, Settings};
 /// Largest message before authentication, in bytes: a token and what is around it.
 const FIRST_MESSAGE_BYTES: usize = 16 * 1024;
 
+/// Bytes read before others have their turn. What a session publishes waits in queues until then.
+const BYTES_IN_A_TURN: usize = 128 * 1024;
+
 /// While the node cannot vouch for a session, frames that may wait for its socket before nothing
 /// more is read.
 const MAX_UNVOUCHED_FRAMES: usize = 64;
@@ -31,14 +34,25 @@ impl Session {
         if self.is_held_back() {
             return Poll::Pending;
         }
+        if let Some(behind) = self.state.behind.take() {
+            return Poll::Ready(match self.state.act_behind(*behind) {
+                Some(finish) => Step::Finish(finish),
+                None => Step::Again,
+            });
+        }
         if std::mem::take(&mut self.saved) {
             return Poll::Ready(self.decode(cx, Input::empty()));
+        }
+        if self.read_in_turn >= BYTES_IN_A_TURN {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         with_read_buffer(|buffer| {
             let read = match ready!(self.writer.transport.poll_read(cx, buffer)) {
                 Ok(0) | Err(_) => return Poll::Ready(Step::Finish(Finish::Gone)),
                 Ok(read) => read,
             };
+            self.read_in_turn += read;
             // Any byte: no pong can come in the middle of a long frame.
             self.state.deadlines.heard();
             self.state
@@ -92,10 +106,10 @@ impl Session {
                 self.state.finish_behind(finish);
             }
             match self.state.poll_operation(cx) {
-                Poll::Ready(None) => {}
+                Poll::Ready(None) if self.state.behind.is_none() => {}
                 Poll::Ready(Some(finish)) => return Step::Finish(finish),
                 Poll::Pending if self.state.takes_more() => {}
-                Poll::Pending => {
+                Poll::Ready(None) | Poll::Pending => {
                     self.decoder.save(input);
                     self.saved = true;
                     return Step::Again;
@@ -104,7 +118,8 @@ impl Session {
         }
         if !self.decoder.mid_message() {
             self.state.deadlines.message_by = None;
-        } else if self.state.deadlines.message_by.is_none() {
+        } else if self.state.deadlines.message_by.is_none() && self.state.operation.is_none() {
+            // The rest is not read while a command waits.
             let timeout = self.state.context.settings.load().limits.message_timeout;
             self.state.deadlines.message_by = Instant::now().checked_add(timeout);
         }

@@ -68,6 +68,7 @@ impl Session {
             return Poll::Ready(self.state.refuse(*refusal));
         }
         self.claim_socket();
+        self.read_in_turn = 0;
         loop {
             if let Poll::Ready(finish) = self.poll_write(cx) {
                 return Poll::Ready(finish);

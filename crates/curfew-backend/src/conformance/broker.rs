@@ -89,17 +89,22 @@ pub(super) async fn a_publication_reaches_every_node_that_listens(cluster: Clust
 }
 
 pub(super) async fn publications_arrive_in_order_and_once(cluster: Cluster) {
-    const COUNT: usize = 500;
+    const ONE_BY_ONE: usize = 250;
+    const COUNT: usize = 5_000;
     for name in ["a", "b"] {
         subscribe(cluster.last(), name).await;
     }
     let both = |n: usize| ["a", "b"].map(|name| publication(name, n.to_string()));
-    for n in 0..COUNT / 2 {
+    for n in 0..ONE_BY_ONE {
         for one in both(n) {
             publish(cluster.first(), one).await;
         }
     }
-    publish_together(cluster.first(), (COUNT / 2..COUNT).flat_map(both).collect()).await;
+    publish_together(
+        cluster.first(),
+        (ONE_BY_ONE..COUNT).flat_map(both).collect(),
+    )
+    .await;
     let expect: Vec<Bytes> = (0..COUNT).map(|n| n.to_string().into()).collect();
     for name in ["a", "b"] {
         let recorder = cluster.last_recorder();

@@ -146,3 +146,59 @@ async fn a_revoked_session_does_not_wait_for_them() {
     assert_eq!(closed.types(), ["closing"]);
     harness.assert_nothing_left().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_behind_them_waits_while_the_session_is_suspended() {
+    let harness = Harness::new();
+    let mut peer = harness.open().await;
+    harness.rig.hold(Call::Publish);
+    peer.send_all(&[&publish(1), r#"{"type":"ping","id":2}"#, &publish(3)])
+        .await;
+    peer.silence(1).await;
+    let alice = curfew_model::RevocationKey::user("alice");
+    let suspension = harness.hub().suspend(&alice);
+    harness.rig.release(Call::Publish);
+    peer.silence(1).await;
+    assert_eq!(harness.rig.asked(Call::Publish, "room"), 1);
+    drop(suspension);
+    assert_eq!(told(&mut peer, 3).await, ["ok 1", "pong 2", "ok 3"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_begun_behind_them_has_its_time_from_when_it_is_read_on() {
+    let harness =
+        Harness::with(|settings| settings.limits.message_timeout = Duration::from_secs(2));
+    let mut peer = harness.open().await;
+    harness.rig.hold(Call::Publish);
+    let ping = frame(TEXT, br#"{"type":"ping","id":2}"#);
+    let (begun, rest) = ping.split_at(10);
+    peer.send_bytes(&[&frame(TEXT, publish(1).as_bytes()), begun].concat())
+        .await;
+    peer.silence(5).await;
+    harness.rig.release(Call::Publish);
+    assert_eq!(told(&mut peer, 1).await, ["ok 1"]);
+    peer.send_bytes(rest).await;
+    assert_eq!(told(&mut peer, 1).await, ["pong 2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn much_at_once_is_published_in_turns_that_listeners_keep_up_with() {
+    let harness = Harness::new();
+    let mut listener = harness.open_with(json!({}), 4 * 1024 * 1024).await;
+    listener
+        .ok(r#"{"type":"subscribe","id":1,"channel":"room"}"#)
+        .await;
+    let padding = "x".repeat(50_000);
+    let large = (0..60).flat_map(|n| {
+        let data = json!({"n": n, "padding": padding});
+        let publish = json!({"type": "publish", "channel": "room", "data": data});
+        frame(TEXT, publish.to_string().as_bytes())
+    });
+    let large: Vec<u8> = large.collect();
+    let mut peer = harness.open_with(json!({}), large.len()).await;
+    peer.send_bytes(&large).await;
+    for n in 0..60 {
+        assert_eq!(listener.expect("message").await["data"]["n"], n);
+    }
+    assert_eq!(harness.closed_with(Disconnect::SLOW_CONSUMER), 0);
+}
