@@ -20,6 +20,7 @@ import os
 import pathlib
 import platform
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -112,17 +113,21 @@ def install():
     stamp.write_text(wanted)
 
 
+def listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @contextlib.contextmanager
 def process(command, core, port, log):
     """A process on a core, from when it listens until the block is left."""
+    if listens(port):
+        raise RuntimeError(f"another process has port {port}: it would be measured instead")
     command = ["taskset", "-c", core, *map(str, command)]
     started = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 20
-        while True:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
+        while not listens(port):
             if started.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{command} does not listen")
             time.sleep(0.05)
@@ -232,7 +237,13 @@ def table(results, about, options):
     return "\n".join(lines)
 
 
+def end_children_when_ended():
+    """Else what is under way would go on, and be measured the next time."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
+
+
 def main():
+    end_children_when_ended()
     names = list(servers(pathlib.Path(tempfile.gettempdir()), "-"))
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)

@@ -172,6 +172,7 @@ CURVES = {"connections": connections, "tls": tls, "subscribers": subscribers, "c
 
 
 def main():
+    compare.end_children_when_ended()
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=3)
