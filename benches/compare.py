@@ -32,6 +32,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 TARGET = HERE.parent / "target"
 RELEASE = TARGET / "release"
 PEERS = TARGET / "peers"
+CURFEW = [RELEASE / "curfew", "serve", "--config"]
 SERVER_CORE, LOAD_CORE = "0", "1"
 PORT = 18080
 REDIS_PORT = 18079
@@ -81,11 +82,10 @@ def curfew_config(folder, key, number=0, redis=False):
 # names end in "Redis" have one.
 def servers(folder, key):
     python = PEERS / "venv/bin/python"
-    curfew = [RELEASE / "curfew", "serve", "--config"]
     socketio = "/socket.io/?EIO=4&transport=websocket", ["--dialect", "socketio"]
     return {
-        "curfew": ([*curfew, curfew_config(folder, key)], "/ws", []),
-        "curfew with Redis": ([*curfew, curfew_config(folder, key, redis=True)], "/ws", []),
+        "curfew": ([*CURFEW, curfew_config(folder, key)], "/ws", []),
+        "curfew with Redis": ([*CURFEW, curfew_config(folder, key, redis=True)], "/ws", []),
         "limit, one write each": ([RELEASE / "peer-limit", f"127.0.0.1:{PORT}", "each"], "/ws", []),
         "limit, coalesced": ([RELEASE / "peer-limit", f"127.0.0.1:{PORT}", "tick"], "/ws", []),
         "fastwebsockets": ([RELEASE / "peer-fastwebsockets", f"127.0.0.1:{PORT}"], "/ws", []),
@@ -137,12 +137,14 @@ def process(command, core, port, log):
         started.wait()
 
 
-@contextlib.contextmanager
 def redis(folder, log):
     """An empty Redis, beside the load generator."""
-    command = ["redis-server", "--port", REDIS_PORT, "--save", "", "--dir", folder]
-    with process(command, LOAD_CORE, REDIS_PORT, log) as pid:
-        yield pid
+    return process(["redis-server", "--port", REDIS_PORT, "--save", "", "--dir", folder], LOAD_CORE, REDIS_PORT, log)
+
+
+def curfew(config, log, port=PORT):
+    """A node."""
+    return process([*CURFEW, config], SERVER_CORE, port, log)
 
 
 def figure(report, path):

@@ -42,8 +42,8 @@ def cluster(folder, key, nodes, redis):
         pids, urls = [], []
         for number in range(nodes):
             port = compare.PORT + 2 * number
-            command = [compare.RELEASE / "curfew", "serve", "--config", compare.curfew_config(folder, key, number, redis)]
-            pids.append(stack.enter_context(compare.process(command, compare.SERVER_CORE, port, log)))
+            config = compare.curfew_config(folder, key, number, redis)
+            pids.append(stack.enter_context(compare.curfew(config, log, port)))
             urls.append(f"ws://127.0.0.1:{port}/ws")
         time.sleep(2.5 if redis else 0.7)
         yield pids, urls
@@ -86,15 +86,14 @@ def tls(options, folder, key):
                     "-out", certificate, "-keyout", private], check=True, capture_output=True)
     config = compare.curfew_config(folder, key)
     config.write_text(config.read_text().replace("[admin]", f'tls_cert_file = "{certificate}"\ntls_key_file = "{private}"\n[admin]'))
-    program = compare.RELEASE / "curfew"
-    token = subprocess.run([program, "token", "--user", "bench", "--key-file", key], check=True, capture_output=True, text=True).stdout.strip()
+    token = subprocess.run([compare.RELEASE / "curfew", "token", "--user", "bench", "--key-file", key], check=True, capture_output=True, text=True).stdout.strip()
     request = (f"GET /ws HTTP/1.1\r\nHost: bench\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
                f"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nAuthorization: Bearer {token}\r\n\r\n").encode()
     context = ssl.create_default_context(cafile=certificate)
     context.check_hostname = False
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(open(folder / "curves.log", "ab"))
-        pid = stack.enter_context(compare.process([program, "serve", "--config", config], compare.SERVER_CORE, compare.PORT, log))
+        pid = stack.enter_context(compare.curfew(config, log))
         time.sleep(0.7)
         before, opened = resident(pid), 0
         for count in [1000, 4000, 8000]:

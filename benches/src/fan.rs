@@ -9,6 +9,7 @@ use clap::Args;
 use crate::cli::Common;
 use crate::connections::{Connections, Happened};
 use crate::histogram::Histogram;
+use crate::process::{Meter, Usage};
 use crate::publication::{self, Publication};
 use crate::wire;
 
@@ -80,8 +81,8 @@ pub(crate) struct Fan {
     pub(crate) delivered: u64,
     /// Deliveries that are due to those who read.
     due: u64,
-    /// How long there was nothing to do.
-    pub(crate) idle: Duration,
+    /// How long it has spun with nothing to do.
+    idle: Duration,
     pub(crate) latency: Histogram,
     /// Subscribers that were closed, of those that do not count.
     pub(crate) closed: u64,
@@ -207,16 +208,20 @@ impl Fan {
                 next_look = now + Duration::from_millis(200);
             }
             self.publish(now);
-            if self.args.spin {
-                let before = self.delivered;
-                self.receive(Duration::ZERO)?;
-                if self.delivered == before {
-                    self.idle += now.elapsed();
-                }
-            } else {
-                self.receive(Duration::from_millis(1))?;
+            let (before, spin) = (self.delivered, self.args.spin);
+            self.receive(Duration::from_millis(u64::from(!spin)))?;
+            if spin && self.delivered == before {
+                self.idle += now.elapsed();
             }
         }
+    }
+
+    /// What it cost since [`Fan::begin`], and the server's CPU time, as [`Meter::stop`]. Spinning with
+    /// nothing to do is not being busy.
+    pub(crate) fn stop(&self, meter: &Meter) -> anyhow::Result<(Usage, Option<f64>)> {
+        let (mut usage, server_cpu_us) = meter.stop()?;
+        usage.load_busy -= self.idle.as_secs_f64() / usage.seconds;
+        Ok((usage, server_cpu_us))
     }
 
     /// Waits for what is on its way; returns how many deliveries were lost.

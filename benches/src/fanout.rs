@@ -49,8 +49,7 @@ pub(crate) fn run(common: &Common, args: &FanoutArgs) -> anyhow::Result<Value> {
     let before = fan.delivered;
     let meter = common.meter()?;
     fan.publish_for(args.seconds, || Ok(()))?;
-    let (mut usage, server_cpu_us) = meter.stop()?;
-    usage.load_busy -= fan.idle.as_secs_f64() / usage.seconds;
+    let (usage, server_cpu_us) = fan.stop(&meter)?;
     let deliveries = fan.delivered - before;
     let latency = fan.latency.latency();
     let server_rss_kib = common.server().map(|server| server.rss_kib()).transpose()?;

@@ -1,6 +1,5 @@
 //! What processes cost, as Linux tells it.
 
-use std::iter::Sum;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -51,21 +50,17 @@ impl Processes {
         }
     }
 
-    fn sum<T: Sum>(&self, file: &str, parse: fn(&str) -> Option<T>) -> anyhow::Result<T> {
-        self.folders
-            .iter()
-            .map(|folder| {
-                let path = folder.join(file);
-                let text = std::fs::read_to_string(&path)
-                    .with_context(|| format!("read {}", path.display()))?;
-                parse(&text).with_context(|| format!("{} has another form", path.display()))
-            })
-            .sum()
-    }
-
     /// Resident memory, in KiB.
     pub(crate) fn rss_kib(&self) -> anyhow::Result<u64> {
-        self.sum("status", rss_kib)
+        let mut sum = 0;
+        for folder in &self.folders {
+            let path = folder.join("status");
+            let read = || format!("read {}", path.display());
+            let text = std::fs::read_to_string(&path).with_context(read)?;
+            sum +=
+                rss_kib(&text).with_context(|| format!("{} has another form", path.display()))?;
+        }
+        Ok(sum)
     }
 
     /// CPU time used so far by the threads they have.

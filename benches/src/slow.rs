@@ -90,7 +90,7 @@ fn phase(fan: &mut Fan, common: &Common, time: Duration) -> anyhow::Result<Phase
         }
         Ok(())
     })?;
-    let (usage, _) = meter.stop()?;
+    let (usage, _) = fan.stop(&meter)?;
     Ok(Phase {
         deliveries_per_second: (fan.delivered - before) as f64 / usage.seconds,
         server_rss_peak_kib: peak,
