@@ -43,6 +43,8 @@ const SECRET: &str = "0123456789abcdef0123456789abcdef";
 /// Of the pipe, each way, where a test does not say otherwise.
 const ROOM: usize = 64 * 1024;
 
+const SUBSCRIBE: &str = r#"{"type":"subscribe","id":1,"channel":"room"}"#;
+
 /// How long the tests' tokens live, in seconds.
 const TTL: u64 = 600;
 
@@ -220,6 +222,13 @@ impl Harness {
         let opening = Opening::Admitted(self.admit(claims).await);
         let mut peer = self.connect(opening, room, &[]);
         peer.expect("connected").await;
+        peer
+    }
+
+    /// A session with a subscription to the channel.
+    async fn subscribed(&self) -> Peer {
+        let mut peer = self.open().await;
+        peer.ok(SUBSCRIBE).await;
         peer
     }
 

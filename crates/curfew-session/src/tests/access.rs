@@ -4,7 +4,6 @@ use curfew_telemetry::Initiator;
 use super::rig::{Call, When};
 use super::*;
 
-const SUBSCRIBE: &str = r#"{"type":"subscribe","id":1,"channel":"room"}"#;
 const PUBLISH: &str = r#"{"type":"publish","id":2,"channel":"room","data":1}"#;
 
 fn refresh(token: &str) -> String {

@@ -22,17 +22,19 @@ async fn told(peer: &mut Peer, count: usize) -> Vec<String> {
     told
 }
 
-async fn listener(harness: &Harness) -> Peer {
+/// A session whose commands have been read, while publications wait for the broker.
+async fn held(harness: &Harness, commands: &[&str]) -> Peer {
     let mut peer = harness.open().await;
-    peer.ok(r#"{"type":"subscribe","id":1,"channel":"room"}"#)
-        .await;
+    harness.rig.hold(Call::Publish);
+    peer.send_all(commands).await;
+    peer.silence(1).await;
     peer
 }
 
 #[tokio::test(start_paused = true)]
 async fn those_read_together_are_under_way_together_and_answered_in_order() {
     let harness = Harness::new();
-    let mut listener = listener(&harness).await;
+    let mut listener = harness.subscribed().await;
     let mut peer = harness.open().await;
     harness.rig.hold(Call::Publish);
     peer.send_all(&[
@@ -65,13 +67,10 @@ async fn those_read_together_are_under_way_together_and_answered_in_order() {
 #[tokio::test(start_paused = true)]
 async fn there_are_only_so_many_and_the_rest_follow() {
     let harness = Harness::new();
-    let mut listener = listener(&harness).await;
-    let mut peer = harness.open().await;
-    harness.rig.hold(Call::Publish);
+    let mut listener = harness.subscribed().await;
     let publications: Vec<String> = (0..150).map(publish).collect();
     let publications: Vec<&str> = publications.iter().map(String::as_str).collect();
-    peer.send_all(&publications).await;
-    peer.silence(1).await;
+    let mut peer = held(&harness, &publications).await;
     assert_eq!(harness.rig.asked(Call::Publish, "room"), 65);
     harness.rig.release(Call::Publish);
     let expect = |kind: &str| -> Vec<String> { (0..150).map(|n| format!("{kind} {n}")).collect() };
@@ -82,11 +81,8 @@ async fn there_are_only_so_many_and_the_rest_follow() {
 #[tokio::test(start_paused = true)]
 async fn each_is_told_of_its_own_failure() {
     let harness = Harness::new();
-    let mut peer = harness.open().await;
-    harness.rig.hold(Call::Publish);
     harness.rig.fail(Call::Publish, unavailable);
-    peer.send_all(&[&publish(1), &publish(2)]).await;
-    peer.silence(1).await;
+    let mut peer = held(&harness, &[&publish(1), &publish(2)]).await;
     harness.rig.release(Call::Publish);
     for id in [1, 2] {
         let error = peer.expect("error").await;
@@ -105,7 +101,7 @@ async fn a_close_or_the_end_behind_them_loses_none() {
     let close = frame(CLOSE, &1000_u16.to_be_bytes());
     for (behind, code) in [(close, Some(1000)), (garbage, Some(4400)), (vec![], None)] {
         let harness = Harness::new();
-        let mut listener = listener(&harness).await;
+        let mut listener = harness.subscribed().await;
         let mut peer = harness.open().await;
         harness.rig.hold(Call::Publish);
         let publications = [1, 2, 3].map(|n| frame(TEXT, publish(n).as_bytes()));
@@ -134,11 +130,8 @@ async fn a_close_or_the_end_behind_them_loses_none() {
 #[tokio::test(start_paused = true)]
 async fn a_revoked_session_does_not_wait_for_them() {
     let harness = Harness::new();
-    let mut peer = harness.open().await;
-    harness.rig.hold(Call::Publish);
-    peer.send_all(&[&publish(1), &publish(2), r#"{"type":"ping","id":3}"#])
-        .await;
-    peer.silence(1).await;
+    let commands = [&publish(1), &publish(2), r#"{"type":"ping","id":3}"#];
+    let mut peer = held(&harness, &commands).await;
     harness
         .rig
         .revoke(curfew_model::RevocationKey::user("alice"));
@@ -150,11 +143,8 @@ async fn a_revoked_session_does_not_wait_for_them() {
 #[tokio::test(start_paused = true)]
 async fn what_comes_behind_them_waits_while_the_session_is_suspended() {
     let harness = Harness::new();
-    let mut peer = harness.open().await;
-    harness.rig.hold(Call::Publish);
-    peer.send_all(&[&publish(1), r#"{"type":"ping","id":2}"#, &publish(3)])
-        .await;
-    peer.silence(1).await;
+    let commands = [&publish(1), r#"{"type":"ping","id":2}"#, &publish(3)];
+    let mut peer = held(&harness, &commands).await;
     let alice = curfew_model::RevocationKey::user("alice");
     let suspension = harness.hub().suspend(&alice);
     harness.rig.release(Call::Publish);
@@ -185,9 +175,7 @@ async fn a_message_begun_behind_them_has_its_time_from_when_it_is_read_on() {
 async fn much_at_once_is_published_in_turns_that_listeners_keep_up_with() {
     let harness = Harness::new();
     let mut listener = harness.open_with(json!({}), 4 * 1024 * 1024).await;
-    listener
-        .ok(r#"{"type":"subscribe","id":1,"channel":"room"}"#)
-        .await;
+    listener.ok(SUBSCRIBE).await;
     let padding = "x".repeat(50_000);
     let large = (0..60).flat_map(|n| {
         let data = json!({"n": n, "padding": padding});

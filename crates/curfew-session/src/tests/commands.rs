@@ -9,7 +9,7 @@ async fn commands_in_one_read_are_answered_in_order_also_when_one_has_to_wait() 
     harness.rig.hold(Call::Subscribe);
     peer.send_all(&[
         r#"{"type":"ping","id":0}"#,
-        r#"{"type":"subscribe","id":1,"channel":"room"}"#,
+        SUBSCRIBE,
         r#"{"type":"ping","id":2}"#,
         r#"{"type":"publish","id":3,"channel":"room","data":{"a":1}}"#,
         r#"{"type":"unsubscribe","id":4,"channel":"room"}"#,
@@ -55,10 +55,7 @@ async fn a_backend_that_is_away_is_told_as_unavailable_and_the_session_goes_on()
     let mut peer = harness.open().await;
     let token = harness.token(json!({"jti": "t2"}));
     for (call, command) in [
-        (
-            Call::Subscribe,
-            r#"{"type":"subscribe","id":1,"channel":"room"}"#.to_owned(),
-        ),
+        (Call::Subscribe, SUBSCRIBE.to_owned()),
         (
             Call::Publish,
             r#"{"type":"publish","id":1,"channel":"room","data":1}"#.to_owned(),

@@ -53,8 +53,7 @@ async fn a_panic_closes_the_session_it_happened_in_and_no_other() {
         let mut other = harness.open().await;
         let mut peer = harness.open().await;
         for peer in [&mut other, &mut peer] {
-            peer.ok(r#"{"type":"subscribe","id":1,"channel":"room"}"#)
-                .await;
+            peer.ok(SUBSCRIBE).await;
         }
         peer.send(fatal).await;
         peer.expect_closed(Disconnect::INTERNAL).await;
@@ -91,8 +90,7 @@ async fn a_clients_close_is_answered_by_its_code_behind_what_was_asked_before() 
 async fn a_connection_that_breaks_leaves_nothing_behind_and_what_was_queued_is_counted() {
     let harness = Harness::new();
     let mut peer = harness.open_with(json!({}), 256).await;
-    peer.ok(r#"{"type":"subscribe","id":1,"channel":"room"}"#)
-        .await;
+    peer.ok(SUBSCRIBE).await;
     for _ in 0..2 {
         for _ in 0..50 {
             harness.publish("room", "1");
@@ -113,12 +111,9 @@ async fn a_connection_that_breaks_leaves_nothing_behind_and_what_was_queued_is_c
 async fn a_queue_that_overflows_ends_the_session_as_a_slow_consumer_and_not_its_neighbours() {
     let harness = Harness::with(|settings| settings.limits.outbound_bytes = 2_000);
     let mut slow = harness.open_with(json!({}), 256).await;
-    slow.ok(r#"{"type":"subscribe","id":1,"channel":"room"}"#)
-        .await;
+    slow.ok(SUBSCRIBE).await;
     let mut quick = harness.open().await;
-    quick
-        .ok(r#"{"type":"subscribe","id":1,"channel":"room"}"#)
-        .await;
+    quick.ok(SUBSCRIBE).await;
     for at in 0..100 {
         harness.publish("room", &at.to_string());
         assert_eq!(quick.expect("message").await["data"], at);

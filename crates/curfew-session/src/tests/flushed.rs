@@ -7,8 +7,6 @@ use tokio::task::JoinSet;
 use super::peer::{TEXT, frame};
 use super::*;
 
-const SUBSCRIBE: &str = r#"{"type":"subscribe","id":1,"channel":"room"}"#;
-
 /// Small, so that sockets are full again and again.
 const SOCKET_BYTES: u32 = 4 * 1024;
 

@@ -7,18 +7,10 @@ use curfew_telemetry::DropReason;
 use super::rig::Call;
 use super::*;
 
-const SUBSCRIBE: &str = r#"{"type":"subscribe","id":1,"channel":"room"}"#;
 const PUBLISH: &str = r#"{"type":"publish","id":2,"channel":"room","data":1}"#;
 const PING: &str = r#"{"type":"ping","id":3}"#;
 
 impl Harness {
-    /// A session with a subscription to the channel.
-    async fn subscribed(&self) -> Peer {
-        let mut peer = self.open().await;
-        peer.ok(SUBSCRIBE).await;
-        peer
-    }
-
     fn shut(&self) {
         self.gate.shut();
     }

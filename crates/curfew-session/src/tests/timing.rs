@@ -70,8 +70,7 @@ async fn a_wall_clock_set_forward_ends_a_session_within_a_minute_or_at_its_next_
 async fn nothing_published_after_the_expiry_is_delivered_even_before_the_timer() {
     let harness = Harness::new();
     let mut peer = harness.open().await;
-    peer.ok(r#"{"type":"subscribe","id":1,"channel":"room"}"#)
-        .await;
+    peer.ok(SUBSCRIBE).await;
     *harness.clock.ahead.lock() += Duration::from_secs(TTL + 10);
     harness.publish("room", "1");
     assert_eq!(
@@ -195,13 +194,9 @@ async fn a_pong_that_is_not_read_because_the_backend_is_slow_is_not_missed() {
 async fn a_reader_that_takes_nothing_is_closed_when_the_write_timeout_has_passed() {
     let harness = Harness::new();
     let mut stalled = harness.open_with(json!({}), 512).await;
-    stalled
-        .ok(r#"{"type":"subscribe","id":1,"channel":"room"}"#)
-        .await;
+    stalled.ok(SUBSCRIBE).await;
     let mut other = harness.open().await;
-    other
-        .ok(r#"{"type":"subscribe","id":1,"channel":"room"}"#)
-        .await;
+    other.ok(SUBSCRIBE).await;
     let start = Instant::now();
     for at in 0..100 {
         harness.publish("room", &at.to_string());
@@ -232,8 +227,7 @@ async fn a_reader_that_takes_nothing_is_closed_when_the_write_timeout_has_passed
 async fn a_reader_that_is_slow_but_reads_stays() {
     let harness = Harness::new();
     let mut slow = harness.open_with(json!({}), 128).await;
-    slow.ok(r#"{"type":"subscribe","id":1,"channel":"room"}"#)
-        .await;
+    slow.ok(SUBSCRIBE).await;
     for at in 0..100 {
         harness.publish("room", &at.to_string());
     }
@@ -334,8 +328,7 @@ async fn a_pong_is_timed_from_the_ping_and_one_that_nobody_asked_for_is_not() {
     let mut peer = harness.open().await;
     peer.answers_pings = false;
     peer.send_bytes(&frame(peer::PONG, b"")).await;
-    peer.ok(r#"{"type":"subscribe","id":1,"channel":"room"}"#)
-        .await;
+    peer.ok(SUBSCRIBE).await;
     assert_eq!(metric(&harness, "curfew_ping_rtt_seconds_count"), 0.0);
     while peer.frame().await.unwrap().0 != PING {}
     time::sleep(Duration::from_millis(300)).await;
@@ -353,8 +346,7 @@ async fn a_command_is_timed_with_what_it_waits_for() {
     let harness = Harness::new();
     let mut peer = harness.open().await;
     harness.rig.hold(Call::Subscribe);
-    peer.send(r#"{"type":"subscribe","id":1,"channel":"room"}"#)
-        .await;
+    peer.send(SUBSCRIBE).await;
     peer.silence(2).await;
     harness.rig.release(Call::Subscribe);
     peer.expect("ok").await;
