@@ -1,24 +1,41 @@
 //! One publication to N sessions: encoded, queued, woken for, and taken out again.
 
-use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput};
-use curfew_hub::{Hub, HubLimits, Member};
-use curfew_model::{Channel, Claims, Gate, Principal, PrincipalParts, Publication, SessionId};
+use curfew_hub::{Hub, HubLimits, Lanes, Member, Progress};
+use curfew_model::{Channel, Claims, Gate, Principal, PrincipalParts, Publication, SessionId, SystemClock};
 use curfew_protocol::Protocols;
 use curfew_protocol::native::Native;
 use curfew_telemetry::{DeliveryPath, Metrics, Names};
+use curfew_ws::{Front, Socket};
+
+/// A socket that takes all there is.
+struct Sink;
+
+impl Socket for Sink {
+    fn write(&mut self, front: Front<'_>) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(match front {
+            Front::Bytes(bytes) => bytes.len(),
+            Front::Slices(slices) => slices.iter().map(|slice| slice.len()).sum(),
+        }))
+    }
+
+    fn flush(&mut self) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn holds_back(&self) -> bool {
+        false
+    }
+}
 
 /// A session's side of its outbox: what its task does when it is woken.
-struct Reader {
-    member: Arc<Member>,
-    taken: VecDeque<Bytes>,
-    written: usize,
-}
+struct Reader(Arc<Member>);
 
 impl Reader {
     fn new(hub: &Hub, user: usize, channel: &Channel) -> Self {
@@ -26,35 +43,25 @@ impl Reader {
         let principal = Arc::new(principal(&format!("user-{user}")));
         let keys = principal.revocation_keys(session, &[]);
         let member = hub.register(session, hub.protocols().default_id(), 0, principal, &keys);
-        assert!(member.outbox().open(), "nobody ended it");
+        assert!(
+            member.outbox().open(Lanes::default()),
+            "nothing has ended it"
+        );
         hub.subscribe(channel, &member);
-        let mut reader = Self {
-            member,
-            taken: VecDeque::new(),
-            written: 0,
-        };
+        let mut reader = Self(member);
         reader.drain(hub);
         reader
     }
 
-    /// Takes until there is nothing more, then waits; returns the bytes that would be written.
-    fn drain(&mut self, hub: &Hub) -> usize {
-        let mut bytes = 0;
-        while self
-            .member
-            .take_outgoing(hub, self.written, &mut self.taken)
-            .is_some()
-        {
-            self.written = self.taken.drain(..).map(|frame| frame.len()).sum();
-            bytes += self.written;
-        }
-        self.written = 0;
+    /// Writes until there is nothing more, then waits.
+    fn drain(&mut self, hub: &Hub) {
+        let progress = self.0.write(hub, &SystemClock, &mut Sink);
+        assert!(matches!(progress, Progress::Done));
         let waiting = self
-            .member
+            .0
             .outbox()
             .poll_wake(&Context::from_waker(Waker::noop()), false);
-        assert!(waiting.is_pending(), "nothing is left to take");
-        bytes
+        assert!(waiting.is_pending(), "nothing is left to write");
     }
 }
 
@@ -103,10 +110,7 @@ fn broadcast(criterion: &mut Criterion) {
                 bencher.iter(|| {
                     let delivered = hub.broadcast(&publication);
                     assert_eq!(delivered.queued, subscribers);
-                    readers
-                        .iter_mut()
-                        .map(|reader| reader.drain(&hub))
-                        .sum::<usize>()
+                    readers.iter_mut().for_each(|reader| reader.drain(&hub));
                 });
             },
         );

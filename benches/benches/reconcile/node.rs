@@ -11,7 +11,7 @@ use curfew_backend::{
     Config, Ended, Events, LocalSessions as _, NodeInfo, RedisConfig, RedisUrl, Suspension,
 };
 use curfew_backend_redis::{Parts, Redis};
-use curfew_hub::{Hub, HubLimits};
+use curfew_hub::{Hub, HubLimits, Lanes};
 use curfew_model::{
     Claims, Clock as _, Disconnect, Gate, NodeId, Principal, PrincipalParts, Publication,
     Revocation, RevocationKey, SessionId, SystemClock,
@@ -145,7 +145,7 @@ fn open(hub: &Hub, number: usize) {
     let keys = principal.revocation_keys(session, &[]);
     let protocol = hub.protocols().default_id();
     let member = hub.register(session, protocol, now, principal, &keys);
-    assert!(member.outbox().open(), "nobody ended it");
+    assert!(member.outbox().open(Lanes::default()), "nobody ended it");
 }
 
 impl Events for Watched {

@@ -1,23 +1,24 @@
 //! The steps of a message's way that this process can take without sockets.
 
-use std::collections::VecDeque;
 use std::hint::black_box;
+use std::io;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use anyhow::bail;
 use bytes::Bytes;
-use curfew_hub::{Hub, HubLimits, Member};
+use curfew_hub::{Hub, HubLimits, Lanes, Member, Progress};
 use curfew_model::{
     Action, Channel, Claims, Gate, Message, Principal, PrincipalParts, Publication, Push, SessionId,
+    SystemClock,
 };
 use curfew_policy::{Config, Policy, Rule};
 use curfew_protocol::native::Native;
 use curfew_protocol::{Protocol as _, Protocols};
 use curfew_telemetry::{DeliveryPath, Metrics, Names};
 use curfew_ws::frame::{self, Opcode};
-use curfew_ws::{Decoder, Input, Limits};
+use curfew_ws::{Decoder, Front, Input, Limits, Socket};
 
 /// Listeners of the channel that is published to.
 const LISTENERS: usize = 100;
@@ -170,15 +171,14 @@ fn broadcast(rounds: u64) -> u64 {
         from: Some("alice".into()),
         trace: None,
     };
-    let mut taken = VecDeque::new();
     for member in &members {
-        drain(&hub, member, &mut taken);
+        drain(&hub, member);
     }
     count(rounds, || {
         let delivered = hub.broadcast(black_box(&publication));
         assert_eq!(delivered.queued, LISTENERS);
         for member in &members {
-            drain(&hub, member, &mut taken);
+            drain(&hub, member);
         }
     })
 }
@@ -188,17 +188,35 @@ fn listener(hub: &Hub, user: usize, channel: &Channel) -> Arc<Member> {
     let principal = Arc::new(principal(&format!("user-{user}")));
     let keys = principal.revocation_keys(session, &[]);
     let member = hub.register(session, hub.protocols().default_id(), 0, principal, &keys);
-    assert!(member.outbox().open(), "nobody ended it");
+    assert!(member.outbox().open(Lanes::default()), "nobody ended it");
     hub.subscribe(channel, &member);
     member
 }
 
-/// What a session's task does when it is woken.
-fn drain(hub: &Hub, member: &Arc<Member>, taken: &mut VecDeque<Bytes>) {
-    let mut written = 0;
-    while member.take_outgoing(hub, written, taken).is_some() {
-        written = taken.drain(..).map(|frame| frame.len()).sum();
-    }
+/// What a session's task does when it is woken, but for the system call.
+fn drain(hub: &Hub, member: &Arc<Member>) {
+    let progress = member.write(hub, &SystemClock, &mut Sink);
+    assert!(matches!(progress, Progress::Done));
     let context = Context::from_waker(Waker::noop());
     assert!(member.outbox().poll_wake(&context, false).is_pending());
+}
+
+/// A socket that takes all there is.
+struct Sink;
+
+impl Socket for Sink {
+    fn write(&mut self, front: Front<'_>) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(match front {
+            Front::Bytes(bytes) => bytes.len(),
+            Front::Slices(slices) => slices.iter().map(|slice| slice.len()).sum(),
+        }))
+    }
+
+    fn flush(&mut self) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn holds_back(&self) -> bool {
+        false
+    }
 }

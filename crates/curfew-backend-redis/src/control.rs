@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_backend::{Ended, RedisAddress, Revoked};
-use curfew_model::{RevocationKey, SessionId};
+use curfew_model::{RevocationKey, SessionId, Stretch};
 use redis::aio::MultiplexedConnection;
 use tokio::sync::mpsc;
 use tokio::time::{self, Instant};
@@ -197,7 +197,7 @@ impl Control {
         if self.has_chores(generation) {
             return self.do_chore(generation).await;
         }
-        let links = Arc::clone(&self.links);
+        let (links, core) = (Arc::clone(&self.links), Arc::clone(&self.core));
         tokio::select! {
             () = pushes.arrived() => {}
             () = time::sleep_until(generation.next_heartbeat.min(generation.next_sweep)) => {
@@ -211,6 +211,7 @@ impl Control {
                 }
             }
             () = links.changed.notified() => {}
+            () = core.stopped.notified() => generation.next_heartbeat = Instant::now(),
         }
         Ok(())
     }
@@ -222,6 +223,8 @@ impl Control {
         self.step("down").reason(fault).log();
         let news = self.core.status.set_down(fault.to_string());
         if news {
+            // Sessions that waited for a moment find out that it will be longer.
+            self.core.events.reopened();
             warn!(error = %fault, "out of touch with redis, sessions are silent");
         } else {
             debug!(error = %fault, "still out of touch with redis");
@@ -237,11 +240,13 @@ impl Control {
         time::sleep_until(until).await;
     }
 
-    /// The gate is open for the lease that `until` ends, unless everything may have changed.
-    fn vouch_until(&mut self, generation: &Generation, until: Duration) {
+    /// The gate is open for the lease that `until` ends, unless everything may have changed. False when
+    /// this process was stopped since `stretch` began, and the proof is to be asked for again.
+    fn vouch_until(&mut self, generation: &Generation, until: Duration, stretch: Stretch) -> bool {
         let gate = &self.core.gate;
-        let opened = generation.pushes.unless_lost(|| gate.open_until(until));
-        let Some(reopened) = opened else { return };
+        let opened = generation.pushes.unless_lost(|| gate.open_until(until, stretch));
+        let Some(opened) = opened else { return true };
+        let Some(reopened) = opened else { return false };
         if self.core.status.set_vouched(until) {
             info!(generation = self.generation, "in touch with redis");
         }
@@ -252,6 +257,7 @@ impl Control {
         if reopened {
             self.core.events.reopened();
         }
+        true
     }
 
     /// Ends the sessions that a revocation covers, whose key the node heard of when it `learned`.

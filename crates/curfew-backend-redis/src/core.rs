@@ -10,6 +10,7 @@ use curfew_backend::{Config, Events, LocalSessions};
 use curfew_model::{Clock, Gate, NodeId, boottime};
 use curfew_telemetry::{Metrics, RedisCommand};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -33,6 +34,8 @@ pub(crate) struct Core {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) status: Status,
     pub(crate) stop: CancellationToken,
+    /// Tells the control connection that this process was stopped for a moment.
+    pub(crate) stopped: Notify,
     tasks: TaskTracker,
 }
 
@@ -63,6 +66,7 @@ impl Core {
             metrics,
             status: Status::default(),
             stop: CancellationToken::new(),
+            stopped: Notify::new(),
             tasks: TaskTracker::new(),
         })
     }

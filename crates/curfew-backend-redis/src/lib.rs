@@ -19,6 +19,7 @@ mod layout;
 mod links;
 mod nodes;
 mod op;
+mod pulse;
 mod records;
 mod revocations;
 mod sessions;
@@ -34,6 +35,7 @@ use curfew_backend::{Backends, Config, Events, LocalSessions, NodeInfo, RedisUrl
 use curfew_model::{Clock, Gate};
 use curfew_telemetry::Metrics;
 use tokio::sync::mpsc;
+use tracing::warn;
 
 use crate::connect::Connector;
 use crate::control::{Control, Seen};
@@ -99,6 +101,9 @@ impl Redis {
             ops,
             info: parts.info,
         });
+        if let Err(error) = pulse::keep(Arc::clone(&core)) {
+            warn!(error = %error, "short stops of this process go unnoticed");
+        }
         core.spawn(Control::new(Arc::clone(&core), links, seen, asked).run());
         core.spawn(control::watch_isolation(Arc::clone(&core)));
         core.spawn(links::watch_layout(Arc::clone(&redis.links)));

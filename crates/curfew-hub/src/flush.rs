@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use curfew_model::Clock;
 use parking_lot::Mutex;
 
-use crate::outbox::Flushed;
+use crate::outbox::{Access, Tally};
 use crate::{Hub, Member};
 
 /// So many members are worth another flusher's while: some 5 ms of work. Fewer are better left to
@@ -128,17 +128,32 @@ impl Hub {
 
     /// For a flusher: writes what is queued for members that were due.
     pub fn flush(&self, members: &[Arc<Member>], clock: &dyn Clock) {
-        let mut flushed = Flushed::default();
+        let mut tally = Tally::default();
         for member in members {
-            // Asked for each: this process may be stopped between two.
-            let may_pass = || self.gate().is_open() && clock.now() < member.ends_at();
-            member.outbox().flush(may_pass, &mut flushed);
+            member.outbox().flush(self.access(member, clock), &mut tally);
         }
-        self.give_back(flushed.bytes);
-        self.metrics().sent_bytes.inc_by(flushed.bytes as u64);
-        flushed.sent.count(self.metrics());
-        for arrival in &flushed.arrivals {
+        self.count_written(&tally);
+    }
+
+    pub(crate) fn access<'a>(&'a self, member: &'a Member, clock: &'a dyn Clock) -> Access<'a> {
+        Access {
+            gate: self.gate(),
+            clock,
+            member,
+        }
+    }
+
+    /// Counts what left for sockets.
+    pub(crate) fn count_written(&self, tally: &Tally) {
+        self.give_back(tally.freed);
+        let metrics = self.metrics();
+        metrics.sent_bytes.inc_by(tally.bytes as u64);
+        tally.sent.count(metrics);
+        for arrival in &tally.arrivals {
             self.observe_delivery(arrival);
+        }
+        if let Some((ending, frames)) = tally.dropped {
+            self.count_ended(ending, frames);
         }
     }
 }

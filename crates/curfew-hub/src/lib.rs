@@ -18,7 +18,7 @@ mod sent;
 pub use broadcast::Delivered;
 pub use channels::ChannelInfo;
 pub use member::{Member, Suspension};
-pub use outbox::{Ending, Outbox, Outgoing, Standing};
+pub use outbox::{Ending, HeldBack, Lanes, Outbox, Progress, Standing};
 pub use registry::{Hub, HubLimits};
 pub use sent::Sent;
 

@@ -1,16 +1,16 @@
 //! One registered session.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use curfew_model::{Principal, Revocation, RevocationKey, SessionId};
+use curfew_model::{Clock, Principal, Revocation, RevocationKey, SessionId};
 use curfew_protocol::ProtocolId;
+use curfew_ws::Socket;
 use parking_lot::Mutex;
 
-use crate::{Hub, Outbox, Outgoing};
+use crate::outbox::Tally;
+use crate::{Hub, Outbox, Progress};
 
 /// A session as the hub knows it: who it is and where its frames go.
 #[derive(Debug)]
@@ -108,23 +108,27 @@ impl Member {
         self.outbox.has_left()
     }
 
-    /// For the session's task: takes what is queued into `taken`, which must be empty, and says
-    /// what is to be done. `written` of the bytes taken before have been written since.
-    pub fn take_outgoing(
-        &self,
-        hub: &Hub,
-        written: usize,
-        taken: &mut VecDeque<Bytes>,
-    ) -> Option<Outgoing> {
-        if written > 0 {
-            hub.give_back(written);
-        }
-        let mut delivered = None;
-        let outgoing = self.outbox.take(written, taken, &mut delivered);
-        if let Some(arrival) = delivered {
-            hub.observe_delivery(&arrival);
-        }
-        outgoing
+    /// For the session's task: writes what is queued to its socket, as far as it may leave.
+    pub fn write(&self, hub: &Hub, clock: &dyn Clock, socket: &mut impl Socket) -> Progress {
+        let mut tally = Tally::default();
+        let access = hub.access(self, clock);
+        let progress = self.outbox.write_live(access, socket, &mut tally);
+        hub.count_written(&tally);
+        progress
+    }
+
+    /// For the session's task, once it was told to end: writes what may still leave, likewise.
+    pub fn write_last(&self, hub: &Hub, clock: &dyn Clock, socket: &mut impl Socket) -> Progress {
+        let mut tally = Tally::default();
+        let access = hub.access(self, clock);
+        let progress = self.outbox.write_last(access, socket, &mut tally);
+        hub.count_written(&tally);
+        progress
+    }
+
+    /// Whether the token in force is over.
+    pub fn is_over(&self, clock: &dyn Clock) -> bool {
+        clock.now() >= self.ends_at()
     }
 
     /// Whether a revocation of `key` covers this session's token or the one about to replace it.
@@ -154,6 +158,11 @@ impl Member {
     pub(crate) fn is_named_by(&self, key: &RevocationKey) -> bool {
         self.principals()
             .any(|principal| self.is_named(&principal, key))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set_ends_at(&self, ends_at: Duration) {
+        self.ends_at.store(micros(ends_at), Ordering::Relaxed);
     }
 
     pub(crate) fn set_incoming(&self, principal: Option<Arc<Principal>>) {

@@ -1,14 +1,28 @@
-//! A session's outbound queue: bounded in bytes, filled by anyone, drained by the session's task, or,
-//! while that waits, by a flusher straight to the socket.
+//! A session's outbound queue: bounded in bytes, filled by all who have something for the session, and
+//! written to its socket by the session's task or, while that sleeps, by a flusher.
 //!
-//! It is also where a session is told to end: whoever revokes it changes the phase under the same
-//! lock that guards the queue, so that nothing is queued, and nothing queued is sent, afterwards.
+//! It is also where a session is told to end: a revocation changes the phase under the same lock that
+//! guards the queue, so that nothing is queued afterwards, and nothing queued is sent.
+//!
+//! A frame waits in one place, the [`Lanes`], until a write takes it; every write goes through
+//! [`write`]. The socket has one owner at a time:
+//!
+//! | owner | a frame is pushed | an ending, a policy change, a nudge | the task is polled | the task waits | a flusher looks |
+//! | --- | --- | --- | --- | --- | --- |
+//! | task | is found by the task | is found by the task | task | idle, or blocked | leaves it alone |
+//! | idle | due, and a flusher is told; without a flusher, task | task, woken | task | | writes; what is left, or in the way, wakes the task |
+//! | due | stays due | task, woken | task | | idle, and writes as above |
+//! | blocked | waits | task, woken | task | | leaves it alone |
+//!
+//! *Blocked* is a task that waits for room in the socket, for the lease, or for a revocation that is
+//! being read. The end of the last two nudges it.
 
-mod direct;
+mod lanes;
+mod owner;
+mod write;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -16,7 +30,13 @@ use curfew_model::{Disconnect, TraceContext};
 use curfew_ws::Line;
 use parking_lot::Mutex;
 
-pub(crate) use direct::Flushed;
+use lanes::Written;
+use owner::Owner;
+use write::{Turn, Withheld};
+
+pub use lanes::Lanes;
+pub use write::{HeldBack, Progress};
+pub(crate) use write::{Access, Tally};
 
 /// While the node is over its own bound, a queue that holds this many bytes counts as overflowing:
 /// a reader that keeps up holds less.
@@ -63,17 +83,6 @@ enum Phase {
     Left,
 }
 
-/// What a session's task finds in its outbox.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outgoing {
-    /// Frames were moved to the task's own queue.
-    Frames,
-    /// The policy changed: every subscription is to be decided anew.
-    Reconsider,
-    /// The session is to end, after what was moved to the task's own queue.
-    End(Ending),
-}
-
 /// Whether frames may pass to and from a session, as far as it alone is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
@@ -106,8 +115,10 @@ pub(crate) struct Arrival {
     pub(crate) at: Instant,
     /// Where that is recorded.
     pub(crate) trace: Option<Arc<TraceContext>>,
-    /// How many messages the session's task took together with it.
+    /// How many messages are written together with it; 0 while it is queued.
     pub(crate) messages: usize,
+    /// How many of them are yet to be written.
+    left: usize,
 }
 
 impl Arrival {
@@ -117,47 +128,32 @@ impl Arrival {
             at: Instant::now(),
             trace: trace.map(|trace| Arc::new(*trace)),
             messages: 0,
+            left: 0,
         }
     }
 }
 
 #[derive(Debug)]
 struct State {
-    queue: VecDeque<Bytes>,
-    /// Of the oldest publication in the queue that is timed.
-    oldest_queued: Option<Box<Arrival>>,
-    /// Likewise of what the task took last and is writing.
-    oldest_taken: Option<Box<Arrival>>,
-    /// Bytes queued and bytes taken by the task but not yet written.
+    lanes: Lanes,
+    /// Of the oldest publication that is timed and not written.
+    arrival: Option<Box<Arrival>>,
+    /// Bytes of the normal lane, those that are about to be written included.
     unwritten: usize,
-    /// Of the task, while it waits; whoever pushes takes it, so one wake-up serves many pushes.
-    waker: Option<Waker>,
+    owner: Owner,
     phase: Phase,
     reconsider: bool,
-    /// The socket takes no more: the task need not be woken for further frames.
-    blocked: bool,
     /// Revocation keys that name the session and are being read: nothing leaves meanwhile.
     suspensions: u32,
-    /// Flushers can write to the socket, which they may while the task waits: while `waker` is
-    /// there, for anything but the socket itself.
+    /// Flushers can write to the socket.
     direct: bool,
-    /// A flusher was told that something is queued and has not looked yet.
-    due: bool,
-    /// A flusher wrote part of the front frame. The task, which was woken, has to go on with it
-    /// before it writes anything else.
-    partial: bool,
 }
 
 impl State {
     /// Lets go of what is queued, but for the rest of a frame begun; returns how much.
     fn clear(&mut self) -> (usize, usize) {
-        let mut queue = std::mem::take(&mut self.queue);
-        if self.partial {
-            self.queue.extend(queue.pop_front());
-        }
-        let frames = queue.len();
-        let bytes = queue.iter().map(Bytes::len).sum();
-        self.oldest_queued = None;
+        let (bytes, frames) = self.lanes.clear();
+        self.arrival = None;
         self.unwritten -= bytes;
         (bytes, frames)
     }
@@ -165,34 +161,85 @@ impl State {
     /// Times what was just queued, unless something older is.
     #[cold]
     fn time(&mut self, arrival: &Arrival) {
-        self.oldest_queued
+        self.arrival
             .get_or_insert_with(|| Box::new(arrival.clone()));
     }
 
-    /// What is timed was taken, with so many messages in all.
-    #[cold]
-    fn time_taken(&mut self, messages: usize) {
-        self.oldest_taken = self.oldest_queued.take();
-        if let Some(arrival) = &mut self.oldest_taken {
-            arrival.messages = messages;
-        }
-    }
-
-    /// Whether frames wait that may leave.
+    /// Whether frames wait that may leave, as far as the session alone is concerned.
     fn has_frames(&self) -> bool {
-        self.suspensions == 0 && !self.queue.is_empty()
+        self.lanes.notices() > 0 || (self.suspensions == 0 && self.lanes.normal() > 0)
     }
 
-    fn interruption(&mut self) -> Option<Outgoing> {
+    fn ending(&self) -> Option<Ending> {
         match &self.phase {
-            Phase::Ending(ending) => Some(Outgoing::End(**ending)),
-            _ => std::mem::take(&mut self.reconsider).then_some(Outgoing::Reconsider),
+            Phase::Ending(ending) => Some(**ending),
+            Phase::Pending | Phase::Open | Phase::Left => None,
         }
     }
 
-    fn wake(&mut self) {
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
+    fn is_interrupted(&self) -> bool {
+        self.reconsider || matches!(self.phase, Phase::Ending(_))
+    }
+
+    /// What has to be done before anything is written.
+    fn before_writing(&mut self, turn: Turn, frames: usize) -> Option<Progress> {
+        match turn {
+            Turn::Live => match self.ending() {
+                Some(ending) => Some(Progress::End(ending)),
+                // Before the frames: a channel that is never quiet must not put it off.
+                None => std::mem::take(&mut self.reconsider).then_some(Progress::Reconsider),
+            },
+            Turn::Closing => None,
+            Turn::Flusher(limit) => {
+                let goes_on = self.owner.is_flushers() && frames < limit;
+                (!goes_on).then_some(Progress::Done)
+            }
+        }
+    }
+
+    /// Why frames of the normal lane may not leave, as far as the session alone is concerned.
+    fn withheld(&self) -> Option<Withheld> {
+        match self.ending() {
+            Some(ending) if ending.disconnect.withdraws_access() => Some(Withheld::Ended(ending)),
+            _ => (self.suspensions > 0).then_some(Withheld::For(HeldBack::Suspended)),
+        }
+    }
+
+    /// Takes what is queued, to be written and put back.
+    fn take_lanes(&mut self) -> Lanes {
+        if let Some(arrival) = &mut self.arrival
+            && arrival.messages == 0
+        {
+            arrival.messages = self.lanes.normal();
+            arrival.left = arrival.messages;
+        }
+        std::mem::take(&mut self.lanes)
+    }
+
+    /// Puts what was not written before what was queued since.
+    fn put_back(&mut self, mut lanes: Lanes, written: Written, tally: &mut Tally) {
+        lanes.append(std::mem::take(&mut self.lanes));
+        self.lanes = lanes;
+        self.unwritten -= written.normal_bytes;
+        tally.freed += written.normal_bytes;
+        tally.bytes += written.bytes;
+        tally.sent.join(written.sent);
+        if let Some(arrival) = &mut self.arrival
+            && arrival.messages > 0
+        {
+            arrival.left = arrival.left.saturating_sub(written.normal_frames);
+            if arrival.left == 0 {
+                tally.arrivals.extend(self.arrival.take().map(|arrival| *arrival));
+            }
+        }
+        // Told to end meanwhile.
+        if let Some(ending) = self.ending()
+            && !ending.flushes()
+        {
+            let (bytes, frames) = self.clear();
+            tally.freed += bytes;
+            let before = tally.dropped.map_or(0, |(_, frames)| frames);
+            tally.dropped = Some((ending, before + frames));
         }
     }
 }
@@ -210,26 +257,25 @@ impl Outbox {
     pub(crate) fn new() -> Self {
         Self {
             state: Mutex::new(State {
-                queue: VecDeque::new(),
-                oldest_queued: None,
-                oldest_taken: None,
+                lanes: Lanes::default(),
+                arrival: None,
                 unwritten: 0,
-                waker: None,
+                owner: Owner::Task,
                 phase: Phase::Pending,
                 reconsider: false,
-                blocked: false,
                 suspensions: 0,
                 direct: false,
-                due: false,
-                partial: false,
             }),
             line: Mutex::new(None),
         }
     }
 
-    /// From now on frames are accepted. False when the session was ended meanwhile.
-    pub fn open(&self) -> bool {
+    /// From now on frames are accepted, behind those in `before`. False when the session was ended
+    /// meanwhile.
+    pub fn open(&self, mut before: Lanes) -> bool {
         let mut state = self.state.lock();
+        before.append(std::mem::take(&mut state.lanes));
+        state.lanes = before;
         match state.phase {
             Phase::Pending => {
                 state.phase = Phase::Open;
@@ -242,10 +288,7 @@ impl Outbox {
 
     /// Why the session was told to end, if it was.
     pub fn ending(&self) -> Option<Ending> {
-        match &self.state.lock().phase {
-            Phase::Ending(ending) => Some(**ending),
-            Phase::Pending | Phase::Open | Phase::Left => None,
-        }
+        self.state.lock().ending()
     }
 
     /// Whether frames may pass.
@@ -283,19 +326,40 @@ impl Outbox {
         let mut state = self.state.lock();
         state.suspensions -= 1;
         if state.suspensions == 0 {
-            state.wake();
+            state.owner.wake();
         }
     }
 
     /// Wakes the task, whatever it waits for.
     pub fn nudge(&self) {
-        self.state.lock().wake();
+        self.state.lock().owner.wake();
     }
 
-    /// What must be done before anything more is written, however much waits to be: the session is
-    /// to end, or its subscriptions are to be decided anew.
-    pub fn interruption(&self) -> Option<Outgoing> {
-        self.state.lock().interruption()
+    /// Adds a notice, which leaves past what is queued and though the session may not be written to
+    /// otherwise. For the session's task.
+    pub fn push_notice(&self, frame: Bytes) {
+        self.state.lock().lanes.push_notice(frame);
+    }
+
+    /// How many notices wait.
+    pub fn notices(&self) -> usize {
+        self.state.lock().lanes.notices()
+    }
+
+    /// For the session's task, while it writes for the last time and the socket takes no more: has it
+    /// woken should the session be revoked meanwhile.
+    pub fn wake_on_end(&self, cx: &Context<'_>) {
+        self.state.lock().owner = Owner::Blocked(cx.waker().clone());
+    }
+
+    /// For the session's task, at the end: takes the notices out.
+    pub fn take_notices(&self) -> Lanes {
+        self.state.lock().lanes.take_notices()
+    }
+
+    /// Whether a frame is written in part for whose rest the session must have access.
+    pub fn is_amid_frame(&self) -> bool {
+        self.state.lock().lanes.is_amid_frame()
     }
 
     /// Queues a frame and wakes the task, unless that takes the queue over `limit` bytes.
@@ -318,26 +382,26 @@ impl Outbox {
         if state.unwritten > 0 && state.unwritten + frame.len() > limit {
             let (bytes, frames) = state.clear();
             state.phase = Phase::Ending(Box::new(Ending::new(Disconnect::SLOW_CONSUMER)));
-            state.wake();
+            state.owner.wake();
             return Pushed::Overflowed { bytes, frames };
         }
         state.unwritten += frame.len();
-        state.queue.push_back(frame);
+        state.lanes.push(frame);
         if let Some(arrival) = arrival {
             state.time(arrival);
         }
-        if state.blocked || state.suspensions > 0 {
+        // A task that is awake looks for itself, and one that is blocked is woken by what it waits for.
+        if state.suspensions > 0 || !state.owner.is_flushers() {
             return Pushed::Queued;
         }
-        // A task that is awake looks for itself.
-        if flushed && state.direct && state.waker.is_some() {
-            if std::mem::replace(&mut state.due, true) {
-                return Pushed::Queued;
-            }
-            return Pushed::Due;
+        if !(flushed && state.direct) {
+            state.owner.wake();
+            return Pushed::Queued;
         }
-        state.wake();
-        Pushed::Queued
+        match state.owner.become_due() {
+            true => Pushed::Due,
+            false => Pushed::Queued,
+        }
     }
 
     /// Tells the session to end; the first reason stays, except that a revocation replaces any
@@ -357,7 +421,7 @@ impl Outbox {
         } else {
             state.clear()
         };
-        state.wake();
+        state.owner.wake();
         Some(freed)
     }
 
@@ -365,70 +429,34 @@ impl Outbox {
         let mut state = self.state.lock();
         state.reconsider = true;
         // A blocked session too: what it may publish has changed as well.
-        state.wake();
+        state.owner.wake();
     }
 
-    /// For the session's task: takes what is queued into `taken`, which must be empty, and says
-    /// what else is to be done; `None` when there is nothing. `written` says how many of the bytes
-    /// taken before have been written since.
-    ///
-    /// Until [`Outbox::poll_wake`] the task is not woken. `delivered` becomes the oldest timed
-    /// publication taken before, all of which has been written, unless the session is ending.
-    pub(crate) fn take(
-        &self,
-        written: usize,
-        taken: &mut VecDeque<Bytes>,
-        delivered: &mut Option<Box<Arrival>>,
-    ) -> Option<Outgoing> {
-        let mut state = self.state.lock();
-        state.unwritten -= written;
-        state.waker = None;
-        // A task that is told to end may not have written what it took.
-        if state.oldest_taken.is_some() && !matches!(state.phase, Phase::Ending(_)) {
-            *delivered = state.oldest_taken.take();
-        }
-        match state.interruption() {
-            Some(Outgoing::End(ending)) => {
-                std::mem::swap(&mut state.queue, taken);
-                Some(Outgoing::End(ending))
-            }
-            // Before the frames: a channel that is never quiet must not put it off.
-            Some(interruption) => Some(interruption),
-            None if state.has_frames() => {
-                std::mem::swap(&mut state.queue, taken);
-                if state.oldest_queued.is_some() {
-                    state.time_taken(taken.len());
-                }
-                Some(Outgoing::Frames)
-            }
-            None => {
-                // An idle session holds no buffer, nor does one whose frames are held back.
-                *taken = VecDeque::new();
-                None
-            }
-        }
-    }
-
-    /// For the session's task, before it waits: has it woken when there is something to take, or,
-    /// if `blocked`, only for an [`Outbox::interruption`]. Ready when that is so already.
+    /// For the session's task, before it waits: has it woken when there is something to write, or, if
+    /// `blocked`, only when the session is to end, its subscriptions are to be decided anew, or it is
+    /// nudged. Ready when that is so already.
     pub fn poll_wake(&self, cx: &Context<'_>, blocked: bool) -> Poll<()> {
         let mut state = self.state.lock();
-        let interrupted = matches!(state.phase, Phase::Ending(_)) || state.reconsider;
-        if interrupted || (!blocked && state.has_frames()) {
+        if state.is_interrupted() || (!blocked && state.has_frames()) {
             return Poll::Ready(());
         }
-        state.waker = Some(cx.waker().clone());
-        state.blocked = blocked;
+        let waker = cx.waker().clone();
+        state.owner = match blocked {
+            true => Owner::Blocked(waker),
+            false => Owner::Idle(waker),
+        };
         Poll::Pending
     }
 
-    /// The session has left the hub. Lets go of what is queued; returns how many frames that were,
-    /// and the bytes that were not written, those in the task's own queue included.
+    /// The session has left the hub. Lets go of what is queued; returns the bytes and how many frames
+    /// that were.
     pub(crate) fn leave(&self) -> (usize, usize) {
-        // Nothing is written any more from here on: somebody may be told so.
+        // Nothing is written any more from here on: a receipt may say so.
         self.line.lock().take();
         let mut state = self.state.lock();
         let bytes = state.unwritten;
+        // A frame begun is given up as well.
+        state.lanes.take_notices();
         let (_, frames) = state.clear();
         state.unwritten = 0;
         state.phase = Phase::Left;

@@ -284,6 +284,12 @@ impl Hub {
             return false;
         };
         self.give_back(bytes);
+        self.count_ended(ending, frames);
+        true
+    }
+
+    /// Counts frames that are let go of because their session was told to end.
+    pub(crate) fn count_ended(&self, ending: Ending, frames: usize) {
         let reason = match ending.disconnect {
             Disconnect::REVOKED | Disconnect::REAUTH_REQUIRED => DropReason::Revoked,
             Disconnect::UNAVAILABLE => DropReason::Unvouched,
@@ -292,7 +298,6 @@ impl Hub {
             _ => DropReason::Closed,
         };
         self.metrics.messages_dropped.inc_by(reason, frames as u64);
-        true
     }
 
     /// Ends every session that a revocation names and covers; returns those. Nothing is queued for

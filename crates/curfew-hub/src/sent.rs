@@ -13,18 +13,17 @@ pub struct Sent {
 }
 
 impl Sent {
-    /// Counts frames none of which has been written in part.
-    pub fn add<'a>(&mut self, frames: impl IntoIterator<Item = &'a Bytes>) {
-        for frame in frames {
-            *self.kind(frame) += 1;
-        }
+    /// Counts a frame of which nothing has been written.
+    pub(crate) fn add(&mut self, frame: &Bytes) {
+        *self.kind(frame) += 1;
     }
 
-    /// Undoes [`Sent::add`] for some of them.
-    pub fn take_back<'a>(&mut self, frames: impl IntoIterator<Item = &'a Bytes>) {
-        for frame in frames {
-            *self.kind(frame) -= 1;
-        }
+    /// Adds others.
+    pub(crate) fn join(&mut self, other: Self) {
+        self.text += other.text;
+        self.close += other.close;
+        self.ping += other.ping;
+        self.pong += other.pong;
     }
 
     fn kind(&mut self, frame: &Bytes) -> &mut u64 {

@@ -5,22 +5,24 @@ mod flush;
 mod model;
 mod outbox;
 mod revoke;
+mod write;
 
-use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Wake};
+use std::task::{Context, Poll, Wake};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use curfew_model::{
-    Channel, Claims, CommandId, Gate, Message, Principal, PrincipalParts, Publication, Push, Reply,
+    Channel, Claims, Clock, CommandId, Gate, Message, Principal, PrincipalParts, Publication, Push, Reply,
     Request, RevocationKey, SessionId,
 };
 use curfew_protocol::{DecodeError, Protocol, ProtocolId, Protocols};
 use curfew_telemetry::{DeliveryPath, DropReason, Metrics, Names};
+use curfew_ws::{Front, Socket};
 
-use crate::{Hub, HubLimits, Member, Outgoing};
+use crate::{Hub, HubLimits, Lanes, Member, Progress};
 
 /// Claims by which these tests' sessions can be revoked.
 const CLAIM: &str = "tenant";
@@ -58,6 +60,79 @@ impl Protocol for Plain {
         if let Push::Message { data, .. } = push {
             out.extend_from_slice(data);
         }
+    }
+}
+
+/// A wall clock that stands still.
+#[derive(Debug)]
+pub(super) struct At(pub(super) u64);
+
+impl Clock for At {
+    fn now(&self) -> Duration {
+        Duration::from_secs(self.0)
+    }
+}
+
+/// A socket that takes so many bytes, and keeps them.
+#[derive(Debug)]
+pub(super) struct Pipe {
+    room: usize,
+    pub(super) taken: Vec<u8>,
+    /// How many bytes each write was given.
+    pub(super) writes: Vec<usize>,
+}
+
+impl Default for Pipe {
+    fn default() -> Self {
+        Self::with_room(usize::MAX)
+    }
+}
+
+impl Pipe {
+    pub(super) fn with_room(room: usize) -> Self {
+        Self {
+            room,
+            taken: Vec::new(),
+            writes: Vec::new(),
+        }
+    }
+
+    /// What it took, which must be whole frames of up to 125 bytes, or bare bytes of `x`.
+    pub(super) fn frames(&self) -> Vec<Bytes> {
+        let (mut frames, mut rest) = (Vec::new(), &self.taken[..]);
+        while let [first, length, ..] = *rest {
+            let size = if first == b'x' { 1 } else { 2 + usize::from(length) };
+            let (frame, behind) = rest.split_at(size);
+            frames.push(Bytes::copy_from_slice(frame));
+            rest = behind;
+        }
+        frames.extend((!rest.is_empty()).then(|| Bytes::copy_from_slice(rest)));
+        frames
+    }
+}
+
+impl Socket for Pipe {
+    fn write(&mut self, front: Front<'_>) -> Poll<io::Result<usize>> {
+        let bytes: Vec<u8> = match front {
+            Front::Bytes(bytes) => bytes.to_vec(),
+            Front::Slices(slices) => slices.iter().flat_map(|slice| slice.to_vec()).collect(),
+        };
+        self.writes.push(bytes.len());
+        let some = bytes.len().min(self.room);
+        if some == 0 {
+            return Poll::Pending;
+        }
+        self.room -= some;
+        self.taken.extend(&bytes[..some]);
+        Poll::Ready(Ok(some))
+    }
+
+    fn flush(&mut self) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn holds_back(&self) -> bool {
+        false
     }
 }
 
@@ -130,7 +205,7 @@ impl Harness {
 
     pub(super) fn open_as(&self, principal: &Arc<Principal>) -> Arc<Member> {
         let member = self.register(principal, "one");
-        assert!(member.outbox().open());
+        assert!(member.outbox().open(Lanes::default()));
         member
     }
 
@@ -139,15 +214,20 @@ impl Harness {
             .unregister(member, &keys(&member.principal(), member.session()));
     }
 
-    /// What the session's task would put on the wire now; all of it is written at once.
+    /// What the session's task puts on the wire now; the socket takes all of it.
     pub(super) fn drain(&self, member: &Member) -> Vec<Bytes> {
-        let mut all = Vec::new();
-        let (mut taken, mut written) = (VecDeque::new(), 0);
-        while let Some(Outgoing::Frames) = member.take_outgoing(&self.hub, written, &mut taken) {
-            written = taken.iter().map(Bytes::len).sum();
-            all.extend(taken.drain(..));
-        }
-        all
+        let mut socket = Pipe::default();
+        self.write(member, &mut socket);
+        socket.frames()
+    }
+
+    /// What the session's task does when it wakes.
+    pub(super) fn write(&self, member: &Member, socket: &mut Pipe) -> Progress {
+        self.write_to(member, socket)
+    }
+
+    pub(super) fn write_to(&self, member: &Member, socket: &mut impl Socket) -> Progress {
+        member.write(&self.hub, &At(1_000), socket)
     }
 
     pub(super) fn publish(&self, channel: &Channel, data: &str) -> crate::Delivered {

@@ -25,7 +25,7 @@ pub use clock::{Clock, SystemClock};
 pub use command::{Command, CommandId, Message, Push, Reply, Request};
 pub use disconnect::{Advice, DISCONNECTS, Disconnect};
 pub use error_code::{AuthFailure, ErrorCode};
-pub use gate::{Gate, boottime};
+pub use gate::{Gate, Lease, Stretch, boottime};
 pub use ids::{NodeId, ParseIdError, SessionId, TicketId};
 pub use principal::{Claims, ISSUER_TOKEN, ISSUER_USER, Principal, PrincipalParts, of_issuer};
 pub use problems::{Problem, Problems};

@@ -3,11 +3,13 @@
 //! The order is the point. The session is registered *before* the revocations are read, so that
 //! one written in between finds it in the hub; it is opened last.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use curfew_backend::{BackendError, ClosedSession, OpenError, Revoked, SessionRecord};
-use curfew_hub::Member;
+use curfew_hub::{Lanes, Member};
 use curfew_model::{Principal, RevocationKey, SessionId};
 use curfew_protocol::ProtocolId;
 use parking_lot::Mutex;
@@ -98,7 +100,10 @@ impl Node {
         principal: Arc<Principal>,
         protocol: ProtocolId,
     ) -> Result<Attachment, AdmitError> {
-        self.check_vouching()?;
+        // For a moment it is as good as open: the end of this waits for what comes of it.
+        if !self.hub.gate().is_catching_up() {
+            self.check_vouching()?;
+        }
         let _place = self.admissions.enter().await?;
         let settings = self.settings();
         let session = SessionId::new();
@@ -119,31 +124,14 @@ impl Node {
             recorded: false,
         };
         self.metrics.sessions.inc();
-        // Asked once registered: a drain that did not see us has been seen by us.
-        if self.is_refusing() {
-            return Err(AdmitError::Draining);
+        match attachment.admit(principal, &keys, settings.max_per_user).await {
+            Ok(()) => Ok(attachment),
+            // The node may have lost its backend over it: the revocation is the better answer.
+            Err(error) => Err(match attachment.member.outbox().ending() {
+                Some(ending) if ending.is_revocation() => AdmitError::Ended(ending),
+                _ => error,
+            }),
         }
-        self.check_revoked(&keys, &principal).await?;
-        // Set before the attempt: a failed attempt may have written something.
-        attachment.recorded = true;
-        let record = attachment.record(principal);
-        match self
-            .backends
-            .sessions
-            .open(record, settings.max_per_user)
-            .await
-        {
-            Ok(()) => {}
-            Err(OpenError::SessionLimit { limit }) => {
-                return Err(AdmitError::SessionLimit { limit });
-            }
-            Err(OpenError::Backend(error)) => return Err(error.into()),
-        }
-        if let Some(ending) = attachment.member.outbox().ending() {
-            return Err(AdmitError::Ended(ending));
-        }
-        self.check_vouching()?;
-        Ok(attachment)
     }
 
     /// Looks for a revocation that covers the token, among those that are written and those that are
@@ -188,9 +176,58 @@ impl Attachment {
         &self.member
     }
 
-    /// Opens the session for frames. False when it was ended meanwhile.
-    pub fn open(&self) -> bool {
-        self.member.outbox().open()
+    /// Opens the session for frames, behind those in `before`. False when it was ended meanwhile.
+    pub fn open(&self, before: Lanes) -> bool {
+        self.member.outbox().open(before)
+    }
+
+    /// Everything from the registration to the record.
+    async fn admit(
+        &mut self,
+        principal: Arc<Principal>,
+        keys: &[RevocationKey],
+        max_per_user: u32,
+    ) -> Result<(), AdmitError> {
+        let node = Arc::clone(&self.node);
+        // Asked once registered: a drain that did not see us has been seen by us.
+        if node.is_refusing() {
+            return Err(AdmitError::Draining);
+        }
+        node.check_revoked(keys, &principal).await?;
+        // Set before the attempt: a failed attempt may have written something.
+        self.recorded = true;
+        let record = self.record(principal);
+        match node.backends.sessions.open(record, max_per_user).await {
+            Ok(()) => {}
+            Err(OpenError::SessionLimit { limit }) => {
+                return Err(AdmitError::SessionLimit { limit });
+            }
+            Err(OpenError::Backend(error)) => return Err(error.into()),
+        }
+        self.settle().await;
+        if let Some(ending) = self.member.outbox().ending() {
+            return Err(AdmitError::Ended(ending));
+        }
+        node.check_vouching()?;
+        Ok(())
+    }
+
+    /// Waits while it shows in a moment if the session is revoked: a key that may name it is being
+    /// read, or the node looks at what it missed while it was stopped.
+    async fn settle(&self) {
+        let outbox = self.member.outbox();
+        let is_open = || !outbox.is_suspended() && !self.node.hub.gate().is_catching_up();
+        poll_fn(|cx| {
+            if is_open() {
+                return Poll::Ready(());
+            }
+            // Looked at once more, now that what ends it wakes this task.
+            match outbox.poll_wake(cx, true) {
+                Poll::Pending if is_open() => Poll::Ready(()),
+                polled => polled,
+            }
+        })
+        .await;
     }
 
     pub(crate) fn record(&self, principal: Arc<Principal>) -> SessionRecord {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use curfew_backend::memory::Memory;
 use curfew_backend::{NodeInfo, SessionFilter, SessionRecord};
-use curfew_hub::{Ending, Hub, HubLimits};
+use curfew_hub::{Ending, Hub, HubLimits, Lanes};
 use curfew_model::{
     Channel, Claims, Disconnect, Gate, NodeId, Principal, PrincipalParts, RevocationKey,
 };
@@ -112,7 +112,7 @@ impl Harness {
     /// An open session of alice.
     pub(super) async fn open(&self, token: &str) -> Attachment {
         let attachment = self.try_admit(token).await.unwrap();
-        assert!(attachment.open());
+        assert!(attachment.open(Lanes::default()));
         attachment
     }
 

@@ -1,23 +1,21 @@
 //! The single way out: leave the hub, tell the client, close the socket.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use curfew_hub::{Ending, Hub, Member};
+use curfew_hub::{Ending, Lanes, Member, Progress};
 use curfew_model::{Disconnect, Push};
 use curfew_telemetry::Initiator;
-use curfew_ws::frame;
+use curfew_ws::{Polled, Transport, frame};
 use tokio::time::{self, Instant};
 use tracing::{debug, info};
 
 use crate::Session;
 use crate::open::{Refusal, State};
 use crate::run::Finish;
-use crate::write::Writer;
 
 /// Most a client may still send while its close is waited for; what it sends is thrown away.
 const MAX_DISCARDED_BYTES: usize = 1024 * 1024;
@@ -33,7 +31,7 @@ impl State {
                 reason,
                 message: &message,
             });
-            self.last_words = Some(frame);
+            self.notify(frame);
         }
         Finish::Ended(refusal.ending)
     }
@@ -43,7 +41,7 @@ impl State {
 /// revocation could still withhold, and within the timeout.
 pub(crate) async fn close(session: Session, mut finish: Finish) {
     let Session {
-        mut writer,
+        mut transport,
         mut state,
         ..
     } = session;
@@ -55,8 +53,6 @@ pub(crate) async fn close(session: Session, mut finish: Finish) {
         .map(|live| Arc::clone(live.attachment.member()));
     let session_id = member.as_ref().map(|member| member.session());
     state.give_up();
-    // Whether what was meant for the client may not reach it.
-    let mut withheld = false;
     if let Some(member) = member {
         // Replies to what the client sent before its own close are told as well.
         let ending = match &finish {
@@ -65,11 +61,24 @@ pub(crate) async fn close(session: Session, mut finish: Finish) {
             Finish::Gone => None,
         };
         if let Some(ending) = ending {
-            let hub = state.context.node.hub();
-            leave(&mut writer, hub, &member, ending, deadline).await;
+            let node = &state.context.node;
+            // Nothing is queued from here on, however it ends.
+            node.hub().end(&member, ending);
+            let last = poll_fn(|cx| {
+                let mut socket = Polled(&mut transport, cx);
+                match member.write_last(node.hub(), node.clock().as_ref(), &mut socket) {
+                    Progress::Blocked { .. } => {
+                        member.outbox().wake_on_end(cx);
+                        Poll::Pending
+                    }
+                    // If the socket is broken, so it is for the close frame.
+                    _ => Poll::Ready(()),
+                }
+            });
+            time::timeout_at(deadline, last).await.ok();
         }
-        withheld = is_withheld(state.context.node.hub(), &member);
-        // Before any other reason, and last words or not.
+        state.lanes = member.outbox().take_notices();
+        // Before any other reason.
         if let (Finish::Ended(ending), Some(revoked)) = (&mut finish, revocation(&member)) {
             *ending = revoked;
         }
@@ -102,73 +111,27 @@ pub(crate) async fn close(session: Session, mut finish: Finish) {
 
     match finish {
         Finish::Gone => {}
+        // It may not be completed any more, and nothing can follow it.
+        _ if state.lanes.is_amid_frame() => transport.abort(),
         Finish::PeerClosed(code) => {
-            if withheld {
-                let Some(left) = discard(writer) else { return };
-                writer = left;
-            }
             // The answer to a close repeats its code (RFC 6455 §5.5.1).
-            writer.append(frame::close(code.unwrap_or(NORMAL), ""));
-            finish_socket(writer, deadline, None).await;
+            state.notify(frame::close(code.unwrap_or(NORMAL), ""));
+            finish_socket(transport, &mut state.lanes, deadline, None).await;
         }
         Finish::Ended(ending) => {
-            if ending.disconnect.withdraws_access() || withheld {
-                let Some(left) = discard(writer) else { return };
-                writer = left;
-            } else if !ending.flushes() {
-                writer.discard();
-            }
-            if let Some(frame) = state.last_words.take() {
-                writer.append(frame);
-            }
-            writer.append(state.encode(&Push::Closing {
+            let closing = state.encode(&Push::Closing {
                 disconnect: ending.disconnect,
                 retry_after_ms: ending.retry_after_ms,
-            }));
-            writer.append(frame::close(
+            });
+            state.notify(closing);
+            state.notify(frame::close(
                 ending.disconnect.code,
                 ending.disconnect.reason,
             ));
-            finish_socket(writer, deadline, Some(timeout)).await;
+            finish_socket(transport, &mut state.lanes, deadline, Some(timeout)).await;
         }
     }
     drop(state.guards);
-}
-
-/// Takes what is queued, for the last time, and writes it where it may still be told.
-async fn leave(writer: &mut Writer, hub: &Hub, member: &Member, ending: Ending, deadline: Instant) {
-    // Nothing is queued from here on, whoever ends it.
-    hub.end(member, ending);
-    let mut rest = VecDeque::new();
-    member.take_outgoing(hub, 0, &mut rest);
-    rest.into_iter().for_each(|frame| writer.append(frame));
-    if ending.flushes() {
-        let flushed = poll_fn(|cx| {
-            if is_withheld(hub, member) {
-                Poll::Ready(Ok(()))
-            } else {
-                writer.poll_drain(cx, &mut false)
-            }
-        });
-        // If it fails, so will the close frame.
-        time::timeout_at(deadline, flushed).await.ok();
-    }
-}
-
-/// Whether what is queued for the session may not reach it: it is revoked, or may be.
-fn is_withheld(hub: &Hub, member: &Member) -> bool {
-    revocation(member).is_some() || member.outbox().is_suspended() || !hub.gate().is_open()
-}
-
-/// Forgets what is not on the wire yet. `None` when that leaves a frame half written: it may not be
-/// completed, and nothing can follow it, so the connection is reset.
-fn discard(mut writer: Writer) -> Option<Writer> {
-    writer.discard();
-    if writer.is_partial() {
-        writer.transport.abort();
-        return None;
-    }
-    Some(writer)
 }
 
 /// Closes that an operator looks for; the rest is everyday.
@@ -191,39 +154,48 @@ fn revocation(member: &Member) -> Option<Ending> {
 }
 
 /// Writes what is left until `deadline`, waits for the client to close its side, and closes. A
-/// client that takes too long is reset, so that its socket does not linger with data nobody may
-/// see.
-async fn finish_socket(mut writer: Writer, deadline: Instant, await_peer: Option<Duration>) {
+/// client that takes too long is reset, so that its socket does not linger with data that may not be
+/// seen any more.
+async fn finish_socket(
+    mut transport: Transport,
+    lanes: &mut Lanes,
+    deadline: Instant,
+    await_peer: Option<Duration>,
+) {
     let written = time::timeout_at(deadline, async {
-        poll_fn(|cx| writer.poll_drain(cx, &mut false)).await?;
-        poll_fn(|cx| writer.transport.poll_shutdown(cx)).await
+        poll_fn(|cx| match lanes.write(&mut Polled(&mut transport, cx)) {
+            Progress::Blocked { .. } => Poll::Pending,
+            Progress::Broken(error) => Poll::Ready(Err(error)),
+            _ => Poll::Ready(Ok(())),
+        })
+        .await?;
+        poll_fn(|cx| transport.poll_shutdown(cx)).await
     })
     .await;
     match written {
         Ok(Ok(())) => {}
         Ok(Err(_)) => return,
         Err(_) => {
-            writer.transport.abort();
+            transport.abort();
             return;
         }
     }
     if let Some(timeout) = await_peer {
         // Closing with unread input would reset the connection and could destroy the close frame
         // on its way to the client.
-        let emptied = time::timeout(timeout, discard_input(&mut writer)).await;
+        let emptied = time::timeout(timeout, discard_input(&mut transport)).await;
         if !matches!(emptied, Ok(Ok(()))) {
-            writer.transport.abort();
+            transport.abort();
         }
     }
 }
 
-async fn discard_input(writer: &mut Writer) -> io::Result<()> {
+async fn discard_input(transport: &mut Transport) -> io::Result<()> {
     let mut discarded = 0;
     loop {
-        let read = poll_fn(|cx| {
-            curfew_ws::with_read_buffer(|buffer| writer.transport.poll_read(cx, buffer))
-        })
-        .await?;
+        let read =
+            poll_fn(|cx| curfew_ws::with_read_buffer(|buffer| transport.poll_read(cx, buffer)))
+                .await?;
         if read == 0 {
             return Ok(());
         }

@@ -4,17 +4,18 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::mem::take;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use curfew_auth::VerifyError;
 use curfew_backend::BackendError;
-use curfew_hub::Ending;
+use curfew_hub::{Ending, Lanes};
 use curfew_model::{AuthFailure, Channel, Disconnect, Push, TraceContext};
 use curfew_node::{AdmitError, Attachment};
 use curfew_protocol::ProtocolId;
 use curfew_ws::frame::{self, Opcode};
-use curfew_ws::{Decoder, Line, Upgraded};
+use curfew_ws::{Decoder, Line, Transport, Upgraded};
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -23,7 +24,7 @@ use crate::behind::Behind;
 use crate::commands::Operation;
 use crate::rate::{Bucket, CommandRate};
 use crate::timers::Deadlines;
-use crate::write::{HeldBack, Writer};
+use crate::write::Output;
 
 /// Why a token opens no session, in the form a client is told.
 #[derive(Debug)]
@@ -129,14 +130,14 @@ impl fmt::Debug for Guards {
 /// [`run`](crate::run).
 #[derive(Debug)]
 pub struct Session {
-    pub(crate) writer: Writer,
+    pub(crate) transport: Transport,
     pub(crate) decoder: Decoder,
     /// Whether the decoder holds frames that were received but not acted on.
     pub(crate) saved: bool,
     /// Bytes read in this poll of the task.
     pub(crate) read_in_turn: usize,
-    /// Why the last poll left off although there may be more to do.
-    pub(crate) held_back: Option<HeldBack>,
+    /// What the last poll came to when it wrote.
+    pub(crate) output: Output,
     pub(crate) state: State,
 }
 
@@ -148,10 +149,8 @@ pub(crate) struct State {
     pub(crate) refusal: Option<Box<Refusal>>,
     /// For flushers, once the session is open.
     pub(crate) line: Option<Line>,
-    /// Told before the close whatever becomes of the queue.
-    pub(crate) last_words: Option<Bytes>,
-    /// What is to be told although the node cannot vouch for the session; past the outbox.
-    pub(crate) urgent: Vec<Bytes>,
+    /// What waits for the socket before the session is open, and after it has left the hub.
+    pub(crate) lanes: Lanes,
     /// The command that waits for the backend; nothing is read meanwhile, so commands act in order.
     pub(crate) operation: Option<Operation>,
     /// Whether that is a publication, which others may follow before it is answered.
@@ -220,19 +219,18 @@ impl Session {
         drop(settings);
         let (transport, line) = upgraded.transport.share();
         let mut session = Self {
-            writer: Writer::new(transport, upgraded.answer),
+            transport,
             decoder,
             saved: !upgraded.early.is_empty(),
             read_in_turn: 0,
-            held_back: None,
+            output: Output::default(),
             state: State {
                 context,
                 protocol,
                 live: None,
                 refusal: None,
                 line,
-                last_words: None,
-                urgent: Vec::new(),
+                lanes: Lanes::answering(upgraded.answer),
                 operation: None,
                 publishes: false,
                 behind: None,
@@ -271,7 +269,7 @@ impl State {
         if let Some(line) = self.line.take() {
             attachment.member().outbox().attach(line);
         }
-        if !attachment.open() {
+        if !attachment.open(take(&mut self.lanes)) {
             // Ended between admission and here; the writer finds out why.
             debug!(%session, "session ended before it opened");
         }
@@ -312,17 +310,23 @@ impl State {
         self.send(self.encode(push));
     }
 
-    /// Queues a frame for this session; nothing when it is not open. While the node cannot vouch
-    /// for the session it goes past what waits in the outbox.
+    /// Queues a frame for this session; nothing when it is not open. While the node cannot vouch for
+    /// the session it is a notice, past what waits in the outbox.
     pub(crate) fn send(&mut self, frame: Bytes) {
         let Some(live) = &self.live else { return };
+        let member = live.attachment.member();
         if self.is_vouched() {
-            self.context
-                .node
-                .hub()
-                .send(live.attachment.member(), frame);
+            self.context.node.hub().send(member, frame);
         } else {
-            self.urgent.push(frame);
+            member.outbox().push_notice(frame);
+        }
+    }
+
+    /// Queues a frame that tells nothing that access protects.
+    pub(crate) fn notify(&mut self, frame: Bytes) {
+        match &self.live {
+            Some(live) => live.attachment.member().outbox().push_notice(frame),
+            None => self.lanes.push_notice(frame),
         }
     }
 

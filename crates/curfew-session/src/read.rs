@@ -2,7 +2,7 @@
 
 use std::task::{Context, Poll, ready};
 
-use curfew_hub::Standing;
+use curfew_hub::{HeldBack, Standing};
 use curfew_model::{Disconnect, Message};
 use curfew_telemetry::Opcode;
 use curfew_ws::{Event, Input, Limits, frame, with_read_buffer};
@@ -11,7 +11,7 @@ use tracing::debug;
 
 use crate::open::State;
 use crate::run::{Finish, Step};
-use crate::write::HeldBack;
+use crate::write::Output;
 use crate::{Session, Settings};
 
 /// Largest message before authentication, in bytes: a token and what is around it.
@@ -20,9 +20,9 @@ const FIRST_MESSAGE_BYTES: usize = 16 * 1024;
 /// Bytes read before others have their turn. What a session publishes waits in queues until then.
 const BYTES_IN_A_TURN: usize = 128 * 1024;
 
-/// While the node cannot vouch for a session, frames that may wait for its socket before nothing
-/// more is read.
-const MAX_UNVOUCHED_FRAMES: usize = 64;
+/// Notices that may wait for a session's socket before nothing more is read: answers to commands that
+/// are not acted on, while the node cannot vouch for the session.
+const MAX_NOTICES: usize = 64;
 
 impl Session {
     /// Goes on with the command that waits, or else reads and acts. Nothing is read while a command
@@ -48,7 +48,7 @@ impl Session {
             return Poll::Pending;
         }
         with_read_buffer(|buffer| {
-            let read = match ready!(self.writer.transport.poll_read(cx, buffer)) {
+            let read = match ready!(self.transport.poll_read(cx, buffer)) {
                 Ok(0) | Err(_) => return Poll::Ready(Step::Finish(Finish::Gone)),
                 Ok(read) => read,
             };
@@ -64,17 +64,23 @@ impl Session {
         })
     }
 
-    /// Whether nothing is read now: a revocation that may name the session is being read, or its
-    /// client does not read that its commands are not acted on.
+    /// Whether nothing is read now: a revocation that may name the session is being read, the node has
+    /// to look at what it missed while it was stopped, or the client does not read that its commands
+    /// are not acted on.
     fn is_held_back(&mut self) -> bool {
         let Some(live) = &self.state.live else {
             return false;
         };
-        if live.attachment.member().outbox().standing() == Standing::Suspended {
-            self.held_back = Some(HeldBack::Suspended);
+        let outbox = live.attachment.member().outbox();
+        if outbox.standing() == Standing::Suspended {
+            self.output = Output::Held(HeldBack::Suspended);
             return true;
         }
-        self.held_back == Some(HeldBack::Unvouched) && self.writer.waiting() >= MAX_UNVOUCHED_FRAMES
+        if self.state.context.node.hub().gate().is_catching_up() {
+            self.output = Output::Held(HeldBack::Unvouched);
+            return true;
+        }
+        outbox.notices() >= MAX_NOTICES
     }
 
     /// Acts on every frame in `input`, or up to the first command that has to wait, publications
@@ -88,7 +94,7 @@ impl Session {
                     let pong = frame::pong(payload);
                     match self.state.live {
                         Some(_) => self.state.send(pong),
-                        None => self.writer.append(pong),
+                        None => self.state.notify(pong),
                     }
                     self.state.on_control(Opcode::Ping)
                 }

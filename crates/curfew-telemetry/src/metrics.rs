@@ -166,6 +166,8 @@ pub struct Metrics {
     /// 1 while the node vouches for its sessions: it is in touch with the backend and has every
     /// revocation.
     pub backend_synced: Gauge,
+    /// How often this process was found to have been stopped for a moment.
+    pub node_stops: Counter,
     /// Control connections to the backend so far.
     pub backend_generations: Counter,
     /// How often the backend was found to have lost its data.
@@ -272,6 +274,7 @@ impl Metrics {
             revocation_propagation: Histogram::new(ROUND_TRIP_SECONDS),
             revocation_last_sync_timestamp: Gauge::default(),
             backend_synced: Gauge::default(),
+            node_stops: Counter::default(),
             backend_generations: Counter::default(),
             backend_data_losses: Counter::default(),
             backend_heartbeat_duration: Histogram::new(ROUND_TRIP_SECONDS),

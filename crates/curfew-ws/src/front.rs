@@ -1,10 +1,9 @@
 //! What of a queue of frames is handed to a socket at once.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::io::IoSlice;
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 
 /// Frames written by one vectored write. More gain little: at 64 the call is a small part of a
 /// frame's cost.
@@ -17,8 +16,9 @@ const SMALL_FRAME: usize = 1024;
 /// From so many small frames on.
 const MANY_FRAMES: usize = 4;
 
-/// Bytes put together: what a socket takes at once, by and large.
-const TOGETHER_BYTES: usize = 64 * 1024;
+/// Most bytes that one write hands to a socket: as many as it takes at once, by and large. Access is
+/// asked about before each write, so this is also the most that can leave on one answer.
+pub const MAX_WRITE_BYTES: usize = 64 * 1024;
 
 thread_local! {
     /// Where frames are put together: one for each worker, since none is needed between two writes.
@@ -36,19 +36,23 @@ pub enum Front<'a> {
 }
 
 impl Front<'_> {
-    /// Calls `write` with the front of `frames`, of which there must be some. `write` must not
-    /// call this.
-    pub fn of<T>(frames: &VecDeque<Bytes>, write: impl FnOnce(Front<'_>) -> T) -> T {
-        if let (Some(only), 1) = (frames.front(), frames.len()) {
-            return write(Front::Bytes(only));
+    /// Calls `write` with the front of `frames`, of which there must be some: at most
+    /// [`MAX_WRITE_BYTES`]. `write` must not call this.
+    pub fn of<'f, T>(
+        frames: impl Iterator<Item = &'f Bytes> + Clone,
+        write: impl FnOnce(Front<'_>) -> T,
+    ) -> T {
+        let mut ahead = frames.clone();
+        if let (Some(only), None) = (ahead.next(), ahead.next()) {
+            return write(Front::Bytes(&only[..only.len().min(MAX_WRITE_BYTES)]));
         }
         let small = |frame: &&Bytes| frame.len() <= SMALL_FRAME;
-        if frames.iter().take(MANY_FRAMES).filter(small).count() == MANY_FRAMES {
+        if frames.clone().take(MANY_FRAMES).filter(small).count() == MANY_FRAMES {
             return TOGETHER.with_borrow_mut(|together| {
                 together.clear();
-                together.reserve_exact(TOGETHER_BYTES);
-                for frame in frames.iter().take_while(small) {
-                    if together.len() + frame.len() > TOGETHER_BYTES {
+                together.reserve_exact(MAX_WRITE_BYTES);
+                for frame in frames.take_while(small) {
+                    if together.len() + frame.len() > MAX_WRITE_BYTES {
                         break;
                     }
                     together.extend_from_slice(frame);
@@ -57,25 +61,16 @@ impl Front<'_> {
             });
         }
         let mut slices = [IoSlice::new(&[]); FRAMES_PER_WRITE];
-        let count = frames.len().min(FRAMES_PER_WRITE);
+        let (mut count, mut room) = (0, MAX_WRITE_BYTES);
         for (slice, frame) in slices.iter_mut().zip(frames) {
-            *slice = IoSlice::new(frame);
+            if room == 0 {
+                break;
+            }
+            let part = &frame[..frame.len().min(room)];
+            *slice = IoSlice::new(part);
+            room -= part.len();
+            count += 1;
         }
         write(Front::Slices(&slices[..count]))
-    }
-
-    /// Takes what was written off the front. `partial` says, before and after, whether the front
-    /// frame has been written in part.
-    pub fn advance(frames: &mut VecDeque<Bytes>, mut written: usize, partial: &mut bool) {
-        while let Some(front) = frames.front_mut() {
-            if written < front.len() {
-                *partial = *partial || written > 0;
-                front.advance(written);
-                return;
-            }
-            written -= front.len();
-            frames.pop_front();
-            *partial = false;
-        }
     }
 }

@@ -50,14 +50,55 @@ impl From<DuplexStream> for Transport {
 #[derive(Debug)]
 pub struct Line(Option<OwnedWriteHalf>);
 
-impl Line {
-    /// Writes as much of `front` as there is room for now; `WouldBlock` when there is none. Wakes
-    /// nobody later.
-    pub fn try_write(&self, front: Front<'_>) -> io::Result<usize> {
-        match &self.0 {
-            Some(stream) => try_write(stream.as_ref(), front),
-            None => Err(io::ErrorKind::NotConnected.into()),
+/// A socket as its writer sees it: each call is one attempt, and one system call where nothing lies
+/// between.
+pub trait Socket {
+    /// Writes as much of `front` as there is room for now.
+    fn write(&mut self, front: Front<'_>) -> Poll<io::Result<usize>>;
+
+    /// Hands on what [`Socket::write`] took and held back.
+    fn flush(&mut self) -> Poll<io::Result<()>>;
+
+    /// Some of what [`Socket::write`] takes may be held back until [`Socket::flush`] is ready.
+    fn holds_back(&self) -> bool;
+}
+
+/// Takes what there is room for now, and wakes no task later.
+impl Socket for &Line {
+    fn write(&mut self, front: Front<'_>) -> Poll<io::Result<usize>> {
+        let Some(stream) = &self.0 else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        match try_write(stream.as_ref(), front) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+            done => Poll::Ready(done),
         }
+    }
+
+    fn flush(&mut self) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn holds_back(&self) -> bool {
+        false
+    }
+}
+
+/// A transport and the task that is woken when it takes more.
+#[derive(Debug)]
+pub struct Polled<'a, 'cx>(pub &'a mut Transport, pub &'a mut Context<'cx>);
+
+impl Socket for Polled<'_, '_> {
+    fn write(&mut self, front: Front<'_>) -> Poll<io::Result<usize>> {
+        self.0.poll_write(self.1, front)
+    }
+
+    fn flush(&mut self) -> Poll<io::Result<()>> {
+        self.0.poll_flush(self.1)
+    }
+
+    fn holds_back(&self) -> bool {
+        matches!(self.0, Transport::Tls(_))
     }
 }
 

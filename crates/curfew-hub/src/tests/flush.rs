@@ -1,8 +1,8 @@
 //! Flushers: what leaves past the session's task, and what does not.
 
-use curfew_model::{Clock, Disconnect, Revocation, boottime};
+use curfew_model::{Disconnect, Revocation, boottime};
 use curfew_telemetry::Opcode;
-use curfew_ws::Transport;
+use curfew_ws::{Transport, frame};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -11,16 +11,6 @@ use crate::Ending;
 
 /// More than a socket and its peer's take together.
 const LARGE: usize = 8 * 1024 * 1024;
-
-/// A wall clock that stands still.
-#[derive(Debug)]
-struct At(u64);
-
-impl Clock for At {
-    fn now(&self) -> Duration {
-        Duration::from_secs(self.0)
-    }
-}
 
 /// A session on a real socket, whose task waits unless a test says otherwise.
 struct Connected {
@@ -48,7 +38,7 @@ impl Harness {
         let (transport, line) = Transport::Plain(server).share();
         let member = self.register(&principal("u", "t", 100, "{}"), "one");
         member.outbox().attach(line.unwrap());
-        assert!(member.outbox().open());
+        assert!(member.outbox().open(Lanes::default()));
         self.hub.subscribe(room, &member);
         let task = Task::new();
         assert!(task.waits(&member, false));
@@ -86,12 +76,11 @@ impl Connected {
         assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
     }
 
-    /// What the task finds when it wakes: what a flusher began, and what is queued.
-    fn wakes_to(&self, harness: &Harness) -> (Option<Bytes>, Option<Outgoing>, VecDeque<Bytes>) {
-        let rest = self.member.outbox().claim();
-        let mut taken = VecDeque::new();
-        let outgoing = self.member.take_outgoing(&harness.hub, 0, &mut taken);
-        (rest, outgoing, taken)
+    /// What the task writes when it wakes.
+    fn wakes_to(&self, harness: &Harness) -> (Progress, Pipe) {
+        self.member.outbox().claim();
+        let mut socket = Pipe::default();
+        (harness.write(&self.member, &mut socket), socket)
     }
 }
 
@@ -192,20 +181,20 @@ async fn a_task_that_is_awake_writes_for_itself() {
     let harness = Harness::flushing();
     let room = channel("room");
     let connected = harness.connect(&room).await;
-    assert_eq!(connected.member.outbox().claim(), None);
+    connected.member.outbox().claim();
     harness.publish(&room, "a");
     assert_eq!(harness.flush(), 0, "nobody was told");
     // Awake since the flusher was told.
     assert!(!connected.task.waits(&connected.member, false));
-    let (_, outgoing, taken) = connected.wakes_to(&harness);
-    assert_eq!((outgoing, taken.len()), (Some(Outgoing::Frames), 1));
+    let (progress, socket) = connected.wakes_to(&harness);
+    assert!(matches!(progress, Progress::Done) && socket.frames().len() == 1);
     assert!(connected.task.waits(&connected.member, false));
     harness.publish(&room, "b");
-    assert_eq!(connected.member.outbox().claim(), None);
+    connected.member.outbox().claim();
     assert_eq!(harness.flush(), 1);
     connected.reads_nothing();
-    let (_, outgoing, taken) = connected.wakes_to(&harness);
-    assert_eq!((outgoing, taken.len()), (Some(Outgoing::Frames), 1));
+    let (progress, socket) = connected.wakes_to(&harness);
+    assert!(matches!(progress, Progress::Done) && socket.frames().len() == 1);
     // Its socket is full.
     assert!(connected.task.waits(&connected.member, true));
     harness.publish(&room, "c");
@@ -231,14 +220,12 @@ async fn what_a_full_socket_does_not_take_is_left_to_the_task() {
     assert_eq!(harness.metrics.frames_sent.get(Opcode::Text), 1);
     harness.publish(&room, "later");
     assert_eq!(harness.flush(), 0, "the task is awake");
-    let (rest, outgoing, taken) = connected.wakes_to(&harness);
-    assert_eq!(outgoing, Some(Outgoing::Frames));
-    assert_eq!(payloads(&Vec::from(taken)), ["after", "later"]);
-    let rest = rest.expect("it was begun");
+    let (_, socket) = connected.wakes_to(&harness);
     let mut read = vec![0; usize::try_from(begun).unwrap()];
     connected.client.read_exact(&mut read).await.unwrap();
-    read.extend_from_slice(&rest);
-    assert_eq!(read, curfew_ws::frame::text(large.as_bytes()));
+    read.extend_from_slice(&socket.taken);
+    let frames = [large.as_str(), "after", "later"].map(|data| frame::text(data.as_bytes()));
+    assert!(read == frames.concat(), "in one piece and in order");
 }
 
 #[tokio::test]
@@ -263,9 +250,8 @@ async fn nothing_leaves_once_the_session_is_revoked_or_while_it_is_held_back() {
     drop(suspension);
     assert_eq!(held.task.wakes(), 1, "it is the task's to go on");
     assert!(!held.task.waits(&held.member, false));
-    held.member.outbox().claim();
-    let (_, _, taken) = held.wakes_to(&harness);
-    assert_eq!(payloads(&Vec::from(taken)), ["a", "b"]);
+    let (_, socket) = held.wakes_to(&harness);
+    assert_eq!(payloads(&socket.frames()), ["a", "b"]);
     assert!(held.task.waits(&held.member, false));
     harness.publish(&room, "c");
     harness.flush();
@@ -283,10 +269,10 @@ async fn of_a_frame_begun_the_rest_stays_when_the_session_is_revoked() {
     let key = RevocationKey::user("u");
     assert_eq!(harness.hub.revoke(&key, &Revocation::default()).len(), 1);
     // What follows it is gone; the rest tells the task that the connection has to be reset.
-    let (rest, outgoing, taken) = connected.wakes_to(&harness);
+    let (progress, socket) = connected.wakes_to(&harness);
     let ending = Ending::new(Disconnect::REVOKED);
-    assert_eq!(outgoing, Some(Outgoing::End(ending)));
-    assert!(rest.is_some() && taken.is_empty());
+    assert!(matches!(progress, Progress::End(found) if found == ending));
+    assert!(connected.member.outbox().is_amid_frame() && socket.taken.is_empty());
     assert_eq!(harness.dropped(DropReason::Revoked), 1);
     harness.unregister(&connected.member);
     assert_eq!(harness.hub.queued_bytes(), 0);
@@ -308,9 +294,8 @@ async fn nothing_leaves_while_the_node_cannot_vouch_or_after_the_tokens_end() {
     assert_eq!(harness.flush(), 1);
     other.reads_nothing();
     assert_eq!(other.task.wakes(), 1);
-    harness
-        .gate
-        .open_until(boottime() + Duration::from_secs(60));
+    let until = boottime() + Duration::from_secs(60);
+    harness.gate.open_until(until, harness.gate.stretch());
     assert!(!other.task.waits(&other.member, false));
     other.wakes_to(&harness);
     assert!(other.task.waits(&other.member, false));

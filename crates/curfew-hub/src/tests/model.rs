@@ -25,9 +25,9 @@ enum Op {
         channel: usize,
         data: u8,
     },
-    /// The task takes all and writes it.
+    /// The task writes, and the socket takes all.
     Drain(usize),
-    /// The task takes all and writes nothing yet.
+    /// The socket takes one frame.
     Take(usize),
     Revoke {
         user: usize,
@@ -74,9 +74,6 @@ struct Pair {
     ended: Option<Disconnect>,
     channels: Vec<usize>,
     queue: Vec<u8>,
-    /// Taken by the task, not written.
-    held: Vec<u8>,
-    real_held: VecDeque<Bytes>,
 }
 
 struct World {
@@ -122,8 +119,6 @@ impl World {
             ended: None,
             channels: Vec::new(),
             queue: Vec::new(),
-            held: Vec::new(),
-            real_held: VecDeque::new(),
         });
     }
 
@@ -133,7 +128,7 @@ impl World {
             if !pair.channels.contains(&channel_at) {
                 continue;
             }
-            let bytes = (pair.queue.len() + pair.held.len()) * FRAME_BYTES;
+            let bytes = pair.queue.len() * FRAME_BYTES;
             if !pair.open || pair.ended.is_some() {
                 expect.dropped += 1;
             } else if bytes > 0 && bytes + FRAME_BYTES > LIMIT {
@@ -173,7 +168,7 @@ impl World {
         let member = &pair.member;
         match *op {
             Op::Open(_) => {
-                assert_eq!(member.outbox().open(), pair.ended.is_none());
+                assert_eq!(member.outbox().open(Lanes::default()), pair.ended.is_none());
                 pair.open = true;
             }
             Op::Subscribe(_, channel_at) => {
@@ -191,30 +186,22 @@ impl World {
                 pair.channels.retain(|other| *other != channel_at);
             }
             Op::Drain(_) | Op::Take(_) => {
-                let written = pair.real_held.iter().map(Bytes::len).sum();
-                pair.real_held.clear();
-                let outgoing = member.take_outgoing(&harness.hub, written, &mut pair.real_held);
-                pair.held = std::mem::take(&mut pair.queue);
-                let expect = match pair.ended {
-                    Some(disconnect) => Some(Outgoing::End(Ending::new(disconnect))),
-                    None => (!pair.held.is_empty()).then_some(Outgoing::Frames),
+                let frames = match op {
+                    Op::Drain(_) => pair.queue.len(),
+                    _ => pair.queue.len().min(1),
                 };
-                assert_eq!(outgoing, expect);
-                let got = pair
-                    .real_held
-                    .iter()
-                    .map(|frame| frame[2])
-                    .collect::<Vec<_>>();
-                assert_eq!(got, pair.held);
-                if matches!(op, Op::Drain(_)) && outgoing == Some(Outgoing::Frames) {
-                    let written = pair.real_held.iter().map(Bytes::len).sum();
-                    pair.real_held.clear();
-                    pair.held.clear();
-                    assert_eq!(
-                        member.take_outgoing(&harness.hub, written, &mut pair.real_held),
-                        None
-                    );
+                let mut socket = Pipe::with_room(frames * FRAME_BYTES);
+                let progress = harness.write(member, &mut socket);
+                if let Some(disconnect) = pair.ended {
+                    let ending = Ending::new(disconnect);
+                    assert!(matches!(progress, Progress::End(found) if found == ending));
+                    assert!(socket.taken.is_empty());
+                    return;
                 }
+                let left = pair.queue.split_off(frames);
+                let got: Vec<u8> = socket.frames().iter().map(|frame| frame[2]).collect();
+                assert_eq!(got, std::mem::replace(&mut pair.queue, left));
+                assert_eq!(matches!(progress, Progress::Done), pair.queue.is_empty());
             }
             Op::Disconnect(_) => {
                 let ended = harness
@@ -254,11 +241,7 @@ impl World {
 
     fn check(&self) {
         let hub = &self.harness.hub;
-        let waiting: usize = self
-            .pairs
-            .iter()
-            .map(|pair| pair.queue.len() + pair.held.len())
-            .sum();
+        let waiting: usize = self.pairs.iter().map(|pair| pair.queue.len()).sum();
         assert_eq!(hub.queued_bytes(), (waiting * FRAME_BYTES) as u64);
         assert_eq!(hub.count(), self.pairs.len());
         let listened: Vec<_> = (0..CHANNELS.len())

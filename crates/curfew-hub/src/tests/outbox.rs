@@ -11,10 +11,20 @@ fn frame(bytes: usize) -> Bytes {
     Bytes::from(vec![b'x'; bytes])
 }
 
-fn take(harness: &Harness, member: &Member, written: usize) -> (Option<Outgoing>, Vec<Bytes>) {
-    let mut taken = VecDeque::new();
-    let outgoing = member.take_outgoing(&harness.hub, written, &mut taken);
-    (outgoing, taken.into())
+/// What the task does when it wakes, with this much room in the socket: what it came to, and how many
+/// bytes left.
+fn take(harness: &Harness, member: &Member, room: usize) -> (Progress, usize) {
+    let mut socket = Pipe::with_room(room);
+    let progress = harness.write(member, &mut socket);
+    (progress, socket.taken.len())
+}
+
+#[track_caller]
+fn assert_ends(taken: (Progress, usize), ending: Ending) {
+    assert!(
+        matches!(taken, (Progress::End(found), 0) if found == ending),
+        "{taken:?}"
+    );
 }
 
 #[test]
@@ -29,24 +39,22 @@ fn an_overflow_ends_the_session_as_a_slow_consumer_and_lets_go_of_its_queue() {
     assert_eq!(harness.hub.queued_bytes(), 0);
     assert_eq!(harness.dropped(DropReason::SlowConsumer), 11);
     let ending = Ending::new(Disconnect::SLOW_CONSUMER);
-    assert_eq!(
-        take(&harness, &member, 0),
-        (Some(Outgoing::End(ending)), Vec::new())
-    );
+    assert_ends(take(&harness, &member, 100), ending);
     assert!(!harness.hub.send(&member, frame(1)));
     assert_eq!(harness.dropped(DropReason::Closed), 1);
 }
 
 #[test]
-fn what_the_task_took_and_has_not_written_counts_against_the_bound() {
+fn what_is_not_written_counts_against_the_bound() {
     let harness = Harness::with_limits(100, 0);
     let member = harness.open("u");
     assert!(harness.hub.send(&member, frame(60)));
-    assert_eq!(take(&harness, &member, 0).0, Some(Outgoing::Frames));
     assert!(harness.hub.send(&member, frame(40)));
     assert_eq!(harness.hub.queued_bytes(), 100);
     // 30 of the 60 are on the wire.
-    assert_eq!(take(&harness, &member, 30).0, Some(Outgoing::Frames));
+    let (progress, written) = take(&harness, &member, 30);
+    assert!(matches!(progress, Progress::Blocked { wrote: true }));
+    assert_eq!(written, 30);
     assert!(harness.hub.send(&member, frame(30)));
     assert!(
         !harness.hub.send(&member, frame(1)),
@@ -54,8 +62,8 @@ fn what_the_task_took_and_has_not_written_counts_against_the_bound() {
     );
     assert_eq!(
         harness.hub.queued_bytes(),
-        70,
-        "what the task holds is its own to let go"
+        30,
+        "the rest of a frame begun stays"
     );
     harness.unregister(&member);
     assert_eq!(harness.hub.queued_bytes(), 0);
@@ -124,14 +132,14 @@ fn the_task_is_woken_once_for_many_frames_and_not_while_it_works() {
         harness.hub.send(&member, frame(1));
     }
     assert_eq!(task.wakes(), 1);
-    assert_eq!(take(&harness, &member, 0).1.len(), 5);
+    assert_eq!(take(&harness, &member, 5).1, 5);
     harness.hub.send(&member, frame(1));
     assert_eq!(task.wakes(), 1, "the task has not said that it waits");
     assert!(
         !task.waits(&member, false),
         "and finds the frame when it does"
     );
-    assert_eq!(take(&harness, &member, 5).1.len(), 1);
+    assert_eq!(take(&harness, &member, 5).1, 1);
     assert!(task.waits(&member, false));
 }
 
@@ -148,17 +156,20 @@ fn a_blocked_task_is_woken_by_an_ending_and_a_policy_change_but_not_by_frames() 
             task.waits(&member, true),
             "frames alone are not worth a look"
         );
-        let expect = if interruption == "end" {
-            let ending = Ending::new(Disconnect::DISCONNECTED);
+        let ending = Ending::new(Disconnect::DISCONNECTED);
+        if interruption == "end" {
             harness.hub.end(&member, ending);
-            Outgoing::End(ending)
         } else {
             harness.hub.reconsider_all();
-            Outgoing::Reconsider
-        };
+        }
         assert_eq!(task.wakes(), 1, "{interruption}");
         assert!(!task.waits(&member, true));
-        assert_eq!(member.outbox().interruption(), Some(expect));
+        let (progress, written) = take(&harness, &member, 1);
+        assert!(match progress {
+            Progress::End(found) => interruption == "end" && found == ending,
+            progress => interruption != "end" && matches!(progress, Progress::Reconsider),
+        });
+        assert_eq!(written, 0);
         harness.unregister(&member);
     }
 }
@@ -181,12 +192,11 @@ fn a_policy_change_is_told_before_what_is_queued_and_once() {
     harness.hub.send(&member, frame(1));
     harness.hub.reconsider_all();
     harness.hub.reconsider_all();
-    assert_eq!(
-        take(&harness, &member, 0),
-        (Some(Outgoing::Reconsider), Vec::new())
-    );
-    assert_eq!(take(&harness, &member, 0).0, Some(Outgoing::Frames));
-    assert_eq!(take(&harness, &member, 1).0, None);
+    assert!(matches!(
+        take(&harness, &member, 1),
+        (Progress::Reconsider, 0)
+    ));
+    assert!(matches!(take(&harness, &member, 1), (Progress::Done, 1)));
 }
 
 #[test]
@@ -202,12 +212,9 @@ fn the_first_ending_stays_except_that_a_revocation_replaces_it() {
     assert!(!end(&member, Disconnect::REVOKED));
     assert!(!end(&member, Disconnect::DRAINING));
     let ending = Ending::new(Disconnect::REVOKED);
-    assert_eq!(
-        take(&harness, &member, 0),
-        (Some(Outgoing::End(ending)), Vec::new())
-    );
+    assert_ends(take(&harness, &member, 100), ending);
     assert_eq!(harness.hub.queued_bytes(), 0);
-    assert!(!member.outbox().open());
+    assert!(!member.outbox().open(Lanes::default()));
 }
 
 #[test]
@@ -217,19 +224,18 @@ fn a_session_that_left_is_not_counted_again() {
     for _ in 0..3 {
         harness.hub.send(&member, frame(10));
     }
-    assert_eq!(take(&harness, &member, 0).1.len(), 3);
-    harness.hub.send(&member, frame(10));
+    assert_eq!(take(&harness, &member, 20).1, 20);
     harness.unregister(&member);
     assert_eq!(harness.hub.queued_bytes(), 0);
     assert_eq!(
         harness.dropped(DropReason::Closed),
         1,
-        "the frame that nobody took"
+        "the frame that was not written"
     );
     // Somebody found it just before.
     assert!(!harness.hub.end(&member, Ending::new(Disconnect::REVOKED)));
     assert!(!harness.hub.send(&member, frame(10)));
-    assert!(!member.outbox().open());
+    assert!(!member.outbox().open(Lanes::default()));
     let other = harness.open("v");
     harness.hub.send(&other, frame(7));
     assert_eq!(harness.hub.queued_bytes(), 7);
@@ -251,19 +257,21 @@ fn no_wake_up_is_lost_between_threads() {
                 .end(&member, Ending::new(Disconnect::DISCONNECTED));
         });
         let mut got = 0;
-        let mut written = 0;
         park_on(poll_fn(|cx| {
             loop {
-                let (outgoing, frames) = take(&harness, &member, written);
-                written = frames.len();
-                got += frames.len();
-                match outgoing {
-                    Some(Outgoing::End(_)) => return Poll::Ready(()),
-                    Some(_) => continue,
-                    None if member.outbox().poll_wake(cx, false).is_pending() => {
+                let (progress, bytes) = take(&harness, &member, usize::MAX);
+                got += bytes;
+                match progress {
+                    Progress::End(_) => {
+                        let mut socket = Pipe::default();
+                        member.write_last(&harness.hub, &At(1_000), &mut socket);
+                        got += socket.taken.len();
+                        return Poll::Ready(());
+                    }
+                    Progress::Done if member.outbox().poll_wake(cx, false).is_pending() => {
                         return Poll::Pending;
                     }
-                    None => {}
+                    _ => {}
                 }
             }
         }));

@@ -117,7 +117,7 @@ fn a_session_that_is_not_open_yet_is_found_and_stays_closed() {
             .len(),
         1
     );
-    assert!(!member.outbox().open());
+    assert!(!member.outbox().open(Lanes::default()));
 }
 
 #[test]

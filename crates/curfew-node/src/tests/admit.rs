@@ -8,7 +8,7 @@ use super::*;
 /// Admits, lets `revoke` happen where it will, and says whether the session could have been open.
 async fn opens(harness: &Harness) -> bool {
     match harness.try_admit("t1").await {
-        Ok(attachment) => attachment.open(),
+        Ok(attachment) => attachment.open(Lanes::default()),
         Err(AdmitError::Revoked(_) | AdmitError::Ended(REVOKED)) => false,
         Err(other) => panic!("{other:?}"),
     }
@@ -45,7 +45,7 @@ async fn a_revocation_at_any_point_of_the_admission_keeps_the_session_out() {
         let attachment = harness.try_admit("t1").await.unwrap();
         harness.rig.revoke(key.clone());
         assert!(
-            !attachment.open(),
+            !attachment.open(Lanes::default()),
             "{key} revoked between admission and opening"
         );
         drop(attachment);

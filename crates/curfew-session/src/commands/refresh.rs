@@ -109,7 +109,9 @@ pub(crate) fn finish(
                 code: ErrorCode::Revoked,
                 message,
             };
-            state.last_words = state.encode_reply(NAME, id.as_ref(), &reply);
+            if let Some(frame) = state.encode_reply(NAME, id.as_ref(), &reply) {
+                state.notify(frame);
+            }
             return Some(Finish::Ended(Ending::new(revoked.disconnect())));
         }
         RefreshError::Admission(AdmitError::Ended(ending)) => return Some(Finish::Ended(ending)),

@@ -122,9 +122,8 @@ async fn a_frame_that_a_flusher_began_is_completed_before_anything_else_is_writt
     while received() == before {
         tokio::task::yield_now().await;
     }
-    harness
-        .gate
-        .open_until(boottime() + Duration::from_secs(60));
+    let until = boottime() + Duration::from_secs(60);
+    harness.gate.open_until(until, harness.gate.stretch());
     harness.hub().wake_all();
     assert_eq!(peer.expect("message").await["data"], large);
     assert_eq!(peer.expect("error").await["code"], "unavailable");

@@ -16,7 +16,7 @@ impl Harness {
     }
 
     fn reopen(&self) {
-        assert!(self.gate.open_until(boottime() + Duration::from_secs(3600)));
+        assert!(self.gate.open_until(boottime() + Duration::from_secs(3600), self.gate.stretch()) == Some(true));
         self.hub().wake_all();
     }
 }

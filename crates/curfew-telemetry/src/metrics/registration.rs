@@ -246,6 +246,11 @@ impl Metrics {
             &self.backend_synced,
         );
         names.add(
+            "node_stops",
+            "How often this process did not run for longer than a tenth of the lease",
+            &self.node_stops,
+        );
+        names.add(
             "backend_generations",
             "Control connections to the backend",
             &self.backend_generations,

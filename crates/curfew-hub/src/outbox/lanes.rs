@@ -1,0 +1,270 @@
+//! One queue with two lanes: what may always leave, and what leaves only while the session has
+//! access.
+
+use std::collections::VecDeque;
+use std::io;
+use std::task::Poll;
+
+use bytes::{Buf as _, Bytes};
+use curfew_ws::{Front, Socket};
+
+use super::Progress;
+use crate::Sent;
+
+/// Frames on their way to one socket.
+///
+/// *Notices* are the answer to the upgrade request, errors that say a command was not acted on,
+/// pings, pongs and closes: they tell nothing that access protects. Everything else is *normal*.
+#[derive(Debug, Default)]
+pub struct Lanes {
+    notices: VecDeque<Bytes>,
+    normal: VecDeque<Bytes>,
+    /// The first notice answers the upgrade request: it is no frame.
+    has_answer: bool,
+    /// The lane whose front frame is written in part: nothing else can be written before its rest.
+    begun: Option<Lane>,
+    /// The socket has taken bytes and holds some of them back, as TLS does. They count as not
+    /// written: [`Lane::Normal`] if any of them is of that lane.
+    held: Option<Lane>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lane {
+    Notices,
+    Normal,
+}
+
+/// What the socket is to be asked next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// To write the front, of so many frames of each lane at most.
+    Write { notices: usize, normal: usize },
+    /// To hand on what it holds back.
+    Flush,
+}
+
+impl Step {
+    /// Whether the session must have access for it.
+    fn needs_access(self, held: Option<Lane>) -> bool {
+        match self {
+            Self::Write { normal, .. } => normal > 0,
+            Self::Flush => held == Some(Lane::Normal),
+        }
+    }
+}
+
+/// What was written.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    /// Bytes of frames.
+    pub(crate) bytes: usize,
+    /// Bytes of the normal lane among them.
+    pub(super) normal_bytes: usize,
+    /// Frames of the normal lane that are complete.
+    pub(super) normal_frames: usize,
+    /// Frames begun.
+    pub(crate) sent: Sent,
+}
+
+impl Lanes {
+    /// With the answer to the upgrade request, which is written before any frame. It may be empty.
+    pub fn answering(answer: Bytes) -> Self {
+        let mut lanes = Self::default();
+        if !answer.is_empty() {
+            lanes.has_answer = true;
+            lanes.notices.push_back(answer);
+        }
+        lanes
+    }
+
+    /// Adds a notice.
+    pub fn push_notice(&mut self, frame: Bytes) {
+        self.notices.push_back(frame);
+    }
+
+    /// How many notices wait.
+    pub fn notices(&self) -> usize {
+        self.notices.len()
+    }
+
+    /// Writes the notices, where there is no session, or none any more.
+    pub fn write(&mut self, socket: &mut impl Socket) -> Progress {
+        let mut wrote = false;
+        while let Some(step) = self.next(false) {
+            // None of them needs access.
+            match self.take(step, socket, || false, &mut Written::default()) {
+                Poll::Ready(Ok(())) => wrote = true,
+                Poll::Ready(Err(error)) => return Progress::Broken(error),
+                Poll::Pending => return Progress::Blocked { wrote },
+            }
+        }
+        Progress::Done
+    }
+
+    pub(super) fn push(&mut self, frame: Bytes) {
+        self.normal.push_back(frame);
+    }
+
+    /// Frames of the normal lane, one that is begun included.
+    pub(super) fn normal(&self) -> usize {
+        self.normal.len()
+    }
+
+    /// Whether bytes wait for which the session must have access.
+    pub(super) fn needs_access(&self) -> bool {
+        !self.normal.is_empty() || self.held == Some(Lane::Normal)
+    }
+
+    /// Whether a frame is written in part that nothing can follow but its rest, for which the session
+    /// must have access.
+    pub fn is_amid_frame(&self) -> bool {
+        self.begun == Some(Lane::Normal) || self.held == Some(Lane::Normal)
+    }
+
+    /// Lets go of the normal lane, but for a frame begun. Returns how many bytes and frames.
+    pub(super) fn clear(&mut self) -> (usize, usize) {
+        let mut normal = std::mem::take(&mut self.normal);
+        if self.begun == Some(Lane::Normal) {
+            self.normal.extend(normal.pop_front());
+        }
+        (normal.iter().map(Bytes::len).sum(), normal.len())
+    }
+
+    /// Lets go of notices, but for the answer to the upgrade request and a frame begun.
+    pub fn clear_notices(&mut self) {
+        let stays = self.has_answer || self.begun == Some(Lane::Notices);
+        self.notices.truncate(stays.into());
+    }
+
+    /// What is next, with access or without; `None` when nothing is, or what is begun has to wait.
+    pub(super) fn next(&self, access: bool) -> Option<Step> {
+        if let Some(held) = self.held {
+            return (access || held == Lane::Notices).then_some(Step::Flush);
+        }
+        let normal = if access { self.normal.len() } else { 0 };
+        let step = match self.begun {
+            // Notices come after it: one that is queued already waits for no other frame.
+            Some(Lane::Normal) if !self.notices.is_empty() => Step::Write {
+                notices: 0,
+                normal: normal.min(1),
+            },
+            Some(Lane::Normal) => Step::Write { notices: 0, normal },
+            Some(Lane::Notices) | None => Step::Write {
+                notices: self.notices.len(),
+                normal,
+            },
+        };
+        let is_some = |step: &Step| !matches!(step, Step::Write { notices: 0, normal: 0 });
+        Some(step).filter(is_some)
+    }
+
+    /// Takes a step, unless it needs access and `has_access`, asked last of all, says no. `Pending`
+    /// when the socket takes no more.
+    pub(super) fn take(
+        &mut self,
+        step: Step,
+        socket: &mut impl Socket,
+        has_access: impl FnOnce() -> bool,
+        written: &mut Written,
+    ) -> Poll<io::Result<()>> {
+        let held = self.held;
+        let may_leave = || !step.needs_access(held) || has_access();
+        let (notices, normal) = match step {
+            Step::Flush => {
+                if !may_leave() {
+                    return Poll::Ready(Ok(()));
+                }
+                return socket.flush().map_ok(|()| self.held = None);
+            }
+            Step::Write { notices, normal } => (notices, normal),
+        };
+        let frames = self.notices.iter().take(notices);
+        let frames = frames.chain(self.normal.iter().take(normal));
+        let some = Front::of(frames, |front| may_leave().then(|| socket.write(front)));
+        match some {
+            None => Poll::Ready(Ok(())),
+            Some(Poll::Ready(Ok(0))) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            Some(Poll::Ready(Ok(some))) => {
+                if socket.holds_back() {
+                    let lane = if normal > 0 { Lane::Normal } else { Lane::Notices };
+                    self.held = Some(lane);
+                }
+                self.advance(some, notices > 0, written);
+                Poll::Ready(Ok(()))
+            }
+            Some(Poll::Ready(Err(error))) => Poll::Ready(Err(error)),
+            Some(Poll::Pending) => Poll::Pending,
+        }
+    }
+
+    /// Takes what was written off the front.
+    fn advance(&mut self, mut some: usize, notices: bool, written: &mut Written) {
+        if notices {
+            some -= self.advance_lane(Lane::Notices, some, written);
+        }
+        self.advance_lane(Lane::Normal, some, written);
+    }
+
+    /// Returns how many bytes of the lane were written.
+    fn advance_lane(&mut self, lane: Lane, some: usize, written: &mut Written) -> usize {
+        let frames = match lane {
+            Lane::Notices => &mut self.notices,
+            Lane::Normal => &mut self.normal,
+        };
+        let mut left = some;
+        while left > 0
+            && let Some(front) = frames.front_mut()
+        {
+            let is_answer = self.has_answer && lane == Lane::Notices;
+            let part = left.min(front.len());
+            if self.begun.take() != Some(lane) && !is_answer {
+                written.sent.add(front);
+            }
+            if !is_answer {
+                written.bytes += part;
+            }
+            left -= part;
+            if part < front.len() {
+                front.advance(part);
+                self.begun = Some(lane);
+                break;
+            }
+            frames.pop_front();
+            match lane {
+                Lane::Notices => self.has_answer = false,
+                Lane::Normal => written.normal_frames += 1,
+            }
+        }
+        let some = some - left;
+        if lane == Lane::Normal {
+            written.normal_bytes += some;
+            if frames.is_empty() {
+                // An idle session holds no buffer.
+                *frames = VecDeque::new();
+            }
+        }
+        some
+    }
+
+    /// Takes the notices out, for the very end. What of the normal lane is begun cannot be completed
+    /// then.
+    pub(super) fn take_notices(&mut self) -> Self {
+        Self {
+            notices: std::mem::take(&mut self.notices),
+            normal: VecDeque::new(),
+            has_answer: std::mem::take(&mut self.has_answer),
+            begun: self.begun.take(),
+            held: self.held.take(),
+        }
+    }
+
+    /// Adds what came behind these meanwhile.
+    pub(super) fn append(&mut self, mut behind: Self) {
+        self.notices.append(&mut behind.notices);
+        if self.normal.is_empty() {
+            self.normal = behind.normal;
+        } else {
+            self.normal.append(&mut behind.normal);
+        }
+    }
+}
