@@ -33,7 +33,8 @@ impl Hub {
     /// encoding per protocol, and per listener a reference count, a queue slot and at most one
     /// wake-up.
     pub fn broadcast(&self, publication: &Publication) -> Delivered {
-        if !self.gate().is_open() {
+        // Where the node was stopped for a moment it waits with what is queued, and asks then.
+        if !self.gate().is_open() && !self.gate().is_catching_up() {
             return self.withhold(publication);
         }
         let mut untimed = match publication.trace {

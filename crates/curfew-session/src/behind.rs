@@ -36,7 +36,7 @@ enum Waiting {
     Operation(Operation, Option<Instant>),
     /// One that the broker has answered before those in front of it.
     Done((Outcome, Span), Option<Instant>),
-    /// To one that was not handed on.
+    /// To one that was not handed on: an error.
     Answer(Bytes),
 }
 
@@ -160,7 +160,7 @@ impl State {
                         return Some(finish);
                     }
                 }
-                Waiting::Answer(frame) => self.send(frame),
+                Waiting::Answer(frame) => self.send_notice(frame),
             }
         }
         if behind.then.is_some() {

@@ -158,6 +158,7 @@ impl State {
         if let Some(frame) = self.encode_reply(command, id, reply) {
             match &mut self.behind {
                 Some(behind) => behind.answer(frame),
+                None if matches!(reply, Reply::Error { .. }) => self.send_notice(frame),
                 None => self.send(frame),
             }
         }

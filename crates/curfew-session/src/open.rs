@@ -310,19 +310,23 @@ impl State {
         self.send(self.encode(push));
     }
 
-    /// Queues a frame for this session; nothing when it is not open. While the node cannot vouch for
-    /// the session it is a notice, past what waits in the outbox.
+    /// Queues a frame for this session, which leaves while it has access; nothing when it is not open.
     pub(crate) fn send(&mut self, frame: Bytes) {
         let Some(live) = &self.live else { return };
         let member = live.attachment.member();
-        if self.is_vouched() {
-            self.context.node.hub().send(member, frame);
-        } else {
-            member.outbox().push_notice(frame);
+        self.context.node.hub().send(member, frame);
+    }
+
+    /// Queues a frame that tells nothing that access protects, in its turn. While the node cannot vouch
+    /// for the session it goes past what waits.
+    pub(crate) fn send_notice(&mut self, frame: Bytes) {
+        match &self.live {
+            Some(_) if self.is_vouched() => self.send(frame),
+            _ => self.notify(frame),
         }
     }
 
-    /// Queues a frame that tells nothing that access protects.
+    /// Queues a frame that tells nothing that access protects, past what waits.
     pub(crate) fn notify(&mut self, frame: Bytes) {
         match &self.live {
             Some(live) => live.attachment.member().outbox().push_notice(frame),

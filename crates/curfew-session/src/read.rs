@@ -92,10 +92,7 @@ impl Session {
             let finish = match self.decoder.next(&mut input, &limits) {
                 Ok(Some(Event::Ping(payload))) => {
                     let pong = frame::pong(payload);
-                    match self.state.live {
-                        Some(_) => self.state.send(pong),
-                        None => self.state.notify(pong),
-                    }
+                    self.state.send_notice(pong);
                     self.state.on_control(Opcode::Ping)
                 }
                 Ok(Some(event)) => self.state.on_event(event, cx),

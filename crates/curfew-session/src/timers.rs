@@ -145,7 +145,7 @@ impl State {
             self.schedule_end();
         }
         if is_due(&mut self.deadlines.ping_at, now) {
-            self.send(frame::ping(&[]));
+            self.send_notice(frame::ping(&[]));
             self.deadlines.pinged_at = Some(now);
             // An earlier ping that is not answered yet keeps its deadline.
             if self.deadlines.pong_by.is_none() {

@@ -16,7 +16,9 @@ impl Harness {
     }
 
     fn reopen(&self) {
-        assert!(self.gate.open_until(boottime() + Duration::from_secs(3600), self.gate.stretch()) == Some(true));
+        let until = boottime() + Duration::from_secs(3600);
+        let reopened = self.gate.open_until(until, self.gate.stretch());
+        assert_eq!(reopened, Some(true));
         self.hub().wake_all();
     }
 }
@@ -33,6 +35,46 @@ async fn while_the_node_cannot_vouch_no_command_is_acted_on_and_each_is_answered
     assert_eq!(harness.rig.asked(Call::Subscribe, ""), 0);
     harness.reopen();
     peer.ok(SUBSCRIBE).await;
+}
+
+/// F8: a stop that is shorter than the lease.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_was_stopped_for_a_moment_says_nothing_until_it_knows_what_it_missed() {
+    let harness = Harness::new();
+    let mut peer = harness.subscribed().await;
+    harness.shut();
+    harness.reopen();
+    // From here on the pulse is late.
+    assert_eq!(harness.gate.pulse(Duration::ZERO), None);
+    harness.publish("room", "1");
+    peer.send(PING).await;
+    let mut opening = harness.awaiting();
+    let auth = json!({"type": "auth", "token": harness.token(json!({"sub": "bob"}))});
+    opening.send(&auth.to_string()).await;
+    for peer in [&mut peer, &mut opening] {
+        peer.silence(1).await;
+    }
+    assert!(harness.gate.pulse(Duration::from_secs(3600)).is_some());
+    harness.rig.revoke(RevocationKey::user("bob"));
+    harness.reopen();
+    assert_eq!(peer.expect("message").await["data"], 1);
+    peer.expect("pong").await;
+    let closed = opening.expect_closed(Disconnect::REVOKED).await;
+    assert_eq!(closed.types(), ["auth_failed", "closing"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reply_that_is_no_error_waits_for_the_lease() {
+    let harness = Harness::new();
+    let mut peer = harness.open().await;
+    harness.rig.hold(Call::Publish);
+    peer.send(PUBLISH).await;
+    peer.silence(1).await;
+    harness.shut();
+    harness.rig.release(Call::Publish);
+    peer.silence(1).await;
+    harness.reopen();
+    peer.expect("ok").await;
 }
 
 #[tokio::test(start_paused = true)]
