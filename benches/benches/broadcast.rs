@@ -8,7 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use curfew_hub::{Hub, HubLimits, Lanes, Member, Progress};
-use curfew_model::{Channel, Claims, Gate, Principal, PrincipalParts, Publication, SessionId, SystemClock};
+use curfew_model::{
+    Channel, Claims, Gate, Principal, PrincipalParts, Publication, SessionId, SystemClock,
+};
 use curfew_protocol::Protocols;
 use curfew_protocol::native::Native;
 use curfew_telemetry::{DeliveryPath, Metrics, Names};

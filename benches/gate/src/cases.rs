@@ -10,8 +10,8 @@ use anyhow::bail;
 use bytes::Bytes;
 use curfew_hub::{Hub, HubLimits, Lanes, Member, Progress};
 use curfew_model::{
-    Action, Channel, Claims, Gate, Message, Principal, PrincipalParts, Publication, Push, SessionId,
-    SystemClock,
+    Action, Channel, Claims, Gate, Message, Principal, PrincipalParts, Publication, Push,
+    SessionId, SystemClock,
 };
 use curfew_policy::{Config, Policy, Rule};
 use curfew_protocol::native::Native;

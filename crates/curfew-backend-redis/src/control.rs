@@ -244,7 +244,9 @@ impl Control {
     /// this process was stopped since `stretch` began, and the proof is to be asked for again.
     fn vouch_until(&mut self, generation: &Generation, until: Duration, stretch: Stretch) -> bool {
         let gate = &self.core.gate;
-        let opened = generation.pushes.unless_lost(|| gate.open_until(until, stretch));
+        let opened = generation
+            .pushes
+            .unless_lost(|| gate.open_until(until, stretch));
         let Some(opened) = opened else { return true };
         let Some(reopened) = opened else { return false };
         if self.core.status.set_vouched(until) {

@@ -130,7 +130,9 @@ impl Hub {
     pub fn flush(&self, members: &[Arc<Member>], clock: &dyn Clock) {
         let mut tally = Tally::default();
         for member in members {
-            member.outbox().flush(self.access(member, clock), &mut tally);
+            member
+                .outbox()
+                .flush(self.access(member, clock), &mut tally);
         }
         self.count_written(&tally);
     }

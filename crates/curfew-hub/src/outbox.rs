@@ -35,8 +35,8 @@ use owner::Owner;
 use write::{Turn, Withheld};
 
 pub use lanes::Lanes;
-pub use write::{HeldBack, Progress};
 pub(crate) use write::{Access, Tally};
+pub use write::{HeldBack, Progress};
 
 /// While the node is over its own bound, a queue that holds this many bytes counts as overflowing:
 /// a reader that keeps up holds less.
@@ -229,7 +229,9 @@ impl State {
         {
             arrival.left = arrival.left.saturating_sub(written.normal_frames);
             if arrival.left == 0 {
-                tally.arrivals.extend(self.arrival.take().map(|arrival| *arrival));
+                tally
+                    .arrivals
+                    .extend(self.arrival.take().map(|arrival| *arrival));
             }
         }
         // Told to end meanwhile.

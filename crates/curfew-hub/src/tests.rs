@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use curfew_model::{
-    Channel, Claims, Clock, CommandId, Gate, Message, Principal, PrincipalParts, Publication, Push, Reply,
-    Request, RevocationKey, SessionId,
+    Channel, Claims, Clock, CommandId, Gate, Message, Principal, PrincipalParts, Publication, Push,
+    Reply, Request, RevocationKey, SessionId,
 };
 use curfew_protocol::{DecodeError, Protocol, ProtocolId, Protocols};
 use curfew_telemetry::{DeliveryPath, DropReason, Metrics, Names};
@@ -101,7 +101,11 @@ impl Pipe {
     pub(super) fn frames(&self) -> Vec<Bytes> {
         let (mut frames, mut rest) = (Vec::new(), &self.taken[..]);
         while let [first, length, ..] = *rest {
-            let size = if first == b'x' { 1 } else { 2 + usize::from(length) };
+            let size = if first == b'x' {
+                1
+            } else {
+                2 + usize::from(length)
+            };
             let (frame, behind) = rest.split_at(size);
             frames.push(Bytes::copy_from_slice(frame));
             rest = behind;

@@ -122,7 +122,8 @@ impl Gate {
         let before = self.lease();
         self.open_until.store(nanoseconds(until), Ordering::SeqCst);
         if let Some(until) = pulse.counts_until {
-            self.running_until.store(nanoseconds(until), Ordering::SeqCst);
+            self.running_until
+                .store(nanoseconds(until), Ordering::SeqCst);
         }
         // By a clock read afterwards: all who saw it shut have done so by now.
         Some(!before.holds())

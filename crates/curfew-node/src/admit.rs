@@ -124,7 +124,10 @@ impl Node {
             recorded: false,
         };
         self.metrics.sessions.inc();
-        match attachment.admit(principal, &keys, settings.max_per_user).await {
+        match attachment
+            .admit(principal, &keys, settings.max_per_user)
+            .await
+        {
             Ok(()) => Ok(attachment),
             // The node may have lost its backend over it: the revocation is the better answer.
             Err(error) => Err(match attachment.member.outbox().ending() {

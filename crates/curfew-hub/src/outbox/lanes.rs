@@ -154,7 +154,15 @@ impl Lanes {
                 normal,
             },
         };
-        let is_some = |step: &Step| !matches!(step, Step::Write { notices: 0, normal: 0 });
+        let is_some = |step: &Step| {
+            !matches!(
+                step,
+                Step::Write {
+                    notices: 0,
+                    normal: 0
+                }
+            )
+        };
         Some(step).filter(is_some)
     }
 
@@ -186,7 +194,11 @@ impl Lanes {
             Some(Poll::Ready(Ok(0))) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
             Some(Poll::Ready(Ok(some))) => {
                 if socket.holds_back() {
-                    let lane = if normal > 0 { Lane::Normal } else { Lane::Notices };
+                    let lane = if normal > 0 {
+                        Lane::Normal
+                    } else {
+                        Lane::Notices
+                    };
                     self.held = Some(lane);
                 }
                 self.advance(some, notices > 0, written);

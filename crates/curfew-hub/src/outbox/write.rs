@@ -203,6 +203,8 @@ impl Outbox {
             frames += written.normal_frames;
             self.state.lock().put_back(lanes, written, tally);
             match taken {
+                // Spares it one more look.
+                Poll::Ready(Ok(())) if turn == Turn::Flusher(frames) => return Progress::Done,
                 // Where access was denied, notices may leave all the same.
                 Poll::Ready(Ok(())) => wrote = true,
                 Poll::Ready(Err(error)) => return Progress::Broken(error),

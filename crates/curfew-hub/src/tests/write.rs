@@ -87,7 +87,10 @@ impl Harness {
     fn with_large_frames(&self, frames: usize) -> Arc<Member> {
         let member = self.open("u");
         for _ in 0..frames {
-            assert!(self.hub.send(&member, Bytes::from(vec![b'x'; MAX_WRITE_BYTES])));
+            assert!(
+                self.hub
+                    .send(&member, Bytes::from(vec![b'x'; MAX_WRITE_BYTES]))
+            );
         }
         member
     }
@@ -96,13 +99,21 @@ impl Harness {
 #[test]
 fn one_write_is_given_no_more_than_a_bound() {
     let harness = Harness::with_limits(1 << 30, 0);
-    for sizes in [vec![1_000; 500], vec![60_000; 5], vec![1_000_000], vec![10, 200_000, 10]] {
+    for sizes in [
+        vec![1_000; 500],
+        vec![60_000; 5],
+        vec![1_000_000],
+        vec![10, 200_000, 10],
+    ] {
         let member = harness.open("u");
         for size in &sizes {
             harness.hub.send(&member, Bytes::from(vec![b'x'; *size]));
         }
         let mut socket = Pipe::default();
-        assert!(matches!(harness.write(&member, &mut socket), Progress::Done));
+        assert!(matches!(
+            harness.write(&member, &mut socket),
+            Progress::Done
+        ));
         assert_eq!(socket.taken.len(), sizes.iter().sum::<usize>());
         assert!(socket.writes.iter().all(|size| *size <= MAX_WRITE_BYTES));
     }
@@ -152,7 +163,10 @@ fn what_waited_for_the_lease_is_asked_about_again_when_it_is_back() {
     assert!(matches!(progress, Progress::Held(HeldBack::Suspended)));
     assert!(socket.writes.is_empty());
     drop(suspension);
-    assert!(matches!(harness.write(&member, &mut socket), Progress::Done));
+    assert!(matches!(
+        harness.write(&member, &mut socket),
+        Progress::Done
+    ));
 }
 
 /// The lease is loaded before the session is looked at, so that one renewed in between does not stand
@@ -162,7 +176,9 @@ fn a_lease_that_is_renewed_while_bytes_are_made_ready_counts_for_the_next_write(
     let harness = Harness::with_lease();
     let member = harness.with_large_frames(2);
     let stopped = || {
-        harness.gate.open_until(Duration::ZERO, harness.gate.stretch());
+        harness
+            .gate
+            .open_until(Duration::ZERO, harness.gate.stretch());
         // The push of another thread, and its heartbeat.
         harness.renew();
     };
@@ -179,7 +195,9 @@ fn notices_leave_without_access_and_behind_a_frame_begun() {
     let harness = Harness::with_lease();
     let notice = || Bytes::from_static(&[0x89, 0]);
     let member = harness.open("u");
-    harness.hub.send(&member, Bytes::from_static(&[0x81, 1, b'm']));
+    harness
+        .hub
+        .send(&member, Bytes::from_static(&[0x81, 1, b'm']));
     harness.gate.shut();
     member.outbox().push_notice(notice());
     let mut socket = Pipe::default();
