@@ -19,3 +19,4 @@ mod records;
 mod refusals;
 mod storms;
 mod topologies;
+mod under_load;

@@ -280,6 +280,31 @@ impl Gateway {
         signal(self.pid(), name);
     }
 
+    /// Stops the process in its tracks (SIGSTOP) and waits until every thread of it has stopped:
+    /// until [`Gateway::thaw`] it does nothing at all.
+    pub async fn freeze(&self) {
+        self.signal("STOP");
+        let tasks = format!("/proc/{}/task", self.pid());
+        eventually("a process that is stopped", async || {
+            let mut threads = fs::read_dir(&tasks).expect("the process runs");
+            let stopped = threads.all(|thread| {
+                let stat = thread.expect("a thread").path().join("stat");
+                // The state is behind the name in parentheses. A thread that has ended is as still.
+                fs::read_to_string(stat).map_or(true, |stat| {
+                    stat.rsplit_once(") ")
+                        .is_some_and(|(_, rest)| rest.starts_with('T'))
+                })
+            });
+            stopped.then_some(())
+        })
+        .await;
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn thaw(&self) {
+        self.signal("CONT");
+    }
+
     /// Waits for the end of the process; its exit code.
     pub async fn exited(&mut self, patience: Duration) -> i32 {
         let deadline = Instant::now() + patience;

@@ -4,13 +4,15 @@
 //! bad, and looking at them from outside.
 //! Knows nothing of: any crate of the gateway. Only [`curfew_testkit`], which speaks to sockets.
 //! Start at [`Gateway::start`] and [`Settings`]; for several gateways at [`Cluster::start`],
-//! [`Redis`], [`Proxy`] and [`Tape`].
+//! [`Redis`], [`Proxy`] and [`Tape`]; for load at [`Audience`], [`Flood`] and [`Witness`].
 
 mod attempt;
 mod binary;
 mod cluster;
 mod dev;
+mod dice;
 mod gateway;
+mod load;
 mod log;
 mod provider;
 mod proxy;
@@ -25,7 +27,9 @@ pub use attempt::Attempt;
 pub use binary::{Finished, curfew, curfew_binary, curfew_with};
 pub use cluster::{Cluster, Publisher, revocation_key};
 pub use dev::Dev;
+pub use dice::Dice;
 pub use gateway::{Gateway, eventually, eventually_within};
+pub use load::{Audience, Executed, Flood, Late, Mark, Moment, Queues, WITNESS, Witness};
 pub use log::Log;
 pub use provider::{Manner, Paths, Provider};
 pub use proxy::{Flow, Kind, Link, Proxy};

@@ -102,6 +102,19 @@ impl WsClient {
         drop(self.stream.shutdown().await);
     }
 
+    /// The socket beneath, without TLS, and what was read from it but not taken: for a test that
+    /// reads in a way of its own. It does not block.
+    ///
+    /// # Errors
+    ///
+    /// The runtime cannot let go of the socket.
+    pub fn into_tcp(self) -> io::Result<(std::net::TcpStream, BytesMut)> {
+        let Stream::Tcp(tcp) = self.stream else {
+            panic!("only a client without TLS gives its socket away");
+        };
+        Ok((tcp.into_std()?, self.buffer))
+    }
+
     /// Cuts the connection with a TCP reset.
     pub fn reset(self) {
         self.stream

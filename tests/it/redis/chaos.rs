@@ -1,15 +1,11 @@
 //! Everything at once: links, connections, nodes and Redis itself fail at random, and the lease holds.
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::time::{Duration, Instant};
 
 use curfew_tests::{
-    Cluster, Flow, Kind, LEASE, Link, Redis, Settings, Tape, eventually_within, revocation_key,
+    Cluster, Dice, Kind, LEASE, Link, Redis, Settings, Tape, eventually_within, revocation_key,
 };
 use tokio::time::{sleep, sleep_until};
-
-/// Chooses a run again: its number is printed when it fails.
-const SEED: &str = "CURFEW_TEST_SEED";
 
 /// How many revocations there are, one for each user.
 const REVOCATIONS: usize = 16;
@@ -22,42 +18,6 @@ const ROUND: Duration = Duration::from_millis(900);
 
 /// How long a cluster may take to be well again.
 const RECOVERY: Duration = Duration::from_secs(20);
-
-/// Marsaglia's xorshift: enough to choose by, and the same everywhere.
-struct Dice(u64);
-
-impl Dice {
-    fn new() -> Self {
-        let seed = std::env::var(SEED).ok().and_then(|seed| seed.parse().ok());
-        let seed: u64 = seed.unwrap_or_else(|| RandomState::new().hash_one(0) | 1);
-        eprintln!("{SEED}={seed}");
-        Self(seed)
-    }
-
-    fn below(&mut self, count: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % count as u64).unwrap()
-    }
-
-    fn link(&mut self) -> Link {
-        let late = Flow::Delay(Duration::from_millis(self.below(900) as u64));
-        let links = [
-            Link::PASS,
-            Link::CUT,
-            Link::BLACK_HOLE,
-            Link::STALLED,
-            Link::DEAF,
-            Link::MUTE,
-            Link::only_up(Flow::Stall),
-            Link::only_down(Flow::Stall),
-            Link::only_up(late),
-            Link::only_down(late),
-        ];
-        links[self.below(links.len())]
-    }
-}
 
 /// Something goes wrong, or is well again. The last node is spared: it publishes.
 async fn fail(dice: &mut Dice, redis: &Redis, cluster: &Cluster) {

@@ -1,0 +1,285 @@
+//! The bound where it is hardest to keep: with the queues full (CONTRACT §8 R1, R3).
+//!
+//! A publisher that never waits, a hundred subscribers of which some do not read for a while, 48 of
+//! them revoked by bare keys, and a node that is stopped, cut off or both. Nothing may be delivered
+//! to a revoked session, and no publication of one executed, later than the lease after its key was
+//! written.
+//!
+//! # The test's own clock
+//!
+//! It stops with the machine: a thread that is not scheduled reads late what came in time, and a
+//! key may have been written before the test learns of it. What is asserted does not depend on
+//! either:
+//!
+//! - The time of a revocation is when Redis' answer to the last `SET` was read: not before any of
+//!   them was executed.
+//! - Nobody asks when a frame was read. At the bound the test asks the kernels how many bytes the
+//!   node has written to each client: what the client has read, what waits in its socket and what in
+//!   the node's ([`Audience::mark`]). Bytes behind this mark were written after the bound, whenever
+//!   they are read; bytes before it are past recall (assumption (e) of the revocation protocol),
+//!   also when a client reads them much later because it did not read for a while. A frame that was
+//!   published after the bound, which its data says, is late in any case.
+//! - A publication was executed after the tick before it was sent: a [`Witness`] subscribes at
+//!   Redis itself and publishes ticks, and one connection gets both in the order of execution.
+//!
+//! So a test that is held up makes its mark later and sees less, and never too much. It cannot see
+//! that much less: what would let late frames out, the node that goes on or the link that is whole
+//! again, comes after the mark by the test's own doing.
+//!
+//! [`Witness`]: curfew_tests::Witness
+//!
+//! # The allowance
+//!
+//! A thread of the node can be kept from running between its question whether it may write and the
+//! system call, by the machine and not by anything of ours. How long the machine does that is
+//! measured: it is the longest time that the thread which reads, and never waits for anything, went
+//! without a look at its clients. The bound is the lease plus this, at least [`LEAST`] and at most
+//! [`MOST`]; a round in which the machine stood still for longer proves nothing and is done again.
+//! A node that is stopped by a signal may be stopped in that very place, which is the exception that
+//! R1 makes: one system call of at most 64 KiB for each of its threads.
+//!
+//! # Rounds
+//!
+//! One of each in CI. For thirty, against a release build:
+//!
+//! ```text
+//! cargo build --release -p curfew
+//! CURFEW_BIN=$PWD/target/release/curfew CURFEW_TEST_ROUNDS=30 \
+//!     cargo test -p curfew-tests --test it redis::under_load -- --nocapture
+//! ```
+//!
+//! Each prints a line for each round, the number that chooses the same again
+//! (`CURFEW_TEST_SEED`), and fails at the end if any round broke the bound.
+
+mod chaos;
+mod control_link;
+mod freeze;
+mod opening;
+mod publications;
+mod rounds;
+
+use std::time::Duration;
+
+use curfew_tests::{
+    Audience, Cluster, Dice, Flood, LEASE, Late, Mark, Moment, Redis, Resp, Settings,
+    eventually_within, revocation_key,
+};
+use serde_json::json;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, sleep_until};
+
+use rounds::{Verdict, rounds};
+
+/// Sessions on the node that is in trouble.
+const SUBSCRIBERS: usize = 100;
+
+/// How many of them are revoked: the first.
+const REVOKED: usize = 48;
+
+/// Every other session does not read for a while.
+const PAUSED: usize = 2;
+
+/// Between one client's ceasing to read and the next's: at any time some are full, some are not.
+const ONE_BY_ONE: Duration = Duration::from_millis(15);
+
+/// Publications a second until the queues are full: so few that no client that does not read is
+/// closed for it before the others are full.
+const FILLING: u64 = 4_000;
+
+/// For how long at most nothing holds the publisher back. Queues as they are by default overflow
+/// soon, and then their sessions are gone.
+const LOOSE: Duration = Duration::from_millis(300);
+
+/// What every frame carries, in bytes.
+const DATA: usize = 200;
+
+/// What waits in the node with queues as they are by default, in bytes: what four sessions may.
+const FULL: f64 = 4.0 * 1024.0 * 1024.0;
+
+/// What waits in the node with queues that hold much, in bytes.
+const VERY_FULL: f64 = 64.0 * 1024.0 * 1024.0;
+
+/// Publications a second while the node delivers nothing: they wait for it in Redis.
+const MEANWHILE: u64 = 5_000;
+
+/// The least allowance for the scheduling of the node's threads, measured or not.
+const LEAST: Duration = Duration::from_millis(300);
+
+/// The most. On a machine that stands still for longer nothing can be said.
+const MOST: Duration = Duration::from_secs(1);
+
+/// Until a node has told every session what became of it, at load.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What one system call may write (R1).
+const ONE_WRITE: usize = 64 * 1024;
+
+fn user(n: usize) -> String {
+    format!("user-{n}")
+}
+
+/// A Redis that keeps whatever a node does not read: what is published while a node is stopped
+/// comes when it goes on.
+async fn patient_redis() -> Redis {
+    Redis::start_with(&["client-output-buffer-limit pubsub 0 0 0"]).await
+}
+
+/// Queues as they are by default, or such that hold so much that no session is closed for it.
+fn settings(large_queues: bool) -> Settings {
+    match large_queues {
+        false => Settings::default(),
+        true => Settings::default()
+            .with("limits.outbound_bytes = 67108864")
+            .with("limits.node_outbound_bytes = 0"),
+    }
+}
+
+/// Subscribers on node 0 of a cluster of two, and a publisher on node 1 that never waits.
+struct Load {
+    audience: Audience,
+    flood: Flood,
+}
+
+impl Load {
+    async fn start(cluster: &Cluster) -> Self {
+        let mut opening = JoinSet::new();
+        for n in 0..SUBSCRIBERS {
+            let (connect, user) = (cluster[0].ws(), user(n));
+            opening.spawn(async move {
+                let token = curfew_testkit::mint::Key::default_secret().user(&user);
+                let mut client = connect.bearer(&token).open().await;
+                client.expect_json(json!({"type":"connected"})).await;
+                let subscribe = json!({"type":"subscribe","id":0,"channel":"room:1"});
+                client.send(subscribe).await;
+                client.expect_json(json!({"type":"ok","id":0})).await;
+                (n, client)
+            });
+        }
+        let mut clients = opening.join_all().await;
+        clients.sort_by_key(|(n, _)| *n);
+        let audience = Audience::of(clients.into_iter().map(|(_, client)| client).collect());
+        let publisher = cluster[1].user("publisher").await;
+        let flood = Flood::start(vec![publisher], "room:1", DATA);
+        Self { audience, flood }
+    }
+
+    /// Some clients cease to read, one by one, until so many bytes wait for them in the node; then
+    /// the publisher is let loose.
+    async fn fill(&self, cluster: &Cluster, bytes: f64, dice: &mut Dice) {
+        self.flood.pace(FILLING);
+        for client in (0..SUBSCRIBERS).step_by(PAUSED) {
+            self.audience.pause(client);
+            sleep(ONE_BY_ONE).await;
+        }
+        eventually_within(PATIENCE, "full queues", async || {
+            (cluster[0].metric("curfew_send_queue_bytes").await >= bytes).then_some(())
+        })
+        .await;
+        self.flood.pace(0);
+        sleep(dice.time_below(LOOSE)).await;
+    }
+
+    /// Those who do not read begin again, one after the other, at any time of the next `within`.
+    async fn resume(&self, dice: &mut Dice, clients: Vec<usize>, within: Duration) {
+        let now = Moment::now();
+        let mut again: Vec<(Moment, usize)> = clients
+            .into_iter()
+            .map(|client| (now + dice.time_below(within), client))
+            .collect();
+        again.sort();
+        for (at, client) in again {
+            sleep_until(at.instant()).await;
+            self.audience.resume(client);
+        }
+    }
+
+    /// How many of the revoked are still there.
+    fn remaining(&self) -> usize {
+        let remaining = |client: &usize| !self.audience.is_ended(*client);
+        (0..REVOKED).filter(remaining).count()
+    }
+
+    /// Waits until every revoked session has ended, the others are served or were closed for not
+    /// reading, and whoever comes now is served.
+    async fn until_well(&self, cluster: &Cluster) {
+        let since = Moment::now();
+        eventually_within(PATIENCE, "the end of every revoked session", async || {
+            (self.remaining() == 0).then_some(())
+        })
+        .await;
+        for client in 0..REVOKED {
+            let code = self.audience.closed(client);
+            // One that was reset in the middle of a frame has not been told.
+            assert!(
+                matches!(code, None | Some(4403 | 4508)),
+                "{}: {code:?}",
+                user(client)
+            );
+        }
+        for client in REVOKED..SUBSCRIBERS {
+            eventually_within(PATIENCE, "somebody who is served", async || {
+                let served = self.audience.has_newer(client, since);
+                (served || self.audience.is_ended(client)).then_some(())
+            })
+            .await;
+            let code = self.audience.closed(client);
+            assert!(matches!(code, None | Some(4508)), "{client}: {code:?}");
+        }
+        let newcomer = cluster[0].tape("newcomer", "room:1").await;
+        newcomer.until(json!({"type":"message"})).await;
+    }
+
+    /// What the revoked were sent behind the mark, and whether that is more than is allowed where
+    /// so many threads may have been stopped before a system call.
+    fn verdict(&self, acknowledged: Moment, mark: &Mark, excepted: usize) -> Verdict {
+        let gap = self.audience.longest_gap(acknowledged, mark.at());
+        if gap > MOST {
+            return Verdict::Blind(gap);
+        }
+        let late: Vec<Late> = (0..REVOKED)
+            .map(|client| self.audience.late(client, mark))
+            .filter(|late| late.bytes > 0)
+            .collect();
+        let sum = |what: fn(&Late) -> usize| late.iter().map(what).sum::<usize>();
+        let last = late.iter().map(|late| late.last).max().unwrap_or_default();
+        let told = format!(
+            "{} frames, {} bytes for {} sessions later than {:?} after the keys, the last read {:?} \
+             after them; longest gap {gap:?}",
+            sum(|late| late.frames),
+            sum(|late| late.bytes),
+            late.len(),
+            mark.at().since(acknowledged),
+            last.since(acknowledged),
+        );
+        let in_one_write = late.iter().all(|late| late.bytes <= ONE_WRITE + 2 * DATA);
+        match late.len() <= excepted && in_one_write {
+            true => Verdict::Held(told),
+            false => Verdict::Broken(told),
+        }
+    }
+}
+
+/// Writes the keys of these users; when Redis had them all.
+async fn revoke(connection: &mut Resp, users: &[String]) -> Moment {
+    let commands: Vec<[String; 3]> = users
+        .iter()
+        .map(|user| ["SET".into(), revocation_key("user", user), "1".into()])
+        .collect();
+    for answer in connection.pipeline(&commands).await.unwrap() {
+        answer.accepted();
+    }
+    Moment::now()
+}
+
+/// Waits until nothing may be delivered any more to those whose keys were written at
+/// `acknowledged`, by what the machine has allowed its threads so far, and marks what was.
+async fn bound(audience: &Audience, acknowledged: Moment) -> Mark {
+    loop {
+        let gap = audience.longest_gap(acknowledged, Moment::now());
+        let bound = acknowledged + LEASE + gap.clamp(LEAST, MOST);
+        if Moment::now() >= bound {
+            return audience.mark().await;
+        }
+        sleep_until(bound.instant()).await;
+    }
+}

@@ -1,0 +1,49 @@
+//! The control connection alone stalls, and everything else goes on at load.
+
+use curfew_tests::{Cluster, Dice, Flow, Kind, LEASE, Link, Settings};
+use tokio::time::sleep;
+
+use super::{
+    FULL, LEAST, Load, MEANWHILE, PAUSED, REVOKED, SUBSCRIBERS, VERY_FULL, Verdict, bound,
+    patient_redis, revoke, rounds, settings, user,
+};
+
+async fn round(settings: &Settings, full: f64, dice: &mut Dice) -> Verdict {
+    let redis = patient_redis().await;
+    let cluster = Cluster::behind_proxies(2, &redis, settings).await;
+    let mut connection = redis.connect().await;
+    let load = Load::start(&cluster).await;
+    load.fill(&cluster, full, dice).await;
+    // The node hears of no revocation, or cannot ask what it says, or neither.
+    let links = [
+        Link::STALLED,
+        Link::only_down(Flow::Stall),
+        Link::only_up(Flow::Stall),
+    ];
+    let link = links[dice.below(links.len())];
+    cluster.proxy(0).set_only(Kind::Tracking, link);
+    let users: Vec<String> = (0..REVOKED).map(user).collect();
+    let acknowledged = revoke(&mut connection, &users).await;
+    load.flood.pace(MEANWHILE);
+    // Some read again while the node vouches for them, the last when it cannot any more.
+    let paused = (0..SUBSCRIBERS).step_by(PAUSED).collect();
+    load.resume(dice, paused, LEASE).await;
+    let mark = bound(&load.audience, acknowledged).await;
+    sleep(dice.time_below(LEAST)).await;
+    cluster.proxy(0).set(Link::PASS);
+    load.until_well(&cluster).await;
+    let verdict = load.verdict(acknowledged, &mark, 0);
+    drop(load);
+    cluster.synced().await;
+    cluster.assert_well().await;
+    verdict
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_control_connection_stalls_delivers_nothing_to_the_revoked() {
+    rounds("control link", async |dice| {
+        let large = [false, true][dice.below(2)];
+        round(&settings(large), if large { VERY_FULL } else { FULL }, dice).await
+    })
+    .await;
+}

@@ -1,0 +1,162 @@
+//! Many clients open sessions, and half of them are revoked meanwhile (CONTRACT §8 R3).
+
+use std::time::Duration;
+
+use curfew_testkit::WsClient;
+use curfew_testkit::mint::Key;
+use curfew_tests::{Attempt, Cluster, Dice, Moment, Queues, Redis, Settings};
+use tokio::task::JoinSet;
+use tokio::time::{sleep_until, timeout};
+
+use super::{PATIENCE, Verdict, revoke, rounds, user};
+
+/// Clients that open a session at once, each of another user. Every other is revoked.
+const CLIENTS: usize = 1000;
+
+/// The shortest freeze, and how much longer one may be: shorter than the lease, so that the node goes
+/// on without asking anybody.
+const FROZEN: Duration = Duration::from_millis(500);
+const LONGER: Duration = Duration::from_millis(1000);
+
+/// What a client has read has become an answer by then.
+const READ: Duration = Duration::from_millis(200);
+
+/// What became of the clients, by what is theirs.
+#[derive(Debug, Default)]
+struct Tally {
+    connected: usize,
+    revoked: usize,
+    unavailable: usize,
+    lost: Vec<String>,
+}
+
+impl Tally {
+    fn add(&mut self, attempt: &Attempt) {
+        match attempt {
+            Attempt::Open(_) => self.connected += 1,
+            Attempt::Refused(reason, 4403) if reason == "revoked" => self.revoked += 1,
+            Attempt::Unavailable => self.unavailable += 1,
+            Attempt::Refused(..) | Attempt::Lost(_) => self.lost.push(format!("{attempt:?}")),
+        }
+    }
+}
+
+/// Clients that ask for a session.
+struct Attempts {
+    unfinished: JoinSet<(usize, Attempt)>,
+    revoked: Tally,
+    spared: Tally,
+    /// The sessions of the revoked.
+    open: Vec<WsClient>,
+}
+
+impl Attempts {
+    fn of(unfinished: JoinSet<(usize, Attempt)>) -> Self {
+        Self {
+            unfinished,
+            revoked: Tally::default(),
+            spared: Tally::default(),
+            open: Vec::new(),
+        }
+    }
+
+    /// Waits until so many have an answer.
+    async fn finish(&mut self, count: usize) {
+        for _ in 0..count {
+            assert!(self.next_within(PATIENCE).await, "some have no answer");
+        }
+    }
+
+    /// Waits so long for the next answer.
+    async fn next_within(&mut self, patience: Duration) -> bool {
+        let Ok(Some(answer)) = timeout(patience, self.unfinished.join_next()).await else {
+            return false;
+        };
+        let (n, attempt) = answer.unwrap();
+        match is_revoked(n) {
+            true => self.revoked.add(&attempt),
+            false => self.spared.add(&attempt),
+        }
+        if let Attempt::Open(client) = attempt
+            && is_revoked(n)
+        {
+            self.open.push(*client);
+        }
+        true
+    }
+}
+
+fn is_revoked(n: usize) -> bool {
+    n.is_multiple_of(2)
+}
+
+async fn round(dice: &mut Dice, freezes: bool) -> Verdict {
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(1, &redis.url(), &Settings::default()).await;
+    let node = &cluster[0];
+    let mut connection = redis.connect().await;
+    let users: Vec<String> = (0..CLIENTS).filter(|n| is_revoked(*n)).map(user).collect();
+    let token = |n| Key::default_secret().user(&user(n));
+    let connects: Vec<_> = (0..CLIENTS).map(|n| node.ws().bearer(&token(n))).collect();
+    let mut attempts = JoinSet::new();
+    for (n, connect) in connects.into_iter().enumerate() {
+        attempts.spawn(async move { (n, Attempt::make(connect).await) });
+    }
+    let mut attempts = Attempts::of(attempts);
+    attempts.finish(dice.below(CLIENTS / 2)).await;
+    if freezes {
+        node.freeze().await;
+    }
+    let acknowledged = revoke(&mut connection, &users).await;
+    if freezes {
+        // What was on its way is read while the node adds nothing to it.
+        sleep_until((acknowledged + FROZEN + dice.time_below(LONGER)).instant()).await;
+        while attempts.next_within(READ).await
+            || Queues::now().unread_from(node.address().port()) > 0
+        {}
+        node.thaw();
+    }
+    let went_on = Moment::now();
+    let before = std::mem::take(&mut attempts.revoked);
+    while attempts.next_within(PATIENCE).await {}
+    assert!(attempts.unfinished.is_empty(), "some have no answer");
+    let Attempts {
+        revoked,
+        spared,
+        mut open,
+        ..
+    } = attempts;
+    // Those who had a session hear why they have it no more.
+    for client in &mut open {
+        assert_eq!(client.closed().await.0, 4403);
+    }
+    node.assert_alive().await;
+    cluster.assert_well().await;
+    let told = format!(
+        "the node went on {:?} after the keys; the revoked: first {before:?}, then {revoked:?}; the \
+         others: {spared:?}",
+        went_on.since(acknowledged)
+    );
+    // Without a freeze a session may have been told before the key was written.
+    let told_late = freezes && revoked.connected > 0;
+    // Where nobody else is told that the node is out of touch, it is in touch.
+    let blamed_on_us = revoked.unavailable > 0 && spared.unavailable == 0;
+    let lost = !revoked.lost.is_empty() || !spared.lost.is_empty();
+    match told_late || blamed_on_us || lost {
+        true => Verdict::Broken(told),
+        false => Verdict::Held(told),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_revoked_while_a_node_is_stopped_for_less_than_the_lease_is_not_connected() {
+    rounds("opening, short freeze", async |dice| {
+        round(dice, true).await
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_revoked_while_connecting_hears_so() {
+    rounds("opening", async |dice| round(dice, false).await).await;
+}

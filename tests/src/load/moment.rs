@@ -1,0 +1,76 @@
+//! A time that fits into a publication.
+
+use std::ops::Add;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// Digits of a moment in a publication: microseconds of three hours.
+const DIGITS: usize = 10;
+
+/// Before the moment in a publication's data.
+const MARK: &[u8] = br#""t":""#;
+
+/// Where the mark may begin: behind the names of channel and user.
+const MARK_WITHIN: usize = 192;
+
+/// Microseconds since the test process asked for the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Moment(u64);
+
+impl Moment {
+    /// Now.
+    pub fn now() -> Self {
+        let micros = epoch().elapsed().as_micros();
+        Self(u64::try_from(micros).expect("no test lasts 584,000 years"))
+    }
+
+    /// For tokio to sleep until.
+    pub fn instant(self) -> tokio::time::Instant {
+        (epoch() + Duration::from_micros(self.0)).into()
+    }
+
+    /// How much later it is than `earlier`; zero if it is not.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+
+    /// As a member of a JSON object, always as long.
+    pub(super) fn member(self) -> String {
+        format!(r#""t":"{}""#, self.digits())
+    }
+
+    /// The moment in a publication's text. `at` is where the last text had it, and is updated: of
+    /// one channel all have it at the same place.
+    pub(super) fn found_in(text: &[u8], at: &mut usize) -> Option<Self> {
+        let is_here = |at: usize| text.get(at..at + MARK.len()) == Some(MARK);
+        if !is_here(*at) {
+            *at = (0..MARK_WITHIN).find(|at| is_here(*at))?;
+        }
+        let digits = *at + MARK.len();
+        Self::parse(text.get(digits..digits + DIGITS)?)
+    }
+
+    /// What [`Moment::parse`] reads.
+    pub(super) fn digits(self) -> String {
+        format!("{:0DIGITS$}", self.0)
+    }
+
+    /// What [`Moment::digits`] wrote.
+    pub(super) fn parse(digits: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(digits).ok()?;
+        text.parse().ok().map(Self)
+    }
+}
+
+impl Add<Duration> for Moment {
+    type Output = Self;
+
+    fn add(self, later: Duration) -> Self {
+        Self(self.0 + u64::try_from(later.as_micros()).expect("no test lasts 584,000 years"))
+    }
+}
+
+fn epoch() -> Instant {
+    static EPOCH: OnceLock<Instant> = OnceLock::new();
+    *EPOCH.get_or_init(Instant::now)
+}

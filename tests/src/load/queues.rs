@@ -1,0 +1,41 @@
+//! What the kernel holds on its way.
+
+use std::collections::HashMap;
+use std::fs;
+
+/// Bytes in the sockets of this machine, by their own and the other's port.
+#[derive(Debug)]
+pub struct Queues(HashMap<[u16; 2], [u64; 2]>);
+
+impl Queues {
+    /// As they are now: `/proc/net/tcp`.
+    pub fn now() -> Self {
+        let table = fs::read_to_string("/proc/net/tcp").expect("this is Linux");
+        // sl local_address rem_address st tx_queue:rx_queue, all in hexadecimal.
+        let sockets = table.lines().skip(1).filter_map(|line| {
+            let mut words = line.split_whitespace().skip(1);
+            let mut port = || u16::from_str_radix(words.next()?.rsplit_once(':')?.1, 16).ok();
+            let ports = [port()?, port()?];
+            let (sending, received) = words.nth(1)?.split_once(':')?;
+            let bytes = |text: &str| u64::from_str_radix(text, 16).ok();
+            Some((ports, [bytes(sending)?, bytes(received)?]))
+        });
+        Self(sockets.collect())
+    }
+
+    /// What a socket has taken that the other has not got.
+    pub(super) fn sending(&self, local: u16, remote: u16) -> u64 {
+        self.0.get(&[local, remote]).map_or(0, |bytes| bytes[0])
+    }
+
+    /// What a socket has got that was not read.
+    pub(super) fn received(&self, local: u16, remote: u16) -> u64 {
+        self.0.get(&[local, remote]).map_or(0, |bytes| bytes[1])
+    }
+
+    /// What came from a listener on this port and was not read.
+    pub fn unread_from(&self, port: u16) -> u64 {
+        let of_it = self.0.iter().filter(|(ports, _)| ports[1] == port);
+        of_it.map(|(_, bytes)| bytes[1]).sum()
+    }
+}

@@ -1,0 +1,212 @@
+//! Somebody who sees at Redis itself which publications are executed, and when.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::Moment;
+
+/// Where the ticks go.
+const TICKS: &str = "curfew-tests:ticks";
+
+/// What its connections are called at Redis, for a test that kills others.
+pub const WITNESS: &str = "witness";
+
+/// Between two ticks: so exactly is known when something was executed.
+const TICK: Duration = Duration::from_millis(5);
+
+/// What precedes the publishing user in an envelope.
+const FROM: &[u8] = br#""from":""#;
+
+/// A publication that Redis executed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Executed {
+    /// It was executed after this moment: behind a tick that was sent then.
+    pub after: Moment,
+    /// When it was published, if it says so.
+    pub published: Moment,
+    /// The user who published it; empty for the admin API.
+    pub from: Arc<str>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    executed: Vec<Executed>,
+    /// When the last tick was sent.
+    tick: Moment,
+}
+
+/// Subscribes at a Redis server, past all nodes, and notes what is published. Redis pushes to one
+/// connection in the order in which it executes: a publication behind a tick was executed after the
+/// tick was sent, whenever the two are read.
+#[derive(Debug)]
+pub struct Witness {
+    seen: Arc<Mutex<Seen>>,
+    ended: Arc<AtomicBool>,
+    streams: [TcpStream; 2],
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Witness {
+    /// Subscribes to channels of the gateway.
+    pub fn start(server: SocketAddr, channels: &[&str]) -> Self {
+        let connect = || {
+            let mut stream = TcpStream::connect(server).expect("the server accepts connections");
+            stream.set_nodelay(true).expect("a TCP socket");
+            let named = format!("CLIENT SETNAME {WITNESS}\r\n");
+            stream
+                .write_all(named.as_bytes())
+                .expect("the server reads");
+            let mut answer = [0; b"+OK\r\n".len()];
+            stream.read_exact(&mut answer).expect("the server answers");
+            stream
+        };
+        let (mut subscriber, ticker) = (connect(), connect());
+        let names = channels.iter().map(|name| format!("curfew:channel:{name}"));
+        let mut words = vec!["SUBSCRIBE".to_owned(), TICKS.to_owned()];
+        words.extend(names);
+        subscriber
+            .write_all((words.join(" ") + "\r\n").as_bytes())
+            .expect("the server reads");
+        let mut lines = BufReader::new(clone(&subscriber));
+        for _ in 1..words.len() {
+            // Confirmed, one by one.
+            message(&mut lines).expect("the server subscribes");
+        }
+        let seen = Arc::default();
+        let ended = Arc::new(AtomicBool::new(false));
+        let streams = [clone(&subscriber), clone(&ticker)];
+        let listening = thread::spawn({
+            let seen = Arc::clone(&seen);
+            move || listen(lines, &seen)
+        });
+        let ticking = thread::spawn({
+            let ended = Arc::clone(&ended);
+            move || tick(ticker, &ended)
+        });
+        Self {
+            seen,
+            ended,
+            streams,
+            threads: vec![listening, ticking],
+        }
+    }
+
+    /// How many publications were executed so far.
+    pub fn count(&self) -> usize {
+        self.seen.lock().executed.len()
+    }
+
+    /// When the last tick was sent that has come back: everything that was executed before it has
+    /// been seen.
+    pub fn last_tick(&self) -> Moment {
+        self.seen.lock().tick
+    }
+
+    /// The publications of `users` that were executed after `bound`.
+    pub fn late(&self, bound: Moment, users: impl Fn(&str) -> bool) -> Vec<Executed> {
+        let seen = self.seen.lock();
+        seen.executed
+            .iter()
+            .filter(|executed| executed.after > bound && users(&executed.from))
+            .cloned()
+            .collect()
+    }
+}
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::SeqCst);
+        for stream in &self.streams {
+            // It fails only when the server has ended the connection.
+            drop(stream.shutdown(Shutdown::Both));
+        }
+        for thread in self.threads.drain(..) {
+            // A thread that has failed has left what it saw.
+            drop(thread.join());
+        }
+    }
+}
+
+fn clone(stream: &TcpStream) -> TcpStream {
+    stream.try_clone().expect("a socket can be shared")
+}
+
+/// Publishes the time until it is told to end.
+fn tick(mut stream: TcpStream, ended: &AtomicBool) {
+    let mut answers = BufReader::new(clone(&stream));
+    let mut answer = String::new();
+    while !ended.load(Ordering::SeqCst) {
+        let tick = format!("PUBLISH {TICKS} {}\r\n", Moment::now().digits());
+        answer.clear();
+        if stream.write_all(tick.as_bytes()).is_err() || answers.read_line(&mut answer).is_err() {
+            return;
+        }
+        thread::sleep(TICK);
+    }
+}
+
+/// Notes what comes until the connection ends.
+fn listen(mut lines: BufReader<TcpStream>, seen: &Mutex<Seen>) {
+    let (mut after, mut moment_at) = (Moment::default(), 0);
+    let mut users: Vec<Arc<str>> = Vec::new();
+    while let Some([_, channel, text]) = message(&mut lines) {
+        if channel == TICKS.as_bytes() {
+            after = Moment::parse(&text).expect("a tick is a moment");
+            seen.lock().tick = after;
+            continue;
+        }
+        let from = sender(&text);
+        let known = users.iter().find(|user| user.as_bytes() == from).cloned();
+        let from = known.unwrap_or_else(|| {
+            let user: Arc<str> = String::from_utf8_lossy(from).into();
+            users.push(Arc::clone(&user));
+            user
+        });
+        seen.lock().executed.push(Executed {
+            after,
+            published: Moment::found_in(&text, &mut moment_at).unwrap_or_default(),
+            from,
+        });
+    }
+}
+
+/// The user in an envelope.
+fn sender(envelope: &[u8]) -> &[u8] {
+    let mut windows = envelope.windows(FROM.len());
+    let Some(at) = windows.position(|found| found == FROM) else {
+        return b"";
+    };
+    let rest = &envelope[at + FROM.len()..];
+    let end = rest.iter().position(|byte| *byte == b'"');
+    &rest[..end.unwrap_or(rest.len())]
+}
+
+/// The three parts of what Redis pushes to a subscriber.
+fn message(lines: &mut BufReader<TcpStream>) -> Option<[Vec<u8>; 3]> {
+    let mut parts = [const { Vec::new() }; 3];
+    assert_eq!(line(lines)?, "*3", "a push to a subscriber has three parts");
+    for part in &mut parts {
+        let head = line(lines)?;
+        if let Some(length) = head.strip_prefix('$') {
+            let length: usize = length.parse().expect("a length");
+            part.resize(length + 2, 0);
+            lines.read_exact(part).ok()?;
+            part.truncate(length);
+        }
+    }
+    Some(parts)
+}
+
+fn line(lines: &mut BufReader<TcpStream>) -> Option<String> {
+    let mut line = String::new();
+    match lines.read_line(&mut line) {
+        Ok(1..) => Some(line.trim_end().to_owned()),
+        Ok(_) | Err(_) => None,
+    }
+}
