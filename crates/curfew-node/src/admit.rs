@@ -129,11 +129,7 @@ impl Node {
             .await
         {
             Ok(()) => Ok(attachment),
-            // The node may have lost its backend over it: the revocation is the better answer.
-            Err(error) => Err(match attachment.member.outbox().ending() {
-                Some(ending) if ending.is_revocation() => AdmitError::Ended(ending),
-                _ => error,
-            }),
+            Err(error) => Err(attachment.why_refused(error).await),
         }
     }
 
@@ -213,6 +209,18 @@ impl Attachment {
         }
         node.check_vouching()?;
         Ok(())
+    }
+
+    /// Why the session is not admitted, after `error`. The node may have lost its backend over a
+    /// revocation, or have been stopped: what it then learns of the session is the better answer.
+    async fn why_refused(&self, error: AdmitError) -> AdmitError {
+        if matches!(error, AdmitError::Backend(_)) {
+            self.settle().await;
+        }
+        match self.member.outbox().ending() {
+            Some(ending) if ending.is_revocation() => AdmitError::Ended(ending),
+            _ => error,
+        }
     }
 
     /// Waits while it shows in a moment if the session is revoked: a key that may name it is being
