@@ -23,7 +23,7 @@ use redis::{
 use tokio::sync::Notify;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::backoff::Backoff;
 use crate::connect::Login;
@@ -437,7 +437,13 @@ async fn keep_commands(links: Arc<Links>, link: Arc<Link>, cluster: bool) {
             if fault.is_misrouted() {
                 links.stale.notify_one();
             }
-            debug!(redis = %link.address, error = %fault, "connection for commands lost");
+            let news = links.core.status.set_no_commands(fault.to_string());
+            // Nothing else says that this user may not do what a node must.
+            if news && fault.code() == Some("NOPERM") {
+                warn!(redis = %link.address, error = %fault, "no connection for commands");
+            } else {
+                debug!(redis = %link.address, error = %fault, "connection for commands lost");
+            }
             time::sleep(backoff.next()).await;
         }
     };
