@@ -1,7 +1,7 @@
 //! The connections to each primary: one for commands, one for publications.
 //!
 //! Both are made anew whenever they break, and both prove themselves alive every second: commands
-//! by a `PING`, publications by one that comes back. (The control connection is none of these: see
+//! by telling the time, by which the [fence](crate::fence) goes, publications by one that comes back. (The control connection is none of these: see
 //! [`crate::control`].)
 
 use std::collections::HashSet;
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use bytes::Bytes;
 use curfew_backend::{RedisAddress, RedisTarget};
 use curfew_model::Channel;
 use futures_util::future::try_join_all;
@@ -22,16 +23,18 @@ use redis::{
 use tokio::sync::Notify;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::backoff::Backoff;
 use crate::connect::Login;
 use crate::core::Core;
 use crate::fault::Fault;
+use crate::fence::Fence;
 use crate::funnel::{Funnel, funnel};
 use crate::inbox::Inbox;
 use crate::layout::{Layout, Shard};
 use crate::slots::{Slot, slot_of};
+use crate::subscriber::Verbs;
 use crate::{span, subscriber};
 
 /// Between two proofs of life.
@@ -165,8 +168,11 @@ impl Links {
             links,
         }));
         for link in new {
-            self.core
-                .spawn(keep_commands(Arc::clone(self), Arc::clone(&link)));
+            self.core.spawn(keep_commands(
+                Arc::clone(self),
+                Arc::clone(&link),
+                layout.cluster,
+            ));
             self.core
                 .spawn(subscriber::keep(Arc::clone(self), link, layout.cluster));
         }
@@ -229,15 +235,6 @@ impl Links {
         result.inspect_err(|fault| span::failed(&mut span, fault))
     }
 
-    /// As [`Links::call`], where the caller's span is about this very command.
-    pub(crate) async fn call_within_span<T: FromRedisValue>(
-        &self,
-        command: Keyed,
-    ) -> Result<T, Fault> {
-        let link = self.of(command.slot)?;
-        self.ask(&link, command).await
-    }
-
     async fn ask<T: FromRedisValue>(&self, link: &Link, command: Keyed) -> Result<T, Fault> {
         let funnel = link.funnel()?;
         let began = Instant::now();
@@ -246,6 +243,24 @@ impl Links {
         self.core.answered(command.name, began);
         let reply = replies.pop().unwrap_or_default();
         from_redis_value(reply).map_err(|error| RedisError::from(error).into())
+    }
+
+    /// Publishes into a channel, by its name at Redis, unless it is later than `until`
+    /// ([`boottime`](curfew_model::boottime)).
+    pub(crate) async fn publish(
+        &self,
+        channel: String,
+        payload: Bytes,
+        until: Duration,
+    ) -> Result<(), Fault> {
+        let link = self.of(slot_of(channel.as_bytes()))?;
+        let funnel = link.funnel()?;
+        let began = Instant::now();
+        let published = funnel.publish(channel, payload, until).await;
+        published.map_err(|fault| self.report(&link, fault))?;
+        let verb = Verbs::new(self.is_cluster()).publish;
+        self.core.answered(verb, began);
+        Ok(())
     }
 
     /// Runs commands, each slot's in a transaction; without a cluster all in one. Their replies in
@@ -409,11 +424,11 @@ pub(crate) async fn watch_layout(links: Arc<Links>) {
 }
 
 /// Keeps a connection for commands for as long as the server is a primary.
-async fn keep_commands(links: Arc<Links>, link: Arc<Link>) {
+async fn keep_commands(links: Arc<Links>, link: Arc<Link>, cluster: bool) {
     let mut backoff = Backoff::default();
     let keeping = async {
         loop {
-            let fault = match serve_commands(&links, &link, &mut backoff).await {
+            let fault = match serve_commands(&links, &link, cluster, &mut backoff).await {
                 Ok(never) => match never {},
                 Err(fault) => fault,
             };
@@ -422,7 +437,13 @@ async fn keep_commands(links: Arc<Links>, link: Arc<Link>) {
             if fault.is_misrouted() {
                 links.stale.notify_one();
             }
-            debug!(redis = %link.address, error = %fault, "connection for commands lost");
+            let news = links.core.status.set_no_commands(fault.to_string());
+            // Nothing else says that this user may not do what a node must.
+            if news && fault.code() == Some("NOPERM") {
+                warn!(redis = %link.address, error = %fault, "no connection for commands");
+            } else {
+                debug!(redis = %link.address, error = %fault, "connection for commands lost");
+            }
             time::sleep(backoff.next()).await;
         }
     };
@@ -436,6 +457,7 @@ async fn keep_commands(links: Arc<Links>, link: Arc<Link>) {
 async fn serve_commands(
     links: &Links,
     link: &Link,
+    cluster: bool,
     backoff: &mut Backoff,
 ) -> Result<std::convert::Infallible, Fault> {
     let connector = &links.core.connector;
@@ -459,7 +481,9 @@ async fn serve_commands(
         broken.set(link.broken.notified());
         broken.as_mut().enable();
     }
-    let (funnel, spout) = funnel(connection.clone());
+    // Until then nothing can be published.
+    let fence = Arc::new(Fence::raise(&links.core, &mut connection, cluster).await?);
+    let (funnel, spout) = funnel(connection.clone(), Arc::clone(&fence));
     let commands = Commands {
         connection: connection.clone(),
         funnel,
@@ -473,9 +497,8 @@ async fn serve_commands(
     let mut probing = pin!(async {
         loop {
             probes.tick().await;
-            let alive = cmd("PING").query_async::<()>(&mut connection).await;
-            if let Err(error) = alive {
-                return Fault::from(error);
+            if let Err(fault) = fence.probe(&mut connection).await {
+                return fault;
             }
         }
     });

@@ -101,6 +101,16 @@ impl Gate {
         self.lease().holds()
     }
 
+    /// Until when, of [`boottime`], what is accepted at this moment may take effect; `None` while
+    /// it is shut.
+    pub fn lease_until(&self) -> Option<Duration> {
+        match self.open_until.load(Ordering::SeqCst) {
+            SHUT => None,
+            ALWAYS => Some(Duration::MAX),
+            until => Lease(until).holds().then(|| Duration::from_nanos(until)),
+        }
+    }
+
     /// Whether it is shut only because this process was stopped for a moment: it opens again, or shuts
     /// for longer, within a round trip.
     pub fn is_catching_up(&self) -> bool {
@@ -195,6 +205,18 @@ mod tests {
         assert_eq!(open(&gate, boottime()), Some(false), "it was open");
         assert!(!gate.is_open() && !gate.is_catching_up());
         assert!(Gate::always_open().is_open());
+    }
+
+    #[test]
+    fn a_lease_ends_when_its_gate_shuts() {
+        let gate = Gate::shut_at_first();
+        assert_eq!(gate.lease_until(), None);
+        let until = boottime() + Duration::from_secs(60);
+        gate.open_until(until);
+        assert_eq!(gate.lease_until(), Some(until));
+        gate.open_until(boottime());
+        assert_eq!(gate.lease_until(), None);
+        assert_eq!(Gate::always_open().lease_until(), Some(Duration::MAX));
     }
 
     #[test]
