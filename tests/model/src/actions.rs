@@ -3,18 +3,25 @@
 use crate::connection::Connection;
 use crate::message::{Message, Request};
 use crate::node::{LEASE, Next, Phase};
+use crate::outgoing::{Clock, Outgoing, Way};
+use crate::reload::Progress;
 use crate::rules::Rules;
 use crate::server::Effect;
 use crate::session::Stage;
-use crate::state::{Bounds, State};
+use crate::stall::Stall;
+use crate::state::{Bounds, Peer, State};
 
 /// One step of the whole. Numbers are nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
     /// The revocation is written to the primary.
     Revoke,
+    /// It is written there in another spelling of its key.
+    Respell,
     /// It is deleted there.
     Lift,
+    /// Its other spelling is.
+    LiftRespelt,
     /// The replica catches up.
     Replicate,
     /// The replica is promoted; the old primary refuses writes from now on.
@@ -43,7 +50,23 @@ pub enum Action {
     Beat(usize),
     /// A heartbeat over another connection; only without M9.
     BeatApart(usize),
-    /// A session comes: A3.
+    /// The node does not run from here on.
+    Stop(usize),
+    /// It does again.
+    Resume(usize),
+    /// The node's settings change.
+    Reload(usize),
+    /// Its sessions are indexed by the new ones.
+    Index(usize),
+    /// It asks for the keys of every session.
+    Compare(usize),
+    /// It asks for a key to answer a receipt.
+    Confirm(usize),
+    /// What is on its way out goes a step further.
+    Go(usize, Way),
+    /// A session comes, its token is verified: A1; only where settings change.
+    Verify(usize),
+    /// It is registered: A3.
     Register(usize),
     /// Its keys are read and its record is written: A4 and A6.
     Read(usize),
@@ -61,6 +84,11 @@ pub(crate) fn enabled(state: &State, bounds: &Bounds, rules: &Rules, actions: &m
             happened.lifts < most.lifts && state.servers[state.current].revoked,
             Action::Lift,
         ),
+        (happened.respellings < most.respellings, Action::Respell),
+        (
+            happened.lifts < most.lifts && state.servers[state.current].respelt,
+            Action::LiftRespelt,
+        ),
         (
             state.current == 0 && primary.data() != replica.data(),
             Action::Replicate,
@@ -75,7 +103,7 @@ pub(crate) fn enabled(state: &State, bounds: &Bounds, rules: &Rules, actions: &m
             happened.stale_restarts < most.stale_restarts,
             Action::RestartStale,
         ),
-        (true, Action::Tick),
+        (!bounds.extras.timely || state.is_quiet(), Action::Tick),
     ];
     actions.extend(
         shared
@@ -84,11 +112,54 @@ pub(crate) fn enabled(state: &State, bounds: &Bounds, rules: &Rules, actions: &m
             .map(|(_, action)| action),
     );
     for node in 0..state.nodes.len() {
-        match &state.nodes[node].connection {
+        let peer = &state.nodes[node];
+        let can_go = |way: &Way| {
+            let runs = peer.node.runs() || way.is_of_redis();
+            runs && peer.can_go(*way, rules)
+        };
+        let ways = Way::ALL.into_iter().filter(can_go);
+        actions.extend(ways.map(|way| Action::Go(node, way)));
+        if !peer.node.runs() {
+            actions.push(Action::Resume(node));
+            if let Some(connection) = &peer.connection {
+                enabled_at_redis(connection, node, state, actions);
+            }
+            continue;
+        }
+        match &peer.connection {
             None => actions.push(Action::Connect(node)),
             Some(connection) => enabled_on(connection, node, state, bounds, rules, actions),
         }
         enabled_for_session(node, state, rules, actions);
+        if happened.stalls < most.stalls && peer.node.stall.is_none() {
+            actions.push(Action::Stop(node));
+        }
+        if peer
+            .node
+            .reload
+            .is_some_and(|reload| reload.progress == Progress::Old)
+        {
+            actions.push(Action::Reload(node));
+        }
+        if peer.node.may_index(rules) {
+            actions.push(Action::Index(node));
+        }
+    }
+}
+
+/// What Redis does for a connection.
+fn enabled_at_redis(
+    connection: &Connection,
+    node: usize,
+    state: &State,
+    actions: &mut Vec<Action>,
+) {
+    let live = state.is_live(connection);
+    if live && !connection.requests.is_empty() {
+        actions.push(Action::Execute(node));
+    }
+    if live && connection.has_output() {
+        actions.push(Action::EndIteration(node));
     }
 }
 
@@ -100,16 +171,10 @@ fn enabled_on(
     rules: &Rules,
     actions: &mut Vec<Action>,
 ) {
-    let live = state.is_live(connection);
     if state.happened.cuts < bounds.events.cuts || !state.is_current(connection) {
         actions.push(Action::Cut(node));
     }
-    if live && !connection.requests.is_empty() {
-        actions.push(Action::Execute(node));
-    }
-    if live && connection.has_output() {
-        actions.push(Action::EndIteration(node));
-    }
+    enabled_at_redis(connection, node, state, actions);
     if !connection.unread.is_empty() {
         actions.push(Action::Receive(node));
     }
@@ -124,7 +189,13 @@ fn enabled_on(
     if peer.may_send(Request::Heartbeat, &awaited, rules) {
         actions.push(Action::Beat(node));
     }
-    if !rules.one_connection && live {
+    if peer.may_send(Request::Compare, &awaited, rules) {
+        actions.push(Action::Compare(node));
+    }
+    if peer.may_send(Request::Confirm, &awaited, rules) {
+        actions.push(Action::Confirm(node));
+    }
+    if !rules.one_connection && state.is_live(connection) {
         actions.push(Action::BeatApart(node));
     }
 }
@@ -132,7 +203,11 @@ fn enabled_on(
 fn enabled_for_session(node: usize, state: &State, rules: &Rules, actions: &mut Vec<Action>) {
     let peer = &state.nodes[node].node;
     match peer.session.stage {
+        Stage::Absent if peer.is_open(rules) && peer.reload.is_some() => {
+            actions.push(Action::Verify(node));
+        }
         Stage::Absent if peer.is_open(rules) => actions.push(Action::Register(node)),
+        Stage::Verified { .. } => actions.push(Action::Register(node)),
         Stage::Pending if peer.phase == Phase::Synced => actions.push(Action::Read(node)),
         Stage::Read { .. } => actions.push(Action::Activate(node)),
         _ => {}
@@ -152,7 +227,19 @@ pub(crate) fn apply(
             state.happened.revocations += 1;
             state.revoke(state.current);
         }
-        Action::Lift => state.lift(),
+        Action::Respell => {
+            state.happened.respellings += 1;
+            state.servers[state.current].respelt = true;
+            state.key_written(state.current);
+        }
+        Action::Lift => {
+            state.servers[state.current].revoked = false;
+            state.lifted();
+        }
+        Action::LiftRespelt => {
+            state.servers[state.current].respelt = false;
+            state.lifted();
+        }
         Action::Replicate => {
             let [primary, replica] = &mut state.servers;
             replica.copy(primary);
@@ -168,7 +255,7 @@ pub(crate) fn apply(
             state.happened.stale_restarts += 1;
             let server = &mut state.servers[state.current];
             server.incarnation += 1;
-            server.revoked = false;
+            server.lose_key();
             state.revoked_for = None;
         }
         Action::Tick => state.tick(),
@@ -184,15 +271,27 @@ pub(crate) fn apply(
             connection.end_iteration().then_some(())?;
         }
         Action::Receive(node) => state.receive(node, rules)?,
-        Action::Ask(node) => state.send(node, Request::Get)?,
-        Action::Beat(node) => state.send(node, Request::Heartbeat)?,
+        Action::Ask(node) => state.send(node, Request::Get, rules)?,
+        Action::Beat(node) => state.send(node, Request::Heartbeat, rules)?,
+        Action::Compare(node) => state.send(node, Request::Compare, rules)?,
+        Action::Confirm(node) => state.send(node, Request::Confirm, rules)?,
         Action::BeatApart(node) => state.beat_apart(node, rules)?,
-        Action::Register(node) => {
-            let node = &mut state.nodes[node].node;
-            node.session.stage = Stage::Pending;
-            node.session.generation = node.generation;
-            node.session.registered = rules.register_first;
+        Action::Stop(node) => {
+            state.happened.stalls += 1;
+            state.nodes[node].node.stall = Some(Stall::Stopped);
         }
+        Action::Resume(node) => {
+            let peer = &mut state.nodes[node];
+            peer.node.resume(rules);
+            if let Some(outgoing) = &mut peer.outgoing {
+                outgoing.resume(rules);
+            }
+        }
+        Action::Reload(node) => state.nodes[node].node.reload(),
+        Action::Index(node) => state.nodes[node].node.index(rules),
+        Action::Go(node, way) => state.go(node, way, bounds, rules)?,
+        Action::Verify(node) => state.nodes[node].node.verify(),
+        Action::Register(node) => state.nodes[node].node.register(rules),
         Action::Read(node) => state.read(node, rules)?,
         Action::Activate(node) => state.activate(node, rules)?,
     }
@@ -200,10 +299,11 @@ pub(crate) fn apply(
 }
 
 impl State {
-    fn lift(&mut self) {
+    fn lifted(&mut self) {
         self.happened.lifts += 1;
-        self.servers[self.current].revoked = false;
-        self.revoked_for = None;
+        if !self.servers[self.current].has_key() {
+            self.revoked_for = None;
+        }
         for connection in self.tracking(self.current) {
             connection.push_due = true;
         }
@@ -213,7 +313,7 @@ impl State {
         self.happened.failovers += 1;
         self.current = 1;
         self.servers[0].fenced = true;
-        let kept = self.servers[1].revoked;
+        let kept = self.servers[1].has_key();
         self.revoked_for = kept.then(|| self.revoked_for.unwrap_or(0));
         self.lost_for = None;
     }
@@ -228,7 +328,7 @@ impl State {
 
     fn lose_data(&mut self) {
         let server = &mut self.servers[self.current];
-        if server.revoked || self.lost_for.is_some() {
+        if server.has_key() || self.lost_for.is_some() {
             self.lost_for = Some(0);
         }
         server.wipe();
@@ -240,6 +340,12 @@ impl State {
         for peer in &mut self.nodes {
             peer.node.lease = peer.node.lease.saturating_sub(1);
             peer.node.heartbeat_age = older(peer.node.heartbeat_age);
+            if let Some(outgoing) = &mut peer.outgoing {
+                outgoing.tick();
+            }
+            if let Some(connection) = &mut peer.connection {
+                connection.told_time_for = connection.told_time_for.map(older);
+            }
         }
         self.revoked_for = self.revoked_for.map(older);
         self.lost_for = self.lost_for.map(older);
@@ -263,6 +369,9 @@ impl State {
         let server = connection.primary.server;
         let (answer, effect) = self.servers[server].execute(request, peer.node.seen, rules);
         connection.answers.push(answer);
+        if request == Request::Barrier && peer.clock.is_some() {
+            connection.told_time_for = Some(0);
+        }
         match effect {
             Effect::None => {}
             Effect::TrackingOn => connection.tracking = true,
@@ -275,6 +384,16 @@ impl State {
         let peer = &mut self.nodes[node];
         let connection = peer.connection.as_mut()?;
         let message = connection.unread.remove(0);
+        if message.answers() == Some(Request::Barrier)
+            && let Some(age) = connection.told_time_for.take()
+        {
+            peer.clock = Some(Clock::told(
+                connection.primary.server,
+                age,
+                peer.node.heartbeat_age,
+                rules,
+            ));
+        }
         let awaited = match message {
             Message::Push | Message::Refused(_) => Vec::new(),
             Message::NullPush | Message::Reply(_) => connection.awaited(),
@@ -290,9 +409,9 @@ impl State {
         Some(())
     }
 
-    fn send(&mut self, node: usize, request: Request) -> Option<()> {
+    fn send(&mut self, node: usize, request: Request, rules: &Rules) -> Option<()> {
         let peer = &mut self.nodes[node];
-        let request = peer.node.send(request);
+        let request = peer.node.send(request, rules);
         peer.connection.as_mut()?.requests.push(request);
         Some(())
     }
@@ -322,10 +441,13 @@ impl State {
         let refused = server.fenced && rules.admission_writes;
         let node = &mut self.nodes[node].node;
         let remembered = node.seen && rules.admission_remembers;
-        let denied = server.revokes() || refused || remembered;
+        // Where settings change, registered means registered under the revocation's key.
+        let asks = node.reload.is_none() || node.session.registered;
+        let revoked = asks && server.revokes_by(rules.compare_both_spellings);
+        let denied = revoked || refused || remembered;
         node.session.stage = Stage::Read { denied };
         node.session.generation = node.generation;
-        node.session.read_stale = self.revoked_for.is_some() && !denied;
+        node.session.read_stale = asks && self.revoked_for.is_some() && !denied;
         Some(())
     }
 
@@ -344,11 +466,28 @@ impl State {
         } else if node.session.revoked || rules.recheck_generation && !same_generation {
             node.session.stage = Stage::Closed;
         } else {
-            node.session.registered = true;
+            node.session.registered |= !rules.register_first;
             node.session.stage = Stage::Active;
             self.admitted_late |= node.session.read_stale;
         }
         node.let_go_of_closed_session();
         Some(())
+    }
+
+    /// Whether nothing waits for the network, for Redis, or for a node that runs.
+    fn is_quiet(&self) -> bool {
+        let is_in_hand = |peer: &Peer| {
+            let mut outgoing = peer.outgoing.iter();
+            peer.node.runs() && outgoing.any(Outgoing::is_in_hand)
+        };
+        let is_quiet = |peer: &Peer| {
+            !is_in_hand(peer)
+                && peer.connection.as_ref().is_none_or(|connection| {
+                    let answered = connection.requests.is_empty() && !connection.has_output();
+                    let read = connection.unread.is_empty() && !peer.node.get_due;
+                    answered && (read || !peer.node.runs())
+                })
+        };
+        self.nodes.iter().all(is_quiet)
     }
 }

@@ -23,6 +23,8 @@ pub struct Connection {
     pub push_due: bool,
     /// Whether it ends with a null push.
     pub null_push_due: bool,
+    /// Ticks since Redis told its time on it; only where something is published.
+    pub told_time_for: Option<u8>,
 }
 
 impl Connection {
@@ -36,6 +38,7 @@ impl Connection {
             unread: Vec::new(),
             push_due: false,
             null_push_due: false,
+            told_time_for: None,
         }
     }
 

@@ -23,13 +23,23 @@
 //! revocation. Time is a global tick, a delivery lease lasts two. Every step of every part can
 //! come in any order with every other.
 //!
+//! Some searches have more in their state ([`Extras`]), the others have nothing of it:
+//!
+//! * [`outgoing`](Outgoing): one frame for the client, or one publication, from its queue to the
+//!   system call, and through the network to Redis;
+//! * [`stall`](Stall): a node that does not run for a while, in a network that is in time;
+//! * [`reload`](Reload): settings that change, by which the session gets the revocation's key;
+//! * a revocation's key in two spellings, each written and deleted for itself.
+//!
 //! # What is not
 //!
 //! At most two nodes and three or four connections of each; one revocation, written once by an
 //! operator and deleted at most once; one failover, wipe or restart, never two of them; two cuts;
 //! three ticks of age. A node's clock does not run differently from another's. Values of
 //! revocations, several keys of a session, refresh, the sweep, node leases and the reaper, expiry
-//! of revocations and the move of a cluster slot are not in it. A node has one known primary, not
+//! of revocations and the move of a cluster slot are not in it. Redis' clocks do not step back, and
+//! one is ahead of another by two ticks. A system call is over as soon as it has begun. Settings
+//! change once, and only add a key. A node has one known primary, not
 //! a set, and a crash of the node is a new node.
 
 mod actions;
@@ -37,12 +47,15 @@ mod connection;
 mod message;
 mod model;
 mod node;
+mod outgoing;
 mod properties;
+mod reload;
 pub mod replay;
 mod rules;
 pub mod runs;
 mod server;
 mod session;
+mod stall;
 mod state;
 
 pub use actions::Action;
@@ -50,7 +63,10 @@ pub use connection::Connection;
 pub use message::{Epoch, Message, Primary, Reply, Request};
 pub use model::{Asked, Protocol};
 pub use node::{LEASE, Next, Node, Phase};
+pub use outgoing::{Clock, Kind, Outgoing, Place, Way};
+pub use reload::{Progress, Reload};
 pub use rules::{Forgetting, OnDataLoss, PushedInSetup, Rules};
 pub use server::Server;
 pub use session::{Session, Stage};
-pub use state::{Bounds, Events, Peer, Start, State};
+pub use stall::Stall;
+pub use state::{Bounds, Events, Extras, Peer, Start, State};

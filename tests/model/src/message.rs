@@ -21,6 +21,10 @@ pub enum Request {
     Barrier,
     /// `GET` of the keys that were pushed.
     Get,
+    /// `MGET` of the keys of every session, after a reload.
+    Compare,
+    /// `GET` of a key that a receipt asks about.
+    Confirm,
 }
 
 /// An answer.
@@ -48,6 +52,16 @@ pub enum Reply {
     /// To [`Request::Get`].
     Value {
         /// Whether the session is revoked.
+        revoked: bool,
+    },
+    /// To [`Request::Compare`].
+    Compared {
+        /// Whether the session is revoked.
+        revoked: bool,
+    },
+    /// To [`Request::Confirm`].
+    Found {
+        /// Whether the revocation is there.
         revoked: bool,
     },
 }
@@ -96,6 +110,8 @@ impl Reply {
             Self::Written => Request::Heartbeat,
             Self::Passed => Request::Barrier,
             Self::Value { .. } => Request::Get,
+            Self::Compared { .. } => Request::Compare,
+            Self::Found { .. } => Request::Confirm,
         }
     }
 }

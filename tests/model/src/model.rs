@@ -28,6 +28,8 @@ pub enum Asked {
     NeverForget,
     /// What a node has ever seen is on the primary it is synced with.
     NeverLose,
+    /// Nothing of a session takes effect once a receipt has been told that the session is closed.
+    NothingAfterReceipt,
 }
 
 impl Protocol {

@@ -5,8 +5,10 @@
 //! C6, P, L).
 
 use crate::message::{Epoch, Message, Primary, Reply, Request};
+use crate::reload::Reload;
 use crate::rules::{Forgetting, OnDataLoss, PushedInSetup, Rules};
 use crate::session::{Session, Stage};
+use crate::stall::Stall;
 
 /// The delivery lease, in ticks.
 pub const LEASE: u8 = 2;
@@ -42,6 +44,10 @@ pub struct Node {
     pub restarting: bool,
     /// The session it has, or will have.
     pub session: Session,
+    /// What it has done about new settings; only where they change.
+    pub reload: Option<Reload>,
+    /// A stall it has not got over yet.
+    pub stall: Option<Stall>,
 }
 
 /// Where a node is with its control connection.
@@ -84,12 +90,15 @@ impl Node {
             tracking_due: false,
             restarting: false,
             session: Session::absent(),
+            reload: None,
+            stall: None,
         }
     }
 
     /// Whether its gate is open, sessions aside.
     pub fn is_open(&self, rules: &Rules) -> bool {
-        self.phase == Phase::Synced && (!rules.lease || self.lease > 0)
+        let leased = !rules.lease || self.lease > 0;
+        self.phase == Phase::Synced && leased && self.stall.is_none()
     }
 
     /// Whether its session is delivered to.
@@ -132,18 +141,24 @@ impl Node {
                     && !(self.get_due && rules.heartbeat_waits)
                     && free(&[Request::Heartbeat, Request::Barrier])
             }
+            Request::Compare => {
+                self.is_comparison_due(rules) && free(&[Request::Compare, Request::Reconcile])
+            }
+            Request::Confirm => self.may_confirm() && free(&[Request::Confirm]),
             _ => false,
         };
         self.phase == Phase::Synced && wanted
     }
 
     /// It sends `request`.
-    pub fn send(&mut self, request: Request) -> Request {
+    pub fn send(&mut self, request: Request, rules: &Rules) -> Request {
         match request {
             Request::Get => self.get_due = false,
             Request::Heartbeat => self.heartbeat_age = 0,
             _ => {}
         }
+        self.asks_after_stall(request);
+        self.asks_by_index(request, rules);
         request
     }
 
@@ -164,7 +179,7 @@ impl Node {
         };
         self.let_go_of_closed_session();
         match next {
-            Next::Send(request) => Next::Send(self.send(request)),
+            Next::Send(request) => Next::Send(self.send(request, rules)),
             next => next,
         }
     }
@@ -240,6 +255,20 @@ impl Node {
             Reply::Reasserted => self.check_sessions(rules),
             Reply::Reconciled { revoked } => self.reconciled(revoked, primary, rules),
             Reply::Value { revoked } => self.value_read(revoked, primary, rules),
+            Reply::Compared { revoked } => {
+                if self.compared(revoked, rules) {
+                    self.know();
+                    self.session.revoke();
+                }
+                Next::Wait
+            }
+            Reply::Found { revoked } => {
+                if revoked {
+                    self.learn();
+                    self.confirm(rules);
+                }
+                Next::Wait
+            }
             Reply::Written => {
                 self.seen &= !std::mem::take(&mut self.forget_due);
                 if rules.barrier {
@@ -308,7 +337,7 @@ impl Node {
     }
 
     fn reconciled(&mut self, revoked: bool, primary: Primary, rules: &Rules) -> Next {
-        if revoked {
+        if self.compared(revoked, rules) {
             self.learn();
         } else {
             self.get_due &= rules.pushed_in_setup != PushedInSetup::Answered;
@@ -367,7 +396,9 @@ impl Node {
         } else {
             0
         };
-        self.lease = LEASE.saturating_sub(spent);
+        if self.has_caught_up(rules) {
+            self.lease = LEASE.saturating_sub(spent);
+        }
         self.phase = Phase::Synced;
         self.known_primary = Some(primary);
         if rules.epoch_when_synced && self.next_epoch.is_some() {

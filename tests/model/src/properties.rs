@@ -7,6 +7,8 @@ use crate::node::{LEASE, Node, Phase};
 use crate::rules::OnDataLoss;
 use crate::state::{Peer, State};
 
+mod extras;
+
 /// The one property that small configurations may not reach: their nodes connect too rarely.
 pub(crate) const RESUMED: &str = "a session is delivered to again after a reconnect";
 
@@ -16,16 +18,18 @@ pub(crate) fn all(protocol: &Protocol) -> Vec<Property<Protocol>> {
         Property::always(
             "I1/I2: nothing is delivered later than a lease after the revocation",
             |protocol: &Protocol, state: &State| {
-                !past_lease(state.revoked_for) || !any_delivers(protocol, state)
+                let mut nodes = state.nodes.iter();
+                !past_lease(state.revoked_for) || !nodes.any(|peer| delivers(&peer.node, protocol))
             },
         ),
         Property::always(
             "I1': a synced node with nothing left to read has no revoked session open",
             |protocol: &Protocol, state: &State| {
                 state.revoked_for.is_none()
-                    || !state.nodes.iter().any(|peer| {
-                        is_up_to_date(peer, state) && peer.node.delivers(&protocol.rules)
-                    })
+                    || !state
+                        .nodes
+                        .iter()
+                        .any(|peer| is_up_to_date(peer, state) && delivers(&peer.node, protocol))
             },
         ),
         Property::always(
@@ -49,24 +53,28 @@ pub(crate) fn all(protocol: &Protocol) -> Vec<Property<Protocol>> {
         OnDataLoss::Reassert => properties.push(Property::always(
             "I6': a node that is told of a loss delivers to no session it has seen revoked",
             |protocol: &Protocol, state: &State| {
-                let delivers = |peer: &Peer| {
+                let forgets = |peer: &Peer| {
                     let told = peer.connection.as_ref().is_some_and(|connection| {
                         state.is_current(connection) && !connection.brings_null_push()
                     });
                     let heeds = told || past_lease(state.lost_for);
-                    peer.node.seen && heeds && peer.node.delivers(&protocol.rules)
+                    peer.node.seen && heeds && delivers(&peer.node, protocol)
                 };
-                protocol.lifts() || !state.nodes.iter().any(delivers)
+                protocol.lifts() || !state.nodes.iter().any(forgets)
             },
         )),
     }
     match protocol.asked {
         None | Some(Asked::NeverLose) => {}
+        Some(Asked::NothingAfterReceipt) => properties.push(Property::always(
+            "R5+: no publication is left for Redis to execute once a receipt has been told",
+            |_, state: &State| !state.nodes.iter().any(extras::may_publish_after_receipt),
+        )),
         Some(Asked::NeverForget) => properties.push(Property::always(
             "R6+: no node delivers to a session it has seen revoked, whatever Redis says",
             |protocol: &Protocol, state: &State| {
-                let delivers = |node: &Node| node.seen && node.delivers(&protocol.rules);
-                !state.nodes.iter().any(|peer| delivers(&peer.node))
+                let forgets = |node: &Node| node.seen && delivers(node, protocol);
+                !state.nodes.iter().any(|peer| forgets(&peer.node))
             },
         )),
         Some(Asked::HeedOthers) => properties.push(Property::always(
@@ -77,6 +85,7 @@ pub(crate) fn all(protocol: &Protocol) -> Vec<Property<Protocol>> {
             },
         )),
     }
+    properties.extend(extras::all(protocol));
     properties.extend([
         Property::sometimes("a session is delivered to", any_delivers),
         Property::sometimes(RESUMED, |protocol: &Protocol, state: &State| {
@@ -92,6 +101,12 @@ pub(crate) fn all(protocol: &Protocol) -> Vec<Property<Protocol>> {
         ),
     ]);
     properties
+}
+
+/// Whether a node delivers to its session, of what the revocation concerns. Where settings change,
+/// C1 and C2 say what holds instead.
+fn delivers(node: &Node, protocol: &Protocol) -> bool {
+    node.reload.is_none() && node.delivers(&protocol.rules)
 }
 
 fn past_lease(age: Option<u8>) -> bool {

@@ -20,6 +20,9 @@
 //! | `null_push` | | everything may have changed |
 //! | `get` | | the answer to every push from before it was sent |
 //! | `sweep`, `op` | | beside the protocol: while the node is synced |
+//! | `index` | | at any time: settings have changed, and every session is indexed by the new ones |
+//! | `compare` | | every session has been compared by them, which began after `index`; not needed where a `reconcile` did |
+//! | `confirm` | | a receipt is told that no session is left which its revocation names: not between an `index` and what compares |
 //! | `down` | | the connection is gone, or could not be made |
 //!
 //! A log does not say everything: which primary a connection leads to, or when the node sent what
@@ -30,7 +33,7 @@
 //!
 //! One thing is taken for granted: when the set-up with a new primary is cut short, the node does
 //! not go back to the one before. What leaves no trace in the order of steps is not seen: M1, M3,
-//! M4, M6, M12, M15, M16 and M19.
+//! M4, M6, M12, M15, M16, M19 to M30, M33, M34 and M36 to M38.
 
 use std::collections::HashSet;
 
@@ -209,6 +212,10 @@ impl Candidate {
             Step::Push { keys } => self.pushed((keys > 0).then_some(Message::Push)),
             Step::NullPush => self.pushed(Some(Message::NullPush)),
             Step::Sweep | Step::Op => self.unchanged(),
+            Step::Index => self.indexed(),
+            Step::Compare => self.compared(),
+            Step::Confirm if self.node.confirms(&self.rules) => self.unchanged(),
+            Step::Confirm => Vec::new(),
             Step::Down => self.down(),
         }
     }
@@ -238,7 +245,7 @@ impl Candidate {
                     .may_send(request, &candidate.awaited, &candidate.rules)
                 {
                     let mut sent = candidate.clone();
-                    let request = sent.node.send(request);
+                    let request = sent.node.send(request, &sent.rules);
                     sent.awaited.push(request);
                     all.push(sent);
                 }
@@ -322,6 +329,25 @@ impl Candidate {
     fn unchanged(&self) -> Vec<Self> {
         let answered = self.node.phase == Phase::Synced || self.node.restarting;
         answered.then(|| self.clone()).into_iter().collect()
+    }
+
+    /// Settings have changed, whatever the node is doing.
+    fn indexed(&self) -> Vec<Self> {
+        let mut indexed = self.clone();
+        indexed.node.reload();
+        indexed.node.index(&self.rules);
+        vec![indexed]
+    }
+
+    /// A comparison beside the protocol, in however many requests.
+    fn compared(&self) -> Vec<Self> {
+        if !self.node.is_comparison_due(&self.rules) {
+            return Vec::new();
+        }
+        let mut compared = self.clone();
+        compared.node.asks_by_index(Request::Compare, &self.rules);
+        compared.node.compared(false, &self.rules);
+        compared.unchanged()
     }
 
     fn replied(&self, reply: Reply) -> Vec<Self> {

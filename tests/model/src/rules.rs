@@ -46,6 +46,73 @@ pub struct Rules {
     /// node would never re-assert it.
     pub forget_reads: bool,
 
+    /// M20: before something of a session is written, to its client or to Redis, the lease is loaded
+    /// first and the session is looked at second. The other way round the lease may be newer than
+    /// the look: a frame that was put aside for want of a lease, its session found open, goes out
+    /// when the heartbeat brings the lease back, though the push that revokes the session came
+    /// before it.
+    pub lease_before_session: bool,
+    /// M21: the lease that was loaded has to last still when the system call begins. Otherwise a
+    /// process that is stopped between the question and the write writes when it goes on, however
+    /// long after.
+    pub lease_at_write: bool,
+    /// M22: a publication carries a deadline, after which Redis does not execute it. Otherwise what
+    /// lies in a socket, or in the network, takes effect whenever it gets through.
+    pub fence: bool,
+    /// M23: that deadline is the end of the lease by which it was accepted, not of the lease that the
+    /// node has when it writes. The later one may rest on a heartbeat from after the revocation.
+    pub fence_from_acceptance: bool,
+    /// M24: Redis' time is reckoned from when its answer was received, not from when it was asked.
+    /// Otherwise a deadline is late by as long as the question was on its way.
+    pub fence_from_receipt: bool,
+    /// M25: the deadline is reckoned with the clock of the server that executes the publication.
+    /// Another one's may be ahead of it, and then the deadline is late by that.
+    pub fence_by_executing_clock: bool,
+    /// M26: the publisher is told `unavailable` only of what was never written; of what was written
+    /// and not answered, `unknown_outcome`. Otherwise what was called a failure happens.
+    pub unknown_outcome: bool,
+
+    /// M27: a node that finds that it did not run for a while does not trust its lease, though that
+    /// lasts. Otherwise one of its tasks tells a session `connected` while the push that revokes it
+    /// lies unread in the socket of another.
+    pub distrust_after_stall: bool,
+    /// M28: it trusts it again when a heartbeat with its barrier has been answered that was sent
+    /// after it found out. The answer to an earlier one may lie in the socket before the push.
+    pub prove_after_stall: bool,
+    /// M29: a lease that was loaded before a stall is void after it. Otherwise a frame that was about to
+    /// be written is written when the node goes on, before it has found out anything.
+    pub void_loaded_leases: bool,
+
+    /// M30: when settings change, sessions that are open are indexed by their new keys. Otherwise no
+    /// push and no comparison finds them by these.
+    pub index_after_reload: bool,
+    /// M31: after that they are compared with Redis. Otherwise a revocation that was written before
+    /// the change, or while sessions were indexed, is never found.
+    pub compare_after_reload: bool,
+    /// M32: in this order. A revocation that is written after a comparison and before the indexing
+    /// is found by neither: its push concerns nobody yet.
+    pub index_before_comparing: bool,
+    /// M33: sessions that are being admitted are indexed and compared as well. Otherwise one that has
+    /// read its old keys becomes active, and stays out of reach by the new ones.
+    pub index_pending: bool,
+    /// M34: a session is registered under the keys of the settings in force at that moment.
+    /// Otherwise one whose token was verified before the change comes in, by its old keys, behind the
+    /// indexing.
+    pub register_by_settings_in_force: bool,
+    /// M35: until every session has been compared, the node confirms no revocation to a receipt: it
+    /// may have sessions that the revocation names and that it does not find.
+    pub confirm_when_compared: bool,
+    /// M36: nor does a node confirm a revocation of a kind that its settings lack. Otherwise the
+    /// receipt counts it, and when its settings know the kind it has sessions of that kind open.
+    pub confirm_known_kinds: bool,
+
+    /// M37: when a key is pushed, both spellings of its name are asked for. Otherwise the revocation
+    /// in the other spelling, readable or digest, reads as lifted.
+    pub get_both_spellings: bool,
+    /// M38: admissions and comparisons ask for both spellings too. Otherwise a session is admitted
+    /// once one of the two is deleted.
+    pub compare_both_spellings: bool,
+
     /// R1: the node's generation is compared again when a session is activated.
     pub recheck_generation: bool,
 
@@ -124,6 +191,25 @@ impl Rules {
             reassert_after_loss: true,
             forget_primaries: true,
             forget_reads: true,
+            lease_before_session: true,
+            lease_at_write: true,
+            fence: true,
+            fence_from_acceptance: true,
+            fence_from_receipt: true,
+            fence_by_executing_clock: true,
+            unknown_outcome: true,
+            distrust_after_stall: true,
+            prove_after_stall: true,
+            void_loaded_leases: true,
+            index_after_reload: true,
+            compare_after_reload: true,
+            index_before_comparing: true,
+            index_pending: true,
+            register_by_settings_in_force: true,
+            confirm_when_compared: true,
+            confirm_known_kinds: true,
+            get_both_spellings: true,
+            compare_both_spellings: true,
             recheck_generation: true,
             heartbeat_waits: true,
             null_push_keeps_connection: false,

@@ -8,6 +8,8 @@ use crate::rules::Rules;
 pub struct Server {
     /// Whether the revocation's key is there.
     pub revoked: bool,
+    /// Whether it is there in another spelling: readable or as a digest.
+    pub respelt: bool,
     /// Whether the floor is, which covers every token there is in the model.
     pub floor: bool,
     /// The epoch.
@@ -34,6 +36,7 @@ impl Server {
     pub(crate) fn new(epoch: Option<Epoch>) -> Self {
         Self {
             revoked: false,
+            respelt: false,
             floor: false,
             epoch,
             incarnation: 0,
@@ -43,22 +46,38 @@ impl Server {
 
     /// Whether a session whose keys are read here is revoked.
     pub(crate) fn revokes(&self) -> bool {
-        self.revoked || self.floor
+        self.revoked || self.respelt || self.floor
+    }
+
+    /// Likewise as far as one sees who reads one spelling of a key, or both.
+    pub(crate) fn revokes_by(&self, both_spellings: bool) -> bool {
+        self.revoked || self.floor || both_spellings && self.respelt
+    }
+
+    /// Whether the revocation's key is there, in any spelling.
+    pub(crate) fn has_key(&self) -> bool {
+        self.revoked || self.respelt
+    }
+
+    /// Loses the key.
+    pub(crate) fn lose_key(&mut self) {
+        (self.revoked, self.respelt) = (false, false);
     }
 
     /// All that replication carries over.
-    pub(crate) fn data(&self) -> (bool, bool, Option<Epoch>) {
-        (self.revoked, self.floor, self.epoch)
+    pub(crate) fn data(&self) -> (bool, bool, bool, Option<Epoch>) {
+        (self.revoked, self.respelt, self.floor, self.epoch)
     }
 
     /// Takes over another's data.
     pub(crate) fn copy(&mut self, other: &Self) {
-        (self.revoked, self.floor, self.epoch) = other.data();
+        (self.revoked, self.respelt, self.floor, self.epoch) = other.data();
     }
 
     /// Loses all data.
     pub(crate) fn wipe(&mut self) {
-        (self.revoked, self.floor, self.epoch) = (false, false, None);
+        (self.floor, self.epoch) = (false, None);
+        self.lose_key();
     }
 
     /// Executes a request of a node which knows of the revocation, or does not.
@@ -95,12 +114,20 @@ impl Server {
             }
             Request::Reassert => (Reply::Reasserted, Effect::None),
             Request::Reconcile => {
-                let revoked = self.revokes();
+                let revoked = self.revokes_by(rules.compare_both_spellings);
                 (Reply::Reconciled { revoked }, Effect::None)
             }
             Request::Get => {
-                let revoked = self.revokes();
+                let revoked = self.revokes_by(rules.get_both_spellings);
                 (Reply::Value { revoked }, Effect::None)
+            }
+            Request::Compare => {
+                let revoked = self.revokes_by(rules.compare_both_spellings);
+                (Reply::Compared { revoked }, Effect::None)
+            }
+            Request::Confirm => {
+                let revoked = self.revokes();
+                (Reply::Found { revoked }, Effect::None)
             }
             Request::Heartbeat => (Reply::Written, Effect::None),
             Request::Barrier => (Reply::Passed, Effect::None),

@@ -22,6 +22,11 @@ pub struct Session {
 pub enum Stage {
     /// It has not begun.
     Absent,
+    /// Its token has been verified; only where settings change, for then it matters by which.
+    Verified {
+        /// Whether the revocation's key is one of its keys, by the settings of that moment.
+        named: bool,
+    },
     /// Registered, or about to be: A3.
     Pending,
     /// Its keys have been read and its record written: A6.

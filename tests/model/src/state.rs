@@ -3,6 +3,8 @@
 use crate::connection::Connection;
 use crate::message::{Epoch, Primary};
 use crate::node::{LEASE, Node, Phase};
+use crate::outgoing::{Clock, Kind, Outgoing};
+use crate::reload::Reload;
 use crate::session::Session;
 
 /// Everything there is at one moment.
@@ -22,6 +24,10 @@ pub struct State {
     pub lost_for: Option<u8>,
     /// Whether a session became active whose keys were read after the revocation.
     pub admitted_late: bool,
+    /// Whether something of a session took effect later than a lease after its revocation.
+    pub took_effect_late: bool,
+    /// Whether a publication took effect of which the publisher was told that it would not.
+    pub took_effect_after_all: bool,
 }
 
 /// A node and its control connection.
@@ -31,6 +37,10 @@ pub struct Peer {
     pub node: Node,
     /// Its connection.
     pub connection: Option<Connection>,
+    /// What is on its way out of it.
+    pub outgoing: Option<Outgoing>,
+    /// The clock that deadlines are reckoned with; only where something is published.
+    pub clock: Option<Clock>,
 }
 
 /// How often each thing has happened, or may happen.
@@ -50,6 +60,10 @@ pub struct Events {
     pub stale_restarts: u8,
     /// A connection that works is cut.
     pub cuts: u8,
+    /// The revocation is written in another spelling of its key.
+    pub respellings: u8,
+    /// A node does not run for a while.
+    pub stalls: u8,
 }
 
 /// How large a part of the state space is searched.
@@ -63,6 +77,20 @@ pub struct Bounds {
     pub generations: u64,
     /// Where the search starts.
     pub start: Start,
+    /// What is in it beside the protocol's core.
+    pub extras: Extras,
+}
+
+/// What only some searches are about. None of it is in the state of the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Extras {
+    /// Something of the session that is on its way out.
+    pub outgoing: Option<Kind>,
+    /// Settings change once, and only by the new ones the revocation concerns the session.
+    pub reload: bool,
+    /// The network and every node that runs are in time: no tick passes while something waits for
+    /// them.
+    pub timely: bool,
 }
 
 /// Where the search starts.
@@ -88,7 +116,7 @@ impl State {
         Self {
             servers,
             current: 0,
-            nodes: vec![Peer::initial(bounds.start, epoch); bounds.nodes],
+            nodes: vec![Peer::initial(bounds, epoch); bounds.nodes],
             happened: Events {
                 revocations: u8::from(revoked),
                 ..Events::default()
@@ -96,6 +124,8 @@ impl State {
             revoked_for: revoked.then_some(0),
             lost_for: None,
             admitted_late: false,
+            took_effect_late: false,
+            took_effect_after_all: false,
         }
     }
 
@@ -124,6 +154,11 @@ impl State {
     /// Writes the revocation to a server.
     pub(crate) fn revoke(&mut self, server: usize) {
         self.servers[server].revoked = true;
+        self.key_written(server);
+    }
+
+    /// The revocation's key has been written to a server, in one spelling or the other.
+    pub(crate) fn key_written(&mut self, server: usize) {
         for connection in self.tracking(server) {
             connection.push_due = true;
         }
@@ -147,7 +182,8 @@ impl State {
 }
 
 impl Peer {
-    fn initial(start: Start, epoch: Option<Epoch>) -> Self {
+    fn initial(bounds: &Bounds, epoch: Option<Epoch>) -> Self {
+        let start = bounds.start;
         let primary = Primary {
             server: 0,
             incarnation: 0,
@@ -155,12 +191,16 @@ impl Peer {
         let down = Node {
             epoch,
             known_primary: epoch.map(|_| primary),
+            reload: bounds.extras.reload.then(Reload::old),
             ..Node::new()
         };
+        let outgoing = bounds.extras.outgoing.map(Outgoing::queued);
         if matches!(start, Start::Down | Start::New) {
             return Self {
                 node: down,
                 connection: None,
+                outgoing,
+                clock: None,
             };
         }
         let mut connection = Connection::new(primary, None);
@@ -171,10 +211,18 @@ impl Peer {
                 phase: Phase::Synced,
                 generation: 1,
                 lease: LEASE,
-                session: Session::active(1),
+                session: Session {
+                    registered: !bounds.extras.reload,
+                    ..Session::active(1)
+                },
                 ..down
             },
             connection: Some(connection),
+            outgoing,
+            clock: (bounds.extras.outgoing == Some(Kind::Publication)).then_some(Clock {
+                server: 0,
+                late_by: 0,
+            }),
         }
     }
 

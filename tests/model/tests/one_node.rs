@@ -25,7 +25,7 @@ fn search(parts: &[Part]) {
 
 fn check(run: &Run) {
     let depth = match run.expect {
-        Expect::Breaks => Depth::FirstViolation,
+        Expect::Breaks | Expect::BreaksOnly(_) => Depth::FirstViolation,
         Expect::Holds | Expect::HoldsWithoutResuming => Depth::All,
     };
     let findings = run.search(1, depth);
@@ -38,7 +38,7 @@ fn check(run: &Run) {
 
 #[test]
 fn the_protocol_keeps_its_invariants() {
-    search(&[Part::Reauth, Part::Reassert]);
+    search(&[Part::Reauth, Part::Reassert, Part::Extras]);
 }
 
 #[test]

@@ -20,6 +20,9 @@ pub(super) enum Step {
     Get,
     Sweep,
     Op,
+    Index,
+    Compare,
+    Confirm,
     Down,
 }
 
@@ -36,7 +39,7 @@ pub(super) enum Outcome {
 
 impl Step {
     /// One of each kind.
-    pub(super) const EACH: [Self; 18] = [
+    pub(super) const EACH: [Self; 21] = [
         Self::Connect,
         Self::Track,
         Self::Epoch(Outcome::Same),
@@ -54,6 +57,9 @@ impl Step {
         Self::Get,
         Self::Sweep,
         Self::Op,
+        Self::Index,
+        Self::Compare,
+        Self::Confirm,
         Self::Down,
     ];
 
@@ -77,13 +83,19 @@ impl Step {
             Self::Get => "get",
             Self::Sweep => "sweep",
             Self::Op => "op",
+            Self::Index => "index",
+            Self::Compare => "compare",
+            Self::Confirm => "confirm",
             Self::Down => "down",
         }
     }
 
     /// Whether it happens to the node, whatever the node does.
     pub(super) fn may_come_unasked(self) -> bool {
-        matches!(self, Self::Push { .. } | Self::NullPush | Self::Down)
+        matches!(
+            self,
+            Self::Push { .. } | Self::NullPush | Self::Index | Self::Down
+        )
     }
 }
 
@@ -125,6 +137,9 @@ impl Fields<'_> {
             "get" => Step::Get,
             "sweep" => Step::Sweep,
             "op" => Step::Op,
+            "index" => Step::Index,
+            "compare" => Step::Compare,
+            "confirm" => Step::Confirm,
             "down" => Step::Down,
             other => return Err(format!("no step is called {other:?}")),
         })

@@ -134,13 +134,13 @@ fn a_violation_says_what_was_possible() {
     let violation = refuse(&up("push, sweep, heartbeat, barrier, heartbeat"));
     assert_eq!(
         violation.problem,
-        "possible here: down, get, null_push, op, push, sweep"
+        "possible here: confirm, down, get, index, null_push, op, push, sweep"
     );
     assert_eq!(violation.before.len(), 8);
     assert!(violation.before[7].contains(r#""step":"barrier""#));
     let told = violation.to_string();
     assert!(
-        told.starts_with("line 14 of the log: possible here: down, "),
+        told.starts_with("line 14 of the log: possible here: confirm, "),
         "{told}"
     );
 }
@@ -172,7 +172,7 @@ fn a_node_that_is_down_connects() {
         refuse(&up(&format!("down, {step}")));
     }
     let violation = refuse(&up("down, get"));
-    assert_eq!(violation.problem, "possible here: connect, down");
+    assert_eq!(violation.problem, "possible here: connect, down, index");
     refuse(&up("connect 2"));
     accept(&up("down, down, down, connect 2, down, connect 3"));
 }
@@ -283,6 +283,42 @@ fn pushes_count_as_soon_as_tracking_is_on() {
     refuse(&begun(
         "reconcile, heartbeat, push, barrier, synced, heartbeat",
     ));
+}
+
+#[test]
+fn nothing_is_confirmed_between_a_reload_and_a_comparison_m31_m34_m35() {
+    accept(&up(
+        "confirm, index, heartbeat, barrier, op, compare, confirm",
+    ));
+    accept(&up(
+        "index, sweep, compare, index, compare, confirm, confirm",
+    ));
+    accept(&up(&format!(
+        "down, index, connect 2, track, epoch same, {REST}, confirm"
+    )));
+    accept(&up(&format!(
+        "index, null_push, epoch same, {REST}, confirm"
+    )));
+    accept(&begun(
+        "reconcile, heartbeat, index, barrier, synced, compare, confirm",
+    ));
+    refuse(&up("index, confirm"));
+    refuse(&up("index, compare, index, confirm"));
+    refuse(&up("compare"));
+    refuse(&up("index, compare, compare"));
+    refuse(&up("index, null_push, epoch same, compare"));
+    refuse("connect 1, confirm");
+}
+
+#[test]
+fn a_comparison_that_began_before_the_indexing_does_not_count_m32() {
+    for before in ["reassert", "reassert, index"] {
+        let steps = format!("connect 1, track, epoch same, {before}, index, {REST}");
+        refuse(&format!("{steps}, confirm"));
+        accept(&format!("{steps}, compare, confirm"));
+    }
+    let in_time = format!("connect 1, track, epoch same, index, reassert, {REST}");
+    accept(&format!("{in_time}, confirm"));
 }
 
 #[test]

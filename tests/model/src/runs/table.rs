@@ -1,18 +1,22 @@
 //! The rows of the table, and what they are made of.
 
-use super::{Expect, Part, Run, liberties, removals};
+use super::{Expect, Part, Run, extras, liberties, removals};
 use crate::model::{Asked, Protocol};
 use crate::rules::OnDataLoss::{Reassert, Reauth};
 use crate::rules::{Forgetting, Rules};
-use crate::state::{Bounds, Events, Start};
+use crate::state::{Bounds, Events, Extras, Start};
 
 /// All searches.
 pub fn all() -> Vec<Run> {
     let mut runs = specified();
+    runs.extend(extras::specified());
     runs.extend(removals::all());
+    runs.extend(extras::removals());
     runs.extend(redundant());
     runs.extend(liberties::all());
+    runs.extend(extras::liberties());
     runs.extend(not_promised());
+    runs.extend(extras::not_promised());
     runs
 }
 
@@ -24,6 +28,8 @@ pub(super) const REVOKE: Events = Events {
     restarts: 0,
     stale_restarts: 0,
     cuts: 0,
+    respellings: 0,
+    stalls: 0,
 };
 pub(super) const CUT: Events = Events { cuts: 1, ..REVOKE };
 pub(super) const FAILOVER: Events = Events {
@@ -55,6 +61,7 @@ pub(super) fn one(events: Events) -> Bounds {
         events,
         generations: 3,
         start: Start::Down,
+        extras: Extras::default(),
     }
 }
 
@@ -66,6 +73,7 @@ pub(super) fn two(events: Events, start: Start) -> Bounds {
         events: Events { cuts: 0, ..events },
         generations: 2,
         start,
+        extras: Extras::default(),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::node::{Next, Node, Phase};
 use crate::rules::Rules;
 use crate::runs;
 use crate::session::{Session, Stage};
-use crate::state::{Bounds, Events, Start, State};
+use crate::state::{Bounds, Events, Extras, Start, State};
 
 /// Steps of a walk.
 const LENGTH: usize = 700;
@@ -53,6 +53,8 @@ impl Walk {
             restarts: 2,
             stale_restarts: 1,
             cuts: 4,
+            respellings: 0,
+            stalls: 0,
         };
         let protocol = Protocol {
             rules,
@@ -61,6 +63,7 @@ impl Walk {
                 events,
                 generations: 100,
                 start,
+                extras: Extras::default(),
             },
             asked: None,
         };
@@ -175,6 +178,8 @@ impl Walk {
             Reply::Written => self.write("heartbeat", ""),
             Reply::Passed => self.write("barrier", ""),
             Reply::Value { .. } => self.write("get", ""),
+            // Only where settings change.
+            Reply::Compared { .. } | Reply::Found { .. } => {}
         }
     }
 }

@@ -1,0 +1,277 @@
+//! The one thing of its session that is on its way out of a node: a frame for the client, or a
+//! publication for Redis.
+//!
+//! Between "may this session still do that?" and the moment at which something is done lies time: a
+//! queue, a process that does not run, a socket, a network. What was true when it was asked may have
+//! ceased to be so. So a node asks in a certain order, immediately before it writes, and what it
+//! writes to Redis carries the time until which the answer is good.
+//!
+//! Searches that are not about this have none of it in their state.
+
+use crate::node::LEASE;
+use crate::rules::Rules;
+use crate::state::{Bounds, Peer, State};
+
+/// A server's clock may be so many ticks behind another's.
+const SKEW: u8 = 2;
+
+/// What is on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A frame for the client: written once, and it is out.
+    Frame,
+    /// A publication of the client: written to Redis' socket, and executed when Redis comes to it.
+    Publication,
+}
+
+/// Something on its way out, and how far it has come.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Outgoing {
+    /// What it is.
+    pub kind: Kind,
+    /// How far it has come.
+    pub place: Place,
+}
+
+/// How far something has come. Ticks count down with time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// It waits for its turn.
+    Queued,
+    /// The lease was found to last for so many ticks.
+    Leased(u8),
+    /// Then the session was found open. It is written next, as soon as the node comes to it: frames
+    /// that are put aside and batches of publications wait here.
+    Cleared(u8),
+    /// It is in the socket towards Redis.
+    Sent {
+        /// Which server will execute it.
+        server: usize,
+        /// Ticks until its deadline, as that server sees it.
+        deadline: u8,
+        /// Whether the publisher has been told `unavailable`; only without M26.
+        called_off: bool,
+    },
+    /// A frame is out, or a publication has been executed.
+    Done,
+    /// Redis found it too late.
+    Refused,
+    /// The node did without it, since its session has ended or the publisher has been told so.
+    Dropped,
+}
+
+/// What a node knows of a server's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Clock {
+    /// Whose clock it is.
+    pub server: usize,
+    /// Ticks by which a deadline that is reckoned with it comes too late; below zero, too early.
+    pub late_by: i8,
+}
+
+impl Clock {
+    /// What is known of a server's clock from a time that it told so many ticks ago, in answer to a
+    /// round trip that was sent so many ticks ago.
+    pub(crate) fn told(server: usize, told_for: u8, sent_for: u8, rules: &Rules) -> Self {
+        let told_for = told_for.cast_signed();
+        let late_by = if rules.fence_from_receipt {
+            -told_for
+        } else {
+            sent_for.cast_signed() - told_for
+        };
+        Self { server, late_by }
+    }
+}
+
+impl Outgoing {
+    /// One that waits for its turn.
+    pub(crate) fn queued(kind: Kind) -> Self {
+        Self {
+            kind,
+            place: Place::Queued,
+        }
+    }
+
+    /// The node goes on after a stall.
+    pub(crate) fn resume(&mut self, rules: &Rules) {
+        if let Place::Leased(lease) | Place::Cleared(lease) = &mut self.place
+            && rules.void_loaded_leases
+        {
+            *lease = 0;
+        }
+    }
+
+    /// Whether the node is about to write it.
+    pub(crate) fn is_in_hand(&self) -> bool {
+        matches!(self.place, Place::Leased(_) | Place::Cleared(_))
+    }
+
+    /// Time passes.
+    pub(crate) fn tick(&mut self) {
+        match &mut self.place {
+            Place::Leased(lease) | Place::Cleared(lease) => *lease = lease.saturating_sub(1),
+            Place::Sent { deadline, .. } => *deadline = deadline.saturating_sub(1),
+            Place::Queued | Place::Done | Place::Refused | Place::Dropped => {}
+        }
+    }
+}
+
+/// A step of what is on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Way {
+    /// The node loads its lease.
+    Load,
+    /// It looks at the session.
+    Look,
+    /// It writes, or finds that it may not.
+    Write,
+    /// Redis executes the publication, or finds that it is too late.
+    Execute,
+    /// The publisher is told that nothing came of it.
+    CallOff,
+}
+
+impl Way {
+    /// All steps.
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Load,
+        Self::Look,
+        Self::Write,
+        Self::Execute,
+        Self::CallOff,
+    ];
+
+    /// Whether it is Redis that takes it, not the node.
+    pub(crate) fn is_of_redis(self) -> bool {
+        self == Self::Execute
+    }
+}
+
+impl Peer {
+    /// Whether what is on its way can take this step.
+    pub(crate) fn can_go(&self, way: Way, rules: &Rules) -> bool {
+        let Some(outgoing) = &self.outgoing else {
+            return false;
+        };
+        match (way, outgoing.place) {
+            (Way::Load, Place::Queued) => rules.lease_before_session && self.node.is_open(rules),
+            (Way::Look, Place::Queued) => !rules.lease_before_session && self.node.is_open(rules),
+            (Way::Look, Place::Leased(_))
+            | (Way::Write, Place::Cleared(_))
+            | (Way::Execute, Place::Sent { .. }) => true,
+            (Way::CallOff, Place::Queued | Place::Cleared(_)) => outgoing.kind == Kind::Publication,
+            (Way::CallOff, Place::Sent { .. }) => !rules.unknown_outcome,
+            _ => false,
+        }
+    }
+}
+
+impl State {
+    /// A step of what is on its way from a node.
+    pub(crate) fn go(
+        &mut self,
+        node: usize,
+        way: Way,
+        bounds: &Bounds,
+        rules: &Rules,
+    ) -> Option<()> {
+        let place = match way {
+            Way::Load => Place::Leased(self.nodes[node].node.lease),
+            Way::Look => self.look(node)?,
+            Way::Write => self.write(node, bounds, rules)?,
+            Way::Execute => self.publish(node, bounds, rules)?,
+            Way::CallOff => self.call_off(node)?,
+        };
+        self.nodes[node].outgoing.as_mut()?.place = place;
+        Some(())
+    }
+
+    fn look(&self, node: usize) -> Option<Place> {
+        let peer = &self.nodes[node];
+        let session = &peer.node.session;
+        Some(match peer.outgoing.as_ref()?.place {
+            Place::Leased(lease) if session.is_open() => Place::Cleared(lease),
+            // Without M20 the lease is loaded after this.
+            Place::Queued if session.is_open() => Place::Cleared(0),
+            _ if session.revoked => Place::Dropped,
+            _ => Place::Queued,
+        })
+    }
+
+    fn write(&mut self, node: usize, bounds: &Bounds, rules: &Rules) -> Option<Place> {
+        let peer = &self.nodes[node];
+        let outgoing = peer.outgoing.as_ref()?;
+        let Place::Cleared(loaded) = outgoing.place else {
+            return None;
+        };
+        let now = if peer.node.is_open(rules) {
+            peer.node.lease
+        } else {
+            0
+        };
+        let lease = if rules.lease_before_session {
+            loaded
+        } else {
+            now
+        };
+        if rules.lease_at_write && lease == 0 {
+            return Some(Place::Queued);
+        }
+        if outgoing.kind == Kind::Frame {
+            self.took_effect_late |= self.is_late(bounds);
+            return Some(Place::Done);
+        }
+        let until = if rules.fence_from_acceptance {
+            lease
+        } else {
+            now
+        };
+        let (clock, server) = (peer.clock?, self.current);
+        if rules.fence_by_executing_clock && clock.server != server {
+            return None;
+        }
+        let skew = if clock.server == server { 0 } else { SKEW };
+        let deadline = until.saturating_add_signed(clock.late_by);
+        Some(Place::Sent {
+            server,
+            deadline: deadline + skew,
+            called_off: false,
+        })
+    }
+
+    fn publish(&mut self, node: usize, bounds: &Bounds, rules: &Rules) -> Option<Place> {
+        let Place::Sent {
+            deadline,
+            called_off,
+            ..
+        } = self.nodes[node].outgoing.as_ref()?.place
+        else {
+            return None;
+        };
+        if rules.fence && deadline == 0 {
+            return Some(Place::Refused);
+        }
+        self.took_effect_late |= self.is_late(bounds);
+        self.took_effect_after_all |= called_off;
+        Some(Place::Done)
+    }
+
+    fn call_off(&self, node: usize) -> Option<Place> {
+        Some(match self.nodes[node].outgoing.as_ref()?.place {
+            Place::Sent {
+                server, deadline, ..
+            } => Place::Sent {
+                server,
+                deadline,
+                called_off: true,
+            },
+            _ => Place::Dropped,
+        })
+    }
+
+    /// Whether nothing of the session should take effect any more.
+    fn is_late(&self, bounds: &Bounds) -> bool {
+        let patience = if bounds.extras.timely { 1 } else { LEASE };
+        self.revoked_for.is_some_and(|age| age >= patience)
+    }
+}
