@@ -43,12 +43,9 @@ impl Reader {
     fn new(hub: &Hub, user: usize, channel: &Channel) -> Self {
         let session = SessionId::new();
         let principal = Arc::new(principal(&format!("user-{user}")));
-        let keys = principal.revocation_keys(session, &[]);
-        let member = hub.register(session, hub.protocols().default_id(), 0, principal, &keys);
-        assert!(
-            member.outbox().open(Lanes::default()),
-            "nothing has ended it"
-        );
+        let protocol = hub.protocols().default_id();
+        let (member, _) = hub.register(session, protocol, 0, principal);
+        assert!(member.outbox().open(Lanes::default()), "nobody ended it");
         hub.subscribe(channel, &member);
         let mut reader = Self(member);
         reader.drain(hub);

@@ -18,6 +18,7 @@ mod outage;
 mod receipts;
 mod records;
 mod refusals;
+mod reload;
 mod storms;
 mod topologies;
 mod under_load;

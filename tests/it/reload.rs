@@ -199,3 +199,32 @@ async fn reloads_under_load_judge_every_handshake_by_one_configuration() {
     }
     gateway.assert_alive().await;
 }
+
+#[tokio::test]
+async fn sessions_from_before_are_found_by_the_claims_that_a_reload_adds() {
+    let by =
+        |claims: &str| Settings::default().with(&format!("session.revocable_claims = {claims}"));
+    let gateway = Gateway::start_default().await;
+    let of = |tenant: &str| Key::default_secret().user_with("alice", json!({"tenant":tenant}));
+    let mut acme = gateway.session(&of("acme")).await;
+    let mut other = gateway.session(&of("other")).await;
+    let revoke = json!({"kind":"tenant","value":"acme"});
+    let unknown = gateway
+        .admin("POST", "/v1/revocations", Some(revoke.clone()))
+        .await;
+    assert_eq!(unknown.0, 400, "{}", unknown.1);
+    gateway.take_over(&by("[\"tenant\"]"), true).await;
+    let receipt = gateway.revoke(revoke.clone()).await;
+    let all = json!({"live":1,"confirmed":1,"missing":[]});
+    assert_eq!((&receipt["nodes"], &receipt["closed"]), (&all, &json!(1)));
+    acme.expect_close(4403, "revoked").await;
+    assert!(gateway.attempt_with(&of("acme")).await.is_revoked());
+
+    // Taken away again, the kind names nobody; brought back, whoever it names meanwhile.
+    gateway.take_over(&by("[]"), true).await;
+    let mut again = gateway.session(&of("acme")).await;
+    gateway.take_over(&by("[\"tenant\"]"), false).await;
+    again.expect_close(4403, "revoked").await;
+    other.send(json!({"type":"ping"})).await;
+    other.expect_json(json!({"type":"pong"})).await;
+}

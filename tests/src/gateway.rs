@@ -113,6 +113,28 @@ impl Gateway {
         fs::rename(&new, self.directory().join(name)).expect("the file can be replaced");
     }
 
+    /// Replaces the configuration file and waits until the gateway says that the reload is over. It
+    /// is `told` by a signal, or sees for itself.
+    pub async fn take_over(&self, settings: &Settings, told: bool) {
+        let reloads = || {
+            self.log
+                .text()
+                .matches("\"configuration reloaded\"")
+                .count()
+        };
+        let before = reloads();
+        self.write_config(settings);
+        if told {
+            self.reload();
+        }
+        eventually("the reload to be over", async || {
+            (reloads() > before).then_some(())
+        })
+        .await;
+        self.until_metric("curfew_config_last_reload_successful", |value| value == 1.0)
+            .await;
+    }
+
     /// What it has logged and printed.
     pub fn log(&self) -> &Log {
         &self.log

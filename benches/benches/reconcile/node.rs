@@ -6,7 +6,6 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use arc_swap::ArcSwap;
 use curfew_backend::{
     Config, Ended, Events, LocalSessions as _, NodeInfo, RedisConfig, RedisUrl, Suspension,
 };
@@ -71,10 +70,7 @@ impl Node {
             open(&hub, number);
         }
         let node = NodeId::new();
-        let hub_events = || {
-            let settings = Arc::new(ArcSwap::from_pointee(curfew_node::Settings::default()));
-            HubEvents::new(node, Arc::clone(&hub), settings, Arc::clone(&metrics))
-        };
+        let hub_events = || HubEvents::new(node, Arc::clone(&hub), Arc::clone(&metrics));
         let (sender, opened) = mpsc::channel();
         let parts = Parts {
             config: Config {
@@ -142,9 +138,8 @@ fn open(hub: &Hub, number: usize) {
         leeway: Duration::from_secs(5),
         claims: Claims::from_json("{}"),
     }));
-    let keys = principal.revocation_keys(session, &[]);
     let protocol = hub.protocols().default_id();
-    let member = hub.register(session, protocol, now, principal, &keys);
+    let (member, _) = hub.register(session, protocol, now, principal);
     assert!(member.outbox().open(Lanes::default()), "nobody ended it");
 }
 
@@ -159,6 +154,10 @@ impl Events for Watched {
 
     fn suspend(&self, key: &RevocationKey) -> Option<Suspension> {
         self.node.suspend(key)
+    }
+
+    fn finds(&self, kind: &str) -> bool {
+        self.node.finds(kind)
     }
 
     fn disconnect(&self, session: SessionId, disconnect: Disconnect) -> bool {

@@ -186,8 +186,8 @@ fn broadcast(rounds: u64) -> u64 {
 fn listener(hub: &Hub, user: usize, channel: &Channel) -> Arc<Member> {
     let session = SessionId::new();
     let principal = Arc::new(principal(&format!("user-{user}")));
-    let keys = principal.revocation_keys(session, &[]);
-    let member = hub.register(session, hub.protocols().default_id(), 0, principal, &keys);
+    let protocol = hub.protocols().default_id();
+    let (member, _) = hub.register(session, protocol, 0, principal);
     assert!(member.outbox().open(Lanes::default()), "nobody ended it");
     hub.subscribe(channel, &member);
     member

@@ -9,8 +9,10 @@
 //!
 //! In order: [`setup`] makes a connection and everything up to the first lease, [`heartbeat`]
 //! renews it, [`pushes`] takes what Redis tells, [`reconcile`] compares sessions with Redis,
-//! [`operations`] are what the admin API asks for.
+//! [`compare`] does so by other settings while traffic goes on, [`operations`] are what the admin API
+//! asks for.
 
+mod compare;
 mod heartbeat;
 mod index;
 mod operations;
@@ -40,6 +42,7 @@ use crate::op::Op;
 use crate::slots::Slot;
 pub(crate) use reconcile::{find, read};
 
+use compare::Comparison;
 use pushes::Pushes;
 pub(crate) use seen::Seen;
 use setup::Primary;
@@ -73,6 +76,8 @@ pub(crate) struct Control {
     seen: Arc<Seen>,
     /// Sessions ended by API revocations of late: for receipts.
     counted: VecDeque<Counted>,
+    /// Sessions yet to be compared by other settings.
+    comparison: Comparison,
     /// Whether this node's lease was there at the last heartbeat: without it, others may have
     /// removed its records.
     registered: bool,
@@ -132,6 +137,7 @@ impl Control {
             epoch: None,
             seen,
             counted: VecDeque::new(),
+            comparison: Comparison::default(),
             registered: false,
             rewrite: Vec::new(),
             rewrite_at: Instant::now(),
@@ -188,6 +194,10 @@ impl Control {
         if Instant::now() >= generation.next_heartbeat {
             return self.beat(generation).await;
         }
+        // In turn with what comes from outside, which may not end: receipts wait for it.
+        if self.comparison.is_its_turn() {
+            return self.compare(generation).await;
+        }
         if pushes.has_any() {
             return self.read_pushed(generation).await;
         }
@@ -235,7 +245,11 @@ impl Control {
     async fn refuse_for(&mut self, wait: Duration) {
         let until = Instant::now() + wait;
         while let Ok(Some(op)) = time::timeout_at(until, self.ops.recv()).await {
-            op.refuse();
+            match op {
+                // Made by whatever brings the node back in touch.
+                Op::Compare { reply } => self.comparison.wait(reply),
+                op => op.refuse(),
+            }
         }
         time::sleep_until(until).await;
     }

@@ -39,6 +39,9 @@ pub(crate) enum Fault {
     /// The revocation that was to be confirmed is not there.
     #[error("there is no such revocation any more")]
     NotThere,
+    /// Not every session that a revocation of this kind names is found by it.
+    #[error("this node's settings lack the kind, or sessions are yet to be found by them")]
+    Unfound,
     /// Others wrote the same key again and again.
     #[error("others write the same revocation, try again")]
     Contended,

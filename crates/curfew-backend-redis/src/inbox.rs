@@ -9,12 +9,13 @@ use curfew_model::{Disconnect, NodeId, RevocationKey, SessionId};
 use curfew_telemetry::BackendDropReason;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time;
 use tracing::debug;
 
 use crate::core::Core;
 use crate::envelope;
+use crate::fault::Fault;
 use crate::links::{Keyed, Links};
 use crate::op::{Op, Ops};
 use crate::subscriber::Verbs;
@@ -24,6 +25,9 @@ const MAX_CONTROL_BYTES: usize = 16 * 1024;
 
 /// Between two looks at whether ended sessions have left.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
+
+/// Between two looks at whether a reload is over: receipts that wait for one may be many.
+const RELOAD_LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What nodes tell each other on `curfew:control`. An optimisation where it could be missed:
 /// nothing that is guaranteed depends on it.
@@ -186,18 +190,27 @@ impl Inbox {
 
     /// Has the control connection see to a revocation, and answers when its sessions have left.
     fn confirm(&self, links: &Arc<Links>, id: String, key: RevocationKey) {
-        let (reply, applied) = tokio::sync::oneshot::channel();
-        let op = Op::Confirm {
-            id: id.clone(),
-            key,
-            reply,
-        };
-        if self.ops.try_send(op).is_err() {
-            debug!("busy, a revocation is not confirmed");
-            return;
-        }
         let (core, command) = (Arc::clone(&self.core), self.outgoing(links));
+        let ops = self.ops.clone();
         self.core.spawn(async move {
+            if !found_within(&core, key.kind(), core.config.lease).await {
+                debug!(
+                    kind = key.kind(),
+                    "{}, a revocation is not confirmed",
+                    Fault::Unfound
+                );
+                return;
+            }
+            let (reply, applied) = oneshot::channel();
+            let op = Op::Confirm {
+                id: id.clone(),
+                key,
+                reply,
+            };
+            if ops.try_send(op).is_err() {
+                debug!("busy, a revocation is not confirmed");
+                return;
+            }
             let Ok(Ok(ended)) = applied.await else {
                 return;
             };
@@ -239,6 +252,17 @@ impl Outgoing {
             debug!(error = %fault, "message to other nodes not sent");
         }
     }
+}
+
+/// Waits until a revocation of this kind finds every session that it names: a reload that makes it so
+/// may be under way. False when it is not in time.
+pub(crate) async fn found_within(core: &Core, kind: &str, patience: Duration) -> bool {
+    let found = async {
+        while !core.events.finds(kind) {
+            time::sleep(RELOAD_LOOK_INTERVAL).await;
+        }
+    };
+    time::timeout(patience, found).await.is_ok()
 }
 
 /// Waits until ended sessions have left. False when one does not in time.

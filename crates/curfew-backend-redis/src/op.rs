@@ -26,6 +26,8 @@ pub(crate) enum Op {
         key: RevocationKey,
         reply: oneshot::Sender<Result<Ended, BackendError>>,
     },
+    /// Compare every session with Redis; asked while Redis is away, it waits.
+    Compare { reply: oneshot::Sender<()> },
 }
 
 /// A revocation was written.
@@ -50,10 +52,11 @@ impl Op {
             Self::Revoke { reply, .. } => reply.is_closed(),
             Self::Restore { reply, .. } => reply.is_closed(),
             Self::Confirm { reply, .. } => reply.is_closed(),
+            Self::Compare { reply } => reply.is_closed(),
         }
     }
 
-    /// Answers that it cannot be done now.
+    /// Answers that it cannot be done now; a comparison goes unanswered, and is asked for again.
     pub(crate) fn refuse(self) {
         let error = || BackendError::from(Fault::NotConnected);
         // Whoever asked may have gone.
@@ -61,6 +64,7 @@ impl Op {
             Self::Revoke { reply, .. } => drop(reply.send(Err(error()))),
             Self::Restore { reply, .. } => drop(reply.send(Err(error()))),
             Self::Confirm { reply, .. } => drop(reply.send(Err(error()))),
+            Self::Compare { reply } => drop(reply),
         }
     }
 }

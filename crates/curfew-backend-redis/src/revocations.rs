@@ -14,7 +14,7 @@ use tracing::debug;
 use crate::control::{find, read};
 use crate::core::MAX_CLOCK_SKEW;
 use crate::fault::Fault;
-use crate::inbox::{Answer, Message, left_within};
+use crate::inbox::{Answer, Message, found_within, left_within};
 use crate::links::Keyed;
 use crate::op::{Op, Written};
 use crate::slots::Slot;
@@ -101,6 +101,16 @@ impl Revocations for Redis {
             key: key.clone(),
             reply,
         }))
+    }
+
+    fn compare(&self) -> BoxFuture<'_, Result<(), BackendError>> {
+        Box::pin(async move {
+            let gone = || BackendError::from(Fault::NotConnected);
+            let (reply, compared) = oneshot::channel();
+            let asked = self.ops.send(Op::Compare { reply }).await;
+            asked.map_err(|_| gone())?;
+            compared.await.map_err(|_| gone())
+        })
     }
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<Revoked>, BackendError>> {
@@ -190,14 +200,19 @@ impl Redis {
         }
         let mut confirmed = HashSet::new();
         let mut closed = 0;
-        // This node asks itself directly.
-        let own: Result<Ended, _> = self
-            .operate(|reply| Op::Confirm {
-                id,
-                key: key.clone(),
-                reply,
-            })
-            .await;
+        // This node asks itself directly. What others answer meanwhile is kept.
+        let own: Result<Ended, BackendError> =
+            match found_within(&self.core, key.kind(), self.core.config.lease).await {
+                false => Err(Fault::Unfound.into()),
+                true => {
+                    self.operate(|reply| Op::Confirm {
+                        id,
+                        key: key.clone(),
+                        reply,
+                    })
+                    .await
+                }
+            };
         match own {
             Ok(ended) => {
                 let count = ended.count() as u64;
@@ -217,11 +232,7 @@ impl Redis {
                 closed += more;
             }
         }
-        let nodes = ReceiptNodes {
-            live: live.len() as u64,
-            confirmed: confirmed.len() as u64,
-        };
-        Ok((nodes, closed))
+        Ok((ReceiptNodes::new(live, &confirmed), closed))
     }
 
     /// Tells every node.

@@ -54,6 +54,8 @@ where
             a_cutoff_covers_what_was_issued_until_then,
             every_node_hears_of_a_revocation,
             the_receipt_counts_nodes_and_sessions,
+            the_receipt_names_nodes_that_do_not_find_the_sessions,
+            a_comparison_finds_what_was_revoked_before,
             a_revocation_ends_by_itself,
             a_lifted_revocation_is_gone,
             a_later_revocation_never_covers_less,

@@ -27,6 +27,11 @@ pub trait Events: Send + Sync + 'static {
     /// is delivered to or accepted from the sessions it names. `None` when it names none.
     fn suspend(&self, key: &RevocationKey) -> Option<Suspension>;
 
+    /// Whether a revocation of this kind finds every session here that it names: not where the
+    /// node's settings lack the kind, and not while sessions from before a change of settings are
+    /// yet to be found by the new ones or compared by them. Until then nothing is confirmed.
+    fn finds(&self, kind: &str) -> bool;
+
     /// Somebody asked to end one session. Returns whether it lives on this node.
     fn disconnect(&self, session: SessionId, disconnect: Disconnect) -> bool;
 

@@ -1,6 +1,8 @@
 //! Revocations, shared by all nodes.
 
-use curfew_model::{Disconnect, Revocation, RevocationKey};
+use std::collections::{BTreeSet, HashSet};
+
+use curfew_model::{Disconnect, NodeId, Revocation, RevocationKey};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -60,6 +62,23 @@ pub struct ReceiptNodes {
     pub live: u64,
     /// Nodes that have closed their sessions.
     pub confirmed: u64,
+    /// The others, in order of their ids: out of touch, too slow, in the middle of a reload, or with
+    /// settings that lack the kind.
+    pub missing: Vec<NodeId>,
+}
+
+impl ReceiptNodes {
+    /// Those of `live` that are among `confirmed` have confirmed.
+    pub fn new(live: impl IntoIterator<Item = NodeId>, confirmed: &HashSet<NodeId>) -> Self {
+        let live: BTreeSet<NodeId> = live.into_iter().collect();
+        let missing = live.iter().filter(|node| !confirmed.contains(node));
+        let missing: Vec<NodeId> = missing.copied().collect();
+        Self {
+            live: live.len() as u64,
+            confirmed: (live.len() - missing.len()) as u64,
+            missing,
+        }
+    }
 }
 
 /// Revocations.
@@ -86,6 +105,15 @@ pub trait Revocations: Send + Sync + 'static {
 
     /// Lifts the revocation of a key; says whether there was one.
     fn restore<'a>(&'a self, key: &'a RevocationKey) -> BoxFuture<'a, Result<bool, BackendError>>;
+
+    /// Compares every session of this node with the revocations in force, by the keys that it is
+    /// found by now, and ends those that one covers. Traffic goes on meanwhile. While the backend is
+    /// away this waits: when it is back every session is compared anyway.
+    ///
+    /// # Errors
+    ///
+    /// The backend has been stopped.
+    fn compare(&self) -> BoxFuture<'_, Result<(), BackendError>>;
 
     /// Every revocation in force, ordered by key.
     fn list(&self) -> BoxFuture<'_, Result<Vec<Revoked>, BackendError>>;

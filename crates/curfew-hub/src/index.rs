@@ -98,4 +98,17 @@ impl Index {
             Some(Members::Many(members)) => members.clone(),
         }
     }
+
+    /// How many entries it has: one for each key by which it finds a session.
+    #[cfg(test)]
+    pub(crate) fn entries(&self) -> usize {
+        let of = |members: &Members| match members {
+            Members::One(_) => 1,
+            Members::Many(members) => members.len(),
+        };
+        let shards = self.shards.iter();
+        shards
+            .map(|shard| shard.lock().values().map(of).sum::<usize>())
+            .sum()
+    }
 }

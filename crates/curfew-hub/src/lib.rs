@@ -10,6 +10,7 @@ mod broadcast;
 mod channels;
 mod flush;
 mod index;
+mod kinds;
 mod member;
 mod outbox;
 mod registry;
@@ -17,6 +18,7 @@ mod sent;
 
 pub use broadcast::Delivered;
 pub use channels::ChannelInfo;
+pub use kinds::Kinds;
 pub use member::{Member, Suspension};
 pub use outbox::{Ending, HeldBack, Lanes, Outbox, Progress, Standing};
 pub use registry::{Hub, HubLimits};

@@ -9,6 +9,8 @@ use curfew_protocol::ProtocolId;
 use curfew_ws::Socket;
 use parking_lot::Mutex;
 
+use crate::index::Index;
+use crate::kinds::{Kinds, keys_by_claims};
 use crate::outbox::Tally;
 use crate::{Hub, Outbox, Progress};
 
@@ -32,6 +34,18 @@ pub struct Member {
 struct Principals {
     current: Arc<Principal>,
     incoming: Option<Arc<Principal>>,
+    /// The kinds by whose keys the index has both of them; `None` while it has neither, before the
+    /// session is keyed and after it has left. The keys themselves are made again when they are
+    /// needed: kept, they would be a sixth of an idle session's memory.
+    keyed_by: Option<Arc<Kinds>>,
+}
+
+impl Principals {
+    fn both(&self) -> impl Iterator<Item = &Arc<Principal>> {
+        [Some(&self.current), self.incoming.as_ref()]
+            .into_iter()
+            .flatten()
+    }
 }
 
 impl Member {
@@ -51,6 +65,7 @@ impl Member {
             principals: Mutex::new(Principals {
                 current: principal,
                 incoming: None,
+                keyed_by: None,
             }),
             outbox: Outbox::new(),
         }
@@ -159,23 +174,118 @@ impl Member {
         self.principals()
             .any(|principal| self.is_named(&principal, key))
     }
+}
 
-    #[cfg(test)]
+#[cfg(test)]
+impl Member {
     pub(crate) fn set_ends_at(&self, ends_at: Duration) {
         self.ends_at.store(micros(ends_at), Ordering::Relaxed);
     }
+}
 
-    pub(crate) fn set_incoming(&self, principal: Option<Arc<Principal>>) {
-        self.principals.lock().incoming = principal;
+/// How the index finds it. All of it is done under the lock of the session's tokens, so that the
+/// index has exactly the keys that these have by the kinds they are keyed by.
+impl Member {
+    /// Has the index find it. `kinds` is asked under the lock: what [`Member::rekey`] was not made
+    /// to see is seen here.
+    pub(crate) fn key(
+        self: &Arc<Self>,
+        index: &Index,
+        kinds: impl FnOnce() -> Arc<Kinds>,
+    ) -> Vec<RevocationKey> {
+        let mut principals = self.principals.lock();
+        let kinds = kinds();
+        let keys = self.keys_of(&principals.current, &kinds);
+        for key in &keys {
+            index.add(key, self);
+        }
+        principals.keyed_by = Some(kinds);
+        keys
     }
 
-    /// Puts the incoming token in force; returns the one before it.
-    pub(crate) fn promote(&self) -> Option<Arc<Principal>> {
+    /// Has the index find it by other kinds: by those that come before those that go are gone.
+    pub(crate) fn rekey(self: &Arc<Self>, index: &Index, kinds: &Arc<Kinds>) {
         let mut principals = self.principals.lock();
-        let incoming = principals.incoming.take()?;
+        let Some(old) = &principals.keyed_by else {
+            return;
+        };
+        if old.generation() >= kinds.generation() {
+            return;
+        }
+        let (coming, going) = (kinds.beyond(old), old.beyond(kinds));
+        for principal in principals.both() {
+            for key in keys_by_claims(principal, self.session, &coming) {
+                index.add(&key, self);
+            }
+            for key in keys_by_claims(principal, self.session, &going) {
+                index.remove(&key, self);
+            }
+        }
+        principals.keyed_by = Some(Arc::clone(kinds));
+    }
+
+    /// Has the index forget it for good.
+    pub(crate) fn unkey(&self, index: &Index) {
+        let mut principals = self.principals.lock();
+        let Some(kinds) = principals.keyed_by.take() else {
+            return;
+        };
+        for principal in principals.both() {
+            for key in self.keys_of(principal, &kinds) {
+                index.remove(&key, self);
+            }
+        }
+    }
+
+    /// The session is found by the keys of `principal` too, which is to replace its token. Returns
+    /// those.
+    pub(crate) fn begin_refresh(
+        self: &Arc<Self>,
+        index: &Index,
+        principal: Arc<Principal>,
+    ) -> Vec<RevocationKey> {
+        let mut principals = self.principals.lock();
+        let keys = match &principals.keyed_by {
+            Some(kinds) => self.keys_of(&principal, kinds),
+            None => Vec::new(),
+        };
+        for key in &keys {
+            index.add(key, self);
+        }
+        principals.incoming = Some(principal);
+        keys
+    }
+
+    /// Puts the incoming token in force; the one before it names the session no more.
+    pub(crate) fn finish_refresh(&self, index: &Index) {
+        let mut principals = self.principals.lock();
+        let Some(incoming) = principals.incoming.take() else {
+            return;
+        };
         let ends_at = micros(incoming.ends_at());
         self.ends_at.store(ends_at, Ordering::Relaxed);
-        Some(std::mem::replace(&mut principals.current, incoming))
+        let before = std::mem::replace(&mut principals.current, incoming);
+        self.remove_keys(index, &principals, &before);
+    }
+
+    /// The incoming token names the session no more.
+    pub(crate) fn abandon_refresh(&self, index: &Index) {
+        let mut principals = self.principals.lock();
+        if let Some(incoming) = principals.incoming.take() {
+            self.remove_keys(index, &principals, &incoming);
+        }
+    }
+
+    fn remove_keys(&self, index: &Index, principals: &Principals, principal: &Principal) {
+        if let Some(kinds) = &principals.keyed_by {
+            for key in self.keys_of(principal, kinds) {
+                index.remove(&key, self);
+            }
+        }
+    }
+
+    fn keys_of(&self, principal: &Principal, kinds: &Kinds) -> Vec<RevocationKey> {
+        principal.revocation_keys(self.session, kinds.claims())
     }
 }
 

@@ -14,7 +14,7 @@ use crate::channels::{ChannelInfo, Channels};
 use crate::flush::Flushers;
 use crate::index::{Index, SHARDS};
 use crate::outbox::{Arrival, Pushed};
-use crate::{Ending, Member, Suspension};
+use crate::{Ending, Kinds, Member, Suspension};
 
 /// Bounds on outbound queues; changed by a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +31,11 @@ pub struct Hub {
     pub(crate) protocols: Protocols,
     pub(crate) channels: Channels,
     sessions: [RwLock<HashMap<SessionId, Arc<Member>>>; SHARDS],
-    index: Index,
+    pub(crate) index: Index,
+    kinds: RwLock<Arc<Kinds>>,
+    /// The generation of the last kinds that every session was found by and compared with the
+    /// backend.
+    settled: AtomicU64,
     next_slot: AtomicU64,
     outbound_bytes: AtomicUsize,
     node_outbound_bytes: AtomicUsize,
@@ -62,6 +66,8 @@ impl Hub {
             channels: Channels::new(),
             sessions: std::array::from_fn(|_| RwLock::default()),
             index: Index::new(),
+            kinds: RwLock::new(Arc::new(Kinds::new(0, &[]))),
+            settled: AtomicU64::new(0),
             next_slot: AtomicU64::new(0),
             outbound_bytes: AtomicUsize::new(limits.outbound_bytes),
             node_outbound_bytes: AtomicUsize::new(limits.node_outbound_bytes),
@@ -97,35 +103,33 @@ impl Hub {
         &self.protocols
     }
 
-    /// Registers a session, so that revocations of `keys` find it. Nothing is delivered to it
-    /// before [`Outbox::open`](crate::Outbox::open). `now` is the time in Unix seconds.
+    /// Registers a session, so that revocations find it by the kinds in force; returns it with the
+    /// keys it is found by. Nothing is delivered to it before [`Outbox::open`](crate::Outbox::open).
+    /// `now` is the time in Unix seconds.
     pub fn register(
         &self,
         session: SessionId,
         protocol: ProtocolId,
         now: u64,
         principal: Arc<Principal>,
-        keys: &[RevocationKey],
-    ) -> Arc<Member> {
+    ) -> (Arc<Member>, Vec<RevocationKey>) {
         let slot = self.next_slot.fetch_add(1, Ordering::Relaxed);
         let member = Arc::new(Member::new(slot, session, protocol, now, principal));
+        // First of all: if other kinds come in force, either whoever walks over the sessions sees it
+        // here, or it is keyed by those.
         self.shard(session)
             .write()
             .insert(session, Arc::clone(&member));
-        for key in keys {
-            self.index.add(key, &member);
-        }
-        member
+        let keys = member.key(&self.index, || self.kinds());
+        (member, keys)
     }
 
     /// Forgets a session and the keys it is found by. Its subscriptions are removed before.
-    pub fn unregister(&self, member: &Member, keys: &[RevocationKey]) {
+    pub fn unregister(&self, member: &Member) {
         self.shard(member.session())
             .write()
             .remove(&member.session());
-        for key in keys {
-            self.index.remove(key, member);
-        }
+        member.unkey(&self.index);
         let (bytes, frames) = member.outbox().leave();
         self.give_back(bytes);
         self.metrics
@@ -133,33 +137,65 @@ impl Hub {
             .inc_by(DropReason::Closed, frames as u64);
     }
 
-    /// Begins a refresh: revocations find the session by the new token's keys too.
+    /// Begins a refresh: revocations find the session by the new token's keys too. Returns those.
     pub fn begin_refresh(
         &self,
         member: &Arc<Member>,
         principal: Arc<Principal>,
-        keys: &[RevocationKey],
-    ) {
-        member.set_incoming(Some(principal));
-        for key in keys {
-            self.index.add(key, member);
-        }
+    ) -> Vec<RevocationKey> {
+        member.begin_refresh(&self.index, principal)
     }
 
-    /// Ends a refresh: the new token is in force and `old_keys` no longer name the session.
-    pub fn finish_refresh(&self, member: &Member, old_keys: &[RevocationKey]) {
-        member.promote();
-        for key in old_keys {
-            self.index.remove(key, member);
-        }
+    /// Ends a refresh: the new token is in force and the old one no longer names the session.
+    pub fn finish_refresh(&self, member: &Member) {
+        member.finish_refresh(&self.index);
     }
 
-    /// Gives a refresh up: `new_keys` no longer name the session.
-    pub fn abandon_refresh(&self, member: &Member, new_keys: &[RevocationKey]) {
-        member.set_incoming(None);
-        for key in new_keys {
-            self.index.remove(key, member);
+    /// Gives a refresh up: the new token no longer names the session.
+    pub fn abandon_refresh(&self, member: &Member) {
+        member.abandon_refresh(&self.index);
+    }
+
+    /// The kinds of revocation in force.
+    pub fn kinds(&self) -> Arc<Kinds> {
+        Arc::clone(&self.kinds.read())
+    }
+
+    /// Puts other kinds in force: those that always are, and `claims`. Sessions that register
+    /// from here on are found by them, the others after [`Hub::rekey`]. Returns them, if they are
+    /// others than those in force.
+    pub fn set_kinds(&self, claims: &[String]) -> Option<Arc<Kinds>> {
+        let mut current = self.kinds.write();
+        let kinds = Kinds::new(current.generation() + 1, claims);
+        if kinds.claims() == current.claims() {
+            return None;
         }
+        let kinds = Arc::new(kinds);
+        *current = Arc::clone(&kinds);
+        Some(kinds)
+    }
+
+    /// Has a session found by the kinds in force, if it is found by earlier ones.
+    pub fn rekey(&self, member: &Arc<Member>) {
+        member.rekey(&self.index, &self.kinds());
+    }
+
+    /// Every session that was registered when `kinds` came in force has been found by them and then
+    /// compared with the backend.
+    pub fn settle(&self, kinds: &Kinds) {
+        self.settled.fetch_max(kinds.generation(), Ordering::AcqRel);
+    }
+
+    /// Whether all is settled for the kinds in force.
+    pub fn is_settled(&self) -> bool {
+        self.settled.load(Ordering::Acquire) == self.kinds.read().generation()
+    }
+
+    /// Whether a revocation of this kind finds every session that it names: not where the settings
+    /// lack it, and not before all is settled.
+    pub fn finds(&self, kind: &str) -> bool {
+        let kinds = self.kinds.read();
+        kinds.has(kind) && self.settled.load(Ordering::Acquire) == kinds.generation()
     }
 
     /// Adds a listener to a channel.

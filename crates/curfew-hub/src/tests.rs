@@ -2,6 +2,7 @@
 
 mod fanout;
 mod flush;
+mod kinds;
 mod model;
 mod outbox;
 mod revoke;
@@ -177,6 +178,7 @@ impl Harness {
             DeliveryPath::Local,
             Arc::clone(&metrics),
         );
+        hub.set_kinds(&[CLAIM.to_owned()]);
         Self {
             hub,
             gate,
@@ -192,14 +194,9 @@ impl Harness {
     /// A session that is registered and not open.
     pub(super) fn register(&self, principal: &Arc<Principal>, protocol: &str) -> Arc<Member> {
         let session = SessionId::new();
-        let keys = keys(principal, session);
-        self.hub.register(
-            session,
-            self.protocol(protocol),
-            0,
-            Arc::clone(principal),
-            &keys,
-        )
+        let protocol = self.protocol(protocol);
+        let principal = Arc::clone(principal);
+        self.hub.register(session, protocol, 0, principal).0
     }
 
     /// An open session of `user`.
@@ -214,8 +211,7 @@ impl Harness {
     }
 
     pub(super) fn unregister(&self, member: &Member) {
-        self.hub
-            .unregister(member, &keys(&member.principal(), member.session()));
+        self.hub.unregister(member);
     }
 
     /// What the session's task puts on the wire now; the socket takes all of it.
@@ -307,10 +303,6 @@ pub(super) fn principal(
         leeway: Duration::ZERO,
         claims: Claims::from_json(claims),
     }))
-}
-
-pub(super) fn keys(principal: &Principal, session: SessionId) -> Vec<RevocationKey> {
-    principal.revocation_keys(session, &[CLAIM.to_owned()])
 }
 
 /// The payload of an unmasked text frame of fewer than 126 bytes.

@@ -12,11 +12,10 @@ use curfew_backend::{BackendError, ClosedSession, OpenError, Revoked, SessionRec
 use curfew_hub::{Lanes, Member};
 use curfew_model::{Principal, RevocationKey, SessionId};
 use curfew_protocol::ProtocolId;
-use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time;
 
-use crate::{Node, Settings};
+use crate::Node;
 
 /// Longest wait for a place among `backend.max_admissions`.
 const ADMISSION_WAIT: Duration = Duration::from_secs(1);
@@ -63,9 +62,6 @@ impl AdmitError {
 pub struct Attachment {
     pub(crate) node: Arc<Node>,
     member: Arc<Member>,
-    /// The settings that made the keys the session is found by. The keys themselves are made again
-    /// when they are needed: kept, they would be a sixth of an idle session's memory.
-    keyed_by: Mutex<Arc<Settings>>,
     recorded: bool,
 }
 
@@ -107,20 +103,13 @@ impl Node {
         let _place = self.admissions.enter().await?;
         let settings = self.settings();
         let session = SessionId::new();
-        let keys = principal.revocation_keys(session, &settings.revocable_claims);
         // Registered before the revocation check: one written in between must find us.
-        let member = self.hub.register(
-            session,
-            protocol,
-            self.clock.unix(),
-            Arc::clone(&principal),
-            &keys,
-        );
+        let (member, keys) =
+            self.hub
+                .register(session, protocol, self.clock.unix(), Arc::clone(&principal));
         let mut attachment = Attachment {
             node: Arc::clone(self),
             member,
-            // From the start: this future may be dropped at any await.
-            keyed_by: Mutex::new(Arc::clone(&settings)),
             recorded: false,
         };
         self.metrics.sessions.inc();
@@ -256,23 +245,11 @@ impl Attachment {
                 .into(),
         }
     }
-
-    /// The keys the session is found by.
-    pub(crate) fn keys(&self) -> Vec<RevocationKey> {
-        let settings = Arc::clone(&self.keyed_by.lock());
-        let principal = self.member.principal();
-        principal.revocation_keys(self.member.session(), &settings.revocable_claims)
-    }
-
-    /// From now on the session is found by keys that `settings` made.
-    pub(crate) fn set_keyed_by(&self, settings: Arc<Settings>) {
-        *self.keyed_by.lock() = settings;
-    }
 }
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        self.node.hub.unregister(&self.member, &self.keys());
+        self.node.hub.unregister(&self.member);
         self.node.metrics.sessions.dec();
         if self.recorded {
             self.node.cleanup.add(ClosedSession {

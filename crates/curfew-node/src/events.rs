@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use arc_swap::ArcSwap;
 use curfew_backend::{Ended, Events, Leaving, LocalSessions, SessionRecord, Suspension};
 use curfew_hub::{Delivered, Ending, Hub, Member};
 use curfew_model::{
@@ -12,8 +11,6 @@ use curfew_model::{
 };
 use curfew_telemetry::{Metrics, RevocationKind, Span, SpanKind};
 use tracing::{debug, info, warn};
-
-use crate::Settings;
 
 /// The span of a revocation that closes sessions here.
 const APPLY: &str = "revocation apply";
@@ -23,25 +20,13 @@ const APPLY: &str = "revocation apply";
 pub struct HubEvents {
     node: NodeId,
     hub: Arc<Hub>,
-    settings: Arc<ArcSwap<Settings>>,
     metrics: Arc<Metrics>,
 }
 
 impl HubEvents {
-    /// Events for this hub. `settings` are shared with the [`Node`](crate::Node), which replaces
-    /// them.
-    pub fn new(
-        node: NodeId,
-        hub: Arc<Hub>,
-        settings: Arc<ArcSwap<Settings>>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        Self {
-            node,
-            hub,
-            settings,
-            metrics,
-        }
+    /// Events for this hub.
+    pub fn new(node: NodeId, hub: Arc<Hub>, metrics: Arc<Metrics>) -> Self {
+        Self { node, hub, metrics }
     }
 }
 
@@ -151,6 +136,10 @@ impl Events for HubEvents {
         Some(Box::new(self.hub.suspend(key)?))
     }
 
+    fn finds(&self, kind: &str) -> bool {
+        self.hub.finds(kind)
+    }
+
     fn disconnect(&self, session: SessionId, disconnect: Disconnect) -> bool {
         let Some(member) = self.hub.get(session) else {
             return false;
@@ -188,13 +177,13 @@ impl LocalSessions for HubEvents {
     }
 
     fn keys(&self, sessions: &[SessionId]) -> Vec<RevocationKey> {
-        let settings = self.settings.load();
+        let kinds = self.hub.kinds();
         let keys = sessions
             .iter()
             .filter_map(|session| self.hub.get(*session))
             .flat_map(|member| {
                 let session = member.session();
-                let claims = &settings.revocable_claims;
+                let claims = kinds.claims();
                 member
                     .principals()
                     .flat_map(move |principal| principal.revocation_keys(session, claims))

@@ -14,6 +14,7 @@ mod publish;
 mod pulse;
 mod refresh;
 mod reported;
+mod settings;
 mod subscriptions;
 mod tickets;
 mod withdrawal;
@@ -27,27 +28,18 @@ use curfew_hub::Hub;
 use curfew_model::{Clock, NodeId};
 use curfew_telemetry::Metrics;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub use admit::{AdmitError, Attachment};
 pub use drain::Config as DrainConfig;
 pub use events::HubEvents;
+pub use settings::Settings;
 
 use admit::Admissions;
 use cleanup::Cleanup;
 use reported::Reported;
 use subscriptions::Subscriptions;
-
-/// What of the configuration the node goes by; replaced as a whole by a reload.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Settings {
-    /// `session.revocable_claims`.
-    pub revocable_claims: Vec<String>,
-    /// `session.max_per_user`; 0 is no limit.
-    pub max_per_user: u32,
-    /// `backend.max_admissions`; 0 is no limit. Read at the start only.
-    pub max_admissions: usize,
-}
 
 /// One gateway process.
 #[derive(Debug)]
@@ -57,7 +49,9 @@ pub struct Node {
     backends: Backends,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
-    settings: Arc<ArcSwap<Settings>>,
+    settings: ArcSwap<Settings>,
+    /// Told when other kinds of revocation come in force, and when all is settled for them.
+    kinds_changed: Notify,
     subscriptions: Subscriptions,
     cleanup: Cleanup,
     reported: Reported,
@@ -76,16 +70,21 @@ impl Node {
         backends: Backends,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
-        settings: Arc<ArcSwap<Settings>>,
+        settings: Settings,
     ) -> Arc<Self> {
+        // Nobody is here yet who would have to be found by them.
+        if let Some(kinds) = hub.set_kinds(&settings.revocable_claims) {
+            hub.settle(&kinds);
+        }
         let node = Arc::new(Self {
             id,
             hub,
             backends,
             clock,
             metrics,
-            admissions: Admissions::new(settings.load().max_admissions),
-            settings,
+            admissions: Admissions::new(settings.max_admissions),
+            settings: ArcSwap::from_pointee(settings),
+            kinds_changed: Notify::new(),
             subscriptions: Subscriptions::new(),
             cleanup: Cleanup::new(),
             reported: Reported::default(),
@@ -123,16 +122,6 @@ impl Node {
     /// The metrics everything counts into.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
-    }
-
-    /// The settings in force.
-    pub fn settings(&self) -> Arc<Settings> {
-        self.settings.load_full()
-    }
-
-    /// Puts other settings in force, for sessions admitted or refreshed from now on.
-    pub fn set_settings(&self, settings: Settings) {
-        self.settings.store(Arc::new(settings));
     }
 
     /// Whether the node is leaving service.

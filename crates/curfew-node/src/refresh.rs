@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_model::{Principal, RevocationKey};
-
+use curfew_model::Principal;
 use tokio::time;
 
-use crate::{AdmitError, Attachment, Settings};
+use crate::{AdmitError, Attachment};
 
 /// Between two looks at whether a revocation has been read.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
@@ -18,19 +17,12 @@ impl Attachment {
     /// session goes on with its old token, unless it was revoked.
     pub async fn refresh(&self, principal: Arc<Principal>) -> Result<(), AdmitError> {
         let node = self.node();
-        let settings = node.settings();
-        let new_keys =
-            principal.revocation_keys(self.member().session(), &settings.revocable_claims);
-        node.hub()
-            .begin_refresh(self.member(), Arc::clone(&principal), &new_keys);
         // Given up by whatever ends this early, a dropped future included.
-        let mut pending = Pending {
-            attachment: self,
-            settings,
-            new_keys: Some(new_keys),
-        };
-        let keys = pending.new_keys.as_deref().unwrap_or_default();
-        node.check_revoked(keys, &principal).await?;
+        let pending = Pending(self);
+        let keys = node
+            .hub()
+            .begin_refresh(self.member(), Arc::clone(&principal));
+        node.check_revoked(&keys, &principal).await?;
         node.backends()
             .sessions
             .refresh(self.record(principal))
@@ -48,33 +40,17 @@ impl Attachment {
 }
 
 /// A refresh under way: undone unless committed.
-struct Pending<'a> {
-    attachment: &'a Attachment,
-    /// What `new_keys` were made by.
-    settings: Arc<Settings>,
-    new_keys: Option<Vec<RevocationKey>>,
-}
+struct Pending<'a>(&'a Attachment);
 
 impl Pending<'_> {
-    fn commit(&mut self) {
-        if self.new_keys.take().is_some() {
-            let old_keys = self.attachment.keys();
-            self.attachment.set_keyed_by(Arc::clone(&self.settings));
-            self.attachment
-                .node
-                .hub()
-                .finish_refresh(self.attachment.member(), &old_keys);
-        }
+    fn commit(self) {
+        // There is nothing to undo afterwards.
+        self.0.node.hub().finish_refresh(self.0.member());
     }
 }
 
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
-        if let Some(new_keys) = self.new_keys.take() {
-            self.attachment
-                .node
-                .hub()
-                .abandon_refresh(self.attachment.member(), &new_keys);
-        }
+        self.0.node.hub().abandon_refresh(self.0.member());
     }
 }

@@ -197,6 +197,7 @@ async fn write(node: &Node, key: RevocationKey, waiting: Waiting) {
                 kind,
                 live = receipt.nodes.live,
                 confirmed = receipt.nodes.confirmed,
+                missing = ?receipt.nodes.missing,
                 closed = receipt.closed,
                 "revocation written after all"
             );

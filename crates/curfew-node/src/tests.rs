@@ -5,13 +5,13 @@ mod cleanup;
 mod drain;
 mod refresh;
 mod rig;
+mod settings;
 mod subscriptions;
 mod tickets;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use curfew_backend::memory::Memory;
 use curfew_backend::{NodeInfo, SessionFilter, SessionRecord};
 use curfew_hub::{Ending, Hub, HubLimits, Lanes};
@@ -62,18 +62,13 @@ impl Harness {
             DeliveryPath::Local,
             Arc::clone(&metrics),
         ));
-        let settings = Arc::new(ArcSwap::from_pointee(Settings {
+        let settings = Settings {
             revocable_claims: vec![CLAIM.to_owned()],
             max_per_user,
             max_admissions: 0,
-        }));
+        };
         let id = NodeId::new();
-        let events = HubEvents::new(
-            id,
-            Arc::clone(&hub),
-            Arc::clone(&settings),
-            Arc::clone(&metrics),
-        );
+        let events = HubEvents::new(id, Arc::clone(&hub), Arc::clone(&metrics));
         let info = NodeInfo {
             node: id,
             address: String::new(),

@@ -70,6 +70,7 @@ impl Public {
                     kind,
                     live = receipt.nodes.live,
                     confirmed = receipt.nodes.confirmed,
+                    missing = ?receipt.nodes.missing,
                     closed = receipt.closed,
                     "access ended by the identity provider"
                 ),

@@ -146,6 +146,7 @@ impl Public {
         info!(
             live = receipt.nodes.live,
             confirmed = receipt.nodes.confirmed,
+            missing = ?receipt.nodes.missing,
             closed = receipt.closed,
             "token revoked by whoever held it"
         );

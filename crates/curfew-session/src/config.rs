@@ -19,7 +19,8 @@ pub struct Config {
     #[schemars(with = "String")]
     pub expiring_notice: Duration,
     /// Claims by which sessions can be revoked, beside user, session and token: for example
-    /// `["tenant", "device"]`.
+    /// `["tenant", "device"]`. After a reload the sessions that are open already are found by them
+    /// as well.
     pub revocable_claims: Vec<String>,
     /// Sessions one user may have at once, counted over the cluster; one more is closed with 4409.
     /// 0: no limit.

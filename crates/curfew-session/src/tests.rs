@@ -99,18 +99,13 @@ impl Harness {
             DeliveryPath::Local,
             Arc::clone(&metrics),
         ));
-        let node_settings = Arc::new(ArcSwap::from_pointee(curfew_node::Settings {
+        let node_settings = curfew_node::Settings {
             revocable_claims: settings.session.revocable_claims.clone(),
             max_per_user: settings.session.max_per_user,
             max_admissions: 0,
-        }));
+        };
         let id = NodeId::new();
-        let events = Arc::new(HubEvents::new(
-            id,
-            Arc::clone(&hub),
-            Arc::clone(&node_settings),
-            Arc::clone(&metrics),
-        ));
+        let events = Arc::new(HubEvents::new(id, Arc::clone(&hub), Arc::clone(&metrics)));
         let info = NodeInfo {
             node: id,
             address: String::new(),

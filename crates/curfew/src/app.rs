@@ -84,13 +84,7 @@ impl App {
             &id.to_string(),
             env!("CARGO_PKG_VERSION"),
         )?;
-        let node_settings = Arc::new(ArcSwap::from_pointee(node_settings(config)));
-        let events = Arc::new(HubEvents::new(
-            id,
-            Arc::clone(&hub),
-            Arc::clone(&node_settings),
-            Arc::clone(&metrics),
-        ));
+        let events = Arc::new(HubEvents::new(id, Arc::clone(&hub), Arc::clone(&metrics)));
         let info = node_info(id, address, clock.as_ref());
         let backends: Backends = match config.backend.kind {
             BackendKind::Memory => {
@@ -111,7 +105,8 @@ impl App {
             }
         };
         let authenticator = Arc::new(Authenticator::new(&config.auth, Arc::clone(&clock))?);
-        let node = Node::start(id, hub, backends, clock, metrics, node_settings);
+        let settings = node_settings(config);
+        let node = Node::start(id, hub, backends, clock, metrics, settings);
         let context = Arc::new(Context {
             node,
             authenticator,
@@ -209,7 +204,8 @@ pub(crate) struct Running {
 
 impl Running {
     /// Puts another configuration in force, as far as that is possible without a restart. On an
-    /// error everything stays as it was.
+    /// error everything stays as it was. Sessions that are there already are found by it once
+    /// [`Node::until_settled`] returns.
     pub(crate) fn apply(&self, config: &Config) -> anyhow::Result<()> {
         let key = admin_key(config)?;
         let public = public_settings(config)?;

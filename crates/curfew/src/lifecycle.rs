@@ -1,7 +1,7 @@
 //! A node's life: start, reload, drain, end.
 
 use std::cell::Cell;
-use std::future::Future;
+use std::future::{self, Future};
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{self, MissedTickBehavior};
+use tokio::time::{self, Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -97,6 +97,7 @@ async fn reload_until(
         tokio::select! {
             _ = hangup.recv() => reloader.reload(),
             _ = poll.tick() => reloader.poll(),
+            () = reloader.settled() => reloader.complete(),
             () = &mut stop => return,
         }
     }
@@ -151,6 +152,8 @@ struct Reloader {
     seen: Option<Vec<u8>>,
     /// Whether key files had changed at the last look.
     keys_changed: Cell<bool>,
+    /// Since when a configuration has been taken over that sessions are not all found by yet.
+    unsettled: Option<Instant>,
 }
 
 impl Reloader {
@@ -162,6 +165,7 @@ impl Reloader {
             source,
             seen,
             keys_changed: Cell::new(false),
+            unsettled: None,
         }
     }
 
@@ -198,16 +202,19 @@ impl Reloader {
     }
 
     /// Reads the configuration again and puts it in force; a bad one is reported and the old one
-    /// stays.
+    /// stays. The reload is over when every session is found by it: see [`Reloader::complete`].
     fn reload(&mut self) {
         self.seen = self.read_file();
         let Some(source) = &self.source else { return };
-        let metrics = self.running.context.node.metrics();
+        let node = &self.running.context.node;
+        let metrics = node.metrics();
+        // Whether or not an earlier one was over: from here on this one is the last.
+        metrics.config_last_reload_successful.set(0);
+        self.unsettled = None;
         let file = source.file.as_deref();
         let config = match config::load(file, &source.sets, Check::Everything) {
             Ok(loaded) => loaded.config,
             Err(problems) => {
-                metrics.config_last_reload_successful.set(0);
                 for problem in &problems {
                     error!(problem = %problem, "configuration not reloaded, the old one stays");
                 }
@@ -215,18 +222,21 @@ impl Reloader {
             }
         };
         if let Err(error) = self.running.apply(&config) {
-            metrics.config_last_reload_successful.set(0);
             error!(error = %error, "configuration not reloaded, the old one stays");
             return;
         }
-        metrics.config_last_reload_successful.set(1);
         // What runs stays the measure of what a restart would change.
         let started = std::mem::replace(&mut self.config, config);
         let waiting = keep_boot_settings(&mut self.config, &started);
         metrics
             .config_restart_required
             .set(i64::from(!waiting.is_empty()));
-        info!("configuration reloaded");
+        self.unsettled = Some(Instant::now());
+        if node.is_settled() {
+            self.complete();
+        } else {
+            info!("configuration taken over, sessions are compared by it");
+        }
         if !waiting.is_empty() {
             warn!(
                 keys = waiting.join(", "),
@@ -234,6 +244,27 @@ impl Reloader {
             );
         }
         self.poll_keys();
+    }
+
+    /// Waits until every session is found by the configuration that was taken over.
+    async fn settled(&self) {
+        match self.unsettled {
+            Some(_) => self.running.context.node.until_settled().await,
+            None => future::pending().await,
+        }
+    }
+
+    /// The last reload is over.
+    fn complete(&mut self) {
+        let Some(began) = self.unsettled.take() else {
+            return;
+        };
+        let metrics = self.running.context.node.metrics();
+        metrics.config_last_reload_successful.set(1);
+        info!(
+            took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "configuration reloaded"
+        );
     }
 }
 

@@ -424,3 +424,26 @@ async fn without_the_issuers_keys_a_logout_is_not_refused_as_forged() {
     let answer = post(&node, &login.token(json!({"sub":"alice"}))).await;
     assert_refused(&answer, "temporarily_unavailable");
 }
+
+#[tokio::test]
+async fn a_logout_closes_sessions_from_before_it_was_configured() {
+    for told in [true, false] {
+        let (redis, login) = (Redis::start().await, Login::start().await);
+        let before = Settings::default().issuers(&login.provider.by_url("main"));
+        let cluster = Cluster::start(1, &redis.url(), &before).await;
+        let mut login_one = cluster[0].session(&login.access("alice", "one")).await;
+        let mut login_two = cluster[0].session(&login.access("alice", "two")).await;
+        let mut bob = cluster[0].session(&login.access("bob", "three")).await;
+        cluster[0]
+            .take_over(&login.settings().on_redis(&redis.url()), told)
+            .await;
+        let one = login.token(json!({"sid":"one","sub":"alice"}));
+        assert_done(&post(&cluster[0], &one).await);
+        login_one.expect_close(4403, "revoked").await;
+        assert_open(&mut login_two).await;
+        // By the user of that issuer.
+        assert_done(&post(&cluster[0], &login.token(json!({"sub":"alice"}))).await);
+        login_two.expect_close(4403, "revoked").await;
+        assert_open(&mut bob).await;
+    }
+}

@@ -91,3 +91,23 @@ async fn until_it_is_configured_there_is_no_such_path() {
     let node = Gateway::start_default().await;
     assert_eq!(give_back(&node, "token=x").await.status, 404);
 }
+
+#[tokio::test]
+async fn tokens_of_sessions_from_before_it_was_configured_can_be_given_back() {
+    for told in [true, false] {
+        let redis = Redis::start().await;
+        let before = Settings::default();
+        let cluster = Cluster::start(1, &redis.url(), &before).await;
+        let (given, kept) = (token("alice", "given"), token("alice", "kept"));
+        let mut closes = cluster[0].session(&given).await;
+        let mut stays = cluster[0].session(&kept).await;
+        cluster[0]
+            .take_over(&settings().on_redis(&redis.url()), told)
+            .await;
+        let answer = give_back(&cluster[0], &format!("token={given}")).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        closes.expect_close(4403, "revoked").await;
+        stays.send(json!({"type":"ping"})).await;
+        stays.expect_json(json!({"type":"pong"})).await;
+    }
+}

@@ -74,7 +74,7 @@ async fn fifty_thousand_revocations_close_whom_they_name_and_leave_the_nodes_wel
         .await;
     assert_eq!(
         receipt["nodes"],
-        json!({"live":2,"confirmed":2}),
+        json!({"live":2,"confirmed":2,"missing":[]}),
         "{receipt}"
     );
     bob.revoked().await;
@@ -146,7 +146,7 @@ async fn connects_beyond_what_a_slow_redis_takes_are_told_to_come_back() {
     assert_eq!(receipt["closed"], open.len(), "{receipt}");
     assert_eq!(
         receipt["nodes"],
-        json!({"live":1,"confirmed":1}),
+        json!({"live":1,"confirmed":1,"missing":[]}),
         "{receipt}"
     );
     cluster.assert_well().await;

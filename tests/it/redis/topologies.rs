@@ -91,7 +91,7 @@ async fn assert_keeps_its_promises(
         .await;
     assert_eq!(
         receipt["nodes"],
-        json!({"live":count,"confirmed":count}),
+        json!({"live":count,"confirmed":count,"missing":[]}),
         "{receipt}"
     );
     assert_eq!(receipt["closed"], 12, "{receipt}");

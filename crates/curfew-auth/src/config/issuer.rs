@@ -73,8 +73,8 @@ pub struct Issuer {
     /// What a logout token that names a login (`sid`) ends. `login`: the sessions of that login, for
     /// which every access token of this issuer must have the claim `auth.login_claim`. `user`: all
     /// sessions of the user that began before; for issuers whose access tokens name no login.
-    /// Sessions can be logged out that open, or refresh, after this was configured; their tokens
-    /// must have an `iat`. Default: `login`.
+    /// Sessions from before this was configured are logged out as well, where their tokens name the
+    /// login. Tokens must have an `iat`. Default: `login`.
     pub logout_scope: LogoutScope,
     /// What the `aud` of its logout tokens must be, or hold, one of: the id of a client that is
     /// registered there. Absent: `audience`.

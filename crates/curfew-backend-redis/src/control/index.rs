@@ -34,6 +34,7 @@ impl Control {
     /// Whether there is something to do that is not urgent.
     pub(super) fn has_chores(&self, generation: &Generation) -> bool {
         self.can_rewrite()
+            || self.comparison.is_under_way()
             || !generation.recall.is_empty()
             || generation.learn.is_some()
             || !generation.sweep.is_empty()
@@ -48,6 +49,8 @@ impl Control {
         if self.can_rewrite() {
             self.rewrite(generation.next_heartbeat).await;
             Ok(())
+        } else if self.comparison.is_under_way() {
+            self.compare(generation).await
         } else if !generation.recall.is_empty() {
             self.recall(generation).await
         } else if let Some(from) = generation.learn {

@@ -76,6 +76,10 @@ impl Control {
             Op::Confirm { id, key, reply } => {
                 answer(reply, self.confirm(generation, &id, key).await)
             }
+            Op::Compare { reply } => {
+                self.start_comparison(generation, reply);
+                None
+            }
         };
         self.step("op").log();
         match failed {
@@ -226,7 +230,7 @@ impl Control {
     }
 
     /// Reads a revocation that was written a moment ago, and ends the sessions it covers, as far
-    /// as the push has not done so already.
+    /// as the push has not done so already. Fails where it does not find every session it names.
     async fn confirm(
         &mut self,
         generation: &mut Generation,
@@ -241,7 +245,12 @@ impl Control {
         // Lifted again, or lost: nothing that could be confirmed.
         let known = found.ok_or(Fault::NotThere)?;
         let mut ended = self.apply(&known.revoked(key.clone()), learned);
+        // Asked afterwards: what other settings had made unfindable meanwhile was not found.
+        let finds = self.core.events.finds(key.kind());
         self.note_found(generation, &[(key, known)]).await?;
+        if !finds {
+            return Err(Fault::Unfound);
+        }
         if let Some(at) = self.counted.iter().position(|counted| counted.id == id)
             && let Some(earlier) = self.counted.remove(at)
         {

@@ -16,7 +16,7 @@ use crate::fault::Fault;
 use crate::keys::Keys;
 
 /// Sessions compared in one go.
-const CHUNK: usize = 512;
+pub(super) const CHUNK: usize = 512;
 
 /// Chunks under way at once.
 const CHUNKS_AT_ONCE: usize = 4;
@@ -55,7 +55,10 @@ impl Control {
     }
 
     pub(super) fn start_sweep(&mut self, generation: &mut Generation) {
-        generation.sweep = self.core.local.sessions();
+        // A comparison looks at all of them anyway.
+        if !self.comparison.is_under_way() {
+            generation.sweep = self.core.local.sessions();
+        }
         generation.next_sweep = Instant::now() + sweep_interval();
     }
 
@@ -75,23 +78,27 @@ impl Control {
         cmd("PING")
             .query_async::<()>(&mut generation.connection)
             .await?;
-        let mut ended = 0;
+        let (mut ended, mut missed) = (0, 0);
         for (key, known) in &found {
             if generation.pushes.has(key) {
                 continue;
             }
-            let sessions = self.apply(&known.revoked(key.clone()), began);
-            ended += sessions.count();
+            let count = self.apply(&known.revoked(key.clone()), began).count();
+            ended += count;
+            // While settings change, no push could have found them.
+            if self.core.events.finds(key.kind()) {
+                missed += count;
+            }
         }
-        if ended > 0 {
+        if missed > 0 {
             warn!(
-                sessions = ended,
+                sessions = missed,
                 "revoked sessions that no push had told of"
             );
             self.core
                 .metrics
                 .revocation_missed_push
-                .inc_by(ended as u64);
+                .inc_by(missed as u64);
         }
         self.step("sweep")
             .sessions(chunk.len())

@@ -166,6 +166,7 @@ impl Control {
             self.rewrite = self.core.local.sessions();
         }
         // Every session was compared just now.
+        self.comparison.is_done();
         generation.sweep = Vec::new();
         generation.next_sweep = Instant::now() + sweep_interval();
         Ok(())

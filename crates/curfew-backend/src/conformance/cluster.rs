@@ -136,6 +136,8 @@ struct Heard {
     sessions: HashSet<SessionId>,
     /// How many sessions a revocation of the key ends.
     named: HashMap<RevocationKey, usize>,
+    /// Kinds whose sessions are not all found here.
+    unfound: HashSet<String>,
 }
 
 impl Recorder {
@@ -149,6 +151,11 @@ impl Recorder {
         self.heard.lock().named.insert(key, count);
     }
 
+    /// Pretends that a revocation of this kind does not find every session here.
+    pub fn lose(&self, kind: &str) {
+        self.heard.lock().unfound.insert(kind.to_owned());
+    }
+
     /// The publications that arrived, in order.
     pub fn publications(&self) -> Vec<Publication> {
         self.heard.lock().publications.clone()
@@ -157,6 +164,11 @@ impl Recorder {
     /// The revocations heard of, in order.
     pub fn revoked(&self) -> Vec<(RevocationKey, Revocation)> {
         self.heard.lock().revoked.clone()
+    }
+
+    /// Forgets the revocations heard of.
+    pub fn forget_revoked(&self) {
+        self.heard.lock().revoked.clear();
     }
 
     /// The sessions that were to be ended and live here, in order.
@@ -180,6 +192,10 @@ impl Events for Recorder {
         None
     }
 
+    fn finds(&self, kind: &str) -> bool {
+        !self.heard.lock().unfound.contains(kind)
+    }
+
     fn disconnect(&self, session: SessionId, disconnect: Disconnect) -> bool {
         let mut heard = self.heard.lock();
         let found = heard.sessions.remove(&session);
@@ -196,14 +212,17 @@ impl Events for Recorder {
     }
 }
 
-/// None: the checks open sessions at the backend alone.
+/// Those that it pretends to hold. None has a record: the checks write those at the backend alone.
 impl LocalSessions for Recorder {
     fn sessions(&self) -> Vec<SessionId> {
-        Vec::new()
+        self.heard.lock().sessions.iter().copied().collect()
     }
 
-    fn keys(&self, _: &[SessionId]) -> Vec<RevocationKey> {
-        Vec::new()
+    fn keys(&self, sessions: &[SessionId]) -> Vec<RevocationKey> {
+        sessions
+            .iter()
+            .map(|session| RevocationKey::session(*session))
+            .collect()
     }
 
     fn records(&self, _: &[SessionId]) -> Vec<SessionRecord> {

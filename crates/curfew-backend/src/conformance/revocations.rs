@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use curfew_model::{Clock as _, Revocation, RevocationKey, SessionId};
 
+use tokio::time::timeout;
+
+use super::DEADLINE;
 use super::cluster::{Cluster, eventually};
 use crate::{Backends, Receipt, ReceiptNodes, Revoked};
 
@@ -135,6 +138,7 @@ pub(super) async fn the_receipt_counts_nodes_and_sessions(cluster: Cluster) {
     let all = ReceiptNodes {
         live: nodes,
         confirmed: nodes,
+        missing: Vec::new(),
     };
     assert_eq!(receipt.nodes, all);
     assert_eq!(receipt.closed, 3 * nodes);
@@ -142,6 +146,50 @@ pub(super) async fn the_receipt_counts_nodes_and_sessions(cluster: Cluster) {
     // A node that is counted has heard of it before the receipt was given.
     for recorder in &cluster.recorders {
         assert!(!recorder.revoked().is_empty());
+    }
+}
+
+pub(super) async fn the_receipt_names_nodes_that_do_not_find_the_sessions(cluster: Cluster) {
+    cluster.last_recorder().lose("tenant");
+    let missing = cluster.members[cluster.members.len() - 1].node;
+    let nodes = cluster.members.len() as u64;
+    for (key, confirmed, missing) in [
+        (
+            RevocationKey::claim("tenant", "acme"),
+            nodes - 1,
+            vec![missing],
+        ),
+        (user("alice"), nodes, Vec::new()),
+    ] {
+        let receipt = revoke(cluster.first(), &key, Revocation::default()).await;
+        let expect = ReceiptNodes {
+            live: nodes,
+            confirmed,
+            missing,
+        };
+        assert_eq!(receipt.nodes, expect, "{key}");
+    }
+}
+
+pub(super) async fn a_comparison_finds_what_was_revoked_before(cluster: Cluster) {
+    /// More than a backend should compare in one go.
+    const OTHERS: usize = 20_000;
+    let session = SessionId::new();
+    let (recorder, key) = (cluster.last_recorder(), RevocationKey::session(session));
+    revoke(cluster.first(), &key, Revocation::default()).await;
+    recorder.hold(session);
+    for _ in 0..OTHERS {
+        recorder.hold(SessionId::new());
+    }
+    for compared in [true, false] {
+        recorder.forget_revoked();
+        let compare = timeout(DEADLINE, cluster.last().revocations.compare());
+        compare.await.expect("in time").expect("compare");
+        let revoked = recorder.revoked();
+        let found = revoked.iter().any(|(revoked, _)| *revoked == key);
+        assert_eq!(found, compared, "{revoked:?}");
+        let restored = cluster.first().revocations.restore(&key).await;
+        assert_eq!(restored.expect("restore"), compared);
     }
 }
 

@@ -213,15 +213,13 @@ impl World {
             Op::Refresh {
                 issued_at, works, ..
             } => {
-                let old = keys(&member.principal(), member.session());
                 let new = principal(USERS[pair.user], "t", issued_at, "{}");
-                let new_keys = keys(&new, member.session());
-                harness.hub.begin_refresh(member, new, &new_keys);
+                harness.hub.begin_refresh(member, new);
                 if works {
-                    harness.hub.finish_refresh(member, &old);
+                    harness.hub.finish_refresh(member);
                     pair.issued_at = issued_at;
                 } else {
-                    harness.hub.abandon_refresh(member, &new_keys);
+                    harness.hub.abandon_refresh(member);
                 }
             }
             Op::Unregister(_) => {

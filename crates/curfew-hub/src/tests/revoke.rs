@@ -145,16 +145,13 @@ fn many_sessions_of_one_user_come_and_go_in_any_order() {
 fn a_session_found_by_the_hash_of_another_key_is_not_ended() {
     let harness = Harness::new();
     // As if the two users' hashes were the same.
-    let alice = principal("alice", "t", 100, "{}");
-    let session = SessionId::new();
-    let mut found_by = keys(&alice, session);
-    found_by.push(RevocationKey::user("mallory"));
-    found_by.push(RevocationKey::claim("tenant", "acme"));
-    let member = harness
-        .hub
-        .register(session, harness.protocol("one"), 0, alice, &found_by);
-    for key in &found_by[found_by.len() - 2..] {
-        assert_eq!(harness.hub.revoke(key, &everyone()).len(), 0, "{key}");
+    let member = harness.register(&principal("alice", "t", 100, "{}"), "one");
+    for key in [
+        RevocationKey::user("mallory"),
+        RevocationKey::claim("tenant", "acme"),
+    ] {
+        harness.hub.index.add(&key, &member);
+        assert_eq!(harness.hub.revoke(&key, &everyone()).len(), 0, "{key}");
     }
     assert_eq!(member.outbox().ending(), None);
 }
@@ -173,13 +170,10 @@ fn during_a_refresh_both_tokens_name_the_session_and_afterwards_one() {
             let before = principal("alice", old.0, old.1, "{}");
             let after = principal("alice", new.0, new.1, "{}");
             let member = harness.open_as(&before);
-            let session = member.session();
-            harness
-                .hub
-                .begin_refresh(&member, Arc::clone(&after), &keys(&after, session));
+            harness.hub.begin_refresh(&member, after);
             match end {
-                "finish" => harness.hub.finish_refresh(&member, &keys(&before, session)),
-                "abandon" => harness.hub.abandon_refresh(&member, &keys(&after, session)),
+                "finish" => harness.hub.finish_refresh(&member),
+                "abandon" => harness.hub.abandon_refresh(&member),
                 _ => {}
             }
             let closed = harness
@@ -199,11 +193,8 @@ fn a_refresh_survives_a_cutoff_that_covers_the_old_token_once_it_is_finished() {
     let [before, after] =
         [("t1", 100), ("t2", 200)].map(|(id, iat)| principal("alice", id, iat, "{}"));
     let member = harness.open_as(&before);
-    let session = member.session();
-    harness
-        .hub
-        .begin_refresh(&member, Arc::clone(&after), &keys(&after, session));
-    harness.hub.finish_refresh(&member, &keys(&before, session));
+    harness.hub.begin_refresh(&member, after);
+    harness.hub.finish_refresh(&member);
     let user = RevocationKey::user("alice");
     assert_eq!(harness.hub.revoke(&user, &until(150)).len(), 0);
     assert_eq!(harness.hub.revoke(&user, &until(200)).len(), 1);

@@ -185,12 +185,14 @@ async fn a_drain_finds_a_session_that_is_just_being_admitted() {
 async fn sessions_admitted_before_a_change_of_settings_leave_nothing_behind() {
     let harness = Harness::new();
     let attachment = harness.open("t1").await;
-    harness.node.set_settings(Settings::default());
     assert_eq!(
         Arc::strong_count(attachment.member()),
         2 + 3,
         "hub, attachment and three keys"
     );
+    harness.node.set_settings(Settings::default());
+    harness.node.until_settled().await;
+    assert_eq!(Arc::strong_count(attachment.member()), 2 + 2);
     let member = Arc::clone(attachment.member());
     drop(attachment);
     assert_eq!(Arc::strong_count(&member), 1);

@@ -117,20 +117,3 @@ async fn a_revocation_of_either_token_during_a_refresh_ends_the_session() {
         }
     }
 }
-
-#[tokio::test(start_paused = true)]
-async fn a_refresh_after_a_change_of_settings_is_found_by_the_claims_now_listed() {
-    let harness = Harness::new();
-    let attachment = harness.open("t1").await;
-    let settings = Settings {
-        revocable_claims: vec!["jti".to_owned()],
-        max_per_user: 0,
-        max_admissions: 0,
-    };
-    harness.node.set_settings(settings);
-    attachment.refresh(principal("alice", "t2")).await.unwrap();
-    assert_eq!(harness.found_by(&RevocationKey::claim(CLAIM, "acme")), 0);
-    assert_eq!(harness.found_by(&RevocationKey::claim("jti", "t2")), 1);
-    drop(attachment);
-    harness.assert_nothing_left("settings").await;
-}

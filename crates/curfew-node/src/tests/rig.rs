@@ -46,6 +46,7 @@ impl Clock for RigClock {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Call {
     Check,
+    Compare,
     Open,
     Refresh,
     Close,
@@ -267,6 +268,10 @@ impl Revocations for Rig {
 
     fn restore<'a>(&'a self, key: &'a RevocationKey) -> BoxFuture<'a, Result<bool, BackendError>> {
         self.inner.revocations.restore(key)
+    }
+
+    fn compare(&self) -> BoxFuture<'_, Result<(), BackendError>> {
+        Box::pin(self.ask(Call::Compare, "", || self.inner.revocations.compare()))
     }
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<Revoked>, BackendError>> {

@@ -123,11 +123,13 @@ pub(super) async fn create(admin: Arc<Admin>, call: Call) -> Result<Response, Pr
         kind,
         live = receipt.nodes.live,
         confirmed = receipt.nodes.confirmed,
+        missing = ?receipt.nodes.missing,
         closed = receipt.closed,
         "revoked by the admin API"
     );
-    // Accepted, but not yet safe from a failure of the primary.
+    // Accepted, but not in force everywhere, or not yet safe from a failure of the primary.
     let status = match receipt.durability {
+        _ if !receipt.nodes.missing.is_empty() => StatusCode::ACCEPTED,
         None | Some(Durability::Replicated) => StatusCode::OK,
         Some(Durability::PrimaryOnly) => StatusCode::ACCEPTED,
     };

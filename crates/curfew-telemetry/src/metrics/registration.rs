@@ -325,7 +325,7 @@ impl Metrics {
         );
         names.add(
             "config_last_reload_successful",
-            "Whether the last reading of the configuration succeeded",
+            "Whether the last reading of the configuration succeeded, and every session is found by it",
             &self.config_last_reload_successful,
         );
         names.add(

@@ -104,7 +104,6 @@ pub(super) fn target<'a>(kind: &str, value: Option<&'a str>) -> Result<&'a str, 
 /// The receipt as a sentence.
 fn receipt(receipt: &Value) -> String {
     let nodes = &receipt["nodes"];
-    let (live, confirmed) = (nodes["live"].as_u64(), nodes["confirmed"].as_u64());
     let mut sentence = format!(
         "revoked {}: {} closed, confirmed by {} of {} in {} ms\n",
         output::clean(&text(receipt, "key")),
@@ -116,8 +115,19 @@ fn receipt(receipt: &Value) -> String {
     if receipt["durability"] == "primary-only" {
         sentence.push_str("No replica has it yet: should the primary fail now, it may be lost.\n");
     }
-    if live > confirmed {
-        sentence.push_str("The other nodes stop delivering within the lease; see backend.lease.\n");
+    let missing: Vec<String> = nodes["missing"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|node| output::clean(node.as_str().unwrap_or("?")))
+        .collect();
+    if !missing.is_empty() {
+        let line = format!(
+            "Missing: {}. Nodes that are cut off deliver nothing after the lease (backend.lease); \
+             those that have not reloaded a setting that adds the kind let its sessions go on until they have.\n",
+            missing.join(", ")
+        );
+        sentence.push_str(&line);
     }
     sentence
 }
@@ -136,15 +146,18 @@ mod tests {
 
     #[test]
     fn the_receipt_is_one_sentence() {
-        let json =
-            json!({"key":"user:alice","nodes":{"live":1,"confirmed":1},"closed":5,"took_ms":4});
+        let json = json!({"key":"user:alice","nodes":{"live":1,"confirmed":1,"missing":[]},
+                "closed":5,"took_ms":4});
         assert_eq!(
             receipt(&json),
             "revoked user:alice: 5 sessions closed, confirmed by 1 of 1 node in 4 ms\n"
         );
-        let json = json!({"key":"all","nodes":{"live":3,"confirmed":2},"closed":1,"took_ms":900});
-        assert!(receipt(&json).contains("confirmed by 2 of 3 nodes"));
-        assert!(receipt(&json).contains("lease"));
+        let json = json!({"key":"all","nodes":{"live":4,"confirmed":2,"missing":["n\u{1b}1","n2"]},
+            "closed":1,"took_ms":900});
+        assert!(receipt(&json).contains("confirmed by 2 of 4 nodes"));
+        assert!(
+            receipt(&json).contains("Missing: n\\u{1b}1, n2. ") && receipt(&json).contains("lease")
+        );
     }
 
     #[test]

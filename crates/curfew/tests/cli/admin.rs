@@ -6,7 +6,7 @@ use crate::support::{answering, curfew, curfew_with};
 
 #[test]
 fn revoking_sends_the_key_and_prints_the_receipt() {
-    let receipt = json!({"key":"user:a b","nodes":{"live":1,"confirmed":1},"closed":2,"took_ms":4});
+    let receipt = json!({"key":"user:a b","nodes":{"live":1,"confirmed":1,"missing":[]},"closed":2,"took_ms":4});
     let answers = vec![
         ("200 OK", receipt.to_string()),
         ("200 OK", receipt.to_string()),

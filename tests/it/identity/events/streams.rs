@@ -325,3 +325,32 @@ async fn a_time_that_was_never_set_keeps_nobody_out() {
     let token = transmitter.access("alice", json!({}));
     assert!(cluster[0].attempt_with(&token).await.is_open());
 }
+
+#[tokio::test]
+async fn an_event_closes_sessions_from_before_its_stream_was_configured() {
+    let subjects = "[auth.issuers.subjects]\nsession = \"sid\"\n";
+    for told in [true, false] {
+        let (redis, transmitter) = (Redis::start().await, Transmitter::start().await);
+        let by_url = transmitter.provider.by_url("main");
+        let before = Settings::default().issuers(&by_url);
+        let cluster = Cluster::start(1, &redis.url(), &before).await;
+        let node = &cluster[0];
+        let access = |user: &str, login: &str| {
+            let more = json!({"iat":unix_now() - 10,"sid":login});
+            transmitter.access(user, more)
+        };
+        let mut of_login = node.session(&access("alice", "one")).await;
+        let mut of_user = node.session(&access("alice", "two")).await;
+        let mut bob = node.session(&access("bob", "three")).await;
+        let with_stream = transmitter.settings(subjects).on_redis(&redis.url());
+        node.take_over(&with_stream, told).await;
+        let login = json!({"format":"complex","session":{"format":"opaque","id":"one"}});
+        assert_accepted(&push(node, &transmitter.revoked(login)).await);
+        of_login.expect_close(4403, "revoked").await;
+        assert_open(&mut of_user).await;
+        let user = transmitter.user("alice");
+        assert_accepted(&push(node, &transmitter.revoked(user)).await);
+        of_user.expect_close(4403, "revoked").await;
+        assert_open(&mut bob).await;
+    }
+}
