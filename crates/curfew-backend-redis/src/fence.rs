@@ -48,42 +48,17 @@ const NO_SCRIPT: &str = "NOSCRIPT";
 /// A deadline after every other, in microseconds: a number that Lua can hold.
 const NEVER: u64 = 1 << 53;
 
-/// Carries publications out, unless it is later than `ARGV[1]`, in microseconds since 1970. Answers
-/// with the time; or, where some were refused, with the place and the error of each.
+/// Carries publications out, unless it is later than the deadline. Answers with the time, in
+/// microseconds since 1970; or, where some were refused, with the place and the error of each.
 ///
 /// Redis runs it as a script that writes, so a replica and a primary that is fenced refuse it whole.
-fn script(cluster: bool) -> String {
-    let (step, publish) = match cluster {
-        false => (2, "redis.pcall('PUBLISH', ARGV[i], ARGV[i + 1])"),
-        true => (1, "redis.pcall('SPUBLISH', KEYS[1], ARGV[i])"),
-    };
-    format!(
-        "#!lua
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
-if now > tonumber(ARGV[1]) then
-  return redis.error_reply('{FENCED} the lease of the node that has sent this is over')
-end
-local refused
-for i = 2, #ARGV, {step} do
-  local reply = {publish}
-  if type(reply) == 'table' then
-    refused = refused or {{}}
-    refused[#refused + 1] = (i - 2) / {step}
-    refused[#refused + 1] = reply
-  end
-end
-return refused or now
-"
-    )
-}
+const SCRIPT: &str = include_str!("fence/publish.lua");
 
 /// The fence at one server, as one connection knows it.
 pub(crate) struct Fence {
     gate: Arc<Gate>,
     metrics: Arc<Metrics>,
     cluster: bool,
-    script: String,
     /// What Redis calls the script.
     digest: String,
     /// Microseconds from [`boottime`] to Redis' time.
@@ -112,7 +87,6 @@ impl Fence {
             gate: Arc::clone(&core.gate),
             metrics: Arc::clone(&core.metrics),
             cluster,
-            script: script(cluster),
             digest: String::new(),
             ahead: AtomicI64::new(0),
             warned_at: Mutex::new(None),
@@ -128,7 +102,7 @@ impl Fence {
         connection: &mut MultiplexedConnection,
     ) -> Result<String, Fault> {
         let mut load = cmd("SCRIPT");
-        load.arg("LOAD").arg(&self.script);
+        load.arg("LOAD").arg(SCRIPT);
         Ok(load.query_async(connection).await?)
     }
 

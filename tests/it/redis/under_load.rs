@@ -171,10 +171,20 @@ impl Load {
             self.audience.pause(client);
             sleep(ONE_BY_ONE).await;
         }
-        eventually_within(PATIENCE, "full queues", async || {
-            (cluster[0].metric("curfew_send_queue_bytes").await >= bytes).then_some(())
-        })
-        .await;
+        let deadline = Moment::now() + PATIENCE;
+        while cluster[0].metric("curfew_send_queue_bytes").await < bytes {
+            assert!(
+                Moment::now() < deadline,
+                "the queues do not fill: {} bytes wait, {} publications, of which {:?} had come, {} of \
+                 the revoked are left; the publisher was told {:?}",
+                cluster[0].metric("curfew_send_queue_bytes").await,
+                self.flood.published(),
+                self.audience.publications(1),
+                self.remaining(),
+                self.flood.told(),
+            );
+            sleep(ONE_BY_ONE).await;
+        }
         self.flood.pace(0);
         sleep(dice.time_below(LOOSE)).await;
     }
@@ -241,15 +251,16 @@ impl Load {
             .filter(|late| late.bytes > 0)
             .collect();
         let sum = |what: fn(&Late) -> usize| late.iter().map(what).sum::<usize>();
-        let last = late.iter().map(|late| late.last).max().unwrap_or_default();
+        let read = late.iter().filter_map(|late| late.read).flatten();
+        let [first, last] = [read.clone().min(), read.max()]
+            .map(|read| read.unwrap_or_default().since(acknowledged));
         let told = format!(
-            "{} frames, {} bytes for {} sessions later than {:?} after the keys, the last read {:?} \
-             after them; longest gap {gap:?}",
+            "{} frames, {} bytes for {} sessions later than {:?} after the keys, read {first:?} to \
+             {last:?} after them; longest gap {gap:?}",
             sum(|late| late.frames),
             sum(|late| late.bytes),
             late.len(),
             mark.at().since(acknowledged),
-            last.since(acknowledged),
         );
         let in_one_write = late.iter().all(|late| late.bytes <= ONE_WRITE + 2 * DATA);
         match late.len() <= excepted && in_one_write {

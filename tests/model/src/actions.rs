@@ -62,7 +62,7 @@ pub enum Action {
     Compare(usize),
     /// It asks for a key to answer a receipt.
     Confirm(usize),
-    /// What is on its way out goes a step further.
+    /// The thing on its way out goes a step further.
     Go(usize, Way),
     /// A session comes, its token is verified: A1; only where settings change.
     Verify(usize),
@@ -147,7 +147,7 @@ pub(crate) fn enabled(state: &State, bounds: &Bounds, rules: &Rules, actions: &m
     }
 }
 
-/// What Redis does for a connection.
+/// The steps that Redis takes for a connection.
 fn enabled_at_redis(
     connection: &Connection,
     node: usize,
@@ -441,7 +441,7 @@ impl State {
         let refused = server.fenced && rules.admission_writes;
         let node = &mut self.nodes[node].node;
         let remembered = node.seen && rules.admission_remembers;
-        // Where settings change, registered means registered under the revocation's key.
+        // In searches whose settings change, registered means: under the revocation's key.
         let asks = node.reload.is_none() || node.session.registered;
         let revoked = asks && server.revokes_by(rules.compare_both_spellings);
         let denied = revoked || refused || remembered;
@@ -474,7 +474,7 @@ impl State {
         Some(())
     }
 
-    /// Whether nothing waits for the network, for Redis, or for a node that runs.
+    /// True when nothing waits for the network, for Redis, or for a node that runs.
     fn is_quiet(&self) -> bool {
         let is_in_hand = |peer: &Peer| {
             let mut outgoing = peer.outgoing.iter();

@@ -56,12 +56,12 @@ pub enum Reply {
     },
     /// To [`Request::Compare`].
     Compared {
-        /// Whether the session is revoked.
+        /// True when the session is revoked.
         revoked: bool,
     },
     /// To [`Request::Confirm`].
     Found {
-        /// Whether the revocation is there.
+        /// True when the revocation is there.
         revoked: bool,
     },
 }

@@ -44,7 +44,7 @@ pub struct Node {
     pub restarting: bool,
     /// The session it has, or will have.
     pub session: Session,
-    /// What it has done about new settings; only where they change.
+    /// The state of its reload; only in searches whose settings change.
     pub reload: Option<Reload>,
     /// A stall it has not got over yet.
     pub stall: Option<Stall>,

@@ -15,7 +15,7 @@ use crate::state::{Bounds, Peer, State};
 /// A server's clock may be so many ticks behind another's.
 const SKEW: u8 = 2;
 
-/// What is on its way.
+/// The kinds of things that are on their way out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// A frame for the client: written once, and it is out.
@@ -27,13 +27,13 @@ pub enum Kind {
 /// Something on its way out, and how far it has come.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Outgoing {
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
-    /// How far it has come.
+    /// Its place on the way.
     pub place: Place,
 }
 
-/// How far something has come. Ticks count down with time.
+/// A place on the way out. Ticks count down with time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Place {
     /// It waits for its turn.
@@ -49,7 +49,7 @@ pub enum Place {
         server: usize,
         /// Ticks until its deadline, as that server sees it.
         deadline: u8,
-        /// Whether the publisher has been told `unavailable`; only without M26.
+        /// True once the publisher has been told `unavailable`; only without M26.
         called_off: bool,
     },
     /// A frame is out, or a publication has been executed.
@@ -60,7 +60,7 @@ pub enum Place {
     Dropped,
 }
 
-/// What a node knows of a server's clock.
+/// The clock of a server, as far as a node knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Clock {
     /// Whose clock it is.
@@ -70,7 +70,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// What is known of a server's clock from a time that it told so many ticks ago, in answer to a
+    /// Reckons with a time that a server told so many ticks ago, in answer to a
     /// round trip that was sent so many ticks ago.
     pub(crate) fn told(server: usize, told_for: u8, sent_for: u8, rules: &Rules) -> Self {
         let told_for = told_for.cast_signed();
@@ -101,7 +101,7 @@ impl Outgoing {
         }
     }
 
-    /// Whether the node is about to write it.
+    /// True when the node is about to write it.
     pub(crate) fn is_in_hand(&self) -> bool {
         matches!(self.place, Place::Leased(_) | Place::Cleared(_))
     }
@@ -141,14 +141,14 @@ impl Way {
         Self::CallOff,
     ];
 
-    /// Whether it is Redis that takes it, not the node.
+    /// True when Redis takes it, not the node.
     pub(crate) fn is_of_redis(self) -> bool {
         self == Self::Execute
     }
 }
 
 impl Peer {
-    /// Whether what is on its way can take this step.
+    /// True when the thing on its way can take this step.
     pub(crate) fn can_go(&self, way: Way, rules: &Rules) -> bool {
         let Some(outgoing) = &self.outgoing else {
             return false;
@@ -269,7 +269,7 @@ impl State {
         })
     }
 
-    /// Whether nothing of the session should take effect any more.
+    /// True when nothing of the session should take effect any more.
     fn is_late(&self, bounds: &Bounds) -> bool {
         let patience = if bounds.extras.timely { 1 } else { LEASE };
         self.revoked_for.is_some_and(|age| age >= patience)

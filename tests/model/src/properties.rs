@@ -103,8 +103,8 @@ pub(crate) fn all(protocol: &Protocol) -> Vec<Property<Protocol>> {
     properties
 }
 
-/// Whether a node delivers to its session, of what the revocation concerns. Where settings change,
-/// C1 and C2 say what holds instead.
+/// True when a node delivers to its session, which the revocation concerns. In searches whose settings
+/// change it may not concern it: C1 and C2 say what holds there.
 fn delivers(node: &Node, protocol: &Protocol) -> bool {
     node.reload.is_none() && node.delivers(&protocol.rules)
 }

@@ -13,21 +13,21 @@ use crate::node::{Node, Phase};
 use crate::rules::Rules;
 use crate::session::{Session, Stage};
 
-/// What a node has done about new settings.
+/// A node's reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Reload {
-    /// How far it has come.
+    /// The stage it has reached.
     pub progress: Progress,
-    /// Whether the comparison under way asks for the revocation's key.
+    /// True when the comparison under way asks for the revocation's key.
     pub asks: bool,
-    /// Whether it was begun when every session had been indexed.
+    /// True when that comparison was begun after every session had been indexed.
     pub counts: bool,
-    /// Whether the node has confirmed to a receipt that no session of it is left that the
+    /// True when the node has confirmed to a receipt that no session of it is left that the
     /// revocation names.
     pub confirmed: bool,
 }
 
-/// How far a reload has come.
+/// The stages of a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Progress {
     /// The old settings are in force.
@@ -61,7 +61,7 @@ impl Reload {
         }
     }
 
-    /// Whether the settings in force name the session by the revocation's key.
+    /// True when the settings in force name the session by the revocation's key.
     pub(crate) fn names(self) -> bool {
         self.progress != Progress::Old
     }
@@ -73,7 +73,7 @@ impl Node {
         self.reload = Some(Reload::begun(self.reload));
     }
 
-    /// Whether sessions are to be indexed by the new settings now.
+    /// True when sessions are to be indexed by the new settings now.
     pub(crate) fn may_index(&self, rules: &Rules) -> bool {
         let in_force = |reload: Reload| reload.progress == Progress::InForce;
         rules.index_before_comparing && self.reload.is_some_and(in_force)
@@ -91,7 +91,7 @@ impl Node {
         }
     }
 
-    /// Whether a comparison of every session by the new settings is due.
+    /// True when a comparison of every session by the new settings is due.
     pub(crate) fn is_comparison_due(&self, rules: &Rules) -> bool {
         let from = if rules.index_before_comparing {
             Progress::Indexed
@@ -130,7 +130,7 @@ impl Node {
         found
     }
 
-    /// Whether it confirms that no session is left which a revocation names: to a receipt.
+    /// True when it confirms to a receipt that no session is left which a revocation names.
     pub fn confirms(&self, rules: &Rules) -> bool {
         self.reload.is_none_or(|reload| match reload.progress {
             Progress::Old => !rules.confirm_known_kinds,
@@ -147,13 +147,13 @@ impl Node {
         }
     }
 
-    /// Whether a receipt's question may be asked of Redis.
+    /// True when a receipt's question may be asked of Redis.
     pub(crate) fn may_confirm(&self) -> bool {
         let asked = |reload: Reload| !reload.confirmed;
         self.phase == Phase::Synced && self.reload.is_some_and(asked)
     }
 
-    /// Whether an admission that begins now takes the revocation's key for one of its session's.
+    /// True when an admission that begins now takes the revocation's key for one of its session's.
     pub(crate) fn names(&self) -> bool {
         self.reload.is_none_or(Reload::names)
     }

@@ -67,6 +67,10 @@ pub struct Summary {
     pub losses: usize,
     /// Re-assertions.
     pub reassertions: usize,
+    /// Comparisons after a reload, beside those that set-ups have made anyway.
+    pub comparisons: usize,
+    /// Confirmations of revocations.
+    pub confirmations: usize,
 }
 
 /// A line the model does not allow.
@@ -153,6 +157,8 @@ impl Summary {
             Step::NullPush => self.null_pushes += 1,
             Step::Epoch(Outcome::Lost) => self.losses += 1,
             Step::Reassert => self.reassertions += 1,
+            Step::Compare => self.comparisons += 1,
+            Step::Confirm => self.confirmations += 1,
             _ => {}
         }
     }
@@ -331,7 +337,7 @@ impl Candidate {
         answered.then(|| self.clone()).into_iter().collect()
     }
 
-    /// Settings have changed, whatever the node is doing.
+    /// Settings change at any time.
     fn indexed(&self) -> Vec<Self> {
         let mut indexed = self.clone();
         indexed.node.reload();

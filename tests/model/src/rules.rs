@@ -90,7 +90,7 @@ pub struct Rules {
     /// the change, or while sessions were indexed, is never found.
     pub compare_after_reload: bool,
     /// M32: in this order. A revocation that is written after a comparison and before the indexing
-    /// is found by neither: its push concerns nobody yet.
+    /// is found by neither: its push concerns no session yet.
     pub index_before_comparing: bool,
     /// M33: sessions that are being admitted are indexed and compared as well. Otherwise one that has
     /// read its old keys becomes active, and stays out of reach by the new ones.

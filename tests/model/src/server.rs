@@ -8,7 +8,7 @@ use crate::rules::Rules;
 pub struct Server {
     /// Whether the revocation's key is there.
     pub revoked: bool,
-    /// Whether it is there in another spelling: readable or as a digest.
+    /// True when it is there in another spelling: readable or as a digest.
     pub respelt: bool,
     /// Whether the floor is, which covers every token there is in the model.
     pub floor: bool,
@@ -49,12 +49,12 @@ impl Server {
         self.revoked || self.respelt || self.floor
     }
 
-    /// Likewise as far as one sees who reads one spelling of a key, or both.
+    /// The same, for a reader who asks for one spelling of a key, or for both.
     pub(crate) fn revokes_by(&self, both_spellings: bool) -> bool {
         self.revoked || self.floor || both_spellings && self.respelt
     }
 
-    /// Whether the revocation's key is there, in any spelling.
+    /// True when the revocation's key is there, in any spelling.
     pub(crate) fn has_key(&self) -> bool {
         self.revoked || self.respelt
     }

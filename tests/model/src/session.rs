@@ -24,7 +24,7 @@ pub enum Stage {
     Absent,
     /// Its token has been verified; only where settings change, for then it matters by which.
     Verified {
-        /// Whether the revocation's key is one of its keys, by the settings of that moment.
+        /// True when the revocation's key is one of its keys, by the settings of that moment.
         named: bool,
     },
     /// Registered, or about to be: A3.

@@ -1,6 +1,6 @@
 //! A process that does not run for a while, less than the lease, and goes on as if nothing had been.
 //!
-//! What was pushed meanwhile waits in its socket. Nothing says that the node reads it first: another
+//! Pushes that came meanwhile wait in its socket. Nothing says that the node reads it first: another
 //! of its tasks may write `connected` to a session whose revocation lies there, well within the
 //! lease. So a node that finds that it has not run shuts its gate, until Redis has answered a
 //! heartbeat with its barrier that was begun after it found out: all that was pushed before comes
@@ -24,7 +24,7 @@ pub enum Stall {
 }
 
 impl Node {
-    /// Whether it runs.
+    /// False while it is stopped.
     pub(crate) fn runs(&self) -> bool {
         self.stall != Some(Stall::Stopped)
     }

@@ -24,9 +24,9 @@ pub struct State {
     pub lost_for: Option<u8>,
     /// Whether a session became active whose keys were read after the revocation.
     pub admitted_late: bool,
-    /// Whether something of a session took effect later than a lease after its revocation.
+    /// True once something of a session took effect later than a lease after its revocation.
     pub took_effect_late: bool,
-    /// Whether a publication took effect of which the publisher was told that it would not.
+    /// True once a publication took effect of which the publisher was told that it would not.
     pub took_effect_after_all: bool,
 }
 
@@ -37,7 +37,7 @@ pub struct Peer {
     pub node: Node,
     /// Its connection.
     pub connection: Option<Connection>,
-    /// What is on its way out of it.
+    /// The thing on its way out of it.
     pub outgoing: Option<Outgoing>,
     /// The clock that deadlines are reckoned with; only where something is published.
     pub clock: Option<Clock>,
@@ -77,11 +77,11 @@ pub struct Bounds {
     pub generations: u64,
     /// Where the search starts.
     pub start: Start,
-    /// What is in it beside the protocol's core.
+    /// Things in the state beside the protocol's core.
     pub extras: Extras,
 }
 
-/// What only some searches are about. None of it is in the state of the others.
+/// Things that only some searches are about. The others have none of them in their state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Extras {
     /// Something of the session that is on its way out.

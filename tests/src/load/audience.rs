@@ -48,8 +48,16 @@ pub struct Late {
     pub frames: usize,
     /// Bytes of these, and of one that did not become whole.
     pub bytes: usize,
-    /// When the last of them was read: not before it was written, but perhaps long after.
-    pub last: Moment,
+    /// When the first and the last of them were read: not before they were written, but perhaps
+    /// long after.
+    pub read: Option<[Moment; 2]>,
+}
+
+impl Late {
+    fn note(&mut self, read: Moment) {
+        let [first, last] = self.read.unwrap_or([read; 2]);
+        self.read = Some([first.min(read), last.max(read)]);
+    }
 }
 
 /// Sessions whose frames are read and noted by a thread of their own.
@@ -163,14 +171,14 @@ impl Audience {
             if publication.end > written || publication.published > mark.at {
                 late.frames += 1;
                 late.bytes += publication.bytes as usize;
-                late.last = late.last.max(publication.read);
+                late.note(publication.read);
             }
         }
         if let Some((bytes, read)) = heard.fragment
             && heard.read > written
         {
             late.bytes += bytes;
-            late.last = late.last.max(read);
+            late.note(read);
         }
         late
     }
@@ -242,7 +250,13 @@ fn mark(seats: &[Seat]) -> Mark {
     let (unsent, unread) = (Queues::now(), Queues::now());
     let written = seats.iter().map(|seat| {
         let [client, node] = seat.ports;
-        seat.client.heard.lock().read + unsent.sending(node, client) + unread.received(client, node)
+        let read = seat.client.heard.lock().read;
+        match unread.received(client, node) {
+            Some(received) => read + unsent.sending(node, client) + received,
+            // The kernel has forgotten the connection, which was reset: what the client can read
+            // yet was written before.
+            None => u64::MAX,
+        }
     });
     Mark {
         at,

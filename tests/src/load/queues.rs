@@ -28,9 +28,9 @@ impl Queues {
         self.0.get(&[local, remote]).map_or(0, |bytes| bytes[0])
     }
 
-    /// What a socket has got that was not read.
-    pub(super) fn received(&self, local: u16, remote: u16) -> u64 {
-        self.0.get(&[local, remote]).map_or(0, |bytes| bytes[1])
+    /// What a socket has got that was not read; `None` where the connection is gone.
+    pub(super) fn received(&self, local: u16, remote: u16) -> Option<u64> {
+        self.0.get(&[local, remote]).map(|bytes| bytes[1])
     }
 
     /// What came from a listener on this port and was not read.

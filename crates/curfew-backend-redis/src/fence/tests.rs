@@ -16,7 +16,6 @@ fn fence(cluster: bool, ahead: i64) -> Fence {
         gate,
         metrics: Metrics::new(&Names::default()),
         cluster,
-        script: script(cluster),
         digest: "digest".to_owned(),
         ahead: AtomicI64::new(ahead),
         warned_at: Mutex::new(None),
@@ -55,6 +54,11 @@ fn outcomes(answers: Vec<Answer>) -> Vec<String> {
 fn error(code: &str) -> Value {
     let reply = format!("-{code} it is so\r\n");
     redis::parse_redis_value(reply.as_bytes()).expect("an error is a reply")
+}
+
+#[test]
+fn the_script_refuses_in_the_word_that_is_looked_for() {
+    assert!(SCRIPT.contains(&format!("error_reply('{FENCED} ")));
 }
 
 #[test]

@@ -82,8 +82,9 @@ async fn kill_connections(redis: &Redis, kind: &str) {
     }
 }
 
-fn flooder(node: usize) -> String {
-    format!("flooder-{node}")
+/// A user who publishes until it is that turn's turn.
+fn flooder(turn: usize) -> String {
+    format!("flooder-{turn}")
 }
 
 async fn round(dice: &mut Dice) -> Verdict {
@@ -98,11 +99,11 @@ async fn round(dice: &mut Dice) -> Verdict {
     let publisher = cluster[NODES - 1].user("publisher").await;
     let flood = Flood::start(vec![publisher], "room:1", DATA);
     flood.pace(PACE);
-    // One on each node that fails, revoked in the course of it.
+    // One for each turn, on a node that fails.
     let witness = Witness::start(redis.address(), &["room:2"]);
     let mut flooders = Vec::new();
-    for node in 0..NODES - 1 {
-        flooders.push(cluster[node].user(&flooder(node)).await);
+    for turn in 0..TURNS {
+        flooders.push(cluster[turn % (NODES - 1)].user(&flooder(turn)).await);
     }
     let flooding = Flood::start(flooders, "room:2", DATA / 10);
     flooding.pace(FLOODERS_PACE);
@@ -116,9 +117,7 @@ async fn round(dice: &mut Dice) -> Verdict {
         fail(dice, &redis, &cluster).await;
         fail(dice, &redis, &cluster).await;
         let mut users: Vec<String> = (turn * EACH..(turn + 1) * EACH).map(user).collect();
-        if turn % NODES == NODES - 1 && turn / NODES < NODES - 1 {
-            users.push(flooder(turn / NODES));
-        }
+        users.push(flooder(turn));
         let acknowledged = revoke(&mut redis.connect().await, &users).await;
         keys.push((acknowledged, users));
         // A node may have been stopped between a question and a write for as long as [`STOPPED`].
@@ -198,12 +197,12 @@ fn verdict<'a>(
             let late = audience.late(client.parse().unwrap(), mark);
             if late.bytes > 0 {
                 told.push(format!(
-                    "{user}: {} frames, {} bytes later than {:?} after the key, the last read {:?} \
-                     after it",
+                    "{user}: {} frames, {} bytes later than {:?} after the key, read at {:?}",
                     late.frames,
                     late.bytes,
                     mark.at().since(acknowledged),
-                    late.last.since(acknowledged)
+                    late.read
+                        .map(|read| read.map(|read| read.since(acknowledged)))
                 ));
             }
         }

@@ -1,18 +1,27 @@
 //! The control connection alone stalls, and everything else goes on at load.
 
-use curfew_tests::{Cluster, Dice, Flow, Kind, LEASE, Link, Settings};
-use tokio::time::sleep;
+use curfew_tests::{Cluster, Dice, Flood, Flow, Kind, LEASE, Link, Settings};
 
 use super::{
-    FULL, LEAST, Load, MEANWHILE, PAUSED, REVOKED, SUBSCRIBERS, VERY_FULL, Verdict, bound,
+    DATA, FULL, LEAST, Load, MEANWHILE, PAUSED, REVOKED, SUBSCRIBERS, VERY_FULL, Verdict, bound,
     patient_redis, revoke, rounds, settings, user,
 };
+
+/// Of those who do not read, every third does so again before the lease is over.
+const EARLIER: usize = 3;
+
+/// Users who publish at the node while it cannot vouch for anyone.
+const BUSY: usize = 16;
 
 async fn round(settings: &Settings, full: f64, dice: &mut Dice) -> Verdict {
     let redis = patient_redis().await;
     let cluster = Cluster::behind_proxies(2, &redis, settings).await;
     let mut connection = redis.connect().await;
     let load = Load::start(&cluster).await;
+    let mut busy = Vec::new();
+    for n in 0..BUSY {
+        busy.push(cluster[0].user(&format!("busy-{n}")).await);
+    }
     load.fill(&cluster, full, dice).await;
     // The node hears of no revocation, or cannot ask what it says, or neither.
     let links = [
@@ -22,18 +31,25 @@ async fn round(settings: &Settings, full: f64, dice: &mut Dice) -> Verdict {
     ];
     let link = links[dice.below(links.len())];
     cluster.proxy(0).set_only(Kind::Tracking, link);
+    // It is kept busy with commands, which it has to refuse soon.
+    let busy = Flood::start(busy, "room:2", DATA);
     let users: Vec<String> = (0..REVOKED).map(user).collect();
     let acknowledged = revoke(&mut connection, &users).await;
     load.flood.pace(MEANWHILE);
-    // Some read again while the node vouches for them, the last when it cannot any more.
-    let paused = (0..SUBSCRIBERS).step_by(PAUSED).collect();
-    load.resume(dice, paused, LEASE).await;
+    // Some read again while the node vouches for them, some when it cannot any more.
+    let paused = (0..SUBSCRIBERS).step_by(PAUSED);
+    let (first, then) = paused.partition(|client| (client / PAUSED).is_multiple_of(EARLIER));
+    load.resume(dice, first, LEASE).await;
     let mark = bound(&load.audience, acknowledged).await;
-    sleep(dice.time_below(LEAST)).await;
+    load.resume(dice, then, LEAST).await;
+    eprintln!(
+        "DEBUG {link:?} {full} healed {:?}",
+        curfew_tests::Moment::now().since(acknowledged)
+    );
     cluster.proxy(0).set(Link::PASS);
     load.until_well(&cluster).await;
     let verdict = load.verdict(acknowledged, &mark, 0);
-    drop(load);
+    drop((load, busy));
     cluster.synced().await;
     cluster.assert_well().await;
     verdict

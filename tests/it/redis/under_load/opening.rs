@@ -103,7 +103,7 @@ async fn round(dice: &mut Dice, freezes: bool) -> Verdict {
         attempts.spawn(async move { (n, Attempt::make(connect).await) });
     }
     let mut attempts = Attempts::of(attempts);
-    attempts.finish(dice.below(CLIENTS / 2)).await;
+    attempts.finish(dice.below(CLIENTS / 4)).await;
     if freezes {
         node.freeze().await;
     }

@@ -1,4 +1,4 @@
-//! What has to be true of what only some searches have in their state.
+//! The properties of searches with more in their state.
 
 use stateright::Property;
 
@@ -154,13 +154,13 @@ fn is_at(state: &State, place: Place) -> bool {
     outgoing.any(|outgoing| outgoing.place == place)
 }
 
-/// Whether the reload counts as successful.
+/// True when the reload counts as successful.
 fn is_done(node: &Node) -> bool {
     let is_done = |reload: Reload| reload.progress == Progress::Compared;
     node.reload.is_some_and(is_done)
 }
 
-/// Whether a session that was confirmed to be closed has a publication on its way to Redis which is
+/// True when a session that was confirmed to be closed has a publication on its way to Redis that is
 /// in time still.
 pub(super) fn may_publish_after_receipt(peer: &Peer) -> bool {
     let confirmed = peer.node.reload.is_some_and(|reload| reload.confirmed);

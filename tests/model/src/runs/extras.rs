@@ -1,4 +1,4 @@
-//! What only some searches have in their state: something on its way out, stalls, reload, two
+//! The searches with more in their state: something on its way out, stalls, reload, two
 //! spellings. As specified, and without the rules that are about it.
 
 use super::table::{CUT, FAILOVER, REVOKE, one, run};
@@ -35,7 +35,7 @@ fn publication() -> Bounds {
     outgoing(Kind::Publication, CUT)
 }
 
-/// Whoever takes over has a clock of its own.
+/// The server that takes over has a clock of its own.
 fn publication_in_failover() -> Bounds {
     let events = Events {
         cuts: 0,
@@ -295,7 +295,7 @@ pub(super) fn removals() -> Vec<Run> {
     runs
 }
 
-/// What a node may do as well.
+/// A liberty that a node may take.
 pub(super) fn liberties() -> Vec<Run> {
     let rules = Rules {
         lease_at_write: false,
@@ -306,7 +306,7 @@ pub(super) fn liberties() -> Vec<Run> {
     vec![run(Part::Liberties, "V9", title, searched, Expect::Holds)]
 }
 
-/// What is not promised.
+/// A promise that is not made.
 pub(super) fn not_promised() -> Vec<Run> {
     let extras = Extras {
         outgoing: Some(Kind::Publication),

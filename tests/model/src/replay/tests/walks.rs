@@ -21,6 +21,9 @@ const EVENTS: usize = 10;
 /// Walks under each set of rules that is allowed.
 const ALLOWED_WALKS: usize = 20;
 
+/// Walks under each of them with settings that change.
+const ALLOWED_RELOADS: usize = 8;
+
 /// Walks within which a missing rule is noticed.
 const WALKS: usize = 3000;
 
@@ -44,17 +47,25 @@ struct Walk {
 }
 
 impl Walk {
-    fn new(rules: Rules, start: Start) -> Self {
-        let events = Events {
+    fn new(rules: Rules, reload: bool) -> Self {
+        let quiet = Events {
             revocations: 3,
             lifts: 2,
-            failovers: 1,
-            wipes: 2,
-            restarts: 2,
-            stale_restarts: 1,
-            cuts: 4,
-            respellings: 0,
-            stalls: 0,
+            cuts: 1,
+            ..Events::default()
+        };
+        // Set-ups compare as well: with many of them a reload would never have to.
+        let events = if reload {
+            quiet
+        } else {
+            Events {
+                failovers: 1,
+                wipes: 2,
+                restarts: 2,
+                stale_restarts: 1,
+                cuts: 4,
+                ..quiet
+            }
         };
         let protocol = Protocol {
             rules,
@@ -62,8 +73,11 @@ impl Walk {
                 nodes: 1,
                 events,
                 generations: 100,
-                start,
-                extras: Extras::default(),
+                start: Start::New,
+                extras: Extras {
+                    reload,
+                    ..Extras::default()
+                },
             },
             asked: None,
         };
@@ -92,10 +106,19 @@ impl Walk {
         self.protocol.actions(&self.state, &mut actions);
         // Time changes nothing of a log, and what happens to the node is rare.
         let is_event = |action: &Action| {
-            use Action::{Cut, Failover, FlushAll, Lift, RestartEmpty, RestartStale, Revoke};
+            use Action::{
+                Cut, Failover, FlushAll, Lift, Reload, RestartEmpty, RestartStale, Revoke,
+            };
             matches!(
                 action,
-                Cut(_) | FlushAll | Failover | Lift | RestartEmpty | RestartStale | Revoke
+                Cut(_)
+                    | FlushAll
+                    | Failover
+                    | Lift
+                    | Reload(_)
+                    | RestartEmpty
+                    | RestartStale
+                    | Revoke
             )
         };
         let eventful = dice.below(EVENTS) == 0;
@@ -118,6 +141,7 @@ impl Walk {
         let went_down = was.connection.is_some() && is.connection.is_none();
         match (action, &was.connection) {
             (Action::Connect(0), _) => self.write("connect", ""),
+            (Action::Index(0), _) => self.write("index", ""),
             (Action::Receive(0), Some(connection)) => {
                 let (message, primary) = (connection.unread[0], connection.primary);
                 let was = was.node.clone();
@@ -178,17 +202,23 @@ impl Walk {
             Reply::Written => self.write("heartbeat", ""),
             Reply::Passed => self.write("barrier", ""),
             Reply::Value { .. } => self.write("get", ""),
-            // Only where settings change.
-            Reply::Compared { .. } | Reply::Found { .. } => {}
+            Reply::Compared { .. } => self.write("compare", ""),
+            Reply::Found { .. } => {
+                let has_confirmed =
+                    |node: &Node| node.reload.is_some_and(|reload| reload.confirmed);
+                if has_confirmed(self.node()) && !has_confirmed(was) {
+                    self.write("confirm", "");
+                }
+            }
         }
     }
 }
 
-/// What the checker says to the log of one walk under these rules after another.
-fn walks(rules: &Rules) -> impl Iterator<Item = Result<Summary, Violation>> {
-    (1..).map(|seed: u64| {
+/// The checker's answers to the log of one walk under these rules after another.
+fn walks(rules: &Rules, reload: bool) -> impl Iterator<Item = Result<Summary, Violation>> {
+    (1..).map(move |seed: u64| {
         let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let mut walk = Walk::new(rules.clone(), Start::New);
+        let mut walk = Walk::new(rules.clone(), reload);
         for _ in 0..LENGTH {
             if !walk.step(&mut dice) {
                 break;
@@ -202,7 +232,10 @@ fn walks(rules: &Rules) -> impl Iterator<Item = Result<Summary, Violation>> {
 fn what_the_model_does_under_allowed_rules_is_allowed() {
     let mut total = Summary::default();
     for rules in Rules::allowed() {
-        for result in walks(&rules).take(ALLOWED_WALKS) {
+        for result in walks(&rules, false)
+            .take(ALLOWED_WALKS)
+            .chain(walks(&rules, true).take(ALLOWED_RELOADS))
+        {
             let summary = result.unwrap_or_else(|violation| panic!("{rules:?}\n{violation}"));
             total.steps += summary.steps;
             total.synced += summary.synced;
@@ -210,6 +243,8 @@ fn what_the_model_does_under_allowed_rules_is_allowed() {
             total.null_pushes += summary.null_pushes;
             total.losses += summary.losses;
             total.reassertions += summary.reassertions;
+            total.comparisons += summary.comparisons;
+            total.confirmations += summary.confirmations;
         }
     }
     let rarest = [
@@ -218,6 +253,8 @@ fn what_the_model_does_under_allowed_rules_is_allowed() {
         total.null_pushes,
         total.losses,
         total.reassertions,
+        total.comparisons,
+        total.confirmations,
     ];
     assert!(rarest.iter().all(|count| *count > 100), "{total:?}");
 }
@@ -226,10 +263,11 @@ fn what_the_model_does_under_allowed_rules_is_allowed() {
 fn what_it_does_without_a_rule_is_not() {
     let runs = runs::all();
     for id in [
-        "M2", "M5", "M9", "M11", "M13", "M13a", "M14", "M17", "M18", "V1",
+        "M2", "M5", "M9", "M11", "M13", "M13a", "M14", "M17", "M18", "M31", "M32", "M35", "V1",
     ] {
         let run = runs.iter().find(|run| run.id == id).expect(id);
-        let mut walks = walks(&run.protocol.rules).take(WALKS);
+        let reload = run.protocol.bounds.extras.reload;
+        let mut walks = walks(&run.protocol.rules, reload).take(WALKS);
         let refused = walks.any(|result| result.is_err());
         assert!(refused, "{id} was not noticed");
     }
