@@ -8,7 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use curfew_hub::{Hub, HubLimits, Member};
-use curfew_model::{Channel, Claims, Gate, Principal, PrincipalParts, Publication, SessionId};
+use curfew_model::{
+    Channel, Claims, Gate, Principal, PrincipalParts, Publication, SessionId, SystemClock,
+};
 use curfew_protocol::Protocols;
 use curfew_protocol::native::Native;
 use curfew_telemetry::{DeliveryPath, Metrics, Names};
@@ -25,7 +27,13 @@ impl Reader {
         let session = SessionId::new();
         let principal = Arc::new(principal(&format!("user-{user}")));
         let keys = principal.revocation_keys(session, &[]);
-        let member = hub.register(session, hub.protocols().default_id(), 0, principal, &keys);
+        let member = hub.register(
+            session,
+            hub.protocols().default_id(),
+            &SystemClock,
+            principal,
+            &keys,
+        );
         assert!(member.outbox().open(), "nobody ended it");
         hub.subscribe(channel, &member);
         let mut reader = Self {

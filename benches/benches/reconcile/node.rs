@@ -144,7 +144,7 @@ fn open(hub: &Hub, number: usize) {
     }));
     let keys = principal.revocation_keys(session, &[]);
     let protocol = hub.protocols().default_id();
-    let member = hub.register(session, protocol, now, principal, &keys);
+    let member = hub.register(session, protocol, &SystemClock, principal, &keys);
     assert!(member.outbox().open(), "nobody ended it");
 }
 

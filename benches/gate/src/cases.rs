@@ -10,7 +10,8 @@ use anyhow::bail;
 use bytes::Bytes;
 use curfew_hub::{Hub, HubLimits, Member};
 use curfew_model::{
-    Action, Channel, Claims, Gate, Message, Principal, PrincipalParts, Publication, Push, SessionId,
+    Action, Channel, Claims, Gate, Message, Principal, PrincipalParts, Publication, Push,
+    SessionId, SystemClock,
 };
 use curfew_policy::{Config, Policy, Rule};
 use curfew_protocol::native::Native;
@@ -187,7 +188,13 @@ fn listener(hub: &Hub, user: usize, channel: &Channel) -> Arc<Member> {
     let session = SessionId::new();
     let principal = Arc::new(principal(&format!("user-{user}")));
     let keys = principal.revocation_keys(session, &[]);
-    let member = hub.register(session, hub.protocols().default_id(), 0, principal, &keys);
+    let member = hub.register(
+        session,
+        hub.protocols().default_id(),
+        &SystemClock,
+        principal,
+        &keys,
+    );
     assert!(member.outbox().open(), "nobody ended it");
     hub.subscribe(channel, &member);
     member

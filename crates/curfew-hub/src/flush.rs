@@ -131,7 +131,7 @@ impl Hub {
         let mut flushed = Flushed::default();
         for member in members {
             // Asked for each: this process may be stopped between two.
-            let may_pass = || self.gate().is_open() && clock.now() < member.ends_at();
+            let may_pass = || self.gate().is_open() && !member.is_over(clock);
             member.outbox().flush(may_pass, &mut flushed);
         }
         self.give_back(flushed.bytes);

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use curfew_model::{Channel, Disconnect, Gate, Principal, Revocation, RevocationKey, SessionId};
+use curfew_model::{
+    Channel, Clock, Disconnect, Gate, Principal, Revocation, RevocationKey, SessionId,
+};
 use curfew_protocol::{ProtocolId, Protocols};
 use curfew_telemetry::{DeliveryPath, DropReason, Metrics};
 use parking_lot::RwLock;
@@ -98,17 +100,18 @@ impl Hub {
     }
 
     /// Registers a session, so that revocations of `keys` find it. Nothing is delivered to it
-    /// before [`Outbox::open`](crate::Outbox::open). `now` is the time in Unix seconds.
+    /// before [`Outbox::open`](crate::Outbox::open). From now on its token has what `clock` says is
+    /// left of it.
     pub fn register(
         &self,
         session: SessionId,
         protocol: ProtocolId,
-        now: u64,
+        clock: &dyn Clock,
         principal: Arc<Principal>,
         keys: &[RevocationKey],
     ) -> Arc<Member> {
         let slot = self.next_slot.fetch_add(1, Ordering::Relaxed);
-        let member = Arc::new(Member::new(slot, session, protocol, now, principal));
+        let member = Arc::new(Member::new(slot, session, protocol, clock, principal));
         self.shard(session)
             .write()
             .insert(session, Arc::clone(&member));
@@ -146,9 +149,10 @@ impl Hub {
         }
     }
 
-    /// Ends a refresh: the new token is in force and `old_keys` no longer name the session.
-    pub fn finish_refresh(&self, member: &Member, old_keys: &[RevocationKey]) {
-        member.promote();
+    /// Ends a refresh: the new token is in force and `old_keys` no longer name the session. From now
+    /// on it has what `clock` says is left of the new token.
+    pub fn finish_refresh(&self, member: &Member, old_keys: &[RevocationKey], clock: &dyn Clock) {
+        member.promote(clock);
         for key in old_keys {
             self.index.remove(key, member);
         }

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use curfew_model::{
-    Channel, Claims, CommandId, Gate, Message, Principal, PrincipalParts, Publication, Push, Reply,
-    Request, RevocationKey, SessionId,
+    Channel, Claims, Clock, CommandId, Gate, Message, Principal, PrincipalParts, Publication, Push,
+    Reply, Request, RevocationKey, SessionId,
 };
 use curfew_protocol::{DecodeError, Protocol, ProtocolId, Protocols};
 use curfew_telemetry::{DeliveryPath, DropReason, Metrics, Names};
@@ -58,6 +58,16 @@ impl Protocol for Plain {
         if let Push::Message { data, .. } = push {
             out.extend_from_slice(data);
         }
+    }
+}
+
+/// A wall clock that stands still, in Unix seconds.
+#[derive(Debug)]
+pub(super) struct At(pub(super) u64);
+
+impl Clock for At {
+    fn now(&self) -> Duration {
+        Duration::from_secs(self.0)
     }
 }
 
@@ -117,7 +127,7 @@ impl Harness {
         self.hub.register(
             session,
             self.protocol(protocol),
-            0,
+            &At(0),
             Arc::clone(principal),
             &keys,
         )

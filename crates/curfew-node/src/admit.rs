@@ -107,7 +107,7 @@ impl Node {
         let member = self.hub.register(
             session,
             protocol,
-            self.clock.unix(),
+            &*self.clock,
             Arc::clone(&principal),
             &keys,
         );

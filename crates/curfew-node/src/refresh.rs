@@ -60,10 +60,9 @@ impl Pending<'_> {
         if self.new_keys.take().is_some() {
             let old_keys = self.attachment.keys();
             self.attachment.set_keyed_by(Arc::clone(&self.settings));
-            self.attachment
-                .node
-                .hub()
-                .finish_refresh(self.attachment.member(), &old_keys);
+            let node = self.attachment.node();
+            node.hub()
+                .finish_refresh(self.attachment.member(), &old_keys, &**node.clock());
         }
     }
 }

@@ -231,7 +231,7 @@ impl World {
                 let new_keys = keys(&new, member.session());
                 harness.hub.begin_refresh(member, new, &new_keys);
                 if works {
-                    harness.hub.finish_refresh(member, &old);
+                    harness.hub.finish_refresh(member, &old, &At(0));
                     pair.issued_at = issued_at;
                 } else {
                     harness.hub.abandon_refresh(member, &new_keys);

@@ -152,7 +152,7 @@ fn a_session_found_by_the_hash_of_another_key_is_not_ended() {
     found_by.push(RevocationKey::claim("tenant", "acme"));
     let member = harness
         .hub
-        .register(session, harness.protocol("one"), 0, alice, &found_by);
+        .register(session, harness.protocol("one"), &At(0), alice, &found_by);
     for key in &found_by[found_by.len() - 2..] {
         assert_eq!(harness.hub.revoke(key, &everyone()).len(), 0, "{key}");
     }
@@ -178,7 +178,9 @@ fn during_a_refresh_both_tokens_name_the_session_and_afterwards_one() {
                 .hub
                 .begin_refresh(&member, Arc::clone(&after), &keys(&after, session));
             match end {
-                "finish" => harness.hub.finish_refresh(&member, &keys(&before, session)),
+                "finish" => harness
+                    .hub
+                    .finish_refresh(&member, &keys(&before, session), &At(0)),
                 "abandon" => harness.hub.abandon_refresh(&member, &keys(&after, session)),
                 _ => {}
             }
@@ -203,7 +205,9 @@ fn a_refresh_survives_a_cutoff_that_covers_the_old_token_once_it_is_finished() {
     harness
         .hub
         .begin_refresh(&member, Arc::clone(&after), &keys(&after, session));
-    harness.hub.finish_refresh(&member, &keys(&before, session));
+    harness
+        .hub
+        .finish_refresh(&member, &keys(&before, session), &At(0));
     let user = RevocationKey::user("alice");
     assert_eq!(harness.hub.revoke(&user, &until(150)).len(), 0);
     assert_eq!(harness.hub.revoke(&user, &until(200)).len(), 1);
