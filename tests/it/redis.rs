@@ -17,5 +17,6 @@ mod outage;
 mod receipts;
 mod records;
 mod refusals;
+mod skew;
 mod storms;
 mod topologies;

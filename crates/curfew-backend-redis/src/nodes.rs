@@ -51,6 +51,10 @@ impl Nodes for Redis {
         }
     }
 
+    fn clocks_agree(&self) -> bool {
+        self.core.status.clocks_agree()
+    }
+
     fn fencing(&self) -> Option<&'static str> {
         self.core.status.fencing()
     }
