@@ -17,6 +17,7 @@ mod outage;
 mod receipts;
 mod records;
 mod refusals;
+mod restored;
 mod skew;
 mod storms;
 mod topologies;
