@@ -44,7 +44,7 @@ impl Reader {
         let session = SessionId::new();
         let principal = Arc::new(principal(&format!("user-{user}")));
         let protocol = hub.protocols().default_id();
-        let (member, _) = hub.register(session, protocol, 0, principal);
+        let (member, _) = hub.register(session, protocol, &SystemClock, principal);
         assert!(member.outbox().open(Lanes::default()), "nobody ended it");
         hub.subscribe(channel, &member);
         let mut reader = Self(member);

@@ -9,6 +9,7 @@ mod advisories;
 mod architecture;
 mod bad_tokens;
 mod clients;
+mod clocks;
 mod demo;
 mod dev;
 mod drain;

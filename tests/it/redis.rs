@@ -19,6 +19,8 @@ mod receipts;
 mod records;
 mod refusals;
 mod reload;
+mod restored;
+mod skew;
 mod storms;
 mod topologies;
 mod under_load;

@@ -20,6 +20,10 @@ use crate::{ADMIN_KEY, Log, Settings, curfew_binary};
 /// Between two looks at something that is waited for.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
+/// The file in a gateway's directory that says how far its wall clock is off; see
+/// [`Gateway::start_with_own_clock`].
+const CLOCK: &str = "clock";
+
 /// A running `curfew serve`, killed when dropped.
 #[derive(Debug)]
 pub struct Gateway {
@@ -50,12 +54,32 @@ impl Gateway {
     /// As [`Gateway::start`], with the configuration written into `directory`, where files it refers
     /// to may lie already.
     pub async fn start_in(directory: TempDir, config_toml: &str) -> Self {
+        Self::spawn(directory, config_toml, &[]).await
+    }
+
+    /// As [`Gateway::start_with`], with a wall clock that [`Gateway::set_clock`] sets: only
+    /// `CLOCK_REALTIME` of this process, and nothing that is asked past the C library.
+    pub async fn start_with_own_clock(settings: &Settings) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let clock = directory.path().join(CLOCK);
+        fs::write(&clock, "+0").expect("the clock can be written");
+        let environment = [
+            ("LD_PRELOAD", faketime_library()),
+            ("FAKETIME_TIMESTAMP_FILE", clock),
+            ("FAKETIME_NO_CACHE", "1".into()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
+        ];
+        Self::spawn(directory, &settings.to_toml(), &environment).await
+    }
+
+    async fn spawn(directory: TempDir, config_toml: &str, environment: &[(&str, PathBuf)]) -> Self {
         let config = directory.path().join("curfew.toml");
         fs::write(&config, config_toml).expect("the configuration can be written");
         let mut child = Command::new(curfew_binary())
             .arg("serve")
             .arg("--config")
             .arg(&config)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -292,6 +316,14 @@ impl Gateway {
         self.signal("HUP");
     }
 
+    /// Steps the wall clock of a gateway that has its own: from now on it is so many seconds off.
+    pub fn set_clock(&self, seconds: i64) {
+        // Renamed into place: it is read while it is written.
+        let new = self.directory.path().join("new-clock");
+        fs::write(&new, format!("{seconds:+}")).expect("the clock can be written");
+        fs::rename(&new, self.directory.path().join(CLOCK)).expect("it can be renamed");
+    }
+
     /// Sends SIGTERM: drain and stop.
     pub fn terminate(&self) {
         self.signal("TERM");
@@ -408,6 +440,16 @@ impl Gateway {
             panic!("{violation}");
         }
     }
+}
+
+/// What steps the wall clock of one process. It is where Debian puts it, by architecture.
+fn faketime_library() -> PathBuf {
+    let libraries = fs::read_dir("/usr/lib").expect("there are libraries");
+    let mut paths = libraries.filter_map(|entry| {
+        let path = entry.ok()?.path().join("faketime/libfaketimeMT.so.1");
+        path.exists().then_some(path)
+    });
+    paths.next().expect("faketime is installed")
 }
 
 /// The address a listener has logged.

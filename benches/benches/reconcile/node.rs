@@ -139,7 +139,7 @@ fn open(hub: &Hub, number: usize) {
         claims: Claims::from_json("{}"),
     }));
     let protocol = hub.protocols().default_id();
-    let (member, _) = hub.register(session, protocol, now, principal);
+    let (member, _) = hub.register(session, protocol, &SystemClock, principal);
     assert!(member.outbox().open(Lanes::default()), "nobody ended it");
 }
 

@@ -35,9 +35,50 @@ pub enum VerifyError {
     /// The token is at fault.
     #[error(transparent)]
     Refused(#[from] AuthError),
-    /// Its issuer's keys cannot be had at the moment: whether it is good is not known.
+    /// It cannot be known at the moment, which is no fault of the token's.
+    #[error(transparent)]
+    Unknown(#[from] Unverified),
+}
+
+/// What keeps a token from being verified.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unverified {
+    /// Its issuer's keys cannot be had.
     #[error("the keys of the issuer {0:?} are not available")]
-    KeysUnavailable(Arc<str>),
+    Keys(Arc<str>),
+    /// Nothing is wrong with it but its time, and this node's clock is not known to be right.
+    #[error("the clock of this node is not known to be right")]
+    Clock,
+}
+
+impl Unverified {
+    /// Its name in spans.
+    pub fn error_type(&self) -> &'static str {
+        match self {
+            Self::Keys(_) => "keys_unavailable",
+            Self::Clock => "clock_off",
+        }
+    }
+
+    /// One sentence for whoever sent the token.
+    pub fn message(&self) -> &'static str {
+        match self {
+            Self::Keys(_) => "the issuer's keys are not available at the moment, try again",
+            Self::Clock => "the token's times cannot be judged at the moment, try again",
+        }
+    }
+}
+
+impl VerifyError {
+    /// The same, where it is not known that this node's clock is right: that a token is over, or not
+    /// good yet, is not known then.
+    #[must_use]
+    pub fn without_clock(self) -> Self {
+        match self {
+            Self::Refused(error) if error.is_by_clock() => Unverified::Clock.into(),
+            other => other,
+        }
+    }
 }
 
 /// A key file that changed, and what came of it.
@@ -433,7 +474,7 @@ pub(crate) async fn with_keys<T>(
             Err(error.into())
         }
         (Err(NoKey::Ask(remote, _)), Asked::AnsweredBefore | Asked::Unanswered) => {
-            Err(VerifyError::KeysUnavailable(Arc::clone(&remote.issuer)))
+            Err(Unverified::Keys(Arc::clone(&remote.issuer)).into())
         }
     }
 }

@@ -178,7 +178,7 @@ fn verify_times(
     // The same instant as `Principal::ends_at`.
     if now >= expiry + issuers.leeway {
         let ago = now.saturating_sub(expiry).as_secs();
-        return Err(AuthError::new(
+        return Err(AuthError::by_clock(
             AuthFailure::Expired,
             format!("the token expired {ago} s ago"),
         ));
@@ -187,7 +187,7 @@ fn verify_times(
         let instant = Duration::from_secs(instant.unwrap_or_default());
         if instant > now + issuers.leeway {
             let wait = instant.saturating_sub(now).as_secs();
-            return Err(AuthError::new(
+            return Err(AuthError::by_clock(
                 AuthFailure::NotYetValid,
                 format!("the token's {name} is {wait} s in the future"),
             ));

@@ -53,7 +53,10 @@ pub struct Config {
     /// the client why and closes with 4401; `http` answers the request with 401. Default: message.
     pub reject: Reject,
     /// How far the clocks of issuers may be off when `exp`, `nbf` and `iat` are judged; at most
-    /// 60s. Default: 5s.
+    /// 60s. They are judged by the clock of the node that is asked. With the Redis backend a node
+    /// whose clock is known to be more than 30 s off Redis' answers 503 or 4503 instead of `expired`
+    /// and `not_yet_valid`; up to 30 s nothing changes, and its tokens end early or late by as much.
+    /// Default: 5s.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub leeway: Duration,

@@ -11,6 +11,7 @@ use curfew_model::AuthFailure;
 pub struct AuthError {
     failure: AuthFailure,
     message: Cow<'static, str>,
+    by_clock: bool,
 }
 
 impl AuthError {
@@ -19,6 +20,15 @@ impl AuthError {
         Self {
             failure,
             message: message.into(),
+            by_clock: false,
+        }
+    }
+
+    /// As [`AuthError::new`], where this node's clock has decided it.
+    pub(crate) fn by_clock(failure: AuthFailure, message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            by_clock: true,
+            ..Self::new(failure, message)
         }
     }
 
@@ -70,6 +80,11 @@ impl AuthError {
     /// The reason's name.
     pub fn failure(&self) -> AuthFailure {
         self.failure
+    }
+
+    /// Whether this node's clock has decided it: by another clock the token may be good.
+    pub fn is_by_clock(&self) -> bool {
+        self.by_clock
     }
 
     /// One sentence for the client.

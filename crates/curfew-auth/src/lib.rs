@@ -25,7 +25,7 @@ mod token;
 mod verified;
 
 pub use algorithm::{Algorithm, UnknownAlgorithm};
-pub use authenticate::{Authenticator, FileReload, VerifyError};
+pub use authenticate::{Authenticator, FileReload, Unverified, VerifyError};
 pub use config::{
     Config, EventStream, Issuer, LogoutScope, Reject, ReportedSubjects, Signal, Source, check_url,
 };

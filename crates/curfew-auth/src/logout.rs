@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use curfew_model::AuthFailure;
 use serde::de::MapAccess;
 use serde_json::{Map, Value};
 
@@ -92,19 +93,24 @@ impl Claims {
         let issued_at = self.issued_at.ok_or_else(|| missing("iat"))?;
         let since = Duration::from_secs(issued_at);
         if since > now + leeway {
-            return Err(AuthError::malformed(
+            return Err(AuthError::by_clock(
+                AuthFailure::Malformed,
                 "the logout token's iat is in the future",
             ));
         }
         if now.saturating_sub(since) > MAX_AGE {
-            return Err(AuthError::malformed(
+            return Err(AuthError::by_clock(
+                AuthFailure::Malformed,
                 "the logout token's iat is over ten minutes ago",
             ));
         }
         // Errata set 1 made it required.
         let expires_at = self.expires_at.ok_or_else(|| missing("exp"))?;
         if now >= Duration::from_secs(expires_at) + leeway {
-            return Err(AuthError::malformed("the logout token has expired"));
+            return Err(AuthError::by_clock(
+                AuthFailure::Malformed,
+                "the logout token has expired",
+            ));
         }
         if expires_at.saturating_sub(issued_at) > MAX_AGE.as_secs() {
             return Err(AuthError::malformed(

@@ -21,6 +21,9 @@ use crate::keys::Keys;
 /// tokens.
 pub(crate) const MAX_CLOCK_SKEW: Duration = Duration::from_secs(30);
 
+/// The skew before the first comparison.
+const NOT_COMPARED: u64 = u64::MAX;
+
 /// What every part of the backend shares.
 pub(crate) struct Core {
     pub(crate) node: NodeId,
@@ -120,7 +123,8 @@ pub(crate) struct Status {
     down: Mutex<Option<Cow<'static, str>>>,
     /// Until when, in nanoseconds of the boot clock, the node last vouched for its sessions.
     vouched_until: AtomicU64,
-    /// By how much this node's clock was off when last compared, in milliseconds.
+    /// By how much this node's clock was off when last compared, in milliseconds; or
+    /// [`NOT_COMPARED`].
     skew_ms: AtomicU64,
     /// What fences a primary that was replaced; `None` without replicas.
     fencing: Mutex<Option<&'static str>>,
@@ -139,7 +143,7 @@ impl Default for Status {
         Self {
             down: Mutex::new(Some("connecting to redis for the first time".into())),
             vouched_until: AtomicU64::new(0),
-            skew_ms: AtomicU64::new(0),
+            skew_ms: AtomicU64::new(NOT_COMPARED),
             fencing: Mutex::new(None),
             commanding: AtomicBool::new(false),
             no_commands: Mutex::new(None),
@@ -176,7 +180,7 @@ impl Status {
     }
 
     pub(crate) fn set_skew(&self, skew: Duration) {
-        let milliseconds = u64::try_from(skew.as_millis()).unwrap_or(u64::MAX);
+        let milliseconds = u64::try_from(skew.as_millis()).unwrap_or(NOT_COMPARED);
         self.skew_ms.store(milliseconds, Ordering::Relaxed);
     }
 
@@ -185,7 +189,7 @@ impl Status {
         Duration::from_millis(self.skew_ms.load(Ordering::Relaxed))
     }
 
-    /// Whether clocks agree well enough to admit sessions.
+    /// Whether clocks are known to agree well enough to admit sessions.
     pub(crate) fn clocks_agree(&self) -> bool {
         u128::from(self.skew_ms.load(Ordering::Relaxed)) <= MAX_CLOCK_SKEW.as_millis()
     }

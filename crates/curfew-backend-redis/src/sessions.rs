@@ -70,9 +70,10 @@ impl Sessions for Redis {
 
     fn refresh(&self, record: SessionRecord) -> BoxFuture<'_, Result<(), BackendError>> {
         Box::pin(async move {
-            // A record that is gone stays gone. (One that goes between the two is removed by the
-            // session's close, which comes after this.)
-            if !self.is_recorded(record.session).await? {
+            // A record that others removed is written again: the session lives. One that closes
+            // meanwhile has its record removed by its close, which comes after this.
+            let lives_here = !self.core.local.records(&[record.session]).is_empty();
+            if !lives_here && !self.is_recorded(record.session).await? {
                 return Ok(());
             }
             self.links.write(std::slice::from_ref(&record)).await?;

@@ -39,6 +39,12 @@ pub trait Nodes: Send + Sync + 'static {
     /// Every live node, this one included.
     fn list(&self) -> BoxFuture<'_, Result<Vec<NodeInfo>, BackendError>>;
 
+    /// Whether this node's wall clock is known to be right enough to say of a token that it is over,
+    /// or not good yet. Where there is nothing to compare it with, it is.
+    fn clocks_agree(&self) -> bool {
+        true
+    }
+
     /// What keeps a primary that was replaced from accepting revocations: `none`, or the setting that
     /// does. `None` where there is nothing that could replace it.
     fn fencing(&self) -> Option<&'static str> {

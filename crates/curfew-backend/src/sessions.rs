@@ -78,7 +78,8 @@ pub trait Sessions: Send + Sync + 'static {
         max_per_user: u32,
     ) -> BoxFuture<'_, Result<(), OpenError>>;
 
-    /// Replaces a session's record after a refresh. A record that is gone stays gone.
+    /// Replaces a session's record after a refresh. A record that is gone stays gone, unless the
+    /// session lives on this node.
     fn refresh(&self, record: SessionRecord) -> BoxFuture<'_, Result<(), BackendError>>;
 
     /// Removes records; sessions without one are passed over.

@@ -23,8 +23,7 @@ pub struct Member {
     protocol: ProtocolId,
     registered_at: u64,
     principals: Mutex<Principals>,
-    /// When the token in force is over, in microseconds since the Unix epoch.
-    ends_at: AtomicU64,
+    end: TokenEnd,
     outbox: Outbox,
 }
 
@@ -48,20 +47,59 @@ impl Principals {
     }
 }
 
+/// When the token in force is over: by the wall clock, and by what was left of it then on the clock
+/// that nobody sets, whichever comes first. A wall clock that is set back gives no token more time.
+#[derive(Debug)]
+struct TokenEnd {
+    /// Microseconds since the Unix epoch.
+    wall: AtomicU64,
+    /// Microseconds of [`Clock::boottime`].
+    boot: AtomicU64,
+}
+
+impl TokenEnd {
+    fn of(principal: &Principal, clock: &dyn Clock) -> Self {
+        let end = Self {
+            wall: AtomicU64::default(),
+            boot: AtomicU64::default(),
+        };
+        end.set(principal, clock);
+        end
+    }
+
+    /// Readers may see one of the two new and the other old: then the earlier end counts, once.
+    fn set(&self, principal: &Principal, clock: &dyn Clock) {
+        // In this order: a process that is stopped in between gives no time away.
+        let boot = clock.boottime();
+        let left = principal.ends_at().saturating_sub(clock.now());
+        let boot = micros(boot.saturating_add(left));
+        self.wall
+            .store(micros(principal.ends_at()), Ordering::Relaxed);
+        self.boot.store(boot, Ordering::Relaxed);
+    }
+
+    fn left(&self, clock: &dyn Clock) -> Duration {
+        let until = |end: &AtomicU64, now: Duration| {
+            Duration::from_micros(end.load(Ordering::Relaxed)).saturating_sub(now)
+        };
+        until(&self.wall, clock.now()).min(until(&self.boot, clock.boottime()))
+    }
+}
+
 impl Member {
     pub(crate) fn new(
         slot: u64,
         session: SessionId,
         protocol: ProtocolId,
-        registered_at: u64,
+        clock: &dyn Clock,
         principal: Arc<Principal>,
     ) -> Self {
         Self {
             slot,
             session,
             protocol,
-            registered_at,
-            ends_at: AtomicU64::new(micros(principal.ends_at())),
+            registered_at: clock.unix(),
+            end: TokenEnd::of(&principal, clock),
             principals: Mutex::new(Principals {
                 current: principal,
                 incoming: None,
@@ -96,10 +134,17 @@ impl Member {
         Arc::clone(&self.principals.lock().current)
     }
 
-    /// When the token in force is over, since the Unix epoch: from then on nothing is delivered or
-    /// accepted.
-    pub fn ends_at(&self) -> Duration {
-        Duration::from_micros(self.ends_at.load(Ordering::Relaxed))
+    /// Whether the token in force is over: nothing is delivered or accepted any more. It is at its
+    /// `exp` and the leeway by the wall clock, and at the latest when as much time has passed as was
+    /// left of it when the session was registered or last refreshed.
+    pub fn is_over(&self, clock: &dyn Clock) -> bool {
+        self.token_left(clock).is_zero()
+    }
+
+    /// How long it is until then, as far as is known now: a wall clock that is set forward makes it
+    /// less.
+    pub fn token_left(&self, clock: &dyn Clock) -> Duration {
+        self.end.left(clock)
     }
 
     /// The token in force and, during a refresh, the one that is to replace it.
@@ -141,11 +186,6 @@ impl Member {
         progress
     }
 
-    /// Whether the token in force is over.
-    pub fn is_over(&self, clock: &dyn Clock) -> bool {
-        clock.now() >= self.ends_at()
-    }
-
     /// Whether a revocation of `key` covers this session's token or the one about to replace it.
     pub(crate) fn is_covered(&self, key: &RevocationKey, revocation: &Revocation) -> bool {
         let principals = self.principals.lock();
@@ -178,8 +218,8 @@ impl Member {
 
 #[cfg(test)]
 impl Member {
-    pub(crate) fn set_ends_at(&self, ends_at: Duration) {
-        self.ends_at.store(micros(ends_at), Ordering::Relaxed);
+    pub(crate) fn end_token(&self) {
+        self.end.wall.store(0, Ordering::Relaxed);
     }
 }
 
@@ -257,13 +297,12 @@ impl Member {
     }
 
     /// Puts the incoming token in force; the one before it names the session no more.
-    pub(crate) fn finish_refresh(&self, index: &Index) {
+    pub(crate) fn finish_refresh(&self, index: &Index, clock: &dyn Clock) {
         let mut principals = self.principals.lock();
         let Some(incoming) = principals.incoming.take() else {
             return;
         };
-        let ends_at = micros(incoming.ends_at());
-        self.ends_at.store(ends_at, Ordering::Relaxed);
+        self.end.set(&incoming, clock);
         let before = std::mem::replace(&mut principals.current, incoming);
         self.remove_keys(index, &principals, &before);
     }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use curfew_model::{Channel, Disconnect, Gate, Principal, Revocation, RevocationKey, SessionId};
+use curfew_model::{
+    Channel, Clock, Disconnect, Gate, Principal, Revocation, RevocationKey, SessionId,
+};
 use curfew_protocol::{ProtocolId, Protocols};
 use curfew_telemetry::{DeliveryPath, DropReason, Metrics};
 use parking_lot::RwLock;
@@ -105,16 +107,16 @@ impl Hub {
 
     /// Registers a session, so that revocations find it by the kinds in force; returns it with the
     /// keys it is found by. Nothing is delivered to it before [`Outbox::open`](crate::Outbox::open).
-    /// `now` is the time in Unix seconds.
+    /// From now on its token has what `clock` says is left of it.
     pub fn register(
         &self,
         session: SessionId,
         protocol: ProtocolId,
-        now: u64,
+        clock: &dyn Clock,
         principal: Arc<Principal>,
     ) -> (Arc<Member>, Vec<RevocationKey>) {
         let slot = self.next_slot.fetch_add(1, Ordering::Relaxed);
-        let member = Arc::new(Member::new(slot, session, protocol, now, principal));
+        let member = Arc::new(Member::new(slot, session, protocol, clock, principal));
         // First of all: if other kinds come in force, either whoever walks over the sessions sees it
         // here, or it is keyed by those.
         self.shard(session)
@@ -146,9 +148,10 @@ impl Hub {
         member.begin_refresh(&self.index, principal)
     }
 
-    /// Ends a refresh: the new token is in force and the old one no longer names the session.
-    pub fn finish_refresh(&self, member: &Member) {
-        member.finish_refresh(&self.index);
+    /// Ends a refresh: the new token is in force and the old one no longer names the session. From now
+    /// on it has what `clock` says is left of the new token.
+    pub fn finish_refresh(&self, member: &Member, clock: &dyn Clock) {
+        member.finish_refresh(&self.index, clock);
     }
 
     /// Gives a refresh up: the new token no longer names the session.

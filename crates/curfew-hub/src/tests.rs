@@ -64,7 +64,7 @@ impl Protocol for Plain {
     }
 }
 
-/// A wall clock that stands still.
+/// A wall clock that stands still, in Unix seconds.
 #[derive(Debug)]
 pub(super) struct At(pub(super) u64);
 
@@ -196,7 +196,7 @@ impl Harness {
         let session = SessionId::new();
         let protocol = self.protocol(protocol);
         let principal = Arc::clone(principal);
-        self.hub.register(session, protocol, 0, principal).0
+        self.hub.register(session, protocol, &At(0), principal).0
     }
 
     /// An open session of `user`.

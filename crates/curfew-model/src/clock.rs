@@ -1,13 +1,21 @@
-//! The wall clock, passed in so that tests can set it.
+//! The clocks that access is measured by, passed in so that tests can set them.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The wall clock. Only `exp`, `iat` and `nbf` are compared with it; waiting uses the runtime's
+use crate::boottime;
+
+/// The wall clock, which `exp`, `iat` and `nbf` are compared with and which may be set at any time;
+/// and the one that nobody sets, which says how long ago that was. Waiting uses the runtime's
 /// monotonic clock.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// Time since the Unix epoch.
     fn now(&self) -> Duration;
+
+    /// Time since some moment before, which only grows: [`boottime`].
+    fn boottime(&self) -> Duration {
+        boottime()
+    }
 
     /// Whole seconds since the Unix epoch.
     fn unix(&self) -> u64 {

@@ -106,7 +106,7 @@ impl Node {
         // Registered before the revocation check: one written in between must find us.
         let (member, keys) =
             self.hub
-                .register(session, protocol, self.clock.unix(), Arc::clone(&principal));
+                .register(session, protocol, &*self.clock, Arc::clone(&principal));
         let mut attachment = Attachment {
             node: Arc::clone(self),
             member,

@@ -45,7 +45,8 @@ struct Pending<'a>(&'a Attachment);
 impl Pending<'_> {
     fn commit(self) {
         // There is nothing to undo afterwards.
-        self.0.node.hub().finish_refresh(self.0.member());
+        let node = self.0.node();
+        node.hub().finish_refresh(self.0.member(), &**node.clock());
     }
 }
 

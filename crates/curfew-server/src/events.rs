@@ -98,16 +98,13 @@ impl Public {
         };
         let body = posted(request, permitted, NOT_NOW, check).await?;
         let verified = self.context.authenticator.verify_event(name, body.trim());
-        match verified.await {
+        match self.context.judge(verified.await) {
             Ok(event) => Ok(event),
             Err(VerifyError::Refused(error)) => Err(Refused {
                 error: code(error.failure()),
                 ..Refused::invalid(error.message())
             }),
-            Err(VerifyError::KeysUnavailable(_)) => Err(Refused::unavailable(
-                NOT_NOW,
-                "the issuer's keys are not available",
-            )),
+            Err(VerifyError::Unknown(why)) => Err(Refused::unavailable(NOT_NOW, why.message())),
         }
     }
 

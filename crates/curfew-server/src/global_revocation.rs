@@ -86,12 +86,12 @@ impl Public {
         };
         let body = posted(request, self.permits.logout(), NOT_NOW, check).await?;
         let token = token.ok_or_else(|| unauthorized("send a token as Authorization: Bearer"))?;
-        let revoker = match authenticator.verify_revoker(&token).await {
+        let verified = authenticator.verify_revoker(&token).await;
+        let revoker = match self.context.judge(verified) {
             Ok(revoker) => revoker,
             Err(VerifyError::Refused(error)) => return Err(unauthorized(error.message())),
-            Err(VerifyError::KeysUnavailable(_)) => {
-                let description = "the issuer's keys are not available";
-                return Err(Refused::unavailable(NOT_NOW, description));
+            Err(VerifyError::Unknown(why)) => {
+                return Err(Refused::unavailable(NOT_NOW, why.message()));
             }
         };
         let body: Body = serde_json::from_str(&body)

@@ -69,13 +69,11 @@ impl Public {
     async fn take_logout(&self, request: Request<Incoming>) -> Result<Logout, Refused> {
         let form = self.form(request, self.permits.logout(), NOT_DONE).await?;
         let token = form.field("logout_token")?;
-        match self.context.authenticator.verify_logout(token).await {
+        let verified = self.context.authenticator.verify_logout(token).await;
+        match self.context.judge(verified) {
             Ok(logout) => Ok(logout),
             Err(VerifyError::Refused(error)) => Err(Refused::invalid(error.message())),
-            Err(VerifyError::KeysUnavailable(_)) => Err(Refused::unavailable(
-                NOT_DONE,
-                "the issuer's keys are not available",
-            )),
+            Err(VerifyError::Unknown(why)) => Err(Refused::unavailable(NOT_DONE, why.message())),
         }
     }
 

@@ -65,12 +65,7 @@ impl Public {
         let form = self
             .form(request, self.permits.handshake(), NOT_NOW)
             .await?;
-        match self
-            .context
-            .authenticator
-            .verify(form.field("token")?)
-            .await
-        {
+        match self.context.verify(form.field("token")?).await {
             Ok(principal) => Ok(Some(principal)),
             // These may be good later, and then they could not be used.
             Err(VerifyError::Refused(error))
@@ -91,10 +86,7 @@ impl Public {
                 );
                 Ok(None)
             }
-            Err(VerifyError::KeysUnavailable(_)) => Err(Refused::unavailable(
-                NOT_NOW,
-                "the issuer's keys are not available",
-            )),
+            Err(VerifyError::Unknown(why)) => Err(Refused::unavailable(NOT_NOW, why.message())),
         }
     }
 

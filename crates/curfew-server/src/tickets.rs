@@ -181,7 +181,7 @@ impl Public {
 
     async fn verify(&self, token: &str) -> Result<Arc<Principal>, Refused> {
         let authentications = &self.context.node.metrics().authentications;
-        match self.context.authenticator.verify(token).await {
+        match self.context.verify(token).await {
             Ok(principal) => {
                 authentications.accepted();
                 Ok(principal)
@@ -190,10 +190,7 @@ impl Public {
                 authentications.refused(error.failure().as_str());
                 Err(error.into())
             }
-            Err(VerifyError::KeysUnavailable(_)) => Err(Problem::unavailable(
-                "the keys for this token are not available at the moment, try again",
-            )
-            .into()),
+            Err(VerifyError::Unknown(why)) => Err(Problem::unavailable(why.message()).into()),
         }
     }
 

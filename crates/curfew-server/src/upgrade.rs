@@ -290,19 +290,17 @@ impl Public {
             Ok(None) if settings.auth.accepts(Source::Message) => return Ok(Opening::Awaiting),
             Ok(None) => Err(AuthError::missing_token().into()),
             Ok(Some(token)) => {
-                let verified = self.context.authenticator.verify(&token);
+                let verified = self.context.verify(&token);
                 verified.instrument(verify.scope()).await
             }
             Err(error) => Err(error.into()),
         };
         let principal = match verified {
             Ok(principal) => principal,
-            Err(VerifyError::KeysUnavailable(issuer)) => {
-                verify.failed("keys_unavailable");
-                debug!(%issuer, "the keys for this token are not available");
-                return Err(Refused::unavailable(
-                    "the keys for this token are not available at the moment, try again",
-                ));
+            Err(VerifyError::Unknown(why)) => {
+                verify.failed(why.error_type());
+                debug!(%why, "token not verified");
+                return Err(Refused::unavailable(why.message()));
             }
             Err(VerifyError::Refused(error)) => {
                 authentications.refused(error.failure().as_str());

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use curfew_auth::Authenticator;
+use curfew_auth::{Authenticator, VerifyError};
+use curfew_model::Principal;
 use curfew_node::Node;
 use curfew_policy::Policy;
 use curfew_telemetry::Metrics;
@@ -38,6 +39,29 @@ pub struct Context {
 }
 
 impl Context {
+    /// Verifies a token, as far as this node can.
+    ///
+    /// # Errors
+    ///
+    /// As [`Authenticator::verify`] and [`Context::judge`].
+    pub async fn verify(&self, token: &str) -> Result<Arc<Principal>, VerifyError> {
+        self.judge(self.authenticator.verify(token).await)
+    }
+
+    /// What is to be told of a verification. Everything that is verified goes through here: while this
+    /// node's clock is not known to be right, what it decides is not told as the token's fault.
+    ///
+    /// # Errors
+    ///
+    /// That of the verification, or [`Unverified::Clock`](curfew_auth::Unverified::Clock) in its
+    /// place.
+    pub fn judge<T>(&self, verified: Result<T, VerifyError>) -> Result<T, VerifyError> {
+        verified.map_err(|error| match self.node.backends().nodes.clocks_agree() {
+            true => error,
+            false => error.without_clock(),
+        })
+    }
+
     /// Closes the sessions that rest upon keys which their issuers took back, where that is
     /// configured. To be called when keys have changed.
     pub fn close_withdrawn(&self) {

@@ -30,7 +30,7 @@ impl Context {
             .inc((outcome, PublishSource::Client));
     }
 
-    /// Keys that are not available say nothing of a token.
+    /// What cannot be verified says nothing of a token.
     pub(crate) fn count_authentication(&self, result: &Result<Arc<Principal>, VerifyError>) {
         let authentications = &self.metrics().authentications;
         match result {
@@ -38,7 +38,7 @@ impl Context {
             Err(VerifyError::Refused(error)) => {
                 authentications.refused(error.failure().as_str());
             }
-            Err(VerifyError::KeysUnavailable(_)) => {}
+            Err(VerifyError::Unknown(_)) => {}
         }
     }
 }

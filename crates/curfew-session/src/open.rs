@@ -68,7 +68,7 @@ impl From<VerifyError> for Refusal {
     fn from(error: VerifyError) -> Self {
         match error {
             VerifyError::Refused(error) => Self::token(error.failure(), error.message().to_owned()),
-            VerifyError::KeysUnavailable(_) => Self {
+            VerifyError::Unknown(_) => Self {
                 failure: None,
                 ending: Ending::new(Disconnect::UNAVAILABLE),
             },

@@ -141,7 +141,7 @@ impl State {
             self.tell_expiring();
         }
         if is_due(&mut self.deadlines.ends_at, now) {
-            // The wall clock disagrees with the timer: wait for it.
+            // The wall clock was ahead when the timer was set: the rest of the time is left.
             self.schedule_end();
         }
         if is_due(&mut self.deadlines.ping_at, now) {
@@ -161,10 +161,11 @@ impl State {
         self.deadlines.pong_by = now.checked_add(timeout);
     }
 
-    /// Whether the session's token is over, by the wall clock.
+    /// Whether the session's token is over.
     pub(crate) fn is_expired(&self) -> bool {
         let Some(live) = &self.live else { return false };
-        self.context.node.clock().now() >= live.attachment.member().ends_at()
+        let member = live.attachment.member();
+        member.is_over(&**self.context.node.clock())
     }
 
     /// The next ping, jittered so that connections opened together do not stay together.
@@ -193,9 +194,9 @@ impl State {
 
     fn schedule_end(&mut self) {
         if let Some(live) = &self.live {
-            let ends_at = live.attachment.member().ends_at();
-            let wait = ends_at.saturating_sub(self.context.node.clock().now());
-            self.deadlines.ends_at = Instant::now().checked_add(wait);
+            let member = live.attachment.member();
+            let left = member.token_left(&**self.context.node.clock());
+            self.deadlines.ends_at = Instant::now().checked_add(left);
         }
     }
 

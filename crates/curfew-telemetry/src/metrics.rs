@@ -176,6 +176,8 @@ pub struct Metrics {
     pub backend_heartbeat_duration: Histogram,
     /// Sessions whose records were removed for nodes that are gone.
     pub sessions_reaped: Counter,
+    /// Live sessions of this node whose records were missing and were written again.
+    pub session_records_restored: Counter,
     /// 1 while publications can be received.
     pub broker_connected: Gauge,
     /// Lost connections for publications that were made anew.
@@ -281,6 +283,7 @@ impl Metrics {
             backend_data_losses: Counter::default(),
             backend_heartbeat_duration: Histogram::new(ROUND_TRIP_SECONDS),
             sessions_reaped: Counter::default(),
+            session_records_restored: Counter::default(),
             broker_connected: Gauge::default(),
             broker_reconnects: Counter::default(),
             broker_messages_sent: Counter::default(),

@@ -9,6 +9,8 @@ use curfew_model::{Clock, SystemClock};
 #[derive(Debug, Default)]
 pub struct ManualClock {
     millis: AtomicU64,
+    /// Since it was made.
+    passed: AtomicU64,
 }
 
 impl ManualClock {
@@ -16,24 +18,30 @@ impl ManualClock {
     pub fn at(unix: u64) -> Self {
         Self {
             millis: AtomicU64::new(unix * 1000),
+            passed: AtomicU64::default(),
         }
     }
 
-    /// Moves to `unix` seconds, back as well as forth.
+    /// Sets the wall clock to `unix` seconds, back as well as forth; no time passes.
     pub fn set(&self, unix: u64) {
         self.millis.store(unix * 1000, Ordering::SeqCst);
     }
 
-    /// Moves forth.
+    /// Lets time pass, on the wall clock too.
     pub fn advance(&self, by: Duration) {
         let by = u64::try_from(by.as_millis()).expect("tests advance by less than an aeon");
         self.millis.fetch_add(by, Ordering::SeqCst);
+        self.passed.fetch_add(by, Ordering::SeqCst);
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Duration {
         Duration::from_millis(self.millis.load(Ordering::SeqCst))
+    }
+
+    fn boottime(&self) -> Duration {
+        Duration::from_millis(self.passed.load(Ordering::SeqCst))
     }
 }
 
@@ -54,5 +62,6 @@ mod tests {
         assert_eq!(clock.now(), Duration::from_millis(101_500));
         clock.set(7);
         assert_eq!(clock.unix(), 7);
+        assert_eq!(clock.boottime(), Duration::from_millis(1500));
     }
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use curfew_model::AuthFailure;
 use serde::de::{Error, MapAccess};
 use serde_json::Value;
 
@@ -116,17 +117,26 @@ impl Claims {
         let expires_at = self.expires_at.ok_or_else(|| missing("exp"))?;
         let expires_at = Duration::from_secs(expires_at);
         if now >= expires_at + leeway {
-            return Err(AuthError::malformed("the token has expired"));
+            return Err(AuthError::by_clock(
+                AuthFailure::Malformed,
+                "the token has expired",
+            ));
         }
         if expires_at > now + MAX_REMAINING {
-            return Err(AuthError::malformed("the token is good for over an hour"));
+            return Err(AuthError::by_clock(
+                AuthFailure::Malformed,
+                "the token is good for over an hour",
+            ));
         }
         let begins = [self.issued_at, self.not_before].into_iter().flatten();
         if begins
             .max()
             .is_some_and(|at| Duration::from_secs(at) > now + leeway)
         {
-            return Err(AuthError::malformed("the token is not good yet"));
+            return Err(AuthError::by_clock(
+                AuthFailure::Malformed,
+                "the token is not good yet",
+            ));
         }
         match &self.token_id {
             Some(id) if !id.is_empty() => Ok(()),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use curfew_model::AuthFailure;
 use serde::de::MapAccess;
 use serde_json::{Map, Value};
 
@@ -141,7 +142,8 @@ impl Claims {
         // RFC 8417 §2.2. It may be old: senders try again for as long as they like.
         let issued_at = self.issued_at.ok_or_else(|| missing("iat"))?;
         if Duration::from_secs(issued_at) > latest {
-            return Err(AuthError::malformed(
+            return Err(AuthError::by_clock(
+                AuthFailure::Malformed,
                 "the event token's iat is in the future",
             ));
         }

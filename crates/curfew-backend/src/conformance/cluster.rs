@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use curfew_model::{
     Claims, Clock, Disconnect, NodeId, Principal, PrincipalParts, Publication, Revocation,
-    RevocationKey, SessionId, SystemClock,
+    RevocationKey, SessionId, SystemClock, boottime,
 };
 use parking_lot::Mutex;
 
@@ -97,27 +97,43 @@ pub(super) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> b
     );
 }
 
-/// A wall clock that tests move forward. Starts at the real time, so that a backend with a clock of
+/// A clock that tests move. Starts at the real time, so that a backend with a clock of
 /// its own agrees until it is moved, and reaches the same time later.
 #[derive(Debug)]
-pub struct ManualClock(Mutex<Duration>);
+pub struct ManualClock {
+    wall: Mutex<Duration>,
+    boot: Mutex<Duration>,
+}
 
 impl ManualClock {
-    /// Moves the clock forward.
+    /// Lets time pass.
     pub fn advance(&self, by: Duration) {
-        *self.0.lock() += by;
+        *self.wall.lock() += by;
+        *self.boot.lock() += by;
+    }
+
+    /// Sets the wall clock back; no time passes.
+    pub fn set_back(&self, by: Duration) {
+        *self.wall.lock() -= by;
     }
 }
 
 impl Default for ManualClock {
     fn default() -> Self {
-        Self(Mutex::new(SystemClock.now()))
+        Self {
+            wall: Mutex::new(SystemClock.now()),
+            boot: Mutex::new(boottime()),
+        }
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Duration {
-        *self.0.lock()
+        *self.wall.lock()
+    }
+
+    fn boottime(&self) -> Duration {
+        *self.boot.lock()
     }
 }
 

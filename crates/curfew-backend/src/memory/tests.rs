@@ -167,3 +167,16 @@ async fn tickets_that_nobody_uses_are_dropped_and_their_memory_is_bounded() {
     put().await.expect("there is room again");
     assert_eq!(memory.kept.len(), 1);
 }
+
+#[tokio::test]
+async fn a_wall_clock_set_back_gives_a_ticket_no_more_time() {
+    const LIFETIME: Duration = Duration::from_secs(30);
+    let clock = Arc::new(ManualClock::default());
+    let tickets = memory(&clock, &Arc::default()).backends().tickets;
+    let id = TicketId::from_bytes([7; 32]);
+    tickets.put(&id, b"sealed", LIFETIME).await.expect("put");
+    clock.set_back(Duration::from_secs(3600));
+    clock.advance(LIFETIME);
+    let taken = tickets.take(&id).await.expect("take");
+    assert_eq!(taken, None);
+}

@@ -34,7 +34,7 @@ struct Entries {
 #[derive(Debug)]
 struct Entry {
     sealed: Vec<u8>,
-    /// Since the Unix epoch.
+    /// Of the clock that nobody sets: a ticket's lifetime is ours, no token says it.
     ends_at: Duration,
 }
 
@@ -45,7 +45,7 @@ impl Tickets for Memory {
         sealed: &'a [u8],
         lifetime: Duration,
     ) -> BoxFuture<'a, Result<(), BackendError>> {
-        let now = self.clock.now();
+        let now = self.clock.boottime();
         let entry = Entry {
             sealed: sealed.to_vec(),
             ends_at: now.saturating_add(lifetime),
@@ -60,7 +60,7 @@ impl Tickets for Memory {
         &'a self,
         id: &'a TicketId,
     ) -> BoxFuture<'a, Result<Option<Vec<u8>>, BackendError>> {
-        let now = self.clock.now();
+        let now = self.clock.boottime();
         let entry = self.kept.0.lock().remove(id);
         let sealed = entry
             .filter(|entry| entry.is_live(now))

@@ -12,6 +12,20 @@ use crate::Ending;
 /// More than a socket and its peer's take together.
 const LARGE: usize = 8 * 1024 * 1024;
 
+/// A wall clock that was set back to 1970, so much later.
+#[derive(Debug)]
+struct Later(Duration);
+
+impl Clock for Later {
+    fn now(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn boottime(&self) -> Duration {
+        boottime() + self.0
+    }
+}
+
 /// A session on a real socket, whose task waits unless a test says otherwise.
 struct Connected {
     member: Arc<Member>,
@@ -283,7 +297,7 @@ async fn nothing_leaves_while_the_node_cannot_vouch_or_after_the_tokens_end() {
     let harness = Harness::flushing();
     let room = channel("room");
     let connected = harness.connect(&room).await;
-    let ends_at = connected.member.ends_at().as_secs();
+    let ends_at = connected.member.principal().ends_at().as_secs();
     harness.publish(&room, "a");
     assert_eq!(harness.flush_at(ends_at), 1);
     connected.reads_nothing();
@@ -302,6 +316,20 @@ async fn nothing_leaves_while_the_node_cannot_vouch_or_after_the_tokens_end() {
     harness.publish(&room, "c");
     harness.flush_at(ends_at - 1);
     other.reads("c").await;
+}
+
+#[tokio::test]
+async fn nothing_leaves_when_as_much_time_has_passed_as_the_token_had_left() {
+    let harness = Harness::flushing();
+    let room = channel("room");
+    let connected = harness.connect(&room).await;
+    let left = connected.member.principal().ends_at();
+    harness.publish(&room, "a");
+    let due = harness.hub.take_due(0);
+    // It was registered at this time by the wall clock, which has been set back since.
+    harness.hub.flush(&due, &Later(left));
+    connected.reads_nothing();
+    assert_eq!(connected.task.wakes(), 1, "to find out");
 }
 
 #[tokio::test]

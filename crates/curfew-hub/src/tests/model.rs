@@ -216,7 +216,7 @@ impl World {
                 let new = principal(USERS[pair.user], "t", issued_at, "{}");
                 harness.hub.begin_refresh(member, new);
                 if works {
-                    harness.hub.finish_refresh(member);
+                    harness.hub.finish_refresh(member, &At(0));
                     pair.issued_at = issued_at;
                 } else {
                     harness.hub.abandon_refresh(member);

@@ -172,7 +172,7 @@ fn during_a_refresh_both_tokens_name_the_session_and_afterwards_one() {
             let member = harness.open_as(&before);
             harness.hub.begin_refresh(&member, after);
             match end {
-                "finish" => harness.hub.finish_refresh(&member),
+                "finish" => harness.hub.finish_refresh(&member, &At(0)),
                 "abandon" => harness.hub.abandon_refresh(&member),
                 _ => {}
             }
@@ -194,7 +194,7 @@ fn a_refresh_survives_a_cutoff_that_covers_the_old_token_once_it_is_finished() {
         [("t1", 100), ("t2", 200)].map(|(id, iat)| principal("alice", id, iat, "{}"));
     let member = harness.open_as(&before);
     harness.hub.begin_refresh(&member, after);
-    harness.hub.finish_refresh(&member);
+    harness.hub.finish_refresh(&member, &At(0));
     let user = RevocationKey::user("alice");
     assert_eq!(harness.hub.revoke(&user, &until(150)).len(), 0);
     assert_eq!(harness.hub.revoke(&user, &until(200)).len(), 1);

@@ -130,7 +130,7 @@ fn each_write_asks_anew() {
             "lease" => harness.gate.shut(),
             "revoked" => drop(harness.hub.revoke(&key, &Revocation::default())),
             "suspended" => suspension = harness.hub.suspend(&key),
-            _ => member.set_ends_at(Duration::ZERO),
+            _ => member.end_token(),
         });
         let progress = harness.write_to(&member, &mut socket);
         assert_eq!(socket.pipe.writes, [MAX_WRITE_BYTES], "{what}");

@@ -23,8 +23,12 @@ pub(crate) const START: u64 = 1_800_000_000;
 #[derive(Debug)]
 pub(crate) struct RigClock {
     start: Instant,
-    /// How far it is ahead of the runtime's time.
+    /// How far the wall clock is ahead of the runtime's time.
     pub(crate) ahead: Mutex<Duration>,
+    /// And how far behind it.
+    pub(crate) behind: Mutex<Duration>,
+    /// How long the machine was suspended: the runtime's time stood still.
+    pub(crate) suspended: Mutex<Duration>,
 }
 
 impl RigClock {
@@ -32,13 +36,19 @@ impl RigClock {
         Arc::new(Self {
             start: Instant::now(),
             ahead: Mutex::default(),
+            behind: Mutex::default(),
+            suspended: Mutex::default(),
         })
     }
 }
 
 impl Clock for RigClock {
     fn now(&self) -> Duration {
-        Duration::from_secs(START) + self.start.elapsed() + *self.ahead.lock()
+        Duration::from_secs(START) + self.boottime() + *self.ahead.lock() - *self.behind.lock()
+    }
+
+    fn boottime(&self) -> Duration {
+        self.start.elapsed() + *self.suspended.lock()
     }
 }
 

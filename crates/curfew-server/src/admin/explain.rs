@@ -37,12 +37,10 @@ pub(super) async fn explain(admin: Arc<Admin>, call: Call) -> Result<Response, P
         )
     })?;
     let claims = match (body.token, body.claims) {
-        (Some(token), None) => match admin.context.authenticator.verify(&token).await {
+        (Some(token), None) => match admin.context.verify(&token).await {
             Ok(principal) => principal.claims().parse(),
-            Err(VerifyError::KeysUnavailable(issuer)) => {
-                let detail =
-                    format!("the keys of the issuer {issuer} are not available, try again");
-                return Err(Problem::unavailable(detail));
+            Err(VerifyError::Unknown(why)) => {
+                return Err(Problem::unavailable(format!("{why}, try again")));
             }
             Err(VerifyError::Refused(error)) => {
                 let why = format!(

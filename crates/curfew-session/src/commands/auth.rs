@@ -66,7 +66,7 @@ async fn open(
 ) -> Result<Attachment, Refusal> {
     let tracer = context.metrics().tracer();
     let verify = span.part("verify token");
-    let verified = context.authenticator.verify(token);
+    let verified = context.verify(token);
     let verified = verified.instrument(verify.scope()).await;
     drop(verify);
     context.count_authentication(&verified);

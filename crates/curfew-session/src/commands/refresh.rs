@@ -63,7 +63,7 @@ async fn refresh(
     span: &CommandSpan,
 ) -> Result<Arc<Principal>, RefreshError> {
     let verify = span.part("verify token");
-    let verified = context.authenticator.verify(token).await;
+    let verified = context.verify(token).await;
     drop(verify);
     context.count_authentication(&verified);
     let principal = verified?;
@@ -124,7 +124,7 @@ pub(crate) fn finish(
         }
         RefreshError::DifferentUser => (ErrorCode::DifferentUser, error.to_string()),
         RefreshError::EndsEarlier => (ErrorCode::BadRequest, error.to_string()),
-        RefreshError::Token(VerifyError::KeysUnavailable(_))
+        RefreshError::Token(VerifyError::Unknown(_))
         | RefreshError::Admission(AdmitError::SessionLimit { .. } | AdmitError::Draining) => {
             let message = "temporarily unavailable, try again".to_owned();
             (ErrorCode::Unavailable, message)

@@ -140,7 +140,7 @@ impl CommandSpan {
     pub(crate) fn not_verified(&mut self, tracer: &Tracer, error: &VerifyError) {
         match error {
             VerifyError::Refused(error) => self.refused(tracer, error.failure().as_str()),
-            VerifyError::KeysUnavailable(_) => self.failed(tracer, "keys_unavailable"),
+            VerifyError::Unknown(why) => self.failed(tracer, why.error_type()),
         }
     }
 }

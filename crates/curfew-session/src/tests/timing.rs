@@ -79,6 +79,77 @@ async fn nothing_published_after_the_expiry_is_delivered_even_before_the_timer()
     );
 }
 
+/// So long that a token of these tests would live for hours.
+const BACK: Duration = Duration::from_secs(3 * 3600);
+
+#[tokio::test(start_paused = true)]
+async fn a_wall_clock_set_back_gives_a_session_no_more_time() {
+    for corrected in [false, true] {
+        let harness = Harness::new();
+        let mut peer = harness.open().await;
+        let start = Instant::now();
+        peer.silence(60).await;
+        *harness.clock.behind.lock() = BACK;
+        peer.ok(SUBSCRIBE).await;
+        if corrected {
+            peer.silence(60).await;
+            *harness.clock.behind.lock() = Duration::ZERO;
+        }
+        let expiring = peer.expect("expiring").await;
+        assert_eq!(expiring["expires_at"], rig::START + TTL);
+        peer.expect_closed(Disconnect::EXPIRED).await;
+        assert_about(seconds_since(start), 605.0);
+        harness.assert_nothing_left().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wall_clock_that_was_ahead_for_a_moment_ends_a_session_neither_early_nor_late() {
+    let harness = Harness::new();
+    let attachment = harness.admit(json!({})).await;
+    let start = Instant::now();
+    // While the timer is set.
+    *harness.clock.ahead.lock() = Duration::from_secs(TTL - 100);
+    let mut peer = harness.connect(Opening::Admitted(attachment), ROOM, &[]);
+    peer.expect("connected").await;
+    *harness.clock.ahead.lock() = Duration::ZERO;
+    peer.expect_closed(Disconnect::EXPIRED).await;
+    assert_about(seconds_since(start), 605.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_suspend_nothing_is_delivered_or_accepted_though_the_wall_clock_was_set_back() {
+    for what in ["message", "command"] {
+        let harness = Harness::new();
+        let mut peer = harness.open().await;
+        peer.ok(SUBSCRIBE).await;
+        // The timer has slept as long.
+        *harness.clock.behind.lock() = BACK;
+        *harness.clock.suspended.lock() = Duration::from_secs(TTL + 10);
+        match what {
+            "message" => harness.publish("room", "1"),
+            _ => peer.send(r#"{"type":"ping","id":1}"#).await,
+        }
+        let closed = peer.expect_closed(Disconnect::EXPIRED).await;
+        assert_eq!(closed.types(), ["closing"], "{what}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_after_the_wall_clock_was_set_back_gives_the_new_token_its_own_time() {
+    let harness = Harness::new();
+    let mut peer = harness.open().await;
+    *harness.clock.behind.lock() = Duration::from_secs(100);
+    let start = Instant::now();
+    // By the clock as it is now, which is what both are judged by.
+    let token = harness.token(json!({"jti": "t2", "exp": rig::START + TTL + 50}));
+    peer.send(&json!({"type": "refresh", "id": 1, "token": token}).to_string())
+        .await;
+    peer.expect("refreshed").await;
+    peer.expect_closed(Disconnect::EXPIRED).await;
+    assert_about(seconds_since(start), 755.0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_refresh_puts_the_end_off_and_is_followed_by_a_notice_of_its_own() {
     let harness = Harness::new();

@@ -271,6 +271,11 @@ impl Metrics {
             &self.sessions_reaped,
         );
         names.add(
+            "session_records_restored",
+            "Live sessions of this node whose records were missing and were written again",
+            &self.session_records_restored,
+        );
+        names.add(
             "broker_connected",
             "1 while publications can be received",
             &self.broker_connected,
