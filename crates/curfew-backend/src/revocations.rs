@@ -1,6 +1,6 @@
 //! Revocations, shared by all nodes.
 
-use curfew_model::{Disconnect, Revocation, RevocationKey};
+use curfew_model::{Disconnect, Ineffective, Revocation, RevocationKey};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -19,6 +19,28 @@ impl Revoked {
     /// How sessions end that it covers.
     pub fn disconnect(&self) -> Disconnect {
         self.revocation.disconnect(&self.key)
+    }
+}
+
+/// A revocation as the backend holds it: what is written in two ways is there twice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The key in Redis, as it is written; what is not UTF-8 in it is shown as U+FFFD.
+    pub key: String,
+    /// The kind.
+    pub kind: String,
+    /// The value as it is written; empty for `all`.
+    pub value: String,
+    /// Which tokens it covers, and until when.
+    pub revocation: Revocation,
+    /// Why it can match nobody, should that be so whichever claims are revocable.
+    pub ineffective: Option<Ineffective>,
+}
+
+impl Listed {
+    /// In the order of lists.
+    pub fn order(&self, other: &Self) -> std::cmp::Ordering {
+        (&self.kind, &self.value, &self.key).cmp(&(&other.kind, &other.value, &other.key))
     }
 }
 
@@ -84,9 +106,9 @@ pub trait Revocations: Send + Sync + 'static {
         revocation: Revocation,
     ) -> BoxFuture<'_, Result<Receipt, BackendError>>;
 
-    /// Lifts the revocation of a key; says whether there was one.
+    /// Lifts the revocation of a key, in whichever ways it is written; says whether there was one.
     fn restore<'a>(&'a self, key: &'a RevocationKey) -> BoxFuture<'a, Result<bool, BackendError>>;
 
-    /// Every revocation in force, ordered by key.
-    fn list(&self) -> BoxFuture<'_, Result<Vec<Revoked>, BackendError>>;
+    /// Every revocation in force, ordered by kind and value.
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Listed>, BackendError>>;
 }

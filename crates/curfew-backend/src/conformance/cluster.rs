@@ -206,6 +206,10 @@ impl LocalSessions for Recorder {
         Vec::new()
     }
 
+    fn is_kind(&self, kind: &str) -> bool {
+        kind == "tenant"
+    }
+
     fn records(&self, _: &[SessionId]) -> Vec<SessionRecord> {
         Vec::new()
     }
