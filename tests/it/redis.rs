@@ -14,6 +14,7 @@ mod harness;
 mod inventory;
 mod leaving;
 mod links;
+mod names;
 mod outage;
 mod receipts;
 mod records;

@@ -15,20 +15,22 @@
 mod compare;
 mod heartbeat;
 mod index;
+mod ineffective;
 mod operations;
 mod pushes;
+mod read;
 mod reconcile;
 mod seen;
 mod setup;
 mod steps;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_backend::{Ended, RedisAddress, Revoked};
-use curfew_model::{RevocationKey, SessionId, Stretch};
+use curfew_model::{SessionId, Stretch};
 use redis::aio::MultiplexedConnection;
 use tokio::sync::mpsc;
 use tokio::time::{self, Instant};
@@ -40,11 +42,12 @@ use crate::fault::Fault;
 use crate::links::Links;
 use crate::op::Op;
 use crate::slots::Slot;
-pub(crate) use reconcile::{find, read};
+pub(crate) use ineffective::why as why_ineffective;
+pub(crate) use read::{Written, find_names, read};
 
 use compare::Comparison;
 use pushes::Pushes;
-pub(crate) use seen::Seen;
+pub(crate) use seen::{Known, Seen};
 use setup::Primary;
 
 /// Longest time between two heartbeats.
@@ -74,6 +77,8 @@ pub(crate) struct Control {
     epoch: Option<String>,
     /// Every revocation this node knows of.
     seen: Arc<Seen>,
+    /// The names of keys that were noticed and name nobody.
+    nameless: HashSet<Vec<u8>>,
     /// Sessions ended by API revocations of late: for receipts.
     counted: VecDeque<Counted>,
     /// Sessions yet to be compared by other settings.
@@ -112,10 +117,10 @@ struct Generation {
     sweep: Vec<SessionId>,
     /// Keys that were read and are not there any more: forgotten once it is sure that they were
     /// lifted, and not lost with everything else.
-    gone: Vec<RevocationKey>,
+    gone: Vec<Written>,
     /// Revocations that this node knows and has not found in Redis again yet: one may have been
     /// lifted while it was out of touch.
-    recall: Vec<RevocationKey>,
+    recall: Vec<Written>,
     /// Where the reading of the index goes on; `None` when it is done.
     learn: Option<isize>,
     set_up_at: Instant,
@@ -136,6 +141,7 @@ impl Control {
             known: None,
             epoch: None,
             seen,
+            nameless: HashSet::new(),
             counted: VecDeque::new(),
             comparison: Comparison::default(),
             registered: false,
@@ -210,6 +216,7 @@ impl Control {
         let (links, core) = (Arc::clone(&self.links), Arc::clone(&self.core));
         tokio::select! {
             () = pushes.arrived() => {}
+            () = self.seen.has_met.notified() => {}
             () = time::sleep_until(generation.next_heartbeat.min(generation.next_sweep)) => {
                 if Instant::now() >= generation.next_sweep {
                     self.start_sweep(generation);

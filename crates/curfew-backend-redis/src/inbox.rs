@@ -163,7 +163,7 @@ impl Inbox {
             Message::Revoked { id, key, from } => {
                 // This node has seen to its own.
                 if from != self.core.node
-                    && let Some(key) = RevocationKey::parse_written(&key)
+                    && let Ok((key, _)) = RevocationKey::parse_written(key.as_bytes())
                 {
                     self.confirm(links, id, key);
                 }

@@ -1,9 +1,9 @@
 //! The names of keys and pub/sub channels (CONTRACT §7).
 
-use curfew_model::{Channel, NodeId, RevocationKey, SessionId, TicketId};
+use curfew_model::{Channel, NodeId, RevocationKey, SessionId, Spelling, TicketId};
 
 /// The hash tag that all revocation state shares, so that in a cluster one tracking connection and
-/// one `MGET` suffice.
+/// one `EXISTS` suffice.
 const TAG: &str = "{revoked}";
 
 /// Makes names with one prefix (`backend.redis.prefix`).
@@ -71,8 +71,20 @@ impl Keys {
         format!("{}{TAG}:", self.prefix)
     }
 
+    /// What revocations' keys start with where the braces were forgotten: tracked as well, so that it
+    /// is noticed.
+    pub(crate) fn unbraced_prefix(&self) -> String {
+        format!("{}revoked:", self.prefix)
+    }
+
+    /// A revocation's key as this node writes it.
     pub(crate) fn revoked(&self, key: &RevocationKey) -> String {
         key.redis_key(&self.prefix)
+    }
+
+    /// A revocation's key as it is written in this way.
+    pub(crate) fn spelled(&self, key: &RevocationKey, spelling: Spelling) -> String {
+        format!("{}{TAG}:{}", self.prefix, key.written(spelling))
     }
 
     /// Says which life of the data this is; below the tracked prefix, so that nobody misses it.
@@ -85,6 +97,12 @@ impl Keys {
     /// by looking at all keys.
     pub(crate) fn revoked_index(&self) -> String {
         format!("{}index:{TAG}", self.prefix)
+    }
+
+    /// Keys that were written like a revocation's and can match nobody, by their whole name, with
+    /// their expiry in milliseconds: a sorted set.
+    pub(crate) fn ineffective(&self) -> String {
+        format!("{}ineffective:{TAG}", self.prefix)
     }
 
     /// Where publications of a channel go.
@@ -122,6 +140,7 @@ mod tests {
             keys.heartbeat(node),
             keys.epoch(),
             keys.revoked_index(),
+            keys.ineffective(),
             keys.revoked(&RevocationKey::All),
             keys.revoked(&RevocationKey::user("a{b}")),
         ] {
@@ -131,6 +150,10 @@ mod tests {
         assert!(keys.epoch().starts_with(&tracked));
         assert!(!keys.heartbeat(node).starts_with(&tracked));
         assert!(!keys.revoked_index().starts_with(&tracked));
+        // Redis refuses prefixes of which one begins with the other.
+        let unbraced = keys.unbraced_prefix();
+        assert!(!tracked.starts_with(&unbraced) && !unbraced.starts_with(&tracked));
+        assert!(!keys.ineffective().starts_with(&unbraced));
     }
 
     #[test]

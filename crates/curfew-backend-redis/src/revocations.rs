@@ -4,14 +4,14 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use curfew_backend::{
-    BackendError, BoxFuture, Durability, Ended, Receipt, ReceiptNodes, Revocations, Revoked,
+    BackendError, BoxFuture, Durability, Ended, Listed, Receipt, ReceiptNodes, Revocations, Revoked,
 };
 use curfew_model::{NodeId, Revocation, RevocationKey};
 use tokio::sync::oneshot;
 use tokio::time;
 use tracing::debug;
 
-use crate::control::{find, read};
+use crate::control::{Known, Written as Spelled, find_names, read, why_ineffective};
 use crate::core::MAX_CLOCK_SKEW;
 use crate::fault::Fault;
 use crate::inbox::{Answer, Message, found_within, left_within};
@@ -45,7 +45,9 @@ impl Revocations for Redis {
             if keys.is_empty() {
                 return Ok(None);
             }
-            let there = self.count(keys).await?;
+            self.seen.hold(keys);
+            let written: Vec<Spelled> = keys.iter().flat_map(Spelled::all).collect();
+            let there = self.count(&written).await?;
             if self.links.is_cluster() {
                 self.touch_heartbeat().await?;
             }
@@ -54,11 +56,16 @@ impl Revocations for Redis {
                 return Ok(None);
             }
             let link = self.links.of(Slot::REVOKED)?;
-            let found = read(&mut link.commands()?, &self.core.keys, keys).await?;
-            let covering = found
-                .into_iter()
-                .filter_map(|(key, known)| Some(known?.revoked(key)))
-                .find(|revoked| revoked.revocation.covers(issued_at));
+            let known = read(&link.commands()?, &self.core.keys, &written).await?;
+            let mut covering = None;
+            for (written, known) in written.iter().zip(known) {
+                let Some(known) = known else { continue };
+                self.seen.meet(written, &known);
+                let revoked = written.revoked(&known);
+                if covering.is_none() && revoked.revocation.covers(issued_at) {
+                    covering = Some(revoked);
+                }
+            }
             if covering.is_none() {
                 self.agree_with_memory(keys, issued_at).await?;
             }
@@ -113,7 +120,7 @@ impl Revocations for Redis {
         })
     }
 
-    fn list(&self) -> BoxFuture<'_, Result<Vec<Revoked>, BackendError>> {
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Listed>, BackendError>> {
         Box::pin(async move { Ok(self.list_revocations().await?) })
     }
 }
@@ -156,11 +163,11 @@ impl Redis {
         Ok(())
     }
 
-    async fn count(&self, keys: &[RevocationKey]) -> Result<u64, Fault> {
-        let (first, rest) = keys.split_first().ok_or(Fault::Unexpected("no keys"))?;
-        let mut command = Keyed::new("EXISTS", &self.core.keys.revoked(first));
-        for key in rest {
-            command = command.arg(self.core.keys.revoked(key));
+    async fn count(&self, written: &[Spelled]) -> Result<u64, Fault> {
+        let (first, rest) = written.split_first().ok_or(Fault::Unexpected("no keys"))?;
+        let mut command = Keyed::new("EXISTS", &first.name(&self.core.keys));
+        for written in rest {
+            command = command.arg(written.name(&self.core.keys));
         }
         self.links.call(command).await
     }
@@ -244,27 +251,68 @@ impl Redis {
         Ok(())
     }
 
-    async fn list_revocations(&self) -> Result<Vec<Revoked>, Fault> {
-        let index = self.core.keys.revoked_index();
+    async fn list_revocations(&self) -> Result<Vec<Listed>, Fault> {
+        let keys = &self.core.keys;
+        let prefix = keys.revoked_prefix();
+        let below = |mut member: Vec<u8>| {
+            let mut name = prefix.clone().into_bytes();
+            name.append(&mut member);
+            name
+        };
+        let mut list = self.list_index(&keys.revoked_index(), below).await?;
+        list.extend(self.list_index(&keys.ineffective(), |name| name).await?);
+        list.sort_unstable_by(Listed::order);
+        list.dedup_by(|a, b| a.key == b.key);
+        Ok(list)
+    }
+
+    /// The keys of an index that are there; `name` makes a key's name of what the index has.
+    async fn list_index(
+        &self,
+        index: &str,
+        name: impl Fn(Vec<u8>) -> Vec<u8>,
+    ) -> Result<Vec<Listed>, Fault> {
         let mut list = Vec::new();
         let mut from = 0;
         loop {
-            let command = Keyed::new("ZRANGE", &index).arg(from).arg(from + BATCH - 1);
-            let written: Vec<String> = self.links.call(command).await?;
-            let keys: Vec<RevocationKey> = written
-                .iter()
-                .filter_map(|written| RevocationKey::parse_written(written))
-                .collect();
+            let command = Keyed::new("ZRANGE", index).arg(from).arg(from + BATCH - 1);
+            let members: Vec<Vec<u8>> = self.links.call(command).await?;
+            let last = (members.len() as isize) < BATCH;
+            let names: Vec<Vec<u8>> = members.into_iter().map(&name).collect();
             let link = self.links.of(Slot::REVOKED)?;
-            let found = find(&mut link.commands()?, &self.core.keys, keys).await?;
-            list.extend(found.into_iter().map(|(key, known)| known.revoked(key)));
-            if (written.len() as isize) < BATCH {
-                break;
+            let found = find_names(&mut link.commands()?, &names).await?;
+            list.extend(
+                found
+                    .iter()
+                    .map(|(at, known)| self.listed(&names[*at], known)),
+            );
+            if last {
+                return Ok(list);
             }
             from += BATCH;
         }
-        list.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        list.dedup_by(|a, b| a.key == b.key);
-        Ok(list)
+    }
+
+    fn listed(&self, name: &[u8], known: &Known) -> Listed {
+        let keys = &self.core.keys;
+        let (prefix, unbraced) = (keys.revoked_prefix(), keys.unbraced_prefix());
+        let written = name
+            .strip_prefix(prefix.as_bytes())
+            .or_else(|| name.strip_prefix(unbraced.as_bytes()))
+            .unwrap_or(name);
+        // Kinds that are none depend on settings: whoever shows the list knows them.
+        let ineffective = why_ineffective(keys, name).or_else(|| {
+            let (key, spelling) = RevocationKey::parse_written(written).ok()?;
+            key.ineffective(spelling, |_| true)
+        });
+        let written = String::from_utf8_lossy(written);
+        let (kind, value) = written.split_once(':').unwrap_or((&written, ""));
+        Listed {
+            key: String::from_utf8_lossy(name).into_owned(),
+            kind: kind.to_owned(),
+            value: value.to_owned(),
+            revocation: known.revocation(),
+            ineffective,
+        }
     }
 }

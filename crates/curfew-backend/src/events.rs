@@ -50,6 +50,9 @@ pub trait LocalSessions: Send + Sync + 'static {
     /// Every revocation key that names one of these sessions' tokens, each once.
     fn keys(&self, sessions: &[SessionId]) -> Vec<RevocationKey>;
 
+    /// Whether the claim `kind` can be revoked by its value, beside users, sessions and tokens.
+    fn is_kind(&self, kind: &str) -> bool;
+
     /// The records of those of these sessions that are open.
     fn records(&self, sessions: &[SessionId]) -> Vec<SessionRecord>;
 }

@@ -29,7 +29,7 @@ pub use config::{
 pub use error::BackendError;
 pub use events::{Ended, Events, Leaving, LocalSessions, Suspension};
 pub use nodes::{NodeInfo, Nodes, Standing};
-pub use revocations::{Durability, Receipt, ReceiptNodes, Revocations, Revoked};
+pub use revocations::{Durability, Listed, Receipt, ReceiptNodes, Revocations, Revoked};
 pub use sessions::{ClosedSession, OpenError, SessionFilter, SessionPage, SessionRecord, Sessions};
 pub use tickets::Tickets;
 

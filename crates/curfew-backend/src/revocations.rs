@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use curfew_model::{Disconnect, NodeId, Revocation, RevocationKey};
+use curfew_model::{Disconnect, Ineffective, NodeId, Revocation, RevocationKey};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -21,6 +21,28 @@ impl Revoked {
     /// How sessions end that it covers.
     pub fn disconnect(&self) -> Disconnect {
         self.revocation.disconnect(&self.key)
+    }
+}
+
+/// A revocation as the backend holds it: what is written in two ways is there twice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The key in Redis, as it is written; what is not UTF-8 in it is shown as U+FFFD.
+    pub key: String,
+    /// The kind.
+    pub kind: String,
+    /// The value as it is written; empty for `all`.
+    pub value: String,
+    /// Which tokens it covers, and until when.
+    pub revocation: Revocation,
+    /// Why it can match nobody, should that be so whichever claims are revocable.
+    pub ineffective: Option<Ineffective>,
+}
+
+impl Listed {
+    /// In the order of lists.
+    pub fn order(&self, other: &Self) -> std::cmp::Ordering {
+        (&self.kind, &self.value, &self.key).cmp(&(&other.kind, &other.value, &other.key))
     }
 }
 
@@ -103,7 +125,7 @@ pub trait Revocations: Send + Sync + 'static {
         revocation: Revocation,
     ) -> BoxFuture<'_, Result<Receipt, BackendError>>;
 
-    /// Lifts the revocation of a key; says whether there was one.
+    /// Lifts the revocation of a key, in whichever ways it is written; says whether there was one.
     fn restore<'a>(&'a self, key: &'a RevocationKey) -> BoxFuture<'a, Result<bool, BackendError>>;
 
     /// Compares every session of this node with the revocations in force, by the keys that it is
@@ -115,6 +137,6 @@ pub trait Revocations: Send + Sync + 'static {
     /// The backend has been stopped.
     fn compare(&self) -> BoxFuture<'_, Result<(), BackendError>>;
 
-    /// Every revocation in force, ordered by key.
-    fn list(&self) -> BoxFuture<'_, Result<Vec<Revoked>, BackendError>>;
+    /// Every revocation in force, ordered by kind and value.
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Listed>, BackendError>>;
 }

@@ -198,14 +198,10 @@ impl Member {
     fn is_named(&self, principal: &Principal, key: &RevocationKey) -> bool {
         match key.kind() {
             "all" => true,
-            "session" => *key == RevocationKey::session(self.session),
-            "user" => *key == RevocationKey::user(principal.user()),
-            "token" => principal
-                .token_id()
-                .is_some_and(|id| *key == RevocationKey::token(id)),
-            claim => principal
-                .revocation_keys(self.session, &[claim.to_owned()])
-                .contains(key),
+            "session" => key.names(&self.session.to_string()),
+            "user" => key.names(principal.user()),
+            "token" => principal.token_id().is_some_and(|id| key.names(id)),
+            claim => principal.claim_keys(claim).contains(key),
         }
     }
 

@@ -368,15 +368,20 @@ impl Hub {
 
     /// The sessions that `key` names, and perhaps some that it does not.
     fn named(&self, key: &RevocationKey) -> Vec<Arc<Member>> {
-        match key {
-            RevocationKey::All => self.members(),
-            RevocationKey::One { kind, value } if &**kind == "session" => value
-                .parse()
-                .ok()
-                .and_then(|id| self.get(id))
-                .into_iter()
-                .collect(),
-            RevocationKey::One { .. } => self.index.find(key),
+        match key.kind() {
+            "all" => self.members(),
+            "session" => match key.plain_value().map(str::parse) {
+                Some(Ok(id)) => self.get(id).into_iter().collect(),
+                Some(Err(_)) => Vec::new(),
+                // Only its digest is known. That is rare enough to look at every session: an index
+                // by digest would be memory for each of them.
+                None => {
+                    let mut members = self.members();
+                    members.retain(|member| key.names(&member.session().to_string()));
+                    members
+                }
+            },
+            _ => self.index.find(key),
         }
     }
 

@@ -16,6 +16,7 @@ mod principal;
 mod problems;
 mod publication;
 mod revocation;
+mod revocation_key;
 mod secret;
 pub mod setting;
 mod trace;
@@ -30,7 +31,8 @@ pub use ids::{NodeId, ParseIdError, SessionId, TicketId};
 pub use principal::{Claims, ISSUER_TOKEN, ISSUER_USER, Principal, PrincipalParts, of_issuer};
 pub use problems::{Problem, Problems};
 pub use publication::Publication;
-pub use revocation::{Revocation, RevocationKey, RevocationKeyError};
+pub use revocation::Revocation;
+pub use revocation_key::{Ineffective, RevocationKey, RevocationKeyError, Spelling};
 pub use secret::Secret;
 pub use trace::TraceContext;
 

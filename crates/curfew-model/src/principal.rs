@@ -138,7 +138,8 @@ impl Principal {
     /// each of the claims named in `revocable_claims` (`session.revocable_claims`). A claim that is
     /// an array gives one key an element; objects and `null` give none. What looks like an email
     /// address and is not in lower case gives one in lower case as well: whoever reports it may write
-    /// it otherwise. [`ISSUER_USER`] and [`ISSUER_TOKEN`] may be among the claims.
+    /// it otherwise. [`ISSUER_USER`] and [`ISSUER_TOKEN`] may be among the claims. What has the form of
+    /// a digest gives one key more.
     pub fn revocation_keys(
         &self,
         session: SessionId,
@@ -146,13 +147,25 @@ impl Principal {
     ) -> Vec<RevocationKey> {
         let mut keys = Vec::with_capacity(4);
         keys.push(RevocationKey::All);
-        keys.push(RevocationKey::user(self.user()));
+        keys.extend(RevocationKey::of_claim("user", self.user()));
         keys.push(RevocationKey::session(session));
         if let Some(token_id) = self.token_id() {
-            keys.push(RevocationKey::token(token_id));
+            keys.extend(RevocationKey::of_claim("token", token_id));
         }
+        self.add_claims(&mut keys, revocable_claims);
+        keys
+    }
+
+    /// The keys of [`revocation_keys`](Self::revocation_keys) that are of this one claim.
+    pub fn claim_keys(&self, claim: &str) -> Vec<RevocationKey> {
+        let mut keys = Vec::new();
+        self.add_claims(&mut keys, &[claim.to_owned()]);
+        keys
+    }
+
+    fn add_claims(&self, keys: &mut Vec<RevocationKey>, revocable_claims: &[String]) {
         if revocable_claims.is_empty() {
-            return keys;
+            return;
         }
         let claims = self.claims().parse();
         for name in revocable_claims {
@@ -169,14 +182,13 @@ impl Principal {
             match claims.get(name) {
                 Some(serde_json::Value::Array(values)) => {
                     for value in values {
-                        add_claim(&mut keys, name, value);
+                        add_claim(keys, name, value);
                     }
                 }
-                Some(value) => add_claim(&mut keys, name, value),
+                Some(value) => add_claim(keys, name, value),
                 None => {}
             }
         }
-        keys
     }
 }
 
@@ -187,7 +199,7 @@ fn add_claim(keys: &mut Vec<RevocationKey>, name: &str, value: &serde_json::Valu
         serde_json::Value::Bool(flag) => Cow::Owned(flag.to_string()),
         _ => return,
     };
-    keys.push(RevocationKey::claim(name, &text));
+    keys.extend(RevocationKey::of_claim(name, &text));
     if text.contains('@') {
         let lower = text.to_lowercase();
         if lower != text {

@@ -77,7 +77,7 @@ impl HubEvents {
         );
         // Other kinds are of tokens and claims.
         if key.kind() == "user" && tracer.names_users() {
-            span.set("user.id", key.value().to_owned());
+            span.set("user.id", key.value().into_owned());
         }
         span
     }
@@ -189,6 +189,11 @@ impl LocalSessions for HubEvents {
                     .flat_map(move |principal| principal.revocation_keys(session, claims))
             });
         keys.collect::<HashSet<_>>().into_iter().collect()
+    }
+
+    fn is_kind(&self, kind: &str) -> bool {
+        let settings = self.settings.load();
+        settings.revocable_claims.iter().any(|claim| claim == kind)
     }
 
     fn records(&self, sessions: &[SessionId]) -> Vec<SessionRecord> {

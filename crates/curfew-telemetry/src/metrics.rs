@@ -154,6 +154,8 @@ pub struct Metrics {
     pub revocations_lost: Counter,
     /// Revocations in force that this node knows of.
     pub revocations_known: Gauge,
+    /// Keys written like a revocation's that can match nobody.
+    pub revocations_ineffective: Gauge,
     /// Sessions found revoked by the regular sweep, although no push had named their keys.
     pub revocation_missed_push: Counter,
     /// Revocations written back to a backend that lacked them.
@@ -273,6 +275,7 @@ impl Metrics {
             revocations_unwritten: Gauge::default(),
             revocations_lost: Counter::default(),
             revocations_known: Gauge::default(),
+            revocations_ineffective: Gauge::default(),
             revocation_missed_push: Counter::default(),
             revocations_reasserted: Counter::default(),
             revocation_propagation: Histogram::new(ROUND_TRIP_SECONDS),

@@ -7,6 +7,8 @@ use redis::cmd;
 use tokio::time::{self, Instant};
 use tracing::debug;
 
+use super::pushes;
+use super::read::{Written, groups};
 use super::seen::Known;
 use super::{Control, Generation};
 use crate::fault::Fault;
@@ -36,6 +38,7 @@ impl Control {
         self.can_rewrite()
             || self.comparison.is_under_way()
             || !generation.recall.is_empty()
+            || self.seen.has_any_met()
             || generation.learn.is_some()
             || !generation.sweep.is_empty()
     }
@@ -51,6 +54,8 @@ impl Control {
             Ok(())
         } else if self.comparison.is_under_way() {
             self.compare(generation).await
+        } else if self.seen.has_any_met() {
+            self.learn_met(generation).await
         } else if !generation.recall.is_empty() {
             self.recall(generation).await
         } else if let Some(from) = generation.learn {
@@ -64,24 +69,31 @@ impl Control {
     pub(super) async fn note_found(
         &mut self,
         generation: &mut Generation,
-        found: &[(RevocationKey, Known)],
+        found: &[(Written, Known)],
     ) -> Result<(), Fault> {
         if found.is_empty() {
             return Ok(());
         }
+        let mut new = Vec::new();
         // First: if the connection breaks over the index and the data is lost with it, this node
         // knows all the same.
-        for (key, known) in found {
-            generation.gone.retain(|gone| gone != key);
-            self.seen.insert(key.clone(), known.clone());
+        for (written, known) in found {
+            generation.gone.retain(|gone| gone != written);
+            if self.seen.insert(written, known.clone()) {
+                new.push(written);
+            }
         }
+        self.tell_of_new(new.into_iter());
         self.count_known();
-        let mut add = cmd("ZADD");
-        add.arg(self.core.keys.revoked_index());
-        for (key, known) in found {
-            add.arg(score(known)).arg(key.to_string());
+        let size = |(written, _): &(Written, Known)| written.member().len();
+        for group in groups(found, usize::MAX, size) {
+            let mut add = cmd("ZADD");
+            add.arg(self.core.keys.revoked_index());
+            for (written, known) in group {
+                add.arg(score(known)).arg(written.member());
+            }
+            add.query_async::<()>(&mut generation.connection).await?;
         }
-        add.query_async::<()>(&mut generation.connection).await?;
         Ok(())
     }
 
@@ -90,17 +102,20 @@ impl Control {
     pub(super) async fn note_gone(
         &mut self,
         generation: &mut Generation,
-        gone: Vec<RevocationKey>,
+        gone: Vec<Written>,
     ) -> Result<(), Fault> {
         if gone.is_empty() {
             return Ok(());
         }
-        let mut remove = cmd("ZREM");
-        remove.arg(self.core.keys.revoked_index());
-        for key in &gone {
-            remove.arg(key.to_string());
+        let size = |written: &Written| written.member().len();
+        for group in groups(&gone, usize::MAX, size) {
+            let mut remove = cmd("ZREM");
+            remove.arg(self.core.keys.revoked_index());
+            for written in group {
+                remove.arg(written.member());
+            }
+            remove.query_async::<()>(&mut generation.connection).await?;
         }
-        remove.query_async::<()>(&mut generation.connection).await?;
         generation.gone.extend(gone);
         generation.next_heartbeat = Instant::now();
         Ok(())
@@ -113,50 +128,87 @@ impl Control {
             // They may have been lost, not lifted: what this node knows is written back.
             return;
         }
-        for key in &gone {
-            self.seen.remove(key);
+        for written in &gone {
+            self.seen.remove(written);
         }
         self.count_known();
     }
 
-    fn count_known(&self) {
-        let known = i64::try_from(self.seen.len()).unwrap_or(i64::MAX);
-        self.core.metrics.revocations_known.set(known);
+    /// Also of what has changed without a word from Redis: a reload may have changed the kinds.
+    pub(super) fn count_known(&self) {
+        let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let metrics = &self.core.metrics;
+        metrics.revocations_known.set(count(self.seen.len()));
+        let unmatched = self.seen.ineffective(|kind| self.core.local.is_kind(kind));
+        let ineffective = count(unmatched + self.nameless.len());
+        metrics.revocations_ineffective.set(ineffective);
+    }
+
+    /// Reads what admissions have met: a key that nothing else had told of.
+    async fn learn_met(&mut self, generation: &mut Generation) -> Result<(), Fault> {
+        let learned = Instant::now();
+        let keys = self.seen.take_met(pushes::BATCH);
+        let written: Vec<Written> = keys
+            .iter()
+            .flat_map(|key| Written::all(&self.seen.complete(key)).collect::<Vec<_>>())
+            .collect();
+        let read = self.read(&generation.connection, &written).await;
+        if read.is_err() {
+            self.seen.meet_again(keys);
+        }
+        let found: Vec<(Written, Known)> = written
+            .into_iter()
+            .zip(read?)
+            .filter_map(|(written, known)| Some((written, known?)))
+            .collect();
+        for (written, known) in &found {
+            self.apply(&written.revoked(known), learned);
+        }
+        self.note_found(generation, &found).await
     }
 
     /// Looks for revocations that this node knows: one that was lifted while nobody could tell it
     /// keeps nobody out any more.
     async fn recall(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let from = generation.recall.len().saturating_sub(RECALLS);
-        let keys = generation.recall.split_off(from);
-        let read = self.read(&mut generation.connection, &keys).await?;
-        let gone = read
+        let written = generation.recall.split_off(from);
+        let read = self.read(&generation.connection, &written).await?;
+        let gone = written
             .into_iter()
-            .filter_map(|(key, known)| known.is_none().then_some(key));
+            .zip(read)
+            .filter_map(|(written, known)| known.is_none().then_some(written));
         self.note_gone(generation, gone.collect()).await
     }
 
     /// A node that starts, or was away, learns of the revocations that the index names.
     async fn learn(&mut self, generation: &mut Generation, from: isize) -> Result<(), Fault> {
-        let written: Vec<String> = cmd("ZRANGE")
+        if from == 0 {
+            self.learn_nameless(generation).await?;
+        }
+        let members: Vec<Vec<u8>> = cmd("ZRANGE")
             .arg(self.core.keys.revoked_index())
             .arg(from)
             .arg(from + BATCH - 1)
             .query_async(&mut generation.connection)
             .await?;
-        let keys: Vec<RevocationKey> = written
+        let written: Vec<Written> = members
             .iter()
-            .filter_map(|written| RevocationKey::parse_written(written))
+            .filter_map(|member| RevocationKey::parse_written(member).ok())
+            .map(|(key, spelling)| Written { key, spelling })
             .collect();
-        let read = self.read(&mut generation.connection, &keys).await?;
-        let last = (written.len() as isize) < BATCH;
-        let mut gone = Vec::new();
-        for (key, known) in read {
-            match known {
-                Some(known) => self.seen.insert(key, known),
-                None => gone.push(key),
+        let read = self.read(&generation.connection, &written).await?;
+        let last = (members.len() as isize) < BATCH;
+        let (mut new, mut gone) = (Vec::new(), Vec::new());
+        for (written, known) in written.into_iter().zip(read) {
+            let Some(known) = known else {
+                gone.push(written);
+                continue;
+            };
+            if self.seen.insert(&written, known) {
+                new.push(written);
             }
         }
+        self.tell_of_new(new.iter());
         // What is removed here moves the rest up.
         let next = from + BATCH - gone.len() as isize;
         generation.learn = (!last).then_some(next);

@@ -10,6 +10,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 use tracing::debug;
 
+use super::read::{Written as Spelled, read_watched};
 use super::seen::Known;
 use super::{Control, Counted, Generation};
 use crate::core::random_id;
@@ -103,7 +104,11 @@ impl Control {
             }
             None => Span::NONE,
         };
-        let written = self.write(generation, key, revocation, Some(&id)).await;
+        let own = Spelled {
+            key: key.clone(),
+            spelling: key.own_spelling(),
+        };
+        let written = self.write(generation, &own, revocation, Some(&id)).await;
         written.inspect_err(|fault| span::failed(&mut span, fault))?;
         drop(span);
         let replicas = self.replicate(generation).await?;
@@ -114,10 +119,10 @@ impl Control {
     pub(super) async fn widen(
         &mut self,
         generation: &mut Generation,
-        key: &RevocationKey,
+        written: &Spelled,
         revocation: Revocation,
     ) -> Result<bool, Fault> {
-        self.write(generation, key, revocation, None).await
+        self.write(generation, written, revocation, None).await
     }
 
     /// Writes a revocation merged with the one that is there; without an `id` only if that covers
@@ -125,19 +130,17 @@ impl Control {
     async fn write(
         &mut self,
         generation: &mut Generation,
-        key: &RevocationKey,
+        spelled: &Spelled,
         revocation: Revocation,
         id: Option<&str>,
     ) -> Result<bool, Fault> {
-        let name = self.core.keys.revoked(key);
-        let keys = [key.clone()];
+        let name = spelled.name(&self.core.keys);
         for _ in 0..ATTEMPTS {
             cmd("WATCH")
                 .arg(&name)
                 .query_async::<()>(&mut generation.connection)
                 .await?;
-            let there = self.read(&mut generation.connection, &keys).await?;
-            let there = there.into_iter().find_map(|(_, known)| known);
+            let there = read_watched(&generation.connection, &name).await?;
             let there = there.map(|known| known.revocation());
             let revocation = match &there {
                 Some(there) => there.merge(revocation.clone()),
@@ -171,13 +174,13 @@ impl Control {
                 .cmd("ZADD")
                 .arg(self.core.keys.revoked_index())
                 .arg(super::index::score(&known))
-                .arg(key.to_string());
+                .arg(spelled.member());
             let written: Option<Vec<Value>> =
                 transaction.query_async(&mut generation.connection).await?;
             if written.is_some() {
                 // Without waiting for the push: the data may be lost before it comes.
-                generation.gone.retain(|gone| gone != key);
-                self.seen.insert(key.clone(), known);
+                generation.gone.retain(|gone| gone != spelled);
+                self.seen.insert(spelled, known);
                 return Ok(true);
             }
             debug!("a revocation was written meanwhile, trying again");
@@ -216,16 +219,23 @@ impl Control {
         generation: &mut Generation,
         key: RevocationKey,
     ) -> Result<bool, Fault> {
+        // In every way it may be written.
+        let written: Vec<Spelled> = Spelled::all(&self.seen.complete(&key)).collect();
+        let (mut delete, mut forget) = (cmd("DEL"), cmd("ZREM"));
+        forget.arg(self.core.keys.revoked_index());
+        for written in &written {
+            delete.arg(written.name(&self.core.keys));
+            forget.arg(written.member());
+        }
         let (removed, _): (u64, u64) = pipe()
             .atomic()
-            .cmd("DEL")
-            .arg(self.core.keys.revoked(&key))
-            .cmd("ZREM")
-            .arg(self.core.keys.revoked_index())
-            .arg(key.to_string())
+            .add_command(delete)
+            .add_command(forget)
             .query_async(&mut generation.connection)
             .await?;
-        self.seen.remove(&key);
+        for written in &written {
+            self.seen.remove(written);
+        }
         Ok(removed > 0)
     }
 
@@ -238,16 +248,24 @@ impl Control {
         key: RevocationKey,
     ) -> Result<Ended, Fault> {
         let learned = Instant::now();
-        let read = self
-            .read(&mut generation.connection, std::slice::from_ref(&key))
-            .await?;
-        let found = read.into_iter().find_map(|(_, known)| known);
-        // Lifted again, or lost: nothing that could be confirmed.
-        let known = found.ok_or(Fault::NotThere)?;
-        let mut ended = self.apply(&known.revoked(key.clone()), learned);
+        let written: Vec<Spelled> = Spelled::all(&self.seen.complete(&key)).collect();
+        let read = self.read(&generation.connection, &written).await?;
+        let found: Vec<(Spelled, Known)> = written
+            .into_iter()
+            .zip(read)
+            .filter_map(|(written, known)| Some((written, known?)))
+            .collect();
+        if found.is_empty() {
+            // Lifted again, or lost: nothing that could be confirmed.
+            return Err(Fault::NotThere);
+        }
+        let mut ended = Ended::default();
+        for (written, known) in &found {
+            ended.join(self.apply(&written.revoked(known), learned));
+        }
         // Asked afterwards: what other settings had made unfindable meanwhile was not found.
         let finds = self.core.events.finds(key.kind());
-        self.note_found(generation, &[(key, known)]).await?;
+        self.note_found(generation, &found).await?;
         if !finds {
             return Err(Fault::Unfound);
         }

@@ -2,9 +2,10 @@
 //!
 //! The connection's own task calls [`Pushes::take`] for each push, before any reply that came after
 //! it is seen. Sessions that a key may name are held back at once, until the control task has read
-//! what became of it.
+//! what became of it. A key that waits to be read already holds them back already: however often it
+//! is written meanwhile, it costs no more.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::debug;
 
+use super::read::Written;
 use super::{Control, Generation};
 use crate::core::Core;
 use crate::fault::Fault;
@@ -26,6 +28,9 @@ const MAX_KEYS: usize = 1_000_000;
 /// Keys read in one go.
 pub(super) const BATCH: usize = 1024;
 
+/// Keys that name nobody and may wait to be looked at. More are not noticed: they change nothing.
+const MAX_NAMELESS: usize = 10_000;
+
 /// What follows the tracked prefix in the name of the epoch.
 const EPOCH: &str = "epoch";
 
@@ -33,6 +38,7 @@ const EPOCH: &str = "epoch";
 pub(super) struct Pushes {
     core: Arc<Core>,
     prefix: String,
+    unbraced_prefix: String,
     state: Mutex<State>,
     arrived: Notify,
 }
@@ -40,6 +46,8 @@ pub(super) struct Pushes {
 #[derive(Default)]
 struct State {
     keys: HashMap<RevocationKey, Touched>,
+    /// The names of keys that name nobody, whatever becomes of them.
+    nameless: HashSet<Vec<u8>>,
     /// Everything may have changed: the whole database was emptied, or more keys were touched than
     /// can wait.
     lost_track: bool,
@@ -56,18 +64,20 @@ struct Touched {
 }
 
 /// Keys taken to be read. Sessions are held back for them until this is dropped.
-pub(super) struct Taken {
-    pub(super) keys: Vec<RevocationKey>,
+struct Taken {
+    keys: Vec<RevocationKey>,
     /// When Redis first told of each.
     touched_at: Vec<Instant>,
-    pub(super) epoch: bool,
-    _suspensions: Vec<Suspension>,
+    epoch: bool,
+    nameless: Vec<Vec<u8>>,
+    suspensions: Vec<Suspension>,
 }
 
 impl Pushes {
     pub(super) fn new(core: Arc<Core>) -> Arc<Self> {
         Arc::new(Self {
             prefix: core.keys.revoked_prefix(),
+            unbraced_prefix: core.keys.unbraced_prefix(),
             core,
             state: Mutex::default(),
             arrived: Notify::new(),
@@ -95,35 +105,82 @@ impl Pushes {
             let Value::BulkString(name) = name else {
                 continue;
             };
-            // Names that are not text, or not below the prefix, name nobody.
-            let Some(written) = str::from_utf8(&name)
-                .ok()
-                .and_then(|name| name.strip_prefix(&self.prefix))
-            else {
+            let Some(written) = name.strip_prefix(self.prefix.as_bytes()) else {
+                if name.starts_with(self.unbraced_prefix.as_bytes()) {
+                    self.nameless(name);
+                }
                 continue;
             };
-            if written == EPOCH {
+            if written == EPOCH.as_bytes() {
                 self.state.lock().epoch = true;
-            } else if let Some(key) = RevocationKey::parse_written(written) {
-                // Before anything else: a heartbeat on its way must not let them go on.
-                let suspension = self.core.events.suspend(&key);
-                let mut state = self.state.lock();
-                let touched = state.keys.entry(key).or_insert_with(|| Touched {
-                    at,
-                    suspensions: Vec::new(),
-                });
-                touched.suspensions.extend(suspension);
-                if state.keys.len() > MAX_KEYS {
-                    // Their sessions are compared; those without a session here are not known.
-                    let forgotten = std::mem::take(&mut state.keys);
-                    drop(state);
-                    // Shut before the sessions that are held back for them go on.
-                    self.lose_track();
-                    drop(forgotten);
-                }
+                continue;
+            }
+            match RevocationKey::parse_written(written) {
+                Ok((key, _)) => self.named(key, at),
+                Err(_) => self.nameless(name),
             }
         }
         self.arrived.notify_one();
+    }
+
+    fn nameless(&self, name: Vec<u8>) {
+        let mut state = self.state.lock();
+        if state.nameless.len() < MAX_NAMELESS {
+            state.nameless.insert(name);
+        }
+    }
+
+    fn named(&self, key: RevocationKey, at: Instant) {
+        let mut state = self.state.lock();
+        if let Some((waiting, touched)) = state.keys.remove_entry(&key) {
+            // Its sessions are held back until it is read, which is after this. A session that was
+            // registered since is as well: see [`Pushes::hold`]. One of the two may know the value.
+            let known = waiting.plain_value().is_some();
+            state
+                .keys
+                .insert(if known { waiting } else { key }, touched);
+            return;
+        }
+        drop(state);
+        // Before anything else: a heartbeat on its way must not let them go on.
+        let suspension = self.core.events.suspend(&key);
+        let mut state = self.state.lock();
+        // Nobody else adds keys.
+        let suspensions = suspension.into_iter().collect();
+        state.keys.insert(key, Touched { at, suspensions });
+        if state.keys.len() > MAX_KEYS {
+            // Their sessions are compared; those without a session here are not known.
+            let forgotten = std::mem::take(&mut state.keys);
+            drop(state);
+            // Shut before the sessions that are held back for them go on.
+            self.lose_track();
+            drop(forgotten);
+        }
+    }
+
+    /// Holds a session back that was registered a moment ago, until whichever of its keys wait to be
+    /// read have been.
+    ///
+    /// A key that waits was pushed before the session was there to be held back, and a later push
+    /// of it holds nobody back. The session's own look at Redis does not suffice: the key may be
+    /// written once more after it, with another value, and heartbeats renew the lease while keys
+    /// wait. A key that does not wait now holds the session back when it is pushed.
+    pub(super) fn hold(&self, keys: &[RevocationKey]) {
+        if self.state.lock().keys.is_empty() {
+            return;
+        }
+        let Some(session) = keys.iter().find(|key| key.kind() == "session") else {
+            return;
+        };
+        for key in keys {
+            if !self.state.lock().keys.contains_key(key) {
+                continue;
+            }
+            let suspension = self.core.events.suspend(session);
+            if let Some(touched) = self.state.lock().keys.get_mut(key) {
+                touched.suspensions.extend(suspension);
+            }
+        }
     }
 
     /// The gate shuts. Keys that wait still do: they are read once every session was compared.
@@ -161,7 +218,7 @@ impl Pushes {
 
     pub(super) fn has_any(&self) -> bool {
         let state = self.state.lock();
-        state.epoch || !state.keys.is_empty()
+        state.epoch || !state.keys.is_empty() || !state.nameless.is_empty()
     }
 
     /// Whether a key waits to be read.
@@ -175,7 +232,8 @@ impl Pushes {
             keys: Vec::new(),
             touched_at: Vec::new(),
             epoch: std::mem::take(&mut state.epoch),
-            _suspensions: Vec::new(),
+            nameless: std::mem::take(&mut state.nameless).into_iter().collect(),
+            suspensions: Vec::new(),
         };
         if state.keys.len() <= BATCH {
             for (key, touched) in std::mem::take(&mut state.keys) {
@@ -197,7 +255,7 @@ impl Taken {
     fn add(&mut self, key: RevocationKey, touched: Touched) {
         self.keys.push(key);
         self.touched_at.push(touched.at);
-        self._suspensions.extend(touched.suspensions);
+        self.suspensions.extend(touched.suspensions);
     }
 }
 
@@ -207,16 +265,20 @@ impl Control {
     pub(super) async fn read_pushed(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let taken = generation.pushes.batch();
         let Taken {
-            keys, touched_at, ..
-        } = &taken;
-        let read = self
-            .read_taken(generation, keys, touched_at, taken.epoch)
-            .await;
+            keys,
+            touched_at,
+            epoch,
+            nameless,
+            suspensions,
+        } = taken;
+        let read = self.read_taken(generation, &keys, &touched_at, epoch).await;
         if read.is_err() {
             // Before the sessions that are held back for them go on.
             self.core.gate.shut();
         }
-        read
+        read?;
+        drop(suspensions);
+        self.look_at_nameless(generation, nameless).await
     }
 
     async fn read_taken(
@@ -238,22 +300,32 @@ impl Control {
             return Ok(());
         }
         self.step("push").count(keys.len()).log();
+        // In every way they may be written, whichever was touched.
+        let mut written = Vec::with_capacity(keys.len() * 2);
+        let mut learned_at = Vec::with_capacity(keys.len() * 2);
+        for (key, at) in keys.iter().zip(touched_at) {
+            written.extend(Written::all(&self.seen.complete(key)));
+            learned_at.resize(written.len(), *at);
+        }
         let (mut found, mut gone) = (Vec::new(), Vec::new());
-        let read = self.read(&mut generation.connection, keys).await?;
+        let read = self.read(&generation.connection, &written).await?;
         let mut ended = 0;
-        for ((key, value), learned) in read.into_iter().zip(touched_at) {
+        for ((written, value), learned) in written.into_iter().zip(read).zip(learned_at) {
             let Some(known) = value else {
-                gone.push(key);
+                gone.push(written);
                 continue;
             };
-            let sessions = self.apply(&known.revoked(key.clone()), *learned);
+            let sessions = self.apply(&written.revoked(&known), learned);
             ended += sessions.count();
             if let Some(id) = known.id() {
                 self.count_for(id, sessions);
             }
-            found.push((key, known));
+            found.push((written, known));
         }
         self.step("get").count(keys.len()).revoked(ended).log();
+        // A key that is there in one way need not have been there in another.
+        let there: HashSet<&RevocationKey> = found.iter().map(|(there, _)| &there.key).collect();
+        gone.retain(|gone| !there.contains(&gone.key) || self.seen.has(gone));
         self.note_found(generation, &found).await?;
         self.note_gone(generation, gone).await
     }

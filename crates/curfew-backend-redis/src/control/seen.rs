@@ -1,32 +1,46 @@
 //! The revocations a node knows of: what it writes back when Redis has lost them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Weak;
 
-use curfew_backend::Revoked;
-use curfew_model::{Revocation, RevocationKey};
-use parking_lot::RwLock;
+use curfew_model::{Revocation, RevocationKey, Spelling};
+use parking_lot::{Mutex, RwLock};
 use serde::Deserialize;
+use tokio::sync::Notify;
 
-/// What is written back for a key whose value cannot be kept: it names everyone.
+use super::pushes::Pushes;
+use super::read::Written;
+
+/// What stands for a value that cannot be kept: it covers everyone.
 const EVERYONE: &[u8] = b"1";
+
+/// Longest value that is looked at. Whatever is longer covers everyone.
+pub(super) const MAX_VALUE_BYTES: usize = 4096;
+
+/// Keys that admissions have met and that may wait to be read. One that finds no room is met
+/// again by the next admission that it covers.
+const MAX_MET: usize = 100_000;
 
 /// A revocation as it is in Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Known {
-    /// The key's value; that of a key of another type than string stands for everyone.
+    /// The key's value; what stands for everyone, where it is of another type than string or longer
+    /// than is looked at.
     pub(super) value: Box<[u8]>,
     /// When the key expires, in milliseconds of Redis' clock.
     pub(super) expires_at_ms: Option<i64>,
 }
 
 impl Known {
-    /// `value` and the answer to `PEXPIRETIME`; `None` when there is no such key.
+    /// The answers to `GETRANGE` and `PEXPIRETIME`; `None` when there is no such key. A key of another
+    /// type than string has no `value`.
     pub(super) fn new(value: Option<Vec<u8>>, expires_at_ms: i64) -> Option<Self> {
         /// The answer for a key that is not there.
         const NO_KEY: i64 = -2;
-        if value.is_none() && expires_at_ms == NO_KEY {
+        if expires_at_ms == NO_KEY {
             return None;
         }
+        let value = value.filter(|value| value.len() <= MAX_VALUE_BYTES);
         Some(Self {
             value: value.unwrap_or_else(|| EVERYONE.to_vec()).into(),
             expires_at_ms: (expires_at_ms >= 0).then_some(expires_at_ms),
@@ -38,20 +52,13 @@ impl Known {
     }
 
     /// What it says.
-    pub(super) fn revocation(&self) -> Revocation {
+    pub(crate) fn revocation(&self) -> Revocation {
         Revocation {
             // Up, so that it does not seem to end before it does.
             expires_at: self
                 .expires_at_ms
                 .map(|end| end.max(0).unsigned_abs().div_ceil(1000)),
             ..Revocation::parse(&self.value)
-        }
-    }
-
-    pub(crate) fn revoked(&self, key: RevocationKey) -> Revoked {
-        Revoked {
-            key,
-            revocation: self.revocation(),
         }
     }
 
@@ -69,38 +76,177 @@ impl Known {
     }
 }
 
-/// Every revocation known. Written by the control task alone; admissions look into it.
+/// Every revocation known, and what admissions tell the control task. What is known is written by
+/// the control task alone; admissions look into it.
 #[derive(Debug, Default)]
-pub(crate) struct Seen(RwLock<HashMap<RevocationKey, Known>>);
+pub(crate) struct Seen {
+    book: RwLock<Book>,
+    /// Keys that admissions have found in Redis and that are not known as they were found.
+    met: Mutex<HashSet<RevocationKey>>,
+    pub(super) has_met: Notify,
+    /// Those of the generation under way.
+    pushes: Mutex<Weak<Pushes>>,
+}
 
-impl Seen {
-    pub(super) fn insert(&self, key: RevocationKey, known: Known) {
-        self.0.write().insert(key, known);
-    }
+#[derive(Debug, Default)]
+struct Book {
+    known: HashMap<RevocationKey, Vec<(Spelling, Known)>>,
+    /// How many keys there are of each kind, and how many that may be digests written wrong: so that
+    /// what can match nobody is counted without a look at every key.
+    kinds: HashMap<Box<str>, usize>,
+    wrong_digests: usize,
+}
 
-    pub(super) fn remove(&self, key: &RevocationKey) {
-        let mut seen = self.0.write();
-        seen.remove(key);
-        if seen.is_empty() {
-            *seen = HashMap::new();
+impl Book {
+    fn count(&mut self, written: &Written, add: bool) {
+        let step = |count: &mut usize| {
+            *count = if add {
+                *count + 1
+            } else {
+                count.saturating_sub(1)
+            };
+        };
+        let kind = written.key.kind();
+        match self.kinds.get_mut(kind) {
+            Some(count) => {
+                step(count);
+                if *count == 0 {
+                    self.kinds.remove(kind);
+                }
+            }
+            None if add => drop(self.kinds.insert(kind.into(), 1)),
+            None => {}
+        }
+        let any_kind = |_: &str| true;
+        if written
+            .key
+            .ineffective(written.spelling, any_kind)
+            .is_some()
+        {
+            step(&mut self.wrong_digests);
         }
     }
 
-    pub(super) fn keys(&self) -> Vec<RevocationKey> {
-        self.0.read().keys().cloned().collect()
+    fn remove(&mut self, written: &Written) {
+        let Some(spellings) = self.known.get_mut(&written.key) else {
+            return;
+        };
+        let before = spellings.len();
+        spellings.retain(|(spelling, _)| *spelling != written.spelling);
+        let removed = spellings.len() < before;
+        if spellings.is_empty() {
+            self.known.remove(&written.key);
+        }
+        if removed {
+            self.count(written, false);
+        }
+        if self.known.is_empty() {
+            self.known = HashMap::new();
+        }
+    }
+}
+
+impl Seen {
+    /// Says whether the key was not known as it is written.
+    pub(super) fn insert(&self, written: &Written, known: Known) -> bool {
+        let Written { key, spelling } = written;
+        let mut book = self.book.write();
+        let earlier = book.known.remove_entry(key);
+        // The value itself may be known only now.
+        let (key, mut spellings) = match earlier {
+            Some((earlier, spellings)) if key.plain_value().is_none() => (earlier, spellings),
+            Some((_, spellings)) => (key.clone(), spellings),
+            None => (key.clone(), Vec::with_capacity(1)),
+        };
+        let there = spellings.iter_mut().find(|(there, _)| there == spelling);
+        let new = there.is_none();
+        match there {
+            Some((_, there)) => *there = known,
+            None => spellings.push((*spelling, known)),
+        }
+        book.known.insert(key, spellings);
+        if new {
+            book.count(written, true);
+        }
+        new
     }
 
+    pub(super) fn remove(&self, written: &Written) {
+        self.book.write().remove(written);
+    }
+
+    /// The same key, with its value where that is known.
+    pub(super) fn complete(&self, key: &RevocationKey) -> RevocationKey {
+        let book = self.book.read();
+        match book.known.get_key_value(key) {
+            Some((known, _)) if key.plain_value().is_none() => known.clone(),
+            _ => key.clone(),
+        }
+    }
+
+    /// Whether the key is known as it is written.
+    pub(super) fn has(&self, written: &Written) -> bool {
+        self.known(written, |_| true)
+    }
+
+    fn known(&self, written: &Written, matches: impl Fn(&Known) -> bool) -> bool {
+        let book = self.book.read();
+        let spellings = book.known.get(&written.key);
+        let mut spellings = spellings.into_iter().flatten();
+        spellings.any(|(spelling, known)| *spelling == written.spelling && matches(known))
+    }
+
+    pub(super) fn written(&self) -> Vec<Written> {
+        let book = self.book.read();
+        let known = book.known.iter();
+        known
+            .flat_map(|(key, spellings)| {
+                spellings.iter().map(|(spelling, _)| Written {
+                    key: key.clone(),
+                    spelling: *spelling,
+                })
+            })
+            .collect()
+    }
+
+    /// How many keys are known, each as often as it is written.
     pub(super) fn len(&self) -> usize {
-        self.0.read().len()
+        self.book.read().kinds.values().sum()
+    }
+
+    /// How many of these can match nobody while `is_kind` says which claims are kinds.
+    pub(super) fn ineffective(&self, is_kind: impl Fn(&str) -> bool) -> usize {
+        let book = self.book.read();
+        let kinds = book.kinds.iter();
+        let unknown: usize = kinds
+            .filter(|(kind, _)| !RevocationKey::is_kind(kind, &[]) && !is_kind(kind))
+            .map(|(_, count)| count)
+            .sum();
+        unknown + book.wrong_digests
     }
 
     /// Those that have not expired by Redis' clock at `now_ms`; the others are forgotten.
-    pub(super) fn in_force(&self, now_ms: i64) -> Vec<(RevocationKey, Known)> {
-        let mut seen = self.0.write();
-        seen.retain(|_, known| !known.has_expired(now_ms));
-        seen.iter()
-            .map(|(key, known)| (key.clone(), known.clone()))
-            .collect()
+    pub(super) fn in_force(&self, now_ms: i64) -> Vec<(Written, Known)> {
+        let mut book = self.book.write();
+        let mut in_force = Vec::with_capacity(book.known.len());
+        let mut expired = Vec::new();
+        for (key, spellings) in &book.known {
+            for (spelling, known) in spellings {
+                let written = Written {
+                    key: key.clone(),
+                    spelling: *spelling,
+                };
+                if known.has_expired(now_ms) {
+                    expired.push(written);
+                } else {
+                    in_force.push((written, known.clone()));
+                }
+            }
+        }
+        for written in &expired {
+            book.remove(written);
+        }
+        in_force
     }
 
     /// Whether one of these keys is known, at `now_ms`, to cover a token issued at `issued_at`.
@@ -110,13 +256,63 @@ impl Seen {
         issued_at: Option<u64>,
         now_ms: i64,
     ) -> bool {
-        let seen = self.0.read();
-        !seen.is_empty()
+        let book = self.book.read();
+        !book.known.is_empty()
             && keys
                 .iter()
-                .filter_map(|key| seen.get(key))
-                .filter(|known| !known.has_expired(now_ms))
-                .any(|known| known.revocation().covers(issued_at))
+                .filter_map(|key| book.known.get(key))
+                .flatten()
+                .filter(|(_, known)| !known.has_expired(now_ms))
+                .any(|(_, known)| known.revocation().covers(issued_at))
+    }
+
+    /// An admission has found this in Redis. Where that is news, the control task is to read the key
+    /// itself: what the admission has read may be lost meanwhile, and counts as known only if it
+    /// is there still (M19 of the model).
+    pub(crate) fn meet(&self, written: &Written, found: &Known) {
+        if self.known(written, |known| known == found) {
+            return;
+        }
+        let mut met = self.met.lock();
+        if met.len() < MAX_MET {
+            met.insert(written.key.clone());
+        }
+        drop(met);
+        self.has_met.notify_one();
+    }
+
+    pub(super) fn has_any_met(&self) -> bool {
+        !self.met.lock().is_empty()
+    }
+
+    /// Keys that were met, at most `count`.
+    pub(super) fn take_met(&self, count: usize) -> Vec<RevocationKey> {
+        let mut met = self.met.lock();
+        if met.len() <= count {
+            return std::mem::take(&mut *met).into_iter().collect();
+        }
+        let keys: Vec<_> = met.iter().take(count).cloned().collect();
+        for key in &keys {
+            met.remove(key);
+        }
+        keys
+    }
+
+    /// They were taken, and could not be read.
+    pub(super) fn meet_again(&self, keys: Vec<RevocationKey>) {
+        self.met.lock().extend(keys);
+    }
+
+    pub(super) fn set_pushes(&self, pushes: Weak<Pushes>) {
+        *self.pushes.lock() = pushes;
+    }
+
+    /// Holds the session back that these keys name, for as long as one of them waits to be read.
+    pub(crate) fn hold(&self, keys: &[RevocationKey]) {
+        let pushes = self.pushes.lock().upgrade();
+        if let Some(pushes) = pushes {
+            pushes.hold(keys);
+        }
     }
 }
 
@@ -124,11 +320,35 @@ impl Seen {
 mod tests {
     use super::*;
 
+    fn written(user: &str, spelling: Spelling) -> Written {
+        Written {
+            key: RevocationKey::user(user),
+            spelling,
+        }
+    }
+
     #[test]
-    fn a_key_of_another_type_names_everyone() {
+    fn what_cannot_be_kept_covers_everyone() {
         assert_eq!(Known::new(None, -2), None);
-        let list = Known::new(None, -1).unwrap();
-        assert_eq!(list.revocation(), Revocation::default());
+        // As `GETRANGE` answers for a key that is not there.
+        assert_eq!(Known::new(Some(Vec::new()), -2), None);
+        let cutoff = |length: usize| {
+            let mut value = br#"{"before":1764000000,"reason":""}"#.to_vec();
+            value.resize(length, b' ');
+            Known::new(Some(value), -1).unwrap()
+        };
+        assert_eq!(
+            cutoff(MAX_VALUE_BYTES).revocation().before,
+            Some(1_764_000_000)
+        );
+        for everyone in [
+            Known::new(None, -1).unwrap(),
+            cutoff(MAX_VALUE_BYTES + 1),
+            Known::new(Some(Vec::new()), -1).unwrap(),
+        ] {
+            assert_eq!(everyone.revocation(), Revocation::default());
+            assert!(everyone.value.len() <= EVERYONE.len());
+        }
         let text = Known::new(Some(b"1764000000".to_vec()), 1500).unwrap();
         assert_eq!(text.revocation().before, Some(1_764_000_000));
         assert_eq!(text.revocation().expires_at, Some(2));
@@ -139,13 +359,80 @@ mod tests {
         let seen = Seen::default();
         for (name, end) in [("a", -1), ("b", 100), ("c", 200)] {
             let known = Known::new(Some(Vec::new()), end).unwrap();
-            seen.insert(RevocationKey::user(name), known);
+            assert!(seen.insert(&written(name, Spelling::Plain), known.clone()));
+            assert!(!seen.insert(&written(name, Spelling::Plain), known));
         }
         assert_eq!(seen.in_force(100).len(), 2);
         assert_eq!(seen.len(), 2);
         let covers = |name, now| seen.covers(&[RevocationKey::user(name)], None, now);
         assert!(covers("a", 1000) && covers("c", 199));
         assert!(!covers("b", 0) && !covers("c", 200));
+    }
+
+    #[test]
+    fn both_spellings_are_one_key_and_are_kept_and_forgotten_apart() {
+        let seen = Seen::default();
+        let zoe = RevocationKey::user("zo\u{eb}");
+        let (digest, _) = RevocationKey::parse_written(zoe.to_string().as_bytes()).unwrap();
+        assert_eq!(digest.plain_value(), None);
+        let of = |key: &RevocationKey, spelling| Written {
+            key: key.clone(),
+            spelling,
+        };
+        let known = |value: &[u8]| Known::new(Some(value.to_vec()), -1).unwrap();
+        seen.insert(&of(&digest, Spelling::Digest), known(b"1764000000"));
+        assert_eq!(seen.complete(&digest).plain_value(), None);
+        seen.insert(&of(&zoe, Spelling::Plain), known(b"1"));
+        assert_eq!(seen.complete(&digest).plain_value(), Some("zo\u{eb}"));
+        assert_eq!(seen.len(), 2);
+        let covers = || seen.covers(std::slice::from_ref(&zoe), Some(1_764_000_001), 0);
+        assert!(covers());
+        seen.remove(&of(&zoe, Spelling::Plain));
+        assert!(!covers(), "the cutoff that is left does not cover it");
+        assert!(seen.has(&of(&zoe, Spelling::Digest)) && !seen.has(&of(&zoe, Spelling::Plain)));
+        seen.remove(&of(&digest, Spelling::Digest));
+        assert_eq!(seen.len(), 0);
+    }
+
+    #[test]
+    fn what_can_match_nobody_is_counted() {
+        let seen = Seen::default();
+        let known = Known::new(Some(b"1".to_vec()), -1).unwrap();
+        let ineffective = || seen.ineffective(|kind| kind == "tenant");
+        let mut all = Vec::new();
+        for (name, expect) in [
+            ("user:alice", 0),
+            ("tenant:acme", 0),
+            ("users:alice", 1),
+            ("user:~short", 2),
+            ("user:~not a digest", 2),
+        ] {
+            let (key, spelling) = RevocationKey::parse_written(name.as_bytes()).unwrap();
+            let written = Written { key, spelling };
+            seen.insert(&written, known.clone());
+            assert_eq!(ineffective(), expect, "{name}");
+            all.push(written);
+        }
+        assert_eq!(seen.ineffective(|_| false), 3);
+        for written in &all {
+            seen.remove(written);
+        }
+        assert_eq!((ineffective(), seen.len()), (0, 0));
+    }
+
+    #[test]
+    fn what_is_known_as_it_was_found_is_not_read_again() {
+        let seen = Seen::default();
+        let alice = written("alice", Spelling::Plain);
+        let known = |value: &[u8]| Known::new(Some(value.to_vec()), -1).unwrap();
+        seen.insert(&alice, known(b"1"));
+        seen.meet(&alice, &known(b"1"));
+        assert!(!seen.has_any_met());
+        seen.meet(&alice, &known(b"1764000000"));
+        seen.meet(&written("bob", Spelling::Digest), &known(b"1"));
+        assert_eq!(seen.take_met(1).len(), 1);
+        assert_eq!(seen.take_met(10).len(), 1);
+        assert!(!seen.has_any_met());
     }
 
     #[test]

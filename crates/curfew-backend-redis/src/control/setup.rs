@@ -12,6 +12,7 @@ use tokio::time::{self, Instant};
 use tracing::{error, info, warn};
 
 use super::pushes::Pushes;
+use super::read::{Written, groups, read_watched};
 use super::reconcile::sweep_interval;
 use super::seen::Known;
 use super::{Control, Generation, RESETUP};
@@ -100,8 +101,12 @@ impl Control {
             .arg("BCAST")
             .arg("PREFIX")
             .arg(core.keys.revoked_prefix())
+            // Where the braces were forgotten. In a cluster such a key lies on any server.
+            .arg("PREFIX")
+            .arg(core.keys.unbraced_prefix())
             .query_async::<()>(&mut connection)
             .await?;
+        self.seen.set_pushes(Arc::downgrade(&pushes));
         self.step("track").log();
         let now = Instant::now();
         Ok(Generation {
@@ -160,7 +165,7 @@ impl Control {
         }
         self.step("synced").log();
         self.known = Some(generation.primary.clone());
-        generation.recall = self.seen.keys();
+        generation.recall = self.seen.written();
         if !is_known {
             // Records may be gone with the data, or not have reached a replica in time.
             self.rewrite = self.core.local.sessions();
@@ -273,10 +278,8 @@ impl Control {
                 self.epoch = found;
                 return Ok(());
             }
-            let keys = [RevocationKey::All];
-            let known = super::reconcile::read(connection, &self.core.keys, &keys).await?;
+            let there = read_watched(connection, &all).await?;
             let floor = Revocation::reauth(now);
-            let there = known.into_iter().find_map(|(_, known)| known);
             let there = there.map(|known| known.revocation());
             let floor = match &there {
                 // A ban of everyone is more than a floor, and must not last as long.
@@ -311,10 +314,12 @@ impl Control {
         let known = self.seen.in_force(now);
         let index = self.core.keys.revoked_index();
         let mut written = 0;
-        for batch in known.chunks(BATCH) {
+        let size =
+            |(written, known): &(Written, Known)| written.member().len() * 2 + known.value.len();
+        for batch in groups(&known, BATCH, size) {
             let mut pipeline = pipe();
-            for (key, known) in batch {
-                let name = self.core.keys.revoked(key);
+            for (written, known) in batch {
+                let name = written.name(&self.core.keys);
                 pipeline.cmd("SET").arg(&name).arg(&*known.value).arg("NX");
                 if let Some(end) = known.expires_at_ms {
                     pipeline.arg("PXAT").arg(end);
@@ -322,8 +327,8 @@ impl Control {
             }
             let mut add = cmd("ZADD");
             add.arg(&index);
-            for (key, known) in batch {
-                add.arg(super::index::score(known)).arg(key.to_string());
+            for (written, known) in batch {
+                add.arg(super::index::score(known)).arg(written.member());
             }
             pipeline.add_command(add);
             let replies: Vec<Value> = pipeline.query_async(&mut generation.connection).await?;
@@ -331,7 +336,7 @@ impl Control {
                 .iter()
                 .zip(replies)
                 .filter_map(|(known, reply)| (reply == Value::Nil).then_some(known.clone()));
-            let there: HashMap<_, _> = there.collect();
+            let there: Vec<_> = there.collect();
             written += batch.len() - there.len();
             written += self.widen_all(generation, there).await?;
         }
@@ -353,16 +358,15 @@ impl Control {
     async fn widen_all(
         &mut self,
         generation: &mut Generation,
-        known: HashMap<RevocationKey, Known>,
+        known: Vec<(Written, Known)>,
     ) -> Result<usize, Fault> {
-        let keys: Vec<_> = known.keys().cloned().collect();
+        let (written, known): (Vec<Written>, Vec<Known>) = known.into_iter().unzip();
         let mut widened = 0;
-        for (key, there) in self.read(&mut generation.connection, &keys).await? {
-            let (Some(there), Some(known)) = (there, known.get(&key)) else {
-                continue;
-            };
+        let read = self.read(&generation.connection, &written).await?;
+        for ((written, there), known) in written.iter().zip(read).zip(known) {
+            let Some(there) = there else { continue };
             let (there, known) = (there.revocation(), known.revocation());
-            let ban_over_floor = there.disconnect(&key) == Disconnect::REAUTH_REQUIRED
+            let ban_over_floor = there.disconnect(&written.key) == Disconnect::REAUTH_REQUIRED
                 && known.before.is_none()
                 && known.expires_at.is_some();
             if ban_over_floor {
@@ -371,7 +375,7 @@ impl Control {
                 continue;
             }
             if !there.covers_as_much_as(&known) {
-                widened += usize::from(self.widen(generation, &key, known).await?);
+                widened += usize::from(self.widen(generation, written, known).await?);
             }
         }
         Ok(widened)

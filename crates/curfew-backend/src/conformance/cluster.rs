@@ -241,6 +241,10 @@ impl LocalSessions for Recorder {
             .collect()
     }
 
+    fn is_kind(&self, kind: &str) -> bool {
+        kind == "tenant"
+    }
+
     fn records(&self, _: &[SessionId]) -> Vec<SessionRecord> {
         Vec::new()
     }

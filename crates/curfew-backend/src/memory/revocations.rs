@@ -9,7 +9,7 @@ use curfew_model::{Revocation, RevocationKey};
 use parking_lot::RwLock;
 
 use super::Memory;
-use crate::{BackendError, BoxFuture, Receipt, ReceiptNodes, Revocations, Revoked};
+use crate::{BackendError, BoxFuture, Listed, Receipt, ReceiptNodes, Revocations, Revoked};
 
 /// Fewest revocations between two purges of ended ones.
 const MIN_PURGE_SIZE: usize = 1024;
@@ -79,8 +79,8 @@ impl Revocations for Memory {
         Box::pin(ready(Ok(())))
     }
 
-    fn list(&self) -> BoxFuture<'_, Result<Vec<Revoked>, BackendError>> {
-        Box::pin(ready(Ok(self.book.list(self.clock.unix()))))
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Listed>, BackendError>> {
+        Box::pin(ready(Ok(self.book.list(&self.prefix, self.clock.unix()))))
     }
 }
 
@@ -125,16 +125,19 @@ impl Book {
         removed.is_some_and(|revocation| is_in_force(&revocation, now))
     }
 
-    fn list(&self, now: u64) -> Vec<Revoked> {
+    fn list(&self, prefix: &str, now: u64) -> Vec<Listed> {
         let mut entries = self.entries.write();
         entries.purge(now);
         self.count.store(entries.by_key.len(), Ordering::SeqCst);
-        let entries = entries.by_key.iter().map(|(key, revocation)| Revoked {
-            key: key.clone(),
+        let entries = entries.by_key.iter().map(|(key, revocation)| Listed {
+            key: key.redis_key(prefix),
+            kind: key.kind().to_owned(),
+            value: key.value().into_owned(),
             revocation: revocation.clone(),
+            ineffective: None,
         });
-        let mut list: Vec<Revoked> = entries.collect();
-        list.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        let mut list: Vec<Listed> = entries.collect();
+        list.sort_unstable_by(Listed::order);
         list
     }
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_backend::{
-    BackendError, Backends, BoxFuture, Broker, ClosedSession, OpenError, Receipt, Revocations,
-    Revoked, SessionFilter, SessionPage, SessionRecord, Sessions,
+    BackendError, Backends, BoxFuture, Broker, ClosedSession, Listed, OpenError, Receipt,
+    Revocations, Revoked, SessionFilter, SessionPage, SessionRecord, Sessions,
 };
 use curfew_model::{Channel, Clock, Publication, Revocation, RevocationKey, SessionId};
 use parking_lot::Mutex;
@@ -284,7 +284,7 @@ impl Revocations for Rig {
         Box::pin(self.ask(Call::Compare, "", || self.inner.revocations.compare()))
     }
 
-    fn list(&self) -> BoxFuture<'_, Result<Vec<Revoked>, BackendError>> {
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Listed>, BackendError>> {
         self.inner.revocations.list()
     }
 }

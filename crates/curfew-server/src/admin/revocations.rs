@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_backend::{Durability, SessionFilter};
-use curfew_model::{Revocation, RevocationKey, setting};
+use curfew_model::{Ineffective, Revocation, RevocationKey, RevocationKeyError, setting};
 use http::StatusCode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -68,16 +68,22 @@ pub(super) struct DryRun {
     sessions: Vec<SessionInfo>,
 }
 
-/// One revocation in force.
+/// One revocation in force. What is written in two ways is listed twice, and lifted by either.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct RevocationInfo {
     kind: String,
+    /// As it is written: itself, or `~` and its SHA-256 in base64url.
     value: String,
+    /// The key in Redis.
+    key: String,
     /// Unix seconds; null: tokens of any age.
     before: Option<u64>,
     reason: Option<String>,
     /// Unix seconds; null: until it is lifted.
     expires_at: Option<u64>,
+    /// Why it can match nobody: `unknown_kind`, `all_with_value`, `empty_value`, `wrong_digest`,
+    /// `mixed_case`, `not_a_session`, `not_utf8` or `missing_braces`; null where it can.
+    ineffective: Option<&'static str>,
 }
 
 /// The revocations in force.
@@ -137,22 +143,35 @@ pub(super) async fn create(admin: Arc<Admin>, call: Call) -> Result<Response, Pr
 }
 
 pub(super) async fn list(admin: Arc<Admin>) -> Result<Response, Problem> {
-    let revoked = admin.context.node.backends().revocations.list().await?;
-    let revocations = revoked
+    let listed = admin.context.node.backends().revocations.list().await?;
+    // Of this moment: another reload may make a kind of it.
+    let settings = admin.context.node.settings();
+    let unknown = |kind: &str| {
+        let known = RevocationKey::is_kind(kind, &settings.revocable_claims);
+        (!known).then_some(Ineffective::UnknownKind)
+    };
+    let revocations = listed
         .into_iter()
-        .map(|revoked| RevocationInfo {
-            kind: revoked.key.kind().to_owned(),
-            value: revoked.key.value().to_owned(),
-            before: revoked.revocation.before,
-            reason: revoked.revocation.reason.map(Into::into),
-            expires_at: revoked.revocation.expires_at,
+        .map(|listed| RevocationInfo {
+            ineffective: listed
+                .ineffective
+                .or_else(|| unknown(&listed.kind))
+                .map(Ineffective::as_str),
+            kind: listed.kind,
+            value: listed.value,
+            key: listed.key,
+            before: listed.revocation.before,
+            reason: listed.revocation.reason.map(Into::into),
+            expires_at: listed.revocation.expires_at,
         })
         .collect();
     Ok(json(StatusCode::OK, &Revocations { revocations }))
 }
 
 pub(super) async fn delete(admin: Arc<Admin>, call: Call) -> Result<Response, Problem> {
-    let key = admin.key_of(call.param("kind"), call.param("value"))?;
+    let (kind, value) = (call.param("kind"), call.param("value"));
+    // One that is there can be lifted also when its kind is none, or none any more.
+    let key = RevocationKey::parse(kind, value, &[kind.to_owned()]).map_err(bad_key)?;
     if !admin
         .context
         .node
@@ -161,6 +180,7 @@ pub(super) async fn delete(admin: Arc<Admin>, call: Call) -> Result<Response, Pr
         .restore(&key)
         .await?
     {
+        admin.key_of(kind, value)?;
         let detail = "no such revocation is in force";
         return Err(Problem::new(StatusCode::NOT_FOUND, "not_found", detail));
     }
@@ -212,9 +232,16 @@ impl Admin {
 
     fn key_of(&self, kind: &str, value: &str) -> Result<RevocationKey, Problem> {
         let settings = self.context.node.settings();
-        RevocationKey::parse(kind, value, &settings.revocable_claims)
-            .map_err(|error| Problem::bad_request(error.to_string()))
+        RevocationKey::parse(kind, value, &settings.revocable_claims).map_err(bad_key)
     }
+}
+
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "given to map_err, which passes it so"
+)]
+fn bad_key(error: RevocationKeyError) -> Problem {
+    Problem::bad_request(error.to_string())
 }
 
 fn check_cutoff(before: u64) -> Result<u64, Problem> {

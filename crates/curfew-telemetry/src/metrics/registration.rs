@@ -218,6 +218,11 @@ impl Metrics {
             &self.revocations_known,
         );
         names.add(
+            "revocations_ineffective",
+            "Revocation keys that can match nobody, which the admin API lists with the reason",
+            &self.revocations_ineffective,
+        );
+        names.add(
             "revocation_missed_push",
             "Sessions found revoked by the sweep alone",
             &self.revocation_missed_push,

@@ -1,0 +1,236 @@
+//! Reading revocation keys, in every way they may be written.
+
+use curfew_backend::Revoked;
+use curfew_model::{RevocationKey, Spelling};
+use futures_util::future::try_join_all;
+use redis::aio::MultiplexedConnection;
+use redis::{Value, cmd, from_redis_value, pipe};
+
+use super::seen::{Known, MAX_VALUE_BYTES};
+use crate::fault::Fault;
+use crate::keys::Keys;
+
+/// Keys read in one go: with their values, a mebibyte at most.
+const AT_ONCE: usize = 256;
+
+/// Bytes of names asked for in one go. A name that is longer goes alone.
+const NAMES_AT_ONCE: usize = 256 * 1024;
+
+/// Reads under way at once.
+const READS_AT_ONCE: usize = 4;
+
+/// Names looked for by one `EXISTS`: those of 512 sessions.
+const EXISTS_AT_ONCE: usize = 4096;
+
+/// A key as it is written in one way.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Written {
+    pub(crate) key: RevocationKey,
+    pub(crate) spelling: Spelling,
+}
+
+impl Written {
+    /// Every way in which a key can be written, as far as its value is known.
+    pub(crate) fn all(key: &RevocationKey) -> impl Iterator<Item = Self> {
+        key.spellings().map(|spelling| Self {
+            key: key.clone(),
+            spelling,
+        })
+    }
+
+    /// As it is in the index.
+    pub(super) fn member(&self) -> String {
+        self.key.written(self.spelling)
+    }
+
+    pub(crate) fn name(&self, keys: &Keys) -> String {
+        keys.spelled(&self.key, self.spelling)
+    }
+
+    pub(crate) fn revoked(&self, known: &Known) -> Revoked {
+        Revoked {
+            key: self.key.clone(),
+            revocation: known.revocation(),
+        }
+    }
+}
+
+/// Divides names, or what has one, into groups of at most `count` and of bounded size.
+pub(super) fn groups<T>(
+    mut rest: &[T],
+    count: usize,
+    size: impl Fn(&T) -> usize,
+) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let mut end = 0;
+        while end < rest.len().min(count) {
+            bytes += size(&rest[end]);
+            if bytes > NAMES_AT_ONCE && end > 0 {
+                break;
+            }
+            end += 1;
+        }
+        let (group, later) = rest.split_at(end);
+        rest = later;
+        (!group.is_empty()).then_some(group)
+    })
+}
+
+fn name_groups(names: &[Vec<u8>], count: usize) -> impl Iterator<Item = &[Vec<u8>]> {
+    groups(names, count, Vec::len)
+}
+
+/// What became of the keys of these names: each with its value and expiry, or nothing.
+pub(super) async fn read_names(
+    connection: &MultiplexedConnection,
+    names: &[Vec<u8>],
+) -> Result<Vec<Option<Known>>, Fault> {
+    let groups: Vec<_> = name_groups(names, AT_ONCE).collect();
+    let mut known = Vec::with_capacity(names.len());
+    for several in groups.chunks(READS_AT_ONCE) {
+        let reads = several
+            .iter()
+            .map(|names| read_group(connection.clone(), names, true));
+        for read in try_join_all(reads).await? {
+            known.extend(read);
+        }
+    }
+    Ok(known)
+}
+
+/// As [`read_names`] for one key that is being watched.
+pub(super) async fn read_watched(
+    connection: &MultiplexedConnection,
+    name: &str,
+) -> Result<Option<Known>, Fault> {
+    let names = [name.as_bytes().to_vec()];
+    let read = read_group(connection.clone(), &names, false).await?;
+    Ok(read.into_iter().next().flatten())
+}
+
+/// In a transaction, lest a key be written or lifted between the two questions: the value of one that
+/// is not there reads like an empty one, which covers everyone. A key that is watched is safe
+/// from that, and a transaction would end the watching.
+async fn read_group(
+    mut connection: MultiplexedConnection,
+    names: &[Vec<u8>],
+    atomic: bool,
+) -> Result<Vec<Option<Known>>, Fault> {
+    let mut pipeline = pipe();
+    if atomic {
+        pipeline.atomic();
+    }
+    for name in names {
+        // One byte more than is looked at says that there is more.
+        pipeline
+            .cmd("GETRANGE")
+            .arg(name)
+            .arg(0)
+            .arg(MAX_VALUE_BYTES)
+            .cmd("PEXPIRETIME")
+            .arg(name);
+    }
+    let replies: Vec<Value> = pipeline
+        .ignore_errors()
+        .query_async(&mut connection)
+        .await?;
+    if replies.len() != names.len() * 2 {
+        return Err(Fault::Unexpected("GETRANGE"));
+    }
+    let mut replies = replies.into_iter();
+    let mut known = Vec::with_capacity(names.len());
+    while let (Some(value), Some(expiry)) = (replies.next(), replies.next()) {
+        let value = match value {
+            Value::BulkString(value) => Some(value),
+            Value::ServerError(error) if error.code() == "WRONGTYPE" => None,
+            Value::ServerError(error) => return Err(Fault::Redis(error.into())),
+            _ => return Err(Fault::Unexpected("GETRANGE")),
+        };
+        let expiry = from_redis_value(expiry).map_err(|_| Fault::Unexpected("PEXPIRETIME"))?;
+        known.push(Known::new(value, expiry));
+    }
+    Ok(known)
+}
+
+/// Those of these names that are there, by their place.
+pub(crate) async fn find_names(
+    connection: &mut MultiplexedConnection,
+    names: &[Vec<u8>],
+) -> Result<Vec<(usize, Known)>, Fault> {
+    let mut there = Vec::new();
+    let mut first = 0;
+    for group in name_groups(names, EXISTS_AT_ONCE) {
+        // Nearly always none is there, and a key of any type counts.
+        let count: u64 = cmd("EXISTS").arg(group).query_async(connection).await?;
+        if count > 0 {
+            let mut pipeline = pipe();
+            for name in group {
+                pipeline.cmd("EXISTS").arg(name);
+            }
+            let each: Vec<u64> = pipeline.query_async(connection).await?;
+            let places = (first..).zip(each);
+            there.extend(places.filter_map(|(at, count)| (count > 0).then_some(at)));
+        }
+        first += group.len();
+    }
+    let names: Vec<Vec<u8>> = there.iter().map(|at| names[*at].clone()).collect();
+    let known = read_names(connection, &names).await?;
+    let found = there.into_iter().zip(known);
+    Ok(found.filter_map(|(at, known)| Some((at, known?))).collect())
+}
+
+/// Those of these keys that are there, in each way they are written.
+pub(super) async fn find(
+    connection: &mut MultiplexedConnection,
+    keys: &Keys,
+    wanted: &[RevocationKey],
+) -> Result<Vec<(Written, Known)>, Fault> {
+    let mut written = Vec::with_capacity(wanted.len() * 2);
+    let mut names = Vec::with_capacity(wanted.len() * 2);
+    for key in wanted {
+        for spelling in key.spellings() {
+            written.push((key, spelling));
+            names.push(keys.spelled(key, spelling).into_bytes());
+        }
+    }
+    let found = find_names(connection, &names).await?;
+    let found = found.into_iter().map(|(at, known)| {
+        let (key, spelling) = written[at];
+        let key = key.clone();
+        (Written { key, spelling }, known)
+    });
+    Ok(found.collect())
+}
+
+/// What became of keys as they are written: each with its value and expiry, or nothing.
+pub(crate) async fn read(
+    connection: &MultiplexedConnection,
+    keys: &Keys,
+    written: &[Written],
+) -> Result<Vec<Option<Known>>, Fault> {
+    let names: Vec<Vec<u8>> = written
+        .iter()
+        .map(|written| written.name(keys).into_bytes())
+        .collect();
+    read_names(connection, &names).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_bounded_by_count_and_size() {
+        let names = |sizes: &[usize]| sizes.iter().map(|size| vec![0; *size]).collect::<Vec<_>>();
+        let lengths = |sizes: &[usize]| -> Vec<usize> {
+            let names = names(sizes);
+            name_groups(&names, 3).map(<[_]>::len).collect()
+        };
+        assert!(lengths(&[]).is_empty());
+        assert_eq!(lengths(&[1, 1, 1, 1]), [3, 1]);
+        let half = NAMES_AT_ONCE / 2;
+        assert_eq!(lengths(&[half, half, 1]), [2, 1]);
+        assert_eq!(lengths(&[1, NAMES_AT_ONCE * 2, 1]), [1, 1, 1]);
+    }
+}
