@@ -212,9 +212,9 @@ mod tests {
         let gate = Gate::shut_at_first();
         assert_eq!(gate.lease_until(), None);
         let until = boottime() + Duration::from_secs(60);
-        gate.open_until(until);
+        open(&gate, until);
         assert_eq!(gate.lease_until(), Some(until));
-        gate.open_until(boottime());
+        open(&gate, boottime());
         assert_eq!(gate.lease_until(), None);
         assert_eq!(Gate::always_open().lease_until(), Some(Duration::MAX));
     }

@@ -192,8 +192,7 @@ impl LocalSessions for HubEvents {
     }
 
     fn is_kind(&self, kind: &str) -> bool {
-        let settings = self.settings.load();
-        settings.revocable_claims.iter().any(|claim| claim == kind)
+        self.hub.kinds().claims().iter().any(|claim| claim == kind)
     }
 
     fn records(&self, sessions: &[SessionId]) -> Vec<SessionRecord> {

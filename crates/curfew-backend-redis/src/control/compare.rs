@@ -5,8 +5,8 @@ use curfew_model::SessionId;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::reconcile::{CHUNK, find};
-use super::{Control, Generation};
+use super::reconcile::CHUNK;
+use super::{Control, Generation, read};
 use crate::fault::Fault;
 
 /// Sessions that are being compared, and who waits for that. It outlives the connection: what brings
@@ -53,13 +53,19 @@ impl Control {
         generation: &mut Generation,
         reply: oneshot::Sender<()>,
     ) {
+        self.step("index").log();
         self.comparison.wait(reply);
         self.comparison.left = self.core.local.sessions();
         // Twice would find the same.
         generation.sweep = Vec::new();
         if self.comparison.left.is_empty() {
-            self.comparison.is_done();
+            self.end_comparison();
         }
+    }
+
+    fn end_comparison(&mut self) {
+        self.step("compare").log();
+        self.comparison.is_done();
     }
 
     /// One chunk of the comparison. What it ends no push could have ended, so it counts as no push
@@ -69,10 +75,10 @@ impl Control {
         let chunk = self.comparison.left.split_off(from);
         let keys = self.core.local.keys(&chunk);
         let began = Instant::now();
-        let found = find(&mut generation.connection, &self.core.keys, keys).await?;
+        let found = read::find(&mut generation.connection, &self.core.keys, &keys).await?;
         let mut ended = 0;
-        for (key, known) in &found {
-            let sessions = self.apply(&known.revoked(key.clone()), began);
+        for (written, known) in &found {
+            let sessions = self.apply(&written.revoked(known), began);
             ended += sessions.count();
             if let Some(id) = known.id() {
                 self.count_for(id, sessions);
@@ -85,7 +91,7 @@ impl Control {
             .log();
         self.note_found(generation, &found).await?;
         if !self.comparison.is_under_way() {
-            self.comparison.is_done();
+            self.end_comparison();
         }
         Ok(())
     }

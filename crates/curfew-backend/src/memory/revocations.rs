@@ -73,7 +73,7 @@ impl Revocations for Memory {
     /// Applies every revocation again: there are fewer of them than sessions.
     fn compare(&self) -> BoxFuture<'_, Result<(), BackendError>> {
         let began = Instant::now();
-        for Revoked { key, revocation } in self.book.list(self.clock.unix()) {
+        for (key, revocation) in self.book.in_force(self.clock.unix()) {
             self.events.revoked(&key, &revocation, began);
         }
         Box::pin(ready(Ok(())))
@@ -125,15 +125,23 @@ impl Book {
         removed.is_some_and(|revocation| is_in_force(&revocation, now))
     }
 
-    fn list(&self, prefix: &str, now: u64) -> Vec<Listed> {
+    fn in_force(&self, now: u64) -> Vec<(RevocationKey, Revocation)> {
         let mut entries = self.entries.write();
         entries.purge(now);
         self.count.store(entries.by_key.len(), Ordering::SeqCst);
-        let entries = entries.by_key.iter().map(|(key, revocation)| Listed {
+        let by_key = entries.by_key.iter();
+        by_key
+            .map(|(key, revocation)| (key.clone(), revocation.clone()))
+            .collect()
+    }
+
+    fn list(&self, prefix: &str, now: u64) -> Vec<Listed> {
+        let entries = self.in_force(now).into_iter();
+        let entries = entries.map(|(key, revocation)| Listed {
             key: key.redis_key(prefix),
             kind: key.kind().to_owned(),
             value: key.value().into_owned(),
-            revocation: revocation.clone(),
+            revocation,
             ineffective: None,
         });
         let mut list: Vec<Listed> = entries.collect();

@@ -135,7 +135,7 @@ proptest! {
                             let user = member.principal().user()[5..].parse().unwrap();
                             hub.begin_refresh(member, token(user, to));
                         }
-                        Op::Finish(_) => hub.finish_refresh(member),
+                        Op::Finish(_) => hub.finish_refresh(member, &At(0)),
                         Op::Abandon(_) => hub.abandon_refresh(member),
                         Op::Unregister(_) => {
                             hub.unregister(member);
@@ -175,7 +175,7 @@ fn a_storm_of_reloads_over_sessions_that_come_refresh_and_go_leaves_the_index_ex
                         let member = harness.register(&token(user, round), "one");
                         hub.begin_refresh(&member, token(user, round + 1));
                         match round % 3 {
-                            0 => hub.finish_refresh(&member),
+                            0 => hub.finish_refresh(&member, &At(0)),
                             1 => hub.abandon_refresh(&member),
                             // Left in the middle of it.
                             _ => {}
