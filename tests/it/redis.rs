@@ -8,6 +8,7 @@ mod crash;
 mod data_loss;
 mod failover;
 mod fan_out;
+mod fence;
 mod frozen;
 mod harness;
 mod inventory;

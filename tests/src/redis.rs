@@ -163,7 +163,12 @@ impl Redis {
     pub async fn run(&self, command: &[impl AsRef<[u8]>]) -> Reply {
         let reply = match self.call(command).await {
             // A sentinel cuts every connection of a server to which it has given another role.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof
+                ) =>
+            {
                 self.call(command).await
             }
             reply => reply,

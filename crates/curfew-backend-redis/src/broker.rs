@@ -1,6 +1,6 @@
 //! Publications: out in an envelope, in through [`subscriber`](crate::subscriber).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use curfew_backend::{BackendError, BoxFuture, Broker};
 use curfew_model::{Channel, Publication, TraceContext};
@@ -8,7 +8,6 @@ use curfew_telemetry::{Span, SpanKind};
 
 use crate::envelope;
 use crate::fault::Fault;
-use crate::links::Keyed;
 use crate::slots::slot_of;
 use crate::subscriber::Verbs;
 use crate::{Links, Redis, span};
@@ -34,17 +33,20 @@ impl Broker for Redis {
         })
     }
 
-    fn publish(&self, mut publication: Publication) -> BoxFuture<'_, Result<(), BackendError>> {
+    fn publish(
+        &self,
+        mut publication: Publication,
+        until: Duration,
+    ) -> BoxFuture<'_, Result<(), BackendError>> {
         Box::pin(async move {
             let mut span = Span::NONE;
             if let Some(parent) = &publication.trace {
                 span = self.producer(&publication, parent);
                 publication.trace = span.context();
             }
-            let verb = Verbs::new(self.links.is_cluster()).publish;
             let name = self.core.keys.channel(&publication.channel);
-            let command = Keyed::new(verb, &name).arg(&*envelope::encode(&publication));
-            if let Err(fault) = self.links.call_within_span::<i64>(command).await {
+            let envelope = envelope::encode(&publication);
+            if let Err(fault) = self.links.publish(name, envelope, until).await {
                 span::failed(&mut span, &fault);
                 return Err(self.failed(fault));
             }

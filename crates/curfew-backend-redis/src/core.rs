@@ -122,6 +122,8 @@ pub(crate) struct Status {
     fencing: Mutex<Option<&'static str>>,
     /// Whether commands can be sent to every primary.
     commanding: AtomicBool,
+    /// Why the last connection for commands was lost or not made.
+    no_commands: Mutex<Option<String>>,
     /// Whether publications can be received from every primary.
     listening: AtomicBool,
     /// Whether nothing has kept sessions out at some moment since the start.
@@ -136,6 +138,7 @@ impl Default for Status {
             skew_ms: AtomicU64::new(0),
             fencing: Mutex::new(None),
             commanding: AtomicBool::new(false),
+            no_commands: Mutex::new(None),
             listening: AtomicBool::new(false),
             was_ready: AtomicBool::new(false),
         }
@@ -192,6 +195,14 @@ impl Status {
         *self.fencing.lock()
     }
 
+    /// A connection for commands was lost or not made. Returns whether the reason is news.
+    pub(crate) fn set_no_commands(&self, why: String) -> bool {
+        let mut no_commands = self.no_commands.lock();
+        let news = no_commands.as_deref() != Some(why.as_str());
+        *no_commands = Some(why);
+        news
+    }
+
     pub(crate) fn set_connected(&self, commanding: bool, listening: bool) {
         self.commanding.store(commanding, Ordering::Relaxed);
         self.listening.store(listening, Ordering::Relaxed);
@@ -226,7 +237,9 @@ impl Status {
             );
         }
         if !self.commanding.load(Ordering::Relaxed) {
-            return Some("no connection for commands to redis".into());
+            let why = self.no_commands.lock();
+            let why = why.as_deref().unwrap_or("not made yet");
+            return Some(format!("no connection for commands to redis: {why}").into());
         }
         if !self.listening.load(Ordering::Relaxed) {
             return Some("not subscribed to publications at redis".into());

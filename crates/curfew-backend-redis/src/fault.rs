@@ -45,6 +45,19 @@ pub(crate) enum Fault {
     /// Another node did not answer.
     #[error("the session's node did not answer in time")]
     NoAnswer,
+    /// The lease under which it was accepted was over before it was sent.
+    #[error("the lease was over before it could be sent")]
+    LeaseOver,
+    /// Redis had forgotten the script that publishes, and others were published meanwhile that came
+    /// later.
+    #[error("redis had forgotten the script that publishes")]
+    Overtaken,
+    /// Redis was asked after the lease under which it was accepted, and refused.
+    #[error("redis was reached after the lease and refused")]
+    Fenced,
+    /// It was sent, and what Redis made of it is not known.
+    #[error("sent, and not known to be done: {0}")]
+    Unanswered(Box<Self>),
     /// Redis said something that makes no sense.
     #[error("unexpected answer to {0}")]
     Unexpected(&'static str),
@@ -53,8 +66,10 @@ pub(crate) enum Fault {
 impl Fault {
     /// Whether the server that answered is not, or no longer, the right one.
     pub(crate) fn is_misrouted(&self) -> bool {
-        let Self::Redis(error) = self else {
-            return false;
+        let error = match self {
+            Self::Unanswered(fault) => return fault.is_misrouted(),
+            Self::Redis(error) => error,
+            _ => return false,
         };
         matches!(
             error.kind(),
@@ -75,13 +90,18 @@ impl Fault {
     pub(crate) fn code(&self) -> Option<&str> {
         match self {
             Self::Redis(error) => error.code(),
+            Self::Unanswered(fault) => fault.code(),
             _ => None,
         }
     }
 
     /// Whether Redis did not answer in time. The connection may be good all the same.
     pub(crate) fn is_timeout(&self) -> bool {
-        matches!(self, Self::Redis(error) if error.is_timeout())
+        match self {
+            Self::Redis(error) => error.is_timeout(),
+            Self::Unanswered(fault) => fault.is_timeout(),
+            _ => false,
+        }
     }
 
     /// In the words of the metrics.
@@ -89,6 +109,8 @@ impl Fault {
         match self {
             _ if self.is_misrouted() => BrokerError::Misrouted,
             _ if self.is_timeout() => BrokerError::Timeout,
+            Self::Unanswered(fault) => fault.as_broker_error(),
+            Self::LeaseOver | Self::Fenced => BrokerError::Late,
             Self::NotConnected => BrokerError::NotConnected,
             Self::NoPrimary(_) => BrokerError::Misrouted,
             Self::Connect(_) => BrokerError::Connection,
@@ -108,6 +130,8 @@ impl Fault {
         match self {
             _ if self.is_timeout() || self.is_misrouted() => false,
             Self::NotThere | Self::Contended => false,
+            Self::LeaseOver | Self::Overtaken | Self::Fenced => false,
+            Self::Unanswered(fault) => fault.is_fatal(),
             Self::Redis(error) => {
                 error.is_unrecoverable_error()
                     || error.is_io_error()
@@ -127,6 +151,7 @@ impl Fault {
 impl From<Fault> for BackendError {
     fn from(fault: Fault) -> Self {
         match fault {
+            Fault::Fenced | Fault::Unanswered(_) => Self::UnknownOutcome(Box::new(fault)),
             Fault::Unexpected(_) => Self::Unusable(Box::new(fault)),
             _ => Self::Unavailable(Box::new(fault)),
         }
@@ -158,6 +183,11 @@ mod tests {
             (Fault::NoPrimary("gone".into()), BrokerError::Misrouted),
             (server(ServerErrorKind::NoPerm), BrokerError::Refused),
             (Fault::Unexpected("MGET"), BrokerError::Unexpected),
+            (Fault::Fenced, BrokerError::Late),
+            (
+                Fault::Unanswered(Box::new(io(io::ErrorKind::TimedOut))),
+                BrokerError::Timeout,
+            ),
         ] {
             assert_eq!(fault.as_broker_error(), counted, "{fault}");
         }

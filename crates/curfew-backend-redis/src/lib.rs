@@ -12,6 +12,7 @@ mod control;
 mod core;
 mod envelope;
 mod fault;
+mod fence;
 mod funnel;
 mod inbox;
 mod keys;

@@ -1,37 +1,36 @@
 //! The connections to each primary: one for commands, one for publications.
 //!
 //! Both are made anew whenever they break, and both prove themselves alive every second: commands
-//! by a `PING`, publications by one that comes back. (The control connection is none of these: see
+//! by telling the time, by which the [fence](crate::fence) goes, publications by one that comes back. (The control connection is none of these: see
 //! [`crate::control`].)
+
+mod commands;
 
 use std::collections::HashSet;
 use std::fmt;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use bytes::Bytes;
 use curfew_backend::{RedisAddress, RedisTarget};
 use curfew_model::Channel;
 use futures_util::future::try_join_all;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::{
-    Cmd, FromRedisValue, PushInfo, PushKind, RedisError, Value, cmd, from_redis_value, pipe,
-};
+use redis::{Cmd, FromRedisValue, RedisError, Value, cmd, from_redis_value, pipe};
 use tokio::sync::Notify;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use crate::backoff::Backoff;
-use crate::connect::Login;
 use crate::core::Core;
 use crate::fault::Fault;
-use crate::funnel::{Funnel, funnel};
+use crate::funnel::Funnel;
 use crate::inbox::Inbox;
 use crate::layout::{Layout, Shard};
 use crate::slots::{Slot, slot_of};
+use crate::subscriber::Verbs;
 use crate::{span, subscriber};
 
 /// Between two proofs of life.
@@ -165,8 +164,11 @@ impl Links {
             links,
         }));
         for link in new {
-            self.core
-                .spawn(keep_commands(Arc::clone(self), Arc::clone(&link)));
+            self.core.spawn(commands::keep(
+                Arc::clone(self),
+                Arc::clone(&link),
+                layout.cluster,
+            ));
             self.core
                 .spawn(subscriber::keep(Arc::clone(self), link, layout.cluster));
         }
@@ -229,15 +231,6 @@ impl Links {
         result.inspect_err(|fault| span::failed(&mut span, fault))
     }
 
-    /// As [`Links::call`], where the caller's span is about this very command.
-    pub(crate) async fn call_within_span<T: FromRedisValue>(
-        &self,
-        command: Keyed,
-    ) -> Result<T, Fault> {
-        let link = self.of(command.slot)?;
-        self.ask(&link, command).await
-    }
-
     async fn ask<T: FromRedisValue>(&self, link: &Link, command: Keyed) -> Result<T, Fault> {
         let funnel = link.funnel()?;
         let began = Instant::now();
@@ -246,6 +239,24 @@ impl Links {
         self.core.answered(command.name, began);
         let reply = replies.pop().unwrap_or_default();
         from_redis_value(reply).map_err(|error| RedisError::from(error).into())
+    }
+
+    /// Publishes into a channel, by its name at Redis, unless it is later than `until`
+    /// ([`boottime`](curfew_model::boottime)).
+    pub(crate) async fn publish(
+        &self,
+        channel: String,
+        payload: Bytes,
+        until: Duration,
+    ) -> Result<(), Fault> {
+        let link = self.of(slot_of(channel.as_bytes()))?;
+        let funnel = link.funnel()?;
+        let began = Instant::now();
+        let published = funnel.publish(channel, payload, until).await;
+        published.map_err(|fault| self.report(&link, fault))?;
+        let verb = Verbs::new(self.is_cluster()).publish;
+        self.core.answered(verb, began);
+        Ok(())
     }
 
     /// Runs commands, each slot's in a transaction; without a cluster all in one. Their replies in
@@ -405,85 +416,6 @@ pub(crate) async fn watch_layout(links: Arc<Links>) {
         }
         // Many may find out at once.
         time::sleep(LAYOUT_PAUSE).await;
-    }
-}
-
-/// Keeps a connection for commands for as long as the server is a primary.
-async fn keep_commands(links: Arc<Links>, link: Arc<Link>) {
-    let mut backoff = Backoff::default();
-    let keeping = async {
-        loop {
-            let fault = match serve_commands(&links, &link, &mut backoff).await {
-                Ok(never) => match never {},
-                Err(fault) => fault,
-            };
-            link.commands.store(None);
-            links.note_connected();
-            if fault.is_misrouted() {
-                links.stale.notify_one();
-            }
-            debug!(redis = %link.address, error = %fault, "connection for commands lost");
-            time::sleep(backoff.next()).await;
-        }
-    };
-    tokio::select! {
-        () = keeping => {}
-        () = link.stopped() => {}
-    }
-    link.commands.store(None);
-}
-
-async fn serve_commands(
-    links: &Links,
-    link: &Link,
-    backoff: &mut Backoff,
-) -> Result<std::convert::Infallible, Fault> {
-    let connector = &links.core.connector;
-    // Nothing is pushed here, but that the connection is gone is told at once in this way.
-    let gone = Arc::new(Notify::new());
-    let pushes = {
-        let gone = Arc::clone(&gone);
-        move |push: PushInfo| {
-            if push.kind == PushKind::Disconnection {
-                gone.notify_one();
-            }
-            Ok::<(), ()>(())
-        }
-    };
-    let mut connection = connector
-        .connect(&link.address, Login::Server, Some(pushes))
-        .await?;
-    // Whatever broke before was another connection.
-    let mut broken = pin!(link.broken.notified());
-    if broken.as_mut().enable() {
-        broken.set(link.broken.notified());
-        broken.as_mut().enable();
-    }
-    let (funnel, spout) = funnel(connection.clone());
-    let commands = Commands {
-        connection: connection.clone(),
-        funnel,
-    };
-    link.commands.store(Some(Arc::new(commands)));
-    links.note_connected();
-    backoff.reset();
-    let mut probes = time::interval(PROBE_INTERVAL);
-    probes.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
-    let mut spout = pin!(spout.run());
-    let mut probing = pin!(async {
-        loop {
-            probes.tick().await;
-            let alive = cmd("PING").query_async::<()>(&mut connection).await;
-            if let Err(error) = alive {
-                return Fault::from(error);
-            }
-        }
-    });
-    tokio::select! {
-        () = broken => Err(Fault::NotConnected),
-        () = gone.notified() => Err(Fault::NotConnected),
-        () = spout.as_mut() => Err(Fault::NotConnected),
-        fault = probing.as_mut() => Err(fault),
     }
 }
 

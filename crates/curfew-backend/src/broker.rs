@@ -1,5 +1,7 @@
 //! Publications between nodes.
 
+use std::time::Duration;
+
 use curfew_model::{Channel, Publication};
 
 use crate::{BackendError, BoxFuture};
@@ -18,6 +20,16 @@ pub trait Broker: Send + Sync + 'static {
     /// Stops listening.
     fn unsubscribe<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<(), BackendError>>;
 
-    /// Hands a publication to every listening node; ready once the backend has it.
-    fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<(), BackendError>>;
+    /// Hands a publication to every listening node; ready once the backend has it, or once it is
+    /// clear that it cannot be said whether the backend has it
+    /// ([`BackendError::UnknownOutcome`]).
+    ///
+    /// `until`, of [`boottime`](curfew_model::boottime), is the end of the lease under which it was
+    /// accepted, read before its publisher was last looked at. It is not carried out later,
+    /// whatever happens to this node or to what lies between it and the backend.
+    fn publish(
+        &self,
+        publication: Publication,
+        until: Duration,
+    ) -> BoxFuture<'_, Result<(), BackendError>>;
 }

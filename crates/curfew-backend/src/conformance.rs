@@ -35,6 +35,7 @@ where
         broker:
             a_publication_reaches_every_node_that_listens,
             publications_arrive_in_order_and_once,
+            a_publication_does_not_outlive_its_lease,
             a_channel_can_be_left_and_joined_again,
             every_node_is_listed;
         sessions:

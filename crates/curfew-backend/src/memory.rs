@@ -12,8 +12,9 @@ use std::future::ready;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use curfew_model::{Channel, Clock, Publication};
+use curfew_model::{Channel, Clock, Publication, boottime};
 use parking_lot::Mutex;
 
 use crate::{BackendError, Backends, BoxFuture, Broker, Events, NodeInfo, Nodes};
@@ -80,7 +81,15 @@ impl Broker for Memory {
     }
 
     /// Fans out before it returns, so that publications keep the order of the calls.
-    fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<(), BackendError>> {
+    fn publish(
+        &self,
+        publication: Publication,
+        until: Duration,
+    ) -> BoxFuture<'_, Result<(), BackendError>> {
+        // The embedded backend's own lease has no end.
+        if until != Duration::MAX && until <= boottime() {
+            return Box::pin(ready(Err(BackendError::unavailable("the lease is over"))));
+        }
         self.events.publication(&publication);
         Box::pin(Done)
     }

@@ -54,8 +54,10 @@ codes! {
         MessageTooLarge = "message_too_large",
         /// The channel's name is not one.
         InvalidChannel = "invalid_channel",
-        /// A dependency is down; try again later.
+        /// A dependency is down, and nothing was done; try again later.
         Unavailable = "unavailable",
+        /// The publication may or may not have been delivered, and will not be from now on.
+        UnknownOutcome = "unknown_outcome",
         /// A fault of ours; it is in the log.
         Internal = "internal",
         /// `refresh` with a token of another user or issuer.

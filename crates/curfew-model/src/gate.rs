@@ -58,6 +58,16 @@ impl Gate {
         }
     }
 
+    /// Until when, of [`boottime`], what is accepted at this moment may take effect; `None` while
+    /// it is shut.
+    pub fn lease_until(&self) -> Option<Duration> {
+        match self.open_until.load(Ordering::SeqCst) {
+            SHUT => None,
+            ALWAYS => Some(Duration::MAX),
+            until => (nanoseconds(boottime()) < until).then(|| Duration::from_nanos(until)),
+        }
+    }
+
     /// Opens it until `until` (of [`boottime`]); returns whether it was shut.
     pub fn open_until(&self, until: Duration) -> bool {
         let before = self.open_until.swap(nanoseconds(until), Ordering::SeqCst);
@@ -100,6 +110,18 @@ mod tests {
         assert!(!gate.open_until(boottime()), "it was open");
         assert!(!gate.is_open());
         assert!(Gate::always_open().is_open());
+    }
+
+    #[test]
+    fn a_lease_ends_when_its_gate_shuts() {
+        let gate = Gate::shut_at_first();
+        assert_eq!(gate.lease_until(), None);
+        let until = boottime() + Duration::from_secs(60);
+        gate.open_until(until);
+        assert_eq!(gate.lease_until(), Some(until));
+        gate.open_until(boottime());
+        assert_eq!(gate.lease_until(), None);
+        assert_eq!(Gate::always_open().lease_until(), Some(Duration::MAX));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Publishing: from an authorized publication to the broker.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use curfew_backend::BackendError;
 use curfew_model::Publication;
@@ -9,16 +9,18 @@ use crate::Node;
 
 impl Node {
     /// Hands a publication to the broker, which brings it to every node that listens, this one
-    /// included. The caller has authorized it. It is timed from `began`, if that is given; one that
-    /// is traced in any case.
+    /// included. The caller has authorized it, under the lease that ends at `until`
+    /// ([`Gate::lease_until`](curfew_model::Gate::lease_until)): it does not take effect later. It
+    /// is timed from `began`, if that is given; one that is traced in any case.
     pub async fn publish(
         &self,
         publication: Publication,
+        until: Duration,
         began: Option<Instant>,
     ) -> Result<(), BackendError> {
         let trace = publication.trace.clone();
         let began = began.or_else(|| trace.is_some().then(Instant::now));
-        self.backends.broker.publish(publication).await?;
+        self.backends.broker.publish(publication, until).await?;
         if let Some(began) = began {
             let duration = &self.metrics.publish_duration;
             duration.observe_traced(began.elapsed().as_secs_f64(), trace.as_deref());

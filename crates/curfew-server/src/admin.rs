@@ -34,7 +34,7 @@ use tracing::{Instrument as _, debug, warn};
 
 use crate::listen;
 use crate::respond::{Problem, Response};
-use api::{Access, Api, Call};
+use api::{Access, Api, Call, Operation};
 use key::Key;
 
 pub use openapi::openapi;
@@ -167,7 +167,9 @@ impl Admin {
         let tracer = self.context.node.metrics().tracer();
         if operation.access == Access::Open || !tracer.is_on() {
             let call = Call::new(params, &parts.uri, body, None);
-            return in_time((operation.handler)(Arc::clone(&self), call)).await?;
+            return operation
+                .in_time((operation.handler)(Arc::clone(&self), call))
+                .await;
         }
         let origin = Origin::operator(trace::origin(operation, &parts.headers, &body));
         let began = tracer.now();
@@ -178,7 +180,7 @@ impl Admin {
         };
         let call = Call::new(params, &parts.uri, body, span.context());
         let handler = (operation.handler)(Arc::clone(&self), call).instrument(span.scope());
-        let handled = in_time(handler).await.and_then(|handled| handled);
+        let handled = operation.in_time(handler).await;
         let (status, code) = match &handled {
             Ok(response) => (response.status().as_u16(), None),
             Err(problem) => (problem.status, Some(problem.code)),
@@ -205,11 +207,29 @@ async fn in_time<T>(work: impl Future<Output = T>) -> Result<T, Problem> {
     time::timeout(REQUEST_TIMEOUT, work).await.map_err(late)
 }
 
+impl Operation {
+    /// Within [`REQUEST_TIMEOUT`]. What publishes has perhaps done so by then.
+    async fn in_time(
+        &self,
+        work: impl Future<Output = Result<Response, Problem>>,
+    ) -> Result<Response, Problem> {
+        match in_time(work).await {
+            Err(_) if self.publishes => Err(Problem::unknown_outcome(
+                "the request took too long; what was to be published may or may not have been",
+            )),
+            handled => handled.and_then(|handled| handled),
+        }
+    }
+}
+
 impl From<BackendError> for Problem {
     fn from(error: BackendError) -> Self {
         match error {
             BackendError::Unavailable(_) => {
                 Self::unavailable("the backend is unavailable, try again")
+            }
+            BackendError::UnknownOutcome(_) => {
+                Self::unknown_outcome("the publication may or may not have been delivered")
             }
             BackendError::Unusable(cause) => {
                 warn!(cause = %cause, "the backend gave an unusable answer");

@@ -50,6 +50,12 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
     }
 
+    /// Something was published, or not: nobody knows. Trying again may do it twice, so the answer
+    /// carries no `Retry-After`.
+    pub fn unknown_outcome(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "unknown_outcome", detail)
+    }
+
     /// The answer.
     pub fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

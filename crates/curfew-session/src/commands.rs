@@ -77,6 +77,14 @@ impl State {
                     "temporarily unavailable, try again",
                 );
             }
+            BackendError::UnknownOutcome(_) => {
+                self.error(
+                    command,
+                    id,
+                    ErrorCode::UnknownOutcome,
+                    "the publication may or may not have been delivered",
+                );
+            }
             BackendError::Unusable(cause) => {
                 warn!(command, error = %error, cause = %cause, "command failed");
                 self.error(command, id, ErrorCode::Internal, "an internal error");

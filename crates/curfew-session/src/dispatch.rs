@@ -42,16 +42,18 @@ impl State {
         if self.is_expired() {
             return Some(Disconnect::EXPIRED.into());
         }
+        // Before the session is looked at: what this allows takes effect in that lease or never.
+        let lease = self.context.node.hub().gate().lease_until();
         // It may have been ended while an earlier message of the same read was acted on.
         let standing = self.standing();
         if let Standing::Ending(ending) = standing {
             return Some(Finish::Ended(ending));
         }
         match decoded {
-            Ok(request) if standing == Standing::Suspended || !self.is_vouched() => {
-                self.hold_off(request)
-            }
-            Ok(request) => self.dispatch(request),
+            Ok(request) => match lease {
+                Some(until) if standing != Standing::Suspended => self.dispatch(request, until),
+                _ => self.hold_off(request),
+            },
             Err(DecodeError::NotTheProtocol { message }) => {
                 debug!(problem = message, "message is not the protocol");
                 Some(Disconnect::BAD_REQUEST.into())
@@ -83,7 +85,8 @@ impl State {
         None
     }
 
-    fn dispatch(&mut self, request: Request<'_>) -> Option<Finish> {
+    /// Acts on a command under the lease that ends at `until`.
+    fn dispatch(&mut self, request: Request<'_>, until: Duration) -> Option<Finish> {
         let Request { id, command } = request;
         let name = command.name();
         if let Err(finish) = self.check_rate(id.as_ref(), name) {
@@ -97,7 +100,7 @@ impl State {
                 channel,
                 data,
                 trace,
-            } => commands::publish::start(self, id, &channel, data, trace),
+            } => commands::publish::start(self, id, &channel, data, trace, until),
             Command::Refresh { token } => commands::refresh::start(self, id, token),
             Command::Ping => self.reply(name, id.as_ref(), &Reply::Pong),
         }

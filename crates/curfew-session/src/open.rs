@@ -90,7 +90,9 @@ impl From<AdmitError> for Refusal {
             }
             AdmitError::SessionLimit { .. } => Disconnect::SESSION_LIMIT,
             AdmitError::Draining => Disconnect::DRAINING,
-            AdmitError::Backend(BackendError::Unavailable(_)) => Disconnect::UNAVAILABLE,
+            AdmitError::Backend(BackendError::Unavailable(_) | BackendError::UnknownOutcome(_)) => {
+                Disconnect::UNAVAILABLE
+            }
             AdmitError::Backend(BackendError::Unusable(_)) => Disconnect::INTERNAL,
         };
         Self {

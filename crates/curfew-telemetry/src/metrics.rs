@@ -180,6 +180,8 @@ pub struct Metrics {
     pub broker_reconnects: Counter,
     /// Publications handed to the backend.
     pub broker_messages_sent: Counter,
+    /// Publications that the backend refused since they came after their lease.
+    pub broker_messages_fenced: Counter,
     /// Publications that came from the backend.
     pub broker_messages_received: Counter,
     /// What came from the backend and was not used.
@@ -279,6 +281,7 @@ impl Metrics {
             broker_connected: Gauge::default(),
             broker_reconnects: Counter::default(),
             broker_messages_sent: Counter::default(),
+            broker_messages_fenced: Counter::default(),
             broker_messages_received: Counter::default(),
             broker_messages_dropped: Counters::new(),
             broker_errors: Counters::new(),

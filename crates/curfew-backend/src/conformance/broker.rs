@@ -3,12 +3,16 @@
 use std::collections::HashSet;
 use std::future::poll_fn;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
-use curfew_model::{Channel, Publication};
+use curfew_model::{Channel, Publication, boottime};
 
 use super::cluster::{Cluster, Recorder, eventually};
 use crate::Backends;
+
+/// The end of a lease that lasts for as long as the backend's own.
+const NO_END: Duration = Duration::MAX;
 
 fn channel(name: &str) -> Channel {
     Channel::parse(name).expect("a channel name")
@@ -32,14 +36,15 @@ async fn subscribe(backends: &Backends, name: &str) {
 }
 
 async fn publish(backends: &Backends, publication: Publication) {
-    backends.broker.publish(publication).await.expect("publish");
+    let published = backends.broker.publish(publication, NO_END).await;
+    published.expect("publish");
 }
 
 /// Publishes without waiting for one before the next.
 async fn publish_together(backends: &Backends, publications: Vec<Publication>) {
     let mut under_way: Vec<_> = publications
         .into_iter()
-        .map(|publication| Some(backends.broker.publish(publication)))
+        .map(|publication| Some(backends.broker.publish(publication, NO_END)))
         .collect();
     poll_fn(|cx| {
         for publish in &mut under_way {
@@ -117,6 +122,28 @@ pub(super) async fn publications_arrive_in_order_and_once(cluster: Cluster) {
             .map(|publication| publication.data);
         assert_eq!(data.collect::<Vec<_>>(), expect, "channel {name}");
     }
+}
+
+pub(super) async fn a_publication_does_not_outlive_its_lease(cluster: Cluster) {
+    const SOON: Duration = Duration::from_secs(1);
+    subscribe(cluster.last(), "a").await;
+    let broker = &cluster.first().broker;
+    for n in 0..10 {
+        let late = broker.publish(publication("a", format!("{n}")), boottime());
+        let refused = late.await.expect_err("its lease is over");
+        assert_eq!(refused.error_type(), "unavailable", "{refused}");
+        let in_time = broker.publish(publication("a", format!("-{n}")), boottime() + SOON);
+        in_time.await.expect("its lease goes on");
+    }
+    let expect: Vec<Bytes> = (0..10).map(|n| format!("-{n}").into()).collect();
+    eventually("what was in time arrives", async || {
+        arrived(cluster.last_recorder(), "a").len() >= expect.len()
+    })
+    .await;
+    let data = arrived(cluster.last_recorder(), "a")
+        .into_iter()
+        .map(|publication| publication.data);
+    assert_eq!(data.collect::<Vec<_>>(), expect);
 }
 
 pub(super) async fn a_channel_can_be_left_and_joined_again(cluster: Cluster) {

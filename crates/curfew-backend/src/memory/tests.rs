@@ -65,7 +65,7 @@ async fn a_publication_has_arrived_when_publish_returns() {
         from: None,
         trace: None,
     };
-    let published = backends.broker.publish(publication.clone());
+    let published = backends.broker.publish(publication.clone(), Duration::MAX);
     assert_eq!(recorder.publications(), [publication]);
     published.await.unwrap();
 }

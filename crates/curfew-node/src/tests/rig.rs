@@ -194,10 +194,14 @@ impl Broker for Rig {
         Box::pin(self.ask(Call::Unsubscribe, channel.as_str(), inner))
     }
 
-    fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<(), BackendError>> {
+    fn publish(
+        &self,
+        publication: Publication,
+        until: Duration,
+    ) -> BoxFuture<'_, Result<(), BackendError>> {
         Box::pin(async move {
             let channel = publication.channel.clone();
-            let inner = || self.inner.broker.publish(publication);
+            let inner = || self.inner.broker.publish(publication, until);
             self.ask(Call::Publish, channel.as_str(), inner).await
         })
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use curfew_backend::BackendError;
 use curfew_model::{Channel, Publication};
 use curfew_protocol::native;
 use curfew_telemetry::{PublishOutcome, PublishSource};
@@ -102,32 +103,46 @@ impl Admin {
             })
         };
         let channels = channels.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
-        let published = channels.len();
+        let count = channels.len();
         let data = Bytes::copy_from_slice(data.get().as_bytes());
-        for channel in channels {
+        for (published, channel) in channels.into_iter().enumerate() {
             let publication = Publication {
                 channel,
                 data: data.clone(),
                 from: None,
                 trace: call.trace.clone(),
             };
-            let result = self
-                .context
-                .node
-                .publish(publication, Some(Instant::now()))
-                .await;
-            let outcome = if result.is_ok() {
-                PublishOutcome::Accepted
-            } else {
-                PublishOutcome::Error
+            let Err(error) = self.publish_one(publication).await else {
+                continue;
             };
-            self.context
-                .node
-                .metrics()
-                .publishes
-                .inc((outcome, PublishSource::Api));
-            result?;
+            // Whoever sent it again to all of them would do so twice to some.
+            return Err(match error {
+                BackendError::Unavailable(_) if published > 0 => Problem::unknown_outcome(format!(
+                    "published into the first {published} of {count} channels, and into no other"
+                )),
+                BackendError::UnknownOutcome(_) if count > 1 => Problem::unknown_outcome(format!(
+                    "published into the first {published} of {count} channels, and perhaps into the next"
+                )),
+                error => error.into(),
+            });
         }
-        Ok(json(StatusCode::OK, &Published { published }))
+        Ok(json(StatusCode::OK, &Published { published: count }))
+    }
+
+    async fn publish_one(&self, publication: Publication) -> Result<(), BackendError> {
+        let node = &self.context.node;
+        let result = match node.hub().gate().lease_until() {
+            Some(until) => node.publish(publication, until, Some(Instant::now())).await,
+            None => Err(BackendError::unavailable(
+                "the node is out of touch with its backend",
+            )),
+        };
+        let outcome = match &result {
+            Ok(()) => PublishOutcome::Accepted,
+            Err(BackendError::UnknownOutcome(_)) => PublishOutcome::Unknown,
+            Err(_) => PublishOutcome::Error,
+        };
+        node.metrics().publishes.inc((outcome, PublishSource::Api));
+        result
     }
 }

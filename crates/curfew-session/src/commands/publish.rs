@@ -1,6 +1,7 @@
 //! `publish`: check, authorize, hand to the broker.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use curfew_backend::BackendError;
@@ -19,7 +20,7 @@ const NAME: &str = "publish";
 /// The span of the command.
 const SPAN: &str = "curfew.publish";
 
-/// Everything up to the broker. In a channel the session listens to, the policy is asked once and
+/// Everything up to the broker, under the lease that ends at `until`. In a channel the session listens to, the policy is asked once and
 /// its answer remembered.
 pub(crate) fn start(
     state: &mut State,
@@ -27,6 +28,7 @@ pub(crate) fn start(
     name: &str,
     data: &str,
     trace: Option<TraceContext>,
+    until: Duration,
 ) {
     let Some(live) = &mut state.live else { return };
     let known = live.subscriptions.get_key_value(name);
@@ -55,7 +57,7 @@ pub(crate) fn start(
     let began = state.command_at.map(Instant::into_std);
     let scope = span.is_recorded().then(|| span.scope());
     let publish = async move {
-        let result = node.publish(publication, began).await;
+        let result = node.publish(publication, until, began).await;
         if let Err(error) = &result {
             debug!(error = %error, "publication not handed on");
             span.failed(node.metrics().tracer(), error.error_type());
@@ -93,10 +95,10 @@ fn authorized(
 
 /// The broker has answered.
 pub(crate) fn finish(state: &mut State, id: Option<CommandId>, result: Result<(), BackendError>) {
-    let outcome = if result.is_ok() {
-        PublishOutcome::Accepted
-    } else {
-        PublishOutcome::Error
+    let outcome = match &result {
+        Ok(()) => PublishOutcome::Accepted,
+        Err(BackendError::UnknownOutcome(_)) => PublishOutcome::Unknown,
+        Err(_) => PublishOutcome::Error,
     };
     state.context.count_publish(outcome);
     match result {

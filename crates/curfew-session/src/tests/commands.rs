@@ -1,3 +1,6 @@
+use curfew_backend::BackendError;
+use curfew_telemetry::{PublishOutcome, PublishSource};
+
 use super::peer::{BINARY, TEXT, frame};
 use super::rig::{Call, unavailable, unusable};
 use super::*;
@@ -81,6 +84,25 @@ async fn a_backend_that_is_away_is_told_as_unavailable_and_the_session_goes_on()
     assert_eq!(harness.metrics.subscriptions.get(), 0);
     peer.ok(r#"{"type":"subscribe","id":2,"channel":"room"}"#)
         .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publication_of_which_nobody_knows_is_told_as_that() {
+    let harness = Harness::new();
+    let mut peer = harness.open().await;
+    harness.rig.fail(Call::Publish, || {
+        BackendError::UnknownOutcome("lost by the test".into())
+    });
+    let publish = r#"{"type":"publish","id":1,"channel":"room","data":1}"#;
+    assert_eq!(peer.error(publish).await, "unknown_outcome");
+    let counted = |outcome| {
+        let labels = (outcome, PublishSource::Client);
+        harness.metrics.publishes.get(labels)
+    };
+    assert_eq!(counted(PublishOutcome::Unknown), 1);
+    assert_eq!(counted(PublishOutcome::Error), 0);
+    harness.rig.heal(Call::Publish);
+    peer.ok(publish).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -151,6 +151,8 @@ labels! {
         Denied = "denied",
         /// It could not be handed on.
         Error = "error",
+        /// The backend may or may not have it.
+        Unknown = "unknown",
     }
 
     /// Where a publication came from.
@@ -207,13 +209,15 @@ labels! {
         Misrouted = "misrouted",
         /// The server refused.
         Refused = "refused",
+        /// The lease was over, under which it was asked for.
+        Late = "late",
         /// What it said makes no sense.
         Unexpected = "unexpected",
     }
 
     /// What Redis was asked for.
     RedisCommand = "command" {
-        /// `PUBLISH` or `SPUBLISH`: a publication, or word to other nodes.
+        /// `PUBLISH` or `SPUBLISH`: a publication, within a script, or word to other nodes.
         Publish = "publish",
         /// `SUBSCRIBE` or `SSUBSCRIBE`: the first listener of a channel.
         Subscribe = "subscribe",

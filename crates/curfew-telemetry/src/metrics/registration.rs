@@ -281,6 +281,11 @@ impl Metrics {
             &self.broker_messages_sent,
         );
         names.add(
+            "broker_messages_fenced",
+            "Publications that the backend refused since they came after the lease under which they were accepted",
+            &self.broker_messages_fenced,
+        );
+        names.add(
             "broker_messages_received",
             "Publications that came from the backend",
             &self.broker_messages_received,

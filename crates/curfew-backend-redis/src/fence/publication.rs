@@ -1,0 +1,121 @@
+//! Publications on their way to Redis, and what their publishers are told.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use redis::{RedisError, Value};
+use tokio::sync::oneshot;
+
+use crate::fault::Fault;
+
+/// A publication on its way to Redis, and whoever waits for its answer. When it is dropped, they are
+/// told what is known of it.
+pub(crate) struct Publication {
+    /// The channel's name at Redis.
+    pub(super) channel: String,
+    pub(super) payload: Bytes,
+    /// The end of the lease under which it was accepted, of [`boottime`].
+    pub(super) until: Duration,
+    /// Whether Redis may have it.
+    pub(super) sent: bool,
+    answer: Option<oneshot::Sender<Result<(), Fault>>>,
+}
+
+/// Publications that one run of the script carries out.
+pub(crate) struct Run {
+    pub(super) publications: Vec<Publication>,
+    pub(super) until: Duration,
+    pub(super) bytes: usize,
+}
+
+impl Publication {
+    pub(crate) fn new(
+        channel: String,
+        payload: Bytes,
+        until: Duration,
+    ) -> (Self, oneshot::Receiver<Result<(), Fault>>) {
+        let (answer, answered) = oneshot::channel();
+        let publication = Self {
+            channel,
+            payload,
+            until,
+            sent: false,
+            answer: Some(answer),
+        };
+        (publication, answered)
+    }
+
+    /// It was not done, and now others are that came later.
+    pub(crate) fn overtaken(mut self) {
+        self.answer(Err(Fault::Overtaken));
+    }
+
+    pub(super) fn is_given_up(&self) -> bool {
+        self.answer.as_ref().is_none_or(oneshot::Sender::is_closed)
+    }
+
+    /// Once; later answers are passed over.
+    pub(super) fn answer(&mut self, result: Result<(), Fault>) {
+        if let Some(answer) = self.answer.take() {
+            // The receiver may have gone.
+            drop(answer.send(result));
+        }
+    }
+}
+
+impl Drop for Publication {
+    fn drop(&mut self) {
+        let fault = match self.sent {
+            false => Fault::NotConnected,
+            true => Fault::Unanswered(Box::new(Fault::NotConnected)),
+        };
+        self.answer(Err(fault));
+    }
+}
+
+impl Run {
+    pub(super) fn push(&mut self, publication: Publication) {
+        self.bytes += publication.channel.len() + publication.payload.len();
+        self.publications.push(publication);
+    }
+
+    /// When the lease ends under which it is sent.
+    pub(crate) fn until(&self) -> Duration {
+        self.until
+    }
+
+    /// Tells whoever still waits that it is not known what Redis makes of it.
+    pub(crate) fn leave_open(&mut self, error: &RedisError) {
+        self.answer_rest(|| Err(Fault::Unanswered(Box::new(Fault::Redis(error.clone())))));
+    }
+
+    /// As [`Run::leave_open`], since the lease is over.
+    pub(crate) fn give_up(&mut self) {
+        self.answer_rest(|| Err(Fault::Unanswered(Box::new(Fault::LeaseOver))));
+    }
+
+    /// Refuses those that Redis did not take: their places, each with its error.
+    pub(super) fn refuse(&mut self, refused: Vec<Value>) {
+        let mut refused = refused.into_iter();
+        while let (Some(place), Some(error)) = (refused.next(), refused.next()) {
+            let place = match place {
+                Value::Int(place) => usize::try_from(place).ok(),
+                _ => None,
+            };
+            let publication = place.and_then(|place| self.publications.get_mut(place));
+            if let (Some(publication), Value::ServerError(error)) = (publication, error) {
+                publication.answer(Err(RedisError::from(error).into()));
+            }
+        }
+    }
+
+    pub(super) fn answer_rest(&mut self, result: impl Fn() -> Result<(), Fault>) {
+        for publication in &mut self.publications {
+            publication.answer(result());
+        }
+    }
+
+    pub(crate) fn into_publications(self) -> Vec<Publication> {
+        self.publications
+    }
+}

@@ -1,0 +1,500 @@
+//! A publication takes effect within the lease under which it was accepted, or never, and whoever
+//! published is told no more than is known (CONTRACT §8 R1, R5).
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use curfew_testkit::WsClient;
+use curfew_tests::{
+    ADMIN_KEY, Cluster, Gateway, LEASE, Link, Redis, RedisCluster, Reply, Resp, Sentinel, Settings,
+    Tape, eventually_within, revocation_key,
+};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, sleep_until, timeout};
+
+/// How long a node may take to be well again.
+const RECOVERY: Duration = Duration::from_secs(20);
+
+/// What a busy machine may add to an answer.
+const SLACK: Duration = Duration::from_secs(1);
+
+/// Longer than any publication may take to be carried out.
+const TOO_LATE: Duration = LEASE.saturating_add(Duration::from_millis(1500));
+
+/// Publishes this many at once, numbered.
+fn publish_all(tape: &Tape, channel: &str, count: usize) {
+    for n in 0..count {
+        tape.send(json!({"type":"publish","id":n,"channel":channel,"data":n}));
+    }
+}
+
+/// The codes of the answers to [`publish_all`], in order; `ok` for a publication that is done.
+async fn answers(tape: &Tape, count: usize) -> Vec<String> {
+    let mut codes = Vec::new();
+    for n in 0..count {
+        let answer = tape.until_within(TOO_LATE, json!({ "id": n })).await.frame;
+        codes.push(code(&answer));
+    }
+    let again = tape.matching(&json!({"type":"ok"})).len();
+    let refused = tape.matching(&json!({"type":"error"})).len();
+    assert_eq!(again + refused, count, "an answer each: {:?}", tape.seen());
+    codes
+}
+
+fn code(answer: &Value) -> String {
+    match answer["type"].as_str() {
+        Some("ok") => "ok".to_owned(),
+        _ => answer["code"].as_str().unwrap().to_owned(),
+    }
+}
+
+/// Fails unless only what is published now arrives, as often as given.
+async fn assert_heard_only(node: &Gateway, channel: &str, bob: &Tape, expect: &[Value]) {
+    eventually_within(RECOVERY, "a publication that goes through", async || {
+        let body = json!({"channel":channel,"data":"the end"});
+        let (status, _) = node.admin("POST", "/v1/publish", Some(body)).await;
+        (status == 200).then_some(())
+    })
+    .await;
+    bob.until(json!({"data":"the end"})).await;
+    let heard: Vec<Value> = bob
+        .messages()
+        .iter()
+        .map(|seen| seen.frame["data"].clone())
+        .filter(|data| data != "the end")
+        .collect();
+    assert_eq!(heard, expect);
+}
+
+#[tokio::test]
+async fn what_a_bad_link_has_held_back_is_never_delivered() {
+    let redis = Redis::start().await;
+    let cluster = Cluster::behind_proxies(2, &redis, &Settings::default()).await;
+    let alice = cluster[0].tape("alice", "room:2").await;
+    let bob = cluster[1].tape("bob", "room:1").await;
+    cluster.proxy(0).set(Link::STALLED);
+    let written = Instant::now();
+    let key = revocation_key("user", "alice");
+    redis.run(&["SET", &key, "1"]).await;
+    // The node has not heard of it, and has its lease.
+    publish_all(&alice, "room:1", 5);
+    let unknown = r#"curfew_publishes_total{outcome="unknown",source="client"}"#;
+    cluster[0].until_metric(unknown, |count| count == 5.0).await;
+    let took = written.elapsed();
+    assert!(took < LEASE + SLACK, "known after {took:?}");
+    // An answer that the end of the lease found in the session's queue waits there.
+    let codes: Vec<String> = alice
+        .matching(&json!({"type":"error"}))
+        .iter()
+        .map(|seen| code(&seen.frame))
+        .collect();
+    // Not even written.
+    cluster[0].until_out_of_touch(RECOVERY, &[]).await;
+    let late = alice
+        .ask(
+            "late",
+            json!({"type":"publish","channel":"room:1","data":1}),
+        )
+        .await;
+    assert_eq!(late["code"], "unavailable", "{late}");
+
+    sleep_until((written + Duration::from_secs(5)).into()).await;
+    cluster.proxy(0).set(Link::PASS);
+    cluster[0].until_in_touch(RECOVERY).await;
+    alice.revoked().await;
+    assert_heard_only(&cluster[0], "room:1", &bob, &[]).await;
+    assert_eq!(codes, vec!["unknown_outcome"; codes.len()]);
+    cluster.assert_well().await;
+}
+
+#[tokio::test]
+async fn a_frozen_redis_delivers_in_time_or_never() {
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(2, &redis.url(), &Settings::default()).await;
+    for (frozen, outcome) in [
+        (Duration::from_millis(300), "ok"),
+        // It may have them all the same, and is in time.
+        (Duration::from_millis(1500), "unknown_outcome"),
+        (TOO_LATE, "unknown_outcome"),
+    ] {
+        let alice = cluster[0].tape("alice", "room:2").await;
+        let bob = cluster[1].tape("bob", "room:1").await;
+        redis.freeze();
+        let struck = Instant::now();
+        publish_all(&alice, "room:1", 3);
+        let body = json!({"channel":"room:1","data":3});
+        let (by_server, ()) = tokio::join!(
+            cluster[0].admin_as(Some(ADMIN_KEY), "POST", "/v1/publish", Some(body)),
+            async {
+                sleep_until((struck + frozen).into()).await;
+                redis.thaw();
+            }
+        );
+        let codes = answers(&alice, 3).await;
+        let told = by_server.json();
+        cluster.synced().await;
+        eventually_within(RECOVERY, "a publication that comes back", async || {
+            let body = json!({"channel":"room:1","data":"the end"});
+            let (status, _) = cluster[0].admin("POST", "/v1/publish", Some(body)).await;
+            let came = !bob.matching(&json!({"data":"the end"})).is_empty();
+            (status == 200 && came).then_some(())
+        })
+        .await;
+        let mut heard: Vec<u64> = bob
+            .messages()
+            .iter()
+            .filter_map(|seen| seen.frame["data"].as_u64())
+            .collect();
+        heard.sort_unstable();
+        match outcome {
+            "ok" => assert_eq!(heard, [0, 1, 2, 3]),
+            _ if frozen < LEASE => assert!(heard.windows(2).all(|pair| pair[0] < pair[1])),
+            _ => assert!(heard.is_empty(), "after the lease: {heard:?}"),
+        }
+        assert_eq!(codes, [outcome; 3], "{frozen:?}");
+        if outcome == "ok" {
+            assert_eq!(by_server.status, 200, "{told}");
+        } else {
+            assert_eq!((by_server.status, &told["code"]), (504, &json!(outcome)));
+            assert_eq!(by_server.header("retry-after"), None);
+        }
+        bob.assert_open("after").await;
+    }
+    cluster.assert_well().await;
+}
+
+/// Everything that Redis carries out for a channel, and when it was heard.
+async fn listen(redis: &Redis, channel: &str) -> Resp {
+    let mut listener = redis.connect().await;
+    let subscribed = listener.call(&["SUBSCRIBE", channel]).await.unwrap();
+    assert!(matches!(subscribed, Reply::List(_)), "{subscribed:?}");
+    listener
+}
+
+/// Publishes as fast as the node takes it, until the node says no more.
+async fn flood(mut client: WsClient) {
+    let data = "x".repeat(200);
+    let publish = json!({"type":"publish","channel":"room:1","data":data}).to_string();
+    loop {
+        for _ in 0..64 {
+            client.send_text(&publish).await;
+        }
+        // Errors come back, and the close.
+        while let curfew_testkit::Incoming::Frame(frame) =
+            client.incoming(Duration::from_millis(1)).await
+        {
+            if frame.opcode == curfew_testkit::opcode::CLOSE {
+                return;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_node_publishes_nothing_of_revoked_users_when_it_wakes() {
+    const ROUNDS: usize = 3;
+    const USERS: usize = 8;
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(1, &redis.url(), &Settings::default()).await;
+    let node = &cluster[0];
+    for round in 0..ROUNDS {
+        let mut listener = listen(&redis, "curfew:channel:room:1").await;
+        let mut flooding = JoinSet::new();
+        let users: Vec<String> = (0..USERS).map(|n| format!("flood-{round}-{n}")).collect();
+        let mut clients = Vec::new();
+        for user in &users {
+            clients.push(node.user(user).await);
+        }
+        for client in clients {
+            flooding.spawn(flood(client));
+        }
+        // In full swing.
+        for _ in 0..2_000 {
+            listener.reply().await.unwrap();
+        }
+        node.signal("STOP");
+        let keys: Vec<_> = users
+            .iter()
+            .map(|user| vec!["SET".to_owned(), revocation_key("user", user), "1".into()])
+            .collect();
+        redis.connect().await.pipeline(&keys).await.unwrap();
+        let written = Instant::now();
+        // What came before the lease was over.
+        let over = (written + LEASE).into();
+        while let Ok(reply) = tokio::time::timeout_at(over, listener.reply()).await {
+            reply.unwrap();
+        }
+        sleep_until((written + TOO_LATE).into()).await;
+        node.signal("CONT");
+        node.until_in_touch(RECOVERY).await;
+        let mut late = 0;
+        while timeout(SLACK, listener.reply()).await.is_ok() {
+            late += 1;
+        }
+        assert_eq!(late, 0, "round {round}: carried out after the lease");
+        flooding.join_all().await;
+    }
+    cluster.assert_well().await;
+}
+
+/// Publishes numbers, up to 200 under way, while `work` runs; how each was answered.
+async fn numbers_during(
+    node: &Gateway,
+    channel: &str,
+    work: impl Future<Output = ()>,
+) -> BTreeMap<u64, String> {
+    const UNDER_WAY: usize = 200;
+    let tape = Tape::of(node.user("alice").await);
+    let mut work = std::pin::pin!(work);
+    let (mut sent, mut busy) = (0, true);
+    while busy {
+        let answered = tape.matching(&json!({})).len();
+        let room = (answered + UNDER_WAY).saturating_sub(sent);
+        for _ in 0..room {
+            tape.send(json!({"type":"publish","id":sent,"channel":channel,"data":sent}));
+            sent += 1;
+        }
+        tokio::select! {
+            biased;
+            () = &mut work => busy = false,
+            () = sleep(Duration::from_millis(2)) => {}
+        }
+    }
+    eventually_within(RECOVERY, "an answer to each", async || {
+        (tape.seen().len() >= sent).then_some(())
+    })
+    .await;
+    let mut outcomes = BTreeMap::new();
+    for seen in tape.seen() {
+        let id = seen.frame["id"].as_u64().expect("an answer");
+        let before = outcomes.insert(id, code(&seen.frame));
+        assert_eq!(before, None, "answered twice: {}", seen.frame);
+    }
+    assert_eq!(outcomes.len(), sent);
+    outcomes
+}
+
+/// Fails unless what was heard is in order, once, all that was answered `ok` and nothing that was
+/// answered otherwise, except where that is not known.
+async fn assert_consistent(bob: &Tape, outcomes: &BTreeMap<u64, String>) {
+    let done = outcomes.iter().filter(|(_, code)| *code == "ok");
+    let last = done.clone().next_back().expect("some are done").0;
+    bob.until(json!({ "data": last })).await;
+    let heard: Vec<u64> = bob
+        .messages()
+        .iter()
+        .filter_map(|seen| seen.frame["data"].as_u64())
+        .collect();
+    assert!(heard.windows(2).all(|pair| pair[0] < pair[1]), "{heard:?}");
+    for n in &heard {
+        let code = &outcomes[n];
+        assert!(
+            ["ok", "unknown_outcome"].contains(&code.as_str()),
+            "{n} {code}"
+        );
+    }
+    for (n, code) in done {
+        assert!(heard.binary_search(n).is_ok(), "{n} was {code} and is lost");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_forgotten_script_costs_no_publication() {
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(2, &redis.url(), &Settings::default()).await;
+    let bob = cluster[1].tape("bob", "room:1").await;
+    let flushing = async {
+        for _ in 0..20 {
+            redis.run(&["SCRIPT", "FLUSH"]).await;
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let outcomes = numbers_during(&cluster[0], "room:1", flushing).await;
+    assert_consistent(&bob, &outcomes).await;
+    let done = outcomes.values().filter(|code| *code == "ok").count();
+    assert!(
+        done * 10 >= outcomes.len() * 9,
+        "{done} of {} done",
+        outcomes.len()
+    );
+    cluster.assert_well().await;
+
+    let servers = RedisCluster::start().await;
+    let cluster = Cluster::start(2, &servers.url(), &Settings::default()).await;
+    let bob = cluster[1].tape("bob", "room:1").await;
+    let flushing = async {
+        for _ in 0..20 {
+            for server in servers.servers() {
+                server.run(&["SCRIPT", "FLUSH"]).await;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let outcomes = numbers_during(&cluster[0], "room:1", flushing).await;
+    assert_consistent(&bob, &outcomes).await;
+    cluster.assert_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_leaves_no_publication_without_an_answer() {
+    let mut sentinel = Sentinel::start().await;
+    let cluster = Cluster::start(2, &sentinel.url(), &Settings::default()).await;
+    let bob = cluster[1].tape("bob", "room:1").await;
+    sentinel.replica.until_key("curfew:{revoked}:epoch").await;
+    let failing_over = async {
+        sleep(Duration::from_millis(300)).await;
+        sentinel.primary.kill();
+        sentinel.promoted().await;
+        cluster.synced().await;
+    };
+    let outcomes = numbers_during(&cluster[0], "room:1", failing_over).await;
+    let heard: Vec<u64> = bob
+        .messages()
+        .iter()
+        .filter_map(|seen| seen.frame["data"].as_u64())
+        .collect();
+    assert!(heard.windows(2).all(|pair| pair[0] < pair[1]), "{heard:?}");
+    for n in &heard {
+        let code = &outcomes[n];
+        assert!(
+            ["ok", "unknown_outcome"].contains(&code.as_str()),
+            "{n} {code}"
+        );
+    }
+    assert!(outcomes.values().any(|code| code == "ok"));
+    assert_heard_only_afterwards(&cluster, &bob).await;
+}
+
+/// It all goes on.
+async fn assert_heard_only_afterwards(cluster: &Cluster, bob: &Tape) {
+    eventually_within(RECOVERY, "publications on the new primary", async || {
+        let body = json!({"channel":"room:1","data":"the end"});
+        let (status, _) = cluster[0].admin("POST", "/v1/publish", Some(body)).await;
+        let came = !bob.matching(&json!({"data":"the end"})).is_empty();
+        (status == 200 && came).then_some(())
+    })
+    .await;
+    cluster.assert_well().await;
+}
+
+#[tokio::test]
+async fn each_shard_of_a_cluster_has_its_fence() {
+    let servers = RedisCluster::start().await;
+    let cluster = Cluster::start(2, &servers.url(), &Settings::default()).await;
+    for channel in ["room:1", "room:2", "room:3", "room:4", "room:5", "room:6"] {
+        let alice = cluster[0].tape("alice", "room:0").await;
+        let bob = cluster[1].tape("bob", channel).await;
+        let name = format!("curfew:channel:{channel}");
+        let owner = servers.owner(&["GET", &name]).await;
+        owner.freeze();
+        let struck = Instant::now();
+        publish_all(&alice, channel, 3);
+        let codes = answers(&alice, 3).await;
+        assert_eq!(codes, ["unknown_outcome"; 3], "{channel}");
+        sleep_until((struck + TOO_LATE).into()).await;
+        owner.thaw();
+        cluster.synced().await;
+        assert_heard_only(&cluster[0], channel, &bob, &[]).await;
+        bob.assert_open("after").await;
+    }
+}
+
+#[tokio::test]
+async fn publications_of_one_batch_are_refused_one_by_one() {
+    let redis = Redis::start().await;
+    let user = |channel: &str| {
+        let channel = format!("&{channel}");
+        let words = ["ACL", "SETUSER", "curfew", "on", ">secret", "~*", "+@all"];
+        let more = [
+            "resetchannels",
+            "&curfew:control",
+            "&curfew:probe:*",
+            &channel,
+        ];
+        let all = words.into_iter().chain(more).map(str::to_owned);
+        all.collect::<Vec<_>>()
+    };
+    redis.run(&user("curfew:channel:*")).await;
+    let settings = Settings::default()
+        .with("backend.redis.username = \"curfew\"")
+        .with("backend.redis.password = \"secret\"");
+    let cluster = Cluster::start(1, &redis.url(), &settings).await;
+    let bob = cluster[0].tape("bob", "room:yes").await;
+    redis.run(&user("curfew:channel:room:yes")).await;
+    let alice = Tape::of(cluster[0].user("alice").await);
+    for n in 0..100 {
+        let channel = ["room:yes", "room:no", "room:never"][n % 3];
+        alice.send(json!({"type":"publish","id":n,"channel":channel,"data":n}));
+    }
+    let codes = answers(&alice, 100).await;
+    for (n, code) in codes.iter().enumerate() {
+        let expect = ["ok", "unavailable", "unavailable"][n % 3];
+        assert_eq!(code, expect, "{n}");
+    }
+    assert_heard_only(
+        &cluster[0],
+        "room:yes",
+        &bob,
+        &(0..100).step_by(3).map(Value::from).collect::<Vec<_>>(),
+    )
+    .await;
+
+    // A broadcast says how far it came.
+    let body = json!({"channels":["room:yes","room:no"],"data":"both"});
+    let (status, told) = cluster[0].admin("POST", "/v1/broadcast", Some(body)).await;
+    assert_eq!((status, &told["code"]), (504, &json!("unknown_outcome")));
+    assert!(told["detail"].as_str().unwrap().contains("first 1 of 2"));
+    let body = json!({"channels":["room:no","room:yes"],"data":"none"});
+    let (status, told) = cluster[0].admin("POST", "/v1/broadcast", Some(body)).await;
+    assert_eq!((status, &told["code"]), (503, &json!("unavailable")));
+}
+
+#[tokio::test]
+async fn large_publications_go_through_together() {
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(1, &redis.url(), &Settings::default()).await;
+    let mut bob = cluster[0].subscriber("bob", "room:1").await;
+    let mut senders = Vec::new();
+    for n in 0..8 {
+        senders.push((cluster[0].user(&format!("alice-{n}")).await, 0));
+    }
+    let large = "x".repeat(60_000);
+    let mut expect = [0; 8];
+    for round in 0..8 {
+        for (n, (sender, _)) in senders.iter_mut().enumerate() {
+            let data = json!([n, round, large]);
+            sender
+                .send(json!({"type":"publish","id":round,"channel":"room:1","data":data}))
+                .await;
+        }
+        for _ in 0..senders.len() {
+            let message = bob.next_json().await;
+            let n = usize::try_from(message["data"][0].as_u64().unwrap()).unwrap();
+            assert_eq!(message["data"][1], expect[n], "out of order");
+            expect[n] += 1;
+        }
+    }
+    for (sender, _) in &mut senders {
+        for round in 0..8 {
+            sender.expect_json(json!({"type":"ok","id":round})).await;
+        }
+    }
+    cluster.assert_well().await;
+}
+
+#[tokio::test]
+async fn a_user_without_the_right_to_publish_by_script_is_told_of() {
+    let redis = Redis::start().await;
+    let words = "ACL SETUSER curfew on >secret ~* &* +@all -evalsha";
+    let words: Vec<&str> = words.split(' ').collect();
+    redis.run(&words).await;
+    let settings = Settings::default()
+        .on_redis(&redis.url())
+        .with("backend.redis.username = \"curfew\"")
+        .with("backend.redis.password = \"secret\"");
+    let node = Gateway::start_with(&settings).await;
+    node.until_unready(RECOVERY, &["evalsha"]).await;
+    redis.run(&["ACL", "SETUSER", "curfew", "+evalsha"]).await;
+    node.until_in_touch(RECOVERY).await;
+}
