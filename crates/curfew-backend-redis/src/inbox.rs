@@ -9,7 +9,7 @@ use curfew_model::{Disconnect, NodeId, RevocationKey, SessionId};
 use curfew_telemetry::BackendDropReason;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time;
 use tracing::debug;
 
@@ -17,7 +17,7 @@ use crate::core::Core;
 use crate::envelope;
 use crate::fault::Fault;
 use crate::links::{Keyed, Links};
-use crate::op::{Op, Ops};
+use crate::op::{MAX_OPS, Op, Ops};
 use crate::subscriber::Verbs;
 
 /// Largest message between nodes that is read.
@@ -84,6 +84,8 @@ pub(crate) struct Inbox {
     ops: Ops,
     /// Questions that wait for answers.
     asked: Mutex<HashMap<String, mpsc::Sender<Answer>>>,
+    /// Places for revocations that are to be confirmed and may have to wait for a reload.
+    confirming: Arc<Semaphore>,
 }
 
 /// A question that waits for answers; dropped, it waits no more.
@@ -106,6 +108,7 @@ impl Inbox {
             core,
             ops,
             asked: Mutex::default(),
+            confirming: Arc::new(Semaphore::new(MAX_OPS)),
         })
     }
 
@@ -190,6 +193,11 @@ impl Inbox {
 
     /// Has the control connection see to a revocation, and answers when its sessions have left.
     fn confirm(&self, links: &Arc<Links>, id: String, key: RevocationKey) {
+        // Whoever may publish there could fill the memory.
+        let Ok(place) = Arc::clone(&self.confirming).try_acquire_owned() else {
+            debug!("busy, a revocation is not confirmed");
+            return;
+        };
         let (core, command) = (Arc::clone(&self.core), self.outgoing(links));
         let ops = self.ops.clone();
         self.core.spawn(async move {
@@ -211,6 +219,7 @@ impl Inbox {
                 debug!("busy, a revocation is not confirmed");
                 return;
             }
+            drop(place);
             let Ok(Ok(ended)) = applied.await else {
                 return;
             };
