@@ -7,6 +7,7 @@
 
 mod backoff;
 mod broker;
+mod compare;
 mod connect;
 mod control;
 mod core;
@@ -109,7 +110,7 @@ impl Redis {
         core.spawn(control::watch_isolation(Arc::clone(&core)));
         core.spawn(links::watch_layout(Arc::clone(&redis.links)));
         core.spawn(nodes::keep_registered(Arc::clone(&redis)));
-        core.spawn(nodes::keep_tidy(Arc::clone(&redis)));
+        core.spawn(compare::keep_tidy(Arc::clone(&redis)));
         core.spawn(nodes::reap(Arc::clone(&redis)));
         Ok(redis)
     }

@@ -1,17 +1,16 @@
-//! Which nodes live, what becomes of those that died, and that records and sessions agree.
+//! Which nodes live, and what becomes of those that died.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_backend::{BackendError, BoxFuture, NodeInfo, Nodes, SessionRecord, Standing};
+use curfew_backend::{BackendError, BoxFuture, NodeInfo, Nodes, Standing};
 use curfew_model::{NodeId, SessionId};
 use redis::{Value, from_redis_value};
 use tokio::time::{self, MissedTickBehavior};
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use crate::Redis;
-use crate::core::MAX_CLOCK_SKEW;
 use crate::fault::Fault;
 use crate::links::Keyed;
 
@@ -27,20 +26,8 @@ const REAP: Duration = Duration::from_secs(5);
 /// Longest time that one node cleans up after another alone, in milliseconds.
 const REAPING_MS: u64 = 30_000;
 
-/// Between two looks at a node's own records. One is removed when it was found to be of no session
-/// twice, and written when a session was found to be without it twice: what is under way, or of a
-/// connection that broke, is over by then.
-const TIDY: Duration = Duration::from_secs(10);
-
-/// Looks until the records of every session were read once: 30 s. A third of 19,000 sessions is as
-/// many commands, some 20 ms of Redis' time in ten seconds.
-const LOOKS: usize = 3;
-
 /// Sessions cleaned up after in one go.
-const BATCH: usize = 500;
-
-/// Sessions whose records are read, or written again, in one go: half a millisecond of Redis' time.
-const COMPARED: usize = 200;
+pub(crate) const BATCH: usize = 500;
 
 impl Nodes for Redis {
     fn list(&self) -> BoxFuture<'_, Result<Vec<NodeInfo>, BackendError>> {
@@ -172,133 +159,6 @@ impl Redis {
         Ok(())
     }
 
-    /// Compares this node's sessions with what is recorded of them, both ways.
-    async fn tidy(&self, comparison: &mut Comparison) -> Result<(), Fault> {
-        // Before the reading: whatever is noted by then and stays is read.
-        let mut live = self.core.local.sessions();
-        live.sort_unstable();
-        let noted = self.noted_sessions().await?;
-        self.remove_ghosts(&noted, comparison).await?;
-        self.restore_missing(live, &noted, comparison).await
-    }
-
-    /// The sessions that this node has noted.
-    async fn noted_sessions(&self) -> Result<HashSet<SessionId>, Fault> {
-        let key = self.core.keys.node_sessions(self.core.node);
-        let mut noted = HashSet::new();
-        let mut cursor = 0;
-        loop {
-            let (next, ids) = self.scan_sessions(&key, cursor).await?;
-            noted.extend(ids);
-            if next == 0 {
-                return Ok(noted);
-            }
-            cursor = next;
-        }
-    }
-
-    /// Removes records of sessions that do not live here any more: a write that was given up, over
-    /// a connection that broke, may have been executed after the record was removed.
-    async fn remove_ghosts(
-        &self,
-        noted: &HashSet<SessionId>,
-        comparison: &mut Comparison,
-    ) -> Result<(), Fault> {
-        let mut ghosts = noted.clone();
-        // Once, and after the reading: whatever was read and lives is among them.
-        for live in self.core.local.sessions() {
-            ghosts.remove(&live);
-        }
-        let sure: Vec<SessionId> = ghosts.intersection(&comparison.ghosts).copied().collect();
-        for batch in sure.chunks(BATCH) {
-            let removed = self.remove_records(self.core.node, batch).await?;
-            debug!(sessions = removed, "left-over records removed");
-        }
-        comparison.ghosts = ghosts;
-        Ok(())
-    }
-
-    /// Writes what is missing of the records of sessions that live here: another node may have
-    /// cleaned up after this one while it was away, and its last command may have been executed
-    /// after this one was back. `live`, in order, were here before `noted` was read.
-    async fn restore_missing(
-        &self,
-        live: Vec<SessionId>,
-        noted: &HashSet<SessionId>,
-        comparison: &mut Comparison,
-    ) -> Result<(), Fault> {
-        // Others clean up after a node without a lease, again and again if need be.
-        if !self.core.gate.is_open() {
-            comparison.missing.clear();
-            return Ok(());
-        }
-        let mut missing: HashSet<SessionId> = live
-            .iter()
-            .filter(|session| !noted.contains(session))
-            .copied()
-            .collect();
-        let mut part = comparison.next_part(&live);
-        part.extend(&comparison.missing);
-        let part: Vec<SessionId> = part.into_iter().collect();
-        for batch in part.chunks(COMPARED) {
-            missing.extend(self.find_missing(batch).await?);
-        }
-        let sure: Vec<SessionId> = missing.intersection(&comparison.missing).copied().collect();
-        comparison.missing = missing;
-        for batch in sure.chunks(COMPARED) {
-            // Those that closed meanwhile are none of these.
-            let records = self.core.local.records(batch);
-            self.links.rewrite(&records).await?;
-            let restored = records.len() as u64;
-            self.core.metrics.session_records_restored.inc_by(restored);
-            warn!(
-                sessions = restored,
-                "records of live sessions were missing and are written again"
-            );
-        }
-        Ok(())
-    }
-
-    /// Those of these sessions that are open here and not recorded as they are: their hash, their
-    /// place among their user's sessions and among all.
-    async fn find_missing(&self, ids: &[SessionId]) -> Result<Vec<SessionId>, Fault> {
-        let keys = &self.core.keys;
-        let mut records = self.core.local.records(ids);
-        // A record ends before its session does, by the leeway, and by Redis' clock.
-        let soon = self
-            .core
-            .clock
-            .unix()
-            .saturating_add(MAX_CLOCK_SKEW.as_secs());
-        records.retain(|record| record.principal.expires_at() > soon);
-        let commands = records.iter().flat_map(|record| {
-            let id = record.session.to_string();
-            let user = keys.user_sessions(record.principal.user());
-            [
-                Keyed::new("HMGET", &keys.session(record.session))
-                    .arg("node")
-                    .arg("expires_at"),
-                Keyed::new("ZSCORE", &user).arg(&id),
-                Keyed::new("ZSCORE", &keys.sessions()).arg(&id),
-            ]
-        });
-        let replies = self.links.pipeline(commands.collect()).await?;
-        let node = self.core.node.to_string();
-        let is_recorded = |record: &SessionRecord, replies: &[Value]| {
-            let [fields, of_user, of_all] = replies else {
-                return false;
-            };
-            let fields: Result<(Option<String>, Option<u64>), _> = from_redis_value(fields.clone());
-            fields.is_ok_and(|(its_node, expires_at)| {
-                its_node.as_ref() == Some(&node)
-                    && expires_at == Some(record.principal.expires_at())
-            }) && [of_user, of_all].iter().all(|score| **score != Value::Nil)
-        };
-        let compared = records.iter().zip(replies.chunks(3));
-        let missing = compared.filter(|(record, replies)| !is_recorded(record, replies));
-        Ok(missing.map(|(record, _)| record.session).collect())
-    }
-
     /// Cleans up after nodes that are gone for good. `missing` are those whose lease was not there
     /// at the last look.
     async fn reap_once(&self, missing: &mut HashSet<NodeId>) -> Result<(), Fault> {
@@ -369,7 +229,7 @@ impl Redis {
     }
 
     /// Some of the sessions that a node has noted, and where to go on; 0 when that was all.
-    async fn scan_sessions(
+    pub(crate) async fn scan_sessions(
         &self,
         key: &str,
         cursor: u64,
@@ -380,7 +240,11 @@ impl Redis {
         Ok((next, ids))
     }
 
-    async fn remove_records(&self, dead: NodeId, ids: &[SessionId]) -> Result<u64, Fault> {
+    pub(crate) async fn remove_records(
+        &self,
+        dead: NodeId,
+        ids: &[SessionId],
+    ) -> Result<u64, Fault> {
         let keys = &self.core.keys;
         let fields = ids
             .iter()
@@ -406,30 +270,6 @@ impl Redis {
             .collect();
         self.links.remove_traces(dead, &sessions).await?;
         Ok(sessions.len() as u64)
-    }
-}
-
-/// What the last looks at this node's records have found.
-#[derive(Debug, Default)]
-struct Comparison {
-    /// Noted, and not living here.
-    ghosts: HashSet<SessionId>,
-    /// Living here, and not recorded as they are.
-    missing: HashSet<SessionId>,
-    /// The last session whose records were read; `None`: it goes on with the first.
-    read_to: Option<SessionId>,
-}
-
-impl Comparison {
-    /// The sessions whose records are read in this look, of all that live here, in order.
-    fn next_part(&mut self, live: &[SessionId]) -> HashSet<SessionId> {
-        let from = self
-            .read_to
-            .map_or(0, |last| live.partition_point(|session| *session <= last));
-        let rest = &live[from..];
-        let part = &rest[..live.len().div_ceil(LOOKS).min(rest.len())];
-        self.read_to = part.last().copied().filter(|_| part.len() < rest.len());
-        part.iter().copied().collect()
     }
 }
 
@@ -462,17 +302,6 @@ pub(crate) async fn keep_registered(redis: Arc<Redis>) {
     }
 }
 
-/// Compares this node's records with its sessions for as long as the backend runs.
-pub(crate) async fn keep_tidy(redis: Arc<Redis>) {
-    let mut comparison = Comparison::default();
-    loop {
-        time::sleep(TIDY).await;
-        if let Err(fault) = redis.tidy(&mut comparison).await {
-            debug!(error = %fault, "records not compared with sessions");
-        }
-    }
-}
-
 /// Looks for nodes that are gone for as long as the backend runs.
 pub(crate) async fn reap(redis: Arc<Redis>) {
     let mut missing = HashSet::new();
@@ -488,54 +317,5 @@ pub(crate) async fn reap(redis: Arc<Redis>) {
         if let Err(fault) = redis.reap_once(&mut missing).await {
             debug!(error = %fault, "nodes that are gone not looked for");
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_session_is_looked_at_once_in_three_looks_and_then_again() {
-        for count in [0, 1, 2, 3, 4, 10, 1000] {
-            let mut live: Vec<SessionId> = (0..count).map(|_| SessionId::new()).collect();
-            live.sort_unstable();
-            let mut comparison = Comparison::default();
-            for _ in 0..2 {
-                let mut looks = 0;
-                let mut seen = HashSet::new();
-                loop {
-                    let part = comparison.next_part(&live);
-                    looks += 1;
-                    assert!(part.iter().all(|session| seen.insert(*session)));
-                    if comparison.read_to.is_none() {
-                        break;
-                    }
-                }
-                assert_eq!(seen.len(), count);
-                assert!(looks <= LOOKS, "{looks} looks at {count}");
-            }
-        }
-    }
-
-    #[test]
-    fn sessions_that_come_and_go_between_two_looks_do_not_stop_them() {
-        let mut all: Vec<SessionId> = (0..9).map(|_| SessionId::new()).collect();
-        all.sort_unstable();
-        let mut comparison = Comparison::default();
-        assert_eq!(
-            comparison.next_part(&all[..6]),
-            all[..2].iter().copied().collect()
-        );
-        // The one it had come to is gone, and others came.
-        assert_eq!(
-            comparison.next_part(&all[2..]),
-            all[2..5].iter().copied().collect()
-        );
-        assert_eq!(comparison.next_part(&all[..3]), HashSet::new());
-        assert_eq!(
-            comparison.next_part(&all[..3]),
-            all[..1].iter().copied().collect()
-        );
     }
 }
