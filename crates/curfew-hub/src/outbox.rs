@@ -205,6 +205,13 @@ impl State {
         }
     }
 
+    /// Lets notices leave that wait for their turn. Returns how many bytes count no more.
+    fn release_notices(&mut self) -> usize {
+        let bytes = self.lanes.release_notices();
+        self.unwritten -= bytes;
+        bytes
+    }
+
     /// Takes what is queued, to be written and put back.
     fn take_lanes(&mut self) -> Lanes {
         if let Some(arrival) = &mut self.arrival
@@ -366,7 +373,7 @@ impl Outbox {
 
     /// Queues a frame and wakes the task, unless that takes the queue over `limit` bytes.
     /// `tight`: the node is over its own bound. `arrival`: it is timed. `flushed`: a flusher can be
-    /// told instead of the task.
+    /// told instead of the task. `is_notice`: it may leave although the session may not be written to.
     pub(crate) fn push(
         &self,
         frame: Bytes,
@@ -374,6 +381,7 @@ impl Outbox {
         tight: bool,
         arrival: Option<&Arrival>,
         flushed: bool,
+        is_notice: bool,
     ) -> Pushed {
         let mut state = self.state.lock();
         if state.phase != Phase::Open {
@@ -388,7 +396,7 @@ impl Outbox {
             return Pushed::Overflowed { bytes, frames };
         }
         state.unwritten += frame.len();
-        state.lanes.push(frame);
+        state.lanes.push(frame, is_notice);
         if let Some(arrival) = arrival {
             state.time(arrival);
         }

@@ -229,8 +229,18 @@ impl Hub {
     /// Queues a frame for one session: a reply or a push of its own. An overflow ends the session
     /// as a slow consumer. Returns whether it was queued.
     pub fn send(&self, member: &Member, frame: Bytes) -> bool {
+        self.send_as(member, frame, false)
+    }
+
+    /// As [`Hub::send`], of a frame that tells nothing that access protects: it keeps its turn, and
+    /// leaves without it while the session may not be written to.
+    pub fn send_notice(&self, member: &Member, frame: Bytes) -> bool {
+        self.send_as(member, frame, true)
+    }
+
+    fn send_as(&self, member: &Member, frame: Bytes, is_notice: bool) -> bool {
         let size = frame.len();
-        let queued = match self.push(member, frame, None, false) {
+        let queued = match self.push(member, frame, None, false, is_notice) {
             Pushed::Queued | Pushed::Due => true,
             Pushed::Closed | Pushed::Overflowed { .. } => false,
         };
@@ -248,7 +258,7 @@ impl Hub {
         frame: Bytes,
         arrival: Option<&Arrival>,
     ) -> bool {
-        match self.push(member, frame, arrival, !self.flushers.is_empty()) {
+        match self.push(member, frame, arrival, !self.flushers.is_empty(), false) {
             Pushed::Queued => true,
             Pushed::Due => {
                 self.flushers.tell(member);
@@ -265,10 +275,12 @@ impl Hub {
         frame: Bytes,
         arrival: Option<&Arrival>,
         flushed: bool,
+        is_notice: bool,
     ) -> Pushed {
         let limit = self.outbound_bytes.load(Ordering::Relaxed);
         let tight = self.is_tight();
-        let pushed = member.outbox().push(frame, limit, tight, arrival, flushed);
+        let outbox = member.outbox();
+        let pushed = outbox.push(frame, limit, tight, arrival, flushed, is_notice);
         match pushed {
             Pushed::Queued | Pushed::Due => {}
             Pushed::Closed => self.metrics.messages_dropped.inc(DropReason::Closed),

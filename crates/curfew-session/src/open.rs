@@ -323,7 +323,10 @@ impl State {
     /// for the session it goes past what waits.
     pub(crate) fn send_notice(&mut self, frame: Bytes) {
         match &self.live {
-            Some(_) if self.is_vouched() => self.send(frame),
+            Some(live) if self.is_vouched() => {
+                let member = live.attachment.member();
+                self.context.node.hub().send_notice(member, frame);
+            }
             _ => self.notify(frame),
         }
     }

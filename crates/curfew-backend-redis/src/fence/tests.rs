@@ -11,7 +11,7 @@ type Answer = oneshot::Receiver<Result<(), Fault>>;
 /// At a Redis whose clock is this far from [`boottime`].
 fn fence(cluster: bool, ahead: i64) -> Fence {
     let gate = Arc::new(Gate::shut_at_first());
-    gate.open_until(boottime() + LEASE);
+    gate.open_until(boottime() + LEASE, gate.stretch());
     Fence {
         gate,
         metrics: Metrics::new(&Names::default()),

@@ -13,12 +13,15 @@ use crate::Sent;
 
 /// Frames on their way to one socket.
 ///
-/// *Notices* are the answer to the upgrade request, errors that say a command was not acted on,
-/// pings, pongs and closes: they tell nothing that access protects. Everything else is *normal*.
+/// *Notices* are the answer to the upgrade request, errors, pings, pongs and closes: they tell nothing
+/// that access protects. Everything else is *normal*. A notice that is to keep its turn waits in the
+/// normal lane, until that may not leave.
 #[derive(Debug, Default)]
 pub struct Lanes {
     notices: VecDeque<Bytes>,
-    normal: VecDeque<Bytes>,
+    normal: VecDeque<InTurn>,
+    /// How many frames of the normal lane are notices.
+    notices_in_turn: usize,
     /// The first notice answers the upgrade request: it is no frame.
     has_answer: bool,
     /// The lane whose front frame is written in part: nothing else can be written before its rest.
@@ -26,6 +29,13 @@ pub struct Lanes {
     /// The socket has taken bytes and holds some of them back, as TLS does. They count as not
     /// written: [`Lane::Normal`] if any of them is of that lane.
     held: Option<Lane>,
+}
+
+/// A frame of the normal lane.
+#[derive(Debug)]
+struct InTurn {
+    frame: Bytes,
+    is_notice: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,8 +111,30 @@ impl Lanes {
         Progress::Done
     }
 
-    pub(super) fn push(&mut self, frame: Bytes) {
-        self.normal.push_back(frame);
+    pub(super) fn push(&mut self, frame: Bytes, is_notice: bool) {
+        self.notices_in_turn += usize::from(is_notice);
+        self.normal.push_back(InTurn { frame, is_notice });
+    }
+
+    /// Lets notices leave that wait for their turn in the normal lane. Returns how many bytes that are.
+    pub(super) fn release_notices(&mut self) -> usize {
+        if self.notices_in_turn == 0 {
+            return 0;
+        }
+        let is_begun = self.begun == Some(Lane::Normal);
+        let mut bytes = 0;
+        let mut stays = VecDeque::with_capacity(self.normal.len());
+        for (at, waiting) in self.normal.drain(..).enumerate() {
+            if !waiting.is_notice || (is_begun && at == 0) {
+                stays.push_back(waiting);
+                continue;
+            }
+            self.notices_in_turn -= 1;
+            bytes += waiting.frame.len();
+            self.notices.push_back(waiting.frame);
+        }
+        self.normal = stays;
+        bytes
     }
 
     /// Frames of the normal lane, one that is begun included.
@@ -127,7 +159,10 @@ impl Lanes {
         if self.begun == Some(Lane::Normal) {
             self.normal.extend(normal.pop_front());
         }
-        (normal.iter().map(Bytes::len).sum(), normal.len())
+        let stays = self.normal.iter();
+        self.notices_in_turn = stays.filter(|waiting| waiting.is_notice).count();
+        let bytes = normal.iter().map(|waiting| waiting.frame.len()).sum();
+        (bytes, normal.len())
     }
 
     /// Lets go of notices, but for the answer to the upgrade request and a frame begun.
@@ -187,7 +222,8 @@ impl Lanes {
             Step::Write { notices, normal } => (notices, normal),
         };
         let frames = self.notices.iter().take(notices);
-        let frames = frames.chain(self.normal.iter().take(normal));
+        let in_turn = self.normal.iter().map(|waiting| &waiting.frame);
+        let frames = frames.chain(in_turn.take(normal));
         let some = Front::of(frames, |front| may_leave().then(|| socket.write(front)));
         match some {
             None => Poll::Ready(Ok(())),
@@ -219,14 +255,13 @@ impl Lanes {
 
     /// Returns how many bytes of the lane were written.
     fn advance_lane(&mut self, lane: Lane, some: usize, written: &mut Written) -> usize {
-        let frames = match lane {
-            Lane::Notices => &mut self.notices,
-            Lane::Normal => &mut self.normal,
-        };
         let mut left = some;
-        while left > 0
-            && let Some(front) = frames.front_mut()
-        {
+        while left > 0 {
+            let front = match lane {
+                Lane::Notices => self.notices.front_mut(),
+                Lane::Normal => self.normal.front_mut().map(|waiting| &mut waiting.frame),
+            };
+            let Some(front) = front else { break };
             let is_answer = self.has_answer && lane == Lane::Notices;
             let part = left.min(front.len());
             if self.begun.take() != Some(lane) && !is_answer {
@@ -241,21 +276,31 @@ impl Lanes {
                 self.begun = Some(lane);
                 break;
             }
-            frames.pop_front();
-            match lane {
-                Lane::Notices => self.has_answer = false,
-                Lane::Normal => written.normal_frames += 1,
-            }
+            self.pop(lane);
+            written.normal_frames += usize::from(lane == Lane::Normal);
         }
         let some = some - left;
         if lane == Lane::Normal {
             written.normal_bytes += some;
-            if frames.is_empty() {
+            if self.normal.is_empty() {
                 // An idle session holds no buffer.
-                *frames = VecDeque::new();
+                self.normal = VecDeque::new();
             }
         }
         some
+    }
+
+    fn pop(&mut self, lane: Lane) {
+        match lane {
+            Lane::Notices => {
+                self.notices.pop_front();
+                self.has_answer = false;
+            }
+            Lane::Normal => {
+                let was_notice = self.normal.pop_front().is_some_and(|out| out.is_notice);
+                self.notices_in_turn -= usize::from(was_notice);
+            }
+        }
     }
 
     /// Takes the notices out, for the very end. What of the normal lane is begun cannot be completed
@@ -264,6 +309,7 @@ impl Lanes {
         Self {
             notices: std::mem::take(&mut self.notices),
             normal: VecDeque::new(),
+            notices_in_turn: 0,
             has_answer: std::mem::take(&mut self.has_answer),
             begun: self.begun.take(),
             held: self.held.take(),
@@ -273,6 +319,7 @@ impl Lanes {
     /// Adds what came behind these meanwhile.
     pub(super) fn append(&mut self, mut behind: Self) {
         self.notices.append(&mut behind.notices);
+        self.notices_in_turn += behind.notices_in_turn;
         if self.normal.is_empty() {
             self.normal = behind.normal;
         } else {

@@ -182,6 +182,9 @@ impl Outbox {
                     return progress;
                 }
                 let withheld = denied.or_else(|| state.withheld());
+                if withheld.is_some() {
+                    tally.freed += state.release_notices();
+                }
                 match (state.lanes.next(withheld.is_none()), withheld) {
                     (Some(step), _) => (state.take_lanes(), step),
                     (None, Some(why)) if state.lanes.needs_access() => return why.into(),

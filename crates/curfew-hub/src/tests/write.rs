@@ -224,6 +224,31 @@ fn notices_leave_without_access_and_behind_a_frame_begun() {
 }
 
 #[test]
+fn a_notice_keeps_its_turn_until_that_does_not_come() {
+    let harness = Harness::with_lease();
+    let member = harness.open("u");
+    let message = |data| Bytes::from(vec![0x81, 1, data]);
+    for data in [b'a', b'b'] {
+        harness.hub.send(&member, message(data));
+        harness.hub.send_notice(&member, message(data - 32));
+    }
+    let mut socket = Pipe::with_room(6);
+    harness.write(&member, &mut socket);
+    assert_eq!(payloads(&socket.frames()), ["a", "A"]);
+    let suspension = harness.hub.suspend(&RevocationKey::user("u"));
+    let mut socket = Pipe::default();
+    harness.write(&member, &mut socket);
+    assert_eq!(payloads(&socket.frames()), ["B"]);
+    drop(suspension);
+    assert!(matches!(
+        harness.write(&member, &mut socket),
+        Progress::Done
+    ));
+    assert_eq!(payloads(&socket.frames()), ["B", "b"]);
+    assert_eq!(harness.hub.queued_bytes(), 0);
+}
+
+#[test]
 fn what_the_socket_holds_back_is_asked_about_and_bounded() {
     let harness = Harness::with_lease();
     let member = harness.with_large_frames(3);
