@@ -161,9 +161,7 @@ impl Control {
             .zip(read?)
             .filter_map(|(written, known)| Some((written, known?)))
             .collect();
-        for (written, known) in &found {
-            self.apply(&written.revoked(known), learned);
-        }
+        self.apply_unpushed(generation, &found, learned).await?;
         self.note_found(generation, &found).await
     }
 

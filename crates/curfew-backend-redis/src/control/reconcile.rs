@@ -69,9 +69,24 @@ impl Control {
         let keys = self.core.local.keys(&chunk);
         let began = Instant::now();
         let found = read::find(&mut generation.connection, &self.core.keys, &keys).await?;
+        let ended = self.apply_unpushed(generation, &found, began).await?;
+        self.step("sweep")
+            .sessions(chunk.len())
+            .revoked(ended)
+            .log();
+        self.note_found(generation, &found).await
+    }
+
+    /// Ends the sessions that these cover, which were read without a word from Redis and which no
+    /// push has told of by then. Says how many there were.
+    pub(super) async fn apply_unpushed(
+        &mut self,
+        generation: &mut Generation,
+        found: &[(Written, Known)],
+        began: Instant,
+    ) -> Result<usize, Fault> {
         if found.is_empty() {
-            self.step("sweep").sessions(chunk.len()).revoked(0).log();
-            return Ok(());
+            return Ok(0);
         }
         // A push of the very loop that answered comes after the answer: what a push tells is not
         // missed.
@@ -79,7 +94,7 @@ impl Control {
             .query_async::<()>(&mut generation.connection)
             .await?;
         let (mut ended, mut missed) = (0, 0);
-        for (written, known) in &found {
+        for (written, known) in found {
             if generation.pushes.has(&written.key) {
                 continue;
             }
@@ -95,16 +110,10 @@ impl Control {
                 sessions = missed,
                 "revoked sessions that no push had told of"
             );
-            self.core
-                .metrics
-                .revocation_missed_push
-                .inc_by(missed as u64);
+            let counter = &self.core.metrics.revocation_missed_push;
+            counter.inc_by(missed as u64);
         }
-        self.step("sweep")
-            .sessions(chunk.len())
-            .revoked(ended)
-            .log();
-        self.note_found(generation, &found).await
+        Ok(ended)
     }
 
     /// What became of keys as they are written: each with its value and expiry, or nothing.
