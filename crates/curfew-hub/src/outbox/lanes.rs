@@ -165,12 +165,6 @@ impl Lanes {
         (bytes, normal.len())
     }
 
-    /// Lets go of notices, but for the answer to the upgrade request and a frame begun.
-    pub fn clear_notices(&mut self) {
-        let stays = self.has_answer || self.begun == Some(Lane::Notices);
-        self.notices.truncate(stays.into());
-    }
-
     /// What is next, with access or without; `None` when nothing is, or what is begun has to wait.
     pub(super) fn next(&self, access: bool) -> Option<Step> {
         if let Some(held) = self.held {
