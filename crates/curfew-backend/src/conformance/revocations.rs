@@ -49,8 +49,12 @@ async fn list(backends: &Backends) -> Vec<Revoked> {
     let listed = backends.revocations.list().await;
     let listed = listed.expect("list revocations").into_iter();
     let revoked = listed.map(|listed| Revoked {
-        key: RevocationKey::parse(&listed.kind, &listed.value, &[listed.kind.clone()])
-            .expect("what is listed is a key"),
+        key: RevocationKey::parse(
+            &listed.kind,
+            &listed.value,
+            std::slice::from_ref(&listed.kind),
+        )
+        .expect("what is listed is a key"),
         revocation: listed.revocation,
     });
     revoked.collect()
