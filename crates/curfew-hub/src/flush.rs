@@ -7,6 +7,7 @@
 use std::mem::take;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use curfew_model::Clock;
 use parking_lot::Mutex;
@@ -129,18 +130,24 @@ impl Hub {
     /// For a flusher: writes what is queued for members that were due.
     pub fn flush(&self, members: &[Arc<Member>], clock: &dyn Clock) {
         let mut tally = Tally::default();
+        let wall = Some(clock.now());
         for member in members {
-            member
-                .outbox()
-                .flush(self.access(member, clock), &mut tally);
+            let access = self.access(member, clock, wall);
+            member.outbox().flush(access, &mut tally);
         }
         self.count_written(&tally);
     }
 
-    pub(crate) fn access<'a>(&'a self, member: &'a Member, clock: &'a dyn Clock) -> Access<'a> {
+    pub(crate) fn access<'a>(
+        &'a self,
+        member: &'a Member,
+        clock: &'a dyn Clock,
+        wall: Option<Duration>,
+    ) -> Access<'a> {
         Access {
             gate: self.gate(),
             clock,
+            wall,
             member,
         }
     }

@@ -78,11 +78,11 @@ impl TokenEnd {
         self.boot.store(boot, Ordering::Relaxed);
     }
 
-    fn left(&self, clock: &dyn Clock) -> Duration {
+    fn left_at(&self, wall: Duration, boot: Duration) -> Duration {
         let until = |end: &AtomicU64, now: Duration| {
             Duration::from_micros(end.load(Ordering::Relaxed)).saturating_sub(now)
         };
-        until(&self.wall, clock.now()).min(until(&self.boot, clock.boottime()))
+        until(&self.wall, wall).min(until(&self.boot, boot))
     }
 }
 
@@ -141,10 +141,15 @@ impl Member {
         self.token_left(clock).is_zero()
     }
 
+    /// As [`Member::is_over`], at a time of the wall clock and one of [`Clock::boottime`].
+    pub(crate) fn is_over_at(&self, wall: Duration, boot: Duration) -> bool {
+        self.end.left_at(wall, boot).is_zero()
+    }
+
     /// How long it is until then, as far as is known now: a wall clock that is set forward makes it
     /// less.
     pub fn token_left(&self, clock: &dyn Clock) -> Duration {
-        self.end.left(clock)
+        self.end.left_at(clock.now(), clock.boottime())
     }
 
     /// The token in force and, during a refresh, the one that is to replace it.
@@ -171,7 +176,7 @@ impl Member {
     /// For the session's task: writes what is queued to its socket, as far as it may leave.
     pub fn write(&self, hub: &Hub, clock: &dyn Clock, socket: &mut impl Socket) -> Progress {
         let mut tally = Tally::default();
-        let access = hub.access(self, clock);
+        let access = hub.access(self, clock, None);
         let progress = self.outbox.write_live(access, socket, &mut tally);
         hub.count_written(&tally);
         progress
@@ -180,7 +185,7 @@ impl Member {
     /// For the session's task, once it was told to end: writes what may still leave, likewise.
     pub fn write_last(&self, hub: &Hub, clock: &dyn Clock, socket: &mut impl Socket) -> Progress {
         let mut tally = Tally::default();
-        let access = hub.access(self, clock);
+        let access = hub.access(self, clock, None);
         let progress = self.outbox.write_last(access, socket, &mut tally);
         hub.count_written(&tally);
         progress

@@ -19,9 +19,9 @@ use crate::Sent;
 #[derive(Debug, Default)]
 pub struct Lanes {
     notices: VecDeque<Bytes>,
-    normal: VecDeque<InTurn>,
-    /// How many frames of the normal lane are notices.
-    notices_in_turn: usize,
+    normal: VecDeque<Bytes>,
+    /// Where in the normal lane notices wait for their turn, if any do; from the front.
+    turns: Option<Box<Vec<usize>>>,
     /// The first notice answers the upgrade request: it is no frame.
     has_answer: bool,
     /// The lane whose front frame is written in part: nothing else can be written before its rest.
@@ -29,13 +29,6 @@ pub struct Lanes {
     /// The socket has taken bytes and holds some of them back, as TLS does. They count as not
     /// written: [`Lane::Normal`] if any of them is of that lane.
     held: Option<Lane>,
-}
-
-/// A frame of the normal lane.
-#[derive(Debug)]
-struct InTurn {
-    frame: Bytes,
-    is_notice: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,28 +105,30 @@ impl Lanes {
     }
 
     pub(super) fn push(&mut self, frame: Bytes, is_notice: bool) {
-        self.notices_in_turn += usize::from(is_notice);
-        self.normal.push_back(InTurn { frame, is_notice });
+        if is_notice {
+            let turns = self.turns.get_or_insert_default();
+            turns.push(self.normal.len());
+        }
+        self.normal.push_back(frame);
     }
 
-    /// Lets notices leave that wait for their turn in the normal lane. Returns how many bytes that are.
+    /// Lets notices leave that wait for their turn in the normal lane, but for a frame begun. Returns
+    /// how many bytes that are.
     pub(super) fn release_notices(&mut self) -> usize {
-        if self.notices_in_turn == 0 {
+        let Some(mut turns) = self.turns.take() else {
             return 0;
+        };
+        if self.begun == Some(Lane::Normal) {
+            turns.retain(|place| *place > 0);
         }
-        let is_begun = self.begun == Some(Lane::Normal);
         let mut bytes = 0;
-        let mut stays = VecDeque::with_capacity(self.normal.len());
-        for (at, waiting) in self.normal.drain(..).enumerate() {
-            if !waiting.is_notice || (is_begun && at == 0) {
-                stays.push_back(waiting);
-                continue;
+        // Each that goes moves those behind it up.
+        for (gone, place) in turns.iter().enumerate() {
+            if let Some(frame) = self.normal.remove(place - gone) {
+                bytes += frame.len();
+                self.notices.push_back(frame);
             }
-            self.notices_in_turn -= 1;
-            bytes += waiting.frame.len();
-            self.notices.push_back(waiting.frame);
         }
-        self.normal = stays;
         bytes
     }
 
@@ -159,9 +154,8 @@ impl Lanes {
         if self.begun == Some(Lane::Normal) {
             self.normal.extend(normal.pop_front());
         }
-        let stays = self.normal.iter();
-        self.notices_in_turn = stays.filter(|waiting| waiting.is_notice).count();
-        let bytes = normal.iter().map(|waiting| waiting.frame.len()).sum();
+        self.turns = None;
+        let bytes = normal.iter().map(Bytes::len).sum();
         (bytes, normal.len())
     }
 
@@ -216,8 +210,7 @@ impl Lanes {
             Step::Write { notices, normal } => (notices, normal),
         };
         let frames = self.notices.iter().take(notices);
-        let in_turn = self.normal.iter().map(|waiting| &waiting.frame);
-        let frames = frames.chain(in_turn.take(normal));
+        let frames = frames.chain(self.normal.iter().take(normal));
         let some = Front::of(frames, |front| may_leave().then(|| socket.write(front)));
         match some {
             None => Poll::Ready(Ok(())),
@@ -242,59 +235,49 @@ impl Lanes {
     /// Takes what was written off the front.
     fn advance(&mut self, mut some: usize, notices: bool, written: &mut Written) {
         if notices {
-            some -= self.advance_lane(Lane::Notices, some, written);
+            if std::mem::take(&mut self.has_answer) {
+                some = self.advance_answer(some);
+            }
+            let begun = self.begun.take_if(|lane| *lane == Lane::Notices).is_some();
+            let out = advance(&mut self.notices, some, begun, &mut written.sent);
+            self.begun = out.begun.then_some(Lane::Notices);
+            written.bytes += out.bytes;
+            some -= out.bytes;
         }
-        self.advance_lane(Lane::Normal, some, written);
+        if some == 0 {
+            return;
+        }
+        let begun = self.begun.take().is_some();
+        let out = advance(&mut self.normal, some, begun, &mut written.sent);
+        self.begun = out.begun.then_some(Lane::Normal);
+        written.bytes += out.bytes;
+        written.normal_bytes += out.bytes;
+        written.normal_frames += out.frames;
+        if let Some(turns) = &mut self.turns {
+            turns.retain(|place| *place >= out.frames);
+            turns.iter_mut().for_each(|place| *place -= out.frames);
+        }
+        if self.normal.is_empty() {
+            // An idle session holds no buffer.
+            self.normal = VecDeque::new();
+            self.turns = None;
+        }
     }
 
-    /// Returns how many bytes of the lane were written.
-    fn advance_lane(&mut self, lane: Lane, some: usize, written: &mut Written) -> usize {
-        let mut left = some;
-        while left > 0 {
-            let front = match lane {
-                Lane::Notices => self.notices.front_mut(),
-                Lane::Normal => self.normal.front_mut().map(|waiting| &mut waiting.frame),
-            };
-            let Some(front) = front else { break };
-            let is_answer = self.has_answer && lane == Lane::Notices;
-            let part = left.min(front.len());
-            if self.begun.take() != Some(lane) && !is_answer {
-                written.sent.add(front);
-            }
-            if !is_answer {
-                written.bytes += part;
-            }
-            left -= part;
-            if part < front.len() {
-                front.advance(part);
-                self.begun = Some(lane);
-                break;
-            }
-            self.pop(lane);
-            written.normal_frames += usize::from(lane == Lane::Normal);
+    /// Takes what was written of the answer to the upgrade request, which is no frame, off the front.
+    /// Returns how many bytes of frames were written.
+    fn advance_answer(&mut self, some: usize) -> usize {
+        let Some(answer) = self.notices.front_mut() else {
+            return some;
+        };
+        if some < answer.len() {
+            answer.advance(some);
+            self.has_answer = true;
+            return 0;
         }
-        let some = some - left;
-        if lane == Lane::Normal {
-            written.normal_bytes += some;
-            if self.normal.is_empty() {
-                // An idle session holds no buffer.
-                self.normal = VecDeque::new();
-            }
-        }
-        some
-    }
-
-    fn pop(&mut self, lane: Lane) {
-        match lane {
-            Lane::Notices => {
-                self.notices.pop_front();
-                self.has_answer = false;
-            }
-            Lane::Normal => {
-                let was_notice = self.normal.pop_front().is_some_and(|out| out.is_notice);
-                self.notices_in_turn -= usize::from(was_notice);
-            }
-        }
+        let rest = some - answer.len();
+        self.notices.pop_front();
+        rest
     }
 
     /// Takes the notices out, for the very end. What of the normal lane is begun cannot be completed
@@ -303,7 +286,7 @@ impl Lanes {
         Self {
             notices: std::mem::take(&mut self.notices),
             normal: VecDeque::new(),
-            notices_in_turn: 0,
+            turns: None,
             has_answer: std::mem::take(&mut self.has_answer),
             begun: self.begun.take(),
             held: self.held.take(),
@@ -313,11 +296,53 @@ impl Lanes {
     /// Adds what came behind these meanwhile.
     pub(super) fn append(&mut self, mut behind: Self) {
         self.notices.append(&mut behind.notices);
-        self.notices_in_turn += behind.notices_in_turn;
+        if let Some(turns) = behind.turns {
+            let places = turns.iter().map(|place| place + self.normal.len());
+            self.turns.get_or_insert_default().extend(places);
+        }
         if self.normal.is_empty() {
             self.normal = behind.normal;
         } else {
             self.normal.append(&mut behind.normal);
         }
     }
+}
+
+/// Bytes and frames of a lane that were written.
+struct Out {
+    bytes: usize,
+    /// Those that are complete.
+    frames: usize,
+    /// Whether the front frame is now written in part.
+    begun: bool,
+}
+
+/// Takes up to `some` bytes off the front of a lane, whose front frame was `begun` or not, and counts
+/// the frames that begin with them.
+fn advance(frames: &mut VecDeque<Bytes>, some: usize, begun: bool, sent: &mut Sent) -> Out {
+    let mut out = Out {
+        bytes: 0,
+        frames: 0,
+        begun,
+    };
+    while let Some(front) = frames.front_mut() {
+        let left = some - out.bytes;
+        if left == 0 {
+            break;
+        }
+        if !out.begun {
+            sent.add(front);
+        }
+        if left < front.len() {
+            front.advance(left);
+            out.bytes = some;
+            out.begun = true;
+            break;
+        }
+        out.bytes += front.len();
+        out.frames += 1;
+        out.begun = false;
+        frames.pop_front();
+    }
+    out
 }

@@ -29,30 +29,23 @@ impl Owner {
 
     /// Notes that a flusher was told. False when it need not be.
     pub(super) fn become_due(&mut self) -> bool {
-        match std::mem::take(self) {
-            Self::Idle(waker) => {
-                *self = Self::Due(waker);
-                true
-            }
-            other => {
-                *self = other;
-                false
-            }
+        if !matches!(self, Self::Idle(_)) {
+            return false;
         }
+        if let Self::Idle(waker) = std::mem::take(self) {
+            *self = Self::Due(waker);
+        }
+        true
     }
 
     /// For a flusher that was told: whether it may write. From here on another push tells one again.
     pub(super) fn begin_flush(&mut self) -> bool {
-        match std::mem::take(self) {
-            Self::Due(waker) | Self::Idle(waker) => {
-                *self = Self::Idle(waker);
-                true
-            }
-            other => {
-                *self = other;
-                false
-            }
+        if matches!(self, Self::Due(_))
+            && let Self::Due(waker) = std::mem::take(self)
+        {
+            *self = Self::Idle(waker);
         }
+        self.is_flushers()
     }
 
     /// Whether a flusher may go on.

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::task::Poll;
+use std::time::Duration;
 
 use curfew_model::{Clock, Gate};
 use curfew_ws::{Line, Socket};
@@ -17,6 +18,9 @@ use crate::{Member, Sent};
 pub(crate) struct Access<'a> {
     pub(crate) gate: &'a Gate,
     pub(crate) clock: &'a dyn Clock,
+    /// The wall clock a moment ago, where many sessions share one look at it. It only matters where it
+    /// was set forward: the token's end is asked by the clock that is never set, each time.
+    pub(crate) wall: Option<Duration>,
     pub(crate) member: &'a Member,
 }
 
@@ -192,7 +196,8 @@ impl Outbox {
                 }
             };
             let has_access = || {
-                denied = if access.member.is_over(access.clock) {
+                let wall = access.wall.unwrap_or_else(|| access.clock.now());
+                denied = if access.member.is_over_at(wall, access.clock.boottime()) {
                     Some(Withheld::Expired)
                 } else if lease.holds() {
                     None
