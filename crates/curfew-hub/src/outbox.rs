@@ -181,8 +181,9 @@ impl State {
         self.reconsider || matches!(self.phase, Phase::Ending(_))
     }
 
-    /// What has to be done before anything is written.
-    fn before_writing(&mut self, turn: Turn, frames: usize) -> Option<Progress> {
+    /// What has to be done before anything is written. `flushing`: how many frames a flusher has yet to
+    /// write, once it has begun.
+    fn before_writing(&mut self, turn: Turn, flushing: &mut Option<usize>) -> Option<Progress> {
         match turn {
             Turn::Live => match self.ending() {
                 Some(ending) => Some(Progress::End(ending)),
@@ -190,8 +191,12 @@ impl State {
                 None => std::mem::take(&mut self.reconsider).then_some(Progress::Reconsider),
             },
             Turn::Closing => None,
-            Turn::Flusher(limit) => {
-                let goes_on = self.owner.is_flushers() && frames < limit;
+            Turn::Flusher => {
+                let goes_on = match flushing {
+                    Some(_) => self.owner.is_flushers(),
+                    None => self.owner.begin_flush(),
+                };
+                flushing.get_or_insert(self.lanes.normal());
                 (!goes_on).then_some(Progress::Done)
             }
         }
@@ -225,7 +230,9 @@ impl State {
 
     /// Puts what was not written before what was queued since.
     fn put_back(&mut self, mut lanes: Lanes, written: Written, tally: &mut Tally) {
-        lanes.append(std::mem::take(&mut self.lanes));
+        if !self.lanes.is_empty() {
+            lanes.append(std::mem::take(&mut self.lanes));
+        }
         self.lanes = lanes;
         self.unwritten -= written.normal_bytes;
         tally.freed += written.normal_bytes;

@@ -137,6 +137,11 @@ impl Lanes {
         self.normal.len()
     }
 
+    /// Whether there is nothing in it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.notices.is_empty() && self.normal.is_empty()
+    }
+
     /// Whether bytes wait for which the session must have access.
     pub(super) fn needs_access(&self) -> bool {
         !self.normal.is_empty() || self.held == Some(Lane::Normal)

@@ -83,8 +83,8 @@ pub(super) enum Turn {
     Live,
     /// The session's task at the very end: what an ending still lets out is written.
     Closing,
-    /// A flusher, for this many frames: while the task sleeps.
-    Flusher(usize),
+    /// A flusher, while the task sleeps: for the frames that wait when it begins.
+    Flusher,
 }
 
 /// What left, and what will not, to be counted.
@@ -145,17 +145,10 @@ impl Outbox {
     /// get its frames one by one.
     pub(crate) fn flush(&self, access: Access<'_>, tally: &mut Tally) {
         let line = self.line.lock();
-        let frames = {
-            let mut state = self.state.lock();
-            if !state.owner.begin_flush() {
-                return;
-            }
-            state.lanes.normal()
-        };
         let Some(mut line) = line.as_ref() else {
             return self.nudge();
         };
-        match self.write(access, &mut line, Turn::Flusher(frames), tally) {
+        match self.write(access, &mut line, Turn::Flusher, tally) {
             // Its end wakes the task.
             Progress::Done | Progress::Held(HeldBack::Suspended) => {}
             // The socket is full or broken, or the session may not be written to: the task waits for
@@ -176,13 +169,13 @@ impl Outbox {
         turn: Turn,
         tally: &mut Tally,
     ) -> Progress {
-        let (mut frames, mut wrote) = (0, false);
+        let (mut flushing, mut wrote) = (None, false);
         let mut denied = None;
         loop {
             let lease = access.gate.lease();
             let (mut lanes, step) = {
                 let mut state = self.state.lock();
-                if let Some(progress) = state.before_writing(turn, frames) {
+                if let Some(progress) = state.before_writing(turn, &mut flushing) {
                     return progress;
                 }
                 let withheld = denied.or_else(|| state.withheld());
@@ -208,11 +201,14 @@ impl Outbox {
             };
             let mut written = Written::default();
             let taken = lanes.take(step, socket, has_access, &mut written);
-            frames += written.normal_frames;
+            let left = flushing.as_mut().map(|left: &mut usize| {
+                *left = left.saturating_sub(written.normal_frames);
+                *left
+            });
             self.state.lock().put_back(lanes, written, tally);
             match taken {
                 // Spares it one more look.
-                Poll::Ready(Ok(())) if turn == Turn::Flusher(frames) => return Progress::Done,
+                Poll::Ready(Ok(())) if left == Some(0) => return Progress::Done,
                 // Where access was denied, notices may leave all the same.
                 Poll::Ready(Ok(())) => wrote = true,
                 Poll::Ready(Err(error)) => return Progress::Broken(error),
