@@ -18,7 +18,8 @@ use crate::Sent;
 /// normal lane, until that may not leave.
 #[derive(Debug, Default)]
 pub struct Lanes {
-    notices: VecDeque<Bytes>,
+    /// Boxed, like what is beside it: an idle session has neither.
+    notices: Option<Box<VecDeque<Bytes>>>,
     normal: VecDeque<Bytes>,
     /// Where in the normal lane notices wait for their turn, if any do; from the front.
     turns: Option<Box<Vec<usize>>>,
@@ -75,19 +76,19 @@ impl Lanes {
         let mut lanes = Self::default();
         if !answer.is_empty() {
             lanes.has_answer = true;
-            lanes.notices.push_back(answer);
+            lanes.push_notice(answer);
         }
         lanes
     }
 
     /// Adds a notice.
     pub fn push_notice(&mut self, frame: Bytes) {
-        self.notices.push_back(frame);
+        self.notices.get_or_insert_default().push_back(frame);
     }
 
     /// How many notices wait.
     pub fn notices(&self) -> usize {
-        self.notices.len()
+        self.notices.as_ref().map_or(0, |notices| notices.len())
     }
 
     /// Writes the notices, where there is no session, or none any more.
@@ -126,7 +127,7 @@ impl Lanes {
         for (gone, place) in turns.iter().enumerate() {
             if let Some(frame) = self.normal.remove(place - gone) {
                 bytes += frame.len();
-                self.notices.push_back(frame);
+                self.push_notice(frame);
             }
         }
         bytes
@@ -139,7 +140,7 @@ impl Lanes {
 
     /// Whether there is nothing in it.
     pub(super) fn is_empty(&self) -> bool {
-        self.notices.is_empty() && self.normal.is_empty()
+        self.notices.is_none() && self.normal.is_empty()
     }
 
     /// Whether bytes wait for which the session must have access.
@@ -172,13 +173,13 @@ impl Lanes {
         let normal = if access { self.normal.len() } else { 0 };
         let step = match self.begun {
             // Notices come after it: one that is queued already waits for no other frame.
-            Some(Lane::Normal) if !self.notices.is_empty() => Step::Write {
+            Some(Lane::Normal) if self.notices.is_some() => Step::Write {
                 notices: 0,
                 normal: normal.min(1),
             },
             Some(Lane::Normal) => Step::Write { notices: 0, normal },
             Some(Lane::Notices) | None => Step::Write {
-                notices: self.notices.len(),
+                notices: self.notices(),
                 normal,
             },
         };
@@ -214,7 +215,8 @@ impl Lanes {
             }
             Step::Write { notices, normal } => (notices, normal),
         };
-        let frames = self.notices.iter().take(notices);
+        let frames = self.notices.iter().flat_map(|notices| notices.iter());
+        let frames = frames.take(notices);
         let frames = frames.chain(self.normal.iter().take(normal));
         let some = Front::of(frames, |front| may_leave().then(|| socket.write(front)));
         match some {
@@ -239,15 +241,16 @@ impl Lanes {
 
     /// Takes what was written off the front.
     fn advance(&mut self, mut some: usize, notices: bool, written: &mut Written) {
-        if notices {
-            if std::mem::take(&mut self.has_answer) {
-                some = self.advance_answer(some);
+        if notices && let Some(mut queue) = self.notices.take() {
+            if self.has_answer {
+                (some, self.has_answer) = advance_answer(&mut queue, some);
             }
             let begun = self.begun.take_if(|lane| *lane == Lane::Notices).is_some();
-            let out = advance(&mut self.notices, some, begun, &mut written.sent);
+            let out = advance(&mut queue, some, begun, &mut written.sent);
             self.begun = out.begun.then_some(Lane::Notices);
             written.bytes += out.bytes;
             some -= out.bytes;
+            self.notices = Some(queue).filter(|queue| !queue.is_empty());
         }
         if some == 0 {
             return;
@@ -269,27 +272,11 @@ impl Lanes {
         }
     }
 
-    /// Takes what was written of the answer to the upgrade request, which is no frame, off the front.
-    /// Returns how many bytes of frames were written.
-    fn advance_answer(&mut self, some: usize) -> usize {
-        let Some(answer) = self.notices.front_mut() else {
-            return some;
-        };
-        if some < answer.len() {
-            answer.advance(some);
-            self.has_answer = true;
-            return 0;
-        }
-        let rest = some - answer.len();
-        self.notices.pop_front();
-        rest
-    }
-
     /// Takes the notices out, for the very end. What of the normal lane is begun cannot be completed
     /// then.
     pub(super) fn take_notices(&mut self) -> Self {
         Self {
-            notices: std::mem::take(&mut self.notices),
+            notices: self.notices.take(),
             normal: VecDeque::new(),
             turns: None,
             has_answer: std::mem::take(&mut self.has_answer),
@@ -300,7 +287,9 @@ impl Lanes {
 
     /// Adds what came behind these meanwhile.
     pub(super) fn append(&mut self, mut behind: Self) {
-        self.notices.append(&mut behind.notices);
+        if let Some(notices) = &mut behind.notices {
+            self.notices.get_or_insert_default().append(notices);
+        }
         if let Some(turns) = behind.turns {
             let places = turns.iter().map(|place| place + self.normal.len());
             self.turns.get_or_insert_default().extend(places);
@@ -320,6 +309,21 @@ struct Out {
     frames: usize,
     /// Whether the front frame is now written in part.
     begun: bool,
+}
+
+/// Takes what was written of the answer to the upgrade request, which is no frame, off the front of
+/// the notices. Returns how many bytes of frames were written, and whether some of the answer is left.
+fn advance_answer(notices: &mut VecDeque<Bytes>, some: usize) -> (usize, bool) {
+    let Some(answer) = notices.front_mut() else {
+        return (some, false);
+    };
+    if some < answer.len() {
+        answer.advance(some);
+        return (0, true);
+    }
+    let rest = some - answer.len();
+    notices.pop_front();
+    (rest, false)
 }
 
 /// Takes up to `some` bytes off the front of a lane, whose front frame was `begun` or not, and counts
