@@ -16,9 +16,12 @@ use crate::Sent;
 /// *Notices* are the answer to the upgrade request, errors, pings, pongs and closes: they tell nothing
 /// that access protects. Everything else is *normal*. A notice that is to keep its turn waits in the
 /// normal lane, until that may not leave.
+#[expect(
+    clippy::box_collection,
+    reason = "an idle session has neither, and holds a pointer for each"
+)]
 #[derive(Debug, Default)]
 pub struct Lanes {
-    /// Boxed, like what is beside it: an idle session has neither.
     notices: Option<Box<VecDeque<Bytes>>>,
     normal: VecDeque<Bytes>,
     /// Where in the normal lane notices wait for their turn, if any do; from the front.
