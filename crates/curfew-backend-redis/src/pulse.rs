@@ -14,7 +14,7 @@ use tracing::warn;
 
 use crate::core::Core;
 
-/// How many pulses there are in the time after which their absence is a stop. A thread that is late
+/// The pulses in the time after which their absence is a stop. A thread that is late
 /// for one is not late for all of them.
 const PULSES: u32 = 6;
 

@@ -60,12 +60,12 @@ impl Ending {
         }
     }
 
-    /// Whether it is a revocation that ends the session.
+    /// True if it is a revocation that ends the session.
     pub fn is_revocation(self) -> bool {
         [Disconnect::REVOKED, Disconnect::REAUTH_REQUIRED].contains(&self.disconnect)
     }
 
-    /// Whether frames that are queued still go out before the close. Where access is over, or the
+    /// True if frames that are queued still go out before the close. Where access is over, or the
     /// reader does not read, they do not.
     pub fn flushes(self) -> bool {
         !self.disconnect.withdraws_access() && self.disconnect != Disconnect::SLOW_CONSUMER
@@ -83,7 +83,7 @@ enum Phase {
     Left,
 }
 
-/// Whether frames may pass to and from a session, as far as it alone is concerned.
+/// True if frames may pass to and from a session, as far as it alone is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// They may.
@@ -115,9 +115,9 @@ pub(crate) struct Arrival {
     pub(crate) at: Instant,
     /// Where that is recorded.
     pub(crate) trace: Option<Arc<TraceContext>>,
-    /// How many messages are written together with it; 0 while it is queued.
+    /// The number of messages that are written together with it; 0 while it is queued.
     pub(crate) messages: usize,
-    /// How many of them are yet to be written.
+    /// The number of them that are yet to be written.
     left: usize,
 }
 
@@ -136,7 +136,7 @@ impl Arrival {
 #[derive(Debug)]
 struct State {
     lanes: Lanes,
-    /// Of the oldest publication that is timed and not written.
+    /// The oldest publication that is timed and not written.
     arrival: Option<Box<Arrival>>,
     /// Bytes of the normal lane, those that are about to be written included.
     unwritten: usize,
@@ -165,7 +165,7 @@ impl State {
             .get_or_insert_with(|| Box::new(arrival.clone()));
     }
 
-    /// Whether frames wait that may leave, as far as the session alone is concerned.
+    /// True if frames wait that may leave, as far as the session alone is concerned.
     fn has_frames(&self) -> bool {
         self.lanes.notices() > 0 || (self.suspensions == 0 && self.lanes.normal() > 0)
     }
@@ -181,7 +181,7 @@ impl State {
         self.reconsider || matches!(self.phase, Phase::Ending(_))
     }
 
-    /// What has to be done before anything is written. `flushing`: how many frames a flusher has yet to
+    /// Says what has to be done before anything is written. `flushing` is how many frames a flusher has yet to
     /// write, once it has begun.
     fn before_writing(&mut self, turn: Turn, flushing: &mut Option<usize>) -> Option<Progress> {
         match turn {
@@ -202,7 +202,7 @@ impl State {
         }
     }
 
-    /// Why frames of the normal lane may not leave, as far as the session alone is concerned.
+    /// Says why frames of the normal lane may not leave, as far as the session alone is concerned.
     fn withheld(&self) -> Option<Withheld> {
         match self.ending() {
             Some(ending) if ending.disconnect.withdraws_access() => Some(Withheld::Ended(ending)),
@@ -307,7 +307,7 @@ impl Outbox {
         self.state.lock().ending()
     }
 
-    /// Whether frames may pass.
+    /// True if frames may pass.
     pub fn standing(&self) -> Standing {
         let state = self.state.lock();
         match &state.phase {
@@ -317,17 +317,17 @@ impl Outbox {
         }
     }
 
-    /// Whether a revocation that may name the session is being read.
+    /// True if a revocation that may name the session is being read.
     pub fn is_suspended(&self) -> bool {
         self.state.lock().suspensions > 0
     }
 
-    /// Whether the session is open: neither opening nor ending.
+    /// True if the session is open: neither opening nor ending.
     pub(crate) fn is_open(&self) -> bool {
         self.state.lock().phase == Phase::Open
     }
 
-    /// Whether its task has let go of it.
+    /// True if its task has let go of it.
     pub(crate) fn has_left(&self) -> bool {
         self.state.lock().phase == Phase::Left
     }
@@ -357,7 +357,7 @@ impl Outbox {
         self.state.lock().lanes.push_notice(frame);
     }
 
-    /// How many notices wait.
+    /// The number of notices that wait.
     pub fn notices(&self) -> usize {
         self.state.lock().lanes.notices()
     }
@@ -373,7 +373,7 @@ impl Outbox {
         self.state.lock().lanes.take_notices()
     }
 
-    /// Whether a frame is written in part for whose rest the session must have access.
+    /// True if a frame is written in part for whose rest the session must have access.
     pub fn is_amid_frame(&self) -> bool {
         self.state.lock().lanes.is_amid_frame()
     }

@@ -46,18 +46,18 @@ pub struct Gate {
 struct Pulse {
     /// Until when the last one counts; `None` before the first.
     counts_until: Option<Duration>,
-    /// How often this process was found to have been stopped.
+    /// The number of times this process was found to have been stopped.
     stops: u64,
 }
 
-/// What the gate said at one moment. Load it first, look at the session second, and ask whether it
+/// The gate at one moment. Load it first, look at the session second, and ask whether it
 /// holds last: the session's state is then at least as new as the proof that the lease rests on, and
 /// a process that was stopped in between finds that it does not hold.
 #[derive(Debug, Clone, Copy)]
 pub struct Lease(u64);
 
 impl Lease {
-    /// Whether frames may pass by it now.
+    /// True if frames may pass by it now.
     pub fn holds(self) -> bool {
         match self.0 {
             SHUT => false,
@@ -96,7 +96,7 @@ impl Gate {
         Lease(until.min(self.running_until.load(Ordering::SeqCst)))
     }
 
-    /// Whether frames may pass.
+    /// True if frames may pass.
     pub fn is_open(&self) -> bool {
         self.lease().holds()
     }
@@ -111,7 +111,7 @@ impl Gate {
         }
     }
 
-    /// Whether it is shut only because this process was stopped for a moment: it opens again, or shuts
+    /// True if it is shut only because this process was stopped for a moment: it opens again, or shuts
     /// for longer, within a round trip.
     pub fn is_catching_up(&self) -> bool {
         !self.is_open() && Lease(self.open_until.load(Ordering::SeqCst)).holds()

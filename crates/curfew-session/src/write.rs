@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::Session;
 use crate::run::Finish;
 
-/// What a session's task can do when it has written what it could.
+/// The state of a session's output when its task has written what it could.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Output {
     /// All is written.
@@ -18,7 +18,7 @@ pub(crate) enum Output {
     Idle,
     /// The socket takes no more.
     Blocked,
-    /// What is left may not leave now.
+    /// The rest may not leave now.
     Held(HeldBack),
 }
 

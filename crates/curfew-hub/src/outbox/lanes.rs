@@ -24,7 +24,7 @@ use crate::Sent;
 pub struct Lanes {
     notices: Option<Box<VecDeque<Bytes>>>,
     normal: VecDeque<Bytes>,
-    /// Where in the normal lane notices wait for their turn, if any do; from the front.
+    /// The places in the normal lane, from the front, where notices wait for their turn.
     turns: Option<Box<Vec<usize>>>,
     /// The first notice answers the upgrade request: it is no frame.
     has_answer: bool,
@@ -41,7 +41,7 @@ pub(super) enum Lane {
     Normal,
 }
 
-/// What the socket is to be asked next.
+/// The next thing that the socket is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     /// To write the front, of so many frames of each lane at most.
@@ -51,7 +51,7 @@ pub(super) enum Step {
 }
 
 impl Step {
-    /// Whether the session must have access for it.
+    /// True if the session must have access for it.
     fn needs_access(self, held: Option<Lane>) -> bool {
         match self {
             Self::Write { normal, .. } => normal > 0,
@@ -60,7 +60,7 @@ impl Step {
     }
 }
 
-/// What was written.
+/// The outcome of one write.
 #[derive(Debug, Default)]
 pub(crate) struct Written {
     /// Bytes of frames.
@@ -89,7 +89,7 @@ impl Lanes {
         self.notices.get_or_insert_default().push_back(frame);
     }
 
-    /// How many notices wait.
+    /// The number of notices that wait.
     pub fn notices(&self) -> usize {
         self.notices.as_ref().map_or(0, |notices| notices.len())
     }
@@ -141,17 +141,17 @@ impl Lanes {
         self.normal.len()
     }
 
-    /// Whether there is nothing in it.
+    /// True if there is nothing in it.
     pub(super) fn is_empty(&self) -> bool {
         self.notices.is_none() && self.normal.is_empty()
     }
 
-    /// Whether bytes wait for which the session must have access.
+    /// True if bytes wait for which the session must have access.
     pub(super) fn needs_access(&self) -> bool {
         !self.normal.is_empty() || self.held == Some(Lane::Normal)
     }
 
-    /// Whether a frame is written in part that nothing can follow but its rest, for which the session
+    /// True if a frame is written in part that nothing can follow but its rest, for which the session
     /// must have access.
     pub fn is_amid_frame(&self) -> bool {
         self.begun == Some(Lane::Normal) || self.held == Some(Lane::Normal)
@@ -168,7 +168,7 @@ impl Lanes {
         (bytes, normal.len())
     }
 
-    /// What is next, with access or without; `None` when nothing is, or what is begun has to wait.
+    /// The next step, with access or without; `None` when nothing is, or what is begun has to wait.
     pub(super) fn next(&self, access: bool) -> Option<Step> {
         if let Some(held) = self.held {
             return (access || held == Lane::Notices).then_some(Step::Flush);
@@ -308,9 +308,9 @@ impl Lanes {
 /// Bytes and frames of a lane that were written.
 struct Out {
     bytes: usize,
-    /// Those that are complete.
+    /// Frames that are complete.
     frames: usize,
-    /// Whether the front frame is now written in part.
+    /// True if the front frame is now written in part.
     begun: bool,
 }
 

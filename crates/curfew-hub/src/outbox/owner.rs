@@ -13,7 +13,7 @@ pub(super) enum Owner {
     Idle(Waker),
     /// A flusher may, and was told that something is queued.
     Due(Waker),
-    /// Nobody: the task sleeps until the socket takes more, or until the session may be written to
+    /// None: the task sleeps until the socket takes more, or until the session may be written to
     /// again. Frames that are queued do not wake it.
     Blocked(Waker),
 }
@@ -48,7 +48,7 @@ impl Owner {
         self.is_flushers()
     }
 
-    /// Whether a flusher may go on.
+    /// True if a flusher may go on.
     pub(super) fn is_flushers(&self) -> bool {
         matches!(self, Self::Idle(_) | Self::Due(_))
     }

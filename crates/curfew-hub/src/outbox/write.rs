@@ -1,5 +1,5 @@
 //! The one way out: every byte that a session's client may get only while the session has access
-//! passes through [`Outbox::write`], whoever writes it.
+//! passes through [`Outbox::write`].
 
 use std::io;
 use std::task::Poll;
@@ -13,7 +13,7 @@ use super::owner::Owner;
 use super::{Arrival, Ending, Outbox};
 use crate::{Member, Sent};
 
-/// What a session's access depends on beside the session.
+/// Everything that a session's access depends on beside the session.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Access<'a> {
     pub(crate) gate: &'a Gate,
@@ -24,7 +24,7 @@ pub(crate) struct Access<'a> {
     pub(crate) member: &'a Member,
 }
 
-/// Why what is queued may not leave now.
+/// The reason why what is queued may not leave now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeldBack {
     /// A revocation that may name the session is being read.
@@ -33,7 +33,7 @@ pub enum HeldBack {
     Unvouched,
 }
 
-/// Why what is queued may not leave.
+/// The reason why what is queued may not leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Withheld {
     /// For now.
@@ -54,7 +54,7 @@ impl From<Withheld> for Progress {
     }
 }
 
-/// What an attempt to write came to.
+/// The outcome of an attempt to write.
 #[derive(Debug)]
 pub enum Progress {
     /// All is written.
@@ -64,9 +64,9 @@ pub enum Progress {
         /// It took something first.
         wrote: bool,
     },
-    /// What is left may not leave now.
+    /// The rest may not leave now.
     Held(HeldBack),
-    /// What is left may not leave any more: the token is over.
+    /// The rest may not leave any more: the token is over.
     Expired,
     /// First of all, the session's subscriptions are to be decided anew.
     Reconsider,
@@ -87,7 +87,7 @@ pub(super) enum Turn {
     Flusher,
 }
 
-/// What left, and what will not, to be counted.
+/// All that left and all that will not, to be counted.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     /// Bytes written.
@@ -96,7 +96,7 @@ pub(crate) struct Tally {
     pub(crate) freed: usize,
     /// Frames begun.
     pub(crate) sent: Sent,
-    /// Of what was timed.
+    /// Publications that were timed.
     pub(crate) arrivals: Vec<Arrival>,
     /// Frames let go of because the session was told to end while they were about to be written.
     pub(crate) dropped: Option<(Ending, usize)>,
@@ -209,7 +209,7 @@ impl Outbox {
             match taken {
                 // Spares it one more look.
                 Poll::Ready(Ok(())) if left == Some(0) => return Progress::Done,
-                // Where access was denied, notices may leave all the same.
+                // Notices may leave though access was denied.
                 Poll::Ready(Ok(())) => wrote = true,
                 Poll::Ready(Err(error)) => return Progress::Broken(error),
                 Poll::Pending => return Progress::Blocked { wrote },
