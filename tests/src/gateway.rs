@@ -188,13 +188,14 @@ impl Gateway {
         (client, connected)
     }
 
-    /// A session of `user` subscribed to `channel`.
+    /// A session of `user` subscribed to `channel`. What is published meanwhile may come before the
+    /// confirmation, and is read over.
     pub async fn subscriber(&self, user: &str, channel: &str) -> WsClient {
         let mut client = self.user(user).await;
         client
             .send(json!({"type":"subscribe","id":0,"channel":channel}))
             .await;
-        client.expect_json(json!({"type":"ok","id":0})).await;
+        client.until_json(json!({"type":"ok","id":0})).await;
         client
     }
 
