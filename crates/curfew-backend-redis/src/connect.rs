@@ -1,16 +1,21 @@
 //! Making connections to Redis: address, TLS, credentials, timeouts.
 
+use std::fmt;
+use std::io;
 use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_backend::{RedisAddress, RedisConfig, RedisServer};
-use curfew_model::Secret;
+use curfew_model::{Secret, env};
 use redis::aio::{AsyncPushSender, MultiplexedConnection};
 use redis::io::tcp::TcpSettings;
 use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo,
-    IntoConnectionInfo as _, ProtocolVersion, RedisConnectionInfo, TlsCertificates,
+    IntoConnectionInfo as _, ProtocolVersion, RedisConnectionInfo, RedisError, TlsCertificates,
 };
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time;
 
 use crate::fault::Fault;
@@ -27,16 +32,40 @@ pub(crate) enum Login {
     Sentinel,
 }
 
+/// Another way to reach a server than TCP.
+pub trait Dial: fmt::Debug + Send + Sync + 'static {
+    /// A connection to the server at this address.
+    fn dial<'a>(&'a self, address: &'a RedisAddress) -> Dialing<'a>;
+}
+
+/// A connection that is being made.
+pub type Dialing<'a> = Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + Send + 'a>>;
+
+/// What a connection reads from and writes to.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
 /// Makes connections as the configuration says.
 #[derive(Debug)]
 pub(crate) struct Connector {
     config: RedisConfig,
     server: RedisServer,
+    dial: Option<Arc<dyn Dial>>,
 }
 
 impl Connector {
-    pub(crate) fn new(config: RedisConfig, server: RedisServer) -> Self {
-        Self { config, server }
+    /// Connections go through `dial`, or over TCP where there is none.
+    pub(crate) fn new(
+        config: RedisConfig,
+        server: RedisServer,
+        dial: Option<Arc<dyn Dial>>,
+    ) -> Self {
+        Self {
+            config,
+            server,
+            dial,
+        }
     }
 
     pub(crate) fn server(&self) -> &RedisServer {
@@ -57,7 +86,6 @@ impl Connector {
         login: Login,
         pushes: Option<impl AsyncPushSender>,
     ) -> Result<MultiplexedConnection, Fault> {
-        let client = self.client(address, login)?;
         let mut config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.config.connect_timeout))
             .set_response_timeout(Some(self.config.timeout))
@@ -65,12 +93,39 @@ impl Connector {
         if let Some(pushes) = pushes {
             config = config.set_push_sender(pushes);
         }
+        let connecting = async {
+            match &self.dial {
+                Some(dial) => self.dialed(&**dial, address, login, config).await,
+                None => {
+                    let client = self.client(address, login)?;
+                    let connecting = client.get_multiplexed_async_connection_with_config(&config);
+                    Ok(connecting.await?)
+                }
+            }
+        };
         // Logging in is waited for as well.
-        let connecting = client.get_multiplexed_async_connection_with_config(&config);
         time::timeout(self.config.connect_timeout, connecting)
             .await
             .map_err(|_| Fault::Connect(address.to_string()))?
-            .map_err(Fault::from)
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "as the crate does for the connections that it makes itself"
+    )]
+    async fn dialed(
+        &self,
+        dial: &dyn Dial,
+        address: &RedisAddress,
+        login: Login,
+        config: AsyncConnectionConfig,
+    ) -> Result<MultiplexedConnection, Fault> {
+        let stream = dial.dial(address).await.map_err(RedisError::from)?;
+        let login = self.login(login)?;
+        let (connection, driver) =
+            MultiplexedConnection::new_with_config(&login, stream, config).await?;
+        tokio::spawn(env::task(driver));
+        Ok(connection)
     }
 
     fn client(&self, address: &RedisAddress, login: Login) -> Result<Client, Fault> {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use curfew_backend::{Config, Events, LocalSessions};
-use curfew_model::{Clock, Gate, NodeId, boottime};
+use curfew_model::{Clock, Gate, NodeId, boottime, env};
 use curfew_telemetry::{Metrics, RedisCommand};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -81,12 +81,12 @@ impl Core {
     )]
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
-        tokio::spawn(self.tasks.track_future(async move {
+        tokio::spawn(env::task(self.tasks.track_future(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = task => {}
             }
-        }));
+        })));
     }
 
     /// Counts the time that Redis' answer to a command of this name took.

@@ -46,6 +46,8 @@ use crate::inbox::Inbox;
 use crate::links::Links;
 use crate::op::{MAX_OPS, Ops};
 
+pub use crate::connect::{Dial, Dialing, Stream};
+
 /// What a backend is given of its node.
 pub struct Parts {
     /// `[backend]`.
@@ -79,8 +81,16 @@ impl Redis {
     /// fails with [`BackendError::Unavailable`](curfew_backend::BackendError). Must be called
     /// within a runtime.
     pub fn start(parts: Parts) -> Result<Arc<Self>, RedisUrlError> {
+        Self::start_over(parts, None)
+    }
+
+    /// Likewise, over connections that `dial` makes, if it is given.
+    pub fn start_over(
+        parts: Parts,
+        dial: Option<Arc<dyn Dial>>,
+    ) -> Result<Arc<Self>, RedisUrlError> {
         let server = parts.config.redis.url.parse()?;
-        let connector = Connector::new(parts.config.redis.clone(), server);
+        let connector = Connector::new(parts.config.redis.clone(), server, dial);
         let core = Core::new(
             parts.info.node,
             parts.config,

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use curfew_model::env;
+use tokio::time;
 use tracing::warn;
 
 use crate::core::Core;
@@ -26,21 +28,37 @@ const SHORTEST_STOP: Duration = Duration::from_millis(100);
 /// worker may be busy while the process runs.
 pub(crate) fn keep(core: Arc<Core>) -> io::Result<()> {
     let patience = (core.config.lease / 10).max(SHORTEST_STOP);
+    if env::is_simulated() {
+        core.spawn({
+            let core = Arc::clone(&core);
+            async move {
+                loop {
+                    beat(&core, patience);
+                    time::sleep(patience / PULSES).await;
+                }
+            }
+        });
+        return Ok(());
+    }
     thread::Builder::new()
         .name("pulse".to_owned())
         .spawn(move || {
             while !core.stop.is_cancelled() {
-                if let Some(stopped) = core.gate.pulse(patience) {
-                    core.metrics.node_stops.inc();
-                    // Pushes first, then a heartbeat that is asked for from here on.
-                    core.stopped.notify_one();
-                    warn!(
-                        stopped_ms = u64::try_from(stopped.as_millis()).unwrap_or(u64::MAX),
-                        "this process did not run for a while, redis is asked what was missed"
-                    );
-                }
+                beat(&core, patience);
                 thread::sleep(patience / PULSES);
             }
         })?;
     Ok(())
+}
+
+fn beat(core: &Core, patience: Duration) {
+    if let Some(stopped) = core.gate.pulse(patience) {
+        core.metrics.node_stops.inc();
+        // Pushes first, then a heartbeat that is asked for from here on.
+        core.stopped.notify_one();
+        warn!(
+            stopped_ms = u64::try_from(stopped.as_millis()).unwrap_or(u64::MAX),
+            "this process did not run for a while, redis is asked what was missed"
+        );
+    }
 }

@@ -9,6 +9,7 @@ mod channel;
 mod clock;
 mod command;
 mod disconnect;
+pub mod env;
 mod error_code;
 mod gate;
 mod ids;

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arc_swap::ArcSwap;
 use curfew_backend::Backends;
 use curfew_hub::Hub;
-use curfew_model::{Clock, NodeId};
+use curfew_model::{Clock, NodeId, env};
 use curfew_telemetry::Metrics;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -137,7 +137,7 @@ impl Node {
     /// Runs a task of the node.
     #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        drop(tokio::spawn(task));
+        drop(tokio::spawn(env::task(task)));
     }
 }
 

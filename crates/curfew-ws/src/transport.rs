@@ -1,5 +1,6 @@
 //! The bare socket under a session.
 
+use std::fmt;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
@@ -23,7 +24,26 @@ pub enum Transport {
     /// TLS over TCP, boxed: most connections are plain and must not pay for its size.
     Tls(Box<TlsStream<TcpStream>>),
     /// A pipe within the process, for sessions without a network.
-    Memory(Box<DuplexStream>),
+    Memory(Box<dyn Pipe>),
+}
+
+/// A pipe within the process.
+pub trait Pipe: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin {
+    /// A way to write to it beside its own, if it has one.
+    fn line(&self) -> Option<Box<dyn PipeLine>> {
+        None
+    }
+
+    /// Resets the connection, as far as it can be.
+    fn abort(self: Box<Self>) {}
+}
+
+impl Pipe for DuplexStream {}
+
+/// The way to write to a [`Pipe`] that a [`Line`] is.
+pub trait PipeLine: fmt::Debug + Send + Sync {
+    /// Takes what there is room for now, or [`io::ErrorKind::WouldBlock`].
+    fn try_write(&self, front: Front<'_>) -> io::Result<usize>;
 }
 
 impl From<TcpStream> for Transport {
@@ -48,7 +68,13 @@ impl From<DuplexStream> for Transport {
 /// reads from it. Who holds both sees to it that only one is written to at a time. The connection
 /// ends when both are gone.
 #[derive(Debug)]
-pub struct Line(Option<OwnedWriteHalf>);
+pub struct Line(Option<Wire>);
+
+#[derive(Debug)]
+enum Wire {
+    Tcp(OwnedWriteHalf),
+    Memory(Box<dyn PipeLine>),
+}
 
 /// A socket as its writer sees it: each call is one attempt, and one system call where nothing lies
 /// between.
@@ -66,10 +92,12 @@ pub trait Socket {
 /// Takes what there is room for now, and wakes no task later.
 impl Socket for &Line {
     fn write(&mut self, front: Front<'_>) -> Poll<io::Result<usize>> {
-        let Some(stream) = &self.0 else {
-            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        let done = match &self.0 {
+            Some(Wire::Tcp(stream)) => try_write(stream.as_ref(), front),
+            Some(Wire::Memory(pipe)) => pipe.try_write(front),
+            None => Err(io::ErrorKind::NotConnected.into()),
         };
-        match try_write(stream.as_ref(), front) {
+        match done {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
             done => Poll::Ready(done),
         }
@@ -105,7 +133,7 @@ impl Socket for Polled<'_, '_> {
 impl Drop for Line {
     fn drop(&mut self) {
         // The half alone would say to the peer that nothing more comes.
-        if let Some(stream) = self.0.take() {
+        if let Some(Wire::Tcp(stream)) = self.0.take() {
             stream.forget();
         }
     }
@@ -137,7 +165,11 @@ impl Transport {
         match self {
             Self::Plain(stream) => {
                 let (read, write) = stream.into_split();
-                (Self::Shared(read), Some(Line(Some(write))))
+                (Self::Shared(read), Some(Line(Some(Wire::Tcp(write)))))
+            }
+            Self::Memory(pipe) => {
+                let line = pipe.line().map(|line| Line(Some(Wire::Memory(line))));
+                (Self::Memory(pipe), line)
             }
             other => (other, None),
         }
@@ -217,7 +249,9 @@ impl Transport {
     /// Resets the connection: what is queued in the kernel is thrown away, and the peer is told at
     /// once even if it has stopped reading. Its [`Line`], if there is one, must be gone.
     pub fn abort(self) {
-        if let Some(tcp) = self.tcp() {
+        if let Self::Memory(pipe) = self {
+            pipe.abort();
+        } else if let Some(tcp) = self.tcp() {
             // A socket that is gone already needs no reset.
             tcp.set_zero_linger().ok();
         }

@@ -1,0 +1,538 @@
+//! The promise (README, "What is guaranteed"; CONTRACT §8), compared with what happened.
+//!
+//! Everything here goes by what was written to sockets, what Redis executed and what operators wrote,
+//! never by what a node thinks.
+
+mod liveness;
+mod timeline;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use curfew_model::SessionId;
+
+use crate::node::{LEASE, LEEWAY};
+use crate::plan::Plan;
+use crate::record::{Ban, Record, Target, Token, Wire};
+use crate::redis::Effect;
+use crate::world::ConnectionId;
+
+pub use liveness::{begin_probe, liveness, records};
+use timeline::{Kind, Line, Timeline};
+
+/// What was promised and not kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Which promise: `R1` to `R8`, or a property of the model.
+    pub promise: &'static str,
+    /// When.
+    pub at: Duration,
+    /// What happened.
+    pub what: String,
+}
+
+/// Within which a node that runs, and reaches Redis, has ended a revoked session.
+const PROMPTLY: Duration = Duration::from_millis(700);
+
+/// A stop that is longer is noticed: a tenth of the lease, and a pulse.
+const NOTICED: Duration = Duration::from_millis(400);
+
+/// Longest that a push is under way.
+const ON_ITS_WAY: Duration = Duration::from_millis(60);
+
+/// For how long a wall clock has to be off before every node must know.
+const COMPARED: Duration = Duration::from_secs(4);
+
+/// By how much it may be off.
+const MAX_CLOCK_SKEW_MICROS: u64 = 30_000_000;
+
+/// The session of a connection, once it was told.
+pub fn session_of(wire: &Wire) -> Option<SessionId> {
+    Timeline::of(wire).session
+}
+
+/// All that may never happen.
+pub fn safety(record: &Record, plan: &Plan) -> Vec<Violation> {
+    let lines: BTreeMap<ConnectionId, Timeline<'_>> = record
+        .wires
+        .iter()
+        .map(|(id, wire)| (*id, Timeline::of(wire)))
+        .collect();
+    let check = Check {
+        record,
+        lines,
+        beats: beats(record),
+    };
+    let mut found = Vec::new();
+    for timeline in check.lines.values() {
+        for line in &timeline.lines {
+            check.line(timeline, line, &mut found);
+        }
+        check.order(timeline, &mut found);
+    }
+    check.publications(&mut found);
+    check.receipts(&mut found);
+    check.known(plan, &mut found);
+    found
+}
+
+/// When each process's heartbeat was executed.
+fn beats(record: &Record) -> BTreeMap<usize, Vec<Duration>> {
+    let mut beats: BTreeMap<usize, Vec<Duration>> = BTreeMap::new();
+    for (at, node, effect) in &record.effects {
+        if let (Some(node), Effect::Set { key, .. }) = (node, effect)
+            && key.starts_with(b"curfew:hb:")
+        {
+            beats.entry(*node).or_default().push(*at);
+        }
+    }
+    beats
+}
+
+struct Check<'a> {
+    record: &'a Record,
+    lines: BTreeMap<ConnectionId, Timeline<'a>>,
+    beats: BTreeMap<usize, Vec<Duration>>,
+}
+
+impl Check<'_> {
+    fn line(&self, timeline: &Timeline<'_>, line: &Line<'_>, found: &mut Vec<Violation>) {
+        let wire = timeline.wire;
+        let told = || {
+            format!(
+                "client {} of process {}: {}",
+                wire.client,
+                wire.node,
+                line.shown()
+            )
+        };
+        let mut report = |promise, why: String| {
+            found.push(Violation {
+                promise,
+                at: line.at,
+                what: format!("{why}: {}", told()),
+            });
+        };
+        if line.kind == Kind::Refused {
+            self.refusal(timeline, line, &mut report);
+        }
+        if !line.kind.is_access() {
+            return;
+        }
+        // R2: what was delivered rests on a heartbeat that Redis has executed.
+        let beats = self.beats.get(&wire.node).map_or(&[][..], Vec::as_slice);
+        let vouched = beats
+            .iter()
+            .any(|beat| *beat <= line.at && line.at < *beat + LEASE);
+        if !vouched {
+            report("R2", "no heartbeat within the lease".to_owned());
+        }
+        let tokens = timeline.in_force(line.at);
+        if let Some(token) = tokens.last() {
+            self.expiry(timeline, line, &tokens, token, &mut report);
+        }
+        for ban in &self.record.bans {
+            let Some((from, until)) = self.in_force(ban, timeline, &tokens, line.at) else {
+                continue;
+            };
+            if line.at >= until {
+                continue;
+            }
+            if line.at > from + LEASE {
+                let why = format!("revoked at {from:?} by {}", shown(&ban.key));
+                report("R1", why);
+                return;
+            }
+            let first = timeline.wire.tokens.first();
+            if line.kind == Kind::Connected && first.is_some_and(|token| token.sent_at > from) {
+                report("R3", format!("revoked at {from:?} by {}", shown(&ban.key)));
+                return;
+            }
+            if let Some(by) = self.promptly(wire.node, from)
+                && line.at > by
+            {
+                let why = format!(
+                    "revoked at {from:?}, known by {by:?}, by {}",
+                    shown(&ban.key)
+                );
+                report("R1, promptly", why);
+                return;
+            }
+        }
+    }
+
+    /// From when until when a ban was there for a session with such tokens on its node, by the settings
+    /// that are in force at `at`.
+    fn in_force(
+        &self,
+        ban: &Ban,
+        timeline: &Timeline<'_>,
+        tokens: &[&Token],
+        at: Duration,
+    ) -> Option<(Duration, Duration)> {
+        let covers = |token: &&Token| {
+            let named = match &ban.target {
+                Target::User(user) => token.user == *user,
+                Target::Tenant(tenant) => token.tenant == *tenant,
+                Target::Token(id) => token.id == *id,
+                Target::Session(session) => timeline.session == Some(*session),
+                Target::All => true,
+            };
+            named && ban.before.is_none_or(|before| token.issued_at <= before)
+        };
+        if tokens.is_empty() || !tokens.iter().all(covers) {
+            return None;
+        }
+        let mut from = ban.at;
+        let mut until = ban.lifted_at.unwrap_or(Duration::MAX);
+        for (lost_at, data_of) in &self.record.losses {
+            if ban.at <= *lost_at && ban.at > *data_of {
+                until = until.min(*lost_at);
+            }
+        }
+        if matches!(ban.target, Target::Tenant(_)) {
+            let node = timeline.wire.node;
+            let mut settings = self
+                .record
+                .reloads
+                .iter()
+                .filter(|reload| reload.node == node);
+            let current = settings.rfind(|reload| reload.at <= at)?;
+            if !current.tenants {
+                return None;
+            }
+            from = from.max(current.settled_at?);
+        }
+        (from <= at).then_some((from, until))
+    }
+
+    /// By when a node that runs has ended what was revoked at `from`; `None` where something was wrong
+    /// meanwhile.
+    fn promptly(&self, node: usize, from: Duration) -> Option<Duration> {
+        let mut by = from + PROMPTLY;
+        let concerned = |of: Option<usize>| of.is_none_or(|of| of == node);
+        for trouble in self
+            .record
+            .troubles
+            .iter()
+            .filter(|trouble| trouble.stopped)
+        {
+            if !concerned(trouble.node) || trouble.from > by || trouble.until < from {
+                continue;
+            }
+            let noticed = trouble.until - trouble.from >= NOTICED;
+            by = if noticed && trouble.until >= from + ON_ITS_WAY {
+                trouble.until
+            } else {
+                trouble.until + PROMPTLY
+            };
+        }
+        // A link that was bad a moment ago may have delayed what it carries.
+        let since = from.saturating_sub(Duration::from_secs(5));
+        let bad = self.record.troubles.iter().any(|trouble| {
+            !trouble.stopped
+                && concerned(trouble.node)
+                && trouble.from <= by
+                && trouble.until >= since
+        });
+        (!bad).then_some(by)
+    }
+
+    /// Nothing is delivered once every token in force is over, by the wall clock or by elapsed time.
+    fn expiry(
+        &self,
+        timeline: &Timeline<'_>,
+        line: &Line<'_>,
+        tokens: &[&Token],
+        last: &Token,
+        report: &mut impl FnMut(&'static str, String),
+    ) {
+        let node = timeline.wire.node;
+        let ends = tokens
+            .iter()
+            .map(|token| token.expires_at)
+            .max()
+            .unwrap_or_default();
+        let ends = Duration::from_secs(ends) + LEEWAY;
+        let wall = self.wall(node, line.at);
+        if wall >= ends + Duration::from_secs(1) {
+            report(
+                "expiry",
+                format!("the token ended at {ends:?}, the clock shows {wall:?}"),
+            );
+        }
+        // What was left at most when it was accepted.
+        let accepted_by = timeline.accepted(last).unwrap_or(line.at);
+        let clocks = self.record.clocks.iter().filter(|(of, ..)| *of == node);
+        let set = clocks
+            .map(|(_, at, _)| *at)
+            .filter(|at| (last.sent_at..=accepted_by).contains(at));
+        let earliest = set
+            .chain([last.sent_at])
+            .map(|at| self.wall(node, at))
+            .min()
+            .unwrap_or_default();
+        let left = ends.saturating_sub(earliest);
+        if line.at > accepted_by + left + Duration::from_secs(1) {
+            report("expiry", format!("{left:?} were left at {accepted_by:?}"));
+        }
+    }
+
+    /// What a node's wall clock shows.
+    fn wall(&self, node: usize, at: Duration) -> Duration {
+        let clocks = self.record.clocks.iter();
+        let mut of_node = clocks.filter(|(of, set, _)| *of == node && *set <= at);
+        let ahead = of_node.next_back().map_or(0, |(_, _, ahead)| *ahead);
+        let right = crate::machine::EPOCH + at;
+        match u64::try_from(ahead) {
+            Ok(ahead) => right + Duration::from_micros(ahead),
+            Err(_) => right.saturating_sub(Duration::from_micros(ahead.unsigned_abs())),
+        }
+    }
+
+    /// R8: what is not the token's fault is not told as if it were.
+    fn refusal(
+        &self,
+        timeline: &Timeline<'_>,
+        line: &Line<'_>,
+        report: &mut impl FnMut(&'static str, String),
+    ) {
+        let Some(token) = timeline.shown(line.at) else {
+            return;
+        };
+        let text = line.shown();
+        if text.contains("\"revoked\"") {
+            let named = |ban: &Ban| {
+                let covers = self.in_force(ban, timeline, &[token], line.at).is_some();
+                // By other settings a moment ago.
+                covers || matches!(&ban.target, Target::Tenant(tenant) if *tenant == token.tenant)
+            };
+            if !self.record.bans.iter().any(named) {
+                report("R8", "nothing revokes it".to_owned());
+            }
+            return;
+        }
+        let node = timeline.wire.node;
+        let since = line.at.saturating_sub(COMPARED);
+        let clocks = self.record.clocks.iter().filter(|(of, ..)| *of == node);
+        let steady = !clocks
+            .clone()
+            .any(|(_, at, _)| (since..=line.at).contains(at));
+        let skew = self
+            .wall(node, line.at)
+            .abs_diff(crate::machine::EPOCH + line.at);
+        let skewed = skew > Duration::from_micros(MAX_CLOCK_SKEW_MICROS + 3_000_000);
+        let right = skew < Duration::from_millis(200);
+        let right_now = (crate::machine::EPOCH + line.at).as_secs();
+        let good = (token.issued_at..token.expires_at).contains(&right_now);
+        let bad = self.record.troubles.iter().any(|trouble| {
+            trouble.node.is_none_or(|of| of == node)
+                && trouble.from <= line.at
+                && trouble.until >= since
+        });
+        if good && steady && (right || (skewed && !bad)) {
+            report("R8", "the token is good".to_owned());
+        }
+    }
+
+    /// Each publisher's messages come in order, once.
+    fn order(&self, timeline: &Timeline<'_>, found: &mut Vec<Violation>) {
+        let mut last: BTreeMap<(ConnectionId, usize), u64> = BTreeMap::new();
+        for line in timeline
+            .lines
+            .iter()
+            .filter(|line| line.kind == Kind::Message)
+        {
+            let Some(number) = crate::record::marker(line.payload) else {
+                continue;
+            };
+            let Some(published) = self.record.publications.get(&number) else {
+                continue;
+            };
+            let before = last.insert((published.connection, published.channel), number);
+            if before.is_some_and(|before| before >= number) {
+                found.push(Violation {
+                    promise: "order",
+                    at: line.at,
+                    what: format!(
+                        "{number} after {before:?} to client {}",
+                        timeline.wire.client
+                    ),
+                });
+            }
+        }
+    }
+
+    /// R1 and R5 of what was published, and what publishers are told.
+    fn publications(&self, found: &mut Vec<Violation>) {
+        for (number, published) in &self.record.publications {
+            let mut report = |promise, at, why: String| {
+                let what = format!(
+                    "publication {number}, sent at {:?}: {why}",
+                    published.sent_at
+                );
+                found.push(Violation { promise, at, what });
+            };
+            let times = &published.executed;
+            let last = times.last().copied().unwrap_or(published.sent_at);
+            if times.len() > 1 {
+                report("once", last, format!("executed at {times:?}"));
+            }
+            match published.answer.as_deref() {
+                Some("ok") if times.is_empty() => {
+                    report("truth", last, "told ok, and not executed".to_owned());
+                }
+                Some(code) if code != "ok" && code != "unknown_outcome" && !times.is_empty() => {
+                    report("truth", last, format!("told {code}, and executed"));
+                }
+                _ => {}
+            }
+            let Some(timeline) = self.lines.get(&published.connection) else {
+                continue;
+            };
+            for at in times {
+                let tokens = timeline.in_force(*at);
+                for ban in &self.record.bans {
+                    let banned = self.in_force(ban, timeline, &tokens, *at);
+                    if let Some((from, until)) = banned
+                        && *at > from + LEASE
+                        && *at < until
+                    {
+                        let why = format!("revoked at {from:?} by {}, executed", shown(&ban.key));
+                        report("R1, effects", *at, why);
+                    }
+                }
+            }
+        }
+    }
+
+    /// R5: who has confirmed delivers nothing more.
+    fn receipts(&self, found: &mut Vec<Violation>) {
+        for receipt in &self.record.receipts {
+            let ban = self.record.bans.iter().find(|ban| {
+                ban.target == receipt.target && ban.at >= receipt.asked_at && ban.at <= receipt.at
+            });
+            // Written by the node, so no operator wrote it: what it names is enough.
+            let until = ban.and_then(|ban| ban.lifted_at).unwrap_or(Duration::MAX);
+            let until = self.lifted_after(receipt.at, &receipt.target).min(until);
+            let lost = self
+                .record
+                .losses
+                .iter()
+                .map(|(at, _)| *at)
+                .filter(|at| *at >= receipt.asked_at);
+            let until = lost.fold(until, Duration::min);
+            for timeline in self.lines.values() {
+                let wire = timeline.wire;
+                let beats = self.beats.get(&wire.node).map_or(&[][..], Vec::as_slice);
+                let listed = beats.iter().any(|beat| {
+                    *beat <= receipt.asked_at && receipt.asked_at < *beat + Duration::from_secs(9)
+                });
+                if receipt.missing.contains(&wire.node) || !listed {
+                    continue;
+                }
+                let named = |token: &&Token| match &receipt.target {
+                    Target::User(user) => token.user == *user,
+                    Target::Tenant(tenant) => token.tenant == *tenant,
+                    _ => false,
+                };
+                for line in timeline.lines.iter().filter(|line| line.kind.is_access()) {
+                    let tokens = timeline.in_force(line.at);
+                    let tenants = !matches!(receipt.target, Target::Tenant(_))
+                        || self.tenants(wire.node, line.at);
+                    if line.at > receipt.at
+                        && line.at < until
+                        && tenants
+                        && !tokens.is_empty()
+                        && tokens.iter().all(named)
+                    {
+                        found.push(Violation {
+                            promise: "R5",
+                            at: line.at,
+                            what: format!(
+                                "process {} has confirmed {:?} by {:?} and writes {}",
+                                wire.node,
+                                receipt.target,
+                                receipt.at,
+                                line.shown()
+                            ),
+                        });
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// When keys that name such a target were next deleted.
+    fn lifted_after(&self, at: Duration, target: &Target) -> Duration {
+        let removed = self
+            .record
+            .effects
+            .iter()
+            .filter_map(|(when, _, effect)| match effect {
+                Effect::Removed { key } if *when >= at && names(key, target) => Some(*when),
+                _ => None,
+            });
+        removed.min().unwrap_or(Duration::MAX)
+    }
+
+    fn tenants(&self, node: usize, at: Duration) -> bool {
+        let reloads = self.record.reloads.iter();
+        let mut of_node = reloads.filter(|reload| reload.node == node && reload.at <= at);
+        of_node.next_back().is_some_and(|reload| reload.tenants)
+    }
+
+    /// R6: what a node that lives on has known is there at the end.
+    fn known(&self, _plan: &Plan, found: &mut Vec<Violation>) {
+        for ban in &self.record.bans {
+            let lost: Vec<Duration> = self
+                .record
+                .losses
+                .iter()
+                .filter(|(at, data_of)| ban.at <= *at && ban.at > *data_of)
+                .map(|(at, _)| *at)
+                .collect();
+            let (Some(first), None) = (lost.first(), ban.lifted_at) else {
+                continue;
+            };
+            let knows = |(node, beats): &(&usize, &Vec<Duration>)| {
+                let lives = !self.record.crashed.contains_key(node);
+                let heard = beats
+                    .iter()
+                    .filter(|beat| **beat > ban.at + PROMPTLY && **beat < *first);
+                lives && heard.count() >= 2
+            };
+            let known = self.beats.iter().any(|beats| knows(&beats));
+            if known && !self.record.left.contains(&ban.key) {
+                found.push(Violation {
+                    promise: "R6",
+                    at: *first,
+                    what: format!("{} was known, and is gone", shown(&ban.key)),
+                });
+            }
+        }
+    }
+}
+
+/// A key, for people.
+fn shown(key: &[u8]) -> String {
+    String::from_utf8_lossy(key).into_owned()
+}
+
+/// Whether a key's plain spelling names a target.
+fn names(key: &[u8], target: &Target) -> bool {
+    let key = String::from_utf8_lossy(key);
+    match target {
+        Target::User(user) => key.ends_with(&format!(":user:{user}")) || key.contains(":user:~"),
+        Target::Tenant(tenant) => {
+            key.ends_with(&format!(":tenant:{tenant}")) || key.contains(":tenant:~")
+        }
+        _ => false,
+    }
+}
+
+/// The keys in Redis, as a set.
+pub(crate) fn set_of(keys: Vec<Vec<u8>>) -> BTreeSet<Vec<u8>> {
+    keys.into_iter().collect()
+}

@@ -1,0 +1,173 @@
+//! What must happen once nothing is wrong any more.
+
+use std::collections::BTreeSet;
+
+use super::{Violation, session_of, set_of};
+use crate::client::{CHANNELS, Client};
+use crate::machine::elapsed;
+use crate::record::Token;
+use crate::world::World;
+
+/// A publication that everyone must hear.
+#[derive(Debug)]
+pub struct Probe {
+    number: u64,
+    by: usize,
+}
+
+/// Has one client that may publish.
+pub fn begin_probe(world: &mut World) -> Vec<Probe> {
+    let mut served = (0..world.clients.len()).filter(|client| is_served(world, *client));
+    let Some(by) = served.next() else {
+        return Vec::new();
+    };
+    let Some(connection) = world.clients[by].open() else {
+        return Vec::new();
+    };
+    Client::publish(world, by, connection);
+    vec![Probe {
+        number: world.published,
+        by,
+    }]
+}
+
+fn is_served(world: &World, client: usize) -> bool {
+    let client = &world.clients[client];
+    client.open().is_some() && client.subscribed.len() == CHANNELS.len()
+}
+
+/// Those who are welcome are served, and nobody else.
+pub fn liveness(world: &World, probes: &[Probe]) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let mut report = |what: String| {
+        found.push(Violation {
+            promise: "liveness",
+            at: elapsed(),
+            what,
+        });
+    };
+    let up = world.up();
+    let tenants: BTreeSet<bool> = up
+        .iter()
+        .map(|node| world.record.tenants_of(*node))
+        .collect();
+    for (number, client) in world.clients.iter().enumerate() {
+        let Some(token) = client.token() else {
+            continue;
+        };
+        match (is_banned(world, token, &tenants), is_served(world, number)) {
+            (Some(false), false) => {
+                report(format!("client {number} ({}) is not served", token.user))
+            }
+            (Some(true), true) => report(format!("client {number} ({}) is served", token.user)),
+            _ => {}
+        }
+    }
+    for probe in probes {
+        for (number, client) in world.clients.iter().enumerate() {
+            let heard = client.heard.iter().any(|(_, heard)| *heard == probe.number);
+            if is_served(world, number) && !heard {
+                report(format!("client {number} has not heard client {}", probe.by));
+            }
+        }
+    }
+    found
+}
+
+/// Whether Redis has a key that names a user; `None` where nodes differ about it.
+fn is_banned(world: &World, token: &Token, tenants: &BTreeSet<bool>) -> Option<bool> {
+    let now = world.host.now();
+    let server = world.host.server();
+    let keys: Vec<String> = server
+        .keys(now)
+        .into_iter()
+        .filter_map(|key| String::from_utf8(key).ok())
+        .filter(|key| key.starts_with("curfew:{revoked}:"))
+        .collect();
+    let covers = |key: &str| match server.get(key.as_bytes(), now) {
+        Some(value) => {
+            let before = str::from_utf8(&value)
+                .ok()
+                .and_then(|text| text.parse::<u64>().ok());
+            match before.filter(|before| *before > 1_000_000_000) {
+                Some(before) => token.issued_at <= before,
+                None => true,
+            }
+        }
+        None => true,
+    };
+    let mut by_tenant = false;
+    for key in &keys {
+        let name = key.trim_start_matches("curfew:{revoked}:");
+        if name == "epoch" {
+            continue;
+        }
+        let named = name == "all" || names(name, "user", &token.user);
+        if named && covers(key) {
+            return Some(true);
+        }
+        by_tenant |= names(name, "tenant", &token.tenant) && covers(key);
+    }
+    match (by_tenant, tenants.len()) {
+        (true, 1) => Some(tenants.contains(&true)),
+        (true, _) => None,
+        (false, _) => Some(false),
+    }
+}
+
+/// Whether a key's name is of a value, in either spelling.
+fn names(name: &str, kind: &str, value: &str) -> bool {
+    let Some(written) = name
+        .strip_prefix(kind)
+        .and_then(|rest| rest.strip_prefix(':'))
+    else {
+        return false;
+    };
+    let key = curfew_model::RevocationKey::claim(kind, value);
+    let key = if kind == "user" {
+        curfew_model::RevocationKey::user(value)
+    } else {
+        key
+    };
+    let digest = key.written(curfew_model::Spelling::Digest);
+    written == value || digest.ends_with(written) && written.starts_with('~')
+}
+
+/// R4 and the inventory: what is recorded is what is there.
+pub fn records(world: &World) -> Vec<Violation> {
+    let now = world.host.now();
+    let keys = set_of(world.host.server().keys(now));
+    let prefix = b"curfew:session:";
+    let recorded: BTreeSet<String> = keys
+        .iter()
+        .filter(|key| key.starts_with(prefix))
+        .map(|key| String::from_utf8_lossy(&key[prefix.len()..]).into_owned())
+        .collect();
+    let open: BTreeSet<String> = world
+        .clients
+        .iter()
+        .filter_map(Client::open)
+        .filter_map(|connection| session_of(world.record.wires.get(&connection)?))
+        .map(|session| session.to_string())
+        .collect();
+    let violation = |promise, what| Violation {
+        promise,
+        at: elapsed(),
+        what,
+    };
+    let ghosts = recorded.difference(&open).map(|session| {
+        violation(
+            "R4",
+            format!("session {session} is recorded, and is not there"),
+        )
+    });
+    let missing = open.difference(&recorded).map(|session| {
+        violation(
+            "records",
+            format!("session {session} is there, and is not recorded"),
+        )
+    });
+    let mut found: Vec<Violation> = ghosts.chain(missing).collect();
+    found.truncate(5);
+    found
+}

@@ -1,0 +1,136 @@
+//! What was written over one connection, frame by frame, and which tokens were in force.
+
+use std::time::Duration;
+
+use curfew_model::SessionId;
+use serde_json::Value;
+
+use crate::frame::{self, TEXT};
+use crate::record::{Token, Wire};
+
+/// What a frame is, as far as promises go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// `connected`.
+    Connected,
+    /// `message`.
+    Message,
+    /// `ok`, `refreshed`, `pong`.
+    Answer,
+    /// `auth_failed`.
+    Refused,
+    /// What may be told without access.
+    Notice,
+}
+
+impl Kind {
+    /// True for what only a session with access may get.
+    pub(super) fn is_access(self) -> bool {
+        !matches!(self, Self::Refused | Self::Notice)
+    }
+}
+
+/// A frame, or the beginning of one.
+#[derive(Debug)]
+pub(super) struct Line<'a> {
+    /// When the call began that wrote the last of its bytes that was written.
+    pub(super) at: Duration,
+    pub(super) kind: Kind,
+    pub(super) payload: &'a [u8],
+}
+
+impl Line<'_> {
+    /// Its beginning, for people.
+    pub(super) fn shown(&self) -> String {
+        let length = self.payload.len().min(160);
+        String::from_utf8_lossy(&self.payload[..length]).into_owned()
+    }
+}
+
+/// All of a connection.
+#[derive(Debug)]
+pub(super) struct Timeline<'a> {
+    pub(super) wire: &'a Wire,
+    pub(super) session: Option<SessionId>,
+    pub(super) lines: Vec<Line<'a>>,
+    /// When tokens were told to be in force: the first with `connected`, others with `refreshed`; by
+    /// the token's number.
+    told: Vec<(usize, Duration)>,
+}
+
+impl<'a> Timeline<'a> {
+    pub(super) fn of(wire: &'a Wire) -> Self {
+        let mut timeline = Self {
+            wire,
+            session: None,
+            lines: Vec::new(),
+            told: Vec::new(),
+        };
+        let (mut at, mut write) = (0, 0);
+        while let Some(frame) = frame::first(&wire.bytes[at..]) {
+            at = (at + frame.size).min(wire.bytes.len());
+            while wire.writes[write].0 < at {
+                write += 1;
+            }
+            if frame.opcode == TEXT && !frame.payload.is_empty() {
+                timeline.take(wire.writes[write].1, frame.payload);
+            }
+            if !frame.whole {
+                break;
+            }
+        }
+        timeline
+    }
+
+    fn take(&mut self, at: Duration, payload: &'a [u8]) {
+        let kind = match payload {
+            _ if payload.starts_with(br#"{"type":"message""#) => Kind::Message,
+            _ if payload.starts_with(br#"{"type":"connected""#) => Kind::Connected,
+            _ if payload.starts_with(br#"{"type":"ok""#) => Kind::Answer,
+            _ if payload.starts_with(br#"{"type":"pong""#) => Kind::Answer,
+            _ if payload.starts_with(br#"{"type":"refreshed""#) => Kind::Answer,
+            _ if payload.starts_with(br#"{"type":"auth_failed""#) => Kind::Refused,
+            _ => Kind::Notice,
+        };
+        if kind == Kind::Connected {
+            let message: Value = serde_json::from_slice(payload).unwrap_or_default();
+            let session = message["session"].as_str();
+            self.session = session.and_then(|session| session.parse().ok());
+            self.told.push((0, at));
+        }
+        if payload.starts_with(br#"{"type":"refreshed""#) {
+            let number = self.told.len();
+            self.told.push((number, at));
+        }
+        self.lines.push(Line { at, kind, payload });
+    }
+
+    /// The tokens that may be in force: the last that was told to be, and those shown since.
+    pub(super) fn in_force(&self, at: Duration) -> Vec<&'a Token> {
+        let told = self
+            .told
+            .iter()
+            .filter(|(_, told)| *told < at)
+            .map(|(number, _)| *number);
+        let first = told.max().unwrap_or(0);
+        let shown = self.wire.tokens.iter().filter(|token| token.sent_at <= at);
+        shown.skip(first).collect()
+    }
+
+    /// The last token that was shown.
+    pub(super) fn shown(&self, at: Duration) -> Option<&'a Token> {
+        let shown = self.wire.tokens.iter();
+        shown.filter(|token| token.sent_at <= at).next_back()
+    }
+
+    /// When a token was told to be in force.
+    pub(super) fn accepted(&self, token: &Token) -> Option<Duration> {
+        let number = self
+            .wire
+            .tokens
+            .iter()
+            .position(|shown| shown.id == token.id)?;
+        let told = self.told.iter().find(|(told, _)| *told == number);
+        told.map(|(_, at)| *at)
+    }
+}

@@ -1,0 +1,388 @@
+//! Clients: they connect, show a token, listen, publish without waiting, stop reading, and come back.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use curfew_auth::{Algorithm, MintKey, mint};
+use serde_json::{Value, json};
+
+use crate::frame::{self, CLOSE, PING, PONG, TEXT};
+use crate::machine::{EPOCH, elapsed};
+use crate::record::{Published, Token};
+use crate::world::{ConnectionId, Direction, End, Event, World};
+
+/// The secret of the issuer.
+pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// The channels.
+pub const CHANNELS: [&str; 2] = ["room:1", "room:zoë"];
+
+/// Those who are there. Names are compared byte for byte.
+pub const USERS: [&str; 6] = ["alice", "bob", "zoë", "Jürgen ~x", "CAROL", "d\"ave"];
+
+/// Their tenants.
+pub const TENANTS: [&str; 2] = ["acme", "Zürich"];
+
+/// How long a client waits for an answer to its token.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// A client.
+#[derive(Debug)]
+pub struct Client {
+    /// Its user.
+    pub user: String,
+    /// The user's tenant.
+    pub tenant: String,
+    state: State,
+    /// What came and was not a whole frame yet.
+    buffer: Vec<u8>,
+    /// The channels that were confirmed.
+    pub subscribed: Vec<usize>,
+    /// By the number of its command, what is not answered yet.
+    asked: BTreeMap<u64, Asked>,
+    count: u64,
+    paused: bool,
+    /// It does nothing but to be there.
+    pub quiet: bool,
+    /// How long its tokens live, in seconds.
+    pub lifetime: u64,
+    token: Option<Token>,
+    /// The publications that came, by number.
+    pub heard: Vec<(ConnectionId, u64)>,
+    /// When the last event for it is due: others are out of date.
+    due: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Away,
+    Opening(ConnectionId, Duration),
+    Open(ConnectionId),
+}
+
+#[derive(Debug)]
+enum Asked {
+    Subscription(usize),
+    Publication(u64),
+    Other,
+}
+
+impl Client {
+    /// A client that will connect.
+    pub fn new(number: usize, lifetime: u64) -> Self {
+        let user = number % USERS.len();
+        Self {
+            user: USERS[user].to_owned(),
+            tenant: TENANTS[user % TENANTS.len()].to_owned(),
+            state: State::Away,
+            buffer: Vec::new(),
+            subscribed: Vec::new(),
+            asked: BTreeMap::new(),
+            count: 0,
+            paused: false,
+            quiet: false,
+            lifetime,
+            token: None,
+            heard: Vec::new(),
+            due: Duration::ZERO,
+        }
+    }
+
+    /// Its connection, once it is open.
+    pub fn open(&self) -> Option<ConnectionId> {
+        match self.state {
+            State::Open(connection) => Some(connection),
+            _ => None,
+        }
+    }
+
+    /// Its token, as long as it is connected.
+    pub fn token(&self) -> Option<&Token> {
+        self.token.as_ref()
+    }
+
+    /// Does something, and says when it will again.
+    pub fn act(world: &mut World, client: usize) {
+        let now = elapsed();
+        if world.clients[client].due > now {
+            return;
+        }
+        let wait = match world.clients[client].state {
+            State::Away => Self::go(world, client),
+            State::Opening(connection, until) if until <= now => {
+                world.reset(connection);
+                100
+            }
+            State::Opening(..) => 500,
+            State::Open(connection) => Self::do_something(world, client, connection),
+        };
+        Self::again(world, client, Duration::from_millis(wait));
+    }
+
+    /// Has a client act after a while, and not before.
+    pub fn again(world: &mut World, client: usize, wait: Duration) {
+        world.clients[client].due = elapsed() + wait;
+        world.after(wait, Event::Client(client));
+    }
+
+    fn go(world: &mut World, client: usize) -> u64 {
+        let up = world.up();
+        if up.is_empty() {
+            return 300;
+        }
+        let node = up[world.random.usize(..up.len())];
+        let connection = world.connect(node, End::Client(client));
+        world.arrivals.push((node, connection));
+        let wire = world.record.wires.entry(connection).or_default();
+        (wire.node, wire.client) = (node, client);
+        let this = &mut world.clients[client];
+        this.state = State::Opening(connection, elapsed() + PATIENCE);
+        this.buffer.clear();
+        this.subscribed.clear();
+        this.asked.clear();
+        this.paused = false;
+        Self::show_token(world, client, connection, "auth");
+        500
+    }
+
+    fn show_token(world: &mut World, client: usize, connection: ConnectionId, command: &str) {
+        let now = (EPOCH + elapsed()).as_secs();
+        let this = &mut world.clients[client];
+        this.count += 1;
+        let id = format!("t{client}-{}", this.count);
+        let token = Token {
+            sent_at: elapsed(),
+            user: this.user.clone(),
+            tenant: this.tenant.clone(),
+            id: id.clone(),
+            issued_at: now,
+            expires_at: now + this.lifetime,
+        };
+        let claims = json!({
+            "sub": token.user, "tenant": token.tenant, "jti": id, "iat": token.issued_at,
+            "exp": token.expires_at,
+        });
+        let key = MintKey::Secret(SECRET.as_bytes().to_vec());
+        let claims = claims.as_object().expect("an object");
+        let written = mint(claims, None, Algorithm::HS256, &key).expect("the key fits");
+        this.token = Some(token.clone());
+        let wire = world.record.wires.entry(connection).or_default();
+        wire.tokens.push(token);
+        Self::say(world, connection, &json!({"type":command,"token":written}));
+    }
+
+    fn say(world: &mut World, connection: ConnectionId, message: &Value) {
+        let frame = frame::of_client(TEXT, message.to_string().as_bytes());
+        world.send(connection, Direction::In, frame.into());
+    }
+
+    fn ask(
+        world: &mut World,
+        client: usize,
+        connection: ConnectionId,
+        mut message: Value,
+        asked: Asked,
+    ) {
+        let this = &mut world.clients[client];
+        this.count += 1;
+        message["id"] = this.count.into();
+        this.asked.insert(this.count, asked);
+        Self::say(world, connection, &message);
+    }
+
+    fn do_something(world: &mut World, client: usize, connection: ConnectionId) -> u64 {
+        let this = &mut world.clients[client];
+        if this.quiet || this.paused {
+            this.paused = false;
+            world.read(connection, true);
+        }
+        let this = &mut world.clients[client];
+        let missing = (0..CHANNELS.len()).find(|channel| !this.subscribed.contains(channel));
+        let asks = this
+            .asked
+            .values()
+            .any(|asked| matches!(asked, Asked::Subscription(_)));
+        if let Some(channel) = missing
+            && !asks
+        {
+            let message = json!({"type":"subscribe","channel":CHANNELS[channel]});
+            Self::ask(
+                world,
+                client,
+                connection,
+                message,
+                Asked::Subscription(channel),
+            );
+            return 20;
+        }
+        let this = &world.clients[client];
+        let left = this.token.as_ref().map_or(0, |token| token.expires_at);
+        let left = left.saturating_sub((EPOCH + elapsed()).as_secs());
+        if left < this.lifetime.min(60) / 2 {
+            Self::show_token(world, client, connection, "refresh");
+            return 200;
+        }
+        if this.quiet {
+            return 2_000;
+        }
+        match world.random.u8(..) {
+            0..=139 => {
+                let most = if world.random.u8(..) < 20 { 60 } else { 6 };
+                for _ in 0..world.random.usize(1..=most) {
+                    Self::publish(world, client, connection);
+                }
+            }
+            140..=169 => {
+                world.clients[client].paused = true;
+                world.read(connection, false);
+                return world.random.u64(50..2_500);
+            }
+            170..=176 => Self::show_token(world, client, connection, "refresh"),
+            177..=184 => {
+                world.leave(connection);
+            }
+            185..=188 => world.reset(connection),
+            189..=209 => Self::ask(
+                world,
+                client,
+                connection,
+                json!({"type":"ping"}),
+                Asked::Other,
+            ),
+            _ => {}
+        }
+        world.random.u64(30..500)
+    }
+
+    /// Publishes the next number.
+    pub fn publish(world: &mut World, client: usize, connection: ConnectionId) {
+        world.published += 1;
+        let number = world.published;
+        let channel = world.random.usize(..CHANNELS.len());
+        let size = if world.random.u8(..) < 40 { 3_000 } else { 40 };
+        let message = json!({"type":"publish","channel":CHANNELS[channel],"data":[format!("#{number}"), "x".repeat(size)]});
+        let published = Published {
+            connection,
+            channel,
+            sent_at: elapsed(),
+            answer: None,
+            executed: Vec::new(),
+        };
+        world.record.publications.insert(number, published);
+        Self::ask(
+            world,
+            client,
+            connection,
+            message,
+            Asked::Publication(number),
+        );
+    }
+
+    /// Bytes have come; none: the end.
+    pub fn hear(world: &mut World, client: usize, connection: ConnectionId, bytes: &[u8]) {
+        let this = &mut world.clients[client];
+        let current = match this.state {
+            State::Opening(current, _) | State::Open(current) => current == connection,
+            State::Away => false,
+        };
+        if !current {
+            return;
+        }
+        if bytes.is_empty() {
+            world.leave(connection);
+            Self::lost(world, client, connection);
+            return;
+        }
+        let mut buffer = std::mem::take(&mut this.buffer);
+        buffer.extend_from_slice(bytes);
+        // The answer to the request is not the session's here, so frames come first.
+        let mut at = 0;
+        while let Some(frame) = frame::first(&buffer[at..]).filter(|frame| frame.whole) {
+            Self::take(world, client, connection, frame.opcode, frame.payload);
+            at += frame.size;
+        }
+        buffer.drain(..at);
+        world.clients[client].buffer = buffer;
+    }
+
+    fn take(
+        world: &mut World,
+        client: usize,
+        connection: ConnectionId,
+        opcode: u8,
+        payload: &[u8],
+    ) {
+        match opcode {
+            PING => {
+                let pong = frame::of_client(PONG, payload);
+                world.send(connection, Direction::In, pong.into());
+            }
+            CLOSE => {
+                let code = payload
+                    .get(..2)
+                    .map_or(0, |code| u16::from_be_bytes([code[0], code[1]]));
+                world
+                    .record
+                    .tell(elapsed(), format!("client {client} is closed with {code}"));
+                let close = frame::of_client(CLOSE, payload.get(..2).unwrap_or_default());
+                world.send(connection, Direction::In, close.into());
+            }
+            TEXT => {
+                let message: Value = serde_json::from_slice(payload).expect("nodes write JSON");
+                Self::take_message(world, client, connection, &message);
+            }
+            _ => {}
+        }
+    }
+
+    fn take_message(world: &mut World, client: usize, connection: ConnectionId, message: &Value) {
+        let this = &mut world.clients[client];
+        let asked = message["id"].as_u64().and_then(|id| this.asked.remove(&id));
+        match (message["type"].as_str().unwrap_or_default(), asked) {
+            ("connected", _) => {
+                this.state = State::Open(connection);
+                let told = format!("client {client} ({}) connected", this.user);
+                world.record.tell(elapsed(), told);
+                Self::again(world, client, Duration::from_millis(5));
+            }
+            ("message", _) => {
+                let number = message["data"][0]
+                    .as_str()
+                    .and_then(|data| data.strip_prefix('#'));
+                if let Some(number) = number.and_then(|number| number.parse().ok()) {
+                    this.heard.push((connection, number));
+                }
+            }
+            ("ok", Some(Asked::Subscription(channel))) => this.subscribed.push(channel),
+            (kind @ ("ok" | "error"), Some(Asked::Publication(number))) => {
+                let code = match kind {
+                    "ok" => "ok",
+                    _ => message["code"].as_str().unwrap_or_default(),
+                };
+                if let Some(published) = world.record.publications.get_mut(&number) {
+                    published.answer = Some(code.to_owned());
+                }
+            }
+            ("auth_failed" | "error" | "closing", _) => {
+                world
+                    .record
+                    .tell(elapsed(), format!("client {client} is told {message}"));
+            }
+            _ => {}
+        }
+    }
+
+    /// Its connection is gone.
+    pub fn lost(world: &mut World, client: usize, connection: ConnectionId) {
+        let wait = Duration::from_millis(world.random.u64(20..900));
+        let this = &mut world.clients[client];
+        let current = match this.state {
+            State::Opening(current, _) | State::Open(current) => current == connection,
+            State::Away => false,
+        };
+        if current {
+            this.state = State::Away;
+            Self::again(world, client, wait);
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! WebSocket frames, as far as a client needs them (RFC 6455 §5.2).
+
+/// A frame from a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// Its opcode.
+    pub opcode: u8,
+    /// Its payload; what there is of it where it is not whole.
+    pub payload: &'a [u8],
+    /// How many bytes it takes.
+    pub size: usize,
+    /// All of it is there.
+    pub whole: bool,
+}
+
+/// Opcode of text.
+pub const TEXT: u8 = 1;
+/// Opcode of a close.
+pub const CLOSE: u8 = 8;
+/// Opcode of a ping.
+pub const PING: u8 = 9;
+/// Opcode of a pong.
+pub const PONG: u8 = 10;
+
+/// The first frame in `bytes`; `None` when not even its head is there.
+pub fn first(bytes: &[u8]) -> Option<Frame<'_>> {
+    let (&head, &short) = (bytes.first()?, bytes.get(1)?);
+    let (start, length) = match short & 0x7f {
+        126 => {
+            let length: [u8; 2] = bytes.get(2..4)?.try_into().ok()?;
+            (4, usize::from(u16::from_be_bytes(length)))
+        }
+        127 => {
+            let length: [u8; 8] = bytes.get(2..10)?.try_into().ok()?;
+            (10, usize::try_from(u64::from_be_bytes(length)).ok()?)
+        }
+        length => (2, usize::from(length)),
+    };
+    let size = start + length;
+    let there = bytes.len().min(size);
+    Some(Frame {
+        opcode: head & 0x0f,
+        payload: &bytes[start.min(there)..there],
+        size,
+        whole: there == size,
+    })
+}
+
+/// A frame of a client, masked with zeros.
+pub fn of_client(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x80 | opcode];
+    match payload.len() {
+        short @ 0..=125 => frame.push(0x80 | short as u8),
+        length => {
+            let length = u16::try_from(length).expect("clients send little");
+            frame.push(0x80 | 126);
+            frame.extend(length.to_be_bytes());
+        }
+    }
+    frame.extend([0; 4]);
+    frame.extend(payload);
+    frame
+}

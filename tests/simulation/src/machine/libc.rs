@@ -1,0 +1,113 @@
+//! Functions of the C library that are stood in for, and processes.
+//!
+//! The only unsafe code of the project. The linker prefers what the program defines over what a
+//! shared library does, so whatever asks for the time or for randomness by these names, the standard
+//! library and the gateway's dependencies included, asks here. On threads that are not simulated the
+//! kernel is asked, as the C library would.
+
+#![expect(unsafe_code, reason = "functions with the C library's names, and fork")]
+
+use std::ffi::{c_int, c_long, c_uint, c_void};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::time::Duration;
+use std::{io, process, slice};
+
+use libc::{clockid_t, pid_t, size_t, ssize_t, timespec};
+
+use super::{Clock, fill, shows};
+
+#[unsafe(no_mangle)]
+extern "C" fn clock_gettime(clock: clockid_t, time: *mut timespec) -> c_int {
+    let which = match clock {
+        libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_COARSE => Some(Clock::Wall),
+        libc::CLOCK_MONOTONIC
+        | libc::CLOCK_MONOTONIC_RAW
+        | libc::CLOCK_MONOTONIC_COARSE
+        | libc::CLOCK_BOOTTIME => Some(Clock::Monotonic),
+        _ => None,
+    };
+    let Some(shown) = which.and_then(shows) else {
+        // SAFETY: the caller's own arguments.
+        return unsafe { libc::syscall(libc::SYS_clock_gettime, clock as c_long, time) as c_int };
+    };
+    // SAFETY: the caller gives a place for the time, as POSIX has it.
+    unsafe {
+        time.write(timespec {
+            tv_sec: shown.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: shown.subsec_nanos().into(),
+        });
+    }
+    0
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn getrandom(bytes: *mut c_void, count: size_t, flags: c_uint) -> ssize_t {
+    // SAFETY: the caller gives as many bytes to be written.
+    if count > 0 && fill(unsafe { slice::from_raw_parts_mut(bytes.cast::<u8>(), count) }) {
+        return count.try_into().unwrap_or(ssize_t::MAX);
+    }
+    // SAFETY: the caller's own arguments.
+    unsafe { libc::syscall(libc::SYS_getrandom, bytes, count, flags) as ssize_t }
+}
+
+/// A process of its own, which runs one function.
+#[derive(Debug)]
+pub struct Child {
+    pid: pid_t,
+    result: File,
+}
+
+/// Runs `work` in a process of its own, a copy of this one: a run finds everything global as every
+/// other run does, and what it breaks is gone with it. This process must have a single thread.
+pub fn run_apart(work: impl FnOnce() -> Vec<u8>) -> io::Result<Child> {
+    let mut ends = [0; 2];
+    // SAFETY: room for two descriptors.
+    if unsafe { libc::pipe(ends.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: both were opened just now, and nothing else owns them.
+    let [read, write] = ends.map(|end| unsafe { OwnedFd::from_raw_fd(end) });
+    // SAFETY: there is no other thread that could hold a lock.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            drop(read);
+            let result = work();
+            let written = File::from(write).write_all(&result);
+            process::exit(i32::from(written.is_err()));
+        }
+        pid => Ok(Child {
+            pid,
+            result: File::from(read),
+        }),
+    }
+}
+
+impl Child {
+    /// What the function returned; `None` when the process came to another end, or ran for longer
+    /// than `patience`.
+    pub fn result(mut self, patience: Duration) -> io::Result<Option<Vec<u8>>> {
+        let mut waited = libc::pollfd {
+            fd: std::os::fd::AsRawFd::as_raw_fd(&self.result),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        let patience = c_int::try_from(patience.as_millis()).unwrap_or(c_int::MAX);
+        // SAFETY: one descriptor, which is open.
+        let ready = unsafe { libc::poll(&raw mut waited, 1, patience) };
+        if ready == 0 {
+            // SAFETY: a child that nobody has waited for.
+            unsafe { libc::kill(self.pid, libc::SIGKILL) };
+        }
+        let mut result = Vec::new();
+        self.result.read_to_end(&mut result)?;
+        let mut status = 0;
+        // SAFETY: likewise.
+        if unsafe { libc::waitpid(self.pid, &raw mut status, 0) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok((status == 0).then_some(result))
+    }
+}

@@ -1,0 +1,249 @@
+//! A node: the gateway's own parts, put together as `crates/curfew/src/app.rs` does, without
+//! listeners, HTTP and configuration files.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use curfew_auth::{Authenticator, Issuer};
+use curfew_backend::{Config, NodeInfo, OnDataLoss, RedisConfig, RedisUrl};
+use curfew_backend_redis::{Parts, Redis};
+use curfew_hub::{Hub, HubLimits};
+use curfew_model::{
+    Action, Clock, Command, DISCONNECTS, Gate, NodeId, Revocation, RevocationKey, Secret,
+    SystemClock,
+};
+use curfew_node::{HubEvents, Node};
+use curfew_policy::{Policy, Rule};
+use curfew_protocol::Protocols;
+use curfew_protocol::native::Native;
+use curfew_session::{Context, Guards, LimitsConfig, Opening, Session, Settings};
+use curfew_telemetry::{DeliveryPath, Metrics, Names};
+use curfew_ws::{Transport, Upgraded};
+
+use crate::client::SECRET;
+use crate::machine::elapsed;
+use crate::record::{Receipt, Reload, Target};
+use crate::world::{ConnectionId, RedisDial, Shared, Socket};
+
+/// `backend.lease` in every run.
+pub const LEASE: Duration = Duration::from_secs(3);
+
+/// `backend.grace` in every run.
+pub const GRACE: Duration = Duration::from_secs(6);
+
+/// `auth.leeway`.
+pub const LEEWAY: Duration = Duration::from_secs(5);
+
+/// What a client's queue may hold, in bytes: so little that some overflow.
+const OUTBOUND_BYTES: usize = 96 * 1024;
+
+/// A process of a node.
+#[derive(Debug)]
+pub struct Process {
+    context: Arc<Context>,
+    /// Its number among the machines.
+    pub machine: usize,
+}
+
+impl Process {
+    /// Starts a node. Must be called as that process, in the runtime.
+    pub fn start(machine: usize, tenants: bool) -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let metrics = Metrics::new(&Names {
+            commands: Command::NAMES.to_vec(),
+            close_codes: DISCONNECTS
+                .iter()
+                .map(|disconnect| disconnect.code)
+                .collect(),
+            ..Names::default()
+        });
+        let gate = Arc::new(Gate::shut_at_first());
+        let limits = HubLimits {
+            outbound_bytes: OUTBOUND_BYTES,
+            node_outbound_bytes: 0,
+        };
+        let protocols = Protocols::new(vec![Arc::new(Native)]);
+        let hub = Arc::new(Hub::new(
+            protocols,
+            limits,
+            Arc::clone(&gate),
+            DeliveryPath::Broker,
+            Arc::clone(&metrics),
+        ));
+        let id = NodeId::new();
+        let events = Arc::new(HubEvents::new(id, Arc::clone(&hub), Arc::clone(&metrics)));
+        let parts = Parts {
+            config: Config {
+                lease: LEASE,
+                grace: GRACE,
+                on_data_loss: OnDataLoss::Reassert,
+                redis: RedisConfig {
+                    url: RedisUrl::new("redis://redis:6379"),
+                    ..RedisConfig::default()
+                },
+                ..Config::default()
+            },
+            info: NodeInfo {
+                node: id,
+                address: format!("node-{machine}"),
+                version: "0".to_owned(),
+                started_at: clock.unix(),
+                sessions: 0,
+            },
+            events: Arc::clone(&events) as _,
+            local: events,
+            gate,
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+        };
+        let redis = Redis::start_over(parts, Some(Arc::new(RedisDial))).expect("the URL is one");
+        let node = Node::start(
+            id,
+            hub,
+            redis.backends(),
+            Arc::clone(&clock),
+            metrics,
+            node_settings(tenants),
+        );
+        let auth = curfew_auth::Config {
+            issuers: vec![Issuer {
+                name: "main".to_owned(),
+                secret: Some(Secret::new(SECRET)),
+                ..Issuer::default()
+            }],
+            leeway: LEEWAY,
+            ..curfew_auth::Config::default()
+        };
+        let context = Arc::new(Context {
+            node,
+            authenticator: Arc::new(Authenticator::new(&auth, clock).expect("it is a good one")),
+            policy: Arc::new(Policy::new(&everywhere())),
+            settings: ArcSwap::from_pointee(session_settings(tenants)),
+        });
+        Self { context, machine }
+    }
+
+    /// The node's id, as it is in Redis.
+    pub fn id(&self) -> NodeId {
+        self.context.node.id()
+    }
+
+    /// Serves a client's connection. Must be called as this process.
+    pub fn accept(&self, connection: ConnectionId) {
+        let node = &self.context.node;
+        let session = Session::new(
+            Arc::clone(&self.context),
+            Upgraded {
+                transport: Transport::Memory(Box::new(Socket(connection))),
+                answer: Bytes::new(),
+                early: Bytes::new(),
+            },
+            node.hub().protocols().default_id(),
+            Opening::Awaiting,
+            Guards {
+                connection: Box::new(()),
+                unauthenticated: None,
+            },
+        );
+        node.spawn(curfew_session::run(Box::new(session)));
+    }
+
+    /// Puts other settings in force, as a reload does. Must be called as this process.
+    pub fn reload(&self, tenants: bool) {
+        self.context
+            .settings
+            .store(Arc::new(session_settings(tenants)));
+        self.context.node.set_settings(node_settings(tenants));
+        self.context.node.hub().reconsider_all();
+        let shared = Shared::get();
+        let number = {
+            let mut world = shared.world();
+            world.record.reloads.push(Reload {
+                node: self.machine,
+                at: elapsed(),
+                tenants,
+                settled_at: None,
+            });
+            world.record.reloads.len() - 1
+        };
+        let node = Arc::clone(&self.context.node);
+        self.context.node.spawn(async move {
+            node.until_settled().await;
+            let shared = Shared::get();
+            shared.world().record.reloads[number].settled_at = Some(elapsed());
+        });
+    }
+
+    /// Revokes through this node, as its admin API does. Must be called as this process; `nodes` says
+    /// whose id a node's is.
+    pub fn revoke(
+        &self,
+        key: RevocationKey,
+        target: Target,
+        nodes: impl Fn(NodeId) -> Option<usize> + Send + 'static,
+    ) {
+        let node = Arc::clone(&self.context.node);
+        let asked_at = elapsed();
+        self.context.node.spawn(async move {
+            let everyone = Revocation::default();
+            let Ok(receipt) = node.backends().revocations.revoke(key, everyone).await else {
+                return;
+            };
+            let missing = receipt.nodes.missing.into_iter().filter_map(nodes);
+            let receipt = Receipt {
+                at: elapsed(),
+                target,
+                missing: missing.collect(),
+                asked_at,
+            };
+            Shared::get().world().record.receipts.push(receipt);
+        });
+    }
+
+    /// How many sessions the node has.
+    pub fn sessions(&self) -> usize {
+        self.context.node.hub().count()
+    }
+}
+
+fn claims(tenants: bool) -> Vec<String> {
+    match tenants {
+        true => vec!["tenant".to_owned()],
+        false => Vec::new(),
+    }
+}
+
+fn node_settings(tenants: bool) -> curfew_node::Settings {
+    curfew_node::Settings {
+        revocable_claims: claims(tenants),
+        max_per_user: 0,
+        max_admissions: 0,
+    }
+}
+
+fn session_settings(tenants: bool) -> Settings {
+    Settings {
+        session: curfew_session::Config {
+            revocable_claims: claims(tenants),
+            ..curfew_session::Config::default()
+        },
+        limits: LimitsConfig::default(),
+        auth_timeout: Duration::from_secs(10),
+        login_claim: "sid".to_owned(),
+    }
+}
+
+/// Everyone may do everything.
+fn everywhere() -> curfew_policy::Config {
+    curfew_policy::Config {
+        rules: vec![Rule {
+            name: "everywhere".to_owned(),
+            channels: vec!["*".to_owned()],
+            actions: vec![Action::Subscribe, Action::Publish],
+            ..Rule::default()
+        }],
+        ..curfew_policy::Config::default()
+    }
+}

@@ -1,0 +1,263 @@
+//! What goes wrong in a run, and what operators do: chosen by the seed, or written by hand.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use crate::client::{TENANTS, USERS};
+use crate::world::Comeback;
+
+/// A run, but for what chance decides within it.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The seed of what is left to chance.
+    pub seed: u64,
+    /// How many nodes there are.
+    pub nodes: usize,
+    /// How many clients there are; each user has several.
+    pub clients: usize,
+    /// How long tokens live, in seconds.
+    pub lifetime: u64,
+    /// Sessions are revocable by tenant from the start.
+    pub tenants: bool,
+    /// By how much Redis' clock is ahead of the right time.
+    pub redis_ahead: Duration,
+    /// By how much each node's wall clock is ahead at first, in milliseconds.
+    pub ahead: Vec<i64>,
+    /// What happens, in order of time.
+    pub acts: Vec<(Duration, Act)>,
+    /// When the last of it is over.
+    pub troubled_until: Duration,
+}
+
+/// Something that happens.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Act {
+    /// What goes between a node and Redis is held back, in some directions (to the node, from it).
+    Cut(usize, [bool; 2], Duration),
+    /// The same on one of its connections to Redis.
+    Stall(usize, usize, [bool; 2], Duration),
+    /// One of its connections to Redis breaks.
+    Break(usize, usize),
+    /// A node's code does not run; others' does.
+    Stop(usize, Duration),
+    /// A node's code stands still in the middle, some places from here.
+    Trap(usize, u32, Duration),
+    /// A node crashes, and another process starts in its place.
+    Crash(usize, Duration),
+    /// Redis does not run for a while.
+    Freeze(Duration),
+    /// Redis ends, and comes back.
+    Restart(Duration, Comeback),
+    /// Redis' answers come late.
+    Slow(Duration, Duration),
+    /// Redis has no memory left.
+    OutOfMemory(Duration),
+    /// Redis loses its data while it runs: `FLUSHALL`.
+    Flush,
+    /// A node's wall clock is set: ahead by so many milliseconds from then on.
+    Clock(usize, i64),
+    /// An operator writes a key.
+    Ban(Whom, Written),
+    /// An operator deletes the keys of such a ban, however they are written.
+    Lift(Whom),
+    /// A ban is written through a node's API.
+    Revoke(usize, Whom),
+    /// A node goes by other settings: sessions are revocable by tenant, or not.
+    Reload(usize, bool),
+}
+
+/// Whom an operator means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whom {
+    /// A user, by number.
+    User(usize),
+    /// A tenant, by number.
+    Tenant(usize),
+    /// The session that a client has then, by the client's number.
+    Session(usize),
+    /// Its token.
+    Token(usize),
+    /// Everyone whose token was issued by then.
+    AllUntilNow,
+}
+
+/// How an operator writes a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// `SET key 1`, the name as it is.
+    Plain,
+    /// The same with the digest of the name.
+    Digest,
+    /// Both.
+    Both,
+    /// With the present time as cutoff.
+    Cutoff,
+    /// As a hash.
+    Hash,
+    /// By `RENAME`, from another key.
+    Rename,
+    /// Again and again.
+    Often,
+}
+
+/// When the first thing goes wrong.
+const FIRST: Duration = Duration::from_millis(1_500);
+
+impl Plan {
+    /// The plan of a seed.
+    pub fn of(seed: u64) -> Self {
+        let mut random = Rng::with_seed(seed);
+        let nodes = random.usize(1..=3);
+        let troubled_for = random.u64(4_000..14_000);
+        let count = random.usize(2..=9);
+        // Most runs have few kinds of trouble, so that what needs one thing to go well can happen.
+        let kinds: Vec<u8> = (0..random.usize(1..=4))
+            .map(|_| random.u8(..FAULTS))
+            .collect();
+        let mut acts: Vec<(Duration, Act)> = Vec::new();
+        for _ in 0..count {
+            let at = FIRST + millis(random.u64(0..troubled_for));
+            let kind = kinds[random.usize(..kinds.len())];
+            acts.push((at, fault(&mut random, nodes, kind)));
+            // What operators do is most telling in the middle of trouble.
+            if random.u8(..) < 200 {
+                let near = millis(random.u64(0..3_000));
+                let at = if random.bool() {
+                    at + near
+                } else {
+                    at.saturating_sub(near)
+                };
+                acts.push((at.max(FIRST), operate(&mut random, nodes)));
+            }
+        }
+        for _ in 0..random.usize(1..4) {
+            let at = FIRST + millis(random.u64(0..troubled_for));
+            acts.push((at, operate(&mut random, nodes)));
+        }
+        let skewed = random.u8(..) < 40;
+        let mut plan = Self {
+            seed: random.u64(..),
+            nodes,
+            clients: random.usize(4..=10),
+            lifetime: if random.u8(..) < 60 {
+                random.u64(8..30)
+            } else {
+                600
+            },
+            tenants: random.bool(),
+            redis_ahead: millis(if skewed { random.u64(0..2_000) } else { 0 }),
+            ahead: (0..nodes)
+                .map(|_| if skewed { random.i64(-3_000..3_000) } else { 0 })
+                .collect(),
+            acts,
+            troubled_until: Duration::ZERO,
+        };
+        plan.settle();
+        plan
+    }
+
+    /// Puts acts in order, and reckons when the last is over.
+    pub fn settle(&mut self) {
+        self.acts.sort_by_key(|(at, _)| *at);
+        let ends = self.acts.iter().map(|(at, act)| *at + act.lasts());
+        self.troubled_until = ends.max().unwrap_or(FIRST).max(FIRST);
+    }
+}
+
+impl Act {
+    /// For how long it goes on.
+    pub fn lasts(&self) -> Duration {
+        match *self {
+            Self::Cut(_, _, time)
+            | Self::Stall(_, _, _, time)
+            | Self::Stop(_, time)
+            | Self::Crash(_, time)
+            | Self::Freeze(time)
+            | Self::Restart(time, _)
+            | Self::Slow(_, time)
+            | Self::OutOfMemory(time) => time,
+            Self::Trap(_, _, time) => time + Duration::from_secs(1),
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// Some around the lease, most well below or above.
+fn a_while(random: &mut Rng) -> Duration {
+    millis(match random.u8(..) {
+        0..=69 => random.u64(20..400),
+        70..=139 => random.u64(400..2_800),
+        140..=209 => random.u64(2_800..5_000),
+        _ => random.u64(5_000..12_000),
+    })
+}
+
+fn directions(random: &mut Rng) -> [bool; 2] {
+    [[true, true], [true, true], [true, false], [false, true]][random.usize(..4)]
+}
+
+/// How many kinds of fault there are.
+const FAULTS: u8 = 12;
+
+fn fault(random: &mut Rng, nodes: usize, kind: u8) -> Act {
+    let node = random.usize(..nodes);
+    match kind {
+        0 => Act::Cut(node, directions(random), a_while(random)),
+        1 => Act::Stall(node, random.usize(..3), directions(random), a_while(random)),
+        2 => Act::Break(node, random.usize(..3)),
+        3 => Act::Stop(node, a_while(random)),
+        4 | 5 => Act::Trap(node, random.u32(0..400), a_while(random)),
+        6 => Act::Crash(node, millis(random.u64(100..15_000))),
+        7 => Act::Freeze(a_while(random)),
+        8 => {
+            let comeback = [Comeback::Whole, Comeback::Empty, Comeback::Behind];
+            Act::Restart(millis(random.u64(20..3_000)), comeback[random.usize(..3)])
+        }
+        9 => match random.u8(..3) {
+            0 => Act::Slow(millis(random.u64(50..1_200)), a_while(random)),
+            1 => Act::OutOfMemory(a_while(random)),
+            _ => Act::Flush,
+        },
+        10 => {
+            let step = [
+                -3_600_000, -600_000, -20_000, -2_000, 2_000, 20_000, 600_000,
+            ];
+            Act::Clock(node, step[random.usize(..step.len())])
+        }
+        _ => Act::Reload(node, random.bool()),
+    }
+}
+
+fn operate(random: &mut Rng, nodes: usize) -> Act {
+    let whom = match random.u8(..) {
+        0..=129 => Whom::User(random.usize(..USERS.len())),
+        130..=179 => Whom::Tenant(random.usize(..TENANTS.len())),
+        180..=209 => Whom::Session(random.usize(..4)),
+        210..=239 => Whom::Token(random.usize(..4)),
+        _ => Whom::AllUntilNow,
+    };
+    match random.u8(..) {
+        0..=39 if whom != Whom::AllUntilNow => Act::Lift(whom),
+        40..=79 if matches!(whom, Whom::User(_) | Whom::Tenant(_)) => {
+            Act::Revoke(random.usize(..nodes), whom)
+        }
+        _ => {
+            let ways = [
+                Written::Plain,
+                Written::Plain,
+                Written::Digest,
+                Written::Both,
+                Written::Cutoff,
+                Written::Hash,
+                Written::Rename,
+                Written::Often,
+            ];
+            Act::Ban(whom, ways[random.usize(..ways.len())])
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! What happened, for the checker: what was written to each client and when, what Redis executed,
+//! who was told what, and when something was wrong.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use curfew_model::SessionId;
+
+use crate::redis::Effect;
+use crate::world::ConnectionId;
+
+/// Everything that the checker looks at. Times are since the beginning of the run.
+#[derive(Debug, Default)]
+pub struct Record {
+    /// What nodes wrote to clients.
+    pub wires: BTreeMap<ConnectionId, Wire>,
+    /// What Redis executed, and for which process.
+    pub effects: Vec<(Duration, Option<usize>, Effect)>,
+    /// What operators wrote.
+    pub bans: Vec<Ban>,
+    /// What clients published.
+    pub publications: BTreeMap<u64, Published>,
+    /// When something was wrong.
+    pub troubles: Vec<Trouble>,
+    /// Redis came back, with the data of the time that is named second.
+    pub losses: Vec<(Duration, Duration)>,
+    /// Answers to revocations through a node.
+    pub receipts: Vec<Receipt>,
+    /// When a process began to go by other settings, whether sessions are revocable by tenant in
+    /// them, and when it said that this is done.
+    pub reloads: Vec<Reload>,
+    /// The number of the process that has a node's id.
+    pub ids: BTreeMap<String, usize>,
+    /// When its code ended.
+    pub crashed: BTreeMap<usize, Duration>,
+    /// Wall clocks that were set: process, when, and by how much they are ahead from then on.
+    pub clocks: Vec<(usize, Duration, i64)>,
+    /// The keys that Redis has at the end.
+    pub left: BTreeSet<Vec<u8>>,
+    /// What clients did and heard, for people.
+    pub story: Vec<(Duration, String)>,
+}
+
+/// What was written to one client.
+#[derive(Debug, Default)]
+pub struct Wire {
+    /// The process that wrote it.
+    pub node: usize,
+    /// The client.
+    pub client: usize,
+    /// All of it.
+    pub bytes: Vec<u8>,
+    /// Up to which byte, and when the call began.
+    pub writes: Vec<(usize, Duration)>,
+    /// What the client showed, in order.
+    pub tokens: Vec<Token>,
+}
+
+/// A token that a client showed.
+#[derive(Debug, Clone)]
+pub struct Token {
+    /// When the client sent it.
+    pub sent_at: Duration,
+    /// Whom it names.
+    pub user: String,
+    /// The tenant.
+    pub tenant: String,
+    /// Its `jti`.
+    pub id: String,
+    /// Its `iat`, since 1970.
+    pub issued_at: u64,
+    /// Its `exp`, since 1970.
+    pub expires_at: u64,
+}
+
+/// Whom a ban names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A user.
+    User(String),
+    /// A tenant, where nodes are configured for it.
+    Tenant(String),
+    /// One token.
+    Token(String),
+    /// One session.
+    Session(SessionId),
+    /// Everyone.
+    All,
+}
+
+/// A revocation that was written.
+#[derive(Debug, Clone)]
+pub struct Ban {
+    /// When Redis had it.
+    pub at: Duration,
+    /// The key.
+    pub key: Vec<u8>,
+    /// Whom it names.
+    pub target: Target,
+    /// Tokens issued until then, since 1970; `None`: all.
+    pub before: Option<u64>,
+    /// When an operator deleted the key.
+    pub lifted_at: Option<Duration>,
+}
+
+/// A publication of a client.
+#[derive(Debug)]
+pub struct Published {
+    /// Over which connection.
+    pub connection: ConnectionId,
+    /// Into which channel.
+    pub channel: usize,
+    /// When it was sent.
+    pub sent_at: Duration,
+    /// `ok` or the code of the error.
+    pub answer: Option<String>,
+    /// When Redis executed it.
+    pub executed: Vec<Duration>,
+}
+
+/// Something was wrong.
+#[derive(Debug, Clone, Copy)]
+pub struct Trouble {
+    /// The process; `None`: all of them.
+    pub node: Option<usize>,
+    /// Since when.
+    pub from: Duration,
+    /// Until when.
+    pub until: Duration,
+    /// Its code did not run; otherwise it did not reach Redis as it should.
+    pub stopped: bool,
+}
+
+/// The answer to a revocation through a node.
+#[derive(Debug)]
+pub struct Receipt {
+    /// When it was there.
+    pub at: Duration,
+    /// Whom it names.
+    pub target: Target,
+    /// Processes that have not confirmed.
+    pub missing: Vec<usize>,
+    /// When it was asked for.
+    pub asked_at: Duration,
+}
+
+/// Other settings.
+#[derive(Debug)]
+pub struct Reload {
+    /// The process.
+    pub node: usize,
+    /// When they came.
+    pub at: Duration,
+    /// Whether sessions are revocable by tenant.
+    pub tenants: bool,
+    /// When every session was compared by them.
+    pub settled_at: Option<Duration>,
+}
+
+impl Record {
+    /// A node has written to a client.
+    pub fn wrote(&mut self, connection: ConnectionId, bytes: &[u8], began: Duration) {
+        let wire = self.wires.entry(connection).or_default();
+        wire.bytes.extend_from_slice(bytes);
+        wire.writes.push((wire.bytes.len(), began));
+    }
+
+    /// Redis has executed something.
+    pub fn executed(&mut self, at: Duration, node: Option<usize>, effect: Effect) {
+        if let Effect::Published { payload, .. } = &effect
+            && let Some(number) = marker(payload)
+            && let Some(published) = self.publications.get_mut(&number)
+        {
+            published.executed.push(at);
+        }
+        self.effects.push((at, node, effect));
+    }
+
+    /// Code did not run.
+    pub fn stopped(&mut self, node: usize, from: Duration, until: Duration) {
+        self.trouble(Some(node), from, until, true);
+    }
+
+    /// Everyone's code stood still, one's in the middle.
+    pub fn held_up(&mut self, from: Duration, until: Duration) {
+        self.trouble(None, from, until, true);
+    }
+
+    /// Whether sessions of a process are revocable by tenant.
+    pub fn tenants_of(&self, node: usize) -> bool {
+        let mut reloads = self.reloads.iter().filter(|reload| reload.node == node);
+        reloads.next_back().is_some_and(|reload| reload.tenants)
+    }
+
+    /// A process has begun, with these settings.
+    pub fn began(&mut self, node: usize, at: Duration, tenants: bool) {
+        self.reloads.push(Reload {
+            node,
+            at,
+            tenants,
+            settled_at: Some(at),
+        });
+    }
+
+    /// An operator has written a key. What it said before is no more.
+    pub fn banned(&mut self, ban: Ban) {
+        self.lifted(&ban.key, ban.at);
+        self.bans.push(ban);
+    }
+
+    /// An operator has deleted a key.
+    pub fn lifted(&mut self, key: &[u8], at: Duration) {
+        for ban in &mut self.bans {
+            if ban.key == key && ban.lifted_at.is_none() {
+                ban.lifted_at = Some(at);
+            }
+        }
+    }
+
+    /// Something was wrong.
+    pub fn trouble(&mut self, node: Option<usize>, from: Duration, until: Duration, stopped: bool) {
+        self.troubles.push(Trouble {
+            node,
+            from,
+            until,
+            stopped,
+        });
+    }
+
+    /// A process has ended.
+    pub fn ended(&mut self, node: usize, at: Duration) {
+        self.crashed.insert(node, at);
+    }
+
+    /// Redis came back with the data of an earlier time.
+    pub fn lost_data(&mut self, at: Duration, data_of: Duration) {
+        self.losses.push((at, data_of));
+    }
+
+    /// Something that a person wants to read.
+    pub fn tell(&mut self, at: Duration, what: String) {
+        self.story.push((at, what));
+    }
+}
+
+/// The number in the data of a publication: `"#17"`.
+pub fn marker(payload: &[u8]) -> Option<u64> {
+    let at = payload.windows(2).position(|pair| pair == b"\"#")? + 2;
+    let digits = payload[at..]
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit());
+    let digits: Vec<u8> = digits.copied().collect();
+    str::from_utf8(&digits).ok()?.parse().ok()
+}

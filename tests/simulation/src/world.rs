@@ -1,0 +1,402 @@
+//! Everything outside the nodes' own code: the network, Redis, the clients, and who may run.
+//!
+//! Owns: what happens next and when, the bytes under way, and the record of it all.
+//! Knows nothing of: which faults there are to be (`plan.rs`), what was promised (`check.rs`).
+//!
+//! The world is a queue of events. Its task runs them as their time comes; a node that is held up in
+//! the middle of its code runs those of that time itself, before it goes on.
+
+mod network;
+mod server;
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use curfew_model::env::Env;
+use fastrand::Rng;
+
+use crate::client::Client;
+use crate::machine::{self, Point, Watch, elapsed};
+use crate::record::Record;
+
+pub use network::{Connection, ConnectionId, Direction, End, Network, Socket};
+pub use server::{Comeback, Host, RedisDial};
+
+/// What can happen.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// Bytes may have come to their end of a connection.
+    Arrive(ConnectionId, Direction),
+    /// A key of Redis may have expired.
+    Expire,
+    /// A client acts.
+    Client(usize),
+    /// The plan goes on.
+    Plan,
+    /// A node that was stopped goes on.
+    Resume(usize),
+}
+
+/// A node, as its machine sees it.
+#[derive(Debug, Default)]
+pub struct Machine {
+    /// Its code may run. A process that has crashed never runs again.
+    pub alive: bool,
+    /// Until when its code does not run.
+    pub stopped_until: Duration,
+    /// Tasks that wait for that.
+    wakers: Vec<Waker>,
+    /// By how much its wall clock is ahead, in microseconds.
+    pub wall_ahead: i64,
+    /// In its code, at the place this many points from here, it is to be held up for so long.
+    pub trap: Option<(u32, Duration)>,
+}
+
+impl Machine {
+    /// One whose code runs.
+    pub fn running() -> Self {
+        Self {
+            alive: true,
+            ..Self::default()
+        }
+    }
+}
+
+/// All of it but the nodes' code.
+#[derive(Debug)]
+pub struct World {
+    /// Chooses what the plan leaves open.
+    pub random: Rng,
+    queue: BTreeMap<(Duration, u64), Event>,
+    count: u64,
+    /// The world's task, which waits for the next event.
+    waker: Option<Waker>,
+    /// By the number of the process: one that starts anew has another.
+    pub machines: Vec<Machine>,
+    /// Every connection there ever was.
+    pub network: Network,
+    /// Redis.
+    pub host: Host,
+    /// The clients.
+    pub clients: Vec<Client>,
+    /// Connections of clients that a process has not accepted yet.
+    pub arrivals: Vec<(usize, ConnectionId)>,
+    /// The number of the last publication.
+    pub published: u64,
+    /// For each slot, which a load balancer would know by an address, the process there.
+    pub slots: Vec<usize>,
+    /// What the checker looks at.
+    pub record: Record,
+}
+
+/// The world, shared by everything that runs in it.
+#[derive(Debug, Clone)]
+pub struct Shared(Rc<Inner>);
+
+struct Inner {
+    world: RefCell<World>,
+    /// The process whose code runs.
+    node: Cell<Option<usize>>,
+    wall_ahead: Cell<i64>,
+    /// Whether a trap is set for the one whose code runs.
+    trapped: Cell<bool>,
+    /// Accepts connections.
+    door: RefCell<Option<Box<dyn FnMut(usize, ConnectionId)>>>,
+    /// Does what the plan says.
+    plan: RefCell<Option<Box<dyn FnMut(&Shared)>>>,
+}
+
+thread_local! {
+    static SHARED: RefCell<Option<Shared>> = const { RefCell::new(None) };
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("World").finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// The world of this thread's run.
+    pub fn get() -> Self {
+        SHARED
+            .with_borrow(Clone::clone)
+            .expect("a run has been begun on this thread")
+    }
+
+    /// Begins a run on this thread, in a runtime whose clock is paused.
+    pub fn begin(random: Rng) -> Self {
+        elapsed();
+        let shared = Self(Rc::new(Inner {
+            world: RefCell::new(World {
+                random,
+                queue: BTreeMap::new(),
+                count: 0,
+                waker: None,
+                machines: Vec::new(),
+                network: Network::default(),
+                host: Host::new(),
+                clients: Vec::new(),
+                arrivals: Vec::new(),
+                published: 0,
+                slots: Vec::new(),
+                record: Record::default(),
+            }),
+            node: Cell::new(None),
+            wall_ahead: Cell::new(0),
+            trapped: Cell::new(false),
+            door: RefCell::new(None),
+            plan: RefCell::new(None),
+        }));
+        SHARED.set(Some(shared.clone()));
+        curfew_model::env::enter(Rc::clone(&shared.0) as _);
+        machine::start(Rc::clone(&shared.0) as _);
+        shared
+    }
+
+    /// The world. Nothing that is called while it is held may ask for it.
+    pub fn world(&self) -> RefMut<'_, World> {
+        self.0.world.borrow_mut()
+    }
+
+    /// Says who does what the plan says.
+    pub fn set_plan(&self, plan: impl FnMut(&Self) + 'static) {
+        *self.0.plan.borrow_mut() = Some(Box::new(plan));
+    }
+
+    /// Says who accepts connections.
+    pub fn set_door(&self, door: impl FnMut(usize, ConnectionId) + 'static) {
+        *self.0.door.borrow_mut() = Some(Box::new(door));
+    }
+
+    /// Runs `work` as the code of a process: its tasks are that one's.
+    pub fn as_node<T>(&self, node: usize, work: impl FnOnce() -> T) -> T {
+        let before = self.0.node.replace(Some(node));
+        self.0.look(Some(node));
+        let done = work();
+        self.0.node.set(before);
+        self.0.look(before);
+        done
+    }
+
+    /// The process whose code runs.
+    pub fn node(&self) -> Option<usize> {
+        self.0.node.get()
+    }
+
+    /// Does what is due.
+    pub fn run_due(&self) {
+        loop {
+            let event = {
+                let mut world = self.world();
+                let now = elapsed();
+                match world.queue.first_entry() {
+                    Some(first) if first.key().0 <= now => first.remove(),
+                    _ => return,
+                }
+            };
+            self.happen(event);
+            let arrivals = std::mem::take(&mut self.world().arrivals);
+            for (node, connection) in arrivals {
+                if let Some(door) = &mut *self.0.door.borrow_mut() {
+                    door(node, connection);
+                }
+            }
+        }
+    }
+
+    fn happen(&self, event: Event) {
+        match event {
+            Event::Arrive(connection, direction) => self.world().arrive(connection, direction),
+            Event::Expire => self.world().expire(),
+            Event::Client(client) => Client::act(&mut self.world(), client),
+            Event::Resume(node) => {
+                let mut world = self.world();
+                let machine = &mut world.machines[node];
+                if machine.stopped_until <= elapsed() {
+                    machine.wakers.drain(..).for_each(Waker::wake);
+                }
+            }
+            Event::Plan => {
+                let plan = self.0.plan.take();
+                if let Some(mut plan) = plan {
+                    // What a plan starts belongs to no process.
+                    let before = self.0.node.take();
+                    plan(self);
+                    self.0.node.set(before);
+                    self.0.plan.replace(Some(plan));
+                }
+            }
+        }
+    }
+
+    /// Runs events until `end`.
+    pub async fn run_until(&self, end: Duration) {
+        use std::future::poll_fn;
+        while elapsed() < end {
+            self.run_due();
+            let next = {
+                let mut world = self.world();
+                let next = world.queue.first_key_value().map(|(key, _)| key.0);
+                world.waker = None;
+                next.unwrap_or(end).min(end)
+            };
+            let now = elapsed();
+            if next <= now {
+                if now < end {
+                    continue;
+                }
+                return;
+            }
+            let mut sleep = std::pin::pin!(tokio::time::sleep(next - now));
+            poll_fn(|cx| {
+                if sleep.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(());
+                }
+                let mut world = self.world();
+                let sooner = world.queue.first_key_value();
+                if sooner.is_some_and(|(key, _)| key.0 < next) {
+                    return Poll::Ready(());
+                }
+                world.waker = Some(cx.waker().clone());
+                Poll::Pending
+            })
+            .await;
+        }
+    }
+
+    /// Time passes for all but the code that runs now.
+    fn stand_still(&self, time: Duration) {
+        let end = elapsed() + time;
+        loop {
+            self.run_due();
+            let now = elapsed();
+            let next = self.world().queue.first_key_value().map(|(key, _)| key.0);
+            match next {
+                Some(next) if next < end => machine::pass(next.saturating_sub(now)),
+                _ => {
+                    machine::pass(end.saturating_sub(now));
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl World {
+    /// Has something happen after a while.
+    pub fn after(&mut self, wait: Duration, event: Event) {
+        self.at(elapsed() + wait, event);
+    }
+
+    /// Has something happen at a time.
+    pub fn at(&mut self, time: Duration, event: Event) {
+        self.count += 1;
+        self.queue.insert((time, self.count), event);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// The processes that accept connections.
+    pub fn up(&self) -> Vec<usize> {
+        let up = |process: &&usize| self.machines[**process].alive;
+        self.slots.iter().filter(up).copied().collect()
+    }
+
+    /// Stops a process for a while.
+    pub fn stop(&mut self, node: usize, time: Duration) {
+        let until = elapsed() + time;
+        let machine = &mut self.machines[node];
+        machine.stopped_until = machine.stopped_until.max(until);
+        self.record.stopped(node, elapsed(), until);
+        self.at(until, Event::Resume(node));
+    }
+
+    /// A process is gone: its code never runs again, and its connections break.
+    pub fn crash(&mut self, node: usize) {
+        self.machines[node].alive = false;
+        self.record.ended(node, elapsed());
+        let machine = &mut self.machines[node];
+        machine.wakers.drain(..).for_each(Waker::wake);
+        for connection in self.network.of(node) {
+            self.reset(connection);
+        }
+    }
+}
+
+impl Inner {
+    /// Remembers what is asked at every point of the code of the process that runs.
+    fn look(&self, node: Option<usize>) {
+        // Held while the world itself starts a node.
+        let Ok(world) = self.world.try_borrow() else {
+            return;
+        };
+        let machine = node.and_then(|node| world.machines.get(node));
+        self.wall_ahead
+            .set(machine.map_or(0, |machine| machine.wall_ahead));
+        self.trapped
+            .set(machine.is_some_and(|machine| machine.trap.is_some()));
+    }
+}
+
+impl Env for Inner {
+    fn node(&self) -> Option<usize> {
+        self.node.get()
+    }
+
+    fn begin(&self, node: usize, cx: &mut Context<'_>) -> Poll<bool> {
+        let mut world = self.world.borrow_mut();
+        let machine = &mut world.machines[node];
+        if !machine.alive {
+            return Poll::Ready(false);
+        }
+        if machine.stopped_until > elapsed() {
+            machine.wakers.push(cx.waker().clone());
+            return Poll::Pending;
+        }
+        drop(world);
+        self.node.set(Some(node));
+        self.look(Some(node));
+        Poll::Ready(true)
+    }
+
+    fn end(&self, before: Option<usize>) {
+        self.node.set(before);
+        self.look(before);
+    }
+}
+
+impl Watch for Inner {
+    fn wall_ahead(&self) -> i64 {
+        self.wall_ahead.get()
+    }
+
+    fn at(&self, _point: Point) {
+        if !self.trapped.get() {
+            return;
+        }
+        let (Some(node), Ok(mut world)) = (self.node.get(), self.world.try_borrow_mut()) else {
+            return;
+        };
+        let machine = &mut world.machines[node];
+        match machine.trap.take() {
+            Some((0, time)) => {
+                self.trapped.set(false);
+                let now = elapsed();
+                world.record.held_up(now, now + time);
+                drop(world);
+                // The clocks of others are read by nobody meanwhile.
+                let node = self.node.take();
+                Shared::get().stand_still(time);
+                self.node.set(node);
+                self.look(node);
+            }
+            Some((more, time)) => machine.trap = Some((more - 1, time)),
+            None => {}
+        }
+    }
+}

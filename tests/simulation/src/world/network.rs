@@ -1,0 +1,425 @@
+//! Connections: bytes that are under way, that wait in a socket, and links that hold them back.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::mem::ManuallyDrop;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use curfew_ws::{Front, Pipe, PipeLine};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{Event, Shared, World};
+use crate::client::Client;
+use crate::machine::{self, Point, elapsed};
+
+/// The number of a connection.
+pub type ConnectionId = usize;
+
+/// What a node's socket holds for a client that does not read, in bytes.
+const SOCKET_ROOM: usize = 16 * 1024;
+
+/// Who is at the other end from a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Redis.
+    Redis,
+    /// A client, by its number.
+    Client(usize),
+}
+
+/// Which way bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// To the node.
+    In,
+    /// From the node.
+    Out,
+}
+
+/// One direction of a connection.
+#[derive(Debug, Default)]
+struct Lane {
+    /// When each comes to the other end if nothing holds it back; empty: the end.
+    under_way: VecDeque<(Duration, Bytes)>,
+    bytes: usize,
+    /// The link holds everything back.
+    stalled: bool,
+    /// Woken when there is something to read, or room to write.
+    waker: Option<Waker>,
+}
+
+/// A connection of a node.
+#[derive(Debug)]
+pub struct Connection {
+    /// The process.
+    pub node: usize,
+    /// Who is at the other end.
+    pub end: End,
+    inwards: Lane,
+    outwards: Lane,
+    /// What the node may read.
+    arrived: VecDeque<u8>,
+    arrived_end: bool,
+    /// Gone, without a farewell.
+    pub reset: bool,
+    /// The node has let go of it.
+    pub closed: bool,
+    /// The other end has let go of it.
+    pub left: bool,
+    /// The other end does not read: what it does not, the node's socket holds.
+    pub unread: bool,
+}
+
+/// Every connection there ever was, and the links that they go over.
+#[derive(Debug, Default)]
+pub struct Network {
+    connections: Vec<Connection>,
+    /// For each process, by direction: its links to Redis hold everything back.
+    cut: Vec<[bool; 2]>,
+}
+
+impl Network {
+    /// A connection.
+    pub fn get(&self, connection: ConnectionId) -> &Connection {
+        &self.connections[connection]
+    }
+
+    /// A connection, to be changed.
+    pub fn get_mut(&mut self, connection: ConnectionId) -> &mut Connection {
+        &mut self.connections[connection]
+    }
+
+    /// The connections of a process that are there.
+    pub fn of(&self, node: usize) -> Vec<ConnectionId> {
+        let there = |(_, connection): &(usize, &Connection)| {
+            connection.node == node && !connection.reset && !connection.closed
+        };
+        let all = self.connections.iter().enumerate().filter(there);
+        all.map(|(id, _)| id).collect()
+    }
+
+    /// Those of them that go to Redis.
+    pub fn to_redis(&self, node: usize) -> Vec<ConnectionId> {
+        let mut all = self.of(node);
+        all.retain(|id| self.connections[*id].end == End::Redis);
+        all
+    }
+
+    /// True while a process does not reach Redis, or Redis not it.
+    pub fn is_cut(&self, node: usize) -> bool {
+        self.cut.get(node).is_some_and(|cut| cut[0] || cut[1])
+    }
+}
+
+impl Connection {
+    fn lane(&mut self, direction: Direction) -> &mut Lane {
+        match direction {
+            Direction::In => &mut self.inwards,
+            Direction::Out => &mut self.outwards,
+        }
+    }
+}
+
+impl World {
+    /// A new connection of a process.
+    pub fn connect(&mut self, node: usize, end: End) -> ConnectionId {
+        let cut = self.network.cut.get(node).copied().unwrap_or_default();
+        let lane = |by: usize| Lane {
+            stalled: end == End::Redis && cut[by],
+            ..Lane::default()
+        };
+        self.network.connections.push(Connection {
+            node,
+            end,
+            inwards: lane(0),
+            outwards: lane(1),
+            arrived: VecDeque::new(),
+            arrived_end: false,
+            reset: false,
+            closed: false,
+            left: false,
+            unread: false,
+        });
+        self.network.connections.len() - 1
+    }
+
+    /// Cuts a process off from Redis, or no longer, by direction. Bytes are kept.
+    pub fn cut(&mut self, node: usize, cut: [bool; 2]) {
+        while self.network.cut.len() <= node {
+            self.network.cut.push([false; 2]);
+        }
+        self.network.cut[node] = cut;
+        for connection in self.network.to_redis(node) {
+            self.stall(connection, cut);
+        }
+    }
+
+    /// Holds back what goes over one connection, or no longer, by direction.
+    pub fn stall(&mut self, connection: ConnectionId, stalled: [bool; 2]) {
+        for (direction, stalled) in [Direction::In, Direction::Out].into_iter().zip(stalled) {
+            let lane = self.network.connections[connection].lane(direction);
+            if lane.stalled && !stalled {
+                self.after(Duration::ZERO, Event::Arrive(connection, direction));
+            }
+            self.network.connections[connection].lane(direction).stalled = stalled;
+        }
+    }
+
+    /// Puts bytes on their way; none: the end.
+    pub fn send(&mut self, connection: ConnectionId, direction: Direction, bytes: Bytes) {
+        self.send_late(connection, direction, bytes, Duration::ZERO);
+    }
+
+    /// Likewise, `late` after now.
+    pub fn send_late(
+        &mut self,
+        connection: ConnectionId,
+        direction: Direction,
+        bytes: Bytes,
+        late: Duration,
+    ) {
+        let wait = self.latency() + late;
+        let lane = self.network.connections[connection].lane(direction);
+        let last = lane.under_way.back().map_or(Duration::ZERO, |last| last.0);
+        let time = (elapsed() + wait).max(last);
+        lane.bytes += bytes.len();
+        lane.under_way.push_back((time, bytes));
+        self.at(time, Event::Arrive(connection, direction));
+    }
+
+    /// How long bytes are under way.
+    fn latency(&mut self) -> Duration {
+        let millis = match self.random.u8(..) {
+            0..=229 => 1,
+            230..=250 => self.random.u64(1..6),
+            _ => self.random.u64(5..40),
+        };
+        Duration::from_millis(millis)
+    }
+
+    /// What is due comes to its end, as far as nothing holds it back.
+    pub fn arrive(&mut self, id: ConnectionId, direction: Direction) {
+        let now = elapsed();
+        loop {
+            let held = self.host.is_held();
+            let connection = &mut self.network.connections[id];
+            let end = connection.end;
+            let unread = connection.unread || (end == End::Redis && held);
+            if connection.reset || (direction == Direction::Out && unread) {
+                return;
+            }
+            let lane = connection.lane(direction);
+            let due = lane.under_way.front().is_some_and(|first| first.0 <= now);
+            if lane.stalled || !due {
+                return;
+            }
+            let Some((_, bytes)) = lane.under_way.pop_front() else {
+                return;
+            };
+            lane.bytes -= bytes.len();
+            if let Some(waker) = lane.waker.take() {
+                waker.wake();
+            }
+            match (direction, end) {
+                (Direction::In, _) => {
+                    connection.arrived_end |= bytes.is_empty();
+                    connection.arrived.extend(&bytes);
+                }
+                (Direction::Out, End::Redis) => self.redis_hears(id, &bytes),
+                (Direction::Out, End::Client(client)) => Client::hear(self, client, id, &bytes),
+            }
+        }
+    }
+
+    /// A connection is gone at both ends.
+    pub fn reset(&mut self, id: ConnectionId) {
+        let connection = &mut self.network.connections[id];
+        if connection.reset {
+            return;
+        }
+        connection.reset = true;
+        for lane in [&mut connection.inwards, &mut connection.outwards] {
+            lane.under_way.clear();
+            if let Some(waker) = lane.waker.take() {
+                waker.wake();
+            }
+        }
+        match connection.end {
+            End::Redis => self.redis_lost(id),
+            End::Client(client) => Client::lost(self, client, id),
+        }
+    }
+
+    /// The other end sends no more.
+    pub fn leave(&mut self, id: ConnectionId) {
+        let connection = &mut self.network.connections[id];
+        if !connection.left && !connection.reset {
+            connection.left = true;
+            self.send(id, Direction::In, Bytes::new());
+        }
+    }
+
+    /// The other end of a connection reads, or does not.
+    pub fn read(&mut self, id: ConnectionId, reads: bool) {
+        self.network.connections[id].unread = !reads;
+        if reads {
+            self.after(Duration::ZERO, Event::Arrive(id, Direction::Out));
+        }
+    }
+
+    /// A system call of a node that writes; how much of it the socket takes.
+    fn write(&mut self, id: ConnectionId, bytes: &[u8], began: Duration) -> io::Result<usize> {
+        let connection = &mut self.network.connections[id];
+        if connection.reset || connection.closed {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let room = match connection.end {
+            End::Client(_) => SOCKET_ROOM.saturating_sub(connection.outwards.bytes),
+            End::Redis => bytes.len(),
+        };
+        let taken = bytes.len().min(room);
+        if taken == 0 && !bytes.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        if let End::Client(_) = connection.end {
+            self.record.wrote(id, &bytes[..taken], began);
+        }
+        self.send(id, Direction::Out, Bytes::copy_from_slice(&bytes[..taken]));
+        Ok(taken)
+    }
+}
+
+/// A node's end of a connection.
+#[derive(Debug)]
+pub struct Socket(pub ConnectionId);
+
+impl Socket {
+    fn try_write(&self, front: Front<'_>) -> io::Result<usize> {
+        // The call begins here. A node that is held up in it has asked before whether it may.
+        let began = elapsed();
+        machine::at(Point::Write);
+        let shared = Shared::get();
+        let mut world = shared.world();
+        match front {
+            Front::Bytes(bytes) => world.write(self.0, bytes, began),
+            Front::Slices(slices) => {
+                let bytes: Vec<u8> = slices
+                    .iter()
+                    .flat_map(|part| part.iter().copied())
+                    .collect();
+                world.write(self.0, &bytes, began)
+            }
+        }
+    }
+
+    fn poll_front(&self, cx: &Context<'_>, front: Front<'_>) -> Poll<io::Result<usize>> {
+        match self.try_write(front) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let shared = Shared::get();
+                let mut world = shared.world();
+                let connection = world.network.get_mut(self.0);
+                connection.outwards.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            done => Poll::Ready(done),
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let shared = Shared::get();
+        let mut world = shared.world();
+        let connection = world.network.get_mut(self.0);
+        if connection.reset {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        if connection.arrived.is_empty() {
+            if connection.arrived_end {
+                return Poll::Ready(Ok(()));
+            }
+            connection.inwards.waker = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let (front, _) = connection.arrived.as_slices();
+        let taken = front.len().min(buffer.remaining());
+        buffer.put_slice(&front[..taken]);
+        connection.arrived.drain(..taken);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_front(cx, Front::Bytes(bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_front(cx, Front::Slices(slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let shared = Shared::get();
+        let mut world = shared.world();
+        if !world.network.get(self.0).reset {
+            world.send(self.0, Direction::Out, Bytes::new());
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let shared = Shared::get();
+        let mut world = shared.world();
+        let connection = world.network.get_mut(self.0);
+        if !connection.closed && !connection.reset {
+            connection.closed = true;
+            world.send(self.0, Direction::Out, Bytes::new());
+        }
+    }
+}
+
+impl Pipe for Socket {
+    fn line(&self) -> Option<Box<dyn PipeLine>> {
+        Some(Box::new(Line(self.0)))
+    }
+
+    fn abort(self: Box<Self>) {
+        Shared::get().world().reset(self.0);
+    }
+}
+
+/// The way to write to a [`Socket`] beside its own.
+#[derive(Debug)]
+struct Line(ConnectionId);
+
+impl PipeLine for Line {
+    fn try_write(&self, front: Front<'_>) -> io::Result<usize> {
+        // The connection is the socket's to end.
+        ManuallyDrop::new(Socket(self.0)).try_write(front)
+    }
+}

@@ -1,0 +1,243 @@
+//! Redis, on a machine of its own, at one address.
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::Duration;
+
+use curfew_backend::RedisAddress;
+use curfew_backend_redis::{Dial, Dialing, Stream};
+use tokio::time;
+
+use super::{ConnectionId, Direction, End, Event, Shared, Socket, World};
+use crate::machine::{EPOCH, elapsed};
+use crate::redis::{Executed, Reply, Server, Snapshot};
+
+/// Between two copies of the data that a server may come back with.
+const COPY_INTERVAL: Duration = Duration::from_millis(700);
+
+/// What a server comes back with after it was down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Comeback {
+    /// All it had.
+    Whole,
+    /// Nothing.
+    Empty,
+    /// What it had some time before, as a replica that was behind.
+    Behind,
+}
+
+/// Redis and its machine.
+#[derive(Debug)]
+pub struct Host {
+    server: Server,
+    /// By how much its clock is ahead. It is never set back (an assumption of the protocol).
+    pub ahead: Duration,
+    /// It does not run.
+    frozen: bool,
+    /// There is no process: who connects is refused.
+    down: bool,
+    /// Between what is executed and its answer.
+    pub slow: Duration,
+    copies: VecDeque<(Duration, Snapshot)>,
+    expiry: Option<Duration>,
+}
+
+impl Host {
+    pub(super) fn new() -> Self {
+        Self {
+            server: Server::new(1),
+            ahead: Duration::ZERO,
+            frozen: false,
+            down: false,
+            slow: Duration::ZERO,
+            copies: VecDeque::new(),
+            expiry: None,
+        }
+    }
+
+    /// True while it reads nothing.
+    pub(super) fn is_held(&self) -> bool {
+        self.frozen || self.down
+    }
+
+    /// True while it answers.
+    pub fn is_well(&self) -> bool {
+        !self.is_held() && self.slow == Duration::ZERO
+    }
+
+    /// What its clock shows.
+    pub fn now(&self) -> Duration {
+        EPOCH + elapsed() + self.ahead
+    }
+
+    /// The server, to be looked at.
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// Sets whether its memory is used up.
+    pub fn set_out_of_memory(&mut self, out: bool) {
+        self.server.set_out_of_memory(out);
+    }
+}
+
+impl World {
+    pub(super) fn redis_hears(&mut self, id: ConnectionId, bytes: &[u8]) {
+        if bytes.is_empty() {
+            self.host.server.disconnect(id as u64);
+            return;
+        }
+        let now = self.host.now();
+        self.host.server.receive(id as u64, bytes, now);
+        self.redis_done();
+    }
+
+    pub(super) fn redis_lost(&mut self, id: ConnectionId) {
+        self.host.server.disconnect(id as u64);
+    }
+
+    /// What was executed is noted, and answers are on their way.
+    fn redis_done(&mut self) {
+        let at = elapsed();
+        for executed in self.host.server.take_log() {
+            let Executed { by, what, .. } = executed;
+            let node = by.map(|by| self.network.get(by as ConnectionId).node);
+            self.record.executed(at, node, what);
+        }
+        for (id, bytes) in self.host.server.take_output() {
+            let late = self.host.slow;
+            self.send_late(id as ConnectionId, Direction::In, bytes.into(), late);
+        }
+        for id in self.host.server.take_closed() {
+            self.reset(id as ConnectionId);
+        }
+        self.note_expiry();
+    }
+
+    fn note_expiry(&mut self) {
+        let next = self.host.server.next_expiry();
+        if next != self.host.expiry {
+            self.host.expiry = next;
+            if let Some(next) = next {
+                let time = next.saturating_sub(EPOCH + self.host.ahead);
+                // Redis looks some times a second.
+                self.at(time + Duration::from_millis(50), Event::Expire);
+            }
+        }
+    }
+
+    pub(super) fn expire(&mut self) {
+        if self.host.is_held() {
+            return;
+        }
+        self.host.expiry = None;
+        let now = self.host.now();
+        self.host.server.expire(now);
+        self.redis_done();
+    }
+
+    /// Keeps a copy of the data, which a server may come back with; to be called at intervals.
+    pub fn copy_data(&mut self) -> Duration {
+        if !self.host.is_held() {
+            let copy = self.host.server.snapshot();
+            self.host.copies.push_back((elapsed(), copy));
+            while self.host.copies.len() > 4 {
+                self.host.copies.pop_front();
+            }
+        }
+        COPY_INTERVAL
+    }
+
+    /// Runs a command as an operator does, beside the server; `None` while it does not run.
+    pub fn operate(&mut self, command: &[&[u8]]) -> Option<Reply> {
+        if self.host.is_held() {
+            return None;
+        }
+        let now = self.host.now();
+        let reply = self.host.server.run(now, command);
+        self.redis_done();
+        Some(reply)
+    }
+
+    /// Stops Redis in its tracks, or lets it go on.
+    pub fn freeze_redis(&mut self, frozen: bool) {
+        self.host.frozen = frozen;
+        if !frozen {
+            self.redis_goes_on();
+        }
+    }
+
+    fn redis_goes_on(&mut self) {
+        for node in 0..self.machines.len() {
+            for id in self.network.to_redis(node) {
+                self.after(Duration::ZERO, Event::Arrive(id, Direction::Out));
+            }
+        }
+        self.after(Duration::ZERO, Event::Expire);
+    }
+
+    /// Ends the process.
+    pub fn stop_redis(&mut self) {
+        self.host.down = true;
+        for node in 0..self.machines.len() {
+            for id in self.network.to_redis(node) {
+                self.reset(id);
+            }
+        }
+    }
+
+    /// Starts another.
+    pub fn start_redis(&mut self, comeback: Comeback) {
+        let data = match comeback {
+            Comeback::Whole => Some(self.host.server.snapshot()),
+            Comeback::Empty => None,
+            Comeback::Behind => {
+                let copy = self.host.copies.front();
+                copy.map(|(_, copy)| copy.clone())
+            }
+        };
+        let copied_at = match comeback {
+            Comeback::Whole => elapsed(),
+            Comeback::Empty => Duration::ZERO,
+            Comeback::Behind => self
+                .host
+                .copies
+                .front()
+                .map_or(Duration::ZERO, |copy| copy.0),
+        };
+        let now = self.host.now();
+        self.host.server.restart(data, now);
+        self.host.copies.clear();
+        self.record.lost_data(elapsed(), copied_at);
+        self.host.down = false;
+        self.redis_done();
+        self.redis_goes_on();
+    }
+}
+
+/// How nodes reach Redis.
+#[derive(Debug)]
+pub struct RedisDial;
+
+impl Dial for RedisDial {
+    fn dial<'a>(&'a self, _: &'a RedisAddress) -> Dialing<'a> {
+        Box::pin(async {
+            let node = Shared::get().node().expect("a node dials");
+            loop {
+                // A round trip.
+                time::sleep(Duration::from_millis(2)).await;
+                let shared = Shared::get();
+                let mut world = shared.world();
+                if world.host.down {
+                    return Err(io::ErrorKind::ConnectionRefused.into());
+                }
+                if world.network.is_cut(node) {
+                    continue;
+                }
+                let id = world.connect(node, End::Redis);
+                world.host.server.connect(id as u64);
+                return Ok(Box::new(Socket(id)) as Box<dyn Stream>);
+            }
+        })
+    }
+}
