@@ -36,5 +36,7 @@ pub use handshake::{Handshake, HandshakeError};
 pub use origin::{OriginPolicy, canonical_origin};
 pub use protocol_error::ProtocolError;
 pub use read_buffer::{READ_BUFFER_BYTES, with_read_buffer};
-pub use transport::{Line, Pipe, PipeLine, Polled, Socket, Transport};
+#[cfg(feature = "simulation")]
+pub use transport::PipeLine;
+pub use transport::{Line, Pipe, Polled, Socket, Transport};
 pub use upgrade::{Held, Hold, Upgraded, accept};

@@ -30,6 +30,7 @@ pub enum Transport {
 /// A pipe within the process.
 pub trait Pipe: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin {
     /// A way to write to it beside its own, if it has one.
+    #[cfg(feature = "simulation")]
     fn line(&self) -> Option<Box<dyn PipeLine>> {
         None
     }
@@ -40,7 +41,9 @@ pub trait Pipe: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin {
 
 impl Pipe for DuplexStream {}
 
-/// The way to write to a [`Pipe`] that a [`Line`] is.
+/// The way to write to a [`Pipe`] that a [`Line`] is. What is shipped has none, and does not ask at
+/// each write which it has.
+#[cfg(feature = "simulation")]
 pub trait PipeLine: fmt::Debug + Send + Sync {
     /// Takes what there is room for now, or [`io::ErrorKind::WouldBlock`].
     fn try_write(&self, front: Front<'_>) -> io::Result<usize>;
@@ -73,6 +76,7 @@ pub struct Line(Option<Wire>);
 #[derive(Debug)]
 enum Wire {
     Tcp(OwnedWriteHalf),
+    #[cfg(feature = "simulation")]
     Memory(Box<dyn PipeLine>),
 }
 
@@ -94,6 +98,7 @@ impl Socket for &Line {
     fn write(&mut self, front: Front<'_>) -> Poll<io::Result<usize>> {
         let done = match &self.0 {
             Some(Wire::Tcp(stream)) => try_write(stream.as_ref(), front),
+            #[cfg(feature = "simulation")]
             Some(Wire::Memory(pipe)) => pipe.try_write(front),
             None => Err(io::ErrorKind::NotConnected.into()),
         };
@@ -133,8 +138,11 @@ impl Socket for Polled<'_, '_> {
 impl Drop for Line {
     fn drop(&mut self) {
         // The half alone would say to the peer that nothing more comes.
-        if let Some(Wire::Tcp(stream)) = self.0.take() {
-            stream.forget();
+        match self.0.take() {
+            Some(Wire::Tcp(stream)) => stream.forget(),
+            #[cfg(feature = "simulation")]
+            Some(Wire::Memory(_)) => {}
+            None => {}
         }
     }
 }
@@ -167,6 +175,7 @@ impl Transport {
                 let (read, write) = stream.into_split();
                 (Self::Shared(read), Some(Line(Some(Wire::Tcp(write)))))
             }
+            #[cfg(feature = "simulation")]
             Self::Memory(pipe) => {
                 let line = pipe.line().map(|line| Line(Some(Wire::Memory(line))));
                 (Self::Memory(pipe), line)

@@ -7,9 +7,10 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Crates the gateway is not made of.
-pub(super) const TOOLS: [&str; 5] = [
+pub(super) const TOOLS: [&str; 6] = [
     "curfew-testkit",
     "curfew-model-check",
+    "curfew-simulation",
     "curfew-tests",
     "curfew-benches",
     "curfew-gate",

@@ -142,7 +142,7 @@ fn end(child: Child) -> Told {
 /// Plays one seed and tells everything.
 fn replay(seed: u64, without: &[usize]) -> ExitCode {
     let plan = without_acts(Plan::of(seed), without);
-    println!("{plan:#?}");
+    println!("{plan}");
     let twice = [begin(plan.clone()), begin(plan.clone())].map(|child| end(child).digest);
     println!("digests {twice:?}");
     if std::env::var_os("LOG").is_some() {

@@ -1,5 +1,6 @@
 //! What goes wrong in a run, and what operators do: chosen by the seed, or written by hand.
 
+use std::fmt;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -28,6 +29,25 @@ pub struct Plan {
     pub acts: Vec<(Duration, Act)>,
     /// When the last of it is over.
     pub troubled_until: Duration,
+}
+
+impl fmt::Display for Plan {
+    /// As a scenario writes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "let plan = Plan {{")?;
+        writeln!(f, "    seed: {}, nodes: {}, clients: {},", self.seed, self.nodes, self.clients)?;
+        writeln!(f, "    lifetime: {}, tenants: {},", self.lifetime, self.tenants)?;
+        writeln!(f, "    redis_ahead: {}, ahead: vec!{:?},", written(self.redis_ahead), self.ahead)?;
+        writeln!(f, "    ..Plan::quiet(0)\n}};\nlet acts = [")?;
+        for (at, act) in &self.acts {
+            writeln!(f, "    ({}, {}),", written(*at), act.written())?;
+        }
+        f.write_str("];")
+    }
+}
+
+fn written(time: Duration) -> String {
+    format!("ms({})", time.as_millis())
 }
 
 /// Something that happens.
@@ -101,6 +121,9 @@ pub enum Written {
     Often,
 }
 
+/// Clients publish for at least as long.
+const LEAST: Duration = Duration::from_secs(5);
+
 /// When the first thing goes wrong.
 const FIRST: Duration = Duration::from_millis(1_500);
 
@@ -157,15 +180,57 @@ impl Plan {
         plan
     }
 
+    /// A plan of two nodes in which nothing goes wrong.
+    pub fn quiet(seed: u64) -> Self {
+        let mut plan = Self {
+            seed,
+            nodes: 2,
+            clients: 8,
+            lifetime: 600,
+            tenants: true,
+            redis_ahead: Duration::ZERO,
+            ahead: vec![0, 0],
+            acts: Vec::new(),
+            troubled_until: Duration::ZERO,
+        };
+        plan.settle();
+        plan
+    }
+
+    /// The same, in which this happens as well.
+    #[must_use]
+    pub fn with(mut self, acts: &[(Duration, Act)]) -> Self {
+        self.acts.extend_from_slice(acts);
+        self.settle();
+        self
+    }
+
     /// Puts acts in order, and reckons when the last is over.
     pub fn settle(&mut self) {
         self.acts.sort_by_key(|(at, _)| *at);
         let ends = self.acts.iter().map(|(at, act)| *at + act.lasts());
-        self.troubled_until = ends.max().unwrap_or(FIRST).max(FIRST);
+        self.troubled_until = ends.max().unwrap_or(LEAST).max(LEAST);
     }
 }
 
 impl Act {
+    /// As a scenario writes it.
+    fn written(&self) -> String {
+        let mut text = format!("{self:?}");
+        for time in self.times().into_iter().filter(|time| !time.is_zero()) {
+            text = text.replace(&format!("{time:?}"), &written(time));
+        }
+        text
+    }
+
+    fn times(&self) -> Vec<Duration> {
+        match *self {
+            Self::Slow(by, time) => vec![by, time],
+            Self::Trap(_, _, time) => vec![time],
+            _ => vec![self.lasts()],
+        }
+    }
+
     /// For how long it goes on.
     pub fn lasts(&self) -> Duration {
         match *self {

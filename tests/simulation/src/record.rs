@@ -18,6 +18,8 @@ pub struct Record {
     pub effects: Vec<(Duration, Option<usize>, Effect)>,
     /// What operators wrote.
     pub bans: Vec<Ban>,
+    /// What was asked of nodes' API and is not written yet: keys, and whom they name.
+    pub asked: Vec<(Vec<u8>, Target)>,
     /// What clients published.
     pub publications: BTreeMap<u64, Published>,
     /// When something was wrong.
@@ -172,6 +174,18 @@ impl Record {
             && let Some(published) = self.publications.get_mut(&number)
         {
             published.executed.push(at);
+        }
+        if let Effect::Set { key, .. } = &effect
+            && let Some(asked) = self.asked.iter().position(|(asked, _)| asked == key)
+        {
+            let (key, target) = self.asked.swap_remove(asked);
+            self.banned(Ban {
+                at,
+                key,
+                target,
+                before: None,
+                lifted_at: None,
+            });
         }
         self.effects.push((at, node, effect));
     }

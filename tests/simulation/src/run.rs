@@ -327,6 +327,8 @@ impl Stage {
                     return;
                 }
                 let ids = world.record.ids.clone();
+                let written = key.redis_key(PREFIX).into_bytes();
+                world.record.asked.push((written, target.clone()));
                 drop(world);
                 let process = Rc::clone(&self.processes.borrow()[machine]);
                 shared.as_node(machine, || {

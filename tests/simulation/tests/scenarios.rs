@@ -1,0 +1,81 @@
+//! Runs that are written by hand, and what seeds have found, shortened: `simulate shrink SEED` prints
+//! its plan as it stands here.
+
+use std::thread;
+use std::time::Duration;
+
+use curfew_simulation::plan::Act::*;
+use curfew_simulation::plan::Whom::*;
+use curfew_simulation::plan::Written::*;
+use curfew_simulation::plan::{Act, Plan};
+use curfew_simulation::run::run;
+use curfew_simulation::world::Comeback::*;
+
+fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// Plays a plan in which this happens, on a thread of its own: virtual time belongs to a thread. Fails
+/// if a promise is broken, or little happens.
+fn kept(plan: Plan, acts: &[(Duration, Act)]) {
+    let plan = plan.with(acts);
+    let outcome = thread::spawn(move || run(&plan)).join();
+    let outcome = outcome.expect("a run does not panic");
+    for (at, what) in &outcome.story {
+        println!("{at:>12.3?} {what}");
+    }
+    assert_eq!(outcome.violations, []);
+    assert!(outcome.publications > 20, "{} publications", outcome.publications);
+}
+
+#[test]
+fn nothing_happens_and_everyone_is_served() {
+    kept(Plan::quiet(1), &[]);
+}
+
+#[test]
+fn users_are_revoked_and_welcome_again() {
+    let acts = [
+        (ms(2_000), Ban(User(0), Plain)),
+        (ms(3_000), Ban(User(2), Digest)),
+        (ms(4_000), Revoke(1, User(3))),
+        (ms(6_000), Lift(User(0))),
+    ];
+    kept(Plan::quiet(2), &acts);
+}
+
+#[test]
+fn a_node_that_is_cut_off_over_a_revocation_falls_silent() {
+    let acts = [
+        (ms(2_000), Cut(0, [true, true], ms(5_000))),
+        (ms(2_500), Ban(User(1), Plain)),
+    ];
+    kept(Plan::quiet(3), &acts);
+}
+
+#[test]
+fn a_node_that_stands_still_over_a_revocation_delivers_nothing_afterwards() {
+    let mut acts = Vec::new();
+    for (n, places) in [3, 17, 41, 90, 180].into_iter().enumerate() {
+        let at = 2_000 + 5_000 * n as u64;
+        acts.push((ms(at), Trap(0, places, ms(3_600))));
+        acts.push((ms(at + 700), Ban(User(n), Plain)));
+    }
+    kept(Plan::quiet(4), &acts);
+}
+
+#[test]
+fn what_a_redis_that_comes_back_empty_has_lost_is_written_back() {
+    let acts = [
+        (ms(2_000), Ban(User(1), Plain)),
+        (ms(6_000), Restart(ms(900), Empty)),
+        (ms(12_000), Restart(ms(100), Behind)),
+    ];
+    kept(Plan::quiet(5), &acts);
+}
+
+#[test]
+fn a_crashed_node_leaves_nothing_behind() {
+    let acts = [(ms(3_000), Crash(1, ms(4_000)))];
+    kept(Plan::quiet(6), &acts);
+}
