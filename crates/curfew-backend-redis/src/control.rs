@@ -26,6 +26,7 @@ mod steps;
 
 use std::collections::{HashSet, VecDeque};
 use std::convert::Infallible;
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -123,7 +124,17 @@ struct Generation {
     recall: Vec<Written>,
     /// Where the reading of the index goes on; `None` when it is done.
     learn: Option<isize>,
+    /// A heartbeat was the last thing done.
+    others_turn: bool,
     set_up_at: Instant,
+}
+
+impl Generation {
+    /// A heartbeat is the next thing to do.
+    fn beat_next(&mut self) {
+        self.next_heartbeat = Instant::now();
+        self.others_turn = false;
+    }
 }
 
 impl Control {
@@ -197,7 +208,11 @@ impl Control {
         }
         // Also while keys wait to be read, many of them perhaps: their sessions are held back, so
         // that the lease is of no use to them (V1 of the model).
-        if Instant::now() >= generation.next_heartbeat {
+        // What else there is has a turn after each: where a round trip takes longer than half the
+        // interval, a heartbeat is always due.
+        let others_turn = mem::take(&mut generation.others_turn);
+        if Instant::now() >= generation.next_heartbeat && !others_turn {
+            generation.others_turn = true;
             return self.beat(generation).await;
         }
         // In turn with what comes from outside, which may not end: receipts wait for it.
@@ -228,7 +243,7 @@ impl Control {
                 }
             }
             () = links.changed.notified() => {}
-            () = core.stopped.notified() => generation.next_heartbeat = Instant::now(),
+            () = core.stopped.notified() => generation.beat_next(),
         }
         Ok(())
     }

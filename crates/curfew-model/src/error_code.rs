@@ -56,7 +56,8 @@ codes! {
         InvalidChannel = "invalid_channel",
         /// A dependency is down, and nothing was done; try again later.
         Unavailable = "unavailable",
-        /// The publication may or may not have been delivered, and will not be from now on.
+        /// The publication may or may not have been delivered; it may still be, within the lease under
+        /// which it was accepted, and then behind newer ones.
         UnknownOutcome = "unknown_outcome",
         /// A fault of ours; it is in the log.
         Internal = "internal",

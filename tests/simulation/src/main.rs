@@ -203,5 +203,7 @@ fn shrink(seed: u64) -> ExitCode {
             break;
         }
     }
+    let words: Vec<String> = without.iter().map(ToString::to_string).collect();
+    println!("simulate replay {seed} {}", words.join(" "));
     replay(seed, &without)
 }

@@ -55,7 +55,7 @@ impl Control {
         generation.next_heartbeat = started + HEARTBEAT.min(self.core.config.lease / 3);
         if !self.vouch_until(generation, sent_at + self.core.config.lease, stretch) {
             // This process was stopped meanwhile: the answers may be from before.
-            generation.next_heartbeat = Instant::now();
+            generation.beat_next();
         }
         Ok(())
     }

@@ -117,7 +117,7 @@ impl Control {
             remove.query_async::<()>(&mut generation.connection).await?;
         }
         generation.gone.extend(gone);
-        generation.next_heartbeat = Instant::now();
+        generation.beat_next();
         Ok(())
     }
 

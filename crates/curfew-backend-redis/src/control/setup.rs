@@ -120,6 +120,7 @@ impl Control {
             gone: Vec::new(),
             recall: Vec::new(),
             learn: Some(0),
+            others_turn: false,
             set_up_at: now,
         })
     }

@@ -148,7 +148,8 @@ impl World {
         COPY_INTERVAL
     }
 
-    /// Runs a command as an operator does, beside the server; `None` while it does not run.
+    /// Runs a command as an operator does, beside the server; `None` where it is refused, or while the
+    /// server does not run.
     pub fn operate(&mut self, command: &[&[u8]]) -> Option<Reply> {
         if self.host.is_held() {
             return None;
@@ -156,7 +157,7 @@ impl World {
         let now = self.host.now();
         let reply = self.host.server.run(now, command);
         self.redis_done();
-        Some(reply)
+        Some(reply).filter(|reply| !matches!(reply, Reply::Error(_)))
     }
 
     /// Stops Redis in its tracks, or lets it go on.
