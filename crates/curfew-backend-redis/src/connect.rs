@@ -9,14 +9,16 @@ use std::time::Duration;
 
 use curfew_backend::{RedisAddress, RedisConfig, RedisServer};
 use curfew_model::{Secret, env};
-use redis::aio::{AsyncPushSender, MultiplexedConnection};
+use redis::aio::{AsyncPushSender, ConnectionLike, MultiplexedConnection};
 use redis::io::tcp::TcpSettings;
 use redis::{
-    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo,
-    IntoConnectionInfo as _, ProtocolVersion, RedisConnectionInfo, RedisError, TlsCertificates,
+    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, ConnectionInfo,
+    IntoConnectionInfo as _, Pipeline, ProtocolVersion, RedisConnectionInfo, RedisError,
+    RedisFuture, RedisResult, TlsCertificates, Value,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::fault::Fault;
 
@@ -45,6 +47,45 @@ pub type Dialing<'a> = Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> 
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// A connection, shared by its clones: it ends with the last of them, whatever it still waits for.
+#[derive(Debug, Clone)]
+pub(crate) struct Connection {
+    shared: MultiplexedConnection,
+    /// Ends what reads from it; where redis-rs has made the connection, that has its own.
+    _driver: Option<Arc<DropGuard>>,
+}
+
+impl ConnectionLike for Connection {
+    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
+        self.shared.req_packed_command(cmd)
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        cmd: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        self.shared.req_packed_commands(cmd, offset, count)
+    }
+
+    fn get_db(&self) -> i64 {
+        self.shared.get_db()
+    }
+}
+
+impl Connection {
+    /// Sends commands in one go; the replies to those from `offset` on.
+    pub(crate) async fn send_packed_commands(
+        &mut self,
+        cmd: &Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisResult<Vec<Value>> {
+        self.shared.send_packed_commands(cmd, offset, count).await
+    }
+}
 
 /// Makes connections as the configuration says.
 #[derive(Debug)]
@@ -85,7 +126,7 @@ impl Connector {
         address: &RedisAddress,
         login: Login,
         pushes: Option<impl AsyncPushSender>,
-    ) -> Result<MultiplexedConnection, Fault> {
+    ) -> Result<Connection, Fault> {
         let mut config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.config.connect_timeout))
             .set_response_timeout(Some(self.config.timeout))
@@ -99,7 +140,10 @@ impl Connector {
                 None => {
                     let client = self.client(address, login)?;
                     let connecting = client.get_multiplexed_async_connection_with_config(&config);
-                    Ok(connecting.await?)
+                    Ok(Connection {
+                        shared: connecting.await?,
+                        _driver: None,
+                    })
                 }
             }
         };
@@ -119,13 +163,23 @@ impl Connector {
         address: &RedisAddress,
         login: Login,
         config: AsyncConnectionConfig,
-    ) -> Result<MultiplexedConnection, Fault> {
+    ) -> Result<Connection, Fault> {
         let stream = dial.dial(address).await.map_err(RedisError::from)?;
         let login = self.login(login)?;
-        let (connection, driver) =
+        let (shared, driver) =
             MultiplexedConnection::new_with_config(&login, stream, config).await?;
-        tokio::spawn(env::task(driver));
-        Ok(connection)
+        let gone = CancellationToken::new();
+        let dropped = gone.clone();
+        tokio::spawn(env::task(async move {
+            tokio::select! {
+                () = dropped.cancelled() => {}
+                () = driver => {}
+            }
+        }));
+        Ok(Connection {
+            shared,
+            _driver: Some(Arc::new(gone.drop_guard())),
+        })
     }
 
     fn client(&self, address: &RedisAddress, login: Login) -> Result<Client, Fault> {

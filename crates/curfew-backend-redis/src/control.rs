@@ -32,12 +32,12 @@ use std::time::Duration;
 
 use curfew_backend::{Ended, RedisAddress, Revoked};
 use curfew_model::{SessionId, Stretch};
-use redis::aio::MultiplexedConnection;
 use tokio::sync::mpsc;
 use tokio::time::{self, Instant};
 use tracing::{debug, info, warn};
 
 use crate::backoff::Backoff;
+use crate::connect::Connection;
 use crate::core::Core;
 use crate::fault::Fault;
 use crate::links::Links;
@@ -109,7 +109,7 @@ struct Counted {
 #[derive(Debug)]
 struct Generation {
     address: RedisAddress,
-    connection: MultiplexedConnection,
+    connection: Connection,
     pushes: Arc<Pushes>,
     primary: Primary,
     next_heartbeat: Instant,

@@ -19,11 +19,11 @@ use std::time::Duration;
 use curfew_model::{Gate, boottime};
 use curfew_telemetry::Metrics;
 use parking_lot::Mutex;
-use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, Value, cmd};
 use tokio::time;
 use tracing::warn;
 
+use crate::connect::Connection;
 use crate::core::Core;
 use crate::fault::Fault;
 pub(crate) use publication::{Publication, Run};
@@ -80,7 +80,7 @@ impl Fence {
     /// Puts the script into place, and reads the clock.
     pub(crate) async fn raise(
         core: &Core,
-        connection: &mut MultiplexedConnection,
+        connection: &mut Connection,
         cluster: bool,
     ) -> Result<Self, Fault> {
         let mut fence = Self {
@@ -97,17 +97,14 @@ impl Fence {
     }
 
     /// Has Redis know the script, under the digest that it answers with.
-    pub(crate) async fn load(
-        &self,
-        connection: &mut MultiplexedConnection,
-    ) -> Result<String, Fault> {
+    pub(crate) async fn load(&self, connection: &mut Connection) -> Result<String, Fault> {
         let mut load = cmd("SCRIPT");
         load.arg("LOAD").arg(SCRIPT);
         Ok(load.query_async(connection).await?)
     }
 
     /// Reads the clock again, and puts the script into place again where it is gone.
-    pub(crate) async fn probe(&self, connection: &mut MultiplexedConnection) -> Result<(), Fault> {
+    pub(crate) async fn probe(&self, connection: &mut Connection) -> Result<(), Fault> {
         match self.read_clock(connection).await {
             Err(fault) if fault.code() == Some(NO_SCRIPT) => {
                 self.load(connection).await?;
@@ -118,7 +115,7 @@ impl Fence {
     }
 
     /// Asks Redis for the time in the way in which it is asked for publications.
-    async fn read_clock(&self, connection: &mut MultiplexedConnection) -> Result<(), Fault> {
+    async fn read_clock(&self, connection: &mut Connection) -> Result<(), Fault> {
         let mut ask = cmd("EVALSHA");
         ask.arg(&self.digest).arg(0).arg(NEVER);
         let theirs: i64 = ask.query_async(connection).await?;

@@ -16,12 +16,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesOrdered, StreamExt as _};
-use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, RedisError, Value, pipe};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task;
 use tracing::info;
 
+use crate::connect::Connection;
 use crate::fault::Fault;
 use crate::fence::{Fence, Publication, Ran, Run};
 
@@ -48,7 +48,7 @@ pub(crate) struct Funnel(mpsc::UnboundedSender<Request>);
 
 /// The way out: run by whoever owns the connection.
 pub(crate) struct Spout {
-    connection: MultiplexedConnection,
+    connection: Connection,
     fence: Arc<Fence>,
     requests: mpsc::UnboundedReceiver<Request>,
 }
@@ -70,7 +70,7 @@ type UnderWay = FuturesOrdered<BoxFuture<'static, Settled>>;
     reason = "it holds what its callers wait for, who are bounded: with a bound of its own they \
               would wait for a place instead, and those that come later could get one first"
 )]
-pub(crate) fn funnel(connection: MultiplexedConnection, fence: Arc<Fence>) -> (Funnel, Spout) {
+pub(crate) fn funnel(connection: Connection, fence: Arc<Fence>) -> (Funnel, Spout) {
     let (sender, requests) = mpsc::unbounded_channel();
     let spout = Spout {
         connection,
@@ -199,11 +199,7 @@ impl Part {
     }
 }
 
-async fn send(
-    fence: Arc<Fence>,
-    mut connection: MultiplexedConnection,
-    batch: Vec<Request>,
-) -> Settled {
+async fn send(fence: Arc<Fence>, mut connection: Connection, batch: Vec<Request>) -> Settled {
     let (pipeline, mut parts) = pack(&fence, batch);
     let count = pipeline.len();
     if count == 0 {

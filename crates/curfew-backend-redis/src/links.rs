@@ -17,13 +17,13 @@ use curfew_backend::{RedisAddress, RedisTarget};
 use curfew_model::Channel;
 use futures_util::future::try_join_all;
 use parking_lot::Mutex;
-use redis::aio::MultiplexedConnection;
 use redis::{Cmd, FromRedisValue, RedisError, Value, cmd, from_redis_value, pipe};
 use tokio::sync::Notify;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
+use crate::connect::Connection;
 use crate::core::Core;
 use crate::fault::Fault;
 use crate::funnel::Funnel;
@@ -71,7 +71,7 @@ pub(crate) struct Link {
     pub(crate) address: RedisAddress,
     shard: ArcSwap<Shard>,
     commands: ArcSwapOption<Commands>,
-    pub(crate) subscriber: ArcSwapOption<MultiplexedConnection>,
+    pub(crate) subscriber: ArcSwapOption<Connection>,
     /// A command failed in a way that only another connection mends.
     broken: Notify,
     /// Its slots are others: so are the channels to listen to.
@@ -82,7 +82,7 @@ pub(crate) struct Link {
 /// A connection for commands.
 #[derive(Debug)]
 struct Commands {
-    connection: MultiplexedConnection,
+    connection: Connection,
     /// The same, shared in one write with whoever else has commands just then.
     funnel: Funnel,
 }
@@ -382,7 +382,7 @@ impl Link {
         self.shard.load().has(slot)
     }
 
-    pub(crate) fn commands(&self) -> Result<MultiplexedConnection, Fault> {
+    pub(crate) fn commands(&self) -> Result<Connection, Fault> {
         let commands = self.commands.load();
         let commands = commands.as_ref().ok_or(Fault::NotConnected)?;
         Ok(commands.connection.clone())

@@ -8,14 +8,13 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use redis::aio::MultiplexedConnection;
 use redis::{PushInfo, PushKind, Value, cmd, from_redis_value, pipe};
 use tokio::sync::Notify;
 use tokio::time;
 use tracing::{debug, info, warn};
 
 use crate::backoff::Backoff;
-use crate::connect::Login;
+use crate::connect::{Connection, Login};
 use crate::fault::Fault;
 use crate::links::{Link, Links, PROBE_INTERVAL};
 use crate::slots::slot_of;
@@ -184,7 +183,7 @@ async fn subscribe_all(
     link: &Link,
     verbs: Verbs,
     probe: &str,
-    connection: &mut MultiplexedConnection,
+    connection: &mut Connection,
 ) -> Result<(), Fault> {
     let keys = &links.core.keys;
     let mut names = vec![probe.to_owned()];

@@ -335,14 +335,14 @@ impl Check<'_> {
         }
     }
 
-    /// Each publisher's messages come in order, once; but for those of which nobody knows, which may
-    /// come behind newer ones.
+    /// Each publisher's messages come in order, once; but for those that it was not told `ok` of, which
+    /// may come behind newer ones.
     fn order(&self, timeline: &Timeline<'_>, found: &mut Vec<Violation>) {
         let mut last: BTreeMap<(ConnectionId, usize), u64> = BTreeMap::new();
         for line in timeline
             .lines
             .iter()
-            .filter(|line| line.kind == Kind::Message)
+            .filter(|line| line.kind == Kind::Message && line.whole)
         {
             let Some(number) = crate::record::marker(line.payload) else {
                 continue;
@@ -350,7 +350,7 @@ impl Check<'_> {
             let Some(published) = self.record.publications.get(&number) else {
                 continue;
             };
-            if published.answer.as_deref() == Some("unknown_outcome") {
+            if published.answer.as_deref() != Some("ok") {
                 continue;
             }
             let before = last.insert((published.connection, published.channel), number);
@@ -359,8 +359,8 @@ impl Check<'_> {
                     promise: "order",
                     at: line.at,
                     what: format!(
-                        "{number} after {before:?} to client {}",
-                        timeline.wire.client
+                        "{number}, sent at {:?} and executed at {:?}, after {before:?} to client {}",
+                        published.sent_at, published.executed, timeline.wire.client
                     ),
                 });
             }
@@ -484,7 +484,9 @@ impl Check<'_> {
     fn tenants(&self, node: usize, at: Duration) -> bool {
         let reloads = self.record.reloads.iter();
         let mut of_node = reloads.filter(|reload| reload.node == node && reload.at <= at);
-        of_node.next_back().is_some_and(|reload| reload.tenants)
+        of_node.next_back().is_some_and(|reload| {
+            reload.tenants && reload.settled_at.is_some_and(|settled| settled <= at)
+        })
     }
 
     /// R6: what a node that lives on has known is there at the end.
@@ -500,8 +502,18 @@ impl Check<'_> {
             let (Some(first), None) = (lost.first(), ban.lifted_at) else {
                 continue;
             };
+            // What is written beside a broken link, and names nobody who is there, is not known.
+            let since = ban.at.saturating_sub(LEASE);
+            let clean = |node: usize| {
+                !self.record.troubles.iter().any(|trouble| {
+                    trouble.node.is_none_or(|of| of == node)
+                        && !trouble.stopped
+                        && trouble.from <= ban.at + LEASE
+                        && trouble.until >= since
+                })
+            };
             let knows = |(node, beats): &(&usize, &Vec<Duration>)| {
-                let lives = !self.record.crashed.contains_key(node);
+                let lives = !self.record.crashed.contains_key(node) && clean(**node);
                 let heard = beats
                     .iter()
                     .filter(|beat| **beat > ban.at + PROMPTLY && **beat < *first);

@@ -35,9 +35,22 @@ impl fmt::Display for Plan {
     /// As a scenario writes it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "let plan = Plan {{")?;
-        writeln!(f, "    seed: {}, nodes: {}, clients: {},", self.seed, self.nodes, self.clients)?;
-        writeln!(f, "    lifetime: {}, tenants: {},", self.lifetime, self.tenants)?;
-        writeln!(f, "    redis_ahead: {}, ahead: vec!{:?},", written(self.redis_ahead), self.ahead)?;
+        writeln!(
+            f,
+            "    seed: {}, nodes: {}, clients: {},",
+            self.seed, self.nodes, self.clients
+        )?;
+        writeln!(
+            f,
+            "    lifetime: {}, tenants: {},",
+            self.lifetime, self.tenants
+        )?;
+        writeln!(
+            f,
+            "    redis_ahead: {}, ahead: vec!{:?},",
+            written(self.redis_ahead),
+            self.ahead
+        )?;
         writeln!(f, "    ..Plan::quiet(0)\n}};\nlet acts = [")?;
         for (at, act) in &self.acts {
             writeln!(f, "    ({}, {}),", written(*at), act.written())?;
@@ -209,7 +222,7 @@ impl Plan {
     pub fn settle(&mut self) {
         self.acts.sort_by_key(|(at, _)| *at);
         let ends = self.acts.iter().map(|(at, act)| *at + act.lasts());
-        self.troubled_until = ends.max().unwrap_or(LEAST).max(LEAST);
+        self.troubled_until = ends.max().unwrap_or(LEAST).max(LEAST) + millis(10);
     }
 }
 

@@ -175,7 +175,9 @@ impl Record {
         {
             published.executed.push(at);
         }
-        if let Effect::Set { key, .. } = &effect
+        // What is written back has no id.
+        if let Effect::Set { key, value } = &effect
+            && value.windows(4).any(|part| part == b"\"id\"")
             && let Some(asked) = self.asked.iter().position(|(asked, _)| asked == key)
         {
             let (key, target) = self.asked.swap_remove(asked);
@@ -186,6 +188,20 @@ impl Record {
                 before: None,
                 lifted_at: None,
             });
+        }
+        if let Effect::Set { key, .. } | Effect::Removed { key } | Effect::Other { key, .. } =
+            &effect
+            && key.starts_with(b"curfew:{revoked}:")
+        {
+            let by = node.map_or("Redis or an operator".to_owned(), |node| {
+                format!("process {node}")
+            });
+            let what = match &effect {
+                Effect::Set { .. } => "sets",
+                Effect::Removed { .. } => "removes",
+                _ => "changes",
+            };
+            self.tell(at, format!("{by} {what} {}", String::from_utf8_lossy(key)));
         }
         self.effects.push((at, node, effect));
     }

@@ -328,7 +328,10 @@ impl Stage {
                 }
                 let ids = world.record.ids.clone();
                 let written = key.redis_key(PREFIX).into_bytes();
-                world.record.asked.push((written, target.clone()));
+                world
+                    .record
+                    .asked
+                    .push((written, target.clone()));
                 drop(world);
                 let process = Rc::clone(&self.processes.borrow()[machine]);
                 shared.as_node(machine, || {
@@ -391,7 +394,7 @@ fn written(key: &RevocationKey, spelling: Spelling) -> String {
             let digest = key.written(Spelling::Digest);
             digest.rsplit(':').next().unwrap_or_default().to_owned()
         }
-        _ => key.value().into_owned(),
+        _ => key.plain_value().expect("it was made of one").to_owned(),
     }
 }
 
@@ -414,7 +417,9 @@ fn ban(world: &mut World, whom: Whom, written: Written) {
         for _ in 0..rounds {
             let done = match written {
                 Written::Hash if !by_cutoff => {
-                    world.operate(&[b"DEL", name.as_bytes()]);
+                    if world.operate(&[b"DEL", name.as_bytes()]).is_some() {
+                        world.record.lifted(name.as_bytes(), elapsed());
+                    }
                     world.operate(&[b"HSET", name.as_bytes(), b"why", b"fired"])
                 }
                 Written::Rename => {

@@ -25,7 +25,11 @@ fn kept(plan: Plan, acts: &[(Duration, Act)]) {
         println!("{at:>12.3?} {what}");
     }
     assert_eq!(outcome.violations, []);
-    assert!(outcome.publications > 20, "{} publications", outcome.publications);
+    assert!(
+        outcome.publications > 20,
+        "{} publications",
+        outcome.publications
+    );
 }
 
 #[test]

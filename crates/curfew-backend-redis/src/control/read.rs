@@ -3,10 +3,10 @@
 use curfew_backend::Revoked;
 use curfew_model::{RevocationKey, Spelling};
 use futures_util::future::try_join_all;
-use redis::aio::MultiplexedConnection;
 use redis::{Value, cmd, from_redis_value, pipe};
 
 use super::seen::{Known, MAX_VALUE_BYTES};
+use crate::connect::Connection;
 use crate::fault::Fault;
 use crate::keys::Keys;
 
@@ -83,7 +83,7 @@ fn name_groups(names: &[Vec<u8>], count: usize) -> impl Iterator<Item = &[Vec<u8
 
 /// What became of the keys of these names: each with its value and expiry, or nothing.
 pub(super) async fn read_names(
-    connection: &MultiplexedConnection,
+    connection: &Connection,
     names: &[Vec<u8>],
 ) -> Result<Vec<Option<Known>>, Fault> {
     let groups: Vec<_> = name_groups(names, AT_ONCE).collect();
@@ -101,7 +101,7 @@ pub(super) async fn read_names(
 
 /// As [`read_names`] for one key that is being watched.
 pub(super) async fn read_watched(
-    connection: &MultiplexedConnection,
+    connection: &Connection,
     name: &str,
 ) -> Result<Option<Known>, Fault> {
     let names = [name.as_bytes().to_vec()];
@@ -113,7 +113,7 @@ pub(super) async fn read_watched(
 /// is not there reads like an empty one, which covers everyone. A key that is watched is safe
 /// from that, and a transaction would end the watching.
 async fn read_group(
-    mut connection: MultiplexedConnection,
+    mut connection: Connection,
     names: &[Vec<u8>],
     atomic: bool,
 ) -> Result<Vec<Option<Known>>, Fault> {
@@ -155,7 +155,7 @@ async fn read_group(
 
 /// Those of these names that are there, by their place.
 pub(crate) async fn find_names(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Connection,
     names: &[Vec<u8>],
 ) -> Result<Vec<(usize, Known)>, Fault> {
     let mut there = Vec::new();
@@ -182,7 +182,7 @@ pub(crate) async fn find_names(
 
 /// Those of these keys that are there, in each way they are written.
 pub(super) async fn find(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Connection,
     keys: &Keys,
     wanted: &[RevocationKey],
 ) -> Result<Vec<(Written, Known)>, Fault> {
@@ -205,7 +205,7 @@ pub(super) async fn find(
 
 /// What became of keys as they are written: each with its value and expiry, or nothing.
 pub(crate) async fn read(
-    connection: &MultiplexedConnection,
+    connection: &Connection,
     keys: &Keys,
     written: &[Written],
 ) -> Result<Vec<Option<Known>>, Fault> {

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use curfew_model::{RevocationKey, SessionId};
 use futures_util::future::try_join_all;
-use redis::aio::MultiplexedConnection;
 use redis::cmd;
 use tokio::time::Instant;
 use tracing::warn;
@@ -13,6 +12,7 @@ use tracing::warn;
 use super::read::{self, Written};
 use super::seen::Known;
 use super::{Control, Generation, SWEEP};
+use crate::connect::Connection;
 use crate::fault::Fault;
 
 /// Sessions compared in one go.
@@ -48,7 +48,7 @@ impl Control {
 
     async fn find_over(
         &self,
-        mut connection: MultiplexedConnection,
+        mut connection: Connection,
         keys: Vec<RevocationKey>,
     ) -> Result<Vec<(Written, Known)>, Fault> {
         read::find(&mut connection, &self.core.keys, &keys).await
@@ -119,7 +119,7 @@ impl Control {
     /// What became of keys as they are written: each with its value and expiry, or nothing.
     pub(super) async fn read(
         &self,
-        connection: &MultiplexedConnection,
+        connection: &Connection,
         written: &[Written],
     ) -> Result<Vec<Option<Known>>, Fault> {
         read::read(connection, &self.core.keys, written).await

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use curfew_model::Revocation;
+
 use super::{Violation, session_of, set_of};
 use crate::client::{CHANNELS, Client};
 use crate::machine::elapsed;
@@ -85,15 +87,7 @@ fn is_banned(world: &World, token: &Token, tenants: &BTreeSet<bool>) -> Option<b
         .filter(|key| key.starts_with("curfew:{revoked}:"))
         .collect();
     let covers = |key: &str| match server.get(key.as_bytes(), now) {
-        Some(value) => {
-            let before = str::from_utf8(&value)
-                .ok()
-                .and_then(|text| text.parse::<u64>().ok());
-            match before.filter(|before| *before > 1_000_000_000) {
-                Some(before) => token.issued_at <= before,
-                None => true,
-            }
-        }
+        Some(value) => Revocation::parse(&value).covers(Some(token.issued_at)),
         None => true,
     };
     let mut by_tenant = false;

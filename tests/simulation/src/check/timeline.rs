@@ -5,7 +5,7 @@ use std::time::Duration;
 use curfew_model::SessionId;
 use serde_json::Value;
 
-use crate::frame::{self, TEXT};
+use crate::frame::{self, Frame, TEXT};
 use crate::record::{Token, Wire};
 
 /// What a frame is, as far as promises go.
@@ -36,6 +36,8 @@ pub(super) struct Line<'a> {
     /// When the call began that wrote the last of its bytes that was written.
     pub(super) at: Duration,
     pub(super) kind: Kind,
+    /// All of it was written.
+    pub(super) whole: bool,
     pub(super) payload: &'a [u8],
 }
 
@@ -73,7 +75,7 @@ impl<'a> Timeline<'a> {
                 write += 1;
             }
             if frame.opcode == TEXT && !frame.payload.is_empty() {
-                timeline.take(wire.writes[write].1, frame.payload);
+                timeline.take(wire.writes[write].1, frame);
             }
             if !frame.whole {
                 break;
@@ -82,7 +84,8 @@ impl<'a> Timeline<'a> {
         timeline
     }
 
-    fn take(&mut self, at: Duration, payload: &'a [u8]) {
+    fn take(&mut self, at: Duration, frame: Frame<'a>) {
+        let payload = frame.payload;
         let kind = match payload {
             _ if payload.starts_with(br#"{"type":"message""#) => Kind::Message,
             _ if payload.starts_with(br#"{"type":"connected""#) => Kind::Connected,
@@ -102,7 +105,12 @@ impl<'a> Timeline<'a> {
             let number = self.told.len();
             self.told.push((number, at));
         }
-        self.lines.push(Line { at, kind, payload });
+        self.lines.push(Line {
+            at,
+            kind,
+            whole: frame.whole,
+            payload,
+        });
     }
 
     /// The tokens that may be in force: the last that was told to be, and those shown since.
