@@ -1,0 +1,94 @@
+//! A reply as a value, for those who run commands by hand.
+//!
+//! Owns: the type and its reading from RESP.
+//! Knows nothing of: commands, connections.
+
+/// A reply, or a push, of RESP2 or RESP3.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reply {
+    /// There is none.
+    Nil,
+    /// A status.
+    Simple(String),
+    /// A refusal.
+    Error(String),
+    /// A number.
+    Integer(i64),
+    /// Bytes.
+    Bulk(Vec<u8>),
+    /// Several.
+    Array(Vec<Reply>),
+    /// Pairs.
+    Map(Vec<(Reply, Reply)>),
+    /// Several in no order.
+    Set(Vec<Reply>),
+    /// A floating number.
+    Double(f64),
+    /// Yes or no.
+    Boolean(bool),
+    /// Told without being asked.
+    Push(Vec<Reply>),
+}
+
+impl Reply {
+    /// Reads one from the head of these bytes: it and how many bytes it took, or `None` where its
+    /// end is missing or the bytes are no RESP.
+    pub fn parse(bytes: &[u8]) -> Option<(Self, usize)> {
+        let end = bytes.windows(2).position(|two| two == b"\r\n")?;
+        let (kind, text) = bytes[..end].split_first()?;
+        let text = String::from_utf8_lossy(text).into_owned();
+        let at = end + 2;
+        let count = || text.parse::<i64>().ok();
+        Some(match kind {
+            b'+' => (Self::Simple(text), at),
+            b'-' => (Self::Error(text), at),
+            b':' => (Self::Integer(count()?), at),
+            b'_' => (Self::Nil, at),
+            b'#' => (Self::Boolean(text == "t"), at),
+            b',' => (Self::Double(text.parse().ok()?), at),
+            b'$' | b'=' => {
+                let Ok(length) = usize::try_from(count()?) else {
+                    return Some((Self::Nil, at));
+                };
+                // The three letters of a verbatim text's kind, and a colon.
+                let skipped = if *kind == b'=' { 4 } else { 0 };
+                let content = bytes.get(at + skipped..at + length)?;
+                let whole = at + length + 2;
+                (whole <= bytes.len()).then(|| (Self::Bulk(content.to_vec()), whole))?
+            }
+            b'*' | b'~' | b'>' => {
+                let Ok(count) = usize::try_from(count()?) else {
+                    return Some((Self::Nil, at));
+                };
+                let (items, end) = Self::parse_many(bytes, at, count)?;
+                let reply = match kind {
+                    b'*' => Self::Array(items),
+                    b'~' => Self::Set(items),
+                    _ => Self::Push(items),
+                };
+                (reply, end)
+            }
+            b'%' => {
+                let pairs = usize::try_from(count()?).ok()?;
+                let (items, end) = Self::parse_many(bytes, at, pairs * 2)?;
+                let mut items = items.into_iter();
+                let mut map = Vec::with_capacity(pairs);
+                while let (Some(key), Some(value)) = (items.next(), items.next()) {
+                    map.push((key, value));
+                }
+                (Self::Map(map), end)
+            }
+            _ => return None,
+        })
+    }
+
+    fn parse_many(bytes: &[u8], mut at: usize, count: usize) -> Option<(Vec<Self>, usize)> {
+        let mut items = Vec::new();
+        for _ in 0..count {
+            let (item, length) = Self::parse(&bytes[at..])?;
+            items.push(item);
+            at += length;
+        }
+        Some((items, at))
+    }
+}
