@@ -1,0 +1,1 @@
+//! What random sequences leave out.
