@@ -4,14 +4,14 @@ use curfew_simulation::redis::Reply;
 
 pub type Frames = Vec<Vec<u8>>;
 
-/// Replies and pushes, one after the other.
+/// Replies and pushes, one after the other. One that is cut off, as the last of a connection that is
+/// closed may be, is left out.
 pub fn split(mut bytes: &[u8]) -> Frames {
     let mut frames = Vec::new();
     while let Some((_, length)) = Reply::parse(bytes) {
         frames.push(bytes[..length].to_vec());
         bytes = &bytes[length..];
     }
-    assert!(bytes.is_empty(), "no whole reply: {}", show(bytes));
     frames
 }
 
@@ -41,7 +41,16 @@ fn read(frame: &[u8]) -> Reply {
 fn alike(real: &Reply, simulated: &Reply) -> bool {
     match (real, simulated) {
         (Reply::Integer(real), Reply::Integer(simulated)) => close(*real, *simulated),
-        (Reply::Array(real), Reply::Array(simulated)) => all_alike(real, simulated),
+        (Reply::Array(real), Reply::Array(simulated)) => {
+            // A map of RESP2 with an id in it.
+            let (mut real, mut simulated) = (real.clone(), simulated.clone());
+            for reply in [&mut real, &mut simulated] {
+                if let Some(at) = reply.iter().position(|item| *item == id()) {
+                    reply.truncate(at + 1);
+                }
+            }
+            all_alike(&real, &simulated)
+        }
         (Reply::Push(real), Reply::Push(simulated)) => all_alike(real, simulated),
         (Reply::Set(real), Reply::Set(simulated)) => {
             let sorted = |items: &[Reply]| {
@@ -54,12 +63,15 @@ fn alike(real: &Reply, simulated: &Reply) -> bool {
         (Reply::Map(real), Reply::Map(simulated)) => {
             real.len() == simulated.len()
                 && real.iter().zip(simulated).all(|(real, simulated)| {
-                    let is_id = real.0 == Reply::Bulk(b"id".to_vec());
-                    real.0 == simulated.0 && (is_id || alike(&real.1, &simulated.1))
+                    real.0 == simulated.0 && (real.0 == id() || alike(&real.1, &simulated.1))
                 })
         }
         _ => real == simulated,
     }
+}
+
+fn id() -> Reply {
+    Reply::Bulk(b"id".to_vec())
 }
 
 fn all_alike(real: &[Reply], simulated: &[Reply]) -> bool {

@@ -37,8 +37,18 @@ pub fn sequence(random: &mut Rng, length: usize) -> Vec<Step> {
                 } else {
                     1
                 };
-                let commands = (0..several).map(|_| command(random)).collect();
-                steps.push(Step::Send(random.usize(..CONNECTIONS), commands));
+                let place = random.usize(..CONNECTIONS);
+                let commands = (0..several).map(|_| {
+                    let command = command(random);
+                    // In RESP2 one who listens may do nothing else.
+                    let is_muting = place + 1 == CONNECTIONS && command[0].ends_with(b"SUBSCRIBE");
+                    match is_muting && random.u8(..8) > 0 {
+                        true => words(&["RESET"]),
+                        false => command,
+                    }
+                });
+                let commands = commands.collect();
+                steps.push(Step::Send(place, commands));
             }
         }
     }
