@@ -142,18 +142,13 @@ pub(super) fn mset(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
         return Err(format!("ERR wrong number of arguments for '{}' command", call.name).into());
     }
     let only_new = call.name == "msetnx";
+    let ms = call.ms();
     for pair in args[1..].chunks_exact(2) {
         call.lapse(pair[0]);
-    }
-    let ms = call.ms();
-    let data = &call.server.data;
-    if only_new
-        && args[1..]
-            .chunks_exact(2)
-            .any(|pair| data.live(pair[0], ms).is_some())
-    {
-        call.out.integer(0);
-        return Ok(());
+        if only_new && call.server.data.live(pair[0], ms).is_some() {
+            call.out.integer(0);
+            return Ok(());
+        }
     }
     for pair in args[1..].chunks_exact(2) {
         call.write(pair[0], pair[1].to_vec(), false);
