@@ -2,11 +2,11 @@
 
 use curfew_simulation::redis::Reply;
 
-pub type Frames = Vec<Vec<u8>>;
+pub(crate) type Frames = Vec<Vec<u8>>;
 
 /// Replies and pushes, one after the other. One that is cut off, as the last of a connection that is
 /// closed may be, is left out.
-pub fn split(mut bytes: &[u8]) -> Frames {
+pub(crate) fn split(mut bytes: &[u8]) -> Frames {
     let mut frames = Vec::new();
     while let Some((_, length)) = Reply::parse(bytes) {
         frames.push(bytes[..length].to_vec());
@@ -16,7 +16,7 @@ pub fn split(mut bytes: &[u8]) -> Frames {
 }
 
 /// Says where they differ.
-pub fn compare(place: usize, real: &Frames, simulated: &Frames) -> Result<(), String> {
+pub(crate) fn compare(place: usize, real: &Frames, simulated: &Frames) -> Result<(), String> {
     let mut pairs = real.iter().zip(simulated);
     let differs =
         pairs.any(|(real, simulated)| real != simulated && !alike(&read(real), &read(simulated)));
@@ -93,6 +93,6 @@ fn close(real: i64, simulated: i64) -> bool {
     real.abs_diff(simulated) <= apart
 }
 
-pub fn show(bytes: &[u8]) -> String {
+pub(crate) fn show(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).escape_debug().to_string()
 }

@@ -9,10 +9,10 @@ use crate::compare::{Frames, compare, split};
 use crate::real::{Connection, Real, encode};
 
 /// Connections that a sequence has.
-pub const CONNECTIONS: usize = 4;
+pub(crate) const CONNECTIONS: usize = 4;
 
 /// Both servers with the same connections.
-pub struct Pair<'r> {
+pub(crate) struct Pair<'r> {
     real: &'r Real,
     simulated: Server,
     operator: Connection,
@@ -28,7 +28,11 @@ struct Connected {
 }
 
 /// By Redis' clock.
-pub fn now() -> Duration {
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it is compared with a real server's clock"
+)]
+pub(crate) fn now() -> Duration {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .expect("it is later than 1970")
@@ -36,7 +40,7 @@ pub fn now() -> Duration {
 
 impl<'r> Pair<'r> {
     /// Both empty, with connections of which the last speaks RESP2.
-    pub fn new(real: &'r Real) -> Self {
+    pub(crate) fn new(real: &'r Real) -> Self {
         let mut operator = real.connect();
         for command in [
             &["CONFIG", "SET", "maxmemory", "0"][..],
@@ -84,14 +88,14 @@ impl<'r> Pair<'r> {
     }
 
     /// Lets memory run out at both, or come back.
-    pub fn set_out_of_memory(&mut self, out: bool) {
+    pub(crate) fn set_out_of_memory(&mut self, out: bool) {
         let most: &[u8] = if out { b"1" } else { b"0" };
         self.operator.call(&[b"CONFIG", b"SET", b"maxmemory", most]);
         self.simulated.set_out_of_memory(out);
     }
 
     /// Sends commands in one go over one connection, and compares what every connection is told.
-    pub fn send(&mut self, place: usize, commands: &[Vec<Vec<u8>>]) -> Result<(), String> {
+    pub(crate) fn send(&mut self, place: usize, commands: &[Vec<Vec<u8>>]) -> Result<(), String> {
         let (mut to_real, mut to_simulated) = (Vec::new(), Vec::new());
         for command in commands {
             to_real.extend(self.encode_for(command, |connected| connected.real_id));

@@ -17,7 +17,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 
 /// A running server, killed when dropped.
 #[derive(Debug)]
-pub struct Real {
+pub(crate) struct Real {
     process: Child,
     address: SocketAddr,
     _directory: TempDir,
@@ -25,15 +25,15 @@ pub struct Real {
 
 /// A connection to it.
 #[derive(Debug)]
-pub struct Connection {
+pub(crate) struct Connection {
     stream: TcpStream,
     received: Vec<u8>,
-    pub is_closed: bool,
+    pub(crate) is_closed: bool,
 }
 
 impl Real {
     /// Starts one that saves nothing, and allows `DEBUG`.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let deadline = Instant::now() + PATIENCE;
         loop {
             assert!(Instant::now() < deadline, "redis-server does not start");
@@ -83,7 +83,7 @@ impl Real {
         None
     }
 
-    pub fn connect(&self) -> Connection {
+    pub(crate) fn connect(&self) -> Connection {
         Connection::new(TcpStream::connect(self.address).expect("it accepts connections"))
     }
 }
@@ -109,13 +109,13 @@ impl Connection {
         }
     }
 
-    pub fn send(&mut self, bytes: &[u8]) {
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
         // One that is closed is noticed when it is read.
         drop(self.stream.write_all(bytes));
     }
 
     /// One command and its answer.
-    pub fn call(&mut self, command: &[&[u8]]) -> Reply {
+    pub(crate) fn call(&mut self, command: &[&[u8]]) -> Reply {
         self.send(&encode(command));
         let frames = self.frames(1);
         let reply = frames.first().and_then(|frame| Reply::parse(frame));
@@ -123,7 +123,7 @@ impl Connection {
     }
 
     /// So many replies or pushes, or fewer where no more come.
-    pub fn frames(&mut self, count: usize) -> Vec<Vec<u8>> {
+    pub(crate) fn frames(&mut self, count: usize) -> Vec<Vec<u8>> {
         let mut frames = Vec::new();
         while frames.len() < count {
             if let Some((_, length)) = Reply::parse(&self.received) {
@@ -138,7 +138,7 @@ impl Connection {
     }
 
     /// Waits until it is closed, and takes what came before that.
-    pub fn until_closed(&mut self) -> Vec<Vec<u8>> {
+    pub(crate) fn until_closed(&mut self) -> Vec<Vec<u8>> {
         while self.read() {}
         self.frames(usize::MAX)
     }
@@ -163,7 +163,7 @@ impl Connection {
 }
 
 /// A command as a client sends it.
-pub fn encode(command: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn encode(command: &[&[u8]]) -> Vec<u8> {
     let mut bytes = format!("*{}\r\n", command.len()).into_bytes();
     for argument in command {
         bytes.extend_from_slice(format!("${}\r\n", argument.len()).as_bytes());

@@ -9,7 +9,7 @@ use crate::pair::CONNECTIONS;
 
 /// One thing that is done.
 #[derive(Debug, Clone)]
-pub enum Step {
+pub(crate) enum Step {
     /// Commands in one go over one connection.
     Send(usize, Vec<Vec<Vec<u8>>>),
     /// Memory runs out, or comes back.
@@ -22,15 +22,15 @@ const SCRIPT: &str = include_str!("../../../../crates/curfew-backend-redis/src/f
 const DIGEST: &str = "3ee1cca1f7add2abd1de55d547aeda4a80186b11";
 
 /// Milliseconds for which short-lived keys live.
-pub const SHORT: u64 = 150;
+pub(crate) const SHORT: u64 = 150;
 
 /// A sequence of about so many steps.
-pub fn sequence(random: &mut Rng, length: usize) -> Vec<Step> {
+pub(crate) fn sequence(random: &mut Rng, length: usize) -> Vec<Step> {
     let mut steps = Vec::new();
     while steps.len() < length {
         match random.u32(..1000) {
             0..12 => steps.push(Step::OutOfMemory(random.bool())),
-            12..15 => short_lived(random, &mut steps),
+            12..13 => short_lived(random, &mut steps),
             _ => {
                 let several = if random.u8(..4) == 0 {
                     random.usize(2..6)
