@@ -6,7 +6,7 @@ use std::time::Duration;
 use curfew_simulation::redis::{Reply, Server};
 
 use crate::compare::{compare, split};
-use crate::pair::now;
+use crate::pair::{SCRIPT, load, now};
 use crate::real::{Connection, Real, encode};
 
 /// The only connection of the simulated server here.
@@ -125,7 +125,6 @@ fn keys_that_end_are_told_of_by_themselves() {
 fn a_replica_refuses_what_it_should() {
     let real = Real::start();
     let (mut connection, mut simulated) = (real.connect(), simulated());
-    let script = include_str!("../../../../crates/curfew-backend-redis/src/fence/publish.lua");
     for line in [
         "HELLO 3",
         "SET there 1",
@@ -137,7 +136,9 @@ fn a_replica_refuses_what_it_should() {
     }
     real.connect().call(&[b"REPLICAOF", b"127.0.0.1", b"1"]);
     simulated.set_replica(true);
-    let digest = "3ee1cca1f7add2abd1de55d547aeda4a80186b11";
+    let digest = load(&mut real.connect());
+    let digest = str::from_utf8(&digest).expect("it is text");
+    real.connect().call(&[b"SCRIPT", b"FLUSH"]);
     for line in [
         "EXEC",
         "SET a b",
@@ -160,7 +161,7 @@ fn a_replica_refuses_what_it_should() {
     same(
         &mut connection,
         &mut simulated,
-        &encode(&[b"SCRIPT", b"LOAD", script.as_bytes()]),
+        &encode(&[b"SCRIPT", b"LOAD", SCRIPT.as_bytes()]),
     );
     same(
         &mut connection,

@@ -3,6 +3,7 @@
 //!
 //! `CURFEW_SIMULATION_SEED` repeats a run, `CURFEW_SIMULATION_SEQUENCES` makes it longer.
 
+mod commands;
 mod compare;
 mod directed;
 mod pair;

@@ -8,6 +8,10 @@ use curfew_simulation::redis::{ConnectionId, Reply, Server};
 use crate::compare::{Frames, compare, split};
 use crate::real::{Connection, Real, encode};
 
+/// The gateway's only script.
+pub(crate) const SCRIPT: &str =
+    include_str!("../../../../crates/curfew-backend-redis/src/fence/publish.lua");
+
 /// Connections that a sequence has.
 pub(crate) const CONNECTIONS: usize = 4;
 
@@ -16,6 +20,8 @@ pub(crate) struct Pair<'r> {
     real: &'r Real,
     simulated: Server,
     operator: Connection,
+    /// What the real one calls the script.
+    digest: Vec<u8>,
     connections: Vec<Connected>,
     next: ConnectionId,
 }
@@ -25,6 +31,14 @@ struct Connected {
     /// What `CLIENT ID` answers at each.
     real_id: i64,
     simulated: ConnectionId,
+}
+
+/// Loads the script; says what it is called.
+pub(crate) fn load(connection: &mut Connection) -> Vec<u8> {
+    match connection.call(&[b"SCRIPT", b"LOAD", SCRIPT.as_bytes()]) {
+        Reply::Bulk(digest) => digest,
+        other => panic!("{other:?}"),
+    }
 }
 
 /// By Redis' clock.
@@ -42,6 +56,7 @@ impl<'r> Pair<'r> {
     /// Both empty, with connections of which the last speaks RESP2.
     pub(crate) fn new(real: &'r Real) -> Self {
         let mut operator = real.connect();
+        let digest = load(&mut operator);
         for command in [
             &["CONFIG", "SET", "maxmemory", "0"][..],
             &["FLUSHALL"],
@@ -56,6 +71,7 @@ impl<'r> Pair<'r> {
             real,
             simulated: Server::new(0),
             operator,
+            digest,
             connections: Vec::new(),
             next: 1,
         };
@@ -124,7 +140,8 @@ impl<'r> Pair<'r> {
     fn encode_for(&self, command: &[Vec<u8>], id: impl Fn(&Connected) -> i64) -> Vec<u8> {
         let words: Vec<Vec<u8>> = command
             .iter()
-            .map(|word| match word[..] {
+            .map(|word| match &word[..] {
+                b"@script" => self.digest.clone(),
                 [b'@', digit] => {
                     let place = usize::from(digit - b'0');
                     id(&self.connections[place]).to_string().into_bytes()
