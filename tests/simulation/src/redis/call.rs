@@ -27,6 +27,10 @@ pub(super) struct Call<'a> {
     pub(super) out: Writer,
     /// Its full name, in small letters.
     pub(super) name: &'static str,
+    /// `EXEC` runs it.
+    pub(super) is_queued: bool,
+    /// Where the output ends, of a connection that is to be closed.
+    pub(super) end: Option<usize>,
 }
 
 pub(super) const SYNTAX: &str = "ERR syntax error";
@@ -55,6 +59,12 @@ impl Call<'_> {
     /// The connection that asks.
     pub(super) fn client(&mut self) -> &mut Client {
         self.server.clients.entry(self.id).or_default()
+    }
+
+    /// The connection is closed after what has been written until now.
+    pub(super) fn close(&mut self) {
+        self.client().is_closing = true;
+        self.end.get_or_insert(self.out.bytes.len());
     }
 
     /// Removes a key that is due, as Redis does before it looks.

@@ -161,7 +161,7 @@ use Keys::{All, EverySecond, First, FirstTwo, None as NoKeys};
 
 /// In the order of their names.
 #[rustfmt::skip]
-static COMMANDS: [Command; 122] = [
+static COMMANDS: [Command; 124] = [
     c("append", 3, GROW, First, strings::append),
     c("asking", 1, 0, NoKeys, introspection::no_cluster),
     c("auth", -2, 0, NoKeys, connection::auth),
@@ -174,7 +174,9 @@ static COMMANDS: [Command; 122] = [
     c("client|no-evict", 3, 0, NoKeys, connection::client_no_evict),
     c("client|setname", 3, 0, NoKeys, connection::client_setname),
     c("client|tracking", -3, 0, NoKeys, tracking::client_tracking),
-    c("cluster", -2, 0, NoKeys, introspection::no_cluster),
+    c("cluster", -2, CONTAINER, NoKeys, container),
+    c("cluster|info", 2, 0, NoKeys, introspection::no_cluster),
+    c("cluster|slots", 2, 0, NoKeys, introspection::no_cluster),
     c("command", -1, 0, NoKeys, introspection::command),
     c("config", -2, CONTAINER, NoKeys, container),
     c("config|get", -3, 0, NoKeys, introspection::config_get),

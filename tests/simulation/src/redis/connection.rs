@@ -30,7 +30,7 @@ pub(super) fn echo(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
 
 pub(super) fn quit(call: &mut Call<'_>, _: &[&[u8]]) -> Done {
     call.out.ok();
-    call.client().is_closing = true;
+    call.close();
     Ok(())
 }
 
@@ -271,7 +271,7 @@ impl Call<'_> {
     /// Closes a connection; its own after the reply, another at once.
     fn kill(&mut self, id: ConnectionId) {
         if id == self.id {
-            self.client().is_closing = true;
+            self.close();
         } else if id != OPERATOR {
             self.server.disconnect(id);
             self.server.closed.push(id);

@@ -122,7 +122,9 @@ impl Data {
     }
 
     pub(super) fn is_due(&self, key: &[u8], now: i64) -> bool {
-        self.entries.get(key).is_some_and(|entry| entry.is_due(now))
+        // Mostly no key is, which costs less to find out.
+        self.first_expiry().is_some_and(|end| now > end)
+            && self.entries.get(key).is_some_and(|entry| entry.is_due(now))
     }
 
     /// The value of a key that is there; its type must stay.

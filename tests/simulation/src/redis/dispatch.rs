@@ -70,11 +70,17 @@ impl Server {
             now,
             out,
             name: "",
+            is_queued: false,
+            end: None,
         };
         call.take(args);
         let mut output = std::mem::take(&mut call.out.bytes);
+        let end = call.end;
         self.executing = None;
         output.append(&mut self.deferred);
+        if let Some(end) = end {
+            output.truncate(end);
+        }
         let Some(client) = self.clients.get_mut(&id) else {
             return;
         };
@@ -136,14 +142,18 @@ impl Call<'_> {
         };
         let (takes_memory, writes) = self.needs(command, args);
         if !command.is_unqueued()
-            && let Some(transaction) = &mut self.client().transaction
+            && let client = self.client()
+            && let Some(transaction) = &mut client.transaction
         {
-            transaction.queued.push(Queued {
-                command,
-                args: args.iter().map(|arg| arg.to_vec()).collect(),
-                takes_memory,
-                writes,
-            });
+            // Nothing is kept that will not run.
+            if !client.is_dirty && !transaction.is_aborted {
+                transaction.queued.push(Queued {
+                    command,
+                    args: args.iter().map(|arg| arg.to_vec()).collect(),
+                    takes_memory,
+                    writes,
+                });
+            }
             self.out.simple("QUEUED");
             return;
         }
@@ -199,6 +209,8 @@ impl Call<'_> {
     /// `EXEC` is refused, and nothing waits any more.
     fn abort(&mut self, failure: &Failure) -> Failure {
         self.end_transaction();
-        format!("EXECABORT Transaction discarded because of: {}", failure.0).into()
+        // Said without the code that says nothing.
+        let why = failure.0.strip_prefix("ERR ").unwrap_or(&failure.0);
+        format!("EXECABORT Transaction discarded because of: {why}").into()
     }
 }

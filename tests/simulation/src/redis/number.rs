@@ -5,16 +5,29 @@
 
 /// An integer in its only spelling: no sign but a minus, no zeros ahead, no space.
 pub(super) fn integer(text: &[u8]) -> Option<i64> {
-    let digits = text.strip_prefix(b"-").unwrap_or(text);
-    let canonical = match digits {
-        [b'0'] => text.len() == 1,
-        [b'1'..=b'9', rest @ ..] => rest.iter().all(u8::is_ascii_digit),
-        _ => false,
+    let (is_negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        digits => (false, digits),
     };
-    if !canonical {
+    if digits == b"0" && !is_negative {
+        return Some(0);
+    }
+    if !matches!(digits, [b'1'..=b'9', ..]) {
         return None;
     }
-    str::from_utf8(text).ok()?.parse().ok()
+    let mut number = 0_i64;
+    for digit in digits {
+        let digit = match digit {
+            b'0'..=b'9' => i64::from(digit - b'0'),
+            _ => return None,
+        };
+        number = number.checked_mul(10)?;
+        number = match is_negative {
+            true => number.checked_sub(digit)?,
+            false => number.checked_add(digit)?,
+        };
+    }
+    Some(number)
 }
 
 /// A float, or an infinity; never a NaN.
@@ -62,6 +75,8 @@ mod tests {
             ("-1", Some(-1)),
             ("9223372036854775807", Some(i64::MAX)),
             ("9223372036854775808", None),
+            ("-9223372036854775808", Some(i64::MIN)),
+            ("1a", None),
             ("+1", None),
             ("-0", None),
             ("01", None),

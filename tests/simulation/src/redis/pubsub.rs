@@ -66,6 +66,9 @@ impl Kind {
 /// `SUBSCRIBE`, `PSUBSCRIBE` and `SSUBSCRIBE`.
 pub(super) fn subscribe(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
     let kind = Kind::of(call.name);
+    if call.is_queued && matches!(kind, Kind::ShardChannel) {
+        return Err("ERR SSUBSCRIBE isn't allowed for a DENY BLOCKING client".into());
+    }
     for name in &args[1..] {
         let id = call.id;
         if kind.names(call.client()).insert(name.to_vec()) {

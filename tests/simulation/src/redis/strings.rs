@@ -12,8 +12,17 @@ struct Options<'a> {
     get: bool,
     keep_expiry: bool,
     persist: bool,
-    /// The number, its unit in milliseconds, and whether it counts from now.
-    end: Option<(&'a [u8], i64, bool)>,
+    end: Option<End<'a>>,
+}
+
+/// When the key is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct End<'a> {
+    number: &'a [u8],
+    /// In milliseconds.
+    unit: i64,
+    /// From now rather than from 1970.
+    is_relative: bool,
 }
 
 pub(super) fn get(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
@@ -133,18 +142,13 @@ pub(super) fn mset(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
         return Err(format!("ERR wrong number of arguments for '{}' command", call.name).into());
     }
     let only_new = call.name == "msetnx";
+    let ms = call.ms();
     for pair in args[1..].chunks_exact(2) {
         call.lapse(pair[0]);
-    }
-    let ms = call.ms();
-    let data = &call.server.data;
-    if only_new
-        && args[1..]
-            .chunks_exact(2)
-            .any(|pair| data.live(pair[0], ms).is_some())
-    {
-        call.out.integer(0);
-        return Ok(());
+        if only_new && call.server.data.live(pair[0], ms).is_some() {
+            call.out.integer(0);
+            return Ok(());
+        }
     }
     for pair in args[1..].chunks_exact(2) {
         call.write(pair[0], pair[1].to_vec(), false);
@@ -200,8 +204,11 @@ pub(super) fn getrange(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
     call.lapse(args[1]);
     let ms = call.ms();
     let value = string(call.server.data.live(args[1], ms))?.unwrap_or_default();
+    let length = i64::try_from(value.len()).unwrap_or(i64::MAX);
     let range = match start < 0 && end < 0 && start > end {
         true => 0..0,
+        // An end before the first byte is the first byte.
+        false if end.saturating_add(length) < 0 => range(start, 0, value.len()),
         false => range(start, end, value.len()),
     };
     call.out.bulk(&value[range]);
@@ -211,17 +218,11 @@ pub(super) fn getrange(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
 /// The places between two, of which negative ones count from the end.
 pub(super) fn range(start: i64, end: i64, length: usize) -> std::ops::Range<usize> {
     let length = i64::try_from(length).unwrap_or(i64::MAX);
-    let from_end = |place: i64| {
-        if place < 0 {
-            place.saturating_add(length)
-        } else {
-            place
-        }
+    let from_end = |place: i64| match place < 0 {
+        true => place.saturating_add(length),
+        false => place,
     };
-    let start = from_end(start).max(0);
-    let end = from_end(end)
-        .max(if end < 0 { -1 } else { 0 })
-        .min(length - 1);
+    let (start, end) = (from_end(start).max(0), from_end(end).min(length - 1));
     if start > end || start >= length {
         return 0..0;
     }
@@ -272,17 +273,26 @@ impl<'a> Options<'a> {
         let mut options = Self::default();
         let mut args = args.iter();
         while let Some(option) = args.next() {
-            let is_free = options.end.is_none() && !options.keep_expiry && !options.persist;
             match option.to_ascii_uppercase().as_slice() {
                 b"NX" if !get_only && !options.only_there => options.only_new = true,
                 b"XX" if !get_only && !options.only_new => options.only_there = true,
                 b"GET" if !get_only => options.get = true,
                 b"KEEPTTL" if !get_only && options.end.is_none() => options.keep_expiry = true,
                 b"PERSIST" if get_only && options.end.is_none() => options.persist = true,
-                name @ (b"EX" | b"PX" | b"EXAT" | b"PXAT") if is_free => {
-                    let text = args.next().ok_or(SYNTAX)?;
-                    let unit = if name[0] == b'E' { 1000 } else { 1 };
-                    options.end = Some((text, unit, name.len() == 2));
+                name @ (b"EX" | b"PX" | b"EXAT" | b"PXAT") => {
+                    let end = End {
+                        number: args.next().ok_or(SYNTAX)?,
+                        unit: if name[0] == b'E' { 1000 } else { 1 },
+                        is_relative: name.len() == 2,
+                    };
+                    // The same one may be given again.
+                    let is_other = |there: End<'_>| {
+                        (there.unit, there.is_relative) != (end.unit, end.is_relative)
+                    };
+                    if options.keep_expiry || options.persist || options.end.is_some_and(is_other) {
+                        return Err(SYNTAX.into());
+                    }
+                    options.end = Some(end);
                 }
                 _ => return Err(SYNTAX.into()),
             }
@@ -294,7 +304,7 @@ impl<'a> Options<'a> {
     fn expires_at(&self, call: &Call<'_>) -> Result<Option<i64>, Failure> {
         let end = self
             .end
-            .map(|(text, unit, relative)| expiry(call, text, unit, relative));
+            .map(|end| expiry(call, end.number, end.unit, end.is_relative));
         end.transpose()
     }
 }

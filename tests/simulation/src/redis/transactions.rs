@@ -172,11 +172,13 @@ pub(super) fn exec(call: &mut Call<'_>, _: &[&[u8]]) -> Done {
     }
     call.out.array(transaction.queued.len());
     let name = call.name;
+    call.is_queued = true;
     for queued in &transaction.queued {
         let args: Vec<&[u8]> = queued.args.iter().map(Vec::as_slice).collect();
         call.run(queued.command, &args);
     }
     call.name = name;
+    call.is_queued = false;
     Ok(())
 }
 

@@ -1,0 +1,194 @@
+//! The suite every backend must pass, run by the backend over Redis with the simulated server, which
+//! a small adapter puts behind a TCP port.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test's own tasks end with it, Redis queues without bound, and its clock is the real one"
+)]
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use curfew_backend::conformance::{self, DEADLINE, Member};
+use curfew_backend::{Config, NodeInfo, RedisConfig, RedisUrl, Standing};
+use curfew_backend_redis::{Parts, Redis};
+use curfew_model::{Clock, Gate, NodeId, SystemClock};
+use curfew_simulation::redis::{ConnectionId, Server};
+use curfew_telemetry::{Metrics, Names};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time;
+
+/// Between two looks for keys that are due, as Redis looks by default.
+const EXPIRY: Duration = Duration::from_millis(100);
+
+/// The server, and where the bytes for each connection go.
+#[derive(Debug)]
+struct Behind {
+    server: Server,
+    senders: BTreeMap<ConnectionId, UnboundedSender<Vec<u8>>>,
+    next: ConnectionId,
+}
+
+/// The server behind a port.
+#[derive(Debug)]
+struct Adapter(Mutex<Behind>);
+
+/// By Redis' clock.
+fn now() -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("it is later than 1970")
+}
+
+impl Adapter {
+    /// Starts one; says at which port.
+    async fn start() -> io::Result<(Arc<Self>, u16)> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let port = listener.local_addr()?.port();
+        let adapter = Arc::new(Self(Mutex::new(Behind {
+            server: Server::new(1),
+            senders: BTreeMap::new(),
+            next: 1,
+        })));
+        tokio::spawn(accept(Arc::clone(&adapter), listener));
+        tokio::spawn(expire(Arc::downgrade(&adapter)));
+        Ok((adapter, port))
+    }
+
+    fn behind(&self) -> MutexGuard<'_, Behind> {
+        self.0.lock().expect("nobody panics with it")
+    }
+
+    /// Does something, and passes on what comes of it.
+    fn turn(&self, act: impl FnOnce(&mut Server)) {
+        let mut behind = self.behind();
+        act(&mut behind.server);
+        for (id, bytes) in behind.server.take_output() {
+            if let Some(sender) = behind.senders.get(&id) {
+                // One that is gone is noticed by its reader.
+                drop(sender.send(bytes));
+            }
+        }
+        for id in behind.server.take_closed() {
+            behind.senders.remove(&id);
+        }
+    }
+
+    fn connect(&self, stream: TcpStream, adapter: &Arc<Self>) {
+        let (reader, writer) = stream.into_split();
+        let (sender, receiver) = unbounded_channel();
+        let mut behind = self.behind();
+        let id = behind.next;
+        behind.next += 1;
+        behind.server.connect(id);
+        behind.senders.insert(id, sender);
+        tokio::spawn(read(Arc::clone(adapter), id, reader));
+        tokio::spawn(write(receiver, writer));
+    }
+}
+
+async fn accept(adapter: Arc<Adapter>, listener: TcpListener) {
+    while let Ok((stream, _)) = listener.accept().await {
+        stream.set_nodelay(true).expect("a stream has options");
+        adapter.connect(stream, &adapter);
+    }
+}
+
+async fn read(adapter: Arc<Adapter>, id: ConnectionId, mut reader: OwnedReadHalf) {
+    let mut buffer = vec![0; 16 * 1024];
+    while let Ok(length @ 1..) = reader.read(&mut buffer).await {
+        adapter.turn(|server| server.receive(id, &buffer[..length], now()));
+    }
+    adapter.turn(|server| server.disconnect(id));
+    adapter.behind().senders.remove(&id);
+}
+
+/// Until the server closes the connection.
+async fn write(mut receiver: UnboundedReceiver<Vec<u8>>, mut writer: OwnedWriteHalf) {
+    while let Some(bytes) = receiver.recv().await {
+        if writer.write_all(&bytes).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn expire(adapter: Weak<Adapter>) {
+    let mut looks = time::interval(EXPIRY);
+    loop {
+        looks.tick().await;
+        let Some(adapter) = adapter.upgrade() else {
+            return;
+        };
+        adapter.turn(|server| server.expire(now()));
+    }
+}
+
+/// Nodes on the Redis at `url`, each cluster of them below a prefix of its own.
+async fn nodes(
+    url: String,
+    clock: Arc<conformance::ManualClock>,
+    recorders: Vec<Arc<conformance::Recorder>>,
+) -> Vec<Member> {
+    let prefix = format!("t{:x}:", fastrand::u64(..));
+    let mut members = Vec::new();
+    for recorder in recorders {
+        let node = NodeId::new();
+        let parts = Parts {
+            config: Config {
+                redis: RedisConfig {
+                    url: RedisUrl::new(url.clone()),
+                    prefix: prefix.clone(),
+                    ..RedisConfig::default()
+                },
+                ..Config::default()
+            },
+            info: NodeInfo {
+                node,
+                address: "127.0.0.1:1".to_owned(),
+                version: "0".to_owned(),
+                started_at: SystemClock.unix(),
+                sessions: 0,
+            },
+            events: Arc::clone(&recorder) as _,
+            local: recorder,
+            gate: Arc::new(Gate::shut_at_first()),
+            clock: Arc::clone(&clock) as _,
+            metrics: Metrics::new(&Names::default()),
+        };
+        let redis = Redis::start(parts).expect("the url is one");
+        members.push(Member {
+            node,
+            backends: redis.backends(),
+        });
+    }
+    for member in &members {
+        let ready = async {
+            loop {
+                let all = member.backends.nodes.list().await;
+                let count = all.map(|nodes| nodes.len()).unwrap_or_default();
+                if member.backends.nodes.standing() == Standing::InTouch && count == members.len() {
+                    return;
+                }
+                time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        assert!(
+            time::timeout(DEADLINE, ready).await.is_ok(),
+            "not ready: {:?}",
+            member.backends.nodes.standing()
+        );
+    }
+    members
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_backend_over_the_simulated_redis_passes() {
+    let (_adapter, port) = Adapter::start().await.expect("a port is free");
+    let url = format!("redis://127.0.0.1:{port}");
+    conformance::run(3, |clock, recorders| nodes(url.clone(), clock, recorders)).await;
+}

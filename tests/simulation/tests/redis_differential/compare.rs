@@ -1,0 +1,98 @@
+//! What two servers have sent, compared byte by byte but for times, ids and orders that are none.
+
+use curfew_simulation::redis::Reply;
+
+pub(crate) type Frames = Vec<Vec<u8>>;
+
+/// Replies and pushes, one after the other. One that is cut off, as the last of a connection that is
+/// closed may be, is left out.
+pub(crate) fn split(mut bytes: &[u8]) -> Frames {
+    let mut frames = Vec::new();
+    while let Some((_, length)) = Reply::parse(bytes) {
+        frames.push(bytes[..length].to_vec());
+        bytes = &bytes[length..];
+    }
+    frames
+}
+
+/// Says where they differ.
+pub(crate) fn compare(place: usize, real: &Frames, simulated: &Frames) -> Result<(), String> {
+    let mut pairs = real.iter().zip(simulated);
+    let differs =
+        pairs.any(|(real, simulated)| real != simulated && !alike(&read(real), &read(simulated)));
+    if real.len() == simulated.len() && !differs {
+        return Ok(());
+    }
+    let lines = |frames: &Frames| {
+        let lines = frames.iter().map(|frame| format!("    {}\n", show(frame)));
+        lines.collect::<String>()
+    };
+    Err(format!(
+        "connection {place} was told\n  by Redis:\n{}  by the simulated one:\n{}",
+        lines(real),
+        lines(simulated)
+    ))
+}
+
+fn read(frame: &[u8]) -> Reply {
+    Reply::parse(frame).expect("a whole reply").0
+}
+
+fn alike(real: &Reply, simulated: &Reply) -> bool {
+    match (real, simulated) {
+        (Reply::Integer(real), Reply::Integer(simulated)) => close(*real, *simulated),
+        (Reply::Array(real), Reply::Array(simulated)) => {
+            // A map of RESP2 with an id in it.
+            let (mut real, mut simulated) = (real.clone(), simulated.clone());
+            for reply in [&mut real, &mut simulated] {
+                if let Some(at) = reply.iter().position(|item| *item == id()) {
+                    reply.truncate(at + 1);
+                }
+            }
+            all_alike(&real, &simulated)
+        }
+        (Reply::Push(real), Reply::Push(simulated)) => all_alike(real, simulated),
+        (Reply::Set(real), Reply::Set(simulated)) => {
+            let sorted = |items: &[Reply]| {
+                let mut items: Vec<String> = items.iter().map(|i| format!("{i:?}")).collect();
+                items.sort();
+                items
+            };
+            sorted(real) == sorted(simulated)
+        }
+        (Reply::Map(real), Reply::Map(simulated)) => {
+            real.len() == simulated.len()
+                && real.iter().zip(simulated).all(|(real, simulated)| {
+                    real.0 == simulated.0 && (real.0 == id() || alike(&real.1, &simulated.1))
+                })
+        }
+        _ => real == simulated,
+    }
+}
+
+fn id() -> Reply {
+    Reply::Bulk(b"id".to_vec())
+}
+
+fn all_alike(real: &[Reply], simulated: &[Reply]) -> bool {
+    real.len() == simulated.len()
+        && real
+            .iter()
+            .zip(simulated)
+            .all(|(real, simulated)| alike(real, simulated))
+}
+
+/// Whether both are one number, or about one moment: in microseconds, milliseconds or seconds
+/// since 1970, or milliseconds from now. Other numbers are small.
+fn close(real: i64, simulated: i64) -> bool {
+    let apart = match real {
+        100_000_000_000_000.. => 5_000_000,
+        20_000.. => 5000,
+        _ => 0,
+    };
+    real.abs_diff(simulated) <= apart
+}
+
+pub(crate) fn show(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).escape_debug().to_string()
+}

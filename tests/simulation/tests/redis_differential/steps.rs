@@ -1,0 +1,91 @@
+//! Random sequences of what clients do.
+
+use std::fmt;
+
+use fastrand::Rng;
+
+use crate::commands::{command, key, words};
+use crate::compare::show;
+use crate::pair::CONNECTIONS;
+
+/// One thing that is done.
+#[derive(Debug, Clone)]
+pub(crate) enum Step {
+    /// Commands in one go over one connection.
+    Send(usize, Vec<Vec<Vec<u8>>>),
+    /// Memory runs out, or comes back.
+    OutOfMemory(bool),
+    /// A while passes, after which short-lived keys are due.
+    Pass,
+}
+
+/// Milliseconds for which short-lived keys live.
+pub(crate) const SHORT: u64 = 150;
+
+/// A sequence of about so many steps.
+pub(crate) fn sequence(random: &mut Rng, length: usize) -> Vec<Step> {
+    let mut steps = Vec::new();
+    while steps.len() < length {
+        match random.u32(..1000) {
+            0..12 => steps.push(Step::OutOfMemory(random.bool())),
+            12..13 => short_lived(random, &mut steps),
+            _ => {
+                let several = if random.u8(..4) == 0 {
+                    random.usize(2..6)
+                } else {
+                    1
+                };
+                let place = random.usize(..CONNECTIONS);
+                let commands = (0..several).map(|_| {
+                    let command = command(random);
+                    // In RESP2 one who listens may do nothing else.
+                    let is_muting = place + 1 == CONNECTIONS && command[0].ends_with(b"SUBSCRIBE");
+                    match is_muting && random.u8(..8) > 0 {
+                        true => words(&["RESET"]),
+                        false => command,
+                    }
+                });
+                let commands = commands.collect();
+                steps.push(Step::Send(place, commands));
+            }
+        }
+    }
+    steps
+}
+
+/// A key that ends while it is watched, or not.
+fn short_lived(random: &mut Rng, steps: &mut Vec<Step>) {
+    let key = key(random);
+    let short = SHORT.to_string();
+    let place = random.usize(..CONNECTIONS);
+    steps.push(Step::Send(
+        place,
+        vec![words(&["SET", &key, "v", "PX", &short])],
+    ));
+    if random.bool() {
+        let place = random.usize(..CONNECTIONS);
+        steps.push(Step::Send(place, vec![words(&["WATCH", &key])]));
+        steps.push(Step::Pass);
+        let transaction = [words(&["MULTI"]), words(&["GET", &key]), words(&["EXEC"])];
+        steps.push(Step::Send(place, transaction.to_vec()));
+    } else {
+        steps.push(Step::Pass);
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Send(place, commands) => {
+                write!(f, "{place}:")?;
+                for command in commands {
+                    let line = show(&command.join(&b' '));
+                    write!(f, " {};", line.chars().take(120).collect::<String>())?;
+                }
+                Ok(())
+            }
+            Self::OutOfMemory(out) => write!(f, "out of memory: {out}"),
+            Self::Pass => write!(f, "time passes"),
+        }
+    }
+}
