@@ -136,6 +136,11 @@ pub(crate) struct Status {
     listening: AtomicBool,
     /// Whether nothing has kept sessions out at some moment since the start.
     was_ready: AtomicBool,
+    /// The number of times that the node's registration may have been lost, and for which of them it
+    /// was registered last.
+    registrations: [AtomicU64; 2],
+    /// Asks for the node to be registered.
+    pub(crate) unregistered: Notify,
 }
 
 impl Default for Status {
@@ -149,6 +154,8 @@ impl Default for Status {
             no_commands: Mutex::new(None),
             listening: AtomicBool::new(false),
             was_ready: AtomicBool::new(false),
+            registrations: [AtomicU64::new(1), AtomicU64::new(0)],
+            unregistered: Notify::new(),
         }
     }
 }
@@ -201,6 +208,27 @@ impl Status {
 
     pub(crate) fn fencing(&self) -> Option<&'static str> {
         *self.fencing.lock()
+    }
+
+    /// The node is not among those that others clean up after, or may not be.
+    pub(crate) fn forget_registration(&self) {
+        self.registrations[0].fetch_add(1, Ordering::SeqCst);
+        self.unregistered.notify_one();
+    }
+
+    /// To be taken before the node is registered.
+    pub(crate) fn registration(&self) -> u64 {
+        self.registrations[0].load(Ordering::SeqCst)
+    }
+
+    /// The node was registered since `registration` was taken.
+    pub(crate) fn set_registered(&self, registration: u64) {
+        self.registrations[1].fetch_max(registration, Ordering::SeqCst);
+    }
+
+    /// Whether the node is among those that others clean up after, as far as it knows.
+    pub(crate) fn is_registered(&self) -> bool {
+        self.registrations[1].load(Ordering::SeqCst) == self.registration()
     }
 
     /// A connection for commands was lost or not made. Returns whether the reason is news.

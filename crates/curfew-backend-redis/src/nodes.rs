@@ -121,7 +121,8 @@ impl Redis {
             .collect())
     }
 
-    async fn register(&self) -> Result<(), Fault> {
+    pub(crate) async fn register(&self) -> Result<(), Fault> {
+        let registration = self.core.status.registration();
         let keys = &self.core.keys;
         let node = keys.node(self.core.node);
         let sessions = self.core.local.sessions().len();
@@ -137,6 +138,7 @@ impl Redis {
             Keyed::new("PEXPIRE", &node).arg(NODE_RECORD_MS),
         ];
         self.links.transact(commands).await?;
+        self.core.status.set_registered(registration);
         Ok(())
     }
 
@@ -293,7 +295,11 @@ pub(crate) async fn keep_registered(redis: Arc<Redis>) {
     const FIRST: Duration = Duration::from_millis(50);
     loop {
         match redis.register().await {
-            Ok(()) => time::sleep(REGISTER).await,
+            Ok(()) => {
+                let unregistered = redis.core.status.unregistered.notified();
+                // Whichever comes first.
+                time::timeout(REGISTER, unregistered).await.ok();
+            }
             Err(fault) => {
                 debug!(error = %fault, "node not registered");
                 time::sleep(FIRST).await;

@@ -27,6 +27,10 @@ impl Sessions for Redis {
         Box::pin(async move {
             let keys = &self.core.keys;
             let note = records::note(keys, &record);
+            // Nothing may be written that nobody would find after a crash.
+            if !self.core.status.is_registered() {
+                self.register().await.map_err(unavailable)?;
+            }
             let mut commands = Vec::with_capacity(10);
             if self.links.is_cluster() {
                 self.links.call::<i64>(note).await.map_err(unavailable)?;

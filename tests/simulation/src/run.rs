@@ -23,7 +23,7 @@ use crate::world::{ConnectionId, Event, Machine, Shared, World};
 pub const RECOVERY: Duration = Duration::from_secs(14);
 
 /// Within which what is recorded in Redis is exact again.
-pub const TIDY: Duration = Duration::from_secs(50);
+pub const TIDY: Duration = Duration::from_secs(45);
 
 /// The prefix of every key.
 const PREFIX: &str = "curfew:";
@@ -84,15 +84,17 @@ async fn play(plan: &Plan) -> Outcome {
     shared.set_plan(move |shared| stage.go_on(shared));
 
     shared.run_until(plan.troubled_until).await;
+    // Later than planned where everyone was held up.
+    let calm_at = elapsed();
     calm(&shared);
-    shared.run_until(plan.troubled_until + RECOVERY).await;
+    shared.run_until(calm_at + RECOVERY).await;
     let mut violations = Vec::new();
     let probes = check::begin_probe(&mut shared.world());
     shared
-        .run_until(plan.troubled_until + RECOVERY + Duration::from_secs(1))
+        .run_until(calm_at + RECOVERY + Duration::from_secs(1))
         .await;
     violations.extend(check::liveness(&shared.world(), &probes));
-    shared.run_until(plan.troubled_until + TIDY).await;
+    shared.run_until(calm_at + TIDY).await;
     let mut world = shared.world();
     violations.extend(check::records(&world));
     let left = world.host.server().keys(world.host.now());
@@ -328,10 +330,7 @@ impl Stage {
                 }
                 let ids = world.record.ids.clone();
                 let written = key.redis_key(PREFIX).into_bytes();
-                world
-                    .record
-                    .asked
-                    .push((written, target.clone()));
+                world.record.asked.push((written, target.clone()));
                 drop(world);
                 let process = Rc::clone(&self.processes.borrow()[machine]);
                 shared.as_node(machine, || {

@@ -30,6 +30,8 @@ pub use server::{Comeback, Host, RedisDial};
 pub enum Event {
     /// Bytes may have come to their end of a connection.
     Arrive(ConnectionId, Direction),
+    /// A turn of Redis' event loop ends: what came at the same time was executed in it.
+    Turn,
     /// A key of Redis may have expired.
     Expire,
     /// A client acts.
@@ -211,6 +213,7 @@ impl Shared {
     fn happen(&self, event: Event) {
         match event {
             Event::Arrive(connection, direction) => self.world().arrive(connection, direction),
+            Event::Turn => self.world().end_turn(),
             Event::Expire => self.world().expire(),
             Event::Client(client) => Client::act(&mut self.world(), client),
             Event::Resume(node) => {

@@ -46,6 +46,7 @@ impl Control {
             // Either this node was away for longer, and others have removed its records; or the
             // data is not what it was, which nobody may have told (`SWAPDB` does not).
             warn!("this node's lease was gone, everything is compared and written again");
+            self.core.status.forget_registration();
             self.rewrite = self.core.local.sessions();
             generation.pushes.lose_track();
         }

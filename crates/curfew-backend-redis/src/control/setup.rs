@@ -151,8 +151,9 @@ impl Control {
         // in between must find it unknown again.
         let is_known = self.known.as_ref() == Some(&generation.primary);
         if !is_known {
-            // With the data, the lease may be gone.
+            // With the data, the lease may be gone, and what others find this node by.
             self.registered = false;
+            self.core.status.forget_registration();
             self.reassert(generation).await?;
         }
         if lost {

@@ -38,6 +38,8 @@ pub struct Host {
     down: bool,
     /// Between what is executed and its answer.
     pub slow: Duration,
+    /// Something was executed in the turn that is not over.
+    in_turn: bool,
     copies: VecDeque<(Duration, Snapshot)>,
     expiry: Option<Duration>,
 }
@@ -50,6 +52,7 @@ impl Host {
             frozen: false,
             down: false,
             slow: Duration::ZERO,
+            in_turn: false,
             copies: VecDeque::new(),
             expiry: None,
         }
@@ -96,7 +99,9 @@ impl World {
         self.host.server.disconnect(id as u64);
     }
 
-    /// What was executed is noted, and answers are on their way.
+    /// What was executed is noted. Its answers leave at the end of the turn, and then the pushes: Redis
+    /// answers a heartbeat before it tells of a revocation that came in the same turn (K5 of
+    /// REVOCATION.md).
     fn redis_done(&mut self) {
         let at = elapsed();
         for executed in self.host.server.take_log() {
@@ -104,6 +109,15 @@ impl World {
             let node = by.map(|by| self.network.get(by as ConnectionId).node);
             self.record.executed(at, node, what);
         }
+        if !self.host.in_turn {
+            self.host.in_turn = true;
+            self.after(Duration::ZERO, Event::Turn);
+        }
+    }
+
+    /// Answers and pushes are on their way.
+    pub(super) fn end_turn(&mut self) {
+        self.host.in_turn = false;
         for (id, bytes) in self.host.server.take_output() {
             let late = self.host.slow;
             self.send_late(id as ConnectionId, Direction::In, bytes.into(), late);
