@@ -16,8 +16,8 @@ fn ms(millis: u64) -> Duration {
 }
 
 /// Plays a plan in which this happens, on a thread of its own: virtual time belongs to a thread. Fails
-/// if a promise is broken, or little happens.
-fn kept(plan: Plan, acts: &[(Duration, Act)]) {
+/// if a promise is broken, or little happens. Returns what was told of it.
+fn kept(plan: Plan, acts: &[(Duration, Act)]) -> Vec<(Duration, String)> {
     let plan = plan.with(acts);
     let outcome = thread::spawn(move || run(&plan)).join();
     let outcome = outcome.expect("a run does not panic");
@@ -25,11 +25,9 @@ fn kept(plan: Plan, acts: &[(Duration, Act)]) {
         println!("{at:>12.3?} {what}");
     }
     assert_eq!(outcome.violations, []);
-    assert!(
-        outcome.publications > 20,
-        "{} publications",
-        outcome.publications
-    );
+    let count = outcome.publications;
+    assert!(count > 20, "{count} publications");
+    outcome.story
 }
 
 #[test]
@@ -82,4 +80,36 @@ fn what_a_redis_that_comes_back_empty_has_lost_is_written_back() {
 fn a_crashed_node_leaves_nothing_behind() {
     let acts = [(ms(3_000), Crash(1, ms(4_000)))];
     kept(Plan::quiet(6), &acts);
+}
+
+/// Found by seed 36 of the first ten thousand: two round trips took longer than the interval of
+/// heartbeats, so one was always due, and nothing else had its turn.
+#[test]
+fn over_a_slow_link_what_is_revoked_is_read_and_confirmed() {
+    let acts = [
+        (ms(2_000), Slow(ms(700), ms(9_000))),
+        (ms(3_000), Ban(User(1), Plain)),
+        (ms(3_500), Revoke(0, User(2))),
+    ];
+    let story = kept(Plan::quiet(8), &acts);
+    // Both clients of bob, which hear so while the link is slow.
+    for client in [1, 7] {
+        let closed = format!("client {client} is closed with 4403");
+        let told = story.iter().find(|(_, what)| *what == closed);
+        let (at, _) = told.expect("it is closed");
+        assert!(*at < ms(9_000), "{closed} at {at:?}");
+    }
+}
+
+/// Found by seed 6103: a node that crashed between its first session and its registration left that
+/// session's record for as long as the token lived.
+#[test]
+fn a_node_that_crashes_as_it_begins_leaves_nothing_behind() {
+    for lived in [20, 24, 28, 32, 36, 40, 60] {
+        let acts = [
+            (ms(3_000), Crash(0, ms(500))),
+            (ms(3_500 + lived), Crash(0, ms(5_000))),
+        ];
+        kept(Plan::quiet(9), &acts);
+    }
 }
