@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use curfew_model::SessionId;
 
-use crate::node::{LEASE, LEEWAY};
+use crate::node::{GRACE, LEASE, LEEWAY};
 use crate::plan::Plan;
 use crate::record::{Ban, Record, Target, Token, Wire};
 use crate::redis::Effect;
@@ -43,6 +43,9 @@ const ON_ITS_WAY: Duration = Duration::from_millis(60);
 /// For how long a wall clock has to be off before every node must know.
 const COMPARED: Duration = Duration::from_secs(4);
 
+/// Longest between the end of the grace and the end of a session.
+const CLOSED: Duration = Duration::from_secs(2);
+
 /// By how much it may be off.
 const MAX_CLOCK_SKEW_MICROS: u64 = 30_000_000;
 
@@ -69,6 +72,7 @@ pub fn safety(record: &Record, plan: &Plan) -> Vec<Violation> {
             check.line(timeline, line, &mut found);
         }
         check.order(timeline, &mut found);
+        check.grace(timeline, &mut found);
     }
     check.publications(&mut found);
     check.receipts(&mut found);
@@ -332,6 +336,36 @@ impl Check<'_> {
         });
         if good && steady && (right || (skewed && !bad)) {
             report("R8", "the token is good".to_owned());
+        }
+    }
+
+    /// R2: a session is closed when its node was out of touch for the grace.
+    fn grace(&self, timeline: &Timeline<'_>, found: &mut Vec<Violation>) {
+        let node = timeline.wire.node;
+        let beats = self.beats.get(&node).map_or(&[][..], Vec::as_slice);
+        let ends = self.record.crashed.get(&node).copied();
+        let next = beats.iter().skip(1).copied();
+        let next = next.chain([ends.unwrap_or(self.record.ended_at)]);
+        for (beat, next) in beats.iter().zip(next) {
+            let by = *beat + LEASE + GRACE + CLOSED;
+            let stood_still = self.record.troubles.iter().any(|trouble| {
+                trouble.stopped
+                    && trouble.node.is_none_or(|of| of == node)
+                    && trouble.from <= by
+                    && trouble.until >= *beat
+            });
+            let open = timeline.opened().is_some_and(|opened| opened <= *beat);
+            let ended = timeline.wire.ended_at.is_some_and(|ended| ended <= by);
+            if by < next && open && !ended && !stood_still {
+                found.push(Violation {
+                    promise: "R2, grace",
+                    at: by,
+                    what: format!(
+                        "client {} of process {node} is not closed, whose last heartbeat was at {beat:?}",
+                        timeline.wire.client
+                    ),
+                });
+            }
         }
     }
 

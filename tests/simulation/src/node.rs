@@ -31,7 +31,7 @@ use crate::world::{ConnectionId, RedisDial, Shared, Socket};
 pub const LEASE: Duration = Duration::from_secs(3);
 
 /// `backend.grace` in every run.
-pub const GRACE: Duration = Duration::from_secs(6);
+pub const GRACE: Duration = Duration::from_secs(4);
 
 /// `auth.leeway`.
 pub const LEEWAY: Duration = Duration::from_secs(5);
@@ -49,7 +49,7 @@ pub struct Process {
 
 impl Process {
     /// Starts a node. Must be called as that process, in the runtime.
-    pub fn start(machine: usize, tenants: bool) -> Self {
+    pub fn start(machine: usize, tenants: bool, max_admissions: usize) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let metrics = Metrics::new(&Names {
             commands: Command::NAMES.to_vec(),
@@ -105,7 +105,10 @@ impl Process {
             redis.backends(),
             Arc::clone(&clock),
             metrics,
-            node_settings(tenants),
+            curfew_node::Settings {
+                max_admissions,
+                ..node_settings(tenants)
+            },
         );
         let auth = curfew_auth::Config {
             issuers: vec![Issuer {

@@ -21,6 +21,8 @@ pub struct Plan {
     pub lifetime: u64,
     /// Sessions are revocable by tenant from the start.
     pub tenants: bool,
+    /// `backend.max_admissions`.
+    pub max_admissions: usize,
     /// By how much Redis' clock is ahead of the right time.
     pub redis_ahead: Duration,
     /// By how much each node's wall clock is ahead at first, in milliseconds.
@@ -42,8 +44,8 @@ impl fmt::Display for Plan {
         )?;
         writeln!(
             f,
-            "    lifetime: {}, tenants: {},",
-            self.lifetime, self.tenants
+            "    lifetime: {}, tenants: {}, max_admissions: {},",
+            self.lifetime, self.tenants, self.max_admissions
         )?;
         writeln!(
             f,
@@ -182,6 +184,7 @@ impl Plan {
                 600
             },
             tenants: random.bool(),
+            max_admissions: if random.u8(..) < 100 { 1 } else { 0 },
             redis_ahead: millis(if skewed { random.u64(0..2_000) } else { 0 }),
             ahead: (0..nodes)
                 .map(|_| if skewed { random.i64(-3_000..3_000) } else { 0 })
@@ -201,6 +204,7 @@ impl Plan {
             clients: 8,
             lifetime: 600,
             tenants: true,
+            max_admissions: 0,
             redis_ahead: Duration::ZERO,
             ahead: vec![0, 0],
             acts: Vec::new(),

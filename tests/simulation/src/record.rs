@@ -37,6 +37,8 @@ pub struct Record {
     pub crashed: BTreeMap<usize, Duration>,
     /// Wall clocks that were set: process, when, and by how much they are ahead from then on.
     pub clocks: Vec<(usize, Duration, i64)>,
+    /// When the run was over.
+    pub ended_at: Duration,
     /// The keys that Redis has at the end.
     pub left: BTreeSet<Vec<u8>>,
     /// What clients did and heard, for people.
@@ -54,6 +56,8 @@ pub struct Wire {
     pub bytes: Vec<u8>,
     /// Up to which byte, and when the call began.
     pub writes: Vec<(usize, Duration)>,
+    /// When either end let go of it.
+    pub ended_at: Option<Duration>,
     /// What the client showed, in order.
     pub tokens: Vec<Token>,
 }
@@ -165,6 +169,13 @@ impl Record {
         let wire = self.wires.entry(connection).or_default();
         wire.bytes.extend_from_slice(bytes);
         wire.writes.push((wire.bytes.len(), began));
+    }
+
+    /// An end of a connection has let go of it.
+    pub fn wire_ended(&mut self, connection: ConnectionId, at: Duration) {
+        if let Some(wire) = self.wires.get_mut(&connection) {
+            wire.ended_at.get_or_insert(at);
+        }
     }
 
     /// Redis has executed something.

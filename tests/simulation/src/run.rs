@@ -67,7 +67,7 @@ async fn play(plan: &Plan) -> Outcome {
     for slot in 0..plan.nodes {
         shared.world().slots.push(usize::MAX);
         let ahead = plan.ahead.get(slot).copied().unwrap_or_default();
-        start(&shared, &processes, slot, plan.tenants, ahead);
+        start(&shared, &processes, slot, plan, ahead);
     }
     shared.set_door({
         let (processes, shared) = (Rc::clone(&processes), shared.clone());
@@ -98,6 +98,7 @@ async fn play(plan: &Plan) -> Outcome {
     let mut world = shared.world();
     violations.extend(check::records(&world));
     let left = world.host.server().keys(world.host.now());
+    world.record.ended_at = elapsed();
     world.record.left = left.into_iter().collect();
     violations.extend(check::safety(&world.record, plan));
     let mut hasher = DefaultHasher::new();
@@ -152,7 +153,8 @@ fn accept(shared: &Shared, processes: &Processes, node: usize, connection: Conne
 }
 
 /// Starts a process in a slot.
-fn start(shared: &Shared, processes: &Processes, slot: usize, tenants: bool, ahead: i64) {
+fn start(shared: &Shared, processes: &Processes, slot: usize, plan: &Plan, ahead: i64) {
+    let tenants = plan.tenants;
     let machine = {
         let mut world = shared.world();
         let machine = world.machines.len();
@@ -162,7 +164,9 @@ fn start(shared: &Shared, processes: &Processes, slot: usize, tenants: bool, ahe
         world.record.began(machine, elapsed(), tenants);
         machine
     };
-    let process = shared.as_node(machine, || Process::start(machine, tenants));
+    let process = shared.as_node(machine, || {
+        Process::start(machine, tenants, plan.max_admissions)
+    });
     shared
         .world()
         .record
@@ -176,7 +180,7 @@ struct Stage {
     steps: BTreeMap<(Duration, usize), Step>,
     count: usize,
     processes: Processes,
-    tenants: bool,
+    plan: Plan,
 }
 
 /// What a plan comes down to.
@@ -199,7 +203,7 @@ impl Stage {
             steps: BTreeMap::new(),
             count: 0,
             processes: Rc::clone(processes),
-            tenants: plan.tenants,
+            plan: plan.clone(),
         };
         for (at, act) in &plan.acts {
             stage.later(*at, Step::Begin(act.clone()));
@@ -242,7 +246,7 @@ impl Stage {
             Step::Stall(connection) => world.stall(connection, [false; 2]),
             Step::Start(slot) => {
                 drop(world);
-                start(shared, &self.processes, slot, self.tenants, 0);
+                start(shared, &self.processes, slot, &self.plan, 0);
             }
             Step::Thaw => world.freeze_redis(false),
             Step::Up(comeback) => world.start_redis(comeback),

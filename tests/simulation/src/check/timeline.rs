@@ -113,6 +113,11 @@ impl<'a> Timeline<'a> {
         });
     }
 
+    /// When `connected` was told.
+    pub(super) fn opened(&self) -> Option<Duration> {
+        self.told.first().map(|(_, at)| *at)
+    }
+
     /// The tokens that may be in force: the last that was told to be, and those shown since.
     pub(super) fn in_force(&self, at: Duration) -> Vec<&'a Token> {
         let told = self

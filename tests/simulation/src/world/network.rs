@@ -241,6 +241,8 @@ impl World {
             return;
         }
         connection.reset = true;
+        self.record.wire_ended(id, elapsed());
+        let connection = &mut self.network.connections[id];
         for lane in [&mut connection.inwards, &mut connection.outwards] {
             lane.under_way.clear();
             if let Some(waker) = lane.waker.take() {
@@ -258,6 +260,7 @@ impl World {
         let connection = &mut self.network.connections[id];
         if !connection.left && !connection.reset {
             connection.left = true;
+            self.record.wire_ended(id, elapsed());
             self.send(id, Direction::In, Bytes::new());
         }
     }
@@ -398,6 +401,7 @@ impl Drop for Socket {
         let connection = world.network.get_mut(self.0);
         if !connection.closed && !connection.reset {
             connection.closed = true;
+            world.record.wire_ended(self.0, elapsed());
             world.send(self.0, Direction::Out, Bytes::new());
         }
     }
