@@ -374,7 +374,9 @@ impl Client {
 
     /// Its connection is gone.
     pub fn lost(world: &mut World, client: usize, connection: ConnectionId) {
-        let wait = Duration::from_millis(world.random.u64(20..900));
+        // Those who are kept out try again, seldom once nothing else happens.
+        let slow = if world.clients[client].quiet { 4 } else { 1 };
+        let wait = Duration::from_millis(world.random.u64(20..900) * slow);
         let this = &mut world.clients[client];
         let current = match this.state {
             State::Opening(current, _) | State::Open(current) => current == connection,
