@@ -98,6 +98,12 @@ pub struct World {
 #[derive(Debug, Clone)]
 pub struct Shared(Rc<Inner>);
 
+/// Accepts a process' connection.
+type Door = Box<dyn FnMut(usize, ConnectionId)>;
+
+/// Does what is due of a plan.
+type Acts = Box<dyn FnMut(&Shared)>;
+
 struct Inner {
     world: RefCell<World>,
     /// The process whose code runs.
@@ -106,9 +112,9 @@ struct Inner {
     /// Whether a trap is set for the one whose code runs.
     trapped: Cell<bool>,
     /// Accepts connections.
-    door: RefCell<Option<Box<dyn FnMut(usize, ConnectionId)>>>,
+    door: RefCell<Option<Door>>,
     /// Does what the plan says.
-    plan: RefCell<Option<Box<dyn FnMut(&Shared)>>>,
+    plan: RefCell<Option<Acts>>,
 }
 
 thread_local! {

@@ -132,8 +132,8 @@ impl<'a> Timeline<'a> {
 
     /// The last token that was shown.
     pub(super) fn shown(&self, at: Duration) -> Option<&'a Token> {
-        let shown = self.wire.tokens.iter();
-        shown.filter(|token| token.sent_at <= at).next_back()
+        let mut shown = self.wire.tokens.iter();
+        shown.rfind(|token| token.sent_at <= at)
     }
 
     /// When a token was told to be in force.
