@@ -226,7 +226,8 @@ impl Check<'_> {
             }
             let noticed = trouble.until - trouble.from >= NOTICED;
             by = if noticed && trouble.until >= from + ON_ITS_WAY {
-                trouble.until
+                // What it writes first it writes at that very moment.
+                trouble.until.saturating_sub(Duration::from_nanos(1))
             } else {
                 trouble.until + PROMPTLY
             };
