@@ -3,6 +3,7 @@
 //! Everything here goes by what was written to sockets, what Redis executed and what operators wrote,
 //! never by what a node thinks.
 
+mod effects;
 mod liveness;
 mod timeline;
 
@@ -12,7 +13,6 @@ use std::time::Duration;
 use curfew_model::SessionId;
 
 use crate::node::{GRACE, LEASE, LEEWAY};
-use crate::plan::Plan;
 use crate::record::{Ban, Record, Target, Token, Wire};
 use crate::redis::Effect;
 use crate::world::ConnectionId;
@@ -55,7 +55,7 @@ pub fn session_of(wire: &Wire) -> Option<SessionId> {
 }
 
 /// All that may never happen.
-pub fn safety(record: &Record, plan: &Plan) -> Vec<Violation> {
+pub fn safety(record: &Record) -> Vec<Violation> {
     let lines: BTreeMap<ConnectionId, Timeline<'_>> = record
         .wires
         .iter()
@@ -76,7 +76,7 @@ pub fn safety(record: &Record, plan: &Plan) -> Vec<Violation> {
     }
     check.publications(&mut found);
     check.receipts(&mut found);
-    check.known(plan, &mut found);
+    check.known(&mut found);
     found
 }
 
@@ -401,186 +401,11 @@ impl Check<'_> {
             }
         }
     }
-
-    /// R1 and R5 of what was published, and what publishers are told.
-    fn publications(&self, found: &mut Vec<Violation>) {
-        for (number, published) in &self.record.publications {
-            let mut report = |promise, at, why: String| {
-                let what = format!(
-                    "publication {number}, sent at {:?}: {why}",
-                    published.sent_at
-                );
-                found.push(Violation { promise, at, what });
-            };
-            let times = &published.executed;
-            let last = times.last().copied().unwrap_or(published.sent_at);
-            if times.len() > 1 {
-                report("once", last, format!("executed at {times:?}"));
-            }
-            match published.answer.as_deref() {
-                Some("ok") if times.is_empty() => {
-                    report("truth", last, "told ok, and not executed".to_owned());
-                }
-                Some(code) if code != "ok" && code != "unknown_outcome" && !times.is_empty() => {
-                    report("truth", last, format!("told {code}, and executed"));
-                }
-                _ => {}
-            }
-            let Some(timeline) = self.lines.get(&published.connection) else {
-                continue;
-            };
-            for at in times {
-                let tokens = timeline.in_force(*at);
-                for ban in &self.record.bans {
-                    let banned = self.in_force(ban, timeline, &tokens, *at);
-                    if let Some((from, until)) = banned
-                        && *at > from + LEASE
-                        && *at < until
-                    {
-                        let why = format!("revoked at {from:?} by {}, executed", shown(&ban.key));
-                        report("R1, effects", *at, why);
-                    }
-                }
-            }
-        }
-    }
-
-    /// R5: who has confirmed delivers nothing more.
-    fn receipts(&self, found: &mut Vec<Violation>) {
-        for receipt in &self.record.receipts {
-            let ban = self.record.bans.iter().find(|ban| {
-                ban.target == receipt.target && ban.at >= receipt.asked_at && ban.at <= receipt.at
-            });
-            // Written by the node, so no operator wrote it: what it names is enough.
-            let until = ban.and_then(|ban| ban.lifted_at).unwrap_or(Duration::MAX);
-            let until = self.lifted_after(receipt.at, &receipt.target).min(until);
-            let lost = self
-                .record
-                .losses
-                .iter()
-                .map(|(at, _)| *at)
-                .filter(|at| *at >= receipt.asked_at);
-            let until = lost.fold(until, Duration::min);
-            for timeline in self.lines.values() {
-                let wire = timeline.wire;
-                let beats = self.beats.get(&wire.node).map_or(&[][..], Vec::as_slice);
-                let listed = beats.iter().any(|beat| {
-                    *beat <= receipt.asked_at && receipt.asked_at < *beat + Duration::from_secs(9)
-                });
-                if receipt.missing.contains(&wire.node) || !listed {
-                    continue;
-                }
-                let named = |token: &&Token| match &receipt.target {
-                    Target::User(user) => token.user == *user,
-                    Target::Tenant(tenant) => token.tenant == *tenant,
-                    _ => false,
-                };
-                for line in timeline.lines.iter().filter(|line| line.kind.is_access()) {
-                    let tokens = timeline.in_force(line.at);
-                    let tenants = !matches!(receipt.target, Target::Tenant(_))
-                        || self.tenants(wire.node, line.at);
-                    if line.at > receipt.at
-                        && line.at < until
-                        && tenants
-                        && !tokens.is_empty()
-                        && tokens.iter().all(named)
-                    {
-                        found.push(Violation {
-                            promise: "R5",
-                            at: line.at,
-                            what: format!(
-                                "process {} has confirmed {:?} by {:?} and writes {}",
-                                wire.node,
-                                receipt.target,
-                                receipt.at,
-                                line.shown()
-                            ),
-                        });
-                        break;
-                    }
-                }
-            }
-        }
-    }
-
-    /// When keys that name such a target were next deleted.
-    fn lifted_after(&self, at: Duration, target: &Target) -> Duration {
-        let removed = self
-            .record
-            .effects
-            .iter()
-            .filter_map(|(when, _, effect)| match effect {
-                Effect::Removed { key } if *when >= at && names(key, target) => Some(*when),
-                _ => None,
-            });
-        removed.min().unwrap_or(Duration::MAX)
-    }
-
-    fn tenants(&self, node: usize, at: Duration) -> bool {
-        let reloads = self.record.reloads.iter();
-        let mut of_node = reloads.filter(|reload| reload.node == node && reload.at <= at);
-        of_node.next_back().is_some_and(|reload| {
-            reload.tenants && reload.settled_at.is_some_and(|settled| settled <= at)
-        })
-    }
-
-    /// R6: what a node that lives on has known is there at the end.
-    fn known(&self, _plan: &Plan, found: &mut Vec<Violation>) {
-        for ban in &self.record.bans {
-            let lost: Vec<Duration> = self
-                .record
-                .losses
-                .iter()
-                .filter(|(at, data_of)| ban.at <= *at && ban.at > *data_of)
-                .map(|(at, _)| *at)
-                .collect();
-            let (Some(first), None) = (lost.first(), ban.lifted_at) else {
-                continue;
-            };
-            // What is written beside a broken link, and names nobody who is there, is not known.
-            let since = ban.at.saturating_sub(LEASE);
-            let clean = |node: usize| {
-                !self.record.troubles.iter().any(|trouble| {
-                    trouble.node.is_none_or(|of| of == node)
-                        && !trouble.stopped
-                        && trouble.from <= ban.at + LEASE
-                        && trouble.until >= since
-                })
-            };
-            let knows = |(node, beats): &(&usize, &Vec<Duration>)| {
-                let lives = !self.record.crashed.contains_key(node) && clean(**node);
-                let heard = beats
-                    .iter()
-                    .filter(|beat| **beat > ban.at + PROMPTLY && **beat < *first);
-                lives && heard.count() >= 2
-            };
-            let known = self.beats.iter().any(|beats| knows(&beats));
-            if known && !self.record.left.contains(&ban.key) {
-                found.push(Violation {
-                    promise: "R6",
-                    at: *first,
-                    what: format!("{} was known, and is gone", shown(&ban.key)),
-                });
-            }
-        }
-    }
 }
 
 /// A key, for people.
 fn shown(key: &[u8]) -> String {
     String::from_utf8_lossy(key).into_owned()
-}
-
-/// Whether a key's plain spelling names a target.
-fn names(key: &[u8], target: &Target) -> bool {
-    let key = String::from_utf8_lossy(key);
-    match target {
-        Target::User(user) => key.ends_with(&format!(":user:{user}")) || key.contains(":user:~"),
-        Target::Tenant(tenant) => {
-            key.ends_with(&format!(":tenant:{tenant}")) || key.contains(":tenant:~")
-        }
-        _ => false,
-    }
 }
 
 /// The keys in Redis, as a set.

@@ -100,7 +100,7 @@ async fn play(plan: &Plan) -> Outcome {
     let left = world.host.server().keys(world.host.now());
     world.record.ended_at = elapsed();
     world.record.left = left.into_iter().collect();
-    violations.extend(check::safety(&world.record, plan));
+    violations.extend(check::safety(&world.record));
     let mut hasher = DefaultHasher::new();
     for (connection, wire) in &world.record.wires {
         (connection, &wire.bytes, &wire.writes).hash(&mut hasher);
