@@ -34,7 +34,7 @@ mod simulated {
     use std::rc::Rc;
     use std::task::{Context, Poll, ready};
 
-    /// What stands in for the machines of all nodes, on one thread.
+    /// A stand-in for the machines of all nodes, on one thread.
     pub trait Env {
         /// The node whose code runs now.
         fn node(&self) -> Option<usize>;

@@ -20,14 +20,14 @@ use crate::world::ConnectionId;
 pub use liveness::{begin_probe, liveness, records};
 use timeline::{Kind, Line, Timeline};
 
-/// What was promised and not kept.
+/// A promise that was not kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
     /// Which promise: `R1` to `R8`, or a property of the model.
     pub promise: &'static str,
     /// When.
     pub at: Duration,
-    /// What happened.
+    /// The event.
     pub what: String,
 }
 
@@ -226,7 +226,7 @@ impl Check<'_> {
             }
             let noticed = trouble.until - trouble.from >= NOTICED;
             by = if noticed && trouble.until >= from + ON_ITS_WAY {
-                // What it writes first it writes at that very moment.
+                // Its first write comes at that very moment.
                 trouble.until.saturating_sub(Duration::from_nanos(1))
             } else {
                 trouble.until + PROMPTLY
@@ -266,7 +266,7 @@ impl Check<'_> {
                 format!("the token ended at {ends:?}, the clock shows {wall:?}"),
             );
         }
-        // What was left at most when it was accepted.
+        // The most that was left when it was accepted.
         let accepted_by = timeline.accepted(last).unwrap_or(line.at);
         let clocks = self.record.clocks.iter().filter(|(of, ..)| *of == node);
         let set = clocks
@@ -283,7 +283,7 @@ impl Check<'_> {
         }
     }
 
-    /// What a node's wall clock shows.
+    /// The time by a node's wall clock.
     fn wall(&self, node: usize, at: Duration) -> Duration {
         let clocks = self.record.clocks.iter();
         let mut of_node = clocks.filter(|(of, set, _)| *of == node && *set <= at);

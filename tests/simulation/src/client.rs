@@ -23,7 +23,7 @@ pub const USERS: [&str; 6] = ["alice", "bob", "zoë", "Jürgen ~x", "CAROL", "d\
 /// Their tenants.
 pub const TENANTS: [&str; 2] = ["acme", "Zürich"];
 
-/// How long a client waits for an answer to its token.
+/// A client waits so long for an answer to its token.
 const PATIENCE: Duration = Duration::from_secs(8);
 
 /// A client.
@@ -34,7 +34,7 @@ pub struct Client {
     /// The user's tenant.
     pub tenant: String,
     state: State,
-    /// What came and was not a whole frame yet.
+    /// Bytes that are not a whole frame yet.
     buffer: Vec<u8>,
     /// The channels that were confirmed.
     pub subscribed: Vec<usize>,
@@ -44,7 +44,7 @@ pub struct Client {
     paused: bool,
     /// It does nothing but to be there.
     pub quiet: bool,
-    /// How long its tokens live, in seconds.
+    /// The lifetime of its tokens, in seconds.
     pub lifetime: u64,
     token: Option<Token>,
     /// The publications that came, by number.

@@ -7,7 +7,7 @@ pub struct Frame<'a> {
     pub opcode: u8,
     /// Its payload; what there is of it where it is not whole.
     pub payload: &'a [u8],
-    /// How many bytes it takes.
+    /// Its length in bytes, its head included.
     pub size: usize,
     /// All of it is there.
     pub whole: bool,

@@ -18,10 +18,10 @@ use tokio::time;
 
 pub use libc::{Child, run_apart};
 
-/// What monotonic clocks show when a run begins.
+/// Monotonic clocks begin a run with this.
 const UPTIME: Duration = Duration::from_secs(5_000);
 
-/// What a right wall clock shows then: 2027-01-15.
+/// A right wall clock begins it with this: 2027-01-15.
 pub const EPOCH: Duration = Duration::from_secs(1_800_000_000);
 
 /// A place in a node's code where it asks something of its machine.
@@ -33,7 +33,7 @@ pub enum Point {
     Write,
 }
 
-/// What decides at each [`Point`].
+/// It decides at each [`Point`].
 pub trait Watch {
     /// By how much the running node's wall clock is ahead, in microseconds; negative: behind.
     fn wall_ahead(&self) -> i64;
@@ -60,7 +60,7 @@ pub fn start(watch: Rc<dyn Watch>) {
     RUNS.set(true);
 }
 
-/// What virtual time a run has come to. The first call is its beginning.
+/// The virtual time since the run began, which is at the first call.
 pub fn elapsed() -> Duration {
     thread_local! {
         static START: Cell<Option<time::Instant>> = const { Cell::new(None) };
@@ -73,7 +73,7 @@ pub fn elapsed() -> Duration {
     now - start
 }
 
-/// Lets time pass while whoever calls stands still.
+/// Lets time pass while the caller stands still.
 pub fn pass(time: Duration) {
     let advance = pin!(time::advance(time));
     // The first poll moves the clock; the second would only say so.
@@ -89,7 +89,7 @@ pub fn at(point: Point) {
     }
 }
 
-/// What a clock shows on this thread; `None` where it is the system's.
+/// The time by a clock of this thread; `None` where it is the system's.
 fn shows(clock: Clock) -> Option<Duration> {
     // Neither before the run nor while the thread ends.
     let watch = WATCH.try_with(|watch| watch.try_borrow().ok()?.clone());

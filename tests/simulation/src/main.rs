@@ -10,7 +10,7 @@ use curfew_simulation::machine::{Child, run_apart};
 use curfew_simulation::plan::Plan;
 use curfew_simulation::run::{Outcome, run};
 
-/// What a run may take before it counts as one that hangs.
+/// A run that takes longer counts as one that hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
@@ -79,7 +79,7 @@ fn seeds(from: u64, count: u64, find: bool) -> ExitCode {
     }
 }
 
-/// What a run told.
+/// The words of a run.
 #[derive(Debug, Default)]
 struct Told {
     violations: Vec<String>,

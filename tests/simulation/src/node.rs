@@ -36,7 +36,7 @@ pub const GRACE: Duration = Duration::from_secs(4);
 /// `auth.leeway`.
 pub const LEEWAY: Duration = Duration::from_secs(5);
 
-/// What a client's queue may hold, in bytes: so little that some overflow.
+/// `limits.outbound_bytes`: so little that some overflow.
 const OUTBOUND_BYTES: usize = 96 * 1024;
 
 /// A process of a node.
@@ -205,7 +205,7 @@ impl Process {
         });
     }
 
-    /// How many sessions the node has.
+    /// The number of sessions of the node.
     pub fn sessions(&self) -> usize {
         self.context.node.hub().count()
     }

@@ -1,4 +1,4 @@
-//! What goes wrong in a run, and what operators do: chosen by the seed, or written by hand.
+//! Faults in a run, and the deeds of operators: chosen by the seed, or written by hand.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,11 +13,11 @@ use crate::world::Comeback;
 pub struct Plan {
     /// The seed of what is left to chance.
     pub seed: u64,
-    /// How many nodes there are.
+    /// The number of nodes.
     pub nodes: usize,
-    /// How many clients there are; each user has several.
+    /// The number of clients; a user may have several.
     pub clients: usize,
-    /// How long tokens live, in seconds.
+    /// The lifetime of tokens, in seconds.
     pub lifetime: u64,
     /// Sessions are revocable by tenant from the start.
     pub tenants: bool,
@@ -27,7 +27,7 @@ pub struct Plan {
     pub redis_ahead: Duration,
     /// By how much each node's wall clock is ahead at first, in milliseconds.
     pub ahead: Vec<i64>,
-    /// What happens, in order of time.
+    /// The acts, in order of time.
     pub acts: Vec<(Duration, Act)>,
     /// When the last of it is over.
     pub troubled_until: Duration,
@@ -68,7 +68,7 @@ fn written(time: Duration) -> String {
 /// Something that happens.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Act {
-    /// What goes between a node and Redis is held back, in some directions (to the node, from it).
+    /// Bytes between a node and Redis are held back, in some directions (to the node, from it).
     Cut(usize, [bool; 2], Duration),
     /// The same on one of its connections to Redis.
     Stall(usize, usize, [bool; 2], Duration),
@@ -117,7 +117,7 @@ pub enum Whom {
     AllUntilNow,
 }
 
-/// How an operator writes a key.
+/// The ways to write a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
     /// `SET key 1`, the name as it is.
@@ -158,7 +158,7 @@ impl Plan {
             let at = FIRST + millis(random.u64(0..troubled_for));
             let kind = kinds[random.usize(..kinds.len())];
             acts.push((at, fault(&mut random, nodes, kind)));
-            // What operators do is most telling in the middle of trouble.
+            // Operators' deeds are most telling in the middle of trouble.
             if random.u8(..) < 200 {
                 let near = millis(random.u64(0..3_000));
                 let at = if random.bool() {
@@ -283,7 +283,7 @@ fn directions(random: &mut Rng) -> [bool; 2] {
     [[true, true], [true, true], [true, false], [false, true]][random.usize(..4)]
 }
 
-/// How many kinds of fault there are.
+/// The number of kinds of fault.
 const FAULTS: u8 = 12;
 
 fn fault(random: &mut Rng, nodes: usize, kind: u8) -> Act {

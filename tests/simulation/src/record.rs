@@ -1,4 +1,4 @@
-//! What happened, for the checker: what was written to each client and when, what Redis executed,
+//! The record for the checker: the bytes written to each client and when, the commands that Redis executed,
 //! who was told what, and when something was wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,15 +12,15 @@ use crate::world::ConnectionId;
 /// Everything that the checker looks at. Times are since the beginning of the run.
 #[derive(Debug, Default)]
 pub struct Record {
-    /// What nodes wrote to clients.
+    /// Bytes that nodes wrote to clients.
     pub wires: BTreeMap<ConnectionId, Wire>,
-    /// What Redis executed, and for which process.
+    /// The effects of Redis' commands, and for which process.
     pub effects: Vec<(Duration, Option<usize>, Effect)>,
-    /// What operators wrote.
+    /// Revocations that operators wrote.
     pub bans: Vec<Ban>,
-    /// What was asked of nodes' API and is not written yet: keys, and whom they name.
+    /// Revocations that nodes' API was asked for and that are not written yet: keys, and whom they name.
     pub asked: Vec<(Vec<u8>, Target)>,
-    /// What clients published.
+    /// Publications of clients.
     pub publications: BTreeMap<u64, Published>,
     /// When something was wrong.
     pub troubles: Vec<Trouble>,
@@ -41,11 +41,11 @@ pub struct Record {
     pub ended_at: Duration,
     /// The keys that Redis has at the end.
     pub left: BTreeSet<Vec<u8>>,
-    /// What clients did and heard, for people.
+    /// A story for people.
     pub story: Vec<(Duration, String)>,
 }
 
-/// What was written to one client.
+/// All that was written to one client.
 #[derive(Debug, Default)]
 pub struct Wire {
     /// The process that wrote it.
@@ -58,7 +58,7 @@ pub struct Wire {
     pub writes: Vec<(usize, Duration)>,
     /// When either end let go of it.
     pub ended_at: Option<Duration>,
-    /// What the client showed, in order.
+    /// Tokens that the client showed, in order.
     pub tokens: Vec<Token>,
 }
 
@@ -157,7 +157,7 @@ pub struct Reload {
     pub node: usize,
     /// When they came.
     pub at: Duration,
-    /// Whether sessions are revocable by tenant.
+    /// Sessions are revocable by tenant.
     pub tenants: bool,
     /// When every session was compared by them.
     pub settled_at: Option<Duration>,
@@ -186,7 +186,7 @@ impl Record {
         {
             published.executed.push(at);
         }
-        // What is written back has no id.
+        // A revocation that is written back has no id.
         if let Effect::Set { key, value } = &effect
             && value.windows(4).any(|part| part == b"\"id\"")
             && let Some(asked) = self.asked.iter().position(|(asked, _)| asked == key)
@@ -227,7 +227,7 @@ impl Record {
         self.trouble(None, from, until, true);
     }
 
-    /// Whether sessions of a process are revocable by tenant.
+    /// True if sessions of a process are revocable by tenant.
     pub fn tenants_of(&self, node: usize) -> bool {
         let mut reloads = self.reloads.iter().filter(|reload| reload.node == node);
         reloads.next_back().is_some_and(|reload| reload.tenants)

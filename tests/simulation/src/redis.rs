@@ -43,7 +43,7 @@ pub use reply::Reply;
 use scripts::Scripts;
 use tracking::Tracked;
 
-/// What the server says that it is.
+/// The server's role.
 const VERSION: &str = "7.0.15";
 
 /// Names a connection; `CLIENT ID` answers with it.
@@ -63,7 +63,7 @@ pub struct Server {
     scripts: Scripts,
     /// Whose command runs.
     executing: Option<ConnectionId>,
-    /// What is pushed to the connection whose command runs, after its reply.
+    /// Pushes to the connection whose command runs, after its reply.
     deferred: Vec<u8>,
     /// Connections that have output, in the order in which they came to have it.
     noted: Vec<ConnectionId>,
@@ -92,20 +92,20 @@ pub struct Executed {
     pub at: Duration,
     /// The connection that asked for it; none where an operator did, or time passed.
     pub by: Option<ConnectionId>,
-    /// What it was.
+    /// The effect.
     pub what: Effect,
 }
 
-/// What a command has done.
+/// The effect of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// A message was published.
     Published {
         /// Where.
         channel: Vec<u8>,
-        /// What.
+        /// The channel's name.
         payload: Vec<u8>,
-        /// How many connections were told.
+        /// The number of connections that were told.
         receivers: usize,
     },
     /// A string has this value now.
@@ -278,7 +278,7 @@ impl Server {
 
     // For those who check.
 
-    /// What was done since the last call, as far as it changed data or published.
+    /// The effects since the last call, as far as data changed or was published.
     pub fn take_log(&mut self) -> Vec<Executed> {
         std::mem::take(&mut self.log)
     }

@@ -28,14 +28,14 @@ pub const TIDY: Duration = Duration::from_secs(45);
 /// The prefix of every key.
 const PREFIX: &str = "curfew:";
 
-/// What a run came to.
+/// The outcome of a run.
 #[derive(Debug)]
 pub struct Outcome {
-    /// What was promised and not kept.
+    /// A promise that was not kept.
     pub violations: Vec<Violation>,
     /// The same for two runs that went the same way.
     pub digest: u64,
-    /// What happened, for people.
+    /// The story, for people.
     pub story: Vec<(Duration, String)>,
     /// Frames that nodes wrote, publications that Redis executed.
     pub frames: usize,
@@ -55,7 +55,7 @@ pub fn run(plan: &Plan) -> Outcome {
         .build()
         .expect("a runtime without I/O needs nothing");
     let outcome = runtime.block_on(play(plan));
-    // What is left of the nodes ends with the process.
+    // The rest of the nodes ends with the process.
     std::mem::forget(runtime);
     outcome
 }
@@ -183,7 +183,7 @@ struct Stage {
     plan: Plan,
 }
 
-/// What a plan comes down to.
+/// A step of a plan.
 #[derive(Debug, Clone)]
 enum Step {
     Begin(Act),

@@ -25,7 +25,7 @@ use crate::record::Record;
 pub use network::{Connection, ConnectionId, Direction, End, Network, Socket};
 pub use server::{Comeback, Host, RedisDial};
 
-/// What can happen.
+/// An event.
 #[derive(Debug, Clone)]
 pub enum Event {
     /// Bytes may have come to their end of a connection.
@@ -90,7 +90,7 @@ pub struct World {
     pub published: u64,
     /// For each slot, which a load balancer would know by an address, the process there.
     pub slots: Vec<usize>,
-    /// What the checker looks at.
+    /// The record for the checker.
     pub record: Record,
 }
 
@@ -109,7 +109,7 @@ struct Inner {
     /// The process whose code runs.
     node: Cell<Option<usize>>,
     wall_ahead: Cell<i64>,
-    /// Whether a trap is set for the one whose code runs.
+    /// A trap is set for the one whose code runs.
     trapped: Cell<bool>,
     /// Accepts connections.
     door: RefCell<Option<Door>>,
@@ -232,7 +232,7 @@ impl Shared {
             Event::Plan => {
                 let plan = self.0.plan.take();
                 if let Some(mut plan) = plan {
-                    // What a plan starts belongs to no process.
+                    // A plan's work belongs to no process.
                     let before = self.0.node.take();
                     plan(self);
                     self.0.node.set(before);
@@ -398,7 +398,7 @@ impl Watch for Inner {
                 let now = elapsed();
                 world.record.held_up(now, now + time);
                 drop(world);
-                // The clocks of others are read by nobody meanwhile.
+                // No other node's clock is read meanwhile.
                 let node = self.node.take();
                 Shared::get().stand_still(time);
                 self.node.set(node);

@@ -1,4 +1,4 @@
-//! What the simulated Redis does that no real one does on demand: turns, restarts, faults and the log.
+//! The simulated Redis where no real one does so on demand: turns, restarts, faults and the log.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ fn ok() -> Reply {
     Reply::Simple("OK".to_owned())
 }
 
-/// What a connection is told in this turn.
+/// The output to a connection in this turn.
 fn told(server: &mut Server, id: ConnectionId) -> String {
     let output = server.take_output();
     let own = output

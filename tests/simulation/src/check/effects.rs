@@ -1,4 +1,4 @@
-//! What took effect, what publishers and callers were told of it, and what was lost.
+//! Effects, what publishers and callers were told of them, and losses.
 
 use std::time::Duration;
 
@@ -143,7 +143,7 @@ impl Check<'_> {
             let (Some(first), None) = (lost.first(), ban.lifted_at) else {
                 continue;
             };
-            // What is written beside a broken link, and names nobody who is there, is not known.
+            // A key that is written beside a broken link, and names no session that is there, is not known.
             let since = ban.at.saturating_sub(LEASE);
             let clean = |node: usize| {
                 !self.record.troubles.iter().any(|trouble| {
@@ -172,7 +172,7 @@ impl Check<'_> {
     }
 }
 
-/// Whether a key's plain spelling names a target.
+/// True if a key names a target.
 fn names(key: &[u8], target: &Target) -> bool {
     let key = String::from_utf8_lossy(key);
     match target {

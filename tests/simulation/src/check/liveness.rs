@@ -1,4 +1,4 @@
-//! What must happen once nothing is wrong any more.
+//! Things that must happen once nothing is wrong any more.
 
 use std::collections::BTreeSet;
 
@@ -38,7 +38,7 @@ fn is_served(world: &World, client: usize) -> bool {
     client.open().is_some() && client.subscribed.len() == CHANNELS.len()
 }
 
-/// Those who are welcome are served, and nobody else.
+/// Those who are welcome are served, and no others.
 pub fn liveness(world: &World, probes: &[Probe]) -> Vec<Violation> {
     let mut found = Vec::new();
     let mut report = |what: String| {
@@ -76,7 +76,7 @@ pub fn liveness(world: &World, probes: &[Probe]) -> Vec<Violation> {
     found
 }
 
-/// Whether Redis has a key that names a user; `None` where nodes differ about it.
+/// True if Redis has a key that names a user; `None` where nodes differ about it.
 fn is_banned(world: &World, token: &Token, tenants: &BTreeSet<bool>) -> Option<bool> {
     let now = world.host.now();
     let server = world.host.server();
@@ -109,7 +109,7 @@ fn is_banned(world: &World, token: &Token, tenants: &BTreeSet<bool>) -> Option<b
     }
 }
 
-/// Whether a key's name is of a value, in either spelling.
+/// True if a key's name is of a value, in either spelling.
 fn names(name: &str, kind: &str, value: &str) -> bool {
     let Some(written) = name
         .strip_prefix(kind)

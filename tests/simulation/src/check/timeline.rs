@@ -1,4 +1,4 @@
-//! What was written over one connection, frame by frame, and which tokens were in force.
+//! The bytes of one connection, frame by frame, and which tokens were in force.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::frame::{self, Frame, TEXT};
 use crate::record::{Token, Wire};
 
-/// What a frame is, as far as promises go.
+/// A kind of frame, as far as promises go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// `connected`.
@@ -19,7 +19,7 @@ pub(super) enum Kind {
     Answer,
     /// `auth_failed`.
     Refused,
-    /// What may be told without access.
+    /// A notice, which may be told without access.
     Notice,
 }
 

@@ -1,7 +1,7 @@
 //! Functions of the C library that are stood in for, and processes.
 //!
 //! The only unsafe code of the project. The linker prefers what the program defines over what a
-//! shared library does, so whatever asks for the time or for randomness by these names, the standard
+//! shared library does, so all code that asks for the time or for randomness by these names, the standard
 //! library and the gateway's dependencies included, asks here. On threads that are not simulated the
 //! kernel is asked, as the C library would.
 
@@ -86,7 +86,7 @@ pub fn run_apart(work: impl FnOnce() -> Vec<u8>) -> io::Result<Child> {
 }
 
 impl Child {
-    /// What the function returned; `None` when the process came to another end, or ran for longer
+    /// The function's result; `None` when the process came to another end, or ran for longer
     /// than `patience`.
     pub fn result(mut self, patience: Duration) -> io::Result<Option<Vec<u8>>> {
         let mut waited = libc::pollfd {
@@ -98,7 +98,7 @@ impl Child {
         // SAFETY: one descriptor, which is open.
         let ready = unsafe { libc::poll(&raw mut waited, 1, patience) };
         if ready == 0 {
-            // SAFETY: a child that nobody has waited for.
+            // SAFETY: a child that was not waited for.
             unsafe { libc::kill(self.pid, libc::SIGKILL) };
         }
         let mut result = Vec::new();

@@ -1,7 +1,7 @@
 //! One command as it runs: for whom, when, and what it tells others.
 //!
 //! Owns: the steps that commands share: a key that is due is removed before it is looked at, and
-//! whoever watches or tracks a key is told when it changes.
+//! connections that watch or track a key are told when it changes.
 //! Knows nothing of: what any command does.
 
 use std::borrow::Cow;

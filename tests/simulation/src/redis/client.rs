@@ -1,4 +1,4 @@
-//! What the server knows of one connection.
+//! One connection, as the server knows it.
 
 use std::collections::BTreeSet;
 
@@ -30,7 +30,7 @@ pub(super) struct Client {
 /// It is told of keys that change.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Tracking {
-    /// Of every key with one of these prefixes; without them, of keys that it has read.
+    /// Every key with one of these prefixes; without them, keys that it has read.
     pub(super) prefixes: Option<BTreeSet<Vec<u8>>>,
     /// Not of what it has changed itself.
     pub(super) no_loop: bool,

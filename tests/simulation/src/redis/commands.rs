@@ -11,7 +11,7 @@ use super::{
 pub(super) struct Command {
     /// In small letters; a subcommand's after that of its container.
     pub(super) name: &'static str,
-    /// How many arguments it takes, its name included; where negative, at least so many.
+    /// The number of arguments, its name included; where negative, at least so many.
     arity: i8,
     flags: u8,
     keys: Keys,

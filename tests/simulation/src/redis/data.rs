@@ -15,7 +15,7 @@ pub(super) struct Data {
     expiries: BTreeSet<(i64, Vec<u8>)>,
 }
 
-/// What a key holds.
+/// A value.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) value: Value,
@@ -106,7 +106,7 @@ impl Data {
         self.entries.len()
     }
 
-    /// How many keys end by themselves.
+    /// The number of keys that end by themselves.
     pub(super) fn expiring(&self) -> usize {
         self.expiries.len()
     }
@@ -116,7 +116,7 @@ impl Data {
         self.entries.iter().map(|(key, entry)| (&key[..], entry))
     }
 
-    /// What is there at that moment.
+    /// The data at that moment.
     pub(super) fn live(&self, key: &[u8], now: i64) -> Option<&Entry> {
         self.entries.get(key).filter(|entry| !entry.is_due(now))
     }

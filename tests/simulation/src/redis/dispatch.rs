@@ -126,7 +126,7 @@ impl Call<'_> {
         let command = commands::find(args);
         let done = command.and_then(|command| match self.check(command, args) {
             Ok(()) => Ok(command),
-            // What waits is thrown away with it.
+            // The commands that wait are thrown away with it.
             Err(failure) if command.name == "exec" => Err(self.abort(&failure)),
             Err(failure) => Err(failure),
         });
@@ -160,7 +160,7 @@ impl Call<'_> {
         self.run(command, args);
     }
 
-    /// Runs a command, whatever else waits.
+    /// Runs a command before others that wait.
     pub(super) fn run(&mut self, command: &'static Command, args: &[&[u8]]) {
         self.name = command.name;
         if let Err(Failure(text)) = (command.run)(self, args) {
@@ -188,7 +188,7 @@ impl Call<'_> {
         Ok(())
     }
 
-    /// Whether a command takes memory, and whether it writes; `EXEC` does what waits for it.
+    /// True for a command that takes memory, and for one that writes; `EXEC` does what waits for it.
     fn needs(&mut self, command: &Command, args: &[&[u8]]) -> (bool, bool) {
         if command.name == "exec" {
             let queued = self

@@ -1,6 +1,6 @@
 //! Patterns as `KEYS`, `SCAN MATCH` and `PSUBSCRIBE` take them.
 
-/// Whether `text` matches all of `pattern`: `*`, `?`, `[a-z]`, `[^a]`, and `\` before any of them.
+/// True if `text` matches all of `pattern`: `*`, `?`, `[a-z]`, `[^a]`, and `\` before any of them.
 pub(super) fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
     // Where to go on when what follows the last star does not match.
@@ -31,7 +31,7 @@ pub(super) fn matches(pattern: &[u8], text: &[u8]) -> bool {
     }
 }
 
-/// How long the head of the pattern is, where it matches this byte.
+/// The length of the pattern's head, where it matches this byte.
 fn one(pattern: &[u8], byte: u8) -> Option<usize> {
     match pattern {
         [b'?', ..] => Some(1),

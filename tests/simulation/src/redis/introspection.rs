@@ -1,4 +1,4 @@
-//! What the server says of itself: `INFO`, `ROLE`, `TIME`, `CONFIG GET` and their like.
+//! The server's words about itself: `INFO`, `ROLE`, `TIME`, `CONFIG GET` and their like.
 
 use std::fmt::Write as _;
 

@@ -248,7 +248,7 @@ pub(super) fn flush(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
     Ok(())
 }
 
-/// What `SCAN` and its like are asked for.
+/// The options of `SCAN` and its like.
 #[derive(Debug)]
 pub(super) struct Scan<'a> {
     cursor: u64,

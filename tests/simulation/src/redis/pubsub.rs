@@ -21,7 +21,7 @@ pub(super) struct Listeners {
 /// In the order in which they began to listen.
 type ByName = BTreeMap<Vec<u8>, Vec<ConnectionId>>;
 
-/// What may be listened to.
+/// The three kinds of channels.
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     Channel,

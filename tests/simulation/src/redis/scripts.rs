@@ -33,7 +33,7 @@ impl Scripts {
         self.is_loaded = false;
     }
 
-    /// Whether this runs a script that may write, as every script does that does not say otherwise.
+    /// True if this runs a script that may write, as every script does that does not say otherwise.
     pub(super) fn writes(&self, command: &str, args: &[&[u8]]) -> bool {
         match command {
             "eval" => args.get(1) == Some(&PUBLISH),

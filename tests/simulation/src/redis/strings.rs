@@ -4,7 +4,7 @@ use super::call::{Call, Done, Failure, NOT_AN_INTEGER, SYNTAX};
 use super::data::{Value, string};
 use super::number;
 
-/// What may follow the value of `SET` or the key of `GETEX`.
+/// The options of `SET` and `GETEX`.
 #[derive(Debug, Default)]
 struct Options<'a> {
     only_new: bool,
@@ -215,7 +215,7 @@ pub(super) fn getrange(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
     Ok(())
 }
 
-/// The places between two, of which negative ones count from the end.
+/// The places between two; negative ones count from the end.
 pub(super) fn range(start: i64, end: i64, length: usize) -> std::ops::Range<usize> {
     let length = i64::try_from(length).unwrap_or(i64::MAX);
     let from_end = |place: i64| match place < 0 {

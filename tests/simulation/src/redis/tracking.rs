@@ -14,13 +14,13 @@ use super::commands::Command;
 use super::wire::Writer;
 use super::{ConnectionId, Server};
 
-/// What is tracked.
+/// The keys that connections track.
 #[derive(Debug, Default)]
 pub(super) struct Tracked {
     /// Who has read a key.
     readers: BTreeMap<Vec<u8>, BTreeSet<ConnectionId>>,
     prefixes: BTreeMap<Vec<u8>, Prefix>,
-    /// How many connections track.
+    /// The number of connections that track.
     clients: usize,
 }
 
@@ -143,7 +143,7 @@ impl Server {
 }
 
 impl Call<'_> {
-    /// What a connection has read it is told of when it changes.
+    /// A connection is told when a key that it has read changes.
     pub(super) fn remember_keys(&mut self, command: &Command, args: &[&[u8]]) {
         let tracks = self.server.tracked.clients > 0
             && command.is_read()

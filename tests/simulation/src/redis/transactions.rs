@@ -35,7 +35,7 @@ pub(super) struct Watched {
 }
 
 impl Server {
-    /// A key has changed: whoever watches it may not go on.
+    /// A key has changed: a connection that watches it may not go on.
     pub(super) fn touch_watched(&mut self, key: &[u8], now: Duration) {
         let Some(watchers) = self.watchers.get(key) else {
             return;

@@ -11,7 +11,7 @@ const MAX_BULK: i64 = 512 * 1024 * 1024;
 /// The most arguments of one command.
 const MAX_ARGUMENTS: i64 = 1024 * 1024;
 
-/// What the head of an input is.
+/// The head of an input.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Parsed {
     /// A command of so many bytes; its arguments are none where the line was empty.

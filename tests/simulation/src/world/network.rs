@@ -18,7 +18,7 @@ use crate::machine::{self, Point, elapsed};
 /// The number of a connection.
 pub type ConnectionId = usize;
 
-/// What a node's socket holds for a client that does not read, in bytes.
+/// The most that a node's socket holds for a client that does not read, in bytes.
 const SOCKET_ROOM: usize = 16 * 1024;
 
 /// Who is at the other end from a node.
@@ -60,7 +60,7 @@ pub struct Connection {
     pub end: End,
     inwards: Lane,
     outwards: Lane,
-    /// What the node may read.
+    /// Bytes that the node may read.
     arrived: VecDeque<u8>,
     arrived_end: bool,
     /// Gone, without a farewell.
@@ -190,7 +190,7 @@ impl World {
         self.at(time, Event::Arrive(connection, direction));
     }
 
-    /// How long bytes are under way.
+    /// The time that bytes are under way.
     fn latency(&mut self) -> Duration {
         let millis = match self.random.u8(..) {
             0..=229 => 1,
@@ -200,7 +200,7 @@ impl World {
         Duration::from_millis(millis)
     }
 
-    /// What is due comes to its end, as far as nothing holds it back.
+    /// Bytes that are due come to their end, as far as nothing holds them back.
     pub fn arrive(&mut self, id: ConnectionId, direction: Direction) {
         let now = elapsed();
         loop {

@@ -15,14 +15,14 @@ use crate::redis::{Executed, Reply, Server, Snapshot};
 /// Between two copies of the data that a server may come back with.
 const COPY_INTERVAL: Duration = Duration::from_millis(700);
 
-/// What a server comes back with after it was down.
+/// The data of a server that comes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Comeback {
     /// All it had.
     Whole,
     /// Nothing.
     Empty,
-    /// What it had some time before, as a replica that was behind.
+    /// The data of some time before, as a replica that was behind has them.
     Behind,
 }
 
@@ -68,7 +68,7 @@ impl Host {
         !self.is_held() && self.slow == Duration::ZERO
     }
 
-    /// What its clock shows.
+    /// The time by its clock.
     pub fn now(&self) -> Duration {
         EPOCH + elapsed() + self.ahead
     }
@@ -99,7 +99,7 @@ impl World {
         self.host.server.disconnect(id as u64);
     }
 
-    /// What was executed is noted. Its answers leave at the end of the turn, and then the pushes: Redis
+    /// The log is read. Answers leave at the end of the turn, and then the pushes: Redis
     /// answers a heartbeat before it tells of a revocation that came in the same turn (K5 of
     /// REVOCATION.md).
     fn redis_done(&mut self) {
@@ -230,7 +230,7 @@ impl World {
     }
 }
 
-/// How nodes reach Redis.
+/// The nodes' way to Redis.
 #[derive(Debug)]
 pub struct RedisDial;
 

@@ -1,4 +1,4 @@
-//! What two servers have sent, compared byte by byte but for times, ids and orders that are none.
+//! The output of two servers, compared byte by byte but for times, ids and orders that are none.
 
 use curfew_simulation::redis::Reply;
 
@@ -82,7 +82,7 @@ fn all_alike(real: &[Reply], simulated: &[Reply]) -> bool {
             .all(|(real, simulated)| alike(real, simulated))
 }
 
-/// Whether both are one number, or about one moment: in microseconds, milliseconds or seconds
+/// True if both are one number, or about one moment: in microseconds, milliseconds or seconds
 /// since 1970, or milliseconds from now. Other numbers are small.
 fn close(real: i64, simulated: i64) -> bool {
     let apart = match real {

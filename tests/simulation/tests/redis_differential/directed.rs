@@ -1,4 +1,4 @@
-//! What random sequences leave out: raw bytes, time that passes, replicas, orders that are none.
+//! Cases that random sequences leave out: raw bytes, time that passes, replicas, orders that are none.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

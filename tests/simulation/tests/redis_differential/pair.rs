@@ -20,7 +20,7 @@ pub(crate) struct Pair<'r> {
     real: &'r Real,
     simulated: Server,
     operator: Connection,
-    /// What the real one calls the script.
+    /// The real one's name of the script.
     digest: Vec<u8>,
     connections: Vec<Connected>,
     next: ConnectionId,
@@ -28,7 +28,7 @@ pub(crate) struct Pair<'r> {
 
 struct Connected {
     real: Connection,
-    /// What `CLIENT ID` answers at each.
+    /// The answer of `CLIENT ID` at each.
     real_id: i64,
     simulated: ConnectionId,
 }
@@ -128,7 +128,7 @@ impl<'r> Pair<'r> {
         let mut expected = self.by_place(output);
         let sent = expected.remove(&place).unwrap_or_default();
         self.compare_one(place, &sent, &closed)?;
-        // What others are told has been sent by now: it comes before the answer to what is asked next.
+        // Pushes to others have been sent by now: they come before the answer to what is asked next.
         for other in 0..CONNECTIONS {
             let before = expected.remove(&other).unwrap_or_default();
             self.compare_other(other, before, &closed)?;
