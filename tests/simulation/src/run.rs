@@ -89,11 +89,11 @@ async fn play(plan: &Plan) -> Outcome {
     calm(&shared);
     shared.run_until(calm_at + RECOVERY).await;
     let mut violations = Vec::new();
-    let probes = check::begin_probe(&mut shared.world());
+    let probe = check::begin_probe(&mut shared.world());
     shared
         .run_until(calm_at + RECOVERY + Duration::from_secs(1))
         .await;
-    violations.extend(check::liveness(&shared.world(), &probes));
+    violations.extend(check::liveness(&shared.world(), probe.as_ref()));
     shared.run_until(calm_at + TIDY).await;
     let mut world = shared.world();
     violations.extend(check::records(&world));

@@ -8,29 +8,29 @@ use super::{Violation, session_of, set_of};
 use crate::client::{CHANNELS, Client};
 use crate::machine::elapsed;
 use crate::record::Token;
-use crate::world::World;
+use crate::world::{ConnectionId, World};
 
-/// A publication that everyone must hear.
+/// A publication that everyone must hear who is served when it is made.
 #[derive(Debug)]
 pub struct Probe {
     number: u64,
     by: usize,
+    hearers: Vec<(usize, ConnectionId)>,
 }
 
 /// Has one client that may publish.
-pub fn begin_probe(world: &mut World) -> Vec<Probe> {
-    let mut served = (0..world.clients.len()).filter(|client| is_served(world, *client));
-    let Some(by) = served.next() else {
-        return Vec::new();
-    };
-    let Some(connection) = world.clients[by].open() else {
-        return Vec::new();
-    };
+pub fn begin_probe(world: &mut World) -> Option<Probe> {
+    let clients = 0..world.clients.len();
+    let served = clients.filter(|client| is_served(world, *client));
+    let hearers = served.filter_map(|client| Some((client, world.clients[client].open()?)));
+    let hearers: Vec<(usize, ConnectionId)> = hearers.collect();
+    let (by, connection) = *hearers.first()?;
     Client::publish(world, by, connection);
-    vec![Probe {
+    Some(Probe {
         number: world.published,
         by,
-    }]
+        hearers,
+    })
 }
 
 fn is_served(world: &World, client: usize) -> bool {
@@ -39,7 +39,7 @@ fn is_served(world: &World, client: usize) -> bool {
 }
 
 /// Those who are welcome are served, and no others.
-pub fn liveness(world: &World, probes: &[Probe]) -> Vec<Violation> {
+pub fn liveness(world: &World, probe: Option<&Probe>) -> Vec<Violation> {
     let mut found = Vec::new();
     let mut report = |what: String| {
         found.push(Violation {
@@ -65,11 +65,17 @@ pub fn liveness(world: &World, probes: &[Probe]) -> Vec<Violation> {
             _ => {}
         }
     }
-    for probe in probes {
-        for (number, client) in world.clients.iter().enumerate() {
-            let heard = client.heard.iter().any(|(_, heard)| *heard == probe.number);
-            if is_served(world, number) && !heard {
-                report(format!("client {number} has not heard client {}", probe.by));
+    if let Some(Probe {
+        number,
+        by,
+        hearers,
+    }) = probe
+    {
+        for (hearer, connection) in hearers {
+            let client = &world.clients[*hearer];
+            let heard = client.heard.contains(&(*connection, *number));
+            if client.open() == Some(*connection) && !heard {
+                report(format!("client {hearer} has not heard client {by}"));
             }
         }
     }
