@@ -43,12 +43,12 @@ pub trait Dial: fmt::Debug + Send + Sync + 'static {
 /// A connection that is being made.
 pub type Dialing<'a> = Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + Send + 'a>>;
 
-/// What a connection reads from and writes to.
+/// The bytes of a connection, both ways.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-/// A connection, shared by its clones: it ends with the last of them, whatever it still waits for.
+/// A connection, shared by its clones: it ends with the last of them, with answers still due.
 #[derive(Debug, Clone)]
 pub(crate) struct Connection {
     shared: MultiplexedConnection,

@@ -208,7 +208,7 @@ impl Control {
         }
         // Also while keys wait to be read, many of them perhaps: their sessions are held back, so
         // that the lease is of no use to them (V1 of the model).
-        // What else there is has a turn after each: where a round trip takes longer than half the
+        // All other work has a turn after each: where a round trip takes longer than half the
         // interval, a heartbeat is always due.
         let others_turn = mem::take(&mut generation.others_turn);
         if Instant::now() >= generation.next_heartbeat && !others_turn {

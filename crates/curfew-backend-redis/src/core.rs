@@ -226,7 +226,7 @@ impl Status {
         self.registrations[1].fetch_max(registration, Ordering::SeqCst);
     }
 
-    /// Whether the node is among those that others clean up after, as far as it knows.
+    /// True if the node is among those that others clean up after, as far as it knows.
     pub(crate) fn is_registered(&self) -> bool {
         self.registrations[1].load(Ordering::SeqCst) == self.registration()
     }

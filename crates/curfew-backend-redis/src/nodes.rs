@@ -297,7 +297,6 @@ pub(crate) async fn keep_registered(redis: Arc<Redis>) {
         match redis.register().await {
             Ok(()) => {
                 let unregistered = redis.core.status.unregistered.notified();
-                // Whichever comes first.
                 time::timeout(REGISTER, unregistered).await.ok();
             }
             Err(fault) => {

@@ -27,7 +27,7 @@ impl Sessions for Redis {
         Box::pin(async move {
             let keys = &self.core.keys;
             let note = records::note(keys, &record);
-            // Nothing may be written that nobody would find after a crash.
+            // Others find a record after a crash by the node's registration.
             if !self.core.status.is_registered() {
                 self.register().await.map_err(unavailable)?;
             }

@@ -7,7 +7,8 @@ mod effects;
 mod liveness;
 mod timeline;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use curfew_model::SessionId;
@@ -25,10 +26,16 @@ use timeline::{Kind, Line, Timeline};
 pub struct Violation {
     /// Which promise: `R1` to `R8`, or a property of the model.
     pub promise: &'static str,
-    /// When.
+    /// The time of it.
     pub at: Duration,
     /// The event.
     pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {:?}: {}", self.promise, self.at, self.what)
+    }
 }
 
 /// Within which a node that runs, and reaches Redis, has ended a revoked session.
@@ -80,7 +87,7 @@ pub fn safety(record: &Record) -> Vec<Violation> {
     found
 }
 
-/// When each process's heartbeat was executed.
+/// The times at which each process's heartbeats were executed.
 fn beats(record: &Record) -> BTreeMap<usize, Vec<Duration>> {
     let mut beats: BTreeMap<usize, Vec<Duration>> = BTreeMap::new();
     for (at, node, effect) in &record.effects {
@@ -406,9 +413,4 @@ impl Check<'_> {
 /// A key, for people.
 fn shown(key: &[u8]) -> String {
     String::from_utf8_lossy(key).into_owned()
-}
-
-/// The keys in Redis, as a set.
-pub(crate) fn set_of(keys: Vec<Vec<u8>>) -> BTreeSet<Vec<u8>> {
-    keys.into_iter().collect()
 }

@@ -96,6 +96,13 @@ impl Client {
         }
     }
 
+    fn is_on(&self, connection: ConnectionId) -> bool {
+        match self.state {
+            State::Opening(current, _) | State::Open(current) => current == connection,
+            State::Away => false,
+        }
+    }
+
     /// Its token, as long as it is connected.
     pub fn token(&self) -> Option<&Token> {
         self.token.as_ref()
@@ -281,11 +288,7 @@ impl Client {
     /// Bytes have come; none: the end.
     pub fn hear(world: &mut World, client: usize, connection: ConnectionId, bytes: &[u8]) {
         let this = &mut world.clients[client];
-        let current = match this.state {
-            State::Opening(current, _) | State::Open(current) => current == connection,
-            State::Away => false,
-        };
-        if !current {
+        if !this.is_on(connection) {
             return;
         }
         if bytes.is_empty() {
@@ -378,11 +381,7 @@ impl Client {
         let slow = if world.clients[client].quiet { 4 } else { 1 };
         let wait = Duration::from_millis(world.random.u64(20..900) * slow);
         let this = &mut world.clients[client];
-        let current = match this.state {
-            State::Opening(current, _) | State::Open(current) => current == connection,
-            State::Away => false,
-        };
-        if current {
+        if this.is_on(connection) {
             this.state = State::Away;
             Self::again(world, client, wait);
         }

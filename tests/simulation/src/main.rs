@@ -107,10 +107,7 @@ fn apart(plan: &Plan) -> Vec<u8> {
     };
     let mut told = format!("{digest:016x} {frames} {publications}");
     for violation in violations {
-        told += &format!(
-            "\n{} at {:?}: {}",
-            violation.promise, violation.at, violation.what
-        );
+        told += &format!("\n{violation}");
     }
     told.into_bytes()
 }
@@ -155,10 +152,7 @@ fn replay(seed: u64, without: &[usize]) -> ExitCode {
         println!("{at:>12.3?} {what}");
     }
     for violation in &outcome.violations {
-        println!(
-            "{} at {:?}: {}",
-            violation.promise, violation.at, violation.what
-        );
+        println!("{violation}");
     }
     match outcome.violations.is_empty() {
         true => ExitCode::SUCCESS,

@@ -204,11 +204,6 @@ impl Process {
             Shared::get().world().record.receipts.push(receipt);
         });
     }
-
-    /// The number of sessions of the node.
-    pub fn sessions(&self) -> usize {
-        self.context.node.hub().count()
-    }
 }
 
 fn claims(tenants: bool) -> Vec<String> {

@@ -6,22 +6,23 @@
     reason = "a test's own tasks end with it, Redis queues without bound, and its clock is the real one"
 )]
 
+#[path = "../../../crates/curfew-backend-redis/tests/conformance/nodes.rs"]
+mod nodes;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use curfew_backend::conformance::{self, DEADLINE, Member};
-use curfew_backend::{Config, NodeInfo, RedisConfig, RedisUrl, Standing};
-use curfew_backend_redis::{Parts, Redis};
-use curfew_model::{Clock, Gate, NodeId, SystemClock};
+use curfew_backend::conformance;
 use curfew_simulation::redis::{ConnectionId, Server};
-use curfew_telemetry::{Metrics, Names};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time;
+
+use nodes::nodes;
 
 /// Between two looks for keys that are due, as Redis looks by default.
 const EXPIRY: Duration = Duration::from_millis(100);
@@ -126,64 +127,6 @@ async fn expire(adapter: Weak<Adapter>) {
         };
         adapter.turn(|server| server.expire(now()));
     }
-}
-
-/// Nodes on the Redis at `url`, each cluster of them below a prefix of its own.
-async fn nodes(
-    url: String,
-    clock: Arc<conformance::ManualClock>,
-    recorders: Vec<Arc<conformance::Recorder>>,
-) -> Vec<Member> {
-    let prefix = format!("t{:x}:", fastrand::u64(..));
-    let mut members = Vec::new();
-    for recorder in recorders {
-        let node = NodeId::new();
-        let parts = Parts {
-            config: Config {
-                redis: RedisConfig {
-                    url: RedisUrl::new(url.clone()),
-                    prefix: prefix.clone(),
-                    ..RedisConfig::default()
-                },
-                ..Config::default()
-            },
-            info: NodeInfo {
-                node,
-                address: "127.0.0.1:1".to_owned(),
-                version: "0".to_owned(),
-                started_at: SystemClock.unix(),
-                sessions: 0,
-            },
-            events: Arc::clone(&recorder) as _,
-            local: recorder,
-            gate: Arc::new(Gate::shut_at_first()),
-            clock: Arc::clone(&clock) as _,
-            metrics: Metrics::new(&Names::default()),
-        };
-        let redis = Redis::start(parts).expect("the url is one");
-        members.push(Member {
-            node,
-            backends: redis.backends(),
-        });
-    }
-    for member in &members {
-        let ready = async {
-            loop {
-                let all = member.backends.nodes.list().await;
-                let count = all.map(|nodes| nodes.len()).unwrap_or_default();
-                if member.backends.nodes.standing() == Standing::InTouch && count == members.len() {
-                    return;
-                }
-                time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        assert!(
-            time::timeout(DEADLINE, ready).await.is_ok(),
-            "not ready: {:?}",
-            member.backends.nodes.standing()
-        );
-    }
-    members
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

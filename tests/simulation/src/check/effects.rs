@@ -109,7 +109,7 @@ impl Check<'_> {
         }
     }
 
-    /// When keys that name such a target were next deleted.
+    /// The next deletion of a key that names such a target.
     fn lifted_after(&self, at: Duration, target: &Target) -> Duration {
         let removed = self
             .record

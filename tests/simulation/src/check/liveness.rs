@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use curfew_model::Revocation;
 
-use super::{Violation, session_of, set_of};
+use super::{Violation, session_of};
 use crate::client::{CHANNELS, Client};
 use crate::machine::elapsed;
 use crate::record::Token;
@@ -38,7 +38,7 @@ fn is_served(world: &World, client: usize) -> bool {
     client.open().is_some() && client.subscribed.len() == CHANNELS.len()
 }
 
-/// Those who are welcome are served, and no others.
+/// Users who are welcome are served, and no others.
 pub fn liveness(world: &World, probe: Option<&Probe>) -> Vec<Violation> {
     let mut found = Vec::new();
     let mut report = |what: String| {
@@ -136,7 +136,7 @@ fn names(name: &str, kind: &str, value: &str) -> bool {
 /// R4 and the inventory: what is recorded is what is there.
 pub fn records(world: &World) -> Vec<Violation> {
     let now = world.host.now();
-    let keys = set_of(world.host.server().keys(now));
+    let keys = world.host.server().keys(now);
     let prefix = b"curfew:session:";
     let recorded: BTreeSet<String> = keys
         .iter()

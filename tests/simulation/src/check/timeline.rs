@@ -33,7 +33,7 @@ impl Kind {
 /// A frame, or the beginning of one.
 #[derive(Debug)]
 pub(super) struct Line<'a> {
-    /// When the call began that wrote the last of its bytes that was written.
+    /// The beginning of the call that wrote the last of its bytes.
     pub(super) at: Duration,
     pub(super) kind: Kind,
     /// All of it was written.
@@ -55,7 +55,7 @@ pub(super) struct Timeline<'a> {
     pub(super) wire: &'a Wire,
     pub(super) session: Option<SessionId>,
     pub(super) lines: Vec<Line<'a>>,
-    /// When tokens were told to be in force: the first with `connected`, others with `refreshed`; by
+    /// The times at which tokens were told to be in force: the first with `connected`, others with `refreshed`; by
     /// the token's number.
     told: Vec<(usize, Duration)>,
 }

@@ -63,11 +63,6 @@ impl Host {
         self.frozen || self.down
     }
 
-    /// True while it answers.
-    pub fn is_well(&self) -> bool {
-        !self.is_held() && self.slow == Duration::ZERO
-    }
-
     /// The time by its clock.
     pub fn now(&self) -> Duration {
         EPOCH + elapsed() + self.ahead
@@ -203,23 +198,13 @@ impl World {
 
     /// Starts another.
     pub fn start_redis(&mut self, comeback: Comeback) {
-        let data = match comeback {
-            Comeback::Whole => Some(self.host.server.snapshot()),
+        let copy = match comeback {
+            Comeback::Whole => Some((elapsed(), self.host.server.snapshot())),
             Comeback::Empty => None,
-            Comeback::Behind => {
-                let copy = self.host.copies.front();
-                copy.map(|(_, copy)| copy.clone())
-            }
+            Comeback::Behind => self.host.copies.front().cloned(),
         };
-        let copied_at = match comeback {
-            Comeback::Whole => elapsed(),
-            Comeback::Empty => Duration::ZERO,
-            Comeback::Behind => self
-                .host
-                .copies
-                .front()
-                .map_or(Duration::ZERO, |copy| copy.0),
-        };
+        let (copied_at, data) = copy.unzip();
+        let copied_at = copied_at.unwrap_or(Duration::ZERO);
         let now = self.host.now();
         self.host.server.restart(data, now);
         self.host.copies.clear();

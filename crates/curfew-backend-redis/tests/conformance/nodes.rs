@@ -1,0 +1,70 @@
+//! Nodes of the backend for the suite that every backend must pass.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use curfew_backend::conformance::{self, DEADLINE, Member};
+use curfew_backend::{Config, NodeInfo, RedisConfig, RedisUrl, Standing};
+use curfew_backend_redis::{Parts, Redis};
+use curfew_model::{Clock, Gate, NodeId, SystemClock};
+use curfew_telemetry::{Metrics, Names};
+
+/// Nodes on the Redis at `url`, each cluster of them below a prefix of its own.
+pub(crate) async fn nodes(
+    url: String,
+    clock: Arc<conformance::ManualClock>,
+    recorders: Vec<Arc<conformance::Recorder>>,
+) -> Vec<Member> {
+    let prefix = format!("t{:x}:", fastrand::u64(..));
+    let mut members = Vec::new();
+    for recorder in recorders {
+        let node = NodeId::new();
+        let gate = Arc::new(Gate::shut_at_first());
+        let parts = Parts {
+            config: Config {
+                redis: RedisConfig {
+                    url: RedisUrl::new(url.clone()),
+                    prefix: prefix.clone(),
+                    ..RedisConfig::default()
+                },
+                ..Config::default()
+            },
+            info: NodeInfo {
+                node,
+                address: "127.0.0.1:1".to_owned(),
+                version: "0".to_owned(),
+                started_at: SystemClock.unix(),
+                sessions: 0,
+            },
+            events: Arc::clone(&recorder) as _,
+            local: recorder,
+            gate: Arc::clone(&gate),
+            clock: Arc::clone(&clock) as _,
+            metrics: Metrics::new(&Names::default()),
+        };
+        let redis = Redis::start(parts).expect("the url is one");
+        members.push(Member {
+            node,
+            backends: redis.backends(),
+        });
+    }
+    // Ready, and known to each other.
+    for member in &members {
+        let ready = async {
+            loop {
+                let all = member.backends.nodes.list().await;
+                let count = all.map(|nodes| nodes.len()).unwrap_or_default();
+                if member.backends.nodes.standing() == Standing::InTouch && count == members.len() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        assert!(
+            tokio::time::timeout(DEADLINE, ready).await.is_ok(),
+            "not ready: {:?}",
+            member.backends.nodes.standing()
+        );
+    }
+    members
+}
