@@ -132,18 +132,18 @@ impl Check<'_> {
         }
         // R2: what was delivered rests on a heartbeat that Redis has executed.
         let beats = self.beats.get(&wire.node).map_or(&[][..], Vec::as_slice);
-        let vouched = beats
-            .iter()
-            .any(|beat| *beat <= line.at && line.at < *beat + LEASE);
+        let last = beats.partition_point(|beat| *beat <= line.at);
+        let last = beats[..last].last();
+        let vouched = last.is_some_and(|beat| line.at < *beat + LEASE);
         if !vouched {
             report("R2", "no heartbeat within the lease".to_owned());
         }
         let tokens = timeline.in_force(line.at);
         if let Some(token) = tokens.last() {
-            self.expiry(timeline, line, &tokens, token, &mut report);
+            self.expiry(timeline, line, tokens, token, &mut report);
         }
         for ban in &self.record.bans {
-            let Some((from, until)) = self.in_force(ban, timeline, &tokens, line.at) else {
+            let Some((from, until)) = self.in_force(ban, timeline, tokens, line.at) else {
                 continue;
             };
             if line.at >= until {
@@ -178,10 +178,10 @@ impl Check<'_> {
         &self,
         ban: &Ban,
         timeline: &Timeline<'_>,
-        tokens: &[&Token],
+        tokens: &[Token],
         at: Duration,
     ) -> Option<(Duration, Duration)> {
-        let covers = |token: &&Token| {
+        let covers = |token: &Token| {
             let named = match &ban.target {
                 Target::User(user) => token.user == *user,
                 Target::Tenant(tenant) => token.tenant == *tenant,
@@ -255,7 +255,7 @@ impl Check<'_> {
         &self,
         timeline: &Timeline<'_>,
         line: &Line<'_>,
-        tokens: &[&Token],
+        tokens: &[Token],
         last: &Token,
         report: &mut impl FnMut(&'static str, String),
     ) {
@@ -315,7 +315,9 @@ impl Check<'_> {
         let text = line.shown();
         if text.contains("\"revoked\"") {
             let named = |ban: &Ban| {
-                let covers = self.in_force(ban, timeline, &[token], line.at).is_some();
+                let covers = self
+                    .in_force(ban, timeline, std::slice::from_ref(token), line.at)
+                    .is_some();
                 // By other settings a moment ago.
                 covers || matches!(&ban.target, Target::Tenant(tenant) if *tenant == token.tenant)
             };

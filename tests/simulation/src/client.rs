@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::frame::{self, CLOSE, PING, PONG, TEXT};
 use crate::machine::{EPOCH, elapsed};
-use crate::record::{Published, Token};
+use crate::record::{Published, Token, marker};
 use crate::world::{ConnectionId, Direction, End, Event, World};
 
 /// The secret of the issuer.
@@ -22,6 +22,9 @@ pub const USERS: [&str; 6] = ["alice", "bob", "zoë", "Jürgen ~x", "CAROL", "d\
 
 /// Their tenants.
 pub const TENANTS: [&str; 2] = ["acme", "Zürich"];
+
+/// The beginning of a publication, as nodes write it.
+pub const MESSAGE: &[u8] = br#"{"type":"message""#;
 
 /// A client waits so long for an answer to its token.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -330,6 +333,10 @@ impl Client {
                 let close = frame::of_client(CLOSE, payload.get(..2).unwrap_or_default());
                 world.send(connection, Direction::In, close.into());
             }
+            TEXT if payload.starts_with(MESSAGE) => {
+                let heard = marker(payload).map(|number| (connection, number));
+                world.clients[client].heard.extend(heard);
+            }
             TEXT => {
                 let message: Value = serde_json::from_slice(payload).expect("nodes write JSON");
                 Self::take_message(world, client, connection, &message);
@@ -347,14 +354,6 @@ impl Client {
                 let told = format!("client {client} ({}) connected", this.user);
                 world.record.tell(elapsed(), told);
                 Self::again(world, client, Duration::from_millis(5));
-            }
-            ("message", _) => {
-                let number = message["data"][0]
-                    .as_str()
-                    .and_then(|data| data.strip_prefix('#'));
-                if let Some(number) = number.and_then(|number| number.parse().ok()) {
-                    this.heard.push((connection, number));
-                }
             }
             ("ok", Some(Asked::Subscription(channel))) => this.subscribed.push(channel),
             (kind @ ("ok" | "error"), Some(Asked::Publication(number))) => {

@@ -31,6 +31,8 @@ pub struct Plan {
     pub acts: Vec<(Duration, Act)>,
     /// When the last of it is over.
     pub troubled_until: Duration,
+    /// The run goes on until what Redis lists must be exact again, which is most of its time.
+    pub tidied: bool,
 }
 
 impl fmt::Display for Plan {
@@ -191,6 +193,7 @@ impl Plan {
                 .collect(),
             acts,
             troubled_until: Duration::ZERO,
+            tidied: seed.is_multiple_of(4),
         };
         plan.settle();
         plan
@@ -209,6 +212,7 @@ impl Plan {
             ahead: vec![0, 0],
             acts: Vec::new(),
             troubled_until: Duration::ZERO,
+            tidied: true,
         };
         plan.settle();
         plan

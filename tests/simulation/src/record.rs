@@ -290,6 +290,6 @@ pub fn marker(payload: &[u8]) -> Option<u64> {
     let digits = payload[at..]
         .iter()
         .take_while(|byte| byte.is_ascii_digit());
-    let digits: Vec<u8> = digits.copied().collect();
-    str::from_utf8(&digits).ok()?.parse().ok()
+    let number = |number: u64, digit: &u8| number * 10 + u64::from(digit - b'0');
+    Some(digits.fold(0, number))
 }

@@ -94,9 +94,11 @@ async fn play(plan: &Plan) -> Outcome {
         .run_until(calm_at + RECOVERY + Duration::from_secs(1))
         .await;
     violations.extend(check::liveness(&shared.world(), probe.as_ref()));
-    shared.run_until(calm_at + TIDY).await;
+    if plan.tidied {
+        shared.run_until(calm_at + TIDY).await;
+        violations.extend(check::records(&shared.world()));
+    }
     let mut world = shared.world();
-    violations.extend(check::records(&world));
     let left = world.host.server().keys(world.host.now());
     world.record.ended_at = elapsed();
     world.record.left = left.into_iter().collect();

@@ -38,7 +38,7 @@ impl Check<'_> {
             for at in times {
                 let tokens = timeline.in_force(*at);
                 for ban in &self.record.bans {
-                    let banned = self.in_force(ban, timeline, &tokens, *at);
+                    let banned = self.in_force(ban, timeline, tokens, *at);
                     if let Some((from, until)) = banned
                         && *at > from + LEASE
                         && *at < until
@@ -76,7 +76,7 @@ impl Check<'_> {
                 if receipt.missing.contains(&wire.node) || !listed {
                     continue;
                 }
-                let named = |token: &&Token| match &receipt.target {
+                let named = |token: &Token| match &receipt.target {
                     Target::User(user) => token.user == *user,
                     Target::Tenant(tenant) => token.tenant == *tenant,
                     _ => false,

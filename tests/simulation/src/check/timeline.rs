@@ -5,6 +5,7 @@ use std::time::Duration;
 use curfew_model::SessionId;
 use serde_json::Value;
 
+use crate::client::MESSAGE;
 use crate::frame::{self, Frame, TEXT};
 use crate::record::{Token, Wire};
 
@@ -87,7 +88,7 @@ impl<'a> Timeline<'a> {
     fn take(&mut self, at: Duration, frame: Frame<'a>) {
         let payload = frame.payload;
         let kind = match payload {
-            _ if payload.starts_with(br#"{"type":"message""#) => Kind::Message,
+            _ if payload.starts_with(MESSAGE) => Kind::Message,
             _ if payload.starts_with(br#"{"type":"connected""#) => Kind::Connected,
             _ if payload.starts_with(br#"{"type":"ok""#) => Kind::Answer,
             _ if payload.starts_with(br#"{"type":"pong""#) => Kind::Answer,
@@ -119,21 +120,20 @@ impl<'a> Timeline<'a> {
     }
 
     /// The tokens that may be in force: the last that was told to be, and those shown since.
-    pub(super) fn in_force(&self, at: Duration) -> Vec<&'a Token> {
-        let told = self
-            .told
-            .iter()
-            .filter(|(_, told)| *told < at)
-            .map(|(number, _)| *number);
-        let first = told.max().unwrap_or(0);
-        let shown = self.wire.tokens.iter().filter(|token| token.sent_at <= at);
-        shown.skip(first).collect()
+    pub(super) fn in_force(&self, at: Duration) -> &'a [Token] {
+        let told = self.told.partition_point(|(_, told)| *told < at);
+        let first = self.told[..told].last().map_or(0, |(number, _)| *number);
+        self.shown_by(at).get(first..).unwrap_or_default()
+    }
+
+    fn shown_by(&self, at: Duration) -> &'a [Token] {
+        let tokens = &self.wire.tokens;
+        &tokens[..tokens.partition_point(|token| token.sent_at <= at)]
     }
 
     /// The last token that was shown.
     pub(super) fn shown(&self, at: Duration) -> Option<&'a Token> {
-        let mut shown = self.wire.tokens.iter();
-        shown.rfind(|token| token.sent_at <= at)
+        self.shown_by(at).last()
     }
 
     /// When a token was told to be in force.

@@ -309,11 +309,8 @@ impl Socket {
         match front {
             Front::Bytes(bytes) => world.write(self.0, bytes, began),
             Front::Slices(slices) => {
-                let bytes: Vec<u8> = slices
-                    .iter()
-                    .flat_map(|part| part.iter().copied())
-                    .collect();
-                world.write(self.0, &bytes, began)
+                let parts: Vec<&[u8]> = slices.iter().map(|part| &**part).collect();
+                world.write(self.0, &parts.concat(), began)
             }
         }
     }
