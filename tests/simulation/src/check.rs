@@ -312,8 +312,7 @@ impl Check<'_> {
         let Some(token) = timeline.shown(line.at) else {
             return;
         };
-        let text = line.shown();
-        if text.contains("\"revoked\"") {
+        if line.is_revoked() {
             let named = |ban: &Ban| {
                 let covers = self
                     .in_force(ban, timeline, std::slice::from_ref(token), line.at)

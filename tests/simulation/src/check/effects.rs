@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Check, PROMPTLY, Violation, shown};
 use crate::node::LEASE;
-use crate::record::{Target, Token};
+use crate::record::{Ban, Target, Token};
 use crate::redis::Effect;
 
 impl Check<'_> {
@@ -143,7 +143,8 @@ impl Check<'_> {
             let (Some(first), None) = (lost.first(), ban.lifted_at) else {
                 continue;
             };
-            // A key that is written beside a broken link, and names no session that is there, is not known.
+            // A key that is written beside a broken link, and names no session that is there, is not known
+            // until it refuses someone.
             let since = ban.at.saturating_sub(LEASE);
             let clean = |node: usize| {
                 !self.record.troubles.iter().any(|trouble| {
@@ -154,11 +155,16 @@ impl Check<'_> {
                 })
             };
             let knows = |(node, beats): &(&usize, &Vec<Duration>)| {
-                let lives = !self.record.crashed.contains_key(node) && clean(**node);
-                let heard = beats
-                    .iter()
-                    .filter(|beat| **beat > ban.at + PROMPTLY && **beat < *first);
-                lives && heard.count() >= 2
+                let heard_since = |since: Duration| {
+                    let heard = beats
+                        .iter()
+                        .filter(|beat| **beat > since && **beat < *first);
+                    heard.count() >= 2
+                };
+                let met = || self.refused(ban, **node, *first);
+                !self.record.crashed.contains_key(node)
+                    && (clean(**node) && heard_since(ban.at + PROMPTLY)
+                        || met().is_some_and(|at| heard_since(at + PROMPTLY)))
             };
             let known = self.beats.iter().any(|beats| knows(&beats));
             if known && !self.record.left.contains(&ban.key) {
@@ -169,6 +175,33 @@ impl Check<'_> {
                 });
             }
         }
+    }
+
+    /// When a node first refused a token that this ban alone revokes.
+    fn refused(&self, ban: &Ban, node: usize, before: Duration) -> Option<Duration> {
+        let of_node = self
+            .lines
+            .values()
+            .filter(|timeline| timeline.wire.node == node);
+        let refusals = of_node.flat_map(|timeline| {
+            let lines = timeline.lines.iter().filter(|line| line.is_revoked());
+            lines.map(move |line| (timeline, line.at))
+        });
+        let met = refusals.filter(|(timeline, at)| {
+            let Some(token) = timeline.shown(*at) else {
+                return false;
+            };
+            let covers = |ban: &&Ban| {
+                let token = std::slice::from_ref(token);
+                self.in_force(ban, timeline, token, *at).is_some()
+            };
+            let mut by = self.record.bans.iter().filter(covers);
+            *at > ban.at + PROMPTLY
+                && *at < before
+                && by.next().is_some_and(|by| by.key == ban.key)
+                && by.next().is_none()
+        });
+        met.map(|(_, at)| at).min()
     }
 }
 

@@ -43,6 +43,11 @@ pub(super) struct Line<'a> {
 }
 
 impl Line<'_> {
+    /// True for the refusal of a revoked token.
+    pub(super) fn is_revoked(&self) -> bool {
+        self.kind == Kind::Refused && self.shown().contains("\"revoked\"")
+    }
+
     /// Its beginning, for people.
     pub(super) fn shown(&self) -> String {
         let length = self.payload.len().min(160);
