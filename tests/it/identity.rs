@@ -1,6 +1,7 @@
 //! Identity providers: keys that are fetched, logouts, security events, tokens that are given back,
 //! tickets for tokens.
 
+mod doctor;
 mod events;
 mod explained;
 mod faults;
@@ -11,6 +12,7 @@ mod logout;
 mod recipes;
 mod revoke;
 mod tickets;
+mod told;
 
 use curfew_testkit::mint::Key;
 use curfew_tests::{Attempt, Gateway, Provider, Settings, eventually};

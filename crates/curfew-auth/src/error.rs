@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use curfew_model::AuthFailure;
 
@@ -12,7 +13,15 @@ pub struct AuthError {
     failure: AuthFailure,
     message: Cow<'static, str>,
     by_clock: bool,
+    signer: Option<Arc<str>>,
+    detail: Option<Box<str>>,
 }
+
+/// An `aud` is shown up to this many values, in the operator's log.
+const SHOWN_VALUES: usize = 5;
+
+/// A value of it is shown up to this many characters.
+const SHOWN_CHARS: usize = 120;
 
 impl AuthError {
     /// A refusal with a message of the caller's, which must not quote the token or its claims.
@@ -21,6 +30,8 @@ impl AuthError {
             failure,
             message: message.into(),
             by_clock: false,
+            signer: None,
+            detail: None,
         }
     }
 
@@ -62,6 +73,29 @@ impl AuthError {
         )
     }
 
+    /// As [`AuthError::wrong_audience`], of a report: what its `aud` is and what it has to be is for
+    /// operators.
+    pub(crate) fn other_audience(received: &[String], expected: &[String]) -> Self {
+        let detail = format!(
+            "aud is {}, and one of {} is expected",
+            shown(received),
+            shown(expected)
+        );
+        Self {
+            detail: Some(detail.into()),
+            ..Self::wrong_audience()
+        }
+    }
+
+    /// The same, of a report that the issuer called `signer` has signed.
+    #[must_use]
+    pub(crate) fn signed_by(self, signer: &Arc<str>) -> Self {
+        Self {
+            signer: Some(Arc::clone(signer)),
+            ..self
+        }
+    }
+
     /// `auth.issuers.required_claims`: the token is for another client, tenant or use.
     pub(crate) fn other_claim(name: &str) -> Self {
         Self::new(
@@ -85,6 +119,17 @@ impl AuthError {
     /// Whether this node's clock has decided it: by another clock the token may be good.
     pub fn is_by_clock(&self) -> bool {
         self.by_clock
+    }
+
+    /// The configured name of the issuer that has signed what is refused, where that is a report: it
+    /// is not a stranger's, so its configuration or ours is wrong.
+    pub fn signer(&self) -> Option<&Arc<str>> {
+        self.signer.as_ref()
+    }
+
+    /// What was received and what is expected, for operators.
+    pub fn detail(&self) -> Option<&str> {
+        self.detail.as_deref()
     }
 
     /// One sentence for the client.
@@ -111,6 +156,16 @@ impl AuthError {
             })
             .collect();
         format!("Bearer error=\"{error}\", error_description=\"{description}\"")
+    }
+}
+
+/// Some values, cut to a length that a log line can have.
+fn shown(values: &[String]) -> String {
+    let cut = |value: &String| value.chars().take(SHOWN_CHARS).collect::<String>();
+    let first: Vec<String> = values.iter().take(SHOWN_VALUES).map(cut).collect();
+    match values.len().checked_sub(SHOWN_VALUES) {
+        Some(more @ 1..) => format!("{first:?} and {more} more"),
+        _ => format!("{first:?}"),
     }
 }
 

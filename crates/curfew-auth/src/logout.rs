@@ -56,12 +56,24 @@ impl Authenticator {
         verify_report(|| self.attempt_logout(token)).await
     }
 
+    /// The same with the keys at hand, for people who ask what would become of a token.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, as far as those keys can tell.
+    pub fn judge_logout(&self, token: &str) -> Result<Logout, AuthError> {
+        self.attempt_logout(token).map_err(|error| match error {
+            NoKey::Refused(error) | NoKey::Ask(_, error) => error,
+        })
+    }
+
     fn attempt_logout(&self, token: &str) -> Result<Logout, NoKey> {
         let issuers = self.snapshot();
         let (claims, issuer, rules): (Claims, _, _) =
             issuers.signed_report(token, TokenType::Logout, |issuer| issuer.logout.as_ref())?;
         let now = self.clock().now();
-        Ok(claims.judge(issuer, rules, issuers.leeway, now)?)
+        let judged = claims.judge(issuer, rules, issuers.leeway, now);
+        judged.map_err(|error| error.signed_by(&issuer.name).into())
     }
 }
 
@@ -88,7 +100,7 @@ impl Claims {
         now: Duration,
     ) -> Result<Logout, AuthError> {
         if !self.audience.iter().any(|one| rules.audience.contains(one)) {
-            return Err(AuthError::wrong_audience());
+            return Err(AuthError::other_audience(&self.audience, &rules.audience));
         }
         let issued_at = self.issued_at.ok_or_else(|| missing("iat"))?;
         let since = Duration::from_secs(issued_at);

@@ -22,6 +22,7 @@ impl fmt::Display for Problem {
 pub struct Problems {
     path: Vec<String>,
     found: Vec<Problem>,
+    doubts: Vec<Problem>,
 }
 
 impl Problems {
@@ -39,6 +40,18 @@ impl Problems {
 
     /// Reports that `key`, below the current path, is wrong. An empty `key` means the section.
     pub fn report(&mut self, key: &str, message: impl Into<String>) {
+        let problem = self.problem(key, message);
+        self.found.push(problem);
+    }
+
+    /// Warns that `key`, below the current path, may not do what it is there for. The configuration is
+    /// valid all the same.
+    pub fn warn(&mut self, key: &str, message: impl Into<String>) {
+        let problem = self.problem(key, message);
+        self.doubts.push(problem);
+    }
+
+    fn problem(&self, key: &str, message: impl Into<String>) -> Problem {
         let mut path = self.path.join(".");
         if !key.is_empty() {
             if !path.is_empty() {
@@ -46,15 +59,20 @@ impl Problems {
             }
             path.push_str(key);
         }
-        self.found.push(Problem {
+        Problem {
             key: path,
             message: message.into(),
-        });
+        }
     }
 
     /// Whether nothing was reported.
     pub fn is_empty(&self) -> bool {
         self.found.is_empty()
+    }
+
+    /// What was warned of, in order.
+    pub fn take_warnings(&mut self) -> Vec<Problem> {
+        std::mem::take(&mut self.doubts)
     }
 
     /// What was reported, in order.

@@ -44,7 +44,7 @@ impl Public {
         &self,
         ending: Ending<'_>,
         span: &Span,
-    ) -> Result<(), BackendError> {
+    ) -> Result<Ended, BackendError> {
         let node = &self.context.node;
         let settings = self.settings.load_full();
         let expires_at = node.clock().unix() + remembered(&settings.auth).as_secs();
@@ -60,25 +60,39 @@ impl Public {
             };
             async move { (kind, node.revoke_reported(key, revocation).await) }
         });
-        let mut written = Ok(());
+        let mut ended = Ok(Ended::Nobody);
         for (kind, result) in join_all(revocations).await {
             match result {
                 // Neither the user nor the login: both name a person.
-                Ok(receipt) => info!(
-                    issuer = ending.issuer,
-                    report = ending.report,
-                    kind,
-                    live = receipt.nodes.live,
-                    confirmed = receipt.nodes.confirmed,
-                    missing = ?receipt.nodes.missing,
-                    closed = receipt.closed,
-                    "access ended by the identity provider"
-                ),
-                Err(error) => written = Err(error),
+                Ok(receipt) => {
+                    info!(
+                        issuer = ending.issuer,
+                        report = ending.report,
+                        kind,
+                        live = receipt.nodes.live,
+                        confirmed = receipt.nodes.confirmed,
+                        missing = ?receipt.nodes.missing,
+                        closed = receipt.closed,
+                        "access ended by the identity provider"
+                    );
+                    if receipt.closed > 0 || !receipt.nodes.missing.is_empty() {
+                        ended = ended.map(|_| Ended::Some);
+                    }
+                }
+                Err(error) => ended = Err(error),
             }
         }
-        written
+        ended
     }
+}
+
+/// Whom a report has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// Sessions were closed, or may have been by a node that has not answered.
+    Some,
+    /// Every node has answered that it had none.
+    Nobody,
 }
 
 /// After so long no token from before can be good any more.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use curfew_auth::{Effect, EventStream, SecurityEvent, StreamStatus, VerifyError};
 use curfew_model::AuthFailure;
-use curfew_telemetry::{EventOutcome, Origin, Span};
+use curfew_telemetry::{EventOutcome, Origin, Report, Span};
 use http::header::{
     AUTHORIZATION, CONTENT_LANGUAGE, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE,
 };
@@ -29,6 +29,9 @@ const ROUTE: &str = "/events/{issuer}";
 
 /// The span of a call: always recorded for an event that ends access.
 const SPAN: &str = "POST /events/{issuer}";
+
+/// One whose type is not known, in what is told of an issuer's last report.
+const REPORT: &str = "security_event";
 
 /// What an event is sent as (RFC 8935 §2.1).
 const MEDIA_TYPE: &str = "application/secevent+jwt";
@@ -55,6 +58,7 @@ impl Public {
             Err(refused) => {
                 let span = refused_span(tracer, &refused, SPAN, origin, began);
                 metrics.security_events.inc(refusal(&refused));
+                self.note_refused(Report::SecurityEvent, REPORT, &refused);
                 (span, Err(refused))
             }
             Ok(event) => {
@@ -102,7 +106,7 @@ impl Public {
             Ok(event) => Ok(event),
             Err(VerifyError::Refused(error)) => Err(Refused {
                 error: code(error.failure()),
-                ..Refused::invalid(error.message())
+                ..Refused::of_report(&error)
             }),
             Err(VerifyError::Unknown(why)) => Err(Refused::unavailable(NOT_NOW, why.message())),
         }
@@ -186,7 +190,7 @@ async fn authorize(stream: EventStream, sent: Option<HeaderValue>) -> Result<(),
         false => Err(Refused {
             status: StatusCode::UNAUTHORIZED,
             error: "authentication_failed",
-            description: "the Authorization header is not the one that was agreed on".to_owned(),
+            ..Refused::invalid("the Authorization header is not the one that was agreed on")
         }),
     }
 }

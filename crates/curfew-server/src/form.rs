@@ -1,9 +1,12 @@
 //! What is posted to the public listener, and answers as OAuth has them: what the endpoints beside
 //! `/ws` have in common.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use curfew_telemetry::{Origin, Span, Tracer};
+use curfew_auth::AuthError;
+use curfew_model::AuthFailure;
+use curfew_telemetry::{Origin, Report, ReportFault, Span, Tracer};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
@@ -43,6 +46,18 @@ pub(crate) struct Refused {
     pub(crate) status: StatusCode,
     pub(crate) error: &'static str,
     pub(crate) description: String,
+    /// Where its issuer has signed what is refused.
+    pub(crate) signed: Option<Box<SignedRefusal>>,
+}
+
+/// A refusal that is no stranger's fault: an issuer's configuration, or ours, is wrong.
+#[derive(Debug)]
+pub(crate) struct SignedRefusal {
+    /// The issuer's configured name.
+    issuer: Arc<str>,
+    fault: ReportFault,
+    /// Expected and received, for operators.
+    why: String,
 }
 
 impl Refused {
@@ -52,7 +67,35 @@ impl Refused {
             status: StatusCode::BAD_REQUEST,
             error: "invalid_request",
             description: description.into(),
+            signed: None,
         }
+    }
+
+    /// The fault of a report, which is one of its issuer's where that has signed it.
+    pub(crate) fn of_report(error: &AuthError) -> Self {
+        let fault = match error.failure() {
+            AuthFailure::WrongAudience => ReportFault::WrongAudience,
+            _ if error.is_by_clock() => ReportFault::Time,
+            _ => ReportFault::Content,
+        };
+        let why = match error.detail() {
+            Some(detail) => format!("{}: {detail}", error.message()),
+            None => error.message().to_owned(),
+        };
+        match error.signer() {
+            Some(signer) => Self::invalid(error.message()).signed(signer, fault, why),
+            None => Self::invalid(error.message()),
+        }
+    }
+
+    /// The same, of a report that the issuer called `issuer` has signed.
+    pub(crate) fn signed(mut self, issuer: &Arc<str>, fault: ReportFault, why: String) -> Self {
+        self.signed = Some(Box::new(SignedRefusal {
+            issuer: Arc::clone(issuer),
+            fault,
+            why,
+        }));
+        self
     }
 
     /// Our fault, or that of something we depend on.
@@ -61,6 +104,7 @@ impl Refused {
             status,
             error: "temporarily_unavailable",
             description: description.into(),
+            signed: None,
         }
     }
 
@@ -148,6 +192,18 @@ pub(crate) fn done() -> Response {
 }
 
 impl Public {
+    /// Counts and tells a refusal of what an issuer has signed. Of what a stranger can write nothing is
+    /// said.
+    pub(crate) fn note_refused(&self, report: Report, name: &'static str, refused: &Refused) {
+        let Some(signed) = &refused.signed else {
+            return;
+        };
+        let metrics = self.context.node.metrics();
+        metrics.reports_refused.inc((report, signed.fault));
+        let authenticator = &self.context.authenticator;
+        authenticator.note_failed_report(&signed.issuer, name, "refused", &signed.why);
+    }
+
     /// Reads a form if it is `permitted` at the moment, since what is in it will have to be verified.
     /// `busy` is the status when it is not.
     pub(crate) async fn form(

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use curfew_auth::{RevocationError, Revoker, Subject, VerifyError};
-use curfew_telemetry::{Origin, Span};
+use curfew_telemetry::{LogoutOutcome, Origin, Report, ReportFault, Span};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
@@ -15,7 +15,7 @@ use tracing::Instrument as _;
 use crate::Public;
 use crate::ending::{ENDED_HERE, Ending};
 use crate::form::{Refused, answer, done, posted, refused_span};
-use crate::logout::outcome;
+use crate::logout::refusal;
 use crate::respond::Response;
 use crate::upgrade::traceparent;
 
@@ -51,7 +51,8 @@ impl Public {
         let (span, result) = match self.take_revocation(request).await {
             Err(refused) => {
                 let span = refused_span(tracer, &refused, SPAN, origin, began);
-                metrics.global_revocations.inc(outcome(&Err(&refused)));
+                metrics.global_revocations.inc(refusal(&refused));
+                self.note_refused(Report::GlobalTokenRevocation, REPORT, &refused);
                 (span, Err(refused))
             }
             Ok((revoker, subjects)) => {
@@ -59,7 +60,10 @@ impl Public {
                 span.began(began);
                 let revoke = self.revoke_user(&revoker, &subjects, &span);
                 let result = revoke.instrument(span.scope()).await;
-                let outcome = outcome(&result.as_ref());
+                let outcome = match &result {
+                    Ok(()) => LogoutOutcome::Accepted,
+                    Err(refused) => refusal(refused),
+                };
                 metrics.global_revocations.inc(outcome);
                 let authenticator = &self.context.authenticator;
                 authenticator.note_report(&revoker.issuer, REPORT, outcome.as_str());
@@ -89,7 +93,12 @@ impl Public {
         let verified = authenticator.verify_revoker(&token).await;
         let revoker = match self.context.judge(verified) {
             Ok(revoker) => revoker,
-            Err(VerifyError::Refused(error)) => return Err(unauthorized(error.message())),
+            Err(VerifyError::Refused(error)) => {
+                return Err(Refused {
+                    signed: Refused::of_report(&error).signed,
+                    ..unauthorized(error.message())
+                });
+            }
             Err(VerifyError::Unknown(why)) => {
                 return Err(Refused::unavailable(NOT_NOW, why.message()));
             }
@@ -98,12 +107,16 @@ impl Public {
             .map_err(|_| Refused::invalid("the body is not a JSON object with sub_id"))?;
         match authenticator.revoked_subjects(&revoker, &body.sub_id) {
             Ok(subjects) => Ok((revoker, subjects)),
-            Err(RevocationError::Malformed(why)) => Err(Refused::invalid(why)),
+            Err(RevocationError::Malformed(why)) => {
+                let refused = Refused::invalid(why.clone());
+                Err(refused.signed(&revoker.issuer, ReportFault::Subject, why))
+            }
             Err(error @ RevocationError::Foreign) => Err(Refused {
                 status: StatusCode::FORBIDDEN,
                 error: "access_denied",
-                description: error.to_string(),
-            }),
+                ..Refused::invalid(error.to_string())
+            }
+            .signed(&revoker.issuer, ReportFault::Subject, error.to_string())),
         }
     }
 
@@ -124,7 +137,9 @@ impl Public {
             at: revoker.issued_at.max(Some(now)).unwrap_or(now),
         };
         let ended = self.end_access(ending, span).await;
-        ended.map_err(|_| Refused::unavailable(NOT_NOW, ENDED_HERE))
+        ended
+            .map(drop)
+            .map_err(|_| Refused::unavailable(NOT_NOW, ENDED_HERE))
     }
 }
 
@@ -146,7 +161,7 @@ fn unauthorized(description: &str) -> Refused {
     Refused {
         status: StatusCode::UNAUTHORIZED,
         error: "invalid_token",
-        description: description.to_owned(),
+        ..Refused::invalid(description)
     }
 }
 

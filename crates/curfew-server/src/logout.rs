@@ -4,13 +4,15 @@
 use std::sync::Arc;
 
 use curfew_auth::{Logout, LogoutScope, Subject, VerifyError};
-use curfew_telemetry::{LogoutOutcome, Origin, Span};
+use curfew_backend::SessionFilter;
+use curfew_telemetry::{LogoutOutcome, Origin, Report, ReportFault, Span};
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
+use serde_json::Value;
 use tracing::Instrument as _;
 
 use crate::Public;
-use crate::ending::{ENDED_HERE, Ending};
+use crate::ending::{ENDED_HERE, Ended, Ending};
 use crate::form::{Refused, answer, done, refused_span};
 use crate::respond::Response;
 use crate::upgrade::traceparent;
@@ -23,6 +25,13 @@ const SPAN: &str = "POST /logout/backchannel";
 
 /// What is reported here.
 const REPORT: &str = "backchannel_logout";
+
+/// Said where a login is unknown and its user is not.
+const NOBODY_FOUND: &str = "no session has the login that it names, and the user has sessions of other logins: \
+    compare sid of logout tokens and of access tokens, by curfew doctor";
+
+/// A user's sessions that are looked at for their logins.
+const LOOKED_AT: usize = 20;
 
 /// §2.8 knows no other status for what was not done, whosever fault it is.
 const NOT_DONE: StatusCode = StatusCode::BAD_REQUEST;
@@ -40,7 +49,6 @@ impl Public {
         let (span, result) = match self.take_logout(request).await {
             Err(refused) => {
                 let span = refused_span(tracer, &refused, SPAN, origin, began);
-                metrics.logouts.inc(outcome(&Err(&refused)));
                 (span, Err(refused))
             }
             Ok(logout) => {
@@ -49,14 +57,18 @@ impl Public {
                 let issuer = Arc::clone(&logout.issuer);
                 let log_out = self.log_out(logout, &span).instrument(span.scope());
                 let result = log_out.await;
-                let outcome = outcome(&result.as_ref());
-                metrics.logouts.inc(outcome);
-                let authenticator = &self.context.authenticator;
-                authenticator.note_report(&issuer, REPORT, outcome.as_str());
+                self.note_logout(&issuer, &result);
                 (span, result)
             }
         };
-        let result = result.map(|()| done());
+        metrics.logouts.inc(match &result {
+            Ok(outcome) => *outcome,
+            Err(refused) => refusal(refused),
+        });
+        if let Err(refused) = &result {
+            self.note_refused(Report::BackchannelLogout, REPORT, refused);
+        }
+        let result = result.map(|_| done());
         answer(
             span,
             PATH,
@@ -72,14 +84,27 @@ impl Public {
         let verified = self.context.authenticator.verify_logout(token).await;
         match self.context.judge(verified) {
             Ok(logout) => Ok(logout),
-            Err(VerifyError::Refused(error)) => Err(Refused::invalid(error.message())),
+            Err(VerifyError::Refused(error)) => Err(Refused::of_report(&error)),
             Err(VerifyError::Unknown(why)) => Err(Refused::unavailable(NOT_DONE, why.message())),
+        }
+    }
+
+    /// Remembers what became of a logout that was good. What is refused is told by
+    /// [`Public::note_refused`].
+    fn note_logout(&self, issuer: &str, result: &Result<LogoutOutcome, Refused>) {
+        let authenticator = &self.context.authenticator;
+        match result {
+            Ok(outcome @ LogoutOutcome::NobodyFound) => {
+                authenticator.note_failed_report(issuer, REPORT, outcome.as_str(), NOBODY_FOUND);
+            }
+            Ok(outcome) => authenticator.note_report(issuer, REPORT, outcome.as_str()),
+            Err(refused) => authenticator.note_report(issuer, REPORT, refusal(refused).as_str()),
         }
     }
 
     /// §2.7: a login's sessions, or all of the user's at the issuer that began before. Nobody being
     /// logged in is a success.
-    async fn log_out(&self, logout: Logout, span: &Span) -> Result<(), Refused> {
+    async fn log_out(&self, logout: Logout, span: &Span) -> Result<LogoutOutcome, Refused> {
         let Logout {
             issuer,
             user,
@@ -88,22 +113,25 @@ impl Public {
             issued_at,
         } = logout;
         let login_claim = self.settings.load().auth.login_claim.clone();
-        let subject = match (login.filter(|_| scope == LogoutScope::Login), user) {
+        let login = login.filter(|_| scope == LogoutScope::Login);
+        let subject = match (&login, &user) {
             (Some(value), _) => Subject::Login {
-                claim: login_claim,
-                value,
+                claim: login_claim.clone(),
+                value: value.clone(),
             },
             (None, Some(user)) => Subject::User {
                 issuer: Arc::clone(&issuer),
-                user,
+                user: user.clone(),
             },
             (None, None) => {
-                return Err(Refused {
+                let why = format!(
+                    "access tokens of this issuer have no claim {login_claim}, by which the login could be found"
+                );
+                let refused = Refused {
                     error: "sid_unknown_here",
-                    ..Refused::invalid(format!(
-                        "access tokens of this issuer have no claim {login_claim}, by which the login could be found"
-                    ))
-                });
+                    ..Refused::invalid(why.clone())
+                };
+                return Err(refused.signed(&issuer, ReportFault::Subject, why));
             }
         };
         let ending = Ending {
@@ -113,14 +141,42 @@ impl Public {
             at: issued_at,
         };
         let ended = self.end_access(ending, span).await;
-        ended.map_err(|_| Refused::unavailable(NOT_DONE, ENDED_HERE))
+        let ended = ended.map_err(|_| Refused::unavailable(NOT_DONE, ENDED_HERE))?;
+        if let (Some(login), Some(user), Ended::Nobody) = (login, user, ended)
+            && self
+                .has_other_login(&issuer, user, &login_claim, &login)
+                .await
+        {
+            return Ok(LogoutOutcome::NobodyFound);
+        }
+        Ok(LogoutOutcome::Accepted)
+    }
+
+    /// True if a user of an issuer has sessions, all of other logins.
+    async fn has_other_login(&self, issuer: &str, user: String, claim: &str, login: &str) -> bool {
+        let filter = SessionFilter {
+            user: Some(user),
+            limit: LOOKED_AT,
+            ..SessionFilter::default()
+        };
+        let sessions = &self.context.node.backends().sessions;
+        // The logout is in force; without the list there is nothing to warn of.
+        let Ok(page) = sessions.list(&filter).await else {
+            return false;
+        };
+        let of_issuer = page.sessions.iter().map(|record| &record.principal);
+        let mut logins = of_issuer
+            .filter(|principal| *principal.issuer() == *issuer)
+            .map(|principal| principal.claims().parse().remove(claim))
+            .peekable();
+        logins.peek().is_some()
+            && logins.all(|other| other.as_ref().and_then(Value::as_str) != Some(login))
     }
 }
 
-pub(crate) fn outcome(result: &Result<&(), &Refused>) -> LogoutOutcome {
-    match result {
-        Ok(()) => LogoutOutcome::Accepted,
-        Err(refused) if refused.is_unavailable() => LogoutOutcome::Unavailable,
-        Err(_) => LogoutOutcome::Refused,
+pub(crate) fn refusal(refused: &Refused) -> LogoutOutcome {
+    match refused.is_unavailable() {
+        true => LogoutOutcome::Unavailable,
+        false => LogoutOutcome::Refused,
     }
 }

@@ -16,7 +16,7 @@ pub use metrics::histogram::{Histogram, Histograms, NamedHistograms};
 pub use metrics::labels::{
     BackendDropReason, BrokerError, CommandOutcome, Decision, DeliveryPath, DropReason,
     EventOutcome, Initiator, Label, LabelSet, LogoutOutcome, Opcode, PublishOutcome, PublishSource,
-    RedisCommand, RejectReason, RevocationKind, TicketOutcome,
+    RedisCommand, RejectReason, Report, ReportFault, RevocationKind, TicketOutcome,
 };
 pub use metrics::table::{Authentications, Counters, Named};
 pub use metrics::{CONTENT_TYPE, Counter, Gauge, Metrics, Names};

@@ -28,7 +28,7 @@ use histogram::{Histogram, Histograms, NamedHistograms};
 use labels::{
     BackendDropReason, BrokerError, CommandOutcome, Decision, DeliveryPath, DropReason,
     EventOutcome, Initiator, LogoutOutcome, Opcode, PublishOutcome, PublishSource, RedisCommand,
-    RejectReason, RevocationKind, TicketOutcome,
+    RejectReason, Report, ReportFault, RevocationKind, TicketOutcome,
 };
 use table::{Authentications, Counters, Named};
 
@@ -130,6 +130,8 @@ pub struct Metrics {
     pub authentications: Authentications,
     /// Logout tokens of identity providers.
     pub logouts: Counters<LogoutOutcome>,
+    /// Reports that their issuers have signed, and that are refused.
+    pub reports_refused: Counters<(Report, ReportFault)>,
     /// Security events of identity providers.
     pub security_events: Counters<EventOutcome>,
     /// Users whose sessions an identity provider ends by Global Token Revocation.
@@ -264,6 +266,7 @@ impl Metrics {
             logouts: Counters::new(),
             security_events: Counters::new(),
             global_revocations: Counters::new(),
+            reports_refused: Counters::new(),
             event_streams_stopped: Gauge::default(),
             tickets: Counters::new(),
             authorizations: Counters::new(),

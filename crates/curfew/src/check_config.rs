@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::ConfigArgs;
-use crate::config::Check;
+use crate::config::{Check, Loaded};
 use crate::failure::Failure;
 use crate::output;
 
@@ -18,7 +18,7 @@ const INVALID: u8 = 2;
 pub(crate) struct CheckConfigArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Print JSON: {\"valid\":false,\"problems\":[{\"source\",\"line\",\"key\",\"message\"}]}
+    /// Print JSON: {\"valid\",\"problems\":[{\"source\",\"line\",\"key\",\"message\"}],\"warnings\":[…]}
     #[arg(long)]
     json: bool,
 }
@@ -26,10 +26,18 @@ pub(crate) struct CheckConfigArgs {
 /// Checks values and the files they name.
 pub(crate) fn run(args: &CheckConfigArgs) -> Result<(), Failure> {
     match args.config.load(Check::Everything) {
-        Ok(_) if args.json => output::print_json(&json!({ "valid": true, "problems": [] })),
-        Ok(_) => Ok(output::print("the configuration is valid\n")?),
+        Ok(Loaded { warnings, .. }) if args.json => {
+            output::print_json(&json!({ "valid": true, "problems": [], "warnings": warnings }))
+        }
+        Ok(loaded) => {
+            let warnings = loaded.warnings.iter();
+            let warnings: String = warnings.map(|told| format!("warning: {told}\n")).collect();
+            Ok(output::print(&format!(
+                "{warnings}the configuration is valid\n"
+            ))?)
+        }
         Err(Failure::Config(problems)) if args.json => {
-            output::print_json(&json!({ "valid": false, "problems": problems }))?;
+            output::print_json(&json!({ "valid": false, "problems": problems, "warnings": [] }))?;
             Err(Failure::Told(INVALID))
         }
         Err(failure) => Err(failure),

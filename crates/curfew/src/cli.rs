@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Check, Loaded};
 use crate::failure::Failure;
-use crate::{admin, check_config, connect, dev, explain, print_config, token};
+use crate::{admin, check_config, connect, dev, doctor, explain, print_config, token};
 
 /// WebSocket sessions that end when access does.
 #[derive(Debug, Parser)]
@@ -55,6 +55,8 @@ pub(crate) enum Command {
     PrintConfig(print_config::PrintConfigArgs),
     /// Explain which rule of the policy decides, and why; needs no running node
     Explain(explain::ExplainArgs),
+    /// Compare a provider's tokens with the configuration: who gets in, what a logout would end
+    Doctor(doctor::DoctorArgs),
 }
 
 /// Arguments of `curfew serve`.

@@ -16,6 +16,7 @@ use figment::value::{Dict, Value};
 use figment::{Figment, Profile, Provider as _};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use extract::{Misfit, extract};
 use layers::File;
@@ -96,6 +97,8 @@ pub(crate) struct Loaded {
     pub(crate) config: Config,
     /// The file it was read from, to be read again on reload.
     pub(crate) file: Option<PathBuf>,
+    /// What is valid and may not do what it is there for.
+    pub(crate) warnings: Vec<ConfigProblem>,
     /// The merged values, for [`Loaded::source`].
     merged: Merged,
 }
@@ -170,6 +173,10 @@ fn load_from(
             .iter()
             .map(|Misfit { path, message, .. }| merged.problem(path, message.clone())),
     );
+    let warnings = problems.take_warnings().into_iter();
+    let warnings = warnings
+        .map(|problem| merged.problem(&KeyPath::parse(&problem.key), problem.message))
+        .collect();
     for problem in problems.into_vec() {
         let path = KeyPath::parse(&problem.key);
         if !extracted
@@ -184,6 +191,7 @@ fn load_from(
         Some(config) if found.is_empty() => Ok(Loaded {
             config,
             file: merged.file.as_ref().map(|file| file.path.clone()),
+            warnings,
             merged,
         }),
         _ => Err(found),
@@ -191,6 +199,13 @@ fn load_from(
 }
 
 impl Loaded {
+    /// Logs what may not do what it is there for.
+    pub(crate) fn warn(&self) {
+        for warning in &self.warnings {
+            warn!(source = %warning.source, line = warning.line, key = %warning.key, "{}", warning.message);
+        }
+    }
+
     /// Where the value of `key` comes from: a file with its line, an environment variable or
     /// `--set`; `None` for a default.
     pub(crate) fn source(&self, key: &str) -> Option<String> {

@@ -17,7 +17,9 @@ use crate::cli::ConfigArgs;
 use crate::config::{Check, Config};
 use crate::failure::Failure;
 use crate::{lifecycle, output, trust};
-use refusal::{Refusal, unverified};
+use refusal::Refusal;
+
+pub(crate) use refusal::{part, unverified};
 
 /// Exit code for a token that is refused.
 const REFUSED: u8 = 1;
@@ -99,7 +101,7 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
 }
 
 /// Keys that are configured by URL. One that is not to be had is told: the token may be good.
-fn fetch_keys(authenticator: &Authenticator, config: &Config) -> Result<(), Failure> {
+pub(crate) fn fetch_keys(authenticator: &Authenticator, config: &Config) -> Result<(), Failure> {
     if authenticator.remotes().is_empty() {
         return Ok(());
     }

@@ -213,7 +213,10 @@ impl Reloader {
         self.unsettled = None;
         let file = source.file.as_deref();
         let config = match config::load(file, &source.sets, Check::Everything) {
-            Ok(loaded) => loaded.config,
+            Ok(loaded) => {
+                loaded.warn();
+                loaded.config
+            }
             Err(problems) => {
                 for problem in &problems {
                     error!(problem = %problem, "configuration not reloaded, the old one stays");

@@ -10,6 +10,7 @@ mod cli;
 mod config;
 mod connect;
 mod dev;
+mod doctor;
 mod explain;
 mod failure;
 mod lifecycle;
@@ -64,5 +65,6 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::CheckConfig(args) => check_config::run(&args),
         Command::PrintConfig(args) => print_config::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
     }
 }

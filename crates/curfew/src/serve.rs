@@ -17,6 +17,7 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
         .and_then(|file| std::fs::read(file).ok());
     let loaded = args.config.load(Check::Everything)?;
     let telemetry = curfew_telemetry::init(&loaded.config.telemetry)?;
+    loaded.warn();
     raise_open_files();
     lifecycle::block_on(async move {
         let app = App::build(&loaded.config, telemetry, |_, _, _| Ok(None))?;

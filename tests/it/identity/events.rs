@@ -22,13 +22,13 @@ const US: &str = "https://rt.example.com/events";
 const MEDIA_TYPE: &str = "application/secevent+jwt";
 
 /// A provider that pushes events, and its key.
-struct Transmitter {
+pub(super) struct Transmitter {
     provider: Provider,
     key: Key,
 }
 
 impl Transmitter {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let key = Key::generate("ES256").with_kid("one");
         let provider = Provider::start(&[&key]).await;
         Self { provider, key }
@@ -40,7 +40,7 @@ impl Transmitter {
         format!("{by_url}[auth.issuers.event_stream]\naudience = [{US:?}]\n{more}\n")
     }
 
-    fn settings(&self, more: &str) -> Settings {
+    pub(super) fn settings(&self, more: &str) -> Settings {
         Settings::default().issuers(&self.issuer("main", more))
     }
 
@@ -61,7 +61,7 @@ impl Transmitter {
     }
 
     /// A good event token, changed by `changes`; `null` takes a claim away.
-    fn set(&self, changes: Value) -> String {
+    pub(super) fn set(&self, changes: Value) -> String {
         self.set_of_type(json!("secevent+jwt"), changes)
     }
 
@@ -120,7 +120,7 @@ fn members(value: Value) -> serde_json::Map<String, Value> {
     }
 }
 
-async fn push(node: &Gateway, token: &str) -> Response {
+pub(super) async fn push(node: &Gateway, token: &str) -> Response {
     send(node, "main", &[("Content-Type", MEDIA_TYPE)], token).await
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 const ENDPOINT: &str = "https://rt.example.com/v1/global-token-revocation";
 
 /// An organisation that signs users out, and the authorization server that makes their tokens.
-struct Okta {
+pub(super) struct Okta {
     organisation: Provider,
     organisation_key: Key,
     server: Provider,
@@ -17,7 +17,7 @@ struct Okta {
 }
 
 impl Okta {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let (organisation_key, key) = (
             Key::generate("ES256").with_kid("one"),
             Key::generate("ES256").with_kid("one"),
@@ -30,7 +30,7 @@ impl Okta {
         }
     }
 
-    fn settings(&self) -> Settings {
+    pub(super) fn settings(&self) -> Settings {
         let issuers = self.server.by_url("users")
             + &self.organisation.by_url("organisation")
             + &format!("reports_on = \"users\"\nglobal_token_revocation = [{ENDPOINT:?}]\n")
@@ -54,7 +54,7 @@ impl Okta {
     }
 
     /// What it authenticates by, changed by `changes`; `null` takes a claim away.
-    fn assertion(&self, changes: Value) -> String {
+    pub(super) fn assertion(&self, changes: Value) -> String {
         self.assertion_of_type("global-token-revocation+jwt", changes)
     }
 
@@ -81,7 +81,7 @@ impl Okta {
         key.sign(&header.to_string(), &claims.to_string())
     }
 
-    fn user(&self, user: &str) -> Value {
+    pub(super) fn user(&self, user: &str) -> Value {
         json!({"format":"iss_sub","iss":self.organisation.issuer(),"sub":format!("00u-{user}")})
     }
 
@@ -91,7 +91,7 @@ impl Okta {
     }
 }
 
-async fn send(node: &Gateway, token: &str, body: &str) -> Response {
+pub(super) async fn send(node: &Gateway, token: &str, body: &str) -> Response {
     let authorization = format!("Bearer {token}");
     let headers = [
         ("Content-Type", "application/json"),

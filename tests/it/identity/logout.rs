@@ -15,29 +15,29 @@ const FORM: &str = "application/x-www-form-urlencoded";
 const CLIENT: &str = "curfew-client";
 
 /// A provider that may log out, and its key.
-struct Login {
-    provider: Provider,
-    key: Key,
+pub(super) struct Login {
+    pub(super) provider: Provider,
+    pub(super) key: Key,
 }
 
 impl Login {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let key = Key::generate("ES256").with_kid("one");
         let provider = Provider::start(&[&key]).await;
         Self { provider, key }
     }
 
-    fn issuer(&self, name: &str) -> String {
+    pub(super) fn issuer(&self, name: &str) -> String {
         let by_url = self.provider.by_url(name);
         format!("{by_url}backchannel_logout = true\nlogout_audience = [\"{CLIENT}\"]\n")
     }
 
-    fn settings(&self) -> Settings {
+    pub(super) fn settings(&self) -> Settings {
         Settings::default().issuers(&self.issuer("main"))
     }
 
     /// An access token of a login.
-    fn access(&self, user: &str, login: &str) -> String {
+    pub(super) fn access(&self, user: &str, login: &str) -> String {
         let more = json!({"iss":self.provider.issuer(),"sid":login});
         self.key.user_with(user, more)
     }
@@ -62,7 +62,7 @@ impl Login {
         claims
     }
 
-    fn token(&self, changes: Value) -> String {
+    pub(super) fn token(&self, changes: Value) -> String {
         self.token_of_type("logout+jwt", changes)
     }
 
@@ -74,7 +74,7 @@ impl Login {
     }
 }
 
-async fn post(node: &Gateway, token: &str) -> Response {
+pub(super) async fn post(node: &Gateway, token: &str) -> Response {
     send(node, "POST", FORM, &format!("logout_token={token}")).await
 }
 
@@ -90,12 +90,12 @@ async fn send(node: &Gateway, method: &str, media_type: &str, body: &str) -> Res
     .await
 }
 
-fn assert_done(answer: &Response) {
+pub(super) fn assert_done(answer: &Response) {
     assert_eq!((answer.status, answer.text().as_str()), (200, ""));
     assert_eq!(answer.header("cache-control"), Some("no-store"));
 }
 
-fn assert_refused(answer: &Response, error: &str) {
+pub(super) fn assert_refused(answer: &Response, error: &str) {
     assert_eq!(answer.status, 400, "{}", answer.text());
     assert_eq!(answer.header("cache-control"), Some("no-store"));
     assert_eq!(answer.json()["error"], error, "{}", answer.text());

@@ -154,6 +154,16 @@ impl Issuer {
                 "required for backchannel_logout where there is no audience: the client id at the issuer",
             );
         }
+        if self.backchannel_logout
+            && self.logout_audience.is_none()
+            && let Some(audience) = &self.audience
+            && audience.iter().all(|one| one.contains("://"))
+        {
+            problems.warn(
+                "logout_audience",
+                "is not set, and audience lists URLs alone: the aud of a logout token is the id of the client that users sign in with, so every logout would be refused",
+            );
+        }
         if self.name.is_empty() {
             problems.report("name", "must not be empty");
         }

@@ -66,7 +66,8 @@ impl Authenticator {
             issuers.signed_report(token, TokenType::Revocation, |issuer| {
                 issuer.reports.as_ref()?.revocation_audience.as_ref()
             })?;
-        claims.judge(audience, issuers.leeway, self.clock().now())?;
+        let judged = claims.judge(audience, issuers.leeway, self.clock().now());
+        judged.map_err(|error| error.signed_by(&issuer.name))?;
         Ok(Revoker {
             issuer: Arc::clone(&issuer.name),
             issued_at: claims.issued_at,
@@ -111,7 +112,7 @@ struct Claims {
 impl Claims {
     fn judge(&self, audience: &[String], leeway: Duration, now: Duration) -> Result<(), AuthError> {
         if !self.audience.iter().any(|one| audience.contains(one)) {
-            return Err(AuthError::wrong_audience());
+            return Err(AuthError::other_audience(&self.audience, audience));
         }
         let missing = AuthError::missing_claim;
         let expires_at = self.expires_at.ok_or_else(|| missing("exp"))?;

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use schemars::JsonSchema;
 use serde::Serialize;
+use tracing::warn;
 
 use crate::Authenticator;
 
@@ -16,6 +17,9 @@ pub struct LastReport {
     pub report: &'static str,
     /// What became of it, as the metrics have it.
     pub outcome: &'static str,
+    /// Why it had no effect; absent where it had.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
     /// Seconds since then.
     pub age_s: u64,
 }
@@ -38,9 +42,22 @@ pub(crate) struct Journal(Mutex<BTreeMap<Box<str>, Entry>>);
 
 #[derive(Debug, Default, Clone)]
 struct Entry {
-    last: Option<(&'static str, &'static str, Duration)>,
+    last: Option<Told>,
     stream: Option<StreamStatus>,
+    /// When it was last warned of, and how many reports without effect there were since.
+    warned: Option<(Instant, u64)>,
 }
+
+#[derive(Debug, Clone)]
+struct Told {
+    report: &'static str,
+    outcome: &'static str,
+    why: Option<String>,
+    at: Duration,
+}
+
+/// Reports of an issuer that have no effect are warned of once in this time, with their number.
+const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
 impl Journal {
     fn entries(&self) -> MutexGuard<'_, BTreeMap<Box<str>, Entry>> {
@@ -54,10 +71,11 @@ impl Journal {
         now: Duration,
     ) -> (Option<LastReport>, Option<StreamStatus>) {
         let entry = self.entries().get(issuer).cloned().unwrap_or_default();
-        let last = entry.last.map(|(report, outcome, at)| LastReport {
-            report,
-            outcome,
-            age_s: now.saturating_sub(at).as_secs(),
+        let last = entry.last.map(|told| LastReport {
+            report: told.report,
+            outcome: told.outcome,
+            why: told.why,
+            age_s: now.saturating_sub(told.at).as_secs(),
         });
         (last, entry.stream)
     }
@@ -66,9 +84,54 @@ impl Journal {
 impl Authenticator {
     /// Remembers what the issuer called `issuer` has reported, and what became of it.
     pub fn note_report(&self, issuer: &str, report: &'static str, outcome: &'static str) {
-        let now = self.clock().now();
+        drop(self.note(issuer, report, outcome, None));
+    }
+
+    /// Remembers a report that had no effect, and warns of it: once a minute for each issuer.
+    pub fn note_failed_report(
+        &self,
+        issuer: &str,
+        report: &'static str,
+        outcome: &'static str,
+        why: &str,
+    ) {
+        let mut entries = self.note(issuer, report, outcome, Some(why.to_owned()));
+        let entry = entries.entry(issuer.into()).or_default();
+        let now = Instant::now();
+        match &mut entry.warned {
+            Some((at, unsaid)) if now.duration_since(*at) < WARN_INTERVAL => *unsaid += 1,
+            warned => {
+                let unsaid = warned.map_or(0, |(_, unsaid)| unsaid);
+                *warned = Some((now, 0));
+                drop(entries);
+                warn!(
+                    issuer,
+                    report,
+                    outcome,
+                    why,
+                    unsaid,
+                    "a report that its issuer has signed has no effect"
+                );
+            }
+        }
+    }
+
+    fn note(
+        &self,
+        issuer: &str,
+        report: &'static str,
+        outcome: &'static str,
+        why: Option<String>,
+    ) -> MutexGuard<'_, BTreeMap<Box<str>, Entry>> {
+        let at = self.clock().now();
         let mut entries = self.journal().entries();
-        entries.entry(issuer.into()).or_default().last = Some((report, outcome, now));
+        entries.entry(issuer.into()).or_default().last = Some(Told {
+            report,
+            outcome,
+            why,
+            at,
+        });
+        entries
     }
 
     /// Remembers how the stream of the issuer called `issuer` is.

@@ -100,7 +100,8 @@ impl Authenticator {
                 (*issuer.name == *name).then_some((rules, stream))
             })?;
         let now = self.clock().now() + issuers.leeway;
-        Ok(claims.judge(issuer, rules, stream, now)?)
+        let judged = claims.judge(issuer, rules, stream, now);
+        judged.map_err(|error| error.signed_by(&issuer.name).into())
     }
 }
 
@@ -132,7 +133,7 @@ impl Claims {
             .iter()
             .any(|one| stream.audience.contains(one))
         {
-            return Err(AuthError::wrong_audience());
+            return Err(AuthError::other_audience(&self.audience, &stream.audience));
         }
         if let Some(name) = self.foreign {
             return Err(AuthError::malformed(format!(

@@ -241,10 +241,34 @@ labels! {
     LogoutOutcome = "outcome" {
         /// It was good, and is in force.
         Accepted = "accepted",
+        /// It was good, and is in force for a login that no session has, of a user who has sessions.
+        NobodyFound = "nobody_found",
         /// It was not good.
         Refused = "refused",
         /// It may have been good, and a dependency of ours was away.
         Unavailable = "unavailable",
+    }
+
+    /// What an issuer reports.
+    Report = "report" {
+        /// A logout token.
+        BackchannelLogout = "backchannel_logout",
+        /// A security event.
+        SecurityEvent = "security_event",
+        /// A Global Token Revocation.
+        GlobalTokenRevocation = "global_token_revocation",
+    }
+
+    /// Why a report is refused that its issuer has signed.
+    ReportFault = "reason" {
+        /// It is for another audience.
+        WrongAudience = "wrong_audience",
+        /// Its times are not those of a report that is new.
+        Time = "time",
+        /// It lacks something, or has what it may not have.
+        Content = "malformed",
+        /// It names people by what access tokens do not have.
+        Subject = "subject",
     }
 
     /// What became of a security event.

@@ -156,6 +156,11 @@ impl Metrics {
             "Logout tokens of identity providers",
             &self.logouts,
         );
+        names.add(
+            "reports_refused",
+            "Reports of identity providers that they have signed and that are refused",
+            &self.reports_refused,
+        );
         names.add("tickets", "Tickets, and requests for them", &self.tickets);
         names.add(
             "security_events",

@@ -128,11 +128,12 @@ fn row(issuer: &IssuerSummary) -> Vec<String> {
 }
 
 /// What a token says, whoever wrote it.
-pub(super) fn unverified(token: &str) -> Option<Map<String, Value>> {
+pub(crate) fn unverified(token: &str) -> Option<Map<String, Value>> {
     part(token, 1)
 }
 
-fn part(token: &str, at: usize) -> Option<Map<String, Value>> {
+/// The object in a part of a token: 0 the header, 1 the claims.
+pub(crate) fn part(token: &str, at: usize) -> Option<Map<String, Value>> {
     let text = URL_SAFE_NO_PAD.decode(token.split('.').nth(at)?).ok()?;
     serde_json::from_slice(&text).ok()
 }

@@ -83,11 +83,11 @@ impl Check<'_> {
                 };
                 for line in timeline.lines.iter().filter(|line| line.kind.is_access()) {
                     let tokens = timeline.in_force(line.at);
-                    let tenants = !matches!(receipt.target, Target::Tenant(_))
-                        || self.tenants(wire.node, line.at);
+                    let applies = !matches!(receipt.target, Target::Tenant(_))
+                        || !self.took_tenants_away(wire.node, receipt.asked_at, line.at);
                     if line.at > receipt.at
                         && line.at < until
-                        && tenants
+                        && applies
                         && !tokens.is_empty()
                         && tokens.iter().all(named)
                     {
@@ -122,11 +122,11 @@ impl Check<'_> {
         removed.min().unwrap_or(Duration::MAX)
     }
 
-    fn tenants(&self, node: usize, at: Duration) -> bool {
-        let reloads = self.record.reloads.iter();
-        let mut of_node = reloads.filter(|reload| reload.node == node && reload.at <= at);
-        of_node.next_back().is_some_and(|reload| {
-            reload.tenants && reload.settled_at.is_some_and(|settled| settled <= at)
+    /// True if a node was told meanwhile that sessions are not revocable by tenant. One that goes by such
+    /// settings all the time, or is not done with others, confirms nothing.
+    fn took_tenants_away(&self, node: usize, since: Duration, until: Duration) -> bool {
+        self.record.reloads.iter().any(|reload| {
+            reload.node == node && !reload.tenants && reload.at > since && reload.at <= until
         })
     }
 

@@ -1,0 +1,238 @@
+//! `curfew doctor`: compares an identity provider's tokens with the configuration, and says what would
+//! happen and what to change; offline, but for keys that are configured by URL.
+
+mod findings;
+mod logout;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::Args;
+use curfew_auth::{AuthError, Authenticator, Config as AuthConfig, Issuer};
+use curfew_model::{AuthFailure, SystemClock};
+use serde_json::{Map, Value, json};
+
+use crate::cli::ConfigArgs;
+use crate::config::Check;
+use crate::explain::{fetch_keys, part, unverified};
+use crate::failure::Failure;
+use crate::output;
+use findings::Findings;
+
+/// Exit code where something would not work.
+const NOT_WELL: u8 = 1;
+
+/// Arguments of `curfew doctor`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples, with the tokens of one login:
+  curfew doctor --config curfew.toml --access-token-file access --id-token-file id
+  curfew doctor --config curfew.toml --access-token-file access --logout-token-file logout
+
+Exit codes: 0 all is well; 1 something would not work; 2 wrong usage or invalid configuration.")]
+#[group(id = "tokens", required = true, multiple = true, args = [
+    "access_token", "access_token_file", "id_token", "id_token_file", "logout_token", "logout_token_file",
+])]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// The token that clients show. Others can read it in the list of processes
+    #[arg(long, value_name = "TOKEN", conflicts_with = "access_token_file")]
+    access_token: Option<String>,
+    /// A file with it
+    #[arg(long, value_name = "FILE")]
+    access_token_file: Option<PathBuf>,
+    /// The ID token of the same login: its aud and sid are those of logout tokens
+    #[arg(long, value_name = "TOKEN", conflicts_with = "id_token_file")]
+    id_token: Option<String>,
+    /// A file with it
+    #[arg(long, value_name = "FILE")]
+    id_token_file: Option<PathBuf>,
+    /// A logout token, as the provider posts it
+    #[arg(long, value_name = "TOKEN", conflicts_with = "logout_token_file")]
+    logout_token: Option<String>,
+    /// A file with it
+    #[arg(long, value_name = "FILE")]
+    logout_token_file: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A token and what it says, believed or not.
+struct Shown {
+    text: String,
+    header: Map<String, Value>,
+    claims: Map<String, Value>,
+}
+
+impl Shown {
+    fn read(token: Option<&String>, file: Option<&Path>) -> Result<Option<Self>, Failure> {
+        let text = match (token, file) {
+            (Some(token), _) => token.clone(),
+            (None, Some(file)) => std::fs::read_to_string(file)
+                .with_context(|| format!("read the token file {}", file.display()))?,
+            (None, None) => return Ok(None),
+        };
+        let text = text.trim().to_owned();
+        let Some((header, claims)) = part(&text, 0).zip(unverified(&text)) else {
+            return Err(Failure::usage(
+                "one of the tokens is no JWT: it has to be three parts with dots between them, the first two JSON objects in base64url",
+            ));
+        };
+        Ok(Some(Self {
+            text,
+            header,
+            claims,
+        }))
+    }
+
+    /// A claim that is text.
+    fn text_of(&self, claim: &str) -> Option<&str> {
+        self.claims.get(claim)?.as_str()
+    }
+
+    /// `aud`, one or several.
+    fn audience(&self) -> Vec<&str> {
+        match self.claims.get("aud") {
+            Some(Value::String(one)) => vec![one],
+            Some(Value::Array(all)) => all.iter().filter_map(Value::as_str).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The issuer that its `iss` names, and its place in the configuration.
+    fn issuer<'c>(&self, config: &'c AuthConfig) -> Option<(usize, &'c Issuer)> {
+        let named = self.text_of("iss");
+        let mut issuers = config.issuers.iter().enumerate();
+        issuers.find(|(_, issuer)| {
+            issuer
+                .issuer
+                .as_deref()
+                .is_none_or(|one| Some(one) == named)
+        })
+    }
+}
+
+/// Compares tokens with the configuration.
+pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
+    let config = args.config.load(Check::Form)?.config;
+    let access = Shown::read(
+        args.access_token.as_ref(),
+        args.access_token_file.as_deref(),
+    )?;
+    let id = Shown::read(args.id_token.as_ref(), args.id_token_file.as_deref())?;
+    let logout = Shown::read(
+        args.logout_token.as_ref(),
+        args.logout_token_file.as_deref(),
+    )?;
+    let authenticator = Authenticator::new(&config.auth, Arc::new(SystemClock))?;
+    fetch_keys(&authenticator, &config)?;
+    let mut findings = Findings::default();
+    if let Some(access) = &access {
+        judge_access(access, &authenticator, &config.auth, &mut findings);
+    }
+    let tokens = logout::Tokens {
+        access: access.as_ref(),
+        id: id.as_ref(),
+        logout: logout.as_ref(),
+    };
+    if let Some(logout) = &logout {
+        let judged = authenticator.judge_logout(&logout.text);
+        tokens.judge_logout(judged, &config.auth, &mut findings);
+    }
+    if id.is_some() || logout.is_some() {
+        tokens.compare(&config.auth, &mut findings);
+    }
+    match args.json {
+        true => output::print_json(&json!({
+            "well": findings.are_well(),
+            "findings": findings.all(),
+        }))?,
+        false => output::print(&findings.to_text())?,
+    }
+    match findings.are_well() {
+        true => Ok(()),
+        false => Err(Failure::Told(NOT_WELL)),
+    }
+}
+
+fn judge_access(
+    access: &Shown,
+    authenticator: &Authenticator,
+    config: &AuthConfig,
+    findings: &mut Findings,
+) {
+    match authenticator.authenticate(&access.text) {
+        Ok(principal) => findings.good(format!(
+            "the access token opens a session of {:?}, of the issuer {:?}",
+            principal.user(),
+            principal.issuer()
+        )),
+        Err(error) => {
+            let fix = fix(&error, access, config);
+            let said = format!(
+                "the access token is refused: {} ({})",
+                error.message(),
+                error.failure()
+            );
+            findings.bad(said, fix);
+        }
+    }
+}
+
+/// What mends a refusal, as far as that is in the configuration or the provider's.
+fn fix(error: &AuthError, token: &Shown, config: &AuthConfig) -> String {
+    match error.failure() {
+        AuthFailure::WrongIssuer => unknown_issuer(token, config),
+        AuthFailure::WrongAudience => match token.issuer(config) {
+            Some((index, issuer)) => format!(
+                "its aud is {:?}, and auth.issuers[{index}].audience is {:?}: have the provider put one of those into aud (an audience mapper, an API's identifier), or add what it says",
+                token.audience(),
+                issuer.audience.as_deref().unwrap_or_default()
+            ),
+            None => unknown_issuer(token, config),
+        },
+        AuthFailure::MissingClaim => format!(
+            "have the provider put the claim into access tokens; this one has {:?}",
+            token.claims.keys().collect::<Vec<_>>()
+        ),
+        AuthFailure::Expired => "take one that is new".to_owned(),
+        AuthFailure::UnknownKey | AuthFailure::BadSignature => format!(
+            "its kid is {} and its alg is {}: compare with the issuer's keys, by curfew explain",
+            said(&token.header, "kid"),
+            said(&token.header, "alg")
+        ),
+        _ => format!(
+            "its typ is {}, its alg is {}",
+            said(&token.header, "typ"),
+            said(&token.header, "alg")
+        ),
+    }
+}
+
+/// Where no issuer has a token's `iss`: which is close to it.
+fn unknown_issuer(token: &Shown, config: &AuthConfig) -> String {
+    let named = token.text_of("iss").unwrap_or_default();
+    let alike = |one: &&str| {
+        let plain = |text: &str| text.trim_end_matches('/').to_lowercase();
+        plain(one) == plain(named)
+    };
+    let known: Vec<&str> = config
+        .issuers
+        .iter()
+        .filter_map(|issuer| issuer.issuer.as_deref())
+        .collect();
+    match known.iter().copied().find(|one| alike(&one)) {
+        Some(close) => format!(
+            "its iss is {named:?}, and {close:?} is configured: they are compared byte for byte, slash and case included"
+        ),
+        None => format!("its iss is {named:?}, and auth.issuers has {known:?}"),
+    }
+}
+
+fn said(members: &Map<String, Value>, name: &str) -> String {
+    members
+        .get(name)
+        .map_or_else(|| "missing".to_owned(), Value::to_string)
+}

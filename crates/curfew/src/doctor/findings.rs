@@ -1,0 +1,60 @@
+//! Findings, and how they are told.
+
+use serde::Serialize;
+
+use crate::output;
+
+/// One comparison.
+#[derive(Debug, Serialize)]
+pub(super) struct Finding {
+    /// All is well as far as this goes.
+    well: bool,
+    /// What would happen.
+    finding: String,
+    /// What to change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    change: Option<String>,
+}
+
+/// All of them, in order.
+#[derive(Debug, Default)]
+pub(super) struct Findings(Vec<Finding>);
+
+impl Findings {
+    pub(super) fn good(&mut self, finding: impl Into<String>) {
+        self.0.push(Finding {
+            well: true,
+            finding: finding.into(),
+            change: None,
+        });
+    }
+
+    pub(super) fn bad(&mut self, finding: impl Into<String>, change: impl Into<String>) {
+        self.0.push(Finding {
+            well: false,
+            finding: finding.into(),
+            change: Some(change.into()),
+        });
+    }
+
+    pub(super) fn are_well(&self) -> bool {
+        self.0.iter().all(|finding| finding.well)
+    }
+
+    pub(super) fn all(&self) -> &[Finding] {
+        &self.0
+    }
+
+    /// One in a line, and below it what to change.
+    pub(super) fn to_text(&self) -> String {
+        let mut text = String::new();
+        for finding in &self.0 {
+            let mark = if finding.well { "ok  " } else { "FAIL" };
+            text += &format!("{mark}  {}\n", output::clean(&finding.finding));
+            if let Some(change) = &finding.change {
+                text += &format!("      {}\n", output::clean(change));
+            }
+        }
+        text
+    }
+}

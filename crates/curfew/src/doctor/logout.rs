@@ -1,0 +1,158 @@
+//! Would a logout find the session: OpenID Connect Back-Channel Logout 1.0 §2.4 and §2.6.
+
+use curfew_auth::{AuthError, Config as AuthConfig, Issuer, Logout, LogoutScope};
+
+use super::findings::Findings;
+use super::{Shown, said, unknown_issuer};
+
+/// The tokens of one login.
+pub(super) struct Tokens<'a> {
+    pub(super) access: Option<&'a Shown>,
+    pub(super) id: Option<&'a Shown>,
+    pub(super) logout: Option<&'a Shown>,
+}
+
+impl<'a> Tokens<'a> {
+    /// What became of the logout token itself.
+    pub(super) fn judge_logout(
+        &self,
+        judged: Result<Logout, AuthError>,
+        config: &AuthConfig,
+        findings: &mut Findings,
+    ) {
+        match judged {
+            Ok(logout) => findings.good(format!(
+                "the logout token is good, for the issuer {:?}",
+                logout.issuer
+            )),
+            Err(error) => {
+                let change = match (error.detail(), self.logout) {
+                    (Some(detail), _) => detail.to_owned(),
+                    (None, Some(logout)) if is_shared_secret(logout) => format!(
+                        "its alg is {}: the provider signs with the client's secret; have it sign with its own key, such as RS256 (id_token_signed_response_alg)",
+                        said(&logout.header, "alg")
+                    ),
+                    (None, Some(logout)) if logout.issuer(config).is_none() => {
+                        unknown_issuer(logout, config)
+                    }
+                    _ => "the provider has to make it otherwise; its age counts as well, ten minutes at most".to_owned(),
+                };
+                findings.bad(
+                    format!("the logout token is refused: {}", error.message()),
+                    change,
+                );
+            }
+        }
+    }
+
+    /// Compares what a logout names with what sessions have.
+    pub(super) fn compare(&self, config: &AuthConfig, findings: &mut Findings) {
+        let Some(of_login) = self.logout.or(self.id) else {
+            return;
+        };
+        let Some((index, issuer)) = of_login.issuer(config) else {
+            findings.bad(
+                "logouts of this provider are refused: no issuer is configured for it",
+                unknown_issuer(of_login, config),
+            );
+            return;
+        };
+        if !issuer.backchannel_logout {
+            findings.bad(
+                "logouts of this issuer are refused",
+                format!("set auth.issuers[{index}].backchannel_logout = true"),
+            );
+            return;
+        }
+        if let Some(id) = self.id {
+            audience_of(id, index, issuer, findings);
+        }
+        let Some(access) = self.access else {
+            return;
+        };
+        let iss = |token: &Shown| token.text_of("iss").unwrap_or_default().to_owned();
+        if iss(access) != iss(of_login) {
+            findings.bad(
+                format!(
+                    "the access token is of {:?}, and the logout of {:?}",
+                    iss(access),
+                    iss(of_login)
+                ),
+                "a logout ends sessions of its own issuer alone",
+            );
+            return;
+        }
+        match issuer.logout_scope {
+            LogoutScope::Login => login(access, of_login, index, &config.login_claim, findings),
+            LogoutScope::User => user(access, of_login, findings),
+        }
+    }
+}
+
+/// Logout tokens have the `aud` of ID tokens: the client.
+fn audience_of(id: &Shown, index: usize, issuer: &Issuer, findings: &mut Findings) {
+    let accepted = issuer.logout_audience.as_ref().or(issuer.audience.as_ref());
+    let accepted = accepted.map(Vec::as_slice).unwrap_or_default();
+    let clients = id.audience();
+    match clients
+        .iter()
+        .any(|client| accepted.iter().any(|one| one == client))
+    {
+        true => findings.good(format!("logout tokens for {clients:?} are accepted")),
+        false => findings.bad(
+            format!(
+                "logout tokens will be for {clients:?}, and are accepted for {accepted:?} alone"
+            ),
+            format!("set auth.issuers[{index}].logout_audience = {clients:?}"),
+        ),
+    }
+}
+
+/// Does `sid` find the session?
+fn login(access: &Shown, of_login: &Shown, index: usize, claim: &str, findings: &mut Findings) {
+    let by_user = format!(
+        "set auth.issuers[{index}].logout_scope = \"user\", and one login's logout ends all of the user's"
+    );
+    match (access.text_of(claim), of_login.text_of("sid")) {
+        (Some(ours), Some(theirs)) if ours == theirs => {
+            findings.good("a logout of this login ends its sessions and no others");
+        }
+        (Some(_), Some(_)) => findings.bad(
+            format!("a logout would find nobody: its sid is not the access token's {claim}"),
+            format!("take tokens of one login; if these are, {by_user}"),
+        ),
+        (None, _) => findings.bad(
+            format!(
+                "the access token has no {claim}: it opens no session, since no logout could end it"
+            ),
+            format!("have the provider put {claim} into access tokens, or {by_user}"),
+        ),
+        (Some(_), None) => match of_login.text_of("sub") {
+            Some(_) => user(access, of_login, findings),
+            None => findings.bad("a logout would name neither sid nor sub", by_user),
+        },
+    }
+}
+
+/// Does `sub` find the user?
+fn user(access: &Shown, of_login: &Shown, findings: &mut Findings) {
+    match (access.text_of("sub"), of_login.text_of("sub")) {
+        (Some(ours), Some(theirs)) if ours == theirs => {
+            findings.good("a logout ends all of the user's sessions that began before it");
+        }
+        (Some(_), Some(_)) => findings.bad(
+            "a logout would find nobody: its sub is not the access token's",
+            "take tokens of one user; if these are, the provider gives each client another sub (pairwise): have it give one for all",
+        ),
+        _ => findings.bad(
+            "a logout would find nobody: one of the tokens has no sub",
+            "have the provider put sub into both",
+        ),
+    }
+}
+
+/// True for HS256 and its like.
+fn is_shared_secret(token: &Shown) -> bool {
+    let algorithm = token.header.get("alg").and_then(|alg| alg.as_str());
+    algorithm.is_some_and(|alg| alg.starts_with("HS"))
+}

@@ -1,0 +1,174 @@
+//! `curfew doctor`: what a logout would end is told before one is missed.
+
+use curfew_testkit::mint::Key;
+use curfew_tests::{Finished, curfew};
+use serde_json::{Value, json};
+
+use super::logout::Login;
+
+/// Runs a command with the configuration of a provider that may log out, changed by `issuer`.
+async fn with_issuer(login: &Login, issuer: &str, arguments: &[&str]) -> Finished {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("curfew.toml");
+    let settings = curfew_tests::Settings::default().issuers(issuer);
+    std::fs::write(&config, settings.to_toml()).unwrap();
+    let mut all = vec![arguments[0], "--config", config.to_str().unwrap()];
+    all.extend(&arguments[1..]);
+    let told = curfew(&all).await;
+    assert!(
+        !told.stdout.contains(&login.access("alice", "x")[..40]),
+        "no token is told"
+    );
+    told
+}
+
+async fn doctor(login: &Login, arguments: &[&str]) -> Finished {
+    with_issuer(
+        login,
+        &login.issuer("main"),
+        &[&["doctor"], arguments].concat(),
+    )
+    .await
+}
+
+/// An ID token of a login.
+fn id_token(login: &Login, user: &str, sid: &str, client: &str) -> String {
+    login.key.user_with(
+        user,
+        json!({"iss":login.provider.issuer(),"aud":client,"sid":sid,"nonce":"n"}),
+    )
+}
+
+fn assert_fails(told: &Finished, words: &[&str]) {
+    assert_eq!(told.code, 1, "{told:?}");
+    for words in words {
+        assert!(told.stdout.contains(words), "{words}: {}", told.stdout);
+    }
+}
+
+#[tokio::test]
+async fn tokens_that_fit_are_told_to() {
+    let login = Login::start().await;
+    let access = login.access("alice", "one");
+    let id = id_token(&login, "alice", "one", "curfew-client");
+    let told = doctor(&login, &["--access-token", &access, "--id-token", &id]).await;
+    assert_eq!(told.code, 0, "{told:?}");
+    assert!(
+        told.stdout.contains("ends its sessions and no others"),
+        "{told:?}"
+    );
+    let logout = login.token(json!({"sub":"alice","sid":"one"}));
+    let tokens = [
+        "--access-token",
+        &access,
+        "--logout-token",
+        &logout,
+        "--json",
+    ];
+    let told = doctor(&login, &tokens).await;
+    let told: Value = serde_json::from_str(&told.stdout).unwrap();
+    assert_eq!(told["well"], true, "{told}");
+    assert_eq!(told["findings"].as_array().unwrap().len(), 3, "{told}");
+}
+
+#[tokio::test]
+async fn a_client_that_is_not_configured_is_named_with_the_line_to_write() {
+    let login = Login::start().await;
+    let access = login.access("alice", "one");
+    let id = id_token(&login, "alice", "one", "web-app");
+    let told = doctor(&login, &["--access-token", &access, "--id-token", &id]).await;
+    assert_fails(&told, &[r#"auth.issuers[0].logout_audience = ["web-app"]"#]);
+    let logout = login.token(json!({"sub":"alice","sid":"one","aud":"web-app"}));
+    let told = doctor(&login, &["--logout-token", &logout]).await;
+    assert_fails(&told, &[r#"aud is ["web-app"]"#, "curfew-client"]);
+}
+
+#[tokio::test]
+async fn a_logout_that_would_find_nobody_is_told() {
+    let login = Login::start().await;
+    let access = login.access("alice", "one");
+    let id = id_token(&login, "alice", "uno", "curfew-client");
+    let told = doctor(&login, &["--access-token", &access, "--id-token", &id]).await;
+    assert_fails(&told, &["find nobody", "sid", "logout_scope"]);
+    let without = login
+        .key
+        .user_with("alice", json!({"iss":login.provider.issuer()}));
+    let told = doctor(&login, &["--access-token", &without, "--id-token", &id]).await;
+    assert_fails(&told, &["missing_claim", "opens no session"]);
+    // Pairwise subjects.
+    let issuer = login.issuer("main") + "logout_scope = \"user\"\n";
+    let other = id_token(&login, "4711", "one", "curfew-client");
+    let tokens = ["doctor", "--access-token", &access, "--id-token", &other];
+    let told = with_issuer(&login, &issuer, &tokens).await;
+    assert_fails(&told, &["find nobody", "pairwise"]);
+}
+
+#[tokio::test]
+async fn an_issuer_that_differs_by_a_slash_is_told_with_both() {
+    let login = Login::start().await;
+    let iss = format!("{}/", login.provider.issuer());
+    let access = login.key.user_with("alice", json!({"iss":iss,"sid":"one"}));
+    let told = doctor(&login, &["--access-token", &access]).await;
+    assert_fails(
+        &told,
+        &["wrong_issuer", &format!("{iss:?}"), "byte for byte"],
+    );
+}
+
+#[tokio::test]
+async fn logout_tokens_that_are_signed_with_the_clients_secret_are_told() {
+    let login = Login::start().await;
+    let secret = Key::hmac("HS256", &[7; 32]).with_kid("one");
+    let claims = json!({"iss":login.provider.issuer(),"aud":"curfew-client","sub":"alice"});
+    let logout = secret.sign(&secret.header().to_string(), &claims.to_string());
+    let told = doctor(&login, &["--logout-token", &logout]).await;
+    assert_fails(
+        &told,
+        &["HS256", "client's secret", "id_token_signed_response_alg"],
+    );
+}
+
+#[tokio::test]
+async fn logouts_that_are_not_switched_on_are_told() {
+    let login = Login::start().await;
+    let access = login.access("alice", "one");
+    let id = id_token(&login, "alice", "one", "curfew-client");
+    let issuer = login.provider.by_url("main");
+    let tokens = ["doctor", "--access-token", &access, "--id-token", &id];
+    let told = with_issuer(&login, &issuer, &tokens).await;
+    assert_fails(&told, &["backchannel_logout = true"]);
+}
+
+#[tokio::test]
+async fn what_is_no_token_is_wrong_usage() {
+    let login = Login::start().await;
+    let told = doctor(&login, &["--access-token", "nonsense"]).await;
+    assert_eq!(told.code, 2, "{told:?}");
+    assert!(told.stderr.contains("no JWT"), "{told:?}");
+    assert_eq!(doctor(&login, &[]).await.code, 2);
+}
+
+#[tokio::test]
+async fn an_audience_that_no_client_id_can_be_is_warned_of() {
+    let login = Login::start().await;
+    let by_url = login.provider.by_url("main");
+    let issuer =
+        format!("{by_url}backchannel_logout = true\naudience = [\"https://api.example.com\"]\n");
+    let told = with_issuer(&login, &issuer, &["check-config"]).await;
+    assert_eq!(told.code, 0, "{told:?}");
+    assert!(told.stdout.contains("warning: "), "{told:?}");
+    assert!(
+        told.stdout.contains("auth.issuers[0].logout_audience"),
+        "{told:?}"
+    );
+    let told = with_issuer(&login, &issuer, &["check-config", "--json"]).await;
+    let told: Value = serde_json::from_str(&told.stdout).unwrap();
+    assert_eq!(told["valid"], true, "{told}");
+    assert_eq!(
+        told["warnings"][0]["key"], "auth.issuers[0].logout_audience",
+        "{told}"
+    );
+    // A client id beside it is one that can match.
+    let told = with_issuer(&login, &login.issuer("main"), &["check-config"]).await;
+    assert_eq!(told.stdout, "the configuration is valid\n");
+}

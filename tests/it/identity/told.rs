@@ -1,0 +1,154 @@
+//! Reports of identity providers that have no effect are told to operators: an issuer that signs what is
+//! refused, or names people whom nobody finds, is configured wrongly, and nothing else says so.
+
+use curfew_tests::Gateway;
+use serde_json::{Value, json};
+
+use super::events::{Transmitter, push};
+use super::global_revocation::{Okta, send};
+use super::logout::{Login, assert_done, assert_refused, post};
+
+/// What `GET /v1/issuers` says of the last report of the issuer at `index`.
+async fn last_report(node: &Gateway, index: usize) -> Value {
+    let known = node.admin_ok("GET", "/v1/issuers", None).await;
+    known["issuers"][index]["last_report"].clone()
+}
+
+async fn refused(node: &Gateway, report: &str, reason: &str) -> f64 {
+    let name = format!("curfew_reports_refused_total{{report=\"{report}\",reason=\"{reason}\"}}");
+    node.metric(&name).await
+}
+
+/// The lines of a node's log that warn of reports.
+fn warnings(node: &Gateway) -> Vec<Value> {
+    let text = node.log().text();
+    let lines = text
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok());
+    lines
+        .filter(|line: &Value| {
+            line["level"] == "WARN"
+                && line["message"] == "a report that its issuer has signed has no effect"
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn a_signed_logout_for_another_client_is_told_with_expected_and_received() {
+    let login = Login::start().await;
+    let node = Gateway::start_with(&login.settings()).await;
+    let logout = login.token(json!({"aud":"web-app","sub":"alice"}));
+    for _ in 0..3 {
+        assert_refused(&post(&node, &logout).await, "invalid_request");
+    }
+    assert_eq!(
+        refused(&node, "backchannel_logout", "wrong_audience").await,
+        3.0
+    );
+    let last = last_report(&node, 0).await;
+    assert_eq!(last["outcome"], "refused", "{last}");
+    let why = last["why"].as_str().unwrap();
+    assert!(why.contains(r#"aud is ["web-app"]"#), "{why}");
+    assert!(
+        why.contains(r#"one of ["curfew-client"] is expected"#),
+        "{why}"
+    );
+    // Once for all three.
+    let warnings = warnings(&node);
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert_eq!(warnings[0]["why"], why);
+    assert_eq!(warnings[0]["issuer"], "main");
+}
+
+#[tokio::test]
+async fn other_faults_of_signed_logouts_are_told_by_their_kind() {
+    let login = Login::start().await;
+    let node = Gateway::start_with(&login.settings()).await;
+    for (changes, reason) in [
+        (
+            json!({"sub":"alice","iat":1_600_000_000,"exp":1_600_000_060}),
+            "time",
+        ),
+        (json!({"sub":"alice","jti":null}), "malformed"),
+        (json!({}), "malformed"),
+    ] {
+        assert_refused(&post(&node, &login.token(changes)).await, "invalid_request");
+        assert!(
+            refused(&node, "backchannel_logout", reason).await >= 1.0,
+            "{reason}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_a_stranger_writes_is_told_to_nobody() {
+    let login = Login::start().await;
+    let node = Gateway::start_with(&login.settings()).await;
+    let mut forged = login.token(json!({"aud":"web-app","sub":"alice"}));
+    // Another signature of the same length.
+    forged.truncate(forged.len() - 8);
+    forged.push_str("AAAAAAAA");
+    assert_refused(&post(&node, &forged).await, "invalid_request");
+    assert_refused(&post(&node, "rubbish").await, "invalid_request");
+    assert_eq!(
+        refused(&node, "backchannel_logout", "wrong_audience").await,
+        0.0
+    );
+    assert_eq!(last_report(&node, 0).await, Value::Null);
+    assert_eq!(warnings(&node), [] as [Value; 0]);
+}
+
+#[tokio::test]
+async fn a_logout_that_finds_nobody_of_a_user_with_sessions_is_told() {
+    let login = Login::start().await;
+    let node = Gateway::start_with(&login.settings()).await;
+    let _session = node.session(&login.access("alice", "one")).await;
+    let outcome = |outcome: &str| format!("curfew_logouts_total{{outcome=\"{outcome}\"}}");
+    // The provider names logins otherwise than access tokens do.
+    assert_done(&post(&node, &login.token(json!({"sub":"alice","sid":"uno"}))).await);
+    assert_eq!(node.metric(&outcome("nobody_found")).await, 1.0);
+    let last = last_report(&node, 0).await;
+    assert_eq!(last["outcome"], "nobody_found", "{last}");
+    assert!(last["why"].as_str().unwrap().contains("sid"), "{last}");
+    assert_eq!(warnings(&node).len(), 1);
+    // Neither a user without sessions nor a login with some is a sign of that.
+    assert_done(&post(&node, &login.token(json!({"sub":"bob","sid":"two"}))).await);
+    assert_done(&post(&node, &login.token(json!({"sub":"alice","sid":"one"}))).await);
+    assert_eq!(node.metric(&outcome("nobody_found")).await, 1.0);
+    assert_eq!(node.metric(&outcome("accepted")).await, 2.0);
+    assert_eq!(last_report(&node, 0).await["outcome"], "accepted");
+}
+
+#[tokio::test]
+async fn signed_events_for_another_audience_are_told() {
+    let transmitter = Transmitter::start().await;
+    let node = Gateway::start_with(&transmitter.settings("")).await;
+    let event = transmitter.set(json!({"aud":"https://other.example/events"}));
+    assert_eq!(push(&node, &event).await.status, 400);
+    assert_eq!(
+        refused(&node, "security_event", "wrong_audience").await,
+        1.0
+    );
+    let why = last_report(&node, 0).await["why"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(why.contains("https://other.example/events"), "{why}");
+    assert_eq!(warnings(&node).len(), 1);
+}
+
+#[tokio::test]
+async fn signed_revocations_of_other_audiences_and_of_strangers_are_told() {
+    let okta = Okta::start().await;
+    let node = Gateway::start_with(&okta.settings()).await;
+    let body = json!({"sub_id":okta.user("alice")}).to_string();
+    let other = okta.assertion(json!({"aud":"https://other.example"}));
+    assert_eq!(send(&node, &other, &body).await.status, 401);
+    let report = "global_token_revocation";
+    assert_eq!(refused(&node, report, "wrong_audience").await, 1.0);
+    let foreign = json!({"sub_id":{"format":"iss_sub","iss":"https://other.example","sub":"a"}});
+    let answer = send(&node, &okta.assertion(json!({})), &foreign.to_string()).await;
+    assert_eq!(answer.status, 403);
+    assert_eq!(refused(&node, report, "subject").await, 1.0);
+    assert_eq!(last_report(&node, 1).await["outcome"], "refused");
+}
