@@ -223,7 +223,7 @@ fn unknown_issuer(token: &Shown, config: &AuthConfig) -> String {
         .iter()
         .filter_map(|issuer| issuer.issuer.as_deref())
         .collect();
-    match known.iter().copied().find(|one| alike(&one)) {
+    match known.iter().copied().find(|one| alike(one)) {
         Some(close) => format!(
             "its iss is {named:?}, and {close:?} is configured: they are compared byte for byte, slash and case included"
         ),
