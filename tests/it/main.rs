@@ -17,6 +17,7 @@ mod expiry;
 mod frames;
 mod handshake;
 mod health;
+mod http;
 mod identity;
 mod limits;
 mod message_auth;

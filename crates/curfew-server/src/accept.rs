@@ -1,7 +1,5 @@
 //! Accepting connections: a place, TLS, the first byte and the head of the request, each in time.
 
-use std::convert::Infallible;
-use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,33 +8,24 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use curfew_session::Session;
-use curfew_telemetry::RejectReason;
-use curfew_ws::{Held, Hold, Transport};
-use http::header::CONNECTION;
-use http::{HeaderValue, Request, StatusCode};
+use curfew_telemetry::{AnswerReason, RejectReason};
+use curfew_ws::{Hold, Transport};
+use http::{Request, StatusCode};
 use hyper::body::Incoming;
-use hyper::server::conn::http1::Parts;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use crate::listen;
+use crate::exchange::{self, Ended};
+use crate::head::{Bounds, HeadFault};
 use crate::permits::{Full, Unauthenticated};
-use crate::respond::{RETRY_AFTER_SECONDS, Response};
+use crate::respond::{Problem, Response};
 use crate::upgrade::Upgrade;
-use crate::{Public, Tls};
-
-/// Most headers of a request.
-const MAX_HEADERS: usize = 64;
-
-/// Largest head of a request, in bytes.
-const MAX_HEAD_BYTES: usize = 16 * 1024;
+use crate::{Public, Tls, listen};
 
 /// Longest wait for the last answers once the listener is closed.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
@@ -109,11 +98,23 @@ impl Public {
             Err(full) => {
                 node.metrics().connections_rejected.inc(RejectReason::Limit);
                 debug!(peer = %peer.ip(), ?full, "connection turned away");
+                let problem = turned_away(full);
+                self.answers
+                    .refused(AnswerReason::Limit, problem.status(), peer.ip());
                 // Over TLS the client sees a broken handshake: the answer is not worth one.
                 if self.tls.is_none() {
-                    node.spawn(async move { turn_away(stream, full).await });
+                    node.spawn(self.porter.turn_away(stream, problem, self.bounds()));
                 }
             }
+        }
+    }
+
+    /// What heads may be.
+    fn bounds(&self) -> Bounds {
+        let limits = &self.context.settings.load().limits;
+        Bounds {
+            bytes: limits.head_bytes,
+            headers: limits.headers,
         }
     }
 
@@ -162,13 +163,15 @@ impl Public {
         if let Ok(Ok(session)) = served {
             return session;
         }
-        self.context
-            .node
-            .metrics()
-            .connections_rejected
-            .inc(RejectReason::Timeout);
+        self.rejected(RejectReason::Timeout);
         debug!(peer = %peer.ip(), "connection closed: no request came in time");
         None
+    }
+
+    /// Counts a connection that is not upgraded.
+    pub(crate) fn rejected(&self, reason: RejectReason) {
+        let metrics = self.context.node.metrics();
+        metrics.connections_rejected.inc(reason);
     }
 
     /// The TLS handshake, then as [`Public::http`].
@@ -187,6 +190,7 @@ impl Public {
                     .await
             }
             Err(error) => {
+                self.rejected(RejectReason::Tls);
                 debug!(peer = %accepted.peer.ip(), error = %error, "TLS handshake failed");
                 Ok(None)
             }
@@ -195,18 +199,12 @@ impl Public {
 
     async fn answer(self: &Arc<Self>, request: Request<Incoming>, accepted: &Accepted) -> Response {
         accepted.asked.store(true, Ordering::Relaxed);
-        let mut response = self.route(request, accepted).await;
-        let upgrades = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if self.context.node.is_draining() && !upgrades {
-            // The next request is for another node.
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(CONNECTION, close);
-        }
+        let response = self.route(request, accepted).await;
+        self.answers.note(&response, accepted.peer.ip());
         response
     }
 
-    /// Serves one request after another until one is an upgrade, the client leaves or, once a first
-    /// request was answered, `stop`.
+    /// Answers a request, and takes the connection over if it was one for an upgrade.
     async fn http<S>(
         self: &Arc<Self>,
         stream: S,
@@ -218,49 +216,57 @@ impl Public {
     where
         S: AsyncRead + AsyncWrite + Into<Transport> + Unpin + Send + 'static,
     {
-        let stream = Held::new(stream, ahead, accepted.hold.clone());
         let accepted = Arc::new(accepted);
-        let service = service_fn(|request| {
+        let answer = |request| {
             let public = Arc::clone(self);
             let accepted = Arc::clone(&accepted);
-            // Boxed, for a connection that is taken back from hyper must not be pinned.
-            Box::pin(async move { Ok::<_, Infallible>(public.answer(request, &accepted).await) })
-        });
-        let mut connection = hyper::server::conn::http1::Builder::new()
-            // Without a timer the head's deadline would be silently off.
-            .timer(TokioTimer::new())
-            .header_read_timeout(head_timeout)
-            .max_headers(MAX_HEADERS)
-            .max_buf_size(MAX_HEAD_BYTES)
-            .serve_connection(TokioIo::new(stream), service);
-        let served = tokio::select! {
-            served = poll_fn(|cx| connection.poll_without_shutdown(cx)) => served,
-            () = stop.cancelled() => {
-                // It would close one that has not asked yet, without an answer.
-                if accepted.asked.load(Ordering::Relaxed) {
-                    std::pin::Pin::new(&mut connection).graceful_shutdown();
-                }
-                poll_fn(|cx| connection.poll_without_shutdown(cx)).await
-            }
+            Box::pin(async move { public.answer(request, &accepted).await }) as _
         };
-        match served {
-            Err(error) if error.is_timeout() => return Err(Late),
-            Err(error) => {
-                debug!(peer = %accepted.peer.ip(), error = %error, "connection lost before its upgrade");
-                return Ok(None);
-            }
-            Ok(()) => {}
-        }
-        let Parts { io, read_buf, .. } = connection.into_parts();
-        let mut stream = io.into_inner();
+        // It would close one that has not asked yet, without an answer.
+        let asked = || accepted.asked.load(Ordering::Relaxed);
+        let bounds = self.bounds();
+        let hold = accepted.hold.clone();
+        let Ended {
+            stream,
+            read,
+            result,
+        } = exchange::serve(
+            stream,
+            ahead,
+            hold,
+            bounds,
+            head_timeout,
+            answer,
+            (stop, asked),
+        )
+        .await;
         let upgrade = accepted.upgrade.lock().take();
-        let Some(upgrade) = upgrade else {
-            if let Err(error) = stream.shutdown().await {
-                debug!(peer = %accepted.peer.ip(), error = %error, "connection lost at its end");
-            }
-            return Ok(None);
-        };
-        Ok(Some(upgrade.session(stream.finish(&read_buf))))
+        match (result, upgrade) {
+            (Ok(()), Some(upgrade)) => return Ok(Some(upgrade.session(stream.finish(&read)))),
+            (Ok(()), None) => exchange::part(&mut stream.into_inner()).await,
+            (Err(error), _) => match HeadFault::of(&error, &read, bounds) {
+                Some(fault) => {
+                    self.refuse_head(fault, &accepted);
+                    let problem = fault.problem(bounds);
+                    exchange::answer_and_part(&mut stream.into_inner(), &problem).await;
+                }
+                None if error.is_timeout() => return Err(Late),
+                None => {
+                    debug!(peer = %accepted.peer.ip(), error = %error, "connection lost before its upgrade");
+                }
+            },
+        }
+        Ok(None)
+    }
+
+    /// Counts a head that is no request's.
+    fn refuse_head(&self, fault: HeadFault, accepted: &Accepted) {
+        self.rejected(fault.reject_reason());
+        let problem = fault.problem(self.bounds());
+        let reason = AnswerReason::of(problem.status, Some(problem.code));
+        let peer = accepted.peer.ip();
+        self.answers.refused(reason, problem.status(), peer);
+        debug!(peer = %peer, ?fault, "head of a request refused");
     }
 }
 
@@ -286,20 +292,16 @@ async fn first_bytes(stream: &TcpStream) -> io::Result<Bytes> {
 /// Something did not come in time.
 struct Late;
 
-/// Answers without reading: a connection beyond the caps gets as little work as possible.
-async fn turn_away(mut stream: TcpStream, full: Full) {
-    let status = match full {
-        Full::Address => "429 Too Many Requests",
-        Full::Node | Full::Unauthenticated => "503 Service Unavailable",
-    };
-    let answer = format!(
-        "HTTP/1.1 {status}\r\nRetry-After: {RETRY_AFTER_SECONDS}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-    );
-    let write = async {
-        stream.write_all(answer.as_bytes()).await?;
-        stream.shutdown().await
-    };
-    if time::timeout(Duration::from_secs(1), write).await.is_err() {
-        debug!("turned-away connection did not take its answer");
+/// What a connection beyond the limits is told.
+fn turned_away(full: Full) -> Problem {
+    match full {
+        Full::Address => Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "rate_limited",
+            "too many connections from this address have not authenticated yet, try again",
+        ),
+        Full::Node | Full::Unauthenticated => {
+            Problem::unavailable("the node has as many connections as it accepts, try again")
+        }
     }
 }

@@ -12,28 +12,31 @@ mod revocations;
 mod sessions;
 mod trace;
 
-use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use curfew_backend::BackendError;
 use curfew_model::Secret;
 use curfew_session::Context;
-use curfew_telemetry::Origin;
+use curfew_telemetry::{AnswerReason, Listener, Origin};
+use curfew_ws::{Hold, handshake};
 use http::header::ALLOW;
 use http::{HeaderValue, Request, StatusCode};
-use http_body_util::{BodyExt as _, Limited};
-use hyper::body::{Body as _, Incoming};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
+use hyper::body::Incoming;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, warn};
 
-use crate::listen;
+use crate::answers::Answers;
+use crate::exchange::{self, Ended, Porter, Timely};
+use crate::head::{Bounds, HeadFault};
 use crate::respond::{Problem, Response};
+use crate::{body, listen};
 use api::{Access, Api, Call, Operation};
 use key::Key;
 
@@ -45,6 +48,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The body of a request, and then what the API does for it, each take at most this long.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A client takes an answer whole in this time, or is closed.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Room in a request's body for what is not a publication's data.
 const BODY_OVERHEAD_BYTES: usize = 64 * 1024;
@@ -63,24 +69,34 @@ pub struct Admin {
     settings: ArcSwap<Settings>,
     api: Api,
     key: Key,
+    answers: Answers,
+    porter: Porter,
+    /// `admin.connections`.
+    places: Arc<Semaphore>,
     /// `backend.redis.prefix`.
     prefix: String,
 }
 
 impl Admin {
     /// An admin listener over what sessions share. `key` is the admin key; `subject_claim` is
-    /// `auth.subject_claim`, `prefix` is `backend.redis.prefix`.
+    /// `auth.subject_claim`, `prefix` is `backend.redis.prefix`,
+    /// `connections` is `admin.connections`.
     pub fn new(
         context: Arc<Context>,
         key: Option<Secret>,
         subject_claim: String,
         prefix: String,
+        connections: usize,
     ) -> Arc<Self> {
+        let metrics = Arc::clone(context.node.metrics());
         Arc::new(Self {
             context,
             settings: ArcSwap::from_pointee(Settings { key, subject_claim }),
             api: Api::new(),
             key: Key::new(),
+            answers: Answers::new(Listener::Admin, metrics),
+            porter: Porter::new(),
+            places: Arc::new(Semaphore::new(connections)),
             prefix,
         })
     }
@@ -93,43 +109,83 @@ impl Admin {
 
     /// Answers requests until `stop`.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
-        listen::accept(listener, stop.clone(), |stream, _| {
-            let admin = Arc::clone(&self);
-            let stop = stop.clone();
-            let serve = async move { admin.connection(stream, stop).await };
-            self.context.node.spawn(serve);
+        let node = &self.context.node;
+        listen::accept(listener, stop.clone(), |stream, peer| {
+            let peer = peer.ip();
+            match Arc::clone(&self.places).try_acquire_owned() {
+                Ok(place) => {
+                    let admin = Arc::clone(&self);
+                    let stop = stop.clone();
+                    node.spawn(async move {
+                        admin.connection(stream, peer, stop).await;
+                        drop(place);
+                    });
+                }
+                Err(_) => {
+                    let detail = "the admin listener has as many connections as it accepts";
+                    let problem = Problem::unavailable(detail);
+                    self.answers
+                        .refused(AnswerReason::Limit, problem.status(), peer);
+                    node.spawn(self.porter.turn_away(stream, problem, self.bounds()));
+                }
+            }
         })
         .await;
     }
 
-    async fn connection(self: Arc<Self>, stream: tokio::net::TcpStream, stop: CancellationToken) {
-        let service = service_fn(|request| {
+    async fn connection(self: Arc<Self>, stream: TcpStream, peer: IpAddr, stop: CancellationToken) {
+        let answer = |request| {
             let admin = Arc::clone(&self);
-            async move { Ok::<_, Infallible>(admin.answer(request).await) }
-        });
-        let connection = hyper::server::conn::http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), service);
-        let mut connection = std::pin::pin!(connection);
-        let result = tokio::select! {
-            result = &mut connection => result,
-            () = stop.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
+            Box::pin(async move { admin.answer(request, peer).await }) as _
         };
-        if let Err(error) = result {
-            debug!(error = %error, "admin connection lost");
+        let bounds = self.bounds();
+        let Ended {
+            stream,
+            read,
+            result,
+        } = exchange::serve(
+            Timely::new(stream, ANSWER_TIMEOUT),
+            Bytes::new(),
+            Hold::default(),
+            bounds,
+            HEAD_TIMEOUT,
+            answer,
+            (stop, || true),
+        )
+        .await;
+        let mut stream = stream.into_inner();
+        let Err(error) = result else {
+            return exchange::part(&mut stream).await;
+        };
+        match HeadFault::of(&error, &read, bounds) {
+            Some(fault) => {
+                let problem = fault.problem(bounds);
+                let reason = AnswerReason::of(problem.status, Some(problem.code));
+                self.answers.refused(reason, problem.status(), peer);
+                exchange::answer_and_part(&mut stream, &problem).await;
+            }
+            None => debug!(peer = %peer, error = %error, "admin connection lost"),
         }
     }
 
-    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response {
-        let answered = self.handle(request).await;
-        answered.unwrap_or_else(Problem::into_response)
+    /// What heads may be.
+    fn bounds(&self) -> Bounds {
+        let limits = &self.context.settings.load().limits;
+        Bounds {
+            bytes: limits.head_bytes,
+            headers: limits.headers,
+        }
+    }
+
+    async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: IpAddr) -> Response {
+        let answered = Arc::clone(&self).handle(request).await;
+        let response = answered.unwrap_or_else(Problem::into_response);
+        self.answers.note(&response, peer);
+        response
     }
 
     async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Result<Response, Problem> {
+        handshake::check_host(&request).map_err(|error| Problem::bad_request(error.to_string()))?;
         let (parts, body) = request.into_parts();
         let (operation, params) = match self.api.find(&parts.method, parts.uri.path()) {
             Ok(found) => found,
@@ -154,16 +210,7 @@ impl Admin {
             }
         }
         let most = self.message_bytes() + BODY_OVERHEAD_BYTES;
-        let too_large = || {
-            let detail = "the body is larger than a publication may be, or was not sent whole";
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "message_too_large", detail)
-        };
-        if body.size_hint().lower() > most as u64 {
-            return Err(too_large());
-        }
-        let body = in_time(Limited::new(body, most).collect()).await?;
-        let body = body.map_err(|_| too_large())?;
-        let body = body.to_bytes();
+        let body = body::read(body, most, REQUEST_TIMEOUT).await?;
         let tracer = self.context.node.metrics().tracer();
         if operation.access == Access::Open || !tracer.is_on() {
             let call = Call::new(params, &parts.uri, body, None);

@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 /// Shortest admin key, in bytes: 128 bits even if it is written in hexadecimal.
 const MIN_ADMIN_KEY_BYTES: usize = 32;
 
+/// Most that `admin.connections` may be.
+const MAX_ADMIN_CONNECTIONS: usize = 65_536;
+
 /// `[server]`: the public listener.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -96,6 +99,9 @@ pub struct AdminConfig {
     pub key: Option<Secret>,
     /// File that holds `key`; a line break at its end does not count. Re-read on reload.
     pub key_file: Option<PathBuf>,
+    /// Connections the admin listener accepts; those beyond it are answered 503. Takes effect at
+    /// start.
+    pub connections: usize,
 }
 
 impl Default for AdminConfig {
@@ -104,6 +110,7 @@ impl Default for AdminConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 9090)),
             key: None,
             key_file: None,
+            connections: 512,
         }
     }
 }
@@ -111,6 +118,9 @@ impl Default for AdminConfig {
 impl AdminConfig {
     /// Reports values that make no sense, and a key file that cannot be used.
     pub fn check(&self, problems: &mut Problems) {
+        if !(1..=MAX_ADMIN_CONNECTIONS).contains(&self.connections) {
+            problems.report("connections", "must be between 1 and 65536");
+        }
         if self.key.is_some() && self.key_file.is_some() {
             problems.report("key", "set admin.key or admin.key_file, not both");
             return;

@@ -8,11 +8,15 @@
 
 mod accept;
 mod admin;
+mod answers;
+mod body;
 mod config;
 mod ending;
 mod events;
+mod exchange;
 mod form;
 mod global_revocation;
+mod head;
 mod listen;
 mod logout;
 mod permits;
@@ -28,6 +32,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use curfew_auth::Config as AuthConfig;
 use curfew_session::Context;
+use curfew_telemetry::Listener;
 use curfew_ws::OriginPolicy;
 
 pub use admin::{Admin, openapi};
@@ -38,6 +43,8 @@ pub use respond::{Body, Problem, Response};
 pub use routes::Extra;
 pub use tls::{Tls, TlsError};
 
+use answers::Answers;
+use exchange::Porter;
 use permits::Permits;
 
 /// What of the configuration the public listener goes by; replaced as a whole by a reload.
@@ -57,6 +64,8 @@ pub struct Public {
     context: Arc<Context>,
     settings: ArcSwap<Settings>,
     permits: Arc<Permits>,
+    answers: Answers,
+    porter: Porter,
     tls: Option<Arc<Tls>>,
     extra: Option<Extra>,
 }
@@ -69,12 +78,16 @@ impl Public {
         tls: Option<Arc<Tls>>,
         extra: Option<Extra>,
     ) -> Arc<Self> {
-        let permits = Permits::new(Arc::clone(context.node.metrics()));
+        let metrics = context.node.metrics();
+        let permits = Permits::new(Arc::clone(metrics));
+        let answers = Answers::new(Listener::Public, Arc::clone(metrics));
         permits.set_limits(&context.settings.load().limits);
         Arc::new(Self {
             context,
             settings: ArcSwap::from_pointee(settings),
             permits,
+            answers,
+            porter: Porter::new(),
             tls,
             extra,
         })

@@ -6,6 +6,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use curfew_auth::EventStream;
+use curfew_telemetry::RejectReason;
+use curfew_ws::{HandshakeError, handshake};
 use http::header::{CONNECTION, HeaderValue};
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
@@ -49,6 +51,10 @@ impl Public {
     ) -> Response {
         // What is not configured does not exist.
         let mut response = match request.uri().path() {
+            path if path != WEBSOCKET && handshake::check_host(&request).is_err() => {
+                self.rejected(RejectReason::BadRequest);
+                Problem::bad_request(HandshakeError::Host.to_string()).into_response()
+            }
             WEBSOCKET => self.websocket(request, accepted).await,
             logout::PATH if self.context.authenticator.accepts_logout() => {
                 self.backchannel_logout(request).await
@@ -65,11 +71,14 @@ impl Public {
                 None => self.other(request).await,
             },
         };
-        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            response
-                .headers_mut()
-                .insert(CONNECTION, HeaderValue::from_static("close"));
-        }
+        let close = match response.status() {
+            StatusCode::SWITCHING_PROTOCOLS => return response,
+            // RFC 9110 §7.8: Upgrade is named there as well.
+            StatusCode::UPGRADE_REQUIRED => "upgrade, close",
+            _ => "close",
+        };
+        let close = HeaderValue::from_static(close);
+        response.headers_mut().insert(CONNECTION, close);
         response
     }
 
@@ -85,8 +94,10 @@ impl Public {
             Some(Extra(answer)) => answer(request).await,
             None => None,
         };
-        let detail = "the WebSocket endpoint is /ws";
-        let nothing = || Problem::new(StatusCode::NOT_FOUND, "not_found", detail).into_response();
-        answer.unwrap_or_else(nothing)
+        answer.unwrap_or_else(|| {
+            self.rejected(RejectReason::NotFound);
+            let detail = "the WebSocket endpoint is /ws";
+            Problem::new(StatusCode::NOT_FOUND, "not_found", detail).into_response()
+        })
     }
 }

@@ -16,16 +16,16 @@ use http::header::{
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, HeaderMap, HeaderValue, VARY,
 };
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 use tracing::{Instrument as _, debug};
 
+use crate::form::BODY_TIMEOUT;
 use crate::respond::{self, Problem, Response};
 use crate::upgrade::{
     NOT_ALLOWED, backend_away, describe, forbidden_origin, revoked, traceparent, unauthorized,
 };
-use crate::{Public, Settings};
+use crate::{Public, Settings, body};
 
 /// The path.
 pub(crate) const PATH: &str = "/v1/tickets";
@@ -259,18 +259,7 @@ fn comparable(origin: &str) -> String {
 
 /// The body, which may be empty.
 async fn read(body: Incoming) -> Result<Wish, Problem> {
-    let body = match Limited::new(body, MAX_BODY_BYTES).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => {
-            let status = StatusCode::PAYLOAD_TOO_LARGE;
-            return Err(Problem::new(
-                status,
-                "bad_request",
-                "the body is over 1 KiB",
-            ));
-        }
-        Err(_) => return Err(Problem::bad_request("the body broke off")),
-    };
+    let body = body::read(body, MAX_BODY_BYTES, BODY_TIMEOUT).await?;
     if body.is_empty() {
         return Ok(Wish::default());
     }

@@ -131,6 +131,7 @@ impl App {
             key,
             config.auth.subject_claim.clone(),
             config.backend.redis.prefix.clone(),
+            config.admin.connections,
         );
         Ok(Self {
             context,

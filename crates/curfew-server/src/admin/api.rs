@@ -120,6 +120,11 @@ impl Operation {
         }
     }
 
+    /// HEAD goes wherever GET does (RFC 9110 §9.1).
+    fn takes_method(&self, method: &Method) -> bool {
+        self.method == *method || self.method == Method::GET && *method == Method::HEAD
+    }
+
     fn publishes(self) -> Self {
         Self {
             publishes: true,
@@ -239,9 +244,13 @@ impl Api {
         let operation = found
             .value
             .iter()
-            .find(|operation| operation.method == *method);
+            .find(|operation| operation.takes_method(method));
         let Some(operation) = operation else {
-            let methods: Vec<&str> = found.value.iter().map(|o| o.method.as_str()).collect();
+            let methods = found.value.iter().map(|o| match o.method {
+                Method::GET => "GET, HEAD",
+                ref method => method.as_str(),
+            });
+            let methods: Vec<&str> = methods.collect();
             return Err(NotFound::Method(methods.join(", ")));
         };
         let mut params = HashMap::new();
@@ -291,9 +300,10 @@ mod tests {
             (params["kind"].as_str(), params["value"].as_str()),
             ("user", "a b/cé")
         );
+        assert!(api.find(&Method::HEAD, "/v1/nodes").is_ok());
         assert!(matches!(api.find(&Method::GET, "/v2"), Err(NotFound::Path)));
         assert!(
-            matches!(api.find(&Method::PUT, "/v1/sessions/x"), Err(NotFound::Method(m)) if m == "GET, DELETE")
+            matches!(api.find(&Method::PUT, "/v1/sessions/x"), Err(NotFound::Method(m)) if m == "GET, HEAD, DELETE")
         );
     }
 

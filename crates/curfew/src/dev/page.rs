@@ -98,7 +98,8 @@ impl Page {
             return Some(forbidden("open the page by its address, such as 127.0.0.1"));
         }
         if path == "/" {
-            return (parts.method == Method::GET).then(|| self.html());
+            let is_read = [Method::GET, Method::HEAD].contains(&parts.method);
+            return is_read.then(|| self.html());
         }
         if parts
             .headers
@@ -116,7 +117,7 @@ impl Page {
             (&Method::POST, "/dev/token") => self.token(&body),
             (&Method::POST, "/dev/revoke") => self.revoke(&body).await,
             (&Method::POST, "/dev/restore") => self.restore(&body).await,
-            (&Method::GET, "/dev/sessions") => self.sessions().await,
+            (&Method::GET | &Method::HEAD, "/dev/sessions") => self.sessions().await,
             _ => return None,
         };
         Some(result.map_or_else(Problem::into_response, |value| answer(&value)))
