@@ -2,6 +2,7 @@
 
 mod heads;
 mod listeners;
+mod proxies;
 
 use std::net::SocketAddr;
 

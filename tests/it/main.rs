@@ -5,6 +5,7 @@
 )]
 
 mod admin;
+mod admin_keys;
 mod advisories;
 mod architecture;
 mod bad_tokens;

@@ -1,7 +1,7 @@
 //! Accepting connections: a place, TLS, the first byte and the head of the request, each in time.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -23,7 +23,9 @@ use tracing::debug;
 use crate::exchange::{self, Ended};
 use crate::head::{Bounds, HeadFault};
 use crate::permits::{Full, Unauthenticated};
+use crate::proxies::{self, HeaderError};
 use crate::respond::{Problem, Response};
+use crate::routes::close;
 use crate::upgrade::Upgrade;
 use crate::{Public, Tls, listen};
 
@@ -33,7 +35,9 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// What is known of a connection before it is upgraded.
 #[derive(Debug)]
 pub(crate) struct Accepted {
-    pub(crate) peer: SocketAddr,
+    /// Who the client is, as far as is known: the peer, until its load balancer has said whom it has in
+    /// front of it.
+    client: Mutex<IpAddr>,
     pub(crate) at: Instant,
     /// Whether its first request has come.
     asked: AtomicBool,
@@ -46,6 +50,11 @@ pub(crate) struct Accepted {
 }
 
 impl Accepted {
+    /// Who the client is, as far as is known.
+    pub(crate) fn client(&self) -> IpAddr {
+        *self.client.lock()
+    }
+
     /// Has the connection taken over once the request that is being answered is. Its answer is
     /// left to the session to write.
     pub(crate) fn take_over(&self, upgrade: Upgrade) {
@@ -60,7 +69,7 @@ impl Public {
     pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
         let open = TaskTracker::new();
         listen::accept(listener, stop.clone(), |stream, peer| {
-            self.admit(stream, peer, stop.clone(), &open);
+            self.admit(stream, peer.ip(), stop.clone(), &open);
         })
         .await;
         open.close();
@@ -75,13 +84,16 @@ impl Public {
     fn admit(
         self: &Arc<Self>,
         stream: TcpStream,
-        peer: SocketAddr,
+        peer: IpAddr,
         stop: CancellationToken,
         open: &TaskTracker,
     ) {
         let public = Arc::clone(self);
         let node = &self.context.node;
-        match self.permits.unauthenticated(peer.ip()) {
+        let proxies = &self.settings.load().proxies;
+        // Whom a load balancer has in front of it is counted once that is known.
+        let known = !proxies.trusts(peer) && !proxies.speaks_protocol(peer);
+        match self.permits.unauthenticated(known.then_some(peer)) {
             Ok(permit) => {
                 let token = open.token();
                 // The session goes on in the same task, which holds only what an idle session
@@ -96,17 +108,23 @@ impl Public {
                 });
             }
             Err(full) => {
-                node.metrics().connections_rejected.inc(RejectReason::Limit);
-                debug!(peer = %peer.ip(), ?full, "connection turned away");
-                let problem = turned_away(full);
-                self.answers
-                    .refused(AnswerReason::Limit, problem.status(), peer.ip());
+                let problem = self.turn_away(full, peer);
                 // Over TLS the client sees a broken handshake: the answer is not worth one.
                 if self.tls.is_none() {
                     node.spawn(self.porter.turn_away(stream, problem, self.bounds()));
                 }
             }
         }
+    }
+
+    /// Counts a connection beyond the limits; what it is told.
+    fn turn_away(&self, full: Full, client: IpAddr) -> Problem {
+        self.rejected(RejectReason::Limit);
+        debug!(peer = %client, ?full, "connection turned away");
+        let problem = turned_away(full);
+        let status = problem.status();
+        self.answers.refused(AnswerReason::Limit, status, client);
+        problem
     }
 
     /// What heads may be.
@@ -121,18 +139,37 @@ impl Public {
     /// From an accepted connection to the session on it, if it comes to one.
     async fn connection(
         self: Arc<Self>,
-        stream: TcpStream,
-        peer: SocketAddr,
-        permit: Unauthenticated,
+        mut stream: TcpStream,
+        peer: IpAddr,
+        mut permit: Unauthenticated,
         stop: CancellationToken,
     ) -> Option<Box<Session>> {
         let started = Instant::now();
         let settings = self.settings.load();
         let timeout = settings.server.handshake_timeout;
         let deadline = started + settings.server.upgrade_timeout;
+        let by_proxy = settings.proxies.speaks_protocol(peer);
         drop(settings);
+        let mut client = peer;
+        if by_proxy {
+            let named = Box::pin(self.named(&mut stream, peer, &mut permit));
+            client = match time::timeout(timeout, named).await {
+                Ok(Ok(client)) => client,
+                Ok(Err(Unnamed::Told(problem))) => {
+                    if self.tls.is_none() {
+                        self.porter.turn_away(stream, problem, self.bounds()).await;
+                    }
+                    return None;
+                }
+                Ok(Err(Unnamed::Lost)) => return None,
+                Err(_) => {
+                    self.late(peer);
+                    return None;
+                }
+            };
+        }
         let accepted = Accepted {
-            peer,
+            client: Mutex::new(client),
             at: started,
             asked: AtomicBool::new(false),
             permit: Mutex::new(Some(permit)),
@@ -149,7 +186,7 @@ impl Public {
                         time::timeout_at(deadline, http).await
                     }
                     Ok(Err(error)) => {
-                        debug!(peer = %peer.ip(), error = %error, "connection lost before its upgrade");
+                        debug!(peer = %client, error = %error, "connection lost before its upgrade");
                         return None;
                     }
                     Err(late) => Err(late),
@@ -163,9 +200,54 @@ impl Public {
         if let Ok(Ok(session)) = served {
             return session;
         }
-        self.rejected(RejectReason::Timeout);
-        debug!(peer = %peer.ip(), "connection closed: no request came in time");
+        self.late(client);
         None
+    }
+
+    /// Counts a connection that sent no request in time.
+    fn late(&self, client: IpAddr) {
+        self.rejected(RejectReason::Timeout);
+        debug!(peer = %client, "connection closed: no request came in time");
+    }
+
+    /// Who the client of a load balancer is that speaks the PROXY protocol.
+    async fn named(
+        &self,
+        stream: &mut TcpStream,
+        peer: IpAddr,
+        permit: &mut Unauthenticated,
+    ) -> Result<IpAddr, Unnamed> {
+        match proxies::read_header(stream).await {
+            Ok(None) => Ok(peer),
+            Ok(Some(source)) => {
+                let client = source.ip();
+                self.attribute(client, permit).map_err(Unnamed::Told)?;
+                Ok(client)
+            }
+            Err(HeaderError::Malformed(why)) => {
+                self.rejected(RejectReason::BadRequest);
+                let problem = Problem::bad_request(format!(
+                    "server.proxy_protocol is on, and the connection is not as that says: {why}"
+                ));
+                let reason = AnswerReason::BadRequest;
+                self.answers.refused(reason, problem.status(), peer);
+                Err(Unnamed::Told(problem))
+            }
+            Err(HeaderError::Io(error)) => {
+                debug!(peer = %peer, error = %error, "connection lost before its PROXY header");
+                Err(Unnamed::Lost)
+            }
+        }
+    }
+
+    /// Counts a connection for the client that a load balancer has named; what it is told if that has
+    /// too many.
+    fn attribute(&self, client: IpAddr, permit: &mut Unauthenticated) -> Result<(), Problem> {
+        if self.settings.load().proxies.trusts(client) {
+            return Ok(());
+        }
+        let attributed = permit.attribute(client);
+        attributed.map_err(|full| self.turn_away(full, client))
     }
 
     /// Counts a connection that is not upgraded.
@@ -191,7 +273,7 @@ impl Public {
             }
             Err(error) => {
                 self.rejected(RejectReason::Tls);
-                debug!(peer = %accepted.peer.ip(), error = %error, "TLS handshake failed");
+                debug!(peer = %accepted.client(), error = %error, "TLS handshake failed");
                 Ok(None)
             }
         }
@@ -199,8 +281,22 @@ impl Public {
 
     async fn answer(self: &Arc<Self>, request: Request<Incoming>, accepted: &Accepted) -> Response {
         accepted.asked.store(true, Ordering::Relaxed);
+        let before = accepted.client();
+        let client = self
+            .settings
+            .load()
+            .proxies
+            .client(before, request.headers());
+        if client != before {
+            *accepted.client.lock() = client;
+            if let Some(permit) = accepted.permit.lock().as_mut()
+                && let Err(problem) = self.attribute(client, permit)
+            {
+                return close(problem.into_response());
+            }
+        }
         let response = self.route(request, accepted).await;
-        self.answers.note(&response, accepted.peer.ip());
+        self.answers.note(&response, client);
         response
     }
 
@@ -252,7 +348,7 @@ impl Public {
                 }
                 None if error.is_timeout() => return Err(Late),
                 None => {
-                    debug!(peer = %accepted.peer.ip(), error = %error, "connection lost before its upgrade");
+                    debug!(peer = %accepted.client(), error = %error, "connection lost before its upgrade");
                 }
             },
         }
@@ -264,9 +360,9 @@ impl Public {
         self.rejected(fault.reject_reason());
         let problem = fault.problem(self.bounds());
         let reason = AnswerReason::of(problem.status, Some(problem.code));
-        let peer = accepted.peer.ip();
-        self.answers.refused(reason, problem.status(), peer);
-        debug!(peer = %peer, ?fault, "head of a request refused");
+        let client = accepted.client();
+        self.answers.refused(reason, problem.status(), client);
+        debug!(peer = %client, ?fault, "head of a request refused");
     }
 }
 
@@ -291,6 +387,14 @@ async fn first_bytes(stream: &TcpStream) -> io::Result<Bytes> {
 
 /// Something did not come in time.
 struct Late;
+
+/// Why the client behind a load balancer is not known.
+enum Unnamed {
+    /// It may not connect, or its load balancer does not speak as it should; the answer.
+    Told(Problem),
+    /// The connection is lost.
+    Lost,
+}
 
 /// What a connection beyond the limits is told.
 fn turned_away(full: Full) -> Problem {

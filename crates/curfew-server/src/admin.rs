@@ -19,7 +19,6 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use curfew_backend::BackendError;
-use curfew_model::Secret;
 use curfew_session::Context;
 use curfew_telemetry::{AnswerReason, Listener, Origin};
 use curfew_ws::{Hold, handshake};
@@ -32,12 +31,13 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, warn};
 
+use crate::AdminKey;
 use crate::answers::Answers;
 use crate::exchange::{self, Ended, Porter, Timely};
 use crate::head::{Bounds, HeadFault};
 use crate::respond::{Problem, Response};
 use crate::{body, listen};
-use api::{Access, Api, Call, Operation};
+use api::{Access, Api, Call, Caller, Operation};
 use key::Key;
 
 pub use openapi::openapi;
@@ -58,7 +58,7 @@ const BODY_OVERHEAD_BYTES: usize = 64 * 1024;
 /// What of the configuration the admin listener goes by; replaced as a whole by a reload.
 #[derive(Debug, Clone)]
 struct Settings {
-    key: Option<Secret>,
+    keys: Vec<Arc<AdminKey>>,
     subject_claim: String,
 }
 
@@ -78,12 +78,12 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// An admin listener over what sessions share. `key` is the admin key; `subject_claim` is
+    /// An admin listener over what sessions share. `keys` are those that are accepted; `subject_claim` is
     /// `auth.subject_claim`, `prefix` is `backend.redis.prefix`,
     /// `connections` is `admin.connections`.
     pub fn new(
         context: Arc<Context>,
-        key: Option<Secret>,
+        keys: Vec<Arc<AdminKey>>,
         subject_claim: String,
         prefix: String,
         connections: usize,
@@ -91,7 +91,10 @@ impl Admin {
         let metrics = Arc::clone(context.node.metrics());
         Arc::new(Self {
             context,
-            settings: ArcSwap::from_pointee(Settings { key, subject_claim }),
+            settings: ArcSwap::from_pointee(Settings {
+                keys,
+                subject_claim,
+            }),
             api: Api::new(),
             key: Key::new(),
             answers: Answers::new(Listener::Admin, metrics),
@@ -101,10 +104,12 @@ impl Admin {
         })
     }
 
-    /// Puts another key and subject claim in force.
-    pub fn set_settings(&self, key: Option<Secret>, subject_claim: String) {
-        self.settings
-            .store(Arc::new(Settings { key, subject_claim }));
+    /// Puts other keys and another subject claim in force.
+    pub fn set_settings(&self, keys: Vec<Arc<AdminKey>>, subject_claim: String) {
+        self.settings.store(Arc::new(Settings {
+            keys,
+            subject_claim,
+        }));
     }
 
     /// Answers requests until `stop`.
@@ -203,17 +208,21 @@ impl Admin {
                 return Ok(response);
             }
         };
-        if operation.access == Access::Key {
-            let settings = self.settings.load();
-            if let Err(response) = self.key.check(settings.key.as_ref(), &parts.headers) {
-                return Ok(*response);
+        let caller = match operation.access {
+            Access::Open => None,
+            Access::Key(power) => {
+                let keys = &self.settings.load().keys;
+                match self.key.check(keys, &parts.headers) {
+                    Ok(caller) => Some(Caller::with(caller, power)?),
+                    Err(response) => return Ok(*response),
+                }
             }
-        }
+        };
         let most = self.message_bytes() + BODY_OVERHEAD_BYTES;
         let body = body::read(body, most, REQUEST_TIMEOUT).await?;
         let tracer = self.context.node.metrics().tracer();
         if operation.access == Access::Open || !tracer.is_on() {
-            let call = Call::new(params, &parts.uri, body, None);
+            let call = Call::new(params, &parts.uri, body, caller, None);
             return operation
                 .in_time((operation.handler)(Arc::clone(&self), call))
                 .await;
@@ -225,7 +234,8 @@ impl Admin {
             true => tracer.always(name.clone(), origin),
             false => tracer.request(name.clone(), origin),
         };
-        let call = Call::new(params, &parts.uri, body, span.context());
+        let named = caller.clone();
+        let call = Call::new(params, &parts.uri, body, caller, span.context());
         let handler = (operation.handler)(Arc::clone(&self), call).instrument(span.scope());
         let handled = operation.in_time(handler).await;
         let (status, code) = match &handled {
@@ -240,6 +250,9 @@ impl Admin {
             };
         }
         trace::describe(&mut span, operation, status, code);
+        if let Some(caller) = named {
+            span.set("curfew.admin.key", caller.name().to_owned());
+        }
         handled
     }
 

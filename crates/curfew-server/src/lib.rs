@@ -11,6 +11,7 @@ mod admin;
 mod answers;
 mod body;
 mod config;
+mod cors;
 mod ending;
 mod events;
 mod exchange;
@@ -20,6 +21,7 @@ mod head;
 mod listen;
 mod logout;
 mod permits;
+mod proxies;
 mod respond;
 mod revoke;
 mod routes;
@@ -36,9 +38,10 @@ use curfew_telemetry::Listener;
 use curfew_ws::OriginPolicy;
 
 pub use admin::{Admin, openapi};
-pub use config::{AdminConfig, ServerConfig};
+pub use config::{AdminConfig, AdminKey, AdminKeyConfig, Power, ServerConfig};
 pub use curfew_session::LimitsConfig;
 pub use listen::{ListenError, listen};
+pub use proxies::Proxies;
 pub use respond::{Body, Problem, Response};
 pub use routes::Extra;
 pub use tls::{Tls, TlsError};
@@ -56,6 +59,8 @@ pub struct Settings {
     pub auth: AuthConfig,
     /// From `server.allowed_origins`.
     pub origins: OriginPolicy,
+    /// From `server.trusted_proxies` and `server.proxy_protocol`.
+    pub proxies: Proxies,
 }
 
 /// The public listener: `GET /ws`, and what a caller adds.

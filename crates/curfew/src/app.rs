@@ -15,14 +15,13 @@ use curfew_backend_redis::{Parts, Redis};
 use curfew_hub::{Hub, HubLimits};
 use curfew_identity::{Fetcher, Keepers};
 use curfew_model::{
-    AuthFailure, Clock, Command, DISCONNECTS, Gate, ISSUER_TOKEN, ISSUER_USER, NodeId, Secret,
-    SystemClock,
+    AuthFailure, Clock, Command, DISCONNECTS, Gate, ISSUER_TOKEN, ISSUER_USER, NodeId, SystemClock,
 };
 use curfew_node::{HubEvents, Node};
 use curfew_policy::Policy;
 use curfew_protocol::Protocols;
 use curfew_protocol::native::Native;
-use curfew_server::{Admin, Extra, Public, Tls};
+use curfew_server::{Admin, AdminKey, Extra, Proxies, Public, Tls};
 use curfew_session::Context;
 use curfew_telemetry::{DeliveryPath, Installed, LogLevel, Metrics, Names};
 use curfew_ws::OriginPolicy;
@@ -125,10 +124,10 @@ impl App {
         let extra = extra(&context, address, admin_address)?;
         let settings = public_settings(config)?;
         let public = Public::new(Arc::clone(&context), settings, tls.clone(), extra);
-        let key = admin_key(config)?;
+        let keys = admin_keys(config)?;
         let admin = Admin::new(
             Arc::clone(&context),
-            key,
+            keys,
             config.auth.subject_claim.clone(),
             config.backend.redis.prefix.clone(),
             config.admin.connections,
@@ -208,7 +207,7 @@ impl Running {
     /// error everything stays as it was. Sessions that are there already are found by it once
     /// [`Node::until_settled`] returns.
     pub(crate) fn apply(&self, config: &Config) -> anyhow::Result<()> {
-        let key = admin_key(config)?;
+        let keys = admin_keys(config)?;
         let public = public_settings(config)?;
         // Whatever can fail comes before the first change.
         self.context.authenticator.reload(&config.auth)?;
@@ -223,7 +222,7 @@ impl Running {
         self.context.node.hub().set_limits(hub_limits(config));
         self.public.set_settings(public);
         self.admin
-            .set_settings(key, config.auth.subject_claim.clone());
+            .set_settings(keys, config.auth.subject_claim.clone());
         // Last: sessions decide by the new rules.
         self.context.node.hub().reconsider_all();
         Ok(())
@@ -338,17 +337,25 @@ fn session_settings(config: &Config) -> curfew_session::Settings {
     }
 }
 
-fn admin_key(config: &Config) -> anyhow::Result<Option<Secret>> {
-    let key = config.admin.read_key();
-    key.map_err(|(key, error)| anyhow::anyhow!("admin.{key}: {error}"))
+fn admin_keys(config: &Config) -> anyhow::Result<Vec<Arc<AdminKey>>> {
+    config.admin.read_keys().map_err(|bad| {
+        let bad = bad
+            .iter()
+            .map(|(key, error)| format!("admin.{key}: {error}"));
+        anyhow::anyhow!(bad.collect::<Vec<_>>().join("; "))
+    })
 }
 
 fn public_settings(config: &Config) -> anyhow::Result<curfew_server::Settings> {
     let origins = OriginPolicy::parse(&config.server.allowed_origins)
         .map_err(|bad| anyhow::anyhow!("server.allowed_origins: {bad:?}"))?;
+    let server = &config.server;
+    let proxies = Proxies::parse(&server.trusted_proxies, server.proxy_protocol)
+        .map_err(|bad| anyhow::anyhow!("server.trusted_proxies: {bad:?}"))?;
     Ok(curfew_server::Settings {
         server: config.server.clone(),
         auth: config.auth.clone(),
         origins,
+        proxies,
     })
 }
