@@ -62,7 +62,7 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([0, 0, 0, 0], 8080)),
-            path: vec!["/ws".to_owned()],
+            path: vec![routes::WEBSOCKET.to_owned()],
             trusted_proxies: Vec::new(),
             proxy_protocol: false,
             allowed_origins: Vec::new(),

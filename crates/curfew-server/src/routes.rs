@@ -16,6 +16,9 @@ use crate::accept::Accepted;
 use crate::respond::{Problem, Response};
 use crate::{Public, events, global_revocation, logout, revoke, tickets};
 
+/// The path of the WebSocket endpoint, where `server.path` has no other.
+pub(crate) const WEBSOCKET: &str = "/ws";
+
 /// Checks one of `server.path`. Fails with what is wrong.
 pub(crate) fn check_path(path: &str) -> Result<(), &'static str> {
     let taken = [

@@ -127,7 +127,7 @@ pub struct LimitsConfig {
     /// answered 503.
     pub unauthenticated: usize,
     /// The same for one client address; beyond it new ones are answered 429. Behind a load
-    /// balancer all clients may share one address.
+    /// balancer all clients share one address, unless `server.trusted_proxies` has it.
     pub unauthenticated_per_address: usize,
     /// Upgrades accepted each second, with a burst of as many, before any cryptography; beyond it
     /// they are answered 503 with `Retry-After`. 0: no limit.

@@ -13,6 +13,9 @@ use tempfile::TempDir;
 
 use super::tools::{system_tool, text_of};
 
+/// The file that its log goes to, in its directory.
+const LOG: &str = "log";
+
 /// How many nodes the shipped configuration names.
 const SHIPPED: usize = 3;
 
@@ -52,7 +55,7 @@ pub(super) struct LoadBalancer {
     process: Child,
     public: SocketAddr,
     stats: SocketAddr,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl LoadBalancer {
@@ -85,7 +88,7 @@ impl LoadBalancer {
             .args(["-db", "-f"])
             .arg(&file)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(fs::File::create(directory.path().join(LOG)).unwrap())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
@@ -93,13 +96,18 @@ impl LoadBalancer {
             process,
             public,
             stats,
-            _directory: directory,
+            directory,
         };
         eventually("the load balancer to listen", async || {
             std::net::TcpStream::connect(balancer.public).ok()
         })
         .await;
         balancer
+    }
+
+    /// What it has logged.
+    pub(super) fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join(LOG)).unwrap()
     }
 
     /// Where clients connect.
