@@ -3,6 +3,7 @@
 mod heads;
 mod listeners;
 mod proxies;
+mod unix;
 
 use std::net::SocketAddr;
 

@@ -14,7 +14,7 @@ use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,6 +22,7 @@ use tracing::debug;
 
 use crate::exchange::{self, Ended};
 use crate::head::{Bounds, HeadFault};
+use crate::listen::{Listener, UNIX_PEER};
 use crate::permits::{Full, Unauthenticated};
 use crate::proxies::{self, HeaderError};
 use crate::respond::{Problem, Response};
@@ -66,10 +67,10 @@ impl Accepted {
 impl Public {
     /// Accepts connections until `stop`. Returns when those it has accepted are upgraded or answered,
     /// or after a second.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
+    pub async fn serve(self: Arc<Self>, listener: Listener, stop: CancellationToken) {
         let open = TaskTracker::new();
         listen::accept(listener, stop.clone(), |stream, peer| {
-            self.admit(stream, peer.ip(), stop.clone(), &open);
+            self.admit(stream, peer, stop.clone(), &open);
         })
         .await;
         open.close();
@@ -92,7 +93,7 @@ impl Public {
         let node = &self.context.node;
         let proxies = &self.settings.load().proxies;
         // Whom a load balancer has in front of it is counted once that is known.
-        let known = !proxies.trusts(peer) && !proxies.speaks_protocol(peer);
+        let known = peer != UNIX_PEER && !proxies.trusts(peer) && !proxies.speaks_protocol(peer);
         match self.permits.unauthenticated(known.then_some(peer)) {
             Ok(permit) => {
                 let token = open.token();

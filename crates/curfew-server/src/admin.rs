@@ -20,12 +20,12 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use curfew_backend::BackendError;
 use curfew_session::Context;
-use curfew_telemetry::{AnswerReason, Listener, Origin};
+use curfew_telemetry::{AnswerReason, Listener as ListenerLabel, Origin};
 use curfew_ws::{Hold, handshake};
 use http::header::ALLOW;
 use http::{HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
@@ -36,7 +36,7 @@ use crate::answers::Answers;
 use crate::exchange::{self, Ended, Porter, Timely};
 use crate::head::{Bounds, HeadFault};
 use crate::respond::{Problem, Response};
-use crate::{body, listen};
+use crate::{Listener, body, listen};
 use api::{Access, Api, Call, Caller, Operation};
 use key::Key;
 
@@ -97,7 +97,7 @@ impl Admin {
             }),
             api: Api::new(),
             key: Key::new(),
-            answers: Answers::new(Listener::Admin, metrics),
+            answers: Answers::new(ListenerLabel::Admin, metrics),
             porter: Porter::new(),
             places: Arc::new(Semaphore::new(connections)),
             prefix,
@@ -113,10 +113,9 @@ impl Admin {
     }
 
     /// Answers requests until `stop`.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
+    pub async fn serve(self: Arc<Self>, listener: Listener, stop: CancellationToken) {
         let node = &self.context.node;
         listen::accept(listener, stop.clone(), |stream, peer| {
-            let peer = peer.ip();
             match Arc::clone(&self.places).try_acquire_owned() {
                 Ok(place) => {
                     let admin = Arc::clone(&self);

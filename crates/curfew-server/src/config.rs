@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use keys::{AdminKey, AdminKeyConfig, Power};
 
-use crate::{Proxies, routes};
+use crate::{Listen, Proxies, routes};
 
 /// Most that `admin.connections` may be.
 const MAX_ADMIN_CONNECTIONS: usize = 65_536;
@@ -22,13 +22,16 @@ const MAX_ADMIN_CONNECTIONS: usize = 65_536;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServerConfig {
-    /// Address and port of the public listener; port 0 takes a free one. Takes effect at start.
+    /// Address and port of the public listener; port 0 takes a free one. Or `unix:/path`, a Unix socket
+    /// for a load balancer on the same machine; the process's umask says who may connect. Takes effect
+    /// at start.
     #[schemars(with = "String")]
-    pub listen: SocketAddr,
+    pub listen: Listen,
     /// Paths of the WebSocket endpoint: those that clients already have in their addresses, each as
     /// `/ws`.
     pub path: Vec<String>,
-    /// Load balancers in front of this listener, as addresses and networks: `["10.0.0.0/8"]`. What
+    /// Load balancers in front of this listener, as addresses and networks: `["10.0.0.0/8"]`;
+    /// `"unix"` is whoever connects over a Unix socket. What
     /// they say of their clients, by `X-Forwarded-For` or `Forwarded`, is believed: limits, logs and
     /// records of sessions go by the nearest address that is none of theirs. Empty: everybody is who
     /// the socket says.
@@ -61,7 +64,7 @@ pub struct ServerConfig {
 impl Default for ServerConfig {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from(([0, 0, 0, 0], 8080)),
+            listen: Listen::Tcp(SocketAddr::from(([0, 0, 0, 0], 8080))),
             path: vec![routes::WEBSOCKET.to_owned()],
             trusted_proxies: Vec::new(),
             proxy_protocol: false,

@@ -34,13 +34,13 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use curfew_auth::Config as AuthConfig;
 use curfew_session::Context;
-use curfew_telemetry::Listener;
+use curfew_telemetry::Listener as ListenerLabel;
 use curfew_ws::OriginPolicy;
 
 pub use admin::{Admin, openapi};
 pub use config::{AdminConfig, AdminKey, AdminKeyConfig, Power, ServerConfig};
 pub use curfew_session::LimitsConfig;
-pub use listen::{ListenError, listen};
+pub use listen::{Listen, ListenError, ListenSyntaxError, Listener, UnixPath, listen};
 pub use proxies::Proxies;
 pub use respond::{Body, Problem, Response};
 pub use routes::Extra;
@@ -85,7 +85,7 @@ impl Public {
     ) -> Arc<Self> {
         let metrics = context.node.metrics();
         let permits = Permits::new(Arc::clone(metrics));
-        let answers = Answers::new(Listener::Public, Arc::clone(metrics));
+        let answers = Answers::new(ListenerLabel::Public, Arc::clone(metrics));
         permits.set_limits(&context.settings.load().limits);
         Arc::new(Self {
             context,

@@ -26,6 +26,7 @@ use serde::Serialize;
 use tracing::{Instrument as _, debug};
 
 use crate::accept::Accepted;
+use crate::listen::UNIX_PEER;
 use crate::respond::{self, Problem, Response};
 use crate::tickets::RedeemError;
 use crate::{Public, Settings, permits};
@@ -94,7 +95,9 @@ impl Upgrade {
         let open = || Box::new(Session::new(context, upgraded, protocol, opening, guards));
         let mut session = span.scope().in_scope(open);
         session.set_trace(span.context());
-        session.set_address(address);
+        if address != UNIX_PEER {
+            session.set_address(address);
+        }
         session
     }
 }
@@ -319,7 +322,11 @@ impl Public {
         authentications.accepted();
         drop(verify);
         let mut admission = span.child("admission", SpanKind::Internal);
-        let admit = self.context.node.admit(principal, protocol, Some(address));
+        let admit = self.context.node.admit(
+            principal,
+            protocol,
+            (address != UNIX_PEER).then_some(address),
+        );
         let admitted = admit.instrument(admission.scope()).await;
         match &admitted {
             Err(error @ AdmitError::Backend(_)) => admission.failed(error.error_type()),

@@ -2,7 +2,6 @@
 //!
 //! The only file that names every concrete type.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,11 +20,10 @@ use curfew_node::{HubEvents, Node};
 use curfew_policy::Policy;
 use curfew_protocol::Protocols;
 use curfew_protocol::native::Native;
-use curfew_server::{Admin, AdminKey, Extra, Proxies, Public, Tls};
+use curfew_server::{Admin, AdminKey, Extra, Listen, Listener, Proxies, Public, Tls};
 use curfew_session::Context;
 use curfew_telemetry::{DeliveryPath, Installed, LogLevel, Metrics, Names};
 use curfew_ws::OriginPolicy;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -41,8 +39,8 @@ pub(crate) struct App {
     pub(crate) tls: Option<Arc<Tls>>,
     pub(crate) log_level: LogLevel,
     keepers: Keepers,
-    public_listener: TcpListener,
-    admin_listener: TcpListener,
+    public_listener: Listener,
+    admin_listener: Listener,
 }
 
 impl App {
@@ -51,13 +49,14 @@ impl App {
     pub(crate) fn build(
         config: &Config,
         telemetry: Installed,
-        extra: impl FnOnce(&Arc<Context>, SocketAddr, SocketAddr) -> anyhow::Result<Option<Extra>>,
+        extra: impl FnOnce(&Arc<Context>, Listen, Listen) -> anyhow::Result<Option<Extra>>,
     ) -> anyhow::Result<Self> {
         let public_listener =
-            curfew_server::listen(config.server.listen).context("server.listen")?;
-        let admin_listener = curfew_server::listen(config.admin.listen).context("admin.listen")?;
+            curfew_server::listen(&config.server.listen).context("server.listen")?;
+        let admin_listener =
+            curfew_server::listen(&Listen::Tcp(config.admin.listen)).context("admin.listen")?;
         let address = public_listener
-            .local_addr()
+            .address()
             .context("read the public listener's address")?;
 
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -84,7 +83,7 @@ impl App {
             env!("CARGO_PKG_VERSION"),
         )?;
         let events = Arc::new(HubEvents::new(id, Arc::clone(&hub), Arc::clone(&metrics)));
-        let info = node_info(id, address, clock.as_ref());
+        let info = node_info(id, &address, clock.as_ref());
         let backends: Backends = match config.backend.kind {
             BackendKind::Memory => {
                 let prefix = config.backend.redis.prefix.clone();
@@ -119,7 +118,7 @@ impl App {
             _ => None,
         };
         let admin_address = admin_listener
-            .local_addr()
+            .address()
             .context("read the admin listener's address")?;
         let extra = extra(&context, address, admin_address)?;
         let settings = public_settings(config)?;
@@ -145,9 +144,8 @@ impl App {
     }
 
     /// Where the two listeners are: public and admin.
-    pub(crate) fn addresses(&self) -> anyhow::Result<(SocketAddr, SocketAddr)> {
-        let of =
-            |listener: &TcpListener| listener.local_addr().context("read a listener's address");
+    pub(crate) fn addresses(&self) -> anyhow::Result<(Listen, Listen)> {
+        let of = |listener: &Listener| listener.address().context("read a listener's address");
         Ok((of(&self.public_listener)?, of(&self.admin_listener)?))
     }
 
@@ -253,7 +251,7 @@ fn names(protocols: &Protocols) -> Names {
     }
 }
 
-fn node_info(id: NodeId, address: SocketAddr, clock: &dyn Clock) -> curfew_backend::NodeInfo {
+fn node_info(id: NodeId, address: &Listen, clock: &dyn Clock) -> curfew_backend::NodeInfo {
     curfew_backend::NodeInfo {
         node: id,
         address: address.to_string(),

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use crate::listen::UNIX_PEER;
+
 /// A network; an address alone is one with all its bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Network {
@@ -10,9 +12,15 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// Reads `192.0.2.1`, `10.0.0.0/8` or `2001:db8::/32`. Fails with what is wrong, as the end of a
+    /// Reads `192.0.2.1`, `10.0.0.0/8`, `2001:db8::/32` or `unix`. Fails with what is wrong, as the end of a
     /// sentence.
     pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
+        if text == "unix" {
+            return Ok(Self {
+                address: UNIX_PEER,
+                prefix: 32,
+            });
+        }
         let (address, prefix) = match text.split_once('/') {
             Some((address, prefix)) => (address, Some(prefix)),
             None => (text, None),
@@ -81,6 +89,8 @@ mod tests {
             ("2001:db8::/32", "2001:db9::1", false),
             ("::/0", "2001:db9::1", true),
             ("::1", "::1", true),
+            ("unix", "0.0.0.0", true),
+            ("unix", "127.0.0.1", false),
         ] {
             let network = Network::parse(network).unwrap();
             assert_eq!(
