@@ -266,6 +266,12 @@ impl Public {
         timeout: Duration,
         stop: CancellationToken,
     ) -> Result<Option<Box<Session>>, Late> {
+        let mut first = [0];
+        let peeked = time::timeout(timeout, stream.peek(&mut first));
+        if matches!(peeked.await.map_err(|_| Late)?, Ok(1)) && first[0].is_ascii_uppercase() {
+            self.refuse_plain(stream, &accepted).await;
+            return Ok(None);
+        }
         let handshake = tls.acceptor().accept(stream);
         match time::timeout(timeout, handshake).await.map_err(|_| Late)? {
             Ok(stream) => {
@@ -278,6 +284,17 @@ impl Public {
                 Ok(None)
             }
         }
+    }
+
+    /// Answers a request without TLS, which begins with a method, where TLS is spoken.
+    async fn refuse_plain(&self, stream: TcpStream, accepted: &Accepted) {
+        self.rejected(RejectReason::Tls);
+        let problem = Problem::bad_request("TLS is spoken here: use wss:// or https://");
+        let client = accepted.client();
+        self.answers
+            .refused(AnswerReason::BadRequest, problem.status(), client);
+        debug!(peer = %client, "request without TLS refused");
+        self.porter.turn_away(stream, problem, self.bounds()).await;
     }
 
     async fn answer(self: &Arc<Self>, request: Request<Incoming>, accepted: &Accepted) -> Response {

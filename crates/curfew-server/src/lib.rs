@@ -50,6 +50,12 @@ use answers::Answers;
 use exchange::Porter;
 use permits::Permits;
 
+/// What reads bytes that a stranger has written, as pure functions, for whoever tries them out.
+pub mod parsers {
+    pub use crate::proxies::forwarded::{addresses, nodes};
+    pub use crate::proxies::protocol::{Header, Unparsed, parse};
+}
+
 /// What of the configuration the public listener goes by; replaced as a whole by a reload.
 #[derive(Debug, Clone)]
 pub struct Settings {

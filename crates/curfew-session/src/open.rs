@@ -298,7 +298,8 @@ impl State {
             ping_interval: ping_interval.as_secs(),
         });
         self.schedule_expiry(&principal);
-        debug!(%session, protocol = self.protocol_name(), "session opened");
+        let address = self.address.map(tracing::field::display);
+        debug!(%session, protocol = self.protocol_name(), address, "session opened");
     }
 
     pub(crate) fn protocol_name(&self) -> &'static str {

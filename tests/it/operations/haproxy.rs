@@ -81,9 +81,13 @@ impl LoadBalancer {
                 writeln!(text, "    server node{node} {address} port {port}").unwrap();
             }
         }
+        Self::run(&text, public, stats).await
+    }
+
+    async fn run(configuration: &str, public: SocketAddr, stats: SocketAddr) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("haproxy.cfg");
-        fs::write(&file, text).unwrap();
+        fs::write(&file, configuration).unwrap();
         let process = system_tool("haproxy")
             .args(["-db", "-f"])
             .arg(&file)
@@ -137,6 +141,19 @@ impl LoadBalancer {
         })
         .await;
     }
+}
+
+/// HAProxy that passes TCP on to one server, with a PROXY header by this word of its configuration; of
+/// clients at 203.0.113.7, as it says.
+pub(super) async fn relay(server: SocketAddr, header: &str) -> LoadBalancer {
+    let public = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    let text = format!(
+        "defaults\n mode tcp\n timeout connect 2s\n timeout client 30s\n timeout server 30s\n\
+         frontend relay\n bind {public}\n tcp-request connection set-src str(203.0.113.7)\n\
+         default_backend node\n\
+         backend node\n server node {server} {header}\n"
+    );
+    LoadBalancer::run(&text, public, public).await
 }
 
 impl Drop for LoadBalancer {

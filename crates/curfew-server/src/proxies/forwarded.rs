@@ -6,7 +6,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 /// The addresses that one line of `X-Forwarded-For` lists, in order.
-pub(crate) fn addresses(line: &[u8]) -> Vec<Option<IpAddr>> {
+pub fn addresses(line: &[u8]) -> Vec<Option<IpAddr>> {
     let entries = line.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
     let entries = entries.filter(|entry| !entry.is_empty());
     entries.map(node).collect()
@@ -14,7 +14,7 @@ pub(crate) fn addresses(line: &[u8]) -> Vec<Option<IpAddr>> {
 
 /// The addresses that the `for` parameters of one line of `Forwarded` name, in order; an element
 /// without one counts, as one that names none.
-pub(crate) fn nodes(line: &[u8]) -> Vec<Option<IpAddr>> {
+pub fn nodes(line: &[u8]) -> Vec<Option<IpAddr>> {
     let elements = split(line, b',').into_iter().map(<[u8]>::trim_ascii);
     let elements = elements.filter(|element| !element.is_empty());
     elements.map(described).collect()

@@ -18,16 +18,16 @@ const MAX_BYTES: usize = 2048;
 
 /// A header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Header {
+pub struct Header {
     /// How many bytes it has.
-    pub(crate) bytes: usize,
+    pub bytes: usize,
     /// Who connected to the load balancer; `None` where it speaks for itself, or does not say.
-    pub(crate) source: Option<SocketAddr>,
+    pub source: Option<SocketAddr>,
 }
 
 /// Why there is no header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unparsed {
+pub enum Unparsed {
     /// More bytes are needed.
     Incomplete,
     /// No bytes will make it one.
@@ -35,7 +35,7 @@ pub(crate) enum Unparsed {
 }
 
 /// Reads the header that `bytes` begin with.
-pub(crate) fn parse(bytes: &[u8]) -> Result<Header, Unparsed> {
+pub fn parse(bytes: &[u8]) -> Result<Header, Unparsed> {
     let begins = |with: &[u8]| {
         let common = bytes.len().min(with.len());
         bytes[..common] == with[..common]
