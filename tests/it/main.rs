@@ -5,6 +5,7 @@
 )]
 
 mod admin;
+mod admin_keys;
 mod advisories;
 mod architecture;
 mod bad_tokens;
@@ -17,6 +18,7 @@ mod expiry;
 mod frames;
 mod handshake;
 mod health;
+mod http;
 mod identity;
 mod limits;
 mod message_auth;

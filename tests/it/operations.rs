@@ -7,6 +7,7 @@ mod alerts;
 mod configuration;
 mod containers;
 mod couplings;
+mod edge_logs;
 mod guides;
 mod haproxy;
 mod linters;

@@ -104,3 +104,32 @@ async fn without_a_list_any_origin_may_come_with_a_token() {
         gateway.connected(connect).await;
     }
 }
+
+/// The kind: a list that has no word for what browsers really send.
+#[tokio::test]
+async fn subdomains_null_and_files_are_allowed_where_they_are_named() {
+    let listed = r#"server.allowed_origins = ["https://*.example.com", "null", "file://"]"#;
+    let settings = Settings::default().with(listed).with(WITH_COOKIE);
+    let gateway = Gateway::start_with(&settings).await;
+    let token = Key::default_secret().user("alice");
+    for (origin, allowed, by_cookie) in [
+        ("https://app.example.com", true, true),
+        ("https://a.b.example.com", true, true),
+        ("null", true, false),
+        ("file://", true, false),
+        ("https://example.com", false, false),
+        ("https://app.example.com.evil.tld", false, false),
+        ("https://evilexample.com", false, false),
+        ("http://app.example.com", false, false),
+        ("https://.example.com", false, false),
+        ("https://*.example.com", false, false),
+        ("file:///tmp/page.html", false, false),
+    ] {
+        let connect = gateway.ws().header("Origin", origin);
+        let with_token = connect.clone().bearer(&token).attempt().await;
+        assert_eq!(with_token.is_ok(), allowed, "{origin}");
+        let cookie = format!("{COOKIE}={token}");
+        let with_cookie = connect.header("Cookie", cookie).attempt().await;
+        assert_eq!(with_cookie.is_ok(), by_cookie, "{origin} and a cookie");
+    }
+}

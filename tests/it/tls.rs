@@ -106,3 +106,19 @@ async fn a_broken_certificate_leaves_the_old_one_in_force() {
         .connected(certificate.secure(request(&gateway)))
         .await;
 }
+
+/// The kind: a refusal that looks like a broken network, since each side waits for another protocol.
+#[tokio::test]
+async fn a_request_without_tls_is_told_to_use_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (cert, key) = TestCertificate::new().write(directory.path());
+    let settings = Settings::default()
+        .with(&format!("server.tls_cert_file = {cert:?}"))
+        .with(&format!("server.tls_key_file = {key:?}"));
+    let gateway = Gateway::start_in(directory, &settings.to_toml()).await;
+    let refused = gateway.ws().refused().await;
+    assert_eq!(refused.status, 400);
+    assert!(refused.text().contains("wss://"), "{}", refused.text());
+    let counted = "curfew_connections_rejected_total{reason=\"tls\"}";
+    assert_eq!(gateway.metric(counted).await, 1.0);
+}

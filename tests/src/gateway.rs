@@ -453,12 +453,16 @@ fn faketime_library() -> PathBuf {
     paths.next().expect("faketime is installed")
 }
 
-/// The address a listener has logged.
+/// The address a listener has logged; none, with port 0, of a Unix socket.
 pub(crate) async fn listening(log: &Log, listener: &str) -> Option<SocketAddr> {
     log.line(PATIENCE, |line| {
         let entry: Value = serde_json::from_str(line).ok()?;
         let found = entry["message"] == "listening" && entry["listener"] == listener;
-        found.then(|| entry["address"].as_str()?.parse().ok())?
+        let address = entry["address"].as_str().filter(|_| found)?;
+        match address.starts_with("unix:") {
+            true => Some(SocketAddr::from(([0, 0, 0, 0], 0))),
+            false => address.parse().ok(),
+        }
     })
     .await
 }

@@ -184,9 +184,10 @@ impl Connector {
 
     fn client(&self, address: &RedisAddress, login: Login) -> Result<Client, Fault> {
         let (host, port) = (address.host.clone(), address.port);
-        let target = match self.server.tls {
-            false => ConnectionAddr::Tcp(host, port),
-            true => ConnectionAddr::TcpTls {
+        let target = match (address.unix_path(), self.server.tls) {
+            (Some(path), _) => ConnectionAddr::Unix(path.into()),
+            (None, false) => ConnectionAddr::Tcp(host, port),
+            (None, true) => ConnectionAddr::TcpTls {
                 host,
                 port,
                 insecure: false,

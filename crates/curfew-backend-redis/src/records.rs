@@ -58,6 +58,9 @@ pub(crate) fn write(keys: &Keys, record: &SessionRecord) -> Vec<Keyed> {
     if let Some(issued_at) = principal.issued_at() {
         hash = hash.arg("issued_at").arg(issued_at);
     }
+    if let Some(address) = record.address {
+        hash = hash.arg("address").arg(address.to_string());
+    }
     vec![
         hash,
         Keyed::new("PEXPIREAT", &session).arg(ms(expires_at)),
@@ -107,6 +110,7 @@ pub(crate) fn read(session: SessionId, hash: Value) -> Option<SessionRecord> {
         node: text("node")?.parse().ok()?,
         connected_at: number("connected_at")?,
         protocol: text("protocol")?.to_owned().into(),
+        address: text("address").and_then(|address| address.parse().ok()),
     })
 }
 

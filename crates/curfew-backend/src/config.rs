@@ -86,7 +86,8 @@ pub enum OnDataLoss {
 pub struct RedisConfig {
     /// Where Redis is: `redis://[user:password@]host:port[/database]`,
     /// `redis+sentinel://[user:password@]host:port,host:port/primary[/database]` with the sentinels
-    /// and the name they know the primary by, or `redis+cluster://[user:password@]host:port,host:port`
+    /// and the name they know the primary by, `redis+unix://[user:password@]/path` with a Unix socket, or
+    /// `redis+cluster://[user:password@]host:port,host:port`
     /// with some of the cluster's nodes; `rediss` instead of `redis` for TLS. Default
     /// `redis://127.0.0.1:6379`. Shown without user and password.
     pub url: RedisUrl,

@@ -1,6 +1,7 @@
 //! Session records: the inventory of who is connected, over all nodes.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use curfew_model::{NodeId, Principal, SessionId};
@@ -20,6 +21,8 @@ pub struct SessionRecord {
     pub connected_at: u64,
     /// Its protocol's name, for example `curfew.v1`.
     pub protocol: Cow<'static, str>,
+    /// Where its client is; `None` where that is not known.
+    pub address: Option<IpAddr>,
 }
 
 /// A session that has ended, and whose record is to go.

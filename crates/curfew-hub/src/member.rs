@@ -1,7 +1,8 @@
 //! One registered session.
 
-use std::sync::Arc;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use curfew_model::{Clock, Principal, Revocation, RevocationKey, SessionId};
@@ -22,6 +23,7 @@ pub struct Member {
     session: SessionId,
     protocol: ProtocolId,
     registered_at: u64,
+    address: OnceLock<IpAddr>,
     principals: Mutex<Principals>,
     end: TokenEnd,
     outbox: Outbox,
@@ -99,6 +101,7 @@ impl Member {
             session,
             protocol,
             registered_at: clock.unix(),
+            address: OnceLock::new(),
             end: TokenEnd::of(&principal, clock),
             principals: Mutex::new(Principals {
                 current: principal,
@@ -122,6 +125,17 @@ impl Member {
     /// When it was registered, in Unix seconds.
     pub fn registered_at(&self) -> u64 {
         self.registered_at
+    }
+
+    /// Where its client is; `None` where that is not known.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.address.get().copied()
+    }
+
+    /// Notes where its client is, once.
+    pub fn set_address(&self, address: IpAddr) {
+        // It does not move.
+        self.address.set(address).ok();
     }
 
     /// Its outbound queue.

@@ -4,6 +4,7 @@
 //! one written in between finds it in the hub; it is opened last.
 
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -90,11 +91,12 @@ impl Admissions {
 
 impl Node {
     /// Admits a session: registers it, checks the revocations, records it. Nothing is delivered to
-    /// it before [`Attachment::open`].
+    /// it before [`Attachment::open`]. `address` is where its client is, as far as that is known.
     pub async fn admit(
         self: &Arc<Self>,
         principal: Arc<Principal>,
         protocol: ProtocolId,
+        address: Option<IpAddr>,
     ) -> Result<Attachment, AdmitError> {
         // For a moment it is as good as open: the end of this waits for what comes of it.
         if !self.hub.gate().is_catching_up() {
@@ -107,6 +109,9 @@ impl Node {
         let (member, keys) =
             self.hub
                 .register(session, protocol, &*self.clock, Arc::clone(&principal));
+        if let Some(address) = address {
+            member.set_address(address);
+        }
         let mut attachment = Attachment {
             node: Arc::clone(self),
             member,
@@ -243,6 +248,7 @@ impl Attachment {
                 .get(self.member.protocol())
                 .name()
                 .into(),
+            address: self.member.address(),
         }
     }
 }

@@ -205,6 +205,7 @@ impl LocalSessions for HubEvents {
                 node: self.node,
                 connected_at: member.registered_at(),
                 protocol: self.hub.protocols().get(member.protocol()).name().into(),
+                address: member.address(),
             })
             .collect()
     }

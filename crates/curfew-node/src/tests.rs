@@ -100,7 +100,7 @@ impl Harness {
 
     pub(super) async fn try_admit(&self, token: &str) -> Result<Attachment, AdmitError> {
         self.node
-            .admit(principal("alice", token), self.protocol())
+            .admit(principal("alice", token), self.protocol(), None)
             .await
     }
 

@@ -5,6 +5,7 @@
 //! Knows nothing of: sessions, sockets, Redis, how a token was verified. No I/O; never awaits.
 //! Start at [`Policy::decide`].
 
+mod channels;
 mod claims;
 mod condition;
 mod config;
@@ -16,6 +17,7 @@ mod policy;
 mod report;
 mod rules;
 
+pub use channels::Channels;
 pub use config::{Config, Effect, Rule};
 pub use decision::{Decision, Why};
 pub use explain::{ConditionResult, Considered, Explanation};

@@ -1,42 +1,34 @@
 //! Accepting connections: a place, TLS, the first byte and the head of the request, each in time.
 
-use std::convert::Infallible;
-use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use curfew_session::Session;
-use curfew_telemetry::RejectReason;
-use curfew_ws::{Held, Hold, Transport};
-use http::header::CONNECTION;
-use http::{HeaderValue, Request, StatusCode};
+use curfew_telemetry::{AnswerReason, RejectReason};
+use curfew_ws::{Hold, Transport};
+use http::{Request, StatusCode};
 use hyper::body::Incoming;
-use hyper::server::conn::http1::Parts;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use crate::listen;
+use crate::exchange::{self, Ended};
+use crate::head::{Bounds, HeadFault};
+use crate::listen::{Listener, UNIX_PEER};
 use crate::permits::{Full, Unauthenticated};
-use crate::respond::{RETRY_AFTER_SECONDS, Response};
+use crate::proxies::{self, HeaderError};
+use crate::respond::{Problem, Response};
+use crate::routes::close;
 use crate::upgrade::Upgrade;
-use crate::{Public, Tls};
-
-/// Most headers of a request.
-const MAX_HEADERS: usize = 64;
-
-/// Largest head of a request, in bytes.
-const MAX_HEAD_BYTES: usize = 16 * 1024;
+use crate::{Public, Tls, listen};
 
 /// Longest wait for the last answers once the listener is closed.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
@@ -44,7 +36,9 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// What is known of a connection before it is upgraded.
 #[derive(Debug)]
 pub(crate) struct Accepted {
-    pub(crate) peer: SocketAddr,
+    /// Who the client is, as far as is known: the peer, until its load balancer has said whom it has in
+    /// front of it.
+    client: Mutex<IpAddr>,
     pub(crate) at: Instant,
     /// Whether its first request has come.
     asked: AtomicBool,
@@ -57,6 +51,11 @@ pub(crate) struct Accepted {
 }
 
 impl Accepted {
+    /// Who the client is, as far as is known.
+    pub(crate) fn client(&self) -> IpAddr {
+        *self.client.lock()
+    }
+
     /// Has the connection taken over once the request that is being answered is. Its answer is
     /// left to the session to write.
     pub(crate) fn take_over(&self, upgrade: Upgrade) {
@@ -68,7 +67,7 @@ impl Accepted {
 impl Public {
     /// Accepts connections until `stop`. Returns when those it has accepted are upgraded or answered,
     /// or after a second.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
+    pub async fn serve(self: Arc<Self>, listener: Listener, stop: CancellationToken) {
         let open = TaskTracker::new();
         listen::accept(listener, stop.clone(), |stream, peer| {
             self.admit(stream, peer, stop.clone(), &open);
@@ -86,13 +85,16 @@ impl Public {
     fn admit(
         self: &Arc<Self>,
         stream: TcpStream,
-        peer: SocketAddr,
+        peer: IpAddr,
         stop: CancellationToken,
         open: &TaskTracker,
     ) {
         let public = Arc::clone(self);
         let node = &self.context.node;
-        match self.permits.unauthenticated(peer.ip()) {
+        let proxies = &self.settings.load().proxies;
+        // Whom a load balancer has in front of it is counted once that is known.
+        let known = peer != UNIX_PEER && !proxies.trusts(peer) && !proxies.speaks_protocol(peer);
+        match self.permits.unauthenticated(known.then_some(peer)) {
             Ok(permit) => {
                 let token = open.token();
                 // The session goes on in the same task, which holds only what an idle session
@@ -107,31 +109,68 @@ impl Public {
                 });
             }
             Err(full) => {
-                node.metrics().connections_rejected.inc(RejectReason::Limit);
-                debug!(peer = %peer.ip(), ?full, "connection turned away");
+                let problem = self.turn_away(full, peer);
                 // Over TLS the client sees a broken handshake: the answer is not worth one.
                 if self.tls.is_none() {
-                    node.spawn(async move { turn_away(stream, full).await });
+                    node.spawn(self.porter.turn_away(stream, problem, self.bounds()));
                 }
             }
+        }
+    }
+
+    /// Counts a connection beyond the limits; what it is told.
+    fn turn_away(&self, full: Full, client: IpAddr) -> Problem {
+        self.rejected(RejectReason::Limit);
+        debug!(peer = %client, ?full, "connection turned away");
+        let problem = turned_away(full);
+        let status = problem.status();
+        self.answers.refused(AnswerReason::Limit, status, client);
+        problem
+    }
+
+    /// What heads may be.
+    fn bounds(&self) -> Bounds {
+        let limits = &self.context.settings.load().limits;
+        Bounds {
+            bytes: limits.head_bytes,
+            headers: limits.headers,
         }
     }
 
     /// From an accepted connection to the session on it, if it comes to one.
     async fn connection(
         self: Arc<Self>,
-        stream: TcpStream,
-        peer: SocketAddr,
-        permit: Unauthenticated,
+        mut stream: TcpStream,
+        peer: IpAddr,
+        mut permit: Unauthenticated,
         stop: CancellationToken,
     ) -> Option<Box<Session>> {
         let started = Instant::now();
         let settings = self.settings.load();
         let timeout = settings.server.handshake_timeout;
         let deadline = started + settings.server.upgrade_timeout;
+        let by_proxy = settings.proxies.speaks_protocol(peer);
         drop(settings);
+        let mut client = peer;
+        if by_proxy {
+            let named = Box::pin(self.named(&mut stream, peer, &mut permit));
+            client = match time::timeout(timeout, named).await {
+                Ok(Ok(client)) => client,
+                Ok(Err(Unnamed::Told(problem))) => {
+                    if self.tls.is_none() {
+                        self.porter.turn_away(stream, problem, self.bounds()).await;
+                    }
+                    return None;
+                }
+                Ok(Err(Unnamed::Lost)) => return None,
+                Err(_) => {
+                    self.late(peer);
+                    return None;
+                }
+            };
+        }
         let accepted = Accepted {
-            peer,
+            client: Mutex::new(client),
             at: started,
             asked: AtomicBool::new(false),
             permit: Mutex::new(Some(permit)),
@@ -148,7 +187,7 @@ impl Public {
                         time::timeout_at(deadline, http).await
                     }
                     Ok(Err(error)) => {
-                        debug!(peer = %peer.ip(), error = %error, "connection lost before its upgrade");
+                        debug!(peer = %client, error = %error, "connection lost before its upgrade");
                         return None;
                     }
                     Err(late) => Err(late),
@@ -162,13 +201,60 @@ impl Public {
         if let Ok(Ok(session)) = served {
             return session;
         }
-        self.context
-            .node
-            .metrics()
-            .connections_rejected
-            .inc(RejectReason::Timeout);
-        debug!(peer = %peer.ip(), "connection closed: no request came in time");
+        self.late(client);
         None
+    }
+
+    /// Counts a connection that sent no request in time.
+    fn late(&self, client: IpAddr) {
+        self.rejected(RejectReason::Timeout);
+        debug!(peer = %client, "connection closed: no request came in time");
+    }
+
+    /// Who the client of a load balancer is that speaks the PROXY protocol.
+    async fn named(
+        &self,
+        stream: &mut TcpStream,
+        peer: IpAddr,
+        permit: &mut Unauthenticated,
+    ) -> Result<IpAddr, Unnamed> {
+        match proxies::read_header(stream).await {
+            Ok(None) => Ok(peer),
+            Ok(Some(source)) => {
+                let client = source.ip();
+                self.attribute(client, permit).map_err(Unnamed::Told)?;
+                Ok(client)
+            }
+            Err(HeaderError::Malformed(why)) => {
+                self.rejected(RejectReason::BadRequest);
+                let problem = Problem::bad_request(format!(
+                    "server.proxy_protocol is on, and the connection is not as that says: {why}"
+                ));
+                let reason = AnswerReason::BadRequest;
+                self.answers.refused(reason, problem.status(), peer);
+                Err(Unnamed::Told(problem))
+            }
+            Err(HeaderError::Io(error)) => {
+                debug!(peer = %peer, error = %error, "connection lost before its PROXY header");
+                Err(Unnamed::Lost)
+            }
+        }
+    }
+
+    /// Counts a connection for the client that a load balancer has named; what it is told if that has
+    /// too many.
+    fn attribute(&self, client: IpAddr, permit: &mut Unauthenticated) -> Result<(), Problem> {
+        if self.settings.load().proxies.trusts(client) {
+            return Ok(());
+        }
+        let attributed = permit.attribute(client);
+        attributed.map_err(|full| self.turn_away(full, client))
+    }
+
+    /// Counts a connection that is not upgraded.
+    pub(crate) fn rejected(&self, reason: RejectReason) {
+        let metrics = self.context.node.metrics();
+        metrics.connections_rejected.inc(reason);
     }
 
     /// The TLS handshake, then as [`Public::http`].
@@ -180,6 +266,12 @@ impl Public {
         timeout: Duration,
         stop: CancellationToken,
     ) -> Result<Option<Box<Session>>, Late> {
+        let mut first = [0];
+        let peeked = time::timeout(timeout, stream.peek(&mut first));
+        if matches!(peeked.await.map_err(|_| Late)?, Ok(1)) && first[0].is_ascii_uppercase() {
+            self.refuse_plain(stream, &accepted).await;
+            return Ok(None);
+        }
         let handshake = tls.acceptor().accept(stream);
         match time::timeout(timeout, handshake).await.map_err(|_| Late)? {
             Ok(stream) => {
@@ -187,26 +279,46 @@ impl Public {
                     .await
             }
             Err(error) => {
-                debug!(peer = %accepted.peer.ip(), error = %error, "TLS handshake failed");
+                self.rejected(RejectReason::Tls);
+                debug!(peer = %accepted.client(), error = %error, "TLS handshake failed");
                 Ok(None)
             }
         }
     }
 
+    /// Answers a request without TLS, which begins with a method, where TLS is spoken.
+    async fn refuse_plain(&self, stream: TcpStream, accepted: &Accepted) {
+        self.rejected(RejectReason::Tls);
+        let problem = Problem::bad_request("TLS is spoken here: use wss:// or https://");
+        let client = accepted.client();
+        self.answers
+            .refused(AnswerReason::BadRequest, problem.status(), client);
+        debug!(peer = %client, "request without TLS refused");
+        self.porter.turn_away(stream, problem, self.bounds()).await;
+    }
+
     async fn answer(self: &Arc<Self>, request: Request<Incoming>, accepted: &Accepted) -> Response {
         accepted.asked.store(true, Ordering::Relaxed);
-        let mut response = self.route(request, accepted).await;
-        let upgrades = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if self.context.node.is_draining() && !upgrades {
-            // The next request is for another node.
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(CONNECTION, close);
+        let before = accepted.client();
+        let client = self
+            .settings
+            .load()
+            .proxies
+            .client(before, request.headers());
+        if client != before {
+            *accepted.client.lock() = client;
+            if let Some(permit) = accepted.permit.lock().as_mut()
+                && let Err(problem) = self.attribute(client, permit)
+            {
+                return close(problem.into_response());
+            }
         }
+        let response = self.route(request, accepted).await;
+        self.answers.note(&response, client);
         response
     }
 
-    /// Serves one request after another until one is an upgrade, the client leaves or, once a first
-    /// request was answered, `stop`.
+    /// Answers a request, and takes the connection over if it was one for an upgrade.
     async fn http<S>(
         self: &Arc<Self>,
         stream: S,
@@ -218,49 +330,57 @@ impl Public {
     where
         S: AsyncRead + AsyncWrite + Into<Transport> + Unpin + Send + 'static,
     {
-        let stream = Held::new(stream, ahead, accepted.hold.clone());
         let accepted = Arc::new(accepted);
-        let service = service_fn(|request| {
+        let answer = |request| {
             let public = Arc::clone(self);
             let accepted = Arc::clone(&accepted);
-            // Boxed, for a connection that is taken back from hyper must not be pinned.
-            Box::pin(async move { Ok::<_, Infallible>(public.answer(request, &accepted).await) })
-        });
-        let mut connection = hyper::server::conn::http1::Builder::new()
-            // Without a timer the head's deadline would be silently off.
-            .timer(TokioTimer::new())
-            .header_read_timeout(head_timeout)
-            .max_headers(MAX_HEADERS)
-            .max_buf_size(MAX_HEAD_BYTES)
-            .serve_connection(TokioIo::new(stream), service);
-        let served = tokio::select! {
-            served = poll_fn(|cx| connection.poll_without_shutdown(cx)) => served,
-            () = stop.cancelled() => {
-                // It would close one that has not asked yet, without an answer.
-                if accepted.asked.load(Ordering::Relaxed) {
-                    std::pin::Pin::new(&mut connection).graceful_shutdown();
-                }
-                poll_fn(|cx| connection.poll_without_shutdown(cx)).await
-            }
+            Box::pin(async move { public.answer(request, &accepted).await }) as _
         };
-        match served {
-            Err(error) if error.is_timeout() => return Err(Late),
-            Err(error) => {
-                debug!(peer = %accepted.peer.ip(), error = %error, "connection lost before its upgrade");
-                return Ok(None);
-            }
-            Ok(()) => {}
-        }
-        let Parts { io, read_buf, .. } = connection.into_parts();
-        let mut stream = io.into_inner();
+        // It would close one that has not asked yet, without an answer.
+        let asked = || accepted.asked.load(Ordering::Relaxed);
+        let bounds = self.bounds();
+        let hold = accepted.hold.clone();
+        let Ended {
+            stream,
+            read,
+            result,
+        } = exchange::serve(
+            stream,
+            ahead,
+            hold,
+            bounds,
+            head_timeout,
+            answer,
+            (stop, asked),
+        )
+        .await;
         let upgrade = accepted.upgrade.lock().take();
-        let Some(upgrade) = upgrade else {
-            if let Err(error) = stream.shutdown().await {
-                debug!(peer = %accepted.peer.ip(), error = %error, "connection lost at its end");
-            }
-            return Ok(None);
-        };
-        Ok(Some(upgrade.session(stream.finish(&read_buf))))
+        match (result, upgrade) {
+            (Ok(()), Some(upgrade)) => return Ok(Some(upgrade.session(stream.finish(&read)))),
+            (Ok(()), None) => exchange::part(&mut stream.into_inner()).await,
+            (Err(error), _) => match HeadFault::of(&error, &read, bounds) {
+                Some(fault) => {
+                    self.refuse_head(fault, &accepted);
+                    let problem = fault.problem(bounds);
+                    exchange::answer_and_part(&mut stream.into_inner(), &problem).await;
+                }
+                None if error.is_timeout() => return Err(Late),
+                None => {
+                    debug!(peer = %accepted.client(), error = %error, "connection lost before its upgrade");
+                }
+            },
+        }
+        Ok(None)
+    }
+
+    /// Counts a head that is no request's.
+    fn refuse_head(&self, fault: HeadFault, accepted: &Accepted) {
+        self.rejected(fault.reject_reason());
+        let problem = fault.problem(self.bounds());
+        let reason = AnswerReason::of(problem.status, Some(problem.code));
+        let client = accepted.client();
+        self.answers.refused(reason, problem.status(), client);
+        debug!(peer = %client, ?fault, "head of a request refused");
     }
 }
 
@@ -286,20 +406,24 @@ async fn first_bytes(stream: &TcpStream) -> io::Result<Bytes> {
 /// Something did not come in time.
 struct Late;
 
-/// Answers without reading: a connection beyond the caps gets as little work as possible.
-async fn turn_away(mut stream: TcpStream, full: Full) {
-    let status = match full {
-        Full::Address => "429 Too Many Requests",
-        Full::Node | Full::Unauthenticated => "503 Service Unavailable",
-    };
-    let answer = format!(
-        "HTTP/1.1 {status}\r\nRetry-After: {RETRY_AFTER_SECONDS}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-    );
-    let write = async {
-        stream.write_all(answer.as_bytes()).await?;
-        stream.shutdown().await
-    };
-    if time::timeout(Duration::from_secs(1), write).await.is_err() {
-        debug!("turned-away connection did not take its answer");
+/// Why the client behind a load balancer is not known.
+enum Unnamed {
+    /// It may not connect, or its load balancer does not speak as it should; the answer.
+    Told(Problem),
+    /// The connection is lost.
+    Lost,
+}
+
+/// What a connection beyond the limits is told.
+fn turned_away(full: Full) -> Problem {
+    match full {
+        Full::Address => Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "rate_limited",
+            "too many connections from this address have not authenticated yet, try again",
+        ),
+        Full::Node | Full::Unauthenticated => {
+            Problem::unavailable("the node has as many connections as it accepts, try again")
+        }
     }
 }

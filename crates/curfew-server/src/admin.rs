@@ -12,29 +12,32 @@ mod revocations;
 mod sessions;
 mod trace;
 
-use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use curfew_backend::BackendError;
-use curfew_model::Secret;
 use curfew_session::Context;
-use curfew_telemetry::Origin;
+use curfew_telemetry::{AnswerReason, Listener as ListenerLabel, Origin};
+use curfew_ws::{Hold, handshake};
 use http::header::ALLOW;
 use http::{HeaderValue, Request, StatusCode};
-use http_body_util::{BodyExt as _, Limited};
-use hyper::body::{Body as _, Incoming};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
+use hyper::body::Incoming;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, warn};
 
-use crate::listen;
+use crate::AdminKey;
+use crate::answers::Answers;
+use crate::exchange::{self, Ended, Porter, Timely};
+use crate::head::{Bounds, HeadFault};
 use crate::respond::{Problem, Response};
-use api::{Access, Api, Call, Operation};
+use crate::{Listener, body, listen};
+use api::{Access, Api, Call, Caller, Operation};
 use key::Key;
 
 pub use openapi::openapi;
@@ -46,13 +49,16 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// The body of a request, and then what the API does for it, each take at most this long.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// A client takes an answer whole in this time, or is closed.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Room in a request's body for what is not a publication's data.
 const BODY_OVERHEAD_BYTES: usize = 64 * 1024;
 
 /// What of the configuration the admin listener goes by; replaced as a whole by a reload.
 #[derive(Debug, Clone)]
 struct Settings {
-    key: Option<Secret>,
+    keys: Vec<Arc<AdminKey>>,
     subject_claim: String,
 }
 
@@ -63,73 +69,127 @@ pub struct Admin {
     settings: ArcSwap<Settings>,
     api: Api,
     key: Key,
+    answers: Answers,
+    porter: Porter,
+    /// `admin.connections`.
+    places: Arc<Semaphore>,
     /// `backend.redis.prefix`.
     prefix: String,
 }
 
 impl Admin {
-    /// An admin listener over what sessions share. `key` is the admin key; `subject_claim` is
-    /// `auth.subject_claim`, `prefix` is `backend.redis.prefix`.
+    /// An admin listener over what sessions share. `keys` are those that are accepted; `subject_claim` is
+    /// `auth.subject_claim`, `prefix` is `backend.redis.prefix`,
+    /// `connections` is `admin.connections`.
     pub fn new(
         context: Arc<Context>,
-        key: Option<Secret>,
+        keys: Vec<Arc<AdminKey>>,
         subject_claim: String,
         prefix: String,
+        connections: usize,
     ) -> Arc<Self> {
+        let metrics = Arc::clone(context.node.metrics());
         Arc::new(Self {
             context,
-            settings: ArcSwap::from_pointee(Settings { key, subject_claim }),
+            settings: ArcSwap::from_pointee(Settings {
+                keys,
+                subject_claim,
+            }),
             api: Api::new(),
             key: Key::new(),
+            answers: Answers::new(ListenerLabel::Admin, metrics),
+            porter: Porter::new(),
+            places: Arc::new(Semaphore::new(connections)),
             prefix,
         })
     }
 
-    /// Puts another key and subject claim in force.
-    pub fn set_settings(&self, key: Option<Secret>, subject_claim: String) {
-        self.settings
-            .store(Arc::new(Settings { key, subject_claim }));
+    /// Puts other keys and another subject claim in force.
+    pub fn set_settings(&self, keys: Vec<Arc<AdminKey>>, subject_claim: String) {
+        self.settings.store(Arc::new(Settings {
+            keys,
+            subject_claim,
+        }));
     }
 
     /// Answers requests until `stop`.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
-        listen::accept(listener, stop.clone(), |stream, _| {
-            let admin = Arc::clone(&self);
-            let stop = stop.clone();
-            let serve = async move { admin.connection(stream, stop).await };
-            self.context.node.spawn(serve);
+    pub async fn serve(self: Arc<Self>, listener: Listener, stop: CancellationToken) {
+        let node = &self.context.node;
+        listen::accept(listener, stop.clone(), |stream, peer| {
+            match Arc::clone(&self.places).try_acquire_owned() {
+                Ok(place) => {
+                    let admin = Arc::clone(&self);
+                    let stop = stop.clone();
+                    node.spawn(async move {
+                        admin.connection(stream, peer, stop).await;
+                        drop(place);
+                    });
+                }
+                Err(_) => {
+                    let detail = "the admin listener has as many connections as it accepts";
+                    let problem = Problem::unavailable(detail);
+                    self.answers
+                        .refused(AnswerReason::Limit, problem.status(), peer);
+                    node.spawn(self.porter.turn_away(stream, problem, self.bounds()));
+                }
+            }
         })
         .await;
     }
 
-    async fn connection(self: Arc<Self>, stream: tokio::net::TcpStream, stop: CancellationToken) {
-        let service = service_fn(|request| {
+    async fn connection(self: Arc<Self>, stream: TcpStream, peer: IpAddr, stop: CancellationToken) {
+        let answer = |request| {
             let admin = Arc::clone(&self);
-            async move { Ok::<_, Infallible>(admin.answer(request).await) }
-        });
-        let connection = hyper::server::conn::http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), service);
-        let mut connection = std::pin::pin!(connection);
-        let result = tokio::select! {
-            result = &mut connection => result,
-            () = stop.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
+            Box::pin(async move { admin.answer(request, peer).await }) as _
         };
-        if let Err(error) = result {
-            debug!(error = %error, "admin connection lost");
+        let bounds = self.bounds();
+        let Ended {
+            stream,
+            read,
+            result,
+        } = exchange::serve(
+            Timely::new(stream, ANSWER_TIMEOUT),
+            Bytes::new(),
+            Hold::default(),
+            bounds,
+            HEAD_TIMEOUT,
+            answer,
+            (stop, || true),
+        )
+        .await;
+        let mut stream = stream.into_inner();
+        let Err(error) = result else {
+            return exchange::part(&mut stream).await;
+        };
+        match HeadFault::of(&error, &read, bounds) {
+            Some(fault) => {
+                let problem = fault.problem(bounds);
+                let reason = AnswerReason::of(problem.status, Some(problem.code));
+                self.answers.refused(reason, problem.status(), peer);
+                exchange::answer_and_part(&mut stream, &problem).await;
+            }
+            None => debug!(peer = %peer, error = %error, "admin connection lost"),
         }
     }
 
-    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response {
-        let answered = self.handle(request).await;
-        answered.unwrap_or_else(Problem::into_response)
+    /// What heads may be.
+    fn bounds(&self) -> Bounds {
+        let limits = &self.context.settings.load().limits;
+        Bounds {
+            bytes: limits.head_bytes,
+            headers: limits.headers,
+        }
+    }
+
+    async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: IpAddr) -> Response {
+        let answered = Arc::clone(&self).handle(request).await;
+        let response = answered.unwrap_or_else(Problem::into_response);
+        self.answers.note(&response, peer);
+        response
     }
 
     async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Result<Response, Problem> {
+        handshake::check_host(&request).map_err(|error| Problem::bad_request(error.to_string()))?;
         let (parts, body) = request.into_parts();
         let (operation, params) = match self.api.find(&parts.method, parts.uri.path()) {
             Ok(found) => found,
@@ -147,26 +207,21 @@ impl Admin {
                 return Ok(response);
             }
         };
-        if operation.access == Access::Key {
-            let settings = self.settings.load();
-            if let Err(response) = self.key.check(settings.key.as_ref(), &parts.headers) {
-                return Ok(*response);
+        let caller = match operation.access {
+            Access::Open => None,
+            Access::Key(power) => {
+                let keys = &self.settings.load().keys;
+                match self.key.check(keys, &parts.headers) {
+                    Ok(caller) => Some(Caller::with(caller, power)?),
+                    Err(response) => return Ok(*response),
+                }
             }
-        }
-        let most = self.message_bytes() + BODY_OVERHEAD_BYTES;
-        let too_large = || {
-            let detail = "the body is larger than a publication may be, or was not sent whole";
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "message_too_large", detail)
         };
-        if body.size_hint().lower() > most as u64 {
-            return Err(too_large());
-        }
-        let body = in_time(Limited::new(body, most).collect()).await?;
-        let body = body.map_err(|_| too_large())?;
-        let body = body.to_bytes();
+        let most = self.message_bytes() + BODY_OVERHEAD_BYTES;
+        let body = body::read(body, most, REQUEST_TIMEOUT).await?;
         let tracer = self.context.node.metrics().tracer();
         if operation.access == Access::Open || !tracer.is_on() {
-            let call = Call::new(params, &parts.uri, body, None);
+            let call = Call::new(params, &parts.uri, body, caller, None);
             return operation
                 .in_time((operation.handler)(Arc::clone(&self), call))
                 .await;
@@ -178,7 +233,8 @@ impl Admin {
             true => tracer.always(name.clone(), origin),
             false => tracer.request(name.clone(), origin),
         };
-        let call = Call::new(params, &parts.uri, body, span.context());
+        let named = caller.clone();
+        let call = Call::new(params, &parts.uri, body, caller, span.context());
         let handler = (operation.handler)(Arc::clone(&self), call).instrument(span.scope());
         let handled = operation.in_time(handler).await;
         let (status, code) = match &handled {
@@ -193,6 +249,9 @@ impl Admin {
             };
         }
         trace::describe(&mut span, operation, status, code);
+        if let Some(caller) = named {
+            span.set("curfew.admin.key", caller.name().to_owned());
+        }
         handled
     }
 

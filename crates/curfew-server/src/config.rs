@@ -1,5 +1,7 @@
 //! `[server]` and `[admin]`.
 
+mod keys;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,17 +11,38 @@ use curfew_ws::OriginPolicy;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Shortest admin key, in bytes: 128 bits even if it is written in hexadecimal.
-const MIN_ADMIN_KEY_BYTES: usize = 32;
+pub use keys::{AdminKey, AdminKeyConfig, Power};
+
+use crate::{Listen, Proxies, routes};
+
+/// Most that `admin.connections` may be.
+const MAX_ADMIN_CONNECTIONS: usize = 65_536;
 
 /// `[server]`: the public listener.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServerConfig {
-    /// Address and port of the public listener; port 0 takes a free one. Takes effect at start.
+    /// Address and port of the public listener; port 0 takes a free one. Or `unix:/path`, a Unix socket
+    /// for a load balancer on the same machine; the process's umask says who may connect. Takes effect
+    /// at start.
     #[schemars(with = "String")]
-    pub listen: SocketAddr,
-    /// Origins that browsers may connect from, each as `scheme://host[:port]`, compared exactly.
+    pub listen: Listen,
+    /// Paths of the WebSocket endpoint: those that clients already have in their addresses, each as
+    /// `/ws`.
+    pub path: Vec<String>,
+    /// Load balancers in front of this listener, as addresses and networks: `["10.0.0.0/8"]`;
+    /// `"unix"` is whoever connects over a Unix socket. What
+    /// they say of their clients, by `X-Forwarded-For` or `Forwarded`, is believed: limits, logs and
+    /// records of sessions go by the nearest address that is none of theirs. Empty: everybody is who
+    /// the socket says.
+    pub trusted_proxies: Vec<String>,
+    /// Whether connections begin with a header of the PROXY protocol, version 1 or 2: those of
+    /// `trusted_proxies`, or all where that is empty. Then only load balancers may reach the
+    /// listener.
+    pub proxy_protocol: bool,
+    /// Origins that browsers may connect from, each as `scheme://host[:port]`, compared exactly;
+    /// `https://*.example.com` is every subdomain of `example.com`. `null` and `file://`, which local
+    /// files and sandboxed frames of any site have, only where they are named, and never with cookies.
     /// Empty: any, which is fine as long as tokens do not come in cookies.
     pub allowed_origins: Vec<String>,
     /// Certificate chain in PEM. With `tls_key_file` the listener speaks TLS. Re-read when it
@@ -41,7 +64,10 @@ pub struct ServerConfig {
 impl Default for ServerConfig {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from(([0, 0, 0, 0], 8080)),
+            listen: Listen::Tcp(SocketAddr::from(([0, 0, 0, 0], 8080))),
+            path: vec![routes::WEBSOCKET.to_owned()],
+            trusted_proxies: Vec::new(),
+            proxy_protocol: false,
             allowed_origins: Vec::new(),
             tls_cert_file: None,
             tls_key_file: None,
@@ -57,6 +83,19 @@ impl ServerConfig {
         if let Err(bad) = OriginPolicy::parse(&self.allowed_origins) {
             for (at, message) in bad {
                 problems.report(&format!("allowed_origins[{at}]"), message);
+            }
+        }
+        if let Err(bad) = Proxies::parse(&self.trusted_proxies, self.proxy_protocol) {
+            for (at, message) in bad {
+                problems.report(&format!("trusted_proxies[{at}]"), message);
+            }
+        }
+        if self.path.is_empty() {
+            problems.report("path", "must have at least one path, such as \"/ws\"");
+        }
+        for (at, path) in self.path.iter().enumerate() {
+            if let Err(message) = routes::check_path(path) {
+                problems.report(&format!("path[{at}]"), message);
             }
         }
         match (&self.tls_cert_file, &self.tls_key_file) {
@@ -92,10 +131,15 @@ pub struct AdminConfig {
     /// networks: health and metrics need no key. Takes effect at start.
     #[schemars(with = "String")]
     pub listen: SocketAddr,
-    /// The key of the admin API, at least 32 bytes. Without one the API answers 403.
+    /// The key of the whole admin API, at least 32 bytes. Without any key the API answers 403.
     pub key: Option<Secret>,
     /// File that holds `key`; a line break at its end does not count. Re-read on reload.
     pub key_file: Option<PathBuf>,
+    /// Keys that may do some of what the API has, for callers that need no more.
+    pub keys: Vec<AdminKeyConfig>,
+    /// Connections the admin listener accepts; those beyond it are answered 503. Takes effect at
+    /// start.
+    pub connections: usize,
 }
 
 impl Default for AdminConfig {
@@ -104,6 +148,8 @@ impl Default for AdminConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 9090)),
             key: None,
             key_file: None,
+            keys: Vec::new(),
+            connections: 512,
         }
     }
 }
@@ -111,31 +157,9 @@ impl Default for AdminConfig {
 impl AdminConfig {
     /// Reports values that make no sense, and a key file that cannot be used.
     pub fn check(&self, problems: &mut Problems) {
-        if self.key.is_some() && self.key_file.is_some() {
-            problems.report("key", "set admin.key or admin.key_file, not both");
-            return;
+        if !(1..=MAX_ADMIN_CONNECTIONS).contains(&self.connections) {
+            problems.report("connections", "must be between 1 and 65536");
         }
-        if let Err((key, message)) = self.read_key() {
-            problems.report(key, message);
-        }
-    }
-
-    /// The key, from the file if there is one. The error names the setting and what is wrong.
-    pub fn read_key(&self) -> Result<Option<Secret>, (&'static str, String)> {
-        let (name, key) = match (&self.key, &self.key_file) {
-            (Some(key), _) => ("key", key.clone()),
-            (None, Some(path)) => match std::fs::read_to_string(path) {
-                Ok(text) => ("key_file", Secret::new(text.trim_end_matches(['\r', '\n']))),
-                Err(error) => return Err(("key_file", format!("{}: {error}", path.display()))),
-            },
-            (None, None) => return Ok(None),
-        };
-        if key.expose().len() < MIN_ADMIN_KEY_BYTES {
-            return Err((
-                name,
-                format!("the admin key must have at least {MIN_ADMIN_KEY_BYTES} bytes"),
-            ));
-        }
-        Ok(Some(key))
+        self.check_keys(problems);
     }
 }

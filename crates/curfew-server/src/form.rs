@@ -2,23 +2,26 @@
 //! `/ws` have in common.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use curfew_auth::AuthError;
 use curfew_model::AuthFailure;
 use curfew_telemetry::{Origin, Report, ReportFault, Span, Tracer};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use serde::Serialize;
 use tracing::debug;
 
-use crate::Public;
 use crate::respond::{self, Response};
+use crate::{Public, body};
 
 /// Largest body.
 const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// How long the body of a request to the public listener may take.
+pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a form is sent as.
 const MEDIA_TYPE: &str = "application/x-www-form-urlencoded";
@@ -241,17 +244,11 @@ pub(crate) async fn posted(
         ));
     }
     check(request.headers())?;
-    let body = Limited::new(request.into_body(), MAX_BODY_BYTES);
-    let body = match body.collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => {
-            return Err(Refused {
-                status: StatusCode::PAYLOAD_TOO_LARGE,
-                ..Refused::invalid("the body is over 64 KiB")
-            });
-        }
-        Err(_) => return Err(Refused::invalid("the body broke off")),
-    };
+    let body = body::read(request.into_body(), MAX_BODY_BYTES, BODY_TIMEOUT).await;
+    let body = body.map_err(|error| Refused {
+        status: error.status(),
+        ..Refused::invalid(error.to_string())
+    })?;
     String::from_utf8(body.into()).map_err(|_| Refused::invalid("the body is not UTF-8"))
 }
 

@@ -8,14 +8,20 @@
 
 mod accept;
 mod admin;
+mod answers;
+mod body;
 mod config;
+mod cors;
 mod ending;
 mod events;
+mod exchange;
 mod form;
 mod global_revocation;
+mod head;
 mod listen;
 mod logout;
 mod permits;
+mod proxies;
 mod respond;
 mod revoke;
 mod routes;
@@ -28,17 +34,27 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use curfew_auth::Config as AuthConfig;
 use curfew_session::Context;
+use curfew_telemetry::Listener as ListenerLabel;
 use curfew_ws::OriginPolicy;
 
 pub use admin::{Admin, openapi};
-pub use config::{AdminConfig, ServerConfig};
+pub use config::{AdminConfig, AdminKey, AdminKeyConfig, Power, ServerConfig};
 pub use curfew_session::LimitsConfig;
-pub use listen::{ListenError, listen};
+pub use listen::{Listen, ListenError, ListenSyntaxError, Listener, UnixPath, listen};
+pub use proxies::Proxies;
 pub use respond::{Body, Problem, Response};
 pub use routes::Extra;
 pub use tls::{Tls, TlsError};
 
+use answers::Answers;
+use exchange::Porter;
 use permits::Permits;
+
+/// What reads bytes that a stranger has written, as pure functions, for whoever tries them out.
+pub mod parsers {
+    pub use crate::proxies::forwarded::{addresses, nodes};
+    pub use crate::proxies::protocol::{Header, Unparsed, parse};
+}
 
 /// What of the configuration the public listener goes by; replaced as a whole by a reload.
 #[derive(Debug, Clone)]
@@ -49,6 +65,8 @@ pub struct Settings {
     pub auth: AuthConfig,
     /// From `server.allowed_origins`.
     pub origins: OriginPolicy,
+    /// From `server.trusted_proxies` and `server.proxy_protocol`.
+    pub proxies: Proxies,
 }
 
 /// The public listener: `GET /ws`, and what a caller adds.
@@ -57,6 +75,8 @@ pub struct Public {
     context: Arc<Context>,
     settings: ArcSwap<Settings>,
     permits: Arc<Permits>,
+    answers: Answers,
+    porter: Porter,
     tls: Option<Arc<Tls>>,
     extra: Option<Extra>,
 }
@@ -69,12 +89,16 @@ impl Public {
         tls: Option<Arc<Tls>>,
         extra: Option<Extra>,
     ) -> Arc<Self> {
-        let permits = Permits::new(Arc::clone(context.node.metrics()));
+        let metrics = context.node.metrics();
+        let permits = Permits::new(Arc::clone(metrics));
+        let answers = Answers::new(ListenerLabel::Public, Arc::clone(metrics));
         permits.set_limits(&context.settings.load().limits);
         Arc::new(Self {
             context,
             settings: ArcSwap::from_pointee(settings),
             permits,
+            answers,
+            porter: Porter::new(),
             tls,
             extra,
         })

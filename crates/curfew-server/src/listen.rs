@@ -1,12 +1,17 @@
 //! Opening a listener, and accepting from it.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
-use std::task::Poll;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream};
 use tokio::task::unconstrained;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
@@ -19,11 +24,116 @@ const BACKLOG: u32 = 4096;
 /// Wait after accepting failed for want of resources, such as file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
+/// Where connections over a Unix socket are said to come from: no other connection does.
+pub(crate) const UNIX_PEER: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+/// What the path of a Unix socket comes behind.
+const UNIX: &str = "unix:";
+
+/// Where a listener is: `127.0.0.1:8080` or `unix:/run/curfew.sock`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// An address and a port; port 0 takes a free one.
+    Tcp(SocketAddr),
+    /// A Unix socket at this path.
+    Unix(PathBuf),
+}
+
+/// Text says no place to listen at.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("must be an address with a port, such as 0.0.0.0:8080, or unix: and an absolute path")]
+pub struct ListenSyntaxError;
+
+impl FromStr for Listen {
+    type Err = ListenSyntaxError;
+
+    fn from_str(text: &str) -> Result<Self, ListenSyntaxError> {
+        match text.strip_prefix(UNIX) {
+            Some(path) if path.starts_with('/') => Ok(Self::Unix(path.into())),
+            Some(_) => Err(ListenSyntaxError),
+            None => text.parse().map(Self::Tcp).map_err(|_| ListenSyntaxError),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "{UNIX}{}", path.display()),
+        }
+    }
+}
+
+impl Serialize for Listen {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A listener that is open.
+#[derive(Debug)]
+pub enum Listener {
+    /// On an address and a port.
+    Tcp(TcpListener),
+    /// On a Unix socket, which is removed with it.
+    Unix(UnixPath, UnixListener),
+}
+
+/// The path of a Unix socket, removed when dropped.
+#[derive(Debug)]
+pub struct UnixPath(PathBuf);
+
+impl Drop for UnixPath {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0) {
+            warn!(path = %self.0.display(), error = %error, "Unix socket not removed");
+        }
+    }
+}
+
+impl Listener {
+    /// Where it is: with the port that was free.
+    pub fn address(&self) -> io::Result<Listen> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().map(Listen::Tcp),
+            Self::Unix(path, _) => Ok(Listen::Unix(path.0.clone())),
+        }
+    }
+
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, IpAddr)>> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = ready!(listener.poll_accept(cx))?;
+                Poll::Ready(Ok((stream, peer.ip())))
+            }
+            Self::Unix(_, listener) => {
+                let (stream, _) = ready!(listener.poll_accept(cx))?;
+                Poll::Ready(as_tcp(stream).map(|stream| (stream, UNIX_PEER)))
+            }
+        }
+    }
+}
+
+/// The same socket under another name: the system calls that read, write and shut down are the same for
+/// both, so that all that follows knows one kind of stream.
+fn as_tcp(stream: UnixStream) -> io::Result<TcpStream> {
+    let socket = OwnedFd::from(stream.into_std()?);
+    TcpStream::from_std(std::net::TcpStream::from(socket))
+}
+
 /// A listener could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {error}{}", hint(.error))]
 pub struct ListenError {
-    address: SocketAddr,
+    address: Listen,
     error: io::Error,
 }
 
@@ -37,8 +147,15 @@ fn hint(error: &io::Error) -> &'static str {
 }
 
 /// Listens on `address`. Must be called within a runtime.
-pub fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
-    try_listen(address).map_err(|error| ListenError { address, error })
+pub fn listen(address: &Listen) -> Result<Listener, ListenError> {
+    let listener = match address {
+        Listen::Tcp(address) => try_listen(*address).map(Listener::Tcp),
+        Listen::Unix(path) => try_listen_unix(path),
+    };
+    listener.map_err(|error| ListenError {
+        address: address.clone(),
+        error,
+    })
 }
 
 fn try_listen(address: SocketAddr) -> io::Result<TcpListener> {
@@ -54,16 +171,39 @@ fn try_listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Hands every connection to `on_connection` until `stop`, and then those that wait already.
+fn try_listen_unix(path: &Path) -> io::Result<Listener> {
+    let bind = || -> io::Result<UnixListener> {
+        let socket = UnixSocket::new_stream()?;
+        socket.bind(path)?;
+        socket.listen(BACKLOG)
+    };
+    let bound = match bind() {
+        // Of a process that was killed, unless somebody answers.
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path) => {
+            std::fs::remove_file(path)?;
+            bind()?
+        }
+        bound => bound?,
+    };
+    Ok(Listener::Unix(UnixPath(path.into()), bound))
+}
+
+fn is_abandoned(path: &Path) -> bool {
+    let connected = std::os::unix::net::UnixStream::connect(path);
+    connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+/// Hands every connection to `on_connection`, with where it comes from, until `stop`, and then those
+/// that wait already.
 pub(crate) async fn accept(
-    listener: TcpListener,
+    listener: Listener,
     stop: CancellationToken,
-    mut on_connection: impl FnMut(TcpStream, SocketAddr),
+    mut on_connection: impl FnMut(TcpStream, IpAddr),
 ) {
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
+            accepted = poll_fn(|cx| listener.poll_accept(cx)) => accepted,
         };
         match accepted {
             Ok((stream, peer)) => on_connection(stream, peer),
@@ -100,10 +240,28 @@ mod tests {
 
     #[tokio::test]
     async fn connections_inherit_that_small_writes_do_not_wait() {
-        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = listener.local_addr().unwrap();
-        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let listener = listen(&"127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.address().unwrap().to_string();
+        let accept = poll_fn(|cx| listener.poll_accept(cx));
+        let (client, accepted) = tokio::join!(TcpStream::connect(address), accept);
         client.unwrap();
         assert!(accepted.unwrap().0.nodelay().unwrap());
+    }
+
+    #[test]
+    fn places_to_listen_at_are_read_and_shown() {
+        for text in ["127.0.0.1:8080", "[::1]:0", "unix:/run/curfew.sock"] {
+            assert_eq!(text.parse::<Listen>().unwrap().to_string(), text);
+        }
+        for text in [
+            "",
+            "8080",
+            "localhost:8080",
+            "unix:",
+            "unix:curfew.sock",
+            "/run/x",
+        ] {
+            assert!(text.parse::<Listen>().is_err(), "{text}");
+        }
     }
 }

@@ -56,7 +56,8 @@ pub(crate) struct Connection(Arc<Permits>);
 #[derive(Debug)]
 pub(crate) struct Unauthenticated {
     permits: Arc<Permits>,
-    address: IpAddr,
+    /// Whose count it is in; of what comes through a load balancer that is known later.
+    address: Option<IpAddr>,
 }
 
 impl Permits {
@@ -101,21 +102,20 @@ impl Permits {
         }
     }
 
-    /// A place for a connection that was just accepted.
+    /// A place for a connection that was just accepted from `address`; without one it counts for no
+    /// address until [`Unauthenticated::attribute`].
     pub(crate) fn unauthenticated(
         self: &Arc<Self>,
-        address: IpAddr,
+        address: Option<IpAddr>,
     ) -> Result<Unauthenticated, Full> {
-        let address = group(address);
+        let address = address.map(group);
         let mut addresses = self.addresses.lock();
         if addresses.total >= self.max_unauthenticated.load(Ordering::Relaxed) {
             return Err(Full::Unauthenticated);
         }
-        let count = addresses.by_address.entry(address).or_default();
-        if *count >= self.max_per_address.load(Ordering::Relaxed) {
-            return Err(Full::Address);
+        if let Some(address) = address {
+            addresses.add(address, self.max_per_address.load(Ordering::Relaxed))?;
         }
-        *count += 1;
         addresses.total += 1;
         self.metrics.unauthenticated_connections.inc();
         Ok(Unauthenticated {
@@ -179,6 +179,43 @@ fn group(address: IpAddr) -> IpAddr {
     }
 }
 
+impl Addresses {
+    fn add(&mut self, address: IpAddr, max: usize) -> Result<(), Full> {
+        let count = self.by_address.entry(address).or_default();
+        if *count >= max {
+            return Err(Full::Address);
+        }
+        *count += 1;
+        Ok(())
+    }
+
+    fn remove(&mut self, address: IpAddr) {
+        if let Some(count) = self.by_address.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_address.remove(&address);
+            }
+        }
+    }
+}
+
+impl Unauthenticated {
+    /// Counts the connection for this address from here on, if there is room.
+    pub(crate) fn attribute(&mut self, address: IpAddr) -> Result<(), Full> {
+        let address = group(address);
+        if self.address == Some(address) {
+            return Ok(());
+        }
+        let mut addresses = self.permits.addresses.lock();
+        let max = self.permits.max_per_address.load(Ordering::Relaxed);
+        addresses.add(address, max)?;
+        if let Some(before) = self.address.replace(address) {
+            addresses.remove(before);
+        }
+        Ok(())
+    }
+}
+
 impl Drop for Connection {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Ordering::Relaxed);
@@ -191,11 +228,8 @@ impl Drop for Unauthenticated {
         self.permits.metrics.unauthenticated_connections.dec();
         let mut addresses = self.permits.addresses.lock();
         addresses.total -= 1;
-        if let Some(count) = addresses.by_address.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                addresses.by_address.remove(&self.address);
-            }
+        if let Some(address) = self.address {
+            addresses.remove(address);
         }
         if addresses.total == 0 {
             // A storm's worth of memory is not kept.

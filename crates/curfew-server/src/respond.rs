@@ -29,6 +29,10 @@ pub struct Problem {
     pub code: &'static str,
 }
 
+/// The name of an answer's problem, for counting; beside the answer, not in it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Code(pub(crate) &'static str);
+
 impl Problem {
     /// A problem of this status.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
@@ -58,8 +62,9 @@ impl Problem {
 
     /// The answer.
     pub fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = self.status();
         let mut response = json(status, &self);
+        response.extensions_mut().insert(Code(self.code));
         let headers = response.headers_mut();
         headers.insert(
             CONTENT_TYPE,
@@ -69,6 +74,28 @@ impl Problem {
             headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS.into());
         }
         response
+    }
+
+    /// The status.
+    pub(crate) fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// The answer as it is sent where no request could be read. It is the connection's last.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let response = self.clone().into_response();
+        let mut bytes =
+            format!("HTTP/1.1 {}\r\nConnection: close\r\n", response.status()).into_bytes();
+        let body = serde_json::to_vec(self).expect("our types serialize");
+        for (name, value) in response.headers() {
+            bytes.extend_from_slice(name.as_str().as_bytes());
+            bytes.extend_from_slice(b": ");
+            bytes.extend_from_slice(value.as_bytes());
+            bytes.extend_from_slice(b"\r\n");
+        }
+        bytes.extend_from_slice(format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes());
+        bytes.extend_from_slice(&body);
+        bytes
     }
 }
 

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use curfew_auth::{Subject, VerifyError};
 use curfew_model::{AuthFailure, Principal, Revocation, RevocationKey};
 use curfew_telemetry::{Origin, Span};
-use http::{Request, StatusCode};
+use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use tracing::{Instrument as _, debug, info};
 
-use crate::Public;
 use crate::form::{Refused, answer, done, refused_span};
 use crate::respond::Response;
 use crate::upgrade::traceparent;
+use crate::{Public, cors};
 
 /// The path.
 pub(crate) const PATH: &str = "/revoke";
@@ -26,8 +26,18 @@ const SPAN: &str = "POST /revoke";
 const NOT_NOW: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 
 impl Public {
-    /// Answers a client.
+    /// Answers a client, which may be a page of another origin (§2.3).
     pub(crate) async fn token_revocation(self: &Arc<Self>, request: Request<Incoming>) -> Response {
+        let allowed = cors::allowed(request.headers(), &self.settings.load().origins);
+        let mut response = match *request.method() {
+            Method::OPTIONS => cors::preflight(request.headers()),
+            _ => self.take_back(request).await,
+        };
+        cors::share_with(allowed, response.headers_mut());
+        response
+    }
+
+    async fn take_back(self: &Arc<Self>, request: Request<Incoming>) -> Response {
         let tracer = self.context.node.metrics().tracer();
         let origin = Origin::client(traceparent(request.headers()));
         let began = tracer.now();

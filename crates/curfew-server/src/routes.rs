@@ -6,6 +6,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use curfew_auth::EventStream;
+use curfew_telemetry::RejectReason;
+use curfew_ws::{HandshakeError, handshake};
 use http::header::{CONNECTION, HeaderValue};
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
@@ -14,8 +16,28 @@ use crate::accept::Accepted;
 use crate::respond::{Problem, Response};
 use crate::{Public, events, global_revocation, logout, revoke, tickets};
 
-/// The path of the WebSocket endpoint.
+/// The path of the WebSocket endpoint, where `server.path` has no other.
 pub(crate) const WEBSOCKET: &str = "/ws";
+
+/// Checks one of `server.path`. Fails with what is wrong.
+pub(crate) fn check_path(path: &str) -> Result<(), &'static str> {
+    let taken = [
+        logout::PATH,
+        global_revocation::PATH,
+        revoke::PATH,
+        tickets::PATH,
+    ];
+    if !path.starts_with('/') {
+        return Err("must begin with /");
+    }
+    if !path.bytes().all(|byte| byte.is_ascii_graphic()) || path.contains(['?', '#', '%', '*']) {
+        return Err("must be a path of visible ASCII without ?, #, % and *");
+    }
+    if taken.contains(&path) || path.starts_with(events::PREFIX) {
+        return Err("is the path of something else of this listener");
+    }
+    Ok(())
+}
 
 type Answer = Pin<Box<dyn Future<Output = Option<Response>> + Send>>;
 
@@ -39,6 +61,19 @@ impl fmt::Debug for Extra {
     }
 }
 
+/// Ends the connection with this answer, unless it is an upgrade.
+pub(crate) fn close(mut response: Response) -> Response {
+    let close = match response.status() {
+        StatusCode::SWITCHING_PROTOCOLS => return response,
+        // RFC 9110 §7.8: Upgrade is named there as well.
+        StatusCode::UPGRADE_REQUIRED => "upgrade, close",
+        _ => "close",
+    };
+    let close = HeaderValue::from_static(close);
+    response.headers_mut().insert(CONNECTION, close);
+    response
+}
+
 impl Public {
     /// Answers a request. Whatever is not an upgrade ends the connection, so that nothing that
     /// follows a refused upgrade is ever read as another request.
@@ -47,9 +82,20 @@ impl Public {
         request: Request<Incoming>,
         accepted: &Accepted,
     ) -> Response {
+        let settings = self.settings.load();
+        let is_websocket = settings
+            .server
+            .path
+            .iter()
+            .any(|path| path == request.uri().path());
+        drop(settings);
         // What is not configured does not exist.
-        let mut response = match request.uri().path() {
-            WEBSOCKET => self.websocket(request, accepted).await,
+        let response = match request.uri().path() {
+            _ if is_websocket => self.websocket(request, accepted).await,
+            _ if handshake::check_host(&request).is_err() => {
+                self.rejected(RejectReason::BadRequest);
+                Problem::bad_request(HandshakeError::Host.to_string()).into_response()
+            }
             logout::PATH if self.context.authenticator.accepts_logout() => {
                 self.backchannel_logout(request).await
             }
@@ -65,12 +111,7 @@ impl Public {
                 None => self.other(request).await,
             },
         };
-        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            response
-                .headers_mut()
-                .insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        response
+        close(response)
     }
 
     /// The issuer whose events are pushed to this path, and how.
@@ -85,8 +126,11 @@ impl Public {
             Some(Extra(answer)) => answer(request).await,
             None => None,
         };
-        let detail = "the WebSocket endpoint is /ws";
-        let nothing = || Problem::new(StatusCode::NOT_FOUND, "not_found", detail).into_response();
-        answer.unwrap_or_else(nothing)
+        answer.unwrap_or_else(|| {
+            self.rejected(RejectReason::NotFound);
+            let paths = self.settings.load().server.path.join(", ");
+            let detail = format!("the WebSocket endpoint is {paths}");
+            Problem::new(StatusCode::NOT_FOUND, "not_found", detail).into_response()
+        })
     }
 }

@@ -11,21 +11,18 @@ use curfew_model::{AuthFailure, Principal};
 use curfew_node::AdmitError;
 use curfew_telemetry::{Origin, TicketOutcome};
 use curfew_ws::{canonical_origin, handshake};
-use http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, HeaderMap, HeaderValue, VARY,
-};
+use http::header::ALLOW;
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 use tracing::{Instrument as _, debug};
 
+use crate::form::BODY_TIMEOUT;
 use crate::respond::{self, Problem, Response};
 use crate::upgrade::{
     NOT_ALLOWED, backend_away, describe, forbidden_origin, revoked, traceparent, unauthorized,
 };
-use crate::{Public, Settings};
+use crate::{Public, Settings, body, cors};
 
 /// The path.
 pub(crate) const PATH: &str = "/v1/tickets";
@@ -35,12 +32,6 @@ const SPAN: &str = "POST /v1/tickets";
 
 /// Largest body: room for an origin.
 const MAX_BODY_BYTES: usize = 1024;
-
-/// The methods there are, as `Allow` has them.
-const METHODS: HeaderValue = HeaderValue::from_static("POST, OPTIONS");
-
-/// For how long a browser may remember that it may ask, in seconds. Configurations change.
-const PREFLIGHT_SECONDS: HeaderValue = HeaderValue::from_static("600");
 
 /// What the body may say.
 #[derive(Debug, Default, Deserialize)]
@@ -81,22 +72,19 @@ impl Public {
     /// that its browser asks first, and shows it an answer only if that says so (Fetch §3.2).
     pub(crate) async fn tickets(self: &Arc<Self>, request: Request<Incoming>) -> Response {
         let settings = self.settings.load_full();
-        let allowed = handshake::origin(request.headers())
-            .ok()
-            .flatten()
-            .filter(|origin| settings.origins.allows(Some(origin), false));
+        let allowed = cors::allowed(request.headers(), &settings.origins);
         let mut response = match *request.method() {
             Method::POST => self.give_ticket(request, &settings).await,
-            Method::OPTIONS => preflight(),
+            Method::OPTIONS => cors::preflight(request.headers()),
             _ => {
                 let detail = "tickets are asked for by POST";
                 let status = StatusCode::METHOD_NOT_ALLOWED;
                 let mut response = Problem::new(status, "bad_request", detail).into_response();
-                response.headers_mut().insert(ALLOW, METHODS);
+                response.headers_mut().insert(ALLOW, cors::METHODS);
                 response
             }
         };
-        share_with(allowed, response.headers_mut());
+        cors::share_with(allowed, response.headers_mut());
         response
     }
 
@@ -259,57 +247,13 @@ fn comparable(origin: &str) -> String {
 
 /// The body, which may be empty.
 async fn read(body: Incoming) -> Result<Wish, Problem> {
-    let body = match Limited::new(body, MAX_BODY_BYTES).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => {
-            let status = StatusCode::PAYLOAD_TOO_LARGE;
-            return Err(Problem::new(
-                status,
-                "bad_request",
-                "the body is over 1 KiB",
-            ));
-        }
-        Err(_) => return Err(Problem::bad_request("the body broke off")),
-    };
+    let body = body::read(body, MAX_BODY_BYTES, BODY_TIMEOUT).await?;
     if body.is_empty() {
         return Ok(Wish::default());
     }
     // What serde says of it could quote a token that was sent in the wrong place.
     serde_json::from_slice(&body)
         .map_err(|_| Problem::bad_request("the body must be {\"origin\":\"https://…\"} or empty"))
-}
-
-/// The answer to a browser that asks whether a page may ask; [`share_with`] says whether.
-fn preflight() -> Response {
-    let mut response = Response::default();
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    let headers = response.headers_mut();
-    headers.insert(ALLOW, METHODS);
-    headers.insert(
-        ACCESS_CONTROL_ALLOW_METHODS,
-        HeaderValue::from_static("POST"),
-    );
-    // Not by `*`, which never means Authorization.
-    headers.insert(
-        ACCESS_CONTROL_ALLOW_HEADERS,
-        HeaderValue::from_static("authorization, content-type"),
-    );
-    headers.insert(ACCESS_CONTROL_MAX_AGE, PREFLIGHT_SECONDS);
-    response
-}
-
-/// Lets pages of this origin read the answer, errors included. Never with credentials: a cookie gets
-/// no ticket.
-fn share_with(origin: Option<String>, headers: &mut HeaderMap) {
-    headers.insert(VARY, HeaderValue::from_static("Origin"));
-    let Some(origin) = origin.and_then(|origin| HeaderValue::from_str(&origin).ok()) else {
-        return;
-    };
-    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    headers.insert(
-        ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("Retry-After, WWW-Authenticate"),
-    );
 }
 
 impl From<Problem> for Refused {

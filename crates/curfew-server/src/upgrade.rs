@@ -5,6 +5,7 @@
 //! token, is told after the 101, unless `auth.reject` says otherwise. A dependency that is down is
 //! told before it, as 503.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -25,8 +26,8 @@ use serde::Serialize;
 use tracing::{Instrument as _, debug};
 
 use crate::accept::Accepted;
+use crate::listen::UNIX_PEER;
 use crate::respond::{self, Problem, Response};
-use crate::routes::WEBSOCKET;
 use crate::tickets::RedeemError;
 use crate::{Public, Settings, permits};
 
@@ -36,7 +37,7 @@ const BEARER_SUBPROTOCOL: &str = "bearer.";
 /// What an origin that may not connect is told.
 pub(crate) const NOT_ALLOWED: &str = "the Origin is not in server.allowed_origins";
 
-/// The span of an upgrade. It ends when the session is open: its life is not one long span.
+/// The span of an upgrade, whatever path of `server.path` it is to. It ends when the session is open: its life is not one long span.
 const SPAN: &str = "GET /ws";
 
 /// A request that is not upgraded: its answer, and how it is counted.
@@ -76,6 +77,7 @@ pub(crate) struct Upgrade {
     protocol: ProtocolId,
     opening: Opening,
     guards: Guards,
+    address: IpAddr,
     span: Span,
 }
 
@@ -87,11 +89,15 @@ impl Upgrade {
             protocol,
             opening,
             guards,
+            address,
             span,
         } = self;
         let open = || Box::new(Session::new(context, upgraded, protocol, opening, guards));
         let mut session = span.scope().in_scope(open);
         session.set_trace(span.context());
+        if address != UNIX_PEER {
+            session.set_address(address);
+        }
         session
     }
 }
@@ -105,6 +111,7 @@ impl Public {
     ) -> Response {
         let tracer = self.context.node.metrics().tracer();
         let origin = Origin::client(traceparent(request.headers()));
+        let path = request.uri().path().to_owned();
         let mut span = tracer.request(SPAN, origin);
         let began = began(tracer, accepted);
         span.began(began);
@@ -121,14 +128,14 @@ impl Public {
                         false => tracer.refusal(SPAN, origin, began),
                     };
                 }
-                describe(&mut span, "GET", WEBSOCKET, response.status());
+                describe(&mut span, "GET", &path, response.status());
                 match is_ours {
                     true => span.failed(reason.as_str()),
                     false => span.refused(reason.as_str()),
                 }
                 let _entered = span.scope().entered();
                 debug!(
-                    peer = %accepted.peer.ip(),
+                    peer = %accepted.client(),
                     status = response.status().as_u16(),
                     ?reason,
                     "upgrade refused"
@@ -177,7 +184,8 @@ impl Public {
             Ok(None) => Ok(None),
             Err(error) => Err(error),
         };
-        let opening = self.open(&settings, protocol, token, span).await?;
+        let address = accepted.client();
+        let opening = self.open(&settings, protocol, address, token, span).await?;
 
         let response = curfew_ws::accept(&mut request, subprotocol)
             .map_err(|error| Refused::handshake(&error))?;
@@ -203,12 +211,13 @@ impl Public {
             }
             span.refused(refusal.reason());
         }
-        describe(span, "GET", WEBSOCKET, response.status());
+        describe(span, "GET", request.uri().path(), response.status());
         accepted.take_over(Upgrade {
             context: Arc::clone(&self.context),
             protocol,
             opening,
             guards,
+            address,
             // It ends when the session is open.
             span: std::mem::take(span),
         });
@@ -281,6 +290,7 @@ impl Public {
         &self,
         settings: &Settings,
         protocol: ProtocolId,
+        address: IpAddr,
         token: Result<Option<String>, AuthError>,
         span: &Span,
     ) -> Result<Opening, Refused> {
@@ -312,7 +322,11 @@ impl Public {
         authentications.accepted();
         drop(verify);
         let mut admission = span.child("admission", SpanKind::Internal);
-        let admit = self.context.node.admit(principal, protocol);
+        let admit = self.context.node.admit(
+            principal,
+            protocol,
+            (address != UNIX_PEER).then_some(address),
+        );
         let admitted = admit.instrument(admission.scope()).await;
         match &admitted {
             Err(error @ AdmitError::Backend(_)) => admission.failed(error.error_type()),
@@ -366,15 +380,13 @@ pub(crate) fn traceparent(headers: &HeaderMap) -> Option<TraceContext> {
 }
 
 /// By the semantic conventions for HTTP. Neither the query nor a header: they may hold a token.
-pub(crate) fn describe(
-    span: &mut Span,
-    method: &'static str,
-    route: &'static str,
-    status: StatusCode,
-) {
+pub(crate) fn describe(span: &mut Span, method: &'static str, route: &str, status: StatusCode) {
+    if !span.is_recorded() {
+        return;
+    }
     span.set("http.request.method", method);
-    span.set("http.route", route);
-    span.set("url.path", route);
+    span.set("http.route", route.to_owned());
+    span.set("url.path", route.to_owned());
     span.set("http.response.status_code", i64::from(status.as_u16()));
 }
 

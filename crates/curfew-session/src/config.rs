@@ -127,11 +127,16 @@ pub struct LimitsConfig {
     /// answered 503.
     pub unauthenticated: usize,
     /// The same for one client address; beyond it new ones are answered 429. Behind a load
-    /// balancer all clients may share one address.
+    /// balancer all clients share one address, unless `server.trusted_proxies` has it.
     pub unauthenticated_per_address: usize,
     /// Upgrades accepted each second, with a burst of as many, before any cryptography; beyond it
     /// they are answered 503 with `Retry-After`. 0: no limit.
     pub handshakes_per_second: u32,
+    /// Headers of a request to either listener; one with more is answered 431.
+    pub headers: usize,
+    /// Largest head of a request to either listener, in bytes: request line and headers; a larger one
+    /// is answered 431. Tokens, cookies and what proxies add must fit.
+    pub head_bytes: usize,
 }
 
 impl Default for LimitsConfig {
@@ -150,6 +155,8 @@ impl Default for LimitsConfig {
             unauthenticated: 16 * 1024,
             unauthenticated_per_address: 4096,
             handshakes_per_second: 0,
+            headers: 100,
+            head_bytes: 32 * 1024,
         }
     }
 }
@@ -185,6 +192,12 @@ impl LimitsConfig {
             if value == 0 {
                 problems.report(key, "must be at least 1");
             }
+        }
+        if !(8..=1000).contains(&self.headers) {
+            problems.report("headers", "must be between 8 and 1000");
+        }
+        if !(8 * 1024..=1024 * 1024).contains(&self.head_bytes) {
+            problems.report("head_bytes", "must be between 8192 and 1048576");
         }
         if !(Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&self.message_timeout)
         {

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::mem::take;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -172,6 +173,8 @@ pub(crate) struct State {
     pub(crate) rate: Option<Box<CommandRate>>,
     pub(crate) control: Bucket,
     pub(crate) guards: Guards,
+    /// Where the client is, as far as that is known.
+    pub(crate) address: Option<IpAddr>,
 }
 
 /// What a session has once it is open.
@@ -245,6 +248,7 @@ impl Session {
                 rate: None,
                 control,
                 guards,
+                address: None,
             },
         };
         match opening {
@@ -253,6 +257,11 @@ impl Session {
             Opening::Refused(refusal) => session.state.refusal = Some(Box::new(refusal)),
         }
         session
+    }
+
+    /// Where its client is: by its socket, or by what a trusted proxy says.
+    pub fn set_address(&mut self, address: IpAddr) {
+        self.state.address = Some(address);
     }
 
     /// It was opened within a span that is recorded.
@@ -289,7 +298,8 @@ impl State {
             ping_interval: ping_interval.as_secs(),
         });
         self.schedule_expiry(&principal);
-        debug!(%session, protocol = self.protocol_name(), "session opened");
+        let address = self.address.map(tracing::field::display);
+        debug!(%session, protocol = self.protocol_name(), address, "session opened");
     }
 
     pub(crate) fn protocol_name(&self) -> &'static str {

@@ -234,7 +234,8 @@ impl Harness {
             .authenticate(&self.token(claims))
             .unwrap();
         let protocol = self.hub().protocols().default_id();
-        self.context.node.admit(principal, protocol).await.unwrap()
+        let admitted = self.context.node.admit(principal, protocol, None).await;
+        admitted.unwrap()
     }
 
     /// Publishes from outside.

@@ -14,9 +14,10 @@ pub use config::{Config, LogFormat};
 pub use log::{InitError, Installed, LevelError, LogLevel, init};
 pub use metrics::histogram::{Histogram, Histograms, NamedHistograms};
 pub use metrics::labels::{
-    BackendDropReason, BrokerError, CommandOutcome, Decision, DeliveryPath, DropReason,
-    EventOutcome, Initiator, Label, LabelSet, LogoutOutcome, Opcode, PublishOutcome, PublishSource,
-    RedisCommand, RejectReason, Report, ReportFault, RevocationKind, TicketOutcome,
+    AnswerReason, BackendDropReason, BrokerError, CommandOutcome, Decision, DeliveryPath,
+    DropReason, EventOutcome, Initiator, Label, LabelSet, Listener, LogoutOutcome, Opcode,
+    PublishOutcome, PublishSource, RedisCommand, RejectReason, Report, ReportFault, RevocationKind,
+    TicketOutcome,
 };
 pub use metrics::table::{Authentications, Counters, Named};
 pub use metrics::{CONTENT_TYPE, Counter, Gauge, Metrics, Names};

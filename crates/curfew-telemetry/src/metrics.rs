@@ -26,9 +26,9 @@ use buckets::{
 use exemplar::OfHistogram;
 use histogram::{Histogram, Histograms, NamedHistograms};
 use labels::{
-    BackendDropReason, BrokerError, CommandOutcome, Decision, DeliveryPath, DropReason,
-    EventOutcome, Initiator, LogoutOutcome, Opcode, PublishOutcome, PublishSource, RedisCommand,
-    RejectReason, Report, ReportFault, RevocationKind, TicketOutcome,
+    AnswerReason, BackendDropReason, BrokerError, CommandOutcome, Decision, DeliveryPath,
+    DropReason, EventOutcome, Initiator, Listener, LogoutOutcome, Opcode, PublishOutcome,
+    PublishSource, RedisCommand, RejectReason, Report, ReportFault, RevocationKind, TicketOutcome,
 };
 use table::{Authentications, Counters, Named};
 
@@ -78,6 +78,8 @@ pub struct Metrics {
     pub connections_accepted: Named<&'static str>,
     /// Connections that were not upgraded.
     pub connections_rejected: Counters<RejectReason>,
+    /// Answers to HTTP requests, by listener and by what was answered.
+    pub http_answers: Counters<(Listener, AnswerReason)>,
     /// Closed connections, by close code and by who closed.
     pub connections_closed: Named<u16, Initiator>,
     /// From upgrade to close, seconds.
@@ -236,6 +238,7 @@ impl Metrics {
             connections_limit: Gauge::default(),
             connections_accepted: Named::new("protocol", names.protocols.clone()),
             connections_rejected: Counters::new(),
+            http_answers: Counters::new(),
             connections_closed: Named::new("code", close_codes),
             connection_duration: Histogram::new(CONNECTION_SECONDS),
             handshake_duration: Histogram::new(HANDSHAKE_SECONDS),

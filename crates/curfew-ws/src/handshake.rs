@@ -91,10 +91,13 @@ impl HandshakeError {
     /// The headers the status calls for.
     pub fn headers(self) -> Vec<(HeaderName, HeaderValue)> {
         let upgrade = (UPGRADE, HeaderValue::from_static("websocket"));
+        // RFC 9110 §7.8: whoever sends Upgrade says so in Connection.
+        let connection = (CONNECTION, HeaderValue::from_static("upgrade"));
         match self {
-            Self::Method => vec![(ALLOW, HeaderValue::from_static("GET"))],
-            Self::NotAnUpgrade => vec![upgrade],
+            Self::Method => vec![(ALLOW, HeaderValue::from_static("GET, HEAD"))],
+            Self::NotAnUpgrade => vec![connection, upgrade],
             Self::Version => vec![
+                connection,
                 upgrade,
                 (SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")),
             ],
@@ -118,7 +121,7 @@ impl HandshakeError {
 /// head; no byte in it makes it panic.
 pub fn check<B: Body>(request: &Request<B>) -> Result<Handshake, HandshakeError> {
     let headers = request.headers();
-    if request.method() != Method::GET {
+    if ![Method::GET, Method::HEAD].contains(request.method()) {
         return Err(HandshakeError::Method);
     }
     if request.version() != Version::HTTP_11 {
@@ -131,7 +134,8 @@ pub fn check<B: Body>(request: &Request<B>) -> Result<Handshake, HandshakeError>
     if !single(headers, HOST).is_some_and(is_host) {
         return Err(HandshakeError::Host);
     }
-    if !lists(headers, UPGRADE, b"websocket") {
+    // HEAD is answered as the GET that is no upgrade.
+    if request.method() == Method::HEAD || !lists(headers, UPGRADE, b"websocket") {
         return Err(HandshakeError::NotAnUpgrade);
     }
     if !lists(headers, CONNECTION, b"upgrade") {
@@ -147,6 +151,20 @@ pub fn check<B: Body>(request: &Request<B>) -> Result<Handshake, HandshakeError>
         subprotocols: subprotocols(headers)?,
         origin: origin(headers)?,
     })
+}
+
+/// Checks `Host` of any request (RFC 9112 §3.2): exactly one with a host, and of HTTP/1.0 at most one.
+///
+/// # Errors
+///
+/// [`HandshakeError::Host`].
+pub fn check_host<B>(request: &Request<B>) -> Result<(), HandshakeError> {
+    let headers = request.headers();
+    let absent = request.version() < Version::HTTP_11 && !headers.contains_key(HOST);
+    match absent || single(headers, HOST).is_some_and(is_host) {
+        true => Ok(()),
+        false => Err(HandshakeError::Host),
+    }
 }
 
 /// Whether `header`, over all its lines, lists `token`.

@@ -3,12 +3,56 @@
 
 use std::net::Ipv6Addr;
 
+/// What begins a host of which every subdomain is meant.
+const SUBDOMAINS: &str = "*.";
+
+/// The origin of sandboxed frames, and of local files in most browsers: of any of them.
+const NULL: &str = "null";
+
+/// The origin of local files in programs that embed a browser.
+const FILE: &str = "file://";
+
 /// The origins that may connect. Scheme, host and port are compared exactly, letter case and
-/// default ports apart: no suffix, no substring, no wildcard.
+/// default ports apart: no suffix and no substring, and every subdomain only where an entry says so.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OriginPolicy {
-    /// Lower-cased. Empty: any.
-    allowed: Vec<Origin<String>>,
+    /// Empty: any.
+    allowed: Vec<Allowed>,
+}
+
+/// One entry of the list, lower-cased.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Allowed {
+    /// This origin.
+    One(Origin<String>),
+    /// Every subdomain of this host, at whatever depth, and not the host itself.
+    Subdomains(Origin<String>),
+    /// What is no origin of a site: anybody can make a page that has it.
+    Opaque(&'static str),
+}
+
+impl Allowed {
+    fn is(&self, origin: &str, required: bool) -> bool {
+        let (listed, host_is) = match self {
+            // Whoever can make such a page would have the user's cookies.
+            Self::Opaque(opaque) => return !required && *opaque == origin,
+            Self::One(listed) => (listed, str::eq_ignore_ascii_case as fn(&str, &str) -> bool),
+            Self::Subdomains(listed) => (listed, is_subdomain as fn(&str, &str) -> bool),
+        };
+        Origin::parse(origin).is_ok_and(|origin| {
+            listed.scheme.eq_ignore_ascii_case(origin.scheme)
+                && host_is(origin.host, &listed.host)
+                && listed.port == origin.port
+        })
+    }
+}
+
+fn is_subdomain(host: &str, of: &str) -> bool {
+    let host = host.to_ascii_lowercase();
+    let labels = host
+        .strip_suffix(of)
+        .and_then(|rest| rest.strip_suffix('.'));
+    labels.is_some_and(|labels| labels.split('.').all(|label| !label.is_empty()))
 }
 
 /// An origin; `port` is `None` only where the scheme has no default.
@@ -20,19 +64,15 @@ struct Origin<S> {
 }
 
 impl OriginPolicy {
-    /// Reads `server.allowed_origins`. Each entry is `scheme://host` or `scheme://host:port`; an
-    /// empty list allows any origin. Fails with the index of every bad entry and what is wrong
+    /// Reads `server.allowed_origins`. Each entry is `scheme://host` or `scheme://host:port`, where the
+    /// host may begin with `*.`, or `null` or `file://`; an empty list allows any origin. Fails with the index of every bad entry and what is wrong
     /// with it.
     pub fn parse(entries: &[String]) -> Result<Self, Vec<(usize, String)>> {
         let mut allowed = Vec::with_capacity(entries.len());
         let mut problems = Vec::new();
         for (at, entry) in entries.iter().enumerate() {
             match parse_entry(entry) {
-                Ok(origin) => allowed.push(Origin {
-                    scheme: origin.scheme.to_ascii_lowercase(),
-                    host: origin.host.to_ascii_lowercase(),
-                    port: origin.port,
-                }),
+                Ok(entry) => allowed.push(entry),
                 Err(problem) => problems.push((at, format!("{entry:?} {problem}"))),
             }
         }
@@ -50,7 +90,8 @@ impl OriginPolicy {
 
     /// Whether a request with this `Origin` header may connect. Programs that are not browsers
     /// send none: absence is allowed unless an origin is `required`, as it is when the browser adds
-    /// the credential by itself (a cookie). Then only a listed origin will do, whatever the list.
+    /// the credential by itself (a cookie). Then only a listed origin of a site will do, whatever the
+    /// list: never `null` and `file://`.
     pub fn allows(&self, origin: Option<&str>, required: bool) -> bool {
         if self.allows_any() {
             return !required;
@@ -58,15 +99,9 @@ impl OriginPolicy {
         let Some(origin) = origin else {
             return !required;
         };
-        // "null", of sandboxed frames and local files, has no scheme and is never listed.
-        let Ok(origin) = Origin::parse(origin) else {
-            return false;
-        };
-        self.allowed.iter().any(|allowed| {
-            allowed.scheme.eq_ignore_ascii_case(origin.scheme)
-                && allowed.host.eq_ignore_ascii_case(origin.host)
-                && allowed.port == origin.port
-        })
+        self.allowed
+            .iter()
+            .any(|allowed| allowed.is(origin, required))
     }
 }
 
@@ -114,18 +149,37 @@ impl<'a> Origin<&'a str> {
 
 const INVALID_PORT: &str = "has no valid port: it is a number from 0 to 65535";
 
-fn parse_entry(entry: &str) -> Result<Origin<&str>, &'static str> {
-    if entry.eq_ignore_ascii_case("null") {
-        return Err("cannot be allowed: any page can have that origin");
+fn parse_entry(entry: &str) -> Result<Allowed, &'static str> {
+    if let Some(opaque) = [NULL, FILE].into_iter().find(|opaque| *opaque == entry) {
+        return Ok(Allowed::Opaque(opaque));
     }
-    if entry.contains('*') {
-        return Err("has a wildcard: list each origin, or leave the list empty to allow any");
+    let (text, subdomains) = match entry.split_once("://") {
+        Some((scheme, host)) if host.starts_with(SUBDOMAINS) => {
+            (format!("{scheme}://{}", &host[SUBDOMAINS.len()..]), true)
+        }
+        _ => (entry.to_owned(), false),
+    };
+    if text.contains('*') {
+        return Err(
+            "has a wildcard that is not its first label: https://*.example.com is every subdomain of example.com; leave the list empty to allow any",
+        );
     }
-    let origin = Origin::parse(entry)?;
+    let origin = Origin::parse(&text)?;
     if ["ws", "wss"].contains(&origin.scheme.to_ascii_lowercase().as_str()) {
         return Err("is not an origin: it is the page's scheme, http or https");
     }
-    Ok(origin)
+    if subdomains && !origin.host.contains('.') && !origin.host.eq_ignore_ascii_case("localhost") {
+        return Err("is every site of a top-level domain: name at least two labels after *.");
+    }
+    let origin = Origin {
+        scheme: origin.scheme.to_ascii_lowercase(),
+        host: origin.host.to_ascii_lowercase(),
+        port: origin.port,
+    };
+    Ok(match subdomains {
+        true => Allowed::Subdomains(origin),
+        false => Allowed::One(origin),
+    })
 }
 
 fn is_scheme(scheme: &str) -> bool {
@@ -212,6 +266,47 @@ mod tests {
     }
 
     #[test]
+    fn subdomains_and_opaque_origins_are_allowed_where_they_are_named() {
+        let policy = policy(&[
+            "https://*.example.com",
+            "http://*.localhost:5173",
+            "null",
+            "file://",
+        ])
+        .unwrap();
+        for (origin, allowed, by_cookie) in [
+            ("https://a.example.com", true, true),
+            ("https://A.b.Example.com:443", true, true),
+            ("http://app.localhost:5173", true, true),
+            ("https://example.com", false, false),
+            ("https://.example.com", false, false),
+            ("https://a..example.com", false, false),
+            ("https://aexample.com", false, false),
+            ("https://a.example.com.evil.tld", false, false),
+            ("https://a.example.com:8443", false, false),
+            ("http://a.example.com", false, false),
+            ("https://*.example.com", false, false),
+            ("null", true, false),
+            ("NULL", false, false),
+            ("file://", true, false),
+            ("file:///etc/passwd", false, false),
+        ] {
+            assert_eq!(policy.allows(Some(origin), false), allowed, "{origin}");
+            assert_eq!(policy.allows(Some(origin), true), by_cookie, "{origin}");
+        }
+        for bad in [
+            "https://*.com",
+            "https://*",
+            "https://*.*.example.com",
+            "https://*.",
+            "https://*.example.com/",
+        ] {
+            let entries = [bad.to_owned()];
+            assert!(OriginPolicy::parse(&entries).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn an_origin_has_one_form() {
         for (origin, form) in [
             ("https://app.example", Some("https://app.example")),
@@ -242,9 +337,9 @@ mod tests {
     fn every_bad_entry_is_reported() {
         let problems = policy(&[
             "https://good.example",
-            "null",
+            "NULL",
             "*",
-            "https://*.example.com",
+            "https://a.*.example.com",
             "https://a.example/",
             "https://a.example/path",
             "app.example.com",

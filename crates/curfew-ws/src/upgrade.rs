@@ -10,7 +10,7 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -49,14 +49,47 @@ pub fn accept<B>(
     Ok(response)
 }
 
-/// Tells a [`Held`] to hold back what is written to it.
+/// Tells a [`Held`] what is passed on and what is held back.
+///
+/// Between two requests hyper itself answers what it cannot read, without a body and unseen by us:
+/// that is held back, so that another answer can take its place.
 #[derive(Debug, Clone, Default)]
-pub struct Hold(Arc<AtomicBool>);
+pub struct Hold(Arc<AtomicU8>);
+
+/// What is written is passed on.
+const PASS: u8 = 0;
+
+/// What is written is held back.
+const HOLD: u8 = 1;
+
+/// What is written is passed on until all of it has left, and held back from then on.
+const PASS_UNTIL_FLUSHED: u8 = 2;
 
 impl Hold {
-    /// From here on nothing is written: the next answer is the one to the upgrade.
+    /// From here on nothing is written: the next answer is the one to the upgrade, or none of ours.
     pub fn hold(&self) {
-        self.0.store(true, Ordering::Release);
+        self.0.store(HOLD, Ordering::Release);
+    }
+
+    /// From here on everything is written: a request is being answered.
+    pub fn pass(&self) {
+        self.0.store(PASS, Ordering::Release);
+    }
+
+    /// The answer is complete: what comes after it is held back, unless all is already.
+    pub fn hold_once_flushed(&self) {
+        // Only from the one state: the answer to an upgrade stays held back.
+        self.advance(PASS, PASS_UNTIL_FLUSHED);
+    }
+
+    fn holds(&self) -> bool {
+        self.0.load(Ordering::Acquire) == HOLD
+    }
+
+    fn advance(&self, from: u8, to: u8) {
+        self.0
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
+            .ok();
     }
 }
 
@@ -107,8 +140,9 @@ impl<S> Held<S> {
         }
     }
 
-    fn holds(&self) -> bool {
-        self.hold.0.load(Ordering::Acquire)
+    /// The stream, without what was held back.
+    pub fn into_inner(self) -> S {
+        self.stream
     }
 }
 
@@ -133,7 +167,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Held<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if !self.holds() {
+        if !self.hold.holds() {
             return Pin::new(&mut self.stream).poll_write(cx, bytes);
         }
         self.answer.extend_from_slice(bytes);
@@ -145,7 +179,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Held<S> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if !self.holds() {
+        if !self.hold.holds() {
             return Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         }
         for slice in slices {
@@ -159,7 +193,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Held<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        if let Poll::Ready(Ok(())) = flushed {
+            self.hold.advance(PASS_UNTIL_FLUSHED, HOLD);
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

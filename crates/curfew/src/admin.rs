@@ -1,5 +1,6 @@
 //! The commands that go through the admin API, and the small HTTP client under them.
 
+pub(crate) mod disconnect;
 pub(crate) mod nodes;
 pub(crate) mod publish;
 pub(crate) mod restore;

@@ -2,7 +2,6 @@
 //!
 //! The only file that names every concrete type.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,18 +14,16 @@ use curfew_backend_redis::{Parts, Redis};
 use curfew_hub::{Hub, HubLimits};
 use curfew_identity::{Fetcher, Keepers};
 use curfew_model::{
-    AuthFailure, Clock, Command, DISCONNECTS, Gate, ISSUER_TOKEN, ISSUER_USER, NodeId, Secret,
-    SystemClock,
+    AuthFailure, Clock, Command, DISCONNECTS, Gate, ISSUER_TOKEN, ISSUER_USER, NodeId, SystemClock,
 };
 use curfew_node::{HubEvents, Node};
 use curfew_policy::Policy;
 use curfew_protocol::Protocols;
 use curfew_protocol::native::Native;
-use curfew_server::{Admin, Extra, Public, Tls};
+use curfew_server::{Admin, AdminKey, Extra, Listen, Listener, Proxies, Public, Tls};
 use curfew_session::Context;
 use curfew_telemetry::{DeliveryPath, Installed, LogLevel, Metrics, Names};
 use curfew_ws::OriginPolicy;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -42,8 +39,8 @@ pub(crate) struct App {
     pub(crate) tls: Option<Arc<Tls>>,
     pub(crate) log_level: LogLevel,
     keepers: Keepers,
-    public_listener: TcpListener,
-    admin_listener: TcpListener,
+    public_listener: Listener,
+    admin_listener: Listener,
 }
 
 impl App {
@@ -52,13 +49,14 @@ impl App {
     pub(crate) fn build(
         config: &Config,
         telemetry: Installed,
-        extra: impl FnOnce(&Arc<Context>, SocketAddr, SocketAddr) -> anyhow::Result<Option<Extra>>,
+        extra: impl FnOnce(&Arc<Context>, Listen, Listen) -> anyhow::Result<Option<Extra>>,
     ) -> anyhow::Result<Self> {
         let public_listener =
-            curfew_server::listen(config.server.listen).context("server.listen")?;
-        let admin_listener = curfew_server::listen(config.admin.listen).context("admin.listen")?;
+            curfew_server::listen(&config.server.listen).context("server.listen")?;
+        let admin_listener =
+            curfew_server::listen(&Listen::Tcp(config.admin.listen)).context("admin.listen")?;
         let address = public_listener
-            .local_addr()
+            .address()
             .context("read the public listener's address")?;
 
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -85,7 +83,7 @@ impl App {
             env!("CARGO_PKG_VERSION"),
         )?;
         let events = Arc::new(HubEvents::new(id, Arc::clone(&hub), Arc::clone(&metrics)));
-        let info = node_info(id, address, clock.as_ref());
+        let info = node_info(id, &address, clock.as_ref());
         let backends: Backends = match config.backend.kind {
             BackendKind::Memory => {
                 let prefix = config.backend.redis.prefix.clone();
@@ -120,17 +118,18 @@ impl App {
             _ => None,
         };
         let admin_address = admin_listener
-            .local_addr()
+            .address()
             .context("read the admin listener's address")?;
         let extra = extra(&context, address, admin_address)?;
         let settings = public_settings(config)?;
         let public = Public::new(Arc::clone(&context), settings, tls.clone(), extra);
-        let key = admin_key(config)?;
+        let keys = admin_keys(config)?;
         let admin = Admin::new(
             Arc::clone(&context),
-            key,
+            keys,
             config.auth.subject_claim.clone(),
             config.backend.redis.prefix.clone(),
+            config.admin.connections,
         );
         Ok(Self {
             context,
@@ -145,9 +144,8 @@ impl App {
     }
 
     /// Where the two listeners are: public and admin.
-    pub(crate) fn addresses(&self) -> anyhow::Result<(SocketAddr, SocketAddr)> {
-        let of =
-            |listener: &TcpListener| listener.local_addr().context("read a listener's address");
+    pub(crate) fn addresses(&self) -> anyhow::Result<(Listen, Listen)> {
+        let of = |listener: &Listener| listener.address().context("read a listener's address");
         Ok((of(&self.public_listener)?, of(&self.admin_listener)?))
     }
 
@@ -207,7 +205,7 @@ impl Running {
     /// error everything stays as it was. Sessions that are there already are found by it once
     /// [`Node::until_settled`] returns.
     pub(crate) fn apply(&self, config: &Config) -> anyhow::Result<()> {
-        let key = admin_key(config)?;
+        let keys = admin_keys(config)?;
         let public = public_settings(config)?;
         // Whatever can fail comes before the first change.
         self.context.authenticator.reload(&config.auth)?;
@@ -222,7 +220,7 @@ impl Running {
         self.context.node.hub().set_limits(hub_limits(config));
         self.public.set_settings(public);
         self.admin
-            .set_settings(key, config.auth.subject_claim.clone());
+            .set_settings(keys, config.auth.subject_claim.clone());
         // Last: sessions decide by the new rules.
         self.context.node.hub().reconsider_all();
         Ok(())
@@ -253,7 +251,7 @@ fn names(protocols: &Protocols) -> Names {
     }
 }
 
-fn node_info(id: NodeId, address: SocketAddr, clock: &dyn Clock) -> curfew_backend::NodeInfo {
+fn node_info(id: NodeId, address: &Listen, clock: &dyn Clock) -> curfew_backend::NodeInfo {
     curfew_backend::NodeInfo {
         node: id,
         address: address.to_string(),
@@ -337,17 +335,25 @@ fn session_settings(config: &Config) -> curfew_session::Settings {
     }
 }
 
-fn admin_key(config: &Config) -> anyhow::Result<Option<Secret>> {
-    let key = config.admin.read_key();
-    key.map_err(|(key, error)| anyhow::anyhow!("admin.{key}: {error}"))
+fn admin_keys(config: &Config) -> anyhow::Result<Vec<Arc<AdminKey>>> {
+    config.admin.read_keys().map_err(|bad| {
+        let bad = bad
+            .iter()
+            .map(|(key, error)| format!("admin.{key}: {error}"));
+        anyhow::anyhow!(bad.collect::<Vec<_>>().join("; "))
+    })
 }
 
 fn public_settings(config: &Config) -> anyhow::Result<curfew_server::Settings> {
     let origins = OriginPolicy::parse(&config.server.allowed_origins)
         .map_err(|bad| anyhow::anyhow!("server.allowed_origins: {bad:?}"))?;
+    let server = &config.server;
+    let proxies = Proxies::parse(&server.trusted_proxies, server.proxy_protocol)
+        .map_err(|bad| anyhow::anyhow!("server.trusted_proxies: {bad:?}"))?;
     Ok(curfew_server::Settings {
         server: config.server.clone(),
         auth: config.auth.clone(),
         origins,
+        proxies,
     })
 }

@@ -41,6 +41,8 @@ pub(crate) enum Command {
     Publish(admin::publish::PublishArgs),
     /// List the sessions of the cluster
     Sessions(admin::sessions::SessionsArgs),
+    /// Close one session
+    Disconnect(admin::disconnect::DisconnectArgs),
     /// List the live nodes
     Nodes(admin::nodes::NodesArgs),
     /// Revoke access: connections close, on every node, and stay closed

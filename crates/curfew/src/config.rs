@@ -12,6 +12,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use curfew_model::Problems;
+use curfew_server::Listen;
 use figment::value::{Dict, Value};
 use figment::{Figment, Profile, Provider as _};
 use schemars::JsonSchema;
@@ -72,7 +73,7 @@ impl Config {
                 "must list the origins of your pages when auth.token_sources has \"cookie\": browsers send cookies for any page",
             );
         }
-        if self.server.listen == self.admin.listen && self.server.listen.port() != 0 {
+        if self.server.listen == Listen::Tcp(self.admin.listen) && self.admin.listen.port() != 0 {
             problems.report(
                 "admin.listen",
                 "is the same address as server.listen; the admin API needs its own",

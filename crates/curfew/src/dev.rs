@@ -13,6 +13,7 @@ use curfew_auth::{Algorithm, Issuer, MintKey};
 use curfew_backend::BackendKind;
 use curfew_model::{Action, Clock as _, Secret, SystemClock};
 use curfew_policy::{Effect, Rule};
+use curfew_server::Listen;
 use curfew_telemetry::LogFormat;
 use serde_json::{Map, Value};
 
@@ -56,7 +57,7 @@ pub(crate) fn run(args: &DevArgs) -> Result<(), Failure> {
             page::routes(Arc::clone(&dev), Arc::clone(context), public, admin).map(Some)
         })?;
         let (public, admin) = app.addresses()?;
-        output::print(&dev.banner(&program(), public, admin, SystemClock.unix())?)?;
+        output::print(&dev.banner(&program(), &public, &admin, SystemClock.unix())?)?;
         lifecycle::run(app, dev.config.clone(), None).await
     })
 }
@@ -84,7 +85,7 @@ impl Dev {
         let secret = random_key()?;
         let admin_key = random_key()?;
         let mut config = Config::default();
-        config.server.listen = args.listen;
+        config.server.listen = Listen::Tcp(args.listen);
         config.admin.listen = args.admin;
         config.admin.key = Some(admin_key.clone());
         config.auth.issuers = vec![Issuer {
@@ -150,8 +151,8 @@ impl Dev {
     pub(crate) fn banner(
         &self,
         program: &str,
-        public: SocketAddr,
-        admin: SocketAddr,
+        public: &Listen,
+        admin: &Listen,
         now: u64,
     ) -> anyhow::Result<String> {
         let (alice, _) = self.mint("alice", vec!["member".to_owned()], TOKEN_TTL_SECS, now)?;
@@ -272,7 +273,7 @@ mod tests {
         let now = SystemClock.unix();
         let public = "127.0.0.1:1111".parse().unwrap();
         let admin = "127.0.0.1:2222".parse().unwrap();
-        let banner = dev.banner("curfew", public, admin, now).unwrap();
+        let banner = dev.banner("curfew", &public, &admin, now).unwrap();
         assert!(banner.contains("http://127.0.0.1:1111/\n"), "{banner}");
         let authenticator = Authenticator::new(&dev.config.auth, Arc::new(SystemClock)).unwrap();
         let users: Vec<String> = banner

@@ -293,6 +293,7 @@ const BOOT_SETTINGS: &[BootSetting] = boot_settings![
     "server.tls_cert_file" => server.tls_cert_file,
     "server.tls_key_file" => server.tls_key_file,
     "admin.listen" => admin.listen,
+    "admin.connections" => admin.connections,
     "auth.jwks_timeout" => auth.jwks_timeout,
     "backend" => backend,
     "telemetry.log_format" => telemetry.log_format,

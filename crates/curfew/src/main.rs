@@ -58,6 +58,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Connect(args) => connect::run(args),
         Command::Publish(args) => admin::publish::run(args),
         Command::Sessions(args) => admin::sessions::run(args),
+        Command::Disconnect(args) => admin::disconnect::run(args),
         Command::Nodes(args) => admin::nodes::run(args),
         Command::Revoke(args) => admin::revoke::run(args),
         Command::Revocations(args) => admin::revocations::run(args),

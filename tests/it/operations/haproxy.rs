@@ -13,6 +13,9 @@ use tempfile::TempDir;
 
 use super::tools::{system_tool, text_of};
 
+/// The file that its log goes to, in its directory.
+const LOG: &str = "log";
+
 /// How many nodes the shipped configuration names.
 const SHIPPED: usize = 3;
 
@@ -52,7 +55,7 @@ pub(super) struct LoadBalancer {
     process: Child,
     public: SocketAddr,
     stats: SocketAddr,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl LoadBalancer {
@@ -78,14 +81,18 @@ impl LoadBalancer {
                 writeln!(text, "    server node{node} {address} port {port}").unwrap();
             }
         }
+        Self::run(&text, public, stats).await
+    }
+
+    async fn run(configuration: &str, public: SocketAddr, stats: SocketAddr) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("haproxy.cfg");
-        fs::write(&file, text).unwrap();
+        fs::write(&file, configuration).unwrap();
         let process = system_tool("haproxy")
             .args(["-db", "-f"])
             .arg(&file)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(fs::File::create(directory.path().join(LOG)).unwrap())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
@@ -93,13 +100,18 @@ impl LoadBalancer {
             process,
             public,
             stats,
-            _directory: directory,
+            directory,
         };
         eventually("the load balancer to listen", async || {
             std::net::TcpStream::connect(balancer.public).ok()
         })
         .await;
         balancer
+    }
+
+    /// What it has logged.
+    pub(super) fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join(LOG)).unwrap()
     }
 
     /// Where clients connect.
@@ -129,6 +141,19 @@ impl LoadBalancer {
         })
         .await;
     }
+}
+
+/// HAProxy that passes TCP on to one server, with a PROXY header by this word of its configuration; of
+/// clients at 203.0.113.7, as it says.
+pub(super) async fn relay(server: SocketAddr, header: &str) -> LoadBalancer {
+    let public = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    let text = format!(
+        "defaults\n mode tcp\n timeout connect 2s\n timeout client 30s\n timeout server 30s\n\
+         frontend relay\n bind {public}\n tcp-request connection set-src str(203.0.113.7)\n\
+         default_backend node\n\
+         backend node\n server node {server} {header}\n"
+    );
+    LoadBalancer::run(&text, public, public).await
 }
 
 impl Drop for LoadBalancer {

@@ -5,7 +5,7 @@ use curfew_tests::{Cluster, Gateway, LEASE, Link, Redis, Settings};
 use serde_json::json;
 
 use super::couplings::public_paths;
-use super::haproxy::LoadBalancer;
+use super::haproxy::{LoadBalancer, relay};
 
 #[tokio::test]
 async fn sessions_go_to_the_emptiest_node_and_only_what_is_public_goes_anywhere() {
@@ -91,4 +91,46 @@ async fn a_node_that_is_out_of_touch_alone_is_got_around() {
     let kept =
         cluster[1].metric("curfew_sessions").await + cluster[2].metric("curfew_sessions").await;
     assert_eq!(kept, 9.0);
+}
+
+/// The kind: a client that says of itself what its load balancer should say.
+#[tokio::test]
+async fn what_a_client_says_of_its_address_does_not_get_through() {
+    let settings = Settings::default().with(r#"server.trusted_proxies = ["127.0.0.1"]"#);
+    let (first, second, third) = (
+        Gateway::start_with(&settings).await,
+        Gateway::start_with(&settings).await,
+        Gateway::start_with(&settings).await,
+    );
+    let balancer = LoadBalancer::start(&[&first, &second, &third].map(Into::into)).await;
+    for (name, value) in [
+        ("X-Forwarded-For", "203.0.113.1"),
+        ("Forwarded", "for=203.0.113.1"),
+    ] {
+        let mut client = balancer.user("alice").header(name, value).open().await;
+        let connected = client.expect_json(json!({"type":"connected"})).await;
+        let path = format!("/v1/sessions/{}", connected["session"].as_str().unwrap());
+        let mut shown = Vec::new();
+        for node in [&first, &second, &third] {
+            let (status, session) = node.admin("GET", &path, None).await;
+            shown.extend((status == 200).then(|| session["address"].clone()));
+        }
+        assert_eq!(shown, [json!("127.0.0.1")], "{name}");
+    }
+}
+
+/// A header as HAProxy writes it, and not as we read the specification.
+#[tokio::test]
+async fn haproxys_own_proxy_header_is_read_in_both_versions() {
+    let settings = Settings::default().with("server.proxy_protocol = true");
+    let node = Gateway::start_with(&settings).await;
+    for version in ["send-proxy", "send-proxy-v2", "send-proxy-v2-ssl-cn"] {
+        let relay = relay(node.address(), version).await;
+        let mut client = relay.user("alice").open().await;
+        let connected = client.expect_json(json!({"type":"connected"})).await;
+        let path = format!("/v1/sessions/{}", connected["session"].as_str().unwrap());
+        let session = node.admin_ok("GET", &path, None).await;
+        // Not its own address: the client's, which it was told to replace.
+        assert_eq!(session["address"], "203.0.113.7", "{version}");
+    }
 }

@@ -1,6 +1,7 @@
 //! The URL of a Redis: what it says about where to go and how to log in.
 
 use std::fmt;
+use std::path::Path;
 
 use curfew_model::Secret;
 use schemars::JsonSchema;
@@ -20,10 +21,17 @@ pub struct RedisUrl(String);
 /// A server's host name or address, and its port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RedisAddress {
-    /// Without brackets, also where it is an IPv6 address.
+    /// Without brackets, also where it is an IPv6 address; a Unix socket by its absolute path.
     pub host: String,
-    /// The port.
+    /// The port; 0 for a Unix socket.
     pub port: u16,
+}
+
+impl RedisAddress {
+    /// The path, where it is a Unix socket.
+    pub fn unix_path(&self) -> Option<&Path> {
+        self.host.starts_with('/').then(|| Path::new(&self.host))
+    }
 }
 
 /// How the primary is found.
@@ -62,7 +70,7 @@ pub struct RedisServer {
 pub enum RedisUrlError {
     /// Its scheme is none of those known.
     #[error(
-        "must start with redis://, redis+sentinel:// or redis+cluster://, or with rediss instead of redis for TLS"
+        "must start with redis://, redis+sentinel://, redis+cluster:// or redis+unix://, or with rediss instead of redis for TLS, which a Unix socket has not"
     )]
     Scheme,
     /// It has a query.
@@ -80,6 +88,9 @@ pub enum RedisUrlError {
     /// The database is no number, or one where there is only one.
     #[error("must end with the number of a database, or, for a cluster, without one")]
     Database,
+    /// There is no absolute path.
+    #[error("must have an absolute path, as in redis+unix:///run/redis/redis.sock")]
+    UnixPath,
     /// User or password are not text once unescaped.
     #[error("has a user or password that is not percent-encoded UTF-8")]
     Credentials,
@@ -110,6 +121,19 @@ impl RedisUrl {
         };
         let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (username, password) = parse_credentials(credentials)?;
+        if scheme == "redis+unix" {
+            let host = unescape(rest)?;
+            if !host.starts_with('/') || host.len() < 2 {
+                return Err(RedisUrlError::UnixPath);
+            }
+            return Ok(RedisServer {
+                target: RedisTarget::Standalone(RedisAddress { host, port: 0 }),
+                tls,
+                database: 0,
+                username,
+                password,
+            });
+        }
         let (target, database) = match kind {
             "" => {
                 let address = match parse_addresses(hosts, DEFAULT_PORT)?.as_slice() {
@@ -254,7 +278,9 @@ impl Serialize for RedisUrl {
 
 impl fmt::Display for RedisAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
+        if self.unix_path().is_some() {
+            write!(f, "unix:{}", self.host)
+        } else if self.host.contains(':') {
             write!(f, "[{}]:{}", self.host, self.port)
         } else {
             write!(f, "{}:{}", self.host, self.port)
@@ -319,6 +345,14 @@ mod tests {
                 },
             ),
             (
+                "redis+unix://me:x@/run/a%20b/redis.sock",
+                RedisServer {
+                    username: Some("me".to_owned()),
+                    password: Some(Secret::new("x")),
+                    ..plain(RedisTarget::Standalone(address("/run/a b/redis.sock", 0)))
+                },
+            ),
+            (
                 "rediss+cluster://a:1,[::2]",
                 RedisServer {
                     tls: true,
@@ -340,6 +374,9 @@ mod tests {
             ("127.0.0.1:6379", RedisUrlError::Scheme),
             ("http://a", RedisUrlError::Scheme),
             ("redis+ring://a", RedisUrlError::Scheme),
+            ("redis+unix://redis.sock", RedisUrlError::UnixPath),
+            ("redis+unix://", RedisUrlError::UnixPath),
+            ("rediss+unix:///run/redis.sock", RedisUrlError::Scheme),
             ("redis://", RedisUrlError::Host),
             ("redis://a:x", RedisUrlError::Host),
             ("redis://[::1", RedisUrlError::Host),

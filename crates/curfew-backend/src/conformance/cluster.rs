@@ -1,6 +1,7 @@
 //! What a check runs on.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -80,6 +81,7 @@ impl Cluster {
             node: self.members[0].node,
             connected_at: now,
             protocol: "curfew.v1".into(),
+            address: Some(IpAddr::from([203, 0, 113, 1])),
         }
     }
 }

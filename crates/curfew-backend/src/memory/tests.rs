@@ -36,6 +36,7 @@ fn record(user: &str, expires_at: u64, leeway: Duration) -> SessionRecord {
         node: NodeId::new(),
         connected_at: 0,
         protocol: "curfew.v1".into(),
+        address: None,
     }
 }
 

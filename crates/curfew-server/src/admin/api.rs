@@ -6,22 +6,51 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use curfew_model::TraceContext;
+use curfew_model::{Channel, TraceContext};
 use curfew_policy::Explanation;
-use http::{Method, Uri};
+use http::{Method, StatusCode, Uri};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
+use tracing::debug;
 
 use super::{Admin, explain, health, issuers, nodes, openapi, publish, revocations, sessions};
 use crate::respond::{Problem, Response};
+use crate::{AdminKey, Power};
 
 /// Who may call an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
     /// Anyone who reaches the listener.
     Open,
-    /// Whoever has the admin key.
-    Key,
+    /// Whoever has a key that may do this.
+    Key(Power),
+}
+
+/// Whoever calls with a key.
+#[derive(Debug, Clone)]
+pub(super) struct Caller(Arc<AdminKey>);
+
+impl Caller {
+    /// Whoever has `key`, if that may do this.
+    pub(super) fn with(key: Arc<AdminKey>, power: Power) -> Result<Self, Problem> {
+        if key.may(power) {
+            return Ok(Self(key));
+        }
+        let (name, power) = (key.name(), power.as_str());
+        debug!(key = name, power, "admin key may not do this");
+        Err(forbidden(format!(
+            "the key {name} may not do this: its may in [[admin.keys]] has no \"{power}\""
+        )))
+    }
+
+    /// The key's name.
+    pub(super) fn name(&self) -> &str {
+        self.0.name()
+    }
+}
+
+fn forbidden(detail: String) -> Problem {
+    Problem::new(StatusCode::FORBIDDEN, "forbidden", detail)
 }
 
 /// A request, taken apart.
@@ -30,6 +59,8 @@ pub(super) struct Call {
     pub(super) params: HashMap<&'static str, String>,
     pub(super) query: String,
     pub(super) body: Bytes,
+    /// Whoever calls; `None` for what is open to all.
+    caller: Option<Caller>,
     /// The call's span, where it is recorded.
     pub(super) trace: Option<Box<TraceContext>>,
 }
@@ -39,13 +70,37 @@ impl Call {
         params: HashMap<&'static str, String>,
         uri: &Uri,
         body: Bytes,
+        caller: Option<Caller>,
         trace: Option<Box<TraceContext>>,
     ) -> Self {
         Self {
             params,
             query: uri.query().unwrap_or_default().to_owned(),
             body,
+            caller,
             trace,
+        }
+    }
+
+    /// The name of the caller's key, for the log.
+    pub(super) fn key(&self) -> &str {
+        self.caller.as_ref().map_or("", Caller::name)
+    }
+
+    /// Whether the caller may do this for a channel.
+    pub(super) fn may_use(&self, channel: &Channel) -> bool {
+        let caller = self.caller.as_ref();
+        caller.is_none_or(|Caller(key)| key.may_use(channel))
+    }
+
+    /// Fails unless the caller may do this for a channel.
+    pub(super) fn check_channel(&self, channel: &Channel) -> Result<(), Problem> {
+        match self.may_use(channel) {
+            true => Ok(()),
+            false => Err(forbidden(format!(
+                "the key {} is not for the channel {channel}: see its channels in [[admin.keys]]",
+                self.key()
+            ))),
         }
     }
 
@@ -120,6 +175,11 @@ impl Operation {
         }
     }
 
+    /// HEAD goes wherever GET does (RFC 9110 §9.1).
+    fn takes_method(&self, method: &Method) -> bool {
+        self.method == *method || self.method == Method::GET && *method == Method::HEAD
+    }
+
     fn publishes(self) -> Self {
         Self {
             publishes: true,
@@ -157,6 +217,7 @@ impl Operation {
 #[rustfmt::skip]
 pub(super) fn operations() -> Vec<Operation> {
     use Access::{Key, Open};
+    use Power::{Disconnect, Publish, Read, Revoke};
     vec![
         Operation::new(Method::GET, "/livez", Open, "Whether the process works; 503 with the reason when not", |a, _| now(health::livez(&a)))
             .gives::<health::Live>(),
@@ -164,30 +225,30 @@ pub(super) fn operations() -> Vec<Operation> {
             .gives::<health::Ready>(),
         Operation::new(Method::GET, "/metrics", Open, "Metrics as OpenMetrics text", |a, _| now(health::metrics(&a))),
         Operation::new(Method::GET, "/openapi.json", Open, "This description", |_, _| now(openapi::get())),
-        Operation::new(Method::POST, "/v1/publish", Key, "Publish into one channel", |a, c| Box::pin(publish::publish(a, c)))
+        Operation::new(Method::POST, "/v1/publish", Key(Publish), "Publish into one channel", |a, c| Box::pin(publish::publish(a, c)))
             .publishes().takes::<publish::Publish>().gives::<publish::Published>(),
-        Operation::new(Method::POST, "/v1/broadcast", Key, "Publish the same data into several channels", |a, c| Box::pin(publish::broadcast(a, c)))
+        Operation::new(Method::POST, "/v1/broadcast", Key(Publish), "Publish the same data into several channels", |a, c| Box::pin(publish::broadcast(a, c)))
             .publishes().takes::<publish::Broadcast>().gives::<publish::Published>(),
-        Operation::new(Method::GET, "/v1/sessions", Key, "Sessions of the whole cluster, oldest first", |a, c| Box::pin(sessions::list(a, c)))
+        Operation::new(Method::GET, "/v1/sessions", Key(Read), "Sessions of the whole cluster, oldest first", |a, c| Box::pin(sessions::list(a, c)))
             .query(&[("user", "only this user's"), ("limit", "at most this many, 1 to 1000; 100 if absent"), ("cursor", "the previous page's cursor")])
             .gives::<sessions::Sessions>(),
-        Operation::new(Method::GET, "/v1/sessions/{id}", Key, "One session with its claims", |a, c| Box::pin(sessions::get(a, c)))
+        Operation::new(Method::GET, "/v1/sessions/{id}", Key(Read), "One session with its claims", |a, c| Box::pin(sessions::get(a, c)))
             .gives::<sessions::SessionDetails>(),
-        Operation::new(Method::DELETE, "/v1/sessions/{id}", Key, "Close one session with 4404", |a, c| Box::pin(sessions::delete(a, c)))
+        Operation::new(Method::DELETE, "/v1/sessions/{id}", Key(Disconnect), "Close one session with 4404", |a, c| Box::pin(sessions::delete(a, c)))
             .gives::<sessions::Closed>(),
-        Operation::new(Method::POST, "/v1/revocations", Key, "Revoke: close every session named, and keep their tokens out", |a, c| Box::pin(revocations::create(a, c)))
+        Operation::new(Method::POST, "/v1/revocations", Key(Revoke), "Revoke: close every session named, and keep their tokens out", |a, c| Box::pin(revocations::create(a, c)))
             .always_traced().takes::<revocations::Revoke>().gives::<curfew_backend::Receipt>(),
-        Operation::new(Method::GET, "/v1/revocations", Key, "Revocations in force", |a, _| Box::pin(revocations::list(a)))
+        Operation::new(Method::GET, "/v1/revocations", Key(Read), "Revocations in force", |a, _| Box::pin(revocations::list(a)))
             .gives::<revocations::Revocations>(),
-        Operation::new(Method::DELETE, "/v1/revocations/{kind}/{value}", Key, "Lift a revocation; the value of all is all", |a, c| Box::pin(revocations::delete(a, c)))
+        Operation::new(Method::DELETE, "/v1/revocations/{kind}/{value}", Key(Revoke), "Lift a revocation; the value of all is all", |a, c| Box::pin(revocations::delete(a, c)))
             .always_traced().gives::<revocations::Restored>(),
-        Operation::new(Method::GET, "/v1/nodes", Key, "Live nodes", |a, _| Box::pin(nodes::nodes(a)))
+        Operation::new(Method::GET, "/v1/nodes", Key(Read), "Live nodes", |a, _| Box::pin(nodes::nodes(a)))
             .gives::<nodes::Nodes>(),
-        Operation::new(Method::GET, "/v1/channels", Key, "Channels with subscribers", |a, _| now(nodes::channels(&a)))
+        Operation::new(Method::GET, "/v1/channels", Key(Read), "Channels with subscribers", |a, c| now(nodes::channels(&a, &c)))
             .gives::<nodes::Channels>(),
-        Operation::new(Method::GET, "/v1/issuers", Key, "Issuers of tokens with their keys, as this node knows them", |a, _| now(issuers::list(&a)))
+        Operation::new(Method::GET, "/v1/issuers", Key(Read), "Issuers of tokens with their keys, as this node knows them", |a, _| now(issuers::list(&a)))
             .gives::<issuers::Issuers>(),
-        Operation::new(Method::POST, "/v1/explain", Key, "Which rule decides, and why", |a, c| Box::pin(explain::explain(a, c)))
+        Operation::new(Method::POST, "/v1/explain", Key(Power::Explain), "Which rule decides, and why", |a, c| Box::pin(explain::explain(a, c)))
             .takes::<explain::Explain>().gives::<Explanation>(),
     ]
 }
@@ -239,9 +300,13 @@ impl Api {
         let operation = found
             .value
             .iter()
-            .find(|operation| operation.method == *method);
+            .find(|operation| operation.takes_method(method));
         let Some(operation) = operation else {
-            let methods: Vec<&str> = found.value.iter().map(|o| o.method.as_str()).collect();
+            let methods = found.value.iter().map(|o| match o.method {
+                Method::GET => "GET, HEAD",
+                ref method => method.as_str(),
+            });
+            let methods: Vec<&str> = methods.collect();
             return Err(NotFound::Method(methods.join(", ")));
         };
         let mut params = HashMap::new();
@@ -291,9 +356,10 @@ mod tests {
             (params["kind"].as_str(), params["value"].as_str()),
             ("user", "a b/cé")
         );
+        assert!(api.find(&Method::HEAD, "/v1/nodes").is_ok());
         assert!(matches!(api.find(&Method::GET, "/v2"), Err(NotFound::Path)));
         assert!(
-            matches!(api.find(&Method::PUT, "/v1/sessions/x"), Err(NotFound::Method(m)) if m == "GET, DELETE")
+            matches!(api.find(&Method::PUT, "/v1/sessions/x"), Err(NotFound::Method(m)) if m == "GET, HEAD, DELETE")
         );
     }
 

@@ -36,6 +36,7 @@ pub(super) async fn explain(admin: Arc<Admin>, call: Call) -> Result<Response, P
             error.to_string(),
         )
     })?;
+    call.check_channel(&channel)?;
     let claims = match (body.token, body.claims) {
         (Some(token), None) => match admin.context.verify(&token).await {
             Ok(principal) => principal.claims().parse(),

@@ -1,6 +1,7 @@
 //! The admin key.
 
-use curfew_model::Secret;
+use std::sync::Arc;
+
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use parking_lot::Mutex;
@@ -8,6 +9,7 @@ use subtle::ConstantTimeEq as _;
 use tokio::time::{Duration, Instant};
 use tracing::warn;
 
+use crate::AdminKey;
 use crate::respond::{Problem, Response};
 
 /// Wrong keys answered as such in one window; more are answered 429.
@@ -29,28 +31,37 @@ impl Key {
         }
     }
 
-    /// `Err` is the answer to a caller without the key. The right key is never turned away for
-    /// others' wrong ones.
+    /// The key that a caller has. `Err` is the answer to one without any. A right key is never turned
+    /// away for others' wrong ones.
     pub(super) fn check(
         &self,
-        key: Option<&Secret>,
+        keys: &[Arc<AdminKey>],
         headers: &HeaderMap,
-    ) -> Result<(), Box<Response>> {
-        let Some(key) = key else {
+    ) -> Result<Arc<AdminKey>, Box<Response>> {
+        if keys.is_empty() {
             let detail =
                 "no admin key is configured: set admin.key_file to a file with at least 32 bytes";
             let problem = Problem::new(StatusCode::FORBIDDEN, "no_admin_key", detail);
             return Err(Box::new(problem.into_response()));
-        };
+        }
         let sent = headers
             .get(AUTHORIZATION)
             .and_then(|value| value.to_str().ok())
             .and_then(|value| value.split_once(' '))
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
             .map(|(_, sent)| sent.trim());
-        // Of two strings of different length the comparison tells only that.
-        if sent.is_some_and(|sent| sent.as_bytes().ct_eq(key.expose().as_bytes()).into()) {
-            return Ok(());
+        // Of two strings of different length the comparison tells only that. All are compared: which one
+        // it is shows in no time.
+        let is_sent = |key: &AdminKey| {
+            let key = key.key().expose().as_bytes();
+            sent.is_some_and(|sent| sent.as_bytes().ct_eq(key).into())
+        };
+        let found = keys.iter().fold(None, |found, key| match is_sent(key) {
+            true => Some(key),
+            false => found,
+        });
+        if let Some(key) = found {
+            return Ok(Arc::clone(key));
         }
         if sent.is_some() && self.is_guessing() {
             let detail = "too many wrong keys, try again later";

@@ -7,7 +7,7 @@ use http::StatusCode;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::Admin;
+use super::{Admin, Call};
 use crate::respond::{Problem, Response, json};
 
 /// The live nodes.
@@ -35,13 +35,14 @@ pub(super) async fn nodes(admin: Arc<Admin>) -> Result<Response, Problem> {
     Ok(json(StatusCode::OK, &Nodes { nodes }))
 }
 
-pub(super) fn channels(admin: &Admin) -> Result<Response, Problem> {
+pub(super) fn channels(admin: &Admin, call: &Call) -> Result<Response, Problem> {
     let channels = admin
         .context
         .node
         .hub()
         .channels()
         .into_iter()
+        .filter(|info| call.may_use(&info.channel))
         .map(|info| ChannelInfo {
             channel: info.channel.as_str().to_owned(),
             subscribers: info.subscribers,

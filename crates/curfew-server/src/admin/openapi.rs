@@ -74,8 +74,9 @@ fn describe(operation: &Operation, schemas: &mut SchemaGenerator) -> Value {
         description["requestBody"] =
             json!({ "required": true, "content": { "application/json": { "schema": schema } } });
     }
-    if operation.access == Access::Key {
+    if let Access::Key(power) = operation.access {
         description["security"] = json!([{ "key": [] }]);
+        description["description"] = json!(format!("Needs a key that may {}", power.as_str()));
     }
     description
 }

@@ -103,6 +103,9 @@ impl Admin {
             })
         };
         let channels = channels.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+        for channel in &channels {
+            call.check_channel(channel)?;
+        }
         let count = channels.len();
         let data = Bytes::copy_from_slice(data.get().as_bytes());
         for (published, channel) in channels.into_iter().enumerate() {

@@ -110,7 +110,7 @@ pub(super) async fn create(admin: Arc<Admin>, call: Call) -> Result<Response, Pr
         before: body.before.map(check_cutoff).transpose()?,
         reason: body.reason.map(check_reason).transpose()?,
         expires_at: Some(now.saturating_add(ttl(body.ttl)?.as_secs())),
-        trace: call.trace,
+        trace: call.trace.clone(),
     };
     if body.dry_run {
         let dry_run = admin.dry_run(&key, &body.value, &revocation).await?;
@@ -127,6 +127,7 @@ pub(super) async fn create(admin: Arc<Admin>, call: Call) -> Result<Response, Pr
     // Neither the value nor the reason: both may be about a person.
     info!(
         kind,
+        key = call.key(),
         live = receipt.nodes.live,
         confirmed = receipt.nodes.confirmed,
         missing = ?receipt.nodes.missing,
@@ -184,7 +185,11 @@ pub(super) async fn delete(admin: Arc<Admin>, call: Call) -> Result<Response, Pr
         let detail = "no such revocation is in force";
         return Err(Problem::new(StatusCode::NOT_FOUND, "not_found", detail));
     }
-    info!(kind = key.kind(), "revocation lifted by the admin API");
+    info!(
+        kind = key.kind(),
+        key = call.key(),
+        "revocation lifted by the admin API"
+    );
     Ok(json(StatusCode::OK, &Restored { restored: true }))
 }
 

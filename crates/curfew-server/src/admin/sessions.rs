@@ -1,6 +1,7 @@
 //! Who is connected.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use curfew_backend::{SessionFilter, SessionRecord};
@@ -37,6 +38,8 @@ pub(super) struct SessionInfo {
     /// The configured issuer's name.
     issuer: String,
     protocol: Cow<'static, str>,
+    /// The client's: of its socket, or as a trusted proxy says.
+    address: Option<IpAddr>,
 }
 
 /// A page of sessions.
@@ -77,6 +80,7 @@ impl From<&SessionRecord> for SessionInfo {
             token_id: principal.token_id().map(str::to_owned),
             issuer: principal.issuer().to_owned(),
             protocol: record.protocol.clone(),
+            address: record.address,
         }
     }
 }
@@ -139,7 +143,7 @@ pub(super) async fn delete(admin: Arc<Admin>, call: Call) -> Result<Response, Pr
     {
         return Err(no_session());
     }
-    info!(%session, "session closed by the admin API");
+    info!(%session, key = call.key(), "session closed by the admin API");
     Ok(json(
         StatusCode::OK,
         &Closed {

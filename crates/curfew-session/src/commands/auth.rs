@@ -1,5 +1,6 @@
 //! `auth`: the first message of a connection whose request carried no token.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use curfew_model::{AuthFailure, Command, CommandId, Disconnect, ErrorCode, Request};
@@ -46,12 +47,13 @@ pub(crate) fn first(
     };
     let mut span = state.begin_span(SPAN, Origin::Unknown);
     let context = Arc::clone(&state.context);
-    let (protocol, token) = (state.protocol, token.into_owned());
+    let (protocol, address) = (state.protocol, state.address);
+    let token = token.into_owned();
     // It came in time; what is waited for now are keys and the backend.
     let timeout = state.context.settings.load().auth_timeout;
     state.deadlines.auth_by = Instant::now().checked_add(timeout);
     state.operation = Some(Box::pin(async move {
-        let result = open(&context, protocol, &token, &mut span).await;
+        let result = open(&context, protocol, address, &token, &mut span).await;
         (Outcome::Admitted(result), span.scope())
     }));
     None
@@ -61,6 +63,7 @@ pub(crate) fn first(
 async fn open(
     context: &Context,
     protocol: ProtocolId,
+    address: Option<IpAddr>,
     token: &str,
     span: &mut CommandSpan,
 ) -> Result<Attachment, Refusal> {
@@ -81,7 +84,7 @@ async fn open(
         }
     };
     let mut admission = span.part("admission");
-    let admit = context.node.admit(principal, protocol);
+    let admit = context.node.admit(principal, protocol, address);
     let admitted = admit.instrument(admission.scope()).await;
     admitted.map_err(|error| {
         admission.refused(error.error_type());

@@ -101,12 +101,72 @@ labels! {
         Rate = "rate",
         /// The node leaves service.
         Draining = "draining",
-        /// Not a WebSocket handshake.
+        /// Not a WebSocket handshake, or not HTTP.
         BadRequest = "bad_request",
+        /// The request's head is over `limits.head_bytes`.
+        HeadTooLarge = "head_too_large",
+        /// The request has more than `limits.headers`.
+        TooManyHeaders = "too_many_headers",
+        /// HTTP/2 was spoken.
+        HttpVersion = "http_version",
+        /// The TLS handshake failed.
+        Tls = "tls",
+        /// There is nothing at the request's path.
+        NotFound = "not_found",
         /// A dependency is down.
         Unavailable = "unavailable",
         /// The request, or TLS before it, did not come in time.
         Timeout = "timeout",
+    }
+
+    /// Which listener it was.
+    Listener = "listener" {
+        /// The public one.
+        Public = "public",
+        /// The admin listener.
+        Admin = "admin",
+    }
+
+    /// What an HTTP request was answered.
+    AnswerReason = "reason" {
+        /// What it asked for.
+        Ok = "ok",
+        /// 101: the connection is a WebSocket.
+        Upgraded = "upgraded",
+        /// It is wrong.
+        BadRequest = "bad_request",
+        /// Its body broke off.
+        BodyIncomplete = "body_incomplete",
+        /// Its body is too large.
+        BodyTooLarge = "body_too_large",
+        /// Its head is over `limits.head_bytes`.
+        HeadTooLarge = "head_too_large",
+        /// It has more than `limits.headers`.
+        TooManyHeaders = "too_many_headers",
+        /// Another version of HTTP is needed.
+        HttpVersion = "http_version",
+        /// An upgrade is needed.
+        UpgradeRequired = "upgrade_required",
+        /// Its credential is missing or not good.
+        Unauthorized = "unauthorized",
+        /// It may not do this.
+        Forbidden = "forbidden",
+        /// There is nothing at its path.
+        NotFound = "not_found",
+        /// Its method is not one of those that the path takes.
+        Method = "method",
+        /// It did not come in time.
+        Timeout = "timeout",
+        /// There were too many of its kind.
+        Rate = "rate",
+        /// There are as many connections as may be.
+        Limit = "limit",
+        /// A dependency is down, or the node is not in service.
+        Unavailable = "unavailable",
+        /// It may or may not have been done.
+        UnknownOutcome = "unknown_outcome",
+        /// A fault of ours.
+        Internal = "internal",
     }
 
     /// Who ended a connection.
@@ -321,6 +381,33 @@ labels! {
         Claim = "claim",
         /// Everyone.
         All = "all",
+    }
+}
+
+impl AnswerReason {
+    /// The reason of an answer with this status. `code` is the name of its problem, where it has one,
+    /// and tells apart what shares a status.
+    pub fn of(status: u16, code: Option<&str>) -> Self {
+        match (status, code) {
+            (400, Some("body_incomplete")) => Self::BodyIncomplete,
+            (431, Some("too_many_headers")) => Self::TooManyHeaders,
+            (101, _) => Self::Upgraded,
+            (..400, _) => Self::Ok,
+            (401, _) => Self::Unauthorized,
+            (403, _) => Self::Forbidden,
+            (404, _) => Self::NotFound,
+            (405, _) => Self::Method,
+            (408, _) => Self::Timeout,
+            (413, _) => Self::BodyTooLarge,
+            (426, _) => Self::UpgradeRequired,
+            (429, _) => Self::Rate,
+            (431, _) => Self::HeadTooLarge,
+            (503, _) => Self::Unavailable,
+            (504, _) => Self::UnknownOutcome,
+            (505, _) => Self::HttpVersion,
+            (..500, _) => Self::BadRequest,
+            (500.., _) => Self::Internal,
+        }
     }
 }
 

@@ -59,6 +59,11 @@ impl Metrics {
             &self.connections_rejected,
         );
         names.add(
+            "http_answers",
+            "Answers to HTTP requests on either listener",
+            &self.http_answers,
+        );
+        names.add(
             "connections_closed",
             "Closed connections",
             &self.connections_closed,

@@ -68,6 +68,7 @@ fn every_series_is_there_from_the_start_at_zero() {
         "curfew_connections_limit",
         "curfew_connections_accepted_total{protocol=\"curfew.v1\"}",
         "curfew_connections_rejected_total{reason=\"timeout\"}",
+        "curfew_http_answers_total{listener=\"admin\",reason=\"head_too_large\"}",
         "curfew_connections_closed_total{code=\"4401\",initiator=\"server\"}",
         "curfew_connections_closed_total{code=\"other\",initiator=\"network\"}",
         "curfew_connection_duration_seconds_count",

@@ -134,6 +134,9 @@ fn method_version_and_body_are_checked() {
     let mut post = with("x", &[]);
     *post.method_mut() = Method::POST;
     assert_eq!(check(&post), Err(HandshakeError::Method));
+    let mut head = with("x", &[]);
+    *head.method_mut() = Method::HEAD;
+    assert_eq!(check(&head), Err(HandshakeError::NotAnUpgrade));
     for version in [Version::HTTP_10, Version::HTTP_2] {
         let mut other = with("x", &[]);
         *other.version_mut() = version;
@@ -177,16 +180,24 @@ fn fifteen_kibibytes_of_blanks_or_commas_are_read_in_linear_time() {
 fn each_error_says_what_to_answer() {
     use HandshakeError as E;
     for (error, status, headers) in [
-        (E::Method, 405, &[("allow", "GET")][..]),
+        (E::Method, 405, &[("allow", "GET, HEAD")][..]),
         (E::HttpVersion, 505, &[]),
         (E::Host, 400, &[]),
-        (E::NotAnUpgrade, 426, &[("upgrade", "websocket")]),
+        (
+            E::NotAnUpgrade,
+            426,
+            &[("connection", "upgrade"), ("upgrade", "websocket")],
+        ),
         (E::Connection, 400, &[]),
         (E::Key, 400, &[]),
         (
             E::Version,
             426,
-            &[("upgrade", "websocket"), ("sec-websocket-version", "13")],
+            &[
+                ("connection", "upgrade"),
+                ("upgrade", "websocket"),
+                ("sec-websocket-version", "13"),
+            ],
         ),
         (E::Body, 400, &[]),
         (E::Origin, 400, &[]),
@@ -200,5 +211,25 @@ fn each_error_says_what_to_answer() {
             .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
             .collect();
         assert_eq!(given, headers, "{error:?}");
+    }
+}
+
+#[test]
+fn any_request_names_one_host() {
+    for (version, lines, good) in [
+        (Version::HTTP_11, &[&b"a:80"[..]][..], true),
+        (Version::HTTP_11, &[b"[::1]"], true),
+        (Version::HTTP_11, &[], false),
+        (Version::HTTP_11, &[b""], false),
+        (Version::HTTP_11, &[b"a", b"a"], false),
+        (Version::HTTP_11, &[b"a/b"], false),
+        (Version::HTTP_10, &[], true),
+        (Version::HTTP_10, &[b"a"], true),
+        (Version::HTTP_10, &[b"a", b"b"], false),
+        (Version::HTTP_10, &[b"a b"], false),
+    ] {
+        let mut request = with("host", lines);
+        *request.version_mut() = version;
+        assert_eq!(check_host(&request).is_ok(), good, "{version:?} {lines:?}");
     }
 }

@@ -68,7 +68,11 @@ async fn requests_that_are_no_upgrade_get_their_status_and_no_socket() {
             "426",
             "upgrade: websocket\r\n",
         ),
-        ("POST /ws HTTP/1.1\r\nHost: a\r\n", "405", "allow: get\r\n"),
+        (
+            "POST /ws HTTP/1.1\r\nHost: a\r\n",
+            "405",
+            "allow: get, head\r\n",
+        ),
         (
             &REQUEST.replace("Version: 13", "Version: 8"),
             "426",
@@ -139,6 +143,29 @@ async fn answers_before_the_upgrade_are_written_before_it() {
     let mut written = Vec::new();
     client.read_to_end(&mut written).await.unwrap();
     assert_eq!(written, b"before");
+}
+
+#[tokio::test]
+async fn what_comes_between_two_answers_is_held_back() {
+    let (mut client, server) = tokio::io::duplex(4096);
+    let hold = Hold::default();
+    let mut io = Held::new(server, Bytes::new(), hold.clone());
+    hold.hold();
+    io.write_all(b"not ours, ").await.unwrap();
+    hold.pass();
+    io.write_all(b"ours, ").await.unwrap();
+    hold.hold_once_flushed();
+    io.write_all(b"to its end").await.unwrap();
+    io.flush().await.unwrap();
+    io.write_all(b"not ours").await.unwrap();
+    io.flush().await.unwrap();
+    // An answer that is held back stays so at its end.
+    hold.hold_once_flushed();
+    io.write_all(b"neither").await.unwrap();
+    drop(io.into_inner());
+    let mut written = Vec::new();
+    client.read_to_end(&mut written).await.unwrap();
+    assert_eq!(written, b"ours, to its end");
 }
 
 #[tokio::test]

@@ -64,10 +64,14 @@ pub(crate) fn run(args: SessionsArgs) -> Result<(), Failure> {
                 text(session, "node"),
                 when(session, "connected_at", now),
                 when(session, "expires_at", now),
+                text(session, "address"),
             ]
         })
         .collect();
-    let mut shown = output::table(&["SESSION", "USER", "NODE", "CONNECTED", "EXPIRES"], &rows);
+    let mut shown = output::table(
+        &["SESSION", "USER", "NODE", "CONNECTED", "EXPIRES", "ADDRESS"],
+        &rows,
+    );
     if !cursor.is_null() {
         shown.push_str("There are more: see --limit.\n");
     }

@@ -4,12 +4,12 @@
 //! written into the page (another site cannot read it) and whose `Host` is this machine (a name
 //! that was made to point here cannot be used either).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use curfew_backend::SessionFilter;
 use curfew_model::{Revocation, RevocationKey};
-use curfew_server::{Extra, Problem, Response};
+use curfew_server::{Extra, Listen, Problem, Response};
 use curfew_session::Context;
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
@@ -43,8 +43,8 @@ const MAX_SESSIONS: usize = 100;
 struct Page {
     dev: Arc<Dev>,
     context: Arc<Context>,
-    public: SocketAddr,
-    admin: SocketAddr,
+    public: Listen,
+    admin: Listen,
     guard: String,
 }
 
@@ -70,8 +70,8 @@ struct KeyWish {
 pub(crate) fn routes(
     dev: Arc<Dev>,
     context: Arc<Context>,
-    public: SocketAddr,
-    admin: SocketAddr,
+    public: Listen,
+    admin: Listen,
 ) -> anyhow::Result<Extra> {
     let guard = super::random_key()?.expose().to_owned();
     let page = Arc::new(Page {
@@ -98,7 +98,8 @@ impl Page {
             return Some(forbidden("open the page by its address, such as 127.0.0.1"));
         }
         if path == "/" {
-            return (parts.method == Method::GET).then(|| self.html());
+            let is_read = [Method::GET, Method::HEAD].contains(&parts.method);
+            return is_read.then(|| self.html());
         }
         if parts
             .headers
@@ -116,7 +117,7 @@ impl Page {
             (&Method::POST, "/dev/token") => self.token(&body),
             (&Method::POST, "/dev/revoke") => self.revoke(&body).await,
             (&Method::POST, "/dev/restore") => self.restore(&body).await,
-            (&Method::GET, "/dev/sessions") => self.sessions().await,
+            (&Method::GET | &Method::HEAD, "/dev/sessions") => self.sessions().await,
             _ => return None,
         };
         Some(result.map_or_else(Problem::into_response, |value| answer(&value)))

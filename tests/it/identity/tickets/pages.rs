@@ -118,3 +118,26 @@ async fn a_page_of_another_origin_may_ask_and_may_read_the_answer() {
         assert_eq!(program.header("vary"), Some("Origin"));
     }
 }
+
+/// The kind: a preflight that knows the headers of one program, and none of what tracing libraries add
+/// to every request of a page.
+#[tokio::test]
+async fn a_page_may_send_the_headers_that_its_browser_asks_for() {
+    let node = Gateway::start_with(&settings().with("auth.token_revocation = true")).await;
+    let asked = "authorization,baggage, sentry-trace,traceparent, bad header, x-\u{fc}";
+    for path in [PATH, "/revoke"] {
+        let headers = [
+            ("Origin", APP),
+            ("Access-Control-Request-Method", "POST"),
+            ("Access-Control-Request-Headers", asked),
+        ];
+        let answer = http::request(node.address(), "OPTIONS", path, &headers, b"").await;
+        assert_eq!(answer.status, 204, "{path}");
+        assert_eq!(
+            answer.header("access-control-allow-headers"),
+            Some("authorization, content-type, baggage, sentry-trace, traceparent"),
+            "{path}"
+        );
+        assert_eq!(answer.header("access-control-allow-origin"), Some(APP));
+    }
+}

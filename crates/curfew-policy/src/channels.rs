@@ -1,0 +1,56 @@
+//! A set of channels, for what is limited to some beside the policy.
+
+use curfew_model::Channel;
+
+use crate::pattern::Pattern;
+
+/// The channels that some patterns match, each as rules have them: `{x}` takes one segment, a last `*`
+/// the rest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Channels(Vec<Pattern>);
+
+impl Channels {
+    /// Reads patterns. Fails with the index of every bad one and what is wrong with it.
+    pub fn parse(patterns: &[String]) -> Result<Self, Vec<(usize, String)>> {
+        let mut parsed = Vec::with_capacity(patterns.len());
+        let mut problems = Vec::new();
+        for (at, pattern) in patterns.iter().enumerate() {
+            match Pattern::parse(pattern) {
+                Ok(pattern) => parsed.push(pattern),
+                Err(error) => problems.push((at, error.to_string())),
+            }
+        }
+        match problems.is_empty() {
+            true => Ok(Self(parsed)),
+            false => Err(problems),
+        }
+    }
+
+    /// Whether a channel is one of them.
+    pub fn contains(&self, channel: &Channel) -> bool {
+        let mut patterns = self.0.iter();
+        patterns.any(|pattern| pattern.matches(channel.as_str(), |_, _| {}))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_are_matched_as_by_rules() {
+        let patterns = ["news:*", "room:{id}"].map(str::to_owned);
+        let channels = Channels::parse(&patterns).unwrap();
+        for (channel, contains) in [
+            ("news:a:b", true),
+            ("room:1", true),
+            ("room:1:2", false),
+            ("news", false),
+        ] {
+            let channel = Channel::parse(channel).unwrap();
+            assert_eq!(channels.contains(&channel), contains, "{channel:?}");
+        }
+        let bad = Channels::parse(&["ok".to_owned(), "a*".to_owned()]).unwrap_err();
+        assert_eq!(bad[0].0, 1);
+    }
+}

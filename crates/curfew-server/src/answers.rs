@@ -1,0 +1,122 @@
+//! Every answer is counted by its reason, and refusals are logged: a line for each reason and minute.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use curfew_telemetry::{AnswerReason, Label as _, Listener, Metrics};
+use http::StatusCode;
+use parking_lot::Mutex;
+use tokio::time::{Duration, Instant};
+use tracing::{info, warn};
+
+use crate::respond::{Code, Response};
+
+/// Refusals for one reason are logged once in this time: clients must not fill the log.
+const INTERVAL: Duration = Duration::from_secs(60);
+
+/// What one listener has answered.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    listener: Listener,
+    metrics: Arc<Metrics>,
+    /// By reason.
+    told: Mutex<Vec<Told>>,
+}
+
+/// When refusals for a reason were last logged, and how many there were since.
+#[derive(Debug, Clone, Copy, Default)]
+struct Told {
+    at: Option<Instant>,
+    since: u64,
+}
+
+impl Answers {
+    pub(crate) fn new(listener: Listener, metrics: Arc<Metrics>) -> Self {
+        Self {
+            listener,
+            metrics,
+            told: Mutex::new(vec![Told::default(); AnswerReason::VALUES.len()]),
+        }
+    }
+
+    /// Counts an answer to `peer`, and logs it where it is a refusal.
+    pub(crate) fn note(&self, response: &Response, peer: IpAddr) {
+        let code = response.extensions().get::<Code>().map(|Code(code)| *code);
+        let status = response.status();
+        let reason = AnswerReason::of(status.as_u16(), code);
+        self.count(reason);
+        // What is not ready says so in an answer of its own.
+        let is_refusal = status.is_client_error() || status.is_server_error() && code.is_some();
+        if is_refusal {
+            self.log(reason, status, peer);
+        }
+    }
+
+    /// Counts and logs a refusal that is no [`Response`].
+    pub(crate) fn refused(&self, reason: AnswerReason, status: StatusCode, peer: IpAddr) {
+        self.count(reason);
+        self.log(reason, status, peer);
+    }
+
+    fn count(&self, reason: AnswerReason) {
+        self.metrics.http_answers.inc((self.listener, reason));
+    }
+
+    fn log(&self, reason: AnswerReason, status: StatusCode, peer: IpAddr) {
+        let Some(count) = self.due(reason, Instant::now()) else {
+            return;
+        };
+        let listener = self.listener.as_str();
+        let (reason, status) = (reason.as_str(), status.as_u16());
+        match advice(reason) {
+            Some(advice) => {
+                warn!(listener, reason, status, count, peer = %peer, advice, "requests refused");
+            }
+            None => info!(listener, reason, status, count, peer = %peer, "requests refused"),
+        }
+    }
+
+    /// How many refusals there were since the last line, if another is due.
+    fn due(&self, reason: AnswerReason, now: Instant) -> Option<u64> {
+        let mut told = self.told.lock();
+        let told = &mut told[reason.index()];
+        told.since += 1;
+        let is_due = told
+            .at
+            .is_none_or(|at| now.saturating_duration_since(at) >= INTERVAL);
+        is_due.then(|| {
+            told.at = Some(now);
+            std::mem::take(&mut told.since)
+        })
+    }
+}
+
+/// What an operator can do about it, where the reason may lie in the configuration.
+fn advice(reason: &str) -> Option<&'static str> {
+    match reason {
+        "head_too_large" => Some("tokens, cookies and proxies' headers must fit limits.head_bytes"),
+        "too_many_headers" => Some("what clients and proxies send must fit limits.headers"),
+        "limit" => Some("see limits.unauthenticated and admin.connections"),
+        "http_version" => Some("a proxy in front must speak HTTP/1.1 to this node"),
+        "internal" => Some("see the lines before"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use curfew_telemetry::Names;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reason_is_logged_once_a_minute_with_the_number_of_refusals() {
+        let answers = Answers::new(Listener::Public, Metrics::new(&Names::default()));
+        let due = |reason| answers.due(reason, Instant::now());
+        assert_eq!(due(AnswerReason::NotFound), Some(1));
+        assert_eq!(due(AnswerReason::NotFound), None);
+        assert_eq!(due(AnswerReason::BadRequest), Some(1), "another reason");
+        tokio::time::advance(INTERVAL).await;
+        assert_eq!(due(AnswerReason::NotFound), Some(2));
+    }
+}

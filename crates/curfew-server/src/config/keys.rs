@@ -1,0 +1,240 @@
+//! `[[admin.keys]]`: keys of the admin API that may do some of it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use curfew_model::{Channel, Problems, Secret};
+use curfew_policy::Channels;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::AdminConfig;
+
+/// Shortest admin key, in bytes: 128 bits even if it is written in hexadecimal.
+const MIN_ADMIN_KEY_BYTES: usize = 32;
+
+/// Longest name of a key, in bytes.
+const MAX_NAME_BYTES: usize = 64;
+
+/// What `admin.key` is called in logs and traces.
+const ADMIN: &str = "admin";
+
+/// What a key of the admin API may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Power {
+    /// Publish and broadcast.
+    Publish,
+    /// List and look at sessions, revocations, nodes, channels and issuers.
+    Read,
+    /// Revoke, and lift revocations.
+    Revoke,
+    /// Close sessions.
+    Disconnect,
+    /// Ask which rule decides.
+    Explain,
+}
+
+impl Power {
+    /// Its name in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::Read => "read",
+            Self::Revoke => "revoke",
+            Self::Disconnect => "disconnect",
+            Self::Explain => "explain",
+        }
+    }
+}
+
+/// `[[admin.keys]]`: a key of the admin API that may do some of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdminKeyConfig {
+    /// What the key is called in logs and traces. Required, unique; `admin` is the name of `admin.key`.
+    pub name: String,
+    /// The key, at least 32 bytes.
+    pub key: Option<Secret>,
+    /// File that holds `key`; a line break at its end does not count. Re-read on reload.
+    pub key_file: Option<PathBuf>,
+    /// What it may do: `publish`, `read`, `revoke` (and lift revocations), `disconnect`, `explain`.
+    /// Required. Whatever else it is used for is answered 403.
+    pub may: Vec<Power>,
+    /// The channels it may publish into, list and ask about, as patterns: `["news:*"]`. Empty: all.
+    pub channels: Vec<String>,
+}
+
+/// A key of the admin API, as it is checked.
+pub struct AdminKey {
+    name: String,
+    key: Secret,
+    /// `None`: everything.
+    may: Option<Vec<Power>>,
+    /// `None`: all.
+    channels: Option<Channels>,
+}
+
+impl fmt::Debug for AdminKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdminKey")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl AdminKey {
+    /// Its name in logs and traces.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn key(&self) -> &Secret {
+        &self.key
+    }
+
+    /// Whether it may do this.
+    pub(crate) fn may(&self, power: Power) -> bool {
+        self.may.as_ref().is_none_or(|may| may.contains(&power))
+    }
+
+    /// Whether it may be used for this channel.
+    pub(crate) fn may_use(&self, channel: &Channel) -> bool {
+        let channels = self.channels.as_ref();
+        channels.is_none_or(|channels| channels.contains(channel))
+    }
+}
+
+impl AdminConfig {
+    /// Reports keys that cannot be used.
+    pub(super) fn check_keys(&self, problems: &mut Problems) {
+        if self.key.is_some() && self.key_file.is_some() {
+            problems.report("key", "set admin.key or admin.key_file, not both");
+            return;
+        }
+        if let Err(bad) = self.read_keys() {
+            for (key, message) in bad {
+                problems.report(&key, message);
+            }
+        }
+    }
+
+    /// All keys, from their files where they are in some. An error names the setting below `admin` and
+    /// what is wrong.
+    pub fn read_keys(&self) -> Result<Vec<Arc<AdminKey>>, Vec<(String, String)>> {
+        let mut keys: Vec<Arc<AdminKey>> = Vec::new();
+        let mut problems = Vec::new();
+        match read("", self.key.as_ref(), self.key_file.as_deref()) {
+            Ok(None) => {}
+            Ok(Some(key)) => keys.push(Arc::new(AdminKey {
+                name: ADMIN.to_owned(),
+                key,
+                may: None,
+                channels: None,
+            })),
+            Err(problem) => problems.push(problem),
+        }
+        for (at, config) in self.keys.iter().enumerate() {
+            let within = format!("keys[{at}].");
+            let Some(key) = config.read(&within, &mut problems) else {
+                continue;
+            };
+            if keys.iter().any(|known| known.name == key.name) {
+                let taken = "is the name of another key";
+                problems.push((format!("{within}name"), taken.to_owned()));
+            }
+            if keys.iter().any(|known| known.key == key.key) {
+                let same = "is the same as another key: it could not be told from that";
+                let name = config.key_setting();
+                problems.push((format!("{within}{name}"), same.to_owned()));
+            }
+            keys.push(Arc::new(key));
+        }
+        match problems.is_empty() {
+            true => Ok(keys),
+            false => Err(problems),
+        }
+    }
+}
+
+impl AdminKeyConfig {
+    fn key_setting(&self) -> &'static str {
+        match self.key_file {
+            Some(_) => "key_file",
+            None => "key",
+        }
+    }
+
+    fn read(&self, within: &str, problems: &mut Vec<(String, String)>) -> Option<AdminKey> {
+        let before = problems.len();
+        let mut report = |key: &str, message: &str| {
+            problems.push((format!("{within}{key}"), message.to_owned()))
+        };
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if self.name.is_empty()
+            || self.name.len() > MAX_NAME_BYTES
+            || !self.name.bytes().all(is_name)
+        {
+            report("name", "must be 1 to 64 letters, digits, dots, - and _");
+        }
+        if self.name == ADMIN {
+            report("name", "is the name of admin.key");
+        }
+        if self.may.is_empty() {
+            let powers =
+                "must list what the key may do: publish, read, revoke, disconnect, explain";
+            report("may", powers);
+        }
+        if self.key.is_some() == self.key_file.is_some() {
+            report("key_file", "set either key_file or key");
+        }
+        let channels = match Channels::parse(&self.channels) {
+            Ok(channels) => (!self.channels.is_empty()).then_some(channels),
+            Err(bad) => {
+                for (at, message) in bad {
+                    report(&format!("channels[{at}]"), &message);
+                }
+                None
+            }
+        };
+        let key = match read(within, self.key.as_ref(), self.key_file.as_deref()) {
+            Ok(key) => key,
+            Err(problem) => {
+                problems.push(problem);
+                None
+            }
+        };
+        let is_good = problems.len() == before;
+        key.filter(|_| is_good).map(|key| AdminKey {
+            name: self.name.clone(),
+            key,
+            may: Some(self.may.clone()),
+            channels,
+        })
+    }
+}
+
+/// A key, from its file if there is one. The error names the setting and what is wrong.
+fn read(
+    within: &str,
+    key: Option<&Secret>,
+    key_file: Option<&Path>,
+) -> Result<Option<Secret>, (String, String)> {
+    let (name, key) = match (key, key_file) {
+        (Some(key), _) => ("key", key.clone()),
+        (None, Some(path)) => match std::fs::read_to_string(path) {
+            Ok(text) => ("key_file", Secret::new(text.trim_end_matches(['\r', '\n']))),
+            Err(error) => {
+                let message = format!("{}: {error}", path.display());
+                return Err((format!("{within}key_file"), message));
+            }
+        },
+        (None, None) => return Ok(None),
+    };
+    if key.expose().len() < MIN_ADMIN_KEY_BYTES {
+        let message = format!("the admin key must have at least {MIN_ADMIN_KEY_BYTES} bytes");
+        return Err((format!("{within}{name}"), message));
+    }
+    Ok(Some(key))
+}

@@ -1,0 +1,312 @@
+//! HTTP/1.1 on one connection, as both listeners speak it: bounded heads, an answer to what is no
+//! request, and an end that lets the peer read its answer.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use curfew_ws::{Held, Hold};
+use http::Request;
+use http_body_util::Full;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::server::conn::http1::{Builder, Parts};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::head::{Bounds, HeadEnd};
+use crate::respond::{Problem, Response};
+
+/// How long a peer that was answered may take to read the answer and close.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How much more of a peer is read meanwhile, in bytes, and thrown away.
+const LINGER_BYTES: usize = 1024 * 1024;
+
+/// How long a peer that is turned away may take for the head of its request.
+const TURN_AWAY: Duration = Duration::from_secs(2);
+
+/// Most peers that are turned away at a time with an answer to what they ask; more are answered before
+/// they ask.
+const TURNED_AWAY: usize = 1024;
+
+/// An answer to a request.
+pub(crate) type Answering = Pin<Box<dyn Future<Output = Response> + Send>>;
+
+/// What is left of a connection when hyper is done with it.
+pub(crate) struct Ended<S> {
+    pub(crate) stream: Held<S>,
+    /// What was read and not needed.
+    pub(crate) read: Bytes,
+    pub(crate) result: hyper::Result<()>,
+}
+
+/// Answers one request after another until an answer or the peer ends that. Once `stop` is cancelled,
+/// and where `may_stop` says so, no further request is waited for. What hyper itself would answer to
+/// what is no request is held back in `stream`.
+pub(crate) async fn serve<S>(
+    stream: S,
+    ahead: Bytes,
+    hold: Hold,
+    bounds: Bounds,
+    head_timeout: Duration,
+    answer: impl Fn(Request<Incoming>) -> Answering + Unpin,
+    (stop, may_stop): (CancellationToken, impl Fn() -> bool),
+) -> Ended<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    hold.hold();
+    let stream = Held::new(stream, ahead, hold.clone());
+    let service = service_fn(move |request| {
+        hold.pass();
+        let answering = answer(request);
+        let hold = hold.clone();
+        // Boxed, for a connection that is taken back from hyper must not be pinned.
+        Box::pin(async move {
+            let response = answering.await;
+            Ok::<_, Infallible>(response.map(|body| Whole { body, hold }))
+        })
+    });
+    let mut connection = Builder::new()
+        // Without a timer the head's deadline would be silently off.
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_timeout)
+        .max_headers(bounds.headers)
+        .max_header_size(bounds.bytes)
+        // One byte more shows that a head is larger.
+        .max_buf_size(bounds.bytes + 1)
+        .serve_connection(TokioIo::new(stream), service);
+    let result = tokio::select! {
+        result = poll_fn(|cx| connection.poll_without_shutdown(cx)) => result,
+        () = stop.cancelled() => {
+            if may_stop() {
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            poll_fn(|cx| connection.poll_without_shutdown(cx)).await
+        }
+    };
+    let Parts { io, read_buf, .. } = connection.into_parts();
+    Ended {
+        stream: io.into_inner(),
+        read: read_buf,
+        result,
+    }
+}
+
+/// The body of an answer, at whose end the answer is complete.
+struct Whole {
+    body: Full<Bytes>,
+    hold: Hold,
+}
+
+impl Body for Whole {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Whole {
+    fn drop(&mut self) {
+        self.hold.hold_once_flushed();
+    }
+}
+
+/// Writes an answer to what is no request, and ends the connection.
+pub(crate) async fn answer_and_part(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    problem: &Problem,
+) {
+    let answered = async {
+        stream.write_all(&problem.to_bytes()).await?;
+        stream.flush().await
+    };
+    match time::timeout(LINGER, answered).await {
+        Ok(Ok(())) => part(stream).await,
+        Ok(Err(error)) => debug!(error = %error, "connection lost before its answer"),
+        Err(_) => debug!("a connection did not take its answer"),
+    }
+}
+
+/// Ends a connection that was answered. What the peer still sends is read, within bounds: a socket that
+/// is closed with bytes unread is reset, which can cost the peer its answer.
+pub(crate) async fn part(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
+    let parting = async {
+        stream.shutdown().await?;
+        let mut passed_over = 0;
+        let mut buffer = [0; 1024];
+        while passed_over < LINGER_BYTES {
+            match stream.read(&mut buffer).await? {
+                0 => break,
+                read => passed_over += read,
+            }
+        }
+        io::Result::Ok(())
+    };
+    if let Ok(Err(error)) = time::timeout(LINGER, parting).await {
+        debug!(error = %error, "connection lost at its end");
+    }
+}
+
+/// Answers connections beyond the limits.
+#[derive(Debug)]
+pub(crate) struct Porter(Arc<Semaphore>);
+
+impl Porter {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(TURNED_AWAY)))
+    }
+
+    /// Turns a connection away. Many clients read an answer only once they have sent their request, so
+    /// its head is waited for; nothing of it is kept.
+    pub(crate) fn turn_away(
+        &self,
+        mut stream: TcpStream,
+        problem: Problem,
+        bounds: Bounds,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let place = Arc::clone(&self.0).try_acquire_owned();
+        async move {
+            if place.is_ok() {
+                match time::timeout(TURN_AWAY, pass_over_head(&stream, bounds)).await {
+                    Ok(Ok(())) | Err(_) => {}
+                    Ok(Err(error)) => {
+                        debug!(error = %error, "turned-away connection lost");
+                        return;
+                    }
+                }
+                answer_and_part(&mut stream, &problem).await;
+            } else if let Err(error) = stream.try_write(&problem.to_bytes()) {
+                debug!(error = %error, "turned-away connection did not take its answer");
+            }
+        }
+    }
+}
+
+/// Reads until the head of a request has ended, is too large or has broken off.
+async fn pass_over_head(stream: &TcpStream, bounds: Bounds) -> io::Result<()> {
+    let mut end = HeadEnd::default();
+    loop {
+        stream.readable().await?;
+        let read = curfew_ws::with_read_buffer(|buffer| {
+            let read = stream.try_read(buffer)?;
+            io::Result::Ok((read, end.find(&buffer[..read]).is_some()))
+        });
+        match read {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+            Ok((0, _) | (_, true)) => return Ok(()),
+            Ok(_) if end.seen() > bounds.bytes => return Ok(()),
+            Ok(_) => {}
+        }
+    }
+}
+
+/// A stream whose peer must take what is written in time: from the first byte that it does not take to
+/// the last.
+#[derive(Debug)]
+pub(crate) struct Timely<S> {
+    stream: S,
+    within: Duration,
+    deadline: Option<Pin<Box<time::Sleep>>>,
+}
+
+impl<S> Timely<S> {
+    pub(crate) fn new(stream: S, within: Duration) -> Self {
+        Self {
+            stream,
+            within,
+            deadline: None,
+        }
+    }
+
+    fn in_time<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        polled: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            return polled;
+        }
+        let within = self.within;
+        let deadline = self
+            .deadline
+            .get_or_insert_with(|| Box::pin(time::sleep(within)));
+        match deadline.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Timely<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Timely<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.in_time(cx, polled)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.in_time(cx, polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.stream).poll_flush(cx);
+        let polled = self.in_time(cx, polled);
+        if polled.is_ready() {
+            // hyper flushes when it has written everything.
+            self.deadline = None;
+        }
+        polled
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,203 @@
+//! What is wrong with the head of a request, and how that is answered.
+//!
+//! hyper answers a head that it cannot read by itself, with a status and no body; its answer is held
+//! back (`curfew-ws/src/upgrade.rs`), and replaced by what is said here.
+
+use curfew_telemetry::RejectReason;
+use http::StatusCode;
+
+use crate::respond::Problem;
+
+/// What every HTTP/2 connection begins with, as far as it has the form of a request line.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0";
+
+/// What every TLS connection begins with: a handshake record of some version 3.
+const TLS_HANDSHAKE: &[u8] = &[22, 3];
+
+/// What a head may be, and how long it may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// `limits.head_bytes`.
+    pub(crate) bytes: usize,
+    /// `limits.headers`.
+    pub(crate) headers: usize,
+}
+
+/// Why a head was not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HeadFault {
+    /// It is over `limits.head_bytes`.
+    TooLarge,
+    /// It has more than `limits.headers`.
+    TooManyHeaders,
+    /// It is the preface of HTTP/2.
+    Http2,
+    /// It is the beginning of a TLS connection.
+    Tls,
+    /// It broke off.
+    Incomplete,
+    /// It did not come in time.
+    Late,
+    /// It is not HTTP/1.1.
+    Malformed,
+}
+
+impl HeadFault {
+    /// What hyper's `error` means, when it had read `read` of a head. `None`: the connection was lost.
+    pub(crate) fn of(error: &hyper::Error, read: &[u8], bounds: Bounds) -> Option<Self> {
+        if error.is_timeout() {
+            return (!read.is_empty()).then_some(Self::Late);
+        }
+        if error.is_incomplete_message() {
+            return (!read.is_empty()).then_some(Self::Incomplete);
+        }
+        error
+            .is_parse()
+            .then(|| Self::of_bytes(read, bounds, error.is_parse_too_large()))
+    }
+
+    fn of_bytes(read: &[u8], bounds: Bounds, too_large: bool) -> Self {
+        if read.starts_with(HTTP2_PREFACE) {
+            Self::Http2
+        } else if read.starts_with(TLS_HANDSHAKE) {
+            Self::Tls
+        } else if !too_large {
+            Self::Malformed
+        } else if HeadEnd::default().find(read).unwrap_or(usize::MAX) <= bounds.bytes {
+            Self::TooManyHeaders
+        } else {
+            Self::TooLarge
+        }
+    }
+
+    /// The answer.
+    pub(crate) fn problem(self, bounds: Bounds) -> Problem {
+        let too_large = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        match self {
+            Self::TooLarge => Problem::new(
+                too_large,
+                "head_too_large",
+                format!(
+                    "the head of the request has more than {} bytes (limits.head_bytes)",
+                    bounds.bytes
+                ),
+            ),
+            Self::TooManyHeaders => Problem::new(
+                too_large,
+                "too_many_headers",
+                format!(
+                    "the request has more than {} headers (limits.headers)",
+                    bounds.headers
+                ),
+            ),
+            Self::Http2 => Problem::new(
+                StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+                "http_version",
+                "HTTP/2 is not spoken here: use HTTP/1.1; behind a proxy, set its upstream HTTP version",
+            ),
+            Self::Tls => Problem::bad_request(
+                "TLS is not spoken here: use ws:// or http://, or set server.tls_cert_file",
+            ),
+            Self::Incomplete => Problem::bad_request("the head of the request broke off"),
+            Self::Late => Problem::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "timeout",
+                "the head of the request did not come in time",
+            ),
+            Self::Malformed => Problem::bad_request("the head of the request is not HTTP/1.1"),
+        }
+    }
+
+    /// How it is counted where connections are to be upgraded.
+    pub(crate) fn reject_reason(self) -> RejectReason {
+        match self {
+            Self::TooLarge => RejectReason::HeadTooLarge,
+            Self::TooManyHeaders => RejectReason::TooManyHeaders,
+            Self::Http2 => RejectReason::HttpVersion,
+            Self::Late => RejectReason::Timeout,
+            Self::Tls | Self::Incomplete | Self::Malformed => RejectReason::BadRequest,
+        }
+    }
+}
+
+/// Finds the end of a head, which is an empty line, in bytes that come piece by piece.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct HeadEnd {
+    seen: usize,
+    /// Whether something other than empty lines has come: those before a request do not count.
+    begun: bool,
+    /// Whether the line that is being read is empty so far.
+    in_empty_line: bool,
+}
+
+impl HeadEnd {
+    /// How many bytes the head has, once its end is in `piece`.
+    pub(crate) fn find(&mut self, piece: &[u8]) -> Option<usize> {
+        for byte in piece {
+            self.seen = self.seen.saturating_add(1);
+            match byte {
+                b'\n' if self.begun && self.in_empty_line => return Some(self.seen),
+                b'\n' => self.in_empty_line = true,
+                b'\r' => {}
+                _ => {
+                    self.begun = true;
+                    self.in_empty_line = false;
+                }
+            }
+        }
+        None
+    }
+
+    /// How many bytes have come.
+    pub(crate) fn seen(&self) -> usize {
+        self.seen
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_head_is_found_wherever_it_is_cut() {
+        let head = b"\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\nbehind";
+        let length = head.len() - b"behind".len();
+        for cut in 0..head.len() {
+            let mut end = HeadEnd::default();
+            let found = end.find(&head[..cut]).or_else(|| end.find(&head[cut..]));
+            assert_eq!(found, Some(length), "cut at {cut}");
+        }
+        assert_eq!(HeadEnd::default().find(b"GET / HTTP/1.1\n\n"), Some(16));
+        assert_eq!(HeadEnd::default().find(b"\r\n\r\n"), None);
+        assert_eq!(HeadEnd::default().find(b"GET / HTTP/1.1\r\n"), None);
+    }
+
+    #[test]
+    fn what_begins_like_another_protocol_is_told_as_that() {
+        let bounds = Bounds {
+            bytes: 40,
+            headers: 1,
+        };
+        for (read, too_large, fault) in [
+            (
+                &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..],
+                false,
+                HeadFault::Http2,
+            ),
+            (b"\x16\x03\x01\x02\x00\x01", false, HeadFault::Tls),
+            (b"\x16GET", false, HeadFault::Malformed),
+            (
+                b"GET / HTTP/1.1\r\na:b\r\nc:d\r\n\r\n",
+                true,
+                HeadFault::TooManyHeaders,
+            ),
+            (
+                b"GET / HTTP/1.1\r\naaaaaaaaaaaaaaaaaaaaaaaaaaaa:b",
+                true,
+                HeadFault::TooLarge,
+            ),
+        ] {
+            assert_eq!(HeadFault::of_bytes(read, bounds, too_large), fault);
+        }
+    }
+}

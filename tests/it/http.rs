@@ -1,0 +1,56 @@
+//! HTTP as both listeners speak it: what is refused is told, counted and logged (RFC 9110, RFC 9112).
+
+mod heads;
+mod listeners;
+mod proxies;
+mod unix;
+
+use std::net::SocketAddr;
+
+use curfew_testkit::http::Response;
+use curfew_tests::Gateway;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// Both listeners: the name in metrics, the address and a path that is answered there.
+fn listeners(gateway: &Gateway) -> [(&'static str, SocketAddr, &'static str); 2] {
+    [
+        ("public", gateway.address(), "/ws"),
+        ("admin", gateway.admin_address(), "/livez"),
+    ]
+}
+
+/// How often a listener has answered for this reason.
+async fn answers(gateway: &Gateway, listener: &str, reason: &str) -> f64 {
+    let series =
+        format!("curfew_http_answers_total{{listener=\"{listener}\",reason=\"{reason}\"}}");
+    gateway.metric(&series).await
+}
+
+/// Sends bytes and reads what is answered until the other side closes.
+async fn said(address: SocketAddr, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
+    let mut answer = Vec::new();
+    let read = stream.read_to_end(&mut answer);
+    timeout(curfew_testkit::PATIENCE, read)
+        .await
+        .expect("the connection is closed")
+        .unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Fails unless the answer is a problem document of this name.
+fn is_problem(answer: &Response, code: &str) {
+    assert_eq!(
+        answer.header("content-type"),
+        Some("application/problem+json"),
+        "{}",
+        answer.text()
+    );
+    let problem = answer.json();
+    assert_eq!(problem["code"], code, "{problem}");
+    assert_eq!(problem["status"], answer.status, "{problem}");
+    assert!(problem["detail"].is_string(), "{problem}");
+}

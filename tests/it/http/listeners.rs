@@ -1,0 +1,272 @@
+//! What strangers may cost either listener, and what any client may rely on there.
+
+use std::time::Duration;
+
+use curfew_testkit::http::{exchange, read_response};
+use curfew_tests::{ADMIN_KEY, Dev, Gateway, Settings, eventually, eventually_within};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::{answers, is_problem, listeners, said};
+
+/// The kind: memory that a listener gives to whoever reaches it, without a bound for one or for all.
+#[tokio::test]
+async fn heads_without_an_end_cost_either_listener_little() {
+    let gateway = Gateway::start_default().await;
+    let head = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(300_000));
+    for (listener, address, _) in listeners(&gateway) {
+        let before = gateway.rss_kib();
+        let mut open = Vec::new();
+        for _ in 0..300 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            // Answered and closed before it is read whole, as it may be.
+            drop(stream.write_all(head.as_bytes()).await);
+            open.push(stream);
+        }
+        let grown = gateway.rss_kib().saturating_sub(before);
+        assert!(grown < 40 * 1024, "{listener}: {grown} KiB");
+    }
+}
+
+/// The kind: a listener with no bound of its own for connections.
+#[tokio::test]
+async fn the_admin_listener_has_as_many_connections_as_allowed() {
+    let settings = Settings::default().with("admin.connections = 3");
+    let gateway = Gateway::start_with(&settings).await;
+    let mut kept = Vec::new();
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(gateway.admin_address()).await.unwrap();
+        stream
+            .write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+            .await
+            .unwrap();
+        let mut buffer = bytes::BytesMut::new();
+        let answer = read_response(&mut stream, &mut buffer).await.unwrap();
+        assert_eq!(answer.status, 200);
+        kept.push(stream);
+    }
+    let request = format!(
+        "GET /livez HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n",
+        "x".repeat(20_000)
+    );
+    let refused = exchange(gateway.admin_address(), request.as_bytes())
+        .await
+        .unwrap();
+    assert_eq!(refused.status, 503);
+    assert!(refused.header("retry-after").is_some());
+    is_problem(&refused, "unavailable");
+    kept.pop();
+    eventually("room for another", async || {
+        let answer = exchange(gateway.admin_address(), request.as_bytes())
+            .await
+            .ok()?;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+    drop(kept);
+    eventually("room again", async || gateway.ready().await.then_some(())).await;
+    assert!(answers(&gateway, "admin", "limit").await >= 1.0);
+}
+
+/// The kind: an answer that is written, and reset before the client has read it.
+#[tokio::test]
+async fn who_is_turned_away_at_a_limit_can_read_why() {
+    let settings = Settings::default().with("limits.unauthenticated_per_address = 1");
+    let gateway = Gateway::start_with(&settings).await;
+    let first = TcpStream::connect(gateway.address()).await.unwrap();
+    gateway
+        .until_metric("curfew_unauthenticated_connections", |n| n == 1.0)
+        .await;
+    for pad in [10, 30_000] {
+        let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+        // What is read before the request was sent is nothing, whoever is slow.
+        let mut early = [0; 1];
+        assert_eq!(
+            stream.try_read(&mut early).unwrap_err().kind(),
+            std::io::ErrorKind::WouldBlock
+        );
+        let request = format!(
+            "GET /ws HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n",
+            "x".repeat(pad)
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.starts_with("HTTP/1.1 429"), "{answer}");
+        assert!(answer.contains("application/problem+json"), "{answer}");
+    }
+    assert_eq!(answers(&gateway, "public", "limit").await, 2.0);
+    drop(first);
+}
+
+/// The kind: an answer that is never read keeps what it holds for ever.
+#[tokio::test]
+async fn answers_that_are_not_read_time_out() {
+    let gateway = Gateway::start_default().await;
+    let before = gateway.open_fds();
+    let stream = TcpStream::connect(gateway.admin_address()).await.unwrap();
+    let request = b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n".repeat(2000);
+    drop(stream.try_write(&request));
+    eventually("the connection to be open", async || {
+        (gateway.open_fds() > before).then_some(())
+    })
+    .await;
+    eventually_within(Duration::from_secs(40), "it to be closed", async || {
+        (gateway.open_fds() <= before).then_some(())
+    })
+    .await;
+    drop(stream);
+}
+
+/// The kind: a request whose host is not known, which intermediaries may see as another's.
+#[tokio::test]
+async fn a_request_names_one_host() {
+    let gateway = Gateway::start_default().await;
+    for (listener, address, path) in listeners(&gateway) {
+        for host in [
+            "",
+            "Host: a\r\nHost: b\r\n",
+            "Host: a b\r\n",
+            "Host: a/b\r\n",
+            "Host:\r\n",
+        ] {
+            for path in [path, "/nothing"] {
+                let request = format!("GET {path} HTTP/1.1\r\n{host}\r\n");
+                let answer = exchange(address, request.as_bytes()).await.unwrap();
+                assert_eq!(answer.status, 400, "{listener} {path} {host:?}");
+                is_problem(&answer, "bad_request");
+            }
+        }
+        let old = format!("GET {path} HTTP/1.0\r\n\r\n");
+        let answer = exchange(address, old.as_bytes()).await.unwrap();
+        assert_ne!(answer.status, 400, "{listener}: HTTP/1.0 needs none");
+    }
+}
+
+/// The kind: health checks by HEAD that are told 405.
+#[tokio::test]
+async fn head_is_answered_wherever_get_is() {
+    let gateway = Gateway::start_default().await;
+    for path in [
+        "/livez",
+        "/readyz",
+        "/metrics",
+        "/openapi.json",
+        "/v1/nodes",
+        "/v1/sessions",
+    ] {
+        let head = |method: &str| {
+            format!(
+                "{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAuthorization: Bearer {ADMIN_KEY}\r\n\r\n"
+            )
+        };
+        let answer = said(gateway.admin_address(), head("HEAD").as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+        assert!(answer.ends_with("\r\n\r\n"), "{path} has a body: {answer}");
+        let put = exchange(gateway.admin_address(), head("PUT").as_bytes())
+            .await
+            .unwrap();
+        assert_eq!(put.status, 405, "{path}");
+        assert!(put.header("allow").unwrap().contains("HEAD"), "{path}");
+    }
+    let upgrade = said(gateway.address(), b"HEAD /ws HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert!(upgrade.starts_with("HTTP/1.1 426"), "{upgrade}");
+    let dev = Dev::start().await;
+    let request = format!("HEAD / HTTP/1.1\r\nHost: {}\r\n\r\n", dev.address);
+    let page = said(dev.address, request.as_bytes()).await;
+    assert!(page.starts_with("HTTP/1.1 200"), "{page}");
+    assert!(page.ends_with("\r\n\r\n"), "{page}");
+}
+
+/// The kind: a hop-by-hop header that must name another, and is overwritten.
+#[tokio::test]
+async fn a_request_that_needs_an_upgrade_is_told_so_in_connection_too() {
+    let gateway = Gateway::start_default().await;
+    let answer = exchange(gateway.address(), b"GET /ws HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await
+        .unwrap();
+    assert_eq!(answer.status, 426);
+    assert_eq!(answer.header("upgrade"), Some("websocket"));
+    let connection = answer
+        .header("connection")
+        .unwrap_or_default()
+        .to_lowercase();
+    assert!(connection.contains("upgrade"), "{connection}");
+}
+
+/// The kind: every fault of a body told as its size.
+#[tokio::test]
+async fn a_body_that_is_malformed_or_incomplete_is_told_as_that() {
+    let settings = Settings::default().with("auth.tickets = true");
+    let gateway = Gateway::start_with(&settings).await;
+    for (listener, address, path) in [
+        ("admin", gateway.admin_address(), "/v1/publish"),
+        ("public", gateway.address(), "/v1/tickets"),
+    ] {
+        let head =
+            format!("POST {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {ADMIN_KEY}\r\n");
+        for (framing, code, word) in [
+            (
+                "Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
+                "bad_request",
+                "malformed",
+            ),
+            (
+                "Transfer-Encoding: chunked\r\n\r\n2\r\n{}XX0\r\n\r\n",
+                "bad_request",
+                "malformed",
+            ),
+            (
+                "Transfer-Encoding: chunked\r\n\r\n5\r\n{}",
+                "body_incomplete",
+                "incomplete",
+            ),
+            (
+                "Content-Length: 5\r\n\r\n{}",
+                "body_incomplete",
+                "incomplete",
+            ),
+        ] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(head.as_bytes()).await.unwrap();
+            stream.write_all(framing.as_bytes()).await.unwrap();
+            stream.shutdown().await.unwrap();
+            let mut buffer = bytes::BytesMut::new();
+            let answer = read_response(&mut stream, &mut buffer)
+                .await
+                .unwrap_or_else(|error| panic!("{listener} {framing:?}: {error}"));
+            assert_eq!(
+                answer.status,
+                400,
+                "{listener} {framing:?}: {}",
+                answer.text()
+            );
+            is_problem(&answer, code);
+            assert!(
+                answer.text().contains(word),
+                "{framing:?}: {}",
+                answer.text()
+            );
+        }
+    }
+    assert_eq!(answers(&gateway, "admin", "body_incomplete").await, 2.0);
+}
+
+/// The kind: work for callers who may not have it done.
+#[tokio::test]
+async fn a_body_is_read_only_once_route_method_and_key_are_known() {
+    let gateway = Gateway::start_default().await;
+    for (request, status) in [
+        ("POST /v1/nothing", 404),
+        ("PUT /v1/publish", 405),
+        ("POST /v1/publish", 401),
+    ] {
+        // It waits for a body that never comes, unless it does not need it.
+        let bytes = format!("{request} HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n");
+        let answer = exchange(gateway.admin_address(), bytes.as_bytes())
+            .await
+            .unwrap();
+        assert_eq!(answer.status, status, "{request}");
+    }
+}
