@@ -15,6 +15,25 @@ pub mod duration {
         parse(&text).map_err(serde::de::Error::custom)
     }
 
+    /// A duration for people, in at most two units: `1 day 2h`, `59m 58s`.
+    pub fn shown(duration: Duration) -> String {
+        let text = humantime::format_duration(duration).to_string();
+        let units: Vec<String> = text.split(' ').take(2).map(spaced).collect();
+        units.join(" ")
+    }
+
+    /// Words are apart from their number, letters are not.
+    fn spaced(unit: &str) -> String {
+        let at = unit
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(unit.len());
+        let (number, name) = unit.split_at(at);
+        match name.len() {
+            0..=2 => unit.to_owned(),
+            _ => format!("{number} {name}"),
+        }
+    }
+
     /// Writes the shortest such text.
     pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&humantime::format_duration(*duration).to_string())
@@ -23,6 +42,12 @@ pub mod duration {
     /// Reads a duration from text, as the configuration and the command line do.
     pub fn parse(text: &str) -> Result<Duration, String> {
         humantime::parse_duration(text).map_err(|_| {
+            let number = text.trim();
+            if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) {
+                return format!(
+                    "{text:?} is not a duration: it has no unit, write \"{number}s\" for seconds"
+                );
+            }
             format!("{text:?} is not a duration such as \"5s\", \"500ms\" or \"1h 30m\"")
         })
     }

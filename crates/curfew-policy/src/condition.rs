@@ -296,12 +296,21 @@ fn compile_here(source: &str) -> Result<Condition, ConditionError> {
     Ok(condition)
 }
 
+/// The parser's words, and for a mistake that is often made what is right.
+fn explained(message: &str) -> String {
+    let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    match message.contains("token recognition error at: '=") {
+        true => format!("{message}; values are compared by =="),
+        false => message,
+    }
+}
+
 fn first_error(errors: &cel::ParseErrors) -> ConditionError {
     match errors.errors.first() {
         Some(error) => ConditionError::Syntax {
             line: error.pos.0.max(1),
             column: error.pos.1.max(1),
-            message: error.msg.split_whitespace().collect::<Vec<_>>().join(" "),
+            message: explained(&error.msg),
         },
         None => ConditionError::Aborted,
     }

@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::ConfigArgs;
-use crate::config::{Check, Loaded};
+use crate::config::Check;
 use crate::failure::Failure;
 use crate::output;
 
@@ -26,8 +26,12 @@ pub(crate) struct CheckConfigArgs {
 /// Checks values and the files they name.
 pub(crate) fn run(args: &CheckConfigArgs) -> Result<(), Failure> {
     match args.config.load(Check::Everything) {
-        Ok(Loaded { warnings, .. }) if args.json => {
-            output::print_json(&json!({ "valid": true, "problems": [], "warnings": warnings }))
+        Ok(loaded) if args.json => {
+            let mut told = json!({ "valid": true, "problems": [] });
+            if !loaded.warnings.is_empty() {
+                told["warnings"] = json!(loaded.warnings);
+            }
+            output::print_json(&told)
         }
         Ok(loaded) => {
             let warnings = loaded.warnings.iter();
@@ -37,7 +41,7 @@ pub(crate) fn run(args: &CheckConfigArgs) -> Result<(), Failure> {
             ))?)
         }
         Err(Failure::Config(problems)) if args.json => {
-            output::print_json(&json!({ "valid": false, "problems": problems, "warnings": [] }))?;
+            output::print_json(&json!({ "valid": false, "problems": problems }))?;
             Err(Failure::Told(INVALID))
         }
         Err(failure) => Err(failure),

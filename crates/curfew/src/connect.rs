@@ -39,8 +39,8 @@ const TYPED_AHEAD: usize = 64;
 #[command(after_help = "Example:
   curfew connect ws://127.0.0.1:8080/ws --token-file token --subscribe room:1
 
-What you type is sent as it is. Short forms: /sub CHANNEL, /unsub CHANNEL, /pub CHANNEL JSON,
-/auth TOKEN, /refresh TOKEN, /ping, /quit, /help.
+JSON is sent as it is; any other text is published to the channel subscribed to last. Short forms:
+/sub CHANNEL, /unsub CHANNEL, /pub CHANNEL JSON, /auth TOKEN, /refresh TOKEN, /ping, /quit, /help.
 
 Exit codes: 0 when the connection closed normally (1000, or asked for here), else 1.")]
 pub(crate) struct ConnectArgs {

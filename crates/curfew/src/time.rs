@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use curfew_model::setting::duration;
+
 /// Reads `now`, Unix seconds, RFC 3339 (`2026-11-23T12:00:00Z`), or a duration from now: `+5m`,
 /// `-1h`. Gives Unix seconds.
 pub(crate) fn parse(text: &str, now: u64) -> Result<u64, String> {
-    let offset = |text: &str| curfew_model::setting::duration::parse(text).map(|d| d.as_secs());
+    let offset = |text: &str| duration::parse(text).map(|d| d.as_secs());
     if text == "now" {
         return Ok(now);
     }
@@ -39,8 +41,7 @@ pub(crate) fn relative(time: u64, now: u64) -> String {
 }
 
 fn short(seconds: u64) -> String {
-    let text = humantime::format_duration(Duration::from_secs(seconds)).to_string();
-    text.split(' ').take(2).collect::<Vec<_>>().join(" ")
+    duration::shown(Duration::from_secs(seconds))
 }
 
 #[cfg(test)]
@@ -68,7 +69,13 @@ mod tests {
 
     #[test]
     fn times_are_shown_from_now() {
-        for (time, expect) in [(100, "now"), (90, "10s ago"), (100 + 3723, "in 1h 2m")] {
+        for (time, expect) in [
+            (100, "now"),
+            (90, "10s ago"),
+            (100 + 3723, "in 1h 2m"),
+            (100 + 90_061, "in 1 day 1h"),
+            (100 + 200_000, "in 2 days 7h"),
+        ] {
             assert_eq!(relative(time, 100), expect);
         }
     }

@@ -74,8 +74,13 @@ pub enum RedisUrlError {
     )]
     Scheme,
     /// It has a query.
-    #[error("must not have a ? and what follows it: settings have keys of their own")]
+    #[error(
+        "must not have a ? and what follows it: settings have keys of their own; in a password it is written %3F"
+    )]
     Query,
+    /// It has a fragment, or a password with a `#` in it.
+    #[error("must not have a #: in a password it is written %23")]
+    Fragment,
     /// It names no server, or an unusable one.
     #[error("must name host:port")]
     Host,
@@ -111,8 +116,10 @@ impl RedisUrl {
             "rediss" => true,
             _ => return Err(RedisUrlError::Scheme),
         };
-        if rest.contains(['?', '#']) {
-            return Err(RedisUrlError::Query);
+        match rest.find(['?', '#']).map(|at| rest.as_bytes()[at]) {
+            Some(b'#') => return Err(RedisUrlError::Fragment),
+            Some(_) => return Err(RedisUrlError::Query),
+            None => {}
         }
         // The last @, also where a password holds one unescaped.
         let (credentials, rest) = match rest.rsplit_once('@') {
@@ -386,6 +393,7 @@ mod tests {
             ("redis+cluster://a/1", RedisUrlError::Database),
             ("redis+sentinel://a", RedisUrlError::Primary),
             ("redis://a?protocol=resp3", RedisUrlError::Query),
+            ("redis://u:p#w@a", RedisUrlError::Fragment),
             ("redis://u:%zz@a", RedisUrlError::Credentials),
         ] {
             assert_eq!(parse(url), Err(expect), "{url}");

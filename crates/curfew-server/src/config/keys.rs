@@ -226,14 +226,17 @@ fn read(
         (None, Some(path)) => match std::fs::read_to_string(path) {
             Ok(text) => ("key_file", Secret::new(text.trim_end_matches(['\r', '\n']))),
             Err(error) => {
-                let message = format!("{}: {error}", path.display());
+                let path = path.display();
+                let message = format!("{path}: {error}; make one by openssl rand -hex 32 > {path}");
                 return Err((format!("{within}key_file"), message));
             }
         },
         (None, None) => return Ok(None),
     };
     if key.expose().len() < MIN_ADMIN_KEY_BYTES {
-        let message = format!("the admin key must have at least {MIN_ADMIN_KEY_BYTES} bytes");
+        let message = format!(
+            "the admin key must have at least {MIN_ADMIN_KEY_BYTES} bytes; make one by openssl rand -hex 32"
+        );
         return Err((format!("{within}{name}"), message));
     }
     Ok(Some(key))

@@ -46,10 +46,10 @@ pub(crate) fn extract<T: DeserializeOwned>(schema: &Schema, root: &Value) -> Ext
     let mut problems: Vec<Misfit> = Vec::new();
     while problems.len() < MOST_PROBLEMS {
         let found = match number_for_text(schema, &rest, &KeyPath::default()) {
-            Some(path) => Err(Misfit {
+            Some((path, message)) => Err(Misfit {
                 path,
                 unknown: false,
-                message: "expected a string, found a number".to_owned(),
+                message,
             }),
             None => T::deserialize(&rest).map_err(|error: Error| Misfit {
                 path: KeyPath::resolve(&rest, &error.path),
@@ -79,13 +79,22 @@ pub(crate) fn extract<T: DeserializeOwned>(schema: &Schema, root: &Value) -> Ext
     }
 }
 
-/// The first key that takes a string but holds a number: figment would take that for the index of
-/// an enumeration's variant.
-fn number_for_text(schema: &Schema, value: &Value, path: &KeyPath) -> Option<KeyPath> {
+/// The first key that takes a string but holds a number, and what is wrong with it: figment would
+/// take that for the index of an enumeration's variant.
+fn number_for_text(schema: &Schema, value: &Value, path: &KeyPath) -> Option<(KeyPath, String)> {
     match value {
-        Value::Num(..) => {
+        Value::Num(_, number) => {
             let found = schema.find(path)?;
-            (schema.shape(found) == Shape::Text).then(|| path.clone())
+            if schema.shape(found) != Shape::Text {
+                return None;
+            }
+            let message = match number.to_i128() {
+                Some(seconds) if schema.is_duration(path) => {
+                    format!("expected a string, found a number: write \"{seconds}s\" for seconds")
+                }
+                _ => "expected a string, found a number: put it in quotes".to_owned(),
+            };
+            Some((path.clone(), message))
         }
         Value::Dict(_, dict) => dict
             .iter()
@@ -148,6 +157,9 @@ fn describe(kind: &Kind) -> String {
             format!("has {length} elements, expected {}", words(expected))
         }
         Kind::MissingField(key) => format!("{key} is missing"),
+        Kind::Message(message) if message == "invalid socket address syntax" => {
+            "is not an address with a port, as in \"0.0.0.0:8080\" or \"[::]:8080\"".to_owned()
+        }
         Kind::Message(message) => message.clone(),
         other => other.to_string(),
     }

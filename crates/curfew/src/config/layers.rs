@@ -148,6 +148,9 @@ fn from_variable(
     value: OsString,
 ) -> Option<Result<Layer, ConfigProblem>> {
     let name = name.to_str()?;
+    if let Some(problem) = misspelt(schema, name) {
+        return Some(Err(problem));
+    }
     let keys = name.strip_prefix(ENV_PREFIX)?;
     let problem = |message: &str| ConfigProblem {
         source: name.to_owned(),
@@ -163,6 +166,30 @@ fn from_variable(
         return Some(Err(problem("is not UTF-8 text")));
     };
     Some(layer(schema, name.to_owned(), &keys, &value))
+}
+
+/// `CURFEW_SECTION__KEY`, with one underscore too few, of a key that there is: without a word it
+/// would do nothing.
+fn misspelt(schema: &Schema, name: &str) -> Option<ConfigProblem> {
+    let rest = name.strip_prefix("CURFEW_")?;
+    let keys = rest
+        .split_once("__")
+        .filter(|(section, _)| !section.is_empty())?;
+    let path = [keys.0]
+        .into_iter()
+        .chain(keys.1.split("__"))
+        .fold(KeyPath::default(), |path, key| {
+            path.key(&key.to_ascii_lowercase())
+        });
+    schema.find(&path)?;
+    Some(ConfigProblem {
+        source: name.to_owned(),
+        line: None,
+        key: path.to_string(),
+        message: format!(
+            "is not read by this name: write {ENV_PREFIX}{rest}, with two underscores"
+        ),
+    })
 }
 
 /// An argument `section.key=value`.

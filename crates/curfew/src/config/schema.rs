@@ -1,6 +1,8 @@
 //! What the sections' JSON schemas say about a key: its type, text and default.
 
+use curfew_model::setting::duration;
 use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::Value;
 
 use super::path::{KeyPath, Segment};
@@ -9,6 +11,8 @@ use super::path::{KeyPath, Segment};
 #[derive(Debug, Clone)]
 pub(crate) struct Schema {
     root: Value,
+    /// The type's own, by section and key.
+    defaults: Value,
 }
 
 /// What a key takes.
@@ -32,10 +36,24 @@ pub(crate) enum Shape<'s> {
 
 impl Schema {
     /// The schema of `T`.
-    pub(crate) fn of<T: JsonSchema>() -> Self {
+    pub(crate) fn of<T: JsonSchema + Default + Serialize>() -> Self {
         Self {
             root: schemars::schema_for!(T).to_value(),
+            defaults: serde_json::to_value(T::default()).unwrap_or_default(),
         }
+    }
+
+    /// True for a key that takes a duration, by its default.
+    pub(crate) fn is_duration(&self, path: &KeyPath) -> bool {
+        let default =
+            path.segments()
+                .iter()
+                .try_fold(&self.defaults, |at, segment| match segment {
+                    Segment::Key(key) => at.get(key),
+                    Segment::Index(_) => None,
+                });
+        let default = default.and_then(Value::as_str);
+        default.is_some_and(|text| duration::parse(text).is_ok())
     }
 
     /// The schema of the key at `path`.

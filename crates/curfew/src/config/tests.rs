@@ -81,11 +81,11 @@ fn every_kind_of_problem_names_its_source_line_and_key() {
         ),
         (
             "[session]\nexpiring_notice = 60",
-            "curfew.toml:2: session.expiring_notice: expected a string, found a number",
+            "curfew.toml:2: session.expiring_notice: expected a string, found a number: write \"60s\" for seconds",
         ),
         (
             "[session]\nexpiring_notice = \"60\"",
-            "curfew.toml:2: session.expiring_notice: \"60\" is not a duration such as",
+            "curfew.toml:2: session.expiring_notice: \"60\" is not a duration: it has no unit, write \"60s\" for seconds",
         ),
         (
             "[telemetry]\nlog_format = \"jsn\"",
@@ -93,7 +93,7 @@ fn every_kind_of_problem_names_its_source_line_and_key() {
         ),
         (
             "[telemetry]\nlog_format = 1",
-            "curfew.toml:2: telemetry.log_format: expected a string, found a number",
+            "curfew.toml:2: telemetry.log_format: expected a string, found a number: put it in quotes",
         ),
         (
             "[policy]\nrules = 1",
@@ -224,6 +224,41 @@ fn what_is_missing_is_reported_with_its_key() {
             .starts_with("defaults: auth.issuers: "),
         "{missing:#?}"
     );
+}
+
+#[test]
+fn what_is_often_mistaken_is_told_with_what_is_right() {
+    for (text, env, fix) in [
+        ("[session]\nping_interval = 25", None, "write \"25s\""),
+        ("[session]\nping_interval = \"25\"", None, "write \"25s\""),
+        ("[admin]\nlisten = \"8080\"", None, "\"0.0.0.0:8080\""),
+        (
+            "[admin]\nkey_file = \"/nonexistent/key\"",
+            None,
+            "openssl rand -hex 32 > /nonexistent/key",
+        ),
+        ("[backend.redis]\nurl = \"redis://u:p#w@a\"", None, "%23"),
+        (
+            "[[policy.rules]]\nname = \"r\"\nchannels = [\"*\"]\nactions = [\"publish\"]\nwhen = \"claims.a = 1\"",
+            None,
+            "==",
+        ),
+        (
+            "",
+            Some(("CURFEW_ADMIN__LISTEN", "127.0.0.1:1")),
+            "CURFEW__ADMIN__LISTEN",
+        ),
+    ] {
+        let env: Vec<(&str, &str)> = env.into_iter().collect();
+        let found = problems(&valid_with(text), &env, &[]);
+        assert!(
+            found.len() == 1 && found[0].contains(fix),
+            "{text}: {found:#?}"
+        );
+    }
+    // What Kubernetes sets for a Service, and what is no setting, is left alone.
+    let others = [("CURFEW_PORT", "1"), ("CURFEW_A__B", "1")];
+    assert!(problems(VALID, &others, &[]).is_empty());
 }
 
 #[test]

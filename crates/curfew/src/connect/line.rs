@@ -1,10 +1,11 @@
 //! What a typed line means: a frame as it is, or a short form of one.
 
+use serde::de::IgnoredAny;
 use serde_json::json;
 use serde_json::value::RawValue;
 
 /// The short forms.
-pub(super) const HELP: &str = "a line is sent as it is; short forms:
+pub(super) const HELP: &str = "JSON is sent as it is, any other text is published to the channel subscribed to last; short forms:
   /sub CHANNEL         subscribe
   /unsub CHANNEL       unsubscribe
   /pub CHANNEL JSON    publish
@@ -32,12 +33,17 @@ pub(super) enum Input {
 #[derive(Debug)]
 pub(super) struct Lines {
     next_id: u64,
+    /// Subscribed to last: where text goes that is no JSON.
+    channel: Option<String>,
 }
 
 impl Lines {
     /// The first id is 1.
     pub(super) fn new() -> Self {
-        Self { next_id: 1 }
+        Self {
+            next_id: 1,
+            channel: None,
+        }
     }
 
     /// What a line means.
@@ -47,7 +53,10 @@ impl Lines {
             return Input::Nothing;
         }
         if !line.starts_with('/') {
-            return Input::Send(line.to_owned());
+            return match serde_json::from_str::<IgnoredAny>(line) {
+                Ok(_) => Input::Send(line.to_owned()),
+                Err(_) => self.say(line),
+            };
         }
         let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         let rest = rest.trim();
@@ -75,8 +84,23 @@ impl Lines {
         }
     }
 
+    /// Publishes text that is no JSON: sent as it is it would end the session.
+    fn say(&mut self, text: &str) -> Input {
+        let Some(channel) = self.channel.clone() else {
+            return Input::Wrong(
+                "that is not JSON; subscribe first, and text is published there: /sub CHANNEL"
+                    .to_owned(),
+            );
+        };
+        let id = self.id();
+        Input::Send(
+            json!({ "type": "publish", "id": id, "channel": channel, "data": text }).to_string(),
+        )
+    }
+
     /// The frame that subscribes.
     pub(super) fn subscribe(&mut self, channel: &str) -> String {
+        self.channel = Some(channel.to_owned());
         let id = self.id();
         json!({ "type": "subscribe", "id": id, "channel": channel }).to_string()
     }
@@ -128,9 +152,10 @@ mod tests {
     #[test]
     fn lines_become_frames() {
         let mut lines = Lines::new();
+        assert!(matches!(lines.read("hello"), Input::Wrong(_)));
         for (line, expect) in [
             (r#"{"type":"ping"}"#, r#"{"type":"ping"}"#),
-            ("hello", "hello"),
+            (r#"[1, "a"]"#, r#"[1, "a"]"#),
             (
                 "/sub room:1",
                 r#"{"channel":"room:1","id":1,"type":"subscribe"}"#,
@@ -148,6 +173,11 @@ mod tests {
                 r#"{"id":4,"token":"x.y.z","type":"refresh"}"#,
             ),
             ("/ping", r#"{"type":"ping"}"#),
+            // Not JSON, which a session is closed for.
+            (
+                r#"it's "me""#,
+                r#"{"channel":"room:1","data":"it's \"me\"","id":5,"type":"publish"}"#,
+            ),
         ] {
             assert_eq!(lines.read(line), Input::Send(expect.to_owned()), "{line}");
         }
