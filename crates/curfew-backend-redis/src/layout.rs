@@ -9,7 +9,7 @@ use crate::fault::Fault;
 use crate::slots::Slot;
 
 /// No connection here needs pushes.
-const NO_PUSHES: Option<fn(PushInfo) -> Result<(), ()>> = None;
+pub(crate) const NO_PUSHES: Option<fn(PushInfo) -> Result<(), ()>> = None;
 
 /// The primaries and what they hold.
 #[derive(Debug, Clone, PartialEq, Eq)]

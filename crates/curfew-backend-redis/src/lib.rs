@@ -21,6 +21,7 @@ mod layout;
 mod links;
 mod nodes;
 mod op;
+mod probe;
 mod pulse;
 mod records;
 mod revocations;
@@ -47,6 +48,7 @@ use crate::links::Links;
 use crate::op::{MAX_OPS, Ops};
 
 pub use crate::connect::{Dial, Dialing, Stream};
+pub use crate::probe::{Probed, probe};
 
 /// What a backend is given of its node.
 pub struct Parts {

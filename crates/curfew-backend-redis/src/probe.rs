@@ -1,0 +1,66 @@
+//! Redis, asked once and as the configuration has it, for `curfew check-config --probe`.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use curfew_backend::Config;
+use redis::{Value, cmd};
+
+use crate::connect::{Connector, Login};
+use crate::fault::Fault;
+use crate::layout::{NO_PUSHES, Shard};
+
+/// A server that has answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probed {
+    /// Its address.
+    pub address: String,
+    /// By how much its clock and this machine's differ.
+    pub skew: Duration,
+}
+
+/// Finds every primary, logs in and does what takes what a node needs: tracking of revocation keys, a
+/// script. Nothing is written.
+///
+/// # Errors
+///
+/// What keeps a node from getting in touch, with the server it is about.
+pub async fn probe(config: &Config) -> Result<Vec<Probed>, String> {
+    let server = config
+        .redis
+        .url
+        .parse()
+        .map_err(|error| error.to_string())?;
+    let connector = Connector::new(config.redis.clone(), server, None);
+    let layout = connector
+        .layout(&[])
+        .await
+        .map_err(|fault| fault.to_string())?;
+    let mut probed = Vec::new();
+    for shard in &layout.shards {
+        let address = shard.address.to_string();
+        let asked = ask(&connector, shard, config).await;
+        let skew = asked.map_err(|fault| format!("{address}: {fault}"))?;
+        probed.push(Probed { address, skew });
+    }
+    Ok(probed)
+}
+
+async fn ask(connector: &Connector, shard: &Shard, config: &Config) -> Result<Duration, Fault> {
+    let login = Login::Server;
+    let mut connection = connector.connect(&shard.address, login, NO_PUSHES).await?;
+    let prefix = format!("{}{{revoked}}:", config.redis.prefix);
+    let _: Value = cmd("CLIENT")
+        .arg(&["TRACKING", "ON", "BCAST", "PREFIX", &prefix])
+        .query_async(&mut connection)
+        .await?;
+    let _: Value = cmd("SCRIPT")
+        .arg(&["LOAD", "return 1"])
+        .query_async(&mut connection)
+        .await?;
+    let (seconds, micros): (u64, u32) = cmd("TIME").query_async(&mut connection).await?;
+    let theirs = Duration::new(seconds, micros.saturating_mul(1000));
+    let ours = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Ok(theirs.abs_diff(ours))
+}
