@@ -10,14 +10,15 @@ use curfew_model::{AuthFailure, Problems};
 
 pub use summary::{IssuerSummary, KeySummary};
 
+use crate::ask::NoKey;
 use crate::claims::Needs;
 use crate::jwks::{self, SkippedKey};
 use crate::keys::{self, Key};
-use crate::token::Header;
+use crate::token::{Header, Parts};
 use crate::verified::Verified;
 use crate::{
-    AuthError, Config, EventStream, Issuer, KeyError, LogoutScope, RemoteKeys, ReportedSubjects,
-    pem,
+    Algorithm, AuthError, Config, EventStream, Issuer, KeyError, LogoutScope, RemoteKeys,
+    ReportedSubjects, pem,
 };
 
 /// Why an issuer's key could not be loaded.
@@ -69,6 +70,8 @@ pub(crate) struct LoadedIssuer {
     pub(crate) reports: Option<ReportRules>,
     /// Of a key set, in which a token's `kid` must name the key.
     is_key_set: bool,
+    /// What its keys may use; `None`: whatever they are made for.
+    algorithms: Option<Vec<Algorithm>>,
     keys: Vec<Key>,
     /// Where the keys are fetched; there are none before that.
     pub(crate) remote: Option<Arc<RemoteKeys>>,
@@ -99,14 +102,6 @@ pub(crate) struct ReportRules {
     pub(crate) subjects: ReportedSubjects,
     /// The claim that names users.
     pub(crate) subject_claim: Box<str>,
-}
-
-/// Why an issuer gives no key for a token.
-pub(crate) enum NoKey {
-    /// It has none, or not one.
-    Refused(AuthError),
-    /// It may have another by now: it is to be asked. What is to be said if not.
-    Ask(Arc<RemoteKeys>, AuthError),
 }
 
 /// An issuer's source of keys, as the configuration names it.
@@ -173,6 +168,7 @@ impl Issuer {
             logout: self.logout_rules(),
             reports: self.report_rules(config),
             is_key_set: self.has_key_set(),
+            algorithms: self.algorithms.clone(),
             keys,
             remote,
         }
@@ -394,25 +390,36 @@ impl Issuers {
     }
 }
 
-impl From<AuthError> for NoKey {
-    fn from(error: AuthError) -> Self {
-        Self::Refused(error)
-    }
-}
-
 impl LoadedIssuer {
     /// There is no key, or it is not the one that signed: of a key set that is fetched there may be a
     /// newer one by now. `error` is what to say if not.
     fn no_key(&self, error: AuthError) -> NoKey {
         match &self.remote {
-            Some(remote) => NoKey::Ask(Arc::clone(remote), error),
+            Some(remote) => NoKey::ask(remote, error),
             None => NoKey::Refused(error),
         }
     }
 
-    /// The signature does not verify with the key that the token names.
-    pub(crate) fn bad_signature(&self) -> NoKey {
-        self.no_key(AuthError::bad_signature())
+    /// The key that has signed a token with this header.
+    pub(crate) fn signer(&self, parts: &Parts<'_>, header: &Header<'_>) -> Result<&Key, NoKey> {
+        let signature = parts.signature()?;
+        // What no key can have made is worth no fetch.
+        let has_form = header.algorithm.has_size(signature.len());
+        let no_key = match self.key(header) {
+            Ok(key) if key.verify(header.algorithm, parts.signed(), signature) => return Ok(key),
+            Ok(_) => self.no_key(AuthError::bad_signature()),
+            Err(no_key) => no_key,
+        };
+        match has_form && self.allows(header.algorithm) {
+            true => Err(no_key),
+            false => Err(no_key.into_error().into()),
+        }
+    }
+
+    /// Whether one of its keys may use this algorithm, as far as the configuration says.
+    fn allows(&self, algorithm: Algorithm) -> bool {
+        let allowed = self.algorithms.as_ref();
+        !algorithm.is_hmac() && allowed.is_none_or(|allowed| allowed.contains(&algorithm))
     }
 
     /// Whether its keys may be used: those that were fetched are not too old.
@@ -431,7 +438,7 @@ impl LoadedIssuer {
 
     /// The key a header means. In a key set that is the one with its `kid`; a header without one
     /// must leave no choice. A secret or a PEM file has no name, and any `kid` fits it.
-    pub(crate) fn key(&self, header: &Header<'_>) -> Result<&Key, NoKey> {
+    fn key(&self, header: &Header<'_>) -> Result<&Key, NoKey> {
         let unknown = || {
             self.no_key(AuthError::new(
                 AuthFailure::UnknownKey,

@@ -22,7 +22,7 @@ pub(crate) const MIN_SECRET_BYTES: usize = 32;
 const MAX_FILE_BYTES: u64 = 256 * 1024;
 
 /// Modulus sizes that are safe (from) and still cheap to verify with (to), in bits.
-const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+pub(crate) const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 /// The provider is named instead of looked up: the process-wide default panics as soon as another
 /// crate turns on a second one.

@@ -7,6 +7,7 @@
 //! Start at [`Authenticator::authenticate`].
 
 mod algorithm;
+mod ask;
 mod authenticate;
 mod claims;
 mod config;

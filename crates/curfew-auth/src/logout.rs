@@ -7,9 +7,10 @@ use curfew_model::AuthFailure;
 use serde::de::MapAccess;
 use serde_json::{Map, Value};
 
+use crate::ask::{NoKey, with_keys};
 use crate::authenticate::Authenticator;
-use crate::issuers::{LoadedIssuer, LogoutRules, NoKey};
-use crate::reports::{ReportClaims, verify_report};
+use crate::issuers::{LoadedIssuer, LogoutRules};
+use crate::reports::ReportClaims;
 use crate::token::TokenType;
 use crate::token::json::{Date, Members, Skip, Text, Texts};
 use crate::{AuthError, LogoutScope, VerifyError};
@@ -53,15 +54,19 @@ impl Authenticator {
     ///
     /// What is wrong with it, for the issuer's log; or that its keys are not available.
     pub async fn verify_logout(&self, token: &str) -> Result<Logout, VerifyError> {
-        verify_report(|| self.attempt_logout(token)).await
+        with_keys(|| self.attempt_logout(token)).await
     }
 
     fn attempt_logout(&self, token: &str) -> Result<Logout, NoKey> {
         let issuers = self.snapshot();
-        let (claims, issuer, rules): (Claims, _, _) =
-            issuers.signed_report(token, TokenType::Logout, |issuer| issuer.logout.as_ref())?;
-        let now = self.clock().now();
-        Ok(claims.judge(issuer, rules, issuers.leeway, now)?)
+        let (leeway, now) = (issuers.leeway, self.clock().now());
+        let (claims, issuer, rules) = issuers.signed_report(
+            token,
+            TokenType::Logout,
+            |issuer| issuer.logout.as_ref(),
+            |claims: Claims, issuer, rules| claims.judge(issuer, rules, leeway, now).map(drop),
+        )?;
+        Ok(claims.judge(issuer, rules, leeway, now)?)
     }
 }
 

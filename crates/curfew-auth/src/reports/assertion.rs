@@ -8,10 +8,10 @@ use curfew_model::AuthFailure;
 use serde::de::{Error, MapAccess};
 use serde_json::Value;
 
-use super::signed::{ReportClaims, verify_report};
+use super::signed::ReportClaims;
 use super::subject::{Found, Subject};
+use crate::ask::{NoKey, with_keys};
 use crate::authenticate::Authenticator;
-use crate::issuers::NoKey;
 use crate::token::TokenType;
 use crate::token::json::{Date, Members, Skip, Text, Texts};
 use crate::{AuthError, VerifyError};
@@ -57,16 +57,19 @@ impl Authenticator {
     ///
     /// What is wrong with it; or that its issuer's keys are not available.
     pub async fn verify_revoker(&self, token: &str) -> Result<Revoker, VerifyError> {
-        verify_report(|| self.attempt_revoker(token)).await
+        with_keys(|| self.attempt_revoker(token)).await
     }
 
     fn attempt_revoker(&self, token: &str) -> Result<Revoker, NoKey> {
         let issuers = self.snapshot();
-        let (claims, issuer, audience): (Claims, _, _) =
-            issuers.signed_report(token, TokenType::Revocation, |issuer| {
-                issuer.reports.as_ref()?.revocation_audience.as_ref()
-            })?;
-        claims.judge(audience, issuers.leeway, self.clock().now())?;
+        let (leeway, now) = (issuers.leeway, self.clock().now());
+        let (claims, issuer, audience) = issuers.signed_report(
+            token,
+            TokenType::Revocation,
+            |issuer| issuer.reports.as_ref()?.revocation_audience.as_ref(),
+            |claims: Claims, _, audience| claims.judge(audience, leeway, now),
+        )?;
+        claims.judge(audience, leeway, now)?;
         Ok(Revoker {
             issuer: Arc::clone(&issuer.name),
             issued_at: claims.issued_at,

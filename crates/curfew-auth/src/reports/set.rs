@@ -9,10 +9,11 @@ use serde_json::{Map, Value};
 
 use super::StreamStatus;
 use super::event::EventType;
-use super::signed::{ReportClaims, verify_report};
+use super::signed::ReportClaims;
 use super::subject::{Found, Subject};
+use crate::ask::{NoKey, with_keys};
 use crate::authenticate::Authenticator;
-use crate::issuers::{LoadedIssuer, NoKey, ReportRules};
+use crate::issuers::{LoadedIssuer, ReportRules};
 use crate::token::TokenType;
 use crate::token::json::{Date, Members, Skip, Text, Texts};
 use crate::{AuthError, EventStream, VerifyError};
@@ -87,20 +88,26 @@ impl Authenticator {
         name: &str,
         token: &str,
     ) -> Result<SecurityEvent, VerifyError> {
-        verify_report(|| self.attempt_event(name, token)).await
+        with_keys(|| self.attempt_event(name, token)).await
     }
 
     fn attempt_event(&self, name: &str, token: &str) -> Result<SecurityEvent, NoKey> {
         let issuers = self.snapshot();
-        let (claims, issuer, (rules, stream)): (Claims, _, _) =
-            issuers.signed_report(token, TokenType::Event, |issuer| {
+        let latest = self.clock().now() + issuers.leeway;
+        let (claims, issuer, (rules, stream)) = issuers.signed_report(
+            token,
+            TokenType::Event,
+            |issuer| {
                 let rules = issuer.reports.as_ref()?;
                 let stream = rules.stream.as_ref()?;
                 // §4.1.6: the issuer of this stream, not of any.
                 (*issuer.name == *name).then_some((rules, stream))
-            })?;
-        let now = self.clock().now() + issuers.leeway;
-        Ok(claims.judge(issuer, rules, stream, now)?)
+            },
+            |claims: Claims, issuer, (rules, stream)| {
+                claims.judge(issuer, rules, stream, latest).map(drop)
+            },
+        )?;
+        Ok(claims.judge(issuer, rules, stream, latest)?)
     }
 }
 
