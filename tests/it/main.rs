@@ -21,6 +21,7 @@ mod identity;
 mod limits;
 mod message_auth;
 mod metrics;
+mod odd_json;
 mod operations;
 mod origins;
 mod ping;

@@ -15,7 +15,7 @@ use crate::issuers::{self, Issuers, KeySource, LoadError, LoadedIssuer};
 use crate::jwks::SkippedKey;
 use crate::keys::PROVIDER;
 use crate::reports::Journal;
-use crate::token::{Claims, Header, Parts, TokenType};
+use crate::token::{Claims, Date, Header, Parts, TokenType};
 use crate::verified::Digest;
 use crate::{AuthError, Config, Issuer, IssuerSummary, KeyError, RemoteKeys};
 
@@ -162,17 +162,19 @@ impl Authenticator {
             return Ok(principal);
         }
         let payload = parts.payload()?;
-        let claims = Claims::parse(&payload, &issuers.subject_claim)?;
+        let (claims, scanned) = Claims::parse(&payload, &issuers.subject_claim)?;
         let issuer = issuers.find(claims.issuer.as_deref(), header.kid.as_deref())?;
+        // Down: a revocation's cutoff covers the second it is in.
+        let issued_at = claims.issued_at.map(Date::down);
         let judge = || {
             let verified = verify_claims(&claims, issuer, &issuers, now)?;
             verify_kind(&claims, issuer, header.says_access)?;
-            issuer.needs.check(&claims, &payload)?;
+            issuer.needs.check(&claims, &payload, &scanned)?;
             Ok(verified)
         };
         let key = issuer.signer(&parts, &header).map_err(|no_key| {
             let no_key = no_key.judged(judge().map(drop));
-            no_key.issued(claims.issued_at.map(Duration::from_secs), now)
+            no_key.issued(issued_at.map(Duration::from_secs), now)
         })?;
         let verified = judge()?;
         let principal = Arc::new(Principal::new(PrincipalParts {
@@ -180,10 +182,13 @@ impl Authenticator {
             issuer: Arc::clone(&issuer.name),
             key_id: Some(Arc::clone(key.fingerprint())),
             token_id: claims.token_id.as_deref().map(Box::from),
-            issued_at: claims.issued_at,
+            issued_at,
             expires_at: verified.expires_at,
             leeway: issuers.leeway,
-            claims: PrincipalClaims::from_json(payload),
+            claims: PrincipalClaims::from_json(match scanned.is_plain() {
+                true => payload,
+                false => scanned.plain(&payload).into_owned(),
+            }),
         }));
         if let Some(digest) = digest {
             issuers.verified.remember(digest, &principal, issuer);

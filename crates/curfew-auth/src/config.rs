@@ -106,6 +106,10 @@ pub struct Config {
     pub subject_claim: String,
     /// Whose tokens are accepted; at least one.
     pub issuers: Vec<Issuer>,
+    /// No setting: the claims that other sections ask for, whose values must mean the same to all who
+    /// read them.
+    #[serde(skip)]
+    pub claims_in_use: Vec<String>,
 }
 
 impl Default for Config {
@@ -133,6 +137,7 @@ impl Default for Config {
             close_on_key_withdrawal: false,
             subject_claim: "sub".to_owned(),
             issuers: Vec::new(),
+            claims_in_use: Vec::new(),
         }
     }
 }

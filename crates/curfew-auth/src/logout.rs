@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_model::AuthFailure;
-use serde::de::MapAccess;
 use serde_json::{Map, Value};
 
 use crate::ask::{NoKey, with_keys};
@@ -12,7 +11,7 @@ use crate::authenticate::Authenticator;
 use crate::issuers::{LoadedIssuer, LogoutRules};
 use crate::reports::ReportClaims;
 use crate::token::TokenType;
-use crate::token::json::{Date, Members, Skip, Text, Texts};
+use crate::token::json::{self, Date, Flaw, Members};
 use crate::{AuthError, LogoutScope, VerifyError};
 
 /// The event that makes a token a logout token (§2.4).
@@ -35,7 +34,7 @@ pub struct Logout {
     pub login: Option<String>,
     /// What is to end, where it names a login.
     pub scope: LogoutScope,
-    /// When, Unix seconds.
+    /// When, Unix seconds, rounded up: what was issued within the second is from before.
     pub issued_at: u64,
 }
 
@@ -77,8 +76,8 @@ struct Claims {
     subject: Option<String>,
     login: Option<String>,
     audience: Vec<String>,
-    issued_at: Option<u64>,
-    expires_at: Option<u64>,
+    issued_at: Option<Date>,
+    expires_at: Option<Date>,
     token_id: Option<String>,
     events: Option<Map<String, Value>>,
     has_nonce: bool,
@@ -96,28 +95,27 @@ impl Claims {
             return Err(AuthError::wrong_audience());
         }
         let issued_at = self.issued_at.ok_or_else(|| missing("iat"))?;
-        let since = Duration::from_secs(issued_at);
-        if since > now + leeway {
+        if Duration::from_secs(issued_at.up()) > now + leeway {
             return Err(AuthError::by_clock(
                 AuthFailure::Malformed,
                 "the logout token's iat is in the future",
             ));
         }
-        if now.saturating_sub(since) > MAX_AGE {
+        if now.saturating_sub(Duration::from_secs(issued_at.down())) > MAX_AGE {
             return Err(AuthError::by_clock(
                 AuthFailure::Malformed,
                 "the logout token's iat is over ten minutes ago",
             ));
         }
         // Errata set 1 made it required.
-        let expires_at = self.expires_at.ok_or_else(|| missing("exp"))?;
+        let expires_at = self.expires_at.ok_or_else(|| missing("exp"))?.down();
         if now >= Duration::from_secs(expires_at) + leeway {
             return Err(AuthError::by_clock(
                 AuthFailure::Malformed,
                 "the logout token has expired",
             ));
         }
-        if expires_at.saturating_sub(issued_at) > MAX_AGE.as_secs() {
+        if expires_at.saturating_sub(issued_at.down()) > MAX_AGE.as_secs() {
             return Err(AuthError::malformed(
                 "the logout token is good for over ten minutes",
             ));
@@ -149,7 +147,7 @@ impl Claims {
             user: self.subject,
             login: self.login,
             scope: rules.scope,
-            issued_at,
+            issued_at: issued_at.up(),
         })
     }
 }
@@ -166,25 +164,23 @@ impl ReportClaims for Claims {
     }
 }
 
-impl<'de> Members<'de> for Claims {
-    fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
+impl<'a> Members<'a> for Claims {
+    fn member(&mut self, name: &str, value: json::Value<'a>) -> Result<(), Flaw> {
+        let text = || json::text(name, value).map(|text| Some(text.into_owned()));
         match name {
-            "iss" => self.issuer = Some(map.next_value_seed(Text)?.into_owned()),
-            "sub" => self.subject = Some(map.next_value_seed(Text)?.into_owned()),
-            "sid" => self.login = Some(map.next_value_seed(Text)?.into_owned()),
+            "iss" => self.issuer = text()?,
+            "sub" => self.subject = text()?,
+            "sid" => self.login = text()?,
             "aud" => {
-                let audience = map.next_value_seed(Texts)?;
+                let audience = json::texts(name, value)?;
                 self.audience = audience.into_iter().map(|one| one.into_owned()).collect();
             }
-            "iat" => self.issued_at = Some(map.next_value_seed(Date)?),
-            "exp" => self.expires_at = Some(map.next_value_seed(Date)?),
-            "jti" => self.token_id = Some(map.next_value_seed(Text)?.into_owned()),
-            "events" => self.events = Some(map.next_value()?),
-            "nonce" => {
-                self.has_nonce = true;
-                map.next_value_seed(Skip::MEMBER)?;
-            }
-            _ => map.next_value_seed(Skip::MEMBER)?,
+            "iat" => self.issued_at = Some(Date::read(name, value)?),
+            "exp" => self.expires_at = Some(Date::read(name, value)?),
+            "jti" => self.token_id = text()?,
+            "events" => self.events = Some(json::object(name, value)?),
+            "nonce" => self.has_nonce = true,
+            _ => {}
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ use crate::AuthError;
 
 pub(crate) use claims::{Claims, OtherKind};
 pub(crate) use header::{Header, TokenType};
+pub(crate) use json::Date;
 
 /// The longest token looked at.
 pub(crate) const MAX_TOKEN_BYTES: usize = 8 * 1024;

@@ -13,6 +13,7 @@ pub mod env;
 mod error_code;
 mod gate;
 mod ids;
+pub mod json;
 mod principal;
 mod problems;
 mod publication;

@@ -104,7 +104,7 @@ impl App {
                 Redis::start(parts).context("backend.redis.url")?.backends()
             }
         };
-        let authenticator = Arc::new(Authenticator::new(&config.auth, Arc::clone(&clock))?);
+        let authenticator = Arc::new(Authenticator::new(&config.auth(), Arc::clone(&clock))?);
         let settings = node_settings(config);
         let node = Node::start(id, hub, backends, clock, metrics, settings);
         let context = Arc::new(Context {
@@ -210,7 +210,7 @@ impl Running {
         let key = admin_key(config)?;
         let public = public_settings(config)?;
         // Whatever can fail comes before the first change.
-        self.context.authenticator.reload(&config.auth)?;
+        self.context.authenticator.reload(&config.auth())?;
         self.keepers.update();
         self.log_level.set_level(&config.telemetry.log_level)?;
         self.keys_read();

@@ -47,6 +47,16 @@ pub(crate) struct Config {
 }
 
 impl Config {
+    /// The section `auth`, with what the others ask of tokens.
+    pub(crate) fn auth(&self) -> curfew_auth::Config {
+        let grants = Some(&self.policy.grants_claim).filter(|claim| !claim.is_empty());
+        let claims = self.session.revocable_claims.iter().chain(grants);
+        curfew_auth::Config {
+            claims_in_use: claims.cloned().collect(),
+            ..self.auth.clone()
+        }
+    }
+
     /// Reports everything that is wrong with the values, section by section, and then what is wrong
     /// between sections. Reads the files that are named.
     pub(crate) fn check(&self, problems: &mut Problems) {

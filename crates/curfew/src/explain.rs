@@ -134,7 +134,7 @@ fn subject(args: &ExplainArgs, config: &Config) -> Result<Subject, Failure> {
         (None, None) => String::new(),
     };
     let token = token.trim();
-    let authenticator = Authenticator::new(&config.auth, Arc::new(SystemClock))?;
+    let authenticator = Authenticator::new(&config.auth(), Arc::new(SystemClock))?;
     fetch_keys(&authenticator, config)?;
     match authenticator.authenticate(token) {
         Ok(principal) => Ok(Subject {

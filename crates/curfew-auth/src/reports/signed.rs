@@ -8,7 +8,7 @@ use crate::token::json::{self, Members};
 use crate::token::{Header, Parts, TokenType};
 
 /// The claims of one kind of token.
-pub(crate) trait ReportClaims: Default + for<'de> Members<'de> {
+pub(crate) trait ReportClaims: Default + for<'a> Members<'a> {
     /// What is wrong with a token whose claims cannot be read.
     const UNREADABLE: &'static str;
 
@@ -33,7 +33,7 @@ impl Issuers {
         let header = Header::parse(&header, kind)?;
         let mut claims = C::default();
         json::read(&parts.payload()?, &mut claims)
-            .map_err(|()| AuthError::malformed(C::UNREADABLE))?;
+            .map_err(|flaw| AuthError::malformed(flaw.unwrap_or(C::UNREADABLE.into())))?;
         let issuer = self.reporting(claims.issuer())?;
         let rules = rules(issuer).ok_or_else(AuthError::wrong_issuer)?;
         match issuer.signer(&parts, &header) {
