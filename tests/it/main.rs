@@ -19,6 +19,7 @@ mod handshake;
 mod health;
 mod identity;
 mod limits;
+mod long_tokens;
 mod message_auth;
 mod metrics;
 mod odd_json;

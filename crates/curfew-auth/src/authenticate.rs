@@ -151,7 +151,7 @@ impl Authenticator {
     fn attempt(&self, token: &str) -> Result<Arc<Principal>, NoKey> {
         let issuers = self.issuers.load();
         let now = self.clock.now();
-        let parts = Parts::of(token)?;
+        let parts = Parts::of(token, issuers.max_token_bytes)?;
         let header = parts.header()?;
         let header = Header::parse(&header, TokenType::Access)?;
         // A shared secret's is verified as quickly as it is looked up.
@@ -162,7 +162,8 @@ impl Authenticator {
             return Ok(principal);
         }
         let payload = parts.payload()?;
-        let (claims, scanned) = Claims::parse(&payload, &issuers.subject_claim)?;
+        let (claims, scanned) =
+            Claims::parse(&payload, &issuers.subject_claim, issuers.numeric_subjects)?;
         let issuer = issuers.find(claims.issuer.as_deref(), header.kid.as_deref())?;
         // Down: a revocation's cutoff covers the second it is in.
         let issued_at = claims.issued_at.map(Date::down);

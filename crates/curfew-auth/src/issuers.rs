@@ -43,7 +43,10 @@ pub(crate) struct Issuers {
     pub(crate) all: Vec<Arc<LoadedIssuer>>,
     /// Those of them whose access tokens open sessions.
     opening: Vec<Arc<LoadedIssuer>>,
+    /// `auth.max_token_bytes`, of reports as well.
+    pub(crate) max_token_bytes: usize,
     pub(crate) subject_claim: Box<str>,
+    pub(crate) numeric_subjects: bool,
     pub(crate) leeway: Duration,
     /// Zero: no limit.
     pub(crate) max_token_lifetime: Duration,
@@ -84,6 +87,8 @@ pub(crate) struct LogoutRules {
     pub(crate) audience: Vec<String>,
     /// What one with a login ends.
     pub(crate) scope: LogoutScope,
+    /// `auth.numeric_subjects`.
+    pub(crate) numeric_subjects: bool,
 }
 
 /// What an issuer's other reports must be, and whom they can name.
@@ -165,7 +170,7 @@ impl Issuer {
             opens_sessions: self.opens_sessions(),
             accepts_id_tokens: self.accept_id_tokens,
             needs: Needs::of(config, self),
-            logout: self.logout_rules(),
+            logout: self.logout_rules(config),
             reports: self.report_rules(config),
             is_key_set: self.has_key_set(),
             algorithms: self.algorithms.clone(),
@@ -315,7 +320,9 @@ impl Issuers {
         Self {
             opening: opening.cloned().collect(),
             all,
+            max_token_bytes: config.max_token_bytes,
             subject_claim: config.subject_claim.as_str().into(),
+            numeric_subjects: config.numeric_subjects,
             leeway: config.leeway,
             max_token_lifetime: config.max_token_lifetime,
             close_on_key_withdrawal: config.close_on_key_withdrawal,

@@ -81,6 +81,7 @@ struct Claims {
     token_id: Option<String>,
     events: Option<Map<String, Value>>,
     has_nonce: bool,
+    has_numeric_subject: bool,
 }
 
 impl Claims {
@@ -133,6 +134,11 @@ impl Claims {
         if self.has_nonce {
             return Err(AuthError::malformed("a logout token has no nonce"));
         }
+        if self.has_numeric_subject && !rules.numeric_subjects {
+            return Err(AuthError::malformed(
+                "the sub claim is not a string; auth.numeric_subjects takes integers as well",
+            ));
+        }
         let empty = |name: &Option<String>| name.as_ref().is_some_and(String::is_empty);
         if empty(&self.subject) || empty(&self.login) {
             return Err(AuthError::malformed("sub and sid must not be empty"));
@@ -169,7 +175,10 @@ impl<'a> Members<'a> for Claims {
         let text = || json::text(name, value).map(|text| Some(text.into_owned()));
         match name {
             "iss" => self.issuer = text()?,
-            "sub" => self.subject = text()?,
+            "sub" => {
+                self.has_numeric_subject = json::integer(value).is_some();
+                self.subject = Some(json::subject(name, value, true)?.into_owned());
+            }
             "sid" => self.login = text()?,
             "aud" => {
                 let audience = json::texts(name, value)?;

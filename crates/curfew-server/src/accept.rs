@@ -35,9 +35,6 @@ use crate::{Public, Tls};
 /// Most headers of a request.
 const MAX_HEADERS: usize = 64;
 
-/// Largest head of a request, in bytes.
-const MAX_HEAD_BYTES: usize = 16 * 1024;
-
 /// Longest wait for the last answers once the listener is closed.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
@@ -231,7 +228,7 @@ impl Public {
             .timer(TokioTimer::new())
             .header_read_timeout(head_timeout)
             .max_headers(MAX_HEADERS)
-            .max_buf_size(MAX_HEAD_BYTES)
+            .max_buf_size(self.settings.load().auth.least_head_bytes())
             .serve_connection(TokioIo::new(stream), service);
         let served = tokio::select! {
             served = poll_fn(|cx| connection.poll_without_shutdown(cx)) => served,

@@ -14,8 +14,8 @@ use tracing::debug;
 use crate::Public;
 use crate::respond::{self, Response};
 
-/// Largest body.
-const MAX_BODY_BYTES: usize = 64 * 1024;
+/// Largest body: the largest token that `auth.max_token_bytes` may allow, and what is around it.
+const MAX_BODY_BYTES: usize = 68 * 1024;
 
 /// What a form is sent as.
 const MEDIA_TYPE: &str = "application/x-www-form-urlencoded";

@@ -333,6 +333,7 @@ fn session_settings(config: &Config) -> curfew_session::Settings {
         session: config.session.clone(),
         limits: config.limits.clone(),
         auth_timeout: config.auth.timeout,
+        auth_frame_bytes: config.auth.auth_frame_bytes(),
         login_claim: config.auth.login_claim.clone(),
     }
 }

@@ -163,7 +163,11 @@ fn subject(args: &ExplainArgs, config: &Config) -> Result<Subject, Failure> {
 }
 
 fn user(claims: &Map<String, Value>, claim: &str) -> Option<String> {
-    claims.get(claim)?.as_str().map(str::to_owned)
+    match claims.get(claim)? {
+        Value::String(user) => Some(user.clone()),
+        Value::Number(user) => Some(user.to_string()),
+        _ => None,
+    }
 }
 
 fn parse_action(text: &str) -> Result<Action, String> {

@@ -167,6 +167,20 @@ async fn a_logout_with_a_fraction_covers_the_second_it_is_in() {
     );
 }
 
+/// Fault: a logout names by a number whom the access token names so.
+#[tokio::test]
+async fn a_logout_names_a_numeric_subject_where_that_is_configured() {
+    let login = Login::start().await;
+    let logout = login.token(json!({"sub":42}));
+    let node = Gateway::start_with(&login.settings()).await;
+    assert_refused(&post(&node, &logout).await, "invalid_request");
+    let node = Gateway::start_with(&login.settings().with("auth.numeric_subjects = true")).await;
+    let more = json!({"iss":login.provider.issuer(),"sid":"one","sub":42});
+    let mut client = node.session(&login.key.user_with("alice", more)).await;
+    assert_done(&post(&node, &logout).await);
+    client.expect_close(4403, "revoked").await;
+}
+
 #[tokio::test]
 async fn a_logout_of_a_user_closes_what_began_before_it() {
     let login = Login::start().await;

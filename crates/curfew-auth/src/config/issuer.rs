@@ -13,7 +13,7 @@ use crate::Algorithm;
 use crate::issuers::LogoutRules;
 use crate::keys::MIN_SECRET_BYTES;
 
-use super::{EventStream, ReportedSubjects};
+use super::{Config, EventStream, ReportedSubjects};
 
 /// Claims that are judged by rules of their own.
 const NOT_REQUIRED: &[&str] = &[
@@ -131,12 +131,13 @@ impl Issuer {
     }
 
     /// The rules of its logout tokens, where they are accepted.
-    pub(crate) fn logout_rules(&self) -> Option<LogoutRules> {
+    pub(crate) fn logout_rules(&self, config: &Config) -> Option<LogoutRules> {
         let audience = self.logout_audience.as_ref().or(self.audience.as_ref());
         let audience = audience.filter(|_| self.backchannel_logout)?;
         Some(LogoutRules {
             audience: audience.clone(),
             scope: self.logout_scope,
+            numeric_subjects: config.numeric_subjects,
         })
     }
 
@@ -144,11 +145,8 @@ impl Issuer {
         if self.backchannel_logout && self.issuer.is_none() {
             problems.report("issuer", "required for backchannel_logout");
         }
-        if self.backchannel_logout
-            && self
-                .logout_rules()
-                .is_none_or(|rules| rules.audience.is_empty())
-        {
+        let logout_audience = self.logout_audience.as_ref().or(self.audience.as_ref());
+        if self.backchannel_logout && logout_audience.is_none_or(Vec::is_empty) {
             problems.report(
                 "logout_audience",
                 "required for backchannel_logout where there is no audience: the client id at the issuer",

@@ -48,6 +48,9 @@ fn defaults_are_those_of_the_documentation() {
             "ticket_lifetime": "30s",
             "close_on_key_withdrawal": false,
             "subject_claim": "sub",
+            "numeric_subjects": false,
+            "max_token_bytes": 16384,
+            "header_schemes": ["Bearer"],
             "issuers": [],
         })
     );

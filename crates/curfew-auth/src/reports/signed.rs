@@ -28,7 +28,7 @@ impl Issuers {
         rules: impl FnOnce(&'i LoadedIssuer) -> Option<R>,
         judge: impl FnOnce(C, &LoadedIssuer, R) -> Result<(), AuthError>,
     ) -> Result<(C, &'i LoadedIssuer, R), NoKey> {
-        let parts = Parts::of(token)?;
+        let parts = Parts::of(token, self.max_token_bytes)?;
         let header = parts.header()?;
         let header = Header::parse(&header, kind)?;
         let mut claims = C::default();

@@ -49,12 +49,17 @@ pub(crate) enum OtherKind {
 struct Reading<'a, 's> {
     claims: Claims<'a>,
     subject_claim: &'s str,
+    numeric_subjects: bool,
 }
 
 impl<'a> Claims<'a> {
-    /// Reads the payload's JSON text; the user is what `subject_claim` says. What nothing is asked of may be
-    /// anything.
-    pub(crate) fn parse(text: &'a str, subject_claim: &str) -> Result<(Self, Scanned), AuthError> {
+    /// Reads the payload's JSON text; the user is what `subject_claim` says, as a text or, with
+    /// `numeric_subjects`, an integer. What nothing is asked of may be anything.
+    pub(crate) fn parse(
+        text: &'a str,
+        subject_claim: &str,
+        numeric_subjects: bool,
+    ) -> Result<(Self, Scanned), AuthError> {
         let mut reading = Reading {
             claims: Self {
                 issuer: None,
@@ -67,6 +72,7 @@ impl<'a> Claims<'a> {
                 kind: Kind::default(),
             },
             subject_claim,
+            numeric_subjects,
         };
         match json::read(text, &mut reading) {
             Ok(scanned) => Ok((reading.claims, scanned)),
@@ -110,8 +116,10 @@ impl<'a> Members<'a> for Reading<'a, '_> {
                 );
             }
             "cnf" => return Err("sender-constrained tokens (cnf) are not supported".into()),
-            name if name == self.subject_claim => claims.subject = Some(json::text(name, value)?),
-            "sub" => drop(json::text(name, value)?),
+            name if name == self.subject_claim => {
+                claims.subject = Some(json::subject(name, value, self.numeric_subjects)?);
+            }
+            "sub" => drop(json::subject(name, value, self.numeric_subjects)?),
             "typ" => claims.kind.typ = value.as_str(),
             "token_use" => claims.kind.token_use = value.as_str(),
             "at_hash" | "c_hash" => claims.kind.has_hash = true,

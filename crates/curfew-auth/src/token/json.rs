@@ -57,6 +57,31 @@ pub(crate) fn text<'a>(name: &str, value: Value<'a>) -> Result<Cow<'a, str>, Fla
     })
 }
 
+/// The text of the member called `name` that names a user: with `numeric`, that of an integer as well.
+pub(crate) fn subject<'a>(
+    name: &str,
+    value: Value<'a>,
+    numeric: bool,
+) -> Result<Cow<'a, str>, Flaw> {
+    match integer(value) {
+        Some(digits) if numeric => Ok(Cow::Borrowed(digits)),
+        Some(_) => Err(format!(
+            "the {name} claim is not a string; auth.numeric_subjects takes integers as well"
+        )
+        .into()),
+        None => text(name, value),
+    }
+}
+
+/// The decimal text of an integer that is written as one.
+pub(crate) fn integer(value: Value<'_>) -> Option<&str> {
+    let is_integer = value.kind == Kind::Number && !value.raw.contains(['.', 'e', 'E']);
+    is_integer.then_some(match value.raw {
+        "-0" => "0",
+        digits => digits,
+    })
+}
+
 /// The texts of the member called `name`: a string, or an array of strings.
 pub(crate) fn texts<'a>(name: &str, value: Value<'a>) -> Result<Vec<Cow<'a, str>>, Flaw> {
     let elements = match value.kind {
