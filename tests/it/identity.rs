@@ -11,6 +11,7 @@ mod logout;
 mod recipes;
 mod revoke;
 mod tickets;
+mod within;
 
 use curfew_testkit::mint::Key;
 use curfew_tests::{Attempt, Gateway, Provider, Settings, eventually};

@@ -164,7 +164,7 @@ impl Authenticator {
         let payload = parts.payload()?;
         let (claims, scanned) =
             Claims::parse(&payload, &issuers.subject_claim, issuers.numeric_subjects)?;
-        let issuer = issuers.find(claims.issuer.as_deref(), header.kid.as_deref())?;
+        let issuer = issuers.find(&claims, header.kid.as_deref())?;
         // Down: a revocation's cutoff covers the second it is in.
         let issued_at = claims.issued_at.map(Date::down);
         let judge = || {
@@ -380,7 +380,7 @@ impl Authenticator {
                 same.then_some(known)
             });
             let Some(known) = known else { continue };
-            let remote = match known.has_times_of(remote) {
+            let remote = match known.is_like(remote) {
                 true => Arc::clone(known),
                 false => {
                     remote.take_over(known);

@@ -1,5 +1,6 @@
 //! Judging the claims of a token whose signature is good.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -147,7 +148,20 @@ pub(crate) fn verify_kind(
     issuer: &LoadedIssuer,
     says_access: bool,
 ) -> Result<(), AuthError> {
-    match claims.other_kind(says_access) {
+    if issuer.requires_at_jwt && !says_access {
+        return Err(AuthError::malformed(
+            "the token's typ is not at+jwt: send an access token (RFC 9068)",
+        ));
+    }
+    let mut audience = claims.audience.iter().flatten();
+    let for_clients = |one: &Cow<'_, str>| issuer.client_ids.iter().any(|client| client == one);
+    // Whom users sign in with is the audience of ID tokens.
+    let is_id = audience.clone().next().is_some() && audience.all(for_clients);
+    let listed = issuer.audience.is_some() && issuer.is_for(claims);
+    match claims
+        .other_kind(says_access)
+        .or((is_id && !listed).then_some(OtherKind::Id))
+    {
         None => Ok(()),
         Some(OtherKind::Id) if issuer.accepts_id_tokens => Ok(()),
         Some(OtherKind::Id) => Err(AuthError::malformed(
@@ -190,26 +204,17 @@ fn verify_issuer(claims: &Claims<'_>, issuer: &LoadedIssuer) -> Result<(), AuthE
     match (&issuer.issuer, claims.issuer.as_deref()) {
         (None, _) => Ok(()),
         (Some(_), None) => Err(AuthError::missing_claim("iss")),
-        (Some(expected), Some(iss)) if expected == iss => Ok(()),
+        (Some(_), Some(iss)) if issuer.accepts(iss) => Ok(()),
         (Some(_), Some(_)) => Err(AuthError::wrong_issuer()),
     }
 }
 
 fn verify_audience(claims: &Claims<'_>, issuer: &LoadedIssuer) -> Result<(), AuthError> {
-    let Some(accepted) = &issuer.audience else {
-        return Ok(());
-    };
-    let audience = claims
-        .audience
-        .as_ref()
-        .ok_or_else(|| AuthError::missing_claim("aud"))?;
-    if audience
-        .iter()
-        .any(|one| accepted.iter().any(|accepted| accepted == one))
-    {
-        return Ok(());
+    match (&issuer.audience, &claims.audience) {
+        (Some(_), None) => Err(AuthError::missing_claim("aud")),
+        _ if issuer.is_for(claims) => Ok(()),
+        _ => Err(AuthError::wrong_audience()),
     }
-    Err(AuthError::wrong_audience())
 }
 
 fn verify_times(

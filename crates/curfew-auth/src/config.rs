@@ -11,7 +11,7 @@ use curfew_model::{Problems, RevocationKey};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use issuer::{Issuer, LogoutScope, check_url};
+pub use issuer::{Issuer, LogoutScope, Trust, check_url, found_at};
 pub use reports::{EventStream, ReportedSubjects, Signal};
 
 /// More leeway than a minute hides clocks that should be set, and lets expired tokens live on.
@@ -310,17 +310,12 @@ impl Config {
             );
         }
         let mut names = HashSet::new();
-        let mut issuers = HashSet::new();
         for (index, issuer) in self.issuers.iter().enumerate() {
             problems.within(format!("issuers[{index}]"), |problems| {
                 if !issuer.name.is_empty() && !names.insert(&issuer.name) {
                     problems.report("name", "another issuer has the same name");
                 }
-                if let Some(iss) = &issuer.issuer
-                    && !issuers.insert(iss)
-                {
-                    problems.report("issuer", "another issuer has the same one");
-                }
+                self.check_namesakes(index, problems);
                 if several && issuer.issuer.is_none() && issuer.jwks_file.is_none() {
                     problems.report(
                         "issuer",
@@ -330,6 +325,38 @@ impl Config {
                 issuer.check(problems);
                 self.check_reports_on(issuer, problems);
             });
+        }
+    }
+
+    /// Issuers with the same `iss` are told apart by `aud`.
+    fn check_namesakes(&self, index: usize, problems: &mut Problems) {
+        let issuer = &self.issuers[index];
+        let accepted = issuer.accepted_issuers();
+        for other in &self.issuers[..index] {
+            let theirs = other.accepted_issuers();
+            if !accepted.iter().any(|iss| theirs.contains(iss)) {
+                continue;
+            }
+            match (&issuer.audience, &other.audience) {
+                (Some(one), Some(other)) if !one.iter().any(|aud| other.contains(aud)) => {}
+                _ => problems.report(
+                    "issuer",
+                    format!(
+                        "{:?} has the same one: give each an audience, and none to both",
+                        other.name
+                    ),
+                ),
+            }
+            let report = |one: &Issuer| one.backchannel_logout || one.reports();
+            if report(issuer) && report(other) {
+                problems.report(
+                    "issuer",
+                    format!(
+                        "{:?} has the same one and reports logouts or events already: one of them does for both",
+                        other.name
+                    ),
+                );
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! The issuers and their keys: an immutable snapshot, and how it is loaded.
 
+mod find;
 mod summary;
 
 use std::path::{Path, PathBuf};
@@ -60,11 +61,19 @@ pub(crate) struct Issuers {
 pub(crate) struct LoadedIssuer {
     pub(crate) name: Arc<str>,
     pub(crate) issuer: Option<String>,
+    /// What `iss` may be, which is `issuer` unless that has a tenant in it; empty: anything.
+    accepted: Vec<String>,
     pub(crate) audience: Option<Vec<String>>,
     /// Whether its access tokens open sessions.
     pub(crate) opens_sessions: bool,
     /// Whether its ID tokens are taken for access tokens.
     pub(crate) accepts_id_tokens: bool,
+    /// Whether its access tokens must say that they are.
+    pub(crate) requires_at_jwt: bool,
+    /// Whom its ID tokens are for, as far as is known.
+    pub(crate) client_ids: Vec<String>,
+    /// The configured names of the other issuers with its `iss`.
+    pub(crate) namesakes: Vec<Arc<str>>,
     /// What its access tokens must say beside what every token must.
     pub(crate) needs: Needs,
     /// Its logout tokens; `None`: they are not accepted.
@@ -101,6 +110,8 @@ pub(crate) struct ReportRules {
     pub(crate) revocation_audience: Option<Vec<String>>,
     /// The configured name of the issuer whose users it reports on.
     pub(crate) about: Arc<str>,
+    /// Those of the others with that one's `iss`.
+    pub(crate) namesakes: Vec<Arc<str>>,
     /// The `iss` that names those users: its own and that issuer's.
     pub(crate) namespaces: Vec<String>,
     /// By what it names them.
@@ -166,6 +177,10 @@ impl Issuer {
         LoadedIssuer {
             name: self.name.as_str().into(),
             issuer: self.issuer.clone(),
+            accepted: self.accepted_issuers(),
+            requires_at_jwt: self.require_at_jwt,
+            client_ids: self.logout_audience.clone().unwrap_or_default(),
+            namesakes: self.namesakes(config),
             audience: self.audience.clone(),
             opens_sessions: self.opens_sessions(),
             accepts_id_tokens: self.accept_id_tokens,
@@ -184,6 +199,16 @@ impl Issuer {
         self.loaded(config, Vec::new(), Some(Arc::clone(remote)))
     }
 
+    /// The names of the other issuers that have an `iss` in common with it.
+    fn namesakes(&self, config: &Config) -> Vec<Arc<str>> {
+        let accepted = self.accepted_issuers();
+        let others = config.issuers.iter().filter(|other| {
+            let theirs = other.accepted_issuers();
+            other.name != self.name && theirs.iter().any(|iss| accepted.contains(iss))
+        });
+        others.map(|other| other.name.as_str().into()).collect()
+    }
+
     fn report_rules(&self, config: &Config) -> Option<ReportRules> {
         if !self.reports() {
             return None;
@@ -195,7 +220,8 @@ impl Issuer {
             stream: self.event_stream.clone(),
             revocation_audience: self.global_token_revocation.clone(),
             about: about.into(),
-            namespaces: namespaces.filter_map(|one| one.issuer.clone()).collect(),
+            namesakes: reported.map_or_else(Vec::new, |one| one.namesakes(config)),
+            namespaces: namespaces.flat_map(Self::accepted_issuers).collect(),
             subjects: self.subjects.clone(),
             subject_claim: config.subject_claim.as_str().into(),
         })
@@ -287,11 +313,29 @@ pub fn check_files(config: &Config, problems: &mut Problems) {
         }
     }
     for (index, issuer) in config.issuers.iter().enumerate() {
+        if let Some(path) = &issuer.ca_file
+            && let Err(reason) = check_certificates(path)
+        {
+            let message = format!("{reason} ({})", path.display());
+            problems.within(format!("issuers[{index}]"), |problems| {
+                problems.report("ca_file", message);
+            });
+        }
         if let Some(stream) = &issuer.event_stream {
             problems.within(format!("issuers[{index}]"), |problems| {
                 problems.within("event_stream", |problems| stream.check_file(problems));
             });
         }
+    }
+}
+
+/// Whether a file can be read and has certificates in PEM. What is in them is seen when they are used.
+fn check_certificates(path: &Path) -> Result<(), String> {
+    let content = keys::read_file(path).map_err(|error| error.to_string())?;
+    let begin = b"-----BEGIN CERTIFICATE-----";
+    match content.windows(begin.len()).any(|bytes| bytes == begin) {
+        true => Ok(()),
+        false => Err("holds no certificate in PEM".to_owned()),
     }
 }
 
@@ -327,72 +371,6 @@ impl Issuers {
             max_token_lifetime: config.max_token_lifetime,
             close_on_key_withdrawal: config.close_on_key_withdrawal,
             verified: Verified::new(config.verified_tokens),
-        }
-    }
-
-    /// The issuer an access token is to be verified by: the one its `iss` names; without that, the one
-    /// its `kid` names. A mere look-up among the configured ones: nothing is verified yet.
-    pub(crate) fn find(
-        &self,
-        iss: Option<&str>,
-        kid: Option<&str>,
-    ) -> Result<&Arc<LoadedIssuer>, AuthError> {
-        if let [only] = self.opening.as_slice() {
-            return match (&only.issuer, iss) {
-                (Some(expected), Some(iss)) if expected != iss => Err(AuthError::wrong_issuer()),
-                _ => Ok(only),
-            };
-        }
-        if let Some(iss) = iss {
-            if let Some(named) = self.named(&self.opening, iss) {
-                return Ok(named);
-            }
-            return self
-                .by_kid(kid, |issuer| issuer.issuer.is_none())
-                .ok_or_else(AuthError::wrong_issuer);
-        }
-        // An issuer that demands an `iss` comes second: it can only say that it is missing.
-        self.by_kid(kid, |issuer| issuer.issuer.is_none())
-            .or_else(|| self.by_kid(kid, |_| true))
-            .ok_or_else(|| {
-                AuthError::new(
-                    AuthFailure::UnknownKey,
-                    "the token has no iss, and its kid names no key of one issuer",
-                )
-            })
-    }
-
-    /// The issuer whose report has this `iss`: a mere look-up, as above.
-    pub(crate) fn reporting(&self, iss: Option<&str>) -> Result<&LoadedIssuer, AuthError> {
-        let named = iss.and_then(|iss| self.named(&self.all, iss));
-        named
-            .map(|issuer| &**issuer)
-            .ok_or_else(AuthError::wrong_issuer)
-    }
-
-    fn named<'a>(
-        &self,
-        issuers: &'a [Arc<LoadedIssuer>],
-        iss: &str,
-    ) -> Option<&'a Arc<LoadedIssuer>> {
-        let mut issuers = issuers.iter();
-        issuers.find(|issuer| issuer.issuer.as_deref() == Some(iss))
-    }
-
-    /// The one issuer among `candidates` with a key called `kid`.
-    fn by_kid(
-        &self,
-        kid: Option<&str>,
-        candidates: impl Fn(&LoadedIssuer) -> bool,
-    ) -> Option<&Arc<LoadedIssuer>> {
-        let kid = kid?;
-        let mut named = self
-            .opening
-            .iter()
-            .filter(|issuer| candidates(issuer) && issuer.has_kid(kid));
-        match (named.next(), named.next()) {
-            (Some(issuer), None) => Some(issuer),
-            _ => None,
         }
     }
 }

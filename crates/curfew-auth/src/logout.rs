@@ -28,6 +28,8 @@ const MAX_ID_BYTES: usize = 256;
 pub struct Logout {
     /// The configured name of the issuer that says so.
     pub issuer: Arc<str>,
+    /// Those of the others with the same `iss`, whose users are the same.
+    pub namesakes: Vec<Arc<str>>,
     /// Whom: the subject. Without a login all of the user's sessions at the issuer are meant.
     pub user: Option<String>,
     /// Which login, as the issuer names it.
@@ -150,6 +152,7 @@ impl Claims {
         }
         Ok(Logout {
             issuer: Arc::clone(&issuer.name),
+            namesakes: issuer.namesakes.clone(),
             user: self.subject,
             login: self.login,
             scope: rules.scope,

@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio::sync::{Notify, watch};
 use tokio::time::{self, Instant};
 
-use crate::{Config, Issuer};
+use crate::{Config, Issuer, Trust};
 
 /// Keys that nobody knows cause at most one fetch in this time on average, whoever asks for them and
 /// however often: whoever knows what an issuer's tokens say can write a new `kid` into one.
@@ -49,6 +49,8 @@ pub struct RemoteKeys {
     pub issuer: Arc<str>,
     /// Where its keys are.
     pub location: KeyLocation,
+    /// How they are fetched.
+    pub trust: Trust,
     lifetime: Duration,
     max_stale: Duration,
     state: Mutex<State>,
@@ -117,6 +119,7 @@ impl RemoteKeys {
         Some(Self {
             issuer: issuer.name.as_str().into(),
             location,
+            trust: issuer.trust(),
             lifetime: config.jwks_lifetime,
             max_stale: config.jwks_max_stale,
             state: Mutex::default(),
@@ -156,8 +159,10 @@ impl RemoteKeys {
         state.set = set;
     }
 
-    pub(crate) fn has_times_of(&self, other: &Self) -> bool {
-        (self.lifetime, self.max_stale) == (other.lifetime, other.max_stale)
+    /// Whether `other` fetches them at the same times and in the same way.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        let times = |it: &Self| (it.lifetime, it.max_stale);
+        times(self) == times(other) && self.trust == other.trust
     }
 
     /// Whether this is what was fetched last.

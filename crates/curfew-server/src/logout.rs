@@ -82,21 +82,26 @@ impl Public {
     async fn log_out(&self, logout: Logout, span: &Span) -> Result<(), Refused> {
         let Logout {
             issuer,
+            namesakes,
             user,
             login,
             scope,
             issued_at,
         } = logout;
         let login_claim = self.settings.load().auth.login_claim.clone();
-        let subject = match (login.filter(|_| scope == LogoutScope::Login), user) {
-            (Some(value), _) => Subject::Login {
+        let subjects = match (login.filter(|_| scope == LogoutScope::Login), user) {
+            (Some(value), _) => vec![Subject::Login {
                 claim: login_claim,
                 value,
-            },
-            (None, Some(user)) => Subject::User {
-                issuer: Arc::clone(&issuer),
-                user,
-            },
+            }],
+            (None, Some(user)) => {
+                let issuers = [&issuer].into_iter().chain(&namesakes);
+                let of = |issuer: &Arc<str>| Subject::User {
+                    issuer: Arc::clone(issuer),
+                    user: user.clone(),
+                };
+                issuers.map(of).collect()
+            }
             (None, None) => {
                 return Err(Refused {
                     error: "sid_unknown_here",
@@ -109,7 +114,7 @@ impl Public {
         let ending = Ending {
             issuer: &issuer,
             report: REPORT,
-            subjects: &[subject],
+            subjects: &subjects,
             at: issued_at,
         };
         let ended = self.end_access(ending, span).await;

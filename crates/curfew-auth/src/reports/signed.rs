@@ -25,7 +25,7 @@ impl Issuers {
         &'i self,
         token: &str,
         kind: TokenType,
-        rules: impl FnOnce(&'i LoadedIssuer) -> Option<R>,
+        rules: impl Fn(&'i LoadedIssuer) -> Option<R>,
         judge: impl FnOnce(C, &LoadedIssuer, R) -> Result<(), AuthError>,
     ) -> Result<(C, &'i LoadedIssuer, R), NoKey> {
         let parts = Parts::of(token, self.max_token_bytes)?;
@@ -34,8 +34,7 @@ impl Issuers {
         let mut claims = C::default();
         json::read(&parts.payload()?, &mut claims)
             .map_err(|flaw| AuthError::malformed(flaw.unwrap_or(C::UNREADABLE.into())))?;
-        let issuer = self.reporting(claims.issuer())?;
-        let rules = rules(issuer).ok_or_else(AuthError::wrong_issuer)?;
+        let (issuer, rules) = self.reporting(claims.issuer(), rules)?;
         match issuer.signer(&parts, &header) {
             Ok(_) => Ok((claims, issuer, rules)),
             Err(no_key) => Err(no_key.judged(judge(claims, issuer, rules))),
