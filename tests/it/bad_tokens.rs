@@ -100,11 +100,11 @@ async fn a_registered_claim_of_the_wrong_type_is_malformed_never_absent() {
         "null",
         "\"123\"",
         "\"9999999999\"",
-        "1.5",
-        "9999999999.0",
-        "-1",
         "1e300",
-        "1e10",
+        "1e999",
+        "-1e999x",
+        "01",
+        "1.",
         "true",
         "[]",
         "{}",
@@ -278,32 +278,6 @@ async fn what_is_not_a_signed_jwt_is_malformed() {
     ] {
         is_refused(&gateway, &token, &["malformed"], &token).await;
     }
-}
-
-#[tokio::test]
-async fn a_token_of_8_kib_is_taken_and_one_byte_more_is_malformed() {
-    let gateway = Gateway::start_with(&strict()).await;
-    let key = Key::default_secret();
-    let padded = |pad: usize| {
-        let claims = text(&format!(",\"pad\":\"{}\"", "x".repeat(pad)));
-        key.sign(r#"{"alg":"HS256"}"#, &claims)
-    };
-    // Base64 grows by four characters for three bytes: look for the exact length.
-    let (mut at_most, mut over) = (String::new(), String::new());
-    for pad in 5000..6500 {
-        let token = padded(pad);
-        match token.len() {
-            ..=8192 => at_most = token,
-            _ if over.is_empty() => over = token,
-            _ => break,
-        }
-    }
-    assert!((8190..=8192).contains(&at_most.len()) && (8193..8196).contains(&over.len()));
-    gateway.session(&at_most).await;
-    is_refused(&gateway, &over, &["malformed"], "over 8 KiB").await;
-    let mut client = gateway.ws().open().await;
-    client.send(json!({"type":"auth","token":over})).await;
-    client.expect_auth_failed("malformed", 4401).await;
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ mod recipes;
 mod revoke;
 mod tickets;
 mod told;
+mod within;
 
 use curfew_testkit::mint::Key;
 use curfew_tests::{Attempt, Gateway, Provider, Settings, eventually};

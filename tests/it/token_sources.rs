@@ -231,3 +231,106 @@ async fn the_subject_claim_is_configurable() {
     let mut client = gateway.ws().bearer(&key.user("alice")).open().await;
     client.expect_auth_failed("missing_claim", 4401).await;
 }
+
+/// Fault: a token that has another scheme, or none, waits for an `auth` frame that never comes.
+#[tokio::test]
+async fn a_token_with_another_scheme_or_none_is_told_at_once_what_is_right() {
+    let gateway = Gateway::start_default().await;
+    let token = Key::default_secret().user("alice");
+    for value in [
+        token.clone(),
+        format!("Token {token}"),
+        format!("JWT {token}"),
+        format!("DPoP {token}"),
+    ] {
+        let mut client = gateway
+            .ws()
+            .header("Authorization", value.clone())
+            .open()
+            .await;
+        let told = client
+            .expect_json(json!({"type":"auth_failed","reason":"malformed"}))
+            .await;
+        let message = told["message"].as_str().unwrap();
+        assert!(
+            message.contains("`Authorization: Bearer <token>`"),
+            "{message}"
+        );
+        assert!(!message.contains(&token), "{message}");
+        assert_eq!(client.closed().await.0, 4401);
+        // What another source brings is good.
+        let with_query = gateway
+            .ws()
+            .path(format!("/ws?token={token}"))
+            .header("Authorization", value);
+        assert_eq!(gateway.connected(with_query).await.1["user"], "alice");
+    }
+    // A proxy's own.
+    let mut client = gateway
+        .ws()
+        .header("Authorization", "Basic YTpi")
+        .open()
+        .await;
+    client.send(json!({"type":"auth","token":token})).await;
+    client.expect_json(json!({"type":"connected"})).await;
+
+    let settings = Settings::default().with("auth.header_schemes = [\"Token\", \"JWT\"]");
+    let gateway = Gateway::start_with(&settings).await;
+    for scheme in ["Token", "jwt"] {
+        let connect = gateway
+            .ws()
+            .header("Authorization", format!("{scheme} {token}"));
+        assert_eq!(gateway.connected(connect).await.1["user"], "alice");
+    }
+    let mut client = gateway.ws().bearer(&token).open().await;
+    client.expect_auth_failed("malformed", 4401).await;
+}
+
+/// Fault: a user whom the token names by a number, as Django's libraries do, cannot connect.
+#[tokio::test]
+async fn a_subject_may_be_an_integer_where_that_is_configured() {
+    let key = Key::default_secret();
+    let number =
+        |claim: &str, value: serde_json::Value| key.user_with("42", json!({ claim: value }));
+    let strict = Gateway::start_default().await;
+    let mut client = strict.ws().bearer(&number("sub", json!(42))).open().await;
+    let told = client
+        .expect_json(json!({"type":"auth_failed","reason":"malformed"}))
+        .await;
+    assert!(
+        told["message"]
+            .as_str()
+            .unwrap()
+            .contains("auth.numeric_subjects"),
+        "{told}"
+    );
+
+    let numeric = Settings::default().with("auth.numeric_subjects = true");
+    let gateway = Gateway::start_with(&numeric).await;
+    let (mut client, connected) = gateway
+        .connected(gateway.ws().bearer(&number("sub", json!(42))))
+        .await;
+    assert_eq!(connected["user"], "42");
+    let refresh = json!({"type":"refresh","id":1,"token":key.user("42")});
+    client.send(refresh).await;
+    client.expect_json(json!({"type":"refreshed","id":1})).await;
+    gateway.revoke(json!({"kind":"user","value":"42"})).await;
+    client.expect_close(4403, "revoked").await;
+    assert!(
+        gateway
+            .attempt_with(&number("sub", json!(42)))
+            .await
+            .is_revoked()
+    );
+    for value in [json!(42.5), json!(true), json!(null), json!([42])] {
+        let text = serde_json::to_string(&json!({"sub":value,"exp":9_999_999_999_u64})).unwrap();
+        let token = key.sign(&key.header().to_string(), &text);
+        let mut client = gateway.ws().bearer(&token).open().await;
+        client.expect_auth_failed("malformed", 4401).await;
+    }
+    let settings = numeric.with("auth.subject_claim = \"user_id\"");
+    let gateway = Gateway::start_with(&settings).await;
+    let large = number("user_id", json!(18_446_744_073_709_551_615_u64));
+    let (_, connected) = gateway.connected(gateway.ws().bearer(&large)).await;
+    assert_eq!(connected["user"], "18446744073709551615");
+}

@@ -8,10 +8,13 @@ use std::sync::Arc;
 use curfew_testkit::mint::{Key, jwks};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use crate::TestAuthority;
 
 /// Below the issuer.
 const DISCOVERY: &str = "/.well-known/openid-configuration";
@@ -40,6 +43,7 @@ pub enum Manner {
 pub struct Provider {
     address: SocketAddr,
     paths: Paths,
+    scheme: &'static str,
     shared: Arc<Shared>,
     _serving: JoinSet<()>,
 }
@@ -73,14 +77,28 @@ impl Provider {
         Self::start_at(paths, keys).await
     }
 
+    /// One with these keys that speaks TLS, with a certificate of `authority`.
+    pub async fn start_secure(keys: &[&Key], authority: &TestAuthority) -> Self {
+        let paths = Paths {
+            issuer: "",
+            keys: "/keys",
+        };
+        Self::serve_at(paths, keys, Some(authority.acceptor())).await
+    }
+
     /// One with these keys and paths.
     pub async fn start_at(paths: Paths, keys: &[&Key]) -> Self {
+        Self::serve_at(paths, keys, None).await
+    }
+
+    async fn serve_at(paths: Paths, keys: &[&Key], tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await;
         let listener = listener.expect("a port of loopback can be bound");
         let address = listener
             .local_addr()
             .expect("a bound socket has an address");
-        let origin = format!("http://{address}");
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let origin = format!("{scheme}://{address}");
         let shared = Arc::new(Shared {
             discovery: paths.issuer.trim_end_matches('/').to_owned() + DISCOVERY,
             keys_path: paths.keys,
@@ -98,12 +116,22 @@ impl Provider {
         serving.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(answer(stream, Arc::clone(&accepting)));
+                let (tls, accepting) = (tls.clone(), Arc::clone(&accepting));
+                connections.spawn(async move {
+                    let Some(tls) = tls else {
+                        return answer(stream, accepting).await;
+                    };
+                    // A client that trusts another authority ends it here.
+                    if let Ok(stream) = tls.accept(stream).await {
+                        answer(stream, accepting).await;
+                    }
+                });
             }
         });
         Self {
             address,
             paths,
+            scheme,
             shared,
             _serving: serving,
         }
@@ -116,7 +144,7 @@ impl Provider {
 
     /// The scheme, host and port of all it has.
     pub fn origin(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// Where its keys are.
@@ -174,7 +202,7 @@ impl Provider {
 }
 
 /// One request on one connection.
-async fn answer(mut stream: TcpStream, shared: Arc<Shared>) {
+async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, shared: Arc<Shared>) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         match stream.read_u8().await {
@@ -214,4 +242,5 @@ async fn answer(mut stream: TcpStream, shared: Arc<Shared>) {
     );
     // Whoever asked may have gone.
     drop(stream.write_all(answer.as_bytes()).await);
+    drop(stream.shutdown().await);
 }

@@ -5,6 +5,10 @@ use std::sync::Arc;
 
 use curfew_testkit::{Connect, trusting};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedKey, IsCa, Issuer, KeyPair};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// A self-signed certificate for `localhost` with its key.
 #[derive(Debug)]
@@ -77,6 +81,19 @@ impl TestAuthority {
             certificate_pem: certificate.pem(),
             key_pem: key.serialize_pem(),
         }
+    }
+
+    /// What serves TLS with the certificate.
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+        let certificate = CertificateDer::from_pem_slice(self.certificate_pem.as_bytes());
+        let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes());
+        let config = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate.expect("the certificate can be read")],
+                key.expect("the key can be read"),
+            );
+        TlsAcceptor::from(Arc::new(config.expect("the two belong together")))
     }
 
     /// Writes `ca.pem`, `cert.pem` and `key.pem` into `directory`.

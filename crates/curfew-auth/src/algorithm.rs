@@ -6,6 +6,8 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::keys::RSA_BITS;
+
 /// A signature algorithm, by its name in RFC 7518 and RFC 8037. There is no `none`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Algorithm {
@@ -93,6 +95,21 @@ impl Algorithm {
     /// Whether it uses a shared secret rather than a key pair.
     pub fn is_hmac(self) -> bool {
         Self::HMAC.contains(&self)
+    }
+
+    /// Whether a signature by it can have this many bytes: as many as a number of a curve has twice, or as a
+    /// modulus that keys here may have.
+    pub(crate) fn has_size(self, bytes: usize) -> bool {
+        match self {
+            Self::HS256 => bytes == 32,
+            Self::HS384 => bytes == 48,
+            Self::HS512 => bytes == 64,
+            Self::ES256 | Self::EdDSA => bytes == 64,
+            Self::ES384 => bytes == 96,
+            Self::RS256 | Self::RS384 | Self::RS512 | Self::PS256 | Self::PS384 | Self::PS512 => {
+                RSA_BITS.contains(&(bytes * 8))
+            }
+        }
     }
 
     /// The library's name for it.

@@ -2,19 +2,20 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use curfew_model::{AuthFailure, Claims as PrincipalClaims, Clock, Principal, PrincipalParts};
+use curfew_model::{Claims as PrincipalClaims, Clock, Principal, PrincipalParts};
 use jsonwebtoken::jwk::ThumbprintHash;
 use tracing::{info, warn};
 
+use crate::ask::{NoKey, with_keys};
 use crate::claims::{verify_claims, verify_kind};
-use crate::issuers::{self, Issuers, KeySource, LoadError, LoadedIssuer, NoKey};
+use crate::issuers::{self, Issuers, KeySource, LoadError, LoadedIssuer};
 use crate::jwks::SkippedKey;
 use crate::keys::PROVIDER;
-use crate::remote::Asked;
 use crate::reports::Journal;
-use crate::token::{Claims, Header, Parts, TokenType};
+use crate::token::{Claims, Date, Header, Parts, TokenType};
 use crate::verified::Digest;
 use crate::{AuthError, Config, Issuer, IssuerSummary, KeyError, RemoteKeys};
 
@@ -134,9 +135,7 @@ impl Authenticator {
     /// Until the signature is known to be good only `malformed`, `wrong_issuer`, `unknown_key` and
     /// `bad_signature` are told; what a token that anybody could have written says stays untold.
     pub fn authenticate(&self, token: &str) -> Result<Arc<Principal>, AuthError> {
-        self.attempt(token).map_err(|error| match error {
-            NoKey::Refused(error) | NoKey::Ask(_, error) => error,
-        })
+        self.attempt(token).map_err(NoKey::into_error)
     }
 
     /// Verifies a token; waits, up to two seconds, for its issuer's keys where it names one that is
@@ -146,13 +145,13 @@ impl Authenticator {
     ///
     /// As [`Authenticator::authenticate`]. An issuer that cannot be asked is not the token's fault.
     pub async fn verify(&self, token: &str) -> Result<Arc<Principal>, VerifyError> {
-        with_keys(|| self.attempt(token), Lately::Refuse).await
+        with_keys(|| self.attempt(token)).await
     }
 
     fn attempt(&self, token: &str) -> Result<Arc<Principal>, NoKey> {
         let issuers = self.issuers.load();
         let now = self.clock.now();
-        let parts = Parts::of(token)?;
+        let parts = Parts::of(token, issuers.max_token_bytes)?;
         let header = parts.header()?;
         let header = Header::parse(&header, TokenType::Access)?;
         // A shared secret's is verified as quickly as it is looked up.
@@ -163,24 +162,34 @@ impl Authenticator {
             return Ok(principal);
         }
         let payload = parts.payload()?;
-        let claims = Claims::parse(&payload, &issuers.subject_claim)?;
-        let issuer = issuers.find(claims.issuer.as_deref(), header.kid.as_deref())?;
-        let key = issuer.key(&header)?;
-        if !key.verify(header.algorithm, parts.signed(), parts.signature()?) {
-            return Err(issuer.bad_signature());
-        }
-        let verified = verify_claims(&claims, issuer, &issuers, now)?;
-        verify_kind(&claims, issuer, header.says_access)?;
-        issuer.needs.check(&claims, &payload)?;
+        let (claims, scanned) =
+            Claims::parse(&payload, &issuers.subject_claim, issuers.numeric_subjects)?;
+        let issuer = issuers.find(&claims, header.kid.as_deref())?;
+        // Down: a revocation's cutoff covers the second it is in.
+        let issued_at = claims.issued_at.map(Date::down);
+        let judge = || {
+            let verified = verify_claims(&claims, issuer, &issuers, now)?;
+            verify_kind(&claims, issuer, header.says_access)?;
+            issuer.needs.check(&claims, &payload, &scanned)?;
+            Ok(verified)
+        };
+        let key = issuer.signer(&parts, &header).map_err(|no_key| {
+            let no_key = no_key.judged(judge().map(drop));
+            no_key.issued(issued_at.map(Duration::from_secs), now)
+        })?;
+        let verified = judge()?;
         let principal = Arc::new(Principal::new(PrincipalParts {
             user: verified.user.into(),
             issuer: Arc::clone(&issuer.name),
             key_id: Some(Arc::clone(key.fingerprint())),
             token_id: claims.token_id.as_deref().map(Box::from),
-            issued_at: claims.issued_at,
+            issued_at,
             expires_at: verified.expires_at,
             leeway: issuers.leeway,
-            claims: PrincipalClaims::from_json(payload),
+            claims: PrincipalClaims::from_json(match scanned.is_plain() {
+                true => payload,
+                false => scanned.plain(&payload).into_owned(),
+            }),
         }));
         if let Some(digest) = digest {
             issuers.verified.remember(digest, &principal, issuer);
@@ -371,7 +380,7 @@ impl Authenticator {
                 same.then_some(known)
             });
             let Some(known) = known else { continue };
-            let remote = match known.has_times_of(remote) {
+            let remote = match known.is_like(remote) {
                 true => Arc::clone(known),
                 false => {
                     remote.take_over(known);
@@ -438,44 +447,6 @@ fn load(config: &Config) -> Result<(Vec<Arc<LoadedIssuer>>, Files), LoadError> {
 fn warn_of_skipped(issuer: &Issuer, skipped: &[SkippedKey]) {
     for key in skipped {
         warn!(issuer = %issuer.name, %key, "key of the set is not used");
-    }
-}
-
-/// What becomes of a token by a key that its issuer did not have when it was asked a moment ago.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lately {
-    /// It is refused; whoever holds it learns so at once and can come back.
-    Refuse,
-    /// Its sender is to try again: it may give up for good what is refused.
-    TryAgain,
-}
-
-/// Attempts something that takes an issuer's keys; once more when those may be newer.
-pub(crate) async fn with_keys<T>(
-    attempt: impl Fn() -> Result<T, NoKey>,
-    lately: Lately,
-) -> Result<T, VerifyError> {
-    let remote = match attempt() {
-        Ok(done) => return Ok(done),
-        Err(NoKey::Refused(error)) => return Err(error.into()),
-        Err(NoKey::Ask(remote, _)) => remote,
-    };
-    let is_unknown = || matches!(attempt(), Err(NoKey::Ask(..)));
-    let asked = remote.ask(is_unknown).await;
-    match (attempt(), asked) {
-        (Ok(done), _) => Ok(done),
-        (Err(NoKey::Refused(error)), _) => Err(error.into()),
-        // A key was there, and is not the one that signed: that much is known.
-        (Err(NoKey::Ask(_, error)), _) if error.failure() == AuthFailure::BadSignature => {
-            Err(error.into())
-        }
-        (Err(NoKey::Ask(_, error)), Asked::Answered) => Err(error.into()),
-        (Err(NoKey::Ask(_, error)), Asked::AnsweredBefore) if lately == Lately::Refuse => {
-            Err(error.into())
-        }
-        (Err(NoKey::Ask(remote, _)), Asked::AnsweredBefore | Asked::Unanswered) => {
-            Err(Unverified::Keys(Arc::clone(&remote.issuer)).into())
-        }
     }
 }
 

@@ -1,13 +1,16 @@
 //! Judging the claims of a token whose signature is good.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use curfew_model::AuthFailure;
+use curfew_model::json::Scanned;
 use serde_json::{Map, Value};
 
 use crate::issuers::{Issuers, LoadedIssuer};
-use crate::token::{Claims, OtherKind};
+use crate::token::json::{self, Flaw, Members};
+use crate::token::{Claims, Date, OtherKind};
 use crate::{AuthError, Config, Issuer, LogoutScope};
 
 /// What an issuer's access tokens must say beside what every token must.
@@ -18,6 +21,8 @@ pub(crate) struct Needs {
     issued_at: bool,
     /// Likewise.
     claims: Vec<Box<str>>,
+    /// Those of which something is asked otherwise: reports, revocations and policies.
+    used: Vec<Box<str>>,
     /// `required_claims`: one of the values of each.
     pub(crate) required: BTreeMap<String, Vec<String>>,
 }
@@ -40,8 +45,11 @@ impl Needs {
                 claims.push(claim.into());
             }
         }
+        let used = config.claims_in_use.iter().chain([&config.login_claim]);
+        let used = used.map(|claim| claim.as_str().into()).collect();
         let mut issuers = config.issuers.iter();
         Self {
+            used,
             issued_at: issuer.backchannel_logout
                 || issuers.any(|other| other.reports() && other.reported_issuer() == issuer.name),
             claims,
@@ -49,14 +57,23 @@ impl Needs {
         }
     }
 
-    pub(crate) fn check(&self, claims: &Claims<'_>, payload: &str) -> Result<(), AuthError> {
+    pub(crate) fn check(
+        &self,
+        claims: &Claims<'_>,
+        payload: &str,
+        scanned: &Scanned,
+    ) -> Result<(), AuthError> {
+        if !scanned.is_plain() {
+            self.check_plain(payload)?;
+        }
         if self.issued_at && claims.issued_at.is_none() {
             return Err(AuthError::missing_claim("iat"));
         }
         if self.claims.is_empty() && self.required.is_empty() {
             return Ok(());
         }
-        let all: Map<String, Value> = serde_json::from_str(payload).unwrap_or_default();
+        let payload = scanned.plain(payload);
+        let all: Map<String, Value> = serde_json::from_str(&payload).unwrap_or_default();
         for name in &self.claims {
             if !all.get(&**name).is_some_and(names_somebody) {
                 return Err(AuthError::missing_claim(name));
@@ -72,6 +89,33 @@ impl Needs {
             }
         }
         Ok(())
+    }
+
+    /// Of what these claims say nothing may be lost.
+    fn check_plain(&self, payload: &str) -> Result<(), AuthError> {
+        match json::read(payload, &mut Used(self)) {
+            Err(Some(flaw)) => Err(AuthError::malformed(flaw)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The claims of a payload of which none may be anything but what all readers take it for.
+struct Used<'n>(&'n Needs);
+
+impl<'a> Members<'a> for Used<'_> {
+    fn member(&mut self, name: &str, value: json::Value<'a>) -> Result<(), Flaw> {
+        let Needs {
+            claims,
+            used,
+            required,
+            ..
+        } = self.0;
+        let mut names = claims.iter().chain(used);
+        match names.any(|used| **used == *name) || required.contains_key(name) {
+            true => json::exact(name, value).map(drop),
+            false => Ok(()),
+        }
     }
 }
 
@@ -104,7 +148,20 @@ pub(crate) fn verify_kind(
     issuer: &LoadedIssuer,
     says_access: bool,
 ) -> Result<(), AuthError> {
-    match claims.other_kind(says_access) {
+    if issuer.requires_at_jwt && !says_access {
+        return Err(AuthError::malformed(
+            "the token's typ is not at+jwt: send an access token (RFC 9068)",
+        ));
+    }
+    let mut audience = claims.audience.iter().flatten();
+    let for_clients = |one: &Cow<'_, str>| issuer.client_ids.iter().any(|client| client == one);
+    // Whom users sign in with is the audience of ID tokens.
+    let is_id = audience.clone().next().is_some() && audience.all(for_clients);
+    let listed = issuer.audience.is_some() && issuer.is_for(claims);
+    match claims
+        .other_kind(says_access)
+        .or((is_id && !listed).then_some(OtherKind::Id))
+    {
         None => Ok(()),
         Some(OtherKind::Id) if issuer.accepts_id_tokens => Ok(()),
         Some(OtherKind::Id) => Err(AuthError::malformed(
@@ -136,7 +193,8 @@ pub(crate) fn verify_claims<'a>(
     }
     let expires_at = claims
         .expires_at
-        .ok_or_else(|| AuthError::missing_claim("exp"))?;
+        .ok_or_else(|| AuthError::missing_claim("exp"))?
+        .down();
     verify_audience(claims, issuer)?;
     verify_times(claims, expires_at, issuers, now)?;
     Ok(Verified { user, expires_at })
@@ -146,26 +204,17 @@ fn verify_issuer(claims: &Claims<'_>, issuer: &LoadedIssuer) -> Result<(), AuthE
     match (&issuer.issuer, claims.issuer.as_deref()) {
         (None, _) => Ok(()),
         (Some(_), None) => Err(AuthError::missing_claim("iss")),
-        (Some(expected), Some(iss)) if expected == iss => Ok(()),
+        (Some(_), Some(iss)) if issuer.accepts(iss) => Ok(()),
         (Some(_), Some(_)) => Err(AuthError::wrong_issuer()),
     }
 }
 
 fn verify_audience(claims: &Claims<'_>, issuer: &LoadedIssuer) -> Result<(), AuthError> {
-    let Some(accepted) = &issuer.audience else {
-        return Ok(());
-    };
-    let audience = claims
-        .audience
-        .as_ref()
-        .ok_or_else(|| AuthError::missing_claim("aud"))?;
-    if audience
-        .iter()
-        .any(|one| accepted.iter().any(|accepted| accepted == one))
-    {
-        return Ok(());
+    match (&issuer.audience, &claims.audience) {
+        (Some(_), None) => Err(AuthError::missing_claim("aud")),
+        _ if issuer.is_for(claims) => Ok(()),
+        _ => Err(AuthError::wrong_audience()),
     }
-    Err(AuthError::wrong_audience())
 }
 
 fn verify_times(
@@ -184,7 +233,7 @@ fn verify_times(
         ));
     }
     for (name, instant) in [("nbf", claims.not_before), ("iat", claims.issued_at)] {
-        let instant = Duration::from_secs(instant.unwrap_or_default());
+        let instant = Duration::from_secs(instant.map_or(0, Date::up));
         if instant > now + issuers.leeway {
             let wait = instant.saturating_sub(now).as_secs();
             return Err(AuthError::by_clock(
@@ -196,7 +245,8 @@ fn verify_times(
     if !issuers.max_token_lifetime.is_zero() {
         let issued_at = claims
             .issued_at
-            .ok_or_else(|| AuthError::missing_claim("iat"))?;
+            .ok_or_else(|| AuthError::missing_claim("iat"))?
+            .down();
         if Duration::from_secs(expires_at.saturating_sub(issued_at)) > issuers.max_token_lifetime {
             return Err(AuthError::malformed(
                 "the token's lifetime, from iat to exp, is longer than allowed here",

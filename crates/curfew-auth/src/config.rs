@@ -11,7 +11,7 @@ use curfew_model::{Problems, RevocationKey};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use issuer::{Issuer, LogoutScope, check_url};
+pub use issuer::{Issuer, LogoutScope, Trust, check_url, found_at};
 pub use reports::{EventStream, ReportedSubjects, Signal};
 
 /// More leeway than a minute hides clocks that should be set, and lets expired tokens live on.
@@ -24,6 +24,16 @@ const MIN_LIFETIME: Duration = Duration::from_secs(2);
 
 /// Some 500 MB of remembered tokens.
 const MAX_VERIFIED_TOKENS: usize = 1_000_000;
+
+/// Bounds of `max_token_bytes`. Every token that could be good is read whole before its signature is
+/// verified, and remembered with its session.
+const TOKEN_BYTES: RangeInclusive<usize> = 1024..=64 * 1024;
+
+/// What a request's head has beside its token: cookies, trace context, what proxies add.
+const HEAD_BESIDE_TOKEN_BYTES: usize = 16 * 1024;
+
+/// What an `auth` frame has beside its token.
+const FRAME_BESIDE_TOKEN_BYTES: usize = 1024;
 
 /// Bounds of `jwks_timeout`.
 const MIN_TIMEOUT: Duration = Duration::from_millis(100);
@@ -104,8 +114,24 @@ pub struct Config {
     pub close_on_key_withdrawal: bool,
     /// The claim that names the user; a string that every token must have. Default: sub.
     pub subject_claim: String,
+    /// Whether that claim may be an integer as well, as Django's libraries write it: the user is then its
+    /// decimal text, in revocations and messages too. Default: `false`, it is refused.
+    pub numeric_subjects: bool,
+    /// The longest token looked at, in bytes, wherever it comes from; 1024 to 65536. A token in an `auth`
+    /// frame may have 1 KiB around it, one in `refresh` what `limits.message_bytes` allows; one in a header or a
+    /// URL needs `limits.head_bytes` to be 16 KiB more, and load balancers that let it through.
+    /// Default: 16384.
+    pub max_token_bytes: usize,
+    /// The schemes that a token in the `Authorization` header may have before it; case does not matter. A
+    /// token with another scheme, or with none, is refused with what would be right, unless another source
+    /// brings one. Default: `["Bearer"]`.
+    pub header_schemes: Vec<String>,
     /// Whose tokens are accepted; at least one.
     pub issuers: Vec<Issuer>,
+    /// No setting: the claims that other sections ask for, whose values must mean the same to all who
+    /// read them.
+    #[serde(skip)]
+    pub claims_in_use: Vec<String>,
 }
 
 impl Default for Config {
@@ -132,7 +158,11 @@ impl Default for Config {
             ticket_lifetime: Duration::from_secs(30),
             close_on_key_withdrawal: false,
             subject_claim: "sub".to_owned(),
+            numeric_subjects: false,
+            max_token_bytes: 16 * 1024,
+            header_schemes: vec!["Bearer".to_owned()],
             issuers: Vec::new(),
+            claims_in_use: Vec::new(),
         }
     }
 }
@@ -169,6 +199,16 @@ impl Config {
         self.token_sources.contains(&source)
     }
 
+    /// As many bytes as the head of a request with a token needs at least.
+    pub fn least_head_bytes(&self) -> usize {
+        self.max_token_bytes + HEAD_BESIDE_TOKEN_BYTES
+    }
+
+    /// The largest `auth` frame, in bytes.
+    pub fn auth_frame_bytes(&self) -> usize {
+        self.max_token_bytes + FRAME_BESIDE_TOKEN_BYTES
+    }
+
     /// Whether cookies are a source, which needs `server.allowed_origins`.
     pub fn uses_cookie(&self) -> bool {
         self.accepts(Source::Cookie)
@@ -184,6 +224,16 @@ impl Config {
                 "cookie_name",
                 "must be a cookie name: letters, digits and any of !#$%&'*+-.^_`|~",
             );
+        }
+        let is_scheme = |scheme: &String| !scheme.is_empty() && scheme.bytes().all(is_token_byte);
+        if self.header_schemes.is_empty() || !self.header_schemes.iter().all(is_scheme) {
+            problems.report(
+                "header_schemes",
+                "must list at least one scheme, each without spaces, for example \"Bearer\"",
+            );
+        }
+        if !TOKEN_BYTES.contains(&self.max_token_bytes) {
+            problems.report("max_token_bytes", "must be between 1024 and 65536");
         }
         if self.timeout.is_zero() {
             problems.report("timeout", "must be longer than 0s");
@@ -261,17 +311,12 @@ impl Config {
             );
         }
         let mut names = HashSet::new();
-        let mut issuers = HashSet::new();
         for (index, issuer) in self.issuers.iter().enumerate() {
             problems.within(format!("issuers[{index}]"), |problems| {
                 if !issuer.name.is_empty() && !names.insert(&issuer.name) {
                     problems.report("name", "another issuer has the same name");
                 }
-                if let Some(iss) = &issuer.issuer
-                    && !issuers.insert(iss)
-                {
-                    problems.report("issuer", "another issuer has the same one");
-                }
+                self.check_namesakes(index, problems);
                 if several && issuer.issuer.is_none() && issuer.jwks_file.is_none() {
                     problems.report(
                         "issuer",
@@ -281,6 +326,38 @@ impl Config {
                 issuer.check(problems);
                 self.check_reports_on(issuer, problems);
             });
+        }
+    }
+
+    /// Issuers with the same `iss` are told apart by `aud`.
+    fn check_namesakes(&self, index: usize, problems: &mut Problems) {
+        let issuer = &self.issuers[index];
+        let accepted = issuer.accepted_issuers();
+        for other in &self.issuers[..index] {
+            let theirs = other.accepted_issuers();
+            if !accepted.iter().any(|iss| theirs.contains(iss)) {
+                continue;
+            }
+            match (&issuer.audience, &other.audience) {
+                (Some(one), Some(other)) if !one.iter().any(|aud| other.contains(aud)) => {}
+                _ => problems.report(
+                    "issuer",
+                    format!(
+                        "{:?} has the same one: give each an audience, and none to both",
+                        other.name
+                    ),
+                ),
+            }
+            let report = |one: &Issuer| one.backchannel_logout || one.reports();
+            if report(issuer) && report(other) {
+                problems.report(
+                    "issuer",
+                    format!(
+                        "{:?} has the same one and reports logouts or events already: one of them does for both",
+                        other.name
+                    ),
+                );
+            }
         }
     }
 

@@ -5,12 +5,14 @@ use std::fmt;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE};
 
-use crate::token::MAX_TOKEN_BYTES;
 use crate::{AuthError, Config, Source, Ticket};
 use curfew_model::AuthFailure;
 
 /// What a subprotocol that carries a token starts with.
 const SUBPROTOCOL_PREFIX: &str = "bearer.";
+
+/// Schemes of credentials that are no tokens: proxies and browsers send them on their own.
+const OTHER_SCHEMES: &[&str] = &["basic", "digest", "negotiate", "ntlm"];
 
 /// What a request brought to prove who it is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,16 +71,17 @@ impl fmt::Debug for Bearer {
 /// # Errors
 ///
 /// `ambiguous_token` for two different credentials, in one source or in two; `malformed` for a token
-/// that is not ASCII, is badly percent-encoded or is over 8 KiB, and for what has not a ticket's form.
+/// that is not ASCII, is badly percent-encoded or is over `auth.max_token_bytes`, for one in an `Authorization`
+/// header that the scheme is wrong of, and for what has not a ticket's form.
 pub fn extract(
     headers: &HeaderMap,
     query: Option<&str>,
     subprotocols: &[String],
     config: &Config,
 ) -> Result<Option<Credential>, AuthError> {
-    let mut found = Found(None);
+    let mut found = Found::new(config);
     if config.accepts(Source::Header) {
-        from_header(headers, &mut found)?;
+        from_header(headers, config, &mut found)?;
     }
     if config.accepts(Source::Subprotocol) {
         for token in subprotocols
@@ -92,34 +95,56 @@ pub fn extract(
     if config.accepts(Source::Cookie) {
         from_cookie(headers, &config.cookie_name, &mut found)?;
     }
-    Ok(found.0)
+    found.take()
 }
 
-/// Finds the token of a request that may bring it in its `Authorization` header only, whatever the
-/// configuration says of upgrades.
+/// Finds the token of a request that may bring it in its `Authorization` header only, whatever
+/// `auth.token_sources` says.
 ///
 /// # Errors
 ///
 /// As [`extract`].
-pub fn bearer(headers: &HeaderMap) -> Result<Option<Bearer>, AuthError> {
-    let mut found = Found(None);
-    from_header(headers, &mut found)?;
-    Ok(match found.0 {
+pub fn bearer(headers: &HeaderMap, config: &Config) -> Result<Option<Bearer>, AuthError> {
+    let mut found = Found::new(config);
+    from_header(headers, config, &mut found)?;
+    Ok(match found.take()? {
         Some(Credential::Bearer(bearer)) => Some(bearer),
         Some(Credential::Ticket(_)) | None => None,
     })
 }
 
-/// The one credential found so far.
-struct Found(Option<Credential>);
+/// What was found so far.
+struct Found {
+    /// `auth.max_token_bytes`.
+    max_token_bytes: usize,
+    /// The one credential.
+    credential: Option<Credential>,
+    /// What is wrong with a token that is none for its scheme.
+    wrong_scheme: Option<AuthError>,
+}
 
 impl Found {
+    fn new(config: &Config) -> Self {
+        Self {
+            max_token_bytes: config.max_token_bytes,
+            credential: None,
+            wrong_scheme: None,
+        }
+    }
+
+    fn take(self) -> Result<Option<Credential>, AuthError> {
+        match (self.credential, self.wrong_scheme) {
+            (None, Some(error)) => Err(error),
+            (credential, _) => Ok(credential),
+        }
+    }
+
     fn add(&mut self, token: &[u8], source: Source) -> Result<(), AuthError> {
         if token.is_empty() {
             return Ok(());
         }
-        if token.len() > MAX_TOKEN_BYTES {
-            return Err(AuthError::malformed("the token is over 8 KiB"));
+        if token.len() > self.max_token_bytes {
+            return Err(AuthError::too_long(self.max_token_bytes));
         }
         let token = match std::str::from_utf8(token) {
             Ok(token) if token.is_ascii() => token,
@@ -129,9 +154,9 @@ impl Found {
                 ));
             }
         };
-        match &mut self.0 {
+        match &mut self.credential {
             None => {
-                self.0 = Some(Credential::Bearer(Bearer {
+                self.credential = Some(Credential::Bearer(Bearer {
                     token: token.to_owned(),
                     sources: vec![source],
                 }));
@@ -152,8 +177,8 @@ impl Found {
         }
         let ticket =
             Ticket::parse(text).map_err(|error| AuthError::malformed(error.to_string()))?;
-        match &self.0 {
-            None => self.0 = Some(Credential::Ticket(ticket)),
+        match &self.credential {
+            None => self.credential = Some(Credential::Ticket(ticket)),
             Some(Credential::Ticket(same)) if *same == ticket => {}
             Some(Credential::Ticket(_)) => {
                 return Err(ambiguous("two different tickets were sent"));
@@ -168,20 +193,33 @@ fn ambiguous(message: &'static str) -> AuthError {
     AuthError::new(AuthFailure::AmbiguousToken, message)
 }
 
-fn from_header(headers: &HeaderMap, found: &mut Found) -> Result<(), AuthError> {
+fn from_header(headers: &HeaderMap, config: &Config, found: &mut Found) -> Result<(), AuthError> {
     for value in headers.get_all(AUTHORIZATION) {
         let value = value.as_bytes().trim_ascii();
         let end = value
             .iter()
             .position(|byte| *byte == b' ')
             .unwrap_or(value.len());
-        let (scheme, token) = value.split_at(end);
-        if scheme.eq_ignore_ascii_case(b"bearer") {
-            found.add(token.trim_ascii(), Source::Header)?;
+        let (scheme, rest) = value.split_at(end);
+        let is = |known: &str| scheme.eq_ignore_ascii_case(known.as_bytes());
+        if config.header_schemes.iter().any(|known| is(known)) {
+            found.add(rest.trim_ascii(), Source::Header)?;
         } else if !value.is_ascii() {
             return Err(AuthError::malformed(
                 "the Authorization header has characters that are not ASCII",
             ));
+        } else if !value.is_empty() && !OTHER_SCHEMES.iter().any(|known| is(known)) {
+            let wrong = match rest.is_empty() {
+                true => "has no scheme",
+                false => "has a scheme that is none of auth.header_schemes",
+            };
+            let right = config
+                .header_schemes
+                .first()
+                .map_or("Bearer", String::as_str);
+            found.wrong_scheme = Some(AuthError::malformed(format!(
+                "the Authorization header {wrong}: send `Authorization: {right} <token>`"
+            )));
         }
     }
     Ok(())

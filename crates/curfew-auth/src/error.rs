@@ -52,6 +52,13 @@ impl AuthError {
         Self::new(AuthFailure::Malformed, message)
     }
 
+    /// `most` is `auth.max_token_bytes`.
+    pub(crate) fn too_long(most: usize) -> Self {
+        Self::malformed(format!(
+            "the token is over {most} bytes (auth.max_token_bytes)"
+        ))
+    }
+
     pub(crate) fn bad_signature() -> Self {
         Self::new(
             AuthFailure::BadSignature,

@@ -1,5 +1,6 @@
 //! The issuers and their keys: an immutable snapshot, and how it is loaded.
 
+mod find;
 mod summary;
 
 use std::path::{Path, PathBuf};
@@ -10,14 +11,15 @@ use curfew_model::{AuthFailure, Problems};
 
 pub use summary::{IssuerSummary, KeySummary};
 
+use crate::ask::NoKey;
 use crate::claims::Needs;
 use crate::jwks::{self, SkippedKey};
 use crate::keys::{self, Key};
-use crate::token::Header;
+use crate::token::{Header, Parts};
 use crate::verified::Verified;
 use crate::{
-    AuthError, Config, EventStream, Issuer, KeyError, LogoutScope, RemoteKeys, ReportedSubjects,
-    pem,
+    Algorithm, AuthError, Config, EventStream, Issuer, KeyError, LogoutScope, RemoteKeys,
+    ReportedSubjects, pem,
 };
 
 /// Why an issuer's key could not be loaded.
@@ -42,7 +44,10 @@ pub(crate) struct Issuers {
     pub(crate) all: Vec<Arc<LoadedIssuer>>,
     /// Those of them whose access tokens open sessions.
     opening: Vec<Arc<LoadedIssuer>>,
+    /// `auth.max_token_bytes`, of reports as well.
+    pub(crate) max_token_bytes: usize,
     pub(crate) subject_claim: Box<str>,
+    pub(crate) numeric_subjects: bool,
     pub(crate) leeway: Duration,
     /// Zero: no limit.
     pub(crate) max_token_lifetime: Duration,
@@ -56,11 +61,19 @@ pub(crate) struct Issuers {
 pub(crate) struct LoadedIssuer {
     pub(crate) name: Arc<str>,
     pub(crate) issuer: Option<String>,
+    /// What `iss` may be, which is `issuer` unless that has a tenant in it; empty: anything.
+    accepted: Vec<String>,
     pub(crate) audience: Option<Vec<String>>,
     /// Whether its access tokens open sessions.
     pub(crate) opens_sessions: bool,
     /// Whether its ID tokens are taken for access tokens.
     pub(crate) accepts_id_tokens: bool,
+    /// Whether its access tokens must say that they are.
+    pub(crate) requires_at_jwt: bool,
+    /// Whom its ID tokens are for, as far as is known.
+    pub(crate) client_ids: Vec<String>,
+    /// The configured names of the other issuers with its `iss`.
+    pub(crate) namesakes: Vec<Arc<str>>,
     /// What its access tokens must say beside what every token must.
     pub(crate) needs: Needs,
     /// Its logout tokens; `None`: they are not accepted.
@@ -69,6 +82,8 @@ pub(crate) struct LoadedIssuer {
     pub(crate) reports: Option<ReportRules>,
     /// Of a key set, in which a token's `kid` must name the key.
     is_key_set: bool,
+    /// What its keys may use; `None`: whatever they are made for.
+    algorithms: Option<Vec<Algorithm>>,
     keys: Vec<Key>,
     /// Where the keys are fetched; there are none before that.
     pub(crate) remote: Option<Arc<RemoteKeys>>,
@@ -81,6 +96,8 @@ pub(crate) struct LogoutRules {
     pub(crate) audience: Vec<String>,
     /// What one with a login ends.
     pub(crate) scope: LogoutScope,
+    /// `auth.numeric_subjects`.
+    pub(crate) numeric_subjects: bool,
 }
 
 /// What an issuer's other reports must be, and whom they can name.
@@ -93,20 +110,14 @@ pub(crate) struct ReportRules {
     pub(crate) revocation_audience: Option<Vec<String>>,
     /// The configured name of the issuer whose users it reports on.
     pub(crate) about: Arc<str>,
+    /// Those of the others with that one's `iss`.
+    pub(crate) namesakes: Vec<Arc<str>>,
     /// The `iss` that names those users: its own and that issuer's.
     pub(crate) namespaces: Vec<String>,
     /// By what it names them.
     pub(crate) subjects: ReportedSubjects,
     /// The claim that names users.
     pub(crate) subject_claim: Box<str>,
-}
-
-/// Why an issuer gives no key for a token.
-pub(crate) enum NoKey {
-    /// It has none, or not one.
-    Refused(AuthError),
-    /// It may have another by now: it is to be asked. What is to be said if not.
-    Ask(Arc<RemoteKeys>, AuthError),
 }
 
 /// An issuer's source of keys, as the configuration names it.
@@ -166,13 +177,18 @@ impl Issuer {
         LoadedIssuer {
             name: self.name.as_str().into(),
             issuer: self.issuer.clone(),
+            accepted: self.accepted_issuers(),
+            requires_at_jwt: self.require_at_jwt,
+            client_ids: self.logout_audience.clone().unwrap_or_default(),
+            namesakes: self.namesakes(config),
             audience: self.audience.clone(),
             opens_sessions: self.opens_sessions(),
             accepts_id_tokens: self.accept_id_tokens,
             needs: Needs::of(config, self),
-            logout: self.logout_rules(),
+            logout: self.logout_rules(config),
             reports: self.report_rules(config),
             is_key_set: self.has_key_set(),
+            algorithms: self.algorithms.clone(),
             keys,
             remote,
         }
@@ -181,6 +197,16 @@ impl Issuer {
     /// With keys yet to be fetched.
     pub(crate) fn without_keys(&self, config: &Config, remote: &Arc<RemoteKeys>) -> LoadedIssuer {
         self.loaded(config, Vec::new(), Some(Arc::clone(remote)))
+    }
+
+    /// The names of the other issuers that have an `iss` in common with it.
+    fn namesakes(&self, config: &Config) -> Vec<Arc<str>> {
+        let accepted = self.accepted_issuers();
+        let others = config.issuers.iter().filter(|other| {
+            let theirs = other.accepted_issuers();
+            other.name != self.name && theirs.iter().any(|iss| accepted.contains(iss))
+        });
+        others.map(|other| other.name.as_str().into()).collect()
     }
 
     fn report_rules(&self, config: &Config) -> Option<ReportRules> {
@@ -194,7 +220,8 @@ impl Issuer {
             stream: self.event_stream.clone(),
             revocation_audience: self.global_token_revocation.clone(),
             about: about.into(),
-            namespaces: namespaces.filter_map(|one| one.issuer.clone()).collect(),
+            namesakes: reported.map_or_else(Vec::new, |one| one.namesakes(config)),
+            namespaces: namespaces.flat_map(Self::accepted_issuers).collect(),
             subjects: self.subjects.clone(),
             subject_claim: config.subject_claim.as_str().into(),
         })
@@ -286,11 +313,29 @@ pub fn check_files(config: &Config, problems: &mut Problems) {
         }
     }
     for (index, issuer) in config.issuers.iter().enumerate() {
+        if let Some(path) = &issuer.ca_file
+            && let Err(reason) = check_certificates(path)
+        {
+            let message = format!("{reason} ({})", path.display());
+            problems.within(format!("issuers[{index}]"), |problems| {
+                problems.report("ca_file", message);
+            });
+        }
         if let Some(stream) = &issuer.event_stream {
             problems.within(format!("issuers[{index}]"), |problems| {
                 problems.within("event_stream", |problems| stream.check_file(problems));
             });
         }
+    }
+}
+
+/// Whether a file can be read and has certificates in PEM. What is in them is seen when they are used.
+fn check_certificates(path: &Path) -> Result<(), String> {
+    let content = keys::read_file(path).map_err(|error| error.to_string())?;
+    let begin = b"-----BEGIN CERTIFICATE-----";
+    match content.windows(begin.len()).any(|bytes| bytes == begin) {
+        true => Ok(()),
+        false => Err("holds no certificate in PEM".to_owned()),
     }
 }
 
@@ -319,84 +364,14 @@ impl Issuers {
         Self {
             opening: opening.cloned().collect(),
             all,
+            max_token_bytes: config.max_token_bytes,
             subject_claim: config.subject_claim.as_str().into(),
+            numeric_subjects: config.numeric_subjects,
             leeway: config.leeway,
             max_token_lifetime: config.max_token_lifetime,
             close_on_key_withdrawal: config.close_on_key_withdrawal,
             verified: Verified::new(config.verified_tokens),
         }
-    }
-
-    /// The issuer an access token is to be verified by: the one its `iss` names; without that, the one
-    /// its `kid` names. A mere look-up among the configured ones: nothing is verified yet.
-    pub(crate) fn find(
-        &self,
-        iss: Option<&str>,
-        kid: Option<&str>,
-    ) -> Result<&Arc<LoadedIssuer>, AuthError> {
-        if let [only] = self.opening.as_slice() {
-            return match (&only.issuer, iss) {
-                (Some(expected), Some(iss)) if expected != iss => Err(AuthError::wrong_issuer()),
-                _ => Ok(only),
-            };
-        }
-        if let Some(iss) = iss {
-            if let Some(named) = self.named(&self.opening, iss) {
-                return Ok(named);
-            }
-            return self
-                .by_kid(kid, |issuer| issuer.issuer.is_none())
-                .ok_or_else(AuthError::wrong_issuer);
-        }
-        // An issuer that demands an `iss` comes second: it can only say that it is missing.
-        self.by_kid(kid, |issuer| issuer.issuer.is_none())
-            .or_else(|| self.by_kid(kid, |_| true))
-            .ok_or_else(|| {
-                AuthError::new(
-                    AuthFailure::UnknownKey,
-                    "the token has no iss, and its kid names no key of one issuer",
-                )
-            })
-    }
-
-    /// The issuer whose report has this `iss`: a mere look-up, as above.
-    pub(crate) fn reporting(&self, iss: Option<&str>) -> Result<&LoadedIssuer, AuthError> {
-        let named = iss.and_then(|iss| self.named(&self.all, iss));
-        named
-            .map(|issuer| &**issuer)
-            .ok_or_else(AuthError::wrong_issuer)
-    }
-
-    fn named<'a>(
-        &self,
-        issuers: &'a [Arc<LoadedIssuer>],
-        iss: &str,
-    ) -> Option<&'a Arc<LoadedIssuer>> {
-        let mut issuers = issuers.iter();
-        issuers.find(|issuer| issuer.issuer.as_deref() == Some(iss))
-    }
-
-    /// The one issuer among `candidates` with a key called `kid`.
-    fn by_kid(
-        &self,
-        kid: Option<&str>,
-        candidates: impl Fn(&LoadedIssuer) -> bool,
-    ) -> Option<&Arc<LoadedIssuer>> {
-        let kid = kid?;
-        let mut named = self
-            .opening
-            .iter()
-            .filter(|issuer| candidates(issuer) && issuer.has_kid(kid));
-        match (named.next(), named.next()) {
-            (Some(issuer), None) => Some(issuer),
-            _ => None,
-        }
-    }
-}
-
-impl From<AuthError> for NoKey {
-    fn from(error: AuthError) -> Self {
-        Self::Refused(error)
     }
 }
 
@@ -405,14 +380,31 @@ impl LoadedIssuer {
     /// newer one by now. `error` is what to say if not.
     fn no_key(&self, error: AuthError) -> NoKey {
         match &self.remote {
-            Some(remote) => NoKey::Ask(Arc::clone(remote), error),
+            Some(remote) => NoKey::ask(remote, error),
             None => NoKey::Refused(error),
         }
     }
 
-    /// The signature does not verify with the key that the token names.
-    pub(crate) fn bad_signature(&self) -> NoKey {
-        self.no_key(AuthError::bad_signature())
+    /// The key that has signed a token with this header.
+    pub(crate) fn signer(&self, parts: &Parts<'_>, header: &Header<'_>) -> Result<&Key, NoKey> {
+        let signature = parts.signature()?;
+        // What no key can have made is worth no fetch.
+        let has_form = header.algorithm.has_size(signature.len());
+        let no_key = match self.key(header) {
+            Ok(key) if key.verify(header.algorithm, parts.signed(), signature) => return Ok(key),
+            Ok(_) => self.no_key(AuthError::bad_signature()),
+            Err(no_key) => no_key,
+        };
+        match has_form && self.allows(header.algorithm) {
+            true => Err(no_key),
+            false => Err(no_key.into_error().into()),
+        }
+    }
+
+    /// Whether one of its keys may use this algorithm, as far as the configuration says.
+    fn allows(&self, algorithm: Algorithm) -> bool {
+        let allowed = self.algorithms.as_ref();
+        !algorithm.is_hmac() && allowed.is_none_or(|allowed| allowed.contains(&algorithm))
     }
 
     /// Whether its keys may be used: those that were fetched are not too old.
@@ -431,7 +423,7 @@ impl LoadedIssuer {
 
     /// The key a header means. In a key set that is the one with its `kid`; a header without one
     /// must leave no choice. A secret or a PEM file has no name, and any `kid` fits it.
-    pub(crate) fn key(&self, header: &Header<'_>) -> Result<&Key, NoKey> {
+    fn key(&self, header: &Header<'_>) -> Result<&Key, NoKey> {
         let unknown = || {
             self.no_key(AuthError::new(
                 AuthFailure::UnknownKey,

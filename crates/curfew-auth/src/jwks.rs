@@ -152,17 +152,17 @@ impl Jwk {
 
     fn material(&self) -> Result<Key, KeyError> {
         match (self.kty.as_str(), self.crv.as_deref()) {
-            ("RSA", _) => Key::from_rsa(&bytes(&self.n)?, &bytes(&self.e)?),
+            ("RSA", _) => Key::from_rsa(&bytes("n", &self.n)?, &bytes("e", &self.e)?),
             ("EC", Some("P-256")) => self.ec_key(32),
             ("EC", Some("P-384")) => self.ec_key(48),
-            ("OKP", Some("Ed25519")) => Key::from_ed25519(&bytes(&self.x)?),
+            ("OKP", Some("Ed25519")) => Key::from_ed25519(&bytes("x", &self.x)?),
             _ => Err(KeyError::Unsupported),
         }
     }
 
     /// `size` is that of a coordinate, in bytes: RFC 7518 §6.2.1.2 wants them padded to it.
     fn ec_key(&self, size: usize) -> Result<Key, KeyError> {
-        let (x, y) = (bytes(&self.x)?, bytes(&self.y)?);
+        let (x, y) = (bytes("x", &self.x)?, bytes("y", &self.y)?);
         if x.len() != size || y.len() != size {
             return Err(KeyError::Unsupported);
         }
@@ -178,11 +178,17 @@ impl Jwk {
     }
 }
 
-fn bytes(member: &Option<String>) -> Result<Vec<u8>, KeyError> {
-    member
-        .as_ref()
-        .and_then(|text| URL_SAFE_NO_PAD.decode(text).ok())
-        .ok_or(KeyError::Unsupported)
+fn bytes(name: &'static str, member: &Option<String>) -> Result<Vec<u8>, KeyError> {
+    let text = member.as_ref().ok_or(KeyError::NoMember(name))?;
+    let foreign = |byte: &u8| !byte.is_ascii_alphanumeric() && !b"-_".contains(byte);
+    match text.bytes().find(foreign) {
+        Some(b'=') => Err(KeyError::Padded(name)),
+        Some(b'+' | b'/') => Err(KeyError::OtherAlphabet(name)),
+        Some(_) => Err(KeyError::NotBase64(name)),
+        None => URL_SAFE_NO_PAD
+            .decode(text)
+            .map_err(|_| KeyError::NotBase64(name)),
+    }
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub(crate) const MIN_SECRET_BYTES: usize = 32;
 const MAX_FILE_BYTES: u64 = 256 * 1024;
 
 /// Modulus sizes that are safe (from) and still cheap to verify with (to), in bits.
-const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+pub(crate) const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 /// The provider is named instead of looked up: the process-wide default panics as soon as another
 /// crate turns on a second one.
@@ -62,6 +62,18 @@ pub enum KeyError {
     /// The key is of a kind that is not supported, or it is damaged.
     #[error("not a usable key: RSA of 2048 to 8192 bits, P-256, P-384 and Ed25519 are supported")]
     Unsupported,
+    /// A JWK lacks what its kind must have.
+    #[error("has no {0}")]
+    NoMember(&'static str),
+    /// A JWK's number is base64 with padding.
+    #[error("its {0} is padded: JWKs have base64url without `=` (RFC 7515 §2), leave it out")]
+    Padded(&'static str),
+    /// A JWK's number is base64 of another alphabet.
+    #[error("its {0} is base64: JWKs have base64url, with `-` for `+` and `_` for `/`")]
+    OtherAlphabet(&'static str),
+    /// A JWK's number is no base64url at all.
+    #[error("its {0} is not base64url")]
+    NotBase64(&'static str),
     /// RSA outside of 2048 to 8192 bits.
     #[error("the RSA key has {0} bits: 2048 to 8192 are supported")]
     RsaSize(usize),

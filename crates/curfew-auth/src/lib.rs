@@ -7,6 +7,7 @@
 //! Start at [`Authenticator::authenticate`].
 
 mod algorithm;
+mod ask;
 mod authenticate;
 mod claims;
 mod config;
@@ -27,7 +28,8 @@ mod verified;
 pub use algorithm::{Algorithm, UnknownAlgorithm};
 pub use authenticate::{Authenticator, FileReload, Unverified, VerifyError};
 pub use config::{
-    Config, EventStream, Issuer, LogoutScope, Reject, ReportedSubjects, Signal, Source, check_url,
+    Config, EventStream, Issuer, LogoutScope, Reject, ReportedSubjects, Signal, Source, Trust,
+    check_url, found_at,
 };
 pub use credentials::{Bearer, Credential, bearer, extract};
 pub use error::AuthError;

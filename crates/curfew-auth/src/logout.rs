@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_model::AuthFailure;
-use serde::de::MapAccess;
 use serde_json::{Map, Value};
 
+use crate::ask::{NoKey, with_keys};
 use crate::authenticate::Authenticator;
-use crate::issuers::{LoadedIssuer, LogoutRules, NoKey};
-use crate::reports::{ReportClaims, verify_report};
+use crate::issuers::{LoadedIssuer, LogoutRules};
+use crate::reports::ReportClaims;
 use crate::token::TokenType;
-use crate::token::json::{Date, Members, Skip, Text, Texts};
+use crate::token::json::{self, Date, Flaw, Members};
 use crate::{AuthError, LogoutScope, VerifyError};
 
 /// The event that makes a token a logout token (§2.4).
@@ -28,13 +28,15 @@ const MAX_ID_BYTES: usize = 256;
 pub struct Logout {
     /// The configured name of the issuer that says so.
     pub issuer: Arc<str>,
+    /// Those of the others with the same `iss`, whose users are the same.
+    pub namesakes: Vec<Arc<str>>,
     /// Whom: the subject. Without a login all of the user's sessions at the issuer are meant.
     pub user: Option<String>,
     /// Which login, as the issuer names it.
     pub login: Option<String>,
     /// What is to end, where it names a login.
     pub scope: LogoutScope,
-    /// When, Unix seconds.
+    /// When, Unix seconds, rounded up: what was issued within the second is from before.
     pub issued_at: u64,
 }
 
@@ -53,7 +55,7 @@ impl Authenticator {
     ///
     /// What is wrong with it, for the issuer's log; or that its keys are not available.
     pub async fn verify_logout(&self, token: &str) -> Result<Logout, VerifyError> {
-        verify_report(|| self.attempt_logout(token)).await
+        with_keys(|| self.attempt_logout(token)).await
     }
 
     /// The same with the keys at hand, for people who ask what would become of a token.
@@ -62,17 +64,19 @@ impl Authenticator {
     ///
     /// What is wrong with it, as far as those keys can tell.
     pub fn judge_logout(&self, token: &str) -> Result<Logout, AuthError> {
-        self.attempt_logout(token).map_err(|error| match error {
-            NoKey::Refused(error) | NoKey::Ask(_, error) => error,
-        })
+        self.attempt_logout(token).map_err(NoKey::into_error)
     }
 
     fn attempt_logout(&self, token: &str) -> Result<Logout, NoKey> {
         let issuers = self.snapshot();
-        let (claims, issuer, rules): (Claims, _, _) =
-            issuers.signed_report(token, TokenType::Logout, |issuer| issuer.logout.as_ref())?;
-        let now = self.clock().now();
-        let judged = claims.judge(issuer, rules, issuers.leeway, now);
+        let (leeway, now) = (issuers.leeway, self.clock().now());
+        let (claims, issuer, rules) = issuers.signed_report(
+            token,
+            TokenType::Logout,
+            |issuer| issuer.logout.as_ref(),
+            |claims: Claims, issuer, rules| claims.judge(issuer, rules, leeway, now).map(drop),
+        )?;
+        let judged = claims.judge(issuer, rules, leeway, now);
         judged.map_err(|error| error.signed_by(&issuer.name).into())
     }
 }
@@ -84,11 +88,12 @@ struct Claims {
     subject: Option<String>,
     login: Option<String>,
     audience: Vec<String>,
-    issued_at: Option<u64>,
-    expires_at: Option<u64>,
+    issued_at: Option<Date>,
+    expires_at: Option<Date>,
     token_id: Option<String>,
     events: Option<Map<String, Value>>,
     has_nonce: bool,
+    has_numeric_subject: bool,
 }
 
 impl Claims {
@@ -103,28 +108,27 @@ impl Claims {
             return Err(AuthError::other_audience(&self.audience, &rules.audience));
         }
         let issued_at = self.issued_at.ok_or_else(|| missing("iat"))?;
-        let since = Duration::from_secs(issued_at);
-        if since > now + leeway {
+        if Duration::from_secs(issued_at.up()) > now + leeway {
             return Err(AuthError::by_clock(
                 AuthFailure::Malformed,
                 "the logout token's iat is in the future",
             ));
         }
-        if now.saturating_sub(since) > MAX_AGE {
+        if now.saturating_sub(Duration::from_secs(issued_at.down())) > MAX_AGE {
             return Err(AuthError::by_clock(
                 AuthFailure::Malformed,
                 "the logout token's iat is over ten minutes ago",
             ));
         }
         // Errata set 1 made it required.
-        let expires_at = self.expires_at.ok_or_else(|| missing("exp"))?;
+        let expires_at = self.expires_at.ok_or_else(|| missing("exp"))?.down();
         if now >= Duration::from_secs(expires_at) + leeway {
             return Err(AuthError::by_clock(
                 AuthFailure::Malformed,
                 "the logout token has expired",
             ));
         }
-        if expires_at.saturating_sub(issued_at) > MAX_AGE.as_secs() {
+        if expires_at.saturating_sub(issued_at.down()) > MAX_AGE.as_secs() {
             return Err(AuthError::malformed(
                 "the logout token is good for over ten minutes",
             ));
@@ -142,6 +146,11 @@ impl Claims {
         if self.has_nonce {
             return Err(AuthError::malformed("a logout token has no nonce"));
         }
+        if self.has_numeric_subject && !rules.numeric_subjects {
+            return Err(AuthError::malformed(
+                "the sub claim is not a string; auth.numeric_subjects takes integers as well",
+            ));
+        }
         let empty = |name: &Option<String>| name.as_ref().is_some_and(String::is_empty);
         if empty(&self.subject) || empty(&self.login) {
             return Err(AuthError::malformed("sub and sid must not be empty"));
@@ -153,10 +162,11 @@ impl Claims {
         }
         Ok(Logout {
             issuer: Arc::clone(&issuer.name),
+            namesakes: issuer.namesakes.clone(),
             user: self.subject,
             login: self.login,
             scope: rules.scope,
-            issued_at,
+            issued_at: issued_at.up(),
         })
     }
 }
@@ -173,25 +183,26 @@ impl ReportClaims for Claims {
     }
 }
 
-impl<'de> Members<'de> for Claims {
-    fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
+impl<'a> Members<'a> for Claims {
+    fn member(&mut self, name: &str, value: json::Value<'a>) -> Result<(), Flaw> {
+        let text = || json::text(name, value).map(|text| Some(text.into_owned()));
         match name {
-            "iss" => self.issuer = Some(map.next_value_seed(Text)?.into_owned()),
-            "sub" => self.subject = Some(map.next_value_seed(Text)?.into_owned()),
-            "sid" => self.login = Some(map.next_value_seed(Text)?.into_owned()),
+            "iss" => self.issuer = text()?,
+            "sub" => {
+                self.has_numeric_subject = json::integer(value).is_some();
+                self.subject = Some(json::subject(name, value, true)?.into_owned());
+            }
+            "sid" => self.login = text()?,
             "aud" => {
-                let audience = map.next_value_seed(Texts)?;
+                let audience = json::texts(name, value)?;
                 self.audience = audience.into_iter().map(|one| one.into_owned()).collect();
             }
-            "iat" => self.issued_at = Some(map.next_value_seed(Date)?),
-            "exp" => self.expires_at = Some(map.next_value_seed(Date)?),
-            "jti" => self.token_id = Some(map.next_value_seed(Text)?.into_owned()),
-            "events" => self.events = Some(map.next_value()?),
-            "nonce" => {
-                self.has_nonce = true;
-                map.next_value_seed(Skip::MEMBER)?;
-            }
-            _ => map.next_value_seed(Skip::MEMBER)?,
+            "iat" => self.issued_at = Some(Date::read(name, value)?),
+            "exp" => self.expires_at = Some(Date::read(name, value)?),
+            "jti" => self.token_id = text()?,
+            "events" => self.events = Some(json::object(name, value)?),
+            "nonce" => self.has_nonce = true,
+            _ => {}
         }
         Ok(())
     }

@@ -10,11 +10,14 @@ use serde::Serialize;
 use tokio::sync::{Notify, watch};
 use tokio::time::{self, Instant};
 
-use crate::{Config, Issuer};
+use crate::{Config, Issuer, Trust};
 
-/// A key that nobody knows causes at most one fetch in this time, whoever asks for it and however
-/// often: a stranger can write a new `kid` into each token.
+/// Keys that nobody knows cause at most one fetch in this time on average, whoever asks for them and
+/// however often: whoever knows what an issuer's tokens say can write a new `kid` into one.
 const ON_DEMAND_PAUSE: Duration = Duration::from_secs(30);
+
+/// As many fetches may follow each other at once: an issuer may rotate its keys twice in a row.
+const ON_DEMAND_BURST: u32 = 2;
 
 /// Longest time a token waits for its key.
 const KEY_WAIT: Duration = Duration::from_secs(2);
@@ -46,6 +49,8 @@ pub struct RemoteKeys {
     pub issuer: Arc<str>,
     /// Where its keys are.
     pub location: KeyLocation,
+    /// How they are fetched.
+    pub trust: Trust,
     lifetime: Duration,
     max_stale: Duration,
     state: Mutex<State>,
@@ -62,8 +67,8 @@ struct State {
     fetched_at: Option<Instant>,
     /// What was fetched then; `None` when it has no key that can be used.
     set: Option<Arc<[u8]>>,
-    /// The last time that a token asked for a fetch.
-    asked_at: Option<Instant>,
+    /// When as many fetches are in hand again as may be; `None`: they are.
+    full_at: Option<Instant>,
     /// Failures since the last success.
     failures: u32,
     /// Why the last fetch failed; `None` after a success.
@@ -98,7 +103,7 @@ pub struct RemoteStatus {
 pub(crate) enum Asked {
     /// The issuer has answered: what it does not list is none of its keys.
     Answered,
-    /// It was asked a moment ago and not again: a key may be newer than its answer.
+    /// It was asked before and is not asked again: a key may be newer than its answer.
     AnsweredBefore,
     /// It has not answered in time, or not usefully.
     Unanswered,
@@ -114,6 +119,7 @@ impl RemoteKeys {
         Some(Self {
             issuer: issuer.name.as_str().into(),
             location,
+            trust: issuer.trust(),
             lifetime: config.jwks_lifetime,
             max_stale: config.jwks_max_stale,
             state: Mutex::default(),
@@ -153,8 +159,10 @@ impl RemoteKeys {
         state.set = set;
     }
 
-    pub(crate) fn has_times_of(&self, other: &Self) -> bool {
-        (self.lifetime, self.max_stale) == (other.lifetime, other.max_stale)
+    /// Whether `other` fetches them at the same times and in the same way.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        let times = |it: &Self| (it.lifetime, it.max_stale);
+        times(self) == times(other) && self.trust == other.trust
     }
 
     /// Whether this is what was fetched last.
@@ -190,7 +198,7 @@ impl RemoteKeys {
         state.set = Some(set.into());
         state.failures = 0;
         state.failure = None;
-        drop(state);
+        // Under the lock: a question that comes later must not take this end for its answer's.
         self.ended.send_modify(|ended| *ended += 1);
     }
 
@@ -204,7 +212,7 @@ impl RemoteKeys {
         state.phase = Phase::Waiting(Instant::now() + pause);
         state.failures = state.failures.saturating_add(1);
         state.failure = Some(why);
-        drop(state);
+        // Under the lock: a question that comes later must not take this end for its answer's.
         self.ended.send_modify(|ended| *ended += 1);
     }
 
@@ -219,6 +227,11 @@ impl RemoteKeys {
         self.state().fetched_at.is_some()
     }
 
+    /// How old the issuer's last answer is.
+    pub(crate) fn age(&self) -> Option<Duration> {
+        self.state().fetched_at.map(|at| at.elapsed())
+    }
+
     /// How old the keys are, and what keeps them from being newer.
     pub fn status(&self) -> RemoteStatus {
         let state = self.state();
@@ -230,46 +243,60 @@ impl RemoteKeys {
         }
     }
 
-    /// Somebody has a token whose key is not there: waits for the fetch that is under way, or has
-    /// one made unless one was made for such a token a moment ago. `is_unknown` looks for the key once
-    /// more before that: a fetch may have ended since it was looked for.
-    pub(crate) async fn ask(&self, is_unknown: impl Fn() -> bool) -> Asked {
+    /// A token's key is not there: waits for the fetch that is under way, and for another when it has
+    /// begun before the key can have been there. One is made for it if it `may_draw` and one is in hand.
+    /// `is_unknown` looks for the key once more before that.
+    pub(crate) async fn ask(&self, may_draw: bool, is_unknown: impl Fn() -> bool) -> Asked {
+        let until = Instant::now() + KEY_WAIT;
         let mut ended = self.ended.subscribe();
         let mut looked_again = false;
         loop {
-            {
+            let begins = {
                 let mut state = self.state();
-                let Phase::Waiting(_) = state.phase else {
-                    break;
-                };
-                let lately = |at: Instant| at.elapsed() < ON_DEMAND_PAUSE;
-                // While it fails it is tried again soon, whoever asks.
-                if state.failure.is_some() || state.asked_at.is_some_and(lately) {
-                    return match state.outcome() {
-                        Asked::Answered => Asked::AnsweredBefore,
-                        other => other,
-                    };
+                ended.borrow_and_update();
+                let phase = state.phase;
+                match phase {
+                    Phase::Fetching => false,
+                    Phase::Wanted => true,
+                    // While it fails it is tried again soon, whoever asks.
+                    Phase::Waiting(_) if state.failure.is_some() => return Asked::Unanswered,
+                    Phase::Waiting(_) if !looked_again => {
+                        drop(state);
+                        if !is_unknown() {
+                            return Asked::Answered;
+                        }
+                        looked_again = true;
+                        continue;
+                    }
+                    Phase::Waiting(_) if may_draw && state.draw() => {
+                        state.phase = Phase::Wanted;
+                        self.wanted.notify_one();
+                        true
+                    }
+                    Phase::Waiting(_) => return Asked::AnsweredBefore,
                 }
-                if looked_again {
-                    state.asked_at = Some(Instant::now());
-                    state.phase = Phase::Wanted;
-                    self.wanted.notify_one();
-                    break;
-                }
+            };
+            match time::timeout_at(until, ended.changed()).await {
+                Ok(Ok(())) if begins => return self.state().outcome(),
+                Ok(Ok(())) => looked_again = false,
+                _ => return Asked::Unanswered,
             }
-            if !is_unknown() {
-                return Asked::Answered;
-            }
-            looked_again = true;
-        }
-        match time::timeout(KEY_WAIT, ended.changed()).await {
-            Ok(Ok(())) => self.state().outcome(),
-            _ => Asked::Unanswered,
         }
     }
 }
 
 impl State {
+    /// Takes one of the fetches in hand.
+    fn draw(&mut self) -> bool {
+        let now = Instant::now();
+        let full_at = self.full_at.unwrap_or(now).max(now);
+        let in_hand = full_at <= now + ON_DEMAND_PAUSE * (ON_DEMAND_BURST - 1);
+        if in_hand {
+            self.full_at = Some(full_at + ON_DEMAND_PAUSE);
+        }
+        in_hand
+    }
+
     fn outcome(&self) -> Asked {
         match (&self.failure, self.fetched_at) {
             (None, Some(_)) => Asked::Answered,
@@ -327,29 +354,40 @@ mod tests {
                 "{pause} {expected}"
             );
         }
-        assert_eq!(remote.ask(|| true).await, Asked::Unanswered);
+        assert_eq!(remote.ask(true, || true).await, Asked::Unanswered);
         remote.fetched(b"{}");
         assert_eq!(remote.status().failure, None);
     }
 
+    /// Asks, and answers the fetch that is made for it.
+    async fn asked(remote: &RemoteKeys) -> Asked {
+        let (asked, ()) = tokio::join!(remote.ask(true, || true), async {
+            assert_eq!(until_due(remote).await, Duration::ZERO);
+            remote.fetched(b"{}");
+        });
+        asked
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn unknown_keys_cause_one_fetch_in_thirty_seconds() {
+    async fn unknown_keys_cause_two_fetches_at_once_and_then_one_in_thirty_seconds() {
         let remote = remote();
         remote.due().await;
+        // The fetch that was due keeps no question from being asked.
         remote.fetched(b"{}");
-        // The fetch that was due does not keep the first question from being asked.
-        let (asked, pause) = tokio::join!(remote.ask(|| true), async {
-            let pause = until_due(&remote).await;
-            remote.fetched(b"{}");
-            pause
-        });
-        assert_eq!((asked, pause), (Asked::Answered, Duration::ZERO));
         for _ in 0..1000 {
-            assert_eq!(remote.ask(|| true).await, Asked::AnsweredBefore);
+            assert_eq!(remote.ask(false, || true).await, Asked::AnsweredBefore);
         }
-        assert!(until_due(&remote).await > ON_DEMAND_PAUSE);
-        remote.fetched(b"{}");
-        let (asked, pause) = tokio::join!(remote.ask(|| true), async {
+        assert_eq!(asked(&remote).await, Asked::Answered);
+        assert_eq!(asked(&remote).await, Asked::Answered);
+        for _ in 0..2 {
+            for _ in 0..1000 {
+                assert_eq!(remote.ask(true, || true).await, Asked::AnsweredBefore);
+            }
+            time::advance(ON_DEMAND_PAUSE).await;
+            assert_eq!(asked(&remote).await, Asked::Answered);
+        }
+        time::advance(ON_DEMAND_PAUSE).await;
+        let (asked, pause) = tokio::join!(remote.ask(true, || true), async {
             let pause = until_due(&remote).await;
             remote.failed("no".to_owned());
             pause
@@ -358,11 +396,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_fetch_that_had_begun_does_not_say_what_is_unknown_after_it() {
+        let remote = remote();
+        remote.due().await;
+        let (asked, ()) = tokio::join!(remote.ask(true, || true), async {
+            time::sleep(Duration::from_millis(1)).await;
+            remote.fetched(b"{}");
+            // The question leads to another.
+            assert_eq!(until_due(&remote).await, Duration::ZERO);
+            remote.fetched(b"{}");
+        });
+        assert_eq!(asked, Asked::Answered);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn who_waits_for_a_fetch_that_hangs_is_told_in_time() {
         let remote = remote();
         remote.due().await;
         let began = Instant::now();
-        assert_eq!(remote.ask(|| true).await, Asked::Unanswered);
+        assert_eq!(remote.ask(true, || true).await, Asked::Unanswered);
         assert_eq!(began.elapsed(), KEY_WAIT);
     }
 

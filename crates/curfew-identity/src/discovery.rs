@@ -1,7 +1,7 @@
 //! Where an issuer's keys are: OpenID Connect Discovery 1.0.
 
 use bytes::Bytes;
-use curfew_auth::{KeyError, KeyLocation, check_url};
+use curfew_auth::{KeyError, KeyLocation, RemoteKeys, Trust, check_url, found_at};
 use http::Uri;
 use serde::Deserialize;
 
@@ -55,21 +55,23 @@ struct Configuration {
 
 impl Fetcher {
     /// The key set, unread.
-    pub(crate) async fn key_set(&self, location: &KeyLocation) -> Result<Bytes, ProviderError> {
-        match location {
-            KeyLocation::Url(url) => self.document(url).await,
+    pub(crate) async fn key_set(&self, remote: &RemoteKeys) -> Result<Bytes, ProviderError> {
+        let trust = &remote.trust;
+        match &remote.location {
+            KeyLocation::Url(url) => self.document(url, trust).await,
             KeyLocation::Discovery(issuer) => {
-                let url = self.key_set_url(issuer).await?;
-                self.document(&url).await
+                let url = self.key_set_url(issuer, trust).await?;
+                self.document(&url, trust).await
             }
         }
     }
 
     /// Asks the issuer, each time: it may move its keys.
-    async fn key_set_url(&self, issuer: &str) -> Result<String, ProviderError> {
+    async fn key_set_url(&self, issuer: &str, trust: &Trust) -> Result<String, ProviderError> {
         // §4.1: a slash at the end is left out.
-        let url = format!("{}{WELL_KNOWN}", issuer.trim_end_matches('/'));
-        let document = self.document(&url).await?;
+        let at = found_at(issuer);
+        let url = format!("{}{WELL_KNOWN}", at.trim_end_matches('/'));
+        let document = self.document(&url, trust).await?;
         let Ok(configuration) = serde_json::from_slice::<Configuration>(&document) else {
             return Err(ProviderError::NotConfiguration { url });
         };
@@ -79,14 +81,16 @@ impl Fetcher {
         Ok(configuration.jwks_uri)
     }
 
-    async fn document(&self, url: &str) -> Result<Bytes, ProviderError> {
-        let uri: Uri = check_url(url).map_err(|problem| ProviderError::Url {
+    async fn document(&self, url: &str, trust: &Trust) -> Result<Bytes, ProviderError> {
+        let uri: Uri = check_url(url, trust.allow_http).map_err(|problem| ProviderError::Url {
             url: url.to_owned(),
             problem,
         })?;
-        self.get(&uri).await.map_err(|error| ProviderError::Fetch {
-            url: url.to_owned(),
-            error,
-        })
+        self.get(&uri, trust.ca_file.as_deref())
+            .await
+            .map_err(|error| ProviderError::Fetch {
+                url: url.to_owned(),
+                error,
+            })
     }
 }

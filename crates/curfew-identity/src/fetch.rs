@@ -4,6 +4,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -13,8 +14,9 @@ use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{self, TcpStream};
 use tokio::task::JoinSet;
@@ -37,6 +39,14 @@ pub enum FetchError {
     /// No connection.
     #[error("connect: {0}")]
     Connect(#[source] io::Error),
+    /// The certificates to trust cannot be had.
+    #[error("ca_file {}: {reason}", path.display())]
+    CaFile {
+        /// Where they should be.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// The server's certificate is not good for its name, or it speaks no TLS.
     #[error("TLS: {0}")]
     Tls(#[source] io::Error),
@@ -82,20 +92,21 @@ impl Fetcher {
         }))
     }
 
-    /// The document at `url`, which must have passed [`curfew_auth::check_url`].
+    /// The document at `url`, which must have passed [`curfew_auth::check_url`]. The certificates in
+    /// `ca_file` alone are trusted, if there is one.
     ///
     /// # Errors
     ///
     /// Anything but a small document with status 200 in time.
-    pub async fn get(&self, url: &Uri) -> Result<Bytes, FetchError> {
+    pub async fn get(&self, url: &Uri, ca_file: Option<&Path>) -> Result<Bytes, FetchError> {
         let timeout = self.0.timeout;
-        match time::timeout(timeout, self.get_unbounded(url)).await {
+        match time::timeout(timeout, self.get_unbounded(url, ca_file)).await {
             Ok(result) => result,
             Err(_) => Err(FetchError::Timeout(timeout)),
         }
     }
 
-    async fn get_unbounded(&self, url: &Uri) -> Result<Bytes, FetchError> {
+    async fn get_unbounded(&self, url: &Uri, ca_file: Option<&Path>) -> Result<Bytes, FetchError> {
         let authority = url.authority().ok_or(FetchError::NoHost)?;
         let host = authority.host().trim_matches(['[', ']']);
         let https = url.scheme_str() == Some("https");
@@ -106,11 +117,12 @@ impl Fetcher {
         if !https {
             return exchange(tcp, url, authority.as_str()).await;
         }
-        let config = self.0.tls.get_or_init(self.0.make_tls);
+        let config = match ca_file {
+            Some(path) => trusting(path).await?,
+            None => Arc::clone(self.0.tls.get_or_init(self.0.make_tls)),
+        };
         let name = ServerName::try_from(host.to_owned()).map_err(|_| FetchError::NoHost)?;
-        let tls = TlsConnector::from(Arc::clone(config))
-            .connect(name, tcp)
-            .await;
+        let tls = TlsConnector::from(config).connect(name, tcp).await;
         exchange(tls.map_err(FetchError::Tls)?, url, authority.as_str()).await
     }
 }
@@ -121,6 +133,28 @@ impl fmt::Debug for Fetcher {
             .field("timeout", &self.0.timeout)
             .finish_non_exhaustive()
     }
+}
+
+/// A client that trusts the certificates in a file and no others.
+async fn trusting(path: &Path) -> Result<Arc<ClientConfig>, FetchError> {
+    let bad = |reason: String| FetchError::CaFile {
+        path: path.to_owned(),
+        reason,
+    };
+    let content = tokio::fs::read(path).await;
+    let content = content.map_err(|error| bad(error.to_string()))?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&content) {
+        let certificate = certificate.map_err(|error| bad(error.to_string()))?;
+        roots
+            .add(certificate)
+            .map_err(|error| bad(error.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(bad("holds no certificate in PEM".to_owned()));
+    }
+    let config = ClientConfig::builder().with_root_certificates(roots);
+    Ok(Arc::new(config.with_no_client_auth()))
 }
 
 /// Connects to whichever address answers first, each having a head start before the next (RFC 8305

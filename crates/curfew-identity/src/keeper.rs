@@ -120,7 +120,7 @@ async fn fetch(
     fetcher: &Fetcher,
     remote: &Arc<RemoteKeys>,
 ) -> Result<usize, ProviderError> {
-    let set = fetcher.key_set(&remote.location).await;
+    let set = fetcher.key_set(remote).await;
     let installed = set.and_then(|set| Ok(authenticator.install(remote, &set)?));
     installed.inspect_err(|error| remote.failed(error.to_string()))
 }

@@ -1,7 +1,7 @@
 //! The words of Curfew: what every other crate talks about.
 //!
 //! Owns: identifiers, channels, principals, revocations, commands with their replies and pushes,
-//! and the two public tables, [`ErrorCode`] and [`Disconnect`].
+//! the two public tables, [`ErrorCode`] and [`Disconnect`], and what JSON is, for messages and tokens.
 //! Knows nothing of: sockets, tasks, Redis, JWTs. No I/O; its only clocks are [`SystemClock`] and [`boottime`].
 //! Start at [`Command`] and [`Push`].
 
@@ -13,6 +13,7 @@ pub mod env;
 mod error_code;
 mod gate;
 mod ids;
+pub mod json;
 mod principal;
 mod problems;
 mod publication;

@@ -69,7 +69,7 @@ impl Revocation {
 
     /// Reads the value of a revocation key in Redis. Fails closed: what is not a time and not JSON
     /// with one covers everyone. 10 or 11 digits are seconds, 13 or 14 are milliseconds, rounded up
-    /// to the second so that no covered token escapes.
+    /// to the second so that no covered token escapes; in JSON there may be a fraction.
     pub fn parse(value: &[u8]) -> Self {
         if let Some(before) = parse_time(value) {
             return Self {
@@ -87,9 +87,10 @@ impl Revocation {
             return Self::default();
         };
         Self {
-            before: written
-                .before
-                .and_then(|before| parse_time(before.to_string().as_bytes())),
+            before: written.before.and_then(|before| {
+                let up = before.as_f64()?.ceil() as u64;
+                parse_time(up.to_string().as_bytes())
+            }),
             reason: written
                 .reason
                 .and_then(|reason| reason.as_str().map(Into::into)),
@@ -139,6 +140,8 @@ mod tests {
             ("[1764000000]", Revocation::default()),
             (r#"{"before":1764000000}"#, cutoff(1_764_000_000)),
             (r#"{"before":"soon"}"#, Revocation::default()),
+            (r#"{"before":-1.5}"#, Revocation::default()),
+            (r#"{"before":1764000000.25}"#, cutoff(1_764_000_001)),
             (
                 r#"{"before":1764000000,"reason":"left","by":"ops"}"#,
                 Revocation {

@@ -4,18 +4,25 @@
 
 mod decode;
 mod encode;
-mod json;
 
 use bytes::BytesMut;
+use curfew_model::json::{self, Fault, Rules};
 use curfew_model::{CommandId, Message, Push, Reply, Request};
 
 use crate::{DecodeError, Protocol};
 
-/// How deep arrays and objects may be nested in a message, the message itself included.
+/// How deep arrays and objects may be nested in `data`, the outermost included.
 pub const MAX_DEPTH: usize = 32;
 
-/// Longest `id`, in bytes of its JSON text. It is copied and echoed.
+/// Longest `id`, in bytes of its text, or of its digits. It is copied and echoed.
 pub const MAX_ID_BYTES: usize = 64;
+
+/// What is JSON here. Names are looked at where they mean something.
+const RULES: Rules = Rules {
+    // The message around `data` is one level more.
+    max_depth: MAX_DEPTH + 1,
+    strict: false,
+};
 
 /// `curfew.v1`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -45,20 +52,15 @@ impl Protocol for Native {
 }
 
 /// Whether a publication that does not come in a message of this protocol, such as the admin API's
-/// request with its data, keeps the same rules: JSON, at most [`MAX_DEPTH`] deep, no half
-/// surrogate pair. The error says what is wrong.
+/// request with its data, keeps the same rules: JSON, with data at most [`MAX_DEPTH`] deep. The error says
+/// what is wrong.
 pub fn check_request(text: &[u8]) -> Result<(), &'static str> {
     let text = std::str::from_utf8(text).map_err(|_| "the body is not UTF-8")?;
-    match json::scan(text, |_, _| ()) {
-        Ok(json::Outermost::Object {
-            unpaired_surrogate: false,
-        }) => Ok(()),
-        Ok(json::Outermost::Object {
-            unpaired_surrogate: true,
-        }) => Err("a \\u escape is half of a surrogate pair"),
-        Ok(json::Outermost::Other) => Err("the body is not a JSON object"),
-        Err(json::Fault::NotJson) => Err("the body is not JSON"),
-        Err(json::Fault::TooDeep) => Err("arrays and objects are nested deeper than 32"),
+    match json::scan(text, RULES, |_, _| ()) {
+        Ok(scanned) if scanned.is_object => Ok(()),
+        Ok(_) => Err("the body is not a JSON object"),
+        Err(Fault::TooDeep) => Err("arrays and objects are nested deeper than 32"),
+        Err(Fault::NotJson | Fault::Repeated) => Err("the body is not JSON"),
     }
 }
 

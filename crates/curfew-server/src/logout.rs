@@ -107,6 +107,7 @@ impl Public {
     async fn log_out(&self, logout: Logout, span: &Span) -> Result<LogoutOutcome, Refused> {
         let Logout {
             issuer,
+            namesakes,
             user,
             login,
             scope,
@@ -114,15 +115,19 @@ impl Public {
         } = logout;
         let login_claim = self.settings.load().auth.login_claim.clone();
         let login = login.filter(|_| scope == LogoutScope::Login);
-        let subject = match (&login, &user) {
-            (Some(value), _) => Subject::Login {
+        let subjects = match (&login, &user) {
+            (Some(value), _) => vec![Subject::Login {
                 claim: login_claim.clone(),
                 value: value.clone(),
-            },
-            (None, Some(user)) => Subject::User {
-                issuer: Arc::clone(&issuer),
-                user: user.clone(),
-            },
+            }],
+            (None, Some(user)) => {
+                let issuers = [&issuer].into_iter().chain(&namesakes);
+                let of = |issuer: &Arc<str>| Subject::User {
+                    issuer: Arc::clone(issuer),
+                    user: user.clone(),
+                };
+                issuers.map(of).collect()
+            }
             (None, None) => {
                 let why = format!(
                     "access tokens of this issuer have no claim {login_claim}, by which the login could be found"
@@ -137,7 +142,7 @@ impl Public {
         let ending = Ending {
             issuer: &issuer,
             report: REPORT,
-            subjects: &[subject],
+            subjects: &subjects,
             at: issued_at,
         };
         let ended = self.end_access(ending, span).await;

@@ -145,7 +145,8 @@ impl Public {
         if !settings.origins.allows(origin.as_deref(), false) {
             return Err(forbidden_origin(NOT_ALLOWED).into());
         }
-        let bearer = curfew_auth::bearer(&head.headers)?.ok_or_else(AuthError::missing_token)?;
+        let bearer = curfew_auth::bearer(&head.headers, &settings.auth)?
+            .ok_or_else(AuthError::missing_token)?;
         let principal = self.verify(bearer.token()).await?;
         let ticketed = Ticketed {
             token: bearer.into_token(),

@@ -19,6 +19,8 @@ pub struct Settings {
     pub session: Config,
     /// `[limits]`.
     pub limits: LimitsConfig,
+    /// Largest message before authentication, in bytes: what `auth.max_token_bytes` asks for.
+    pub auth_frame_bytes: usize,
     /// `auth.timeout`: how long a connection may stay without a token.
     pub auth_timeout: Duration,
     /// `auth.login_claim`: what names the login that a token is of.

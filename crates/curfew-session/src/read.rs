@@ -14,9 +14,6 @@ use crate::run::{Finish, Step};
 use crate::write::Output;
 use crate::{Session, Settings};
 
-/// Largest message before authentication, in bytes: a token and what is around it.
-const FIRST_MESSAGE_BYTES: usize = 16 * 1024;
-
 /// Bytes read before others have their turn. What a session publishes waits in queues until then.
 const BYTES_IN_A_TURN: usize = 128 * 1024;
 
@@ -136,7 +133,7 @@ impl State {
         let Settings { limits, .. } = &**settings;
         let message_bytes = match self.live {
             Some(_) => limits.message_bytes,
-            None => limits.message_bytes.min(FIRST_MESSAGE_BYTES),
+            None => settings.auth_frame_bytes,
         };
         Limits {
             message_bytes,

@@ -76,6 +76,7 @@ impl Harness {
             limits: LimitsConfig::default(),
             auth_timeout: Duration::from_secs(5),
             login_claim: "sid".to_owned(),
+            auth_frame_bytes: 16 * 1024,
         };
         change(&mut settings);
         let clock = RigClock::new();

@@ -102,7 +102,7 @@ impl App {
                 Redis::start(parts).context("backend.redis.url")?.backends()
             }
         };
-        let authenticator = Arc::new(Authenticator::new(&config.auth, Arc::clone(&clock))?);
+        let authenticator = Arc::new(Authenticator::new(&config.auth(), Arc::clone(&clock))?);
         let settings = node_settings(config);
         let node = Node::start(id, hub, backends, clock, metrics, settings);
         let context = Arc::new(Context {
@@ -208,7 +208,7 @@ impl Running {
         let keys = admin_keys(config)?;
         let public = public_settings(config)?;
         // Whatever can fail comes before the first change.
-        self.context.authenticator.reload(&config.auth)?;
+        self.context.authenticator.reload(&config.auth())?;
         self.keepers.update();
         self.log_level.set_level(&config.telemetry.log_level)?;
         self.keys_read();
@@ -331,6 +331,7 @@ fn session_settings(config: &Config) -> curfew_session::Settings {
         session: config.session.clone(),
         limits: config.limits.clone(),
         auth_timeout: config.auth.timeout,
+        auth_frame_bytes: config.auth.auth_frame_bytes(),
         login_claim: config.auth.login_claim.clone(),
     }
 }

@@ -49,6 +49,16 @@ pub(crate) struct Config {
 }
 
 impl Config {
+    /// The section `auth`, with what the others ask of tokens.
+    pub(crate) fn auth(&self) -> curfew_auth::Config {
+        let grants = Some(&self.policy.grants_claim).filter(|claim| !claim.is_empty());
+        let claims = self.session.revocable_claims.iter().chain(grants);
+        curfew_auth::Config {
+            claims_in_use: claims.cloned().collect(),
+            ..self.auth.clone()
+        }
+    }
+
     /// Reports everything that is wrong with the values, section by section, and then what is wrong
     /// between sections. Reads the files that are named.
     pub(crate) fn check(&self, problems: &mut Problems) {
@@ -71,6 +81,13 @@ impl Config {
             problems.report(
                 "server.allowed_origins",
                 "must list the origins of your pages when auth.token_sources has \"cookie\": browsers send cookies for any page",
+            );
+        }
+        let least = self.auth.least_head_bytes();
+        if self.limits.head_bytes < least {
+            problems.report(
+                "limits.head_bytes",
+                format!("must be at least {least}: auth.max_token_bytes, and 16 KiB for what else a head has"),
             );
         }
         if self.server.listen == Listen::Tcp(self.admin.listen) && self.admin.listen.port() != 0 {

@@ -136,7 +136,7 @@ fn subject(args: &ExplainArgs, config: &Config) -> Result<Subject, Failure> {
         (None, None) => String::new(),
     };
     let token = token.trim();
-    let authenticator = Authenticator::new(&config.auth, Arc::new(SystemClock))?;
+    let authenticator = Authenticator::new(&config.auth(), Arc::new(SystemClock))?;
     fetch_keys(&authenticator, config)?;
     match authenticator.authenticate(token) {
         Ok(principal) => Ok(Subject {
@@ -165,7 +165,11 @@ fn subject(args: &ExplainArgs, config: &Config) -> Result<Subject, Failure> {
 }
 
 fn user(claims: &Map<String, Value>, claim: &str) -> Option<String> {
-    claims.get(claim)?.as_str().map(str::to_owned)
+    match claims.get(claim)? {
+        Value::String(user) => Some(user.clone()),
+        Value::Number(user) => Some(user.to_string()),
+        _ => None,
+    }
 }
 
 fn parse_action(text: &str) -> Result<Action, String> {

@@ -134,6 +134,53 @@ async fn a_logout_of_a_login_closes_its_sessions_on_every_node() {
     assert!(log.contains("access ended by the identity provider"));
 }
 
+/// Fault: times with a fraction are refused, or let a session from the same second live.
+#[tokio::test]
+async fn a_logout_with_a_fraction_covers_the_second_it_is_in() {
+    let login = Login::start().await;
+    let node = Gateway::start_with(&login.settings()).await;
+    let at = unix_now() - 10;
+    let access = |iat: f64| {
+        let more = json!({"iss":login.provider.issuer(),"sid":"one","iat":iat});
+        login.key.user_with("alice", more)
+    };
+    let seconds = |at: u64| f64::from(u32::try_from(at).unwrap());
+    let mut covered = node.session(&access(seconds(at) + 0.9)).await;
+    let mut later = node.session(&access(seconds(at) + 2.5)).await;
+    let (iat, exp) = (seconds(at) + 0.1, seconds(at) + 60.5);
+    assert_done(
+        &post(
+            &node,
+            &login.token(json!({"sub":"alice","iat":iat,"exp":exp})),
+        )
+        .await,
+    );
+    covered.expect_close(4403, "revoked").await;
+    assert_open(&mut later).await;
+    let millis = login.token(json!({"sub":"alice","iat":at * 1000}));
+    let answer = post(&node, &millis).await;
+    assert_refused(&answer, "invalid_request");
+    assert!(
+        answer.text().contains("iat claim looks like milliseconds"),
+        "{}",
+        answer.text()
+    );
+}
+
+/// Fault: a logout names by a number whom the access token names so.
+#[tokio::test]
+async fn a_logout_names_a_numeric_subject_where_that_is_configured() {
+    let login = Login::start().await;
+    let logout = login.token(json!({"sub":42}));
+    let node = Gateway::start_with(&login.settings()).await;
+    assert_refused(&post(&node, &logout).await, "invalid_request");
+    let node = Gateway::start_with(&login.settings().with("auth.numeric_subjects = true")).await;
+    let more = json!({"iss":login.provider.issuer(),"sid":"one","sub":42});
+    let mut client = node.session(&login.key.user_with("alice", more)).await;
+    assert_done(&post(&node, &logout).await);
+    client.expect_close(4403, "revoked").await;
+}
+
 #[tokio::test]
 async fn a_logout_of_a_user_closes_what_began_before_it() {
     let login = Login::start().await;

@@ -1,6 +1,7 @@
 //! The shipped load balancer in front of real nodes.
 
-use curfew_testkit::{PATIENCE, http};
+use curfew_testkit::mint::Key;
+use curfew_testkit::{Connect, PATIENCE, http};
 use curfew_tests::{Cluster, Gateway, LEASE, Link, Redis, Settings};
 use serde_json::json;
 
@@ -37,6 +38,27 @@ async fn sessions_go_to_the_emptiest_node_and_only_what_is_public_goes_anywhere(
         let by = answer.header("content-type");
         let by_node = by != Some("text/plain");
         assert!(by_node, "{path} is not let through: {}", answer.text());
+    }
+}
+
+/// Fault: what stands in front bounds a token more tightly than Curfew does.
+#[tokio::test]
+async fn a_token_as_long_as_curfew_takes_comes_through() {
+    let nodes = [
+        Gateway::start_default().await,
+        Gateway::start_default().await,
+        Gateway::start_default().await,
+    ];
+    let balancer = LoadBalancer::start(&nodes.each_ref().map(Into::into)).await;
+    let groups = "x".repeat(12_000);
+    let token = Key::default_secret().user_with("alice", json!({"groups":groups}));
+    assert!((16_000..16_384).contains(&token.len()), "{}", token.len());
+    for connect in [
+        Connect::to(balancer.public()).bearer(&token),
+        Connect::to(balancer.public()).path(format!("/ws?token={token}")),
+    ] {
+        let mut client = connect.open().await;
+        client.expect_json(json!({"type":"connected"})).await;
     }
 }
 

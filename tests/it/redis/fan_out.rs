@@ -7,7 +7,7 @@ use curfew_tests::{Cluster, Gateway, Kind, Link, Redis, Settings, Tape, eventual
 use serde_json::{Value, json};
 
 /// JSON whose bytes change when it is read and written again.
-const DELICATE: [&str; 8] = [
+const DELICATE: [&str; 10] = [
     r#"{"b":1.0,"a":1e2}"#,
     r#"{"a":1,"a":2}"#,
     "12345678901234567890123456789",
@@ -16,6 +16,8 @@ const DELICATE: [&str; 8] = [
     r#"[ 1 ,{ "x" :null } ]"#,
     r#""zoë 😀""#,
     "false",
+    r#"["\ud83d",{"\ude00":"\ud83d\ud83d"}]"#,
+    "[1e999,-1E+999]",
 ];
 
 async fn three(redis: &Redis) -> Cluster {
@@ -66,10 +68,7 @@ async fn everyone_gets_every_publication_in_order_and_byte_for_byte() {
         for data in &texts {
             let text = listener.next_text().await;
             assert!(text.contains(data), "{data} came as {text}");
-            assert_eq!(
-                serde_json::from_str::<Value>(&text).unwrap()["from"],
-                "alice"
-            );
+            assert!(text.ends_with(r#","from":"alice"}"#), "{text}");
         }
         let text = listener.next_json().await;
         assert_eq!(text["data"], json!({"from":"an operator"}));

@@ -8,9 +8,8 @@ mod values;
 mod verified;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use curfew_model::Secret;
+use curfew_model::{AuthFailure, Secret};
 use serde_json::{Map, Value, json};
 
 use super::*;

@@ -13,7 +13,7 @@ use crate::Algorithm;
 use crate::issuers::LogoutRules;
 use crate::keys::MIN_SECRET_BYTES;
 
-use super::{EventStream, ReportedSubjects};
+use super::{Config, EventStream, ReportedSubjects};
 
 /// Claims that are judged by rules of their own.
 const NOT_REQUIRED: &[&str] = &[
@@ -27,7 +27,9 @@ const NOT_REQUIRED: &[&str] = &[
 pub struct Issuer {
     /// What this issuer is called in logs, metrics and sessions. Unique.
     pub name: String,
-    /// What a token's `iss` must be, exactly. Absent: `iss` is not checked, which is possible for a
+    /// What a token's `iss` must be, exactly. Two issuers may have the same, as for people and for services:
+    /// a token is then of the first whose `audience` its `aud` names, reports may come by one of them only,
+    /// and what it reports of users ends their sessions at both. Absent: `iss` is not checked, which is possible for a
     /// single issuer, and beside others for one whose keys are in a file and all have a `kid`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
@@ -60,13 +62,27 @@ pub struct Issuer {
     /// when it changes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jwks_file: Option<PathBuf>,
-    /// The URL of a JSON Web Key Set: https, or http on this machine. Fetched at start and then
-    /// regularly, see `auth.jwks_lifetime`; redirects are not followed.
+    /// The URL of a JSON Web Key Set: https, or http on this machine and with `allow_http`. Fetched at start
+    /// and then regularly, see `auth.jwks_lifetime`; redirects are not followed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jwks_url: Option<String>,
     /// Whether to find the key set through `issuer`, which is then a URL, and OpenID Connect
     /// discovery: `<issuer>/.well-known/openid-configuration`. Default: false.
     pub discovery: bool,
+    /// Whether `jwks_url`, `issuer` with `discovery`, and what that names may be http on other machines too:
+    /// for a provider in the same cluster, on a network that nobody else is on. Whoever can answer in its place
+    /// can be anybody. Default: `false`.
+    pub allow_http: bool,
+    /// A file with certificates in PEM, which alone are trusted for this issuer's URLs. Read for each fetch.
+    /// Absent: those of the system's store, or of the environment's `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// The tenants of an `issuer` with `{tenantid}`: a token's `iss` must be that with one of these in its
+    /// place. With `discovery` the keys are found with `common` in its place. Default: none.
+    pub tenants: Vec<String>,
+    /// Whether access tokens must say by `typ` that they are (`at+jwt`, RFC 9068), which no ID token does.
+    /// Default: `false`, `JWT` and none are taken too.
+    pub require_at_jwt: bool,
     /// Whether this issuer may end sessions by OpenID Connect Back-Channel Logout, at
     /// `POST /logout/backchannel` of the public listener. Needs `issuer`. Default: `false`.
     pub backchannel_logout: bool,
@@ -77,7 +93,8 @@ pub struct Issuer {
     /// login. Tokens must have an `iat`. Default: `login`.
     pub logout_scope: LogoutScope,
     /// What the `aud` of its logout tokens must be, or hold, one of: the id of a client that is
-    /// registered there. Absent: `audience`.
+    /// registered there. A token that is for nobody else, and for none of `audience`, is taken for an ID
+    /// token. Absent: `audience`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logout_audience: Option<Vec<String>>,
     /// The stream of security events it may push, at `POST /events/<name>` of the public listener:
@@ -115,6 +132,28 @@ impl Issuer {
         self.jwks_file.is_some() || self.jwks_url.is_some() || self.discovery
     }
 
+    /// What its tokens' `iss` may be; empty: anything.
+    pub(crate) fn accepted_issuers(&self) -> Vec<String> {
+        match &self.issuer {
+            Some(template) if template.contains(TENANT) => {
+                let tenants = self.tenants.iter();
+                tenants
+                    .map(|tenant| template.replace(TENANT, tenant))
+                    .collect()
+            }
+            Some(issuer) => vec![issuer.clone()],
+            None => Vec::new(),
+        }
+    }
+
+    /// How its URLs are fetched.
+    pub(crate) fn trust(&self) -> Trust {
+        Trust {
+            allow_http: self.allow_http,
+            ca_file: self.ca_file.clone(),
+        }
+    }
+
     /// Whether its access tokens open sessions.
     pub fn opens_sessions(&self) -> bool {
         self.reports_on.is_none()
@@ -131,12 +170,13 @@ impl Issuer {
     }
 
     /// The rules of its logout tokens, where they are accepted.
-    pub(crate) fn logout_rules(&self) -> Option<LogoutRules> {
+    pub(crate) fn logout_rules(&self, config: &Config) -> Option<LogoutRules> {
         let audience = self.logout_audience.as_ref().or(self.audience.as_ref());
         let audience = audience.filter(|_| self.backchannel_logout)?;
         Some(LogoutRules {
             audience: audience.clone(),
             scope: self.logout_scope,
+            numeric_subjects: config.numeric_subjects,
         })
     }
 
@@ -144,11 +184,8 @@ impl Issuer {
         if self.backchannel_logout && self.issuer.is_none() {
             problems.report("issuer", "required for backchannel_logout");
         }
-        if self.backchannel_logout
-            && self
-                .logout_rules()
-                .is_none_or(|rules| rules.audience.is_empty())
-        {
+        let logout_audience = self.logout_audience.as_ref().or(self.audience.as_ref());
+        if self.backchannel_logout && logout_audience.is_none_or(Vec::is_empty) {
             problems.report(
                 "logout_audience",
                 "required for backchannel_logout where there is no audience: the client id at the issuer",
@@ -181,6 +218,7 @@ impl Issuer {
                 "must list at least one audience and none that is empty; leave it out to accept any aud",
             );
         }
+        self.check_tenants(problems);
         for (claim, values) in &self.required_claims {
             if claim.is_empty() || NOT_REQUIRED.contains(&claim.as_str()) {
                 problems.report(
@@ -198,6 +236,33 @@ impl Issuer {
         self.check_key_source(problems);
         self.check_algorithms(problems);
         self.check_reports(problems);
+    }
+
+    fn check_tenants(&self, problems: &mut Problems) {
+        let issuer = self.issuer.as_deref().unwrap_or_default();
+        let is_template = issuer.contains(TENANT);
+        if is_template && self.tenants.is_empty() {
+            problems.report(
+                "tenants",
+                "must list the tenants whose tokens are accepted, since issuer has {tenantid}: no token has that in its iss",
+            );
+        }
+        if !is_template && !self.tenants.is_empty() {
+            problems.report("tenants", "is for an issuer with {tenantid} in it");
+        }
+        if issuer.replacen(TENANT, "", 1).contains(['{', '}']) {
+            problems.report(
+                "issuer",
+                "may have {tenantid} in it once, and no other braces",
+            );
+        }
+        let is_name = |tenant: &String| !tenant.is_empty() && tenant.bytes().all(is_path_byte);
+        if !self.tenants.iter().all(is_name) {
+            problems.report(
+                "tenants",
+                "must list ids as they are in a token's iss: letters, digits and any of -._~",
+            );
+        }
     }
 
     fn check_reports(&self, problems: &mut Problems) {
@@ -281,11 +346,28 @@ impl Issuer {
                 ),
             ),
         }
+        let check_url = |url: &str| check_url(url, self.allow_http);
         if let Some(Err(error)) = self.jwks_url.as_deref().map(check_url) {
             problems.report("jwks_url", error);
         }
+        let fetched = self.jwks_url.is_some() || self.discovery;
+        for (key, set) in [
+            ("allow_http", self.allow_http),
+            ("ca_file", self.ca_file.is_some()),
+        ] {
+            if set && !fetched {
+                problems.report(
+                    key,
+                    "is for jwks_url and discovery, neither of which is set",
+                );
+            }
+        }
         if self.discovery {
-            match self.issuer.as_deref().map(check_url) {
+            match self
+                .issuer
+                .as_deref()
+                .map(|issuer| check_url(&found_at(issuer)))
+            {
                 None => problems.report("issuer", "required for discovery, as a URL"),
                 Some(Err(error)) => {
                     problems.report("issuer", format!("for discovery it {error}"));
@@ -329,15 +411,31 @@ impl Issuer {
     }
 }
 
+/// Stands for the tenant in an issuer, as Entra ID has it.
+pub(crate) const TENANT: &str = "{tenantid}";
+
+/// Where an issuer's OpenID configuration is: that of all tenants is Entra ID's under `common`.
+pub fn found_at(issuer: &str) -> String {
+    issuer.replace(TENANT, "common")
+}
+
+/// How an issuer's URLs are fetched.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trust {
+    /// Whether over http too.
+    pub allow_http: bool,
+    /// The certificates that are trusted; `None`: those of the system.
+    pub ca_file: Option<PathBuf>,
+}
+
 /// Whether keys may be fetched from a URL, or what is wrong with it: it must be https, or http on
-/// this machine. No part of it comes from a token, so a template is a mistake.
+/// this machine or where that is allowed. No part of it comes from a token, so a template is a mistake.
 ///
 /// # Errors
 ///
 /// What it must be, to follow "it" or the setting's name.
-pub fn check_url(url: &str) -> Result<Uri, &'static str> {
-    const FORM: &str =
-        "must be a URL with https, or with http on this machine, without user, fragment or braces";
+pub fn check_url(url: &str, allow_http: bool) -> Result<Uri, &'static str> {
+    const FORM: &str = "must be a URL with https, or with http on this machine or with allow_http = true, without user, fragment or braces";
     if url.contains(['#', '{', '}']) {
         return Err(FORM);
     }
@@ -348,7 +446,7 @@ pub fn check_url(url: &str) -> Result<Uri, &'static str> {
     }
     match uri.scheme_str() {
         Some("https") => Ok(uri),
-        Some("http") if is_loopback(authority.host()) => Ok(uri),
+        Some("http") if allow_http || is_loopback(authority.host()) => Ok(uri),
         _ => Err(FORM),
     }
 }

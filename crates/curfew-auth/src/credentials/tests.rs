@@ -111,7 +111,7 @@ fn what_is_not_a_token_is_passed_over() {
         request().authorization("Basic YTpi"),
         request().authorization("Bearer"),
         request().authorization("Bearer "),
-        request().authorization("Bearerx a.b.c"),
+        request().authorization("Digest username=x"),
         request().subprotocols(&["curfew.v1", "bearer", "bearer.", "Bearer.a.b.c"]),
         request().query(""),
         request().query("token"),
@@ -197,7 +197,7 @@ fn a_source_that_is_not_enabled_is_as_if_absent() {
 
 #[test]
 fn bytes_no_token_has_are_malformed() {
-    let long = "a".repeat(8193);
+    let long = "a".repeat(16_385);
     let cases = [
         request().authorization(b"Bearer \x80"),
         request().authorization(b"Bearer a\xff"),
@@ -223,7 +223,7 @@ fn bytes_no_token_has_are_malformed() {
             request.headers
         );
     }
-    let longest = "a".repeat(8192);
+    let longest = "a".repeat(16_384);
     let found = request().authorization(format!("Bearer {longest}")).token();
     assert_eq!(found, Ok(Some(longest)));
 }
@@ -294,7 +294,9 @@ fn a_ticket_and_something_else_are_ambiguous() {
 
 #[test]
 fn a_bearer_is_read_from_its_header_alone() {
-    let read = |request: Request| bearer(&request.headers).map(|found| found.map(|b| b.token));
+    let read = |request: Request| {
+        bearer(&request.headers, &all_sources()).map(|found| found.map(|b| b.token))
+    };
     let both = request().authorization("Bearer a").cookie("token=b");
     assert_eq!(read(both), Ok(Some("a".to_owned())));
     assert_eq!(read(request().cookie("token=b")), Ok(None));
@@ -303,4 +305,48 @@ fn a_bearer_is_read_from_its_header_alone() {
         .authorization("Bearer b");
     let refused = read(two).map_err(|error| error.failure());
     assert_eq!(refused, Err(AuthFailure::AmbiguousToken));
+}
+
+#[test]
+fn a_token_without_its_scheme_is_told_what_would_be_right() {
+    let told = |request: Request| match request.extract(&all_sources()) {
+        Err(error) => (error.failure(), error.message().to_owned()),
+        other => panic!("{other:?}"),
+    };
+    for (value, words) in [
+        ("a.b.c", "has no scheme"),
+        ("Token a.b.c", "none of auth.header_schemes"),
+        ("JWT a.b.c", "none of auth.header_schemes"),
+        ("Bearerx a.b.c", "none of auth.header_schemes"),
+        ("DPoP a.b.c", "none of auth.header_schemes"),
+    ] {
+        let (failure, message) = told(request().authorization(value));
+        assert_eq!(failure, AuthFailure::Malformed, "{value}");
+        assert!(message.contains(words), "{value}: {message}");
+        assert!(
+            message.contains("`Authorization: Bearer <token>`"),
+            "{message}"
+        );
+        assert!(!message.contains("a.b.c"), "{message}");
+        // Another source has one.
+        let both = request().authorization(value).query("token=d.e.f");
+        assert_eq!(both.bearer().token(), "d.e.f");
+    }
+    let config = Config {
+        header_schemes: vec!["Token".to_owned(), "JWT".to_owned()],
+        ..all_sources()
+    };
+    for scheme in ["Token", "token", "jwt"] {
+        let found = request()
+            .authorization(format!("{scheme} a.b.c"))
+            .extract(&config);
+        assert!(matches!(found, Ok(Some(Credential::Bearer(_)))), "{scheme}");
+    }
+    let refused = request().authorization("Bearer a.b.c").extract(&config);
+    assert!(
+        refused
+            .unwrap_err()
+            .message()
+            .contains("`Authorization: Token <token>`")
+    );
 }

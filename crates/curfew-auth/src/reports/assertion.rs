@@ -5,15 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_model::AuthFailure;
-use serde::de::{Error, MapAccess};
 use serde_json::Value;
 
-use super::signed::{ReportClaims, verify_report};
+use super::signed::ReportClaims;
 use super::subject::{Found, Subject};
+use crate::ask::{NoKey, with_keys};
 use crate::authenticate::Authenticator;
-use crate::issuers::NoKey;
 use crate::token::TokenType;
-use crate::token::json::{Date, Members, Skip, Text, Texts};
+use crate::token::json::{self, Date, Flaw, Members};
 use crate::{AuthError, VerifyError};
 
 /// An assertion is made for one request: one that is good for longer is another kind of token.
@@ -24,7 +23,7 @@ const MAX_REMAINING: Duration = Duration::from_secs(3600);
 pub struct Revoker {
     /// Its configured name.
     pub issuer: Arc<str>,
-    /// When it has made the token by which it did, by its clock, in Unix seconds; that of the access
+    /// When it has made the token by which it did, by its clock, in Unix seconds, rounded up; that of the access
     /// tokens as well.
     pub issued_at: Option<u64>,
 }
@@ -57,20 +56,23 @@ impl Authenticator {
     ///
     /// What is wrong with it; or that its issuer's keys are not available.
     pub async fn verify_revoker(&self, token: &str) -> Result<Revoker, VerifyError> {
-        verify_report(|| self.attempt_revoker(token)).await
+        with_keys(|| self.attempt_revoker(token)).await
     }
 
     fn attempt_revoker(&self, token: &str) -> Result<Revoker, NoKey> {
         let issuers = self.snapshot();
-        let (claims, issuer, audience): (Claims, _, _) =
-            issuers.signed_report(token, TokenType::Revocation, |issuer| {
-                issuer.reports.as_ref()?.revocation_audience.as_ref()
-            })?;
-        let judged = claims.judge(audience, issuers.leeway, self.clock().now());
+        let (leeway, now) = (issuers.leeway, self.clock().now());
+        let (claims, issuer, audience) = issuers.signed_report(
+            token,
+            TokenType::Revocation,
+            |issuer| issuer.reports.as_ref()?.revocation_audience.as_ref(),
+            |claims: Claims, _, audience| claims.judge(audience, leeway, now),
+        )?;
+        let judged = claims.judge(audience, leeway, now);
         judged.map_err(|error| error.signed_by(&issuer.name))?;
         Ok(Revoker {
             issuer: Arc::clone(&issuer.name),
-            issued_at: claims.issued_at,
+            issued_at: claims.issued_at.map(Date::up),
         })
     }
 
@@ -103,9 +105,9 @@ impl Authenticator {
 struct Claims {
     issuer: Option<String>,
     audience: Vec<String>,
-    issued_at: Option<u64>,
-    not_before: Option<u64>,
-    expires_at: Option<u64>,
+    issued_at: Option<Date>,
+    not_before: Option<Date>,
+    expires_at: Option<Date>,
     token_id: Option<String>,
 }
 
@@ -116,7 +118,7 @@ impl Claims {
         }
         let missing = AuthError::missing_claim;
         let expires_at = self.expires_at.ok_or_else(|| missing("exp"))?;
-        let expires_at = Duration::from_secs(expires_at);
+        let expires_at = Duration::from_secs(expires_at.down());
         if now >= expires_at + leeway {
             return Err(AuthError::by_clock(
                 AuthFailure::Malformed,
@@ -131,6 +133,7 @@ impl Claims {
         }
         let begins = [self.issued_at, self.not_before].into_iter().flatten();
         if begins
+            .map(Date::up)
             .max()
             .is_some_and(|at| Duration::from_secs(at) > now + leeway)
         {
@@ -154,21 +157,20 @@ impl ReportClaims for Claims {
     }
 }
 
-impl<'de> Members<'de> for Claims {
-    fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
+impl<'a> Members<'a> for Claims {
+    fn member(&mut self, name: &str, value: json::Value<'a>) -> Result<(), Flaw> {
         match name {
-            "iss" => self.issuer = Some(map.next_value_seed(Text)?.into_owned()),
+            "iss" => self.issuer = Some(json::text(name, value)?.into_owned()),
             "aud" => {
-                let audience = map.next_value_seed(Texts)?;
+                let audience = json::texts(name, value)?;
                 self.audience = audience.into_iter().map(|one| one.into_owned()).collect();
             }
-            "iat" => self.issued_at = Some(map.next_value_seed(Date)?),
-            "nbf" => self.not_before = Some(map.next_value_seed(Date)?),
-            "exp" => self.expires_at = Some(map.next_value_seed(Date)?),
-            "jti" => self.token_id = Some(map.next_value_seed(Text)?.into_owned()),
-            // A logout or an event is no permission.
-            "events" => return Err(A::Error::custom("events")),
-            _ => map.next_value_seed(Skip::MEMBER)?,
+            "iat" => self.issued_at = Some(Date::read(name, value)?),
+            "nbf" => self.not_before = Some(Date::read(name, value)?),
+            "exp" => self.expires_at = Some(Date::read(name, value)?),
+            "jti" => self.token_id = Some(json::text(name, value)?.into_owned()),
+            "events" => return Err("a logout or an event is no permission".into()),
+            _ => {}
         }
         Ok(())
     }

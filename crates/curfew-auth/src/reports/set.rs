@@ -4,17 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_model::AuthFailure;
-use serde::de::MapAccess;
 use serde_json::{Map, Value};
 
 use super::StreamStatus;
 use super::event::EventType;
-use super::signed::{ReportClaims, verify_report};
+use super::signed::ReportClaims;
 use super::subject::{Found, Subject};
+use crate::ask::{NoKey, with_keys};
 use crate::authenticate::Authenticator;
-use crate::issuers::{LoadedIssuer, NoKey, ReportRules};
+use crate::issuers::{LoadedIssuer, ReportRules};
 use crate::token::TokenType;
-use crate::token::json::{Date, Members, Skip, Text, Texts};
+use crate::token::json::{self, Date, Flaw, Members};
 use crate::{AuthError, EventStream, VerifyError};
 
 /// Longest `jti`, in bytes.
@@ -87,20 +87,26 @@ impl Authenticator {
         name: &str,
         token: &str,
     ) -> Result<SecurityEvent, VerifyError> {
-        verify_report(|| self.attempt_event(name, token)).await
+        with_keys(|| self.attempt_event(name, token)).await
     }
 
     fn attempt_event(&self, name: &str, token: &str) -> Result<SecurityEvent, NoKey> {
         let issuers = self.snapshot();
-        let (claims, issuer, (rules, stream)): (Claims, _, _) =
-            issuers.signed_report(token, TokenType::Event, |issuer| {
+        let latest = self.clock().now() + issuers.leeway;
+        let (claims, issuer, (rules, stream)) = issuers.signed_report(
+            token,
+            TokenType::Event,
+            |issuer| {
                 let rules = issuer.reports.as_ref()?;
                 let stream = rules.stream.as_ref()?;
                 // §4.1.6: the issuer of this stream, not of any.
                 (*issuer.name == *name).then_some((rules, stream))
-            })?;
-        let now = self.clock().now() + issuers.leeway;
-        let judged = claims.judge(issuer, rules, stream, now);
+            },
+            |claims: Claims, issuer, (rules, stream)| {
+                claims.judge(issuer, rules, stream, latest).map(drop)
+            },
+        )?;
+        let judged = claims.judge(issuer, rules, stream, latest);
         judged.map_err(|error| error.signed_by(&issuer.name).into())
     }
 }
@@ -110,8 +116,8 @@ impl Authenticator {
 struct Claims {
     issuer: Option<String>,
     audience: Vec<String>,
-    issued_at: Option<u64>,
-    happened_at: Option<u64>,
+    issued_at: Option<Date>,
+    happened_at: Option<Date>,
     token_id: Option<String>,
     subject: Option<Value>,
     events: Option<Map<String, Value>>,
@@ -141,7 +147,7 @@ impl Claims {
             )));
         }
         // RFC 8417 §2.2. It may be old: senders try again for as long as they like.
-        let issued_at = self.issued_at.ok_or_else(|| missing("iat"))?;
+        let issued_at = self.issued_at.ok_or_else(|| missing("iat"))?.up();
         if Duration::from_secs(issued_at) > latest {
             return Err(AuthError::by_clock(
                 AuthFailure::Malformed,
@@ -157,7 +163,8 @@ impl Claims {
         // RISC's older events have it inside.
         let subject = self.subject.as_ref().or_else(|| members.get("subject"));
         let at = || {
-            let told = seconds(members.get("event_timestamp")).or(self.happened_at);
+            let happened_at = self.happened_at.map(Date::up);
+            let told = seconds(members.get("event_timestamp")).or(happened_at);
             // Not earlier than a time can be written, and not later than it can be: nobody is kept out
             // who comes afterwards.
             told.unwrap_or(issued_at)
@@ -229,11 +236,11 @@ fn stream_status(members: &Map<String, Value>) -> Result<StreamStatus, AuthError
     }
 }
 
-/// CAEP 1.0 §2: seconds, as any JSON number.
+/// CAEP 1.0 §2: seconds, as any JSON number; up, so that no token from before the event survives it.
 fn seconds(value: Option<&Value>) -> Option<u64> {
     let seconds = value?.as_f64()?;
     // Whatever is beyond becomes the nearest that there is.
-    (seconds >= 0.0).then_some(seconds as u64)
+    (seconds >= 0.0).then_some(seconds.ceil() as u64)
 }
 
 fn missing(name: &str) -> AuthError {
@@ -248,25 +255,23 @@ impl ReportClaims for Claims {
     }
 }
 
-impl<'de> Members<'de> for Claims {
-    fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
+impl<'a> Members<'a> for Claims {
+    fn member(&mut self, name: &str, value: json::Value<'a>) -> Result<(), Flaw> {
         match name {
-            "iss" => self.issuer = Some(map.next_value_seed(Text)?.into_owned()),
+            "iss" => self.issuer = Some(json::text(name, value)?.into_owned()),
             "aud" => {
-                let audience = map.next_value_seed(Texts)?;
+                let audience = json::texts(name, value)?;
                 self.audience = audience.into_iter().map(|one| one.into_owned()).collect();
             }
-            "iat" => self.issued_at = Some(map.next_value_seed(Date)?),
-            "toe" => self.happened_at = Some(map.next_value_seed(Date)?),
-            "jti" => self.token_id = Some(map.next_value_seed(Text)?.into_owned()),
-            "sub_id" => self.subject = Some(map.next_value()?),
-            "events" => self.events = Some(map.next_value()?),
+            "iat" => self.issued_at = Some(Date::read(name, value)?),
+            "toe" => self.happened_at = Some(Date::read(name, value)?),
+            "jti" => self.token_id = Some(json::text(name, value)?.into_owned()),
+            "sub_id" => self.subject = Some(json::exact(name, value)?),
+            "events" => self.events = Some(json::object(name, value)?),
             // §4.1.2, §4.1.7: so that it can be mistaken for no other token.
-            "sub" | "exp" => {
-                self.foreign = Some(if name == "sub" { "sub" } else { "exp" });
-                map.next_value_seed(Skip::MEMBER)?;
-            }
-            _ => map.next_value_seed(Skip::MEMBER)?,
+            "sub" => self.foreign = Some("sub"),
+            "exp" => self.foreign = Some("exp"),
+            _ => {}
         }
         Ok(())
     }

@@ -1,14 +1,14 @@
 //! What the tokens of all reports have in common, logout tokens included: how they are read, and by
 //! whose keys they are verified.
 
-use crate::authenticate::{Lately, with_keys};
-use crate::issuers::{Issuers, LoadedIssuer, NoKey};
+use crate::AuthError;
+use crate::ask::NoKey;
+use crate::issuers::{Issuers, LoadedIssuer};
 use crate::token::json::{self, Members};
 use crate::token::{Header, Parts, TokenType};
-use crate::{AuthError, VerifyError};
 
 /// The claims of one kind of token.
-pub(crate) trait ReportClaims: Default + for<'de> Members<'de> {
+pub(crate) trait ReportClaims: Default + for<'a> Members<'a> {
     /// What is wrong with a token whose claims cannot be read.
     const UNREADABLE: &'static str;
 
@@ -16,35 +16,28 @@ pub(crate) trait ReportClaims: Default + for<'de> Members<'de> {
     fn issuer(&self) -> Option<&str>;
 }
 
-/// Attempts to verify a report. Where its key is not known, and the issuer was asked for its keys just
-/// before, it cannot be told from one by a key that is newer than that: its sender is to try again.
-pub(crate) async fn verify_report<T>(
-    attempt: impl Fn() -> Result<T, NoKey>,
-) -> Result<T, VerifyError> {
-    with_keys(attempt, Lately::TryAgain).await
-}
-
 impl Issuers {
     /// Reads a token, finds its issuer by its `iss`, and verifies its signature. `rules` are what that
-    /// issuer's tokens of this kind must be; `None`: it may send none.
+    /// issuer's tokens of this kind must be; `None`: it may send none. `judge` says whether the token is good
+    /// but for its key, where that is not there: a report by a key that may be newer than what is known of
+    /// its issuer is to be sent again.
     pub(crate) fn signed_report<'i, C: ReportClaims, R>(
         &'i self,
         token: &str,
         kind: TokenType,
-        rules: impl FnOnce(&'i LoadedIssuer) -> Option<R>,
+        rules: impl Fn(&'i LoadedIssuer) -> Option<R>,
+        judge: impl FnOnce(C, &LoadedIssuer, R) -> Result<(), AuthError>,
     ) -> Result<(C, &'i LoadedIssuer, R), NoKey> {
-        let parts = Parts::of(token)?;
+        let parts = Parts::of(token, self.max_token_bytes)?;
         let header = parts.header()?;
         let header = Header::parse(&header, kind)?;
         let mut claims = C::default();
         json::read(&parts.payload()?, &mut claims)
-            .map_err(|()| AuthError::malformed(C::UNREADABLE))?;
-        let issuer = self.reporting(claims.issuer())?;
-        let rules = rules(issuer).ok_or_else(AuthError::wrong_issuer)?;
-        let key = issuer.key(&header)?;
-        if !key.verify(header.algorithm, parts.signed(), parts.signature()?) {
-            return Err(issuer.bad_signature());
+            .map_err(|flaw| AuthError::malformed(flaw.unwrap_or(C::UNREADABLE.into())))?;
+        let (issuer, rules) = self.reporting(claims.issuer(), rules)?;
+        match issuer.signer(&parts, &header) {
+            Ok(_) => Ok((claims, issuer, rules)),
+            Err(no_key) => Err(no_key.judged(judge(claims, issuer, rules))),
         }
-        Ok((claims, issuer, rules))
     }
 }

@@ -143,10 +143,13 @@ impl ReportRules {
             "jwt_id" => {
                 let (iss, id) = (text(members, "iss")?, text(members, "jti")?);
                 match self.is_ours(iss) {
-                    true => Found::Subjects(vec![Subject::Token {
-                        issuer: Arc::clone(&self.about),
-                        id: id.to_owned(),
-                    }]),
+                    true => {
+                        let token = |issuer: &Arc<str>| Subject::Token {
+                            issuer: Arc::clone(issuer),
+                            id: id.to_owned(),
+                        };
+                        Found::Subjects(self.issuers().map(token).collect())
+                    }
                     false => Found::Foreign,
                 }
             }
@@ -238,32 +241,37 @@ impl ReportRules {
     }
 
     fn named_by(&self, claim: &str, value: &str) -> Found {
-        Found::Subjects(vec![self.subject(claim, value)])
+        Found::Subjects(self.subjects(claim, value))
     }
 
     /// As it was written, and in lower case, which is a key of every session with that address.
     fn by_email(&self, claim: &str, email: &str) -> Found {
-        let mut subjects = vec![self.subject(claim, email)];
+        let mut subjects = self.subjects(claim, email);
         let lower = email.to_lowercase();
         if lower != email {
-            subjects.push(self.subject(claim, &lower));
+            subjects.extend(self.subjects(claim, &lower));
         }
         Found::Subjects(subjects)
     }
 
-    fn subject(&self, claim: &str, value: &str) -> Subject {
+    fn subjects(&self, claim: &str, value: &str) -> Vec<Subject> {
         let (claim, value) = (claim.to_owned(), value.to_owned());
         if *claim == *self.subject_claim {
-            let issuer = Arc::clone(&self.about);
-            return Subject::User {
-                issuer,
-                user: value,
+            let user = |issuer: &Arc<str>| Subject::User {
+                issuer: Arc::clone(issuer),
+                user: value.clone(),
             };
+            return self.issuers().map(user).collect();
         }
-        match self.subjects.session.as_ref() == Some(&claim) {
+        vec![match self.subjects.session.as_ref() == Some(&claim) {
             true => Subject::Login { claim, value },
             false => Subject::Claim { claim, value },
-        }
+        }]
+    }
+
+    /// The issuer that is reported on, and those with the same `iss`.
+    fn issuers(&self) -> impl Iterator<Item = &Arc<str>> {
+        [&self.about].into_iter().chain(&self.namesakes)
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use serde::de::{Error, MapAccess};
+use curfew_model::json::Scanned;
 
-use super::json::{self, Date, Members, Skip, Text, TextOrNone, Texts};
+use super::json::{self, Date, Flaw, Members, Value};
 use crate::AuthError;
 
 /// The registered claims. Absent means that the token has no such member; one of the wrong type,
@@ -13,9 +13,9 @@ pub(crate) struct Claims<'a> {
     pub(crate) issuer: Option<Cow<'a, str>>,
     pub(crate) subject: Option<Cow<'a, str>>,
     pub(crate) audience: Option<Vec<Cow<'a, str>>>,
-    pub(crate) expires_at: Option<u64>,
-    pub(crate) not_before: Option<u64>,
-    pub(crate) issued_at: Option<u64>,
+    pub(crate) expires_at: Option<Date>,
+    pub(crate) not_before: Option<Date>,
+    pub(crate) issued_at: Option<Date>,
     pub(crate) token_id: Option<Cow<'a, str>>,
     kind: Kind<'a>,
 }
@@ -49,12 +49,17 @@ pub(crate) enum OtherKind {
 struct Reading<'a, 's> {
     claims: Claims<'a>,
     subject_claim: &'s str,
-    flaw: Option<Cow<'static, str>>,
+    numeric_subjects: bool,
 }
 
 impl<'a> Claims<'a> {
-    /// Reads the payload's JSON text; the user is what `subject_claim` says.
-    pub(crate) fn parse(text: &'a str, subject_claim: &str) -> Result<Self, AuthError> {
+    /// Reads the payload's JSON text; the user is what `subject_claim` says, as a text or, with
+    /// `numeric_subjects`, an integer. What nothing is asked of may be anything.
+    pub(crate) fn parse(
+        text: &'a str,
+        subject_claim: &str,
+        numeric_subjects: bool,
+    ) -> Result<(Self, Scanned), AuthError> {
         let mut reading = Reading {
             claims: Self {
                 issuer: None,
@@ -67,11 +72,11 @@ impl<'a> Claims<'a> {
                 kind: Kind::default(),
             },
             subject_claim,
-            flaw: None,
+            numeric_subjects,
         };
         match json::read(text, &mut reading) {
-            Ok(()) => Ok(reading.claims),
-            Err(()) => Err(AuthError::malformed(reading.flaw.unwrap_or(Cow::Borrowed(
+            Ok(scanned) => Ok((reading.claims, scanned)),
+            Err(flaw) => Err(AuthError::malformed(flaw.unwrap_or(Cow::Borrowed(
                 "the token's claims are not a JSON object without repeated names, nested at most 16 deep",
             )))),
         }
@@ -95,77 +100,32 @@ impl Claims<'_> {
     }
 }
 
-impl<'de> Members<'de> for Reading<'de, '_> {
-    fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
+impl<'a> Members<'a> for Reading<'a, '_> {
+    fn member(&mut self, name: &str, value: Value<'a>) -> Result<(), Flaw> {
         let claims = &mut self.claims;
-        // Named first: it is what the client is told should reading the value fail.
         match name {
-            "exp" | "nbf" | "iat" => {
-                let (date, flaw) = match name {
-                    "exp" => (
-                        &mut claims.expires_at,
-                        "the exp claim is not a whole number of seconds",
-                    ),
-                    "nbf" => (
-                        &mut claims.not_before,
-                        "the nbf claim is not a whole number of seconds",
-                    ),
-                    _ => (
-                        &mut claims.issued_at,
-                        "the iat claim is not a whole number of seconds",
-                    ),
-                };
-                self.flaw = Some(Cow::Borrowed(flaw));
-                *date = Some(map.next_value_seed(Date)?);
-            }
-            "iss" => {
-                self.flaw = Some(Cow::Borrowed("the iss claim is not a string"));
-                claims.issuer = Some(map.next_value_seed(Text)?);
-            }
-            "aud" => {
-                self.flaw = Some(Cow::Borrowed(
-                    "the aud claim is neither a string nor an array of strings",
-                ));
-                claims.audience = Some(map.next_value_seed(Texts)?);
-            }
-            "jti" => {
-                self.flaw = Some(Cow::Borrowed("the jti claim is not a string"));
-                claims.token_id = Some(map.next_value_seed(Text)?);
-            }
+            "exp" => claims.expires_at = Some(Date::read(name, value)?),
+            "nbf" => claims.not_before = Some(Date::read(name, value)?),
+            "iat" => claims.issued_at = Some(Date::read(name, value)?),
+            "iss" => claims.issuer = Some(json::text(name, value)?),
+            "aud" => claims.audience = Some(json::texts(name, value)?),
+            "jti" => claims.token_id = Some(json::text(name, value)?),
             "events" => {
-                let flaw = "tokens that report security events (events) are not access tokens";
-                self.flaw = Some(Cow::Borrowed(flaw));
-                return Err(A::Error::custom(flaw));
+                return Err(
+                    "tokens that report security events (events) are not access tokens".into(),
+                );
             }
-            "cnf" => {
-                let flaw = "sender-constrained tokens (cnf) are not supported";
-                self.flaw = Some(Cow::Borrowed(flaw));
-                return Err(A::Error::custom(flaw));
-            }
+            "cnf" => return Err("sender-constrained tokens (cnf) are not supported".into()),
             name if name == self.subject_claim => {
-                self.flaw = Some(match name {
-                    "sub" => Cow::Borrowed("the sub claim is not a string"),
-                    name => Cow::Owned(format!("the {name} claim is not a string")),
-                });
-                claims.subject = Some(map.next_value_seed(Text)?);
+                claims.subject = Some(json::subject(name, value, self.numeric_subjects)?);
             }
-            "sub" => {
-                self.flaw = Some(Cow::Borrowed("the sub claim is not a string"));
-                map.next_value_seed(Text)?;
-            }
-            "typ" => claims.kind.typ = map.next_value_seed(TextOrNone)?,
-            "token_use" => claims.kind.token_use = map.next_value_seed(TextOrNone)?,
-            "at_hash" | "c_hash" => {
-                claims.kind.has_hash = true;
-                map.next_value_seed(Skip::MEMBER)?;
-            }
-            "nonce" => {
-                claims.kind.has_nonce = true;
-                map.next_value_seed(Skip::MEMBER)?;
-            }
-            _ => map.next_value_seed(Skip::MEMBER)?,
+            "sub" => drop(json::subject(name, value, self.numeric_subjects)?),
+            "typ" => claims.kind.typ = value.as_str(),
+            "token_use" => claims.kind.token_use = value.as_str(),
+            "at_hash" | "c_hash" => claims.kind.has_hash = true,
+            "nonce" => claims.kind.has_nonce = true,
+            _ => {}
         }
-        self.flaw = None;
         Ok(())
     }
 }

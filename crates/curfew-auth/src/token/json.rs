@@ -1,283 +1,244 @@
 //! JSON as a token may have it: an object in which no name is repeated, at any level, nested at
-//! most 16 deep. Read in one pass, and in full: whatever passes here parses as JSON elsewhere.
+//! most 16 deep. Read in one pass, and in full.
 
 use std::borrow::Cow;
-use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use curfew_model::json::{Kind, Rules, Scanned, scan};
+use serde_json::Map;
+
+pub(crate) use curfew_model::json::Value;
 
 /// Levels of objects and arrays, the object itself included.
-const MAX_DEPTH: u8 = 16;
+const RULES: Rules = Rules {
+    max_depth: 16,
+    strict: true,
+};
 
 /// NumericDates end here: year 36812, far from any overflow.
 const DATE_END: u64 = 1 << 40;
 
+/// Numbers from [`DATE_END`] up to here are milliseconds in our time: until the year 5138.
+const MILLIS_END: u64 = 100_000_000_000_000;
+
+/// What is wrong with a member, in the words the client gets.
+pub(crate) type Flaw = Cow<'static, str>;
+
 /// Takes the members of an object, one by one.
-pub(crate) trait Members<'de> {
-    /// Reads the value of the member called `name`.
-    fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error>;
+pub(crate) trait Members<'a> {
+    /// Takes the member called `name`.
+    fn member(&mut self, name: &str, value: Value<'a>) -> Result<(), Flaw>;
 }
 
-/// Reads `text` as one object; the error is without content.
-pub(crate) fn read<'de>(text: &'de str, members: &mut impl Members<'de>) -> Result<(), ()> {
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    deserializer
-        .deserialize_map(Object { members })
-        .and_then(|()| deserializer.end())
-        .map_err(drop)
-}
-
-struct Object<'m, M> {
-    members: &'m mut M,
-}
-
-impl<'de, M: Members<'de>> Visitor<'de> for Object<'_, M> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let mut names = Names::default();
-        while let Some(name) = map.next_key_seed(Text)? {
-            self.members.member(&name, &mut map)?;
-            names.0.push(name);
+/// Reads `text` as one object. The error is the first flaw of a member; without one the text is no such
+/// object.
+pub(crate) fn read<'a>(
+    text: &'a str,
+    members: &mut impl Members<'a>,
+) -> Result<Scanned, Option<Flaw>> {
+    let mut flaw = None;
+    let scanned = scan(text, RULES, |name, value| {
+        // A name that is none of Unicode is none that means something.
+        if let (None, Some(name)) = (&flaw, name.as_str()) {
+            flaw = members.member(&name, value).err();
         }
-        names.check()
+    });
+    match (scanned, flaw) {
+        (_, Some(flaw)) => Err(Some(flaw)),
+        (Ok(scanned), None) if scanned.is_object => Ok(scanned),
+        _ => Err(None),
     }
 }
 
-/// The names seen in one object.
-#[derive(Default)]
-struct Names<'de>(Vec<Cow<'de, str>>);
+/// The text of the member called `name`.
+pub(crate) fn text<'a>(name: &str, value: Value<'a>) -> Result<Cow<'a, str>, Flaw> {
+    value.as_str().ok_or_else(|| match value.is_string() {
+        true => half_pair(name),
+        false => format!("the {name} claim is not a string").into(),
+    })
+}
 
-impl Names<'_> {
-    fn check<E: Error>(mut self) -> Result<(), E> {
-        self.0.sort_unstable();
-        if self.0.windows(2).any(|pair| pair[0] == pair[1]) {
-            return Err(E::custom("repeated name"));
-        }
-        Ok(())
+/// The text of the member called `name` that names a user: with `numeric`, that of an integer as well.
+pub(crate) fn subject<'a>(
+    name: &str,
+    value: Value<'a>,
+    numeric: bool,
+) -> Result<Cow<'a, str>, Flaw> {
+    match integer(value) {
+        Some(digits) if numeric => Ok(Cow::Borrowed(digits)),
+        Some(_) => Err(format!(
+            "the {name} claim is not a string; auth.numeric_subjects takes integers as well"
+        )
+        .into()),
+        None => text(name, value),
     }
 }
 
-/// Reads a string.
-pub(crate) struct Text;
-
-impl<'de> DeserializeSeed<'de> for Text {
-    type Value = Cow<'de, str>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_str(self)
-    }
+/// The decimal text of an integer that is written as one.
+pub(crate) fn integer(value: Value<'_>) -> Option<&str> {
+    let is_integer = value.kind == Kind::Number && !value.raw.contains(['.', 'e', 'E']);
+    is_integer.then_some(match value.raw {
+        "-0" => "0",
+        digits => digits,
+    })
 }
 
-impl<'de> Visitor<'de> for Text {
-    type Value = Cow<'de, str>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string")
-    }
-
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Cow::Borrowed(text))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Cow::Owned(text.to_owned()))
-    }
-}
-
-/// Reads a string; of any other value it keeps nothing.
-pub(crate) struct TextOrNone;
-
-impl<'de> DeserializeSeed<'de> for TextOrNone {
-    type Value = Option<Cow<'de, str>>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for TextOrNone {
-    type Value = Option<Cow<'de, str>>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any value")
-    }
-
-    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
-        Text.visit_borrowed_str(text).map(Some)
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-        Text.visit_str(text).map(Some)
-    }
-
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
-        Skip::MEMBER.visit_seq(seq).map(|()| None)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-        Skip::MEMBER.visit_map(map).map(|()| None)
-    }
-}
-
-/// Reads a string or an array of strings.
-pub(crate) struct Texts;
-
-impl<'de> DeserializeSeed<'de> for Texts {
-    type Value = Vec<Cow<'de, str>>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Texts {
-    type Value = Vec<Cow<'de, str>>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string or an array of strings")
-    }
-
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(vec![Cow::Borrowed(text)])
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(vec![Cow::Owned(text.to_owned())])
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut texts = Vec::new();
-        while let Some(text) = seq.next_element_seed(Text)? {
-            texts.push(text);
-        }
-        Ok(texts)
-    }
-}
-
-/// Reads an integer in 0..2^40: no fraction, no exponent, no sign.
-pub(crate) struct Date;
-
-impl<'de> DeserializeSeed<'de> for Date {
-    type Value = u64;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<u64, D::Error> {
-        deserializer.deserialize_u64(self)
-    }
-}
-
-impl Visitor<'_> for Date {
-    type Value = u64;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an integer")
-    }
-
-    fn visit_u64<E: Error>(self, seconds: u64) -> Result<u64, E> {
-        if seconds < DATE_END {
-            Ok(seconds)
-        } else {
-            Err(E::custom("too large"))
-        }
-    }
-}
-
-/// Reads any value and keeps nothing of it.
-#[derive(Clone, Copy)]
-pub(crate) struct Skip {
-    levels_left: u8,
-}
-
-impl Skip {
-    /// For the value of a member of the outermost object.
-    pub(crate) const MEMBER: Self = Self {
-        levels_left: MAX_DEPTH - 1,
+/// The texts of the member called `name`: a string, or an array of strings.
+pub(crate) fn texts<'a>(name: &str, value: Value<'a>) -> Result<Vec<Cow<'a, str>>, Flaw> {
+    let elements = match value.kind {
+        Kind::String { .. } => Some(vec![value]),
+        Kind::Number | Kind::Other => value.elements(),
     };
+    let no_texts = || format!("the {name} claim is neither a string nor an array of strings");
+    let mut texts = Vec::new();
+    for element in elements.ok_or_else(no_texts)? {
+        texts.push(match (element.as_str(), element.is_string()) {
+            (Some(text), _) => text,
+            (None, true) => return Err(half_pair(name)),
+            (None, false) => return Err(no_texts().into()),
+        });
+    }
+    Ok(texts)
+}
 
-    fn deeper<E: Error>(self) -> Result<Self, E> {
-        match self.levels_left.checked_sub(1) {
-            Some(levels_left) => Ok(Self { levels_left }),
-            None => Err(E::custom("nested too deep")),
+/// The member called `name`, with all that is in it.
+pub(crate) fn exact(name: &str, value: Value<'_>) -> Result<serde_json::Value, Flaw> {
+    serde_json::from_str(value.raw).map_err(|_| {
+        format!("the {name} claim has half of a surrogate pair, or a number that is too large")
+            .into()
+    })
+}
+
+/// The object that the member called `name` is. What is in it for people may be anything.
+pub(crate) fn object(name: &str, value: Value<'_>) -> Result<Map<String, serde_json::Value>, Flaw> {
+    let scanned = scan(value.raw, RULES, |_, _| {}).ok();
+    let plain = scanned.map(|scanned| scanned.plain(value.raw));
+    let object = plain.and_then(|plain| serde_json::from_str(&plain).ok());
+    object.ok_or_else(|| format!("the {name} claim is not an object").into())
+}
+
+fn half_pair(name: &str) -> Flaw {
+    format!("the {name} claim has half of a surrogate pair").into()
+}
+
+/// A NumericDate (RFC 7519 §2): seconds since 1970, before which there is none, with a fraction or without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Date {
+    whole: u64,
+    has_fraction: bool,
+}
+
+impl Date {
+    /// That of the member called `name`: any number that is finite and in seconds.
+    pub(crate) fn read(name: &str, value: Value<'_>) -> Result<Self, Flaw> {
+        if value.kind != Kind::Number {
+            return Err(format!("the {name} claim is not a number of seconds").into());
         }
+        let date = Self::parse(value.raw);
+        match date.whole {
+            ..DATE_END => Ok(date),
+            DATE_END..MILLIS_END => Err(format!(
+                "the {name} claim looks like milliseconds: it is a number of seconds"
+            )
+            .into()),
+            _ => Err(format!("the {name} claim is too large for a number of seconds").into()),
+        }
+    }
+
+    /// Reads the text of a JSON number, to the last digit: a fraction that is lost could outlive a
+    /// revocation. What is too large is the largest number there is.
+    fn parse(number: &str) -> Self {
+        if number.starts_with('-') {
+            return Self {
+                whole: 0,
+                has_fraction: false,
+            };
+        }
+        let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
+        let (before, after) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let exponent = match exponent.parse::<i32>() {
+            Ok(exponent) => i64::from(exponent),
+            Err(_) if exponent.starts_with('-') => i64::from(i32::MIN),
+            Err(_) => i64::from(i32::MAX),
+        };
+        // So many of the digits are before the point.
+        let point = i64::try_from(before.len())
+            .unwrap_or(i64::MAX)
+            .saturating_add(exponent);
+        let (mut date, mut place) = (
+            Self {
+                whole: 0,
+                has_fraction: false,
+            },
+            0,
+        );
+        for digit in before.bytes().chain(after.bytes()) {
+            if place < point {
+                date.add_digit(digit);
+            } else {
+                date.has_fraction |= digit != b'0';
+            }
+            place += 1;
+        }
+        while place < point && (1..u64::MAX).contains(&date.whole) {
+            date.add_digit(b'0');
+            place += 1;
+        }
+        date
+    }
+
+    fn add_digit(&mut self, digit: u8) {
+        let digit = u64::from(digit - b'0');
+        self.whole = self.whole.saturating_mul(10).saturating_add(digit);
+    }
+
+    /// The second it is in.
+    pub(crate) fn down(self) -> u64 {
+        self.whole
+    }
+
+    /// The first second that is not before it.
+    pub(crate) fn up(self) -> u64 {
+        self.whole + u64::from(self.has_fraction)
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Skip {
-    type Value = ();
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Skip {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any value")
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let inner = self.deeper()?;
-        while seq.next_element_seed(inner)?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let inner = self.deeper()?;
-        let mut names = Names::default();
-        while let Some(name) = map.next_key_seed(Text)? {
-            map.next_value_seed(inner)?;
-            names.0.push(name);
+    #[test]
+    fn numbers_are_read_to_the_last_digit() {
+        for (number, down, up) in [
+            ("0", 0, 0),
+            ("-0", 0, 0),
+            ("-1.5", 0, 0),
+            ("-62135596800", 0, 0),
+            ("1795885484", 1_795_885_484, 1_795_885_484),
+            ("1795885484.0", 1_795_885_484, 1_795_885_484),
+            ("1795885484.5", 1_795_885_484, 1_795_885_485),
+            (
+                "1795885484.00000000000000000000000001",
+                1_795_885_484,
+                1_795_885_485,
+            ),
+            (
+                "1795885484.99999999999999999999999999",
+                1_795_885_484,
+                1_795_885_485,
+            ),
+            ("1.9e9", 1_900_000_000, 1_900_000_000),
+            ("1.9E+9", 1_900_000_000, 1_900_000_000),
+            ("19e8", 1_900_000_000, 1_900_000_000),
+            ("1900000000500e-3", 1_900_000_000, 1_900_000_001),
+            ("0.0000000019e18", 1_900_000_000, 1_900_000_000),
+            ("1e-999999999999999999999", 0, 1),
+            ("0e999999999999999999999", 0, 0),
+            ("1e999", u64::MAX, u64::MAX),
+            ("1e999999999999999999999", u64::MAX, u64::MAX),
+            ("18446744073709551616", u64::MAX, u64::MAX),
+        ] {
+            let date = Date::parse(number);
+            assert_eq!((date.down(), date.up()), (down, up), "{number}");
         }
-        names.check()
     }
 }

@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
+use curfew_model::json::{Fault, Kind, Value, scan};
 use curfew_model::{Command, CommandId, ErrorCode, Request, TraceContext};
 
-use super::json::{Fault, Kind, Outermost, Value, scan};
-use super::{MAX_DEPTH, MAX_ID_BYTES};
+use super::{MAX_DEPTH, MAX_ID_BYTES, RULES};
 use crate::DecodeError;
 
 /// Longest part of an unknown member's name that is repeated in the answer, in characters.
@@ -26,12 +26,14 @@ struct Members<'a> {
 
 enum Wrong<'a> {
     Unknown(Cow<'a, str>),
+    /// None of Unicode.
+    Unreadable,
     Repeated(&'static str),
 }
 
 pub(super) fn decode(text: &str) -> Result<Request<'_>, DecodeError> {
     let mut members = Members::default();
-    let scanned = scan(text, |name, value| members.take(name, value));
+    let scanned = scan(text, RULES, |name, value| members.take(name, value));
     let repeated = match members.wrong {
         Some(Wrong::Repeated(name)) => Some(name),
         _ => None,
@@ -47,7 +49,7 @@ pub(super) fn decode(text: &str) -> Result<Request<'_>, DecodeError> {
     let bad = |message: Cow<'static, str>| refuse(ErrorCode::BadRequest, message);
 
     match scanned {
-        Err(Fault::NotJson) => {
+        Err(Fault::NotJson | Fault::Repeated) => {
             return Err(DecodeError::NotTheProtocol {
                 message: "not JSON",
             });
@@ -58,13 +60,10 @@ pub(super) fn decode(text: &str) -> Result<Request<'_>, DecodeError> {
             )
             .into()));
         }
-        Ok(Outermost::Other) => return Err(bad("a message is one JSON object".into())),
-        Ok(Outermost::Object {
-            unpaired_surrogate: true,
-        }) => return Err(bad("a \\u escape is half of a surrogate pair".into())),
-        Ok(Outermost::Object {
-            unpaired_surrogate: false,
-        }) => {}
+        Ok(scanned) if !scanned.is_object => {
+            return Err(bad("a message is one JSON object".into()));
+        }
+        Ok(_) => {}
     }
     if let Some(name) = repeated {
         return Err(bad(format!("member `{name}` is repeated").into()));
@@ -73,9 +72,7 @@ pub(super) fn decode(text: &str) -> Result<Request<'_>, DecodeError> {
 
     let kind = match members.kind.take() {
         None => return Err(bad("member `type` is missing".into())),
-        Some(kind) => kind
-            .as_str()
-            .ok_or_else(|| bad("member `type` must be a string".into()))?,
+        Some(kind) => kind.as_str().ok_or_else(|| bad(no_text("type", kind)))?,
     };
     let command = match members.command(&kind) {
         Ok(Some(command)) => command,
@@ -87,6 +84,9 @@ pub(super) fn decode(text: &str) -> Result<Request<'_>, DecodeError> {
         Err(message) => return Err(bad(message)),
     };
     // What is left over does not belong to the command.
+    if let Some(Wrong::Unreadable) = members.wrong {
+        return Err(bad("a member's name has half of a surrogate pair".into()));
+    }
     match members.left_over() {
         Some(name) => Err(bad(format!("unknown member `{name}` of {kind}").into())),
         None => Ok(Request { id, command }),
@@ -95,8 +95,10 @@ pub(super) fn decode(text: &str) -> Result<Request<'_>, DecodeError> {
 
 impl<'a> Members<'a> {
     fn take(&mut self, name: Value<'a>, value: Value<'a>) {
-        // Without content, the name has an unpaired surrogate: the scan reports it.
-        let Some(name) = name.as_str() else { return };
+        let Some(name) = name.as_str() else {
+            self.wrong.get_or_insert(Wrong::Unreadable);
+            return;
+        };
         let (name, place) = match &*name {
             "type" => ("type", &mut self.kind),
             "id" => ("id", &mut self.id),
@@ -161,13 +163,16 @@ impl<'a> Members<'a> {
 /// The id, if there is one, or what is wrong with it.
 fn id(id: Option<Value<'_>>) -> Result<Option<CommandId>, &'static str> {
     let Some(id) = id else { return Ok(None) };
-    let readable = match id.kind {
-        Kind::Number => true,
-        // With an unpaired surrogate it is not to be echoed.
-        Kind::String { .. } => id.as_str().is_some(),
-        Kind::Other => false,
+    let bytes = match id.kind {
+        Kind::Number => id.raw.len(),
+        // Quotes and escapes are not content.
+        Kind::String { .. } => match id.as_str() {
+            Some(text) => text.len(),
+            None => return Err("member `id` has half of a surrogate pair"),
+        },
+        Kind::Other => usize::MAX,
     };
-    if readable && id.raw.len() <= MAX_ID_BYTES {
+    if bytes <= MAX_ID_BYTES {
         Ok(Some(CommandId::from_json(id.raw)))
     } else {
         Err("member `id` must be a number or a string of at most 64 bytes")
@@ -192,7 +197,14 @@ fn string<'a>(
     name: &'static str,
     place: &mut Option<Value<'a>>,
 ) -> Result<Cow<'a, str>, Cow<'static, str>> {
-    required(name, place)?
-        .as_str()
-        .ok_or_else(|| format!("member `{name}` must be a string").into())
+    let value = required(name, place)?;
+    value.as_str().ok_or_else(|| no_text(name, value))
+}
+
+/// What is wrong with a value that is no text.
+fn no_text(name: &str, value: Value<'_>) -> Cow<'static, str> {
+    match value.is_string() {
+        true => format!("member `{name}` has half of a surrogate pair").into(),
+        false => format!("member `{name}` must be a string").into(),
+    }
 }

@@ -37,8 +37,8 @@ fn pushed(push: &Push<'_>) -> String {
 }
 
 fn nested(depth: usize) -> String {
-    // The message itself is one level.
-    let (open, close) = ("[".repeat(depth - 1), "]".repeat(depth - 1));
+    // The message itself is not counted.
+    let (open, close) = ("[".repeat(depth), "]".repeat(depth));
     format!(r#"{{"id":7,"type":"publish","channel":"c","data":{open}{close}}}"#)
 }
 
@@ -117,6 +117,8 @@ fn data_is_kept_byte_for_byte() {
         "-0",
         "123456789012345678901234567890.10",
         "1e999",
+        r#""\ud83d""#,
+        r#"["\ud800x","\ud800\ud800\udc00",{"\udc00":"\ud800\n"}]"#,
         r#"{ "b" : 1 ,"a":[ 1.00,true ], "b":2 }"#,
         "\"\\u0041\\/\\ud83d\\ude00 é\"",
         "[1,\n\t2]",
@@ -269,26 +271,7 @@ fn errors_of_form_name_what_is_wrong_and_keep_the_id() {
             Some("1"),
             "surrogate",
         ),
-        (
-            r#"{"type":"publish","id":1,"channel":"c","data":["\ud800x"]}"#,
-            Some("1"),
-            "surrogate",
-        ),
-        (
-            r#"{"type":"publish","id":1,"channel":"c","data":"\ud800\n"}"#,
-            Some("1"),
-            "surrogate",
-        ),
-        (
-            r#"{"type":"publish","id":1,"channel":"c","data":"\ud800\ud800\udc00"}"#,
-            Some("1"),
-            "surrogate",
-        ),
-        (
-            r#"{"type":"publish","id":1,"channel":"c","data":{"\ud800":1}}"#,
-            Some("1"),
-            "surrogate",
-        ),
+        (r#"{"type":"\ud800","id":1}"#, Some("1"), "surrogate"),
         (
             r#"{"type":"ping","id":1,"\ud800":1}"#,
             Some("1"),
@@ -299,6 +282,20 @@ fn errors_of_form_name_what_is_wrong_and_keep_the_id() {
         assert_eq!(code, ErrorCode::BadRequest, "{message}");
         assert!(text.contains(expect), "{message} gave {text}");
         assert_eq!(found_id.as_deref(), id, "{message}");
+    }
+}
+
+#[test]
+fn an_id_is_measured_by_its_content() {
+    let quotes = "\\\"".repeat(MAX_ID_BYTES);
+    let unicode = "\\u0041".repeat(MAX_ID_BYTES);
+    for content in ["x".repeat(MAX_ID_BYTES), quotes, unicode] {
+        let id = format!("\"{content}\"");
+        let message = format!(r#"{{"type":"ping","id":{id}}}"#);
+        let request = decode(&message).unwrap();
+        assert_eq!(request.id.unwrap().as_json(), id);
+        let message = format!(r#"{{"type":"ping","id":"x{content}"}}"#);
+        assert!(form(&message).2.contains("64 bytes"), "{message}");
     }
 }
 

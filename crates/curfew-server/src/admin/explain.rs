@@ -56,13 +56,14 @@ pub(super) async fn explain(admin: Arc<Admin>, call: Call) -> Result<Response, P
         _ => return Err(Problem::bad_request("send either token or claims")),
     };
     let settings = admin.settings.load();
-    let user = claims
-        .get(&settings.subject_claim)
-        .and_then(Value::as_str)
-        .unwrap_or_default();
+    let user = match claims.get(&settings.subject_claim) {
+        Some(Value::String(user)) => user.clone(),
+        Some(Value::Number(user)) => user.to_string(),
+        _ => String::new(),
+    };
     let explanation = admin
         .context
         .policy
-        .explain(&claims, user, body.action, &channel);
+        .explain(&claims, &user, body.action, &channel);
     Ok(json(StatusCode::OK, &explanation))
 }

@@ -26,6 +26,9 @@ const MAX_REASON_BYTES: usize = 500;
 /// Cutoffs are Unix seconds of 10 or 11 digits, as in Redis.
 const CUTOFFS: std::ops::Range<u64> = 1_000_000_000..100_000_000_000;
 
+/// Numbers from the end of those up to here are milliseconds in our time.
+const MILLIS_END: u64 = 100_000_000_000_000;
+
 /// Whom to revoke, and for how long.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -36,8 +39,8 @@ pub(super) struct Revoke {
     /// everyone be revoked by mistake.
     #[serde(default)]
     value: String,
-    /// Unix seconds: only tokens issued at or before this are revoked. Absent: all.
-    before: Option<u64>,
+    /// Unix seconds, rounded up: only tokens issued at or before this are revoked. Absent: all.
+    before: Option<f64>,
     /// How long: seconds, or text such as `24h`. Absent: 24 hours.
     ttl: Option<Ttl>,
     /// Why, for operators; clients are not told.
@@ -249,12 +252,17 @@ fn bad_key(error: RevocationKeyError) -> Problem {
     Problem::bad_request(error.to_string())
 }
 
-fn check_cutoff(before: u64) -> Result<u64, Problem> {
-    if CUTOFFS.contains(&before) {
-        return Ok(before);
+fn check_cutoff(before: f64) -> Result<u64, Problem> {
+    // What a number cannot be becomes the nearest that it can.
+    let up = before.ceil() as u64;
+    if CUTOFFS.contains(&up) {
+        return Ok(up);
     }
     Err(Problem::bad_request(
-        "before must be a Unix time in seconds",
+        match (CUTOFFS.end..MILLIS_END).contains(&up) {
+            true => "before must be a Unix time in seconds; this looks like milliseconds",
+            false => "before must be a Unix time in seconds",
+        },
     ))
 }
 

@@ -181,14 +181,19 @@ async fn an_event_by_a_key_newer_than_the_last_answer_is_not_refused_for_good() 
     let transmitter = Transmitter::start().await;
     let node = Gateway::start_with(&transmitter.settings("")).await;
     drop(node.session(&transmitter.older("alice", 10)).await);
-    let strange = transmitter.set_by(&Key::generate("ES256").with_kid("two"));
-    // The issuer is asked, and says that the key is not its own.
-    assert_refused(&push(&node, &strange).await, 400, "invalid_key");
+    for kid in ["two", "two-again"] {
+        let strange = transmitter.set_by(&Key::generate("ES256").with_kid(kid));
+        // The issuer is asked, and says that the key is not its own.
+        assert_refused(&push(&node, &strange).await, 400, "invalid_key");
+    }
     let fetches = transmitter.provider.fetches();
     let newer = transmitter.set_by(&Key::generate("ES256").with_kid("three"));
     let answer = push(&node, &newer).await;
     assert_refused(&answer, 503, "temporarily_unavailable");
     assert!(answer.header("retry-after").is_some());
+    // One that is good by no key is refused, whatever the issuer would say.
+    let unsigned = newer.rsplit_once('.').unwrap().0.to_owned() + ".";
+    assert_refused(&push(&node, &unsigned).await, 400, "invalid_key");
     assert_eq!(transmitter.provider.fetches(), fetches, "asked too often");
 }
 

@@ -166,22 +166,22 @@ fn an_encrypted_token_is_called_by_its_name() {
 }
 
 #[test]
-fn a_token_has_at_most_8_kib() {
+fn a_token_is_as_long_as_is_configured() {
     // One byte of payload more or less makes one or two characters.
     let padded = |length: usize| token(json!({"x": "x".repeat(length)}));
-    let longest = (5000..6200)
+    let longest = (11_000..12_400)
         .map(padded)
-        .filter(|token| token.len() <= 8192)
+        .filter(|token| token.len() <= 16_384)
         .max_by_key(String::len)
         .unwrap();
-    assert!(longest.len() >= 8191);
+    assert!(longest.len() >= 16_383);
     assert_eq!(refusal(&longest), None);
-    let shortest_over = (5000..6200)
+    let shortest_over = (11_000..12_400)
         .map(padded)
-        .find(|token| token.len() > 8192)
+        .find(|token| token.len() > 16_384)
         .unwrap();
     assert_eq!(refusal(&shortest_over), MALFORMED);
-    assert_eq!(refusal(&format!("{longest:A<8193}")), MALFORMED);
+    assert_eq!(refusal(&format!("{longest:A<16385}")), MALFORMED);
 }
 
 #[test]
@@ -203,8 +203,7 @@ fn payloads_are_objects_without_repeated_names_and_not_too_deep() {
         with(r#","role":"user","role":"admin""#),
         with(r#","a":{"role":"user","role":"admin"}"#),
         with(r#","a":[{"b":1,"b":1}]"#),
-        with(r#","x":1e999"#),
-        with(r#","x":"\ud800""#),
+        with(r#","\ud800":1,"\ud801":2"#),
         with(r#","x":01"#),
         with(","),
         nested(16),

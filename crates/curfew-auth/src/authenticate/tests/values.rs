@@ -138,3 +138,80 @@ fn before_a_good_signature_nothing_is_said_about_the_claims() {
         assert_ne!(refusal_by(&config, &own), Some(AuthFailure::BadSignature));
     }
 }
+
+#[test]
+fn fractions_of_a_second_extend_nothing() {
+    let clock = StoppedClock::at(NOW);
+    let authenticator = Authenticator::new(&config([secret_issuer()]), clock.clone()).unwrap();
+    let with = |more: String| raw_token(HS256, &format!(r#"{{"sub":"alice",{more}}}"#));
+    let exp = with(format!("\"exp\":{NOW}.9"));
+    let nbf = with(format!("\"exp\":{},\"nbf\":{NOW}.1", NOW + 60));
+    let iat = with(format!("\"exp\":{},\"iat\":{NOW}.1", NOW + 60));
+    let (expired, early) = (Some(AuthFailure::Expired), Some(AuthFailure::NotYetValid));
+    let now = NOW * 1000;
+    for (token, millis, expected) in [
+        (&exp, now + 4_999, None),
+        (&exp, now + 5_000, expired),
+        (&nbf, now - 4_000, None),
+        (&nbf, now - 4_001, early),
+        (&iat, now - 4_000, None),
+        (&iat, now - 4_001, early),
+    ] {
+        clock.set_millis(millis);
+        let failure = authenticator.authenticate(token).err().map(|e| e.failure());
+        assert_eq!(failure, expected, "{millis}");
+    }
+    clock.set_millis(now);
+    let principal = authenticator.authenticate(&iat).unwrap();
+    assert_eq!(principal.issued_at(), Some(NOW));
+    assert_eq!(authenticator.authenticate(&exp).unwrap().expires_at(), NOW);
+}
+
+/// JSON's own half of a surrogate pair and numbers that no double holds.
+#[test]
+fn what_no_reader_takes_is_passed_over_where_nothing_uses_it() {
+    let mut config = config([secret_issuer()]);
+    config.claims_in_use = vec!["tenant".to_owned()];
+    config.issuers[0].required_claims = [("azp".to_owned(), vec!["app".to_owned()])].into();
+    let with = |more: &str| {
+        let claims = format!(r#"{{"sub":"alice","exp":{},"azp":"app"{more}}}"#, NOW + 60);
+        raw_token(HS256, &claims)
+    };
+    let authenticator = authenticator(&config);
+    let unused = r#","nick":"\ud83d!","n":[-1e999,{"\udc00":"\ud83d\ude00\ud83d"}],"\ud800":1"#;
+    let principal = authenticator.authenticate(&with(unused)).unwrap();
+    let claims = principal.claims().parse();
+    assert_eq!(claims["nick"], "\u{fffd}!");
+    assert_eq!(
+        claims["n"],
+        json!([null, {"\u{fffd}": "\u{1f600}\u{fffd}"}])
+    );
+    assert_eq!(
+        (&claims["azp"], &claims["\u{fffd}"]),
+        (&json!("app"), &json!(1))
+    );
+    for (more, words) in [
+        (
+            r#","tenant":"\ud83d""#,
+            "the tenant claim has half of a surrogate pair",
+        ),
+        (r#","tenant":[1e999]"#, "the tenant claim"),
+        (
+            r#","jti":"\ud83d""#,
+            "the jti claim has half of a surrogate pair",
+        ),
+        (
+            r#","aud":["\ud83d"]"#,
+            "the aud claim has half of a surrogate pair",
+        ),
+        (r#","nbf":1e999"#, "the nbf claim is too large"),
+        (
+            r#","nbf":1800000000000"#,
+            "the nbf claim looks like milliseconds",
+        ),
+    ] {
+        let error = authenticator.authenticate(&with(more)).unwrap_err();
+        assert_eq!(error.failure(), AuthFailure::Malformed, "{more}");
+        assert!(error.message().contains(words), "{more}: {error}");
+    }
+}

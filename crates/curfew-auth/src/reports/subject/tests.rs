@@ -9,6 +9,7 @@ fn rules() -> ReportRules {
         stream: None,
         revocation_audience: None,
         about: "main".into(),
+        namesakes: Vec::new(),
         namespaces: vec!["https://id.example".to_owned()],
         subjects: ReportedSubjects {
             opaque: Some("sid".to_owned()),

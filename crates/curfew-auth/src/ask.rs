@@ -1,0 +1,122 @@
+//! Waiting for a key: what becomes of a token that names one its issuer may have by now.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use curfew_model::AuthFailure;
+
+use crate::remote::Asked;
+use crate::{AuthError, RemoteKeys, Unverified, VerifyError};
+
+/// An issuer lists a key within this time of the first token by it. A token that is older than the
+/// issuer's last answer by more is by none of its keys, so that clients of a key that was withdrawn
+/// learn that they need another token.
+const LISTED_WITHIN: Duration = Duration::from_secs(60);
+
+/// Why an issuer gives no key for a token.
+pub(crate) enum NoKey {
+    /// It has none, or not one.
+    Refused(AuthError),
+    /// It may have another by now.
+    Ask(Ask),
+}
+
+/// A question to an issuer.
+pub(crate) struct Ask {
+    remote: Arc<RemoteKeys>,
+    /// What is to be said if it has no other key.
+    error: AuthError,
+    token: Suspect,
+}
+
+/// What is known of a token without its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Suspect {
+    /// It is good by no key.
+    Bad,
+    /// All that can be checked without the key is right.
+    Good,
+    /// The same, and its key is older than the issuer's last answer.
+    Old,
+}
+
+impl From<AuthError> for NoKey {
+    fn from(error: AuthError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl NoKey {
+    /// `remote` is to be asked; `error` is what to say if that finds no key.
+    pub(crate) fn ask(remote: &Arc<RemoteKeys>, error: AuthError) -> Self {
+        Self::Ask(Ask {
+            remote: Arc::clone(remote),
+            error,
+            token: Suspect::Bad,
+        })
+    }
+
+    /// The same, when it is known what else there is to say of the token: only one that could be good
+    /// is worth a fetch. Nothing of `judged` is told, since anybody could have written the token.
+    pub(crate) fn judged(self, judged: Result<(), AuthError>) -> Self {
+        let Self::Ask(mut ask) = self else {
+            return self;
+        };
+        match judged {
+            Ok(()) => ask.token = Suspect::Good,
+            Err(why) if why.is_by_clock() && ask.error.failure() == AuthFailure::UnknownKey => {
+                let message = ask.error.message().to_owned();
+                ask.error = AuthError::by_clock(AuthFailure::UnknownKey, message);
+            }
+            Err(_) => {}
+        }
+        Self::Ask(ask)
+    }
+
+    /// The same for a token that was issued then: whoever holds it can get another.
+    pub(crate) fn issued(self, at: Option<Duration>, now: Duration) -> Self {
+        let Self::Ask(mut ask) = self else {
+            return self;
+        };
+        let answered = ask.remote.age().map(|age| now.saturating_sub(age));
+        if let (Suspect::Good, Some(at), Some(answered)) = (ask.token, at, answered)
+            && at + LISTED_WITHIN < answered
+        {
+            ask.token = Suspect::Old;
+        }
+        Self::Ask(ask)
+    }
+
+    /// What to say when nobody is asked.
+    pub(crate) fn into_error(self) -> AuthError {
+        match self {
+            Self::Refused(error) | Self::Ask(Ask { error, .. }) => error,
+        }
+    }
+}
+
+/// Attempts something that takes an issuer's keys; once more when those may be newer.
+pub(crate) async fn with_keys<T>(attempt: impl Fn() -> Result<T, NoKey>) -> Result<T, VerifyError> {
+    let Ask { remote, token, .. } = match attempt() {
+        Ok(done) => return Ok(done),
+        Err(NoKey::Refused(error)) => return Err(error.into()),
+        Err(NoKey::Ask(ask)) => ask,
+    };
+    let is_unknown = || matches!(attempt(), Err(NoKey::Ask(_)));
+    let asked = remote.ask(token != Suspect::Bad, is_unknown).await;
+    let Ask { remote, error, .. } = match attempt() {
+        Ok(done) => return Ok(done),
+        Err(NoKey::Refused(error)) => return Err(error.into()),
+        Err(NoKey::Ask(ask)) => ask,
+    };
+    // A key was there, and is not the one that signed: that much is known.
+    let is_known = error.failure() == AuthFailure::BadSignature;
+    match (asked, token) {
+        _ if is_known => Err(error.into()),
+        (Asked::Answered, _) => Err(error.into()),
+        (Asked::AnsweredBefore, Suspect::Bad | Suspect::Old) => Err(error.into()),
+        (Asked::AnsweredBefore, Suspect::Good) | (Asked::Unanswered, _) => {
+            Err(Unverified::Keys(Arc::clone(&remote.issuer)).into())
+        }
+    }
+}

@@ -1,0 +1,494 @@
+//! One pass over a JSON text (RFC 8259): is it JSON, how deep is it, where are the members of the
+//! outermost object. Nothing is built, nothing is copied.
+//!
+//! Not serde_json: it counts depth to a limit of its own, refuses numbers that no double holds, and cannot
+//! tell "not JSON" from "not ours" before the end of the text.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+/// Most digits of a number without an exponent that a double holds, whichever they are.
+const DOUBLE_DIGITS: usize = 308;
+
+/// Why the scan ended early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The text is not JSON.
+    NotJson,
+    /// It is nested deeper than the rules allow; what follows was not looked at.
+    TooDeep,
+    /// A name is repeated in one object.
+    Repeated,
+}
+
+/// What is asked of a text beside being JSON.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// Most levels of arrays and objects, the outermost included.
+    pub max_depth: usize,
+    /// Whether a name may be in an object once only, at every level, and what other readers may not read
+    /// is noted in [`Scanned::odd`].
+    pub strict: bool,
+}
+
+/// A text that is JSON.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scanned {
+    /// Whether it is an object.
+    pub is_object: bool,
+    odd: Vec<Odd>,
+}
+
+/// What is JSON, and nothing to readers that build Unicode texts and doubles of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Odd {
+    at: Range<usize>,
+    instead: &'static str,
+}
+
+/// The kind of a JSON value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A string.
+    String {
+        /// Whether it has escapes.
+        escaped: bool,
+    },
+    /// A number.
+    Number,
+    /// Anything else.
+    Other,
+}
+
+/// A value within the text.
+#[derive(Debug, Clone, Copy)]
+pub struct Value<'a> {
+    /// Exactly as written, without white space around it.
+    pub raw: &'a str,
+    /// What it is.
+    pub kind: Kind,
+}
+
+impl<'a> Value<'a> {
+    /// The string's content; `None` when it is no string, or none of Unicode: an escape in it is half of
+    /// a surrogate pair.
+    pub fn as_str(&self) -> Option<Cow<'a, str>> {
+        match self.kind {
+            Kind::String { escaped: false } => {
+                Some(Cow::Borrowed(&self.raw[1..self.raw.len() - 1]))
+            }
+            Kind::String { escaped: true } => serde_json::from_str(self.raw).ok().map(Cow::Owned),
+            Kind::Number | Kind::Other => None,
+        }
+    }
+
+    /// A string's content, with U+FFFD for half of a surrogate pair; empty for anything else.
+    fn lossy(&self) -> Cow<'a, str> {
+        self.as_str().unwrap_or_else(|| {
+            let rules = Rules {
+                max_depth: 0,
+                strict: true,
+            };
+            let scanned = scan(self.raw, rules, |_, _| {}).ok();
+            let plain = scanned.map(|scanned| scanned.plain(self.raw));
+            let text = plain.and_then(|plain| serde_json::from_str(&plain).ok());
+            Cow::Owned(text.unwrap_or_default())
+        })
+    }
+
+    /// Whether it is a string.
+    pub fn is_string(&self) -> bool {
+        matches!(self.kind, Kind::String { .. })
+    }
+
+    /// The elements of an array; `None` for anything else.
+    pub fn elements(&self) -> Option<Vec<Value<'a>>> {
+        let mut scanner = Scanner::new(
+            self.raw,
+            Rules {
+                max_depth: usize::MAX,
+                strict: false,
+            },
+        );
+        let mut elements = Vec::new();
+        let is_array = scanner.peek() == Some(b'[');
+        let scanned = is_array.then(|| scanner.array(1, &mut |element| elements.push(element)));
+        matches!(scanned, Some(Ok(_))).then_some(elements)
+    }
+}
+
+impl Scanned {
+    /// Whether every reader takes the text for what it is.
+    pub fn is_plain(&self) -> bool {
+        self.odd.is_empty()
+    }
+
+    /// `text`, which this was scanned from, as every reader takes it: half of a surrogate pair is U+FFFD,
+    /// a number that no double holds is `null`.
+    pub fn plain<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        if self.is_plain() {
+            return Cow::Borrowed(text);
+        }
+        let mut plain = String::with_capacity(text.len());
+        let mut from = 0;
+        for odd in &self.odd {
+            plain.push_str(&text[from..odd.at.start]);
+            plain.push_str(odd.instead);
+            from = odd.at.end;
+        }
+        plain.push_str(&text[from..]);
+        Cow::Owned(plain)
+    }
+}
+
+/// Scans `text`, passing each member of the outermost object to `member` on the way.
+///
+/// # Errors
+///
+/// It is not JSON, or does not keep to `rules`.
+pub fn scan<'a>(
+    text: &'a str,
+    rules: Rules,
+    mut member: impl FnMut(Value<'a>, Value<'a>),
+) -> Result<Scanned, Fault> {
+    let mut scanner = Scanner::new(text, rules);
+    scanner.space();
+    let is_object = scanner.peek() == Some(b'{');
+    if is_object {
+        scanner.object(1, &mut member)?;
+    } else {
+        scanner.value(0)?;
+    }
+    scanner.space();
+    if scanner.peek().is_some() {
+        return Err(Fault::NotJson);
+    }
+    Ok(Scanned {
+        is_object,
+        odd: scanner.odd,
+    })
+}
+
+struct Scanner<'a> {
+    text: &'a str,
+    at: usize,
+    rules: Rules,
+    odd: Vec<Odd>,
+}
+
+impl<'a> Scanner<'a> {
+    fn new(text: &'a str, rules: Rules) -> Self {
+        Self {
+            text,
+            at: 0,
+            rules,
+            odd: Vec::new(),
+        }
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn next(&mut self) -> Option<u8> {
+        let byte = self.peek()?;
+        self.at += 1;
+        Some(byte)
+    }
+
+    fn expect(&mut self, byte: u8) -> Result<(), Fault> {
+        if self.next() == Some(byte) {
+            Ok(())
+        } else {
+            Err(Fault::NotJson)
+        }
+    }
+
+    fn space(&mut self) {
+        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
+            self.at += 1;
+        }
+    }
+
+    /// A value inside `depth` arrays and objects.
+    fn value(&mut self, depth: usize) -> Result<Value<'a>, Fault> {
+        let start = self.at;
+        let kind = match self.peek() {
+            Some(b'"') => self.string()?,
+            Some(b'-' | b'0'..=b'9') => self.number()?,
+            Some(b'{') => self.object(depth + 1, &mut |_, _| {})?,
+            Some(b'[') => self.array(depth + 1, &mut |_| {})?,
+            Some(b't') => self.word("true")?,
+            Some(b'f') => self.word("false")?,
+            Some(b'n') => self.word("null")?,
+            _ => return Err(Fault::NotJson),
+        };
+        Ok(Value {
+            raw: &self.text[start..self.at],
+            kind,
+        })
+    }
+
+    fn object(
+        &mut self,
+        depth: usize,
+        member: &mut dyn FnMut(Value<'a>, Value<'a>),
+    ) -> Result<Kind, Fault> {
+        self.open(depth)?;
+        if self.closes(b'}') {
+            return Ok(Kind::Other);
+        }
+        let mut names = Vec::new();
+        loop {
+            self.space();
+            if self.peek() != Some(b'"') {
+                return Err(Fault::NotJson);
+            }
+            let name = self.value(depth)?;
+            self.space();
+            self.expect(b':')?;
+            self.space();
+            let value = self.value(depth)?;
+            member(name, value);
+            if self.rules.strict {
+                names.push(name.lossy());
+            }
+            if !self.goes_on(b'}')? {
+                break;
+            }
+        }
+        names.sort_unstable();
+        match names.windows(2).any(|pair| pair[0] == pair[1]) {
+            true => Err(Fault::Repeated),
+            false => Ok(Kind::Other),
+        }
+    }
+
+    fn array(&mut self, depth: usize, element: &mut dyn FnMut(Value<'a>)) -> Result<Kind, Fault> {
+        self.open(depth)?;
+        if self.closes(b']') {
+            return Ok(Kind::Other);
+        }
+        loop {
+            self.space();
+            element(self.value(depth)?);
+            if !self.goes_on(b']')? {
+                return Ok(Kind::Other);
+            }
+        }
+    }
+
+    /// Past the opening bracket. The depth bounds our own recursion too.
+    fn open(&mut self, depth: usize) -> Result<(), Fault> {
+        if depth > self.rules.max_depth {
+            return Err(Fault::TooDeep);
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    fn closes(&mut self, bracket: u8) -> bool {
+        self.space();
+        let closes = self.peek() == Some(bracket);
+        self.at += usize::from(closes);
+        closes
+    }
+
+    /// Past a comma (true) or the closing bracket (false).
+    fn goes_on(&mut self, bracket: u8) -> Result<bool, Fault> {
+        self.space();
+        match self.next() {
+            Some(b',') => Ok(true),
+            Some(byte) if byte == bracket => Ok(false),
+            _ => Err(Fault::NotJson),
+        }
+    }
+
+    fn word(&mut self, word: &str) -> Result<Kind, Fault> {
+        if !self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
+            return Err(Fault::NotJson);
+        }
+        self.at += word.len();
+        Ok(Kind::Other)
+    }
+
+    fn number(&mut self) -> Result<Kind, Fault> {
+        let start = self.at;
+        let mut has_exponent = false;
+        if self.peek() == Some(b'-') {
+            self.at += 1;
+        }
+        if self.peek() == Some(b'0') {
+            self.at += 1;
+        } else {
+            self.digits()?;
+        }
+        if self.peek() == Some(b'.') {
+            self.at += 1;
+            self.digits()?;
+        }
+        if let Some(b'e' | b'E') = self.peek() {
+            has_exponent = true;
+            self.at += 1;
+            if let Some(b'+' | b'-') = self.peek() {
+                self.at += 1;
+            }
+            self.digits()?;
+        }
+        let may_overflow = has_exponent || self.at - start > DOUBLE_DIGITS;
+        if self.rules.strict && may_overflow {
+            let number = self.text[start..self.at].parse::<f64>();
+            if !number.is_ok_and(f64::is_finite) {
+                self.note(start, "null");
+            }
+        }
+        Ok(Kind::Number)
+    }
+
+    /// From `start` on up to here readers may see something else, or nothing.
+    fn note(&mut self, start: usize, instead: &'static str) {
+        let at = start..self.at;
+        self.odd.push(Odd { at, instead });
+    }
+
+    fn digits(&mut self) -> Result<(), Fault> {
+        let start = self.at;
+        while let Some(b'0'..=b'9') = self.peek() {
+            self.at += 1;
+        }
+        if self.at == start {
+            return Err(Fault::NotJson);
+        }
+        Ok(())
+    }
+
+    fn string(&mut self) -> Result<Kind, Fault> {
+        self.at += 1;
+        let mut escaped = false;
+        loop {
+            match self.next() {
+                Some(b'"') => return Ok(Kind::String { escaped }),
+                Some(b'\\') => {
+                    escaped = true;
+                    self.escape()?;
+                }
+                Some(0x20..) => {}
+                _ => return Err(Fault::NotJson),
+            }
+        }
+    }
+
+    /// What follows a backslash.
+    fn escape(&mut self) -> Result<(), Fault> {
+        match self.next() {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Ok(()),
+            Some(b'u') => {
+                let unit = self.hex4()?;
+                self.surrogates(unit)
+            }
+            _ => Err(Fault::NotJson),
+        }
+    }
+
+    /// A high surrogate needs a low one right after it, and a low one a high one before.
+    fn surrogates(&mut self, unit: u16) -> Result<(), Fault> {
+        match unit {
+            0xD800..=0xDBFF => {
+                let after_high = self.at;
+                let paired = self.next() == Some(b'\\')
+                    && self.next() == Some(b'u')
+                    && (0xDC00..=0xDFFF).contains(&self.hex4()?);
+                if !paired {
+                    self.at = after_high;
+                    self.half_pair();
+                }
+            }
+            0xDC00..=0xDFFF => self.half_pair(),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Just past an escape that is half of a pair.
+    fn half_pair(&mut self) {
+        if self.rules.strict {
+            self.note(self.at - "\\ud800".len(), "\\ufffd");
+        }
+    }
+
+    fn hex4(&mut self) -> Result<u16, Fault> {
+        let mut unit = 0;
+        for _ in 0..4 {
+            let digit = self
+                .next()
+                .and_then(|byte| char::from(byte).to_digit(16))
+                .and_then(|digit| u16::try_from(digit).ok())
+                .ok_or(Fault::NotJson)?;
+            unit = unit << 4 | digit;
+        }
+        Ok(unit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STRICT: Rules = Rules {
+        max_depth: 4,
+        strict: true,
+    };
+
+    fn plain(text: &str) -> Result<String, Fault> {
+        let scanned = scan(text, STRICT, |_, _| {})?;
+        let plain = scanned.plain(text).into_owned();
+        serde_json::from_str::<serde_json::Value>(&plain).unwrap();
+        Ok(plain)
+    }
+
+    #[test]
+    fn what_other_readers_refuse_is_replaced() {
+        for (text, expect) in [
+            (
+                r#"{"a":"\ud83d\ude00","b":1e308}"#,
+                r#"{"a":"\ud83d\ude00","b":1e308}"#,
+            ),
+            (
+                r#"["\ud83d","\ude00\ud83d\ud83d\ude00x"]"#,
+                r#"["\ufffd","\ufffd\ufffd\ud83d\ude00x"]"#,
+            ),
+            (r#"[1e309,-1E+999,1e-999]"#, "[null,null,1e-999]"),
+            (r#"{"\uD83D":1}"#, r#"{"\ufffd":1}"#),
+        ] {
+            assert_eq!(plain(text).as_deref(), Ok(expect));
+        }
+        let long = "9".repeat(400);
+        assert_eq!(plain(&long).as_deref(), Ok("null"));
+        assert_eq!(plain(&"9".repeat(308)).unwrap().len(), 308);
+    }
+
+    #[test]
+    fn names_are_unique_by_what_readers_take_them_for() {
+        for text in [
+            r#"{"a":1,"\u0061":2}"#,
+            r#"[{"x":{"a":1,"b":2,"a":3}}]"#,
+            r#"{"\ud83d":1,"\ud83e":2}"#,
+        ] {
+            assert_eq!(plain(text), Err(Fault::Repeated), "{text}");
+        }
+        assert_eq!(plain("[[[[[]]]]]"), Err(Fault::TooDeep));
+    }
+
+    #[test]
+    fn elements_are_those_of_the_array_alone() {
+        let mut values = Vec::new();
+        scan(r#"{"a":[1, [2,3] ,"x"],"b":{}}"#, STRICT, |_, value| {
+            values.push(value)
+        })
+        .unwrap();
+        let elements = values[0].elements().unwrap();
+        let raw: Vec<&str> = elements.iter().map(|element| element.raw).collect();
+        assert_eq!(raw, ["1", "[2,3]", "\"x\""]);
+        assert!(values[1].elements().is_none());
+    }
+}
