@@ -1,49 +1,158 @@
-//! `curfew check-config`: every problem of a configuration at once.
+//! `curfew check-config`: every problem of a configuration at once; with `--probe` also that what it
+//! names is there.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
+use curfew_auth::Authenticator;
+use curfew_backend::BackendKind;
+use curfew_model::SystemClock;
+use serde::Serialize;
 use serde_json::json;
 
 use crate::cli::ConfigArgs;
-use crate::config::Check;
+use crate::config::{Check, Config, Loaded};
+use crate::explain::fetch_once;
 use crate::failure::Failure;
-use crate::output;
+use crate::{lifecycle, output};
 
 /// Exit code for an invalid configuration.
 const INVALID: u8 = 2;
 
+/// Exit code where something that it names cannot be had.
+const NOT_THERE: u8 = 1;
+
+/// A clock that is off by more is told as a fault: nodes warn from here on.
+const MAX_SKEW: Duration = Duration::from_secs(1);
+
 /// Arguments of `curfew check-config`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example, before a restart or a reload:
-  curfew check-config --config /etc/curfew.toml && systemctl reload curfew")]
+#[command(after_help = "Examples, before a restart or a reload:
+  curfew check-config --config /etc/curfew.toml && systemctl reload curfew
+  curfew check-config --config /etc/curfew.toml --probe
+
+Exit codes: 0 valid; 2 invalid; 1 valid, and --probe found something that cannot be had.")]
 pub(crate) struct CheckConfigArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Print JSON: {\"valid\",\"problems\":[{\"source\",\"line\",\"key\",\"message\"}],\"warnings\":[…]}
+    /// Ask Redis and the identity providers once, as a node would, with their certificates and
+    /// credentials. Nothing is written
+    #[arg(long)]
+    probe: bool,
+    /// Print JSON: {\"valid\",\"problems\":[{\"source\",\"line\",\"key\",\"message\"}],\"warnings\":[…],\"probes\":[{\"key\",\"there\",\"message\"}]}
     #[arg(long)]
     json: bool,
 }
 
+/// Something that the configuration names, asked.
+#[derive(Debug, Serialize)]
+struct Probe {
+    /// The key that names it.
+    key: String,
+    /// It has answered, as a node needs it.
+    there: bool,
+    message: String,
+}
+
 /// Checks values and the files they name.
 pub(crate) fn run(args: &CheckConfigArgs) -> Result<(), Failure> {
-    match args.config.load(Check::Everything) {
-        Ok(loaded) if args.json => {
+    let loaded = match args.config.load(Check::Everything) {
+        Err(Failure::Config(problems)) if args.json => {
+            output::print_json(&json!({ "valid": false, "problems": problems }))?;
+            return Err(Failure::Told(INVALID));
+        }
+        loaded => loaded?,
+    };
+    let probes = match args.probe {
+        true => probe(&loaded.config)?,
+        false => Vec::new(),
+    };
+    match args.json {
+        true => {
             let mut told = json!({ "valid": true, "problems": [] });
             if !loaded.warnings.is_empty() {
                 told["warnings"] = json!(loaded.warnings);
             }
-            output::print_json(&told)
+            if args.probe {
+                told["probes"] = json!(probes);
+            }
+            output::print_json(&told)?;
         }
-        Ok(loaded) => {
-            let warnings = loaded.warnings.iter();
-            let warnings: String = warnings.map(|told| format!("warning: {told}\n")).collect();
-            Ok(output::print(&format!(
-                "{warnings}the configuration is valid\n"
-            ))?)
+        false => output::print(&text(&loaded, &probes))?,
+    }
+    match probes.iter().all(|probe| probe.there) {
+        true => Ok(()),
+        false => Err(Failure::Told(NOT_THERE)),
+    }
+}
+
+fn text(loaded: &Loaded, probes: &[Probe]) -> String {
+    let warnings = loaded.warnings.iter();
+    let mut text: String = warnings.map(|told| format!("warning: {told}\n")).collect();
+    text += "the configuration is valid\n";
+    for Probe {
+        key,
+        there,
+        message,
+    } in probes
+    {
+        let mark = if *there { "ok  " } else { "FAIL" };
+        text += &format!("{mark}  {key}: {}\n", output::clean(message));
+    }
+    text
+}
+
+fn probe(config: &Config) -> Result<Vec<Probe>, Failure> {
+    let authenticator = Authenticator::new(&config.auth(), Arc::new(SystemClock))?;
+    lifecycle::block_on(async {
+        let mut probes = Vec::new();
+        if config.backend.kind == BackendKind::Redis {
+            probes.extend(probe_redis(config).await);
         }
-        Err(Failure::Config(problems)) if args.json => {
-            output::print_json(&json!({ "valid": false, "problems": problems }))?;
-            Err(Failure::Told(INVALID))
+        let failed = fetch_once(&authenticator, config).await;
+        for remote in authenticator.remotes() {
+            let why = failed.iter().find(|(issuer, _)| *issuer == remote.issuer);
+            let issuers = config.auth.issuers.iter();
+            let at = issuers
+                .clone()
+                .position(|issuer| *issuer.name == *remote.issuer);
+            probes.push(Probe {
+                key: format!("auth.issuers[{}]", at.unwrap_or_default()),
+                there: why.is_none(),
+                message: match why {
+                    Some((issuer, error)) => format!("the keys of {issuer}: {error}"),
+                    None => format!("the keys of {} are there", remote.issuer),
+                },
+            });
         }
-        Err(failure) => Err(failure),
+        Ok(probes)
+    })
+}
+
+/// Every primary; one entry where they cannot be found.
+async fn probe_redis(config: &Config) -> Vec<Probe> {
+    let key = || "backend.redis.url".to_owned();
+    match curfew_backend_redis::probe(&config.backend).await {
+        Err(message) => vec![Probe {
+            key: key(),
+            there: false,
+            message,
+        }],
+        Ok(primaries) => {
+            let told = primaries.into_iter().map(|primary| Probe {
+                key: key(),
+                there: primary.skew <= MAX_SKEW,
+                message: match primary.skew <= MAX_SKEW {
+                    true => format!("{} answers", primary.address),
+                    false => format!(
+                        "{} answers, and its clock differs from this machine's by {} s: synchronise both",
+                        primary.address,
+                        primary.skew.as_secs()
+                    ),
+                },
+            });
+            told.collect()
+        }
     }
 }

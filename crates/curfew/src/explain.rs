@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::Args;
 use curfew_auth::Authenticator;
-use curfew_identity::Fetcher;
+use curfew_identity::{Fetcher, ProviderError};
 use curfew_model::{Action, Channel, SystemClock};
 use curfew_policy::{ConditionResult, Considered, Explanation, Policy};
 use serde_json::{Map, Value, json};
@@ -105,15 +105,21 @@ pub(crate) fn fetch_keys(authenticator: &Authenticator, config: &Config) -> Resu
     if authenticator.remotes().is_empty() {
         return Ok(());
     }
-    let failed = lifecycle::block_on(async {
-        let tls = || trust::client(trust::system_roots());
-        let fetcher = Fetcher::new(config.auth.jwks_timeout, tls);
-        Ok(curfew_identity::fetch_once(authenticator, &fetcher).await)
-    })?;
+    let failed = lifecycle::block_on(async { Ok(fetch_once(authenticator, config).await) })?;
     for (issuer, error) in failed {
         eprintln!("curfew: the keys of the issuer {issuer} are not to be had: {error}");
     }
     Ok(())
+}
+
+/// Asks every provider once; those that cannot be had, and why.
+pub(crate) async fn fetch_once(
+    authenticator: &Authenticator,
+    config: &Config,
+) -> Vec<(Arc<str>, ProviderError)> {
+    let tls = || trust::client(trust::system_roots());
+    let fetcher = Fetcher::new(config.auth.jwks_timeout, tls);
+    curfew_identity::fetch_once(authenticator, &fetcher).await
 }
 
 fn subject(args: &ExplainArgs, config: &Config) -> Result<Subject, Failure> {

@@ -1,7 +1,7 @@
 //! `curfew doctor`: what a logout would end is told before one is missed.
 
 use curfew_testkit::mint::Key;
-use curfew_tests::{Finished, curfew};
+use curfew_tests::{Finished, Manner, Redis, curfew};
 use serde_json::{Value, json};
 
 use super::logout::Login;
@@ -171,4 +171,42 @@ async fn an_audience_that_no_client_id_can_be_is_warned_of() {
     // A client id beside it is one that can match.
     let told = with_issuer(&login, &login.issuer("main"), &["check-config"]).await;
     assert_eq!(told.stdout, "the configuration is valid\n");
+}
+
+#[tokio::test]
+async fn what_a_configuration_names_is_asked() {
+    let (login, redis) = (Login::start().await, Redis::start().await);
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("curfew.toml");
+    let probed = async |url: &str| {
+        std::fs::write(&config, login.settings().on_redis(url).to_toml()).unwrap();
+        curfew(&[
+            "check-config",
+            "--config",
+            config.to_str().unwrap(),
+            "--probe",
+            "--json",
+        ])
+        .await
+    };
+    let told = probed(&redis.url()).await;
+    assert_eq!(told.code, 0, "{told:?}");
+    let json: Value = serde_json::from_str(&told.stdout).unwrap();
+    let probes = json["probes"].as_array().unwrap();
+    assert_eq!(probes.len(), 2, "{json}");
+    assert!(probes.iter().all(|probe| probe["there"] == true), "{json}");
+    // Whatever is away is told by its key.
+    login.provider.behave(Manner::Status(500));
+    let told = probed("redis://127.0.0.1:1").await;
+    assert_eq!(told.code, 1, "{told:?}");
+    let json: Value = serde_json::from_str(&told.stdout).unwrap();
+    let away: Vec<&str> = json["probes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|probe| probe["there"] == false)
+        .map(|probe| probe["key"].as_str().unwrap())
+        .collect();
+    assert_eq!(away, ["backend.redis.url", "auth.issuers[0]"], "{json}");
+    assert_eq!(json["valid"], true, "{json}");
 }

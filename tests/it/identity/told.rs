@@ -1,7 +1,7 @@
 //! Reports of identity providers that have no effect are told to operators: an issuer that signs what is
 //! refused, or names people whom nobody finds, is configured wrongly, and nothing else says so.
 
-use curfew_tests::Gateway;
+use curfew_tests::{Gateway, eventually};
 use serde_json::{Value, json};
 
 use super::events::{Transmitter, push};
@@ -17,6 +17,14 @@ async fn last_report(node: &Gateway, index: usize) -> Value {
 async fn refused(node: &Gateway, report: &str, reason: &str) -> f64 {
     let name = format!("curfew_reports_refused_total{{report=\"{report}\",reason=\"{reason}\"}}");
     node.metric(&name).await
+}
+
+/// Waits for the one warning of reports in a node's log.
+async fn warning(node: &Gateway) -> Value {
+    eventually("a warning", async || warnings(node).pop()).await;
+    let mut warnings = warnings(node);
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    warnings.remove(0)
 }
 
 /// The lines of a node's log that warn of reports.
@@ -54,10 +62,9 @@ async fn a_signed_logout_for_another_client_is_told_with_expected_and_received()
         "{why}"
     );
     // Once for all three.
-    let warnings = warnings(&node);
-    assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert_eq!(warnings[0]["why"], why);
-    assert_eq!(warnings[0]["issuer"], "main");
+    let told = warning(&node).await;
+    assert_eq!(told["why"], why);
+    assert_eq!(told["issuer"], "main");
 }
 
 #[tokio::test]
@@ -110,7 +117,7 @@ async fn a_logout_that_finds_nobody_of_a_user_with_sessions_is_told() {
     let last = last_report(&node, 0).await;
     assert_eq!(last["outcome"], "nobody_found", "{last}");
     assert!(last["why"].as_str().unwrap().contains("sid"), "{last}");
-    assert_eq!(warnings(&node).len(), 1);
+    warning(&node).await;
     // Neither a user without sessions nor a login with some is a sign of that.
     assert_done(&post(&node, &login.token(json!({"sub":"bob","sid":"two"}))).await);
     assert_done(&post(&node, &login.token(json!({"sub":"alice","sid":"one"}))).await);
@@ -134,7 +141,7 @@ async fn signed_events_for_another_audience_are_told() {
         .unwrap()
         .to_owned();
     assert!(why.contains("https://other.example/events"), "{why}");
-    assert_eq!(warnings(&node).len(), 1);
+    warning(&node).await;
 }
 
 #[tokio::test]

@@ -67,11 +67,16 @@ impl Check<'_> {
                 .map(|(at, _)| *at)
                 .filter(|at| *at >= receipt.asked_at);
             let until = lost.fold(until, Duration::min);
+            // A Redis that has lost its data knows a node by its next heartbeat alone.
+            let losses = self.record.losses.iter().map(|(at, _)| *at);
+            let forgotten = losses.filter(|at| *at <= receipt.asked_at).max();
             for timeline in self.lines.values() {
                 let wire = timeline.wire;
                 let beats = self.beats.get(&wire.node).map_or(&[][..], Vec::as_slice);
                 let listed = beats.iter().any(|beat| {
-                    *beat <= receipt.asked_at && receipt.asked_at < *beat + Duration::from_secs(9)
+                    *beat <= receipt.asked_at
+                        && receipt.asked_at < *beat + Duration::from_secs(9)
+                        && forgotten.is_none_or(|lost| *beat > lost)
                 });
                 if receipt.missing.contains(&wire.node) || !listed {
                     continue;
