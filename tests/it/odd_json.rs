@@ -1,4 +1,4 @@
-//! What is JSON and not what most programs write: fractions of seconds, half of a surrogate pair, numbers
+//! JSON that few programs write: fractions of seconds, half of a surrogate pair, numbers
 //! that no double holds, text that is longer than what it says.
 
 use curfew_testkit::http;
@@ -228,7 +228,7 @@ async fn claims_that_nothing_uses_may_be_anything() {
 
 /// Fault: what one client may write as text is a fault of the message around it.
 #[tokio::test]
-async fn data_is_delivered_as_it_was_sent_whatever_its_texts_and_numbers_are() {
+async fn data_is_delivered_as_it_was_sent_with_any_texts_and_numbers() {
     let gateway = Gateway::start_default().await;
     let mut bob = gateway.subscriber("bob", "room:1").await;
     let mut alice = gateway.user("alice").await;

@@ -258,7 +258,7 @@ async fn a_token_with_another_scheme_or_none_is_told_at_once_what_is_right() {
         );
         assert!(!message.contains(&token), "{message}");
         assert_eq!(client.closed().await.0, 4401);
-        // What another source brings is good.
+        // Another source's token is good.
         let with_query = gateway
             .ws()
             .path(format!("/ws?token={token}"))

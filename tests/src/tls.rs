@@ -83,7 +83,7 @@ impl TestAuthority {
         }
     }
 
-    /// What serves TLS with the certificate.
+    /// Serves TLS with the certificate.
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
         let certificate = CertificateDer::from_pem_slice(self.certificate_pem.as_bytes());
         let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes());

@@ -97,7 +97,7 @@ impl Algorithm {
         Self::HMAC.contains(&self)
     }
 
-    /// Whether a signature by it can have this many bytes: as many as a number of a curve has twice, or as a
+    /// Tells if a signature by it can have this many bytes: as many as a number of a curve has twice, or as a
     /// modulus that keys here may have.
     pub(crate) fn has_size(self, bytes: usize) -> bool {
         match self {

@@ -13,7 +13,7 @@ use crate::{AuthError, RemoteKeys, Unverified, VerifyError};
 /// learn that they need another token.
 const LISTED_WITHIN: Duration = Duration::from_secs(60);
 
-/// Why an issuer gives no key for a token.
+/// The reason that an issuer gives no key for a token.
 pub(crate) enum NoKey {
     /// It has none, or not one.
     Refused(AuthError),
@@ -24,12 +24,12 @@ pub(crate) enum NoKey {
 /// A question to an issuer.
 pub(crate) struct Ask {
     remote: Arc<RemoteKeys>,
-    /// What is to be said if it has no other key.
+    /// The refusal if it has no other key.
     error: AuthError,
     token: Suspect,
 }
 
-/// What is known of a token without its key.
+/// A token, as far as it is known without its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Suspect {
     /// It is good by no key.
@@ -57,7 +57,7 @@ impl NoKey {
     }
 
     /// The same, when it is known what else there is to say of the token: only one that could be good
-    /// is worth a fetch. Nothing of `judged` is told, since anybody could have written the token.
+    /// is worth a fetch. Nothing of `judged` is told, since any stranger could have written the token.
     pub(crate) fn judged(self, judged: Result<(), AuthError>) -> Self {
         let Self::Ask(mut ask) = self else {
             return self;
@@ -73,7 +73,7 @@ impl NoKey {
         Self::Ask(ask)
     }
 
-    /// The same for a token that was issued then: whoever holds it can get another.
+    /// The same for a token that was issued then: its holder can get another.
     pub(crate) fn issued(self, at: Option<Duration>, now: Duration) -> Self {
         let Self::Ask(mut ask) = self else {
             return self;
@@ -87,7 +87,7 @@ impl NoKey {
         Self::Ask(ask)
     }
 
-    /// What to say when nobody is asked.
+    /// The refusal when no issuer is asked.
     pub(crate) fn into_error(self) -> AuthError {
         match self {
             Self::Refused(error) | Self::Ask(Ask { error, .. }) => error,

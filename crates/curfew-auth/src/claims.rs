@@ -21,7 +21,7 @@ pub(crate) struct Needs {
     issued_at: bool,
     /// Likewise.
     claims: Vec<Box<str>>,
-    /// Those of which something is asked otherwise: reports, revocations and policies.
+    /// The claims that reports, revocations and policies ask for.
     used: Vec<Box<str>>,
     /// `required_claims`: one of the values of each.
     pub(crate) required: BTreeMap<String, Vec<String>>,
@@ -91,7 +91,7 @@ impl Needs {
         Ok(())
     }
 
-    /// Of what these claims say nothing may be lost.
+    /// Nothing may be lost of what these claims say.
     fn check_plain(&self, payload: &str) -> Result<(), AuthError> {
         match json::read(payload, &mut Used(self)) {
             Err(Some(flaw)) => Err(AuthError::malformed(flaw)),
@@ -100,7 +100,7 @@ impl Needs {
     }
 }
 
-/// The claims of a payload of which none may be anything but what all readers take it for.
+/// The claims of a payload that must be the same to all readers.
 struct Used<'n>(&'n Needs);
 
 impl<'a> Members<'a> for Used<'_> {

@@ -29,10 +29,10 @@ const MAX_VERIFIED_TOKENS: usize = 1_000_000;
 /// verified, and remembered with its session.
 const TOKEN_BYTES: RangeInclusive<usize> = 1024..=64 * 1024;
 
-/// What a request's head has beside its token: cookies, trace context, what proxies add.
+/// Room in a request's head beside its token: cookies, trace context, what proxies add.
 const HEAD_BESIDE_TOKEN_BYTES: usize = 16 * 1024;
 
-/// What an `auth` frame has beside its token.
+/// Room in an `auth` frame beside its token.
 const FRAME_BESIDE_TOKEN_BYTES: usize = 1024;
 
 /// Bounds of `jwks_timeout`.
@@ -114,7 +114,7 @@ pub struct Config {
     pub close_on_key_withdrawal: bool,
     /// The claim that names the user; a string that every token must have. Default: sub.
     pub subject_claim: String,
-    /// Whether that claim may be an integer as well, as Django's libraries write it: the user is then its
+    /// That claim may be an integer as well, as Django's libraries write it: the user is then its
     /// decimal text, in revocations and messages too. Default: `false`, it is refused.
     pub numeric_subjects: bool,
     /// The longest token looked at, in bytes, wherever it comes from; 1024 to 65536. A token in an `auth`

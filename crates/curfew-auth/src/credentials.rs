@@ -98,8 +98,8 @@ pub fn extract(
     found.take()
 }
 
-/// Finds the token of a request that may bring it in its `Authorization` header only, whatever
-/// `auth.token_sources` says.
+/// Finds the token of a request that may bring it in its `Authorization` header only:
+/// `auth.token_sources` is for upgrades.
 ///
 /// # Errors
 ///
@@ -113,13 +113,13 @@ pub fn bearer(headers: &HeaderMap, config: &Config) -> Result<Option<Bearer>, Au
     })
 }
 
-/// What was found so far.
+/// The findings so far.
 struct Found {
     /// `auth.max_token_bytes`.
     max_token_bytes: usize,
     /// The one credential.
     credential: Option<Credential>,
-    /// What is wrong with a token that is none for its scheme.
+    /// The refusal of a token that is none for its scheme.
     wrong_scheme: Option<AuthError>,
 }
 

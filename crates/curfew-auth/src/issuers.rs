@@ -61,14 +61,14 @@ pub(crate) struct Issuers {
 pub(crate) struct LoadedIssuer {
     pub(crate) name: Arc<str>,
     pub(crate) issuer: Option<String>,
-    /// What `iss` may be, which is `issuer` unless that has a tenant in it; empty: anything.
+    /// The values that `iss` may have, which is `issuer` unless that has a tenant in it; empty: anything.
     accepted: Vec<String>,
     pub(crate) audience: Option<Vec<String>>,
     /// Whether its access tokens open sessions.
     pub(crate) opens_sessions: bool,
     /// Whether its ID tokens are taken for access tokens.
     pub(crate) accepts_id_tokens: bool,
-    /// Whether its access tokens must say that they are.
+    /// Its access tokens must say that they are.
     pub(crate) requires_at_jwt: bool,
     /// Whom its ID tokens are for, as far as is known.
     pub(crate) client_ids: Vec<String>,
@@ -82,7 +82,7 @@ pub(crate) struct LoadedIssuer {
     pub(crate) reports: Option<ReportRules>,
     /// Of a key set, in which a token's `kid` must name the key.
     is_key_set: bool,
-    /// What its keys may use; `None`: whatever they are made for.
+    /// The algorithms its keys may use; `None`: all that they are made for.
     algorithms: Option<Vec<Algorithm>>,
     keys: Vec<Key>,
     /// Where the keys are fetched; there are none before that.
@@ -110,7 +110,7 @@ pub(crate) struct ReportRules {
     pub(crate) revocation_audience: Option<Vec<String>>,
     /// The configured name of the issuer whose users it reports on.
     pub(crate) about: Arc<str>,
-    /// Those of the others with that one's `iss`.
+    /// The names of the others with that one's `iss`.
     pub(crate) namesakes: Vec<Arc<str>>,
     /// The `iss` that names those users: its own and that issuer's.
     pub(crate) namespaces: Vec<String>,
@@ -329,7 +329,7 @@ pub fn check_files(config: &Config, problems: &mut Problems) {
     }
 }
 
-/// Whether a file can be read and has certificates in PEM. What is in them is seen when they are used.
+/// Refuses a file that cannot be read or has no certificates in PEM. Their content is judged in use.
 fn check_certificates(path: &Path) -> Result<(), String> {
     let content = keys::read_file(path).map_err(|error| error.to_string())?;
     let begin = b"-----BEGIN CERTIFICATE-----";
@@ -388,7 +388,7 @@ impl LoadedIssuer {
     /// The key that has signed a token with this header.
     pub(crate) fn signer(&self, parts: &Parts<'_>, header: &Header<'_>) -> Result<&Key, NoKey> {
         let signature = parts.signature()?;
-        // What no key can have made is worth no fetch.
+        // A signature that no key can have made is worth no fetch.
         let has_form = header.algorithm.has_size(signature.len());
         let no_key = match self.key(header) {
             Ok(key) if key.verify(header.algorithm, parts.signed(), signature) => return Ok(key),
@@ -401,7 +401,7 @@ impl LoadedIssuer {
         }
     }
 
-    /// Whether one of its keys may use this algorithm, as far as the configuration says.
+    /// Tells if one of its keys may use this algorithm, as far as the configuration says.
     fn allows(&self, algorithm: Algorithm) -> bool {
         let allowed = self.algorithms.as_ref();
         !algorithm.is_hmac() && allowed.is_none_or(|allowed| allowed.contains(&algorithm))

@@ -28,7 +28,7 @@ const MAX_ID_BYTES: usize = 256;
 pub struct Logout {
     /// The configured name of the issuer that says so.
     pub issuer: Arc<str>,
-    /// Those of the others with the same `iss`, whose users are the same.
+    /// The names of the others with the same `iss`, whose users are the same.
     pub namesakes: Vec<Arc<str>>,
     /// Whom: the subject. Without a login all of the user's sessions at the issuer are meant.
     pub user: Option<String>,
@@ -36,7 +36,7 @@ pub struct Logout {
     pub login: Option<String>,
     /// What is to end, where it names a login.
     pub scope: LogoutScope,
-    /// When, Unix seconds, rounded up: what was issued within the second is from before.
+    /// Its time in Unix seconds, rounded up: a token from within the second is from before.
     pub issued_at: u64,
 }
 

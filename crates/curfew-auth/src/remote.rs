@@ -12,8 +12,8 @@ use tokio::time::{self, Instant};
 
 use crate::{Config, Issuer, Trust};
 
-/// Keys that nobody knows cause at most one fetch in this time on average, whoever asks for them and
-/// however often: whoever knows what an issuer's tokens say can write a new `kid` into one.
+/// Unknown keys cause at most one fetch in this time on average, however often they are asked for: a
+/// stranger who knows what an issuer's tokens say can write a new `kid` into one.
 const ON_DEMAND_PAUSE: Duration = Duration::from_secs(30);
 
 /// As many fetches may follow each other at once: an issuer may rotate its keys twice in a row.
@@ -49,7 +49,7 @@ pub struct RemoteKeys {
     pub issuer: Arc<str>,
     /// Where its keys are.
     pub location: KeyLocation,
-    /// How they are fetched.
+    /// The way they are fetched.
     pub trust: Trust,
     lifetime: Duration,
     max_stale: Duration,
@@ -67,7 +67,7 @@ struct State {
     fetched_at: Option<Instant>,
     /// What was fetched then; `None` when it has no key that can be used.
     set: Option<Arc<[u8]>>,
-    /// When as many fetches are in hand again as may be; `None`: they are.
+    /// The time at which as many fetches are in hand again as may be; `None`: they are.
     full_at: Option<Instant>,
     /// Failures since the last success.
     failures: u32,
@@ -159,7 +159,7 @@ impl RemoteKeys {
         state.set = set;
     }
 
-    /// Whether `other` fetches them at the same times and in the same way.
+    /// Tells if `other` fetches them at the same times and in the same way.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         let times = |it: &Self| (it.lifetime, it.max_stale);
         times(self) == times(other) && self.trust == other.trust
@@ -227,7 +227,7 @@ impl RemoteKeys {
         self.state().fetched_at.is_some()
     }
 
-    /// How old the issuer's last answer is.
+    /// The age of the issuer's last answer.
     pub(crate) fn age(&self) -> Option<Duration> {
         self.state().fetched_at.map(|at| at.elapsed())
     }
@@ -258,7 +258,7 @@ impl RemoteKeys {
                 match phase {
                     Phase::Fetching => false,
                     Phase::Wanted => true,
-                    // While it fails it is tried again soon, whoever asks.
+                    // A provider that fails is tried again soon in any case.
                     Phase::Waiting(_) if state.failure.is_some() => return Asked::Unanswered,
                     Phase::Waiting(_) if !looked_again => {
                         drop(state);

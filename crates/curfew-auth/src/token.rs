@@ -116,6 +116,56 @@ mod tests {
             .is_none_or(|error| error.failure() == curfew_model::AuthFailure::Malformed)
     }
 
+    /// Objects with what JSON has and few programs write.
+    fn objects() -> impl Strategy<Value = String> {
+        let texts = [
+            "a",
+            "b",
+            "\\ud83d",
+            "\\ude00",
+            "\\ud83d\\ude00",
+            "\\u0061",
+            "\\n",
+            "é",
+            "",
+        ];
+        let text = prop::collection::vec(prop::sample::select(texts.to_vec()), 0..3)
+            .prop_map(|texts| format!("\"{}\"", texts.concat()));
+        let numbers = [
+            "0",
+            "-1",
+            "1e999",
+            "-1E+309",
+            "1e308",
+            "0e999",
+            "1.5e-999",
+            "12345678901234567890",
+        ];
+        let leaf = prop_oneof![
+            text.clone(),
+            prop::sample::select(numbers.to_vec()).prop_map(str::to_owned),
+            prop::sample::select(vec![1, 308, 309, 400]).prop_map(|digits| "9".repeat(digits)),
+            Just("null".to_owned()),
+        ];
+        let object = |value: BoxedStrategy<String>, name: BoxedStrategy<String>| {
+            prop::collection::vec((name, value), 0..4).prop_map(|members| {
+                let members: Vec<String> =
+                    members.iter().map(|(n, v)| format!("{n}:{v}")).collect();
+                format!("{{{}}}", members.join(","))
+            })
+        };
+        let name = text.boxed();
+        let names = name.clone();
+        let value = leaf.prop_recursive(4, 16, 4, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4)
+                    .prop_map(|values| format!("[{}]", values.join(", "))),
+                object(inner.boxed(), names.clone()),
+            ]
+        });
+        object(value.boxed(), name)
+    }
+
     #[test]
     fn the_smallest_token_is_read() {
         // {"alg":"HS256"} . {} . no bytes
@@ -144,6 +194,16 @@ mod tests {
                 let header = URL_SAFE_NO_PAD.encode(header);
                 let token = format!("{header}.{payload}.AAAA");
                 prop_assert!(is_read_or_malformed(&token));
+            }
+        }
+
+        /// Policies, records and the admin API read claims by other means.
+        #[test]
+        fn what_is_read_can_be_read_elsewhere(text in objects()) {
+            if let Ok((_, scanned)) = Claims::parse(&text, "sub", false) {
+                let plain = scanned.plain(&text);
+                let read = serde_json::from_str::<serde_json::Map<_, serde_json::Value>>(&plain);
+                prop_assert!(read.is_ok(), "{} as {}", text, plain);
             }
         }
 

@@ -42,9 +42,9 @@ pub enum FetchError {
     /// The certificates to trust cannot be had.
     #[error("ca_file {}: {reason}", path.display())]
     CaFile {
-        /// Where they should be.
+        /// The file that should have them.
         path: PathBuf,
-        /// Why not.
+        /// The reason, for operators.
         reason: String,
     },
     /// The server's certificate is not good for its name, or it speaks no TLS.

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Most digits of a number without an exponent that a double holds, whichever they are.
+/// Most digits of a number without an exponent that a double holds in any case.
 const DOUBLE_DIGITS: usize = 308;
 
 /// Why the scan ended early.
@@ -21,25 +21,25 @@ pub enum Fault {
     Repeated,
 }
 
-/// What is asked of a text beside being JSON.
+/// The demands on a text beside being JSON.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
     /// Most levels of arrays and objects, the outermost included.
     pub max_depth: usize,
-    /// Whether a name may be in an object once only, at every level, and what other readers may not read
-    /// is noted in [`Scanned::odd`].
+    /// A name may be in an object once only, at every level, and [`Scanned::plain`] knows the parts that other
+    /// readers refuse.
     pub strict: bool,
 }
 
 /// A text that is JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scanned {
-    /// Whether it is an object.
+    /// It is an object.
     pub is_object: bool,
     odd: Vec<Odd>,
 }
 
-/// What is JSON, and nothing to readers that build Unicode texts and doubles of it.
+/// A part that is JSON, and nothing to readers that build Unicode texts and doubles of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Odd {
     at: Range<usize>,
@@ -96,7 +96,7 @@ impl<'a> Value<'a> {
         })
     }
 
-    /// Whether it is a string.
+    /// Tells if it is a string.
     pub fn is_string(&self) -> bool {
         matches!(self.kind, Kind::String { .. })
     }
@@ -118,7 +118,7 @@ impl<'a> Value<'a> {
 }
 
 impl Scanned {
-    /// Whether every reader takes the text for what it is.
+    /// Tells if every reader takes the text for the same.
     pub fn is_plain(&self) -> bool {
         self.odd.is_empty()
     }

@@ -11,13 +11,13 @@ use curfew_model::{CommandId, Message, Push, Reply, Request};
 
 use crate::{DecodeError, Protocol};
 
-/// How deep arrays and objects may be nested in `data`, the outermost included.
+/// Most levels of arrays and objects in `data`, the outermost included.
 pub const MAX_DEPTH: usize = 32;
 
 /// Longest `id`, in bytes of its text, or of its digits. It is copied and echoed.
 pub const MAX_ID_BYTES: usize = 64;
 
-/// What is JSON here. Names are looked at where they mean something.
+/// The demands on a message. Names are looked at only if they mean something.
 const RULES: Rules = Rules {
     // The message around `data` is one level more.
     max_depth: MAX_DEPTH + 1,

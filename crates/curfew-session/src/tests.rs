@@ -76,7 +76,7 @@ impl Harness {
             limits: LimitsConfig::default(),
             auth_timeout: Duration::from_secs(5),
             login_claim: "sid".to_owned(),
-            auth_frame_bytes: 16 * 1024,
+            auth_frame_bytes: curfew_auth::Config::default().auth_frame_bytes(),
         };
         change(&mut settings);
         let clock = RigClock::new();

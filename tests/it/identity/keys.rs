@@ -138,7 +138,7 @@ async fn ten_thousand_unknown_keys_that_could_be_good_cause_two_fetches() {
     );
 }
 
-/// What is no good by any key: unsigned, or for somebody else, with a key that nobody knows.
+/// Tokens that no key makes good: unsigned, or for another service, with an unknown key.
 fn rubbish(provider: &Provider, of: &Key, n: usize) -> Vec<String> {
     let stranger = of.clone().with_kid(&format!("stranger-{n}"));
     let signed = |more: Value| {
@@ -165,7 +165,7 @@ fn rubbish(provider: &Provider, of: &Key, n: usize) -> Vec<String> {
         signed(json!({"iat":now + 60})),
         signed(json!({"sub":null})),
         signed(json!({"at_hash":"x"})),
-        // Of an algorithm that the issuer is not configured for.
+        // The issuer is not configured for this algorithm.
         stranger.sign(&header, &claims.to_string()),
         hmac.token(&claims),
     ]

@@ -14,7 +14,7 @@ fn key(kid: &str) -> Key {
     Key::generate("ES256").with_kid(kid)
 }
 
-/// What `check-config` says of these issuers.
+/// The answer of `check-config` to these issuers.
 async fn checked(issuers: &str) -> Finished {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("curfew.toml");
@@ -50,7 +50,7 @@ async fn keys_come_over_http_from_elsewhere_where_that_is_allowed() {
             .await
             .is_open()
     );
-    // What discovery names as well.
+    // The same holds for the URL that discovery names.
     provider.configure("jwks_uri", json!(url));
     let discovered = provider.by_discovery("main");
     let node = Gateway::start_with(&Settings::default().issuers(&discovered)).await;
@@ -109,7 +109,7 @@ async fn an_issuer_has_an_authority_of_its_own() {
     .await;
 }
 
-/// Fault: an issuer of many tenants is one literal text, which no token has, or anybody's.
+/// Fault: an issuer of many tenants is one literal text, which no token has, or any tenant's.
 #[tokio::test]
 async fn a_template_of_tenants_lets_in_those_that_are_listed() {
     let one = key("one");
@@ -183,7 +183,7 @@ async fn a_token_for_the_client_alone_is_no_access_token() {
         let attempt = node.attempt_with(&token(aud.clone())).await;
         assert!(attempt.is_open(), "{aud}: {attempt:?}");
     }
-    // Whoever lists the client as an audience means it, and whoever takes ID tokens takes these.
+    // A client that is listed as an audience is meant, and with ID tokens these are taken.
     for more in [
         format!("audience = [{PAGE:?}]\n"),
         "accept_id_tokens = true\n".to_owned(),

@@ -69,9 +69,9 @@ pub struct Issuer {
     /// Whether to find the key set through `issuer`, which is then a URL, and OpenID Connect
     /// discovery: `<issuer>/.well-known/openid-configuration`. Default: false.
     pub discovery: bool,
-    /// Whether `jwks_url`, `issuer` with `discovery`, and what that names may be http on other machines too:
-    /// for a provider in the same cluster, on a network that nobody else is on. Whoever can answer in its place
-    /// can be anybody. Default: `false`.
+    /// `jwks_url`, `issuer` with `discovery`, and what that names may be http on other machines too:
+    /// for a provider in the same cluster, on a network of your own. A host that can answer in its place
+    /// can make tokens of any user. Default: `false`.
     pub allow_http: bool,
     /// A file with certificates in PEM, which alone are trusted for this issuer's URLs. Read for each fetch.
     /// Absent: those of the system's store, or of the environment's `SSL_CERT_FILE` and `SSL_CERT_DIR`.
@@ -80,7 +80,7 @@ pub struct Issuer {
     /// The tenants of an `issuer` with `{tenantid}`: a token's `iss` must be that with one of these in its
     /// place. With `discovery` the keys are found with `common` in its place. Default: none.
     pub tenants: Vec<String>,
-    /// Whether access tokens must say by `typ` that they are (`at+jwt`, RFC 9068), which no ID token does.
+    /// Access tokens must say by `typ` that they are (`at+jwt`, RFC 9068), which no ID token does.
     /// Default: `false`, `JWT` and none are taken too.
     pub require_at_jwt: bool,
     /// Whether this issuer may end sessions by OpenID Connect Back-Channel Logout, at
@@ -93,7 +93,7 @@ pub struct Issuer {
     /// login. Tokens must have an `iat`. Default: `login`.
     pub logout_scope: LogoutScope,
     /// What the `aud` of its logout tokens must be, or hold, one of: the id of a client that is
-    /// registered there. A token that is for nobody else, and for none of `audience`, is taken for an ID
+    /// registered there. A token that is for these alone, and for none of `audience`, is taken for an ID
     /// token. Absent: `audience`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logout_audience: Option<Vec<String>>,
@@ -132,7 +132,7 @@ impl Issuer {
         self.jwks_file.is_some() || self.jwks_url.is_some() || self.discovery
     }
 
-    /// What its tokens' `iss` may be; empty: anything.
+    /// The values that its tokens' `iss` may have; empty: any.
     pub(crate) fn accepted_issuers(&self) -> Vec<String> {
         match &self.issuer {
             Some(template) if template.contains(TENANT) => {
@@ -146,7 +146,7 @@ impl Issuer {
         }
     }
 
-    /// How its URLs are fetched.
+    /// The way its URLs are fetched.
     pub(crate) fn trust(&self) -> Trust {
         Trust {
             allow_http: self.allow_http,
@@ -414,15 +414,15 @@ impl Issuer {
 /// Stands for the tenant in an issuer, as Entra ID has it.
 pub(crate) const TENANT: &str = "{tenantid}";
 
-/// Where an issuer's OpenID configuration is: that of all tenants is Entra ID's under `common`.
+/// The URL below which an issuer's OpenID configuration is: Entra ID has that of all tenants under `common`.
 pub fn found_at(issuer: &str) -> String {
     issuer.replace(TENANT, "common")
 }
 
-/// How an issuer's URLs are fetched.
+/// The way an issuer's URLs are fetched.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Trust {
-    /// Whether over http too.
+    /// Over http too.
     pub allow_http: bool,
     /// The certificates that are trusted; `None`: those of the system.
     pub ca_file: Option<PathBuf>,

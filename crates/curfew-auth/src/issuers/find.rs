@@ -29,7 +29,7 @@ impl Issuers {
                 let all = self.opening.iter();
                 all.filter(|issuer| issuer.issuer.is_some() && issuer.accepts(iss))
             };
-            // Where no audience fits, whichever says so.
+            // If no audience fits, the first says so.
             let one = named().find(|issuer| issuer.is_for(claims));
             if let Some(one) = one.or_else(|| named().next()) {
                 return Ok(one);
@@ -82,12 +82,12 @@ impl Issuers {
 }
 
 impl LoadedIssuer {
-    /// Whether a token's `iss` may be this.
+    /// Tells if a token's `iss` may be this.
     pub(crate) fn accepts(&self, iss: &str) -> bool {
         self.issuer.is_none() || self.accepted.iter().any(|accepted| accepted == iss)
     }
 
-    /// Whether a token is for one of its audiences, or it has none.
+    /// Tells if a token is for one of its audiences, or it has none.
     pub(crate) fn is_for(&self, claims: &Claims<'_>) -> bool {
         let Some(accepted) = &self.audience else {
             return true;

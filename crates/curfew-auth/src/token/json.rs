@@ -20,7 +20,7 @@ const DATE_END: u64 = 1 << 40;
 /// Numbers from [`DATE_END`] up to here are milliseconds in our time: until the year 5138.
 const MILLIS_END: u64 = 100_000_000_000_000;
 
-/// What is wrong with a member, in the words the client gets.
+/// The fault of a member, in the words the client gets.
 pub(crate) type Flaw = Cow<'static, str>;
 
 /// Takes the members of an object, one by one.

@@ -201,7 +201,7 @@ fn string<'a>(
     value.as_str().ok_or_else(|| no_text(name, value))
 }
 
-/// What is wrong with a value that is no text.
+/// The fault of a value that is no text.
 fn no_text(name: &str, value: Value<'_>) -> Cow<'static, str> {
     match value.is_string() {
         true => format!("member `{name}` has half of a surrogate pair").into(),

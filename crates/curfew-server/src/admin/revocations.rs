@@ -253,7 +253,7 @@ fn bad_key(error: RevocationKeyError) -> Problem {
 }
 
 fn check_cutoff(before: f64) -> Result<u64, Problem> {
-    // What a number cannot be becomes the nearest that it can.
+    // A number out of range becomes the nearest in it.
     let up = before.ceil() as u64;
     if CUTOFFS.contains(&up) {
         return Ok(up);

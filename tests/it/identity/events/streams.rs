@@ -191,7 +191,7 @@ async fn an_event_by_a_key_newer_than_the_last_answer_is_not_refused_for_good() 
     let answer = push(&node, &newer).await;
     assert_refused(&answer, 503, "temporarily_unavailable");
     assert!(answer.header("retry-after").is_some());
-    // One that is good by no key is refused, whatever the issuer would say.
+    // One that is good by no key is refused; the issuer is not asked.
     let unsigned = newer.rsplit_once('.').unwrap().0.to_owned() + ".";
     assert_refused(&push(&node, &unsigned).await, 400, "invalid_key");
     assert_eq!(transmitter.provider.fetches(), fetches, "asked too often");
