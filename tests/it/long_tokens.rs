@@ -40,7 +40,9 @@ async fn a_token_of_the_longest_that_is_allowed_is_taken_at_every_door() {
     for most in [None, Some(4096), Some(60_000)] {
         let settings = match most {
             None => settings(),
-            Some(most) => settings().with(&format!("auth.max_token_bytes = {most}")),
+            Some(most) => settings()
+                .with(&format!("auth.max_token_bytes = {most}"))
+                .with("limits.head_bytes = 80000"),
         };
         let most = most.unwrap_or(16 * 1024);
         let gateway = Gateway::start_with(&settings).await;
