@@ -228,7 +228,6 @@ fn session_settings(tenants: bool) -> Settings {
             ..curfew_session::Config::default()
         },
         limits: LimitsConfig::default(),
-        auth_frame_bytes: curfew_auth::Config::default().auth_frame_bytes(),
         auth_timeout: Duration::from_secs(10),
         auth_frame_bytes: curfew_auth::Config::default().auth_frame_bytes(),
         login_claim: "sid".to_owned(),
