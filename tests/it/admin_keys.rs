@@ -23,7 +23,7 @@ async fn call(gateway: &Gateway, key: &str, method: &str, path: &str, body: &Val
     gateway.admin_as(Some(key), method, path, body).await
 }
 
-/// The kind: one key for all, so that whoever publishes can revoke everybody.
+/// The kind: one key for all, so that a back end that publishes can revoke all users.
 #[tokio::test]
 async fn a_key_may_do_what_it_lists_and_is_told_what_it_lacks() {
     let gateway = Gateway::start_with(&settings()).await;

@@ -21,7 +21,7 @@ fn listeners(gateway: &Gateway) -> [(&'static str, SocketAddr, &'static str); 2]
     ]
 }
 
-/// How often a listener has answered for this reason.
+/// The number of answers of a listener for this reason.
 async fn answers(gateway: &Gateway, listener: &str, reason: &str) -> f64 {
     let series =
         format!("curfew_http_answers_total{{listener=\"{listener}\",reason=\"{reason}\"}}");

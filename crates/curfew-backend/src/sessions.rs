@@ -21,7 +21,7 @@ pub struct SessionRecord {
     pub connected_at: u64,
     /// Its protocol's name, for example `curfew.v1`.
     pub protocol: Cow<'static, str>,
-    /// Where its client is; `None` where that is not known.
+    /// The address of its client; `None` where that is not known.
     pub address: Option<IpAddr>,
 }
 

@@ -127,12 +127,12 @@ impl Member {
         self.registered_at
     }
 
-    /// Where its client is; `None` where that is not known.
+    /// The address of its client; `None` where that is not known.
     pub fn address(&self) -> Option<IpAddr> {
         self.address.get().copied()
     }
 
-    /// Notes where its client is, once.
+    /// Notes the address of its client, once.
     pub fn set_address(&self, address: IpAddr) {
         // It does not move.
         self.address.set(address).ok();

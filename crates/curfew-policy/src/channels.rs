@@ -26,7 +26,7 @@ impl Channels {
         }
     }
 
-    /// Whether a channel is one of them.
+    /// True for a channel that is one of them.
     pub fn contains(&self, channel: &Channel) -> bool {
         let mut patterns = self.0.iter();
         patterns.any(|pattern| pattern.matches(channel.as_str(), |_, _| {}))

@@ -128,7 +128,7 @@ impl Public {
         problem
     }
 
-    /// What heads may be.
+    /// The bounds of heads.
     fn bounds(&self) -> Bounds {
         let limits = &self.context.settings.load().limits;
         Bounds {
@@ -406,7 +406,7 @@ async fn first_bytes(stream: &TcpStream) -> io::Result<Bytes> {
 /// Something did not come in time.
 struct Late;
 
-/// Why the client behind a load balancer is not known.
+/// The reasons for which the client behind a load balancer is not known.
 enum Unnamed {
     /// It may not connect, or its load balancer does not speak as it should; the answer.
     Told(Problem),
@@ -414,7 +414,7 @@ enum Unnamed {
     Lost,
 }
 
-/// What a connection beyond the limits is told.
+/// The answer to a connection beyond the limits.
 fn turned_away(full: Full) -> Problem {
     match full {
         Full::Address => Problem::new(

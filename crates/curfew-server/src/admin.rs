@@ -172,7 +172,7 @@ impl Admin {
         }
     }
 
-    /// What heads may be.
+    /// The bounds of heads.
     fn bounds(&self) -> Bounds {
         let limits = &self.context.settings.load().limits;
         Bounds {

@@ -14,7 +14,7 @@ use crate::respond::{Code, Response};
 /// Refusals for one reason are logged once in this time: clients must not fill the log.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// What one listener has answered.
+/// The answers of one listener.
 #[derive(Debug)]
 pub(crate) struct Answers {
     listener: Listener,
@@ -23,7 +23,7 @@ pub(crate) struct Answers {
     told: Mutex<Vec<Told>>,
 }
 
-/// When refusals for a reason were last logged, and how many there were since.
+/// The time of the last line about a reason, and the number of refusals since.
 #[derive(Debug, Clone, Copy, Default)]
 struct Told {
     at: Option<Instant>,
@@ -45,7 +45,7 @@ impl Answers {
         let status = response.status();
         let reason = AnswerReason::of(status.as_u16(), code);
         self.count(reason);
-        // What is not ready says so in an answer of its own.
+        // A node that is not ready says so in an answer of its own.
         let is_refusal = status.is_client_error() || status.is_server_error() && code.is_some();
         if is_refusal {
             self.log(reason, status, peer);
@@ -76,7 +76,7 @@ impl Answers {
         }
     }
 
-    /// How many refusals there were since the last line, if another is due.
+    /// The number of refusals since the last line, if another is due.
     fn due(&self, reason: AnswerReason, now: Instant) -> Option<u64> {
         let mut told = self.told.lock();
         let told = &mut told[reason.index()];
@@ -91,7 +91,7 @@ impl Answers {
     }
 }
 
-/// What an operator can do about it, where the reason may lie in the configuration.
+/// Advice to the operator, where the reason may lie in the configuration.
 fn advice(reason: &str) -> Option<&'static str> {
     match reason {
         "head_too_large" => Some("tokens, cookies and proxies' headers must fit limits.head_bytes"),

@@ -12,7 +12,7 @@ use tokio::time;
 
 use crate::respond::Problem;
 
-/// Why a body was not read.
+/// The reasons for which a body is not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BodyError {
     /// It is larger than it may be.

@@ -31,12 +31,12 @@ pub struct ServerConfig {
     /// `/ws`.
     pub path: Vec<String>,
     /// Load balancers in front of this listener, as addresses and networks: `["10.0.0.0/8"]`;
-    /// `"unix"` is whoever connects over a Unix socket. What
-    /// they say of their clients, by `X-Forwarded-For` or `Forwarded`, is believed: limits, logs and
-    /// records of sessions go by the nearest address that is none of theirs. Empty: everybody is who
-    /// the socket says.
+    /// `"unix"` stands for connections over a Unix socket. They are believed about their clients, by
+    /// `X-Forwarded-For` or `Forwarded`: limits, logs and
+    /// records of sessions go by the nearest address that is none of theirs. Empty: the socket alone
+    /// says who a client is.
     pub trusted_proxies: Vec<String>,
-    /// Whether connections begin with a header of the PROXY protocol, version 1 or 2: those of
+    /// Connections begin with a header of the PROXY protocol, version 1 or 2: those of
     /// `trusted_proxies`, or all where that is empty. Then only load balancers may reach the
     /// listener.
     pub proxy_protocol: bool,

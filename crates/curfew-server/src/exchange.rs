@@ -27,13 +27,13 @@ use tracing::debug;
 use crate::head::{Bounds, HeadEnd};
 use crate::respond::{Problem, Response};
 
-/// How long a peer that was answered may take to read the answer and close.
+/// The time that a peer has to read its answer and close.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// How much more of a peer is read meanwhile, in bytes, and thrown away.
+/// Bytes of a peer that are read meanwhile, at most, and thrown away.
 const LINGER_BYTES: usize = 1024 * 1024;
 
-/// How long a peer that is turned away may take for the head of its request.
+/// The time that a peer that is turned away has for the head of its request.
 const TURN_AWAY: Duration = Duration::from_secs(2);
 
 /// Most peers that are turned away at a time with an answer to what they ask; more are answered before
@@ -43,10 +43,10 @@ const TURNED_AWAY: usize = 1024;
 /// An answer to a request.
 pub(crate) type Answering = Pin<Box<dyn Future<Output = Response> + Send>>;
 
-/// What is left of a connection when hyper is done with it.
+/// A connection that hyper is done with.
 pub(crate) struct Ended<S> {
     pub(crate) stream: Held<S>,
-    /// What was read and not needed.
+    /// Bytes that were read and not needed.
     pub(crate) read: Bytes,
     pub(crate) result: hyper::Result<()>,
 }

@@ -20,7 +20,7 @@ use crate::{Public, body};
 /// Largest body: the largest token that `auth.max_token_bytes` may allow, and what is around it.
 const MAX_BODY_BYTES: usize = 68 * 1024;
 
-/// How long the body of a request to the public listener may take.
+/// The time that the body of a request to the public listener may take.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a form is sent as.

@@ -1,4 +1,4 @@
-//! What is wrong with the head of a request, and how that is answered.
+//! Faults of the head of a request, and their answers.
 //!
 //! hyper answers a head that it cannot read by itself, with a status and no body; its answer is held
 //! back (`curfew-ws/src/upgrade.rs`), and replaced by what is said here.
@@ -8,13 +8,13 @@ use http::StatusCode;
 
 use crate::respond::Problem;
 
-/// What every HTTP/2 connection begins with, as far as it has the form of a request line.
+/// The beginning of every HTTP/2 connection, as far as it has the form of a request line.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0";
 
-/// What every TLS connection begins with: a handshake record of some version 3.
+/// The beginning of every TLS connection: a handshake record of some version 3.
 const TLS_HANDSHAKE: &[u8] = &[22, 3];
 
-/// What a head may be, and how long it may take.
+/// The bounds of a head.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
     /// `limits.head_bytes`.
@@ -23,7 +23,7 @@ pub(crate) struct Bounds {
     pub(crate) headers: usize,
 }
 
-/// Why a head was not read.
+/// The reasons for which a head is not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HeadFault {
     /// It is over `limits.head_bytes`.
@@ -43,7 +43,7 @@ pub(crate) enum HeadFault {
 }
 
 impl HeadFault {
-    /// What hyper's `error` means, when it had read `read` of a head. `None`: the connection was lost.
+    /// The meaning of hyper's `error`, when it had read `read` of a head. `None`: the connection was lost.
     pub(crate) fn of(error: &hyper::Error, read: &[u8], bounds: Bounds) -> Option<Self> {
         if error.is_timeout() {
             return (!read.is_empty()).then_some(Self::Late);
@@ -108,7 +108,7 @@ impl HeadFault {
         }
     }
 
-    /// How it is counted where connections are to be upgraded.
+    /// Its name among connections that are not upgraded.
     pub(crate) fn reject_reason(self) -> RejectReason {
         match self {
             Self::TooLarge => RejectReason::HeadTooLarge,
@@ -124,14 +124,14 @@ impl HeadFault {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct HeadEnd {
     seen: usize,
-    /// Whether something other than empty lines has come: those before a request do not count.
+    /// Something other than empty lines has come; those before a request do not count.
     begun: bool,
-    /// Whether the line that is being read is empty so far.
+    /// The line that is being read is empty so far.
     in_empty_line: bool,
 }
 
 impl HeadEnd {
-    /// How many bytes the head has, once its end is in `piece`.
+    /// The length of the head in bytes, once its end is in `piece`.
     pub(crate) fn find(&mut self, piece: &[u8]) -> Option<usize> {
         for byte in piece {
             self.seen = self.seen.saturating_add(1);
@@ -148,7 +148,7 @@ impl HeadEnd {
         None
     }
 
-    /// How many bytes have come.
+    /// The number of bytes that have come.
     pub(crate) fn seen(&self) -> usize {
         self.seen
     }

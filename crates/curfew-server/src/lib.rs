@@ -50,7 +50,7 @@ use answers::Answers;
 use exchange::Porter;
 use permits::Permits;
 
-/// What reads bytes that a stranger has written, as pure functions, for whoever tries them out.
+/// Pure functions that read bytes of strangers, public so that they can be fuzzed.
 pub mod parsers {
     pub use crate::proxies::forwarded::{addresses, nodes};
     pub use crate::proxies::protocol::{Header, Unparsed, parse};

@@ -24,13 +24,13 @@ const BACKLOG: u32 = 4096;
 /// Wait after accepting failed for want of resources, such as file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
-/// Where connections over a Unix socket are said to come from: no other connection does.
+/// The address that stands for a peer on a Unix socket: no other connection comes from it.
 pub(crate) const UNIX_PEER: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-/// What the path of a Unix socket comes behind.
+/// The prefix of the path of a Unix socket.
 const UNIX: &str = "unix:";
 
-/// Where a listener is: `127.0.0.1:8080` or `unix:/run/curfew.sock`.
+/// The place of a listener: `127.0.0.1:8080` or `unix:/run/curfew.sock`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
     /// An address and a port; port 0 takes a free one.
@@ -100,7 +100,7 @@ impl Drop for UnixPath {
 }
 
 impl Listener {
-    /// Where it is: with the port that was free.
+    /// Its place, with the port that was free.
     pub fn address(&self) -> io::Result<Listen> {
         match self {
             Self::Tcp(listener) => listener.local_addr().map(Listen::Tcp),
@@ -178,7 +178,7 @@ fn try_listen_unix(path: &Path) -> io::Result<Listener> {
         socket.listen(BACKLOG)
     };
     let bound = match bind() {
-        // Of a process that was killed, unless somebody answers.
+        // It was left by a process that was killed, unless one answers.
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path) => {
             std::fs::remove_file(path)?;
             bind()?

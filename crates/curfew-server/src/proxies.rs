@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use network::Network;
 use protocol::{Header, Unparsed};
 
-/// What load balancers add, the nearest of them last.
+/// Load balancers append to it: the nearest of them wrote the last address.
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The load balancers in front of the public listener, and what they are believed.
@@ -26,7 +26,7 @@ pub struct Proxies {
     protocol: bool,
 }
 
-/// Why a connection has no PROXY header.
+/// The reasons for which a connection has no PROXY header.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HeaderError {
     /// It begins with something else, or with a bad one.
@@ -58,12 +58,12 @@ impl Proxies {
         }
     }
 
-    /// Whether what this peer says of its clients is believed.
+    /// True if this peer is believed about its clients.
     pub(crate) fn trusts(&self, peer: IpAddr) -> bool {
         self.trusted.iter().any(|network| network.contains(peer))
     }
 
-    /// Whether connections of this peer begin with a PROXY header. Without a list of proxies all do.
+    /// True if connections of this peer begin with a PROXY header. Without a list of proxies all do.
     pub(crate) fn speaks_protocol(&self, peer: IpAddr) -> bool {
         self.protocol && (self.trusted.is_empty() || self.trusts(peer))
     }

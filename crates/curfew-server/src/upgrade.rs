@@ -37,7 +37,7 @@ const BEARER_SUBPROTOCOL: &str = "bearer.";
 /// What an origin that may not connect is told.
 pub(crate) const NOT_ALLOWED: &str = "the Origin is not in server.allowed_origins";
 
-/// The span of an upgrade, whatever path of `server.path` it is to. It ends when the session is open: its life is not one long span.
+/// The span of an upgrade, to any path of `server.path`. It ends when the session is open: its life is not one long span.
 const SPAN: &str = "GET /ws";
 
 /// A request that is not upgraded: its answer, and how it is counted.

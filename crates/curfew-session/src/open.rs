@@ -173,7 +173,7 @@ pub(crate) struct State {
     pub(crate) rate: Option<Box<CommandRate>>,
     pub(crate) control: Bucket,
     pub(crate) guards: Guards,
-    /// Where the client is, as far as that is known.
+    /// The address of the client, as far as it is known.
     pub(crate) address: Option<IpAddr>,
 }
 
@@ -259,7 +259,7 @@ impl Session {
         session
     }
 
-    /// Where its client is: by its socket, or by what a trusted proxy says.
+    /// Notes the address of its client: by its socket, or as a trusted proxy says.
     pub fn set_address(&mut self, address: IpAddr) {
         self.state.address = Some(address);
     }

@@ -91,7 +91,7 @@ impl HandshakeError {
     /// The headers the status calls for.
     pub fn headers(self) -> Vec<(HeaderName, HeaderValue)> {
         let upgrade = (UPGRADE, HeaderValue::from_static("websocket"));
-        // RFC 9110 §7.8: whoever sends Upgrade says so in Connection.
+        // RFC 9110 §7.8: a sender of Upgrade says so in Connection.
         let connection = (CONNECTION, HeaderValue::from_static("upgrade"));
         match self {
             Self::Method => vec![(ALLOW, HeaderValue::from_static("GET, HEAD"))],

@@ -3,7 +3,7 @@
 
 use std::net::Ipv6Addr;
 
-/// What begins a host of which every subdomain is meant.
+/// The beginning of a host that stands for all its subdomains.
 const SUBDOMAINS: &str = "*.";
 
 /// The origin of sandboxed frames, and of local files in most browsers: of any of them.
@@ -25,16 +25,16 @@ pub struct OriginPolicy {
 enum Allowed {
     /// This origin.
     One(Origin<String>),
-    /// Every subdomain of this host, at whatever depth, and not the host itself.
+    /// Every subdomain of this host, at any depth, and not the host itself.
     Subdomains(Origin<String>),
-    /// What is no origin of a site: anybody can make a page that has it.
+    /// No origin of a site: any site can have a page with it.
     Opaque(&'static str),
 }
 
 impl Allowed {
     fn is(&self, origin: &str, required: bool) -> bool {
         let (listed, host_is) = match self {
-            // Whoever can make such a page would have the user's cookies.
+            // Any site can make such a page, and would have the user's cookies.
             Self::Opaque(opaque) => return !required && *opaque == origin,
             Self::One(listed) => (listed, str::eq_ignore_ascii_case as fn(&str, &str) -> bool),
             Self::Subdomains(listed) => (listed, is_subdomain as fn(&str, &str) -> bool),
@@ -90,8 +90,8 @@ impl OriginPolicy {
 
     /// Whether a request with this `Origin` header may connect. Programs that are not browsers
     /// send none: absence is allowed unless an origin is `required`, as it is when the browser adds
-    /// the credential by itself (a cookie). Then only a listed origin of a site will do, whatever the
-    /// list: never `null` and `file://`.
+    /// the credential by itself (a cookie). Then only a listed origin of a site will do, and never
+    /// `null` and `file://`.
     pub fn allows(&self, origin: Option<&str>, required: bool) -> bool {
         if self.allows_any() {
             return !required;

@@ -56,13 +56,13 @@ pub fn accept<B>(
 #[derive(Debug, Clone, Default)]
 pub struct Hold(Arc<AtomicU8>);
 
-/// What is written is passed on.
+/// Writes are passed on.
 const PASS: u8 = 0;
 
-/// What is written is held back.
+/// Writes are held back.
 const HOLD: u8 = 1;
 
-/// What is written is passed on until all of it has left, and held back from then on.
+/// Writes are passed on until all of them have left, and held back from then on.
 const PASS_UNTIL_FLUSHED: u8 = 2;
 
 impl Hold {

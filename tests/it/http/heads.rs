@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use super::{answers, is_problem, listeners, said};
 
-/// The kind: an answer that is made below our own code, which nobody counts, explains or logs.
+/// The kind: an answer that is made below our own code, without a count, an explanation or a line in the log.
 #[tokio::test]
 async fn a_head_that_is_refused_is_told_counted_and_logged() {
     let settings = Settings::default().with("telemetry.log_level = \"info\"");
@@ -156,7 +156,7 @@ async fn a_bad_head_behind_a_good_request_is_told_as_well() {
     assert!(answer.contains("application/problem+json"), "{answer}");
 }
 
-/// The kind: a head that breaks off, of which only the network is told.
+/// The kind: a head that breaks off, and only the network knows.
 #[tokio::test]
 async fn a_head_that_breaks_off_is_told() {
     let gateway = Gateway::start_default().await;

@@ -1,4 +1,4 @@
-//! What strangers may cost either listener, and what any client may rely on there.
+//! The cost of strangers to either listener, and the rules that any client may rely on.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use super::{answers, is_problem, listeners, said};
 
-/// The kind: memory that a listener gives to whoever reaches it, without a bound for one or for all.
+/// The kind: memory that a listener gives to strangers, without a bound for one or for all.
 #[tokio::test]
 async fn heads_without_an_end_cost_either_listener_little() {
     let gateway = Gateway::start_default().await;
@@ -79,7 +79,7 @@ async fn who_is_turned_away_at_a_limit_can_read_why() {
         .await;
     for pad in [10, 30_000] {
         let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
-        // What is read before the request was sent is nothing, whoever is slow.
+        // Nothing is there before the request was sent.
         let mut early = [0; 1];
         assert_eq!(
             stream.try_read(&mut early).unwrap_err().kind(),

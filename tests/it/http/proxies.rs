@@ -59,9 +59,9 @@ async fn a_trusted_proxys_clients_are_who_it_says() {
     }
 }
 
-/// The kind: a header that anybody can write, believed.
+/// The kind: a header that any client can write, believed.
 #[tokio::test]
-async fn nobody_else_is_believed() {
+async fn no_one_else_is_believed() {
     let default = Settings::default();
     for settings in [
         default.clone(),
@@ -170,7 +170,7 @@ async fn the_proxy_protocol_names_clients_in_both_versions() {
             })
             .await;
         }
-        // Whoever does not speak it is told so.
+        // A peer that does not speak it is told so.
         let answer = request(gateway.address(), "GET", "/ws", &[], b"").await;
         assert_eq!(answer.status, 400);
         is_problem(&answer, "bad_request");
@@ -181,7 +181,7 @@ async fn the_proxy_protocol_names_clients_in_both_versions() {
         );
         gateway.assert_alive().await;
     }
-    // Where others are trusted, a header of this peer is no header.
+    // A header of this peer is no header when others are trusted.
     let settings = Settings::default()
         .with("server.proxy_protocol = true")
         .with(r#"server.trusted_proxies = ["192.0.2.1"]"#);

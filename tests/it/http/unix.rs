@@ -45,7 +45,7 @@ async fn the_public_listener_can_be_a_unix_socket() {
     let sessions = listed["sessions"].as_array().unwrap();
     let addresses: Vec<_> = sessions.iter().map(|session| &session["address"]).collect();
     assert_eq!(addresses, [&json!(null), &json!("203.0.113.1")]);
-    // What is delivered comes by the same socket, and so does the end of access.
+    // The end of access comes by the same socket.
     gateway.revoke(json!({"kind":"user","value":"alice"})).await;
     let mut last = Vec::new();
     timeout(PATIENCE, proxied.read_to_end(&mut last))

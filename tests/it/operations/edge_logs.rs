@@ -1,4 +1,4 @@
-//! What is in front of Curfew logs no query, where tokens can be.
+//! Load balancers in front of Curfew log no query, where tokens can be.
 
 use curfew_testkit::Connect;
 use curfew_testkit::http::{self, exchange};
@@ -8,7 +8,7 @@ use curfew_tests::{Gateway, Settings, eventually};
 use super::haproxy::LoadBalancer;
 use super::tools::{files_below, text_of};
 
-/// What stands for a whole request line, address or query in the logs of HAProxy, nginx and Envoy.
+/// Words for a whole request line, address or query in the logs of HAProxy, nginx and Envoy.
 const WITH_QUERY: [&str; 13] = [
     "option httplog",
     " %r ",

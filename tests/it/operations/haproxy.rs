@@ -109,7 +109,7 @@ impl LoadBalancer {
         balancer
     }
 
-    /// What it has logged.
+    /// Its log so far.
     pub(super) fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join(LOG)).unwrap()
     }

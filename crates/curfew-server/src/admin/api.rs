@@ -22,16 +22,16 @@ use crate::{AdminKey, Power};
 pub(super) enum Access {
     /// Anyone who reaches the listener.
     Open,
-    /// Whoever has a key that may do this.
+    /// Callers with a key that may do this.
     Key(Power),
 }
 
-/// Whoever calls with a key.
+/// A caller with a key.
 #[derive(Debug, Clone)]
 pub(super) struct Caller(Arc<AdminKey>);
 
 impl Caller {
-    /// Whoever has `key`, if that may do this.
+    /// The caller with `key`, if that may do this.
     pub(super) fn with(key: Arc<AdminKey>, power: Power) -> Result<Self, Problem> {
         if key.may(power) {
             return Ok(Self(key));
@@ -59,7 +59,7 @@ pub(super) struct Call {
     pub(super) params: HashMap<&'static str, String>,
     pub(super) query: String,
     pub(super) body: Bytes,
-    /// Whoever calls; `None` for what is open to all.
+    /// The caller; `None` for an operation that is open to all.
     caller: Option<Caller>,
     /// The call's span, where it is recorded.
     pub(super) trace: Option<Box<TraceContext>>,
@@ -87,7 +87,7 @@ impl Call {
         self.caller.as_ref().map_or("", Caller::name)
     }
 
-    /// Whether the caller may do this for a channel.
+    /// True if the caller may do this for a channel.
     pub(super) fn may_use(&self, channel: &Channel) -> bool {
         let caller = self.caller.as_ref();
         caller.is_none_or(|Caller(key)| key.may_use(channel))

@@ -50,8 +50,8 @@ impl Key {
             .and_then(|value| value.split_once(' '))
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
             .map(|(_, sent)| sent.trim());
-        // Of two strings of different length the comparison tells only that. All are compared: which one
-        // it is shows in no time.
+        // The comparison of two strings of different length tells only that. All are compared, so that
+        // the time does not tell which one it is.
         let is_sent = |key: &AdminKey| {
             let key = key.key().expose().as_bytes();
             sent.is_some_and(|sent| sent.as_bytes().ct_eq(key).into())

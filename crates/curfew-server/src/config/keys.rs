@@ -17,10 +17,10 @@ const MIN_ADMIN_KEY_BYTES: usize = 32;
 /// Longest name of a key, in bytes.
 const MAX_NAME_BYTES: usize = 64;
 
-/// What `admin.key` is called in logs and traces.
+/// The name of `admin.key` in logs and traces.
 const ADMIN: &str = "admin";
 
-/// What a key of the admin API may do.
+/// Something that a key of the admin API may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Power {
@@ -53,14 +53,14 @@ impl Power {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdminKeyConfig {
-    /// What the key is called in logs and traces. Required, unique; `admin` is the name of `admin.key`.
+    /// The name of the key in logs and traces. Required, unique; `admin` is the name of `admin.key`.
     pub name: String,
     /// The key, at least 32 bytes.
     pub key: Option<Secret>,
     /// File that holds `key`; a line break at its end does not count. Re-read on reload.
     pub key_file: Option<PathBuf>,
-    /// What it may do: `publish`, `read`, `revoke` (and lift revocations), `disconnect`, `explain`.
-    /// Required. Whatever else it is used for is answered 403.
+    /// The calls it may be used for: `publish`, `read`, `revoke` (and lift revocations), `disconnect`,
+    /// `explain`. Required. Any other is answered 403.
     pub may: Vec<Power>,
     /// The channels it may publish into, list and ask about, as patterns: `["news:*"]`. Empty: all.
     pub channels: Vec<String>,
@@ -94,12 +94,12 @@ impl AdminKey {
         &self.key
     }
 
-    /// Whether it may do this.
+    /// True if it may do this.
     pub(crate) fn may(&self, power: Power) -> bool {
         self.may.as_ref().is_none_or(|may| may.contains(&power))
     }
 
-    /// Whether it may be used for this channel.
+    /// True if it may be used for this channel.
     pub(crate) fn may_use(&self, channel: &Channel) -> bool {
         let channels = self.channels.as_ref();
         channels.is_none_or(|channels| channels.contains(channel))

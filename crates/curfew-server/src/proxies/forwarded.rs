@@ -1,7 +1,7 @@
 //! `X-Forwarded-For` and `Forwarded` (RFC 7239), read from bytes that a stranger may have written.
 //!
-//! Pure, linear in the bytes, and none of them makes it panic. What is no address is `None`: whoever
-//! wrote it did not say whom it had in front of it.
+//! Pure, linear in the bytes, and none of them makes it panic. An entry that is no address is
+//! `None`: its writer did not say whom it had in front of it.
 
 use std::net::{IpAddr, Ipv6Addr};
 

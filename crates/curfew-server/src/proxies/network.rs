@@ -47,7 +47,7 @@ impl Network {
         }
     }
 
-    /// Whether it holds `address`. An IPv4 address in IPv6 form is that IPv4 address.
+    /// True if it holds `address`. An IPv4 address in IPv6 form is that IPv4 address.
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
         let masked = self.masked(address.to_canonical());
         masked.is_some_and(|masked| masked == bits_of(self.address).0)

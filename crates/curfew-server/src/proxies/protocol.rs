@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// What version 2 begins with.
+/// The beginning of version 2.
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// Bytes of version 2 before the addresses.
@@ -19,13 +19,13 @@ const MAX_BYTES: usize = 2048;
 /// A header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// How many bytes it has.
+    /// Its length in bytes.
     pub bytes: usize,
     /// Who connected to the load balancer; `None` where it speaks for itself, or does not say.
     pub source: Option<SocketAddr>,
 }
 
-/// Why there is no header.
+/// The reasons for which there is no header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unparsed {
     /// More bytes are needed.

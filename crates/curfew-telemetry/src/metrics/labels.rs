@@ -127,9 +127,9 @@ labels! {
         Admin = "admin",
     }
 
-    /// What an HTTP request was answered.
+    /// The answer to an HTTP request, in a word.
     AnswerReason = "reason" {
-        /// What it asked for.
+        /// It was done as asked.
         Ok = "ok",
         /// 101: the connection is a WebSocket.
         Upgraded = "upgraded",
