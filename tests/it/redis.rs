@@ -10,6 +10,7 @@ mod failover;
 mod fan_out;
 mod fence;
 mod frozen;
+mod gaps;
 mod harness;
 mod inventory;
 mod leaving;

@@ -12,8 +12,8 @@ use curfew_backend::{
 use curfew_backend_redis::{Parts, Redis};
 use curfew_hub::{Hub, HubLimits, Lanes};
 use curfew_model::{
-    Claims, Clock as _, Disconnect, Gate, NodeId, Principal, PrincipalParts, Publication,
-    Revocation, RevocationKey, SessionId, SystemClock,
+    Channel, Claims, Clock as _, Disconnect, GapReason, Gate, NodeId, Principal, PrincipalParts,
+    Publication, Revocation, RevocationKey, SessionId, SystemClock,
 };
 use curfew_node::HubEvents;
 use curfew_protocol::Protocols;
@@ -146,6 +146,10 @@ fn open(hub: &Hub, number: usize) {
 impl Events for Watched {
     fn publication(&self, publication: &Publication) {
         self.node.publication(publication);
+    }
+
+    fn gap(&self, channel: &Channel, reason: GapReason) {
+        self.node.gap(channel, reason);
     }
 
     fn revoked(&self, key: &RevocationKey, revocation: &Revocation, learned: Instant) -> Ended {

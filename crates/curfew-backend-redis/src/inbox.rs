@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_backend::Ended;
-use curfew_model::{Disconnect, NodeId, RevocationKey, SessionId};
+use curfew_model::{Disconnect, GapReason, NodeId, RevocationKey, SessionId};
 use curfew_telemetry::BackendDropReason;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -133,13 +133,17 @@ impl Inbox {
             metrics
                 .broker_messages_dropped
                 .inc(BackendDropReason::TooLarge);
+            self.tell_gap(name, GapReason::TooLarge);
             return;
         }
         if let Some(channel) = self.core.keys.parse_channel(name) {
             metrics.broker_messages_received.inc();
             match envelope::decode(channel, payload) {
                 Some(publication) => self.core.events.publication(&publication),
-                None => self.drop_malformed(name),
+                None => {
+                    self.drop_malformed(name);
+                    self.tell_gap(name, GapReason::Malformed);
+                }
             }
         } else if name == self.core.keys.control() {
             let message = (payload.len() <= MAX_CONTROL_BYTES)
@@ -149,6 +153,14 @@ impl Inbox {
                 Some(message) => self.on_message(links, message),
                 None => self.drop_malformed(name),
             }
+        }
+    }
+
+    /// What was dropped may have been a publication, of a newer node perhaps.
+    #[cold]
+    fn tell_gap(&self, name: &str, reason: GapReason) {
+        if let Some(channel) = self.core.keys.parse_channel(name) {
+            self.core.events.gap(&channel, reason);
         }
     }
 

@@ -5,7 +5,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use curfew_model::{Disconnect, Publication, Revocation, RevocationKey, SessionId};
+use curfew_model::{
+    Channel, Disconnect, GapReason, Publication, Revocation, RevocationKey, SessionId,
+};
 
 use crate::SessionRecord;
 
@@ -17,6 +19,10 @@ use crate::SessionRecord;
 pub trait Events: Send + Sync + 'static {
     /// A publication arrived in a channel.
     fn publication(&self, publication: &Publication);
+
+    /// Publications of a channel that sessions here listen to may not have arrived: those that arrive
+    /// from now on are whole again.
+    fn gap(&self, channel: &Channel, reason: GapReason);
 
     /// A revocation was written. Ends every local session it names and covers. When it returns,
     /// nothing more is queued for them; when they [have left](Ended::has_left), nothing more is

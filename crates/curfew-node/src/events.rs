@@ -7,7 +7,8 @@ use std::time::{Instant, SystemTime};
 use curfew_backend::{Ended, Events, Leaving, LocalSessions, SessionRecord, Suspension};
 use curfew_hub::{Delivered, Ending, Hub, Member};
 use curfew_model::{
-    Disconnect, NodeId, Publication, Revocation, RevocationKey, SessionId, TraceContext,
+    Channel, Disconnect, GapReason, NodeId, Publication, Revocation, RevocationKey, SessionId,
+    TraceContext,
 };
 use curfew_telemetry::{Metrics, RevocationKind, Span, SpanKind};
 use tracing::{debug, info, warn};
@@ -149,8 +150,12 @@ impl Events for HubEvents {
         true
     }
 
+    fn gap(&self, channel: &Channel, reason: GapReason) {
+        self.hub.gap(channel, reason);
+    }
+
     fn reopened(&self) {
-        self.hub.wake_all();
+        self.hub.reopened();
     }
 
     fn isolated(&self) -> usize {

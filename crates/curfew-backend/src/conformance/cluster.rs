@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use curfew_model::{
-    Claims, Clock, Disconnect, NodeId, Principal, PrincipalParts, Publication, Revocation,
-    RevocationKey, SessionId, SystemClock, boottime,
+    Channel, Claims, Clock, Disconnect, GapReason, NodeId, Principal, PrincipalParts, Publication,
+    Revocation, RevocationKey, SessionId, SystemClock, boottime,
 };
 use parking_lot::Mutex;
 
@@ -146,6 +146,7 @@ pub struct Recorder {
 #[derive(Debug, Default)]
 struct Heard {
     publications: Vec<Publication>,
+    gaps: Vec<(Channel, GapReason)>,
     revoked: Vec<(RevocationKey, Revocation)>,
     disconnected: Vec<(SessionId, Disconnect)>,
     /// Sessions that live here.
@@ -177,6 +178,11 @@ impl Recorder {
         self.heard.lock().publications.clone()
     }
 
+    /// The gaps heard of, in order.
+    pub fn gaps(&self) -> Vec<(Channel, GapReason)> {
+        self.heard.lock().gaps.clone()
+    }
+
     /// The revocations heard of, in order.
     pub fn revoked(&self) -> Vec<(RevocationKey, Revocation)> {
         self.heard.lock().revoked.clone()
@@ -196,6 +202,10 @@ impl Recorder {
 impl Events for Recorder {
     fn publication(&self, publication: &Publication) {
         self.heard.lock().publications.push(publication.clone());
+    }
+
+    fn gap(&self, channel: &Channel, reason: GapReason) {
+        self.heard.lock().gaps.push((channel.clone(), reason));
     }
 
     fn revoked(&self, key: &RevocationKey, revocation: &Revocation, _: Instant) -> Ended {

@@ -19,7 +19,7 @@ impl Harness {
         let until = boottime() + Duration::from_secs(3600);
         let reopened = self.gate.open_until(until, self.gate.stretch());
         assert_eq!(reopened, Some(true));
-        self.hub().wake_all();
+        self.hub().reopened();
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use curfew_model::GapReason;
+
 /// One label with every value it can have.
 pub trait Label: fmt::Debug + Copy + Send + Sync + 'static {
     /// The label's name.
@@ -297,6 +299,15 @@ labels! {
         Claim = "claim",
         /// Everyone.
         All = "all",
+    }
+}
+
+impl Label for GapReason {
+    const NAME: &'static str = "reason";
+    const VALUES: &'static [&'static str] = &["link_lost", "unvouched", "too_large", "malformed"];
+
+    fn index(self) -> usize {
+        usize::from(GapReason::index(self))
     }
 }
 
