@@ -68,7 +68,7 @@ pub enum OpenError {
 /// Session records.
 ///
 /// Guarantees: a record is seen by `get` and `list` on every node from the moment `open` returned
-/// until `close` was called or the token has expired. `open` counts and records in one step: of
+/// until `close` was called or access has ended, at the token's `exp` and the leeway. `open` counts and records in one step: of
 /// concurrent calls for one user never more than `max_per_user` succeed.
 pub trait Sessions: Send + Sync + 'static {
     /// Records a session. `max_per_user` of 0 is no limit.
