@@ -11,6 +11,7 @@ mod fan_out;
 mod fence;
 mod frozen;
 mod gaps;
+mod ghosts;
 mod harness;
 mod inventory;
 mod leaving;

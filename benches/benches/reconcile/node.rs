@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use curfew_backend::{
-    Config, Ended, Events, LocalSessions as _, NodeInfo, RedisConfig, RedisUrl, Suspension,
+    BoxFuture, Config, Ended, Events, LocalSessions as _, NodeInfo, RedisConfig, RedisUrl,
+    Suspension,
 };
 use curfew_backend_redis::{Parts, Redis};
 use curfew_hub::{Hub, HubLimits, Lanes};
@@ -166,6 +167,10 @@ impl Events for Watched {
 
     fn disconnect(&self, session: SessionId, disconnect: Disconnect) -> bool {
         self.node.disconnect(session, disconnect)
+    }
+
+    fn probe(&self, sessions: Vec<SessionId>) -> BoxFuture<'static, Vec<SessionId>> {
+        self.node.probe(sessions)
     }
 
     fn reopened(&self) {

@@ -24,6 +24,7 @@ mod op;
 mod pulse;
 mod records;
 mod revocations;
+mod room;
 mod sessions;
 mod slots;
 mod span;

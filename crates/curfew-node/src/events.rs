@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use curfew_backend::{Ended, Events, Leaving, LocalSessions, SessionRecord, Suspension};
+use curfew_backend::{BoxFuture, Ended, Events, Leaving, LocalSessions, SessionRecord, Suspension};
 use curfew_hub::{Delivered, Ending, Hub, Member};
 use curfew_model::{
     Channel, Disconnect, GapReason, NodeId, Publication, Revocation, RevocationKey, SessionId,
@@ -12,6 +12,8 @@ use curfew_model::{
 };
 use curfew_telemetry::{Metrics, RevocationKind, Span, SpanKind};
 use tracing::{debug, info, warn};
+
+use crate::probe;
 
 /// The span of a revocation that closes sessions here.
 const APPLY: &str = "revocation apply";
@@ -152,6 +154,10 @@ impl Events for HubEvents {
 
     fn gap(&self, channel: &Channel, reason: GapReason) {
         self.hub.gap(channel, reason);
+    }
+
+    fn probe(&self, sessions: Vec<SessionId>) -> BoxFuture<'static, Vec<SessionId>> {
+        Box::pin(probe::silent(Arc::clone(&self.hub), sessions))
     }
 
     fn reopened(&self) {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use curfew_testkit::mint::Key;
 use curfew_testkit::{WsClient, unix_now};
-use curfew_tests::{Cluster, Redis, Settings, eventually};
+use curfew_tests::{Cluster, Redis, Settings, Tape, eventually};
 use serde_json::{Value, json};
 
 /// The lease of a node's hash (CONTRACT §7), in milliseconds.
@@ -261,7 +261,7 @@ async fn sessions_in_their_leeway_are_in_every_list() {
         connecting.spawn(async move {
             let mut client = connect.open().await;
             let first = client.next_json().await;
-            (client, first)
+            (Tape::of(client), first)
         });
     }
     let mut open = Vec::new();
@@ -289,10 +289,10 @@ async fn sessions_in_their_leeway_are_in_every_list() {
             assert_eq!(found["expires_at"], now - 1, "{found}");
         }
     }
-    for (mut client, session) in open {
+    for (client, session) in open {
         let path = format!("/v1/sessions/{session}");
         cluster[0].admin_ok("DELETE", &path, None).await;
-        client.expect_close(4404, "disconnected").await;
+        client.closed_with(4404, "disconnected").await;
     }
     until_gone(&redis, "curfew:user:alice:sessions").await;
 }

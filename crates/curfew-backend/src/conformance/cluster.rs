@@ -1,6 +1,7 @@
 //! What a check runs on.
 
 use std::collections::{HashMap, HashSet};
+use std::future::ready;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,9 @@ use curfew_model::{
 use parking_lot::Mutex;
 
 use super::DEADLINE;
-use crate::{Backends, ClosedSession, Ended, Events, LocalSessions, SessionRecord, Suspension};
+use crate::{
+    Backends, BoxFuture, ClosedSession, Ended, Events, LocalSessions, SessionRecord, Suspension,
+};
 
 /// Between two looks at a condition.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
@@ -229,6 +232,13 @@ impl Events for Recorder {
             heard.disconnected.push((session, disconnect));
         }
         found
+    }
+
+    /// Those that live here give a sign of life.
+    fn probe(&self, mut sessions: Vec<SessionId>) -> BoxFuture<'static, Vec<SessionId>> {
+        let heard = self.heard.lock();
+        sessions.retain(|session| !heard.sessions.contains(session));
+        Box::pin(ready(sessions))
     }
 
     fn reopened(&self) {}
