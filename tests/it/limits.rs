@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use curfew_testkit::mint::Key;
 use curfew_testkit::{OutFrame, opcode};
-use curfew_tests::{ADMIN_KEY, Gateway, Settings, eventually};
+use curfew_tests::{ADMIN_KEY, Gateway, Settings, Tape, eventually};
 use serde_json::json;
 
 fn publish_of(bytes: usize) -> String {
@@ -242,19 +242,54 @@ async fn handshakes_over_the_rate_are_told_when_to_come_back() {
 #[tokio::test]
 async fn a_user_has_as_many_sessions_as_allowed() {
     let gateway = Gateway::start_with(&Settings::default().with("session.max_per_user = 2")).await;
-    let one = gateway.user("alice").await;
-    let _two = gateway.user("alice").await;
+    let one = gateway.tape("alice", "room:1").await;
+    let _two = gateway.tape("alice", "room:1").await;
     gateway.user("bob").await;
     let token = Key::default_secret().user("alice");
     let mut third = gateway.ws().bearer(&token).open().await;
     let closing = third.expect_close(4409, "session_limit").await;
-    assert_eq!(closing["reconnect"], false);
-    one.reset();
+    assert_eq!(closing["reconnect"], true, "{closing}");
+    assert!(closing["retry_after_ms"].as_u64() > Some(0), "{closing}");
+    one.assert_open("asked").await;
+    drop(one);
     eventually("room for another", async || {
         let mut client = gateway.ws().bearer(&token).open().await;
         (client.next_json().await["type"] == "connected").then_some(client)
     })
     .await;
+}
+
+/// Sessions that nobody is behind any more: a phone that changed networks leaves one, and it must not
+/// keep its user out.
+#[tokio::test]
+async fn a_session_that_gives_no_sign_of_life_makes_room() {
+    let gateway = Gateway::start_with(&Settings::default().with("session.max_per_user = 2")).await;
+    let lives = gateway.tape("alice", "room:1").await;
+    // It does not read, so it answers no ping.
+    let mut ghost = gateway.user("alice").await;
+    let newcomer = gateway.tape("alice", "room:1").await;
+    ghost.expect_close(4510, "no_pong").await;
+    lives.assert_open("it answered").await;
+    newcomer.assert_open("it was let in").await;
+}
+
+/// A newer session takes the oldest one's place, whose client must not come back by itself: two tabs
+/// would evict each other for ever.
+#[tokio::test]
+async fn a_newer_session_replaces_the_oldest_where_that_is_wanted() {
+    let settings = Settings::default()
+        .with("session.max_per_user = 2")
+        .with(r#"session.over_limit = "close_oldest""#);
+    let gateway = Gateway::start_with(&settings).await;
+    let oldest = gateway.tape("alice", "room:1").await;
+    let second = gateway.tape("alice", "room:1").await;
+    let third = gateway.tape("alice", "room:1").await;
+    oldest.closed_with(4407, "replaced").await;
+    let closing = oldest.until(json!({"type":"closing"})).await.frame;
+    assert_eq!(closing["reconnect"], false, "{closing}");
+    second.assert_open("it stays").await;
+    third.assert_open("it was let in").await;
+    assert_eq!(gateway.sessions().await.len(), 2);
 }
 
 #[tokio::test]
@@ -267,9 +302,12 @@ async fn of_many_who_come_at_once_only_the_allowed_number_stays() {
         opening.spawn(async move {
             let mut client = connect.open().await;
             let first = client.next_json().await;
-            (first["type"] == "connected").then_some(client)
+            (first["type"] == "connected").then(|| Tape::of(client))
         });
     }
-    let stayed = opening.join_all().await.into_iter().flatten().count();
-    assert_eq!(stayed, 3);
+    let stayed: Vec<Tape> = opening.join_all().await.into_iter().flatten().collect();
+    assert_eq!(stayed.len(), 3);
+    for tape in &stayed {
+        tape.assert_open("it stays").await;
+    }
 }

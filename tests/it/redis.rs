@@ -10,6 +10,8 @@ mod failover;
 mod fan_out;
 mod fence;
 mod frozen;
+mod gaps;
+mod ghosts;
 mod harness;
 mod inventory;
 mod leaving;

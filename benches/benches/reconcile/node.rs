@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use curfew_backend::{
-    Config, Ended, Events, LocalSessions as _, NodeInfo, RedisConfig, RedisUrl, Suspension,
+    BoxFuture, Config, Ended, Events, LocalSessions as _, NodeInfo, RedisConfig, RedisUrl,
+    Suspension,
 };
 use curfew_backend_redis::{Parts, Redis};
 use curfew_hub::{Hub, HubLimits, Lanes};
 use curfew_model::{
-    Claims, Clock as _, Disconnect, Gate, NodeId, Principal, PrincipalParts, Publication,
-    Revocation, RevocationKey, SessionId, SystemClock,
+    Channel, Claims, Clock as _, Disconnect, GapReason, Gate, NodeId, Principal, PrincipalParts,
+    Publication, Revocation, RevocationKey, SessionId, SystemClock,
 };
 use curfew_node::HubEvents;
 use curfew_protocol::Protocols;
@@ -148,6 +149,10 @@ impl Events for Watched {
         self.node.publication(publication);
     }
 
+    fn gap(&self, channel: &Channel, reason: GapReason) {
+        self.node.gap(channel, reason);
+    }
+
     fn revoked(&self, key: &RevocationKey, revocation: &Revocation, learned: Instant) -> Ended {
         self.node.revoked(key, revocation, learned)
     }
@@ -162,6 +167,10 @@ impl Events for Watched {
 
     fn disconnect(&self, session: SessionId, disconnect: Disconnect) -> bool {
         self.node.disconnect(session, disconnect)
+    }
+
+    fn probe(&self, sessions: Vec<SessionId>) -> BoxFuture<'static, Vec<SessionId>> {
+        self.node.probe(sessions)
     }
 
     fn reopened(&self) {

@@ -24,7 +24,7 @@ impl Broker for Redis {
 
     fn unsubscribe<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<(), BackendError>> {
         Box::pin(async move {
-            self.links.wanted.lock().remove(channel);
+            self.links.forget(channel);
             match self.links.tell(channel, |verbs| verbs.unsubscribe).await {
                 // A connection that is made later does not subscribe to it.
                 Ok(()) | Err(Fault::NotConnected) => Ok(()),

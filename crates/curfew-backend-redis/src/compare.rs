@@ -133,13 +133,9 @@ impl Redis {
     async fn find_missing(&self, ids: &[SessionId]) -> Result<Vec<SessionId>, Fault> {
         let keys = &self.core.keys;
         let mut records = self.core.local.records(ids);
-        // A record ends before its session does, by the leeway, and by Redis' clock.
-        let soon = self
-            .core
-            .clock
-            .unix()
-            .saturating_add(MAX_CLOCK_SKEW.as_secs());
-        records.retain(|record| record.principal.expires_at() > soon);
+        // A record ends by Redis' clock, perhaps before its session.
+        let soon = self.core.clock.now() + MAX_CLOCK_SKEW;
+        records.retain(|record| record.principal.ends_at() > soon);
         let commands = records.iter().flat_map(|record| {
             let id = record.session.to_string();
             let user = keys.user_sessions(record.principal.user());

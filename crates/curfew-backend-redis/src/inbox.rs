@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_backend::Ended;
-use curfew_model::{Disconnect, NodeId, RevocationKey, SessionId};
+use curfew_model::{Disconnect, GapReason, NodeId, RevocationKey, SessionId};
 use curfew_telemetry::BackendDropReason;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -60,6 +60,27 @@ pub(crate) enum Message {
         session: SessionId,
         /// Who asks.
         from: NodeId,
+        /// A newer session takes its place, rather than that an operator closes it.
+        #[serde(default)]
+        replaced: bool,
+    },
+    /// Ask clients for a sign of life.
+    Probe {
+        /// Names the question.
+        id: String,
+        /// Who is asked.
+        node: NodeId,
+        /// Its sessions.
+        sessions: Vec<SessionId>,
+    },
+    /// They were asked.
+    Probed {
+        /// The question.
+        id: String,
+        /// Who answers.
+        node: NodeId,
+        /// Those that do not live there, or gave none and were told to end.
+        gone: Vec<SessionId>,
     },
     /// It was told to end.
     Disconnected {
@@ -71,10 +92,21 @@ pub(crate) enum Message {
 }
 
 /// An answer to a question of this node's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) node: NodeId,
     pub(crate) closed: u64,
+    pub(crate) gone: Vec<SessionId>,
+}
+
+impl Answer {
+    fn closed(node: NodeId, closed: u64) -> Self {
+        Self {
+            node,
+            closed,
+            gone: Vec::new(),
+        }
+    }
 }
 
 /// Where what arrives goes.
@@ -133,13 +165,17 @@ impl Inbox {
             metrics
                 .broker_messages_dropped
                 .inc(BackendDropReason::TooLarge);
+            self.tell_gap(name, GapReason::TooLarge);
             return;
         }
         if let Some(channel) = self.core.keys.parse_channel(name) {
             metrics.broker_messages_received.inc();
             match envelope::decode(channel, payload) {
                 Some(publication) => self.core.events.publication(&publication),
-                None => self.drop_malformed(name),
+                None => {
+                    self.drop_malformed(name);
+                    self.tell_gap(name, GapReason::Malformed);
+                }
             }
         } else if name == self.core.keys.control() {
             let message = (payload.len() <= MAX_CONTROL_BYTES)
@@ -149,6 +185,14 @@ impl Inbox {
                 Some(message) => self.on_message(links, message),
                 None => self.drop_malformed(name),
             }
+        }
+    }
+
+    /// What was dropped may have been a publication, of a newer node perhaps.
+    #[cold]
+    fn tell_gap(&self, name: &str, reason: GapReason) {
+        if let Some(channel) = self.core.keys.parse_channel(name) {
+            self.core.events.gap(&channel, reason);
         }
     }
 
@@ -171,24 +215,57 @@ impl Inbox {
                     self.confirm(links, id, key);
                 }
             }
-            Message::Applied { id, node, closed } => self.answer(&id, Answer { node, closed }),
-            Message::Disconnect { id, session, .. } => {
-                let disconnect = Disconnect::DISCONNECTED;
+            Message::Applied { id, node, closed } => self.answer(&id, Answer::closed(node, closed)),
+            Message::Disconnect {
+                id,
+                session,
+                replaced,
+                ..
+            } => {
+                let disconnect = match replaced {
+                    true => Disconnect::REPLACED,
+                    false => Disconnect::DISCONNECTED,
+                };
                 if self.core.events.disconnect(session, disconnect) {
                     let node = self.core.node;
                     self.send(links, Message::Disconnected { id, node });
                 }
             }
-            Message::Disconnected { id, node } => self.answer(&id, Answer { node, closed: 0 }),
+            Message::Disconnected { id, node } => self.answer(&id, Answer::closed(node, 0)),
+            Message::Probe { id, node, sessions } => {
+                if node == self.core.node {
+                    self.probe(links, id, sessions);
+                }
+            }
+            Message::Probed { id, node, gone } => {
+                let closed = 0;
+                self.answer(&id, Answer { node, closed, gone });
+            }
         }
     }
 
     fn answer(&self, id: &str, answer: Answer) {
+        let node = answer.node;
         if let Some(question) = self.asked.lock().get(id)
             && question.try_send(answer).is_err()
         {
-            debug!(node = %answer.node, "answer that nobody waits for");
+            debug!(node = %node, "answer that nobody waits for");
         }
+    }
+
+    /// Asks clients for a sign of life, and answers what came of it.
+    fn probe(&self, links: &Arc<Links>, id: String, sessions: Vec<SessionId>) {
+        // Whoever may publish there could fill the memory.
+        let Ok(place) = Arc::clone(&self.confirming).try_acquire_owned() else {
+            return;
+        };
+        let (probed, node) = (self.core.events.probe(sessions), self.core.node);
+        let outgoing = self.outgoing(links);
+        self.core.spawn(async move {
+            let gone = probed.await;
+            drop(place);
+            outgoing.send(&Message::Probed { id, node, gone }).await;
+        });
     }
 
     /// Has the control connection see to a revocation, and answers when its sessions have left.
@@ -307,6 +384,17 @@ mod tests {
                 id: id.clone(),
                 session,
                 from: node,
+                replaced: true,
+            },
+            Message::Probe {
+                id: id.clone(),
+                node,
+                sessions: vec![session],
+            },
+            Message::Probed {
+                id: id.clone(),
+                node,
+                gone: vec![session],
             },
             Message::Disconnected { id, node },
         ] {

@@ -29,7 +29,7 @@ impl Keys {
         format!("{}sessions", self.prefix)
     }
 
-    /// A user's sessions by expiry: a sorted set. Long and odd names are written as their digest.
+    /// A user's sessions by the second in which they end: a sorted set. Long and odd names are written as their digest.
     pub(crate) fn user_sessions(&self, user: &str) -> String {
         let user = RevocationKey::user(user);
         format!("{}user:{}:sessions", self.prefix, user.value())

@@ -25,6 +25,7 @@ mod probe;
 mod pulse;
 mod records;
 mod revocations;
+mod room;
 mod sessions;
 mod slots;
 mod span;

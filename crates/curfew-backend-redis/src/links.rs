@@ -53,6 +53,9 @@ pub(crate) struct Links {
     noting: Mutex<()>,
     /// The channels somebody here listens to.
     pub(crate) wanted: Mutex<HashSet<Channel>>,
+    /// Those of them whose publications were not heard for a while, until they are again: their
+    /// listeners are to be told.
+    pub(crate) missed: Mutex<HashSet<Channel>>,
     /// Asks for the layout to be looked up again: a server was not what it was thought to be.
     pub(crate) stale: Notify,
     /// Tells the control connection that the layout is another.
@@ -72,6 +75,9 @@ pub(crate) struct Link {
     shard: ArcSwap<Shard>,
     commands: ArcSwapOption<Commands>,
     pub(crate) subscriber: ArcSwapOption<Connection>,
+    /// What the connection for publications was subscribed to, from before the first subscription
+    /// until it is noted what was missed.
+    carries: ArcSwapOption<Shard>,
     /// A command failed in a way that only another connection mends.
     broken: Notify,
     /// Its slots are others: so are the channels to listen to.
@@ -122,6 +128,7 @@ impl Links {
             updating: Mutex::default(),
             noting: Mutex::default(),
             wanted: Mutex::default(),
+            missed: Mutex::default(),
             stale: Notify::new(),
             changed: Notify::new(),
         })
@@ -157,6 +164,8 @@ impl Links {
             if !links.iter().any(|link| Arc::ptr_eq(old, link)) {
                 info!(redis = %old.address, "not a primary any more");
                 old.stop.cancel();
+                // Before others hear its channels.
+                self.note_missed(old);
             }
         }
         self.current.store(Arc::new(Current {
@@ -174,6 +183,27 @@ impl Links {
         }
         self.note_connected();
         self.changed.notify_one();
+    }
+
+    /// The connection for publications of this link is lost: what it carried may have been missed.
+    pub(crate) fn note_missed(&self, link: &Link) {
+        let Some(carried) = link.carries.swap(None) else {
+            return;
+        };
+        let wanted = self.wanted.lock();
+        let mut missed = self.missed.lock();
+        let carried = wanted.iter().filter(|channel| {
+            let name = self.core.keys.channel(channel);
+            carried.has(slot_of(name.as_bytes()))
+        });
+        missed.extend(carried.cloned());
+    }
+
+    /// Nobody here listens to the channel any more.
+    pub(crate) fn forget(&self, channel: &Channel) {
+        let mut wanted = self.wanted.lock();
+        wanted.remove(channel);
+        self.missed.lock().remove(channel);
     }
 
     /// Where the primary of a slot was last.
@@ -372,6 +402,7 @@ impl Link {
             shard: ArcSwap::from_pointee(shard),
             commands: ArcSwapOption::empty(),
             subscriber: ArcSwapOption::empty(),
+            carries: ArcSwapOption::empty(),
             broken: Notify::new(),
             moved: Notify::new(),
             stop: CancellationToken::new(),
@@ -380,6 +411,13 @@ impl Link {
 
     pub(crate) fn has(&self, slot: Slot) -> bool {
         self.shard.load().has(slot)
+    }
+
+    /// From now on the connection for publications carries these slots.
+    pub(crate) fn carry(&self) -> Arc<Shard> {
+        let shard = self.shard.load_full();
+        self.carries.store(Some(Arc::clone(&shard)));
+        shard
     }
 
     pub(crate) fn commands(&self) -> Result<Connection, Fault> {

@@ -13,9 +13,15 @@ use crate::fault::Fault;
 use crate::keys::Keys;
 use crate::links::Keyed;
 
-/// Milliseconds of a time in seconds.
-fn ms(seconds: u64) -> u64 {
-    seconds.saturating_mul(1000)
+/// When a record is over, in Unix milliseconds: with its session's access, at the token's `exp` and the
+/// leeway.
+fn ends_at_ms(principal: &Principal) -> u64 {
+    u64::try_from(principal.ends_at().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The second by which it is over: a session's place among its user's.
+fn score(principal: &Principal) -> u64 {
+    ends_at_ms(principal).div_ceil(1000)
 }
 
 /// What records a session for whoever cleans up after its node. Written before anything else, so
@@ -38,7 +44,7 @@ pub(crate) fn write(keys: &Keys, record: &SessionRecord) -> Vec<Keyed> {
         keys.session(record.session),
         keys.user_sessions(principal.user()),
     );
-    let expires_at = principal.expires_at();
+    let ends_at_ms = ends_at_ms(principal);
     let mut hash = Keyed::new("HSET", &session)
         .arg(&[
             ("user", principal.user()),
@@ -47,7 +53,7 @@ pub(crate) fn write(keys: &Keys, record: &SessionRecord) -> Vec<Keyed> {
             ("claims", principal.claims().as_json()),
         ])
         .arg(&[
-            ("expires_at", expires_at),
+            ("expires_at", principal.expires_at()),
             ("connected_at", record.connected_at),
         ])
         .arg("node")
@@ -63,13 +69,13 @@ pub(crate) fn write(keys: &Keys, record: &SessionRecord) -> Vec<Keyed> {
     }
     vec![
         hash,
-        Keyed::new("PEXPIREAT", &session).arg(ms(expires_at)),
+        Keyed::new("PEXPIREAT", &session).arg(ends_at_ms),
         Keyed::new("ZADD", &user)
-            .arg(expires_at)
+            .arg(score(principal))
             .arg(record.session.to_string()),
-        // Until the last expiry: NX gives the first one, GT only moves it up.
-        Keyed::new("PEXPIREAT", &user).arg(ms(expires_at)).arg("NX"),
-        Keyed::new("PEXPIREAT", &user).arg(ms(expires_at)).arg("GT"),
+        // Until the last one ends: NX gives the first time, GT only moves it up.
+        Keyed::new("PEXPIREAT", &user).arg(ends_at_ms).arg("NX"),
+        Keyed::new("PEXPIREAT", &user).arg(ends_at_ms).arg("GT"),
         Keyed::new("ZADD", &keys.sessions())
             .arg(0)
             .arg(record.session.to_string()),

@@ -232,7 +232,10 @@ impl Redis {
         }
         while confirmed.len() < live.len() {
             let answer = time::timeout_at(deadline, question.answers.recv()).await;
-            let Ok(Some(Answer { node, closed: more })) = answer else {
+            let Ok(Some(Answer {
+                node, closed: more, ..
+            })) = answer
+            else {
                 break;
             };
             if live.contains(&node) && confirmed.insert(node) {

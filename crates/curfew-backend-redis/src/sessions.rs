@@ -1,16 +1,13 @@
 //! Session records: opened, refreshed, closed, listed over the whole cluster.
 
 use curfew_backend::{
-    BackendError, BoxFuture, ClosedSession, OpenError, SessionFilter, SessionPage, SessionRecord,
-    Sessions,
+    BackendError, BoxFuture, ClosedSession, OpenError, OverLimit, SessionFilter, SessionPage,
+    SessionRecord, Sessions,
 };
-use curfew_model::SessionId;
+use curfew_model::{Disconnect, SessionId};
 use redis::{Value, from_redis_value};
-use tokio::time;
 
-use crate::core::random_id;
 use crate::fault::Fault;
-use crate::inbox::Message;
 use crate::links::Keyed;
 use crate::{Redis, records};
 
@@ -121,26 +118,35 @@ impl Sessions for Redis {
 
     fn disconnect(&self, session: SessionId) -> BoxFuture<'_, Result<bool, BackendError>> {
         Box::pin(async move {
-            let disconnect = curfew_model::Disconnect::DISCONNECTED;
-            if self.core.events.disconnect(session, disconnect) {
+            if self
+                .core
+                .events
+                .disconnect(session, Disconnect::DISCONNECTED)
+            {
                 return Ok(true);
             }
             if !self.is_recorded(session).await? {
                 return Ok(false);
             }
-            let id = random_id();
-            let mut question = self.inbox.ask(id.clone(), 1);
-            self.tell_all(&Message::Disconnect {
-                id,
-                session,
-                from: self.core.node,
-            })
-            .await?;
             let patience = self.core.connector.timeout();
-            match time::timeout(patience, question.answers.recv()).await {
-                Ok(Some(_)) => Ok(true),
-                _ => Err(Fault::NoAnswer.into()),
+            match self.end_elsewhere(session, false, patience).await? {
+                true => Ok(true),
+                false => Err(Fault::NoAnswer.into()),
             }
+        })
+    }
+
+    fn make_room<'a>(
+        &'a self,
+        user: &'a str,
+        over: OverLimit,
+    ) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(async move {
+            match over {
+                OverLimit::Refuse => self.give_up_silent(user).await?,
+                OverLimit::CloseOldest => self.close_oldest(user).await?,
+            }
+            Ok(())
         })
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! Redis tells a subscriber nothing of what it misses, and a connection may be deaf without being
 //! closed: to a server that is not the primary any more, or behind a network that lost it. So each
-//! connection is made to hear itself every second.
+//! connection is made to hear itself every second; and when one is lost, the listeners of all that it
+//! carried are told, each channel's as soon as it is heard again.
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use curfew_model::{Channel, GapReason};
 use redis::{PushInfo, PushKind, Value, cmd, from_redis_value, pipe};
 use tokio::sync::Notify;
 use tokio::time;
@@ -58,6 +60,8 @@ struct Heard {
     probe: AtomicU64,
     news: Notify,
     gone: Notify,
+    /// Channels whose listeners were told that they may have missed something.
+    gaps: AtomicUsize,
 }
 
 /// Keeps a connection for publications for as long as the server is a primary.
@@ -72,6 +76,7 @@ pub(crate) async fn keep(links: Arc<Links>, link: Arc<Link>, cluster: bool) {
                 Err(fault) => fault,
             };
             let connected = link.subscriber.swap(None).is_some();
+            links.note_missed(&link);
             links.note_connected();
             if fault.is_misrouted() {
                 links.stale.notify_one();
@@ -95,6 +100,7 @@ pub(crate) async fn keep(links: Arc<Links>, link: Arc<Link>, cluster: bool) {
         () = link.stopped() => {}
     }
     link.subscriber.store(None);
+    links.note_missed(&link);
     links.note_connected();
 }
 
@@ -120,7 +126,8 @@ async fn serve(
     subscribe_all(links, link, verbs, &probe, &mut connection).await?;
     link.subscriber.store(Some(Arc::new(connection.clone())));
     links.note_connected();
-    info!(redis = %link.address, "subscribed to publications");
+    let gaps = heard.gaps.load(Ordering::Relaxed);
+    info!(redis = %link.address, gaps, "subscribed to publications");
     let mut number = 0;
     loop {
         number += 1;
@@ -188,7 +195,8 @@ async fn subscribe_all(
     let keys = &links.core.keys;
     let mut names = vec![probe.to_owned()];
     let control = keys.control();
-    if link.has(slot_of(control.as_bytes())) {
+    let carried = link.carry();
+    if carried.has(slot_of(control.as_bytes())) {
         names.push(control);
     }
     {
@@ -196,7 +204,7 @@ async fn subscribe_all(
         let here = wanted
             .iter()
             .map(|channel| keys.channel(channel))
-            .filter(|name| link.has(slot_of(name.as_bytes())));
+            .filter(|name| carried.has(slot_of(name.as_bytes())));
         names.extend(here);
     }
     for batch in names.chunks(BATCH) {
@@ -236,18 +244,33 @@ fn take(links: &Arc<Links>, heard: &Heard, probe: &str, push: PushInfo) {
             links.inbox.take(links, &name, payload);
         }
         PushKind::Disconnection => heard.gone.notify_one(),
+        // Before every publication of the channel over this connection: what comes is whole again.
+        PushKind::Subscribe | PushKind::SSubscribe => {
+            if let Some(channel) = channel_of(links, push)
+                && links.missed.lock().remove(&channel)
+            {
+                heard.gaps.fetch_add(1, Ordering::Relaxed);
+                links.core.events.gap(&channel, GapReason::LinkLost);
+            }
+        }
         // Asked for by nobody when the slot moves to another server.
         PushKind::SUnsubscribe => {
-            let name: Option<String> = push
-                .data
-                .into_iter()
-                .next()
-                .and_then(|name| from_redis_value(name).ok());
-            let channel = name.and_then(|name| links.core.keys.parse_channel(&name));
-            if channel.is_none_or(|channel| links.wanted.lock().contains(&channel)) {
-                links.stale.notify_one();
+            let channel = channel_of(links, push);
+            let wanted = links.wanted.lock();
+            if let Some(channel) = channel {
+                if !wanted.contains(&channel) {
+                    return;
+                }
+                links.missed.lock().insert(channel);
             }
+            links.stale.notify_one();
         }
         _ => {}
     }
+}
+
+/// The channel that an answer to a subscription, or its end, is about; `None` for one of nodes' own.
+fn channel_of(links: &Links, push: PushInfo) -> Option<Channel> {
+    let name: String = from_redis_value(push.data.into_iter().next()?).ok()?;
+    links.core.keys.parse_channel(&name)
 }

@@ -5,18 +5,24 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use curfew_model::{Disconnect, Publication, Revocation, RevocationKey, SessionId};
+use curfew_model::{
+    Channel, Disconnect, GapReason, Publication, Revocation, RevocationKey, SessionId,
+};
 
-use crate::SessionRecord;
+use crate::{BoxFuture, SessionRecord};
 
 /// The node's side of a backend: called when something happened that concerns local sessions.
 ///
-/// Every method is synchronous, never blocks and never calls back into the backend, so that a
+/// Every method but the answer to a probe is synchronous, never blocks and never calls back into the backend, so that a
 /// backend may call it from wherever the news arrives: its connection's reader, or the publisher
 /// itself. (A queue between the two would cost a wake-up per publication and could overflow.)
 pub trait Events: Send + Sync + 'static {
     /// A publication arrived in a channel.
     fn publication(&self, publication: &Publication);
+
+    /// Publications of a channel that sessions here listen to may not have arrived: those that arrive
+    /// from now on are whole again.
+    fn gap(&self, channel: &Channel, reason: GapReason);
 
     /// A revocation was written. Ends every local session it names and covers. When it returns,
     /// nothing more is queued for them; when they [have left](Ended::has_left), nothing more is
@@ -34,6 +40,11 @@ pub trait Events: Send + Sync + 'static {
 
     /// Somebody asked to end one session. Returns whether it lives on this node.
     fn disconnect(&self, session: SessionId, disconnect: Disconnect) -> bool;
+
+    /// Asks the clients of these sessions for a sign of life. The answer comes when each has given one,
+    /// or a moment after [`PROBE_PATIENCE`](crate::PROBE_PATIENCE): the sessions that do not live here,
+    /// or were told to end, those included that gave none.
+    fn probe(&self, sessions: Vec<SessionId>) -> BoxFuture<'static, Vec<SessionId>>;
 
     /// The gate was shut and is open again: what sessions held back may go.
     fn reopened(&self);

@@ -30,7 +30,10 @@ pub use error::BackendError;
 pub use events::{Ended, Events, Leaving, LocalSessions, Suspension};
 pub use nodes::{NodeInfo, Nodes, Standing};
 pub use revocations::{Durability, Listed, Receipt, ReceiptNodes, Revocations, Revoked};
-pub use sessions::{ClosedSession, OpenError, SessionFilter, SessionPage, SessionRecord, Sessions};
+pub use sessions::{
+    ClosedSession, MAX_PROBED, OpenError, OverLimit, PROBE_PATIENCE, SessionFilter, SessionPage,
+    SessionRecord, Sessions,
+};
 pub use tickets::Tickets;
 
 /// A boxed future: one allocation beside a network round trip, and no generics in whoever holds a

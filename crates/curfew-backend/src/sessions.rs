@@ -3,10 +3,30 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use curfew_model::{NodeId, Principal, SessionId};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::{BackendError, BoxFuture};
+
+/// How long a client that is asked for a sign of life has to give one.
+pub const PROBE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Sessions of one user that are asked for a sign of life in one go, the oldest of them.
+pub const MAX_PROBED: usize = 256;
+
+/// What becomes of one session more than a user may have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OverLimit {
+    /// It is refused, after the others were asked for a sign of life.
+    #[default]
+    Refuse,
+    /// It takes the place of the user's oldest.
+    CloseOldest,
+}
 
 /// What is recorded of a session.
 #[derive(Debug, Clone)]
@@ -71,7 +91,7 @@ pub enum OpenError {
 /// Session records.
 ///
 /// Guarantees: a record is seen by `get` and `list` on every node from the moment `open` returned
-/// until `close` was called or the token has expired. `open` counts and records in one step: of
+/// until `close` was called or access has ended, at the token's `exp` and the leeway. `open` counts and records in one step: of
 /// concurrent calls for one user never more than `max_per_user` succeed.
 pub trait Sessions: Send + Sync + 'static {
     /// Records a session. `max_per_user` of 0 is no limit.
@@ -80,6 +100,16 @@ pub trait Sessions: Send + Sync + 'static {
         record: SessionRecord,
         max_per_user: u32,
     ) -> BoxFuture<'_, Result<(), OpenError>>;
+
+    /// Makes room for one more session of a user, if that is possible, and removes the records of those
+    /// that went. To refuse: gives those up whose clients, on whichever node, give no sign of life
+    /// within [`PROBE_PATIENCE`]. To close the oldest: ends it, or the next one if its node does not
+    /// answer. Sessions of nodes that do not answer go on counting.
+    fn make_room<'a>(
+        &'a self,
+        user: &'a str,
+        over: OverLimit,
+    ) -> BoxFuture<'a, Result<(), BackendError>>;
 
     /// Replaces a session's record after a refresh. A record that is gone stays gone, unless the
     /// session lives on this node.

@@ -3,12 +3,13 @@
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use curfew_model::{Publication, Push};
+use curfew_model::{Channel, GapReason, Publication, Push};
 use curfew_protocol::ProtocolId;
 use curfew_telemetry::DropReason;
 use curfew_ws::frame::{self, Opcode};
 
 use crate::Hub;
+use crate::channels::Listeners;
 use crate::outbox::Arrival;
 
 /// Of so many deliveries one is timed, which costs 110 ns where a delivery's share of a broadcast
@@ -44,25 +45,37 @@ impl Hub {
         };
         // Made for the first listener that is timed, which is among the first few.
         let mut arrival = None;
-        let mut frames = Frames::new(self, publication);
+        let mut frames = Frames::new(
+            self,
+            Push::Message {
+                channel: &publication.channel,
+                data: &publication.data,
+                from: publication.from.as_deref(),
+            },
+        );
         let mut delivered = Delivered::default();
         let mut bytes = 0;
-        self.channels.each(&publication.channel, |member| {
-            let frame = frames.of(member.protocol());
-            let size = frame.len();
-            let timed = match untimed {
-                0 => Some(
-                    &*arrival.get_or_insert_with(|| Arrival::now(publication.trace.as_deref())),
-                ),
-                _ => None,
-            };
-            untimed = untimed.checked_sub(1).unwrap_or(TIMED_ONE_IN_MANY - 1);
-            if self.deliver(member, frame, timed) {
-                bytes += size;
-                delivered.queued += 1;
-            } else {
-                delivered.dropped += 1;
+        self.channels.with(&publication.channel, |listeners| {
+            if let Some(reason) = listeners.take_gap() {
+                self.send_gap(&publication.channel, listeners, reason);
             }
+            listeners.each(|member| {
+                let frame = frames.of(member.protocol());
+                let size = frame.len();
+                let timed = match untimed {
+                    0 => Some(
+                        &*arrival.get_or_insert_with(|| Arrival::now(publication.trace.as_deref())),
+                    ),
+                    _ => None,
+                };
+                untimed = untimed.checked_sub(1).unwrap_or(TIMED_ONE_IN_MANY - 1);
+                if self.deliver(member, frame, timed) {
+                    bytes += size;
+                    delivered.queued += 1;
+                } else {
+                    delivered.dropped += 1;
+                }
+            });
         });
         if delivered.queued > 0 {
             let untimed = untimed.min(TIMED_ONE_IN - 1);
@@ -78,23 +91,70 @@ impl Hub {
         self.metrics()
             .messages_dropped
             .inc_by(DropReason::Unvouched, dropped as u64);
+        self.gap(&publication.channel, GapReason::Unvouched);
         Delivered { queued: 0, dropped }
+    }
+
+    /// Publications of a channel may be missing: its listeners are told, in the place where that is,
+    /// by what needs access like a publication. While the node cannot vouch for them it waits for
+    /// [`Hub::reopened`]. Gaps of a channel that are noted before its listeners are told are told as
+    /// one.
+    pub fn gap(&self, channel: &Channel, reason: GapReason) {
+        self.channels.note_gap(channel, reason);
+        // Asked once noted: if the gate opens afterwards, whoever opens it finds the note.
+        if self.gate().is_open() {
+            self.channels
+                .with(channel, |listeners| self.tell_gap(channel, listeners));
+        }
+    }
+
+    /// The gate was shut and is open again, or it shows that it stays shut: what sessions held back may
+    /// go, and who missed something meanwhile is told.
+    pub fn reopened(&self) {
+        if self.gate().is_open() {
+            self.channels
+                .with_all(|channel, listeners| self.tell_gap(channel, listeners));
+        }
+        self.wake_all();
+    }
+
+    fn tell_gap(&self, channel: &Channel, listeners: &Listeners) {
+        if let Some(reason) = listeners.take_gap() {
+            self.send_gap(channel, listeners, reason);
+        }
+    }
+
+    /// A queue that has no room for it ends its session, as for a publication.
+    #[cold]
+    fn send_gap(&self, channel: &Channel, listeners: &Listeners, reason: GapReason) {
+        let mut frames = Frames::new(self, Push::Gap { channel });
+        let (mut told, mut bytes) = (0, 0);
+        listeners.each(|member| {
+            let frame = frames.of(member.protocol());
+            let size = frame.len();
+            if self.deliver(member, frame, None) {
+                told += 1;
+                bytes += size;
+            }
+        });
+        self.count_queued(bytes);
+        self.metrics().gaps.inc_by(reason, told);
     }
 }
 
-/// A publication's frame in each protocol, encoded when first asked for.
+/// A push's frame in each protocol, encoded when first asked for.
 struct Frames<'a> {
     hub: &'a Hub,
-    publication: &'a Publication,
+    push: Push<'a>,
     first: Option<(ProtocolId, Bytes)>,
     others: Vec<(ProtocolId, Bytes)>,
 }
 
 impl<'a> Frames<'a> {
-    fn new(hub: &'a Hub, publication: &'a Publication) -> Self {
+    fn new(hub: &'a Hub, push: Push<'a>) -> Self {
         Self {
             hub,
-            publication,
+            push,
             first: None,
             others: Vec::new(),
         }
@@ -109,13 +169,8 @@ impl<'a> Frames<'a> {
         if let Some((_, frame)) = self.others.iter().find(|(id, _)| *id == protocol) {
             return frame.clone();
         }
-        let push = Push::Message {
-            channel: &self.publication.channel,
-            data: &self.publication.data,
-            from: self.publication.from.as_deref(),
-        };
         let encoder = self.hub.protocols.get(protocol);
-        let frame = frame::encode(Opcode::Text, |out| encoder.encode_push(&push, out));
+        let frame = frame::encode(Opcode::Text, |out| encoder.encode_push(&self.push, out));
         if self.first.is_none() {
             self.first = Some((protocol, frame.clone()));
         } else {

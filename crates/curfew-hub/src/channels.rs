@@ -4,16 +4,59 @@ use std::collections::HashMap;
 use std::collections::hash_map::{Entry, RandomState};
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
-use curfew_model::Channel;
+use curfew_model::{Channel, GapReason};
 use indexmap::IndexMap;
 use parking_lot::RwLock;
 
 use crate::Member;
 use crate::index::SHARDS;
 
+/// No gap is to be told of.
+const NO_GAP: u8 = u8::MAX;
+
 /// A channel's listeners: iterated in a row by broadcasts, removed from in constant time.
-type Listeners = IndexMap<u64, Arc<Member>>;
+#[derive(Debug)]
+pub(crate) struct Listeners {
+    members: IndexMap<u64, Arc<Member>>,
+    /// The [index](GapReason::index) of what they may have missed something by and were not told of,
+    /// or [`NO_GAP`].
+    gap: AtomicU8,
+}
+
+impl Default for Listeners {
+    fn default() -> Self {
+        Self {
+            members: IndexMap::new(),
+            gap: AtomicU8::new(NO_GAP),
+        }
+    }
+}
+
+impl Listeners {
+    /// In no order.
+    pub(crate) fn each(&self, visit: impl FnMut(&Arc<Member>)) {
+        self.members.values().for_each(visit);
+    }
+
+    /// Notes what they may have missed something by, until they are told.
+    fn note_gap(&self, reason: GapReason) {
+        // The first reason stays: they are told once.
+        let noted = (Ordering::AcqRel, Ordering::Relaxed);
+        self.gap
+            .compare_exchange(NO_GAP, reason.index(), noted.0, noted.1)
+            .ok();
+    }
+
+    /// What they are to be told of, to whoever tells them.
+    pub(crate) fn take_gap(&self) -> Option<GapReason> {
+        match self.gap.load(Ordering::Acquire) {
+            NO_GAP => None,
+            _ => GapReason::at(self.gap.swap(NO_GAP, Ordering::AcqRel)),
+        }
+    }
+}
 
 /// A channel with listeners on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,8 +89,8 @@ impl Channels {
     pub(crate) fn add(&self, channel: &Channel, member: &Arc<Member>) -> bool {
         let mut shard = self.shard(channel).write();
         let listeners = shard.entry(channel.clone()).or_default();
-        listeners.insert(member.slot, Arc::clone(member));
-        listeners.len() == 1
+        listeners.members.insert(member.slot, Arc::clone(member));
+        listeners.members.len() == 1
     }
 
     /// Removes a listener; returns whether it was the channel's last here.
@@ -56,26 +99,42 @@ impl Channels {
         let Entry::Occupied(mut entry) = shard.entry(channel.clone()) else {
             return false;
         };
-        entry.get_mut().swap_remove(&member.slot);
-        let last = entry.get().is_empty();
+        entry.get_mut().members.swap_remove(&member.slot);
+        let last = entry.get().members.is_empty();
         if last {
             entry.remove();
         }
         last
     }
 
-    /// Calls `visit` for each listener, in no order.
-    pub(crate) fn each(&self, channel: &Channel, visit: impl FnMut(&Arc<Member>)) {
+    /// Calls `visit` with the channel's listeners, if there are any.
+    pub(crate) fn with(&self, channel: &Channel, visit: impl FnOnce(&Listeners)) {
         // The lock is held meanwhile: a listener removed afterwards has been visited before.
         if let Some(listeners) = self.shard(channel).read().get(channel) {
-            listeners.values().for_each(visit);
+            visit(listeners);
         }
+    }
+
+    /// Calls `visit` with every channel's listeners, likewise.
+    pub(crate) fn with_all(&self, mut visit: impl FnMut(&Channel, &Listeners)) {
+        for shard in &self.shards {
+            for (channel, listeners) in &*shard.read() {
+                visit(channel, listeners);
+            }
+        }
+    }
+
+    /// Notes what a channel's listeners may have missed something by, until they are told.
+    pub(crate) fn note_gap(&self, channel: &Channel, reason: GapReason) {
+        self.with(channel, |listeners| listeners.note_gap(reason));
     }
 
     /// How many listen.
     pub(crate) fn count_of(&self, channel: &Channel) -> usize {
         let shard = self.shard(channel).read();
-        shard.get(channel).map_or(0, Listeners::len)
+        shard
+            .get(channel)
+            .map_or(0, |listeners| listeners.members.len())
     }
 
     pub(crate) fn has(&self, channel: &Channel) -> bool {
@@ -91,7 +150,7 @@ impl Channels {
         for shard in &self.shards {
             list.extend(shard.read().iter().map(|(channel, listeners)| ChannelInfo {
                 channel: channel.clone(),
-                subscribers: listeners.len(),
+                subscribers: listeners.members.len(),
             }));
         }
         list.sort_by(|a, b| a.channel.cmp(&b.channel));

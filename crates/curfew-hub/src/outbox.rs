@@ -94,6 +94,29 @@ pub enum Standing {
     Ending(Ending),
 }
 
+/// What is known of a client that was asked for a sign of life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sign {
+    /// It has not given one yet.
+    Awaited,
+    /// It has; or the session is opening.
+    Given,
+    /// The session was told to end.
+    Ending,
+}
+
+/// How far a question for a sign of life is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Probe {
+    None,
+    /// The session's task is to ask the client.
+    Asked,
+    /// It has.
+    Sent,
+    /// The client lives.
+    Answered,
+}
+
 /// What became of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pushed {
@@ -143,6 +166,7 @@ struct State {
     owner: Owner,
     phase: Phase,
     reconsider: bool,
+    probe: Probe,
     /// Revocation keys that name the session and are being read: nothing leaves meanwhile.
     suspensions: u32,
     /// Flushers can write to the socket.
@@ -178,7 +202,7 @@ impl State {
     }
 
     fn is_interrupted(&self) -> bool {
-        self.reconsider || matches!(self.phase, Phase::Ending(_))
+        self.reconsider || self.probe == Probe::Asked || matches!(self.phase, Phase::Ending(_))
     }
 
     /// Says what has to be done before anything is written. `flushing` is how many frames a flusher has yet to
@@ -188,7 +212,12 @@ impl State {
             Turn::Live => match self.ending() {
                 Some(ending) => Some(Progress::End(ending)),
                 // Before the frames: a channel that is never quiet must not put it off.
-                None => std::mem::take(&mut self.reconsider).then_some(Progress::Reconsider),
+                None if std::mem::take(&mut self.reconsider) => Some(Progress::Reconsider),
+                None if self.probe == Probe::Asked => {
+                    self.probe = Probe::Sent;
+                    Some(Progress::Probe)
+                }
+                None => None,
             },
             Turn::Closing => None,
             Turn::Flusher => {
@@ -279,6 +308,7 @@ impl Outbox {
                 owner: Owner::Task,
                 phase: Phase::Pending,
                 reconsider: false,
+                probe: Probe::None,
                 suspensions: 0,
                 direct: false,
             }),
@@ -447,6 +477,34 @@ impl Outbox {
         state.reconsider = true;
         // A blocked session too: what it may publish has changed as well.
         state.owner.wake();
+    }
+
+    /// Asks the client for a sign of life, or says what came of having asked. Whoever asks goes on
+    /// asking until it is more than [`Sign::Awaited`]: many who ask at once share a question.
+    pub fn probe(&self) -> Sign {
+        let mut state = self.state.lock();
+        match state.phase {
+            Phase::Pending => return Sign::Given,
+            Phase::Open => {}
+            Phase::Ending(_) | Phase::Left => return Sign::Ending,
+        }
+        match state.probe {
+            Probe::Answered => {
+                state.probe = Probe::None;
+                return Sign::Given;
+            }
+            Probe::None => {
+                state.probe = Probe::Asked;
+                state.owner.wake();
+            }
+            Probe::Asked | Probe::Sent => {}
+        }
+        Sign::Awaited
+    }
+
+    /// For the session's task: the client has given a sign of life, or cannot be judged.
+    pub fn answer_probe(&self) {
+        self.state.lock().probe = Probe::Answered;
     }
 
     /// For the session's task, before it waits: has it woken when there is something to write, or, if

@@ -397,8 +397,8 @@ impl Hub {
         }
     }
 
-    /// Wakes every session: what was held back while the gate was shut may go.
-    pub fn wake_all(&self) {
+    /// Wakes every session.
+    pub(crate) fn wake_all(&self) {
         for member in self.members() {
             member.outbox().nudge();
         }

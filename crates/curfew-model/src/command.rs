@@ -163,6 +163,12 @@ pub enum Push<'a> {
         /// The publisher's user; `None` for the admin API.
         from: Option<&'a str>,
     },
+    /// Publications of a subscribed channel from before this may be missing; what comes from here on
+    /// is whole. Encoded once for all who are told.
+    Gap {
+        /// The channel.
+        channel: &'a Channel,
+    },
     /// The token expires soon.
     Expiring {
         /// The token's `exp`, Unix seconds.

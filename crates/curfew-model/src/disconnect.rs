@@ -65,10 +65,12 @@ disconnects! {
     REVOKED = 4403 "revoked" "access was revoked" AfterSigningIn;
     /// An operator closed this session.
     DISCONNECTED = 4404 "disconnected" "an operator closed this session" Yes;
+    /// A newer session of this user took its place (`session.over_limit = "close_oldest"`).
+    REPLACED = 4407 "replaced" "a newer session of the user took this one's place" No;
     /// No token came within `auth.timeout`.
     AUTH_TIMEOUT = 4408 "auth_timeout" "no token was sent in time" Yes;
-    /// The user has `session.max_per_user` sessions already.
-    SESSION_LIMIT = 4409 "session_limit" "the user has as many sessions as are allowed" No;
+    /// The user has `session.max_per_user` sessions already, which gave a sign of life or may live.
+    SESSION_LIMIT = 4409 "session_limit" "the user has as many sessions as are allowed" Yes;
     /// The token's `exp` plus leeway passed without a refresh.
     EXPIRED = 4410 "expired" "the token has expired" WithNewToken;
     /// Ten seconds over `limits.messages_per_second` without a pause.

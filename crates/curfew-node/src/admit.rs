@@ -3,20 +3,22 @@
 //! The order is the point. The session is registered *before* the revocations are read, so that
 //! one written in between finds it in the hub; it is opened last.
 
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use curfew_backend::{BackendError, ClosedSession, OpenError, Revoked, SessionRecord};
+use curfew_backend::{BackendError, ClosedSession, OpenError, OverLimit, Revoked, SessionRecord};
 use curfew_hub::{Lanes, Member};
 use curfew_model::{Principal, RevocationKey, SessionId};
 use curfew_protocol::ProtocolId;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use parking_lot::Mutex;
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore, SemaphorePermit};
 use tokio::time;
 
-use crate::Node;
+use crate::{Node, Settings};
 
 /// Longest wait for a place among `backend.max_admissions`.
 const ADMISSION_WAIT: Duration = Duration::from_secs(1);
@@ -89,6 +91,50 @@ impl Admissions {
     }
 }
 
+/// Users for whose sessions room is being made, each with whose turn it is.
+#[derive(Debug, Default)]
+pub(crate) struct Turns(Mutex<HashMap<Box<str>, Arc<AsyncMutex<()>>>>);
+
+/// A turn: nobody else makes room for sessions of this user meanwhile.
+struct Turn<'a> {
+    turns: &'a Turns,
+    user: Box<str>,
+    held: Option<OwnedMutexGuard<()>>,
+}
+
+impl Turns {
+    /// Waits for the turn; with whether it had to be waited for.
+    async fn enter(&self, user: &str) -> (Turn<'_>, bool) {
+        let lock = Arc::clone(self.0.lock().entry(user.into()).or_default());
+        let mut turn = Turn {
+            turns: self,
+            user: user.into(),
+            held: None,
+        };
+        let at_once = Arc::clone(&lock).try_lock_owned().ok();
+        let waited = at_once.is_none();
+        turn.held = match at_once {
+            Some(held) => Some(held),
+            None => Some(lock.lock_owned().await),
+        };
+        (turn, waited)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut turns = self.turns.0.lock();
+        self.held = None;
+        // The map's is the last.
+        if turns
+            .get(&self.user)
+            .is_some_and(|lock| Arc::strong_count(lock) == 1)
+        {
+            turns.remove(&self.user);
+        }
+    }
+}
+
 impl Node {
     /// Admits a session: registers it, checks the revocations, records it. Nothing is delivered to
     /// it before [`Attachment::open`]. `address` is where its client is, as far as that is known.
@@ -102,7 +148,6 @@ impl Node {
         if !self.hub.gate().is_catching_up() {
             self.check_vouching()?;
         }
-        let _place = self.admissions.enter().await?;
         let settings = self.settings();
         let session = SessionId::new();
         // Registered before the revocation check: one written in between must find us.
@@ -118,13 +163,50 @@ impl Node {
             recorded: false,
         };
         self.metrics.sessions.inc();
-        match attachment
-            .admit(principal, &keys, settings.max_per_user)
-            .await
-        {
+        let admitted = attachment
+            .admit(Arc::clone(&principal), &keys, settings.max_per_user)
+            .await;
+        let admitted = match admitted {
+            Err(AdmitError::SessionLimit { .. }) => {
+                self.admit_over_limit(&mut attachment, principal, &keys, &settings)
+                    .await
+            }
+            admitted => admitted,
+        };
+        match admitted {
             Ok(()) => Ok(attachment),
             Err(error) => Err(attachment.why_refused(error).await),
         }
+    }
+
+    /// Admits a session of a user who has as many as are allowed, if some of them give way. Those of
+    /// one user come one after the other, so that one question is asked for all that wait.
+    async fn admit_over_limit(
+        &self,
+        attachment: &mut Attachment,
+        principal: Arc<Principal>,
+        keys: &[RevocationKey],
+        settings: &Settings,
+    ) -> Result<(), AdmitError> {
+        let user = principal.user();
+        let (turn, waited) = self.turns.enter(user).await;
+        if waited {
+            // Room may have been made meanwhile; if not, whoever is there has just been asked.
+            let admitted = attachment
+                .admit(Arc::clone(&principal), keys, settings.max_per_user)
+                .await;
+            let is_over = matches!(admitted, Err(AdmitError::SessionLimit { .. }));
+            if !is_over || settings.over_limit == OverLimit::Refuse {
+                return admitted;
+            }
+        }
+        let sessions = &self.backends.sessions;
+        sessions.make_room(user, settings.over_limit).await?;
+        let admitted = attachment
+            .admit(Arc::clone(&principal), keys, settings.max_per_user)
+            .await;
+        drop(turn);
+        admitted
     }
 
     /// Looks for a revocation that covers the token, among those that are written and those that are
@@ -186,6 +268,7 @@ impl Attachment {
         if node.is_refusing() {
             return Err(AdmitError::Draining);
         }
+        let _place = node.admissions.enter().await?;
         node.check_revoked(keys, &principal).await?;
         // Set before the attempt: a failed attempt may have written something.
         self.recorded = true;

@@ -4,13 +4,16 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use curfew_backend::{Ended, Events, Leaving, LocalSessions, SessionRecord, Suspension};
+use curfew_backend::{BoxFuture, Ended, Events, Leaving, LocalSessions, SessionRecord, Suspension};
 use curfew_hub::{Delivered, Ending, Hub, Member};
 use curfew_model::{
-    Disconnect, NodeId, Publication, Revocation, RevocationKey, SessionId, TraceContext,
+    Channel, Disconnect, GapReason, NodeId, Publication, Revocation, RevocationKey, SessionId,
+    TraceContext,
 };
 use curfew_telemetry::{Metrics, RevocationKind, Span, SpanKind};
 use tracing::{debug, info, warn};
+
+use crate::probe;
 
 /// The span of a revocation that closes sessions here.
 const APPLY: &str = "revocation apply";
@@ -149,8 +152,16 @@ impl Events for HubEvents {
         true
     }
 
+    fn gap(&self, channel: &Channel, reason: GapReason) {
+        self.hub.gap(channel, reason);
+    }
+
+    fn probe(&self, sessions: Vec<SessionId>) -> BoxFuture<'static, Vec<SessionId>> {
+        Box::pin(probe::silent(Arc::clone(&self.hub), sessions))
+    }
+
     fn reopened(&self) {
-        self.hub.wake_all();
+        self.hub.reopened();
     }
 
     fn isolated(&self) -> usize {

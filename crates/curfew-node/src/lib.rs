@@ -10,6 +10,7 @@ mod cleanup;
 mod drain;
 mod events;
 mod flush;
+mod probe;
 mod publish;
 mod pulse;
 mod refresh;
@@ -36,7 +37,7 @@ pub use drain::Config as DrainConfig;
 pub use events::HubEvents;
 pub use settings::Settings;
 
-use admit::Admissions;
+use admit::{Admissions, Turns};
 use cleanup::Cleanup;
 use reported::Reported;
 use subscriptions::Subscriptions;
@@ -56,6 +57,7 @@ pub struct Node {
     cleanup: Cleanup,
     reported: Reported,
     admissions: Admissions,
+    turns: Turns,
     draining: AtomicBool,
     refusing: AtomicBool,
     beat_at: Mutex<Instant>,
@@ -83,6 +85,7 @@ impl Node {
             clock,
             metrics,
             admissions: Admissions::new(settings.max_admissions),
+            turns: Turns::default(),
             settings: ArcSwap::from_pointee(settings),
             kinds_changed: Notify::new(),
             subscriptions: Subscriptions::new(),

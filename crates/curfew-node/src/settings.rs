@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use curfew_backend::OverLimit;
 use curfew_hub::Kinds;
 use tokio::{task, time};
 use tracing::{debug, warn};
@@ -24,6 +25,8 @@ pub struct Settings {
     pub revocable_claims: Vec<String>,
     /// `session.max_per_user`; 0 is no limit.
     pub max_per_user: u32,
+    /// `session.over_limit`.
+    pub over_limit: OverLimit,
     /// `backend.max_admissions`; 0 is no limit. Read at the start only.
     pub max_admissions: usize,
 }

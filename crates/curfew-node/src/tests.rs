@@ -65,6 +65,7 @@ impl Harness {
         let settings = Settings {
             revocable_claims: vec![CLAIM.to_owned()],
             max_per_user,
+            over_limit: curfew_backend::OverLimit::Refuse,
             max_admissions: 0,
         };
         let id = NodeId::new();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use curfew_backend::OverLimit;
 use curfew_model::{Problems, RevocationKey};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -22,9 +23,13 @@ pub struct Config {
     /// `["tenant", "device"]`. After a reload the sessions that are open already are found by them
     /// as well.
     pub revocable_claims: Vec<String>,
-    /// Sessions one user may have at once, counted over the cluster; one more is closed with 4409.
-    /// 0: no limit.
+    /// Sessions one user may have at once, counted over the cluster; of one more becomes what
+    /// `over_limit` says. 0: no limit.
     pub max_per_user: u32,
+    /// `"refuse"`: one session more than `max_per_user` is closed with 4409, after all others of the
+    /// user have given a sign of life; those that give none within 2s are closed with 4510, and make
+    /// room. `"close_oldest"`: it takes the place of the oldest, which is closed with 4407.
+    pub over_limit: OverLimit,
     /// The server pings every connection this often, give or take a tenth. Keep it below every
     /// idle timeout between clients and the node.
     #[serde(with = "curfew_model::setting::duration")]
@@ -51,6 +56,7 @@ impl Default for Config {
             expiring_notice: Duration::from_secs(60),
             revocable_claims: Vec::new(),
             max_per_user: 0,
+            over_limit: OverLimit::default(),
             ping_interval: Duration::from_secs(25),
             pong_timeout: Duration::from_secs(8),
             write_timeout: Duration::from_secs(10),

@@ -27,6 +27,10 @@ use crate::rate::{Bucket, CommandRate};
 use crate::timers::Deadlines;
 use crate::write::Output;
 
+/// How long whoever is over the limit of sessions is asked to wait, in milliseconds: the others were
+/// asked for a sign of life just now.
+const LIMIT_RETRY_MS: std::ops::RangeInclusive<u64> = 2000..=5000;
+
 /// Why a token opens no session, in the form a client is told.
 #[derive(Debug)]
 pub struct Refusal {
@@ -90,7 +94,14 @@ impl From<AdmitError> for Refusal {
                     ending,
                 };
             }
-            AdmitError::SessionLimit { .. } => Disconnect::SESSION_LIMIT,
+            AdmitError::SessionLimit { .. } => {
+                let mut ending = Ending::new(Disconnect::SESSION_LIMIT);
+                ending.retry_after_ms = Some(fastrand::u64(LIMIT_RETRY_MS));
+                return Self {
+                    failure: None,
+                    ending,
+                };
+            }
             AdmitError::Draining => Disconnect::DRAINING,
             AdmitError::Backend(BackendError::Unavailable(_) | BackendError::UnknownOutcome(_)) => {
                 Disconnect::UNAVAILABLE

@@ -51,7 +51,7 @@ impl Session {
             };
             self.read_in_turn += read;
             // Any byte: no pong can come in the middle of a long frame.
-            self.state.deadlines.heard();
+            self.state.heard();
             self.state
                 .context
                 .metrics()

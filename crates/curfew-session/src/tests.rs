@@ -103,6 +103,7 @@ impl Harness {
         let node_settings = curfew_node::Settings {
             revocable_claims: settings.session.revocable_claims.clone(),
             max_per_user: settings.session.max_per_user,
+            over_limit: settings.session.over_limit,
             max_admissions: 0,
         };
         let id = NodeId::new();

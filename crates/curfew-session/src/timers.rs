@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use curfew_backend::PROBE_PATIENCE;
 use curfew_model::{Disconnect, Principal, Push};
 use curfew_ws::frame;
 use tokio::time::{Instant, Sleep};
@@ -31,6 +32,8 @@ pub(crate) struct Deadlines {
     pinged_at: Option<Instant>,
     /// Something must have come after a ping.
     pong_by: Option<Instant>,
+    /// Something must have come, since whoever admits others asked for a sign of life.
+    probe_by: Option<Instant>,
     /// `expiring` is told.
     expiring_at: Option<Instant>,
     /// The session's token is over.
@@ -47,6 +50,7 @@ impl Deadlines {
             self.auth_by,
             self.ping_at,
             self.pong_by,
+            self.probe_by,
             self.expiring_at,
             self.ends_at,
             self.write_by,
@@ -137,6 +141,13 @@ impl State {
             // Nothing is read while a command waits: the pong may be there.
             self.expect_pong(now);
         }
+        if is_due(&mut self.deadlines.probe_by, now) {
+            if self.operation.is_none() {
+                return Some(Disconnect::NO_PONG.into());
+            }
+            // Likewise.
+            self.answer_probe();
+        }
         if is_due(&mut self.deadlines.expiring_at, now) {
             self.tell_expiring();
         }
@@ -154,6 +165,27 @@ impl State {
             self.schedule_ping();
         }
         None
+    }
+
+    /// Asks the client for a sign of life: there are as many sessions of its user as may be. Without one
+    /// the session ends.
+    pub(crate) fn probe(&mut self) {
+        self.notify(frame::ping(&[]));
+        self.deadlines.probe_by = Instant::now().checked_add(PROBE_PATIENCE);
+    }
+
+    /// The client has given a sign of life.
+    pub(crate) fn heard(&mut self) {
+        self.deadlines.heard();
+        if self.deadlines.probe_by.take().is_some() {
+            self.answer_probe();
+        }
+    }
+
+    fn answer_probe(&self) {
+        if let Some(live) = &self.live {
+            live.attachment.member().outbox().answer_probe();
+        }
     }
 
     fn expect_pong(&mut self, now: Instant) {

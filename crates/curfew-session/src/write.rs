@@ -50,6 +50,10 @@ impl Session {
                     self.state.reconsider();
                     continue;
                 }
+                Progress::Probe => {
+                    self.state.probe();
+                    continue;
+                }
                 Progress::End(ending) => return Poll::Ready(Finish::Ended(ending)),
                 Progress::Expired => return Poll::Ready(Disconnect::EXPIRED.into()),
                 Progress::Broken(_) => return Poll::Ready(Finish::Gone),

@@ -12,6 +12,7 @@ mod tracer;
 
 use std::sync::{Arc, OnceLock};
 
+use curfew_model::GapReason;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
@@ -119,6 +120,8 @@ pub struct Metrics {
     pub messages_delivered: Counter,
     /// Messages that did not reach a session.
     pub messages_dropped: Counters<DropReason>,
+    /// Sessions told that publications of a channel may be missing.
+    pub gaps: Counters<GapReason>,
     /// From a publication's arrival to a session's socket having it, seconds.
     pub delivery_duration: Histograms<DeliveryPath>,
     /// Sessions a publication was queued for.
@@ -261,6 +264,7 @@ impl Metrics {
             publish_duration: Histogram::new(ROUND_TRIP_SECONDS),
             messages_delivered: Counter::default(),
             messages_dropped: Counters::new(),
+            gaps: Counters::new(),
             delivery_duration: Histograms::new(DELIVERY_SECONDS),
             fanout_recipients: Histogram::new(RECIPIENTS),
             send_queue_messages: Histogram::new(QUEUE_MESSAGES),

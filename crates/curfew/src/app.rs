@@ -322,6 +322,7 @@ fn node_settings(config: &Config) -> curfew_node::Settings {
     curfew_node::Settings {
         revocable_claims: revocable_claims(config),
         max_per_user: config.session.max_per_user,
+        over_limit: config.session.over_limit,
         max_admissions: config.backend.max_admissions,
     }
 }

@@ -30,7 +30,12 @@ const PROMISED: [(&str, &[&str]); 12] = [
     ),
     (
         "session",
-        &["expiring_notice", "revocable_claims", "max_per_user"],
+        &[
+            "expiring_notice",
+            "revocable_claims",
+            "max_per_user",
+            "over_limit",
+        ],
     ),
     (
         "limits",

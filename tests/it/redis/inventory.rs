@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use curfew_testkit::WsClient;
 use curfew_testkit::mint::Key;
-use curfew_tests::{Cluster, Redis, Settings, eventually};
+use curfew_tests::{Cluster, Redis, Settings, Tape, eventually};
 use serde_json::{Value, json};
 
 fn ids(page: &Value) -> Vec<String> {
@@ -90,7 +90,7 @@ async fn sessions_of_a_user_are_limited_over_the_cluster() {
     let cluster = Cluster::start(3, &redis.url(), &settings).await;
     let mut open = Vec::new();
     for node in cluster.nodes() {
-        open.push(node.user("alice").await);
+        open.push(node.tape("alice", "room:1").await);
     }
     for node in cluster.nodes() {
         let token = Key::default_secret().user("alice");
@@ -98,7 +98,7 @@ async fn sessions_of_a_user_are_limited_over_the_cluster() {
         assert_eq!(fourth.closed().await.0, 4409);
         node.assert_admits("bob").await;
     }
-    open.pop().unwrap().reset();
+    drop(open.pop());
     let again = eventually("room for a third", async || {
         try_open(&cluster, 0, "alice").await
     })
@@ -119,7 +119,7 @@ async fn sessions_of_a_user_are_limited_over_the_cluster() {
 }
 
 /// Four sessions of one user asked for at once; those that were opened.
-async fn rush(cluster: &Cluster, node: usize, user: &str) -> Vec<WsClient> {
+async fn rush(cluster: &Cluster, node: usize, user: &str) -> Vec<Tape> {
     let (a, b, c, d) = tokio::join!(
         try_open(cluster, node, user),
         try_open(cluster, node, user),
@@ -130,12 +130,12 @@ async fn rush(cluster: &Cluster, node: usize, user: &str) -> Vec<WsClient> {
 }
 
 /// A session, unless there are too many.
-async fn try_open(cluster: &Cluster, node: usize, user: &str) -> Option<WsClient> {
+async fn try_open(cluster: &Cluster, node: usize, user: &str) -> Option<Tape> {
     let token = Key::default_secret().user(user);
     let mut client = cluster[node].ws().bearer(&token).open().await;
     let first = client.next_json().await;
     match first["type"].as_str() {
-        Some("connected") => Some(client),
+        Some("connected") => Some(Tape::of(client)),
         Some("closing") => {
             assert_eq!(first["code"], 4409, "{first}");
             None

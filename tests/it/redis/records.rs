@@ -4,11 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use curfew_testkit::mint::Key;
 use curfew_testkit::{WsClient, unix_now};
-use curfew_tests::{Cluster, Redis, Settings, eventually};
+use curfew_tests::{Cluster, Redis, Settings, Tape, eventually};
 use serde_json::{Value, json};
 
 /// The lease of a node's hash (CONTRACT §7), in milliseconds.
 const NODE_LEASE: i64 = 15_000;
+
+/// `auth.leeway`, as it is by default, in seconds.
+const LEEWAY: u64 = 5;
 
 async fn hash(redis: &Redis, key: &str) -> BTreeMap<String, String> {
     let flat = redis.run(&["HGETALL", key]).await.texts();
@@ -64,8 +67,8 @@ async fn a_session_is_recorded_until_its_token_ends_and_a_refresh_moves_that() {
     assert!(number("connected_at").abs_diff(now) <= 5, "{record:?}");
     let claims: Value = serde_json::from_str(&record["claims"]).unwrap();
     assert_eq!(claims["roles"], json!(["a", "b"]));
-    assert!(ends(&redis, &key).await.abs_diff(now + 600) <= 5);
-    assert_eq!(number("expires_at"), ends(&redis, &key).await);
+    assert!(number("expires_at").abs_diff(now + 600) <= 5);
+    assert_eq!(number("expires_at") + LEEWAY, ends(&redis, &key).await);
 
     // The user's sessions, by expiry, on whichever node.
     let (second, other, _) = open(&cluster, 1, "alice", 1200).await;
@@ -77,7 +80,7 @@ async fn a_session_is_recorded_until_its_token_ends_and_a_refresh_moves_that() {
     let other_ends = ends(&redis, &format!("curfew:session:{other}")).await;
     let expected = [
         session.clone(),
-        record["expires_at"].clone(),
+        (number("expires_at") + LEEWAY).to_string(),
         other,
         other_ends.to_string(),
     ];
@@ -90,13 +93,13 @@ async fn a_session_is_recorded_until_its_token_ends_and_a_refresh_moves_that() {
         .send(json!({"type":"refresh","id":1,"token":renewed}))
         .await;
     client.expect_json(json!({"type":"refreshed","id":1})).await;
-    assert_eq!(ends(&redis, &key).await, now + 3000);
+    assert_eq!(ends(&redis, &key).await, now + 3000 + LEEWAY);
     let record = hash(&redis, &key).await;
     assert_eq!(record["token_id"], "renewed");
     assert_eq!(record["expires_at"], (now + 3000).to_string());
     let score = redis.run(&["ZSCORE", index, &session]).await.text();
-    assert_eq!(score, (now + 3000).to_string());
-    assert_eq!(ends(&redis, index).await, now + 3000);
+    assert_eq!(score, (now + 3000 + LEEWAY).to_string());
+    assert_eq!(ends(&redis, index).await, now + 3000 + LEEWAY);
 
     // A token is a credential; its claims are not.
     let signature = token.rsplit('.').next().unwrap();
@@ -236,4 +239,60 @@ async fn however_a_session_ends_nothing_of_it_is_left() {
     })
     .await;
     assert_eq!(cluster.metric("curfew_sessions").await, 0.0);
+}
+
+/// Sessions whose token's `exp` has passed and whose access goes on for the leeway: they count, are
+/// listed and are found like all others.
+#[tokio::test]
+async fn sessions_in_their_leeway_are_in_every_list() {
+    let redis = Redis::start().await;
+    let settings = Settings::default()
+        .with(r#"auth.leeway = "60s""#)
+        .with("session.max_per_user = 3");
+    let cluster = Cluster::start(2, &redis.url(), &settings).await;
+    let now = unix_now();
+    let token = |at: usize| {
+        let claims = json!({"iat":now - 60,"exp":now - 1,"jti":format!("late-{at}")});
+        Key::default_secret().user_with("alice", claims)
+    };
+    let mut connecting = tokio::task::JoinSet::new();
+    for at in 0..20 {
+        let connect = cluster[at % 2].ws().bearer(&token(at));
+        connecting.spawn(async move {
+            let mut client = connect.open().await;
+            let first = client.next_json().await;
+            (Tape::of(client), first)
+        });
+    }
+    let mut open = Vec::new();
+    while let Some(connected) = connecting.join_next().await {
+        let (client, first) = connected.unwrap();
+        if first["type"] == "connected" {
+            open.push((client, first["session"].as_str().unwrap().to_owned()));
+        } else {
+            assert_eq!(first["reason"], "session_limit", "{first}");
+        }
+    }
+    assert_eq!(open.len(), 3, "as many as are allowed");
+    for node in cluster.nodes() {
+        assert_eq!(node.sessions().await.len(), 3);
+        let page = node.admin_ok("GET", "/v1/sessions?user=alice", None).await;
+        assert_eq!(page["sessions"].as_array().unwrap().len(), 3, "{page}");
+        let revocation = json!({"kind":"user","value":"alice","dry_run":true});
+        let dry_run = node
+            .admin_ok("POST", "/v1/revocations", Some(revocation))
+            .await;
+        assert_eq!(dry_run["would_close"], 3, "{dry_run}");
+        for (_, session) in &open {
+            let path = format!("/v1/sessions/{session}");
+            let found = node.admin_ok("GET", &path, None).await;
+            assert_eq!(found["expires_at"], now - 1, "{found}");
+        }
+    }
+    for (client, session) in open {
+        let path = format!("/v1/sessions/{session}");
+        cluster[0].admin_ok("DELETE", &path, None).await;
+        client.closed_with(4404, "disconnected").await;
+    }
+    until_gone(&redis, "curfew:user:alice:sessions").await;
 }

@@ -217,6 +217,7 @@ fn node_settings(tenants: bool) -> curfew_node::Settings {
     curfew_node::Settings {
         revocable_claims: claims(tenants),
         max_per_user: 0,
+        over_limit: curfew_backend::OverLimit::Refuse,
         max_admissions: 0,
     }
 }

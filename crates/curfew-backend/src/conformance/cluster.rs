@@ -1,18 +1,21 @@
 //! What a check runs on.
 
 use std::collections::{HashMap, HashSet};
+use std::future::ready;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use curfew_model::{
-    Claims, Clock, Disconnect, NodeId, Principal, PrincipalParts, Publication, Revocation,
-    RevocationKey, SessionId, SystemClock, boottime,
+    Channel, Claims, Clock, Disconnect, GapReason, NodeId, Principal, PrincipalParts, Publication,
+    Revocation, RevocationKey, SessionId, SystemClock, boottime,
 };
 use parking_lot::Mutex;
 
 use super::DEADLINE;
-use crate::{Backends, ClosedSession, Ended, Events, LocalSessions, SessionRecord, Suspension};
+use crate::{
+    Backends, BoxFuture, ClosedSession, Ended, Events, LocalSessions, SessionRecord, Suspension,
+};
 
 /// Between two looks at a condition.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
@@ -148,6 +151,7 @@ pub struct Recorder {
 #[derive(Debug, Default)]
 struct Heard {
     publications: Vec<Publication>,
+    gaps: Vec<(Channel, GapReason)>,
     revoked: Vec<(RevocationKey, Revocation)>,
     disconnected: Vec<(SessionId, Disconnect)>,
     /// Sessions that live here.
@@ -179,6 +183,11 @@ impl Recorder {
         self.heard.lock().publications.clone()
     }
 
+    /// The gaps heard of, in order.
+    pub fn gaps(&self) -> Vec<(Channel, GapReason)> {
+        self.heard.lock().gaps.clone()
+    }
+
     /// The revocations heard of, in order.
     pub fn revoked(&self) -> Vec<(RevocationKey, Revocation)> {
         self.heard.lock().revoked.clone()
@@ -198,6 +207,10 @@ impl Recorder {
 impl Events for Recorder {
     fn publication(&self, publication: &Publication) {
         self.heard.lock().publications.push(publication.clone());
+    }
+
+    fn gap(&self, channel: &Channel, reason: GapReason) {
+        self.heard.lock().gaps.push((channel.clone(), reason));
     }
 
     fn revoked(&self, key: &RevocationKey, revocation: &Revocation, _: Instant) -> Ended {
@@ -221,6 +234,13 @@ impl Events for Recorder {
             heard.disconnected.push((session, disconnect));
         }
         found
+    }
+
+    /// Those that live here give a sign of life.
+    fn probe(&self, mut sessions: Vec<SessionId>) -> BoxFuture<'static, Vec<SessionId>> {
+        let heard = self.heard.lock();
+        sessions.retain(|session| !heard.sessions.contains(session));
+        Box::pin(ready(sessions))
     }
 
     fn reopened(&self) {}

@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 
 use super::{Done, Memory};
 use crate::{
-    BackendError, BoxFuture, ClosedSession, OpenError, SessionFilter, SessionPage, SessionRecord,
-    Sessions,
+    BackendError, BoxFuture, ClosedSession, MAX_PROBED, OpenError, OverLimit, SessionFilter,
+    SessionPage, SessionRecord, Sessions,
 };
 
 /// Fewest sessions opened between two sweeps for expired records; more when there are more
@@ -46,6 +46,29 @@ impl Sessions for Memory {
         }
         records.insert(record);
         Box::pin(ready(Ok(())))
+    }
+
+    fn make_room<'a>(
+        &'a self,
+        user: &'a str,
+        over: OverLimit,
+    ) -> BoxFuture<'a, Result<(), BackendError>> {
+        let mut ids = self.inventory.0.lock().of_user(user).to_vec();
+        ids.truncate(MAX_PROBED);
+        Box::pin(async move {
+            let gone = match over {
+                OverLimit::Refuse => self.events.probe(ids).await,
+                OverLimit::CloseOldest => {
+                    let ended = |id: &SessionId| self.events.disconnect(*id, Disconnect::REPLACED);
+                    ids.into_iter().find(ended).into_iter().collect()
+                }
+            };
+            let mut records = self.inventory.0.lock();
+            for session in gone {
+                records.remove(session);
+            }
+            Ok(())
+        })
     }
 
     fn refresh(&self, record: SessionRecord) -> BoxFuture<'_, Result<(), BackendError>> {

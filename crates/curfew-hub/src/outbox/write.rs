@@ -70,6 +70,8 @@ pub enum Progress {
     Expired,
     /// First of all, the session's subscriptions are to be decided anew.
     Reconsider,
+    /// First of all, the client is to be asked for a sign of life.
+    Probe,
     /// The session was told to end.
     End(Ending),
     /// The socket is broken.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_backend::{
-    BackendError, Backends, BoxFuture, Broker, ClosedSession, Listed, OpenError, Receipt,
-    Revocations, Revoked, SessionFilter, SessionPage, SessionRecord, Sessions,
+    BackendError, Backends, BoxFuture, Broker, ClosedSession, Listed, OpenError, OverLimit,
+    Receipt, Revocations, Revoked, SessionFilter, SessionPage, SessionRecord, Sessions,
 };
 use curfew_model::{Channel, Clock, Publication, Revocation, RevocationKey, SessionId};
 use parking_lot::Mutex;
@@ -223,6 +223,14 @@ impl Sessions for Rig {
         Box::pin(self.ask(Call::Open, "", move || {
             self.inner.sessions.open(record, max)
         }))
+    }
+
+    fn make_room<'a>(
+        &'a self,
+        user: &'a str,
+        over: OverLimit,
+    ) -> BoxFuture<'a, Result<(), BackendError>> {
+        self.inner.sessions.make_room(user, over)
     }
 
     fn refresh(&self, record: SessionRecord) -> BoxFuture<'_, Result<(), BackendError>> {

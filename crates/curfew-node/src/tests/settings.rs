@@ -10,6 +10,7 @@ fn by(claims: &[&str]) -> Settings {
     Settings {
         revocable_claims: claims.iter().map(|claim| (*claim).to_owned()).collect(),
         max_per_user: 0,
+        over_limit: curfew_backend::OverLimit::Refuse,
         max_admissions: 0,
     }
 }

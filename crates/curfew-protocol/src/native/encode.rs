@@ -72,6 +72,10 @@ pub(super) fn push(push: &Push<'_>, out: &mut BytesMut) {
             put_string("reason", reason.as_str(), out);
             put_string("message", message, out);
         }
+        Push::Gap { channel } => {
+            open("gap", out);
+            put_string("channel", channel.as_str(), out);
+        }
         Push::Expiring { expires_at } => {
             open("expiring", out);
             put_number("expires_at", *expires_at, out);

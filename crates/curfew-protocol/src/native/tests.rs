@@ -414,6 +414,10 @@ fn pushes_are_written_as_the_contract_shows() {
             r#"{"type":"message","channel":"room:1","data":1}"#,
         ),
         (
+            Push::Gap { channel: &channel },
+            r#"{"type":"gap","channel":"room:1"}"#,
+        ),
+        (
             Push::Expiring { expires_at: 5 },
             r#"{"type":"expiring","expires_at":5}"#,
         ),

@@ -314,16 +314,32 @@ async fn a_revocation_of_the_old_token_during_a_refresh_ends_the_session() {
 #[tokio::test(start_paused = true)]
 async fn one_session_more_than_allowed_is_closed_with_its_own_code() {
     let harness = Harness::with(|settings| settings.session.max_per_user = 1);
-    let _first = harness.open().await;
+    let mut first = harness.open().await;
     let mut second = harness.awaiting();
     second
         .send(&json!({"type": "auth", "token": harness.token(json!({}))}).to_string())
         .await;
-    assert_eq!(
-        second
-            .expect_closed(Disconnect::SESSION_LIMIT)
-            .await
-            .types(),
-        ["closing"]
+    // The first one answers the ping that it is asked for a sign of life by.
+    let (closed, ()) = tokio::join!(
+        second.expect_closed(Disconnect::SESSION_LIMIT),
+        first.silence(1)
     );
+    assert_eq!(closed.types(), ["closing"]);
+    assert!(closed.texts[0]["retry_after_ms"].is_u64());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_without_a_sign_of_life_gives_way_to_one_that_is_over_the_limit() {
+    let harness = Harness::with(|settings| settings.session.max_per_user = 1);
+    let mut silent = harness.open().await;
+    silent.answers_pings = false;
+    let mut second = harness.awaiting();
+    second
+        .send(&json!({"type": "auth", "token": harness.token(json!({}))}).to_string())
+        .await;
+    let (_, closed) = tokio::join!(
+        second.expect("connected"),
+        silent.expect_closed(Disconnect::NO_PONG)
+    );
+    assert_eq!(closed.types(), ["closing"]);
 }

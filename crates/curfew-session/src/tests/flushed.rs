@@ -124,7 +124,7 @@ async fn a_frame_that_a_flusher_began_is_completed_before_anything_else_is_writt
     }
     let until = boottime() + Duration::from_secs(60);
     harness.gate.open_until(until, harness.gate.stretch());
-    harness.hub().wake_all();
+    harness.hub().reopened();
     assert_eq!(peer.expect("message").await["data"], large);
     assert_eq!(peer.expect("error").await["code"], "unavailable");
 }

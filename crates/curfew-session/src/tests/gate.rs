@@ -1,7 +1,7 @@
 //! The delivery lease: what a session does while its node cannot vouch for it, and while a
 //! revocation that may name it is being read.
 
-use curfew_model::{RevocationKey, boottime};
+use curfew_model::{GapReason, RevocationKey, boottime};
 use curfew_telemetry::DropReason;
 
 use super::rig::Call;
@@ -19,7 +19,7 @@ impl Harness {
         let until = boottime() + Duration::from_secs(3600);
         let reopened = self.gate.open_until(until, self.gate.stretch());
         assert_eq!(reopened, Some(true));
-        self.hub().wake_all();
+        self.hub().reopened();
     }
 }
 
@@ -90,7 +90,9 @@ async fn what_is_published_meanwhile_is_dropped_and_counted() {
     );
     harness.reopen();
     harness.publish("room", "2");
+    assert_eq!(peer.expect("gap").await["channel"], "room");
     assert_eq!(peer.expect("message").await["data"], 2);
+    assert_eq!(harness.metrics.gaps.get(GapReason::Unvouched), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use curfew_model::GapReason;
+
 /// One label with every value it can have.
 pub trait Label: fmt::Debug + Copy + Send + Sync + 'static {
     /// The label's name.
@@ -408,6 +410,15 @@ impl AnswerReason {
             (..500, _) => Self::BadRequest,
             (500.., _) => Self::Internal,
         }
+    }
+}
+
+impl Label for GapReason {
+    const NAME: &'static str = "reason";
+    const VALUES: &'static [&'static str] = &["link_lost", "unvouched", "too_large", "malformed"];
+
+    fn index(self) -> usize {
+        usize::from(GapReason::index(self))
     }
 }
 

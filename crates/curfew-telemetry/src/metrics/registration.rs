@@ -128,6 +128,11 @@ impl Metrics {
             "Messages that did not reach a session",
             &self.messages_dropped,
         );
+        names.add(
+            "gaps",
+            "Sessions told that publications of a channel may be missing, once for each loss and channel",
+            &self.gaps,
+        );
         names.seconds(
             "delivery_duration",
             "From a publication's reaching the node, through the embedded backend (local) or Redis (broker), to its last byte's being handed to the socket. One delivery in 17 is timed, of those of one publication one in 257, and of a traced publication at least one; what its session wrote together with it is included, sessions that end meanwhile are not",

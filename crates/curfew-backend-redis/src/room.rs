@@ -1,0 +1,119 @@
+//! Room for one more session of a user who has as many as are allowed.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use curfew_backend::{MAX_PROBED, PROBE_PATIENCE};
+use curfew_model::{Disconnect, NodeId, SessionId};
+use futures_util::future::join_all;
+use tokio::time;
+
+use crate::Redis;
+use crate::core::random_id;
+use crate::fault::Fault;
+use crate::inbox::Message;
+use crate::links::Keyed;
+
+/// How long the node of a session that is to give way has to answer before the next oldest is asked.
+const REPLACE_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Sessions that are asked to give way before the new one is refused.
+const MOST_REPLACED: usize = 4;
+
+impl Redis {
+    /// Ends a session that does not live here. False when its node does not answer in time.
+    pub(crate) async fn end_elsewhere(
+        &self,
+        session: SessionId,
+        replaced: bool,
+        patience: Duration,
+    ) -> Result<bool, Fault> {
+        let id = random_id();
+        let mut question = self.inbox.ask(id.clone(), 1);
+        self.tell_all(&Message::Disconnect {
+            id,
+            session,
+            from: self.core.node,
+            replaced,
+        })
+        .await?;
+        let answer = time::timeout(patience, question.answers.recv()).await;
+        Ok(matches!(answer, Ok(Some(_))))
+    }
+
+    /// Gives those of a user's sessions up whose clients give no sign of life. Those of a node that does
+    /// not answer go on counting.
+    pub(crate) async fn give_up_silent(&self, user: &str) -> Result<(), Fault> {
+        let mut by_node: HashMap<NodeId, Vec<SessionId>> = HashMap::new();
+        for (session, node) in self.oldest_of_user(user).await? {
+            by_node.entry(node).or_default().push(session);
+        }
+        let probes = by_node
+            .into_iter()
+            .map(|(node, sessions)| async move { (node, self.probe(node, sessions).await) });
+        for (node, gone) in join_all(probes).await {
+            let gone: Vec<_> = gone.iter().map(|session| (*session, user)).collect();
+            self.links.remove_traces(node, &gone).await?;
+        }
+        Ok(())
+    }
+
+    /// Those of a node's sessions that are gone, or gave no sign of life.
+    async fn probe(&self, node: NodeId, sessions: Vec<SessionId>) -> Vec<SessionId> {
+        if node == self.core.node {
+            return self.core.events.probe(sessions).await;
+        }
+        let id = random_id();
+        let mut question = self.inbox.ask(id.clone(), 1);
+        let asked = Message::Probe { id, node, sessions };
+        let patience = PROBE_PATIENCE + self.core.connector.timeout();
+        let answer = async {
+            self.tell_all(&asked).await.ok()?;
+            question.answers.recv().await
+        };
+        match time::timeout(patience, answer).await {
+            Ok(Some(answer)) if answer.node == node => answer.gone,
+            _ => Vec::new(),
+        }
+    }
+
+    /// Ends the oldest of a user's sessions; the next one if its node does not answer.
+    pub(crate) async fn close_oldest(&self, user: &str) -> Result<(), Fault> {
+        for (session, node) in self
+            .oldest_of_user(user)
+            .await?
+            .into_iter()
+            .take(MOST_REPLACED)
+        {
+            let ended = self.core.events.disconnect(session, Disconnect::REPLACED)
+                // A record that its node has left behind.
+                || node == self.core.node
+                || self.end_elsewhere(session, true, REPLACE_PATIENCE).await?;
+            if ended {
+                return self.links.remove_traces(node, &[(session, user)]).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// A user's sessions that are recorded, the oldest first, with the node of each.
+    async fn oldest_of_user(&self, user: &str) -> Result<Vec<(SessionId, NodeId)>, Fault> {
+        let keys = &self.core.keys;
+        let all = Keyed::new("ZRANGE", &keys.user_sessions(user))
+            .arg(0)
+            .arg(-1);
+        let ids: Vec<String> = self.links.call(all).await?;
+        let mut ids: Vec<SessionId> = ids.iter().filter_map(|id| id.parse().ok()).collect();
+        ids.sort_unstable();
+        ids.truncate(MAX_PROBED);
+        let nodes = ids
+            .iter()
+            .map(|id| Keyed::new("HGET", &keys.session(*id)).arg("node"));
+        let nodes = self.links.pipeline(nodes.collect()).await?;
+        let recorded = ids.into_iter().zip(nodes).filter_map(|(id, node)| {
+            let node: Option<String> = redis::from_redis_value(node).ok()?;
+            Some((id, node?.parse().ok()?))
+        });
+        Ok(recorded.collect())
+    }
+}

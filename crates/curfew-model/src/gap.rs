@@ -1,0 +1,48 @@
+//! Publications that sessions may have missed.
+
+/// The cause of a gap: publications of a channel did not reach, or may not have reached, the sessions
+/// of a node that listen to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GapReason {
+    /// The connection that the channel's publications arrive by was lost.
+    LinkLost,
+    /// The node could not vouch for its sessions, and delivered nothing.
+    Unvouched,
+    /// A publication is larger than any that is read.
+    TooLarge,
+    /// A publication does not have the form that nodes give it.
+    Malformed,
+}
+
+impl GapReason {
+    /// Every reason, in order of [`GapReason::index`].
+    pub const ALL: [Self; 4] = [
+        Self::LinkLost,
+        Self::Unvouched,
+        Self::TooLarge,
+        Self::Malformed,
+    ];
+
+    /// Its place in [`GapReason::ALL`].
+    pub fn index(self) -> u8 {
+        self as u8
+    }
+
+    /// The reason at this place.
+    pub fn at(index: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(index)).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_found_at_its_place() {
+        for reason in GapReason::ALL {
+            assert_eq!(GapReason::at(reason.index()), Some(reason));
+        }
+        assert_eq!(GapReason::at(4), None);
+    }
+}

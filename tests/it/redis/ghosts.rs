@@ -1,0 +1,78 @@
+//! Sessions of a user who has as many as are allowed, on whichever node: those that nobody is behind any
+//! more make room (CONTRACT §4, 4409 and 4407).
+
+use std::time::Duration;
+
+use curfew_testkit::mint::Key;
+use curfew_tests::{Cluster, Redis, Settings, eventually_within};
+use serde_json::json;
+
+const ALICE: &str = "alice";
+
+/// No trace of a node that was killed is left after this (CONTRACT §8, R4), give or take a busy machine.
+const CLEANED_UP: Duration = Duration::from_secs(40);
+
+/// The session that is in the way lives on another node than the one that is asked for.
+#[tokio::test]
+async fn a_ghost_on_another_node_makes_room_and_those_who_answer_stay() {
+    let redis = Redis::start().await;
+    let settings = Settings::default().with("session.max_per_user = 2");
+    let cluster = Cluster::start(2, &redis.url(), &settings).await;
+    let lives = cluster[1].tape(ALICE, "room:1").await;
+    let mut ghost = cluster[1].user(ALICE).await;
+    let newcomer = cluster[0].tape(ALICE, "room:1").await;
+    ghost.expect_close(4510, "no_pong").await;
+    // Of two nodes' sessions that all answer none goes.
+    let token = Key::default_secret().user(ALICE);
+    let mut third = cluster[0].ws().bearer(&token).open().await;
+    let closing = third.expect_close(4409, "session_limit").await;
+    assert_eq!(closing["reconnect"], true, "{closing}");
+    for tape in [&lives, &newcomer] {
+        tape.assert_open("it answered").await;
+    }
+    assert_eq!(cluster[0].sessions().await.len(), 2);
+}
+
+/// Nothing is known of sessions whose node does not answer: they count until they are cleaned up after.
+#[tokio::test]
+async fn sessions_of_a_node_that_was_killed_count_until_they_are_reaped() {
+    let redis = Redis::start().await;
+    let settings = Settings::default().with("session.max_per_user = 1");
+    let mut cluster = Cluster::start(2, &redis.url(), &settings).await;
+    let _lost = cluster[1].tape(ALICE, "room:1").await;
+    drop(cluster.remove(1));
+    let token = Key::default_secret().user(ALICE);
+    let mut refused = cluster[0].ws().bearer(&token).open().await;
+    let closing = refused.expect_close(4409, "session_limit").await;
+    assert_eq!(closing["reconnect"], true, "{closing}");
+    eventually_within(CLEANED_UP, "room after the clean-up", async || {
+        let mut client = cluster[0].ws().bearer(&token).open().await;
+        let first = client.next_json().await;
+        assert!(
+            first["type"] == "connected" || first["code"] == 4409,
+            "{first}"
+        );
+        (first["type"] == "connected").then_some(client)
+    })
+    .await;
+}
+
+/// The oldest of all nodes' sessions gives way.
+#[tokio::test]
+async fn the_oldest_session_is_replaced_on_whichever_node_it_lives() {
+    let redis = Redis::start().await;
+    let settings = Settings::default()
+        .with("session.max_per_user = 2")
+        .with(r#"session.over_limit = "close_oldest""#);
+    let cluster = Cluster::start(2, &redis.url(), &settings).await;
+    let oldest = cluster[1].tape(ALICE, "room:1").await;
+    let second = cluster[0].tape(ALICE, "room:1").await;
+    let third = cluster[0].tape(ALICE, "room:1").await;
+    oldest.closed_with(4407, "replaced").await;
+    let closing = oldest.until(json!({"type":"closing"})).await.frame;
+    assert_eq!(closing["reconnect"], false, "{closing}");
+    for tape in [&second, &third] {
+        tape.assert_open("it stays").await;
+    }
+    assert_eq!(cluster[1].sessions().await.len(), 2);
+}
