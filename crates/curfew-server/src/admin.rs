@@ -7,6 +7,7 @@ mod issuers;
 mod key;
 mod nodes;
 mod openapi;
+mod places;
 mod publish;
 mod revocations;
 mod sessions;
@@ -26,7 +27,6 @@ use http::header::ALLOW;
 use http::{HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, warn};
@@ -39,6 +39,7 @@ use crate::respond::{Problem, Response};
 use crate::{Listener, body, listen};
 use api::{Access, Api, Call, Caller, Operation};
 use key::Key;
+use places::{Place, Places};
 
 pub use openapi::openapi;
 
@@ -72,7 +73,7 @@ pub struct Admin {
     answers: Answers,
     porter: Porter,
     /// `admin.connections`.
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
     /// `backend.redis.prefix`.
     prefix: String,
 }
@@ -99,7 +100,7 @@ impl Admin {
             key: Key::new(),
             answers: Answers::new(ListenerLabel::Admin, metrics),
             porter: Porter::new(),
-            places: Arc::new(Semaphore::new(connections)),
+            places: Places::new(connections),
             prefix,
         })
     }
@@ -114,40 +115,47 @@ impl Admin {
 
     /// Answers requests until `stop`.
     pub async fn serve(self: Arc<Self>, listener: Listener, stop: CancellationToken) {
-        let node = &self.context.node;
         listen::accept(listener, stop.clone(), |stream, peer| {
-            match Arc::clone(&self.places).try_acquire_owned() {
-                Ok(place) => {
-                    let admin = Arc::clone(&self);
-                    let stop = stop.clone();
-                    node.spawn(async move {
-                        admin.connection(stream, peer, stop).await;
-                        drop(place);
-                    });
+            let admin = Arc::clone(&self);
+            let stop = stop.clone();
+            self.context.node.spawn(async move {
+                match Arc::clone(&admin.places).take().await {
+                    Some(place) => admin.connection(stream, peer, place, stop).await,
+                    None => admin.turn_away(stream, peer).await,
                 }
-                Err(_) => {
-                    let detail = "the admin listener has as many connections as it accepts";
-                    let problem = Problem::unavailable(detail);
-                    self.answers
-                        .refused(AnswerReason::Limit, problem.status(), peer);
-                    node.spawn(self.porter.turn_away(stream, problem, self.bounds()));
-                }
-            }
+            });
         })
         .await;
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, peer: IpAddr, stop: CancellationToken) {
+    async fn turn_away(&self, stream: TcpStream, peer: IpAddr) {
+        let detail = "the admin listener has as many connections as it accepts";
+        let problem = Problem::unavailable(detail);
+        self.answers
+            .refused(AnswerReason::Limit, problem.status(), peer);
+        self.porter.turn_away(stream, problem, self.bounds()).await;
+    }
+
+    async fn connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: IpAddr,
+        place: Arc<Place>,
+        stop: CancellationToken,
+    ) {
+        let asking = Arc::clone(&place);
         let answer = |request| {
             let admin = Arc::clone(&self);
-            Box::pin(async move { admin.answer(request, peer).await }) as _
+            let place = Arc::clone(&asking);
+            Box::pin(async move {
+                place.serve();
+                let response = admin.answer(request, peer).await;
+                place.wait();
+                response
+            }) as _
         };
         let bounds = self.bounds();
-        let Ended {
-            stream,
-            read,
-            result,
-        } = exchange::serve(
+        let serving = exchange::serve(
             Timely::new(stream, ANSWER_TIMEOUT),
             Bytes::new(),
             Hold::default(),
@@ -155,8 +163,18 @@ impl Admin {
             HEAD_TIMEOUT,
             answer,
             (stop, || true),
-        )
-        .await;
+        );
+        let Ended {
+            stream,
+            read,
+            result,
+        } = tokio::select! {
+            ended = serving => ended,
+            () = place.given_up() => {
+                debug!(peer = %peer, "admin connection between requests makes room for another");
+                return;
+            }
+        };
         let mut stream = stream.into_inner();
         let Err(error) = result else {
             return exchange::part(&mut stream).await;

@@ -137,8 +137,8 @@ pub struct AdminConfig {
     pub key_file: Option<PathBuf>,
     /// Keys that may do some of what the API has, for callers that need no more.
     pub keys: Vec<AdminKeyConfig>,
-    /// Connections the admin listener accepts; those beyond it are answered 503. Takes effect at
-    /// start.
+    /// Connections the admin listener accepts. One more takes the place of the one that has waited
+    /// longest for a request; it is answered 503 where all have one. Takes effect at start.
     pub connections: usize,
 }
 

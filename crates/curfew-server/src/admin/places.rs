@@ -1,0 +1,127 @@
+//! Counted places for connections of the admin listener. A connection between two requests makes room
+//! for one that comes when all places are taken: a stranger who keeps them keeps no health check out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time;
+use tokio_util::sync::CancellationToken;
+
+/// The time that a connection has to make room.
+const MAKE_ROOM: Duration = Duration::from_secs(1);
+
+/// All places.
+#[derive(Debug)]
+pub(super) struct Places {
+    free: Arc<Semaphore>,
+    waiting: Mutex<Waiting>,
+}
+
+/// The connections between two requests, in the order in which they began to wait.
+#[derive(Debug, Default)]
+struct Waiting {
+    next: u64,
+    connections: BTreeMap<u64, CancellationToken>,
+}
+
+/// A connection's place; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    places: Arc<Places>,
+    /// Its number while it waits for a request.
+    number: Mutex<Option<u64>>,
+    gone: CancellationToken,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Places {
+    pub(super) fn new(count: usize) -> Arc<Self> {
+        Arc::new(Self {
+            free: Arc::new(Semaphore::new(count)),
+            waiting: Mutex::default(),
+        })
+    }
+
+    /// A place that is free, or that of the connection that has waited longest; `None` where all are
+    /// answered at the moment.
+    pub(super) async fn take(self: Arc<Self>) -> Option<Arc<Place>> {
+        let free = Arc::clone(&self.free);
+        let permit = match Arc::clone(&free).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => {
+                let (_, longest) = self.waiting.lock().connections.pop_first()?;
+                longest.cancel();
+                let freed = time::timeout(MAKE_ROOM, free.acquire_owned());
+                freed.await.ok()?.ok()?
+            }
+        };
+        let place = Place {
+            places: self,
+            number: Mutex::new(None),
+            gone: CancellationToken::new(),
+            _permit: permit,
+        };
+        place.wait();
+        Some(Arc::new(place))
+    }
+}
+
+impl Place {
+    /// The connection waits for a request from here on.
+    pub(super) fn wait(&self) {
+        let mut waiting = self.places.waiting.lock();
+        let number = waiting.next;
+        waiting.next += 1;
+        waiting.connections.insert(number, self.gone.clone());
+        *self.number.lock() = Some(number);
+    }
+
+    /// The connection has a request that is to be answered.
+    pub(super) fn serve(&self) {
+        let mut waiting = self.places.waiting.lock();
+        if let Some(number) = self.number.lock().take() {
+            waiting.connections.remove(&number);
+        }
+    }
+
+    /// Returns once the connection is to make room.
+    pub(super) async fn given_up(&self) {
+        self.gone.cancelled().await;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.serve();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_connection_that_has_waited_longest_makes_room() {
+        let places = Places::new(2);
+        let take = || Arc::clone(&places).take();
+        let (first, second) = (take().await.unwrap(), take().await.unwrap());
+        // It has asked since, and waits again.
+        first.serve();
+        first.wait();
+        let makes_room = async {
+            second.given_up().await;
+            drop(second);
+        };
+        let (third, ()) = tokio::join!(take(), makes_room);
+        let third = third.unwrap();
+        for busy in [&first, &third] {
+            busy.serve();
+        }
+        assert!(take().await.is_none(), "both are answered");
+        drop(first);
+        assert!(take().await.is_some());
+    }
+}
