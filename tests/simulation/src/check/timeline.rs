@@ -16,7 +16,7 @@ pub(super) enum Kind {
     Connected,
     /// `message`.
     Message,
-    /// `ok`, `refreshed`, `pong`.
+    /// `ok`, `refreshed`, `pong`, `gap`.
     Answer,
     /// `auth_failed`.
     Refused,
@@ -98,6 +98,8 @@ impl<'a> Timeline<'a> {
             _ if payload.starts_with(br#"{"type":"ok""#) => Kind::Answer,
             _ if payload.starts_with(br#"{"type":"pong""#) => Kind::Answer,
             _ if payload.starts_with(br#"{"type":"refreshed""#) => Kind::Answer,
+            // It tells of a channel, so it takes what a message takes.
+            _ if payload.starts_with(br#"{"type":"gap""#) => Kind::Answer,
             _ if payload.starts_with(br#"{"type":"auth_failed""#) => Kind::Refused,
             _ => Kind::Notice,
         };
