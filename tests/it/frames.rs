@@ -401,3 +401,47 @@ async fn settled_fds(gateway: &Gateway) -> usize {
     })
     .await
 }
+
+/// A client that breaks a rule is told which, by the words of the log and not by those of the code alone.
+#[tokio::test]
+async fn the_announcement_of_a_close_names_the_rule_or_the_bound() {
+    let settings = Settings::default()
+        .with("limits.control_frames_per_second = 1")
+        .with("limits.fragments = 2");
+    let gateway = Gateway::start_with(&settings).await;
+    let ping = || OutFrame::text(r#"{"type":"ping"}"#);
+    let empty_ping = || OutFrame::new(opcode::PING, "").to_bytes();
+    for (sent, code, words) in [
+        (ping().unmasked().to_bytes(), 1002, "masked (RFC 6455"),
+        (ping().rsv(4).to_bytes(), 1002, "reserved bits"),
+        (ping().in_two_bytes().to_bytes(), 1002, "shortest form"),
+        (
+            OutFrame::close(1005, b"").to_bytes(),
+            1002,
+            "close frame has a code",
+        ),
+        (
+            OutFrame::text("{").declaring(1 << 32).to_bytes(),
+            1009,
+            "limits.message_bytes",
+        ),
+        (
+            empty_ping().repeat(10),
+            1008,
+            "limits.control_frames_per_second",
+        ),
+        (OutFrame::text("hello").to_bytes(), 4400, "not JSON"),
+        (
+            OutFrame::text("{}").to_bytes().repeat(10),
+            4400,
+            "limits.bad_frames",
+        ),
+    ] {
+        let mut client = gateway.user("alice").await;
+        client.send_bytes(&sent).await;
+        let closing = client.until_json(json!({"type":"closing"})).await;
+        assert_eq!(closing["code"], code, "{words}: {closing}");
+        let message = closing["message"].as_str().unwrap_or_default();
+        assert!(message.contains(words), "{words}: {closing}");
+    }
+}

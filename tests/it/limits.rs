@@ -251,6 +251,16 @@ async fn a_user_has_as_many_sessions_as_allowed() {
     assert_eq!(closing["reconnect"], true, "{closing}");
     assert!(closing["retry_after_ms"].as_u64() > Some(0), "{closing}");
     one.assert_open("asked").await;
+    // Said once, however often clients come: they could fill the log.
+    for _ in 0..5 {
+        let mut again = gateway.ws().bearer(&token).open().await;
+        again.expect_close(4409, "session_limit").await;
+    }
+    let lines = gateway.log().lines();
+    let told = lines
+        .iter()
+        .filter(|line| line.contains("connections closed"));
+    assert_eq!(told.count(), 1, "{lines:?}");
     drop(one);
     eventually("room for another", async || {
         let mut client = gateway.ws().bearer(&token).open().await;

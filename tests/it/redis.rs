@@ -16,6 +16,7 @@ mod harness;
 mod inventory;
 mod leaving;
 mod links;
+mod log_lines;
 mod names;
 mod outage;
 mod receipts;

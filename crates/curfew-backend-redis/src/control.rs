@@ -74,6 +74,8 @@ pub(crate) struct Control {
     generation: u64,
     /// The primary this node was last synced with: it has every revocation in `seen`.
     known: Option<Primary>,
+    /// The primary whose risks were last told of.
+    told_of: Option<Primary>,
     /// Which life of the data this node was last synced with.
     epoch: Option<String>,
     /// Every revocation this node knows of.
@@ -150,6 +152,7 @@ impl Control {
             ops,
             generation: 0,
             known: None,
+            told_of: None,
             epoch: None,
             seen,
             nameless: HashSet::new(),

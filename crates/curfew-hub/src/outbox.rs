@@ -19,6 +19,7 @@
 
 mod lanes;
 mod owner;
+mod probe;
 mod write;
 
 use std::sync::Arc;
@@ -32,9 +33,11 @@ use parking_lot::Mutex;
 
 use lanes::Written;
 use owner::Owner;
+use probe::Probe;
 use write::{Turn, Withheld};
 
 pub use lanes::Lanes;
+pub use probe::Sign;
 pub(crate) use write::{Access, Tally};
 pub use write::{HeldBack, Progress};
 
@@ -92,29 +95,6 @@ pub enum Standing {
     Suspended,
     /// It was told to end.
     Ending(Ending),
-}
-
-/// What is known of a client that was asked for a sign of life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sign {
-    /// It has not given one yet.
-    Awaited,
-    /// It has; or the session is opening.
-    Given,
-    /// The session was told to end.
-    Ending,
-}
-
-/// How far a question for a sign of life is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Probe {
-    None,
-    /// The session's task is to ask the client.
-    Asked,
-    /// It has.
-    Sent,
-    /// The client lives.
-    Answered,
 }
 
 /// What became of a frame.
@@ -477,34 +457,6 @@ impl Outbox {
         state.reconsider = true;
         // A blocked session too: what it may publish has changed as well.
         state.owner.wake();
-    }
-
-    /// Asks the client for a sign of life, or says what came of having asked. Whoever asks goes on
-    /// asking until it is more than [`Sign::Awaited`]: many who ask at once share a question.
-    pub fn probe(&self) -> Sign {
-        let mut state = self.state.lock();
-        match state.phase {
-            Phase::Pending => return Sign::Given,
-            Phase::Open => {}
-            Phase::Ending(_) | Phase::Left => return Sign::Ending,
-        }
-        match state.probe {
-            Probe::Answered => {
-                state.probe = Probe::None;
-                return Sign::Given;
-            }
-            Probe::None => {
-                state.probe = Probe::Asked;
-                state.owner.wake();
-            }
-            Probe::Asked | Probe::Sent => {}
-        }
-        Sign::Awaited
-    }
-
-    /// For the session's task: the client has given a sign of life, or cannot be judged.
-    pub fn answer_probe(&self) {
-        self.state.lock().probe = Probe::Answered;
     }
 
     /// For the session's task, before it waits: has it woken when there is something to write, or, if

@@ -341,12 +341,17 @@ impl Hub {
 
     /// Counts frames that are let go of because their session was told to end.
     pub(crate) fn count_ended(&self, ending: Ending, frames: usize) {
-        let reason = match ending.disconnect {
-            Disconnect::REVOKED | Disconnect::REAUTH_REQUIRED => DropReason::Revoked,
-            Disconnect::UNAVAILABLE => DropReason::Unvouched,
-            Disconnect::EXPIRED => DropReason::Expired,
-            Disconnect::SLOW_CONSUMER => DropReason::SlowConsumer,
-            _ => DropReason::Closed,
+        let is = |disconnect| ending.disconnect == disconnect;
+        let reason = if ending.is_revocation() {
+            DropReason::Revoked
+        } else if is(Disconnect::UNAVAILABLE) {
+            DropReason::Unvouched
+        } else if is(Disconnect::EXPIRED) {
+            DropReason::Expired
+        } else if is(Disconnect::SLOW_CONSUMER) {
+            DropReason::SlowConsumer
+        } else {
+            DropReason::Closed
         };
         self.metrics.messages_dropped.inc_by(reason, frames as u64);
     }

@@ -30,8 +30,9 @@ impl Advice {
     }
 }
 
-/// Why the server ends a connection: a close code with its name and advice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why the server ends a connection: a close code with its name and advice. One is another's equal by
+/// code and name, whatever it says.
+#[derive(Debug, Clone, Copy)]
 pub struct Disconnect {
     /// The WebSocket close code.
     pub code: u16,
@@ -95,7 +96,20 @@ disconnects! {
     DRAINING = 1012 "draining" "the node is leaving service" Yes;
 }
 
+impl PartialEq for Disconnect {
+    fn eq(&self, other: &Self) -> bool {
+        (self.code, self.reason) == (other.code, other.reason)
+    }
+}
+
+impl Eq for Disconnect {}
+
 impl Disconnect {
+    /// The same, with a sentence that says which rule or bound it was.
+    pub const fn because(self, message: &'static str) -> Self {
+        Self { message, ..self }
+    }
+
     /// The backend lost its data and `backend.on_data_loss` is `reauth`: the token was issued before
     /// that. 4401 as any token that does not open a session; its own name tells it apart.
     pub const REAUTH_REQUIRED: Self = Self {

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use curfew_backend::ClosedSession;
+use curfew_telemetry::Repeats;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time;
@@ -28,6 +29,7 @@ pub(crate) struct Cleanup {
     /// Records not removed yet: those that wait and those the backend is being asked about.
     left: AtomicUsize,
     added: Notify,
+    failures: Repeats,
 }
 
 impl Cleanup {
@@ -36,6 +38,7 @@ impl Cleanup {
             waiting: Mutex::default(),
             left: AtomicUsize::new(0),
             added: Notify::new(),
+            failures: Repeats::default(),
         }
     }
 
@@ -75,7 +78,10 @@ pub(crate) async fn run(node: Arc<Node>) {
                     node.cleanup.left.fetch_sub(batch.len(), Ordering::SeqCst);
                 }
                 Err(error) => {
-                    warn!(sessions = batch.len(), error = %error, "session records not removed, will retry");
+                    if let Some(failures) = node.cleanup.failures.note() {
+                        let sessions = node.cleanup.left.load(Ordering::SeqCst);
+                        warn!(sessions, failures, error = %error, "session records not removed, will retry");
+                    }
                     node.cleanup.waiting.lock().extend(batch);
                     time::sleep(RETRY_DELAY).await;
                 }

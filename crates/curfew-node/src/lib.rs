@@ -20,6 +20,7 @@ mod subscriptions;
 mod tickets;
 mod withdrawal;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -27,7 +28,7 @@ use arc_swap::ArcSwap;
 use curfew_backend::Backends;
 use curfew_hub::Hub;
 use curfew_model::{Clock, NodeId, env};
-use curfew_telemetry::Metrics;
+use curfew_telemetry::{Metrics, Repeats};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -58,6 +59,8 @@ pub struct Node {
     reported: Reported,
     admissions: Admissions,
     turns: Turns,
+    /// Closes that an operator looks for, by code.
+    closes: Mutex<HashMap<u16, Arc<Repeats>>>,
     draining: AtomicBool,
     refusing: AtomicBool,
     beat_at: Mutex<Instant>,
@@ -86,6 +89,7 @@ impl Node {
             metrics,
             admissions: Admissions::new(settings.max_admissions),
             turns: Turns::default(),
+            closes: Mutex::default(),
             settings: ArcSwap::from_pointee(settings),
             kinds_changed: Notify::new(),
             subscriptions: Subscriptions::new(),
@@ -125,6 +129,11 @@ impl Node {
     /// The metrics everything counts into.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    /// Closes with this code, of which one line of the log tells in an interval: clients can repeat them.
+    pub fn closes(&self, code: u16) -> Arc<Repeats> {
+        Arc::clone(self.closes.lock().entry(code).or_default())
     }
 
     /// Whether the node is leaving service.

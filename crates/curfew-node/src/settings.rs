@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use curfew_backend::OverLimit;
 use curfew_hub::Kinds;
+use curfew_telemetry::Repeats;
 use tokio::{task, time};
 use tracing::{debug, warn};
 
@@ -96,8 +97,11 @@ async fn find_and_compare(node: &Node) {
         }
         task::yield_now().await;
     }
+    let repeats = Repeats::default();
     while let Err(error) = node.backends.revocations.compare().await {
-        warn!(error = %error, "sessions not compared by the new settings, will retry");
+        if let Some(failures) = repeats.note() {
+            warn!(failures, error = %error, "sessions not compared by the new settings, will retry");
+        }
         time::sleep(RETRY_DELAY).await;
     }
 }

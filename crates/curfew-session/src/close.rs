@@ -95,18 +95,18 @@ pub(crate) async fn close(session: Session, mut finish: Finish) {
     metrics
         .connection_duration
         .observe(state.opened_at.elapsed().as_secs_f64());
-    match &finish {
-        Finish::Ended(Ending { disconnect: d, .. }) if is_notable(*d) => {
-            info!(
-                session = session_id.map(tracing::field::display),
-                code,
-                reason = d.reason,
-                "connection closed"
-            );
-        }
-        _ => {
-            debug!(session = session_id.map(tracing::field::display), code, initiator = ?initiator, "connection closed");
-        }
+    debug!(session = session_id.map(tracing::field::display), code, initiator = ?initiator, "connection closed");
+    if let Finish::Ended(Ending { disconnect: d, .. }) = &finish
+        && is_notable(*d)
+        && let Some(connections) = state.context.node.closes(code).note()
+    {
+        info!(
+            session = session_id.map(tracing::field::display),
+            code,
+            reason = d.reason,
+            connections,
+            "connections closed"
+        );
     }
 
     match finish {

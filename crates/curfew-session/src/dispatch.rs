@@ -55,8 +55,12 @@ impl State {
                 _ => self.hold_off(request),
             },
             Err(DecodeError::NotTheProtocol { message }) => {
-                debug!(problem = message, "message is not the protocol");
-                Some(Disconnect::BAD_REQUEST.into())
+                debug!(
+                    session = self.session_id(),
+                    problem = message,
+                    "message is not the protocol"
+                );
+                Some(Disconnect::BAD_REQUEST.because(message).into())
             }
             Err(DecodeError::Form { id, code, message }) => self.on_bad_form(id, code, message),
         }
@@ -148,7 +152,11 @@ impl State {
         self.error("other", id.as_ref(), code, message);
         self.bad_frames += 1;
         let allowed = self.context.settings.load().limits.bad_frames;
-        (self.bad_frames > allowed).then(|| Disconnect::BAD_REQUEST.into())
+        (self.bad_frames > allowed).then(|| {
+            Disconnect::BAD_REQUEST
+                .because("more errors of form than limits.bad_frames")
+                .into()
+        })
     }
 
     /// Answers a command, in its turn.

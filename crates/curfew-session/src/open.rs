@@ -12,13 +12,14 @@ use bytes::Bytes;
 use curfew_auth::VerifyError;
 use curfew_backend::BackendError;
 use curfew_hub::{Ending, Lanes};
-use curfew_model::{AuthFailure, Channel, Disconnect, Push, TraceContext};
+use curfew_model::{AuthFailure, Channel, Disconnect, Push, SessionId, TraceContext};
 use curfew_node::{AdmitError, Attachment};
 use curfew_protocol::ProtocolId;
 use curfew_ws::frame::{self, Opcode};
 use curfew_ws::{Decoder, Line, Transport, Upgraded};
 use tokio::time::Instant;
 use tracing::debug;
+use tracing::field::{DisplayValue, display};
 
 use crate::Context;
 use crate::behind::Behind;
@@ -311,6 +312,12 @@ impl State {
         self.schedule_expiry(&principal);
         let address = self.address.map(tracing::field::display);
         debug!(%session, protocol = self.protocol_name(), address, "session opened");
+    }
+
+    /// Names the session in a log line.
+    pub(crate) fn session_id(&self) -> Option<DisplayValue<SessionId>> {
+        let live = self.live.as_ref()?;
+        Some(display(live.attachment.member().session()))
     }
 
     pub(crate) fn protocol_name(&self) -> &'static str {

@@ -95,7 +95,7 @@ impl Session {
                 Ok(Some(event)) => self.state.on_event(event, cx),
                 Ok(None) => break,
                 Err(error) => {
-                    debug!(error = %error, "frame refused");
+                    debug!(session = self.state.session_id(), error = %error, "frame refused");
                     Some(error.disconnect().into())
                 }
             };
@@ -181,6 +181,10 @@ impl State {
         let within = self
             .control
             .take(rate, rate.saturating_mul(2), Instant::now());
-        (!within).then(|| Disconnect::POLICY.into())
+        (!within).then(|| {
+            Disconnect::POLICY
+                .because("more control frames than limits.control_frames_per_second")
+                .into()
+        })
     }
 }

@@ -128,11 +128,24 @@ impl State {
             return Some(Disconnect::EXPIRED.into());
         }
         if is_due(&mut self.deadlines.write_by, now) {
-            debug!("connection took no byte in time");
-            return Some(Disconnect::SLOW_CONSUMER.into());
+            debug!(
+                session = self.session_id(),
+                "connection took no byte in time"
+            );
+            let close = Disconnect::SLOW_CONSUMER;
+            return Some(
+                close
+                    .because("no byte was taken for session.write_timeout")
+                    .into(),
+            );
         }
         if is_due(&mut self.deadlines.message_by, now) {
-            return Some(Disconnect::POLICY.into());
+            let close = Disconnect::POLICY;
+            return Some(
+                close
+                    .because("a message was unfinished for limits.message_timeout")
+                    .into(),
+            );
         }
         if is_due(&mut self.deadlines.pong_by, now) {
             if self.operation.is_none() {

@@ -2,6 +2,7 @@
 
 mod escape;
 mod format;
+pub(crate) mod repeats;
 
 use std::fmt;
 use std::io::{self, IsTerminal as _};

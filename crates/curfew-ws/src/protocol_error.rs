@@ -56,7 +56,7 @@ pub enum ProtocolError {
 }
 
 impl ProtocolError {
-    /// How the connection is closed for it.
+    /// How the connection is closed for it: with a sentence that names the rule or the bound.
     pub fn disconnect(self) -> Disconnect {
         match self {
             Self::CloseReason | Self::InvalidUtf8 => Disconnect::INVALID_UTF8,
@@ -73,6 +73,47 @@ impl ProtocolError {
             | Self::InterruptedMessage
             | Self::CloseBody
             | Self::CloseCode(_) => Disconnect::PROTOCOL_ERROR,
+        }
+        .because(self.rule())
+    }
+
+    /// The rule that was broken, or the bound that was passed.
+    fn rule(self) -> &'static str {
+        match self {
+            Self::Unmasked => "a frame from the client is not masked (RFC 6455 section 5.1)",
+            Self::Masked => "a frame from the server is masked (RFC 6455 section 5.1)",
+            Self::ReservedBits => {
+                "reserved bits are set and no extension was negotiated (RFC 6455 section 5.2)"
+            }
+            Self::ReservedOpcode(_) => "a frame has a reserved opcode (RFC 6455 section 5.2)",
+            Self::FragmentedControl => "a control frame is fragmented (RFC 6455 section 5.5)",
+            Self::ControlTooLarge => {
+                "a control frame has more than 125 bytes (RFC 6455 section 5.5)"
+            }
+            Self::NonMinimalLength => {
+                "a payload length is not in its shortest form (RFC 6455 section 5.2)"
+            }
+            Self::LengthTopBit => {
+                "the top bit of a 64-bit payload length is set (RFC 6455 section 5.2)"
+            }
+            Self::ContinuationWithoutStart => {
+                "a continuation frame continues nothing (RFC 6455 section 5.4)"
+            }
+            Self::InterruptedMessage => {
+                "a new message starts inside a fragmented one (RFC 6455 section 5.4)"
+            }
+            Self::CloseBody => "the body of a close frame has one byte (RFC 6455 section 5.5.1)",
+            Self::CloseCode(_) => {
+                "a close frame has a code that must not be sent (RFC 6455 section 7.4)"
+            }
+            Self::CloseReason => {
+                "the reason of a close frame is not valid UTF-8 (RFC 6455 section 5.5.1)"
+            }
+            Self::InvalidUtf8 => "a text message is not valid UTF-8 (RFC 6455 section 8.1)",
+            Self::MessageTooLarge => {
+                "a message is larger than limits.message_bytes; before authentication, than 16 KiB"
+            }
+            Self::TooManyFragments => "a message has more fragments than limits.fragments",
         }
     }
 }

@@ -9,7 +9,7 @@ use curfew_backend::OnDataLoss;
 use curfew_model::{Disconnect, Revocation, RevocationKey, boottime};
 use redis::{PushInfo, Value, cmd, from_redis_value, pipe};
 use tokio::time::{self, Instant};
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use super::pushes::Pushes;
 use super::read::{Written, groups, read_watched};
@@ -51,6 +51,8 @@ pub(super) struct Primary {
 struct Server {
     primary: Primary,
     fencing: Option<&'static str>,
+    /// What its settings may cost.
+    risks: Vec<&'static str>,
 }
 
 /// There are replicas, and nothing fences the primary that one of them replaces.
@@ -89,6 +91,13 @@ impl Control {
         self.compare_clocks(time, sent_at);
         self.check_role(&role)?;
         let server = check_server(&info)?;
+        // Once for each life of a server: connections to it may break again and again.
+        if self.told_of.as_ref() != Some(&server.primary) {
+            for risk in &server.risks {
+                warn!(redis = %address, "{risk}");
+            }
+            self.told_of = Some(server.primary.clone());
+        }
         if core.status.set_fencing(server.fencing) && server.fencing == Some(UNFENCED) {
             warn!(
                 "fencing: none; set min-replicas-to-write, or a primary that was replaced goes on accepting revocations for a while"
@@ -399,6 +408,7 @@ fn check_server(info: &str) -> Result<Server, Fault> {
             "this redis is {version}: use 7.0 or newer"
         )));
     }
+    let mut risks = Vec::new();
     match field("maxmemory_policy") {
         policy if policy.starts_with("allkeys-") => {
             return Err(Fault::Unsuitable(format!(
@@ -406,16 +416,15 @@ fn check_server(info: &str) -> Result<Server, Fault> {
             )));
         }
         policy if policy.starts_with("volatile-") => {
-            warn!(
-                policy,
-                "this redis may evict revocations that expire: set maxmemory-policy to noeviction"
+            risks.push(
+                "this redis may evict revocations that expire: set maxmemory-policy to noeviction",
             );
         }
         _ => {}
     }
     if field("aof_enabled") == "0" {
-        info!(
-            "this redis has appendonly off: a restart loses what was written since its last snapshot"
+        risks.push(
+            "this redis has appendonly off: a restart loses what was written since its last snapshot",
         );
     }
     let fencing = match field("connected_slaves") {
@@ -430,6 +439,7 @@ fn check_server(info: &str) -> Result<Server, Fault> {
             replication_id: field("master_replid").to_owned(),
         },
         fencing,
+        risks,
     })
 }
 

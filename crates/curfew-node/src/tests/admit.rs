@@ -9,7 +9,8 @@ use super::*;
 async fn opens(harness: &Harness) -> bool {
     match harness.try_admit("t1").await {
         Ok(attachment) => attachment.open(Lanes::default()),
-        Err(AdmitError::Revoked(_) | AdmitError::Ended(REVOKED)) => false,
+        Err(AdmitError::Revoked(_)) => false,
+        Err(AdmitError::Ended(ending)) if ending == REVOKED => false,
         Err(other) => panic!("{other:?}"),
     }
 }

@@ -38,11 +38,16 @@ pub(crate) fn first(
         }
         Err(DecodeError::NotTheProtocol { message }) => {
             debug!(problem = message, "message is not the protocol");
-            return Some(Disconnect::BAD_REQUEST.into());
+            return Some(Disconnect::BAD_REQUEST.because(message).into());
         }
         Err(DecodeError::Form { message, .. }) => {
             debug!(problem = %message, "first message is not auth");
-            return Some(Disconnect::BAD_REQUEST.into());
+            let close = Disconnect::BAD_REQUEST;
+            return Some(
+                close
+                    .because("the first message must be auth with a token")
+                    .into(),
+            );
         }
     };
     let mut span = state.begin_span(SPAN, Origin::Unknown);
