@@ -23,6 +23,12 @@ pub const USERS: [&str; 6] = ["alice", "bob", "zoë", "Jürgen ~x", "CAROL", "d\
 /// Their tenants.
 pub const TENANTS: [&str; 2] = ["acme", "Zürich"];
 
+/// A session that has lasted for so long is one.
+const LASTED: Duration = Duration::from_secs(5);
+
+/// Within which a client is served again whose session has lasted.
+const BACK: Duration = Duration::from_secs(2);
+
 /// The beginning of a publication, as nodes write it.
 pub const MESSAGE: &[u8] = br#"{"type":"message""#;
 
@@ -52,6 +58,10 @@ pub struct Client {
     token: Option<Token>,
     /// The publications that came, by number.
     pub heard: Vec<(ConnectionId, u64)>,
+    /// When its session was opened.
+    opened_at: Duration,
+    /// By when it is served again after one that has lasted.
+    back_by: Duration,
     /// When the last event for it is due: others are out of date.
     due: Duration,
 }
@@ -87,6 +97,8 @@ impl Client {
             lifetime,
             token: None,
             heard: Vec::new(),
+            opened_at: Duration::ZERO,
+            back_by: Duration::ZERO,
             due: Duration::ZERO,
         }
     }
@@ -104,6 +116,16 @@ impl Client {
             State::Opening(current, _) | State::Open(current) => current == connection,
             State::Away => false,
         }
+    }
+
+    /// True if a connection has been its session for a while.
+    fn lasted(&self, connection: ConnectionId) -> bool {
+        self.open() == Some(connection) && elapsed() >= self.opened_at + LASTED
+    }
+
+    /// True while it comes back after a session that has lasted.
+    pub fn comes_back(&self) -> bool {
+        elapsed() < self.back_by
     }
 
     /// Its token, as long as it is connected.
@@ -351,6 +373,7 @@ impl Client {
         match (message["type"].as_str().unwrap_or_default(), asked) {
             ("connected", _) => {
                 this.state = State::Open(connection);
+                this.opened_at = elapsed();
                 let told = format!("client {client} ({}) connected", this.user);
                 world.record.tell(elapsed(), told);
                 Self::again(world, client, Duration::from_millis(5));
@@ -376,8 +399,17 @@ impl Client {
 
     /// Its connection is gone.
     pub fn lost(world: &mut World, client: usize, connection: ConnectionId) {
-        // Those who are kept out try again, seldom once nothing else happens.
-        let slow = if world.clients[client].quiet { 4 } else { 1 };
+        // Those who are kept out try again, seldom once nothing else happens. A session that has lasted
+        // may end by its token, and has another soon.
+        let lasted = world.clients[client].lasted(connection);
+        let slow = if world.clients[client].quiet && !lasted {
+            4
+        } else {
+            1
+        };
+        if lasted {
+            world.clients[client].back_by = elapsed() + BACK;
+        }
         let wait = Duration::from_millis(world.random.u64(20..900) * slow);
         let this = &mut world.clients[client];
         if this.is_on(connection) {

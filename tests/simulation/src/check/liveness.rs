@@ -58,7 +58,7 @@ pub fn liveness(world: &World, probe: Option<&Probe>) -> Vec<Violation> {
             continue;
         };
         match (is_banned(world, token, &tenants), is_served(world, number)) {
-            (Some(false), false) => {
+            (Some(false), false) if !client.comes_back() => {
                 report(format!("client {number} ({}) is not served", token.user))
             }
             (Some(true), true) => report(format!("client {number} ({}) is served", token.user)),
