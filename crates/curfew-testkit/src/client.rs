@@ -1,5 +1,6 @@
 //! An open WebSocket, as a client that may misbehave.
 
+use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub struct WsClient {
     buffer: BytesMut,
     response: Response,
     answers_pings: bool,
+    /// Frames that [`WsClient::attend`] has read.
+    attended: VecDeque<Frame>,
 }
 
 impl WsClient {
@@ -41,6 +44,7 @@ impl WsClient {
             buffer,
             response,
             answers_pings: true,
+            attended: VecDeque::new(),
         }
     }
 
@@ -125,8 +129,28 @@ impl WsClient {
 
     // Receiving.
 
+    /// Answers pings until this is dropped, as a client does that is only there. What else comes is kept
+    /// for whoever reads next.
+    pub async fn attend(&mut self) {
+        loop {
+            match self.read_frame(PATIENCE).await {
+                Incoming::Frame(frame) if frame.opcode == opcode::PING => {}
+                Incoming::Frame(frame) => self.attended.push_back(frame),
+                Incoming::Silence => {}
+                Incoming::End | Incoming::Cut(_) => return std::future::pending().await,
+            }
+        }
+    }
+
     /// The next frame, or why there is none. Pings are answered and returned.
     pub async fn incoming(&mut self, patience: Duration) -> Incoming {
+        match self.attended.pop_front() {
+            Some(frame) => Incoming::Frame(frame),
+            None => self.read_frame(patience).await,
+        }
+    }
+
+    async fn read_frame(&mut self, patience: Duration) -> Incoming {
         let reading = async {
             loop {
                 if let Some(frame) = Frame::take(&mut self.buffer) {

@@ -3,8 +3,11 @@
 //! The format is described in `tests/transcripts/README.md`.
 
 use std::collections::HashMap;
+use std::future::pending;
 use std::net::SocketAddr;
 
+use futures_util::FutureExt as _;
+use futures_util::future::join_all;
 use serde_json::Value;
 
 use crate::mint::{Key, claims};
@@ -187,7 +190,8 @@ impl Stage {
                 source,
             } => {
                 let connection = self.connect(token.as_deref(), source)?;
-                self.clients.insert(client.clone(), connection.open().await);
+                let opened = self.beside_others(connection.open()).await;
+                self.clients.insert(client.clone(), opened);
             }
             Step::Send { client, text } => {
                 let mut text = text.clone();
@@ -201,7 +205,7 @@ impl Stage {
                 self.client(client)?.send_frame(frame).await;
             }
             Step::Receive { client, expect } => {
-                let value = self.client(client)?.next_json().await;
+                let value = self.hear(client).await?;
                 if !json::matches(expect, &value) {
                     return Err(format!("expected {expect}\n but {value}"));
                 }
@@ -232,6 +236,26 @@ impl Stage {
             }
         }
         Ok(())
+    }
+
+    /// Does `work` while all clients are there, and answer pings.
+    async fn beside_others<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let others = self.clients.values_mut().map(WsClient::attend);
+        tokio::select! {
+            done = work => done,
+            () = join_all(others).then(|_| pending()) => unreachable!("it waits"),
+        }
+    }
+
+    /// The next message of a client; the others are there meanwhile.
+    async fn hear(&mut self, name: &str) -> Result<Value, String> {
+        let mut client = self
+            .clients
+            .remove(name)
+            .ok_or("no such client is connected")?;
+        let value = self.beside_others(client.next_json()).await;
+        self.clients.insert(name.to_owned(), client);
+        Ok(value)
     }
 
     fn client(&mut self, name: &str) -> Result<&mut WsClient, String> {
