@@ -269,7 +269,7 @@ async fn a_user_has_as_many_sessions_as_allowed() {
     .await;
 }
 
-/// Sessions that nobody is behind any more: a phone that changed networks leaves one, and it must not
+/// Sessions without a client: a phone that changed networks leaves one, and it must not
 /// keep its user out.
 #[tokio::test]
 async fn a_session_that_gives_no_sign_of_life_makes_room() {

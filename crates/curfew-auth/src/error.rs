@@ -134,7 +134,7 @@ impl AuthError {
         self.signer.as_ref()
     }
 
-    /// What was received and what is expected, for operators.
+    /// The values received and expected, for operators.
     pub fn detail(&self) -> Option<&str> {
         self.detail.as_deref()
     }

@@ -62,7 +62,7 @@ impl Authenticator {
     ///
     /// # Errors
     ///
-    /// What is wrong with it, as far as those keys can tell.
+    /// The token is not good, as far as those keys can tell.
     pub fn judge_logout(&self, token: &str) -> Result<Logout, AuthError> {
         self.attempt_logout(token).map_err(NoKey::into_error)
     }

@@ -79,7 +79,7 @@ pub(crate) enum Message {
         id: String,
         /// Who answers.
         node: NodeId,
-        /// Those that do not live there, or gave none and were told to end.
+        /// The sessions that do not live there, or gave none and were told to end.
         gone: Vec<SessionId>,
     },
     /// It was told to end.
@@ -188,7 +188,7 @@ impl Inbox {
         }
     }
 
-    /// What was dropped may have been a publication, of a newer node perhaps.
+    /// A message that is dropped may have been a publication, perhaps of a newer node.
     #[cold]
     fn tell_gap(&self, name: &str, reason: GapReason) {
         if let Some(channel) = self.core.keys.parse_channel(name) {
@@ -255,7 +255,7 @@ impl Inbox {
 
     /// Asks clients for a sign of life, and answers what came of it.
     fn probe(&self, links: &Arc<Links>, id: String, sessions: Vec<SessionId>) {
-        // Whoever may publish there could fill the memory.
+        // Others may publish there, and could fill the memory.
         let Ok(place) = Arc::clone(&self.confirming).try_acquire_owned() else {
             return;
         };

@@ -53,7 +53,7 @@ pub(crate) struct Links {
     noting: Mutex<()>,
     /// The channels somebody here listens to.
     pub(crate) wanted: Mutex<HashSet<Channel>>,
-    /// Those of them whose publications were not heard for a while, until they are again: their
+    /// The channels whose publications were not heard for a while, until they are again: their
     /// listeners are to be told.
     pub(crate) missed: Mutex<HashSet<Channel>>,
     /// Asks for the layout to be looked up again: a server was not what it was thought to be.
@@ -75,7 +75,7 @@ pub(crate) struct Link {
     shard: ArcSwap<Shard>,
     commands: ArcSwapOption<Commands>,
     pub(crate) subscriber: ArcSwapOption<Connection>,
-    /// What the connection for publications was subscribed to, from before the first subscription
+    /// The channels that the connection for publications was subscribed to, from before the first subscription
     /// until it is noted what was missed.
     carries: ArcSwapOption<Shard>,
     /// A command failed in a way that only another connection mends.
@@ -199,7 +199,7 @@ impl Links {
         missed.extend(carried.cloned());
     }
 
-    /// Nobody here listens to the channel any more.
+    /// No session here listens to the channel any more.
     pub(crate) fn forget(&self, channel: &Channel) {
         let mut wanted = self.wanted.lock();
         wanted.remove(channel);

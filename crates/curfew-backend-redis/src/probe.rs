@@ -1,8 +1,9 @@
 //! Redis, asked once and as the configuration has it, for `curfew check-config --probe`.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use curfew_backend::Config;
+use curfew_model::Clock;
 use redis::{Value, cmd};
 
 use crate::connect::{Connector, Login};
@@ -23,8 +24,8 @@ pub struct Probed {
 ///
 /// # Errors
 ///
-/// What keeps a node from getting in touch, with the server it is about.
-pub async fn probe(config: &Config) -> Result<Vec<Probed>, String> {
+/// The fault that keeps a node from getting in touch, with the server it is about.
+pub async fn probe(config: &Config, clock: &dyn Clock) -> Result<Vec<Probed>, String> {
     let server = config
         .redis
         .url
@@ -38,14 +39,19 @@ pub async fn probe(config: &Config) -> Result<Vec<Probed>, String> {
     let mut probed = Vec::new();
     for shard in &layout.shards {
         let address = shard.address.to_string();
-        let asked = ask(&connector, shard, config).await;
+        let asked = ask(&connector, shard, config, clock).await;
         let skew = asked.map_err(|fault| format!("{address}: {fault}"))?;
         probed.push(Probed { address, skew });
     }
     Ok(probed)
 }
 
-async fn ask(connector: &Connector, shard: &Shard, config: &Config) -> Result<Duration, Fault> {
+async fn ask(
+    connector: &Connector,
+    shard: &Shard,
+    config: &Config,
+    clock: &dyn Clock,
+) -> Result<Duration, Fault> {
     let login = Login::Server;
     let mut connection = connector.connect(&shard.address, login, NO_PUSHES).await?;
     let prefix = format!("{}{{revoked}}:", config.redis.prefix);
@@ -59,8 +65,5 @@ async fn ask(connector: &Connector, shard: &Shard, config: &Config) -> Result<Du
         .await?;
     let (seconds, micros): (u64, u32) = cmd("TIME").query_async(&mut connection).await?;
     let theirs = Duration::new(seconds, micros.saturating_mul(1000));
-    let ours = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    Ok(theirs.abs_diff(ours))
+    Ok(theirs.abs_diff(clock.now()))
 }

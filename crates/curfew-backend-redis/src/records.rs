@@ -13,7 +13,7 @@ use crate::fault::Fault;
 use crate::keys::Keys;
 use crate::links::Keyed;
 
-/// When a record is over, in Unix milliseconds: with its session's access, at the token's `exp` and the
+/// The end of a record, in Unix milliseconds: with its session's access, at the token's `exp` and the
 /// leeway.
 fn ends_at_ms(principal: &Principal) -> u64 {
     u64::try_from(principal.ends_at().as_millis()).unwrap_or(u64::MAX)

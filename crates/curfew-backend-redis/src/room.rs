@@ -14,7 +14,7 @@ use crate::fault::Fault;
 use crate::inbox::Message;
 use crate::links::Keyed;
 
-/// How long the node of a session that is to give way has to answer before the next oldest is asked.
+/// Time that the node of a session that is to give way has to answer before the next oldest is asked.
 const REPLACE_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Sessions that are asked to give way before the new one is refused.
@@ -58,7 +58,7 @@ impl Redis {
         Ok(())
     }
 
-    /// Those of a node's sessions that are gone, or gave no sign of life.
+    /// A node's sessions that are gone, or gave no sign of life.
     async fn probe(&self, node: NodeId, sessions: Vec<SessionId>) -> Vec<SessionId> {
         if node == self.core.node {
             return self.core.events.probe(sessions).await;

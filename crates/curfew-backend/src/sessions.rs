@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{BackendError, BoxFuture};
 
-/// How long a client that is asked for a sign of life has to give one.
+/// Time that a client has to give a sign of life for which it is asked.
 pub const PROBE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Sessions of one user that are asked for a sign of life in one go, the oldest of them.
 pub const MAX_PROBED: usize = 256;
 
-/// What becomes of one session more than a user may have.
+/// The fate of one session more than a user may have.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OverLimit {
@@ -102,7 +102,7 @@ pub trait Sessions: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<(), OpenError>>;
 
     /// Makes room for one more session of a user, if that is possible, and removes the records of those
-    /// that went. To refuse: gives those up whose clients, on whichever node, give no sign of life
+    /// that went. To refuse: gives those up whose clients, on any node, give no sign of life
     /// within [`PROBE_PATIENCE`]. To close the oldest: ends it, or the next one if its node does not
     /// answer. Sessions of nodes that do not answer go on counting.
     fn make_room<'a>(

@@ -101,7 +101,7 @@ impl Hub {
     /// one.
     pub fn gap(&self, channel: &Channel, reason: GapReason) {
         self.channels.note_gap(channel, reason);
-        // Asked once noted: if the gate opens afterwards, whoever opens it finds the note.
+        // Asked once noted: if the gate opens afterwards, the one that opens it finds the note.
         if self.gate().is_open() {
             self.channels
                 .with(channel, |listeners| self.tell_gap(channel, listeners));

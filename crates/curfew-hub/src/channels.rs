@@ -49,7 +49,7 @@ impl Listeners {
             .ok();
     }
 
-    /// What they are to be told of, to whoever tells them.
+    /// The gap they are to be told of, handed to the one that tells them.
     pub(crate) fn take_gap(&self) -> Option<GapReason> {
         match self.gap.load(Ordering::Acquire) {
             NO_GAP => None,
@@ -115,7 +115,7 @@ impl Channels {
         }
     }
 
-    /// Calls `visit` with every channel's listeners, likewise.
+    /// Calls `visit` with every channel's listeners, in the same way.
     pub(crate) fn with_all(&self, mut visit: impl FnMut(&Channel, &Listeners)) {
         for shard in &self.shards {
             for (channel, listeners) in &*shard.read() {

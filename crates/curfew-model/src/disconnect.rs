@@ -30,8 +30,8 @@ impl Advice {
     }
 }
 
-/// Why the server ends a connection: a close code with its name and advice. One is another's equal by
-/// code and name, whatever it says.
+/// The reason why the server ends a connection: a close code with its name and advice. One is another's equal by
+/// code and name, with any message.
 #[derive(Debug, Clone, Copy)]
 pub struct Disconnect {
     /// The WebSocket close code.

@@ -70,7 +70,7 @@ impl Problems {
         self.found.is_empty()
     }
 
-    /// What was warned of, in order.
+    /// The warnings, in order.
     pub fn take_warnings(&mut self) -> Vec<Problem> {
         std::mem::take(&mut self.doubts)
     }

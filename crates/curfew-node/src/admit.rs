@@ -95,7 +95,7 @@ impl Admissions {
 #[derive(Debug, Default)]
 pub(crate) struct Turns(Mutex<HashMap<Box<str>, Arc<AsyncMutex<()>>>>);
 
-/// A turn: nobody else makes room for sessions of this user meanwhile.
+/// A turn: no other admission makes room for sessions of this user meanwhile.
 struct Turn<'a> {
     turns: &'a Turns,
     user: Box<str>,
@@ -191,7 +191,7 @@ impl Node {
         let user = principal.user();
         let (turn, waited) = self.turns.enter(user).await;
         if waited {
-            // Room may have been made meanwhile; if not, whoever is there has just been asked.
+            // Room may have been made meanwhile; if not, the sessions that are there have just been asked.
             let admitted = attachment
                 .admit(Arc::clone(&principal), keys, settings.max_per_user)
                 .await;

@@ -131,7 +131,7 @@ impl Node {
         &self.metrics
     }
 
-    /// Closes with this code, of which one line of the log tells in an interval: clients can repeat them.
+    /// Closes with this code, which the log tells once in an interval: clients can repeat it.
     pub fn closes(&self, code: u16) -> Arc<Repeats> {
         Arc::clone(self.closes.lock().entry(code).or_default())
     }

@@ -11,7 +11,7 @@ use tokio::time::{self, Instant};
 /// Between two looks at whether there was one.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
-/// What sessions' tasks may take beyond the time that clients have. One that takes longer is no proof
+/// Time that sessions' tasks may take beyond the time that clients have. One that takes longer is no proof
 /// of anything, and its session counts.
 const SLACK: Duration = Duration::from_millis(500);
 

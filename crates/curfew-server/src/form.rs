@@ -49,7 +49,7 @@ pub(crate) struct Refused {
     pub(crate) status: StatusCode,
     pub(crate) error: &'static str,
     pub(crate) description: String,
-    /// Where its issuer has signed what is refused.
+    /// The issuer's part, if it has signed what is refused.
     pub(crate) signed: Option<Box<SignedRefusal>>,
 }
 

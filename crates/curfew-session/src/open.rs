@@ -28,7 +28,7 @@ use crate::rate::{Bucket, CommandRate};
 use crate::timers::Deadlines;
 use crate::write::Output;
 
-/// How long whoever is over the limit of sessions is asked to wait, in milliseconds: the others were
+/// Time that a client over the limit of sessions is asked to wait, in milliseconds: the others were
 /// asked for a sign of life just now.
 const LIMIT_RETRY_MS: std::ops::RangeInclusive<u64> = 2000..=5000;
 

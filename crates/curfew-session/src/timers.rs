@@ -32,7 +32,7 @@ pub(crate) struct Deadlines {
     pinged_at: Option<Instant>,
     /// Something must have come after a ping.
     pong_by: Option<Instant>,
-    /// Something must have come, since whoever admits others asked for a sign of life.
+    /// Something must have come, since an admission asked for a sign of life.
     probe_by: Option<Instant>,
     /// `expiring` is told.
     expiring_at: Option<Instant>,
@@ -158,7 +158,7 @@ impl State {
             if self.operation.is_none() {
                 return Some(Disconnect::NO_PONG.into());
             }
-            // Likewise.
+            // The same.
             self.answer_probe();
         }
         if is_due(&mut self.deadlines.expiring_at, now) {

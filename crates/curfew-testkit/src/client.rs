@@ -130,7 +130,7 @@ impl WsClient {
     // Receiving.
 
     /// Answers pings until this is dropped, as a client does that is only there. What else comes is kept
-    /// for whoever reads next.
+    /// for the next reader.
     pub async fn attend(&mut self) {
         loop {
             match self.read_frame(PATIENCE).await {

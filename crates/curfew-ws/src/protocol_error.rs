@@ -56,7 +56,7 @@ pub enum ProtocolError {
 }
 
 impl ProtocolError {
-    /// How the connection is closed for it: with a sentence that names the rule or the bound.
+    /// The close of the connection for it: with a sentence that names the rule or the bound.
     pub fn disconnect(self) -> Disconnect {
         match self {
             Self::CloseReason | Self::InvalidUtf8 => Disconnect::INVALID_UTF8,

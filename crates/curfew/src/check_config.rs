@@ -133,7 +133,7 @@ fn probe(config: &Config) -> Result<Vec<Probe>, Failure> {
 /// Every primary; one entry where they cannot be found.
 async fn probe_redis(config: &Config) -> Vec<Probe> {
     let key = || "backend.redis.url".to_owned();
-    match curfew_backend_redis::probe(&config.backend).await {
+    match curfew_backend_redis::probe(&config.backend, &SystemClock).await {
         Err(message) => vec![Probe {
             key: key(),
             there: false,

@@ -115,7 +115,7 @@ pub(crate) struct Loaded {
     pub(crate) config: Config,
     /// The file it was read from, to be read again on reload.
     pub(crate) file: Option<PathBuf>,
-    /// What is valid and may not do what it is there for.
+    /// Settings that are valid and may not do what they are there for.
     pub(crate) warnings: Vec<ConfigProblem>,
     /// The merged values, for [`Loaded::source`].
     merged: Merged,

@@ -181,7 +181,7 @@ fn judge_access(
     }
 }
 
-/// What mends a refusal, as far as that is in the configuration or the provider's.
+/// The change that mends a refusal, as far as that is in the configuration or the provider's.
 fn fix(error: &AuthError, token: &Shown, config: &AuthConfig) -> String {
     match error.failure() {
         AuthFailure::WrongIssuer => unknown_issuer(token, config),
@@ -211,7 +211,7 @@ fn fix(error: &AuthError, token: &Shown, config: &AuthConfig) -> String {
     }
 }
 
-/// Where no issuer has a token's `iss`: which is close to it.
+/// The configured `iss` that is close to a token's, where none is the same.
 fn unknown_issuer(token: &Shown, config: &AuthConfig) -> String {
     let named = token.text_of("iss").unwrap_or_default();
     let alike = |one: &&str| {

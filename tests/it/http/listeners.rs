@@ -34,7 +34,7 @@ async fn heads_without_an_end_cost_either_listener_little() {
 async fn the_admin_listener_has_as_many_connections_as_allowed() {
     let settings = Settings::default().with("admin.connections = 3");
     let gateway = Gateway::start_with(&settings).await;
-    // Each has a request, of which the body is yet to come.
+    // Each has a request whose body is yet to come.
     let head = format!(
         "POST /v1/publish HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {ADMIN_KEY}\r\n\
          Expect: 100-continue\r\nContent-Length: 10\r\n\r\n"

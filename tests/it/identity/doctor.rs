@@ -195,7 +195,7 @@ async fn what_a_configuration_names_is_asked() {
     let probes = json["probes"].as_array().unwrap();
     assert_eq!(probes.len(), 2, "{json}");
     assert!(probes.iter().all(|probe| probe["there"] == true), "{json}");
-    // Whatever is away is told by its key.
+    // A dependency that is away is told by its key.
     login.provider.behave(Manner::Status(500));
     let told = probed("redis://127.0.0.1:1").await;
     assert_eq!(told.code, 1, "{told:?}");

@@ -1,5 +1,5 @@
 //! Reports of identity providers that have no effect are told to operators: an issuer that signs what is
-//! refused, or names people whom nobody finds, is configured wrongly, and nothing else says so.
+//! refused, or names people who are not found, is configured wrongly, and nothing else says so.
 
 use curfew_tests::{Gateway, eventually};
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use super::events::{Transmitter, push};
 use super::global_revocation::{Okta, send};
 use super::logout::{Login, assert_done, assert_refused, post};
 
-/// What `GET /v1/issuers` says of the last report of the issuer at `index`.
+/// The last report of the issuer at `index`, by `GET /v1/issuers`.
 async fn last_report(node: &Gateway, index: usize) -> Value {
     let known = node.admin_ok("GET", "/v1/issuers", None).await;
     known["issuers"][index]["last_report"].clone()

@@ -128,7 +128,7 @@ async fn what_a_node_withheld_while_it_could_not_vouch_is_told_when_it_speaks_ag
     );
 }
 
-/// What a node reads in a channel and drops may have been a publication: of a newer node, perhaps.
+/// A message that a node reads in a channel and drops may have been a publication, perhaps of a newer node.
 #[tokio::test]
 async fn what_cannot_be_read_in_a_channel_is_told_as_a_gap() {
     // Redis would cut a subscriber off that is behind by this much.

@@ -1,4 +1,4 @@
-//! Sessions of a user who has as many as are allowed, on whichever node: those that nobody is behind any
+//! Sessions of a user who has as many as are allowed, on any node: those that have no client any
 //! more make room (CONTRACT §4, 4409 and 4407).
 
 use std::time::Duration;
@@ -22,7 +22,7 @@ async fn a_ghost_on_another_node_makes_room_and_those_who_answer_stay() {
     let mut ghost = cluster[1].user(ALICE).await;
     let newcomer = cluster[0].tape(ALICE, "room:1").await;
     ghost.expect_close(4510, "no_pong").await;
-    // Of two nodes' sessions that all answer none goes.
+    // Two nodes' sessions all answer, and none goes.
     let token = Key::default_secret().user(ALICE);
     let mut third = cluster[0].ws().bearer(&token).open().await;
     let closing = third.expect_close(4409, "session_limit").await;

@@ -58,7 +58,7 @@ pub struct Client {
     token: Option<Token>,
     /// The publications that came, by number.
     pub heard: Vec<(ConnectionId, u64)>,
-    /// When its session was opened.
+    /// The time at which its session was opened.
     opened_at: Duration,
     /// By when it is served again after one that has lasted.
     back_by: Duration,
@@ -399,7 +399,7 @@ impl Client {
 
     /// Its connection is gone.
     pub fn lost(world: &mut World, client: usize, connection: ConnectionId) {
-        // Those who are kept out try again, seldom once nothing else happens. A session that has lasted
+        // A client that is kept out tries again, seldom once nothing else happens. A session that has lasted
         // may end by its token, and has another soon.
         let lasted = world.clients[client].lasted(connection);
         let slow = if world.clients[client].quiet && !lasted {

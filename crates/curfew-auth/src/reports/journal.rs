@@ -17,7 +17,7 @@ pub struct LastReport {
     pub report: &'static str,
     /// What became of it, as the metrics have it.
     pub outcome: &'static str,
-    /// Why it had no effect; absent where it had.
+    /// The reason why it had no effect; absent where it had one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
     /// Seconds since then.
@@ -44,7 +44,7 @@ pub(crate) struct Journal(Mutex<BTreeMap<Box<str>, Entry>>);
 struct Entry {
     last: Option<Told>,
     stream: Option<StreamStatus>,
-    /// When it was last warned of, and how many reports without effect there were since.
+    /// The time of the last warning, and the number of reports without effect since then.
     warned: Option<(Instant, u64)>,
 }
 

@@ -51,7 +51,7 @@ pub(super) struct Primary {
 struct Server {
     primary: Primary,
     fencing: Option<&'static str>,
-    /// What its settings may cost.
+    /// The costs its settings may have.
     risks: Vec<&'static str>,
 }
 

@@ -236,7 +236,7 @@ impl Events for Recorder {
         found
     }
 
-    /// Those that live here give a sign of life.
+    /// The sessions that live here give a sign of life.
     fn probe(&self, mut sessions: Vec<SessionId>) -> BoxFuture<'static, Vec<SessionId>> {
         let heard = self.heard.lock();
         sessions.retain(|session| !heard.sessions.contains(session));

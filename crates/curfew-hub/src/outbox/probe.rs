@@ -1,8 +1,8 @@
-//! Whether the client of a session lives: asked by whoever needs to know, found out by the session's task.
+//! The question if the client of a session lives: asked by others, answered by the session's task.
 
 use super::{Outbox, Phase};
 
-/// What is known of a client that was asked for a sign of life.
+/// The knowledge of a client that was asked for a sign of life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sign {
     /// It has not given one yet.
@@ -13,7 +13,7 @@ pub enum Sign {
     Ending,
 }
 
-/// How far a question for a sign of life is.
+/// The state of a question for a sign of life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Probe {
     None,
@@ -26,7 +26,7 @@ pub(super) enum Probe {
 }
 
 impl Outbox {
-    /// Asks the client for a sign of life, or says what came of having asked. Whoever asks goes on
+    /// Asks the client for a sign of life, or says what came of having asked. The one that asks goes on
     /// asking until it is more than [`Sign::Awaited`]: many who ask at once share a question.
     pub fn probe(&self) -> Sign {
         let mut state = self.state.lock();

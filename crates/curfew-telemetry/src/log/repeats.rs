@@ -14,9 +14,9 @@ pub struct Repeats(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// When a line was last written, of [`boottime`].
+    /// The time of the last line, of [`boottime`].
     said_at: Option<Duration>,
-    /// What came since.
+    /// The number that came since.
     unsaid: u64,
 }
 

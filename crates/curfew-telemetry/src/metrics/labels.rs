@@ -311,7 +311,7 @@ labels! {
         Unavailable = "unavailable",
     }
 
-    /// What an issuer reports.
+    /// A kind of report by an issuer.
     Report = "report" {
         /// A logout token.
         BackchannelLogout = "backchannel_logout",
@@ -321,7 +321,7 @@ labels! {
         GlobalTokenRevocation = "global_token_revocation",
     }
 
-    /// Why a report is refused that its issuer has signed.
+    /// The fault of a report that its issuer has signed.
     ReportFault = "reason" {
         /// It is for another audience.
         WrongAudience = "wrong_audience",

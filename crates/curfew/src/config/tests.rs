@@ -256,7 +256,7 @@ fn what_is_often_mistaken_is_told_with_what_is_right() {
             "{text}: {found:#?}"
         );
     }
-    // What Kubernetes sets for a Service, and what is no setting, is left alone.
+    // Kubernetes sets such variables for a Service; what is no setting is left alone.
     let others = [("CURFEW_PORT", "1"), ("CURFEW_A__B", "1")];
     assert!(problems(VALID, &others, &[]).is_empty());
 }

@@ -9,9 +9,9 @@ use crate::output;
 pub(super) struct Finding {
     /// All is well as far as this goes.
     well: bool,
-    /// What would happen.
+    /// The event that would follow.
     finding: String,
-    /// What to change.
+    /// The change to make.
     #[serde(skip_serializing_if = "Option::is_none")]
     change: Option<String>,
 }
@@ -45,7 +45,7 @@ impl Findings {
         &self.0
     }
 
-    /// One in a line, and below it what to change.
+    /// One in a line, and below it the change to make.
     pub(super) fn to_text(&self) -> String {
         let mut text = String::new();
         for finding in &self.0 {

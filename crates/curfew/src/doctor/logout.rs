@@ -13,7 +13,7 @@ pub(super) struct Tokens<'a> {
 }
 
 impl<'a> Tokens<'a> {
-    /// What became of the logout token itself.
+    /// Tells the verdict on the logout token itself.
     pub(super) fn judge_logout(
         &self,
         judged: Result<Logout, AuthError>,

@@ -182,7 +182,7 @@ impl Check<'_> {
         }
     }
 
-    /// When a node first refused a token that this ban alone revokes.
+    /// The first time that a node refused a token that this ban alone revokes.
     fn refused(&self, ban: &Ban, node: usize, before: Duration) -> Option<Duration> {
         let of_node = self
             .lines
