@@ -7,10 +7,11 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Crates the gateway is not made of.
-pub(super) const TOOLS: [&str; 6] = [
+pub(super) const TOOLS: [&str; 7] = [
     "curfew-testkit",
     "curfew-model-check",
     "curfew-simulation",
+    "curfew-fuzz",
     "curfew-tests",
     "curfew-benches",
     "curfew-gate",

@@ -1,0 +1,56 @@
+//! What reads a stranger's bytes, one function for each reader: it panics where the reader and a second
+//! opinion differ.
+//!
+//! Owns: what must be true of each reader for any bytes.
+//! Knows nothing of: where the bytes come from (`tests/corpus.rs`, `guided`).
+
+mod frames;
+mod json;
+mod proxies;
+mod revocations;
+mod tokens;
+
+/// A reader under test.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// Its name, that of its folder in `corpus`.
+    pub name: &'static str,
+    /// Panics where the reader is wrong about these bytes.
+    pub check: fn(&[u8]),
+}
+
+/// Every reader.
+pub const TARGETS: &[Target] = &[
+    Target {
+        name: "frames",
+        check: frames::check,
+    },
+    Target {
+        name: "json",
+        check: json::check,
+    },
+    Target {
+        name: "commands",
+        check: json::check_command,
+    },
+    Target {
+        name: "proxy_header",
+        check: proxies::check_header,
+    },
+    Target {
+        name: "forwarded",
+        check: proxies::check_forwarded,
+    },
+    Target {
+        name: "revocations",
+        check: revocations::check,
+    },
+    Target {
+        name: "tokens",
+        check: tokens::check,
+    },
+    Target {
+        name: "logout_tokens",
+        check: tokens::check_logout,
+    },
+];

@@ -1,0 +1,59 @@
+//! What load balancers write in front of a client's bytes, and what strangers may write in its place.
+
+use std::net::{IpAddr, SocketAddr};
+
+use curfew_server::parsers::{Unparsed, addresses, nodes, parse};
+
+/// A header is read the same with anything behind it, and not before all of it is there; of version 1
+/// the standard library has the second opinion on the address.
+pub(crate) fn check_header(bytes: &[u8]) {
+    match parse(bytes) {
+        Ok(header) => {
+            assert!(header.bytes <= bytes.len(), "longer than the bytes");
+            let only = &bytes[..header.bytes];
+            assert_eq!(parse(only), Ok(header), "by itself");
+            let more = [only, b"GET / HTTP/1.1\r\n"].concat();
+            assert_eq!(parse(&more), Ok(header), "with a request behind it");
+            for end in 0..header.bytes {
+                assert_eq!(
+                    parse(&bytes[..end]),
+                    Err(Unparsed::Incomplete),
+                    "{end} bytes"
+                );
+            }
+            if let (Some(source), Some(line)) = (header.source, only.strip_prefix(b"PROXY ")) {
+                let text = String::from_utf8_lossy(line);
+                let words: Vec<&str> = text.split_whitespace().collect();
+                let opinion = words[1].parse::<IpAddr>().ok().zip(words[3].parse().ok());
+                assert_eq!(Some(source), opinion.map(SocketAddr::from), "{text:?}");
+            }
+        }
+        Err(Unparsed::Incomplete) => assert!(bytes.len() < 4096, "more is never enough"),
+        Err(Unparsed::Malformed(why)) => {
+            assert!(!why.is_empty());
+            // No bytes behind it make it one.
+            let more = [bytes, &b"\r\n"[..]].concat();
+            assert!(
+                parse(&more) != Err(Unparsed::Incomplete),
+                "it may become one"
+            );
+        }
+    }
+}
+
+/// As many addresses as there are entries, and each is one that was written.
+pub(crate) fn check_forwarded(bytes: &[u8]) {
+    let entries = bytes.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    let entries = entries.filter(|entry| !entry.is_empty());
+    let read = addresses(bytes);
+    assert_eq!(read.len(), entries.clone().count(), "entries");
+    for (entry, read) in entries.zip(&read) {
+        let opinion = str::from_utf8(entry)
+            .ok()
+            .and_then(|text| text.parse::<IpAddr>().ok());
+        if let Some(opinion) = opinion {
+            assert_eq!(*read, Some(opinion.to_canonical()), "a plain address");
+        }
+    }
+    assert!(nodes(bytes).len() <= bytes.len() + 1, "elements");
+}

@@ -1,0 +1,117 @@
+//! Tokens: jsonwebtoken has the second opinion on every one that is accepted.
+
+use std::sync::{Arc, LazyLock};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use curfew_auth::{Authenticator, Config, Issuer};
+use curfew_model::{Secret, SystemClock};
+use jsonwebtoken::crypto::sign;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Validation, decode};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::Value;
+
+/// The secret of the one issuer; tokens of the corpus are signed by it.
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+static AUTHENTICATOR: LazyLock<Authenticator> = LazyLock::new(|| {
+    let config = Config {
+        issuers: vec![Issuer {
+            name: "main".to_owned(),
+            issuer: Some("https://id.example".to_owned()),
+            audience: Some(vec!["curfew".to_owned()]),
+            secret: Some(Secret::new(SECRET)),
+            backchannel_logout: true,
+            logout_audience: Some(vec!["web-app".to_owned()]),
+            ..Issuer::default()
+        }],
+        ..Config::default()
+    };
+    Authenticator::new(&config, Arc::new(SystemClock)).expect("it is a good one")
+});
+
+/// Bytes with a line break are a header and claims, which are signed here: changes of a signed token would
+/// all be refused for their signature.
+fn token(bytes: &[u8]) -> Option<String> {
+    let text = str::from_utf8(bytes).ok()?;
+    let Some((header, claims)) = text.split_once('\n') else {
+        return Some(text.to_owned());
+    };
+    let signed = format!(
+        "{}.{}",
+        URL_SAFE_NO_PAD.encode(header),
+        URL_SAFE_NO_PAD.encode(claims)
+    );
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    let signature = sign(signed.as_bytes(), &key, Algorithm::HS256).ok()?;
+    Some(format!("{signed}.{signature}"))
+}
+
+/// Claims that are judged. Others may hold what no double and no Unicode text can.
+#[derive(Debug, Deserialize)]
+struct Claims {
+    iss: String,
+    sub: Option<String>,
+    aud: Value,
+    events: Option<Value>,
+    nonce: Option<IgnoredAny>,
+}
+
+/// The claims, if the signature is good for another library.
+fn opinion(token: &str) -> Option<Claims> {
+    let mut validation = Validation::new(Algorithm::HS256);
+    validation.algorithms = vec![Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
+    validation.required_spec_claims.clear();
+    validation.validate_exp = false;
+    validation.validate_aud = false;
+    let key = DecodingKey::from_secret(SECRET.as_bytes());
+    decode::<Claims>(token, &key, &validation)
+        .ok()
+        .map(|data| data.claims)
+}
+
+/// What opens a session is signed, for us, and of a user.
+pub(crate) fn check(bytes: &[u8]) {
+    let Some(token) = token(bytes) else {
+        return;
+    };
+    let token = token.as_str();
+    match AUTHENTICATOR.authenticate(token) {
+        Ok(principal) => {
+            let claims = opinion(token).expect("another library accepts the signature");
+            assert_eq!(claims.sub.as_deref(), Some(principal.user()));
+            assert_eq!(claims.iss, "https://id.example");
+            let audience = &claims.aud;
+            let ours = audience == "curfew"
+                || audience
+                    .as_array()
+                    .is_some_and(|all| all.iter().any(|one| one == "curfew"));
+            assert!(ours, "{audience} is another's");
+        }
+        Err(error) => {
+            let message = error.message();
+            assert!(!message.is_empty() && message.len() < 512, "{message:?}");
+            assert!(
+                token.len() < 32 || !message.contains(token),
+                "the token is told"
+            );
+        }
+    }
+}
+
+/// What logs out is signed, has the event, and names a user or a login.
+pub(crate) fn check_logout(bytes: &[u8]) {
+    let Some(token) = token(bytes) else {
+        return;
+    };
+    if let Ok(logout) = AUTHENTICATOR.judge_logout(&token) {
+        let claims = opinion(&token).expect("another library accepts the signature");
+        assert!(logout.user.is_some() || logout.login.is_some());
+        assert!(
+            claims.events.as_ref().is_some_and(Value::is_object),
+            "{claims:?}"
+        );
+        assert!(claims.nonce.is_none(), "{claims:?}");
+    }
+}

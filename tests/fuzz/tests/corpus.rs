@@ -1,0 +1,79 @@
+//! Every target over its corpus, and over some thousand changes of it, the same in each run.
+
+use std::path::Path;
+
+use curfew_fuzz::TARGETS;
+use fastrand::Rng;
+
+/// Changes of each target's corpus that are tried.
+const CHANGES: usize = 4_000;
+
+/// Longest input, in bytes.
+const MOST_BYTES: usize = 4 * 1024;
+
+fn corpus(name: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("corpus")
+        .join(name);
+    let mut files: Vec<_> = std::fs::read_dir(&folder)
+        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+        .map(|entry| entry.expect("it can be listed").path())
+        .collect();
+    files.sort();
+    assert!(!files.is_empty(), "{} is empty", folder.display());
+    files
+        .iter()
+        .map(|file| std::fs::read(file).expect("it can be read"))
+        .collect()
+}
+
+/// One change: bytes flipped, taken away, repeated, or those of another input put in.
+fn change(random: &mut Rng, bytes: &mut Vec<u8>, other: &[u8]) {
+    let at = random.usize(..=bytes.len());
+    match random.u8(..6) {
+        0 if at < bytes.len() => bytes[at] ^= 1 << random.u8(..8),
+        1 if at < bytes.len() => bytes[at] = random.u8(..),
+        2 => {
+            let end = (at + random.usize(..8)).min(bytes.len());
+            bytes.drain(at..end);
+        }
+        3 => {
+            let end = (at + random.usize(..16)).min(bytes.len());
+            let part = bytes[at..end].to_vec();
+            bytes.splice(at..at, part);
+        }
+        4 if !other.is_empty() => {
+            let from = random.usize(..other.len());
+            let end = (from + random.usize(..32)).min(other.len());
+            bytes.splice(at..at, other[from..end].iter().copied());
+        }
+        _ => bytes.insert(
+            at,
+            *random
+                .choice(br#"{}[]",:\/0-9.eE=;%~"#)
+                .expect("there are some"),
+        ),
+    }
+    bytes.truncate(MOST_BYTES);
+}
+
+#[test]
+fn no_reader_is_wrong_about_its_corpus_and_what_is_close_to_it() {
+    for target in TARGETS {
+        let corpus = corpus(target.name);
+        for bytes in &corpus {
+            (target.check)(bytes);
+        }
+        let mut random = Rng::with_seed(7);
+        for _ in 0..CHANGES {
+            let mut bytes = random.choice(&corpus).unwrap().clone();
+            let other = random.choice(&corpus).unwrap();
+            for _ in 0..random.usize(1..6) {
+                change(&mut random, &mut bytes, other);
+            }
+            let shown = String::from_utf8_lossy(&bytes).into_owned();
+            let tried = std::panic::catch_unwind(|| (target.check)(&bytes));
+            assert!(tried.is_ok(), "{}: {shown:?} {bytes:?}", target.name);
+        }
+    }
+}
