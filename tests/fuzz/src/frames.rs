@@ -10,13 +10,14 @@ const LIMITS: Limits = Limits {
 };
 
 /// The first byte says how long the parts are into which the rest is cut.
-pub(crate) fn check(bytes: &[u8]) {
+pub(crate) fn check(bytes: &[u8]) -> bool {
     let Some((&step, bytes)) = bytes.split_first() else {
-        return;
+        return false;
     };
     let whole = decode(bytes, bytes.len().max(1));
     let cut = decode(bytes, usize::from(step).max(1));
     assert_eq!(whole, cut, "cut into parts of {step}");
+    whole.iter().any(|told| told.starts_with("message"))
 }
 
 fn decode(bytes: &[u8], step: usize) -> Vec<String> {

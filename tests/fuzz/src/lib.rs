@@ -2,7 +2,7 @@
 //! opinion differ.
 //!
 //! Owns: what must be true of each reader for any bytes.
-//! Knows nothing of: where the bytes come from (`tests/corpus.rs`, `guided`).
+//! Knows nothing of: where the bytes come from (`tests/corpus.rs`).
 
 mod frames;
 mod json;
@@ -15,8 +15,8 @@ mod tokens;
 pub struct Target {
     /// Its name, that of its folder in `corpus`.
     pub name: &'static str,
-    /// Panics where the reader is wrong about these bytes.
-    pub check: fn(&[u8]),
+    /// Panics where the reader is wrong about these bytes; true if it has accepted them.
+    pub check: fn(&[u8]) -> bool,
 }
 
 /// Every reader.

@@ -3,7 +3,7 @@
 use curfew_model::{Revocation, RevocationKey};
 
 /// A value covers everyone or those until a time; a name is the same in each of its spellings.
-pub(crate) fn check(bytes: &[u8]) {
+pub(crate) fn check(bytes: &[u8]) -> bool {
     let read = Revocation::parse(bytes);
     assert_eq!(read, Revocation::parse(bytes), "the same twice");
     assert!(
@@ -20,7 +20,7 @@ pub(crate) fn check(bytes: &[u8]) {
         );
     }
     let Ok((key, _)) = RevocationKey::parse_written(bytes) else {
-        return;
+        return false;
     };
     for spelling in key.spellings() {
         let written = key.written(spelling);
@@ -28,4 +28,5 @@ pub(crate) fn check(bytes: &[u8]) {
         let (again, _) = again.unwrap_or_else(|why| panic!("{written:?}: {why:?}"));
         assert_eq!(again, key, "{written:?}");
     }
+    true
 }

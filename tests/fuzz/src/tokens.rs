@@ -1,11 +1,12 @@
 //! Tokens: jsonwebtoken has the second opinion on every one that is accepted.
 
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use curfew_auth::{Authenticator, Config, Issuer};
-use curfew_model::{Secret, SystemClock};
+use curfew_model::{Clock, Secret};
 use jsonwebtoken::crypto::sign;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Validation, decode};
 use serde::Deserialize;
@@ -14,6 +15,22 @@ use serde_json::Value;
 
 /// The secret of the one issuer; tokens of the corpus are signed by it.
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// The time of every run: a moment after that of the corpus.
+const NOW: Duration = Duration::from_secs(1_764_000_050);
+
+/// `auth.leeway`.
+const LEEWAY: Duration = Duration::from_secs(5);
+
+/// A clock that shows [`NOW`].
+#[derive(Debug)]
+struct Fixed;
+
+impl Clock for Fixed {
+    fn now(&self) -> Duration {
+        NOW
+    }
+}
 
 static AUTHENTICATOR: LazyLock<Authenticator> = LazyLock::new(|| {
     let config = Config {
@@ -26,9 +43,10 @@ static AUTHENTICATOR: LazyLock<Authenticator> = LazyLock::new(|| {
             logout_audience: Some(vec!["web-app".to_owned()]),
             ..Issuer::default()
         }],
+        leeway: LEEWAY,
         ..Config::default()
     };
-    Authenticator::new(&config, Arc::new(SystemClock)).expect("it is a good one")
+    Authenticator::new(&config, Arc::new(Fixed)).expect("it is a good one")
 });
 
 /// Bytes with a line break are a header and claims, which are signed here: changes of a signed token would
@@ -54,6 +72,7 @@ struct Claims {
     iss: String,
     sub: Option<String>,
     aud: Value,
+    exp: f64,
     events: Option<Value>,
     nonce: Option<IgnoredAny>,
 }
@@ -71,47 +90,49 @@ fn opinion(token: &str) -> Option<Claims> {
         .map(|data| data.claims)
 }
 
-/// What opens a session is signed, for us, and of a user.
-pub(crate) fn check(bytes: &[u8]) {
+/// What opens a session is signed, for us, of a user, and not over.
+pub(crate) fn check(bytes: &[u8]) -> bool {
     let Some(token) = token(bytes) else {
-        return;
+        return false;
     };
-    let token = token.as_str();
-    match AUTHENTICATOR.authenticate(token) {
-        Ok(principal) => {
-            let claims = opinion(token).expect("another library accepts the signature");
-            assert_eq!(claims.sub.as_deref(), Some(principal.user()));
-            assert_eq!(claims.iss, "https://id.example");
-            let audience = &claims.aud;
-            let ours = audience == "curfew"
-                || audience
-                    .as_array()
-                    .is_some_and(|all| all.iter().any(|one| one == "curfew"));
-            assert!(ours, "{audience} is another's");
-        }
+    let principal = match AUTHENTICATOR.authenticate(&token) {
+        Ok(principal) => principal,
         Err(error) => {
             let message = error.message();
             assert!(!message.is_empty() && message.len() < 512, "{message:?}");
             assert!(
-                token.len() < 32 || !message.contains(token),
+                token.len() < 32 || !message.contains(&token),
                 "the token is told"
             );
+            return false;
         }
-    }
+    };
+    let claims = opinion(&token).expect("another library accepts the signature");
+    assert_eq!(claims.sub.as_deref(), Some(principal.user()));
+    assert_eq!(claims.iss, "https://id.example");
+    let audience = &claims.aud;
+    let is_in = |all: &Vec<Value>| all.iter().any(|one| one == "curfew");
+    let ours = audience == "curfew" || audience.as_array().is_some_and(is_in);
+    assert!(ours, "{audience} is another's");
+    let latest = (NOW - LEEWAY).as_secs_f64();
+    assert!(claims.exp > latest - 1.0, "it ended at {}", claims.exp);
+    true
 }
 
 /// What logs out is signed, has the event, and names a user or a login.
-pub(crate) fn check_logout(bytes: &[u8]) {
+pub(crate) fn check_logout(bytes: &[u8]) -> bool {
     let Some(token) = token(bytes) else {
-        return;
+        return false;
     };
-    if let Ok(logout) = AUTHENTICATOR.judge_logout(&token) {
-        let claims = opinion(&token).expect("another library accepts the signature");
-        assert!(logout.user.is_some() || logout.login.is_some());
-        assert!(
-            claims.events.as_ref().is_some_and(Value::is_object),
-            "{claims:?}"
-        );
-        assert!(claims.nonce.is_none(), "{claims:?}");
-    }
+    let Ok(logout) = AUTHENTICATOR.judge_logout(&token) else {
+        return false;
+    };
+    let claims = opinion(&token).expect("another library accepts the signature");
+    assert!(logout.user.is_some() || logout.login.is_some());
+    assert!(
+        claims.events.as_ref().is_some_and(Value::is_object),
+        "{claims:?}"
+    );
+    assert!(claims.nonce.is_none(), "{claims:?}");
+    true
 }
