@@ -22,6 +22,9 @@ const NOW: Duration = Duration::from_secs(1_764_000_050);
 /// `auth.leeway`.
 const LEEWAY: Duration = Duration::from_secs(5);
 
+/// A logout token is no older than ten minutes, give or take a second.
+const MAX_AGE_SECONDS: f64 = 601.0;
+
 /// A clock that shows [`NOW`].
 #[derive(Debug)]
 struct Fixed;
@@ -73,6 +76,8 @@ struct Claims {
     sub: Option<String>,
     aud: Value,
     exp: f64,
+    iat: Option<f64>,
+    sid: Option<Value>,
     events: Option<Value>,
     nonce: Option<IgnoredAny>,
 }
@@ -88,6 +93,12 @@ fn opinion(token: &str) -> Option<Claims> {
     decode::<Claims>(token, &key, &validation)
         .ok()
         .map(|data| data.claims)
+}
+
+/// True if an `aud` is, or has, a name.
+fn is_for(audience: &Value, name: &str) -> bool {
+    let is_in = |all: &Vec<Value>| all.iter().any(|one| one == name);
+    audience == name || audience.as_array().is_some_and(is_in)
 }
 
 /// What opens a session is signed, for us, of a user, and not over.
@@ -111,9 +122,7 @@ pub(crate) fn check(bytes: &[u8]) -> bool {
     assert_eq!(claims.sub.as_deref(), Some(principal.user()));
     assert_eq!(claims.iss, "https://id.example");
     let audience = &claims.aud;
-    let is_in = |all: &Vec<Value>| all.iter().any(|one| one == "curfew");
-    let ours = audience == "curfew" || audience.as_array().is_some_and(is_in);
-    assert!(ours, "{audience} is another's");
+    assert!(is_for(audience, "curfew"), "{audience} is another's");
     let latest = (NOW - LEEWAY).as_secs_f64();
     assert!(claims.exp > latest - 1.0, "it ended at {}", claims.exp);
     true
@@ -129,10 +138,17 @@ pub(crate) fn check_logout(bytes: &[u8]) -> bool {
     };
     let claims = opinion(&token).expect("another library accepts the signature");
     assert!(logout.user.is_some() || logout.login.is_some());
-    assert!(
-        claims.events.as_ref().is_some_and(Value::is_object),
-        "{claims:?}"
-    );
+    assert_eq!(logout.user, claims.sub);
+    let login = claims.sid.as_ref().and_then(Value::as_str);
+    assert_eq!(logout.login.as_deref(), login);
+    assert_eq!(claims.iss, "https://id.example");
+    assert!(is_for(&claims.aud, "web-app"), "{claims:?}");
+    let event = "http://schemas.openid.net/event/backchannel-logout";
+    let event = claims.events.as_ref().and_then(|events| events.get(event));
+    assert!(event.is_some_and(Value::is_object), "{claims:?}");
     assert!(claims.nonce.is_none(), "{claims:?}");
+    let issued_at = claims.iat.expect("a time");
+    let apart = (NOW.as_secs_f64() - issued_at).abs();
+    assert!(apart < MAX_AGE_SECONDS, "issued {apart} s away");
     true
 }
