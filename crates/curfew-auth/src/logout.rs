@@ -70,14 +70,12 @@ impl Authenticator {
     fn attempt_logout(&self, token: &str) -> Result<Logout, NoKey> {
         let issuers = self.snapshot();
         let (leeway, now) = (issuers.leeway, self.clock().now());
-        let (claims, issuer, rules) = issuers.signed_report(
+        issuers.signed_report(
             token,
             TokenType::Logout,
             |issuer| issuer.logout.as_ref(),
-            |claims: Claims, issuer, rules| claims.judge(issuer, rules, leeway, now).map(drop),
-        )?;
-        let judged = claims.judge(issuer, rules, leeway, now);
-        judged.map_err(|error| error.signed_by(&issuer.name).into())
+            |claims: Claims, issuer, rules| claims.judge(issuer, rules, leeway, now),
+        )
     }
 }
 

@@ -16,9 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use curfew_model::{Gate, boottime};
+use curfew_model::{Gate, Repeats, boottime};
 use curfew_telemetry::Metrics;
-use parking_lot::Mutex;
 use redis::{Cmd, RedisError, Value, cmd};
 use tokio::time;
 use tracing::warn;
@@ -35,9 +34,6 @@ const RUN_BYTES: usize = 1024 * 1024;
 /// Between two looks at whether a lease is over: a timer does not run while the machine is
 /// suspended, and must not be late by more when it wakes.
 const LOOK: Duration = Duration::from_millis(100);
-
-/// Between two warnings that publications were refused.
-const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What Redis' refusal of a late run begins with.
 const FENCED: &str = "FENCED";
@@ -64,7 +60,7 @@ pub(crate) struct Fence {
     /// Microseconds from [`boottime`] to Redis' time.
     ahead: AtomicI64,
     /// When it was last warned of publications that came late, of [`boottime`].
-    warned_at: Mutex<Option<Duration>>,
+    bursts: Repeats,
 }
 
 /// What became of a run.
@@ -89,7 +85,7 @@ impl Fence {
             cluster,
             digest: String::new(),
             ahead: AtomicI64::new(0),
-            warned_at: Mutex::new(None),
+            bursts: Repeats::default(),
         };
         fence.digest = fence.load(connection).await?;
         fence.read_clock(connection).await?;
@@ -234,10 +230,7 @@ impl Fence {
     fn note_fenced(&self, count: usize) {
         let more = u64::try_from(count).unwrap_or(u64::MAX);
         self.metrics.broker_messages_fenced.inc_by(more);
-        let now = boottime();
-        let mut warned_at = self.warned_at.lock();
-        if warned_at.is_none_or(|at| now.saturating_sub(at) >= WARN_INTERVAL) {
-            *warned_at = Some(now);
+        if self.bursts.note().is_some() {
             warn!(
                 publications = count,
                 "redis was reached after this node's lease and refused publications; there may be more in the next minute"

@@ -56,9 +56,7 @@ impl Hub {
         let mut delivered = Delivered::default();
         let mut bytes = 0;
         self.channels.with(&publication.channel, |listeners| {
-            if let Some(reason) = listeners.take_gap() {
-                self.send_gap(&publication.channel, listeners, reason);
-            }
+            self.tell_gap(&publication.channel, listeners);
             listeners.each(|member| {
                 let frame = frames.of(member.protocol());
                 let size = frame.len();

@@ -4,12 +4,12 @@
 //! puts its id here; a task removes the records, many at a time, and keeps at it while the backend
 //! is away. What waits is bounded by how many sessions there were.
 
+use curfew_model::Repeats;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use curfew_backend::ClosedSession;
-use curfew_telemetry::Repeats;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time;

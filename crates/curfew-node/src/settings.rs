@@ -1,12 +1,12 @@
 //! Settings that change while the node runs, and the sessions that are there already.
 
+use curfew_model::Repeats;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_backend::OverLimit;
 use curfew_hub::Kinds;
-use curfew_telemetry::Repeats;
 use tokio::{task, time};
 use tracing::{debug, warn};
 

@@ -3,16 +3,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use curfew_model::Repeats;
 use curfew_telemetry::{AnswerReason, Label as _, Listener, Metrics};
 use http::StatusCode;
-use parking_lot::Mutex;
-use tokio::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use crate::respond::{Code, Response};
-
-/// Refusals for one reason are logged once in this time: clients must not fill the log.
-const INTERVAL: Duration = Duration::from_secs(60);
 
 /// The answers of one listener.
 #[derive(Debug)]
@@ -20,14 +16,7 @@ pub(crate) struct Answers {
     listener: Listener,
     metrics: Arc<Metrics>,
     /// By reason.
-    told: Mutex<Vec<Told>>,
-}
-
-/// The time of the last line about a reason, and the number of refusals since.
-#[derive(Debug, Clone, Copy, Default)]
-struct Told {
-    at: Option<Instant>,
-    since: u64,
+    refusals: Vec<Repeats>,
 }
 
 impl Answers {
@@ -35,7 +24,10 @@ impl Answers {
         Self {
             listener,
             metrics,
-            told: Mutex::new(vec![Told::default(); AnswerReason::VALUES.len()]),
+            refusals: AnswerReason::VALUES
+                .iter()
+                .map(|_| Repeats::default())
+                .collect(),
         }
     }
 
@@ -63,7 +55,7 @@ impl Answers {
     }
 
     fn log(&self, reason: AnswerReason, status: StatusCode, peer: IpAddr) {
-        let Some(count) = self.due(reason, Instant::now()) else {
+        let Some(count) = self.refusals[reason.index()].note() else {
             return;
         };
         let listener = self.listener.as_str();
@@ -74,20 +66,6 @@ impl Answers {
             }
             None => info!(listener, reason, status, count, peer = %peer, "requests refused"),
         }
-    }
-
-    /// The number of refusals since the last line, if another is due.
-    fn due(&self, reason: AnswerReason, now: Instant) -> Option<u64> {
-        let mut told = self.told.lock();
-        let told = &mut told[reason.index()];
-        told.since += 1;
-        let is_due = told
-            .at
-            .is_none_or(|at| now.saturating_duration_since(at) >= INTERVAL);
-        is_due.then(|| {
-            told.at = Some(now);
-            std::mem::take(&mut told.since)
-        })
     }
 }
 
@@ -105,18 +83,24 @@ fn advice(reason: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use curfew_model::{REPEAT_INTERVAL, boottime};
     use curfew_telemetry::Names;
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_reason_is_logged_once_a_minute_with_the_number_of_refusals() {
+    #[test]
+    fn a_reason_is_logged_once_a_minute_with_the_number_of_refusals() {
         let answers = Answers::new(Listener::Public, Metrics::new(&Names::default()));
-        let due = |reason| answers.due(reason, Instant::now());
-        assert_eq!(due(AnswerReason::NotFound), Some(1));
-        assert_eq!(due(AnswerReason::NotFound), None);
-        assert_eq!(due(AnswerReason::BadRequest), Some(1), "another reason");
-        tokio::time::advance(INTERVAL).await;
-        assert_eq!(due(AnswerReason::NotFound), Some(2));
+        let start = boottime();
+        let due = |reason: AnswerReason, now| answers.refusals[reason.index()].note_at(now);
+        assert_eq!(due(AnswerReason::NotFound, start), Some(1));
+        assert_eq!(due(AnswerReason::NotFound, start), None);
+        assert_eq!(
+            due(AnswerReason::BadRequest, start),
+            Some(1),
+            "another reason"
+        );
+        let later = start + REPEAT_INTERVAL;
+        assert_eq!(due(AnswerReason::NotFound, later), Some(2));
     }
 }

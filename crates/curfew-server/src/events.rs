@@ -30,9 +30,6 @@ const ROUTE: &str = "/events/{issuer}";
 /// The span of a call: always recorded for an event that ends access.
 const SPAN: &str = "POST /events/{issuer}";
 
-/// One whose type is not known, in what is told of an issuer's last report.
-const REPORT: &str = "security_event";
-
 /// What an event is sent as (RFC 8935 §2.1).
 const MEDIA_TYPE: &str = "application/secevent+jwt";
 
@@ -58,7 +55,7 @@ impl Public {
             Err(refused) => {
                 let span = refused_span(tracer, &refused, SPAN, origin, began);
                 metrics.security_events.inc(refusal(&refused));
-                self.note_refused(Report::SecurityEvent, REPORT, &refused);
+                self.note_refused(Report::SecurityEvent, &refused);
                 (span, Err(refused))
             }
             Ok(event) => {

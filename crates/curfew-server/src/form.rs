@@ -197,14 +197,14 @@ pub(crate) fn done() -> Response {
 impl Public {
     /// Counts and tells a refusal of what an issuer has signed. Of what a stranger can write nothing is
     /// said.
-    pub(crate) fn note_refused(&self, report: Report, name: &'static str, refused: &Refused) {
+    pub(crate) fn note_refused(&self, report: Report, refused: &Refused) {
         let Some(signed) = &refused.signed else {
             return;
         };
         let metrics = self.context.node.metrics();
         metrics.reports_refused.inc((report, signed.fault));
         let authenticator = &self.context.authenticator;
-        authenticator.note_failed_report(&signed.issuer, name, "refused", &signed.why);
+        authenticator.note_failed_report(&signed.issuer, report.as_str(), "refused", &signed.why);
     }
 
     /// Reads a form if it is `permitted` at the moment, since what is in it will have to be verified.

@@ -52,7 +52,7 @@ impl Public {
             Err(refused) => {
                 let span = refused_span(tracer, &refused, SPAN, origin, began);
                 metrics.global_revocations.inc(refusal(&refused));
-                self.note_refused(Report::GlobalTokenRevocation, REPORT, &refused);
+                self.note_refused(Report::GlobalTokenRevocation, &refused);
                 (span, Err(refused))
             }
             Ok((revoker, subjects)) => {

@@ -66,7 +66,7 @@ impl Public {
             Err(refused) => refusal(refused),
         });
         if let Err(refused) = &result {
-            self.note_refused(Report::BackchannelLogout, REPORT, refused);
+            self.note_refused(Report::BackchannelLogout, refused);
         }
         let result = result.map(|_| done());
         answer(

@@ -11,7 +11,6 @@ mod metrics;
 mod trace;
 
 pub use config::{Config, LogFormat};
-pub use log::repeats::{REPEAT_INTERVAL, Repeats};
 pub use log::{InitError, Installed, LevelError, LogLevel, init};
 pub use metrics::histogram::{Histogram, Histograms, NamedHistograms};
 pub use metrics::labels::{

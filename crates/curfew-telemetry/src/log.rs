@@ -2,7 +2,6 @@
 
 mod escape;
 mod format;
-pub(crate) mod repeats;
 
 use std::fmt;
 use std::io::{self, IsTerminal as _};

@@ -97,8 +97,7 @@ fn text(loaded: &Loaded, probes: &[Probe]) -> String {
         message,
     } in probes
     {
-        let mark = if *there { "ok  " } else { "FAIL" };
-        text += &format!("{mark}  {key}: {}\n", output::clean(message));
+        text += &output::verdict(*there, &format!("{key}: {message}"));
     }
     text
 }

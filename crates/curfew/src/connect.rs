@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use crate::failure::Failure;
-use crate::output;
+use crate::{output, token};
 use dial::Stream;
 use line::{Input, Lines};
 use paint::Paint;
@@ -107,8 +107,7 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
 
 fn token(args: &ConnectArgs) -> Result<Option<String>, Failure> {
     let token = match (&args.token_file, &args.token) {
-        (Some(file), _) => std::fs::read_to_string(file)
-            .with_context(|| format!("read the token file {}", file.display()))?,
+        (Some(file), _) => token::read_file(file)?,
         (None, Some(token)) => token.clone(),
         (None, None) => return Ok(None),
     };

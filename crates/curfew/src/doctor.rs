@@ -7,7 +7,6 @@ mod logout;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use clap::Args;
 use curfew_auth::{AuthError, Authenticator, Config as AuthConfig, Issuer};
 use curfew_model::{AuthFailure, SystemClock};
@@ -17,7 +16,7 @@ use crate::cli::ConfigArgs;
 use crate::config::Check;
 use crate::explain::{fetch_keys, part, unverified};
 use crate::failure::Failure;
-use crate::output;
+use crate::{output, token};
 use findings::Findings;
 
 /// Exit code where something would not work.
@@ -70,8 +69,7 @@ impl Shown {
     fn read(token: Option<&String>, file: Option<&Path>) -> Result<Option<Self>, Failure> {
         let text = match (token, file) {
             (Some(token), _) => token.clone(),
-            (None, Some(file)) => std::fs::read_to_string(file)
-                .with_context(|| format!("read the token file {}", file.display()))?,
+            (None, Some(file)) => token::read_file(file)?,
             (None, None) => return Ok(None),
         };
         let text = text.trim().to_owned();

@@ -5,7 +5,6 @@ mod refusal;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use clap::Args;
 use curfew_auth::Authenticator;
 use curfew_identity::{Fetcher, ProviderError};
@@ -16,7 +15,7 @@ use serde_json::{Map, Value, json};
 use crate::cli::ConfigArgs;
 use crate::config::{Check, Config};
 use crate::failure::Failure;
-use crate::{lifecycle, output, trust};
+use crate::{lifecycle, output, token, trust};
 use refusal::Refusal;
 
 pub(crate) use refusal::{part, unverified};
@@ -137,8 +136,7 @@ fn subject(args: &ExplainArgs, config: &Config) -> Result<Subject, Failure> {
     }
     let token = match (&args.token, &args.token_file) {
         (Some(token), _) => token.clone(),
-        (None, Some(file)) => std::fs::read_to_string(file)
-            .with_context(|| format!("read the token file {}", file.display()))?,
+        (None, Some(file)) => token::read_file(file)?,
         (None, None) => String::new(),
     };
     let token = token.trim();

@@ -53,6 +53,12 @@ fn width(line: &[String], column: usize) -> usize {
     line.get(column).map_or(0, |cell| cell.chars().count())
 }
 
+/// A line that says that something is well, or that it is not.
+pub(crate) fn verdict(well: bool, text: &str) -> String {
+    let mark = if well { "ok  " } else { "FAIL" };
+    format!("{mark}  {}\n", clean(text))
+}
+
 /// Control characters, of a user's name for example, must not steer the terminal. Also those that
 /// turn the direction of text around.
 pub(crate) fn clean(text: &str) -> String {

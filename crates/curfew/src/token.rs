@@ -1,6 +1,6 @@
 //! `curfew token`: makes a token for development and tests.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -52,6 +52,11 @@ pub(crate) struct TokenArgs {
     /// HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA
     #[arg(long, default_value = "HS256")]
     alg: Algorithm,
+}
+
+/// The text of a token's file.
+pub(crate) fn read_file(file: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(file).with_context(|| format!("read the token file {}", file.display()))
 }
 
 /// What a token is made of, beside its key.

@@ -1,4 +1,4 @@
-//! What reads a stranger's bytes, one function for each reader: it panics where the reader and a second
+//! Readers of a stranger's bytes, one function for each reader: it panics where the reader and a second
 //! opinion differ.
 //!
 //! Owns: what must be true of each reader for any bytes.

@@ -1,4 +1,4 @@
-//! What load balancers write in front of a client's bytes, and what strangers may write in its place.
+//! Headers that load balancers write in front of a client's bytes, and strangers in their place.
 
 use std::net::{IpAddr, SocketAddr};
 

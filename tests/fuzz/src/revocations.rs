@@ -1,4 +1,4 @@
-//! Keys and values of revocations, which anybody with access to Redis writes.
+//! Keys and values of revocations, which all with access to Redis write.
 
 use curfew_model::{Revocation, RevocationKey};
 

@@ -101,7 +101,7 @@ fn is_for(audience: &Value, name: &str) -> bool {
     audience == name || audience.as_array().is_some_and(is_in)
 }
 
-/// What opens a session is signed, for us, of a user, and not over.
+/// A token that opens a session is signed, for us, of a user, and not over.
 pub(crate) fn check(bytes: &[u8]) -> bool {
     let Some(token) = token(bytes) else {
         return false;
@@ -128,7 +128,7 @@ pub(crate) fn check(bytes: &[u8]) -> bool {
     true
 }
 
-/// What logs out is signed, has the event, and names a user or a login.
+/// A token that logs out is signed, has the event, and names a user or a login.
 pub(crate) fn check_logout(bytes: &[u8]) -> bool {
     let Some(token) = token(bytes) else {
         return false;

@@ -27,7 +27,7 @@ const NOT_REQUIRED: &[&str] = &[
 pub struct Issuer {
     /// What this issuer is called in logs, metrics and sessions. Unique.
     pub name: String,
-    /// What a token's `iss` must be, exactly. Two issuers may have the same, as for people and for services:
+    /// The `iss` of its tokens, exactly. Two issuers may have the same, as for people and for services:
     /// a token is then of the first whose `audience` its `aud` names, reports may come by one of them only,
     /// and what it reports of users ends their sessions at both. Absent: `iss` is not checked, which is possible for a
     /// single issuer, and beside others for one whose keys are in a file and all have a `kid`.
@@ -169,12 +169,19 @@ impl Issuer {
         self.reports_on.as_deref().unwrap_or(&self.name)
     }
 
+    /// The values of which the `aud` of its logout tokens must be, or hold, one; `None`: none is configured.
+    pub fn accepted_logouts(&self) -> Option<&[String]> {
+        let audience = self.logout_audience.as_ref().or(self.audience.as_ref());
+        audience.map(Vec::as_slice)
+    }
+
     /// The rules of its logout tokens, where they are accepted.
     pub(crate) fn logout_rules(&self, config: &Config) -> Option<LogoutRules> {
-        let audience = self.logout_audience.as_ref().or(self.audience.as_ref());
-        let audience = audience.filter(|_| self.backchannel_logout)?;
+        let audience = self
+            .accepted_logouts()
+            .filter(|_| self.backchannel_logout)?;
         Some(LogoutRules {
-            audience: audience.clone(),
+            audience: audience.to_vec(),
             scope: self.logout_scope,
             numeric_subjects: config.numeric_subjects,
         })

@@ -23,7 +23,7 @@ const MAX_REMAINING: Duration = Duration::from_secs(3600);
 pub struct Revoker {
     /// Its configured name.
     pub issuer: Arc<str>,
-    /// When it has made the token by which it did, by its clock, in Unix seconds, rounded up; that of the access
+    /// The time at which it made the token by which it did, by its clock, in Unix seconds, rounded up; that of the access
     /// tokens as well.
     pub issued_at: Option<u64>,
 }
@@ -62,18 +62,18 @@ impl Authenticator {
     fn attempt_revoker(&self, token: &str) -> Result<Revoker, NoKey> {
         let issuers = self.snapshot();
         let (leeway, now) = (issuers.leeway, self.clock().now());
-        let (claims, issuer, audience) = issuers.signed_report(
+        issuers.signed_report(
             token,
             TokenType::Revocation,
             |issuer| issuer.reports.as_ref()?.revocation_audience.as_ref(),
-            |claims: Claims, _, audience| claims.judge(audience, leeway, now),
-        )?;
-        let judged = claims.judge(audience, leeway, now);
-        judged.map_err(|error| error.signed_by(&issuer.name))?;
-        Ok(Revoker {
-            issuer: Arc::clone(&issuer.name),
-            issued_at: claims.issued_at.map(Date::up),
-        })
+            |claims: Claims, issuer, audience| {
+                claims.judge(audience, leeway, now)?;
+                Ok(Revoker {
+                    issuer: Arc::clone(&issuer.name),
+                    issued_at: claims.issued_at.map(Date::up),
+                })
+            },
+        )
     }
 
     /// Whom `revoker` names by `subject`, the `sub_id` of its request (§3 of the draft).

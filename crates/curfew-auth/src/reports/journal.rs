@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use curfew_model::Repeats;
 use schemars::JsonSchema;
 use serde::Serialize;
 use tracing::warn;
@@ -40,24 +41,21 @@ pub enum StreamStatus {
 #[derive(Debug, Default)]
 pub(crate) struct Journal(Mutex<BTreeMap<Box<str>, Entry>>);
 
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default)]
 struct Entry {
     last: Option<Told>,
     stream: Option<StreamStatus>,
-    /// The time of the last warning, and the number of reports without effect since then.
-    warned: Option<(Instant, u64)>,
+    /// Reports without effect.
+    failures: Repeats,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Told {
     report: &'static str,
     outcome: &'static str,
     why: Option<String>,
     at: Duration,
 }
-
-/// Reports of an issuer that have no effect are warned of once in this time, with their number.
-const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
 impl Journal {
     fn entries(&self) -> MutexGuard<'_, BTreeMap<Box<str>, Entry>> {
@@ -70,11 +68,14 @@ impl Journal {
         issuer: &str,
         now: Duration,
     ) -> (Option<LastReport>, Option<StreamStatus>) {
-        let entry = self.entries().get(issuer).cloned().unwrap_or_default();
-        let last = entry.last.map(|told| LastReport {
+        let entries = self.entries();
+        let Some(entry) = entries.get(issuer) else {
+            return (None, None);
+        };
+        let last = entry.last.as_ref().map(|told| LastReport {
             report: told.report,
             outcome: told.outcome,
-            why: told.why,
+            why: told.why.clone(),
             age_s: now.saturating_sub(told.at).as_secs(),
         });
         (last, entry.stream)
@@ -84,7 +85,7 @@ impl Journal {
 impl Authenticator {
     /// Remembers what the issuer called `issuer` has reported, and what became of it.
     pub fn note_report(&self, issuer: &str, report: &'static str, outcome: &'static str) {
-        drop(self.note(issuer, report, outcome, None));
+        self.note(issuer, report, outcome, None);
     }
 
     /// Remembers a report that had no effect, and warns of it: once a minute for each issuer.
@@ -95,43 +96,33 @@ impl Authenticator {
         outcome: &'static str,
         why: &str,
     ) {
-        let mut entries = self.note(issuer, report, outcome, Some(why.to_owned()));
-        let entry = entries.entry(issuer.into()).or_default();
-        let now = Instant::now();
-        match &mut entry.warned {
-            Some((at, unsaid)) if now.duration_since(*at) < WARN_INTERVAL => *unsaid += 1,
-            warned => {
-                let unsaid = warned.map_or(0, |(_, unsaid)| unsaid);
-                *warned = Some((now, 0));
-                drop(entries);
-                warn!(
-                    issuer,
-                    report,
-                    outcome,
-                    why,
-                    unsaid,
-                    "a report that its issuer has signed has no effect"
-                );
-            }
+        if let Some(count) = self.note(issuer, report, outcome, Some(why)) {
+            let unsaid = count - 1;
+            warn!(
+                issuer,
+                report, outcome, why, unsaid, "a report that its issuer has signed has no effect"
+            );
         }
     }
 
+    /// Remembers a report; of one without effect the number of those that a warning is due for.
     fn note(
         &self,
         issuer: &str,
         report: &'static str,
         outcome: &'static str,
-        why: Option<String>,
-    ) -> MutexGuard<'_, BTreeMap<Box<str>, Entry>> {
+        why: Option<&str>,
+    ) -> Option<u64> {
         let at = self.clock().now();
         let mut entries = self.journal().entries();
-        entries.entry(issuer.into()).or_default().last = Some(Told {
+        let entry = entries.entry(issuer.into()).or_default();
+        entry.last = Some(Told {
             report,
             outcome,
-            why,
+            why: why.map(str::to_owned),
             at,
         });
-        entries
+        why.and_then(|_| entry.failures.note())
     }
 
     /// Remembers how the stream of the issuer called `issuer` is.

@@ -93,7 +93,7 @@ impl Authenticator {
     fn attempt_event(&self, name: &str, token: &str) -> Result<SecurityEvent, NoKey> {
         let issuers = self.snapshot();
         let latest = self.clock().now() + issuers.leeway;
-        let (claims, issuer, (rules, stream)) = issuers.signed_report(
+        issuers.signed_report(
             token,
             TokenType::Event,
             |issuer| {
@@ -102,12 +102,8 @@ impl Authenticator {
                 // §4.1.6: the issuer of this stream, not of any.
                 (*issuer.name == *name).then_some((rules, stream))
             },
-            |claims: Claims, issuer, (rules, stream)| {
-                claims.judge(issuer, rules, stream, latest).map(drop)
-            },
-        )?;
-        let judged = claims.judge(issuer, rules, stream, latest);
-        judged.map_err(|error| error.signed_by(&issuer.name).into())
+            |claims: Claims, issuer, (rules, stream)| claims.judge(issuer, rules, stream, latest),
+        )
     }
 }
 

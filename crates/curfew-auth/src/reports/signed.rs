@@ -18,16 +18,17 @@ pub(crate) trait ReportClaims: Default + for<'a> Members<'a> {
 
 impl Issuers {
     /// Reads a token, finds its issuer by its `iss`, and verifies its signature. `rules` are what that
-    /// issuer's tokens of this kind must be; `None`: it may send none. `judge` says whether the token is good
-    /// but for its key, where that is not there: a report by a key that may be newer than what is known of
-    /// its issuer is to be sent again.
-    pub(crate) fn signed_report<'i, C: ReportClaims, R>(
+    /// issuer's tokens of this kind must be; `None`: it may send none. `judge` says what a token is good for
+    /// but for its key; its refusals are told as the issuer's, which has signed. Where the key is not there
+    /// nothing of it is told: a report by a key that may be newer than what is known of its issuer is to
+    /// be sent again.
+    pub(crate) fn signed_report<'i, C: ReportClaims, R, T>(
         &'i self,
         token: &str,
         kind: TokenType,
         rules: impl Fn(&'i LoadedIssuer) -> Option<R>,
-        judge: impl FnOnce(C, &LoadedIssuer, R) -> Result<(), AuthError>,
-    ) -> Result<(C, &'i LoadedIssuer, R), NoKey> {
+        judge: impl FnOnce(C, &LoadedIssuer, R) -> Result<T, AuthError>,
+    ) -> Result<T, NoKey> {
         let parts = Parts::of(token, self.max_token_bytes)?;
         let header = parts.header()?;
         let header = Header::parse(&header, kind)?;
@@ -35,9 +36,11 @@ impl Issuers {
         json::read(&parts.payload()?, &mut claims)
             .map_err(|flaw| AuthError::malformed(flaw.unwrap_or(C::UNREADABLE.into())))?;
         let (issuer, rules) = self.reporting(claims.issuer(), rules)?;
-        match issuer.signer(&parts, &header) {
-            Ok(_) => Ok((claims, issuer, rules)),
-            Err(no_key) => Err(no_key.judged(judge(claims, issuer, rules))),
+        let signer = issuer.signer(&parts, &header);
+        let judged = judge(claims, issuer, rules);
+        match signer {
+            Ok(_) => judged.map_err(|error| error.signed_by(&issuer.name).into()),
+            Err(no_key) => Err(no_key.judged(judged.map(drop))),
         }
     }
 }

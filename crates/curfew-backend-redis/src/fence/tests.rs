@@ -18,7 +18,7 @@ fn fence(cluster: bool, ahead: i64) -> Fence {
         cluster,
         digest: "digest".to_owned(),
         ahead: AtomicI64::new(ahead),
-        warned_at: Mutex::new(None),
+        bursts: Repeats::default(),
     }
 }
 

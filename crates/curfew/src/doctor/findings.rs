@@ -49,8 +49,7 @@ impl Findings {
     pub(super) fn to_text(&self) -> String {
         let mut text = String::new();
         for finding in &self.0 {
-            let mark = if finding.well { "ok  " } else { "FAIL" };
-            text += &format!("{mark}  {}\n", output::clean(&finding.finding));
+            text += &output::verdict(finding.well, &finding.finding);
             if let Some(change) = &finding.change {
                 text += &format!("      {}\n", output::clean(change));
             }

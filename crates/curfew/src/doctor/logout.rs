@@ -91,8 +91,7 @@ impl<'a> Tokens<'a> {
 
 /// Logout tokens have the `aud` of ID tokens: the client.
 fn audience_of(id: &Shown, index: usize, issuer: &Issuer, findings: &mut Findings) {
-    let accepted = issuer.logout_audience.as_ref().or(issuer.audience.as_ref());
-    let accepted = accepted.map(Vec::as_slice).unwrap_or_default();
+    let accepted = issuer.accepted_logouts().unwrap_or_default();
     let clients = id.audience();
     match clients
         .iter()

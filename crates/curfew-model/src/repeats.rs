@@ -1,9 +1,9 @@
 //! Log lines that a client or an outage would repeat: said once in an interval, with how often it was.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use curfew_model::boottime;
-use parking_lot::Mutex;
+use crate::boottime;
 
 /// Between two lines of one cause.
 pub const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
@@ -26,8 +26,9 @@ impl Repeats {
         self.note_at(boottime())
     }
 
-    fn note_at(&self, now: Duration) -> Option<u64> {
-        let mut state = self.0.lock();
+    /// As [`Repeats::note`], at a time of [`boottime`].
+    pub fn note_at(&self, now: Duration) -> Option<u64> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.unsaid += 1;
         let is_due = |at| now.saturating_sub(at) >= REPEAT_INTERVAL;
         if !state.said_at.is_none_or(is_due) {
