@@ -122,3 +122,20 @@ async fn a_request_without_tls_is_told_to_use_it() {
     let counted = "curfew_connections_rejected_total{reason=\"tls\"}";
     assert_eq!(gateway.metric(counted).await, 1.0);
 }
+
+/// The kind: a refusal that looks like a broken network, since it comes before both speak TLS.
+#[tokio::test]
+async fn a_connection_beyond_the_limits_is_told_so_over_tls() {
+    let certificate = TestCertificate::new();
+    let directory = tempfile::tempdir().unwrap();
+    let (cert, key) = certificate.write(directory.path());
+    let settings = Settings::default()
+        .with(&format!("server.tls_cert_file = {cert:?}"))
+        .with(&format!("server.tls_key_file = {key:?}"))
+        .with("limits.unauthenticated = 1");
+    let gateway = Gateway::start_in(directory, &settings.to_toml()).await;
+    let _one = certificate.secure(gateway.ws()).open().await;
+    let refused = certificate.secure(gateway.ws()).refused().await;
+    assert_eq!(refused.status, 503);
+    assert!(refused.text().contains("as many connections as it accepts"));
+}

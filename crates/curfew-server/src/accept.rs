@@ -110,10 +110,8 @@ impl Public {
             }
             Err(full) => {
                 let problem = self.turn_away(full, peer);
-                // Over TLS the client sees a broken handshake: the answer is not worth one.
-                if self.tls.is_none() {
-                    node.spawn(self.porter.turn_away(stream, problem, self.bounds()));
-                }
+                let tls = self.tls.as_ref().map(|tls| tls.acceptor());
+                node.spawn(self.porter.turn_away(stream, tls, problem, self.bounds()));
             }
         }
     }
@@ -157,9 +155,9 @@ impl Public {
             client = match time::timeout(timeout, named).await {
                 Ok(Ok(client)) => client,
                 Ok(Err(Unnamed::Told(problem))) => {
-                    if self.tls.is_none() {
-                        self.porter.turn_away(stream, problem, self.bounds()).await;
-                    }
+                    let tls = self.tls.as_ref().map(|tls| tls.acceptor());
+                    let turned_away = self.porter.turn_away(stream, tls, problem, self.bounds());
+                    turned_away.await;
                     return None;
                 }
                 Ok(Err(Unnamed::Lost)) => return None,
@@ -294,7 +292,9 @@ impl Public {
         self.answers
             .refused(AnswerReason::BadRequest, problem.status(), client);
         debug!(peer = %client, "request without TLS refused");
-        self.porter.turn_away(stream, problem, self.bounds()).await;
+        self.porter
+            .turn_away(stream, None, problem, self.bounds())
+            .await;
     }
 
     async fn answer(self: &Arc<Self>, request: Request<Incoming>, accepted: &Accepted) -> Response {

@@ -133,7 +133,9 @@ impl Admin {
         let problem = Problem::unavailable(detail);
         self.answers
             .refused(AnswerReason::Limit, problem.status(), peer);
-        self.porter.turn_away(stream, problem, self.bounds()).await;
+        self.porter
+            .turn_away(stream, None, problem, self.bounds())
+            .await;
     }
 
     async fn connection(

@@ -6,7 +6,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,10 +17,11 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1::{Builder, Parts};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -39,6 +40,9 @@ const TURN_AWAY: Duration = Duration::from_secs(2);
 /// Most peers that are turned away at a time with an answer to what they ask; more are answered before
 /// they ask.
 const TURNED_AWAY: usize = 1024;
+
+/// Most peers that are turned away at a time over TLS, where an answer costs a handshake; more are cut.
+const TURNED_AWAY_OVER_TLS: usize = 64;
 
 /// An answer to a request.
 pub(crate) type Answering = Pin<Box<dyn Future<Output = Response> + Send>>;
@@ -174,54 +178,83 @@ pub(crate) async fn part(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
 
 /// Answers connections beyond the limits.
 #[derive(Debug)]
-pub(crate) struct Porter(Arc<Semaphore>);
+pub(crate) struct Porter {
+    plain: Arc<Semaphore>,
+    tls: Arc<Semaphore>,
+}
 
 impl Porter {
     pub(crate) fn new() -> Self {
-        Self(Arc::new(Semaphore::new(TURNED_AWAY)))
+        Self {
+            plain: Arc::new(Semaphore::new(TURNED_AWAY)),
+            tls: Arc::new(Semaphore::new(TURNED_AWAY_OVER_TLS)),
+        }
     }
 
-    /// Turns a connection away. Many clients read an answer only once they have sent their request, so
-    /// its head is waited for; nothing of it is kept.
+    /// Turns a connection away, after the TLS handshake where `tls` is spoken. Many clients read an
+    /// answer only once they have sent their request, so its head is waited for; nothing of it is kept.
     pub(crate) fn turn_away(
         &self,
         mut stream: TcpStream,
+        tls: Option<TlsAcceptor>,
         problem: Problem,
         bounds: Bounds,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let place = Arc::clone(&self.0).try_acquire_owned();
+        let places = if tls.is_some() {
+            &self.tls
+        } else {
+            &self.plain
+        };
+        let place = Arc::clone(places).try_acquire_owned();
         async move {
-            if place.is_ok() {
-                match time::timeout(TURN_AWAY, pass_over_head(&stream, bounds)).await {
-                    Ok(Ok(())) | Err(_) => {}
+            match (place, tls) {
+                (Ok(_place), None) => hear_out_and_answer(&mut stream, &problem, bounds).await,
+                (Ok(_place), Some(tls)) => match time::timeout(TURN_AWAY, tls.accept(stream)).await
+                {
+                    Ok(Ok(mut stream)) => hear_out_and_answer(&mut stream, &problem, bounds).await,
                     Ok(Err(error)) => {
-                        debug!(error = %error, "turned-away connection lost");
-                        return;
+                        debug!(error = %error, "TLS handshake of a turned-away connection failed");
+                    }
+                    Err(_) => debug!("TLS handshake of a turned-away connection took too long"),
+                },
+                (Err(_), None) => {
+                    if let Err(error) = stream.try_write(&problem.to_bytes()) {
+                        debug!(error = %error, "turned-away connection did not take its answer");
                     }
                 }
-                answer_and_part(&mut stream, &problem).await;
-            } else if let Err(error) = stream.try_write(&problem.to_bytes()) {
-                debug!(error = %error, "turned-away connection did not take its answer");
+                (Err(_), Some(_)) => debug!("turned-away connection cut before its TLS handshake"),
             }
         }
     }
 }
 
+/// Reads the head of a request in time, and answers.
+async fn hear_out_and_answer(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    problem: &Problem,
+    bounds: Bounds,
+) {
+    match time::timeout(TURN_AWAY, pass_over_head(stream, bounds)).await {
+        Ok(Ok(())) | Err(_) => answer_and_part(stream, problem).await,
+        Ok(Err(error)) => debug!(error = %error, "turned-away connection lost"),
+    }
+}
+
 /// Reads until the head of a request has ended, is too large or has broken off.
-async fn pass_over_head(stream: &TcpStream, bounds: Bounds) -> io::Result<()> {
+async fn pass_over_head(stream: &mut (impl AsyncRead + Unpin), bounds: Bounds) -> io::Result<()> {
     let mut end = HeadEnd::default();
     loop {
-        stream.readable().await?;
-        let read = curfew_ws::with_read_buffer(|buffer| {
-            let read = stream.try_read(buffer)?;
-            io::Result::Ok((read, end.find(&buffer[..read]).is_some()))
-        });
-        match read {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-            Ok((0, _) | (_, true)) => return Ok(()),
-            Ok(_) if end.seen() > bounds.bytes => return Ok(()),
-            Ok(_) => {}
+        let (read, ended) = poll_fn(|context| {
+            curfew_ws::with_read_buffer(|buffer| {
+                let mut buffer = ReadBuf::new(buffer);
+                ready!(Pin::new(&mut *stream).poll_read(context, &mut buffer))?;
+                let read = buffer.filled();
+                Poll::Ready(io::Result::Ok((read.len(), end.find(read).is_some())))
+            })
+        })
+        .await?;
+        if read == 0 || ended || end.seen() > bounds.bytes {
+            return Ok(());
         }
     }
 }
