@@ -118,6 +118,8 @@ pub(crate) struct ReportRules {
     pub(crate) subjects: ReportedSubjects,
     /// The claim that names users.
     pub(crate) subject_claim: Box<str>,
+    /// `auth.numeric_subjects`.
+    pub(crate) numeric_subjects: bool,
 }
 
 /// An issuer's source of keys, as the configuration names it.
@@ -224,6 +226,7 @@ impl Issuer {
             namespaces: namespaces.flat_map(Self::accepted_issuers).collect(),
             subjects: self.subjects.clone(),
             subject_claim: config.subject_claim.as_str().into(),
+            numeric_subjects: config.numeric_subjects,
         })
     }
 

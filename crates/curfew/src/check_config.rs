@@ -1,13 +1,15 @@
 //! `curfew check-config`: every problem of a configuration at once; with `--probe` also that what it
 //! names is there.
 
+mod certificate;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use curfew_auth::Authenticator;
 use curfew_backend::BackendKind;
-use curfew_model::SystemClock;
+use curfew_model::{Clock as _, SystemClock};
 use serde::Serialize;
 use serde_json::json;
 
@@ -37,7 +39,7 @@ pub(crate) struct CheckConfigArgs {
     #[command(flatten)]
     config: ConfigArgs,
     /// Ask Redis and the identity providers once, as a node would, with their certificates and
-    /// credentials. Nothing is written
+    /// credentials, and say when the node's own certificate is over. Nothing is written
     #[arg(long)]
     probe: bool,
     /// Print JSON: {\"valid\",\"problems\":[{\"source\",\"line\",\"key\",\"message\"}],\"warnings\":[…],\"probes\":[{\"key\",\"there\",\"message\"}]}
@@ -108,6 +110,9 @@ fn probe(config: &Config) -> Result<Vec<Probe>, Failure> {
         let mut probes = Vec::new();
         if config.backend.kind == BackendKind::Redis {
             probes.extend(probe_redis(config).await);
+        }
+        if let Some(file) = &config.server.tls_cert_file {
+            probes.push(certificate::probe(file, SystemClock.now()));
         }
         let failed = fetch_once(&authenticator, config).await;
         for remote in authenticator.remotes() {

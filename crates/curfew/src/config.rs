@@ -90,6 +90,13 @@ impl Config {
                 format!("must be at least {least}: auth.max_token_bytes, and 16 KiB for what else a head has"),
             );
         }
+        let refresh = self.auth.auth_frame_bytes();
+        if self.limits.message_bytes < refresh {
+            problems.warn(
+                "limits.message_bytes",
+                format!("is under {refresh}, auth.max_token_bytes and 1 KiB: the longest tokens can open a session and not refresh it"),
+            );
+        }
         if self.server.listen == Listen::Tcp(self.admin.listen) && self.admin.listen.port() != 0 {
             problems.report(
                 "admin.listen",

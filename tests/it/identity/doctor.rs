@@ -1,7 +1,7 @@
 //! `curfew doctor`: what a logout would end is told before one is missed.
 
 use curfew_testkit::mint::Key;
-use curfew_tests::{Finished, Manner, Redis, curfew};
+use curfew_tests::{Finished, Manner, Redis, TestCertificate, curfew};
 use serde_json::{Value, json};
 
 use super::logout::Login;
@@ -178,8 +178,13 @@ async fn what_a_configuration_names_is_asked() {
     let (login, redis) = (Login::start().await, Redis::start().await);
     let directory = tempfile::tempdir().unwrap();
     let config = directory.path().join("curfew.toml");
+    let (certificate, key) = TestCertificate::new().write(directory.path());
     let probed = async |url: &str| {
-        std::fs::write(&config, login.settings().on_redis(url).to_toml()).unwrap();
+        let settings = login.settings().on_redis(url);
+        let settings = settings
+            .with(&format!("server.tls_cert_file = {certificate:?}"))
+            .with(&format!("server.tls_key_file = {key:?}"));
+        std::fs::write(&config, settings.to_toml()).unwrap();
         curfew(&[
             "check-config",
             "--config",
@@ -193,7 +198,7 @@ async fn what_a_configuration_names_is_asked() {
     assert_eq!(told.code, 0, "{told:?}");
     let json: Value = serde_json::from_str(&told.stdout).unwrap();
     let probes = json["probes"].as_array().unwrap();
-    assert_eq!(probes.len(), 2, "{json}");
+    assert_eq!(probes.len(), 3, "{json}");
     assert!(probes.iter().all(|probe| probe["there"] == true), "{json}");
     // A dependency that is away is told by its key.
     login.provider.behave(Manner::Status(500));

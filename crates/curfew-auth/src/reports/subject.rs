@@ -1,6 +1,7 @@
 //! Whom a report is about: subject identifiers (RFC 9493), complex subjects (Shared Signals
 //! Framework 1.0 §3.3), and what sessions are found by.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use curfew_model::{ISSUER_TOKEN, ISSUER_USER, RevocationKey, of_issuer};
@@ -119,12 +120,12 @@ impl ReportRules {
     fn find_simple(&self, format: &str, members: &Map<String, Value>) -> Result<Found, AuthError> {
         Ok(match format {
             "iss_sub" => {
-                let (iss, user) = (text(members, "iss")?, text(members, "sub")?);
+                let (iss, user) = (text(members, "iss")?, self.user(members)?);
                 if !self.is_ours(iss) {
                     return Ok(Found::Foreign);
                 }
                 let claim = self.subjects.user.as_deref();
-                self.named_by(claim.unwrap_or(&self.subject_claim), user)
+                self.named_by(claim.unwrap_or(&self.subject_claim), &user)
             }
             "email" => {
                 let email = text(members, "email")?;
@@ -236,6 +237,20 @@ impl ReportRules {
         }
     }
 
+    /// The `sub` of a subject: a text or, with `auth.numeric_subjects`, an integer, as in the tokens of a
+    /// provider that numbers its users.
+    fn user<'a>(&self, members: &'a Map<String, Value>) -> Result<Cow<'a, str>, AuthError> {
+        match members.get("sub") {
+            Some(Value::Number(number)) if self.numeric_subjects && !number.is_f64() => {
+                Ok(Cow::Owned(number.to_string()))
+            }
+            Some(Value::Number(_)) => Err(malformed(
+                "the subject's sub is not a string; auth.numeric_subjects takes integers of 64 bits as well",
+            )),
+            _ => text(members, "sub").map(Cow::Borrowed),
+        }
+    }
+
     fn is_ours(&self, iss: &str) -> bool {
         self.namespaces.iter().any(|known| known == iss)
     }
@@ -297,7 +312,7 @@ fn text<'a>(members: &'a Map<String, Value>, name: &str) -> Result<&'a str, Auth
     }
 }
 
-fn malformed(message: impl Into<std::borrow::Cow<'static, str>>) -> AuthError {
+fn malformed(message: impl Into<Cow<'static, str>>) -> AuthError {
     AuthError::malformed(message)
 }
 

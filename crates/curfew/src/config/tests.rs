@@ -367,6 +367,23 @@ fn sections_are_checked_against_each_other() {
     );
 }
 
+/// The kind: a bound that follows another one only in some of the places where both matter.
+#[test]
+fn tokens_that_can_open_a_session_and_not_refresh_it_are_told() {
+    let warned = |sets: &[&str]| {
+        let loaded = load_text(VALID, &[], sets).unwrap();
+        let warnings = loaded.warnings.iter().map(ToString::to_string);
+        warnings.collect::<Vec<String>>()
+    };
+    assert!(warned(&[]).is_empty());
+    let told = warned(&["auth.max_token_bytes=65536", "limits.head_bytes=90000"]);
+    assert_eq!(told.len(), 1);
+    assert!(
+        told[0].contains("limits.message_bytes") && told[0].contains("66560"),
+        "{told:?}"
+    );
+}
+
 #[test]
 fn a_secret_and_its_file_are_never_both_given_whatever_the_layers() {
     let text = valid_with("[admin]\nkey_file = \"/nonexistent/key\"");

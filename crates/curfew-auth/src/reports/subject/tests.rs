@@ -18,6 +18,7 @@ fn rules() -> ReportRules {
             ..ReportedSubjects::default()
         },
         subject_claim: "sub".into(),
+        numeric_subjects: false,
     }
 }
 
@@ -144,4 +145,29 @@ fn a_revocation_of_a_user_is_of_nothing_wider() {
     ] {
         assert!(rules().find_user(&wider).is_err(), "{wider}");
     }
+}
+
+/// The kind: a user whose tokens are accepted, whom no report reaches since it is read by other rules.
+#[test]
+fn a_user_that_is_a_number_is_found_where_tokens_may_have_one() {
+    let subject = |sub: Value| json!({"format":"iss_sub","iss":"https://id.example","sub":sub});
+    let numeric = ReportRules {
+        numeric_subjects: true,
+        ..rules()
+    };
+    for (sub, user) in [
+        (json!(42), "42"),
+        (json!(-7), "-7"),
+        (json!(u64::MAX), "18446744073709551615"),
+    ] {
+        let expected = Subject::User {
+            issuer: "main".into(),
+            user: user.to_owned(),
+        };
+        let found = numeric.find(&subject(sub.clone()), &[]).unwrap();
+        assert_eq!(found, Found::Subjects(vec![expected]));
+        let refused = rules().find(&subject(sub), &[]).unwrap_err();
+        assert!(refused.to_string().contains("auth.numeric_subjects"));
+    }
+    assert!(numeric.find(&subject(json!(4.5)), &[]).is_err());
 }
