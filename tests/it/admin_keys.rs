@@ -170,3 +170,55 @@ async fn the_command_line_closes_one_session() {
     assert_eq!(again.code, 1, "{}", again.stdout);
     assert!(again.stderr.contains("no such session"), "{}", again.stderr);
 }
+
+/// The kind: a file that the configuration names, which is read once and then never again.
+#[tokio::test]
+async fn a_key_file_that_changes_is_in_force_without_a_signal() {
+    let directory = tempfile::tempdir().unwrap();
+    let (whole, some) = (
+        directory.path().join("whole"),
+        directory.path().join("some"),
+    );
+    let old = "the-key-of-yesterday-0123456789abcdef";
+    std::fs::write(&whole, old).unwrap();
+    std::fs::write(&some, NEWS).unwrap();
+    let settings = Settings::default()
+        .without("admin.key")
+        .with(&format!("admin.key_file = {whole:?}"))
+        .with(&format!(
+            "admin.keys = [{{ name = \"watcher\", key_file = {some:?}, may = [\"read\"] }}]"
+        ));
+    let gateway = Gateway::start_in(directory, &settings.to_toml()).await;
+    let status = async |key: &str| {
+        let answer = gateway.admin_as(Some(key), "GET", "/v1/nodes", None);
+        answer.await.status
+    };
+    assert_eq!((status(old).await, status(NEWS).await), (200, 200));
+    for (file, key, before, named) in [
+        ("whole", GUARD, old, "admin.key_file"),
+        ("some", WATCHER, NEWS, "admin.keys[0].key_file"),
+    ] {
+        gateway.write(file, &format!("{key}\n"));
+        eventually("the new key", async || {
+            (status(key).await == 200).then_some(())
+        })
+        .await;
+        assert_eq!(status(before).await, 401);
+        let log = gateway.log().text();
+        assert!(
+            log.contains("files changed") && log.contains(named),
+            "{log}"
+        );
+    }
+    // One that cannot be used leaves the old one in force, and is taken once it can be.
+    gateway.write("whole", "short");
+    gateway
+        .until_metric("curfew_config_last_reload_successful", |value| value == 0.0)
+        .await;
+    assert_eq!(status(GUARD).await, 200);
+    gateway.write("whole", old);
+    eventually("the old key", async || {
+        (status(old).await == 200).then_some(())
+    })
+    .await;
+}

@@ -133,7 +133,7 @@ pub struct AdminConfig {
     pub listen: SocketAddr,
     /// The key of the whole admin API, at least 32 bytes. Without any key the API answers 403.
     pub key: Option<Secret>,
-    /// File that holds `key`; a line break at its end does not count. Re-read on reload.
+    /// File that holds `key`; a line break at its end does not count. Re-read when it changes.
     pub key_file: Option<PathBuf>,
     /// Keys that may do some of what the API has, for callers that need no more.
     pub keys: Vec<AdminKeyConfig>,

@@ -1,6 +1,7 @@
 //! The configuration: every crate owns its section, this composes them.
 
 mod extract;
+mod files;
 mod layers;
 mod path;
 pub(crate) mod schema;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use extract::{Misfit, extract};
+pub(crate) use files::Files;
 use layers::File;
 use path::KeyPath;
 use schema::Schema;

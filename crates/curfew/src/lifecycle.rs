@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::future::{self, Future};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::app::{App, Running};
-use crate::config::{self, Check, Config};
+use crate::config::{self, Check, Config, Files};
 use crate::failure::Failure;
 
 /// How often files are looked at for changes.
@@ -34,8 +34,29 @@ const LAST_SPANS: Duration = Duration::from_secs(1);
 pub(crate) struct Source {
     pub(crate) file: Option<PathBuf>,
     pub(crate) sets: Vec<String>,
-    /// What the file held before it was loaded: a change since then is not lost.
-    pub(crate) seen: Option<Vec<u8>>,
+    /// The file and those it names, as they were before they were loaded: a change since then is not
+    /// lost.
+    pub(crate) seen: Seen,
+}
+
+/// Files as they were last read, good or bad.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// The configuration's own.
+    file: Option<Vec<u8>>,
+    /// Those that the configuration names. Of one whose form is wrong they are not known, and those of
+    /// the one before it stay.
+    named: Files,
+}
+
+impl Seen {
+    /// Looks at the files of a configuration that is about to be loaded.
+    pub(crate) fn look(&mut self, file: Option<&Path>, sets: &[String]) {
+        self.file = file.and_then(|file| std::fs::read(file).ok());
+        if let Ok(loaded) = config::load(file, sets, Check::Form) {
+            self.named = Files::of(&loaded.config);
+        }
+    }
 }
 
 /// Runs a node until it is told to stop. What may change while it runs is read again from
@@ -148,8 +169,7 @@ struct Reloader {
     running: Running,
     config: Config,
     source: Option<Source>,
-    /// The file as it was last read, good or bad.
-    seen: Option<Vec<u8>>,
+    seen: Seen,
     /// Whether key files had changed at the last look.
     keys_changed: Cell<bool>,
     /// Since when a configuration has been taken over that sessions are not all found by yet.
@@ -158,12 +178,14 @@ struct Reloader {
 
 impl Reloader {
     fn new(running: Running, config: Config, mut source: Option<Source>) -> Self {
-        let seen = source.as_mut().and_then(|source| source.seen.take());
+        let seen = source
+            .as_mut()
+            .map(|source| std::mem::take(&mut source.seen));
         Self {
             running,
             config,
             source,
-            seen,
+            seen: seen.unwrap_or_default(),
             keys_changed: Cell::new(false),
             unsettled: None,
         }
@@ -173,15 +195,20 @@ impl Reloader {
         std::fs::read(self.source.as_ref()?.file.as_ref()?).ok()
     }
 
-    /// Looks at the files: configuration, keys, certificate.
+    /// Looks at the files: the configuration's own, and those it names.
     fn poll(&mut self) {
         let now = self.read_file();
         // A file that is gone for a moment is being replaced.
-        if now.is_some() && now != self.seen {
-            self.reload();
-            return;
+        let is_new = now.is_some() && now != self.seen.file;
+        let changed = self.seen.named.changed();
+        if !changed.keys.is_empty() {
+            info!(keys = changed.keys.join(", "), "files changed");
         }
-        self.poll_keys();
+        if is_new || changed.needs_reload {
+            self.reload();
+        } else if !changed.keys.is_empty() || self.keys_changed.get() {
+            self.poll_keys();
+        }
     }
 
     fn poll_keys(&self) {
@@ -204,8 +231,8 @@ impl Reloader {
     /// Reads the configuration again and puts it in force; a bad one is reported and the old one
     /// stays. The reload is over when every session is found by it: see [`Reloader::complete`].
     fn reload(&mut self) {
-        self.seen = self.read_file();
         let Some(source) = &self.source else { return };
+        self.seen.look(source.file.as_deref(), &source.sets);
         let node = &self.running.context.node;
         let metrics = node.metrics();
         // Whether or not an earlier one was over: from here on this one is the last.

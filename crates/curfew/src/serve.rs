@@ -6,15 +6,12 @@ use crate::app::App;
 use crate::cli::ServeArgs;
 use crate::config::Check;
 use crate::failure::Failure;
-use crate::lifecycle::{self, Source};
+use crate::lifecycle::{self, Seen, Source};
 
 /// Runs a node until it is told to stop.
 pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
-    let seen = args
-        .config
-        .config
-        .as_ref()
-        .and_then(|file| std::fs::read(file).ok());
+    let mut seen = Seen::default();
+    seen.look(args.config.config.as_deref(), &args.config.sets);
     let loaded = args.config.load(Check::Everything)?;
     let telemetry = curfew_telemetry::init(&loaded.config.telemetry)?;
     loaded.warn();

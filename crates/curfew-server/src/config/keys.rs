@@ -57,7 +57,7 @@ pub struct AdminKeyConfig {
     pub name: String,
     /// The key, at least 32 bytes.
     pub key: Option<Secret>,
-    /// File that holds `key`; a line break at its end does not count. Re-read on reload.
+    /// File that holds `key`; a line break at its end does not count. Re-read when it changes.
     pub key_file: Option<PathBuf>,
     /// The calls it may be used for: `publish`, `read`, `revoke` (and lift revocations), `disconnect`,
     /// `explain`. Required. Any other is answered 403.
