@@ -83,6 +83,7 @@ impl Node {
             },
             info: NodeInfo {
                 node,
+                name: String::new(),
                 address: "127.0.0.1:1".to_owned(),
                 version: "0".to_owned(),
                 started_at: SystemClock.unix(),

@@ -130,7 +130,8 @@ impl Redis {
         let commands = vec![
             Keyed::new("SADD", &keys.nodes()).arg(self.core.node.to_string()),
             Keyed::new("HSET", &node)
-                .arg(&[("address", &info.address), ("version", &info.version)])
+                .arg(&[("name", &info.name), ("address", &info.address)])
+                .arg(&[("version", &info.version)])
                 .arg("started")
                 .arg(info.started_at)
                 .arg("sessions")
@@ -279,6 +280,7 @@ fn read_node(node: NodeId, hash: Value, sessions: Value) -> Option<NodeInfo> {
     let fields: HashMap<String, String> = from_redis_value(hash).ok()?;
     Some(NodeInfo {
         node,
+        name: fields.get("name").cloned().unwrap_or_default(),
         address: fields.get("address")?.clone(),
         version: fields.get("version").cloned().unwrap_or_default(),
         started_at: fields

@@ -13,7 +13,9 @@ use crate::{BackendError, BoxFuture};
 pub struct NodeInfo {
     /// The node's id, new at every start.
     pub node: NodeId,
-    /// Where its public listener is, as the node itself sees it.
+    /// Its name, from `server.node_name` or the machine; empty of a node of an older version.
+    pub name: String,
+    /// Where its public listener is: `server.node_address`, or as the node itself sees it.
     pub address: String,
     /// Curfew's version.
     pub version: String,

@@ -48,6 +48,12 @@ impl fmt::Debug for TicketId {
 #[error("not an id: expected 36 characters such as 01980000-0000-7000-8000-000000000000")]
 pub struct ParseIdError;
 
+/// The name of the machine, for people: ids are new at every start.
+pub fn host_name() -> String {
+    let names = rustix::system::uname();
+    names.nodename().to_string_lossy().into_owned()
+}
+
 macro_rules! id {
     ($name:ident) => {
         impl $name {

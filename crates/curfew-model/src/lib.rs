@@ -32,7 +32,7 @@ pub use disconnect::{Advice, DISCONNECTS, Disconnect};
 pub use error_code::{AuthFailure, ErrorCode};
 pub use gap::GapReason;
 pub use gate::{Gate, Lease, Stretch, boottime};
-pub use ids::{NodeId, ParseIdError, SessionId, TicketId};
+pub use ids::{NodeId, ParseIdError, SessionId, TicketId, host_name};
 pub use principal::{Claims, ISSUER_TOKEN, ISSUER_USER, Principal, PrincipalParts, of_issuer};
 pub use problems::{Problem, Problems};
 pub use publication::Publication;

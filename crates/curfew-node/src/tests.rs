@@ -72,6 +72,7 @@ impl Harness {
         let events = HubEvents::new(id, Arc::clone(&hub), Arc::clone(&metrics));
         let info = NodeInfo {
             node: id,
+            name: String::new(),
             address: String::new(),
             version: String::new(),
             started_at: START,

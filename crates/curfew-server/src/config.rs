@@ -30,6 +30,12 @@ pub struct ServerConfig {
     /// Paths of the WebSocket endpoint: those that clients already have in their addresses, each as
     /// `/ws`.
     pub path: Vec<String>,
+    /// The node's name for operators, in `curfew nodes` and the admin API: 1 to 253 characters. Absent:
+    /// the machine's, which in Kubernetes is the pod's. Takes effect at start.
+    pub node_name: Option<String>,
+    /// The address at which operators find the node, beside its name: a pod's, where `listen` says
+    /// `0.0.0.0`. Nothing connects to it. Absent: what is listened on. Takes effect at start.
+    pub node_address: Option<String>,
     /// Load balancers in front of this listener, as addresses and networks: `["10.0.0.0/8"]`;
     /// `"unix"` stands for connections over a Unix socket. They are believed about their clients, by
     /// `X-Forwarded-For` or `Forwarded`: limits, logs and
@@ -66,6 +72,8 @@ impl Default for ServerConfig {
         Self {
             listen: Listen::Tcp(SocketAddr::from(([0, 0, 0, 0], 8080))),
             path: vec![routes::WEBSOCKET.to_owned()],
+            node_name: None,
+            node_address: None,
             trusted_proxies: Vec::new(),
             proxy_protocol: false,
             allowed_origins: Vec::new(),
@@ -98,6 +106,17 @@ impl ServerConfig {
                 problems.report(&format!("path[{at}]"), message);
             }
         }
+        for (key, value) in [
+            ("node_name", &self.node_name),
+            ("node_address", &self.node_address),
+        ] {
+            if value.as_ref().is_some_and(|value| !is_shown_whole(value)) {
+                problems.report(
+                    key,
+                    format!("must have 1 to {MAX_NODE_NAME} characters, none of them a control character; leave it out for the machine's own"),
+                );
+            }
+        }
         match (&self.tls_cert_file, &self.tls_key_file) {
             (Some(_), None) => {
                 problems.report("tls_key_file", "required beside server.tls_cert_file")
@@ -121,6 +140,15 @@ impl ServerConfig {
             }
         }
     }
+}
+
+/// Longest name or address of a node, in characters: that of a name in DNS.
+const MAX_NODE_NAME: usize = 253;
+
+/// Whether a list can show a text as it is.
+fn is_shown_whole(text: &str) -> bool {
+    let length = text.chars().count();
+    (1..=MAX_NODE_NAME).contains(&length) && !text.chars().any(char::is_control)
 }
 
 /// `[admin]`: the listener for health, metrics and the admin API.

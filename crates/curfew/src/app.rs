@@ -20,7 +20,7 @@ use curfew_node::{HubEvents, Node};
 use curfew_policy::Policy;
 use curfew_protocol::Protocols;
 use curfew_protocol::native::Native;
-use curfew_server::{Admin, AdminKey, Extra, Listen, Listener, Proxies, Public, Tls};
+use curfew_server::{Admin, AdminKey, Extra, Listen, Listener, Proxies, Public, ServerConfig, Tls};
 use curfew_session::Context;
 use curfew_telemetry::{DeliveryPath, Installed, LogLevel, Metrics, Names};
 use curfew_ws::OriginPolicy;
@@ -83,7 +83,7 @@ impl App {
             env!("CARGO_PKG_VERSION"),
         )?;
         let events = Arc::new(HubEvents::new(id, Arc::clone(&hub), Arc::clone(&metrics)));
-        let info = node_info(id, &address, clock.as_ref());
+        let info = node_info(id, &config.server, &address, clock.as_ref());
         let backends: Backends = match config.backend.kind {
             BackendKind::Memory => {
                 let prefix = config.backend.redis.prefix.clone();
@@ -251,10 +251,18 @@ fn names(protocols: &Protocols) -> Names {
     }
 }
 
-fn node_info(id: NodeId, address: &Listen, clock: &dyn Clock) -> curfew_backend::NodeInfo {
+fn node_info(
+    id: NodeId,
+    server: &ServerConfig,
+    address: &Listen,
+    clock: &dyn Clock,
+) -> curfew_backend::NodeInfo {
+    let name = server.node_name.clone();
+    let known_at = server.node_address.clone();
     curfew_backend::NodeInfo {
         node: id,
-        address: address.to_string(),
+        name: name.unwrap_or_else(curfew_model::host_name),
+        address: known_at.unwrap_or_else(|| address.to_string()),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at: clock.unix(),
         sessions: 0,

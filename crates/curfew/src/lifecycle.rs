@@ -317,6 +317,8 @@ macro_rules! boot_settings {
 
 const BOOT_SETTINGS: &[BootSetting] = boot_settings![
     "server.listen" => server.listen,
+    "server.node_name" => server.node_name,
+    "server.node_address" => server.node_address,
     "server.tls_cert_file" => server.tls_cert_file,
     "server.tls_key_file" => server.tls_key_file,
     "admin.listen" => admin.listen,

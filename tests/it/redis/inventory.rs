@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use curfew_testkit::WsClient;
 use curfew_testkit::mint::Key;
-use curfew_tests::{Cluster, Redis, Settings, Tape, eventually};
+use curfew_tests::{ADMIN_KEY, Cluster, Gateway, Redis, Settings, Tape, curfew_with, eventually};
 use serde_json::{Value, json};
 
 fn ids(page: &Value) -> Vec<String> {
@@ -141,5 +141,42 @@ async fn try_open(cluster: &Cluster, node: usize, user: &str) -> Option<Tape> {
             None
         }
         _ => panic!("{first}"),
+    }
+}
+
+/// The kind: a list for people in which nothing tells one pod from another.
+#[tokio::test]
+async fn nodes_are_told_apart_by_name_and_address() {
+    let redis = Redis::start().await;
+    let named = |name: &str, address: &str| {
+        Settings::default()
+            .with(&format!("server.node_name = \"{name}\""))
+            .with(&format!("server.node_address = \"{address}\""))
+            .on_redis(&redis.url())
+    };
+    let one = Gateway::start_with(&named("curfew-7d9-x2k", "10.1.0.7")).await;
+    let two = Gateway::start_with(&named("Knoten \u{fc}ber", "10.1.0.8")).await;
+    let three = Gateway::start_with(&Settings::default().on_redis(&redis.url())).await;
+    let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let listed = eventually("three nodes", async || {
+        let nodes = one.nodes().await;
+        (nodes.len() == 3).then_some(nodes)
+    })
+    .await;
+    let of = |id: &str| listed.iter().find(|node| node["node"] == id).unwrap();
+    for (node, name, address) in [
+        (&one, "curfew-7d9-x2k", "10.1.0.7".to_owned()),
+        (&two, "Knoten \u{fc}ber", "10.1.0.8".to_owned()),
+        (&three, machine.trim_end(), three.address().to_string()),
+    ] {
+        let told = of(&node.id().await);
+        assert_eq!(told["name"], name, "{told}");
+        assert_eq!(told["address"], address, "{told}");
+    }
+    let url = format!("http://{}", three.admin_address());
+    let environment = [("CURFEW_ADMIN_KEY", ADMIN_KEY), ("CURFEW_ADMIN_URL", &url)];
+    let table = curfew_with(&["nodes"], &environment).await.stdout;
+    for text in ["NAME", "curfew-7d9-x2k", "10.1.0.8", machine.trim_end()] {
+        assert!(table.contains(text), "{text} in {table}");
     }
 }

@@ -87,6 +87,7 @@ impl Process {
             },
             info: NodeInfo {
                 node: id,
+                name: String::new(),
                 address: format!("node-{machine}"),
                 version: "0".to_owned(),
                 started_at: clock.unix(),

@@ -31,6 +31,7 @@ pub(crate) async fn nodes(
             },
             info: NodeInfo {
                 node,
+                name: "one".to_owned(),
                 address: "127.0.0.1:1".to_owned(),
                 version: "0".to_owned(),
                 started_at: SystemClock.unix(),

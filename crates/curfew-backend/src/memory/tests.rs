@@ -11,6 +11,7 @@ use crate::conformance::{self, ManualClock, Member, Recorder};
 fn memory(clock: &Arc<ManualClock>, recorder: &Arc<Recorder>) -> Arc<Memory> {
     let node = NodeInfo {
         node: NodeId::new(),
+        name: String::new(),
         address: String::new(),
         version: "1.2.3".to_owned(),
         started_at: clock.unix(),

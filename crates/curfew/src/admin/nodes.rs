@@ -33,6 +33,7 @@ pub(crate) fn run(args: NodesArgs) -> Result<(), Failure> {
         .iter()
         .map(|node| {
             vec![
+                text(node, "name"),
                 text(node, "node"),
                 text(node, "address"),
                 text(node, "version"),
@@ -42,7 +43,7 @@ pub(crate) fn run(args: NodesArgs) -> Result<(), Failure> {
         })
         .collect();
     Ok(output::print(&output::table(
-        &["NODE", "ADDRESS", "VERSION", "STARTED", "SESSIONS"],
+        &["NAME", "NODE", "ADDRESS", "VERSION", "STARTED", "SESSIONS"],
         &rows,
     ))?)
 }
