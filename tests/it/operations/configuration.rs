@@ -44,7 +44,11 @@ fn laid_out(rendered: &Rendered) -> TempDir {
     folder
 }
 
-async fn command(name: &str, folder: &Path, environment: &[(&str, &str)]) -> Finished {
+async fn command(name: &str, folder: &Path, environment: &[(String, String)]) -> Finished {
+    let environment: Vec<(&str, &str)> = environment
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
     let file = folder.join("curfew.toml");
     let arguments = [name, "--json", "--config", file.to_str().unwrap()];
     let arguments = if name == "check-config" {
@@ -52,7 +56,7 @@ async fn command(name: &str, folder: &Path, environment: &[(&str, &str)]) -> Fin
     } else {
         arguments.to_vec()
     };
-    curfew_with(&arguments, environment).await
+    curfew_with(&arguments, &environment).await
 }
 
 /// The configuration in force in the pods of an overlay.
@@ -168,14 +172,16 @@ async fn the_paths_and_ports_that_manifests_name_are_there() {
         let answer = http::request(gateway.admin_address(), "GET", path, &[], b"").await;
         assert_eq!(answer.status, 200, "{probe} {path}");
     }
-    let monitor = rendered.object("PodMonitor", "curfew");
+    let monitoring = manifests.render_component("monitoring");
+    let monitor = monitoring.object("PodMonitor", "curfew");
     for endpoint in list(&monitor["spec"]["podMetricsEndpoints"]) {
         assert_eq!(endpoint["port"], "admin");
         let path = endpoint["path"].as_str().unwrap();
         let answer = http::request(gateway.admin_address(), "GET", path, &[], b"").await;
         assert_eq!(answer.status, 200, "{path}");
     }
-    let route = rendered.object("HTTPRoute", "curfew");
+    let gateway_api = manifests.render_component("gateway");
+    let route = gateway_api.object("HTTPRoute", "curfew");
     let ingress = manifests.render_component("ingress-nginx");
     let ingress = ingress.object("Ingress", "curfew");
     for path in [

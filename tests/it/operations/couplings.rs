@@ -128,6 +128,120 @@ fn every_service_selects_pods_that_have_its_port() {
     }
 }
 
+/// The kind: an apply that takes back what another has set, here the autoscaler.
+#[test]
+fn no_apply_sets_back_how_many_pods_there_are() {
+    for rendered in Manifests::copy().everything() {
+        let deployment = rendered.object("Deployment", "curfew");
+        assert!(
+            deployment["spec"]["replicas"].is_null(),
+            "{}",
+            rendered.folder
+        );
+    }
+}
+
+/// The kind: a value that the API server fills in or leaves out, so that what is applied differs from
+/// what is there for ever, or cannot be merged (ports are told apart by number and protocol).
+#[test]
+fn what_is_applied_is_what_is_kept() {
+    fn each(value: &Value, within: &str, problems: &mut Vec<String>) {
+        match value {
+            Value::Object(members) => {
+                for (name, value) in members {
+                    let is_empty = value.as_array().is_some_and(Vec::is_empty);
+                    if is_empty && matches!(name.as_str(), "egress" | "ingress") {
+                        problems.push(format!("{within}.{name} is empty"));
+                    }
+                    for port in value.as_array().into_iter().flatten() {
+                        if name == "ports" && port["protocol"].is_null() {
+                            problems.push(format!("{within}.ports without a protocol"));
+                        }
+                    }
+                    each(value, &format!("{within}.{name}"), problems);
+                }
+            }
+            Value::Array(elements) => {
+                for value in elements {
+                    each(value, within, problems);
+                }
+            }
+            _ => {}
+        }
+    }
+    for rendered in Manifests::copy().everything() {
+        let mut problems = Vec::new();
+        for document in &rendered.documents {
+            each(document, &document["kind"].to_string(), &mut problems);
+        }
+        assert!(problems.is_empty(), "{}: {problems:?}", rendered.folder);
+    }
+}
+
+/// The kind: an object that no selector and no list of what belongs together finds.
+#[test]
+fn every_object_says_what_it_is_and_what_it_is_part_of() {
+    for rendered in Manifests::copy().everything() {
+        for document in &rendered.documents {
+            let labels = &document["metadata"]["labels"];
+            for label in ["app.kubernetes.io/name", "app.kubernetes.io/part-of"] {
+                assert!(
+                    labels[label].is_string(),
+                    "{}: {} has no {label}",
+                    rendered.folder,
+                    document["metadata"]["name"]
+                );
+            }
+        }
+    }
+}
+
+/// The kind: a bound that is left at none where the machine has one.
+#[tokio::test]
+async fn a_pod_accepts_no_more_connections_than_its_memory_holds() {
+    /// For each connection, what the kernel needs included.
+    const EACH: u64 = 16 * 1024;
+    const PROCESS: u64 = 64 * 1024 * 1024;
+    let rendered = Manifests::copy().render("overlays/production");
+    let limits = &effective(&rendered).await["limits"];
+    let (connections, waiting) = (&limits["connections"], &limits["node_outbound_bytes"]);
+    let needed = connections.as_u64().unwrap() * EACH + waiting.as_u64().unwrap() + PROCESS;
+    let memory = &rendered.container()["resources"]["limits"]["memory"];
+    assert_eq!(memory, "1Gi");
+    assert!(connections.as_u64() > Some(0), "no limit");
+    assert!(needed <= 1024 * 1024 * 1024, "{needed} bytes");
+}
+
+/// The kind: pods that look the same in every list.
+#[tokio::test]
+async fn pods_say_which_they_are() {
+    for rendered in Manifests::copy().everything() {
+        let variables = rendered.environment();
+        let value = |name: &str| {
+            let mut found = variables.iter();
+            let found = found.find(|(known, _)| known == name);
+            found.unwrap_or_else(|| panic!("no {name}")).1.clone()
+        };
+        for (name, field) in [
+            ("POD_NAME", "metadata.name"),
+            ("POD_IP", "status.podIP"),
+            ("NODE_NAME", "spec.nodeName"),
+            ("CURFEW__SERVER__NODE_NAME", "$(POD_NAME)"),
+            ("CURFEW__SERVER__NODE_ADDRESS", "$(POD_IP)"),
+        ] {
+            assert_eq!(value(name), field, "{}", rendered.folder);
+        }
+        let resource = value("OTEL_RESOURCE_ATTRIBUTES");
+        for part in ["k8s.pod.name=$(POD_NAME)", "k8s.node.name=$(NODE_NAME)"] {
+            assert!(resource.contains(part), "{resource}");
+        }
+        // A variable knows only those before it.
+        let at = |wanted: &str| variables.iter().position(|(name, _)| name == wanted);
+        assert!(at("ZONE") < at("OTEL_RESOURCE_ATTRIBUTES"));
+        assert!(at("POD_IP") < at("CURFEW__SERVER__NODE_ADDRESS"));
+    }
+}
+
 #[test]
 fn scalers_and_routes_lead_to_what_is_there() {
     let manifests = Manifests::copy();
@@ -142,8 +256,7 @@ fn scalers_and_routes_lead_to_what_is_there() {
             for scaler in rendered.of_kind(kind) {
                 scalers += 1;
                 let target = &scaler["spec"]["scaleTargetRef"]["name"];
-                let deployment = rendered.object("Deployment", target.as_str().unwrap());
-                assert!(deployment["spec"]["replicas"].is_null(), "it is scaled");
+                rendered.object("Deployment", target.as_str().unwrap());
             }
         }
         let port = &rendered.object("Service", "curfew")["spec"]["ports"][0];

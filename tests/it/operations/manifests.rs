@@ -51,8 +51,14 @@ impl Manifests {
             .arg(self.directory.path().join(folder)))
     }
 
+    /// A folder, and the Secrets beside it where they are made from files.
     pub(super) fn render(&self, folder: &str) -> Rendered {
-        let text = self.try_render(folder).content().stdout;
+        let mut text = self.try_render(folder).content().stdout;
+        let secrets = format!("{folder}/secrets");
+        if self.directory.path().join(&secrets).is_dir() {
+            text += "---\n";
+            text += &self.try_render(&secrets).content().stdout;
+        }
         Rendered {
             folder: folder.to_owned(),
             documents: yaml(&text),
@@ -70,7 +76,7 @@ impl Manifests {
         self.render(&folder)
     }
 
-    /// The base, every overlay, and the base with each component.
+    /// The base, every overlay, the base with each component, and every example.
     pub(super) fn everything(&self) -> Vec<Rendered> {
         let folders = ["base"].into_iter().chain(OVERLAYS);
         let mut rendered: Vec<_> = folders.map(|folder| self.render(folder)).collect();
@@ -79,7 +85,15 @@ impl Manifests {
                 .iter()
                 .map(|component| self.render_component(component)),
         );
+        rendered.extend(self.examples());
         rendered
+    }
+
+    /// Those examples that have pods of ours, each an overlay.
+    fn examples(&self) -> impl Iterator<Item = Rendered> {
+        let all = folders("k8s/examples").into_iter();
+        let rendered = all.map(|name| self.render(&format!("examples/{name}")));
+        rendered.filter(|rendered| rendered.of_kind("Deployment").next().is_some())
     }
 
     /// The overlays.
@@ -90,8 +104,13 @@ impl Manifests {
 
 /// The names of the components.
 pub(super) fn components() -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(repository("k8s/components"))
-        .expect("there are components")
+    folders("k8s/components")
+}
+
+/// The names of what is in a folder.
+pub(super) fn folders(path: &str) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(repository(path))
+        .expect("it is there")
         .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
         .collect();
     names.sort();
@@ -147,21 +166,25 @@ impl Rendered {
 
     /// The gateway's configuration.
     pub(super) fn config(&self) -> &str {
-        self.object("ConfigMap", "curfew")["data"]["curfew.toml"]
-            .as_str()
-            .expect("the configuration is a text")
+        // Its name may end in a hash.
+        self.of_kind("ConfigMap")
+            .find_map(|map| map["data"]["curfew.toml"].as_str())
+            .unwrap_or_else(|| panic!("{} has no curfew.toml", self.folder))
     }
 
-    /// What the gateway's container has in its environment.
-    pub(super) fn environment(&self) -> Vec<(&str, &str)> {
+    /// What the gateway's container has in its environment: the value of each variable, or the field of
+    /// the pod it comes from.
+    pub(super) fn environment(&self) -> Vec<(String, String)> {
         let Some(variables) = self.container()["env"].as_array() else {
             return Vec::new();
         };
+        let text = |value: &'_ Value| value.as_str().map(str::to_owned);
         let variables = variables.iter();
         variables
             .map(|variable| {
-                let text = |key: &str| variable[key].as_str().expect("a text");
-                (text("name"), text("value"))
+                let name = text(&variable["name"]).expect("a name");
+                let field = text(&variable["valueFrom"]["fieldRef"]["fieldPath"]);
+                (name, text(&variable["value"]).or(field).expect("a value"))
             })
             .collect()
     }

@@ -1,6 +1,6 @@
 //! Everything below `k8s/` renders, to what Kubernetes and the operators accept.
 
-use super::manifests::{Manifests, OVERLAYS, components};
+use super::manifests::{Manifests, OVERLAYS, components, folders};
 use super::tools::{files_below, python_tool, repository, run, run_on, system_tool, tools};
 
 /// The oldest Kubernetes that `k8s/README.md` promises to work on, and the newest that was looked at.
@@ -63,6 +63,12 @@ fn every_manifest_is_part_of_something() {
         assert!(
             readme.contains(&format!("`components/{component}`")),
             "k8s/README.md does not explain {component}"
+        );
+    }
+    for example in folders("k8s/examples") {
+        assert!(
+            readme.contains(&format!("`examples/{example}`")),
+            "k8s/README.md does not explain {example}"
         );
     }
     for overlay in OVERLAYS {

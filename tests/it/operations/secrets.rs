@@ -8,16 +8,18 @@ use super::tools::{repository, run, system_tool, yaml_file};
 const SECRETS: [&str; 4] = ["admin-key", "jwks.json", "redis-password", "redis-ca.crt"];
 
 #[test]
-fn production_without_one_of_its_secrets_is_not_rendered_and_says_which() {
+fn secrets_without_one_of_their_files_are_not_rendered_and_say_which() {
     for secret in SECRETS {
         let manifests = Manifests::copy();
         let path = format!("overlays/production/secrets/{secret}");
         manifests.remove(&path);
-        let said = manifests.try_render("overlays/production");
+        let said = manifests.try_render("overlays/production/secrets");
         assert!(!said.content, "rendered without {secret}");
         assert!(said.stdout.is_empty(), "half of it: {}", said.stdout);
         assert!(said.stderr.contains(secret), "{}", said.stderr);
         assert!(said.stderr.contains("no such file"), "{}", said.stderr);
+        // What is there is compared and deleted without them.
+        manifests.try_render("overlays/production").content();
     }
 }
 
