@@ -34,6 +34,9 @@ const MAX_SKEW: Duration = Duration::from_secs(1);
   curfew check-config --config /etc/curfew.toml && systemctl reload curfew
   curfew check-config --config /etc/curfew.toml --probe
 
+On a machine that has the configuration and not its secrets:
+  curfew check-config --offline --config k8s/overlays/production/curfew.toml
+
 Exit codes: 0 valid; 2 invalid; 1 valid, and --probe found something that cannot be had.")]
 pub(crate) struct CheckConfigArgs {
     #[command(flatten)]
@@ -42,6 +45,9 @@ pub(crate) struct CheckConfigArgs {
     /// credentials, and say when the node's own certificate is over. Nothing is written
     #[arg(long)]
     probe: bool,
+    /// Pass over files that are not on this machine, such as the secrets of a pod
+    #[arg(long, conflicts_with = "probe")]
+    offline: bool,
     /// Print JSON: {\"valid\",\"problems\":[{\"source\",\"line\",\"key\",\"message\"}],\"warnings\":[…],\"probes\":[{\"key\",\"there\",\"message\"}]}
     #[arg(long)]
     json: bool,
@@ -59,7 +65,11 @@ struct Probe {
 
 /// Checks values and the files they name.
 pub(crate) fn run(args: &CheckConfigArgs) -> Result<(), Failure> {
-    let loaded = match args.config.load(Check::Everything) {
+    let check = match args.offline {
+        true => Check::Offline,
+        false => Check::Everything,
+    };
+    let loaded = match args.config.load(check) {
         Err(Failure::Config(problems)) if args.json => {
             output::print_json(&json!({ "valid": false, "problems": problems }))?;
             return Err(Failure::Told(INVALID));

@@ -113,7 +113,10 @@ impl Config {
 pub(crate) enum Check {
     /// That every key exists and every value is of the right form.
     Form,
-    /// Also that the values make sense together, and that the files they name can be used.
+    /// Also that the values make sense together, and that those files they name can be used that are
+    /// on this machine.
+    Offline,
+    /// Also that the files they name are there and can be used.
     Everything,
 }
 
@@ -191,9 +194,13 @@ fn load_from(
     let extracted = extract::<Config>(&schema, &merged.root);
     let mut problems = Problems::new();
     match &extracted.config {
-        Some(config) if whole && check == Check::Everything => config.check(&mut problems),
+        Some(config) if whole && check != Check::Form => config.check(&mut problems),
         _ => {}
     }
+    let absent = match &extracted.config {
+        Some(config) if check == Check::Offline => Files::of(config).absent(),
+        _ => Vec::new(),
+    };
     found.extend(
         extracted
             .problems
@@ -205,6 +212,9 @@ fn load_from(
         .map(|problem| merged.problem(&KeyPath::parse(&problem.key), problem.message))
         .collect();
     for problem in problems.into_vec() {
+        if absent.contains(&problem.key) {
+            continue;
+        }
         let path = KeyPath::parse(&problem.key);
         if !extracted
             .problems

@@ -48,6 +48,30 @@ async fn a_node_without_its_secrets_does_not_start_and_says_which() {
     for key in ["admin.key_file", "jwks_file"] {
         assert!(checked.stderr.contains(key), "no {key} in {checked:?}");
     }
+    // The kind: a check that only the machine can make on which it is too late.
+    let offline = async || {
+        let arguments = ["check-config", "--offline", "--config"];
+        curfew(&[&arguments[..], &[file.to_str().unwrap()]].concat()).await
+    };
+    let checked = offline().await;
+    assert_eq!(checked.code, 0, "{checked:?}");
+    let wrong = rendered.config().replace("\"publish\"]", "\"publsh\"]");
+    std::fs::write(&file, wrong).unwrap();
+    let checked = offline().await;
+    assert_eq!(checked.code, 2, "{checked:?}");
+    assert!(
+        checked.stderr.contains("policy.rules[0].actions"),
+        "{checked:?}"
+    );
+    // A file that is there must be one that can be used.
+    let admin = folder.path().join("admin-key");
+    std::fs::write(&admin, "short").unwrap();
+    let named = "/var/run/secrets/curfew/admin/admin-key";
+    let config = rendered.config().replace(named, admin.to_str().unwrap());
+    std::fs::write(&file, config).unwrap();
+    let checked = offline().await;
+    assert_eq!(checked.code, 2, "{checked:?}");
+    assert!(checked.stderr.contains("admin.key_file"), "{checked:?}");
 }
 
 #[test]

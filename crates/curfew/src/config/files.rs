@@ -85,6 +85,12 @@ impl Files {
         }
     }
 
+    /// The keys of those that cannot be read.
+    pub(crate) fn absent(&self) -> Vec<String> {
+        let absent = self.0.iter().filter(|(_, seen)| seen.digest.is_none());
+        absent.map(|(key, _)| key.clone()).collect()
+    }
+
     /// The files whose contents are others than at the last look. One that only a reload reads and
     /// that is gone for a moment is being replaced.
     pub(crate) fn changed(&mut self) -> Changed {
