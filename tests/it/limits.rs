@@ -283,6 +283,22 @@ async fn a_session_that_gives_no_sign_of_life_makes_room() {
     newcomer.assert_open("it was let in").await;
 }
 
+/// The kind: a question that costs the one who answers it the session, here by many pongs.
+#[tokio::test]
+async fn whoever_comes_again_and_again_does_not_cost_the_session_that_is_there() {
+    let settings = Settings::default()
+        .with("session.max_per_user = 1")
+        .with("limits.control_frames_per_second = 2");
+    let gateway = Gateway::start_with(&settings).await;
+    let lives = gateway.tape("alice", "room:1").await;
+    let token = Key::default_secret().user("alice");
+    for _ in 0..50 {
+        let mut client = gateway.ws().bearer(&token).open().await;
+        client.expect_close(4409, "session_limit").await;
+    }
+    lives.assert_open("it answered").await;
+}
+
 /// A newer session takes the oldest one's place, whose client must not come back by itself: two tabs
 /// would evict each other for ever.
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::task::{Context, Poll, ready};
@@ -189,8 +190,11 @@ fn try_listen_unix(path: &Path) -> io::Result<Listener> {
 }
 
 fn is_abandoned(path: &Path) -> bool {
+    // A file of another kind refuses connections too, and is not ours to remove.
+    let is_socket =
+        std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
     let connected = std::os::unix::net::UnixStream::connect(path);
-    connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    is_socket && connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 /// Hands every connection to `on_connection`, with where it comes from, until `stop`, and then those

@@ -21,6 +21,10 @@ use crate::run::{Finish, Step};
 /// wall clock that was set forward is noticed on an idle connection.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
+/// A client that gave the sign of life it was asked for is not asked again for so long: its answers are
+/// control frames, and one more client that comes back again and again must not make them too many.
+const SIGN_LASTS: Duration = Duration::from_secs(1);
+
 /// When what is due; `None`: not at all.
 #[derive(Debug, Default)]
 pub(crate) struct Deadlines {
@@ -34,6 +38,8 @@ pub(crate) struct Deadlines {
     pong_by: Option<Instant>,
     /// Something must have come, since an admission asked for a sign of life.
     probe_by: Option<Instant>,
+    /// When it last came.
+    probed_at: Option<Instant>,
     /// `expiring` is told.
     expiring_at: Option<Instant>,
     /// The session's token is over.
@@ -183,6 +189,11 @@ impl State {
     /// Asks the client for a sign of life: there are as many sessions of its user as may be. Without one
     /// the session ends.
     pub(crate) fn probe(&mut self) {
+        let probed_at = self.deadlines.probed_at;
+        if probed_at.is_some_and(|at| at.elapsed() < SIGN_LASTS) {
+            self.answer_probe();
+            return;
+        }
         self.notify(frame::ping(&[]));
         self.deadlines.probe_by = Instant::now().checked_add(PROBE_PATIENCE);
     }
@@ -191,6 +202,7 @@ impl State {
     pub(crate) fn heard(&mut self) {
         self.deadlines.heard();
         if self.deadlines.probe_by.take().is_some() {
+            self.deadlines.probed_at = Some(Instant::now());
             self.answer_probe();
         }
     }

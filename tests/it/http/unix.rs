@@ -67,6 +67,24 @@ async fn the_public_listener_can_be_a_unix_socket() {
     assert!(!path.exists(), "it is removed");
 }
 
+/// The kind: a file that is lost to a mistake in a path.
+#[tokio::test]
+async fn a_file_where_the_socket_is_to_be_is_not_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, file) = (
+        directory.path().join("notes"),
+        directory.path().join("toml"),
+    );
+    std::fs::write(&path, "of value").unwrap();
+    let settings =
+        Settings::default().with(&format!("server.listen = \"unix:{}\"", path.display()));
+    std::fs::write(&file, settings.to_toml()).unwrap();
+    let ended = curfew(&["serve", "--config", file.to_str().unwrap()]).await;
+    assert_ne!(ended.code, 0);
+    assert!(ended.stderr.contains("server.listen"), "{}", ended.stderr);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "of value");
+}
+
 #[tokio::test]
 async fn redis_can_be_reached_by_a_unix_socket() {
     let directory = tempfile::tempdir().unwrap();
