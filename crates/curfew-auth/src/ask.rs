@@ -27,6 +27,9 @@ pub(crate) struct Ask {
     /// The refusal if it has no other key.
     error: AuthError,
     token: Suspect,
+    /// The key that the token names was there. One that names none may be by a key that has taken the
+    /// place of the one that is there.
+    has_named_key: bool,
 }
 
 /// A token, as far as it is known without its key.
@@ -53,7 +56,19 @@ impl NoKey {
             remote: Arc::clone(remote),
             error,
             token: Suspect::Bad,
+            has_named_key: false,
         })
+    }
+
+    /// The key that the token names was there, and is not the one that signed.
+    pub(crate) fn by_another_key(self) -> Self {
+        match self {
+            Self::Ask(ask) => Self::Ask(Ask {
+                has_named_key: true,
+                ..ask
+            }),
+            refused => refused,
+        }
     }
 
     /// The same, when it is known what else there is to say of the token: only one that could be good
@@ -104,15 +119,18 @@ pub(crate) async fn with_keys<T>(attempt: impl Fn() -> Result<T, NoKey>) -> Resu
     };
     let is_unknown = || matches!(attempt(), Err(NoKey::Ask(_)));
     let asked = remote.ask(token != Suspect::Bad, is_unknown).await;
-    let Ask { remote, error, .. } = match attempt() {
+    let Ask {
+        remote,
+        error,
+        has_named_key,
+        ..
+    } = match attempt() {
         Ok(done) => return Ok(done),
         Err(NoKey::Refused(error)) => return Err(error.into()),
         Err(NoKey::Ask(ask)) => ask,
     };
-    // A key was there, and is not the one that signed: that much is known.
-    let is_known = error.failure() == AuthFailure::BadSignature;
     match (asked, token) {
-        _ if is_known => Err(error.into()),
+        _ if has_named_key => Err(error.into()),
         (Asked::Answered, _) => Err(error.into()),
         (Asked::AnsweredBefore, Suspect::Bad | Suspect::Old) => Err(error.into()),
         (Asked::AnsweredBefore, Suspect::Good) | (Asked::Unanswered, _) => {

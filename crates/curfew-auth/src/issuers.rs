@@ -395,7 +395,13 @@ impl LoadedIssuer {
         let has_form = header.algorithm.has_size(signature.len());
         let no_key = match self.key(header) {
             Ok(key) if key.verify(header.algorithm, parts.signed(), signature) => return Ok(key),
-            Ok(_) => self.no_key(AuthError::bad_signature()),
+            Ok(_) => {
+                let no_key = self.no_key(AuthError::bad_signature());
+                match header.kid {
+                    Some(_) => no_key.by_another_key(),
+                    None => no_key,
+                }
+            }
             Err(no_key) => no_key,
         };
         match has_form && self.allows(header.algorithm) {

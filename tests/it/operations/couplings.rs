@@ -153,6 +153,9 @@ fn what_is_applied_is_what_is_kept() {
                     if is_empty && matches!(name.as_str(), "egress" | "ingress") {
                         problems.push(format!("{within}.{name} is empty"));
                     }
+                    if name == "fieldRef" && value["apiVersion"].is_null() {
+                        problems.push(format!("{within}.fieldRef without an apiVersion"));
+                    }
                     for port in value.as_array().into_iter().flatten() {
                         if name == "ports" && port["protocol"].is_null() {
                             problems.push(format!("{within}.ports without a protocol"));
