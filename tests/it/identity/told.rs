@@ -78,12 +78,28 @@ async fn other_faults_of_signed_logouts_are_told_by_their_kind() {
         ),
         (json!({"sub":"alice","jti":null}), "malformed"),
         (json!({}), "malformed"),
+        // Of the wrong type.
+        (json!({"sub":"alice","aud":7}), "malformed"),
+        (json!({"sub":"alice","iat":"now"}), "malformed"),
+        (
+            json!({"sub":"alice","exp":1_900_000_000_000_u64}),
+            "malformed",
+        ),
+        (json!({"sub":"alice","sid":5}), "malformed"),
+        (json!({"sub":"alice","events":[]}), "malformed"),
     ] {
-        assert_refused(&post(&node, &login.token(changes)).await, "invalid_request");
-        assert!(
-            refused(&node, "backchannel_logout", reason).await >= 1.0,
-            "{reason}"
-        );
+        let before = refused(&node, "backchannel_logout", reason).await;
+        let token = login.token(changes.clone());
+        assert_refused(&post(&node, &token).await, "invalid_request");
+        let after = refused(&node, "backchannel_logout", reason).await;
+        assert_eq!(after, before + 1.0, "{changes}: {reason}");
+        // The same by a stranger is nobody's fault.
+        let mut forged = token;
+        forged.truncate(forged.len() - 8);
+        forged.push_str("AAAAAAAA");
+        assert_refused(&post(&node, &forged).await, "invalid_request");
+        let forged = refused(&node, "backchannel_logout", reason).await;
+        assert_eq!(forged, after, "{changes}: {reason}");
     }
 }
 

@@ -68,6 +68,37 @@ impl<'a> Header<'a> {
     }
 }
 
+impl<'a> Header<'a> {
+    /// Reads what a header says about the signature, and nothing else.
+    pub(crate) fn of_signature(text: &'a str) -> Option<Self> {
+        let mut signature = Signature::default();
+        json::read(text, &mut signature).ok()?;
+        Some(Self {
+            algorithm: signature.algorithm?,
+            kid: signature.kid,
+            says_access: false,
+        })
+    }
+}
+
+/// The members of a header that a signature is verified by.
+#[derive(Default)]
+struct Signature<'a> {
+    algorithm: Option<Algorithm>,
+    kid: Option<Cow<'a, str>>,
+}
+
+impl<'a> Members<'a> for Signature<'a> {
+    fn member(&mut self, name: &str, value: Value<'a>) -> Result<(), Flaw> {
+        match name {
+            "alg" => self.algorithm = value.as_str().and_then(|alg| alg.parse().ok()),
+            "kid" => self.kid = value.as_str(),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
 impl<'a> Members<'a> for Reading<'a> {
     fn member(&mut self, name: &str, value: Value<'a>) -> Result<(), Flaw> {
         match name {
