@@ -11,6 +11,7 @@ mod kinds;
 mod logout;
 mod recipes;
 mod revoke;
+mod rotation;
 mod tickets;
 mod told;
 mod within;

@@ -359,10 +359,11 @@ impl Authenticator {
         let issuers = self.issuers.load();
         let now = self.clock.now();
         let summaries = issuers.all.iter().map(|issuer| {
-            let (last_report, stream) = self.journal.of(&issuer.name, now);
+            let reported = self.journal.of(&issuer.name, now);
             IssuerSummary {
-                last_report,
-                stream,
+                last_report: reported.last,
+                last_failure: reported.last_failure,
+                stream: reported.stream,
                 ..issuer.summary()
             }
         });

@@ -119,7 +119,8 @@ pub struct Config {
     pub numeric_subjects: bool,
     /// The longest token looked at, in bytes, wherever it comes from; 1024 to 65536. A token in an `auth`
     /// frame may have 1 KiB around it, one in `refresh` what `limits.message_bytes` allows; one in a header or a
-    /// URL needs `limits.head_bytes` to be 16 KiB more, and load balancers that let it through.
+    /// URL needs `limits.head_bytes` to be 16 KiB more, and load balancers that let it through. A URL has
+    /// 65534 bytes at most.
     /// Default: 16384.
     pub max_token_bytes: usize,
     /// The schemes that a token in the `Authorization` header may have before it; case does not matter. A

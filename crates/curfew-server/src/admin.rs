@@ -173,6 +173,8 @@ impl Admin {
         } = tokio::select! {
             ended = serving => ended,
             () = place.given_up() => {
+                // It has no request that could be answered.
+                self.answers.refused(AnswerReason::Limit, StatusCode::SERVICE_UNAVAILABLE, peer);
                 debug!(peer = %peer, "admin connection between requests makes room for another");
                 return;
             }

@@ -8,6 +8,9 @@ use http::StatusCode;
 
 use crate::respond::Problem;
 
+/// Longest target of a request, in bytes: hyper reads no longer one.
+const MAX_TARGET_BYTES: usize = 65_534;
+
 /// The beginning of every HTTP/2 connection, as far as it has the form of a request line.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0";
 
@@ -28,6 +31,8 @@ pub(crate) struct Bounds {
 pub(crate) enum HeadFault {
     /// It is over `limits.head_bytes`.
     TooLarge,
+    /// Its target is longer than any that is read.
+    LongTarget,
     /// It has more than `limits.headers`.
     TooManyHeaders,
     /// It is the preface of HTTP/2.
@@ -63,10 +68,12 @@ impl HeadFault {
             Self::Tls
         } else if !too_large {
             Self::Malformed
-        } else if HeadEnd::default().find(read).unwrap_or(usize::MAX) <= bounds.bytes {
+        } else if HeadEnd::default().find(read).unwrap_or(usize::MAX) > bounds.bytes {
+            Self::TooLarge
+        } else if target(read).len() <= MAX_TARGET_BYTES {
             Self::TooManyHeaders
         } else {
-            Self::TooLarge
+            Self::LongTarget
         }
     }
 
@@ -80,6 +87,13 @@ impl HeadFault {
                 format!(
                     "the head of the request has more than {} bytes (limits.head_bytes)",
                     bounds.bytes
+                ),
+            ),
+            Self::LongTarget => Problem::new(
+                StatusCode::URI_TOO_LONG,
+                "head_too_large",
+                format!(
+                    "the address has more than {MAX_TARGET_BYTES} bytes: send such a token in the Authorization header or in an auth message"
                 ),
             ),
             Self::TooManyHeaders => Problem::new(
@@ -111,13 +125,20 @@ impl HeadFault {
     /// Its name among connections that are not upgraded.
     pub(crate) fn reject_reason(self) -> RejectReason {
         match self {
-            Self::TooLarge => RejectReason::HeadTooLarge,
+            Self::TooLarge | Self::LongTarget => RejectReason::HeadTooLarge,
             Self::TooManyHeaders => RejectReason::TooManyHeaders,
             Self::Http2 => RejectReason::HttpVersion,
             Self::Late => RejectReason::Timeout,
             Self::Tls | Self::Incomplete | Self::Malformed => RejectReason::BadRequest,
         }
     }
+}
+
+/// The target in the first line of a request, as far as it has come.
+fn target(read: &[u8]) -> &[u8] {
+    let mut words = read.split(|byte| matches!(byte, b' ' | b'\r' | b'\n'));
+    let mut words = words.by_ref().filter(|word| !word.is_empty());
+    words.nth(1).unwrap_or_default()
 }
 
 /// Finds the end of a head, which is an empty line, in bytes that come piece by piece.
@@ -199,5 +220,15 @@ mod tests {
         ] {
             assert_eq!(HeadFault::of_bytes(read, bounds, too_large), fault);
         }
+        let bounds = Bounds {
+            bytes: 90_000,
+            headers: 100,
+        };
+        let long = format!(
+            "GET /{} HTTP/1.1\r\na:b\r\n\r\n",
+            "a".repeat(MAX_TARGET_BYTES)
+        );
+        let fault = HeadFault::of_bytes(long.as_bytes(), bounds, true);
+        assert_eq!(fault, HeadFault::LongTarget);
     }
 }

@@ -219,11 +219,6 @@ fn refusal(status: StatusCode, body: &[u8], with_key: bool) -> anyhow::Error {
                 "\n  Give the node's admin key: --key-file FILE, or the variable CURFEW_ADMIN_KEY.",
             );
         }
-        StatusCode::FORBIDDEN if !text.contains("admin.key_file") => {
-            text.push_str(
-                "\n  The node has no admin key: set admin.key_file in its configuration.",
-            );
-        }
         StatusCode::NOT_FOUND if problem.is_null() => {
             text.push_str("\n  Is --url the admin listener (admin.listen), not the public one?");
         }

@@ -81,7 +81,7 @@ async fn connections_without_a_request_keep_no_health_check_out() {
     let mut last = [0; 1];
     let read = timeout(curfew_testkit::PATIENCE, idle[0].read(&mut last)).await;
     assert!(matches!(read.expect("it is closed"), Ok(0) | Err(_)));
-    assert_eq!(answers(&gateway, "admin", "limit").await, 0.0);
+    assert!(answers(&gateway, "admin", "limit").await >= 15.0);
 }
 
 /// The kind: an answer that is written, and reset before the client has read it.

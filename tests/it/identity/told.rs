@@ -140,6 +140,16 @@ async fn a_logout_that_finds_nobody_of_a_user_with_sessions_is_told() {
     assert_eq!(node.metric(&outcome("nobody_found")).await, 1.0);
     assert_eq!(node.metric(&outcome("accepted")).await, 2.0);
     assert_eq!(last_report(&node, 0).await["outcome"], "accepted");
+    // One kind of failure hides no other, and no success hides one.
+    let known = node.admin_ok("GET", "/v1/issuers", None).await;
+    let failure = &known["issuers"][0]["last_failure"];
+    assert_eq!(failure["outcome"], "nobody_found", "{failure}");
+    let other = login.token(json!({"sub":"alice","aud":"web-app"}));
+    assert_refused(&post(&node, &other).await, "invalid_request");
+    eventually("a warning of each kind", async || {
+        (warnings(&node).len() == 2).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -33,6 +33,9 @@ pub struct IssuerSummary {
     /// What it has reported last, to this node; absent: nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_report: Option<LastReport>,
+    /// The last of those without effect; absent: there was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<LastReport>,
     /// How its stream of events is, as far as this node was told; absent: it was not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<StreamStatus>,
@@ -72,6 +75,7 @@ impl LoadedIssuer {
             remote: self.remote.as_ref().map(|remote| remote.status()),
             opens_sessions: self.opens_sessions,
             last_report: None,
+            last_failure: None,
             stream: None,
         }
     }

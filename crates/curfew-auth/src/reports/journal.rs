@@ -44,17 +44,27 @@ pub(crate) struct Journal(Mutex<BTreeMap<Box<str>, Entry>>);
 #[derive(Debug, Default)]
 struct Entry {
     last: Option<Told>,
+    /// The last one without effect, which others with one must not hide.
+    last_failure: Option<Told>,
     stream: Option<StreamStatus>,
-    /// Reports without effect.
-    failures: Repeats,
+    /// Reports without effect, by what they are and what became of them.
+    failures: BTreeMap<(&'static str, &'static str), Repeats>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Told {
     report: &'static str,
     outcome: &'static str,
     why: Option<String>,
     at: Duration,
+}
+
+/// An issuer's reports, as this node knows of them.
+#[derive(Debug, Default)]
+pub(crate) struct Reported {
+    pub(crate) last: Option<LastReport>,
+    pub(crate) last_failure: Option<LastReport>,
+    pub(crate) stream: Option<StreamStatus>,
 }
 
 impl Journal {
@@ -63,22 +73,22 @@ impl Journal {
     }
 
     /// What is known of an issuer.
-    pub(crate) fn of(
-        &self,
-        issuer: &str,
-        now: Duration,
-    ) -> (Option<LastReport>, Option<StreamStatus>) {
+    pub(crate) fn of(&self, issuer: &str, now: Duration) -> Reported {
         let entries = self.entries();
         let Some(entry) = entries.get(issuer) else {
-            return (None, None);
+            return Reported::default();
         };
-        let last = entry.last.as_ref().map(|told| LastReport {
+        let report = |told: &Told| LastReport {
             report: told.report,
             outcome: told.outcome,
             why: told.why.clone(),
             age_s: now.saturating_sub(told.at).as_secs(),
-        });
-        (last, entry.stream)
+        };
+        Reported {
+            last: entry.last.as_ref().map(report),
+            last_failure: entry.last_failure.as_ref().map(report),
+            stream: entry.stream,
+        }
     }
 }
 
@@ -88,7 +98,8 @@ impl Authenticator {
         self.note(issuer, report, outcome, None);
     }
 
-    /// Remembers a report that had no effect, and warns of it: once a minute for each issuer.
+    /// Remembers a report that had no effect, and warns of it: once a minute for each issuer, report and
+    /// outcome.
     pub fn note_failed_report(
         &self,
         issuer: &str,
@@ -116,13 +127,17 @@ impl Authenticator {
         let at = self.clock().now();
         let mut entries = self.journal().entries();
         let entry = entries.entry(issuer.into()).or_default();
-        entry.last = Some(Told {
+        let told = Told {
             report,
             outcome,
             why: why.map(str::to_owned),
             at,
-        });
-        why.and_then(|_| entry.failures.note())
+        };
+        entry.last = Some(told.clone());
+        why?;
+        entry.last_failure = Some(told);
+        let failures = entry.failures.entry((report, outcome));
+        failures.or_default().note()
     }
 
     /// Remembers how the stream of the issuer called `issuer` is.

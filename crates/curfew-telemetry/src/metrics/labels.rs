@@ -403,7 +403,7 @@ impl AnswerReason {
             (413, _) => Self::BodyTooLarge,
             (426, _) => Self::UpgradeRequired,
             (429, _) => Self::Rate,
-            (431, _) => Self::HeadTooLarge,
+            (414 | 431, _) => Self::HeadTooLarge,
             (503, _) => Self::Unavailable,
             (504, _) => Self::UnknownOutcome,
             (505, _) => Self::HttpVersion,

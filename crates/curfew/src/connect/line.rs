@@ -5,7 +5,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 /// The short forms.
-pub(super) const HELP: &str = "JSON is sent as it is, any other text is published to the channel subscribed to last; short forms:
+pub(super) const HELP: &str = "JSON is sent as it is, any other text that does not begin like it is published to the channel subscribed to last; short forms:
   /sub CHANNEL         subscribe
   /unsub CHANNEL       unsubscribe
   /pub CHANNEL JSON    publish
@@ -55,6 +55,10 @@ impl Lines {
         if !line.starts_with('/') {
             return match serde_json::from_str::<IgnoredAny>(line) {
                 Ok(_) => Input::Send(line.to_owned()),
+                // It may hold a token, which is no text for others.
+                Err(error) if line.starts_with(['{', '[', '"']) => Input::Wrong(format!(
+                    "this is no JSON and is not sent: {error}; to publish it as a text, put it in quotes: /pub CHANNEL \"...\""
+                )),
                 Err(_) => self.say(line),
             };
         }
@@ -148,6 +152,21 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The kind: a command with a mistake in it, which everyone in the channel reads.
+    #[test]
+    fn what_begins_like_json_is_never_published_as_a_text() {
+        let mut lines = Lines::new();
+        lines.subscribe("room:1");
+        for line in [
+            r#"{"type":"refresh","token":"eyJ""#,
+            r#"["type""#,
+            r#""quoted"#,
+        ] {
+            assert!(matches!(lines.read(line), Input::Wrong(why) if why.contains("not sent")));
+        }
+        assert!(matches!(lines.read("hello {you}"), Input::Send(_)));
+    }
 
     #[test]
     fn lines_become_frames() {

@@ -1,0 +1,33 @@
+//! Keys that take each other's place without a name.
+
+use curfew_testkit::mint::Key;
+use curfew_testkit::unix_now;
+use curfew_tests::{Attempt, Gateway, Provider};
+use serde_json::json;
+
+use super::trusting;
+
+/// Fault: keys without a name that take each other's place, told as a bad signature while no fetch is
+/// allowed.
+#[tokio::test]
+async fn keys_without_a_name_that_rotate_are_no_fault_of_their_tokens() {
+    let keys: Vec<Key> = (0..4).map(|_| Key::generate("ES256")).collect();
+    let provider = Provider::start(&[&keys[0]]).await;
+    let node = Gateway::start_with(&trusting(&provider)).await;
+    let mut attempts = Vec::new();
+    for key in &keys {
+        provider.rotate(&[key]);
+        attempts.push(node.attempt_with(&provider.token(key, "alice")).await);
+    }
+    // Two fetches are in hand; the third key has to wait.
+    assert!(attempts[..3].iter().all(Attempt::is_open), "{attempts:?}");
+    assert!(attempts[3].is_unavailable(), "{attempts:?}");
+    // One that is much older than the last answer has a holder who can get another.
+    let (iat, exp) = (unix_now() - 300, unix_now() + 300);
+    let old = json!({"iss":provider.issuer(),"iat":iat,"exp":exp});
+    let attempt = node.attempt_with(&keys[0].user_with("alice", old)).await;
+    assert!(
+        matches!(&attempt, Attempt::Refused(why, 4401) if why == "bad_signature"),
+        "{attempt:?}"
+    );
+}
