@@ -3,5 +3,7 @@
 mod collector;
 mod faults;
 mod jaeger;
+mod outages;
 mod reports;
+mod variables;
 mod ways;

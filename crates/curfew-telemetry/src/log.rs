@@ -115,7 +115,7 @@ where
         .with_filter(filter);
     let log_level = LogLevel(Arc::new(move |filter| handle.reload(filter)));
     let spans = Spans::default();
-    let traces = config.otlp_endpoint.as_ref().map(|_| trace::layer(&spans));
+    let traces = config.traces_to().map(|_| trace::layer(&spans));
     let subscriber = tracing_subscriber::registry().with(log).with(traces);
     Ok((subscriber, Installed { log_level, spans }))
 }

@@ -6,6 +6,7 @@
 
 mod export;
 mod layer;
+mod outage;
 mod span;
 
 use std::borrow::Cow;
@@ -17,6 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
 use crate::config::Config;
+use crate::endpoint;
 use crate::metrics::Metrics;
 
 pub use export::TraceError;
@@ -24,10 +26,11 @@ pub use layer::Spans;
 pub(crate) use layer::layer;
 pub use span::{Span, SpanKind};
 
+use export::{Counted, Export};
 use layer::Queue;
 
 /// Spans that wait to be exported; more are dropped and counted.
-const QUEUE: usize = 4096;
+pub(crate) const QUEUE: usize = 4096;
 
 /// Refusals that are recorded each second beside what is sampled, and as many failures: clients can
 /// cause refusals, and must not hide what fails.
@@ -91,11 +94,12 @@ impl Tracer {
         version: &'static str,
         metrics: &Metrics,
     ) -> Result<Self, TraceError> {
-        let Some(endpoint) = &config.otlp_endpoint else {
+        let Some(address) = config.traces_to() else {
             return Ok(Self::OFF);
         };
-        let exporter = export::exporter(endpoint, instance, version)?;
-        let (queue, ended) = mpsc::channel(QUEUE);
+        let export = Export::new(&config.standard);
+        let exporter = export.exporter(&config.standard, address, instance, version)?;
+        let (queue, ended) = mpsc::channel(config.standard.queue());
         let dropped = metrics.trace_spans_dropped.clone();
         spans.lead_to(Queue {
             ended: queue,
@@ -111,13 +115,12 @@ impl Tracer {
             stop: Notify::new(),
             stopped: Notify::new(),
         });
-        export::start(
-            Arc::clone(&recorder),
-            ended,
-            exporter,
-            metrics.trace_spans_exported.clone(),
+        let counted = Counted {
+            exported: metrics.trace_spans_exported.clone(),
             dropped,
-        );
+        };
+        let port = endpoint::check(address).ok();
+        export.start(Arc::clone(&recorder), ended, exporter, counted, port);
         Ok(Self(Some(recorder)))
     }
 

@@ -172,6 +172,13 @@ fn parse_url(url: &str) -> Result<(String, String, String), String> {
     if authority.as_str().contains('@') || uri.query().is_some() {
         return Err(wrong());
     }
+    // One that is no number would be read as none.
+    if authority.port_u16().is_none() && authority.as_str() != authority.host() {
+        return Err(format!(
+            "{}: its port is no number from 1 to 65535",
+            wrong()
+        ));
+    }
     let address = format!(
         "{}:{}",
         authority.host(),
@@ -290,6 +297,8 @@ mod tests {
             ("https://127.0.0.1:9090", None),
             ("127.0.0.1:9090", None),
             ("http://me:secret@host", None),
+            ("http://127.0.0.1:90a0", None),
+            ("http://[::1]:65536", None),
             ("", None),
         ] {
             let found = parse_url(url).ok();
