@@ -5,5 +5,6 @@ mod faults;
 mod jaeger;
 mod outages;
 mod reports;
+mod state;
 mod variables;
 mod ways;

@@ -248,8 +248,8 @@ impl Admin {
         let began = tracer.now();
         let name = format!("{} {}", operation.method, operation.path);
         let mut span = match operation.always_traced {
-            true => tracer.always(name.clone(), origin),
-            false => tracer.request(name.clone(), origin),
+            true => tracer.always(name.clone(), origin.clone()),
+            false => tracer.request(name.clone(), origin.clone()),
         };
         let named = caller.clone();
         let call = Call::new(params, &parts.uri, body, caller, span.context());

@@ -93,7 +93,7 @@ impl Public {
         let tracer = metrics.tracer();
         let from = Origin::client(traceparent(request.headers()));
         let began = tracer.now();
-        let mut span = tracer.request(SPAN, from);
+        let mut span = tracer.request(SPAN, from.clone());
         let make = self.make_ticket(request, settings);
         let response = match make.instrument(span.scope()).await {
             Ok(given) => {

@@ -112,7 +112,7 @@ impl Public {
         let tracer = self.context.node.metrics().tracer();
         let origin = Origin::client(traceparent(request.headers()));
         let path = request.uri().path().to_owned();
-        let mut span = tracer.request(SPAN, origin);
+        let mut span = tracer.request(SPAN, origin.clone());
         let began = began(tracer, accepted);
         span.began(began);
         let log = span.scope();
@@ -372,11 +372,22 @@ fn began(tracer: &Tracer, accepted: &Accepted) -> SystemTime {
 pub(crate) fn traceparent(headers: &HeaderMap) -> Option<TraceContext> {
     let mut values = headers.get_all("traceparent").iter();
     let value = values.next()?;
-    match values.next() {
-        None => TraceContext::parse(value.to_str().ok()?),
-        // Which one?
-        Some(_) => None,
+    // Of several none is the one.
+    let trace = match values.next() {
+        None => TraceContext::parse(value.to_str().ok()?)?,
+        Some(_) => return None,
+    };
+    // It may be in several headers, which are one list (W3C Trace Context §3.3.1).
+    let mut states = headers.get_all("tracestate").iter();
+    let Some(first) = states.next() else {
+        return Some(trace);
+    };
+    let mut state = first.to_str().ok()?.to_owned();
+    for more in states {
+        state.push(',');
+        state.push_str(more.to_str().ok()?);
     }
+    Some(trace.with_state(&state))
 }
 
 /// By the semantic conventions for HTTP. Neither the query nor a header: they may hold a token.

@@ -29,8 +29,8 @@ pub struct Config {
     /// start.
     pub trace_sample_ratio: f64,
     /// Whether the `traceparent` of a client is joined, and its flag obeyed for up to 10 traces a
-    /// second. Default `false`: a span that is recorded by our own ratio links to it. Takes effect
-    /// at start.
+    /// second; its `tracestate` is passed on then. Default `false`: a span that is recorded by our own
+    /// ratio links to it. Takes effect at start.
     pub trust_client_traces: bool,
     /// Whether spans hold users' ids and channels' names. Default `false`. Takes effect at start.
     pub trace_user_ids: bool,

@@ -43,7 +43,7 @@ const CLIENT_TRACES_PER_SECOND: u32 = 10;
 pub(crate) type Name = Cow<'static, str>;
 
 /// Where a request says that it comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// It does not say.
     Unknown,
@@ -148,7 +148,7 @@ impl Tracer {
         let Some(recorder) = &self.0 else {
             return Span::NONE;
         };
-        if recorder.samples(origin) {
+        if recorder.samples(&origin) {
             recorder.begin_request(name, origin)
         } else {
             Span::NONE
@@ -206,7 +206,7 @@ impl Tracer {
     pub fn child(&self, name: impl Into<Name>, kind: SpanKind, parent: &TraceContext) -> Span {
         match &self.0 {
             Some(recorder) if parent.is_sampled() => {
-                Span::begin(recorder, name.into(), kind, Some((*parent, true)))
+                Span::begin(recorder, name.into(), kind, Some((parent.clone(), true)))
             }
             _ => Span::NONE,
         }
@@ -234,7 +234,7 @@ impl Tracer {
 }
 
 impl Recorder {
-    fn samples(&self, origin: Origin) -> bool {
+    fn samples(&self, origin: &Origin) -> bool {
         match origin {
             Origin::Operator(parent) => parent.is_sampled(),
             Origin::Client(parent) if self.trust_clients => {
@@ -249,7 +249,7 @@ impl Recorder {
             Origin::Unknown => (None, None),
             Origin::Operator(parent) => (Some((parent, true)), None),
             Origin::Client(parent) if self.trust_clients => (Some((parent, true)), None),
-            Origin::Client(other) => (None, Some(other)),
+            Origin::Client(other) => (None, Some(other.without_state())),
         };
         let mut span = Span::begin(self, name.into(), SpanKind::Server, parent);
         if let Some(other) = &link {

@@ -32,6 +32,8 @@ pub(super) struct Span {
     pub(super) attributes: BTreeMap<String, String>,
     /// Of the node that recorded it.
     pub(super) node: String,
+    /// Its `tracestate`.
+    pub(super) state: String,
     /// The attributes of what recorded it.
     pub(super) resource: BTreeMap<String, String>,
     pub(super) took_nanos: u64,
@@ -214,6 +216,7 @@ impl Span {
             attributes: attributes(&span.attributes),
             node: resource["curfew.node.id"].clone(),
             resource,
+            state: span.trace_state,
             took_nanos: span.end_time_unix_nano - span.start_time_unix_nano,
             kind: span.kind,
         }
