@@ -6,5 +6,6 @@ mod jaeger;
 mod outages;
 mod reports;
 mod state;
+mod trials;
 mod variables;
 mod ways;

@@ -16,7 +16,9 @@ pub struct Config {
     /// coloured when standard error is a terminal. Default `json`. Takes effect at start.
     pub log_format: LogFormat,
     /// The least severe level that is logged: `error`, `warn`, `info`, `debug` or `trace`, where
-    /// wanted by module: `info,curfew_session=debug`. Default `info`. Takes effect on reload.
+    /// wanted by module: `info,curfew_session=debug`. `debug` and `trace` are of Curfew's own lines,
+    /// and libraries stay at `info`: to see theirs too, name them, `debug,h2=debug`, or all of them,
+    /// `debug,*=debug`. Default `info`. Takes effect on reload.
     pub log_level: String,
     /// Where traces are sent: the URL of an OTLP/gRPC collector with its port, for example
     /// `http://jaeger:4317` (4318 is OTLP over HTTP, which is not spoken). Default: absent, no traces
@@ -104,6 +106,9 @@ mod tests {
             ("info", true),
             ("INFO", true),
             ("warn,curfew_session=trace", true),
+            ("debug,*=trace", true),
+            ("debug,*=loud", false),
+            ("debug,*=", false),
             ("off", true),
             ("", false),
             (" ", false),
