@@ -6,6 +6,7 @@ mod jaeger;
 mod outages;
 mod reports;
 mod state;
+mod told;
 mod trials;
 mod variables;
 mod ways;

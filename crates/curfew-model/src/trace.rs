@@ -80,6 +80,11 @@ impl TraceContext {
         self.trace_id
     }
 
+    /// Names the trace, as people read it.
+    pub fn trace(&self) -> TraceId {
+        TraceId(self.trace_id)
+    }
+
     /// Names the span within it.
     pub fn span_id(&self) -> [u8; 8] {
         self.span_id
@@ -91,7 +96,17 @@ impl TraceContext {
     }
 }
 
-/// As a `traceparent`.
+/// The name of a trace, 32 lower-case hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TraceId([u8; 16]);
+
+impl fmt::Display for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+/// As a `traceparent`, and as a `traceresponse`.
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(

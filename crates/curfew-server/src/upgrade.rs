@@ -140,7 +140,9 @@ impl Public {
                     ?reason,
                     "upgrade refused"
                 );
-                *response
+                let mut response = *response;
+                respond::name_trace(&mut response, &span);
+                response
             }
         }
     }
@@ -187,7 +189,7 @@ impl Public {
         let address = accepted.client();
         let opening = self.open(&settings, protocol, address, token, span).await?;
 
-        let response = curfew_ws::accept(&mut request, subprotocol)
+        let mut response = curfew_ws::accept(&mut request, subprotocol)
             .map_err(|error| Refused::handshake(&error))?;
         let guards = Guards {
             connection: Box::new(connection),
@@ -212,6 +214,7 @@ impl Public {
             span.refused(refusal.reason());
         }
         describe(span, "GET", request.uri().path(), response.status());
+        respond::name_span(response.headers_mut(), span);
         accepted.take_over(Upgrade {
             context: Arc::clone(&self.context),
             protocol,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::endpoint;
 use crate::log::parse_level;
 use crate::standard::Standard;
+use crate::trace::TRACE_ID;
 
 /// Logs and traces.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -36,6 +37,11 @@ pub struct Config {
     pub trust_client_traces: bool,
     /// Whether spans hold users' ids and channels' names. Default `false`. Takes effect at start.
     pub trace_user_ids: bool,
+    /// Where people look at a trace: a URL with `{trace_id}` in it, for example
+    /// `https://jaeger.example/trace/{trace_id}`. What names a trace is a link then, in `curfew`'s
+    /// output, in answers of the admin API and on the page of `curfew dev`. Default: absent, the id
+    /// alone. Takes effect at start.
+    pub trace_url: Option<String>,
     /// No setting: what the standard variables of OpenTelemetry say beside.
     #[serde(skip)]
     pub standard: Standard,
@@ -61,6 +67,7 @@ impl Default for Config {
             trace_sample_ratio: 0.01,
             trust_client_traces: false,
             trace_user_ids: false,
+            trace_url: None,
             standard: Standard::default(),
         }
     }
@@ -90,10 +97,33 @@ impl Config {
             }
             None | Some(Ok(_)) => {}
         }
+        if let Some(url) = &self.trace_url
+            && !is_trace_url(url)
+        {
+            problems.report(
+                "trace_url",
+                format!("must be a URL with {TRACE_ID} in it, such as https://jaeger.example/trace/{TRACE_ID}"),
+            );
+        }
         if !(0.0..=1.0).contains(&self.trace_sample_ratio) {
             problems.report("trace_sample_ratio", "must be between 0 and 1");
         }
     }
+}
+
+/// Whether it is `http://` or `https://`, something without blanks or quotes, and the trace's id.
+fn is_trace_url(url: &str) -> bool {
+    let rest = url
+        .strip_prefix("https://")
+        .or_else(|| url.strip_prefix("http://"));
+    rest.is_some_and(|rest| {
+        !rest.starts_with(['/', '{'])
+            && rest.contains(TRACE_ID)
+            && !rest.replacen(TRACE_ID, "", 1).contains(['{', '}'])
+            && rest
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() && !b"\"<>`\\^|".contains(&byte))
+    })
 }
 
 #[cfg(test)]
@@ -141,6 +171,23 @@ mod tests {
             .map(|problem| problem.key.as_str())
             .collect();
         assert_eq!(keys, ["otlp_endpoint", "trace_sample_ratio"]);
+    }
+
+    #[test]
+    fn the_url_of_a_trace_has_its_id_in_it() {
+        for (url, good) in [
+            ("https://jaeger.example/trace/{trace_id}", true),
+            ("http://127.0.0.1:16686/trace/{trace_id}?x=1#y", true),
+            ("https://jaeger.example/trace/", false),
+            ("https://jaeger.example/{trace}", false),
+            ("https://jaeger.example/{trace_id}/{x}", false),
+            ("https:///{trace_id}", false),
+            ("javascript:alert('{trace_id}')", false),
+            ("https://jaeger.example/\"{trace_id}", false),
+            ("https://jaeger.example/ {trace_id}", false),
+        ] {
+            assert_eq!(is_trace_url(url), good, "{url}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use curfew_model::TraceContext;
+use curfew_model::{TraceContext, TraceId};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
@@ -38,6 +38,9 @@ const UNASKED_PER_SECOND: u32 = 100;
 
 /// Traces that clients may have recorded each second, where they are trusted.
 const CLIENT_TRACES_PER_SECOND: u32 = 10;
+
+/// Stands for the trace's id in `telemetry.trace_url`.
+pub(crate) const TRACE_ID: &str = "{trace_id}";
 
 /// A span's name: what is done, never to whom.
 pub(crate) type Name = Cow<'static, str>;
@@ -75,6 +78,7 @@ pub(crate) struct Recorder {
     ratio: f64,
     trust_clients: bool,
     user_ids: bool,
+    trace_url: Option<String>,
     refusals: Budget,
     failures: Budget,
     by_clients: Budget,
@@ -109,6 +113,7 @@ impl Tracer {
             ratio: config.trace_sample_ratio,
             trust_clients: config.trust_client_traces,
             user_ids: config.trace_user_ids,
+            trace_url: config.trace_url.clone(),
             refusals: Budget::new(UNASKED_PER_SECOND),
             failures: Budget::new(UNASKED_PER_SECOND),
             by_clients: Budget::new(CLIENT_TRACES_PER_SECOND),
@@ -200,6 +205,18 @@ impl Tracer {
             Some(parent) => Span::begin(recorder, name.into(), kind, Some((parent, false))),
             None => Span::NONE,
         }
+    }
+
+    /// Names the trace of the recorded span that the caller runs in, see [`Span::scope`].
+    pub fn current(&self) -> Option<TraceId> {
+        self.0.as_ref()?;
+        Some(span::context_of(&tracing::Span::current())?.trace())
+    }
+
+    /// The address of a page about the trace, where `telemetry.trace_url` says where such pages are.
+    pub fn link(&self, trace: TraceId) -> Option<String> {
+        let template = self.0.as_ref()?.trace_url.as_deref()?;
+        Some(template.replace(TRACE_ID, &trace.to_string()))
     }
 
     /// A span below one that is recorded, here or on another node.

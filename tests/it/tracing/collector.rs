@@ -127,6 +127,11 @@ impl Collector {
         spans
     }
 
+    /// The first span that is `wanted`, waited for.
+    pub(super) async fn wait_for(&self, wanted: impl Fn(&Span) -> bool) -> Span {
+        eventually("a span", async || self.spans().into_iter().find(&wanted)).await
+    }
+
     /// The one span of this name that is a part of `parent`, waited for.
     pub(super) async fn wait_below(&self, name: &str, parent: &Span) -> Span {
         let what = format!("{name} below {}", parent.name);

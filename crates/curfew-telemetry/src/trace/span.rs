@@ -90,6 +90,11 @@ impl Span {
         self.0.as_ref().map(|span| Box::new(span.context.clone()))
     }
 
+    /// Names its trace; `None` when it is not recorded.
+    pub fn trace(&self) -> Option<curfew_model::TraceId> {
+        self.0.as_ref().map(|span| span.context.trace())
+    }
+
     /// A part of it, which begins now.
     pub fn child(&self, name: impl Into<Name>, kind: SpanKind) -> Self {
         match &self.0 {
