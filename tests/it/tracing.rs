@@ -3,6 +3,7 @@
 mod collector;
 mod faults;
 mod jaeger;
+mod keys;
 mod outages;
 mod reports;
 mod state;
