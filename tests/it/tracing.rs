@@ -5,6 +5,7 @@ mod faults;
 mod jaeger;
 mod keys;
 mod outages;
+mod recipes;
 mod reports;
 mod state;
 mod told;
