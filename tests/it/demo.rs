@@ -109,6 +109,36 @@ async fn the_demo_page_lets_two_users_talk_and_cuts_one_of_them_off() {
     assert_eq!(browser.complaints().await, Vec::<String>::new());
 }
 
+/// Fault: a trace's id in a frame had to be copied into another page by hand.
+#[tokio::test]
+async fn what_names_a_trace_is_a_link_to_it() {
+    let dev = Dev::start_with_variables(&[
+        // Spans are recorded, whoever takes them.
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9"),
+        (
+            "CURFEW__TELEMETRY__TRACE_URL",
+            "https://jaeger.example/trace/{trace_id}",
+        ),
+    ])
+    .await;
+    let browser = Browser::start().await;
+    browser.open(&format!("http://{}/", dev.address)).await;
+    let alice = browser.pane(1);
+    alice.click("connect").await;
+    alice.until_connected().await;
+    alice.click("revoke").await;
+    alice.until_logged("closed 4403 revoked").await;
+    let href = alice.part("trace").await.attr("href").await.unwrap();
+    let trace = href
+        .as_deref()
+        .and_then(|href| href.strip_prefix("https://jaeger.example/trace/"));
+    assert_eq!(trace.map(str::len), Some(32), "{href:?}");
+    alice
+        .until_logged(&format!("\"trace\": \"{}\"", trace.unwrap()))
+        .await;
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+}
+
 /// A headless Chromium under its driver. Both end when it is dropped.
 struct Browser {
     client: Client,

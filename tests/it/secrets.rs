@@ -11,7 +11,7 @@ const CANARY: &str = "canary7Qz3kXw9Lm5Vt";
 #[tokio::test]
 async fn no_token_key_or_claim_is_in_the_log_the_metrics_or_an_answer() {
     let settings = Settings::default()
-        .with(r#"telemetry.log_level = "trace""#)
+        .with(r#"telemetry.log_level = "trace,*=trace""#)
         .with(r#"session.revocable_claims = ["tenant"]"#)
         .with(r#"server.allowed_origins = ["https://app.example.com"]"#)
         .with(r#"auth.token_sources = ["header","subprotocol","query","message","cookie"]"#);
@@ -116,7 +116,7 @@ async fn no_token_key_or_claim_is_in_the_log_the_metrics_or_an_answer() {
 #[tokio::test]
 async fn no_ticket_is_in_the_log_the_metrics_or_an_answer() {
     let settings = Settings::default()
-        .with(r#"telemetry.log_level = "trace""#)
+        .with(r#"telemetry.log_level = "trace,*=trace""#)
         .with("auth.tickets = true");
     let gateway = Gateway::start_with(&settings).await;
     let bearer = format!("Bearer {}", Key::default_secret().user("alice"));
@@ -189,7 +189,7 @@ async fn the_effective_configuration_is_printed_without_its_secrets() {
 
 #[tokio::test]
 async fn control_characters_from_outside_do_not_break_a_log_line() {
-    let settings = Settings::default().with(r#"telemetry.log_level = "trace""#);
+    let settings = Settings::default().with(r#"telemetry.log_level = "trace,*=trace""#);
     let gateway = Gateway::start_with(&settings).await;
     let evil = "x\r\n{\"level\":\"ERROR\",\"message\":\"forged\"}\u{1b}[31m\u{202e}\0";
     let long = format!("{evil}{}", "y".repeat(3000));
@@ -242,7 +242,7 @@ async fn the_log_can_be_text() {
     // It cannot listen there, which is told after the log was set up.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let settings = Settings::default()
-        .with(r#"telemetry.log_level = "trace""#)
+        .with(r#"telemetry.log_level = "trace,*=trace""#)
         .with(r#"telemetry.log_format = "text""#)
         .with(&format!(
             "server.listen = \"{}\"",

@@ -3,5 +3,12 @@
 mod collector;
 mod faults;
 mod jaeger;
+mod keys;
+mod outages;
+mod recipes;
 mod reports;
+mod state;
+mod told;
+mod trials;
+mod variables;
 mod ways;

@@ -21,9 +21,15 @@ pub struct Dev {
 impl Dev {
     /// Starts it on free ports and waits until it has printed its addresses.
     pub async fn start() -> Self {
+        Self::start_with_variables(&[]).await
+    }
+
+    /// As [`Dev::start`], with these environment variables.
+    pub async fn start_with_variables(variables: &[(&str, &str)]) -> Self {
         let mut child = Command::new(curfew_binary())
             .args(["dev", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
             .env("NO_COLOR", "1")
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

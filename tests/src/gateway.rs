@@ -72,14 +72,14 @@ impl Gateway {
         Self::spawn(directory, &settings.to_toml(), &environment).await
     }
 
-    async fn spawn(directory: TempDir, config_toml: &str, environment: &[(&str, PathBuf)]) -> Self {
+    pub(crate) async fn spawn(directory: TempDir, toml: &str, env: &[(&str, PathBuf)]) -> Self {
         let config = directory.path().join("curfew.toml");
-        fs::write(&config, config_toml).expect("the configuration can be written");
+        fs::write(&config, toml).expect("the configuration can be written");
         let mut child = Command::new(curfew_binary())
             .arg("serve")
             .arg("--config")
             .arg(&config)
-            .envs(environment.iter().map(|(name, value)| (name, value)))
+            .envs(env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -11,6 +11,7 @@ mod binary;
 mod cluster;
 mod dev;
 mod dice;
+mod environment;
 mod gateway;
 mod load;
 mod log;

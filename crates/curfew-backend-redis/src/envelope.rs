@@ -1,8 +1,8 @@
 //! The form of a publication on its way through Redis.
 //!
 //! A JSON object: `v`, the form's version; `from`, the publishing session's user, left out for one
-//! by the admin API; `trace`, the `traceparent` of the span it comes from, where that is recorded;
-//! `data`, the published value byte for byte. Members that are not known are
+//! by the admin API; `trace`, the `traceparent` of the span it comes from, where that is recorded, and
+//! `tracestate` beside it; `data`, the published value byte for byte. Members that are not known are
 //! passed over, so that later versions can add some.
 
 use std::borrow::Cow;
@@ -25,6 +25,8 @@ struct Head<'a> {
     from: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     trace: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tracestate: Option<&'a str>,
 }
 
 #[derive(Deserialize)]
@@ -35,6 +37,8 @@ struct Envelope<'a> {
     /// Whatever it is: a bad one is no reason to lose the publication.
     #[serde(borrow, default)]
     trace: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    tracestate: Option<&'a RawValue>,
     #[serde(borrow)]
     data: &'a RawValue,
 }
@@ -45,6 +49,7 @@ pub(crate) fn encode(publication: &Publication) -> Bytes {
         v: VERSION,
         from: publication.from.as_deref(),
         trace: publication.trace.as_ref().map(ToString::to_string),
+        tracestate: publication.trace.as_ref().and_then(|trace| trace.state()),
     };
     let mut out = BytesMut::with_capacity(publication.data.len() + 64).writer();
     serde_json::to_writer(&mut out, &head).expect("a number and a string are JSON");
@@ -64,6 +69,7 @@ pub(crate) fn decode(channel: Channel, envelope: Vec<u8>) -> Option<Publication>
         v,
         from,
         trace,
+        tracestate,
         data,
     } = serde_json::from_slice(&envelope).ok()?;
     if v != VERSION {
@@ -73,16 +79,19 @@ pub(crate) fn decode(channel: Channel, envelope: Vec<u8>) -> Option<Publication>
         channel,
         data: envelope.slice_ref(data.get().as_bytes()),
         from: from.map(|from| from.as_ref().into()),
-        trace: trace.and_then(read_trace),
+        trace: trace.and_then(|trace| read_trace(trace, tracestate)),
     })
 }
 
 /// One that is not recorded is none: nobody has to look at it again.
-fn read_trace(written: &RawValue) -> Option<Box<TraceContext>> {
+fn read_trace(written: &RawValue, state: Option<&RawValue>) -> Option<Box<TraceContext>> {
     let text = written.get().strip_prefix('"')?.strip_suffix('"')?;
-    TraceContext::parse(text)
-        .filter(TraceContext::is_sampled)
-        .map(Box::new)
+    let trace = TraceContext::parse(text).filter(TraceContext::is_sampled)?;
+    let state = state.and_then(|state| serde_json::from_str::<String>(state.get()).ok());
+    Some(Box::new(match state {
+        Some(state) => trace.with_state(&state),
+        None => trace,
+    }))
 }
 
 #[cfg(test)]
@@ -108,7 +117,10 @@ mod tests {
                 channel: channel(),
                 data: Bytes::copy_from_slice(data.as_bytes()),
                 from: from.map(Into::into),
-                trace: from.and(TraceContext::new([1; 16], [2; 8], true).map(Box::new)),
+                trace: from.and_then(|_| {
+                    let trace = TraceContext::new([1; 16], [2; 8], true)?;
+                    Some(Box::new(trace.with_state("a=\"b\",c=d")))
+                }),
             };
             let decoded = decode(channel(), encode(&publication).to_vec());
             assert_eq!(decoded, Some(publication));

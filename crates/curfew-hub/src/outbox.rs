@@ -129,7 +129,7 @@ impl Arrival {
     pub(crate) fn now(trace: Option<&TraceContext>) -> Self {
         Self {
             at: Instant::now(),
-            trace: trace.map(|trace| Arc::new(*trace)),
+            trace: trace.map(|trace| Arc::new(trace.clone())),
             messages: 0,
             left: 0,
         }

@@ -46,6 +46,19 @@ pub enum ProviderError {
     Keys(#[from] KeyError),
 }
 
+impl ProviderError {
+    /// A name for the fault, of few: nothing of the provider's is in it.
+    pub fn error_type(&self) -> &'static str {
+        match self {
+            Self::Fetch { error, .. } => error.error_type(),
+            Self::Url { .. } => "url",
+            Self::NotConfiguration { .. } => "not_configuration",
+            Self::OtherIssuer { .. } => "other_issuer",
+            Self::Keys(_) => "no_keys",
+        }
+    }
+}
+
 /// The members that mean something here; others are passed over (§3).
 #[derive(Deserialize)]
 struct Configuration {

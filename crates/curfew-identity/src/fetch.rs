@@ -71,6 +71,24 @@ pub enum FetchError {
     Timeout(Duration),
 }
 
+impl FetchError {
+    /// A name for the fault, of few.
+    pub fn error_type(&self) -> &'static str {
+        match self {
+            Self::NoHost => "url",
+            Self::Connect(_) => "connect",
+            Self::CaFile { .. } => "ca_file",
+            Self::Tls(_) => "tls",
+            Self::Http(_) => "http",
+            Self::Redirect(_) => "redirect",
+            Self::Status(_) => "status",
+            Self::TooLarge => "too_large",
+            Self::Broken => "broken",
+            Self::Timeout(_) => "timeout",
+        }
+    }
+}
+
 /// Fetches documents. Cloning is a reference count.
 #[derive(Clone)]
 pub struct Fetcher(Arc<Inner>);

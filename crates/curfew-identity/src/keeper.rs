@@ -4,9 +4,11 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use curfew_auth::{Authenticator, RemoteKeys};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -16,7 +18,18 @@ use crate::{Fetcher, ProviderError};
 type Spawn = dyn Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync;
 
 /// Told that a fetch has ended.
-type Told = dyn Fn() + Send + Sync;
+type Told = dyn Fn(Fetched<'_>) + Send + Sync;
+
+/// A fetch that has ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Fetched<'a> {
+    /// The configured name of the issuer.
+    pub issuer: &'a str,
+    /// How long it took, the configuration of OpenID included.
+    pub took: Duration,
+    /// The number of keys that are in force by it, or a name for the fault.
+    pub keys: Result<usize, &'static str>,
+}
 
 /// The tasks that fetch keys, one for each issuer that is configured so.
 pub struct Keepers {
@@ -36,7 +49,7 @@ impl Keepers {
         authenticator: Arc<Authenticator>,
         fetcher: Fetcher,
         spawn: impl Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync + 'static,
-        told: impl Fn() + Send + Sync + 'static,
+        told: impl Fn(Fetched<'_>) + Send + Sync + 'static,
     ) -> Self {
         Self {
             authenticator,
@@ -139,9 +152,14 @@ impl Keeper {
         let mut last: Option<Result<usize, String>> = None;
         loop {
             self.remote.due().await;
+            let began = Instant::now();
             let fetched = fetch(&self.authenticator, &self.fetcher, &self.remote).await;
+            (self.told)(Fetched {
+                issuer,
+                took: began.elapsed(),
+                keys: fetched.as_ref().copied().map_err(ProviderError::error_type),
+            });
             let outcome = fetched.map_err(|error| error.to_string());
-            (self.told)();
             // Said when it changes: a provider may be away for long.
             let said = last.as_ref() == Some(&outcome);
             match &outcome {

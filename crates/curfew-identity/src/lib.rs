@@ -11,4 +11,4 @@ mod keeper;
 
 pub use discovery::ProviderError;
 pub use fetch::{FetchError, Fetcher};
-pub use keeper::{Keepers, fetch_once};
+pub use keeper::{Fetched, Keepers, fetch_once};

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::{AuthFailure, Channel, Disconnect, ErrorCode, SessionId, TraceContext};
+use crate::{AuthFailure, Channel, Disconnect, ErrorCode, SessionId, TraceContext, TraceId};
 
 /// The client's own name for a command, echoed in the reply: a JSON number or string, kept as the
 /// JSON text it was sent as.
@@ -123,6 +123,8 @@ pub enum Reply<'a> {
         code: ErrorCode,
         /// Why, for people. No secrets, no claim values.
         message: Cow<'a, str>,
+        /// The trace of the command, where it is recorded and the fault is ours.
+        trace: Option<TraceId>,
     },
     /// The answer to `refresh`.
     Refreshed {
@@ -153,6 +155,8 @@ pub enum Push<'a> {
         reason: AuthFailure,
         /// Why, for people, in one sentence.
         message: &'a str,
+        /// The trace it was refused in, where that is recorded.
+        trace: Option<TraceId>,
     },
     /// A publication in a subscribed channel. Encoded once for all who receive it.
     Message {
@@ -187,6 +191,8 @@ pub enum Push<'a> {
         disconnect: Disconnect,
         /// How long to wait before coming back, in milliseconds, where a wait is asked for.
         retry_after_ms: Option<u64>,
+        /// The trace that tells of it, where one is recorded.
+        trace: Option<TraceId>,
     },
 }
 

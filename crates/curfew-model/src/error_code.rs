@@ -32,6 +32,16 @@ macro_rules! codes {
     };
 }
 
+impl ErrorCode {
+    /// Whether the fault is ours, or of what we depend on, as with a status 5xx of HTTP.
+    pub fn is_ours(self) -> bool {
+        matches!(
+            self,
+            Self::Unavailable | Self::UnknownOutcome | Self::Internal
+        )
+    }
+}
+
 codes! {
     /// Why a command was refused. An error on one command does not close the connection unless the
     /// table of disconnects says so.

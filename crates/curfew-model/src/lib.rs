@@ -40,7 +40,7 @@ pub use repeats::{REPEAT_INTERVAL, Repeats};
 pub use revocation::Revocation;
 pub use revocation_key::{Ineffective, RevocationKey, RevocationKeyError, Spelling};
 pub use secret::Secret;
-pub use trace::TraceContext;
+pub use trace::{TraceContext, TraceId};
 
 /// What a session may ask the policy for on a channel.
 #[derive(

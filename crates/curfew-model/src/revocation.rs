@@ -82,6 +82,7 @@ impl Revocation {
             before: Option<serde_json::Value>,
             reason: Option<serde_json::Value>,
             trace: Option<serde_json::Value>,
+            tracestate: Option<serde_json::Value>,
         }
         let Ok(written) = serde_json::from_slice::<Written>(value) else {
             return Self::default();
@@ -99,7 +100,10 @@ impl Revocation {
                 .trace
                 .and_then(|trace| TraceContext::parse(trace.as_str()?))
                 .filter(TraceContext::is_sampled)
-                .map(Box::new),
+                .map(|trace| {
+                    let state = written.tracestate.as_ref().and_then(|state| state.as_str());
+                    Box::new(trace.with_state(state.unwrap_or_default()))
+                }),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Where in a distributed trace something happens.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// Length of a `traceparent` of version 00.
 const TRACEPARENT_BYTES: usize = 55;
@@ -8,12 +9,19 @@ const TRACEPARENT_BYTES: usize = 55;
 /// The flag that says that a trace is recorded.
 const SAMPLED: u8 = 1;
 
-/// A span that others may have as their parent: W3C Trace Context, without `tracestate`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+/// Longest `tracestate` that is passed on: what W3C Trace Context has everybody pass on.
+const MAX_STATE_BYTES: usize = 512;
+
+/// Most members of a `tracestate`.
+const MAX_STATE_MEMBERS: usize = 32;
+
+/// A span that others may have as their parent: W3C Trace Context.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct TraceContext {
     trace_id: [u8; 16],
     span_id: [u8; 8],
     sampled: bool,
+    state: Option<Arc<str>>,
 }
 
 impl TraceContext {
@@ -23,7 +31,30 @@ impl TraceContext {
             trace_id,
             span_id,
             sampled,
+            state: None,
         })
+    }
+
+    /// This, with a `tracestate`: what others in the trace say to each other, passed on as it is. One
+    /// that is empty or has not the form of W3C Trace Context is none, which costs nothing else.
+    pub fn with_state(self, tracestate: &str) -> Self {
+        Self {
+            state: is_state(tracestate).then(|| tracestate.into()),
+            ..self
+        }
+    }
+
+    /// The `tracestate`, if there is one.
+    pub fn state(&self) -> Option<&str> {
+        self.state.as_deref()
+    }
+
+    /// This, without a `tracestate`.
+    pub fn without_state(&self) -> Self {
+        Self {
+            state: None,
+            ..*self
+        }
     }
 
     /// Reads a `traceparent`: version 00, lower-case hexadecimal. Anything else is none: it comes
@@ -49,6 +80,11 @@ impl TraceContext {
         self.trace_id
     }
 
+    /// Names the trace, as people read it.
+    pub fn trace(&self) -> TraceId {
+        TraceId(self.trace_id)
+    }
+
     /// Names the span within it.
     pub fn span_id(&self) -> [u8; 8] {
         self.span_id
@@ -60,7 +96,17 @@ impl TraceContext {
     }
 }
 
-/// As a `traceparent`.
+/// The name of a trace, 32 lower-case hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TraceId([u8; 16]);
+
+impl fmt::Display for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+/// As a `traceparent`, and as a `traceresponse`.
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -77,6 +123,32 @@ impl fmt::Debug for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
+}
+
+/// Whether it is a list of `key=value`, short enough to be passed on.
+fn is_state(text: &str) -> bool {
+    let mut members = 0;
+    let mut is_good = !text.is_empty() && text.len() <= MAX_STATE_BYTES;
+    for member in text
+        .split(',')
+        .map(|member| member.trim_matches([' ', '\t']))
+    {
+        if member.is_empty() {
+            continue;
+        }
+        members += 1;
+        is_good &= member.split_once('=').is_some_and(|(key, value)| {
+            let is_key = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+            key.bytes().next().is_some_and(is_key)
+                && key
+                    .bytes()
+                    .all(|byte| is_key(byte) || b"_-*/@".contains(&byte))
+                && value
+                    .bytes()
+                    .all(|byte| matches!(byte, b' '..=b'~') && byte != b'=')
+        });
+    }
+    is_good && (1..=MAX_STATE_MEMBERS).contains(&members)
 }
 
 fn hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
@@ -112,6 +184,22 @@ mod tests {
         );
         let other_flags = GOOD.replace("-01", "-fe");
         assert!(!TraceContext::parse(&other_flags).unwrap().is_sampled());
+    }
+
+    #[test]
+    fn a_tracestate_is_passed_on_if_it_is_one() {
+        let with = |state: &str| TraceContext::parse(GOOD).unwrap().with_state(state);
+        for good in ["rojo=00f067aa0ba902b7", "a=b, c@d=e\t,", "0/x=, y=a b"] {
+            assert_eq!(with(good).state(), Some(good));
+        }
+        let many = vec!["a=b"; MAX_STATE_MEMBERS + 1].join(",");
+        let long = format!("a={}", "b".repeat(MAX_STATE_BYTES));
+        for bad in [
+            "", ",", "x", "=x", "A=b", "a=b=c", "a=b\n", "a=é", &many, &long,
+        ] {
+            assert_eq!(with(bad).state(), None, "{bad:?}");
+        }
+        assert_eq!(with("a=b").without_state(), with(""));
     }
 
     #[test]

@@ -35,7 +35,7 @@ use crate::AdminKey;
 use crate::answers::Answers;
 use crate::exchange::{self, Ended, Porter, Timely};
 use crate::head::{Bounds, HeadFault};
-use crate::respond::{Problem, Response};
+use crate::respond::{self, Problem, Response};
 use crate::{Listener, body, listen};
 use api::{Access, Api, Call, Caller, Operation};
 use key::Key;
@@ -252,8 +252,8 @@ impl Admin {
         let began = tracer.now();
         let name = format!("{} {}", operation.method, operation.path);
         let mut span = match operation.always_traced {
-            true => tracer.always(name.clone(), origin),
-            false => tracer.request(name.clone(), origin),
+            true => tracer.always(name.clone(), origin.clone()),
+            false => tracer.request(name.clone(), origin.clone()),
         };
         let named = caller.clone();
         let call = Call::new(params, &parts.uri, body, caller, span.context());
@@ -274,7 +274,13 @@ impl Admin {
         if let Some(caller) = named {
             span.set("curfew.admin.key", caller.name().to_owned());
         }
-        handled
+        let mut response = handled.unwrap_or_else(Problem::into_response);
+        let named = operation.changes() || !response.status().is_success();
+        respond::name_span(response.headers_mut(), &span);
+        if let Some(trace) = span.trace().filter(|_| named) {
+            respond::add_trace(&mut response, trace, tracer.link(trace));
+        }
+        Ok(response)
     }
 
     fn message_bytes(&self) -> usize {

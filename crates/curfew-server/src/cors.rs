@@ -68,6 +68,6 @@ pub(crate) fn share_with(origin: Option<HeaderValue>, headers: &mut HeaderMap) {
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(
         ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("Retry-After, WWW-Authenticate"),
+        HeaderValue::from_static("Retry-After, WWW-Authenticate, traceresponse"),
     );
 }

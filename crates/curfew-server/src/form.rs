@@ -168,7 +168,7 @@ pub(crate) fn answer(
 ) -> Response {
     let scope = span.scope();
     let _entered = scope.entered();
-    let response = match result {
+    let mut response = match result {
         Ok(response) => response,
         Err(refused) => {
             match refused.is_unavailable() {
@@ -183,6 +183,7 @@ pub(crate) fn answer(
     span.set("http.route", route);
     let status = i64::from(response.status().as_u16());
     span.set("http.response.status_code", status);
+    respond::name_trace(&mut response, &span);
     response
 }
 

@@ -1,8 +1,10 @@
 //! HTTP answers: JSON, and problems as RFC 9457 has them.
 
-use bytes::Bytes;
+use bytes::{BufMut as _, Bytes, BytesMut};
+use curfew_model::TraceId;
+use curfew_telemetry::Span;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body_util::Full;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -12,6 +14,10 @@ pub type Body = Full<Bytes>;
 
 /// An answer.
 pub type Response = http::Response<Body>;
+
+/// The header by which an answer names its span (W3C Trace Context Level 2, a draft): version, trace,
+/// span and flags, as a `traceparent`.
+const TRACE_RESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 
 /// Seconds after which a client that was turned away for load may try again.
 pub(crate) const RETRY_AFTER_SECONDS: u64 = 1;
@@ -28,6 +34,10 @@ pub struct Problem {
     /// A name for programs.
     pub code: &'static str,
 }
+
+/// The JSON of an answer; beside the answer.
+#[derive(Debug, Clone)]
+struct Written(Bytes);
 
 /// The name of an answer's problem, for counting; beside the answer, not in it.
 #[derive(Debug, Clone, Copy)]
@@ -102,7 +112,9 @@ impl Problem {
 /// A JSON answer that nobody keeps.
 pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     let body = serde_json::to_vec(value).expect("our types serialize");
-    let mut response = Response::new(Full::new(body.into()));
+    let body = Bytes::from(body);
+    let mut response = Response::new(Full::new(body.clone()));
+    response.extensions_mut().insert(Written(body));
     *response.status_mut() = status;
     response
         .headers_mut()
@@ -111,4 +123,45 @@ pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response {
         .headers_mut()
         .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+/// Names the span of an answer in `traceresponse`, where it is recorded.
+pub(crate) fn name_span(headers: &mut HeaderMap, span: &Span) {
+    if let Some(context) = span.context()
+        && let Ok(value) = HeaderValue::from_str(&context.to_string())
+    {
+        headers.insert(TRACE_RESPONSE, value);
+    }
+}
+
+/// Names the trace of a refusal in its JSON, and its span in `traceresponse`.
+pub(crate) fn name_trace(response: &mut Response, span: &Span) {
+    name_span(response.headers_mut(), span);
+    let status = response.status();
+    if let Some(trace) = span.trace()
+        && (status.is_client_error() || status.is_server_error())
+    {
+        add_trace(response, trace, None);
+    }
+}
+
+/// Adds the members `trace`, and `trace_url` where there is a `link`, to an answer that is a JSON object.
+pub(crate) fn add_trace(response: &mut Response, trace: TraceId, link: Option<String>) {
+    let Some(Written(json)) = response.extensions_mut().remove() else {
+        return;
+    };
+    let Some(members) = json.strip_suffix(b"}") else {
+        return;
+    };
+    let mut body = BytesMut::from(members);
+    if !members.ends_with(b"{") {
+        body.put_u8(b',');
+    }
+    body.extend_from_slice(format!("\"trace\":\"{trace}\"").as_bytes());
+    if let Some(link) = link {
+        let link = serde_json::Value::from(link);
+        body.extend_from_slice(format!(",\"trace_url\":{link}").as_bytes());
+    }
+    body.put_u8(b'}');
+    *response.body_mut() = Full::new(body.freeze());
 }

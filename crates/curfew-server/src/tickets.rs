@@ -93,9 +93,9 @@ impl Public {
         let tracer = metrics.tracer();
         let from = Origin::client(traceparent(request.headers()));
         let began = tracer.now();
-        let mut span = tracer.request(SPAN, from);
+        let mut span = tracer.request(SPAN, from.clone());
         let make = self.make_ticket(request, settings);
-        let response = match make.instrument(span.scope()).await {
+        let mut response = match make.instrument(span.scope()).await {
             Ok(given) => {
                 metrics.tickets.inc(TicketOutcome::Issued);
                 respond::json(StatusCode::CREATED, &given)
@@ -122,6 +122,7 @@ impl Public {
             }
         };
         describe(&mut span, "POST", PATH, response.status());
+        respond::name_trace(&mut response, &span);
         response
     }
 

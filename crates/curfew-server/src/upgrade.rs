@@ -112,7 +112,7 @@ impl Public {
         let tracer = self.context.node.metrics().tracer();
         let origin = Origin::client(traceparent(request.headers()));
         let path = request.uri().path().to_owned();
-        let mut span = tracer.request(SPAN, origin);
+        let mut span = tracer.request(SPAN, origin.clone());
         let began = began(tracer, accepted);
         span.began(began);
         let log = span.scope();
@@ -140,7 +140,9 @@ impl Public {
                     ?reason,
                     "upgrade refused"
                 );
-                *response
+                let mut response = *response;
+                respond::name_trace(&mut response, &span);
+                response
             }
         }
     }
@@ -187,7 +189,7 @@ impl Public {
         let address = accepted.client();
         let opening = self.open(&settings, protocol, address, token, span).await?;
 
-        let response = curfew_ws::accept(&mut request, subprotocol)
+        let mut response = curfew_ws::accept(&mut request, subprotocol)
             .map_err(|error| Refused::handshake(&error))?;
         let guards = Guards {
             connection: Box::new(connection),
@@ -212,6 +214,7 @@ impl Public {
             span.refused(refusal.reason());
         }
         describe(span, "GET", request.uri().path(), response.status());
+        respond::name_span(response.headers_mut(), span);
         accepted.take_over(Upgrade {
             context: Arc::clone(&self.context),
             protocol,
@@ -372,11 +375,22 @@ fn began(tracer: &Tracer, accepted: &Accepted) -> SystemTime {
 pub(crate) fn traceparent(headers: &HeaderMap) -> Option<TraceContext> {
     let mut values = headers.get_all("traceparent").iter();
     let value = values.next()?;
-    match values.next() {
-        None => TraceContext::parse(value.to_str().ok()?),
-        // Which one?
-        Some(_) => None,
+    // Of several none is the one.
+    let trace = match values.next() {
+        None => TraceContext::parse(value.to_str().ok()?)?,
+        Some(_) => return None,
+    };
+    // It may be in several headers, which are one list (W3C Trace Context §3.3.1).
+    let mut states = headers.get_all("tracestate").iter();
+    let Some(first) = states.next() else {
+        return Some(trace);
+    };
+    let mut state = first.to_str().ok()?.to_owned();
+    for more in states {
+        state.push(',');
+        state.push_str(more.to_str().ok()?);
     }
+    Some(trace.with_state(&state))
 }
 
 /// By the semantic conventions for HTTP. Neither the query nor a header: they may hold a token.

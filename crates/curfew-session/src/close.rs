@@ -30,6 +30,7 @@ impl State {
             let frame = self.encode(&Push::AuthFailed {
                 reason,
                 message: &message,
+                trace: self.trace_id(),
             });
             self.notify(frame);
         }
@@ -122,6 +123,7 @@ pub(crate) async fn close(session: Session, mut finish: Finish) {
             let closing = state.encode(&Push::Closing {
                 disconnect: ending.disconnect,
                 retry_after_ms: ending.retry_after_ms,
+                trace: state.trace_id(),
             });
             state.notify(closing);
             state.notify(frame::close(

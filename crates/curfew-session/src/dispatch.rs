@@ -199,12 +199,15 @@ impl State {
         code: ErrorCode,
         message: impl Into<Cow<'a, str>>,
     ) {
+        let tracer = self.context.metrics().tracer();
+        let trace = tracer.current().filter(|_| code.is_ours());
         self.reply(
             command,
             id,
             &Reply::Error {
                 code,
                 message: message.into(),
+                trace,
             },
         );
     }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use curfew_auth::VerifyError;
 use curfew_backend::BackendError;
 use curfew_hub::{Ending, Lanes};
-use curfew_model::{AuthFailure, Channel, Disconnect, Push, SessionId, TraceContext};
+use curfew_model::{AuthFailure, Channel, Disconnect, Push, SessionId, TraceContext, TraceId};
 use curfew_node::{AdmitError, Attachment};
 use curfew_protocol::ProtocolId;
 use curfew_ws::frame::{self, Opcode};
@@ -312,6 +312,12 @@ impl State {
         self.schedule_expiry(&principal);
         let address = self.address.map(tracing::field::display);
         debug!(%session, protocol = self.protocol_name(), address, "session opened");
+    }
+
+    /// Names the trace that tells of what happens now, else that of the upgrade, where it is recorded.
+    pub(crate) fn trace_id(&self) -> Option<TraceId> {
+        let current = self.context.metrics().tracer().current();
+        current.or_else(|| self.trace.as_deref().map(TraceContext::trace))
     }
 
     /// Names the session in a log line.

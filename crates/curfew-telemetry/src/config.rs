@@ -1,9 +1,13 @@
 //! `[telemetry]`.
 
+use curfew_model::Problems;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::endpoint;
 use crate::log::parse_level;
+use crate::standard::Standard;
+use crate::trace::TRACE_ID;
 
 /// Logs and traces.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -13,11 +17,14 @@ pub struct Config {
     /// coloured when standard error is a terminal. Default `json`. Takes effect at start.
     pub log_format: LogFormat,
     /// The least severe level that is logged: `error`, `warn`, `info`, `debug` or `trace`, where
-    /// wanted by module: `info,curfew_session=debug`. Default `info`. Takes effect on reload.
+    /// wanted by module: `info,curfew_session=debug`. `debug` and `trace` are of Curfew's own lines,
+    /// and libraries stay at `info`: to see theirs too, name them, `debug,h2=debug`, or all of them,
+    /// `debug,*=debug`. Default `info`. Takes effect on reload.
     pub log_level: String,
-    /// Where traces are sent: the URL of an OTLP/gRPC collector, for example `http://jaeger:4317`.
-    /// Default: absent, no traces are exported. Not over TLS: a collector that is far away is
-    /// reached through one that is near. Takes effect at start.
+    /// Where traces are sent: the URL of an OTLP/gRPC collector with its port, for example
+    /// `http://jaeger:4317` (4318 is OTLP over HTTP, which is not spoken). Default: absent, no traces
+    /// are exported. Not over TLS: a collector that is far away is reached through one that is near.
+    /// Takes effect at start.
     pub otlp_endpoint: Option<String>,
     /// The share of connects, publications and calls of the admin API that are traced, 0 to 1.
     /// A call of the admin API that brings a `traceparent` goes by that one's flag. Revocations are
@@ -25,11 +32,19 @@ pub struct Config {
     /// start.
     pub trace_sample_ratio: f64,
     /// Whether the `traceparent` of a client is joined, and its flag obeyed for up to 10 traces a
-    /// second. Default `false`: a span that is recorded by our own ratio links to it. Takes effect
-    /// at start.
+    /// second; its `tracestate` is passed on then. Default `false`: a span that is recorded by our own
+    /// ratio links to it. Takes effect at start.
     pub trust_client_traces: bool,
     /// Whether spans hold users' ids and channels' names. Default `false`. Takes effect at start.
     pub trace_user_ids: bool,
+    /// Where people look at a trace: a URL with `{trace_id}` in it, for example
+    /// `https://jaeger.example/trace/{trace_id}`. What names a trace is a link then, in `curfew`'s
+    /// output, in answers of the admin API and on the page of `curfew dev`. Default: absent, the id
+    /// alone. Takes effect at start.
+    pub trace_url: Option<String>,
+    /// No setting: what the standard variables of OpenTelemetry say beside.
+    #[serde(skip)]
+    pub standard: Standard,
 }
 
 /// The form of a log line.
@@ -52,47 +67,63 @@ impl Default for Config {
             trace_sample_ratio: 0.01,
             trust_client_traces: false,
             trace_user_ids: false,
+            trace_url: None,
+            standard: Standard::default(),
         }
     }
 }
 
 impl Config {
-    /// Passes every problem to `report` as the key below `telemetry` and what is wrong with it.
-    /// (A callback, since problems have their form elsewhere.)
-    pub fn check(&self, mut report: impl FnMut(&str, String)) {
+    /// Where spans are sent to, if they are recorded at all.
+    pub(crate) fn traces_to(&self) -> Option<&str> {
+        let endpoint = self.otlp_endpoint.as_deref();
+        endpoint.filter(|_| !self.standard.disabled)
+    }
+
+    /// Reports what is wrong with the values, and warns of what may be.
+    pub fn check(&self, problems: &mut Problems) {
         if let Err(error) = parse_level(&self.log_level) {
-            report(
+            problems.report(
                 "log_level",
                 format!(
                     "{error}: use error, warn, info, debug or trace, or module=level pairs separated by commas"
                 ),
             );
         }
-        if let Some(endpoint) = &self.otlp_endpoint
-            && !is_endpoint(endpoint)
+        match self.otlp_endpoint.as_deref().map(endpoint::check) {
+            Some(Err(why)) => problems.report("otlp_endpoint", why),
+            Some(Ok(endpoint::HTTP_PORT)) => {
+                problems.warn("otlp_endpoint", endpoint::doubt(endpoint::HTTP_PORT));
+            }
+            None | Some(Ok(_)) => {}
+        }
+        if let Some(url) = &self.trace_url
+            && !is_trace_url(url)
         {
-            report(
-                "otlp_endpoint",
-                "must be the URL of an OTLP/gRPC collector, such as http://127.0.0.1:4317; https is not spoken".to_owned(),
+            problems.report(
+                "trace_url",
+                format!("must be a URL with {TRACE_ID} in it, such as https://jaeger.example/trace/{TRACE_ID}"),
             );
         }
         if !(0.0..=1.0).contains(&self.trace_sample_ratio) {
-            report("trace_sample_ratio", "must be between 0 and 1".to_owned());
+            problems.report("trace_sample_ratio", "must be between 0 and 1");
         }
     }
 }
 
-/// Whether it is `http://`, a host and perhaps a port.
-fn is_endpoint(endpoint: &str) -> bool {
-    endpoint
-        .strip_prefix("http://")
-        .map(|rest| rest.trim_end_matches('/'))
-        .is_some_and(|host| {
-            !host.is_empty()
-                && host
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b".-_:[]/".contains(&b))
-        })
+/// Whether it is `http://` or `https://`, something without blanks or quotes, and the trace's id.
+fn is_trace_url(url: &str) -> bool {
+    let rest = url
+        .strip_prefix("https://")
+        .or_else(|| url.strip_prefix("http://"));
+    rest.is_some_and(|rest| {
+        !rest.starts_with(['/', '{'])
+            && rest.contains(TRACE_ID)
+            && !rest.replacen(TRACE_ID, "", 1).contains(['{', '}'])
+            && rest
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() && !b"\"<>`\\^|".contains(&byte))
+    })
 }
 
 #[cfg(test)]
@@ -105,6 +136,9 @@ mod tests {
             ("info", true),
             ("INFO", true),
             ("warn,curfew_session=trace", true),
+            ("debug,*=trace", true),
+            ("debug,*=loud", false),
+            ("debug,*=", false),
             ("off", true),
             ("", false),
             (" ", false),
@@ -112,39 +146,60 @@ mod tests {
             ("curfew_hub=loud", false),
             ("info,,debug=", false),
         ] {
-            let mut problems = Vec::new();
+            let mut problems = Problems::new();
             let config = Config {
                 log_level: level.to_owned(),
                 ..Config::default()
             };
-            config.check(|key, message| problems.push(format!("{key}: {message}")));
+            config.check(&mut problems);
             assert_eq!(problems.is_empty(), good, "{level:?}: {problems:?}");
         }
     }
 
     #[test]
-    fn the_endpoint_of_traces_is_a_url() {
-        for (endpoint, good) in [
-            ("http://jaeger:4317", true),
-            ("http://[::1]:4317/", true),
-            ("jaeger:4317", false),
-            ("https://jaeger:4317", false),
-            ("http://", false),
-            ("http:// x", false),
+    fn the_endpoint_and_the_ratio_are_checked() {
+        let mut problems = Problems::new();
+        let config = Config {
+            otlp_endpoint: Some("http://127.0.0.1:43a7".to_owned()),
+            trace_sample_ratio: f64::NAN,
+            ..Config::default()
+        };
+        config.check(&mut problems);
+        let problems = problems.into_vec();
+        let keys: Vec<&str> = problems
+            .iter()
+            .map(|problem| problem.key.as_str())
+            .collect();
+        assert_eq!(keys, ["otlp_endpoint", "trace_sample_ratio"]);
+    }
+
+    #[test]
+    fn the_url_of_a_trace_has_its_id_in_it() {
+        for (url, good) in [
+            ("https://jaeger.example/trace/{trace_id}", true),
+            ("http://127.0.0.1:16686/trace/{trace_id}?x=1#y", true),
+            ("https://jaeger.example/trace/", false),
+            ("https://jaeger.example/{trace}", false),
+            ("https://jaeger.example/{trace_id}/{x}", false),
+            ("https:///{trace_id}", false),
+            ("javascript:alert('{trace_id}')", false),
+            ("https://jaeger.example/\"{trace_id}", false),
+            ("https://jaeger.example/ {trace_id}", false),
         ] {
-            let mut keys = Vec::new();
-            let config = Config {
-                otlp_endpoint: Some(endpoint.to_owned()),
-                trace_sample_ratio: if good { 1.0 } else { f64::NAN },
-                ..Config::default()
-            };
-            config.check(|key, _| keys.push(key.to_owned()));
-            let expect: &[&str] = if good {
-                &[]
-            } else {
-                &["otlp_endpoint", "trace_sample_ratio"]
-            };
-            assert_eq!(keys, expect, "{endpoint}");
+            assert_eq!(is_trace_url(url), good, "{url}");
         }
+    }
+
+    #[test]
+    fn the_port_of_the_other_form_is_warned_of() {
+        let mut problems = Problems::new();
+        let config = Config {
+            otlp_endpoint: Some("http://jaeger:4318".to_owned()),
+            ..Config::default()
+        };
+        config.check(&mut problems);
+        let warnings = problems.take_warnings();
+        assert!(warnings[0].message.contains("4317"), "{warnings:?}");
+        assert!(problems.is_empty());
     }
 }

@@ -6,8 +6,10 @@
 //! Start at [`init`] for logs, at [`Metrics`] for metrics and at [`Tracer`] for traces.
 
 mod config;
+mod endpoint;
 mod log;
 mod metrics;
+mod standard;
 mod trace;
 
 pub use config::{Config, LogFormat};
@@ -21,4 +23,5 @@ pub use metrics::labels::{
 };
 pub use metrics::table::{Authentications, Counters, Named};
 pub use metrics::{CONTENT_TYPE, Counter, Gauge, Metrics, Names};
+pub use standard::{Given, GivenSetting, Standard, VARIABLES, Variable};
 pub use trace::{Origin, Span, SpanKind, Spans, TraceError, Tracer};

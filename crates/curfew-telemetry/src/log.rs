@@ -70,18 +70,23 @@ pub fn init(config: &Config) -> Result<Installed, InitError> {
     Ok(installed)
 }
 
-/// Reads directives such as `info,curfew_hub=debug`.
+/// What the targets of our own lines begin with.
+const OURS: &str = "curfew";
+
+/// Stands for every module that is not ours.
+const OTHERS: &str = "*";
+
+/// Reads directives such as `info,curfew_hub=debug`. A level alone that is more than `info` is for our
+/// own lines: what libraries say of every frame would hide them. `*=debug` is for the libraries'.
 pub(crate) fn parse_level(directives: &str) -> Result<EnvFilter, LevelError> {
     if directives.trim().is_empty() {
         return Err(LevelError::Empty);
     }
     // Spans and their fields, in brackets, may hold commas of their own.
-    if !directives.contains('[') {
-        let mut words = directives.split(',').map(str::trim);
-        if let Some(word) = words.find(|word| !word.contains('=') && !is_level(word)) {
-            return Err(LevelError::Unknown(word.to_owned()));
-        }
-    }
+    let directives = match directives.contains('[') {
+        true => directives.to_owned(),
+        false => separate(directives)?,
+    };
     // What a directive does not name stays silent but for errors; no patterns, so that no value of
     // a field is ever matched against operator input.
     EnvFilter::builder()
@@ -89,6 +94,27 @@ pub(crate) fn parse_level(directives: &str) -> Result<EnvFilter, LevelError> {
         .with_default_directive(LevelFilter::ERROR.into())
         .parse(directives)
         .map_err(LevelError::Unreadable)
+}
+
+/// The directives with those of our own lines and of others told apart.
+fn separate(directives: &str) -> Result<String, LevelError> {
+    let unknown = |word: &str| LevelError::Unknown(word.to_owned());
+    let (mut alone, mut others, mut named) = (None, None, Vec::new());
+    for word in directives.split(',').map(str::trim) {
+        match word.split_once('=') {
+            None if is_level(word) => alone = word.parse::<LevelFilter>().ok(),
+            None => return Err(unknown(word)),
+            Some((OTHERS, level)) => {
+                let level = Some(level).filter(|level| is_level(level));
+                others = Some(level.ok_or_else(|| unknown(word))?.to_owned());
+            }
+            Some(_) => named.push(word.to_owned()),
+        }
+    }
+    let others = others.or_else(|| Some(alone?.min(LevelFilter::INFO).to_string()));
+    let ours = alone.map(|level| format!("{OURS}={level}"));
+    let all: Vec<String> = others.into_iter().chain(ours).chain(named).collect();
+    Ok(all.join(","))
 }
 
 fn is_level(word: &str) -> bool {
@@ -115,7 +141,7 @@ where
         .with_filter(filter);
     let log_level = LogLevel(Arc::new(move |filter| handle.reload(filter)));
     let spans = Spans::default();
-    let traces = config.otlp_endpoint.as_ref().map(|_| trace::layer(&spans));
+    let traces = config.traces_to().map(|_| trace::layer(&spans));
     let subscriber = tracing_subscriber::registry().with(log).with(traces);
     Ok((subscriber, Installed { log_level, spans }))
 }

@@ -6,17 +6,19 @@
 
 mod export;
 mod layer;
+mod outage;
 mod span;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use curfew_model::TraceContext;
+use curfew_model::{TraceContext, TraceId};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
 use crate::config::Config;
+use crate::endpoint;
 use crate::metrics::Metrics;
 
 pub use export::TraceError;
@@ -24,10 +26,11 @@ pub use layer::Spans;
 pub(crate) use layer::layer;
 pub use span::{Span, SpanKind};
 
+use export::{Counted, Export};
 use layer::Queue;
 
 /// Spans that wait to be exported; more are dropped and counted.
-const QUEUE: usize = 4096;
+pub(crate) const QUEUE: usize = 4096;
 
 /// Refusals that are recorded each second beside what is sampled, and as many failures: clients can
 /// cause refusals, and must not hide what fails.
@@ -36,11 +39,14 @@ const UNASKED_PER_SECOND: u32 = 100;
 /// Traces that clients may have recorded each second, where they are trusted.
 const CLIENT_TRACES_PER_SECOND: u32 = 10;
 
+/// Stands for the trace's id in `telemetry.trace_url`.
+pub(crate) const TRACE_ID: &str = "{trace_id}";
+
 /// A span's name: what is done, never to whom.
 pub(crate) type Name = Cow<'static, str>;
 
 /// Where a request says that it comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// It does not say.
     Unknown,
@@ -72,6 +78,7 @@ pub(crate) struct Recorder {
     ratio: f64,
     trust_clients: bool,
     user_ids: bool,
+    trace_url: Option<String>,
     refusals: Budget,
     failures: Budget,
     by_clients: Budget,
@@ -91,11 +98,12 @@ impl Tracer {
         version: &'static str,
         metrics: &Metrics,
     ) -> Result<Self, TraceError> {
-        let Some(endpoint) = &config.otlp_endpoint else {
+        let Some(address) = config.traces_to() else {
             return Ok(Self::OFF);
         };
-        let exporter = export::exporter(endpoint, instance, version)?;
-        let (queue, ended) = mpsc::channel(QUEUE);
+        let export = Export::new(&config.standard);
+        let exporter = export.exporter(&config.standard, address, instance, version)?;
+        let (queue, ended) = mpsc::channel(config.standard.queue());
         let dropped = metrics.trace_spans_dropped.clone();
         spans.lead_to(Queue {
             ended: queue,
@@ -105,19 +113,19 @@ impl Tracer {
             ratio: config.trace_sample_ratio,
             trust_clients: config.trust_client_traces,
             user_ids: config.trace_user_ids,
+            trace_url: config.trace_url.clone(),
             refusals: Budget::new(UNASKED_PER_SECOND),
             failures: Budget::new(UNASKED_PER_SECOND),
             by_clients: Budget::new(CLIENT_TRACES_PER_SECOND),
             stop: Notify::new(),
             stopped: Notify::new(),
         });
-        export::start(
-            Arc::clone(&recorder),
-            ended,
-            exporter,
-            metrics.trace_spans_exported.clone(),
+        let counted = Counted {
+            exported: metrics.trace_spans_exported.clone(),
             dropped,
-        );
+        };
+        let port = endpoint::check(address).ok();
+        export.start(Arc::clone(&recorder), ended, exporter, counted, port);
         Ok(Self(Some(recorder)))
     }
 
@@ -145,7 +153,7 @@ impl Tracer {
         let Some(recorder) = &self.0 else {
             return Span::NONE;
         };
-        if recorder.samples(origin) {
+        if recorder.samples(&origin) {
             recorder.begin_request(name, origin)
         } else {
             Span::NONE
@@ -199,11 +207,23 @@ impl Tracer {
         }
     }
 
+    /// Names the trace of the recorded span that the caller runs in, see [`Span::scope`].
+    pub fn current(&self) -> Option<TraceId> {
+        self.0.as_ref()?;
+        Some(span::context_of(&tracing::Span::current())?.trace())
+    }
+
+    /// The address of a page about the trace, where `telemetry.trace_url` says where such pages are.
+    pub fn link(&self, trace: TraceId) -> Option<String> {
+        let template = self.0.as_ref()?.trace_url.as_deref()?;
+        Some(template.replace(TRACE_ID, &trace.to_string()))
+    }
+
     /// A span below one that is recorded, here or on another node.
     pub fn child(&self, name: impl Into<Name>, kind: SpanKind, parent: &TraceContext) -> Span {
         match &self.0 {
             Some(recorder) if parent.is_sampled() => {
-                Span::begin(recorder, name.into(), kind, Some((*parent, true)))
+                Span::begin(recorder, name.into(), kind, Some((parent.clone(), true)))
             }
             _ => Span::NONE,
         }
@@ -231,7 +251,7 @@ impl Tracer {
 }
 
 impl Recorder {
-    fn samples(&self, origin: Origin) -> bool {
+    fn samples(&self, origin: &Origin) -> bool {
         match origin {
             Origin::Operator(parent) => parent.is_sampled(),
             Origin::Client(parent) if self.trust_clients => {
@@ -246,7 +266,7 @@ impl Recorder {
             Origin::Unknown => (None, None),
             Origin::Operator(parent) => (Some((parent, true)), None),
             Origin::Client(parent) if self.trust_clients => (Some((parent, true)), None),
-            Origin::Client(other) => (None, Some(other)),
+            Origin::Client(other) => (None, Some(other.without_state())),
         };
         let mut span = Span::begin(self, name.into(), SpanKind::Server, parent);
         if let Some(other) = &link {

@@ -280,7 +280,8 @@ impl WsClient {
     /// The refusal of a token: `auth_failed` with this reason, and the close with this code.
     pub async fn expect_auth_failed(&mut self, reason: &str, code: u16) -> Value {
         let value = self.next_json().await;
-        let expect = json!({"type":"auth_failed","reason":reason,"message":"<string>"});
+        // With the id of its trace, where one is recorded.
+        let expect = json!({"type":"auth_failed","reason":reason,"message":"<string>","*":0});
         assert!(
             json::matches(&expect, &value),
             "expected {expect}\n     but {value}"

@@ -172,6 +172,13 @@ fn parse_url(url: &str) -> Result<(String, String, String), String> {
     if authority.as_str().contains('@') || uri.query().is_some() {
         return Err(wrong());
     }
+    // One that is no number would be read as none.
+    if authority.port_u16().is_none() && authority.as_str() != authority.host() {
+        return Err(format!(
+            "{}: its port is no number from 1 to 65535",
+            wrong()
+        ));
+    }
     let address = format!(
         "{}:{}",
         authority.host(),
@@ -198,6 +205,15 @@ fn key(args: &AdminArgs) -> Result<Option<HeaderValue>, Failure> {
     Ok(Some(header))
 }
 
+/// Where the trace of a call is to be seen: its page, or its id alone; nothing when none is recorded.
+pub(crate) fn trace_line(answer: &Value) -> String {
+    let named = ["trace_url", "trace"].map(|name| answer[name].as_str());
+    match named.into_iter().flatten().next() {
+        Some(trace) => format!("trace: {}\n", output::clean(trace)),
+        None => String::new(),
+    }
+}
+
 /// What the API said against it, in a sentence, with what to do where we know.
 fn refusal(status: StatusCode, body: &[u8], with_key: bool) -> anyhow::Error {
     let problem: Value = serde_json::from_slice(body).unwrap_or_default();
@@ -207,6 +223,10 @@ fn refusal(status: StatusCode, body: &[u8], with_key: bool) -> anyhow::Error {
             write!(text, ": {}", output::clean(said)).expect("writing to a string does not fail");
             break;
         }
+    }
+    let trace = trace_line(&problem);
+    if !trace.is_empty() {
+        write!(text, "\n  {}", trace.trim_end()).expect("writing to a string does not fail");
     }
     match status {
         StatusCode::UNAUTHORIZED if with_key => {
@@ -285,6 +305,8 @@ mod tests {
             ("https://127.0.0.1:9090", None),
             ("127.0.0.1:9090", None),
             ("http://me:secret@host", None),
+            ("http://127.0.0.1:90a0", None),
+            ("http://[::1]:65536", None),
             ("", None),
         ] {
             let found = parse_url(url).ok();
@@ -314,6 +336,12 @@ mod tests {
         let text = refusal(StatusCode::UNAUTHORIZED, body, true).to_string();
         assert!(
             text.contains("the admin key is wrong") && text.contains("key_file"),
+            "{text}"
+        );
+        let body = br#"{"detail":"away","trace":"4bf9","trace_url":"https://jaeger.example/trace/4bf9\u001b"}"#;
+        let text = refusal(StatusCode::SERVICE_UNAVAILABLE, body, true).to_string();
+        assert!(
+            text.contains("trace: https://jaeger.example/trace/4bf9") && !text.contains('\u{1b}'),
             "{text}"
         );
         let text = refusal(StatusCode::UNAUTHORIZED, b"", false).to_string();

@@ -12,7 +12,7 @@ use curfew_backend::memory::Memory;
 use curfew_backend::{BackendKind, Backends};
 use curfew_backend_redis::{Parts, Redis};
 use curfew_hub::{Hub, HubLimits};
-use curfew_identity::{Fetcher, Keepers};
+use curfew_identity::{Fetched, Fetcher, Keepers};
 use curfew_model::{
     AuthFailure, Clock, Command, DISCONNECTS, Gate, ISSUER_TOKEN, ISSUER_USER, NodeId, SystemClock,
 };
@@ -22,7 +22,7 @@ use curfew_protocol::Protocols;
 use curfew_protocol::native::Native;
 use curfew_server::{Admin, AdminKey, Extra, Listen, Listener, Proxies, Public, ServerConfig, Tls};
 use curfew_session::Context;
-use curfew_telemetry::{DeliveryPath, Installed, LogLevel, Metrics, Names};
+use curfew_telemetry::{DeliveryPath, Installed, LogLevel, Metrics, Names, SpanKind};
 use curfew_ws::OriginPolicy;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -293,14 +293,34 @@ fn keepers(context: &Arc<Context>, timeout: Duration) -> Keepers {
     let node = Arc::clone(&context.node);
     let told = {
         let context = Arc::downgrade(context);
-        move || {
+        move |fetched: Fetched<'_>| {
             if let Some(context) = context.upgrade() {
+                trace_fetch(&context, fetched);
                 keys_read(&context);
             }
         }
     };
     let spawn = move |task| node.spawn(task);
     Keepers::new(Arc::clone(&context.authenticator), fetcher, spawn, told)
+}
+
+/// The span of a fetch of keys; always recorded, since there are few.
+fn trace_fetch(context: &Context, fetched: Fetched<'_>) {
+    let tracer = context.node.metrics().tracer();
+    let now = tracer.now();
+    let mut span = tracer.root("fetch keys", SpanKind::Client);
+    span.began(now.checked_sub(fetched.took).unwrap_or(now));
+    span.set("curfew.issuer", fetched.issuer.to_owned());
+    match fetched.keys {
+        Ok(keys) => {
+            span.set("curfew.keys.outcome", "installed");
+            span.set("curfew.keys.count", i64::try_from(keys).unwrap_or(i64::MAX));
+        }
+        Err(kind) => {
+            span.set("curfew.keys.outcome", "not_fetched");
+            span.failed(kind);
+        }
+    }
 }
 
 fn hub_limits(config: &Config) -> HubLimits {

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use curfew_model::Problems;
 use curfew_server::Listen;
+use curfew_telemetry::Given;
 use figment::value::{Dict, Value};
 use figment::{Figment, Profile, Provider as _};
 use schemars::JsonSchema;
@@ -75,10 +76,7 @@ impl Config {
         problems.within("policy", |problems| self.policy.check(problems));
         problems.within("backend", |problems| self.backend.check(problems));
         problems.within("drain", |problems| self.drain.check(problems));
-        problems.within("telemetry", |problems| {
-            self.telemetry
-                .check(|key, message| problems.report(key, message));
-        });
+        problems.within("telemetry", |problems| self.telemetry.check(problems));
         if self.auth.uses_cookie() && self.server.allowed_origins.is_empty() {
             problems.report(
                 "server.allowed_origins",
@@ -160,14 +158,41 @@ impl fmt::Display for ConfigProblem {
     }
 }
 
-/// Loads the configuration: defaults, then `file`, then the environment, then `sets`
-/// (`section.key=value`). On failure, every problem.
+/// Loads the configuration: defaults, then the standard variables of OpenTelemetry, then `file`, then
+/// the rest of the environment, then `sets` (`section.key=value`). On failure, every problem.
 pub(crate) fn load(
     file: Option<&Path>,
     sets: &[String],
     check: Check,
 ) -> Result<Loaded, Vec<ConfigProblem>> {
     load_from(file, std::env::vars_os(), sets, check)
+}
+
+/// The settings of telemetry that the environment gives, for a node that takes no others; every
+/// problem if there is one.
+pub(crate) fn telemetry() -> Result<Loaded, Vec<ConfigProblem>> {
+    let section = format!("{}TELEMETRY__", layers::ENV_PREFIX);
+    let env = std::env::vars_os().filter(|(name, _)| {
+        let name = name.to_string_lossy();
+        name.starts_with(&section) || !name.starts_with("CURFEW")
+    });
+    let loaded = load_from(None, env, &[], Check::Form)?;
+    let mut problems = Problems::new();
+    problems.within("telemetry", |problems| {
+        loaded.config.telemetry.check(problems);
+    });
+    let found: Vec<_> = problems
+        .into_vec()
+        .into_iter()
+        .map(|problem| {
+            let path = KeyPath::parse(&problem.key);
+            loaded.merged.problem(&path, problem.message)
+        })
+        .collect();
+    match found.is_empty() {
+        true => Ok(loaded),
+        false => Err(found),
+    }
 }
 
 /// [`load`] with another environment.
@@ -189,7 +214,17 @@ fn load_from(
     // Without a file that was given, what it would have set is missing: only what is wrong in
     // itself is reported then.
     let whole = found.is_empty();
-    let figment = layers::merge(&schema, file.as_ref(), env, sets, &mut found);
+    let environment: Vec<_> = env.into_iter().collect();
+    let mut given = Given::from(environment.iter().cloned());
+    found.extend(given.problems.iter().map(of_variable));
+    let figment = layers::merge(
+        &schema,
+        &given.settings,
+        file.as_ref(),
+        environment,
+        sets,
+        &mut found,
+    );
     let merged = Merged::new(figment, file);
     let extracted = extract::<Config>(&schema, &merged.root);
     let mut problems = Problems::new();
@@ -207,9 +242,15 @@ fn load_from(
             .iter()
             .map(|Misfit { path, message, .. }| merged.problem(path, message.clone())),
     );
+    if let Some(config) = &extracted.config
+        && config.telemetry.otlp_endpoint.is_none()
+    {
+        given.warn_of_no_endpoint();
+    }
     let warnings = problems.take_warnings().into_iter();
     let warnings = warnings
         .map(|problem| merged.problem(&KeyPath::parse(&problem.key), problem.message))
+        .chain(given.warnings.iter().map(of_variable))
         .collect();
     for problem in problems.into_vec() {
         if absent.contains(&problem.key) {
@@ -225,13 +266,26 @@ fn load_from(
         }
     }
     match extracted.config {
-        Some(config) if found.is_empty() => Ok(Loaded {
-            config,
+        Some(mut config) if found.is_empty() => Ok(Loaded {
+            config: {
+                config.telemetry.standard = given.standard;
+                config
+            },
             file: merged.file.as_ref().map(|file| file.path.clone()),
             warnings,
             merged,
         }),
         _ => Err(found),
+    }
+}
+
+/// What is wrong with a variable that is no setting.
+fn of_variable((name, message): &(String, String)) -> ConfigProblem {
+    ConfigProblem {
+        source: name.clone(),
+        line: None,
+        key: String::new(),
+        message: message.clone(),
     }
 }
 

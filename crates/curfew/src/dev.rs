@@ -18,7 +18,7 @@ use curfew_telemetry::LogFormat;
 use serde_json::{Map, Value};
 
 use crate::app::App;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::failure::Failure;
 use crate::token::Wish;
 use crate::{lifecycle, output, serve};
@@ -37,6 +37,8 @@ const EXPIRING_NOTICE: Duration = Duration::from_secs(10);
 #[command(after_help = "Example, on other ports:
   curfew dev --listen 127.0.0.1:8000 --admin 127.0.0.1:8001
 
+Everything is traced, where OTEL_EXPORTER_OTLP_ENDPOINT or CURFEW__TELEMETRY__OTLP_ENDPOINT says where
+to; variables of other sections are not read.
 It lets everybody in who can reach it, and so refuses any address that is not loopback.")]
 pub(crate) struct DevArgs {
     /// Where the WebSocket endpoint and the demo page are; port 0 takes a free one
@@ -104,7 +106,15 @@ impl Dev {
         }];
         config.backend.kind = BackendKind::Memory;
         config.drain.window = Duration::ZERO;
-        config.telemetry.log_format = LogFormat::Text;
+        let telemetry = config::telemetry().map_err(Failure::Config)?;
+        let is_given = |key: &str| telemetry.source(&format!("telemetry.{key}")).is_some();
+        config.telemetry = telemetry.config.telemetry.clone();
+        if !is_given("log_format") {
+            config.telemetry.log_format = LogFormat::Text;
+        }
+        if !is_given("trace_sample_ratio") {
+            config.telemetry.trace_sample_ratio = 1.0;
+        }
         let key = MintKey::Secret(secret.expose().as_bytes().to_vec());
         Ok(Self {
             config,

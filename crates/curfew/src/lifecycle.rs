@@ -330,6 +330,7 @@ const BOOT_SETTINGS: &[BootSetting] = boot_settings![
     "telemetry.trace_sample_ratio" => telemetry.trace_sample_ratio,
     "telemetry.trust_client_traces" => telemetry.trust_client_traces,
     "telemetry.trace_user_ids" => telemetry.trace_user_ids,
+    "telemetry.trace_url" => telemetry.trace_url,
 ];
 
 /// Gives `new` the settings of the running node that it cannot take over; returns the keys of those

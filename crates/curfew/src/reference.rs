@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use curfew_telemetry::{VARIABLES, Variable};
 use serde_json::Value;
 
 use crate::config::Config;
@@ -35,6 +36,18 @@ variables, then `--set section.key=value`; the later wins. An unknown key is an 
 - A secret `x` can also be given as `x_file`, the path of a file with it; never both.
 ";
 
+const STANDARD: &str = "
+### Standard variables of OpenTelemetry
+
+What they say lies below the settings above: a file, a variable `CURFEW__TELEMETRY__…` or `--set` wins. One that
+could have no effect, or holds what it may not, is refused by its name, as a bad setting is; an empty one is as good as
+none. Any other `OTEL_…` is not read, which a warning says. They take effect at start. A header's value is read from
+the environment alone.
+
+| variable | takes | effect |
+| --- | --- | --- |
+";
+
 /// The reference, in Markdown.
 pub(crate) fn markdown() -> String {
     let schema = Schema::of::<Config>();
@@ -50,6 +63,20 @@ pub(crate) fn markdown() -> String {
             defaults: &defaults[section],
         };
         table.write(&mut text, section, &format!("`[{section}]`"));
+    }
+    text.push_str(STANDARD);
+    for Variable {
+        name,
+        takes,
+        effect,
+        ..
+    } in VARIABLES
+    {
+        let takes = if takes.is_empty() { "nothing" } else { takes };
+        line(
+            &mut text,
+            &format!("| `{name}` | {} | {} |", cell(takes), cell(effect)),
+        );
     }
     text
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use curfew_tests::{Settings, eventually};
@@ -30,6 +32,10 @@ pub(super) struct Span {
     pub(super) attributes: BTreeMap<String, String>,
     /// Of the node that recorded it.
     pub(super) node: String,
+    /// Its `tracestate`.
+    pub(super) state: String,
+    /// The attributes of what recorded it.
+    pub(super) resource: BTreeMap<String, String>,
     pub(super) took_nanos: u64,
     /// 1: internal, 2: server, 4: producer, 5: consumer.
     pub(super) kind: i32,
@@ -37,11 +43,21 @@ pub(super) struct Span {
     pub(super) text: String,
 }
 
+/// How calls are taken.
+#[derive(Debug, Default)]
+struct Calls {
+    /// Milliseconds that each takes.
+    delay: AtomicU64,
+    /// The headers of the last.
+    headers: Mutex<HeaderMap>,
+}
+
 /// Takes what nodes export.
 #[derive(Debug)]
 pub(super) struct Collector {
     address: SocketAddr,
     spans: Arc<Mutex<Vec<Span>>>,
+    calls: Arc<Calls>,
     _serving: JoinSet<()>,
 }
 
@@ -51,16 +67,18 @@ impl Collector {
         let address = listener.local_addr().unwrap();
         let spans = Arc::new(Mutex::new(Vec::new()));
         let mut serving = JoinSet::new();
-        let taken = Arc::clone(&spans);
+        let calls = Arc::new(Calls::default());
+        let (taken, how) = (Arc::clone(&spans), Arc::clone(&calls));
         serving.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(serve(stream, Arc::clone(&taken)));
+                connections.spawn(serve(stream, Arc::clone(&taken), Arc::clone(&how)));
             }
         });
         Self {
             address,
             spans,
+            calls,
             _serving: serving,
         }
     }
@@ -68,6 +86,23 @@ impl Collector {
     /// Settings of nodes that send everything here.
     pub(super) fn settings(&self) -> Settings {
         exporting_to(self.address).with("telemetry.trace_sample_ratio = 1.0")
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// From now on every call takes so long.
+    pub(super) fn slow_down(&self, delay: Duration) {
+        let delay = u64::try_from(delay.as_millis()).unwrap();
+        self.calls.delay.store(delay, Ordering::Relaxed);
+    }
+
+    /// A header of the last call.
+    pub(super) fn header(&self, name: &str) -> Option<String> {
+        let headers = self.calls.headers.lock();
+        let value = headers.get(name)?;
+        Some(value.to_str().unwrap().to_owned())
     }
 
     pub(super) fn spans(&self) -> Vec<Span> {
@@ -92,6 +127,11 @@ impl Collector {
         spans
     }
 
+    /// The first span that is `wanted`, waited for.
+    pub(super) async fn wait_for(&self, wanted: impl Fn(&Span) -> bool) -> Span {
+        eventually("a span", async || self.spans().into_iter().find(&wanted)).await
+    }
+
     /// The one span of this name that is a part of `parent`, waited for.
     pub(super) async fn wait_below(&self, name: &str, parent: &Span) -> Span {
         let what = format!("{name} below {}", parent.name);
@@ -113,13 +153,13 @@ pub(super) fn exporting_to(address: SocketAddr) -> Settings {
     Settings::default().with(&format!("telemetry.otlp_endpoint = \"http://{address}\""))
 }
 
-async fn serve(stream: TcpStream, spans: Arc<Mutex<Vec<Span>>>) {
+async fn serve(stream: TcpStream, spans: Arc<Mutex<Vec<Span>>>, how: Arc<Calls>) {
     let Ok(mut connection) = h2::server::handshake(stream).await else {
         return;
     };
     let mut calls = JoinSet::new();
     while let Some(Ok((request, respond))) = connection.accept().await {
-        calls.spawn(take(request, respond, Arc::clone(&spans)));
+        calls.spawn(take(request, respond, Arc::clone(&spans), Arc::clone(&how)));
     }
 }
 
@@ -127,7 +167,11 @@ async fn take(
     request: Request<h2::RecvStream>,
     mut respond: SendResponse<Bytes>,
     spans: Arc<Mutex<Vec<Span>>>,
+    how: Arc<Calls>,
 ) {
+    *how.headers.lock() = request.headers().clone();
+    let delay = Duration::from_millis(how.delay.load(Ordering::Relaxed));
+    tokio::time::sleep(delay).await;
     let path = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
     assert_eq!(request.uri().path(), path);
     let mut body = request.into_body();
@@ -155,10 +199,9 @@ fn read(exported: ExportTraceServiceRequest) -> Vec<Span> {
     let mut spans = Vec::new();
     for resource in exported.resource_spans {
         let of_node = attributes(&resource.resource.unwrap().attributes);
-        assert_eq!(of_node["service.name"], "curfew");
         for scope in resource.scope_spans {
             for span in scope.spans {
-                spans.push(Span::read(span, of_node["service.instance.id"].clone()));
+                spans.push(Span::read(span, of_node.clone()));
             }
         }
     }
@@ -166,7 +209,7 @@ fn read(exported: ExportTraceServiceRequest) -> Vec<Span> {
 }
 
 impl Span {
-    fn read(span: Exported, node: String) -> Self {
+    fn read(span: Exported, resource: BTreeMap<String, String>) -> Self {
         Self {
             text: format!("{span:?}"),
             name: span.name,
@@ -176,7 +219,9 @@ impl Span {
             links: span.links.iter().map(|link| hex(&link.span_id)).collect(),
             links_traces: span.links.iter().map(|link| hex(&link.trace_id)).collect(),
             attributes: attributes(&span.attributes),
-            node,
+            node: resource["curfew.node.id"].clone(),
+            resource,
+            state: span.trace_state,
             took_nanos: span.end_time_unix_nano - span.start_time_unix_nano,
             kind: span.kind,
         }

@@ -11,8 +11,9 @@ use tokio::task::JoinSet;
 
 use super::collector::{Collector, exporting_to};
 
-/// Works as ever, counts what is lost, and stops in time.
-async fn assert_unharmed(settings: &Settings) {
+/// Works as ever, counts what is lost, tells of it once, and stops in time. Returns the hint that it
+/// gives.
+async fn assert_unharmed(settings: &Settings) -> Option<String> {
     let settings = settings
         .clone()
         .with("telemetry.trace_sample_ratio = 1.0")
@@ -40,6 +41,19 @@ async fn assert_unharmed(settings: &Settings) {
         "{:?}",
         told.elapsed()
     );
+    // One outage, from the first span to the last.
+    let lines = |message: &str| {
+        let entries = node.log().entries();
+        let found = entries.iter().filter(|entry| entry["message"] == message);
+        found.cloned().collect::<Vec<_>>()
+    };
+    let begun = lines("spans are dropped");
+    assert_eq!(begun.len(), 1, "{begun:?}");
+    assert_eq!(begun[0]["level"], "WARN");
+    let ended = lines("spans were dropped until the end");
+    assert_eq!(ended.len(), 1, "{ended:?}");
+    assert!(ended[0]["dropped"].as_u64() >= begun[0]["dropped"].as_u64());
+    begun[0]["hint"].as_str().map(str::to_owned)
 }
 
 #[tokio::test]
@@ -47,14 +61,15 @@ async fn a_collector_that_is_not_there() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    assert_unharmed(&exporting_to(address)).await;
+    assert_eq!(assert_unharmed(&exporting_to(address)).await, None);
 }
 
 #[tokio::test]
 async fn a_collector_that_accepts_and_hangs() {
     // The kernel accepts; nobody reads.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    assert_unharmed(&exporting_to(listener.local_addr().unwrap())).await;
+    let settings = exporting_to(listener.local_addr().unwrap());
+    assert_eq!(assert_unharmed(&settings).await, None);
 }
 
 #[tokio::test]
@@ -67,7 +82,9 @@ async fn a_collector_that_answers_rubbish() {
             drop(stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nhello").await);
         }
     });
-    assert_unharmed(&exporting_to(address)).await;
+    // Fault: "frame with invalid size", which says nothing to who gave the port of OTLP over HTTP.
+    let hint = assert_unharmed(&exporting_to(address)).await.unwrap();
+    assert!(hint.contains("4317"), "{hint}");
 }
 
 #[tokio::test]

@@ -451,6 +451,10 @@ pub fn check_url(url: &str, allow_http: bool) -> Result<Uri, &'static str> {
     if authority.as_str().contains('@') || authority.host().is_empty() {
         return Err(FORM);
     }
+    // One that is no number would be read as none, and the usual port be asked.
+    if authority.port_u16().is_none() && authority.as_str() != authority.host() {
+        return Err("must have a port from 1 to 65535, or none");
+    }
     match uri.scheme_str() {
         Some("https") => Ok(uri),
         Some("http") if allow_http || is_loopback(authority.host()) => Ok(uri),

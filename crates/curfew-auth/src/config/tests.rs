@@ -288,6 +288,9 @@ fn keys_are_fetched_by_https_or_from_this_machine() {
         "https://{iss}/keys",
         "https://id.example/{tenant}/keys",
         "https://id.example/a b",
+        "https://id.example:44a3/keys",
+        "https://id.example:65536/keys",
+        "https://[::1]:/keys",
     ] {
         assert!(check_url(bad, false).is_err(), "{bad}");
     }

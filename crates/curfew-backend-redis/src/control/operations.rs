@@ -47,12 +47,15 @@ pub(super) fn value_of(revocation: &Revocation, id: Option<&str>) -> String {
         /// The span it was written in.
         #[serde(skip_serializing_if = "Option::is_none")]
         trace: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        tracestate: Option<&'a str>,
     }
     let value = Value {
         before: revocation.before,
         reason: revocation.reason.as_deref(),
         id,
         trace: revocation.trace.as_ref().map(ToString::to_string),
+        tracestate: revocation.trace.as_ref().and_then(|trace| trace.state()),
     };
     serde_json::to_string(&value).expect("numbers and strings are JSON")
 }

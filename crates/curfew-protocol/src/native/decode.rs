@@ -20,6 +20,7 @@ struct Members<'a> {
     channel: Option<Value<'a>>,
     data: Option<Value<'a>>,
     traceparent: Option<Value<'a>>,
+    tracestate: Option<Value<'a>>,
     /// The first thing wrong with a member's name.
     wrong: Option<Wrong<'a>>,
 }
@@ -106,6 +107,7 @@ impl<'a> Members<'a> {
             "channel" => ("channel", &mut self.channel),
             "data" => ("data", &mut self.data),
             "traceparent" => ("traceparent", &mut self.traceparent),
+            "tracestate" => ("tracestate", &mut self.tracestate),
             _ => {
                 self.wrong.get_or_insert(Wrong::Unknown(name));
                 return;
@@ -123,7 +125,7 @@ impl<'a> Members<'a> {
             "publish" => Command::Publish {
                 channel: string("channel", &mut self.channel)?,
                 data: required("data", &mut self.data)?.raw,
-                trace: self.traceparent.take().and_then(trace),
+                trace: trace(self.traceparent.take(), self.tracestate.take()),
             },
             "subscribe" => Command::Subscribe {
                 channel: string("channel", &mut self.channel)?,
@@ -154,6 +156,7 @@ impl<'a> Members<'a> {
             ("channel", self.channel),
             ("data", self.data),
             ("traceparent", self.traceparent),
+            ("tracestate", self.tracestate),
         ]
         .into_iter()
         .find_map(|(name, value)| value.map(|_| name.into()))
@@ -180,8 +183,12 @@ fn id(id: Option<Value<'_>>) -> Result<Option<CommandId>, &'static str> {
 }
 
 /// A bad one is none, as in HTTP: it is no reason to lose the publication.
-fn trace(written: Value<'_>) -> Option<TraceContext> {
-    TraceContext::parse(&written.as_str()?)
+fn trace(written: Option<Value<'_>>, state: Option<Value<'_>>) -> Option<TraceContext> {
+    let trace = TraceContext::parse(&written?.as_str()?)?;
+    Some(match state.and_then(|state| state.as_str()) {
+        Some(state) => trace.with_state(&state),
+        None => trace,
+    })
 }
 
 fn required<'a>(

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use bytes::{BufMut as _, BytesMut};
-use curfew_model::{CommandId, Disconnect, Push, Reply};
+use curfew_model::{CommandId, Disconnect, Push, Reply, TraceId};
 
 /// Room for everything in a `message` frame but its channel, data and sender.
 const MESSAGE_OVERHEAD: usize = 64;
@@ -18,11 +18,16 @@ pub(super) fn reply(id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMu
             open("ok", out);
             put_id(id, out);
         }
-        Reply::Error { code, message } => {
+        Reply::Error {
+            code,
+            message,
+            trace,
+        } => {
             open("error", out);
             put_id(id, out);
             put_string("code", code.as_str(), out);
             put_string("message", message, out);
+            put_trace(*trace, out);
         }
         Reply::Refreshed { expires_at } => {
             open("refreshed", out);
@@ -67,10 +72,15 @@ pub(super) fn push(push: &Push<'_>, out: &mut BytesMut) {
             put_number("expires_at", *expires_at, out);
             put_number("ping_interval", *ping_interval, out);
         }
-        Push::AuthFailed { reason, message } => {
+        Push::AuthFailed {
+            reason,
+            message,
+            trace,
+        } => {
             open("auth_failed", out);
             put_string("reason", reason.as_str(), out);
             put_string("message", message, out);
+            put_trace(*trace, out);
         }
         Push::Gap { channel } => {
             open("gap", out);
@@ -88,7 +98,11 @@ pub(super) fn push(push: &Push<'_>, out: &mut BytesMut) {
         Push::Closing {
             disconnect,
             retry_after_ms,
-        } => closing(disconnect, *retry_after_ms, out),
+            trace,
+        } => {
+            closing(disconnect, *retry_after_ms, out);
+            put_trace(*trace, out);
+        }
     }
     out.put_u8(b'}');
 }
@@ -132,6 +146,12 @@ fn put_name(name: &str, out: &mut BytesMut) {
 fn put_number(name: &str, number: u64, out: &mut BytesMut) {
     put_name(name, out);
     write!(out, "{number}").expect("a buffer that grows takes any text");
+}
+
+fn put_trace(trace: Option<TraceId>, out: &mut BytesMut) {
+    if let Some(trace) = trace {
+        put_string("trace", &trace.to_string(), out);
+    }
 }
 
 fn put_string(name: &str, text: &str, out: &mut BytesMut) {

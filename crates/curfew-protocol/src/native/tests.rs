@@ -335,6 +335,7 @@ fn replies_are_written_as_the_contract_shows() {
     let error = Reply::Error {
         code: ErrorCode::Forbidden,
         message: "no rule allows publish on room:1".into(),
+        trace: None,
     };
     for (id, reply, expect) in [
         (Some("1"), &Reply::Ok, Some(r#"{"type":"ok","id":1}"#)),
@@ -380,6 +381,8 @@ fn replies_are_written_as_the_contract_shows() {
 fn pushes_are_written_as_the_contract_shows() {
     let session = "01980000-0000-7000-8000-000000000000".parse().unwrap();
     let channel = Channel::parse("room:1").unwrap();
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let trace = curfew_model::TraceContext::parse(trace).map(|trace| trace.trace());
     for (push, expect) in [
         (
             Push::Connected {
@@ -394,8 +397,9 @@ fn pushes_are_written_as_the_contract_shows() {
             Push::AuthFailed {
                 reason: AuthFailure::Expired,
                 message: "the token has expired",
+                trace,
             },
-            r#"{"type":"auth_failed","reason":"expired","message":"the token has expired"}"#,
+            r#"{"type":"auth_failed","reason":"expired","message":"the token has expired","trace":"4bf92f3577b34da6a3ce929d0e0e4736"}"#,
         ),
         (
             Push::Message {
@@ -432,6 +436,7 @@ fn pushes_are_written_as_the_contract_shows() {
             Push::Closing {
                 disconnect: Disconnect::EXPIRED,
                 retry_after_ms: Some(1200),
+                trace: None,
             },
             r#"{"type":"closing","code":4410,"reason":"expired","message":"the token has expired","reconnect":true,"retry_after_ms":1200}"#,
         ),
@@ -439,8 +444,9 @@ fn pushes_are_written_as_the_contract_shows() {
             Push::Closing {
                 disconnect: Disconnect::REVOKED,
                 retry_after_ms: None,
+                trace,
             },
-            r#"{"type":"closing","code":4403,"reason":"revoked","message":"access was revoked","reconnect":false}"#,
+            r#"{"type":"closing","code":4403,"reason":"revoked","message":"access was revoked","reconnect":false,"trace":"4bf92f3577b34da6a3ce929d0e0e4736"}"#,
         ),
     ] {
         assert_eq!(pushed(&push), expect);
@@ -519,7 +525,7 @@ proptest! {
     #[test]
     fn strings_survive_encoding(user in any::<String>(), control in "[\u{0}-\u{7f}\u{2028}\"\\\\]*") {
         for text in [user, control] {
-            let reply = Reply::Error { code: ErrorCode::BadRequest, message: text.as_str().into() };
+            let reply = Reply::Error { code: ErrorCode::BadRequest, message: text.as_str().into(), trace: None };
             let value: Value = serde_json::from_str(&replied(None, &reply).unwrap()).unwrap();
             prop_assert_eq!(value["message"].as_str(), Some(text.as_str()));
         }

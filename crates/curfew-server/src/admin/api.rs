@@ -180,6 +180,11 @@ impl Operation {
         self.method == *method || self.method == Method::GET && *method == Method::HEAD
     }
 
+    /// Whether a call of it does something: then its answer is a receipt, which names its trace.
+    pub(super) fn changes(&self) -> bool {
+        self.method != Method::GET
+    }
+
     fn publishes(self) -> Self {
         Self {
             publishes: true,

@@ -8,6 +8,9 @@ use serde_json::{Map, Value, json};
 use super::api::{Access, Operation, operations};
 use crate::respond::{self, Problem, Response};
 
+/// What answers have beside what is described of each.
+const TRACES: &str = "Answers of calls whose span is recorded have the header traceresponse (W3C Trace Context Level 2). Problems, and answers of calls that change something, also have the members trace, the id of the call's trace, and trace_url, where the setting telemetry.trace_url says where traces are looked at.";
+
 pub(super) fn get() -> Result<Response, Problem> {
     Ok(respond::json(StatusCode::OK, &openapi()))
 }
@@ -28,6 +31,7 @@ pub fn openapi() -> Value {
         "openapi": "3.1.0",
         "info": {
             "title": "Curfew admin API",
+            "description": TRACES,
             "version": env!("CARGO_PKG_VERSION"),
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
         },

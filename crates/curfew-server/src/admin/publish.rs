@@ -33,6 +33,10 @@ pub(super) struct Publish {
     #[serde(rename = "traceparent", default)]
     #[schemars(with = "Option<String>")]
     _traceparent: Option<IgnoredAny>,
+    /// Beside `traceparent`, as the header of this name. A bad one is none.
+    #[serde(rename = "tracestate", default)]
+    #[schemars(with = "Option<String>")]
+    _tracestate: Option<IgnoredAny>,
 }
 
 /// Publish the same data into several channels.
@@ -48,6 +52,10 @@ pub(super) struct Broadcast {
     #[serde(rename = "traceparent", default)]
     #[schemars(with = "Option<String>")]
     _traceparent: Option<IgnoredAny>,
+    /// Beside `traceparent`, as the header of this name. A bad one is none.
+    #[serde(rename = "tracestate", default)]
+    #[schemars(with = "Option<String>")]
+    _tracestate: Option<IgnoredAny>,
 }
 
 /// Published.

@@ -18,10 +18,13 @@ pub(super) fn origin(
     #[derive(Deserialize)]
     struct Traced {
         traceparent: Option<Value>,
+        tracestate: Option<Value>,
     }
     let in_body = || {
         let traced: Traced = serde_json::from_slice(body).ok()?;
-        TraceContext::parse(traced.traceparent?.as_str()?)
+        let trace = TraceContext::parse(traced.traceparent?.as_str()?)?;
+        let state = traced.tracestate.as_ref().and_then(Value::as_str);
+        Some(trace.with_state(state.unwrap_or_default()))
     };
     let of_body = if operation.publishes { in_body() } else { None };
     of_body.or_else(|| traceparent(headers))

@@ -108,6 +108,7 @@ pub(crate) fn finish(
             let reply = Reply::Error {
                 code: ErrorCode::Revoked,
                 message,
+                trace: None,
             };
             if let Some(frame) = state.encode_reply(NAME, id.as_ref(), &reply) {
                 state.notify(frame);

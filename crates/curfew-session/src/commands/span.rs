@@ -30,10 +30,10 @@ impl State {
         let tracer = self.context.metrics().tracer();
         let mut span = CommandSpan {
             name,
+            span: tracer.request(name, origin.clone()),
             origin,
             began: tracer.now(),
-            upgrade: self.trace.as_deref().copied(),
-            span: tracer.request(name, origin),
+            upgrade: self.trace.as_deref().cloned(),
         };
         span.describe();
         span
@@ -110,13 +110,13 @@ impl CommandSpan {
 
     /// The command is refused, through no fault of ours.
     pub(crate) fn refused(&mut self, tracer: &Tracer, error_type: &'static str) {
-        self.insist(|span| tracer.refusal(span.name, span.origin, span.began));
+        self.insist(|span| tracer.refusal(span.name, span.origin.clone(), span.began));
         self.span.refused(error_type);
     }
 
     /// The command failed, through a fault of ours or of what we depend on.
     pub(crate) fn failed(&mut self, tracer: &Tracer, error_type: &'static str) {
-        self.insist(|span| tracer.failure(span.name, span.origin, span.began));
+        self.insist(|span| tracer.failure(span.name, span.origin.clone(), span.began));
         self.span.failed(error_type);
     }
 

@@ -179,3 +179,31 @@ fn the_level_changes_while_running_and_survives_a_bad_change() {
         .collect();
     assert_eq!(messages, [true, true], "{text}");
 }
+
+#[test]
+fn debug_is_of_our_own_lines_unless_others_are_named() {
+    let told = |directives: &str| {
+        let text = logged(LogFormat::Json, false, |level| {
+            level.set_level(directives).unwrap();
+            tracing::debug!("ours");
+            tracing::debug!(target: "h2::codec", "frame");
+            tracing::debug!(target: "hyper::proto", "read");
+            tracing::info!(target: "hyper::proto", "important");
+        });
+        let words = ["ours", "frame", "read", "important"].into_iter();
+        words
+            .filter(|word| text.contains(&format!("\"message\":\"{word}\"")))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(told("debug"), ["ours", "important"]);
+    assert_eq!(told("debug,h2=debug"), ["ours", "frame", "important"]);
+    assert_eq!(
+        told("debug,*=trace"),
+        ["ours", "frame", "read", "important"]
+    );
+    assert_eq!(told("trace,*=error"), ["ours"]);
+    assert_eq!(told("info"), ["important"]);
+    assert_eq!(told("info,*=debug"), ["frame", "read", "important"]);
+    assert_eq!(told("debug,curfew_telemetry=info"), ["important"]);
+    assert!(told("warn").is_empty());
+}

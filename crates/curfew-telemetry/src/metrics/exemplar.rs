@@ -11,7 +11,7 @@ use curfew_model::TraceContext;
 /// One observation and the trace it belongs to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Exemplar {
-    trace: TraceContext,
+    trace_id: u128,
     value: f64,
     at: SystemTime,
 }
@@ -24,7 +24,7 @@ impl Exemplar {
     )]
     pub(super) fn new(trace: &TraceContext, value: f64) -> Self {
         Self {
-            trace: *trace,
+            trace_id: u128::from_be_bytes(trace.trace_id()),
             value,
             at: SystemTime::now(),
         }
@@ -34,7 +34,7 @@ impl Exemplar {
 /// As it follows the bucket's value on its line.
 impl fmt::Display for Exemplar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let trace_id = u128::from_be_bytes(self.trace.trace_id());
+        let trace_id = self.trace_id;
         let at = self.at.duration_since(UNIX_EPOCH).unwrap_or_default();
         write!(
             f,

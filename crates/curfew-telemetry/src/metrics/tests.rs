@@ -250,7 +250,7 @@ fn a_bucket_shows_the_trace_of_its_last_observation() {
         .observe_traced(0.002, Some(&not_sampled));
     assert!(exemplars(&metrics).is_empty());
     let earlier = TraceContext::parse(&TRACE.replace("4bf9", "0000")).unwrap();
-    for trace in [earlier, sampled] {
+    for trace in [earlier, sampled.clone()] {
         metrics.publish_duration.observe_traced(0.002, Some(&trace));
     }
     metrics.publish_duration.observe_traced(0.002, None);

@@ -1,5 +1,6 @@
 //! From the queue to the collector, by OTLP over gRPC.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,20 +10,28 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
 use tokio::sync::mpsc;
 use tokio::time::{self, Instant};
-use tracing::{info, warn};
 
 use super::Recorder;
+use super::outage::{Fault, Outage};
 use crate::Counter;
+use crate::standard::Standard;
 
-/// Most spans of one export.
+/// Most spans of one export, unless `OTEL_BSP_MAX_EXPORT_BATCH_SIZE` says otherwise.
 const BATCH: usize = 512;
 
-/// How long a span waits for others.
-const INTERVAL: Duration = Duration::from_millis(500);
+/// How long a span waits for others, unless `OTEL_BSP_SCHEDULE_DELAY` says otherwise.
+const DELAY: Duration = Duration::from_millis(500);
 
-/// How long the collector may take. Meanwhile spans wait in the queue, and are dropped when it is
-/// full.
+/// How long the collector may take, unless `OTEL_EXPORTER_OTLP_TIMEOUT` or
+/// `OTEL_BSP_EXPORT_TIMEOUT` says otherwise. Meanwhile spans wait in the queue, and are dropped when
+/// it is full.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Between two looks at what was dropped while the collector does not answer.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The resource attribute by which collectors tell services apart.
+const SERVICE_NAME: &str = "service.name";
 
 /// Why no traces can be exported.
 #[derive(Debug, thiserror::Error)]
@@ -32,108 +41,193 @@ pub enum TraceError {
     Endpoint(#[from] ExporterBuildError),
 }
 
-/// Connects when there is something to export.
-pub(super) fn exporter(
-    endpoint: &str,
-    instance: &str,
-    version: &'static str,
-) -> Result<SpanExporter, TraceError> {
-    let mut exporter = SpanExporter::builder()
-        .with_tonic()
-        .with_endpoint(endpoint)
-        .with_timeout(PATIENCE)
-        .build()?;
-    // With OTEL_RESOURCE_ATTRIBUTES, for what only the deployment knows.
-    let resource = Resource::builder()
-        .with_service_name("curfew")
-        .with_attribute(KeyValue::new("service.version", version))
-        .with_attribute(KeyValue::new("service.instance.id", instance.to_owned()))
-        .build();
-    exporter.set_resource(&resource);
-    Ok(exporter)
+/// How spans are exported.
+#[derive(Debug)]
+pub(super) struct Export {
+    batch: usize,
+    delay: Duration,
+    /// Of one attempt.
+    timeout: Duration,
+    /// Of one export with its repetitions.
+    patience: Duration,
 }
 
-/// Exports in a task of its own, which nothing waits for but the end of the process.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "it outlives the node's tasks, to export what they did last"
-)]
-pub(super) fn start(
-    recorder: Arc<Recorder>,
-    mut spans: mpsc::Receiver<SpanData>,
-    exporter: SpanExporter,
-    exported: Counter,
-    dropped: Counter,
-) {
-    tokio::spawn(async move {
-        let mut stopping = false;
-        let mut well = true;
-        loop {
-            let mut batch = Vec::new();
-            collect(&recorder, &mut spans, &mut batch, &mut stopping).await;
-            if batch.is_empty() {
-                break;
-            }
-            let count = batch.len() as u64;
-            let result = time::timeout(PATIENCE, exporter.export(batch)).await;
-            match result {
-                Ok(Ok(())) => {
-                    exported.inc_by(count);
-                    if !well {
-                        info!("spans are exported again");
-                    }
-                    well = true;
-                }
-                Ok(Err(error)) => {
-                    dropped.inc_by(count);
-                    // Said once: the counter has the rest.
-                    if well {
-                        warn!(error = %error, "spans cannot be exported, they are dropped");
-                    }
-                    well = false;
-                }
-                Err(_) => {
-                    dropped.inc_by(count);
-                    if well {
-                        warn!("the collector does not answer, spans are dropped");
-                    }
-                    well = false;
-                }
-            }
-        }
-        recorder.stopped.notify_one();
-    });
+/// What became of spans.
+#[derive(Debug)]
+pub(super) struct Counted {
+    pub(super) exported: Counter,
+    pub(super) dropped: Counter,
 }
 
-/// Waits for spans, and from the first one on for more of them. Leaves `batch` empty at the end.
-async fn collect(
-    recorder: &Recorder,
-    spans: &mut mpsc::Receiver<SpanData>,
-    batch: &mut Vec<SpanData>,
-    stopping: &mut bool,
-) {
-    let mut deadline = None;
-    while batch.len() < BATCH {
-        let room = BATCH - batch.len();
-        let full = async move {
-            match deadline {
-                Some(deadline) => time::sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            () = recorder.stop.notified(), if !*stopping => {
-                *stopping = true;
-                spans.close();
-            }
-            received = spans.recv_many(batch, room) => {
-                if received == 0 {
-                    return;
-                }
-                deadline.get_or_insert_with(|| Instant::now() + INTERVAL);
-            }
-            () = full => return,
+impl Export {
+    pub(super) fn new(standard: &Standard) -> Self {
+        let timeout = standard.timeout.unwrap_or(PATIENCE);
+        let patience = standard.export_timeout.unwrap_or(timeout);
+        Self {
+            batch: standard.batch.unwrap_or(BATCH.min(standard.queue())),
+            delay: standard.delay.unwrap_or(DELAY),
+            timeout: timeout.min(patience),
+            patience,
         }
     }
+
+    /// Connects when there is something to export. Headers are what the exporter finds in
+    /// `OTEL_EXPORTER_OTLP_HEADERS`, which were checked with the configuration.
+    pub(super) fn exporter(
+        &self,
+        standard: &Standard,
+        endpoint: &str,
+        instance: &str,
+        version: &'static str,
+    ) -> Result<SpanExporter, TraceError> {
+        let mut exporter = SpanExporter::builder()
+            .with_tonic()
+            .with_endpoint(endpoint)
+            .with_timeout(self.timeout)
+            .build()?;
+        exporter.set_resource(&resource(standard, instance, version));
+        Ok(exporter)
+    }
+
+    /// Exports in a task of its own, which nothing waits for but the end of the process. `port` is
+    /// the collector's.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "it outlives the node's tasks, to export what they did last"
+    )]
+    pub(super) fn start(
+        self,
+        recorder: Arc<Recorder>,
+        spans: mpsc::Receiver<SpanData>,
+        exporter: SpanExporter,
+        counted: Counted,
+        port: Option<u16>,
+    ) {
+        let exporting = Exporting {
+            how: self,
+            recorder,
+            spans,
+            counted,
+            outage: Outage::new(port),
+            stopping: false,
+        };
+        tokio::spawn(exporting.run(exporter));
+    }
+}
+
+/// The task that exports.
+struct Exporting {
+    how: Export,
+    recorder: Arc<Recorder>,
+    spans: mpsc::Receiver<SpanData>,
+    counted: Counted,
+    outage: Outage,
+    /// No more spans are taken; those that wait are exported.
+    stopping: bool,
+}
+
+impl Exporting {
+    async fn run(mut self, exporter: SpanExporter) {
+        let mut is_last = false;
+        while !is_last {
+            let mut batch = Vec::new();
+            is_last = self.collect(&mut batch).await;
+            let result = self.export(&exporter, batch).await;
+            self.look(result);
+        }
+        self.recorder.stopped.notify_one();
+    }
+
+    fn look(&mut self, result: Result<u64, Fault>) {
+        let dropped = self.counted.dropped.get();
+        self.outage.look(dropped, result, Instant::now());
+    }
+
+    /// There will be no more spans. What an outage has cost is told now: the process may end before
+    /// the collector answers.
+    fn stop(&mut self) {
+        self.stopping = true;
+        self.spans.close();
+        self.look(Ok(0));
+        self.outage.end();
+    }
+
+    /// The number of spans that the collector has taken. Meanwhile others may be dropped.
+    async fn export(
+        &mut self,
+        exporter: &SpanExporter,
+        batch: Vec<SpanData>,
+    ) -> Result<u64, Fault> {
+        let count = batch.len() as u64;
+        if count == 0 {
+            return Ok(0);
+        }
+        let recorder = Arc::clone(&self.recorder);
+        let mut export = pin!(time::timeout(self.how.patience, exporter.export(batch)));
+        let result = loop {
+            tokio::select! {
+                biased;
+                () = recorder.stop.notified(), if !self.stopping => self.stop(),
+                result = &mut export => break result,
+                () = time::sleep(LOOK) => self.look(Ok(0)),
+            }
+        };
+        let fault = match result {
+            Ok(Ok(())) => {
+                self.counted.exported.inc_by(count);
+                return Ok(count);
+            }
+            Ok(Err(error)) => Fault::Failed(error),
+            Err(_) => Fault::Silent,
+        };
+        self.counted.dropped.inc_by(count);
+        Err(fault)
+    }
+
+    /// Waits for spans, and from the first one on for more of them; without any, until an outage may
+    /// be over. Returns whether no more will come.
+    async fn collect(&mut self, batch: &mut Vec<SpanData>) -> bool {
+        let recorder = Arc::clone(&self.recorder);
+        let mut deadline = self.outage.may_be_over_at();
+        while batch.len() < self.how.batch {
+            let room = self.how.batch - batch.len();
+            let full = async move {
+                match deadline {
+                    Some(deadline) => time::sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = recorder.stop.notified(), if !self.stopping => self.stop(),
+                received = self.spans.recv_many(batch, room) => {
+                    if received == 0 {
+                        return true;
+                    }
+                    if batch.len() == received {
+                        deadline = Some(Instant::now() + self.how.delay);
+                    }
+                }
+                () = full => return false,
+            }
+        }
+        false
+    }
+}
+
+/// What every span is of.
+fn resource(standard: &Standard, instance: &str, version: &'static str) -> Resource {
+    let given = standard.resource.iter();
+    let name_is_given = given.clone().any(|(key, _)| key == SERVICE_NAME);
+    let resource = Resource::builder()
+        .with_attribute(KeyValue::new("service.version", version))
+        .with_attribute(KeyValue::new("service.instance.id", instance.to_owned()))
+        .with_attributes(given.map(|(key, value)| KeyValue::new(key.clone(), value.clone())))
+        .with_attribute(KeyValue::new("curfew.node.id", instance.to_owned()));
+    match &standard.service_name {
+        Some(name) => resource.with_service_name(name.clone()),
+        None if name_is_given => resource,
+        None => resource.with_service_name("curfew"),
+    }
+    .build()
 }

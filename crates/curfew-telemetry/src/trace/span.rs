@@ -1,5 +1,6 @@
 //! One span.
 
+use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -86,7 +87,12 @@ impl Span {
 
     /// What others need to be its children; `None` when it is not recorded.
     pub fn context(&self) -> Option<Box<TraceContext>> {
-        self.0.as_ref().map(|span| Box::new(span.context))
+        self.0.as_ref().map(|span| Box::new(span.context.clone()))
+    }
+
+    /// Names its trace; `None` when it is not recorded.
+    pub fn trace(&self) -> Option<curfew_model::TraceId> {
+        self.0.as_ref().map(|span| span.context.trace())
     }
 
     /// A part of it, which begins now.
@@ -96,7 +102,7 @@ impl Span {
                 &span.recorder,
                 name.into(),
                 kind,
-                Some((span.context, false)),
+                Some((span.context.clone(), false)),
             ),
             None => Self::NONE,
         }
@@ -155,11 +161,15 @@ pub(super) fn context_of(span: &tracing::Span) -> Option<TraceContext> {
     let context = span.context();
     let span = context.span();
     let own = span.span_context();
-    TraceContext::new(
+    let context = TraceContext::new(
         own.trace_id().to_bytes(),
         own.span_id().to_bytes(),
         own.is_sampled(),
-    )
+    )?;
+    Some(match own.trace_state().header() {
+        state if state.is_empty() => context,
+        state => context.with_state(&state),
+    })
 }
 
 /// The machine's own clock, which collectors compare with those of other processes; nothing is
@@ -189,11 +199,12 @@ fn foreign(context: &TraceContext, remote: bool) -> SpanContext {
     } else {
         TraceFlags::default()
     };
+    let state = context.state().map(TraceState::from_str);
     SpanContext::new(
         TraceId::from_bytes(context.trace_id()),
         SpanId::from_bytes(context.span_id()),
         flags,
         remote,
-        TraceState::default(),
+        state.and_then(Result::ok).unwrap_or_default(),
     )
 }

@@ -28,6 +28,7 @@ impl Rig {
             ratio,
             trust_clients,
             user_ids: false,
+            trace_url: Some("https://jaeger.example/trace/{trace_id}".to_owned()),
             refusals: Budget::new(2),
             failures: Budget::new(2),
             by_clients: Budget::new(2),

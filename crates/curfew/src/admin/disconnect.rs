@@ -3,7 +3,7 @@
 use clap::Args;
 use http::Method;
 
-use super::{AdminClient, segment};
+use super::{AdminClient, segment, trace_line};
 use crate::cli::AdminArgs;
 use crate::failure::Failure;
 use crate::output;
@@ -32,7 +32,8 @@ pub(crate) fn run(args: DisconnectArgs) -> Result<(), Failure> {
         return answer.print();
     }
     Ok(output::print(&format!(
-        "closed session {}\n",
-        output::clean(&args.session)
+        "closed session {}\n{}",
+        output::clean(&args.session),
+        trace_line(&answer.json()?)
     ))?)
 }

@@ -3,7 +3,7 @@
 use clap::Args;
 use http::Method;
 
-use super::{AdminClient, revoke, segment};
+use super::{AdminClient, revoke, segment, trace_line};
 use crate::cli::AdminArgs;
 use crate::failure::Failure;
 use crate::output;
@@ -38,7 +38,8 @@ pub(crate) fn run(args: RestoreArgs) -> Result<(), Failure> {
         format!("{}:{value}", args.kind)
     };
     Ok(output::print(&format!(
-        "lifted the revocation of {}\n",
-        output::clean(&name)
+        "lifted the revocation of {}\n{}",
+        output::clean(&name),
+        trace_line(&answer.json()?)
     ))?)
 }

@@ -5,7 +5,7 @@ use curfew_model::{Clock as _, SystemClock};
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{AdminClient, text};
+use super::{AdminClient, text, trace_line};
 use crate::cli::AdminArgs;
 use crate::failure::Failure;
 use crate::{output, time};
@@ -69,7 +69,7 @@ pub(crate) fn run(args: RevokeArgs) -> Result<(), Failure> {
     let answer = answer.json()?;
     let text = match args.dry_run {
         true => preview(&answer),
-        false => receipt(&answer),
+        false => receipt(&answer) + &trace_line(&answer),
     };
     Ok(output::print(&text)?)
 }

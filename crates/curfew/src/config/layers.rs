@@ -1,9 +1,10 @@
-//! The layers a configuration is merged from: the file, then the environment, then `--set`.
-//! Defaults are not a layer: they belong to the sections' types.
+//! The layers a configuration is merged from: the standard variables of OpenTelemetry, then the file,
+//! then the rest of the environment, then `--set`. Defaults are not a layer: they belong to the sections' types.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use curfew_telemetry::GivenSetting;
 use figment::providers::{Format as _, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
@@ -111,12 +112,20 @@ impl File {
 /// Merges the layers; reports what cannot even be placed.
 pub(crate) fn merge(
     schema: &Schema,
+    given: &[GivenSetting],
     file: Option<&File>,
     env: impl IntoIterator<Item = (OsString, OsString)>,
     sets: &[String],
     problems: &mut Vec<ConfigProblem>,
 ) -> Figment {
     let mut layers = Vec::new();
+    for setting in given {
+        let keys = ["telemetry".to_owned(), setting.key.to_owned()];
+        match layer(schema, setting.variable.to_owned(), &keys, &setting.value) {
+            Ok(layer) => layers.push(layer),
+            Err(problem) => problems.push(problem),
+        }
+    }
     match file.map(File::layer) {
         Some(Ok(layer)) => layers.push(layer),
         Some(Err(problem)) => problems.push(problem),

@@ -120,6 +120,13 @@ impl Target {
             .authority()
             .filter(|authority| !authority.as_str().contains('@'));
         let authority = authority.ok_or_else(wrong)?;
+        // One that is no number would be read as none.
+        if authority.port_u16().is_none() && authority.as_str() != authority.host() {
+            return Err(format!(
+                "{}: its port is no number from 1 to 65535",
+                wrong()
+            ));
+        }
         let path = if uri.path() == "/" {
             DEFAULT_PATH
         } else {
@@ -274,6 +281,9 @@ mod tests {
             "127.0.0.1:8080",
             "/ws",
             "ws://a:b@c/",
+            "ws://127.0.0.1:80a0/ws",
+            "ws://127.0.0.1:65536/ws",
+            "ws://[::1]:/ws",
             "",
         ] {
             let error = Target::parse(url).unwrap_err();

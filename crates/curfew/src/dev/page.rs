@@ -11,6 +11,7 @@ use curfew_backend::SessionFilter;
 use curfew_model::{Revocation, RevocationKey};
 use curfew_server::{Extra, Listen, Problem, Response};
 use curfew_session::Context;
+use curfew_telemetry::Origin;
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -130,6 +131,7 @@ impl Page {
             "csrf": self.guard,
             "redis_prefix": self.dev.config.backend.redis.prefix,
             "version": env!("CARGO_PKG_VERSION"),
+            "trace_url": self.dev.config.telemetry.trace_url,
             "address": self.public.to_string(),
             "admin": self.admin.to_string(),
         });
@@ -169,13 +171,21 @@ impl Page {
     async fn revoke(&self, body: &[u8]) -> Result<Value, Problem> {
         let key = key(body)?;
         let expires_at = self.context.node.clock().unix() + REVOCATION_SECS;
+        let tracer = self.context.node.metrics().tracer();
+        let span = tracer.always("POST /dev/revoke", Origin::Unknown);
         let revocation = Revocation {
             expires_at: Some(expires_at),
+            trace: span.context(),
             ..Revocation::default()
         };
         let revocations = &self.context.node.backends().revocations;
         let receipt = revocations.revoke(key, revocation).await?;
-        serde_json::to_value(receipt).map_err(|error| Problem::bad_request(error.to_string()))
+        let mut receipt = serde_json::to_value(receipt)
+            .map_err(|error| Problem::bad_request(error.to_string()))?;
+        if let Some(trace) = span.trace() {
+            receipt["trace"] = trace.to_string().into();
+        }
+        Ok(receipt)
     }
 
     async fn restore(&self, body: &[u8]) -> Result<Value, Problem> {

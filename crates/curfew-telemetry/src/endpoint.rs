@@ -1,0 +1,140 @@
+//! The address of a collector: `http://host:port`, and what is wrong with another.
+
+use std::net::Ipv6Addr;
+
+/// The port of OTLP over gRPC, by convention.
+pub(crate) const GRPC_PORT: u16 = 4317;
+
+/// The port of OTLP over HTTP, by convention.
+pub(crate) const HTTP_PORT: u16 = 4318;
+
+/// The only scheme that is spoken.
+const SCHEME: &str = "http://";
+
+/// Checks that `endpoint` can be the address of a collector that takes OTLP over gRPC without TLS;
+/// the port. The error says what to write instead, and repeats nothing that may be a password.
+pub(crate) fn check(endpoint: &str) -> Result<u16, String> {
+    let Some(rest) = strip_scheme(endpoint) else {
+        return Err(match endpoint.split_once("://") {
+            Some(("https", _)) => format!(
+                "https is not spoken: have a collector near this node pass spans on over TLS, and name it here, as in http://127.0.0.1:{GRPC_PORT}"
+            ),
+            _ => format!(
+                "must be the URL of a collector that takes OTLP over gRPC, such as http://127.0.0.1:{GRPC_PORT}"
+            ),
+        });
+    };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    if authority.contains('@') {
+        return Err(
+            "a user or password in the URL is not sent: leave it out, and use OTEL_EXPORTER_OTLP_HEADERS for what the collector wants to see"
+                .to_owned(),
+        );
+    }
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (authority, None),
+    };
+    if !is_host(host) {
+        return Err(format!(
+            "names no host: write http://, a name or an address (one of IPv6 in brackets) and a port, as in http://127.0.0.1:{GRPC_PORT}"
+        ));
+    }
+    let Some(port) = port else {
+        return Err(format!(
+            "has no port: OTLP over gRPC usually has {GRPC_PORT}, as in http://{host}:{GRPC_PORT}"
+        ));
+    };
+    let number = port
+        .parse::<u16>()
+        .ok()
+        .filter(|number| *number != 0 && port.bytes().all(|byte| byte.is_ascii_digit()));
+    let Some(number) = number else {
+        return Err(format!(
+            "has a port that is no number from 1 to 65535: OTLP over gRPC usually has {GRPC_PORT}, as in http://{host}:{GRPC_PORT}"
+        ));
+    };
+    if !path.is_empty() && path != "/" {
+        return Err(format!(
+            "has a path, which belongs to OTLP over HTTP: OTLP over gRPC has none, as in http://{host}:{GRPC_PORT}"
+        ));
+    }
+    Ok(number)
+}
+
+/// What may be wrong where a collector at `port` is asked and does not answer as one does.
+pub(crate) fn doubt(port: u16) -> String {
+    match port {
+        HTTP_PORT => format!(
+            "port {HTTP_PORT} is that of OTLP over HTTP; OTLP over gRPC, which is spoken here, usually has {GRPC_PORT}"
+        ),
+        _ => format!(
+            "what answers there may not be OTLP over gRPC, which usually has port {GRPC_PORT} ({HTTP_PORT} is that of OTLP over HTTP)"
+        ),
+    }
+}
+
+/// Schemes are the same in capitals.
+fn strip_scheme(endpoint: &str) -> Option<&str> {
+    let (scheme, rest) = endpoint.split_at_checked(SCHEME.len())?;
+    scheme.eq_ignore_ascii_case(SCHEME).then_some(rest)
+}
+
+fn is_host(host: &str) -> bool {
+    if let Some(address) = host.strip_prefix('[') {
+        return address
+            .strip_suffix(']')
+            .is_some_and(|address| address.parse::<Ipv6Addr>().is_ok());
+    }
+    !host.is_empty()
+        && host
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_usable_endpoint_has_a_host_and_a_port() {
+        for (endpoint, port) in [
+            ("http://jaeger:4317", 4317),
+            ("http://[::1]:4317/", 4317),
+            ("HTTP://127.0.0.1:80", 80),
+            ("http://otel-collector.tracing.svc:65535", 65535),
+        ] {
+            assert_eq!(check(endpoint), Ok(port), "{endpoint}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_what_to_write() {
+        for (endpoint, expect) in [
+            ("jaeger:4317", "such as http://127.0.0.1:4317"),
+            ("grpc://jaeger:4317", "such as http://127.0.0.1:4317"),
+            ("https://jaeger:4317", "https is not spoken"),
+            ("", "must be the URL"),
+            ("http://", "names no host"),
+            ("http://:4317", "names no host"),
+            ("http:// x:4317", "names no host"),
+            ("http://::1:4317", "names no host"),
+            ("http://[::1:4317", "names no host"),
+            ("http://[::1]", "as in http://[::1]:4317"),
+            ("http://jaeger", "as in http://jaeger:4317"),
+            ("http://127.0.0.1:43a7", "as in http://127.0.0.1:4317"),
+            ("http://jaeger:", "no number from 1 to 65535"),
+            ("http://jaeger:0", "no number from 1 to 65535"),
+            ("http://jaeger:65536", "no number from 1 to 65535"),
+            ("http://jaeger:+4317", "no number from 1 to 65535"),
+            ("http://jaeger:4318/v1/traces", "as in http://jaeger:4317"),
+            ("http://jaeger:4317?x", "has a path"),
+        ] {
+            let told = check(endpoint).unwrap_err();
+            assert!(told.contains(expect), "{endpoint}: {told}");
+        }
+        let told = check("http://me:canary@jaeger:4317").unwrap_err();
+        assert!(!told.contains("canary"), "{told}");
+    }
+}

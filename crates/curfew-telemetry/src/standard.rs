@@ -1,0 +1,155 @@
+//! The standard variables of OpenTelemetry: which are taken, as what, and which are refused.
+//!
+//! What they say lies below the settings of Curfew: a key that a file, a variable `CURFEW__…` or
+//! `--set` gives wins. One that would have no effect is refused by its name rather than passed over.
+
+mod table;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::time::Duration;
+
+pub use table::{VARIABLES, Variable};
+
+/// The beginning of the names of standard variables.
+const PREFIX: &str = "OTEL_";
+
+/// What standard variables say that no setting of Curfew does.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Standard {
+    pub(crate) disabled: bool,
+    pub(crate) service_name: Option<String>,
+    pub(crate) resource: Vec<(String, String)>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) export_timeout: Option<Duration>,
+    pub(crate) delay: Option<Duration>,
+    pub(crate) queue: Option<usize>,
+    pub(crate) batch: Option<usize>,
+}
+
+/// A setting that a variable stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenSetting {
+    /// The variable's name.
+    pub variable: &'static str,
+    /// The key below `telemetry`.
+    pub key: &'static str,
+    /// Its value, as text.
+    pub value: String,
+}
+
+/// The standard variables of an environment, read.
+#[derive(Debug, Default)]
+pub struct Given {
+    /// What they say that no setting does.
+    pub standard: Standard,
+    /// What they say that settings do; a later one wins.
+    pub settings: Vec<GivenSetting>,
+    /// A variable's name and why it is refused; never its value, which may be secret.
+    pub problems: Vec<(String, String)>,
+    /// A variable's name and what of it has no effect.
+    pub warnings: Vec<(String, String)>,
+    taken: Vec<&'static str>,
+    sampler: Option<Sampler>,
+    sampler_arg: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sampler {
+    On,
+    Off,
+    Ratio,
+}
+
+impl Given {
+    /// Reads what is there of them in `environment`. An empty one is as good as none.
+    pub fn from(environment: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        let given: BTreeMap<String, OsString> = environment
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
+            .filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty())
+            .collect();
+        let mut read = Self::default();
+        // In the table's order: those for all signals before those for traces, which win.
+        for variable in VARIABLES {
+            let Some(value) = given.get(variable.name) else {
+                continue;
+            };
+            let taken = match value.to_str() {
+                Some(text) => (variable.read)(&mut read, variable.name, text.trim()),
+                None => Err("is not UTF-8 text".to_owned()),
+            };
+            match taken {
+                Ok(()) => read.taken.push(variable.name),
+                Err(why) => read.problems.push((variable.name.to_owned(), why)),
+            }
+        }
+        let is_known = |name: &str| VARIABLES.iter().any(|variable| variable.name == name);
+        let others = given.keys().filter(|name| !is_known(name));
+        read.warnings
+            .extend(others.map(|name| (name.clone(), "is not read".to_owned())));
+        read.sample();
+        read.compare();
+        read
+    }
+
+    /// Warns of the variables that would say how traces are exported, where none are.
+    pub fn warn_of_no_endpoint(&mut self) {
+        let idle = self.taken.iter().filter(|_| !self.standard.disabled);
+        self.warnings.extend(idle.map(|name| {
+            let why = "has no effect: without telemetry.otlp_endpoint or OTEL_EXPORTER_OTLP_ENDPOINT no traces are exported";
+            ((*name).to_owned(), why.to_owned())
+        }));
+    }
+
+    /// The sampler and its argument are one setting.
+    fn sample(&mut self) {
+        let sampler = table::SAMPLER;
+        let ratio = match (self.sampler, self.sampler_arg.take()) {
+            (None, None) => return,
+            (Some(Sampler::On), None) => "1".to_owned(),
+            (Some(Sampler::Off), None) => "0".to_owned(),
+            (Some(Sampler::Ratio), ratio) => ratio.unwrap_or_else(|| "1".to_owned()),
+            (None | Some(Sampler::On | Sampler::Off), Some(_)) => {
+                let why = format!(
+                    "has an effect only with {sampler}=traceidratio or parentbased_traceidratio"
+                );
+                self.problems.push((table::SAMPLER_ARG.to_owned(), why));
+                return;
+            }
+        };
+        match ratio.parse::<f64>() {
+            Ok(share) if (0.0..=1.0).contains(&share) => self.settings.push(GivenSetting {
+                variable: sampler,
+                key: "trace_sample_ratio",
+                value: ratio,
+            }),
+            _ => self.problems.push((
+                table::SAMPLER_ARG.to_owned(),
+                "must be a number from 0 to 1".to_owned(),
+            )),
+        }
+    }
+
+    fn compare(&mut self) {
+        if let (Some(batch), queue) = (self.standard.batch, self.standard.queue())
+            && batch > queue
+        {
+            let why = format!(
+                "must be at most {queue}, the spans that may wait ({})",
+                table::QUEUE
+            );
+            self.problems.push((table::BATCH.to_owned(), why));
+        }
+    }
+}
+
+impl Standard {
+    /// The most spans that wait to be exported.
+    pub(crate) fn queue(&self) -> usize {
+        self.queue.unwrap_or(crate::trace::QUEUE)
+    }
+}
+
+#[cfg(test)]
+mod tests;

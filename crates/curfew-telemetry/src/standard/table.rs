@@ -1,0 +1,403 @@
+//! The table of the standard variables: one row for each, which the documentation repeats.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::{Given, GivenSetting, Sampler};
+
+pub(super) const SAMPLER: &str = "OTEL_TRACES_SAMPLER";
+pub(super) const SAMPLER_ARG: &str = "OTEL_TRACES_SAMPLER_ARG";
+pub(super) const QUEUE: &str = "OTEL_BSP_MAX_QUEUE_SIZE";
+pub(super) const BATCH: &str = "OTEL_BSP_MAX_EXPORT_BATCH_SIZE";
+
+/// The longest that one export may be given, milliseconds.
+const MAX_TIMEOUT_MS: u64 = 600_000;
+
+/// The longest that a span may be told to wait for others, milliseconds.
+const MAX_DELAY_MS: u64 = 60_000;
+
+/// The most spans that may be told to wait: about 1 KiB each.
+const MAX_QUEUE: u64 = 1_000_000;
+
+/// One standard variable.
+#[derive(Debug)]
+pub struct Variable {
+    /// Its name.
+    pub name: &'static str,
+    /// What it may say, in Markdown; empty when it is refused in any form.
+    pub takes: &'static str,
+    /// What becomes of it, in Markdown.
+    pub effect: &'static str,
+    /// Takes its value over; or why not, without repeating it.
+    pub(super) read: fn(&mut Given, &'static str, &str) -> Result<(), String>,
+}
+
+const TLS: &str = "Refused: no TLS is spoken to a collector. One near the node takes spans and passes them on over TLS.";
+const COUNT_LIMIT: &str = "Refused: what a span holds is counted by design, and cannot be changed.";
+const PROTOCOL: &str = "Without effect beyond that: OTLP over gRPC is the only form. `http/protobuf` and `http/json` are refused.";
+const COMPRESSION: &str =
+    "Without effect beyond that: nothing is compressed. `gzip` and `zstd` are refused.";
+const INSECURE: &str = "Without effect beyond that: nothing is sent over TLS. `false` is refused.";
+const HEADERS: &str = "Sent with every export, as gRPC metadata. Values are secrets: they are in no log line, no error and not in `curfew print-config`.";
+const TIMEOUT: &str = "How long one export may take, with its repetitions. Default 5000.";
+const ENDPOINT: &str =
+    "`telemetry.otlp_endpoint`, where no setting gives it; the rules are the same.";
+
+/// Every standard variable that is taken or refused. Those for all signals stand before those for
+/// traces, which win.
+pub const VARIABLES: &[Variable] = &[
+    Variable {
+        name: "OTEL_SDK_DISABLED",
+        takes: "`true`, `false`",
+        effect: "`true`: nothing is recorded or exported, whatever else is set.",
+        read: |read, _, value| {
+            read.standard.disabled |= boolean(value)?;
+            Ok(())
+        },
+    },
+    Variable {
+        name: "OTEL_TRACES_EXPORTER",
+        takes: "`otlp`, `none`",
+        effect: "`none`: as `OTEL_SDK_DISABLED=true`. Others are refused.",
+        read: |read, _, value| match value {
+            "otlp" => Ok(()),
+            "none" => {
+                read.standard.disabled = true;
+                Ok(())
+            }
+            _ => Err("must be otlp or none: spans are exported by OTLP alone".to_owned()),
+        },
+    },
+    Variable {
+        name: "OTEL_SERVICE_NAME",
+        takes: "text",
+        effect: "The resource attribute `service.name`. Default `curfew`.",
+        read: |read, _, value| {
+            read.standard.service_name = Some(value.to_owned());
+            Ok(())
+        },
+    },
+    Variable {
+        name: "OTEL_RESOURCE_ATTRIBUTES",
+        takes: "`key=value,…`, percent-encoded",
+        effect: "Added to the resource attributes of every span; `service.version` and `service.instance.id` take the place of our own. The node's id is also in `curfew.node.id`, which cannot be replaced.",
+        read: |read, _, value| {
+            read.standard.resource = pairs(value)?;
+            match read
+                .standard
+                .resource
+                .iter()
+                .any(|(key, _)| key == "curfew.node.id")
+            {
+                true => Err("cannot set curfew.node.id, which is the node's id".to_owned()),
+                false => Ok(()),
+            }
+        },
+    },
+    Variable {
+        name: "OTEL_EXPORTER_OTLP_ENDPOINT",
+        takes: "a URL",
+        effect: ENDPOINT,
+        read: endpoint,
+    },
+    Variable {
+        name: "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        takes: "a URL",
+        effect: ENDPOINT,
+        read: endpoint,
+    },
+    Variable {
+        name: "OTEL_EXPORTER_OTLP_HEADERS",
+        takes: "`name=value,…`, percent-encoded",
+        effect: HEADERS,
+        read: headers,
+    },
+    Variable {
+        name: "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+        takes: "`name=value,…`, percent-encoded",
+        effect: HEADERS,
+        read: headers,
+    },
+    Variable {
+        name: "OTEL_EXPORTER_OTLP_PROTOCOL",
+        takes: "`grpc`",
+        effect: PROTOCOL,
+        read: protocol,
+    },
+    Variable {
+        name: "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+        takes: "`grpc`",
+        effect: PROTOCOL,
+        read: protocol,
+    },
+    Variable {
+        name: "OTEL_EXPORTER_OTLP_COMPRESSION",
+        takes: "`none`",
+        effect: COMPRESSION,
+        read: compression,
+    },
+    Variable {
+        name: "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION",
+        takes: "`none`",
+        effect: COMPRESSION,
+        read: compression,
+    },
+    Variable {
+        name: "OTEL_EXPORTER_OTLP_TIMEOUT",
+        takes: "milliseconds, 1 to 600000",
+        effect: TIMEOUT,
+        read: timeout,
+    },
+    Variable {
+        name: "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT",
+        takes: "milliseconds, 1 to 600000",
+        effect: TIMEOUT,
+        read: timeout,
+    },
+    Variable {
+        name: "OTEL_EXPORTER_OTLP_INSECURE",
+        takes: "`true`",
+        effect: INSECURE,
+        read: insecure,
+    },
+    Variable {
+        name: "OTEL_EXPORTER_OTLP_TRACES_INSECURE",
+        takes: "`true`",
+        effect: INSECURE,
+        read: insecure,
+    },
+    refused("OTEL_EXPORTER_OTLP_CERTIFICATE", TLS, no_tls),
+    refused("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", TLS, no_tls),
+    refused("OTEL_EXPORTER_OTLP_CLIENT_KEY", TLS, no_tls),
+    refused("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", TLS, no_tls),
+    refused("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", TLS, no_tls),
+    refused("OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", TLS, no_tls),
+    Variable {
+        name: SAMPLER,
+        takes: "`always_on`, `always_off`, `traceidratio`, each also with `parentbased_` before it",
+        effect: "`telemetry.trace_sample_ratio`, where no setting gives it: 1, 0, or `OTEL_TRACES_SAMPLER_ARG`. With or without `parentbased_` a parent counts as that setting says, and what is always recorded still is.",
+        read: |read, _, value| {
+            read.sampler = Some(match value.strip_prefix("parentbased_").unwrap_or(value) {
+                "always_on" => Sampler::On,
+                "always_off" => Sampler::Off,
+                "traceidratio" => Sampler::Ratio,
+                _ => return Err(
+                    "must be always_on, always_off or traceidratio, or one of these with parentbased_ before it: there is no other sampler".to_owned(),
+                ),
+            });
+            Ok(())
+        },
+    },
+    Variable {
+        name: SAMPLER_ARG,
+        takes: "a number, 0 to 1",
+        effect: "The ratio of `traceidratio`, default 1. Refused with any other sampler, or none.",
+        read: |read, _, value| {
+            read.sampler_arg = Some(value.to_owned());
+            Ok(())
+        },
+    },
+    Variable {
+        name: "OTEL_PROPAGATORS",
+        takes: "`tracecontext`, also beside `baggage`",
+        effect: "Without effect beyond that: `traceparent` and `tracestate` are read and passed on. Baggage is not, which a warning says; others are refused, `none` too.",
+        read: propagators,
+    },
+    Variable {
+        name: "OTEL_BSP_SCHEDULE_DELAY",
+        takes: "milliseconds, 0 to 60000",
+        effect: "How long a span waits for others to be exported with. Default 500.",
+        read: |read, _, value| {
+            read.standard.delay = Some(milliseconds(value, 0..=MAX_DELAY_MS)?);
+            Ok(())
+        },
+    },
+    Variable {
+        name: "OTEL_BSP_EXPORT_TIMEOUT",
+        takes: "milliseconds, 1 to 600000",
+        effect: "How long one export may take at most, whatever `OTEL_EXPORTER_OTLP_TIMEOUT` says.",
+        read: |read, _, value| {
+            read.standard.export_timeout = Some(milliseconds(value, 1..=MAX_TIMEOUT_MS)?);
+            Ok(())
+        },
+    },
+    Variable {
+        name: QUEUE,
+        takes: "1 to 1000000",
+        effect: "Spans that wait to be exported; more are dropped and counted. Default 4096.",
+        read: |read, _, value| {
+            read.standard.queue = Some(size(value)?);
+            Ok(())
+        },
+    },
+    Variable {
+        name: BATCH,
+        takes: "1 to `OTEL_BSP_MAX_QUEUE_SIZE`",
+        effect: "Most spans of one export. Default 512.",
+        read: |read, _, value| {
+            read.standard.batch = Some(size(value)?);
+            Ok(())
+        },
+    },
+    refused("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", COUNT_LIMIT, by_design),
+    refused("OTEL_SPAN_EVENT_COUNT_LIMIT", COUNT_LIMIT, by_design),
+    refused("OTEL_SPAN_LINK_COUNT_LIMIT", COUNT_LIMIT, by_design),
+];
+
+const fn refused(
+    name: &'static str,
+    effect: &'static str,
+    read: fn(&mut Given, &'static str, &str) -> Result<(), String>,
+) -> Variable {
+    Variable {
+        name,
+        takes: "",
+        effect,
+        read,
+    }
+}
+
+fn no_tls(_: &mut Given, _: &'static str, _: &str) -> Result<(), String> {
+    Err("has no effect, since no TLS is spoken to a collector: leave it out, and have one near this node pass spans on over TLS".to_owned())
+}
+
+fn by_design(_: &mut Given, _: &'static str, _: &str) -> Result<(), String> {
+    Err("cannot be changed: leave it out".to_owned())
+}
+
+fn endpoint(read: &mut Given, variable: &'static str, value: &str) -> Result<(), String> {
+    read.settings.push(GivenSetting {
+        variable,
+        key: "otlp_endpoint",
+        value: value.to_owned(),
+    });
+    Ok(())
+}
+
+fn headers(_: &mut Given, _: &'static str, value: &str) -> Result<(), String> {
+    const FORM: &str = "must be name=value pairs separated by commas, values percent-encoded";
+    // The exporter reads the variable itself, and would pass over what it does not understand.
+    for (name, value) in pairs(value).map_err(|_| FORM.to_owned())? {
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if !name.bytes().all(is_name) || value.is_empty() {
+            return Err(FORM.to_owned());
+        }
+        if !value.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+            return Err("has a value that no header can have".to_owned());
+        }
+    }
+    Ok(())
+}
+
+fn protocol(_: &mut Given, _: &'static str, value: &str) -> Result<(), String> {
+    match value {
+        "grpc" => Ok(()),
+        _ => Err(
+            "must be grpc: OTLP over HTTP is not spoken, and a collector usually takes gRPC at port 4317"
+                .to_owned(),
+        ),
+    }
+}
+
+fn compression(_: &mut Given, _: &'static str, value: &str) -> Result<(), String> {
+    match value {
+        "none" => Ok(()),
+        _ => Err("must be none: spans are not compressed".to_owned()),
+    }
+}
+
+fn timeout(read: &mut Given, _: &'static str, value: &str) -> Result<(), String> {
+    read.standard.timeout = Some(milliseconds(value, 1..=MAX_TIMEOUT_MS)?);
+    Ok(())
+}
+
+fn insecure(_: &mut Given, _: &'static str, value: &str) -> Result<(), String> {
+    match boolean(value)? {
+        true => Ok(()),
+        false => Err("must be true: no TLS is spoken to a collector".to_owned()),
+    }
+}
+
+fn propagators(read: &mut Given, variable: &'static str, value: &str) -> Result<(), String> {
+    let mut reads_traces = false;
+    for name in value.split(',').map(str::trim) {
+        match name {
+            "tracecontext" => reads_traces = true,
+            "baggage" => read.warnings.push((
+                variable.to_owned(),
+                "names baggage, which is not passed on".to_owned(),
+            )),
+            _ => reads_traces = false,
+        }
+        if !matches!(name, "tracecontext" | "baggage") {
+            return Err("must be tracecontext: no other form is read or written".to_owned());
+        }
+    }
+    match reads_traces {
+        true => Ok(()),
+        false => Err("must name tracecontext, which is always read".to_owned()),
+    }
+}
+
+fn boolean(value: &str) -> Result<bool, String> {
+    if value.eq_ignore_ascii_case("true") {
+        Ok(true)
+    } else if value.eq_ignore_ascii_case("false") {
+        Ok(false)
+    } else {
+        Err("must be true or false".to_owned())
+    }
+}
+
+fn milliseconds(value: &str, range: RangeInclusive<u64>) -> Result<Duration, String> {
+    let (least, most) = (*range.start(), *range.end());
+    match value.parse() {
+        Ok(number) if range.contains(&number) => Ok(Duration::from_millis(number)),
+        _ => Err(format!(
+            "must be a number of milliseconds from {least} to {most}"
+        )),
+    }
+}
+
+fn size(value: &str) -> Result<usize, String> {
+    value
+        .parse()
+        .ok()
+        .filter(|number| (1..=MAX_QUEUE).contains(number))
+        .and_then(|number| usize::try_from(number).ok())
+        .ok_or_else(|| format!("must be a number from 1 to {MAX_QUEUE}"))
+}
+
+/// `key=value` pairs, separated by commas, with values decoded.
+fn pairs(text: &str) -> Result<Vec<(String, String)>, String> {
+    const FORM: &str = "must be key=value pairs separated by commas, values percent-encoded";
+    let mut pairs = Vec::new();
+    for pair in text
+        .split(',')
+        .map(str::trim)
+        .filter(|pair| !pair.is_empty())
+    {
+        let (key, value) = pair.split_once('=').ok_or(FORM)?;
+        let key = key.trim();
+        if key.is_empty() {
+            return Err(FORM.to_owned());
+        }
+        pairs.push((key.to_owned(), decode(value.trim()).ok_or(FORM)?));
+    }
+    Ok(pairs)
+}
+
+fn decode(value: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut rest = value.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let mut digit = || char::from(rest.next()?).to_digit(16);
+                u8::try_from(digit()? * 16 + digit()?).ok()?
+            }
+            other => other,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}

@@ -1,0 +1,255 @@
+//! The searches that the guide recommends, each asked of a real Jaeger.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use curfew_testkit::http;
+use curfew_testkit::mint::Key;
+use curfew_tests::{
+    Attempt, Cluster, Gateway, Manner, Provider, Redis, eventually, eventually_within, free_port,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::collector::exporting_to;
+
+/// How long Jaeger may take to start.
+const START: Duration = Duration::from_secs(30);
+
+/// A Jaeger with its memory store, killed when dropped.
+struct Jaeger {
+    process: Child,
+    otlp: SocketAddr,
+    http: SocketAddr,
+    ui: SocketAddr,
+    _directory: TempDir,
+}
+
+impl Jaeger {
+    async fn start() -> Self {
+        let tools = std::env::var_os("CURFEW_TOOLS").map_or_else(
+            || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools")),
+            PathBuf::from,
+        );
+        let binary = tools.join("jaeger/jaeger");
+        assert!(
+            binary.exists(),
+            "{} is missing: run .ci/run, which builds it",
+            binary.display()
+        );
+        let [otlp, http, ui, grpc] =
+            [(); 4].map(|()| SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())));
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("jaeger.json");
+        let configuration = json!({
+            "service": {
+                "extensions": ["jaeger_storage", "jaeger_query"],
+                "pipelines": {
+                    "traces": {"receivers": ["otlp"], "exporters": ["jaeger_storage_exporter"]},
+                },
+                "telemetry": {"metrics": {"level": "none"}},
+            },
+            "extensions": {
+                "jaeger_storage": {"backends": {"kept": {"memory": {"max_traces": 10000}}}},
+                "jaeger_query": {
+                    "storage": {"traces": "kept"},
+                    "http": {"endpoint": ui.to_string()},
+                    "grpc": {"endpoint": grpc.to_string()},
+                },
+            },
+            "receivers": {"otlp": {"protocols": {
+                "grpc": {"endpoint": otlp.to_string()},
+                "http": {"endpoint": http.to_string()},
+            }}},
+            "exporters": {"jaeger_storage_exporter": {"trace_storage": "kept"}},
+        });
+        fs::write(&file, configuration.to_string()).unwrap();
+        let process = Command::new(binary)
+            .arg("--config")
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut jaeger = Self {
+            process,
+            otlp,
+            http,
+            ui,
+            _directory: directory,
+        };
+        eventually_within(START, "an answer of Jaeger", async || {
+            assert_eq!(jaeger.process.try_wait().unwrap(), None, "Jaeger has ended");
+            for address in [jaeger.ui, jaeger.otlp, jaeger.http] {
+                tokio::net::TcpStream::connect(address).await.ok()?;
+            }
+            Some(())
+        })
+        .await;
+        jaeger
+    }
+
+    /// The operations of the spans that its search finds, with these in its form.
+    async fn search(&self, operation: Option<&str>, tags: &Value) -> Vec<Value> {
+        let mut path = format!(
+            "/api/traces?service=curfew&limit=100&tags={}",
+            encoded(&tags.to_string())
+        );
+        if let Some(operation) = operation {
+            path += &format!("&operation={}", encoded(operation));
+        }
+        let answer = http::request(self.ui, "GET", &path, &[], b"").await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        let answer = answer.json();
+        let traces = answer["data"].as_array().unwrap().clone();
+        let spans = traces
+            .into_iter()
+            .flat_map(|mut trace| match trace["spans"].take() {
+                Value::Array(spans) => spans,
+                other => panic!("no spans but {other}"),
+            });
+        spans.collect()
+    }
+}
+
+impl Drop for Jaeger {
+    fn drop(&mut self) {
+        // Both fail only when it has ended already.
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+fn encoded(text: &str) -> String {
+    let bytes = text.bytes();
+    bytes.map(|byte| format!("%{byte:02x}")).collect()
+}
+
+/// A search that the guide recommends.
+#[derive(Debug)]
+struct Recipe {
+    operation: Option<String>,
+    tag: (String, String),
+}
+
+fn recipes() -> Vec<Recipe> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/README.md");
+    let guide = fs::read_to_string(path).unwrap();
+    let (_, table) = guide
+        .split_once("| looking for | operation | tags |\n")
+        .unwrap();
+    let rows = table.lines().skip(1).take_while(|line| !line.is_empty());
+    rows.map(|row| {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let (key, value) = cells[2].trim_matches('`').split_once('=').unwrap();
+        Recipe {
+            operation: cells[1]
+                .strip_prefix('`')
+                .map(|name| name.trim_matches('`').to_owned()),
+            tag: (key.to_owned(), value.to_owned()),
+        }
+    })
+    .collect()
+}
+
+/// Does what the recipes look for.
+async fn make_trouble(jaeger: &Jaeger, redis: &Redis) -> (Cluster, Gateway) {
+    let user = "ACL SETUSER curfew on >secret ~* +@all resetchannels &curfew:control &curfew:probe:* &curfew:channel:room:1";
+    redis.run(&user.split(' ').collect::<Vec<_>>()).await;
+    let settings = exporting_to(jaeger.otlp)
+        .with("telemetry.trace_sample_ratio = 0.0")
+        .with("limits.connections = 1")
+        .with("backend.redis.username = \"curfew\"")
+        .with("backend.redis.password = \"secret\"")
+        .rules(
+            "[[policy.rules]]\nname = \"rooms\"\nchannels = [\"room:*\"]\nactions = [\"publish\"]\n",
+        );
+    let cluster = Cluster::start(1, &redis.url(), &settings).await;
+    let node = &cluster[0];
+    let key = Key::default_secret();
+    let expired = key.user_with("bob", json!({"exp":1_700_000_000}));
+    let mut bob = node.ws().bearer(&expired).open().await;
+    bob.expect_auth_failed("expired", 4401).await;
+    // Once his connection is over.
+    let mut alice = eventually("a place", async || match node.attempt("alice").await {
+        Attempt::Open(alice) => Some(alice),
+        _ => None,
+    })
+    .await;
+    let full = node.ws().bearer(&key.user("bob")).refused().await;
+    assert_eq!(full.status, 503);
+    for (channel, code) in [("room:2", "unavailable"), ("other", "forbidden")] {
+        alice
+            .send(json!({"type":"publish","id":1,"channel":channel,"data":1}))
+            .await;
+        alice.expect_json(json!({"type":"error","code":code})).await;
+    }
+    node.revoke(json!({"kind":"user","value":"alice"})).await;
+    alice.expect_close(4403, "revoked").await;
+
+    let provider = Provider::start(&[]).await;
+    provider.behave(Manner::Status(500));
+    let settings = exporting_to(jaeger.otlp).issuers(&provider.by_discovery("away"));
+    let other = Gateway::start_with(&settings).await;
+    (cluster, other)
+}
+
+/// Fault: the guide said to search by `error=true`, which finds nothing.
+#[tokio::test]
+async fn every_search_of_the_guide_finds_what_it_is_for() {
+    let (redis, jaeger) = (Redis::start().await, Jaeger::start().await);
+    let _nodes = make_trouble(&jaeger, &redis).await;
+    let recipes = recipes();
+    assert!(recipes.len() > 5, "{recipes:?}");
+    for Recipe { operation, tag } in &recipes {
+        let tags = json!({ &tag.0: tag.1 });
+        let what = format!("{operation:?} {tags}");
+        eventually(&what, async || {
+            let found = jaeger.search(operation.as_deref(), &tags).await;
+            let has = |span: &Value| {
+                let mut tags = span["tags"].as_array().unwrap().iter();
+                tags.any(|found| {
+                    let value = found["value"].as_str().map(str::to_owned);
+                    found["key"] == *tag.0
+                        && value.unwrap_or_else(|| found["value"].to_string()) == tag.1
+                })
+            };
+            let named = |span: &Value| {
+                let operation = operation.as_deref();
+                operation.is_none_or(|operation| span["operationName"] == operation)
+            };
+            found
+                .iter()
+                .any(|span| has(span) && named(span))
+                .then_some(())
+        })
+        .await;
+    }
+    // What the guide says of the usual advice.
+    assert_eq!(
+        jaeger.search(None, &json!({"error":"true"})).await,
+        [Value::Null; 0]
+    );
+}
+
+/// Fault: "frame with invalid size" said nothing to those who had given the port of OTLP over HTTP.
+#[tokio::test]
+async fn the_port_of_otlp_over_http_is_told_from_that_of_grpc() {
+    let jaeger = Jaeger::start().await;
+    let settings = exporting_to(jaeger.http).with("telemetry.trace_sample_ratio = 1.0");
+    let node = Gateway::start_with(&settings).await;
+    let _alice = node.user("alice").await;
+    let told = eventually("a line", async || {
+        let entries = node.log().entries();
+        let told = entries
+            .iter()
+            .find(|entry| entry["message"] == "spans are dropped");
+        told.cloned()
+    })
+    .await;
+    assert!(told["hint"].as_str().unwrap().contains("4317"), "{told}");
+}
