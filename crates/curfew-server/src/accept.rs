@@ -24,7 +24,7 @@ use crate::exchange::{self, Ended};
 use crate::head::{Bounds, HeadFault};
 use crate::listen::{Listener, UNIX_PEER};
 use crate::permits::{Full, Unauthenticated};
-use crate::proxies::{self, HeaderError};
+use crate::proxies::{self, Client, HeaderError};
 use crate::respond::{Problem, Response};
 use crate::routes::close;
 use crate::upgrade::Upgrade;
@@ -220,7 +220,8 @@ impl Public {
             Ok(None) => Ok(peer),
             Ok(Some(source)) => {
                 let client = source.ip();
-                self.attribute(client, permit).map_err(Unnamed::Told)?;
+                self.attribute(Client::Known(client), permit)
+                    .map_err(Unnamed::Told)?;
                 Ok(client)
             }
             Err(HeaderError::Malformed(why)) => {
@@ -241,12 +242,14 @@ impl Public {
 
     /// Counts a connection for the client that a load balancer has named; what it is told if that has
     /// too many.
-    fn attribute(&self, client: IpAddr, permit: &mut Unauthenticated) -> Result<(), Problem> {
-        if self.settings.load().proxies.trusts(client) {
-            return Ok(());
-        }
-        let attributed = permit.attribute(client);
-        attributed.map_err(|full| self.turn_away(full, client))
+    fn attribute(&self, client: Client, permit: &mut Unauthenticated) -> Result<(), Problem> {
+        let address = match client {
+            // One that a load balancer has sent itself, such as a health check.
+            Client::Known(address) if self.settings.load().proxies.trusts(address) => return Ok(()),
+            Client::Known(address) | Client::Disputed(address) => address,
+        };
+        let attributed = permit.attribute(address);
+        attributed.map_err(|full| self.turn_away(full, address))
     }
 
     /// Counts a connection that is not upgraded.
@@ -305,8 +308,9 @@ impl Public {
             .load()
             .proxies
             .client(before, request.headers());
-        if client != before {
-            *accepted.client.lock() = client;
+        let (Client::Known(address) | Client::Disputed(address)) = client;
+        if client != Client::Known(before) {
+            *accepted.client.lock() = address;
             if let Some(permit) = accepted.permit.lock().as_mut()
                 && let Err(problem) = self.attribute(client, permit)
             {
@@ -314,7 +318,7 @@ impl Public {
             }
         }
         let response = self.route(request, accepted).await;
-        self.answers.note(&response, client);
+        self.answers.note(&response, address);
         response
     }
 

@@ -74,7 +74,9 @@ fn advice(reason: &str) -> Option<&'static str> {
     match reason {
         "head_too_large" => Some("tokens, cookies and proxies' headers must fit limits.head_bytes"),
         "too_many_headers" => Some("what clients and proxies send must fit limits.headers"),
-        "limit" => Some("see limits.unauthenticated and admin.connections"),
+        "limit" => Some(
+            "see limits.connections, limits.unauthenticated, limits.unauthenticated_per_address and admin.connections",
+        ),
         "http_version" => Some("a proxy in front must speak HTTP/1.1 to this node"),
         "internal" => Some("see the lines before"),
         _ => None,

@@ -40,7 +40,8 @@ pub struct ServerConfig {
     /// `"unix"` stands for connections over a Unix socket. They are believed about their clients, by
     /// `X-Forwarded-For` or `Forwarded`: limits, logs and
     /// records of sessions go by the nearest address that is none of theirs. Empty: the socket alone
-    /// says who a client is.
+    /// says who a client is. Where both headers come and disagree neither is believed, and all such clients
+    /// count as one: have the load balancer remove the one it does not write.
     pub trusted_proxies: Vec<String>,
     /// Connections begin with a header of the PROXY protocol, version 1 or 2: those of
     /// `trusted_proxies`, or all where that is empty. Then only load balancers may reach the

@@ -26,6 +26,16 @@ pub struct Proxies {
     protocol: bool,
 }
 
+/// The client of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Client {
+    /// As far as is known.
+    Known(IpAddr),
+    /// Its proxy's address, which has said two things. All such clients count as one, or a header that
+    /// says otherwise would be a way around the limits of an address.
+    Disputed(IpAddr),
+}
+
 /// The reasons for which a connection has no PROXY header.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HeaderError {
@@ -71,9 +81,9 @@ impl Proxies {
     /// The client of a request that `peer` sent: the nearest address in its headers that is no trusted
     /// proxy's. Where the two kinds of headers disagree, a client has added the one that its proxy does
     /// not write: neither is believed, and the client is `peer`.
-    pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Client {
         if !self.trusts(peer) {
-            return peer;
+            return Client::Known(peer);
         }
         let values = |name| {
             let values = headers.get_all(name).iter();
@@ -84,14 +94,14 @@ impl Proxies {
         let described = values(FORWARDED).flat_map(forwarded::nodes);
         let described: Vec<_> = described.collect();
         match (listed.is_empty(), described.is_empty()) {
-            (true, true) => peer,
-            (false, true) => self.nearest(peer, &listed),
-            (true, false) => self.nearest(peer, &described),
+            (true, true) => Client::Known(peer),
+            (false, true) => Client::Known(self.nearest(peer, &listed)),
+            (true, false) => Client::Known(self.nearest(peer, &described)),
             (false, false) => {
                 let client = self.nearest(peer, &listed);
                 match client == self.nearest(peer, &described) {
-                    true => client,
-                    false => peer,
+                    true => Client::Known(client),
+                    false => Client::Disputed(peer),
                 }
             }
         }
@@ -146,7 +156,10 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, HeaderValue::from_static(value));
         }
-        proxies.client(peer.parse().unwrap(), &map).to_string()
+        match proxies.client(peer.parse().unwrap(), &map) {
+            Client::Known(address) => address.to_string(),
+            Client::Disputed(address) => format!("{address}?"),
+        }
     }
 
     #[test]
@@ -189,7 +202,12 @@ mod tests {
             (
                 "10.0.0.1",
                 &[("forwarded", "for=1.2.3.4"), (xff, "203.0.113.1")],
+                "10.0.0.1?",
+            ),
+            (
                 "10.0.0.1",
+                &[("forwarded", "proto=https"), (xff, "203.0.113.1")],
+                "10.0.0.1?",
             ),
             ("::ffff:10.0.0.1", &[(xff, "203.0.113.1")], "203.0.113.1"),
         ] {

@@ -113,6 +113,12 @@ async fn limits_count_the_clients_of_a_proxy_one_by_one() {
         gateway.log().entries().iter().any(logged).then_some(())
     })
     .await;
+    // The kind: a header of the client's own by which it counts for no address.
+    let disputed = || from("203.0.113.1").header("Forwarded", "proto=https");
+    for _ in 0..2 {
+        open.push(disputed().open().await);
+    }
+    assert_eq!(disputed().refused().await.status, 429);
     drop(open);
     eventually("room again", async || {
         from("203.0.113.1").attempt().await.ok()

@@ -78,8 +78,13 @@ async fn a_collector_that_answers_rubbish() {
     let address = listener.local_addr().unwrap();
     let mut serving = JoinSet::new();
     serving.spawn(async move {
+        let mut connections = JoinSet::new();
         while let Ok((mut stream, _)) = listener.accept().await {
-            drop(stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nhello").await);
+            connections.spawn(async move {
+                drop(stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nhello").await);
+                // Closed with bytes unread it would be reset, and the answer lost.
+                drop(tokio::io::copy(&mut stream, &mut tokio::io::sink()).await);
+            });
         }
     });
     // Fault: "frame with invalid size", which says nothing to who gave the port of OTLP over HTTP.

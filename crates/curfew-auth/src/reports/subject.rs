@@ -244,6 +244,12 @@ impl ReportRules {
             Some(Value::Number(number)) if self.numeric_subjects && !number.is_f64() => {
                 Ok(Cow::Owned(number.to_string()))
             }
+            // -0, which JSON's readers take for a number with a point.
+            Some(Value::Number(number))
+                if self.numeric_subjects && number.as_f64() == Some(0.0) =>
+            {
+                Ok(Cow::Borrowed("0"))
+            }
             Some(Value::Number(_)) => Err(malformed(
                 "the subject's sub is not a string; auth.numeric_subjects takes integers of 64 bits as well",
             )),

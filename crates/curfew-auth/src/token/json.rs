@@ -64,13 +64,21 @@ pub(crate) fn subject<'a>(
     numeric: bool,
 ) -> Result<Cow<'a, str>, Flaw> {
     match integer(value) {
-        Some(digits) if numeric => Ok(Cow::Borrowed(digits)),
+        // Reports of the same user are read as numbers of 64 bits.
+        Some(digits) if numeric && is_of_64_bits(digits) => Ok(Cow::Borrowed(digits)),
+        Some(_) if numeric => {
+            Err(format!("the {name} claim is an integer of more than 64 bits").into())
+        }
         Some(_) => Err(format!(
             "the {name} claim is not a string; auth.numeric_subjects takes integers as well"
         )
         .into()),
         None => text(name, value),
     }
+}
+
+fn is_of_64_bits(digits: &str) -> bool {
+    digits.parse::<i64>().is_ok() || digits.parse::<u64>().is_ok()
 }
 
 /// The decimal text of an integer that is written as one.

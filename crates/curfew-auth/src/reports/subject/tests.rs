@@ -159,6 +159,7 @@ fn a_user_that_is_a_number_is_found_where_tokens_may_have_one() {
         (json!(42), "42"),
         (json!(-7), "-7"),
         (json!(u64::MAX), "18446744073709551615"),
+        (json!(-0.0), "0"),
     ] {
         let expected = Subject::User {
             issuer: "main".into(),
