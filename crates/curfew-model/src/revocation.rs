@@ -83,7 +83,11 @@ impl Revocation {
             reason: Option<serde_json::Value>,
             trace: Option<serde_json::Value>,
         }
-        let Ok(written) = serde_json::from_slice::<Written>(value) else {
+        // A list of the members in their order would be read as well.
+        let object = std::str::from_utf8(value)
+            .ok()
+            .filter(|text| text.trim_ascii_start().starts_with('{'));
+        let Some(Ok(written)) = object.map(serde_json::from_str::<Written>) else {
             return Self::default();
         };
         Self {
@@ -138,6 +142,7 @@ mod tests {
             ("{", Revocation::default()),
             ("{}", Revocation::default()),
             ("[1764000000]", Revocation::default()),
+            ("[1764000000,null,null]", Revocation::default()),
             (r#"{"before":1764000000}"#, cutoff(1_764_000_000)),
             (r#"{"before":"soon"}"#, Revocation::default()),
             (r#"{"before":-1.5}"#, Revocation::default()),
@@ -152,6 +157,8 @@ mod tests {
         ] {
             assert_eq!(Revocation::parse(value.as_bytes()), expect, "{value}");
         }
+        let not_text = b"{\"before\":1764000000,\"by\":\"\xff\"}";
+        assert_eq!(Revocation::parse(not_text), Revocation::default());
     }
 
     #[test]

@@ -2,13 +2,13 @@
 //! opinion differ.
 //!
 //! Owns: what must be true of each reader for any bytes.
-//! Knows nothing of: where the bytes come from (`tests/corpus.rs`).
+//! Knows nothing of: where the bytes come from (`tests/corpus.rs`, `guided`).
 
-mod frames;
-mod json;
-mod proxies;
-mod revocations;
-mod tokens;
+pub mod frames;
+pub mod json;
+pub mod proxies;
+pub mod revocations;
+pub mod tokens;
 
 /// A reader under test.
 #[derive(Debug, Clone, Copy)]

@@ -77,6 +77,7 @@ struct Claims {
     aud: Value,
     exp: f64,
     iat: Option<f64>,
+    nbf: Option<f64>,
     sid: Option<Value>,
     events: Option<Value>,
     nonce: Option<IgnoredAny>,
@@ -102,7 +103,7 @@ fn is_for(audience: &Value, name: &str) -> bool {
 }
 
 /// A token that opens a session is signed, for us, of a user, and not over.
-pub(crate) fn check(bytes: &[u8]) -> bool {
+pub fn check(bytes: &[u8]) -> bool {
     let Some(token) = token(bytes) else {
         return false;
     };
@@ -125,11 +126,25 @@ pub(crate) fn check(bytes: &[u8]) -> bool {
     assert!(is_for(audience, "curfew"), "{audience} is another's");
     let latest = (NOW - LEEWAY).as_secs_f64();
     assert!(claims.exp > latest - 1.0, "it ended at {}", claims.exp);
+    // A fraction of a second is rounded up.
+    let earliest = (NOW + LEEWAY).as_secs_f64();
+    for begins in [claims.iat, claims.nbf].into_iter().flatten() {
+        assert!(begins <= earliest, "it begins at {begins}");
+    }
+    let whole = claims.exp.floor().max(0.0) as u64;
+    assert_eq!(principal.expires_at(), whole, "the end of {}", claims.exp);
+    let issued_at = claims.iat.map(|at| at.floor().max(0.0) as u64);
+    assert_eq!(
+        principal.issued_at(),
+        issued_at,
+        "the time of {:?}",
+        claims.iat
+    );
     true
 }
 
 /// A token that logs out is signed, has the event, and names a user or a login.
-pub(crate) fn check_logout(bytes: &[u8]) -> bool {
+pub fn check_logout(bytes: &[u8]) -> bool {
     let Some(token) = token(bytes) else {
         return false;
     };
