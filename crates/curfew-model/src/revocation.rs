@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use crate::json::object_text;
 use crate::{Disconnect, RevocationKey, TraceContext};
 
 /// The reason of a revocation of everyone that stands for data that was lost.
@@ -83,11 +84,8 @@ impl Revocation {
             reason: Option<serde_json::Value>,
             trace: Option<serde_json::Value>,
         }
-        // A list of the members in their order would be read as well.
-        let object = std::str::from_utf8(value)
-            .ok()
-            .filter(|text| text.trim_ascii_start().starts_with('{'));
-        let Some(Ok(written)) = object.map(serde_json::from_str::<Written>) else {
+        let written = object_text(value).map(serde_json::from_str::<Written>);
+        let Some(Ok(written)) = written else {
             return Self::default();
         };
         Self {

@@ -6,8 +6,12 @@
 
 pub mod frames;
 pub mod json;
+pub mod keys;
+mod members;
 pub mod proxies;
+pub mod reports;
 pub mod revocations;
+mod signed;
 pub mod tokens;
 
 /// A reader under test.
@@ -52,5 +56,17 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "logout_tokens",
         check: tokens::check_logout,
+    },
+    Target {
+        name: "events",
+        check: reports::check_event,
+    },
+    Target {
+        name: "assertions",
+        check: reports::check_assertion,
+    },
+    Target {
+        name: "key_sets",
+        check: keys::check,
     },
 ];

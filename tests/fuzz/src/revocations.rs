@@ -1,12 +1,8 @@
 //! Keys and values of revocations, which all with access to Redis write.
 
-use std::fmt;
-
 use curfew_model::{Revocation, RevocationKey, TraceContext};
-use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
-use serde_json::Value;
-use serde_json::value::RawValue;
+
+use crate::members::Members;
 
 /// A value covers everyone or those until a time; a name is the same in each of its spellings.
 ///
@@ -61,16 +57,9 @@ fn cutoff(value: &[u8]) -> Option<Revocation> {
 
 /// What an object says, whose other members are passed over. `None` for all else.
 fn members(value: &[u8]) -> Option<Revocation> {
-    let Members(members) = serde_json::from_str(str::from_utf8(value).ok()?).ok()?;
-    let member = |wanted: &str| {
-        let mut all = members.iter().filter(|(name, _)| name == wanted);
-        let value = match all.next() {
-            Some((_, raw)) => serde_json::from_str(raw.get()).ok()?,
-            None => Value::Null,
-        };
-        // One that is repeated may mean either.
-        all.next().is_none().then_some(value)
-    };
+    let members = Members::of(value)?;
+    // One that is repeated may mean either.
+    let member = |name| members.value(name);
     let (before, reason, trace) = (member("before")?, member("reason")?, member("trace")?);
     // By the size of the number instead of its digits.
     let before = before.as_f64().map(|before| before.ceil() as u64);
@@ -103,31 +92,4 @@ fn sampled(trace: &str) -> Option<TraceContext> {
     let sampled = number(flags, 2)? % 2 == 1 && *version == "00";
     let parent = u64::try_from(parent).ok()?;
     TraceContext::new(trace.to_be_bytes(), parent.to_be_bytes(), true).filter(|_| sampled)
-}
-
-/// Every member of an object, in order.
-struct Members(Vec<(String, Box<RawValue>)>);
-
-impl<'de> Deserialize<'de> for Members {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Object;
-
-        impl<'de> Visitor<'de> for Object {
-            type Value = Members;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(Members(members))
-            }
-        }
-
-        deserializer.deserialize_map(Object)
-    }
 }

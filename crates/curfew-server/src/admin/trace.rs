@@ -1,6 +1,7 @@
 //! The span of a call.
 
 use curfew_model::TraceContext;
+use curfew_model::json::object_text;
 use curfew_telemetry::Span;
 use http::HeaderMap;
 use serde::Deserialize;
@@ -20,7 +21,7 @@ pub(super) fn origin(
         traceparent: Option<Value>,
     }
     let in_body = || {
-        let traced: Traced = serde_json::from_slice(body).ok()?;
+        let traced: Traced = serde_json::from_str(object_text(body)?).ok()?;
         TraceContext::parse(traced.traceparent?.as_str()?)
     };
     let of_body = if operation.publishes { in_body() } else { None };
