@@ -4,6 +4,7 @@
 //! Owns: what must be true of each reader for any bytes.
 //! Knows nothing of: where the bytes come from (`tests/corpus.rs`, `guided`).
 
+pub mod channels;
 pub mod frames;
 pub mod json;
 pub mod keys;
@@ -68,5 +69,9 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "key_sets",
         check: keys::check,
+    },
+    Target {
+        name: "channels",
+        check: channels::check,
     },
 ];
