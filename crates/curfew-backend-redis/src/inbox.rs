@@ -405,7 +405,11 @@ mod tests {
             Message::Disconnected { id, node },
         ] {
             let text = serde_json::to_string(&message).unwrap();
-            assert_eq!(serde_json::from_str::<Message>(&text).unwrap(), message);
+            assert_eq!(Message::read(text.as_bytes()), Some(message));
         }
+        // One session has one name.
+        let id = session.to_string().replace('-', "");
+        let text = format!(r#"{{"type":"disconnected","id":"x","node":"{id}"}}"#);
+        assert_eq!(Message::read(text.as_bytes()), None);
     }
 }

@@ -10,6 +10,7 @@ pub mod json;
 pub mod keys;
 mod members;
 pub mod proxies;
+pub mod redis;
 pub mod reports;
 pub mod revocations;
 mod signed;
@@ -73,5 +74,21 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "channels",
         check: channels::check,
+    },
+    Target {
+        name: "envelopes",
+        check: redis::check_envelope,
+    },
+    Target {
+        name: "records",
+        check: redis::check_record,
+    },
+    Target {
+        name: "redis_names",
+        check: redis::check_name,
+    },
+    Target {
+        name: "node_messages",
+        check: redis::check_message,
     },
 ];

@@ -33,6 +33,12 @@ impl Members {
         let raw = all.next().map(|(_, raw)| raw.get());
         all.next().is_none().then_some(raw)
     }
+
+    /// True where a value can hold each.
+    pub(crate) fn are_values(&self) -> bool {
+        let is_value = |raw: &str| serde_json::from_str::<Value>(raw).is_ok();
+        self.0.iter().all(|(_, raw)| is_value(raw.get()))
+    }
 }
 
 impl<'de> Deserialize<'de> for Members {

@@ -1,5 +1,6 @@
 //! Keys and values of revocations, which all with access to Redis write.
 
+use curfew_backend_redis::parsers;
 use curfew_model::{Revocation, RevocationKey, TraceContext};
 
 use crate::members::Members;
@@ -13,6 +14,13 @@ pub fn check(bytes: &[u8]) -> bool {
     let read = Revocation::parse(bytes);
     let opinion = cutoff(bytes).unwrap_or_else(|| members(bytes).unwrap_or_default());
     assert_eq!(read, opinion, "{:?}", String::from_utf8_lossy(bytes));
+    // As it is read from Redis, which gives no more than 4 KiB of it.
+    let known = parsers::revocation(Some(bytes.to_vec()), -1);
+    let known = known.expect("a key without an expiry is one");
+    match bytes.len() {
+        ..=4096 => assert_eq!(known, read),
+        _ => assert_eq!(known, Revocation::default(), "too long to be looked at"),
+    }
     assert!(
         read.covers(None),
         "a token without a time is covered by anything"
@@ -76,7 +84,7 @@ fn members(value: &[u8]) -> Option<Revocation> {
 }
 
 /// A `traceparent` of version 00 (W3C Trace Context §3.2) with the flag of recording.
-fn sampled(trace: &str) -> Option<TraceContext> {
+pub(crate) fn sampled(trace: &str) -> Option<TraceContext> {
     let parts: Vec<&str> = trace.split('-').collect();
     let [version, trace, parent, flags] = parts.as_slice() else {
         return None;
