@@ -63,7 +63,7 @@ impl HeadFault {
             Self::Tls
         } else if !too_large {
             Self::Malformed
-        } else if HeadEnd::default().find(read).unwrap_or(usize::MAX) <= bounds.bytes {
+        } else if HeadEnd::default().find(read).unwrap_or(read.len()) <= bounds.bytes {
             Self::TooManyHeaders
         } else {
             Self::TooLarge
@@ -188,6 +188,12 @@ mod tests {
             (b"\x16GET", false, HeadFault::Malformed),
             (
                 b"GET / HTTP/1.1\r\na:b\r\nc:d\r\n\r\n",
+                true,
+                HeadFault::TooManyHeaders,
+            ),
+            // Its end has not come.
+            (
+                b"GET / HTTP/1.1\r\na:b\r\nc:d\r\n",
                 true,
                 HeadFault::TooManyHeaders,
             ),

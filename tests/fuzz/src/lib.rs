@@ -6,6 +6,7 @@
 
 pub mod channels;
 pub mod frames;
+pub mod heads;
 pub mod json;
 pub mod keys;
 mod members;
@@ -90,5 +91,9 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "node_messages",
         check: redis::check_message,
+    },
+    Target {
+        name: "heads",
+        check: heads::check,
     },
 ];
