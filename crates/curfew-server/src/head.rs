@@ -63,7 +63,7 @@ impl HeadFault {
             Self::Tls
         } else if !too_large {
             Self::Malformed
-        } else if HeadEnd::default().find(read).unwrap_or(read.len()) <= bounds.bytes {
+        } else if HeadEnd::default().find(read).unwrap_or(read.len() + 1) <= bounds.bytes {
             Self::TooManyHeaders
         } else {
             Self::TooLarge
@@ -196,6 +196,12 @@ mod tests {
                 b"GET / HTTP/1.1\r\na:b\r\nc:d\r\n",
                 true,
                 HeadFault::TooManyHeaders,
+            ),
+            // Its end comes later than it may.
+            (
+                b"GET / HTTP/1.1\r\naaaaaaaaaaaaaaaaaaaaaaaa",
+                true,
+                HeadFault::TooLarge,
             ),
             (
                 b"GET / HTTP/1.1\r\naaaaaaaaaaaaaaaaaaaaaaaaaaaa:b",
