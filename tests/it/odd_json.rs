@@ -334,3 +334,28 @@ async fn an_id_has_64_bytes_of_text() {
         .expect_json(json!({"type":"error","code":"bad_request"}))
         .await;
 }
+
+/// Fault: a list of an object's members in their order is read as that object, by which a revocation
+/// has a cutoff that nobody wrote and a body means what it does not say.
+#[tokio::test]
+async fn an_array_is_no_object() {
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(1, &redis.url(), &Settings::default()).await;
+    let gateway = &cluster[0];
+    for (path, body) in [
+        ("/v1/publish", json!(["room:1", 1])),
+        ("/v1/broadcast", json!([["room:1"], 1])),
+        ("/v1/publish", json!("room:1")),
+    ] {
+        let (status, problem) = gateway.admin("POST", path, Some(body)).await;
+        assert_eq!(status, 400, "{path}: {problem}");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains("not a JSON object"), "{problem}");
+    }
+    let mut client = gateway.user("alice").await;
+    let value = format!("[{},null,null]", unix_now() - 1000);
+    redis
+        .run(&["SET", "curfew:{revoked}:user:alice", &value])
+        .await;
+    client.expect_close(4403, "revoked").await;
+}

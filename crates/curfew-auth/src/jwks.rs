@@ -4,6 +4,7 @@ use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use curfew_model::json::object_text;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
@@ -75,8 +76,9 @@ struct Jwk {
 
 /// Reads a key set. Keys that cannot be used are skipped; a set without a usable one is an error.
 pub(crate) fn key_set(content: &[u8], allowed: Option<&[Algorithm]>) -> Result<KeySet, KeyError> {
-    let document: Document<'_> =
-        serde_json::from_slice(content).map_err(|_| KeyError::NotKeySet)?;
+    let document: Document<'_> = object_text(content)
+        .and_then(|text| serde_json::from_str(text).ok())
+        .ok_or(KeyError::NotKeySet)?;
     if document.keys.len() > MAX_KEYS {
         return Err(KeyError::TooManyKeys);
     }
@@ -85,9 +87,11 @@ pub(crate) fn key_set(content: &[u8], allowed: Option<&[Algorithm]>) -> Result<K
         skipped: Vec::new(),
     };
     for (index, raw) in document.keys.iter().enumerate() {
-        let (kid, key) = match serde_json::from_str::<Jwk>(raw.get()) {
-            Ok(jwk) => (jwk.kid.clone(), jwk.to_key(allowed)),
-            Err(_) => (None, Err("is not a JSON Web Key".to_owned())),
+        let jwk = object_text(raw.get().as_bytes());
+        let jwk = jwk.and_then(|text| serde_json::from_str::<Jwk>(text).ok());
+        let (kid, key) = match jwk {
+            Some(jwk) => (jwk.kid.clone(), jwk.to_key(allowed)),
+            None => (None, Err("is not a JSON Web Key".to_owned())),
         };
         let key = key.and_then(
             |key| match set.keys.iter().any(|other| clashes(other, &key)) {

@@ -44,6 +44,7 @@ use crate::links::Links;
 use crate::op::Op;
 use crate::slots::Slot;
 pub(crate) use ineffective::why as why_ineffective;
+pub use pushes::Told;
 pub(crate) use read::{Written, find_names, read};
 
 use compare::Comparison;

@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use curfew_model::json::object_text;
 use curfew_model::{Channel, Publication, TraceContext};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -71,7 +72,7 @@ pub(crate) fn decode(channel: Channel, envelope: Vec<u8>) -> Option<Publication>
         trace,
         tracestate,
         data,
-    } = serde_json::from_slice(&envelope).ok()?;
+    } = serde_json::from_str(object_text(&envelope)?).ok()?;
     if v != VERSION {
         return None;
     }
@@ -160,6 +161,7 @@ mod tests {
             "hello",
             "{}",
             "[1]",
+            r#"[1,"alice",null,7]"#,
             r#"{"v":1}"#,
             r#"{"v":2,"data":1}"#,
             r#"{"v":1,"data":}"#,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_backend::Ended;
+use curfew_model::json::object_text;
 use curfew_model::{Disconnect, GapReason, NodeId, RevocationKey, SessionId};
 use curfew_telemetry::BackendDropReason;
 use parking_lot::Mutex;
@@ -89,6 +90,14 @@ pub(crate) enum Message {
         /// Who answers.
         node: NodeId,
     },
+}
+
+impl Message {
+    /// Reads a message; `None` for what is none.
+    pub(crate) fn read(payload: &[u8]) -> Option<Self> {
+        let text = object_text(payload).filter(|text| text.len() <= MAX_CONTROL_BYTES)?;
+        serde_json::from_str(text).ok()
+    }
 }
 
 /// An answer to a question of this node's.
@@ -178,10 +187,7 @@ impl Inbox {
                 }
             }
         } else if name == self.core.keys.control() {
-            let message = (payload.len() <= MAX_CONTROL_BYTES)
-                .then(|| serde_json::from_slice(&payload).ok())
-                .flatten();
-            match message {
+            match Message::read(&payload) {
                 Some(message) => self.on_message(links, message),
                 None => self.drop_malformed(name),
             }
@@ -399,7 +405,11 @@ mod tests {
             Message::Disconnected { id, node },
         ] {
             let text = serde_json::to_string(&message).unwrap();
-            assert_eq!(serde_json::from_str::<Message>(&text).unwrap(), message);
+            assert_eq!(Message::read(text.as_bytes()), Some(message));
         }
+        // One session has one name.
+        let id = session.to_string().replace('-', "");
+        let text = format!(r#"{{"type":"disconnected","id":"x","node":"{id}"}}"#);
+        assert_eq!(Message::read(text.as_bytes()), None);
     }
 }

@@ -21,6 +21,7 @@ mod layout;
 mod links;
 mod nodes;
 mod op;
+pub mod parsers;
 mod probe;
 mod pulse;
 mod records;

@@ -1,5 +1,6 @@
 //! A session's record as a hash in Redis, and what is written and removed with it (CONTRACT §7).
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +38,35 @@ fn replace(keys: &Keys, record: &SessionRecord) -> Vec<Keyed> {
     commands
 }
 
+/// A session's record, by field.
+pub(crate) fn fields(record: &SessionRecord) -> Vec<(&'static str, Cow<'_, str>)> {
+    let principal = &record.principal;
+    let number = |number: u64| Cow::Owned(number.to_string());
+    let optional = [
+        ("token_id", principal.token_id().map(Cow::Borrowed)),
+        ("issued_at", principal.issued_at().map(number)),
+        (
+            "address",
+            record
+                .address
+                .map(|address| Cow::Owned(address.to_string())),
+        ),
+    ];
+    let always = [
+        ("user", Cow::Borrowed(principal.user())),
+        ("issuer", Cow::Borrowed(principal.issuer())),
+        ("protocol", Cow::Borrowed(&*record.protocol)),
+        ("claims", Cow::Borrowed(principal.claims().as_json())),
+        ("expires_at", number(principal.expires_at())),
+        ("connected_at", number(record.connected_at)),
+        ("node", Cow::Owned(record.node.to_string())),
+    ];
+    let optional = optional
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)));
+    always.into_iter().chain(optional).collect()
+}
+
 /// What records a session otherwise.
 pub(crate) fn write(keys: &Keys, record: &SessionRecord) -> Vec<Keyed> {
     let principal = &record.principal;
@@ -45,28 +75,11 @@ pub(crate) fn write(keys: &Keys, record: &SessionRecord) -> Vec<Keyed> {
         keys.user_sessions(principal.user()),
     );
     let ends_at_ms = ends_at_ms(principal);
-    let mut hash = Keyed::new("HSET", &session)
-        .arg(&[
-            ("user", principal.user()),
-            ("issuer", principal.issuer()),
-            ("protocol", &record.protocol),
-            ("claims", principal.claims().as_json()),
-        ])
-        .arg(&[
-            ("expires_at", principal.expires_at()),
-            ("connected_at", record.connected_at),
-        ])
-        .arg("node")
-        .arg(record.node.to_string());
-    if let Some(token_id) = principal.token_id() {
-        hash = hash.arg("token_id").arg(token_id);
-    }
-    if let Some(issued_at) = principal.issued_at() {
-        hash = hash.arg("issued_at").arg(issued_at);
-    }
-    if let Some(address) = record.address {
-        hash = hash.arg("address").arg(address.to_string());
-    }
+    let hash = fields(record)
+        .into_iter()
+        .fold(Keyed::new("HSET", &session), |hash, (name, value)| {
+            hash.arg(name).arg(&*value)
+        });
     vec![
         hash,
         Keyed::new("PEXPIREAT", &session).arg(ends_at_ms),

@@ -5,17 +5,18 @@ use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// Names one session everywhere: frames, Redis, logs, the admin API. A UUID version 7, so ids sort
 /// by the time they were made.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct SessionId(Uuid);
 
 /// Names one run of one node. A UUID version 7: a restarted process is another node.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct NodeId(Uuid);
 
@@ -85,6 +86,13 @@ macro_rules! id {
                     return Err(ParseIdError);
                 }
                 Uuid::try_parse(text).map(Self).map_err(|_| ParseIdError)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                text.parse().map_err(D::Error::custom)
             }
         }
 

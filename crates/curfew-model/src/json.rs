@@ -141,6 +141,12 @@ impl Scanned {
     }
 }
 
+/// The text of what may be an object. A reader that serde derives takes an array of its members as well.
+pub fn object_text(bytes: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    text.trim_ascii_start().starts_with('{').then_some(text)
+}
+
 /// Scans `text`, passing each member of the outermost object to `member` on the way.
 ///
 /// # Errors

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use crate::json::object_text;
 use crate::{Disconnect, RevocationKey, TraceContext};
 
 /// The reason of a revocation of everyone that stands for data that was lost.
@@ -84,7 +85,8 @@ impl Revocation {
             trace: Option<serde_json::Value>,
             tracestate: Option<serde_json::Value>,
         }
-        let Ok(written) = serde_json::from_slice::<Written>(value) else {
+        let written = object_text(value).map(serde_json::from_str::<Written>);
+        let Some(Ok(written)) = written else {
             return Self::default();
         };
         Self {
@@ -142,6 +144,7 @@ mod tests {
             ("{", Revocation::default()),
             ("{}", Revocation::default()),
             ("[1764000000]", Revocation::default()),
+            ("[1764000000,null,null]", Revocation::default()),
             (r#"{"before":1764000000}"#, cutoff(1_764_000_000)),
             (r#"{"before":"soon"}"#, Revocation::default()),
             (r#"{"before":-1.5}"#, Revocation::default()),
@@ -156,6 +159,8 @@ mod tests {
         ] {
             assert_eq!(Revocation::parse(value.as_bytes()), expect, "{value}");
         }
+        let not_text = b"{\"before\":1764000000,\"by\":\"\xff\"}";
+        assert_eq!(Revocation::parse(not_text), Revocation::default());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use curfew_auth::{RevocationError, Revoker, Subject, VerifyError};
+use curfew_model::json::object_text;
 use curfew_telemetry::{LogoutOutcome, Origin, Report, ReportFault, Span};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use http::{Request, StatusCode};
@@ -103,8 +104,9 @@ impl Public {
                 return Err(Refused::unavailable(NOT_NOW, why.message()));
             }
         };
-        let body: Body = serde_json::from_str(&body)
-            .map_err(|_| Refused::invalid("the body is not a JSON object with sub_id"))?;
+        let body: Body = object_text(body.as_bytes())
+            .and_then(|text| serde_json::from_str(text).ok())
+            .ok_or_else(|| Refused::invalid("the body is not a JSON object with sub_id"))?;
         match authenticator.revoked_subjects(&revoker, &body.sub_id) {
             Ok(subjects) => Ok((revoker, subjects)),
             Err(RevocationError::Malformed(why)) => {

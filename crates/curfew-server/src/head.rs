@@ -68,7 +68,7 @@ impl HeadFault {
             Self::Tls
         } else if !too_large {
             Self::Malformed
-        } else if HeadEnd::default().find(read).unwrap_or(usize::MAX) > bounds.bytes {
+        } else if HeadEnd::default().find(read).unwrap_or(read.len() + 1) > bounds.bytes {
             Self::TooLarge
         } else if target(read).len() <= MAX_TARGET_BYTES {
             Self::TooManyHeaders
@@ -211,6 +211,18 @@ mod tests {
                 b"GET / HTTP/1.1\r\na:b\r\nc:d\r\n\r\n",
                 true,
                 HeadFault::TooManyHeaders,
+            ),
+            // Its end has not come.
+            (
+                b"GET / HTTP/1.1\r\na:b\r\nc:d\r\n",
+                true,
+                HeadFault::TooManyHeaders,
+            ),
+            // Its end comes later than it may.
+            (
+                b"GET / HTTP/1.1\r\naaaaaaaaaaaaaaaaaaaaaaaa",
+                true,
+                HeadFault::TooLarge,
             ),
             (
                 b"GET / HTTP/1.1\r\naaaaaaaaaaaaaaaaaaaaaaaaaaaa:b",

@@ -20,6 +20,7 @@ mod global_revocation;
 mod head;
 mod listen;
 mod logout;
+pub mod parsers;
 mod permits;
 mod proxies;
 mod respond;
@@ -49,12 +50,6 @@ pub use tls::{Tls, TlsError};
 use answers::Answers;
 use exchange::Porter;
 use permits::Permits;
-
-/// Pure functions that read bytes of strangers, public so that they can be fuzzed.
-pub mod parsers {
-    pub use crate::proxies::forwarded::{addresses, nodes};
-    pub use crate::proxies::protocol::{Header, Unparsed, parse};
-}
 
 /// What of the configuration the public listener goes by; replaced as a whole by a reload.
 #[derive(Debug, Clone)]

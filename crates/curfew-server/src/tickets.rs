@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use curfew_auth::{AuthError, NewTicket, Ticket, Ticketed, VerifyError};
 use curfew_backend::BackendError;
+use curfew_model::json::object_text;
 use curfew_model::{AuthFailure, Principal};
 use curfew_node::AdmitError;
 use curfew_telemetry::{Origin, TicketOutcome};
@@ -254,8 +255,8 @@ async fn read(body: Incoming) -> Result<Wish, Problem> {
         return Ok(Wish::default());
     }
     // What serde says of it could quote a token that was sent in the wrong place.
-    serde_json::from_slice(&body)
-        .map_err(|_| Problem::bad_request("the body must be {\"origin\":\"https://…\"} or empty"))
+    let wish = object_text(&body).and_then(|text| serde_json::from_str(text).ok());
+    wish.ok_or_else(|| Problem::bad_request("the body must be {\"origin\":\"https://…\"} or empty"))
 }
 
 impl From<Problem> for Refused {

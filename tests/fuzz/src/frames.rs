@@ -1,7 +1,9 @@
-//! WebSocket frames: cut at any places, the same bytes are the same messages and the same fault.
+//! WebSocket frames: what a client's bytes mean, wherever they are cut.
+
+mod opinion;
 
 use curfew_model::Message;
-use curfew_ws::{Decoder, Event, Input, Limits};
+use curfew_ws::{Decoder, Event, Input, Limits, ProtocolError};
 
 /// Small, so that few bytes reach them.
 const LIMITS: Limits = Limits {
@@ -9,61 +11,110 @@ const LIMITS: Limits = Limits {
     fragments: 4,
 };
 
-/// The first byte says how long the parts are into which the rest is cut.
-pub(crate) fn check(bytes: &[u8]) -> bool {
-    let Some((&step, bytes)) = bytes.split_first() else {
+/// Most sizes that an input gives for its parts.
+const MOST_SIZES: u8 = 15;
+
+/// This bit of a size: the caller stops after one event, and what is left is saved.
+const STOPS: u8 = 0x80;
+
+/// What a caller is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Told {
+    Text(Vec<u8>),
+    Binary(Vec<u8>),
+    Ping(Vec<u8>),
+    Pong(Vec<u8>),
+    Close(Option<u16>, Vec<u8>),
+    Fault(ProtocolError),
+}
+
+/// All that came of some bytes.
+#[derive(Debug, PartialEq, Eq)]
+struct Decoded {
+    told: Vec<Told>,
+    /// The peer owes the rest of a message.
+    owed: bool,
+}
+
+/// The first byte is how many sizes follow it: the sizes of the parts into which the rest is cut, over
+/// and over. The top bit of the first: the first part comes with the upgrade.
+///
+/// # Panics
+///
+/// The decoder differs from the opinion.
+pub fn check(bytes: &[u8]) -> bool {
+    let Some((&first, rest)) = bytes.split_first() else {
         return false;
     };
-    let whole = decode(bytes, bytes.len().max(1));
-    let cut = decode(bytes, usize::from(step).max(1));
-    assert_eq!(whole, cut, "cut into parts of {step}");
-    whole.iter().any(|told| told.starts_with("message"))
+    let sizes = usize::from(first & MOST_SIZES);
+    let Some((sizes, bytes)) = rest.split_at_checked(sizes) else {
+        return false;
+    };
+    let opinion = opinion::decode(bytes);
+    assert_eq!(decode(bytes, &[], false), opinion, "in one piece");
+    let early = first & STOPS != 0;
+    assert_eq!(
+        decode(bytes, sizes, early),
+        opinion,
+        "in parts of {sizes:?}, early: {early}"
+    );
+    let mut told = opinion.told.iter();
+    told.any(|told| matches!(told, Told::Text(_) | Told::Binary(_)))
 }
 
-fn decode(bytes: &[u8], step: usize) -> Vec<String> {
+/// Decodes as a connection does. Without sizes there is one part.
+fn decode(bytes: &[u8], sizes: &[u8], early: bool) -> Decoded {
     let mut decoder = Decoder::new();
     let mut told = Vec::new();
-    for part in bytes.chunks(step) {
+    let mut rest = bytes;
+    let mut sizes = sizes.iter().copied().cycle();
+    let mut preload = early;
+    loop {
+        let size = sizes.next();
+        let bytes = size.map_or(rest.len(), |size| usize::from(size & !STOPS).max(1));
+        let stops = size.is_some_and(|size| size & STOPS != 0);
+        let (part, behind) = rest.split_at(bytes.min(rest.len()));
+        rest = behind;
         let mut part = part.to_vec();
+        if std::mem::take(&mut preload) {
+            decoder.preload(&part);
+            part.clear();
+        }
         let mut input = Input::new(&mut part);
         loop {
-            match decoder.next(&mut input, &LIMITS) {
-                Ok(Some(event)) => {
-                    told.push(summary(&event));
-                }
+            let next = decoder
+                .next(&mut input, &LIMITS)
+                .map(|event| event.map(read));
+            match next {
+                Ok(Some(event)) => told.push(event),
                 Ok(None) => break,
-                Err(error) => {
-                    told.push(format!("fault: {error:?}"));
-                    return told;
+                Err(fault) => {
+                    told.push(Told::Fault(fault));
+                    assert_eq!(
+                        decoder.next(&mut Input::empty(), &LIMITS),
+                        Ok(None),
+                        "nothing follows a fault"
+                    );
+                    break;
                 }
             }
+            if stops {
+                decoder.save(std::mem::replace(&mut input, Input::empty()));
+            }
+        }
+        if rest.is_empty() {
+            let owed = decoder.mid_message();
+            return Decoded { told, owed };
         }
     }
-    told
 }
 
-/// All that a caller is told, in few characters.
-fn summary(event: &Event<'_>) -> String {
-    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-    let hash = |bytes: &[u8]| {
-        let mut hasher = DefaultHasher::new();
-        bytes.hash(&mut hasher);
-        format!("{} {:x}", bytes.len(), hasher.finish())
-    };
+fn read(event: Event<'_>) -> Told {
     match event {
-        Event::Message(message) => {
-            let bytes = match message {
-                Message::Text(text) => text.as_bytes(),
-                Message::Binary(bytes) => bytes,
-            };
-            assert!(
-                bytes.len() <= LIMITS.message_bytes,
-                "a message over the bound"
-            );
-            format!("message {}", hash(bytes))
-        }
-        Event::Ping(payload) => format!("ping {}", hash(payload)),
-        Event::Pong(payload) => format!("pong {}", hash(payload)),
-        Event::Close { code, reason } => format!("close {code:?} {}", hash(reason.as_bytes())),
+        Event::Message(Message::Text(text)) => Told::Text(text.as_bytes().to_vec()),
+        Event::Message(Message::Binary(bytes)) => Told::Binary(bytes.to_vec()),
+        Event::Ping(payload) => Told::Ping(payload.to_vec()),
+        Event::Pong(payload) => Told::Pong(payload.to_vec()),
+        Event::Close { code, reason } => Told::Close(code, reason.as_bytes().to_vec()),
     }
 }

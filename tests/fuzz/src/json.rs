@@ -14,7 +14,7 @@ const DEPTH: usize = 100;
 
 /// It is JSON for both or for neither, but for nesting, names that are repeated, half surrogate pairs and
 /// numbers beyond doubles, which [`scan`] knows about and serde_json refuses.
-pub(crate) fn check(bytes: &[u8]) -> bool {
+pub fn check(bytes: &[u8]) -> bool {
     let Ok(text) = str::from_utf8(bytes) else {
         return false;
     };
@@ -75,7 +75,7 @@ struct Publish<'a> {
 }
 
 /// A command that is read is JSON, and its data is that member of it, byte for byte.
-pub(crate) fn check_command(bytes: &[u8]) -> bool {
+pub fn check_command(bytes: &[u8]) -> bool {
     let Ok(text) = str::from_utf8(bytes) else {
         return false;
     };

@@ -2,13 +2,20 @@
 //! opinion differ.
 //!
 //! Owns: what must be true of each reader for any bytes.
-//! Knows nothing of: where the bytes come from (`tests/corpus.rs`).
+//! Knows nothing of: where the bytes come from (`tests/corpus.rs`, `guided`).
 
-mod frames;
-mod json;
-mod proxies;
-mod revocations;
-mod tokens;
+pub mod channels;
+pub mod frames;
+pub mod heads;
+pub mod json;
+pub mod keys;
+mod members;
+pub mod proxies;
+pub mod redis;
+pub mod reports;
+pub mod revocations;
+mod signed;
+pub mod tokens;
 
 /// A reader under test.
 #[derive(Debug, Clone, Copy)]
@@ -52,5 +59,41 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "logout_tokens",
         check: tokens::check_logout,
+    },
+    Target {
+        name: "events",
+        check: reports::check_event,
+    },
+    Target {
+        name: "assertions",
+        check: reports::check_assertion,
+    },
+    Target {
+        name: "key_sets",
+        check: keys::check,
+    },
+    Target {
+        name: "channels",
+        check: channels::check,
+    },
+    Target {
+        name: "envelopes",
+        check: redis::check_envelope,
+    },
+    Target {
+        name: "records",
+        check: redis::check_record,
+    },
+    Target {
+        name: "redis_names",
+        check: redis::check_name,
+    },
+    Target {
+        name: "node_messages",
+        check: redis::check_message,
+    },
+    Target {
+        name: "heads",
+        check: heads::check,
     },
 ];

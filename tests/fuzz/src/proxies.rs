@@ -1,12 +1,18 @@
 //! Headers that load balancers write in front of a client's bytes, and strangers in their place.
 
+mod forwarded;
+
 use std::net::{IpAddr, SocketAddr};
 
 use curfew_server::parsers::{Unparsed, addresses, nodes, parse};
 
 /// A header is read the same with anything behind it, and not before all of it is there; of version 1
 /// the standard library has the second opinion on the address.
-pub(crate) fn check_header(bytes: &[u8]) -> bool {
+///
+/// # Panics
+///
+/// The reader differs from the opinion.
+pub fn check_header(bytes: &[u8]) -> bool {
     let parsed = parse(bytes);
     match parsed {
         Ok(header) => {
@@ -43,8 +49,13 @@ pub(crate) fn check_header(bytes: &[u8]) -> bool {
     parsed.is_ok()
 }
 
-/// As many addresses as there are entries, and each is one that was written.
-pub(crate) fn check_forwarded(bytes: &[u8]) -> bool {
+/// Of `X-Forwarded-For` as many addresses as there are entries, and each is one that was written; of
+/// `Forwarded` those that a reader by the grammar finds.
+///
+/// # Panics
+///
+/// The reader differs from the opinion.
+pub fn check_forwarded(bytes: &[u8]) -> bool {
     let entries = bytes.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
     let entries = entries.filter(|entry| !entry.is_empty());
     let read = addresses(bytes);
@@ -57,6 +68,16 @@ pub(crate) fn check_forwarded(bytes: &[u8]) -> bool {
             assert_eq!(*read, Some(opinion.to_canonical()), "a plain address");
         }
     }
-    assert!(nodes(bytes).len() <= bytes.len() + 1, "elements");
-    read.iter().any(Option::is_some)
+    let named = nodes(bytes);
+    match forwarded::read(bytes) {
+        Some(opinion) => assert_eq!(named, opinion, "by the grammar of RFC 7239"),
+        // What is not by the grammar names nobody who is not written there.
+        None => {
+            let lower = bytes.to_ascii_lowercase();
+            let written = lower.windows(3).filter(|part| part == b"for").count();
+            let named = named.iter().flatten().count();
+            assert!(named <= written, "{named} of {written}");
+        }
+    }
+    read.iter().chain(&named).any(Option::is_some)
 }

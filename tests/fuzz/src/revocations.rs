@@ -1,11 +1,26 @@
 //! Keys and values of revocations, which all with access to Redis write.
 
-use curfew_model::{Revocation, RevocationKey};
+use curfew_backend_redis::parsers;
+use curfew_model::{Revocation, RevocationKey, TraceContext};
+
+use crate::members::Members;
 
 /// A value covers everyone or those until a time; a name is the same in each of its spellings.
-pub(crate) fn check(bytes: &[u8]) -> bool {
+///
+/// # Panics
+///
+/// A reader differs from the opinion.
+pub fn check(bytes: &[u8]) -> bool {
     let read = Revocation::parse(bytes);
-    assert_eq!(read, Revocation::parse(bytes), "the same twice");
+    let opinion = cutoff(bytes).unwrap_or_else(|| members(bytes).unwrap_or_default());
+    assert_eq!(read, opinion, "{:?}", String::from_utf8_lossy(bytes));
+    // As it is read from Redis, which gives no more than 4 KiB of it.
+    let known = parsers::revocation(Some(bytes.to_vec()), -1);
+    let known = known.expect("a key without an expiry is one");
+    match bytes.len() {
+        ..=4096 => assert_eq!(known, read),
+        _ => assert_eq!(known, Revocation::default(), "too long to be looked at"),
+    }
     assert!(
         read.covers(None),
         "a token without a time is covered by anything"
@@ -29,4 +44,60 @@ pub(crate) fn check(bytes: &[u8]) -> bool {
         assert_eq!(again, key, "{written:?}");
     }
     true
+}
+
+/// The digits of a time.
+fn cutoff(value: &[u8]) -> Option<Revocation> {
+    let mut digits = value.iter().map(|byte| char::from(*byte).to_digit(10));
+    let number = digits.try_fold(0_u64, |sum, digit| {
+        sum.checked_mul(10)?.checked_add(digit?.into())
+    });
+    let before = match value.len() {
+        10..=11 => number?,
+        13..=14 => number?.div_ceil(1000),
+        _ => return None,
+    };
+    Some(Revocation {
+        before: Some(before),
+        ..Revocation::default()
+    })
+}
+
+/// What an object says, whose other members are passed over. `None` for all else.
+fn members(value: &[u8]) -> Option<Revocation> {
+    let members = Members::of(value)?;
+    // One that is repeated may mean either.
+    let member = |name| members.value(name);
+    let (before, reason, trace) = (member("before")?, member("reason")?, member("trace")?);
+    // By the size of the number instead of its digits.
+    let before = before.as_f64().map(|before| before.ceil() as u64);
+    Some(Revocation {
+        before: before.and_then(|before| match before {
+            1_000_000_000..100_000_000_000 => Some(before),
+            1_000_000_000_000..100_000_000_000_000 => Some((before - 1) / 1000 + 1),
+            _ => None,
+        }),
+        reason: reason.as_str().map(Into::into),
+        expires_at: None,
+        trace: trace.as_str().and_then(sampled).map(Box::new),
+    })
+}
+
+/// A `traceparent` of version 00 (W3C Trace Context §3.2) with the flag of recording.
+pub(crate) fn sampled(trace: &str) -> Option<TraceContext> {
+    let parts: Vec<&str> = trace.split('-').collect();
+    let [version, trace, parent, flags] = parts.as_slice() else {
+        return None;
+    };
+    let number = |digits: &str, size: usize| {
+        let is_hex = digits
+            .bytes()
+            .all(|byte| b"0123456789abcdef".contains(&byte));
+        let whole = is_hex && digits.len() == size;
+        u128::from_str_radix(digits, 16).ok().filter(|_| whole)
+    };
+    let (trace, parent) = (number(trace, 32)?, number(parent, 16)?);
+    let sampled = number(flags, 2)? % 2 == 1 && *version == "00";
+    let parent = u64::try_from(parent).ok()?;
+    TraceContext::new(trace.to_be_bytes(), parent.to_be_bytes(), true).filter(|_| sampled)
 }

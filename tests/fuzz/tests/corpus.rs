@@ -1,15 +1,33 @@
-//! Every target over its corpus, and over some thousand changes of it, the same in each run.
+//! Every target over its corpus, and over some thousand changes of it, the same in each run. What is
+//! guided by coverage (`guided`) has every target as well.
 
 use std::path::Path;
 
-use curfew_fuzz::TARGETS;
+use curfew_fuzz::{TARGETS, Target};
 use fastrand::Rng;
 
 /// Changes of each target's corpus that are tried.
-const CHANGES: usize = 4_000;
+const CHANGES: usize = 10_000;
 
 /// Longest input, in bytes.
 const MOST_BYTES: usize = 4 * 1024;
+
+/// The most memory that a check may hold, in bytes: what it takes for any input, and for each byte of it.
+const MOST_HELD: (u64, u64) = (256 * 1024, 128);
+
+/// Checks, within bounds: what is kept for later runs is made before.
+fn bounded(target: &Target, bytes: &[u8]) -> bool {
+    let mut accepted = false;
+    let used = allocation_counter::measure(|| accepted = (target.check)(bytes));
+    let most = MOST_HELD.0 + MOST_HELD.1 * bytes.len() as u64;
+    assert!(
+        used.bytes_max <= most,
+        "{} bytes are held for {}",
+        used.bytes_max,
+        bytes.len()
+    );
+    accepted
+}
 
 fn corpus(name: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -61,7 +79,7 @@ fn change(random: &mut Rng, bytes: &mut Vec<u8>, other: &[u8]) {
 fn no_reader_is_wrong_about_its_corpus_and_what_is_close_to_it() {
     for target in TARGETS {
         let corpus = corpus(target.name);
-        let accepted = corpus.iter().filter(|bytes| (target.check)(bytes)).count();
+        let accepted = corpus.iter().filter(|bytes| bounded(target, bytes)).count();
         assert!(
             accepted > 0,
             "{} accepts nothing of its corpus",
@@ -76,7 +94,7 @@ fn no_reader_is_wrong_about_its_corpus_and_what_is_close_to_it() {
                 change(&mut random, &mut bytes, other);
             }
             let shown = String::from_utf8_lossy(&bytes).into_owned();
-            let tried = std::panic::catch_unwind(|| (target.check)(&bytes));
+            let tried = std::panic::catch_unwind(|| bounded(target, &bytes));
             assert!(tried.is_ok(), "{}: {shown:?} {bytes:?}", target.name);
             accepted += usize::from(tried.is_ok_and(|accepted| accepted));
         }
@@ -86,4 +104,19 @@ fn no_reader_is_wrong_about_its_corpus_and_what_is_close_to_it() {
             target.name
         );
     }
+}
+
+#[test]
+fn every_reader_is_fuzzed_with_guidance_as_well() {
+    let guided = Path::new(env!("CARGO_MANIFEST_DIR")).join("guided");
+    let manifest = std::fs::read_to_string(guided.join("Cargo.toml")).expect("a manifest");
+    for target in TARGETS {
+        let path = format!("targets/{}.rs", target.name);
+        let bin = format!("[[bin]]\nname = \"{}\"\npath = \"{path}\"\n", target.name);
+        assert!(manifest.contains(&bin), "no {bin}");
+        let main = std::fs::read_to_string(guided.join(&path));
+        let main = main.unwrap_or_else(|error| panic!("{path}: {error}"));
+        assert!(main.contains("    curfew_fuzz::"), "{path}: {main}");
+    }
+    assert_eq!(manifest.matches("[[bin]]").count(), TARGETS.len());
 }

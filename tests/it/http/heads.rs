@@ -30,6 +30,12 @@ async fn a_head_that_is_refused_is_told_counted_and_logged() {
         ("without an end", endless.as_bytes(), 431, "head_too_large"),
         ("a long target", long.as_bytes(), 431, "head_too_large"),
         ("many headers", many.as_bytes(), 431, "too_many_headers"),
+        (
+            "many headers, before their end",
+            many.strip_suffix("\r\n").unwrap().as_bytes(),
+            431,
+            "too_many_headers",
+        ),
         ("no HTTP", b"HELO a\r\n\r\n", 400, "bad_request"),
         (
             "a bad header",

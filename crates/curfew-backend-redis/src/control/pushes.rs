@@ -63,6 +63,39 @@ struct Touched {
     suspensions: Vec<Suspension>,
 }
 
+/// What the name of a key that was touched is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// A revocation's.
+    Key(RevocationKey),
+    /// That of the epoch.
+    Epoch,
+    /// It is written like a revocation's, and names nobody.
+    Nameless,
+    /// Another's.
+    Foreign,
+}
+
+impl Told {
+    /// Reads a name. `prefix` is what revocations' keys begin with, `unbraced` what they begin with where
+    /// the braces were forgotten.
+    pub(crate) fn of(name: &[u8], prefix: &str, unbraced: &str) -> Self {
+        let Some(written) = name.strip_prefix(prefix.as_bytes()) else {
+            return match name.starts_with(unbraced.as_bytes()) {
+                true => Self::Nameless,
+                false => Self::Foreign,
+            };
+        };
+        if written == EPOCH.as_bytes() {
+            return Self::Epoch;
+        }
+        match RevocationKey::parse_written(written) {
+            Ok((key, _)) => Self::Key(key),
+            Err(_) => Self::Nameless,
+        }
+    }
+}
+
 /// Keys taken to be read. Sessions are held back for them until this is dropped.
 struct Taken {
     keys: Vec<RevocationKey>,
@@ -105,19 +138,11 @@ impl Pushes {
             let Value::BulkString(name) = name else {
                 continue;
             };
-            let Some(written) = name.strip_prefix(self.prefix.as_bytes()) else {
-                if name.starts_with(self.unbraced_prefix.as_bytes()) {
-                    self.nameless(name);
-                }
-                continue;
-            };
-            if written == EPOCH.as_bytes() {
-                self.state.lock().epoch = true;
-                continue;
-            }
-            match RevocationKey::parse_written(written) {
-                Ok((key, _)) => self.named(key, at),
-                Err(_) => self.nameless(name),
+            match Told::of(&name, &self.prefix, &self.unbraced_prefix) {
+                Told::Key(key) => self.named(key, at),
+                Told::Epoch => self.state.lock().epoch = true,
+                Told::Nameless => self.nameless(name),
+                Told::Foreign => {}
             }
         }
         self.arrived.notify_one();

@@ -34,7 +34,7 @@ pub(crate) struct Known {
 impl Known {
     /// The answers to `GETRANGE` and `PEXPIRETIME`; `None` when there is no such key. A key of another
     /// type than string has no `value`.
-    pub(super) fn new(value: Option<Vec<u8>>, expires_at_ms: i64) -> Option<Self> {
+    pub(crate) fn new(value: Option<Vec<u8>>, expires_at_ms: i64) -> Option<Self> {
         /// The answer for a key that is not there.
         const NO_KEY: i64 = -2;
         if expires_at_ms == NO_KEY {

@@ -1,11 +1,13 @@
 //! The table of operations: what is routed and what is documented are the same list.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use curfew_model::json::object_text;
 use curfew_model::{Channel, TraceContext};
 use curfew_policy::Explanation;
 use http::{Method, StatusCode, Uri};
@@ -123,8 +125,11 @@ impl Call {
 
     /// The body as JSON.
     pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
-        serde_json::from_slice(&self.body)
-            .map_err(|error| Problem::bad_request(format!("the body is not as expected: {error}")))
+        let unexpected = |why: &dyn fmt::Display| {
+            Problem::bad_request(format!("the body is not as expected: {why}"))
+        };
+        let text = object_text(&self.body).ok_or_else(|| unexpected(&"it is not a JSON object"))?;
+        serde_json::from_str(text).map_err(|error| unexpected(&error))
     }
 }
 

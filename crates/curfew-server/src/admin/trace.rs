@@ -1,6 +1,7 @@
 //! The span of a call.
 
 use curfew_model::TraceContext;
+use curfew_model::json::object_text;
 use curfew_telemetry::Span;
 use http::HeaderMap;
 use serde::Deserialize;
@@ -21,7 +22,7 @@ pub(super) fn origin(
         tracestate: Option<Value>,
     }
     let in_body = || {
-        let traced: Traced = serde_json::from_slice(body).ok()?;
+        let traced: Traced = serde_json::from_str(object_text(body)?).ok()?;
         let trace = TraceContext::parse(traced.traceparent?.as_str()?)?;
         let state = traced.tracestate.as_ref().and_then(Value::as_str);
         Some(trace.with_state(state.unwrap_or_default()))

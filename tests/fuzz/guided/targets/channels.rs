@@ -1,0 +1,7 @@
+//! `channels`, guided by coverage.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    curfew_fuzz::channels::check(bytes);
+});

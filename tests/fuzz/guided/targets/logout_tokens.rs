@@ -1,0 +1,7 @@
+//! `logout_tokens`, guided by coverage.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    curfew_fuzz::tokens::check_logout(bytes);
+});

@@ -1,0 +1,7 @@
+//! `node_messages`, guided by coverage.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    curfew_fuzz::redis::check_message(bytes);
+});

@@ -1,0 +1,7 @@
+//! `proxy_header`, guided by coverage.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    curfew_fuzz::proxies::check_header(bytes);
+});

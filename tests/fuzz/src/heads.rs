@@ -1,0 +1,256 @@
+//! The first request of a connection, as far as it is read before anything is known of its client: its
+//! head within bounds, and an upgrade or none.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
+use bytes::Bytes;
+use curfew_server::parsers::{self, Heard};
+use curfew_ws::Handshake;
+use tokio::runtime::Runtime;
+
+/// `limits.head_bytes`, as small as they may be, and `limits.headers`.
+const BOUNDS: (usize, usize) = (8 * 1024, 12);
+
+/// This byte, which is in no head, stands for a thousand others, so that short inputs reach the bound.
+const MANY: u8 = 1;
+
+thread_local! {
+    static RUNTIME: Runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("a runtime");
+}
+
+/// A head by the grammar.
+#[derive(Debug)]
+struct Head {
+    method: String,
+    target: String,
+    version: String,
+    /// By name in lower case.
+    headers: BTreeMap<String, Vec<Vec<u8>>>,
+    count: usize,
+    /// Where it ends.
+    bytes: usize,
+}
+
+/// The first byte says into parts of which size the rest is cut: as many bytes as it is beyond `0`. A
+/// request that is taken is one by the grammar and within bounds, and its upgrade is one by RFC 6455;
+/// a plain one within bounds is taken; nothing behind an upgrade is lost.
+///
+/// # Panics
+///
+/// The reader differs from the opinion.
+pub fn check(bytes: &[u8]) -> bool {
+    let Some((first, bytes)) = bytes.split_first() else {
+        return false;
+    };
+    let size = usize::from(first.wrapping_sub(b'0'));
+    let bytes: Vec<u8> = bytes
+        .iter()
+        .flat_map(|byte| match *byte {
+            MANY => vec![b'x'; 1000],
+            byte => vec![byte],
+        })
+        .collect();
+    let bytes = bytes.as_slice();
+    let whole = hear(vec![Bytes::copy_from_slice(bytes)]);
+    judge(bytes, &whole);
+    if size > 0 {
+        let pieces = bytes.chunks(size).map(Bytes::copy_from_slice).collect();
+        let cut = hear(pieces);
+        judge(bytes, &cut);
+        let taken = |heard: &Heard| heard.request.is_some();
+        assert_eq!(taken(&whole), taken(&cut), "in parts of {size}: {cut:?}");
+    }
+    matches!(whole.handshake, Some(Ok(_)))
+}
+
+fn hear(pieces: Vec<Bytes>) -> Heard {
+    let pieces = pieces.into_iter().filter(|piece| !piece.is_empty());
+    let head = parsers::head(pieces.collect(), BOUNDS.0, BOUNDS.1);
+    RUNTIME.with(|runtime| runtime.block_on(head))
+}
+
+fn judge(bytes: &[u8], heard: &Heard) {
+    let opinion = head(bytes);
+    let fits = |head: &Head| head.bytes <= BOUNDS.0 && head.count <= BOUNDS.1;
+    let Some(request) = &heard.request else {
+        if let Some(head) = opinion.as_ref().filter(|head| fits(head)) {
+            assert!(!is_plain(head), "{head:?} is refused: {heard:?}");
+        }
+        match heard.refused {
+            Some((_, "head_too_large")) => {
+                let length = opinion.map_or(bytes.len(), |head| head.bytes);
+                assert!(length > BOUNDS.0, "{length} bytes are too large");
+            }
+            Some((_, "too_many_headers")) => {
+                let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
+                assert!(lines > BOUNDS.1, "{lines} lines are too many");
+            }
+            Some((status, _)) => {
+                assert!(status.is_client_error() || status == 505, "{status}");
+            }
+            None => assert!(bytes.is_empty(), "no answer to {bytes:?}"),
+        }
+        return;
+    };
+    let head = opinion.unwrap_or_else(|| panic!("{request:?} by no grammar"));
+    assert!(fits(&head), "beyond the bounds: {head:?}");
+    assert_eq!(request.method().as_str(), head.method);
+    assert_eq!(format!("{:?}", request.version()), head.version);
+    let target = request.uri().to_string();
+    assert!(
+        target == head.target || target.trim_end_matches('/') == head.target,
+        "{target:?} for {:?}",
+        head.target
+    );
+    let mut headers: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
+    for (name, value) in request.headers() {
+        let values = headers.entry(name.as_str().to_owned()).or_default();
+        values.push(value.as_bytes().to_vec());
+    }
+    assert_eq!(headers, head.headers);
+    let checked = heard.handshake.as_ref().expect("it was judged");
+    match (handshake(&head), checked) {
+        (Some(opinion), Ok(handshake)) => {
+            assert_eq!(*handshake, opinion);
+            assert_eq!(heard.early, bytes[head.bytes..], "behind the head");
+        }
+        (Some(opinion), Err(error)) => {
+            // A host may be more than what the opinion knows of one.
+            assert!(!is_plain(&head), "{opinion:?} is refused: {error}");
+        }
+        (None, Ok(handshake)) => panic!("{handshake:?} of {head:?}"),
+        (None, Err(error)) => assert!(!error.status().is_success()),
+    }
+}
+
+/// RFC 9112 §2 to §5, where a line may end without CR, and lines may be empty before the first.
+fn head(bytes: &[u8]) -> Option<Head> {
+    let mut at = 0;
+    let mut line = || {
+        let length = bytes[at..].iter().position(|byte| *byte == b'\n')?;
+        let line = &bytes[at..at + length];
+        at += length + 1;
+        Some((line.strip_suffix(b"\r").unwrap_or(line), at))
+    };
+    let mut first = line()?.0;
+    while first.is_empty() {
+        first = line()?.0;
+    }
+    let words: Vec<&str> = str::from_utf8(first).ok()?.split(' ').collect();
+    let &[method, target, version] = words.as_slice() else {
+        return None;
+    };
+    let is_version = version == "HTTP/1.1" || version == "HTTP/1.0";
+    if !is_token(method.as_bytes()) || target.is_empty() || !is_version {
+        return None;
+    }
+    let (mut headers, mut count) = (BTreeMap::<_, Vec<_>>::new(), 0);
+    loop {
+        let (line, end) = line()?;
+        if line.is_empty() {
+            return Some(Head {
+                method: method.to_owned(),
+                target: target.to_owned(),
+                version: version.to_owned(),
+                headers,
+                count,
+                bytes: end,
+            });
+        }
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        let (name, value) = (&line[..colon], &line[colon + 1..]);
+        let is_of_value = |byte: &u8| *byte == b'\t' || (*byte >= 0x20 && *byte != 0x7f);
+        if !is_token(name) || !value.iter().all(is_of_value) {
+            return None;
+        }
+        let name = String::from_utf8(name.to_ascii_lowercase()).ok()?;
+        headers.entry(name).or_default().push(trim(value).to_vec());
+        count += 1;
+    }
+}
+
+fn is_token(bytes: &[u8]) -> bool {
+    let is_of = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    !bytes.is_empty() && bytes.iter().all(is_of)
+}
+
+/// Without spaces and tabs around it.
+fn trim(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+/// One that nothing can be wrong with: a plain path and host, and no word of a body.
+fn is_plain(head: &Head) -> bool {
+    let is_of = |more: &'static str| move |c: char| c.is_ascii_alphanumeric() || more.contains(c);
+    let path = head.target.strip_prefix('/');
+    let hosts = head.headers.get("host").map_or(&[][..], Vec::as_slice);
+    let is_host = |host: &Vec<u8>| {
+        let host = str::from_utf8(host).unwrap_or_default();
+        host.starts_with(is_of("")) && host.chars().all(is_of(".-"))
+    };
+    path.is_some_and(|path| path.chars().all(is_of("/-._")) && !path.starts_with('/'))
+        && head.method != "CONNECT"
+        && head.version == "HTTP/1.1"
+        && hosts.iter().all(is_host)
+        && !["content-length", "transfer-encoding", "expect"]
+            .iter()
+            .any(|name| head.headers.contains_key(*name))
+}
+
+/// RFC 6455 §4.2.1.
+fn handshake(head: &Head) -> Option<Handshake> {
+    let values = |name: &str| head.headers.get(name).map_or(&[][..], Vec::as_slice);
+    let only = |name: &str| match values(name) {
+        [one] => Some(one.as_slice()),
+        _ => None,
+    };
+    let list = |name: &str| {
+        let all = values(name)
+            .iter()
+            .flat_map(|value| value.split(|byte| *byte == b','));
+        let all = all.map(trim).filter(|one| !one.is_empty());
+        all.map(<[u8]>::to_vec).collect::<Vec<_>>()
+    };
+    let lists = |name: &str, wanted: &[u8]| {
+        let mut all = list(name).into_iter();
+        all.any(|one| one.eq_ignore_ascii_case(wanted))
+    };
+    let lenient = GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true);
+    let key = GeneralPurpose::new(&STANDARD, lenient).decode(only("sec-websocket-key")?);
+    let host = str::from_utf8(only("host")?).ok()?;
+    let zeros = |length: &Vec<u8>| !length.is_empty() && length.iter().all(|byte| *byte == b'0');
+    let good = head.method == "GET"
+        && head.version == "HTTP/1.1"
+        && !host.is_empty()
+        && !host.starts_with(':')
+        && !host.contains(['@', ' ', '/', '\t'])
+        && values("transfer-encoding").is_empty()
+        && values("content-length").iter().all(zeros)
+        && lists("upgrade", b"websocket")
+        && lists("connection", b"upgrade")
+        && only("sec-websocket-version") == Some(b"13")
+        && key.is_ok_and(|key| key.len() == 16);
+    let origin = match values("origin") {
+        [] => None,
+        [one] if one.iter().all(u8::is_ascii_graphic) => Some(String::from_utf8(one.clone()).ok()?),
+        _ => return None,
+    };
+    let subprotocols = list("sec-websocket-protocol").into_iter().map(|one| {
+        let one = Some(one).filter(|one| is_token(one))?;
+        String::from_utf8(one).ok()
+    });
+    let subprotocols = subprotocols.collect::<Option<_>>()?;
+    good.then_some(Handshake {
+        subprotocols,
+        origin,
+    })
+}

@@ -1,0 +1,66 @@
+//! The members of a JSON object, each as it is written: serde_json keeps the last of those that are
+//! repeated, and reads all of them.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+/// Every member of an object, in order.
+#[derive(Debug, Clone)]
+pub(crate) struct Members(Vec<(String, Box<RawValue>)>);
+
+impl Members {
+    /// Those of a text; `None` for what is no object.
+    pub(crate) fn of(text: &[u8]) -> Option<Self> {
+        serde_json::from_str(str::from_utf8(text).ok()?).ok()
+    }
+
+    /// A member as a value, null where there is none; `None` where it is repeated, or more than a value
+    /// can hold.
+    pub(crate) fn value(&self, name: &str) -> Option<Value> {
+        match self.raw(name)? {
+            Some(raw) => serde_json::from_str(raw).ok(),
+            None => Some(Value::Null),
+        }
+    }
+
+    /// A member as it is written, if there is one; `None` where it is repeated.
+    pub(crate) fn raw(&self, name: &str) -> Option<Option<&str>> {
+        let mut all = self.0.iter().filter(|(known, _)| known == name);
+        let raw = all.next().map(|(_, raw)| raw.get());
+        all.next().is_none().then_some(raw)
+    }
+
+    /// True where a value can hold each.
+    pub(crate) fn are_values(&self) -> bool {
+        let is_value = |raw: &str| serde_json::from_str::<Value>(raw).is_ok();
+        self.0.iter().all(|(_, raw)| is_value(raw.get()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+
+        impl<'de> Visitor<'de> for Object {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(Object)
+    }
+}

@@ -1,0 +1,290 @@
+//! What is read from Redis, where others may write: envelopes, records, names that are pushed, and
+//! messages between nodes.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use curfew_backend_redis::parsers::{self, Told};
+use curfew_model::{Channel, RevocationKey, SessionId, TraceContext};
+use serde_json::Value;
+
+use crate::members::Members;
+use crate::revocations::sampled;
+
+/// `backend.redis.prefix`.
+const PREFIX: &str = "c:";
+
+/// Longest message between nodes, in bytes.
+const MOST_MESSAGE_BYTES: usize = 16 * 1024;
+
+/// An envelope holds what its members say, the data byte for byte; what is read is written so that the
+/// same is read again.
+///
+/// # Panics
+///
+/// The reader differs from the opinion.
+pub fn check_envelope(bytes: &[u8]) -> bool {
+    let channel = Channel::parse("room:1").expect("a good name");
+    let read = parsers::decode(channel.clone(), bytes.to_vec());
+    let opinion = publication(bytes);
+    let told = read.as_ref().map(|publication| {
+        let trace = publication.trace.as_deref().cloned();
+        let data = str::from_utf8(&publication.data).expect("a text");
+        (
+            publication.from.as_deref().map(str::to_owned),
+            data.to_owned(),
+            trace,
+        )
+    });
+    assert_eq!(told, opinion);
+    let Some(publication) = read else {
+        return false;
+    };
+    let written = parsers::encode(&publication).to_vec();
+    assert!(Members::of(&written).is_some(), "{written:?} is no object");
+    assert_eq!(parsers::decode(channel, written), Some(publication));
+    true
+}
+
+type Published = (Option<String>, String, Option<TraceContext>);
+
+fn publication(bytes: &[u8]) -> Option<Published> {
+    let members = Members::of(bytes)?;
+    if members.raw("v")? != Some("1") {
+        return None;
+    }
+    let from = match members.value("from")? {
+        Value::Null => None,
+        Value::String(from) => Some(from),
+        _ => return None,
+    };
+    let trace = members.raw("trace")?;
+    // As it is written: one with escapes is none.
+    let trace = trace.and_then(|raw| raw.strip_prefix('"')?.strip_suffix('"'));
+    Some((
+        from,
+        members.raw("data")??.to_owned(),
+        trace.and_then(sampled),
+    ))
+}
+
+/// Each line is a field of a session's record, `name=value`. A record that is read is written with the
+/// same fields, as far as they are known.
+///
+/// # Panics
+///
+/// The reader differs from the opinion.
+pub fn check_record(bytes: &[u8]) -> bool {
+    let mut fields: Vec<(&[u8], &[u8])> = Vec::new();
+    for line in bytes.split(|byte| *byte == b'\n') {
+        let at = line.iter().position(|byte| *byte == b'=');
+        let (name, value) = line.split_at(at.unwrap_or(line.len()));
+        // A hash has a field once.
+        if fields.iter().all(|(known, _)| *known != name) {
+            fields.push((name, value.get(1..).unwrap_or_default()));
+        }
+    }
+    let session = "0192f0c1-2b3c-7d4e-8f50-616263646566";
+    let session: SessionId = session.parse().expect("an id");
+    let read = parsers::record(session, &fields);
+    let opinion = record(&fields);
+    let written = read.as_ref().map(|record| {
+        let mut fields = parsers::fields(record);
+        fields.sort();
+        fields
+    });
+    assert_eq!(written, opinion);
+    let (Some(read), Some(written)) = (&read, written) else {
+        return false;
+    };
+    assert_eq!(read.session, session);
+    let bytes: Vec<_> = written
+        .iter()
+        .map(|(name, value)| (name.as_bytes(), value.as_bytes()))
+        .collect();
+    let again = parsers::record(session, &bytes).expect("it is read again");
+    let mut again = parsers::fields(&again);
+    again.sort();
+    assert_eq!(again, written);
+    true
+}
+
+/// The fields that are known, in order, if those that must be there are, each of its kind.
+fn record<'a>(fields: &[(&'a [u8], &'a [u8])]) -> Option<Vec<(&'static str, Cow<'a, str>)>> {
+    let texts = fields.iter().map(|(name, value)| {
+        let value = str::from_utf8(value).ok()?;
+        Some((str::from_utf8(name).ok()?, value))
+    });
+    let texts: Vec<(&str, &str)> = texts.collect::<Option<_>>()?;
+    let field = |wanted: &str| {
+        texts
+            .iter()
+            .find(|(name, _)| *name == wanted)
+            .map(|(_, value)| *value)
+    };
+    let number = |text: &str| {
+        let digits = text.strip_prefix('+').unwrap_or(text);
+        let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        let sum = digits.bytes().try_fold(0_u64, |sum, digit| {
+            sum.checked_mul(10)?
+                .checked_add(u64::from(digit.wrapping_sub(b'0')))
+        });
+        sum.filter(|_| is_number)
+            .map(|number| Cow::Owned(number.to_string()))
+    };
+    let text = |name: &str| field(name).map(Cow::Borrowed);
+    let mut known = vec![
+        ("claims", text("claims")?),
+        ("connected_at", number(field("connected_at")?)?),
+        ("expires_at", number(field("expires_at")?)?),
+        ("issuer", text("issuer").unwrap_or_default()),
+        ("node", Cow::Owned(uuid(field("node")?)?)),
+        ("protocol", text("protocol")?),
+        ("user", text("user")?),
+    ];
+    let address = field("address").and_then(|address| address.parse::<IpAddr>().ok());
+    let optional = [
+        (
+            "address",
+            address.map(|address| Cow::Owned(address.to_string())),
+        ),
+        ("issued_at", field("issued_at").and_then(number)),
+        ("token_id", text("token_id")),
+    ];
+    known.extend(
+        optional
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    known.sort();
+    Some(known)
+}
+
+/// A UUID (RFC 9562 §4) in lower case.
+fn uuid(text: &str) -> Option<String> {
+    let groups: Vec<&str> = text.split('-').collect();
+    let sizes: Vec<usize> = groups.iter().map(|group| group.len()).collect();
+    let is_hex = |group: &&str| group.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_id = sizes == [8, 4, 4, 4, 12] && groups.iter().all(is_hex);
+    is_id.then(|| text.to_ascii_lowercase())
+}
+
+/// The name of a key that is pushed is that of a revocation, whose every spelling is told again, or of
+/// none; the name of a pub/sub channel is the channel's that has it.
+///
+/// # Panics
+///
+/// A reader differs from the opinion.
+pub fn check_name(bytes: &[u8]) -> bool {
+    let told = parsers::told(PREFIX, bytes);
+    let text = str::from_utf8(bytes).ok();
+    let behind = bytes.strip_prefix(b"c:{revoked}:");
+    match &told {
+        Told::Epoch => assert_eq!(behind, Some(&b"epoch"[..])),
+        Told::Foreign => {
+            assert!(behind.is_none() && !bytes.starts_with(b"c:revoked:"));
+        }
+        Told::Nameless => match behind {
+            None => assert!(bytes.starts_with(b"c:revoked:")),
+            // Anything else after a kind names somebody.
+            Some(written) => {
+                let mut parts = written.splitn(2, |byte| *byte == b':');
+                let kind = parts.next().unwrap_or_default();
+                let value = parts.next().unwrap_or_default();
+                let is_text = str::from_utf8(written).is_ok();
+                let names = is_text && !value.is_empty() && !matches!(kind, b"" | b"all");
+                let id = str::from_utf8(value).ok().and_then(uuid);
+                let names = names
+                    && (kind != b"session"
+                        || id.is_some_and(|id| {
+                            [id.to_ascii_uppercase().as_bytes(), id.as_bytes()].contains(&value)
+                        }));
+                assert!(!names, "{:?}", String::from_utf8_lossy(written));
+            }
+        },
+        Told::Key(RevocationKey::All) => assert_eq!(behind, Some(&b"all"[..])),
+        Told::Key(key) => {
+            let written = text.expect("a text").strip_prefix("c:{revoked}:");
+            let (kind, value) = written
+                .and_then(|written| written.split_once(':'))
+                .expect("a kind");
+            assert_eq!(key.kind(), kind);
+            if let Some(plain) = key.plain_value().filter(|_| kind != "session") {
+                assert_eq!(plain, value);
+            }
+            for spelling in key.spellings() {
+                let name = format!("c:{{revoked}}:{}", key.written(spelling));
+                assert_eq!(parsers::told(PREFIX, name.as_bytes()), told, "{name}");
+            }
+        }
+    }
+    let channel = text.and_then(|name| parsers::channel(PREFIX, name));
+    if let Some(channel) = &channel {
+        let name = parsers::channel_name(PREFIX, channel);
+        assert_eq!(text, Some(name.as_str()));
+    } else if let Some(name) = text.and_then(|text| text.strip_prefix("c:channel:")) {
+        assert!(Channel::parse(name).is_err(), "{name:?}");
+    }
+    channel.is_some() || matches!(told, Told::Key(_))
+}
+
+/// A message between nodes is one of six, and says what its members say.
+///
+/// # Panics
+///
+/// The reader differs from the opinion.
+pub fn check_message(bytes: &[u8]) -> bool {
+    let written = parsers::node_message(bytes);
+    let opinion = message(bytes);
+    let value = written
+        .as_deref()
+        .map(|text| serde_json::from_str::<Value>(text).expect("JSON"));
+    assert_eq!(value, opinion);
+    let Some(written) = written else {
+        return false;
+    };
+    assert_eq!(parsers::node_message(written.as_bytes()), Some(written));
+    true
+}
+
+fn message(bytes: &[u8]) -> Option<Value> {
+    // Each is kept until the type is known.
+    let members = Members::of(bytes).filter(Members::are_values)?;
+    if bytes.len() > MOST_MESSAGE_BYTES {
+        return None;
+    }
+    let Value::String(kind) = members.value("type")? else {
+        return None;
+    };
+    let wanted: &[&str] = match kind.as_str() {
+        "revoked" => &["id", "key", "from"],
+        "applied" => &["id", "node", "closed"],
+        "disconnect" => &["id", "session", "from", "replaced"],
+        "probe" => &["id", "node", "sessions"],
+        "probed" => &["id", "node", "gone"],
+        "disconnected" => &["id", "node"],
+        _ => return None,
+    };
+    let id = |value: &Value| Some(Value::String(uuid(value.as_str()?)?));
+    let mut message = serde_json::Map::new();
+    message.insert("type".to_owned(), kind.into());
+    for name in wanted {
+        let value = match (*name, members.raw(name)?) {
+            ("replaced", None) => Value::Bool(false),
+            _ => members.value(name)?,
+        };
+        let value = match *name {
+            "id" | "key" if value.is_string() => value,
+            "closed" if value.is_u64() => value,
+            "replaced" if value.is_boolean() => value,
+            "from" | "node" | "session" => id(&value)?,
+            "sessions" | "gone" => {
+                let all = value.as_array()?.iter().map(id);
+                Value::Array(all.collect::<Option<_>>()?)
+            }
+            _ => return None,
+        };
+        message.insert((*name).to_owned(), value);
+    }
+    Some(Value::Object(message))
+}

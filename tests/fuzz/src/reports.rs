@@ -1,0 +1,297 @@
+//! What identity providers report: security events, and who may revoke whom.
+
+use std::sync::{Arc, LazyLock};
+
+use curfew_auth::{
+    Authenticator, Config, Effect, EventStream, Issuer, ReportedSubjects, Signal, Subject,
+};
+use curfew_model::Secret;
+use futures_util::FutureExt as _;
+use serde_json::Value;
+
+use crate::members::Members;
+use crate::signed::{Fixed, LEEWAY, NOW, SECRET, is_for, opinion, token};
+
+const ISSUER: &str = "https://id.example";
+const EVENTS_AUDIENCE: &str = "curfew-events";
+const REVOCATION_AUDIENCE: &str = "https://gateway.example/v1/global-token-revocation";
+
+/// The one critical member of complex subjects.
+const CRITICAL: &str = "group";
+
+/// An assertion is good for an hour at most, in seconds.
+const MOST_REMAINING: f64 = 3600.0;
+
+/// No event is from before this, in Unix seconds.
+const EARLIEST: f64 = 1e9;
+
+static AUTHENTICATOR: LazyLock<Authenticator> = LazyLock::new(|| {
+    let claim = |name: &str| Some(name.to_owned());
+    let config = Config {
+        issuers: vec![Issuer {
+            name: "main".to_owned(),
+            issuer: Some(ISSUER.to_owned()),
+            audience: Some(vec!["curfew".to_owned()]),
+            secret: Some(Secret::new(SECRET)),
+            event_stream: Some(EventStream {
+                audience: vec![EVENTS_AUDIENCE.to_owned()],
+                revoke_on: vec![Signal::HighRisk, Signal::DeviceNotCompliant],
+                critical_members: vec![CRITICAL.to_owned()],
+                verification_state: Some("asked".to_owned()),
+                ..EventStream::default()
+            }),
+            global_token_revocation: Some(vec![REVOCATION_AUDIENCE.to_owned()]),
+            subjects: ReportedSubjects {
+                user: None,
+                email: claim("email"),
+                opaque: claim("ext_id"),
+                session: claim("sid"),
+                tenant: claim("tenant"),
+            },
+            ..Issuer::default()
+        }],
+        leeway: LEEWAY,
+        ..Config::default()
+    };
+    Authenticator::new(&config, Arc::new(Fixed)).expect("it is a good one")
+});
+
+/// An event that is accepted is signed, for us, and no other kind of token; whose access it ends, and
+/// from when, is what its subject, its type and its times say.
+///
+/// # Panics
+///
+/// The reader differs from the opinion.
+pub fn check_event(bytes: &[u8]) -> bool {
+    let Some(token) = token(bytes) else {
+        return false;
+    };
+    let verified = AUTHENTICATOR.verify_event("main", &token).now_or_never();
+    let Ok(event) = verified.expect("a secret is at hand") else {
+        return false;
+    };
+    let claims: Members = opinion(&token).expect("another library accepts the signature");
+    let claim = |name: &str| claims.value(name).expect("no name is repeated");
+    assert_eq!(claim("iss"), ISSUER);
+    assert!(is_for(&claim("aud"), EVENTS_AUDIENCE), "{claims:?}");
+    for foreign in ["sub", "exp"] {
+        assert_eq!(claims.raw(foreign), Some(None), "{foreign} is of others");
+    }
+    let id = claim("jti");
+    assert!(id.as_str().is_some_and(|id| (1..=256).contains(&id.len())));
+    let issued_at = claim("iat").as_f64().expect("a time").max(0.0);
+    let latest = (NOW + LEEWAY).as_secs_f64();
+    assert!(issued_at <= latest, "issued at {issued_at}");
+
+    let Some(Value::Object(events)) = plain(claims.raw("events")) else {
+        panic!("no events: {claims:?}");
+    };
+    // Several are names of one.
+    let [(uri, members)] = events.iter().collect::<Vec<_>>()[..] else {
+        return true;
+    };
+    let ends = ends_access(uri, members);
+    let subject = claims.value("sub_id").filter(|subject| !subject.is_null());
+    let subject = subject.as_ref().or_else(|| members.get("subject"));
+    let named = subject.and_then(named);
+    match event.effect {
+        Effect::End { mut subjects, at } => {
+            assert!(ends, "{uri} {members} ends nothing");
+            let mut named = named.unwrap_or_else(|| panic!("{subject:?} names nobody"));
+            let order = |one: &Subject| format!("{one:?}");
+            subjects.sort_by_key(order);
+            named.sort_by_key(order);
+            assert_eq!(subjects, named, "{subject:?}");
+            let happened_at = members["event_timestamp"].as_f64().filter(|at| *at >= 0.0);
+            let happened_at = happened_at
+                .or_else(|| claim("toe").as_f64().map(|at| at.max(0.0)))
+                .unwrap_or(issued_at);
+            let expect = happened_at.ceil().max(EARLIEST).min(latest.floor());
+            assert!((at as f64 - expect).abs() < 1.0, "{at}, not {expect}");
+        }
+        Effect::NobodyFound(_) => assert_eq!(named, None, "{subject:?}"),
+        Effect::Nothing => assert!(!ends, "{uri} {members} ends access"),
+        Effect::Verified | Effect::OtherState | Effect::Stream(_) => {
+            let name = uri.rsplit('/').next();
+            assert!(!ends, "{uri} ends access");
+            assert!(
+                matches!(name, Some("verification" | "stream-updated")),
+                "{uri}"
+            );
+        }
+    }
+    true
+}
+
+/// What is left of a member where readers that build texts and numbers can read it.
+fn plain(member: Option<Option<&str>>) -> Option<Value> {
+    use curfew_model::json::{Rules, scan};
+    let raw = member??;
+    let rules = Rules {
+        max_depth: 16,
+        strict: true,
+    };
+    let scanned = scan(raw, rules, |_, _| {}).ok()?;
+    serde_json::from_str(&scanned.plain(raw)).ok()
+}
+
+/// The types of events that end access, and what they must say for it.
+fn ends_access(uri: &str, members: &Value) -> bool {
+    let says = |name: &str| {
+        members[name]
+            .as_str()
+            .unwrap_or_default()
+            .to_ascii_lowercase()
+    };
+    let is_known = ["password", "pin"].contains(&says("credential_type").as_str());
+    match uri.strip_prefix("https://schemas.openid.net/secevent/") {
+        Some(
+            "caep/event-type/session-revoked"
+            | "caep/event-type/token-claims-change"
+            | "risc/event-type/sessions-revoked"
+            | "risc/event-type/account-credential-change-required"
+            | "risc/event-type/account-purged"
+            | "risc/event-type/account-disabled"
+            | "oauth/event-type/tokens-revoked",
+        ) => true,
+        Some("caep/event-type/credential-change") => {
+            is_known
+                && says("change_type") != "create"
+                && ["revoke", "update", "delete"].contains(&says("change_type").as_str())
+        }
+        Some("risc/event-type/credential-compromise") => is_known,
+        Some("caep/event-type/device-compliance-change") => {
+            says("current_status") == "not-compliant"
+        }
+        Some("caep/event-type/risk-level-change") => says("current_level") == "high",
+        _ => false,
+    }
+}
+
+/// Whom a subject names, by the tables of RFC 9493 and of Shared Signals Framework 1.0 §3.3.
+fn named(subject: &Value) -> Option<Vec<Subject>> {
+    let identifiers = subject["identifiers"].as_array();
+    match format(subject).as_deref() {
+        Some("aliases") => {
+            let named: Vec<Subject> = identifiers?.iter().filter_map(simple).flatten().collect();
+            (!named.is_empty()).then_some(named)
+        }
+        None | Some("complex") => {
+            let members = subject.as_object()?;
+            let has = |name: &str| members.contains_key(name);
+            let session = &subject["session"];
+            if format(session).as_deref() == Some("opaque") {
+                let value = text(session, "id")?;
+                let claim = "sid".to_owned();
+                return (!has(CRITICAL)).then_some(vec![Subject::Login { claim, value }]);
+            }
+            let narrower = ["session", "device", "application", "group", "org_unit"];
+            let tenant = || match format(&subject["tenant"]).as_deref() {
+                Some("opaque") => text(&subject["tenant"], "id"),
+                Some("iss_sub") if subject["tenant"]["iss"] == ISSUER => {
+                    text(&subject["tenant"], "sub")
+                }
+                _ => None,
+            };
+            let claim = "tenant".to_owned();
+            match has("user") {
+                _ if has(CRITICAL) => None,
+                true => simple(&subject["user"]),
+                false if narrower.into_iter().any(has) => None,
+                false => tenant().map(|value| vec![Subject::Claim { claim, value }]),
+            }
+        }
+        Some(_) => simple(subject),
+    }
+}
+
+fn simple(subject: &Value) -> Option<Vec<Subject>> {
+    let issuer = Arc::from("main");
+    let is_ours = subject["iss"] == ISSUER;
+    let by = |claim: &str, value| Subject::Claim {
+        claim: claim.to_owned(),
+        value,
+    };
+    Some(match format(subject)?.as_str() {
+        "iss_sub" if is_ours => vec![Subject::User {
+            issuer,
+            user: text(subject, "sub")?,
+        }],
+        "jwt_id" if is_ours => vec![Subject::Token {
+            issuer,
+            id: text(subject, "jti")?,
+        }],
+        "opaque" => vec![by("ext_id", text(subject, "id")?)],
+        "email" => {
+            let email = text(subject, "email")?;
+            let mut all = vec![by("email", email.to_lowercase()), by("email", email)];
+            all.dedup();
+            all
+        }
+        _ => return None,
+    })
+}
+
+fn format(subject: &Value) -> Option<String> {
+    let format = subject.get("format").or(subject.get("subject_type"));
+    Some(format?.as_str()?.replace('-', "_"))
+}
+
+fn text(subject: &Value, name: &str) -> Option<String> {
+    let text = subject[name].as_str()?;
+    (!text.is_empty() && text.len() <= 1024).then(|| text.to_owned())
+}
+
+/// Who may revoke is signed, for us, for an hour at most, and no event; whom it revokes is whom the
+/// subject behind a second line break names.
+///
+/// # Panics
+///
+/// The reader differs from the opinion.
+pub fn check_assertion(bytes: &[u8]) -> bool {
+    let at = bytes.iter().rposition(|byte| *byte == b'\n');
+    let (signed, subject) = bytes.split_at(at.unwrap_or(bytes.len()));
+    let Some(token) = token(signed) else {
+        return false;
+    };
+    let verified = AUTHENTICATOR.verify_revoker(&token).now_or_never();
+    let Ok(revoker) = verified.expect("a secret is at hand") else {
+        return false;
+    };
+    let claims: Members = opinion(&token).expect("another library accepts the signature");
+    let claim = |name: &str| claims.value(name).expect("no name is repeated");
+    assert_eq!(claim("iss"), ISSUER);
+    assert!(is_for(&claim("aud"), REVOCATION_AUDIENCE), "{claims:?}");
+    assert_eq!(
+        claims.raw("events"),
+        Some(None),
+        "an event is no permission"
+    );
+    assert!(claim("jti").as_str().is_some_and(|id| !id.is_empty()));
+    let (now, leeway) = (NOW.as_secs_f64(), LEEWAY.as_secs_f64());
+    let end = claim("exp").as_f64().expect("an end");
+    assert!(end > now - leeway - 1.0, "it ended at {end}");
+    assert!(end < now + MOST_REMAINING + 1.0, "it ends at {end}");
+    for begins in ["iat", "nbf"] {
+        let begins = claim(begins).as_f64().unwrap_or(0.0);
+        assert!(begins <= now + leeway, "it begins at {begins}");
+    }
+    let issued_at = claim("iat").as_f64().map(|at| at.max(0.0).ceil() as u64);
+    assert_eq!(revoker.issued_at, issued_at);
+
+    let subject = str::from_utf8(subject).unwrap_or_default();
+    if let Ok(subject) = serde_json::from_str::<Value>(subject) {
+        let users = ["iss_sub", "email", "opaque"];
+        let may = format(&subject).is_some_and(|format| users.contains(&format.as_str()));
+        let named = simple(&subject).filter(|_| may);
+        let mut named = named.unwrap_or_default();
+        let mut revoked = AUTHENTICATOR
+            .revoked_subjects(&revoker, &subject)
+            .unwrap_or_default();
+        let order = |one: &Subject| format!("{one:?}");
+        named.sort_by_key(order);
+        revoked.sort_by_key(order);
+        assert_eq!(revoked, named, "{subject}");
+    }
+    true
+}

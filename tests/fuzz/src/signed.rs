@@ -1,0 +1,65 @@
+//! Tokens that a target signs, and the word of another library on them.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use curfew_model::Clock;
+use jsonwebtoken::crypto::sign;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Validation, decode};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// The secret of the one issuer; tokens of the corpus are signed by it.
+pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// The time of every run: a moment after that of the corpus.
+pub(crate) const NOW: Duration = Duration::from_secs(1_764_000_050);
+
+/// `auth.leeway`.
+pub(crate) const LEEWAY: Duration = Duration::from_secs(5);
+
+/// A clock that shows [`NOW`].
+#[derive(Debug)]
+pub(crate) struct Fixed;
+
+impl Clock for Fixed {
+    fn now(&self) -> Duration {
+        NOW
+    }
+}
+
+/// Bytes with a line break are a header and claims, which are signed here: changes of a signed token would
+/// all be refused for their signature.
+pub(crate) fn token(bytes: &[u8]) -> Option<String> {
+    let text = str::from_utf8(bytes).ok()?;
+    let Some((header, claims)) = text.split_once('\n') else {
+        return Some(text.to_owned());
+    };
+    let signed = format!(
+        "{}.{}",
+        URL_SAFE_NO_PAD.encode(header),
+        URL_SAFE_NO_PAD.encode(claims)
+    );
+    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    let signature = sign(signed.as_bytes(), &key, Algorithm::HS256).ok()?;
+    Some(format!("{signed}.{signature}"))
+}
+
+/// The claims, if the signature is good for another library.
+pub(crate) fn opinion<T: DeserializeOwned + Clone>(token: &str) -> Option<T> {
+    let mut validation = Validation::new(Algorithm::HS256);
+    validation.algorithms = vec![Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
+    validation.required_spec_claims.clear();
+    validation.validate_exp = false;
+    validation.validate_aud = false;
+    let key = DecodingKey::from_secret(SECRET.as_bytes());
+    let decoded = decode::<T>(token, &key, &validation);
+    decoded.ok().map(|data| data.claims)
+}
+
+/// True if an `aud` is, or has, a name.
+pub(crate) fn is_for(audience: &Value, name: &str) -> bool {
+    let is_in = |all: &Vec<Value>| all.iter().any(|one| one == name);
+    audience == name || audience.as_array().is_some_and(is_in)
+}
