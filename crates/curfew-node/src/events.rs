@@ -40,7 +40,6 @@ impl HubEvents {
     fn broadcast_traced(&self, publication: &Publication, parent: &TraceContext) -> Delivered {
         let tracer = self.metrics.tracer();
         let mut process = tracer.child("process", SpanKind::Consumer, parent);
-        process.link(parent);
         process.set("messaging.operation.name", "process");
         process.set("messaging.operation.type", "process");
         if tracer.names_users() {

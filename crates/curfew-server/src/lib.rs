@@ -9,6 +9,7 @@
 mod accept;
 mod admin;
 mod answers;
+mod asked;
 mod body;
 mod config;
 mod cors;

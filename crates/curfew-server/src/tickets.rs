@@ -9,7 +9,7 @@ use curfew_auth::{AuthError, NewTicket, Ticket, Ticketed, VerifyError};
 use curfew_backend::BackendError;
 use curfew_model::{AuthFailure, Principal};
 use curfew_node::AdmitError;
-use curfew_telemetry::{Origin, TicketOutcome};
+use curfew_telemetry::TicketOutcome;
 use curfew_ws::{canonical_origin, handshake};
 use http::header::ALLOW;
 use http::{Method, Request, StatusCode};
@@ -17,10 +17,11 @@ use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 use tracing::{Instrument as _, debug};
 
+use crate::asked::Asked;
 use crate::form::BODY_TIMEOUT;
 use crate::respond::{self, Problem, Response};
 use crate::upgrade::{
-    NOT_ALLOWED, backend_away, describe, forbidden_origin, revoked, traceparent, unauthorized,
+    NOT_ALLOWED, backend_away, describe, forbidden_origin, revoked, unauthorized,
 };
 use crate::{Public, Settings, body, cors};
 
@@ -91,7 +92,8 @@ impl Public {
     async fn give_ticket(&self, request: Request<Incoming>, settings: &Settings) -> Response {
         let metrics = self.context.node.metrics();
         let tracer = metrics.tracer();
-        let from = Origin::client(traceparent(request.headers()));
+        let asked = Asked::of(tracer, &request);
+        let from = asked.origin;
         let began = tracer.now();
         let mut span = tracer.request(SPAN, from);
         let make = self.make_ticket(request, settings);
@@ -104,8 +106,8 @@ impl Public {
                 let is_ours = response.status().is_server_error();
                 if !span.is_recorded() {
                     span = match is_ours {
-                        true => tracer.failure(SPAN, from, began),
-                        false => tracer.refusal(SPAN, from, began),
+                        true => tracer.failure(SPAN, from, began, asked.whose()),
+                        false => tracer.refusal(SPAN, from, began, asked.whose()),
                     };
                 }
                 metrics.tickets.inc(match is_ours {
@@ -121,6 +123,7 @@ impl Public {
                 *response
             }
         };
+        asked.describe(&mut span);
         describe(&mut span, "POST", PATH, response.status());
         response
     }

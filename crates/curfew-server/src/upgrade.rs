@@ -12,11 +12,11 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use curfew_auth::{AuthError, Credential, Reject, Source, Ticket, VerifyError};
 use curfew_backend::BackendError;
-use curfew_model::{AuthFailure, TraceContext};
+use curfew_model::{AuthFailure, Principal, TraceContext};
 use curfew_node::AdmitError;
 use curfew_protocol::ProtocolId;
 use curfew_session::{Context, Guards, Opening, Refusal, Session};
-use curfew_telemetry::{Origin, RejectReason, Span, SpanKind, Tracer};
+use curfew_telemetry::{RejectReason, Span, SpanKind, Tracer, Whose};
 use curfew_ws::{Handshake, HandshakeError, Upgraded, handshake};
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
@@ -26,6 +26,7 @@ use serde::Serialize;
 use tracing::{Instrument as _, debug};
 
 use crate::accept::Accepted;
+use crate::asked::Asked;
 use crate::listen::UNIX_PEER;
 use crate::respond::{self, Problem, Response};
 use crate::tickets::RedeemError;
@@ -110,24 +111,31 @@ impl Public {
         accepted: &Accepted,
     ) -> Response {
         let tracer = self.context.node.metrics().tracer();
-        let origin = Origin::client(traceparent(request.headers()));
+        let asked = Asked::of(tracer, &request);
+        let origin = asked.origin;
         let path = request.uri().path().to_owned();
         let mut span = tracer.request(SPAN, origin);
         let began = began(tracer, accepted);
         span.began(began);
         let log = span.scope();
-        let upgrade = self.upgrade(request, accepted, &mut span);
+        let mut verified = None;
+        let upgrade = self.upgrade(request, accepted, &asked, &mut span, &mut verified);
         match upgrade.instrument(log).await {
             Ok(response) => response,
             Err(Refused { reason, response }) => {
                 self.context.node.metrics().connections_rejected.inc(reason);
                 let is_ours = response.status().is_server_error();
                 if !span.is_recorded() {
+                    let whose = whose(&asked, verified.as_deref());
                     span = match is_ours {
-                        true => tracer.failure(SPAN, origin, began),
-                        false => tracer.refusal(SPAN, origin, began),
+                        true => tracer.failure(SPAN, origin, began, whose),
+                        false => tracer.refusal(SPAN, origin, began, whose),
                     };
                 }
+                if let Some(principal) = &verified {
+                    tracer.name_user(&mut span, principal.user());
+                }
+                asked.describe(&mut span);
                 describe(&mut span, "GET", &path, response.status());
                 match is_ours {
                     true => span.failed(reason.as_str()),
@@ -149,7 +157,9 @@ impl Public {
         self: &Arc<Self>,
         mut request: Request<Incoming>,
         accepted: &Accepted,
+        asked: &Asked,
         span: &mut Span,
+        verified: &mut Option<Arc<Principal>>,
     ) -> Result<Response, Refused> {
         let settings = self.settings.load_full();
         if self.context.node.is_refusing() {
@@ -185,7 +195,8 @@ impl Public {
             Err(error) => Err(error),
         };
         let address = accepted.client();
-        let opening = self.open(&settings, protocol, address, token, span).await?;
+        let open = self.open(&settings, protocol, address, token, span, verified);
+        let opening = open.await?;
 
         let response = curfew_ws::accept(&mut request, subprotocol)
             .map_err(|error| Refused::handshake(&error))?;
@@ -203,14 +214,22 @@ impl Public {
         metrics
             .handshake_duration
             .observe(accepted.at.elapsed().as_secs_f64());
+        let tracer = metrics.tracer();
         if let Opening::Refused(refusal) = &opening {
             if !span.is_recorded() {
-                let origin = Origin::client(traceparent(request.headers()));
-                let tracer = metrics.tracer();
-                *span = tracer.refusal(SPAN, origin, began(tracer, accepted));
+                let origin = asked.origin;
+                let whose = whose(asked, verified.as_deref());
+                *span = tracer.refusal(SPAN, origin, began(tracer, accepted), whose);
             }
-            span.refused(refusal.reason());
+            span.failed(refusal.reason());
         }
+        if let Opening::Admitted(attachment) = &opening {
+            span.of_session(attachment.member().session());
+        }
+        if let Some(principal) = &verified {
+            tracer.name_user(span, principal.user());
+        }
+        asked.describe(span);
         describe(span, "GET", request.uri().path(), response.status());
         accepted.take_over(Upgrade {
             context: Arc::clone(&self.context),
@@ -266,11 +285,11 @@ impl Public {
         match redeem.instrument(span.scope()).await {
             Ok(token) => Ok(Ok(token)),
             Err(RedeemError::NotFound(error)) => {
-                span.refused(error.failure().as_str());
+                span.failed(error.failure().as_str());
                 Ok(Err(error))
             }
             Err(RedeemError::OtherOrigin) => {
-                span.refused("forbidden_origin");
+                span.failed("forbidden_origin");
                 Err(Refused::forbidden_origin(
                     "the ticket is for pages of another origin",
                 ))
@@ -293,11 +312,15 @@ impl Public {
         address: IpAddr,
         token: Result<Option<String>, AuthError>,
         span: &Span,
+        verified_as: &mut Option<Arc<Principal>>,
     ) -> Result<Opening, Refused> {
-        let authentications = &self.context.node.metrics().authentications;
+        let metrics = self.context.node.metrics();
+        let authentications = &metrics.authentications;
+        if matches!(token, Ok(None)) && settings.auth.accepts(Source::Message) {
+            return Ok(Opening::Awaiting);
+        }
         let mut verify = span.child("verify token", SpanKind::Internal);
         let verified = match token {
-            Ok(None) if settings.auth.accepts(Source::Message) => return Ok(Opening::Awaiting),
             Ok(None) => Err(AuthError::missing_token().into()),
             Ok(Some(token)) => {
                 let verified = self.context.verify(&token);
@@ -314,13 +337,14 @@ impl Public {
             }
             Err(VerifyError::Refused(error)) => {
                 authentications.refused(error.failure().as_str());
-                verify.refused(error.failure().as_str());
+                verify.failed(error.failure().as_str());
                 debug!(reason = error.failure().as_str(), "token refused");
                 return refuse(settings, &error);
             }
         };
         authentications.accepted();
-        drop(verify);
+        verify.ended(metrics.tracer().now());
+        *verified_as = Some(Arc::clone(&principal));
         let mut admission = span.child("admission", SpanKind::Internal);
         let admit = self.context.node.admit(
             principal,
@@ -329,9 +353,8 @@ impl Public {
         );
         let admitted = admit.instrument(admission.scope()).await;
         match &admitted {
-            Err(error @ AdmitError::Backend(_)) => admission.failed(error.error_type()),
-            Err(error) => admission.refused(error.error_type()),
-            Ok(_) => {}
+            Err(error) => admission.failed(error.error_type()),
+            Ok(attachment) => verify.of_session(attachment.member().session()),
         }
         drop(admission);
         match admitted {
@@ -359,6 +382,14 @@ impl Public {
                 Ok(Opening::Refused(Refusal::from(error)))
             }
         }
+    }
+}
+
+/// For the request's share of what is recorded.
+fn whose<'a>(asked: &Asked, verified: Option<&'a Principal>) -> Whose<'a> {
+    Whose {
+        user: verified.map(Principal::user),
+        ..asked.whose()
     }
 }
 
