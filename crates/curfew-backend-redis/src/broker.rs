@@ -70,6 +70,8 @@ impl Redis {
         span.set("messaging.system", "redis");
         span.set("messaging.operation.name", "publish");
         span.set("messaging.operation.type", "send");
+        let bytes = i64::try_from(publication.data.len()).unwrap_or(i64::MAX);
+        span.set("messaging.message.body.size", bytes);
         if tracer.names_users() {
             let channel = publication.channel.as_str().to_owned();
             span.set("messaging.destination.name", channel);

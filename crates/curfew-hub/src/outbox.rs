@@ -17,27 +17,28 @@
 //! *Blocked* is a task that waits for room in the socket, for the lease, or for a revocation that is
 //! being read. The end of the last two nudges it.
 
+mod arrival;
 mod ending;
 mod lanes;
 mod owner;
 mod probe;
 mod write;
 
-use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use bytes::Bytes;
-use curfew_model::{Disconnect, TraceContext};
+use curfew_model::Disconnect;
 use curfew_ws::Line;
 use parking_lot::Mutex;
 
+use arrival::Arrivals;
 use ending::Told;
 use lanes::Written;
 use owner::Owner;
 use probe::Probe;
 use write::{Turn, Withheld};
 
+pub(crate) use arrival::Arrival;
 pub use ending::{Ending, Undelivered};
 pub use lanes::Lanes;
 pub use probe::Sign;
@@ -84,36 +85,11 @@ pub(crate) enum Pushed {
     Due,
 }
 
-/// A publication that is timed on its way to a session.
-#[derive(Debug, Clone)]
-pub(crate) struct Arrival {
-    /// When it reached this node.
-    pub(crate) at: Instant,
-    /// Where that is recorded.
-    pub(crate) trace: Option<Arc<TraceContext>>,
-    /// The number of messages that are written together with it; 0 while it is queued.
-    pub(crate) messages: usize,
-    /// The number of them that are yet to be written.
-    left: usize,
-}
-
-impl Arrival {
-    /// It is here.
-    pub(crate) fn now(trace: Option<&TraceContext>) -> Self {
-        Self {
-            at: Instant::now(),
-            trace: trace.map(|trace| Arc::new(*trace)),
-            messages: 0,
-            left: 0,
-        }
-    }
-}
-
 #[derive(Debug)]
 struct State {
     lanes: Lanes,
-    /// The oldest publication that is timed and not written.
-    arrival: Option<Box<Arrival>>,
+    /// Publications that are timed and not written.
+    arrivals: Arrivals,
     /// Bytes of the normal lane, those that are about to be written included.
     unwritten: usize,
     owner: Owner,
@@ -130,16 +106,9 @@ impl State {
     /// Lets go of what is queued, but for the rest of a frame begun; returns how much.
     fn clear(&mut self) -> (usize, usize) {
         let (bytes, frames) = self.lanes.clear();
-        self.arrival = None;
+        self.arrivals.clear();
         self.unwritten -= bytes;
         (bytes, frames)
-    }
-
-    /// Times what was just queued, unless something older is.
-    #[cold]
-    fn time(&mut self, arrival: &Arrival) {
-        self.arrival
-            .get_or_insert_with(|| Box::new(arrival.clone()));
     }
 
     /// True if frames wait that may leave, as far as the session alone is concerned.
@@ -201,12 +170,7 @@ impl State {
 
     /// Takes what is queued, to be written and put back.
     fn take_lanes(&mut self) -> Lanes {
-        if let Some(arrival) = &mut self.arrival
-            && arrival.messages == 0
-        {
-            arrival.messages = self.lanes.normal();
-            arrival.left = arrival.messages;
-        }
+        self.arrivals.taken(self.lanes.normal());
         std::mem::take(&mut self.lanes)
     }
 
@@ -220,16 +184,8 @@ impl State {
         tally.freed += written.normal_bytes;
         tally.bytes += written.bytes;
         tally.sent.join(written.sent);
-        if let Some(arrival) = &mut self.arrival
-            && arrival.messages > 0
-        {
-            arrival.left = arrival.left.saturating_sub(written.normal_frames);
-            if arrival.left == 0 {
-                tally
-                    .arrivals
-                    .extend(self.arrival.take().map(|arrival| *arrival));
-            }
-        }
+        self.arrivals
+            .written(written.normal_frames, &mut tally.arrivals);
         // Told to end meanwhile.
         if let Some(ending) = self.ending()
             && !ending.flushes()
@@ -259,7 +215,7 @@ impl Outbox {
         Self {
             state: Mutex::new(State {
                 lanes: Lanes::default(),
-                arrival: None,
+                arrivals: Arrivals::default(),
                 unwritten: 0,
                 owner: Owner::Task,
                 phase: Phase::Pending,
@@ -408,7 +364,7 @@ impl Outbox {
         state.unwritten += frame.len();
         state.lanes.push(frame, is_notice);
         if let Some(arrival) = arrival {
-            state.time(arrival);
+            state.arrivals.add(arrival);
         }
         // A task that is awake looks for itself, and one that is blocked is woken by what it waits for.
         if state.suspensions > 0 || !state.owner.is_flushers() {

@@ -23,6 +23,7 @@ mod listen;
 mod logout;
 mod permits;
 mod proxies;
+mod receipt;
 mod respond;
 mod revoke;
 mod routes;

@@ -14,7 +14,7 @@ use tracing::{Instrument as _, debug, info};
 use crate::asked::Asked;
 use crate::form::{Refused, answer, done, refused_span};
 use crate::respond::Response;
-use crate::{Public, cors};
+use crate::{Public, cors, receipt};
 
 /// The path.
 pub(crate) const PATH: &str = "/revoke";
@@ -140,13 +140,14 @@ impl Public {
         };
         let key = self.token_key(principal, token_id);
         let node = &self.context.node;
-        let written = node.revoke_or_end_here(key, revocation).await;
+        let written = node.revoke_or_end_here(key.clone(), revocation).await;
         let receipt = written.map_err(|_| {
             Refused::unavailable(
                 NOT_NOW,
                 "sessions here are closed; try again for those elsewhere",
             )
         })?;
+        receipt::tell(node.metrics().tracer(), &key, &receipt);
         info!(
             live = receipt.nodes.live,
             confirmed = receipt.nodes.confirmed,

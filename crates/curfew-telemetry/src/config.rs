@@ -28,7 +28,8 @@ pub struct Config {
     /// second. Default `false`: a span that is recorded by our own ratio links to it. Takes effect
     /// at start.
     pub trust_client_traces: bool,
-    /// Whether spans hold users' ids and channels' names. Default `false`. Takes effect at start.
+    /// Whether spans hold users' ids and channels' names, and the log the user of a revocation that not
+    /// every node has confirmed. Default `false`. Takes effect at start.
     pub trace_user_ids: bool,
 }
 

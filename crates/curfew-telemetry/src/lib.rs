@@ -21,4 +21,4 @@ pub use metrics::labels::{
 };
 pub use metrics::table::{Authentications, Counters, Named};
 pub use metrics::{CONTENT_TYPE, Counter, Gauge, Metrics, Names};
-pub use trace::{Origin, Span, SpanKind, Spans, TraceError, Tracer, Whose};
+pub use trace::{Origin, Span, SpanKind, Spans, TraceError, Tracer, Whose, Writes};

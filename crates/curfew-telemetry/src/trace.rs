@@ -8,6 +8,7 @@ mod budget;
 mod export;
 mod layer;
 mod span;
+mod writes;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ pub use export::TraceError;
 pub use layer::Spans;
 pub(crate) use layer::layer;
 pub use span::{Span, SpanKind};
+pub use writes::Writes;
 
 use budget::{Budget, Budgets, UNASKED_OF_ONE_PER_SECOND, UNASKED_PER_SECOND};
 use layer::Queue;
@@ -231,6 +233,15 @@ impl Tracer {
         }
     }
 
+    /// The recorded span that the caller runs in, to say more of it. It ends with what began it, at the
+    /// earliest when this is dropped.
+    pub fn here(&self) -> Span {
+        match &self.0 {
+            Some(recorder) => Span::of(recorder, tracing::Span::current()),
+            None => Span::NONE,
+        }
+    }
+
     /// The recorded span that the caller runs in is of this session; so are parts that it gets from now on.
     pub fn of_session(&self, session: SessionId) {
         if self.is_on() {
@@ -260,11 +271,21 @@ impl Tracer {
         }
     }
 
-    /// A span of this node's own accord, always recorded.
-    pub fn root(&self, name: &'static str, kind: SpanKind) -> Span {
+    /// The span of a revocation that takes effect here, below the call that wrote it, if that is
+    /// recorded. Always recorded; one that closes nobody (`is_vain`) up to a hundred times a second.
+    pub fn revocation(
+        &self,
+        name: &'static str,
+        call: Option<&TraceContext>,
+        is_vain: bool,
+    ) -> Span {
+        let parent = call.map(|call| (*call, true));
+        let begin = |recorder: &Arc<Recorder>| {
+            Span::begin(recorder, name.into(), SpanKind::Consumer, parent)
+        };
         match &self.0 {
-            Some(recorder) => Span::begin(recorder, name.into(), kind, None),
-            None => Span::NONE,
+            Some(recorder) if !is_vain => begin(recorder),
+            _ => self.unasked(Unasked::VainRevocation, Whose::OURS, begin),
         }
     }
 

@@ -6,6 +6,7 @@ mod commands;
 mod connects;
 mod ends;
 mod publications;
+mod revocations;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -49,6 +50,7 @@ struct Span {
     /// Its tags as text, `span.kind` among them.
     tags: BTreeMap<String, String>,
     began_micros: u64,
+    took_micros: u64,
     /// Everything of it, to look for what must not be there.
     text: String,
 }
@@ -247,6 +249,7 @@ fn read_span(trace: &Value, span: &Value) -> Span {
         node: tags(process)["service.instance.id"].clone(),
         tags: tags(span),
         began_micros: span["startTime"].as_u64().unwrap(),
+        took_micros: span["duration"].as_u64().unwrap(),
         text: span.to_string(),
     }
 }

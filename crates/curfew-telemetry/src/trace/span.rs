@@ -87,6 +87,21 @@ impl Span {
         })))
     }
 
+    /// A span of `tracing` as the one of ours that it is, if it is.
+    pub(super) fn of(recorder: &Arc<Recorder>, span: tracing::Span) -> Self {
+        if !is_ours(&span) {
+            return Self::NONE;
+        }
+        let recorder = Arc::clone(recorder);
+        Self(context_of(&span).map(|context| {
+            Box::new(Recording {
+                recorder,
+                context,
+                span,
+            })
+        }))
+    }
+
     /// A part of `whole`, whose context is `parent`, and of its session.
     pub(super) fn part_of(
         whole: &tracing::Span,
@@ -197,9 +212,13 @@ pub(super) fn context_of(span: &tracing::Span) -> Option<TraceContext> {
 /// A session, as a span of `tracing` remembers it.
 struct Of(SessionId);
 
+fn is_ours(span: &tracing::Span) -> bool {
+    span.metadata().is_some_and(|meta| meta.target() == TARGET)
+}
+
 /// Notes that a span of ours is of a session.
 pub(super) fn mark(span: &tracing::Span, session: SessionId) {
-    if span.metadata().is_none_or(|meta| meta.target() != TARGET) {
+    if !is_ours(span) {
         return;
     }
     span.set_attribute(SESSION, session.to_string());

@@ -69,7 +69,7 @@ fn unsampled() -> TraceContext {
 fn without_an_endpoint_nothing_is_recorded() {
     let off = Tracer::OFF;
     assert!(!off.always("a", Origin::Operator(parent())).is_recorded());
-    assert!(!off.root("a", SpanKind::Internal).is_recorded());
+    assert!(!off.revocation("a", None, false).is_recorded());
     assert_eq!(
         off.child("a", SpanKind::Internal, &parent()).context(),
         None
