@@ -3,12 +3,11 @@
 
 use std::net::IpAddr;
 
+use curfew_model::TraceContext;
 use curfew_telemetry::{Origin, Span, Tracer, Whose};
 use http::header::{HOST, USER_AGENT};
 use http::uri::Authority;
-use http::{HeaderMap, HeaderName, Request, Version};
-
-use crate::upgrade::traceparent;
+use http::{HeaderMap, HeaderName, Request, StatusCode, Version};
 
 /// Longest name of a server, in bytes (RFC 1035 §2.3.4), and longest name of a client's program, that a
 /// span holds.
@@ -104,4 +103,26 @@ impl Asked {
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let text = headers.get(name)?.to_str().ok()?;
     (text.len() <= MAX_NAME_BYTES).then_some(text)
+}
+
+/// Where a request's headers say that it comes from.
+pub(crate) fn traceparent(headers: &HeaderMap) -> Option<TraceContext> {
+    let mut values = headers.get_all("traceparent").iter();
+    let value = values.next()?;
+    match values.next() {
+        None => TraceContext::parse(value.to_str().ok()?),
+        // Which one?
+        Some(_) => None,
+    }
+}
+
+/// By the semantic conventions for HTTP. Neither the query nor a header: they may hold a token.
+pub(crate) fn describe(span: &mut Span, method: &'static str, route: &str, status: StatusCode) {
+    if !span.is_recorded() {
+        return;
+    }
+    span.set("http.request.method", method);
+    span.set("http.route", route.to_owned());
+    span.set("url.path", route.to_owned());
+    span.set("http.response.status_code", i64::from(status.as_u16()));
 }

@@ -17,12 +17,10 @@ use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 use tracing::{Instrument as _, debug};
 
-use crate::asked::Asked;
+use crate::asked::{Asked, describe};
 use crate::form::BODY_TIMEOUT;
 use crate::respond::{self, Problem, Response};
-use crate::upgrade::{
-    NOT_ALLOWED, backend_away, describe, forbidden_origin, revoked, unauthorized,
-};
+use crate::upgrade::{NOT_ALLOWED, backend_away, forbidden_origin, revoked, unauthorized};
 use crate::{Public, Settings, body, cors};
 
 /// The path.

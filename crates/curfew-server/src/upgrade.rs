@@ -12,21 +12,21 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use curfew_auth::{AuthError, Credential, Reject, Source, Ticket, VerifyError};
 use curfew_backend::BackendError;
-use curfew_model::{AuthFailure, Principal, TraceContext};
+use curfew_model::{AuthFailure, Principal};
 use curfew_node::AdmitError;
 use curfew_protocol::ProtocolId;
 use curfew_session::{Context, Guards, Opening, Refusal, Session};
 use curfew_telemetry::{RejectReason, Span, SpanKind, Tracer, Whose};
 use curfew_ws::{Handshake, HandshakeError, Upgraded, handshake};
 use http::header::WWW_AUTHENTICATE;
-use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use http::{HeaderValue, Request, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use serde::Serialize;
 use tracing::{Instrument as _, debug};
 
 use crate::accept::Accepted;
-use crate::asked::Asked;
+use crate::asked::{Asked, describe};
 use crate::listen::UNIX_PEER;
 use crate::respond::{self, Problem, Response};
 use crate::tickets::RedeemError;
@@ -41,9 +41,10 @@ pub(crate) const NOT_ALLOWED: &str = "the Origin is not in server.allowed_origin
 /// The span of an upgrade, to any path of `server.path`. It ends when the session is open: its life is not one long span.
 const SPAN: &str = "GET /ws";
 
-/// A request that is not upgraded: its answer, and how it is counted.
+/// A request that is not upgraded: its answer, how it is counted, and its name in spans.
 struct Refused {
     reason: RejectReason,
+    error_type: &'static str,
     response: Box<Response>,
 }
 
@@ -51,6 +52,7 @@ impl Refused {
     fn new(reason: RejectReason, problem: Problem) -> Self {
         Self {
             reason,
+            error_type: reason.as_str(),
             response: Box::new(problem.into_response()),
         }
     }
@@ -122,7 +124,11 @@ impl Public {
         let upgrade = self.upgrade(request, accepted, &asked, &mut span, &mut verified);
         match upgrade.instrument(log).await {
             Ok(response) => response,
-            Err(Refused { reason, response }) => {
+            Err(Refused {
+                reason,
+                error_type,
+                response,
+            }) => {
                 self.context.node.metrics().connections_rejected.inc(reason);
                 let is_ours = response.status().is_server_error();
                 if !span.is_recorded() {
@@ -138,8 +144,8 @@ impl Public {
                 asked.describe(&mut span);
                 describe(&mut span, "GET", &path, response.status());
                 match is_ours {
-                    true => span.failed(reason.as_str()),
-                    false => span.refused(reason.as_str()),
+                    true => span.failed(error_type),
+                    false => span.refused(error_type),
                 }
                 let _entered = span.scope().entered();
                 debug!(
@@ -399,28 +405,6 @@ fn began(tracer: &Tracer, accepted: &Accepted) -> SystemTime {
     now.checked_sub(accepted.at.elapsed()).unwrap_or(now)
 }
 
-/// Where a request's headers say that it comes from.
-pub(crate) fn traceparent(headers: &HeaderMap) -> Option<TraceContext> {
-    let mut values = headers.get_all("traceparent").iter();
-    let value = values.next()?;
-    match values.next() {
-        None => TraceContext::parse(value.to_str().ok()?),
-        // Which one?
-        Some(_) => None,
-    }
-}
-
-/// By the semantic conventions for HTTP. Neither the query nor a header: they may hold a token.
-pub(crate) fn describe(span: &mut Span, method: &'static str, route: &str, status: StatusCode) {
-    if !span.is_recorded() {
-        return;
-    }
-    span.set("http.request.method", method);
-    span.set("http.route", route.to_owned());
-    span.set("url.path", route.to_owned());
-    span.set("http.response.status_code", i64::from(status.as_u16()));
-}
-
 fn is_revoked(error: &AdmitError) -> bool {
     match error {
         AdmitError::Revoked(_) => true,
@@ -442,6 +426,7 @@ fn refuse(settings: &Settings, error: &AuthError) -> Result<Opening, Refused> {
         ))),
         Reject::Http => Err(Refused {
             reason: RejectReason::Auth,
+            error_type: error.failure().as_str(),
             response: Box::new(unauthorized(error)),
         }),
     }

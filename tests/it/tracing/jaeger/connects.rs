@@ -45,7 +45,7 @@ async fn a_connect_says_what_the_semantic_conventions_ask_for() {
 #[tokio::test]
 async fn a_connection_that_opens_no_session_has_a_failed_span() {
     let jaeger = Jaeger::start().await;
-    let settings = jaeger.settings().with("auth.timeout = \"1s\"");
+    let settings = jaeger.settings().with("auth.timeout = \"2s\"");
     let node = Gateway::start_with(&settings).await;
     // One connection for each, so that upgrades tell them apart.
     let mut missing = node.ws().open().await;
@@ -85,16 +85,33 @@ async fn a_connection_that_opens_no_session_has_a_failed_span() {
     verified[0].assert_failed("expired");
     assert_eq!(jaeger.find("curfew.auth", &[]).await.len(), 5);
 
-    // The same by the request.
+    // The same by the request, and told by HTTP.
+    let settings = settings
+        .with("auth.reject = \"http\"")
+        .with("auth.token_sources = [\"header\", \"query\"]");
+    let node = Gateway::start_with(&settings).await;
+    assert_eq!(node.ws().refused().await.status, 401);
+    let tags = [("error.type", "missing_token")];
+    let upgrade = jaeger.span("GET /ws", &tags).await;
+    assert_eq!(upgrade.tag("http.response.status_code"), "401");
+    assert!(!upgrade.tags.contains_key("error"), "{upgrade:#?}");
+
+    // And on the connection.
     let settings = jaeger
         .settings()
         .with("auth.token_sources = [\"header\", \"query\"]");
     let node = Gateway::start_with(&settings).await;
     let mut missing = node.ws().open().await;
     missing.expect_auth_failed("missing_token", 4401).await;
-    let tags = [("error.type", "missing_token")];
+    let tags = [
+        ("error.type", "missing_token"),
+        ("http.response.status_code", "101"),
+    ];
     let upgrade = jaeger.span("GET /ws", &tags).await;
     upgrade.assert_failed("missing_token");
-    let verify = jaeger.span("verify token", &tags).await;
+    let verify = jaeger.spans("verify token", &tags[..1], 2).await;
+    let verify = verify.iter().find(|span| span.trace == upgrade.trace);
+    let verify = verify.unwrap();
+    verify.assert_failed("missing_token");
     assert_eq!(verify.parent.as_ref(), Some(&upgrade.id));
 }
