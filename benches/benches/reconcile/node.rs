@@ -154,6 +154,10 @@ impl Events for Watched {
         self.node.gap(channel, reason);
     }
 
+    fn revoked_nobody(&self, key: &RevocationKey, revocation: &Revocation) {
+        self.node.revoked_nobody(key, revocation);
+    }
+
     fn revoked(&self, key: &RevocationKey, revocation: &Revocation, learned: Instant) -> Ended {
         self.node.revoked(key, revocation, learned)
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use curfew_backend::{BackendError, BoxFuture, Broker};
-use curfew_model::{Channel, Publication, TraceContext};
+use curfew_model::{Channel, Publication};
 use curfew_telemetry::{Span, SpanKind};
 
 use crate::envelope;
@@ -40,8 +40,8 @@ impl Broker for Redis {
     ) -> BoxFuture<'_, Result<(), BackendError>> {
         Box::pin(async move {
             let mut span = Span::NONE;
-            if let Some(parent) = &publication.trace {
-                span = self.producer(&publication, parent);
+            if publication.trace.is_some() {
+                span = self.producer(&publication);
                 publication.trace = span.context();
             }
             let name = self.core.keys.channel(&publication.channel);
@@ -64,12 +64,14 @@ impl Redis {
     }
 
     /// The span of handing a publication to Redis; nodes that receive it are its children.
-    fn producer(&self, publication: &Publication, parent: &TraceContext) -> Span {
+    fn producer(&self, publication: &Publication) -> Span {
         let tracer = self.core.metrics.tracer();
-        let mut span = tracer.child("publish", SpanKind::Producer, parent);
+        let mut span = tracer.within("publish", SpanKind::Producer);
         span.set("messaging.system", "redis");
         span.set("messaging.operation.name", "publish");
         span.set("messaging.operation.type", "send");
+        let bytes = i64::try_from(publication.data.len()).unwrap_or(i64::MAX);
+        span.set("messaging.message.body.size", bytes);
         if tracer.names_users() {
             let channel = publication.channel.as_str().to_owned();
             span.set("messaging.destination.name", channel);

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use curfew_backend::{
     BackendError, BoxFuture, Durability, Ended, Listed, Receipt, ReceiptNodes, Revocations, Revoked,
 };
-use curfew_model::{NodeId, Revocation, RevocationKey};
+use curfew_model::{NodeId, Revocation, RevocationKey, TraceContext};
+use curfew_telemetry::{Span, SpanKind};
 use tokio::sync::oneshot;
 use tokio::time;
-use tracing::debug;
+use tracing::{Instrument as _, debug};
 
 use crate::control::{Known, Written as Spelled, find_names, read, why_ineffective};
 use crate::core::MAX_CLOCK_SKEW;
@@ -23,6 +24,9 @@ use crate::{Redis, control};
 
 /// How long a node may take to hear that a revocation was lifted.
 const HEARSAY: Duration = Duration::from_millis(500);
+
+/// The span of waiting for nodes to confirm.
+const AWAIT: &str = "await confirmations";
 
 /// Keys of the index read in one go.
 const BATCH: isize = 1000;
@@ -80,6 +84,7 @@ impl Revocations for Redis {
     ) -> BoxFuture<'_, Result<Receipt, BackendError>> {
         Box::pin(async move {
             let started = Instant::now();
+            let call = revocation.trace.clone();
             let Written { id, replicas } = self
                 .operate(|reply| Op::Revoke {
                     key: key.clone(),
@@ -87,7 +92,8 @@ impl Revocations for Redis {
                     reply,
                 })
                 .await?;
-            let (nodes, closed) = self.confirm_everywhere(id, &key).await?;
+            let await_all = self.confirm_traced(id, &key, call.as_deref());
+            let (nodes, closed) = await_all.await?;
             let durability = replicas.map(|(have, wanted)| match have >= wanted {
                 true => Durability::Replicated,
                 false => Durability::PrimaryOnly,
@@ -179,6 +185,38 @@ impl Redis {
             .call::<i64>(Keyed::new("PEXPIRE", &key).arg(lease))
             .await?;
         Ok(())
+    }
+
+    /// As [`Redis::confirm_everywhere`], as a part of the call.
+    async fn confirm_traced(
+        &self,
+        id: String,
+        key: &RevocationKey,
+        call: Option<&TraceContext>,
+    ) -> Result<(ReceiptNodes, u64), BackendError> {
+        let tracer = self.core.metrics.tracer();
+        let mut span = match call {
+            Some(call) => tracer.child(AWAIT, SpanKind::Internal, call),
+            None => Span::NONE,
+        };
+        let confirm = self.confirm_everywhere(id, key);
+        let confirmed = confirm.instrument(span.scope()).await;
+        match &confirmed {
+            Ok((nodes, _)) if span.is_recorded() => {
+                let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+                span.set("curfew.nodes.live", count(nodes.live));
+                span.set("curfew.nodes.confirmed", count(nodes.confirmed));
+                if !nodes.missing.is_empty() {
+                    let missing: Vec<String> =
+                        nodes.missing.iter().map(ToString::to_string).collect();
+                    span.set("curfew.nodes.missing", missing.join(","));
+                    span.failed("unconfirmed");
+                }
+            }
+            Ok(_) => {}
+            Err(error) => span.failed(error.error_type()),
+        }
+        confirmed
     }
 
     /// Asks every live node to say when a revocation is in force there, and waits for a lease at

@@ -1,11 +1,12 @@
 //! The fan-out: one publication to all who listen, encoded once per protocol.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use curfew_model::{Channel, GapReason, Publication, Push};
 use curfew_protocol::ProtocolId;
-use curfew_telemetry::DropReason;
+use curfew_telemetry::{DropReason, Writes};
 use curfew_ws::frame::{self, Opcode};
 
 use crate::Hub;
@@ -34,6 +35,26 @@ impl Hub {
     /// encoding per protocol, and per listener a reference count, a queue slot and at most one
     /// wake-up.
     pub fn broadcast(&self, publication: &Publication) -> Delivered {
+        self.broadcast_as::<false>(publication, None)
+    }
+
+    /// As [`Hub::broadcast`], of one that is traced: `writes` hears of each session's socket that has
+    /// it.
+    #[cold]
+    pub fn broadcast_traced(
+        &self,
+        publication: &Publication,
+        writes: Option<Arc<Writes>>,
+    ) -> Delivered {
+        self.broadcast_as::<true>(publication, writes)
+    }
+
+    /// With `TRACED` each delivery is timed; whether its times are in the metrics is another matter.
+    fn broadcast_as<const TRACED: bool>(
+        &self,
+        publication: &Publication,
+        writes: Option<Arc<Writes>>,
+    ) -> Delivered {
         // Where the node was stopped for a moment it waits with what is queued, and asks then.
         if !self.gate().is_open() && !self.gate().is_catching_up() {
             return self.withhold(publication);
@@ -60,11 +81,14 @@ impl Hub {
             listeners.each(|member| {
                 let frame = frames.of(member.protocol());
                 let size = frame.len();
-                let timed = match untimed {
-                    0 => Some(
-                        &*arrival.get_or_insert_with(|| Arrival::now(publication.trace.as_deref())),
-                    ),
-                    _ => None,
+                let is_observed = untimed == 0;
+                let timed = match TRACED || is_observed {
+                    true => {
+                        let arrival = arrival.get_or_insert_with(|| Arrival::now(writes.clone()));
+                        arrival.is_observed = is_observed;
+                        Some(&*arrival)
+                    }
+                    false => None,
                 };
                 untimed = untimed.checked_sub(1).unwrap_or(TIMED_ONE_IN_MANY - 1);
                 if self.deliver(member, frame, timed) {
@@ -78,6 +102,9 @@ impl Hub {
         if delivered.queued > 0 {
             let untimed = untimed.min(TIMED_ONE_IN - 1);
             self.untimed.store(untimed, Ordering::Relaxed);
+        }
+        if let Some(writes) = writes {
+            writes.queued(delivered.queued);
         }
         self.count_queued(bytes);
         delivered

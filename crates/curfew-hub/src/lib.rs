@@ -20,7 +20,7 @@ pub use broadcast::Delivered;
 pub use channels::ChannelInfo;
 pub use kinds::Kinds;
 pub use member::{Member, Suspension};
-pub use outbox::{Ending, HeldBack, Lanes, Outbox, Progress, Sign, Standing};
+pub use outbox::{Ending, HeldBack, Lanes, Outbox, Progress, Sign, Standing, Undelivered};
 pub use registry::{Hub, HubLimits};
 pub use sent::Sent;
 

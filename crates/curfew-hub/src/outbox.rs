@@ -17,25 +17,29 @@
 //! *Blocked* is a task that waits for room in the socket, for the lease, or for a revocation that is
 //! being read. The end of the last two nudges it.
 
+mod arrival;
+mod ending;
 mod lanes;
 mod owner;
 mod probe;
 mod write;
 
-use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use bytes::Bytes;
-use curfew_model::{Disconnect, TraceContext};
+use curfew_model::Disconnect;
 use curfew_ws::Line;
 use parking_lot::Mutex;
 
+use arrival::Arrivals;
+use ending::Told;
 use lanes::Written;
 use owner::Owner;
 use probe::Probe;
 use write::{Turn, Withheld};
 
+pub(crate) use arrival::Arrival;
+pub use ending::{Ending, Undelivered};
 pub use lanes::Lanes;
 pub use probe::Sign;
 pub(crate) use write::{Access, Tally};
@@ -45,43 +49,13 @@ pub use write::{HeldBack, Progress};
 /// a reader that keeps up holds less.
 const TIGHT_BYTES: usize = 64 * 1024;
 
-/// Why and how the server ends a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ending {
-    /// The close code and its name.
-    pub disconnect: Disconnect,
-    /// Told to the client with it.
-    pub retry_after_ms: Option<u64>,
-}
-
-impl Ending {
-    /// Ends with `disconnect` and no advice on when to come back.
-    pub fn new(disconnect: Disconnect) -> Self {
-        Self {
-            disconnect,
-            retry_after_ms: None,
-        }
-    }
-
-    /// True if it is a revocation that ends the session.
-    pub fn is_revocation(self) -> bool {
-        [Disconnect::REVOKED, Disconnect::REAUTH_REQUIRED].contains(&self.disconnect)
-    }
-
-    /// True if frames that are queued still go out before the close. Where access is over, or the
-    /// reader does not read, they do not.
-    pub fn flushes(self) -> bool {
-        !self.disconnect.withdraws_access() && self.disconnect != Disconnect::SLOW_CONSUMER
-    }
-}
-
 #[derive(Debug, PartialEq, Eq)]
 enum Phase {
     /// Registered, not yet open: nothing may be queued.
     Pending,
     Open,
     /// Boxed: a session that is not ending need not have the room for it.
-    Ending(Box<Ending>),
+    Ending(Box<Told>),
     /// Out of the hub: nothing is queued or counted any more.
     Left,
 }
@@ -111,36 +85,11 @@ pub(crate) enum Pushed {
     Due,
 }
 
-/// A publication that is timed on its way to a session.
-#[derive(Debug, Clone)]
-pub(crate) struct Arrival {
-    /// When it reached this node.
-    pub(crate) at: Instant,
-    /// Where that is recorded.
-    pub(crate) trace: Option<Arc<TraceContext>>,
-    /// The number of messages that are written together with it; 0 while it is queued.
-    pub(crate) messages: usize,
-    /// The number of them that are yet to be written.
-    left: usize,
-}
-
-impl Arrival {
-    /// It is here.
-    pub(crate) fn now(trace: Option<&TraceContext>) -> Self {
-        Self {
-            at: Instant::now(),
-            trace: trace.map(|trace| Arc::new(trace.clone())),
-            messages: 0,
-            left: 0,
-        }
-    }
-}
-
 #[derive(Debug)]
 struct State {
     lanes: Lanes,
-    /// The oldest publication that is timed and not written.
-    arrival: Option<Box<Arrival>>,
+    /// Publications that are timed and not written.
+    arrivals: Arrivals,
     /// Bytes of the normal lane, those that are about to be written included.
     unwritten: usize,
     owner: Owner,
@@ -157,16 +106,9 @@ impl State {
     /// Lets go of what is queued, but for the rest of a frame begun; returns how much.
     fn clear(&mut self) -> (usize, usize) {
         let (bytes, frames) = self.lanes.clear();
-        self.arrival = None;
+        self.arrivals.clear();
         self.unwritten -= bytes;
         (bytes, frames)
-    }
-
-    /// Times what was just queued, unless something older is.
-    #[cold]
-    fn time(&mut self, arrival: &Arrival) {
-        self.arrival
-            .get_or_insert_with(|| Box::new(arrival.clone()));
     }
 
     /// True if frames wait that may leave, as far as the session alone is concerned.
@@ -176,7 +118,7 @@ impl State {
 
     fn ending(&self) -> Option<Ending> {
         match &self.phase {
-            Phase::Ending(ending) => Some(**ending),
+            Phase::Ending(told) => Some(told.ending),
             Phase::Pending | Phase::Open | Phase::Left => None,
         }
     }
@@ -228,12 +170,7 @@ impl State {
 
     /// Takes what is queued, to be written and put back.
     fn take_lanes(&mut self) -> Lanes {
-        if let Some(arrival) = &mut self.arrival
-            && arrival.messages == 0
-        {
-            arrival.messages = self.lanes.normal();
-            arrival.left = arrival.messages;
-        }
+        self.arrivals.taken(self.lanes.normal());
         std::mem::take(&mut self.lanes)
     }
 
@@ -247,21 +184,16 @@ impl State {
         tally.freed += written.normal_bytes;
         tally.bytes += written.bytes;
         tally.sent.join(written.sent);
-        if let Some(arrival) = &mut self.arrival
-            && arrival.messages > 0
-        {
-            arrival.left = arrival.left.saturating_sub(written.normal_frames);
-            if arrival.left == 0 {
-                tally
-                    .arrivals
-                    .extend(self.arrival.take().map(|arrival| *arrival));
-            }
-        }
+        self.arrivals
+            .written(written.normal_frames, &mut tally.arrivals);
         // Told to end meanwhile.
         if let Some(ending) = self.ending()
             && !ending.flushes()
         {
             let (bytes, frames) = self.clear();
+            if let Phase::Ending(told) = &mut self.phase {
+                told.let_go.add(frames, bytes);
+            }
             tally.freed += bytes;
             let before = tally.dropped.map_or(0, |(_, frames)| frames);
             tally.dropped = Some((ending, before + frames));
@@ -283,7 +215,7 @@ impl Outbox {
         Self {
             state: Mutex::new(State {
                 lanes: Lanes::default(),
-                arrival: None,
+                arrivals: Arrivals::default(),
                 unwritten: 0,
                 owner: Owner::Task,
                 phase: Phase::Pending,
@@ -321,7 +253,7 @@ impl Outbox {
     pub fn standing(&self) -> Standing {
         let state = self.state.lock();
         match &state.phase {
-            Phase::Ending(ending) => Standing::Ending(**ending),
+            Phase::Ending(told) => Standing::Ending(told.ending),
             _ if state.suspensions > 0 => Standing::Suspended,
             Phase::Pending | Phase::Open | Phase::Left => Standing::Good,
         }
@@ -383,6 +315,17 @@ impl Outbox {
         self.state.lock().lanes.take_notices()
     }
 
+    /// For the session's task, at the end: what was queued and has not left, nor may.
+    pub fn undelivered(&self) -> Undelivered {
+        let state = self.state.lock();
+        let mut undelivered = match &state.phase {
+            Phase::Ending(told) => told.let_go,
+            Phase::Pending | Phase::Open | Phase::Left => Undelivered::default(),
+        };
+        undelivered.add(state.lanes.normal(), state.unwritten);
+        undelivered
+    }
+
     /// True if a frame is written in part for whose rest the session must have access.
     pub fn is_amid_frame(&self) -> bool {
         self.state.lock().lanes.is_amid_frame()
@@ -408,14 +351,20 @@ impl Outbox {
         // A queue is never too small for a single frame: only what waits behind it is bounded.
         if state.unwritten > 0 && state.unwritten + frame.len() > limit {
             let (bytes, frames) = state.clear();
-            state.phase = Phase::Ending(Box::new(Ending::new(Disconnect::SLOW_CONSUMER)));
+            let mut let_go = Undelivered::default();
+            // The one that did not fit as well.
+            let_go.add(frames + 1, bytes + frame.len());
+            state.phase = Phase::Ending(Box::new(Told {
+                ending: Ending::new(Disconnect::SLOW_CONSUMER),
+                let_go,
+            }));
             state.owner.wake();
             return Pushed::Overflowed { bytes, frames };
         }
         state.unwritten += frame.len();
         state.lanes.push(frame, is_notice);
         if let Some(arrival) = arrival {
-            state.time(arrival);
+            state.arrivals.add(arrival);
         }
         // A task that is awake looks for itself, and one that is blocked is woken by what it waits for.
         if state.suspensions > 0 || !state.owner.is_flushers() {
@@ -436,18 +385,22 @@ impl Outbox {
     /// Returns whether it did, with how much was let go of the queue.
     pub(crate) fn end(&self, ending: Ending) -> Option<(usize, usize)> {
         let mut state = self.state.lock();
-        match &state.phase {
-            Phase::Pending | Phase::Open => {}
+        let mut let_go = match &state.phase {
+            Phase::Pending | Phase::Open => Undelivered::default(),
             Phase::Ending(earlier)
-                if earlier.disconnect != Disconnect::REVOKED && ending.is_revocation() => {}
+                if earlier.ending.disconnect != Disconnect::REVOKED && ending.is_revocation() =>
+            {
+                earlier.let_go
+            }
             Phase::Ending(_) | Phase::Left => return None,
-        }
-        state.phase = Phase::Ending(Box::new(ending));
+        };
         let freed = if ending.flushes() {
             (0, 0)
         } else {
             state.clear()
         };
+        let_go.add(freed.1, freed.0);
+        state.phase = Phase::Ending(Box::new(Told { ending, let_go }));
         state.owner.wake();
         Some(freed)
     }

@@ -9,7 +9,7 @@ use curfew_model::{
     Channel, Clock, Disconnect, Gate, Principal, Revocation, RevocationKey, SessionId,
 };
 use curfew_protocol::{ProtocolId, Protocols};
-use curfew_telemetry::{DeliveryPath, DropReason, Metrics};
+use curfew_telemetry::{DeliveryPath, DropReason, Metrics, Writes};
 use parking_lot::RwLock;
 
 use crate::channels::{ChannelInfo, Channels};
@@ -94,6 +94,11 @@ impl Hub {
     /// to a socket.
     pub fn gate(&self) -> &Gate {
         &self.gate
+    }
+
+    /// The way that publications come by.
+    pub fn path(&self) -> DeliveryPath {
+        self.path
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {
@@ -311,12 +316,19 @@ impl Hub {
     /// What arrived then has left for a session's socket.
     #[cold]
     pub(crate) fn observe_delivery(&self, arrival: &Arrival) {
-        let messages = arrival.messages as f64;
+        if let Some(writes) = &arrival.writes {
+            writes.note();
+        }
+        if !arrival.is_observed {
+            return;
+        }
+        let messages = f64::from(arrival.messages);
+        let trace = arrival.writes.as_deref().map(Writes::context);
         self.metrics.send_queue_messages.observe(messages);
         self.metrics
             .delivery_duration
             .of(self.path)
-            .observe_traced(arrival.at.elapsed().as_secs_f64(), arrival.trace.as_deref());
+            .observe_traced(arrival.at.elapsed().as_secs_f64(), trace);
     }
 
     fn is_tight(&self) -> bool {

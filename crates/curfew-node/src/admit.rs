@@ -150,6 +150,7 @@ impl Node {
         }
         let settings = self.settings();
         let session = SessionId::new();
+        self.metrics.tracer().of_session(session);
         // Registered before the revocation check: one written in between must find us.
         let (member, keys) =
             self.hub

@@ -1,6 +1,6 @@
 //! What becomes of the backend's news: publications fan out, revocations end sessions.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -10,12 +10,16 @@ use curfew_model::{
     Channel, Disconnect, GapReason, NodeId, Publication, Revocation, RevocationKey, SessionId,
     TraceContext,
 };
-use curfew_telemetry::{Metrics, RevocationKind, Span, SpanKind};
+use curfew_telemetry::{DeliveryPath, Metrics, RevocationKind, Span, SpanKind};
+use parking_lot::Mutex;
 use tracing::{debug, info, warn};
 
 use crate::probe;
 
-/// The span of a revocation that closes sessions here.
+/// Calls that are remembered to have closed sessions here.
+const MAX_EFFECTIVE: usize = 256;
+
+/// The span of a revocation that is written, with how many sessions it closes here.
 const APPLY: &str = "revocation apply";
 
 /// The hub's ear on the backend. Holds no backend, so that there is no cycle.
@@ -24,12 +28,19 @@ pub struct HubEvents {
     node: NodeId,
     hub: Arc<Hub>,
     metrics: Arc<Metrics>,
+    /// Calls whose revocations have closed sessions here a moment ago: they are read more than once.
+    effective: Mutex<VecDeque<TraceContext>>,
 }
 
 impl HubEvents {
     /// Events for this hub.
     pub fn new(node: NodeId, hub: Arc<Hub>, metrics: Arc<Metrics>) -> Self {
-        Self { node, hub, metrics }
+        Self {
+            node,
+            hub,
+            metrics,
+            effective: Mutex::default(),
+        }
     }
 }
 
@@ -40,23 +51,52 @@ impl HubEvents {
     fn broadcast_traced(&self, publication: &Publication, parent: &TraceContext) -> Delivered {
         let tracer = self.metrics.tracer();
         let mut process = tracer.child("process", SpanKind::Consumer, parent);
-        process.link(parent);
-        process.set("messaging.operation.name", "process");
-        process.set("messaging.operation.type", "process");
-        if tracer.names_users() {
-            let channel = publication.channel.as_str().to_owned();
-            process.set("messaging.destination.name", channel);
-        }
+        self.describe(&mut process, publication, "process");
         let mut deliver = process.child("deliver", SpanKind::Internal);
-        let delivered = self.hub.broadcast(publication);
+        self.describe(&mut deliver, publication, "deliver");
+        let writes = tracer.writes(&process);
+        let delivered = self.hub.broadcast_traced(publication, writes);
         let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         deliver.set("curfew.fanout.delivered", count(delivered.queued));
         deliver.set("curfew.fanout.dropped", count(delivered.dropped));
         delivered
     }
 
+    /// By the semantic conventions for messaging.
+    fn describe(&self, span: &mut Span, publication: &Publication, operation: &'static str) {
+        let system = match self.hub.path() {
+            DeliveryPath::Broker => "redis",
+            DeliveryPath::Local => "curfew",
+        };
+        span.set("messaging.system", system);
+        span.set("messaging.operation.name", operation);
+        span.set("messaging.operation.type", "process");
+        let bytes = i64::try_from(publication.data.len()).unwrap_or(i64::MAX);
+        span.set("messaging.message.body.size", bytes);
+        if self.metrics.tracer().names_users() {
+            let channel = publication.channel.as_str().to_owned();
+            span.set("messaging.destination.name", channel);
+        }
+    }
+
+    fn note_effective(&self, revocation: &Revocation) {
+        let Some(call) = revocation.trace.as_deref() else {
+            return;
+        };
+        let mut effective = self.effective.lock();
+        if effective.len() >= MAX_EFFECTIVE {
+            effective.pop_front();
+        }
+        effective.push_back(call.clone());
+    }
+
+    fn was_effective(&self, revocation: &Revocation) -> bool {
+        let call = revocation.trace.as_deref();
+        call.is_some_and(|call| self.effective.lock().contains(call))
+    }
+
     /// A revocation by the API is part of its trace; one by a bare key is a trace of each node's
-    /// own. Always recorded.
+    /// own. Always recorded where it closes somebody, and otherwise within a budget.
     fn trace_revocation(
         &self,
         key: &RevocationKey,
@@ -65,10 +105,10 @@ impl HubEvents {
         began: SystemTime,
     ) -> Span {
         let tracer = self.metrics.tracer();
-        let mut span = match &revocation.trace {
-            Some(parent) if parent.is_sampled() => tracer.child(APPLY, SpanKind::Consumer, parent),
-            _ => tracer.root(APPLY, SpanKind::Consumer),
-        };
+        let parent = revocation.trace.as_deref();
+        let parent = parent.filter(|parent| parent.is_sampled());
+        let is_vain = closed == 0;
+        let mut span = tracer.revocation(APPLY, parent, is_vain);
         span.began(began);
         span.set(
             "curfew.revocation.kind",
@@ -118,6 +158,7 @@ impl Events for HubEvents {
         // Likewise for spans and counters: a key is read again, and at every comparison, and closes
         // nobody then.
         if closed > 0 {
+            self.note_effective(revocation);
             self.metrics.revocation_applied(key.kind(), closed as u64);
             self.metrics.revocation_propagation.observe_since(learned);
             let span = self.trace_revocation(key, revocation, closed, began);
@@ -133,6 +174,16 @@ impl Events for HubEvents {
         let leaving = self.hub.leaving(key, revocation);
         let departing = |member| Arc::new(Departing(member)) as Arc<dyn Leaving>;
         Ended::new(closed, leaving.into_iter().map(departing).collect())
+    }
+
+    fn revoked_nobody(&self, key: &RevocationKey, revocation: &Revocation) {
+        if self.was_effective(revocation) {
+            return;
+        }
+        let began = self.metrics.tracer().now();
+        let span = self.trace_revocation(key, revocation, 0, began);
+        let _entered = span.scope().entered();
+        debug!(kind = key.kind(), "revocation of nobody here");
     }
 
     fn suspend(&self, key: &RevocationKey) -> Option<Suspension> {

@@ -21,7 +21,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use curfew_backend::BackendError;
 use curfew_session::Context;
-use curfew_telemetry::{AnswerReason, Listener as ListenerLabel, Origin};
+use curfew_telemetry::{AnswerReason, Listener as ListenerLabel, Origin, Whose};
 use curfew_ws::{Hold, handshake};
 use http::header::ALLOW;
 use http::{HeaderValue, Request, StatusCode};
@@ -265,8 +265,8 @@ impl Admin {
         };
         if !span.is_recorded() {
             span = match status {
-                500.. => tracer.failure(name, origin, began),
-                400.. => tracer.refusal(name, origin, began),
+                500.. => tracer.failure(name, origin, began, Whose::OURS),
+                400.. => tracer.refusal(name, origin, began, Whose::OURS),
                 _ => span,
             };
         }

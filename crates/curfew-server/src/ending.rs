@@ -10,7 +10,7 @@ use curfew_telemetry::Span;
 use futures_util::future::join_all;
 use tracing::info;
 
-use crate::Public;
+use crate::{Public, receipt};
 
 /// How long a report is remembered where `auth.max_token_lifetime` does not say for how long tokens
 /// from before it may come back.
@@ -51,24 +51,27 @@ impl Public {
         // Together: each is held back before any is waited for, whoever hangs up meanwhile.
         let revocations = ending.subjects.iter().map(|subject| {
             let key = subject.key();
-            let kind = key.kind().to_owned();
             let revocation = Revocation {
                 before: subject.can_return().then_some(ending.at),
                 reason: Some(ending.report.into()),
                 expires_at: Some(expires_at),
                 trace: span.context(),
             };
-            async move { (kind, node.revoke_reported(key, revocation).await) }
+            async move {
+                let result = node.revoke_reported(key.clone(), revocation).await;
+                (key, result)
+            }
         });
         let mut ended = Ok(Ended::Nobody);
-        for (kind, result) in join_all(revocations).await {
+        for (key, result) in join_all(revocations).await {
             match result {
                 // Neither the user nor the login: both name a person.
                 Ok(receipt) => {
+                    receipt::tell(node.metrics().tracer(), &key, &receipt);
                     info!(
                         issuer = ending.issuer,
                         report = ending.report,
-                        kind,
+                        kind = key.kind(),
                         live = receipt.nodes.live,
                         confirmed = receipt.nodes.confirmed,
                         missing = ?receipt.nodes.missing,

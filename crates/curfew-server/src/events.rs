@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use curfew_auth::{Effect, EventStream, SecurityEvent, StreamStatus, VerifyError};
 use curfew_model::AuthFailure;
-use curfew_telemetry::{EventOutcome, Origin, Report, Span};
+use curfew_telemetry::{EventOutcome, Report, Span};
 use http::header::{
     AUTHORIZATION, CONTENT_LANGUAGE, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE,
 };
@@ -16,10 +16,10 @@ use subtle::ConstantTimeEq as _;
 use tracing::{Instrument as _, debug, error, info, warn};
 
 use crate::Public;
+use crate::asked::Asked;
 use crate::ending::{ENDED_HERE, Ending};
 use crate::form::{Refused, answer, posted, refused_span};
 use crate::respond::{self, Response};
-use crate::upgrade::traceparent;
 
 /// What the path starts with; the issuer's configured name follows.
 pub(crate) const PREFIX: &str = "/events/";
@@ -49,11 +49,12 @@ impl Public {
     ) -> Response {
         let metrics = self.context.node.metrics();
         let tracer = metrics.tracer();
-        let origin = Origin::client(traceparent(request.headers()));
+        let asked = Asked::of(tracer, &request);
+        let origin = asked.origin.clone();
         let began = tracer.now();
         let (span, result) = match self.take_event(name, stream, request).await {
             Err(refused) => {
-                let span = refused_span(tracer, &refused, SPAN, origin, began);
+                let span = refused_span(tracer, &refused, SPAN, &asked, began);
                 metrics.security_events.inc(refusal(&refused));
                 self.note_refused(Report::SecurityEvent, &refused);
                 (span, Err(refused))
@@ -64,6 +65,7 @@ impl Public {
                     _ => tracer.request(SPAN, origin),
                 };
                 span.began(began);
+                asked.describe(&mut span);
                 span.set("curfew.event.type", event.event.as_str());
                 let acting = self.act(&event, &span).instrument(span.scope());
                 let (outcome, result) = match acting.await {

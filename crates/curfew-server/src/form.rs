@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use curfew_auth::AuthError;
 use curfew_model::AuthFailure;
-use curfew_telemetry::{Origin, Report, ReportFault, Span, Tracer};
+use curfew_telemetry::{Report, ReportFault, Span, Tracer};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use serde::Serialize;
 use tracing::debug;
 
+use crate::asked::Asked;
 use crate::respond::{self, Response};
 use crate::{Public, body};
 
@@ -147,13 +148,15 @@ pub(crate) fn refused_span(
     tracer: &Tracer,
     refused: &Refused,
     name: &'static str,
-    origin: Origin,
+    asked: &Asked,
     began: SystemTime,
 ) -> Span {
-    match refused.is_unavailable() {
-        true => tracer.failure(name, origin, began),
-        false => tracer.refusal(name, origin, began),
-    }
+    let mut span = match refused.is_unavailable() {
+        true => tracer.failure(name, asked.origin.clone(), began, asked.whose()),
+        false => tracer.refusal(name, asked.origin.clone(), began, asked.whose()),
+    };
+    asked.describe(&mut span);
+    span
 }
 
 /// The answer to what was posted to `route`, and what its span says of it. `undone` is for the log:

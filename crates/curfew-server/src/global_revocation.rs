@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use curfew_auth::{RevocationError, Revoker, Subject, VerifyError};
 use curfew_model::json::object_text;
-use curfew_telemetry::{LogoutOutcome, Origin, Report, ReportFault, Span};
+use curfew_telemetry::{LogoutOutcome, Report, ReportFault, Span};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
@@ -14,11 +14,11 @@ use serde_json::Value;
 use tracing::Instrument as _;
 
 use crate::Public;
+use crate::asked::Asked;
 use crate::ending::{ENDED_HERE, Ending};
 use crate::form::{Refused, answer, done, posted, refused_span};
 use crate::logout::refusal;
 use crate::respond::Response;
-use crate::upgrade::traceparent;
 
 /// The path.
 pub(crate) const PATH: &str = "/v1/global-token-revocation";
@@ -47,11 +47,12 @@ impl Public {
     ) -> Response {
         let metrics = self.context.node.metrics();
         let tracer = metrics.tracer();
-        let origin = Origin::client(traceparent(request.headers()));
+        let asked = Asked::of(tracer, &request);
+        let origin = asked.origin.clone();
         let began = tracer.now();
         let (span, result) = match self.take_revocation(request).await {
             Err(refused) => {
-                let span = refused_span(tracer, &refused, SPAN, origin, began);
+                let span = refused_span(tracer, &refused, SPAN, &asked, began);
                 metrics.global_revocations.inc(refusal(&refused));
                 self.note_refused(Report::GlobalTokenRevocation, &refused);
                 (span, Err(refused))
@@ -59,6 +60,7 @@ impl Public {
             Ok((revoker, subjects)) => {
                 let mut span = tracer.always(SPAN, origin);
                 span.began(began);
+                asked.describe(&mut span);
                 let revoke = self.revoke_user(&revoker, &subjects, &span);
                 let result = revoke.instrument(span.scope()).await;
                 let outcome = match &result {

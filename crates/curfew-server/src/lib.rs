@@ -9,6 +9,7 @@
 mod accept;
 mod admin;
 mod answers;
+mod asked;
 mod body;
 mod config;
 mod cors;
@@ -23,6 +24,7 @@ mod logout;
 pub mod parsers;
 mod permits;
 mod proxies;
+mod receipt;
 mod respond;
 mod revoke;
 mod routes;

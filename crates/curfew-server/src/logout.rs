@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use curfew_auth::{Logout, LogoutScope, Subject, VerifyError};
 use curfew_backend::SessionFilter;
-use curfew_telemetry::{LogoutOutcome, Origin, Report, ReportFault, Span};
+use curfew_telemetry::{LogoutOutcome, Report, ReportFault, Span};
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use serde_json::Value;
 use tracing::Instrument as _;
 
 use crate::Public;
+use crate::asked::Asked;
 use crate::ending::{ENDED_HERE, Ended, Ending};
 use crate::form::{Refused, answer, done, refused_span};
 use crate::respond::Response;
-use crate::upgrade::traceparent;
 
 /// The path.
 pub(crate) const PATH: &str = "/logout/backchannel";
@@ -44,16 +44,18 @@ impl Public {
     ) -> Response {
         let metrics = self.context.node.metrics();
         let tracer = metrics.tracer();
-        let origin = Origin::client(traceparent(request.headers()));
+        let asked = Asked::of(tracer, &request);
+        let origin = asked.origin.clone();
         let began = tracer.now();
         let (span, result) = match self.take_logout(request).await {
             Err(refused) => {
-                let span = refused_span(tracer, &refused, SPAN, origin, began);
+                let span = refused_span(tracer, &refused, SPAN, &asked, began);
                 (span, Err(refused))
             }
             Ok(logout) => {
                 let mut span = tracer.always(SPAN, origin);
                 span.began(began);
+                asked.describe(&mut span);
                 let issuer = Arc::clone(&logout.issuer);
                 let log_out = self.log_out(logout, &span).instrument(span.scope());
                 let result = log_out.await;

@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use curfew_auth::{Subject, VerifyError};
 use curfew_model::{AuthFailure, Principal, Revocation, RevocationKey};
-use curfew_telemetry::{Origin, Span};
+use curfew_telemetry::Span;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use tracing::{Instrument as _, debug, info};
 
+use crate::asked::Asked;
 use crate::form::{Refused, answer, done, refused_span};
 use crate::respond::Response;
-use crate::upgrade::traceparent;
-use crate::{Public, cors};
+use crate::{Public, cors, receipt};
 
 /// The path.
 pub(crate) const PATH: &str = "/revoke";
@@ -39,11 +39,12 @@ impl Public {
 
     async fn take_back(self: &Arc<Self>, request: Request<Incoming>) -> Response {
         let tracer = self.context.node.metrics().tracer();
-        let origin = Origin::client(traceparent(request.headers()));
+        let asked = Asked::of(tracer, &request);
+        let origin = asked.origin.clone();
         let began = tracer.now();
         let (span, result) = match self.take_token(request).await {
             Err(refused) => {
-                let span = refused_span(tracer, &refused, SPAN, origin, began);
+                let span = refused_span(tracer, &refused, SPAN, &asked, began);
                 (span, Err(refused))
             }
             // §2.2: there is nothing that the client could do about it, and nothing to be done.
@@ -52,6 +53,7 @@ impl Public {
             Ok(Some(principal)) => {
                 let mut span = tracer.always(SPAN, origin);
                 span.began(began);
+                asked.describe(&mut span);
                 let give_back = self.give_back(&principal, &span).instrument(span.scope());
                 let result = give_back.await;
                 (span, result)
@@ -138,13 +140,14 @@ impl Public {
         };
         let key = self.token_key(principal, token_id);
         let node = &self.context.node;
-        let written = node.revoke_or_end_here(key, revocation).await;
+        let written = node.revoke_or_end_here(key.clone(), revocation).await;
         let receipt = written.map_err(|_| {
             Refused::unavailable(
                 NOT_NOW,
                 "sessions here are closed; try again for those elsewhere",
             )
         })?;
+        receipt::tell(node.metrics().tracer(), &key, &receipt);
         info!(
             live = receipt.nodes.live,
             confirmed = receipt.nodes.confirmed,

@@ -13,6 +13,8 @@ use http::{Request, StatusCode};
 use hyper::body::Incoming;
 
 use crate::accept::Accepted;
+use crate::asked::Client;
+use crate::listen::UNIX_PEER;
 use crate::respond::{Problem, Response};
 use crate::{Public, events, global_revocation, logout, revoke, tickets};
 
@@ -79,9 +81,14 @@ impl Public {
     /// follows a refused upgrade is ever read as another request.
     pub(crate) async fn route(
         self: &Arc<Self>,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         accepted: &Accepted,
     ) -> Response {
+        let address = accepted.client();
+        request.extensions_mut().insert(Client {
+            address: (address != UNIX_PEER).then_some(address),
+            is_secure: self.tls.is_some(),
+        });
         let settings = self.settings.load();
         let is_websocket = settings
             .server

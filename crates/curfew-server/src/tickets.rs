@@ -10,7 +10,7 @@ use curfew_backend::BackendError;
 use curfew_model::json::object_text;
 use curfew_model::{AuthFailure, Principal};
 use curfew_node::AdmitError;
-use curfew_telemetry::{Origin, TicketOutcome};
+use curfew_telemetry::TicketOutcome;
 use curfew_ws::{canonical_origin, handshake};
 use http::header::ALLOW;
 use http::{Method, Request, StatusCode};
@@ -18,11 +18,10 @@ use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 use tracing::{Instrument as _, debug};
 
+use crate::asked::{Asked, describe};
 use crate::form::BODY_TIMEOUT;
 use crate::respond::{self, Problem, Response};
-use crate::upgrade::{
-    NOT_ALLOWED, backend_away, describe, forbidden_origin, revoked, traceparent, unauthorized,
-};
+use crate::upgrade::{NOT_ALLOWED, backend_away, forbidden_origin, revoked, unauthorized};
 use crate::{Public, Settings, body, cors};
 
 /// The path.
@@ -92,7 +91,8 @@ impl Public {
     async fn give_ticket(&self, request: Request<Incoming>, settings: &Settings) -> Response {
         let metrics = self.context.node.metrics();
         let tracer = metrics.tracer();
-        let from = Origin::client(traceparent(request.headers()));
+        let asked = Asked::of(tracer, &request);
+        let from = asked.origin.clone();
         let began = tracer.now();
         let mut span = tracer.request(SPAN, from.clone());
         let make = self.make_ticket(request, settings);
@@ -105,8 +105,8 @@ impl Public {
                 let is_ours = response.status().is_server_error();
                 if !span.is_recorded() {
                     span = match is_ours {
-                        true => tracer.failure(SPAN, from, began),
-                        false => tracer.refusal(SPAN, from, began),
+                        true => tracer.failure(SPAN, from, began, asked.whose()),
+                        false => tracer.refusal(SPAN, from, began, asked.whose()),
                     };
                 }
                 metrics.tickets.inc(match is_ours {
@@ -122,6 +122,7 @@ impl Public {
                 *response
             }
         };
+        asked.describe(&mut span);
         describe(&mut span, "POST", PATH, response.status());
         respond::name_trace(&mut response, &span);
         response

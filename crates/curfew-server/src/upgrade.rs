@@ -12,20 +12,21 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use curfew_auth::{AuthError, Credential, Reject, Source, Ticket, VerifyError};
 use curfew_backend::BackendError;
-use curfew_model::{AuthFailure, TraceContext};
+use curfew_model::{AuthFailure, Principal};
 use curfew_node::AdmitError;
 use curfew_protocol::ProtocolId;
 use curfew_session::{Context, Guards, Opening, Refusal, Session};
-use curfew_telemetry::{Origin, RejectReason, Span, SpanKind, Tracer};
+use curfew_telemetry::{RejectReason, Span, SpanKind, Tracer, Whose};
 use curfew_ws::{Handshake, HandshakeError, Upgraded, handshake};
 use http::header::WWW_AUTHENTICATE;
-use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use http::{HeaderValue, Request, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use serde::Serialize;
 use tracing::{Instrument as _, debug};
 
 use crate::accept::Accepted;
+use crate::asked::{Asked, describe};
 use crate::listen::UNIX_PEER;
 use crate::respond::{self, Problem, Response};
 use crate::tickets::RedeemError;
@@ -40,9 +41,10 @@ pub(crate) const NOT_ALLOWED: &str = "the Origin is not in server.allowed_origin
 /// The span of an upgrade, to any path of `server.path`. It ends when the session is open: its life is not one long span.
 const SPAN: &str = "GET /ws";
 
-/// A request that is not upgraded: its answer, and how it is counted.
+/// A request that is not upgraded: its answer, how it is counted, and its name in spans.
 struct Refused {
     reason: RejectReason,
+    error_type: &'static str,
     response: Box<Response>,
 }
 
@@ -50,6 +52,7 @@ impl Refused {
     fn new(reason: RejectReason, problem: Problem) -> Self {
         Self {
             reason,
+            error_type: reason.as_str(),
             response: Box::new(problem.into_response()),
         }
     }
@@ -110,28 +113,39 @@ impl Public {
         accepted: &Accepted,
     ) -> Response {
         let tracer = self.context.node.metrics().tracer();
-        let origin = Origin::client(traceparent(request.headers()));
+        let asked = Asked::of(tracer, &request);
+        let origin = asked.origin.clone();
         let path = request.uri().path().to_owned();
         let mut span = tracer.request(SPAN, origin.clone());
         let began = began(tracer, accepted);
         span.began(began);
         let log = span.scope();
-        let upgrade = self.upgrade(request, accepted, &mut span);
+        let mut verified = None;
+        let upgrade = self.upgrade(request, accepted, &asked, &mut span, &mut verified);
         match upgrade.instrument(log).await {
             Ok(response) => response,
-            Err(Refused { reason, response }) => {
+            Err(Refused {
+                reason,
+                error_type,
+                response,
+            }) => {
                 self.context.node.metrics().connections_rejected.inc(reason);
                 let is_ours = response.status().is_server_error();
                 if !span.is_recorded() {
+                    let whose = whose(&asked, verified.as_deref());
                     span = match is_ours {
-                        true => tracer.failure(SPAN, origin, began),
-                        false => tracer.refusal(SPAN, origin, began),
+                        true => tracer.failure(SPAN, origin, began, whose),
+                        false => tracer.refusal(SPAN, origin, began, whose),
                     };
                 }
+                if let Some(principal) = &verified {
+                    tracer.name_user(&mut span, principal.user());
+                }
+                asked.describe(&mut span);
                 describe(&mut span, "GET", &path, response.status());
                 match is_ours {
-                    true => span.failed(reason.as_str()),
-                    false => span.refused(reason.as_str()),
+                    true => span.failed(error_type),
+                    false => span.refused(error_type),
                 }
                 let _entered = span.scope().entered();
                 debug!(
@@ -151,7 +165,9 @@ impl Public {
         self: &Arc<Self>,
         mut request: Request<Incoming>,
         accepted: &Accepted,
+        asked: &Asked,
         span: &mut Span,
+        verified: &mut Option<Arc<Principal>>,
     ) -> Result<Response, Refused> {
         let settings = self.settings.load_full();
         if self.context.node.is_refusing() {
@@ -187,7 +203,8 @@ impl Public {
             Err(error) => Err(error),
         };
         let address = accepted.client();
-        let opening = self.open(&settings, protocol, address, token, span).await?;
+        let open = self.open(&settings, protocol, address, token, span, verified);
+        let opening = open.await?;
 
         let mut response = curfew_ws::accept(&mut request, subprotocol)
             .map_err(|error| Refused::handshake(&error))?;
@@ -205,14 +222,22 @@ impl Public {
         metrics
             .handshake_duration
             .observe(accepted.at.elapsed().as_secs_f64());
+        let tracer = metrics.tracer();
         if let Opening::Refused(refusal) = &opening {
             if !span.is_recorded() {
-                let origin = Origin::client(traceparent(request.headers()));
-                let tracer = metrics.tracer();
-                *span = tracer.refusal(SPAN, origin, began(tracer, accepted));
+                let origin = asked.origin.clone();
+                let whose = whose(asked, verified.as_deref());
+                *span = tracer.refusal(SPAN, origin, began(tracer, accepted), whose);
             }
-            span.refused(refusal.reason());
+            span.failed(refusal.reason());
         }
+        if let Opening::Admitted(attachment) = &opening {
+            span.of_session(attachment.member().session());
+        }
+        if let Some(principal) = &verified {
+            tracer.name_user(span, principal.user());
+        }
+        asked.describe(span);
         describe(span, "GET", request.uri().path(), response.status());
         respond::name_span(response.headers_mut(), span);
         accepted.take_over(Upgrade {
@@ -269,11 +294,11 @@ impl Public {
         match redeem.instrument(span.scope()).await {
             Ok(token) => Ok(Ok(token)),
             Err(RedeemError::NotFound(error)) => {
-                span.refused(error.failure().as_str());
+                span.failed(error.failure().as_str());
                 Ok(Err(error))
             }
             Err(RedeemError::OtherOrigin) => {
-                span.refused("forbidden_origin");
+                span.failed("forbidden_origin");
                 Err(Refused::forbidden_origin(
                     "the ticket is for pages of another origin",
                 ))
@@ -296,11 +321,15 @@ impl Public {
         address: IpAddr,
         token: Result<Option<String>, AuthError>,
         span: &Span,
+        verified_as: &mut Option<Arc<Principal>>,
     ) -> Result<Opening, Refused> {
-        let authentications = &self.context.node.metrics().authentications;
+        let metrics = self.context.node.metrics();
+        let authentications = &metrics.authentications;
+        if matches!(token, Ok(None)) && settings.auth.accepts(Source::Message) {
+            return Ok(Opening::Awaiting);
+        }
         let mut verify = span.child("verify token", SpanKind::Internal);
         let verified = match token {
-            Ok(None) if settings.auth.accepts(Source::Message) => return Ok(Opening::Awaiting),
             Ok(None) => Err(AuthError::missing_token().into()),
             Ok(Some(token)) => {
                 let verified = self.context.verify(&token);
@@ -317,13 +346,14 @@ impl Public {
             }
             Err(VerifyError::Refused(error)) => {
                 authentications.refused(error.failure().as_str());
-                verify.refused(error.failure().as_str());
+                verify.failed(error.failure().as_str());
                 debug!(reason = error.failure().as_str(), "token refused");
                 return refuse(settings, &error);
             }
         };
         authentications.accepted();
-        drop(verify);
+        verify.ended(metrics.tracer().now());
+        *verified_as = Some(Arc::clone(&principal));
         let mut admission = span.child("admission", SpanKind::Internal);
         let admit = self.context.node.admit(
             principal,
@@ -332,9 +362,8 @@ impl Public {
         );
         let admitted = admit.instrument(admission.scope()).await;
         match &admitted {
-            Err(error @ AdmitError::Backend(_)) => admission.failed(error.error_type()),
-            Err(error) => admission.refused(error.error_type()),
-            Ok(_) => {}
+            Err(error) => admission.failed(error.error_type()),
+            Ok(attachment) => verify.of_session(attachment.member().session()),
         }
         drop(admission);
         match admitted {
@@ -365,43 +394,18 @@ impl Public {
     }
 }
 
+/// For the request's share of what is recorded.
+fn whose<'a>(asked: &Asked, verified: Option<&'a Principal>) -> Whose<'a> {
+    Whose {
+        user: verified.map(Principal::user),
+        ..asked.whose()
+    }
+}
+
 /// When the connection was accepted.
 fn began(tracer: &Tracer, accepted: &Accepted) -> SystemTime {
     let now = tracer.now();
     now.checked_sub(accepted.at.elapsed()).unwrap_or(now)
-}
-
-/// Where a request's headers say that it comes from.
-pub(crate) fn traceparent(headers: &HeaderMap) -> Option<TraceContext> {
-    let mut values = headers.get_all("traceparent").iter();
-    let value = values.next()?;
-    // Of several none is the one.
-    let trace = match values.next() {
-        None => TraceContext::parse(value.to_str().ok()?)?,
-        Some(_) => return None,
-    };
-    // It may be in several headers, which are one list (W3C Trace Context §3.3.1).
-    let mut states = headers.get_all("tracestate").iter();
-    let Some(first) = states.next() else {
-        return Some(trace);
-    };
-    let mut state = first.to_str().ok()?.to_owned();
-    for more in states {
-        state.push(',');
-        state.push_str(more.to_str().ok()?);
-    }
-    Some(trace.with_state(&state))
-}
-
-/// By the semantic conventions for HTTP. Neither the query nor a header: they may hold a token.
-pub(crate) fn describe(span: &mut Span, method: &'static str, route: &str, status: StatusCode) {
-    if !span.is_recorded() {
-        return;
-    }
-    span.set("http.request.method", method);
-    span.set("http.route", route.to_owned());
-    span.set("url.path", route.to_owned());
-    span.set("http.response.status_code", i64::from(status.as_u16()));
 }
 
 fn is_revoked(error: &AdmitError) -> bool {
@@ -425,6 +429,7 @@ fn refuse(settings: &Settings, error: &AuthError) -> Result<Opening, Refused> {
         ))),
         Reject::Http => Err(Refused {
             reason: RejectReason::Auth,
+            error_type: error.failure().as_str(),
             response: Box::new(unauthorized(error)),
         }),
     }

@@ -14,8 +14,8 @@ use bytes::Bytes;
 use curfew_model::{Command, Message, Request};
 use tokio::task::coop::{cooperative, has_budget_remaining};
 use tokio::time::Instant;
-use tracing::Span;
 
+use crate::commands::span::CommandSpan;
 use crate::commands::{Operation, Outcome};
 use crate::open::State;
 use crate::run::Finish;
@@ -35,7 +35,7 @@ enum Waiting {
     /// A publication that is under way, and when it was read, if it is timed.
     Operation(Operation, Option<Instant>),
     /// One that the broker has answered before those in front of it.
-    Done((Outcome, Span), Option<Instant>),
+    Done((Outcome, CommandSpan), Option<Instant>),
     /// To one that was not handed on: an error.
     Answer(Bytes),
 }
@@ -107,11 +107,11 @@ impl State {
     /// session. A session whose commands never have to wait gives way to others all the same.
     pub(crate) fn poll_operation(&mut self, cx: &mut Context<'_>) -> Poll<Option<Finish>> {
         while let Some(operation) = &mut self.operation {
-            let (outcome, scope) = ready!(pin!(cooperative(operation.as_mut())).poll(cx));
+            let (outcome, span) = ready!(pin!(cooperative(operation.as_mut())).poll(cx));
             self.operation = None;
             // Not there while the command is answered: it is its turn.
             let behind = self.behind.take();
-            if let Some(finish) = self.on_outcome(outcome, scope) {
+            if let Some(finish) = self.on_outcome(outcome, span) {
                 return Poll::Ready(Some(finish));
             }
             self.publishes = false;
@@ -154,9 +154,9 @@ impl State {
                     self.behind = Some(behind);
                     return None;
                 }
-                Waiting::Done((outcome, scope), at) => {
+                Waiting::Done((outcome, span), at) => {
                     self.command_at = at;
-                    if let Some(finish) = self.on_outcome(outcome, scope) {
+                    if let Some(finish) = self.on_outcome(outcome, span) {
                         return Some(finish);
                     }
                 }

@@ -1,14 +1,16 @@
 //! The single way out: leave the hub, tell the client, close the socket.
 
+mod span;
+
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use curfew_hub::{Ending, Lanes, Member, Progress};
+use curfew_hub::{Ending, Lanes, Member, Progress, Undelivered};
 use curfew_model::{Disconnect, Push};
-use curfew_telemetry::Initiator;
+use curfew_telemetry::{Initiator, Span};
 use curfew_ws::{Polled, Transport, frame};
 use tokio::time::{self, Instant};
 use tracing::{debug, info};
@@ -53,6 +55,13 @@ pub(crate) async fn close(session: Session, mut finish: Finish) {
         .as_ref()
         .map(|live| Arc::clone(live.attachment.member()));
     let session_id = member.as_ref().map(|member| member.session());
+    let began = state.context.metrics().tracer().now();
+    // Until the socket is closed.
+    let mut span = match &member {
+        Some(member) => state.end_span(member, began),
+        None => Span::NONE,
+    };
+    let mut undelivered = Undelivered::default();
     state.give_up();
     if let Some(member) = member {
         // Replies to what the client sent before its own close are told as well.
@@ -78,13 +87,14 @@ pub(crate) async fn close(session: Session, mut finish: Finish) {
             });
             time::timeout_at(deadline, last).await.ok();
         }
+        undelivered = member.outbox().undelivered();
         state.lanes = member.outbox().take_notices();
         // Before any other reason.
         if let (Finish::Ended(ending), Some(revoked)) = (&mut finish, revocation(&member)) {
             *ending = revoked;
         }
     }
-    state.live = None;
+    let is_open = state.live.take().is_some();
 
     let (code, initiator) = match &finish {
         Finish::Ended(ending) => (ending.disconnect.code, Initiator::Server),
@@ -96,6 +106,14 @@ pub(crate) async fn close(session: Session, mut finish: Finish) {
     metrics
         .connection_duration
         .observe(state.opened_at.elapsed().as_secs_f64());
+    state.describe_end(&mut span, &finish, code, undelivered);
+    let scope = match is_open {
+        true => span.scope(),
+        false => state
+            .trace_unopened(&finish)
+            .unwrap_or_else(tracing::Span::none),
+    };
+    let entered = scope.enter();
     debug!(session = session_id.map(tracing::field::display), code, initiator = ?initiator, "connection closed");
     if let Finish::Ended(Ending { disconnect: d, .. }) = &finish
         && is_notable(*d)
@@ -109,6 +127,7 @@ pub(crate) async fn close(session: Session, mut finish: Finish) {
             "connections closed"
         );
     }
+    drop(entered);
 
     match finish {
         Finish::Gone => {}

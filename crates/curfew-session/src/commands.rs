@@ -8,26 +8,29 @@ pub(crate) mod span;
 pub(crate) mod subscribe;
 pub(crate) mod unsubscribe;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use curfew_backend::{BackendError, BoxFuture};
 use curfew_model::{Channel, CommandId, ErrorCode, Principal};
 use curfew_node::Attachment;
-use tracing::{Span, warn};
+use curfew_telemetry::Origin;
+use tracing::warn;
 
+use crate::commands::auth::NotOpened;
 use crate::commands::refresh::RefreshError;
-use crate::open::{Refusal, State};
+use crate::commands::span::{CommandSpan, Failure};
+use crate::open::State;
 use crate::run::Finish;
 
-/// A command that waits; in the end what became of it, and the scope of its span, where that is
-/// recorded, for what is logged of it.
-pub(crate) type Operation = BoxFuture<'static, (Outcome, Span)>;
+/// A command that waits; in the end what became of it, and its span.
+pub(crate) type Operation = BoxFuture<'static, (Outcome, CommandSpan)>;
 
 /// What became of a command that had to wait.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// Of `auth`.
-    Admitted(Result<Attachment, Refusal>),
+    Admitted(Result<Attachment, NotOpened>),
     /// Of `subscribe`, with the version of the policy that allowed it.
     Subscribed {
         id: Option<CommandId>,
@@ -43,20 +46,20 @@ pub(crate) enum Outcome {
 
 impl State {
     /// Ends the command that waited. `Some` ends the session.
-    pub(crate) fn on_outcome(&mut self, outcome: Outcome, scope: Span) -> Option<Finish> {
-        let _entered = scope.entered();
+    pub(crate) fn on_outcome(&mut self, outcome: Outcome, mut span: CommandSpan) -> Option<Finish> {
+        let _entered = span.scope().entered();
         match outcome {
-            Outcome::Admitted(result) => return auth::finish(self, result),
+            Outcome::Admitted(result) => return auth::finish(self, result, &mut span),
             Outcome::Subscribed {
                 id,
                 channel,
                 policy,
                 result,
             } => {
-                subscribe::finish(self, id, channel, policy, result);
+                subscribe::finish(self, id, channel, policy, result, &mut span);
             }
-            Outcome::Published(id, result) => publish::finish(self, id, result),
-            Outcome::Refreshed(id, result) => return refresh::finish(self, id, result),
+            Outcome::Published(id, result) => publish::finish(self, id, result, &mut span),
+            Outcome::Refreshed(id, result) => return refresh::finish(self, id, result, &mut span),
         }
         None
     }
@@ -67,7 +70,9 @@ impl State {
         command: &'static str,
         id: Option<&CommandId>,
         error: &BackendError,
+        span: &mut CommandSpan,
     ) {
+        span.failed(self, Failure::of_ours(error.error_type()));
         match error {
             BackendError::Unavailable(_) => {
                 self.error(
@@ -92,17 +97,34 @@ impl State {
         }
     }
 
+    /// Answers a command that has no span yet with an error, and records that.
+    pub(crate) fn reject<'a>(
+        &mut self,
+        command: &'static str,
+        id: Option<&CommandId>,
+        origin: Origin,
+        code: ErrorCode,
+        message: impl Into<Cow<'a, str>>,
+    ) {
+        let mut span = self.begin_span(command, origin);
+        span.failed(self, code);
+        let _entered = span.scope().entered();
+        self.error(command, id, code, message);
+    }
+
     /// Checks a channel's name; answers when it is none.
     pub(crate) fn parse_channel(
         &mut self,
         command: &'static str,
         id: Option<&CommandId>,
         name: &str,
+        origin: Origin,
     ) -> Option<Channel> {
         match Channel::parse(name) {
             Ok(channel) => Some(channel),
             Err(error) => {
-                self.error(command, id, ErrorCode::InvalidChannel, error.to_string());
+                let message = error.to_string();
+                self.reject(command, id, origin, ErrorCode::InvalidChannel, message);
                 None
             }
         }

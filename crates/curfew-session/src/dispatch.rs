@@ -7,6 +7,7 @@ use bytes::Bytes;
 use curfew_hub::Standing;
 use curfew_model::{Command, CommandId, Disconnect, ErrorCode, Message, Reply, Request};
 use curfew_protocol::DecodeError;
+use curfew_telemetry::Origin;
 use curfew_ws::frame::{self, Opcode};
 use tokio::time::Instant;
 use tracing::debug;
@@ -18,6 +19,14 @@ use crate::run::Finish;
 
 /// A client that is over its rate for this long without a pause is closed.
 const SUSTAINED: Duration = Duration::from_secs(10);
+
+/// Where a command says that it comes from.
+fn origin(command: &Command<'_>) -> Origin {
+    match command {
+        Command::Publish { trace, .. } => Origin::client(trace.clone()),
+        _ => Origin::Unknown,
+    }
+}
 
 impl State {
     /// Acts on a message. `Some` ends the session. A command that has to wait is left in
@@ -76,13 +85,14 @@ impl State {
     /// still has access.
     fn hold_off(&mut self, request: Request<'_>) -> Option<Finish> {
         let Request { id, command } = request;
-        let name = command.name();
-        if let Err(finish) = self.check_rate(id.as_ref(), name) {
+        let (name, origin) = (command.name(), origin(&command));
+        if let Err(finish) = self.check_rate(id.as_ref(), name, origin.clone()) {
             return finish;
         }
-        self.error(
+        self.reject(
             name,
             id.as_ref(),
+            origin,
             ErrorCode::Unavailable,
             "temporarily unavailable, try again; the command was not acted on",
         );
@@ -93,7 +103,7 @@ impl State {
     fn dispatch(&mut self, request: Request<'_>, until: Duration) -> Option<Finish> {
         let Request { id, command } = request;
         let name = command.name();
-        if let Err(finish) = self.check_rate(id.as_ref(), name) {
+        if let Err(finish) = self.check_rate(id.as_ref(), name, origin(&command)) {
             return finish;
         }
         match command {
@@ -116,6 +126,7 @@ impl State {
         &mut self,
         id: Option<&CommandId>,
         name: &'static str,
+        origin: Origin,
     ) -> Result<(), Option<Finish>> {
         let rate = self.context.settings.load().limits.messages_per_second;
         if rate == 0 {
@@ -131,9 +142,10 @@ impl State {
         if kept.excess.note(now) >= SUSTAINED {
             return Err(Some(Disconnect::RATE_LIMITED.into()));
         }
-        self.error(
+        self.reject(
             name,
             id,
+            origin,
             ErrorCode::RateLimited,
             "over the rate; the command was not acted on",
         );
@@ -146,10 +158,10 @@ impl State {
         code: ErrorCode,
         message: Cow<'static, str>,
     ) -> Option<Finish> {
-        if let Err(finish) = self.check_rate(id.as_ref(), "other") {
+        if let Err(finish) = self.check_rate(id.as_ref(), "other", Origin::Unknown) {
             return finish;
         }
-        self.error("other", id.as_ref(), code, message);
+        self.reject("other", id.as_ref(), Origin::Unknown, code, message);
         self.bad_frames += 1;
         let allowed = self.context.settings.load().limits.bad_frames;
         (self.bad_frames > allowed).then(|| {

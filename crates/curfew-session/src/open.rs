@@ -180,6 +180,8 @@ pub(crate) struct State {
     pub(crate) opened_at: Instant,
     /// The upgrade's span, where that was recorded: later ones link to it.
     pub(crate) trace: Option<Box<TraceContext>>,
+    /// Why the connection opens no session is recorded, unless that was over the budget.
+    pub(crate) auth_traced: bool,
     pub(crate) bad_frames: u32,
     /// Only while `limits.messages_per_second` is set.
     pub(crate) rate: Option<Box<CommandRate>>,
@@ -256,6 +258,7 @@ impl Session {
                 deadlines: Deadlines::default(),
                 opened_at: now,
                 trace: None,
+                auth_traced: false,
                 bad_frames: 0,
                 rate: None,
                 control,
@@ -266,7 +269,11 @@ impl Session {
         match opening {
             Opening::Admitted(attachment) => session.state.open(attachment),
             Opening::Awaiting => session.state.deadlines.auth_by = now.checked_add(auth_timeout),
-            Opening::Refused(refusal) => session.state.refusal = Some(Box::new(refusal)),
+            Opening::Refused(refusal) => {
+                // By the span of the upgrade.
+                session.state.auth_traced = true;
+                session.state.refusal = Some(Box::new(refusal));
+            }
         }
         session
     }

@@ -19,9 +19,9 @@ pub use metrics::labels::{
     AnswerReason, BackendDropReason, BrokerError, CommandOutcome, Decision, DeliveryPath,
     DropReason, EventOutcome, Initiator, Label, LabelSet, Listener, LogoutOutcome, Opcode,
     PublishOutcome, PublishSource, RedisCommand, RejectReason, Report, ReportFault, RevocationKind,
-    TicketOutcome,
+    TicketOutcome, Unasked,
 };
 pub use metrics::table::{Authentications, Counters, Named};
 pub use metrics::{CONTENT_TYPE, Counter, Gauge, Metrics, Names};
 pub use standard::{Given, GivenSetting, Standard, VARIABLES, Variable};
-pub use trace::{Origin, Span, SpanKind, Spans, TraceError, Tracer};
+pub use trace::{Origin, Span, SpanKind, Spans, TraceError, Tracer, Whose, Writes};

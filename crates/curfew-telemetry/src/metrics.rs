@@ -30,6 +30,7 @@ use labels::{
     AnswerReason, BackendDropReason, BrokerError, CommandOutcome, Decision, DeliveryPath,
     DropReason, EventOutcome, Initiator, Listener, LogoutOutcome, Opcode, PublishOutcome,
     PublishSource, RedisCommand, RejectReason, Report, ReportFault, RevocationKind, TicketOutcome,
+    Unasked,
 };
 use table::{Authentications, Counters, Named};
 
@@ -208,6 +209,8 @@ pub struct Metrics {
     pub trace_spans_exported: Counter,
     /// Spans that were recorded and lost.
     pub trace_spans_dropped: Counter,
+    /// Spans that were not recorded since there were too many of the kind, or of one client.
+    pub trace_spans_suppressed: Counters<Unasked>,
     tracer: OnceLock<Tracer>,
 
     /// 1 when the last reading of the configuration succeeded, else 0.
@@ -307,6 +310,7 @@ impl Metrics {
             redis_command_duration: Histograms::new(ROUND_TRIP_SECONDS),
             trace_spans_exported: Counter::default(),
             trace_spans_dropped: Counter::default(),
+            trace_spans_suppressed: Counters::new(),
             tracer: OnceLock::new(),
             config_last_reload_successful: Gauge::default(),
             config_restart_required: Gauge::default(),

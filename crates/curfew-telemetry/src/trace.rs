@@ -4,37 +4,38 @@
 //! is a pointer that is null. One that is, is a span of `tracing`, of which `tracing-opentelemetry`
 //! makes one of OpenTelemetry; what is dropped on its way to the collector is counted.
 
+mod budget;
 mod export;
 mod layer;
 mod outage;
 mod span;
+mod writes;
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use curfew_model::{TraceContext, TraceId};
-use parking_lot::Mutex;
+use curfew_model::{SessionId, TraceContext, TraceId};
 use tokio::sync::{Notify, mpsc};
 
 use crate::config::Config;
 use crate::endpoint;
 use crate::metrics::Metrics;
+use crate::metrics::labels::Unasked;
 
+pub use budget::Whose;
 pub use export::TraceError;
 pub use layer::Spans;
 pub(crate) use layer::layer;
 pub use span::{Span, SpanKind};
+pub use writes::Writes;
 
+use budget::{Budget, Budgets, UNASKED_OF_ONE_PER_SECOND, UNASKED_PER_SECOND};
 use export::{Counted, Export};
 use layer::Queue;
 
 /// Spans that wait to be exported; more are dropped and counted.
 pub(crate) const QUEUE: usize = 4096;
-
-/// Refusals that are recorded each second beside what is sampled, and as many failures: clients can
-/// cause refusals, and must not hide what fails.
-const UNASKED_PER_SECOND: u32 = 100;
 
 /// Traces that clients may have recorded each second, where they are trusted.
 const CLIENT_TRACES_PER_SECOND: u32 = 10;
@@ -79,8 +80,7 @@ pub(crate) struct Recorder {
     trust_clients: bool,
     user_ids: bool,
     trace_url: Option<String>,
-    refusals: Budget,
-    failures: Budget,
+    unasked: Budgets,
     by_clients: Budget,
     stop: Notify,
     stopped: Notify,
@@ -114,9 +114,12 @@ impl Tracer {
             trust_clients: config.trust_client_traces,
             user_ids: config.trace_user_ids,
             trace_url: config.trace_url.clone(),
-            refusals: Budget::new(UNASKED_PER_SECOND),
-            failures: Budget::new(UNASKED_PER_SECOND),
-            by_clients: Budget::new(CLIENT_TRACES_PER_SECOND),
+            unasked: Budgets::new(
+                UNASKED_PER_SECOND,
+                UNASKED_OF_ONE_PER_SECOND,
+                metrics.trace_spans_suppressed.clone(),
+            ),
+            by_clients: Budget::new(CLIENT_TRACES_PER_SECOND, CLIENT_TRACES_PER_SECOND),
             stop: Notify::new(),
             stopped: Notify::new(),
         });
@@ -148,6 +151,13 @@ impl Tracer {
         self.0.as_ref().is_some_and(|recorder| recorder.user_ids)
     }
 
+    /// Says whose doing a span is about, where spans may say so.
+    pub fn name_user(&self, span: &mut Span, user: &str) {
+        if span.is_recorded() && self.names_users() {
+            span.set("user.id", user.to_owned());
+        }
+    }
+
     /// A request's span, if it is to be recorded: as its parent is, or by the configured ratio.
     pub fn request(&self, name: impl Into<Name>, origin: Origin) -> Span {
         let Some(recorder) = &self.0 else {
@@ -169,30 +179,81 @@ impl Tracer {
     }
 
     /// The span of a request that was refused, which began at `started`. Recorded whatever the ratio,
-    /// up to a hundred a second.
-    pub fn refusal(&self, name: impl Into<Name>, origin: Origin, started: SystemTime) -> Span {
-        self.unasked(|recorder| &recorder.refusals, name, origin, started)
+    /// up to a hundred a second, of which ten may be of one client.
+    pub fn refusal(
+        &self,
+        name: impl Into<Name>,
+        origin: Origin,
+        started: SystemTime,
+        whose: Whose<'_>,
+    ) -> Span {
+        self.unasked(Unasked::Refusal, whose, |recorder| {
+            recorder.begin_earlier(name, origin, started)
+        })
     }
 
-    /// Likewise of one that failed, through a fault of ours.
-    pub fn failure(&self, name: impl Into<Name>, origin: Origin, started: SystemTime) -> Span {
-        self.unasked(|recorder| &recorder.failures, name, origin, started)
+    /// As [`Tracer::refusal`], of one that failed through a fault of ours.
+    pub fn failure(
+        &self,
+        name: impl Into<Name>,
+        origin: Origin,
+        started: SystemTime,
+        whose: Whose<'_>,
+    ) -> Span {
+        self.unasked(Unasked::Failure, whose, |recorder| {
+            recorder.begin_earlier(name, origin, started)
+        })
+    }
+
+    /// The span of a session's end, which began at `started`. Recorded where the session's `upgrade`
+    /// is, and otherwise as a refusal is.
+    pub fn session_end(
+        &self,
+        name: &'static str,
+        upgrade: Option<&TraceContext>,
+        started: SystemTime,
+        whose: Whose<'_>,
+    ) -> Span {
+        let begin = |recorder: &Arc<Recorder>| {
+            let mut span = Span::begin(recorder, name.into(), SpanKind::Internal, None);
+            span.began(started);
+            span
+        };
+        match (&self.0, upgrade) {
+            (Some(recorder), Some(upgrade)) => {
+                let mut span = begin(recorder);
+                span.link(upgrade);
+                span
+            }
+            _ => self.unasked(Unasked::SessionEnd, whose, begin),
+        }
     }
 
     fn unasked(
         &self,
-        budget: impl Fn(&Recorder) -> &Budget,
-        name: impl Into<Name>,
-        origin: Origin,
-        started: SystemTime,
+        what: Unasked,
+        whose: Whose<'_>,
+        begin: impl FnOnce(&Arc<Recorder>) -> Span,
     ) -> Span {
         match &self.0 {
-            Some(recorder) if budget(recorder).take() => {
-                let mut span = recorder.begin_request(name, origin);
-                span.began(started);
-                span
-            }
+            Some(recorder) if recorder.unasked.take(what, whose) => begin(recorder),
             _ => Span::NONE,
+        }
+    }
+
+    /// The recorded span that the caller runs in, to say more of it. It ends with what began it, at the
+    /// earliest when this is dropped.
+    pub fn here(&self) -> Span {
+        match &self.0 {
+            Some(recorder) => Span::of(recorder, tracing::Span::current()),
+            None => Span::NONE,
+        }
+    }
+
+    /// The recorded span that the caller runs in is of this session; so are parts that it gets from now on.
+    pub fn of_session(&self, session: SessionId) {
+        if self.is_on() {
+            span::mark(&tracing::Span::current(), session);
         }
     }
 
@@ -201,8 +262,9 @@ impl Tracer {
         let Some(recorder) = &self.0 else {
             return Span::NONE;
         };
-        match span::context_of(&tracing::Span::current()) {
-            Some(parent) => Span::begin(recorder, name.into(), kind, Some((parent, false))),
+        let current = tracing::Span::current();
+        match span::context_of(&current) {
+            Some(parent) => Span::part_of(&current, recorder, name.into(), kind, parent),
             None => Span::NONE,
         }
     }
@@ -226,6 +288,24 @@ impl Tracer {
                 Span::begin(recorder, name.into(), kind, Some((parent.clone(), true)))
             }
             _ => Span::NONE,
+        }
+    }
+
+    /// The span of a revocation that takes effect here, below the call that wrote it, if that is
+    /// recorded. Always recorded; one that closes nobody (`is_vain`) up to a hundred times a second.
+    pub fn revocation(
+        &self,
+        name: &'static str,
+        call: Option<&TraceContext>,
+        is_vain: bool,
+    ) -> Span {
+        let parent = call.map(|call| (call.clone(), true));
+        let begin = |recorder: &Arc<Recorder>| {
+            Span::begin(recorder, name.into(), SpanKind::Consumer, parent)
+        };
+        match &self.0 {
+            Some(recorder) if !is_vain => begin(recorder),
+            _ => self.unasked(Unasked::VainRevocation, Whose::OURS, begin),
         }
     }
 
@@ -255,10 +335,21 @@ impl Recorder {
         match origin {
             Origin::Operator(parent) => parent.is_sampled(),
             Origin::Client(parent) if self.trust_clients => {
-                parent.is_sampled() && self.by_clients.take()
+                parent.is_sampled() && self.by_clients.take(Whose::OURS)
             }
             Origin::Client(_) | Origin::Unknown => fastrand::f64() < self.ratio,
         }
+    }
+
+    fn begin_earlier(
+        self: &Arc<Self>,
+        name: impl Into<Name>,
+        origin: Origin,
+        started: SystemTime,
+    ) -> Span {
+        let mut span = self.begin_request(name, origin);
+        span.began(started);
+        span
     }
 
     fn begin_request(self: &Arc<Self>, name: impl Into<Name>, origin: Origin) -> Span {
@@ -273,31 +364,6 @@ impl Recorder {
             span.link(other);
         }
         span
-    }
-}
-
-/// So many a second.
-#[derive(Debug)]
-struct Budget {
-    each_second: u32,
-    state: Mutex<(Instant, u32)>,
-}
-
-impl Budget {
-    fn new(each_second: u32) -> Self {
-        Self {
-            each_second,
-            state: Mutex::new((Instant::now(), 0)),
-        }
-    }
-
-    fn take(&self) -> bool {
-        let mut state = self.state.lock();
-        if state.0.elapsed() >= Duration::from_secs(1) {
-            *state = (Instant::now(), 0);
-        }
-        state.1 += 1;
-        state.1 <= self.each_second
     }
 }
 

@@ -59,7 +59,8 @@ async fn a_publication_is_one_trace_across_nodes() {
     assert_eq!(nodes_of(&processed).len(), 2);
     for process in &processed {
         assert_eq!((&process.parent, process.kind), (&publish.id, 5));
-        assert_eq!(process.links, std::slice::from_ref(&publish.id));
+        // One link to the parent hides it from Jaeger's older interface.
+        assert_eq!(process.links, Vec::<String>::new());
         let deliver = delivered.iter().find(|span| span.parent == process.id);
         let deliver = deliver.unwrap();
         let here = if process.node == command.node {
@@ -114,7 +115,9 @@ async fn a_bare_key_is_a_trace_of_each_node_and_always_recorded() {
         assert!(applied.iter().any(|span| logged["trace_id"] == span.trace));
     }
     // What is not a revocation was not sampled.
-    assert_eq!(collector.spans().len(), 3, "{:#?}", collector.spans());
+    let mut spans = collector.spans();
+    spans.retain(|span| span.name != "session end");
+    assert_eq!(spans.len(), 3, "{spans:#?}");
 }
 
 #[tokio::test]

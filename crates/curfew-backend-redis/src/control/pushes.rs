@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
-use curfew_backend::Suspension;
+use curfew_backend::{Revoked, Suspension};
 use curfew_model::RevocationKey;
 use parking_lot::Mutex;
 use redis::{PushInfo, PushKind, Value};
@@ -340,7 +340,12 @@ impl Control {
                 gone.push(written);
                 continue;
             };
-            let sessions = self.apply(&written.revoked(&known), learned);
+            let revoked = written.revoked(&known);
+            let sessions = self.apply(&revoked, learned);
+            if sessions.count() == 0 {
+                let Revoked { key, revocation } = &revoked;
+                self.core.events.revoked_nobody(key, revocation);
+            }
             ended += sessions.count();
             if let Some(id) = known.id() {
                 self.count_for(id, sessions);

@@ -213,6 +213,8 @@ impl Events for Recorder {
         self.heard.lock().gaps.push((channel.clone(), reason));
     }
 
+    fn revoked_nobody(&self, _: &RevocationKey, _: &Revocation) {}
+
     fn revoked(&self, key: &RevocationKey, revocation: &Revocation, _: Instant) -> Ended {
         let mut heard = self.heard.lock();
         heard.revoked.push((key.clone(), revocation.clone()));

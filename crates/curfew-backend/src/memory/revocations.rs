@@ -51,6 +51,9 @@ impl Revocations for Memory {
         let started = Instant::now();
         let revocation = self.book.write(&key, revocation, self.clock.unix());
         let ended = self.events.revoked(&key, &revocation, started);
+        if ended.count() == 0 {
+            self.events.revoked_nobody(&key, &revocation);
+        }
         let node = self.node.lock().node;
         // Asked afterwards: what other settings had made unfindable meanwhile was not found.
         let found = self.events.finds(key.kind());

@@ -12,6 +12,7 @@ use tracing::info;
 
 use super::sessions::{MAX_LIMIT, SessionInfo};
 use super::{Admin, Call};
+use crate::receipt;
 use crate::respond::{Problem, Response, json};
 
 /// How long a revocation lasts that does not say: longer than any sensible token.
@@ -120,13 +121,10 @@ pub(super) async fn create(admin: Arc<Admin>, call: Call) -> Result<Response, Pr
         return Ok(json(StatusCode::OK, &dry_run));
     }
     let kind = key.kind().to_owned();
-    let receipt = admin
-        .context
-        .node
-        .backends()
-        .revocations
-        .revoke(key, revocation)
-        .await?;
+    let node = &admin.context.node;
+    let revoke = node.backends().revocations.revoke(key.clone(), revocation);
+    let receipt = revoke.await?;
+    receipt::tell(node.metrics().tracer(), &key, &receipt);
     // Neither the value nor the reason: both may be about a person.
     info!(
         kind,

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use curfew_model::{AuthFailure, Command, CommandId, Disconnect, ErrorCode, Request};
+use curfew_model::{AuthFailure, Command, CommandId, Disconnect, ErrorCode, Principal, Request};
 use curfew_node::Attachment;
 use curfew_protocol::{DecodeError, ProtocolId};
 use curfew_telemetry::{CommandOutcome, Origin};
@@ -12,14 +12,20 @@ use tracing::{Instrument as _, debug};
 
 use crate::Context;
 use crate::commands::Outcome;
-use crate::commands::span::CommandSpan;
+use crate::commands::span::{CommandSpan, Failure};
 use crate::open::{Refusal, State};
 use crate::run::Finish;
 
 const NAME: &str = "auth";
 
-/// The span of the command, up to admission.
-const SPAN: &str = "curfew.auth";
+/// Why the first message opens no session.
+#[derive(Debug)]
+pub(crate) struct NotOpened {
+    refusal: Refusal,
+    failure: Failure,
+    /// The one who was verified.
+    principal: Option<Arc<Principal>>,
+}
 
 /// Acts on a connection's first message. Whatever it is but a good `auth` ends the connection.
 pub(crate) fn first(
@@ -34,6 +40,7 @@ pub(crate) fn first(
         Ok(Request { command, .. }) => {
             debug!(command = command.name(), "command before auth");
             let message = "the first message must be auth with a token";
+            state.fail_auth(Failure::of_client(AuthFailure::MissingToken.as_str()));
             return Some(state.refuse(Refusal::token(AuthFailure::MissingToken, message)));
         }
         Err(DecodeError::NotTheProtocol { message }) => {
@@ -50,7 +57,7 @@ pub(crate) fn first(
             );
         }
     };
-    let mut span = state.begin_span(SPAN, Origin::Unknown);
+    let span = state.begin_span(NAME, Origin::Unknown);
     let context = Arc::clone(&state.context);
     let (protocol, address) = (state.protocol, state.address);
     let token = token.into_owned();
@@ -58,8 +65,8 @@ pub(crate) fn first(
     let timeout = state.context.settings.load().auth_timeout;
     state.deadlines.auth_by = Instant::now().checked_add(timeout);
     state.operation = Some(Box::pin(async move {
-        let result = open(&context, protocol, address, &token, &mut span).await;
-        (Outcome::Admitted(result), span.scope())
+        let result = open(&context, protocol, address, &token, &span).await;
+        (Outcome::Admitted(result), span)
     }));
     None
 }
@@ -70,37 +77,56 @@ async fn open(
     protocol: ProtocolId,
     address: Option<IpAddr>,
     token: &str,
-    span: &mut CommandSpan,
-) -> Result<Attachment, Refusal> {
-    let tracer = context.metrics().tracer();
-    let verify = span.part("verify token");
+    span: &CommandSpan,
+) -> Result<Attachment, NotOpened> {
+    let mut verify = span.part("verify token");
     let verified = context.verify(token);
     let verified = verified.instrument(verify.scope()).await;
-    drop(verify);
+    verify.ended(context.metrics().tracer().now());
     context.count_authentication(&verified);
     let principal = match verified {
         Ok(principal) => principal,
         Err(error) => {
-            span.not_verified(tracer, &error);
+            let failure = Failure::from(&error);
+            verify.failed(failure.error_type);
             let refusal = Refusal::from(error);
             let _entered = span.scope().entered();
             debug!(reason = refusal.reason(), "token refused");
-            return Err(refusal);
+            return Err(NotOpened {
+                refusal,
+                failure,
+                principal: None,
+            });
         }
     };
     let mut admission = span.part("admission");
-    let admit = context.node.admit(principal, protocol, address);
-    let admitted = admit.instrument(admission.scope()).await;
-    admitted.map_err(|error| {
-        admission.refused(error.error_type());
-        span.not_admitted(tracer, &error);
-        debug!(error = %error, "session not admitted");
-        error.into()
-    })
+    let admit = context
+        .node
+        .admit(Arc::clone(&principal), protocol, address);
+    match admit.instrument(admission.scope()).await {
+        Ok(attachment) => {
+            verify.of_session(attachment.member().session());
+            Ok(attachment)
+        }
+        Err(error) => {
+            let failure = Failure::from(&error);
+            admission.failed(failure.error_type);
+            debug!(error = %error, "session not admitted");
+            Err(NotOpened {
+                refusal: error.into(),
+                failure,
+                principal: Some(principal),
+            })
+        }
+    }
 }
 
 /// The session is admitted, or not.
-pub(crate) fn finish(state: &mut State, result: Result<Attachment, Refusal>) -> Option<Finish> {
+pub(crate) fn finish(
+    state: &mut State,
+    result: Result<Attachment, NotOpened>,
+    span: &mut CommandSpan,
+) -> Option<Finish> {
     let outcome = match result.is_ok() {
         true => CommandOutcome::Ok,
         false => CommandOutcome::Error,
@@ -108,15 +134,36 @@ pub(crate) fn finish(state: &mut State, result: Result<Attachment, Refusal>) -> 
     state.context.metrics().commands.inc(NAME, outcome);
     match result {
         Ok(attachment) => {
+            let member = attachment.member();
+            span.opens(state, member.session(), member.principal().user());
             state.open(attachment);
             None
         }
-        Err(refusal) => Some(state.refuse(refusal)),
+        Err(not_opened) => {
+            span.failed(state, not_opened.failure);
+            if let Some(principal) = not_opened.principal {
+                span.is_of(state, principal.user());
+            }
+            state.auth_traced = true;
+            Some(state.refuse(not_opened.refusal))
+        }
+    }
+}
+
+impl State {
+    /// Records that the connection opens no session, for a reason that no other span has.
+    pub(crate) fn fail_auth(&mut self, failure: Failure) -> CommandSpan {
+        self.auth_traced = true;
+        let mut span = self.begin_span(NAME, Origin::Unknown);
+        span.waited(self, self.opened_at.elapsed());
+        span.failed(self, failure);
+        span
     }
 }
 
 /// A session authenticates once; afterwards there is `refresh`.
 pub(crate) fn again(state: &mut State, id: Option<CommandId>) {
     let message = "the session is authenticated; use refresh to renew its token";
-    state.error(NAME, id.as_ref(), ErrorCode::BadRequest, message);
+    let code = ErrorCode::BadRequest;
+    state.reject(NAME, id.as_ref(), Origin::Unknown, code, message);
 }

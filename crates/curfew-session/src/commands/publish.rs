@@ -17,9 +17,6 @@ use crate::open::{Live, State};
 
 const NAME: &str = "publish";
 
-/// The span of the command.
-const SPAN: &str = "curfew.publish";
-
 /// Everything up to the broker, under the lease that ends at `until`. In a channel the session listens to, the policy is asked once and
 /// its answer remembered.
 pub(crate) fn start(
@@ -31,15 +28,16 @@ pub(crate) fn start(
     until: Duration,
 ) {
     let Some(live) = &mut state.live else { return };
+    let origin = Origin::client(trace);
     let known = live.subscriptions.get_key_value(name);
     let (channel, remembered) = match known {
         Some((channel, permissions)) => (channel.clone(), permissions.publish),
-        None => match state.parse_channel(NAME, id.as_ref(), name) {
+        None => match state.parse_channel(NAME, id.as_ref(), name, origin.clone()) {
             Some(channel) => (channel, None),
             None => return,
         },
     };
-    let mut span = state.begin_span(SPAN, Origin::client(trace));
+    let mut span = state.begin_span(NAME, origin);
     span.name(state, &channel);
     if let Err(message) = authorized(state, &channel, remembered, &span) {
         state.context.count_publish(PublishOutcome::Denied);
@@ -60,9 +58,8 @@ pub(crate) fn start(
         let result = node.publish(publication, until, began).await;
         if let Err(error) = &result {
             debug!(error = %error, "publication not handed on");
-            span.failed(node.metrics().tracer(), error.error_type());
         }
-        (Outcome::Published(id, result), span.scope())
+        (Outcome::Published(id, result), span)
     };
     state.publishes = true;
     state.operation = Some(match scope {
@@ -94,7 +91,12 @@ fn authorized(
 }
 
 /// The broker has answered.
-pub(crate) fn finish(state: &mut State, id: Option<CommandId>, result: Result<(), BackendError>) {
+pub(crate) fn finish(
+    state: &mut State,
+    id: Option<CommandId>,
+    result: Result<(), BackendError>,
+    span: &mut CommandSpan,
+) {
     let outcome = match &result {
         Ok(()) => PublishOutcome::Accepted,
         Err(BackendError::UnknownOutcome(_)) => PublishOutcome::Unknown,
@@ -103,7 +105,7 @@ pub(crate) fn finish(state: &mut State, id: Option<CommandId>, result: Result<()
     state.context.count_publish(outcome);
     match result {
         Ok(()) => state.reply(NAME, id.as_ref(), &Reply::Ok),
-        Err(error) => state.backend_error(NAME, id.as_ref(), &error),
+        Err(error) => state.backend_error(NAME, id.as_ref(), &error, span),
     }
 }
 

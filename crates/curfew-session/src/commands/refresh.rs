@@ -7,19 +7,16 @@ use curfew_auth::VerifyError;
 use curfew_hub::Ending;
 use curfew_model::{Action, Channel, CommandId, ErrorCode, Principal, Push, Reply};
 use curfew_node::{AdmitError, Attachment};
-use curfew_telemetry::{Origin, Tracer};
+use curfew_telemetry::Origin;
 use tracing::{Instrument as _, debug};
 
 use crate::Context;
 use crate::commands::Outcome;
-use crate::commands::span::CommandSpan;
+use crate::commands::span::{CommandSpan, Failure};
 use crate::open::State;
 use crate::run::Finish;
 
 const NAME: &str = "refresh";
-
-/// The span of the command.
-const SPAN: &str = "curfew.refresh";
 
 /// Why a token does not take the place of the one in force.
 #[derive(Debug, thiserror::Error)]
@@ -42,16 +39,13 @@ pub(crate) enum RefreshError {
 pub(crate) fn start(state: &mut State, id: Option<CommandId>, token: Cow<'_, str>) {
     let Some(live) = &state.live else { return };
     let attachment = Arc::clone(&live.attachment);
-    let mut span = state.begin_span(SPAN, Origin::Unknown);
+    let span = state.begin_span(NAME, Origin::Unknown);
     let context = Arc::clone(&state.context);
     let token = token.into_owned();
     let scope = span.scope();
     let refresh = async move {
         let result = refresh(&context, &attachment, &token, &span).await;
-        if let Err(error) = &result {
-            error.trace(&mut span, context.metrics().tracer());
-        }
-        (Outcome::Refreshed(id, result), span.scope())
+        (Outcome::Refreshed(id, result), span)
     };
     state.operation = Some(Box::pin(refresh.instrument(scope)));
 }
@@ -62,8 +56,11 @@ async fn refresh(
     token: &str,
     span: &CommandSpan,
 ) -> Result<Arc<Principal>, RefreshError> {
-    let verify = span.part("verify token");
+    let mut verify = span.part("verify token");
     let verified = context.verify(token).await;
+    if let Err(error) = &verified {
+        verify.failed(Failure::from(error).error_type);
+    }
     drop(verify);
     context.count_authentication(&verified);
     let principal = verified?;
@@ -87,6 +84,7 @@ pub(crate) fn finish(
     state: &mut State,
     id: Option<CommandId>,
     result: Result<Arc<Principal>, RefreshError>,
+    span: &mut CommandSpan,
 ) -> Option<Finish> {
     let error = match result {
         Ok(principal) => {
@@ -100,6 +98,7 @@ pub(crate) fn finish(
         }
         Err(error) => error,
     };
+    span.failed(state, &error);
     debug!(error = %error, "refresh refused");
     let (code, message) = match error {
         RefreshError::Admission(AdmitError::Revoked(revoked)) => {
@@ -117,7 +116,7 @@ pub(crate) fn finish(
         }
         RefreshError::Admission(AdmitError::Ended(ending)) => return Some(Finish::Ended(ending)),
         RefreshError::Admission(AdmitError::Backend(error)) => {
-            state.backend_error(NAME, id.as_ref(), &error);
+            state.backend_error(NAME, id.as_ref(), &error, span);
             return None;
         }
         RefreshError::Token(VerifyError::Refused(error)) => {
@@ -135,13 +134,13 @@ pub(crate) fn finish(
     None
 }
 
-impl RefreshError {
-    fn trace(&self, span: &mut CommandSpan, tracer: &Tracer) {
-        match self {
-            Self::Token(error) => span.not_verified(tracer, error),
-            Self::DifferentUser => span.refused(tracer, ErrorCode::DifferentUser.as_str()),
-            Self::EndsEarlier => span.refused(tracer, ErrorCode::BadRequest.as_str()),
-            Self::Admission(error) => span.not_admitted(tracer, error),
+impl From<&RefreshError> for Failure {
+    fn from(error: &RefreshError) -> Self {
+        match error {
+            RefreshError::Token(error) => error.into(),
+            RefreshError::DifferentUser => ErrorCode::DifferentUser.into(),
+            RefreshError::EndsEarlier => ErrorCode::BadRequest.into(),
+            RefreshError::Admission(error) => error.into(),
         }
     }
 }

@@ -1,16 +1,85 @@
-//! The span of a command.
+//! The span of a command: one for each that is sampled, and for each that is answered with an error.
 
 use std::time::SystemTime;
 
 use curfew_auth::VerifyError;
-use curfew_model::{Channel, ErrorCode, TraceContext};
+use curfew_model::{Channel, ErrorCode, SessionId, TraceContext};
 use curfew_node::AdmitError;
-use curfew_telemetry::{Decision as Verdict, Origin, Span, SpanKind, Tracer};
+use curfew_telemetry::{Decision as Verdict, Origin, Span, SpanKind, Whose};
 
 use crate::open::State;
 
 /// Before the name of a command in that of its span.
 const PREFIX: &str = "curfew.";
+
+/// The name of a command's span, for each name that a command is counted by.
+pub(crate) fn name_of(command: &'static str) -> &'static str {
+    match command {
+        "auth" => "curfew.auth",
+        "subscribe" => "curfew.subscribe",
+        "unsubscribe" => "curfew.unsubscribe",
+        "publish" => "curfew.publish",
+        "refresh" => "curfew.refresh",
+        "ping" => "curfew.ping",
+        _ => "curfew.other",
+    }
+}
+
+/// Why a command failed, for its span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// `error.type`
+    pub(crate) error_type: &'static str,
+    /// It is a fault of ours or of what we depend on, not of the client.
+    pub(crate) is_ours: bool,
+}
+
+impl Failure {
+    /// The client is at fault, or may not do it.
+    pub(crate) fn of_client(error_type: &'static str) -> Self {
+        Self {
+            error_type,
+            is_ours: false,
+        }
+    }
+
+    /// We are, or what we depend on.
+    pub(crate) fn of_ours(error_type: &'static str) -> Self {
+        Self {
+            error_type,
+            is_ours: true,
+        }
+    }
+}
+
+impl From<ErrorCode> for Failure {
+    fn from(code: ErrorCode) -> Self {
+        match code {
+            ErrorCode::Unavailable | ErrorCode::UnknownOutcome | ErrorCode::Internal => {
+                Self::of_ours(code.as_str())
+            }
+            _ => Self::of_client(code.as_str()),
+        }
+    }
+}
+
+impl From<&AdmitError> for Failure {
+    fn from(error: &AdmitError) -> Self {
+        match error {
+            AdmitError::Backend(_) => Self::of_ours(error.error_type()),
+            _ => Self::of_client(error.error_type()),
+        }
+    }
+}
+
+impl From<&VerifyError> for Failure {
+    fn from(error: &VerifyError) -> Self {
+        match error {
+            VerifyError::Refused(error) => Self::of_client(error.failure().as_str()),
+            VerifyError::Unknown(why) => Self::of_ours(why.error_type()),
+        }
+    }
+}
 
 /// A command's span: recorded by the configured share, and whatever that is once the command is
 /// refused or fails. It ends when it is dropped.
@@ -19,58 +88,81 @@ pub(crate) struct CommandSpan {
     name: &'static str,
     origin: Origin,
     began: SystemTime,
-    /// The span of the connection's upgrade, where that is recorded.
-    upgrade: Option<TraceContext>,
     span: Span,
 }
 
 impl State {
-    /// Begins the span `name`, which is `curfew.` and the command's name.
-    pub(crate) fn begin_span(&self, name: &'static str, origin: Origin) -> CommandSpan {
+    /// Begins the span of a command, by the name that it is counted by.
+    pub(crate) fn begin_span(&self, command: &'static str, origin: Origin) -> CommandSpan {
         let tracer = self.context.metrics().tracer();
+        let name = name_of(command);
         let mut span = CommandSpan {
             name,
             span: tracer.request(name, origin.clone()),
             origin,
             began: tracer.now(),
-            upgrade: self.trace.as_deref().cloned(),
         };
-        span.describe();
+        span.describe(self);
         span
+    }
+
+    /// The client and its user, for what is recorded of them.
+    pub(crate) fn with_whose<T>(&self, then: impl FnOnce(Whose<'_>) -> T) -> T {
+        let principal = self.live.as_ref().map(|live| {
+            let member = live.attachment.member();
+            member.principal()
+        });
+        then(Whose {
+            address: self.address,
+            user: principal.as_deref().map(curfew_model::Principal::user),
+        })
     }
 }
 
 impl CommandSpan {
-    fn describe(&mut self) {
+    fn describe(&mut self, state: &State) {
         if !self.span.is_recorded() {
             return;
         }
         self.span.set("network.protocol.name", "websocket");
         let command = self.name.strip_prefix(PREFIX).unwrap_or(self.name);
         self.span.set("curfew.command", command);
-        if let Some(upgrade) = &self.upgrade {
+        if let Some(upgrade) = &state.trace {
             self.span.link(upgrade);
+        }
+        if let Some(live) = &state.live {
+            let member = live.attachment.member();
+            self.span.of_session(member.session());
+            let tracer = state.context.metrics().tracer();
+            tracer.name_user(&mut self.span, member.principal().user());
         }
     }
 
-    /// Says where, and by whom, where spans may say so.
+    /// Says where, where spans may say so.
     pub(crate) fn name(&mut self, state: &State, channel: &Channel) {
-        if !self.span.is_recorded() || !state.context.metrics().tracer().names_users() {
-            return;
+        let tracer = state.context.metrics().tracer();
+        if self.span.is_recorded() && tracer.names_users() {
+            let channel = channel.as_str().to_owned();
+            self.span.set("messaging.destination.name", channel);
         }
-        let channel = channel.as_str().to_owned();
-        self.span.set("messaging.destination.name", channel);
-        if let Some(live) = &state.live {
-            let user = live.attachment.member().principal().user().to_owned();
-            self.span.set("user.id", user);
-        }
+    }
+
+    /// The session that it has opened, and whose that is.
+    pub(crate) fn opens(&mut self, state: &State, session: SessionId, user: &str) {
+        self.span.of_session(session);
+        self.is_of(state, user);
+    }
+
+    /// Says by whom, where spans may say so.
+    pub(crate) fn is_of(&mut self, state: &State, user: &str) {
+        let tracer = state.context.metrics().tracer();
+        tracer.name_user(&mut self.span, user);
     }
 
     /// The policy forbids the command.
     pub(crate) fn forbidden(&mut self, state: &State, channel: &Channel) {
         let was_recorded = self.span.is_recorded();
-        let tracer = state.context.metrics().tracer();
-        self.refused(tracer, ErrorCode::Forbidden.as_str());
+        self.failed(state, ErrorCode::Forbidden);
         if !was_recorded {
             self.name(state, channel);
         }
@@ -108,39 +200,25 @@ impl CommandSpan {
         }
     }
 
-    /// The command is refused, through no fault of ours.
-    pub(crate) fn refused(&mut self, tracer: &Tracer, error_type: &'static str) {
-        self.insist(|span| tracer.refusal(span.name, span.origin.clone(), span.began));
-        self.span.refused(error_type);
+    /// It began when this much time was over before now: what was waited for is its length.
+    pub(crate) fn waited(&mut self, state: &State, time: std::time::Duration) {
+        let now = state.context.metrics().tracer().now();
+        self.began = now.checked_sub(time).unwrap_or(now);
+        self.span.began(self.began);
     }
 
-    /// The command failed, through a fault of ours or of what we depend on.
-    pub(crate) fn failed(&mut self, tracer: &Tracer, error_type: &'static str) {
-        self.insist(|span| tracer.failure(span.name, span.origin.clone(), span.began));
-        self.span.failed(error_type);
-    }
-
-    /// Records it although the share said no, if `begin` does.
-    fn insist(&mut self, begin: impl FnOnce(&Self) -> Span) {
+    /// The command failed: from now on it is recorded whatever the share, within the budget of its
+    /// client.
+    pub(crate) fn failed(&mut self, state: &State, failure: impl Into<Failure>) {
+        let failure = failure.into();
         if !self.span.is_recorded() {
-            self.span = begin(self);
-            self.describe();
+            let tracer = state.context.metrics().tracer();
+            self.span = state.with_whose(|whose| match failure.is_ours {
+                true => tracer.failure(self.name, self.origin.clone(), self.began, whose),
+                false => tracer.refusal(self.name, self.origin.clone(), self.began, whose),
+            });
+            self.describe(state);
         }
-    }
-
-    /// The session was not admitted, or not with this token.
-    pub(crate) fn not_admitted(&mut self, tracer: &Tracer, error: &AdmitError) {
-        match error {
-            AdmitError::Backend(_) => self.failed(tracer, error.error_type()),
-            _ => self.refused(tracer, error.error_type()),
-        }
-    }
-
-    /// The token was not verified.
-    pub(crate) fn not_verified(&mut self, tracer: &Tracer, error: &VerifyError) {
-        match error {
-            VerifyError::Refused(error) => self.refused(tracer, error.failure().as_str()),
-            VerifyError::Unknown(why) => self.failed(tracer, why.error_type()),
-        }
+        self.span.failed(failure.error_type);
     }
 }

@@ -13,27 +13,26 @@ use crate::open::{Permissions, State};
 
 const NAME: &str = "subscribe";
 
-/// The span of the command.
-const SPAN: &str = "curfew.subscribe";
-
 /// Everything up to the broker.
 pub(crate) fn start(state: &mut State, id: Option<CommandId>, name: &str) {
-    let Some(channel) = state.parse_channel(NAME, id.as_ref(), name) else {
+    let Some(channel) = state.parse_channel(NAME, id.as_ref(), name, Origin::Unknown) else {
         return;
     };
     let Some(live) = &state.live else { return };
     if live.subscriptions.contains_key(&channel) {
         let message = "the session is subscribed to this channel already";
-        return state.error(NAME, id.as_ref(), ErrorCode::AlreadySubscribed, message);
+        let code = ErrorCode::AlreadySubscribed;
+        return state.reject(NAME, id.as_ref(), Origin::Unknown, code, message);
     }
     let most = state.context.settings.load().limits.subscriptions;
     if live.subscriptions.len() >= most {
         let message = format!("a session may have {most} subscriptions");
-        return state.error(NAME, id.as_ref(), ErrorCode::LimitExceeded, message);
+        let code = ErrorCode::LimitExceeded;
+        return state.reject(NAME, id.as_ref(), Origin::Unknown, code, message);
     }
     let member = Arc::clone(live.attachment.member());
     let policy = state.context.policy.version();
-    let mut span = state.begin_span(SPAN, Origin::Unknown);
+    let mut span = state.begin_span(NAME, Origin::Unknown);
     span.name(state, &channel);
     let authorize = span.part("authorize");
     let decision = state
@@ -55,16 +54,13 @@ pub(crate) fn start(state: &mut State, id: Option<CommandId>, name: &str) {
     let scope = span.scope();
     let subscribe = async move {
         let result = node.subscribe(&channel, &member).await;
-        if let Err(error) = &result {
-            span.failed(node.metrics().tracer(), error.error_type());
-        }
         let outcome = Outcome::Subscribed {
             id,
             channel,
             policy,
             result,
         };
-        (outcome, span.scope())
+        (outcome, span)
     };
     state.operation = Some(Box::pin(subscribe.instrument(scope)));
 }
@@ -76,6 +72,7 @@ pub(crate) fn finish(
     channel: Channel,
     policy: u64,
     result: Result<(), BackendError>,
+    span: &mut CommandSpan,
 ) {
     match result {
         Ok(()) => {
@@ -88,6 +85,6 @@ pub(crate) fn finish(
                 state.reconsider();
             }
         }
-        Err(error) => state.backend_error(NAME, id.as_ref(), &error),
+        Err(error) => state.backend_error(NAME, id.as_ref(), &error, span),
     }
 }

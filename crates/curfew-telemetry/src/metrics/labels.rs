@@ -171,6 +171,18 @@ labels! {
         Internal = "internal",
     }
 
+    /// What is recorded whatever the sampled share is, within a budget.
+    Unasked = "kind" {
+        /// A request or command that was refused.
+        Refusal = "refusal",
+        /// One that failed through a fault of ours.
+        Failure = "failure",
+        /// A session's end.
+        SessionEnd = "session_end",
+        /// A revocation that closed nobody.
+        VainRevocation = "vain_revocation",
+    }
+
     /// Who ended a connection.
     Initiator = "initiator" {
         /// We did.

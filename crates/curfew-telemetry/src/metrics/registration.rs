@@ -349,6 +349,11 @@ impl Metrics {
             &self.trace_spans_dropped,
         );
         names.add(
+            "trace_spans_suppressed",
+            "Refusals, failures, ends of sessions and revocations of nobody that were not recorded beside the sampled share: there were too many of them in a second, of all or of one client",
+            &self.trace_spans_suppressed,
+        );
+        names.add(
             "config_last_reload_successful",
             "Whether the last reading of the configuration succeeded, and every session is found by it",
             &self.config_last_reload_successful,

@@ -45,7 +45,7 @@ struct Slot {
 }
 
 impl<L: LabelSet> Counters<L> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             slots: (0..L::COUNT)
                 .map(|slot| Slot::new(L::pairs(slot)))

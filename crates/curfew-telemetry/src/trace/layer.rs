@@ -14,7 +14,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::span::{BEGAN, IN_THE_LOG, TARGET};
+use super::span::{BEGAN, ENDED, IN_THE_LOG, TARGET};
 use crate::Counter;
 
 /// The instrumentation scope of every span.
@@ -83,13 +83,14 @@ impl SpanProcessor for Spans {
         let Some(queue) = self.0.get() else { return };
         span.attributes.retain(|attribute| {
             let name = attribute.key.as_str();
-            if name == BEGAN
-                && let Value::I64(nanos) = attribute.value
-            {
-                span.start_time =
-                    SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos.unsigned_abs());
+            if let (BEGAN | ENDED, Value::I64(nanos)) = (name, &attribute.value) {
+                let at = SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos.unsigned_abs());
+                match name {
+                    BEGAN => span.start_time = at,
+                    _ => span.end_time = at,
+                }
             }
-            name != BEGAN && !IN_THE_LOG.contains(&name)
+            ![BEGAN, ENDED].contains(&name) && !IN_THE_LOG.contains(&name)
         });
         // The clock may have been set back.
         span.end_time = span.end_time.max(span.start_time);

@@ -4,12 +4,14 @@ use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use curfew_model::TraceContext;
+use curfew_model::{SessionId, TraceContext};
 use opentelemetry::trace::{
     SpanContext, SpanId, Status, TraceContextExt as _, TraceFlags, TraceId, TraceState,
 };
 use opentelemetry::{Context, Value};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing_subscriber::Registry;
+use tracing_subscriber::registry::LookupSpan as _;
 
 use super::{Name, Recorder};
 use crate::log::TRACED;
@@ -22,6 +24,12 @@ pub(super) const TARGET: &str = "curfew::span";
 /// The attribute that says when a span began, nanoseconds of Unix time, where that was before it was
 /// made. It does not leave the process.
 pub(super) const BEGAN: &str = "curfew.began";
+
+/// The attribute that says when a span ended, in the same way, where it is let go of later.
+pub(super) const ENDED: &str = "curfew.ended";
+
+/// The attribute by which everything about a session is found.
+const SESSION: &str = "curfew.session.id";
 
 /// The fields that only the log has: an exported span has them by nature.
 pub(super) const IN_THE_LOG: [&str; 2] = ["trace_id", "span_id"];
@@ -80,6 +88,38 @@ impl Span {
         })))
     }
 
+    /// A span of `tracing` as the one of ours that it is, if it is.
+    pub(super) fn of(recorder: &Arc<Recorder>, span: tracing::Span) -> Self {
+        if !is_ours(&span) {
+            return Self::NONE;
+        }
+        let recorder = Arc::clone(recorder);
+        Self(context_of(&span).map(|context| {
+            Box::new(Recording {
+                recorder,
+                context,
+                span,
+            })
+        }))
+    }
+
+    /// A part of `whole`, whose context is `parent`, and of its session.
+    pub(super) fn part_of(
+        whole: &tracing::Span,
+        recorder: &Arc<Recorder>,
+        name: Name,
+        kind: SpanKind,
+        parent: TraceContext,
+    ) -> Self {
+        let mut part = Self::begin(recorder, name, kind, Some((parent, false)));
+        if part.is_recorded()
+            && let Some(session) = session_of(whole)
+        {
+            part.of_session(session);
+        }
+        part
+    }
+
     /// Whether it is recorded. What is costly to find out need not be for one that is not.
     pub fn is_recorded(&self) -> bool {
         self.0.is_some()
@@ -98,11 +138,12 @@ impl Span {
     /// A part of it, which begins now.
     pub fn child(&self, name: impl Into<Name>, kind: SpanKind) -> Self {
         match &self.0 {
-            Some(span) => Self::begin(
-                &span.recorder,
+            Some(whole) => Self::part_of(
+                &whole.span,
+                &whole.recorder,
                 name.into(),
                 kind,
-                Some((span.context.clone(), false)),
+                whole.context.clone(),
             ),
             None => Self::NONE,
         }
@@ -112,6 +153,13 @@ impl Span {
     pub fn set(&mut self, key: &'static str, value: impl Into<Value>) {
         if let Some(span) = &self.0 {
             span.span.set_attribute(key, value);
+        }
+    }
+
+    /// It is of this session; so are parts that it gets from now on.
+    pub fn of_session(&mut self, session: SessionId) {
+        if let Some(span) = &self.0 {
+            mark(&span.span, session);
         }
     }
 
@@ -137,13 +185,12 @@ impl Span {
 
     /// It began earlier than it was made.
     pub fn began(&mut self, at: SystemTime) {
-        let since_epoch = at
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        self.set(
-            BEGAN,
-            i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX),
-        );
+        self.set(BEGAN, nanos(at));
+    }
+
+    /// It ended at that time, which is earlier than it is dropped.
+    pub fn ended(&mut self, at: SystemTime) {
+        self.set(ENDED, nanos(at));
     }
 
     /// To be entered, or to instrument a future with: what is logged within has `trace_id` and
@@ -170,6 +217,43 @@ pub(super) fn context_of(span: &tracing::Span) -> Option<TraceContext> {
         state if state.is_empty() => context,
         state => context.with_state(&state),
     })
+}
+
+/// A session, as a span of `tracing` remembers it.
+struct Of(SessionId);
+
+fn is_ours(span: &tracing::Span) -> bool {
+    span.metadata().is_some_and(|meta| meta.target() == TARGET)
+}
+
+/// Notes that a span of ours is of a session.
+pub(super) fn mark(span: &tracing::Span, session: SessionId) {
+    if !is_ours(span) {
+        return;
+    }
+    span.set_attribute(SESSION, session.to_string());
+    span.with_subscriber(|(id, dispatch)| {
+        let registry = dispatch.downcast_ref::<Registry>()?;
+        registry.span(id)?.extensions_mut().replace(Of(session))
+    });
+}
+
+/// The session that a span is of, where that was noted.
+fn session_of(span: &tracing::Span) -> Option<SessionId> {
+    span.with_subscriber(|(id, dispatch)| {
+        let registry = dispatch.downcast_ref::<Registry>()?;
+        let of = registry.span(id)?.extensions().get::<Of>()?.0;
+        Some(of)
+    })
+    .flatten()
+}
+
+/// Unix time in nanoseconds.
+fn nanos(at: SystemTime) -> i64 {
+    let since_epoch = at
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// The machine's own clock, which collectors compare with those of other processes; nothing is

@@ -1,8 +1,11 @@
+use std::net::IpAddr;
+
 use opentelemetry_sdk::trace::SpanData;
 use tracing::subscriber::{DefaultGuard, set_default};
 use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::*;
+use crate::metrics::table::Counters;
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -11,6 +14,7 @@ struct Rig {
     tracer: Tracer,
     ended: mpsc::Receiver<SpanData>,
     dropped: crate::Counter,
+    suppressed: Counters<Unasked>,
     _subscriber: DefaultGuard,
 }
 
@@ -24,14 +28,14 @@ impl Rig {
             ended: queue,
             dropped: dropped.clone(),
         });
+        let suppressed = Counters::new();
         let recorder = Recorder {
             ratio,
             trust_clients,
             user_ids: false,
             trace_url: Some("https://jaeger.example/trace/{trace_id}".to_owned()),
-            refusals: Budget::new(2),
-            failures: Budget::new(2),
-            by_clients: Budget::new(2),
+            unasked: Budgets::new(4, 2, suppressed.clone()),
+            by_clients: Budget::new(2, 2),
             stop: Notify::new(),
             stopped: Notify::new(),
         };
@@ -39,6 +43,7 @@ impl Rig {
             tracer: Tracer(Some(Arc::new(recorder))),
             ended,
             dropped,
+            suppressed,
             _subscriber: set_default(subscriber),
         }
     }
@@ -65,7 +70,7 @@ fn unsampled() -> TraceContext {
 fn without_an_endpoint_nothing_is_recorded() {
     let off = Tracer::OFF;
     assert!(!off.always("a", Origin::Operator(parent())).is_recorded());
-    assert!(!off.root("a", SpanKind::Internal).is_recorded());
+    assert!(!off.revocation("a", None, false).is_recorded());
     assert_eq!(
         off.child("a", SpanKind::Internal, &parent()).context(),
         None
@@ -104,19 +109,80 @@ fn trusted_clients_are_joined_but_cannot_flood() {
 }
 
 #[test]
-fn refusals_are_recorded_up_to_a_number_each_second() {
-    let mut rig = Rig::new(0.0, false, 8);
+fn one_clients_refusals_leave_room_for_those_of_others() {
+    let mut rig = Rig::new(0.0, false, 16);
     let started = span::now() - Duration::from_secs(3);
-    for _ in 0..5 {
-        drop(rig.tracer.refusal("a", Origin::Unknown, started));
+    let refuse = |rig: &Rig, last: u8, user: Option<&str>| {
+        let address = Some(IpAddr::from([192, 0, 2, last]));
+        let whose = Whose { address, user };
+        drop(rig.tracer.refusal("a", Origin::Unknown, started, whose));
+    };
+    for _ in 0..50 {
+        refuse(&rig, 1, None);
     }
-    let span = rig.next();
-    assert_eq!(span.start_time, started);
+    assert_eq!(rig.next().start_time, started);
     rig.next();
     rig.assert_no_more();
-    // What fails is recorded all the same.
-    drop(rig.tracer.failure("a", Origin::Unknown, started));
+    assert_eq!(rig.suppressed.get(Unasked::Refusal), 48);
+    // Behind one address, and at another.
+    refuse(&rig, 1, Some("alice"));
+    refuse(&rig, 2, None);
     rig.next();
+    rig.next();
+    // All of them together.
+    refuse(&rig, 3, None);
+    rig.assert_no_more();
+    assert_eq!(rig.suppressed.get(Unasked::Refusal), 49);
+    // What fails is recorded all the same, and so is a session's end.
+    drop(
+        rig.tracer
+            .failure("a", Origin::Unknown, started, Whose::OURS),
+    );
+    rig.next();
+    drop(rig.tracer.session_end("a", None, started, Whose::OURS));
+    assert_eq!(rig.next().links.len(), 0);
+}
+
+#[test]
+fn the_end_of_a_session_whose_upgrade_is_recorded_is_recorded() {
+    let mut rig = Rig::new(0.0, false, 16);
+    for _ in 0..9 {
+        let end = |upgrade| {
+            rig.tracer
+                .session_end("a", upgrade, span::now(), Whose::OURS)
+        };
+        drop(end(Some(&parent())));
+    }
+    for _ in 0..9 {
+        let span = rig.next();
+        assert_eq!(span.links.len(), 1);
+        assert_eq!(span.parent_span_id, opentelemetry::trace::SpanId::INVALID);
+    }
+    assert_eq!(rig.suppressed.get(Unasked::SessionEnd), 0);
+}
+
+#[test]
+fn the_parts_of_a_sessions_span_are_of_the_session() {
+    let mut rig = Rig::new(1.0, false, 8);
+    let session = SessionId::new();
+    let mut span = rig.tracer.request("a", Origin::Unknown);
+    drop(span.child("before", SpanKind::Internal));
+    span.of_session(session);
+    let part = span.child("b", SpanKind::Internal);
+    part.scope()
+        .in_scope(|| drop(rig.tracer.within("EXISTS", SpanKind::Client)));
+    drop(part);
+    drop(span);
+    assert_eq!(rig.next().attributes.len(), 0);
+    for name in ["EXISTS", "b", "a"] {
+        let span = rig.next();
+        assert_eq!(span.name, name);
+        let [attribute] = span.attributes.as_slice() else {
+            panic!("{span:?}");
+        };
+        assert_eq!(attribute.key.as_str(), "curfew.session.id");
+        assert_eq!(attribute.value.as_str(), session.to_string());
+    }
 }
 
 #[test]

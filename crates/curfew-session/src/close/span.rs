@@ -1,0 +1,112 @@
+//! The span of a session's end: by whom and why it ended, and what it leaves undone.
+
+use std::time::SystemTime;
+
+use curfew_hub::{Ending, Member, Undelivered};
+use curfew_model::Disconnect;
+use curfew_telemetry::Span;
+
+use crate::commands::span::Failure;
+use crate::open::State;
+use crate::run::Finish;
+
+/// Its name.
+const SPAN: &str = "session end";
+
+/// The reason of an end by a close frame of the client's. Its own words are never recorded.
+const CLIENT_CLOSED: &str = "client_closed";
+
+/// The reason of an end without a close frame.
+const CONNECTION_LOST: &str = "connection_lost";
+
+/// Ends that are everyday, and no fault of anybody's.
+const ORDERLY: [Disconnect; 6] = [
+    Disconnect::REVOKED,
+    Disconnect::REAUTH_REQUIRED,
+    Disconnect::DISCONNECTED,
+    Disconnect::REPLACED,
+    Disconnect::EXPIRED,
+    Disconnect::DRAINING,
+];
+
+impl State {
+    /// The span of the end of a session that began to end at `began`. Always recorded, within the
+    /// budget of its client.
+    pub(super) fn end_span(&self, member: &Member, began: SystemTime) -> Span {
+        let tracer = self.context.metrics().tracer();
+        let principal = member.principal();
+        let mut span =
+            self.with_whose(|whose| tracer.session_end(SPAN, self.trace.as_deref(), began, whose));
+        span.of_session(member.session());
+        tracer.name_user(&mut span, principal.user());
+        span
+    }
+
+    /// Records why a connection ends that has opened no session, unless another span has that.
+    pub(super) fn trace_unopened(&mut self, finish: &Finish) -> Option<tracing::Span> {
+        let Finish::Ended(Ending { disconnect, .. }) = finish else {
+            return None;
+        };
+        if self.auth_traced {
+            return None;
+        }
+        let span = self.fail_auth(failure(*disconnect));
+        Some(span.scope())
+    }
+
+    /// Says how a session ended.
+    pub(super) fn describe_end(
+        &self,
+        span: &mut Span,
+        finish: &Finish,
+        code: u16,
+        undelivered: Undelivered,
+    ) {
+        if !span.is_recorded() {
+            return;
+        }
+        let reason = match finish {
+            Finish::Ended(ending) => ending.disconnect.reason,
+            Finish::PeerClosed(_) => CLIENT_CLOSED,
+            Finish::Gone => CONNECTION_LOST,
+        };
+        let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        span.set("network.protocol.name", "websocket");
+        span.set("curfew.close.code", i64::from(code));
+        span.set("curfew.close.reason", reason);
+        span.set("curfew.close.by", ended_by(finish));
+        let lived = self.opened_at.elapsed().as_secs_f64();
+        span.set("curfew.session.duration_seconds", lived);
+        span.set("curfew.undelivered.messages", count(undelivered.frames));
+        span.set("curfew.undelivered.bytes", count(undelivered.bytes));
+        if let Finish::Ended(Ending { disconnect, .. }) = finish {
+            span.set("curfew.close.message", disconnect.message);
+            if !ORDERLY.contains(disconnect) {
+                span.failed(disconnect.reason);
+            }
+        }
+    }
+}
+
+fn failure(disconnect: Disconnect) -> Failure {
+    let ours = [
+        Disconnect::UNAVAILABLE,
+        Disconnect::INTERNAL,
+        Disconnect::DRAINING,
+    ];
+    match ours.contains(&disconnect) {
+        true => Failure::of_ours(disconnect.reason),
+        false => Failure::of_client(disconnect.reason),
+    }
+}
+
+/// The one who ended it.
+fn ended_by(finish: &Finish) -> &'static str {
+    match finish {
+        Finish::PeerClosed(_) => "client",
+        Finish::Gone => "network",
+        Finish::Ended(ending) if ending.is_revocation() => "revocation",
+        Finish::Ended(ending) if ending.disconnect == Disconnect::DISCONNECTED => "operator",
+        Finish::Ended(_) => "server",
+    }
+}
