@@ -63,7 +63,7 @@ impl HeadFault {
             Self::Tls
         } else if !too_large {
             Self::Malformed
-        } else if HeadEnd::default().find(read).unwrap_or(read.len() + 1) <= bounds.bytes {
+        } else if headers(read) > bounds.headers {
             Self::TooManyHeaders
         } else {
             Self::TooLarge
@@ -118,6 +118,15 @@ impl HeadFault {
             Self::Tls | Self::Incomplete | Self::Malformed => RejectReason::BadRequest,
         }
     }
+}
+
+/// The number of headers in what was read of a head, the last of them as far as it has come.
+fn headers(read: &[u8]) -> usize {
+    let end = HeadEnd::default().find(read).unwrap_or(read.len());
+    let lines = read[..end].split(|byte| *byte == b'\n');
+    let lines = lines.filter(|line| !line.is_empty() && *line != b"\r");
+    // The first is the request's.
+    lines.count().saturating_sub(1)
 }
 
 /// Finds the end of a head, which is an empty line, in bytes that come piece by piece.
