@@ -68,10 +68,10 @@ impl HeadFault {
             Self::Tls
         } else if !too_large {
             Self::Malformed
-        } else if HeadEnd::default().find(read).unwrap_or(read.len() + 1) > bounds.bytes {
-            Self::TooLarge
-        } else if target(read).len() <= MAX_TARGET_BYTES {
+        } else if headers(read) > bounds.headers {
             Self::TooManyHeaders
+        } else if target(read).len() <= MAX_TARGET_BYTES {
+            Self::TooLarge
         } else {
             Self::LongTarget
         }
@@ -139,6 +139,15 @@ fn target(read: &[u8]) -> &[u8] {
     let mut words = read.split(|byte| matches!(byte, b' ' | b'\r' | b'\n'));
     let mut words = words.by_ref().filter(|word| !word.is_empty());
     words.nth(1).unwrap_or_default()
+}
+
+/// The number of headers in what was read of a head, the last of them as far as it has come.
+fn headers(read: &[u8]) -> usize {
+    let end = HeadEnd::default().find(read).unwrap_or(read.len());
+    let lines = read[..end].split(|byte| *byte == b'\n');
+    let lines = lines.filter(|line| !line.is_empty() && *line != b"\r");
+    // The first is the request's.
+    lines.count().saturating_sub(1)
 }
 
 /// Finds the end of a head, which is an empty line, in bytes that come piece by piece.

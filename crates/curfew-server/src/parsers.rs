@@ -1,13 +1,12 @@
 //! What reads bytes of strangers, public so that it can be fuzzed.
 
-use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use curfew_ws::{Handshake, HandshakeError, Hold, handshake};
 use http::{Request, StatusCode};
 use parking_lot::Mutex;
@@ -38,10 +37,10 @@ pub struct Heard {
     pub refused: Option<(StatusCode, &'static str)>,
 }
 
-/// Reads the head of a request as both listeners do, from bytes that come in `pieces` and then end.
-/// The bounds are `limits.head_bytes`, 8 KiB at least, and `limits.headers`. Must be called within a
-/// runtime with time.
-pub async fn head(pieces: Vec<Bytes>, bytes: usize, headers: usize) -> Heard {
+/// Reads the head of a request as both listeners do, from what is `sent`, of which at most so many bytes
+/// come at once (1 at least). The bounds are `limits.head_bytes`, 8 KiB at least, and `limits.headers`.
+/// Must be called within a runtime with time.
+pub async fn head(sent: Bytes, at_once: usize, (bytes, headers): (usize, usize)) -> Heard {
     let bounds = Bounds { bytes, headers };
     let heard = Arc::new(Mutex::new(Heard::default()));
     let hold = Hold::default();
@@ -68,7 +67,7 @@ pub async fn head(pieces: Vec<Bytes>, bytes: usize, headers: usize) -> Heard {
         read,
         result,
     } = exchange::serve(
-        Given(pieces.into()),
+        Given { sent, at_once },
         Bytes::new(),
         hold.clone(),
         bounds,
@@ -80,11 +79,7 @@ pub async fn head(pieces: Vec<Bytes>, bytes: usize, headers: usize) -> Heard {
     let mut heard = std::mem::take(&mut *heard.lock());
     match &result {
         Ok(()) if matches!(heard.handshake, Some(Ok(_))) => {
-            let mut early = BytesMut::from(&read[..]);
-            for piece in stream.into_inner().0 {
-                early.extend_from_slice(&piece);
-            }
-            heard.early = early.freeze();
+            heard.early = [read, stream.into_inner().sent].concat().into();
         }
         Ok(()) => {}
         Err(error) => {
@@ -97,7 +92,10 @@ pub async fn head(pieces: Vec<Bytes>, bytes: usize, headers: usize) -> Heard {
 
 /// A connection of which all bytes are known, and whose answers nobody reads.
 #[derive(Debug)]
-struct Given(VecDeque<Bytes>);
+struct Given {
+    sent: Bytes,
+    at_once: usize,
+}
 
 impl AsyncRead for Given {
     fn poll_read(
@@ -105,13 +103,9 @@ impl AsyncRead for Given {
         _: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if let Some(mut piece) = self.0.pop_front() {
-            let fits = piece.len().min(buffer.remaining());
-            buffer.put_slice(&piece.split_to(fits));
-            if !piece.is_empty() {
-                self.0.push_front(piece);
-            }
-        }
+        let most = self.at_once.min(buffer.remaining());
+        let length = self.sent.len().min(most);
+        buffer.put_slice(&self.sent.split_to(length));
         Poll::Ready(Ok(()))
     }
 }

@@ -79,16 +79,19 @@ fn change(random: &mut Rng, bytes: &mut Vec<u8>, other: &[u8]) {
 fn no_reader_is_wrong_about_its_corpus_and_what_is_close_to_it() {
     for target in TARGETS {
         let corpus = corpus(target.name);
-        let accepted = corpus.iter().filter(|bytes| bounded(target, bytes)).count();
+        let good = corpus.iter().filter(|bytes| bounded(target, bytes));
+        let good: Vec<_> = good.cloned().collect();
         assert!(
-            accepted > 0,
+            !good.is_empty(),
             "{} accepts nothing of its corpus",
             target.name
         );
         let mut random = Rng::with_seed(7);
         let mut accepted = 0;
         for _ in 0..CHANGES {
-            let mut bytes = random.choice(&corpus).unwrap().clone();
+            // Half of them are close to what is accepted.
+            let of = if random.bool() { &good } else { &corpus };
+            let mut bytes = random.choice(of).unwrap().clone();
             let other = random.choice(&corpus).unwrap();
             for _ in 0..random.usize(1..6) {
                 change(&mut random, &mut bytes, other);
