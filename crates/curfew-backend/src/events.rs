@@ -29,7 +29,7 @@ pub trait Events: Send + Sync + 'static {
     /// delivered to or accepted from them. `learned` is when the node first heard of the key.
     fn revoked(&self, key: &RevocationKey, revocation: &Revocation, learned: Instant) -> Ended;
 
-    /// A revocation was written just now, and [`Events::revoked`] has ended nobody for it. For what is
+    /// A revocation was written just now, and [`Events::revoked`] has ended no session for it. For what is
     /// to be seen of it; not called when one that is known is read again.
     fn revoked_nobody(&self, key: &RevocationKey, revocation: &Revocation);
 

@@ -96,7 +96,7 @@ impl HubEvents {
     }
 
     /// A revocation by the API is part of its trace; one by a bare key is a trace of each node's
-    /// own. Always recorded where it closes somebody, and otherwise within a budget.
+    /// own. Always recorded where it closes sessions, and otherwise within a budget.
     fn trace_revocation(
         &self,
         key: &RevocationKey,
@@ -183,7 +183,7 @@ impl Events for HubEvents {
         let began = self.metrics.tracer().now();
         let span = self.trace_revocation(key, revocation, 0, began);
         let _entered = span.scope().entered();
-        debug!(kind = key.kind(), "revocation of nobody here");
+        debug!(kind = key.kind(), "revocation closes no session here");
     }
 
     fn suspend(&self, key: &RevocationKey) -> Option<Suspension> {

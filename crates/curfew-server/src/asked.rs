@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, Request, StatusCode, Version};
 /// span holds.
 const MAX_NAME_BYTES: usize = 255;
 
-/// What is known of a connection, beside each of its requests.
+/// The client of a connection, as far as it is known.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Client {
     /// Who the client is, as far as that is known.
@@ -25,7 +25,7 @@ pub(crate) struct Client {
 /// A request, as far as spans tell it.
 #[derive(Debug)]
 pub(crate) struct Asked {
-    /// Where it says that it comes from.
+    /// The trace that it says it comes from.
     pub(crate) origin: Origin,
     client: Option<Client>,
     /// Nothing of the rest is looked at while nothing is traced.
@@ -105,7 +105,7 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     (text.len() <= MAX_NAME_BYTES).then_some(text)
 }
 
-/// Where a request's headers say that it comes from.
+/// The span that a request's headers say it comes from.
 pub(crate) fn traceparent(headers: &HeaderMap) -> Option<TraceContext> {
     let mut values = headers.get_all("traceparent").iter();
     let value = values.next()?;

@@ -1,4 +1,4 @@
-//! What a receipt says of a revocation: on the span of what asked for it, and in the log where it is
+//! The words of a receipt: on the span of what asked for the revocation, and in the log where it is
 //! not whole.
 
 use curfew_backend::Receipt;

@@ -20,7 +20,7 @@ use crate::run::Finish;
 /// A client that is over its rate for this long without a pause is closed.
 const SUSTAINED: Duration = Duration::from_secs(10);
 
-/// Where a command says that it comes from.
+/// The span that a command says it comes from.
 fn origin(command: &Command<'_>) -> Origin {
     match command {
         Command::Publish { trace, .. } => Origin::client(trace.clone()),

@@ -180,7 +180,7 @@ pub(crate) struct State {
     pub(crate) opened_at: Instant,
     /// The upgrade's span, where that was recorded: later ones link to it.
     pub(crate) trace: Option<Box<TraceContext>>,
-    /// Why the connection opens no session is recorded, unless that was over the budget.
+    /// The reason why the connection opens no session is recorded, unless that was over the budget.
     pub(crate) auth_traced: bool,
     pub(crate) bad_frames: u32,
     /// Only while `limits.messages_per_second` is set.

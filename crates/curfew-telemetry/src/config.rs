@@ -28,15 +28,15 @@ pub struct Config {
     pub otlp_endpoint: Option<String>,
     /// The share of connects, publications and calls of the admin API that are traced, 0 to 1.
     /// A call of the admin API that brings a `traceparent` goes by that one's flag. Revocations are
-    /// always traced; and, up to 100 of each kind in a second, of which 10 may be of one client's
+    /// always traced; and, up to 100 of each kind in a second and 10 of them for one client's
     /// address and user, refusals, errors and ends of sessions. Default 0.01. Takes effect at start.
     pub trace_sample_ratio: f64,
     /// Whether the `traceparent` of a client is joined, and its flag obeyed for up to 10 traces a
     /// second; its `tracestate` is passed on then. Default `false`: a span that is recorded by our own
     /// ratio links to it. Takes effect at start.
     pub trust_client_traces: bool,
-    /// Whether spans hold users' ids and channels' names, and the log the user of a revocation that not
-    /// every node has confirmed. Default `false`. Takes effect at start.
+    /// Spans hold users' ids and channels' names, and the log the user of a revocation that not every
+    /// node has confirmed. Default `false`. Takes effect at start.
     pub trace_user_ids: bool,
     /// Where people look at a trace: a URL with `{trace_id}` in it, for example
     /// `https://jaeger.example/trace/{trace_id}`. What names a trace is a link then, in `curfew`'s

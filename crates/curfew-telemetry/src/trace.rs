@@ -179,7 +179,7 @@ impl Tracer {
     }
 
     /// The span of a request that was refused, which began at `started`. Recorded whatever the ratio,
-    /// up to a hundred a second, of which ten may be of one client.
+    /// up to a hundred a second and ten of those for one client.
     pub fn refusal(
         &self,
         name: impl Into<Name>,
@@ -292,7 +292,7 @@ impl Tracer {
     }
 
     /// The span of a revocation that takes effect here, below the call that wrote it, if that is
-    /// recorded. Always recorded; one that closes nobody (`is_vain`) up to a hundred times a second.
+    /// recorded. Always recorded; one that closes no session (`is_vain`) up to a hundred times a second.
     pub fn revocation(
         &self,
         name: &'static str,

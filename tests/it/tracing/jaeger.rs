@@ -135,7 +135,7 @@ impl Jaeger {
         self.rarely().with("telemetry.trace_sample_ratio = 1.0")
     }
 
-    /// Settings of nodes that send here only what is recorded whatever the share is.
+    /// Settings of nodes that send here only what is recorded at any share.
     fn rarely(&self) -> Settings {
         exporting_to(self.otlp).with("telemetry.trace_sample_ratio = 0.0")
     }

@@ -12,9 +12,9 @@ const MAX_FOLLOWED: usize = 16;
 /// A publication that is timed on its way to a session.
 #[derive(Debug, Clone)]
 pub(crate) struct Arrival {
-    /// When it reached this node.
+    /// The time when it reached this node.
     pub(crate) at: Instant,
-    /// Where its writes to sockets are recorded.
+    /// The record of its writes to sockets, where it is traced.
     pub(crate) writes: Option<Arc<Writes>>,
     /// The number of messages that are written together with it; 0 while it is queued.
     pub(crate) messages: u32,
@@ -51,7 +51,7 @@ impl Arrival {
     }
 }
 
-/// Those of one session that are queued, in order. Nearly always there is none.
+/// The timed publications that are queued for one session, in order. Nearly always there is none.
 #[derive(Debug, Default)]
 pub(super) struct Arrivals(Option<Box<Queued>>);
 
@@ -84,7 +84,7 @@ impl Arrivals {
         }
     }
 
-    /// What is queued is about to be written, `messages` in all.
+    /// All that is queued is about to be written: so many messages.
     pub(super) fn taken(&mut self, messages: usize) {
         let Some(queued) = &mut self.0 else { return };
         let messages = count(messages);

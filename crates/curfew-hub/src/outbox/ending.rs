@@ -1,8 +1,8 @@
-//! Why a session is told to end, and what it costs.
+//! The reason why a session is told to end, and what that costs.
 
 use curfew_model::Disconnect;
 
-/// Why and how the server ends a session.
+/// The reason and the way in which the server ends a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ending {
     /// The close code and its name.
@@ -52,6 +52,6 @@ impl Undelivered {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Told {
     pub(super) ending: Ending,
-    /// What of its queue was let go of for it.
+    /// The part of its queue that was let go of for it.
     pub(super) let_go: Undelivered,
 }

@@ -19,7 +19,7 @@ const CLIENT_CLOSED: &str = "client_closed";
 /// The reason of an end without a close frame.
 const CONNECTION_LOST: &str = "connection_lost";
 
-/// Ends that are everyday, and no fault of anybody's.
+/// Ends that are everyday, and no fault.
 const ORDERLY: [Disconnect; 6] = [
     Disconnect::REVOKED,
     Disconnect::REAUTH_REQUIRED,

@@ -18,7 +18,7 @@ use crate::run::Finish;
 
 const NAME: &str = "auth";
 
-/// Why the first message opens no session.
+/// The reason why the first message opens no session.
 #[derive(Debug)]
 pub(crate) struct NotOpened {
     refusal: Refusal,

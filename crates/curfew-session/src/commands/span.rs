@@ -25,7 +25,7 @@ pub(crate) fn name_of(command: &'static str) -> &'static str {
     }
 }
 
-/// Why a command failed, for its span.
+/// The fault of a command that failed, for its span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Failure {
     /// `error.type`
@@ -207,8 +207,7 @@ impl CommandSpan {
         self.span.began(self.began);
     }
 
-    /// The command failed: from now on it is recorded whatever the share, within the budget of its
-    /// client.
+    /// The command failed: from now on it is recorded at any share, within the budget of its client.
     pub(crate) fn failed(&mut self, state: &State, failure: impl Into<Failure>) {
         let failure = failure.into();
         if !self.span.is_recorded() {

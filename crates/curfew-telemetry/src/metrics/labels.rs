@@ -171,7 +171,7 @@ labels! {
         Internal = "internal",
     }
 
-    /// What is recorded whatever the sampled share is, within a budget.
+    /// Something that is recorded at any sampled share, within a budget.
     Unasked = "kind" {
         /// A request or command that was refused.
         Refusal = "refusal",
@@ -179,7 +179,7 @@ labels! {
         Failure = "failure",
         /// A session's end.
         SessionEnd = "session_end",
-        /// A revocation that closed nobody.
+        /// A revocation that closed no session.
         VainRevocation = "vain_revocation",
     }
 

@@ -350,7 +350,7 @@ impl Metrics {
         );
         names.add(
             "trace_spans_suppressed",
-            "Refusals, failures, ends of sessions and revocations of nobody that were not recorded beside the sampled share: there were too many of them in a second, of all or of one client",
+            "Refusals, failures, ends of sessions and revocations without effect that were not recorded beside the sampled share: there were too many of them in a second, of all or of one client",
             &self.trace_spans_suppressed,
         );
         names.add(

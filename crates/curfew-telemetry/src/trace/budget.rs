@@ -1,4 +1,4 @@
-//! How much is recorded that no share and no caller asked for: refusals, failures, ends of sessions.
+//! The bounds of what is recorded though no share and no caller asked for it: refusals, failures, ends of sessions.
 //! Clients can cause them without end, and one must not hide what becomes of the others.
 
 use std::collections::HashMap;
@@ -14,10 +14,10 @@ use crate::metrics::table::Counters;
 /// Spans that are recorded each second beside what is sampled, of each kind.
 pub(super) const UNASKED_PER_SECOND: u32 = 100;
 
-/// Of those, the share of one client: what comes from one address for one user.
+/// The part of those that one client may have: what comes from one address for one user.
 pub(super) const UNASKED_OF_ONE_PER_SECOND: u32 = 10;
 
-/// Whose doing something is, as far as that is known. What differs in the address or in the user is
+/// The client that does something, as far as it is known. What differs in the address or in the user is
 /// another's: behind a load balancer that hides its clients all have one address.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Whose<'a> {
@@ -57,7 +57,7 @@ pub(super) struct Budget {
 struct State {
     since: Instant,
     taken: u32,
-    /// What each client has taken. It holds no more clients than there are places in a second.
+    /// The number that each client has taken. It holds no more clients than there are places in a second.
     by_client: HashMap<u64, u32>,
 }
 

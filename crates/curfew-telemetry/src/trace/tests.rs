@@ -133,7 +133,7 @@ fn one_clients_refusals_leave_room_for_those_of_others() {
     refuse(&rig, 3, None);
     rig.assert_no_more();
     assert_eq!(rig.suppressed.get(Unasked::Refusal), 49);
-    // What fails is recorded all the same, and so is a session's end.
+    // A failure is recorded all the same, and so is a session's end.
     drop(
         rig.tracer
             .failure("a", Origin::Unknown, started, Whose::OURS),

@@ -1,4 +1,4 @@
-//! When a traced publication is written to the sockets of a node.
+//! The times when a traced publication is written to the sockets of a node.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -42,7 +42,7 @@ impl Tracer {
 }
 
 impl Writes {
-    /// What they are a part of.
+    /// The span that they are a part of.
     pub fn context(&self) -> &TraceContext {
         &self.parent
     }
@@ -71,7 +71,7 @@ impl Drop for Writes {
         let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let parent = Some((self.parent.clone(), false));
         let mut span = Span::begin(&self.recorder, SPAN.into(), SpanKind::Internal, parent);
-        // What no socket took has a span all the same: of the moment when that was clear.
+        // If no socket took it, the span is of the moment when that was clear.
         if let Some((first, last)) = state.at {
             span.began(first);
             span.ended(last);

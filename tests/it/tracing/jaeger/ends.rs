@@ -1,4 +1,4 @@
-//! How sessions end: one span each, whatever the share that is sampled.
+//! The ends of sessions: one span each, at any share that is sampled.
 
 use std::time::Duration;
 
@@ -115,7 +115,7 @@ async fn every_end_of_a_session_has_a_span_with_its_reason() {
     node.exited(Duration::from_secs(20)).await;
     ended(&jaeger, &drained.id, "1012", "draining", "server").await;
 
-    // Those who ask the log find the trace.
+    // The log leads to the trace.
     for id in [&client.id, &wrong.id, &revoked.id, &drained.id] {
         let span = ended_of(&jaeger, id).await;
         let logged = node.log().entries();
@@ -184,7 +184,7 @@ async fn a_session_is_found_by_its_id_from_the_upgrade_to_the_end() {
     }
 }
 
-/// What a revoked session's token is refused for names its user where spans may name users.
+/// The fault was that refusals never named users, also where spans may.
 #[tokio::test]
 async fn users_are_named_on_refusals_only_where_they_may_be() {
     let jaeger = Jaeger::start().await;
