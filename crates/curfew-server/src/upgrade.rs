@@ -29,7 +29,7 @@ use crate::accept::Accepted;
 use crate::listen::UNIX_PEER;
 use crate::respond::{self, Problem, Response};
 use crate::tickets::RedeemError;
-use crate::{Public, Settings, permits};
+use crate::{Public, Settings, permits, tracestate};
 
 /// How a token is offered as a subprotocol.
 const BEARER_SUBPROTOCOL: &str = "bearer.";
@@ -375,22 +375,11 @@ fn began(tracer: &Tracer, accepted: &Accepted) -> SystemTime {
 pub(crate) fn traceparent(headers: &HeaderMap) -> Option<TraceContext> {
     let mut values = headers.get_all("traceparent").iter();
     let value = values.next()?;
-    // Of several none is the one.
-    let trace = match values.next() {
-        None => TraceContext::parse(value.to_str().ok()?)?,
-        Some(_) => return None,
-    };
-    // It may be in several headers, which are one list (W3C Trace Context §3.3.1).
-    let mut states = headers.get_all("tracestate").iter();
-    let Some(first) = states.next() else {
-        return Some(trace);
-    };
-    let mut state = first.to_str().ok()?.to_owned();
-    for more in states {
-        state.push(',');
-        state.push_str(more.to_str().ok()?);
+    match values.next() {
+        None => TraceContext::parse(value.to_str().ok()?).map(|it| tracestate::of(it, headers)),
+        // Which one?
+        Some(_) => None,
     }
-    Some(trace.with_state(&state))
 }
 
 /// By the semantic conventions for HTTP. Neither the query nor a header: they may hold a token.
