@@ -9,6 +9,8 @@ use http::header::{HOST, USER_AGENT};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, Request, StatusCode, Version};
 
+use crate::tracestate;
+
 /// Longest name of a server, in bytes (RFC 1035 §2.3.4), and longest name of a client's program, that a
 /// span holds.
 const MAX_NAME_BYTES: usize = 255;
@@ -109,22 +111,11 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
 pub(crate) fn traceparent(headers: &HeaderMap) -> Option<TraceContext> {
     let mut values = headers.get_all("traceparent").iter();
     let value = values.next()?;
-    // Of several none is the one.
-    let trace = match values.next() {
-        None => TraceContext::parse(value.to_str().ok()?)?,
-        Some(_) => return None,
-    };
-    // It may be in several headers, which are one list (W3C Trace Context §3.3.1).
-    let mut states = headers.get_all("tracestate").iter();
-    let Some(first) = states.next() else {
-        return Some(trace);
-    };
-    let mut state = first.to_str().ok()?.to_owned();
-    for more in states {
-        state.push(',');
-        state.push_str(more.to_str().ok()?);
+    match values.next() {
+        None => TraceContext::parse(value.to_str().ok()?).map(|it| tracestate::of(it, headers)),
+        // Of several none is the one.
+        Some(_) => None,
     }
-    Some(trace.with_state(&state))
 }
 
 /// By the semantic conventions for HTTP. Neither the query nor a header: they may hold a token.

@@ -30,6 +30,7 @@ mod revoke;
 mod routes;
 mod tickets;
 mod tls;
+mod tracestate;
 mod upgrade;
 
 use std::sync::Arc;

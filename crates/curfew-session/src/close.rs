@@ -115,6 +115,7 @@ pub(crate) async fn close(session: Session, mut finish: Finish) {
     };
     let entered = scope.enter();
     debug!(session = session_id.map(tracing::field::display), code, initiator = ?initiator, "connection closed");
+    let trace = state.trace_id();
     if let Finish::Ended(Ending { disconnect: d, .. }) = &finish
         && is_notable(*d)
         && let Some(connections) = state.context.node.closes(code).note()
@@ -142,7 +143,7 @@ pub(crate) async fn close(session: Session, mut finish: Finish) {
             let closing = state.encode(&Push::Closing {
                 disconnect: ending.disconnect,
                 retry_after_ms: ending.retry_after_ms,
-                trace: state.trace_id(),
+                trace,
             });
             state.notify(closing);
             state.notify(frame::close(

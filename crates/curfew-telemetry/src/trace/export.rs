@@ -27,8 +27,9 @@ const DELAY: Duration = Duration::from_millis(500);
 /// it is full.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Between two looks at what was dropped while the collector does not answer.
-const LOOK: Duration = Duration::from_secs(1);
+/// Between two looks at what was dropped while the collector does not answer. Not sooner: the end of
+/// the export says why.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// The resource attribute by which collectors tell services apart.
 const SERVICE_NAME: &str = "service.name";

@@ -103,7 +103,8 @@ impl Outage {
             return;
         };
         let error = fault.to_string();
-        match self.port.filter(|port| is_not_grpc(*port, &error)) {
+        // At another port than the usual one it may speak something else, whatever the error is.
+        match self.port.filter(|port| *port != endpoint::GRPC_PORT) {
             Some(port) => warn!(
                 dropped,
                 error,
@@ -124,11 +125,6 @@ impl Outage {
             );
         }
     }
-}
-
-/// Whether the collector seems to speak something else: an answer that is no frame of HTTP/2.
-fn is_not_grpc(port: u16, error: &str) -> bool {
-    port == endpoint::HTTP_PORT || error.contains("http2 error")
 }
 
 fn milliseconds(duration: Duration) -> u64 {
