@@ -6,6 +6,7 @@ mod events;
 mod explained;
 mod faults;
 mod global_revocation;
+mod keycloak;
 mod keys;
 mod kinds;
 mod logout;

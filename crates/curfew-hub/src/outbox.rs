@@ -439,7 +439,8 @@ impl Outbox {
         match &state.phase {
             Phase::Pending | Phase::Open => {}
             Phase::Ending(earlier)
-                if earlier.disconnect != Disconnect::REVOKED && ending.is_revocation() => {}
+                if ending.is_revocation()
+                    && ![Disconnect::REVOKED, ending.disconnect].contains(&earlier.disconnect) => {}
             Phase::Ending(_) | Phase::Left => return None,
         }
         state.phase = Phase::Ending(Box::new(ending));
