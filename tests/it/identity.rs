@@ -12,6 +12,7 @@ mod kinds;
 mod logout;
 mod recipes;
 mod revoke;
+mod strangers;
 mod tickets;
 mod told;
 mod within;

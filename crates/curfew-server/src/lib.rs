@@ -22,11 +22,13 @@ mod listen;
 mod logout;
 mod permits;
 mod proxies;
+mod rate;
 mod respond;
 mod revoke;
 mod routes;
 mod tickets;
 mod tls;
+mod unverified;
 mod upgrade;
 
 use std::sync::Arc;
@@ -49,6 +51,7 @@ pub use tls::{Tls, TlsError};
 use answers::Answers;
 use exchange::Porter;
 use permits::Permits;
+use unverified::Unverified;
 
 /// Pure functions that read bytes of strangers, public so that they can be fuzzed.
 pub mod parsers {
@@ -75,6 +78,7 @@ pub struct Public {
     context: Arc<Context>,
     settings: ArcSwap<Settings>,
     permits: Arc<Permits>,
+    unverified: Unverified,
     answers: Answers,
     porter: Porter,
     tls: Option<Arc<Tls>>,
@@ -92,11 +96,15 @@ impl Public {
         let metrics = context.node.metrics();
         let permits = Permits::new(Arc::clone(metrics));
         let answers = Answers::new(ListenerLabel::Public, Arc::clone(metrics));
-        permits.set_limits(&context.settings.load().limits);
+        let limits = &context.settings.load().limits;
+        permits.set_limits(limits);
+        let unverified = Unverified::default();
+        unverified.set(limits.unverified_reports_per_second);
         Arc::new(Self {
             context,
             settings: ArcSwap::from_pointee(settings),
             permits,
+            unverified,
             answers,
             porter: Porter::new(),
             tls,
@@ -108,7 +116,8 @@ impl Public {
     /// the sessions' context, which the caller has replaced before.
     pub fn set_settings(&self, settings: Settings) {
         self.settings.store(Arc::new(settings));
-        self.permits
-            .set_limits(&self.context.settings.load().limits);
+        let limits = &self.context.settings.load().limits;
+        self.permits.set_limits(limits);
+        self.unverified.set(limits.unverified_reports_per_second);
     }
 }

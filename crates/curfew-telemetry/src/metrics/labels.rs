@@ -307,6 +307,8 @@ labels! {
         NobodyFound = "nobody_found",
         /// It was not good.
         Refused = "refused",
+        /// It was not read: too much from its address could not be verified.
+        RateLimited = "rate_limited",
         /// It may have been good, and a dependency of ours was away.
         Unavailable = "unavailable",
     }
@@ -345,6 +347,8 @@ labels! {
         Stream = "stream",
         /// It was not good.
         Refused = "refused",
+        /// It was not read: too much from its address could not be verified.
+        RateLimited = "rate_limited",
         /// It may have been good, and a dependency of ours was away.
         Unavailable = "unavailable",
     }
