@@ -1,15 +1,18 @@
 //! Logouts of a real Keycloak, configured by the recipe of `deploy/identity-providers.md`, on two nodes
 //! over one Redis.
 
+mod keys;
 mod logouts;
+mod silent;
 
 use curfew_testkit::{WsClient, unix_now};
 use curfew_tests::{
-    Attempt, Cluster, Gateway, Keycloak, Login, Realm, Redis, Settings, curfew, eventually,
+    ADMIN_KEY, Attempt, CLIENT, Cluster, Gateway, Keycloak, Login, Realm, Redis, Settings, curfew,
+    eventually, free_port,
 };
 use serde_json::json;
 
-use super::recipes::{block, blocks};
+use super::recipes::{PAGE, block, blocks};
 
 const HEADING: &str = "Keycloak";
 
@@ -57,8 +60,7 @@ impl Site {
     async fn sessions(&self, login: &Login) -> [WsClient; 2] {
         let first = self.cluster[0].session(&login.access).await;
         let sessions = [first, self.cluster[1].session(&login.access).await];
-        let now = unix_now();
-        eventually("the next second", async || (unix_now() > now).then_some(())).await;
+        next_second().await;
         sessions
     }
 }
@@ -93,6 +95,12 @@ async fn assert_stays_out(cluster: &Cluster, login: &Login) {
     for node in [&cluster[0], &cluster[1]] {
         assert!(node.attempt_with(&login.access).await.is_revoked());
     }
+}
+
+/// Waits until a token of before is older than what comes.
+async fn next_second() {
+    let now = unix_now();
+    eventually("the next second", async || (unix_now() > now).then_some(())).await;
 }
 
 /// How many logouts have come to a node.

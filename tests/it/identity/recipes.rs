@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::clients::installed;
 
-const PAGE: &str = concat!(
+pub(super) const PAGE: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../deploy/identity-providers.md"
 );
