@@ -27,8 +27,13 @@ fn trusting(provider: &Provider) -> Settings {
 
 /// Waits until a token by `key` is let in.
 async fn until_accepted(node: &Gateway, provider: &Provider, key: &Key) {
+    until_accepted_as(node, &provider.token(key, "alice")).await;
+}
+
+/// Waits until this token is let in.
+async fn until_accepted_as(node: &Gateway, token: &str) {
     eventually("a token to be accepted", async || {
-        let attempt = node.attempt_with(&provider.token(key, "alice")).await;
+        let attempt = node.attempt_with(token).await;
         attempt.is_open().then_some(())
     })
     .await;

@@ -152,28 +152,3 @@ async fn a_logout_while_the_gateway_is_away_is_lost_and_the_command_ends_it() {
     follow(&site, "a user is disabled", &nina).await;
     assert_revoked(&mut sessions).await;
 }
-
-/// Fault: logout tokens that Keycloak signs with a secret are refused for a reason that names nothing.
-#[tokio::test]
-async fn logout_tokens_that_are_signed_with_a_secret_are_refused_by_name() {
-    let site = Site::start().await;
-    let nina = site.realm.user("nina").await;
-    let client = format!("/clients/{}", site.realm.client(CLIENT).await);
-    let secret = json!({"clientId":CLIENT,"attributes":{
-        "id.token.signed.response.alg": "HS256",
-        "backchannel.logout.url": format!("http://{}/logout/backchannel", site.cluster[0].address()),
-    }});
-    site.realm.admin("PUT", &client, secret).await;
-    let login = site.realm.login("nina").await;
-    let mut sessions = site.sessions(&login).await;
-    let path = format!("/users/{nina}/logout");
-    site.realm.admin("POST", &path, Value::Null).await;
-    assert_open(&mut sessions).await;
-    let told = eventually("why", async || {
-        let log = site.cluster[0].log().lines();
-        log.into_iter()
-            .find(|line| line.contains("logout not done"))
-    })
-    .await;
-    assert!(told.contains("id_token_signed_response_alg"), "{told}");
-}
