@@ -507,3 +507,38 @@ fn problem(answer: &http::Response) {
     assert_eq!(body["status"], answer.status, "{body}");
     assert!(body["title"].is_string(), "{body}");
 }
+
+/// Fault: a revocation of a name that no token has looks like success, and one by the name's claim has no
+/// command.
+#[tokio::test]
+async fn a_revocation_that_finds_nobody_says_so() {
+    let settings = Settings::default().with("session.revocable_claims = [\"preferred_username\"]");
+    let gateway = Gateway::start_with(&settings).await;
+    let key = gateway.directory().join("key");
+    std::fs::write(&key, ADMIN_KEY).unwrap();
+    let url = format!("http://{}", gateway.admin_address());
+    let run = async |arguments: &[&str]| {
+        let access = ["--url", &url, "--key-file", key.to_str().unwrap()];
+        let told = curfew(&[&["revoke"], arguments, &access].concat()).await;
+        assert_eq!(told.code, 0, "{told:?}");
+        told.stdout
+    };
+    let more = json!({"preferred_username":"nina"});
+    let token = Key::default_secret().user_with("f3b1-77", more);
+    let mut client = gateway.session(&token).await;
+    for told in [
+        run(&["user", "nina"]).await,
+        run(&["user", "nina", "--dry-run"]).await,
+    ] {
+        assert!(
+            told.contains("Nobody was found") && told.contains("sub"),
+            "{told}"
+        );
+    }
+    let told = run(&["--claim", "preferred_username=nina", "--before", "now"]).await;
+    assert!(
+        told.contains("1 session closed") && !told.contains("Nobody"),
+        "{told}"
+    );
+    client.expect_close(4403, "revoked").await;
+}

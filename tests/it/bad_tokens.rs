@@ -405,3 +405,18 @@ async fn a_key_of_one_issuer_never_verifies_a_token_of_another() {
     let other = b.user_with("alice", json!({"iss":"https://b.example","aud":"a"}));
     is_refused(&gateway, &other, &["wrong_audience"], "b's audience").await;
 }
+
+/// Fault: a token by an algorithm that is not supported is told to have no form.
+#[tokio::test]
+async fn an_algorithm_that_is_not_supported_is_told_as_that() {
+    let gateway = Gateway::start_default().await;
+    for algorithm in ["ES512", "ES256K"] {
+        let mut header = Key::default_secret().header();
+        header["alg"] = json!(algorithm);
+        let token = Key::default_secret().sign(&header.to_string(), &claims("alice").to_string());
+        let mut client = gateway.ws().bearer(&token).open().await;
+        let told = client.expect_auth_failed("malformed", 4401).await;
+        let message = told["message"].as_str().unwrap();
+        assert!(message.starts_with("algorithm not supported"), "{told}");
+    }
+}

@@ -6,12 +6,14 @@ mod events;
 mod explained;
 mod faults;
 mod global_revocation;
+mod keycloak;
 mod keys;
 mod kinds;
 mod logout;
 mod recipes;
 mod revoke;
 mod rotation;
+mod strangers;
 mod tickets;
 mod told;
 mod within;
@@ -26,8 +28,13 @@ fn trusting(provider: &Provider) -> Settings {
 
 /// Waits until a token by `key` is let in.
 async fn until_accepted(node: &Gateway, provider: &Provider, key: &Key) {
+    until_accepted_as(node, &provider.token(key, "alice")).await;
+}
+
+/// Waits until this token is let in.
+async fn until_accepted_as(node: &Gateway, token: &str) {
     eventually("a token to be accepted", async || {
-        let attempt = node.attempt_with(&provider.token(key, "alice")).await;
+        let attempt = node.attempt_with(token).await;
         attempt.is_open().then_some(())
     })
     .await;

@@ -4,7 +4,7 @@
 use curfew_testkit::http;
 use curfew_testkit::mint::Key;
 use curfew_testkit::unix_now;
-use curfew_tests::{ADMIN_KEY, Cluster, Gateway, Redis, Settings};
+use curfew_tests::{ADMIN_KEY, Attempt, Cluster, Gateway, Redis, Settings};
 use serde_json::json;
 
 /// A token with these claims as text, beside good ones.
@@ -132,22 +132,23 @@ async fn no_fraction_survives_a_cutoff() {
     gateway
         .revoke(json!({"kind":"user","value":"alice","before":cutoff}))
         .await;
-    client.expect_close(4403, "revoked").await;
-    assert!(gateway.attempt_with(&covered).await.is_revoked());
+    client.expect_close(4401, "reauth_required").await;
+    let attempt = gateway.attempt_with(&covered).await;
+    assert!(matches!(attempt, Attempt::Refused(why, 4401) if why == "reauth_required"));
     let mut client = gateway.session(&next).await;
     // A cutoff with a fraction covers the second that it ends in.
     let receipt = gateway
         .revoke(json!({"kind":"user","value":"alice","before":f64::from(u32::try_from(cutoff).unwrap()) + 0.25}))
         .await;
     assert_eq!(receipt["closed"], 1, "{receipt}");
-    client.expect_close(4403, "revoked").await;
+    client.expect_close(4401, "reauth_required").await;
     let after = issued((cutoff + 2).to_string());
     let mut client = gateway.session(&after).await;
     let value = format!("{{\"before\":{}.5}}", cutoff + 1);
     redis
         .run(&["SET", "curfew:{revoked}:user:alice", &value])
         .await;
-    client.expect_close(4403, "revoked").await;
+    client.expect_close(4401, "reauth_required").await;
     assert!(
         gateway
             .attempt_with(&issued((cutoff + 3).to_string()))

@@ -1,8 +1,8 @@
 //! Access that is withdrawn ends at once, and what the receipt says is true (CONTRACT §2, §7, §8).
 
 use curfew_testkit::mint::Key;
-use curfew_testkit::{OutFrame, WsClient, unix_now};
-use curfew_tests::{Gateway, Settings, eventually};
+use curfew_testkit::{OutFrame, PATIENCE, WsClient, unix_now};
+use curfew_tests::{Attempt, Cluster, Gateway, Redis, Settings, eventually};
 use serde_json::{Value, json};
 
 fn by_tenant() -> Settings {
@@ -123,12 +123,13 @@ async fn a_cutoff_spares_tokens_issued_after_it() {
         .revoke(json!({"kind":"user","value":"alice","before":now - 50}))
         .await;
     assert_eq!(receipt["closed"], 3, "{receipt}");
-    for client in [&mut old, &mut at, &mut undated] {
+    for client in [&mut old, &mut undated] {
         client.expect_close(4403, "revoked").await;
     }
+    at.expect_close(4401, "reauth_required").await;
     assert!(new.barrier().await.is_empty());
     gateway.session(&issued(json!(now - 49))).await;
-    for iat in [json!(now - 50), Value::Null] {
+    for iat in [json!(now - 51), Value::Null] {
         let mut client = gateway.ws().bearer(&issued(iat)).open().await;
         client.expect_auth_failed("revoked", 4403).await;
     }
@@ -356,4 +357,43 @@ async fn a_session_opened_while_it_is_revoked_never_stays() {
     }
     let sessions = gateway.admin_ok("GET", "/v1/sessions", None).await;
     assert_eq!(sessions["sessions"], json!([]));
+}
+
+/// Fault: a token of the very second of a cutoff is taken for one that was taken away, and its client asks
+/// its user to sign in again instead of fetching another.
+#[tokio::test]
+async fn a_token_from_the_second_of_a_cutoff_is_to_be_renewed() {
+    let (redis, now) = (Redis::start().await, unix_now());
+    let cluster = Cluster::start(2, &redis.url(), &Settings::default()).await;
+    let key = Key::default_secret();
+    let issued = |at: u64| key.user_with("alice", json!({"iat":at}));
+    let mut old = cluster[1].session(&issued(now - 1)).await;
+    let mut as_old = cluster[1].session(&issued(now)).await;
+    let mut renewing = cluster[1].session(&issued(now + 1)).await;
+    let body = json!({"kind":"user","value":"alice","before":now});
+    let receipt = cluster[0].revoke(body).await;
+    assert_eq!(receipt["closed"], 2, "{receipt}");
+    old.expect_close(4403, "revoked").await;
+    let closing = as_old.expect_close(4401, "reauth_required").await;
+    assert_eq!(closing["reconnect"], true, "{closing}");
+    // On each node it opens no session, and a later one does.
+    for node in [&cluster[0], &cluster[1]] {
+        let attempt = node.attempt_with(&issued(now)).await;
+        assert!(matches!(attempt, Attempt::Refused(why, 4401) if why == "reauth_required"));
+        assert!(node.attempt_with(&issued(now - 1)).await.is_revoked());
+        assert!(node.attempt_with(&issued(now + 1)).await.is_open());
+    }
+    renewing
+        .send(json!({"type":"refresh","id":1,"token":issued(now)}))
+        .await;
+    let told = renewing.next_json().await;
+    assert_eq!(told["code"], "reauth_required", "{told}");
+    renewing.expect_close(4401, "reauth_required").await;
+    // The same before the upgrade.
+    let settings = Settings::default().with("auth.reject = \"http\"");
+    let node = Gateway::start_with(&settings.on_redis(&redis.url())).await;
+    node.until_in_touch(PATIENCE).await;
+    let refused = node.ws().bearer(&issued(now)).refused().await;
+    assert_eq!(refused.status, 401);
+    assert_eq!(refused.json()["reason"], "reauth_required");
 }

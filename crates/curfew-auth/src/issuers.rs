@@ -22,6 +22,9 @@ use crate::{
     ReportedSubjects, pem,
 };
 
+/// Told of a token that is signed with the client's secret instead of the issuer's key.
+const BY_SECRET: &str = "the token is signed with a secret (its alg is an HS one), and the issuer's keys are public: have the provider sign with its own key, such as RS256 (id_token_signed_response_alg)";
+
 /// Why an issuer's key could not be loaded.
 #[derive(Debug, thiserror::Error)]
 #[error("auth.issuers[{index}].{key}{}: {reason}", shown(.path))]
@@ -442,6 +445,10 @@ impl LoadedIssuer {
         if !self.is_usable() {
             return Err(unknown());
         }
+        // No fetch has ever an answer to that.
+        if self.is_foreign_secret(header.algorithm) {
+            return Err(AuthError::new(AuthFailure::UnknownKey, BY_SECRET).into());
+        }
         let kid = header.kid.as_deref().filter(|_| self.is_key_set);
         let mut fitting = self.keys.iter().filter(|key| {
             key.algorithms().contains(&header.algorithm) && (kid.is_none() || key.kid() == kid)
@@ -454,6 +461,12 @@ impl LoadedIssuer {
                 "the token has no kid, and more than one key fits its alg",
             ))),
         }
+    }
+
+    /// Tells if a token by this algorithm is signed with a secret, where the issuer's keys are public.
+    fn is_foreign_secret(&self, algorithm: Algorithm) -> bool {
+        let mut known = self.keys.iter().flat_map(|key| key.algorithms());
+        algorithm.is_hmac() && !self.keys.is_empty() && !known.any(|known| known.is_hmac())
     }
 
     pub(crate) fn key_count(&self) -> usize {

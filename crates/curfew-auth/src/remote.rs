@@ -26,6 +26,10 @@ const KEY_WAIT: Duration = Duration::from_secs(2);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
+/// The longest pause while there was never a key: nobody can come in, and the provider may just have
+/// been set up.
+const LAST_FIRST_RETRY: Duration = Duration::from_secs(4);
+
 /// The share of their lifetime after which keys are fetched again.
 const REFRESH_AT: f64 = 0.8;
 
@@ -205,9 +209,13 @@ impl RemoteKeys {
     /// The fetch failed; the keys in use stay. `why` is for operators.
     pub fn failed(&self, why: String) {
         let mut state = self.state();
-        let pause = FIRST_RETRY
-            .saturating_mul(1 << state.failures.min(10))
-            .min(LAST_RETRY);
+        let pause = FIRST_RETRY.saturating_mul(1 << state.failures.min(10)).min(
+            if state.fetched_at.is_none() {
+                LAST_FIRST_RETRY
+            } else {
+                LAST_RETRY
+            },
+        );
         let pause = pause.mul_f64(1.0 - JITTER * fastrand::f64());
         state.phase = Phase::Waiting(Instant::now() + pause);
         state.failures = state.failures.saturating_add(1);
@@ -345,6 +353,17 @@ mod tests {
     async fn failures_are_tried_again_ever_more_slowly() {
         let remote = remote();
         remote.due().await;
+        // What was never had is asked for more often.
+        for expected in [1, 2, 4, 4, 4] {
+            remote.failed("no".to_owned());
+            let pause = until_due(&remote).await.as_secs_f64();
+            let expected = f64::from(expected);
+            assert!(
+                pause <= expected + 0.01 && pause >= expected * 0.89,
+                "{pause} {expected}"
+            );
+        }
+        remote.fetched(b"{}");
         for expected in [1, 2, 4, 8, 16, 30, 30] {
             remote.failed("no".to_owned());
             let pause = until_due(&remote).await.as_secs_f64();

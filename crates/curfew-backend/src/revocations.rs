@@ -18,9 +18,9 @@ pub struct Revoked {
 }
 
 impl Revoked {
-    /// How sessions end that it covers.
-    pub fn disconnect(&self) -> Disconnect {
-        self.revocation.disconnect(&self.key)
+    /// How a session ends that it covers, whose token was issued at `issued_at`.
+    pub fn disconnect(&self, issued_at: Option<u64>) -> Disconnect {
+        self.revocation.disconnect(&self.key, issued_at)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use curfew_model::{Clock, Principal, Revocation, RevocationKey, SessionId};
+use curfew_model::{Clock, Disconnect, Principal, Revocation, RevocationKey, SessionId};
 use curfew_protocol::ProtocolId;
 use curfew_ws::Socket;
 use parking_lot::Mutex;
@@ -205,13 +205,21 @@ impl Member {
         progress
     }
 
-    /// Whether a revocation of `key` covers this session's token or the one about to replace it.
-    pub(crate) fn is_covered(&self, key: &RevocationKey, revocation: &Revocation) -> bool {
+    /// How the session ends if a revocation of `key` covers its token or the one about to replace it.
+    pub(crate) fn covered(
+        &self,
+        key: &RevocationKey,
+        revocation: &Revocation,
+    ) -> Option<Disconnect> {
         let principals = self.principals.lock();
-        let covers = |principal: &Arc<Principal>| {
-            revocation.covers(principal.issued_at()) && self.is_named(principal, key)
+        let covered = |principal: &Arc<Principal>| {
+            let issued_at = principal.issued_at();
+            let covers = revocation.covers(issued_at) && self.is_named(principal, key);
+            covers.then(|| revocation.disconnect(key, issued_at))
         };
-        covers(&principals.current) || principals.incoming.as_ref().is_some_and(covers)
+        let current = covered(&principals.current);
+        // An incoming token replaces the current one: it is what may have to be renewed.
+        principals.incoming.as_ref().and_then(covered).or(current)
     }
 
     fn is_named(&self, principal: &Principal, key: &RevocationKey) -> bool {

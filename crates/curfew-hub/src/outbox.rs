@@ -388,7 +388,9 @@ impl Outbox {
         let mut let_go = match &state.phase {
             Phase::Pending | Phase::Open => Undelivered::default(),
             Phase::Ending(earlier)
-                if earlier.ending.disconnect != Disconnect::REVOKED && ending.is_revocation() =>
+                if ending.is_revocation()
+                    && ![Disconnect::REVOKED, ending.disconnect]
+                        .contains(&earlier.ending.disconnect) =>
             {
                 earlier.let_go
             }

@@ -371,9 +371,11 @@ impl Hub {
     /// Ends every session that a revocation names and covers; returns those. Nothing is queued for
     /// them once this returns; nothing is delivered to one that [has left](Member::has_left).
     pub fn revoke(&self, key: &RevocationKey, revocation: &Revocation) -> Vec<Arc<Member>> {
-        let ending = Ending::new(revocation.disconnect(key));
         let mut named = self.named(key);
-        named.retain(|member| member.is_covered(key, revocation) && self.end(member, ending));
+        named.retain(|member| {
+            let covered = member.covered(key, revocation);
+            covered.is_some_and(|disconnect| self.end(member, Ending::new(disconnect)))
+        });
         named
     }
 
@@ -383,7 +385,7 @@ impl Hub {
         let mut named = self.named(key);
         named.retain(|member| {
             let ending = member.outbox().ending();
-            ending.is_some_and(Ending::is_revocation) && member.is_covered(key, revocation)
+            ending.is_some_and(Ending::is_revocation) && member.covered(key, revocation).is_some()
         });
         named
     }

@@ -10,6 +10,9 @@ use crate::{FetchError, Fetcher};
 /// Below the issuer (OpenID Connect Discovery 1.0 §4).
 const WELL_KNOWN: &str = "/.well-known/openid-configuration";
 
+/// Characters of another issuer's name that are shown.
+const SHOWN_CHARS: usize = 200;
+
 /// Why a provider gave no keys.
 #[derive(Debug, thiserror::Error)]
 pub enum ProviderError {
@@ -36,10 +39,16 @@ pub enum ProviderError {
         url: String,
     },
     /// The OpenID configuration is another issuer's (§4.3).
-    #[error("{url}: is the configuration of another issuer than auth.issuers names")]
+    #[error(
+        "{url}: names {theirs:?} as its issuer, and auth.issuers has {ours:?}: they are compared byte for byte, slash and case included"
+    )]
     OtherIssuer {
         /// Where it is.
         url: String,
+        /// Its issuer, cut to a length that a line can have.
+        theirs: String,
+        /// The configured one.
+        ours: String,
     },
     /// What was fetched is no key set, or has no key that can be used.
     #[error("the key set {0}")]
@@ -89,7 +98,9 @@ impl Fetcher {
             return Err(ProviderError::NotConfiguration { url });
         };
         if configuration.issuer != issuer {
-            return Err(ProviderError::OtherIssuer { url });
+            let theirs = configuration.issuer.chars().take(SHOWN_CHARS).collect();
+            let ours = issuer.to_owned();
+            return Err(ProviderError::OtherIssuer { url, theirs, ours });
         }
         Ok(configuration.jwks_uri)
     }

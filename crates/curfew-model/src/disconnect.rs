@@ -110,8 +110,9 @@ impl Disconnect {
         Self { message, ..self }
     }
 
-    /// The backend lost its data and `backend.on_data_loss` is `reauth`: the token was issued before
-    /// that. 4401 as any token that does not open a session; its own name tells it apart.
+    /// The token was issued in the second of a cutoff that names it, or before the backend lost its data
+    /// where `backend.on_data_loss` is `reauth`. 4401 as any token that does not open a session; its own
+    /// name tells it apart.
     pub const REAUTH_REQUIRED: Self = Self {
         code: Self::AUTH_FAILED.code,
         reason: "reauth_required",

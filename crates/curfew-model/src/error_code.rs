@@ -95,6 +95,8 @@ codes! {
         AmbiguousToken = "ambiguous_token",
         /// A revocation covers the token.
         Revoked = "revoked",
+        /// The token is too old: a later one is needed.
+        ReauthRequired = "reauth_required",
     }
 }
 
@@ -123,6 +125,8 @@ codes! {
         AmbiguousToken = "ambiguous_token",
         /// A revocation covers the token.
         Revoked = "revoked",
+        /// The token is from the second of a revocation, or from before a loss of data.
+        ReauthRequired = "reauth_required",
     }
 }
 
@@ -140,6 +144,7 @@ impl From<AuthFailure> for ErrorCode {
             AuthFailure::MissingClaim => Self::MissingClaim,
             AuthFailure::AmbiguousToken => Self::AmbiguousToken,
             AuthFailure::Revoked => Self::Revoked,
+            AuthFailure::ReauthRequired => Self::ReauthRequired,
         }
     }
 }

@@ -8,6 +8,10 @@ use crate::{Disconnect, RevocationKey, TraceContext};
 /// The reason of a revocation of everyone that stands for data that was lost.
 const REAUTH: &str = "reauth_required";
 
+/// Told to a session whose token may be from before a revocation or from after it.
+const AS_OLD: &str =
+    "the token is from the second in which access was revoked: a later one is needed";
+
 /// Which tokens of those it names a revocation covers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Revocation {
@@ -41,12 +45,19 @@ impl Revocation {
         }
     }
 
-    /// How sessions end that this revocation of `key` covers.
-    pub fn disconnect(&self, key: &RevocationKey) -> Disconnect {
-        if *key == RevocationKey::All && self.reason.as_deref() == Some(REAUTH) {
-            Disconnect::REAUTH_REQUIRED
-        } else {
-            Disconnect::REVOKED
+    /// True if this revocation of `key` stands for data that was lost, see [`Revocation::reauth`].
+    pub fn is_floor(&self, key: &RevocationKey) -> bool {
+        *key == RevocationKey::All && self.reason.as_deref() == Some(REAUTH)
+    }
+
+    /// How a session ends that this revocation of `key` covers, whose token was issued at `issued_at`.
+    pub fn disconnect(&self, key: &RevocationKey, issued_at: Option<u64>) -> Disconnect {
+        // In whole seconds it cannot be told if such a token is from before or from after.
+        let is_as_old = self.before.is_some() && self.before == issued_at;
+        match (self.is_floor(key), is_as_old) {
+            (true, _) => Disconnect::REAUTH_REQUIRED,
+            (false, true) => Disconnect::REAUTH_REQUIRED.because(AS_OLD),
+            (false, false) => Disconnect::REVOKED,
         }
     }
 
@@ -177,15 +188,30 @@ mod tests {
     #[test]
     fn lost_data_ends_sessions_in_its_own_way() {
         let lost = Revocation::reauth(1_764_000_000);
-        assert_eq!(
-            lost.disconnect(&RevocationKey::All),
-            Disconnect::REAUTH_REQUIRED
-        );
-        assert_eq!(
-            lost.disconnect(&RevocationKey::user("a")),
-            Disconnect::REVOKED
-        );
-        let all = Revocation::default();
-        assert_eq!(all.disconnect(&RevocationKey::All), Disconnect::REVOKED);
+        let (all, user) = (RevocationKey::All, RevocationKey::user("a"));
+        let old = Some(1_763_999_999);
+        assert_eq!(lost.disconnect(&all, old), Disconnect::REAUTH_REQUIRED);
+        assert_eq!(lost.disconnect(&user, old), Disconnect::REVOKED);
+        let everyone = Revocation::default();
+        assert_eq!(everyone.disconnect(&all, old), Disconnect::REVOKED);
+    }
+
+    #[test]
+    fn a_token_from_the_second_of_the_cutoff_is_to_be_renewed() {
+        let user = RevocationKey::user("a");
+        let cutoff = Revocation {
+            before: Some(100),
+            ..Revocation::default()
+        };
+        for (issued_at, expect) in [
+            (Some(99), Disconnect::REVOKED),
+            (Some(100), Disconnect::REAUTH_REQUIRED),
+            (None, Disconnect::REVOKED),
+        ] {
+            assert!(cutoff.covers(issued_at));
+            assert_eq!(cutoff.disconnect(&user, issued_at), expect);
+        }
+        let ban = Revocation::default();
+        assert_eq!(ban.disconnect(&user, None), Disconnect::REVOKED);
     }
 }

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use curfew_backend::{BackendError, ClosedSession, OpenError, OverLimit, Revoked, SessionRecord};
+use curfew_backend::{BackendError, ClosedSession, OpenError, OverLimit, SessionRecord};
 use curfew_hub::{Lanes, Member};
-use curfew_model::{Principal, RevocationKey, SessionId};
+use curfew_model::{Disconnect, Principal, RevocationKey, SessionId};
 use curfew_protocol::ProtocolId;
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore, SemaphorePermit};
@@ -26,9 +26,9 @@ const ADMISSION_WAIT: Duration = Duration::from_secs(1);
 /// Why a verified token opens no session.
 #[derive(Debug, thiserror::Error)]
 pub enum AdmitError {
-    /// A revocation covers the token.
-    #[error("revoked by {}", .0.key.kind())]
-    Revoked(Revoked),
+    /// A revocation covers the token: by what it ends sessions.
+    #[error("{}", .0.reason)]
+    Revoked(Disconnect),
     /// The session was ended by somebody else meanwhile: a revocation, an operator, a drain.
     #[error("ended while it was opening")]
     Ended(curfew_hub::Ending),
@@ -50,7 +50,7 @@ impl AdmitError {
     /// Its name in spans.
     pub fn error_type(&self) -> &'static str {
         match self {
-            Self::Revoked(_) => "revoked",
+            Self::Revoked(disconnect) => disconnect.reason,
             Self::Ended(ending) => ending.disconnect.reason,
             Self::SessionLimit { .. } => "session_limit",
             Self::Draining => "draining",
@@ -225,7 +225,7 @@ impl Node {
         let revoked = self.backends.revocations.check(keys, issued_at).await?;
         let unwritten = || self.reported.check(keys, issued_at);
         match revoked.or_else(unwritten) {
-            Some(revoked) => Err(AdmitError::Revoked(revoked)),
+            Some(revoked) => Err(AdmitError::Revoked(revoked.disconnect(issued_at))),
             None => Ok(()),
         }
     }

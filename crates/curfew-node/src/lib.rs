@@ -40,6 +40,7 @@ pub use settings::Settings;
 
 use admit::{Admissions, Turns};
 use cleanup::Cleanup;
+pub use reported::ReportError;
 use reported::Reported;
 use subscriptions::Subscriptions;
 

@@ -15,7 +15,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::Node;
 
-/// Revocations that may wait to be written; more are lost, and logged as that.
+/// Revocations that may be written at a time, or wait for that; more are turned away.
 const MAX_WAITING: usize = 10_000;
 
 /// How long one is tried.
@@ -23,6 +23,17 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Wait after a failure.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// Why a report is not in force everywhere.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// Too many wait to be written.
+    #[error("too many revocations wait to be written")]
+    Full,
+    /// The backend failed.
+    #[error("write the revocation")]
+    Backend(#[source] BackendError),
+}
 
 /// What waits to be written: in force on this node all the same.
 #[derive(Debug, Default)]
@@ -45,32 +56,35 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// The backend is away. It is written as soon as that is possible, for ten minutes and as long
-    /// as the node lives, and nobody it covers is admitted here meanwhile.
+    /// [`ReportError::Backend`]: it is written as soon as that is possible, for ten minutes and as long
+    /// as the node lives, and nobody it covers is admitted here meanwhile. [`ReportError::Full`]: nothing
+    /// was done.
     pub async fn revoke_reported(
         self: &Arc<Self>,
         key: RevocationKey,
         revocation: Revocation,
-    ) -> Result<Receipt, BackendError> {
-        // First of all: an admission that is under way must find it.
-        let waiting = self.reported.add(&key, &revocation);
+    ) -> Result<Receipt, ReportError> {
+        // First of all: an admission that is under way must find it. With what waited already: the one
+        // that is written takes the place of both.
+        let Some(revocation) = self.reported.add(&key, &revocation) else {
+            error!(
+                kind = key.kind(),
+                "too many revocations wait to be written, one is turned away"
+            );
+            self.metrics.revocations_lost.inc();
+            return Err(ReportError::Full);
+        };
         self.note_unwritten();
-        // With what waited already: the one that is written takes the place of both.
-        let revocation = waiting.clone().unwrap_or(revocation);
         let (told, written) = oneshot::channel();
         let node = Arc::clone(self);
         self.spawn(async move {
+            let written = revocation.clone();
             let result = node.revoke_or_end_here(key.clone(), revocation).await;
-            match (&result, &waiting) {
-                (Ok(_), Some(waiting)) => node.reported.remove(&key, waiting),
-                (Ok(_), None) => {}
-                (Err(error), Some(_)) => {
+            match &result {
+                Ok(_) => node.reported.remove(&key, &written),
+                Err(error) => {
                     warn!(kind = key.kind(), error = %error, "revocation not written, will retry");
                     node.reported.added.notify_one();
-                }
-                (Err(error), None) => {
-                    error!(kind = key.kind(), error = %error, "too many revocations wait to be written, one is lost");
-                    node.metrics.revocations_lost.inc();
                 }
             }
             node.note_unwritten();
@@ -78,7 +92,8 @@ impl Node {
             drop(told.send(result));
         });
         let gone = || BackendError::unavailable("the node is stopping");
-        written.await.unwrap_or_else(|_| Err(gone()))
+        let written = written.await.unwrap_or_else(|_| Err(gone()));
+        written.map_err(ReportError::Backend)
     }
 
     /// Puts a revocation in force, if the backend can be reached; what it names here ends in any

@@ -4,6 +4,7 @@ mod admit;
 mod cleanup;
 mod drain;
 mod refresh;
+mod reported;
 mod rig;
 mod settings;
 mod subscriptions;

@@ -4,12 +4,14 @@
 use std::time::Duration;
 
 use curfew_auth::{Config as AuthConfig, Subject};
-use curfew_backend::BackendError;
 use curfew_model::Revocation;
+use curfew_node::ReportError;
 use curfew_telemetry::Span;
 use futures_util::future::join_all;
+use http::StatusCode;
 use tracing::info;
 
+use crate::form::Refused;
 use crate::{Public, receipt};
 
 /// How long a report is remembered where `auth.max_token_lifetime` does not say for how long tokens
@@ -17,7 +19,7 @@ use crate::{Public, receipt};
 const LONG: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What is said when the backend is away.
-pub(crate) const ENDED_HERE: &str =
+const ENDED_HERE: &str =
     "sessions here are closed; those of other nodes as soon as the backend is back";
 
 /// Whose access ends, and which of their tokens are meant.
@@ -38,13 +40,12 @@ impl Public {
     ///
     /// # Errors
     ///
-    /// The backend is away. Sessions here have ended, and those of other nodes do as soon as it can
-    /// be written, see [`curfew_node::Node::revoke_reported`].
+    /// The backend is away, or too much waits for it, see [`curfew_node::Node::revoke_reported`].
     pub(crate) async fn end_access(
         &self,
         ending: Ending<'_>,
         span: &Span,
-    ) -> Result<Ended, BackendError> {
+    ) -> Result<Ended, NotEnded> {
         let node = &self.context.node;
         let settings = self.settings.load_full();
         let expires_at = node.clock().unix() + remembered(&settings.auth).as_secs();
@@ -82,10 +83,27 @@ impl Public {
                         ended = ended.map(|_| Ended::Some);
                     }
                 }
-                Err(error) => ended = Err(error),
+                Err(error) => ended = Err(NotEnded(error)),
             }
         }
         ended
+    }
+}
+
+/// Access has not ended everywhere.
+#[derive(Debug)]
+pub(crate) struct NotEnded(ReportError);
+
+impl NotEnded {
+    /// What the sender is told; `away` is the status while the backend is.
+    pub(crate) fn into_refused(self, away: StatusCode) -> Refused {
+        match self.0 {
+            ReportError::Backend(_) => Refused::unavailable(away, ENDED_HERE),
+            ReportError::Full => Refused::unavailable(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too many reports wait to be written: send it again",
+            ),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! `POST /events/<issuer>`: security events that an issuer pushes (RFC 8935; Shared Signals Framework
 //! 1.0, CAEP 1.0, RISC 1.0).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use curfew_auth::{Effect, EventStream, SecurityEvent, StreamStatus, VerifyError};
@@ -17,7 +18,7 @@ use tracing::{Instrument as _, debug, error, info, warn};
 
 use crate::Public;
 use crate::asked::Asked;
-use crate::ending::{ENDED_HERE, Ending};
+use crate::ending::Ending;
 use crate::form::{Refused, answer, posted, refused_span};
 use crate::respond::{self, Response};
 
@@ -46,14 +47,16 @@ impl Public {
         name: &str,
         stream: EventStream,
         request: Request<Incoming>,
+        address: IpAddr,
     ) -> Response {
         let metrics = self.context.node.metrics();
         let tracer = metrics.tracer();
         let asked = Asked::of(tracer, &request);
         let origin = asked.origin.clone();
         let began = tracer.now();
-        let (span, result) = match self.take_event(name, stream, request).await {
+        let (span, result) = match self.take_event(name, stream, request, address).await {
             Err(refused) => {
+                self.charge(address, &refused);
                 let span = refused_span(tracer, &refused, SPAN, &asked, began);
                 metrics.security_events.inc(refusal(&refused));
                 self.note_refused(Report::SecurityEvent, &refused);
@@ -87,19 +90,20 @@ impl Public {
         name: &str,
         stream: EventStream,
         request: Request<Incoming>,
+        address: IpAddr,
     ) -> Result<SecurityEvent, Refused> {
         let lenient = stream.lenient;
         let sent = request.headers().get(AUTHORIZATION).cloned();
-        let permitted = self.permits.logout();
+        let permitted = self.may_report(address);
         // Otherwise not worth reading a file.
-        if permitted {
+        if permitted.is_ok() {
             authorize(stream, sent).await?;
         }
         let check = |headers: &HeaderMap| match is_event(headers, lenient) {
             true => Ok(()),
             false => Err(Refused::invalid(format!("the body must be {MEDIA_TYPE}"))),
         };
-        let body = posted(request, permitted, NOT_NOW, check).await?;
+        let body = posted(request, permitted, check).await?;
         let verified = self.context.authenticator.verify_event(name, body.trim());
         match self.context.judge(verified.await) {
             Ok(event) => Ok(event),
@@ -125,7 +129,7 @@ impl Public {
                     at: *at,
                 };
                 let ended = self.end_access(ending, span).await;
-                ended.map_err(|_| Refused::unavailable(NOT_NOW, ENDED_HERE))?;
+                ended.map_err(|error| error.into_refused(NOT_NOW))?;
                 Ok(EventOutcome::Ended)
             }
             Effect::Nothing => {
@@ -215,9 +219,10 @@ fn code(failure: AuthFailure) -> &'static str {
 }
 
 fn refusal(refused: &Refused) -> EventOutcome {
-    match refused.is_unavailable() {
-        true => EventOutcome::Unavailable,
-        false => EventOutcome::Refused,
+    match refused.error {
+        Refused::RATE_LIMITED => EventOutcome::RateLimited,
+        _ if refused.is_unavailable() => EventOutcome::Unavailable,
+        _ => EventOutcome::Refused,
     }
 }
 

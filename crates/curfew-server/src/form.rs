@@ -65,6 +65,9 @@ pub(crate) struct SignedRefusal {
 }
 
 impl Refused {
+    /// The error of what was turned away unread.
+    pub(crate) const RATE_LIMITED: &'static str = "rate_limited";
+
     /// The sender's fault.
     pub(crate) fn invalid(description: impl Into<String>) -> Self {
         Self {
@@ -137,7 +140,11 @@ impl Refused {
         if self.status == StatusCode::METHOD_NOT_ALLOWED {
             headers.insert(ALLOW, HeaderValue::from_static("POST"));
         }
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+        let later = [
+            StatusCode::SERVICE_UNAVAILABLE,
+            StatusCode::TOO_MANY_REQUESTS,
+        ];
+        if later.contains(&self.status) {
             headers.insert(RETRY_AFTER, respond::RETRY_AFTER_SECONDS.into());
         }
     }
@@ -212,18 +219,16 @@ impl Public {
     }
 
     /// Reads a form if it is `permitted` at the moment, since what is in it will have to be verified.
-    /// `busy` is the status when it is not.
     pub(crate) async fn form(
         &self,
         request: Request<Incoming>,
-        permitted: bool,
-        busy: StatusCode,
+        permitted: Result<(), Refused>,
     ) -> Result<Form, Refused> {
         let is_form = |headers: &HeaderMap| match is_form(headers) {
             true => Ok(()),
             false => Err(Refused::invalid(format!("the body must be {MEDIA_TYPE}"))),
         };
-        let body = posted(request, permitted, busy, is_form).await?;
+        let body = posted(request, permitted, is_form).await?;
         Ok(Form(body))
     }
 }
@@ -231,8 +236,7 @@ impl Public {
 /// The body of a request, likewise; whether its headers are good `check` says before it is read.
 pub(crate) async fn posted(
     request: Request<Incoming>,
-    permitted: bool,
-    busy: StatusCode,
+    permitted: Result<(), Refused>,
     check: impl FnOnce(&HeaderMap) -> Result<(), Refused>,
 ) -> Result<String, Refused> {
     if request.method() != Method::POST {
@@ -241,12 +245,7 @@ pub(crate) async fn posted(
             ..Refused::invalid("requests are posted here")
         });
     }
-    if !permitted {
-        return Err(Refused::unavailable(
-            busy,
-            "too many requests at the moment",
-        ));
-    }
+    permitted?;
     check(request.headers())?;
     let body = body::read(request.into_body(), MAX_BODY_BYTES, BODY_TIMEOUT).await;
     let body = body.map_err(|error| Refused {

@@ -1,6 +1,7 @@
 //! `POST /v1/global-token-revocation`: an issuer ends all of a user's sessions
 //! (draft-parecki-oauth-global-token-revocation-05, which Okta calls Universal Logout).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use curfew_auth::{RevocationError, Revoker, Subject, VerifyError};
@@ -15,7 +16,7 @@ use tracing::Instrument as _;
 
 use crate::Public;
 use crate::asked::Asked;
-use crate::ending::{ENDED_HERE, Ending};
+use crate::ending::Ending;
 use crate::form::{Refused, answer, done, posted, refused_span};
 use crate::logout::refusal;
 use crate::respond::Response;
@@ -44,14 +45,16 @@ impl Public {
     pub(crate) async fn global_revocation(
         self: &Arc<Self>,
         request: Request<Incoming>,
+        address: IpAddr,
     ) -> Response {
         let metrics = self.context.node.metrics();
         let tracer = metrics.tracer();
         let asked = Asked::of(tracer, &request);
         let origin = asked.origin.clone();
         let began = tracer.now();
-        let (span, result) = match self.take_revocation(request).await {
+        let (span, result) = match self.take_revocation(request, address).await {
             Err(refused) => {
+                self.charge(address, &refused);
                 let span = refused_span(tracer, &refused, SPAN, &asked, began);
                 metrics.global_revocations.inc(refusal(&refused));
                 self.note_refused(Report::GlobalTokenRevocation, &refused);
@@ -84,6 +87,7 @@ impl Public {
     async fn take_revocation(
         &self,
         request: Request<Incoming>,
+        address: IpAddr,
     ) -> Result<(Revoker, Vec<Subject>), Refused> {
         let authenticator = &self.context.authenticator;
         let token = bearer(request.headers());
@@ -91,7 +95,7 @@ impl Public {
             true => Ok(()),
             false => Err(Refused::invalid("the body must be application/json")),
         };
-        let body = posted(request, self.permits.logout(), NOT_NOW, check).await?;
+        let body = posted(request, self.may_report(address), check).await?;
         let token = token.ok_or_else(|| unauthorized("send a token as Authorization: Bearer"))?;
         let verified = authenticator.verify_revoker(&token).await;
         let revoker = match self.context.judge(verified) {
@@ -141,9 +145,7 @@ impl Public {
             at: revoker.issued_at.max(Some(now)).unwrap_or(now),
         };
         let ended = self.end_access(ending, span).await;
-        ended
-            .map(drop)
-            .map_err(|_| Refused::unavailable(NOT_NOW, ENDED_HERE))
+        ended.map(drop).map_err(|error| error.into_refused(NOT_NOW))
     }
 }
 

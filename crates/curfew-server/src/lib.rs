@@ -24,6 +24,7 @@ mod logout;
 pub mod parsers;
 mod permits;
 mod proxies;
+mod rate;
 mod receipt;
 mod respond;
 mod revoke;
@@ -31,6 +32,7 @@ mod routes;
 mod tickets;
 mod tls;
 mod tracestate;
+mod unverified;
 mod upgrade;
 
 use std::sync::Arc;
@@ -53,6 +55,7 @@ pub use tls::{Tls, TlsError};
 use answers::Answers;
 use exchange::Porter;
 use permits::Permits;
+use unverified::Unverified;
 
 /// What of the configuration the public listener goes by; replaced as a whole by a reload.
 #[derive(Debug, Clone)]
@@ -73,6 +76,7 @@ pub struct Public {
     context: Arc<Context>,
     settings: ArcSwap<Settings>,
     permits: Arc<Permits>,
+    unverified: Unverified,
     answers: Answers,
     porter: Porter,
     tls: Option<Arc<Tls>>,
@@ -90,11 +94,15 @@ impl Public {
         let metrics = context.node.metrics();
         let permits = Permits::new(Arc::clone(metrics));
         let answers = Answers::new(ListenerLabel::Public, Arc::clone(metrics));
-        permits.set_limits(&context.settings.load().limits);
+        let limits = &context.settings.load().limits;
+        permits.set_limits(limits);
+        let unverified = Unverified::default();
+        unverified.set(limits.unverified_reports_per_second);
         Arc::new(Self {
             context,
             settings: ArcSwap::from_pointee(settings),
             permits,
+            unverified,
             answers,
             porter: Porter::new(),
             tls,
@@ -106,7 +114,8 @@ impl Public {
     /// the sessions' context, which the caller has replaced before.
     pub fn set_settings(&self, settings: Settings) {
         self.settings.store(Arc::new(settings));
-        self.permits
-            .set_limits(&self.context.settings.load().limits);
+        let limits = &self.context.settings.load().limits;
+        self.permits.set_limits(limits);
+        self.unverified.set(limits.unverified_reports_per_second);
     }
 }

@@ -1,6 +1,7 @@
 //! `POST /logout/backchannel`: an identity provider ends sessions (OpenID Connect Back-Channel
 //! Logout 1.0, §2.5 to §2.8).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use curfew_auth::{Logout, LogoutScope, Subject, VerifyError};
@@ -13,7 +14,7 @@ use tracing::Instrument as _;
 
 use crate::Public;
 use crate::asked::Asked;
-use crate::ending::{ENDED_HERE, Ended, Ending};
+use crate::ending::{Ended, Ending};
 use crate::form::{Refused, answer, done, refused_span};
 use crate::respond::Response;
 
@@ -41,14 +42,16 @@ impl Public {
     pub(crate) async fn backchannel_logout(
         self: &Arc<Self>,
         request: Request<Incoming>,
+        address: IpAddr,
     ) -> Response {
         let metrics = self.context.node.metrics();
         let tracer = metrics.tracer();
         let asked = Asked::of(tracer, &request);
         let origin = asked.origin.clone();
         let began = tracer.now();
-        let (span, result) = match self.take_logout(request).await {
+        let (span, result) = match self.take_logout(request, address).await {
             Err(refused) => {
+                self.charge(address, &refused);
                 let span = refused_span(tracer, &refused, SPAN, &asked, began);
                 (span, Err(refused))
             }
@@ -80,8 +83,12 @@ impl Public {
         )
     }
 
-    async fn take_logout(&self, request: Request<Incoming>) -> Result<Logout, Refused> {
-        let form = self.form(request, self.permits.logout(), NOT_DONE).await?;
+    async fn take_logout(
+        &self,
+        request: Request<Incoming>,
+        address: IpAddr,
+    ) -> Result<Logout, Refused> {
+        let form = self.form(request, self.may_report(address)).await?;
         let token = form.field("logout_token")?;
         let verified = self.context.authenticator.verify_logout(token).await;
         match self.context.judge(verified) {
@@ -148,7 +155,7 @@ impl Public {
             at: issued_at,
         };
         let ended = self.end_access(ending, span).await;
-        let ended = ended.map_err(|_| Refused::unavailable(NOT_DONE, ENDED_HERE))?;
+        let ended = ended.map_err(|error| error.into_refused(NOT_DONE))?;
         if let (Some(login), Some(user), Ended::Nobody) = (login, user, ended)
             && self
                 .has_other_login(&issuer, user, &login_claim, &login)
@@ -182,8 +189,9 @@ impl Public {
 }
 
 pub(crate) fn refusal(refused: &Refused) -> LogoutOutcome {
-    match refused.is_unavailable() {
-        true => LogoutOutcome::Unavailable,
-        false => LogoutOutcome::Refused,
+    match refused.error {
+        Refused::RATE_LIMITED => LogoutOutcome::RateLimited,
+        _ if refused.is_unavailable() => LogoutOutcome::Unavailable,
+        _ => LogoutOutcome::Refused,
     }
 }

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use curfew_session::LimitsConfig;
 use curfew_telemetry::Metrics;
 use parking_lot::Mutex;
-use tokio::time::Instant;
+
+use crate::rate::Rate;
 
 /// Why there is no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +31,6 @@ pub(crate) struct Permits {
     max_per_address: AtomicUsize,
     addresses: Mutex<Addresses>,
     rate: Mutex<Rate>,
-    logouts: Mutex<Rate>,
     metrics: Arc<Metrics>,
 }
 
@@ -39,13 +39,6 @@ pub(crate) struct Permits {
 struct Addresses {
     total: usize,
     by_address: HashMap<IpAddr, usize>,
-}
-
-#[derive(Debug)]
-struct Rate {
-    per_second: u32,
-    tokens: f64,
-    filled_at: Instant,
 }
 
 /// A connection's place; given back when dropped.
@@ -68,8 +61,7 @@ impl Permits {
             max_unauthenticated: AtomicUsize::new(0),
             max_per_address: AtomicUsize::new(0),
             addresses: Mutex::default(),
-            rate: Mutex::new(Rate::unlimited()),
-            logouts: Mutex::new(Rate::unlimited()),
+            rate: Mutex::new(Rate::new(0)),
             metrics,
         })
     }
@@ -85,7 +77,6 @@ impl Permits {
             .connections_limit
             .set(limits.connections as i64);
         self.rate.lock().set(limits.handshakes_per_second);
-        self.logouts.lock().set(limits.handshakes_per_second);
     }
 
     /// A place for an upgraded connection.
@@ -128,48 +119,10 @@ impl Permits {
     pub(crate) fn handshake(&self) -> bool {
         self.rate.lock().take()
     }
-
-    /// Whether one more logout is, of as many again: clients must not keep them out.
-    pub(crate) fn logout(&self) -> bool {
-        self.logouts.lock().take()
-    }
-}
-
-impl Rate {
-    fn unlimited() -> Self {
-        Self {
-            per_second: 0,
-            tokens: 0.0,
-            filled_at: Instant::now(),
-        }
-    }
-
-    fn set(&mut self, per_second: u32) {
-        if self.per_second != per_second {
-            self.per_second = per_second;
-            self.tokens = f64::from(per_second);
-        }
-    }
-
-    fn take(&mut self) -> bool {
-        if self.per_second == 0 {
-            return true;
-        }
-        let now = Instant::now();
-        let per_second = f64::from(self.per_second);
-        let earned = now.saturating_duration_since(self.filled_at).as_secs_f64() * per_second;
-        self.tokens = (self.tokens + earned).min(per_second);
-        self.filled_at = now;
-        let enough = self.tokens >= 1.0;
-        if enough {
-            self.tokens -= 1.0;
-        }
-        enough
-    }
 }
 
 /// One subscriber of an IPv6 provider has a /64 at least: they share one count.
-fn group(address: IpAddr) -> IpAddr {
+pub(crate) fn group(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(v4) => IpAddr::V4(v4),
         IpAddr::V6(v6) => {

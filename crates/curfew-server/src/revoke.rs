@@ -2,6 +2,7 @@
 //!
 //! Clients are public: that they hold a token which verifies is all they have to show.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use curfew_auth::{Subject, VerifyError};
@@ -27,28 +28,36 @@ const NOT_NOW: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 
 impl Public {
     /// Answers a client, which may be a page of another origin (§2.3).
-    pub(crate) async fn token_revocation(self: &Arc<Self>, request: Request<Incoming>) -> Response {
+    pub(crate) async fn token_revocation(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        address: IpAddr,
+    ) -> Response {
         let allowed = cors::allowed(request.headers(), &self.settings.load().origins);
         let mut response = match *request.method() {
             Method::OPTIONS => cors::preflight(request.headers()),
-            _ => self.take_back(request).await,
+            _ => self.take_back(request, address).await,
         };
         cors::share_with(allowed, response.headers_mut());
         response
     }
 
-    async fn take_back(self: &Arc<Self>, request: Request<Incoming>) -> Response {
+    async fn take_back(self: &Arc<Self>, request: Request<Incoming>, address: IpAddr) -> Response {
         let tracer = self.context.node.metrics().tracer();
         let asked = Asked::of(tracer, &request);
         let origin = asked.origin.clone();
         let began = tracer.now();
-        let (span, result) = match self.take_token(request).await {
+        let (span, result) = match self.take_token(request, address).await {
             Err(refused) => {
+                self.charge(address, &refused);
                 let span = refused_span(tracer, &refused, SPAN, &asked, began);
                 (span, Err(refused))
             }
             // §2.2: there is nothing that the client could do about it, and nothing to be done.
-            Ok(None) => return done(),
+            Ok(None) => {
+                self.charge_token(address);
+                return done();
+            }
             Ok(Some(principal)) if self.is_given_back(&principal).await => return done(),
             Ok(Some(principal)) => {
                 let mut span = tracer.always(SPAN, origin);
@@ -73,10 +82,9 @@ impl Public {
     async fn take_token(
         &self,
         request: Request<Incoming>,
+        address: IpAddr,
     ) -> Result<Option<Arc<Principal>>, Refused> {
-        let form = self
-            .form(request, self.permits.handshake(), NOT_NOW)
-            .await?;
+        let form = self.form(request, self.may_report(address)).await?;
         match self.context.verify(form.field("token")?).await {
             Ok(principal) => Ok(Some(principal)),
             // These may be good later, and then they could not be used.

@@ -104,17 +104,20 @@ impl Public {
                 Problem::bad_request(HandshakeError::Host.to_string()).into_response()
             }
             logout::PATH if self.context.authenticator.accepts_logout() => {
-                self.backchannel_logout(request).await
+                self.backchannel_logout(request, accepted.client()).await
             }
             global_revocation::PATH if self.context.authenticator.accepts_global_revocation() => {
-                self.global_revocation(request).await
+                self.global_revocation(request, accepted.client()).await
             }
             revoke::PATH if self.settings.load().auth.token_revocation => {
-                self.token_revocation(request).await
+                self.token_revocation(request, accepted.client()).await
             }
             tickets::PATH if self.settings.load().auth.tickets => self.tickets(request).await,
             path => match self.stream(path) {
-                Some((issuer, stream)) => self.security_event(&issuer, stream, request).await,
+                Some((issuer, stream)) => {
+                    let address = accepted.client();
+                    self.security_event(&issuer, stream, request, address).await
+                }
                 None => self.other(request).await,
             },
         };

@@ -166,8 +166,10 @@ impl Public {
                 debug!(error = %error, "ticket not kept");
                 Err(backend_away(&error).into())
             }
-            // Nothing else keeps a ticket from being kept.
-            Err(_) => Err(revoked().into()),
+            Err(error) => match revoked(&error) {
+                Some(revoked) => Err(revoked.into()),
+                None => Err(Problem::unavailable("no ticket at the moment, ask again").into()),
+            },
         }
     }
 

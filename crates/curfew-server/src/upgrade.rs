@@ -368,9 +368,6 @@ impl Public {
         drop(admission);
         match admitted {
             Ok(attachment) => Ok(Opening::Admitted(attachment)),
-            Err(error) if settings.auth.reject == Reject::Http && is_revoked(&error) => {
-                refuse(settings, &revoked())
-            }
             Err(AdmitError::Backend(error)) => {
                 debug!(error = %error, "session not admitted");
                 Err(Refused::new(
@@ -388,7 +385,10 @@ impl Public {
                 | AdmitError::SessionLimit { .. }),
             ) => {
                 debug!(error = %error, "session not admitted");
-                Ok(Opening::Refused(Refusal::from(error)))
+                match (settings.auth.reject, revoked(&error)) {
+                    (Reject::Http, Some(error)) => refuse(settings, &error),
+                    _ => Ok(Opening::Refused(Refusal::from(error))),
+                }
             }
         }
     }
@@ -408,16 +408,15 @@ fn began(tracer: &Tracer, accepted: &Accepted) -> SystemTime {
     now.checked_sub(accepted.at.elapsed()).unwrap_or(now)
 }
 
-fn is_revoked(error: &AdmitError) -> bool {
-    match error {
-        AdmitError::Revoked(_) => true,
-        AdmitError::Ended(ending) => ending.is_revocation(),
-        _ => false,
-    }
-}
-
-pub(crate) fn revoked() -> AuthError {
-    AuthError::new(AuthFailure::Revoked, "access with this token was revoked")
+/// What is told of a token that a revocation covers.
+pub(crate) fn revoked(error: &AdmitError) -> Option<AuthError> {
+    let disconnect = match error {
+        AdmitError::Revoked(disconnect) => *disconnect,
+        AdmitError::Ended(ending) if ending.is_revocation() => ending.disconnect,
+        _ => return None,
+    };
+    let (failure, message) = curfew_session::revoked(disconnect);
+    Some(AuthError::new(failure, message))
 }
 
 /// Tells a client that its token is at fault, in the configured way.

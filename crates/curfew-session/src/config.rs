@@ -138,6 +138,12 @@ pub struct LimitsConfig {
     /// Upgrades accepted each second, with a burst of as many, before any cryptography; beyond it
     /// they are answered 503 with `Retry-After`. 0: no limit.
     pub handshakes_per_second: u32,
+    /// Reports of identity providers, and tokens given back, that could not be verified: those of one
+    /// client address each second, with a burst of as many. Over it all that this address sends there is
+    /// answered 429 with `Retry-After` before any cryptography. What verifies is not counted and not
+    /// limited, and no other limit applies to it. Behind a load balancer all clients share one address,
+    /// unless `server.trusted_proxies` has it. 0: no limit.
+    pub unverified_reports_per_second: u32,
     /// Headers of a request to either listener; one with more is answered 431.
     pub headers: usize,
     /// Largest head of a request to either listener, in bytes: request line and headers; a larger one
@@ -161,6 +167,7 @@ impl Default for LimitsConfig {
             unauthenticated: 16 * 1024,
             unauthenticated_per_address: 4096,
             handshakes_per_second: 0,
+            unverified_reports_per_second: 200,
             headers: 100,
             head_bytes: 32 * 1024,
         }

@@ -22,7 +22,7 @@ mod write;
 
 pub use config::{Config, LimitsConfig};
 pub use context::{Context, Settings};
-pub use open::{Guards, Opening, Refusal, Session};
+pub use open::{Guards, Opening, Refusal, Session, revoked};
 pub use run::run;
 
 #[cfg(test)]

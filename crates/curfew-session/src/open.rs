@@ -46,6 +46,7 @@ impl Refusal {
     pub fn token(failure: AuthFailure, message: impl Into<Cow<'static, str>>) -> Self {
         let disconnect = match failure {
             AuthFailure::Revoked => Disconnect::REVOKED,
+            AuthFailure::ReauthRequired => Disconnect::REAUTH_REQUIRED,
             _ => Disconnect::AUTH_FAILED,
         };
         Self {
@@ -63,10 +64,20 @@ impl Refusal {
     }
 
     fn revoked(ending: Ending) -> Self {
+        let (failure, message) = revoked(ending.disconnect);
         Self {
             ending,
-            ..Self::token(AuthFailure::Revoked, "access with this token was revoked")
+            ..Self::token(failure, message)
         }
+    }
+}
+
+/// What is told of a token that a revocation covers, which ends its sessions by `disconnect`.
+pub fn revoked(disconnect: Disconnect) -> (AuthFailure, &'static str) {
+    if disconnect == Disconnect::REAUTH_REQUIRED {
+        (AuthFailure::ReauthRequired, disconnect.message)
+    } else {
+        (AuthFailure::Revoked, "access with this token was revoked")
     }
 }
 
@@ -85,9 +96,7 @@ impl From<VerifyError> for Refusal {
 impl From<AdmitError> for Refusal {
     fn from(error: AdmitError) -> Self {
         let disconnect = match error {
-            AdmitError::Revoked(revoked) => {
-                return Self::revoked(Ending::new(revoked.disconnect()));
-            }
+            AdmitError::Revoked(disconnect) => return Self::revoked(Ending::new(disconnect)),
             AdmitError::Ended(ending) if ending.is_revocation() => return Self::revoked(ending),
             AdmitError::Ended(ending) => {
                 return Self {

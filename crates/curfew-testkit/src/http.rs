@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use serde_json::Value;
@@ -54,6 +55,18 @@ pub async fn request(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> Response {
+    request_within(PATIENCE, address, method, path, headers, body).await
+}
+
+/// As [`request`], of a server that may take longer.
+pub async fn request_within(
+    patience: Duration,
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Response {
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
@@ -64,22 +77,38 @@ pub async fn request(
     head.push_str("\r\n");
     let mut bytes = head.into_bytes();
     bytes.extend_from_slice(body);
-    exchange(address, &bytes)
+    exchange_within(patience, address, &bytes)
         .await
         .unwrap_or_else(|error| panic!("{method} {path}: {error}"))
 }
 
 /// Sends bytes on a connection of their own and reads one answer.
 pub async fn exchange(address: SocketAddr, bytes: &[u8]) -> io::Result<Response> {
+    exchange_within(PATIENCE, address, bytes).await
+}
+
+async fn exchange_within(
+    patience: Duration,
+    address: SocketAddr,
+    bytes: &[u8],
+) -> io::Result<Response> {
     let mut stream = TcpStream::connect(address).await?;
     // The server may answer and close before it has read everything.
     drop(stream.write_all(bytes).await);
     let mut buffer = BytesMut::new();
-    read_response(&mut stream, &mut buffer).await
+    read_response_within(patience, &mut stream, &mut buffer).await
 }
 
 /// Reads one answer; bytes after it stay in `buffer`.
 pub async fn read_response(
+    stream: &mut (impl AsyncRead + Unpin),
+    buffer: &mut BytesMut,
+) -> io::Result<Response> {
+    read_response_within(PATIENCE, stream, buffer).await
+}
+
+async fn read_response_within(
+    patience: Duration,
     stream: &mut (impl AsyncRead + Unpin),
     buffer: &mut BytesMut,
 ) -> io::Result<Response> {
@@ -100,7 +129,7 @@ pub async fn read_response(
         response.body = read_body(stream, buffer, &response).await?;
         Ok(response)
     };
-    timeout(PATIENCE, reading)
+    timeout(patience, reading)
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer"))?
 }

@@ -192,10 +192,11 @@ impl fmt::Debug for Key {
     }
 }
 
-/// `sub`, `iat` now and `exp` in an hour.
+/// `sub`, `iat` and `exp` in an hour. It was issued a second ago: what is revoked until now covers it for
+/// certain.
 pub fn claims(user: &str) -> Value {
     let now = unix_now();
-    json!({"sub":user,"iat":now,"exp":now + 3600})
+    json!({"sub":user,"iat":now - 1,"exp":now + 3600})
 }
 
 /// [`claims`] with more members, or others. A member that is `null` in `more` is left out.

@@ -1,7 +1,9 @@
 //! `curfew doctor`: what a logout would end is told before one is missed.
 
 use curfew_testkit::mint::Key;
-use curfew_tests::{Finished, Manner, Redis, TestCertificate, curfew};
+use curfew_tests::{
+    Finished, Gateway, Manner, Redis, Settings, TestCertificate, curfew, eventually,
+};
 use serde_json::{Value, json};
 
 use super::logout::Login;
@@ -214,4 +216,26 @@ async fn what_a_configuration_names_is_asked() {
         .collect();
     assert_eq!(away, ["backend.redis.url", "auth.issuers[0]"], "{json}");
     assert_eq!(json["valid"], true, "{json}");
+}
+
+/// Fault: an issuer that differs from the provider's by a slash is told to be another, and not how.
+#[tokio::test]
+async fn a_probe_and_the_list_of_issuers_name_both_issuers() {
+    let login = Login::start().await;
+    let theirs = format!("{}/", login.provider.issuer());
+    login.provider.configure("issuer", json!(theirs));
+    let issuer = login.provider.by_discovery("main");
+    let told = with_issuer(&login, &issuer, &["check-config", "--probe"]).await;
+    let ours = format!("auth.issuers has {:?}", login.provider.issuer());
+    assert_fails(&told, &[&format!("names {theirs:?}"), &ours]);
+    let node = Gateway::start_with(&Settings::default().issuers(&issuer)).await;
+    eventually("why there are no keys", async || {
+        let listed = node.admin_ok("GET", "/v1/issuers", None).await;
+        let why = listed["issuers"][0]["keys_from"]["failure"]
+            .as_str()
+            .map(str::to_owned);
+        let why = why.unwrap_or_else(|| listed.to_string());
+        (why.contains(&theirs) && why.contains("byte for byte")).then_some(())
+    })
+    .await;
 }

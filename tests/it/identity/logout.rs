@@ -175,7 +175,8 @@ async fn a_logout_names_a_numeric_subject_where_that_is_configured() {
     let node = Gateway::start_with(&login.settings()).await;
     assert_refused(&post(&node, &logout).await, "invalid_request");
     let node = Gateway::start_with(&login.settings().with("auth.numeric_subjects = true")).await;
-    let more = json!({"iss":login.provider.issuer(),"sid":"one","sub":42});
+    let iat = unix_now() - 60;
+    let more = json!({"iss":login.provider.issuer(),"sid":"one","sub":42,"iat":iat});
     let mut client = node.session(&login.key.user_with("alice", more)).await;
     assert_done(&post(&node, &logout).await);
     client.expect_close(4403, "revoked").await;

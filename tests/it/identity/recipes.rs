@@ -13,20 +13,27 @@ use serde_json::{Value, json};
 
 use crate::clients::installed;
 
-const PAGE: &str = concat!(
+pub(super) const PAGE: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../deploy/identity-providers.md"
 );
 
 /// The first block of code in this language below this heading.
-fn block(heading: &str, language: &str) -> String {
+pub(super) fn block(heading: &str, language: &str) -> String {
+    let blocks = blocks(heading, language);
+    blocks.into_iter().next().expect("it has such a block")
+}
+
+/// Every block of code in this language below this heading.
+pub(super) fn blocks(heading: &str, language: &str) -> Vec<String> {
     let page = std::fs::read_to_string(PAGE).unwrap();
     let section = format!("\n## {heading}\n");
     let (_, section) = page.split_once(&section).expect("the page has the heading");
     let section = section.split("\n## ").next().unwrap();
     let fence = format!("```{language}\n");
-    let (_, block) = section.split_once(&fence).expect("it has such a block");
-    block.split("\n```").next().unwrap().to_owned() + "\n"
+    let blocks = section.split(&fence).skip(1);
+    let content = |block: &str| block.split("\n```").next().unwrap().to_owned() + "\n";
+    blocks.map(content).collect()
 }
 
 /// A node that runs the recipe below this heading, with these parts of it replaced.

@@ -1,6 +1,7 @@
 //! Reports of identity providers that have no effect are told to operators: an issuer that signs what is
 //! refused, or names people who are not found, is configured wrongly, and nothing else says so.
 
+use curfew_testkit::mint::Key;
 use curfew_tests::{Gateway, eventually};
 use serde_json::{Value, json};
 
@@ -184,4 +185,19 @@ async fn signed_revocations_of_other_audiences_and_of_strangers_are_told() {
     assert_eq!(answer.status, 403);
     assert_eq!(refused(&node, report, "subject").await, 1.0);
     assert_eq!(last_report(&node, 1).await["outcome"], "refused");
+}
+
+/// Fault: a logout token that is signed with the client's secret is refused for a reason that names nothing.
+#[tokio::test]
+async fn a_logout_token_by_a_secret_is_refused_by_name() {
+    let login = Login::start().await;
+    let node = Gateway::start_with(&login.settings()).await;
+    super::until_accepted_as(&node, &login.access("alice", "one")).await;
+    let secret = Key::hmac("HS256", &[7; 32]).with_kid("one");
+    let claims = json!({"iss":login.provider.issuer(),"aud":"curfew-client","sub":"alice"});
+    let logout = secret.sign(&secret.header().to_string(), &claims.to_string());
+    let answer = post(&node, &logout).await;
+    assert_refused(&answer, "invalid_request");
+    let why = answer.json()["error_description"].to_string();
+    assert!(why.contains("id_token_signed_response_alg"), "{why}");
 }

@@ -5,6 +5,9 @@ use std::borrow::Cow;
 use super::json::{self, Flaw, Members, Value};
 use crate::{Algorithm, AuthError};
 
+/// Told of a token by an algorithm that no key here can be of, such as ES512.
+const UNSUPPORTED: &str = "algorithm not supported: alg is none of HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 and EdDSA";
+
 /// Longer key ids name no key.
 const MAX_KID_BYTES: usize = 256;
 
@@ -104,8 +107,7 @@ impl<'a> Members<'a> for Reading<'a> {
         match name {
             "alg" => {
                 let alg = value.as_str().and_then(|alg| alg.parse().ok());
-                self.algorithm =
-                    Some(alg.ok_or("the token's alg is not the name of a supported algorithm")?);
+                self.algorithm = Some(alg.ok_or(UNSUPPORTED)?);
             }
             "kid" => {
                 let kid = value.as_str().filter(|kid| kid.len() <= MAX_KID_BYTES);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_backend::OnDataLoss;
-use curfew_model::{Disconnect, Revocation, RevocationKey, boottime};
+use curfew_model::{Revocation, RevocationKey, boottime};
 use redis::{PushInfo, Value, cmd, from_redis_value, pipe};
 use tokio::time::{self, Instant};
 use tracing::{error, warn};
@@ -377,7 +377,7 @@ impl Control {
         for ((written, there), known) in written.iter().zip(read).zip(known) {
             let Some(there) = there else { continue };
             let (there, known) = (there.revocation(), known.revocation());
-            let ban_over_floor = there.disconnect(&written.key) == Disconnect::REAUTH_REQUIRED
+            let ban_over_floor = there.is_floor(&written.key)
                 && known.before.is_none()
                 && known.expires_at.is_some();
             if ban_over_floor {

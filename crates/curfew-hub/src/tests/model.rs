@@ -149,8 +149,13 @@ impl World {
         let mut expect = 0;
         for pair in &mut self.pairs {
             let covered = before.is_none_or(|before| pair.issued_at <= before);
-            if names(pair) && covered && pair.ended != Some(Disconnect::REVOKED) {
-                pair.ended = Some(Disconnect::REVOKED);
+            let disconnect = match before {
+                Some(before) if before == pair.issued_at => Disconnect::REAUTH_REQUIRED,
+                _ => Disconnect::REVOKED,
+            };
+            let stays = [Some(Disconnect::REVOKED), Some(disconnect)].contains(&pair.ended);
+            if names(pair) && covered && !stays {
+                pair.ended = Some(disconnect);
                 pair.queue.clear();
                 expect += 1;
             }

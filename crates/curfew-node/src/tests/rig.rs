@@ -63,6 +63,7 @@ pub(crate) enum Call {
     Subscribe,
     Unsubscribe,
     Publish,
+    Revoke,
 }
 
 /// Before or after the real backend is asked.
@@ -281,7 +282,9 @@ impl Revocations for Rig {
         key: RevocationKey,
         revocation: Revocation,
     ) -> BoxFuture<'_, Result<Receipt, BackendError>> {
-        self.inner.revocations.revoke(key, revocation)
+        Box::pin(self.ask(Call::Revoke, "", async || {
+            self.inner.revocations.revoke(key, revocation).await
+        }))
     }
 
     fn restore<'a>(&'a self, key: &'a RevocationKey) -> BoxFuture<'a, Result<bool, BackendError>> {

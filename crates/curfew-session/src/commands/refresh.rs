@@ -13,7 +13,7 @@ use tracing::{Instrument as _, debug};
 use crate::Context;
 use crate::commands::Outcome;
 use crate::commands::span::{CommandSpan, Failure};
-use crate::open::State;
+use crate::open::{State, revoked};
 use crate::run::Finish;
 
 const NAME: &str = "refresh";
@@ -101,18 +101,18 @@ pub(crate) fn finish(
     span.failed(state, &error);
     debug!(error = %error, "refresh refused");
     let (code, message) = match error {
-        RefreshError::Admission(AdmitError::Revoked(revoked)) => {
+        RefreshError::Admission(AdmitError::Revoked(disconnect)) => {
             // Whoever shows a revoked token has no access, whatever the old token says.
-            let message = "access with this token was revoked".into();
+            let (failure, message) = revoked(disconnect);
             let reply = Reply::Error {
-                code: ErrorCode::Revoked,
-                message,
+                code: failure.into(),
+                message: message.into(),
                 trace: None,
             };
             if let Some(frame) = state.encode_reply(NAME, id.as_ref(), &reply) {
                 state.notify(frame);
             }
-            return Some(Finish::Ended(Ending::new(revoked.disconnect())));
+            return Some(Finish::Ended(Ending::new(disconnect)));
         }
         RefreshError::Admission(AdmitError::Ended(ending)) => return Some(Finish::Ended(ending)),
         RefreshError::Admission(AdmitError::Backend(error)) => {

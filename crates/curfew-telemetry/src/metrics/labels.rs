@@ -319,6 +319,8 @@ labels! {
         NobodyFound = "nobody_found",
         /// It was not good.
         Refused = "refused",
+        /// It was not read: too much from its address could not be verified.
+        RateLimited = "rate_limited",
         /// It may have been good, and a dependency of ours was away.
         Unavailable = "unavailable",
     }
@@ -357,6 +359,8 @@ labels! {
         Stream = "stream",
         /// It was not good.
         Refused = "refused",
+        /// It was not read: too much from its address could not be verified.
+        RateLimited = "rate_limited",
         /// It may have been good, and a dependency of ours was away.
         Unavailable = "unavailable",
     }

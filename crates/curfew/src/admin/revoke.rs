@@ -10,18 +10,31 @@ use crate::cli::AdminArgs;
 use crate::failure::Failure;
 use crate::{output, time};
 
+/// Said where a user has no session.
+const NOBODY: &str = "\
+Nobody was found: no session of this user is open. Tokens name users by sub (auth.subject_claim), which many providers
+make an id and not the name that people sign in with: curfew sessions shows users as tokens name them. If the name was
+right, nothing is to be done: the revocation is in force. To revoke by that name, have its claim in
+session.revocable_claims: curfew revoke --claim preferred_username=NAME
+";
+
 /// Arguments of `curfew revoke`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   curfew revoke user alice --reason 'left the company' --key-file admin-key
   curfew revoke user alice --before now --key-file admin-key   # she may sign in again
+  curfew revoke --claim preferred_username=alice --key-file admin-key   # a claim that is revocable
   curfew revoke all --before now --key-file admin-key          # everybody must
   curfew revoke tenant acme --dry-run --key-file admin-key     # who would be closed?")]
 pub(crate) struct RevokeArgs {
     /// user, session, token, all, or a claim listed in session.revocable_claims
-    kind: String,
+    #[arg(required_unless_present = "claim")]
+    kind: Option<String>,
     /// The user, session id, token id (jti) or claim's value; none for all
     value: Option<String>,
+    /// A claim listed in session.revocable_claims, and its value, in place of kind and value
+    #[arg(long, value_name = "NAME=VALUE", conflicts_with_all = ["kind", "value"])]
+    claim: Option<String>,
     /// Only tokens issued at or before this time: now, Unix seconds, 2026-11-23T12:00:00Z or -1h.
     /// Without it every token is revoked, new ones included
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
@@ -45,12 +58,21 @@ pub(crate) struct RevokeArgs {
 
 /// Revokes, and prints the receipt.
 pub(crate) fn run(args: RevokeArgs) -> Result<(), Failure> {
-    let value = target(&args.kind, args.value.as_deref())?;
+    let (kind, value) = match (&args.claim, &args.kind) {
+        (Some(claim), _) => claim
+            .split_once('=')
+            .ok_or_else(|| Failure::usage("--claim is NAME=VALUE"))?,
+        (None, kind) => (
+            kind.as_deref().unwrap_or_default(),
+            args.value.as_deref().unwrap_or_default(),
+        ),
+    };
+    let value = target(kind, (!value.is_empty()).then_some(value))?;
     let ttl_secs = args.ttl.as_secs();
     if ttl_secs == 0 {
         return Err(Failure::usage("--ttl must be at least 1s"));
     }
-    let mut body = json!({ "kind": args.kind, "value": value, "ttl": ttl_secs });
+    let mut body = json!({ "kind": kind, "value": value, "ttl": ttl_secs });
     if let Some(before) = &args.before {
         let now = SystemClock.unix();
         body["before"] = time::parse(before, now).map_err(Failure::Usage)?.into();
@@ -70,7 +92,7 @@ pub(crate) fn run(args: RevokeArgs) -> Result<(), Failure> {
     let text = match args.dry_run {
         true => preview(&answer),
         false => receipt(&answer) + &trace_line(&answer),
-    };
+    } + &nobody(kind, &answer);
     Ok(output::print(&text)?)
 }
 
@@ -132,6 +154,18 @@ fn receipt(receipt: &Value) -> String {
     sentence
 }
 
+/// The likely reason that a user has no session, where that is so.
+fn nobody(kind: &str, answer: &Value) -> &'static str {
+    let found = [&answer["closed"], &answer["would_close"]];
+    let is_known = answer["nodes"]["missing"]
+        .as_array()
+        .is_none_or(Vec::is_empty);
+    match kind == "user" && is_known && found.iter().all(|found| found.as_u64().unwrap_or(0) == 0) {
+        true => NOBODY,
+        false => "",
+    }
+}
+
 fn count(number: &Value, noun: &str) -> String {
     match number.as_u64() {
         Some(1) => format!("1 {noun}"),
@@ -167,6 +201,21 @@ mod tests {
         let text = preview(&json);
         assert!(text.starts_with("k would close 1 session; nothing"));
         assert!(text.contains("s1") && text.contains("n1") && !text.contains('\u{1b}'));
+    }
+
+    /// Fault: a name that no token has looks like success.
+    #[test]
+    fn nobody_is_told_where_a_user_has_no_session() {
+        let none = json!({"closed":0,"nodes":{"missing":[]}});
+        assert!(nobody("user", &none).contains("sub"));
+        for (kind, answer) in [
+            ("session", none.clone()),
+            ("user", json!({"closed":1,"nodes":{"missing":[]}})),
+            ("user", json!({"closed":0,"nodes":{"missing":["n1"]}})),
+            ("user", json!({"would_close":1})),
+        ] {
+            assert_eq!(nobody(kind, &answer), "", "{answer}");
+        }
     }
 
     #[test]

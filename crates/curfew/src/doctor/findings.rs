@@ -11,7 +11,7 @@ pub(super) struct Finding {
     well: bool,
     /// The event that would follow.
     finding: String,
-    /// The change to make.
+    /// The change to make, or what else there is to know.
     #[serde(skip_serializing_if = "Option::is_none")]
     change: Option<String>,
 }
@@ -26,6 +26,15 @@ impl Findings {
             well: true,
             finding: finding.into(),
             change: None,
+        });
+    }
+
+    /// All is well, and there is more to know.
+    pub(super) fn note(&mut self, finding: impl Into<String>, more: impl Into<String>) {
+        self.0.push(Finding {
+            well: true,
+            finding: finding.into(),
+            change: Some(more.into()),
         });
     }
 

@@ -86,6 +86,32 @@ impl<'a> Tokens<'a> {
             LogoutScope::Login => login(access, of_login, index, &config.login_claim, findings),
             LogoutScope::User => user(access, of_login, findings),
         }
+        if is_keycloak(issuer) {
+            keycloak(issuer.logout_scope, index, findings);
+        }
+    }
+}
+
+/// Keycloak's issuers alone end so.
+fn is_keycloak(issuer: &Issuer) -> bool {
+    let path = issuer
+        .issuer
+        .as_deref()
+        .and_then(|iss| iss.rsplit_once('/'));
+    path.is_some_and(|(above, realm)| above.ends_with("/realms") && !realm.is_empty())
+}
+
+/// Tells which of two cases a realm's logouts are.
+fn keycloak(scope: LogoutScope, index: usize, findings: &mut Findings) {
+    match scope {
+        LogoutScope::User => findings.note(
+            "one login's logout ends all of the user's: right for every Keycloak, since some name one login of several that end",
+            format!("where yours has #49949, auth.issuers[{index}].logout_scope = \"login\" leaves the others alone"),
+        ),
+        LogoutScope::Login => findings.note(
+            "if Keycloak lacks #49949, a user whom an administrator logs out of several logins keeps all but one",
+            format!("set auth.issuers[{index}].logout_scope = \"user\", unless a try with two logins shows two logouts"),
+        ),
     }
 }
 

@@ -20,9 +20,11 @@ async fn keycloak() {
     other["use"] = json!("enc");
     other["alg"] = json!("RSA-OAEP");
     provider.serve(json!({"keys":[other, key.jwk()]}).to_string());
+    // As it is to be from the release on that names each login.
+    let scope = ("logout_scope = \"user\"", "logout_scope = \"login\"");
     let node = node(
         "Keycloak",
-        &[("https://id.example.com", &provider.origin())],
+        &[("https://id.example.com", &provider.origin()), scope],
     )
     .await;
     let access = json!({

@@ -1,0 +1,168 @@
+//! Reports and returned tokens that could not be verified, by the address they came from: each costs a
+//! signature, and a stranger's must not keep an identity provider's out.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use curfew_model::Repeats;
+use http::StatusCode;
+use parking_lot::Mutex;
+use tracing::warn;
+
+use crate::Public;
+use crate::form::Refused;
+use crate::permits::group;
+use crate::rate::Rate;
+
+/// Addresses that are told apart; what comes from more shares one bucket.
+const MAX_ADDRESSES: usize = 10_000;
+
+/// The bucket of all further addresses.
+const OTHERS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+/// `limits.unverified_reports_per_second`, for each address.
+#[derive(Debug, Default)]
+pub(crate) struct Unverified {
+    buckets: Mutex<Buckets>,
+    told: Repeats,
+}
+
+#[derive(Debug, Default)]
+struct Buckets {
+    per_second: u32,
+    /// Of addresses that were charged; a bucket that is full may be gone.
+    by_address: HashMap<IpAddr, Rate>,
+}
+
+impl Unverified {
+    pub(crate) fn set(&self, per_second: u32) {
+        let mut buckets = self.buckets.lock();
+        if buckets.per_second != per_second {
+            *buckets = Buckets {
+                per_second,
+                ..Buckets::default()
+            };
+        }
+    }
+
+    /// True if one more from this address is looked at.
+    fn has(&self, address: IpAddr) -> bool {
+        let mut buckets = self.buckets.lock();
+        let known = buckets.place(group(address));
+        let bucket = buckets.by_address.get_mut(&known);
+        bucket.is_none_or(Rate::has)
+    }
+
+    /// One from this address could not be verified.
+    fn charge(&self, address: IpAddr) {
+        let mut buckets = self.buckets.lock();
+        let per_second = buckets.per_second;
+        if per_second == 0 {
+            return;
+        }
+        let place = buckets.place(group(address));
+        let bucket = buckets.by_address.entry(place);
+        bucket.or_insert_with(|| Rate::new(per_second)).charge();
+    }
+}
+
+impl Buckets {
+    /// Where the tokens of an address are, or would be.
+    fn place(&mut self, address: IpAddr) -> IpAddr {
+        if self.by_address.len() < MAX_ADDRESSES || self.by_address.contains_key(&address) {
+            return address;
+        }
+        self.by_address.retain(|_, bucket| !bucket.is_full());
+        match self.by_address.len() < MAX_ADDRESSES {
+            true => address,
+            false => OTHERS,
+        }
+    }
+}
+
+impl Public {
+    /// Fails, before anything is verified, when too much from this address could not be of late.
+    pub(crate) fn may_report(&self, address: IpAddr) -> Result<(), Refused> {
+        if self.unverified.has(address) {
+            return Ok(());
+        }
+        if let Some(times) = self.unverified.told.note() {
+            warn!(
+                %address,
+                times,
+                "reports turned away unread: too many of their addresses' could not be verified (limits.unverified_reports_per_second)"
+            );
+        }
+        Err(Refused {
+            status: StatusCode::TOO_MANY_REQUESTS,
+            error: Refused::RATE_LIMITED,
+            ..Refused::invalid("too much from this address could not be verified")
+        })
+    }
+
+    /// Charges a refusal to the address, unless an issuer has signed what is refused, or the fault is
+    /// ours.
+    pub(crate) fn charge(&self, address: IpAddr, refused: &Refused) {
+        let is_told = refused.is_unavailable() || refused.error == Refused::RATE_LIMITED;
+        if refused.signed.is_none() && !is_told {
+            self.unverified.charge(address);
+        }
+    }
+
+    /// Charges a token that opens nothing to the address.
+    pub(crate) fn charge_token(&self, address: IpAddr) {
+        self.unverified.charge(address);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(n: u32) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + n))
+    }
+
+    /// Fault: one address's rubbish is charged to another, or to nobody.
+    #[tokio::test(start_paused = true)]
+    async fn an_address_pays_for_itself_alone_and_its_bucket_fills() {
+        let unverified = Unverified::default();
+        unverified.set(3);
+        for _ in 0..3 {
+            assert!(unverified.has(address(1)));
+            unverified.charge(address(1));
+        }
+        assert!(!unverified.has(address(1)) && unverified.has(address(2)));
+        // What was under way when it was empty is owed.
+        for _ in 0..100 {
+            unverified.charge(address(1));
+        }
+        tokio::time::advance(std::time::Duration::from_millis(1300)).await;
+        assert!(!unverified.has(address(1)));
+        tokio::time::advance(std::time::Duration::from_millis(100)).await;
+        assert!(unverified.has(address(1)));
+        unverified.set(0);
+        unverified.charge(address(1));
+        assert!(unverified.has(address(1)));
+    }
+
+    /// Fault: a stranger with many addresses takes memory without end.
+    #[tokio::test(start_paused = true)]
+    async fn addresses_without_end_take_bounded_memory() {
+        let unverified = Unverified::default();
+        unverified.set(1);
+        let all = u32::try_from(MAX_ADDRESSES).unwrap() + 10;
+        for n in 0..all {
+            unverified.charge(address(n));
+        }
+        assert_eq!(
+            unverified.buckets.lock().by_address.len(),
+            MAX_ADDRESSES + 1
+        );
+        assert!(!unverified.has(address(all)), "further ones share a bucket");
+        tokio::time::advance(std::time::Duration::from_secs(11)).await;
+        assert!(unverified.has(address(all)));
+        unverified.charge(address(all));
+        assert_eq!(unverified.buckets.lock().by_address.len(), 1);
+    }
+}

@@ -1,0 +1,109 @@
+//! Logouts of a real Keycloak, configured by the recipe of `deploy/identity-providers.md`, on two nodes
+//! over one Redis.
+
+mod keys;
+mod logouts;
+mod silent;
+
+use curfew_testkit::{WsClient, unix_now};
+use curfew_tests::{
+    ADMIN_KEY, Attempt, CLIENT, Cluster, Gateway, Keycloak, Login, Realm, Redis, Settings, curfew,
+    eventually, free_port,
+};
+use serde_json::json;
+
+use super::recipes::{PAGE, block, blocks};
+
+const HEADING: &str = "Keycloak";
+
+/// A realm and two nodes that trust it.
+struct Site {
+    realm: Realm,
+    cluster: Cluster,
+    _redis: Redis,
+}
+
+impl Site {
+    /// As the recipe has it.
+    async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same with these parts of the configuration replaced.
+    async fn start_with(replaced: &[(&str, &str)]) -> Self {
+        let site = Self::without_client(replaced).await;
+        site.configure(1).await;
+        site
+    }
+
+    /// The same without any client at Keycloak.
+    async fn without_client(replaced: &[(&str, &str)]) -> Self {
+        let (redis, realm) = (Redis::start().await, Keycloak::shared().await.realm().await);
+        let settings = settings(&realm, replaced);
+        let cluster = Cluster::start(2, &redis.url(), &settings).await;
+        Self {
+            realm,
+            cluster,
+            _redis: redis,
+        }
+    }
+
+    /// Runs the recipe's first commands, and then those of its block `nth`.
+    async fn configure(&self, nth: usize) {
+        let commands = blocks(HEADING, "sh");
+        let commands = format!("{}{}", commands[0], commands[nth]);
+        let gateway = format!("http://{}", self.cluster[0].address());
+        self.realm.run(&commands, &gateway).await;
+    }
+
+    /// A session of a login on each node, whose token is from an earlier second than what comes.
+    async fn sessions(&self, login: &Login) -> [WsClient; 2] {
+        let first = self.cluster[0].session(&login.access).await;
+        let sessions = [first, self.cluster[1].session(&login.access).await];
+        next_second().await;
+        sessions
+    }
+}
+
+/// The recipe's configuration for a realm, with these parts of it replaced.
+fn settings(realm: &Realm, replaced: &[(&str, &str)]) -> Settings {
+    let mut recipe = block(HEADING, "toml");
+    let issuer = realm.issuer();
+    let ours = [("https://id.example.com/realms/acme", issuer.as_str())];
+    for (from, to) in ours.iter().chain(replaced) {
+        assert!(recipe.contains(from), "no {from} in {recipe}");
+        recipe = recipe.replace(from, to);
+    }
+    Settings::default().issuers(&recipe).rules("")
+}
+
+async fn assert_open(sessions: &mut [WsClient]) {
+    for session in sessions {
+        session.send(json!({"type":"ping"})).await;
+        session.expect_json(json!({"type":"pong"})).await;
+    }
+}
+
+async fn assert_revoked(sessions: &mut [WsClient]) {
+    for session in sessions {
+        session.expect_close(4403, "revoked").await;
+    }
+}
+
+/// A token opens no session on either node, since access was revoked.
+async fn assert_stays_out(cluster: &Cluster, login: &Login) {
+    for node in [&cluster[0], &cluster[1]] {
+        assert!(node.attempt_with(&login.access).await.is_revoked());
+    }
+}
+
+/// Waits until a token of before is older than what comes.
+async fn next_second() {
+    let now = unix_now();
+    eventually("the next second", async || (unix_now() > now).then_some(())).await;
+}
+
+/// How many logouts have come to a node.
+async fn logouts(node: &Gateway) -> f64 {
+    node.metric("curfew_logouts_total").await
+}

@@ -1,0 +1,454 @@
+//! A real Keycloak, which every test of a process shares: a realm for each.
+
+mod home;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use curfew_testkit::http::{self, Response};
+use serde_json::{Value, json};
+use tokio::sync::{Mutex, OnceCell};
+use tokio::time::sleep;
+
+use crate::free_port;
+
+/// The client of the recipe.
+pub const CLIENT: &str = "web-app";
+
+/// Where that client's users come back to.
+const REDIRECT: &str = "https://app.example.com/";
+
+/// The password of every user.
+const PASSWORD: &str = "correct horse battery staple";
+
+/// Time for a first start, which includes Keycloak's own build, on a busy machine.
+const START: Duration = Duration::from_secs(180);
+
+/// Time for an answer, on a busy machine.
+const ANSWER: Duration = Duration::from_secs(60);
+
+/// Keeps the machine's memory: about 320 MiB in all.
+const JAVA_OPTS: &str =
+    "-Xms64m -Xmx320m -XX:MaxMetaspaceSize=224m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC";
+
+/// Runs Keycloak in a process group of its own until its standard input ends, which it does with the
+/// process that holds it, however that ends. Then nothing stays behind, files included.
+const KEEPER: &str = r#"
+trap '' INT TERM HUP
+set -m
+bash "$1/bin/kc.sh" "${@:2}" </dev/null >"$1/log" 2>&1 &
+read -r _
+exec 2>/dev/null
+kill -KILL -- -$!
+wait
+rm -rf -- "$1"
+"#;
+
+/// A running Keycloak; see [`Keycloak::shared`].
+#[derive(Debug)]
+pub struct Keycloak {
+    address: SocketAddr,
+    home: PathBuf,
+    admin_token: String,
+    /// Keycloak ends with it.
+    _keeper: (Child, ChildStdin),
+}
+
+/// A realm of a test's own, with the role `member` granted to each user of it.
+#[derive(Debug)]
+pub struct Realm {
+    /// Its name.
+    pub name: String,
+    keycloak: &'static Keycloak,
+    /// Where it is asked: Keycloak itself, or what stands in front of it.
+    address: SocketAddr,
+}
+
+/// What one login of a user got.
+#[derive(Debug, Clone)]
+pub struct Login {
+    /// The access token.
+    pub access: String,
+    /// The refresh token.
+    pub refresh: String,
+    /// The ID token.
+    pub id: String,
+    /// The browser's cookies at Keycloak.
+    cookies: BTreeMap<String, String>,
+}
+
+impl Keycloak {
+    /// The Keycloak of this process, started when it is first asked for.
+    pub async fn shared() -> &'static Self {
+        static SHARED: OnceCell<Keycloak> = OnceCell::const_new();
+        SHARED.get_or_init(Self::start).await
+    }
+
+    async fn start() -> Self {
+        let home = home::make();
+        let (port, management) = (free_port(), free_port());
+        let mut keeper = Command::new("bash")
+            .args(["-c", KEEPER, "keycloak"])
+            .arg(&home)
+            .args(["start-dev", "--db=dev-mem", "--cache=local"])
+            .args(["--health-enabled=true", "--http-host=127.0.0.1"])
+            .arg(format!("--http-port={port}"))
+            .arg(format!("--http-management-port={management}"))
+            .env("JAVA_OPTS", JAVA_OPTS)
+            .env("KC_BOOTSTRAP_ADMIN_USERNAME", "admin")
+            .env("KC_BOOTSTRAP_ADMIN_PASSWORD", PASSWORD)
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("bash is there");
+        let held = keeper.stdin.take().expect("its input is piped");
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let mut keycloak = Self {
+            address: local(port),
+            home,
+            admin_token: String::new(),
+            _keeper: (keeper, held),
+        };
+        keycloak.until_ready(local(management)).await;
+        keycloak.admin_token = keycloak.sign_in_admin().await;
+        // The first token is good for a minute.
+        let patience = json!({"accessTokenLifespan":36_000}).to_string();
+        keycloak.admin("PUT", "", Some(&patience), "master").await;
+        keycloak.admin_token = keycloak.sign_in_admin().await;
+        keycloak
+    }
+
+    async fn until_ready(&self, management: SocketAddr) {
+        let deadline = Instant::now() + START;
+        let ready = b"GET /health/ready HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        while Instant::now() < deadline {
+            if let Ok(answer) = http::exchange(management, ready).await
+                && answer.status == 200
+            {
+                return;
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+        let log = fs::read_to_string(self.home.join("log")).unwrap_or_default();
+        panic!("Keycloak does not start:\n{log}");
+    }
+
+    async fn sign_in_admin(&self) -> String {
+        let form = [
+            ("grant_type", "password"),
+            ("client_id", "admin-cli"),
+            ("username", "admin"),
+            ("password", PASSWORD),
+        ];
+        let path = "/realms/master/protocol/openid-connect/token";
+        let answer = post_form(self.address, path, &form, &[]).await;
+        text_of(&answer.json(), "access_token")
+    }
+
+    async fn admin(&self, method: &str, path: &str, body: Option<&str>, realm: &str) -> Response {
+        let authorization = format!("Bearer {}", self.admin_token);
+        let headers = [
+            ("Authorization", authorization.as_str()),
+            ("Content-Type", "application/json"),
+        ];
+        let path = format!(
+            "/admin/realms{}{realm}{path}",
+            if realm.is_empty() { "" } else { "/" }
+        );
+        let body = body.unwrap_or_default().as_bytes();
+        let answer = request(self.address, method, &path, &headers, body).await;
+        let done = (200..300).contains(&answer.status);
+        assert!(done, "{method} {path}: {} {}", answer.status, answer.text());
+        answer
+    }
+
+    /// A new realm.
+    pub async fn realm(&'static self) -> Realm {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("acme-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        self.realm_at(&name, self.address).await
+    }
+
+    /// A new realm of this name whose tokens are from `address`, where something passes on what is
+    /// asked of Keycloak.
+    pub async fn realm_at(&'static self, name: &str, address: SocketAddr) -> Realm {
+        static ONE_BY_ONE: Mutex<()> = Mutex::const_new(());
+        // Of several at once none is done any sooner.
+        let _turn = ONE_BY_ONE.lock().await;
+        let realm = json!({"realm":name,"enabled":true});
+        self.admin("POST", "", Some(&realm.to_string()), "").await;
+        Realm {
+            name: name.to_owned(),
+            keycloak: self,
+            address,
+        }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Realm {
+    /// Its issuer identifier.
+    pub fn issuer(&self) -> String {
+        format!("{}/realms/{}", self.origin(), self.name)
+    }
+
+    /// The scheme, host and port.
+    pub fn origin(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Asks the admin REST API, below the realm, and expects success.
+    pub async fn admin(&self, method: &str, path: &str, body: Value) -> Value {
+        let body = (!body.is_null()).then(|| body.to_string());
+        let keycloak = self.keycloak;
+        let answer = keycloak
+            .admin(method, path, body.as_deref(), &self.name)
+            .await;
+        match answer.body.is_empty() {
+            true => Value::Null,
+            false => answer.json(),
+        }
+    }
+
+    /// Runs commands of the recipe as they are written, but for the places: this realm and `gateway`, a
+    /// URL. Expects success.
+    pub async fn run(&self, commands: &str, gateway: &str) {
+        let mut commands = commands.to_owned();
+        for (written, meant) in [
+            ("https://id.example.com", self.origin().as_str()),
+            ("REALM=acme", &format!("REALM={}", self.name)),
+            ("https://rt.example.com", gateway),
+        ] {
+            assert!(commands.contains(written), "no {written} in {commands}");
+            commands = commands.replace(written, meant);
+        }
+        let output = tokio::process::Command::new("bash")
+            .args(["-euo", "pipefail", "-c", &commands])
+            .env("PASSWORD", PASSWORD)
+            .stdin(Stdio::null())
+            .output()
+            .await
+            .expect("bash is there");
+        assert!(output.status.success(), "{commands}\n{output:?}");
+    }
+
+    /// Adds a user who has the role `member`; returns the id, which is `sub` in tokens.
+    pub async fn user(&self, name: &str) -> String {
+        let user = json!({
+            "username": name, "enabled": true, "emailVerified": true,
+            "email": format!("{name}@example.com"), "firstName": name, "lastName": "Example",
+            "credentials": [{"type":"password","value":PASSWORD,"temporary":false}],
+        });
+        self.admin("POST", "/users", user).await;
+        let found = format!("/users?exact=true&username={name}");
+        let found = self.admin("GET", &found, Value::Null).await;
+        let id = text_of(&found[0], "id");
+        let role = self.admin("GET", "/roles/member", Value::Null).await;
+        let path = format!("/users/{id}/role-mappings/realm");
+        self.admin("POST", &path, json!([role])).await;
+        id
+    }
+
+    /// The internal id of a client.
+    pub async fn client(&self, client_id: &str) -> String {
+        let path = format!("/clients?clientId={client_id}");
+        let found = self.admin("GET", &path, Value::Null).await;
+        text_of(&found[0], "id")
+    }
+
+    /// Signs a user in at the recipe's client, in a browser of the login's own.
+    pub async fn login(&self, user: &str) -> Login {
+        self.login_at(CLIENT, user, BTreeMap::new()).await
+    }
+
+    /// As [`Realm::login`] at another client, in the browser of `earlier`, which asks for no password.
+    pub async fn login_beside(&self, client: &str, earlier: &Login) -> Login {
+        self.login_at(client, "", earlier.cookies.clone()).await
+    }
+
+    /// The authorization code flow (RFC 6749 §4.1), with what a browser does in it.
+    async fn login_at(
+        &self,
+        client: &str,
+        user: &str,
+        mut cookies: BTreeMap<String, String>,
+    ) -> Login {
+        let query = encoded(&[
+            ("client_id", client),
+            ("redirect_uri", REDIRECT),
+            ("response_type", "code"),
+            ("scope", "openid"),
+        ]);
+        let path = self.path(&format!("auth?{query}"));
+        let header = cookie_header(&cookies);
+        let headers = [("Cookie", header.as_str())];
+        let mut answer = request(self.address, "GET", &path, &headers, b"").await;
+        keep(&mut cookies, &answer);
+        if answer.status == 200 {
+            let page = answer.text();
+            let action = between(&page, "action=\"", "\"").replace("&amp;", "&");
+            let path = action.trim_start_matches(&self.origin()).to_owned();
+            let form = [("username", user), ("password", PASSWORD)];
+            answer = post_form(
+                self.address,
+                &path,
+                &form,
+                &[("Cookie", &cookie_header(&cookies))],
+            )
+            .await;
+            keep(&mut cookies, &answer);
+        }
+        let location = answer
+            .header("location")
+            .unwrap_or_else(|| panic!("{user} is not signed in: {}", answer.text()));
+        let code = between(&format!("{location}&"), "code=", "&").to_owned();
+        let form = [
+            ("grant_type", "authorization_code"),
+            ("client_id", client),
+            ("redirect_uri", REDIRECT),
+            ("code", &code),
+        ];
+        self.tokens(&form, cookies).await
+    }
+
+    /// New tokens for those of a login; the answer as it is, if there are none.
+    pub async fn refresh(&self, login: &Login) -> Result<Login, Value> {
+        let form = [
+            ("grant_type", "refresh_token"),
+            ("client_id", CLIENT),
+            ("refresh_token", login.refresh.as_str()),
+        ];
+        let answer = post_form(self.address, &self.path("token"), &form, &[]).await;
+        match answer.status {
+            200 => Ok(Login::new(&answer.json(), login.cookies.clone())),
+            _ => Err(answer.json()),
+        }
+    }
+
+    async fn tokens(&self, form: &[(&str, &str)], cookies: BTreeMap<String, String>) -> Login {
+        let answer = post_form(self.address, &self.path("token"), form, &[]).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        Login::new(&answer.json(), cookies)
+    }
+
+    /// The user logs out of one login.
+    pub async fn log_out(&self, login: &Login) {
+        let form = [("client_id", CLIENT), ("refresh_token", &login.refresh)];
+        let answer = post_form(self.address, &self.path("logout"), &form, &[]).await;
+        assert_eq!(answer.status, 204, "{}", answer.text());
+    }
+
+    /// The user signs out every other device, as the account console does.
+    pub async fn sign_out_others(&self, login: &Login) {
+        let path = format!("/realms/{}/account/sessions?current=false", self.name);
+        let authorization = format!("Bearer {}", login.access);
+        // Without the second it is the account console's page.
+        let headers = [
+            ("Authorization", authorization.as_str()),
+            ("Accept", "application/json"),
+        ];
+        let answer = request(self.address, "DELETE", &path, &headers, b"").await;
+        assert_eq!(answer.status, 204, "{}", answer.text());
+    }
+
+    /// The user's page gives a token back (RFC 7009).
+    pub async fn revoke_token(&self, token: &str) {
+        let form = [("client_id", CLIENT), ("token", token)];
+        let answer = post_form(self.address, &self.path("revoke"), &form, &[]).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+
+    fn path(&self, endpoint: &str) -> String {
+        format!("/realms/{}/protocol/openid-connect/{endpoint}", self.name)
+    }
+}
+
+impl Login {
+    fn new(answer: &Value, cookies: BTreeMap<String, String>) -> Self {
+        Self {
+            access: text_of(answer, "access_token"),
+            refresh: text_of(answer, "refresh_token"),
+            id: text_of(answer, "id_token"),
+            cookies,
+        }
+    }
+}
+
+/// Keycloak takes its time on a busy machine.
+async fn request(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Response {
+    http::request_within(ANSWER, address, method, path, headers, body).await
+}
+
+async fn post_form(
+    address: SocketAddr,
+    path: &str,
+    fields: &[(&str, &str)],
+    headers: &[(&str, &str)],
+) -> Response {
+    let form = ("Content-Type", "application/x-www-form-urlencoded");
+    let headers = [&[form], headers].concat();
+    let body = encoded(fields);
+    request(address, "POST", path, &headers, body.as_bytes()).await
+}
+
+/// Fields as forms and queries have them.
+fn encoded(fields: &[(&str, &str)]) -> String {
+    let escaped = |text: &str| -> String {
+        let escape = |byte: u8| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => {
+                char::from(byte).to_string()
+            }
+            _ => format!("%{byte:02X}"),
+        };
+        text.bytes().map(escape).collect()
+    };
+    let field = |(name, value): &(&str, &str)| format!("{name}={}", escaped(value));
+    let fields: Vec<String> = fields.iter().map(field).collect();
+    fields.join("&")
+}
+
+/// Keeps the cookies of an answer.
+fn keep(cookies: &mut BTreeMap<String, String>, answer: &Response) {
+    let set = answer
+        .headers
+        .iter()
+        .filter(|(name, _)| name == "set-cookie");
+    for (_, cookie) in set {
+        let pair = cookie.split(';').next().unwrap_or_default();
+        if let Some((name, value)) = pair.split_once('=') {
+            cookies.insert(name.to_owned(), value.to_owned());
+        }
+    }
+}
+
+fn cookie_header(cookies: &BTreeMap<String, String>) -> String {
+    let pair = |(name, value): (&String, &String)| format!("{name}={value}");
+    cookies.iter().map(pair).collect::<Vec<_>>().join("; ")
+}
+
+fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
+    text.split_once(before)
+        .and_then(|(_, rest)| rest.split_once(after))
+        .map(|(between, _)| between)
+        .unwrap_or_else(|| panic!("no {before:?} in {text}"))
+}
+
+fn text_of(object: &Value, member: &str) -> String {
+    let text = object[member].as_str();
+    text.unwrap_or_else(|| panic!("no {member} in {object}"))
+        .to_owned()
+}
