@@ -92,7 +92,7 @@ pub(crate) fn run(args: RevokeArgs) -> Result<(), Failure> {
     let text = match args.dry_run {
         true => preview(&answer),
         false => receipt(&answer) + &trace_line(&answer),
-    } + &nobody(kind, &answer);
+    } + nobody(kind, &answer);
     Ok(output::print(&text)?)
 }
 
