@@ -135,7 +135,7 @@ async fn a_configuration_of_another_issuer_is_not_believed() {
     let settings = Settings::default().issuers(&provider.by_discovery("main"));
     let node = Gateway::start_with(&settings).await;
     let token = provider.token(&key, "alice");
-    until_failing(&node, "another issuer").await;
+    until_failing(&node, "as its issuer").await;
     assert!(node.attempt_with(&token).await.is_unavailable());
     provider.configure("issuer", json!(provider.issuer()));
     for (bad, told) in [
