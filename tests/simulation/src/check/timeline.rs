@@ -45,7 +45,10 @@ pub(super) struct Line<'a> {
 impl Line<'_> {
     /// True for the refusal of a revoked token.
     pub(super) fn is_revoked(&self) -> bool {
-        self.kind == Kind::Refused && self.shown().contains("\"revoked\"")
+        // The latter from the very second of a cutoff.
+        let reasons = ["\"revoked\"", "\"reauth_required\""];
+        let shown = self.shown();
+        self.kind == Kind::Refused && reasons.iter().any(|reason| shown.contains(reason))
     }
 
     /// Its beginning, for people.
