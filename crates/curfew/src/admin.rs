@@ -239,6 +239,11 @@ fn refusal(status: StatusCode, body: &[u8], with_key: bool) -> anyhow::Error {
                 "\n  Give the node's admin key: --key-file FILE, or the variable CURFEW_ADMIN_KEY.",
             );
         }
+        StatusCode::FORBIDDEN
+            if text.contains("no admin key") && !text.contains("admin.key_file") =>
+        {
+            text.push_str("\n  Set admin.key_file in the node's configuration.");
+        }
         StatusCode::NOT_FOUND if problem.is_null() => {
             text.push_str("\n  Is --url the admin listener (admin.listen), not the public one?");
         }
