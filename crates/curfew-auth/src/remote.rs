@@ -26,7 +26,7 @@ const KEY_WAIT: Duration = Duration::from_secs(2);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
-/// The longest pause while there was never a key: nobody can come in, and the provider may just have
+/// The longest pause while there was never a key: no user can come in, and the provider may just have
 /// been set up.
 const LAST_FIRST_RETRY: Duration = Duration::from_secs(4);
 
@@ -353,7 +353,7 @@ mod tests {
     async fn failures_are_tried_again_ever_more_slowly() {
         let remote = remote();
         remote.due().await;
-        // What was never had is asked for more often.
+        // Keys that were never had are asked for more often.
         for expected in [1, 2, 4, 4, 4] {
             remote.failed("no".to_owned());
             let pause = until_due(&remote).await.as_secs_f64();

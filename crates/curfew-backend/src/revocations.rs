@@ -18,7 +18,7 @@ pub struct Revoked {
 }
 
 impl Revoked {
-    /// How a session ends that it covers, whose token was issued at `issued_at`.
+    /// The end of a session that it covers, whose token was issued at `issued_at`.
     pub fn disconnect(&self, issued_at: Option<u64>) -> Disconnect {
         self.revocation.disconnect(&self.key, issued_at)
     }

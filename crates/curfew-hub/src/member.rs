@@ -205,7 +205,7 @@ impl Member {
         progress
     }
 
-    /// How the session ends if a revocation of `key` covers its token or the one about to replace it.
+    /// The session's end if a revocation of `key` covers its token or the one about to replace it.
     pub(crate) fn covered(
         &self,
         key: &RevocationKey,

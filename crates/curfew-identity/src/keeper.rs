@@ -25,7 +25,7 @@ type Told = dyn Fn(Fetched<'_>) + Send + Sync;
 pub struct Fetched<'a> {
     /// The configured name of the issuer.
     pub issuer: &'a str,
-    /// How long it took, the configuration of OpenID included.
+    /// The time it took, the configuration of OpenID included.
     pub took: Duration,
     /// The number of keys that are in force by it, or a name for the fault.
     pub keys: Result<usize, &'static str>,

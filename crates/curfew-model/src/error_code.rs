@@ -33,7 +33,7 @@ macro_rules! codes {
 }
 
 impl ErrorCode {
-    /// Whether the fault is ours, or of what we depend on, as with a status 5xx of HTTP.
+    /// The fault is ours, or of what we depend on, as with a status 5xx of HTTP.
     pub fn is_ours(self) -> bool {
         matches!(
             self,

@@ -50,7 +50,7 @@ impl Revocation {
         *key == RevocationKey::All && self.reason.as_deref() == Some(REAUTH)
     }
 
-    /// How a session ends that this revocation of `key` covers, whose token was issued at `issued_at`.
+    /// The end of a session that this revocation of `key` covers, whose token was issued at `issued_at`.
     pub fn disconnect(&self, key: &RevocationKey, issued_at: Option<u64>) -> Disconnect {
         // In whole seconds it cannot be told if such a token is from before or from after.
         let is_as_old = self.before.is_some() && self.before == issued_at;

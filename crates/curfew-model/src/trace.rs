@@ -125,7 +125,7 @@ impl fmt::Debug for TraceContext {
     }
 }
 
-/// Whether it is a list of `key=value`, short enough to be passed on.
+/// Tells if it is a list of `key=value`, short enough to be passed on.
 fn is_state(text: &str) -> bool {
     let mut members = 0;
     let mut is_good = !text.is_empty() && text.len() <= MAX_STATE_BYTES;

@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// Wait after a failure.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// Why a report is not in force everywhere.
+/// The reasons for which a report is not in force everywhere.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
     /// Too many wait to be written.

@@ -113,7 +113,7 @@ pub(crate) fn traceparent(headers: &HeaderMap) -> Option<TraceContext> {
     let value = values.next()?;
     match values.next() {
         None => TraceContext::parse(value.to_str().ok()?).map(|it| tracestate::of(it, headers)),
-        // Of several none is the one.
+        // Several say nothing.
         Some(_) => None,
     }
 }

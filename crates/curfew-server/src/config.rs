@@ -146,7 +146,7 @@ impl ServerConfig {
 /// Longest name or address of a node, in characters: that of a name in DNS.
 const MAX_NODE_NAME: usize = 253;
 
-/// Whether a list can show a text as it is.
+/// Tells if a list can show a text as it is.
 fn is_shown_whole(text: &str) -> bool {
     let length = text.chars().count();
     (1..=MAX_NODE_NAME).contains(&length) && !text.chars().any(char::is_control)

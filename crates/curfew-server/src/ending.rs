@@ -95,7 +95,7 @@ impl Public {
 pub(crate) struct NotEnded(ReportError);
 
 impl NotEnded {
-    /// What the sender is told; `away` is the status while the backend is.
+    /// The answer to the sender; `away` is the status while the backend is.
     pub(crate) fn into_refused(self, away: StatusCode) -> Refused {
         match self.0 {
             ReportError::Backend(_) => Refused::unavailable(away, ENDED_HERE),

@@ -1,4 +1,4 @@
-//! What reads bytes of strangers, public so that it can be fuzzed.
+//! The readers of strangers' bytes, public so that they can be fuzzed.
 
 use std::io;
 use std::pin::Pin;
@@ -24,12 +24,12 @@ pub use crate::proxies::protocol::{Header, Unparsed, parse};
 /// Longer than any head takes that is all there.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What a listener makes of the first bytes of a connection.
+/// A listener's reading of the first bytes of a connection.
 #[derive(Debug, Default)]
 pub struct Heard {
     /// The first request, without its body.
     pub request: Option<Request<()>>,
-    /// What that request is as an upgrade.
+    /// That request, taken for an upgrade.
     pub handshake: Option<Result<Handshake, HandshakeError>>,
     /// Behind the head of a request that is an upgrade.
     pub early: Bytes,
@@ -90,7 +90,7 @@ pub async fn head(sent: Bytes, at_once: usize, (bytes, headers): (usize, usize))
     heard
 }
 
-/// A connection of which all bytes are known, and whose answers nobody reads.
+/// A connection whose bytes are all known and whose answers are not read.
 #[derive(Debug)]
 struct Given {
     sent: Bytes,

@@ -30,7 +30,7 @@ pub(crate) struct Unverified {
 #[derive(Debug, Default)]
 struct Buckets {
     per_second: u32,
-    /// Of addresses that were charged; a bucket that is full may be gone.
+    /// The buckets of addresses that were charged; one that is full may be gone.
     by_address: HashMap<IpAddr, Rate>,
 }
 
@@ -67,7 +67,7 @@ impl Unverified {
 }
 
 impl Buckets {
-    /// Where the tokens of an address are, or would be.
+    /// The place of an address's tokens.
     fn place(&mut self, address: IpAddr) -> IpAddr {
         if self.by_address.len() < MAX_ADDRESSES || self.by_address.contains_key(&address) {
             return address;
@@ -123,7 +123,7 @@ mod tests {
         IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + n))
     }
 
-    /// Fault: one address's rubbish is charged to another, or to nobody.
+    /// Fault: one address's rubbish is charged to another, or to none.
     #[tokio::test(start_paused = true)]
     async fn an_address_pays_for_itself_alone_and_its_bucket_fills() {
         let unverified = Unverified::default();
@@ -133,7 +133,7 @@ mod tests {
             unverified.charge(address(1));
         }
         assert!(!unverified.has(address(1)) && unverified.has(address(2)));
-        // What was under way when it was empty is owed.
+        // Reports that were under way when it was empty are owed.
         for _ in 0..100 {
             unverified.charge(address(1));
         }

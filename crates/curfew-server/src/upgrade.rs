@@ -408,7 +408,7 @@ fn began(tracer: &Tracer, accepted: &Accepted) -> SystemTime {
     now.checked_sub(accepted.at.elapsed()).unwrap_or(now)
 }
 
-/// What is told of a token that a revocation covers.
+/// The refusal of a token that a revocation covers.
 pub(crate) fn revoked(error: &AdmitError) -> Option<AuthError> {
     let disconnect = match error {
         AdmitError::Revoked(disconnect) => *disconnect,

@@ -72,7 +72,7 @@ impl Refusal {
     }
 }
 
-/// What is told of a token that a revocation covers, which ends its sessions by `disconnect`.
+/// The refusal of a token that a revocation covers, which ends its sessions by `disconnect`.
 pub fn revoked(disconnect: Disconnect) -> (AuthFailure, &'static str) {
     if disconnect == Disconnect::REAUTH_REQUIRED {
         (AuthFailure::ReauthRequired, disconnect.message)

@@ -38,7 +38,7 @@ pub(crate) struct Deadlines {
     pong_by: Option<Instant>,
     /// Something must have come, since an admission asked for a sign of life.
     probe_by: Option<Instant>,
-    /// When it last came.
+    /// The time at which it last came.
     probed_at: Option<Instant>,
     /// `expiring` is told.
     expiring_at: Option<Instant>,

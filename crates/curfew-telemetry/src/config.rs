@@ -75,7 +75,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Where spans are sent to, if they are recorded at all.
+    /// The collector's address, if spans are recorded at all.
     pub(crate) fn traces_to(&self) -> Option<&str> {
         let endpoint = self.otlp_endpoint.as_deref();
         endpoint.filter(|_| !self.standard.disabled)
@@ -112,7 +112,7 @@ impl Config {
     }
 }
 
-/// Whether it is `http://` or `https://`, something without blanks or quotes, and the trace's id.
+/// Tells if it is `http://` or `https://`, something without blanks or quotes, and the trace's id.
 fn is_trace_url(url: &str) -> bool {
     let rest = url
         .strip_prefix("https://")

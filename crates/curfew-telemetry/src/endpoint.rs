@@ -63,7 +63,7 @@ pub(crate) fn check(endpoint: &str) -> Result<u16, String> {
     Ok(number)
 }
 
-/// What may be wrong where a collector at `port` is asked and does not answer as one does.
+/// The likely mistake where a collector at `port` is asked and does not answer as one does.
 pub(crate) fn doubt(port: u16) -> String {
     match port {
         HTTP_PORT => format!(

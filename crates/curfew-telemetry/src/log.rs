@@ -70,7 +70,7 @@ pub fn init(config: &Config) -> Result<Installed, InitError> {
     Ok(installed)
 }
 
-/// What the targets of our own lines begin with.
+/// The beginning of the targets of our own lines.
 const OURS: &str = "curfew";
 
 /// Stands for every module that is not ours.

@@ -14,7 +14,7 @@ pub use table::{VARIABLES, Variable};
 /// The beginning of the names of standard variables.
 const PREFIX: &str = "OTEL_";
 
-/// What standard variables say that no setting of Curfew does.
+/// The values of standard variables that no setting of Curfew has.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Standard {
     pub(crate) disabled: bool,
@@ -41,9 +41,9 @@ pub struct GivenSetting {
 /// The standard variables of an environment, read.
 #[derive(Debug, Default)]
 pub struct Given {
-    /// What they say that no setting does.
+    /// The values that no setting has.
     pub standard: Standard,
-    /// What they say that settings do; a later one wins.
+    /// The values that settings have as well; a later one wins.
     pub settings: Vec<GivenSetting>,
     /// A variable's name and why it is refused; never its value, which may be secret.
     pub problems: Vec<(String, String)>,

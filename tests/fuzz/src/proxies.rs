@@ -71,7 +71,7 @@ pub fn check_forwarded(bytes: &[u8]) -> bool {
     let named = nodes(bytes);
     match forwarded::read(bytes) {
         Some(opinion) => assert_eq!(named, opinion, "by the grammar of RFC 7239"),
-        // What is not by the grammar names nobody who is not written there.
+        // A header that is not by the grammar names no address that is not written there.
         None => {
             let lower = bytes.to_ascii_lowercase();
             let written = lower.windows(3).filter(|part| part == b"for").count();

@@ -186,7 +186,7 @@ pub fn check_name(bytes: &[u8]) -> bool {
         }
         Told::Nameless => match behind {
             None => assert!(bytes.starts_with(b"c:revoked:")),
-            // Anything else after a kind names somebody.
+            // Anything else after a kind names sessions.
             Some(written) => {
                 let mut parts = written.splitn(2, |byte| *byte == b':');
                 let kind = parts.next().unwrap_or_default();

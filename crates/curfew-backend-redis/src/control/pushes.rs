@@ -63,14 +63,14 @@ struct Touched {
     suspensions: Vec<Suspension>,
 }
 
-/// What the name of a key that was touched is.
+/// The meaning of the name of a key that was touched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Told {
     /// A revocation's.
     Key(RevocationKey),
     /// That of the epoch.
     Epoch,
-    /// It is written like a revocation's, and names nobody.
+    /// It is written like a revocation's, and names no session.
     Nameless,
     /// Another's.
     Foreign,

@@ -83,7 +83,7 @@ fn a_cutoff_spares_newer_tokens() {
     assert_eq!(new.outbox().ending(), None);
     let user = RevocationKey::user("alice");
     assert_eq!(harness.hub.revoke(&user, &until(100)).len(), 0, "again");
-    // What covers it for certain takes the place of that.
+    // A revocation that covers it for certain takes the place of that.
     assert_eq!(harness.hub.revoke(&user, &until(101)).len(), 2);
     assert!(is_revoked(&old) && !is_revoked(&new));
 }

@@ -185,7 +185,7 @@ impl Operation {
         self.method == *method || self.method == Method::GET && *method == Method::HEAD
     }
 
-    /// Whether a call of it does something: then its answer is a receipt, which names its trace.
+    /// Tells if a call of it does something: then its answer is a receipt, which names its trace.
     pub(super) fn changes(&self) -> bool {
         self.method != Method::GET
     }

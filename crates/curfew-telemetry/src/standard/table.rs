@@ -24,9 +24,9 @@ const MAX_QUEUE: u64 = 1_000_000;
 pub struct Variable {
     /// Its name.
     pub name: &'static str,
-    /// What it may say, in Markdown; empty when it is refused in any form.
+    /// The values it may have, in Markdown; empty when it is refused in any form.
     pub takes: &'static str,
-    /// What becomes of it, in Markdown.
+    /// Its effect, in Markdown.
     pub effect: &'static str,
     /// Takes its value over; or why not, without repeating it.
     pub(super) read: fn(&mut Given, &'static str, &str) -> Result<(), String>,

@@ -19,10 +19,10 @@ use crate::standard::Standard;
 /// Most spans of one export, unless `OTEL_BSP_MAX_EXPORT_BATCH_SIZE` says otherwise.
 const BATCH: usize = 512;
 
-/// How long a span waits for others, unless `OTEL_BSP_SCHEDULE_DELAY` says otherwise.
+/// The time that a span waits for others, unless `OTEL_BSP_SCHEDULE_DELAY` says otherwise.
 const DELAY: Duration = Duration::from_millis(500);
 
-/// How long the collector may take, unless `OTEL_EXPORTER_OTLP_TIMEOUT` or
+/// The time that the collector may take, unless `OTEL_EXPORTER_OTLP_TIMEOUT` or
 /// `OTEL_BSP_EXPORT_TIMEOUT` says otherwise. Meanwhile spans wait in the queue, and are dropped when
 /// it is full.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -42,7 +42,7 @@ pub enum TraceError {
     Endpoint(#[from] ExporterBuildError),
 }
 
-/// How spans are exported.
+/// The way spans are exported.
 #[derive(Debug)]
 pub(super) struct Export {
     batch: usize,

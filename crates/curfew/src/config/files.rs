@@ -181,7 +181,7 @@ mod tests {
         keys
     }
 
-    /// The kind: a file that is read once, of which nobody hears again.
+    /// The kind: a file that is read once and never again.
     #[test]
     fn every_file_that_can_be_named_is_watched() {
         let folder = tempfile::tempdir().unwrap();
