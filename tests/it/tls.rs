@@ -7,9 +7,13 @@ use curfew_tests::{Gateway, Settings, TestCertificate, eventually};
 use serde_json::json;
 
 async fn start(certificate: &TestCertificate) -> Gateway {
+    start_with(certificate, Settings::default()).await
+}
+
+async fn start_with(certificate: &TestCertificate, settings: Settings) -> Gateway {
     let directory = tempfile::tempdir().unwrap();
     let (cert, key) = certificate.write(directory.path());
-    let settings = Settings::default()
+    let settings = settings
         .with(&format!("server.tls_cert_file = {cert:?}"))
         .with(&format!("server.tls_key_file = {key:?}"));
     Gateway::start_in(directory, &settings.to_toml()).await
@@ -110,12 +114,7 @@ async fn a_broken_certificate_leaves_the_old_one_in_force() {
 /// The kind: a refusal that looks like a broken network, since each side waits for another protocol.
 #[tokio::test]
 async fn a_request_without_tls_is_told_to_use_it() {
-    let directory = tempfile::tempdir().unwrap();
-    let (cert, key) = TestCertificate::new().write(directory.path());
-    let settings = Settings::default()
-        .with(&format!("server.tls_cert_file = {cert:?}"))
-        .with(&format!("server.tls_key_file = {key:?}"));
-    let gateway = Gateway::start_in(directory, &settings.to_toml()).await;
+    let gateway = start(&TestCertificate::new()).await;
     let refused = gateway.ws().refused().await;
     assert_eq!(refused.status, 400);
     assert!(refused.text().contains("wss://"), "{}", refused.text());
@@ -127,13 +126,8 @@ async fn a_request_without_tls_is_told_to_use_it() {
 #[tokio::test]
 async fn a_connection_beyond_the_limits_is_told_so_over_tls() {
     let certificate = TestCertificate::new();
-    let directory = tempfile::tempdir().unwrap();
-    let (cert, key) = certificate.write(directory.path());
-    let settings = Settings::default()
-        .with(&format!("server.tls_cert_file = {cert:?}"))
-        .with(&format!("server.tls_key_file = {key:?}"))
-        .with("limits.unauthenticated = 1");
-    let gateway = Gateway::start_in(directory, &settings.to_toml()).await;
+    let settings = Settings::default().with("limits.unauthenticated = 1");
+    let gateway = start_with(&certificate, settings).await;
     let _one = certificate.secure(gateway.ws()).open().await;
     let refused = certificate.secure(gateway.ws()).refused().await;
     assert_eq!(refused.status, 503);

@@ -349,30 +349,26 @@ mod tests {
         }
     }
 
+    /// Fails again and again, and is due after so many seconds each time, or a little sooner.
+    async fn assert_tried_after(remote: &RemoteKeys, pauses: &[u32]) {
+        for expected in pauses.iter().copied().map(f64::from) {
+            remote.failed("no".to_owned());
+            let pause = until_due(remote).await.as_secs_f64();
+            assert!(
+                pause <= expected + 0.01 && pause >= expected * 0.89,
+                "{pause} {expected}"
+            );
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn failures_are_tried_again_ever_more_slowly() {
         let remote = remote();
         remote.due().await;
         // Keys that were never had are asked for more often.
-        for expected in [1, 2, 4, 4, 4] {
-            remote.failed("no".to_owned());
-            let pause = until_due(&remote).await.as_secs_f64();
-            let expected = f64::from(expected);
-            assert!(
-                pause <= expected + 0.01 && pause >= expected * 0.89,
-                "{pause} {expected}"
-            );
-        }
+        assert_tried_after(&remote, &[1, 2, 4, 4, 4]).await;
         remote.fetched(b"{}");
-        for expected in [1, 2, 4, 8, 16, 30, 30] {
-            remote.failed("no".to_owned());
-            let pause = until_due(&remote).await.as_secs_f64();
-            let expected = f64::from(expected);
-            assert!(
-                pause <= expected + 0.01 && pause >= expected * 0.89,
-                "{pause} {expected}"
-            );
-        }
+        assert_tried_after(&remote, &[1, 2, 4, 8, 16, 30, 30]).await;
         assert_eq!(remote.ask(true, || true).await, Asked::Unanswered);
         remote.fetched(b"{}");
         assert_eq!(remote.status().failure, None);

@@ -15,7 +15,7 @@ pub struct NodeInfo {
     pub node: NodeId,
     /// Its name, from `server.node_name` or the machine; empty of a node of an older version.
     pub name: String,
-    /// Where its public listener is: `server.node_address`, or as the node itself sees it.
+    /// The address of its public listener: `server.node_address`, or as the node itself sees it.
     pub address: String,
     /// Curfew's version.
     pub version: String,

@@ -57,7 +57,7 @@ impl Node {
     /// # Errors
     ///
     /// [`ReportError::Backend`]: it is written as soon as that is possible, for ten minutes and as long
-    /// as the node lives, and nobody it covers is admitted here meanwhile. [`ReportError::Full`]: nothing
+    /// as the node lives, and no user it covers is admitted here meanwhile. [`ReportError::Full`]: nothing
     /// was done.
     pub async fn revoke_reported(
         self: &Arc<Self>,

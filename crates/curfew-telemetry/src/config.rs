@@ -21,7 +21,7 @@ pub struct Config {
     /// and libraries stay at `info`: to see theirs too, name them, `debug,h2=debug`, or all of them,
     /// `debug,*=debug`. Default `info`. Takes effect on reload.
     pub log_level: String,
-    /// Where traces are sent: the URL of an OTLP/gRPC collector with its port, for example
+    /// The URL, with its port, of the OTLP/gRPC collector that traces are sent to, for example
     /// `http://jaeger:4317` (4318 is OTLP over HTTP, which is not spoken). Default: absent, no traces
     /// are exported. Not over TLS: a collector that is far away is reached through one that is near.
     /// Takes effect at start.
@@ -38,7 +38,7 @@ pub struct Config {
     /// Spans hold users' ids and channels' names, and the log the user of a revocation that not every
     /// node has confirmed. Default `false`. Takes effect at start.
     pub trace_user_ids: bool,
-    /// Where people look at a trace: a URL with `{trace_id}` in it, for example
+    /// The URL at which people look at a trace, with `{trace_id}` in it, for example
     /// `https://jaeger.example/trace/{trace_id}`. What names a trace is a link then, in `curfew`'s
     /// output, in answers of the admin API and on the page of `curfew dev`. Default: absent, the id
     /// alone. Takes effect at start.

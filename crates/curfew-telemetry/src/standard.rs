@@ -1,6 +1,6 @@
 //! The standard variables of OpenTelemetry: which are taken, as what, and which are refused.
 //!
-//! What they say lies below the settings of Curfew: a key that a file, a variable `CURFEW__…` or
+//! Their values lie below the settings of Curfew: a key that a file, a variable `CURFEW__…` or
 //! `--set` gives wins. One that would have no effect is refused by its name rather than passed over.
 
 mod table;

@@ -205,7 +205,7 @@ fn key(args: &AdminArgs) -> Result<Option<HeaderValue>, Failure> {
     Ok(Some(header))
 }
 
-/// Where the trace of a call is to be seen: its page, or its id alone; nothing when none is recorded.
+/// The page at which the trace of a call is to be seen, or its id alone; nothing when none is recorded.
 pub(crate) fn trace_line(answer: &Value) -> String {
     let named = ["trace_url", "trace"].map(|name| answer[name].as_str());
     match named.into_iter().flatten().next() {

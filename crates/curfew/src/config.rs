@@ -279,7 +279,7 @@ fn load_from(
     }
 }
 
-/// What is wrong with a variable that is no setting.
+/// The problem of a variable that is no setting.
 fn of_variable((name, message): &(String, String)) -> ConfigProblem {
     ConfigProblem {
         source: name.clone(),

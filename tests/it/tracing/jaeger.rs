@@ -29,10 +29,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const MOST_TRACES: usize = 1000;
 
 /// A Jaeger that keeps traces in memory, killed when dropped.
-struct Jaeger {
+pub(super) struct Jaeger {
     process: Child,
-    otlp: SocketAddr,
-    ui: SocketAddr,
+    /// OTLP over gRPC.
+    pub(super) otlp: SocketAddr,
+    /// OTLP over HTTP.
+    pub(super) http: SocketAddr,
+    /// Its page, and the API behind it.
+    pub(super) ui: SocketAddr,
     directory: TempDir,
 }
 
@@ -71,9 +75,9 @@ fn binary() -> PathBuf {
 }
 
 impl Jaeger {
-    async fn start() -> Self {
-        let [otlp, ui, grpc] =
-            [(); 3].map(|()| SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())));
+    pub(super) async fn start() -> Self {
+        let [otlp, http, ui, grpc] =
+            [(); 4].map(|()| SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())));
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("jaeger.json");
         // YAML's subset: no port but these, since others may be taken.
@@ -93,7 +97,10 @@ impl Jaeger {
                     "grpc": {"endpoint": grpc.to_string()},
                 },
             },
-            "receivers": {"otlp": {"protocols": {"grpc": {"endpoint": otlp.to_string()}}}},
+            "receivers": {"otlp": {"protocols": {
+                "grpc": {"endpoint": otlp.to_string()},
+                "http": {"endpoint": http.to_string()},
+            }}},
             "exporters": {"jaeger_storage_exporter": {"trace_storage": "kept"}},
         });
         fs::write(&file, configuration.to_string()).unwrap();
@@ -109,6 +116,7 @@ impl Jaeger {
         let mut jaeger = Self {
             process,
             otlp,
+            http,
             ui,
             directory,
         };
@@ -122,7 +130,7 @@ impl Jaeger {
                 let log = fs::read_to_string(self.directory.path().join("log"));
                 panic!("{status}: {}", log.unwrap_or_default());
             }
-            for address in [self.ui, self.otlp] {
+            for address in [self.ui, self.otlp, self.http] {
                 tokio::net::TcpStream::connect(address).await.ok()?;
             }
             Some(())
@@ -267,7 +275,7 @@ fn text(value: &Value) -> String {
 }
 
 /// As a query has it.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     use std::fmt::Write as _;
     text.bytes().fold(String::new(), |mut out, byte| {
         match byte.is_ascii_alphanumeric() {

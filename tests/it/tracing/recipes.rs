@@ -1,132 +1,35 @@
 //! The searches that the guide recommends, each asked of a real Jaeger.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use curfew_testkit::http;
 use curfew_testkit::mint::Key;
-use curfew_tests::{
-    Attempt, Cluster, Gateway, Manner, Provider, Redis, eventually, eventually_within, free_port,
-};
+use curfew_tests::{Attempt, Cluster, Gateway, Manner, Provider, Redis, eventually};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use super::collector::exporting_to;
+use super::jaeger::{Jaeger, escape};
 
-/// How long Jaeger may take to start.
-const START: Duration = Duration::from_secs(30);
-
-/// A Jaeger with its memory store, killed when dropped.
-struct Jaeger {
-    process: Child,
-    otlp: SocketAddr,
-    http: SocketAddr,
-    ui: SocketAddr,
-    _directory: TempDir,
-}
-
-impl Jaeger {
-    async fn start() -> Self {
-        let tools = std::env::var_os("CURFEW_TOOLS").map_or_else(
-            || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools")),
-            PathBuf::from,
-        );
-        let binary = tools.join("jaeger/jaeger");
-        assert!(
-            binary.exists(),
-            "{} is missing: run .ci/run, which builds it",
-            binary.display()
-        );
-        let [otlp, http, ui, grpc] =
-            [(); 4].map(|()| SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())));
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("jaeger.json");
-        let configuration = json!({
-            "service": {
-                "extensions": ["jaeger_storage", "jaeger_query"],
-                "pipelines": {
-                    "traces": {"receivers": ["otlp"], "exporters": ["jaeger_storage_exporter"]},
-                },
-                "telemetry": {"metrics": {"level": "none"}},
-            },
-            "extensions": {
-                "jaeger_storage": {"backends": {"kept": {"memory": {"max_traces": 10000}}}},
-                "jaeger_query": {
-                    "storage": {"traces": "kept"},
-                    "http": {"endpoint": ui.to_string()},
-                    "grpc": {"endpoint": grpc.to_string()},
-                },
-            },
-            "receivers": {"otlp": {"protocols": {
-                "grpc": {"endpoint": otlp.to_string()},
-                "http": {"endpoint": http.to_string()},
-            }}},
-            "exporters": {"jaeger_storage_exporter": {"trace_storage": "kept"}},
+/// The operations of the spans that its search finds, with these in its form.
+async fn search(jaeger: &Jaeger, operation: Option<&str>, tags: &Value) -> Vec<Value> {
+    let mut path = format!(
+        "/api/traces?service=curfew&limit=100&tags={}",
+        escape(&tags.to_string())
+    );
+    if let Some(operation) = operation {
+        path += &format!("&operation={}", escape(operation));
+    }
+    let answer = http::request(jaeger.ui, "GET", &path, &[], b"").await;
+    assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+    let answer = answer.json();
+    let traces = answer["data"].as_array().unwrap().clone();
+    let spans = traces
+        .into_iter()
+        .flat_map(|mut trace| match trace["spans"].take() {
+            Value::Array(spans) => spans,
+            other => panic!("no spans but {other}"),
         });
-        fs::write(&file, configuration.to_string()).unwrap();
-        let process = Command::new(binary)
-            .arg("--config")
-            .arg(&file)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut jaeger = Self {
-            process,
-            otlp,
-            http,
-            ui,
-            _directory: directory,
-        };
-        eventually_within(START, "an answer of Jaeger", async || {
-            assert_eq!(jaeger.process.try_wait().unwrap(), None, "Jaeger has ended");
-            for address in [jaeger.ui, jaeger.otlp, jaeger.http] {
-                tokio::net::TcpStream::connect(address).await.ok()?;
-            }
-            Some(())
-        })
-        .await;
-        jaeger
-    }
-
-    /// The operations of the spans that its search finds, with these in its form.
-    async fn search(&self, operation: Option<&str>, tags: &Value) -> Vec<Value> {
-        let mut path = format!(
-            "/api/traces?service=curfew&limit=100&tags={}",
-            encoded(&tags.to_string())
-        );
-        if let Some(operation) = operation {
-            path += &format!("&operation={}", encoded(operation));
-        }
-        let answer = http::request(self.ui, "GET", &path, &[], b"").await;
-        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
-        let answer = answer.json();
-        let traces = answer["data"].as_array().unwrap().clone();
-        let spans = traces
-            .into_iter()
-            .flat_map(|mut trace| match trace["spans"].take() {
-                Value::Array(spans) => spans,
-                other => panic!("no spans but {other}"),
-            });
-        spans.collect()
-    }
-}
-
-impl Drop for Jaeger {
-    fn drop(&mut self) {
-        // Both fail only when it has ended already.
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
-}
-
-fn encoded(text: &str) -> String {
-    let bytes = text.bytes();
-    bytes.map(|byte| format!("%{byte:02x}")).collect()
+    spans.collect()
 }
 
 /// A search that the guide recommends.
@@ -209,7 +112,7 @@ async fn every_search_of_the_guide_finds_what_it_is_for() {
         let tags = json!({ &tag.0: tag.1 });
         let what = format!("{operation:?} {tags}");
         eventually(&what, async || {
-            let found = jaeger.search(operation.as_deref(), &tags).await;
+            let found = search(&jaeger, operation.as_deref(), &tags).await;
             let has = |span: &Value| {
                 let mut tags = span["tags"].as_array().unwrap().iter();
                 tags.any(|found| {
@@ -231,7 +134,7 @@ async fn every_search_of_the_guide_finds_what_it_is_for() {
     }
     // What the guide says of the usual advice.
     assert_eq!(
-        jaeger.search(None, &json!({"error":"true"})).await,
+        search(&jaeger, None, &json!({"error":"true"})).await,
         [Value::Null; 0]
     );
 }

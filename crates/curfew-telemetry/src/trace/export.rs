@@ -47,13 +47,13 @@ pub enum TraceError {
 pub(super) struct Export {
     batch: usize,
     delay: Duration,
-    /// Of one attempt.
+    /// Longest time of one attempt.
     timeout: Duration,
-    /// Of one export with its repetitions.
+    /// Longest time of one export with its repetitions.
     patience: Duration,
 }
 
-/// What became of spans.
+/// The spans that were exported and dropped.
 #[derive(Debug)]
 pub(super) struct Counted {
     pub(super) exported: Counter,
@@ -216,7 +216,7 @@ impl Exporting {
     }
 }
 
-/// What every span is of.
+/// The resource that every span is of.
 fn resource(standard: &Standard, instance: &str, version: &'static str) -> Resource {
     let given = standard.resource.iter();
     let name_is_given = given.clone().any(|(key, _)| key == SERVICE_NAME);

@@ -12,7 +12,7 @@ use crate::endpoint;
 /// slow one loses some in every burst.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// Why an export failed.
+/// The reasons for which an export fails.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Fault {
     /// It was refused, or could not be sent.
@@ -52,7 +52,7 @@ impl Outage {
         }
     }
 
-    /// When to look again, though there be nothing to export.
+    /// The time to look again, though there be nothing to export.
     pub(super) fn may_be_over_at(&self) -> Option<Instant> {
         let current = self.now.as_ref()?;
         (current.taken_since > 0).then(|| current.last_drop + QUIET)
@@ -103,7 +103,7 @@ impl Outage {
             return;
         };
         let error = fault.to_string();
-        // At another port than the usual one it may speak something else, whatever the error is.
+        // At another port than the usual one it may speak something else, by any error.
         match self.port.filter(|port| *port != endpoint::GRPC_PORT) {
             Some(port) => warn!(
                 dropped,

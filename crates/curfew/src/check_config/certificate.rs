@@ -26,7 +26,7 @@ pub(super) fn probe(file: &Path, now: Duration) -> Probe {
     }
 }
 
-/// What there is to say of a certificate that can be used, or why it cannot.
+/// Describes a certificate that can be used. Fails with the reason for which one cannot.
 fn judge(file: &Path, now: Duration) -> Result<String, String> {
     let chain: Vec<_> = CertificateDer::pem_file_iter(file)
         .and_then(Iterator::collect)
