@@ -263,12 +263,8 @@ impl Admin {
             Ok(response) => (response.status().as_u16(), None),
             Err(problem) => (problem.status, Some(problem.code)),
         };
-        if !span.is_recorded() {
-            span = match status {
-                500.. => tracer.failure(name, origin, began, Whose::OURS),
-                400.. => tracer.refusal(name, origin, began, Whose::OURS),
-                _ => span,
-            };
+        if !span.is_recorded() && status >= 400 {
+            span = tracer.fault(status >= 500, name, origin, began, Whose::OURS);
         }
         trace::describe(&mut span, operation, status, code);
         if let Some(caller) = named {

@@ -158,10 +158,8 @@ pub(crate) fn refused_span(
     asked: &Asked,
     began: SystemTime,
 ) -> Span {
-    let mut span = match refused.is_unavailable() {
-        true => tracer.failure(name, asked.origin.clone(), began, asked.whose()),
-        false => tracer.refusal(name, asked.origin.clone(), began, asked.whose()),
-    };
+    let (origin, whose) = (asked.origin.clone(), asked.whose());
+    let mut span = tracer.fault(refused.is_unavailable(), name, origin, began, whose);
     asked.describe(&mut span);
     span
 }

@@ -104,10 +104,7 @@ impl Public {
             Err(Refused { reason, response }) => {
                 let is_ours = response.status().is_server_error();
                 if !span.is_recorded() {
-                    span = match is_ours {
-                        true => tracer.failure(SPAN, from, began, asked.whose()),
-                        false => tracer.refusal(SPAN, from, began, asked.whose()),
-                    };
+                    span = tracer.fault(is_ours, SPAN, from, began, asked.whose());
                 }
                 metrics.tickets.inc(match is_ours {
                     true => TicketOutcome::Unavailable,

@@ -133,10 +133,7 @@ impl Public {
                 let is_ours = response.status().is_server_error();
                 if !span.is_recorded() {
                     let whose = whose(&asked, verified.as_deref());
-                    span = match is_ours {
-                        true => tracer.failure(SPAN, origin, began, whose),
-                        false => tracer.refusal(SPAN, origin, began, whose),
-                    };
+                    span = tracer.fault(is_ours, SPAN, origin, began, whose);
                 }
                 if let Some(principal) = &verified {
                     tracer.name_user(&mut span, principal.user());
@@ -227,7 +224,8 @@ impl Public {
             if !span.is_recorded() {
                 let origin = asked.origin.clone();
                 let whose = whose(asked, verified.as_deref());
-                *span = tracer.refusal(SPAN, origin, began(tracer, accepted), whose);
+                let began = began(tracer, accepted);
+                *span = tracer.fault(false, SPAN, origin, began, whose);
             }
             span.failed(refusal.reason());
         }

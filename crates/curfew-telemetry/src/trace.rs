@@ -178,29 +178,22 @@ impl Tracer {
         }
     }
 
-    /// The span of a request that was refused, which began at `started`. Recorded whatever the ratio,
-    /// up to a hundred a second and ten of those for one client.
-    pub fn refusal(
+    /// The span of a request that was refused or, where `is_ours`, failed through a fault of ours; it
+    /// began at `started`. Recorded whatever the ratio, up to a hundred a second of each and ten of those
+    /// for one client.
+    pub fn fault(
         &self,
+        is_ours: bool,
         name: impl Into<Name>,
         origin: Origin,
         started: SystemTime,
         whose: Whose<'_>,
     ) -> Span {
-        self.unasked(Unasked::Refusal, whose, |recorder| {
-            recorder.begin_earlier(name, origin, started)
-        })
-    }
-
-    /// As [`Tracer::refusal`], of one that failed through a fault of ours.
-    pub fn failure(
-        &self,
-        name: impl Into<Name>,
-        origin: Origin,
-        started: SystemTime,
-        whose: Whose<'_>,
-    ) -> Span {
-        self.unasked(Unasked::Failure, whose, |recorder| {
+        let what = match is_ours {
+            true => Unasked::Failure,
+            false => Unasked::Refusal,
+        };
+        self.unasked(what, whose, |recorder| {
             recorder.begin_earlier(name, origin, started)
         })
     }

@@ -212,9 +212,9 @@ impl CommandSpan {
         let failure = failure.into();
         if !self.span.is_recorded() {
             let tracer = state.context.metrics().tracer();
-            self.span = state.with_whose(|whose| match failure.is_ours {
-                true => tracer.failure(self.name, self.origin.clone(), self.began, whose),
-                false => tracer.refusal(self.name, self.origin.clone(), self.began, whose),
+            self.span = state.with_whose(|whose| {
+                let (origin, began) = (self.origin.clone(), self.began);
+                tracer.fault(failure.is_ours, self.name, origin, began, whose)
             });
             self.describe(state);
         }

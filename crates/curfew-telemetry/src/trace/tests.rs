@@ -115,7 +115,10 @@ fn one_clients_refusals_leave_room_for_those_of_others() {
     let refuse = |rig: &Rig, last: u8, user: Option<&str>| {
         let address = Some(IpAddr::from([192, 0, 2, last]));
         let whose = Whose { address, user };
-        drop(rig.tracer.refusal("a", Origin::Unknown, started, whose));
+        drop(
+            rig.tracer
+                .fault(false, "a", Origin::Unknown, started, whose),
+        );
     };
     for _ in 0..50 {
         refuse(&rig, 1, None);
@@ -136,7 +139,7 @@ fn one_clients_refusals_leave_room_for_those_of_others() {
     // A failure is recorded all the same, and so is a session's end.
     drop(
         rig.tracer
-            .failure("a", Origin::Unknown, started, Whose::OURS),
+            .fault(true, "a", Origin::Unknown, started, Whose::OURS),
     );
     rig.next();
     drop(rig.tracer.session_end("a", None, started, Whose::OURS));
