@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput};
-use curfew_hub::{Hub, HubLimits, Lanes, Member, Progress};
+use curfew_hub::{Hub, HubLimits, Lanes, Member, Progress, Wire, Wires};
 use curfew_model::{
     Channel, Claims, Gate, Principal, PrincipalParts, Publication, SessionId, SystemClock,
 };
-use curfew_protocol::Protocols;
 use curfew_protocol::native::Native;
 use curfew_telemetry::{DeliveryPath, Metrics, Names};
 use curfew_ws::{Front, Socket};
@@ -43,7 +42,7 @@ impl Reader {
     fn new(hub: &Hub, user: usize, channel: &Channel) -> Self {
         let session = SessionId::new();
         let principal = Arc::new(principal(&format!("user-{user}")));
-        let protocol = hub.protocols().default_id();
+        let protocol = hub.wires().default_id();
         let (member, _) = hub.register(session, protocol, &SystemClock, principal);
         assert!(member.outbox().open(Lanes::default()), "nobody ended it");
         hub.subscribe(channel, &member);
@@ -80,13 +79,13 @@ fn principal(user: &str) -> Principal {
 fn broadcast(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("broadcast");
     for subscribers in [1, 10, 1000] {
-        let protocols = Protocols::new(vec![Arc::new(Native)]);
+        let wires = Wires::new(vec![Wire::websocket(Native)]);
         let limits = HubLimits {
             outbound_bytes: 1024 * 1024,
             node_outbound_bytes: 0,
         };
         let hub = Hub::new(
-            protocols,
+            wires,
             limits,
             Arc::new(Gate::always_open()),
             DeliveryPath::Local,

@@ -11,13 +11,12 @@ use curfew_backend::{
     Suspension,
 };
 use curfew_backend_redis::{Parts, Redis};
-use curfew_hub::{Hub, HubLimits, Lanes};
+use curfew_hub::{Hub, HubLimits, Lanes, Wire, Wires};
 use curfew_model::{
     Channel, Claims, Clock as _, Disconnect, GapReason, Gate, NodeId, Principal, PrincipalParts,
     Publication, Revocation, RevocationKey, SessionId, SystemClock,
 };
 use curfew_node::HubEvents;
-use curfew_protocol::Protocols;
 use curfew_protocol::native::Native;
 use curfew_telemetry::{DeliveryPath, Metrics, Names};
 use tokio::runtime::Runtime;
@@ -58,7 +57,7 @@ impl Node {
             Arc::new(Gate::shut_at_first()),
         );
         let hub = Arc::new(Hub::new(
-            Protocols::new(vec![Arc::new(Native)]),
+            Wires::new(vec![Wire::websocket(Native)]),
             HubLimits {
                 outbound_bytes: 1024 * 1024,
                 node_outbound_bytes: 0,
@@ -140,7 +139,7 @@ fn open(hub: &Hub, number: usize) {
         leeway: Duration::from_secs(5),
         claims: Claims::from_json("{}"),
     }));
-    let protocol = hub.protocols().default_id();
+    let protocol = hub.wires().default_id();
     let (member, _) = hub.register(session, protocol, &SystemClock, principal);
     assert!(member.outbox().open(Lanes::default()), "nobody ended it");
 }

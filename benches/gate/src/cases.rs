@@ -8,16 +8,15 @@ use std::time::Duration;
 
 use anyhow::bail;
 use bytes::Bytes;
-use curfew_hub::{Hub, HubLimits, Lanes, Member, Progress};
+use curfew_hub::{Hub, HubLimits, Lanes, Member, Progress, Wire, Wires};
 use curfew_model::{
     Action, Channel, Claims, Clock, Gate, Message, Principal, PrincipalParts, Publication, Push,
     SessionId,
 };
 use curfew_policy::{Config, Policy, Rule};
+use curfew_protocol::Protocol as _;
 use curfew_protocol::native::Native;
-use curfew_protocol::{Protocol as _, Protocols};
 use curfew_telemetry::{DeliveryPath, Metrics, Names};
-use curfew_ws::frame::{self, Opcode};
 use curfew_ws::{Decoder, Front, Input, Limits, Socket};
 
 /// Listeners of the channel that is published to.
@@ -74,8 +73,8 @@ fn count(rounds: u64, mut step: impl FnMut()) -> u64 {
 
 fn decode(rounds: u64, text: &str) -> u64 {
     count(rounds, || {
-        let request = Native.decode(Message::Text(black_box(text)));
-        assert!(black_box(&request).is_ok());
+        let decoded = Native.decode(Message::Text(black_box(text)));
+        assert!(black_box(&decoded).request.is_ok());
     })
 }
 
@@ -127,11 +126,9 @@ fn encode(rounds: u64) -> u64 {
         data: DATA.as_bytes(),
         from: Some("alice"),
     };
+    let wire = Wire::websocket(Native);
     count(rounds, || {
-        let frame = frame::encode(Opcode::Text, |out| {
-            Native.encode_push(black_box(&push), out)
-        });
-        black_box(frame);
+        black_box(wire.push(black_box(&push)));
     })
 }
 
@@ -155,7 +152,7 @@ fn broadcast(rounds: u64) -> u64 {
         node_outbound_bytes: 0,
     };
     let hub = Hub::new(
-        Protocols::new(vec![Arc::new(Native)]),
+        Wires::new(vec![Wire::websocket(Native)]),
         limits,
         Arc::new(Gate::always_open()),
         DeliveryPath::Local,
@@ -186,7 +183,7 @@ fn broadcast(rounds: u64) -> u64 {
 fn listener(hub: &Hub, user: usize, channel: &Channel) -> Arc<Member> {
     let session = SessionId::new();
     let principal = Arc::new(principal(&format!("user-{user}")));
-    let protocol = hub.protocols().default_id();
+    let protocol = hub.wires().default_id();
     let (member, _) = hub.register(session, protocol, &Still, principal);
     assert!(member.outbox().open(Lanes::default()), "nobody ended it");
     hub.subscribe(channel, &member);

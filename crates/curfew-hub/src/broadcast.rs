@@ -1,17 +1,15 @@
-//! The fan-out: one publication to all who listen, encoded once per protocol.
+//! The fan-out: one publication to all who listen, encoded once per wire.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use curfew_model::{Channel, GapReason, Publication, Push};
-use curfew_protocol::ProtocolId;
 use curfew_telemetry::{DropReason, Writes};
-use curfew_ws::frame::{self, Opcode};
 
-use crate::Hub;
 use crate::channels::Listeners;
 use crate::outbox::Arrival;
+use crate::{Hub, WireId};
 
 /// Of so many deliveries one is timed, which costs 110 ns where a delivery's share of a broadcast
 /// is 70. A prime, so that a channel with a round number of listeners has others timed each time.
@@ -32,7 +30,7 @@ pub struct Delivered {
 
 impl Hub {
     /// Queues a publication for every session on this node that listens to its channel. Costs one
-    /// encoding per protocol, and per listener a reference count, a queue slot and at most one
+    /// encoding per wire, and per listener a reference count, a queue slot and at most one
     /// wake-up.
     pub fn broadcast(&self, publication: &Publication) -> Delivered {
         self.broadcast_as::<false>(publication, None)
@@ -79,7 +77,9 @@ impl Hub {
         self.channels.with(&publication.channel, |listeners| {
             self.tell_gap(&publication.channel, listeners);
             listeners.each(|member| {
-                let frame = frames.of(member.protocol());
+                let Some(frame) = frames.of(member.wire()) else {
+                    return;
+                };
                 let size = frame.len();
                 let is_observed = untimed == 0;
                 let timed = match TRACED || is_observed {
@@ -155,7 +155,9 @@ impl Hub {
         let mut frames = Frames::new(self, Push::Gap { channel });
         let (mut told, mut bytes) = (0, 0);
         listeners.each(|member| {
-            let frame = frames.of(member.protocol());
+            let Some(frame) = frames.of(member.wire()) else {
+                return;
+            };
             let size = frame.len();
             if self.deliver(member, frame, None) {
                 told += 1;
@@ -167,12 +169,12 @@ impl Hub {
     }
 }
 
-/// A push's frame in each protocol, encoded when first asked for.
+/// A push's frame on each wire, encoded when first asked for. `None` where it is not told.
 struct Frames<'a> {
     hub: &'a Hub,
     push: Push<'a>,
-    first: Option<(ProtocolId, Bytes)>,
-    others: Vec<(ProtocolId, Bytes)>,
+    first: Option<(WireId, Option<Bytes>)>,
+    others: Vec<(WireId, Option<Bytes>)>,
 }
 
 impl<'a> Frames<'a> {
@@ -185,21 +187,16 @@ impl<'a> Frames<'a> {
         }
     }
 
-    fn of(&mut self, protocol: ProtocolId) -> Bytes {
-        if let Some((id, frame)) = &self.first
-            && *id == protocol
-        {
+    fn of(&mut self, wire: WireId) -> Option<Bytes> {
+        let known = self.first.iter().chain(&self.others);
+        if let Some((_, frame)) = known.into_iter().find(|(id, _)| *id == wire) {
             return frame.clone();
         }
-        if let Some((_, frame)) = self.others.iter().find(|(id, _)| *id == protocol) {
-            return frame.clone();
-        }
-        let encoder = self.hub.protocols.get(protocol);
-        let frame = frame::encode(Opcode::Text, |out| encoder.encode_push(&self.push, out));
+        let frame = self.hub.wires.get(wire).push(&self.push);
         if self.first.is_none() {
-            self.first = Some((protocol, frame.clone()));
+            self.first = Some((wire, frame.clone()));
         } else {
-            self.others.push((protocol, frame.clone()));
+            self.others.push((wire, frame.clone()));
         }
         frame
     }

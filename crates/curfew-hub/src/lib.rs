@@ -1,7 +1,7 @@
 //! The local registry of sessions and their subscriptions, and the fan-out to them.
 //!
 //! Owns: which sessions live on this node, which keys a revocation finds them by, who listens to
-//! which channel, and each session's bounded outbound queue.
+//! which channel, each session's bounded outbound queue, and whose words in which frames go there.
 //! Knows nothing of: the backend, tokens; of sockets, only that some can be written to at once. Never
 //! awaits.
 //! Start at [`Hub::broadcast`]; [`Outbox`] is where a session's task meets everyone else.
@@ -15,6 +15,7 @@ mod member;
 mod outbox;
 mod registry;
 mod sent;
+mod wire;
 
 pub use broadcast::Delivered;
 pub use channels::ChannelInfo;
@@ -23,6 +24,7 @@ pub use member::{Member, Suspension};
 pub use outbox::{Ending, HeldBack, Lanes, Outbox, Progress, Sign, Standing, Undelivered};
 pub use registry::{Hub, HubLimits};
 pub use sent::Sent;
+pub use wire::{Framing, WebSocket, Wire, WireId, Wires};
 
 #[cfg(test)]
 mod tests;

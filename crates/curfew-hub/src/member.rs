@@ -6,14 +6,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use curfew_model::{Clock, Disconnect, Principal, Revocation, RevocationKey, SessionId};
-use curfew_protocol::ProtocolId;
 use curfew_ws::Socket;
 use parking_lot::Mutex;
 
 use crate::index::Index;
 use crate::kinds::{Kinds, keys_by_claims};
 use crate::outbox::Tally;
-use crate::{Hub, Outbox, Progress};
+use crate::{Hub, Outbox, Progress, WireId};
 
 /// A session as the hub knows it: who it is and where its frames go.
 #[derive(Debug)]
@@ -21,7 +20,7 @@ pub struct Member {
     /// Distinguishes members cheaply; unique within the hub.
     pub(crate) slot: u64,
     session: SessionId,
-    protocol: ProtocolId,
+    wire: WireId,
     registered_at: u64,
     address: OnceLock<IpAddr>,
     principals: Mutex<Principals>,
@@ -92,14 +91,14 @@ impl Member {
     pub(crate) fn new(
         slot: u64,
         session: SessionId,
-        protocol: ProtocolId,
+        wire: WireId,
         clock: &dyn Clock,
         principal: Arc<Principal>,
     ) -> Self {
         Self {
             slot,
             session,
-            protocol,
+            wire,
             registered_at: clock.unix(),
             address: OnceLock::new(),
             end: TokenEnd::of(&principal, clock),
@@ -117,9 +116,9 @@ impl Member {
         self.session
     }
 
-    /// The protocol it speaks.
-    pub fn protocol(&self) -> ProtocolId {
-        self.protocol
+    /// What it is spoken to by.
+    pub fn wire(&self) -> WireId {
+        self.wire
     }
 
     /// When it was registered, in Unix seconds.

@@ -8,7 +8,6 @@ use bytes::Bytes;
 use curfew_model::{
     Channel, Clock, Disconnect, Gate, Principal, Revocation, RevocationKey, SessionId,
 };
-use curfew_protocol::{ProtocolId, Protocols};
 use curfew_telemetry::{DeliveryPath, DropReason, Metrics, Writes};
 use parking_lot::RwLock;
 
@@ -16,7 +15,7 @@ use crate::channels::{ChannelInfo, Channels};
 use crate::flush::Flushers;
 use crate::index::{Index, SHARDS};
 use crate::outbox::{Arrival, Pushed};
-use crate::{Ending, Kinds, Member, Suspension};
+use crate::{Ending, Kinds, Member, Suspension, WireId, Wires};
 
 /// Bounds on outbound queues; changed by a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +29,7 @@ pub struct HubLimits {
 /// The local registry and fan-out. All methods are synchronous and hold their locks briefly.
 #[derive(Debug)]
 pub struct Hub {
-    pub(crate) protocols: Protocols,
+    pub(crate) wires: Wires,
     pub(crate) channels: Channels,
     sessions: [RwLock<HashMap<SessionId, Arc<Member>>>; SHARDS],
     pub(crate) index: Index,
@@ -54,17 +53,17 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// An empty hub for these protocols. While `gate` is shut nothing is broadcast. Publications
+    /// An empty hub for these wires. While `gate` is shut nothing is broadcast. Publications
     /// come by `path`.
     pub fn new(
-        protocols: Protocols,
+        wires: Wires,
         limits: HubLimits,
         gate: Arc<Gate>,
         path: DeliveryPath,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
-            protocols,
+            wires,
             channels: Channels::new(),
             sessions: std::array::from_fn(|_| RwLock::default()),
             index: Index::new(),
@@ -105,9 +104,9 @@ impl Hub {
         &self.metrics
     }
 
-    /// The protocols sessions may speak.
-    pub fn protocols(&self) -> &Protocols {
-        &self.protocols
+    /// The wires that sessions may have.
+    pub fn wires(&self) -> &Wires {
+        &self.wires
     }
 
     /// Registers a session, so that revocations find it by the kinds in force; returns it with the
@@ -116,12 +115,12 @@ impl Hub {
     pub fn register(
         &self,
         session: SessionId,
-        protocol: ProtocolId,
+        wire: WireId,
         clock: &dyn Clock,
         principal: Arc<Principal>,
     ) -> (Arc<Member>, Vec<RevocationKey>) {
         let slot = self.next_slot.fetch_add(1, Ordering::Relaxed);
-        let member = Arc::new(Member::new(slot, session, protocol, clock, principal));
+        let member = Arc::new(Member::new(slot, session, wire, clock, principal));
         // First of all: if other kinds come in force, either whoever walks over the sessions sees it
         // here, or it is keyed by those.
         self.shard(session)

@@ -7,6 +7,7 @@ use curfew_telemetry::{Metrics, Opcode};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sent {
     text: u64,
+    binary: u64,
     close: u64,
     ping: u64,
     pong: u64,
@@ -21,6 +22,7 @@ impl Sent {
     /// Adds others.
     pub(crate) fn join(&mut self, other: Self) {
         self.text += other.text;
+        self.binary += other.binary;
         self.close += other.close;
         self.ping += other.ping;
         self.pong += other.pong;
@@ -28,6 +30,7 @@ impl Sent {
 
     fn kind(&mut self, frame: &Bytes) -> &mut u64 {
         match frame.first().map(|byte| byte & 0x0f) {
+            Some(0x2) => &mut self.binary,
             Some(0x8) => &mut self.close,
             Some(0x9) => &mut self.ping,
             Some(0xa) => &mut self.pong,
@@ -39,6 +42,7 @@ impl Sent {
     pub fn count(self, metrics: &Metrics) {
         for (opcode, count) in [
             (Opcode::Text, self.text),
+            (Opcode::Binary, self.binary),
             (Opcode::Close, self.close),
             (Opcode::Ping, self.ping),
             (Opcode::Pong, self.pong),

@@ -16,14 +16,14 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use curfew_model::{
-    Channel, Claims, Clock, CommandId, Gate, Message, Principal, PrincipalParts, Publication, Push,
-    Reply, Request, RevocationKey, SessionId,
+    Channel, Claims, Clock, CommandId, Gate, Message, MessageKind, Principal, PrincipalParts,
+    Publication, Push, Reply, RevocationKey, SessionId,
 };
-use curfew_protocol::{DecodeError, Protocol, ProtocolId, Protocols};
+use curfew_protocol::{DecodeError, Decoded, Protocol};
 use curfew_telemetry::{DeliveryPath, DropReason, Metrics, Names};
 use curfew_ws::{Front, Socket};
 
-use crate::{Hub, HubLimits, Lanes, Member, Progress};
+use crate::{Hub, HubLimits, Lanes, Member, Progress, WebSocket, Wire, WireId, Wires};
 
 /// Claims by which these tests' sessions can be revoked.
 const CLAIM: &str = "tenant";
@@ -46,21 +46,26 @@ impl Protocol for Plain {
         self.name
     }
 
-    fn decode<'a>(&self, _: Message<'a>) -> Result<Request<'a>, DecodeError> {
-        Err(DecodeError::NotTheProtocol {
+    fn kind(&self) -> MessageKind {
+        MessageKind::Text
+    }
+
+    fn decode<'a>(&self, _: Message<'a>) -> Decoded<'a> {
+        Decoded::only(Err(DecodeError::NotTheProtocol {
             message: "nothing is decoded here",
-        })
+        }))
     }
 
     fn encode_reply(&self, _: Option<&CommandId>, _: &Reply<'_>, _: &mut BytesMut) -> bool {
         false
     }
 
-    fn encode_push(&self, push: &Push<'_>, out: &mut BytesMut) {
+    fn encode_push(&self, push: &Push<'_>, out: &mut BytesMut) -> bool {
         self.encoded.fetch_add(1, Ordering::Relaxed);
         if let Push::Message { data, .. } = push {
             out.extend_from_slice(data);
         }
+        true
     }
 }
 
@@ -165,14 +170,14 @@ impl Harness {
         let metrics = Metrics::new(&Names::default());
         let known = protocols
             .iter()
-            .map(|plain| Arc::clone(plain) as Arc<dyn Protocol>);
+            .map(|plain| Wire::new(Arc::clone(plain) as _, Arc::new(WebSocket)));
         let limits = HubLimits {
             outbound_bytes,
             node_outbound_bytes,
         };
         let gate = Arc::new(Gate::always_open());
         let hub = Hub::new(
-            Protocols::new(known.collect()),
+            Wires::new(known.collect()),
             limits,
             Arc::clone(&gate),
             DeliveryPath::Local,
@@ -187,16 +192,16 @@ impl Harness {
         }
     }
 
-    pub(super) fn protocol(&self, name: &str) -> ProtocolId {
-        self.hub.protocols().find(name).unwrap()
+    pub(super) fn wire(&self, name: &str) -> WireId {
+        self.hub.wires().find(name).unwrap()
     }
 
     /// A session that is registered and not open.
     pub(super) fn register(&self, principal: &Arc<Principal>, protocol: &str) -> Arc<Member> {
         let session = SessionId::new();
-        let protocol = self.protocol(protocol);
+        let wire = self.wire(protocol);
         let principal = Arc::clone(principal);
-        self.hub.register(session, protocol, &At(0), principal).0
+        self.hub.register(session, wire, &At(0), principal).0
     }
 
     /// An open session of `user`.

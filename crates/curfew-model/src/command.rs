@@ -5,26 +5,34 @@ use std::fmt;
 
 use crate::{AuthFailure, Channel, Disconnect, ErrorCode, SessionId, TraceContext, TraceId};
 
-/// The client's own name for a command, echoed in the reply: a JSON number or string, kept as the
-/// JSON text it was sent as.
+/// The client's own name for a command, echoed in the reply. Displayed as JSON.
 #[derive(Clone, PartialEq, Eq)]
-pub struct CommandId(Box<str>);
+pub enum CommandId {
+    /// The JSON text of a number or string, as it was sent. The decoder has checked it.
+    Json(Box<str>),
+    /// The number of a protocol that has no other ids.
+    Number(u64),
+}
 
 impl CommandId {
     /// Takes the JSON text of a number or string. The decoder has checked it.
     pub fn from_json(text: &str) -> Self {
-        Self(text.into())
+        Self::Json(text.into())
     }
+}
 
-    /// The JSON text.
-    pub fn as_json(&self) -> &str {
-        &self.0
+impl fmt::Display for CommandId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Json(text) => f.write_str(text),
+            Self::Number(number) => number.fmt(f),
+        }
     }
 }
 
 impl fmt::Debug for CommandId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -71,10 +79,13 @@ pub enum Command<'a> {
     },
     /// Ask for a `pong` reply.
     Ping,
+    /// The answer to a ping that the protocol sends as a message. Counted like the answer to one of
+    /// the transport's, and not answered.
+    Pong,
 }
 
 impl Command<'_> {
-    /// Every name, in the order of the documentation.
+    /// Every name of a command that is answered, in the order of the documentation.
     pub const NAMES: &'static [&'static str] = &[
         "auth",
         "subscribe",
@@ -93,6 +104,7 @@ impl Command<'_> {
             Self::Publish { .. } => "publish",
             Self::Refresh { .. } => "refresh",
             Self::Ping => "ping",
+            Self::Pong => "pong",
         }
     }
 }
@@ -107,16 +119,42 @@ impl fmt::Debug for Command<'_> {
             Self::Publish { channel, data, .. } => {
                 write!(f, "publish({channel:?}, {} bytes)", data.len())
             }
-            Self::Auth { .. } | Self::Refresh { .. } | Self::Ping => f.write_str(self.name()),
+            Self::Auth { .. } | Self::Refresh { .. } | Self::Ping | Self::Pong => {
+                f.write_str(self.name())
+            }
         }
     }
 }
 
-/// The answer to one command.
+/// The answer to one command. The first two also answer a token that came with the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply<'a> {
-    /// Done.
-    Ok,
+    /// The session is open.
+    Connected {
+        /// Its id.
+        session: SessionId,
+        /// Its user.
+        user: &'a str,
+        /// The token's `exp`, Unix seconds.
+        expires_at: u64,
+        /// Seconds between the server's pings.
+        ping_interval: u64,
+    },
+    /// The token was refused; the connection closes next.
+    AuthFailed {
+        /// The reason, for programs.
+        reason: AuthFailure,
+        /// The reason, for people, in one sentence.
+        message: &'a str,
+        /// The trace it was refused in, where that is recorded.
+        trace: Option<TraceId>,
+    },
+    /// The session listens to the channel.
+    Subscribed,
+    /// The session listens to the channel no more.
+    Unsubscribed,
+    /// The publication is handed on.
+    Published,
     /// Not done.
     Error {
         /// Why, for programs.
@@ -138,26 +176,6 @@ pub enum Reply<'a> {
 /// What a session is told unasked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Push<'a> {
-    /// The session is open.
-    Connected {
-        /// Its id.
-        session: SessionId,
-        /// Its user.
-        user: &'a str,
-        /// The token's `exp`, Unix seconds.
-        expires_at: u64,
-        /// Seconds between the server's pings.
-        ping_interval: u64,
-    },
-    /// The token was refused; the connection closes next.
-    AuthFailed {
-        /// Why, for programs.
-        reason: AuthFailure,
-        /// Why, for people, in one sentence.
-        message: &'a str,
-        /// The trace it was refused in, where that is recorded.
-        trace: Option<TraceId>,
-    },
     /// A publication in a subscribed channel. Encoded once for all who receive it.
     Message {
         /// The channel.
@@ -196,7 +214,16 @@ pub enum Push<'a> {
     },
 }
 
-/// A whole WebSocket message, borrowed from the read buffer.
+/// The kinds of message, as WebSocket has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MessageKind {
+    /// UTF-8.
+    Text,
+    /// Anything.
+    Binary,
+}
+
+/// A whole message, or the rest of one, borrowed from the read buffer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Message<'a> {
     /// Valid UTF-8.

@@ -27,7 +27,7 @@ mod trace;
 
 pub use channel::{Channel, ChannelError};
 pub use clock::{Clock, SystemClock};
-pub use command::{Command, CommandId, Message, Push, Reply, Request};
+pub use command::{Command, CommandId, Message, MessageKind, Push, Reply, Request};
 pub use disconnect::{Advice, DISCONNECTS, Disconnect};
 pub use error_code::{AuthFailure, ErrorCode};
 pub use gap::GapReason;

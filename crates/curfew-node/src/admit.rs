@@ -11,9 +11,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use curfew_backend::{BackendError, ClosedSession, OpenError, OverLimit, SessionRecord};
-use curfew_hub::{Lanes, Member};
+use curfew_hub::{Lanes, Member, WireId};
 use curfew_model::{Disconnect, Principal, RevocationKey, SessionId};
-use curfew_protocol::ProtocolId;
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore, SemaphorePermit};
 use tokio::time;
@@ -137,11 +136,11 @@ impl Drop for Turn<'_> {
 
 impl Node {
     /// Admits a session: registers it, checks the revocations, records it. Nothing is delivered to
-    /// it before [`Attachment::open`]. `address` is where its client is, as far as that is known.
+    /// it before [`Attachment::open`]. It is spoken to by `wire`; `address` is where its client is, as far as that is known.
     pub async fn admit(
         self: &Arc<Self>,
         principal: Arc<Principal>,
-        protocol: ProtocolId,
+        wire: WireId,
         address: Option<IpAddr>,
     ) -> Result<Attachment, AdmitError> {
         // For a moment it is as good as open: the end of this waits for what comes of it.
@@ -152,9 +151,9 @@ impl Node {
         let session = SessionId::new();
         self.metrics.tracer().of_session(session);
         // Registered before the revocation check: one written in between must find us.
-        let (member, keys) =
-            self.hub
-                .register(session, protocol, &*self.clock, Arc::clone(&principal));
+        let (member, keys) = self
+            .hub
+            .register(session, wire, &*self.clock, Arc::clone(&principal));
         if let Some(address) = address {
             member.set_address(address);
         }
@@ -325,13 +324,7 @@ impl Attachment {
             principal,
             node: self.node.id,
             connected_at: self.member.registered_at(),
-            protocol: self
-                .node
-                .hub
-                .protocols()
-                .get(self.member.protocol())
-                .name()
-                .into(),
+            protocol: self.node.hub.wires().get(self.member.wire()).name().into(),
             address: self.member.address(),
         }
     }

@@ -266,7 +266,7 @@ impl LocalSessions for HubEvents {
                 principal: member.principal(),
                 node: self.node,
                 connected_at: member.registered_at(),
-                protocol: self.hub.protocols().get(member.protocol()).name().into(),
+                protocol: self.hub.wires().get(member.wire()).name().into(),
                 address: member.address(),
             })
             .collect()

@@ -15,12 +15,11 @@ use std::time::Duration;
 
 use curfew_backend::memory::Memory;
 use curfew_backend::{NodeInfo, SessionFilter, SessionRecord};
-use curfew_hub::{Ending, Hub, HubLimits, Lanes};
+use curfew_hub::{Ending, Hub, HubLimits, Lanes, Wire, WireId, Wires};
 use curfew_model::{
     Channel, Claims, Disconnect, Gate, NodeId, Principal, PrincipalParts, RevocationKey,
 };
 use curfew_protocol::native::Native;
-use curfew_protocol::{ProtocolId, Protocols};
 use curfew_telemetry::{DeliveryPath, Metrics, Names};
 use tokio::time;
 
@@ -54,10 +53,10 @@ impl Harness {
             outbound_bytes: 1 << 20,
             node_outbound_bytes: 0,
         };
-        let protocols = Protocols::new(vec![Arc::new(Native)]);
+        let wires = Wires::new(vec![Wire::websocket(Native)]);
         let gate = Arc::new(Gate::always_open());
         let hub = Arc::new(Hub::new(
-            protocols,
+            wires,
             limits,
             gate,
             DeliveryPath::Local,
@@ -97,13 +96,13 @@ impl Harness {
         Self { node, rig, metrics }
     }
 
-    pub(super) fn protocol(&self) -> ProtocolId {
-        self.node.hub().protocols().default_id()
+    pub(super) fn wire(&self) -> WireId {
+        self.node.hub().wires().default_id()
     }
 
     pub(super) async fn try_admit(&self, token: &str) -> Result<Attachment, AdmitError> {
         self.node
-            .admit(principal("alice", token), self.protocol(), None)
+            .admit(principal("alice", token), self.wire(), None)
             .await
     }
 

@@ -1,10 +1,10 @@
-//! Protocols: messages to commands, replies and pushes to messages.
+//! Protocols: messages to requests, replies and pushes to messages.
 //!
-//! Owns: the form of every frame's content.
-//! Knows nothing of: sockets, tasks, sessions. No I/O, so decoders are fuzzed and replayed.
+//! Owns: the form of every message's content, and the codes that a close tells.
+//! Knows nothing of: frames, sockets, tasks, sessions. No I/O, so decoders are fuzzed and replayed.
 //! Start at [`Protocol`]; [`native`] is `curfew.v1`.
 
 pub mod native;
 mod protocol;
 
-pub use protocol::{DecodeError, Protocol, ProtocolId, Protocols};
+pub use protocol::{DecodeError, Decoded, Protocol};

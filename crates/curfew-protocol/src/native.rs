@@ -7,9 +7,9 @@ mod encode;
 
 use bytes::BytesMut;
 use curfew_model::json::{self, Fault, Rules};
-use curfew_model::{CommandId, Message, Push, Reply, Request};
+use curfew_model::{CommandId, Message, MessageKind, Push, Reply};
 
-use crate::{DecodeError, Protocol};
+use crate::{DecodeError, Decoded, Protocol};
 
 /// Most levels of arrays and objects in `data`, the outermost included.
 pub const MAX_DEPTH: usize = 32;
@@ -33,21 +33,26 @@ impl Protocol for Native {
         "curfew.v1"
     }
 
-    fn decode<'a>(&self, message: Message<'a>) -> Result<Request<'a>, DecodeError> {
-        match message {
+    fn kind(&self) -> MessageKind {
+        MessageKind::Text
+    }
+
+    fn decode<'a>(&self, message: Message<'a>) -> Decoded<'a> {
+        Decoded::only(match message {
             Message::Text(text) => decode::decode(text),
             Message::Binary(_) => Err(DecodeError::NotTheProtocol {
                 message: "a binary message",
             }),
-        }
+        })
     }
 
     fn encode_reply(&self, id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMut) -> bool {
         encode::reply(id, reply, out)
     }
 
-    fn encode_push(&self, push: &Push<'_>, out: &mut BytesMut) {
+    fn encode_push(&self, push: &Push<'_>, out: &mut BytesMut) -> bool {
         encode::push(push, out);
+        true
     }
 }
 

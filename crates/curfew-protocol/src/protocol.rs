@@ -2,21 +2,9 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
 
 use bytes::BytesMut;
-use curfew_model::{CommandId, ErrorCode, Message, Push, Reply, Request};
-
-/// A protocol's place in [`Protocols`]: index into the encode-once cache of a broadcast.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ProtocolId(u8);
-
-impl ProtocolId {
-    /// The index.
-    pub fn index(self) -> usize {
-        usize::from(self.0)
-    }
-}
+use curfew_model::{CommandId, Disconnect, ErrorCode, Message, MessageKind, Push, Reply, Request};
 
 /// Why a message is not a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,60 +25,63 @@ pub enum DecodeError {
     },
 }
 
-/// Bytes to model and back. One text message holds one command; every reply and every push is one
-/// message.
-pub trait Protocol: fmt::Debug + Send + Sync + 'static {
-    /// The name in `Sec-WebSocket-Protocol`, in session records and in metrics.
-    fn name(&self) -> &'static str;
-
-    /// Reads one message.
-    fn decode<'a>(&self, message: Message<'a>) -> Result<Request<'a>, DecodeError>;
-
-    /// Appends the answer to a command. Returns whether anything was written: an `Ok` to a command
-    /// without an id is not answered.
-    fn encode_reply(&self, id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMut) -> bool;
-
-    /// Appends a push: the same bytes for every session of this protocol.
-    fn encode_push(&self, push: &Push<'_>, out: &mut BytesMut);
+/// The front of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decoded<'a> {
+    /// Its first request.
+    pub request: Result<Request<'a>, DecodeError>,
+    /// What is behind that, to be decoded once the request is acted on; `None` where nothing is left.
+    pub rest: Option<Message<'a>>,
 }
 
-/// The protocols a node speaks. The first is spoken where none is asked for.
-#[derive(Debug, Clone)]
-pub struct Protocols(Arc<[Arc<dyn Protocol>]>);
+impl<'a> Decoded<'a> {
+    /// A message that holds one request and nothing else.
+    pub fn only(request: Result<Request<'a>, DecodeError>) -> Self {
+        Self {
+            request,
+            rest: None,
+        }
+    }
+}
 
-impl Protocols {
-    /// At least one and at most 256 protocols.
-    pub fn new(protocols: Vec<Arc<dyn Protocol>>) -> Self {
-        assert!(
-            (1..=256).contains(&protocols.len()),
-            "a node speaks 1 to 256 protocols"
-        );
-        Self(protocols.into())
+/// Bytes to model and back, in one encoding. A protocol with two encodings, such as JSON and Protobuf,
+/// is two of these with one [`name`](Protocol::name).
+///
+/// A message holds one or more requests. A reply or a push is one message, or nothing where the
+/// protocol has no word for it. What a transport puts around a message is none of the protocol's
+/// business. A relay, which passes on what others say, has words for nothing and decodes nothing: its
+/// part is [`close`](Protocol::close) and [`ping`](Protocol::ping).
+pub trait Protocol: fmt::Debug + Send + Sync + 'static {
+    /// The name in session records and in metrics.
+    fn name(&self) -> &'static str;
+
+    /// The name of this encoding in `Sec-WebSocket-Protocol`.
+    fn subprotocol(&self) -> &'static str {
+        self.name()
     }
 
-    /// The protocol spoken where none is asked for.
-    pub fn default_id(&self) -> ProtocolId {
-        ProtocolId(0)
+    /// The kind of every message that is encoded.
+    fn kind(&self) -> MessageKind;
+
+    /// Reads the front of a message.
+    fn decode<'a>(&self, message: Message<'a>) -> Decoded<'a>;
+
+    /// Appends the answer to a command. False, and nothing is written, where it is not answered.
+    fn encode_reply(&self, id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMut) -> bool;
+
+    /// Appends a push: the same bytes for every session of this protocol in this encoding. False, and
+    /// nothing is written, where the protocol does not tell it.
+    fn encode_push(&self, push: &Push<'_>, out: &mut BytesMut) -> bool;
+
+    /// Appends the message that asks for a sign of life. False, and nothing is written, where the
+    /// transport's own ping does.
+    fn ping(&self, _out: &mut BytesMut) -> bool {
+        false
     }
 
-    /// The protocol of a name offered in `Sec-WebSocket-Protocol`.
-    pub fn find(&self, name: &str) -> Option<ProtocolId> {
-        let at = self.0.iter().position(|protocol| protocol.name() == name)?;
-        u8::try_from(at).ok().map(ProtocolId)
-    }
-
-    /// The protocol itself.
-    pub fn get(&self, id: ProtocolId) -> &Arc<dyn Protocol> {
-        &self.0[id.index()]
-    }
-
-    /// The names of all, in order.
-    pub fn names(&self) -> Vec<&'static str> {
-        self.0.iter().map(|protocol| protocol.name()).collect()
-    }
-
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.0.len()
+    /// The code and the reason that a close tells. The reason is cut to what the transport has room
+    /// for: 123 bytes in a WebSocket (RFC 6455 §5.5).
+    fn close(&self, disconnect: &Disconnect) -> (u16, &'static str) {
+        (disconnect.code, disconnect.reason)
     }
 }

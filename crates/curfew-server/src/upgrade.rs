@@ -14,8 +14,7 @@ use curfew_auth::{AuthError, Credential, Reject, Source, Ticket, VerifyError};
 use curfew_backend::BackendError;
 use curfew_model::{AuthFailure, Principal};
 use curfew_node::AdmitError;
-use curfew_protocol::ProtocolId;
-use curfew_session::{Context, Guards, Opening, Refusal, Session};
+use curfew_session::{Context, Guards, Opening, Refusal, Session, WireId};
 use curfew_telemetry::{RejectReason, Span, SpanKind, Tracer, Whose};
 use curfew_ws::{Handshake, HandshakeError, Upgraded, handshake};
 use http::header::WWW_AUTHENTICATE;
@@ -77,7 +76,7 @@ impl Refused {
 #[derive(Debug)]
 pub(crate) struct Upgrade {
     context: Arc<Context>,
-    protocol: ProtocolId,
+    wire: WireId,
     opening: Opening,
     guards: Guards,
     address: IpAddr,
@@ -89,13 +88,13 @@ impl Upgrade {
     pub(crate) fn session(self, upgraded: Upgraded) -> Box<Session> {
         let Self {
             context,
-            protocol,
+            wire,
             opening,
             guards,
             address,
             span,
         } = self;
-        let open = || Box::new(Session::new(context, upgraded, protocol, opening, guards));
+        let open = || Box::new(Session::new(context, upgraded, wire, opening, guards));
         let mut session = span.scope().in_scope(open);
         session.set_trace(span.context());
         if address != UNIX_PEER {
@@ -176,7 +175,7 @@ impl Public {
             return Err(Refused::new(RejectReason::Rate, problem));
         }
         let offer = handshake::check(&request).map_err(|error| Refused::handshake(&error))?;
-        let (protocol, subprotocol) = self.negotiate(&offer)?;
+        let (wire, subprotocol) = self.negotiate(&offer)?;
         let credential = curfew_auth::extract(
             request.headers(),
             request.uri().query(),
@@ -200,7 +199,7 @@ impl Public {
             Err(error) => Err(error),
         };
         let address = accepted.client();
-        let open = self.open(&settings, protocol, address, token, span, verified);
+        let open = self.open(&settings, wire, address, token, span, verified);
         let opening = open.await?;
 
         let mut response = curfew_ws::accept(&mut request, subprotocol)
@@ -214,7 +213,7 @@ impl Public {
                 .map(|permit| Box::new(permit) as _),
         };
         let metrics = self.context.node.metrics();
-        let name = self.context.node.hub().protocols().get(protocol).name();
+        let name = self.context.node.hub().wires().get(wire).name();
         metrics.connections_accepted.inc(name, ());
         metrics
             .handshake_duration
@@ -240,7 +239,7 @@ impl Public {
         respond::name_span(response.headers_mut(), span);
         accepted.take_over(Upgrade {
             context: Arc::clone(&self.context),
-            protocol,
+            wire,
             opening,
             guards,
             address,
@@ -252,15 +251,12 @@ impl Public {
 
     /// The protocol to speak, and the subprotocol to answer with. A client that offers none gets
     /// the default one; a client that offers only others, or only a token, is refused.
-    fn negotiate(&self, offer: &Handshake) -> Result<(ProtocolId, Option<&'static str>), Refused> {
-        let protocols = self.context.node.hub().protocols();
+    fn negotiate(&self, offer: &Handshake) -> Result<(WireId, Option<&'static str>), Refused> {
+        let wires = self.context.node.hub().wires();
         if offer.subprotocols.is_empty() {
-            return Ok((protocols.default_id(), None));
+            return Ok((wires.default_id(), None));
         }
-        let found = offer
-            .subprotocols
-            .iter()
-            .find_map(|name| protocols.find(name));
+        let found = offer.subprotocols.iter().find_map(|name| wires.find(name));
         let Some(id) = found else {
             let only_token = offer
                 .subprotocols
@@ -276,7 +272,7 @@ impl Public {
                 Problem::bad_request(detail),
             ));
         };
-        Ok((id, Some(protocols.get(id).name())))
+        Ok((id, Some(wires.get(id).subprotocol())))
     }
 
     /// The token that a ticket stands for. Any fault of the ticket is told as one of the token, except
@@ -315,7 +311,7 @@ impl Public {
     async fn open(
         &self,
         settings: &Settings,
-        protocol: ProtocolId,
+        wire: WireId,
         address: IpAddr,
         token: Result<Option<String>, AuthError>,
         span: &Span,
@@ -353,11 +349,10 @@ impl Public {
         verify.ended(metrics.tracer().now());
         *verified_as = Some(Arc::clone(&principal));
         let mut admission = span.child("admission", SpanKind::Internal);
-        let admit = self.context.node.admit(
-            principal,
-            protocol,
-            (address != UNIX_PEER).then_some(address),
-        );
+        let admit =
+            self.context
+                .node
+                .admit(principal, wire, (address != UNIX_PEER).then_some(address));
         let admitted = admit.instrument(admission.scope()).await;
         match &admitted {
             Err(error) => admission.failed(error.error_type()),

@@ -9,9 +9,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use curfew_hub::{Ending, Lanes, Member, Progress, Undelivered};
-use curfew_model::{Disconnect, Push};
+use curfew_model::{CommandId, Disconnect, Push, Reply};
 use curfew_telemetry::{Initiator, Span};
-use curfew_ws::{Polled, Transport, frame};
+use curfew_ws::{Polled, Transport};
 use tokio::time::{self, Instant};
 use tracing::{debug, info};
 
@@ -26,15 +26,18 @@ const MAX_DISCARDED_BYTES: usize = 1024 * 1024;
 const NORMAL: u16 = 1000;
 
 impl State {
-    /// A token was refused: the client is told why, then the connection closes.
-    pub(crate) fn refuse(&mut self, refusal: Refusal) -> Finish {
+    /// A token was refused, which came with the command of this id or with the request: the client is
+    /// told why, then the connection closes.
+    pub(crate) fn refuse(&mut self, id: Option<&CommandId>, refusal: Refusal) -> Finish {
         if let Some((reason, message)) = refusal.failure {
-            let frame = self.encode(&Push::AuthFailed {
+            let reply = Reply::AuthFailed {
                 reason,
                 message: &message,
                 trace: self.trace_id(),
-            });
-            self.notify(frame);
+            };
+            if let Some(frame) = self.wire().reply(id, &reply) {
+                self.notify(frame);
+            }
         }
         Finish::Ended(refusal.ending)
     }
@@ -62,7 +65,7 @@ pub(crate) async fn close(session: Session, mut finish: Finish) {
         None => Span::NONE,
     };
     let mut undelivered = Undelivered::default();
-    state.give_up();
+    state.pipeline.give_up();
     if let Some(member) = member {
         // Replies to what the client sent before its own close are told as well.
         let ending = match &finish {
@@ -136,20 +139,19 @@ pub(crate) async fn close(session: Session, mut finish: Finish) {
         _ if state.lanes.is_amid_frame() => transport.abort(),
         Finish::PeerClosed(code) => {
             // The answer to a close repeats its code (RFC 6455 §5.5.1).
-            state.notify(frame::close(code.unwrap_or(NORMAL), ""));
+            state.notify(state.wire().close_reply(code.unwrap_or(NORMAL)));
             finish_socket(transport, &mut state.lanes, deadline, None).await;
         }
         Finish::Ended(ending) => {
-            let closing = state.encode(&Push::Closing {
+            let closing = state.wire().push(&Push::Closing {
                 disconnect: ending.disconnect,
                 retry_after_ms: ending.retry_after_ms,
                 trace,
             });
-            state.notify(closing);
-            state.notify(frame::close(
-                ending.disconnect.code,
-                ending.disconnect.reason,
-            ));
+            if let Some(closing) = closing {
+                state.notify(closing);
+            }
+            state.notify(state.wire().close(&ending.disconnect));
             finish_socket(transport, &mut state.lanes, deadline, Some(timeout)).await;
         }
     }

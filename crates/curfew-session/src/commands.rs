@@ -1,5 +1,5 @@
-//! The commands, one file each. A command that asks the backend leaves an operation behind; its
-//! outcome comes back here.
+//! The commands, one file each. A command that asks the backend is under way until its outcome comes
+//! back here.
 
 pub(crate) mod auth;
 pub(crate) mod publish;
@@ -11,55 +11,95 @@ pub(crate) mod unsubscribe;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use curfew_backend::{BackendError, BoxFuture};
-use curfew_model::{Channel, CommandId, ErrorCode, Principal};
+use bytes::Bytes;
+use curfew_backend::BackendError;
+use curfew_model::{Channel, CommandId, Disconnect, ErrorCode, Principal};
 use curfew_node::Attachment;
 use curfew_telemetry::Origin;
+use tokio::time::Instant;
 use tracing::warn;
 
 use crate::commands::auth::NotOpened;
 use crate::commands::refresh::RefreshError;
 use crate::commands::span::{CommandSpan, Failure};
 use crate::open::State;
+use crate::pipeline::{Finished, InFlight};
 use crate::run::Finish;
 
-/// A command that waits; in the end what became of it, and its span.
-pub(crate) type Operation = BoxFuture<'static, (Outcome, CommandSpan)>;
+/// A command as far as its answer goes.
+#[derive(Debug)]
+pub(crate) struct RequestInfo {
+    /// The name that it is counted by.
+    pub(crate) command: &'static str,
+    /// Echoed in the answer.
+    pub(crate) id: Option<CommandId>,
+    /// The time when it was read, if it is timed.
+    pub(crate) began: Option<Instant>,
+}
 
-/// What became of a command that had to wait.
+/// The frame that answers a command.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) frame: Bytes,
+    /// It tells nothing that access protects.
+    pub(crate) is_error: bool,
+}
+
+/// The outcome of acting on a request.
+pub(crate) enum Reaction {
+    /// It is done; with its answer, if it has one.
+    Done(Option<Answer>),
+    /// It waits for the backend.
+    Waits(InFlight),
+    /// It ends the session.
+    Ends(Finish),
+}
+
+impl From<Disconnect> for Reaction {
+    fn from(disconnect: Disconnect) -> Self {
+        Self::Ends(disconnect.into())
+    }
+}
+
+/// The outcome of a command that had to wait.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// Of `auth`.
     Admitted(Result<Attachment, NotOpened>),
     /// Of `subscribe`, with the version of the policy that allowed it.
     Subscribed {
-        id: Option<CommandId>,
         channel: Channel,
         policy: u64,
         result: Result<(), BackendError>,
     },
     /// Of `publish`.
-    Published(Option<CommandId>, Result<(), BackendError>),
+    Published(Result<(), BackendError>),
     /// Of `refresh`.
-    Refreshed(Option<CommandId>, Result<Arc<Principal>, RefreshError>),
+    Refreshed(Result<Arc<Principal>, RefreshError>),
 }
 
 impl State {
-    /// Ends the command that waited. `Some` ends the session.
-    pub(crate) fn on_outcome(&mut self, outcome: Outcome, mut span: CommandSpan) -> Option<Finish> {
+    /// Ends a command that waited and whose turn it is. `Some` ends the session.
+    pub(crate) fn on_finished(&mut self, finished: Finished) -> Option<Finish> {
+        let Finished {
+            request,
+            outcome,
+            mut span,
+        } = finished;
         let _entered = span.scope().entered();
         match outcome {
-            Outcome::Admitted(result) => return auth::finish(self, result, &mut span),
+            Outcome::Admitted(result) => return auth::finish(self, &request, result, &mut span),
             Outcome::Subscribed {
-                id,
                 channel,
                 policy,
                 result,
             } => {
-                subscribe::finish(self, id, channel, policy, result, &mut span);
+                subscribe::finish(self, &request, channel, policy, result, &mut span);
             }
-            Outcome::Published(id, result) => publish::finish(self, id, result, &mut span),
-            Outcome::Refreshed(id, result) => return refresh::finish(self, id, result, &mut span),
+            Outcome::Published(result) => publish::finish(self, &request, result, &mut span),
+            Outcome::Refreshed(result) => {
+                return refresh::finish(self, &request, result, &mut span);
+            }
         }
         None
     }
@@ -67,66 +107,53 @@ impl State {
     /// Answers a command that failed for the backend's sake, and logs why.
     pub(crate) fn backend_error(
         &mut self,
-        command: &'static str,
-        id: Option<&CommandId>,
+        request: &RequestInfo,
         error: &BackendError,
         span: &mut CommandSpan,
     ) {
         span.failed(self, Failure::of_ours(error.error_type()));
-        match error {
+        let (code, message) = match error {
             BackendError::Unavailable(_) => {
-                self.error(
-                    command,
-                    id,
-                    ErrorCode::Unavailable,
-                    "temporarily unavailable, try again",
-                );
+                (ErrorCode::Unavailable, "temporarily unavailable, try again")
             }
-            BackendError::UnknownOutcome(_) => {
-                self.error(
-                    command,
-                    id,
-                    ErrorCode::UnknownOutcome,
-                    "the publication may or may not have been delivered",
-                );
-            }
+            BackendError::UnknownOutcome(_) => (
+                ErrorCode::UnknownOutcome,
+                "the publication may or may not have been delivered",
+            ),
             BackendError::Unusable(cause) => {
+                let command = request.command;
                 warn!(command, error = %error, cause = %cause, "command failed");
-                self.error(command, id, ErrorCode::Internal, "an internal error");
+                (ErrorCode::Internal, "an internal error")
             }
-        }
+        };
+        let answer = self.error(request, code, message);
+        self.answer(answer);
     }
 
     /// Answers a command that has no span yet with an error, and records that.
     pub(crate) fn reject<'a>(
-        &mut self,
-        command: &'static str,
-        id: Option<&CommandId>,
+        &self,
+        request: &RequestInfo,
         origin: Origin,
         code: ErrorCode,
         message: impl Into<Cow<'a, str>>,
-    ) {
-        let mut span = self.begin_span(command, origin);
+    ) -> Reaction {
+        let mut span = self.begin_span(request.command, origin);
         span.failed(self, code);
         let _entered = span.scope().entered();
-        self.error(command, id, code, message);
+        Reaction::Done(self.error(request, code, message))
     }
 
-    /// Checks a channel's name; answers when it is none.
+    /// Checks a channel's name. The error answers when it is none.
     pub(crate) fn parse_channel(
-        &mut self,
-        command: &'static str,
-        id: Option<&CommandId>,
+        &self,
+        request: &RequestInfo,
         name: &str,
         origin: Origin,
-    ) -> Option<Channel> {
-        match Channel::parse(name) {
-            Ok(channel) => Some(channel),
-            Err(error) => {
-                let message = error.to_string();
-                self.reject(command, id, origin, ErrorCode::InvalidChannel, message);
-                None
-            }
-        }
+    ) -> Result<Channel, Reaction> {
+        Channel::parse(name).map_err(|error| {
+            let message = error.to_string();
+            self.reject(request, origin, ErrorCode::InvalidChannel, message)
+        })
     }
 }

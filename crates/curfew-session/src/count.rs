@@ -9,6 +9,7 @@ use curfew_protocol::DecodeError;
 use curfew_telemetry::{CommandOutcome, PublishOutcome, PublishSource};
 
 use crate::Context;
+use crate::commands::RequestInfo;
 use crate::open::State;
 
 /// Of so many publications of a session one is timed: reading the clock and the buckets would be a
@@ -44,15 +45,15 @@ impl Context {
 }
 
 impl State {
-    pub(crate) fn count_command(&self, command: &'static str, reply: &Reply<'_>) {
+    pub(crate) fn count_command(&self, request: &RequestInfo, reply: &Reply<'_>) {
         let outcome = match reply {
-            Reply::Error { .. } => CommandOutcome::Error,
-            Reply::Ok | Reply::Refreshed { .. } | Reply::Pong => CommandOutcome::Ok,
+            Reply::Error { .. } | Reply::AuthFailed { .. } => CommandOutcome::Error,
+            _ => CommandOutcome::Ok,
         };
         let metrics = self.context.metrics();
-        metrics.commands.inc(command, outcome);
-        if let Some(began) = self.command_at {
-            let duration = metrics.command_duration.of(command);
+        metrics.commands.inc(request.command, outcome);
+        if let Some(began) = request.began {
+            let duration = metrics.command_duration.of(request.command);
             duration.observe(began.elapsed().as_secs_f64());
         }
     }

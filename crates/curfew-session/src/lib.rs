@@ -3,10 +3,9 @@
 //! Owns: a connection's socket, its deadlines and rates, its subscriptions with their remembered
 //! permissions, and the order in which it ends.
 //! Knows nothing of: HTTP, listeners, other sessions.
-//! Start at [`run`]; the files in order: `open`, `run`, `read`, `dispatch`, `commands/*`, `behind`,
+//! Start at [`run`]; the files in order: `open`, `run`, `read`, `dispatch`, `commands/*`, `pipeline`,
 //! `write`, `timers`, `close`.
 
-mod behind;
 mod close;
 mod commands;
 mod config;
@@ -14,6 +13,7 @@ mod context;
 mod count;
 mod dispatch;
 mod open;
+mod pipeline;
 mod rate;
 mod read;
 mod run;
@@ -21,6 +21,8 @@ mod timers;
 mod write;
 
 pub use config::{Config, LimitsConfig};
+pub use curfew_hub::WireId;
+
 pub use context::{Context, Settings};
 pub use open::{Guards, Opening, Refusal, Session, revoked};
 pub use run::run;

@@ -11,19 +11,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use curfew_auth::VerifyError;
 use curfew_backend::BackendError;
-use curfew_hub::{Ending, Lanes};
-use curfew_model::{AuthFailure, Channel, Disconnect, Push, SessionId, TraceContext, TraceId};
+use curfew_hub::{Ending, Lanes, Wire, WireId};
+use curfew_model::{
+    AuthFailure, Channel, CommandId, Disconnect, Push, Reply, SessionId, TraceContext, TraceId,
+};
 use curfew_node::{AdmitError, Attachment};
-use curfew_protocol::ProtocolId;
-use curfew_ws::frame::{self, Opcode};
 use curfew_ws::{Decoder, Line, Transport, Upgraded};
 use tokio::time::Instant;
 use tracing::debug;
 use tracing::field::{DisplayValue, display};
 
 use crate::Context;
-use crate::behind::Behind;
-use crate::commands::Operation;
+use crate::pipeline::Pipeline;
 use crate::rate::{Bucket, CommandRate};
 use crate::timers::Deadlines;
 use crate::write::Output;
@@ -168,21 +167,15 @@ pub struct Session {
 /// All of a session but its socket.
 pub(crate) struct State {
     pub(crate) context: Arc<Context>,
-    pub(crate) protocol: ProtocolId,
+    pub(crate) wire: WireId,
     pub(crate) live: Option<Live>,
     pub(crate) refusal: Option<Box<Refusal>>,
     /// For flushers, once the session is open.
     pub(crate) line: Option<Line>,
     /// What waits for the socket before the session is open, and after it has left the hub.
     pub(crate) lanes: Lanes,
-    /// The command that waits for the backend; nothing is read meanwhile, so commands act in order.
-    pub(crate) operation: Option<Operation>,
-    /// Whether that is a publication, which others may follow before it is answered.
-    pub(crate) publishes: bool,
-    /// What follows it.
-    pub(crate) behind: Option<Box<Behind>>,
-    /// When the latest command was read, if it is timed.
-    pub(crate) command_at: Option<Instant>,
+    /// The commands that wait for the backend.
+    pub(crate) pipeline: Pipeline,
     /// Publications up to the next that is timed.
     pub(crate) untimed: u8,
     pub(crate) deadlines: Deadlines,
@@ -231,7 +224,7 @@ impl Session {
     pub fn new(
         context: Arc<Context>,
         upgraded: Upgraded,
-        protocol: ProtocolId,
+        wire: WireId,
         opening: Opening,
         guards: Guards,
     ) -> Self {
@@ -254,15 +247,12 @@ impl Session {
             output: Output::default(),
             state: State {
                 context,
-                protocol,
+                wire,
                 live: None,
                 refusal: None,
                 line,
                 lanes: Lanes::answering(upgraded.answer),
-                operation: None,
-                publishes: false,
-                behind: None,
-                command_at: None,
+                pipeline: Pipeline::default(),
                 untimed: 0,
                 deadlines: Deadlines::default(),
                 opened_at: now,
@@ -276,7 +266,7 @@ impl Session {
             },
         };
         match opening {
-            Opening::Admitted(attachment) => session.state.open(attachment),
+            Opening::Admitted(attachment) => session.state.open(attachment, None),
             Opening::Awaiting => session.state.deadlines.auth_by = now.checked_add(auth_timeout),
             Opening::Refused(refusal) => {
                 // By the span of the upgrade.
@@ -299,8 +289,9 @@ impl Session {
 }
 
 impl State {
-    /// The last step of opening: from here frames are delivered.
-    pub(crate) fn open(&mut self, attachment: Attachment) {
+    /// The last step of opening: from here frames are delivered. `id` is that of the command that
+    /// brought the token, if one did.
+    pub(crate) fn open(&mut self, attachment: Attachment, id: Option<&CommandId>) {
         let principal = attachment.member().principal();
         let session = attachment.member().session();
         self.guards.unauthenticated = None;
@@ -319,15 +310,18 @@ impl State {
         });
         let ping_interval = self.context.settings.load().session.ping_interval;
         self.schedule_ping();
-        self.push(&Push::Connected {
+        let connected = Reply::Connected {
             session,
             user: principal.user(),
             expires_at: principal.expires_at(),
             ping_interval: ping_interval.as_secs(),
-        });
+        };
+        if let Some(frame) = self.wire().reply(id, &connected) {
+            self.send(frame);
+        }
         self.schedule_expiry(&principal);
         let address = self.address.map(tracing::field::display);
-        debug!(%session, protocol = self.protocol_name(), address, "session opened");
+        debug!(%session, protocol = self.wire().name(), address, "session opened");
     }
 
     /// Names the trace that tells of what happens now, else that of the upgrade, where it is recorded.
@@ -342,24 +336,16 @@ impl State {
         Some(display(live.attachment.member().session()))
     }
 
-    pub(crate) fn protocol_name(&self) -> &'static str {
-        self.context
-            .node
-            .hub()
-            .protocols()
-            .get(self.protocol)
-            .name()
-    }
-
-    /// Encodes a push as a frame of this session's protocol.
-    pub(crate) fn encode(&self, push: &Push<'_>) -> Bytes {
-        let protocol = self.context.node.hub().protocols().get(self.protocol);
-        frame::encode(Opcode::Text, |out| protocol.encode_push(push, out))
+    /// What the client is spoken to by.
+    pub(crate) fn wire(&self) -> &Wire {
+        self.context.node.hub().wires().get(self.wire)
     }
 
     /// Queues a push for this session; nothing when it is not open.
     pub(crate) fn push(&mut self, push: &Push<'_>) {
-        self.send(self.encode(push));
+        if let Some(frame) = self.wire().push(push) {
+            self.send(frame);
+        }
     }
 
     /// Queues a frame for this session, which leaves while it has access; nothing when it is not open.

@@ -25,16 +25,16 @@ impl Session {
     /// Goes on with the command that waits, or else reads and acts. Nothing is read while a command
     /// waits: commands act in order, and a client that hurries is held back by its own socket.
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
-        if let Some(finish) = ready!(self.state.poll_operation(cx)) {
+        if let Some(finish) = ready!(self.state.poll_pipeline(cx)) {
             return Poll::Ready(Step::Finish(finish));
         }
         if self.is_held_back() {
             return Poll::Pending;
         }
-        if let Some(behind) = self.state.behind.take() {
-            return Poll::Ready(match self.state.act_behind(*behind) {
-                Some(finish) => Step::Finish(finish),
-                None => Step::Again,
+        if self.state.pipeline.has_more() {
+            return Poll::Ready(match self.state.act_behind(cx) {
+                Poll::Ready(Some(finish)) => Step::Finish(finish),
+                Poll::Ready(None) | Poll::Pending => Step::Again,
             });
         }
         if std::mem::take(&mut self.saved) {
@@ -86,30 +86,19 @@ impl Session {
         loop {
             // Looked up for each message: the one before may have opened the session.
             let limits = self.state.message_limits();
-            let finish = match self.decoder.next(&mut input, &limits) {
-                Ok(Some(Event::Ping(payload))) => {
-                    let pong = frame::pong(payload);
-                    self.state.send_notice(pong);
-                    self.state.on_control(Opcode::Ping)
-                }
+            let acted = match self.decoder.next(&mut input, &limits) {
                 Ok(Some(event)) => self.state.on_event(event, cx),
                 Ok(None) => break,
                 Err(error) => {
                     debug!(session = self.state.session_id(), error = %error, "frame refused");
-                    Some(error.disconnect().into())
+                    self.state.finish_in_turn(error.disconnect().into())
                 }
             };
-            if let Some(finish) = finish {
-                if self.state.operation.is_none() {
-                    return Step::Finish(finish);
-                }
-                self.state.finish_behind(finish);
-            }
-            match self.state.poll_operation(cx) {
-                Poll::Ready(None) if self.state.behind.is_none() => {}
+            match acted {
+                Poll::Ready(None) => {}
                 Poll::Ready(Some(finish)) => return Step::Finish(finish),
-                Poll::Pending if self.state.takes_more() => {}
-                Poll::Ready(None) | Poll::Pending => {
+                Poll::Pending if self.state.pipeline.takes_more() => {}
+                Poll::Pending => {
                     self.decoder.save(input);
                     self.saved = true;
                     return Step::Again;
@@ -118,7 +107,7 @@ impl Session {
         }
         if !self.decoder.mid_message() {
             self.state.deadlines.message_by = None;
-        } else if self.state.deadlines.message_by.is_none() && self.state.operation.is_none() {
+        } else if self.state.deadlines.message_by.is_none() && self.state.pipeline.is_idle() {
             // The rest is not read while a command waits.
             let timeout = self.state.context.settings.load().limits.message_timeout;
             self.state.deadlines.message_by = Instant::now().checked_add(timeout);
@@ -141,37 +130,46 @@ impl State {
         }
     }
 
-    fn on_event(&mut self, event: Event<'_>, cx: &mut Context<'_>) -> Option<Finish> {
+    fn on_event(&mut self, event: Event<'_>, cx: &mut Context<'_>) -> Poll<Option<Finish>> {
         let metrics = self.context.metrics();
-        match event {
+        let finish = match event {
             Event::Message(message) => {
                 metrics.frames_received.inc(match message {
                     Message::Text(_) => Opcode::Text,
                     Message::Binary(_) => Opcode::Binary,
                 });
                 self.deadlines.message_by = None;
-                match self.operation {
-                    None => self.on_message(message),
-                    Some(_) => self.on_message_behind(message, cx),
-                }
+                return self.on_message(message, cx);
             }
-            Event::Ping(_) => self.on_control(Opcode::Ping),
+            Event::Ping(payload) => self.on_ping(payload),
             Event::Pong(_) => {
-                if let Some(rtt) = self.deadlines.ponged() {
-                    metrics.ping_rtt.observe(rtt.as_secs_f64());
-                }
-                self.on_control(Opcode::Pong)
+                metrics.frames_received.inc(Opcode::Pong);
+                self.on_pong()
             }
             Event::Close { code, .. } => {
                 metrics.frames_received.inc(Opcode::Close);
                 Some(Finish::PeerClosed(code))
             }
-        }
+        };
+        finish.map_or(Poll::Ready(None), |finish| self.finish_in_turn(finish))
     }
 
-    /// Counts a control frame; too many end the session.
-    fn on_control(&mut self, opcode: Opcode) -> Option<Finish> {
-        self.context.metrics().frames_received.inc(opcode);
+    /// The client has answered a ping, or says so.
+    pub(crate) fn on_pong(&mut self) -> Option<Finish> {
+        if let Some(rtt) = self.deadlines.ponged() {
+            self.context.metrics().ping_rtt.observe(rtt.as_secs_f64());
+        }
+        self.take_control()
+    }
+
+    fn on_ping(&mut self, payload: &[u8]) -> Option<Finish> {
+        self.context.metrics().frames_received.inc(Opcode::Ping);
+        self.send_notice(frame::pong(payload));
+        self.take_control()
+    }
+
+    /// Too many control frames end the session.
+    fn take_control(&mut self) -> Option<Finish> {
         let rate = self
             .context
             .settings

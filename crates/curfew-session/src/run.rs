@@ -65,7 +65,7 @@ impl Session {
 
     fn poll(&mut self, cx: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) -> Poll<Finish> {
         if let Some(refusal) = self.state.refusal.take() {
-            return Poll::Ready(self.state.refuse(*refusal));
+            return Poll::Ready(self.state.refuse(None, *refusal));
         }
         self.claim_socket();
         self.read_in_turn = 0;

@@ -2,14 +2,15 @@
 //! time. Whoever waits for a frame lets the time go on to the next timer.
 
 mod access;
-mod behind;
 mod commands;
 mod faults;
 mod flushed;
 mod gate;
 mod peer;
+mod pipeline;
 #[path = "../../curfew-node/src/tests/rig.rs"]
 mod rig;
+mod second_protocol;
 mod timing;
 
 use std::sync::Arc;
@@ -20,21 +21,21 @@ use bytes::Bytes;
 use curfew_auth::{Algorithm, Authenticator, Issuer, MintKey, mint};
 use curfew_backend::memory::Memory;
 use curfew_backend::{Events as _, NodeInfo, SessionFilter};
-use curfew_hub::{Hub, HubLimits};
+use curfew_hub::{Hub, HubLimits, Wire, Wires};
 use curfew_model::{
     Action, Channel, Clock as _, Command, DISCONNECTS, Disconnect, Gate, NodeId, Publication,
     Secret,
 };
 use curfew_node::{Attachment, HubEvents, Node};
 use curfew_policy::{Policy, Rule};
+use curfew_protocol::Protocol;
 use curfew_protocol::native::Native;
-use curfew_protocol::{Protocol, Protocols};
 use curfew_telemetry::{DeliveryPath, Initiator, Metrics, Names};
 use curfew_ws::{Transport, Upgraded};
 use serde_json::{Value, json};
 use tokio::time;
 
-use crate::{Config, Context, Guards, LimitsConfig, Opening, Session, Settings};
+use crate::{Config, Context, Guards, LimitsConfig, Opening, Session, Settings, WireId};
 use peer::Peer;
 use rig::{Rig, RigClock};
 
@@ -67,10 +68,10 @@ impl Harness {
     }
 
     fn with(change: impl FnOnce(&mut Settings)) -> Self {
-        Self::build(change, Arc::new(Native))
+        Self::build(change, vec![Wire::websocket(Native)])
     }
 
-    fn build(change: impl FnOnce(&mut Settings), protocol: Arc<dyn Protocol>) -> Self {
+    fn build(change: impl FnOnce(&mut Settings), wires: Vec<Wire>) -> Self {
         let mut settings = Settings {
             session: Config::default(),
             limits: LimitsConfig::default(),
@@ -94,7 +95,7 @@ impl Harness {
         };
         let gate = Arc::new(Gate::always_open());
         let hub = Arc::new(Hub::new(
-            Protocols::new(vec![protocol]),
+            Wires::new(wires),
             limits,
             Arc::clone(&gate),
             DeliveryPath::Local,
@@ -185,9 +186,13 @@ impl Harness {
         Peer::new(theirs)
     }
 
-    /// Runs a session on a connection.
+    /// Runs a session on a connection, on the first wire.
     fn serve(&self, transport: Transport, opening: Opening, early: &[u8]) {
-        let protocol = self.hub().protocols().default_id();
+        let wire = self.hub().wires().default_id();
+        self.serve_on(wire, transport, opening, early);
+    }
+
+    fn serve_on(&self, wire: WireId, transport: Transport, opening: Opening, early: &[u8]) {
         let guards = Guards {
             connection: Box::new(Arc::clone(&self.place)),
             unauthenticated: Some(Box::new(Arc::clone(&self.unauthenticated))),
@@ -199,7 +204,7 @@ impl Harness {
                 answer: Bytes::new(),
                 early: Bytes::copy_from_slice(early),
             },
-            protocol,
+            wire,
             opening,
             guards,
         );
@@ -236,8 +241,8 @@ impl Harness {
             .authenticator
             .authenticate(&self.token(claims))
             .unwrap();
-        let protocol = self.hub().protocols().default_id();
-        let admitted = self.context.node.admit(principal, protocol, None).await;
+        let wire = self.hub().wires().default_id();
+        let admitted = self.context.node.admit(principal, wire, None).await;
         admitted.unwrap()
     }
 

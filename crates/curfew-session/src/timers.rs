@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use curfew_backend::PROBE_PATIENCE;
 use curfew_model::{Disconnect, Principal, Push};
-use curfew_ws::frame;
 use tokio::time::{Instant, Sleep};
 use tracing::debug;
 
@@ -122,7 +121,7 @@ impl State {
     fn act_on_time(&mut self, now: Instant) -> Option<Finish> {
         if is_due(&mut self.deadlines.auth_by, now) {
             // A token that came and could not be checked in time is not the client's fault.
-            let waits = self.operation.is_some();
+            let waits = !self.pipeline.is_idle();
             let late = if waits {
                 Disconnect::UNAVAILABLE
             } else {
@@ -154,14 +153,14 @@ impl State {
             );
         }
         if is_due(&mut self.deadlines.pong_by, now) {
-            if self.operation.is_none() {
+            if self.pipeline.is_idle() {
                 return Some(Disconnect::NO_PONG.into());
             }
             // Nothing is read while a command waits: the pong may be there.
             self.expect_pong(now);
         }
         if is_due(&mut self.deadlines.probe_by, now) {
-            if self.operation.is_none() {
+            if self.pipeline.is_idle() {
                 return Some(Disconnect::NO_PONG.into());
             }
             // The same.
@@ -175,7 +174,8 @@ impl State {
             self.schedule_end();
         }
         if is_due(&mut self.deadlines.ping_at, now) {
-            self.send_notice(frame::ping(&[]));
+            let ping = self.wire().ping();
+            self.send_notice(ping);
             self.deadlines.pinged_at = Some(now);
             // An earlier ping that is not answered yet keeps its deadline.
             if self.deadlines.pong_by.is_none() {
@@ -194,7 +194,8 @@ impl State {
             self.answer_probe();
             return;
         }
-        self.notify(frame::ping(&[]));
+        let ping = self.wire().ping();
+        self.notify(ping);
         self.deadlines.probe_by = Instant::now().checked_add(PROBE_PATIENCE);
     }
 

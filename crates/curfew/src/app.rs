@@ -11,14 +11,13 @@ use curfew_auth::{Algorithm, Authenticator};
 use curfew_backend::memory::Memory;
 use curfew_backend::{BackendKind, Backends};
 use curfew_backend_redis::{Parts, Redis};
-use curfew_hub::{Hub, HubLimits};
+use curfew_hub::{Hub, HubLimits, Wire, Wires};
 use curfew_identity::{Fetched, Fetcher, Keepers};
 use curfew_model::{
     AuthFailure, Clock, Command, DISCONNECTS, Gate, ISSUER_TOKEN, ISSUER_USER, NodeId, SystemClock,
 };
 use curfew_node::{HubEvents, Node};
 use curfew_policy::Policy;
-use curfew_protocol::Protocols;
 use curfew_protocol::native::Native;
 use curfew_server::{Admin, AdminKey, Extra, Listen, Listener, Proxies, Public, ServerConfig, Tls};
 use curfew_session::Context;
@@ -60,8 +59,8 @@ impl App {
             .context("read the public listener's address")?;
 
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let protocols = Protocols::new(vec![Arc::new(Native)]);
-        let metrics = Metrics::new(&names(&protocols));
+        let wires = Wires::new(vec![Wire::websocket(Native)]);
+        let metrics = Metrics::new(&names(&wires));
         // Of an embedded backend everything is known at once; of another, nothing at first.
         let (gate, path) = match config.backend.kind {
             BackendKind::Memory => (Gate::always_open(), DeliveryPath::Local),
@@ -69,7 +68,7 @@ impl App {
         };
         let gate = Arc::new(gate);
         let hub = Arc::new(Hub::new(
-            protocols,
+            wires,
             hub_limits(config),
             Arc::clone(&gate),
             path,
@@ -232,12 +231,12 @@ impl Running {
     }
 }
 
-fn names(protocols: &Protocols) -> Names {
+fn names(wires: &Wires) -> Names {
     Names {
         version: env!("CARGO_PKG_VERSION"),
         revision: env!("CURFEW_REVISION"),
         rustc: env!("CURFEW_RUSTC"),
-        protocols: protocols.names(),
+        protocols: wires.names(),
         commands: Command::NAMES.to_vec(),
         algorithms: Algorithm::ALL.iter().map(|alg| alg.as_str()).collect(),
         auth_failures: AuthFailure::ALL

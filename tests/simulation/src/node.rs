@@ -9,14 +9,13 @@ use bytes::Bytes;
 use curfew_auth::{Authenticator, Issuer};
 use curfew_backend::{Config, NodeInfo, OnDataLoss, RedisConfig, RedisUrl};
 use curfew_backend_redis::{Parts, Redis};
-use curfew_hub::{Hub, HubLimits};
+use curfew_hub::{Hub, HubLimits, Wire, Wires};
 use curfew_model::{
     Action, Clock, Command, DISCONNECTS, Gate, NodeId, Revocation, RevocationKey, Secret,
     SystemClock,
 };
 use curfew_node::{HubEvents, Node};
 use curfew_policy::{Policy, Rule};
-use curfew_protocol::Protocols;
 use curfew_protocol::native::Native;
 use curfew_session::{Context, Guards, LimitsConfig, Opening, Session, Settings};
 use curfew_telemetry::{DeliveryPath, Metrics, Names};
@@ -64,9 +63,9 @@ impl Process {
             outbound_bytes: OUTBOUND_BYTES,
             node_outbound_bytes: 0,
         };
-        let protocols = Protocols::new(vec![Arc::new(Native)]);
+        let wires = Wires::new(vec![Wire::websocket(Native)]);
         let hub = Arc::new(Hub::new(
-            protocols,
+            wires,
             limits,
             Arc::clone(&gate),
             DeliveryPath::Broker,
@@ -144,7 +143,7 @@ impl Process {
                 answer: Bytes::new(),
                 early: Bytes::new(),
             },
-            node.hub().protocols().default_id(),
+            node.hub().wires().default_id(),
             Opening::Awaiting,
             Guards {
                 connection: Box::new(()),

@@ -115,7 +115,7 @@ async fn one_session_more_than_allowed_is_refused_until_one_ends() {
     );
     let other = harness
         .node
-        .admit(principal("bob", "t4"), harness.protocol(), None)
+        .admit(principal("bob", "t4"), harness.wire(), None)
         .await;
     drop((first, other.unwrap()));
     eventually(async || harness.records().await.len() == 1).await;

@@ -11,7 +11,30 @@ const MESSAGE_OVERHEAD: usize = 64;
 
 pub(super) fn reply(id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMut) -> bool {
     match reply {
-        Reply::Ok => {
+        Reply::Connected {
+            session,
+            user,
+            expires_at,
+            ping_interval,
+        } => {
+            // Without the id of `auth`: there is one in a session's life.
+            open("connected", out);
+            put_string("session", &session.to_string(), out);
+            put_string("user", user, out);
+            put_number("expires_at", *expires_at, out);
+            put_number("ping_interval", *ping_interval, out);
+        }
+        Reply::AuthFailed {
+            reason,
+            message,
+            trace,
+        } => {
+            open("auth_failed", out);
+            put_string("reason", reason.as_str(), out);
+            put_string("message", message, out);
+            put_trace(*trace, out);
+        }
+        Reply::Subscribed | Reply::Unsubscribed | Reply::Published => {
             if id.is_none() {
                 return false;
             }
@@ -59,28 +82,6 @@ pub(super) fn push(push: &Push<'_>, out: &mut BytesMut) {
             if let Some(from) = from {
                 put_string("from", from, out);
             }
-        }
-        Push::Connected {
-            session,
-            user,
-            expires_at,
-            ping_interval,
-        } => {
-            open("connected", out);
-            put_string("session", &session.to_string(), out);
-            put_string("user", user, out);
-            put_number("expires_at", *expires_at, out);
-            put_number("ping_interval", *ping_interval, out);
-        }
-        Push::AuthFailed {
-            reason,
-            message,
-            trace,
-        } => {
-            open("auth_failed", out);
-            put_string("reason", reason.as_str(), out);
-            put_string("message", message, out);
-            put_trace(*trace, out);
         }
         Push::Gap { channel } => {
             open("gap", out);
@@ -132,7 +133,10 @@ fn open(kind: &str, out: &mut BytesMut) {
 fn put_id(id: Option<&CommandId>, out: &mut BytesMut) {
     if let Some(id) = id {
         put_name("id", out);
-        out.put_slice(id.as_json().as_bytes());
+        match id {
+            CommandId::Json(text) => out.put_slice(text.as_bytes()),
+            CommandId::Number(number) => put_decimal(*number, out),
+        }
     }
 }
 
@@ -145,6 +149,10 @@ fn put_name(name: &str, out: &mut BytesMut) {
 
 fn put_number(name: &str, number: u64, out: &mut BytesMut) {
     put_name(name, out);
+    put_decimal(number, out);
+}
+
+fn put_decimal(number: u64, out: &mut BytesMut) {
     write!(out, "{number}").expect("a buffer that grows takes any text");
 }
 

@@ -1,6 +1,6 @@
 use std::borrow::Cow;
 
-use curfew_model::{AuthFailure, Channel, Command, Disconnect, ErrorCode};
+use curfew_model::{AuthFailure, Channel, Command, Disconnect, ErrorCode, Request};
 use proptest::prelude::*;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -8,16 +8,16 @@ use serde_json::value::RawValue;
 use super::*;
 
 fn decode(text: &str) -> Result<Request<'_>, DecodeError> {
-    Native.decode(Message::Text(text))
+    let Decoded { request, rest } = Native.decode(Message::Text(text));
+    assert_eq!(rest, None);
+    request
 }
 
 fn form(text: &str) -> (Option<String>, ErrorCode, String) {
     match decode(text) {
-        Err(DecodeError::Form { id, code, message }) => (
-            id.map(|id| id.as_json().to_owned()),
-            code,
-            message.into_owned(),
-        ),
+        Err(DecodeError::Form { id, code, message }) => {
+            (id.map(|id| id.to_string()), code, message.into_owned())
+        }
         other => panic!("{text} gave {other:?}"),
     }
 }
@@ -32,7 +32,7 @@ fn replied(id: Option<&str>, reply: &Reply<'_>) -> Option<String> {
 
 fn pushed(push: &Push<'_>) -> String {
     let mut out = BytesMut::new();
-    Native.encode_push(push, &mut out);
+    assert!(Native.encode_push(push, &mut out));
     String::from_utf8(out.to_vec()).unwrap()
 }
 
@@ -93,7 +93,8 @@ fn every_command_is_read() {
     ] {
         let request = decode(message).unwrap_or_else(|error| panic!("{message}: {error:?}"));
         assert_eq!(request.command, command, "{message}");
-        assert_eq!(request.id.as_ref().map(CommandId::as_json), id, "{message}");
+        let read = request.id.as_ref().map(CommandId::to_string);
+        assert_eq!(read.as_deref(), id, "{message}");
     }
 }
 
@@ -186,7 +187,9 @@ fn what_is_not_json_is_not_the_protocol() {
         assert_eq!(decode(message), expect, "{message:?}");
     }
     assert!(matches!(
-        Native.decode(Message::Binary(b"{\"type\":\"ping\"}")),
+        Native
+            .decode(Message::Binary(b"{\"type\":\"ping\"}"))
+            .request,
         Err(DecodeError::NotTheProtocol { .. })
     ));
 }
@@ -293,7 +296,7 @@ fn an_id_is_measured_by_its_content() {
         let id = format!("\"{content}\"");
         let message = format!(r#"{{"type":"ping","id":{id}}}"#);
         let request = decode(&message).unwrap();
-        assert_eq!(request.id.unwrap().as_json(), id);
+        assert_eq!(request.id.unwrap().to_string(), id);
         let message = format!(r#"{{"type":"ping","id":"x{content}"}}"#);
         assert!(form(&message).2.contains("64 bytes"), "{message}");
     }
@@ -332,14 +335,56 @@ fn depth_is_bounded() {
 
 #[test]
 fn replies_are_written_as_the_contract_shows() {
+    let session = "01980000-0000-7000-8000-000000000000".parse().unwrap();
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let trace = curfew_model::TraceContext::parse(trace).map(|trace| trace.trace());
     let error = Reply::Error {
         code: ErrorCode::Forbidden,
         message: "no rule allows publish on room:1".into(),
         trace: None,
     };
     for (id, reply, expect) in [
-        (Some("1"), &Reply::Ok, Some(r#"{"type":"ok","id":1}"#)),
-        (None, &Reply::Ok, None),
+        (
+            Some("1"),
+            &Reply::Subscribed,
+            Some(r#"{"type":"ok","id":1}"#),
+        ),
+        (
+            Some("2"),
+            &Reply::Unsubscribed,
+            Some(r#"{"type":"ok","id":2}"#),
+        ),
+        (
+            Some("3"),
+            &Reply::Published,
+            Some(r#"{"type":"ok","id":3}"#),
+        ),
+        (None, &Reply::Subscribed, None),
+        (None, &Reply::Unsubscribed, None),
+        (None, &Reply::Published, None),
+        (
+            Some("1"),
+            &Reply::Connected {
+                session,
+                user: "alice",
+                expires_at: 1_764_000_000,
+                ping_interval: 25,
+            },
+            Some(
+                r#"{"type":"connected","session":"01980000-0000-7000-8000-000000000000","user":"alice","expires_at":1764000000,"ping_interval":25}"#,
+            ),
+        ),
+        (
+            Some("1"),
+            &Reply::AuthFailed {
+                reason: AuthFailure::Expired,
+                message: "the token has expired",
+                trace,
+            },
+            Some(
+                r#"{"type":"auth_failed","reason":"expired","message":"the token has expired","trace":"4bf92f3577b34da6a3ce929d0e0e4736"}"#,
+            ),
+        ),
         (
             Some("1"),
             &error,
@@ -379,28 +424,10 @@ fn replies_are_written_as_the_contract_shows() {
 
 #[test]
 fn pushes_are_written_as_the_contract_shows() {
-    let session = "01980000-0000-7000-8000-000000000000".parse().unwrap();
     let channel = Channel::parse("room:1").unwrap();
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let trace = curfew_model::TraceContext::parse(trace).map(|trace| trace.trace());
     for (push, expect) in [
-        (
-            Push::Connected {
-                session,
-                user: "alice",
-                expires_at: 1_764_000_000,
-                ping_interval: 25,
-            },
-            r#"{"type":"connected","session":"01980000-0000-7000-8000-000000000000","user":"alice","expires_at":1764000000,"ping_interval":25}"#,
-        ),
-        (
-            Push::AuthFailed {
-                reason: AuthFailure::Expired,
-                message: "the token has expired",
-                trace,
-            },
-            r#"{"type":"auth_failed","reason":"expired","message":"the token has expired","trace":"4bf92f3577b34da6a3ce929d0e0e4736"}"#,
-        ),
         (
             Push::Message {
                 channel: &channel,

@@ -3,17 +3,19 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use curfew_model::{AuthFailure, Command, CommandId, Disconnect, ErrorCode, Principal, Request};
+use curfew_hub::WireId;
+use curfew_model::{AuthFailure, Command, Disconnect, ErrorCode, Principal, Request};
 use curfew_node::Attachment;
-use curfew_protocol::{DecodeError, ProtocolId};
+use curfew_protocol::DecodeError;
 use curfew_telemetry::{CommandOutcome, Origin};
 use tokio::time::Instant;
 use tracing::{Instrument as _, debug};
 
 use crate::Context;
-use crate::commands::Outcome;
 use crate::commands::span::{CommandSpan, Failure};
+use crate::commands::{Outcome, Reaction, RequestInfo};
 use crate::open::{Refusal, State};
+use crate::pipeline::{Finished, InFlight};
 use crate::run::Finish;
 
 const NAME: &str = "auth";
@@ -27,54 +29,60 @@ pub(crate) struct NotOpened {
     principal: Option<Arc<Principal>>,
 }
 
-/// Acts on a connection's first message. Whatever it is but a good `auth` ends the connection.
-pub(crate) fn first(
-    state: &mut State,
-    decoded: Result<Request<'_>, DecodeError>,
-) -> Option<Finish> {
-    let token = match decoded {
+/// Acts on a connection's first request. Anything but a good `auth` ends the connection.
+pub(crate) fn first(state: &mut State, decoded: Result<Request<'_>, DecodeError>) -> Reaction {
+    let (id, token) = match decoded {
         Ok(Request {
+            id,
             command: Command::Auth { token },
-            ..
-        }) => token,
-        Ok(Request { command, .. }) => {
+        }) => (id, token),
+        Ok(Request { id, command }) => {
             debug!(command = command.name(), "command before auth");
             let message = "the first message must be auth with a token";
             state.fail_auth(Failure::of_client(AuthFailure::MissingToken.as_str()));
-            return Some(state.refuse(Refusal::token(AuthFailure::MissingToken, message)));
+            let refusal = Refusal::token(AuthFailure::MissingToken, message);
+            return Reaction::Ends(state.refuse(id.as_ref(), refusal));
         }
         Err(DecodeError::NotTheProtocol { message }) => {
             debug!(problem = message, "message is not the protocol");
-            return Some(Disconnect::BAD_REQUEST.because(message).into());
+            return Disconnect::BAD_REQUEST.because(message).into();
         }
         Err(DecodeError::Form { message, .. }) => {
             debug!(problem = %message, "first message is not auth");
-            let close = Disconnect::BAD_REQUEST;
-            return Some(
-                close
-                    .because("the first message must be auth with a token")
-                    .into(),
-            );
+            return Disconnect::BAD_REQUEST
+                .because("the first message must be auth with a token")
+                .into();
         }
     };
     let span = state.begin_span(NAME, Origin::Unknown);
     let context = Arc::clone(&state.context);
-    let (protocol, address) = (state.protocol, state.address);
+    let (wire, address) = (state.wire, state.address);
     let token = token.into_owned();
     // It came in time; what is waited for now are keys and the backend.
     let timeout = state.context.settings.load().auth_timeout;
     state.deadlines.auth_by = Instant::now().checked_add(timeout);
-    state.operation = Some(Box::pin(async move {
-        let result = open(&context, protocol, address, &token, &span).await;
-        (Outcome::Admitted(result), span)
-    }));
-    None
+    let request = RequestInfo {
+        command: NAME,
+        id,
+        began: None,
+    };
+    Reaction::Waits(InFlight {
+        operation: Box::pin(async move {
+            let result = open(&context, wire, address, &token, &span).await;
+            Finished {
+                request,
+                outcome: Outcome::Admitted(result),
+                span,
+            }
+        }),
+        is_publication: false,
+    })
 }
 
 /// From the token to the session's place.
 async fn open(
     context: &Context,
-    protocol: ProtocolId,
+    wire: WireId,
     address: Option<IpAddr>,
     token: &str,
     span: &CommandSpan,
@@ -100,9 +108,7 @@ async fn open(
         }
     };
     let mut admission = span.part("admission");
-    let admit = context
-        .node
-        .admit(Arc::clone(&principal), protocol, address);
+    let admit = context.node.admit(Arc::clone(&principal), wire, address);
     match admit.instrument(admission.scope()).await {
         Ok(attachment) => {
             verify.of_session(attachment.member().session());
@@ -124,6 +130,7 @@ async fn open(
 /// The session is admitted, or not.
 pub(crate) fn finish(
     state: &mut State,
+    request: &RequestInfo,
     result: Result<Attachment, NotOpened>,
     span: &mut CommandSpan,
 ) -> Option<Finish> {
@@ -136,7 +143,7 @@ pub(crate) fn finish(
         Ok(attachment) => {
             let member = attachment.member();
             span.opens(state, member.session(), member.principal().user());
-            state.open(attachment);
+            state.open(attachment, request.id.as_ref());
             None
         }
         Err(not_opened) => {
@@ -145,7 +152,7 @@ pub(crate) fn finish(
                 span.is_of(state, principal.user());
             }
             state.auth_traced = true;
-            Some(state.refuse(not_opened.refusal))
+            Some(state.refuse(request.id.as_ref(), not_opened.refusal))
         }
     }
 }
@@ -162,8 +169,7 @@ impl State {
 }
 
 /// A session authenticates once; afterwards there is `refresh`.
-pub(crate) fn again(state: &mut State, id: Option<CommandId>) {
+pub(crate) fn again(state: &State, request: &RequestInfo) -> Reaction {
     let message = "the session is authenticated; use refresh to renew its token";
-    let code = ErrorCode::BadRequest;
-    state.reject(NAME, id.as_ref(), Origin::Unknown, code, message);
+    state.reject(request, Origin::Unknown, ErrorCode::BadRequest, message)
 }

@@ -5,46 +5,49 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use curfew_backend::BackendError;
-use curfew_model::{Action, Channel, CommandId, ErrorCode, Publication, Reply, TraceContext};
+use curfew_model::{Action, Channel, ErrorCode, Publication, Reply, TraceContext};
 use curfew_policy::Decision;
 use curfew_telemetry::{Origin, PublishOutcome};
 use tokio::time::Instant;
 use tracing::{Instrument as _, debug};
 
-use crate::commands::Outcome;
 use crate::commands::span::CommandSpan;
+use crate::commands::{Outcome, Reaction, RequestInfo};
 use crate::open::{Live, State};
+use crate::pipeline::{Finished, InFlight};
 
-const NAME: &str = "publish";
-
-/// Everything up to the broker, under the lease that ends at `until`. In a channel the session listens to, the policy is asked once and
-/// its answer remembered.
+/// Everything up to the broker, under the lease that ends at `until`. In a channel the session listens
+/// to, the policy is asked once and its answer remembered.
 pub(crate) fn start(
     state: &mut State,
-    id: Option<CommandId>,
+    request: RequestInfo,
     name: &str,
     data: &str,
     trace: Option<TraceContext>,
     until: Duration,
-) {
-    let Some(live) = &mut state.live else { return };
+) -> Reaction {
+    let Some(live) = &mut state.live else {
+        return Reaction::Done(None);
+    };
     let origin = Origin::client(trace);
     let known = live.subscriptions.get_key_value(name);
     let (channel, remembered) = match known {
         Some((channel, permissions)) => (channel.clone(), permissions.publish),
-        None => match state.parse_channel(NAME, id.as_ref(), name, origin.clone()) {
-            Some(channel) => (channel, None),
-            None => return,
+        None => match state.parse_channel(&request, name, origin.clone()) {
+            Ok(channel) => (channel, None),
+            Err(rejected) => return rejected,
         },
     };
-    let mut span = state.begin_span(NAME, origin);
+    let mut span = state.begin_span(request.command, origin);
     span.name(state, &channel);
     if let Err(message) = authorized(state, &channel, remembered, &span) {
         state.context.count_publish(PublishOutcome::Denied);
         span.forbidden(state, &channel);
-        return state.error(NAME, id.as_ref(), ErrorCode::Forbidden, message);
+        return Reaction::Done(state.error(&request, ErrorCode::Forbidden, message));
     }
-    let Some(live) = &mut state.live else { return };
+    let Some(live) = &mut state.live else {
+        return Reaction::Done(None);
+    };
     let publication = Publication {
         channel,
         data: Bytes::copy_from_slice(data.as_bytes()),
@@ -52,20 +55,26 @@ pub(crate) fn start(
         trace: span.context(),
     };
     let node = Arc::clone(&state.context.node);
-    let began = state.command_at.map(Instant::into_std);
+    let began = request.began.map(Instant::into_std);
     let scope = span.is_recorded().then(|| span.scope());
     let publish = async move {
         let result = node.publish(publication, until, began).await;
         if let Err(error) = &result {
             debug!(error = %error, "publication not handed on");
         }
-        (Outcome::Published(id, result), span)
+        Finished {
+            request,
+            outcome: Outcome::Published(result),
+            span,
+        }
     };
-    state.publishes = true;
-    state.operation = Some(match scope {
-        None => Box::pin(publish),
-        Some(scope) => Box::pin(publish.instrument(scope)),
-    });
+    Reaction::Waits(InFlight {
+        operation: match scope {
+            None => Box::pin(publish),
+            Some(scope) => Box::pin(publish.instrument(scope)),
+        },
+        is_publication: true,
+    })
 }
 
 /// Asks the policy unless it has said yes before; where the command is recorded in any case, for the
@@ -93,7 +102,7 @@ fn authorized(
 /// The broker has answered.
 pub(crate) fn finish(
     state: &mut State,
-    id: Option<CommandId>,
+    request: &RequestInfo,
     result: Result<(), BackendError>,
     span: &mut CommandSpan,
 ) {
@@ -104,8 +113,11 @@ pub(crate) fn finish(
     };
     state.context.count_publish(outcome);
     match result {
-        Ok(()) => state.reply(NAME, id.as_ref(), &Reply::Ok),
-        Err(error) => state.backend_error(NAME, id.as_ref(), &error, span),
+        Ok(()) => {
+            let answer = state.reply(request, &Reply::Published);
+            state.answer(answer);
+        }
+        Err(error) => state.backend_error(request, &error, span),
     }
 }
 

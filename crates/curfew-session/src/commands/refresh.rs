@@ -5,18 +5,17 @@ use std::sync::Arc;
 
 use curfew_auth::VerifyError;
 use curfew_hub::Ending;
-use curfew_model::{Action, Channel, CommandId, ErrorCode, Principal, Push, Reply};
+use curfew_model::{Action, Channel, ErrorCode, Principal, Push, Reply};
 use curfew_node::{AdmitError, Attachment};
 use curfew_telemetry::Origin;
 use tracing::{Instrument as _, debug};
 
 use crate::Context;
-use crate::commands::Outcome;
 use crate::commands::span::{CommandSpan, Failure};
+use crate::commands::{Outcome, Reaction, RequestInfo};
 use crate::open::{State, revoked};
+use crate::pipeline::{Finished, InFlight};
 use crate::run::Finish;
-
-const NAME: &str = "refresh";
 
 /// Why a token does not take the place of the one in force.
 #[derive(Debug, thiserror::Error)]
@@ -36,18 +35,27 @@ pub(crate) enum RefreshError {
 }
 
 /// Everything up to the revocation check. A token that is refused leaves the session as it was.
-pub(crate) fn start(state: &mut State, id: Option<CommandId>, token: Cow<'_, str>) {
-    let Some(live) = &state.live else { return };
+pub(crate) fn start(state: &State, request: RequestInfo, token: Cow<'_, str>) -> Reaction {
+    let Some(live) = &state.live else {
+        return Reaction::Done(None);
+    };
     let attachment = Arc::clone(&live.attachment);
-    let span = state.begin_span(NAME, Origin::Unknown);
+    let span = state.begin_span(request.command, Origin::Unknown);
     let context = Arc::clone(&state.context);
     let token = token.into_owned();
     let scope = span.scope();
     let refresh = async move {
         let result = refresh(&context, &attachment, &token, &span).await;
-        (Outcome::Refreshed(id, result), span)
+        Finished {
+            request,
+            outcome: Outcome::Refreshed(result),
+            span,
+        }
     };
-    state.operation = Some(Box::pin(refresh.instrument(scope)));
+    Reaction::Waits(InFlight {
+        operation: Box::pin(refresh.instrument(scope)),
+        is_publication: false,
+    })
 }
 
 async fn refresh(
@@ -82,7 +90,7 @@ async fn refresh(
 /// The new token is in force, or not.
 pub(crate) fn finish(
     state: &mut State,
-    id: Option<CommandId>,
+    request: &RequestInfo,
     result: Result<Arc<Principal>, RefreshError>,
     span: &mut CommandSpan,
 ) -> Option<Finish> {
@@ -91,7 +99,8 @@ pub(crate) fn finish(
             let reply = Reply::Refreshed {
                 expires_at: principal.expires_at(),
             };
-            state.reply(NAME, id.as_ref(), &reply);
+            let answer = state.reply(request, &reply);
+            state.answer(answer);
             state.schedule_expiry(&principal);
             state.reconsider();
             return None;
@@ -109,14 +118,14 @@ pub(crate) fn finish(
                 message: message.into(),
                 trace: None,
             };
-            if let Some(frame) = state.encode_reply(NAME, id.as_ref(), &reply) {
-                state.notify(frame);
+            if let Some(answer) = state.reply(request, &reply) {
+                state.notify(answer.frame);
             }
             return Some(Finish::Ended(Ending::new(disconnect)));
         }
         RefreshError::Admission(AdmitError::Ended(ending)) => return Some(Finish::Ended(ending)),
         RefreshError::Admission(AdmitError::Backend(error)) => {
-            state.backend_error(NAME, id.as_ref(), &error, span);
+            state.backend_error(request, &error, span);
             return None;
         }
         RefreshError::Token(VerifyError::Refused(error)) => {
@@ -130,7 +139,8 @@ pub(crate) fn finish(
             (ErrorCode::Unavailable, message)
         }
     };
-    state.error(NAME, id.as_ref(), code, message);
+    let answer = state.error(request, code, message);
+    state.answer(answer);
     None
 }
 

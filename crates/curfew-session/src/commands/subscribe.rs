@@ -3,36 +3,38 @@
 use std::sync::Arc;
 
 use curfew_backend::BackendError;
-use curfew_model::{Action, Channel, CommandId, ErrorCode, Reply};
+use curfew_model::{Action, Channel, ErrorCode, Reply};
 use curfew_telemetry::Origin;
 use tracing::Instrument as _;
 
-use crate::commands::Outcome;
 use crate::commands::span::CommandSpan;
+use crate::commands::{Outcome, Reaction, RequestInfo};
 use crate::open::{Permissions, State};
-
-const NAME: &str = "subscribe";
+use crate::pipeline::{Finished, InFlight};
 
 /// Everything up to the broker.
-pub(crate) fn start(state: &mut State, id: Option<CommandId>, name: &str) {
-    let Some(channel) = state.parse_channel(NAME, id.as_ref(), name, Origin::Unknown) else {
-        return;
+pub(crate) fn start(state: &State, request: RequestInfo, name: &str) -> Reaction {
+    let channel = match state.parse_channel(&request, name, Origin::Unknown) {
+        Ok(channel) => channel,
+        Err(rejected) => return rejected,
     };
-    let Some(live) = &state.live else { return };
+    let Some(live) = &state.live else {
+        return Reaction::Done(None);
+    };
     if live.subscriptions.contains_key(&channel) {
         let message = "the session is subscribed to this channel already";
         let code = ErrorCode::AlreadySubscribed;
-        return state.reject(NAME, id.as_ref(), Origin::Unknown, code, message);
+        return state.reject(&request, Origin::Unknown, code, message);
     }
     let most = state.context.settings.load().limits.subscriptions;
     if live.subscriptions.len() >= most {
         let message = format!("a session may have {most} subscriptions");
         let code = ErrorCode::LimitExceeded;
-        return state.reject(NAME, id.as_ref(), Origin::Unknown, code, message);
+        return state.reject(&request, Origin::Unknown, code, message);
     }
     let member = Arc::clone(live.attachment.member());
     let policy = state.context.policy.version();
-    let mut span = state.begin_span(NAME, Origin::Unknown);
+    let mut span = state.begin_span(request.command, Origin::Unknown);
     span.name(state, &channel);
     let authorize = span.part("authorize");
     let decision = state
@@ -43,32 +45,34 @@ pub(crate) fn start(state: &mut State, id: Option<CommandId>, name: &str) {
     CommandSpan::decided(authorize, &decision);
     if !decision.allowed {
         span.forbidden(state, &channel);
-        return state.error(
-            NAME,
-            id.as_ref(),
-            ErrorCode::Forbidden,
-            decision.to_string(),
-        );
+        let message = decision.to_string();
+        return Reaction::Done(state.error(&request, ErrorCode::Forbidden, message));
     }
     let node = Arc::clone(&state.context.node);
     let scope = span.scope();
     let subscribe = async move {
         let result = node.subscribe(&channel, &member).await;
         let outcome = Outcome::Subscribed {
-            id,
             channel,
             policy,
             result,
         };
-        (outcome, span)
+        Finished {
+            request,
+            outcome,
+            span,
+        }
     };
-    state.operation = Some(Box::pin(subscribe.instrument(scope)));
+    Reaction::Waits(InFlight {
+        operation: Box::pin(subscribe.instrument(scope)),
+        is_publication: false,
+    })
 }
 
 /// The broker has answered.
 pub(crate) fn finish(
     state: &mut State,
-    id: Option<CommandId>,
+    request: &RequestInfo,
     channel: Channel,
     policy: u64,
     result: Result<(), BackendError>,
@@ -79,12 +83,13 @@ pub(crate) fn finish(
             if let Some(live) = &mut state.live {
                 live.subscriptions.insert(channel, Permissions::default());
             }
-            state.reply(NAME, id.as_ref(), &Reply::Ok);
+            let answer = state.reply(request, &Reply::Subscribed);
+            state.answer(answer);
             if state.context.policy.version() != policy {
                 // The rules changed while the broker was asked.
                 state.reconsider();
             }
         }
-        Err(error) => state.backend_error(NAME, id.as_ref(), &error, span),
+        Err(error) => state.backend_error(request, &error, span),
     }
 }

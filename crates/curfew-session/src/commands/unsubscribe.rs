@@ -1,29 +1,31 @@
 //! `unsubscribe`.
 
-use curfew_model::{CommandId, ErrorCode, Reply};
+use curfew_model::{ErrorCode, Reply};
 use curfew_telemetry::Origin;
 
+use crate::commands::{Reaction, RequestInfo};
 use crate::open::State;
 
-const NAME: &str = "unsubscribe";
-
 /// All of it: nothing has to be waited for.
-pub(crate) fn run(state: &mut State, id: Option<CommandId>, name: &str) {
-    let Some(channel) = state.parse_channel(NAME, id.as_ref(), name, Origin::Unknown) else {
-        return;
+pub(crate) fn run(state: &mut State, request: &RequestInfo, name: &str) -> Reaction {
+    let channel = match state.parse_channel(request, name, Origin::Unknown) {
+        Ok(channel) => channel,
+        Err(rejected) => return rejected,
     };
-    let mut span = state.begin_span(NAME, Origin::Unknown);
+    let mut span = state.begin_span(request.command, Origin::Unknown);
     span.name(state, &channel);
     let _entered = span.scope().entered();
-    let Some(live) = &mut state.live else { return };
+    let Some(live) = &mut state.live else {
+        return Reaction::Done(None);
+    };
     if live.subscriptions.remove(&channel).is_none() {
         span.failed(state, ErrorCode::NotSubscribed);
         let message = "the session is not subscribed to this channel";
-        return state.error(NAME, id.as_ref(), ErrorCode::NotSubscribed, message);
+        return Reaction::Done(state.error(request, ErrorCode::NotSubscribed, message));
     }
     state
         .context
         .node
         .unsubscribe(&channel, live.attachment.member());
-    state.reply(NAME, id.as_ref(), &Reply::Ok);
+    Reaction::Done(state.reply(request, &Reply::Unsubscribed))
 }

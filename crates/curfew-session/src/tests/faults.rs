@@ -1,8 +1,8 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::BytesMut;
-use curfew_model::{CommandId, Message, Push, Reply, Request};
-use curfew_protocol::DecodeError;
+use curfew_model::{CommandId, Message, MessageKind, Push, Reply};
+use curfew_protocol::{Decoded, Protocol};
 
 use super::peer::{CLOSE, TEXT, frame};
 use super::rig::Call;
@@ -19,7 +19,11 @@ impl Protocol for Fragile {
         self.0.name()
     }
 
-    fn decode<'a>(&self, message: Message<'a>) -> Result<Request<'a>, DecodeError> {
+    fn kind(&self) -> MessageKind {
+        self.0.kind()
+    }
+
+    fn decode<'a>(&self, message: Message<'a>) -> Decoded<'a> {
         match message {
             Message::Text(text) => assert!(!text.contains("panic in decode"), "by the test"),
             Message::Binary(_) => {}
@@ -28,16 +32,16 @@ impl Protocol for Fragile {
     }
 
     fn encode_reply(&self, id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMut) -> bool {
-        let fatal = id.is_some_and(|id| id.as_json().contains("panic in reply"));
+        let fatal = id.is_some_and(|id| id.to_string().contains("panic in reply"));
         assert!(!fatal, "by the test");
         self.0.encode_reply(id, reply, out)
     }
 
-    fn encode_push(&self, push: &Push<'_>, out: &mut BytesMut) {
+    fn encode_push(&self, push: &Push<'_>, out: &mut BytesMut) -> bool {
         if let Push::Message { data, .. } = push {
             assert!(*data != b"\"panic in push\"", "by the test");
         }
-        self.0.encode_push(push, out);
+        self.0.encode_push(push, out)
     }
 }
 
@@ -49,7 +53,7 @@ async fn a_panic_closes_the_session_it_happened_in_and_no_other() {
         r#"{"type":"ping","id":"panic in reply"}"#,
         publish,
     ] {
-        let harness = Harness::build(|_| {}, Arc::new(Fragile(Native)));
+        let harness = Harness::build(|_| {}, vec![Wire::websocket(Fragile(Native))]);
         let mut other = harness.open().await;
         let mut peer = harness.open().await;
         for peer in [&mut other, &mut peer] {
@@ -173,7 +177,7 @@ async fn an_idle_session_holds_little_memory() {
             answer: Bytes::new(),
             early: Bytes::new(),
         },
-        harness.hub().protocols().default_id(),
+        harness.hub().wires().default_id(),
         Opening::Awaiting,
         Guards {
             connection: Box::new(()),

@@ -1,0 +1,169 @@
+//! What goes on the wire: a protocol's words in a transport's frames.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use curfew_model::{CommandId, Disconnect, Message, MessageKind, Push, Reply};
+use curfew_protocol::{Decoded, Protocol};
+use curfew_ws::frame::{self, Opcode};
+
+/// What a transport puts around messages. All frames of a connection leave in order, each a whole.
+pub trait Framing: fmt::Debug + Send + Sync + 'static {
+    /// The frame of a message whose content `write` appends to the buffer; nothing when that returns
+    /// false.
+    fn message(
+        &self,
+        kind: MessageKind,
+        write: &mut dyn FnMut(&mut BytesMut) -> bool,
+    ) -> Option<Bytes>;
+
+    /// Asks for a sign of life.
+    fn ping(&self) -> Bytes;
+
+    /// The last frame.
+    fn close(&self, code: u16, reason: &str) -> Bytes;
+}
+
+/// RFC 6455.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct WebSocket;
+
+impl Framing for WebSocket {
+    fn message(
+        &self,
+        kind: MessageKind,
+        write: &mut dyn FnMut(&mut BytesMut) -> bool,
+    ) -> Option<Bytes> {
+        let opcode = match kind {
+            MessageKind::Text => Opcode::Text,
+            MessageKind::Binary => Opcode::Binary,
+        };
+        let mut is_told = false;
+        let frame = frame::encode(opcode, |out| is_told = write(out));
+        is_told.then_some(frame)
+    }
+
+    fn ping(&self) -> Bytes {
+        frame::ping(&[])
+    }
+
+    fn close(&self, code: u16, reason: &str) -> Bytes {
+        frame::close(code, reason)
+    }
+}
+
+/// A protocol, in one of its encodings, over a transport.
+#[derive(Debug, Clone)]
+pub struct Wire {
+    protocol: Arc<dyn Protocol>,
+    framing: Arc<dyn Framing>,
+}
+
+impl Wire {
+    /// The messages of `protocol` in the frames of `framing`.
+    pub fn new(protocol: Arc<dyn Protocol>, framing: Arc<dyn Framing>) -> Self {
+        Self { protocol, framing }
+    }
+
+    /// The messages of `protocol` in WebSocket frames.
+    pub fn websocket(protocol: impl Protocol) -> Self {
+        Self::new(Arc::new(protocol), Arc::new(WebSocket))
+    }
+
+    /// See [`Protocol::name`].
+    pub fn name(&self) -> &'static str {
+        self.protocol.name()
+    }
+
+    /// See [`Protocol::subprotocol`].
+    pub fn subprotocol(&self) -> &'static str {
+        self.protocol.subprotocol()
+    }
+
+    /// See [`Protocol::decode`].
+    pub fn decode<'a>(&self, message: Message<'a>) -> Decoded<'a> {
+        self.protocol.decode(message)
+    }
+
+    /// The frame of a reply, where it is told.
+    pub fn reply(&self, id: Option<&CommandId>, reply: &Reply<'_>) -> Option<Bytes> {
+        self.message(|out| self.protocol.encode_reply(id, reply, out))
+    }
+
+    /// The frame of a push, where it is told.
+    pub fn push(&self, push: &Push<'_>) -> Option<Bytes> {
+        self.message(|out| self.protocol.encode_push(push, out))
+    }
+
+    /// The frame that asks for a sign of life: the protocol's, or else the transport's.
+    pub fn ping(&self) -> Bytes {
+        self.message(|out| self.protocol.ping(out))
+            .unwrap_or_else(|| self.framing.ping())
+    }
+
+    /// The frame that closes.
+    pub fn close(&self, disconnect: &Disconnect) -> Bytes {
+        let (code, reason) = self.protocol.close(disconnect);
+        self.framing.close(code, reason)
+    }
+
+    /// The frame that answers a close of the peer's, by the code it came with.
+    pub fn close_reply(&self, code: u16) -> Bytes {
+        self.framing.close(code, "")
+    }
+
+    fn message(&self, mut write: impl FnMut(&mut BytesMut) -> bool) -> Option<Bytes> {
+        self.framing.message(self.protocol.kind(), &mut write)
+    }
+}
+
+/// A wire's place in [`Wires`], and in the cache of a broadcast: sessions with the same one are given
+/// the same bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WireId(u8);
+
+/// The wires of a node. The first is spoken where none is asked for.
+#[derive(Debug, Clone)]
+pub struct Wires(Arc<[Wire]>);
+
+impl Wires {
+    /// At least one and at most 256 wires.
+    pub fn new(wires: Vec<Wire>) -> Self {
+        assert!(
+            (1..=256).contains(&wires.len()),
+            "a node has 1 to 256 wires"
+        );
+        Self(wires.into())
+    }
+
+    /// The wire of those that ask for none.
+    pub fn default_id(&self) -> WireId {
+        WireId(0)
+    }
+
+    /// The wire of a name offered in `Sec-WebSocket-Protocol`.
+    pub fn find(&self, subprotocol: &str) -> Option<WireId> {
+        let at = self
+            .0
+            .iter()
+            .position(|wire| wire.subprotocol() == subprotocol)?;
+        u8::try_from(at).ok().map(WireId)
+    }
+
+    /// The wire itself.
+    pub fn get(&self, id: WireId) -> &Wire {
+        &self.0[usize::from(id.0)]
+    }
+
+    /// The names of the protocols, each once, in order.
+    pub fn names(&self) -> Vec<&'static str> {
+        let mut names = Vec::new();
+        for wire in &*self.0 {
+            if !names.contains(&wire.name()) {
+                names.push(wire.name());
+            }
+        }
+        names
+    }
+}
