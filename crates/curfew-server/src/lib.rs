@@ -19,6 +19,7 @@ mod exchange;
 mod form;
 mod global_revocation;
 mod head;
+mod kept;
 mod listen;
 mod logout;
 pub mod parsers;
@@ -54,6 +55,7 @@ pub use tls::{Tls, TlsError};
 
 use answers::Answers;
 use exchange::Porter;
+use kept::Kept;
 use permits::Permits;
 use unverified::Unverified;
 
@@ -77,6 +79,7 @@ pub struct Public {
     settings: ArcSwap<Settings>,
     permits: Arc<Permits>,
     unverified: Unverified,
+    kept: Kept,
     answers: Answers,
     porter: Porter,
     tls: Option<Arc<Tls>>,
@@ -103,6 +106,7 @@ impl Public {
             settings: ArcSwap::from_pointee(settings),
             permits,
             unverified,
+            kept: Kept::default(),
             answers,
             porter: Porter::new(),
             tls,

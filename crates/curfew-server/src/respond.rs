@@ -1,5 +1,7 @@
 //! HTTP answers: JSON, and problems as RFC 9457 has them.
 
+use std::time::Duration;
+
 use bytes::{BufMut as _, Bytes, BytesMut};
 use curfew_model::TraceId;
 use curfew_telemetry::Span;
@@ -20,7 +22,7 @@ pub type Response = http::Response<Body>;
 const TRACE_RESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 
 /// Seconds after which a client that was turned away for load may try again.
-pub(crate) const RETRY_AFTER_SECONDS: u64 = 1;
+const RETRY_AFTER_SECONDS: u64 = 1;
 
 /// An error answer: `application/problem+json` (RFC 9457).
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -33,6 +35,9 @@ pub struct Problem {
     pub detail: String,
     /// A name for programs.
     pub code: &'static str,
+    /// The time after which another attempt can have another outcome; `None`: soon.
+    #[serde(skip)]
+    retry_after: Option<Duration>,
 }
 
 /// The JSON of an answer; beside the answer.
@@ -51,6 +56,16 @@ impl Problem {
             title: status.canonical_reason().unwrap_or("Error").to_owned(),
             detail: detail.into(),
             code,
+            retry_after: None,
+        }
+    }
+
+    /// The same, where it is known when another attempt can have another outcome.
+    #[must_use]
+    pub(crate) fn after(self, retry_after: Option<Duration>) -> Self {
+        Self {
+            retry_after,
+            ..self
         }
     }
 
@@ -81,7 +96,7 @@ impl Problem {
             HeaderValue::from_static("application/problem+json"),
         );
         if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
-            headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS.into());
+            headers.insert(RETRY_AFTER, retry_after_seconds(self.retry_after).into());
         }
         response
     }
@@ -107,6 +122,12 @@ impl Problem {
         bytes.extend_from_slice(&body);
         bytes
     }
+}
+
+/// The value of `Retry-After`: whole seconds, rounded up; 1 where the time is not known.
+pub(crate) fn retry_after_seconds(after: Option<Duration>) -> u64 {
+    let up = after.map(|after| after.as_secs() + u64::from(after.subsec_nanos() > 0));
+    up.unwrap_or_default().max(RETRY_AFTER_SECONDS)
 }
 
 /// A JSON answer that nobody keeps.

@@ -181,7 +181,10 @@ impl Public {
                 authentications.refused(error.failure().as_str());
                 Err(error.into())
             }
-            Err(VerifyError::Unknown(why)) => Err(Problem::unavailable(why.message()).into()),
+            Err(VerifyError::Unknown(why)) => {
+                let problem = Problem::unavailable(why.message());
+                Err(problem.after(why.retry_after()).into())
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use curfew_auth::{AuthError, Credential, Reject, Source, Ticket, VerifyError};
+use curfew_auth::{AuthError, Credential, Reject, Source, Ticket, Unverified, VerifyError};
 use curfew_backend::BackendError;
 use curfew_model::{AuthFailure, Principal};
 use curfew_node::AdmitError;
@@ -64,8 +64,10 @@ impl Refused {
         refused
     }
 
-    fn unavailable(detail: &'static str) -> Self {
-        Self::new(RejectReason::Unavailable, Problem::unavailable(detail))
+    /// It cannot be known at the moment if the token is good.
+    fn unverified(why: &Unverified) -> Self {
+        let problem = Problem::unavailable(why.message()).after(why.retry_after());
+        Self::new(RejectReason::Unavailable, problem)
     }
 
     fn forbidden_origin(detail: &'static str) -> Self {
@@ -340,7 +342,7 @@ impl Public {
             Err(VerifyError::Unknown(why)) => {
                 verify.failed(why.error_type());
                 debug!(%why, "token not verified");
-                return Err(Refused::unavailable(why.message()));
+                return Err(Refused::unverified(&why));
             }
             Err(VerifyError::Refused(error)) => {
                 authentications.refused(error.failure().as_str());

@@ -85,10 +85,15 @@ impl From<VerifyError> for Refusal {
     fn from(error: VerifyError) -> Self {
         match error {
             VerifyError::Refused(error) => Self::token(error.failure(), error.message().to_owned()),
-            VerifyError::Unknown(_) => Self {
-                failure: None,
-                ending: Ending::new(Disconnect::UNAVAILABLE),
-            },
+            VerifyError::Unknown(why) => {
+                let mut ending = Ending::new(Disconnect::UNAVAILABLE);
+                let after = why.retry_after().filter(|after| !after.is_zero());
+                ending.retry_after_ms = after.map(|after| after.as_millis() as u64 + 1);
+                Self {
+                    failure: None,
+                    ending,
+                }
+            }
         }
     }
 }

@@ -47,6 +47,8 @@ struct Entry {
     /// The last one without effect, which others with one must not hide.
     last_failure: Option<Told>,
     stream: Option<StreamStatus>,
+    /// Those that wait for the issuer's keys.
+    waiting: usize,
     /// Reports without effect, by what they are and what became of them.
     failures: BTreeMap<(&'static str, &'static str), Repeats>,
 }
@@ -65,6 +67,7 @@ pub(crate) struct Reported {
     pub(crate) last: Option<LastReport>,
     pub(crate) last_failure: Option<LastReport>,
     pub(crate) stream: Option<StreamStatus>,
+    pub(crate) waiting: usize,
 }
 
 impl Journal {
@@ -88,6 +91,7 @@ impl Journal {
             last: entry.last.as_ref().map(report),
             last_failure: entry.last_failure.as_ref().map(report),
             stream: entry.stream,
+            waiting: entry.waiting,
         }
     }
 }
@@ -138,6 +142,12 @@ impl Authenticator {
         entry.last_failure = Some(told);
         let failures = entry.failures.entry((report, outcome));
         failures.or_default().note()
+    }
+
+    /// Remembers how many reports wait for the keys of the issuer called `issuer`.
+    pub fn note_waiting_reports(&self, issuer: &str, count: usize) {
+        let mut entries = self.journal().entries();
+        entries.entry(issuer.into()).or_default().waiting = count;
     }
 
     /// Remembers how the stream of the issuer called `issuer` is.
