@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore, SemaphorePermit};
 use tokio::time;
 
+use crate::closes::Whose;
 use crate::{Node, Settings};
 
 /// Longest wait for a place among `backend.max_admissions`.
@@ -37,6 +38,8 @@ pub enum AdmitError {
     SessionLimit {
         /// `session.max_per_user`.
         limit: u32,
+        /// The session that is refused.
+        whose: Box<Whose>,
     },
     /// The node is leaving service.
     #[error("the node is draining")]
@@ -273,11 +276,15 @@ impl Attachment {
         node.check_revoked(keys, &principal).await?;
         // Set before the attempt: a failed attempt may have written something.
         self.recorded = true;
-        let record = self.record(principal);
+        let record = self.record(Arc::clone(&principal));
         match node.backends.sessions.open(record, max_per_user).await {
             Ok(()) => {}
             Err(OpenError::SessionLimit { limit }) => {
-                return Err(AdmitError::SessionLimit { limit });
+                let whose = Box::new(Whose {
+                    session: self.member.session(),
+                    principal,
+                });
+                return Err(AdmitError::SessionLimit { limit, whose });
             }
             Err(OpenError::Backend(error)) => return Err(error.into()),
         }

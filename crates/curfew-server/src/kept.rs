@@ -47,8 +47,16 @@ struct Issuer {
 /// Lines of one issuer, each told once in an interval.
 #[derive(Debug, Default)]
 struct Told {
-    kept: Repeats,
-    lost: Repeats,
+    kept: Repeats<Line>,
+    lost: Repeats<Report>,
+}
+
+/// What a line tells of a report that is kept.
+#[derive(Debug)]
+struct Line {
+    report: Report,
+    waiting: usize,
+    retry_after: Duration,
 }
 
 #[derive(Debug)]
@@ -79,6 +87,18 @@ impl Drop for Place {
 }
 
 impl Kept {
+    /// Tells of those that no line has told, where the interval of the last one is over.
+    pub(crate) fn tell_rest(&self) {
+        for (name, issuer) in &*self.0.lock() {
+            if let Some((times, line)) = issuer.told.kept.rest() {
+                tell_kept(name, times, &line);
+            }
+            if let Some((times, report)) = issuer.told.lost.rest() {
+                tell_lost(name, times, report);
+            }
+        }
+    }
+
     fn with<T>(&self, issuer: &Arc<str>, run: impl FnOnce(&mut Issuer) -> T) -> T {
         let mut issuers = self.0.lock();
         run(issuers.entry(Arc::clone(issuer)).or_default())
@@ -187,7 +207,14 @@ impl Public {
     ) -> Option<Place> {
         let (placed, line) = self.kept.with(&missing.issuer, |issuer| {
             let placed = issuer.place(address);
-            (placed, issuer.told.kept.note())
+            let line = placed.as_ref().and_then(|(_, _, waiting)| {
+                issuer.told.kept.note_event(Line {
+                    report,
+                    waiting: *waiting,
+                    retry_after: missing.retry_after,
+                })
+            });
+            (placed, line)
         });
         let Some((number, displaced, waiting)) = placed else {
             self.tell_lost(report, &missing.issuer);
@@ -195,15 +222,8 @@ impl Public {
         };
         let authenticator = &self.context.authenticator;
         authenticator.note_waiting_reports(&missing.issuer, waiting);
-        if let Some(times) = line {
-            info!(
-                issuer = %missing.issuer,
-                report = report.as_str(),
-                waiting,
-                times,
-                retry_after_ms = missing.retry_after.as_millis() as u64,
-                "a report is kept until its issuer's keys are fetched"
-            );
+        if let Some((times, line)) = line {
+            tell_kept(&missing.issuer, times, &line);
         }
         Some(Place {
             public: Arc::clone(self),
@@ -224,15 +244,31 @@ impl Public {
 
     /// Tells of one that is not verified: it was given up, or there is no place for it.
     fn tell_lost(&self, report: Report, issuer: &Arc<str>) {
-        if let Some(times) = self.kept.with(issuer, |issuer| issuer.told.lost.note()) {
-            warn!(
-                issuer = %issuer,
-                report = report.as_str(),
-                times,
-                "a report that nobody could verify is given up: its issuer's keys were not fetched in time, or too many wait for them"
-            );
+        let due = |issuer: &mut Issuer| issuer.told.lost.note_event(report);
+        if let Some((times, report)) = self.kept.with(issuer, due) {
+            tell_lost(issuer, times, report);
         }
     }
+}
+
+fn tell_kept(issuer: &str, times: u64, line: &Line) {
+    info!(
+        issuer,
+        report = line.report.as_str(),
+        waiting = line.waiting,
+        times,
+        retry_after_ms = line.retry_after.as_millis() as u64,
+        "a report is kept until its issuer's keys are fetched"
+    );
+}
+
+fn tell_lost(issuer: &str, times: u64, report: Report) {
+    warn!(
+        issuer,
+        report = report.as_str(),
+        times,
+        "a report that nobody could verify is given up: its issuer's keys were not fetched in time, or too many wait for them"
+    );
 }
 
 #[cfg(test)]

@@ -114,6 +114,14 @@ impl Public {
         })
     }
 
+    /// Tells what no line of the log has told, where the interval of the last one is over. To be called
+    /// every second or so.
+    pub fn tell_rest(&self) {
+        self.answers.tell_rest();
+        self.unverified.tell_rest();
+        self.kept.tell_rest();
+    }
+
     /// Puts other settings in force, for requests that come from now on. The limits are those of
     /// the sessions' context, which the caller has replaced before.
     pub fn set_settings(&self, settings: Settings) {

@@ -37,7 +37,10 @@ pub struct Problem {
     pub code: &'static str,
     /// The time after which another attempt can have another outcome; `None`: soon.
     #[serde(skip)]
-    retry_after: Option<Duration>,
+    pub(crate) retry_after: Option<Duration>,
+    /// The setting that turned it away, where that is what it was.
+    #[serde(skip)]
+    pub(crate) limit: Option<&'static str>,
 }
 
 /// The JSON of an answer; beside the answer.
@@ -48,6 +51,10 @@ struct Written(Bytes);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Code(pub(crate) &'static str);
 
+/// The setting that turned a request away; beside the answer, not in it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limit(pub(crate) &'static str);
+
 impl Problem {
     /// A problem of this status.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
@@ -57,6 +64,7 @@ impl Problem {
             detail: detail.into(),
             code,
             retry_after: None,
+            limit: None,
         }
     }
 
@@ -79,6 +87,14 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
     }
 
+    /// The setting `limit` turns it away; the answer carries `Retry-After`.
+    pub(crate) fn over_limit(limit: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            limit: Some(limit),
+            ..Self::unavailable(detail)
+        }
+    }
+
     /// Something was published, or not: nobody knows. Trying again may do it twice, so the answer
     /// carries no `Retry-After`.
     pub fn unknown_outcome(detail: impl Into<String>) -> Self {
@@ -90,6 +106,9 @@ impl Problem {
         let status = self.status();
         let mut response = json(status, &self);
         response.extensions_mut().insert(Code(self.code));
+        if let Some(limit) = self.limit {
+            response.extensions_mut().insert(Limit(limit));
+        }
         let headers = response.headers_mut();
         headers.insert(
             CONTENT_TYPE,

@@ -174,7 +174,10 @@ impl Public {
             return Err(Refused::new(RejectReason::Draining, problem));
         }
         if !self.permits.handshake() {
-            let problem = Problem::unavailable("too many handshakes at the moment, try again");
+            let problem = Problem::over_limit(
+                permits::HANDSHAKES,
+                "too many handshakes at the moment, try again",
+            );
             return Err(Refused::new(RejectReason::Rate, problem));
         }
         let offer = handshake::check(&request).map_err(|error| Refused::handshake(&error))?;
@@ -186,8 +189,9 @@ impl Public {
             &settings.auth,
         );
         check_origin(&settings, &offer, credential.as_ref())?;
-        let connection = self.permits.connection().map_err(|_: permits::Full| {
-            let problem = Problem::unavailable("the node has as many connections as it accepts");
+        let connection = self.permits.connection().map_err(|full| {
+            let detail = "the node has as many connections as it accepts";
+            let problem = Problem::over_limit(full.setting(), detail);
             Refused::new(RejectReason::Limit, problem)
         })?;
         let token = match credential {

@@ -13,7 +13,7 @@ use curfew_auth::VerifyError;
 use curfew_backend::BackendError;
 use curfew_hub::{Ending, Lanes};
 use curfew_model::{AuthFailure, Channel, Disconnect, Push, SessionId, TraceContext, TraceId};
-use curfew_node::{AdmitError, Attachment};
+use curfew_node::{AdmitError, Attachment, Whose};
 use curfew_protocol::ProtocolId;
 use curfew_ws::frame::{self, Opcode};
 use curfew_ws::{Decoder, Line, Transport, Upgraded};
@@ -39,6 +39,8 @@ pub struct Refusal {
     pub failure: Option<(AuthFailure, Cow<'static, str>)>,
     /// How the connection is closed.
     pub ending: Ending,
+    /// The session that is refused, where the log may tell it.
+    pub whose: Option<Box<Whose>>,
 }
 
 impl Refusal {
@@ -51,7 +53,7 @@ impl Refusal {
         };
         Self {
             failure: Some((failure, message.into())),
-            ending: Ending::new(disconnect),
+            ..Self::from(Ending::new(disconnect))
         }
     }
 
@@ -89,10 +91,7 @@ impl From<VerifyError> for Refusal {
                 let mut ending = Ending::new(Disconnect::UNAVAILABLE);
                 let after = why.retry_after().filter(|after| !after.is_zero());
                 ending.retry_after_ms = after.map(|after| after.as_millis() as u64 + 1);
-                Self {
-                    failure: None,
-                    ending,
-                }
+                ending.into()
             }
         }
     }
@@ -103,18 +102,13 @@ impl From<AdmitError> for Refusal {
         let disconnect = match error {
             AdmitError::Revoked(disconnect) => return Self::revoked(Ending::new(disconnect)),
             AdmitError::Ended(ending) if ending.is_revocation() => return Self::revoked(ending),
-            AdmitError::Ended(ending) => {
-                return Self {
-                    failure: None,
-                    ending,
-                };
-            }
-            AdmitError::SessionLimit { .. } => {
+            AdmitError::Ended(ending) => return ending.into(),
+            AdmitError::SessionLimit { whose, .. } => {
                 let mut ending = Ending::new(Disconnect::SESSION_LIMIT);
                 ending.retry_after_ms = Some(fastrand::u64(LIMIT_RETRY_MS));
                 return Self {
-                    failure: None,
-                    ending,
+                    whose: Some(whose),
+                    ..ending.into()
                 };
             }
             AdmitError::Draining => Disconnect::DRAINING,
@@ -123,9 +117,16 @@ impl From<AdmitError> for Refusal {
             }
             AdmitError::Backend(BackendError::Unusable(_)) => Disconnect::INTERNAL,
         };
+        Ending::new(disconnect).into()
+    }
+}
+
+impl From<Ending> for Refusal {
+    fn from(ending: Ending) -> Self {
         Self {
             failure: None,
-            ending: Ending::new(disconnect),
+            ending,
+            whose: None,
         }
     }
 }
@@ -176,6 +177,8 @@ pub(crate) struct State {
     pub(crate) protocol: ProtocolId,
     pub(crate) live: Option<Live>,
     pub(crate) refusal: Option<Box<Refusal>>,
+    /// The session that was refused, once the client has been told.
+    pub(crate) refused: Option<Box<Whose>>,
     /// For flushers, once the session is open.
     pub(crate) line: Option<Line>,
     /// What waits for the socket before the session is open, and after it has left the hub.
@@ -262,6 +265,7 @@ impl Session {
                 protocol,
                 live: None,
                 refusal: None,
+                refused: None,
                 line,
                 lanes: Lanes::answering(upgraded.answer),
                 operation: None,

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 use curfew_hub::{HeldBack, Standing};
 use curfew_model::{Disconnect, Message};
 use curfew_telemetry::Opcode;
-use curfew_ws::{Event, Input, Limits, frame, with_read_buffer};
+use curfew_ws::{Event, Input, Limits, ProtocolError, frame, with_read_buffer};
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -96,7 +96,7 @@ impl Session {
                 Ok(None) => break,
                 Err(error) => {
                     debug!(session = self.state.session_id(), error = %error, "frame refused");
-                    Some(error.disconnect().into())
+                    Some(self.state.broken(error).into())
                 }
             };
             if let Some(finish) = finish {
@@ -128,6 +128,17 @@ impl Session {
 }
 
 impl State {
+    /// The close for what a client may not send, with the bound that applied.
+    fn broken(&self, error: ProtocolError) -> Disconnect {
+        match error {
+            ProtocolError::MessageTooLarge if self.live.is_none() => Disconnect::MESSAGE_TOO_LARGE
+                .because(
+                    "a message before authentication is over auth.max_token_bytes and 1 KiB more",
+                ),
+            error => error.disconnect(),
+        }
+    }
+
     fn message_limits(&self) -> Limits {
         let settings = self.context.settings.load();
         let Settings { limits, .. } = &**settings;

@@ -21,7 +21,7 @@ const NAME: &str = "auth";
 /// The reason why the first message opens no session.
 #[derive(Debug)]
 pub(crate) struct NotOpened {
-    refusal: Refusal,
+    refusal: Box<Refusal>,
     failure: Failure,
     /// The one who was verified.
     principal: Option<Arc<Principal>>,
@@ -93,7 +93,7 @@ async fn open(
             let _entered = span.scope().entered();
             debug!(reason = refusal.reason(), "token refused");
             return Err(NotOpened {
-                refusal,
+                refusal: Box::new(refusal),
                 failure,
                 principal: None,
             });
@@ -113,7 +113,7 @@ async fn open(
             admission.failed(failure.error_type);
             debug!(error = %error, "session not admitted");
             Err(NotOpened {
-                refusal: error.into(),
+                refusal: Box::new(error.into()),
                 failure,
                 principal: Some(principal),
             })
@@ -145,7 +145,7 @@ pub(crate) fn finish(
                 span.is_of(state, principal.user());
             }
             state.auth_traced = true;
-            Some(state.refuse(not_opened.refusal))
+            Some(state.refuse(*not_opened.refusal))
         }
     }
 }
