@@ -24,6 +24,10 @@ use crate::{Node, Settings};
 /// Longest wait for a place among `backend.max_admissions`.
 const ADMISSION_WAIT: Duration = Duration::from_secs(1);
 
+/// Times that room is made for a session by closing the oldest: one that comes meanwhile, or asks another
+/// node, may take it.
+const MOST_ROUNDS: u32 = 20;
+
 /// Why a verified token opens no session.
 #[derive(Debug, thiserror::Error)]
 pub enum AdmitError {
@@ -205,10 +209,21 @@ impl Node {
             }
         }
         let sessions = &self.backends.sessions;
-        sessions.make_room(user, settings.over_limit).await?;
-        let admitted = attachment
-            .admit(Arc::clone(&principal), keys, settings.max_per_user)
-            .await;
+        let mut rounds = match settings.over_limit {
+            OverLimit::Refuse => 1,
+            OverLimit::CloseOldest => MOST_ROUNDS,
+        };
+        let admitted = loop {
+            sessions.make_room(user, settings.over_limit).await?;
+            rounds -= 1;
+            let admitted = attachment
+                .admit(Arc::clone(&principal), keys, settings.max_per_user)
+                .await;
+            let is_over = matches!(admitted, Err(AdmitError::SessionLimit { .. }));
+            if !is_over || rounds == 0 {
+                break admitted;
+            }
+        };
         drop(turn);
         admitted
     }
