@@ -6,6 +6,7 @@ mod events;
 mod explained;
 mod faults;
 mod global_revocation;
+mod kept;
 mod keycloak;
 mod keys;
 mod kinds;

@@ -33,6 +33,7 @@ mod protocol;
 mod redis;
 mod refresh;
 mod reload;
+mod repeats;
 mod revocation;
 mod secrets;
 mod slow_clients;

@@ -4,14 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_model::AuthFailure;
+use tokio::time;
 
 use crate::remote::Asked;
-use crate::{AuthError, RemoteKeys, Unverified, VerifyError};
+use crate::{AuthError, MissingKeys, RemoteKeys, Unverified, VerifyError};
 
 /// An issuer lists a key within this time of the first token by it. A token that is older than the
 /// issuer's last answer by more is by none of its keys, so that clients of a key that was withdrawn
 /// learn that they need another token.
 const LISTED_WITHIN: Duration = Duration::from_secs(60);
+
+/// The time after which what waits for an issuer's answer looks at its configuration again.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// The reason that an issuer gives no key for a token.
 pub(crate) enum NoKey {
@@ -134,7 +138,31 @@ pub(crate) async fn with_keys<T>(attempt: impl Fn() -> Result<T, NoKey>) -> Resu
         (Asked::Answered, _) => Err(error.into()),
         (Asked::AnsweredBefore, Suspect::Bad | Suspect::Old) => Err(error.into()),
         (Asked::AnsweredBefore, Suspect::Good) | (Asked::Unanswered, _) => {
-            Err(Unverified::Keys(Arc::clone(&remote.issuer)).into())
+            Err(Unverified::Keys(MissingKeys {
+                issuer: Arc::clone(&remote.issuer),
+                retry_after: remote.next_fetch(),
+                may_be_good: token == Suspect::Good,
+            })
+            .into())
+        }
+    }
+}
+
+/// As [`with_keys`], of what was found to be good but for its key and is sent once only: waits for the
+/// issuer's next answer, however long that takes.
+pub(crate) async fn with_next_keys<T>(
+    attempt: impl Fn() -> Result<T, NoKey>,
+) -> Result<T, VerifyError> {
+    loop {
+        let Ask { remote, .. } = match attempt() {
+            Ok(done) => return Ok(done),
+            Err(NoKey::Ask(ask)) if ask.token == Suspect::Good => ask,
+            Err(no_key) => return Err(no_key.into_error().into()),
+        };
+        // A reload may put others in its place, of which nothing is fetched here any more.
+        let answer = time::timeout(LOOK_AGAIN, remote.answers_anew());
+        if answer.await.is_ok() {
+            return attempt().map_err(|no_key| no_key.into_error().into());
         }
     }
 }

@@ -45,14 +45,33 @@ pub enum VerifyError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unverified {
     /// Its issuer's keys cannot be had.
-    #[error("the keys of the issuer {0:?} are not available")]
-    Keys(Arc<str>),
+    #[error("the keys of the issuer {:?} are not available", .0.issuer)]
+    Keys(MissingKeys),
     /// Nothing is wrong with it but its time, and this node's clock is not known to be right.
     #[error("the clock of this node is not known to be right")]
     Clock,
 }
 
+/// Keys that cannot be had at the moment, and the token that needs them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MissingKeys {
+    /// The configured name of the issuer.
+    pub issuer: Arc<str>,
+    /// The time until they are fetched again, or may be for one who asks then.
+    pub retry_after: Duration,
+    /// All that can be checked of the token without them is right.
+    pub may_be_good: bool,
+}
+
 impl Unverified {
+    /// The time after which another attempt can have another outcome; `None` where that is not known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Keys(missing) => Some(missing.retry_after),
+            Self::Clock => None,
+        }
+    }
+
     /// Its name in spans.
     pub fn error_type(&self) -> &'static str {
         match self {
@@ -362,6 +381,7 @@ impl Authenticator {
             let reported = self.journal.of(&issuer.name, now);
             IssuerSummary {
                 last_report: reported.last,
+                waiting_reports: reported.waiting,
                 last_failure: reported.last_failure,
                 stream: reported.stream,
                 ..issuer.summary()

@@ -6,7 +6,7 @@ use std::time::Duration;
 use curfew_model::AuthFailure;
 use serde_json::{Map, Value};
 
-use crate::ask::{NoKey, with_keys};
+use crate::ask::{NoKey, with_keys, with_next_keys};
 use crate::authenticate::Authenticator;
 use crate::issuers::{LoadedIssuer, LogoutRules};
 use crate::reports::ReportClaims;
@@ -55,7 +55,18 @@ impl Authenticator {
     ///
     /// What is wrong with it, for the issuer's log; or that its keys are not available.
     pub async fn verify_logout(&self, token: &str) -> Result<Logout, VerifyError> {
-        with_keys(|| self.attempt_logout(token)).await
+        with_keys(|| self.attempt_logout(token, self.clock().now())).await
+    }
+
+    /// The same for one that [`Authenticator::verify_logout`] has found to be good but for its key: waits
+    /// for the issuer's next answer, however long that takes. Its times are judged by now.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, for the issuer's log.
+    pub async fn verify_logout_later(&self, token: &str) -> Result<Logout, VerifyError> {
+        let now = self.clock().now();
+        with_next_keys(|| self.attempt_logout(token, now)).await
     }
 
     /// The same with the keys at hand, for people who ask what would become of a token.
@@ -64,12 +75,13 @@ impl Authenticator {
     ///
     /// The token is not good, as far as those keys can tell.
     pub fn judge_logout(&self, token: &str) -> Result<Logout, AuthError> {
-        self.attempt_logout(token).map_err(NoKey::into_error)
+        self.attempt_logout(token, self.clock().now())
+            .map_err(NoKey::into_error)
     }
 
-    fn attempt_logout(&self, token: &str) -> Result<Logout, NoKey> {
+    fn attempt_logout(&self, token: &str, now: Duration) -> Result<Logout, NoKey> {
         let issuers = self.snapshot();
-        let (leeway, now) = (issuers.leeway, self.clock().now());
+        let leeway = issuers.leeway;
         issuers.signed_report(
             token,
             TokenType::Logout,

@@ -12,6 +12,8 @@ use tokio::time::{self, Instant};
 
 use crate::{Config, Issuer, Trust};
 
+mod anew;
+
 /// Unknown keys cause at most one fetch in this time on average, however often they are asked for: a
 /// stranger who knows what an issuer's tokens say can write a new `kid` into one.
 const ON_DEMAND_PAUSE: Duration = Duration::from_secs(30);
@@ -294,12 +296,19 @@ impl RemoteKeys {
 }
 
 impl State {
+    /// The time at which a fetch is in hand.
+    fn in_hand_at(&self, now: Instant) -> Instant {
+        let spent = ON_DEMAND_PAUSE * (ON_DEMAND_BURST - 1);
+        let at = self.full_at.and_then(|full_at| full_at.checked_sub(spent));
+        at.unwrap_or(now).max(now)
+    }
+
     /// Takes one of the fetches in hand.
     fn draw(&mut self) -> bool {
         let now = Instant::now();
-        let full_at = self.full_at.unwrap_or(now).max(now);
-        let in_hand = full_at <= now + ON_DEMAND_PAUSE * (ON_DEMAND_BURST - 1);
+        let in_hand = self.in_hand_at(now) <= now;
         if in_hand {
+            let full_at = self.full_at.unwrap_or(now).max(now);
             self.full_at = Some(full_at + ON_DEMAND_PAUSE);
         }
         in_hand

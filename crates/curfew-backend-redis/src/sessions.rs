@@ -1,11 +1,15 @@
 //! Session records: opened, refreshed, closed, listed over the whole cluster.
 
+use std::pin::pin;
+use std::time::Duration;
+
 use curfew_backend::{
     BackendError, BoxFuture, ClosedSession, OpenError, OverLimit, SessionFilter, SessionPage,
     SessionRecord, Sessions,
 };
 use curfew_model::{Disconnect, SessionId};
 use redis::{Value, from_redis_value};
+use tokio::time;
 
 use crate::connections::Keyed;
 use crate::fault::Fault;
@@ -13,6 +17,9 @@ use crate::{Redis, records};
 
 /// Ids asked for in one go beyond what a page needs: some records have expired.
 const SPARE: usize = 16;
+
+/// The time after which the record of a session that is asked to end is looked for again.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 impl Sessions for Redis {
     /// One round trip; two in a cluster, where the note for whoever cleans up lies elsewhere.
@@ -141,9 +148,19 @@ impl Sessions for Redis {
                 return Ok(false);
             }
             let patience = self.core.connector.timeout();
-            match self.end_elsewhere(session, false, patience).await? {
-                true => Ok(true),
-                false => Err(Fault::NoAnswer.into()),
+            let mut asked = pin!(self.end_elsewhere(session, false, patience));
+            tokio::select! {
+                biased;
+                ended = &mut asked => match ended? {
+                    true => Ok(true),
+                    false => Err(Fault::NoAnswer.into()),
+                },
+                // It has ended by itself or by somebody else, unless the answer is on its way.
+                gone = self.until_forgotten(session) => {
+                    gone?;
+                    let ended = time::timeout(LOOK_AGAIN, asked).await;
+                    Ok(matches!(ended, Ok(Ok(true))))
+                }
             }
         })
     }
@@ -167,6 +184,16 @@ impl Redis {
     async fn is_recorded(&self, session: SessionId) -> Result<bool, Fault> {
         let key = self.core.keys.session(session);
         self.connections.call(Keyed::new("EXISTS", &key)).await
+    }
+
+    /// Resolves when a session's record is gone: no node that is asked for the session answers then.
+    async fn until_forgotten(&self, session: SessionId) -> Result<(), Fault> {
+        loop {
+            time::sleep(LOOK_AGAIN).await;
+            if !self.is_recorded(session).await? {
+                return Ok(());
+            }
+        }
     }
 
     async fn list_of_user(&self, filter: &SessionFilter, user: &str) -> Result<SessionPage, Fault> {

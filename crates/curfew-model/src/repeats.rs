@@ -1,6 +1,6 @@
 //! Log lines that a client or an outage would repeat: said once in an interval, with how often it was.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::boottime;
@@ -8,34 +8,85 @@ use crate::boottime;
 /// Between two lines of one cause.
 pub const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// One cause of a log line.
-#[derive(Debug, Default)]
-pub struct Repeats(Mutex<State>);
+/// One cause of a log line, which tells `T` of its last event.
+#[derive(Debug)]
+pub struct Repeats<T = ()>(Mutex<State<T>>);
 
-#[derive(Debug, Default)]
-struct State {
+#[derive(Debug)]
+struct State<T> {
     /// The time of the last line, of [`boottime`].
     said_at: Option<Duration>,
     /// The number that came since.
     unsaid: u64,
+    /// What is to be told of the last of those.
+    last: Option<T>,
+}
+
+impl<T> Default for Repeats<T> {
+    fn default() -> Self {
+        Self(Mutex::new(State {
+            said_at: None,
+            unsaid: 0,
+            last: None,
+        }))
+    }
+}
+
+impl<T> State<T> {
+    /// Takes the number that a line stands for, if one is due.
+    fn take(&mut self, now: Duration) -> Option<u64> {
+        let is_due = |at| now.saturating_sub(at) >= REPEAT_INTERVAL;
+        if self.unsaid == 0 || !self.said_at.is_none_or(is_due) {
+            return None;
+        }
+        self.said_at = Some(now);
+        Some(std::mem::take(&mut self.unsaid))
+    }
+}
+
+impl<T> Repeats<T> {
+    fn state(&self) -> MutexGuard<'_, State<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It happened once more, as `event` tells. When a line is due, the number of times that it stands
+    /// for, and the event.
+    pub fn note_event(&self, event: T) -> Option<(u64, T)> {
+        self.note_event_at(event, boottime())
+    }
+
+    /// As [`Repeats::note_event`], at a time of [`boottime`].
+    pub fn note_event_at(&self, event: T, now: Duration) -> Option<(u64, T)> {
+        let mut state = self.state();
+        state.unsaid += 1;
+        match state.take(now) {
+            Some(times) => Some((times, event)),
+            None => {
+                state.last = Some(event);
+                None
+            }
+        }
+    }
+
+    /// The number of those that no line has told yet, and the last of them, once the interval of the
+    /// last line is over. To be asked every second or so: otherwise they are told when another comes,
+    /// which may be never.
+    pub fn rest(&self) -> Option<(u64, T)> {
+        self.rest_at(boottime())
+    }
+
+    /// As [`Repeats::rest`], at a time of [`boottime`].
+    pub fn rest_at(&self, now: Duration) -> Option<(u64, T)> {
+        let mut state = self.state();
+        let times = state.take(now)?;
+        state.last.take().map(|last| (times, last))
+    }
 }
 
 impl Repeats {
     /// It happened once more. `Some` when a line is due, with the number of times it stands for.
     pub fn note(&self) -> Option<u64> {
-        self.note_at(boottime())
-    }
-
-    /// As [`Repeats::note`], at a time of [`boottime`].
-    pub fn note_at(&self, now: Duration) -> Option<u64> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.unsaid += 1;
-        let is_due = |at| now.saturating_sub(at) >= REPEAT_INTERVAL;
-        if !state.said_at.is_none_or(is_due) {
-            return None;
-        }
-        state.said_at = Some(now);
-        Some(std::mem::take(&mut state.unsaid))
+        self.note_event(()).map(|(times, ())| times)
     }
 }
 
@@ -47,11 +98,29 @@ mod tests {
     fn a_cause_is_told_of_at_once_and_then_once_in_an_interval_with_its_count() {
         let repeats = Repeats::default();
         let begin = Duration::from_secs(7);
-        assert_eq!(repeats.note_at(begin), Some(1));
+        assert_eq!(repeats.note_event_at((), begin), Some((1, ())));
         for second in 0..59 {
-            assert_eq!(repeats.note_at(begin + Duration::from_secs(second)), None);
+            let at = begin + Duration::from_secs(second);
+            assert_eq!(repeats.note_event_at((), at), None);
         }
-        assert_eq!(repeats.note_at(begin + REPEAT_INTERVAL), Some(60));
-        assert_eq!(repeats.note_at(begin + REPEAT_INTERVAL), None);
+        let end = begin + REPEAT_INTERVAL;
+        assert_eq!(repeats.note_event_at((), end), Some((60, ())));
+        assert_eq!(repeats.note_event_at((), end), None);
+    }
+
+    /// Fault: what comes within the interval of a line is never told when nothing comes after it.
+    #[test]
+    fn what_was_not_told_is_told_at_the_end_of_the_interval() {
+        let repeats = Repeats::default();
+        let begin = Duration::from_secs(7);
+        assert_eq!(repeats.rest_at(begin), None);
+        assert_eq!(repeats.note_event_at("first", begin), Some((1, "first")));
+        assert_eq!(repeats.note_event_at("second", begin), None);
+        assert_eq!(repeats.note_event_at("third", begin), None);
+        assert_eq!(repeats.rest_at(begin), None);
+        let end = begin + REPEAT_INTERVAL;
+        assert_eq!(repeats.rest_at(end), Some((2, "third")));
+        assert_eq!(repeats.rest_at(end + REPEAT_INTERVAL), None, "told twice");
+        assert_eq!(repeats.note_event_at("fourth", end), None);
     }
 }

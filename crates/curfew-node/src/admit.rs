@@ -17,10 +17,15 @@ use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore, SemaphorePermit};
 use tokio::time;
 
+use crate::closes::Whose;
 use crate::{Node, Settings};
 
 /// Longest wait for a place among `backend.max_admissions`.
 const ADMISSION_WAIT: Duration = Duration::from_secs(1);
+
+/// Times that room is made for a session by closing the oldest: one that comes meanwhile, or asks another
+/// node, may take it.
+const MOST_ROUNDS: u32 = 20;
 
 /// Why a verified token opens no session.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +41,8 @@ pub enum AdmitError {
     SessionLimit {
         /// `session.max_per_user`.
         limit: u32,
+        /// The session that is refused.
+        whose: Box<Whose>,
     },
     /// The node is leaving service.
     #[error("the node is draining")]
@@ -201,10 +208,21 @@ impl Node {
             }
         }
         let sessions = &self.backends.sessions;
-        sessions.make_room(user, settings.over_limit).await?;
-        let admitted = attachment
-            .admit(Arc::clone(&principal), keys, settings.max_per_user)
-            .await;
+        let mut rounds = match settings.over_limit {
+            OverLimit::Refuse => 1,
+            OverLimit::CloseOldest => MOST_ROUNDS,
+        };
+        let admitted = loop {
+            sessions.make_room(user, settings.over_limit).await?;
+            rounds -= 1;
+            let admitted = attachment
+                .admit(Arc::clone(&principal), keys, settings.max_per_user)
+                .await;
+            let is_over = matches!(admitted, Err(AdmitError::SessionLimit { .. }));
+            if !is_over || rounds == 0 {
+                break admitted;
+            }
+        };
         drop(turn);
         admitted
     }
@@ -272,11 +290,15 @@ impl Attachment {
         node.check_revoked(keys, &principal).await?;
         // Set before the attempt: a failed attempt may have written something.
         self.recorded = true;
-        let record = self.record(principal);
+        let record = self.record(Arc::clone(&principal));
         match node.backends.sessions.open(record, max_per_user).await {
             Ok(()) => {}
             Err(OpenError::SessionLimit { limit }) => {
-                return Err(AdmitError::SessionLimit { limit });
+                let whose = Box::new(Whose {
+                    session: self.member.session(),
+                    principal,
+                });
+                return Err(AdmitError::SessionLimit { limit, whose });
             }
             Err(OpenError::Backend(error)) => return Err(error.into()),
         }

@@ -4,12 +4,12 @@
 //! puts its id here; a task removes the records, many at a time, and keeps at it while the backend
 //! is away. What waits is bounded by how many sessions there were.
 
-use curfew_model::Repeats;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use curfew_backend::ClosedSession;
+use curfew_backend::{BackendError, ClosedSession};
+use curfew_model::Repeats;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time;
@@ -29,7 +29,7 @@ pub(crate) struct Cleanup {
     /// Records not removed yet: those that wait and those the backend is being asked about.
     left: AtomicUsize,
     added: Notify,
-    failures: Repeats,
+    failures: Repeats<BackendError>,
 }
 
 impl Cleanup {
@@ -46,6 +46,18 @@ impl Cleanup {
         self.left.fetch_add(1, Ordering::SeqCst);
         self.waiting.lock().push(session);
         self.added.notify_one();
+    }
+
+    /// Tells of failures that no line has told, where the interval of the last one is over.
+    pub(crate) fn tell_rest(&self) {
+        if let Some((failures, error)) = self.failures.rest() {
+            self.warn_of(failures, &error);
+        }
+    }
+
+    fn warn_of(&self, failures: u64, error: &BackendError) {
+        let sessions = self.left.load(Ordering::SeqCst);
+        warn!(sessions, failures, error = %error, "session records not removed, will retry");
     }
 
     pub(crate) fn is_done(&self) -> bool {
@@ -78,9 +90,8 @@ pub(crate) async fn run(node: Arc<Node>) {
                     node.cleanup.left.fetch_sub(batch.len(), Ordering::SeqCst);
                 }
                 Err(error) => {
-                    if let Some(failures) = node.cleanup.failures.note() {
-                        let sessions = node.cleanup.left.load(Ordering::SeqCst);
-                        warn!(sessions, failures, error = %error, "session records not removed, will retry");
+                    if let Some((failures, error)) = node.cleanup.failures.note_event(error) {
+                        node.cleanup.warn_of(failures, &error);
                     }
                     node.cleanup.waiting.lock().extend(batch);
                     time::sleep(RETRY_DELAY).await;

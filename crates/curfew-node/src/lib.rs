@@ -7,6 +7,7 @@
 
 mod admit;
 mod cleanup;
+mod closes;
 mod drain;
 mod events;
 mod flush;
@@ -20,26 +21,27 @@ mod subscriptions;
 mod tickets;
 mod withdrawal;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use curfew_backend::Backends;
 use curfew_hub::Hub;
-use curfew_model::{Clock, NodeId, Repeats, env};
+use curfew_model::{Clock, NodeId, env};
 use curfew_telemetry::Metrics;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub use admit::{AdmitError, Attachment};
+pub use closes::Whose;
 pub use drain::Config as DrainConfig;
 pub use events::HubEvents;
 pub use settings::Settings;
 
 use admit::{Admissions, Turns};
 use cleanup::Cleanup;
+use closes::Closes;
 pub use reported::ReportError;
 use reported::Reported;
 use subscriptions::Subscriptions;
@@ -60,8 +62,7 @@ pub struct Node {
     reported: Reported,
     admissions: Admissions,
     turns: Turns,
-    /// Closes that an operator looks for, by code.
-    closes: Mutex<HashMap<u16, Arc<Repeats>>>,
+    closes: Closes,
     draining: AtomicBool,
     refusing: AtomicBool,
     beat_at: Mutex<Instant>,
@@ -90,7 +91,7 @@ impl Node {
             metrics,
             admissions: Admissions::new(settings.max_admissions),
             turns: Turns::default(),
-            closes: Mutex::default(),
+            closes: Closes::default(),
             settings: ArcSwap::from_pointee(settings),
             kinds_changed: Notify::new(),
             subscriptions: Subscriptions::new(),
@@ -130,11 +131,6 @@ impl Node {
     /// The metrics everything counts into.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
-    }
-
-    /// Closes with this code, which the log tells once in an interval: clients can repeat it.
-    pub fn closes(&self, code: u16) -> Arc<Repeats> {
-        Arc::clone(self.closes.lock().entry(code).or_default())
     }
 
     /// Whether the node is leaving service.

@@ -121,8 +121,7 @@ impl Public {
         self.rejected(RejectReason::Limit);
         debug!(peer = %client, ?full, "connection turned away");
         let problem = turned_away(full);
-        let status = problem.status();
-        self.answers.refused(AnswerReason::Limit, status, client);
+        self.answers.problem(&problem, client);
         problem
     }
 
@@ -421,13 +420,17 @@ enum Unnamed {
 /// The answer to a connection beyond the limits.
 fn turned_away(full: Full) -> Problem {
     match full {
-        Full::Address => Problem::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            "rate_limited",
-            "too many connections from this address have not authenticated yet, try again",
-        ),
+        Full::Address => Problem {
+            limit: Some(full.setting()),
+            ..Problem::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate_limited",
+                "too many connections from this address have not authenticated yet, try again",
+            )
+        },
         Full::Node | Full::Unauthenticated => {
-            Problem::unavailable("the node has as many connections as it accepts, try again")
+            let detail = "the node has as many connections as it accepts, try again";
+            Problem::over_limit(full.setting(), detail)
         }
     }
 }

@@ -63,6 +63,9 @@ struct Settings {
     subject_claim: String,
 }
 
+/// The setting of the number of connections.
+const CONNECTIONS: &str = "admin.connections";
+
 /// The admin listener.
 #[derive(Debug)]
 pub struct Admin {
@@ -105,6 +108,12 @@ impl Admin {
         })
     }
 
+    /// Tells what no line of the log has told, where the interval of the last one is over. To be called
+    /// every second or so.
+    pub fn tell_rest(&self) {
+        self.answers.tell_rest();
+    }
+
     /// Puts other keys and another subject claim in force.
     pub fn set_settings(&self, keys: Vec<Arc<AdminKey>>, subject_claim: String) {
         self.settings.store(Arc::new(Settings {
@@ -130,9 +139,8 @@ impl Admin {
 
     async fn turn_away(&self, stream: TcpStream, peer: IpAddr) {
         let detail = "the admin listener has as many connections as it accepts";
-        let problem = Problem::unavailable(detail);
-        self.answers
-            .refused(AnswerReason::Limit, problem.status(), peer);
+        let problem = Problem::over_limit(CONNECTIONS, detail);
+        self.answers.problem(&problem, peer);
         self.porter
             .turn_away(stream, None, problem, self.bounds())
             .await;
@@ -174,7 +182,7 @@ impl Admin {
             ended = serving => ended,
             () = place.given_up() => {
                 // It has no request that could be answered.
-                self.answers.refused(AnswerReason::Limit, StatusCode::SERVICE_UNAVAILABLE, peer);
+                self.answers.over_limit(CONNECTIONS, StatusCode::SERVICE_UNAVAILABLE, peer);
                 debug!(peer = %peer, "admin connection between requests makes room for another");
                 return;
             }

@@ -25,7 +25,7 @@ pub(crate) struct Client {
 }
 
 /// A request, as far as spans tell it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Asked {
     /// The trace that it says it comes from.
     pub(crate) origin: Origin,
@@ -34,7 +34,7 @@ pub(crate) struct Asked {
     told: Option<Box<Told>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Told {
     path: String,
     version: Version,

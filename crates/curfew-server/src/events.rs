@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use curfew_auth::{Effect, EventStream, SecurityEvent, StreamStatus, VerifyError};
 use curfew_model::AuthFailure;
@@ -49,15 +50,56 @@ impl Public {
         request: Request<Incoming>,
         address: IpAddr,
     ) -> Response {
+        let tracer = self.context.node.metrics().tracer();
+        let asked = Asked::of(tracer, &request);
+        let began = tracer.now();
+        let judged = match self.take_event(stream, request, address).await {
+            Ok(token) => {
+                let authenticator = &self.context.authenticator;
+                let verified = authenticator.verify_event(name, token.trim()).await;
+                let (public, asked) = (Arc::clone(self), asked.clone());
+                let later = {
+                    let (authenticator, name) = (Arc::clone(authenticator), name.to_owned());
+                    async move { authenticator.verify_event_later(&name, token.trim()).await }
+                };
+                let conclude = async move |verified: Result<SecurityEvent, VerifyError>| {
+                    let taken = verified.map_err(|error| match error {
+                        VerifyError::Refused(error) => Refused {
+                            error: code(error.failure()),
+                            ..Refused::of_report(&error)
+                        },
+                        VerifyError::Unknown(why) => Refused::unverified(&why),
+                    });
+                    public.conclude_event(taken, &asked, began, address).await
+                };
+                self.judge_report(Report::SecurityEvent, address, verified, later, conclude)
+                    .await
+            }
+            Err(refused) => Err(refused),
+        };
+        match judged {
+            Ok(response) => response,
+            Err(refused) => {
+                self.conclude_event(Err(refused), &asked, began, address)
+                    .await
+            }
+        }
+    }
+
+    async fn conclude_event(
+        self: &Arc<Self>,
+        taken: Result<SecurityEvent, Refused>,
+        asked: &Asked,
+        began: SystemTime,
+        address: IpAddr,
+    ) -> Response {
         let metrics = self.context.node.metrics();
         let tracer = metrics.tracer();
-        let asked = Asked::of(tracer, &request);
         let origin = asked.origin.clone();
-        let began = tracer.now();
-        let (span, result) = match self.take_event(name, stream, request, address).await {
+        let (span, result) = match taken {
             Err(refused) => {
                 self.charge(address, &refused);
-                let span = refused_span(tracer, &refused, SPAN, &asked, began);
+                let span = refused_span(tracer, &refused, SPAN, asked, began);
                 metrics.security_events.inc(refusal(&refused));
                 self.note_refused(Report::SecurityEvent, &refused);
                 (span, Err(refused))
@@ -85,13 +127,13 @@ impl Public {
         answer(span, ROUTE, "security event not accepted", result, refuse)
     }
 
+    /// The body: the event's token.
     async fn take_event(
         &self,
-        name: &str,
         stream: EventStream,
         request: Request<Incoming>,
         address: IpAddr,
-    ) -> Result<SecurityEvent, Refused> {
+    ) -> Result<String, Refused> {
         let lenient = stream.lenient;
         let sent = request.headers().get(AUTHORIZATION).cloned();
         let permitted = self.may_report(address);
@@ -103,16 +145,7 @@ impl Public {
             true => Ok(()),
             false => Err(Refused::invalid(format!("the body must be {MEDIA_TYPE}"))),
         };
-        let body = posted(request, permitted, check).await?;
-        let verified = self.context.authenticator.verify_event(name, body.trim());
-        match self.context.judge(verified.await) {
-            Ok(event) => Ok(event),
-            Err(VerifyError::Refused(error)) => Err(Refused {
-                error: code(error.failure()),
-                ..Refused::of_report(&error)
-            }),
-            Err(VerifyError::Unknown(why)) => Err(Refused::unavailable(NOT_NOW, why.message())),
-        }
+        posted(request, permitted, check).await
     }
 
     /// Does what follows from an event. The second time it does the same, so nothing is remembered
@@ -221,6 +254,7 @@ fn code(failure: AuthFailure) -> &'static str {
 fn refusal(refused: &Refused) -> EventOutcome {
     match refused.error {
         Refused::RATE_LIMITED => EventOutcome::RateLimited,
+        _ if refused.is_kept => EventOutcome::Kept,
         _ if refused.is_unavailable() => EventOutcome::Unavailable,
         _ => EventOutcome::Refused,
     }

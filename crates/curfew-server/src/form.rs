@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use curfew_auth::AuthError;
+use curfew_auth::{AuthError, Unverified};
 use curfew_model::AuthFailure;
 use curfew_telemetry::{Report, ReportFault, Span, Tracer};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
@@ -52,6 +52,10 @@ pub(crate) struct Refused {
     pub(crate) description: String,
     /// The issuer's part, if it has signed what is refused.
     pub(crate) signed: Option<Box<SignedRefusal>>,
+    /// The time after which another attempt can have another outcome, where that is known.
+    pub(crate) retry_after: Option<Duration>,
+    /// It waits for its issuer's keys: what becomes of it is not known yet.
+    pub(crate) is_kept: bool,
 }
 
 /// A refusal that is no stranger's fault: an issuer's configuration, or ours, is wrong.
@@ -75,6 +79,8 @@ impl Refused {
             error: "invalid_request",
             description: description.into(),
             signed: None,
+            retry_after: None,
+            is_kept: false,
         }
     }
 
@@ -110,8 +116,15 @@ impl Refused {
         Self {
             status,
             error: "temporarily_unavailable",
-            description: description.into(),
-            signed: None,
+            ..Self::invalid(description)
+        }
+    }
+
+    /// It cannot be known at the moment if what was sent is good.
+    pub(crate) fn unverified(why: &Unverified) -> Self {
+        Self {
+            retry_after: why.retry_after(),
+            ..Self::unavailable(StatusCode::SERVICE_UNAVAILABLE, why.message())
         }
     }
 
@@ -145,7 +158,8 @@ impl Refused {
             StatusCode::TOO_MANY_REQUESTS,
         ];
         if later.contains(&self.status) {
-            headers.insert(RETRY_AFTER, respond::RETRY_AFTER_SECONDS.into());
+            let seconds = respond::retry_after_seconds(self.retry_after);
+            headers.insert(RETRY_AFTER, seconds.into());
         }
     }
 }

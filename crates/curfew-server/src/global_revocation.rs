@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use curfew_auth::{RevocationError, Revoker, Subject, VerifyError};
 use curfew_model::json::object_text;
@@ -47,21 +48,58 @@ impl Public {
         request: Request<Incoming>,
         address: IpAddr,
     ) -> Response {
+        let tracer = self.context.node.metrics().tracer();
+        let asked = Asked::of(tracer, &request);
+        let began = tracer.now();
+        let judged = match self.take_assertion(request, address).await {
+            Ok((token, body)) => {
+                let authenticator = &self.context.authenticator;
+                let verified = authenticator.verify_revoker(&token).await;
+                let (public, asked) = (Arc::clone(self), asked.clone());
+                let later = {
+                    let authenticator = Arc::clone(authenticator);
+                    async move { authenticator.verify_revoker_later(&token).await }
+                };
+                let conclude = async move |verified: Result<Revoker, VerifyError>| {
+                    let taken = public.find_revoked(verified, &body);
+                    public
+                        .conclude_revocation(taken, &asked, began, address)
+                        .await
+                };
+                let report = Report::GlobalTokenRevocation;
+                self.judge_report(report, address, verified, later, conclude)
+                    .await
+            }
+            Err(refused) => Err(refused),
+        };
+        match judged {
+            Ok(response) => response,
+            Err(refused) => {
+                self.conclude_revocation(Err(refused), &asked, began, address)
+                    .await
+            }
+        }
+    }
+
+    async fn conclude_revocation(
+        self: &Arc<Self>,
+        taken: Result<(Revoker, Vec<Subject>), Refused>,
+        asked: &Asked,
+        began: SystemTime,
+        address: IpAddr,
+    ) -> Response {
         let metrics = self.context.node.metrics();
         let tracer = metrics.tracer();
-        let asked = Asked::of(tracer, &request);
-        let origin = asked.origin.clone();
-        let began = tracer.now();
-        let (span, result) = match self.take_revocation(request, address).await {
+        let (span, result) = match taken {
             Err(refused) => {
                 self.charge(address, &refused);
-                let span = refused_span(tracer, &refused, SPAN, &asked, began);
+                let span = refused_span(tracer, &refused, SPAN, asked, began);
                 metrics.global_revocations.inc(refusal(&refused));
                 self.note_refused(Report::GlobalTokenRevocation, &refused);
                 (span, Err(refused))
             }
             Ok((revoker, subjects)) => {
-                let mut span = tracer.always(SPAN, origin);
+                let mut span = tracer.always(SPAN, asked.origin.clone());
                 span.began(began);
                 asked.describe(&mut span);
                 let revoke = self.revoke_user(&revoker, &subjects, &span);
@@ -84,12 +122,12 @@ impl Public {
         answer(span, PATH, "user not revoked", result, refuse)
     }
 
-    async fn take_revocation(
+    /// The issuer's token and the body.
+    async fn take_assertion(
         &self,
         request: Request<Incoming>,
         address: IpAddr,
-    ) -> Result<(Revoker, Vec<Subject>), Refused> {
-        let authenticator = &self.context.authenticator;
+    ) -> Result<(String, String), Refused> {
         let token = bearer(request.headers());
         let check = |headers: &HeaderMap| match is_json(headers) {
             true => Ok(()),
@@ -97,8 +135,16 @@ impl Public {
         };
         let body = posted(request, self.may_report(address), check).await?;
         let token = token.ok_or_else(|| unauthorized("send a token as Authorization: Bearer"))?;
-        let verified = authenticator.verify_revoker(&token).await;
-        let revoker = match self.context.judge(verified) {
+        Ok((token, body))
+    }
+
+    /// Whom an issuer names in `body`.
+    fn find_revoked(
+        &self,
+        verified: Result<Revoker, VerifyError>,
+        body: &str,
+    ) -> Result<(Revoker, Vec<Subject>), Refused> {
+        let revoker = match verified {
             Ok(revoker) => revoker,
             Err(VerifyError::Refused(error)) => {
                 return Err(Refused {
@@ -106,13 +152,12 @@ impl Public {
                     ..unauthorized(error.message())
                 });
             }
-            Err(VerifyError::Unknown(why)) => {
-                return Err(Refused::unavailable(NOT_NOW, why.message()));
-            }
+            Err(VerifyError::Unknown(why)) => return Err(Refused::unverified(&why)),
         };
         let body: Body = object_text(body.as_bytes())
             .and_then(|text| serde_json::from_str(text).ok())
             .ok_or_else(|| Refused::invalid("the body is not a JSON object with sub_id"))?;
+        let authenticator = &self.context.authenticator;
         match authenticator.revoked_subjects(&revoker, &body.sub_id) {
             Ok(subjects) => Ok((revoker, subjects)),
             Err(RevocationError::Malformed(why)) => {

@@ -19,6 +19,7 @@ mod exchange;
 mod form;
 mod global_revocation;
 mod head;
+mod kept;
 mod listen;
 mod logout;
 pub mod parsers;
@@ -54,6 +55,7 @@ pub use tls::{Tls, TlsError};
 
 use answers::Answers;
 use exchange::Porter;
+use kept::Kept;
 use permits::Permits;
 use unverified::Unverified;
 
@@ -77,6 +79,7 @@ pub struct Public {
     settings: ArcSwap<Settings>,
     permits: Arc<Permits>,
     unverified: Unverified,
+    kept: Kept,
     answers: Answers,
     porter: Porter,
     tls: Option<Arc<Tls>>,
@@ -103,11 +106,20 @@ impl Public {
             settings: ArcSwap::from_pointee(settings),
             permits,
             unverified,
+            kept: Kept::default(),
             answers,
             porter: Porter::new(),
             tls,
             extra,
         })
+    }
+
+    /// Tells what no line of the log has told, where the interval of the last one is over. To be called
+    /// every second or so.
+    pub fn tell_rest(&self) {
+        self.answers.tell_rest();
+        self.unverified.tell_rest();
+        self.kept.tell_rest();
     }
 
     /// Puts other settings in force, for requests that come from now on. The limits are those of

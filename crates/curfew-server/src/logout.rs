@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use curfew_auth::{Logout, LogoutScope, Subject, VerifyError};
 use curfew_backend::SessionFilter;
@@ -44,19 +45,62 @@ impl Public {
         request: Request<Incoming>,
         address: IpAddr,
     ) -> Response {
+        let tracer = self.context.node.metrics().tracer();
+        let asked = Asked::of(tracer, &request);
+        let began = tracer.now();
+        let judged = match self.take_logout_token(request, address).await {
+            Ok(token) => {
+                let authenticator = &self.context.authenticator;
+                let verified = authenticator.verify_logout(&token).await;
+                let (public, asked) = (Arc::clone(self), asked.clone());
+                let later = {
+                    let authenticator = Arc::clone(authenticator);
+                    async move { authenticator.verify_logout_later(&token).await }
+                };
+                let conclude = async move |verified: Result<Logout, VerifyError>| {
+                    let taken = verified.map_err(|error| match error {
+                        VerifyError::Refused(error) => Refused::of_report(&error),
+                        VerifyError::Unknown(why) => Refused::unverified(&why),
+                    });
+                    public.conclude_logout(taken, &asked, began, address).await
+                };
+                self.judge_report(
+                    Report::BackchannelLogout,
+                    address,
+                    verified,
+                    later,
+                    conclude,
+                )
+                .await
+            }
+            Err(refused) => Err(refused),
+        };
+        match judged {
+            Ok(response) => response,
+            Err(refused) => {
+                self.conclude_logout(Err(refused), &asked, began, address)
+                    .await
+            }
+        }
+    }
+
+    async fn conclude_logout(
+        self: &Arc<Self>,
+        taken: Result<Logout, Refused>,
+        asked: &Asked,
+        began: SystemTime,
+        address: IpAddr,
+    ) -> Response {
         let metrics = self.context.node.metrics();
         let tracer = metrics.tracer();
-        let asked = Asked::of(tracer, &request);
-        let origin = asked.origin.clone();
-        let began = tracer.now();
-        let (span, result) = match self.take_logout(request, address).await {
+        let (span, result) = match taken {
             Err(refused) => {
                 self.charge(address, &refused);
-                let span = refused_span(tracer, &refused, SPAN, &asked, began);
+                let span = refused_span(tracer, &refused, SPAN, asked, began);
                 (span, Err(refused))
             }
             Ok(logout) => {
-                let mut span = tracer.always(SPAN, origin);
+                let mut span = tracer.always(SPAN, asked.origin.clone());
                 span.began(began);
                 asked.describe(&mut span);
                 let issuer = Arc::clone(&logout.issuer);
@@ -83,19 +127,13 @@ impl Public {
         )
     }
 
-    async fn take_logout(
+    async fn take_logout_token(
         &self,
         request: Request<Incoming>,
         address: IpAddr,
-    ) -> Result<Logout, Refused> {
+    ) -> Result<String, Refused> {
         let form = self.form(request, self.may_report(address)).await?;
-        let token = form.field("logout_token")?;
-        let verified = self.context.authenticator.verify_logout(token).await;
-        match self.context.judge(verified) {
-            Ok(logout) => Ok(logout),
-            Err(VerifyError::Refused(error)) => Err(Refused::of_report(&error)),
-            Err(VerifyError::Unknown(why)) => Err(Refused::unavailable(NOT_DONE, why.message())),
-        }
+        form.field("logout_token").map(str::to_owned)
     }
 
     /// Remembers what became of a logout that was good. What is refused is told by
@@ -191,6 +229,7 @@ impl Public {
 pub(crate) fn refusal(refused: &Refused) -> LogoutOutcome {
     match refused.error {
         Refused::RATE_LIMITED => LogoutOutcome::RateLimited,
+        _ if refused.is_kept => LogoutOutcome::Kept,
         _ if refused.is_unavailable() => LogoutOutcome::Unavailable,
         _ => LogoutOutcome::Refused,
     }

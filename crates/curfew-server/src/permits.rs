@@ -22,6 +22,20 @@ pub(crate) enum Full {
     Address,
 }
 
+/// The setting of the rate of handshakes.
+pub(crate) const HANDSHAKES: &str = "limits.handshakes_per_second";
+
+impl Full {
+    /// The setting that says so.
+    pub(crate) fn setting(self) -> &'static str {
+        match self {
+            Self::Node => "limits.connections",
+            Self::Unauthenticated => "limits.unauthenticated",
+            Self::Address => "limits.unauthenticated_per_address",
+        }
+    }
+}
+
 /// The node's counted places.
 #[derive(Debug)]
 pub(crate) struct Permits {

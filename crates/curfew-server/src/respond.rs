@@ -1,5 +1,7 @@
 //! HTTP answers: JSON, and problems as RFC 9457 has them.
 
+use std::time::Duration;
+
 use bytes::{BufMut as _, Bytes, BytesMut};
 use curfew_model::TraceId;
 use curfew_telemetry::Span;
@@ -20,7 +22,7 @@ pub type Response = http::Response<Body>;
 const TRACE_RESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 
 /// Seconds after which a client that was turned away for load may try again.
-pub(crate) const RETRY_AFTER_SECONDS: u64 = 1;
+const RETRY_AFTER_SECONDS: u64 = 1;
 
 /// An error answer: `application/problem+json` (RFC 9457).
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -33,6 +35,12 @@ pub struct Problem {
     pub detail: String,
     /// A name for programs.
     pub code: &'static str,
+    /// The time after which another attempt can have another outcome; `None`: soon.
+    #[serde(skip)]
+    pub(crate) retry_after: Option<Duration>,
+    /// The setting that turned it away, where that is what it was.
+    #[serde(skip)]
+    pub(crate) limit: Option<&'static str>,
 }
 
 /// The JSON of an answer; beside the answer.
@@ -43,6 +51,10 @@ struct Written(Bytes);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Code(pub(crate) &'static str);
 
+/// The setting that turned a request away; beside the answer, not in it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limit(pub(crate) &'static str);
+
 impl Problem {
     /// A problem of this status.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
@@ -51,6 +63,17 @@ impl Problem {
             title: status.canonical_reason().unwrap_or("Error").to_owned(),
             detail: detail.into(),
             code,
+            retry_after: None,
+            limit: None,
+        }
+    }
+
+    /// The same, where it is known when another attempt can have another outcome.
+    #[must_use]
+    pub(crate) fn after(self, retry_after: Option<Duration>) -> Self {
+        Self {
+            retry_after,
+            ..self
         }
     }
 
@@ -64,6 +87,14 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
     }
 
+    /// The setting `limit` turns it away; the answer carries `Retry-After`.
+    pub(crate) fn over_limit(limit: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            limit: Some(limit),
+            ..Self::unavailable(detail)
+        }
+    }
+
     /// Something was published, or not: nobody knows. Trying again may do it twice, so the answer
     /// carries no `Retry-After`.
     pub fn unknown_outcome(detail: impl Into<String>) -> Self {
@@ -75,13 +106,16 @@ impl Problem {
         let status = self.status();
         let mut response = json(status, &self);
         response.extensions_mut().insert(Code(self.code));
+        if let Some(limit) = self.limit {
+            response.extensions_mut().insert(Limit(limit));
+        }
         let headers = response.headers_mut();
         headers.insert(
             CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
         if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
-            headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS.into());
+            headers.insert(RETRY_AFTER, retry_after_seconds(self.retry_after).into());
         }
         response
     }
@@ -107,6 +141,12 @@ impl Problem {
         bytes.extend_from_slice(&body);
         bytes
     }
+}
+
+/// The value of `Retry-After`: whole seconds, rounded up; 1 where the time is not known.
+pub(crate) fn retry_after_seconds(after: Option<Duration>) -> u64 {
+    let up = after.map(|after| after.as_secs() + u64::from(after.subsec_nanos() > 0));
+    up.unwrap_or_default().max(RETRY_AFTER_SECONDS)
 }
 
 /// A JSON answer that nobody keeps.

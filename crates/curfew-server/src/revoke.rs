@@ -106,7 +106,7 @@ impl Public {
                 );
                 Ok(None)
             }
-            Err(VerifyError::Unknown(why)) => Err(Refused::unavailable(NOT_NOW, why.message())),
+            Err(VerifyError::Unknown(why)) => Err(Refused::unverified(&why)),
         }
     }
 

@@ -22,7 +22,7 @@ use crate::asked::{Asked, describe};
 use crate::form::BODY_TIMEOUT;
 use crate::respond::{self, Problem, Response};
 use crate::upgrade::{NOT_ALLOWED, backend_away, forbidden_origin, revoked, unauthorized};
-use crate::{Public, Settings, body, cors};
+use crate::{Public, Settings, body, cors, permits};
 
 /// The path.
 pub(crate) const PATH: &str = "/v1/tickets";
@@ -136,7 +136,8 @@ impl Public {
         }
         // With the handshakes: as much work, and one for each.
         if !self.permits.handshake() {
-            return Err(Problem::unavailable("too many requests at the moment, try again").into());
+            let detail = "too many requests at the moment, try again";
+            return Err(Problem::over_limit(permits::HANDSHAKES, detail).into());
         }
         let (head, body) = request.into_parts();
         let sent = handshake::origin(&head.headers)
@@ -181,7 +182,10 @@ impl Public {
                 authentications.refused(error.failure().as_str());
                 Err(error.into())
             }
-            Err(VerifyError::Unknown(why)) => Err(Problem::unavailable(why.message()).into()),
+            Err(VerifyError::Unknown(why)) => {
+                let problem = Problem::unavailable(why.message());
+                Err(problem.after(why.retry_after()).into())
+            }
         }
     }
 

@@ -24,7 +24,7 @@ const OTHERS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 #[derive(Debug, Default)]
 pub(crate) struct Unverified {
     buckets: Mutex<Buckets>,
-    told: Repeats,
+    told: Repeats<IpAddr>,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +42,13 @@ impl Unverified {
                 per_second,
                 ..Buckets::default()
             };
+        }
+    }
+
+    /// Tells of those that no line has told, where the interval of the last one is over.
+    pub(crate) fn tell_rest(&self) {
+        if let Some((times, address)) = self.told.rest() {
+            tell(times, address);
         }
     }
 
@@ -80,18 +87,22 @@ impl Buckets {
     }
 }
 
+fn tell(times: u64, address: IpAddr) {
+    warn!(
+        %address,
+        times,
+        "reports turned away unread: too many of their addresses' could not be verified (limits.unverified_reports_per_second)"
+    );
+}
+
 impl Public {
     /// Fails, before anything is verified, when too much from this address could not be of late.
     pub(crate) fn may_report(&self, address: IpAddr) -> Result<(), Refused> {
         if self.unverified.has(address) {
             return Ok(());
         }
-        if let Some(times) = self.unverified.told.note() {
-            warn!(
-                %address,
-                times,
-                "reports turned away unread: too many of their addresses' could not be verified (limits.unverified_reports_per_second)"
-            );
+        if let Some((times, address)) = self.unverified.told.note_event(address) {
+            tell(times, address);
         }
         Err(Refused {
             status: StatusCode::TOO_MANY_REQUESTS,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use curfew_auth::{AuthError, Credential, Reject, Source, Ticket, VerifyError};
+use curfew_auth::{AuthError, Credential, Reject, Source, Ticket, Unverified, VerifyError};
 use curfew_backend::BackendError;
 use curfew_model::{AuthFailure, Principal};
 use curfew_node::AdmitError;
@@ -63,8 +63,10 @@ impl Refused {
         refused
     }
 
-    fn unavailable(detail: &'static str) -> Self {
-        Self::new(RejectReason::Unavailable, Problem::unavailable(detail))
+    /// It cannot be known at the moment if the token is good.
+    fn unverified(why: &Unverified) -> Self {
+        let problem = Problem::unavailable(why.message()).after(why.retry_after());
+        Self::new(RejectReason::Unavailable, problem)
     }
 
     fn forbidden_origin(detail: &'static str) -> Self {
@@ -171,7 +173,10 @@ impl Public {
             return Err(Refused::new(RejectReason::Draining, problem));
         }
         if !self.permits.handshake() {
-            let problem = Problem::unavailable("too many handshakes at the moment, try again");
+            let problem = Problem::over_limit(
+                permits::HANDSHAKES,
+                "too many handshakes at the moment, try again",
+            );
             return Err(Refused::new(RejectReason::Rate, problem));
         }
         let offer = handshake::check(&request).map_err(|error| Refused::handshake(&error))?;
@@ -183,8 +188,9 @@ impl Public {
             &settings.auth,
         );
         check_origin(&settings, &offer, credential.as_ref())?;
-        let connection = self.permits.connection().map_err(|_: permits::Full| {
-            let problem = Problem::unavailable("the node has as many connections as it accepts");
+        let connection = self.permits.connection().map_err(|full| {
+            let detail = "the node has as many connections as it accepts";
+            let problem = Problem::over_limit(full.setting(), detail);
             Refused::new(RejectReason::Limit, problem)
         })?;
         let token = match credential {
@@ -336,7 +342,7 @@ impl Public {
             Err(VerifyError::Unknown(why)) => {
                 verify.failed(why.error_type());
                 debug!(%why, "token not verified");
-                return Err(Refused::unavailable(why.message()));
+                return Err(Refused::unverified(&why));
             }
             Err(VerifyError::Refused(error)) => {
                 authentications.refused(error.failure().as_str());

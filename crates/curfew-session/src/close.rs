@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use curfew_hub::{Ending, Lanes, Member, Progress, Undelivered};
 use curfew_model::{CommandId, Disconnect, Push, Reply};
+use curfew_node::Whose;
 use curfew_telemetry::{Initiator, Span};
 use curfew_ws::{Polled, Transport};
 use tokio::time::{self, Instant};
-use tracing::{debug, info};
+use tracing::debug;
 
 use crate::Session;
 use crate::open::{Refusal, State};
@@ -39,6 +40,7 @@ impl State {
                 self.notify(frame);
             }
         }
+        self.refused = refusal.whose;
         Finish::Ended(refusal.ending)
     }
 }
@@ -58,6 +60,10 @@ pub(crate) async fn close(session: Session, mut finish: Finish) {
         .as_ref()
         .map(|live| Arc::clone(live.attachment.member()));
     let session_id = member.as_ref().map(|member| member.session());
+    let whose = member.as_ref().map(|member| Whose {
+        session: member.session(),
+        principal: member.principal(),
+    });
     let began = state.context.metrics().tracer().now();
     // Until the socket is closed.
     let mut span = match &member {
@@ -119,16 +125,11 @@ pub(crate) async fn close(session: Session, mut finish: Finish) {
     let entered = scope.enter();
     debug!(session = session_id.map(tracing::field::display), code, initiator = ?initiator, "connection closed");
     let trace = state.trace_id();
-    if let Finish::Ended(Ending { disconnect: d, .. }) = &finish
-        && is_notable(*d)
-        && let Some(connections) = state.context.node.closes(code).note()
-    {
-        info!(
-            session = session_id.map(tracing::field::display),
-            code,
-            reason = d.reason,
-            connections,
-            "connections closed"
+    if let Finish::Ended(ending) = &finish {
+        let node = &state.context.node;
+        node.note_close(
+            ending.disconnect,
+            whose.or_else(|| state.refused.take().map(|whose| *whose)),
         );
     }
     drop(entered);
@@ -156,17 +157,6 @@ pub(crate) async fn close(session: Session, mut finish: Finish) {
         }
     }
     drop(state.guards);
-}
-
-/// Closes that an operator looks for; the rest is everyday.
-fn is_notable(disconnect: Disconnect) -> bool {
-    [
-        Disconnect::SLOW_CONSUMER,
-        Disconnect::INTERNAL,
-        Disconnect::SESSION_LIMIT,
-        Disconnect::RATE_LIMITED,
-    ]
-    .contains(&disconnect)
 }
 
 /// The revocation that the session ends by, if it is one.

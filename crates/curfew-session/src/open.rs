@@ -15,7 +15,7 @@ use curfew_hub::{Ending, Lanes, Wire, WireId};
 use curfew_model::{
     AuthFailure, Channel, CommandId, Disconnect, Push, Reply, SessionId, TraceContext, TraceId,
 };
-use curfew_node::{AdmitError, Attachment};
+use curfew_node::{AdmitError, Attachment, Whose};
 use curfew_ws::{Decoder, Line, Transport, Upgraded};
 use tokio::time::Instant;
 use tracing::debug;
@@ -38,6 +38,8 @@ pub struct Refusal {
     pub failure: Option<(AuthFailure, Cow<'static, str>)>,
     /// How the connection is closed.
     pub ending: Ending,
+    /// The session that is refused, where the log may tell it.
+    pub whose: Option<Box<Whose>>,
 }
 
 impl Refusal {
@@ -50,7 +52,7 @@ impl Refusal {
         };
         Self {
             failure: Some((failure, message.into())),
-            ending: Ending::new(disconnect),
+            ..Self::from(Ending::new(disconnect))
         }
     }
 
@@ -84,10 +86,12 @@ impl From<VerifyError> for Refusal {
     fn from(error: VerifyError) -> Self {
         match error {
             VerifyError::Refused(error) => Self::token(error.failure(), error.message().to_owned()),
-            VerifyError::Unknown(_) => Self {
-                failure: None,
-                ending: Ending::new(Disconnect::UNAVAILABLE),
-            },
+            VerifyError::Unknown(why) => {
+                let mut ending = Ending::new(Disconnect::UNAVAILABLE);
+                let after = why.retry_after().filter(|after| !after.is_zero());
+                ending.retry_after_ms = after.map(|after| after.as_millis() as u64 + 1);
+                ending.into()
+            }
         }
     }
 }
@@ -97,18 +101,13 @@ impl From<AdmitError> for Refusal {
         let disconnect = match error {
             AdmitError::Revoked(disconnect) => return Self::revoked(Ending::new(disconnect)),
             AdmitError::Ended(ending) if ending.is_revocation() => return Self::revoked(ending),
-            AdmitError::Ended(ending) => {
-                return Self {
-                    failure: None,
-                    ending,
-                };
-            }
-            AdmitError::SessionLimit { .. } => {
+            AdmitError::Ended(ending) => return ending.into(),
+            AdmitError::SessionLimit { whose, .. } => {
                 let mut ending = Ending::new(Disconnect::SESSION_LIMIT);
                 ending.retry_after_ms = Some(fastrand::u64(LIMIT_RETRY_MS));
                 return Self {
-                    failure: None,
-                    ending,
+                    whose: Some(whose),
+                    ..ending.into()
                 };
             }
             AdmitError::Draining => Disconnect::DRAINING,
@@ -117,9 +116,16 @@ impl From<AdmitError> for Refusal {
             }
             AdmitError::Backend(BackendError::Unusable(_)) => Disconnect::INTERNAL,
         };
+        Ending::new(disconnect).into()
+    }
+}
+
+impl From<Ending> for Refusal {
+    fn from(ending: Ending) -> Self {
         Self {
             failure: None,
-            ending: Ending::new(disconnect),
+            ending,
+            whose: None,
         }
     }
 }
@@ -170,6 +176,8 @@ pub(crate) struct State {
     pub(crate) wire: WireId,
     pub(crate) live: Option<Live>,
     pub(crate) refusal: Option<Box<Refusal>>,
+    /// The session that was refused, once the client has been told.
+    pub(crate) refused: Option<Box<Whose>>,
     /// For flushers, once the session is open.
     pub(crate) line: Option<Line>,
     /// What waits for the socket before the session is open, and after it has left the hub.
@@ -250,6 +258,7 @@ impl Session {
                 wire,
                 live: None,
                 refusal: None,
+                refused: None,
                 line,
                 lanes: Lanes::answering(upgraded.answer),
                 pipeline: Pipeline::default(),

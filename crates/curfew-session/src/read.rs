@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 use curfew_hub::{HeldBack, Standing};
 use curfew_model::{Disconnect, Message};
 use curfew_telemetry::Opcode;
-use curfew_ws::{Event, Input, Limits, frame, with_read_buffer};
+use curfew_ws::{Event, Input, Limits, ProtocolError, frame, with_read_buffer};
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -91,7 +91,8 @@ impl Session {
                 Ok(None) => break,
                 Err(error) => {
                     debug!(session = self.state.session_id(), error = %error, "frame refused");
-                    self.state.finish_in_turn(error.disconnect().into())
+                    let broken = self.state.broken(error);
+                    self.state.finish_in_turn(broken.into())
                 }
             };
             match acted {
@@ -117,6 +118,17 @@ impl Session {
 }
 
 impl State {
+    /// The close for what a client may not send, with the bound that applied.
+    fn broken(&self, error: ProtocolError) -> Disconnect {
+        match error {
+            ProtocolError::MessageTooLarge if self.live.is_none() => Disconnect::MESSAGE_TOO_LARGE
+                .because(
+                    "a message before authentication is over auth.max_token_bytes and 1 KiB more",
+                ),
+            error => error.disconnect(),
+        }
+    }
+
     fn message_limits(&self) -> Limits {
         let settings = self.context.settings.load();
         let Settings { limits, .. } = &**settings;

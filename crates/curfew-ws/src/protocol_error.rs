@@ -110,9 +110,7 @@ impl ProtocolError {
                 "the reason of a close frame is not valid UTF-8 (RFC 6455 section 5.5.1)"
             }
             Self::InvalidUtf8 => "a text message is not valid UTF-8 (RFC 6455 section 8.1)",
-            Self::MessageTooLarge => {
-                "a message is larger than limits.message_bytes; before authentication, than 16 KiB"
-            }
+            Self::MessageTooLarge => "a message is larger than limits.message_bytes",
             Self::TooManyFragments => "a message has more fragments than limits.fragments",
         }
     }

@@ -225,6 +225,14 @@ impl Running {
         Ok(())
     }
 
+    /// Tells what no line of the log has told, where the interval of the last one is over.
+    pub(crate) fn tell_rest(&self) {
+        self.context.node.tell_rest();
+        self.context.authenticator.tell_rest();
+        self.public.tell_rest();
+        self.admin.tell_rest();
+    }
+
     /// Keys were read again, with success or not.
     pub(crate) fn keys_read(&self) {
         keys_read(&self.context);

@@ -195,8 +195,9 @@ impl Reloader {
         std::fs::read(self.source.as_ref()?.file.as_ref()?).ok()
     }
 
-    /// Looks at the files: the configuration's own, and those it names.
+    /// Looks at the files: the configuration's own, and those it names. Then tells what the log owes.
     fn poll(&mut self) {
+        self.running.tell_rest();
         let now = self.read_file();
         // A file that is gone for a moment is being replaced.
         let is_new = now.is_some() && now != self.seen.file;

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use curfew_testkit::http::{exchange, read_response};
+use curfew_testkit::mint::Key;
 use curfew_tests::{ADMIN_KEY, Dev, Gateway, Settings, eventually, eventually_within};
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -114,6 +116,56 @@ async fn who_is_turned_away_at_a_limit_can_read_why() {
     }
     assert_eq!(answers(&gateway, "public", "limit").await, 2.0);
     drop(first);
+}
+
+/// Fault: who is turned away by a limit is counted as if a dependency were down, and the log names
+/// other settings than the one that did it.
+#[tokio::test]
+async fn what_a_limit_turns_away_is_counted_as_that_and_the_log_names_the_setting() {
+    for (setting, opens) in [
+        ("limits.connections", true),
+        ("limits.handshakes_per_second", true),
+        ("limits.unauthenticated", false),
+        ("limits.unauthenticated_per_address", false),
+    ] {
+        let settings = Settings::default().with(&format!("{setting} = 1"));
+        let gateway = Gateway::start_with(&settings).await;
+        let mut kept = Vec::new();
+        let refused = eventually(setting, async || match opens {
+            true => {
+                let token = Key::default_secret().user("alice");
+                match gateway.ws().bearer(&token).attempt().await {
+                    Err(refused) => Some(refused),
+                    Ok(client) => {
+                        kept.push(client);
+                        None
+                    }
+                }
+            }
+            false => {
+                let _idle = TcpStream::connect(gateway.address()).await.unwrap();
+                gateway
+                    .until_metric("curfew_unauthenticated_connections", |n| n == 1.0)
+                    .await;
+                let request = b"GET /ws HTTP/1.1\r\nHost: a\r\n\r\n";
+                exchange(gateway.address(), request).await.ok()
+            }
+        })
+        .await;
+        assert!(matches!(refused.status, 429 | 503), "{}", refused.text());
+        assert!(answers(&gateway, "public", "limit").await >= 1.0);
+        assert_eq!(answers(&gateway, "public", "unavailable").await, 0.0);
+        let told = gateway.log().entries().into_iter();
+        let told: Vec<_> = told
+            .filter(|entry| entry["message"] == "requests refused")
+            .collect();
+        assert_eq!(told.len(), 1, "{told:?}");
+        let line = &told[0];
+        assert_eq!(
+            (&line["reason"], &line["limit"], &line["listener"]),
+            (&json!("limit"), &json!(setting), &json!("public"))
+        );
+    }
 }
 
 /// The kind: an answer that is never read keeps what it holds for ever.

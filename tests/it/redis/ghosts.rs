@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use curfew_testkit::mint::Key;
-use curfew_tests::{Cluster, Redis, Settings, eventually_within};
+use curfew_tests::{Cluster, Redis, Settings, eventually, eventually_within};
 use serde_json::json;
+use tokio::task::JoinSet;
 
 const ALICE: &str = "alice";
 
@@ -75,4 +76,36 @@ async fn the_oldest_session_is_replaced_on_whichever_node_it_lives() {
         tape.assert_open("it stays").await;
     }
     assert_eq!(cluster[1].sessions().await.len(), 2);
+}
+
+/// Fault: of clients that come at once some are refused, though the newest is to take the oldest one's
+/// place.
+#[tokio::test]
+async fn of_many_who_come_at_once_none_is_refused_where_the_oldest_gives_way() {
+    let redis = Redis::start().await;
+    let settings = Settings::default()
+        .with("session.max_per_user = 3")
+        .with(r#"session.over_limit = "close_oldest""#);
+    let cluster = Cluster::start(2, &redis.url(), &settings).await;
+    let token = Key::default_secret().user(ALICE);
+    for round in 0..5 {
+        let mut opening = JoinSet::new();
+        for n in 0..20 {
+            let connect = cluster[n % 2].ws().bearer(&token);
+            opening.spawn(async move {
+                let mut client = connect.open().await;
+                let first = client.next_json().await;
+                (first, client)
+            });
+        }
+        let opened = opening.join_all().await;
+        for (first, _) in &opened {
+            assert_ne!(first["code"], 4409, "round {round}: {first}");
+        }
+        // Closed by 4407, all but the allowed number.
+        eventually("the others to give way", async || {
+            (cluster[0].sessions().await.len() <= 3).then_some(())
+        })
+        .await;
+    }
 }

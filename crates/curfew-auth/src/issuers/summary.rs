@@ -36,6 +36,9 @@ pub struct IssuerSummary {
     /// The last of those without effect; absent: there was none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<LastReport>,
+    /// Its reports that wait for its keys on this node, or a stranger's in its name.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub waiting_reports: usize,
     /// How its stream of events is, as far as this node was told; absent: it was not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<StreamStatus>,
@@ -75,8 +78,13 @@ impl LoadedIssuer {
             remote: self.remote.as_ref().map(|remote| remote.status()),
             opens_sessions: self.opens_sessions,
             last_report: None,
+            waiting_reports: 0,
             last_failure: None,
             stream: None,
         }
     }
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::signed::ReportClaims;
 use super::subject::{Found, Subject};
-use crate::ask::{NoKey, with_keys};
+use crate::ask::{NoKey, with_keys, with_next_keys};
 use crate::authenticate::Authenticator;
 use crate::token::TokenType;
 use crate::token::json::{self, Date, Flaw, Members};
@@ -56,12 +56,23 @@ impl Authenticator {
     ///
     /// What is wrong with it; or that its issuer's keys are not available.
     pub async fn verify_revoker(&self, token: &str) -> Result<Revoker, VerifyError> {
-        with_keys(|| self.attempt_revoker(token)).await
+        with_keys(|| self.attempt_revoker(token, self.clock().now())).await
     }
 
-    fn attempt_revoker(&self, token: &str) -> Result<Revoker, NoKey> {
+    /// The same for one that [`Authenticator::verify_revoker`] has found to be good but for its key: waits
+    /// for the issuer's next answer, however long that takes. Its times are judged by now.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub async fn verify_revoker_later(&self, token: &str) -> Result<Revoker, VerifyError> {
+        let now = self.clock().now();
+        with_next_keys(|| self.attempt_revoker(token, now)).await
+    }
+
+    fn attempt_revoker(&self, token: &str, now: Duration) -> Result<Revoker, NoKey> {
         let issuers = self.snapshot();
-        let (leeway, now) = (issuers.leeway, self.clock().now());
+        let leeway = issuers.leeway;
         issuers.signed_report(
             token,
             TokenType::Revocation,

@@ -47,8 +47,10 @@ struct Entry {
     /// The last one without effect, which others with one must not hide.
     last_failure: Option<Told>,
     stream: Option<StreamStatus>,
+    /// Those that wait for the issuer's keys.
+    waiting: usize,
     /// Reports without effect, by what they are and what became of them.
-    failures: BTreeMap<(&'static str, &'static str), Repeats>,
+    failures: BTreeMap<(&'static str, &'static str), Repeats<Box<str>>>,
 }
 
 #[derive(Debug, Clone)]
@@ -65,6 +67,7 @@ pub(crate) struct Reported {
     pub(crate) last: Option<LastReport>,
     pub(crate) last_failure: Option<LastReport>,
     pub(crate) stream: Option<StreamStatus>,
+    pub(crate) waiting: usize,
 }
 
 impl Journal {
@@ -88,6 +91,7 @@ impl Journal {
             last: entry.last.as_ref().map(report),
             last_failure: entry.last_failure.as_ref().map(report),
             stream: entry.stream,
+            waiting: entry.waiting,
         }
     }
 }
@@ -107,12 +111,20 @@ impl Authenticator {
         outcome: &'static str,
         why: &str,
     ) {
-        if let Some(count) = self.note(issuer, report, outcome, Some(why)) {
-            let unsaid = count - 1;
-            warn!(
-                issuer,
-                report, outcome, why, unsaid, "a report that its issuer has signed has no effect"
-            );
+        if let Some((times, why)) = self.note(issuer, report, outcome, Some(why)) {
+            warn_of(issuer, (report, outcome), times, &why);
+        }
+    }
+
+    /// Warns of the reports without effect that no line has told, where the interval of the last one is
+    /// over. To be called every second or so.
+    pub fn tell_rest(&self) {
+        for (issuer, entry) in &*self.journal().entries() {
+            for (report, repeats) in &entry.failures {
+                if let Some((times, why)) = repeats.rest() {
+                    warn_of(issuer, *report, times, &why);
+                }
+            }
         }
     }
 
@@ -123,7 +135,7 @@ impl Authenticator {
         report: &'static str,
         outcome: &'static str,
         why: Option<&str>,
-    ) -> Option<u64> {
+    ) -> Option<(u64, Box<str>)> {
         let at = self.clock().now();
         let mut entries = self.journal().entries();
         let entry = entries.entry(issuer.into()).or_default();
@@ -134,10 +146,16 @@ impl Authenticator {
             at,
         };
         entry.last = Some(told.clone());
-        why?;
+        let why = why?;
         entry.last_failure = Some(told);
         let failures = entry.failures.entry((report, outcome));
-        failures.or_default().note()
+        failures.or_default().note_event(why.into())
+    }
+
+    /// Remembers how many reports wait for the keys of the issuer called `issuer`.
+    pub fn note_waiting_reports(&self, issuer: &str, count: usize) {
+        let mut entries = self.journal().entries();
+        entries.entry(issuer.into()).or_default().waiting = count;
     }
 
     /// Remembers how the stream of the issuer called `issuer` is.
@@ -157,4 +175,16 @@ impl Authenticator {
             .filter(|issuer| self.event_stream(issuer).is_some())
             .collect()
     }
+}
+
+/// `times`: how many there were since the last line, this one included.
+fn warn_of(issuer: &str, (report, outcome): (&str, &str), times: u64, why: &str) {
+    warn!(
+        issuer,
+        report,
+        outcome,
+        why,
+        unsaid = times - 1,
+        "a report that its issuer has signed has no effect"
+    );
 }

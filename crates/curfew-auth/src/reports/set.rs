@@ -10,7 +10,7 @@ use super::StreamStatus;
 use super::event::EventType;
 use super::signed::ReportClaims;
 use super::subject::{Found, Subject};
-use crate::ask::{NoKey, with_keys};
+use crate::ask::{NoKey, with_keys, with_next_keys};
 use crate::authenticate::Authenticator;
 use crate::issuers::{LoadedIssuer, ReportRules};
 use crate::token::TokenType;
@@ -87,12 +87,32 @@ impl Authenticator {
         name: &str,
         token: &str,
     ) -> Result<SecurityEvent, VerifyError> {
-        with_keys(|| self.attempt_event(name, token)).await
+        with_keys(|| self.attempt_event(name, token, self.clock().now())).await
     }
 
-    fn attempt_event(&self, name: &str, token: &str) -> Result<SecurityEvent, NoKey> {
+    /// The same for one that [`Authenticator::verify_event`] has found to be good but for its key: waits
+    /// for the issuer's next answer, however long that takes. Its times are judged by now.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub async fn verify_event_later(
+        &self,
+        name: &str,
+        token: &str,
+    ) -> Result<SecurityEvent, VerifyError> {
+        let now = self.clock().now();
+        with_next_keys(|| self.attempt_event(name, token, now)).await
+    }
+
+    fn attempt_event(
+        &self,
+        name: &str,
+        token: &str,
+        now: Duration,
+    ) -> Result<SecurityEvent, NoKey> {
         let issuers = self.snapshot();
-        let latest = self.clock().now() + issuers.leeway;
+        let latest = now + issuers.leeway;
         issuers.signed_report(
             token,
             TokenType::Event,

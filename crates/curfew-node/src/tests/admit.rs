@@ -110,7 +110,7 @@ async fn one_session_more_than_allowed_is_refused_until_one_ends() {
     let second = harness.open("t2").await;
     let refused = harness.try_admit("t3").await.unwrap_err();
     assert!(
-        matches!(refused, AdmitError::SessionLimit { limit: 2 }),
+        matches!(refused, AdmitError::SessionLimit { limit: 2, .. }),
         "{refused:?}"
     );
     let other = harness

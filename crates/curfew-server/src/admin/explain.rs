@@ -41,7 +41,8 @@ pub(super) async fn explain(admin: Arc<Admin>, call: Call) -> Result<Response, P
         (Some(token), None) => match admin.context.verify(&token).await {
             Ok(principal) => principal.claims().parse(),
             Err(VerifyError::Unknown(why)) => {
-                return Err(Problem::unavailable(format!("{why}, try again")));
+                let problem = Problem::unavailable(format!("{why}, try again"));
+                return Err(problem.after(why.retry_after()));
             }
             Err(VerifyError::Refused(error)) => {
                 let why = format!(

@@ -23,7 +23,7 @@ const NAME: &str = "auth";
 /// The reason why the first message opens no session.
 #[derive(Debug)]
 pub(crate) struct NotOpened {
-    refusal: Refusal,
+    refusal: Box<Refusal>,
     failure: Failure,
     /// The one who was verified.
     principal: Option<Arc<Principal>>,
@@ -101,7 +101,7 @@ async fn open(
             let _entered = span.scope().entered();
             debug!(reason = refusal.reason(), "token refused");
             return Err(NotOpened {
-                refusal,
+                refusal: Box::new(refusal),
                 failure,
                 principal: None,
             });
@@ -119,7 +119,7 @@ async fn open(
             admission.failed(failure.error_type);
             debug!(error = %error, "session not admitted");
             Err(NotOpened {
-                refusal: error.into(),
+                refusal: Box::new(error.into()),
                 failure,
                 principal: Some(principal),
             })
@@ -152,7 +152,7 @@ pub(crate) fn finish(
                 span.is_of(state, principal.user());
             }
             state.auth_traced = true;
-            Some(state.refuse(request.id.as_ref(), not_opened.refusal))
+            Some(state.refuse(request.id.as_ref(), *not_opened.refusal))
         }
     }
 }

@@ -323,6 +323,10 @@ labels! {
         RateLimited = "rate_limited",
         /// It may have been good, and a dependency of ours was away.
         Unavailable = "unavailable",
+        /// It waits for its issuer's keys; what becomes of it is counted as well.
+        Kept = "kept",
+        /// It waited for them, and is given up.
+        Lost = "lost",
     }
 
     /// A kind of report by an issuer.
@@ -363,6 +367,10 @@ labels! {
         RateLimited = "rate_limited",
         /// It may have been good, and a dependency of ours was away.
         Unavailable = "unavailable",
+        /// It waits for its issuer's keys; what becomes of it is counted as well.
+        Kept = "kept",
+        /// It waited for them, and is given up.
+        Lost = "lost",
     }
 
     /// What became of a ticket, or of a request for one.

@@ -1,0 +1,302 @@
+//! Reports that are good but for their key, where the issuer may not be asked for it yet: they are sent
+//! once only, so they wait for its next answer. Strangers write such reports as well: places are few,
+//! and shared out by address.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use curfew_auth::{MissingKeys, Unverified, VerifyError};
+use curfew_model::Repeats;
+use curfew_telemetry::{EventOutcome, LogoutOutcome, Report};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tokio::time;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::Public;
+use crate::form::Refused;
+use crate::permits::group;
+use crate::respond::Response;
+
+/// Reports of one issuer that wait at a time.
+const MAX_PER_ISSUER: usize = 1_000;
+
+/// The longest time that one waits: a logout is good for as long.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// The time that a report's sender waits for what becomes of it, after the first look for its key.
+const ANSWER_WAIT: Duration = Duration::from_secs(3);
+
+/// What waits.
+#[derive(Debug, Default)]
+pub(crate) struct Kept(Mutex<HashMap<Arc<str>, Issuer>>);
+
+#[derive(Debug, Default)]
+struct Issuer {
+    /// The oldest first.
+    waiting: Vec<Waiting>,
+    /// The number of the next.
+    next: u64,
+    told: Told,
+}
+
+/// Lines of one issuer, each told once in an interval.
+#[derive(Debug, Default)]
+struct Told {
+    kept: Repeats<Line>,
+    lost: Repeats<Report>,
+}
+
+/// What a line tells of a report that is kept.
+#[derive(Debug)]
+struct Line {
+    report: Report,
+    waiting: usize,
+    retry_after: Duration,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    number: u64,
+    address: IpAddr,
+    displaced: CancellationToken,
+}
+
+/// The place of one that waits; given back when dropped.
+#[derive(Debug)]
+struct Place {
+    public: Arc<Public>,
+    issuer: Arc<str>,
+    number: u64,
+    displaced: CancellationToken,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let count = self.public.kept.with(&self.issuer, |issuer| {
+            issuer.waiting.retain(|one| one.number != self.number);
+            issuer.waiting.len()
+        });
+        let authenticator = &self.public.context.authenticator;
+        authenticator.note_waiting_reports(&self.issuer, count);
+    }
+}
+
+impl Kept {
+    /// Tells of those that no line has told, where the interval of the last one is over.
+    pub(crate) fn tell_rest(&self) {
+        for (name, issuer) in &*self.0.lock() {
+            if let Some((times, line)) = issuer.told.kept.rest() {
+                tell_kept(name, times, &line);
+            }
+            if let Some((times, report)) = issuer.told.lost.rest() {
+                tell_lost(name, times, report);
+            }
+        }
+    }
+
+    fn with<T>(&self, issuer: &Arc<str>, run: impl FnOnce(&mut Issuer) -> T) -> T {
+        let mut issuers = self.0.lock();
+        run(issuers.entry(Arc::clone(issuer)).or_default())
+    }
+}
+
+impl Issuer {
+    /// A place for a report from this address: its number, what tells that it is another's, and how many
+    /// there are then. When all are taken the address that has most of them gives up its newest, unless
+    /// that is this one.
+    fn place(&mut self, address: IpAddr) -> Option<(u64, CancellationToken, usize)> {
+        let address = group(address);
+        if self.waiting.len() >= MAX_PER_ISSUER {
+            self.make_room(address)?;
+        }
+        let (number, displaced) = (self.next, CancellationToken::new());
+        self.next += 1;
+        self.waiting.push(Waiting {
+            number,
+            address,
+            displaced: displaced.clone(),
+        });
+        Some((number, displaced, self.waiting.len()))
+    }
+
+    fn make_room(&mut self, address: IpAddr) -> Option<()> {
+        let mut counts: HashMap<IpAddr, usize> = HashMap::new();
+        for one in &self.waiting {
+            *counts.entry(one.address).or_default() += 1;
+        }
+        let own = counts.get(&address).copied().unwrap_or_default();
+        let (most, count) = counts.into_iter().max_by_key(|(_, count)| *count)?;
+        if count <= own + 1 {
+            return None;
+        }
+        let newest = self.waiting.iter().rposition(|one| one.address == most)?;
+        self.waiting.remove(newest).displaced.cancel();
+        Some(())
+    }
+}
+
+impl Public {
+    /// Has `conclude` say what becomes of a report. One that is good but for its key is kept for it, and
+    /// `later` verifies it then; it is concluded even if its sender has gone.
+    ///
+    /// # Errors
+    ///
+    /// It is kept, or there is no place for it: nothing is known of it yet.
+    pub(crate) async fn judge_report<T, C>(
+        self: &Arc<Self>,
+        report: Report,
+        address: IpAddr,
+        verified: Result<T, VerifyError>,
+        later: impl Future<Output = Result<T, VerifyError>> + Send + 'static,
+        conclude: impl FnOnce(Result<T, VerifyError>) -> C + Send + 'static,
+    ) -> Result<Response, Refused>
+    where
+        T: Send + 'static,
+        C: Future<Output = Response> + Send,
+    {
+        let missing = match self.context.judge(verified) {
+            Err(VerifyError::Unknown(Unverified::Keys(missing))) if missing.may_be_good => missing,
+            judged => return Ok(conclude(judged).await),
+        };
+        let place = self.place(report, address, &missing);
+        let refused = Refused::unverified(&Unverified::Keys(missing));
+        let Some(place) = place else {
+            return Err(refused);
+        };
+        let (told, answer) = oneshot::channel();
+        let public = Arc::clone(self);
+        self.context.node.spawn(async move {
+            let verified = tokio::select! {
+                verified = later => Some(public.context.judge(verified)),
+                () = place.displaced.cancelled() => None,
+                () = time::sleep(PATIENCE) => None,
+            };
+            match verified {
+                Some(verified) => {
+                    drop(place);
+                    // Its sender may have gone.
+                    drop(told.send(conclude(verified).await));
+                }
+                None => {
+                    public.count_lost(report);
+                    public.tell_lost(report, &place.issuer);
+                }
+            }
+        });
+        match time::timeout(ANSWER_WAIT, answer).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(_)) => Err(refused),
+            Err(_) => Err(Refused {
+                is_kept: true,
+                description: "the issuer's keys are not available at the moment; the report is kept until they are".to_owned(),
+                ..refused
+            }),
+        }
+    }
+
+    fn place(
+        self: &Arc<Self>,
+        report: Report,
+        address: IpAddr,
+        missing: &MissingKeys,
+    ) -> Option<Place> {
+        let (placed, line) = self.kept.with(&missing.issuer, |issuer| {
+            let placed = issuer.place(address);
+            let line = placed.as_ref().and_then(|(_, _, waiting)| {
+                issuer.told.kept.note_event(Line {
+                    report,
+                    waiting: *waiting,
+                    retry_after: missing.retry_after,
+                })
+            });
+            (placed, line)
+        });
+        let Some((number, displaced, waiting)) = placed else {
+            self.tell_lost(report, &missing.issuer);
+            return None;
+        };
+        let authenticator = &self.context.authenticator;
+        authenticator.note_waiting_reports(&missing.issuer, waiting);
+        if let Some((times, line)) = line {
+            tell_kept(&missing.issuer, times, &line);
+        }
+        Some(Place {
+            public: Arc::clone(self),
+            issuer: Arc::clone(&missing.issuer),
+            number,
+            displaced,
+        })
+    }
+
+    fn count_lost(&self, report: Report) {
+        let metrics = self.context.node.metrics();
+        match report {
+            Report::BackchannelLogout => metrics.logouts.inc(LogoutOutcome::Lost),
+            Report::SecurityEvent => metrics.security_events.inc(EventOutcome::Lost),
+            Report::GlobalTokenRevocation => metrics.global_revocations.inc(LogoutOutcome::Lost),
+        }
+    }
+
+    /// Tells of one that is not verified: it was given up, or there is no place for it.
+    fn tell_lost(&self, report: Report, issuer: &Arc<str>) {
+        let due = |issuer: &mut Issuer| issuer.told.lost.note_event(report);
+        if let Some((times, report)) = self.kept.with(issuer, due) {
+            tell_lost(issuer, times, report);
+        }
+    }
+}
+
+fn tell_kept(issuer: &str, times: u64, line: &Line) {
+    info!(
+        issuer,
+        report = line.report.as_str(),
+        waiting = line.waiting,
+        times,
+        retry_after_ms = line.retry_after.as_millis() as u64,
+        "a report is kept until its issuer's keys are fetched"
+    );
+}
+
+fn tell_lost(issuer: &str, times: u64, report: Report) {
+    warn!(
+        issuer,
+        report = report.as_str(),
+        times,
+        "a report that nobody could verify is given up: its issuer's keys were not fetched in time, or too many wait for them"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn address(n: u8) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::new(10, 0, 0, n))
+    }
+
+    /// Fault: a stranger's rubbish takes all places, and a real report is lost.
+    #[test]
+    fn the_address_that_has_most_places_gives_them_up_for_others() {
+        let mut issuer = Issuer::default();
+        let flood: Vec<_> = (0..MAX_PER_ISSUER)
+            .map(|_| issuer.place(address(1)).unwrap().1)
+            .collect();
+        assert!(issuer.place(address(1)).is_none(), "more than there are");
+        let mut real = Vec::new();
+        while let Some((_, displaced, count)) = issuer.place(address(2)) {
+            assert_eq!(count, MAX_PER_ISSUER);
+            real.push(displaced);
+        }
+        assert_eq!(real.len(), MAX_PER_ISSUER / 2, "as many as the other");
+        assert!(!real.iter().any(CancellationToken::is_cancelled));
+        let given_up = flood.iter().filter(|one| one.is_cancelled()).count();
+        assert_eq!(given_up, real.len());
+    }
+}

@@ -1,0 +1,81 @@
+//! Lines of the log that clients can repeat: once for each cause and minute, and none is left out of
+//! their counts.
+
+use std::time::Duration;
+
+use curfew_testkit::http;
+use curfew_testkit::mint::Key;
+use curfew_tests::{Gateway, Settings};
+use serde_json::Value;
+
+/// Longer than the time between two lines of one cause.
+const A_MINUTE: Duration = Duration::from_secs(75);
+
+/// Of each cause.
+const EVENTS: u64 = 20;
+
+/// Lines with this message and this value of a field.
+fn lines(node: &Gateway, message: &str, field: &str, value: &Value) -> Vec<Value> {
+    let entries = node.log().entries().into_iter();
+    entries
+        .filter(|entry| entry["message"] == message && entry[field] == *value)
+        .collect()
+}
+
+/// Waits for a second line of a cause: what the first and the second say of `field`.
+async fn counts(node: &Gateway, message: &str, field: &str, value: Value, count: &str) -> [u64; 2] {
+    let mut seen = 0;
+    node.log()
+        .line(A_MINUTE, |line| {
+            let entry: Value = serde_json::from_str(line).ok()?;
+            let is_one = entry["message"] == message && entry[field] == value;
+            seen += usize::from(is_one);
+            (seen == 2).then_some(())
+        })
+        .await
+        .expect("the rest is told");
+    let told = lines(node, message, field, &value);
+    [0, 1].map(|index| told[index][count].as_u64().unwrap())
+}
+
+/// Fault: what comes within a minute of a line is never told, unless more comes after it; and a line
+/// does not tell of whom.
+#[tokio::test]
+async fn the_rest_of_a_cause_is_told_when_its_minute_is_over() {
+    let settings = Settings::default().with("session.max_per_user = 1");
+    let node = Gateway::start_with(&settings).await;
+    let token = Key::default_secret().user("alice");
+    // It answers that it is there, so that nobody takes its place.
+    let alice = node.tape("alice", "room:1").await;
+    for _ in 0..EVENTS {
+        let answer = http::request(node.address(), "GET", "/nothing", &[], b"").await;
+        assert_eq!(answer.status, 404);
+        let mut client = node.ws().bearer(&token).open().await;
+        client.expect_close(4409, "session_limit").await;
+    }
+    let (refusals, closes) = tokio::join!(
+        counts(
+            &node,
+            "requests refused",
+            "reason",
+            "not_found".into(),
+            "count"
+        ),
+        counts(
+            &node,
+            "connections closed",
+            "code",
+            4409.into(),
+            "connections"
+        ),
+    );
+    assert_eq!((refusals, closes), ([1, EVENTS - 1], [1, EVENTS - 1]));
+    let told = lines(&node, "connections closed", "code", &4409.into());
+    for line in told {
+        assert!(line["session"].is_string(), "{line}");
+        let key = line["user_key"].as_str().unwrap();
+        assert!(key.starts_with("user:") && !key.contains("alice"), "{line}");
+        assert!(line["user"].is_null(), "{line}");
+    }
+    alice.assert_open("asked").await;
+}
