@@ -8,6 +8,7 @@
 
 mod attempt;
 mod binary;
+mod browser;
 mod cluster;
 mod dev;
 mod dice;
@@ -17,6 +18,7 @@ mod inbox;
 mod keycloak;
 mod load;
 mod log;
+mod openid;
 mod provider;
 mod proxy;
 mod redis;
@@ -36,6 +38,7 @@ pub use inbox::Inbox;
 pub use keycloak::{CLIENT, Keycloak, Login, Realm};
 pub use load::{Audience, Executed, Flood, Late, Mark, Moment, Queues, WITNESS, Witness};
 pub use log::Log;
+pub use openid::{OpenIdProvider, SignedIn};
 pub use provider::{Manner, Paths, Provider};
 pub use proxy::{Flow, Kind, Link, Proxy};
 pub use redis::{Redis, free_port};

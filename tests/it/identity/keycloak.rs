@@ -78,14 +78,14 @@ fn settings(realm: &Realm, replaced: &[(&str, &str)]) -> Settings {
     Settings::default().issuers(&recipe).rules("")
 }
 
-async fn assert_open(sessions: &mut [WsClient]) {
+pub(super) async fn assert_open(sessions: &mut [WsClient]) {
     for session in sessions {
         session.send(json!({"type":"ping"})).await;
         session.expect_json(json!({"type":"pong"})).await;
     }
 }
 
-async fn assert_revoked(sessions: &mut [WsClient]) {
+pub(super) async fn assert_revoked(sessions: &mut [WsClient]) {
     for session in sessions {
         session.expect_close(4403, "revoked").await;
     }
@@ -99,7 +99,7 @@ async fn assert_stays_out(cluster: &Cluster, login: &Login) {
 }
 
 /// Waits until a token of before is older than what comes.
-async fn next_second() {
+pub(super) async fn next_second() {
     let now = unix_now();
     eventually("the next second", async || (unix_now() > now).then_some(())).await;
 }
