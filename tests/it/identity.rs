@@ -11,6 +11,7 @@ mod keycloak;
 mod keys;
 mod kinds;
 mod logout;
+mod openid;
 mod recipes;
 mod revoke;
 mod rotation;

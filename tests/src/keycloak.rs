@@ -2,7 +2,6 @@
 
 mod home;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -15,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::{Mutex, OnceCell};
 use tokio::time::sleep;
 
+use crate::browser::{Browser, between, code_of, encoded, post_form, request, text_of};
 use crate::free_port;
 
 /// The client of the recipe.
@@ -28,9 +28,6 @@ const PASSWORD: &str = "correct horse battery staple";
 
 /// Time for a first start, which includes Keycloak's own build, on a busy machine.
 const START: Duration = Duration::from_secs(180);
-
-/// Time for an answer, on a busy machine.
-const ANSWER: Duration = Duration::from_secs(60);
 
 /// Keeps the machine's memory: about 320 MiB in all.
 const JAVA_OPTS: &str =
@@ -78,8 +75,7 @@ pub struct Login {
     pub refresh: String,
     /// The ID token.
     pub id: String,
-    /// The browser's cookies at Keycloak.
-    cookies: BTreeMap<String, String>,
+    browser: Browser,
 }
 
 impl Keycloak {
@@ -266,57 +262,39 @@ impl Realm {
 
     /// Signs a user in at the recipe's client, in a browser of the login's own.
     pub async fn login(&self, user: &str) -> Login {
-        self.login_at(CLIENT, user, BTreeMap::new()).await
+        self.login_at(CLIENT, user, Browser::new(self.address))
+            .await
     }
 
     /// As [`Realm::login`] at another client, in the browser of `earlier`, which asks for no password.
     pub async fn login_beside(&self, client: &str, earlier: &Login) -> Login {
-        self.login_at(client, "", earlier.cookies.clone()).await
+        self.login_at(client, "", earlier.browser.clone()).await
     }
 
     /// The authorization code flow (RFC 6749 §4.1), with what a browser does in it.
-    async fn login_at(
-        &self,
-        client: &str,
-        user: &str,
-        mut cookies: BTreeMap<String, String>,
-    ) -> Login {
+    async fn login_at(&self, client: &str, user: &str, mut browser: Browser) -> Login {
         let query = encoded(&[
             ("client_id", client),
             ("redirect_uri", REDIRECT),
             ("response_type", "code"),
             ("scope", "openid"),
         ]);
-        let path = self.path(&format!("auth?{query}"));
-        let header = cookie_header(&cookies);
-        let headers = [("Cookie", header.as_str())];
-        let mut answer = request(self.address, "GET", &path, &headers, b"").await;
-        keep(&mut cookies, &answer);
+        let mut answer = browser.get(&self.path(&format!("auth?{query}"))).await;
         if answer.status == 200 {
             let page = answer.text();
             let action = between(&page, "action=\"", "\"").replace("&amp;", "&");
             let path = action.trim_start_matches(&self.origin()).to_owned();
             let form = [("username", user), ("password", PASSWORD)];
-            answer = post_form(
-                self.address,
-                &path,
-                &form,
-                &[("Cookie", &cookie_header(&cookies))],
-            )
-            .await;
-            keep(&mut cookies, &answer);
+            answer = browser.post(&path, &form).await;
         }
-        let location = answer
-            .header("location")
-            .unwrap_or_else(|| panic!("{user} is not signed in: {}", answer.text()));
-        let code = between(&format!("{location}&"), "code=", "&").to_owned();
+        let code = code_of(&answer);
         let form = [
             ("grant_type", "authorization_code"),
             ("client_id", client),
             ("redirect_uri", REDIRECT),
             ("code", &code),
         ];
-        self.tokens(&form, cookies).await
+        self.tokens(&form, browser).await
     }
 
     /// New tokens for those of a login; the answer as it is, if there are none.
@@ -328,15 +306,15 @@ impl Realm {
         ];
         let answer = post_form(self.address, &self.path("token"), &form, &[]).await;
         match answer.status {
-            200 => Ok(Login::new(&answer.json(), login.cookies.clone())),
+            200 => Ok(Login::new(&answer.json(), login.browser.clone())),
             _ => Err(answer.json()),
         }
     }
 
-    async fn tokens(&self, form: &[(&str, &str)], cookies: BTreeMap<String, String>) -> Login {
+    async fn tokens(&self, form: &[(&str, &str)], browser: Browser) -> Login {
         let answer = post_form(self.address, &self.path("token"), form, &[]).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
-        Login::new(&answer.json(), cookies)
+        Login::new(&answer.json(), browser)
     }
 
     /// The user logs out of one login.
@@ -372,83 +350,12 @@ impl Realm {
 }
 
 impl Login {
-    fn new(answer: &Value, cookies: BTreeMap<String, String>) -> Self {
+    fn new(answer: &Value, browser: Browser) -> Self {
         Self {
             access: text_of(answer, "access_token"),
             refresh: text_of(answer, "refresh_token"),
             id: text_of(answer, "id_token"),
-            cookies,
+            browser,
         }
     }
-}
-
-/// Keycloak takes its time on a busy machine.
-async fn request(
-    address: SocketAddr,
-    method: &str,
-    path: &str,
-    headers: &[(&str, &str)],
-    body: &[u8],
-) -> Response {
-    http::request_within(ANSWER, address, method, path, headers, body).await
-}
-
-async fn post_form(
-    address: SocketAddr,
-    path: &str,
-    fields: &[(&str, &str)],
-    headers: &[(&str, &str)],
-) -> Response {
-    let form = ("Content-Type", "application/x-www-form-urlencoded");
-    let headers = [&[form], headers].concat();
-    let body = encoded(fields);
-    request(address, "POST", path, &headers, body.as_bytes()).await
-}
-
-/// Fields as forms and queries have them.
-fn encoded(fields: &[(&str, &str)]) -> String {
-    let escaped = |text: &str| -> String {
-        let escape = |byte: u8| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => {
-                char::from(byte).to_string()
-            }
-            _ => format!("%{byte:02X}"),
-        };
-        text.bytes().map(escape).collect()
-    };
-    let field = |(name, value): &(&str, &str)| format!("{name}={}", escaped(value));
-    let fields: Vec<String> = fields.iter().map(field).collect();
-    fields.join("&")
-}
-
-/// Keeps the cookies of an answer.
-fn keep(cookies: &mut BTreeMap<String, String>, answer: &Response) {
-    let set = answer
-        .headers
-        .iter()
-        .filter(|(name, _)| name == "set-cookie");
-    for (_, cookie) in set {
-        let pair = cookie.split(';').next().unwrap_or_default();
-        if let Some((name, value)) = pair.split_once('=') {
-            cookies.insert(name.to_owned(), value.to_owned());
-        }
-    }
-}
-
-fn cookie_header(cookies: &BTreeMap<String, String>) -> String {
-    let pair = |(name, value): (&String, &String)| format!("{name}={value}");
-    cookies.iter().map(pair).collect::<Vec<_>>().join("; ")
-}
-
-fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
-    text.split_once(before)
-        .and_then(|(_, rest)| rest.split_once(after))
-        .map(|(between, _)| between)
-        .unwrap_or_else(|| panic!("no {before:?} in {text}"))
-}
-
-fn text_of(object: &Value, member: &str) -> String {
-    let text = object[member].as_str();
-    text.unwrap_or_else(|| panic!("no {member} in {object}"))
-        .to_owned()
 }

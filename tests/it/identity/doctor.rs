@@ -126,8 +126,26 @@ async fn logout_tokens_that_are_signed_with_the_clients_secret_are_told() {
     let told = doctor(&login, &["--logout-token", &logout]).await;
     assert_fails(
         &told,
-        &["HS256", "client's secret", "id_token_signed_response_alg"],
+        &[
+            "HS256",
+            "signs with a secret",
+            "id_token_signed_response_alg",
+        ],
     );
+}
+
+/// Fault: the ID token, which everybody has, shows that logouts will be refused, and doctor says all is well.
+#[tokio::test]
+async fn logout_tokens_that_will_be_signed_with_a_secret_are_told_by_the_id_token() {
+    let login = Login::start().await;
+    let secret = Key::hmac("HS256", &[7; 32]).with_kid("one");
+    let claims =
+        json!({"iss":login.provider.issuer(),"aud":"curfew-client","sid":"one","nonce":"n"});
+    let id = secret.user_with("alice", claims);
+    let access = login.access("alice", "one");
+    let tokens = ["--access-token", &access, "--id-token", &id];
+    let told = doctor(&login, &tokens).await;
+    assert_fails(&told, &["HS256", "id_token_signed_response_alg"]);
 }
 
 #[tokio::test]

@@ -3,14 +3,15 @@
 
 mod keys;
 mod logouts;
+mod signatures;
 mod silent;
 
 use curfew_testkit::{WsClient, unix_now};
 use curfew_tests::{
-    ADMIN_KEY, Attempt, CLIENT, Cluster, Gateway, Keycloak, Login, Realm, Redis, Settings, curfew,
-    eventually, free_port,
+    ADMIN_KEY, Attempt, CLIENT, Cluster, Finished, Gateway, Keycloak, Login, Realm, Redis,
+    Settings, curfew, eventually, free_port,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::recipes::{PAGE, block, blocks};
 
@@ -77,14 +78,14 @@ fn settings(realm: &Realm, replaced: &[(&str, &str)]) -> Settings {
     Settings::default().issuers(&recipe).rules("")
 }
 
-async fn assert_open(sessions: &mut [WsClient]) {
+pub(super) async fn assert_open(sessions: &mut [WsClient]) {
     for session in sessions {
         session.send(json!({"type":"ping"})).await;
         session.expect_json(json!({"type":"pong"})).await;
     }
 }
 
-async fn assert_revoked(sessions: &mut [WsClient]) {
+pub(super) async fn assert_revoked(sessions: &mut [WsClient]) {
     for session in sessions {
         session.expect_close(4403, "revoked").await;
     }
@@ -98,7 +99,7 @@ async fn assert_stays_out(cluster: &Cluster, login: &Login) {
 }
 
 /// Waits until a token of before is older than what comes.
-async fn next_second() {
+pub(super) async fn next_second() {
     let now = unix_now();
     eventually("the next second", async || (unix_now() > now).then_some(())).await;
 }
@@ -106,4 +107,21 @@ async fn next_second() {
 /// How many logouts have come to a node.
 async fn logouts(node: &Gateway) -> f64 {
     node.metric("curfew_logouts_total").await
+}
+
+/// Changes attributes of the recipe's client, which keeps those that are not named.
+async fn change(realm: &Realm, attributes: Value) {
+    let client = format!("/clients/{}", realm.client(CLIENT).await);
+    // An update that does not name front-channel logout switches it on.
+    let change = json!({"clientId":CLIENT,"frontchannelLogout":false,"attributes":attributes});
+    realm.admin("PUT", &client, change).await;
+}
+
+/// Runs `curfew doctor` with a configuration and these tokens.
+async fn doctor(settings: &Settings, tokens: &[&str]) -> Finished {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("curfew.toml");
+    std::fs::write(&config, settings.to_toml()).unwrap();
+    let config = config.to_str().unwrap();
+    curfew(&[&["doctor", "--config", config], tokens].concat()).await
 }

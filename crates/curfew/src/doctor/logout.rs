@@ -28,10 +28,7 @@ impl<'a> Tokens<'a> {
             Err(error) => {
                 let change = match (error.detail(), self.logout) {
                     (Some(detail), _) => detail.to_owned(),
-                    (None, Some(logout)) if is_shared_secret(logout) => format!(
-                        "its alg is {}: the provider signs with the client's secret; have it sign with its own key, such as RS256 (id_token_signed_response_alg)",
-                        said(&logout.header, "alg")
-                    ),
+                    (None, Some(logout)) if is_shared_secret(logout) => by_secret(logout),
                     (None, Some(logout)) if logout.issuer(config).is_none() => {
                         unknown_issuer(logout, config)
                     }
@@ -66,6 +63,12 @@ impl<'a> Tokens<'a> {
         }
         if let Some(id) = self.id {
             audience_of(id, index, issuer, findings);
+            if is_shared_secret(id) && issuer.secret.is_none() && issuer.secret_file.is_none() {
+                findings.bad(
+                    "logout tokens are signed like ID tokens, with a secret, and are refused",
+                    by_secret(id),
+                );
+            }
         }
         let Some(access) = self.access else {
             return;
@@ -174,6 +177,14 @@ fn user(access: &Shown, of_login: &Shown, findings: &mut Findings) {
             "have the provider put sub into both",
         ),
     }
+}
+
+/// The change that mends a signature by a secret, which [`is_shared_secret`] finds.
+fn by_secret(token: &Shown) -> String {
+    format!(
+        "its alg is {}: the provider signs with a secret, its own or the client's; have it sign with a key that is public, such as RS256 (id_token_signed_response_alg)",
+        said(&token.header, "alg")
+    )
 }
 
 /// True for HS256 and its like.

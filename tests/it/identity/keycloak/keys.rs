@@ -2,7 +2,6 @@
 
 use curfew_testkit::mint::Key;
 use curfew_tests::{Link, Proxy};
-use serde_json::Value;
 
 use super::*;
 

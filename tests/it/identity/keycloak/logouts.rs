@@ -1,7 +1,5 @@
 //! What Keycloak reports, by itself.
 
-use serde_json::Value;
-
 use super::*;
 
 /// Fault: of a user with several logins Keycloak names one, and the others stay.
@@ -145,12 +143,8 @@ async fn doctor_says_which_case_a_realm_is_in() {
     ] {
         let scope = format!("logout_scope = {scope:?}");
         let settings = settings(&site.realm, &[("logout_scope = \"user\"", &scope)]);
-        let directory = tempfile::tempdir().unwrap();
-        let config = directory.path().join("curfew.toml");
-        std::fs::write(&config, settings.to_toml()).unwrap();
-        let config = config.to_str().unwrap();
         let tokens = ["--access-token", &login.access, "--id-token", &login.id];
-        let told = curfew(&[&["doctor", "--config", config], &tokens[..]].concat()).await;
+        let told = doctor(&settings, &tokens).await;
         assert_eq!(told.code, 0, "{told:?}");
         assert!(told.stdout.contains(words), "{told:?}");
     }

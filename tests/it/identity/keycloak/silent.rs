@@ -1,7 +1,5 @@
 //! What Keycloak does not report, and the commands that the recipe has for it.
 
-use serde_json::Value;
-
 use super::*;
 
 /// Runs the recipe's command for what was done, as an operator of the second node.
@@ -120,7 +118,8 @@ async fn front_channel_logout_is_switched_off_by_the_recipes_first_step() {
     let site = Site::start().await;
     let nina = site.realm.user("nina").await;
     let client = format!("/clients/{}", site.realm.client(CLIENT).await);
-    let front = json!({"clientId":CLIENT,"frontchannelLogout":true});
+    // An update that leaves it out switches it on.
+    let front = json!({"clientId":CLIENT});
     site.realm.admin("PUT", &client, front).await;
     let login = site.realm.login("nina").await;
     let mut sessions = site.sessions(&login).await;
@@ -140,10 +139,8 @@ async fn front_channel_logout_is_switched_off_by_the_recipes_first_step() {
 async fn a_logout_while_the_gateway_is_away_is_lost_and_the_command_ends_it() {
     let site = Site::start().await;
     let nina = site.realm.user("nina").await;
-    let client = format!("/clients/{}", site.realm.client(CLIENT).await);
     let nowhere = format!("http://127.0.0.1:{}/logout/backchannel", free_port());
-    let away = json!({"clientId":CLIENT,"attributes":{"backchannel.logout.url":nowhere}});
-    site.realm.admin("PUT", &client, away).await;
+    change(&site.realm, json!({"backchannel.logout.url":nowhere})).await;
     let login = site.realm.login("nina").await;
     let mut sessions = site.sessions(&login).await;
     let path = format!("/users/{nina}/logout");

@@ -1,0 +1,124 @@
+//! A browser at an identity provider: cookies, forms, pages.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use curfew_testkit::http::{self, Response};
+use serde_json::Value;
+
+/// Time for an answer, on a busy machine.
+const ANSWER: Duration = Duration::from_secs(60);
+
+/// A browser and its cookies at one provider, whatever their paths.
+#[derive(Debug, Clone)]
+pub(crate) struct Browser {
+    address: SocketAddr,
+    cookies: BTreeMap<String, String>,
+}
+
+impl Browser {
+    /// One that has not been at the provider yet.
+    pub(crate) fn new(address: SocketAddr) -> Self {
+        Self {
+            address,
+            cookies: BTreeMap::new(),
+        }
+    }
+
+    /// Asks for a page.
+    pub(crate) async fn get(&mut self, path: &str) -> Response {
+        let cookies = self.cookies();
+        let headers = [("Cookie", cookies.as_str())];
+        let answer = request(self.address, "GET", path, &headers, b"").await;
+        self.keep(&answer);
+        answer
+    }
+
+    /// Sends a form.
+    pub(crate) async fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Response {
+        let cookies = self.cookies();
+        let headers = [("Cookie", cookies.as_str())];
+        let answer = post_form(self.address, path, fields, &headers).await;
+        self.keep(&answer);
+        answer
+    }
+
+    fn cookies(&self) -> String {
+        let pair = |(name, value): (&String, &String)| format!("{name}={value}");
+        self.cookies.iter().map(pair).collect::<Vec<_>>().join("; ")
+    }
+
+    fn keep(&mut self, answer: &Response) {
+        let set = answer
+            .headers
+            .iter()
+            .filter(|(name, _)| name == "set-cookie");
+        for (_, cookie) in set {
+            let pair = cookie.split(';').next().unwrap_or_default();
+            if let Some((name, value)) = pair.split_once('=') {
+                self.cookies.insert(name.to_owned(), value.to_owned());
+            }
+        }
+    }
+}
+
+/// Providers take their time on a busy machine.
+pub(crate) async fn request(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Response {
+    http::request_within(ANSWER, address, method, path, headers, body).await
+}
+
+pub(crate) async fn post_form(
+    address: SocketAddr,
+    path: &str,
+    fields: &[(&str, &str)],
+    headers: &[(&str, &str)],
+) -> Response {
+    let form = ("Content-Type", "application/x-www-form-urlencoded");
+    let headers = [&[form], headers].concat();
+    let body = encoded(fields);
+    request(address, "POST", path, &headers, body.as_bytes()).await
+}
+
+/// Fields as forms and queries have them.
+pub(crate) fn encoded(fields: &[(&str, &str)]) -> String {
+    let escaped = |text: &str| -> String {
+        let escape = |byte: u8| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => {
+                char::from(byte).to_string()
+            }
+            _ => format!("%{byte:02X}"),
+        };
+        text.bytes().map(escape).collect()
+    };
+    let field = |(name, value): &(&str, &str)| format!("{name}={}", escaped(value));
+    let fields: Vec<String> = fields.iter().map(field).collect();
+    fields.join("&")
+}
+
+/// The code that a provider sends a browser back with (RFC 6749 §4.1.2).
+pub(crate) fn code_of(answer: &Response) -> String {
+    let location = answer
+        .header("location")
+        .unwrap_or_else(|| panic!("not signed in: {}", answer.text()));
+    between(&format!("{location}&"), "code=", "&").to_owned()
+}
+
+pub(crate) fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
+    text.split_once(before)
+        .and_then(|(_, rest)| rest.split_once(after))
+        .map(|(between, _)| between)
+        .unwrap_or_else(|| panic!("no {before:?} in {text}"))
+}
+
+pub(crate) fn text_of(object: &Value, member: &str) -> String {
+    let text = object[member].as_str();
+    text.unwrap_or_else(|| panic!("no {member} in {object}"))
+        .to_owned()
+}

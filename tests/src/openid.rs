@@ -1,0 +1,255 @@
+//! An OpenID provider that follows the standard to the letter: the package `oidc-provider`.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+use crate::browser::{Browser, between, code_of, encoded, post_form, text_of};
+
+/// Where users come back to.
+const REDIRECT: &str = "https://app.example.com/";
+
+/// Whom its access tokens are for (RFC 8707).
+const RESOURCE: &str = "https://rt.example.com";
+
+/// The file in its directory with what it complains of.
+const LOG: &str = "log";
+
+/// Time for a start, on a busy machine.
+const START: Duration = Duration::from_secs(60);
+
+/// More redirects than any login takes.
+const REDIRECTS: usize = 10;
+
+/// A provider that runs until it is dropped.
+#[derive(Debug)]
+pub struct OpenIdProvider {
+    /// The line that made it, see the program.
+    made_of: Mutex<Value>,
+    address: SocketAddr,
+    issuer: String,
+    running: Mutex<Option<Running>>,
+    process: Child,
+    directory: TempDir,
+}
+
+#[derive(Debug)]
+struct Running {
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+/// What a login got.
+#[derive(Debug, Clone)]
+pub struct SignedIn {
+    /// The access token, a JWT (RFC 9068).
+    pub access: String,
+    /// The ID token.
+    pub id: String,
+    client: String,
+    browser: Browser,
+}
+
+impl OpenIdProvider {
+    /// One whose issuer identifier has `path` behind its port, that signs with keys of these algorithms,
+    /// and has a client of each name and further metadata.
+    pub async fn start(path: &str, algorithms: &[&str], clients: &[(&str, Value)]) -> Self {
+        let clients: Vec<Value> = clients.iter().map(client).collect();
+        let made_of = json!({"path":path,"keys":algorithms,"clients":clients,"rotates":true});
+        let directory = tempfile::tempdir().expect("a directory");
+        let log = directory.path().join(LOG);
+        let mut process = Command::new("node")
+            .arg(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/tools/oidc_provider.mjs"
+            ))
+            .env("CURFEW_TOOLS", tools())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(File::create(&log).expect("a file can be made"))
+            .spawn()
+            .expect("node is there");
+        let running = Running {
+            input: process.stdin.take().expect("its input is piped"),
+            output: BufReader::new(process.stdout.take().expect("its output is piped")),
+        };
+        let (running, issuer) = tell(running, made_of.clone())
+            .await
+            .unwrap_or_else(|| panic!("{}", std::fs::read_to_string(&log).unwrap_or_default()));
+        let address = issuer.trim_start_matches("http://").trim_end_matches(path);
+        Self {
+            made_of: Mutex::new(made_of),
+            address: address.parse().expect("it listens on an address"),
+            issuer,
+            running: Mutex::new(Some(running)),
+            process,
+            directory,
+        }
+    }
+
+    /// Its issuer identifier.
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// New keys in place of all it has, in the same order.
+    pub async fn rotate(&self) {
+        self.change("rotates", json!(true)).await;
+    }
+
+    /// From now on clients' metadata is this.
+    pub async fn register(&self, clients: &[(&str, Value)]) {
+        let clients: Vec<Value> = clients.iter().map(client).collect();
+        self.change("clients", json!(clients)).await;
+    }
+
+    async fn change(&self, member: &str, value: Value) {
+        let made_of = {
+            let mut made_of = self.made_of.lock();
+            made_of["rotates"] = json!(false);
+            made_of[member] = value;
+            made_of.clone()
+        };
+        let running = self.running.lock().take().expect("one change at a time");
+        let told = tell(running, made_of).await;
+        let (running, _) = told.unwrap_or_else(|| panic!("{}", self.log()));
+        *self.running.lock() = Some(running);
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join(LOG)).unwrap_or_default()
+    }
+
+    /// Signs a user in at a client, in a browser of the login's own.
+    pub async fn login(&self, client: &str, user: &str) -> SignedIn {
+        let query = [("login_hint", user)];
+        self.login_with(client, &query, Browser::new(self.address))
+            .await
+    }
+
+    /// The same with `sid` asked for (OpenID Connect Core §5.5), which else only a client has whose logouts name it.
+    pub async fn login_with_sid(&self, client: &str, user: &str) -> SignedIn {
+        let sid = json!({"id_token":{"sid":null}}).to_string();
+        let query = [("login_hint", user), ("claims", &sid)];
+        self.login_with(client, &query, Browser::new(self.address))
+            .await
+    }
+
+    /// Signs the user of `earlier` in at another client, in the same browser.
+    pub async fn login_beside(&self, client: &str, earlier: &SignedIn) -> SignedIn {
+        self.login_with(client, &[], earlier.browser.clone()).await
+    }
+
+    /// The authorization code flow for a resource (RFC 6749 §4.1, RFC 8707).
+    async fn login_with(
+        &self,
+        client: &str,
+        query: &[(&str, &str)],
+        mut browser: Browser,
+    ) -> SignedIn {
+        let all = [
+            ("client_id", client),
+            ("redirect_uri", REDIRECT),
+            ("response_type", "code"),
+            ("scope", "openid"),
+            ("resource", RESOURCE),
+        ];
+        let mut path = format!("/auth?{}", encoded(&[&all, query].concat()));
+        let mut redirects = 0;
+        let answer = loop {
+            let answer = browser.get(&path).await;
+            let to = answer.header("location").unwrap_or_default();
+            let ours = to.trim_start_matches(&format!("http://{}", self.address));
+            if !ours.starts_with('/') {
+                break answer;
+            }
+            path = ours.to_owned();
+            redirects += 1;
+            assert!(redirects < REDIRECTS, "{path}");
+        };
+        let code = code_of(&answer);
+        let form = [
+            ("grant_type", "authorization_code"),
+            ("client_id", client),
+            ("redirect_uri", REDIRECT),
+            ("code", &code),
+        ];
+        let answer = post_form(self.address, "/token", &form, &[]).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let tokens = answer.json();
+        SignedIn {
+            access: text_of(&tokens, "access_token"),
+            id: text_of(&tokens, "id_token"),
+            client: client.to_owned(),
+            browser,
+        }
+    }
+
+    /// The user logs out, as a client asks (OpenID Connect RP-Initiated Logout 1.0), and says so for all of the
+    /// browser's clients. Each has its logout token by then, or has refused it.
+    pub async fn log_out(&self, login: &SignedIn) {
+        let mut browser = login.browser.clone();
+        let query = encoded(&[("client_id", &login.client), ("id_token_hint", &login.id)]);
+        let page = browser.get(&format!("/session/end?{query}")).await;
+        assert_eq!(page.status, 200, "{}", page.text());
+        let page = page.text();
+        let secret = between(&page, "name=\"xsrf\" value=\"", "\"");
+        let form = [("xsrf", secret), ("logout", "yes")];
+        let answer = browser.post("/session/end/confirm", &form).await;
+        assert_eq!(answer.status, 303, "{}", answer.text());
+    }
+}
+
+impl Drop for OpenIdProvider {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+/// Tells the process what the provider is made of; its issuer.
+async fn tell(mut running: Running, made_of: Value) -> Option<(Running, String)> {
+    let asked = spawn_blocking(move || {
+        writeln!(running.input, "{made_of}").ok()?;
+        let mut line = String::new();
+        running.output.read_line(&mut line).ok()?;
+        let answer: Value = serde_json::from_str(&line).ok()?;
+        Some((running, text_of(&answer, "issuer")))
+    });
+    let told = timeout(START, asked).await.ok()?;
+    told.ok()?
+}
+
+/// The metadata of a client that has no secret (RFC 7591 §2).
+fn client((name, more): &(&str, Value)) -> Value {
+    let mut client = json!({
+        "client_id": name, "token_endpoint_auth_method": "none", "redirect_uris": [REDIRECT],
+        "grant_types": ["authorization_code"], "response_types": ["code"],
+    });
+    for (name, value) in more.as_object().expect("metadata is an object") {
+        client[name] = value.clone();
+    }
+    client
+}
+
+/// The folder that the package is installed in.
+fn tools() -> PathBuf {
+    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools");
+    let tools = std::env::var_os("CURFEW_TOOLS").map_or_else(|| default.into(), PathBuf::from);
+    let package = tools.join("node_modules/oidc-provider");
+    assert!(
+        package.exists(),
+        "{} is missing: run .ci/run, which installs it",
+        package.display()
+    );
+    tools
+}
