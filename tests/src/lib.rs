@@ -41,7 +41,7 @@ pub use log::Log;
 pub use openid::{OpenIdProvider, SignedIn};
 pub use provider::{Manner, Paths, Provider};
 pub use proxy::{Flow, Kind, Link, Proxy};
-pub use redis::{Redis, free_port};
+pub use redis::{Redis, free_port, redis_program};
 pub use resp::{Reply, Resp};
 pub use settings::{ADMIN_KEY, Settings};
 pub use tape::{LEASE, Seen, Tape};

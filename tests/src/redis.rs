@@ -6,7 +6,7 @@ use std::fs;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -91,7 +91,7 @@ impl Redis {
     /// Starts the process and waits until it answers; false when it ends instead, as it does when
     /// the port is taken.
     async fn run_process(&mut self) -> bool {
-        let child = Command::new("redis-server")
+        let child = Command::new(redis_program("redis-server"))
             .arg(self.directory().join("redis.conf"))
             .args(self.mode)
             .stdin(Stdio::null())
@@ -248,6 +248,13 @@ impl Drop for Redis {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// A program of Redis: in the folder that `CURFEW_REDIS` names, where that is set (`tests/redis/matrix`
+/// sets it), else the installed one.
+pub fn redis_program(name: &str) -> PathBuf {
+    let folder = std::env::var_os("CURFEW_REDIS").map(PathBuf::from);
+    folder.map_or_else(|| name.into(), |folder| folder.join(name))
 }
 
 /// A port nobody listens on, below those the kernel gives to outgoing connections: a client that

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use curfew_testkit::PATIENCE;
 
-use crate::redis::free_port;
+use crate::redis::{free_port, redis_program};
 use crate::{Link, Proxy, Redis, Reply, eventually_within};
 
 /// What Sentinel calls the primary in its URL.
@@ -31,14 +31,19 @@ impl RedisCluster {
         }
         let cluster = Self { servers };
         cluster.create();
-        for server in &cluster.servers {
+        cluster.agreed().await;
+        cluster
+    }
+
+    /// Waits until every server says that the cluster is well: for a while after one was away, others refuse.
+    pub async fn agreed(&self) {
+        for server in &self.servers {
             eventually_within(AGREEMENT, "the cluster", async || {
                 let info = server.run(&["CLUSTER", "INFO"]).await.text();
                 info.contains("cluster_state:ok").then_some(())
             })
             .await;
         }
-        cluster
     }
 
     fn create(&self) {
@@ -46,7 +51,7 @@ impl RedisCluster {
             .servers
             .iter()
             .map(|server| server.address().to_string());
-        let output = Command::new("redis-cli")
+        let output = Command::new(redis_program("redis-cli"))
             .args(["--cluster", "create", "--cluster-yes"])
             .args(addresses)
             .stdin(Stdio::null())

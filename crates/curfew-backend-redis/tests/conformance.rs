@@ -4,7 +4,7 @@
 mod nodes;
 
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ impl Server {
     }
 
     fn cli(&self, arguments: &[&str]) -> String {
-        let output = Command::new("redis-cli")
+        let output = Command::new(program("redis-cli"))
             .args(["-p", &self.port.to_string()])
             .args(arguments)
             .output()
@@ -64,6 +64,12 @@ impl Drop for Server {
     }
 }
 
+/// A program of the Redis that `CURFEW_REDIS` names the folder of, else of the installed one.
+fn program(name: &str) -> PathBuf {
+    let folder = std::env::var_os("CURFEW_REDIS").map(PathBuf::from);
+    folder.map_or_else(|| name.into(), |folder| folder.join(name))
+}
+
 fn free_port() -> u16 {
     loop {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
@@ -76,7 +82,7 @@ fn free_port() -> u16 {
 }
 
 fn start(port: u16, directory: &Path, more: &[&str]) -> Child {
-    Command::new("redis-server")
+    Command::new(program("redis-server"))
         .args(["--port", &port.to_string(), "--save", "", "--dir"])
         .arg(directory)
         .args(more)

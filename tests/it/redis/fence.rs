@@ -389,6 +389,7 @@ async fn each_shard_of_a_cluster_has_its_fence() {
         assert_eq!(codes, ["unknown_outcome"; 3], "{channel}");
         sleep_until((struck + TOO_LATE).into()).await;
         owner.thaw();
+        servers.agreed().await;
         cluster.synced().await;
         assert_heard_only(&cluster[0], channel, &bob, &[]).await;
         bob.assert_open("after").await;

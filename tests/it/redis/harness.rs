@@ -4,9 +4,25 @@ use std::time::{Duration, Instant};
 
 use curfew_tests::{
     Attempt, Flow, Gateway, Kind, Link, Proxy, Redis, RedisCluster, Resp, Sentinel, eventually,
+    redis_program,
 };
 use serde_json::json;
 use tokio::time::timeout;
+
+/// Redis tells its version by another name than Valkey, which also claims one that it is compatible with.
+#[tokio::test]
+async fn the_server_that_is_tried_is_the_one_asked_for() {
+    let Some(wanted) = std::env::var_os("CURFEW_REDIS_VERSION") else {
+        assert!(std::env::var_os("CURFEW_REDIS").is_none(), "of no version");
+        return;
+    };
+    let wanted = wanted.into_string().unwrap();
+    let (name, version) = wanted.split_once('-').unwrap();
+    let redis = Redis::start().await;
+    let info = redis.run(&["INFO", "server"]).await.text();
+    let line = format!("{name}_version:{version}\r\n");
+    assert!(info.contains(&line), "{:?}: {info}", redis_program(""));
+}
 
 #[tokio::test]
 async fn a_server_keeps_its_data_only_when_told_to() {
