@@ -22,13 +22,22 @@ use curfew_protocol::Protocols;
 use curfew_protocol::native::Native;
 use curfew_server::{Admin, AdminKey, Extra, Listen, Listener, Proxies, Public, ServerConfig, Tls};
 use curfew_session::Context;
-use curfew_telemetry::{DeliveryPath, Installed, LogLevel, Metrics, Names, SpanKind};
+use curfew_telemetry::{
+    Build, DeliveryPath, Installed, LogLevel, Metrics, Names, Registry, RuntimeMetrics, SpanKind,
+};
 use curfew_ws::OriginPolicy;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::config::Config;
 use crate::trust;
+
+/// What runs here.
+const BUILD: Build = Build {
+    version: env!("CARGO_PKG_VERSION"),
+    revision: env!("CURFEW_REVISION"),
+    rustc: env!("CURFEW_RUSTC"),
+};
 
 /// A node that is put together and listens, but does not answer yet.
 #[derive(Debug)]
@@ -61,7 +70,10 @@ impl App {
 
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let protocols = Protocols::new(vec![Arc::new(Native)]);
-        let metrics = Metrics::new(&names(&protocols));
+        let id = NodeId::new();
+        let registry =
+            Registry::start(BUILD, &config.telemetry, &telemetry.spans, &id.to_string())?;
+        let metrics = Metrics::of(&registry, &names(&protocols));
         // Of an embedded backend everything is known at once; of another, nothing at first.
         let (gate, path) = match config.backend.kind {
             BackendKind::Memory => (Gate::always_open(), DeliveryPath::Local),
@@ -75,13 +87,6 @@ impl App {
             path,
             Arc::clone(&metrics),
         ));
-        let id = NodeId::new();
-        metrics.start_tracing(
-            &config.telemetry,
-            &telemetry.spans,
-            &id.to_string(),
-            env!("CARGO_PKG_VERSION"),
-        )?;
         let events = Arc::new(HubEvents::new(id, Arc::clone(&hub), Arc::clone(&metrics)));
         let info = node_info(id, &config.server, &address, clock.as_ref());
         let backends: Backends = match config.backend.kind {
@@ -157,7 +162,7 @@ impl App {
     ) -> anyhow::Result<Running> {
         let (public_address, admin_address) = self.addresses()?;
         let node = &self.context.node;
-        node.spawn(Arc::clone(node.metrics()).watch_runtime());
+        node.spawn(RuntimeMetrics::register(node.metrics().registry()).watch());
         let answered = CancellationToken::new();
         let on_return = answered.clone().drop_guard();
         let serve = Arc::clone(&self.public).serve(self.public_listener, stop_public);
@@ -234,9 +239,6 @@ impl Running {
 
 fn names(protocols: &Protocols) -> Names {
     Names {
-        version: env!("CARGO_PKG_VERSION"),
-        revision: env!("CURFEW_REVISION"),
-        rustc: env!("CURFEW_RUSTC"),
         protocols: protocols.names(),
         commands: Command::NAMES.to_vec(),
         algorithms: Algorithm::ALL.iter().map(|alg| alg.as_str()).collect(),
@@ -283,7 +285,7 @@ fn keys_read(context: &Context) {
     for algorithm in Algorithm::ALL {
         let fit = keys().filter(|key| key.algorithms.contains(algorithm));
         let count = i64::try_from(fit.count()).unwrap_or(i64::MAX);
-        metrics.set_jwt_keys(algorithm.as_str(), count);
+        metrics.jwt_keys.set(algorithm.as_str(), count);
     }
 }
 

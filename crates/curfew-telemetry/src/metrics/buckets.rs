@@ -11,7 +11,7 @@ pub(super) const HANDSHAKE_SECONDS: &[f64] = &[
 ];
 
 /// A round trip to the backend: a twentieth of a millisecond to beyond its deadline.
-pub(super) const ROUND_TRIP_SECONDS: &[f64] = &[
+pub const ROUND_TRIP_SECONDS: &[f64] = &[
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
     1.0, 2.5,
 ];
@@ -25,11 +25,6 @@ pub(super) const DELIVERY_SECONDS: &[f64] = &[
 /// To a client and back: the same room to the other side of the world, by a bad network.
 pub(super) const PING_SECONDS: &[f64] = &[
     0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-];
-
-/// A millisecond, which is as fine as the runtime's timers are, to a node that stands still.
-pub(super) const STALL_SECONDS: &[f64] = &[
-    0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 ];
 
 /// One to a hundred thousand.

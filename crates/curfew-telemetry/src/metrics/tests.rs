@@ -2,13 +2,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use curfew_model::TraceContext;
 
+use super::runtime::RuntimeMetrics;
 use super::*;
 
 fn names() -> Names {
     Names {
-        version: "1.2.3",
-        revision: "abc",
-        rustc: "1.88.0",
         protocols: vec!["curfew.v1"],
         commands: vec!["publish", "ping"],
         algorithms: vec!["HS256"],
@@ -62,7 +60,16 @@ fn parse(text: &str) -> BTreeMap<String, f64> {
 
 #[test]
 fn every_series_is_there_from_the_start_at_zero() {
-    let samples = parse(&Metrics::new(&names()).encode());
+    let registry = Registry::new(Build {
+        version: "1.2.3",
+        revision: "abc",
+        rustc: "1.88.0",
+    });
+    let _all = (
+        Metrics::of(&registry, &names()),
+        RuntimeMetrics::register(&registry),
+    );
+    let samples = parse(&registry.encode());
     for series in [
         "curfew_connections",
         "curfew_connections_limit",
@@ -123,6 +130,15 @@ fn every_series_is_there_from_the_start_at_zero() {
     }
 }
 
+/// Its kind: two crates that count under one name.
+#[test]
+#[should_panic(expected = "curfew_runtime_workers is declared twice")]
+fn a_name_is_declared_once() {
+    let registry = Registry::default();
+    RuntimeMetrics::register(&registry);
+    RuntimeMetrics::register(&registry);
+}
+
 #[test]
 fn counting_shows_and_adds_no_series() {
     let metrics = Metrics::new(&names());
@@ -144,7 +160,7 @@ fn counting_shows_and_adds_no_series() {
     metrics.received_bytes.inc_by(7);
     metrics.command_duration.of("ping").observe(0.0);
     metrics.command_duration.of("made up").observe(0.0);
-    metrics.set_jwt_keys("HS256", 2);
+    metrics.jwt_keys.set("HS256", 2);
     let after = parse(&metrics.encode());
     for (series, value) in [
         ("curfew_connections", 1.0),
