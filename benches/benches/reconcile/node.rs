@@ -11,7 +11,7 @@ use curfew_backend::{
     Suspension,
 };
 use curfew_backend_redis::{Parts, Redis};
-use curfew_hub::{Hub, HubLimits, Lanes};
+use curfew_hub::{DeliveryPath, Hub, HubLimits, HubMetrics, Lanes};
 use curfew_model::{
     Channel, Claims, Clock as _, Disconnect, GapReason, Gate, NodeId, Principal, PrincipalParts,
     Publication, Revocation, RevocationKey, SessionId, SystemClock,
@@ -19,7 +19,7 @@ use curfew_model::{
 use curfew_node::HubEvents;
 use curfew_protocol::Protocols;
 use curfew_protocol::native::Native;
-use curfew_telemetry::{DeliveryPath, Metrics, Names};
+use curfew_telemetry::{Metrics, Names};
 use tokio::runtime::Runtime;
 
 /// Longer than any run.
@@ -65,7 +65,7 @@ impl Node {
             },
             Arc::clone(&gate),
             DeliveryPath::Broker,
-            Arc::clone(&metrics),
+            HubMetrics::register(metrics.registry()),
         ));
         for number in 0..sessions {
             open(&hub, number);

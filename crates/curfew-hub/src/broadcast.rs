@@ -6,11 +6,12 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use curfew_model::{Channel, GapReason, Publication, Push};
 use curfew_protocol::ProtocolId;
-use curfew_telemetry::{DropReason, Writes};
+use curfew_telemetry::Writes;
 use curfew_ws::frame::{self, Opcode};
 
 use crate::Hub;
 use crate::channels::Listeners;
+use crate::metrics::DropReason;
 use crate::outbox::Arrival;
 
 /// Of so many deliveries one is timed, which costs 110 ns where a delivery's share of a broadcast

@@ -9,12 +9,13 @@ use curfew_model::{
     Channel, Clock, Disconnect, Gate, Principal, Revocation, RevocationKey, SessionId,
 };
 use curfew_protocol::{ProtocolId, Protocols};
-use curfew_telemetry::{DeliveryPath, DropReason, Metrics, Writes};
+use curfew_telemetry::Writes;
 use parking_lot::RwLock;
 
 use crate::channels::{ChannelInfo, Channels};
 use crate::flush::Flushers;
 use crate::index::{Index, SHARDS};
+use crate::metrics::{DeliveryPath, DropReason, HubMetrics};
 use crate::outbox::{Arrival, Pushed};
 use crate::{Ending, Kinds, Member, Suspension};
 
@@ -50,7 +51,7 @@ pub struct Hub {
     pub(crate) flushers: Flushers,
     gate: Arc<Gate>,
     path: DeliveryPath,
-    metrics: Arc<Metrics>,
+    metrics: Arc<HubMetrics>,
 }
 
 impl Hub {
@@ -61,7 +62,7 @@ impl Hub {
         limits: HubLimits,
         gate: Arc<Gate>,
         path: DeliveryPath,
-        metrics: Arc<Metrics>,
+        metrics: Arc<HubMetrics>,
     ) -> Self {
         Self {
             protocols,
@@ -101,7 +102,8 @@ impl Hub {
         self.path
     }
 
-    pub(crate) fn metrics(&self) -> &Metrics {
+    /// What is counted here.
+    pub fn metrics(&self) -> &HubMetrics {
         &self.metrics
     }
 

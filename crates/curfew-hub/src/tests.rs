@@ -20,10 +20,10 @@ use curfew_model::{
     Reply, Request, RevocationKey, SessionId,
 };
 use curfew_protocol::{DecodeError, Protocol, ProtocolId, Protocols};
-use curfew_telemetry::{DeliveryPath, DropReason, Metrics, Names};
+use curfew_telemetry::Registry;
 use curfew_ws::{Front, Socket};
 
-use crate::{Hub, HubLimits, Lanes, Member, Progress};
+use crate::{DeliveryPath, DropReason, Hub, HubLimits, HubMetrics, Lanes, Member, Progress};
 
 /// Claims by which these tests' sessions can be revoked.
 const CLAIM: &str = "tenant";
@@ -145,7 +145,7 @@ impl Socket for Pipe {
 pub(super) struct Harness {
     pub(super) hub: Hub,
     pub(super) gate: Arc<Gate>,
-    pub(super) metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<HubMetrics>,
     /// Two, so that a broadcast meets both.
     pub(super) protocols: [Arc<Plain>; 2],
 }
@@ -162,7 +162,7 @@ impl Harness {
                 encoded: AtomicUsize::new(0),
             })
         });
-        let metrics = Metrics::new(&Names::default());
+        let metrics = HubMetrics::register(&Registry::default());
         let known = protocols
             .iter()
             .map(|plain| Arc::clone(plain) as Arc<dyn Protocol>);

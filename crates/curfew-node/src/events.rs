@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use curfew_backend::{BoxFuture, Ended, Events, Leaving, LocalSessions, SessionRecord, Suspension};
-use curfew_hub::{Delivered, Ending, Hub, Member};
+use curfew_hub::{Delivered, DeliveryPath, Ending, Hub, Member};
 use curfew_model::{
     Channel, Disconnect, GapReason, NodeId, Publication, Revocation, RevocationKey, SessionId,
     TraceContext,
 };
-use curfew_telemetry::{DeliveryPath, Metrics, RevocationKind, Span, SpanKind};
+use curfew_telemetry::{Metrics, RevocationKind, Span, SpanKind};
 use parking_lot::Mutex;
 use tracing::{debug, info, warn};
 

@@ -15,13 +15,13 @@ use std::time::Duration;
 
 use curfew_backend::memory::Memory;
 use curfew_backend::{NodeInfo, SessionFilter, SessionRecord};
-use curfew_hub::{Ending, Hub, HubLimits, Lanes};
+use curfew_hub::{DeliveryPath, Ending, Hub, HubLimits, HubMetrics, Lanes};
 use curfew_model::{
     Channel, Claims, Disconnect, Gate, NodeId, Principal, PrincipalParts, RevocationKey,
 };
 use curfew_protocol::native::Native;
 use curfew_protocol::{ProtocolId, Protocols};
-use curfew_telemetry::{DeliveryPath, Metrics, Names};
+use curfew_telemetry::{Metrics, Names};
 use tokio::time;
 
 use crate::{AdmitError, Attachment, HubEvents, Node, Settings};
@@ -61,7 +61,7 @@ impl Harness {
             limits,
             gate,
             DeliveryPath::Local,
-            Arc::clone(&metrics),
+            HubMetrics::register(metrics.registry()),
         ));
         let settings = Settings {
             revocable_claims: vec![CLAIM.to_owned()],

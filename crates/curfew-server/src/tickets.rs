@@ -171,7 +171,7 @@ impl Public {
     }
 
     async fn verify(&self, token: &str) -> Result<Arc<Principal>, Refused> {
-        let authentications = &self.context.node.metrics().authentications;
+        let authentications = &self.context.metrics.authentications;
         match self.context.verify(token).await {
             Ok(principal) => {
                 authentications.accepted();

@@ -322,7 +322,7 @@ impl Public {
         verified_as: &mut Option<Arc<Principal>>,
     ) -> Result<Opening, Refused> {
         let metrics = self.context.node.metrics();
-        let authentications = &metrics.authentications;
+        let authentications = &self.context.metrics.authentications;
         if matches!(token, Ok(None)) && settings.auth.accepts(Source::Message) {
             return Ok(Opening::Awaiting);
         }

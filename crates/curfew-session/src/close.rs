@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use curfew_hub::{Ending, Lanes, Member, Progress, Undelivered};
 use curfew_model::{Disconnect, Push};
-use curfew_telemetry::{Initiator, Span};
+use curfew_telemetry::Span;
 use curfew_ws::{Polled, Transport, frame};
 use tokio::time::{self, Instant};
 use tracing::{debug, info};
 
 use crate::Session;
+use crate::metrics::Initiator;
 use crate::open::{Refusal, State};
 use crate::run::Finish;
 

@@ -13,6 +13,7 @@ mod config;
 mod context;
 mod count;
 mod dispatch;
+mod metrics;
 mod open;
 mod rate;
 mod read;
@@ -22,6 +23,9 @@ mod write;
 
 pub use config::{Config, LimitsConfig};
 pub use context::{Context, Settings};
+pub use metrics::{
+    CommandOutcome, Decision, Initiator, PublishOutcome, PublishSource, SessionMetrics,
+};
 pub use open::{Guards, Opening, Refusal, Session, revoked};
 pub use run::run;
 

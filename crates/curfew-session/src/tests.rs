@@ -20,21 +20,21 @@ use bytes::Bytes;
 use curfew_auth::{Algorithm, Authenticator, Issuer, MintKey, mint};
 use curfew_backend::memory::Memory;
 use curfew_backend::{Events as _, NodeInfo, SessionFilter};
-use curfew_hub::{Hub, HubLimits};
-use curfew_model::{
-    Action, Channel, Clock as _, Command, DISCONNECTS, Disconnect, Gate, NodeId, Publication,
-    Secret,
-};
+use curfew_hub::{DeliveryPath, Hub, HubLimits, HubMetrics};
+use curfew_model::{Action, Channel, Clock as _, Disconnect, Gate, NodeId, Publication, Secret};
 use curfew_node::{Attachment, HubEvents, Node};
 use curfew_policy::{Policy, Rule};
 use curfew_protocol::native::Native;
 use curfew_protocol::{Protocol, Protocols};
-use curfew_telemetry::{DeliveryPath, Initiator, Metrics, Names};
+use curfew_telemetry::{Metrics, Names, Registry};
 use curfew_ws::{Transport, Upgraded};
 use serde_json::{Value, json};
 use tokio::time;
 
-use crate::{Config, Context, Guards, LimitsConfig, Opening, Session, Settings};
+use crate::{
+    Config, Context, Guards, Initiator, LimitsConfig, Opening, PublishOutcome, PublishSource,
+    Session, SessionMetrics, Settings,
+};
 use peer::Peer;
 use rig::{Rig, RigClock};
 
@@ -55,7 +55,7 @@ struct Harness {
     gate: Arc<Gate>,
     events: Arc<HubEvents>,
     clock: Arc<RigClock>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<SessionMetrics>,
     /// Cloned into each connection's guards.
     place: Arc<()>,
     unauthenticated: Arc<()>,
@@ -80,14 +80,9 @@ impl Harness {
         };
         change(&mut settings);
         let clock = RigClock::new();
-        let metrics = Metrics::new(&Names {
-            commands: Command::NAMES.to_vec(),
-            close_codes: DISCONNECTS
-                .iter()
-                .map(|disconnect| disconnect.code)
-                .collect(),
-            ..Names::default()
-        });
+        let registry = Registry::default();
+        let counted = Metrics::of(&registry, &Names::default());
+        let metrics = SessionMetrics::register(&registry);
         let limits = HubLimits {
             outbound_bytes: settings.limits.outbound_bytes,
             node_outbound_bytes: settings.limits.node_outbound_bytes,
@@ -98,7 +93,7 @@ impl Harness {
             limits,
             Arc::clone(&gate),
             DeliveryPath::Local,
-            Arc::clone(&metrics),
+            HubMetrics::register(&registry),
         ));
         let node_settings = curfew_node::Settings {
             revocable_claims: settings.session.revocable_claims.clone(),
@@ -107,7 +102,7 @@ impl Harness {
             max_admissions: 0,
         };
         let id = NodeId::new();
-        let events = Arc::new(HubEvents::new(id, Arc::clone(&hub), Arc::clone(&metrics)));
+        let events = Arc::new(HubEvents::new(id, Arc::clone(&hub), Arc::clone(&counted)));
         let info = NodeInfo {
             node: id,
             name: String::new(),
@@ -128,7 +123,7 @@ impl Harness {
             hub,
             rig.backends(),
             Arc::clone(&clock) as _,
-            Arc::clone(&metrics),
+            counted,
             node_settings,
         );
         let issuer = Issuer {
@@ -147,6 +142,7 @@ impl Harness {
                 Action::Subscribe,
                 Action::Publish,
             ]))),
+            metrics: Arc::clone(&metrics),
             settings: ArcSwap::from_pointee(settings),
         });
         Self {
@@ -296,8 +292,8 @@ impl Harness {
         assert_eq!(self.hub().queued_bytes(), 0);
         assert_eq!(
             (
-                self.metrics.sessions.get(),
-                self.metrics.subscriptions.get()
+                self.context.node.metrics().sessions.get(),
+                self.context.node.metrics().subscriptions.get()
             ),
             (0, 0)
         );

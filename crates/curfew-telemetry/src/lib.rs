@@ -16,10 +16,9 @@ pub use config::{Config, LogFormat};
 pub use log::{InitError, Installed, LevelError, LogLevel, init};
 pub use metrics::histogram::{Histogram, Histograms, NamedHistograms};
 pub use metrics::labels::{
-    AnswerReason, BackendDropReason, BrokerError, CommandOutcome, Decision, DeliveryPath,
-    DropReason, EventOutcome, Initiator, Label, LabelSet, Listener, LogoutOutcome, Opcode,
-    PublishOutcome, PublishSource, RedisCommand, RejectReason, Report, ReportFault, RevocationKind,
-    TicketOutcome, Unasked,
+    AnswerReason, BackendDropReason, BrokerError, EventOutcome, Label, LabelSet, Listener,
+    LogoutOutcome, RedisCommand, RejectReason, Report, ReportFault, RevocationKind, TicketOutcome,
+    Unasked,
 };
 pub use metrics::registry::{Build, CONTENT_TYPE, Metric, Registry};
 pub use metrics::runtime::RuntimeMetrics;

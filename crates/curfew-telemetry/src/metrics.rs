@@ -13,86 +13,54 @@ pub(crate) mod tracing;
 
 use std::sync::Arc;
 
-use curfew_model::GapReason;
-
 pub use buckets::ROUND_TRIP_SECONDS;
 pub use prometheus_client::metrics::counter::Counter;
 pub use prometheus_client::metrics::gauge::Gauge;
 pub use prometheus_client::registry::Unit;
 
-use buckets::{
-    CONNECTION_SECONDS, DELIVERY_SECONDS, HANDSHAKE_SECONDS, PING_SECONDS, QUEUE_MESSAGES,
-    RECIPIENTS,
-};
-use histogram::{Histogram, Histograms, NamedHistograms};
+use buckets::{HANDSHAKE_SECONDS, RECIPIENTS};
+use histogram::{Histogram, Histograms};
 use labels::{
-    AnswerReason, BackendDropReason, BrokerError, CommandOutcome, Decision, DeliveryPath,
-    DropReason, EventOutcome, Initiator, Listener, LogoutOutcome, Opcode, PublishOutcome,
-    PublishSource, RedisCommand, RejectReason, Report, ReportFault, RevocationKind, TicketOutcome,
+    AnswerReason, BackendDropReason, BrokerError, EventOutcome, Listener, LogoutOutcome,
+    RedisCommand, RejectReason, Report, ReportFault, RevocationKind, TicketOutcome,
 };
 use registry::{Build, Registry};
-use table::{Authentications, Counters, Named, NamedGauges};
-
-/// Close codes that come from clients and libraries: normal, going away, none given, connection
-/// lost (RFC 6455 §7.4.1).
-const CLIENT_CLOSE_CODES: [u16; 4] = [1000, 1001, 1005, 1006];
+use table::{Counters, Named, NamedGauges};
 
 /// The names that other crates own and that appear as labels. What is not listed counts as `other`.
 #[derive(Debug, Clone, Default)]
 pub struct Names {
     /// Names of protocols.
     pub protocols: Vec<&'static str>,
-    /// Names of commands.
-    pub commands: Vec<&'static str>,
     /// Names of signature algorithms.
     pub algorithms: Vec<&'static str>,
-    /// Reasons for which a token is refused.
-    pub auth_failures: Vec<&'static str>,
-    /// Close codes that a node sends.
-    pub close_codes: Vec<u16>,
 }
 
 crate::metrics! {
     /// What a node counts beside what the tracer and the runtime's watch do. Counting never blocks;
     /// all series exist from the start.
-    pub struct Metrics(names: &Names, close_codes: Vec<u16>) {
+    pub struct Metrics(names: &Names) {
         connections: Gauge, "Open WebSocket connections";
         unauthenticated_connections: Gauge, "Connections whose token has not been verified yet";
         connections_limit: Gauge, "limits.connections; 0 is no limit";
         connections_accepted: Named<&'static str> = Named::new("protocol", names.protocols.clone()), "Upgraded connections";
         connections_rejected: Counters<RejectReason>, "Connections that were not upgraded";
         http_answers: Counters<(Listener, AnswerReason)>, "Answers to HTTP requests on either listener";
-        connections_closed: Named<u16, Initiator> = Named::new("code", close_codes), "Closed connections";
-        connection_duration: Histogram = Histogram::new(CONNECTION_SECONDS), Seconds, "From upgrade to close";
         handshake_duration: Histogram = Histogram::new(HANDSHAKE_SECONDS), Seconds, "From accepting a connection to its upgrade";
-        ping_rtt: Histogram = Histogram::new(PING_SECONDS), Seconds, "From queueing a ping to the next pong: what waits in front of it, here and at the client, is in it";
         draining: Gauge, "1 while the node leaves service";
         sessions: Gauge, "Open sessions";
         subscriptions: Gauge, "Subscriptions of all sessions";
         channels: Gauge, "Channels with a subscription on this node";
-        frames_received: Counters<Opcode>, "Frames received";
-        frames_sent: Counters<Opcode>, "Frames sent";
-        received_bytes: Counter, Bytes, "Bytes of frames received";
-        sent_bytes: Counter, Bytes, "Bytes of frames sent";
-        commands: Named<&'static str, CommandOutcome> = Named::new("command", names.commands.clone()), "Commands of clients";
-        command_duration: NamedHistograms = NamedHistograms::new("command", names.commands.clone(), ROUND_TRIP_SECONDS), Seconds, "From a command that was read to queueing its answer. Of publications the first of each session is timed, and one in 16";
-        publishes: Counters<(PublishOutcome, PublishSource)>, "Publications";
         publish_duration: Histogram = Histogram::new(ROUND_TRIP_SECONDS), Seconds, "From a publication's command or API call to the backend's having it. With the embedded backend that includes queueing it for everyone. Of a session's publications the first is timed, one in 16, and those that are traced";
         messages_delivered: Counter, "Messages put into outbound queues";
-        messages_dropped: Counters<DropReason>, "Messages that did not reach a session";
-        gaps: Counters<GapReason>, "Sessions told that publications of a channel may be missing, once for each loss and channel";
-        delivery_duration: Histograms<DeliveryPath> = Histograms::new(DELIVERY_SECONDS), Seconds, "From a publication's reaching the node, through the embedded backend (local) or Redis (broker), to its last byte's being handed to the socket. One delivery in 17 is timed, of those of one publication one in 257, and of a traced publication at least one; what its session wrote together with it is included, sessions that end meanwhile are not";
         fanout_recipients: Histogram = Histogram::new(RECIPIENTS), "Sessions a publication was queued for";
-        send_queue_messages: Histogram = Histogram::new(QUEUE_MESSAGES), "Messages that a session takes out of its queue at a time, as the messages find it that are timed";
         send_queue_bytes: Gauge, Bytes, "Bytes in all outbound queues";
-        authentications: Authentications = Authentications::new(names.auth_failures.clone()), "Verified and refused tokens";
         logouts: Counters<LogoutOutcome>, "Logout tokens of identity providers";
         reports_refused: Counters<(Report, ReportFault)>, "Reports of identity providers that they have signed and that are refused";
         tickets: Counters<TicketOutcome>, "Tickets, and requests for them";
         security_events: Counters<EventOutcome>, "Security events of identity providers";
         global_revocations: Counters<LogoutOutcome>, "Requests of identity providers to end all of a user's sessions";
         event_streams_stopped: Gauge, "Streams of security events that their transmitters have stopped";
-        authorizations: Counters<Decision>, "Decisions of the policy";
         jwt_keys: NamedGauges = NamedGauges::new("alg", &names.algorithms), "Keys that tokens are verified with, under each algorithm that a key can be used with";
         jwt_keys_last_reload_successful: Gauge, "Whether the last reading of keys succeeded";
         jwt_keys_last_reload_success_timestamp: Gauge, Seconds, "When keys were last read with success, Unix time";
@@ -134,14 +102,7 @@ impl Metrics {
 
     /// As [`Metrics::new`], in this registry.
     pub fn of(registry: &Registry, names: &Names) -> Arc<Self> {
-        let mut close_codes = CLIENT_CLOSE_CODES.to_vec();
-        close_codes.extend(
-            names
-                .close_codes
-                .iter()
-                .filter(|code| !CLIENT_CLOSE_CODES.contains(code)),
-        );
-        let metrics = Self::register(registry, names, close_codes);
+        let metrics = Self::register(registry, names);
         metrics.jwt_keys_last_reload_successful.set(1);
         metrics.config_last_reload_successful.set(1);
         metrics

@@ -11,19 +11,17 @@ use curfew_auth::{Algorithm, Authenticator};
 use curfew_backend::memory::Memory;
 use curfew_backend::{BackendKind, Backends};
 use curfew_backend_redis::{Parts, Redis};
-use curfew_hub::{Hub, HubLimits};
+use curfew_hub::{DeliveryPath, Hub, HubLimits, HubMetrics};
 use curfew_identity::{Fetched, Fetcher, Keepers};
-use curfew_model::{
-    AuthFailure, Clock, Command, DISCONNECTS, Gate, ISSUER_TOKEN, ISSUER_USER, NodeId, SystemClock,
-};
+use curfew_model::{Clock, Gate, ISSUER_TOKEN, ISSUER_USER, NodeId, SystemClock};
 use curfew_node::{HubEvents, Node};
 use curfew_policy::Policy;
 use curfew_protocol::Protocols;
 use curfew_protocol::native::Native;
 use curfew_server::{Admin, AdminKey, Extra, Listen, Listener, Proxies, Public, ServerConfig, Tls};
-use curfew_session::Context;
+use curfew_session::{Context, SessionMetrics};
 use curfew_telemetry::{
-    Build, DeliveryPath, Installed, LogLevel, Metrics, Names, Registry, RuntimeMetrics, SpanKind,
+    Build, Installed, LogLevel, Metrics, Names, Registry, RuntimeMetrics, SpanKind,
 };
 use curfew_ws::OriginPolicy;
 use tokio_util::sync::CancellationToken;
@@ -85,7 +83,7 @@ impl App {
             hub_limits(config),
             Arc::clone(&gate),
             path,
-            Arc::clone(&metrics),
+            HubMetrics::register(&registry),
         ));
         let events = Arc::new(HubEvents::new(id, Arc::clone(&hub), Arc::clone(&metrics)));
         let info = node_info(id, &config.server, &address, clock.as_ref());
@@ -114,6 +112,7 @@ impl App {
             node,
             authenticator,
             policy: Arc::new(Policy::new(&config.policy)),
+            metrics: SessionMetrics::register(&registry),
             settings: ArcSwap::from_pointee(session_settings(config)),
         });
         keys_read(&context);
@@ -240,16 +239,7 @@ impl Running {
 fn names(protocols: &Protocols) -> Names {
     Names {
         protocols: protocols.names(),
-        commands: Command::NAMES.to_vec(),
         algorithms: Algorithm::ALL.iter().map(|alg| alg.as_str()).collect(),
-        auth_failures: AuthFailure::ALL
-            .iter()
-            .map(|failure| failure.as_str())
-            .collect(),
-        close_codes: DISCONNECTS
-            .iter()
-            .map(|disconnect| disconnect.code)
-            .collect(),
     }
 }
 

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use curfew_model::{AuthFailure, Command, CommandId, Disconnect, ErrorCode, Principal, Request};
 use curfew_node::Attachment;
 use curfew_protocol::{DecodeError, ProtocolId};
-use curfew_telemetry::{CommandOutcome, Origin};
+use curfew_telemetry::Origin;
 use tokio::time::Instant;
 use tracing::{Instrument as _, debug};
 
 use crate::Context;
 use crate::commands::Outcome;
 use crate::commands::span::{CommandSpan, Failure};
+use crate::metrics::CommandOutcome;
 use crate::open::{Refusal, State};
 use crate::run::Finish;
 

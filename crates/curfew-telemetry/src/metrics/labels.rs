@@ -64,6 +64,21 @@ impl<A: Label, B: Label> LabelSet for (A, B) {
     }
 }
 
+/// Declares labels, each with every value it can have, in order:
+///
+/// ```
+/// curfew_telemetry::labels! {
+///     /// Where an order came in.
+///     Counter = "counter" {
+///         /// The one by the door.
+///         Door = "door",
+///         /// The one at the back.
+///         Back = "back",
+///     }
+/// }
+/// assert_eq!(Counter::Back.as_str(), "back");
+/// ```
+#[macro_export]
 macro_rules! labels {
     ($($(#[doc = $doc:literal])+ $name:ident = $label:literal { $($(#[doc = $value_doc:literal])+ $variant:ident = $value:literal,)+ })+) => {
         $(
@@ -71,7 +86,7 @@ macro_rules! labels {
             #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
             pub enum $name { $($(#[doc = $value_doc])+ $variant,)+ }
 
-            impl Label for $name {
+            impl $crate::Label for $name {
                 const NAME: &'static str = $label;
                 const VALUES: &'static [&'static str] = &[$($value),+];
 
@@ -83,7 +98,7 @@ macro_rules! labels {
             impl $name {
                 /// The value, in metrics and spans.
                 pub fn as_str(self) -> &'static str {
-                    Self::VALUES[self.index()]
+                    <Self as $crate::Label>::VALUES[self as usize]
                 }
             }
         )+
@@ -183,92 +198,12 @@ labels! {
         VainRevocation = "vain_revocation",
     }
 
-    /// Who ended a connection.
-    Initiator = "initiator" {
-        /// We did.
-        Server = "server",
-        /// A close frame came from the client.
-        Client = "client",
-        /// The connection broke.
-        Network = "network",
-    }
-
-    /// The kind of a frame (RFC 6455 §11.8).
-    Opcode = "opcode" {
-        /// More of a fragmented message.
-        Continuation = "continuation",
-        /// Text.
-        Text = "text",
-        /// Binary.
-        Binary = "binary",
-        /// Close.
-        Close = "close",
-        /// Ping.
-        Ping = "ping",
-        /// Pong.
-        Pong = "pong",
-    }
-
-    /// How a command ended.
-    CommandOutcome = "outcome" {
-        /// Done.
-        Ok = "ok",
-        /// Answered with an error.
-        Error = "error",
-    }
-
-    /// How a publication ended.
-    PublishOutcome = "outcome" {
-        /// The backend has it.
-        Accepted = "accepted",
-        /// The policy does not allow it.
-        Denied = "denied",
-        /// It could not be handed on.
-        Error = "error",
-        /// The backend may or may not have it.
-        Unknown = "unknown",
-    }
-
-    /// Where a publication came from.
-    PublishSource = "source" {
-        /// A session.
-        Client = "client",
-        /// The admin API.
-        Api = "api",
-    }
-
-    /// Why a message did not reach a session that listens to its channel.
-    DropReason = "reason" {
-        /// The session's outbound queue overflowed and it is being closed.
-        SlowConsumer = "slow_consumer",
-        /// The node's memory for outbound queues is used up.
-        QueueFull = "queue_full",
-        /// The session's token has expired.
-        Expired = "expired",
-        /// A revocation covers the session.
-        Revoked = "revoked",
-        /// The session is being closed.
-        Closed = "closed",
-        /// It is larger than an outbound queue.
-        TooLarge = "too_large",
-        /// The node was out of touch with its backend and could not vouch for the session.
-        Unvouched = "unvouched",
-    }
-
     /// Why something that came from the backend was not used.
     BackendDropReason = "reason" {
         /// It does not have the form it should.
         Malformed = "malformed",
         /// It is larger than anything Curfew publishes.
         TooLarge = "too_large",
-    }
-
-    /// How a publication came to the sessions of a node.
-    DeliveryPath = "path" {
-        /// Through the embedded backend.
-        Local = "local",
-        /// Through Redis, also where it was published on this node.
-        Broker = "broker",
     }
 
     /// Why something that the broker was asked for failed, or the connection to it.
@@ -377,14 +312,6 @@ labels! {
         NotFound = "not_found",
         /// A dependency of ours was away, or there were too many requests.
         Unavailable = "unavailable",
-    }
-
-    /// What the policy said.
-    Decision = "outcome" {
-        /// Allowed.
-        Allowed = "allowed",
-        /// Denied.
-        Denied = "denied",
     }
 
     /// Whom a revocation names.
