@@ -16,10 +16,10 @@ use curfew_model::{
     Channel, Claims, Clock as _, Disconnect, GapReason, Gate, NodeId, Principal, PrincipalParts,
     Publication, Revocation, RevocationKey, SessionId, SystemClock,
 };
-use curfew_node::HubEvents;
+use curfew_node::{HubEvents, NodeMetrics};
 use curfew_protocol::Protocols;
 use curfew_protocol::native::Native;
-use curfew_telemetry::{Metrics, Names};
+use curfew_telemetry::{Metrics, Registry};
 use tokio::runtime::Runtime;
 
 /// Longer than any run.
@@ -54,7 +54,7 @@ impl Node {
             .enable_all()
             .build()?;
         let (metrics, gate) = (
-            Metrics::new(&Names::default()),
+            Metrics::register(&Registry::default()),
             Arc::new(Gate::shut_at_first()),
         );
         let hub = Arc::new(Hub::new(
@@ -71,7 +71,8 @@ impl Node {
             open(&hub, number);
         }
         let node = NodeId::new();
-        let hub_events = || HubEvents::new(node, Arc::clone(&hub), Arc::clone(&metrics));
+        let counted = NodeMetrics::register(metrics.registry());
+        let hub_events = || HubEvents::new(node, Arc::clone(&hub), Arc::clone(&counted));
         let (sender, opened) = mpsc::channel();
         let parts = Parts {
             config: Config {

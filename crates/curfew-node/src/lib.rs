@@ -10,6 +10,7 @@ mod cleanup;
 mod drain;
 mod events;
 mod flush;
+mod metrics;
 mod probe;
 mod publish;
 mod pulse;
@@ -28,7 +29,6 @@ use arc_swap::ArcSwap;
 use curfew_backend::Backends;
 use curfew_hub::Hub;
 use curfew_model::{Clock, NodeId, Repeats, env};
-use curfew_telemetry::Metrics;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -36,6 +36,7 @@ use tokio::time::Instant;
 pub use admit::{AdmitError, Attachment};
 pub use drain::Config as DrainConfig;
 pub use events::HubEvents;
+pub use metrics::{NodeMetrics, RevocationKind};
 pub use settings::Settings;
 
 use admit::{Admissions, Turns};
@@ -51,7 +52,7 @@ pub struct Node {
     hub: Arc<Hub>,
     backends: Backends,
     clock: Arc<dyn Clock>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<NodeMetrics>,
     settings: ArcSwap<Settings>,
     /// Told when other kinds of revocation come in force, and when all is settled for them.
     kinds_changed: Notify,
@@ -75,7 +76,7 @@ impl Node {
         hub: Arc<Hub>,
         backends: Backends,
         clock: Arc<dyn Clock>,
-        metrics: Arc<Metrics>,
+        metrics: Arc<NodeMetrics>,
         settings: Settings,
     ) -> Arc<Self> {
         // Nobody is here yet who would have to be found by them.
@@ -127,8 +128,8 @@ impl Node {
         &self.clock
     }
 
-    /// The metrics everything counts into.
-    pub fn metrics(&self) -> &Arc<Metrics> {
+    /// What is counted here.
+    pub fn metrics(&self) -> &NodeMetrics {
         &self.metrics
     }
 

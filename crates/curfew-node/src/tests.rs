@@ -21,10 +21,10 @@ use curfew_model::{
 };
 use curfew_protocol::native::Native;
 use curfew_protocol::{ProtocolId, Protocols};
-use curfew_telemetry::{Metrics, Names};
+use curfew_telemetry::Registry;
 use tokio::time;
 
-use crate::{AdmitError, Attachment, HubEvents, Node, Settings};
+use crate::{AdmitError, Attachment, HubEvents, Node, NodeMetrics, Settings};
 use rig::{Rig, RigClock, START};
 
 /// A claim by which sessions can be revoked.
@@ -39,7 +39,7 @@ const REVOKED: Ending = Ending {
 pub(super) struct Harness {
     pub(super) node: Arc<Node>,
     pub(super) rig: Arc<Rig>,
-    pub(super) metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<NodeMetrics>,
 }
 
 impl Harness {
@@ -49,7 +49,7 @@ impl Harness {
 
     pub(super) fn with_max_per_user(max_per_user: u32) -> Self {
         let clock = RigClock::new();
-        let metrics = Metrics::new(&Names::default());
+        let metrics = NodeMetrics::register(&Registry::default());
         let limits = HubLimits {
             outbound_bytes: 1 << 20,
             node_outbound_bytes: 0,

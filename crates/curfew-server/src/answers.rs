@@ -4,23 +4,24 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use curfew_model::Repeats;
-use curfew_telemetry::{AnswerReason, Label as _, Listener, Metrics};
+use curfew_telemetry::Label as _;
 use http::StatusCode;
 use tracing::{info, warn};
 
+use crate::metrics::{AnswerReason, Listener, ServerMetrics};
 use crate::respond::{Code, Response};
 
 /// The answers of one listener.
 #[derive(Debug)]
 pub(crate) struct Answers {
     listener: Listener,
-    metrics: Arc<Metrics>,
+    metrics: Arc<ServerMetrics>,
     /// By reason.
     refusals: Vec<Repeats>,
 }
 
 impl Answers {
-    pub(crate) fn new(listener: Listener, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(listener: Listener, metrics: Arc<ServerMetrics>) -> Self {
         Self {
             listener,
             metrics,
@@ -86,13 +87,19 @@ fn advice(reason: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use curfew_model::{REPEAT_INTERVAL, boottime};
-    use curfew_telemetry::Names;
+    use curfew_protocol::Protocols;
+    use curfew_protocol::native::Native;
+    use curfew_telemetry::Registry;
 
     use super::*;
 
     #[test]
     fn a_reason_is_logged_once_a_minute_with_the_number_of_refusals() {
-        let answers = Answers::new(Listener::Public, Metrics::new(&Names::default()));
+        let protocols = Protocols::new(vec![Arc::new(Native)]);
+        let answers = Answers::new(
+            Listener::Public,
+            ServerMetrics::register(&Registry::default(), &protocols),
+        );
         let start = boottime();
         let due = |reason: AnswerReason, now| answers.refusals[reason.index()].note_at(now);
         assert_eq!(due(AnswerReason::NotFound, start), Some(1));

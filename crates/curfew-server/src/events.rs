@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use curfew_auth::{Effect, EventStream, SecurityEvent, StreamStatus, VerifyError};
 use curfew_model::AuthFailure;
-use curfew_telemetry::{EventOutcome, Report, Span};
+use curfew_telemetry::Span;
 use http::header::{
     AUTHORIZATION, CONTENT_LANGUAGE, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE,
 };
@@ -20,6 +20,7 @@ use crate::Public;
 use crate::asked::Asked;
 use crate::ending::Ending;
 use crate::form::{Refused, answer, posted, refused_span};
+use crate::metrics::{EventOutcome, Report};
 use crate::respond::{self, Response};
 
 /// What the path starts with; the issuer's configured name follows.
@@ -49,7 +50,7 @@ impl Public {
         request: Request<Incoming>,
         address: IpAddr,
     ) -> Response {
-        let metrics = self.context.node.metrics();
+        let metrics = &self.metrics;
         let tracer = metrics.tracer();
         let asked = Asked::of(tracer, &request);
         let origin = asked.origin.clone();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use curfew_auth::{RevocationError, Revoker, Subject, VerifyError};
 use curfew_model::json::object_text;
-use curfew_telemetry::{LogoutOutcome, Report, ReportFault, Span};
+use curfew_telemetry::Span;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
@@ -19,6 +19,7 @@ use crate::asked::Asked;
 use crate::ending::Ending;
 use crate::form::{Refused, answer, done, posted, refused_span};
 use crate::logout::refusal;
+use crate::metrics::{LogoutOutcome, Report, ReportFault};
 use crate::respond::Response;
 
 /// The path.
@@ -47,7 +48,7 @@ impl Public {
         request: Request<Incoming>,
         address: IpAddr,
     ) -> Response {
-        let metrics = self.context.node.metrics();
+        let metrics = &self.metrics;
         let tracer = metrics.tracer();
         let asked = Asked::of(tracer, &request);
         let origin = asked.origin.clone();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use curfew_auth::{Logout, LogoutScope, Subject, VerifyError};
 use curfew_backend::SessionFilter;
-use curfew_telemetry::{LogoutOutcome, Report, ReportFault, Span};
+use curfew_telemetry::Span;
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use serde_json::Value;
@@ -16,6 +16,7 @@ use crate::Public;
 use crate::asked::Asked;
 use crate::ending::{Ended, Ending};
 use crate::form::{Refused, answer, done, refused_span};
+use crate::metrics::{LogoutOutcome, Report, ReportFault};
 use crate::respond::Response;
 
 /// The path.
@@ -44,7 +45,7 @@ impl Public {
         request: Request<Incoming>,
         address: IpAddr,
     ) -> Response {
-        let metrics = self.context.node.metrics();
+        let metrics = &self.metrics;
         let tracer = metrics.tracer();
         let asked = Asked::of(tracer, &request);
         let origin = asked.origin.clone();

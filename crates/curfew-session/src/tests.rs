@@ -22,11 +22,11 @@ use curfew_backend::memory::Memory;
 use curfew_backend::{Events as _, NodeInfo, SessionFilter};
 use curfew_hub::{DeliveryPath, Hub, HubLimits, HubMetrics};
 use curfew_model::{Action, Channel, Clock as _, Disconnect, Gate, NodeId, Publication, Secret};
-use curfew_node::{Attachment, HubEvents, Node};
+use curfew_node::{Attachment, HubEvents, Node, NodeMetrics};
 use curfew_policy::{Policy, Rule};
 use curfew_protocol::native::Native;
 use curfew_protocol::{Protocol, Protocols};
-use curfew_telemetry::{Metrics, Names, Registry};
+use curfew_telemetry::Registry;
 use curfew_ws::{Transport, Upgraded};
 use serde_json::{Value, json};
 use tokio::time;
@@ -81,7 +81,7 @@ impl Harness {
         change(&mut settings);
         let clock = RigClock::new();
         let registry = Registry::default();
-        let counted = Metrics::of(&registry, &Names::default());
+        let counted = NodeMetrics::register(&registry);
         let metrics = SessionMetrics::register(&registry);
         let limits = HubLimits {
             outbound_bytes: settings.limits.outbound_bytes,

@@ -14,16 +14,12 @@ mod trace;
 
 pub use config::{Config, LogFormat};
 pub use log::{InitError, Installed, LevelError, LogLevel, init};
-pub use metrics::histogram::{Histogram, Histograms, NamedHistograms};
-pub use metrics::labels::{
-    AnswerReason, BackendDropReason, BrokerError, EventOutcome, Label, LabelSet, Listener,
-    LogoutOutcome, RedisCommand, RejectReason, Report, ReportFault, RevocationKind, TicketOutcome,
-    Unasked,
-};
+pub use metrics::histogram::{Histogram, Histograms, NamedHistograms, ROUND_TRIP_SECONDS};
+pub use metrics::labels::{BackendDropReason, BrokerError, Label, LabelSet, RedisCommand, Unasked};
 pub use metrics::registry::{Build, CONTENT_TYPE, Metric, Registry};
 pub use metrics::runtime::RuntimeMetrics;
 pub use metrics::table::{Authentications, Counters, Named, NamedGauges};
 pub use metrics::tracing::TraceMetrics;
-pub use metrics::{Counter, Gauge, Metrics, Names, ROUND_TRIP_SECONDS, Unit};
+pub use metrics::{Counter, Gauge, Metrics, Unit};
 pub use standard::{Given, GivenSetting, Standard, VARIABLES, Variable};
 pub use trace::{Origin, Span, SpanKind, Spans, TraceError, Tracer, Whose, Writes};

@@ -14,20 +14,23 @@ use curfew_backend_redis::{Parts, Redis};
 use curfew_hub::{DeliveryPath, Hub, HubLimits, HubMetrics};
 use curfew_identity::{Fetched, Fetcher, Keepers};
 use curfew_model::{Clock, Gate, ISSUER_TOKEN, ISSUER_USER, NodeId, SystemClock};
-use curfew_node::{HubEvents, Node};
+use curfew_node::{HubEvents, Node, NodeMetrics};
 use curfew_policy::Policy;
 use curfew_protocol::Protocols;
 use curfew_protocol::native::Native;
-use curfew_server::{Admin, AdminKey, Extra, Listen, Listener, Proxies, Public, ServerConfig, Tls};
+use curfew_server::{
+    Admin, AdminKey, Extra, Listen, Listener, Proxies, Public, ServerConfig, ServerMetrics, Tls,
+};
 use curfew_session::{Context, SessionMetrics};
 use curfew_telemetry::{
-    Build, Installed, LogLevel, Metrics, Names, Registry, RuntimeMetrics, SpanKind,
+    Build, Installed, LogLevel, Metrics, Registry, RuntimeMetrics, SpanKind, Tracer,
 };
 use curfew_ws::OriginPolicy;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::config::Config;
+use crate::metrics::ReloadMetrics;
 use crate::trust;
 
 /// What runs here.
@@ -45,6 +48,7 @@ pub(crate) struct App {
     pub(crate) admin: Arc<Admin>,
     pub(crate) tls: Option<Arc<Tls>>,
     pub(crate) log_level: LogLevel,
+    pub(crate) metrics: Arc<ReloadMetrics>,
     keepers: Keepers,
     public_listener: Listener,
     admin_listener: Listener,
@@ -71,7 +75,10 @@ impl App {
         let id = NodeId::new();
         let registry =
             Registry::start(BUILD, &config.telemetry, &telemetry.spans, &id.to_string())?;
-        let metrics = Metrics::of(&registry, &names(&protocols));
+        let metrics = ReloadMetrics::start(&registry);
+        let of_redis = Metrics::register(&registry);
+        let of_node = NodeMetrics::register(&registry);
+        let of_server = ServerMetrics::register(&registry, &protocols);
         // Of an embedded backend everything is known at once; of another, nothing at first.
         let (gate, path) = match config.backend.kind {
             BackendKind::Memory => (Gate::always_open(), DeliveryPath::Local),
@@ -85,7 +92,7 @@ impl App {
             path,
             HubMetrics::register(&registry),
         ));
-        let events = Arc::new(HubEvents::new(id, Arc::clone(&hub), Arc::clone(&metrics)));
+        let events = Arc::new(HubEvents::new(id, Arc::clone(&hub), Arc::clone(&of_node)));
         let info = node_info(id, &config.server, &address, clock.as_ref());
         let backends: Backends = match config.backend.kind {
             BackendKind::Memory => {
@@ -100,14 +107,14 @@ impl App {
                     local: events,
                     gate,
                     clock: Arc::clone(&clock),
-                    metrics: Arc::clone(&metrics),
+                    metrics: of_redis,
                 };
                 Redis::start(parts).context("backend.redis.url")?.backends()
             }
         };
         let authenticator = Arc::new(Authenticator::new(&config.auth(), Arc::clone(&clock))?);
         let settings = node_settings(config);
-        let node = Node::start(id, hub, backends, clock, metrics, settings);
+        let node = Node::start(id, hub, backends, clock, of_node, settings);
         let context = Arc::new(Context {
             node,
             authenticator,
@@ -115,8 +122,8 @@ impl App {
             metrics: SessionMetrics::register(&registry),
             settings: ArcSwap::from_pointee(session_settings(config)),
         });
-        keys_read(&context);
-        let keepers = keepers(&context, config.auth.jwks_timeout);
+        keys_read(&context, &metrics);
+        let keepers = keepers(&context, &metrics, config.auth.jwks_timeout);
         let tls = match (&config.server.tls_cert_file, &config.server.tls_key_file) {
             (Some(cert), Some(key)) => Some(Arc::new(Tls::load(cert, key)?)),
             _ => None,
@@ -126,10 +133,17 @@ impl App {
             .context("read the admin listener's address")?;
         let extra = extra(&context, address, admin_address)?;
         let settings = public_settings(config)?;
-        let public = Public::new(Arc::clone(&context), settings, tls.clone(), extra);
+        let public = Public::new(
+            Arc::clone(&context),
+            Arc::clone(&of_server),
+            settings,
+            tls.clone(),
+            extra,
+        );
         let keys = admin_keys(config)?;
         let admin = Admin::new(
             Arc::clone(&context),
+            of_server,
             keys,
             config.auth.subject_claim.clone(),
             config.backend.redis.prefix.clone(),
@@ -141,6 +155,7 @@ impl App {
             admin,
             tls,
             log_level: telemetry.log_level,
+            metrics,
             keepers,
             public_listener,
             admin_listener,
@@ -161,7 +176,7 @@ impl App {
     ) -> anyhow::Result<Running> {
         let (public_address, admin_address) = self.addresses()?;
         let node = &self.context.node;
-        node.spawn(RuntimeMetrics::register(node.metrics().registry()).watch());
+        node.spawn(RuntimeMetrics::register(self.metrics.registry()).watch());
         let answered = CancellationToken::new();
         let on_return = answered.clone().drop_guard();
         let serve = Arc::clone(&self.public).serve(self.public_listener, stop_public);
@@ -185,6 +200,7 @@ impl App {
             admin: self.admin,
             tls: self.tls,
             log_level: self.log_level,
+            metrics: self.metrics,
             answered,
             keepers: self.keepers,
         })
@@ -201,6 +217,7 @@ pub(crate) struct Running {
     /// Cancelled once the public listener is closed, and whoever it had accepted is answered.
     pub(crate) answered: CancellationToken,
     pub(crate) log_level: LogLevel,
+    pub(crate) metrics: Arc<ReloadMetrics>,
     keepers: Keepers,
 }
 
@@ -232,14 +249,7 @@ impl Running {
 
     /// Keys were read again, with success or not.
     pub(crate) fn keys_read(&self) {
-        keys_read(&self.context);
-    }
-}
-
-fn names(protocols: &Protocols) -> Names {
-    Names {
-        protocols: protocols.names(),
-        algorithms: Algorithm::ALL.iter().map(|alg| alg.as_str()).collect(),
+        keys_read(&self.context, &self.metrics);
     }
 }
 
@@ -262,9 +272,8 @@ fn node_info(
 }
 
 /// Counts the keys in force, and has sessions closed that rest upon one that is not any more.
-fn keys_read(context: &Context) {
+fn keys_read(context: &Context, metrics: &ReloadMetrics) {
     let node = &context.node;
-    let metrics = node.metrics();
     match context.authenticator.keys_are_current() {
         true => metrics.keys_reloaded(node.clock().unix()),
         false => metrics.keys_not_reloaded(),
@@ -280,15 +289,15 @@ fn keys_read(context: &Context) {
 }
 
 /// The tasks that fetch keys. They hold no more than they need: the context outlives them.
-fn keepers(context: &Arc<Context>, timeout: Duration) -> Keepers {
+fn keepers(context: &Arc<Context>, metrics: &Arc<ReloadMetrics>, timeout: Duration) -> Keepers {
     let fetcher = Fetcher::new(timeout, || trust::client(trust::system_roots()));
     let node = Arc::clone(&context.node);
     let told = {
-        let context = Arc::downgrade(context);
+        let (context, metrics) = (Arc::downgrade(context), Arc::clone(metrics));
         move |fetched: Fetched<'_>| {
             if let Some(context) = context.upgrade() {
-                trace_fetch(&context, fetched);
-                keys_read(&context);
+                trace_fetch(metrics.tracer(), fetched);
+                keys_read(&context, &metrics);
             }
         }
     };
@@ -297,8 +306,7 @@ fn keepers(context: &Arc<Context>, timeout: Duration) -> Keepers {
 }
 
 /// The span of a fetch of keys; always recorded, since there are few.
-fn trace_fetch(context: &Context, fetched: Fetched<'_>) {
-    let tracer = context.node.metrics().tracer();
+fn trace_fetch(tracer: &Tracer, fetched: Fetched<'_>) {
     let now = tracer.now();
     let mut span = tracer.root("fetch keys", SpanKind::Client);
     span.began(now.checked_sub(fetched.took).unwrap_or(now));

@@ -11,12 +11,12 @@ use curfew_backend::{Config, NodeInfo, OnDataLoss, RedisConfig, RedisUrl};
 use curfew_backend_redis::{Parts, Redis};
 use curfew_hub::{DeliveryPath, Hub, HubLimits, HubMetrics};
 use curfew_model::{Action, Clock, Gate, NodeId, Revocation, RevocationKey, Secret, SystemClock};
-use curfew_node::{HubEvents, Node};
+use curfew_node::{HubEvents, Node, NodeMetrics};
 use curfew_policy::{Policy, Rule};
 use curfew_protocol::Protocols;
 use curfew_protocol::native::Native;
 use curfew_session::{Context, Guards, LimitsConfig, Opening, Session, SessionMetrics, Settings};
-use curfew_telemetry::{Metrics, Names};
+use curfew_telemetry::{Metrics, Registry};
 use curfew_ws::{Transport, Upgraded};
 
 use crate::client::SECRET;
@@ -48,7 +48,8 @@ impl Process {
     /// Starts a node. Must be called as that process, in the runtime.
     pub fn start(machine: usize, tenants: bool, max_admissions: usize) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let metrics = Metrics::new(&Names::default());
+        let metrics = Metrics::register(&Registry::default());
+        let of_node = NodeMetrics::register(metrics.registry());
         let counted = SessionMetrics::register(metrics.registry());
         let gate = Arc::new(Gate::shut_at_first());
         let limits = HubLimits {
@@ -64,7 +65,7 @@ impl Process {
             HubMetrics::register(metrics.registry()),
         ));
         let id = NodeId::new();
-        let events = Arc::new(HubEvents::new(id, Arc::clone(&hub), Arc::clone(&metrics)));
+        let events = Arc::new(HubEvents::new(id, Arc::clone(&hub), Arc::clone(&of_node)));
         let parts = Parts {
             config: Config {
                 lease: LEASE,
@@ -96,7 +97,7 @@ impl Process {
             hub,
             redis.backends(),
             Arc::clone(&clock),
-            metrics,
+            of_node,
             curfew_node::Settings {
                 max_admissions,
                 ..node_settings(tenants)

@@ -4,21 +4,32 @@
 /// `/metrics` once it is registered. A row is all there is of a metric:
 ///
 /// ```
-/// # use curfew_telemetry::{Counter, Counters, Histogram, Listener, ROUND_TRIP_SECONDS, Registry};
+/// # use curfew_telemetry::{Counter, Counters, Histogram, ROUND_TRIP_SECONDS, Registry};
+/// curfew_telemetry::labels! {
+///     /// Where an order comes in.
+///     Place = "place" {
+///         /// The shop.
+///         Shop = "shop",
+///         /// The telephone.
+///         Telephone = "telephone",
+///     }
+/// }
 /// curfew_telemetry::metrics! {
 ///     /// What a bakery counts.
 ///     pub struct BakeryMetrics {
 ///         loaves: Counter, "Loaves baked";
-///         orders: Counters<Listener>, "Orders, by where they came in";
+///         orders: Counters<Place>, "Orders, by where they came in";
 ///         order_duration: Histogram = Histogram::new(ROUND_TRIP_SECONDS), Seconds, "From an order to its loaf";
 ///     }
 /// }
 /// let registry = Registry::default();
 /// let metrics = BakeryMetrics::register(&registry);
 /// metrics.loaves.inc();
+/// metrics.orders.inc(Place::Shop);
 /// let text = registry.encode();
 /// assert!(text.contains("# HELP curfew_loaves Loaves baked.\n"));
 /// assert!(text.contains("curfew_loaves_total 1\n"));
+/// assert!(text.contains("curfew_orders_total{place=\"shop\"} 1\n"));
 /// assert!(text.contains("curfew_order_duration_seconds_count 0\n"));
 /// ```
 ///

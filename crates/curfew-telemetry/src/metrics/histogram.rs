@@ -19,6 +19,12 @@ use super::table::OTHER;
 /// The sum is kept in these fractions of the unit.
 const SUM_PER_UNIT: f64 = 1e6;
 
+/// A round trip to the backend: a twentieth of a millisecond to beyond its deadline.
+pub const ROUND_TRIP_SECONDS: &[f64] = &[
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+    1.0, 2.5,
+];
+
 /// Counts observations by size. Cloning is a reference count.
 #[derive(Debug, Clone)]
 pub struct Histogram(Arc<Inner>);
