@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput};
-use curfew_hub::{Hub, HubLimits, Lanes, Member, Progress, Wire, Wires};
+use curfew_hub::{DeliveryPath, Hub, HubLimits, HubMetrics, Lanes, Member, Progress, Wire, Wires};
 use curfew_model::{
     Channel, Claims, Gate, Principal, PrincipalParts, Publication, SessionId, SystemClock,
 };
 use curfew_protocol::native::Native;
-use curfew_telemetry::{DeliveryPath, Metrics, Names};
+use curfew_telemetry::Registry;
 use curfew_ws::{Front, Socket};
 
 /// A socket that takes all there is.
@@ -89,7 +89,7 @@ fn broadcast(criterion: &mut Criterion) {
             limits,
             Arc::new(Gate::always_open()),
             DeliveryPath::Local,
-            Metrics::new(&Names::default()),
+            HubMetrics::register(&Registry::default()),
         );
         let channel = Channel::parse("room:1").expect("a channel's name");
         let mut readers: Vec<Reader> = (0..subscribers)

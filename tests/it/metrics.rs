@@ -1,5 +1,7 @@
 //! `/metrics`: the names, and that nobody outside can make more of them (SECURITY row 91).
 
+mod reference;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 

@@ -11,14 +11,14 @@ use curfew_backend::{
     Suspension,
 };
 use curfew_backend_redis::{Parts, Redis};
-use curfew_hub::{Hub, HubLimits, Lanes, Wire, Wires};
+use curfew_hub::{DeliveryPath, Hub, HubLimits, HubMetrics, Lanes, Wire, Wires};
 use curfew_model::{
     Channel, Claims, Clock as _, Disconnect, GapReason, Gate, NodeId, Principal, PrincipalParts,
     Publication, Revocation, RevocationKey, SessionId, SystemClock,
 };
-use curfew_node::HubEvents;
+use curfew_node::{HubEvents, NodeMetrics};
 use curfew_protocol::native::Native;
-use curfew_telemetry::{DeliveryPath, Metrics, Names};
+use curfew_telemetry::{Metrics, Registry};
 use tokio::runtime::Runtime;
 
 /// Longer than any run.
@@ -53,7 +53,7 @@ impl Node {
             .enable_all()
             .build()?;
         let (metrics, gate) = (
-            Metrics::new(&Names::default()),
+            Metrics::register(&Registry::default()),
             Arc::new(Gate::shut_at_first()),
         );
         let hub = Arc::new(Hub::new(
@@ -64,13 +64,14 @@ impl Node {
             },
             Arc::clone(&gate),
             DeliveryPath::Broker,
-            Arc::clone(&metrics),
+            HubMetrics::register(metrics.registry()),
         ));
         for number in 0..sessions {
             open(&hub, number);
         }
         let node = NodeId::new();
-        let hub_events = || HubEvents::new(node, Arc::clone(&hub), Arc::clone(&metrics));
+        let counted = NodeMetrics::register(metrics.registry());
+        let hub_events = || HubEvents::new(node, Arc::clone(&hub), Arc::clone(&counted));
         let (sender, opened) = mpsc::channel();
         let parts = Parts {
             config: Config {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use bytes::Bytes;
-use curfew_hub::{Hub, HubLimits, Lanes, Member, Progress, Wire, Wires};
+use curfew_hub::{DeliveryPath, Hub, HubLimits, HubMetrics, Lanes, Member, Progress, Wire, Wires};
 use curfew_model::{
     Action, Channel, Claims, Clock, Gate, Message, Principal, PrincipalParts, Publication, Push,
     SessionId,
@@ -16,7 +16,7 @@ use curfew_model::{
 use curfew_policy::{Config, Policy, Rule};
 use curfew_protocol::Protocol as _;
 use curfew_protocol::native::Native;
-use curfew_telemetry::{DeliveryPath, Metrics, Names};
+use curfew_telemetry::Registry;
 use curfew_ws::{Decoder, Front, Input, Limits, Socket};
 
 /// Listeners of the channel that is published to.
@@ -156,7 +156,7 @@ fn broadcast(rounds: u64) -> u64 {
         limits,
         Arc::new(Gate::always_open()),
         DeliveryPath::Local,
-        Metrics::new(&Names::default()),
+        HubMetrics::register(&Registry::default()),
     );
     let channel = Channel::parse("room:1").expect("a channel's name");
     let members: Vec<Arc<Member>> = (0..LISTENERS)

@@ -5,9 +5,10 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use curfew_model::{Channel, GapReason, Publication, Push};
-use curfew_telemetry::{DropReason, Writes};
+use curfew_telemetry::Writes;
 
 use crate::channels::Listeners;
+use crate::metrics::DropReason;
 use crate::outbox::Arrival;
 use crate::{Hub, WireId};
 

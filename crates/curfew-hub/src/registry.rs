@@ -8,12 +8,13 @@ use bytes::Bytes;
 use curfew_model::{
     Channel, Clock, Disconnect, Gate, Principal, Revocation, RevocationKey, SessionId,
 };
-use curfew_telemetry::{DeliveryPath, DropReason, Metrics, Writes};
+use curfew_telemetry::Writes;
 use parking_lot::RwLock;
 
 use crate::channels::{ChannelInfo, Channels};
 use crate::flush::Flushers;
 use crate::index::{Index, SHARDS};
+use crate::metrics::{DeliveryPath, DropReason, HubMetrics};
 use crate::outbox::{Arrival, Pushed};
 use crate::{Ending, Kinds, Member, Suspension, WireId, Wires};
 
@@ -49,7 +50,7 @@ pub struct Hub {
     pub(crate) flushers: Flushers,
     gate: Arc<Gate>,
     path: DeliveryPath,
-    metrics: Arc<Metrics>,
+    metrics: Arc<HubMetrics>,
 }
 
 impl Hub {
@@ -60,7 +61,7 @@ impl Hub {
         limits: HubLimits,
         gate: Arc<Gate>,
         path: DeliveryPath,
-        metrics: Arc<Metrics>,
+        metrics: Arc<HubMetrics>,
     ) -> Self {
         Self {
             wires,
@@ -100,7 +101,8 @@ impl Hub {
         self.path
     }
 
-    pub(crate) fn metrics(&self) -> &Metrics {
+    /// What is counted here.
+    pub fn metrics(&self) -> &HubMetrics {
         &self.metrics
     }
 

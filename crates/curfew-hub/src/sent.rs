@@ -1,7 +1,8 @@
 //! Frames counted on their way out.
 
 use bytes::Bytes;
-use curfew_telemetry::{Metrics, Opcode};
+
+use crate::metrics::{HubMetrics, Opcode};
 
 /// How many frames of each kind, by the opcode in their first byte (RFC 6455 §5.2).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -39,7 +40,7 @@ impl Sent {
     }
 
     /// Adds them to the metrics.
-    pub fn count(self, metrics: &Metrics) {
+    pub fn count(self, metrics: &HubMetrics) {
         for (opcode, count) in [
             (Opcode::Text, self.text),
             (Opcode::Binary, self.binary),

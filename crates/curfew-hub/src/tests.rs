@@ -20,10 +20,13 @@ use curfew_model::{
     Publication, Push, Reply, RevocationKey, SessionId,
 };
 use curfew_protocol::{DecodeError, Decoded, Protocol};
-use curfew_telemetry::{DeliveryPath, DropReason, Metrics, Names};
+use curfew_telemetry::Registry;
 use curfew_ws::{Front, Socket};
 
-use crate::{Hub, HubLimits, Lanes, Member, Progress, WebSocket, Wire, WireId, Wires};
+use crate::{
+    DeliveryPath, DropReason, Hub, HubLimits, HubMetrics, Lanes, Member, Progress, WebSocket, Wire,
+    WireId, Wires,
+};
 
 /// Claims by which these tests' sessions can be revoked.
 const CLAIM: &str = "tenant";
@@ -150,7 +153,7 @@ impl Socket for Pipe {
 pub(super) struct Harness {
     pub(super) hub: Hub,
     pub(super) gate: Arc<Gate>,
-    pub(super) metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<HubMetrics>,
     /// Two, so that a broadcast meets both.
     pub(super) protocols: [Arc<Plain>; 2],
 }
@@ -167,7 +170,7 @@ impl Harness {
                 encoded: AtomicUsize::new(0),
             })
         });
-        let metrics = Metrics::new(&Names::default());
+        let metrics = HubMetrics::register(&Registry::default());
         let known = protocols
             .iter()
             .map(|plain| Wire::new(Arc::clone(plain) as _, Arc::new(WebSocket)));

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use curfew_backend::{BoxFuture, Ended, Events, Leaving, LocalSessions, SessionRecord, Suspension};
-use curfew_hub::{Delivered, Ending, Hub, Member};
+use curfew_hub::{Delivered, DeliveryPath, Ending, Hub, Member};
 use curfew_model::{
     Channel, Disconnect, GapReason, NodeId, Publication, Revocation, RevocationKey, SessionId,
     TraceContext,
 };
-use curfew_telemetry::{DeliveryPath, Metrics, RevocationKind, Span, SpanKind};
+use curfew_telemetry::{Span, SpanKind};
 use parking_lot::Mutex;
 use tracing::{debug, info, warn};
 
+use crate::metrics::{NodeMetrics, RevocationKind};
 use crate::probe;
 
 /// Calls that are remembered to have closed sessions here.
@@ -27,14 +28,14 @@ const APPLY: &str = "revocation apply";
 pub struct HubEvents {
     node: NodeId,
     hub: Arc<Hub>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<NodeMetrics>,
     /// Calls whose revocations have closed sessions here a moment ago: they are read more than once.
     effective: Mutex<VecDeque<TraceContext>>,
 }
 
 impl HubEvents {
     /// Events for this hub.
-    pub fn new(node: NodeId, hub: Arc<Hub>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(node: NodeId, hub: Arc<Hub>, metrics: Arc<NodeMetrics>) -> Self {
         Self {
             node,
             hub,

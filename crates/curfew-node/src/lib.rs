@@ -11,6 +11,7 @@ mod closes;
 mod drain;
 mod events;
 mod flush;
+mod metrics;
 mod probe;
 mod publish;
 mod pulse;
@@ -28,7 +29,6 @@ use arc_swap::ArcSwap;
 use curfew_backend::Backends;
 use curfew_hub::Hub;
 use curfew_model::{Clock, NodeId, env};
-use curfew_telemetry::Metrics;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -37,6 +37,7 @@ pub use admit::{AdmitError, Attachment};
 pub use closes::Whose;
 pub use drain::Config as DrainConfig;
 pub use events::HubEvents;
+pub use metrics::{NodeMetrics, RevocationKind};
 pub use settings::Settings;
 
 use admit::{Admissions, Turns};
@@ -53,7 +54,7 @@ pub struct Node {
     hub: Arc<Hub>,
     backends: Backends,
     clock: Arc<dyn Clock>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<NodeMetrics>,
     settings: ArcSwap<Settings>,
     /// Told when other kinds of revocation come in force, and when all is settled for them.
     kinds_changed: Notify,
@@ -76,7 +77,7 @@ impl Node {
         hub: Arc<Hub>,
         backends: Backends,
         clock: Arc<dyn Clock>,
-        metrics: Arc<Metrics>,
+        metrics: Arc<NodeMetrics>,
         settings: Settings,
     ) -> Arc<Self> {
         // Nobody is here yet who would have to be found by them.
@@ -128,8 +129,8 @@ impl Node {
         &self.clock
     }
 
-    /// The metrics everything counts into.
-    pub fn metrics(&self) -> &Arc<Metrics> {
+    /// What is counted here.
+    pub fn metrics(&self) -> &NodeMetrics {
         &self.metrics
     }
 

@@ -15,15 +15,15 @@ use std::time::Duration;
 
 use curfew_backend::memory::Memory;
 use curfew_backend::{NodeInfo, SessionFilter, SessionRecord};
-use curfew_hub::{Ending, Hub, HubLimits, Lanes, Wire, WireId, Wires};
+use curfew_hub::{DeliveryPath, Ending, Hub, HubLimits, HubMetrics, Lanes, Wire, WireId, Wires};
 use curfew_model::{
     Channel, Claims, Disconnect, Gate, NodeId, Principal, PrincipalParts, RevocationKey,
 };
 use curfew_protocol::native::Native;
-use curfew_telemetry::{DeliveryPath, Metrics, Names};
+use curfew_telemetry::Registry;
 use tokio::time;
 
-use crate::{AdmitError, Attachment, HubEvents, Node, Settings};
+use crate::{AdmitError, Attachment, HubEvents, Node, NodeMetrics, Settings};
 use rig::{Rig, RigClock, START};
 
 /// A claim by which sessions can be revoked.
@@ -38,7 +38,7 @@ const REVOKED: Ending = Ending {
 pub(super) struct Harness {
     pub(super) node: Arc<Node>,
     pub(super) rig: Arc<Rig>,
-    pub(super) metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<NodeMetrics>,
 }
 
 impl Harness {
@@ -48,7 +48,7 @@ impl Harness {
 
     pub(super) fn with_max_per_user(max_per_user: u32) -> Self {
         let clock = RigClock::new();
-        let metrics = Metrics::new(&Names::default());
+        let metrics = NodeMetrics::register(&Registry::default());
         let limits = HubLimits {
             outbound_bytes: 1 << 20,
             node_outbound_bytes: 0,
@@ -60,7 +60,7 @@ impl Harness {
             limits,
             gate,
             DeliveryPath::Local,
-            Arc::clone(&metrics),
+            HubMetrics::register(metrics.registry()),
         ));
         let settings = Settings {
             revocable_claims: vec![CLAIM.to_owned()],

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use curfew_session::Session;
-use curfew_telemetry::{AnswerReason, RejectReason};
 use curfew_ws::{Hold, Transport};
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
@@ -23,6 +22,7 @@ use tracing::debug;
 use crate::exchange::{self, Ended};
 use crate::head::{Bounds, HeadFault};
 use crate::listen::{Listener, UNIX_PEER};
+use crate::metrics::{AnswerReason, RejectReason};
 use crate::permits::{Full, Unauthenticated};
 use crate::proxies::{self, Client, HeaderError};
 use crate::respond::{Problem, Response};
@@ -253,7 +253,7 @@ impl Public {
 
     /// Counts a connection that is not upgraded.
     pub(crate) fn rejected(&self, reason: RejectReason) {
-        let metrics = self.context.node.metrics();
+        let metrics = &self.metrics;
         metrics.connections_rejected.inc(reason);
     }
 

@@ -21,7 +21,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use curfew_backend::BackendError;
 use curfew_session::Context;
-use curfew_telemetry::{AnswerReason, Listener as ListenerLabel, Origin, Whose};
+use curfew_telemetry::{Origin, Whose};
 use curfew_ws::{Hold, handshake};
 use http::header::ALLOW;
 use http::{HeaderValue, Request, StatusCode};
@@ -35,6 +35,7 @@ use crate::AdminKey;
 use crate::answers::Answers;
 use crate::exchange::{self, Ended, Porter, Timely};
 use crate::head::{Bounds, HeadFault};
+use crate::metrics::{AnswerReason, Listener as ListenerLabel, ServerMetrics};
 use crate::respond::{self, Problem, Response};
 use crate::{Listener, body, listen};
 use api::{Access, Api, Call, Caller, Operation};
@@ -70,6 +71,7 @@ const CONNECTIONS: &str = "admin.connections";
 #[derive(Debug)]
 pub struct Admin {
     context: Arc<Context>,
+    metrics: Arc<ServerMetrics>,
     settings: ArcSwap<Settings>,
     api: Api,
     key: Key,
@@ -87,14 +89,15 @@ impl Admin {
     /// `connections` is `admin.connections`.
     pub fn new(
         context: Arc<Context>,
+        metrics: Arc<ServerMetrics>,
         keys: Vec<Arc<AdminKey>>,
         subject_claim: String,
         prefix: String,
         connections: usize,
     ) -> Arc<Self> {
-        let metrics = Arc::clone(context.node.metrics());
         Arc::new(Self {
             context,
+            metrics: Arc::clone(&metrics),
             settings: ArcSwap::from_pointee(Settings {
                 keys,
                 subject_claim,

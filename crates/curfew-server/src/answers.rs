@@ -5,18 +5,18 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use curfew_model::Repeats;
-use curfew_telemetry::{AnswerReason, Listener, Metrics};
 use http::StatusCode;
 use parking_lot::Mutex;
 use tracing::{info, warn};
 
+use crate::metrics::{AnswerReason, Listener, ServerMetrics};
 use crate::respond::{Code, Limit, Problem, Response};
 
 /// The answers of one listener.
 #[derive(Debug)]
 pub(crate) struct Answers {
     listener: Listener,
-    metrics: Arc<Metrics>,
+    metrics: Arc<ServerMetrics>,
     /// By their cause.
     refusals: Mutex<HashMap<Cause, Repeats<Refusal>>>,
 }
@@ -37,7 +37,7 @@ struct Refusal {
 }
 
 impl Answers {
-    pub(crate) fn new(listener: Listener, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(listener: Listener, metrics: Arc<ServerMetrics>) -> Self {
         Self {
             listener,
             metrics,

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use curfew_auth::{Effect, EventStream, SecurityEvent, StreamStatus, VerifyError};
 use curfew_model::AuthFailure;
-use curfew_telemetry::{EventOutcome, Report, Span};
+use curfew_telemetry::Span;
 use http::header::{
     AUTHORIZATION, CONTENT_LANGUAGE, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE,
 };
@@ -21,6 +21,7 @@ use crate::Public;
 use crate::asked::Asked;
 use crate::ending::Ending;
 use crate::form::{Refused, answer, posted, refused_span};
+use crate::metrics::{EventOutcome, Report};
 use crate::respond::{self, Response};
 
 /// What the path starts with; the issuer's configured name follows.
@@ -50,7 +51,7 @@ impl Public {
         request: Request<Incoming>,
         address: IpAddr,
     ) -> Response {
-        let tracer = self.context.node.metrics().tracer();
+        let tracer = self.metrics.tracer();
         let asked = Asked::of(tracer, &request);
         let began = tracer.now();
         let judged = match self.take_event(stream, request, address).await {
@@ -93,7 +94,7 @@ impl Public {
         began: SystemTime,
         address: IpAddr,
     ) -> Response {
-        let metrics = self.context.node.metrics();
+        let metrics = &self.metrics;
         let tracer = metrics.tracer();
         let origin = asked.origin.clone();
         let (span, result) = match taken {

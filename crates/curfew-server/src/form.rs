@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use curfew_auth::{AuthError, Unverified};
 use curfew_model::AuthFailure;
-use curfew_telemetry::{Report, ReportFault, Span, Tracer};
+use curfew_telemetry::{Span, Tracer};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
@@ -15,6 +15,7 @@ use serde::Serialize;
 use tracing::debug;
 
 use crate::asked::Asked;
+use crate::metrics::{Report, ReportFault};
 use crate::respond::{self, Response};
 use crate::{Public, body};
 
@@ -224,7 +225,7 @@ impl Public {
         let Some(signed) = &refused.signed else {
             return;
         };
-        let metrics = self.context.node.metrics();
+        let metrics = &self.metrics;
         metrics.reports_refused.inc((report, signed.fault));
         let authenticator = &self.context.authenticator;
         authenticator.note_failed_report(&signed.issuer, report.as_str(), "refused", &signed.why);

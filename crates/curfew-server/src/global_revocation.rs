@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use curfew_auth::{RevocationError, Revoker, Subject, VerifyError};
 use curfew_model::json::object_text;
-use curfew_telemetry::{LogoutOutcome, Report, ReportFault, Span};
+use curfew_telemetry::Span;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
@@ -20,6 +20,7 @@ use crate::asked::Asked;
 use crate::ending::Ending;
 use crate::form::{Refused, answer, done, posted, refused_span};
 use crate::logout::refusal;
+use crate::metrics::{LogoutOutcome, Report, ReportFault};
 use crate::respond::Response;
 
 /// The path.
@@ -48,7 +49,7 @@ impl Public {
         request: Request<Incoming>,
         address: IpAddr,
     ) -> Response {
-        let tracer = self.context.node.metrics().tracer();
+        let tracer = self.metrics.tracer();
         let asked = Asked::of(tracer, &request);
         let began = tracer.now();
         let judged = match self.take_assertion(request, address).await {
@@ -88,7 +89,7 @@ impl Public {
         began: SystemTime,
         address: IpAddr,
     ) -> Response {
-        let metrics = self.context.node.metrics();
+        let metrics = &self.metrics;
         let tracer = metrics.tracer();
         let (span, result) = match taken {
             Err(refused) => {

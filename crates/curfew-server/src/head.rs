@@ -3,9 +3,9 @@
 //! hyper answers a head that it cannot read by itself, with a status and no body; its answer is held
 //! back (`curfew-ws/src/upgrade.rs`), and replaced by what is said here.
 
-use curfew_telemetry::RejectReason;
 use http::StatusCode;
 
+use crate::metrics::RejectReason;
 use crate::respond::Problem;
 
 /// Longest target of a request, in bytes: hyper reads no longer one.

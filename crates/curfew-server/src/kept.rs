@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use curfew_auth::{MissingKeys, Unverified, VerifyError};
 use curfew_model::Repeats;
-use curfew_telemetry::{EventOutcome, LogoutOutcome, Report};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time;
@@ -19,6 +18,7 @@ use tracing::{info, warn};
 
 use crate::Public;
 use crate::form::Refused;
+use crate::metrics::{EventOutcome, LogoutOutcome, Report};
 use crate::permits::group;
 use crate::respond::Response;
 
@@ -234,7 +234,7 @@ impl Public {
     }
 
     fn count_lost(&self, report: Report) {
-        let metrics = self.context.node.metrics();
+        let metrics = &self.metrics;
         match report {
             Report::BackchannelLogout => metrics.logouts.inc(LogoutOutcome::Lost),
             Report::SecurityEvent => metrics.security_events.inc(EventOutcome::Lost),

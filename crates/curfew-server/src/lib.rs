@@ -22,6 +22,7 @@ mod head;
 mod kept;
 mod listen;
 mod logout;
+mod metrics;
 pub mod parsers;
 mod permits;
 mod proxies;
@@ -41,13 +42,13 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use curfew_auth::Config as AuthConfig;
 use curfew_session::Context;
-use curfew_telemetry::Listener as ListenerLabel;
 use curfew_ws::OriginPolicy;
 
 pub use admin::{Admin, openapi};
 pub use config::{AdminConfig, AdminKey, AdminKeyConfig, Power, ServerConfig};
 pub use curfew_session::LimitsConfig;
 pub use listen::{Listen, ListenError, ListenSyntaxError, Listener, UnixPath, listen};
+pub use metrics::ServerMetrics;
 pub use proxies::Proxies;
 pub use respond::{Body, Problem, Response};
 pub use routes::Extra;
@@ -56,6 +57,7 @@ pub use tls::{Tls, TlsError};
 use answers::Answers;
 use exchange::Porter;
 use kept::Kept;
+use metrics::Listener as ListenerLabel;
 use permits::Permits;
 use unverified::Unverified;
 
@@ -76,6 +78,7 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Public {
     context: Arc<Context>,
+    metrics: Arc<ServerMetrics>,
     settings: ArcSwap<Settings>,
     permits: Arc<Permits>,
     unverified: Unverified,
@@ -90,19 +93,21 @@ impl Public {
     /// A public listener over what sessions share. `extra` answers what is not `/ws`.
     pub fn new(
         context: Arc<Context>,
+        metrics: Arc<ServerMetrics>,
         settings: Settings,
         tls: Option<Arc<Tls>>,
         extra: Option<Extra>,
     ) -> Arc<Self> {
-        let metrics = context.node.metrics();
-        let permits = Permits::new(Arc::clone(metrics));
-        let answers = Answers::new(ListenerLabel::Public, Arc::clone(metrics));
+        let connections = context.node.metrics().connections.clone();
+        let permits = Permits::new(Arc::clone(&metrics), connections);
+        let answers = Answers::new(ListenerLabel::Public, Arc::clone(&metrics));
         let limits = &context.settings.load().limits;
         permits.set_limits(limits);
         let unverified = Unverified::default();
         unverified.set(limits.unverified_reports_per_second);
         Arc::new(Self {
             context,
+            metrics,
             settings: ArcSwap::from_pointee(settings),
             permits,
             unverified,

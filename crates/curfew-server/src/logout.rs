@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use curfew_auth::{Logout, LogoutScope, Subject, VerifyError};
 use curfew_backend::SessionFilter;
-use curfew_telemetry::{LogoutOutcome, Report, ReportFault, Span};
+use curfew_telemetry::Span;
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use serde_json::Value;
@@ -17,6 +17,7 @@ use crate::Public;
 use crate::asked::Asked;
 use crate::ending::{Ended, Ending};
 use crate::form::{Refused, answer, done, refused_span};
+use crate::metrics::{LogoutOutcome, Report, ReportFault};
 use crate::respond::Response;
 
 /// The path.
@@ -45,7 +46,7 @@ impl Public {
         request: Request<Incoming>,
         address: IpAddr,
     ) -> Response {
-        let tracer = self.context.node.metrics().tracer();
+        let tracer = self.metrics.tracer();
         let asked = Asked::of(tracer, &request);
         let began = tracer.now();
         let judged = match self.take_logout_token(request, address).await {
@@ -91,7 +92,7 @@ impl Public {
         began: SystemTime,
         address: IpAddr,
     ) -> Response {
-        let metrics = self.context.node.metrics();
+        let metrics = &self.metrics;
         let tracer = metrics.tracer();
         let (span, result) = match taken {
             Err(refused) => {

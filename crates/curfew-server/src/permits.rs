@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use curfew_session::LimitsConfig;
-use curfew_telemetry::Metrics;
+use curfew_telemetry::Gauge;
 use parking_lot::Mutex;
 
+use crate::metrics::ServerMetrics;
 use crate::rate::Rate;
 
 /// Why there is no place.
@@ -45,7 +46,9 @@ pub(crate) struct Permits {
     max_per_address: AtomicUsize,
     addresses: Mutex<Addresses>,
     rate: Mutex<Rate>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<ServerMetrics>,
+    /// The node's: it drains until there are none.
+    open: Gauge,
 }
 
 /// Connections that have not authenticated, by where they come from.
@@ -68,7 +71,7 @@ pub(crate) struct Unauthenticated {
 }
 
 impl Permits {
-    pub(crate) fn new(metrics: Arc<Metrics>) -> Arc<Self> {
+    pub(crate) fn new(metrics: Arc<ServerMetrics>, open: Gauge) -> Arc<Self> {
         Arc::new(Self {
             connections: AtomicUsize::new(0),
             max_connections: AtomicUsize::new(0),
@@ -77,6 +80,7 @@ impl Permits {
             addresses: Mutex::default(),
             rate: Mutex::new(Rate::new(0)),
             metrics,
+            open,
         })
     }
 
@@ -99,7 +103,7 @@ impl Permits {
         let before = self.connections.fetch_add(1, Ordering::Relaxed);
         // Made at once, so that it is given back on the way out too.
         let permit = Connection(Arc::clone(self));
-        self.metrics.connections.inc();
+        self.open.inc();
         if max != 0 && before >= max {
             Err(Full::Node)
         } else {
@@ -186,7 +190,7 @@ impl Unauthenticated {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Ordering::Relaxed);
-        self.0.metrics.connections.dec();
+        self.0.open.dec();
     }
 }
 

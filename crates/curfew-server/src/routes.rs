@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use curfew_auth::EventStream;
-use curfew_telemetry::RejectReason;
 use curfew_ws::{HandshakeError, handshake};
 use http::header::{CONNECTION, HeaderValue};
 use http::{Request, StatusCode};
@@ -15,6 +14,7 @@ use hyper::body::Incoming;
 use crate::accept::Accepted;
 use crate::asked::Client;
 use crate::listen::UNIX_PEER;
+use crate::metrics::RejectReason;
 use crate::respond::{Problem, Response};
 use crate::{Public, events, global_revocation, logout, revoke, tickets};
 

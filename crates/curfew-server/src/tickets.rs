@@ -10,7 +10,6 @@ use curfew_backend::BackendError;
 use curfew_model::json::object_text;
 use curfew_model::{AuthFailure, Principal};
 use curfew_node::AdmitError;
-use curfew_telemetry::TicketOutcome;
 use curfew_ws::{canonical_origin, handshake};
 use http::header::ALLOW;
 use http::{Method, Request, StatusCode};
@@ -20,6 +19,7 @@ use tracing::{Instrument as _, debug};
 
 use crate::asked::{Asked, describe};
 use crate::form::BODY_TIMEOUT;
+use crate::metrics::TicketOutcome;
 use crate::respond::{self, Problem, Response};
 use crate::upgrade::{NOT_ALLOWED, backend_away, forbidden_origin, revoked, unauthorized};
 use crate::{Public, Settings, body, cors, permits};
@@ -89,7 +89,7 @@ impl Public {
     }
 
     async fn give_ticket(&self, request: Request<Incoming>, settings: &Settings) -> Response {
-        let metrics = self.context.node.metrics();
+        let metrics = &self.metrics;
         let tracer = metrics.tracer();
         let asked = Asked::of(tracer, &request);
         let from = asked.origin.clone();
@@ -172,7 +172,7 @@ impl Public {
     }
 
     async fn verify(&self, token: &str) -> Result<Arc<Principal>, Refused> {
-        let authentications = &self.context.node.metrics().authentications;
+        let authentications = &self.context.metrics.authentications;
         match self.context.verify(token).await {
             Ok(principal) => {
                 authentications.accepted();
@@ -222,7 +222,7 @@ impl Public {
                 Some(ticketed) => (TicketOutcome::Redeemed, Ok(ticketed.token)),
             },
         };
-        node.metrics().tickets.inc(outcome);
+        self.metrics.tickets.inc(outcome);
         result
     }
 }

@@ -15,7 +15,7 @@ use curfew_backend::BackendError;
 use curfew_model::{AuthFailure, Principal};
 use curfew_node::AdmitError;
 use curfew_session::{Context, Guards, Opening, Refusal, Session, WireId};
-use curfew_telemetry::{RejectReason, Span, SpanKind, Tracer, Whose};
+use curfew_telemetry::{Span, SpanKind, Tracer, Whose};
 use curfew_ws::{Handshake, HandshakeError, Upgraded, handshake};
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderValue, Request, StatusCode};
@@ -27,6 +27,7 @@ use tracing::{Instrument as _, debug};
 use crate::accept::Accepted;
 use crate::asked::{Asked, describe};
 use crate::listen::UNIX_PEER;
+use crate::metrics::RejectReason;
 use crate::respond::{self, Problem, Response};
 use crate::tickets::RedeemError;
 use crate::{Public, Settings, permits};
@@ -130,7 +131,7 @@ impl Public {
                 error_type,
                 response,
             }) => {
-                self.context.node.metrics().connections_rejected.inc(reason);
+                self.metrics.connections_rejected.inc(reason);
                 let is_ours = response.status().is_server_error();
                 if !span.is_recorded() {
                     let whose = whose(&asked, verified.as_deref());
@@ -218,7 +219,7 @@ impl Public {
                 .take()
                 .map(|permit| Box::new(permit) as _),
         };
-        let metrics = self.context.node.metrics();
+        let metrics = &self.metrics;
         let name = self.context.node.hub().wires().get(wire).name();
         metrics.connections_accepted.inc(name, ());
         metrics
@@ -323,8 +324,8 @@ impl Public {
         span: &Span,
         verified_as: &mut Option<Arc<Principal>>,
     ) -> Result<Opening, Refused> {
-        let metrics = self.context.node.metrics();
-        let authentications = &metrics.authentications;
+        let metrics = &self.metrics;
+        let authentications = &self.context.metrics.authentications;
         if matches!(token, Ok(None)) && settings.auth.accepts(Source::Message) {
             return Ok(Opening::Awaiting);
         }

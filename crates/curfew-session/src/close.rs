@@ -11,12 +11,13 @@ use std::time::Duration;
 use curfew_hub::{Ending, Lanes, Member, Progress, Undelivered};
 use curfew_model::{CommandId, Disconnect, Push, Reply};
 use curfew_node::Whose;
-use curfew_telemetry::{Initiator, Span};
+use curfew_telemetry::Span;
 use curfew_ws::{Polled, Transport};
 use tokio::time::{self, Instant};
 use tracing::debug;
 
 use crate::Session;
+use crate::metrics::Initiator;
 use crate::open::{Refusal, State};
 use crate::run::Finish;
 

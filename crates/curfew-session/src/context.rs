@@ -8,9 +8,8 @@ use curfew_auth::{Authenticator, VerifyError};
 use curfew_model::Principal;
 use curfew_node::Node;
 use curfew_policy::Policy;
-use curfew_telemetry::Metrics;
 
-use crate::{Config, LimitsConfig};
+use crate::{Config, LimitsConfig, SessionMetrics};
 
 /// What of the configuration sessions go by; replaced as a whole by a reload.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +35,8 @@ pub struct Context {
     pub authenticator: Arc<Authenticator>,
     /// Authorizes.
     pub policy: Arc<Policy>,
+    /// What sessions count.
+    pub metrics: Arc<SessionMetrics>,
     /// The settings in force.
     pub settings: ArcSwap<Settings>,
 }
@@ -74,7 +75,7 @@ impl Context {
             .close_withdrawn(|principal| self.authenticator.is_withdrawn(principal));
     }
 
-    pub(crate) fn metrics(&self) -> &Metrics {
-        self.node.metrics()
+    pub(crate) fn metrics(&self) -> &SessionMetrics {
+        &self.metrics
     }
 }

@@ -6,10 +6,10 @@ use curfew_auth::VerifyError;
 use curfew_model::{Command, Principal, Reply, Request};
 use curfew_policy::Decision;
 use curfew_protocol::DecodeError;
-use curfew_telemetry::{CommandOutcome, PublishOutcome, PublishSource};
 
 use crate::Context;
 use crate::commands::RequestInfo;
+use crate::metrics::{self, CommandOutcome, PublishOutcome, PublishSource};
 use crate::open::State;
 
 /// Of so many publications of a session one is timed: reading the clock and the buckets would be a
@@ -19,9 +19,9 @@ const TIMED_ONE_IN: u8 = 16;
 impl Context {
     pub(crate) fn count_decision(&self, decision: &Decision) {
         self.metrics().authorizations.inc(if decision.allowed {
-            curfew_telemetry::Decision::Allowed
+            metrics::Decision::Allowed
         } else {
-            curfew_telemetry::Decision::Denied
+            metrics::Decision::Denied
         });
     }
 

@@ -12,6 +12,7 @@ mod config;
 mod context;
 mod count;
 mod dispatch;
+mod metrics;
 mod open;
 mod pipeline;
 mod rate;
@@ -24,6 +25,9 @@ pub use config::{Config, LimitsConfig};
 pub use curfew_hub::WireId;
 
 pub use context::{Context, Settings};
+pub use metrics::{
+    CommandOutcome, Decision, Initiator, PublishOutcome, PublishSource, SessionMetrics,
+};
 pub use open::{Guards, Opening, Refusal, Session, revoked};
 pub use run::run;
 

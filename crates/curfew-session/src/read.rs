@@ -2,9 +2,8 @@
 
 use std::task::{Context, Poll, ready};
 
-use curfew_hub::{HeldBack, Standing};
+use curfew_hub::{HeldBack, Opcode, Standing};
 use curfew_model::{Disconnect, Message};
-use curfew_telemetry::Opcode;
 use curfew_ws::{Event, Input, Limits, ProtocolError, frame, with_read_buffer};
 use tokio::time::Instant;
 use tracing::debug;

@@ -21,21 +21,23 @@ use bytes::Bytes;
 use curfew_auth::{Algorithm, Authenticator, Issuer, MintKey, mint};
 use curfew_backend::memory::Memory;
 use curfew_backend::{Events as _, NodeInfo, SessionFilter};
-use curfew_hub::{Hub, HubLimits, Wire, Wires};
+use curfew_hub::{DeliveryPath, Hub, HubLimits, HubMetrics, Wire, Wires};
 use curfew_model::{
-    Action, Channel, Clock as _, Command, DISCONNECTS, Disconnect, Gate, NodeId, Publication,
-    Secret,
+    Action, Channel, Clock as _, Command, Disconnect, Gate, NodeId, Publication, Secret,
 };
-use curfew_node::{Attachment, HubEvents, Node};
+use curfew_node::{Attachment, HubEvents, Node, NodeMetrics};
 use curfew_policy::{Policy, Rule};
 use curfew_protocol::Protocol;
 use curfew_protocol::native::Native;
-use curfew_telemetry::{DeliveryPath, Initiator, Metrics, Names};
+use curfew_telemetry::Registry;
 use curfew_ws::{Transport, Upgraded};
 use serde_json::{Value, json};
 use tokio::time;
 
-use crate::{Config, Context, Guards, LimitsConfig, Opening, Session, Settings, WireId};
+use crate::{
+    Config, Context, Guards, Initiator, LimitsConfig, Opening, PublishOutcome, PublishSource,
+    Session, SessionMetrics, Settings, WireId,
+};
 use peer::Peer;
 use rig::{Rig, RigClock};
 
@@ -56,7 +58,7 @@ struct Harness {
     gate: Arc<Gate>,
     events: Arc<HubEvents>,
     clock: Arc<RigClock>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<SessionMetrics>,
     /// Cloned into each connection's guards.
     place: Arc<()>,
     unauthenticated: Arc<()>,
@@ -81,14 +83,9 @@ impl Harness {
         };
         change(&mut settings);
         let clock = RigClock::new();
-        let metrics = Metrics::new(&Names {
-            commands: Command::NAMES.to_vec(),
-            close_codes: DISCONNECTS
-                .iter()
-                .map(|disconnect| disconnect.code)
-                .collect(),
-            ..Names::default()
-        });
+        let registry = Registry::default();
+        let counted = NodeMetrics::register(&registry);
+        let metrics = SessionMetrics::register(&registry);
         let limits = HubLimits {
             outbound_bytes: settings.limits.outbound_bytes,
             node_outbound_bytes: settings.limits.node_outbound_bytes,
@@ -99,7 +96,7 @@ impl Harness {
             limits,
             Arc::clone(&gate),
             DeliveryPath::Local,
-            Arc::clone(&metrics),
+            HubMetrics::register(&registry),
         ));
         let node_settings = curfew_node::Settings {
             revocable_claims: settings.session.revocable_claims.clone(),
@@ -108,7 +105,7 @@ impl Harness {
             max_admissions: 0,
         };
         let id = NodeId::new();
-        let events = Arc::new(HubEvents::new(id, Arc::clone(&hub), Arc::clone(&metrics)));
+        let events = Arc::new(HubEvents::new(id, Arc::clone(&hub), Arc::clone(&counted)));
         let info = NodeInfo {
             node: id,
             name: String::new(),
@@ -129,7 +126,7 @@ impl Harness {
             hub,
             rig.backends(),
             Arc::clone(&clock) as _,
-            Arc::clone(&metrics),
+            counted,
             node_settings,
         );
         let issuer = Issuer {
@@ -148,6 +145,7 @@ impl Harness {
                 Action::Subscribe,
                 Action::Publish,
             ]))),
+            metrics: Arc::clone(&metrics),
             settings: ArcSwap::from_pointee(settings),
         });
         Self {
@@ -301,8 +299,8 @@ impl Harness {
         assert_eq!(self.hub().queued_bytes(), 0);
         assert_eq!(
             (
-                self.metrics.sessions.get(),
-                self.metrics.subscriptions.get()
+                self.context.node.metrics().sessions.get(),
+                self.context.node.metrics().subscriptions.get()
             ),
             (0, 0)
         );

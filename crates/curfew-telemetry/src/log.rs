@@ -57,7 +57,7 @@ pub struct LogLevel(Arc<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + 
 pub struct Installed {
     /// Changes what is logged.
     pub log_level: LogLevel,
-    /// Where recorded spans go; nowhere before [`Metrics::start_tracing`](crate::Metrics::start_tracing).
+    /// Where recorded spans go; nowhere before [`Registry::start`](crate::Registry::start).
     pub spans: Spans,
 }
 

@@ -20,8 +20,8 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::config::Config;
 use crate::endpoint;
-use crate::metrics::Metrics;
 use crate::metrics::labels::Unasked;
+use crate::metrics::tracing::TraceMetrics;
 
 pub use budget::Whose;
 pub use export::TraceError;
@@ -70,7 +70,8 @@ impl Origin {
 }
 
 /// Begins spans. Off unless `telemetry.otlp_endpoint` is set; then every span it gives is empty.
-#[derive(Debug)]
+/// Cloning is a reference count.
+#[derive(Debug, Clone)]
 pub struct Tracer(Option<Arc<Recorder>>);
 
 /// What a tracer has that is on.
@@ -96,7 +97,7 @@ impl Tracer {
         spans: &Spans,
         instance: &str,
         version: &'static str,
-        metrics: &Metrics,
+        metrics: &TraceMetrics,
     ) -> Result<Self, TraceError> {
         let Some(address) = config.traces_to() else {
             return Ok(Self::OFF);

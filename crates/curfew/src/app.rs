@@ -11,23 +11,33 @@ use curfew_auth::{Algorithm, Authenticator};
 use curfew_backend::memory::Memory;
 use curfew_backend::{BackendKind, Backends};
 use curfew_backend_redis::{Parts, Redis};
-use curfew_hub::{Hub, HubLimits, Wire, Wires};
+use curfew_hub::{DeliveryPath, Hub, HubLimits, HubMetrics, Wire, Wires};
 use curfew_identity::{Fetched, Fetcher, Keepers};
-use curfew_model::{
-    AuthFailure, Clock, Command, DISCONNECTS, Gate, ISSUER_TOKEN, ISSUER_USER, NodeId, SystemClock,
-};
-use curfew_node::{HubEvents, Node};
+use curfew_model::{Clock, Gate, ISSUER_TOKEN, ISSUER_USER, NodeId, SystemClock};
+use curfew_node::{HubEvents, Node, NodeMetrics};
 use curfew_policy::Policy;
 use curfew_protocol::native::Native;
-use curfew_server::{Admin, AdminKey, Extra, Listen, Listener, Proxies, Public, ServerConfig, Tls};
-use curfew_session::Context;
-use curfew_telemetry::{DeliveryPath, Installed, LogLevel, Metrics, Names, SpanKind};
+use curfew_server::{
+    Admin, AdminKey, Extra, Listen, Listener, Proxies, Public, ServerConfig, ServerMetrics, Tls,
+};
+use curfew_session::{Context, SessionMetrics};
+use curfew_telemetry::{
+    Build, Installed, LogLevel, Metrics, Registry, RuntimeMetrics, SpanKind, Tracer,
+};
 use curfew_ws::OriginPolicy;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::config::Config;
+use crate::metrics::ReloadMetrics;
 use crate::trust;
+
+/// What runs here.
+const BUILD: Build = Build {
+    version: env!("CARGO_PKG_VERSION"),
+    revision: env!("CURFEW_REVISION"),
+    rustc: env!("CURFEW_RUSTC"),
+};
 
 /// A node that is put together and listens, but does not answer yet.
 #[derive(Debug)]
@@ -37,6 +47,7 @@ pub(crate) struct App {
     pub(crate) admin: Arc<Admin>,
     pub(crate) tls: Option<Arc<Tls>>,
     pub(crate) log_level: LogLevel,
+    pub(crate) metrics: Arc<ReloadMetrics>,
     keepers: Keepers,
     public_listener: Listener,
     admin_listener: Listener,
@@ -60,7 +71,13 @@ impl App {
 
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let wires = Wires::new(vec![Wire::websocket(Native)]);
-        let metrics = Metrics::new(&names(&wires));
+        let id = NodeId::new();
+        let registry =
+            Registry::start(BUILD, &config.telemetry, &telemetry.spans, &id.to_string())?;
+        let metrics = ReloadMetrics::start(&registry);
+        let of_redis = Metrics::register(&registry);
+        let of_node = NodeMetrics::register(&registry);
+        let of_server = ServerMetrics::register(&registry, &wires.names());
         // Of an embedded backend everything is known at once; of another, nothing at first.
         let (gate, path) = match config.backend.kind {
             BackendKind::Memory => (Gate::always_open(), DeliveryPath::Local),
@@ -72,16 +89,9 @@ impl App {
             hub_limits(config),
             Arc::clone(&gate),
             path,
-            Arc::clone(&metrics),
+            HubMetrics::register(&registry),
         ));
-        let id = NodeId::new();
-        metrics.start_tracing(
-            &config.telemetry,
-            &telemetry.spans,
-            &id.to_string(),
-            env!("CARGO_PKG_VERSION"),
-        )?;
-        let events = Arc::new(HubEvents::new(id, Arc::clone(&hub), Arc::clone(&metrics)));
+        let events = Arc::new(HubEvents::new(id, Arc::clone(&hub), Arc::clone(&of_node)));
         let info = node_info(id, &config.server, &address, clock.as_ref());
         let backends: Backends = match config.backend.kind {
             BackendKind::Memory => {
@@ -96,22 +106,23 @@ impl App {
                     local: events,
                     gate,
                     clock: Arc::clone(&clock),
-                    metrics: Arc::clone(&metrics),
+                    metrics: of_redis,
                 };
                 Redis::start(parts).context("backend.redis.url")?.backends()
             }
         };
         let authenticator = Arc::new(Authenticator::new(&config.auth(), Arc::clone(&clock))?);
         let settings = node_settings(config);
-        let node = Node::start(id, hub, backends, clock, metrics, settings);
+        let node = Node::start(id, hub, backends, clock, of_node, settings);
         let context = Arc::new(Context {
             node,
             authenticator,
             policy: Arc::new(Policy::new(&config.policy)),
+            metrics: SessionMetrics::register(&registry),
             settings: ArcSwap::from_pointee(session_settings(config)),
         });
-        keys_read(&context);
-        let keepers = keepers(&context, config.auth.jwks_timeout);
+        keys_read(&context, &metrics);
+        let keepers = keepers(&context, &metrics, config.auth.jwks_timeout);
         let tls = match (&config.server.tls_cert_file, &config.server.tls_key_file) {
             (Some(cert), Some(key)) => Some(Arc::new(Tls::load(cert, key)?)),
             _ => None,
@@ -121,10 +132,17 @@ impl App {
             .context("read the admin listener's address")?;
         let extra = extra(&context, address, admin_address)?;
         let settings = public_settings(config)?;
-        let public = Public::new(Arc::clone(&context), settings, tls.clone(), extra);
+        let public = Public::new(
+            Arc::clone(&context),
+            Arc::clone(&of_server),
+            settings,
+            tls.clone(),
+            extra,
+        );
         let keys = admin_keys(config)?;
         let admin = Admin::new(
             Arc::clone(&context),
+            of_server,
             keys,
             config.auth.subject_claim.clone(),
             config.backend.redis.prefix.clone(),
@@ -136,6 +154,7 @@ impl App {
             admin,
             tls,
             log_level: telemetry.log_level,
+            metrics,
             keepers,
             public_listener,
             admin_listener,
@@ -156,7 +175,7 @@ impl App {
     ) -> anyhow::Result<Running> {
         let (public_address, admin_address) = self.addresses()?;
         let node = &self.context.node;
-        node.spawn(Arc::clone(node.metrics()).watch_runtime());
+        node.spawn(RuntimeMetrics::register(self.metrics.registry()).watch());
         let answered = CancellationToken::new();
         let on_return = answered.clone().drop_guard();
         let serve = Arc::clone(&self.public).serve(self.public_listener, stop_public);
@@ -180,6 +199,7 @@ impl App {
             admin: self.admin,
             tls: self.tls,
             log_level: self.log_level,
+            metrics: self.metrics,
             answered,
             keepers: self.keepers,
         })
@@ -196,6 +216,7 @@ pub(crate) struct Running {
     /// Cancelled once the public listener is closed, and whoever it had accepted is answered.
     pub(crate) answered: CancellationToken,
     pub(crate) log_level: LogLevel,
+    pub(crate) metrics: Arc<ReloadMetrics>,
     keepers: Keepers,
 }
 
@@ -235,26 +256,7 @@ impl Running {
 
     /// Keys were read again, with success or not.
     pub(crate) fn keys_read(&self) {
-        keys_read(&self.context);
-    }
-}
-
-fn names(wires: &Wires) -> Names {
-    Names {
-        version: env!("CARGO_PKG_VERSION"),
-        revision: env!("CURFEW_REVISION"),
-        rustc: env!("CURFEW_RUSTC"),
-        protocols: wires.names(),
-        commands: Command::NAMES.to_vec(),
-        algorithms: Algorithm::ALL.iter().map(|alg| alg.as_str()).collect(),
-        auth_failures: AuthFailure::ALL
-            .iter()
-            .map(|failure| failure.as_str())
-            .collect(),
-        close_codes: DISCONNECTS
-            .iter()
-            .map(|disconnect| disconnect.code)
-            .collect(),
+        keys_read(&self.context, &self.metrics);
     }
 }
 
@@ -277,9 +279,8 @@ fn node_info(
 }
 
 /// Counts the keys in force, and has sessions closed that rest upon one that is not any more.
-fn keys_read(context: &Context) {
+fn keys_read(context: &Context, metrics: &ReloadMetrics) {
     let node = &context.node;
-    let metrics = node.metrics();
     match context.authenticator.keys_are_current() {
         true => metrics.keys_reloaded(node.clock().unix()),
         false => metrics.keys_not_reloaded(),
@@ -290,20 +291,20 @@ fn keys_read(context: &Context) {
     for algorithm in Algorithm::ALL {
         let fit = keys().filter(|key| key.algorithms.contains(algorithm));
         let count = i64::try_from(fit.count()).unwrap_or(i64::MAX);
-        metrics.set_jwt_keys(algorithm.as_str(), count);
+        metrics.jwt_keys.set(algorithm.as_str(), count);
     }
 }
 
 /// The tasks that fetch keys. They hold no more than they need: the context outlives them.
-fn keepers(context: &Arc<Context>, timeout: Duration) -> Keepers {
+fn keepers(context: &Arc<Context>, metrics: &Arc<ReloadMetrics>, timeout: Duration) -> Keepers {
     let fetcher = Fetcher::new(timeout, || trust::client(trust::system_roots()));
     let node = Arc::clone(&context.node);
     let told = {
-        let context = Arc::downgrade(context);
+        let (context, metrics) = (Arc::downgrade(context), Arc::clone(metrics));
         move |fetched: Fetched<'_>| {
             if let Some(context) = context.upgrade() {
-                trace_fetch(&context, fetched);
-                keys_read(&context);
+                trace_fetch(metrics.tracer(), fetched);
+                keys_read(&context, &metrics);
             }
         }
     };
@@ -312,8 +313,7 @@ fn keepers(context: &Arc<Context>, timeout: Duration) -> Keepers {
 }
 
 /// The span of a fetch of keys; always recorded, since there are few.
-fn trace_fetch(context: &Context, fetched: Fetched<'_>) {
-    let tracer = context.node.metrics().tracer();
+fn trace_fetch(tracer: &Tracer, fetched: Fetched<'_>) {
     let now = tracer.now();
     let mut span = tracer.root("fetch keys", SpanKind::Client);
     span.began(now.checked_sub(fetched.took).unwrap_or(now));

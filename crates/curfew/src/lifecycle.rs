@@ -235,7 +235,7 @@ impl Reloader {
         let Some(source) = &self.source else { return };
         self.seen.look(source.file.as_deref(), &source.sets);
         let node = &self.running.context.node;
-        let metrics = node.metrics();
+        let metrics = &self.running.metrics;
         // Whether or not an earlier one was over: from here on this one is the last.
         metrics.config_last_reload_successful.set(0);
         self.unsettled = None;
@@ -290,7 +290,7 @@ impl Reloader {
         let Some(began) = self.unsettled.take() else {
             return;
         };
-        let metrics = self.running.context.node.metrics();
+        let metrics = &self.running.metrics;
         metrics.config_last_reload_successful.set(1);
         info!(
             took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),

@@ -14,6 +14,7 @@ mod doctor;
 mod explain;
 mod failure;
 mod lifecycle;
+mod metrics;
 mod output;
 mod print_config;
 mod reference;

@@ -9,16 +9,13 @@ use bytes::Bytes;
 use curfew_auth::{Authenticator, Issuer};
 use curfew_backend::{Config, NodeInfo, OnDataLoss, RedisConfig, RedisUrl};
 use curfew_backend_redis::{Parts, Redis};
-use curfew_hub::{Hub, HubLimits, Wire, Wires};
-use curfew_model::{
-    Action, Clock, Command, DISCONNECTS, Gate, NodeId, Revocation, RevocationKey, Secret,
-    SystemClock,
-};
-use curfew_node::{HubEvents, Node};
+use curfew_hub::{DeliveryPath, Hub, HubLimits, HubMetrics, Wire, Wires};
+use curfew_model::{Action, Clock, Gate, NodeId, Revocation, RevocationKey, Secret, SystemClock};
+use curfew_node::{HubEvents, Node, NodeMetrics};
 use curfew_policy::{Policy, Rule};
 use curfew_protocol::native::Native;
-use curfew_session::{Context, Guards, LimitsConfig, Opening, Session, Settings};
-use curfew_telemetry::{DeliveryPath, Metrics, Names};
+use curfew_session::{Context, Guards, LimitsConfig, Opening, Session, SessionMetrics, Settings};
+use curfew_telemetry::{Metrics, Registry};
 use curfew_ws::{Transport, Upgraded};
 
 use crate::client::SECRET;
@@ -50,14 +47,9 @@ impl Process {
     /// Starts a node. Must be called as that process, in the runtime.
     pub fn start(machine: usize, tenants: bool, max_admissions: usize) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let metrics = Metrics::new(&Names {
-            commands: Command::NAMES.to_vec(),
-            close_codes: DISCONNECTS
-                .iter()
-                .map(|disconnect| disconnect.code)
-                .collect(),
-            ..Names::default()
-        });
+        let metrics = Metrics::register(&Registry::default());
+        let of_node = NodeMetrics::register(metrics.registry());
+        let counted = SessionMetrics::register(metrics.registry());
         let gate = Arc::new(Gate::shut_at_first());
         let limits = HubLimits {
             outbound_bytes: OUTBOUND_BYTES,
@@ -69,10 +61,10 @@ impl Process {
             limits,
             Arc::clone(&gate),
             DeliveryPath::Broker,
-            Arc::clone(&metrics),
+            HubMetrics::register(metrics.registry()),
         ));
         let id = NodeId::new();
-        let events = Arc::new(HubEvents::new(id, Arc::clone(&hub), Arc::clone(&metrics)));
+        let events = Arc::new(HubEvents::new(id, Arc::clone(&hub), Arc::clone(&of_node)));
         let parts = Parts {
             config: Config {
                 lease: LEASE,
@@ -104,7 +96,7 @@ impl Process {
             hub,
             redis.backends(),
             Arc::clone(&clock),
-            metrics,
+            of_node,
             curfew_node::Settings {
                 max_admissions,
                 ..node_settings(tenants)
@@ -123,6 +115,7 @@ impl Process {
             node,
             authenticator: Arc::new(Authenticator::new(&auth, clock).expect("it is a good one")),
             policy: Arc::new(Policy::new(&everywhere())),
+            metrics: counted,
             settings: ArcSwap::from_pointee(session_settings(tenants)),
         });
         Self { context, machine }

@@ -1,5 +1,5 @@
 use bytes::Bytes;
-use curfew_telemetry::Names;
+use curfew_telemetry::Registry;
 use tokio::sync::oneshot;
 
 use super::*;
@@ -14,7 +14,7 @@ fn fence(cluster: bool, ahead: i64) -> Fence {
     gate.open_until(boottime() + LEASE, gate.stretch());
     Fence {
         gate,
-        metrics: Metrics::new(&Names::default()),
+        metrics: Metrics::register(&Registry::default()),
         cluster,
         digest: "digest".to_owned(),
         ahead: AtomicI64::new(ahead),

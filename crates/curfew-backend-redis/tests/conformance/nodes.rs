@@ -7,7 +7,7 @@ use curfew_backend::conformance::{self, DEADLINE, Member};
 use curfew_backend::{Config, NodeInfo, RedisConfig, RedisUrl, Standing};
 use curfew_backend_redis::{Parts, Redis};
 use curfew_model::{Clock, Gate, NodeId, SystemClock};
-use curfew_telemetry::{Metrics, Names};
+use curfew_telemetry::{Metrics, Registry};
 
 /// Nodes on the Redis at `url`, each cluster of them below a prefix of its own.
 pub(crate) async fn nodes(
@@ -41,7 +41,7 @@ pub(crate) async fn nodes(
             local: recorder,
             gate: Arc::clone(&gate),
             clock: Arc::clone(&clock) as _,
-            metrics: Metrics::new(&Names::default()),
+            metrics: Metrics::register(&Registry::default()),
         };
         let redis = Redis::start(parts).expect("the url is one");
         members.push(Member {

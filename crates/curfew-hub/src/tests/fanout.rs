@@ -139,7 +139,7 @@ fn only_the_last_listener_to_leave_is_the_last() {
 }
 
 fn metric(harness: &Harness, name: &str) -> f64 {
-    let text = harness.metrics.encode();
+    let text = harness.metrics.registry().encode();
     let value = text.lines().find_map(|line| line.strip_prefix(name));
     value.expect("it is there").trim().parse().unwrap()
 }

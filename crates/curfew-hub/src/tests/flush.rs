@@ -1,13 +1,12 @@
 //! Flushers: what leaves past the session's task, and what does not.
 
 use curfew_model::{Disconnect, Revocation, boottime};
-use curfew_telemetry::Opcode;
 use curfew_ws::{Transport, frame};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::Ending;
+use crate::{Ending, Opcode};
 
 /// More than a socket and its peer's take together.
 const LARGE: usize = 8 * 1024 * 1024;

@@ -101,7 +101,7 @@ fn status(good: bool) -> StatusCode {
 }
 
 pub(super) fn metrics(admin: &Admin) -> Result<Response, Problem> {
-    let metrics = admin.context.node.metrics();
+    let metrics = &admin.metrics;
     let hub = admin.context.node.hub();
     metrics
         .send_queue_bytes
@@ -113,7 +113,7 @@ pub(super) fn metrics(admin: &Admin) -> Result<Response, Problem> {
     metrics
         .event_streams_stopped
         .set(i64::try_from(stopped).unwrap_or(i64::MAX));
-    let mut response = Response::new(Full::new(metrics.encode().into()));
+    let mut response = Response::new(Full::new(metrics.registry().encode().into()));
     let content_type = HeaderValue::from_static(METRICS_CONTENT_TYPE);
     response.headers_mut().insert(CONTENT_TYPE, content_type);
     Ok(response)

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use curfew_backend::BackendError;
 use curfew_model::{Channel, Publication};
 use curfew_protocol::native;
-use curfew_telemetry::{PublishOutcome, PublishSource};
+use curfew_session::{PublishOutcome, PublishSource};
 use http::StatusCode;
 use schemars::JsonSchema;
 use serde::de::IgnoredAny;
@@ -153,7 +153,8 @@ impl Admin {
             Err(BackendError::UnknownOutcome(_)) => PublishOutcome::Unknown,
             Err(_) => PublishOutcome::Error,
         };
-        node.metrics().publishes.inc((outcome, PublishSource::Api));
+        let metrics = &self.context.metrics;
+        metrics.publishes.inc((outcome, PublishSource::Api));
         result
     }
 }

@@ -7,13 +7,14 @@ use curfew_hub::WireId;
 use curfew_model::{AuthFailure, Command, Disconnect, ErrorCode, Principal, Request};
 use curfew_node::Attachment;
 use curfew_protocol::DecodeError;
-use curfew_telemetry::{CommandOutcome, Origin};
+use curfew_telemetry::Origin;
 use tokio::time::Instant;
 use tracing::{Instrument as _, debug};
 
 use crate::Context;
 use crate::commands::span::{CommandSpan, Failure};
 use crate::commands::{Outcome, Reaction, RequestInfo};
+use crate::metrics::CommandOutcome;
 use crate::open::{Refusal, State};
 use crate::pipeline::{Finished, InFlight};
 use crate::run::Finish;

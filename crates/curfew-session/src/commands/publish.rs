@@ -7,12 +7,13 @@ use bytes::Bytes;
 use curfew_backend::BackendError;
 use curfew_model::{Action, Channel, ErrorCode, Publication, Reply, TraceContext};
 use curfew_policy::Decision;
-use curfew_telemetry::{Origin, PublishOutcome};
+use curfew_telemetry::Origin;
 use tokio::time::Instant;
 use tracing::{Instrument as _, debug};
 
 use crate::commands::span::CommandSpan;
 use crate::commands::{Outcome, Reaction, RequestInfo};
+use crate::metrics::PublishOutcome;
 use crate::open::{Live, State};
 use crate::pipeline::{Finished, InFlight};
 

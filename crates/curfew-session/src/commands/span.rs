@@ -5,8 +5,9 @@ use std::time::SystemTime;
 use curfew_auth::VerifyError;
 use curfew_model::{Channel, ErrorCode, SessionId, TraceContext};
 use curfew_node::AdmitError;
-use curfew_telemetry::{Decision as Verdict, Origin, Span, SpanKind, Whose};
+use curfew_telemetry::{Origin, Span, SpanKind, Whose};
 
+use crate::metrics::Decision as Verdict;
 use crate::open::State;
 
 /// Before the name of a command in that of its span.

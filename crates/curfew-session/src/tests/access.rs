@@ -1,5 +1,4 @@
 use curfew_model::RevocationKey;
-use curfew_telemetry::Initiator;
 
 use super::rig::{Call, When};
 use super::*;
@@ -176,7 +175,7 @@ async fn a_policy_change_takes_subscriptions_and_remembered_permissions_away() {
     harness.publish("room", "2");
     peer.silence(5).await;
     assert_eq!(peer.error(SUBSCRIBE).await, "forbidden");
-    assert_eq!(harness.metrics.subscriptions.get(), 0);
+    assert_eq!(harness.context.node.metrics().subscriptions.get(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -191,7 +190,7 @@ async fn a_policy_change_while_the_broker_is_asked_takes_the_new_subscription_aw
     harness.rig.release(Call::Subscribe);
     peer.expect("ok").await;
     assert_eq!(peer.expect("unsubscribed").await["channel"], "room");
-    assert_eq!(harness.metrics.subscriptions.get(), 0);
+    assert_eq!(harness.context.node.metrics().subscriptions.get(), 0);
     assert_eq!(harness.hub().channel_count(), 0);
 }
 
@@ -206,7 +205,7 @@ async fn a_policy_change_reaches_a_session_whose_output_is_blocked() {
     assert_eq!(harness.rig.asked(Call::Publish, ""), 1);
     harness.reload(&allowing(&[]));
     time::sleep(Duration::from_millis(10)).await;
-    assert_eq!(harness.metrics.subscriptions.get(), 0);
+    assert_eq!(harness.context.node.metrics().subscriptions.get(), 0);
     peer.send(r#"{"type":"publish","channel":"room","data":1}"#)
         .await;
     time::sleep(Duration::from_millis(10)).await;
@@ -237,7 +236,7 @@ async fn a_refresh_decides_every_subscription_anew() {
     harness.publish("room", "1");
     harness.publish("kept", "2");
     assert_eq!(peer.expect("message").await["data"], 2);
-    assert_eq!(harness.metrics.subscriptions.get(), 1);
+    assert_eq!(harness.context.node.metrics().subscriptions.get(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,4 @@
 use curfew_backend::BackendError;
-use curfew_telemetry::{PublishOutcome, PublishSource};
 
 use super::peer::{BINARY, TEXT, frame};
 use super::rig::{Call, unavailable, unusable};
@@ -81,7 +80,7 @@ async fn a_backend_that_is_away_is_told_as_unavailable_and_the_session_goes_on()
             harness.rig.heal(call);
         }
     }
-    assert_eq!(harness.metrics.subscriptions.get(), 0);
+    assert_eq!(harness.context.node.metrics().subscriptions.get(), 0);
     peer.ok(r#"{"type":"subscribe","id":2,"channel":"room"}"#)
         .await;
 }
@@ -305,7 +304,7 @@ async fn subscriptions_are_counted_checked_and_left() {
     assert_eq!(peer.error(&on("subscribe", "c")).await, "limit_exceeded");
     peer.ok(&on("unsubscribe", "a")).await;
     peer.ok(&on("subscribe", "c")).await;
-    assert_eq!(harness.metrics.subscriptions.get(), 2);
+    assert_eq!(harness.context.node.metrics().subscriptions.get(), 2);
     assert_eq!(
         peer.error(&json!({"type": "auth", "id": 1, "token": "x"}).to_string())
             .await,

@@ -105,9 +105,10 @@ async fn a_connection_that_breaks_leaves_nothing_behind_and_what_was_queued_is_c
     drop(peer);
     harness.assert_nothing_left().await;
     let dropped = harness
-        .metrics
+        .hub()
+        .metrics()
         .messages_dropped
-        .get(curfew_telemetry::DropReason::Closed);
+        .get(curfew_hub::DropReason::Closed);
     assert_eq!(dropped, 95);
 }
 

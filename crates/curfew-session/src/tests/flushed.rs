@@ -113,7 +113,7 @@ async fn a_frame_that_a_flusher_began_is_completed_before_anything_else_is_writt
     let harness = Harness::with(|settings| settings.limits.outbound_bytes = 1 << 30);
     let mut peer = harness.open_tcp().await;
     peer.ok(SUBSCRIBE).await;
-    let sent = || harness.metrics.sent_bytes.get();
+    let sent = || harness.hub().metrics().sent_bytes.get();
     let before = sent();
     let large = "x".repeat(LARGE);
     harness.publish("room", &format!("{large:?}"));

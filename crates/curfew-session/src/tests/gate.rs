@@ -1,8 +1,8 @@
 //! The delivery lease: what a session does while its node cannot vouch for it, and while a
 //! revocation that may name it is being read.
 
+use curfew_hub::DropReason;
 use curfew_model::{GapReason, RevocationKey, boottime};
-use curfew_telemetry::DropReason;
 
 use super::rig::Call;
 use super::*;
@@ -85,14 +85,18 @@ async fn what_is_published_meanwhile_is_dropped_and_counted() {
     harness.publish("room", "1");
     peer.silence(1).await;
     assert_eq!(
-        harness.metrics.messages_dropped.get(DropReason::Unvouched),
+        harness
+            .hub()
+            .metrics()
+            .messages_dropped
+            .get(DropReason::Unvouched),
         1
     );
     harness.reopen();
     harness.publish("room", "2");
     assert_eq!(peer.expect("gap").await["channel"], "room");
     assert_eq!(peer.expect("message").await["data"], 2);
-    assert_eq!(harness.metrics.gaps.get(GapReason::Unvouched), 1);
+    assert_eq!(harness.hub().metrics().gaps.get(GapReason::Unvouched), 1);
 }
 
 #[tokio::test(start_paused = true)]

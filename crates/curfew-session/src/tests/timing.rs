@@ -388,7 +388,7 @@ async fn more_control_frames_than_allowed_end_the_connection() {
 
 /// A metric's value by the start of its line.
 fn metric(harness: &Harness, name: &str) -> f64 {
-    let text = harness.metrics.encode();
+    let text = harness.metrics.registry().encode();
     let value = text.lines().find_map(|line| line.strip_prefix(name));
     value.expect("it is there").trim().parse().unwrap()
 }

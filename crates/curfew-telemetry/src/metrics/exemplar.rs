@@ -54,7 +54,8 @@ pub(super) struct OfHistogram {
 
 impl OfHistogram {
     /// Of the histogram that is written as `name`.
-    pub(super) fn new(name: &str, exemplars: Vec<Option<Exemplar>>) -> Self {
+    pub(super) fn new(name: &str, exemplars: impl Iterator<Item = Option<Exemplar>>) -> Self {
+        let exemplars: Vec<_> = exemplars.collect();
         Self {
             bucket: format!("{name}_bucket{{"),
             exemplars: exemplars.into_iter(),

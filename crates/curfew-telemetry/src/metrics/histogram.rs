@@ -13,10 +13,17 @@ use prometheus_client::metrics::MetricType;
 
 use super::exemplar::Exemplar;
 use super::labels::LabelSet;
+use super::registry::Metric;
 use super::table::OTHER;
 
 /// The sum is kept in these fractions of the unit.
 const SUM_PER_UNIT: f64 = 1e6;
+
+/// A round trip to the backend: a twentieth of a millisecond to beyond its deadline.
+pub const ROUND_TRIP_SECONDS: &[f64] = &[
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+    1.0, 2.5,
+];
 
 /// Counts observations by size. Cloning is a reference count.
 #[derive(Debug, Clone)]
@@ -33,7 +40,8 @@ struct Inner {
 }
 
 impl Histogram {
-    pub(super) fn new(bounds: &'static [f64]) -> Self {
+    /// Buckets with these upper bounds, ascending, and one for everything above.
+    pub fn new(bounds: &'static [f64]) -> Self {
         Self(Arc::new(Inner {
             bounds,
             buckets: (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect(),
@@ -100,6 +108,31 @@ impl Histogram {
     }
 }
 
+impl Metric for Histogram {
+    fn histograms(&self) -> Vec<Histogram> {
+        vec![self.clone()]
+    }
+}
+
+impl<L: LabelSet> Metric for Histograms<L> {
+    fn histograms(&self) -> Vec<Histogram> {
+        all(&self.slots)
+    }
+}
+
+impl Metric for NamedHistograms {
+    fn histograms(&self) -> Vec<Histogram> {
+        all(&self.slots)
+    }
+}
+
+fn all(slots: &Slots) -> Vec<Histogram> {
+    slots
+        .iter()
+        .map(|(_, histogram)| histogram.clone())
+        .collect()
+}
+
 impl EncodeMetric for Histogram {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
         self.encode_into(&mut encoder)
@@ -129,7 +162,8 @@ pub struct NamedHistograms {
 type Slots = Arc<[(Vec<(&'static str, &'static str)>, Histogram)]>;
 
 impl<L: LabelSet> Histograms<L> {
-    pub(super) fn new(bounds: &'static [f64]) -> Self {
+    /// Each with the buckets of [`Histogram::new`].
+    pub fn new(bounds: &'static [f64]) -> Self {
         Self {
             slots: (0..L::COUNT)
                 .map(|slot| (L::pairs(slot), Histogram::new(bounds)))
@@ -142,23 +176,12 @@ impl<L: LabelSet> Histograms<L> {
     pub fn of(&self, labels: L) -> &Histogram {
         &self.slots[labels.slot()].1
     }
-
-    /// One for each bucket, in the order in which they are written.
-    pub(super) fn exemplars(&self) -> Vec<Option<Exemplar>> {
-        let slots = self.slots.iter();
-        slots
-            .flat_map(|(_, histogram)| histogram.exemplars())
-            .collect()
-    }
 }
 
 impl NamedHistograms {
-    /// One for each of `names` and [`OTHER`], as the values of `label`.
-    pub(super) fn new(
-        label: &'static str,
-        names: Vec<&'static str>,
-        bounds: &'static [f64],
-    ) -> Self {
+    /// One for each of `names` and `other`, as the values of `label`, with the buckets of
+    /// [`Histogram::new`].
+    pub fn new(label: &'static str, names: Vec<&'static str>, bounds: &'static [f64]) -> Self {
         let values = names.iter().copied().chain([OTHER]);
         Self {
             slots: values

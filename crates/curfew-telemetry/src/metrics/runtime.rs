@@ -6,15 +6,30 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::{self, Instant};
 
-use super::Metrics;
+use super::Gauge;
+use super::histogram::Histogram;
 
 /// Between two looks: often enough to meet a stall that a client would feel.
 const LOOK: Duration = Duration::from_millis(100);
 
-impl Metrics {
+/// A millisecond, which is as fine as the runtime's timers are, to a node that stands still.
+const STALL_SECONDS: &[f64] = &[
+    0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+];
+
+crate::metrics! {
+    /// What the runtime is found doing.
+    pub struct RuntimeMetrics {
+        runtime_workers: Gauge, "Threads that run tasks";
+        runtime_queue_depth: Gauge, "Tasks in the queue that all workers share, as of the last look: ten a second";
+        runtime_stall: Histogram = Histogram::new(STALL_SECONDS), Seconds, "By how much a task that asks ten times a second to be run is run later. Up to a millisecond is the timer's own";
+    }
+}
+
+impl RuntimeMetrics {
     /// Looks at the runtime again and again, for as long as it is polled. Spawned, and not polled
     /// from elsewhere: that such a task is run late is what it measures.
-    pub async fn watch_runtime(self: Arc<Self>) {
+    pub async fn watch(self: Arc<Self>) {
         let runtime = Handle::current().metrics();
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         self.runtime_workers.set(count(runtime.num_workers()));

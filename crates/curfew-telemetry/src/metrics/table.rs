@@ -4,12 +4,13 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
 use super::labels::LabelSet;
+use super::registry::Metric;
 
 /// The value of a label for what is not in its list.
 pub(super) const OTHER: &str = "other";
@@ -38,6 +39,13 @@ pub struct Authentications {
     slots: Arc<[Slot]>,
 }
 
+/// A gauge for each of a list of names given at start. Cloning is a reference count.
+#[derive(Debug, Clone)]
+pub struct NamedGauges(Arc<[NamedGauge]>);
+
+/// The label's name and value, and the gauge.
+type NamedGauge = ([(&'static str, &'static str); 1], AtomicI64);
+
 #[derive(Debug, Default)]
 struct Slot {
     labels: Vec<(&'static str, String)>,
@@ -45,15 +53,6 @@ struct Slot {
 }
 
 impl<L: LabelSet> Counters<L> {
-    pub(crate) fn new() -> Self {
-        Self {
-            slots: (0..L::COUNT)
-                .map(|slot| Slot::new(L::pairs(slot)))
-                .collect(),
-            labels: PhantomData,
-        }
-    }
-
     /// Counts one.
     pub fn inc(&self, labels: L) {
         self.inc_by(labels, 1);
@@ -71,8 +70,8 @@ impl<L: LabelSet> Counters<L> {
 }
 
 impl<K: Copy + PartialEq + fmt::Display, L: LabelSet> Named<K, L> {
-    /// A counter for each of `keys` and [`OTHER`], as the values of the label `name`.
-    pub(super) fn new(name: &'static str, keys: Vec<K>) -> Self {
+    /// A counter for each of `keys` and `other`, as the values of the label `name`.
+    pub fn new(name: &'static str, keys: Vec<K>) -> Self {
         let values = keys.iter().map(ToString::to_string);
         let slots = values
             .chain([OTHER.to_owned()])
@@ -108,7 +107,8 @@ impl<K: Copy + PartialEq + fmt::Display, L: LabelSet> Named<K, L> {
 }
 
 impl Authentications {
-    pub(super) fn new(reasons: Vec<&'static str>) -> Self {
+    /// A counter for each of `reasons` and `other`, and one for what is accepted.
+    pub fn new(reasons: Vec<&'static str>) -> Self {
         let refused = reasons.iter().copied().chain([OTHER]);
         let slots = [Slot::new(vec![("outcome", "accepted"), ("reason", "none")])]
             .into_iter()
@@ -131,6 +131,24 @@ impl Authentications {
     pub fn refused(&self, reason: &str) {
         let known = self.reasons.iter().position(|known| *known == reason);
         self.slots[1 + known.unwrap_or(self.reasons.len())].add(1);
+    }
+}
+
+impl NamedGauges {
+    /// A gauge for each of `names`, as the values of the label `label`.
+    pub fn new(label: &'static str, names: &[&'static str]) -> Self {
+        let gauges = names
+            .iter()
+            .map(|name| ([(label, *name)], AtomicI64::new(0)));
+        Self(gauges.collect())
+    }
+
+    /// Sets that of `name`. There is none for what is not in the list.
+    pub fn set(&self, name: &str, value: i64) {
+        let known = self.0.iter().find(|([(_, known)], _)| *known == name);
+        if let Some((_, gauge)) = known {
+            gauge.store(value, Ordering::Relaxed);
+        }
     }
 }
 
@@ -181,6 +199,37 @@ encode_metric! {
     [L] Counters<L>;
     [K, L] Named<K, L>;
     [] Authentications;
+}
+
+impl EncodeMetric for NamedGauges {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        for (label, gauge) in self.0.iter() {
+            encoder
+                .encode_family(label)?
+                .encode_gauge(&gauge.load(Ordering::Relaxed))?;
+        }
+        Ok(())
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Gauge
+    }
+}
+
+impl Metric for NamedGauges {}
+impl<L: LabelSet> Metric for Counters<L> {}
+impl<K: fmt::Debug + Send + Sync + 'static, L: LabelSet> Metric for Named<K, L> {}
+impl Metric for Authentications {}
+
+impl<L: LabelSet> Default for Counters<L> {
+    fn default() -> Self {
+        Self {
+            slots: (0..L::COUNT)
+                .map(|slot| Slot::new(L::pairs(slot)))
+                .collect(),
+            labels: PhantomData,
+        }
+    }
 }
 
 impl<L> Clone for Counters<L> {

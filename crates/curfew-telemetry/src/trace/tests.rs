@@ -28,7 +28,7 @@ impl Rig {
             ended: queue,
             dropped: dropped.clone(),
         });
-        let suppressed = Counters::new();
+        let suppressed = Counters::default();
         let recorder = Recorder {
             ratio,
             trust_clients,

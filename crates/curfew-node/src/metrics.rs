@@ -1,0 +1,64 @@
+//! What a node counts of its sessions, its publications and its revocations.
+
+use curfew_telemetry::{Counter, Counters, Gauge, Histogram, ROUND_TRIP_SECONDS};
+
+/// One to a hundred thousand.
+const RECIPIENTS: &[f64] = &[
+    0.0, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0, 30_000.0, 100_000.0,
+];
+
+curfew_telemetry::labels! {
+    /// Whom a revocation names.
+    RevocationKind = "kind" {
+        /// A user.
+        User = "user",
+        /// A session.
+        Session = "session",
+        /// A token.
+        Token = "token",
+        /// Whoever has a claim: every kind that is not one of the others.
+        Claim = "claim",
+        /// Everyone.
+        All = "all",
+    }
+}
+
+curfew_telemetry::metrics! {
+    /// What a node counts.
+    pub struct NodeMetrics {
+        connections: Gauge, "Open WebSocket connections";
+        draining: Gauge, "1 while the node leaves service";
+        sessions: Gauge, "Open sessions";
+        subscriptions: Gauge, "Subscriptions of all sessions";
+        publish_duration: Histogram = Histogram::new(ROUND_TRIP_SECONDS), Seconds, "From a publication's command or API call to the backend's having it. With the embedded backend that includes queueing it for everyone. Of a session's publications the first is timed, one in 16, and those that are traced";
+        messages_delivered: Counter, "Messages put into outbound queues";
+        fanout_recipients: Histogram = Histogram::new(RECIPIENTS), "Sessions a publication was queued for";
+        revocations_applied: Counters<RevocationKind>, "Revocations that ended sessions on this node";
+        sessions_revoked: Counter, "Sessions ended by a revocation";
+        revocations_unwritten: Gauge, "Revocations of identity providers that wait for the backend";
+        revocations_lost: Counter, "Revocations of identity providers that were never written";
+        revocation_propagation: Histogram = Histogram::new(ROUND_TRIP_SECONDS), Seconds, "From a node's learning of a revocation, by Redis' word or by a call to the embedded backend, to its sessions' being told to end. Only of revocations that ended a session here";
+    }
+}
+
+impl NodeMetrics {
+    /// Counts a revocation that was applied: the kind of its key and how many sessions it ended.
+    pub fn revocation_applied(&self, kind: &str, closed: u64) {
+        self.revocations_applied.inc(RevocationKind::of(kind));
+        self.sessions_revoked.inc_by(closed);
+    }
+}
+
+impl RevocationKind {
+    /// The label for a revocation key's kind. The names of claims are the operator's, so they all
+    /// count as one.
+    pub fn of(kind: &str) -> Self {
+        match kind {
+            "user" => Self::User,
+            "session" => Self::Session,
+            "token" => Self::Token,
+            "all" => Self::All,
+            _ => Self::Claim,
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! What the listeners count: connections, requests, and what identity providers report.
+
+use curfew_telemetry::{Counters, Gauge, Histogram, Named};
+
+/// From accepting a connection to its session: half a millisecond to the opening deadline.
+const HANDSHAKE_SECONDS: &[f64] = &[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+curfew_telemetry::labels! {
+    /// Why a connection was not accepted.
+    RejectReason = "reason" {
+        /// The `Origin` is not allowed.
+        Origin = "origin",
+        /// The token was refused before the upgrade (`auth.reject = "http"`).
+        Auth = "auth",
+        /// Over `limits.connections`, or too many without a token.
+        Limit = "limit",
+        /// Over `limits.handshakes_per_second`.
+        Rate = "rate",
+        /// The node leaves service.
+        Draining = "draining",
+        /// Not a WebSocket handshake, or not HTTP.
+        BadRequest = "bad_request",
+        /// The request's head is over `limits.head_bytes`.
+        HeadTooLarge = "head_too_large",
+        /// The request has more than `limits.headers`.
+        TooManyHeaders = "too_many_headers",
+        /// HTTP/2 was spoken.
+        HttpVersion = "http_version",
+        /// The TLS handshake failed.
+        Tls = "tls",
+        /// There is nothing at the request's path.
+        NotFound = "not_found",
+        /// A dependency is down.
+        Unavailable = "unavailable",
+        /// The request, or TLS before it, did not come in time.
+        Timeout = "timeout",
+    }
+
+    /// Which listener it was.
+    Listener = "listener" {
+        /// The public one.
+        Public = "public",
+        /// The admin listener.
+        Admin = "admin",
+    }
+
+    /// The answer to an HTTP request, in a word.
+    AnswerReason = "reason" {
+        /// It was done as asked.
+        Ok = "ok",
+        /// 101: the connection is a WebSocket.
+        Upgraded = "upgraded",
+        /// It is wrong.
+        BadRequest = "bad_request",
+        /// Its body broke off.
+        BodyIncomplete = "body_incomplete",
+        /// Its body is too large.
+        BodyTooLarge = "body_too_large",
+        /// Its head is over `limits.head_bytes`.
+        HeadTooLarge = "head_too_large",
+        /// It has more than `limits.headers`.
+        TooManyHeaders = "too_many_headers",
+        /// Another version of HTTP is needed.
+        HttpVersion = "http_version",
+        /// An upgrade is needed.
+        UpgradeRequired = "upgrade_required",
+        /// Its credential is missing or not good.
+        Unauthorized = "unauthorized",
+        /// It may not do this.
+        Forbidden = "forbidden",
+        /// There is nothing at its path.
+        NotFound = "not_found",
+        /// Its method is not one of those that the path takes.
+        Method = "method",
+        /// It did not come in time.
+        Timeout = "timeout",
+        /// There were too many of its kind.
+        Rate = "rate",
+        /// There are as many connections as may be.
+        Limit = "limit",
+        /// A dependency is down, or the node is not in service.
+        Unavailable = "unavailable",
+        /// It may or may not have been done.
+        UnknownOutcome = "unknown_outcome",
+        /// A fault of ours.
+        Internal = "internal",
+    }
+
+    /// What became of a logout token.
+    LogoutOutcome = "outcome" {
+        /// It was good, and is in force.
+        Accepted = "accepted",
+        /// It was good, and is in force for a login that no session has, of a user who has sessions.
+        NobodyFound = "nobody_found",
+        /// It was not good.
+        Refused = "refused",
+        /// It was not read: too much from its address could not be verified.
+        RateLimited = "rate_limited",
+        /// It may have been good, and a dependency of ours was away.
+        Unavailable = "unavailable",
+        /// It waits for its issuer's keys; what becomes of it is counted as well.
+        Kept = "kept",
+        /// It waited for them, and is given up.
+        Lost = "lost",
+    }
+
+    /// A kind of report by an issuer.
+    Report = "report" {
+        /// A logout token.
+        BackchannelLogout = "backchannel_logout",
+        /// A security event.
+        SecurityEvent = "security_event",
+        /// A Global Token Revocation.
+        GlobalTokenRevocation = "global_token_revocation",
+    }
+
+    /// The fault of a report that its issuer has signed.
+    ReportFault = "reason" {
+        /// It is for another audience.
+        WrongAudience = "wrong_audience",
+        /// Its times are not those of a report that is new.
+        Time = "time",
+        /// It lacks something, or has what it may not have.
+        Content = "malformed",
+        /// It names people by what access tokens do not have.
+        Subject = "subject",
+    }
+
+    /// What became of a security event.
+    EventOutcome = "outcome" {
+        /// Access ended.
+        Ended = "ended",
+        /// It is one that ends no access.
+        NoEffect = "no_effect",
+        /// It is about nobody who can be found here.
+        NobodyFound = "nobody_found",
+        /// It was about the stream itself.
+        Stream = "stream",
+        /// It was not good.
+        Refused = "refused",
+        /// It was not read: too much from its address could not be verified.
+        RateLimited = "rate_limited",
+        /// It may have been good, and a dependency of ours was away.
+        Unavailable = "unavailable",
+        /// It waits for its issuer's keys; what becomes of it is counted as well.
+        Kept = "kept",
+        /// It waited for them, and is given up.
+        Lost = "lost",
+    }
+
+    /// What became of a ticket, or of a request for one.
+    TicketOutcome = "outcome" {
+        /// It was given out.
+        Issued = "issued",
+        /// It was used.
+        Redeemed = "redeemed",
+        /// None was given, or one was used by a page of another origin.
+        Refused = "refused",
+        /// It was shown, and is unknown, was used before or is too old.
+        NotFound = "not_found",
+        /// A dependency of ours was away, or there were too many requests.
+        Unavailable = "unavailable",
+    }
+}
+
+curfew_telemetry::metrics! {
+    /// What the listeners count.
+    pub struct ServerMetrics(protocols: &[&'static str]) {
+        unauthenticated_connections: Gauge, "Connections whose token has not been verified yet";
+        connections_limit: Gauge, "limits.connections; 0 is no limit";
+        connections_accepted: Named<&'static str> = Named::new("protocol", protocols.to_vec()), "Upgraded connections";
+        connections_rejected: Counters<RejectReason>, "Connections that were not upgraded";
+        http_answers: Counters<(Listener, AnswerReason)>, "Answers to HTTP requests on either listener";
+        handshake_duration: Histogram = Histogram::new(HANDSHAKE_SECONDS), Seconds, "From accepting a connection to its upgrade";
+        channels: Gauge, "Channels with a subscription on this node";
+        send_queue_bytes: Gauge, Bytes, "Bytes in all outbound queues";
+        logouts: Counters<LogoutOutcome>, "Logout tokens of identity providers";
+        reports_refused: Counters<(Report, ReportFault)>, "Reports of identity providers that they have signed and that are refused";
+        tickets: Counters<TicketOutcome>, "Tickets, and requests for them";
+        security_events: Counters<EventOutcome>, "Security events of identity providers";
+        global_revocations: Counters<LogoutOutcome>, "Requests of identity providers to end all of a user's sessions";
+        event_streams_stopped: Gauge, "Streams of security events that their transmitters have stopped";
+    }
+}
+
+impl AnswerReason {
+    /// The reason of an answer with this status. `code` is the name of its problem, where it has one,
+    /// and tells apart what shares a status.
+    pub fn of(status: u16, code: Option<&str>) -> Self {
+        match (status, code) {
+            (400, Some("body_incomplete")) => Self::BodyIncomplete,
+            (431, Some("too_many_headers")) => Self::TooManyHeaders,
+            (101, _) => Self::Upgraded,
+            (..400, _) => Self::Ok,
+            (401, _) => Self::Unauthorized,
+            (403, _) => Self::Forbidden,
+            (404, _) => Self::NotFound,
+            (405, _) => Self::Method,
+            (408, _) => Self::Timeout,
+            (413, _) => Self::BodyTooLarge,
+            (426, _) => Self::UpgradeRequired,
+            (429, _) => Self::Rate,
+            (414 | 431, _) => Self::HeadTooLarge,
+            (503, _) => Self::Unavailable,
+            (504, _) => Self::UnknownOutcome,
+            (505, _) => Self::HttpVersion,
+            (..500, _) => Self::BadRequest,
+            (500.., _) => Self::Internal,
+        }
+    }
+}

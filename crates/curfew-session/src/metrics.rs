@@ -1,0 +1,97 @@
+//! What sessions count, and what is counted of tokens and publications wherever they come in.
+
+use curfew_hub::Opcode;
+use curfew_model::{AuthFailure, Command, DISCONNECTS};
+use curfew_telemetry::{
+    Authentications, Counter, Counters, Histogram, Named, NamedHistograms, ROUND_TRIP_SECONDS,
+};
+
+/// Close codes that come from clients and libraries: normal, going away, none given, connection
+/// lost (RFC 6455 §7.4.1).
+const CLIENT_CLOSE_CODES: [u16; 4] = [1000, 1001, 1005, 1006];
+
+/// A second to a day.
+const CONNECTION_SECONDS: &[f64] = &[
+    1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0, 86_400.0,
+];
+
+/// To a client and back: the same room to the other side of the world, by a bad network.
+const PING_SECONDS: &[f64] = &[
+    0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+curfew_telemetry::labels! {
+    /// Who ended a connection.
+    Initiator = "initiator" {
+        /// We did.
+        Server = "server",
+        /// A close frame came from the client.
+        Client = "client",
+        /// The connection broke.
+        Network = "network",
+    }
+
+    /// How a command ended.
+    CommandOutcome = "outcome" {
+        /// Done.
+        Ok = "ok",
+        /// Answered with an error.
+        Error = "error",
+    }
+
+    /// How a publication ended.
+    PublishOutcome = "outcome" {
+        /// The backend has it.
+        Accepted = "accepted",
+        /// The policy does not allow it.
+        Denied = "denied",
+        /// It could not be handed on.
+        Error = "error",
+        /// The backend may or may not have it.
+        Unknown = "unknown",
+    }
+
+    /// Where a publication came from.
+    PublishSource = "source" {
+        /// A session.
+        Client = "client",
+        /// The admin API.
+        Api = "api",
+    }
+
+    /// What the policy said.
+    Decision = "outcome" {
+        /// Allowed.
+        Allowed = "allowed",
+        /// Denied.
+        Denied = "denied",
+    }
+}
+
+curfew_telemetry::metrics! {
+    /// What sessions count.
+    pub struct SessionMetrics {
+        connections_closed: Named<u16, Initiator> = Named::new("code", close_codes()), "Closed connections";
+        connection_duration: Histogram = Histogram::new(CONNECTION_SECONDS), Seconds, "From upgrade to close";
+        ping_rtt: Histogram = Histogram::new(PING_SECONDS), Seconds, "From queueing a ping to the next pong: what waits in front of it, here and at the client, is in it";
+        frames_received: Counters<Opcode>, "Frames received";
+        received_bytes: Counter, Bytes, "Bytes of frames received";
+        commands: Named<&'static str, CommandOutcome> = Named::new("command", Command::NAMES.to_vec()), "Commands of clients";
+        command_duration: NamedHistograms = NamedHistograms::new("command", Command::NAMES.to_vec(), ROUND_TRIP_SECONDS), Seconds, "From a command that was read to queueing its answer. Of publications the first of each session is timed, and one in 16";
+        publishes: Counters<(PublishOutcome, PublishSource)>, "Publications";
+        authentications: Authentications = Authentications::new(failures()), "Verified and refused tokens";
+        authorizations: Counters<Decision>, "Decisions of the policy";
+    }
+}
+
+fn close_codes() -> Vec<u16> {
+    let ours = DISCONNECTS.iter().map(|disconnect| disconnect.code);
+    let mut codes = CLIENT_CLOSE_CODES.to_vec();
+    codes.extend(ours.filter(|code| !CLIENT_CLOSE_CODES.contains(code)));
+    codes
+}
+
+fn failures() -> Vec<&'static str> {
+    let failures = AuthFailure::ALL.iter();
+    failures.map(|failure| failure.as_str()).collect()
+}

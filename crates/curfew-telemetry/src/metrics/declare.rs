@@ -1,0 +1,86 @@
+//! The one place in which a metric is written: its crate's table.
+
+/// Declares what a crate counts: a type with a field for each metric, all at 0, which is in
+/// `/metrics` once it is registered. A row is all there is of a metric:
+///
+/// ```
+/// # use curfew_telemetry::{Counter, Counters, Histogram, ROUND_TRIP_SECONDS, Registry};
+/// curfew_telemetry::labels! {
+///     /// Where an order comes in.
+///     Place = "place" {
+///         /// The shop.
+///         Shop = "shop",
+///         /// The telephone.
+///         Telephone = "telephone",
+///     }
+/// }
+/// curfew_telemetry::metrics! {
+///     /// What a bakery counts.
+///     pub struct BakeryMetrics {
+///         loaves: Counter, "Loaves baked";
+///         orders: Counters<Place>, "Orders, by where they came in";
+///         order_duration: Histogram = Histogram::new(ROUND_TRIP_SECONDS), Seconds, "From an order to its loaf";
+///     }
+/// }
+/// let registry = Registry::default();
+/// let metrics = BakeryMetrics::register(&registry);
+/// metrics.loaves.inc();
+/// metrics.orders.inc(Place::Shop);
+/// let text = registry.encode();
+/// assert!(text.contains("# HELP curfew_loaves Loaves baked.\n"));
+/// assert!(text.contains("curfew_loaves_total 1\n"));
+/// assert!(text.contains("curfew_orders_total{place=\"shop\"} 1\n"));
+/// assert!(text.contains("curfew_order_duration_seconds_count 0\n"));
+/// ```
+///
+/// A row is `name: Type = value, Unit, "help";`. The name is the public one without `curfew_`, the
+/// unit and `_total`, and may end with its unit. The type has the labels. The value says what the
+/// type cannot: buckets, names that are given at start. The unit is `Seconds` or `Bytes`. Value and
+/// unit may be left out. What the values are made from stands behind the type's name:
+/// `struct BakeryMetrics(shops: Vec<&'static str>)`.
+#[macro_export]
+macro_rules! metrics {
+    (
+        $(#[$doc:meta])+
+        $visible:vis struct $name:ident $(($($given:ident: $of:ty),+))? {
+            $($field:ident: $type:ty $(= $value:expr)?, $($unit:ident,)? $help:literal;)+
+        }
+    ) => {
+        $(#[$doc])+
+        #[derive(Debug)]
+        $visible struct $name {
+            $(#[doc = concat!($help, ".")] pub $field: $type,)+
+            registry: $crate::Registry,
+        }
+
+        impl $name {
+            /// Everything at 0 and in `registry`; once for each.
+            $visible fn register(
+                registry: &$crate::Registry $($(, $given: $of)+)?
+            ) -> ::std::sync::Arc<Self> {
+                $(let $field: $type = $crate::metrics!(@value $($value)?);)+
+                $(registry.add(
+                    stringify!($field),
+                    $help,
+                    $crate::metrics!(@unit $($unit)?),
+                    &$field,
+                );)+
+                ::std::sync::Arc::new(Self { $($field,)+ registry: registry.clone() })
+            }
+
+            /// Where these are registered.
+            $visible fn registry(&self) -> &$crate::Registry {
+                &self.registry
+            }
+
+            /// Where spans begin.
+            $visible fn tracer(&self) -> &$crate::Tracer {
+                self.registry.tracer()
+            }
+        }
+    };
+    (@value) => { Default::default() };
+    (@value $value:expr) => { $value };
+    (@unit) => { None };
+    (@unit $unit:ident) => { Some($crate::Unit::$unit) };
+}

@@ -1,0 +1,162 @@
+//! Where the metrics of all crates come together, and how they are written.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use prometheus_client::encoding::EncodeMetric;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry as Written, Unit};
+
+use super::exemplar::{self, OfHistogram};
+use super::histogram::Histogram;
+use super::process::Process;
+use super::tracing::TraceMetrics;
+use crate::config::Config;
+use crate::trace::{Spans, TraceError, Tracer};
+
+/// The `Content-Type` of [`Registry::encode`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The beginning of the names of our metrics.
+const PREFIX: &str = "curfew_";
+
+/// The running version.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Build {
+    /// Curfew's version.
+    pub version: &'static str,
+    /// The commit it was built from.
+    pub revision: &'static str,
+    /// The compiler's version.
+    pub rustc: &'static str,
+}
+
+/// Every metric of a node, each declared by the crate that counts with it, see
+/// [`metrics!`](crate::metrics!). Beside them the tracer, since what is counted is what is traced.
+/// Cloning is a reference count.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    tracer: Tracer,
+    families: Arc<Mutex<Families>>,
+}
+
+#[derive(Debug, Default)]
+struct Families {
+    written: Written,
+    names: BTreeSet<String>,
+    /// Those that may have exemplars, by the name they are written with.
+    histograms: Vec<(String, Vec<Histogram>)>,
+}
+
+/// What can be declared: a handle that shares its value with its clones.
+pub trait Metric: EncodeMetric + Clone + fmt::Debug + Send + Sync + 'static {
+    /// Its histograms, in the order in which they are written.
+    fn histograms(&self) -> Vec<Histogram> {
+        Vec::new()
+    }
+}
+
+impl Metric for Counter {}
+impl Metric for Gauge {}
+
+impl Registry {
+    /// One that traces nothing.
+    pub fn new(build: Build) -> Self {
+        Self::with_traces(build).0
+    }
+
+    /// One whose tracer exports spans, where `config` says so; once, within a runtime. They come
+    /// through `spans`, from the subscriber; `instance` is the node's id.
+    ///
+    /// # Errors
+    ///
+    /// The exporter cannot be made from `config`.
+    pub fn start(
+        build: Build,
+        config: &Config,
+        spans: &Spans,
+        instance: &str,
+    ) -> Result<Self, TraceError> {
+        let (registry, traces) = Self::with_traces(build);
+        Ok(Self {
+            tracer: Tracer::start(config, spans, instance, build.version, &traces)?,
+            ..registry
+        })
+    }
+
+    fn with_traces(build: Build) -> (Self, Arc<TraceMetrics>) {
+        let mut families = Families::default();
+        families
+            .written
+            .register_collector(Box::new(Process::new()));
+        let info = Info::new([
+            ("version", build.version),
+            ("revision", build.revision),
+            ("rustc", build.rustc),
+        ]);
+        let name = format!("{PREFIX}build");
+        families.written.register(name, "The running version", info);
+        let registry = Self {
+            tracer: Tracer::OFF,
+            families: Arc::new(Mutex::new(families)),
+        };
+        let traces = TraceMetrics::register(&registry);
+        (registry, traces)
+    }
+
+    /// Writes `metric` from now on, as `field` and `help` say; prefix, unit, `_total` and the full
+    /// stop are appended. For [`metrics!`](crate::metrics!).
+    ///
+    /// # Panics
+    ///
+    /// If there is one of this name: two declarations would be one series.
+    #[doc(hidden)]
+    pub fn add<M: Metric>(&self, field: &str, help: &str, unit: Option<Unit>, metric: &M) {
+        let suffix = unit.as_ref().map(|unit| format!("_{}", unit.as_str()));
+        let suffix = suffix.unwrap_or_default();
+        let stem = field.strip_suffix(&suffix).unwrap_or(field);
+        let name = format!("{PREFIX}{stem}");
+        let mut families = self.families.lock();
+        assert!(
+            families.names.insert(name.clone()),
+            "{name} is declared twice"
+        );
+        let histograms = (format!("{name}{suffix}"), metric.histograms());
+        families.histograms.push(histograms);
+        let (written, metric) = (&mut families.written, metric.clone());
+        match unit {
+            Some(unit) => written.register_with_unit(name, help, unit, metric),
+            None => written.register(name, help, metric),
+        }
+    }
+
+    /// Where spans begin.
+    pub fn tracer(&self) -> &Tracer {
+        &self.tracer
+    }
+
+    /// All metrics as OpenMetrics text; see [`CONTENT_TYPE`].
+    pub fn encode(&self) -> String {
+        let families = self.families.lock();
+        // Before the buckets, so that none has an exemplar and no observation.
+        let exemplars = families.histograms.iter();
+        let exemplars = exemplars
+            .map(|(name, of)| OfHistogram::new(name, of.iter().flat_map(Histogram::exemplars)))
+            .collect();
+        let mut text = String::with_capacity(64 * 1024);
+        encode(&mut text, &families.written).expect("writing to a string does not fail");
+        exemplar::add(text, exemplars)
+    }
+}
+
+impl Default for Registry {
+    /// One of no version, that traces nothing.
+    fn default() -> Self {
+        Self::new(Build::default())
+    }
+}

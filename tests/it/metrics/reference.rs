@@ -1,0 +1,100 @@
+//! The reference of the metrics: what each crate's table declares, as the binary writes it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use curfew_tests::Gateway;
+
+/// The page, from the root of the repository.
+const PAGE: &str = "crates/curfew/METRICS.md";
+
+/// How the head of its table looks.
+const HEAD: &str = "| metric | type | labels | meaning |\n| --- | --- | --- | --- |\n";
+
+/// A family as `/metrics` has it.
+#[derive(Default)]
+struct Family {
+    kind: String,
+    help: String,
+    /// Names of labels with their values, in the order in which they are written.
+    labels: Vec<(String, Vec<String>)>,
+}
+
+impl Family {
+    fn add(&mut self, series: &str) {
+        let inside = series.split_once('{').map_or("", |(_, rest)| rest);
+        let inside = inside.split_once('}').map_or("", |(inside, _)| inside);
+        let pairs = inside.split(',').filter_map(|pair| pair.split_once('='));
+        for (label, value) in pairs.filter(|(label, _)| *label != "le") {
+            let known = self.labels.iter().position(|(name, _)| name == label);
+            let at = known.unwrap_or_else(|| {
+                self.labels.push((label.to_owned(), Vec::new()));
+                self.labels.len() - 1
+            });
+            let (value, values) = (value.trim_matches('"').to_owned(), &mut self.labels[at].1);
+            if !values.contains(&value) {
+                values.push(value);
+            }
+        }
+    }
+
+    fn row(&self, name: &str) -> String {
+        let suffix = match self.kind.as_str() {
+            "counter" => "_total",
+            "info" => "_info",
+            _ => "",
+        };
+        let labels: Vec<String> = self
+            .labels
+            .iter()
+            .map(|(label, values)| match self.kind.as_str() {
+                // Those of a build are others for each.
+                "info" => format!("`{label}`"),
+                _ => format!("`{label}`: {}", values.join(", ")),
+            })
+            .collect();
+        let (kind, labels) = (&self.kind, labels.join("; "));
+        format!("| `{name}{suffix}` | {kind} | {labels} | {} |\n", self.help)
+    }
+}
+
+fn families(text: &str) -> BTreeMap<String, Family> {
+    let (mut found, mut last) = (BTreeMap::<String, Family>::new(), String::new());
+    for line in text.lines() {
+        let said = |what: &str| line.strip_prefix(what)?.split_once(' ');
+        if let Some((name, help)) = said("# HELP ") {
+            last = name.to_owned();
+            let before = found.insert(last.clone(), Family::default());
+            assert!(before.is_none(), "{name} is there twice");
+            found.get_mut(&last).unwrap().help = help.to_owned();
+        } else if let Some((name, kind)) = said("# TYPE ") {
+            assert_eq!(name, last, "HELP comes before TYPE");
+            found.get_mut(&last).unwrap().kind = kind.to_owned();
+        } else if let Some((name, unit)) = said("# UNIT ") {
+            assert!(name == last && name.ends_with(unit), "{line}");
+        } else if !line.starts_with('#') {
+            assert!(line.starts_with(&last), "{line} is not of {last}");
+            found.get_mut(&last).unwrap().add(line);
+        }
+    }
+    found
+}
+
+/// Its kind: a metric that is renamed, or whose labels, help or type change, by a change of the code.
+#[tokio::test]
+async fn the_reference_says_what_the_binary_counts() {
+    let gateway = Gateway::start_default().await;
+    let families = families(&gateway.metrics().await);
+    let rows: String = families
+        .iter()
+        .map(|(name, family)| family.row(name))
+        .collect();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(PAGE);
+    let page = fs::read_to_string(path).unwrap();
+    let (_, table) = page.split_once(HEAD).expect("the page has the table");
+    assert!(
+        table == rows,
+        "{PAGE} has another table than the binary's metrics make:\n\n{rows}"
+    );
+}
