@@ -10,22 +10,29 @@ use crate::envelope;
 use crate::fault::Fault;
 use crate::slots::slot_of;
 use crate::subscriber::Verbs;
-use crate::{Links, Redis, span};
+use crate::{Connections, Redis, span};
 
 impl Broker for Redis {
     fn subscribe<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<(), BackendError>> {
         Box::pin(async move {
             // First, so that a connection that is being made does not pass it over.
-            self.links.wanted.lock().insert(channel.clone());
-            let told = self.links.tell(channel, |verbs| verbs.subscribe).await;
+            self.connections.wanted.lock().insert(channel.clone());
+            let told = self
+                .connections
+                .tell(channel, |verbs| verbs.subscribe)
+                .await;
             told.map_err(|fault| self.failed(fault))
         })
     }
 
     fn unsubscribe<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<(), BackendError>> {
         Box::pin(async move {
-            self.links.forget(channel);
-            match self.links.tell(channel, |verbs| verbs.unsubscribe).await {
+            self.connections.forget(channel);
+            match self
+                .connections
+                .tell(channel, |verbs| verbs.unsubscribe)
+                .await
+            {
                 // A connection that is made later does not subscribe to it.
                 Ok(()) | Err(Fault::NotConnected) => Ok(()),
                 Err(fault) => Err(self.failed(fault)),
@@ -46,7 +53,7 @@ impl Broker for Redis {
             }
             let name = self.core.keys.channel(&publication.channel);
             let envelope = envelope::encode(&publication);
-            if let Err(fault) = self.links.publish(name, envelope, until).await {
+            if let Err(fault) = self.connections.publish(name, envelope, until).await {
                 span::failed(&mut span, &fault);
                 return Err(self.failed(fault));
             }
@@ -80,7 +87,7 @@ impl Redis {
     }
 }
 
-impl Links {
+impl Connections {
     /// Subscribes or unsubscribes the connection that hears this channel.
     async fn tell(
         &self,
@@ -88,13 +95,13 @@ impl Links {
         verb: impl Fn(Verbs) -> &'static str,
     ) -> Result<(), Fault> {
         let name = self.core.keys.channel(channel);
-        let link = self.of(slot_of(name.as_bytes()))?;
-        let mut connection = match link.subscriber.load_full() {
+        let server = self.of(slot_of(name.as_bytes()))?;
+        let mut connection = match server.subscriber.load_full() {
             Some(connection) => (*connection).clone(),
             None => return Err(Fault::NotConnected),
         };
         let (verb, began) = (verb(Verbs::new(self.is_cluster())), Instant::now());
-        let mut span = span::begin(self.core.metrics.tracer(), verb, 1, &link.address);
+        let mut span = span::begin(self.core.metrics.tracer(), verb, 1, &server.address);
         let mut command = redis::cmd(verb);
         let told = command
             .arg(name)

@@ -12,9 +12,9 @@ use tokio::time;
 use tracing::{debug, warn};
 
 use crate::Redis;
+use crate::connections::Keyed;
 use crate::core::MAX_CLOCK_SKEW;
 use crate::fault::Fault;
-use crate::links::Keyed;
 use crate::nodes::BATCH;
 
 /// Between two looks at a node's own records. One is removed when it was found to be of no session
@@ -117,7 +117,7 @@ impl Redis {
         for batch in sure.chunks(COMPARED) {
             // Those that closed meanwhile are none of these.
             let records = self.core.local.records(batch);
-            self.links.rewrite(&records).await?;
+            self.connections.rewrite(&records).await?;
             let restored = records.len() as u64;
             self.core.metrics.session_records_restored.inc_by(restored);
             warn!(
@@ -147,7 +147,7 @@ impl Redis {
                 Keyed::new("ZSCORE", &keys.sessions()).arg(&id),
             ]
         });
-        let replies = self.links.pipeline(commands.collect()).await?;
+        let replies = self.connections.pipeline(commands.collect()).await?;
         let node = self.core.node.to_string();
         let is_recorded = |record: &SessionRecord, replies: &[Value]| {
             let [fields, of_user, of_all] = replies else {

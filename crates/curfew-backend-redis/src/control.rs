@@ -16,13 +16,13 @@ mod compare;
 mod heartbeat;
 mod index;
 mod ineffective;
+mod known_revocations;
 mod operations;
+mod protocol_log;
 mod pushes;
 mod read;
 mod reconcile;
-mod seen;
 mod setup;
-mod steps;
 
 use std::collections::{HashSet, VecDeque};
 use std::convert::Infallible;
@@ -38,18 +38,18 @@ use tracing::{debug, info, warn};
 
 use crate::backoff::Backoff;
 use crate::connect::Connection;
+use crate::connections::Connections;
 use crate::core::Core;
 use crate::fault::Fault;
-use crate::links::Links;
-use crate::op::Op;
+use crate::request::Request;
 use crate::slots::Slot;
 pub(crate) use ineffective::why as why_ineffective;
 pub use pushes::Told;
 pub(crate) use read::{Written, find_names, read};
 
 use compare::Comparison;
+pub(crate) use known_revocations::{Known, KnownRevocations};
 use pushes::Pushes;
-pub(crate) use seen::{Known, Seen};
 use setup::Primary;
 
 /// Longest time between two heartbeats.
@@ -70,17 +70,17 @@ const RESETUP: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Control {
     core: Arc<Core>,
-    links: Arc<Links>,
-    ops: mpsc::Receiver<Op>,
+    connections: Arc<Connections>,
+    requests: mpsc::Receiver<Request>,
     generation: u64,
-    /// The primary this node was last synced with: it has every revocation in `seen`.
+    /// The primary this node was last synced with: it has every revocation in `known_revocations`.
     known: Option<Primary>,
     /// The primary whose risks were last told of.
     told_of: Option<Primary>,
     /// Which life of the data this node was last synced with.
     epoch: Option<String>,
     /// Every revocation this node knows of.
-    seen: Arc<Seen>,
+    known_revocations: Arc<KnownRevocations>,
     /// The names of keys that were noticed and name nobody.
     nameless: HashSet<Vec<u8>>,
     /// Sessions ended by API revocations of late: for receipts.
@@ -143,19 +143,19 @@ impl Generation {
 impl Control {
     pub(crate) fn new(
         core: Arc<Core>,
-        links: Arc<Links>,
-        seen: Arc<Seen>,
-        ops: mpsc::Receiver<Op>,
+        connections: Arc<Connections>,
+        known_revocations: Arc<KnownRevocations>,
+        requests: mpsc::Receiver<Request>,
     ) -> Self {
         Self {
             core,
-            links,
-            ops,
+            connections,
+            requests,
             generation: 0,
             known: None,
             told_of: None,
             epoch: None,
-            seen,
+            known_revocations,
             nameless: HashSet::new(),
             counted: VecDeque::new(),
             comparison: Comparison::default(),
@@ -201,7 +201,7 @@ impl Control {
             return Err(Fault::NotConnected);
         }
         // Before anything is asked of it or said by it.
-        if self.links.primary_of(Slot::REVOKED).as_ref() != Some(&generation.address) {
+        if self.connections.primary_of(Slot::REVOKED).as_ref() != Some(&generation.address) {
             return Err(Fault::NoPrimary(format!(
                 "{} is not the primary of the revocations any more",
                 generation.address
@@ -226,27 +226,27 @@ impl Control {
         if pushes.has_any() {
             return self.read_pushed(generation).await;
         }
-        if let Ok(op) = self.ops.try_recv() {
-            return self.operate(generation, op).await;
+        if let Ok(request) = self.requests.try_recv() {
+            return self.operate(generation, request).await;
         }
         if self.has_chores(generation) {
             return self.do_chore(generation).await;
         }
-        let (links, core) = (Arc::clone(&self.links), Arc::clone(&self.core));
+        let (connections, core) = (Arc::clone(&self.connections), Arc::clone(&self.core));
         tokio::select! {
             () = pushes.arrived() => {}
-            () = self.seen.has_met.notified() => {}
+            () = self.known_revocations.has_met.notified() => {}
             () = time::sleep_until(generation.next_heartbeat.min(generation.next_sweep)) => {
                 if Instant::now() >= generation.next_sweep {
                     self.start_sweep(generation);
                 }
             }
-            op = self.ops.recv() => {
-                if let Some(op) = op {
-                    return self.operate(generation, op).await;
+            request = self.requests.recv() => {
+                if let Some(request) = request {
+                    return self.operate(generation, request).await;
                 }
             }
-            () = links.changed.notified() => {}
+            () = connections.changed.notified() => {}
             () = core.stopped.notified() => generation.beat_next(),
         }
         Ok(())
@@ -270,11 +270,11 @@ impl Control {
     /// Answers whatever is asked, for a while, that it cannot be done now.
     async fn refuse_for(&mut self, wait: Duration) {
         let until = Instant::now() + wait;
-        while let Ok(Some(op)) = time::timeout_at(until, self.ops.recv()).await {
-            match op {
+        while let Ok(Some(request)) = time::timeout_at(until, self.requests.recv()).await {
+            match request {
                 // Made by whatever brings the node back in touch.
-                Op::Compare { reply } => self.comparison.wait(reply),
-                op => op.refuse(),
+                Request::Compare { reply } => self.comparison.wait(reply),
+                request => request.refuse(),
             }
         }
         time::sleep_until(until).await;

@@ -14,11 +14,11 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time;
 use tracing::debug;
 
+use crate::connections::{Connections, Keyed};
 use crate::core::Core;
 use crate::envelope;
 use crate::fault::Fault;
-use crate::links::{Keyed, Links};
-use crate::op::{MAX_OPS, Op, Ops};
+use crate::request::{MAX_REQUESTS, Request, Requests};
 use crate::subscriber::Verbs;
 
 /// Largest message between nodes that is read.
@@ -122,7 +122,7 @@ impl Answer {
 #[derive(Debug)]
 pub(crate) struct Inbox {
     core: Arc<Core>,
-    ops: Ops,
+    requests: Requests,
     /// Questions that wait for answers.
     asked: Mutex<HashMap<String, mpsc::Sender<Answer>>>,
     /// Places for revocations that are to be confirmed and may have to wait for a reload.
@@ -144,12 +144,12 @@ impl Drop for Question<'_> {
 }
 
 impl Inbox {
-    pub(crate) fn new(core: Arc<Core>, ops: Ops) -> Arc<Self> {
+    pub(crate) fn new(core: Arc<Core>, requests: Requests) -> Arc<Self> {
         Arc::new(Self {
             core,
-            ops,
+            requests,
             asked: Mutex::default(),
-            confirming: Arc::new(Semaphore::new(MAX_OPS)),
+            confirming: Arc::new(Semaphore::new(MAX_REQUESTS)),
         })
     }
 
@@ -165,7 +165,7 @@ impl Inbox {
     }
 
     /// Takes what came in a pub/sub channel. Never waits.
-    pub(crate) fn take(&self, links: &Arc<Links>, name: &[u8], payload: Vec<u8>) {
+    pub(crate) fn take(&self, connections: &Arc<Connections>, name: &[u8], payload: Vec<u8>) {
         let metrics = &self.core.metrics;
         let Ok(name) = str::from_utf8(name) else {
             return;
@@ -188,7 +188,7 @@ impl Inbox {
             }
         } else if name == self.core.keys.control() {
             match Message::read(&payload) {
-                Some(message) => self.on_message(links, message),
+                Some(message) => self.on_message(connections, message),
                 None => self.drop_malformed(name),
             }
         }
@@ -211,14 +211,14 @@ impl Inbox {
         debug!(channel = name, "publication that is none dropped");
     }
 
-    fn on_message(&self, links: &Arc<Links>, message: Message) {
+    fn on_message(&self, connections: &Arc<Connections>, message: Message) {
         match message {
             Message::Revoked { id, key, from } => {
                 // This node has seen to its own.
                 if from != self.core.node
                     && let Ok((key, _)) = RevocationKey::parse_written(key.as_bytes())
                 {
-                    self.confirm(links, id, key);
+                    self.confirm(connections, id, key);
                 }
             }
             Message::Applied { id, node, closed } => self.answer(&id, Answer::closed(node, closed)),
@@ -234,13 +234,13 @@ impl Inbox {
                 };
                 if self.core.events.disconnect(session, disconnect) {
                     let node = self.core.node;
-                    self.send(links, Message::Disconnected { id, node });
+                    self.send(connections, Message::Disconnected { id, node });
                 }
             }
             Message::Disconnected { id, node } => self.answer(&id, Answer::closed(node, 0)),
             Message::Probe { id, node, sessions } => {
                 if node == self.core.node {
-                    self.probe(links, id, sessions);
+                    self.probe(connections, id, sessions);
                 }
             }
             Message::Probed { id, node, gone } => {
@@ -260,13 +260,13 @@ impl Inbox {
     }
 
     /// Asks clients for a sign of life, and answers what came of it.
-    fn probe(&self, links: &Arc<Links>, id: String, sessions: Vec<SessionId>) {
+    fn probe(&self, connections: &Arc<Connections>, id: String, sessions: Vec<SessionId>) {
         // Others may publish there, and could fill the memory.
         let Ok(place) = Arc::clone(&self.confirming).try_acquire_owned() else {
             return;
         };
         let (probed, node) = (self.core.events.probe(sessions), self.core.node);
-        let outgoing = self.outgoing(links);
+        let outgoing = self.outgoing(connections);
         self.core.spawn(async move {
             let gone = probed.await;
             drop(place);
@@ -275,14 +275,14 @@ impl Inbox {
     }
 
     /// Has the control connection see to a revocation, and answers when its sessions have left.
-    fn confirm(&self, links: &Arc<Links>, id: String, key: RevocationKey) {
+    fn confirm(&self, connections: &Arc<Connections>, id: String, key: RevocationKey) {
         // Whoever may publish there could fill the memory.
         let Ok(place) = Arc::clone(&self.confirming).try_acquire_owned() else {
             debug!("busy, a revocation is not confirmed");
             return;
         };
-        let (core, command) = (Arc::clone(&self.core), self.outgoing(links));
-        let ops = self.ops.clone();
+        let (core, command) = (Arc::clone(&self.core), self.outgoing(connections));
+        let requests = self.requests.clone();
         self.core.spawn(async move {
             if !found_within(&core, key.kind(), core.config.lease).await {
                 debug!(
@@ -293,12 +293,12 @@ impl Inbox {
                 return;
             }
             let (reply, applied) = oneshot::channel();
-            let op = Op::Confirm {
+            let request = Request::Confirm {
                 id: id.clone(),
                 key,
                 reply,
             };
-            if ops.try_send(op).is_err() {
+            if requests.try_send(request).is_err() {
                 debug!("busy, a revocation is not confirmed");
                 return;
             }
@@ -315,18 +315,18 @@ impl Inbox {
         });
     }
 
-    fn send(&self, links: &Arc<Links>, message: Message) {
-        let outgoing = self.outgoing(links);
+    fn send(&self, connections: &Arc<Connections>, message: Message) {
+        let outgoing = self.outgoing(connections);
         self.core
             .spawn(async move { outgoing.send(&message).await });
     }
 
-    fn outgoing(&self, links: &Arc<Links>) -> Outgoing {
+    fn outgoing(&self, connections: &Arc<Connections>) -> Outgoing {
         let control = self.core.keys.control();
-        let verb = Verbs::new(links.is_cluster()).publish;
+        let verb = Verbs::new(connections.is_cluster()).publish;
         Outgoing {
             command: Keyed::new(verb, &control),
-            links: Arc::clone(links),
+            connections: Arc::clone(connections),
         }
     }
 }
@@ -334,13 +334,13 @@ impl Inbox {
 /// A message on its way to the other nodes.
 struct Outgoing {
     command: Keyed,
-    links: Arc<Links>,
+    connections: Arc<Connections>,
 }
 
 impl Outgoing {
     async fn send(self, message: &Message) {
         let text = serde_json::to_string(message).expect("a message is JSON");
-        if let Err(fault) = self.links.call::<i64>(self.command.arg(text)).await {
+        if let Err(fault) = self.connections.call::<i64>(self.command.arg(text)).await {
             debug!(error = %fault, "message to other nodes not sent");
         }
     }

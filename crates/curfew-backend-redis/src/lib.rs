@@ -6,25 +6,25 @@
 //! Start at [`Redis::start`]; the heart of it is `control.rs`.
 
 mod backoff;
+mod batcher;
 mod broker;
 mod compare;
 mod connect;
+mod connections;
 mod control;
 mod core;
 mod envelope;
 mod fault;
 mod fence;
-mod funnel;
 mod inbox;
 mod keys;
 mod layout;
-mod links;
+mod liveness;
 mod nodes;
-mod op;
 pub mod parsers;
 mod probe;
-mod pulse;
 mod records;
+mod request;
 mod revocations;
 mod room;
 mod sessions;
@@ -43,11 +43,11 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use crate::connect::Connector;
-use crate::control::{Control, Seen};
+use crate::connections::Connections;
+use crate::control::{Control, KnownRevocations};
 use crate::core::Core;
 use crate::inbox::Inbox;
-use crate::links::Links;
-use crate::op::{MAX_OPS, Ops};
+use crate::request::{MAX_REQUESTS, Requests};
 
 pub use crate::connect::{Dial, Dialing, Stream};
 pub use crate::probe::{Probed, probe};
@@ -73,10 +73,10 @@ pub struct Parts {
 /// The backend over Redis: all five traits.
 pub struct Redis {
     core: Arc<Core>,
-    links: Arc<Links>,
+    connections: Arc<Connections>,
     inbox: Arc<Inbox>,
-    seen: Arc<Seen>,
-    ops: Ops,
+    known_revocations: Arc<KnownRevocations>,
+    requests: Requests,
     info: NodeInfo,
 }
 
@@ -105,24 +105,24 @@ impl Redis {
             parts.clock,
             parts.metrics,
         );
-        let (ops, asked) = mpsc::channel(MAX_OPS);
-        let inbox = Inbox::new(Arc::clone(&core), ops.clone());
-        let links = Links::new(Arc::clone(&core), Arc::clone(&inbox));
-        let seen = Arc::new(Seen::default());
+        let (requests, asked) = mpsc::channel(MAX_REQUESTS);
+        let inbox = Inbox::new(Arc::clone(&core), requests.clone());
+        let connections = Connections::new(Arc::clone(&core), Arc::clone(&inbox));
+        let known_revocations = Arc::new(KnownRevocations::default());
         let redis = Arc::new(Self {
             core: Arc::clone(&core),
-            links: Arc::clone(&links),
+            connections: Arc::clone(&connections),
             inbox,
-            seen: Arc::clone(&seen),
-            ops,
+            known_revocations: Arc::clone(&known_revocations),
+            requests,
             info: parts.info,
         });
-        if let Err(error) = pulse::keep(Arc::clone(&core)) {
+        if let Err(error) = liveness::keep(Arc::clone(&core)) {
             warn!(error = %error, "short stops of this process go unnoticed");
         }
-        core.spawn(Control::new(Arc::clone(&core), links, seen, asked).run());
+        core.spawn(Control::new(Arc::clone(&core), connections, known_revocations, asked).run());
         core.spawn(control::watch_isolation(Arc::clone(&core)));
-        core.spawn(links::watch_layout(Arc::clone(&redis.links)));
+        core.spawn(connections::watch_layout(Arc::clone(&redis.connections)));
         core.spawn(nodes::keep_registered(Arc::clone(&redis)));
         core.spawn(compare::keep_tidy(Arc::clone(&redis)));
         core.spawn(nodes::reap(Arc::clone(&redis)));

@@ -11,8 +11,8 @@ use tokio::time::{self, MissedTickBehavior};
 use tracing::{debug, info};
 
 use crate::Redis;
+use crate::connections::Keyed;
 use crate::fault::Fault;
-use crate::links::Keyed;
 
 /// Between two writings of a node's own record.
 const REGISTER: Duration = Duration::from_secs(5);
@@ -80,7 +80,7 @@ impl Redis {
     /// Nodes that have not been cleaned up after.
     async fn known_nodes(&self) -> Result<Vec<NodeId>, Fault> {
         let nodes: Vec<String> = self
-            .links
+            .connections
             .call(Keyed::new("SMEMBERS", &self.core.keys.nodes()))
             .await?;
         let mut nodes: Vec<NodeId> = nodes.iter().filter_map(|node| node.parse().ok()).collect();
@@ -96,7 +96,7 @@ impl Redis {
         for node in rest {
             command = command.arg(self.core.keys.heartbeat(*node));
         }
-        let leases: Vec<Option<String>> = self.links.call(command).await?;
+        let leases: Vec<Option<String>> = self.connections.call(command).await?;
         Ok(leases.iter().map(Option::is_some).collect())
     }
 
@@ -109,7 +109,7 @@ impl Redis {
                 Keyed::new("SCARD", &keys.node_sessions(*node)),
             ]
         });
-        let replies = self.links.pipeline(commands.collect()).await?;
+        let replies = self.connections.pipeline(commands.collect()).await?;
         let nodes = live.iter().zip(replies.chunks(2));
         Ok(nodes
             .filter_map(|(node, replies)| {
@@ -138,7 +138,7 @@ impl Redis {
                 .arg(sessions),
             Keyed::new("PEXPIRE", &node).arg(NODE_RECORD_MS),
         ];
-        self.links.transact(commands).await?;
+        self.connections.transact(commands).await?;
         self.core.status.set_registered(registration);
         Ok(())
     }
@@ -148,7 +148,7 @@ impl Redis {
         let keys = &self.core.keys;
         let node = self.core.node;
         let left: u64 = self
-            .links
+            .connections
             .call(Keyed::new("SCARD", &keys.node_sessions(node)))
             .await?;
         let mut commands = vec![
@@ -158,7 +158,7 @@ impl Redis {
         if left == 0 {
             commands.push(Keyed::new("SREM", &keys.nodes()).arg(node.to_string()));
         }
-        self.links.pipeline(commands).await?;
+        self.connections.pipeline(commands).await?;
         Ok(())
     }
 
@@ -182,7 +182,7 @@ impl Redis {
     async fn reap(&self, dead: NodeId) -> Result<(), Fault> {
         let keys = &self.core.keys;
         let claimed: Option<String> = self
-            .links
+            .connections
             .call(
                 Keyed::new("SET", &keys.reaping(dead))
                     .arg(self.core.node.to_string())
@@ -196,7 +196,7 @@ impl Redis {
         }
         let removed = self.remove_sessions_of(dead).await;
         // Whatever came of it: whoever looks next may try at once.
-        self.links
+        self.connections
             .call::<i64>(Keyed::new("DEL", &keys.reaping(dead)))
             .await?;
         let Some(sessions) = removed? else {
@@ -206,7 +206,7 @@ impl Redis {
             Keyed::new("SREM", &keys.nodes()).arg(dead.to_string()),
             Keyed::new("DEL", &keys.node(dead)),
         ];
-        self.links.pipeline(commands).await?;
+        self.connections.pipeline(commands).await?;
         self.core.metrics.sessions_reaped.inc_by(sessions);
         info!(node = %dead, sessions, "cleaned up after a node that is gone");
         Ok(())
@@ -238,7 +238,7 @@ impl Redis {
         cursor: u64,
     ) -> Result<(u64, HashSet<SessionId>), Fault> {
         let scan = Keyed::new("SSCAN", key).arg(cursor).arg("COUNT").arg(BATCH);
-        let (next, ids): (u64, Vec<String>) = self.links.call(scan).await?;
+        let (next, ids): (u64, Vec<String>) = self.connections.call(scan).await?;
         let ids = ids.iter().filter_map(|id| id.parse().ok()).collect();
         Ok((next, ids))
     }
@@ -257,7 +257,7 @@ impl Redis {
                     .arg("node")
             })
             .collect();
-        let fields = self.links.pipeline(fields).await?;
+        let fields = self.connections.pipeline(fields).await?;
         let mut users = Vec::new();
         for (id, fields) in ids.iter().zip(fields) {
             let (user, node): (Option<String>, Option<String>) =
@@ -271,7 +271,7 @@ impl Redis {
             .iter()
             .map(|(id, user)| (*id, user.as_str()))
             .collect();
-        self.links.remove_traces(dead, &sessions).await?;
+        self.connections.remove_traces(dead, &sessions).await?;
         Ok(sessions.len() as u64)
     }
 }

@@ -9,10 +9,10 @@ use curfew_backend::{ClosedSession, SessionRecord};
 use curfew_model::{Claims, NodeId, Principal, PrincipalParts, SessionId};
 use redis::{Value, from_redis_value};
 
-use crate::Links;
+use crate::Connections;
+use crate::connections::Keyed;
 use crate::fault::Fault;
 use crate::keys::Keys;
-use crate::links::Keyed;
 
 /// The end of a record, in Unix milliseconds: with its session's access, at the token's `exp` and the
 /// leeway.
@@ -133,7 +133,7 @@ pub(crate) fn read(session: SessionId, hash: Value) -> Option<SessionRecord> {
     })
 }
 
-impl Links {
+impl Connections {
     /// Removes every trace of closed sessions of `node`.
     pub(crate) async fn remove(
         &self,

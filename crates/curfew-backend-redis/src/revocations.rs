@@ -12,12 +12,12 @@ use tokio::sync::oneshot;
 use tokio::time;
 use tracing::{Instrument as _, debug};
 
+use crate::connections::Keyed;
 use crate::control::{Known, Written as Spelled, find_names, read, why_ineffective};
 use crate::core::MAX_CLOCK_SKEW;
 use crate::fault::Fault;
 use crate::inbox::{Answer, Message, found_within, left_within};
-use crate::links::Keyed;
-use crate::op::{Op, Written};
+use crate::request::{Request, Written};
 use crate::slots::Slot;
 use crate::subscriber::Verbs;
 use crate::{Redis, control};
@@ -49,22 +49,22 @@ impl Revocations for Redis {
             if keys.is_empty() {
                 return Ok(None);
             }
-            self.seen.hold(keys);
+            self.known_revocations.hold(keys);
             let written: Vec<Spelled> = keys.iter().flat_map(Spelled::all).collect();
             let there = self.count(&written).await?;
-            if self.links.is_cluster() {
+            if self.connections.is_cluster() {
                 self.touch_heartbeat().await?;
             }
             if there == 0 {
                 self.agree_with_memory(keys, issued_at).await?;
                 return Ok(None);
             }
-            let link = self.links.of(Slot::REVOKED)?;
-            let known = read(&link.commands()?, &self.core.keys, &written).await?;
+            let server = self.connections.of(Slot::REVOKED)?;
+            let known = read(&server.commands()?, &self.core.keys, &written).await?;
             let mut covering = None;
             for (written, known) in written.iter().zip(known) {
                 let Some(known) = known else { continue };
-                self.seen.meet(written, &known);
+                self.known_revocations.meet(written, &known);
                 let revoked = written.revoked(&known);
                 if covering.is_none() && revoked.revocation.covers(issued_at) {
                     covering = Some(revoked);
@@ -86,7 +86,7 @@ impl Revocations for Redis {
             let started = Instant::now();
             let call = revocation.trace.clone();
             let Written { id, replicas } = self
-                .operate(|reply| Op::Revoke {
+                .operate(|reply| Request::Revoke {
                     key: key.clone(),
                     revocation,
                     reply,
@@ -110,7 +110,7 @@ impl Revocations for Redis {
     }
 
     fn restore<'a>(&'a self, key: &'a RevocationKey) -> BoxFuture<'a, Result<bool, BackendError>> {
-        Box::pin(self.operate(|reply| Op::Restore {
+        Box::pin(self.operate(|reply| Request::Restore {
             key: key.clone(),
             reply,
         }))
@@ -120,7 +120,7 @@ impl Revocations for Redis {
         Box::pin(async move {
             let gone = || BackendError::from(Fault::NotConnected);
             let (reply, compared) = oneshot::channel();
-            let asked = self.ops.send(Op::Compare { reply }).await;
+            let asked = self.requests.send(Request::Compare { reply }).await;
             asked.map_err(|_| gone())?;
             compared.await.map_err(|_| gone())
         })
@@ -135,11 +135,13 @@ impl Redis {
     /// Has the control connection do something.
     async fn operate<T>(
         &self,
-        op: impl FnOnce(oneshot::Sender<Result<T, BackendError>>) -> Op,
+        request: impl FnOnce(oneshot::Sender<Result<T, BackendError>>) -> Request,
     ) -> Result<T, BackendError> {
         let (reply, answer) = oneshot::channel();
         let unavailable = || BackendError::from(Fault::NotConnected);
-        self.ops.try_send(op(reply)).map_err(|_| unavailable())?;
+        self.requests
+            .try_send(request(reply))
+            .map_err(|_| unavailable())?;
         match time::timeout(OPERATION, answer).await {
             Ok(Ok(result)) => result,
             _ => Err(unavailable()),
@@ -158,7 +160,7 @@ impl Redis {
         let known = || {
             let now = self.core.clock.now() + self.core.status.skew();
             let now_ms = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
-            self.seen.covers(keys, issued_at, now_ms)
+            self.known_revocations.covers(keys, issued_at, now_ms)
         };
         while known() {
             if time::Instant::now() >= deadline {
@@ -175,13 +177,13 @@ impl Redis {
         for written in rest {
             command = command.arg(written.name(&self.core.keys));
         }
-        self.links.call(command).await
+        self.connections.call(command).await
     }
 
     async fn touch_heartbeat(&self) -> Result<(), Fault> {
         let lease = u64::try_from(control::NODE_LEASE.as_millis()).unwrap_or(u64::MAX);
         let key = self.core.keys.heartbeat(self.core.node);
-        self.links
+        self.connections
             .call::<i64>(Keyed::new("PEXPIRE", &key).arg(lease))
             .await?;
         Ok(())
@@ -250,7 +252,7 @@ impl Redis {
             match found_within(&self.core, key.kind(), self.core.config.lease).await {
                 false => Err(Fault::Unfound.into()),
                 true => {
-                    self.operate(|reply| Op::Confirm {
+                    self.operate(|reply| Request::Confirm {
                         id,
                         key: key.clone(),
                         reply,
@@ -286,9 +288,9 @@ impl Redis {
     /// Tells every node.
     pub(crate) async fn tell_all(&self, message: &Message) -> Result<(), Fault> {
         let text = serde_json::to_string(message).map_err(|_| Fault::Unexpected("a message"))?;
-        let verb = Verbs::new(self.links.is_cluster()).publish;
+        let verb = Verbs::new(self.connections.is_cluster()).publish;
         let command = Keyed::new(verb, &self.core.keys.control()).arg(text);
-        self.links.call::<i64>(command).await?;
+        self.connections.call::<i64>(command).await?;
         Ok(())
     }
 
@@ -317,11 +319,11 @@ impl Redis {
         let mut from = 0;
         loop {
             let command = Keyed::new("ZRANGE", index).arg(from).arg(from + BATCH - 1);
-            let members: Vec<Vec<u8>> = self.links.call(command).await?;
+            let members: Vec<Vec<u8>> = self.connections.call(command).await?;
             let last = (members.len() as isize) < BATCH;
             let names: Vec<Vec<u8>> = members.into_iter().map(&name).collect();
-            let link = self.links.of(Slot::REVOKED)?;
-            let found = find_names(&mut link.commands()?, &names).await?;
+            let server = self.connections.of(Slot::REVOKED)?;
+            let found = find_names(&mut server.commands()?, &names).await?;
             list.extend(
                 found
                     .iter()

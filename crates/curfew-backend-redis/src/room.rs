@@ -9,10 +9,10 @@ use futures_util::future::join_all;
 use tokio::time;
 
 use crate::Redis;
+use crate::connections::Keyed;
 use crate::core::random_id;
 use crate::fault::Fault;
 use crate::inbox::Message;
-use crate::links::Keyed;
 
 /// Time that the node of a session that is to give way has to answer before the next oldest is asked.
 const REPLACE_PATIENCE: Duration = Duration::from_millis(500);
@@ -53,7 +53,7 @@ impl Redis {
             .map(|(node, sessions)| async move { (node, self.probe(node, sessions).await) });
         for (node, gone) in join_all(probes).await {
             let gone: Vec<_> = gone.iter().map(|session| (*session, user)).collect();
-            self.links.remove_traces(node, &gone).await?;
+            self.connections.remove_traces(node, &gone).await?;
         }
         Ok(())
     }
@@ -90,7 +90,10 @@ impl Redis {
                 || node == self.core.node
                 || self.end_elsewhere(session, true, REPLACE_PATIENCE).await?;
             if ended {
-                return self.links.remove_traces(node, &[(session, user)]).await;
+                return self
+                    .connections
+                    .remove_traces(node, &[(session, user)])
+                    .await;
             }
         }
         Ok(())
@@ -102,14 +105,14 @@ impl Redis {
         let all = Keyed::new("ZRANGE", &keys.user_sessions(user))
             .arg(0)
             .arg(-1);
-        let ids: Vec<String> = self.links.call(all).await?;
+        let ids: Vec<String> = self.connections.call(all).await?;
         let mut ids: Vec<SessionId> = ids.iter().filter_map(|id| id.parse().ok()).collect();
         ids.sort_unstable();
         ids.truncate(MAX_PROBED);
         let nodes = ids
             .iter()
             .map(|id| Keyed::new("HGET", &keys.session(*id)).arg("node"));
-        let nodes = self.links.pipeline(nodes.collect()).await?;
+        let nodes = self.connections.pipeline(nodes.collect()).await?;
         let recorded = ids.into_iter().zip(nodes).filter_map(|(id, node)| {
             let node: Option<String> = redis::from_redis_value(node).ok()?;
             Some((id, node?.parse().ok()?))

@@ -7,8 +7,8 @@ use curfew_backend::{
 use curfew_model::{Disconnect, SessionId};
 use redis::{Value, from_redis_value};
 
+use crate::connections::Keyed;
 use crate::fault::Fault;
-use crate::links::Keyed;
 use crate::{Redis, records};
 
 /// Ids asked for in one go beyond what a page needs: some records have expired.
@@ -29,8 +29,11 @@ impl Sessions for Redis {
                 self.register().await.map_err(unavailable)?;
             }
             let mut commands = Vec::with_capacity(10);
-            if self.links.is_cluster() {
-                self.links.call::<i64>(note).await.map_err(unavailable)?;
+            if self.connections.is_cluster() {
+                self.connections
+                    .call::<i64>(note)
+                    .await
+                    .map_err(unavailable)?;
             } else {
                 commands.push(note);
             }
@@ -38,14 +41,21 @@ impl Sessions for Redis {
             if max_per_user == 0 {
                 // Not in a transaction, which would cost as much again: should the connection break
                 // in the middle, what was written is removed with the session.
-                self.links.pipeline(commands).await.map_err(unavailable)?;
+                self.connections
+                    .pipeline(commands)
+                    .await
+                    .map_err(unavailable)?;
                 return Ok(());
             }
             let user = keys.user_sessions(record.principal.user());
             let expired = Keyed::new("ZREMRANGEBYSCORE", &user);
             commands.push(expired.arg("-inf").arg(self.core.clock.unix()));
             commands.push(Keyed::new("ZCARD", &user));
-            let mut replies = self.links.transact(commands).await.map_err(unavailable)?;
+            let mut replies = self
+                .connections
+                .transact(commands)
+                .await
+                .map_err(unavailable)?;
             // This one included: of sessions that open at once, the first ones are within.
             let count: u64 = replies
                 .pop()
@@ -59,7 +69,7 @@ impl Sessions for Redis {
                 session: record.session,
                 principal: record.principal,
             };
-            self.links
+            self.connections
                 .remove(record.node, &[refused])
                 .await
                 .map_err(unavailable)?;
@@ -77,7 +87,9 @@ impl Sessions for Redis {
             if !lives_here && !self.is_recorded(record.session).await? {
                 return Ok(());
             }
-            self.links.write(std::slice::from_ref(&record)).await?;
+            self.connections
+                .write(std::slice::from_ref(&record))
+                .await?;
             Ok(())
         })
     }
@@ -87,7 +99,7 @@ impl Sessions for Redis {
         sessions: &'a [ClosedSession],
     ) -> BoxFuture<'a, Result<(), BackendError>> {
         Box::pin(async move {
-            self.links.remove(self.core.node, sessions).await?;
+            self.connections.remove(self.core.node, sessions).await?;
             Ok(())
         })
     }
@@ -98,7 +110,7 @@ impl Sessions for Redis {
     ) -> BoxFuture<'_, Result<Option<SessionRecord>, BackendError>> {
         Box::pin(async move {
             let key = self.core.keys.session(session);
-            let hash = self.links.call(Keyed::new("HGETALL", &key)).await?;
+            let hash = self.connections.call(Keyed::new("HGETALL", &key)).await?;
             Ok(records::read(session, hash))
         })
     }
@@ -154,13 +166,13 @@ impl Sessions for Redis {
 impl Redis {
     async fn is_recorded(&self, session: SessionId) -> Result<bool, Fault> {
         let key = self.core.keys.session(session);
-        self.links.call(Keyed::new("EXISTS", &key)).await
+        self.connections.call(Keyed::new("EXISTS", &key)).await
     }
 
     async fn list_of_user(&self, filter: &SessionFilter, user: &str) -> Result<SessionPage, Fault> {
         let key = self.core.keys.user_sessions(user);
         let command = Keyed::new("ZRANGE", &key).arg(0).arg(-1);
-        let ids: Vec<String> = self.links.call(command).await?;
+        let ids: Vec<String> = self.connections.call(command).await?;
         let mut ids: Vec<SessionId> = ids.iter().filter_map(|id| id.parse().ok()).collect();
         ids.retain(|id| Some(*id) > filter.after);
         ids.sort_unstable();
@@ -187,7 +199,7 @@ impl Redis {
                 .arg("LIMIT")
                 .arg(0)
                 .arg(page.batch());
-            let ids: Vec<String> = self.links.call(command).await?;
+            let ids: Vec<String> = self.connections.call(command).await?;
             let last = ids.len() < page.batch();
             let ids: Vec<SessionId> = ids.iter().filter_map(|id| id.parse().ok()).collect();
             page.add(self.records(&ids).await?);
@@ -205,7 +217,7 @@ impl Redis {
             .iter()
             .map(|id| Keyed::new("HGETALL", &keys.session(*id)))
             .collect();
-        let hashes: Vec<Value> = self.links.pipeline(commands).await?;
+        let hashes: Vec<Value> = self.connections.pipeline(commands).await?;
         let records = ids.iter().zip(hashes);
         Ok(records
             .filter_map(|(id, hash)| records::read(*id, hash))

@@ -17,8 +17,8 @@ use tracing::{debug, info, warn};
 
 use crate::backoff::Backoff;
 use crate::connect::{Connection, Login};
+use crate::connections::{Connections, PROBE_INTERVAL, ServerConnections};
 use crate::fault::Fault;
-use crate::links::{Link, Links, PROBE_INTERVAL};
 use crate::slots::slot_of;
 
 /// Channels subscribed to in one go.
@@ -65,81 +65,86 @@ struct Heard {
 }
 
 /// Keeps a connection for publications for as long as the server is a primary.
-pub(crate) async fn keep(links: Arc<Links>, link: Arc<Link>, cluster: bool) {
+pub(crate) async fn keep(
+    connections: Arc<Connections>,
+    server: Arc<ServerConnections>,
+    cluster: bool,
+) {
     let verbs = Verbs::new(cluster);
     let mut backoff = Backoff::default();
     let mut was_connected = false;
     let keeping = async {
         loop {
-            let fault = match serve(&links, &link, verbs, &mut backoff).await {
+            let fault = match serve(&connections, &server, verbs, &mut backoff).await {
                 Ok(never) => match never {},
                 Err(fault) => fault,
             };
-            let connected = link.subscriber.swap(None).is_some();
-            links.note_missed(&link);
-            links.note_connected();
+            let connected = server.subscriber.swap(None).is_some();
+            connections.note_missed(&server);
+            connections.note_connected();
             if fault.is_misrouted() {
-                links.stale.notify_one();
+                connections.stale.notify_one();
             }
             if connected {
                 was_connected = true;
-                let errors = &links.core.metrics.broker_errors;
+                let errors = &connections.core.metrics.broker_errors;
                 errors.inc(fault.as_broker_error());
-                warn!(redis = %link.address, error = %fault, "connection for publications lost, some may be missed");
+                warn!(redis = %server.address, error = %fault, "connection for publications lost, some may be missed");
             } else {
-                debug!(redis = %link.address, error = %fault, "no connection for publications");
+                debug!(redis = %server.address, error = %fault, "no connection for publications");
             }
             if was_connected {
-                links.core.metrics.broker_reconnects.inc();
+                connections.core.metrics.broker_reconnects.inc();
             }
             time::sleep(backoff.next()).await;
         }
     };
     tokio::select! {
         () = keeping => {}
-        () = link.stopped() => {}
+        () = server.stopped() => {}
     }
-    link.subscriber.store(None);
-    links.note_missed(&link);
-    links.note_connected();
+    server.subscriber.store(None);
+    connections.note_missed(&server);
+    connections.note_connected();
 }
 
 async fn serve(
-    links: &Arc<Links>,
-    link: &Link,
+    connections: &Arc<Connections>,
+    server: &ServerConnections,
     verbs: Verbs,
     backoff: &mut Backoff,
 ) -> Result<Infallible, Fault> {
-    let probe = probe_channel(links, link).ok_or(Fault::NotConnected)?;
+    let probe = probe_channel(connections, server).ok_or(Fault::NotConnected)?;
     let heard = Arc::new(Heard::default());
     let pushes = {
-        let (links, heard, probe) = (Arc::clone(links), Arc::clone(&heard), probe.clone());
+        let (connections, heard, probe) =
+            (Arc::clone(connections), Arc::clone(&heard), probe.clone());
         move |push: PushInfo| {
-            take(&links, &heard, &probe, push);
+            take(&connections, &heard, &probe, push);
             Ok::<(), ()>(())
         }
     };
-    let connector = &links.core.connector;
+    let connector = &connections.core.connector;
     let mut connection = connector
-        .connect(&link.address, Login::Server, Some(pushes))
+        .connect(&server.address, Login::Server, Some(pushes))
         .await?;
-    subscribe_all(links, link, verbs, &probe, &mut connection).await?;
-    link.subscriber.store(Some(Arc::new(connection.clone())));
-    links.note_connected();
+    subscribe_all(connections, server, verbs, &probe, &mut connection).await?;
+    server.subscriber.store(Some(Arc::new(connection.clone())));
+    connections.note_connected();
     let gaps = heard.gaps.load(Ordering::Relaxed);
-    info!(redis = %link.address, gaps, "subscribed to publications");
+    info!(redis = %server.address, gaps, "subscribed to publications");
     let mut number = 0;
     loop {
         number += 1;
         tokio::select! {
-            result = hear(link, verbs, &probe, number, &heard, connector.timeout()) => result?,
+            result = hear(server, verbs, &probe, number, &heard, connector.timeout()) => result?,
             () = heard.gone.notified() => return Err(Fault::NotConnected),
         }
         backoff.reset();
         tokio::select! {
             () = time::sleep(PROBE_INTERVAL) => {}
             () = heard.gone.notified() => return Err(Fault::NotConnected),
-            () = link.moved.notified() => {
+            () = server.moved.notified() => {
                 return Err(Fault::NoPrimary("slots were moved".to_owned()));
             }
         }
@@ -151,14 +156,14 @@ async fn serve(
 /// Publishes a number and waits for it to come back. Whether it can be published is not this
 /// connection's matter.
 async fn hear(
-    link: &Link,
+    server: &ServerConnections,
     verbs: Verbs,
     probe: &str,
     number: u64,
     heard: &Heard,
     patience: std::time::Duration,
 ) -> Result<(), Fault> {
-    let Ok(mut commands) = link.commands() else {
+    let Ok(mut commands) = server.commands() else {
         return Ok(());
     };
     let news = heard.news.notified();
@@ -170,7 +175,7 @@ async fn hear(
         .query_async::<i64>(&mut commands)
         .await;
     if let Err(error) = published {
-        debug!(redis = %link.address, error = %error, "probe not published");
+        debug!(redis = %server.address, error = %error, "probe not published");
         return Ok(());
     }
     let back = async {
@@ -186,21 +191,21 @@ async fn hear(
 
 /// Everything this connection is to hear.
 async fn subscribe_all(
-    links: &Links,
-    link: &Link,
+    connections: &Connections,
+    server: &ServerConnections,
     verbs: Verbs,
     probe: &str,
     connection: &mut Connection,
 ) -> Result<(), Fault> {
-    let keys = &links.core.keys;
+    let keys = &connections.core.keys;
     let mut names = vec![probe.to_owned()];
     let control = keys.control();
-    let carried = link.carry();
+    let carried = server.carry();
     if carried.has(slot_of(control.as_bytes())) {
         names.push(control);
     }
     {
-        let wanted = links.wanted.lock();
+        let wanted = connections.wanted.lock();
         let here = wanted
             .iter()
             .map(|channel| keys.channel(channel))
@@ -217,16 +222,16 @@ async fn subscribe_all(
     Ok(())
 }
 
-/// A channel of this node's in one of the link's slots.
-fn probe_channel(links: &Links, link: &Link) -> Option<String> {
-    let core = &links.core;
+/// A channel of this node's in one of the server's slots.
+fn probe_channel(connections: &Connections, server: &ServerConnections) -> Option<String> {
+    let core = &connections.core;
     (0..PROBE_NUMBERS)
         .map(|number| core.keys.probe(core.node, number))
-        .find(|name| link.has(slot_of(name.as_bytes())))
+        .find(|name| server.has(slot_of(name.as_bytes())))
 }
 
 /// Called by the connection's task for each push: never waits.
-fn take(links: &Arc<Links>, heard: &Heard, probe: &str, push: PushInfo) {
+fn take(connections: &Arc<Connections>, heard: &Heard, probe: &str, push: PushInfo) {
     match push.kind {
         PushKind::Message | PushKind::SMessage => {
             let mut data = push.data.into_iter();
@@ -241,36 +246,36 @@ fn take(links: &Arc<Links>, heard: &Heard, probe: &str, push: PushInfo) {
                 heard.news.notify_one();
                 return;
             }
-            links.inbox.take(links, &name, payload);
+            connections.inbox.take(connections, &name, payload);
         }
         PushKind::Disconnection => heard.gone.notify_one(),
         // Before every publication of the channel over this connection: what comes is whole again.
         PushKind::Subscribe | PushKind::SSubscribe => {
-            if let Some(channel) = channel_of(links, push)
-                && links.missed.lock().remove(&channel)
+            if let Some(channel) = channel_of(connections, push)
+                && connections.missed.lock().remove(&channel)
             {
                 heard.gaps.fetch_add(1, Ordering::Relaxed);
-                links.core.events.gap(&channel, GapReason::LinkLost);
+                connections.core.events.gap(&channel, GapReason::LinkLost);
             }
         }
         // Asked for by nobody when the slot moves to another server.
         PushKind::SUnsubscribe => {
-            let channel = channel_of(links, push);
-            let wanted = links.wanted.lock();
+            let channel = channel_of(connections, push);
+            let wanted = connections.wanted.lock();
             if let Some(channel) = channel {
                 if !wanted.contains(&channel) {
                     return;
                 }
-                links.missed.lock().insert(channel);
+                connections.missed.lock().insert(channel);
             }
-            links.stale.notify_one();
+            connections.stale.notify_one();
         }
         _ => {}
     }
 }
 
 /// The channel that an answer to a subscription, or its end, is about; `None` for one of nodes' own.
-fn channel_of(links: &Links, push: PushInfo) -> Option<Channel> {
+fn channel_of(connections: &Connections, push: PushInfo) -> Option<Channel> {
     let name: String = from_redis_value(push.data.into_iter().next()?).ok()?;
-    links.core.keys.parse_channel(&name)
+    connections.core.keys.parse_channel(&name)
 }

@@ -6,8 +6,8 @@ use curfew_backend::{BackendError, BoxFuture, Tickets};
 use curfew_model::TicketId;
 
 use crate::Redis;
+use crate::connections::Keyed;
 use crate::fault::Fault;
-use crate::links::Keyed;
 
 impl Tickets for Redis {
     fn put<'a>(
@@ -23,7 +23,7 @@ impl Tickets for Redis {
                 .arg("NX")
                 .arg("PX")
                 .arg(milliseconds);
-            match self.links.call::<Option<String>>(set).await? {
+            match self.connections.call::<Option<String>>(set).await? {
                 Some(_) => Ok(()),
                 // It was there.
                 None => Err(Fault::Unexpected("SET").into()),
@@ -39,7 +39,7 @@ impl Tickets for Redis {
     ) -> BoxFuture<'a, Result<Option<Vec<u8>>, BackendError>> {
         Box::pin(async move {
             let getdel = Keyed::new("GETDEL", &self.core.keys.ticket(id));
-            Ok(self.links.call(getdel).await?)
+            Ok(self.connections.call(getdel).await?)
         })
     }
 }

@@ -41,7 +41,7 @@ impl fmt::Display for Violation {
 /// Within which a node that runs, and reaches Redis, has ended a revoked session.
 const PROMPTLY: Duration = Duration::from_millis(700);
 
-/// A stop that is longer is noticed: a tenth of the lease, and a pulse.
+/// A stop that is longer is noticed: a tenth of the lease, and the interval of the signs of life.
 const NOTICED: Duration = Duration::from_millis(400);
 
 /// Longest that a push is under way.

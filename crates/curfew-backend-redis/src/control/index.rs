@@ -7,9 +7,9 @@ use redis::cmd;
 use tokio::time::{self, Instant};
 use tracing::debug;
 
+use super::known_revocations::Known;
 use super::pushes;
 use super::read::{Written, groups};
-use super::seen::Known;
 use super::{Control, Generation};
 use crate::fault::Fault;
 
@@ -38,7 +38,7 @@ impl Control {
         self.can_rewrite()
             || self.comparison.is_under_way()
             || !generation.recall.is_empty()
-            || self.seen.has_any_met()
+            || self.known_revocations.has_any_met()
             || generation.learn.is_some()
             || !generation.sweep.is_empty()
     }
@@ -54,7 +54,7 @@ impl Control {
             Ok(())
         } else if self.comparison.is_under_way() {
             self.compare(generation).await
-        } else if self.seen.has_any_met() {
+        } else if self.known_revocations.has_any_met() {
             self.learn_met(generation).await
         } else if !generation.recall.is_empty() {
             self.recall(generation).await
@@ -79,7 +79,7 @@ impl Control {
         // knows all the same.
         for (written, known) in found {
             generation.gone.retain(|gone| gone != written);
-            if self.seen.insert(written, known.clone()) {
+            if self.known_revocations.insert(written, known.clone()) {
                 new.push(written);
             }
         }
@@ -129,7 +129,7 @@ impl Control {
             return;
         }
         for written in &gone {
-            self.seen.remove(written);
+            self.known_revocations.remove(written);
         }
         self.count_known();
     }
@@ -138,8 +138,12 @@ impl Control {
     pub(super) fn count_known(&self) {
         let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let metrics = &self.core.metrics;
-        metrics.revocations_known.set(count(self.seen.len()));
-        let unmatched = self.seen.ineffective(|kind| self.core.local.is_kind(kind));
+        metrics
+            .revocations_known
+            .set(count(self.known_revocations.len()));
+        let unmatched = self
+            .known_revocations
+            .ineffective(|kind| self.core.local.is_kind(kind));
         let ineffective = count(unmatched + self.nameless.len());
         metrics.revocations_ineffective.set(ineffective);
     }
@@ -147,14 +151,14 @@ impl Control {
     /// Reads what admissions have met: a key that nothing else had told of.
     async fn learn_met(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let learned = Instant::now();
-        let keys = self.seen.take_met(pushes::BATCH);
+        let keys = self.known_revocations.take_met(pushes::BATCH);
         let written: Vec<Written> = keys
             .iter()
-            .flat_map(|key| Written::all(&self.seen.complete(key)).collect::<Vec<_>>())
+            .flat_map(|key| Written::all(&self.known_revocations.complete(key)).collect::<Vec<_>>())
             .collect();
         let read = self.read(&generation.connection, &written).await;
         if read.is_err() {
-            self.seen.meet_again(keys);
+            self.known_revocations.meet_again(keys);
         }
         let found: Vec<(Written, Known)> = written
             .into_iter()
@@ -202,7 +206,7 @@ impl Control {
                 gone.push(written);
                 continue;
             };
-            if self.seen.insert(&written, known) {
+            if self.known_revocations.insert(&written, known) {
                 new.push(written);
             }
         }
@@ -219,7 +223,7 @@ impl Control {
         let records = self.core.local.records(&self.rewrite[from..]);
         // Over the connections for commands, which may not be there yet, or slow: the heartbeat must
         // not wait for them.
-        let rewriting = time::timeout_at(until, self.links.rewrite(&records));
+        let rewriting = time::timeout_at(until, self.connections.rewrite(&records));
         match rewriting.await.unwrap_or(Err(Fault::NotConnected)) {
             Ok(()) => self.rewrite.truncate(from),
             Err(fault) => {

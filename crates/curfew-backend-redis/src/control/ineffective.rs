@@ -140,7 +140,8 @@ impl Control {
 
     /// Whether this server has the key. In a cluster those without the braces may lie anywhere.
     fn is_here(&self, name: &[u8]) -> bool {
-        !self.links.is_cluster() || name.starts_with(self.core.keys.revoked_prefix().as_bytes())
+        !self.connections.is_cluster()
+            || name.starts_with(self.core.keys.revoked_prefix().as_bytes())
     }
 
     /// Says whether that is news.

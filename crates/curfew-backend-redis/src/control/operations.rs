@@ -10,12 +10,12 @@ use serde::Serialize;
 use tokio::time::Instant;
 use tracing::debug;
 
+use super::known_revocations::Known;
 use super::read::{Written as Spelled, read_watched};
-use super::seen::Known;
 use super::{Control, Counted, Generation};
 use crate::core::random_id;
 use crate::fault::Fault;
-use crate::op::{Op, Written};
+use crate::request::{Request, Written};
 use crate::span;
 
 /// Attempts to write a revocation while somebody else writes the same key.
@@ -65,22 +65,22 @@ impl Control {
     pub(super) async fn operate(
         &mut self,
         generation: &mut Generation,
-        op: Op,
+        request: Request,
     ) -> Result<(), Fault> {
-        if op.is_given_up() {
+        if request.is_given_up() {
             return Ok(());
         }
-        let failed = match op {
-            Op::Revoke {
+        let failed = match request {
+            Request::Revoke {
                 key,
                 revocation,
                 reply,
             } => answer(reply, self.revoke(generation, &key, revocation).await),
-            Op::Restore { key, reply } => answer(reply, self.restore(generation, key).await),
-            Op::Confirm { id, key, reply } => {
+            Request::Restore { key, reply } => answer(reply, self.restore(generation, key).await),
+            Request::Confirm { id, key, reply } => {
                 answer(reply, self.confirm(generation, &id, key).await)
             }
-            Op::Compare { reply } => {
+            Request::Compare { reply } => {
                 self.start_comparison(generation, reply);
                 None
             }
@@ -183,7 +183,7 @@ impl Control {
             if written.is_some() {
                 // Without waiting for the push: the data may be lost before it comes.
                 generation.gone.retain(|gone| gone != spelled);
-                self.seen.insert(spelled, known);
+                self.known_revocations.insert(spelled, known);
                 return Ok(true);
             }
             debug!("a revocation was written meanwhile, trying again");
@@ -223,7 +223,7 @@ impl Control {
         key: RevocationKey,
     ) -> Result<bool, Fault> {
         // In every way it may be written.
-        let written: Vec<Spelled> = Spelled::all(&self.seen.complete(&key)).collect();
+        let written: Vec<Spelled> = Spelled::all(&self.known_revocations.complete(&key)).collect();
         let (mut delete, mut forget) = (cmd("DEL"), cmd("ZREM"));
         forget.arg(self.core.keys.revoked_index());
         for written in &written {
@@ -237,7 +237,7 @@ impl Control {
             .query_async(&mut generation.connection)
             .await?;
         for written in &written {
-            self.seen.remove(written);
+            self.known_revocations.remove(written);
         }
         Ok(removed > 0)
     }
@@ -251,7 +251,7 @@ impl Control {
         key: RevocationKey,
     ) -> Result<Ended, Fault> {
         let learned = Instant::now();
-        let written: Vec<Spelled> = Spelled::all(&self.seen.complete(&key)).collect();
+        let written: Vec<Spelled> = Spelled::all(&self.known_revocations.complete(&key)).collect();
         let read = self.read(&generation.connection, &written).await?;
         let found: Vec<(Spelled, Known)> = written
             .into_iter()

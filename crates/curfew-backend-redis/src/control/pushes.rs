@@ -329,7 +329,7 @@ impl Control {
         let mut written = Vec::with_capacity(keys.len() * 2);
         let mut learned_at = Vec::with_capacity(keys.len() * 2);
         for (key, at) in keys.iter().zip(touched_at) {
-            written.extend(Written::all(&self.seen.complete(key)));
+            written.extend(Written::all(&self.known_revocations.complete(key)));
             learned_at.resize(written.len(), *at);
         }
         let (mut found, mut gone) = (Vec::new(), Vec::new());
@@ -355,7 +355,7 @@ impl Control {
         self.step("get").count(keys.len()).revoked(ended).log();
         // A key that is there in one way need not have been there in another.
         let there: HashSet<&RevocationKey> = found.iter().map(|(there, _)| &there.key).collect();
-        gone.retain(|gone| !there.contains(&gone.key) || self.seen.has(gone));
+        gone.retain(|gone| !there.contains(&gone.key) || self.known_revocations.has(gone));
         self.note_found(generation, &found).await?;
         self.note_gone(generation, gone).await
     }

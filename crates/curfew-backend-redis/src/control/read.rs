@@ -5,7 +5,7 @@ use curfew_model::{RevocationKey, Spelling};
 use futures_util::future::try_join_all;
 use redis::{Value, cmd, from_redis_value, pipe};
 
-use super::seen::{Known, MAX_VALUE_BYTES};
+use super::known_revocations::{Known, MAX_VALUE_BYTES};
 use crate::connect::Connection;
 use crate::fault::Fault;
 use crate::keys::Keys;

@@ -9,8 +9,8 @@ use redis::cmd;
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::known_revocations::Known;
 use super::read::{self, Written};
-use super::seen::Known;
 use super::{Control, Generation, SWEEP};
 use crate::connect::Connection;
 use crate::fault::Fault;

@@ -11,10 +11,10 @@ use redis::{PushInfo, Value, cmd, from_redis_value, pipe};
 use tokio::time::{self, Instant};
 use tracing::{error, warn};
 
+use super::known_revocations::Known;
 use super::pushes::Pushes;
 use super::read::{Written, groups, read_watched};
 use super::reconcile::sweep_interval;
-use super::seen::Known;
 use super::{Control, Generation, RESETUP};
 use crate::connect::Login;
 use crate::core::random_id;
@@ -62,8 +62,8 @@ impl Control {
     /// A new control connection to the primary of the revocations.
     pub(super) async fn connect(&mut self) -> Result<Generation, Fault> {
         let core = Arc::clone(&self.core);
-        let layout = core.connector.layout(&self.links.addresses()).await?;
-        self.links.update(&layout);
+        let layout = core.connector.layout(&self.connections.addresses()).await?;
+        self.connections.update(&layout);
         let address = layout
             .primary_of(Slot::REVOKED)
             .ok_or_else(|| Fault::NoPrimary("nobody has the revocations' slot".to_owned()))?
@@ -115,7 +115,7 @@ impl Control {
             .arg(core.keys.unbraced_prefix())
             .query_async::<()>(&mut connection)
             .await?;
-        self.seen.set_pushes(Arc::downgrade(&pushes));
+        self.known_revocations.set_pushes(Arc::downgrade(&pushes));
         self.step("track").log();
         let now = Instant::now();
         Ok(Generation {
@@ -176,7 +176,7 @@ impl Control {
         }
         self.step("synced").log();
         self.known = Some(generation.primary.clone());
-        generation.recall = self.seen.written();
+        generation.recall = self.known_revocations.written();
         if !is_known {
             // Records may be gone with the data, or not have reached a replica in time.
             self.rewrite = self.core.local.sessions();
@@ -229,7 +229,7 @@ impl Control {
             self.core.metrics.backend_data_losses.inc();
             error!(
                 on_data_loss = ?self.core.config.on_data_loss,
-                revocations = self.seen.len(),
+                revocations = self.known_revocations.len(),
                 "redis has lost its data"
             );
             // Before anything is remembered of the new life: if the connection breaks from here
@@ -322,7 +322,7 @@ impl Control {
     /// Writes back every revocation this node knows of and Redis lacks.
     async fn reassert(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let now = self.redis_now_ms(generation).await?;
-        let known = self.seen.in_force(now);
+        let known = self.known_revocations.in_force(now);
         let index = self.core.keys.revoked_index();
         let mut written = 0;
         let size =

@@ -79,7 +79,7 @@ impl Known {
 /// Every revocation known, and what admissions tell the control task. What is known is written by
 /// the control task alone; admissions look into it.
 #[derive(Debug, Default)]
-pub(crate) struct Seen {
+pub(crate) struct KnownRevocations {
     book: RwLock<Book>,
     /// Keys that admissions have found in Redis and that are not known as they were found.
     met: Mutex<HashSet<RevocationKey>>,
@@ -146,7 +146,7 @@ impl Book {
     }
 }
 
-impl Seen {
+impl KnownRevocations {
     /// Says whether the key was not known as it is written.
     pub(super) fn insert(&self, written: &Written, known: Known) -> bool {
         let Written { key, spelling } = written;
@@ -356,22 +356,22 @@ mod tests {
 
     #[test]
     fn what_has_expired_is_forgotten() {
-        let seen = Seen::default();
+        let revocations = KnownRevocations::default();
         for (name, end) in [("a", -1), ("b", 100), ("c", 200)] {
             let known = Known::new(Some(Vec::new()), end).unwrap();
-            assert!(seen.insert(&written(name, Spelling::Plain), known.clone()));
-            assert!(!seen.insert(&written(name, Spelling::Plain), known));
+            assert!(revocations.insert(&written(name, Spelling::Plain), known.clone()));
+            assert!(!revocations.insert(&written(name, Spelling::Plain), known));
         }
-        assert_eq!(seen.in_force(100).len(), 2);
-        assert_eq!(seen.len(), 2);
-        let covers = |name, now| seen.covers(&[RevocationKey::user(name)], None, now);
+        assert_eq!(revocations.in_force(100).len(), 2);
+        assert_eq!(revocations.len(), 2);
+        let covers = |name, now| revocations.covers(&[RevocationKey::user(name)], None, now);
         assert!(covers("a", 1000) && covers("c", 199));
         assert!(!covers("b", 0) && !covers("c", 200));
     }
 
     #[test]
     fn both_spellings_are_one_key_and_are_kept_and_forgotten_apart() {
-        let seen = Seen::default();
+        let revocations = KnownRevocations::default();
         let zoe = RevocationKey::user("zo\u{eb}");
         let (digest, _) = RevocationKey::parse_written(zoe.to_string().as_bytes()).unwrap();
         assert_eq!(digest.plain_value(), None);
@@ -380,25 +380,31 @@ mod tests {
             spelling,
         };
         let known = |value: &[u8]| Known::new(Some(value.to_vec()), -1).unwrap();
-        seen.insert(&of(&digest, Spelling::Digest), known(b"1764000000"));
-        assert_eq!(seen.complete(&digest).plain_value(), None);
-        seen.insert(&of(&zoe, Spelling::Plain), known(b"1"));
-        assert_eq!(seen.complete(&digest).plain_value(), Some("zo\u{eb}"));
-        assert_eq!(seen.len(), 2);
-        let covers = || seen.covers(std::slice::from_ref(&zoe), Some(1_764_000_001), 0);
+        revocations.insert(&of(&digest, Spelling::Digest), known(b"1764000000"));
+        assert_eq!(revocations.complete(&digest).plain_value(), None);
+        revocations.insert(&of(&zoe, Spelling::Plain), known(b"1"));
+        assert_eq!(
+            revocations.complete(&digest).plain_value(),
+            Some("zo\u{eb}")
+        );
+        assert_eq!(revocations.len(), 2);
+        let covers = || revocations.covers(std::slice::from_ref(&zoe), Some(1_764_000_001), 0);
         assert!(covers());
-        seen.remove(&of(&zoe, Spelling::Plain));
+        revocations.remove(&of(&zoe, Spelling::Plain));
         assert!(!covers(), "the cutoff that is left does not cover it");
-        assert!(seen.has(&of(&zoe, Spelling::Digest)) && !seen.has(&of(&zoe, Spelling::Plain)));
-        seen.remove(&of(&digest, Spelling::Digest));
-        assert_eq!(seen.len(), 0);
+        assert!(
+            revocations.has(&of(&zoe, Spelling::Digest))
+                && !revocations.has(&of(&zoe, Spelling::Plain))
+        );
+        revocations.remove(&of(&digest, Spelling::Digest));
+        assert_eq!(revocations.len(), 0);
     }
 
     #[test]
     fn what_can_match_nobody_is_counted() {
-        let seen = Seen::default();
+        let revocations = KnownRevocations::default();
         let known = Known::new(Some(b"1".to_vec()), -1).unwrap();
-        let ineffective = || seen.ineffective(|kind| kind == "tenant");
+        let ineffective = || revocations.ineffective(|kind| kind == "tenant");
         let mut all = Vec::new();
         for (name, expect) in [
             ("user:alice", 0),
@@ -409,30 +415,30 @@ mod tests {
         ] {
             let (key, spelling) = RevocationKey::parse_written(name.as_bytes()).unwrap();
             let written = Written { key, spelling };
-            seen.insert(&written, known.clone());
+            revocations.insert(&written, known.clone());
             assert_eq!(ineffective(), expect, "{name}");
             all.push(written);
         }
-        assert_eq!(seen.ineffective(|_| false), 3);
+        assert_eq!(revocations.ineffective(|_| false), 3);
         for written in &all {
-            seen.remove(written);
+            revocations.remove(written);
         }
-        assert_eq!((ineffective(), seen.len()), (0, 0));
+        assert_eq!((ineffective(), revocations.len()), (0, 0));
     }
 
     #[test]
     fn what_is_known_as_it_was_found_is_not_read_again() {
-        let seen = Seen::default();
+        let revocations = KnownRevocations::default();
         let alice = written("alice", Spelling::Plain);
         let known = |value: &[u8]| Known::new(Some(value.to_vec()), -1).unwrap();
-        seen.insert(&alice, known(b"1"));
-        seen.meet(&alice, &known(b"1"));
-        assert!(!seen.has_any_met());
-        seen.meet(&alice, &known(b"1764000000"));
-        seen.meet(&written("bob", Spelling::Digest), &known(b"1"));
-        assert_eq!(seen.take_met(1).len(), 1);
-        assert_eq!(seen.take_met(10).len(), 1);
-        assert!(!seen.has_any_met());
+        revocations.insert(&alice, known(b"1"));
+        revocations.meet(&alice, &known(b"1"));
+        assert!(!revocations.has_any_met());
+        revocations.meet(&alice, &known(b"1764000000"));
+        revocations.meet(&written("bob", Spelling::Digest), &known(b"1"));
+        assert_eq!(revocations.take_met(1).len(), 1);
+        assert_eq!(revocations.take_met(10).len(), 1);
+        assert!(!revocations.has_any_met());
     }
 
     #[test]

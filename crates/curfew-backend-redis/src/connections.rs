@@ -23,10 +23,10 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
+use crate::batcher::BatchSender;
 use crate::connect::Connection;
 use crate::core::Core;
 use crate::fault::Fault;
-use crate::funnel::Funnel;
 use crate::inbox::Inbox;
 use crate::layout::{Layout, Shard};
 use crate::slots::{Slot, slot_of};
@@ -43,7 +43,7 @@ const LAYOUT_INTERVAL: Duration = Duration::from_secs(5);
 const LAYOUT_PAUSE: Duration = Duration::from_millis(200);
 
 /// The connections to every primary.
-pub(crate) struct Links {
+pub(crate) struct Connections {
     pub(crate) core: Arc<Core>,
     pub(crate) inbox: Arc<Inbox>,
     current: ArcSwap<Current>,
@@ -65,12 +65,12 @@ pub(crate) struct Links {
 #[derive(Debug, Default)]
 struct Current {
     cluster: bool,
-    links: Vec<Arc<Link>>,
+    servers: Vec<Arc<ServerConnections>>,
 }
 
 /// The connections to one primary.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct ServerConnections {
     pub(crate) address: RedisAddress,
     shard: ArcSwap<Shard>,
     commands: ArcSwapOption<Commands>,
@@ -90,7 +90,7 @@ pub(crate) struct Link {
 struct Commands {
     connection: Connection,
     /// The same, shared in one write with whoever else has commands just then.
-    funnel: Funnel,
+    batches: BatchSender,
 }
 
 /// A command with the key that says where it goes.
@@ -119,7 +119,7 @@ impl Keyed {
     }
 }
 
-impl Links {
+impl Connections {
     pub(crate) fn new(core: Arc<Core>, inbox: Arc<Inbox>) -> Arc<Self> {
         Arc::new(Self {
             core,
@@ -138,30 +138,30 @@ impl Links {
     pub(crate) fn update(self: &Arc<Self>, layout: &Layout) {
         let _one_at_a_time = self.updating.lock();
         let before = self.current.load_full();
-        let mut links = Vec::with_capacity(layout.shards.len());
+        let mut servers = Vec::with_capacity(layout.shards.len());
         for shard in &layout.shards {
             let known = before
-                .links
+                .servers
                 .iter()
-                .find(|link| link.address == shard.address && before.cluster == layout.cluster);
+                .find(|server| server.address == shard.address && before.cluster == layout.cluster);
             match known {
-                Some(link) => {
-                    if **link.shard.load() != *shard {
-                        link.shard.store(Arc::new(shard.clone()));
-                        link.moved.notify_one();
+                Some(server) => {
+                    if **server.shard.load() != *shard {
+                        server.shard.store(Arc::new(shard.clone()));
+                        server.moved.notify_one();
                     }
-                    links.push(Arc::clone(link));
+                    servers.push(Arc::clone(server));
                 }
-                None => links.push(Arc::new(Link::new(shard.clone()))),
+                None => servers.push(Arc::new(ServerConnections::new(shard.clone()))),
             }
         }
-        let new: Vec<_> = links
+        let new: Vec<_> = servers
             .iter()
-            .filter(|link| !before.links.iter().any(|old| Arc::ptr_eq(old, link)))
+            .filter(|server| !before.servers.iter().any(|old| Arc::ptr_eq(old, server)))
             .cloned()
             .collect();
-        for old in &before.links {
-            if !links.iter().any(|link| Arc::ptr_eq(old, link)) {
+        for old in &before.servers {
+            if !servers.iter().any(|server| Arc::ptr_eq(old, server)) {
                 info!(redis = %old.address, "not a primary any more");
                 old.stop.cancel();
                 // Before others hear its channels.
@@ -170,24 +170,24 @@ impl Links {
         }
         self.current.store(Arc::new(Current {
             cluster: layout.cluster,
-            links,
+            servers,
         }));
-        for link in new {
+        for server in new {
             self.core.spawn(commands::keep(
                 Arc::clone(self),
-                Arc::clone(&link),
+                Arc::clone(&server),
                 layout.cluster,
             ));
             self.core
-                .spawn(subscriber::keep(Arc::clone(self), link, layout.cluster));
+                .spawn(subscriber::keep(Arc::clone(self), server, layout.cluster));
         }
         self.note_connected();
         self.changed.notify_one();
     }
 
-    /// The connection for publications of this link is lost: what it carried may have been missed.
-    pub(crate) fn note_missed(&self, link: &Link) {
-        let Some(carried) = link.carries.swap(None) else {
+    /// The connection for publications to this server is lost: what it carried may have been missed.
+    pub(crate) fn note_missed(&self, server: &ServerConnections) {
+        let Some(carried) = server.carries.swap(None) else {
             return;
         };
         let wanted = self.wanted.lock();
@@ -208,17 +208,17 @@ impl Links {
 
     /// Where the primary of a slot was last.
     pub(crate) fn primary_of(&self, slot: Slot) -> Option<RedisAddress> {
-        let link = self.of(slot).ok()?;
-        Some(link.address.clone())
+        let server = self.of(slot).ok()?;
+        Some(server.address.clone())
     }
 
     /// Where the primaries were last.
     pub(crate) fn addresses(&self) -> Vec<RedisAddress> {
         let current = self.current.load();
         current
-            .links
+            .servers
             .iter()
-            .map(|link| link.address.clone())
+            .map(|server| server.address.clone())
             .collect()
     }
 
@@ -228,12 +228,12 @@ impl Links {
     }
 
     /// The connections to the primary of a slot.
-    pub(crate) fn of(&self, slot: Slot) -> Result<Arc<Link>, Fault> {
+    pub(crate) fn of(&self, slot: Slot) -> Result<Arc<ServerConnections>, Fault> {
         let current = self.current.load();
         current
-            .links
+            .servers
             .iter()
-            .find(|link| link.has(slot))
+            .find(|server| server.has(slot))
             .cloned()
             .ok_or(Fault::NotConnected)
     }
@@ -243,11 +243,11 @@ impl Links {
         // What was seen earlier must not be noted later.
         let _one_at_a_time = self.noting.lock();
         let current = self.current.load();
-        let all = |has: fn(&Link) -> bool| {
-            !current.links.is_empty() && current.links.iter().all(|link| has(link))
+        let all = |has: fn(&ServerConnections) -> bool| {
+            !current.servers.is_empty() && current.servers.iter().all(|server| has(server))
         };
-        let listening = all(|link| link.subscriber.load().is_some());
-        let commanding = all(|link| link.commands.load().is_some());
+        let listening = all(|server| server.subscriber.load().is_some());
+        let commanding = all(|server| server.commands.load().is_some());
         self.core.status.set_connected(commanding, listening);
         let metrics = &self.core.metrics;
         metrics.broker_connected.set(i64::from(listening));
@@ -255,17 +255,21 @@ impl Links {
 
     /// Runs one command.
     pub(crate) async fn call<T: FromRedisValue>(&self, command: Keyed) -> Result<T, Fault> {
-        let link = self.of(command.slot)?;
-        let mut span = span::begin(self.core.metrics.tracer(), command.name, 1, &link.address);
-        let result = self.ask(&link, command).await;
+        let server = self.of(command.slot)?;
+        let mut span = span::begin(self.core.metrics.tracer(), command.name, 1, &server.address);
+        let result = self.ask(&server, command).await;
         result.inspect_err(|fault| span::failed(&mut span, fault))
     }
 
-    async fn ask<T: FromRedisValue>(&self, link: &Link, command: Keyed) -> Result<T, Fault> {
-        let funnel = link.funnel()?;
+    async fn ask<T: FromRedisValue>(
+        &self,
+        server: &ServerConnections,
+        command: Keyed,
+    ) -> Result<T, Fault> {
+        let batches = server.batches()?;
         let began = Instant::now();
-        let replies = funnel.run(vec![command.cmd]).await;
-        let mut replies = replies.map_err(|fault| self.report(link, fault))?;
+        let replies = batches.run(vec![command.cmd]).await;
+        let mut replies = replies.map_err(|fault| self.report(server, fault))?;
         self.core.answered(command.name, began);
         let reply = replies.pop().unwrap_or_default();
         from_redis_value(reply).map_err(|error| RedisError::from(error).into())
@@ -279,11 +283,11 @@ impl Links {
         payload: Bytes,
         until: Duration,
     ) -> Result<(), Fault> {
-        let link = self.of(slot_of(channel.as_bytes()))?;
-        let funnel = link.funnel()?;
+        let server = self.of(slot_of(channel.as_bytes()))?;
+        let batches = server.batches()?;
         let began = Instant::now();
-        let published = funnel.publish(channel, payload, until).await;
-        published.map_err(|fault| self.report(&link, fault))?;
+        let published = batches.publish(channel, payload, until).await;
+        published.map_err(|fault| self.report(&server, fault))?;
         let verb = Verbs::new(self.is_cluster()).publish;
         self.core.answered(verb, began);
         Ok(())
@@ -345,16 +349,16 @@ impl Links {
         if commands.is_empty() {
             return Ok(Vec::new());
         }
-        let link = self.of(slot)?;
+        let server = self.of(slot)?;
         let name = match &commands[..] {
             [command] => command.name,
             _ if atomic => span::TRANSACTION,
             _ => span::PIPELINE,
         };
         let tracer = self.core.metrics.tracer();
-        let mut span = span::begin(tracer, name, commands.len(), &link.address);
+        let mut span = span::begin(tracer, name, commands.len(), &server.address);
         let began = Instant::now();
-        let result = self.run_on(&link, commands, atomic).await;
+        let result = self.run_on(&server, commands, atomic).await;
         match &result {
             Ok(_) => self.core.answered(name, began),
             Err(fault) => span::failed(&mut span, fault),
@@ -364,38 +368,38 @@ impl Links {
 
     async fn run_on(
         &self,
-        link: &Link,
+        server: &ServerConnections,
         commands: Vec<Keyed>,
         atomic: bool,
     ) -> Result<Vec<Value>, Fault> {
         if !atomic || commands.len() == 1 {
             let commands = commands.into_iter().map(|command| command.cmd);
-            let replies = link.funnel()?.run(commands.collect()).await;
-            return replies.map_err(|fault| self.report(link, fault));
+            let replies = server.batches()?.run(commands.collect()).await;
+            return replies.map_err(|fault| self.report(server, fault));
         }
         let mut pipeline = pipe();
         pipeline.atomic();
         for command in commands {
             pipeline.add_command(command.cmd);
         }
-        let result = pipeline.query_async(&mut link.commands()?).await;
-        result.map_err(|error| self.report(link, error.into()))
+        let result = pipeline.query_async(&mut server.commands()?).await;
+        result.map_err(|error| self.report(server, error.into()))
     }
 
     /// Has a connection that is of no more use made anew.
-    fn report(&self, link: &Link, fault: Fault) -> Fault {
+    fn report(&self, server: &ServerConnections, fault: Fault) -> Fault {
         if fault.is_fatal() {
-            link.broken.notify_one();
+            server.broken.notify_one();
         }
         if fault.is_misrouted() {
             self.stale.notify_one();
         }
-        debug!(redis = %link.address, error = %fault, "redis command failed");
+        debug!(redis = %server.address, error = %fault, "redis command failed");
         fault
     }
 }
 
-impl Link {
+impl ServerConnections {
     fn new(shard: Shard) -> Self {
         Self {
             address: shard.address.clone(),
@@ -426,10 +430,10 @@ impl Link {
         Ok(commands.connection.clone())
     }
 
-    fn funnel(&self) -> Result<Funnel, Fault> {
+    fn batches(&self) -> Result<BatchSender, Fault> {
         let commands = self.commands.load();
         let commands = commands.as_ref().ok_or(Fault::NotConnected)?;
-        Ok(commands.funnel.clone())
+        Ok(commands.batches.clone())
     }
 
     /// Resolves when the server is not a primary any more.
@@ -440,16 +444,16 @@ impl Link {
 
 /// Looks up the primaries whenever one was not what it was thought to be, and, where they can
 /// change, every few seconds: one that was replaced and cut off may go on answering.
-pub(crate) async fn watch_layout(links: Arc<Links>) {
-    let connector = &links.core.connector;
+pub(crate) async fn watch_layout(connections: Arc<Connections>) {
+    let connector = &connections.core.connector;
     let can_change = !matches!(connector.server().target, RedisTarget::Standalone(_));
     loop {
         tokio::select! {
-            () = links.stale.notified() => {}
+            () = connections.stale.notified() => {}
             () = time::sleep(LAYOUT_INTERVAL), if can_change => {}
         }
-        match connector.layout(&links.addresses()).await {
-            Ok(layout) => links.update(&layout),
+        match connector.layout(&connections.addresses()).await {
+            Ok(layout) => connections.update(&layout),
             Err(fault) => debug!(error = %fault, "primaries not found"),
         }
         // Many may find out at once.
@@ -457,8 +461,8 @@ pub(crate) async fn watch_layout(links: Arc<Links>) {
     }
 }
 
-impl fmt::Debug for Links {
+impl fmt::Debug for Connections {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Links").finish_non_exhaustive()
+        f.debug_struct("Connections").finish_non_exhaustive()
     }
 }

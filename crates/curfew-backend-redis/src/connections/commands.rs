@@ -9,51 +9,55 @@ use tokio::sync::Notify;
 use tokio::time;
 use tracing::{debug, warn};
 
-use super::{Commands, Link, Links, PROBE_INTERVAL};
+use super::{Commands, Connections, PROBE_INTERVAL, ServerConnections};
 use crate::backoff::Backoff;
+use crate::batcher::batcher;
 use crate::connect::Login;
 use crate::fault::Fault;
 use crate::fence::Fence;
-use crate::funnel::funnel;
 
 /// Keeps a connection for commands for as long as the server is a primary.
-pub(super) async fn keep(links: Arc<Links>, link: Arc<Link>, cluster: bool) {
+pub(super) async fn keep(
+    connections: Arc<Connections>,
+    server: Arc<ServerConnections>,
+    cluster: bool,
+) {
     let mut backoff = Backoff::default();
     let keeping = async {
         loop {
-            let fault = match serve(&links, &link, cluster, &mut backoff).await {
+            let fault = match serve(&connections, &server, cluster, &mut backoff).await {
                 Ok(never) => match never {},
                 Err(fault) => fault,
             };
-            link.commands.store(None);
-            links.note_connected();
+            server.commands.store(None);
+            connections.note_connected();
             if fault.is_misrouted() {
-                links.stale.notify_one();
+                connections.stale.notify_one();
             }
-            let news = links.core.status.set_no_commands(fault.to_string());
+            let news = connections.core.status.set_no_commands(fault.to_string());
             // Nothing else says that this user may not do what a node must.
             if news && fault.code() == Some("NOPERM") {
-                warn!(redis = %link.address, error = %fault, "no connection for commands");
+                warn!(redis = %server.address, error = %fault, "no connection for commands");
             } else {
-                debug!(redis = %link.address, error = %fault, "connection for commands lost");
+                debug!(redis = %server.address, error = %fault, "connection for commands lost");
             }
             time::sleep(backoff.next()).await;
         }
     };
     tokio::select! {
         () = keeping => {}
-        () = link.stopped() => {}
+        () = server.stopped() => {}
     }
-    link.commands.store(None);
+    server.commands.store(None);
 }
 
 async fn serve(
-    links: &Links,
-    link: &Link,
+    connections: &Connections,
+    server: &ServerConnections,
     cluster: bool,
     backoff: &mut Backoff,
 ) -> Result<Infallible, Fault> {
-    let connector = &links.core.connector;
+    let connector = &connections.core.connector;
     // Nothing is pushed here, but that the connection is gone is told at once in this way.
     let gone = Arc::new(Notify::new());
     let pushes = {
@@ -66,27 +70,27 @@ async fn serve(
         }
     };
     let mut connection = connector
-        .connect(&link.address, Login::Server, Some(pushes))
+        .connect(&server.address, Login::Server, Some(pushes))
         .await?;
     // Whatever broke before was another connection.
-    let mut broken = pin!(link.broken.notified());
+    let mut broken = pin!(server.broken.notified());
     if broken.as_mut().enable() {
-        broken.set(link.broken.notified());
+        broken.set(server.broken.notified());
         broken.as_mut().enable();
     }
     // Until then nothing can be published.
-    let fence = Arc::new(Fence::raise(&links.core, &mut connection, cluster).await?);
-    let (funnel, spout) = funnel(connection.clone(), Arc::clone(&fence));
+    let fence = Arc::new(Fence::raise(&connections.core, &mut connection, cluster).await?);
+    let (batches, batcher) = batcher(connection.clone(), Arc::clone(&fence));
     let commands = Commands {
         connection: connection.clone(),
-        funnel,
+        batches,
     };
-    link.commands.store(Some(Arc::new(commands)));
-    links.note_connected();
+    server.commands.store(Some(Arc::new(commands)));
+    connections.note_connected();
     backoff.reset();
     let mut probes = time::interval(PROBE_INTERVAL);
     probes.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
-    let mut spout = pin!(spout.run());
+    let mut batcher = pin!(batcher.run());
     let mut probing = pin!(async {
         loop {
             probes.tick().await;
@@ -98,7 +102,7 @@ async fn serve(
     tokio::select! {
         () = broken => Err(Fault::NotConnected),
         () = gone.notified() => Err(Fault::NotConnected),
-        () = spout.as_mut() => Err(Fault::NotConnected),
+        () = batcher.as_mut() => Err(Fault::NotConnected),
         fault = probing.as_mut() => Err(fault),
     }
 }

@@ -25,13 +25,13 @@ use crate::connect::Connection;
 use crate::fault::Fault;
 use crate::fence::{Fence, Publication, Ran, Run};
 
-/// Commands and publications sent in one write, give or take a request's.
+/// Commands and publications sent in one write, give or take those that come together.
 const BATCH: usize = 512;
 
 /// Pipelines under way at once.
 const UNDER_WAY: usize = 8;
 
-enum Request {
+enum Item {
     Commands(Commands),
     Publication(Publication),
 }
@@ -44,13 +44,13 @@ struct Commands {
 
 /// The way in.
 #[derive(Debug, Clone)]
-pub(crate) struct Funnel(mpsc::UnboundedSender<Request>);
+pub(crate) struct BatchSender(mpsc::UnboundedSender<Item>);
 
-/// The way out: run by whoever owns the connection.
-pub(crate) struct Spout {
+/// Sends what comes in, in batches: run by the owner of the connection.
+pub(crate) struct Batcher {
     connection: Connection,
     fence: Arc<Fence>,
-    requests: mpsc::UnboundedReceiver<Request>,
+    items: mpsc::UnboundedReceiver<Item>,
 }
 
 /// What is left of a pipeline when Redis has answered it.
@@ -64,30 +64,30 @@ struct Settled {
 
 type UnderWay = FuturesOrdered<BoxFuture<'static, Settled>>;
 
-/// A funnel over a connection.
+/// A batcher over a connection, and the way in.
 #[expect(
     clippy::disallowed_methods,
     reason = "it holds what its callers wait for, who are bounded: with a bound of its own they \
               would wait for a place instead, and those that come later could get one first"
 )]
-pub(crate) fn funnel(connection: Connection, fence: Arc<Fence>) -> (Funnel, Spout) {
-    let (sender, requests) = mpsc::unbounded_channel();
-    let spout = Spout {
+pub(crate) fn batcher(connection: Connection, fence: Arc<Fence>) -> (BatchSender, Batcher) {
+    let (sender, items) = mpsc::unbounded_channel();
+    let batcher = Batcher {
         connection,
         fence,
-        requests,
+        items,
     };
-    (Funnel(sender), spout)
+    (BatchSender(sender), batcher)
 }
 
-impl Funnel {
+impl BatchSender {
     /// Runs commands; their replies in order. The first error among them is the error of all. They
     /// are sent in the order of the first polls.
     pub(crate) async fn run(&self, commands: Vec<Cmd>) -> Result<Vec<Value>, Fault> {
         let (reply, answer) = oneshot::channel();
-        let request = Request::Commands(Commands { commands, reply });
+        let item = Item::Commands(Commands { commands, reply });
         // Both fail when the connection is gone.
-        self.0.send(request).map_err(|_| Fault::NotConnected)?;
+        self.0.send(item).map_err(|_| Fault::NotConnected)?;
         let replies = answer.await.map_err(|_| Fault::NotConnected)??;
         replies
             .into_iter()
@@ -108,12 +108,12 @@ impl Funnel {
     ) -> Result<(), Fault> {
         let (publication, answer) = Publication::new(channel, payload, until);
         // One that cannot be sent answers for itself as well.
-        drop(self.0.send(Request::Publication(publication)));
+        drop(self.0.send(Item::Publication(publication)));
         answer.await.map_err(|_| Fault::NotConnected)?
     }
 }
 
-impl Spout {
+impl Batcher {
     /// Sends what comes in, for as long as it is polled.
     pub(crate) async fn run(mut self) {
         let mut under_way = UnderWay::new();
@@ -126,30 +126,30 @@ impl Spout {
                         self.send_again(settled.undone, &mut under_way).await;
                     }
                 }
-                request = self.requests.recv(), if under_way.len() < UNDER_WAY => {
-                    let Some(request) = request else { return };
-                    let batch = self.gather(request).await;
+                item = self.items.recv(), if under_way.len() < UNDER_WAY => {
+                    let Some(item) = item else { return };
+                    let batch = self.gather(item).await;
                     under_way.push_back(self.send(batch));
                 }
             }
         }
     }
 
-    async fn gather(&mut self, first: Request) -> Vec<Request> {
+    async fn gather(&mut self, first: Item) -> Vec<Item> {
         // Tasks that are ready to run add theirs meanwhile.
         task::yield_now().await;
         let mut commands = first.len();
         let mut batch = vec![first];
         while commands < BATCH
-            && let Ok(request) = self.requests.try_recv()
+            && let Ok(item) = self.items.try_recv()
         {
-            commands += request.len();
-            batch.push(request);
+            commands += item.len();
+            batch.push(item);
         }
         batch
     }
 
-    fn send(&self, batch: Vec<Request>) -> BoxFuture<'static, Settled> {
+    fn send(&self, batch: Vec<Item>) -> BoxFuture<'static, Settled> {
         let (fence, connection) = (Arc::clone(&self.fence), self.connection.clone());
         Box::pin(send(fence, connection, batch))
     }
@@ -169,13 +169,13 @@ impl Spout {
         );
         // Where that fails, so does what is sent next.
         if self.fence.load(&mut self.connection).await.is_ok() {
-            let batch = undone.into_iter().map(Request::Publication).collect();
+            let batch = undone.into_iter().map(Item::Publication).collect();
             under_way.push_back(self.send(batch));
         }
     }
 }
 
-impl Request {
+impl Item {
     fn len(&self) -> usize {
         match self {
             Self::Commands(Commands { commands, .. }) => commands.len(),
@@ -199,7 +199,7 @@ impl Part {
     }
 }
 
-async fn send(fence: Arc<Fence>, mut connection: Connection, batch: Vec<Request>) -> Settled {
+async fn send(fence: Arc<Fence>, mut connection: Connection, batch: Vec<Item>) -> Settled {
     let (pipeline, mut parts) = pack(&fence, batch);
     let count = pipeline.len();
     if count == 0 {
@@ -244,7 +244,7 @@ async fn send(fence: Arc<Fence>, mut connection: Connection, batch: Vec<Request>
 }
 
 /// Everything of a batch in its order. To be sent at once: what is late already is left out.
-fn pack(fence: &Fence, batch: Vec<Request>) -> (Pipeline, Vec<Part>) {
+fn pack(fence: &Fence, batch: Vec<Item>) -> (Pipeline, Vec<Part>) {
     let mut pipeline = pipe();
     let mut parts = Vec::new();
     let mut publications = Vec::new();
@@ -255,12 +255,12 @@ fn pack(fence: &Fence, batch: Vec<Request>) -> (Pipeline, Vec<Part>) {
                 parts.push(Part::Run(run));
             }
         };
-    for request in batch {
-        match request {
-            Request::Publication(publication) => publications.push(publication),
+    for item in batch {
+        match item {
+            Item::Publication(publication) => publications.push(publication),
             // Whoever gave up before it was sent need not be served.
-            Request::Commands(Commands { reply, .. }) if reply.is_closed() => {}
-            Request::Commands(Commands { commands, reply }) => {
+            Item::Commands(Commands { reply, .. }) if reply.is_closed() => {}
+            Item::Commands(Commands { commands, reply }) => {
                 publish(std::mem::take(&mut publications), &mut pipeline, &mut parts);
                 parts.push(Part::Commands(commands.len(), reply));
                 for command in commands {

@@ -8,7 +8,7 @@ use crate::fault::Fault;
 
 /// What the admin API and other nodes ask of the control connection.
 #[derive(Debug)]
-pub(crate) enum Op {
+pub(crate) enum Request {
     /// Put a revocation in force.
     Revoke {
         key: RevocationKey,
@@ -40,12 +40,12 @@ pub(crate) struct Written {
 }
 
 /// The way to the control connection.
-pub(crate) type Ops = mpsc::Sender<Op>;
+pub(crate) type Requests = mpsc::Sender<Request>;
 
 /// Operations that may wait.
-pub(crate) const MAX_OPS: usize = 4096;
+pub(crate) const MAX_REQUESTS: usize = 4096;
 
-impl Op {
+impl Request {
     /// Whether nobody waits for it any more: it was told as failed, and must not be done later.
     pub(crate) fn is_given_up(&self) -> bool {
         match self {

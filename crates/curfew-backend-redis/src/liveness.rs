@@ -16,15 +16,15 @@ use tracing::warn;
 
 use crate::core::Core;
 
-/// The pulses in the time after which their absence is a stop. A thread that is late
+/// The signs of life in the time after which their absence is a stop. A thread that is late
 /// for one is not late for all of them.
-const PULSES: u32 = 6;
+const SIGNS: u32 = 6;
 
 /// A stop is an absence of a tenth of the lease, and of no less than this: a busy machine makes a
 /// thread wait for some tens of milliseconds.
 const SHORTEST_STOP: Duration = Duration::from_millis(100);
 
-/// Keeps the pulse for as long as the backend runs. It has a thread of its own, since a runtime's
+/// Gives signs of life for as long as the backend runs. It has a thread of its own, since a runtime's
 /// worker may be busy while the process runs.
 pub(crate) fn keep(core: Arc<Core>) -> io::Result<()> {
     let patience = (core.config.lease / 10).max(SHORTEST_STOP);
@@ -34,18 +34,18 @@ pub(crate) fn keep(core: Arc<Core>) -> io::Result<()> {
             async move {
                 loop {
                     beat(&core, patience);
-                    time::sleep(patience / PULSES).await;
+                    time::sleep(patience / SIGNS).await;
                 }
             }
         });
         return Ok(());
     }
     thread::Builder::new()
-        .name("pulse".to_owned())
+        .name("liveness".to_owned())
         .spawn(move || {
             while !core.stop.is_cancelled() {
                 beat(&core, patience);
-                thread::sleep(patience / PULSES);
+                thread::sleep(patience / SIGNS);
             }
         })?;
     Ok(())
