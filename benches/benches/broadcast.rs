@@ -14,16 +14,16 @@ use curfew_model::{
 use curfew_protocol::Protocols;
 use curfew_protocol::native::Native;
 use curfew_telemetry::{DeliveryPath, Metrics, Names};
-use curfew_ws::{Front, Socket};
+use curfew_ws::{Socket, WriteBatch};
 
 /// A socket that takes all there is.
 struct Sink;
 
 impl Socket for Sink {
-    fn write(&mut self, front: Front<'_>) -> Poll<io::Result<usize>> {
-        Poll::Ready(Ok(match front {
-            Front::Bytes(bytes) => bytes.len(),
-            Front::Slices(slices) => slices.iter().map(|slice| slice.len()).sum(),
+    fn write(&mut self, batch: WriteBatch<'_>) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(match batch {
+            WriteBatch::Bytes(bytes) => bytes.len(),
+            WriteBatch::Slices(slices) => slices.iter().map(|slice| slice.len()).sum(),
         }))
     }
 

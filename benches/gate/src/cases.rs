@@ -18,7 +18,7 @@ use curfew_protocol::native::Native;
 use curfew_protocol::{Protocol as _, Protocols};
 use curfew_telemetry::{DeliveryPath, Metrics, Names};
 use curfew_ws::frame::{self, Opcode};
-use curfew_ws::{Decoder, Front, Input, Limits, Socket};
+use curfew_ws::{Decoder, Input, Limits, Socket, WriteBatch};
 
 /// Listeners of the channel that is published to.
 const LISTENERS: usize = 100;
@@ -219,10 +219,10 @@ impl Clock for Still {
 struct Sink;
 
 impl Socket for Sink {
-    fn write(&mut self, front: Front<'_>) -> Poll<io::Result<usize>> {
-        Poll::Ready(Ok(match front {
-            Front::Bytes(bytes) => bytes.len(),
-            Front::Slices(slices) => slices.iter().map(|slice| slice.len()).sum(),
+    fn write(&mut self, batch: WriteBatch<'_>) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(match batch {
+            WriteBatch::Bytes(bytes) => bytes.len(),
+            WriteBatch::Slices(slices) => slices.iter().map(|slice| slice.len()).sum(),
         }))
     }
 

@@ -21,7 +21,7 @@ use curfew_model::{
 };
 use curfew_protocol::{DecodeError, Protocol, ProtocolId, Protocols};
 use curfew_telemetry::{DeliveryPath, DropReason, Metrics, Names};
-use curfew_ws::{Front, Socket};
+use curfew_ws::{Socket, WriteBatch};
 
 use crate::{Hub, HubLimits, Lanes, Member, Progress};
 
@@ -117,10 +117,10 @@ impl Pipe {
 }
 
 impl Socket for Pipe {
-    fn write(&mut self, front: Front<'_>) -> Poll<io::Result<usize>> {
-        let bytes: Vec<u8> = match front {
-            Front::Bytes(bytes) => bytes.to_vec(),
-            Front::Slices(slices) => slices.iter().flat_map(|slice| slice.to_vec()).collect(),
+    fn write(&mut self, batch: WriteBatch<'_>) -> Poll<io::Result<usize>> {
+        let bytes: Vec<u8> = match batch {
+            WriteBatch::Bytes(bytes) => bytes.to_vec(),
+            WriteBatch::Slices(slices) => slices.iter().flat_map(|slice| slice.to_vec()).collect(),
         };
         self.writes.push(bytes.len());
         let some = bytes.len().min(self.room);

@@ -223,7 +223,7 @@ impl Node {
     ) -> Result<(), AdmitError> {
         let issued_at = principal.issued_at();
         let revoked = self.backends.revocations.check(keys, issued_at).await?;
-        let unwritten = || self.reported.check(keys, issued_at);
+        let unwritten = || self.pending_revocations.check(keys, issued_at);
         match revoked.or_else(unwritten) {
             Some(revoked) => Err(AdmitError::Revoked(revoked.disconnect(issued_at))),
             None => Ok(()),

@@ -3,8 +3,8 @@
 mod admit;
 mod cleanup;
 mod drain;
+mod pending_revocations;
 mod refresh;
-mod reported;
 mod rig;
 mod settings;
 mod subscriptions;

@@ -25,8 +25,8 @@ impl<'a> Then<'a> {
 }
 
 impl Socket for Then<'_> {
-    fn write(&mut self, front: Front<'_>) -> Poll<io::Result<usize>> {
-        let written = self.pipe.write(front);
+    fn write(&mut self, batch: WriteBatch<'_>) -> Poll<io::Result<usize>> {
+        let written = self.pipe.write(batch);
         (self.after)();
         written
     }
@@ -49,10 +49,10 @@ struct Buffered {
 }
 
 impl Socket for Buffered {
-    fn write(&mut self, front: Front<'_>) -> Poll<io::Result<usize>> {
+    fn write(&mut self, batch: WriteBatch<'_>) -> Poll<io::Result<usize>> {
         assert!(self.held.is_empty(), "what is held back is bounded");
         let mut taken = Pipe::default();
-        let written = taken.write(front);
+        let written = taken.write(batch);
         self.held = taken.taken;
         written
     }
