@@ -9,7 +9,7 @@ use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use curfew_hub::{Hub, HubLimits, Lanes, Member, Progress};
 use curfew_model::{
-    Channel, Claims, Gate, Principal, PrincipalParts, Publication, SessionId, SystemClock,
+    Channel, Claims, DeliveryLease, Principal, PrincipalParts, Publication, SessionId, SystemClock,
 };
 use curfew_protocol::Protocols;
 use curfew_protocol::native::Native;
@@ -88,7 +88,7 @@ fn broadcast(criterion: &mut Criterion) {
         let hub = Hub::new(
             protocols,
             limits,
-            Arc::new(Gate::always_open()),
+            Arc::new(DeliveryLease::perpetual()),
             DeliveryPath::Local,
             Metrics::new(&Names::default()),
         );

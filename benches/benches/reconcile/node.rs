@@ -13,8 +13,8 @@ use curfew_backend::{
 use curfew_backend_redis::{Parts, Redis};
 use curfew_hub::{Hub, HubLimits, Lanes};
 use curfew_model::{
-    Channel, Claims, Clock as _, Disconnect, GapReason, Gate, NodeId, Principal, PrincipalParts,
-    Publication, Revocation, RevocationKey, SessionId, SystemClock,
+    Channel, Claims, Clock as _, DeliveryLease, Disconnect, GapReason, NodeId, Principal,
+    PrincipalParts, Publication, Revocation, RevocationKey, SessionId, SystemClock,
 };
 use curfew_node::HubEvents;
 use curfew_protocol::Protocols;
@@ -25,10 +25,10 @@ use tokio::runtime::Runtime;
 /// Longer than any run.
 const LIFETIME_SECONDS: u64 = 6 * 3600;
 
-/// How long any gate may stay shut.
+/// How long any lease may stay lost.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A node, with the times at which its gate opened after it had been shut.
+/// A node, with the times at which its lease was held again after it had been lost.
 #[derive(Debug)]
 pub(crate) struct Node {
     /// When the backend was started; the sessions were there already.
@@ -39,7 +39,7 @@ pub(crate) struct Node {
     _runtime: Runtime,
 }
 
-/// Tells when the gate has opened, and otherwise does what every node does.
+/// Tells when the lease is held again, and otherwise does what every node does.
 struct Watched {
     node: HubEvents,
     opened: Sender<Instant>,
@@ -53,9 +53,9 @@ impl Node {
             .worker_threads(1)
             .enable_all()
             .build()?;
-        let (metrics, gate) = (
+        let (metrics, lease) = (
             Metrics::new(&Names::default()),
-            Arc::new(Gate::shut_at_first()),
+            Arc::new(DeliveryLease::not_held()),
         );
         let hub = Arc::new(Hub::new(
             Protocols::new(vec![Arc::new(Native)]),
@@ -63,7 +63,7 @@ impl Node {
                 outbound_bytes: 1024 * 1024,
                 node_outbound_bytes: 0,
             },
-            Arc::clone(&gate),
+            Arc::clone(&lease),
             DeliveryPath::Broker,
             Arc::clone(&metrics),
         ));
@@ -94,7 +94,7 @@ impl Node {
                 opened: sender,
             }),
             local: Arc::new(hub_events()),
-            gate,
+            lease,
             clock: Arc::new(SystemClock),
             metrics: Arc::clone(&metrics),
         };
@@ -109,14 +109,14 @@ impl Node {
         })
     }
 
-    /// Waits until the gate has opened again since it was last asked; returns when that was.
+    /// Waits until the lease is held again since it was last asked; returns when that was.
     pub(crate) fn opened(&self) -> anyhow::Result<Instant> {
         self.opened
             .recv_timeout(PATIENCE)
-            .context("the gate stays shut")
+            .context("the lease stays lost")
     }
 
-    /// Whether the gate has opened again without anybody having waited for it.
+    /// True if the lease was held again without a wait for it.
     pub(crate) fn opened_by_itself(&self) -> bool {
         self.opened.try_recv().is_ok()
     }

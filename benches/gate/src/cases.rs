@@ -10,8 +10,8 @@ use anyhow::bail;
 use bytes::Bytes;
 use curfew_hub::{Hub, HubLimits, Lanes, Member, Progress};
 use curfew_model::{
-    Action, Channel, Claims, Clock, Gate, Message, Principal, PrincipalParts, Publication, Push,
-    SessionId,
+    Action, Channel, Claims, Clock, DeliveryLease, Message, Principal, PrincipalParts, Publication,
+    Push, SessionId,
 };
 use curfew_policy::{Config, Policy, Rule};
 use curfew_protocol::native::Native;
@@ -157,7 +157,7 @@ fn broadcast(rounds: u64) -> u64 {
     let hub = Hub::new(
         Protocols::new(vec![Arc::new(Native)]),
         limits,
-        Arc::new(Gate::always_open()),
+        Arc::new(DeliveryLease::perpetual()),
         DeliveryPath::Local,
         Metrics::new(&Names::default()),
     );

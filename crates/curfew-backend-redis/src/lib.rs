@@ -37,7 +37,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use curfew_backend::{Backends, Config, Events, LocalSessions, NodeInfo, RedisUrlError};
-use curfew_model::{Clock, Gate};
+use curfew_model::{Clock, DeliveryLease};
 use curfew_telemetry::Metrics;
 use tokio::sync::mpsc;
 use tracing::warn;
@@ -62,8 +62,8 @@ pub struct Parts {
     pub events: Arc<dyn Events>,
     /// What is asked about sessions.
     pub local: Arc<dyn LocalSessions>,
-    /// Opened while the node vouches for its sessions; shut at first.
-    pub gate: Arc<Gate>,
+    /// The node's delivery lease; not held at first.
+    pub lease: Arc<DeliveryLease>,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
     /// What is counted into.
@@ -101,7 +101,7 @@ impl Redis {
             connector,
             parts.events,
             parts.local,
-            parts.gate,
+            parts.lease,
             parts.clock,
             parts.metrics,
         );

@@ -112,7 +112,7 @@ pub struct RedisConfig {
     pub cert_file: Option<PathBuf>,
     /// The key (PEM) of `cert_file`.
     pub key_file: Option<PathBuf>,
-    /// How long Redis may take to answer. A heartbeat that takes longer shuts the node's gate. 50 ms
+    /// How long Redis may take to answer. A heartbeat that takes longer ends the node's lease. 50 ms
     /// to 60 s; default `1s`.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]

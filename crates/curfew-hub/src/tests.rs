@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use curfew_model::{
-    Channel, Claims, Clock, CommandId, Gate, Message, Principal, PrincipalParts, Publication, Push,
-    Reply, Request, RevocationKey, SessionId,
+    Channel, Claims, Clock, CommandId, DeliveryLease, Message, Principal, PrincipalParts,
+    Publication, Push, Reply, Request, RevocationKey, SessionId,
 };
 use curfew_protocol::{DecodeError, Protocol, ProtocolId, Protocols};
 use curfew_telemetry::{DeliveryPath, DropReason, Metrics, Names};
@@ -144,7 +144,7 @@ impl Socket for Pipe {
 /// A hub and what surrounds it.
 pub(super) struct Harness {
     pub(super) hub: Hub,
-    pub(super) gate: Arc<Gate>,
+    pub(super) lease: Arc<DeliveryLease>,
     pub(super) metrics: Arc<Metrics>,
     /// Two, so that a broadcast meets both.
     pub(super) protocols: [Arc<Plain>; 2],
@@ -170,18 +170,18 @@ impl Harness {
             outbound_bytes,
             node_outbound_bytes,
         };
-        let gate = Arc::new(Gate::always_open());
+        let lease = Arc::new(DeliveryLease::perpetual());
         let hub = Hub::new(
             Protocols::new(known.collect()),
             limits,
-            Arc::clone(&gate),
+            Arc::clone(&lease),
             DeliveryPath::Local,
             Arc::clone(&metrics),
         );
         hub.set_kinds(&[CLAIM.to_owned()]);
         Self {
             hub,
-            gate,
+            lease,
             metrics,
             protocols,
         }

@@ -145,8 +145,8 @@ impl Node {
         address: Option<IpAddr>,
     ) -> Result<Attachment, AdmitError> {
         // For a moment it is as good as open: the end of this waits for what comes of it.
-        if !self.hub.gate().is_catching_up() {
-            self.check_vouching()?;
+        if !self.hub.lease().is_catching_up() {
+            self.check_lease()?;
         }
         let settings = self.settings();
         let session = SessionId::new();
@@ -230,9 +230,9 @@ impl Node {
         }
     }
 
-    /// Whether the node can vouch for sessions at all.
-    pub(crate) fn check_vouching(&self) -> Result<(), BackendError> {
-        if self.hub.gate().is_open() {
+    /// True where the node holds its delivery lease.
+    pub(crate) fn check_lease(&self) -> Result<(), BackendError> {
+        if self.hub.lease().is_held() {
             return Ok(());
         }
         Err(BackendError::unavailable(
@@ -285,7 +285,7 @@ impl Attachment {
         if let Some(ending) = self.member.outbox().ending() {
             return Err(AdmitError::Ended(ending));
         }
-        node.check_vouching()?;
+        node.check_lease()?;
         Ok(())
     }
 
@@ -305,7 +305,7 @@ impl Attachment {
     /// read, or the node looks at what it missed while it was stopped.
     async fn settle(&self) {
         let outbox = self.member.outbox();
-        let is_open = || !outbox.is_suspended() && !self.node.hub.gate().is_catching_up();
+        let is_open = || !outbox.is_suspended() && !self.node.hub.lease().is_catching_up();
         poll_fn(|cx| {
             if is_open() {
                 return Poll::Ready(());

@@ -17,7 +17,7 @@ use curfew_backend::memory::Memory;
 use curfew_backend::{NodeInfo, SessionFilter, SessionRecord};
 use curfew_hub::{Ending, Hub, HubLimits, Lanes};
 use curfew_model::{
-    Channel, Claims, Disconnect, Gate, NodeId, Principal, PrincipalParts, RevocationKey,
+    Channel, Claims, DeliveryLease, Disconnect, NodeId, Principal, PrincipalParts, RevocationKey,
 };
 use curfew_protocol::native::Native;
 use curfew_protocol::{ProtocolId, Protocols};
@@ -55,11 +55,11 @@ impl Harness {
             node_outbound_bytes: 0,
         };
         let protocols = Protocols::new(vec![Arc::new(Native)]);
-        let gate = Arc::new(Gate::always_open());
+        let lease = Arc::new(DeliveryLease::perpetual());
         let hub = Arc::new(Hub::new(
             protocols,
             limits,
-            gate,
+            lease,
             DeliveryPath::Local,
             Arc::clone(&metrics),
         ));

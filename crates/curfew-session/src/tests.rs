@@ -6,7 +6,7 @@ mod behind;
 mod commands;
 mod faults;
 mod flushed;
-mod gate;
+mod lease;
 mod peer;
 #[path = "../../curfew-node/src/tests/rig.rs"]
 mod rig;
@@ -22,8 +22,8 @@ use curfew_backend::memory::Memory;
 use curfew_backend::{Events as _, NodeInfo, SessionFilter};
 use curfew_hub::{Hub, HubLimits};
 use curfew_model::{
-    Action, Channel, Clock as _, Command, DISCONNECTS, Disconnect, Gate, NodeId, Publication,
-    Secret,
+    Action, Channel, Clock as _, Command, DISCONNECTS, DeliveryLease, Disconnect, NodeId,
+    Publication, Secret,
 };
 use curfew_node::{Attachment, HubEvents, Node};
 use curfew_policy::{Policy, Rule};
@@ -52,7 +52,7 @@ const TTL: u64 = 600;
 struct Harness {
     context: Arc<Context>,
     rig: Arc<Rig>,
-    gate: Arc<Gate>,
+    lease: Arc<DeliveryLease>,
     events: Arc<HubEvents>,
     clock: Arc<RigClock>,
     metrics: Arc<Metrics>,
@@ -92,11 +92,11 @@ impl Harness {
             outbound_bytes: settings.limits.outbound_bytes,
             node_outbound_bytes: settings.limits.node_outbound_bytes,
         };
-        let gate = Arc::new(Gate::always_open());
+        let lease = Arc::new(DeliveryLease::perpetual());
         let hub = Arc::new(Hub::new(
             Protocols::new(vec![protocol]),
             limits,
-            Arc::clone(&gate),
+            Arc::clone(&lease),
             DeliveryPath::Local,
             Arc::clone(&metrics),
         ));
@@ -152,7 +152,7 @@ impl Harness {
         Self {
             context,
             rig,
-            gate,
+            lease,
             events,
             clock,
             metrics,

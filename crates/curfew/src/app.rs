@@ -14,7 +14,8 @@ use curfew_backend_redis::{Parts, Redis};
 use curfew_hub::{Hub, HubLimits};
 use curfew_identity::{Fetched, Fetcher, Keepers};
 use curfew_model::{
-    AuthFailure, Clock, Command, DISCONNECTS, Gate, ISSUER_TOKEN, ISSUER_USER, NodeId, SystemClock,
+    AuthFailure, Clock, Command, DISCONNECTS, DeliveryLease, ISSUER_TOKEN, ISSUER_USER, NodeId,
+    SystemClock,
 };
 use curfew_node::{HubEvents, Node};
 use curfew_policy::Policy;
@@ -63,15 +64,15 @@ impl App {
         let protocols = Protocols::new(vec![Arc::new(Native)]);
         let metrics = Metrics::new(&names(&protocols));
         // Of an embedded backend everything is known at once; of another, nothing at first.
-        let (gate, path) = match config.backend.kind {
-            BackendKind::Memory => (Gate::always_open(), DeliveryPath::Local),
-            BackendKind::Redis => (Gate::shut_at_first(), DeliveryPath::Broker),
+        let (lease, path) = match config.backend.kind {
+            BackendKind::Memory => (DeliveryLease::perpetual(), DeliveryPath::Local),
+            BackendKind::Redis => (DeliveryLease::not_held(), DeliveryPath::Broker),
         };
-        let gate = Arc::new(gate);
+        let lease = Arc::new(lease);
         let hub = Arc::new(Hub::new(
             protocols,
             hub_limits(config),
-            Arc::clone(&gate),
+            Arc::clone(&lease),
             path,
             Arc::clone(&metrics),
         ));
@@ -95,7 +96,7 @@ impl App {
                     info,
                     events: Arc::clone(&events) as _,
                     local: events,
-                    gate,
+                    lease,
                     clock: Arc::clone(&clock),
                     metrics: Arc::clone(&metrics),
                 };

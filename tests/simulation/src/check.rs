@@ -134,8 +134,8 @@ impl Check<'_> {
         let beats = self.beats.get(&wire.node).map_or(&[][..], Vec::as_slice);
         let last = beats.partition_point(|beat| *beat <= line.at);
         let last = beats[..last].last();
-        let vouched = last.is_some_and(|beat| line.at < *beat + LEASE);
-        if !vouched {
+        let leased = last.is_some_and(|beat| line.at < *beat + LEASE);
+        if !leased {
             report("R2", "no heartbeat within the lease".to_owned());
         }
         let tokens = timeline.in_force(line.at);

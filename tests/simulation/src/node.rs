@@ -11,7 +11,7 @@ use curfew_backend::{Config, NodeInfo, OnDataLoss, RedisConfig, RedisUrl};
 use curfew_backend_redis::{Parts, Redis};
 use curfew_hub::{Hub, HubLimits};
 use curfew_model::{
-    Action, Clock, Command, DISCONNECTS, Gate, NodeId, Revocation, RevocationKey, Secret,
+    Action, Clock, Command, DISCONNECTS, DeliveryLease, NodeId, Revocation, RevocationKey, Secret,
     SystemClock,
 };
 use curfew_node::{HubEvents, Node};
@@ -59,7 +59,7 @@ impl Process {
                 .collect(),
             ..Names::default()
         });
-        let gate = Arc::new(Gate::shut_at_first());
+        let lease = Arc::new(DeliveryLease::not_held());
         let limits = HubLimits {
             outbound_bytes: OUTBOUND_BYTES,
             node_outbound_bytes: 0,
@@ -68,7 +68,7 @@ impl Process {
         let hub = Arc::new(Hub::new(
             protocols,
             limits,
-            Arc::clone(&gate),
+            Arc::clone(&lease),
             DeliveryPath::Broker,
             Arc::clone(&metrics),
         ));
@@ -95,7 +95,7 @@ impl Process {
             },
             events: Arc::clone(&events) as _,
             local: events,
-            gate,
+            lease,
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),
         };

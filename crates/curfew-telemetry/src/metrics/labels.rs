@@ -251,8 +251,8 @@ labels! {
         Closed = "closed",
         /// It is larger than an outbound queue.
         TooLarge = "too_large",
-        /// The node was out of touch with its backend and could not vouch for the session.
-        Unvouched = "unvouched",
+        /// The node was out of touch with its backend and held no delivery lease.
+        NoLease = "unvouched",
     }
 
     /// Why something that came from the backend was not used.
