@@ -6,11 +6,8 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use curfew_backend::{
-    BoxFuture, Config, Ended, Events, LocalSessions as _, NodeInfo, RedisConfig, RedisUrl,
-    Suspension,
-};
-use curfew_backend_redis::{Parts, Redis};
+use curfew_backend::{BoxFuture, Ended, Events, LocalSessions as _, NodeInfo, Suspension};
+use curfew_backend_redis::{Config, Parts, Redis, RedisConfig, RedisUrl};
 use curfew_hub::{Hub, HubLimits, Lanes};
 use curfew_model::{
     Channel, Claims, Clock as _, DeliveryLease, Disconnect, GapReason, NodeId, Principal,

@@ -1,7 +1,7 @@
 //! What a message costs, in instructions and allocations: figures that do not depend on how fast a
 //! machine is, compared with a baseline in the repository.
 //!
-//! `curfew-lease check FILE` fails when a figure has grown; `curfew-lease bless FILE` writes the file.
+//! `curfew-gate check FILE` fails when a figure has grown; `curfew-gate bless FILE` writes the file.
 //! Both run each case twice under `valgrind --tool=callgrind`, the second time with more rounds: what
 //! is more then is the rounds, and what comes before them drops out.
 
@@ -49,7 +49,7 @@ fn main() -> anyhow::Result<()> {
             println!("{}", cases::run(case, rounds.parse()?)?);
             Ok(())
         }
-        _ => bail!("curfew-lease check FILE | bless FILE"),
+        _ => bail!("curfew-gate check FILE | bless FILE"),
     }
 }
 

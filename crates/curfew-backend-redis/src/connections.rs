@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
-use curfew_backend::{RedisAddress, RedisTarget};
 use curfew_model::Channel;
 use futures_util::future::try_join_all;
 use parking_lot::Mutex;
@@ -24,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::batcher::BatchSender;
+use crate::config::{RedisAddress, RedisTarget};
 use crate::connect::Connection;
 use crate::core::Core;
 use crate::fault::Fault;

@@ -30,13 +30,14 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_backend::{Ended, RedisAddress, Revoked};
+use curfew_backend::{Ended, Revoked};
 use curfew_model::{SessionId, Stretch};
 use tokio::sync::mpsc;
 use tokio::time::{self, Instant};
 use tracing::{debug, info, warn};
 
 use crate::backoff::Backoff;
+use crate::config::RedisAddress;
 use crate::connect::Connection;
 use crate::connections::Connections;
 use crate::core::Core;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use curfew_backend::{Config, Events, LocalSessions};
+use crate::config::Config;
+use curfew_backend::{Events, LocalSessions};
 use curfew_model::{Clock, DeliveryLease, NodeId, boottime, env};
 use curfew_telemetry::{Metrics, RedisCommand};
 use parking_lot::Mutex;

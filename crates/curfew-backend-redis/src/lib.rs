@@ -9,6 +9,7 @@ mod backoff;
 mod batcher;
 mod broker;
 mod compare;
+mod config;
 mod connect;
 mod connections;
 mod control;
@@ -36,7 +37,7 @@ mod tickets;
 use std::fmt;
 use std::sync::Arc;
 
-use curfew_backend::{Backends, Config, Events, LocalSessions, NodeInfo, RedisUrlError};
+use curfew_backend::{Backends, Events, LocalSessions, NodeInfo};
 use curfew_model::{Clock, DeliveryLease};
 use curfew_telemetry::Metrics;
 use tokio::sync::mpsc;
@@ -49,12 +50,16 @@ use crate::core::Core;
 use crate::inbox::Inbox;
 use crate::request::{MAX_REQUESTS, Requests};
 
+pub use crate::config::{
+    Config, OnDataLoss, RedisAddress, RedisConfig, RedisServer, RedisTarget, RedisUrl,
+    RedisUrlError,
+};
 pub use crate::connect::{Dial, Dialing, Stream};
 pub use crate::probe::{Probed, probe};
 
 /// What a backend is given of its node.
 pub struct Parts {
-    /// `[backend]`.
+    /// What the backend goes by.
     pub config: Config,
     /// How the node is listed.
     pub info: NodeInfo,

@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use curfew_auth::{Algorithm, Authenticator};
+use curfew_backend::Backends;
 use curfew_backend::memory::Memory;
-use curfew_backend::{BackendKind, Backends};
 use curfew_backend_redis::{Parts, Redis};
 use curfew_hub::{Hub, HubLimits};
 use curfew_identity::{Fetched, Fetcher, Keepers};
@@ -28,7 +28,7 @@ use curfew_ws::OriginPolicy;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::config::Config;
+use crate::config::{BackendKind, Config};
 use crate::trust;
 
 /// A node that is put together and listens, but does not answer yet.
@@ -92,7 +92,7 @@ impl App {
             }
             BackendKind::Redis => {
                 let parts = Parts {
-                    config: config.backend.clone(),
+                    config: config.backend.of_redis(),
                     info,
                     events: Arc::clone(&events) as _,
                     local: events,

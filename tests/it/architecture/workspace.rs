@@ -14,7 +14,7 @@ pub(super) const TOOLS: [&str; 7] = [
     "curfew-fuzz",
     "curfew-tests",
     "curfew-benches",
-    "curfew-lease",
+    "curfew-gate",
 ];
 
 /// One member.

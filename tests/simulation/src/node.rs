@@ -7,8 +7,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use curfew_auth::{Authenticator, Issuer};
-use curfew_backend::{Config, NodeInfo, OnDataLoss, RedisConfig, RedisUrl};
-use curfew_backend_redis::{Parts, Redis};
+use curfew_backend::NodeInfo;
+use curfew_backend_redis::{Config, OnDataLoss, Parts, Redis, RedisConfig, RedisUrl};
 use curfew_hub::{Hub, HubLimits};
 use curfew_model::{
     Action, Clock, Command, DISCONNECTS, DeliveryLease, NodeId, Revocation, RevocationKey, Secret,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_backend::OnDataLoss;
+use crate::config::OnDataLoss;
 use curfew_model::{Revocation, RevocationKey, boottime};
 use redis::{PushInfo, Value, cmd, from_redis_value, pipe};
 use tokio::time::{self, Instant};

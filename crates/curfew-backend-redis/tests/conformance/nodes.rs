@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_backend::conformance::{self, DEADLINE, Member};
-use curfew_backend::{Config, NodeInfo, RedisConfig, RedisUrl, Standing};
-use curfew_backend_redis::{Parts, Redis};
+use curfew_backend::{NodeInfo, Standing};
+use curfew_backend_redis::{Config, Parts, Redis, RedisConfig, RedisUrl};
 use curfew_model::{Clock, DeliveryLease, NodeId, SystemClock};
 use curfew_telemetry::{Metrics, Names};
 
