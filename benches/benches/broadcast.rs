@@ -9,20 +9,20 @@ use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use curfew_hub::{DeliveryPath, Hub, HubLimits, HubMetrics, Lanes, Member, Progress, Wire, Wires};
 use curfew_model::{
-    Channel, Claims, Gate, Principal, PrincipalParts, Publication, SessionId, SystemClock,
+    Channel, Claims, DeliveryLease, Principal, PrincipalParts, Publication, SessionId, SystemClock,
 };
 use curfew_protocol::native::Native;
 use curfew_telemetry::Registry;
-use curfew_ws::{Front, Socket};
+use curfew_ws::{Socket, WriteBatch};
 
 /// A socket that takes all there is.
 struct Sink;
 
 impl Socket for Sink {
-    fn write(&mut self, front: Front<'_>) -> Poll<io::Result<usize>> {
-        Poll::Ready(Ok(match front {
-            Front::Bytes(bytes) => bytes.len(),
-            Front::Slices(slices) => slices.iter().map(|slice| slice.len()).sum(),
+    fn write(&mut self, batch: WriteBatch<'_>) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(match batch {
+            WriteBatch::Bytes(bytes) => bytes.len(),
+            WriteBatch::Slices(slices) => slices.iter().map(|slice| slice.len()).sum(),
         }))
     }
 
@@ -87,7 +87,7 @@ fn broadcast(criterion: &mut Criterion) {
         let hub = Hub::new(
             wires,
             limits,
-            Arc::new(Gate::always_open()),
+            Arc::new(DeliveryLease::perpetual()),
             DeliveryPath::Local,
             HubMetrics::register(&Registry::default()),
         );

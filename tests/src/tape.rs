@@ -168,7 +168,7 @@ impl Tape {
         self.until(json!({ "id": id })).await.frame
     }
 
-    /// Fails unless the session is open, and answers as soon as its node can vouch for it.
+    /// Fails unless the session is open, and answers as soon as its node holds its lease.
     pub async fn assert_open(&self, id: &str) {
         for attempt in 0.. {
             let answer = self

@@ -1,5 +1,5 @@
 //! For how long a node with many sessions is silent after it was out of touch with Redis: from what
-//! Redis was told, to the moment the gate is open again. Nothing is subtracted: detecting it,
+//! Redis was told, to the moment the lease is held again. Nothing is subtracted: detecting it,
 //! waiting before the next attempt and connecting are part of it.
 
 mod node;
@@ -117,7 +117,7 @@ fn measure(args: &Args, revocations: usize) -> anyhow::Result<()> {
         for _ in 0..args.rounds {
             std::thread::sleep(PAUSE);
             if node.opened_by_itself() {
-                bail!("the gate was shut in between: the machine is too busy to measure");
+                bail!("the lease was lost in between: the machine is too busy to measure");
             }
             let began = cause.bring_about(&mut redis)?;
             times.push(node.opened()?.duration_since(began));

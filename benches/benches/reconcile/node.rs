@@ -6,15 +6,12 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use curfew_backend::{
-    BoxFuture, Config, Ended, Events, LocalSessions as _, NodeInfo, RedisConfig, RedisUrl,
-    Suspension,
-};
-use curfew_backend_redis::{Parts, Redis};
+use curfew_backend::{BoxFuture, Ended, Events, LocalSessions as _, NodeInfo, Suspension};
+use curfew_backend_redis::{Config, Parts, Redis, RedisConfig, RedisUrl};
 use curfew_hub::{DeliveryPath, Hub, HubLimits, HubMetrics, Lanes, Wire, Wires};
 use curfew_model::{
-    Channel, Claims, Clock as _, Disconnect, GapReason, Gate, NodeId, Principal, PrincipalParts,
-    Publication, Revocation, RevocationKey, SessionId, SystemClock,
+    Channel, Claims, Clock as _, DeliveryLease, Disconnect, GapReason, NodeId, Principal,
+    PrincipalParts, Publication, Revocation, RevocationKey, SessionId, SystemClock,
 };
 use curfew_node::{HubEvents, NodeMetrics};
 use curfew_protocol::native::Native;
@@ -24,10 +21,10 @@ use tokio::runtime::Runtime;
 /// Longer than any run.
 const LIFETIME_SECONDS: u64 = 6 * 3600;
 
-/// How long any gate may stay shut.
+/// How long any lease may stay lost.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A node, with the times at which its gate opened after it had been shut.
+/// A node, with the times at which its lease was held again after it had been lost.
 #[derive(Debug)]
 pub(crate) struct Node {
     /// When the backend was started; the sessions were there already.
@@ -38,7 +35,7 @@ pub(crate) struct Node {
     _runtime: Runtime,
 }
 
-/// Tells when the gate has opened, and otherwise does what every node does.
+/// Tells when the lease is held again, and otherwise does what every node does.
 struct Watched {
     node: HubEvents,
     opened: Sender<Instant>,
@@ -52,9 +49,9 @@ impl Node {
             .worker_threads(1)
             .enable_all()
             .build()?;
-        let (metrics, gate) = (
+        let (metrics, lease) = (
             Metrics::register(&Registry::default()),
-            Arc::new(Gate::shut_at_first()),
+            Arc::new(DeliveryLease::not_held()),
         );
         let hub = Arc::new(Hub::new(
             Wires::new(vec![Wire::websocket(Native)]),
@@ -62,7 +59,7 @@ impl Node {
                 outbound_bytes: 1024 * 1024,
                 node_outbound_bytes: 0,
             },
-            Arc::clone(&gate),
+            Arc::clone(&lease),
             DeliveryPath::Broker,
             HubMetrics::register(metrics.registry()),
         ));
@@ -94,7 +91,7 @@ impl Node {
                 opened: sender,
             }),
             local: Arc::new(hub_events()),
-            gate,
+            lease,
             clock: Arc::new(SystemClock),
             metrics: Arc::clone(&metrics),
         };
@@ -109,14 +106,14 @@ impl Node {
         })
     }
 
-    /// Waits until the gate has opened again since it was last asked; returns when that was.
+    /// Waits until the lease is held again since it was last asked; returns when that was.
     pub(crate) fn opened(&self) -> anyhow::Result<Instant> {
         self.opened
             .recv_timeout(PATIENCE)
-            .context("the gate stays shut")
+            .context("the lease stays lost")
     }
 
-    /// Whether the gate has opened again without anybody having waited for it.
+    /// True if the lease was held again without a wait for it.
     pub(crate) fn opened_by_itself(&self) -> bool {
         self.opened.try_recv().is_ok()
     }

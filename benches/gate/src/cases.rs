@@ -10,14 +10,14 @@ use anyhow::bail;
 use bytes::Bytes;
 use curfew_hub::{DeliveryPath, Hub, HubLimits, HubMetrics, Lanes, Member, Progress, Wire, Wires};
 use curfew_model::{
-    Action, Channel, Claims, Clock, Gate, Message, Principal, PrincipalParts, Publication, Push,
-    SessionId,
+    Action, Channel, Claims, Clock, DeliveryLease, Message, Principal, PrincipalParts, Publication,
+    Push, SessionId,
 };
 use curfew_policy::{Config, Policy, Rule};
 use curfew_protocol::Protocol as _;
 use curfew_protocol::native::Native;
 use curfew_telemetry::Registry;
-use curfew_ws::{Decoder, Front, Input, Limits, Socket};
+use curfew_ws::{Decoder, Input, Limits, Socket, WriteBatch};
 
 /// Listeners of the channel that is published to.
 const LISTENERS: usize = 100;
@@ -154,7 +154,7 @@ fn broadcast(rounds: u64) -> u64 {
     let hub = Hub::new(
         Wires::new(vec![Wire::websocket(Native)]),
         limits,
-        Arc::new(Gate::always_open()),
+        Arc::new(DeliveryLease::perpetual()),
         DeliveryPath::Local,
         HubMetrics::register(&Registry::default()),
     );
@@ -216,10 +216,10 @@ impl Clock for Still {
 struct Sink;
 
 impl Socket for Sink {
-    fn write(&mut self, front: Front<'_>) -> Poll<io::Result<usize>> {
-        Poll::Ready(Ok(match front {
-            Front::Bytes(bytes) => bytes.len(),
-            Front::Slices(slices) => slices.iter().map(|slice| slice.len()).sum(),
+    fn write(&mut self, batch: WriteBatch<'_>) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(match batch {
+            WriteBatch::Bytes(bytes) => bytes.len(),
+            WriteBatch::Slices(slices) => slices.iter().map(|slice| slice.len()).sum(),
         }))
     }
 

@@ -7,7 +7,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_backend::{RedisAddress, RedisConfig, RedisServer};
 use curfew_model::{Secret, env};
 use redis::aio::{AsyncPushSender, ConnectionLike, MultiplexedConnection};
 use redis::io::tcp::TcpSettings;
@@ -20,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::config::{RedisAddress, RedisConfig, RedisServer};
 use crate::fault::Fault;
 
 /// Commands that may wait to be written to one connection.

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
-use curfew_backend::{RedisAddress, RedisTarget};
 use curfew_model::Channel;
 use futures_util::future::try_join_all;
 use parking_lot::Mutex;
@@ -24,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::batcher::BatchSender;
+use crate::config::{RedisAddress, RedisTarget};
 use crate::connect::Connection;
 use crate::core::Core;
 use crate::fault::Fault;
@@ -65,7 +65,7 @@ pub(crate) struct Connections {
 #[derive(Debug, Default)]
 struct Current {
     cluster: bool,
-    connections: Vec<Arc<ServerConnections>>,
+    servers: Vec<Arc<ServerConnections>>,
 }
 
 /// The connections to one primary.
@@ -138,10 +138,10 @@ impl Connections {
     pub(crate) fn update(self: &Arc<Self>, layout: &Layout) {
         let _one_at_a_time = self.updating.lock();
         let before = self.current.load_full();
-        let mut connections = Vec::with_capacity(layout.shards.len());
+        let mut servers = Vec::with_capacity(layout.shards.len());
         for shard in &layout.shards {
             let known = before
-                .connections
+                .servers
                 .iter()
                 .find(|server| server.address == shard.address && before.cluster == layout.cluster);
             match known {
@@ -150,23 +150,18 @@ impl Connections {
                         server.shard.store(Arc::new(shard.clone()));
                         server.moved.notify_one();
                     }
-                    connections.push(Arc::clone(server));
+                    servers.push(Arc::clone(server));
                 }
-                None => connections.push(Arc::new(ServerConnections::new(shard.clone()))),
+                None => servers.push(Arc::new(ServerConnections::new(shard.clone()))),
             }
         }
-        let new: Vec<_> = connections
+        let new: Vec<_> = servers
             .iter()
-            .filter(|server| {
-                !before
-                    .connections
-                    .iter()
-                    .any(|old| Arc::ptr_eq(old, server))
-            })
+            .filter(|server| !before.servers.iter().any(|old| Arc::ptr_eq(old, server)))
             .cloned()
             .collect();
-        for old in &before.connections {
-            if !connections.iter().any(|server| Arc::ptr_eq(old, server)) {
+        for old in &before.servers {
+            if !servers.iter().any(|server| Arc::ptr_eq(old, server)) {
                 info!(redis = %old.address, "not a primary any more");
                 old.stop.cancel();
                 // Before others hear its channels.
@@ -175,7 +170,7 @@ impl Connections {
         }
         self.current.store(Arc::new(Current {
             cluster: layout.cluster,
-            connections,
+            servers,
         }));
         for server in new {
             self.core.spawn(commands::keep(
@@ -221,7 +216,7 @@ impl Connections {
     pub(crate) fn addresses(&self) -> Vec<RedisAddress> {
         let current = self.current.load();
         current
-            .connections
+            .servers
             .iter()
             .map(|server| server.address.clone())
             .collect()
@@ -236,7 +231,7 @@ impl Connections {
     pub(crate) fn of(&self, slot: Slot) -> Result<Arc<ServerConnections>, Fault> {
         let current = self.current.load();
         current
-            .connections
+            .servers
             .iter()
             .find(|server| server.has(slot))
             .cloned()
@@ -249,7 +244,7 @@ impl Connections {
         let _one_at_a_time = self.noting.lock();
         let current = self.current.load();
         let all = |has: fn(&ServerConnections) -> bool| {
-            !current.connections.is_empty() && current.connections.iter().all(|server| has(server))
+            !current.servers.is_empty() && current.servers.iter().all(|server| has(server))
         };
         let listening = all(|server| server.subscriber.load().is_some());
         let commanding = all(|server| server.commands.load().is_some());

@@ -2,8 +2,8 @@
 //! cannot know.
 //!
 //! One task owns the connection and everything known through it, and does one thing at a time.
-//! Its states: *down* (no connection, the gate is shut), *setup* (tracking is on, but not every
-//! session has been compared with Redis yet), *synced* (the gate is open for a lease, renewed by
+//! Its states: *down* (no connection, no lease), *setup* (tracking is on, but not every
+//! session has been compared with Redis yet), *synced* (the node holds the delivery lease, renewed by
 //! every heartbeat). A generation is the life of one connection. The rules, why each is there and
 //! what breaks without it: `tests/model`.
 //!
@@ -30,13 +30,14 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_backend::{Ended, RedisAddress, Revoked};
+use curfew_backend::{Ended, Revoked};
 use curfew_model::{SessionId, Stretch};
 use tokio::sync::mpsc;
 use tokio::time::{self, Instant};
 use tracing::{debug, info, warn};
 
 use crate::backoff::Backoff;
+use crate::config::RedisAddress;
 use crate::connect::Connection;
 use crate::connections::Connections;
 use crate::core::Core;
@@ -188,7 +189,7 @@ impl Control {
         loop {
             if let Err(fault) = self.work(&mut generation).await {
                 // Before the sessions that are held back, with the generation, go on.
-                self.core.gate.shut();
+                self.core.lease.expire();
                 return Err(fault);
             }
         }
@@ -252,9 +253,9 @@ impl Control {
         Ok(())
     }
 
-    /// The gate shuts at once: the node cannot know what it would miss from here on.
+    /// The lease ends at once: the node cannot know what it would miss from here on.
     fn go_down(&mut self, fault: &Fault) {
-        self.core.gate.shut();
+        self.core.lease.expire();
         self.core.metrics.backend_synced.set(0);
         self.step("down").reason(fault).log();
         let news = self.core.status.set_down(fault.to_string());
@@ -280,16 +281,16 @@ impl Control {
         time::sleep_until(until).await;
     }
 
-    /// The gate is open for the lease that `until` ends, unless everything may have changed. False when
+    /// The lease is held until `until`, unless everything may have changed. False when
     /// this process was stopped since `stretch` began, and the proof is to be asked for again.
-    fn vouch_until(&mut self, generation: &Generation, until: Duration, stretch: Stretch) -> bool {
-        let gate = &self.core.gate;
+    fn renew_lease(&mut self, generation: &Generation, until: Duration, stretch: Stretch) -> bool {
+        let lease = &self.core.lease;
         let opened = generation
             .pushes
-            .unless_lost(|| gate.open_until(until, stretch));
+            .unless_lost(|| lease.renew(until, stretch));
         let Some(opened) = opened else { return true };
         let Some(reopened) = opened else { return false };
-        if self.core.status.set_vouched(until) {
+        if self.core.status.set_leased_until(until) {
             info!(generation = self.generation, "in touch with redis");
         }
         let metrics = &self.core.metrics;
@@ -318,7 +319,7 @@ pub(crate) async fn watch_isolation(core: Arc<Core>) {
     let mut isolated = false;
     loop {
         time::sleep(LOOK).await;
-        let away = core.status.unvouched_for().unwrap_or_default();
+        let away = core.status.without_lease_for().unwrap_or_default();
         if away <= core.config.grace {
             isolated = false;
         } else if !isolated {

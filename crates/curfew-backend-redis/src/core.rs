@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use curfew_backend::{Config, Events, LocalSessions};
-use curfew_model::{Clock, Gate, NodeId, boottime, env};
+use crate::config::Config;
+use curfew_backend::{Events, LocalSessions};
+use curfew_model::{Clock, DeliveryLease, NodeId, boottime, env};
 use curfew_telemetry::{Metrics, RedisCommand};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -32,7 +33,7 @@ pub(crate) struct Core {
     pub(crate) connector: Connector,
     pub(crate) events: Arc<dyn Events>,
     pub(crate) local: Arc<dyn LocalSessions>,
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) lease: Arc<DeliveryLease>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) status: Status,
@@ -53,7 +54,7 @@ impl Core {
         connector: Connector,
         events: Arc<dyn Events>,
         local: Arc<dyn LocalSessions>,
-        gate: Arc<Gate>,
+        lease: Arc<DeliveryLease>,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
@@ -64,7 +65,7 @@ impl Core {
             connector,
             events,
             local,
-            gate,
+            lease,
             clock,
             metrics,
             status: Status::default(),
@@ -121,8 +122,8 @@ pub(crate) fn random_id() -> String {
 pub(crate) struct Status {
     /// Why the node is out of touch; `None` while it is in touch.
     down: Mutex<Option<Cow<'static, str>>>,
-    /// Until when, in nanoseconds of the boot clock, the node last vouched for its sessions.
-    vouched_until: AtomicU64,
+    /// The end of the last delivery lease, in nanoseconds of the boot clock.
+    leased_until: AtomicU64,
     /// By how much this node's clock was off when last compared, in milliseconds; or
     /// [`NOT_COMPARED`].
     skew_ms: AtomicU64,
@@ -147,7 +148,7 @@ impl Default for Status {
     fn default() -> Self {
         Self {
             down: Mutex::new(Some("connecting to redis for the first time".into())),
-            vouched_until: AtomicU64::new(0),
+            leased_until: AtomicU64::new(0),
             skew_ms: AtomicU64::new(NOT_COMPARED),
             fencing: Mutex::new(None),
             commanding: AtomicBool::new(false),
@@ -169,18 +170,18 @@ impl Status {
         news
     }
 
-    /// The node vouches for its sessions until `until`. Returns whether it was out of touch.
-    pub(crate) fn set_vouched(&self, until: Duration) -> bool {
+    /// The node holds its delivery lease until `until`. Returns whether it was out of touch.
+    pub(crate) fn set_leased_until(&self, until: Duration) -> bool {
         let nanoseconds = u64::try_from(until.as_nanos()).unwrap_or(u64::MAX);
-        self.vouched_until.store(nanoseconds, Ordering::Relaxed);
+        self.leased_until.store(nanoseconds, Ordering::Relaxed);
         let was_down = self.down.lock().take().is_some();
         self.note_ready();
         was_down
     }
 
-    /// For how long the node has not been able to vouch for its sessions, if it ever was.
-    pub(crate) fn unvouched_for(&self) -> Option<Duration> {
-        match self.vouched_until.load(Ordering::Relaxed) {
+    /// For how long the node has held no lease, if it ever did.
+    pub(crate) fn without_lease_for(&self) -> Option<Duration> {
+        match self.leased_until.load(Ordering::Relaxed) {
             0 => None,
             until => Some(boottime().saturating_sub(Duration::from_nanos(until))),
         }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use curfew_model::{Gate, Repeats, boottime};
+use curfew_model::{DeliveryLease, Repeats, boottime};
 use curfew_telemetry::Metrics;
 use redis::{Cmd, RedisError, Value, cmd};
 use tokio::time;
@@ -52,7 +52,7 @@ const SCRIPT: &str = include_str!("fence/publish.lua");
 
 /// The fence at one server, as one connection knows it.
 pub(crate) struct Fence {
-    gate: Arc<Gate>,
+    lease: Arc<DeliveryLease>,
     metrics: Arc<Metrics>,
     cluster: bool,
     /// What Redis calls the script.
@@ -80,7 +80,7 @@ impl Fence {
         cluster: bool,
     ) -> Result<Self, Fault> {
         let mut fence = Self {
-            gate: Arc::clone(&core.gate),
+            lease: Arc::clone(&core.lease),
             metrics: Arc::clone(&core.metrics),
             cluster,
             digest: String::new(),
@@ -129,7 +129,7 @@ impl Fence {
     /// Sorts publications into runs, in their order; in a cluster, in the order within each
     /// channel. What is late already is refused. To be called at the last moment.
     pub(crate) fn runs(&self, publications: Vec<Publication>) -> Vec<Run> {
-        let lease = self.gate.lease_until();
+        let lease = self.lease.held_until();
         let now = boottime();
         let mut runs: Vec<Run> = Vec::new();
         let mut of_channel: HashMap<String, usize> = HashMap::new();
@@ -246,7 +246,7 @@ impl Fence {
                 time::sleep(left.min(LOOK)).await;
                 continue;
             }
-            match self.gate.lease_until() {
+            match self.lease.held_until() {
                 Some(later) => until = later,
                 None => return,
             }

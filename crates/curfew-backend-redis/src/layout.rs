@@ -1,6 +1,6 @@
 //! Which server is the primary of what: asked anew at every connection.
 
-use curfew_backend::{RedisAddress, RedisTarget};
+use crate::config::{RedisAddress, RedisTarget};
 use futures_util::future::join_all;
 use redis::{PushInfo, Value, cmd};
 

@@ -9,6 +9,7 @@ mod backoff;
 mod batcher;
 mod broker;
 mod compare;
+mod config;
 mod connect;
 mod connections;
 mod control;
@@ -36,8 +37,8 @@ mod tickets;
 use std::fmt;
 use std::sync::Arc;
 
-use curfew_backend::{Backends, Config, Events, LocalSessions, NodeInfo, RedisUrlError};
-use curfew_model::{Clock, Gate};
+use curfew_backend::{Backends, Events, LocalSessions, NodeInfo};
+use curfew_model::{Clock, DeliveryLease};
 use curfew_telemetry::Metrics;
 use tokio::sync::mpsc;
 use tracing::warn;
@@ -49,12 +50,16 @@ use crate::core::Core;
 use crate::inbox::Inbox;
 use crate::request::{MAX_REQUESTS, Requests};
 
+pub use crate::config::{
+    Config, OnDataLoss, RedisAddress, RedisConfig, RedisServer, RedisTarget, RedisUrl,
+    RedisUrlError,
+};
 pub use crate::connect::{Dial, Dialing, Stream};
 pub use crate::probe::{Probed, probe};
 
 /// What a backend is given of its node.
 pub struct Parts {
-    /// `[backend]`.
+    /// What the backend goes by.
     pub config: Config,
     /// How the node is listed.
     pub info: NodeInfo,
@@ -62,8 +67,8 @@ pub struct Parts {
     pub events: Arc<dyn Events>,
     /// What is asked about sessions.
     pub local: Arc<dyn LocalSessions>,
-    /// Opened while the node vouches for its sessions; shut at first.
-    pub gate: Arc<Gate>,
+    /// The node's delivery lease; not held at first.
+    pub lease: Arc<DeliveryLease>,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
     /// What is counted into.
@@ -101,7 +106,7 @@ impl Redis {
             connector,
             parts.events,
             parts.local,
-            parts.gate,
+            parts.lease,
             parts.clock,
             parts.metrics,
         );

@@ -2,7 +2,7 @@
 //!
 //! A stop that is longer than the lease is noticed by the lease. After a shorter one the lease still
 //! holds, and what Redis pushed meanwhile waits unread in a socket: a session that was revoked must
-//! not be told `connected` from it. So the gate stays shut until the control connection has been
+//! not be told `connected` from it. So the lease stays lost until the control connection has been
 //! through one more heartbeat.
 
 use std::io;
@@ -52,7 +52,7 @@ pub(crate) fn keep(core: Arc<Core>) -> io::Result<()> {
 }
 
 fn beat(core: &Core, patience: Duration) {
-    if let Some(stopped) = core.gate.pulse(patience) {
+    if let Some(stopped) = core.lease.note_alive(patience) {
         core.metrics.node_stops.inc();
         // Pushes first, then a heartbeat that is asked for from here on.
         core.stopped.notify_one();

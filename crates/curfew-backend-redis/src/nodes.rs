@@ -38,7 +38,7 @@ impl Nodes for Redis {
         let status = &self.core.status;
         let why = match status.unready() {
             Some(why) => why,
-            None if self.core.gate.is_open() => return Standing::InTouch,
+            None if self.core.lease.is_held() => return Standing::InTouch,
             None => "sessions are being compared with redis".into(),
         };
         match status.was_ready() {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use curfew_backend::Config;
+use crate::config::Config;
 use curfew_model::Clock;
 use redis::{Value, cmd};
 

@@ -1,7 +1,7 @@
 //! Spans of what Redis is asked, by OpenTelemetry's conventions for its clients: part of whatever
 //! span the caller runs in, none where that is not recorded. Never a key or a value: they name people.
 
-use curfew_backend::RedisAddress;
+use crate::config::RedisAddress;
 use curfew_model::TraceContext;
 use curfew_telemetry::{RedisCommand, Span, SpanKind, Tracer};
 

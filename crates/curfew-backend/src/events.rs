@@ -50,7 +50,7 @@ pub trait Events: Send + Sync + 'static {
     /// or were told to end, those included that gave none.
     fn probe(&self, sessions: Vec<SessionId>) -> BoxFuture<'static, Vec<SessionId>>;
 
-    /// The gate was shut and is open again: what sessions held back may go.
+    /// The lease was lost and is held again: what sessions held back may go.
     fn reopened(&self);
 
     /// The backend was out of reach for too long: ends every session; returns how many.

@@ -6,7 +6,6 @@
 //! Start at [`Backends`]; [`memory`] shows an implementation in full.
 
 mod broker;
-mod config;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod error;
@@ -22,10 +21,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 pub use broker::Broker;
-pub use config::{
-    BackendKind, Config, OnDataLoss, RedisAddress, RedisConfig, RedisServer, RedisTarget, RedisUrl,
-    RedisUrlError,
-};
 pub use error::BackendError;
 pub use events::{Ended, Events, Leaving, LocalSessions, Suspension};
 pub use nodes::{NodeInfo, Nodes, Standing};

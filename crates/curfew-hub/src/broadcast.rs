@@ -24,8 +24,8 @@ const TIMED_ONE_IN_MANY: usize = 257;
 pub struct Delivered {
     /// Sessions it was queued for.
     pub queued: usize,
-    /// Sessions it was not queued for: they are ending, their queue overflowed, or the node cannot
-    /// vouch for them.
+    /// Sessions it was not queued for: they are ending, their queue overflowed, or the node holds
+    /// no lease.
     pub dropped: usize,
 }
 
@@ -55,7 +55,7 @@ impl Hub {
         writes: Option<Arc<Writes>>,
     ) -> Delivered {
         // Where the node was stopped for a moment it waits with what is queued, and asks then.
-        if !self.gate().is_open() && !self.gate().is_catching_up() {
+        if !self.lease().is_held() && !self.lease().is_catching_up() {
             return self.withhold(publication);
         }
         let mut untimed = match publication.trace {
@@ -116,28 +116,28 @@ impl Hub {
         let dropped = self.channels.count_of(&publication.channel);
         self.metrics()
             .messages_dropped
-            .inc_by(DropReason::Unvouched, dropped as u64);
-        self.gap(&publication.channel, GapReason::Unvouched);
+            .inc_by(DropReason::NoLease, dropped as u64);
+        self.gap(&publication.channel, GapReason::NoLease);
         Delivered { queued: 0, dropped }
     }
 
     /// Publications of a channel may be missing: its listeners are told, in the place where that is,
-    /// by what needs access like a publication. While the node cannot vouch for them it waits for
+    /// by what needs access like a publication. While the node holds no lease it waits for
     /// [`Hub::reopened`]. Gaps of a channel that are noted before its listeners are told are told as
     /// one.
     pub fn gap(&self, channel: &Channel, reason: GapReason) {
         self.channels.note_gap(channel, reason);
-        // Asked once noted: if the gate opens afterwards, the one that opens it finds the note.
-        if self.gate().is_open() {
+        // Asked once noted: if the lease is renewed afterwards, the one that renews it finds the note.
+        if self.lease().is_held() {
             self.channels
                 .with(channel, |listeners| self.tell_gap(channel, listeners));
         }
     }
 
-    /// The gate was shut and is open again, or it shows that it stays shut: what sessions held back may
+    /// The lease was lost and is held again, or it shows that it stays lost: what sessions held back may
     /// go, and who missed something meanwhile is told.
     pub fn reopened(&self) {
-        if self.gate().is_open() {
+        if self.lease().is_held() {
             self.channels
                 .with_all(|channel, listeners| self.tell_gap(channel, listeners));
         }

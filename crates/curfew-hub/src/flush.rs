@@ -145,7 +145,7 @@ impl Hub {
         wall: Option<Duration>,
     ) -> Access<'a> {
         Access {
-            gate: self.gate(),
+            lease: self.lease(),
             clock,
             wall,
             member,

@@ -29,8 +29,8 @@ curfew_telemetry::labels! {
         Closed = "closed",
         /// It is larger than an outbound queue.
         TooLarge = "too_large",
-        /// The node was out of touch with its backend and could not vouch for the session.
-        Unvouched = "unvouched",
+        /// The node was out of touch with its backend and held no delivery lease.
+        NoLease = "unvouched",
     }
 
     /// How a publication came to the sessions of a node.

@@ -249,7 +249,7 @@ impl Outbox {
         self.state.lock().ending()
     }
 
-    /// True if frames may pass.
+    /// True if frames may be delivered.
     pub fn standing(&self) -> Standing {
         let state = self.state.lock();
         match &state.phase {

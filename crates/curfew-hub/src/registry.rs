@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use curfew_model::{
-    Channel, Clock, Disconnect, Gate, Principal, Revocation, RevocationKey, SessionId,
+    Channel, Clock, DeliveryLease, Disconnect, Principal, Revocation, RevocationKey, SessionId,
 };
 use curfew_telemetry::Writes;
 use parking_lot::RwLock;
@@ -48,18 +48,18 @@ pub struct Hub {
     /// depends on it.
     pub(crate) untimed: AtomicUsize,
     pub(crate) flushers: Flushers,
-    gate: Arc<Gate>,
+    lease: Arc<DeliveryLease>,
     path: DeliveryPath,
     metrics: Arc<HubMetrics>,
 }
 
 impl Hub {
-    /// An empty hub for these wires. While `gate` is shut nothing is broadcast. Publications
+    /// An empty hub for these wires. While `lease` is not held nothing is broadcast. Publications
     /// come by `path`.
     pub fn new(
         wires: Wires,
         limits: HubLimits,
-        gate: Arc<Gate>,
+        lease: Arc<DeliveryLease>,
         path: DeliveryPath,
         metrics: Arc<HubMetrics>,
     ) -> Self {
@@ -76,7 +76,7 @@ impl Hub {
             queued: AtomicI64::new(0),
             untimed: AtomicUsize::new(0),
             flushers: Flushers::default(),
-            gate,
+            lease,
             path,
             metrics,
         }
@@ -90,10 +90,10 @@ impl Hub {
             .store(limits.node_outbound_bytes, Ordering::Relaxed);
     }
 
-    /// Whether the node vouches for its sessions; asked before each message is acted on or handed
+    /// The node's delivery lease; asked before each message is acted on or handed
     /// to a socket.
-    pub fn gate(&self) -> &Gate {
-        &self.gate
+    pub fn lease(&self) -> &DeliveryLease {
+        &self.lease
     }
 
     /// The way that publications come by.
@@ -358,7 +358,7 @@ impl Hub {
         let reason = if ending.is_revocation() {
             DropReason::Revoked
         } else if is(Disconnect::UNAVAILABLE) {
-            DropReason::Unvouched
+            DropReason::NoLease
         } else if is(Disconnect::EXPIRED) {
             DropReason::Expired
         } else if is(Disconnect::SLOW_CONSUMER) {

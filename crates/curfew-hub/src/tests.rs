@@ -16,12 +16,12 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use curfew_model::{
-    Channel, Claims, Clock, CommandId, Gate, Message, MessageKind, Principal, PrincipalParts,
-    Publication, Push, Reply, RevocationKey, SessionId,
+    Channel, Claims, Clock, CommandId, DeliveryLease, Message, MessageKind, Principal,
+    PrincipalParts, Publication, Push, Reply, RevocationKey, SessionId,
 };
 use curfew_protocol::{DecodeError, Decoded, Protocol};
 use curfew_telemetry::Registry;
-use curfew_ws::{Front, Socket};
+use curfew_ws::{Socket, WriteBatch};
 
 use crate::{
     DeliveryPath, DropReason, Hub, HubLimits, HubMetrics, Lanes, Member, Progress, WebSocket, Wire,
@@ -125,10 +125,10 @@ impl Pipe {
 }
 
 impl Socket for Pipe {
-    fn write(&mut self, front: Front<'_>) -> Poll<io::Result<usize>> {
-        let bytes: Vec<u8> = match front {
-            Front::Bytes(bytes) => bytes.to_vec(),
-            Front::Slices(slices) => slices.iter().flat_map(|slice| slice.to_vec()).collect(),
+    fn write(&mut self, batch: WriteBatch<'_>) -> Poll<io::Result<usize>> {
+        let bytes: Vec<u8> = match batch {
+            WriteBatch::Bytes(bytes) => bytes.to_vec(),
+            WriteBatch::Slices(slices) => slices.iter().flat_map(|slice| slice.to_vec()).collect(),
         };
         self.writes.push(bytes.len());
         let some = bytes.len().min(self.room);
@@ -152,7 +152,7 @@ impl Socket for Pipe {
 /// A hub and what surrounds it.
 pub(super) struct Harness {
     pub(super) hub: Hub,
-    pub(super) gate: Arc<Gate>,
+    pub(super) lease: Arc<DeliveryLease>,
     pub(super) metrics: Arc<HubMetrics>,
     /// Two, so that a broadcast meets both.
     pub(super) protocols: [Arc<Plain>; 2],
@@ -178,18 +178,18 @@ impl Harness {
             outbound_bytes,
             node_outbound_bytes,
         };
-        let gate = Arc::new(Gate::always_open());
+        let lease = Arc::new(DeliveryLease::perpetual());
         let hub = Hub::new(
             Wires::new(known.collect()),
             limits,
-            Arc::clone(&gate),
+            Arc::clone(&lease),
             DeliveryPath::Local,
             Arc::clone(&metrics),
         );
         hub.set_kinds(&[CLAIM.to_owned()]);
         Self {
             hub,
-            gate,
+            lease,
             metrics,
             protocols,
         }

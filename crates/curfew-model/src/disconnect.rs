@@ -120,7 +120,7 @@ impl Disconnect {
         advice: Advice::WithNewToken,
     };
 
-    /// Whether access is over or cannot be vouched for: then nothing more of what was meant for the
+    /// True if access is over or no lease covers it: then nothing more of what was meant for the
     /// client may reach it.
     pub fn withdraws_access(self) -> bool {
         [

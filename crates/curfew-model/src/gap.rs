@@ -6,8 +6,8 @@
 pub enum GapReason {
     /// The connection that the channel's publications arrive by was lost.
     LinkLost,
-    /// The node could not vouch for its sessions, and delivered nothing.
-    Unvouched,
+    /// The node held no delivery lease, and delivered nothing.
+    NoLease,
     /// A publication is larger than any that is read.
     TooLarge,
     /// A publication does not have the form that nodes give it.
@@ -18,7 +18,7 @@ impl GapReason {
     /// Every reason, in order of [`GapReason::index`].
     pub const ALL: [Self; 4] = [
         Self::LinkLost,
-        Self::Unvouched,
+        Self::NoLease,
         Self::TooLarge,
         Self::Malformed,
     ];

@@ -151,8 +151,8 @@ impl Node {
         address: Option<IpAddr>,
     ) -> Result<Attachment, AdmitError> {
         // For a moment it is as good as open: the end of this waits for what comes of it.
-        if !self.hub.gate().is_catching_up() {
-            self.check_vouching()?;
+        if !self.hub.lease().is_catching_up() {
+            self.check_lease()?;
         }
         let settings = self.settings();
         let session = SessionId::new();
@@ -240,16 +240,16 @@ impl Node {
     ) -> Result<(), AdmitError> {
         let issued_at = principal.issued_at();
         let revoked = self.backends.revocations.check(keys, issued_at).await?;
-        let unwritten = || self.reported.check(keys, issued_at);
+        let unwritten = || self.pending_revocations.check(keys, issued_at);
         match revoked.or_else(unwritten) {
             Some(revoked) => Err(AdmitError::Revoked(revoked.disconnect(issued_at))),
             None => Ok(()),
         }
     }
 
-    /// Whether the node can vouch for sessions at all.
-    pub(crate) fn check_vouching(&self) -> Result<(), BackendError> {
-        if self.hub.gate().is_open() {
+    /// True where the node holds its delivery lease.
+    pub(crate) fn check_lease(&self) -> Result<(), BackendError> {
+        if self.hub.lease().is_held() {
             return Ok(());
         }
         Err(BackendError::unavailable(
@@ -306,7 +306,7 @@ impl Attachment {
         if let Some(ending) = self.member.outbox().ending() {
             return Err(AdmitError::Ended(ending));
         }
-        node.check_vouching()?;
+        node.check_lease()?;
         Ok(())
     }
 
@@ -326,7 +326,7 @@ impl Attachment {
     /// read, or the node looks at what it missed while it was stopped.
     async fn settle(&self) {
         let outbox = self.member.outbox();
-        let is_open = || !outbox.is_suspended() && !self.node.hub.gate().is_catching_up();
+        let is_open = || !outbox.is_suspended() && !self.node.hub.lease().is_catching_up();
         poll_fn(|cx| {
             if is_open() {
                 return Poll::Ready(());

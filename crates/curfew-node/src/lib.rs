@@ -11,12 +11,12 @@ mod closes;
 mod drain;
 mod events;
 mod flush;
+mod liveness;
 mod metrics;
+mod pending_revocations;
 mod probe;
 mod publish;
-mod pulse;
 mod refresh;
-mod reported;
 mod settings;
 mod subscriptions;
 mod tickets;
@@ -43,8 +43,8 @@ pub use settings::Settings;
 use admit::{Admissions, Turns};
 use cleanup::Cleanup;
 use closes::Closes;
-pub use reported::ReportError;
-use reported::Reported;
+use pending_revocations::PendingRevocations;
+pub use pending_revocations::ReportError;
 use subscriptions::Subscriptions;
 
 /// One gateway process.
@@ -60,7 +60,7 @@ pub struct Node {
     kinds_changed: Notify,
     subscriptions: Subscriptions,
     cleanup: Cleanup,
-    reported: Reported,
+    pending_revocations: PendingRevocations,
     admissions: Admissions,
     turns: Turns,
     closes: Closes,
@@ -97,14 +97,14 @@ impl Node {
             kinds_changed: Notify::new(),
             subscriptions: Subscriptions::new(),
             cleanup: Cleanup::new(),
-            reported: Reported::default(),
+            pending_revocations: PendingRevocations::default(),
             draining: AtomicBool::new(false),
             refusing: AtomicBool::new(false),
             beat_at: Mutex::new(Instant::now()),
         });
         node.spawn(cleanup::run(Arc::clone(&node)));
         node.spawn(subscriptions::run(Arc::clone(&node)));
-        node.spawn(reported::run(Arc::clone(&node)));
+        node.spawn(pending_revocations::run(Arc::clone(&node)));
         flush::start(&node);
         node
     }

@@ -10,7 +10,7 @@ use crate::Node;
 impl Node {
     /// Hands a publication to the broker, which brings it to every node that listens, this one
     /// included. The caller has authorized it, under the lease that ends at `until`
-    /// ([`Gate::lease_until`](curfew_model::Gate::lease_until)): it does not take effect later. It
+    /// ([`DeliveryLease::held_until`](curfew_model::DeliveryLease::held_until)): it does not take effect later. It
     /// is timed from `began`, if that is given; one that is traced in any case.
     pub async fn publish(
         &self,

@@ -3,8 +3,8 @@
 mod admit;
 mod cleanup;
 mod drain;
+mod pending_revocations;
 mod refresh;
-mod reported;
 mod rig;
 mod settings;
 mod subscriptions;
@@ -17,7 +17,7 @@ use curfew_backend::memory::Memory;
 use curfew_backend::{NodeInfo, SessionFilter, SessionRecord};
 use curfew_hub::{DeliveryPath, Ending, Hub, HubLimits, HubMetrics, Lanes, Wire, WireId, Wires};
 use curfew_model::{
-    Channel, Claims, Disconnect, Gate, NodeId, Principal, PrincipalParts, RevocationKey,
+    Channel, Claims, DeliveryLease, Disconnect, NodeId, Principal, PrincipalParts, RevocationKey,
 };
 use curfew_protocol::native::Native;
 use curfew_telemetry::Registry;
@@ -54,11 +54,11 @@ impl Harness {
             node_outbound_bytes: 0,
         };
         let wires = Wires::new(vec![Wire::websocket(Native)]);
-        let gate = Arc::new(Gate::always_open());
+        let lease = Arc::new(DeliveryLease::perpetual());
         let hub = Arc::new(Hub::new(
             wires,
             limits,
-            gate,
+            lease,
             DeliveryPath::Local,
             HubMetrics::register(metrics.registry()),
         ));

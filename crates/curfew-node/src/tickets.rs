@@ -21,7 +21,7 @@ impl Node {
         sealed: &[u8],
         lifetime: Duration,
     ) -> Result<(), AdmitError> {
-        self.check_vouching()?;
+        self.check_lease()?;
         let _place = self.admissions.enter().await?;
         let claims = &self.settings().revocable_claims;
         // There is no session yet; nothing names this one.
@@ -39,7 +39,7 @@ impl Node {
     /// The backend failed. It may have been taken all the same, unless the node knew before it asked.
     pub async fn take_ticket(&self, id: &TicketId) -> Result<Option<Vec<u8>>, BackendError> {
         // Nobody could be admitted now, and the ticket would be used up for nothing.
-        self.check_vouching()?;
+        self.check_lease()?;
         let _place = self.admissions.enter().await?;
         self.backends.tickets.take(id).await
     }

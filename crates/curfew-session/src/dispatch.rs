@@ -45,7 +45,7 @@ impl State {
             return Disconnect::EXPIRED.into();
         }
         // Before the session is looked at: what this allows takes effect in that lease or never.
-        let lease = self.context.node.hub().gate().lease_until();
+        let lease = self.context.node.hub().lease().held_until();
         // It may have been ended while an earlier message of the same read was acted on.
         let standing = self.standing();
         if let Standing::Ending(ending) = standing {

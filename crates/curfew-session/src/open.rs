@@ -364,11 +364,11 @@ impl State {
         self.context.node.hub().send(member, frame);
     }
 
-    /// Queues a frame that tells nothing that access protects, in its turn. While the node cannot vouch
-    /// for the session it goes past what waits.
+    /// Queues a frame that tells nothing that access protects, in its turn. While the node holds no
+    /// lease it goes past what waits.
     pub(crate) fn send_notice(&mut self, frame: Bytes) {
         match &self.live {
-            Some(live) if self.is_vouched() => {
+            Some(live) if self.holds_lease() => {
                 let member = live.attachment.member();
                 self.context.node.hub().send_notice(member, frame);
             }
@@ -384,10 +384,10 @@ impl State {
         }
     }
 
-    /// Whether the node vouches for its sessions: only then commands are acted on and messages
+    /// True while the node holds its delivery lease: only then commands are acted on and messages
     /// delivered.
-    pub(crate) fn is_vouched(&self) -> bool {
-        self.context.node.hub().gate().is_open()
+    pub(crate) fn holds_lease(&self) -> bool {
+        self.context.node.hub().lease().is_held()
     }
 }
 

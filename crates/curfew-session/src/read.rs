@@ -17,7 +17,7 @@ use crate::{Session, Settings};
 const BYTES_IN_A_TURN: usize = 128 * 1024;
 
 /// Notices that may wait for a session's socket before nothing more is read: answers to commands that
-/// are not acted on, while the node cannot vouch for the session.
+/// are not acted on, while the node holds no lease.
 const MAX_NOTICES: usize = 64;
 
 impl Session {
@@ -72,8 +72,8 @@ impl Session {
             self.output = Output::Held(HeldBack::Suspended);
             return true;
         }
-        if self.state.context.node.hub().gate().is_catching_up() {
-            self.output = Output::Held(HeldBack::Unvouched);
+        if self.state.context.node.hub().lease().is_catching_up() {
+            self.output = Output::Held(HeldBack::NoLease);
             return true;
         }
         outbox.notices() >= MAX_NOTICES

@@ -5,7 +5,7 @@ mod access;
 mod commands;
 mod faults;
 mod flushed;
-mod gate;
+mod lease;
 mod peer;
 mod pipeline;
 #[path = "../../curfew-node/src/tests/rig.rs"]
@@ -23,7 +23,7 @@ use curfew_backend::memory::Memory;
 use curfew_backend::{Events as _, NodeInfo, SessionFilter};
 use curfew_hub::{DeliveryPath, Hub, HubLimits, HubMetrics, Wire, Wires};
 use curfew_model::{
-    Action, Channel, Clock as _, Command, Disconnect, Gate, NodeId, Publication, Secret,
+    Action, Channel, Clock as _, Command, DeliveryLease, Disconnect, NodeId, Publication, Secret,
 };
 use curfew_node::{Attachment, HubEvents, Node, NodeMetrics};
 use curfew_policy::{Policy, Rule};
@@ -55,7 +55,7 @@ const TTL: u64 = 600;
 struct Harness {
     context: Arc<Context>,
     rig: Arc<Rig>,
-    gate: Arc<Gate>,
+    lease: Arc<DeliveryLease>,
     events: Arc<HubEvents>,
     clock: Arc<RigClock>,
     metrics: Arc<SessionMetrics>,
@@ -90,11 +90,11 @@ impl Harness {
             outbound_bytes: settings.limits.outbound_bytes,
             node_outbound_bytes: settings.limits.node_outbound_bytes,
         };
-        let gate = Arc::new(Gate::always_open());
+        let lease = Arc::new(DeliveryLease::perpetual());
         let hub = Arc::new(Hub::new(
             Wires::new(wires),
             limits,
-            Arc::clone(&gate),
+            Arc::clone(&lease),
             DeliveryPath::Local,
             HubMetrics::register(&registry),
         ));
@@ -151,7 +151,7 @@ impl Harness {
         Self {
             context,
             rig,
-            gate,
+            lease,
             events,
             clock,
             metrics,

@@ -96,7 +96,7 @@ impl Session {
             Output::Idle | Output::Blocked => false,
             // Looked at once more, now that what ends it wakes this task.
             Output::Held(HeldBack::Suspended) => outbox.standing() != Standing::Suspended,
-            Output::Held(HeldBack::Unvouched) => self.state.is_vouched(),
+            Output::Held(HeldBack::NoLease) => self.state.holds_lease(),
         };
         match polled {
             Poll::Pending if goes_on() => Poll::Ready(()),

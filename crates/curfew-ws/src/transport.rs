@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_rustls::server::TlsStream;
 
-use crate::Front;
+use crate::WriteBatch;
 
 /// What a session reads from and writes to. No buffer of ours lies between it and the kernel.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl Pipe for DuplexStream {}
 #[cfg(feature = "simulation")]
 pub trait PipeLine: fmt::Debug + Send + Sync {
     /// Takes what there is room for now, or [`io::ErrorKind::WouldBlock`].
-    fn try_write(&self, front: Front<'_>) -> io::Result<usize>;
+    fn try_write(&self, batch: WriteBatch<'_>) -> io::Result<usize>;
 }
 
 impl From<TcpStream> for Transport {
@@ -83,8 +83,8 @@ enum Wire {
 /// A socket as its writer sees it: each call is one attempt, and one system call where nothing lies
 /// between.
 pub trait Socket {
-    /// Writes as much of `front` as there is room for now.
-    fn write(&mut self, front: Front<'_>) -> Poll<io::Result<usize>>;
+    /// Writes as much of `batch` as there is room for now.
+    fn write(&mut self, batch: WriteBatch<'_>) -> Poll<io::Result<usize>>;
 
     /// Hands on what [`Socket::write`] took and held back.
     fn flush(&mut self) -> Poll<io::Result<()>>;
@@ -95,11 +95,11 @@ pub trait Socket {
 
 /// Takes what there is room for now, and wakes no task later.
 impl Socket for &Line {
-    fn write(&mut self, front: Front<'_>) -> Poll<io::Result<usize>> {
+    fn write(&mut self, batch: WriteBatch<'_>) -> Poll<io::Result<usize>> {
         let done = match &self.0 {
-            Some(Wire::Tcp(stream)) => try_write(stream.as_ref(), front),
+            Some(Wire::Tcp(stream)) => try_write(stream.as_ref(), batch),
             #[cfg(feature = "simulation")]
-            Some(Wire::Memory(pipe)) => pipe.try_write(front),
+            Some(Wire::Memory(pipe)) => pipe.try_write(batch),
             None => Err(io::ErrorKind::NotConnected.into()),
         };
         match done {
@@ -122,8 +122,8 @@ impl Socket for &Line {
 pub struct Polled<'a, 'cx>(pub &'a mut Transport, pub &'a mut Context<'cx>);
 
 impl Socket for Polled<'_, '_> {
-    fn write(&mut self, front: Front<'_>) -> Poll<io::Result<usize>> {
-        self.0.poll_write(self.1, front)
+    fn write(&mut self, batch: WriteBatch<'_>) -> Poll<io::Result<usize>> {
+        self.0.poll_write(self.1, batch)
     }
 
     fn flush(&mut self) -> Poll<io::Result<()>> {
@@ -147,22 +147,22 @@ impl Drop for Line {
     }
 }
 
-fn try_write(stream: &TcpStream, front: Front<'_>) -> io::Result<usize> {
-    match front {
-        Front::Bytes(bytes) => stream.try_write(bytes),
-        Front::Slices(slices) => stream.try_write_vectored(slices),
+fn try_write(stream: &TcpStream, batch: WriteBatch<'_>) -> io::Result<usize> {
+    match batch {
+        WriteBatch::Bytes(bytes) => stream.try_write(bytes),
+        WriteBatch::Slices(slices) => stream.try_write_vectored(slices),
     }
 }
 
 fn poll_write(
     mut stream: impl AsyncWrite + Unpin,
     cx: &mut Context<'_>,
-    front: Front<'_>,
+    batch: WriteBatch<'_>,
 ) -> Poll<io::Result<usize>> {
     let stream = Pin::new(&mut stream);
-    match front {
-        Front::Bytes(bytes) => stream.poll_write(cx, bytes),
-        Front::Slices(slices) => stream.poll_write_vectored(cx, slices),
+    match batch {
+        WriteBatch::Bytes(bytes) => stream.poll_write(cx, bytes),
+        WriteBatch::Slices(slices) => stream.poll_write_vectored(cx, slices),
     }
 }
 
@@ -201,25 +201,25 @@ impl Transport {
         Poll::Ready(Ok(buffer.filled().len()))
     }
 
-    /// Writes as much of `front` as there is room for, in one system call where the transport is
+    /// Writes as much of `batch` as there is room for, in one system call where the transport is
     /// plain. Over TLS, written bytes may still have to be flushed.
     pub fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
-        front: Front<'_>,
+        batch: WriteBatch<'_>,
     ) -> Poll<io::Result<usize>> {
         match self {
-            Self::Plain(stream) => poll_write(stream, cx, front),
+            Self::Plain(stream) => poll_write(stream, cx, batch),
             Self::Shared(stream) => loop {
                 let stream: &TcpStream = (*stream).as_ref();
                 ready!(stream.poll_write_ready(cx))?;
-                match try_write(stream, front) {
+                match try_write(stream, batch) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     done => return Poll::Ready(done),
                 }
             },
-            Self::Tls(stream) => poll_write(stream, cx, front),
-            Self::Memory(stream) => poll_write(stream, cx, front),
+            Self::Tls(stream) => poll_write(stream, cx, batch),
+            Self::Memory(stream) => poll_write(stream, cx, batch),
         }
     }
 

@@ -8,12 +8,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use curfew_auth::{Algorithm, Authenticator};
+use curfew_backend::Backends;
 use curfew_backend::memory::Memory;
-use curfew_backend::{BackendKind, Backends};
 use curfew_backend_redis::{Parts, Redis};
 use curfew_hub::{DeliveryPath, Hub, HubLimits, HubMetrics, Wire, Wires};
 use curfew_identity::{Fetched, Fetcher, Keepers};
-use curfew_model::{Clock, Gate, ISSUER_TOKEN, ISSUER_USER, NodeId, SystemClock};
+use curfew_model::{Clock, DeliveryLease, ISSUER_TOKEN, ISSUER_USER, NodeId, SystemClock};
 use curfew_node::{HubEvents, Node, NodeMetrics};
 use curfew_policy::Policy;
 use curfew_protocol::native::Native;
@@ -28,7 +28,7 @@ use curfew_ws::OriginPolicy;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::config::Config;
+use crate::config::{BackendKind, Config};
 use crate::metrics::ReloadMetrics;
 use crate::trust;
 
@@ -79,15 +79,15 @@ impl App {
         let of_node = NodeMetrics::register(&registry);
         let of_server = ServerMetrics::register(&registry, &wires.names());
         // Of an embedded backend everything is known at once; of another, nothing at first.
-        let (gate, path) = match config.backend.kind {
-            BackendKind::Memory => (Gate::always_open(), DeliveryPath::Local),
-            BackendKind::Redis => (Gate::shut_at_first(), DeliveryPath::Broker),
+        let (lease, path) = match config.backend.kind {
+            BackendKind::Memory => (DeliveryLease::perpetual(), DeliveryPath::Local),
+            BackendKind::Redis => (DeliveryLease::not_held(), DeliveryPath::Broker),
         };
-        let gate = Arc::new(gate);
+        let lease = Arc::new(lease);
         let hub = Arc::new(Hub::new(
             wires,
             hub_limits(config),
-            Arc::clone(&gate),
+            Arc::clone(&lease),
             path,
             HubMetrics::register(&registry),
         ));
@@ -100,11 +100,11 @@ impl App {
             }
             BackendKind::Redis => {
                 let parts = Parts {
-                    config: config.backend.clone(),
+                    config: config.backend.of_redis(),
                     info,
                     events: Arc::clone(&events) as _,
                     local: events,
-                    gate,
+                    lease,
                     clock: Arc::clone(&clock),
                     metrics: of_redis,
                 };

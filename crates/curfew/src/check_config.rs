@@ -8,13 +8,12 @@ use std::time::Duration;
 
 use clap::Args;
 use curfew_auth::Authenticator;
-use curfew_backend::BackendKind;
 use curfew_model::{Clock as _, SystemClock};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::cli::ConfigArgs;
-use crate::config::{Check, Config, Loaded};
+use crate::config::{BackendKind, Check, Config, Loaded};
 use crate::explain::fetch_once;
 use crate::failure::Failure;
 use crate::{lifecycle, output};
@@ -147,7 +146,7 @@ fn probe(config: &Config) -> Result<Vec<Probe>, Failure> {
 /// Every primary; one entry where they cannot be found.
 async fn probe_redis(config: &Config) -> Vec<Probe> {
     let key = || "backend.redis.url".to_owned();
-    match curfew_backend_redis::probe(&config.backend, &SystemClock).await {
+    match curfew_backend_redis::probe(&config.backend.of_redis(), &SystemClock).await {
         Err(message) => vec![Probe {
             key: key(),
             there: false,

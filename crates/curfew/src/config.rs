@@ -1,5 +1,6 @@
 //! The configuration: every crate owns its section, this composes them.
 
+mod backend;
 mod extract;
 mod files;
 mod layers;
@@ -21,6 +22,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
+use backend::Backend;
+pub(crate) use backend::BackendKind;
 use extract::{Misfit, extract};
 pub(crate) use files::Files;
 use layers::File;
@@ -44,7 +47,7 @@ pub(crate) struct Config {
     /// Who may subscribe and publish where.
     pub(crate) policy: curfew_policy::Config,
     /// What connects the nodes.
-    pub(crate) backend: curfew_backend::Config,
+    pub(crate) backend: Backend,
     /// Leaving service on SIGTERM.
     pub(crate) drain: curfew_node::DrainConfig,
     /// Logs and traces.

@@ -10,7 +10,6 @@ use std::time::Duration;
 use anyhow::anyhow;
 use clap::Args;
 use curfew_auth::{Algorithm, Issuer, MintKey};
-use curfew_backend::BackendKind;
 use curfew_model::{Action, Clock as _, Secret, SystemClock};
 use curfew_policy::{Effect, Rule};
 use curfew_server::Listen;
@@ -18,7 +17,7 @@ use curfew_telemetry::LogFormat;
 use serde_json::{Map, Value};
 
 use crate::app::App;
-use crate::config::{self, Config};
+use crate::config::{self, BackendKind, Config};
 use crate::failure::Failure;
 use crate::token::Wish;
 use crate::{lifecycle, output, serve};

@@ -129,7 +129,7 @@ async fn a_redis_that_sleeps_for_five_seconds_costs_nobody_the_session() {
         let commands: [&[&str]; 2] = [&["SET", &key, "1"], &["DEBUG", "SLEEP", "5"]];
         connection.pipeline(&commands).await.unwrap();
     });
-    // The gate closes while Redis sleeps, and nobody is told that a token is bad.
+    // The lease ends while Redis sleeps, and nobody is told that a token is bad.
     stage.cluster[0].until_out_of_touch(LEASE * 2, &[]).await;
     assert!(stage.cluster[0].attempt("frank").await.is_unavailable());
     asleep.join_all().await;

@@ -87,7 +87,7 @@ async fn everyone_who_listens_over_a_lost_link_is_told_once_for_each_channel() {
 
 /// A node that is silent, while others accept, drops what they publish.
 #[tokio::test]
-async fn what_a_node_withheld_while_it_could_not_vouch_is_told_when_it_speaks_again() {
+async fn what_a_node_withheld_without_a_lease_is_told_when_it_speaks_again() {
     let redis = Redis::start().await;
     let cluster = Cluster::behind_proxies(2, &redis, &Settings::default()).await;
     let (silent, other) = (&cluster[0], &cluster[1]);
@@ -95,7 +95,7 @@ async fn what_a_node_withheld_while_it_could_not_vouch_is_told_when_it_speaks_ag
     // A channel in which nothing is published meanwhile has no gap.
     let quiet = silent.tape("bob", "room:2").await;
     let elsewhere = other.tape("carol", "room:1").await;
-    // Publications go on arriving: only the gate is shut.
+    // Publications go on arriving: only the lease is lost.
     cluster.proxy(0).set_only(Kind::Tracking, Link::BLACK_HOLE);
     silent.until_out_of_touch(LEASE * 3, &["redis"]).await;
     for lost in 0..3 {

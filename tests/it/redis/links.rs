@@ -20,7 +20,7 @@ struct Fault {
     link: Link,
     /// Only the connections of this kind have it.
     only: Option<Kind>,
-    /// Whether the node cannot vouch for its sessions while it lasts.
+    /// True if the node loses its lease while it lasts.
     isolates: bool,
 }
 
@@ -50,7 +50,7 @@ const FAULTS: [Fault; 11] = [
             Link::both(Flow::Delay(FAR.checked_div(2).unwrap())),
         )
     },
-    // Publications go on, and only the gate keeps them from a revoked session.
+    // Publications go on, and only the lease keeps them from a revoked session.
     Fault {
         only: Some(Kind::Tracking),
         ..fault("revocations lost", Link::BLACK_HOLE)
@@ -82,7 +82,7 @@ impl Fault {
 }
 
 /// Every command is answered `unavailable` and not acted on, and nobody is let in.
-async fn assert_cannot_vouch(node: &Gateway, tape: &Tape, name: &str) {
+async fn assert_no_lease(node: &Gateway, tape: &Tape, name: &str) {
     for (id, command) in [
         (
             "publish",
@@ -132,7 +132,7 @@ async fn whatever_the_link_does_a_revoked_session_gets_nothing_after_the_lease()
     for (node, fault) in FAULTS.iter().enumerate() {
         alices[node].assert_revoked_within_the_lease(written, fault.name);
         if fault.isolates {
-            assert_cannot_vouch(&cluster[node], &bobs[node], fault.name).await;
+            assert_no_lease(&cluster[node], &bobs[node], fault.name).await;
         }
         if fault.only == Some(Kind::Other) {
             let attempt = cluster[node].attempt("newcomer").await;
@@ -146,7 +146,7 @@ async fn whatever_the_link_does_a_revoked_session_gets_nothing_after_the_lease()
     let dropped = cluster[lost]
         .metric(r#"curfew_messages_dropped_total{reason="unvouched"}"#)
         .await;
-    assert!(dropped > 0.0, "publications came, and the gate was open");
+    assert!(dropped > 0.0, "publications came, and the lease was held");
 
     let healed = Instant::now();
     for node in 0..FAULTS.len() {

@@ -95,7 +95,7 @@ impl Node {
         }
     }
 
-    /// Whether its gate is open, sessions aside.
+    /// True if it holds its lease, sessions aside.
     pub fn is_open(&self, rules: &Rules) -> bool {
         let leased = !rules.lease || self.lease > 0;
         self.phase == Phase::Synced && leased && self.stall.is_none()

@@ -3,8 +3,8 @@
 //!
 //! By the old settings the revocation does not concern the session: no push finds it, no comparison
 //! and no admission asks for the key. By the new ones it does. In between the node has to go over
-//! every session it has, without a gap through which a revocation could slip, and must not vouch for
-//! anything that it has not gone over.
+//! every session it has, without a gap through which a revocation could slip, and must not hold a lease over
+//! anything that it has not gone through.
 //!
 //! Searches that are not about this have none of it in their state.
 

@@ -2,7 +2,7 @@
 //!
 //! Pushes that came meanwhile wait in its socket. Nothing says that the node reads it first: another
 //! of its tasks may write `connected` to a session whose revocation lies there, well within the
-//! lease. So a node that finds that it has not run shuts its gate, until Redis has answered a
+//! lease. So a node that finds that it has not run gives up its lease, until Redis has answered a
 //! heartbeat with its barrier that was begun after it found out: all that was pushed before comes
 //! before that answer.
 //!

@@ -41,7 +41,7 @@ impl fmt::Display for Violation {
 /// Within which a node that runs, and reaches Redis, has ended a revoked session.
 const PROMPTLY: Duration = Duration::from_millis(700);
 
-/// A stop that is longer is noticed: a tenth of the lease, and a pulse.
+/// A stop that is longer is noticed: a tenth of the lease, and the interval of the signs of life.
 const NOTICED: Duration = Duration::from_millis(400);
 
 /// Longest that a push is under way.
@@ -134,8 +134,8 @@ impl Check<'_> {
         let beats = self.beats.get(&wire.node).map_or(&[][..], Vec::as_slice);
         let last = beats.partition_point(|beat| *beat <= line.at);
         let last = beats[..last].last();
-        let vouched = last.is_some_and(|beat| line.at < *beat + LEASE);
-        if !vouched {
+        let leased = last.is_some_and(|beat| line.at < *beat + LEASE);
+        if !leased {
             report("R2", "no heartbeat within the lease".to_owned());
         }
         let tokens = timeline.in_force(line.at);

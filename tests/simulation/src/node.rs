@@ -7,10 +7,12 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use curfew_auth::{Authenticator, Issuer};
-use curfew_backend::{Config, NodeInfo, OnDataLoss, RedisConfig, RedisUrl};
-use curfew_backend_redis::{Parts, Redis};
+use curfew_backend::NodeInfo;
+use curfew_backend_redis::{Config, OnDataLoss, Parts, Redis, RedisConfig, RedisUrl};
 use curfew_hub::{DeliveryPath, Hub, HubLimits, HubMetrics, Wire, Wires};
-use curfew_model::{Action, Clock, Gate, NodeId, Revocation, RevocationKey, Secret, SystemClock};
+use curfew_model::{
+    Action, Clock, DeliveryLease, NodeId, Revocation, RevocationKey, Secret, SystemClock,
+};
 use curfew_node::{HubEvents, Node, NodeMetrics};
 use curfew_policy::{Policy, Rule};
 use curfew_protocol::native::Native;
@@ -50,7 +52,7 @@ impl Process {
         let metrics = Metrics::register(&Registry::default());
         let of_node = NodeMetrics::register(metrics.registry());
         let counted = SessionMetrics::register(metrics.registry());
-        let gate = Arc::new(Gate::shut_at_first());
+        let lease = Arc::new(DeliveryLease::not_held());
         let limits = HubLimits {
             outbound_bytes: OUTBOUND_BYTES,
             node_outbound_bytes: 0,
@@ -59,7 +61,7 @@ impl Process {
         let hub = Arc::new(Hub::new(
             wires,
             limits,
-            Arc::clone(&gate),
+            Arc::clone(&lease),
             DeliveryPath::Broker,
             HubMetrics::register(metrics.registry()),
         ));
@@ -86,7 +88,7 @@ impl Process {
             },
             events: Arc::clone(&events) as _,
             local: events,
-            gate,
+            lease,
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),
         };

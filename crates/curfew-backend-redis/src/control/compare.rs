@@ -1,4 +1,4 @@
-//! Comparing every session with Redis while the gate stays open: the node's settings have changed,
+//! Comparing every session with Redis while the lease is held: the node's settings have changed,
 //! and sessions are found by other keys than those they were compared by.
 
 use curfew_model::SessionId;

@@ -20,7 +20,7 @@ impl Control {
     pub(super) async fn beat(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let started = Instant::now();
         // From the sending: what Redis executed after the answer left is not covered.
-        let (sent_at, stretch) = (boottime(), self.core.gate.stretch());
+        let (sent_at, stretch) = (boottime(), self.core.lease.stretch());
         let connection = &mut generation.connection;
         let lease_ms = u64::try_from(NODE_LEASE.as_millis()).unwrap_or(u64::MAX);
         // `GET` tells whether others may have thought this node dead.
@@ -54,7 +54,7 @@ impl Control {
         self.forget_gone(generation);
         self.forget_counted();
         generation.next_heartbeat = started + HEARTBEAT.min(self.core.config.lease / 3);
-        if !self.vouch_until(generation, sent_at + self.core.config.lease, stretch) {
+        if !self.renew_lease(generation, sent_at + self.core.config.lease, stretch) {
             // This process was stopped meanwhile: the answers may be from before.
             generation.beat_next();
         }

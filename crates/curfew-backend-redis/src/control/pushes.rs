@@ -208,11 +208,11 @@ impl Pushes {
         }
     }
 
-    /// The gate shuts. Keys that wait still do: they are read once every session was compared.
+    /// The lease ends. Keys that wait still do: they are read once every session was compared.
     pub(super) fn lose_track(&self) {
         let mut state = self.state.lock();
         state.lost_track = true;
-        self.core.gate.shut();
+        self.core.lease.expire();
         drop(state);
         self.arrived.notify_one();
     }
@@ -299,7 +299,7 @@ impl Control {
         let read = self.read_taken(generation, &keys, &touched_at, epoch).await;
         if read.is_err() {
             // Before the sessions that are held back for them go on.
-            self.core.gate.shut();
+            self.core.lease.expire();
         }
         read?;
         drop(suspensions);

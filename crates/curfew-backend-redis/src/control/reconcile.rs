@@ -1,4 +1,4 @@
-//! Comparing sessions with Redis: all of them before the gate opens, and all again every half a
+//! Comparing sessions with Redis: all of them before the first lease, and all again every half a
 //! minute.
 
 use std::time::Duration;

@@ -1,11 +1,11 @@
 //! From a connection to the first lease: tracking on, the epoch read, revocations written back
-//! where they are missing, every session compared, and only then the gate opened.
+//! where they are missing, every session compared, and only then the lease taken.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_backend::OnDataLoss;
+use crate::config::OnDataLoss;
 use curfew_model::{Revocation, RevocationKey, boottime};
 use redis::{PushInfo, Value, cmd, from_redis_value, pipe};
 use tokio::time::{self, Instant};
@@ -188,9 +188,9 @@ impl Control {
         Ok(())
     }
 
-    /// Everything may have changed: the gate shuts until every session has been compared again.
+    /// Everything may have changed: the lease ends until every session has been compared again.
     pub(super) async fn set_up_again(&mut self, generation: &mut Generation) -> Result<(), Fault> {
-        self.core.gate.shut();
+        self.core.lease.expire();
         self.core.metrics.backend_synced.set(0);
         self.step("null_push").log();
         // What was touched meanwhile may be in the index only.

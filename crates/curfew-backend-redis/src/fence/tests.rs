@@ -10,10 +10,10 @@ type Answer = oneshot::Receiver<Result<(), Fault>>;
 
 /// At a Redis whose clock is this far from [`boottime`].
 fn fence(cluster: bool, ahead: i64) -> Fence {
-    let gate = Arc::new(Gate::shut_at_first());
-    gate.open_until(boottime() + LEASE, gate.stretch());
+    let lease = Arc::new(DeliveryLease::not_held());
+    lease.renew(boottime() + LEASE, lease.stretch());
     Fence {
-        gate,
+        lease,
         metrics: Metrics::register(&Registry::default()),
         cluster,
         digest: "digest".to_owned(),
@@ -83,7 +83,7 @@ fn what_is_late_before_it_is_sent_is_not_sent() {
     assert!(fence.runs(vec![late]).is_empty());
     assert_eq!(outcomes(vec![answer]), ["unavailable"]);
     let (publications, answers) = publications(&["a"], 1);
-    fence.gate.shut();
+    fence.lease.expire();
     assert!(fence.runs(publications).is_empty());
     assert_eq!(outcomes(answers), ["unavailable"]);
 }
@@ -97,7 +97,7 @@ fn the_deadline_is_that_of_the_older_lease() {
     all.insert(0, older);
     let runs = fence.runs(all);
     let until: Vec<_> = runs.iter().map(Run::until).collect();
-    assert_eq!(until, [soon, fence.gate.lease_until().unwrap()]);
+    assert_eq!(until, [soon, fence.lease.held_until().unwrap()]);
 }
 
 #[test]
@@ -171,7 +171,7 @@ async fn a_lease_is_over_when_it_ends_and_is_not_renewed() {
     let fence = fence(false, 0);
     let soon = boottime() + Duration::from_millis(20);
     let first = time::timeout(LEASE / 10, fence.lease_over(soon));
-    assert!(first.await.is_err(), "the gate is open");
-    fence.gate.shut();
+    assert!(first.await.is_err(), "the lease is held");
+    fence.lease.expire();
     fence.lease_over(soon).await;
 }

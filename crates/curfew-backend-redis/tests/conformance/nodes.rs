@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_backend::conformance::{self, DEADLINE, Member};
-use curfew_backend::{Config, NodeInfo, RedisConfig, RedisUrl, Standing};
-use curfew_backend_redis::{Parts, Redis};
-use curfew_model::{Clock, Gate, NodeId, SystemClock};
+use curfew_backend::{NodeInfo, Standing};
+use curfew_backend_redis::{Config, Parts, Redis, RedisConfig, RedisUrl};
+use curfew_model::{Clock, DeliveryLease, NodeId, SystemClock};
 use curfew_telemetry::{Metrics, Registry};
 
 /// Nodes on the Redis at `url`, each cluster of them below a prefix of its own.
@@ -19,7 +19,7 @@ pub(crate) async fn nodes(
     let mut members = Vec::new();
     for recorder in recorders {
         let node = NodeId::new();
-        let gate = Arc::new(Gate::shut_at_first());
+        let lease = Arc::new(DeliveryLease::not_held());
         let parts = Parts {
             config: Config {
                 redis: RedisConfig {
@@ -39,7 +39,7 @@ pub(crate) async fn nodes(
             },
             events: Arc::clone(&recorder) as _,
             local: recorder,
-            gate: Arc::clone(&gate),
+            lease: Arc::clone(&lease),
             clock: Arc::clone(&clock) as _,
             metrics: Metrics::register(&Registry::default()),
         };

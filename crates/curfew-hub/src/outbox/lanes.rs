@@ -6,7 +6,7 @@ use std::io;
 use std::task::Poll;
 
 use bytes::{Buf as _, Bytes};
-use curfew_ws::{Front, Socket};
+use curfew_ws::{Socket, WriteBatch};
 
 use super::Progress;
 use crate::Sent;
@@ -221,7 +221,7 @@ impl Lanes {
         let frames = self.notices.iter().flat_map(|notices| notices.iter());
         let frames = frames.take(notices);
         let frames = frames.chain(self.normal.iter().take(normal));
-        let some = Front::of(frames, |front| may_leave().then(|| socket.write(front)));
+        let some = WriteBatch::of(frames, |batch| may_leave().then(|| socket.write(batch)));
         match some {
             None => Poll::Ready(Ok(())),
             Some(Poll::Ready(Ok(0))) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),

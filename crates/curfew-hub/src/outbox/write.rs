@@ -5,7 +5,7 @@ use std::io;
 use std::task::Poll;
 use std::time::Duration;
 
-use curfew_model::{Clock, Gate};
+use curfew_model::{Clock, DeliveryLease};
 use curfew_ws::{Line, Socket};
 
 use super::lanes::Written;
@@ -16,7 +16,7 @@ use crate::{Member, Sent};
 /// Everything that a session's access depends on beside the session.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Access<'a> {
-    pub(crate) gate: &'a Gate,
+    pub(crate) lease: &'a DeliveryLease,
     pub(crate) clock: &'a dyn Clock,
     /// The wall clock a moment ago, where many sessions share one look at it. It only matters where it
     /// was set forward: the token's end is asked by the clock that is never set, each time.
@@ -29,8 +29,8 @@ pub(crate) struct Access<'a> {
 pub enum HeldBack {
     /// A revocation that may name the session is being read.
     Suspended,
-    /// The node cannot vouch for its sessions.
-    Unvouched,
+    /// The node holds no delivery lease.
+    NoLease,
 }
 
 /// The reason why what is queued may not leave.
@@ -174,7 +174,7 @@ impl Outbox {
         let (mut flushing, mut wrote) = (None, false);
         let mut denied = None;
         loop {
-            let lease = access.gate.lease();
+            let lease = access.lease.snapshot();
             let (mut lanes, step) = {
                 let mut state = self.state.lock();
                 if let Some(progress) = state.before_writing(turn, &mut flushing) {
@@ -197,7 +197,7 @@ impl Outbox {
                 } else if lease.holds() {
                     None
                 } else {
-                    Some(Withheld::For(HeldBack::Unvouched))
+                    Some(Withheld::For(HeldBack::NoLease))
                 };
                 denied.is_none()
             };

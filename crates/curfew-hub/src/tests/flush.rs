@@ -292,7 +292,7 @@ async fn of_a_frame_begun_the_rest_stays_when_the_session_is_revoked() {
 }
 
 #[tokio::test]
-async fn nothing_leaves_while_the_node_cannot_vouch_or_after_the_tokens_end() {
+async fn nothing_leaves_without_a_lease_or_after_the_tokens_end() {
     let harness = Harness::flushing();
     let room = channel("room");
     let connected = harness.connect(&room).await;
@@ -303,12 +303,12 @@ async fn nothing_leaves_while_the_node_cannot_vouch_or_after_the_tokens_end() {
     assert_eq!(connected.task.wakes(), 1, "to find out");
     let mut other = harness.connect(&room).await;
     harness.publish(&room, "b");
-    harness.gate.shut();
+    harness.lease.expire();
     assert_eq!(harness.flush(), 1);
     other.reads_nothing();
     assert_eq!(other.task.wakes(), 1);
     let until = boottime() + Duration::from_secs(60);
-    harness.gate.open_until(until, harness.gate.stretch());
+    harness.lease.renew(until, harness.lease.stretch());
     assert!(!other.task.waits(&other.member, false));
     other.wakes_to(&harness);
     assert!(other.task.waits(&other.member, false));

@@ -25,8 +25,8 @@ impl<'a> Then<'a> {
 }
 
 impl Socket for Then<'_> {
-    fn write(&mut self, front: Front<'_>) -> Poll<io::Result<usize>> {
-        let written = self.pipe.write(front);
+    fn write(&mut self, batch: WriteBatch<'_>) -> Poll<io::Result<usize>> {
+        let written = self.pipe.write(batch);
         (self.after)();
         written
     }
@@ -49,10 +49,10 @@ struct Buffered {
 }
 
 impl Socket for Buffered {
-    fn write(&mut self, front: Front<'_>) -> Poll<io::Result<usize>> {
+    fn write(&mut self, batch: WriteBatch<'_>) -> Poll<io::Result<usize>> {
         assert!(self.held.is_empty(), "what is held back is bounded");
         let mut taken = Pipe::default();
-        let written = taken.write(front);
+        let written = taken.write(batch);
         self.held = taken.taken;
         written
     }
@@ -73,14 +73,14 @@ impl Socket for Buffered {
 impl Harness {
     fn with_lease() -> Self {
         let harness = Self::with_limits(1 << 30, 0);
-        harness.gate.shut();
+        harness.lease.expire();
         harness.renew();
         harness
     }
 
     fn renew(&self) {
         let until = boottime() + LEASE;
-        self.gate.open_until(until, self.gate.stretch());
+        self.lease.renew(until, self.lease.stretch());
     }
 
     /// An open session with so many frames of a size that two of them need two writes.
@@ -127,7 +127,7 @@ fn each_write_asks_anew() {
         let key = RevocationKey::user("u");
         let mut suspension = None;
         let mut socket = Then::new(|| match what {
-            "lease" => harness.gate.shut(),
+            "lease" => harness.lease.expire(),
             "revoked" => drop(harness.hub.revoke(&key, &Revocation::default())),
             "suspended" => suspension = harness.hub.suspend(&key),
             _ => member.end_token(),
@@ -136,7 +136,7 @@ fn each_write_asks_anew() {
         assert_eq!(socket.pipe.writes, [MAX_WRITE_BYTES], "{what}");
         assert!(
             match progress {
-                Progress::Held(HeldBack::Unvouched) => what == "lease",
+                Progress::Held(HeldBack::NoLease) => what == "lease",
                 Progress::Held(HeldBack::Suspended) => what == "suspended",
                 Progress::End(ending) => what == "revoked" && ending.is_revocation(),
                 Progress::Expired => what == "expired",
@@ -153,10 +153,10 @@ fn each_write_asks_anew() {
 fn what_waited_for_the_lease_is_asked_about_again_when_it_is_back() {
     let harness = Harness::with_lease();
     let member = harness.with_large_frames(1);
-    harness.gate.shut();
+    harness.lease.expire();
     let mut socket = Pipe::default();
     let progress = harness.write(&member, &mut socket);
-    assert!(matches!(progress, Progress::Held(HeldBack::Unvouched)));
+    assert!(matches!(progress, Progress::Held(HeldBack::NoLease)));
     let suspension = harness.hub.suspend(&RevocationKey::user("u"));
     harness.renew();
     let progress = harness.write(&member, &mut socket);
@@ -176,9 +176,7 @@ fn a_lease_that_is_renewed_while_bytes_are_made_ready_counts_for_the_next_write(
     let harness = Harness::with_lease();
     let member = harness.with_large_frames(2);
     let stopped = || {
-        harness
-            .gate
-            .open_until(Duration::ZERO, harness.gate.stretch());
+        harness.lease.renew(Duration::ZERO, harness.lease.stretch());
         // The push of another thread, and its heartbeat.
         harness.renew();
     };
@@ -198,11 +196,11 @@ fn notices_leave_without_access_and_behind_a_frame_begun() {
     harness
         .hub
         .send(&member, Bytes::from_static(&[0x81, 1, b'm']));
-    harness.gate.shut();
+    harness.lease.expire();
     member.outbox().push_notice(notice());
     let mut socket = Pipe::default();
     let progress = harness.write(&member, &mut socket);
-    assert!(matches!(progress, Progress::Held(HeldBack::Unvouched)));
+    assert!(matches!(progress, Progress::Held(HeldBack::NoLease)));
     assert_eq!(socket.taken, [0x89, 0]);
     // With access they go first.
     harness.renew();
@@ -211,11 +209,11 @@ fn notices_leave_without_access_and_behind_a_frame_begun() {
     harness.write(&member, &mut socket);
     assert_eq!(socket.taken, [0x89, 0, 0x81, 1]);
     // Now a frame is begun: nothing can leave before its rest.
-    harness.gate.shut();
+    harness.lease.expire();
     member.outbox().push_notice(notice());
     let mut socket = Pipe::default();
     let progress = harness.write(&member, &mut socket);
-    assert!(matches!(progress, Progress::Held(HeldBack::Unvouched)));
+    assert!(matches!(progress, Progress::Held(HeldBack::NoLease)));
     assert!(socket.taken.is_empty() && member.outbox().is_amid_frame());
     harness.renew();
     harness.write(&member, &mut socket);
@@ -261,9 +259,9 @@ fn what_the_socket_holds_back_is_asked_about_and_bounded() {
     assert_eq!(socket.held.len(), MAX_WRITE_BYTES);
     assert!(member.outbox().is_amid_frame());
     socket.is_stuck = false;
-    harness.gate.shut();
+    harness.lease.expire();
     let progress = harness.write_to(&member, &mut socket);
-    assert!(matches!(progress, Progress::Held(HeldBack::Unvouched)));
+    assert!(matches!(progress, Progress::Held(HeldBack::NoLease)));
     assert!(socket.pipe.taken.is_empty());
     harness.renew();
     assert!(matches!(
@@ -288,11 +286,11 @@ fn at_the_end_only_what_the_ending_lets_out_is_written() {
         member.write_last(&harness.hub, &At(1_000), &mut socket);
         assert_eq!(socket.writes.len(), expect, "{disconnect:?}");
     }
-    // It may not, while the node cannot vouch for it.
+    // It may not, while the node holds no lease.
     let harness = Harness::with_lease();
     let member = harness.with_large_frames(2);
     harness.hub.end(&member, Ending::new(Disconnect::DRAINING));
-    harness.gate.shut();
+    harness.lease.expire();
     let mut socket = Pipe::default();
     member.write_last(&harness.hub, &At(1_000), &mut socket);
     assert!(socket.writes.is_empty());

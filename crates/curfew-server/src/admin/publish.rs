@@ -142,7 +142,7 @@ impl Admin {
 
     async fn publish_one(&self, publication: Publication) -> Result<(), BackendError> {
         let node = &self.context.node;
-        let result = match node.hub().gate().lease_until() {
+        let result = match node.hub().lease().held_until() {
             Some(until) => node.publish(publication, until, Some(Instant::now())).await,
             None => Err(BackendError::unavailable(
                 "the node is out of touch with its backend",

@@ -122,7 +122,7 @@ async fn a_frame_that_a_flusher_began_is_completed_before_anything_else_is_writt
     }
     assert!(sent() < before + LARGE as u64, "it does not fit");
     // The reply to what the client sends now goes past what waits in the outbox.
-    harness.gate.shut();
+    harness.lease.expire();
     peer.send(r#"{"type":"ping","id":7}"#).await;
     let received = || harness.metrics.received_bytes.get();
     let before = received();
@@ -130,7 +130,7 @@ async fn a_frame_that_a_flusher_began_is_completed_before_anything_else_is_writt
         tokio::task::yield_now().await;
     }
     let until = boottime() + Duration::from_secs(60);
-    harness.gate.open_until(until, harness.gate.stretch());
+    harness.lease.renew(until, harness.lease.stretch());
     harness.hub().reopened();
     assert_eq!(peer.expect("message").await["data"], large);
     assert_eq!(peer.expect("error").await["code"], "unavailable");

@@ -153,7 +153,7 @@ async fn two_protocols_share_a_channel_and_each_is_spoken_to_in_its_own_words() 
     letters.letters(&[(7, 's', "room")]).await;
     letters.expect_letters(&["7S"]).await;
     let room = Channel::parse("room").unwrap();
-    harness.hub().gap(&room, curfew_model::GapReason::Unvouched);
+    harness.hub().gap(&room, curfew_model::GapReason::NoLease);
     harness.publish("room", "12");
     letters.expect_letters(&["12"]).await;
     native.expect("gap").await;

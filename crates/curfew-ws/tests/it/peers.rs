@@ -9,7 +9,7 @@ use std::task::Poll;
 use bytes::Bytes;
 use curfew_model::Message;
 use curfew_ws::{
-    Decoder, Event, Front, Held, Hold, Input, Limits, Transport, Upgraded, accept, frame,
+    Decoder, Event, Held, Hold, Input, Limits, Transport, Upgraded, WriteBatch, accept, frame,
     handshake, with_read_buffer,
 };
 use http::{Request, Response};
@@ -136,7 +136,7 @@ pub(crate) async fn write(transport: &mut Transport, frames: &[Bytes]) {
                 IoSlice::new(&frame[skipped..])
             })
             .collect();
-        at += poll_fn(|cx| transport.poll_write(cx, Front::Slices(&slices)))
+        at += poll_fn(|cx| transport.poll_write(cx, WriteBatch::Slices(&slices)))
             .await
             .unwrap();
     }

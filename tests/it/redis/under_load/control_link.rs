@@ -10,7 +10,7 @@ use super::{
 /// Of those who do not read, every third does so again before the lease is over.
 const EARLIER: usize = 3;
 
-/// Users who publish at the node while it cannot vouch for anyone.
+/// Users who publish at the node while it holds no lease.
 const BUSY: usize = 16;
 
 async fn round(settings: &Settings, full: f64, dice: &mut Dice) -> Verdict {
@@ -36,7 +36,7 @@ async fn round(settings: &Settings, full: f64, dice: &mut Dice) -> Verdict {
     let users: Vec<String> = (0..REVOKED).map(user).collect();
     let acknowledged = revoke(&mut connection, &users).await;
     load.flood.pace(MEANWHILE);
-    // Some read again while the node vouches for them, some when it cannot any more.
+    // Some read again while the node holds its lease, some when it is lost.
     let paused = (0..SUBSCRIBERS).step_by(PAUSED);
     let (first, then) = paused.partition(|client| (client / PAUSED).is_multiple_of(EARLIER));
     load.resume(dice, first, LEASE).await;

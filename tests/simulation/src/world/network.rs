@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use curfew_ws::{Front, Pipe, PipeLine};
+use curfew_ws::{Pipe, PipeLine, WriteBatch};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{Event, Shared, World};
@@ -300,23 +300,23 @@ impl World {
 pub struct Socket(pub ConnectionId);
 
 impl Socket {
-    fn try_write(&self, front: Front<'_>) -> io::Result<usize> {
+    fn try_write(&self, batch: WriteBatch<'_>) -> io::Result<usize> {
         // The call begins here. A node that is held up in it has asked before whether it may.
         let began = elapsed();
         machine::at(Point::Write);
         let shared = Shared::get();
         let mut world = shared.world();
-        match front {
-            Front::Bytes(bytes) => world.write(self.0, bytes, began),
-            Front::Slices(slices) => {
+        match batch {
+            WriteBatch::Bytes(bytes) => world.write(self.0, bytes, began),
+            WriteBatch::Slices(slices) => {
                 let parts: Vec<&[u8]> = slices.iter().map(|part| &**part).collect();
                 world.write(self.0, &parts.concat(), began)
             }
         }
     }
 
-    fn poll_front(&self, cx: &Context<'_>, front: Front<'_>) -> Poll<io::Result<usize>> {
-        match self.try_write(front) {
+    fn poll_batch(&self, cx: &Context<'_>, batch: WriteBatch<'_>) -> Poll<io::Result<usize>> {
+        match self.try_write(batch) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let shared = Shared::get();
                 let mut world = shared.world();
@@ -362,7 +362,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.poll_front(cx, Front::Bytes(bytes))
+        self.poll_batch(cx, WriteBatch::Bytes(bytes))
     }
 
     fn poll_write_vectored(
@@ -370,7 +370,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_front(cx, Front::Slices(slices))
+        self.poll_batch(cx, WriteBatch::Slices(slices))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -419,8 +419,8 @@ impl Pipe for Socket {
 struct Line(ConnectionId);
 
 impl PipeLine for Line {
-    fn try_write(&self, front: Front<'_>) -> io::Result<usize> {
+    fn try_write(&self, batch: WriteBatch<'_>) -> io::Result<usize> {
         // The connection is the socket's to end.
-        ManuallyDrop::new(Socket(self.0)).try_write(front)
+        ManuallyDrop::new(Socket(self.0)).try_write(batch)
     }
 }

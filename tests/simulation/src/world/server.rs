@@ -4,8 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
-use curfew_backend::RedisAddress;
-use curfew_backend_redis::{Dial, Dialing, Stream};
+use curfew_backend_redis::{Dial, Dialing, RedisAddress, Stream};
 use tokio::time;
 
 use super::{ConnectionId, Direction, End, Event, Shared, Socket, World};

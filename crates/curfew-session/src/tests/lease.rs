@@ -1,4 +1,4 @@
-//! The delivery lease: what a session does while its node cannot vouch for it, and while a
+//! The delivery lease: what a session does while its node holds none, and while a
 //! revocation that may name it is being read.
 
 use curfew_hub::DropReason;
@@ -12,19 +12,19 @@ const PING: &str = r#"{"type":"ping","id":3}"#;
 
 impl Harness {
     fn shut(&self) {
-        self.gate.shut();
+        self.lease.expire();
     }
 
     fn reopen(&self) {
         let until = boottime() + Duration::from_secs(3600);
-        let reopened = self.gate.open_until(until, self.gate.stretch());
+        let reopened = self.lease.renew(until, self.lease.stretch());
         assert_eq!(reopened, Some(true));
         self.hub().reopened();
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_the_node_cannot_vouch_no_command_is_acted_on_and_each_is_answered() {
+async fn without_a_lease_no_command_is_acted_on_and_each_is_answered() {
     let harness = Harness::new();
     let mut peer = harness.open().await;
     harness.shut();
@@ -44,8 +44,8 @@ async fn a_node_that_was_stopped_for_a_moment_says_nothing_until_it_knows_what_i
     let mut peer = harness.subscribed().await;
     harness.shut();
     harness.reopen();
-    // From here on the pulse is late.
-    assert_eq!(harness.gate.pulse(Duration::ZERO), None);
+    // From here on the sign of life is late.
+    assert_eq!(harness.lease.note_alive(Duration::ZERO), None);
     harness.publish("room", "1");
     peer.send(PING).await;
     let mut opening = harness.awaiting();
@@ -54,7 +54,12 @@ async fn a_node_that_was_stopped_for_a_moment_says_nothing_until_it_knows_what_i
     for peer in [&mut peer, &mut opening] {
         peer.silence(1).await;
     }
-    assert!(harness.gate.pulse(Duration::from_secs(3600)).is_some());
+    assert!(
+        harness
+            .lease
+            .note_alive(Duration::from_secs(3600))
+            .is_some()
+    );
     harness.rig.revoke(RevocationKey::user("bob"));
     harness.reopen();
     assert_eq!(peer.expect("message").await["data"], 1);
@@ -89,14 +94,14 @@ async fn what_is_published_meanwhile_is_dropped_and_counted() {
             .hub()
             .metrics()
             .messages_dropped
-            .get(DropReason::Unvouched),
+            .get(DropReason::NoLease),
         1
     );
     harness.reopen();
     harness.publish("room", "2");
     assert_eq!(peer.expect("gap").await["channel"], "room");
     assert_eq!(peer.expect("message").await["data"], 2);
-    assert_eq!(harness.hub().metrics().gaps.get(GapReason::Unvouched), 1);
+    assert_eq!(harness.hub().metrics().gaps.get(GapReason::NoLease), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! `[backend]`.
+//! What the backend goes by, `[backend.redis]` above all.
 
 mod redis_url;
 
@@ -14,59 +14,21 @@ pub use redis_url::{RedisAddress, RedisServer, RedisTarget, RedisUrl, RedisUrlEr
 /// Longest `backend.redis.prefix`, in bytes: it is part of every key.
 const MAX_PREFIX_BYTES: usize = 64;
 
-/// Bounds of `backend.lease`: shorter, and a slow round trip stops delivery; longer, and revoked
-/// sessions live on for too long behind a broken network.
-const LEASE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
-
-/// Longest `backend.grace`: clients that hear nothing for longer have given up.
-const MAX_GRACE: Duration = Duration::from_secs(3600);
-
 /// Bounds of `backend.redis.timeout` and `backend.redis.connect_timeout`: shorter, and a busy server
 /// is taken for a dead one; longer, and a dead one is waited for.
 const TIMEOUT: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(60)];
 
-/// Most of `backend.max_admissions`.
-const MAX_ADMISSIONS: usize = 1_000_000;
-
-/// Where nodes meet: what they share, and what happens when they cannot reach it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
+/// What of `[backend]` this backend goes by.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// `redis`, shared by all nodes, or `memory`, for one node on its own: its sessions,
-    /// revocations and publications end with the process. Default `redis`.
-    pub kind: BackendKind,
-    /// For how long a node goes on delivering and accepting after its last proof of having every
-    /// revocation: the most that a revoked session can outlive its revocation. 1 s to 60 s; default
-    /// `3s`. Has no effect on `memory`.
-    #[serde(with = "curfew_model::setting::duration")]
-    #[schemars(with = "String")]
+    /// `backend.lease`. Default 3 s.
     pub lease: Duration,
-    /// For how long a node that cannot reach the backend keeps its connections, silent, before it
-    /// closes them with 4503. From `backend.lease` to 1 h; default `30s`. Has no effect on `memory`.
-    #[serde(with = "curfew_model::setting::duration")]
-    #[schemars(with = "String")]
+    /// `backend.grace`. Default 30 s.
     pub grace: Duration,
-    /// What happens when the backend comes back without its data: `reassert`, live nodes write back
-    /// the revocations they know, or `reauth`, every token issued before must be renewed as well.
-    /// Default `reassert`. Has no effect on `memory`.
+    /// `backend.on_data_loss`.
     pub on_data_loss: OnDataLoss,
-    /// How many sessions may be opening at once, each waiting for the backend's answers. More wait
-    /// up to a second for their turn and are then told 503 with `Retry-After`. 0: no limit; at most
-    /// 1000000; default `1000`. Takes effect at the next start.
-    pub max_admissions: usize,
-    /// The Redis server.
+    /// `[backend.redis]`.
     pub redis: RedisConfig,
-}
-
-/// Which backend.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum BackendKind {
-    /// Redis, shared by all nodes.
-    #[default]
-    Redis,
-    /// This process, for one node.
-    Memory,
 }
 
 /// What happens when the backend comes back without its data.
@@ -112,7 +74,7 @@ pub struct RedisConfig {
     pub cert_file: Option<PathBuf>,
     /// The key (PEM) of `cert_file`.
     pub key_file: Option<PathBuf>,
-    /// How long Redis may take to answer. A heartbeat that takes longer shuts the node's gate. 50 ms
+    /// How long Redis may take to answer. A heartbeat that takes longer ends the node's lease. 50 ms
     /// to 60 s; default `1s`.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
@@ -129,11 +91,9 @@ pub struct RedisConfig {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            kind: BackendKind::default(),
             lease: Duration::from_secs(3),
             grace: Duration::from_secs(30),
             on_data_loss: OnDataLoss::default(),
-            max_admissions: 1000,
             redis: RedisConfig::default(),
         }
     }
@@ -159,25 +119,9 @@ impl Default for RedisConfig {
     }
 }
 
-impl Config {
+impl RedisConfig {
     /// Reports everything wrong with the section.
     pub fn check(&self, problems: &mut Problems) {
-        let [shortest, longest] = LEASE;
-        if !(shortest..=longest).contains(&self.lease) {
-            problems.report("lease", "must be from 1s to 60s");
-        }
-        if self.grace < self.lease || self.grace > MAX_GRACE {
-            problems.report("grace", "must be from backend.lease to 1h");
-        }
-        if self.max_admissions > MAX_ADMISSIONS {
-            problems.report("max_admissions", "must be at most 1000000");
-        }
-        problems.within("redis", |problems| self.redis.check(problems));
-    }
-}
-
-impl RedisConfig {
-    fn check(&self, problems: &mut Problems) {
         if let Err(error) = self.url.parse() {
             problems.report("url", error.to_string());
         }
@@ -222,42 +166,25 @@ impl RedisConfig {
 mod tests {
     use super::*;
 
-    fn problems(config: &Config) -> Vec<String> {
+    fn problems(config: &RedisConfig) -> Vec<String> {
         let mut problems = Problems::new();
-        problems.within("backend", |problems| config.check(problems));
+        problems.within("backend.redis", |problems| config.check(problems));
         problems.into_vec().into_iter().map(|p| p.key).collect()
-    }
-
-    fn memory() -> Config {
-        Config {
-            kind: BackendKind::Memory,
-            ..Config::default()
-        }
     }
 
     #[test]
     fn each_problem_is_reported_with_its_key() {
-        assert_eq!(problems(&memory()), [""; 0]);
-        assert_eq!(problems(&Config::default()), [""; 0]);
-        let config = Config {
-            lease: Duration::from_millis(999),
-            grace: Duration::from_millis(500),
-            redis: RedisConfig {
-                url: RedisUrl::new("http://x"),
-                prefix: String::new(),
-                password: Some(Secret::new("x")),
-                password_file: Some("x".into()),
-                cert_file: Some("x".into()),
-                timeout: Duration::ZERO,
-                ..RedisConfig::default()
-            },
-            max_admissions: 1_000_001,
-            ..Config::default()
+        assert_eq!(problems(&RedisConfig::default()), [""; 0]);
+        let config = RedisConfig {
+            url: RedisUrl::new("http://x"),
+            prefix: String::new(),
+            password: Some(Secret::new("x")),
+            password_file: Some("x".into()),
+            cert_file: Some("x".into()),
+            timeout: Duration::ZERO,
+            ..RedisConfig::default()
         };
         let expect = [
-            "backend.lease",
-            "backend.grace",
-            "backend.max_admissions",
             "backend.redis.url",
             "backend.redis.password",
             "backend.redis.cert_file",
@@ -281,8 +208,8 @@ mod tests {
             ("é", false),
             ("a\n", false),
         ] {
-            let mut config = memory();
-            prefix.clone_into(&mut config.redis.prefix);
+            let mut config = RedisConfig::default();
+            prefix.clone_into(&mut config.prefix);
             assert_eq!(problems(&config).is_empty(), good, "{prefix:?}");
         }
     }

@@ -37,7 +37,7 @@ pub enum ReportError {
 
 /// What waits to be written: in force on this node all the same.
 #[derive(Debug, Default)]
-pub(crate) struct Reported {
+pub(crate) struct PendingRevocations {
     waiting: Mutex<HashMap<RevocationKey, Waiting>>,
     /// So that an admission need not take the lock.
     count: AtomicUsize,
@@ -66,7 +66,7 @@ impl Node {
     ) -> Result<Receipt, ReportError> {
         // First of all: an admission that is under way must find it. With what waited already: the one
         // that is written takes the place of both.
-        let Some(revocation) = self.reported.add(&key, &revocation) else {
+        let Some(revocation) = self.pending_revocations.add(&key, &revocation) else {
             error!(
                 kind = key.kind(),
                 "too many revocations wait to be written, one is turned away"
@@ -81,10 +81,10 @@ impl Node {
             let written = revocation.clone();
             let result = node.revoke_or_end_here(key.clone(), revocation).await;
             match &result {
-                Ok(_) => node.reported.remove(&key, &written),
+                Ok(_) => node.pending_revocations.remove(&key, &written),
                 Err(error) => {
                     warn!(kind = key.kind(), error = %error, "revocation not written, will retry");
-                    node.reported.added.notify_one();
+                    node.pending_revocations.added.notify_one();
                 }
             }
             node.note_unwritten();
@@ -124,11 +124,11 @@ impl Node {
 
     /// How many revocations wait to be written.
     pub(crate) fn unwritten(&self) -> usize {
-        self.reported.count.load(Ordering::Acquire)
+        self.pending_revocations.count.load(Ordering::Acquire)
     }
 }
 
-impl Reported {
+impl PendingRevocations {
     /// Keeps a revocation; where there is one of its key already, whatever covers more of both.
     /// Returns what is kept; `None` when there is no room.
     fn add(&self, key: &RevocationKey, revocation: &Revocation) -> Option<Revocation> {
@@ -186,11 +186,11 @@ impl Reported {
 /// Writes what waits, for as long as the runtime lives.
 pub(crate) async fn run(node: Arc<Node>) {
     loop {
-        node.reported.added.notified().await;
+        node.pending_revocations.added.notified().await;
         while node.unwritten() > 0 {
             // What has just come is being written by whoever brought it, as well: that is harmless.
             time::sleep(RETRY_DELAY).await;
-            for (key, waiting) in node.reported.all() {
+            for (key, waiting) in node.pending_revocations.all() {
                 write(&node, key, waiting).await;
             }
             node.note_unwritten();
@@ -216,12 +216,12 @@ async fn write(node: &Node, key: RevocationKey, waiting: Waiting) {
                 closed = receipt.closed,
                 "revocation written after all"
             );
-            node.reported.remove(&key, &waiting.revocation);
+            node.pending_revocations.remove(&key, &waiting.revocation);
         }
         Err(error) if waiting.until <= Instant::now() => {
             error!(kind, error = %error, "revocation never written, given up");
             node.metrics.revocations_lost.inc();
-            node.reported.remove(&key, &waiting.revocation);
+            node.pending_revocations.remove(&key, &waiting.revocation);
         }
         Err(error) => debug!(kind, error = %error, "revocation not written yet"),
     }

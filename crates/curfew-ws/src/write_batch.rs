@@ -25,9 +25,9 @@ thread_local! {
     static TOGETHER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What is in front of a queue of frames, in the form that is cheapest to write.
+/// What one write takes of a queue of frames, in the form that is cheapest to write.
 #[derive(Debug, Clone, Copy)]
-pub enum Front<'a> {
+pub enum WriteBatch<'a> {
     /// One frame, or several put together: a plain write is cheaper than a vectored one of one
     /// slice.
     Bytes(&'a [u8]),
@@ -35,16 +35,16 @@ pub enum Front<'a> {
     Slices(&'a [IoSlice<'a>]),
 }
 
-impl Front<'_> {
-    /// Calls `write` with the front of `frames`, of which there must be some: at most
+impl WriteBatch<'_> {
+    /// Calls `write` with the first of `frames`, of which there must be some: at most
     /// [`MAX_WRITE_BYTES`]. `write` must not call this.
     pub fn of<'f, T>(
         frames: impl Iterator<Item = &'f Bytes> + Clone,
-        write: impl FnOnce(Front<'_>) -> T,
+        write: impl FnOnce(WriteBatch<'_>) -> T,
     ) -> T {
         let mut ahead = frames.clone();
         if let (Some(only), None) = (ahead.next(), ahead.next()) {
-            return write(Front::Bytes(&only[..only.len().min(MAX_WRITE_BYTES)]));
+            return write(WriteBatch::Bytes(&only[..only.len().min(MAX_WRITE_BYTES)]));
         }
         let small = |frame: &&Bytes| frame.len() <= SMALL_FRAME;
         if frames.clone().take(MANY_FRAMES).filter(small).count() == MANY_FRAMES {
@@ -57,7 +57,7 @@ impl Front<'_> {
                     }
                     together.extend_from_slice(frame);
                 }
-                write(Front::Bytes(together))
+                write(WriteBatch::Bytes(together))
             });
         }
         let mut slices = [IoSlice::new(&[]); FRAMES_PER_WRITE];
@@ -71,6 +71,6 @@ impl Front<'_> {
             room -= part.len();
             count += 1;
         }
-        write(Front::Slices(&slices[..count]))
+        write(WriteBatch::Slices(&slices[..count]))
     }
 }

@@ -1,0 +1,143 @@
+//! `[backend]`: which backend, and what it goes by.
+
+use std::time::Duration;
+
+use curfew_backend_redis::{OnDataLoss, RedisConfig};
+use curfew_model::Problems;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Bounds of `backend.lease`: shorter, and a slow round trip stops delivery; longer, and revoked
+/// sessions live on for too long behind a broken network.
+const LEASE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
+
+/// Longest `backend.grace`: clients that hear nothing for longer have given up.
+const MAX_GRACE: Duration = Duration::from_secs(3600);
+
+/// Most of `backend.max_admissions`.
+const MAX_ADMISSIONS: usize = 1_000_000;
+
+/// Where nodes meet: what they share, and what happens when they cannot reach it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Backend {
+    /// `redis`, shared by all nodes, or `memory`, for one node on its own: its sessions,
+    /// revocations and publications end with the process. Default `redis`.
+    pub(crate) kind: BackendKind,
+    /// For how long a node goes on delivering and accepting after its last proof of having every
+    /// revocation: the most that a revoked session can outlive its revocation. 1 s to 60 s; default
+    /// `3s`. Has no effect on `memory`.
+    #[serde(with = "curfew_model::setting::duration")]
+    #[schemars(with = "String")]
+    pub(crate) lease: Duration,
+    /// For how long a node that cannot reach the backend keeps its connections, silent, before it
+    /// closes them with 4503. From `backend.lease` to 1 h; default `30s`. Has no effect on `memory`.
+    #[serde(with = "curfew_model::setting::duration")]
+    #[schemars(with = "String")]
+    pub(crate) grace: Duration,
+    /// What happens when the backend comes back without its data: `reassert`, live nodes write back
+    /// the revocations they know, or `reauth`, every token issued before must be renewed as well.
+    /// Default `reassert`. Has no effect on `memory`.
+    pub(crate) on_data_loss: OnDataLoss,
+    /// How many sessions may be opening at once, each waiting for the backend's answers. More wait
+    /// up to a second for their turn and are then told 503 with `Retry-After`. 0: no limit; at most
+    /// 1000000; default `1000`. Takes effect at the next start.
+    pub(crate) max_admissions: usize,
+    /// The Redis server.
+    pub(crate) redis: RedisConfig,
+}
+
+/// Which backend.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum BackendKind {
+    /// Redis, shared by all nodes.
+    #[default]
+    Redis,
+    /// This process, for one node.
+    Memory,
+}
+
+impl Default for Backend {
+    fn default() -> Self {
+        let curfew_backend_redis::Config {
+            lease,
+            grace,
+            on_data_loss,
+            redis,
+        } = curfew_backend_redis::Config::default();
+        Self {
+            kind: BackendKind::default(),
+            lease,
+            grace,
+            on_data_loss,
+            max_admissions: 1000,
+            redis,
+        }
+    }
+}
+
+impl Backend {
+    /// Reports everything wrong with the section.
+    pub(crate) fn check(&self, problems: &mut Problems) {
+        let [shortest, longest] = LEASE;
+        if !(shortest..=longest).contains(&self.lease) {
+            problems.report("lease", "must be from 1s to 60s");
+        }
+        if self.grace < self.lease || self.grace > MAX_GRACE {
+            problems.report("grace", "must be from backend.lease to 1h");
+        }
+        if self.max_admissions > MAX_ADMISSIONS {
+            problems.report("max_admissions", "must be at most 1000000");
+        }
+        problems.within("redis", |problems| self.redis.check(problems));
+    }
+
+    /// What the backend over Redis goes by.
+    pub(crate) fn of_redis(&self) -> curfew_backend_redis::Config {
+        curfew_backend_redis::Config {
+            lease: self.lease,
+            grace: self.grace,
+            on_data_loss: self.on_data_loss,
+            redis: self.redis.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(config: &Backend) -> Vec<String> {
+        let mut problems = Problems::new();
+        problems.within("backend", |problems| config.check(problems));
+        problems.into_vec().into_iter().map(|p| p.key).collect()
+    }
+
+    #[test]
+    fn each_problem_is_reported_with_its_key() {
+        let memory = Backend {
+            kind: BackendKind::Memory,
+            ..Backend::default()
+        };
+        assert_eq!(problems(&memory), [""; 0]);
+        assert_eq!(problems(&Backend::default()), [""; 0]);
+        let config = Backend {
+            lease: Duration::from_millis(999),
+            grace: Duration::from_millis(500),
+            redis: RedisConfig {
+                prefix: String::new(),
+                ..RedisConfig::default()
+            },
+            max_admissions: 1_000_001,
+            ..Backend::default()
+        };
+        let expect = [
+            "backend.lease",
+            "backend.grace",
+            "backend.max_admissions",
+            "backend.redis.prefix",
+        ];
+        assert_eq!(problems(&config), expect);
+    }
+}
