@@ -10,7 +10,7 @@ use curfew_backend::{
     BoxFuture, Config, Ended, Events, LocalSessions as _, NodeInfo, RedisConfig, RedisUrl,
     Suspension,
 };
-use curfew_backend_redis::{Parts, Redis};
+use curfew_backend_redis::{Parts, Redis, RedisMetrics};
 use curfew_hub::{DeliveryPath, Hub, HubLimits, HubMetrics, Lanes};
 use curfew_model::{
     Channel, Claims, Clock as _, Disconnect, GapReason, Gate, NodeId, Principal, PrincipalParts,
@@ -19,7 +19,7 @@ use curfew_model::{
 use curfew_node::{HubEvents, NodeMetrics};
 use curfew_protocol::Protocols;
 use curfew_protocol::native::Native;
-use curfew_telemetry::{Metrics, Registry};
+use curfew_telemetry::Registry;
 use tokio::runtime::Runtime;
 
 /// Longer than any run.
@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub(crate) struct Node {
     /// When the backend was started; the sessions were there already.
     pub(crate) started: Instant,
-    metrics: Arc<Metrics>,
+    metrics: Arc<RedisMetrics>,
     opened: Receiver<Instant>,
     // Ends the backend's tasks.
     _runtime: Runtime,
@@ -54,7 +54,7 @@ impl Node {
             .enable_all()
             .build()?;
         let (metrics, gate) = (
-            Metrics::register(&Registry::default()),
+            RedisMetrics::register(&Registry::default()),
             Arc::new(Gate::shut_at_first()),
         );
         let hub = Arc::new(Hub::new(

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use curfew_backend::{Config, Events, LocalSessions};
 use curfew_model::{Clock, Gate, NodeId, boottime, env};
-use curfew_telemetry::{Metrics, RedisCommand};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::connect::Connector;
 use crate::keys::Keys;
+use crate::metrics::{RedisCommand, RedisMetrics};
 
 /// Clocks may differ by this much before sessions are refused: a cutoff would cover the wrong
 /// tokens.
@@ -34,7 +34,7 @@ pub(crate) struct Core {
     pub(crate) local: Arc<dyn LocalSessions>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<RedisMetrics>,
     pub(crate) status: Status,
     pub(crate) stop: CancellationToken,
     /// Tells the control connection that this process was stopped for a moment.
@@ -55,7 +55,7 @@ impl Core {
         local: Arc<dyn LocalSessions>,
         gate: Arc<Gate>,
         clock: Arc<dyn Clock>,
-        metrics: Arc<Metrics>,
+        metrics: Arc<RedisMetrics>,
     ) -> Arc<Self> {
         Arc::new(Self {
             node,

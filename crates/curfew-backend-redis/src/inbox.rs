@@ -7,7 +7,6 @@ use std::time::Duration;
 use curfew_backend::Ended;
 use curfew_model::json::object_text;
 use curfew_model::{Disconnect, GapReason, NodeId, RevocationKey, SessionId};
-use curfew_telemetry::BackendDropReason;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -18,6 +17,7 @@ use crate::core::Core;
 use crate::envelope;
 use crate::fault::Fault;
 use crate::links::{Keyed, Links};
+use crate::metrics::BackendDropReason;
 use crate::op::{MAX_OPS, Op, Ops};
 use crate::subscriber::Verbs;
 

@@ -19,6 +19,7 @@ mod inbox;
 mod keys;
 mod layout;
 mod links;
+mod metrics;
 mod nodes;
 mod op;
 pub mod parsers;
@@ -38,7 +39,6 @@ use std::sync::Arc;
 
 use curfew_backend::{Backends, Config, Events, LocalSessions, NodeInfo, RedisUrlError};
 use curfew_model::{Clock, Gate};
-use curfew_telemetry::Metrics;
 use tokio::sync::mpsc;
 use tracing::warn;
 
@@ -50,6 +50,7 @@ use crate::links::Links;
 use crate::op::{MAX_OPS, Ops};
 
 pub use crate::connect::{Dial, Dialing, Stream};
+pub use crate::metrics::{BackendDropReason, BrokerError, RedisCommand, RedisMetrics};
 pub use crate::probe::{Probed, probe};
 
 /// What a backend is given of its node.
@@ -67,7 +68,7 @@ pub struct Parts {
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
     /// What is counted into.
-    pub metrics: Arc<Metrics>,
+    pub metrics: Arc<RedisMetrics>,
 }
 
 /// The backend over Redis: all five traits.

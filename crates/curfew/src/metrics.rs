@@ -42,3 +42,6 @@ fn algorithms() -> Vec<&'static str> {
     let all = Algorithm::ALL.iter();
     all.map(|algorithm| algorithm.as_str()).collect()
 }
+
+#[cfg(test)]
+mod tests;

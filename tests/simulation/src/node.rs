@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use curfew_auth::{Authenticator, Issuer};
 use curfew_backend::{Config, NodeInfo, OnDataLoss, RedisConfig, RedisUrl};
-use curfew_backend_redis::{Parts, Redis};
+use curfew_backend_redis::{Parts, Redis, RedisMetrics};
 use curfew_hub::{DeliveryPath, Hub, HubLimits, HubMetrics};
 use curfew_model::{Action, Clock, Gate, NodeId, Revocation, RevocationKey, Secret, SystemClock};
 use curfew_node::{HubEvents, Node, NodeMetrics};
@@ -16,7 +16,7 @@ use curfew_policy::{Policy, Rule};
 use curfew_protocol::Protocols;
 use curfew_protocol::native::Native;
 use curfew_session::{Context, Guards, LimitsConfig, Opening, Session, SessionMetrics, Settings};
-use curfew_telemetry::{Metrics, Registry};
+use curfew_telemetry::Registry;
 use curfew_ws::{Transport, Upgraded};
 
 use crate::client::SECRET;
@@ -48,7 +48,7 @@ impl Process {
     /// Starts a node. Must be called as that process, in the runtime.
     pub fn start(machine: usize, tenants: bool, max_admissions: usize) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let metrics = Metrics::register(&Registry::default());
+        let metrics = RedisMetrics::register(&Registry::default());
         let of_node = NodeMetrics::register(metrics.registry());
         let counted = SessionMetrics::register(metrics.registry());
         let gate = Arc::new(Gate::shut_at_first());

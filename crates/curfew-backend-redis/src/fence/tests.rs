@@ -14,7 +14,7 @@ fn fence(cluster: bool, ahead: i64) -> Fence {
     gate.open_until(boottime() + LEASE, gate.stretch());
     Fence {
         gate,
-        metrics: Metrics::register(&Registry::default()),
+        metrics: RedisMetrics::register(&Registry::default()),
         cluster,
         digest: "digest".to_owned(),
         ahead: AtomicI64::new(ahead),
