@@ -1,9 +1,9 @@
-//! What is counted of Redis, of the publications that go through it and of the revocations in it.
+//! The metrics of Redis, of the publications that go through it and of the revocations in it.
 
 use curfew_telemetry::{Counter, Counters, Gauge, Histogram, Histograms, ROUND_TRIP_SECONDS};
 
 curfew_telemetry::labels! {
-    /// Why something that came from the backend was not used.
+    /// The reason for which something that came from the backend was not used.
     BackendDropReason = "reason" {
         /// It does not have the form it should.
         Malformed = "malformed",
@@ -11,7 +11,7 @@ curfew_telemetry::labels! {
         TooLarge = "too_large",
     }
 
-    /// Why something that the broker was asked for failed, or the connection to it.
+    /// The failure of something that the broker was asked for, or of the connection to it.
     BrokerError = "error" {
         /// There is no connection.
         NotConnected = "not_connected",
@@ -25,11 +25,11 @@ curfew_telemetry::labels! {
         Refused = "refused",
         /// The lease was over, under which it was asked for.
         Late = "late",
-        /// What it said makes no sense.
+        /// The answer makes no sense.
         Unexpected = "unexpected",
     }
 
-    /// What Redis was asked for.
+    /// A command to Redis.
     RedisCommand = "command" {
         /// `PUBLISH` or `SPUBLISH`: a publication, within a script, or word to other nodes.
         Publish = "publish",
@@ -53,7 +53,7 @@ curfew_telemetry::labels! {
 }
 
 curfew_telemetry::metrics! {
-    /// What a node counts of its backend. With the embedded one all of it stays 0.
+    /// The metrics of a node's backend. With the embedded one all of them stay 0.
     pub struct RedisMetrics {
         revocations_known: Gauge, "Revocations in force that the node knows";
         revocations_ineffective: Gauge, "Revocation keys that can match nobody, which the admin API lists with the reason";
@@ -79,10 +79,10 @@ curfew_telemetry::metrics! {
 }
 
 impl RedisCommand {
-    /// What several commands in one go are called.
+    /// The name of several commands in one go.
     pub const PIPELINE: &str = "PIPELINE";
 
-    /// What several commands that are executed as one are called.
+    /// The name of several commands that are executed as one.
     pub const TRANSACTION: &str = "MULTI";
 
     /// The label for a command by its name, or for several.

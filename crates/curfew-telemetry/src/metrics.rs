@@ -1,4 +1,4 @@
-//! How metrics are declared, kept and written.
+//! Metrics: declared by the crates that count, kept and written here.
 
 mod declare;
 mod exemplar;

@@ -31,7 +31,7 @@ use crate::config::Config;
 use crate::metrics::ReloadMetrics;
 use crate::trust;
 
-/// What runs here.
+/// The version that runs.
 const BUILD: Build = Build {
     version: env!("CARGO_PKG_VERSION"),
     revision: env!("CURFEW_REVISION"),

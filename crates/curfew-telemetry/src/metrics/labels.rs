@@ -68,7 +68,7 @@ impl<A: Label, B: Label> LabelSet for (A, B) {
 ///
 /// ```
 /// curfew_telemetry::labels! {
-///     /// Where an order came in.
+///     /// The counter that an order came in at.
 ///     Counter = "counter" {
 ///         /// The one by the door.
 ///         Door = "door",
@@ -117,7 +117,6 @@ labels! {
         /// A revocation that closed no session.
         VainRevocation = "vain_revocation",
     }
-
 }
 
 impl Label for GapReason {
