@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use curfew_backend::{BoxFuture, Ended, Events, LocalSessions as _, NodeInfo, Suspension};
-use curfew_backend_redis::{Config, Parts, Redis, RedisConfig, RedisUrl};
+use curfew_backend_redis::{Config, Parts, Redis, RedisConfig, RedisMetrics, RedisUrl};
 use curfew_hub::{DeliveryPath, Hub, HubLimits, HubMetrics, Lanes, Wire, Wires};
 use curfew_model::{
     Channel, Claims, Clock as _, DeliveryLease, Disconnect, GapReason, NodeId, Principal,
@@ -15,7 +15,7 @@ use curfew_model::{
 };
 use curfew_node::{HubEvents, NodeMetrics};
 use curfew_protocol::native::Native;
-use curfew_telemetry::{Metrics, Registry};
+use curfew_telemetry::Registry;
 use tokio::runtime::Runtime;
 
 /// Longer than any run.
@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub(crate) struct Node {
     /// When the backend was started; the sessions were there already.
     pub(crate) started: Instant,
-    metrics: Arc<Metrics>,
+    metrics: Arc<RedisMetrics>,
     opened: Receiver<Instant>,
     // Ends the backend's tasks.
     _runtime: Runtime,
@@ -50,7 +50,7 @@ impl Node {
             .enable_all()
             .build()?;
         let (metrics, lease) = (
-            Metrics::register(&Registry::default()),
+            RedisMetrics::register(&Registry::default()),
             Arc::new(DeliveryLease::not_held()),
         );
         let hub = Arc::new(Hub::new(

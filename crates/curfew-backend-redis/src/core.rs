@@ -6,17 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::config::Config;
 use curfew_backend::{Events, LocalSessions};
 use curfew_model::{Clock, DeliveryLease, NodeId, boottime, env};
-use curfew_telemetry::{Metrics, RedisCommand};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::config::Config;
 use crate::connect::Connector;
 use crate::keys::Keys;
+use crate::metrics::{RedisCommand, RedisMetrics};
 
 /// Clocks may differ by this much before sessions are refused: a cutoff would cover the wrong
 /// tokens.
@@ -35,7 +35,7 @@ pub(crate) struct Core {
     pub(crate) local: Arc<dyn LocalSessions>,
     pub(crate) lease: Arc<DeliveryLease>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<RedisMetrics>,
     pub(crate) status: Status,
     pub(crate) stop: CancellationToken,
     /// Tells the control connection that this process was stopped for a moment.
@@ -56,7 +56,7 @@ impl Core {
         local: Arc<dyn LocalSessions>,
         lease: Arc<DeliveryLease>,
         clock: Arc<dyn Clock>,
-        metrics: Arc<Metrics>,
+        metrics: Arc<RedisMetrics>,
     ) -> Arc<Self> {
         Arc::new(Self {
             node,

@@ -1,8 +1,9 @@
 //! What can go wrong with Redis. Never the fault of a user.
 
 use curfew_backend::BackendError;
-use curfew_telemetry::BrokerError;
 use redis::{ErrorKind, RedisError, ServerErrorKind};
+
+use crate::metrics::BrokerError;
 
 /// An operation on Redis failed.
 #[derive(Debug, thiserror::Error)]

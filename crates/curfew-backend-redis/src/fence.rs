@@ -17,7 +17,6 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use curfew_model::{DeliveryLease, Repeats, boottime};
-use curfew_telemetry::Metrics;
 use redis::{Cmd, RedisError, Value, cmd};
 use tokio::time;
 use tracing::warn;
@@ -25,6 +24,7 @@ use tracing::warn;
 use crate::connect::Connection;
 use crate::core::Core;
 use crate::fault::Fault;
+use crate::metrics::RedisMetrics;
 pub(crate) use publication::{Publication, Run};
 
 /// Bytes of publications that one run of the script carries out, give or take one publication:
@@ -53,7 +53,7 @@ const SCRIPT: &str = include_str!("fence/publish.lua");
 /// The fence at one server, as one connection knows it.
 pub(crate) struct Fence {
     lease: Arc<DeliveryLease>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<RedisMetrics>,
     cluster: bool,
     /// What Redis calls the script.
     digest: String,

@@ -7,7 +7,6 @@ use std::time::Duration;
 use curfew_backend::Ended;
 use curfew_model::json::object_text;
 use curfew_model::{Disconnect, GapReason, NodeId, RevocationKey, SessionId};
-use curfew_telemetry::BackendDropReason;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -18,6 +17,7 @@ use crate::connections::{Connections, Keyed};
 use crate::core::Core;
 use crate::envelope;
 use crate::fault::Fault;
+use crate::metrics::BackendDropReason;
 use crate::request::{MAX_REQUESTS, Request, Requests};
 use crate::subscriber::Verbs;
 

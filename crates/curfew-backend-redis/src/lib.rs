@@ -21,6 +21,7 @@ mod inbox;
 mod keys;
 mod layout;
 mod liveness;
+mod metrics;
 mod nodes;
 pub mod parsers;
 mod probe;
@@ -39,7 +40,6 @@ use std::sync::Arc;
 
 use curfew_backend::{Backends, Events, LocalSessions, NodeInfo};
 use curfew_model::{Clock, DeliveryLease};
-use curfew_telemetry::Metrics;
 use tokio::sync::mpsc;
 use tracing::warn;
 
@@ -55,6 +55,7 @@ pub use crate::config::{
     RedisUrlError,
 };
 pub use crate::connect::{Dial, Dialing, Stream};
+pub use crate::metrics::{BackendDropReason, BrokerError, RedisCommand, RedisMetrics};
 pub use crate::probe::{Probed, probe};
 
 /// What a backend is given of its node.
@@ -72,7 +73,7 @@ pub struct Parts {
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
     /// What is counted into.
-    pub metrics: Arc<Metrics>,
+    pub metrics: Arc<RedisMetrics>,
 }
 
 /// The backend over Redis: all five traits.

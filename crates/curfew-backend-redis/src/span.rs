@@ -3,9 +3,10 @@
 
 use crate::config::RedisAddress;
 use curfew_model::TraceContext;
-use curfew_telemetry::{RedisCommand, Span, SpanKind, Tracer};
+use curfew_telemetry::{Span, SpanKind, Tracer};
 
 use crate::fault::Fault;
+use crate::metrics::RedisCommand;
 
 /// What several commands are called together.
 pub(crate) const PIPELINE: &str = RedisCommand::PIPELINE;

@@ -1,4 +1,4 @@
-//! What the hub counts.
+//! The metrics of the hub.
 
 use curfew_model::GapReason;
 use curfew_telemetry::{Counter, Counters, Histogram, Histograms};
@@ -15,7 +15,7 @@ const QUEUE_MESSAGES: &[f64] = &[
 ];
 
 curfew_telemetry::labels! {
-    /// Why a message did not reach a session that listens to its channel.
+    /// The reason for which a message did not reach a session that listens to its channel.
     DropReason = "reason" {
         /// The session's outbound queue overflowed and it is being closed.
         SlowConsumer = "slow_consumer",
@@ -33,7 +33,7 @@ curfew_telemetry::labels! {
         NoLease = "unvouched",
     }
 
-    /// How a publication came to the sessions of a node.
+    /// The way by which a publication came to the sessions of a node.
     DeliveryPath = "path" {
         /// Through the embedded backend.
         Local = "local",
@@ -59,7 +59,7 @@ curfew_telemetry::labels! {
 }
 
 curfew_telemetry::metrics! {
-    /// What the hub counts.
+    /// The metrics of the hub.
     pub struct HubMetrics {
         frames_sent: Counters<Opcode>, "Frames sent";
         sent_bytes: Counter, Bytes, "Bytes of frames sent";

@@ -101,7 +101,7 @@ impl Hub {
         self.path
     }
 
-    /// What is counted here.
+    /// The metrics of the hub.
     pub fn metrics(&self) -> &HubMetrics {
         &self.metrics
     }

@@ -129,7 +129,7 @@ impl Node {
         &self.clock
     }
 
-    /// What is counted here.
+    /// The metrics of the node.
     pub fn metrics(&self) -> &NodeMetrics {
         &self.metrics
     }

@@ -1,4 +1,4 @@
-//! What a node counts of its sessions, its publications and its revocations.
+//! The metrics of a node: its sessions, its publications and its revocations.
 
 use curfew_telemetry::{Counter, Counters, Gauge, Histogram, ROUND_TRIP_SECONDS};
 
@@ -16,7 +16,7 @@ curfew_telemetry::labels! {
         Session = "session",
         /// A token.
         Token = "token",
-        /// Whoever has a claim: every kind that is not one of the others.
+        /// A claim: every kind that is not one of the others.
         Claim = "claim",
         /// Everyone.
         All = "all",
@@ -24,7 +24,7 @@ curfew_telemetry::labels! {
 }
 
 curfew_telemetry::metrics! {
-    /// What a node counts.
+    /// The metrics of a node.
     pub struct NodeMetrics {
         connections: Gauge, "Open WebSocket connections";
         draining: Gauge, "1 while the node leaves service";

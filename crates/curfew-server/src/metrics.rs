@@ -1,4 +1,4 @@
-//! What the listeners count: connections, requests, and what identity providers report.
+//! The metrics of the listeners: connections, requests, and reports of identity providers.
 
 use curfew_telemetry::{Counters, Gauge, Histogram, Named};
 
@@ -8,7 +8,7 @@ const HANDSHAKE_SECONDS: &[f64] = &[
 ];
 
 curfew_telemetry::labels! {
-    /// Why a connection was not accepted.
+    /// The reason for which a connection was not accepted.
     RejectReason = "reason" {
         /// The `Origin` is not allowed.
         Origin = "origin",
@@ -88,7 +88,7 @@ curfew_telemetry::labels! {
         Internal = "internal",
     }
 
-    /// What became of a logout token.
+    /// The outcome of a logout token.
     LogoutOutcome = "outcome" {
         /// It was good, and is in force.
         Accepted = "accepted",
@@ -128,13 +128,13 @@ curfew_telemetry::labels! {
         Subject = "subject",
     }
 
-    /// What became of a security event.
+    /// The outcome of a security event.
     EventOutcome = "outcome" {
         /// Access ended.
         Ended = "ended",
         /// It is one that ends no access.
         NoEffect = "no_effect",
-        /// It is about nobody who can be found here.
+        /// The user it is about cannot be found here.
         NobodyFound = "nobody_found",
         /// It was about the stream itself.
         Stream = "stream",
@@ -150,7 +150,7 @@ curfew_telemetry::labels! {
         Lost = "lost",
     }
 
-    /// What became of a ticket, or of a request for one.
+    /// The outcome of a ticket, or of a request for one.
     TicketOutcome = "outcome" {
         /// It was given out.
         Issued = "issued",
@@ -166,7 +166,7 @@ curfew_telemetry::labels! {
 }
 
 curfew_telemetry::metrics! {
-    /// What the listeners count.
+    /// The metrics of the listeners.
     pub struct ServerMetrics(protocols: &[&'static str]) {
         unauthenticated_connections: Gauge, "Connections whose token has not been verified yet";
         connections_limit: Gauge, "limits.connections; 0 is no limit";

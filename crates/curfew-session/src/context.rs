@@ -35,7 +35,7 @@ pub struct Context {
     pub authenticator: Arc<Authenticator>,
     /// Authorizes.
     pub policy: Arc<Policy>,
-    /// What sessions count.
+    /// The metrics of sessions.
     pub metrics: Arc<SessionMetrics>,
     /// The settings in force.
     pub settings: ArcSwap<Settings>,

@@ -1,4 +1,4 @@
-//! What sessions count, and what is counted of tokens and publications wherever they come in.
+//! The metrics of sessions, and of tokens and publications also where they come in elsewhere.
 
 use curfew_hub::Opcode;
 use curfew_model::{AuthFailure, Command, DISCONNECTS};
@@ -31,7 +31,7 @@ curfew_telemetry::labels! {
         Network = "network",
     }
 
-    /// How a command ended.
+    /// The outcome of a command.
     CommandOutcome = "outcome" {
         /// Done.
         Ok = "ok",
@@ -39,7 +39,7 @@ curfew_telemetry::labels! {
         Error = "error",
     }
 
-    /// How a publication ended.
+    /// The outcome of a publication.
     PublishOutcome = "outcome" {
         /// The backend has it.
         Accepted = "accepted",
@@ -51,7 +51,7 @@ curfew_telemetry::labels! {
         Unknown = "unknown",
     }
 
-    /// Where a publication came from.
+    /// The side that a publication came from.
     PublishSource = "source" {
         /// A session.
         Client = "client",
@@ -59,7 +59,7 @@ curfew_telemetry::labels! {
         Api = "api",
     }
 
-    /// What the policy said.
+    /// The answer of the policy.
     Decision = "outcome" {
         /// Allowed.
         Allowed = "allowed",
@@ -69,7 +69,7 @@ curfew_telemetry::labels! {
 }
 
 curfew_telemetry::metrics! {
-    /// What sessions count.
+    /// The metrics of sessions.
     pub struct SessionMetrics {
         connections_closed: Named<u16, Initiator> = Named::new("code", close_codes()), "Closed connections";
         connection_duration: Histogram = Histogram::new(CONNECTION_SECONDS), Seconds, "From upgrade to close";

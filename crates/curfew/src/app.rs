@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use curfew_auth::{Algorithm, Authenticator};
 use curfew_backend::Backends;
 use curfew_backend::memory::Memory;
-use curfew_backend_redis::{Parts, Redis};
+use curfew_backend_redis::{Parts, Redis, RedisMetrics};
 use curfew_hub::{DeliveryPath, Hub, HubLimits, HubMetrics, Wire, Wires};
 use curfew_identity::{Fetched, Fetcher, Keepers};
 use curfew_model::{Clock, DeliveryLease, ISSUER_TOKEN, ISSUER_USER, NodeId, SystemClock};
@@ -21,9 +21,7 @@ use curfew_server::{
     Admin, AdminKey, Extra, Listen, Listener, Proxies, Public, ServerConfig, ServerMetrics, Tls,
 };
 use curfew_session::{Context, SessionMetrics};
-use curfew_telemetry::{
-    Build, Installed, LogLevel, Metrics, Registry, RuntimeMetrics, SpanKind, Tracer,
-};
+use curfew_telemetry::{Build, Installed, LogLevel, Registry, RuntimeMetrics, SpanKind, Tracer};
 use curfew_ws::OriginPolicy;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -32,7 +30,7 @@ use crate::config::{BackendKind, Config};
 use crate::metrics::ReloadMetrics;
 use crate::trust;
 
-/// What runs here.
+/// The version that runs.
 const BUILD: Build = Build {
     version: env!("CARGO_PKG_VERSION"),
     revision: env!("CURFEW_REVISION"),
@@ -75,7 +73,7 @@ impl App {
         let registry =
             Registry::start(BUILD, &config.telemetry, &telemetry.spans, &id.to_string())?;
         let metrics = ReloadMetrics::start(&registry);
-        let of_redis = Metrics::register(&registry);
+        let of_redis = RedisMetrics::register(&registry);
         let of_node = NodeMetrics::register(&registry);
         let of_server = ServerMetrics::register(&registry, &wires.names());
         // Of an embedded backend everything is known at once; of another, nothing at first.

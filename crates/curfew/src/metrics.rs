@@ -1,4 +1,4 @@
-//! What the process counts of its keys and its configuration.
+//! The metrics of keys and of the configuration, as they are read again.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use curfew_auth::Algorithm;
 use curfew_telemetry::{Gauge, NamedGauges, Registry};
 
 curfew_telemetry::metrics! {
-    /// What is read from files and from issuers.
+    /// The metrics of reloads.
     pub(crate) struct ReloadMetrics {
         jwt_keys: NamedGauges = NamedGauges::new("alg", &algorithms()), "Keys that tokens are verified with, under each algorithm that a key can be used with";
         jwt_keys_last_reload_successful: Gauge, "Whether the last reading of keys succeeded";
@@ -42,3 +42,6 @@ fn algorithms() -> Vec<&'static str> {
     let all = Algorithm::ALL.iter();
     all.map(|algorithm| algorithm.as_str()).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use curfew_tests::Gateway;
 /// The page, from the root of the repository.
 const PAGE: &str = "crates/curfew/METRICS.md";
 
-/// How the head of its table looks.
+/// The head of its table.
 const HEAD: &str = "| metric | type | labels | meaning |\n| --- | --- | --- | --- |\n";
 
 /// A family as `/metrics` has it.
@@ -49,7 +49,7 @@ impl Family {
             .labels
             .iter()
             .map(|(label, values)| match self.kind.as_str() {
-                // Those of a build are others for each.
+                // The values of a build are others for each.
                 "info" => format!("`{label}`"),
                 _ => format!("`{label}`: {}", values.join(", ")),
             })

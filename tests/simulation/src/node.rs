@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use curfew_auth::{Authenticator, Issuer};
 use curfew_backend::NodeInfo;
-use curfew_backend_redis::{Config, OnDataLoss, Parts, Redis, RedisConfig, RedisUrl};
+use curfew_backend_redis::{Config, OnDataLoss, Parts, Redis, RedisConfig, RedisMetrics, RedisUrl};
 use curfew_hub::{DeliveryPath, Hub, HubLimits, HubMetrics, Wire, Wires};
 use curfew_model::{
     Action, Clock, DeliveryLease, NodeId, Revocation, RevocationKey, Secret, SystemClock,
@@ -17,7 +17,7 @@ use curfew_node::{HubEvents, Node, NodeMetrics};
 use curfew_policy::{Policy, Rule};
 use curfew_protocol::native::Native;
 use curfew_session::{Context, Guards, LimitsConfig, Opening, Session, SessionMetrics, Settings};
-use curfew_telemetry::{Metrics, Registry};
+use curfew_telemetry::Registry;
 use curfew_ws::{Transport, Upgraded};
 
 use crate::client::SECRET;
@@ -49,7 +49,7 @@ impl Process {
     /// Starts a node. Must be called as that process, in the runtime.
     pub fn start(machine: usize, tenants: bool, max_admissions: usize) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let metrics = Metrics::register(&Registry::default());
+        let metrics = RedisMetrics::register(&Registry::default());
         let of_node = NodeMetrics::register(metrics.registry());
         let counted = SessionMetrics::register(metrics.registry());
         let lease = Arc::new(DeliveryLease::not_held());

@@ -14,7 +14,7 @@ fn fence(cluster: bool, ahead: i64) -> Fence {
     lease.renew(boottime() + LEASE, lease.stretch());
     Fence {
         lease,
-        metrics: Metrics::register(&Registry::default()),
+        metrics: RedisMetrics::register(&Registry::default()),
         cluster,
         digest: "digest".to_owned(),
         ahead: AtomicI64::new(ahead),

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use curfew_backend::conformance::{self, DEADLINE, Member};
 use curfew_backend::{NodeInfo, Standing};
-use curfew_backend_redis::{Config, Parts, Redis, RedisConfig, RedisUrl};
+use curfew_backend_redis::{Config, Parts, Redis, RedisConfig, RedisMetrics, RedisUrl};
 use curfew_model::{Clock, DeliveryLease, NodeId, SystemClock};
-use curfew_telemetry::{Metrics, Registry};
+use curfew_telemetry::Registry;
 
 /// Nodes on the Redis at `url`, each cluster of them below a prefix of its own.
 pub(crate) async fn nodes(
@@ -41,7 +41,7 @@ pub(crate) async fn nodes(
             local: recorder,
             lease: Arc::clone(&lease),
             clock: Arc::clone(&clock) as _,
-            metrics: Metrics::register(&Registry::default()),
+            metrics: RedisMetrics::register(&Registry::default()),
         };
         let redis = Redis::start(parts).expect("the url is one");
         members.push(Member {

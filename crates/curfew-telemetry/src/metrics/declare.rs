@@ -6,7 +6,7 @@
 /// ```
 /// # use curfew_telemetry::{Counter, Counters, Histogram, ROUND_TRIP_SECONDS, Registry};
 /// curfew_telemetry::labels! {
-///     /// Where an order comes in.
+///     /// The way that an order comes in.
 ///     Place = "place" {
 ///         /// The shop.
 ///         Shop = "shop",
@@ -15,7 +15,7 @@
 ///     }
 /// }
 /// curfew_telemetry::metrics! {
-///     /// What a bakery counts.
+///     /// The metrics of a bakery.
 ///     pub struct BakeryMetrics {
 ///         loaves: Counter, "Loaves baked";
 ///         orders: Counters<Place>, "Orders, by where they came in";
@@ -68,12 +68,12 @@ macro_rules! metrics {
                 ::std::sync::Arc::new(Self { $($field,)+ registry: registry.clone() })
             }
 
-            /// Where these are registered.
+            /// The registry that these are in.
             $visible fn registry(&self) -> &$crate::Registry {
                 &self.registry
             }
 
-            /// Where spans begin.
+            /// The tracer beside them.
             $visible fn tracer(&self) -> &$crate::Tracer {
                 self.registry.tracer()
             }

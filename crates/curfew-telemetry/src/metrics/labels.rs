@@ -68,7 +68,7 @@ impl<A: Label, B: Label> LabelSet for (A, B) {
 ///
 /// ```
 /// curfew_telemetry::labels! {
-///     /// Where an order came in.
+///     /// The counter that an order came in at.
 ///     Counter = "counter" {
 ///         /// The one by the door.
 ///         Door = "door",
@@ -117,55 +117,6 @@ labels! {
         /// A revocation that closed no session.
         VainRevocation = "vain_revocation",
     }
-
-    /// Why something that came from the backend was not used.
-    BackendDropReason = "reason" {
-        /// It does not have the form it should.
-        Malformed = "malformed",
-        /// It is larger than anything Curfew publishes.
-        TooLarge = "too_large",
-    }
-
-    /// Why something that the broker was asked for failed, or the connection to it.
-    BrokerError = "error" {
-        /// There is no connection.
-        NotConnected = "not_connected",
-        /// The connection broke, or could not be made.
-        Connection = "connection",
-        /// No answer came in time.
-        Timeout = "timeout",
-        /// The server is not, or no longer, the right one.
-        Misrouted = "misrouted",
-        /// The server refused.
-        Refused = "refused",
-        /// The lease was over, under which it was asked for.
-        Late = "late",
-        /// What it said makes no sense.
-        Unexpected = "unexpected",
-    }
-
-    /// What Redis was asked for.
-    RedisCommand = "command" {
-        /// `PUBLISH` or `SPUBLISH`: a publication, within a script, or word to other nodes.
-        Publish = "publish",
-        /// `SUBSCRIBE` or `SSUBSCRIBE`: the first listener of a channel.
-        Subscribe = "subscribe",
-        /// `UNSUBSCRIBE` or `SUNSUBSCRIBE`.
-        Unsubscribe = "unsubscribe",
-        /// `EXISTS`: an admission's look for revocations.
-        Exists = "exists",
-        /// `HGETALL`: one record.
-        Hgetall = "hgetall",
-        /// `ZRANGE`: a list.
-        Zrange = "zrange",
-        /// Several commands in one go: the records of a session.
-        Pipeline = "pipeline",
-        /// Several commands between `MULTI` and `EXEC`.
-        Transaction = "transaction",
-        /// Any other.
-        Other = "other",
-    }
-
 }
 
 impl Label for GapReason {
@@ -174,28 +125,5 @@ impl Label for GapReason {
 
     fn index(self) -> usize {
         usize::from(GapReason::index(self))
-    }
-}
-
-impl RedisCommand {
-    /// What several commands in one go are called.
-    pub const PIPELINE: &str = "PIPELINE";
-
-    /// What several commands that are executed as one are called.
-    pub const TRANSACTION: &str = "MULTI";
-
-    /// The label for a command by its name, or for several.
-    pub fn of(name: &str) -> Self {
-        match name {
-            "PUBLISH" | "SPUBLISH" => Self::Publish,
-            "SUBSCRIBE" | "SSUBSCRIBE" => Self::Subscribe,
-            "UNSUBSCRIBE" | "SUNSUBSCRIBE" => Self::Unsubscribe,
-            "EXISTS" => Self::Exists,
-            "HGETALL" => Self::Hgetall,
-            "ZRANGE" => Self::Zrange,
-            Self::PIPELINE => Self::Pipeline,
-            Self::TRANSACTION => Self::Transaction,
-            _ => Self::Other,
-        }
     }
 }

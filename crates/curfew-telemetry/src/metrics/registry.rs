@@ -1,4 +1,4 @@
-//! Where the metrics of all crates come together, and how they are written.
+//! The registry, in which the metrics of all crates come together and are written.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -49,11 +49,11 @@ pub struct Registry {
 struct Families {
     written: Written,
     names: BTreeSet<String>,
-    /// Those that may have exemplars, by the name they are written with.
+    /// Histograms may have exemplars; by the name they are written with.
     histograms: Vec<(String, Vec<Histogram>)>,
 }
 
-/// What can be declared: a handle that shares its value with its clones.
+/// A type that can be declared: a handle that shares its value with its clones.
 pub trait Metric: EncodeMetric + Clone + fmt::Debug + Send + Sync + 'static {
     /// Its histograms, in the order in which they are written.
     fn histograms(&self) -> Vec<Histogram> {
@@ -135,7 +135,7 @@ impl Registry {
         }
     }
 
-    /// Where spans begin.
+    /// The tracer, with which spans begin.
     pub fn tracer(&self) -> &Tracer {
         &self.tracer
     }

@@ -18,7 +18,7 @@ const STALL_SECONDS: &[f64] = &[
 ];
 
 crate::metrics! {
-    /// What the runtime is found doing.
+    /// The metrics of the runtime.
     pub struct RuntimeMetrics {
         runtime_workers: Gauge, "Threads that run tasks";
         runtime_queue_depth: Gauge, "Tasks in the queue that all workers share, as of the last look: ten a second";

@@ -1,11 +1,11 @@
-//! What becomes of spans.
+//! The metrics of spans.
 
 use super::Counter;
 use super::labels::Unasked;
 use super::table::Counters;
 
 crate::metrics! {
-    /// What a tracer counts.
+    /// The metrics of a tracer.
     pub struct TraceMetrics {
         trace_spans_exported: Counter, "Spans that the collector has";
         trace_spans_dropped: Counter, "Spans that were recorded and could not be exported";

@@ -1,0 +1,102 @@
+//! The metrics of Redis, of the publications that go through it and of the revocations in it.
+
+use curfew_telemetry::{Counter, Counters, Gauge, Histogram, Histograms, ROUND_TRIP_SECONDS};
+
+curfew_telemetry::labels! {
+    /// The reason for which something that came from the backend was not used.
+    BackendDropReason = "reason" {
+        /// It does not have the form it should.
+        Malformed = "malformed",
+        /// It is larger than anything Curfew publishes.
+        TooLarge = "too_large",
+    }
+
+    /// The failure of something that the broker was asked for, or of the connection to it.
+    BrokerError = "error" {
+        /// There is no connection.
+        NotConnected = "not_connected",
+        /// The connection broke, or could not be made.
+        Connection = "connection",
+        /// No answer came in time.
+        Timeout = "timeout",
+        /// The server is not, or no longer, the right one.
+        Misrouted = "misrouted",
+        /// The server refused.
+        Refused = "refused",
+        /// The lease was over, under which it was asked for.
+        Late = "late",
+        /// The answer makes no sense.
+        Unexpected = "unexpected",
+    }
+
+    /// A command to Redis.
+    RedisCommand = "command" {
+        /// `PUBLISH` or `SPUBLISH`: a publication, within a script, or word to other nodes.
+        Publish = "publish",
+        /// `SUBSCRIBE` or `SSUBSCRIBE`: the first listener of a channel.
+        Subscribe = "subscribe",
+        /// `UNSUBSCRIBE` or `SUNSUBSCRIBE`.
+        Unsubscribe = "unsubscribe",
+        /// `EXISTS`: an admission's look for revocations.
+        Exists = "exists",
+        /// `HGETALL`: one record.
+        Hgetall = "hgetall",
+        /// `ZRANGE`: a list.
+        Zrange = "zrange",
+        /// Several commands in one go: the records of a session.
+        Pipeline = "pipeline",
+        /// Several commands between `MULTI` and `EXEC`.
+        Transaction = "transaction",
+        /// Any other.
+        Other = "other",
+    }
+}
+
+curfew_telemetry::metrics! {
+    /// The metrics of a node's backend. With the embedded one all of them stay 0.
+    pub struct RedisMetrics {
+        revocations_known: Gauge, "Revocations in force that the node knows";
+        revocations_ineffective: Gauge, "Revocation keys that can match nobody, which the admin API lists with the reason";
+        revocation_missed_push: Counter, "Sessions found revoked by the sweep alone";
+        revocations_reasserted: Counter, "Revocations written back to a backend that lacked them";
+        revocation_last_sync_timestamp: Gauge, Seconds, "When the node last knew that it had every revocation, Unix time; 0 with the embedded backend, which always has";
+        backend_synced: Gauge, "1 while the node vouches for its sessions";
+        node_stops: Counter, "How often this process did not run for longer than a tenth of the lease";
+        backend_generations: Counter, "Control connections to the backend";
+        backend_data_losses: Counter, "How often the backend had lost its data";
+        backend_heartbeat_duration: Histogram = Histogram::new(ROUND_TRIP_SECONDS), Seconds, "From a heartbeat's sending to its answer";
+        sessions_reaped: Counter, "Sessions whose records were removed for nodes that are gone";
+        session_records_restored: Counter, "Live sessions of this node whose records were missing and were written again";
+        broker_connected: Gauge, "1 while publications can be received";
+        broker_reconnects: Counter, "Lost connections for publications that were made anew";
+        broker_messages_sent: Counter, "Publications handed to the backend";
+        broker_messages_fenced: Counter, "Publications that the backend refused since they came after the lease under which they were accepted";
+        broker_messages_received: Counter, "Publications that came from the backend";
+        broker_messages_dropped: Counters<BackendDropReason>, "What came from the backend and was not used";
+        broker_errors: Counters<BrokerError>, "Publications and subscriptions that failed at the backend, and connections for publications that were lost";
+        redis_command_duration: Histograms<RedisCommand> = Histograms::new(ROUND_TRIP_SECONDS), Seconds, "From handing a command to the connections that sessions and publications share to its answer, waiting included. What failed is not in it, nor are heartbeats";
+    }
+}
+
+impl RedisCommand {
+    /// The name of several commands in one go.
+    pub const PIPELINE: &str = "PIPELINE";
+
+    /// The name of several commands that are executed as one.
+    pub const TRANSACTION: &str = "MULTI";
+
+    /// The label for a command by its name, or for several.
+    pub fn of(name: &str) -> Self {
+        match name {
+            "PUBLISH" | "SPUBLISH" => Self::Publish,
+            "SUBSCRIBE" | "SSUBSCRIBE" => Self::Subscribe,
+            "UNSUBSCRIBE" | "SUNSUBSCRIBE" => Self::Unsubscribe,
+            "EXISTS" => Self::Exists,
+            "HGETALL" => Self::Hgetall,
+            "ZRANGE" => Self::Zrange,
+            Self::PIPELINE => Self::Pipeline,
+            Self::TRANSACTION => Self::Transaction,
+            _ => Self::Other,
+        }
+    }
+}
