@@ -57,7 +57,7 @@ pub struct RemoteKeys {
     pub trust: Trust,
     lifetime: Duration,
     max_stale: Duration,
-    state: Mutex<State>,
+    state: Mutex<FetchState>,
     /// Asks for a fetch before it is due.
     wanted: Notify,
     /// How many fetches have ended.
@@ -66,7 +66,7 @@ pub struct RemoteKeys {
 
 /// When what happened.
 #[derive(Debug, Default)]
-struct State {
+struct FetchState {
     phase: Phase,
     fetched_at: Option<Instant>,
     /// What was fetched then; `None` when it has no key that can be used.
@@ -132,7 +132,7 @@ impl RemoteKeys {
         })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, FetchState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -293,7 +293,7 @@ impl RemoteKeys {
     }
 }
 
-impl State {
+impl FetchState {
     /// Takes one of the fetches in hand.
     fn draw(&mut self) -> bool {
         let now = Instant::now();

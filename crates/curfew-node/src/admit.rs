@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore, SemaphorePermit};
 use tokio::time;
 
-use crate::{Node, Settings};
+use crate::{Node, NodeSettings};
 
 /// Longest wait for a place among `backend.max_admissions`.
 const ADMISSION_WAIT: Duration = Duration::from_secs(1);
@@ -187,7 +187,7 @@ impl Node {
         attachment: &mut Attachment,
         principal: Arc<Principal>,
         keys: &[RevocationKey],
-        settings: &Settings,
+        settings: &NodeSettings,
     ) -> Result<(), AdmitError> {
         let user = principal.user();
         let (turn, waited) = self.turns.enter(user).await;

@@ -36,7 +36,7 @@ use tokio::time::Instant;
 pub use admit::{AdmitError, Attachment};
 pub use drain::Config as DrainConfig;
 pub use events::HubEvents;
-pub use settings::Settings;
+pub use settings::NodeSettings;
 
 use admit::{Admissions, Turns};
 use cleanup::Cleanup;
@@ -52,7 +52,7 @@ pub struct Node {
     backends: Backends,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
-    settings: ArcSwap<Settings>,
+    settings: ArcSwap<NodeSettings>,
     /// Told when other kinds of revocation come in force, and when all is settled for them.
     kinds_changed: Notify,
     subscriptions: Subscriptions,
@@ -76,7 +76,7 @@ impl Node {
         backends: Backends,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
-        settings: Settings,
+        settings: NodeSettings,
     ) -> Arc<Self> {
         // Nobody is here yet who would have to be found by them.
         if let Some(kinds) = hub.set_kinds(&settings.revocable_claims) {

@@ -24,7 +24,7 @@ use curfew_protocol::{ProtocolId, Protocols};
 use curfew_telemetry::{DeliveryPath, Metrics, Names};
 use tokio::time;
 
-use crate::{AdmitError, Attachment, HubEvents, Node, Settings};
+use crate::{AdmitError, Attachment, HubEvents, Node, NodeSettings};
 use rig::{Rig, RigClock, START};
 
 /// A claim by which sessions can be revoked.
@@ -63,7 +63,7 @@ impl Harness {
             DeliveryPath::Local,
             Arc::clone(&metrics),
         ));
-        let settings = Settings {
+        let settings = NodeSettings {
             revocable_claims: vec![CLAIM.to_owned()],
             max_per_user,
             over_limit: curfew_backend::OverLimit::Refuse,
