@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use curfew_model::{Claims as PrincipalClaims, Clock, Principal, PrincipalParts};
+use curfew_model::{Claims, Clock, Principal, PrincipalParts};
 use jsonwebtoken::jwk::ThumbprintHash;
 use tracing::{info, warn};
 
@@ -15,7 +15,7 @@ use crate::issuers::{self, Issuers, KeySource, LoadError, LoadedIssuer};
 use crate::jwks::SkippedKey;
 use crate::keys::PROVIDER;
 use crate::reports::Journal;
-use crate::token::{Claims, Date, Header, Parts, TokenType};
+use crate::token::{Date, Header, Parts, TokenClaims, TokenType};
 use crate::verified::Digest;
 use crate::{AuthError, Config, Issuer, IssuerSummary, KeyError, RemoteKeys};
 
@@ -182,7 +182,7 @@ impl Authenticator {
         }
         let payload = parts.payload()?;
         let (claims, scanned) =
-            Claims::parse(&payload, &issuers.subject_claim, issuers.numeric_subjects)?;
+            TokenClaims::parse(&payload, &issuers.subject_claim, issuers.numeric_subjects)?;
         let issuer = issuers.find(&claims, header.kid.as_deref())?;
         // Down: a revocation's cutoff covers the second it is in.
         let issued_at = claims.issued_at.map(Date::down);
@@ -205,7 +205,7 @@ impl Authenticator {
             issued_at,
             expires_at: verified.expires_at,
             leeway: issuers.leeway,
-            claims: PrincipalClaims::from_json(match scanned.is_plain() {
+            claims: Claims::from_json(match scanned.is_plain() {
                 true => payload,
                 false => scanned.plain(&payload).into_owned(),
             }),

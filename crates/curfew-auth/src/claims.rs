@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::issuers::{Issuers, LoadedIssuer};
 use crate::token::json::{self, Flaw, Members};
-use crate::token::{Claims, Date, OtherKind};
+use crate::token::{Date, OtherKind, TokenClaims};
 use crate::{AuthError, Config, Issuer, LogoutScope};
 
 /// What an issuer's access tokens must say beside what every token must.
@@ -59,7 +59,7 @@ impl Needs {
 
     pub(crate) fn check(
         &self,
-        claims: &Claims<'_>,
+        claims: &TokenClaims<'_>,
         payload: &str,
         scanned: &Scanned,
     ) -> Result<(), AuthError> {
@@ -144,7 +144,7 @@ fn holds(value: &Value, accepted: &[String]) -> bool {
 
 /// A token of another kind than an access token opens nothing, whatever it is otherwise good for.
 pub(crate) fn verify_kind(
-    claims: &Claims<'_>,
+    claims: &TokenClaims<'_>,
     issuer: &LoadedIssuer,
     says_access: bool,
 ) -> Result<(), AuthError> {
@@ -181,7 +181,7 @@ pub(crate) struct Verified<'a> {
 
 /// Judges the claims of a token whose signature is good.
 pub(crate) fn verify_claims<'a>(
-    claims: &'a Claims<'_>,
+    claims: &'a TokenClaims<'_>,
     issuer: &LoadedIssuer,
     issuers: &'a Issuers,
     now: Duration,
@@ -200,7 +200,7 @@ pub(crate) fn verify_claims<'a>(
     Ok(Verified { user, expires_at })
 }
 
-fn verify_issuer(claims: &Claims<'_>, issuer: &LoadedIssuer) -> Result<(), AuthError> {
+fn verify_issuer(claims: &TokenClaims<'_>, issuer: &LoadedIssuer) -> Result<(), AuthError> {
     match (&issuer.issuer, claims.issuer.as_deref()) {
         (None, _) => Ok(()),
         (Some(_), None) => Err(AuthError::missing_claim("iss")),
@@ -209,7 +209,7 @@ fn verify_issuer(claims: &Claims<'_>, issuer: &LoadedIssuer) -> Result<(), AuthE
     }
 }
 
-fn verify_audience(claims: &Claims<'_>, issuer: &LoadedIssuer) -> Result<(), AuthError> {
+fn verify_audience(claims: &TokenClaims<'_>, issuer: &LoadedIssuer) -> Result<(), AuthError> {
     match (&issuer.audience, &claims.audience) {
         (Some(_), None) => Err(AuthError::missing_claim("aud")),
         _ if issuer.is_for(claims) => Ok(()),
@@ -218,7 +218,7 @@ fn verify_audience(claims: &Claims<'_>, issuer: &LoadedIssuer) -> Result<(), Aut
 }
 
 fn verify_times(
-    claims: &Claims<'_>,
+    claims: &TokenClaims<'_>,
     expires_at: u64,
     issuers: &Issuers,
     now: Duration,

@@ -86,14 +86,14 @@ impl Authenticator {
             token,
             TokenType::Logout,
             |issuer| issuer.logout.as_ref(),
-            |claims: Claims, issuer, rules| claims.judge(issuer, rules, leeway, now),
+            |claims: LogoutClaims, issuer, rules| claims.judge(issuer, rules, leeway, now),
         )
     }
 }
 
 /// The claims of a logout token. One of the wrong type is refused while it is read.
 #[derive(Debug, Default)]
-struct Claims {
+struct LogoutClaims {
     issuer: Option<String>,
     subject: Option<String>,
     login: Option<String>,
@@ -106,7 +106,7 @@ struct Claims {
     has_numeric_subject: bool,
 }
 
-impl Claims {
+impl LogoutClaims {
     fn judge(
         self,
         issuer: &LoadedIssuer,
@@ -185,7 +185,7 @@ fn missing(name: &str) -> AuthError {
     AuthError::malformed(format!("the logout token has no {name}"))
 }
 
-impl ReportClaims for Claims {
+impl ReportClaims for LogoutClaims {
     const UNREADABLE: &'static str = "the logout token's claims are not a JSON object without repeated names, with each claim of its type";
 
     fn issuer(&self) -> Option<&str> {
@@ -193,7 +193,7 @@ impl ReportClaims for Claims {
     }
 }
 
-impl<'a> Members<'a> for Claims {
+impl<'a> Members<'a> for LogoutClaims {
     fn member(&mut self, name: &str, value: json::Value<'a>) -> Result<(), Flaw> {
         let text = || json::text(name, value).map(|text| Some(text.into_owned()));
         match name {

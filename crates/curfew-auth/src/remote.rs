@@ -59,7 +59,7 @@ pub struct RemoteKeys {
     pub trust: Trust,
     lifetime: Duration,
     max_stale: Duration,
-    state: Mutex<State>,
+    state: Mutex<FetchState>,
     /// Asks for a fetch before it is due.
     wanted: Notify,
     /// How many fetches have ended.
@@ -68,7 +68,7 @@ pub struct RemoteKeys {
 
 /// When what happened.
 #[derive(Debug, Default)]
-struct State {
+struct FetchState {
     phase: Phase,
     fetched_at: Option<Instant>,
     /// What was fetched then; `None` when it has no key that can be used.
@@ -134,7 +134,7 @@ impl RemoteKeys {
         })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, FetchState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -295,7 +295,7 @@ impl RemoteKeys {
     }
 }
 
-impl State {
+impl FetchState {
     /// The time at which a fetch is in hand.
     fn in_hand_at(&self, now: Instant) -> Instant {
         let spent = ON_DEMAND_PAUSE * (ON_DEMAND_BURST - 1);

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::AuthError;
 
-pub(crate) use claims::{Claims, OtherKind};
+pub(crate) use claims::{OtherKind, TokenClaims};
 pub(crate) use header::{Header, TokenType};
 pub(crate) use json::Date;
 
@@ -105,7 +105,7 @@ mod tests {
         let header = parts.header()?;
         Header::parse(&header, TokenType::Access)?;
         let payload = parts.payload()?;
-        Claims::parse(&payload, "sub", false)?;
+        TokenClaims::parse(&payload, "sub", false)?;
         parts.signature()?;
         Ok(())
     }
@@ -200,7 +200,7 @@ mod tests {
         /// Policies, records and the admin API read claims by other means.
         #[test]
         fn what_is_read_can_be_read_elsewhere(text in objects()) {
-            if let Ok((_, scanned)) = Claims::parse(&text, "sub", false) {
+            if let Ok((_, scanned)) = TokenClaims::parse(&text, "sub", false) {
                 let plain = scanned.plain(&text);
                 let read = serde_json::from_str::<serde_json::Map<_, serde_json::Value>>(&plain);
                 prop_assert!(read.is_ok(), "{} as {}", text, plain);

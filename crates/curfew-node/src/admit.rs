@@ -18,7 +18,7 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore, SemaphorePerm
 use tokio::time;
 
 use crate::closes::Whose;
-use crate::{Node, Settings};
+use crate::{Node, NodeSettings};
 
 /// Longest wait for a place among `backend.max_admissions`.
 const ADMISSION_WAIT: Duration = Duration::from_secs(1);
@@ -193,7 +193,7 @@ impl Node {
         attachment: &mut Attachment,
         principal: Arc<Principal>,
         keys: &[RevocationKey],
-        settings: &Settings,
+        settings: &NodeSettings,
     ) -> Result<(), AdmitError> {
         let user = principal.user();
         let (turn, waited) = self.turns.enter(user).await;

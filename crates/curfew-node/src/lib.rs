@@ -38,7 +38,7 @@ pub use closes::Whose;
 pub use drain::Config as DrainConfig;
 pub use events::HubEvents;
 pub use metrics::{NodeMetrics, RevocationKind};
-pub use settings::Settings;
+pub use settings::NodeSettings;
 
 use admit::{Admissions, Turns};
 use cleanup::Cleanup;
@@ -55,7 +55,7 @@ pub struct Node {
     backends: Backends,
     clock: Arc<dyn Clock>,
     metrics: Arc<NodeMetrics>,
-    settings: ArcSwap<Settings>,
+    settings: ArcSwap<NodeSettings>,
     /// Told when other kinds of revocation come in force, and when all is settled for them.
     kinds_changed: Notify,
     subscriptions: Subscriptions,
@@ -78,7 +78,7 @@ impl Node {
         backends: Backends,
         clock: Arc<dyn Clock>,
         metrics: Arc<NodeMetrics>,
-        settings: Settings,
+        settings: NodeSettings,
     ) -> Arc<Self> {
         // Nobody is here yet who would have to be found by them.
         if let Some(kinds) = hub.set_kinds(&settings.revocable_claims) {

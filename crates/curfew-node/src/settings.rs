@@ -21,7 +21,7 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// What of the configuration the node goes by; replaced as a whole by a reload.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Settings {
+pub struct NodeSettings {
     /// `session.revocable_claims`.
     pub revocable_claims: Vec<String>,
     /// `session.max_per_user`; 0 is no limit.
@@ -34,7 +34,7 @@ pub struct Settings {
 
 impl Node {
     /// The settings in force.
-    pub fn settings(&self) -> Arc<Settings> {
+    pub fn settings(&self) -> Arc<NodeSettings> {
         self.settings.load_full()
     }
 
@@ -42,7 +42,7 @@ impl Node {
     /// by the kinds of revocation that they name; those that are there already, and those that are
     /// being admitted or refreshed, once [`Node::until_settled`] returns. A later call supersedes an
     /// earlier one.
-    pub fn set_settings(self: &Arc<Self>, settings: Settings) {
+    pub fn set_settings(self: &Arc<Self>, settings: NodeSettings) {
         let changed = self.hub.set_kinds(&settings.revocable_claims);
         self.settings.store(Arc::new(settings));
         if let Some(kinds) = changed {

@@ -23,7 +23,7 @@ use curfew_protocol::native::Native;
 use curfew_telemetry::Registry;
 use tokio::time;
 
-use crate::{AdmitError, Attachment, HubEvents, Node, NodeMetrics, Settings};
+use crate::{AdmitError, Attachment, HubEvents, Node, NodeMetrics, NodeSettings};
 use rig::{Rig, RigClock, START};
 
 /// A claim by which sessions can be revoked.
@@ -62,7 +62,7 @@ impl Harness {
             DeliveryPath::Local,
             HubMetrics::register(metrics.registry()),
         ));
-        let settings = Settings {
+        let settings = NodeSettings {
             revocable_claims: vec![CLAIM.to_owned()],
             max_per_user,
             over_limit: curfew_backend::OverLimit::Refuse,

@@ -98,7 +98,7 @@ impl Harness {
             DeliveryPath::Local,
             HubMetrics::register(&registry),
         ));
-        let node_settings = curfew_node::Settings {
+        let node_settings = curfew_node::NodeSettings {
             revocable_claims: settings.session.revocable_claims.clone(),
             max_per_user: settings.session.max_per_user,
             over_limit: settings.session.over_limit,

@@ -351,8 +351,8 @@ fn revocable_claims(config: &Config) -> Vec<String> {
     claims
 }
 
-fn node_settings(config: &Config) -> curfew_node::Settings {
-    curfew_node::Settings {
+fn node_settings(config: &Config) -> curfew_node::NodeSettings {
+    curfew_node::NodeSettings {
         revocable_claims: revocable_claims(config),
         max_per_user: config.session.max_per_user,
         over_limit: config.session.over_limit,

@@ -76,7 +76,6 @@ impl Process {
                     url: RedisUrl::new("redis://redis:6379"),
                     ..RedisConfig::default()
                 },
-                ..Config::default()
             },
             info: NodeInfo {
                 node: id,
@@ -99,7 +98,7 @@ impl Process {
             redis.backends(),
             Arc::clone(&clock),
             of_node,
-            curfew_node::Settings {
+            curfew_node::NodeSettings {
                 max_admissions,
                 ..node_settings(tenants)
             },
@@ -208,8 +207,8 @@ fn claims(tenants: bool) -> Vec<String> {
     }
 }
 
-fn node_settings(tenants: bool) -> curfew_node::Settings {
-    curfew_node::Settings {
+fn node_settings(tenants: bool) -> curfew_node::NodeSettings {
+    curfew_node::NodeSettings {
         revocable_claims: claims(tenants),
         max_per_user: 0,
         over_limit: curfew_backend::OverLimit::Refuse,

@@ -6,7 +6,7 @@ use curfew_model::AuthFailure;
 
 use super::{Issuers, LoadedIssuer};
 use crate::AuthError;
-use crate::token::Claims;
+use crate::token::TokenClaims;
 
 impl Issuers {
     /// The issuer an access token is to be verified by: the one its `iss` names, of several the first that
@@ -14,7 +14,7 @@ impl Issuers {
     /// nothing is verified yet.
     pub(crate) fn find(
         &self,
-        claims: &Claims<'_>,
+        claims: &TokenClaims<'_>,
         kid: Option<&str>,
     ) -> Result<&Arc<LoadedIssuer>, AuthError> {
         let iss = claims.issuer.as_deref();
@@ -88,7 +88,7 @@ impl LoadedIssuer {
     }
 
     /// Tells if a token is for one of its audiences, or it has none.
-    pub(crate) fn is_for(&self, claims: &Claims<'_>) -> bool {
+    pub(crate) fn is_for(&self, claims: &TokenClaims<'_>) -> bool {
         let Some(accepted) = &self.audience else {
             return true;
         };

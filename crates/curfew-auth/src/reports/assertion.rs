@@ -77,7 +77,7 @@ impl Authenticator {
             token,
             TokenType::Revocation,
             |issuer| issuer.reports.as_ref()?.revocation_audience.as_ref(),
-            |claims: Claims, issuer, audience| {
+            |claims: AssertionClaims, issuer, audience| {
                 claims.judge(audience, leeway, now)?;
                 Ok(Revoker {
                     issuer: Arc::clone(&issuer.name),
@@ -113,7 +113,7 @@ impl Authenticator {
 }
 
 #[derive(Debug, Default)]
-struct Claims {
+struct AssertionClaims {
     issuer: Option<String>,
     audience: Vec<String>,
     issued_at: Option<Date>,
@@ -122,7 +122,7 @@ struct Claims {
     token_id: Option<String>,
 }
 
-impl Claims {
+impl AssertionClaims {
     fn judge(&self, audience: &[String], leeway: Duration, now: Duration) -> Result<(), AuthError> {
         if !self.audience.iter().any(|one| audience.contains(one)) {
             return Err(AuthError::other_audience(&self.audience, audience));
@@ -160,7 +160,7 @@ impl Claims {
     }
 }
 
-impl ReportClaims for Claims {
+impl ReportClaims for AssertionClaims {
     const UNREADABLE: &'static str = "the token's claims are not a JSON object without repeated names, with each claim of its type, and without events";
 
     fn issuer(&self) -> Option<&str> {
@@ -168,7 +168,7 @@ impl ReportClaims for Claims {
     }
 }
 
-impl<'a> Members<'a> for Claims {
+impl<'a> Members<'a> for AssertionClaims {
     fn member(&mut self, name: &str, value: json::Value<'a>) -> Result<(), Flaw> {
         match name {
             "iss" => self.issuer = Some(json::text(name, value)?.into_owned()),

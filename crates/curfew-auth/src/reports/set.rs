@@ -122,14 +122,16 @@ impl Authenticator {
                 // §4.1.6: the issuer of this stream, not of any.
                 (*issuer.name == *name).then_some((rules, stream))
             },
-            |claims: Claims, issuer, (rules, stream)| claims.judge(issuer, rules, stream, latest),
+            |claims: SecurityEventClaims, issuer, (rules, stream)| {
+                claims.judge(issuer, rules, stream, latest)
+            },
         )
     }
 }
 
 /// The claims of a security event token. One of the wrong type is refused while it is read.
 #[derive(Debug, Default)]
-struct Claims {
+struct SecurityEventClaims {
     issuer: Option<String>,
     audience: Vec<String>,
     issued_at: Option<Date>,
@@ -141,7 +143,7 @@ struct Claims {
     foreign: Option<&'static str>,
 }
 
-impl Claims {
+impl SecurityEventClaims {
     /// `latest` is now, and the leeway more.
     fn judge(
         self,
@@ -263,7 +265,7 @@ fn missing(name: &str) -> AuthError {
     AuthError::malformed(format!("the event token has no {name}"))
 }
 
-impl ReportClaims for Claims {
+impl ReportClaims for SecurityEventClaims {
     const UNREADABLE: &'static str = "the event token's claims are not a JSON object without repeated names, with each claim of its type";
 
     fn issuer(&self) -> Option<&str> {
@@ -271,7 +273,7 @@ impl ReportClaims for Claims {
     }
 }
 
-impl<'a> Members<'a> for Claims {
+impl<'a> Members<'a> for SecurityEventClaims {
     fn member(&mut self, name: &str, value: json::Value<'a>) -> Result<(), Flaw> {
         match name {
             "iss" => self.issuer = Some(json::text(name, value)?.into_owned()),

@@ -9,7 +9,7 @@ use crate::AuthError;
 
 /// The registered claims. Absent means that the token has no such member; one of the wrong type,
 /// `null` included, is refused.
-pub(crate) struct Claims<'a> {
+pub(crate) struct TokenClaims<'a> {
     pub(crate) issuer: Option<Cow<'a, str>>,
     pub(crate) subject: Option<Cow<'a, str>>,
     pub(crate) audience: Option<Vec<Cow<'a, str>>>,
@@ -47,12 +47,12 @@ pub(crate) enum OtherKind {
 }
 
 struct Reading<'a, 's> {
-    claims: Claims<'a>,
+    claims: TokenClaims<'a>,
     subject_claim: &'s str,
     numeric_subjects: bool,
 }
 
-impl<'a> Claims<'a> {
+impl<'a> TokenClaims<'a> {
     /// Reads the payload's JSON text; the user is what `subject_claim` says, as a text or, with
     /// `numeric_subjects`, an integer. What nothing is asked of may be anything.
     pub(crate) fn parse(
@@ -83,7 +83,7 @@ impl<'a> Claims<'a> {
     }
 }
 
-impl Claims<'_> {
+impl TokenClaims<'_> {
     /// Whether the token is plainly of another kind than an access token. One whose header says that
     /// it is one (RFC 9068 §2.1) may have a `nonce`.
     pub(crate) fn other_kind(&self, says_access: bool) -> Option<OtherKind> {

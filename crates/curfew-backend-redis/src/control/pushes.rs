@@ -39,12 +39,12 @@ pub(super) struct Pushes {
     core: Arc<Core>,
     prefix: String,
     unbraced_prefix: String,
-    state: Mutex<State>,
+    state: Mutex<PendingPushes>,
     arrived: Notify,
 }
 
 #[derive(Default)]
-struct State {
+struct PendingPushes {
     keys: HashMap<RevocationKey, Touched>,
     /// The names of keys that name nobody, whatever becomes of them.
     nameless: HashSet<Vec<u8>>,

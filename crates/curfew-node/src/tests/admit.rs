@@ -191,7 +191,7 @@ async fn sessions_admitted_before_a_change_of_settings_leave_nothing_behind() {
         2 + 3,
         "hub, attachment and three keys"
     );
-    harness.node.set_settings(Settings::default());
+    harness.node.set_settings(NodeSettings::default());
     harness.node.until_settled().await;
     assert_eq!(Arc::strong_count(attachment.member()), 2 + 2);
     let member = Arc::clone(attachment.member());

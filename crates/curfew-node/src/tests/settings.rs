@@ -6,8 +6,8 @@ use super::rig::{Call, When, unavailable};
 use super::*;
 
 /// Settings by which sessions are found by these claims.
-fn by(claims: &[&str]) -> Settings {
-    Settings {
+fn by(claims: &[&str]) -> NodeSettings {
+    NodeSettings {
         revocable_claims: claims.iter().map(|claim| (*claim).to_owned()).collect(),
         max_per_user: 0,
         over_limit: curfew_backend::OverLimit::Refuse,
