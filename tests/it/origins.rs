@@ -1,7 +1,7 @@
 //! Cookies and origins (CONTRACT §3, SECURITY rows 7-12).
 
 use curfew_testkit::mint::Key;
-use curfew_tests::{Gateway, Settings};
+use curfew_tests::{Gateway, Settings, curfew};
 
 const LISTED: &str = r#"server.allowed_origins = ["https://app.example.com"]"#;
 const WITH_COOKIE: &str =
@@ -132,4 +132,44 @@ async fn subdomains_null_and_files_are_allowed_where_they_are_named() {
         let with_cookie = connect.header("Cookie", cookie).attempt().await;
         assert_eq!(with_cookie.is_ok(), by_cookie, "{origin} and a cookie");
     }
+}
+
+/// Fault: a cookie that is never taken from a page keeps its own token out, and the refusal says that its
+/// origin is not listed.
+#[tokio::test]
+async fn a_cookie_that_is_not_taken_stands_in_the_way_of_no_token() {
+    let listed = r#"server.allowed_origins = ["https://app.example.com", "null"]"#;
+    let settings = Settings::default()
+        .with(listed)
+        .with(r#"auth.token_sources = ["header", "query", "cookie"]"#);
+    let gateway = Gateway::start_with(&settings).await;
+    let (alice, bob) = (
+        Key::default_secret().user("alice"),
+        Key::default_secret().user("bob"),
+    );
+    let cookie = || {
+        let of_bob = format!("{COOKIE}={bob}");
+        gateway.ws().header("Cookie", of_bob)
+    };
+    let own = cookie().header("Origin", "null").bearer(&alice);
+    let (_, connected) = gateway.connected(own).await;
+    assert_eq!(connected["user"], "alice");
+    for connect in [cookie().header("Origin", "null"), cookie()] {
+        let refused = connect.refused().await;
+        assert_eq!(refused.status, 403);
+        let detail = refused.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains("a cookie is taken only from"), "{detail}");
+    }
+    // From a page whose cookies are taken two tokens are one too many.
+    let both = cookie().header("Origin", "https://app.example.com");
+    let mut refused = both.bearer(&alice).open().await;
+    refused.expect_auth_failed("ambiguous_token", 4401).await;
+    let checked = curfew(&[
+        "check-config",
+        "--config",
+        gateway.config_path().to_str().unwrap(),
+    ])
+    .await;
+    let told = checked.stdout + &checked.stderr;
+    assert!(told.contains("from there no cookie is taken"), "{told}");
 }

@@ -79,6 +79,34 @@ pub fn extract(
     subprotocols: &[String],
     config: &Config,
 ) -> Result<Option<Credential>, AuthError> {
+    let mut found = from_page(headers, query, subprotocols, config)?;
+    if config.accepts(Source::Cookie) {
+        from_cookie(headers, &config.cookie_name, &mut found)?;
+    }
+    found.take()
+}
+
+/// As [`extract`], of a request whose cookies count for nothing, as those of a page that is not trusted.
+///
+/// # Errors
+///
+/// As [`extract`].
+pub fn extract_beside_cookies(
+    headers: &HeaderMap,
+    query: Option<&str>,
+    subprotocols: &[String],
+    config: &Config,
+) -> Result<Option<Credential>, AuthError> {
+    from_page(headers, query, subprotocols, config)?.take()
+}
+
+/// What a page or a program has put into a request itself.
+fn from_page(
+    headers: &HeaderMap,
+    query: Option<&str>,
+    subprotocols: &[String],
+    config: &Config,
+) -> Result<Found, AuthError> {
     let mut found = Found::new(config);
     if config.accepts(Source::Header) {
         from_header(headers, config, &mut found)?;
@@ -92,10 +120,7 @@ pub fn extract(
         }
     }
     from_query(query.unwrap_or_default(), config, &mut found)?;
-    if config.accepts(Source::Cookie) {
-        from_cookie(headers, &config.cookie_name, &mut found)?;
-    }
-    found.take()
+    Ok(found)
 }
 
 /// Finds the token of a request that may bring it in its `Authorization` header only:

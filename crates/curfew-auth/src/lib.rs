@@ -31,7 +31,7 @@ pub use config::{
     Config, EventStream, Issuer, LogoutScope, Reject, ReportedSubjects, Signal, Source, Trust,
     check_url, found_at,
 };
-pub use credentials::{Bearer, Credential, bearer, extract};
+pub use credentials::{Bearer, Credential, bearer, extract, extract_beside_cookies};
 pub use error::AuthError;
 pub use issuers::{IssuerSummary, KeySummary, LoadError, check_files};
 pub use keys::KeyError;

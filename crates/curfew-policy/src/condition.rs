@@ -285,7 +285,7 @@ fn compile_here(source: &str) -> Result<Condition, ConditionError> {
     let expression = STANDARD_LIBRARY
         .parser()
         .parse(source)
-        .map_err(|errors| first_error(&errors))?;
+        .map_err(|errors| first_error(source, &errors))?;
     let mut condition = Condition {
         expression: IdedExpr::default(),
         params: Vec::new(),
@@ -297,20 +297,46 @@ fn compile_here(source: &str) -> Result<Condition, ConditionError> {
 }
 
 /// The parser's words, and for a mistake that is often made what is right.
-fn explained(message: &str) -> String {
+fn explained(source: &str, message: &str) -> String {
     let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
-    match message.contains("token recognition error at: '=") {
-        true => format!("{message}; values are compared by =="),
-        false => message,
+    if message.contains("token recognition error at: '=") {
+        return format!("{message}; values are compared by ==");
+    }
+    // At the beginning it is taken for a name, and what follows it is what does not fit.
+    let begins = |word: &str| word == "not" && source.trim_start().starts_with("not ");
+    let word = OTHER_WORDS
+        .iter()
+        .find(|(word, _)| begins(word) || message.contains(&format!("input '{word}'")));
+    match word {
+        // The rest lists what the grammar would take.
+        Some((word, right)) => {
+            let place = message.split(": ").next().unwrap_or_default();
+            format!("{place}: '{word}' is no word of CEL: {right}")
+        }
+        None => message,
     }
 }
 
-fn first_error(errors: &cel::ParseErrors) -> ConditionError {
+/// Words of other languages, and what is written in their place.
+const OTHER_WORDS: [(&str, &str); 7] = [
+    ("and", "write &&"),
+    ("or", "write ||"),
+    ("not", "write !( … ), as in !(\"admin\" in claims.roles)"),
+    (
+        "contains",
+        "write \"admin\" in claims.roles for a list, claims.name.contains(\"a\") for a text",
+    ),
+    ("startsWith", "write claims.name.startsWith(\"a\")"),
+    ("endsWith", "write claims.name.endsWith(\"a\")"),
+    ("matches", "write claims.name.matches(\"a.*\")"),
+];
+
+fn first_error(source: &str, errors: &cel::ParseErrors) -> ConditionError {
     match errors.errors.first() {
         Some(error) => ConditionError::Syntax {
             line: error.pos.0.max(1),
             column: error.pos.1.max(1),
-            message: explained(&error.msg),
+            message: explained(source, &error.msg),
         },
         None => ConditionError::Aborted,
     }

@@ -17,6 +17,9 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0";
 /// The beginning of every TLS connection: a handshake record of some version 3.
 const TLS_HANDSHAKE: &[u8] = &[22, 3];
 
+/// The beginnings of a load balancer's header, of either version (the PROXY protocol, §2.1 and §2.2).
+const PROXY_HEADERS: [&[u8]; 2] = [b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"];
+
 /// The bounds of a head.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
@@ -43,6 +46,12 @@ pub(crate) enum HeadFault {
     Incomplete,
     /// It did not come in time.
     Late,
+    /// It is a load balancer's PROXY header.
+    Proxy,
+    /// It is of another version of HTTP.
+    Version,
+    /// It does not say where its body ends, or says it twice.
+    Framing,
     /// It is not HTTP/1.1.
     Malformed,
 }
@@ -56,9 +65,26 @@ impl HeadFault {
         if error.is_incomplete_message() {
             return (!read.is_empty()).then_some(Self::Incomplete);
         }
-        error
-            .is_parse()
-            .then(|| Self::of_bytes(read, bounds, error.is_parse_too_large()))
+        if !error.is_parse() {
+            return None;
+        }
+        let fault = Self::of_bytes(read, bounds, error.is_parse_too_large());
+        match fault {
+            // hyper has no other way to say which, and the head may be gone by then.
+            Self::Malformed => Some(Self::named(&error.to_string())),
+            fault => Some(fault),
+        }
+    }
+
+    /// The fault that hyper's words name.
+    fn named(words: &str) -> Self {
+        if words.contains("content-length") || words.contains("transfer-encoding") {
+            Self::Framing
+        } else if words.contains("HTTP version") {
+            Self::Version
+        } else {
+            Self::Malformed
+        }
     }
 
     fn of_bytes(read: &[u8], bounds: Bounds, too_large: bool) -> Self {
@@ -66,6 +92,8 @@ impl HeadFault {
             Self::Http2
         } else if read.starts_with(TLS_HANDSHAKE) {
             Self::Tls
+        } else if PROXY_HEADERS.iter().any(|begin| read.starts_with(begin)) {
+            Self::Proxy
         } else if !too_large {
             Self::Malformed
         } else if headers(read) > bounds.headers {
@@ -118,6 +146,17 @@ impl HeadFault {
                 "timeout",
                 "the head of the request did not come in time",
             ),
+            Self::Proxy => Problem::bad_request(
+                "the connection begins with a PROXY header: one is read by the public listener alone, where server.proxy_protocol is on, from the addresses in server.trusted_proxies",
+            ),
+            Self::Version => Problem::new(
+                StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+                "http_version",
+                "only HTTP/1.1 and HTTP/1.0 are spoken here",
+            ),
+            Self::Framing => Problem::bad_request(
+                "the end of the body is not clear: send one Content-Length, or Transfer-Encoding: chunked and nothing else",
+            ),
             Self::Malformed => Problem::bad_request("the head of the request is not HTTP/1.1"),
         }
     }
@@ -127,9 +166,11 @@ impl HeadFault {
         match self {
             Self::TooLarge | Self::LongTarget => RejectReason::HeadTooLarge,
             Self::TooManyHeaders => RejectReason::TooManyHeaders,
-            Self::Http2 => RejectReason::HttpVersion,
+            Self::Http2 | Self::Version => RejectReason::HttpVersion,
             Self::Late => RejectReason::Timeout,
-            Self::Tls | Self::Incomplete | Self::Malformed => RejectReason::BadRequest,
+            Self::Tls | Self::Incomplete | Self::Proxy | Self::Framing | Self::Malformed => {
+                RejectReason::BadRequest
+            }
         }
     }
 }

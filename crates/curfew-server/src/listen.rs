@@ -42,7 +42,9 @@ pub enum Listen {
 
 /// Text says no place to listen at.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("must be an address with a port, such as 0.0.0.0:8080, or unix: and an absolute path")]
+#[error(
+    "must be an IP address with a port, such as 127.0.0.1:8080 or 0.0.0.0:8080, no name and no URL; or unix: and an absolute path"
+)]
 pub struct ListenSyntaxError;
 
 impl FromStr for Listen {

@@ -24,6 +24,8 @@ use hyper::body::Incoming;
 use serde::Serialize;
 use tracing::{Instrument as _, debug};
 
+mod credential;
+
 use crate::accept::Accepted;
 use crate::asked::{Asked, describe};
 use crate::listen::UNIX_PEER;
@@ -182,13 +184,8 @@ impl Public {
         }
         let offer = handshake::check(&request).map_err(|error| Refused::handshake(&error))?;
         let (wire, subprotocol) = self.negotiate(&offer)?;
-        let credential = curfew_auth::extract(
-            request.headers(),
-            request.uri().query(),
-            &offer.subprotocols,
-            &settings.auth,
-        );
-        check_origin(&settings, &offer, credential.as_ref())?;
+        let credential = credential::of(&settings, &request, &offer);
+        credential::check_origin(&settings, &offer, credential.as_ref())?;
         let connection = self.permits.connection().map_err(|full| {
             let detail = "the node has as many connections as it accepts";
             let problem = Problem::over_limit(full.setting(), detail);
@@ -460,19 +457,6 @@ pub(crate) fn unauthorized(error: &AuthError) -> Response {
         response.headers_mut().insert(WWW_AUTHENTICATE, value);
     }
     response
-}
-
-/// A browser sends cookies whoever asks: then the origin must be one of the list (CWE-1385).
-fn check_origin(
-    settings: &Settings,
-    offer: &Handshake,
-    credential: Result<&Option<Credential>, &AuthError>,
-) -> Result<(), Refused> {
-    let by_cookie = matches!(credential, Ok(Some(credential)) if credential.from_cookie());
-    if settings.origins.allows(offer.origin.as_deref(), by_cookie) {
-        return Ok(());
-    }
-    Err(Refused::forbidden_origin(NOT_ALLOWED))
 }
 
 /// A page of this origin may not do this.

@@ -47,7 +47,7 @@ pub(crate) struct CheckConfigArgs {
     /// Pass over files that are not on this machine, such as the secrets of a pod
     #[arg(long, conflicts_with = "probe")]
     offline: bool,
-    /// Print JSON: {\"valid\",\"problems\":[{\"source\",\"line\",\"key\",\"message\"}],\"warnings\":[…],\"probes\":[{\"key\",\"there\",\"message\"}]}
+    /// Print JSON: {"valid","problems":[{"source","line","key","message"}],"warnings":[…],"probes":[{"key","there","message"}]}
     #[arg(long)]
     json: bool,
 }

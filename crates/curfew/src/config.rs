@@ -86,6 +86,15 @@ impl Config {
                 "must list the origins of your pages when auth.token_sources has \"cookie\": browsers send cookies for any page",
             );
         }
+        let is_opaque = |origin: &&String| matches!(origin.as_str(), "null" | "file://");
+        if self.auth.uses_cookie()
+            && let Some(opaque) = self.server.allowed_origins.iter().find(is_opaque)
+        {
+            problems.warn(
+                "server.allowed_origins",
+                format!("has {opaque:?}, of which any site can have a page: from there no cookie is taken, and pages have to send their token otherwise"),
+            );
+        }
         let least = self.auth.least_head_bytes();
         if self.limits.head_bytes < least {
             problems.report(

@@ -66,7 +66,12 @@ struct Shown {
 }
 
 impl Shown {
-    fn read(token: Option<&String>, file: Option<&Path>) -> Result<Option<Self>, Failure> {
+    /// `name` is what the token is called.
+    fn read(
+        name: &str,
+        token: Option<&String>,
+        file: Option<&Path>,
+    ) -> Result<Option<Self>, Failure> {
         let text = match (token, file) {
             (Some(token), _) => token.clone(),
             (None, Some(file)) => token::read_file(file)?,
@@ -74,9 +79,9 @@ impl Shown {
         };
         let text = text.trim().to_owned();
         let Some((header, claims)) = part(&text, 0).zip(unverified(&text)) else {
-            return Err(Failure::usage(
-                "one of the tokens is no JWT: it has to be three parts with dots between them, the first two JSON objects in base64url",
-            ));
+            return Err(Failure::usage(format!(
+                "the {name} is no JWT: it has to be three parts with dots between them, the first two JSON objects in base64url"
+            )));
         };
         Ok(Some(Self {
             text,
@@ -88,6 +93,14 @@ impl Shown {
     /// A claim that is text.
     fn text_of(&self, claim: &str) -> Option<&str> {
         self.claims.get(claim)?.as_str()
+    }
+
+    /// True if it has what ID tokens alone have (OpenID Connect Core 1.0 §2, §3.3.2.11).
+    fn is_id_token(&self) -> bool {
+        let only_theirs = ["nonce", "at_hash", "c_hash"];
+        only_theirs
+            .iter()
+            .any(|claim| self.claims.contains_key(*claim))
     }
 
     /// `aud`, one or several.
@@ -116,31 +129,30 @@ impl Shown {
 pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     let config = args.config.load(Check::Form)?.config;
     let access = Shown::read(
+        "access token",
         args.access_token.as_ref(),
         args.access_token_file.as_deref(),
     )?;
-    let id = Shown::read(args.id_token.as_ref(), args.id_token_file.as_deref())?;
+    let id = Shown::read(
+        "ID token",
+        args.id_token.as_ref(),
+        args.id_token_file.as_deref(),
+    )?;
     let logout = Shown::read(
+        "logout token",
         args.logout_token.as_ref(),
         args.logout_token_file.as_deref(),
     )?;
     let authenticator = Authenticator::new(&config.auth, Arc::new(SystemClock))?;
     fetch_keys(&authenticator, &config)?;
     let mut findings = Findings::default();
-    if let Some(access) = &access {
-        judge_access(access, &authenticator, &config.auth, &mut findings);
-    }
-    let tokens = logout::Tokens {
-        access: access.as_ref(),
-        id: id.as_ref(),
-        logout: logout.as_ref(),
-    };
-    if let Some(logout) = &logout {
-        let judged = authenticator.judge_logout(&logout.text);
-        tokens.judge_logout(judged, &config.auth, &mut findings);
-    }
-    if id.is_some() || logout.is_some() {
-        tokens.compare(&config.auth, &mut findings);
+    match (&access, &id) {
+        // What else there is to say of them would be the wrong way round.
+        (Some(access), Some(id)) if access.is_id_token() && !id.is_id_token() => findings.bad(
+            "the tokens are swapped: the access token has a nonce or at_hash, as ID tokens have, and the ID token has none",
+            "give each by its own option",
+        ),
+        _ => judge(access.as_ref(), id.as_ref(), logout.as_ref(), &authenticator, &config.auth, &mut findings),
     }
     match args.json {
         true => output::print_json(&json!({
@@ -153,6 +165,31 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
         true => Ok(()),
         false => Err(Failure::Told(NOT_WELL)),
     }
+}
+
+/// Judges each token, and what a logout would end.
+fn judge(
+    access: Option<&Shown>,
+    id: Option<&Shown>,
+    logout: Option<&Shown>,
+    authenticator: &Authenticator,
+    config: &AuthConfig,
+    findings: &mut Findings,
+) {
+    if let Some(access) = access {
+        judge_access(access, authenticator, config, findings);
+    }
+    let mut tokens = logout::Tokens { access, id, logout };
+    if let Some(logout) = logout {
+        let judged = authenticator.judge_logout(&logout.text);
+        let is_refused = judged.is_err();
+        tokens.judge_logout(judged, config, findings);
+        // It ends nothing, whatever it names.
+        if is_refused {
+            tokens.logout = None;
+        }
+    }
+    tokens.compare(config, findings);
 }
 
 fn judge_access(
@@ -183,6 +220,10 @@ fn judge_access(
 fn fix(error: &AuthError, token: &Shown, config: &AuthConfig) -> String {
     match error.failure() {
         AuthFailure::WrongIssuer => unknown_issuer(token, config),
+        AuthFailure::WrongAudience if token.is_id_token() => {
+            "it is an ID token, by its nonce or at_hash: have clients send the access token"
+                .to_owned()
+        }
         AuthFailure::WrongAudience => match token.issuer(config) {
             Some((index, issuer)) => format!(
                 "its aud is {:?}, and auth.issuers[{index}].audience is {:?}: have the provider put one of those into aud (an audience mapper, an API's identifier), or add what it says",

@@ -179,3 +179,49 @@ async fn a_head_that_breaks_off_is_told() {
         is_problem(&answer, "bad_request");
     }
 }
+
+/// Fault: one sentence for what is wrong in many ways, which sends an operator the wrong way.
+#[tokio::test]
+async fn a_head_that_cannot_be_read_is_told_what_is_wrong_with_it() {
+    let gateway = Gateway::start_default().await;
+    let head = |more: &str| format!("POST / HTTP/1.1\r\nHost: a\r\n{more}\r\n\r\n").into_bytes();
+    for (bytes, status, words) in [
+        (
+            [
+                &b"PROXY TCP4 203.0.113.1 192.0.2.1 4711 443\r\n"[..],
+                &head("A: b"),
+            ]
+            .concat(),
+            400,
+            "server.proxy_protocol",
+        ),
+        (
+            head("Content-Length: 1\r\nContent-Length: 2"),
+            400,
+            "Content-Length",
+        ),
+        (head("Content-Length: x"), 400, "Content-Length"),
+        (head("Transfer-Encoding: gzip"), 400, "Transfer-Encoding"),
+        (head("Content-Length: 0\r\nA b: c"), 400, "is not HTTP/1.1"),
+        (
+            b"GET / HTTP/3.0\r\nHost: a\r\n\r\n".to_vec(),
+            505,
+            "HTTP/1.1 and HTTP/1.0",
+        ),
+    ] {
+        for (listener, address, _) in listeners(&gateway) {
+            let answer = exchange(address, &bytes).await.unwrap();
+            assert_eq!(answer.status, status, "{listener}: {}", answer.text());
+            let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+            assert!(detail.contains(words), "{listener}, {words}: {detail}");
+        }
+    }
+    // From a load balancer that is not trusted.
+    let settings = Settings::default()
+        .with("server.proxy_protocol = true")
+        .with(r#"server.trusted_proxies = ["192.0.2.1"]"#);
+    let gateway = Gateway::start_with(&settings).await;
+    let header = b"PROXY TCP4 203.0.113.1 192.0.2.1 4711 443\r\n\r\n";
+    let answer = exchange(gateway.address(), header).await.unwrap();
+    assert!(answer.text().contains("server.trusted_proxies"));
+}

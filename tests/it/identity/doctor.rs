@@ -237,6 +237,41 @@ async fn what_a_configuration_names_is_asked() {
 }
 
 /// Fault: an issuer that differs from the provider's by a slash is told to be another, and not how.
+/// Fault: advice on tokens that were given the wrong way round lets ID tokens in, and advice on a logout
+/// token that is refused says that it ends something.
+#[tokio::test]
+async fn tokens_that_are_swapped_or_refused_are_told_so_and_nothing_else() {
+    let login = Login::start().await;
+    let (access, id) = (
+        login.access("alice", "one"),
+        id_token(&login, "alice", "one", "curfew-client"),
+    );
+    let told = doctor(&login, &["--access-token", &id, "--id-token", &access]).await;
+    assert_fails(&told, &["the tokens are swapped"]);
+    assert!(!told.stdout.contains("audience"), "{told:?}");
+    let logout = login.token(json!({"sub":"alice","sid":7}));
+    let tokens = ["--access-token", &access, "--logout-token", &logout];
+    let told = doctor(&login, &tokens).await;
+    assert_fails(&told, &["the logout token is refused"]);
+    assert!(!told.stdout.contains("a logout ends"), "{told:?}");
+    // Each is named that is none.
+    for (option, name) in [
+        ("--access-token", "access token"),
+        ("--id-token", "ID token"),
+        ("--logout-token", "logout token"),
+    ] {
+        let told = doctor(&login, &[option, "opaque"]).await;
+        let words = format!("the {name} is no JWT");
+        assert!(told.code == 2 && told.stderr.contains(&words), "{told:?}");
+    }
+    // For an audience that may be the client's id or not.
+    let issuer =
+        login.provider.by_url("main") + "audience = [\"curfew\"]\nbackchannel_logout = true\n";
+    let told = with_issuer(&login, &issuer, &["check-config"]).await;
+    let told = told.stdout + &told.stderr;
+    assert!(told.contains("logout_audience: is not set"), "{told}");
+}
+
 #[tokio::test]
 async fn a_probe_and_the_list_of_issuers_name_both_issuers() {
     let login = Login::start().await;

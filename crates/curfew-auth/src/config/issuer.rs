@@ -45,7 +45,7 @@ pub struct Issuer {
     /// access tokens look like ID tokens, such as Dex and authentik. Default: `false`, what looks like an
     /// ID token is refused.
     pub accept_id_tokens: bool,
-    /// The algorithms accepted from this issuer. Absent: those its keys are made for.
+    /// The algorithms accepted from this issuer; `"EdDSA"` may be written `"Ed25519"`. Absent: those its keys are made for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub algorithms: Option<Vec<Algorithm>>,
     /// The shared secret of HS256, HS384 and HS512; at least 32 bytes.
@@ -201,12 +201,16 @@ impl Issuer {
         if self.backchannel_logout
             && self.logout_audience.is_none()
             && let Some(audience) = &self.audience
-            && audience.iter().all(|one| one.contains("://"))
         {
-            problems.warn(
-                "logout_audience",
-                "is not set, and audience lists URLs alone: the aud of a logout token is the id of the client that users sign in with, so every logout would be refused",
-            );
+            let message = match audience.iter().all(|one| one.contains("://")) {
+                true => {
+                    "is not set, and audience lists URLs alone: the aud of a logout token is the id of the client that users sign in with, so every logout would be refused"
+                }
+                false => {
+                    "is not set, so audience is taken for it: the aud of a logout token is the id of the client that users sign in with, and where that is not in audience every logout would be refused; curfew doctor compares"
+                }
+            };
+            problems.warn("logout_audience", message);
         }
         if self.name.is_empty() {
             problems.report("name", "must not be empty");

@@ -239,5 +239,11 @@ fn read(
         );
         return Err((format!("{within}{name}"), message));
     }
+    // A header loses these, so that no caller could show the key.
+    if key.expose().trim() != key.expose() {
+        let message =
+            "the admin key must not begin or end with a space; make one by openssl rand -hex 32";
+        return Err((format!("{within}{name}"), message.to_owned()));
+    }
     Ok(Some(key))
 }

@@ -51,10 +51,13 @@ pub(crate) fn extract<T: DeserializeOwned>(schema: &Schema, root: &Value) -> Ext
                 unknown: false,
                 message,
             }),
-            None => T::deserialize(&rest).map_err(|error: Error| Misfit {
-                path: KeyPath::resolve(&rest, &error.path),
-                unknown: matches!(error.kind, Kind::UnknownField(..)),
-                message: describe(&error.kind),
+            None => T::deserialize(&rest).map_err(|error: Error| {
+                let path = KeyPath::resolve(&rest, &error.path);
+                Misfit {
+                    unknown: matches!(error.kind, Kind::UnknownField(..)),
+                    message: describe(&error.kind) + &as_list(schema, &path, &error.kind),
+                    path,
+                }
             }),
         };
         let mut misfit = match found {
@@ -76,6 +79,22 @@ pub(crate) fn extract<T: DeserializeOwned>(schema: &Schema, root: &Value) -> Ext
     Extracted {
         config: None,
         problems,
+    }
+}
+
+/// The way a list is written, where something else is in its place; empty otherwise.
+fn as_list(schema: &Schema, path: &KeyPath, kind: &Kind) -> String {
+    let Some(Shape::List(items)) = schema.find(path).map(|found| schema.shape(found)) else {
+        return String::new();
+    };
+    match (kind, schema.shape(items)) {
+        (Kind::InvalidType(Actual::Map, _), Shape::Table) => {
+            format!(": begin each element with [[{path}]]")
+        }
+        (Kind::InvalidType(Actual::Str(_), _), Shape::Text) => {
+            ": put it in brackets, as in [\"…\"]".to_owned()
+        }
+        _ => String::new(),
     }
 }
 

@@ -177,27 +177,46 @@ fn from_variable(
     Some(layer(schema, name.to_owned(), &keys, &value))
 }
 
-/// `CURFEW_SECTION__KEY`, with one underscore too few, of a key that there is: without a word it
+/// Variables of the command line that could be taken for a setting.
+const OTHER_VARIABLES: [&str; 2] = ["CURFEW_ADMIN_KEY", "CURFEW_ADMIN_KEY_FILE"];
+
+/// The name of a key that there is, with an underscore too few or in small letters: without a word it
 /// would do nothing.
 fn misspelt(schema: &Schema, name: &str) -> Option<ConfigProblem> {
-    let rest = name.strip_prefix("CURFEW_")?;
-    let keys = rest
-        .split_once("__")
-        .filter(|(section, _)| !section.is_empty())?;
-    let path = [keys.0]
-        .into_iter()
-        .chain(keys.1.split("__"))
-        .fold(KeyPath::default(), |path, key| {
-            path.key(&key.to_ascii_lowercase())
-        });
-    schema.find(&path)?;
+    let upper = name.to_ascii_uppercase();
+    let keys = upper.strip_prefix("CURFEW_")?;
+    if name.starts_with(ENV_PREFIX) || OTHER_VARIABLES.contains(&name) {
+        return None;
+    }
+    let keys = keys.trim_start_matches('_').to_ascii_lowercase();
+    let path = named(schema, &KeyPath::default(), &keys)?;
+    let right = path.to_string().replace('.', "__").to_ascii_uppercase();
     Some(ConfigProblem {
         source: name.to_owned(),
         line: None,
         key: path.to_string(),
         message: format!(
-            "is not read by this name: write {ENV_PREFIX}{rest}, with two underscores"
+            "is not read by this name: write {ENV_PREFIX}{right}, with two underscores and in capitals"
         ),
+    })
+}
+
+/// The key below `above` that `name` may mean, whatever number of underscores is between its parts.
+fn named(schema: &Schema, above: &KeyPath, name: &str) -> Option<KeyPath> {
+    let whole = above.key(name);
+    if schema
+        .find(&whole)
+        .is_some_and(|found| schema.shape(found) != Shape::Table)
+    {
+        return Some(whole);
+    }
+    let mut splits = name.match_indices('_');
+    splits.find_map(|(at, _)| {
+        let section = above.key(&name[..at]);
+        let found = schema.find(&section)?;
+        let rest = name[at..].trim_start_matches('_');
+        let is_table = schema.shape(found) == Shape::Table && !rest.is_empty();
+        is_table.then(|| named(schema, &section, rest)).flatten()
     })
 }
 

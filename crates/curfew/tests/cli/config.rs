@@ -133,3 +133,85 @@ fn print_config_shows_what_is_invalid_and_says_so() {
         output.stderr
     );
 }
+
+/// Fault: a variable that nothing reads is passed over without a word.
+#[test]
+fn a_variable_by_another_name_is_told_with_the_right_one() {
+    let folder = Folder::new();
+    let config = folder.config("");
+    for (name, right) in [
+        ("CURFEW_SERVER_LISTEN", "CURFEW__SERVER__LISTEN"),
+        ("CURFEW_SERVER__LISTEN", "CURFEW__SERVER__LISTEN"),
+        ("curfew__server__listen", "CURFEW__SERVER__LISTEN"),
+        ("CURFEW_BACKEND_REDIS_URL", "CURFEW__BACKEND__REDIS__URL"),
+        (
+            "CURFEW_AUTH_MAX_TOKEN_BYTES",
+            "CURFEW__AUTH__MAX_TOKEN_BYTES",
+        ),
+    ] {
+        let output = curfew_with(&["check-config", "--config", &config], &[(name, "1")]);
+        assert_eq!(output.code, 2, "{name}: {}", output.stderr);
+        let told = format!("is not read by this name: write {right},");
+        assert!(output.stderr.contains(&told), "{name}: {}", output.stderr);
+    }
+    // What the command line reads, and what Kubernetes sets for a Service named curfew.
+    let others = [
+        ("CURFEW_ADMIN_KEY", "x"),
+        ("CURFEW_ADMIN_URL", "http://127.0.0.1:9090"),
+        ("CURFEW_PORT", "tcp://10.0.0.1:80"),
+        ("CURFEW_SERVICE_HOST", "10.0.0.1"),
+    ];
+    let output = curfew_with(&["check-config", "--config", &config], &others);
+    assert_eq!(output.code, 0, "{}", output.stderr);
+}
+
+/// Fault: what is written in another way than it has to be is told in the words of a parser.
+#[test]
+fn what_is_written_in_another_way_is_told_with_the_right_one() {
+    let rule = |when: &str| {
+        format!(
+            "[[policy.rules]]\nname = \"r\"\nchannels = [\"a\"]\nactions = [\"publish\"]\nwhen = \"{when}\"\n"
+        )
+    };
+    for (more, told) in [
+        (
+            "audience = \"curfew\"\n".to_owned(),
+            "put it in brackets, as in [\"…\"]",
+        ),
+        ("[server]\npath = \"/x\"\n".to_owned(), "put it in brackets"),
+        (
+            "[server]\nlisten = \"localhost:8080\"\n".to_owned(),
+            "an IP address with a port",
+        ),
+        (
+            format!("[admin]\nkey = \"{}\"\n", " ".repeat(41)),
+            "must not begin or end with a space",
+        ),
+        (rule("claims.a == 1 and claims.b == 2"), "write &&"),
+        (rule("claims.a == 1 or claims.b == 2"), "write ||"),
+        (rule("'x' not in claims.roles"), "write !("),
+        (rule("not claims.a"), "write !("),
+        (
+            rule("claims.roles contains 'x'"),
+            "in claims.roles for a list",
+        ),
+    ] {
+        let folder = Folder::new();
+        let config = folder.config(&more);
+        let output = curfew(&["check-config", "--config", &config]);
+        assert_eq!(output.code, 2, "{more}: {}", output.stderr);
+        assert!(output.stderr.contains(told), "{more}: {}", output.stderr);
+    }
+    let folder = Folder::new();
+    let config = folder.file("table.toml", "[auth.issuers]\nname = \"m\"\n");
+    let output = curfew(&["check-config", "--config", &config]);
+    assert!(
+        output
+            .stderr
+            .contains("begin each element with [[auth.issuers]]"),
+        "{}",
+        output.stderr
+    );
+    let help = curfew(&["check-config", "--help"]);
+    assert!(!help.stdout.contains('\\'), "{}", help.stdout);
+}

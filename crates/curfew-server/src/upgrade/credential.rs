@@ -1,0 +1,49 @@
+//! The credential of an upgrade request, and the pages that may bring it.
+
+use curfew_auth::{AuthError, Credential};
+use curfew_ws::Handshake;
+use http::Request;
+use hyper::body::Incoming;
+
+use super::{NOT_ALLOWED, Refused};
+use crate::Settings;
+
+/// Said to a request that has a cookie and may have no other credential.
+const NO_COOKIE: &str = "a cookie is taken only from a page whose Origin is that of a site in server.allowed_origins: this request has none, null or file://; send the token otherwise";
+
+/// The credential of a request. A cookie that is not taken from its page stands in the way of none that
+/// the page has sent itself.
+pub(super) fn of(
+    settings: &Settings,
+    request: &Request<Incoming>,
+    offer: &Handshake,
+) -> Result<Option<Credential>, AuthError> {
+    let (headers, query) = (request.headers(), request.uri().query());
+    let (subprotocols, auth) = (&offer.subprotocols, &settings.auth);
+    if auth.uses_cookie() && !settings.origins.allows(offer.origin.as_deref(), true) {
+        let own = curfew_auth::extract_beside_cookies(headers, query, subprotocols, auth);
+        if !matches!(own, Ok(None)) {
+            return own;
+        }
+    }
+    curfew_auth::extract(headers, query, subprotocols, auth)
+}
+
+/// A browser sends cookies whoever asks: then the origin must be one of the list (CWE-1385).
+pub(super) fn check_origin(
+    settings: &Settings,
+    offer: &Handshake,
+    credential: Result<&Option<Credential>, &AuthError>,
+) -> Result<(), Refused> {
+    let by_cookie = matches!(credential, Ok(Some(credential)) if credential.from_cookie());
+    let origin = offer.origin.as_deref();
+    if settings.origins.allows(origin, by_cookie) {
+        return Ok(());
+    }
+    Err(Refused::forbidden_origin(
+        match settings.origins.allows(origin, false) {
+            true => NO_COOKIE,
+            false => NOT_ALLOWED,
+        },
+    ))
+}
