@@ -83,6 +83,21 @@ impl TestAuthority {
         }
     }
 
+    /// One that serves with its own certificate, as servers do whose certificate is made by a command that
+    /// makes authorities'.
+    pub fn that_serves() -> Self {
+        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let mut params = CertificateParams::new(names).expect("both are names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key pair can be made");
+        let certificate = params.self_signed(&key).expect("a certificate can be made");
+        Self {
+            authority_pem: certificate.pem(),
+            certificate_pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+        }
+    }
+
     /// Serves TLS with the certificate.
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
         let certificate = CertificateDer::from_pem_slice(self.certificate_pem.as_bytes());

@@ -51,8 +51,20 @@ pub enum ProviderError {
         ours: String,
     },
     /// What was fetched is no key set, or has no key that can be used.
-    #[error("the key set {0}")]
-    Keys(#[from] KeyError),
+    #[error("the key set: {0}")]
+    Keys(KeyError),
+    /// The same, and the keys that there were are withdrawn by it.
+    #[error("the key set: {0}; all keys that there were are withdrawn")]
+    Withdrawn(KeyError),
+}
+
+impl From<KeyError> for ProviderError {
+    fn from(error: KeyError) -> Self {
+        match error {
+            KeyError::NoUsableKey(_) => Self::Withdrawn(error),
+            other => Self::Keys(other),
+        }
+    }
 }
 
 impl ProviderError {
@@ -63,7 +75,7 @@ impl ProviderError {
             Self::Url { .. } => "url",
             Self::NotConfiguration { .. } => "not_configuration",
             Self::OtherIssuer { .. } => "other_issuer",
-            Self::Keys(_) => "no_keys",
+            Self::Keys(_) | Self::Withdrawn(_) => "no_keys",
         }
     }
 }

@@ -48,7 +48,7 @@ pub enum FetchError {
         reason: String,
     },
     /// The server's certificate is not good for its name, or it speaks no TLS.
-    #[error("TLS: {0}")]
+    #[error("TLS: {0}{advice}", advice = advice(.0))]
     Tls(#[source] io::Error),
     /// The server did not keep to HTTP.
     #[error("HTTP: {0}")]
@@ -86,6 +86,16 @@ impl FetchError {
             Self::Broken => "broken",
             Self::Timeout(_) => "timeout",
         }
+    }
+}
+
+/// The way to mend a fault of TLS whose words do not say it; empty for the others.
+fn advice(error: &io::Error) -> &'static str {
+    match error.to_string().contains("CaUsedAsEndEntity") {
+        true => {
+            ": the server shows an authority's certificate for its own, as openssl req -x509 makes them; make it with -addext basicConstraints=critical,CA:FALSE, or have an authority sign another"
+        }
+        false => "",
     }
 }
 
@@ -214,6 +224,8 @@ where
         let response = sender.send_request(request).await?;
         match response.status() {
             StatusCode::OK => {}
+            // It was not asked for: no answer is kept here that could be as it was.
+            status @ StatusCode::NOT_MODIFIED => return Err(FetchError::Status(status)),
             status if status.is_redirection() => return Err(FetchError::Redirect(status)),
             status => return Err(FetchError::Status(status)),
         }

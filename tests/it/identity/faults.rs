@@ -49,7 +49,7 @@ async fn a_provider_that_is_away_at_first_is_waited_for() {
     until_accepted(&node, &provider, &key).await;
     // Once they were there the provider's absence takes no node out of service.
     provider.rotate(&[]);
-    until_failing(&node, "no key").await;
+    until_failing(&node, "it is empty; all keys that there were are withdrawn").await;
     assert!(node.ready().await);
 }
 

@@ -3,7 +3,8 @@
 use curfew_testkit::mint::{Key, encode, jwks};
 use curfew_testkit::unix_now;
 use curfew_tests::{
-    Attempt, Finished, Gateway, Paths, Provider, Settings, TestAuthority, curfew, eventually,
+    Attempt, Finished, Gateway, Manner, Paths, Provider, Settings, TestAuthority, curfew,
+    eventually,
 };
 use serde_json::{Value, json};
 
@@ -107,6 +108,36 @@ async fn an_issuer_has_an_authority_of_its_own() {
         "ca_file",
     )
     .await;
+}
+
+/// Fault: faults of a provider are told in the words of a library, or with advice that is another's.
+#[tokio::test]
+async fn what_a_provider_does_wrong_is_told_with_what_to_do() {
+    let one = key("one");
+    let authority = TestAuthority::that_serves();
+    let directory = tempfile::tempdir().unwrap();
+    authority.write(directory.path());
+    let ca = directory.path().join("ca.pem");
+    let secure = Provider::start_secure(&[&one], &authority).await;
+    let plain = Provider::start(&[&one]).await;
+    plain.behave(Manner::Status(304));
+    let trusting = format!("{}ca_file = {ca:?}\n", secure.by_url("main"));
+    for (issuer, said, unsaid) in [
+        (trusting, "basicConstraints=critical,CA:FALSE", "redirects"),
+        (plain.by_url("main"), "answers 304", "redirects"),
+    ] {
+        let node = Gateway::start_with(&Settings::default().issuers(&issuer)).await;
+        let failure = eventually("a failure", async || {
+            let known = node.admin_ok("GET", "/v1/issuers", None).await;
+            let failure = known["issuers"][0]["remote"]["failure"].as_str();
+            failure.map(str::to_owned)
+        })
+        .await;
+        assert!(
+            failure.contains(said) && !failure.contains(unsaid),
+            "{failure}"
+        );
+    }
 }
 
 /// Fault: an issuer of many tenants is one literal text, which no token has, or any tenant's.

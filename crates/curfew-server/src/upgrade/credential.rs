@@ -11,7 +11,7 @@ use crate::Settings;
 /// Said to a request that has a cookie and may have no other credential.
 const NO_COOKIE: &str = "a cookie is taken only from a page whose Origin is that of a site in server.allowed_origins: this request has none, null or file://; send the token otherwise";
 
-/// The credential of a request. A cookie that is not taken from its page stands in the way of none that
+/// The credential of a request. A cookie that a browser sends and that is not taken from its page stands in the way of none that
 /// the page has sent itself.
 pub(super) fn of(
     settings: &Settings,
@@ -20,7 +20,11 @@ pub(super) fn of(
 ) -> Result<Option<Credential>, AuthError> {
     let (headers, query) = (request.headers(), request.uri().query());
     let (subprotocols, auth) = (&offer.subprotocols, &settings.auth);
-    if auth.uses_cookie() && !settings.origins.allows(offer.origin.as_deref(), true) {
+    // A program that is no browser has put its cookie there itself.
+    if auth.uses_cookie()
+        && let Some(origin) = offer.origin.as_deref()
+        && !settings.origins.allows(Some(origin), true)
+    {
         let own = curfew_auth::extract_beside_cookies(headers, query, subprotocols, auth);
         if !matches!(own, Ok(None)) {
             return own;
