@@ -1,5 +1,8 @@
 //! `[telemetry]`.
 
+use std::fmt;
+use std::str::FromStr;
+
 use curfew_model::Problems;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -7,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use crate::endpoint;
 use crate::log::parse_level;
 use crate::standard::Standard;
-use crate::trace::TRACE_ID;
 
 /// Logs and traces.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -40,13 +42,17 @@ pub struct Config {
     pub trace_user_ids: bool,
     /// The URL at which people look at a trace, with `{trace_id}` in it, for example
     /// `https://jaeger.example/trace/{trace_id}`. What names a trace is a link then, in `curfew`'s
-    /// output, in answers of the admin API and on the page of `curfew dev`. Default: absent, the id
-    /// alone. Takes effect at start.
+    /// output, in answers of the admin API and on the page of `curfew dev`. Clients are told the id
+    /// alone, of which `curfew connect --trace-url` makes a link. Default: absent, the id alone.
+    /// Takes effect at start.
     pub trace_url: Option<String>,
     /// No setting: what the standard variables of OpenTelemetry say beside.
     #[serde(skip)]
     pub standard: Standard,
 }
+
+/// Stands for the trace's id in `telemetry.trace_url`.
+const TRACE_ID: &str = "{trace_id}";
 
 /// The form of a log line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -98,13 +104,8 @@ impl Config {
             }
             None | Some(Ok(_)) => {}
         }
-        if let Some(url) = &self.trace_url
-            && !is_trace_url(url)
-        {
-            problems.report(
-                "trace_url",
-                format!("must be a URL with {TRACE_ID} in it, such as https://jaeger.example/trace/{TRACE_ID}"),
-            );
+        if let Some(Err(why)) = self.trace_url.as_ref().map(|url| url.parse::<TracePages>()) {
+            problems.report("trace_url", why.to_string());
         }
         if !(0.0..=1.0).contains(&self.trace_sample_ratio) {
             problems.report("trace_sample_ratio", "must be between 0 and 1");
@@ -112,19 +113,43 @@ impl Config {
     }
 }
 
-/// Tells if it is `http://` or `https://`, something without blanks or quotes, and the trace's id.
-fn is_trace_url(url: &str) -> bool {
-    let rest = url
-        .strip_prefix("https://")
-        .or_else(|| url.strip_prefix("http://"));
-    rest.is_some_and(|rest| {
-        !rest.starts_with(['/', '{'])
-            && rest.contains(TRACE_ID)
-            && !rest.replacen(TRACE_ID, "", 1).contains(['{', '}'])
-            && rest
-                .bytes()
-                .all(|byte| byte.is_ascii_graphic() && !b"\"<>`\\^|".contains(&byte))
-    })
+/// The pages at which people look at traces: a URL with `{trace_id}` in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TracePages(String);
+
+/// The URL of [`TracePages`] has another form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be a URL with {{trace_id}} in it, such as https://jaeger.example/trace/{{trace_id}}")]
+pub struct NoTracePages;
+
+impl TracePages {
+    /// The page about the trace with this id.
+    pub fn of(&self, trace: impl fmt::Display) -> String {
+        self.0.replace(TRACE_ID, &trace.to_string())
+    }
+}
+
+impl FromStr for TracePages {
+    type Err = NoTracePages;
+
+    /// Takes `http://` or `https://`, something without blanks or quotes, and the trace's id.
+    fn from_str(url: &str) -> Result<Self, NoTracePages> {
+        let rest = url
+            .strip_prefix("https://")
+            .or_else(|| url.strip_prefix("http://"));
+        let is_one = rest.is_some_and(|rest| {
+            !rest.starts_with(['/', '{'])
+                && rest.contains(TRACE_ID)
+                && !rest.replacen(TRACE_ID, "", 1).contains(['{', '}'])
+                && rest
+                    .bytes()
+                    .all(|byte| byte.is_ascii_graphic() && !b"\"<>`\\^|".contains(&byte))
+        });
+        match is_one {
+            true => Ok(Self(url.to_owned())),
+            false => Err(NoTracePages),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -187,7 +212,7 @@ mod tests {
             ("https://jaeger.example/\"{trace_id}", false),
             ("https://jaeger.example/ {trace_id}", false),
         ] {
-            assert_eq!(is_trace_url(url), good, "{url}");
+            assert_eq!(url.parse::<TracePages>().is_ok(), good, "{url}");
         }
     }
 

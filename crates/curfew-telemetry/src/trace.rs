@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime};
 use curfew_model::{SessionId, TraceContext, TraceId};
 use tokio::sync::{Notify, mpsc};
 
-use crate::config::Config;
+use crate::config::{Config, TracePages};
 use crate::endpoint;
 use crate::metrics::labels::Unasked;
 use crate::metrics::tracing::TraceMetrics;
@@ -39,9 +39,6 @@ pub(crate) const QUEUE: usize = 4096;
 
 /// Traces that clients may have recorded each second, where they are trusted.
 const CLIENT_TRACES_PER_SECOND: u32 = 10;
-
-/// Stands for the trace's id in `telemetry.trace_url`.
-pub(crate) const TRACE_ID: &str = "{trace_id}";
 
 /// A span's name: what is done, never to whom.
 pub(crate) type Name = Cow<'static, str>;
@@ -80,7 +77,7 @@ pub(crate) struct Recorder {
     ratio: f64,
     trust_clients: bool,
     user_ids: bool,
-    trace_url: Option<String>,
+    pages: Option<TracePages>,
     unasked: Budgets,
     by_clients: Budget,
     stop: Notify,
@@ -114,7 +111,7 @@ impl Tracer {
             ratio: config.trace_sample_ratio,
             trust_clients: config.trust_client_traces,
             user_ids: config.trace_user_ids,
-            trace_url: config.trace_url.clone(),
+            pages: config.trace_url.as_ref().and_then(|url| url.parse().ok()),
             unasked: Budgets::new(
                 UNASKED_PER_SECOND,
                 UNASKED_OF_ONE_PER_SECOND,
@@ -271,8 +268,8 @@ impl Tracer {
 
     /// The address of a page about the trace, where `telemetry.trace_url` says where such pages are.
     pub fn link(&self, trace: TraceId) -> Option<String> {
-        let template = self.0.as_ref()?.trace_url.as_deref()?;
-        Some(template.replace(TRACE_ID, &trace.to_string()))
+        let pages = self.0.as_ref()?.pages.as_ref()?;
+        Some(pages.of(trace))
     }
 
     /// A span below one that is recorded, here or on another node.

@@ -3,6 +3,7 @@
 mod dial;
 mod line;
 mod paint;
+mod trace;
 
 use std::io::{BufRead as _, IsTerminal as _};
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use curfew_model::DISCONNECTS;
+use curfew_telemetry::TracePages;
 use curfew_ws::client::{Client, ClientError, Incoming};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -21,6 +23,7 @@ use crate::{output, token};
 use dial::Stream;
 use line::{Input, Lines};
 use paint::Paint;
+use trace::Traces;
 
 /// Longest wait for the server's close frame once we asked to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -65,6 +68,10 @@ pub(crate) struct ConnectArgs {
     /// Trust the certificates in this PEM file instead of the system's
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
+    /// The pages at which traces are looked at, as the node's telemetry.trace_url: the one about a frame or
+    /// a refusal that names its trace is told on stderr
+    #[arg(long, value_name = "URL", env = "CURFEW_TRACE_URL")]
+    trace_url: Option<TracePages>,
     /// Print frames exactly as they came and nothing else on stdout
     #[arg(long)]
     json: bool,
@@ -116,7 +123,8 @@ fn token(args: &ConnectArgs) -> Result<Option<String>, Failure> {
 
 async fn talk(args: ConnectArgs, token: Option<String>) -> Result<(), Failure> {
     let paint = Paint::new(args.json);
-    let client = dial::connect(&args, token.as_deref()).await?;
+    let mut traces = Traces::new(args.trace_url.clone());
+    let client = dial::connect(&args, token.as_deref(), &mut traces).await?;
     paint.note(&format!(
         "connected to {}, /help for short forms",
         without_query(&args.url)
@@ -124,6 +132,7 @@ async fn talk(args: ConnectArgs, token: Option<String>) -> Result<(), Failure> {
     let mut conversation = Conversation {
         client,
         paint,
+        traces,
         lines: Lines::new(),
         subscribe: args.subscribe,
         ready: token.is_none(),
@@ -172,6 +181,7 @@ fn keyboard() -> mpsc::Receiver<String> {
 struct Conversation {
     client: Client<Box<dyn Stream>>,
     paint: Paint,
+    traces: Traces,
     lines: Lines,
     /// Channels to subscribe to as soon as the session is open.
     subscribe: Vec<String>,
@@ -265,6 +275,9 @@ impl Conversation {
             Incoming::Text(text) => {
                 let kind = paint::kind(&text);
                 output::print(&format!("{}\n", self.paint.frame(&kind, &text)))?;
+                if let Some(line) = self.traces.line(&text) {
+                    self.paint.note(&line);
+                }
                 if kind == "connected" {
                     for channel in std::mem::take(&mut self.subscribe) {
                         let frame = self.lines.subscribe(&channel);

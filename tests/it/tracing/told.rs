@@ -148,13 +148,55 @@ async fn the_command_line_prints_where_the_trace_is() {
     let revoke = ["revoke", "user", "nobody", "--url", &url];
     let done = curfew_with(&revoke, &key).await;
     assert_eq!(done.code, 0, "{done:?}");
-    let page = done
-        .stdout
-        .lines()
-        .find_map(|line| line.strip_prefix("trace: "));
-    let trace = page.unwrap().strip_prefix(PAGES).unwrap();
+    let trace = page_in(&done.stdout);
     let named = |span: &Span| span.trace == trace && span.name == "POST /v1/revocations";
     collector.wait_for(named).await;
+}
+
+/// The id of the trace that a line of `told` has the page of.
+fn page_in(told: &str) -> &str {
+    let mut lines = told.lines().map(str::trim_start);
+    let page = lines.find_map(|line| line.strip_prefix("trace: "));
+    let page = page.unwrap_or_else(|| panic!("no trace: {told}"));
+    page.strip_prefix(PAGES).unwrap()
+}
+
+/// Fault: of a publication by the command line nobody knows the trace.
+#[tokio::test]
+async fn publish_prints_where_the_trace_is() {
+    let collector = Collector::start().await;
+    let settings = settings(&collector).with("telemetry.trace_sample_ratio = 1.0");
+    let node = Gateway::start_with(&settings).await;
+    let url = format!("http://{}", node.admin_address());
+    let publish = ["publish", "room:1", "1", "--url", &url];
+    let done = curfew_with(&publish, &[("CURFEW_ADMIN_KEY", ADMIN_KEY)]).await;
+    assert_eq!(done.code, 0, "{done:?}");
+    let trace = page_in(&done.stdout);
+    let named = |span: &Span| span.trace == trace && span.name == "POST /v1/publish";
+    collector.wait_for(named).await;
+}
+
+/// Fault: a session that ends in front of an operator's eyes names an id, and the page has to be put together by
+/// hand.
+#[tokio::test]
+async fn connect_tells_the_page_about_a_frame_or_a_refusal_that_names_its_trace() {
+    let collector = Collector::start().await;
+    for reject in ["message", "http"] {
+        let settings = settings(&collector).with(&format!("auth.reject = {reject:?}"));
+        let node = Gateway::start_with(&settings).await;
+        let expired = Key::default_secret().user_with("bob", json!({"exp":1_700_000_000}));
+        let url = format!("ws://{}/ws", node.address());
+        let pages = format!("{PAGES}{{trace_id}}");
+        let connect = ["connect", &url, "--json", "--trace-url", &pages];
+        let done = curfew_with(&connect, &[("CURFEW_TOKEN", &expired)]).await;
+        assert_eq!(done.code, 1, "{done:?}");
+        let trace = page_in(&done.stderr);
+        let named = |span: &Span| span.trace == trace && span.name == "GET /ws";
+        collector.wait_for(named).await;
+        // auth_failed and closing are of one trace.
+        assert_eq!(done.stderr.matches(PAGES).count(), 1, "{done:?}");
+        assert!(!done.stdout.contains(PAGES), "{done:?}");
+    }
 }
 
 #[tokio::test]

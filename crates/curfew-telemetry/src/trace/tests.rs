@@ -33,7 +33,7 @@ impl Rig {
             ratio,
             trust_clients,
             user_ids: false,
-            trace_url: Some("https://jaeger.example/trace/{trace_id}".to_owned()),
+            pages: "https://jaeger.example/trace/{trace_id}".parse().ok(),
             unasked: Budgets::new(4, 2, suppressed.clone()),
             by_clients: Budget::new(2, 2),
             stop: Notify::new(),

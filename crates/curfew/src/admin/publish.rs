@@ -6,9 +6,10 @@ use clap::Args;
 use http::Method;
 use serde_json::value::RawValue;
 
-use super::AdminClient;
+use super::{AdminClient, trace_line};
 use crate::cli::AdminArgs;
 use crate::failure::Failure;
+use crate::output;
 
 /// Arguments of `curfew publish`.
 #[derive(Debug, Args)]
@@ -28,7 +29,7 @@ pub(crate) struct PublishArgs {
     json: bool,
 }
 
-/// Publishes. The data goes byte for byte as it was typed.
+/// Publishes, and prints where the trace of that is, if one is recorded. The data goes byte for byte as it was typed.
 pub(crate) fn run(args: PublishArgs) -> Result<(), Failure> {
     let mut data = args.data;
     if data == "-" {
@@ -53,5 +54,5 @@ pub(crate) fn run(args: PublishArgs) -> Result<(), Failure> {
     if args.json {
         return answer.print();
     }
-    Ok(())
+    Ok(output::print(&trace_line(&answer.json()?))?)
 }

@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use super::trace::Traces;
 use super::{ConnectArgs, TokenIn};
 use crate::failure::Failure;
 use crate::{output, trust};
@@ -49,6 +50,7 @@ struct Target {
 pub(super) async fn connect(
     args: &ConnectArgs,
     token: Option<&str>,
+    traces: &mut Traces,
 ) -> Result<Client<Box<dyn Stream>>, Failure> {
     let mut target = Target::parse(&args.url).map_err(Failure::Usage)?;
     let mut headers = headers(&args.headers)?;
@@ -91,7 +93,7 @@ pub(super) async fn connect(
             headers,
         )
         .await
-        .map_err(explain)
+        .map_err(|error| explain(error, traces))
     };
     let opened = timeout(TIMEOUT, opening).await.map_err(|_| {
         anyhow!(
@@ -210,7 +212,7 @@ fn headers(given: &[String]) -> Result<HeaderMap, Failure> {
 }
 
 /// Why there is no WebSocket, as a person would want it told.
-fn explain(error: ConnectError) -> anyhow::Error {
+fn explain(error: ConnectError, traces: &mut Traces) -> anyhow::Error {
     let ConnectError::Refused {
         status,
         headers,
@@ -245,6 +247,9 @@ fn explain(error: ConnectError) -> anyhow::Error {
     }
     if status == StatusCode::NOT_FOUND {
         text.push_str("\n  The native protocol is at /ws on the public listener.");
+    }
+    if let Some(line) = traces.line(&String::from_utf8_lossy(&body)) {
+        text.push_str(&format!("\n  {line}"));
     }
     anyhow!(text)
 }
@@ -294,12 +299,12 @@ mod tests {
     #[test]
     fn refusals_show_status_reason_and_body() {
         let refused = |status, body: &'static str| {
-            explain(ConnectError::Refused {
+            let refused = ConnectError::Refused {
                 status,
                 headers: HeaderMap::new(),
                 body: body.into(),
-            })
-            .to_string()
+            };
+            explain(refused, &mut Traces::new(None)).to_string()
         };
         let body = r#"{"type":"auth_failed","reason":"expired","message":"the token has expired"}"#;
         let text = refused(StatusCode::UNAUTHORIZED, body);

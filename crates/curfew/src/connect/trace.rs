@@ -1,0 +1,66 @@
+//! The page about what happened, where a frame or a refusal names its trace.
+
+use curfew_telemetry::TracePages;
+use serde_json::Value;
+
+/// Digits of a trace's id.
+const ID_DIGITS: usize = 32;
+
+/// Knows where traces are looked at, and which page was named last.
+#[derive(Debug)]
+pub(super) struct Traces {
+    pages: Option<TracePages>,
+    last: Option<String>,
+}
+
+impl Traces {
+    pub(super) fn new(pages: Option<TracePages>) -> Self {
+        Self { pages, last: None }
+    }
+
+    /// A line that names the page about this frame or refusal, unless the one before was about the same trace.
+    pub(super) fn line(&mut self, told: &str) -> Option<String> {
+        // Most frames are of no trace.
+        let pages = self.pages.as_ref().filter(|_| told.contains("\"trace\""))?;
+        let told: Value = serde_json::from_str(told).ok()?;
+        let id = told["trace"].as_str().filter(|id| is_id(id))?;
+        if self.last.as_deref() == Some(id) {
+            return None;
+        }
+        self.last = Some(id.to_owned());
+        Some(format!("trace: {}", pages.of(id)))
+    }
+}
+
+/// A server may write anything.
+fn is_id(text: &str) -> bool {
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    text.len() == ID_DIGITS && text.bytes().all(is_digit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+    #[test]
+    fn a_trace_is_named_once_and_only_by_its_id() {
+        let pages = "https://jaeger.example/trace/{trace_id}".parse().unwrap();
+        let mut traces = Traces::new(Some(pages));
+        let frame = format!(r#"{{"type":"auth_failed","trace":"{ID}"}}"#);
+        let line = format!("trace: https://jaeger.example/trace/{ID}");
+        assert_eq!(traces.line(&frame), Some(line));
+        assert_eq!(traces.line(&frame), None);
+        for other in [
+            r#"{"type":"message","data":{"trace":"4bf9"}}"#.to_owned(),
+            r#"{"trace":"../../admin"}"#.to_owned(),
+            format!(r#"{{"trace":"{}"}}"#, ID.to_uppercase()),
+            r#"{"trace":7}"#.to_owned(),
+            "\"trace\"".to_owned(),
+        ] {
+            assert_eq!(traces.line(&other), None, "{other}");
+        }
+        assert_eq!(Traces::new(None).line(&frame), None);
+    }
+}
