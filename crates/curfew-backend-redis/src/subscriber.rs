@@ -18,6 +18,7 @@ use tracing::{debug, info, warn};
 use crate::backoff::Backoff;
 use crate::connect::{Connection, Login};
 use crate::fault::Fault;
+use crate::layout::check_primary;
 use crate::links::{Link, Links, PROBE_INTERVAL};
 use crate::slots::slot_of;
 
@@ -123,6 +124,7 @@ async fn serve(
     let mut connection = connector
         .connect(&link.address, Login::Server, Some(pushes))
         .await?;
+    ask_role(links, &mut connection).await?;
     subscribe_all(links, link, verbs, &probe, &mut connection).await?;
     link.subscriber.store(Some(Arc::new(connection.clone())));
     links.note_connected();
@@ -144,8 +146,15 @@ async fn serve(
             }
         }
         // Answered by this connection itself: it may be unable to publish and yet listen.
-        cmd("PING").query_async::<()>(&mut connection).await?;
+        ask_role(links, &mut connection).await?;
     }
+}
+
+/// Fails where the server is not a primary any more. One that was demoted and follows the new primary goes
+/// on passing publications on, so that nothing else shows it.
+async fn ask_role(links: &Links, connection: &mut Connection) -> Result<(), Fault> {
+    let role: Vec<Value> = cmd("ROLE").query_async(connection).await?;
+    check_primary(&role).inspect_err(|_| links.stale.notify_one())
 }
 
 /// Publishes a number and waits for it to come back. Whether it can be published is not this
