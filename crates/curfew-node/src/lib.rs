@@ -15,6 +15,7 @@ mod publish;
 mod pulse;
 mod refresh;
 mod reported;
+mod revoke;
 mod settings;
 mod subscriptions;
 mod tickets;
