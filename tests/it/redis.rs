@@ -17,6 +17,7 @@ mod inventory;
 mod leaving;
 mod links;
 mod log_lines;
+mod managed;
 mod names;
 mod outage;
 mod receipts;

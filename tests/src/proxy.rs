@@ -146,6 +146,7 @@ impl Wanted {
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
+    server: watch::Sender<SocketAddr>,
     wanted: watch::Sender<Wanted>,
     clock: Arc<AtomicI64>,
     // Ends the thread when it is dropped.
@@ -161,6 +162,7 @@ impl Proxy {
             other: Link::PASS,
             cuts: 0,
         });
+        let (server, target) = watch::channel(server);
         let (running, ended) = oneshot::channel();
         let (listening, address) = oneshot::channel();
         let clock = Arc::new(AtomicI64::new(0));
@@ -174,7 +176,7 @@ impl Proxy {
                 let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
                 let address = listener.local_addr().expect("a bound listener");
                 listening.send(address).expect("the test waits for it");
-                let accepting = accept(listener, server, watched, shift);
+                let accepting = accept(listener, target, watched, shift);
                 tokio::select! {
                     () = accepting => {}
                     _ = ended => {}
@@ -183,6 +185,7 @@ impl Proxy {
         });
         Self {
             address: address.await.expect("the proxy listens"),
+            server,
             wanted,
             clock,
             _running: running,
@@ -192,6 +195,12 @@ impl Proxy {
     /// Where clients connect to.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// From now on connections that are made go to another server, as if a name had another address.
+    /// Those that there are stay where they are.
+    pub fn point_to(&self, server: SocketAddr) {
+        self.server.send_replace(server);
     }
 
     /// Changes the link of all connections, those of any kind included.
@@ -219,13 +228,14 @@ impl Proxy {
 
 async fn accept(
     listener: TcpListener,
-    server: SocketAddr,
+    server: watch::Receiver<SocketAddr>,
     wanted: watch::Receiver<Wanted>,
     clock: Arc<AtomicI64>,
 ) {
     let mut connections = JoinSet::new();
     // An accept fails when descriptors run out, and then the test has failed anyway.
     while let Ok((client, _)) = listener.accept().await {
+        let server = *server.borrow();
         connections.spawn(carry(client, server, wanted.clone(), Arc::clone(&clock)));
         // Whatever cut a connection, both its ends have seen it.
         while connections.try_join_next().is_some() {}

@@ -135,6 +135,17 @@ impl Redis {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
 
+    /// Where it speaks TLS, if its settings say so.
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        let settings = fs::read_to_string(self.directory().join("redis.conf"));
+        let settings = settings.expect("it was written");
+        let port = settings
+            .lines()
+            .find_map(|line| line.strip_prefix("tls-port "))?;
+        let port = port.parse().expect("a port is a number");
+        Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+    }
+
     /// `redis://…`
     pub fn url(&self) -> String {
         format!("redis://{}", self.address())

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use curfew_testkit::{Connect, trusting};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedKey, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedKey, DnType, IsCa, Issuer, KeyPair};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
@@ -67,6 +67,10 @@ impl TestAuthority {
     pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("no names are fine names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // OpenSSL takes a certificate of the same name for one that has signed itself.
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "the tests' authority");
         let key = KeyPair::generate().expect("a key pair can be made");
         let authority = params.self_signed(&key).expect("a certificate can be made");
         let issuer = Issuer::new(params, key);

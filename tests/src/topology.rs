@@ -1,5 +1,6 @@
 //! More than one Redis server: Redis Cluster, and Sentinel with a replica.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -23,11 +24,21 @@ pub struct RedisCluster {
 impl RedisCluster {
     /// Starts three servers and makes them a cluster.
     pub async fn start() -> Self {
+        Self::start_with(|_| Vec::new()).await
+    }
+
+    /// As [`RedisCluster::start`], each with more lines of `redis.conf`, which may name files that are put into
+    /// its directory first.
+    pub async fn start_with(more: impl Fn(&Path) -> Vec<String>) -> Self {
         let mut servers = Vec::new();
         for _ in 0..3 {
-            let bus = format!("cluster-port {}", free_port());
-            let settings = ["cluster-enabled yes", "cluster-node-timeout 2000", &bus];
-            servers.push(Redis::start_with(&settings).await);
+            let directory = tempfile::tempdir().expect("a directory");
+            let mut settings = more(directory.path());
+            settings
+                .extend(["cluster-enabled yes", "cluster-node-timeout 2000"].map(str::to_owned));
+            settings.push(format!("cluster-port {}", free_port()));
+            let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+            servers.push(Redis::start_in(directory, &settings).await);
         }
         let cluster = Self { servers };
         cluster.create();
@@ -47,16 +58,26 @@ impl RedisCluster {
     }
 
     fn create(&self) {
-        let addresses = self
-            .servers
-            .iter()
-            .map(|server| server.address().to_string());
-        let output = Command::new(redis_program("redis-cli"))
+        let secure = self.servers[0].tls_address().is_some();
+        let addresses = self.servers.iter().map(|server| {
+            let address = server.tls_address().unwrap_or(server.address());
+            address.to_string()
+        });
+        let tls: &[&str] = if secure {
+            &["--tls", "--insecure"]
+        } else {
+            &[]
+        };
+        // It waits for ever for servers that do not find together.
+        let output = Command::new("timeout")
+            .arg(AGREEMENT.as_secs().to_string())
+            .arg(redis_program("redis-cli"))
+            .args(tls)
             .args(["--cluster", "create", "--cluster-yes"])
             .args(addresses)
             .stdin(Stdio::null())
             .output()
-            .expect("redis-cli is installed");
+            .expect("timeout and redis-cli are installed");
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "no cluster: {text}");
     }

@@ -266,3 +266,29 @@ fn read_secret(path: &Path) -> Result<Secret, Fault> {
     })?;
     Ok(Secret::new(text.trim_end_matches(['\r', '\n'])))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fault: a name that is resolved once keeps a node at the primary that was replaced.
+    #[test]
+    fn a_name_stays_a_name_until_a_connection_is_made() {
+        let address = RedisAddress {
+            host: "primary.example.com".to_owned(),
+            port: 6380,
+        };
+        for tls in ["redis", "rediss"] {
+            let url = format!("{tls}://primary.example.com:6380");
+            let server = curfew_backend::RedisUrl::new(url).parse().unwrap();
+            let connector = Connector::new(RedisConfig::default(), server, None);
+            let client = connector.client(&address, Login::Server).unwrap();
+            match client.get_connection_info().addr() {
+                ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+                    assert_eq!((host.as_str(), *port), ("primary.example.com", 6380));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}

@@ -167,6 +167,21 @@ fn majority(answers: Vec<Result<Layout, Fault>>) -> Result<Layout, Fault> {
     found.map(|(layout, _)| layout).ok_or(last)
 }
 
+/// Fails unless what `ROLE` answers is that of a primary.
+pub(crate) fn check_primary(role: &[Value]) -> Result<(), Fault> {
+    let name: String = role
+        .first()
+        .cloned()
+        .and_then(|name| redis::from_redis_value(name).ok())
+        .unwrap_or_default();
+    if name == "master" {
+        return Ok(());
+    }
+    Err(Fault::NoPrimary(format!(
+        "this redis is no primary but a {name}"
+    )))
+}
+
 /// One element of `CLUSTER SLOTS`: first slot, last slot, primary, replicas.
 fn parse_range(range: Value, asked: &RedisAddress) -> Option<((Slot, Slot), RedisAddress)> {
     let Value::Array(range) = range else {

@@ -19,6 +19,7 @@ use crate::backoff::Backoff;
 use crate::connect::{Connection, Login};
 use crate::connections::{Connections, PROBE_INTERVAL, ServerConnections};
 use crate::fault::Fault;
+use crate::layout::check_primary;
 use crate::slots::slot_of;
 
 /// Channels subscribed to in one go.
@@ -128,6 +129,7 @@ async fn serve(
     let mut connection = connector
         .connect(&server.address, Login::Server, Some(pushes))
         .await?;
+    ask_role(connections, &mut connection).await?;
     subscribe_all(connections, server, verbs, &probe, &mut connection).await?;
     server.subscriber.store(Some(Arc::new(connection.clone())));
     connections.note_connected();
@@ -149,8 +151,15 @@ async fn serve(
             }
         }
         // Answered by this connection itself: it may be unable to publish and yet listen.
-        cmd("PING").query_async::<()>(&mut connection).await?;
+        ask_role(connections, &mut connection).await?;
     }
+}
+
+/// Fails where the server is not a primary any more. One that was demoted and follows the new primary goes
+/// on passing publications on, so that nothing else shows it.
+async fn ask_role(connections: &Connections, connection: &mut Connection) -> Result<(), Fault> {
+    let role: Vec<Value> = cmd("ROLE").query_async(connection).await?;
+    check_primary(&role).inspect_err(|_| connections.stale.notify_one())
 }
 
 /// Publishes a number and waits for it to come back. Whether it can be published is not this

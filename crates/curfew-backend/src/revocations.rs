@@ -1,12 +1,12 @@
 //! Revocations, shared by all nodes.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use curfew_model::{Disconnect, Ineffective, NodeId, Revocation, RevocationKey};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::{BackendError, BoxFuture};
+use crate::{BackendError, BoxFuture, NodeInfo};
 
 /// A revocation that is in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +87,9 @@ pub struct ReceiptNodes {
     /// The others, in order of their ids: out of touch, too slow, in the middle of a reload, or with
     /// settings that lack the kind.
     pub missing: Vec<NodeId>,
+    /// The names of those that are missing, by their ids, as far as they are known; left out where none is.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub names: BTreeMap<NodeId, String>,
 }
 
 impl ReceiptNodes {
@@ -99,7 +102,15 @@ impl ReceiptNodes {
             live: live.len() as u64,
             confirmed: (live.len() - missing.len()) as u64,
             missing,
+            names: BTreeMap::new(),
         }
+    }
+
+    /// Notes the names of those that are missing.
+    pub fn name(&mut self, known: &[NodeInfo]) {
+        let named = known.iter().filter(|info| !info.name.is_empty());
+        let missing = named.filter(|info| self.missing.contains(&info.node));
+        self.names = missing.map(|info| (info.node, info.name.clone())).collect();
     }
 }
 

@@ -17,6 +17,7 @@ mod pending_revocations;
 mod probe;
 mod publish;
 mod refresh;
+mod revoke;
 mod settings;
 mod subscriptions;
 mod tickets;

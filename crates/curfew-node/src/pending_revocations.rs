@@ -109,8 +109,7 @@ impl Node {
     ) -> Result<Receipt, BackendError> {
         // Held back at once; what is not named after all goes on when the backend has answered.
         let _held = self.hub.suspend(&key);
-        let revocations = &self.backends.revocations;
-        let written = revocations.revoke(key.clone(), revocation.clone()).await;
+        let written = self.revoke(key.clone(), revocation.clone()).await;
         written.inspect_err(|_| {
             let closed = self.hub.revoke(&key, &revocation).len();
             self.metrics.revocation_applied(key.kind(), closed as u64);
@@ -201,18 +200,14 @@ pub(crate) async fn run(node: Arc<Node>) {
 async fn write(node: &Node, key: RevocationKey, waiting: Waiting) {
     let kind = key.kind();
     let revocation = waiting.revocation.clone();
-    match node
-        .backends
-        .revocations
-        .revoke(key.clone(), revocation)
-        .await
-    {
+    match node.revoke(key.clone(), revocation).await {
         Ok(receipt) => {
             info!(
                 kind,
                 live = receipt.nodes.live,
                 confirmed = receipt.nodes.confirmed,
                 missing = ?receipt.nodes.missing,
+                names = ?receipt.nodes.names,
                 closed = receipt.closed,
                 "revocation written after all"
             );

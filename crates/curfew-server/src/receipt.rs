@@ -36,6 +36,7 @@ pub(crate) fn tell(tracer: &Tracer, key: &RevocationKey, receipt: &Receipt) {
         live = nodes.live,
         confirmed = nodes.confirmed,
         missing,
+        names = ?nodes.names,
         closed = receipt.closed,
         took_ms = receipt.took_ms,
         "a revocation is not confirmed by every node"

@@ -140,7 +140,8 @@ async fn every_node_lists_and_lifts_every_revocation() {
 #[tokio::test]
 async fn a_frozen_node_is_live_and_has_not_confirmed() {
     let redis = Redis::start().await;
-    let cluster = three(&redis).await;
+    let settings = Settings::default().with("server.node_name = \"curfew-7d9-x2k\"");
+    let cluster = Cluster::start(3, &redis.url(), &settings).await;
     let (near, far) = (
         cluster[0].tape("alice", "room:1").await,
         cluster[2].tape("alice", "room:1").await,
@@ -152,10 +153,16 @@ async fn a_frozen_node_is_live_and_has_not_confirmed() {
     let (status, receipt) = cluster[0]
         .admin("POST", "/v1/revocations", Some(alice))
         .await;
-    let nodes = json!({"live":3,"confirmed":2,"missing":[cluster[2].id().await]});
+    let id = cluster[2].id().await;
+    // Fault: who is told only an id has to look for the pod that it is.
+    let names = json!({ id.as_str(): "curfew-7d9-x2k" });
+    let nodes = json!({"live":3,"confirmed":2,"missing":[id],"names":names});
     assert_eq!((status, &receipt["nodes"]), (202, &nodes), "{receipt}");
     assert_eq!(receipt["closed"], 1, "{receipt}");
     assert!(asked.elapsed() < LEASE * 2, "{:?}", asked.elapsed());
+    let said = run(&cluster[0], &["revoke", "user", "dave"]).await;
+    let named = format!("Missing: curfew-7d9-x2k ({id}). ");
+    assert!(said.contains(&named), "{said}");
     near.revoked().await;
     cluster[0].publish("room:1", json!("behind its back")).await;
     cluster[2].signal("CONT");

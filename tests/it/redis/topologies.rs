@@ -15,7 +15,7 @@ const RECOVERY: Duration = Duration::from_secs(15);
 
 /// The users that the operations guide tells to make: of a node, and of an operator who may write
 /// revocations only; with passwords instead of what is to be changed.
-fn documented_users() -> String {
+pub(super) fn documented_users() -> String {
     let guide = include_str!("../../../deploy/README.md");
     let users = guide.lines().filter(|line| line.starts_with("user "));
     let users: Vec<String> = users
@@ -29,7 +29,7 @@ fn documented_users() -> String {
 }
 
 /// Fan-out, records, receipts and bare keys, as they are promised on any Redis.
-async fn assert_keeps_its_promises(
+pub(super) async fn assert_keeps_its_promises(
     cluster: &Cluster,
     write: impl AsyncFn(&[&str]),
     keys: impl AsyncFn() -> Vec<String>,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::config::OnDataLoss;
 use curfew_model::{Revocation, RevocationKey, boottime};
-use redis::{PushInfo, Value, cmd, from_redis_value, pipe};
+use redis::{PushInfo, Value, cmd, pipe};
 use tokio::time::{self, Instant};
 use tracing::{error, warn};
 
@@ -19,6 +19,7 @@ use super::{Control, Generation, RESETUP};
 use crate::connect::Login;
 use crate::core::random_id;
 use crate::fault::Fault;
+use crate::layout::check_primary;
 use crate::slots::Slot;
 
 /// The oldest Redis that has every command used (`PEXPIREAT` with `GT`, `PEXPIRETIME`, sharded
@@ -135,16 +136,7 @@ impl Control {
     }
 
     pub(super) fn check_role(&mut self, role: &[Value]) -> Result<(), Fault> {
-        let name: String = role
-            .first()
-            .cloned()
-            .and_then(|name| from_redis_value(name).ok())
-            .unwrap_or_default();
-        if name != "master" {
-            return Err(Fault::NoPrimary(format!(
-                "this redis is no primary but a {name}"
-            )));
-        }
+        check_primary(role)?;
         if matches!(role.get(2), Some(Value::Array(replicas)) if !replicas.is_empty()) {
             self.replicas_seen_at = Some(Instant::now());
         }

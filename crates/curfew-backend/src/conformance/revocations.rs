@@ -1,5 +1,6 @@
 //! Checks of [`Revocations`](crate::Revocations).
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use curfew_model::{Clock as _, Revocation, RevocationKey, SessionId};
@@ -150,6 +151,7 @@ pub(super) async fn the_receipt_counts_nodes_and_sessions(cluster: Cluster) {
         live: nodes,
         confirmed: nodes,
         missing: Vec::new(),
+        names: BTreeMap::new(),
     };
     assert_eq!(receipt.nodes, all);
     assert_eq!(receipt.closed, 3 * nodes);
@@ -177,6 +179,7 @@ pub(super) async fn the_receipt_names_nodes_that_do_not_find_the_sessions(cluste
             live: nodes,
             confirmed,
             missing,
+            names: BTreeMap::new(),
         };
         assert_eq!(receipt.nodes, expect, "{key}");
     }

@@ -122,8 +122,7 @@ pub(super) async fn create(admin: Arc<Admin>, call: Call) -> Result<Response, Pr
     }
     let kind = key.kind().to_owned();
     let node = &admin.context.node;
-    let revoke = node.backends().revocations.revoke(key.clone(), revocation);
-    let receipt = revoke.await?;
+    let receipt = node.revoke(key.clone(), revocation).await?;
     receipt::tell(node.metrics().tracer(), &key, &receipt);
     // Neither the value nor the reason: both may be about a person.
     info!(
@@ -132,6 +131,7 @@ pub(super) async fn create(admin: Arc<Admin>, call: Call) -> Result<Response, Pr
         live = receipt.nodes.live,
         confirmed = receipt.nodes.confirmed,
         missing = ?receipt.nodes.missing,
+        names = ?receipt.nodes.names,
         closed = receipt.closed,
         "revoked by the admin API"
     );

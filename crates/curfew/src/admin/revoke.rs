@@ -141,7 +141,7 @@ fn receipt(receipt: &Value) -> String {
         .as_array()
         .into_iter()
         .flatten()
-        .map(|node| output::clean(node.as_str().unwrap_or("?")))
+        .map(|node| named(node.as_str().unwrap_or("?"), &nodes["names"]))
         .collect();
     if !missing.is_empty() {
         let line = format!(
@@ -152,6 +152,14 @@ fn receipt(receipt: &Value) -> String {
         sentence.push_str(&line);
     }
     sentence
+}
+
+/// A node as people know it, with its id; by the id alone where no name is known.
+fn named(id: &str, names: &Value) -> String {
+    match names[id].as_str() {
+        Some(name) => output::clean(&format!("{name} ({id})")),
+        None => output::clean(id),
+    }
 }
 
 /// The likely reason that a user has no session, where that is so.
@@ -186,11 +194,13 @@ mod tests {
             receipt(&json),
             "revoked user:alice: 5 sessions closed, confirmed by 1 of 1 node in 4 ms\n"
         );
-        let json = json!({"key":"all","nodes":{"live":4,"confirmed":2,"missing":["n\u{1b}1","n2"]},
+        let json = json!({"key":"all","nodes":{"live":4,"confirmed":2,"missing":["n\u{1b}1","n2"],
+            "names":{"n2":"curfew-7d9"}},
             "closed":1,"took_ms":900});
         assert!(receipt(&json).contains("confirmed by 2 of 4 nodes"));
         assert!(
-            receipt(&json).contains("Missing: n\\u{1b}1, n2. ") && receipt(&json).contains("lease")
+            receipt(&json).contains("Missing: n\\u{1b}1, curfew-7d9 (n2). ")
+                && receipt(&json).contains("lease")
         );
     }
 

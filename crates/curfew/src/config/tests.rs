@@ -291,7 +291,7 @@ fn later_layers_win() {
 #[test]
 fn values_from_the_environment_are_taken_as_their_key_takes_them() {
     let secret = "0123456789012345678901234567890123456789";
-    let odd = " {not=toml} [at,all] = true \"quoted\" 12 ";
+    let odd = "{not=toml} [at,all] = true  \"quoted\"  and 12 of them";
     for key in [secret, odd] {
         let env = [("CURFEW__ADMIN__KEY", key)];
         let loaded = load_text(VALID, &env, &[]).unwrap();
