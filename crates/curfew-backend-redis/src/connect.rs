@@ -280,7 +280,7 @@ mod tests {
         };
         for tls in ["redis", "rediss"] {
             let url = format!("{tls}://primary.example.com:6380");
-            let server = curfew_backend::RedisUrl::new(url).parse().unwrap();
+            let server = crate::RedisUrl::new(url).parse().unwrap();
             let connector = Connector::new(RedisConfig::default(), server, None);
             let client = connector.client(&address, Login::Server).unwrap();
             match client.get_connection_info().addr() {
