@@ -172,16 +172,11 @@ impl Public {
     }
 
     async fn verify(&self, token: &str) -> Result<Arc<Principal>, Refused> {
-        let authentications = &self.context.metrics.authentications;
-        match self.context.verify(token).await {
-            Ok(principal) => {
-                authentications.accepted();
-                Ok(principal)
-            }
-            Err(VerifyError::Refused(error)) => {
-                authentications.refused(error.failure().as_str());
-                Err(error.into())
-            }
+        let verified = self.context.verify(token).await;
+        self.context.count_authentication(&verified);
+        match verified {
+            Ok(principal) => Ok(principal),
+            Err(VerifyError::Refused(error)) => Err(error.into()),
             Err(VerifyError::Unknown(why)) => {
                 let problem = Problem::unavailable(why.message());
                 Err(problem.after(why.retry_after()).into())

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use curfew_auth::{AuthError, Credential, Reject, Source, Ticket, Unverified, VerifyError};
+use curfew_auth::{AuthError, Credential, Reject, Source, Ticket, VerifyError};
 use curfew_backend::BackendError;
 use curfew_model::{AuthFailure, Principal};
 use curfew_node::AdmitError;
-use curfew_session::{Context, Guards, Opening, Refusal, Session, WireId};
+use curfew_session::{AdmissionError, Context, Failure, Guards, Opening, Refusal, Session, WireId};
 use curfew_telemetry::{Span, SpanKind, Tracer, Whose};
 use curfew_ws::{Handshake, HandshakeError, Upgraded, handshake};
 use http::header::WWW_AUTHENTICATE;
@@ -64,12 +64,6 @@ impl Refused {
         let mut refused = Self::new(RejectReason::BadRequest, problem);
         refused.response.headers_mut().extend(error.headers());
         refused
-    }
-
-    /// It cannot be known at the moment if the token is good.
-    fn unverified(why: &Unverified) -> Self {
-        let problem = Problem::unavailable(why.message()).after(why.retry_after());
-        Self::new(RejectReason::Unavailable, problem)
     }
 
     fn forbidden_origin(detail: &'static str) -> Self {
@@ -224,13 +218,14 @@ impl Public {
             .observe(accepted.at.elapsed().as_secs_f64());
         let tracer = metrics.tracer();
         if let Opening::Refused(refusal) = &opening {
+            let failure = Failure::from(refusal);
             if !span.is_recorded() {
                 let origin = asked.origin.clone();
                 let whose = whose(asked, verified.as_deref());
                 let began = began(tracer, accepted);
-                *span = tracer.fault(false, SPAN, origin, began, whose);
+                *span = tracer.fault(failure.is_ours, SPAN, origin, began, whose);
             }
-            span.failed(refusal.reason());
+            span.failed(failure.error_type);
         }
         if let Opening::Admitted(attachment) = &opening {
             span.of_session(attachment.member().session());
@@ -321,72 +316,20 @@ impl Public {
         span: &Span,
         verified_as: &mut Option<Arc<Principal>>,
     ) -> Result<Opening, Refused> {
-        let metrics = &self.metrics;
-        let authentications = &self.context.metrics.authentications;
         if matches!(token, Ok(None)) && settings.auth.accepts(Source::Message) {
             return Ok(Opening::Awaiting);
         }
-        let mut verify = span.child("verify token", SpanKind::Internal);
-        let verified = match token {
-            Ok(None) => Err(AuthError::missing_token().into()),
-            Ok(Some(token)) => {
-                let verified = self.context.verify(&token);
-                verified.instrument(verify.scope()).await
-            }
-            Err(error) => Err(error.into()),
+        let token = token.and_then(|token| token.ok_or_else(AuthError::missing_token));
+        let token = token.as_deref().map_err(AuthError::clone);
+        let verified = match self.context.verify_part(token, span).await {
+            Ok(verified) => verified,
+            Err(error) => return not_admitted(settings, error),
         };
-        let principal = match verified {
-            Ok(principal) => principal,
-            Err(VerifyError::Unknown(why)) => {
-                verify.failed(why.error_type());
-                debug!(%why, "token not verified");
-                return Err(Refused::unverified(&why));
-            }
-            Err(VerifyError::Refused(error)) => {
-                authentications.refused(error.failure().as_str());
-                verify.failed(error.failure().as_str());
-                debug!(reason = error.failure().as_str(), "token refused");
-                return refuse(settings, &error);
-            }
-        };
-        authentications.accepted();
-        verify.ended(metrics.tracer().now());
-        *verified_as = Some(Arc::clone(&principal));
-        let mut admission = span.child("admission", SpanKind::Internal);
-        let admit =
-            self.context
-                .node
-                .admit(principal, wire, (address != UNIX_PEER).then_some(address));
-        let admitted = admit.instrument(admission.scope()).await;
-        match &admitted {
-            Err(error) => admission.failed(error.error_type()),
-            Ok(attachment) => verify.of_session(attachment.member().session()),
-        }
-        drop(admission);
-        match admitted {
+        *verified_as = Some(Arc::clone(&verified.principal));
+        let address = (address != UNIX_PEER).then_some(address);
+        match self.context.admit_part(verified, wire, address, span).await {
             Ok(attachment) => Ok(Opening::Admitted(attachment)),
-            Err(AdmitError::Backend(error)) => {
-                debug!(error = %error, "session not admitted");
-                Err(Refused::new(
-                    RejectReason::Unavailable,
-                    backend_away(&error),
-                ))
-            }
-            Err(AdmitError::Draining) => {
-                let problem = Problem::unavailable("the node is leaving service, connect again");
-                Err(Refused::new(RejectReason::Draining, problem))
-            }
-            Err(
-                error @ (AdmitError::Revoked(_)
-                | AdmitError::Ended(_)
-                | AdmitError::SessionLimit { .. }),
-            ) => {
-                debug!(error = %error, "session not admitted");
-                match (settings.auth.reject, revoked(&error)) {
-                    (Reject::Http, Some(error)) => refuse(settings, &error),
-                    _ => Ok(Opening::Refused(Refusal::from(error))),
-                }
-            }
+            Err(error) => not_admitted(settings, error),
         }
     }
 }
@@ -414,6 +357,39 @@ pub(crate) fn revoked(error: &AdmitError) -> Option<AuthError> {
     };
     let (failure, message) = curfew_session::revoked(disconnect);
     Some(AuthError::new(failure, message))
+}
+
+/// Tells a client that it is not admitted: as 503 where the fault is ours, else in the configured way.
+fn not_admitted(settings: &Settings, error: AdmissionError) -> Result<Opening, Refused> {
+    let Failure { error_type, .. } = Failure::from(&error);
+    let (reason, problem) = match error {
+        AdmissionError::Token(VerifyError::Refused(error)) => return refuse(settings, &error),
+        AdmissionError::Token(VerifyError::Unknown(why)) => {
+            let problem = Problem::unavailable(why.message()).after(why.retry_after());
+            (RejectReason::Unavailable, problem)
+        }
+        AdmissionError::Session(AdmitError::Backend(error)) => {
+            (RejectReason::Unavailable, backend_away(&error))
+        }
+        AdmissionError::Session(AdmitError::Draining) => {
+            let problem = Problem::unavailable("the node is leaving service, connect again");
+            (RejectReason::Draining, problem)
+        }
+        AdmissionError::Session(
+            error @ (AdmitError::Revoked(_)
+            | AdmitError::Ended(_)
+            | AdmitError::SessionLimit { .. }),
+        ) => {
+            return match (settings.auth.reject, revoked(&error)) {
+                (Reject::Http, Some(error)) => refuse(settings, &error),
+                _ => Ok(Opening::Refused(Refusal::from(error))),
+            };
+        }
+    };
+    Err(Refused {
+        error_type,
+        ..Refused::new(reason, problem)
+    })
 }
 
 /// Tells a client that its token is at fault, in the configured way.
