@@ -18,7 +18,6 @@ use serde::{Deserialize, Serialize};
 use tracing::{Instrument as _, debug};
 
 use crate::asked::{Asked, describe};
-use crate::form::BODY_TIMEOUT;
 use crate::metrics::TicketOutcome;
 use crate::respond::{self, Problem, Response};
 use crate::upgrade::{NOT_ALLOWED, backend_away, forbidden_origin, revoked, unauthorized};
@@ -249,7 +248,7 @@ fn comparable(origin: &str) -> String {
 
 /// The body, which may be empty.
 async fn read(body: Incoming) -> Result<Wish, Problem> {
-    let body = body::read(body, MAX_BODY_BYTES, BODY_TIMEOUT).await?;
+    let body = body::read(body, MAX_BODY_BYTES, body::PUBLIC_TIMEOUT).await?;
     if body.is_empty() {
         return Ok(Wish::default());
     }
