@@ -23,6 +23,7 @@ mod permits;
 mod proxies;
 mod rate;
 mod receipt;
+mod refusal;
 mod respond;
 mod routes;
 mod tickets;

@@ -19,8 +19,8 @@ use tracing::{Instrument as _, debug};
 
 use crate::asked::{Asked, describe};
 use crate::metrics::TicketOutcome;
+use crate::refusal::{NOT_ALLOWED, backend_away, forbidden_origin, revoked, unauthorized};
 use crate::respond::{self, Problem, Response};
-use crate::upgrade::{NOT_ALLOWED, backend_away, forbidden_origin, revoked, unauthorized};
 use crate::{Public, Settings, body, cors, permits};
 
 /// The path.
