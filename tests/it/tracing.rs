@@ -1,5 +1,6 @@
 //! Traces, as a collector receives them.
 
+mod admissions;
 mod collector;
 mod faults;
 mod jaeger;

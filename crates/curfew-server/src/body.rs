@@ -12,6 +12,9 @@ use tokio::time;
 
 use crate::respond::Problem;
 
+/// The time that the body of a request to the public listener may take.
+pub(crate) const PUBLIC_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// The reasons for which a body is not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BodyError {

@@ -4,7 +4,7 @@
 //! upgrade with its checks, the admin listener.
 //! Knows nothing of: what happens on a connection after its upgrade, how tokens are verified.
 //! Start at [`Public::serve`] and [`Admin::serve`]; the files in order: `listen`, `accept`,
-//! `routes`, `upgrade`, and `admin/*`.
+//! `routes`, `upgrade`, `identity/*`, and `admin/*`.
 
 mod accept;
 mod admin;
@@ -13,28 +13,22 @@ mod asked;
 mod body;
 mod config;
 mod cors;
-mod ending;
-mod events;
 mod exchange;
-mod form;
-mod global_revocation;
 mod head;
-mod kept;
+mod identity;
 mod listen;
-mod logout;
 mod metrics;
 pub mod parsers;
 mod permits;
 mod proxies;
 mod rate;
 mod receipt;
+mod refusal;
 mod respond;
-mod revoke;
 mod routes;
 mod tickets;
 mod tls;
 mod tracestate;
-mod unverified;
 mod upgrade;
 
 use std::sync::Arc;
@@ -56,10 +50,9 @@ pub use tls::{Tls, TlsError};
 
 use answers::Answers;
 use exchange::Porter;
-use kept::Kept;
+use identity::Reports;
 use metrics::Listener as ListenerLabel;
 use permits::Permits;
-use unverified::Unverified;
 
 /// What of the configuration the public listener goes by; replaced as a whole by a reload.
 #[derive(Debug, Clone)]
@@ -79,10 +72,9 @@ pub struct Settings {
 pub struct Public {
     context: Arc<Context>,
     metrics: Arc<ServerMetrics>,
-    settings: ArcSwap<Settings>,
+    settings: Arc<ArcSwap<Settings>>,
     permits: Arc<Permits>,
-    unverified: Unverified,
-    kept: Kept,
+    reports: Arc<Reports>,
     answers: Answers,
     porter: Porter,
     tls: Option<Arc<Tls>>,
@@ -103,15 +95,19 @@ impl Public {
         let answers = Answers::new(ListenerLabel::Public, Arc::clone(&metrics));
         let limits = &context.settings.load().limits;
         permits.set_limits(limits);
-        let unverified = Unverified::default();
-        unverified.set(limits.unverified_reports_per_second);
+        let settings = Arc::new(ArcSwap::from_pointee(settings));
+        let reports = Reports::new(
+            Arc::clone(&context),
+            Arc::clone(&metrics),
+            Arc::clone(&settings),
+        );
+        reports.set_unverified_per_second(limits.unverified_reports_per_second);
         Arc::new(Self {
             context,
             metrics,
-            settings: ArcSwap::from_pointee(settings),
+            settings,
             permits,
-            unverified,
-            kept: Kept::default(),
+            reports,
             answers,
             porter: Porter::new(),
             tls,
@@ -123,8 +119,7 @@ impl Public {
     /// every second or so.
     pub fn tell_rest(&self) {
         self.answers.tell_rest();
-        self.unverified.tell_rest();
-        self.kept.tell_rest();
+        self.reports.tell_rest();
     }
 
     /// Puts other settings in force, for requests that come from now on. The limits are those of
@@ -133,6 +128,7 @@ impl Public {
         self.settings.store(Arc::new(settings));
         let limits = &self.context.settings.load().limits;
         self.permits.set_limits(limits);
-        self.unverified.set(limits.unverified_reports_per_second);
+        self.reports
+            .set_unverified_per_second(limits.unverified_reports_per_second);
     }
 }

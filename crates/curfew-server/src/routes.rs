@@ -5,7 +5,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use curfew_auth::EventStream;
 use curfew_ws::{HandshakeError, handshake};
 use http::header::{CONNECTION, HeaderValue};
 use http::{Request, StatusCode};
@@ -16,26 +15,20 @@ use crate::asked::Client;
 use crate::listen::UNIX_PEER;
 use crate::metrics::RejectReason;
 use crate::respond::{Problem, Response};
-use crate::{Public, events, global_revocation, logout, revoke, tickets};
+use crate::{Public, identity, tickets};
 
 /// The path of the WebSocket endpoint, where `server.path` has no other.
 pub(crate) const WEBSOCKET: &str = "/ws";
 
 /// Checks one of `server.path`. Fails with what is wrong.
 pub(crate) fn check_path(path: &str) -> Result<(), &'static str> {
-    let taken = [
-        logout::PATH,
-        global_revocation::PATH,
-        revoke::PATH,
-        tickets::PATH,
-    ];
     if !path.starts_with('/') {
         return Err("must begin with /");
     }
     if !path.bytes().all(|byte| byte.is_ascii_graphic()) || path.contains(['?', '#', '%', '*']) {
         return Err("must be a path of visible ASCII without ?, #, % and *");
     }
-    if taken.contains(&path) || path.starts_with(events::PREFIX) {
+    if path == tickets::PATH || identity::owns(path) {
         return Err("is the path of something else of this listener");
     }
     Ok(())
@@ -103,32 +96,13 @@ impl Public {
                 self.rejected(RejectReason::BadRequest);
                 Problem::bad_request(HandshakeError::Host.to_string()).into_response()
             }
-            logout::PATH if self.context.authenticator.accepts_logout() => {
-                self.backchannel_logout(request, accepted.client()).await
-            }
-            global_revocation::PATH if self.context.authenticator.accepts_global_revocation() => {
-                self.global_revocation(request, accepted.client()).await
-            }
-            revoke::PATH if self.settings.load().auth.token_revocation => {
-                self.token_revocation(request, accepted.client()).await
-            }
             tickets::PATH if self.settings.load().auth.tickets => self.tickets(request).await,
-            path => match self.stream(path) {
-                Some((issuer, stream)) => {
-                    let address = accepted.client();
-                    self.security_event(&issuer, stream, request, address).await
-                }
+            path => match self.reports.endpoint(path) {
+                Some(endpoint) => self.reports.answer(endpoint, request, address).await,
                 None => self.other(request).await,
             },
         };
         close(response)
-    }
-
-    /// The issuer whose events are pushed to this path, and how.
-    fn stream(&self, path: &str) -> Option<(String, EventStream)> {
-        let issuer = path.strip_prefix(events::PREFIX)?;
-        let stream = self.context.authenticator.event_stream(issuer)?;
-        Some((issuer.to_owned(), stream))
     }
 
     async fn other(&self, request: Request<Incoming>) -> Response {

@@ -18,10 +18,9 @@ use serde::{Deserialize, Serialize};
 use tracing::{Instrument as _, debug};
 
 use crate::asked::{Asked, describe};
-use crate::form::BODY_TIMEOUT;
 use crate::metrics::TicketOutcome;
+use crate::refusal::{NOT_ALLOWED, backend_away, forbidden_origin, revoked, unauthorized};
 use crate::respond::{self, Problem, Response};
-use crate::upgrade::{NOT_ALLOWED, backend_away, forbidden_origin, revoked, unauthorized};
 use crate::{Public, Settings, body, cors, permits};
 
 /// The path.
@@ -172,16 +171,11 @@ impl Public {
     }
 
     async fn verify(&self, token: &str) -> Result<Arc<Principal>, Refused> {
-        let authentications = &self.context.metrics.authentications;
-        match self.context.verify(token).await {
-            Ok(principal) => {
-                authentications.accepted();
-                Ok(principal)
-            }
-            Err(VerifyError::Refused(error)) => {
-                authentications.refused(error.failure().as_str());
-                Err(error.into())
-            }
+        let verified = self.context.verify(token).await;
+        self.context.count_authentication(&verified);
+        match verified {
+            Ok(principal) => Ok(principal),
+            Err(VerifyError::Refused(error)) => Err(error.into()),
             Err(VerifyError::Unknown(why)) => {
                 let problem = Problem::unavailable(why.message());
                 Err(problem.after(why.retry_after()).into())
@@ -254,7 +248,7 @@ fn comparable(origin: &str) -> String {
 
 /// The body, which may be empty.
 async fn read(body: Incoming) -> Result<Wish, Problem> {
-    let body = body::read(body, MAX_BODY_BYTES, BODY_TIMEOUT).await?;
+    let body = body::read(body, MAX_BODY_BYTES, body::PUBLIC_TIMEOUT).await?;
     if body.is_empty() {
         return Ok(Wish::default());
     }

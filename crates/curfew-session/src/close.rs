@@ -9,12 +9,13 @@ use std::task::Poll;
 use std::time::Duration;
 
 use curfew_hub::{Ending, Lanes, Member, Progress, Undelivered};
-use curfew_model::{CommandId, Disconnect, Push, Reply};
+use curfew_model::{CommandId, Disconnect, Push, Reply, TraceId};
 use curfew_node::Whose;
 use curfew_telemetry::Span;
 use curfew_ws::{Polled, Transport};
 use tokio::time::{self, Instant};
 use tracing::debug;
+use tracing::field::display;
 
 use crate::Session;
 use crate::metrics::Initiator;
@@ -26,6 +27,12 @@ const MAX_DISCARDED_BYTES: usize = 1024 * 1024;
 
 /// RFC 6455 §7.4.1: what a close frame says that only answers the client's own.
 const NORMAL: u16 = 1000;
+
+/// RFC 6455 §7.4.1: counted where the client's close frame has no code.
+const NO_CODE: u16 = 1005;
+
+/// RFC 6455 §7.4.1: counted where there is no close frame.
+const NO_CLOSE: u16 = 1006;
 
 impl State {
     /// A token was refused, which came with the command of this id or with the request: the client is
@@ -46,103 +53,150 @@ impl State {
     }
 }
 
+/// The way a connection ends, once nothing more is queued for it.
+struct End {
+    finish: Finish,
+    /// The session that has left the hub, where one was open.
+    whose: Option<Whose>,
+    undelivered: Undelivered,
+    /// Until the socket is closed.
+    span: Span,
+}
+
+/// The time that an end may take.
+struct Patience {
+    /// `session.close_timeout`, also for the client to close its side.
+    timeout: Duration,
+    /// What is queued has left by then, or never does.
+    deadline: Instant,
+}
+
 /// Ends a connection, whatever the reason. The session leaves the hub once nothing is left that a
 /// revocation could still withhold, and within the timeout.
-pub(crate) async fn close(session: Session, mut finish: Finish) {
+pub(crate) async fn close(session: Session, finish: Finish) {
     let Session {
         mut transport,
         mut state,
         ..
     } = session;
     let timeout = state.context.settings.load().session.close_timeout;
-    let deadline = Instant::now() + timeout;
-    let member = state
-        .live
-        .as_ref()
-        .map(|live| Arc::clone(live.attachment.member()));
-    let session_id = member.as_ref().map(|member| member.session());
-    let whose = member.as_ref().map(|member| Whose {
+    let patience = Patience {
+        timeout,
+        deadline: Instant::now() + timeout,
+    };
+    let mut end = leave(&mut state, &mut transport, finish, &patience).await;
+    let trace = record(&mut state, &mut end);
+    tell(&mut state, transport, &end.finish, trace, &patience).await;
+    drop(state.guards);
+}
+
+/// Takes the session out of the hub, which decides the reason of its end.
+async fn leave(
+    state: &mut State,
+    transport: &mut Transport,
+    mut finish: Finish,
+    patience: &Patience,
+) -> End {
+    state.pipeline.give_up();
+    let Some(live) = &state.live else {
+        return End {
+            finish,
+            whose: None,
+            undelivered: Undelivered::default(),
+            span: Span::NONE,
+        };
+    };
+    let member = Arc::clone(live.attachment.member());
+    let whose = Whose {
         session: member.session(),
         principal: member.principal(),
-    });
-    let began = state.context.metrics().tracer().now();
-    // Until the socket is closed.
-    let mut span = match &member {
-        Some(member) => state.end_span(member, began),
-        None => Span::NONE,
     };
-    let mut undelivered = Undelivered::default();
-    state.pipeline.give_up();
-    if let Some(member) = member {
-        // Replies to what the client sent before its own close are told as well.
-        let ending = match &finish {
-            Finish::Ended(ending) => Some(*ending),
-            Finish::PeerClosed(_) => Some(Ending::new(Disconnect::DISCONNECTED)),
-            Finish::Gone => None,
-        };
-        if let Some(ending) = ending {
-            let node = &state.context.node;
-            // Nothing is queued from here on, however it ends.
-            node.hub().end(&member, ending);
-            let last = poll_fn(|cx| {
-                let mut socket = Polled(&mut transport, cx);
-                match member.write_last(node.hub(), node.clock().as_ref(), &mut socket) {
-                    Progress::Blocked { .. } => {
-                        member.outbox().wake_on_end(cx);
-                        Poll::Pending
-                    }
-                    // If the socket is broken, so it is for the close frame.
-                    _ => Poll::Ready(()),
+    let span = state.end_span(&member, state.context.metrics().tracer().now());
+    // Replies to what the client sent before its own close are told as well.
+    let ending = match &finish {
+        Finish::Ended(ending) => Some(*ending),
+        Finish::PeerClosed(_) => Some(Ending::new(Disconnect::DISCONNECTED)),
+        Finish::Gone => None,
+    };
+    if let Some(ending) = ending {
+        let node = &state.context.node;
+        // Nothing is queued from here on, however it ends.
+        node.hub().end(&member, ending);
+        let last = poll_fn(|cx| {
+            let mut socket = Polled(transport, cx);
+            match member.write_last(node.hub(), node.clock().as_ref(), &mut socket) {
+                Progress::Blocked { .. } => {
+                    member.outbox().wake_on_end(cx);
+                    Poll::Pending
                 }
-            });
-            time::timeout_at(deadline, last).await.ok();
-        }
-        undelivered = member.outbox().undelivered();
-        state.lanes = member.outbox().take_notices();
-        // Before any other reason.
-        if let (Finish::Ended(ending), Some(revoked)) = (&mut finish, revocation(&member)) {
-            *ending = revoked;
-        }
+                // If the socket is broken, so it is for the close frame.
+                _ => Poll::Ready(()),
+            }
+        });
+        time::timeout_at(patience.deadline, last).await.ok();
     }
-    let is_open = state.live.take().is_some();
+    let undelivered = member.outbox().undelivered();
+    state.lanes = member.outbox().take_notices();
+    // Before any other reason.
+    if let (Finish::Ended(ending), Some(revoked)) = (&mut finish, revocation(&member)) {
+        *ending = revoked;
+    }
+    drop(member);
+    state.live = None;
+    End {
+        finish,
+        whose: Some(whose),
+        undelivered,
+        span,
+    }
+}
 
-    let (code, initiator) = match &finish {
+/// Counts, traces and logs an end. Names the trace that tells of it.
+fn record(state: &mut State, end: &mut End) -> Option<TraceId> {
+    let (code, initiator) = match &end.finish {
         Finish::Ended(ending) => (ending.disconnect.code, Initiator::Server),
-        Finish::PeerClosed(code) => (code.unwrap_or(1005), Initiator::Client),
-        Finish::Gone => (1006, Initiator::Network),
+        Finish::PeerClosed(code) => (code.unwrap_or(NO_CODE), Initiator::Client),
+        Finish::Gone => (NO_CLOSE, Initiator::Network),
     };
     let metrics = state.context.metrics();
     metrics.connections_closed.inc(code, initiator);
     metrics
         .connection_duration
         .observe(state.opened_at.elapsed().as_secs_f64());
-    state.describe_end(&mut span, &finish, code, undelivered);
-    let scope = match is_open {
-        true => span.scope(),
+    state.describe_end(&mut end.span, &end.finish, code, end.undelivered);
+    let session = end.whose.as_ref().map(|whose| display(whose.session));
+    let scope = match session.is_some() {
+        true => end.span.scope(),
         false => state
-            .trace_unopened(&finish)
+            .trace_unopened(&end.finish)
             .unwrap_or_else(tracing::Span::none),
     };
-    let entered = scope.enter();
-    debug!(session = session_id.map(tracing::field::display), code, initiator = ?initiator, "connection closed");
-    let trace = state.trace_id();
-    if let Finish::Ended(ending) = &finish {
-        let node = &state.context.node;
-        node.note_close(
-            ending.disconnect,
-            whose.or_else(|| state.refused.take().map(|whose| *whose)),
-        );
+    let _entered = scope.enter();
+    debug!(session, code, initiator = ?initiator, "connection closed");
+    if let Finish::Ended(ending) = &end.finish {
+        let refused = || state.refused.take().map(|whose| *whose);
+        let whose = end.whose.take().or_else(refused);
+        state.context.node.note_close(ending.disconnect, whose);
     }
-    drop(entered);
+    state.trace_id()
+}
 
-    match finish {
-        Finish::Gone => {}
+/// Tells the client, where it still can be told, and closes the socket.
+async fn tell(
+    state: &mut State,
+    transport: Transport,
+    finish: &Finish,
+    trace: Option<TraceId>,
+    patience: &Patience,
+) {
+    let await_peer = match finish {
+        Finish::Gone => return,
         // It may not be completed any more, and nothing can follow it.
-        _ if state.lanes.is_amid_frame() => transport.abort(),
+        _ if state.lanes.is_amid_frame() => return transport.abort(),
         Finish::PeerClosed(code) => {
             // The answer to a close repeats its code (RFC 6455 §5.5.1).
             state.notify(state.wire().close_reply(code.unwrap_or(NORMAL)));
-            finish_socket(transport, &mut state.lanes, deadline, None).await;
+            None
         }
         Finish::Ended(ending) => {
             let closing = state.wire().push(&Push::Closing {
@@ -154,10 +208,11 @@ pub(crate) async fn close(session: Session, mut finish: Finish) {
                 state.notify(closing);
             }
             state.notify(state.wire().close(&ending.disconnect));
-            finish_socket(transport, &mut state.lanes, deadline, Some(timeout)).await;
+            Some(patience.timeout)
         }
-    }
-    drop(state.guards);
+    };
+    let lanes = &mut state.lanes;
+    finish_socket(transport, lanes, patience.deadline, await_peer).await;
 }
 
 /// The revocation that the session ends by, if it is one.

@@ -19,9 +19,10 @@ use curfew_telemetry::Origin;
 use tokio::time::Instant;
 use tracing::warn;
 
+use crate::admission::Failure;
 use crate::commands::auth::NotOpened;
 use crate::commands::refresh::RefreshError;
-use crate::commands::span::{CommandSpan, Failure};
+use crate::commands::span::CommandSpan;
 use crate::open::State;
 use crate::pipeline::{Finished, InFlight};
 use crate::run::Finish;

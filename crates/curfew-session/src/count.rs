@@ -1,9 +1,6 @@
 //! What a session counts, in the words of the metrics.
 
-use std::sync::Arc;
-
-use curfew_auth::VerifyError;
-use curfew_model::{Command, Principal, Reply, Request};
+use curfew_model::{Command, Reply, Request};
 use curfew_policy::Decision;
 use curfew_protocol::DecodeError;
 
@@ -29,18 +26,6 @@ impl Context {
         self.metrics()
             .publishes
             .inc((outcome, PublishSource::Client));
-    }
-
-    /// What cannot be verified says nothing of a token.
-    pub(crate) fn count_authentication(&self, result: &Result<Arc<Principal>, VerifyError>) {
-        let authentications = &self.metrics().authentications;
-        match result {
-            Ok(_) => authentications.accepted(),
-            Err(VerifyError::Refused(error)) => {
-                authentications.refused(error.failure().as_str());
-            }
-            Err(VerifyError::Unknown(_)) => {}
-        }
     }
 }
 

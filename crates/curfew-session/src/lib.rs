@@ -3,9 +3,10 @@
 //! Owns: a connection's socket, its deadlines and rates, its subscriptions with their remembered
 //! permissions, and the order in which it ends.
 //! Knows nothing of: HTTP, listeners, other sessions.
-//! Start at [`run`]; the files in order: `open`, `run`, `read`, `dispatch`, `commands/*`, `pipeline`,
-//! `write`, `timers`, `close`.
+//! Start at [`run`]; the files in order: `admission`, `open`, `run`, `read`, `dispatch`,
+//! `commands/*`, `pipeline`, `write`, `timers`, `close`.
 
+mod admission;
 mod close;
 mod commands;
 mod config;
@@ -21,6 +22,7 @@ mod run;
 mod timers;
 mod write;
 
+pub use admission::{AdmissionError, Failure, Verified};
 pub use config::{Config, LimitsConfig};
 pub use curfew_hub::WireId;
 

@@ -5,8 +5,9 @@ use curfew_ws::Handshake;
 use http::Request;
 use hyper::body::Incoming;
 
-use super::{NOT_ALLOWED, Refused};
+use super::refused::Refused;
 use crate::Settings;
+use crate::refusal::NOT_ALLOWED;
 
 /// Said to a request that has a cookie and may have no other credential.
 const NO_COOKIE: &str = "a cookie is taken only from a page whose Origin is that of a site in server.allowed_origins: this request has none, null or file://; send the token otherwise";

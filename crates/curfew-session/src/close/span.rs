@@ -6,7 +6,6 @@ use curfew_hub::{Ending, Member, Undelivered};
 use curfew_model::Disconnect;
 use curfew_telemetry::Span;
 
-use crate::commands::span::Failure;
 use crate::open::State;
 use crate::run::Finish;
 
@@ -50,7 +49,7 @@ impl State {
         if self.auth_traced {
             return None;
         }
-        let span = self.fail_auth(failure(*disconnect));
+        let span = self.fail_auth((*disconnect).into());
         Some(span.scope())
     }
 
@@ -85,18 +84,6 @@ impl State {
                 span.failed(disconnect.reason);
             }
         }
-    }
-}
-
-fn failure(disconnect: Disconnect) -> Failure {
-    let ours = [
-        Disconnect::UNAVAILABLE,
-        Disconnect::INTERNAL,
-        Disconnect::DRAINING,
-    ];
-    match ours.contains(&disconnect) {
-        true => Failure::of_ours(disconnect.reason),
-        false => Failure::of_client(disconnect.reason),
     }
 }
 

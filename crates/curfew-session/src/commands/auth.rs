@@ -9,10 +9,11 @@ use curfew_node::Attachment;
 use curfew_protocol::DecodeError;
 use curfew_telemetry::Origin;
 use tokio::time::Instant;
-use tracing::{Instrument as _, debug};
+use tracing::debug;
 
 use crate::Context;
-use crate::commands::span::{CommandSpan, Failure};
+use crate::admission::{AdmissionError, Failure};
+use crate::commands::span::CommandSpan;
 use crate::commands::{Outcome, Reaction, RequestInfo};
 use crate::metrics::CommandOutcome;
 use crate::open::{Refusal, State};
@@ -24,8 +25,7 @@ const NAME: &str = "auth";
 /// The reason why the first message opens no session.
 #[derive(Debug)]
 pub(crate) struct NotOpened {
-    refusal: Box<Refusal>,
-    failure: Failure,
+    error: AdmissionError,
     /// The one who was verified.
     principal: Option<Arc<Principal>>,
 }
@@ -88,44 +88,17 @@ async fn open(
     token: &str,
     span: &CommandSpan,
 ) -> Result<Attachment, NotOpened> {
-    let mut verify = span.part("verify token");
-    let verified = context.verify(token);
-    let verified = verified.instrument(verify.scope()).await;
-    verify.ended(context.metrics().tracer().now());
-    context.count_authentication(&verified);
-    let principal = match verified {
-        Ok(principal) => principal,
-        Err(error) => {
-            let failure = Failure::from(&error);
-            verify.failed(failure.error_type);
-            let refusal = Refusal::from(error);
-            let _entered = span.scope().entered();
-            debug!(reason = refusal.reason(), "token refused");
-            return Err(NotOpened {
-                refusal: Box::new(refusal),
-                failure,
-                principal: None,
-            });
-        }
-    };
-    let mut admission = span.part("admission");
-    let admit = context.node.admit(Arc::clone(&principal), wire, address);
-    match admit.instrument(admission.scope()).await {
-        Ok(attachment) => {
-            verify.of_session(attachment.member().session());
-            Ok(attachment)
-        }
-        Err(error) => {
-            let failure = Failure::from(&error);
-            admission.failed(failure.error_type);
-            debug!(error = %error, "session not admitted");
-            Err(NotOpened {
-                refusal: Box::new(error.into()),
-                failure,
-                principal: Some(principal),
-            })
-        }
-    }
+    let verified = context.verify_part(Ok(token), span.whole()).await;
+    let verified = verified.map_err(|error| NotOpened {
+        error,
+        principal: None,
+    })?;
+    let principal = Arc::clone(&verified.principal);
+    let admit = context.admit_part(verified, wire, address, span.whole());
+    admit.await.map_err(|error| NotOpened {
+        error,
+        principal: Some(principal),
+    })
 }
 
 /// The session is admitted, or not.
@@ -147,13 +120,13 @@ pub(crate) fn finish(
             state.open(attachment, request.id.as_ref());
             None
         }
-        Err(not_opened) => {
-            span.failed(state, not_opened.failure);
-            if let Some(principal) = not_opened.principal {
+        Err(NotOpened { error, principal }) => {
+            span.failed(state, &error);
+            if let Some(principal) = principal {
                 span.is_of(state, principal.user());
             }
             state.auth_traced = true;
-            Some(state.refuse(request.id.as_ref(), *not_opened.refusal))
+            Some(state.refuse(request.id.as_ref(), error.into()))
         }
     }
 }

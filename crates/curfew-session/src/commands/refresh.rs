@@ -11,7 +11,8 @@ use curfew_telemetry::Origin;
 use tracing::{Instrument as _, debug};
 
 use crate::Context;
-use crate::commands::span::{CommandSpan, Failure};
+use crate::admission::{AdmissionError, Failure};
+use crate::commands::span::CommandSpan;
 use crate::commands::{Outcome, Reaction, RequestInfo};
 use crate::open::{State, revoked};
 use crate::pipeline::{Finished, InFlight};
@@ -20,18 +21,15 @@ use crate::run::Finish;
 /// Why a token does not take the place of the one in force.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RefreshError {
-    /// It opens nothing, or cannot be verified now.
+    /// It opens nothing, or that cannot be known now.
     #[error(transparent)]
-    Token(#[from] VerifyError),
+    NotAdmitted(#[from] AdmissionError),
     /// It is somebody else's.
     #[error("the token is of another user, issuer or login")]
     DifferentUser,
     /// It is the older one.
     #[error("the token expires before the one in force")]
     EndsEarlier,
-    /// Its session is refused.
-    #[error(transparent)]
-    Admission(#[from] AdmitError),
 }
 
 /// Everything up to the revocation check. A token that is refused leaves the session as it was.
@@ -64,14 +62,8 @@ async fn refresh(
     token: &str,
     span: &CommandSpan,
 ) -> Result<Arc<Principal>, RefreshError> {
-    let mut verify = span.part("verify token");
-    let verified = context.verify(token).await;
-    if let Err(error) = &verified {
-        verify.failed(Failure::from(error).error_type);
-    }
-    drop(verify);
-    context.count_authentication(&verified);
-    let principal = verified?;
+    let verified = context.verify_part(Ok(token), span.whole()).await?;
+    let principal = verified.principal;
     let current = attachment.member().principal();
     let same_login = || {
         let settings = context.settings.load();
@@ -83,7 +75,8 @@ async fn refresh(
     if principal.expires_at() < current.expires_at() {
         return Err(RefreshError::EndsEarlier);
     }
-    attachment.refresh(Arc::clone(&principal)).await?;
+    let renewed = Arc::clone(&principal);
+    context.renew(attachment, renewed, span.whole()).await?;
     Ok(principal)
 }
 
@@ -94,6 +87,8 @@ pub(crate) fn finish(
     result: Result<Arc<Principal>, RefreshError>,
     span: &mut CommandSpan,
 ) -> Option<Finish> {
+    use RefreshError::{DifferentUser, EndsEarlier, NotAdmitted};
+
     let error = match result {
         Ok(principal) => {
             let reply = Reply::Refreshed {
@@ -108,9 +103,11 @@ pub(crate) fn finish(
         Err(error) => error,
     };
     span.failed(state, &error);
-    debug!(error = %error, "refresh refused");
+    if matches!(error, DifferentUser | EndsEarlier) {
+        debug!(error = %error, "refresh refused");
+    }
     let (code, message) = match error {
-        RefreshError::Admission(AdmitError::Revoked(disconnect)) => {
+        NotAdmitted(AdmissionError::Session(AdmitError::Revoked(disconnect))) => {
             // Whoever shows a revoked token has no access, whatever the old token says.
             let (failure, message) = revoked(disconnect);
             let reply = Reply::Error {
@@ -123,18 +120,22 @@ pub(crate) fn finish(
             }
             return Some(Finish::Ended(Ending::new(disconnect)));
         }
-        RefreshError::Admission(AdmitError::Ended(ending)) => return Some(Finish::Ended(ending)),
-        RefreshError::Admission(AdmitError::Backend(error)) => {
+        NotAdmitted(AdmissionError::Session(AdmitError::Ended(ending))) => {
+            return Some(Finish::Ended(ending));
+        }
+        NotAdmitted(AdmissionError::Session(AdmitError::Backend(error))) => {
             state.backend_error(request, &error, span);
             return None;
         }
-        RefreshError::Token(VerifyError::Refused(error)) => {
+        NotAdmitted(AdmissionError::Token(VerifyError::Refused(error))) => {
             (error.failure().into(), error.message().to_owned())
         }
-        RefreshError::DifferentUser => (ErrorCode::DifferentUser, error.to_string()),
-        RefreshError::EndsEarlier => (ErrorCode::BadRequest, error.to_string()),
-        RefreshError::Token(VerifyError::Unknown(_))
-        | RefreshError::Admission(AdmitError::SessionLimit { .. } | AdmitError::Draining) => {
+        DifferentUser => (ErrorCode::DifferentUser, error.to_string()),
+        EndsEarlier => (ErrorCode::BadRequest, error.to_string()),
+        NotAdmitted(
+            AdmissionError::Token(VerifyError::Unknown(_))
+            | AdmissionError::Session(AdmitError::SessionLimit { .. } | AdmitError::Draining),
+        ) => {
             let message = "temporarily unavailable, try again".to_owned();
             (ErrorCode::Unavailable, message)
         }
@@ -147,10 +148,9 @@ pub(crate) fn finish(
 impl From<&RefreshError> for Failure {
     fn from(error: &RefreshError) -> Self {
         match error {
-            RefreshError::Token(error) => error.into(),
             RefreshError::DifferentUser => ErrorCode::DifferentUser.into(),
             RefreshError::EndsEarlier => ErrorCode::BadRequest.into(),
-            RefreshError::Admission(error) => error.into(),
+            RefreshError::NotAdmitted(error) => error.into(),
         }
     }
 }

@@ -2,11 +2,10 @@
 
 use std::time::SystemTime;
 
-use curfew_auth::VerifyError;
 use curfew_model::{Channel, ErrorCode, SessionId, TraceContext};
-use curfew_node::AdmitError;
 use curfew_telemetry::{Origin, Span, SpanKind, Whose};
 
+use crate::admission::Failure;
 use crate::metrics::Decision as Verdict;
 use crate::open::State;
 
@@ -26,33 +25,6 @@ pub(crate) fn name_of(command: &'static str) -> &'static str {
     }
 }
 
-/// The fault of a command that failed, for its span.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Failure {
-    /// `error.type`
-    pub(crate) error_type: &'static str,
-    /// It is a fault of ours or of what we depend on, not of the client.
-    pub(crate) is_ours: bool,
-}
-
-impl Failure {
-    /// The client is at fault, or may not do it.
-    pub(crate) fn of_client(error_type: &'static str) -> Self {
-        Self {
-            error_type,
-            is_ours: false,
-        }
-    }
-
-    /// We are, or what we depend on.
-    pub(crate) fn of_ours(error_type: &'static str) -> Self {
-        Self {
-            error_type,
-            is_ours: true,
-        }
-    }
-}
-
 impl From<ErrorCode> for Failure {
     fn from(code: ErrorCode) -> Self {
         match code {
@@ -60,24 +32,6 @@ impl From<ErrorCode> for Failure {
                 Self::of_ours(code.as_str())
             }
             _ => Self::of_client(code.as_str()),
-        }
-    }
-}
-
-impl From<&AdmitError> for Failure {
-    fn from(error: &AdmitError) -> Self {
-        match error {
-            AdmitError::Backend(_) => Self::of_ours(error.error_type()),
-            _ => Self::of_client(error.error_type()),
-        }
-    }
-}
-
-impl From<&VerifyError> for Failure {
-    fn from(error: &VerifyError) -> Self {
-        match error {
-            VerifyError::Refused(error) => Self::of_client(error.failure().as_str()),
-            VerifyError::Unknown(why) => Self::of_ours(why.error_type()),
         }
     }
 }
@@ -182,6 +136,11 @@ impl CommandSpan {
     /// See [`Span::scope`].
     pub(crate) fn scope(&self) -> tracing::Span {
         self.span.scope()
+    }
+
+    /// What the command's parts are parts of.
+    pub(crate) fn whole(&self) -> &Span {
+        &self.span
     }
 
     /// A part of the command.

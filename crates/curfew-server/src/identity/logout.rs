@@ -13,10 +13,10 @@ use hyper::body::Incoming;
 use serde_json::Value;
 use tracing::Instrument as _;
 
-use crate::Public;
 use crate::asked::Asked;
-use crate::ending::{Ended, Ending};
-use crate::form::{Refused, answer, done, refused_span};
+use crate::identity::Reports;
+use crate::identity::ending::{Ended, Ending};
+use crate::identity::form::{Refused, answer, done, refused_span};
 use crate::metrics::{LogoutOutcome, Report, ReportFault};
 use crate::respond::Response;
 
@@ -39,7 +39,7 @@ const LOOKED_AT: usize = 20;
 /// §2.8 knows no other status for what was not done, whosever fault it is.
 const NOT_DONE: StatusCode = StatusCode::BAD_REQUEST;
 
-impl Public {
+impl Reports {
     /// Answers a provider.
     pub(crate) async fn backchannel_logout(
         self: &Arc<Self>,
@@ -53,7 +53,7 @@ impl Public {
             Ok(token) => {
                 let authenticator = &self.context.authenticator;
                 let verified = authenticator.verify_logout(&token).await;
-                let (public, asked) = (Arc::clone(self), asked.clone());
+                let (reports, asked) = (Arc::clone(self), asked.clone());
                 let later = {
                     let authenticator = Arc::clone(authenticator);
                     async move { authenticator.verify_logout_later(&token).await }
@@ -63,7 +63,7 @@ impl Public {
                         VerifyError::Refused(error) => Refused::of_report(&error),
                         VerifyError::Unknown(why) => Refused::unverified(&why),
                     });
-                    public.conclude_logout(taken, &asked, began, address).await
+                    reports.conclude_logout(taken, &asked, began, address).await
                 };
                 self.judge_report(
                     Report::BackchannelLogout,
@@ -138,7 +138,7 @@ impl Public {
     }
 
     /// Remembers what became of a logout that was good. What is refused is told by
-    /// [`Public::note_refused`].
+    /// [`Reports::note_refused`].
     fn note_logout(&self, issuer: &str, result: &Result<LogoutOutcome, Refused>) {
         let authenticator = &self.context.authenticator;
         match result {

@@ -13,9 +13,10 @@ use hyper::body::Incoming;
 use tracing::{Instrument as _, debug, info};
 
 use crate::asked::Asked;
-use crate::form::{Refused, answer, done, refused_span};
+use crate::identity::Reports;
+use crate::identity::form::{Refused, answer, done, refused_span};
 use crate::respond::Response;
-use crate::{Public, cors, receipt};
+use crate::{cors, receipt};
 
 /// The path.
 pub(crate) const PATH: &str = "/revoke";
@@ -26,7 +27,7 @@ const SPAN: &str = "POST /revoke";
 /// What is not done now may be tried again (§2.2.1).
 const NOT_NOW: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 
-impl Public {
+impl Reports {
     /// Answers a client, which may be a page of another origin (§2.3).
     pub(crate) async fn token_revocation(
         self: &Arc<Self>,

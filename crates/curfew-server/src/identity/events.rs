@@ -17,10 +17,10 @@ use serde::Serialize;
 use subtle::ConstantTimeEq as _;
 use tracing::{Instrument as _, debug, error, info, warn};
 
-use crate::Public;
 use crate::asked::Asked;
-use crate::ending::Ending;
-use crate::form::{Refused, answer, posted, refused_span};
+use crate::identity::Reports;
+use crate::identity::ending::Ending;
+use crate::identity::form::{Refused, answer, posted, refused_span};
 use crate::metrics::{EventOutcome, Report};
 use crate::respond::{self, Response};
 
@@ -42,7 +42,7 @@ const LENIENT_MEDIA_TYPE: &str = "application/jwt";
 /// Our own faults are no ground to drop an event: senders do that on 400 (§2.4).
 const NOT_NOW: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 
-impl Public {
+impl Reports {
     /// Answers the transmitter of the issuer called `name`, which may push.
     pub(crate) async fn security_event(
         self: &Arc<Self>,
@@ -58,7 +58,7 @@ impl Public {
             Ok(token) => {
                 let authenticator = &self.context.authenticator;
                 let verified = authenticator.verify_event(name, token.trim()).await;
-                let (public, asked) = (Arc::clone(self), asked.clone());
+                let (reports, asked) = (Arc::clone(self), asked.clone());
                 let later = {
                     let (authenticator, name) = (Arc::clone(authenticator), name.to_owned());
                     async move { authenticator.verify_event_later(&name, token.trim()).await }
@@ -71,7 +71,7 @@ impl Public {
                         },
                         VerifyError::Unknown(why) => Refused::unverified(&why),
                     });
-                    public.conclude_event(taken, &asked, began, address).await
+                    reports.conclude_event(taken, &asked, began, address).await
                 };
                 self.judge_report(Report::SecurityEvent, address, verified, later, conclude)
                     .await

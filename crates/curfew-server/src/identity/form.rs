@@ -1,5 +1,4 @@
-//! What is posted to the public listener, and answers as OAuth has them: what the endpoints beside
-//! `/ws` have in common.
+//! What is posted, and answers as OAuth has them: what the endpoints have in common.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -15,15 +14,13 @@ use serde::Serialize;
 use tracing::debug;
 
 use crate::asked::Asked;
+use crate::body;
+use crate::identity::Reports;
 use crate::metrics::{Report, ReportFault};
 use crate::respond::{self, Response};
-use crate::{Public, body};
 
 /// Largest body: the largest token that `auth.max_token_bytes` may allow, and what is around it.
 const MAX_BODY_BYTES: usize = 68 * 1024;
-
-/// The time that the body of a request to the public listener may take.
-pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a form is sent as.
 const MEDIA_TYPE: &str = "application/x-www-form-urlencoded";
@@ -218,7 +215,7 @@ pub(crate) fn done() -> Response {
     response
 }
 
-impl Public {
+impl Reports {
     /// Counts and tells a refusal of what an issuer has signed. Of what a stranger can write nothing is
     /// said.
     pub(crate) fn note_refused(&self, report: Report, refused: &Refused) {
@@ -260,7 +257,7 @@ pub(crate) async fn posted(
     }
     permitted?;
     check(request.headers())?;
-    let body = body::read(request.into_body(), MAX_BODY_BYTES, BODY_TIMEOUT).await;
+    let body = body::read(request.into_body(), MAX_BODY_BYTES, body::PUBLIC_TIMEOUT).await;
     let body = body.map_err(|error| Refused {
         status: error.status(),
         ..Refused::invalid(error.to_string())

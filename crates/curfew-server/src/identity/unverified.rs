@@ -9,8 +9,8 @@ use http::StatusCode;
 use parking_lot::Mutex;
 use tracing::warn;
 
-use crate::Public;
-use crate::form::Refused;
+use crate::identity::Reports;
+use crate::identity::form::Refused;
 use crate::permits::group;
 use crate::rate::Rate;
 
@@ -95,7 +95,7 @@ fn tell(times: u64, address: IpAddr) {
     );
 }
 
-impl Public {
+impl Reports {
     /// Fails, before anything is verified, when too much from this address could not be of late.
     pub(crate) fn may_report(&self, address: IpAddr) -> Result<(), Refused> {
         if self.unverified.has(address) {

@@ -16,8 +16,8 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::Public;
-use crate::form::Refused;
+use crate::identity::Reports;
+use crate::identity::form::Refused;
 use crate::metrics::{EventOutcome, LogoutOutcome, Report};
 use crate::permits::group;
 use crate::respond::Response;
@@ -69,7 +69,7 @@ struct Waiting {
 /// The place of one that waits; given back when dropped.
 #[derive(Debug)]
 struct Place {
-    public: Arc<Public>,
+    reports: Arc<Reports>,
     issuer: Arc<str>,
     number: u64,
     displaced: CancellationToken,
@@ -77,11 +77,11 @@ struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let count = self.public.kept.with(&self.issuer, |issuer| {
+        let count = self.reports.kept.with(&self.issuer, |issuer| {
             issuer.waiting.retain(|one| one.number != self.number);
             issuer.waiting.len()
         });
-        let authenticator = &self.public.context.authenticator;
+        let authenticator = &self.reports.context.authenticator;
         authenticator.note_waiting_reports(&self.issuer, count);
     }
 }
@@ -140,7 +140,7 @@ impl Issuer {
     }
 }
 
-impl Public {
+impl Reports {
     /// Has `conclude` say what becomes of a report. One that is good but for its key is kept for it, and
     /// `later` verifies it then; it is concluded even if its sender has gone.
     ///
@@ -169,10 +169,10 @@ impl Public {
             return Err(refused);
         };
         let (told, answer) = oneshot::channel();
-        let public = Arc::clone(self);
+        let reports = Arc::clone(self);
         self.context.node.spawn(async move {
             let verified = tokio::select! {
-                verified = later => Some(public.context.judge(verified)),
+                verified = later => Some(reports.context.judge(verified)),
                 () = place.displaced.cancelled() => None,
                 () = time::sleep(PATIENCE) => None,
             };
@@ -183,8 +183,8 @@ impl Public {
                     drop(told.send(conclude(verified).await));
                 }
                 None => {
-                    public.count_lost(report);
-                    public.tell_lost(report, &place.issuer);
+                    reports.count_lost(report);
+                    reports.tell_lost(report, &place.issuer);
                 }
             }
         });
@@ -226,7 +226,7 @@ impl Public {
             tell_kept(&missing.issuer, times, &line);
         }
         Some(Place {
-            public: Arc::clone(self),
+            reports: Arc::clone(self),
             issuer: Arc::clone(&missing.issuer),
             number,
             displaced,

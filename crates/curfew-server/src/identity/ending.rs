@@ -11,8 +11,9 @@ use futures_util::future::join_all;
 use http::StatusCode;
 use tracing::info;
 
-use crate::form::Refused;
-use crate::{Public, receipt};
+use crate::identity::Reports;
+use crate::identity::form::Refused;
+use crate::receipt;
 
 /// How long a report is remembered where `auth.max_token_lifetime` does not say for how long tokens
 /// from before it may come back.
@@ -34,7 +35,7 @@ pub(crate) struct Ending<'a> {
     pub(crate) at: u64,
 }
 
-impl Public {
+impl Reports {
     /// Ends access on every node: what is named here is silent at once, and the receipts of the
     /// others are in the log.
     ///

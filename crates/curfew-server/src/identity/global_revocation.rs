@@ -15,11 +15,11 @@ use serde::Deserialize;
 use serde_json::Value;
 use tracing::Instrument as _;
 
-use crate::Public;
 use crate::asked::Asked;
-use crate::ending::Ending;
-use crate::form::{Refused, answer, done, posted, refused_span};
-use crate::logout::refusal;
+use crate::identity::Reports;
+use crate::identity::ending::Ending;
+use crate::identity::form::{Refused, answer, done, posted, refused_span};
+use crate::identity::logout::refusal;
 use crate::metrics::{LogoutOutcome, Report, ReportFault};
 use crate::respond::Response;
 
@@ -42,7 +42,7 @@ struct Body {
     sub_id: Value,
 }
 
-impl Public {
+impl Reports {
     /// Answers an issuer.
     pub(crate) async fn global_revocation(
         self: &Arc<Self>,
@@ -56,14 +56,14 @@ impl Public {
             Ok((token, body)) => {
                 let authenticator = &self.context.authenticator;
                 let verified = authenticator.verify_revoker(&token).await;
-                let (public, asked) = (Arc::clone(self), asked.clone());
+                let (reports, asked) = (Arc::clone(self), asked.clone());
                 let later = {
                     let authenticator = Arc::clone(authenticator);
                     async move { authenticator.verify_revoker_later(&token).await }
                 };
                 let conclude = async move |verified: Result<Revoker, VerifyError>| {
-                    let taken = public.find_revoked(verified, &body);
-                    public
+                    let taken = reports.find_revoked(verified, &body);
+                    reports
                         .conclude_revocation(taken, &asked, began, address)
                         .await
                 };

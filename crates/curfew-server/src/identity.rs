@@ -1,0 +1,130 @@
+//! What identity providers report, and tokens that their holders give back: each ends access.
+//!
+//! The files in order: one for each endpoint (`logout`, `events`, `global_revocation`, `revoke`), then what
+//! they share: the form they read, those who may not report for a while, what waits for keys, and how
+//! access ends.
+
+mod ending;
+mod events;
+mod form;
+mod global_revocation;
+mod kept;
+mod logout;
+mod revoke;
+mod unverified;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use curfew_auth::EventStream;
+use curfew_session::Context;
+use http::Request;
+use hyper::body::Incoming;
+
+use crate::Settings;
+use crate::metrics::ServerMetrics;
+use crate::respond::Response;
+use kept::Kept;
+use unverified::Unverified;
+
+/// An endpoint that is configured.
+pub(crate) enum Endpoint {
+    /// OpenID Connect Back-Channel Logout.
+    Logout,
+    /// Global Token Revocation.
+    GlobalRevocation,
+    /// RFC 7009.
+    TokenRevocation,
+    /// RFC 8935.
+    Events {
+        /// The issuer's configured name.
+        issuer: String,
+        stream: EventStream,
+    },
+}
+
+/// True if this path belongs to an endpoint here, configured or not.
+pub(crate) fn owns(path: &str) -> bool {
+    let taken = [logout::PATH, global_revocation::PATH, revoke::PATH];
+    taken.contains(&path) || path.starts_with(events::PREFIX)
+}
+
+/// Answers reports, and ends access by them.
+#[derive(Debug)]
+pub(crate) struct Reports {
+    context: Arc<Context>,
+    metrics: Arc<ServerMetrics>,
+    settings: Arc<ArcSwap<Settings>>,
+    unverified: Unverified,
+    kept: Kept,
+}
+
+impl Reports {
+    /// Goes by `settings`, which the public listener has replaced at a reload.
+    pub(crate) fn new(
+        context: Arc<Context>,
+        metrics: Arc<ServerMetrics>,
+        settings: Arc<ArcSwap<Settings>>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            context,
+            metrics,
+            settings,
+            unverified: Unverified::default(),
+            kept: Kept::default(),
+        })
+    }
+
+    /// Puts `limits.unverified_reports_per_second` in force.
+    pub(crate) fn set_unverified_per_second(&self, per_second: u32) {
+        self.unverified.set(per_second);
+    }
+
+    /// Tells what no line of the log has told, where the interval of the last one is over.
+    pub(crate) fn tell_rest(&self) {
+        self.unverified.tell_rest();
+        self.kept.tell_rest();
+    }
+
+    /// The endpoint of a path. What is not configured does not exist.
+    pub(crate) fn endpoint(&self, path: &str) -> Option<Endpoint> {
+        let authenticator = &self.context.authenticator;
+        match path {
+            logout::PATH => authenticator.accepts_logout().then_some(Endpoint::Logout),
+            global_revocation::PATH => {
+                let accepts = authenticator.accepts_global_revocation();
+                accepts.then_some(Endpoint::GlobalRevocation)
+            }
+            revoke::PATH => {
+                let accepts = self.settings.load().auth.token_revocation;
+                accepts.then_some(Endpoint::TokenRevocation)
+            }
+            _ => {
+                let issuer = path.strip_prefix(events::PREFIX)?;
+                let stream = authenticator.event_stream(issuer)?;
+                Some(Endpoint::Events {
+                    issuer: issuer.to_owned(),
+                    stream,
+                })
+            }
+        }
+    }
+
+    /// Answers what came from `address` to an endpoint.
+    pub(crate) async fn answer(
+        self: &Arc<Self>,
+        endpoint: Endpoint,
+        request: Request<Incoming>,
+        address: IpAddr,
+    ) -> Response {
+        match endpoint {
+            Endpoint::Logout => self.backchannel_logout(request, address).await,
+            Endpoint::GlobalRevocation => self.global_revocation(request, address).await,
+            Endpoint::TokenRevocation => self.token_revocation(request, address).await,
+            Endpoint::Events { issuer, stream } => {
+                self.security_event(&issuer, stream, request, address).await
+            }
+        }
+    }
+}

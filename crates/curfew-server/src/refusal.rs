@@ -1,0 +1,58 @@
+//! HTTP answers to a token or a page that is turned away: the same for an upgrade and for a ticket.
+
+use curfew_auth::AuthError;
+use curfew_backend::BackendError;
+use curfew_model::AuthFailure;
+use curfew_node::AdmitError;
+use http::header::WWW_AUTHENTICATE;
+use http::{HeaderValue, StatusCode};
+use serde::Serialize;
+
+use crate::respond::{self, Problem, Response};
+
+/// What an origin that may not connect is told.
+pub(crate) const NOT_ALLOWED: &str = "the Origin is not in server.allowed_origins";
+
+/// The refusal of a token that a revocation covers.
+pub(crate) fn revoked(error: &AdmitError) -> Option<AuthError> {
+    let disconnect = match error {
+        AdmitError::Revoked(disconnect) => *disconnect,
+        AdmitError::Ended(ending) if ending.is_revocation() => ending.disconnect,
+        _ => return None,
+    };
+    let (failure, message) = curfew_session::revoked(disconnect);
+    Some(AuthError::new(failure, message))
+}
+
+/// What a client is told of the backend's being away.
+pub(crate) fn backend_away(error: &BackendError) -> Problem {
+    if matches!(error, BackendError::Unusable(_)) {
+        tracing::warn!(error = %error, "the backend gave an unusable answer");
+    }
+    Problem::unavailable("the service is temporarily unavailable, try again")
+}
+
+/// 401 with the same JSON as the `auth_failed` frame.
+pub(crate) fn unauthorized(error: &AuthError) -> Response {
+    #[derive(Serialize)]
+    struct AuthFailed<'a> {
+        r#type: &'static str,
+        reason: AuthFailure,
+        message: &'a str,
+    }
+    let body = AuthFailed {
+        r#type: "auth_failed",
+        reason: error.failure(),
+        message: error.message(),
+    };
+    let mut response = respond::json(StatusCode::UNAUTHORIZED, &body);
+    if let Ok(value) = HeaderValue::from_str(&error.www_authenticate()) {
+        response.headers_mut().insert(WWW_AUTHENTICATE, value);
+    }
+    response
+}
+
+/// A page of this origin may not do this.
+pub(crate) fn forbidden_origin(detail: &'static str) -> Problem {
+    Problem::new(StatusCode::FORBIDDEN, "forbidden_origin", detail)
+}

@@ -1,0 +1,87 @@
+//! A request that is not upgraded, and the ways in which its client is told.
+
+use curfew_auth::{AuthError, Reject, VerifyError};
+use curfew_node::AdmitError;
+use curfew_session::{AdmissionError, Failure, Opening, Refusal};
+use curfew_ws::HandshakeError;
+
+use crate::Settings;
+use crate::metrics::RejectReason;
+use crate::refusal::{backend_away, forbidden_origin, revoked, unauthorized};
+use crate::respond::{Problem, Response};
+
+/// A request that is not upgraded: its answer, how it is counted, and its name in spans.
+pub(super) struct Refused {
+    pub(super) reason: RejectReason,
+    pub(super) error_type: &'static str,
+    pub(super) response: Box<Response>,
+}
+
+impl Refused {
+    pub(super) fn new(reason: RejectReason, problem: Problem) -> Self {
+        Self {
+            reason,
+            error_type: reason.as_str(),
+            response: Box::new(problem.into_response()),
+        }
+    }
+
+    pub(super) fn handshake(error: &HandshakeError) -> Self {
+        let problem = Problem::new(error.status(), error.reason(), error.to_string());
+        let mut refused = Self::new(RejectReason::BadRequest, problem);
+        refused.response.headers_mut().extend(error.headers());
+        refused
+    }
+
+    pub(super) fn forbidden_origin(detail: &'static str) -> Self {
+        Self::new(RejectReason::Origin, forbidden_origin(detail))
+    }
+}
+
+/// Tells a client that it is not admitted: as 503 where the fault is ours, else in the configured way.
+pub(super) fn not_admitted(settings: &Settings, error: AdmissionError) -> Result<Opening, Refused> {
+    let Failure { error_type, .. } = Failure::from(&error);
+    let (reason, problem) = match error {
+        AdmissionError::Token(VerifyError::Refused(error)) => return refuse(settings, &error),
+        AdmissionError::Token(VerifyError::Unknown(why)) => {
+            let problem = Problem::unavailable(why.message()).after(why.retry_after());
+            (RejectReason::Unavailable, problem)
+        }
+        AdmissionError::Session(AdmitError::Backend(error)) => {
+            (RejectReason::Unavailable, backend_away(&error))
+        }
+        AdmissionError::Session(AdmitError::Draining) => {
+            let problem = Problem::unavailable("the node is leaving service, connect again");
+            (RejectReason::Draining, problem)
+        }
+        AdmissionError::Session(
+            error @ (AdmitError::Revoked(_)
+            | AdmitError::Ended(_)
+            | AdmitError::SessionLimit { .. }),
+        ) => {
+            return match (settings.auth.reject, revoked(&error)) {
+                (Reject::Http, Some(error)) => refuse(settings, &error),
+                _ => Ok(Opening::Refused(Refusal::from(error))),
+            };
+        }
+    };
+    Err(Refused {
+        error_type,
+        ..Refused::new(reason, problem)
+    })
+}
+
+/// Tells a client that its token is at fault, in the configured way.
+fn refuse(settings: &Settings, error: &AuthError) -> Result<Opening, Refused> {
+    match settings.auth.reject {
+        Reject::Message => Ok(Opening::Refused(Refusal::token(
+            error.failure(),
+            error.message().to_owned(),
+        ))),
+        Reject::Http => Err(Refused {
+            reason: RejectReason::Auth,
+            error_type: error.failure().as_str(),
+            response: Box::new(unauthorized(error)),
+        }),
+    }
+}

@@ -1,0 +1,129 @@
+//! The span of an upgrade: the request, whose it is and what became of it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use curfew_model::Principal;
+use curfew_session::{Failure, Opening};
+use curfew_telemetry::{Span, Tracer, Whose};
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
+use tracing::debug;
+
+use super::refused::Refused;
+use crate::accept::Accepted;
+use crate::asked::{Asked, describe};
+use crate::respond::{self, Response};
+
+/// Its name, whatever path of `server.path` the request is for.
+const SPAN: &str = "GET /ws";
+
+/// A span that begins when the connection was accepted and ends when the session is open: the session's
+/// life is not one long span.
+pub(super) struct UpgradeSpan<'a> {
+    tracer: &'a Tracer,
+    asked: Asked,
+    path: String,
+    began: SystemTime,
+    /// The one whose token was verified.
+    principal: Option<Arc<Principal>>,
+    span: Span,
+}
+
+impl<'a> UpgradeSpan<'a> {
+    /// The span of this request.
+    pub(super) fn begin(
+        tracer: &'a Tracer,
+        request: &Request<Incoming>,
+        accepted: &Accepted,
+    ) -> Self {
+        let asked = Asked::of(tracer, request);
+        let now = tracer.now();
+        let began = now.checked_sub(accepted.at.elapsed()).unwrap_or(now);
+        let mut span = tracer.request(SPAN, asked.origin.clone());
+        span.began(began);
+        Self {
+            tracer,
+            asked,
+            path: request.uri().path().to_owned(),
+            began,
+            principal: None,
+            span,
+        }
+    }
+
+    /// What the parts of the upgrade are parts of.
+    pub(super) fn whole(&self) -> &Span {
+        &self.span
+    }
+
+    /// The token is this one's.
+    pub(super) fn is_of(&mut self, principal: &Arc<Principal>) {
+        self.principal = Some(Arc::clone(principal));
+    }
+
+    /// The connection becomes a session, to which the span goes; the answer names it.
+    pub(super) fn opened<B>(
+        &mut self,
+        opening: &Opening,
+        response: &mut http::Response<B>,
+    ) -> Span {
+        match opening {
+            Opening::Refused(refusal) => {
+                let failure = Failure::from(refusal);
+                self.record(failure.is_ours);
+                self.span.failed(failure.error_type);
+            }
+            Opening::Admitted(attachment) => {
+                self.span.of_session(attachment.member().session());
+            }
+            Opening::Awaiting => {}
+        }
+        self.describe(response.status());
+        respond::name_span(response.headers_mut(), &self.span);
+        std::mem::take(&mut self.span)
+    }
+
+    /// The request of the client at `peer` is not upgraded: records that, and gives the answer.
+    pub(super) fn refuse(mut self, refused: Refused, peer: IpAddr) -> Response {
+        let Refused {
+            reason,
+            error_type,
+            mut response,
+        } = refused;
+        let status = response.status();
+        let is_ours = status.is_server_error();
+        self.record(is_ours);
+        self.describe(status);
+        match is_ours {
+            true => self.span.failed(error_type),
+            false => self.span.refused(error_type),
+        }
+        let _entered = self.span.scope().entered();
+        debug!(%peer, status = status.as_u16(), ?reason, "upgrade refused");
+        respond::name_trace(&mut response, &self.span);
+        *response
+    }
+
+    /// From now on it is recorded at any share, within the budget of its client.
+    fn record(&mut self, is_ours: bool) {
+        if self.span.is_recorded() {
+            return;
+        }
+        let whose = Whose {
+            user: self.principal.as_deref().map(Principal::user),
+            ..self.asked.whose()
+        };
+        let origin = self.asked.origin.clone();
+        self.span = self.tracer.fault(is_ours, SPAN, origin, self.began, whose);
+    }
+
+    fn describe(&mut self, status: StatusCode) {
+        if let Some(principal) = &self.principal {
+            self.tracer.name_user(&mut self.span, principal.user());
+        }
+        self.asked.describe(&mut self.span);
+        describe(&mut self.span, "GET", &self.path, status);
+    }
+}

@@ -1,0 +1,250 @@
+//! Admission: a token is verified, then its session is admitted. The upgrade, `auth` and `refresh` all
+//! come through here, where it is decided, counted, traced and logged: an outage is told alike by each.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use curfew_auth::{AuthError, VerifyError};
+use curfew_hub::WireId;
+use curfew_model::{Disconnect, Principal};
+use curfew_node::{AdmitError, Attachment};
+use curfew_telemetry::{Span, SpanKind};
+use tracing::{Instrument as _, debug};
+
+use crate::{Context, Refusal};
+
+/// A fault, for the span of what failed by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failure {
+    /// `error.type`
+    pub error_type: &'static str,
+    /// It is a fault of ours or of what we depend on, not of the client.
+    pub is_ours: bool,
+}
+
+impl Failure {
+    /// The client is at fault, or may not do it.
+    pub(crate) fn of_client(error_type: &'static str) -> Self {
+        Self {
+            error_type,
+            is_ours: false,
+        }
+    }
+
+    /// We are, or what we depend on.
+    pub(crate) fn of_ours(error_type: &'static str) -> Self {
+        Self {
+            error_type,
+            is_ours: true,
+        }
+    }
+}
+
+impl From<Disconnect> for Failure {
+    fn from(disconnect: Disconnect) -> Self {
+        let ours = [
+            Disconnect::UNAVAILABLE,
+            Disconnect::INTERNAL,
+            Disconnect::DRAINING,
+        ];
+        match ours.contains(&disconnect) {
+            true => Self::of_ours(disconnect.reason),
+            false => Self::of_client(disconnect.reason),
+        }
+    }
+}
+
+impl From<&Refusal> for Failure {
+    fn from(refusal: &Refusal) -> Self {
+        Self {
+            error_type: refusal.reason(),
+            ..refusal.ending.disconnect.into()
+        }
+    }
+}
+
+/// The reason why a token opens no session, or does not renew one.
+#[derive(Debug, thiserror::Error)]
+pub enum AdmissionError {
+    /// It opens nothing, or cannot be verified now.
+    #[error(transparent)]
+    Token(#[from] VerifyError),
+    /// Its session is refused, or cannot be admitted now.
+    #[error(transparent)]
+    Session(#[from] AdmitError),
+}
+
+impl From<&AdmissionError> for Failure {
+    fn from(error: &AdmissionError) -> Self {
+        match error {
+            AdmissionError::Token(VerifyError::Refused(error)) => {
+                Self::of_client(error.failure().as_str())
+            }
+            AdmissionError::Token(VerifyError::Unknown(why)) => Self::of_ours(why.error_type()),
+            AdmissionError::Session(error) => {
+                let error_type = error.error_type();
+                match error {
+                    AdmitError::Backend(_) | AdmitError::Draining => Self::of_ours(error_type),
+                    AdmitError::Revoked(_) | AdmitError::SessionLimit { .. } => {
+                        Self::of_client(error_type)
+                    }
+                    AdmitError::Ended(ending) => ending.disconnect.into(),
+                }
+            }
+        }
+    }
+}
+
+impl From<AdmissionError> for Refusal {
+    fn from(error: AdmissionError) -> Self {
+        match error {
+            AdmissionError::Token(error) => error.into(),
+            AdmissionError::Session(error) => error.into(),
+        }
+    }
+}
+
+/// A token that was verified. The span of that waits for the session that it opens, to name it.
+#[derive(Debug)]
+pub struct Verified {
+    /// Its content.
+    pub principal: Arc<Principal>,
+    span: Span,
+}
+
+impl Context {
+    /// Verifies the token of a connection, or refuses what stands in its place. Counted and logged, and
+    /// traced as a part of `whole`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Context::verify`].
+    pub async fn verify_part(
+        &self,
+        token: Result<&str, AuthError>,
+        whole: &Span,
+    ) -> Result<Verified, AdmissionError> {
+        let mut span = whole.child("verify token", SpanKind::Internal);
+        let verified = match token {
+            Ok(token) => self.verify(token).instrument(span.scope()).await,
+            Err(error) => Err(error.into()),
+        };
+        span.ended(self.metrics().tracer().now());
+        self.count_authentication(&verified);
+        match verified {
+            Ok(principal) => Ok(Verified { principal, span }),
+            Err(error) => {
+                let error = AdmissionError::from(error);
+                let reason = Failure::from(&error);
+                span.failed(reason.error_type);
+                whole.scope().in_scope(|| match reason.is_ours {
+                    true => debug!(%error, "token not verified"),
+                    false => debug!(reason = reason.error_type, "token refused"),
+                });
+                Err(error)
+            }
+        }
+    }
+
+    /// Admits the session of a verified token, as a part of `whole`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Node::admit`](curfew_node::Node::admit).
+    pub async fn admit_part(
+        &self,
+        verified: Verified,
+        wire: WireId,
+        address: Option<IpAddr>,
+        whole: &Span,
+    ) -> Result<Attachment, AdmissionError> {
+        let Verified {
+            principal,
+            span: mut verify,
+        } = verified;
+        let mut span = whole.child("admission", SpanKind::Internal);
+        let admit = self.node.admit(principal, wire, address);
+        let admitted = admit.instrument(span.scope()).await;
+        if let Ok(attachment) = &admitted {
+            verify.of_session(attachment.member().session());
+        }
+        admitted.map_err(|error| not_admitted(error, &mut span, whole))
+    }
+
+    /// Has a verified token take the place of that of a session, whose command `whole` is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Attachment::refresh`].
+    pub(crate) async fn renew(
+        &self,
+        attachment: &Attachment,
+        principal: Arc<Principal>,
+        whole: &Span,
+    ) -> Result<(), AdmissionError> {
+        let renewed = attachment.refresh(principal).await;
+        // The command's own span tells of the failure.
+        renewed.map_err(|error| not_admitted(error, &mut Span::default(), whole))
+    }
+
+    /// Counts a token that was verified or refused. What cannot be verified says nothing of a token.
+    pub fn count_authentication(&self, result: &Result<Arc<Principal>, VerifyError>) {
+        let authentications = &self.metrics().authentications;
+        match result {
+            Ok(_) => authentications.accepted(),
+            Err(VerifyError::Refused(error)) => {
+                authentications.refused(error.failure().as_str());
+            }
+            Err(VerifyError::Unknown(_)) => {}
+        }
+    }
+}
+
+fn not_admitted(error: AdmitError, part: &mut Span, whole: &Span) -> AdmissionError {
+    let scope = whole.scope();
+    scope.in_scope(|| debug!(error = %error, "session not admitted"));
+    let error = AdmissionError::from(error);
+    part.failed(Failure::from(&error).error_type);
+    error
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use curfew_auth::{MissingKeys, Unverified};
+    use curfew_backend::BackendError;
+    use curfew_hub::Ending;
+
+    use super::*;
+
+    /// Fault: the same failure is the client's on one way in and ours on another.
+    #[test]
+    fn a_failure_is_ours_exactly_where_the_client_is_told_so() {
+        let keys = MissingKeys {
+            issuer: "main".into(),
+            retry_after: Duration::ZERO,
+            may_be_good: true,
+        };
+        let ours = [
+            AdmissionError::Token(Unverified::Keys(keys).into()),
+            AdmissionError::Token(Unverified::Clock.into()),
+            AdmitError::Backend(BackendError::unavailable("away")).into(),
+            AdmitError::Draining.into(),
+            AdmitError::Ended(Ending::new(Disconnect::DRAINING)).into(),
+        ];
+        let clients = [
+            AdmissionError::Token(AuthError::missing_token().into()),
+            AdmitError::Revoked(Disconnect::REVOKED).into(),
+            AdmitError::Ended(Ending::new(Disconnect::REVOKED)).into(),
+            AdmitError::Ended(Ending::new(Disconnect::REPLACED)).into(),
+        ];
+        let all = ours.into_iter().map(|error| (true, error));
+        for (is_ours, error) in all.chain(clients.into_iter().map(|error| (false, error))) {
+            let failure = Failure::from(&error);
+            assert_eq!(failure.is_ours, is_ours, "{error:?}");
+            let told = Failure::from(&Refusal::from(error));
+            assert_eq!(told.is_ours, is_ours, "{failure:?}");
+        }
+    }
+}
