@@ -189,8 +189,12 @@ impl<'a> Frames<'a> {
     }
 
     fn of(&mut self, wire: WireId) -> Option<Bytes> {
-        let known = self.first.iter().chain(&self.others);
-        if let Some((_, frame)) = known.into_iter().find(|(id, _)| *id == wire) {
+        if let Some((id, frame)) = &self.first
+            && *id == wire
+        {
+            return frame.clone();
+        }
+        if let Some((_, frame)) = self.others.iter().find(|(id, _)| *id == wire) {
             return frame.clone();
         }
         let frame = self.hub.wires.get(wire).push(&self.push);

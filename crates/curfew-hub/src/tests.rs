@@ -17,9 +17,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use curfew_model::{
     Channel, Claims, Clock, CommandId, DeliveryLease, Message, MessageKind, Principal,
-    PrincipalParts, Publication, Push, Reply, RevocationKey, SessionId,
+    PrincipalParts, Publication, Push, Reply, Request, RevocationKey, SessionId,
 };
-use curfew_protocol::{DecodeError, Decoded, Protocol};
+use curfew_protocol::{DecodeError, Protocol};
 use curfew_telemetry::Registry;
 use curfew_ws::{Socket, WriteBatch};
 
@@ -53,10 +53,10 @@ impl Protocol for Plain {
         MessageKind::Text
     }
 
-    fn decode<'a>(&self, _: Message<'a>) -> Decoded<'a> {
-        Decoded::only(Err(DecodeError::NotTheProtocol {
+    fn decode<'a>(&self, _: &mut Message<'a>) -> Result<Request<'a>, DecodeError> {
+        Err(DecodeError::NotTheProtocol {
             message: "nothing is decoded here",
-        }))
+        })
     }
 
     fn encode_reply(&self, _: Option<&CommandId>, _: &Reply<'_>, _: &mut BytesMut) -> bool {

@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use curfew_model::{CommandId, Disconnect, Message, MessageKind, Push, Reply};
-use curfew_protocol::{Decoded, Protocol};
+use curfew_model::{CommandId, Disconnect, Message, MessageKind, Push, Reply, Request};
+use curfew_protocol::{DecodeError, Protocol};
 use curfew_ws::frame::{self, Opcode};
 
 /// What a transport puts around messages. All frames of a connection leave in order, each a whole.
@@ -82,7 +82,7 @@ impl Wire {
     }
 
     /// See [`Protocol::decode`].
-    pub fn decode<'a>(&self, message: Message<'a>) -> Decoded<'a> {
+    pub fn decode<'a>(&self, message: &mut Message<'a>) -> Result<Request<'a>, DecodeError> {
         self.protocol.decode(message)
     }
 

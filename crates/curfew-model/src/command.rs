@@ -5,34 +5,31 @@ use std::fmt;
 
 use crate::{AuthFailure, Channel, Disconnect, ErrorCode, SessionId, TraceContext, TraceId};
 
-/// The client's own name for a command, echoed in the reply. Displayed as JSON.
+/// The client's own name for a command, echoed in the reply: a JSON number or string, kept as the
+/// JSON text it was sent as.
 #[derive(Clone, PartialEq, Eq)]
-pub enum CommandId {
-    /// The JSON text of a number or string, as it was sent. The decoder has checked it.
-    Json(Box<str>),
-    /// The number of a protocol that has no other ids.
-    Number(u64),
-}
+pub struct CommandId(Box<str>);
 
 impl CommandId {
     /// Takes the JSON text of a number or string. The decoder has checked it.
     pub fn from_json(text: &str) -> Self {
-        Self::Json(text.into())
+        Self(text.into())
     }
-}
 
-impl fmt::Display for CommandId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Json(text) => f.write_str(text),
-            Self::Number(number) => number.fmt(f),
-        }
+    /// Takes the number of a protocol that has no other ids.
+    pub fn from_number(number: u64) -> Self {
+        Self(number.to_string().into())
+    }
+
+    /// The JSON text.
+    pub fn as_json(&self) -> &str {
+        &self.0
     }
 }
 
 impl fmt::Debug for CommandId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
+        f.write_str(&self.0)
     }
 }
 
@@ -230,6 +227,16 @@ pub enum Message<'a> {
     Text(&'a str),
     /// Anything.
     Binary(&'a [u8]),
+}
+
+impl Message<'_> {
+    /// Nothing is in it, or nothing is left.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Text(text) => text.is_empty(),
+            Self::Binary(data) => data.is_empty(),
+        }
+    }
 }
 
 impl fmt::Debug for Message<'_> {

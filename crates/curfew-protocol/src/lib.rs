@@ -7,4 +7,4 @@
 pub mod native;
 mod protocol;
 
-pub use protocol::{DecodeError, Decoded, Protocol};
+pub use protocol::{DecodeError, Protocol};

@@ -7,9 +7,9 @@ mod encode;
 
 use bytes::BytesMut;
 use curfew_model::json::{self, Fault, Rules};
-use curfew_model::{CommandId, Message, MessageKind, Push, Reply};
+use curfew_model::{CommandId, Message, MessageKind, Push, Reply, Request};
 
-use crate::{DecodeError, Decoded, Protocol};
+use crate::{DecodeError, Protocol};
 
 /// Most levels of arrays and objects in `data`, the outermost included.
 pub const MAX_DEPTH: usize = 32;
@@ -37,13 +37,14 @@ impl Protocol for Native {
         MessageKind::Text
     }
 
-    fn decode<'a>(&self, message: Message<'a>) -> Decoded<'a> {
-        Decoded::only(match message {
+    fn decode<'a>(&self, message: &mut Message<'a>) -> Result<Request<'a>, DecodeError> {
+        // A message is one request.
+        match std::mem::replace(message, Message::Text("")) {
             Message::Text(text) => decode::decode(text),
             Message::Binary(_) => Err(DecodeError::NotTheProtocol {
                 message: "a binary message",
             }),
-        })
+        }
     }
 
     fn encode_reply(&self, id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMut) -> bool {

@@ -25,25 +25,6 @@ pub enum DecodeError {
     },
 }
 
-/// The front of a message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decoded<'a> {
-    /// Its first request.
-    pub request: Result<Request<'a>, DecodeError>,
-    /// What is behind that, to be decoded once the request is acted on; `None` where nothing is left.
-    pub rest: Option<Message<'a>>,
-}
-
-impl<'a> Decoded<'a> {
-    /// A message that holds one request and nothing else.
-    pub fn only(request: Result<Request<'a>, DecodeError>) -> Self {
-        Self {
-            request,
-            rest: None,
-        }
-    }
-}
-
 /// Bytes to model and back, in one encoding. A protocol with two encodings, such as JSON and Protobuf,
 /// is two of these with one [`name`](Protocol::name).
 ///
@@ -63,8 +44,9 @@ pub trait Protocol: fmt::Debug + Send + Sync + 'static {
     /// The kind of every message that is encoded.
     fn kind(&self) -> MessageKind;
 
-    /// Reads the front of a message.
-    fn decode<'a>(&self, message: Message<'a>) -> Decoded<'a>;
+    /// Takes the first request off a message. What it leaves is decoded once that is acted on; an empty
+    /// rest is the end of the message.
+    fn decode<'a>(&self, message: &mut Message<'a>) -> Result<Request<'a>, DecodeError>;
 
     /// Appends the answer to a command. False, and nothing is written, where it is not answered.
     fn encode_reply(&self, id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMut) -> bool;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use curfew_hub::Standing;
 use curfew_model::{Command, Disconnect, ErrorCode, Message, Reply, Request};
-use curfew_protocol::{DecodeError, Decoded};
+use curfew_protocol::DecodeError;
 use curfew_telemetry::Origin;
 use tokio::time::Instant;
 use tracing::debug;
@@ -30,8 +30,8 @@ fn origin(command: &Command<'_>) -> Origin {
 }
 
 impl State {
-    /// The front of a message, as its protocol has it.
-    pub(crate) fn decode<'a>(&self, message: Message<'a>) -> Decoded<'a> {
+    /// The first request of a message, taken off it.
+    pub(crate) fn decode<'a>(&self, message: &mut Message<'a>) -> Result<Request<'a>, DecodeError> {
         self.wire().decode(message)
     }
 

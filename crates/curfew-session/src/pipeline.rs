@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 
 use curfew_backend::BoxFuture;
 use curfew_model::{Command, Message, Request};
-use curfew_protocol::{DecodeError, Decoded};
+use curfew_protocol::DecodeError;
 use tokio::task::coop::{cooperative, has_budget_remaining};
 
 use crate::commands::span::CommandSpan;
@@ -153,9 +153,10 @@ impl State {
         message: Message<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Finish>> {
-        let mut left = Some(message);
-        while let Some(message) = left {
-            let Decoded { request, rest } = self.decode(message);
+        let mut rest = message;
+        loop {
+            let message = rest;
+            let request = self.decode(&mut rest);
             if !self.pipeline.takes(&request) {
                 self.pipeline.then(message.into());
                 return Poll::Pending;
@@ -173,7 +174,8 @@ impl State {
             // The broker is asked for each before the next is looked at.
             match self.poll_pipeline(cx) {
                 Poll::Ready(Some(finish)) => return Poll::Ready(Some(finish)),
-                Poll::Ready(None) | Poll::Pending => left = rest,
+                Poll::Ready(None) | Poll::Pending if rest.is_empty() => break,
+                Poll::Ready(None) | Poll::Pending => {}
             }
         }
         match self.pipeline.is_idle() {

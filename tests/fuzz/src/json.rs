@@ -79,7 +79,7 @@ pub fn check_command(bytes: &[u8]) -> bool {
     let Ok(text) = str::from_utf8(bytes) else {
         return false;
     };
-    let Ok(request) = Native.decode(Message::Text(text)).request else {
+    let Ok(request) = Native.decode(&mut Message::Text(text)) else {
         return false;
     };
     assert!(is_json(text), "{text:?} is not JSON");

@@ -133,10 +133,7 @@ fn open(kind: &str, out: &mut BytesMut) {
 fn put_id(id: Option<&CommandId>, out: &mut BytesMut) {
     if let Some(id) = id {
         put_name("id", out);
-        match id {
-            CommandId::Json(text) => out.put_slice(text.as_bytes()),
-            CommandId::Number(number) => put_decimal(*number, out),
-        }
+        out.put_slice(id.as_json().as_bytes());
     }
 }
 
@@ -149,10 +146,6 @@ fn put_name(name: &str, out: &mut BytesMut) {
 
 fn put_number(name: &str, number: u64, out: &mut BytesMut) {
     put_name(name, out);
-    put_decimal(number, out);
-}
-
-fn put_decimal(number: u64, out: &mut BytesMut) {
     write!(out, "{number}").expect("a buffer that grows takes any text");
 }
 

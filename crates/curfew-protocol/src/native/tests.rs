@@ -1,6 +1,6 @@
 use std::borrow::Cow;
 
-use curfew_model::{AuthFailure, Channel, Command, Disconnect, ErrorCode, Request};
+use curfew_model::{AuthFailure, Channel, Command, Disconnect, ErrorCode};
 use proptest::prelude::*;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -8,16 +8,19 @@ use serde_json::value::RawValue;
 use super::*;
 
 fn decode(text: &str) -> Result<Request<'_>, DecodeError> {
-    let Decoded { request, rest } = Native.decode(Message::Text(text));
-    assert_eq!(rest, None);
+    let mut message = Message::Text(text);
+    let request = Native.decode(&mut message);
+    assert!(message.is_empty());
     request
 }
 
 fn form(text: &str) -> (Option<String>, ErrorCode, String) {
     match decode(text) {
-        Err(DecodeError::Form { id, code, message }) => {
-            (id.map(|id| id.to_string()), code, message.into_owned())
-        }
+        Err(DecodeError::Form { id, code, message }) => (
+            id.map(|id| id.as_json().to_owned()),
+            code,
+            message.into_owned(),
+        ),
         other => panic!("{text} gave {other:?}"),
     }
 }
@@ -93,8 +96,7 @@ fn every_command_is_read() {
     ] {
         let request = decode(message).unwrap_or_else(|error| panic!("{message}: {error:?}"));
         assert_eq!(request.command, command, "{message}");
-        let read = request.id.as_ref().map(CommandId::to_string);
-        assert_eq!(read.as_deref(), id, "{message}");
+        assert_eq!(request.id.as_ref().map(CommandId::as_json), id, "{message}");
     }
 }
 
@@ -187,9 +189,7 @@ fn what_is_not_json_is_not_the_protocol() {
         assert_eq!(decode(message), expect, "{message:?}");
     }
     assert!(matches!(
-        Native
-            .decode(Message::Binary(b"{\"type\":\"ping\"}"))
-            .request,
+        Native.decode(&mut Message::Binary(b"{\"type\":\"ping\"}")),
         Err(DecodeError::NotTheProtocol { .. })
     ));
 }
@@ -296,7 +296,7 @@ fn an_id_is_measured_by_its_content() {
         let id = format!("\"{content}\"");
         let message = format!(r#"{{"type":"ping","id":{id}}}"#);
         let request = decode(&message).unwrap();
-        assert_eq!(request.id.unwrap().to_string(), id);
+        assert_eq!(request.id.unwrap().as_json(), id);
         let message = format!(r#"{{"type":"ping","id":"x{content}"}}"#);
         assert!(form(&message).2.contains("64 bytes"), "{message}");
     }
@@ -546,7 +546,7 @@ proptest! {
     fn decoding_never_panics_on_bytes(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
         let text = String::from_utf8_lossy(&bytes);
         drop(decode(&text));
-        drop(Native.decode(Message::Binary(&bytes)));
+        drop(Native.decode(&mut Message::Binary(&bytes)));
     }
 
     #[test]

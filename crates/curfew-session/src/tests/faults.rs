@@ -1,8 +1,8 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::BytesMut;
-use curfew_model::{CommandId, Message, MessageKind, Push, Reply};
-use curfew_protocol::{Decoded, Protocol};
+use curfew_model::{CommandId, Message, MessageKind, Push, Reply, Request};
+use curfew_protocol::{DecodeError, Protocol};
 
 use super::peer::{CLOSE, TEXT, frame};
 use super::rig::Call;
@@ -23,7 +23,7 @@ impl Protocol for Fragile {
         self.0.kind()
     }
 
-    fn decode<'a>(&self, message: Message<'a>) -> Decoded<'a> {
+    fn decode<'a>(&self, message: &mut Message<'a>) -> Result<Request<'a>, DecodeError> {
         match message {
             Message::Text(text) => assert!(!text.contains("panic in decode"), "by the test"),
             Message::Binary(_) => {}
@@ -32,7 +32,7 @@ impl Protocol for Fragile {
     }
 
     fn encode_reply(&self, id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMut) -> bool {
-        let fatal = id.is_some_and(|id| id.to_string().contains("panic in reply"));
+        let fatal = id.is_some_and(|id| id.as_json().contains("panic in reply"));
         assert!(!fatal, "by the test");
         self.0.encode_reply(id, reply, out)
     }

@@ -6,7 +6,7 @@
 use bytes::{BufMut as _, BytesMut};
 use curfew_hub::{Framing, WebSocket};
 use curfew_model::{CommandId, Message, MessageKind, Push, Reply, Request};
-use curfew_protocol::{DecodeError, Decoded};
+use curfew_protocol::DecodeError;
 
 use super::peer::{BINARY, CLOSE, TEXT, frame};
 use super::*;
@@ -23,13 +23,14 @@ impl Protocol for Letters {
         MessageKind::Binary
     }
 
-    fn decode<'a>(&self, message: Message<'a>) -> Decoded<'a> {
-        let Message::Binary(&[id, letter, length, ref rest @ ..]) = message else {
-            return Decoded::only(Err(DecodeError::NotTheProtocol {
+    fn decode<'a>(&self, message: &mut Message<'a>) -> Result<Request<'a>, DecodeError> {
+        let Message::Binary(&[id, letter, length, ref rest @ ..]) = *message else {
+            return Err(DecodeError::NotTheProtocol {
                 message: "no letters",
-            }));
+            });
         };
         let (content, rest) = rest.split_at(length.into());
+        *message = Message::Binary(rest);
         let text = str::from_utf8(content).unwrap();
         let (channel, token) = (text.into(), text.into());
         let command = match letter {
@@ -43,11 +44,8 @@ impl Protocol for Letters {
             },
             _ => Command::Pong,
         };
-        let id = Some(CommandId::Number(id.into()));
-        Decoded {
-            request: Ok(Request { id, command }),
-            rest: (!rest.is_empty()).then_some(Message::Binary(rest)),
-        }
+        let id = Some(CommandId::from_number(id.into()));
+        Ok(Request { id, command })
     }
 
     fn encode_reply(&self, id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMut) -> bool {
@@ -59,7 +57,7 @@ impl Protocol for Letters {
             Reply::AuthFailed { .. } => 'F',
             _ => 'E',
         };
-        let id = id.map_or_else(|| "-".to_owned(), CommandId::to_string);
+        let id = id.map_or("-", CommandId::as_json);
         out.put_slice(format!("{id}{letter}").as_bytes());
         true
     }
