@@ -281,7 +281,12 @@ fn scalers_and_routes_lead_to_what_is_there() {
 /// Every path of the public listener, from the code; one that goes on has a slash at its end.
 pub(super) fn public_paths() -> Vec<String> {
     let mut paths = Vec::new();
-    for entry in std::fs::read_dir(repository("crates/curfew-server/src")).unwrap() {
+    let folders = [
+        "crates/curfew-server/src",
+        "crates/curfew-server/src/identity",
+    ];
+    let entries = folders.map(|folder| std::fs::read_dir(repository(folder)).unwrap());
+    for entry in entries.into_iter().flatten() {
         let file = entry.unwrap().path();
         if file.extension().is_none_or(|extension| extension != "rs") {
             continue;
