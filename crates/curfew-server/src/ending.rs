@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use http::StatusCode;
 use tracing::info;
 
-use crate::form::Refused;
+use crate::form::FormError;
 use crate::{Public, receipt};
 
 /// How long a report is remembered where `auth.max_token_lifetime` does not say for how long tokens
@@ -96,10 +96,10 @@ pub(crate) struct NotEnded(ReportError);
 
 impl NotEnded {
     /// The answer to the sender; `away` is the status while the backend is.
-    pub(crate) fn into_refused(self, away: StatusCode) -> Refused {
+    pub(crate) fn into_refused(self, away: StatusCode) -> FormError {
         match self.0 {
-            ReportError::Backend(_) => Refused::unavailable(away, ENDED_HERE),
-            ReportError::Full => Refused::unavailable(
+            ReportError::Backend(_) => FormError::unavailable(away, ENDED_HERE),
+            ReportError::Full => FormError::unavailable(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "too many reports wait to be written: send it again",
             ),

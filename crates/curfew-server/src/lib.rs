@@ -63,7 +63,7 @@ use unverified::Unverified;
 
 /// What of the configuration the public listener goes by; replaced as a whole by a reload.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct PublicSettings {
     /// `[server]`.
     pub server: ServerConfig,
     /// `[auth]`: where tokens may come from and how bad ones are refused.
@@ -79,7 +79,7 @@ pub struct Settings {
 pub struct Public {
     context: Arc<Context>,
     metrics: Arc<ServerMetrics>,
-    settings: ArcSwap<Settings>,
+    settings: ArcSwap<PublicSettings>,
     permits: Arc<Permits>,
     unverified: Unverified,
     kept: Kept,
@@ -94,7 +94,7 @@ impl Public {
     pub fn new(
         context: Arc<Context>,
         metrics: Arc<ServerMetrics>,
-        settings: Settings,
+        settings: PublicSettings,
         tls: Option<Arc<Tls>>,
         extra: Option<Extra>,
     ) -> Arc<Self> {
@@ -129,7 +129,7 @@ impl Public {
 
     /// Puts other settings in force, for requests that come from now on. The limits are those of
     /// the sessions' context, which the caller has replaced before.
-    pub fn set_settings(&self, settings: Settings) {
+    pub fn set_settings(&self, settings: PublicSettings) {
         self.settings.store(Arc::new(settings));
         let limits = &self.context.settings.load().limits;
         self.permits.set_limits(limits);

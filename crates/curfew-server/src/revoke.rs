@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use tracing::{Instrument as _, debug, info};
 
 use crate::asked::Asked;
-use crate::form::{Refused, answer, done, refused_span};
+use crate::form::{FormError, answer, done, refused_span};
 use crate::respond::Response;
 use crate::{Public, cors, receipt};
 
@@ -74,7 +74,7 @@ impl Public {
             PATH,
             "token not revoked",
             result,
-            Refused::into_response,
+            FormError::into_response,
         )
     }
 
@@ -83,7 +83,7 @@ impl Public {
         &self,
         request: Request<Incoming>,
         address: IpAddr,
-    ) -> Result<Option<Arc<Principal>>, Refused> {
+    ) -> Result<Option<Arc<Principal>>, FormError> {
         let form = self.form(request, self.may_report(address)).await?;
         match self.context.verify(form.field("token")?).await {
             Ok(principal) => Ok(Some(principal)),
@@ -94,7 +94,7 @@ impl Public {
                     AuthFailure::NotYetValid | AuthFailure::UnknownKey
                 ) =>
             {
-                Err(Refused::unavailable(
+                Err(FormError::unavailable(
                     NOT_NOW,
                     "the token cannot be verified yet",
                 ))
@@ -106,7 +106,7 @@ impl Public {
                 );
                 Ok(None)
             }
-            Err(VerifyError::Unknown(why)) => Err(Refused::unverified(&why)),
+            Err(VerifyError::Unknown(why)) => Err(FormError::unverified(&why)),
         }
     }
 
@@ -131,11 +131,11 @@ impl Public {
         token.key()
     }
 
-    async fn give_back(&self, principal: &Principal, span: &Span) -> Result<(), Refused> {
+    async fn give_back(&self, principal: &Principal, span: &Span) -> Result<(), FormError> {
         let Some(token_id) = principal.token_id() else {
-            return Err(Refused {
+            return Err(FormError {
                 error: "unsupported_token_type",
-                ..Refused::invalid("the token has no jti, by which it could be told from others")
+                ..FormError::invalid("the token has no jti, by which it could be told from others")
             });
         };
         // For as long as it could open something.
@@ -150,7 +150,7 @@ impl Public {
         let node = &self.context.node;
         let written = node.revoke_or_end_here(key.clone(), revocation).await;
         let receipt = written.map_err(|_| {
-            Refused::unavailable(
+            FormError::unavailable(
                 NOT_NOW,
                 "sessions here are closed; try again for those elsewhere",
             )

@@ -32,7 +32,7 @@ use crate::listen::UNIX_PEER;
 use crate::metrics::RejectReason;
 use crate::respond::{self, Problem, Response};
 use crate::tickets::RedeemError;
-use crate::{Public, Settings, permits};
+use crate::{Public, PublicSettings, permits};
 
 /// How a token is offered as a subprotocol.
 const BEARER_SUBPROTOCOL: &str = "bearer.";
@@ -44,13 +44,13 @@ pub(crate) const NOT_ALLOWED: &str = "the Origin is not in server.allowed_origin
 const SPAN: &str = "GET /ws";
 
 /// A request that is not upgraded: its answer, how it is counted, and its name in spans.
-struct Refused {
+struct UpgradeRefusal {
     reason: RejectReason,
     error_type: &'static str,
     response: Box<Response>,
 }
 
-impl Refused {
+impl UpgradeRefusal {
     fn new(reason: RejectReason, problem: Problem) -> Self {
         Self {
             reason,
@@ -128,7 +128,7 @@ impl Public {
         let upgrade = self.upgrade(request, accepted, &asked, &mut span, &mut verified);
         match upgrade.instrument(log).await {
             Ok(response) => response,
-            Err(Refused {
+            Err(UpgradeRefusal {
                 reason,
                 error_type,
                 response,
@@ -169,27 +169,28 @@ impl Public {
         asked: &Asked,
         span: &mut Span,
         verified: &mut Option<Arc<Principal>>,
-    ) -> Result<Response, Refused> {
+    ) -> Result<Response, UpgradeRefusal> {
         let settings = self.settings.load_full();
         if self.context.node.is_refusing() {
             let problem = Problem::unavailable("the node is leaving service, connect again");
-            return Err(Refused::new(RejectReason::Draining, problem));
+            return Err(UpgradeRefusal::new(RejectReason::Draining, problem));
         }
         if !self.permits.handshake() {
             let problem = Problem::over_limit(
                 permits::HANDSHAKES,
                 "too many handshakes at the moment, try again",
             );
-            return Err(Refused::new(RejectReason::Rate, problem));
+            return Err(UpgradeRefusal::new(RejectReason::Rate, problem));
         }
-        let offer = handshake::check(&request).map_err(|error| Refused::handshake(&error))?;
+        let offer =
+            handshake::check(&request).map_err(|error| UpgradeRefusal::handshake(&error))?;
         let (wire, subprotocol) = self.negotiate(&offer)?;
         let credential = credential::of(&settings, &request, &offer);
         credential::check_origin(&settings, &offer, credential.as_ref())?;
         let connection = self.permits.connection().map_err(|full| {
             let detail = "the node has as many connections as it accepts";
             let problem = Problem::over_limit(full.setting(), detail);
-            Refused::new(RejectReason::Limit, problem)
+            UpgradeRefusal::new(RejectReason::Limit, problem)
         })?;
         let token = match credential {
             Ok(Some(Credential::Ticket(ticket))) => {
@@ -207,7 +208,7 @@ impl Public {
         let opening = open.await?;
 
         let mut response = curfew_ws::accept(&mut request, subprotocol)
-            .map_err(|error| Refused::handshake(&error))?;
+            .map_err(|error| UpgradeRefusal::handshake(&error))?;
         let guards = Guards {
             connection: Box::new(connection),
             unauthenticated: accepted
@@ -255,7 +256,10 @@ impl Public {
 
     /// The protocol to speak, and the subprotocol to answer with. A client that offers none gets
     /// the default one; a client that offers only others, or only a token, is refused.
-    fn negotiate(&self, offer: &Handshake) -> Result<(WireId, Option<&'static str>), Refused> {
+    fn negotiate(
+        &self,
+        offer: &Handshake,
+    ) -> Result<(WireId, Option<&'static str>), UpgradeRefusal> {
         let wires = self.context.node.hub().wires();
         if offer.subprotocols.is_empty() {
             return Ok((wires.default_id(), None));
@@ -271,7 +275,7 @@ impl Public {
             } else {
                 "no offered subprotocol is spoken here: offer curfew.v1 or none"
             };
-            return Err(Refused::new(
+            return Err(UpgradeRefusal::new(
                 RejectReason::BadRequest,
                 Problem::bad_request(detail),
             ));
@@ -283,11 +287,11 @@ impl Public {
     /// where it is used by a page of another origin.
     async fn redeem(
         &self,
-        settings: &Settings,
+        settings: &PublicSettings,
         ticket: &Ticket,
         origin: Option<&str>,
         mut span: Span,
-    ) -> Result<Result<String, AuthError>, Refused> {
+    ) -> Result<Result<String, AuthError>, UpgradeRefusal> {
         let redeem = self.redeem_ticket(settings, ticket, origin);
         match redeem.instrument(span.scope()).await {
             Ok(token) => Ok(Ok(token)),
@@ -297,13 +301,13 @@ impl Public {
             }
             Err(RedeemError::OtherOrigin) => {
                 span.failed("forbidden_origin");
-                Err(Refused::forbidden_origin(
+                Err(UpgradeRefusal::forbidden_origin(
                     "the ticket is for pages of another origin",
                 ))
             }
             Err(RedeemError::Backend(error)) => {
                 span.failed(error.error_type());
-                Err(Refused::new(
+                Err(UpgradeRefusal::new(
                     RejectReason::Unavailable,
                     backend_away(&error),
                 ))
@@ -314,13 +318,13 @@ impl Public {
     /// What the request's token, if it has one, leads to.
     async fn open(
         &self,
-        settings: &Settings,
+        settings: &PublicSettings,
         wire: WireId,
         address: IpAddr,
         token: Result<Option<String>, AuthError>,
         span: &Span,
         verified_as: &mut Option<Arc<Principal>>,
-    ) -> Result<Opening, Refused> {
+    ) -> Result<Opening, UpgradeRefusal> {
         let metrics = &self.metrics;
         let authentications = &self.context.metrics.authentications;
         if matches!(token, Ok(None)) && settings.auth.accepts(Source::Message) {
@@ -340,7 +344,7 @@ impl Public {
             Err(VerifyError::Unknown(why)) => {
                 verify.failed(why.error_type());
                 debug!(%why, "token not verified");
-                return Err(Refused::unverified(&why));
+                return Err(UpgradeRefusal::unverified(&why));
             }
             Err(VerifyError::Refused(error)) => {
                 authentications.refused(error.failure().as_str());
@@ -367,14 +371,14 @@ impl Public {
             Ok(attachment) => Ok(Opening::Admitted(attachment)),
             Err(AdmitError::Backend(error)) => {
                 debug!(error = %error, "session not admitted");
-                Err(Refused::new(
+                Err(UpgradeRefusal::new(
                     RejectReason::Unavailable,
                     backend_away(&error),
                 ))
             }
             Err(AdmitError::Draining) => {
                 let problem = Problem::unavailable("the node is leaving service, connect again");
-                Err(Refused::new(RejectReason::Draining, problem))
+                Err(UpgradeRefusal::new(RejectReason::Draining, problem))
             }
             Err(
                 error @ (AdmitError::Revoked(_)
@@ -417,13 +421,13 @@ pub(crate) fn revoked(error: &AdmitError) -> Option<AuthError> {
 }
 
 /// Tells a client that its token is at fault, in the configured way.
-fn refuse(settings: &Settings, error: &AuthError) -> Result<Opening, Refused> {
+fn refuse(settings: &PublicSettings, error: &AuthError) -> Result<Opening, UpgradeRefusal> {
     match settings.auth.reject {
         Reject::Message => Ok(Opening::Refused(Refusal::token(
             error.failure(),
             error.message().to_owned(),
         ))),
-        Reject::Http => Err(Refused {
+        Reject::Http => Err(UpgradeRefusal {
             reason: RejectReason::Auth,
             error_type: error.failure().as_str(),
             response: Box::new(unauthorized(error)),

@@ -18,8 +18,8 @@ use tracing::debug;
 
 use crate::Session;
 use crate::metrics::Initiator;
-use crate::open::{Refusal, State};
-use crate::run::Finish;
+use crate::open::{Refusal, SessionState};
+use crate::run::End;
 
 /// Most a client may still send while its close is waited for; what it sends is thrown away.
 const MAX_DISCARDED_BYTES: usize = 1024 * 1024;
@@ -27,10 +27,10 @@ const MAX_DISCARDED_BYTES: usize = 1024 * 1024;
 /// RFC 6455 §7.4.1: what a close frame says that only answers the client's own.
 const NORMAL: u16 = 1000;
 
-impl State {
+impl SessionState {
     /// A token was refused, which came with the command of this id or with the request: the client is
     /// told why, then the connection closes.
-    pub(crate) fn refuse(&mut self, id: Option<&CommandId>, refusal: Refusal) -> Finish {
+    pub(crate) fn refuse(&mut self, id: Option<&CommandId>, refusal: Refusal) -> End {
         if let Some((reason, message)) = refusal.failure {
             let reply = Reply::AuthFailed {
                 reason,
@@ -42,13 +42,13 @@ impl State {
             }
         }
         self.refused = refusal.whose;
-        Finish::Ended(refusal.ending)
+        End::ByServer(refusal.ending)
     }
 }
 
 /// Ends a connection, whatever the reason. The session leaves the hub once nothing is left that a
 /// revocation could still withhold, and within the timeout.
-pub(crate) async fn close(session: Session, mut finish: Finish) {
+pub(crate) async fn close(session: Session, mut end: End) {
     let Session {
         mut transport,
         mut state,
@@ -75,10 +75,10 @@ pub(crate) async fn close(session: Session, mut finish: Finish) {
     state.pipeline.give_up();
     if let Some(member) = member {
         // Replies to what the client sent before its own close are told as well.
-        let ending = match &finish {
-            Finish::Ended(ending) => Some(*ending),
-            Finish::PeerClosed(_) => Some(Ending::new(Disconnect::DISCONNECTED)),
-            Finish::Gone => None,
+        let ending = match &end {
+            End::ByServer(ending) => Some(*ending),
+            End::ByClient(_) => Some(Ending::new(Disconnect::DISCONNECTED)),
+            End::ConnectionLost => None,
         };
         if let Some(ending) = ending {
             let node = &state.context.node;
@@ -100,33 +100,33 @@ pub(crate) async fn close(session: Session, mut finish: Finish) {
         undelivered = member.outbox().undelivered();
         state.lanes = member.outbox().take_notices();
         // Before any other reason.
-        if let (Finish::Ended(ending), Some(revoked)) = (&mut finish, revocation(&member)) {
+        if let (End::ByServer(ending), Some(revoked)) = (&mut end, revocation(&member)) {
             *ending = revoked;
         }
     }
     let is_open = state.live.take().is_some();
 
-    let (code, initiator) = match &finish {
-        Finish::Ended(ending) => (ending.disconnect.code, Initiator::Server),
-        Finish::PeerClosed(code) => (code.unwrap_or(1005), Initiator::Client),
-        Finish::Gone => (1006, Initiator::Network),
+    let (code, initiator) = match &end {
+        End::ByServer(ending) => (ending.disconnect.code, Initiator::Server),
+        End::ByClient(code) => (code.unwrap_or(1005), Initiator::Client),
+        End::ConnectionLost => (1006, Initiator::Network),
     };
     let metrics = state.context.metrics();
     metrics.connections_closed.inc(code, initiator);
     metrics
         .connection_duration
         .observe(state.opened_at.elapsed().as_secs_f64());
-    state.describe_end(&mut span, &finish, code, undelivered);
+    state.describe_end(&mut span, &end, code, undelivered);
     let scope = match is_open {
         true => span.scope(),
         false => state
-            .trace_unopened(&finish)
+            .trace_unopened(&end)
             .unwrap_or_else(tracing::Span::none),
     };
     let entered = scope.enter();
     debug!(session = session_id.map(tracing::field::display), code, initiator = ?initiator, "connection closed");
     let trace = state.trace_id();
-    if let Finish::Ended(ending) = &finish {
+    if let End::ByServer(ending) = &end {
         let node = &state.context.node;
         node.note_close(
             ending.disconnect,
@@ -135,16 +135,16 @@ pub(crate) async fn close(session: Session, mut finish: Finish) {
     }
     drop(entered);
 
-    match finish {
-        Finish::Gone => {}
+    match end {
+        End::ConnectionLost => {}
         // It may not be completed any more, and nothing can follow it.
         _ if state.lanes.is_amid_frame() => transport.abort(),
-        Finish::PeerClosed(code) => {
+        End::ByClient(code) => {
             // The answer to a close repeats its code (RFC 6455 §5.5.1).
             state.notify(state.wire().close_reply(code.unwrap_or(NORMAL)));
             finish_socket(transport, &mut state.lanes, deadline, None).await;
         }
-        Finish::Ended(ending) => {
+        End::ByServer(ending) => {
             let closing = state.wire().push(&Push::Closing {
                 disconnect: ending.disconnect,
                 retry_after_ms: ending.retry_after_ms,

@@ -10,7 +10,6 @@ mod close;
 mod commands;
 mod config;
 mod context;
-mod count;
 mod dispatch;
 mod metrics;
 mod open;
@@ -24,7 +23,7 @@ mod write;
 pub use config::{Config, LimitsConfig};
 pub use curfew_hub::WireId;
 
-pub use context::{Context, Settings};
+pub use context::{Context, SessionSettings};
 pub use metrics::{
     CommandOutcome, Decision, Initiator, PublishOutcome, PublishSource, SessionMetrics,
 };

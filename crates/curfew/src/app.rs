@@ -360,8 +360,8 @@ fn node_settings(config: &Config) -> curfew_node::NodeSettings {
     }
 }
 
-fn session_settings(config: &Config) -> curfew_session::Settings {
-    curfew_session::Settings {
+fn session_settings(config: &Config) -> curfew_session::SessionSettings {
+    curfew_session::SessionSettings {
         session: config.session.clone(),
         limits: config.limits.clone(),
         auth_timeout: config.auth.timeout,
@@ -379,13 +379,13 @@ fn admin_keys(config: &Config) -> anyhow::Result<Vec<Arc<AdminKey>>> {
     })
 }
 
-fn public_settings(config: &Config) -> anyhow::Result<curfew_server::Settings> {
+fn public_settings(config: &Config) -> anyhow::Result<curfew_server::PublicSettings> {
     let origins = OriginPolicy::parse(&config.server.allowed_origins)
         .map_err(|bad| anyhow::anyhow!("server.allowed_origins: {bad:?}"))?;
     let server = &config.server;
     let proxies = Proxies::parse(&server.trusted_proxies, server.proxy_protocol)
         .map_err(|bad| anyhow::anyhow!("server.trusted_proxies: {bad:?}"))?;
-    Ok(curfew_server::Settings {
+    Ok(curfew_server::PublicSettings {
         server: config.server.clone(),
         auth: config.auth.clone(),
         origins,
