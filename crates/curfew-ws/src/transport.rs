@@ -41,8 +41,8 @@ pub trait Pipe: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin {
 
 impl Pipe for DuplexStream {}
 
-/// The way to write to a [`Pipe`] that a [`DirectWriter`] is. What is shipped has none, and does not ask at
-/// each write which it has.
+/// The way to write to a [`Pipe`] that a [`DirectWriter`] is. What is shipped has none, and does not
+/// ask at each write which it has.
 #[cfg(feature = "simulation")]
 pub trait PipeWriter: fmt::Debug + Send + Sync {
     /// Takes what there is room for now, or [`io::ErrorKind::WouldBlock`].

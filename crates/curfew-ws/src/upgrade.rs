@@ -26,8 +26,9 @@ use crate::{HandshakeError, Transport};
 /// `subprotocol` is the one chosen of those offered: nothing else of what was offered is echoed,
 /// and no extension is accepted.
 ///
-/// The connection must be served through a [`DeferredResponse`] that is told to [defer](DeferSwitch::defer) before the
-/// answer is returned to hyper, and taken back from hyper without a shutdown.
+/// The connection must be served through a [`DeferredResponse`] that is told to
+/// [defer](DeferSwitch::defer) before the answer is returned to hyper, and taken back from hyper
+/// without a shutdown.
 pub fn accept<B>(
     request: &mut Request<B>,
     subprotocol: Option<&str>,
