@@ -8,4 +8,5 @@ mod configuration;
 mod crates;
 mod files;
 mod markdown;
+mod mutants;
 mod workspace;

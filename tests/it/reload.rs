@@ -48,6 +48,59 @@ async fn a_bad_file_is_refused_reported_and_the_old_one_stays() {
     gateway.until_metric(SUCCESS, |value| value == 1.0).await;
 }
 
+/// Halves of a configuration that are put in force without the other.
+#[tokio::test]
+async fn a_reload_that_fails_in_one_part_changes_no_other() {
+    let gateway = Gateway::start_default().await;
+    let mut client = gateway.subscriber("alice", "room:1").await;
+    let other = || {
+        let settings = Settings::default().rules("");
+        settings.with("limits.subscriptions = 1")
+    };
+    let absent = "[[auth.issuers]]\nname = \"main\"\nsecret_file = \"/absent/secret\"\n";
+    let no_key = other().without("admin.key");
+    for (bad, says) in [
+        (other().issuers(absent), "/absent/secret"),
+        (
+            no_key.with("admin.key_file = \"/absent/key\""),
+            "admin.key_file",
+        ),
+        (
+            other().with("telemetry.log_level = \"=loud=\""),
+            "telemetry.log_level",
+        ),
+        (
+            other().with("server.allowed_origins = [\"no origin\"]"),
+            "server.allowed_origins",
+        ),
+    ] {
+        let seen = gateway.log().lines().len();
+        gateway.write_config(&bad);
+        gateway.reload();
+        eventually(&format!("a report of {says}"), async || {
+            let new = &gateway.log().lines()[seen..];
+            new.iter().any(|line| line.contains(says)).then_some(())
+        })
+        .await;
+        gateway.until_metric(SUCCESS, |value| value == 0.0).await;
+        // The rules and the limit are the old ones: it stays, and may have another.
+        for command in ["subscribe", "unsubscribe"] {
+            client
+                .send(json!({"type":command,"id":1,"channel":"room:2"}))
+                .await;
+            let reply = client.next_json().await;
+            assert_eq!(reply["id"], 1, "{says}: {reply}");
+            assert_ne!(reply["type"], "error", "{says}: {reply}");
+        }
+        // So are the keys of tokens and of the admin API.
+        gateway.user("bob").await;
+    }
+    gateway.write_config(&other());
+    client
+        .expect_json(json!({"type":"unsubscribed","channel":"room:1","reason":"forbidden"}))
+        .await;
+}
+
 #[tokio::test]
 async fn a_changed_file_is_taken_without_a_signal() {
     let gateway = Gateway::start_default().await;

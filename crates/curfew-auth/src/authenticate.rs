@@ -122,6 +122,13 @@ struct Files {
     bad: Vec<bool>,
 }
 
+/// Issuers of another configuration, with their keys: see [`Authenticator::prepare`].
+#[derive(Debug)]
+pub struct PreparedIssuers {
+    all: Vec<Arc<LoadedIssuer>>,
+    files: Files,
+}
+
 /// What reading a file gave.
 #[derive(Debug, PartialEq, Eq)]
 enum Seen {
@@ -322,19 +329,26 @@ impl Authenticator {
         replaced
     }
 
-    /// Puts another configuration in force, with all its keys or not at all. Blocks on reading
-    /// files. Connections that are open are not looked at.
+    /// Reads another configuration's keys: all that can fail of putting it in force. Blocks on
+    /// reading files, and changes nothing.
     ///
     /// # Errors
     ///
-    /// The first key that cannot be loaded; the configuration in force stays.
-    pub fn reload(&self, config: &Config) -> Result<(), LoadError> {
-        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut all, fresh) = load(config)?;
-        self.keep_fetched(&mut all, config);
-        self.issuers.store(Arc::new(Issuers::new(config, all)));
-        *files = fresh;
-        Ok(())
+    /// The first key that cannot be loaded.
+    pub fn prepare(config: &Config) -> Result<PreparedIssuers, LoadError> {
+        let (all, files) = load(config)?;
+        Ok(PreparedIssuers { all, files })
+    }
+
+    /// Puts another configuration in force, with all its keys. Those that were fetched since it was
+    /// prepared are kept. Connections that are open are not looked at.
+    pub fn put_in_force(&self, prepared: PreparedIssuers) {
+        let PreparedIssuers { mut all, files } = prepared;
+        let mut current = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        self.keep_fetched(&mut all, &files.config);
+        self.issuers
+            .store(Arc::new(Issuers::new(&files.config, all)));
+        *current = files;
     }
 
     /// Re-reads the key files and takes over those whose content changed; to be called every few

@@ -26,7 +26,9 @@ mod token;
 mod verified;
 
 pub use algorithm::{Algorithm, UnknownAlgorithm};
-pub use authenticate::{Authenticator, FileReload, MissingKeys, Unverified, VerifyError};
+pub use authenticate::{
+    Authenticator, FileReload, MissingKeys, PreparedIssuers, Unverified, VerifyError,
+};
 pub use config::{
     Config, EventStream, Issuer, LogoutScope, Reject, ReportedSubjects, Signal, Source, Trust,
     check_url, found_at,

@@ -157,7 +157,7 @@ impl Hub {
         self.give_back(tally.freed);
         let metrics = self.metrics();
         metrics.sent_bytes.inc_by(tally.bytes as u64);
-        tally.sent.count(metrics);
+        tally.frame_counts.count(metrics);
         for arrival in &tally.arrivals {
             self.observe_delivery(arrival);
         }

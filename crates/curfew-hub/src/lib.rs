@@ -9,23 +9,23 @@
 mod broadcast;
 mod channels;
 mod flush;
+mod frame_counts;
 mod index;
 mod kinds;
 mod member;
 mod metrics;
 mod outbox;
 mod registry;
-mod sent;
 mod wire;
 
 pub use broadcast::Delivered;
 pub use channels::ChannelInfo;
+pub use frame_counts::FrameCounts;
 pub use kinds::Kinds;
 pub use member::{Member, Suspension};
 pub use metrics::{DeliveryPath, DropReason, HubMetrics, Opcode};
 pub use outbox::{Ending, HeldBack, Lanes, Outbox, Progress, Sign, Standing, Undelivered};
 pub use registry::{Hub, HubLimits};
-pub use sent::Sent;
 pub use wire::{Framing, WebSocket, Wire, WireId, Wires};
 
 #[cfg(test)]

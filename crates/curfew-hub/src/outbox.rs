@@ -28,7 +28,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use curfew_model::Disconnect;
-use curfew_ws::Line;
+use curfew_ws::DirectWriter;
 use parking_lot::Mutex;
 
 use arrival::Arrivals;
@@ -86,7 +86,7 @@ pub(crate) enum Pushed {
 }
 
 #[derive(Debug)]
-struct State {
+struct QueueState {
     lanes: Lanes,
     /// Publications that are timed and not written.
     arrivals: Arrivals,
@@ -102,7 +102,7 @@ struct State {
     direct: bool,
 }
 
-impl State {
+impl QueueState {
     /// Lets go of what is queued, but for the rest of a frame begun; returns how much.
     fn clear(&mut self) -> (usize, usize) {
         let (bytes, frames) = self.lanes.clear();
@@ -183,7 +183,7 @@ impl State {
         self.unwritten -= written.normal_bytes;
         tally.freed += written.normal_bytes;
         tally.bytes += written.bytes;
-        tally.sent.join(written.sent);
+        tally.frame_counts.join(written.frame_counts);
         self.arrivals
             .written(written.normal_frames, &mut tally.arrivals);
         // Told to end meanwhile.
@@ -204,16 +204,16 @@ impl State {
 /// The queue between everyone who has something for a session and the session's task.
 #[derive(Debug)]
 pub struct Outbox {
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     /// To the socket, past the session's task: held while it is written to, and taken before
     /// `state`.
-    line: Mutex<Option<Line>>,
+    writer: Mutex<Option<DirectWriter>>,
 }
 
 impl Outbox {
     pub(crate) fn new() -> Self {
         Self {
-            state: Mutex::new(State {
+            state: Mutex::new(QueueState {
                 lanes: Lanes::default(),
                 arrivals: Arrivals::default(),
                 unwritten: 0,
@@ -224,7 +224,7 @@ impl Outbox {
                 suspensions: 0,
                 direct: false,
             }),
-            line: Mutex::new(None),
+            writer: Mutex::new(None),
         }
     }
 
@@ -434,7 +434,7 @@ impl Outbox {
     /// that were.
     pub(crate) fn leave(&self) -> (usize, usize) {
         // Nothing is written any more from here on: a receipt may say so.
-        self.line.lock().take();
+        self.writer.lock().take();
         let mut state = self.state.lock();
         let bytes = state.unwritten;
         // A frame begun is given up as well.

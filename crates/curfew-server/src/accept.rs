@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use curfew_session::Session;
-use curfew_ws::{Hold, Transport};
+use curfew_ws::{DeferSwitch, Transport};
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
@@ -47,7 +47,7 @@ pub(crate) struct Accepted {
     /// What it is to become.
     upgrade: Mutex<Option<Box<Upgrade>>>,
     /// Of the answer to the upgrade.
-    hold: Hold,
+    switch: DeferSwitch,
 }
 
 impl Accepted {
@@ -60,7 +60,7 @@ impl Accepted {
     /// left to the session to write.
     pub(crate) fn take_over(&self, upgrade: Upgrade) {
         *self.upgrade.lock() = Some(Box::new(upgrade));
-        self.hold.hold();
+        self.switch.defer();
     }
 }
 
@@ -172,7 +172,7 @@ impl Public {
             asked: AtomicBool::new(false),
             permit: Mutex::new(Some(permit)),
             upgrade: Mutex::new(None),
-            hold: Hold::default(),
+            switch: DeferSwitch::default(),
         };
         let served = match &self.tls {
             None => {
@@ -342,7 +342,7 @@ impl Public {
         // It would close one that has not asked yet, without an answer.
         let asked = || accepted.asked.load(Ordering::Relaxed);
         let bounds = self.bounds();
-        let hold = accepted.hold.clone();
+        let switch = accepted.switch.clone();
         let Ended {
             stream,
             read,
@@ -350,7 +350,7 @@ impl Public {
         } = exchange::serve(
             stream,
             ahead,
-            hold,
+            switch,
             bounds,
             head_timeout,
             answer,

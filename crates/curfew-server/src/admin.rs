@@ -22,7 +22,7 @@ use bytes::Bytes;
 use curfew_backend::BackendError;
 use curfew_session::Context;
 use curfew_telemetry::{Origin, Whose};
-use curfew_ws::{Hold, handshake};
+use curfew_ws::{DeferSwitch, handshake};
 use http::header::ALLOW;
 use http::{HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
@@ -59,7 +59,7 @@ const BODY_OVERHEAD_BYTES: usize = 64 * 1024;
 
 /// What of the configuration the admin listener goes by; replaced as a whole by a reload.
 #[derive(Debug, Clone)]
-struct Settings {
+struct AdminSettings {
     keys: Vec<Arc<AdminKey>>,
     subject_claim: String,
 }
@@ -72,7 +72,7 @@ const CONNECTIONS: &str = "admin.connections";
 pub struct Admin {
     context: Arc<Context>,
     metrics: Arc<ServerMetrics>,
-    settings: ArcSwap<Settings>,
+    settings: ArcSwap<AdminSettings>,
     api: Api,
     key: Key,
     answers: Answers,
@@ -98,7 +98,7 @@ impl Admin {
         Arc::new(Self {
             context,
             metrics: Arc::clone(&metrics),
-            settings: ArcSwap::from_pointee(Settings {
+            settings: ArcSwap::from_pointee(AdminSettings {
                 keys,
                 subject_claim,
             }),
@@ -119,7 +119,7 @@ impl Admin {
 
     /// Puts other keys and another subject claim in force.
     pub fn set_settings(&self, keys: Vec<Arc<AdminKey>>, subject_claim: String) {
-        self.settings.store(Arc::new(Settings {
+        self.settings.store(Arc::new(AdminSettings {
             keys,
             subject_claim,
         }));
@@ -171,7 +171,7 @@ impl Admin {
         let serving = exchange::serve(
             Timely::new(stream, ANSWER_TIMEOUT),
             Bytes::new(),
-            Hold::default(),
+            DeferSwitch::default(),
             bounds,
             HEAD_TIMEOUT,
             answer,

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use curfew_ws::{Held, Hold};
+use curfew_ws::{DeferSwitch, DeferredResponse};
 use http::Request;
 use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -49,7 +49,7 @@ pub(crate) type Answering = Pin<Box<dyn Future<Output = Response> + Send>>;
 
 /// A connection that hyper is done with.
 pub(crate) struct Ended<S> {
-    pub(crate) stream: Held<S>,
+    pub(crate) stream: DeferredResponse<S>,
     /// Bytes that were read and not needed.
     pub(crate) read: Bytes,
     pub(crate) result: hyper::Result<()>,
@@ -61,7 +61,7 @@ pub(crate) struct Ended<S> {
 pub(crate) async fn serve<S>(
     stream: S,
     ahead: Bytes,
-    hold: Hold,
+    switch: DeferSwitch,
     bounds: Bounds,
     head_timeout: Duration,
     answer: impl Fn(Request<Incoming>) -> Answering + Unpin,
@@ -70,16 +70,16 @@ pub(crate) async fn serve<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    hold.hold();
-    let stream = Held::new(stream, ahead, hold.clone());
+    switch.defer();
+    let stream = DeferredResponse::new(stream, ahead, switch.clone());
     let service = service_fn(move |request| {
-        hold.pass();
+        switch.pass();
         let answering = answer(request);
-        let hold = hold.clone();
+        let switch = switch.clone();
         // Boxed, for a connection that is taken back from hyper must not be pinned.
         Box::pin(async move {
             let response = answering.await;
-            Ok::<_, Infallible>(response.map(|body| Whole { body, hold }))
+            Ok::<_, Infallible>(response.map(|body| Whole { body, switch }))
         })
     });
     let mut connection = Builder::new()
@@ -111,7 +111,7 @@ where
 /// The body of an answer, at whose end the answer is complete.
 struct Whole {
     body: Full<Bytes>,
-    hold: Hold,
+    switch: DeferSwitch,
 }
 
 impl Body for Whole {
@@ -136,7 +136,7 @@ impl Body for Whole {
 
 impl Drop for Whole {
     fn drop(&mut self) {
-        self.hold.hold_once_flushed();
+        self.switch.defer_once_flushed();
     }
 }
 

@@ -22,7 +22,7 @@ use curfew_session::Context;
 use http::Request;
 use hyper::body::Incoming;
 
-use crate::Settings;
+use crate::PublicSettings;
 use crate::metrics::ServerMetrics;
 use crate::respond::Response;
 use kept::Kept;
@@ -55,7 +55,7 @@ pub(crate) fn owns(path: &str) -> bool {
 pub(crate) struct Reports {
     context: Arc<Context>,
     metrics: Arc<ServerMetrics>,
-    settings: Arc<ArcSwap<Settings>>,
+    settings: Arc<ArcSwap<PublicSettings>>,
     unverified: Unverified,
     kept: Kept,
 }
@@ -65,7 +65,7 @@ impl Reports {
     pub(crate) fn new(
         context: Arc<Context>,
         metrics: Arc<ServerMetrics>,
-        settings: Arc<ArcSwap<Settings>>,
+        settings: Arc<ArcSwap<PublicSettings>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             context,

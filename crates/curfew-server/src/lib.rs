@@ -56,7 +56,7 @@ use permits::Permits;
 
 /// What of the configuration the public listener goes by; replaced as a whole by a reload.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct PublicSettings {
     /// `[server]`.
     pub server: ServerConfig,
     /// `[auth]`: where tokens may come from and how bad ones are refused.
@@ -72,7 +72,7 @@ pub struct Settings {
 pub struct Public {
     context: Arc<Context>,
     metrics: Arc<ServerMetrics>,
-    settings: Arc<ArcSwap<Settings>>,
+    settings: Arc<ArcSwap<PublicSettings>>,
     permits: Arc<Permits>,
     reports: Arc<Reports>,
     answers: Answers,
@@ -86,7 +86,7 @@ impl Public {
     pub fn new(
         context: Arc<Context>,
         metrics: Arc<ServerMetrics>,
-        settings: Settings,
+        settings: PublicSettings,
         tls: Option<Arc<Tls>>,
         extra: Option<Extra>,
     ) -> Arc<Self> {
@@ -124,7 +124,7 @@ impl Public {
 
     /// Puts other settings in force, for requests that come from now on. The limits are those of
     /// the sessions' context, which the caller has replaced before.
-    pub fn set_settings(&self, settings: Settings) {
+    pub fn set_settings(&self, settings: PublicSettings) {
         self.settings.store(Arc::new(settings));
         let limits = &self.context.settings.load().limits;
         self.permits.set_limits(limits);

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use curfew_ws::{Handshake, HandshakeError, Hold, handshake};
+use curfew_ws::{DeferSwitch, Handshake, HandshakeError, handshake};
 use http::{Request, StatusCode};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -43,7 +43,7 @@ pub struct Heard {
 pub async fn head(sent: Bytes, at_once: usize, (bytes, headers): (usize, usize)) -> Heard {
     let bounds = Bounds { bytes, headers };
     let heard = Arc::new(Mutex::new(Heard::default()));
-    let hold = Hold::default();
+    let switch = DeferSwitch::default();
     let answer = |mut request: Request<hyper::body::Incoming>| {
         let mut heard = heard.lock();
         let checked = handshake::check(&request);
@@ -55,7 +55,7 @@ pub async fn head(sent: Bytes, at_once: usize, (bytes, headers): (usize, usize))
         heard.handshake = Some(checked);
         let response = match upgrades {
             Some(Ok(response)) => {
-                hold.hold();
+                switch.defer();
                 response.map(|_| Default::default())
             }
             _ => close(Problem::bad_request("it is no upgrade").into_response()),
@@ -69,7 +69,7 @@ pub async fn head(sent: Bytes, at_once: usize, (bytes, headers): (usize, usize))
     } = exchange::serve(
         Given { sent, at_once },
         Bytes::new(),
-        hold.clone(),
+        switch.clone(),
         bounds,
         HEAD_TIMEOUT,
         answer,

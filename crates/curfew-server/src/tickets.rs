@@ -21,7 +21,7 @@ use crate::asked::{Asked, describe};
 use crate::metrics::TicketOutcome;
 use crate::refusal::{NOT_ALLOWED, backend_away, forbidden_origin, revoked, unauthorized};
 use crate::respond::{self, Problem, Response};
-use crate::{Public, Settings, body, cors, permits};
+use crate::{Public, PublicSettings, body, cors, permits};
 
 /// The path.
 pub(crate) const PATH: &str = "/v1/tickets";
@@ -49,7 +49,7 @@ struct Given {
 }
 
 /// Why no ticket is given.
-struct Refused {
+struct TicketRefusal {
     /// Its name in spans and in the log.
     reason: &'static str,
     response: Box<Response>,
@@ -87,7 +87,7 @@ impl Public {
         response
     }
 
-    async fn give_ticket(&self, request: Request<Incoming>, settings: &Settings) -> Response {
+    async fn give_ticket(&self, request: Request<Incoming>, settings: &PublicSettings) -> Response {
         let metrics = &self.metrics;
         let tracer = metrics.tracer();
         let asked = Asked::of(tracer, &request);
@@ -100,7 +100,7 @@ impl Public {
                 metrics.tickets.inc(TicketOutcome::Issued);
                 respond::json(StatusCode::CREATED, &given)
             }
-            Err(Refused { reason, response }) => {
+            Err(TicketRefusal { reason, response }) => {
                 let is_ours = response.status().is_server_error();
                 if !span.is_recorded() {
                     span = tracer.fault(is_ours, SPAN, from, began, asked.whose());
@@ -127,8 +127,8 @@ impl Public {
     async fn make_ticket(
         &self,
         request: Request<Incoming>,
-        settings: &Settings,
-    ) -> Result<Given, Refused> {
+        settings: &PublicSettings,
+    ) -> Result<Given, TicketRefusal> {
         let node = &self.context.node;
         if node.is_refusing() {
             return Err(Problem::unavailable("the node is leaving service, ask again").into());
@@ -170,7 +170,7 @@ impl Public {
         }
     }
 
-    async fn verify(&self, token: &str) -> Result<Arc<Principal>, Refused> {
+    async fn verify(&self, token: &str) -> Result<Arc<Principal>, TicketRefusal> {
         let verified = self.context.verify(token).await;
         self.context.count_authentication(&verified);
         match verified {
@@ -187,7 +187,7 @@ impl Public {
     /// comes of it, the ticket is used up, or may be.
     pub(crate) async fn redeem_ticket(
         &self,
-        settings: &Settings,
+        settings: &PublicSettings,
         ticket: &Ticket,
         origin: Option<&str>,
     ) -> Result<String, RedeemError> {
@@ -257,7 +257,7 @@ async fn read(body: Incoming) -> Result<Wish, Problem> {
     wish.ok_or_else(|| Problem::bad_request("the body must be {\"origin\":\"https://…\"} or empty"))
 }
 
-impl From<Problem> for Refused {
+impl From<Problem> for TicketRefusal {
     fn from(problem: Problem) -> Self {
         Self {
             reason: problem.code,
@@ -266,7 +266,7 @@ impl From<Problem> for Refused {
     }
 }
 
-impl From<AuthError> for Refused {
+impl From<AuthError> for TicketRefusal {
     fn from(error: AuthError) -> Self {
         Self {
             reason: error.failure().as_str(),

@@ -28,8 +28,8 @@ use crate::metrics::RejectReason;
 use crate::refusal::backend_away;
 use crate::respond::{Problem, Response};
 use crate::tickets::RedeemError;
-use crate::{Public, Settings, permits};
-use refused::{Refused, not_admitted};
+use crate::{Public, PublicSettings, permits};
+use refused::{UpgradeRefusal, not_admitted};
 use span::UpgradeSpan;
 
 /// How a token is offered as a subprotocol.
@@ -92,27 +92,28 @@ impl Public {
         mut request: Request<Incoming>,
         accepted: &Accepted,
         span: &mut UpgradeSpan<'_>,
-    ) -> Result<Response, Refused> {
+    ) -> Result<Response, UpgradeRefusal> {
         let settings = self.settings.load_full();
         if self.context.node.is_refusing() {
             let problem = Problem::unavailable("the node is leaving service, connect again");
-            return Err(Refused::new(RejectReason::Draining, problem));
+            return Err(UpgradeRefusal::new(RejectReason::Draining, problem));
         }
         if !self.permits.handshake() {
             let problem = Problem::over_limit(
                 permits::HANDSHAKES,
                 "too many handshakes at the moment, try again",
             );
-            return Err(Refused::new(RejectReason::Rate, problem));
+            return Err(UpgradeRefusal::new(RejectReason::Rate, problem));
         }
-        let offer = handshake::check(&request).map_err(|error| Refused::handshake(&error))?;
+        let offer =
+            handshake::check(&request).map_err(|error| UpgradeRefusal::handshake(&error))?;
         let (wire, subprotocol) = self.negotiate(&offer)?;
         let credential = credential::of(&settings, &request, &offer);
         credential::check_origin(&settings, &offer, credential.as_ref())?;
         let connection = self.permits.connection().map_err(|full| {
             let detail = "the node has as many connections as it accepts";
             let problem = Problem::over_limit(full.setting(), detail);
-            Refused::new(RejectReason::Limit, problem)
+            UpgradeRefusal::new(RejectReason::Limit, problem)
         })?;
         let token = match credential {
             Ok(Some(Credential::Ticket(ticket))) => {
@@ -129,7 +130,7 @@ impl Public {
         let opening = self.open(&settings, wire, address, token, span).await?;
 
         let mut response = curfew_ws::accept(&mut request, subprotocol)
-            .map_err(|error| Refused::handshake(&error))?;
+            .map_err(|error| UpgradeRefusal::handshake(&error))?;
         let guards = Guards {
             connection: Box::new(connection),
             unauthenticated: accepted
@@ -159,7 +160,10 @@ impl Public {
 
     /// The protocol to speak, and the subprotocol to answer with. A client that offers none gets
     /// the default one; a client that offers only others, or only a token, is refused.
-    fn negotiate(&self, offer: &Handshake) -> Result<(WireId, Option<&'static str>), Refused> {
+    fn negotiate(
+        &self,
+        offer: &Handshake,
+    ) -> Result<(WireId, Option<&'static str>), UpgradeRefusal> {
         let wires = self.context.node.hub().wires();
         if offer.subprotocols.is_empty() {
             return Ok((wires.default_id(), None));
@@ -175,7 +179,7 @@ impl Public {
             } else {
                 "no offered subprotocol is spoken here: offer curfew.v1 or none"
             };
-            return Err(Refused::new(
+            return Err(UpgradeRefusal::new(
                 RejectReason::BadRequest,
                 Problem::bad_request(detail),
             ));
@@ -187,11 +191,11 @@ impl Public {
     /// where it is used by a page of another origin.
     async fn redeem(
         &self,
-        settings: &Settings,
+        settings: &PublicSettings,
         ticket: &Ticket,
         origin: Option<&str>,
         mut span: Span,
-    ) -> Result<Result<String, AuthError>, Refused> {
+    ) -> Result<Result<String, AuthError>, UpgradeRefusal> {
         let redeem = self.redeem_ticket(settings, ticket, origin);
         match redeem.instrument(span.scope()).await {
             Ok(token) => Ok(Ok(token)),
@@ -201,13 +205,13 @@ impl Public {
             }
             Err(RedeemError::OtherOrigin) => {
                 span.failed("forbidden_origin");
-                Err(Refused::forbidden_origin(
+                Err(UpgradeRefusal::forbidden_origin(
                     "the ticket is for pages of another origin",
                 ))
             }
             Err(RedeemError::Backend(error)) => {
                 span.failed(error.error_type());
-                Err(Refused::new(
+                Err(UpgradeRefusal::new(
                     RejectReason::Unavailable,
                     backend_away(&error),
                 ))
@@ -218,12 +222,12 @@ impl Public {
     /// What the request's token, if it has one, leads to.
     async fn open(
         &self,
-        settings: &Settings,
+        settings: &PublicSettings,
         wire: WireId,
         address: IpAddr,
         token: Result<Option<String>, AuthError>,
         span: &mut UpgradeSpan<'_>,
-    ) -> Result<Opening, Refused> {
+    ) -> Result<Opening, UpgradeRefusal> {
         if matches!(token, Ok(None)) && settings.auth.accepts(Source::Message) {
             return Ok(Opening::Awaiting);
         }

@@ -19,8 +19,8 @@ use tracing::field::display;
 
 use crate::Session;
 use crate::metrics::Initiator;
-use crate::open::{Refusal, State};
-use crate::run::Finish;
+use crate::open::{Refusal, SessionState};
+use crate::run::End;
 
 /// Most a client may still send while its close is waited for; what it sends is thrown away.
 const MAX_DISCARDED_BYTES: usize = 1024 * 1024;
@@ -34,10 +34,10 @@ const NO_CODE: u16 = 1005;
 /// RFC 6455 §7.4.1: counted where there is no close frame.
 const NO_CLOSE: u16 = 1006;
 
-impl State {
+impl SessionState {
     /// A token was refused, which came with the command of this id or with the request: the client is
     /// told why, then the connection closes.
-    pub(crate) fn refuse(&mut self, id: Option<&CommandId>, refusal: Refusal) -> Finish {
+    pub(crate) fn refuse(&mut self, id: Option<&CommandId>, refusal: Refusal) -> End {
         if let Some((reason, message)) = refusal.failure {
             let reply = Reply::AuthFailed {
                 reason,
@@ -49,13 +49,13 @@ impl State {
             }
         }
         self.refused = refusal.whose;
-        Finish::Ended(refusal.ending)
+        End::ByServer(refusal.ending)
     }
 }
 
 /// The way a connection ends, once nothing more is queued for it.
-struct End {
-    finish: Finish,
+struct Ended {
+    end: End,
     /// The session that has left the hub, where one was open.
     whose: Option<Whose>,
     undelivered: Undelivered,
@@ -73,7 +73,7 @@ struct Patience {
 
 /// Ends a connection, whatever the reason. The session leaves the hub once nothing is left that a
 /// revocation could still withhold, and within the timeout.
-pub(crate) async fn close(session: Session, finish: Finish) {
+pub(crate) async fn close(session: Session, end: End) {
     let Session {
         mut transport,
         mut state,
@@ -84,23 +84,23 @@ pub(crate) async fn close(session: Session, finish: Finish) {
         timeout,
         deadline: Instant::now() + timeout,
     };
-    let mut end = leave(&mut state, &mut transport, finish, &patience).await;
-    let trace = record(&mut state, &mut end);
-    tell(&mut state, transport, &end.finish, trace, &patience).await;
+    let mut ended = leave(&mut state, &mut transport, end, &patience).await;
+    let trace = record(&mut state, &mut ended);
+    tell(&mut state, transport, &ended.end, trace, &patience).await;
     drop(state.guards);
 }
 
 /// Takes the session out of the hub, which decides the reason of its end.
 async fn leave(
-    state: &mut State,
+    state: &mut SessionState,
     transport: &mut Transport,
-    mut finish: Finish,
+    mut end: End,
     patience: &Patience,
-) -> End {
+) -> Ended {
     state.pipeline.give_up();
     let Some(live) = &state.live else {
-        return End {
-            finish,
+        return Ended {
+            end,
             whose: None,
             undelivered: Undelivered::default(),
             span: Span::NONE,
@@ -113,10 +113,10 @@ async fn leave(
     };
     let span = state.end_span(&member, state.context.metrics().tracer().now());
     // Replies to what the client sent before its own close are told as well.
-    let ending = match &finish {
-        Finish::Ended(ending) => Some(*ending),
-        Finish::PeerClosed(_) => Some(Ending::new(Disconnect::DISCONNECTED)),
-        Finish::Gone => None,
+    let ending = match &end {
+        End::ByServer(ending) => Some(*ending),
+        End::ByClient(_) => Some(Ending::new(Disconnect::DISCONNECTED)),
+        End::ConnectionLost => None,
     };
     if let Some(ending) = ending {
         let node = &state.context.node;
@@ -138,13 +138,13 @@ async fn leave(
     let undelivered = member.outbox().undelivered();
     state.lanes = member.outbox().take_notices();
     // Before any other reason.
-    if let (Finish::Ended(ending), Some(revoked)) = (&mut finish, revocation(&member)) {
+    if let (End::ByServer(ending), Some(revoked)) = (&mut end, revocation(&member)) {
         *ending = revoked;
     }
     drop(member);
     state.live = None;
-    End {
-        finish,
+    Ended {
+        end,
         whose: Some(whose),
         undelivered,
         span,
@@ -152,30 +152,30 @@ async fn leave(
 }
 
 /// Counts, traces and logs an end. Names the trace that tells of it.
-fn record(state: &mut State, end: &mut End) -> Option<TraceId> {
-    let (code, initiator) = match &end.finish {
-        Finish::Ended(ending) => (ending.disconnect.code, Initiator::Server),
-        Finish::PeerClosed(code) => (code.unwrap_or(NO_CODE), Initiator::Client),
-        Finish::Gone => (NO_CLOSE, Initiator::Network),
+fn record(state: &mut SessionState, ended: &mut Ended) -> Option<TraceId> {
+    let (code, initiator) = match &ended.end {
+        End::ByServer(ending) => (ending.disconnect.code, Initiator::Server),
+        End::ByClient(code) => (code.unwrap_or(NO_CODE), Initiator::Client),
+        End::ConnectionLost => (NO_CLOSE, Initiator::Network),
     };
     let metrics = state.context.metrics();
     metrics.connections_closed.inc(code, initiator);
     metrics
         .connection_duration
         .observe(state.opened_at.elapsed().as_secs_f64());
-    state.describe_end(&mut end.span, &end.finish, code, end.undelivered);
-    let session = end.whose.as_ref().map(|whose| display(whose.session));
+    state.describe_end(&mut ended.span, &ended.end, code, ended.undelivered);
+    let session = ended.whose.as_ref().map(|whose| display(whose.session));
     let scope = match session.is_some() {
-        true => end.span.scope(),
+        true => ended.span.scope(),
         false => state
-            .trace_unopened(&end.finish)
+            .trace_unopened(&ended.end)
             .unwrap_or_else(tracing::Span::none),
     };
     let _entered = scope.enter();
     debug!(session, code, initiator = ?initiator, "connection closed");
-    if let Finish::Ended(ending) = &end.finish {
+    if let End::ByServer(ending) = &ended.end {
         let refused = || state.refused.take().map(|whose| *whose);
-        let whose = end.whose.take().or_else(refused);
+        let whose = ended.whose.take().or_else(refused);
         state.context.node.note_close(ending.disconnect, whose);
     }
     state.trace_id()
@@ -183,22 +183,22 @@ fn record(state: &mut State, end: &mut End) -> Option<TraceId> {
 
 /// Tells the client, where it still can be told, and closes the socket.
 async fn tell(
-    state: &mut State,
+    state: &mut SessionState,
     transport: Transport,
-    finish: &Finish,
+    end: &End,
     trace: Option<TraceId>,
     patience: &Patience,
 ) {
-    let await_peer = match finish {
-        Finish::Gone => return,
+    let await_peer = match end {
+        End::ConnectionLost => return,
         // It may not be completed any more, and nothing can follow it.
         _ if state.lanes.is_amid_frame() => return transport.abort(),
-        Finish::PeerClosed(code) => {
+        End::ByClient(code) => {
             // The answer to a close repeats its code (RFC 6455 §5.5.1).
             state.notify(state.wire().close_reply(code.unwrap_or(NORMAL)));
             None
         }
-        Finish::Ended(ending) => {
+        End::ByServer(ending) => {
             let closing = state.wire().push(&Push::Closing {
                 disconnect: ending.disconnect,
                 retry_after_ms: ending.retry_after_ms,

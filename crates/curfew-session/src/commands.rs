@@ -23,9 +23,9 @@ use crate::admission::Failure;
 use crate::commands::auth::NotOpened;
 use crate::commands::refresh::RefreshError;
 use crate::commands::span::CommandSpan;
-use crate::open::State;
+use crate::open::SessionState;
 use crate::pipeline::{Finished, InFlight};
-use crate::run::Finish;
+use crate::run::End;
 
 /// A command as far as its answer goes.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ pub(crate) enum Reaction {
     /// It waits for the backend.
     Waits(InFlight),
     /// It ends the session.
-    Ends(Finish),
+    Ends(End),
 }
 
 impl From<Disconnect> for Reaction {
@@ -79,9 +79,9 @@ pub(crate) enum Outcome {
     Refreshed(Result<Arc<Principal>, RefreshError>),
 }
 
-impl State {
+impl SessionState {
     /// Ends a command that waited and whose turn it is. `Some` ends the session.
-    pub(crate) fn on_finished(&mut self, finished: Finished) -> Option<Finish> {
+    pub(crate) fn on_finished(&mut self, finished: Finished) -> Option<End> {
         let Finished {
             request,
             outcome,

@@ -13,7 +13,7 @@ use crate::{Config, LimitsConfig, SessionMetrics};
 
 /// What of the configuration sessions go by; replaced as a whole by a reload.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
+pub struct SessionSettings {
     /// `[session]`.
     pub session: Config,
     /// `[limits]`.
@@ -38,7 +38,7 @@ pub struct Context {
     /// The metrics of sessions.
     pub metrics: Arc<SessionMetrics>,
     /// The settings in force.
-    pub settings: ArcSwap<Settings>,
+    pub settings: ArcSwap<SessionSettings>,
 }
 
 impl Context {

@@ -11,9 +11,9 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use crate::commands::{self, Answer, Reaction, RequestInfo};
-use crate::open::State;
+use crate::open::SessionState;
 use crate::rate::CommandRate;
-use crate::run::Finish;
+use crate::run::End;
 
 /// A client that is over its rate for this long without a pause is closed.
 const SUSTAINED: Duration = Duration::from_secs(10);
@@ -29,7 +29,7 @@ fn origin(command: &Command<'_>) -> Origin {
     }
 }
 
-impl State {
+impl SessionState {
     /// The first request of a message, taken off it.
     pub(crate) fn decode<'a>(&self, message: &mut Message<'a>) -> Result<Request<'a>, DecodeError> {
         self.wire().decode(message)
@@ -49,7 +49,7 @@ impl State {
         // It may have been ended while an earlier message of the same read was acted on.
         let standing = self.standing();
         if let Standing::Ending(ending) = standing {
-            return Reaction::Ends(Finish::Ended(ending));
+            return Reaction::Ends(End::ByServer(ending));
         }
         match decoded {
             Ok(Request {

@@ -11,7 +11,6 @@ mod close;
 mod commands;
 mod config;
 mod context;
-mod count;
 mod dispatch;
 mod metrics;
 mod open;
@@ -26,7 +25,7 @@ pub use admission::{AdmissionError, Failure, Verified};
 pub use config::{Config, LimitsConfig};
 pub use curfew_hub::WireId;
 
-pub use context::{Context, Settings};
+pub use context::{Context, SessionSettings};
 pub use metrics::{
     CommandOutcome, Decision, Initiator, PublishOutcome, PublishSource, SessionMetrics,
 };

@@ -16,7 +16,7 @@ use curfew_model::{
     AuthFailure, Channel, CommandId, Disconnect, Push, Reply, SessionId, TraceContext, TraceId,
 };
 use curfew_node::{AdmitError, Attachment, Whose};
-use curfew_ws::{Decoder, Line, Transport, Upgraded};
+use curfew_ws::{Decoder, DirectWriter, Transport, Upgraded};
 use tokio::time::Instant;
 use tracing::debug;
 use tracing::field::{DisplayValue, display};
@@ -167,11 +167,11 @@ pub struct Session {
     pub(crate) read_in_turn: usize,
     /// What the last poll came to when it wrote.
     pub(crate) output: Output,
-    pub(crate) state: State,
+    pub(crate) state: SessionState,
 }
 
 /// All of a session but its socket.
-pub(crate) struct State {
+pub(crate) struct SessionState {
     pub(crate) context: Arc<Context>,
     pub(crate) wire: WireId,
     pub(crate) live: Option<Live>,
@@ -179,7 +179,7 @@ pub(crate) struct State {
     /// The session that was refused, once the client has been told.
     pub(crate) refused: Option<Box<Whose>>,
     /// For flushers, once the session is open.
-    pub(crate) line: Option<Line>,
+    pub(crate) direct_writer: Option<DirectWriter>,
     /// What waits for the socket before the session is open, and after it has left the hub.
     pub(crate) lanes: Lanes,
     /// The commands that wait for the backend.
@@ -246,20 +246,20 @@ impl Session {
         );
         let auth_timeout = settings.auth_timeout;
         drop(settings);
-        let (transport, line) = upgraded.transport.share();
+        let (transport, direct_writer) = upgraded.transport.share();
         let mut session = Self {
             transport,
             decoder,
             saved: !upgraded.early.is_empty(),
             read_in_turn: 0,
             output: Output::default(),
-            state: State {
+            state: SessionState {
                 context,
                 wire,
                 live: None,
                 refusal: None,
                 refused: None,
-                line,
+                direct_writer,
                 lanes: Lanes::answering(upgraded.answer),
                 pipeline: Pipeline::default(),
                 untimed: 0,
@@ -297,7 +297,7 @@ impl Session {
     }
 }
 
-impl State {
+impl SessionState {
     /// The last step of opening: from here frames are delivered. `id` is that of the command that
     /// brought the token, if one did.
     pub(crate) fn open(&mut self, attachment: Attachment, id: Option<&CommandId>) {
@@ -305,8 +305,8 @@ impl State {
         let session = attachment.member().session();
         self.guards.unauthenticated = None;
         self.deadlines.auth_by = None;
-        if let Some(line) = self.line.take() {
-            attachment.member().outbox().attach(line);
+        if let Some(direct_writer) = self.direct_writer.take() {
+            attachment.member().outbox().attach(direct_writer);
         }
         if !attachment.open(take(&mut self.lanes)) {
             // Ended between admission and here; the writer finds out why.
@@ -391,9 +391,9 @@ impl State {
     }
 }
 
-impl fmt::Debug for State {
+impl fmt::Debug for SessionState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("State")
+        f.debug_struct("SessionState")
             .field("live", &self.live)
             .finish_non_exhaustive()
     }

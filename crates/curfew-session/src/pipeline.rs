@@ -17,8 +17,8 @@ use tokio::task::coop::{cooperative, has_budget_remaining};
 
 use crate::commands::span::CommandSpan;
 use crate::commands::{Answer, Outcome, Reaction, RequestInfo};
-use crate::open::State;
-use crate::run::Finish;
+use crate::open::SessionState;
+use crate::run::End;
 
 /// Most publications of a session that are under way at once.
 const MAX_UNDER_WAY: usize = 64;
@@ -66,7 +66,7 @@ enum Slot {
 enum Then {
     Text(Box<str>),
     Binary(Box<[u8]>),
-    Finish(Finish),
+    End(End),
 }
 
 impl From<Message<'_>> for Then {
@@ -145,14 +145,14 @@ impl Pipeline {
     }
 }
 
-impl State {
+impl SessionState {
     /// Acts on a message, one request after another. `Ready(Some)` ends the session. Pending while a
     /// command is under way; what may not be acted on before its end is kept.
     pub(crate) fn on_message(
         &mut self,
         message: Message<'_>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Finish>> {
+    ) -> Poll<Option<End>> {
         let mut rest = message;
         loop {
             let message = rest;
@@ -169,7 +169,7 @@ impl State {
                     behind.slots.push_back(Slot::Answer(answer));
                 }
                 Reaction::Waits(waits) => self.pipeline.add(waits, cx),
-                Reaction::Ends(finish) => return self.finish_in_turn(finish),
+                Reaction::Ends(end) => return self.end_in_turn(end),
             }
             // The broker is asked for each before the next is looked at.
             match self.poll_pipeline(cx) {
@@ -185,40 +185,40 @@ impl State {
     }
 
     /// Has the session end after the commands that are under way.
-    pub(crate) fn finish_in_turn(&mut self, finish: Finish) -> Poll<Option<Finish>> {
+    pub(crate) fn end_in_turn(&mut self, end: End) -> Poll<Option<End>> {
         if self.pipeline.is_idle() {
-            return Poll::Ready(Some(finish));
+            return Poll::Ready(Some(end));
         }
-        self.pipeline.then(Then::Finish(finish));
+        self.pipeline.then(Then::End(end));
         Poll::Pending
     }
 
     /// Drives the commands that are under way. `Ready(Some)` ends the session. A session whose commands
     /// never have to wait gives way to others all the same.
-    pub(crate) fn poll_pipeline(&mut self, cx: &mut Context<'_>) -> Poll<Option<Finish>> {
+    pub(crate) fn poll_pipeline(&mut self, cx: &mut Context<'_>) -> Poll<Option<End>> {
         while let Some(front) = &mut self.pipeline.front {
             let finished = ready!(pin!(cooperative(front.operation.as_mut())).poll(cx));
             self.pipeline.front = None;
-            if let Some(finish) = self.on_finished(finished).or_else(|| self.advance()) {
-                return Poll::Ready(Some(finish));
+            if let Some(end) = self.on_finished(finished).or_else(|| self.advance()) {
+                return Poll::Ready(Some(end));
             }
         }
         Poll::Ready(None)
     }
 
     /// Acts on what comes after the commands that were under way. `Ready(Some)` ends the session.
-    pub(crate) fn act_behind(&mut self, cx: &mut Context<'_>) -> Poll<Option<Finish>> {
+    pub(crate) fn act_behind(&mut self, cx: &mut Context<'_>) -> Poll<Option<End>> {
         let behind = self.pipeline.behind.take();
         match behind.and_then(|behind| behind.then) {
             Some(Then::Text(text)) => self.on_message(Message::Text(&text), cx),
             Some(Then::Binary(bytes)) => self.on_message(Message::Binary(&bytes), cx),
-            Some(Then::Finish(finish)) => Poll::Ready(Some(finish)),
+            Some(Then::End(end)) => Poll::Ready(Some(end)),
             None => Poll::Ready(None),
         }
     }
 
     /// Answers what is finished, up to the next command that waits.
-    fn advance(&mut self) -> Option<Finish> {
+    fn advance(&mut self) -> Option<End> {
         while let Some(slot) = self.pipeline.next() {
             match slot {
                 Slot::InFlight(waits) => {
@@ -226,8 +226,8 @@ impl State {
                     return None;
                 }
                 Slot::Finished(finished) => {
-                    if let Some(finish) = self.on_finished(*finished) {
-                        return Some(finish);
+                    if let Some(end) = self.on_finished(*finished) {
+                        return Some(end);
                     }
                 }
                 Slot::Answer(answer) => self.answer(Some(answer)),

@@ -8,10 +8,10 @@ use curfew_ws::{Event, Input, Limits, ProtocolError, frame, with_read_buffer};
 use tokio::time::Instant;
 use tracing::debug;
 
-use crate::open::State;
-use crate::run::{Finish, Step};
+use crate::open::SessionState;
+use crate::run::{End, Step};
 use crate::write::Output;
-use crate::{Session, Settings};
+use crate::{Session, SessionSettings};
 
 /// Bytes read before others have their turn. What a session publishes waits in queues until then.
 const BYTES_IN_A_TURN: usize = 128 * 1024;
@@ -24,15 +24,15 @@ impl Session {
     /// Goes on with the command that waits, or else reads and acts. Nothing is read while a command
     /// waits: commands act in order, and a client that hurries is held back by its own socket.
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
-        if let Some(finish) = ready!(self.state.poll_pipeline(cx)) {
-            return Poll::Ready(Step::Finish(finish));
+        if let Some(end) = ready!(self.state.poll_pipeline(cx)) {
+            return Poll::Ready(Step::End(end));
         }
         if self.is_held_back() {
             return Poll::Pending;
         }
         if self.state.pipeline.has_more() {
             return Poll::Ready(match self.state.act_behind(cx) {
-                Poll::Ready(Some(finish)) => Step::Finish(finish),
+                Poll::Ready(Some(end)) => Step::End(end),
                 Poll::Ready(None) | Poll::Pending => Step::Again,
             });
         }
@@ -45,7 +45,7 @@ impl Session {
         }
         with_read_buffer(|buffer| {
             let read = match ready!(self.transport.poll_read(cx, buffer)) {
-                Ok(0) | Err(_) => return Poll::Ready(Step::Finish(Finish::Gone)),
+                Ok(0) | Err(_) => return Poll::Ready(Step::End(End::ConnectionLost)),
                 Ok(read) => read,
             };
             self.read_in_turn += read;
@@ -91,12 +91,12 @@ impl Session {
                 Err(error) => {
                     debug!(session = self.state.session_id(), error = %error, "frame refused");
                     let broken = self.state.broken(error);
-                    self.state.finish_in_turn(broken.into())
+                    self.state.end_in_turn(broken.into())
                 }
             };
             match acted {
                 Poll::Ready(None) => {}
-                Poll::Ready(Some(finish)) => return Step::Finish(finish),
+                Poll::Ready(Some(end)) => return Step::End(end),
                 Poll::Pending if self.state.pipeline.takes_more() => {}
                 Poll::Pending => {
                     self.decoder.save(input);
@@ -116,7 +116,7 @@ impl Session {
     }
 }
 
-impl State {
+impl SessionState {
     /// The close for what a client may not send, with the bound that applied.
     fn broken(&self, error: ProtocolError) -> Disconnect {
         match error {
@@ -130,7 +130,7 @@ impl State {
 
     fn message_limits(&self) -> Limits {
         let settings = self.context.settings.load();
-        let Settings { limits, .. } = &**settings;
+        let SessionSettings { limits, .. } = &**settings;
         let message_bytes = match self.live {
             Some(_) => limits.message_bytes,
             None => settings.auth_frame_bytes,
@@ -141,9 +141,9 @@ impl State {
         }
     }
 
-    fn on_event(&mut self, event: Event<'_>, cx: &mut Context<'_>) -> Poll<Option<Finish>> {
+    fn on_event(&mut self, event: Event<'_>, cx: &mut Context<'_>) -> Poll<Option<End>> {
         let metrics = self.context.metrics();
-        let finish = match event {
+        let end = match event {
             Event::Message(message) => {
                 metrics.frames_received.inc(match message {
                     Message::Text(_) => Opcode::Text,
@@ -159,28 +159,28 @@ impl State {
             }
             Event::Close { code, .. } => {
                 metrics.frames_received.inc(Opcode::Close);
-                Some(Finish::PeerClosed(code))
+                Some(End::ByClient(code))
             }
         };
-        finish.map_or(Poll::Ready(None), |finish| self.finish_in_turn(finish))
+        end.map_or(Poll::Ready(None), |end| self.end_in_turn(end))
     }
 
     /// The client has answered a ping, or says so.
-    pub(crate) fn on_pong(&mut self) -> Option<Finish> {
+    pub(crate) fn on_pong(&mut self) -> Option<End> {
         if let Some(rtt) = self.deadlines.ponged() {
             self.context.metrics().ping_rtt.observe(rtt.as_secs_f64());
         }
         self.take_control()
     }
 
-    fn on_ping(&mut self, payload: &[u8]) -> Option<Finish> {
+    fn on_ping(&mut self, payload: &[u8]) -> Option<End> {
         self.context.metrics().frames_received.inc(Opcode::Ping);
         self.send_notice(frame::pong(payload));
         self.take_control()
     }
 
     /// Too many control frames end the session.
-    fn take_control(&mut self) -> Option<Finish> {
+    fn take_control(&mut self) -> Option<End> {
         let rate = self
             .context
             .settings

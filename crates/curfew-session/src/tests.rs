@@ -36,7 +36,7 @@ use tokio::time;
 
 use crate::{
     Config, Context, Guards, Initiator, LimitsConfig, Opening, PublishOutcome, PublishSource,
-    Session, SessionMetrics, Settings, WireId,
+    Session, SessionMetrics, SessionSettings, WireId,
 };
 use peer::Peer;
 use rig::{Rig, RigClock};
@@ -69,12 +69,12 @@ impl Harness {
         Self::with(|_| {})
     }
 
-    fn with(change: impl FnOnce(&mut Settings)) -> Self {
+    fn with(change: impl FnOnce(&mut SessionSettings)) -> Self {
         Self::build(change, vec![Wire::websocket(Native)])
     }
 
-    fn build(change: impl FnOnce(&mut Settings), wires: Vec<Wire>) -> Self {
-        let mut settings = Settings {
+    fn build(change: impl FnOnce(&mut SessionSettings), wires: Vec<Wire>) -> Self {
+        let mut settings = SessionSettings {
             session: Config::default(),
             limits: LimitsConfig::default(),
             auth_timeout: Duration::from_secs(5),

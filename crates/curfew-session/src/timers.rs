@@ -13,8 +13,8 @@ use tokio::time::{Instant, Sleep};
 use tracing::debug;
 
 use crate::Session;
-use crate::open::State;
-use crate::run::{Finish, Step};
+use crate::open::SessionState;
+use crate::run::{End, Step};
 
 /// Longest time the timer is set for; a later deadline is looked at again then. Also how soon a
 /// wall clock that was set forward is noticed on an idle connection.
@@ -103,8 +103,8 @@ impl Session {
         }
         ready!(sleep.as_mut().poll(cx));
         let now = Instant::now();
-        if let Some(finish) = self.state.act_on_time(now) {
-            return Poll::Ready(Step::Finish(finish));
+        if let Some(end) = self.state.act_on_time(now) {
+            return Poll::Ready(Step::End(end));
         }
         let latest = now + LONGEST_WAIT;
         sleep.as_mut().reset(
@@ -117,8 +117,8 @@ impl Session {
     }
 }
 
-impl State {
-    fn act_on_time(&mut self, now: Instant) -> Option<Finish> {
+impl SessionState {
+    fn act_on_time(&mut self, now: Instant) -> Option<End> {
         if is_due(&mut self.deadlines.auth_by, now) {
             // A token that came and could not be checked in time is not the client's fault.
             let waits = !self.pipeline.is_idle();

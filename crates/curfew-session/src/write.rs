@@ -8,7 +8,7 @@ use curfew_ws::Polled;
 use tokio::time::Instant;
 
 use crate::Session;
-use crate::run::Finish;
+use crate::run::End;
 
 /// The state of a session's output when its task has written what it could.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl Session {
 
     /// Writes what is queued until nothing is left, the socket takes no more, or the session may not
     /// be written to. Ready when that ends the session.
-    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Finish> {
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         loop {
             let progress = self.write(cx);
             // The deadline judges the peer: only while the socket is asked to take something.
@@ -54,9 +54,9 @@ impl Session {
                     self.state.probe();
                     continue;
                 }
-                Progress::End(ending) => return Poll::Ready(Finish::Ended(ending)),
+                Progress::End(ending) => return Poll::Ready(End::ByServer(ending)),
                 Progress::Expired => return Poll::Ready(Disconnect::EXPIRED.into()),
-                Progress::Broken(_) => return Poll::Ready(Finish::Gone),
+                Progress::Broken(_) => return Poll::Ready(End::ConnectionLost),
             };
             return Poll::Pending;
         }

@@ -18,7 +18,7 @@ const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// An upgrade that was answered with something else than 101.
-pub type Refused = Response;
+pub type RefusedUpgrade = Response;
 
 /// A WebSocket to be opened: a correct request for `/ws` until told otherwise.
 #[derive(Clone)]
@@ -144,14 +144,14 @@ impl Connect {
     }
 
     /// Sends the request; `Err` is an answer other than 101.
-    pub async fn attempt(self) -> Result<WsClient, Refused> {
+    pub async fn attempt(self) -> Result<WsClient, RefusedUpgrade> {
         self.try_attempt()
             .await
             .unwrap_or_else(|error| panic!("the handshake had no answer: {error}"))
     }
 
     /// As [`Connect::attempt`]; a connection that is refused, cut or silent is the outer `Err`.
-    pub async fn try_attempt(self) -> io::Result<Result<WsClient, Refused>> {
+    pub async fn try_attempt(self) -> io::Result<Result<WsClient, RefusedUpgrade>> {
         let mut stream = self.stream().await?;
         // The server may refuse before it has read everything.
         let sent = stream.write_all(&self.to_bytes()).await;
@@ -183,7 +183,7 @@ impl Connect {
     }
 
     /// Sends the request, which must not be accepted.
-    pub async fn refused(self) -> Refused {
+    pub async fn refused(self) -> RefusedUpgrade {
         match self.attempt().await {
             Ok(_) => panic!("the upgrade was accepted"),
             Err(refused) => refused,

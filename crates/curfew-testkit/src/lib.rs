@@ -21,7 +21,7 @@ pub mod transcript;
 
 pub use client::{Incoming, WsClient};
 pub use clock::{ManualClock, unix_now};
-pub use connect::{Connect, Refused};
+pub use connect::{Connect, RefusedUpgrade};
 pub use frame::{Frame, OutFrame, opcode};
 pub use stream::{Stream, trusting};
 

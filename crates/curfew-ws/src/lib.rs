@@ -36,7 +36,7 @@ pub use origin::{OriginPolicy, canonical_origin};
 pub use protocol_error::ProtocolError;
 pub use read_buffer::{READ_BUFFER_BYTES, with_read_buffer};
 #[cfg(feature = "simulation")]
-pub use transport::PipeLine;
-pub use transport::{Line, Pipe, Polled, Socket, Transport};
-pub use upgrade::{Held, Hold, Upgraded, accept};
+pub use transport::PipeWriter;
+pub use transport::{DirectWriter, Pipe, Polled, Socket, Transport};
+pub use upgrade::{DeferSwitch, DeferredResponse, Upgraded, accept};
 pub use write_batch::{MAX_WRITE_BYTES, WriteBatch};

@@ -19,7 +19,7 @@ use crate::WriteBatch;
 pub enum Transport {
     /// TCP.
     Plain(TcpStream),
-    /// TCP that is also written to through a [`Line`].
+    /// TCP that is also written to through a [`DirectWriter`].
     Shared(OwnedReadHalf),
     /// TLS over TCP, boxed: most connections are plain and must not pay for its size.
     Tls(Box<TlsStream<TcpStream>>),
@@ -31,7 +31,7 @@ pub enum Transport {
 pub trait Pipe: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin {
     /// A way to write to it beside its own, if it has one.
     #[cfg(feature = "simulation")]
-    fn line(&self) -> Option<Box<dyn PipeLine>> {
+    fn direct_writer(&self) -> Option<Box<dyn PipeWriter>> {
         None
     }
 
@@ -41,10 +41,10 @@ pub trait Pipe: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin {
 
 impl Pipe for DuplexStream {}
 
-/// The way to write to a [`Pipe`] that a [`Line`] is. What is shipped has none, and does not ask at
-/// each write which it has.
+/// The way to write to a [`Pipe`] that a [`DirectWriter`] is. What is shipped has none, and does not
+/// ask at each write which it has.
 #[cfg(feature = "simulation")]
-pub trait PipeLine: fmt::Debug + Send + Sync {
+pub trait PipeWriter: fmt::Debug + Send + Sync {
     /// Takes what there is room for now, or [`io::ErrorKind::WouldBlock`].
     fn try_write(&self, batch: WriteBatch<'_>) -> io::Result<usize>;
 }
@@ -71,13 +71,13 @@ impl From<DuplexStream> for Transport {
 /// reads from it. Who holds both sees to it that only one is written to at a time. The connection
 /// ends when both are gone.
 #[derive(Debug)]
-pub struct Line(Option<Wire>);
+pub struct DirectWriter(Option<WriteHalf>);
 
 #[derive(Debug)]
-enum Wire {
+enum WriteHalf {
     Tcp(OwnedWriteHalf),
     #[cfg(feature = "simulation")]
-    Memory(Box<dyn PipeLine>),
+    Memory(Box<dyn PipeWriter>),
 }
 
 /// A socket as its writer sees it: each call is one attempt, and one system call where nothing lies
@@ -94,12 +94,12 @@ pub trait Socket {
 }
 
 /// Takes what there is room for now, and wakes no task later.
-impl Socket for &Line {
+impl Socket for &DirectWriter {
     fn write(&mut self, batch: WriteBatch<'_>) -> Poll<io::Result<usize>> {
         let done = match &self.0 {
-            Some(Wire::Tcp(stream)) => try_write(stream.as_ref(), batch),
+            Some(WriteHalf::Tcp(stream)) => try_write(stream.as_ref(), batch),
             #[cfg(feature = "simulation")]
-            Some(Wire::Memory(pipe)) => pipe.try_write(batch),
+            Some(WriteHalf::Memory(pipe)) => pipe.try_write(batch),
             None => Err(io::ErrorKind::NotConnected.into()),
         };
         match done {
@@ -135,13 +135,13 @@ impl Socket for Polled<'_, '_> {
     }
 }
 
-impl Drop for Line {
+impl Drop for DirectWriter {
     fn drop(&mut self) {
         // The half alone would say to the peer that nothing more comes.
         match self.0.take() {
-            Some(Wire::Tcp(stream)) => stream.forget(),
+            Some(WriteHalf::Tcp(stream)) => stream.forget(),
             #[cfg(feature = "simulation")]
-            Some(Wire::Memory(_)) => {}
+            Some(WriteHalf::Memory(_)) => {}
             None => {}
         }
     }
@@ -167,18 +167,22 @@ fn poll_write(
 }
 
 impl Transport {
-    /// From here on it can be written to through the line as well; `None` where whoever writes has
+    /// From here on it can be written to through the writer as well; `None` where whoever writes has
     /// more to do than to hand bytes to the kernel.
-    pub fn share(self) -> (Self, Option<Line>) {
+    pub fn share(self) -> (Self, Option<DirectWriter>) {
         match self {
             Self::Plain(stream) => {
                 let (read, write) = stream.into_split();
-                (Self::Shared(read), Some(Line(Some(Wire::Tcp(write)))))
+                (
+                    Self::Shared(read),
+                    Some(DirectWriter(Some(WriteHalf::Tcp(write)))),
+                )
             }
             #[cfg(feature = "simulation")]
             Self::Memory(pipe) => {
-                let line = pipe.line().map(|line| Line(Some(Wire::Memory(line))));
-                (Self::Memory(pipe), line)
+                let writer = pipe.direct_writer();
+                let writer = writer.map(|writer| DirectWriter(Some(WriteHalf::Memory(writer))));
+                (Self::Memory(pipe), writer)
             }
             other => (other, None),
         }
@@ -256,7 +260,7 @@ impl Transport {
     }
 
     /// Resets the connection: what is queued in the kernel is thrown away, and the peer is told at
-    /// once even if it has stopped reading. Its [`Line`], if there is one, must be gone.
+    /// once even if it has stopped reading. Its [`DirectWriter`], if there is one, must be gone.
     pub fn abort(self) {
         if let Self::Memory(pipe) = self {
             pipe.abort();

@@ -26,8 +26,9 @@ use crate::{HandshakeError, Transport};
 /// `subprotocol` is the one chosen of those offered: nothing else of what was offered is echoed,
 /// and no extension is accepted.
 ///
-/// The connection must be served through a [`Held`] that is told to [hold](Hold::hold) before the
-/// answer is returned to hyper, and taken back from hyper without a shutdown.
+/// The connection must be served through a [`DeferredResponse`] that is told to
+/// [defer](DeferSwitch::defer) before the answer is returned to hyper, and taken back from hyper
+/// without a shutdown.
 pub fn accept<B>(
     request: &mut Request<B>,
     subprotocol: Option<&str>,
@@ -49,26 +50,26 @@ pub fn accept<B>(
     Ok(response)
 }
 
-/// Tells a [`Held`] what is passed on and what is held back.
+/// Tells a [`DeferredResponse`] what is passed on and what is held back.
 ///
 /// Between two requests hyper itself answers what it cannot read, without a body and unseen by us:
 /// that is held back, so that another answer can take its place.
 #[derive(Debug, Clone, Default)]
-pub struct Hold(Arc<AtomicU8>);
+pub struct DeferSwitch(Arc<AtomicU8>);
 
 /// Writes are passed on.
 const PASS: u8 = 0;
 
 /// Writes are held back.
-const HOLD: u8 = 1;
+const DEFER: u8 = 1;
 
 /// Writes are passed on until all of them have left, and held back from then on.
 const PASS_UNTIL_FLUSHED: u8 = 2;
 
-impl Hold {
+impl DeferSwitch {
     /// From here on nothing is written: the next answer is the one to the upgrade, or none of ours.
-    pub fn hold(&self) {
-        self.0.store(HOLD, Ordering::Release);
+    pub fn defer(&self) {
+        self.0.store(DEFER, Ordering::Release);
     }
 
     /// From here on everything is written: a request is being answered.
@@ -77,13 +78,13 @@ impl Hold {
     }
 
     /// The answer is complete: what comes after it is held back, unless all is already.
-    pub fn hold_once_flushed(&self) {
+    pub fn defer_once_flushed(&self) {
         // Only from the one state: the answer to an upgrade stays held back.
         self.advance(PASS, PASS_UNTIL_FLUSHED);
     }
 
-    fn holds(&self) -> bool {
-        self.0.load(Ordering::Acquire) == HOLD
+    fn defers(&self) -> bool {
+        self.0.load(Ordering::Acquire) == DEFER
     }
 
     fn advance(&self, from: u8, to: u8) {
@@ -95,11 +96,11 @@ impl Hold {
 
 /// A connection as hyper serves it.
 #[derive(Debug)]
-pub struct Held<S> {
+pub struct DeferredResponse<S> {
     stream: S,
     /// What was read before hyper came, and hyper has not read yet.
     ahead: Bytes,
-    hold: Hold,
+    switch: DeferSwitch,
     answer: Vec<u8>,
 }
 
@@ -115,13 +116,13 @@ pub struct Upgraded {
     pub early: Bytes,
 }
 
-impl<S> Held<S> {
-    /// Passes everything on until `hold` says otherwise. `ahead` was read from the stream already.
-    pub fn new(stream: S, ahead: Bytes, hold: Hold) -> Self {
+impl<S> DeferredResponse<S> {
+    /// Passes everything on until `switch` says otherwise. `ahead` was read from the stream already.
+    pub fn new(stream: S, ahead: Bytes, switch: DeferSwitch) -> Self {
         Self {
             stream,
             ahead,
-            hold,
+            switch,
             answer: Vec::new(),
         }
     }
@@ -146,7 +147,7 @@ impl<S> Held<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Held<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for DeferredResponse<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -161,13 +162,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Held<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Held<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for DeferredResponse<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if !self.hold.holds() {
+        if !self.switch.defers() {
             return Pin::new(&mut self.stream).poll_write(cx, bytes);
         }
         self.answer.extend_from_slice(bytes);
@@ -179,7 +180,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Held<S> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if !self.hold.holds() {
+        if !self.switch.defers() {
             return Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         }
         for slice in slices {
@@ -195,7 +196,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Held<S> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
         if let Poll::Ready(Ok(())) = flushed {
-            self.hold.advance(PASS_UNTIL_FLUSHED, HOLD);
+            self.switch.advance(PASS_UNTIL_FLUSHED, DEFER);
         }
         flushed
     }

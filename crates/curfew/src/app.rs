@@ -7,20 +7,21 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
-use curfew_auth::{Algorithm, Authenticator};
+use curfew_auth::{Algorithm, Authenticator, PreparedIssuers};
 use curfew_backend::Backends;
 use curfew_backend::memory::Memory;
 use curfew_backend_redis::{Parts, Redis, RedisMetrics};
 use curfew_hub::{DeliveryPath, Hub, HubLimits, HubMetrics, Wire, Wires};
 use curfew_identity::{Fetched, Fetcher, Keepers};
 use curfew_model::{Clock, DeliveryLease, ISSUER_TOKEN, ISSUER_USER, NodeId, SystemClock};
-use curfew_node::{HubEvents, Node, NodeMetrics};
+use curfew_node::{HubEvents, Node, NodeMetrics, NodeSettings};
 use curfew_policy::Policy;
 use curfew_protocol::native::Native;
 use curfew_server::{
-    Admin, AdminKey, Extra, Listen, Listener, Proxies, Public, ServerConfig, ServerMetrics, Tls,
+    Admin, AdminKey, Extra, Listen, Listener, Proxies, Public, PublicSettings, ServerConfig,
+    ServerMetrics, Tls,
 };
-use curfew_session::{Context, SessionMetrics};
+use curfew_session::{Context, SessionMetrics, SessionSettings};
 use curfew_telemetry::{Build, Installed, LogLevel, Registry, RuntimeMetrics, SpanKind, Tracer};
 use curfew_ws::OriginPolicy;
 use tokio_util::sync::CancellationToken;
@@ -223,25 +224,38 @@ impl Running {
     /// error everything stays as it was. Sessions that are there already are found by it once
     /// [`Node::until_settled`] returns.
     pub(crate) fn apply(&self, config: &Config) -> anyhow::Result<()> {
-        let keys = admin_keys(config)?;
-        let public = public_settings(config)?;
-        // Whatever can fail comes before the first change.
-        self.context.authenticator.reload(&config.auth())?;
-        self.keepers.update();
+        let prepared = Prepared::read(config)?;
+        // The one change that can fail, and then changes nothing, comes before all others.
         self.log_level.set_level(&config.telemetry.log_level)?;
-        self.keys_read();
-        self.context.policy.reload(&config.policy);
-        self.context
-            .settings
-            .store(Arc::new(session_settings(config)));
-        self.context.node.set_settings(node_settings(config));
-        self.context.node.hub().set_limits(hub_limits(config));
-        self.public.set_settings(public);
-        self.admin
-            .set_settings(keys, config.auth.subject_claim.clone());
-        // Last: sessions decide by the new rules.
-        self.context.node.hub().reconsider_all();
+        self.put_in_force(prepared);
         Ok(())
+    }
+
+    /// Cannot fail, so that a reload is whole: all that can is in [`Prepared::read`].
+    fn put_in_force(&self, prepared: Prepared<'_>) {
+        // Named one by one: a part that is not put in force does not compile.
+        let Prepared {
+            issuers,
+            policy,
+            session,
+            node,
+            hub,
+            public,
+            admin_keys,
+            subject_claim,
+        } = prepared;
+        let context = &self.context;
+        context.authenticator.put_in_force(issuers);
+        self.keepers.update();
+        self.keys_read();
+        context.policy.reload(policy);
+        context.settings.store(Arc::new(session));
+        context.node.set_settings(node);
+        context.node.hub().set_limits(hub);
+        self.public.set_settings(public);
+        self.admin.set_settings(admin_keys, subject_claim);
+        // Last: sessions decide by the new rules.
+        context.node.hub().reconsider_all();
     }
 
     /// Tells what no line of the log has told, where the interval of the last one is over.
@@ -255,6 +269,34 @@ impl Running {
     /// Keys were read again, with success or not.
     pub(crate) fn keys_read(&self) {
         keys_read(&self.context, &self.metrics);
+    }
+}
+
+/// All that a reload puts in force. What can fail of it, files included, has been read and checked.
+struct Prepared<'a> {
+    issuers: PreparedIssuers,
+    policy: &'a curfew_policy::Config,
+    session: SessionSettings,
+    node: NodeSettings,
+    hub: HubLimits,
+    public: PublicSettings,
+    admin_keys: Vec<Arc<AdminKey>>,
+    subject_claim: String,
+}
+
+impl<'a> Prepared<'a> {
+    /// Changes nothing.
+    fn read(config: &'a Config) -> anyhow::Result<Self> {
+        Ok(Self {
+            admin_keys: admin_keys(config)?,
+            public: public_settings(config)?,
+            issuers: Authenticator::prepare(&config.auth())?,
+            policy: &config.policy,
+            session: session_settings(config),
+            node: node_settings(config),
+            hub: hub_limits(config),
+            subject_claim: config.auth.subject_claim.clone(),
+        })
     }
 }
 
@@ -351,8 +393,8 @@ fn revocable_claims(config: &Config) -> Vec<String> {
     claims
 }
 
-fn node_settings(config: &Config) -> curfew_node::NodeSettings {
-    curfew_node::NodeSettings {
+fn node_settings(config: &Config) -> NodeSettings {
+    NodeSettings {
         revocable_claims: revocable_claims(config),
         max_per_user: config.session.max_per_user,
         over_limit: config.session.over_limit,
@@ -360,8 +402,8 @@ fn node_settings(config: &Config) -> curfew_node::NodeSettings {
     }
 }
 
-fn session_settings(config: &Config) -> curfew_session::Settings {
-    curfew_session::Settings {
+fn session_settings(config: &Config) -> SessionSettings {
+    SessionSettings {
         session: config.session.clone(),
         limits: config.limits.clone(),
         auth_timeout: config.auth.timeout,
@@ -379,13 +421,13 @@ fn admin_keys(config: &Config) -> anyhow::Result<Vec<Arc<AdminKey>>> {
     })
 }
 
-fn public_settings(config: &Config) -> anyhow::Result<curfew_server::Settings> {
+fn public_settings(config: &Config) -> anyhow::Result<PublicSettings> {
     let origins = OriginPolicy::parse(&config.server.allowed_origins)
         .map_err(|bad| anyhow::anyhow!("server.allowed_origins: {bad:?}"))?;
     let server = &config.server;
     let proxies = Proxies::parse(&server.trusted_proxies, server.proxy_protocol)
         .map_err(|bad| anyhow::anyhow!("server.trusted_proxies: {bad:?}"))?;
-    Ok(curfew_server::Settings {
+    Ok(PublicSettings {
         server: config.server.clone(),
         auth: config.auth.clone(),
         origins,

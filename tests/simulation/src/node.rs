@@ -16,7 +16,9 @@ use curfew_model::{
 use curfew_node::{HubEvents, Node, NodeMetrics};
 use curfew_policy::{Policy, Rule};
 use curfew_protocol::native::Native;
-use curfew_session::{Context, Guards, LimitsConfig, Opening, Session, SessionMetrics, Settings};
+use curfew_session::{
+    Context, Guards, LimitsConfig, Opening, Session, SessionMetrics, SessionSettings,
+};
 use curfew_telemetry::Registry;
 use curfew_ws::{Transport, Upgraded};
 
@@ -216,8 +218,8 @@ fn node_settings(tenants: bool) -> curfew_node::NodeSettings {
     }
 }
 
-fn session_settings(tenants: bool) -> Settings {
-    Settings {
+fn session_settings(tenants: bool) -> SessionSettings {
+    SessionSettings {
         session: curfew_session::Config {
             revocable_claims: claims(tenants),
             ..curfew_session::Config::default()

@@ -63,6 +63,12 @@ fn pem_issuer(file: &str) -> Issuer {
     }
 }
 
+/// Puts another configuration in force, unless its keys cannot be read.
+fn reload(authenticator: &Authenticator, config: &Config) -> Result<(), LoadError> {
+    authenticator.put_in_force(Authenticator::prepare(config)?);
+    Ok(())
+}
+
 fn config(issuers: impl IntoIterator<Item = Issuer>) -> Config {
     Config {
         issuers: issuers.into_iter().collect(),

@@ -9,7 +9,7 @@ use bytes::{Buf as _, Bytes};
 use curfew_ws::{Socket, WriteBatch};
 
 use super::Progress;
-use crate::Sent;
+use crate::FrameCounts;
 
 /// Frames on their way to one socket.
 ///
@@ -70,7 +70,7 @@ pub(crate) struct Written {
     /// Frames of the normal lane that are complete.
     pub(super) normal_frames: usize,
     /// Frames begun.
-    pub(crate) sent: Sent,
+    pub(crate) frame_counts: FrameCounts,
 }
 
 impl Lanes {
@@ -249,7 +249,7 @@ impl Lanes {
                 (some, self.has_answer) = advance_answer(&mut queue, some);
             }
             let begun = self.begun.take_if(|lane| *lane == Lane::Notices).is_some();
-            let out = advance(&mut queue, some, begun, &mut written.sent);
+            let out = advance(&mut queue, some, begun, &mut written.frame_counts);
             self.begun = out.begun.then_some(Lane::Notices);
             written.bytes += out.bytes;
             some -= out.bytes;
@@ -259,7 +259,7 @@ impl Lanes {
             return;
         }
         let begun = self.begun.take().is_some();
-        let out = advance(&mut self.normal, some, begun, &mut written.sent);
+        let out = advance(&mut self.normal, some, begun, &mut written.frame_counts);
         self.begun = out.begun.then_some(Lane::Normal);
         written.bytes += out.bytes;
         written.normal_bytes += out.bytes;
@@ -331,7 +331,12 @@ fn advance_answer(notices: &mut VecDeque<Bytes>, some: usize) -> (usize, bool) {
 
 /// Takes up to `some` bytes off the front of a lane, whose front frame was `begun` or not, and counts
 /// the frames that begin with them.
-fn advance(frames: &mut VecDeque<Bytes>, some: usize, begun: bool, sent: &mut Sent) -> Out {
+fn advance(
+    frames: &mut VecDeque<Bytes>,
+    some: usize,
+    begun: bool,
+    counts: &mut FrameCounts,
+) -> Out {
     let mut out = Out {
         bytes: 0,
         frames: 0,
@@ -343,7 +348,7 @@ fn advance(frames: &mut VecDeque<Bytes>, some: usize, begun: bool, sent: &mut Se
             break;
         }
         if !out.begun {
-            sent.add(front);
+            counts.add(front);
         }
         if left < front.len() {
             front.advance(left);

@@ -6,12 +6,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use curfew_model::{Clock, DeliveryLease};
-use curfew_ws::{Line, Socket};
+use curfew_ws::{DirectWriter, Socket};
 
 use super::lanes::Written;
 use super::owner::Owner;
 use super::{Arrival, Ending, Outbox};
-use crate::{Member, Sent};
+use crate::{FrameCounts, Member};
 
 /// Everything that a session's access depends on beside the session.
 #[derive(Debug, Clone, Copy)]
@@ -97,7 +97,7 @@ pub(crate) struct Tally {
     /// Bytes that were queued and are so no more.
     pub(crate) freed: usize,
     /// Frames begun.
-    pub(crate) sent: Sent,
+    pub(crate) frame_counts: FrameCounts,
     /// Publications that were timed.
     pub(crate) arrivals: Vec<Arrival>,
     /// Frames let go of because the session was told to end while they were about to be written.
@@ -107,8 +107,8 @@ pub(crate) struct Tally {
 impl Outbox {
     /// From now on flushers may write to the socket while the session's task waits in
     /// [`Outbox::poll_wake`].
-    pub fn attach(&self, line: Line) {
-        *self.line.lock() = Some(line);
+    pub fn attach(&self, writer: DirectWriter) {
+        *self.writer.lock() = Some(writer);
         self.state.lock().direct = true;
     }
 
@@ -116,7 +116,7 @@ impl Outbox {
     /// [`Outbox::poll_wake`] the socket is its own. A write that a flusher is about is waited for,
     /// which never waits itself.
     pub fn claim(&self) {
-        let _line = self.line.lock();
+        let _writer = self.writer.lock();
         self.state.lock().owner = Owner::Task;
     }
 
@@ -146,11 +146,11 @@ impl Outbox {
     /// Publishers are not held up meanwhile: one would follow from session to session, and each would
     /// get its frames one by one.
     pub(crate) fn flush(&self, access: Access<'_>, tally: &mut Tally) {
-        let line = self.line.lock();
-        let Some(mut line) = line.as_ref() else {
+        let writer = self.writer.lock();
+        let Some(mut writer) = writer.as_ref() else {
             return self.nudge();
         };
-        match self.write(access, &mut line, Turn::Flusher, tally) {
+        match self.write(access, &mut writer, Turn::Flusher, tally) {
             // Its end wakes the task.
             Progress::Done | Progress::Held(HeldBack::Suspended) => {}
             // The socket is full or broken, or the session may not be written to: the task waits for

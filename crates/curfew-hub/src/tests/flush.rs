@@ -48,9 +48,9 @@ impl Harness {
         let (server, _) = server.unwrap();
         // The runtime learns of it by an event; a session has written its handshake by then.
         server.writable().await.unwrap();
-        let (transport, line) = Transport::Plain(server).share();
+        let (transport, direct_writer) = Transport::Plain(server).share();
         let member = self.register(&principal("u", "t", 100, "{}"), "one");
-        member.outbox().attach(line.unwrap());
+        member.outbox().attach(direct_writer.unwrap());
         assert!(member.outbox().open(Lanes::default()));
         self.hub.subscribe(room, &member);
         let task = Task::new();

@@ -12,7 +12,7 @@ use http::StatusCode;
 use tracing::info;
 
 use crate::identity::Reports;
-use crate::identity::form::Refused;
+use crate::identity::form::FormError;
 use crate::receipt;
 
 /// How long a report is remembered where `auth.max_token_lifetime` does not say for how long tokens
@@ -97,10 +97,10 @@ pub(crate) struct NotEnded(ReportError);
 
 impl NotEnded {
     /// The answer to the sender; `away` is the status while the backend is.
-    pub(crate) fn into_refused(self, away: StatusCode) -> Refused {
+    pub(crate) fn into_refused(self, away: StatusCode) -> FormError {
         match self.0 {
-            ReportError::Backend(_) => Refused::unavailable(away, ENDED_HERE),
-            ReportError::Full => Refused::unavailable(
+            ReportError::Backend(_) => FormError::unavailable(away, ENDED_HERE),
+            ReportError::Full => FormError::unavailable(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "too many reports wait to be written: send it again",
             ),

@@ -20,7 +20,7 @@ use tracing::{Instrument as _, debug, error, info, warn};
 use crate::asked::Asked;
 use crate::identity::Reports;
 use crate::identity::ending::Ending;
-use crate::identity::form::{Refused, answer, posted, refused_span};
+use crate::identity::form::{FormError, answer, posted, refused_span};
 use crate::metrics::{EventOutcome, Report};
 use crate::respond::{self, Response};
 
@@ -65,11 +65,11 @@ impl Reports {
                 };
                 let conclude = async move |verified: Result<SecurityEvent, VerifyError>| {
                     let taken = verified.map_err(|error| match error {
-                        VerifyError::Refused(error) => Refused {
+                        VerifyError::Refused(error) => FormError {
                             error: code(error.failure()),
-                            ..Refused::of_report(&error)
+                            ..FormError::of_report(&error)
                         },
-                        VerifyError::Unknown(why) => Refused::unverified(&why),
+                        VerifyError::Unknown(why) => FormError::unverified(&why),
                     });
                     reports.conclude_event(taken, &asked, began, address).await
                 };
@@ -89,7 +89,7 @@ impl Reports {
 
     async fn conclude_event(
         self: &Arc<Self>,
-        taken: Result<SecurityEvent, Refused>,
+        taken: Result<SecurityEvent, FormError>,
         asked: &Asked,
         began: SystemTime,
         address: IpAddr,
@@ -134,7 +134,7 @@ impl Reports {
         stream: EventStream,
         request: Request<Incoming>,
         address: IpAddr,
-    ) -> Result<String, Refused> {
+    ) -> Result<String, FormError> {
         let lenient = stream.lenient;
         let sent = request.headers().get(AUTHORIZATION).cloned();
         let permitted = self.may_report(address);
@@ -144,14 +144,14 @@ impl Reports {
         }
         let check = |headers: &HeaderMap| match is_event(headers, lenient) {
             true => Ok(()),
-            false => Err(Refused::invalid(format!("the body must be {MEDIA_TYPE}"))),
+            false => Err(FormError::invalid(format!("the body must be {MEDIA_TYPE}"))),
         };
         posted(request, permitted, check).await
     }
 
     /// Does what follows from an event. The second time it does the same, so nothing is remembered
     /// of it, and one that could not be acted on may be sent again.
-    async fn act(&self, event: &SecurityEvent, span: &Span) -> Result<EventOutcome, Refused> {
+    async fn act(&self, event: &SecurityEvent, span: &Span) -> Result<EventOutcome, FormError> {
         let issuer = &*event.issuer;
         let name = event.event.as_str();
         match &event.effect {
@@ -183,9 +183,9 @@ impl Reports {
                 info!(issuer, "event stream verified");
                 Ok(EventOutcome::Stream)
             }
-            Effect::OtherState => Err(Refused {
+            Effect::OtherState => Err(FormError {
                 error: "invalid_state",
-                ..Refused::invalid("the verification's state is not the one that was asked for")
+                ..FormError::invalid("the verification's state is not the one that was asked for")
             }),
             Effect::Stream(status) => {
                 match status {
@@ -206,7 +206,7 @@ impl Reports {
 }
 
 /// Shared Signals Framework 1.0 §6.1.1: the transmitter sends what it was told to, with every request.
-async fn authorize(stream: EventStream, sent: Option<HeaderValue>) -> Result<(), Refused> {
+async fn authorize(stream: EventStream, sent: Option<HeaderValue>) -> Result<(), FormError> {
     let read = match stream.authorization_file {
         None => Ok(stream.expected_authorization()),
         Some(_) => tokio::task::spawn_blocking(move || stream.expected_authorization()).await,
@@ -216,18 +216,18 @@ async fn authorize(stream: EventStream, sent: Option<HeaderValue>) -> Result<(),
         Ok(Ok(Some(expected))) => expected,
         Ok(Err(error)) => {
             error!(error = %error, "event_stream.authorization_file cannot be read, no event is accepted");
-            return Err(Refused::unavailable(NOT_NOW, "not configured completely"));
+            return Err(FormError::unavailable(NOT_NOW, "not configured completely"));
         }
-        Err(_) => return Err(Refused::unavailable(NOT_NOW, "the node is stopping")),
+        Err(_) => return Err(FormError::unavailable(NOT_NOW, "the node is stopping")),
     };
     let sent = sent.as_ref().map(HeaderValue::as_bytes).unwrap_or_default();
     // Of two texts of different length the comparison tells only that.
     match sent.ct_eq(expected.expose().as_bytes()).into() {
         true => Ok(()),
-        false => Err(Refused {
+        false => Err(FormError {
             status: StatusCode::UNAUTHORIZED,
             error: "authentication_failed",
-            ..Refused::invalid("the Authorization header is not the one that was agreed on")
+            ..FormError::invalid("the Authorization header is not the one that was agreed on")
         }),
     }
 }
@@ -252,9 +252,9 @@ fn code(failure: AuthFailure) -> &'static str {
     }
 }
 
-fn refusal(refused: &Refused) -> EventOutcome {
+fn refusal(refused: &FormError) -> EventOutcome {
     match refused.error {
-        Refused::RATE_LIMITED => EventOutcome::RateLimited,
+        FormError::RATE_LIMITED => EventOutcome::RateLimited,
         _ if refused.is_kept => EventOutcome::Kept,
         _ if refused.is_unavailable() => EventOutcome::Unavailable,
         _ => EventOutcome::Refused,
@@ -269,7 +269,7 @@ fn accepted() -> Response {
 }
 
 /// §2.3.
-fn refuse(refused: Refused) -> Response {
+fn refuse(refused: FormError) -> Response {
     #[derive(Serialize)]
     struct Body<'a> {
         err: &'a str,

@@ -31,20 +31,20 @@ pub(crate) struct Form(String);
 impl Form {
     /// The one field of this name. It is taken as it was sent: tokens have only characters that a
     /// form leaves alone, so an escaped one is none.
-    pub(crate) fn field(&self, name: &str) -> Result<&str, Refused> {
+    pub(crate) fn field(&self, name: &str) -> Result<&str, FormError> {
         let mut fields = self.0.split('&').filter_map(|field| field.split_once('='));
         let mut named = fields.by_ref().filter(|(known, _)| *known == name);
         match (named.next(), named.next()) {
             (Some((_, value)), None) => Ok(value),
-            (None, _) => Err(Refused::invalid(format!("the form has no {name}"))),
-            (Some(_), Some(_)) => Err(Refused::invalid(format!("the form has several {name}"))),
+            (None, _) => Err(FormError::invalid(format!("the form has no {name}"))),
+            (Some(_), Some(_)) => Err(FormError::invalid(format!("the form has several {name}"))),
         }
     }
 }
 
 /// Why a form had no effect (RFC 6749 §5.2).
 #[derive(Debug)]
-pub(crate) struct Refused {
+pub(crate) struct FormError {
     pub(crate) status: StatusCode,
     pub(crate) error: &'static str,
     pub(crate) description: String,
@@ -66,7 +66,7 @@ pub(crate) struct SignedRefusal {
     why: String,
 }
 
-impl Refused {
+impl FormError {
     /// The error of what was turned away unread.
     pub(crate) const RATE_LIMITED: &'static str = "rate_limited";
 
@@ -165,7 +165,7 @@ impl Refused {
 /// The span of a form that was refused, which began at `began`.
 pub(crate) fn refused_span(
     tracer: &Tracer,
-    refused: &Refused,
+    refused: &FormError,
     name: &'static str,
     asked: &Asked,
     began: SystemTime,
@@ -183,8 +183,8 @@ pub(crate) fn answer(
     mut span: Span,
     route: &'static str,
     undone: &'static str,
-    result: Result<Response, Refused>,
-    refuse: impl FnOnce(Refused) -> Response,
+    result: Result<Response, FormError>,
+    refuse: impl FnOnce(FormError) -> Response,
 ) -> Response {
     let scope = span.scope();
     let _entered = scope.entered();
@@ -218,7 +218,7 @@ pub(crate) fn done() -> Response {
 impl Reports {
     /// Counts and tells a refusal of what an issuer has signed. Of what a stranger can write nothing is
     /// said.
-    pub(crate) fn note_refused(&self, report: Report, refused: &Refused) {
+    pub(crate) fn note_refused(&self, report: Report, refused: &FormError) {
         let Some(signed) = &refused.signed else {
             return;
         };
@@ -232,11 +232,11 @@ impl Reports {
     pub(crate) async fn form(
         &self,
         request: Request<Incoming>,
-        permitted: Result<(), Refused>,
-    ) -> Result<Form, Refused> {
+        permitted: Result<(), FormError>,
+    ) -> Result<Form, FormError> {
         let is_form = |headers: &HeaderMap| match is_form(headers) {
             true => Ok(()),
-            false => Err(Refused::invalid(format!("the body must be {MEDIA_TYPE}"))),
+            false => Err(FormError::invalid(format!("the body must be {MEDIA_TYPE}"))),
         };
         let body = posted(request, permitted, is_form).await?;
         Ok(Form(body))
@@ -246,23 +246,23 @@ impl Reports {
 /// The body of a request, likewise; whether its headers are good `check` says before it is read.
 pub(crate) async fn posted(
     request: Request<Incoming>,
-    permitted: Result<(), Refused>,
-    check: impl FnOnce(&HeaderMap) -> Result<(), Refused>,
-) -> Result<String, Refused> {
+    permitted: Result<(), FormError>,
+    check: impl FnOnce(&HeaderMap) -> Result<(), FormError>,
+) -> Result<String, FormError> {
     if request.method() != Method::POST {
-        return Err(Refused {
+        return Err(FormError {
             status: StatusCode::METHOD_NOT_ALLOWED,
-            ..Refused::invalid("requests are posted here")
+            ..FormError::invalid("requests are posted here")
         });
     }
     permitted?;
     check(request.headers())?;
     let body = body::read(request.into_body(), MAX_BODY_BYTES, body::PUBLIC_TIMEOUT).await;
-    let body = body.map_err(|error| Refused {
+    let body = body.map_err(|error| FormError {
         status: error.status(),
-        ..Refused::invalid(error.to_string())
+        ..FormError::invalid(error.to_string())
     })?;
-    String::from_utf8(body.into()).map_err(|_| Refused::invalid("the body is not UTF-8"))
+    String::from_utf8(body.into()).map_err(|_| FormError::invalid("the body is not UTF-8"))
 }
 
 fn is_form(headers: &HeaderMap) -> bool {

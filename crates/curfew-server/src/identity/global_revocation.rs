@@ -18,7 +18,7 @@ use tracing::Instrument as _;
 use crate::asked::Asked;
 use crate::identity::Reports;
 use crate::identity::ending::Ending;
-use crate::identity::form::{Refused, answer, done, posted, refused_span};
+use crate::identity::form::{FormError, answer, done, posted, refused_span};
 use crate::identity::logout::refusal;
 use crate::metrics::{LogoutOutcome, Report, ReportFault};
 use crate::respond::Response;
@@ -84,7 +84,7 @@ impl Reports {
 
     async fn conclude_revocation(
         self: &Arc<Self>,
-        taken: Result<(Revoker, Vec<Subject>), Refused>,
+        taken: Result<(Revoker, Vec<Subject>), FormError>,
         asked: &Asked,
         began: SystemTime,
         address: IpAddr,
@@ -128,11 +128,11 @@ impl Reports {
         &self,
         request: Request<Incoming>,
         address: IpAddr,
-    ) -> Result<(String, String), Refused> {
+    ) -> Result<(String, String), FormError> {
         let token = bearer(request.headers());
         let check = |headers: &HeaderMap| match is_json(headers) {
             true => Ok(()),
-            false => Err(Refused::invalid("the body must be application/json")),
+            false => Err(FormError::invalid("the body must be application/json")),
         };
         let body = posted(request, self.may_report(address), check).await?;
         let token = token.ok_or_else(|| unauthorized("send a token as Authorization: Bearer"))?;
@@ -144,31 +144,31 @@ impl Reports {
         &self,
         verified: Result<Revoker, VerifyError>,
         body: &str,
-    ) -> Result<(Revoker, Vec<Subject>), Refused> {
+    ) -> Result<(Revoker, Vec<Subject>), FormError> {
         let revoker = match verified {
             Ok(revoker) => revoker,
             Err(VerifyError::Refused(error)) => {
-                return Err(Refused {
-                    signed: Refused::of_report(&error).signed,
+                return Err(FormError {
+                    signed: FormError::of_report(&error).signed,
                     ..unauthorized(error.message())
                 });
             }
-            Err(VerifyError::Unknown(why)) => return Err(Refused::unverified(&why)),
+            Err(VerifyError::Unknown(why)) => return Err(FormError::unverified(&why)),
         };
         let body: Body = object_text(body.as_bytes())
             .and_then(|text| serde_json::from_str(text).ok())
-            .ok_or_else(|| Refused::invalid("the body is not a JSON object with sub_id"))?;
+            .ok_or_else(|| FormError::invalid("the body is not a JSON object with sub_id"))?;
         let authenticator = &self.context.authenticator;
         match authenticator.revoked_subjects(&revoker, &body.sub_id) {
             Ok(subjects) => Ok((revoker, subjects)),
             Err(RevocationError::Malformed(why)) => {
-                let refused = Refused::invalid(why.clone());
+                let refused = FormError::invalid(why.clone());
                 Err(refused.signed(&revoker.issuer, ReportFault::Subject, why))
             }
-            Err(error @ RevocationError::Foreign) => Err(Refused {
+            Err(error @ RevocationError::Foreign) => Err(FormError {
                 status: StatusCode::FORBIDDEN,
                 error: "access_denied",
-                ..Refused::invalid(error.to_string())
+                ..FormError::invalid(error.to_string())
             }
             .signed(&revoker.issuer, ReportFault::Subject, error.to_string())),
         }
@@ -181,7 +181,7 @@ impl Reports {
         revoker: &Revoker,
         subjects: &[Subject],
         span: &Span,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), FormError> {
         let now = self.context.node.clock().unix();
         let ending = Ending {
             issuer: &revoker.issuer,
@@ -209,15 +209,15 @@ fn is_json(headers: &HeaderMap) -> bool {
     media_type.is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case("application/json"))
 }
 
-fn unauthorized(description: &str) -> Refused {
-    Refused {
+fn unauthorized(description: &str) -> FormError {
+    FormError {
         status: StatusCode::UNAUTHORIZED,
         error: "invalid_token",
-        ..Refused::invalid(description)
+        ..FormError::invalid(description)
     }
 }
 
-fn refuse(refused: Refused) -> Response {
+fn refuse(refused: FormError) -> Response {
     let status = refused.status;
     let mut response = refused.into_response();
     if status == StatusCode::UNAUTHORIZED {

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::identity::Reports;
-use crate::identity::form::Refused;
+use crate::identity::form::FormError;
 use crate::metrics::{EventOutcome, LogoutOutcome, Report};
 use crate::permits::group;
 use crate::respond::Response;
@@ -154,7 +154,7 @@ impl Reports {
         verified: Result<T, VerifyError>,
         later: impl Future<Output = Result<T, VerifyError>> + Send + 'static,
         conclude: impl FnOnce(Result<T, VerifyError>) -> C + Send + 'static,
-    ) -> Result<Response, Refused>
+    ) -> Result<Response, FormError>
     where
         T: Send + 'static,
         C: Future<Output = Response> + Send,
@@ -164,7 +164,7 @@ impl Reports {
             judged => return Ok(conclude(judged).await),
         };
         let place = self.place(report, address, &missing);
-        let refused = Refused::unverified(&Unverified::Keys(missing));
+        let refused = FormError::unverified(&Unverified::Keys(missing));
         let Some(place) = place else {
             return Err(refused);
         };
@@ -191,7 +191,7 @@ impl Reports {
         match time::timeout(ANSWER_WAIT, answer).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(_)) => Err(refused),
-            Err(_) => Err(Refused {
+            Err(_) => Err(FormError {
                 is_kept: true,
                 description: "the issuer's keys are not available at the moment; the report is kept until they are".to_owned(),
                 ..refused

@@ -16,7 +16,7 @@ use tracing::Instrument as _;
 use crate::asked::Asked;
 use crate::identity::Reports;
 use crate::identity::ending::{Ended, Ending};
-use crate::identity::form::{Refused, answer, done, refused_span};
+use crate::identity::form::{FormError, answer, done, refused_span};
 use crate::metrics::{LogoutOutcome, Report, ReportFault};
 use crate::respond::Response;
 
@@ -60,8 +60,8 @@ impl Reports {
                 };
                 let conclude = async move |verified: Result<Logout, VerifyError>| {
                     let taken = verified.map_err(|error| match error {
-                        VerifyError::Refused(error) => Refused::of_report(&error),
-                        VerifyError::Unknown(why) => Refused::unverified(&why),
+                        VerifyError::Refused(error) => FormError::of_report(&error),
+                        VerifyError::Unknown(why) => FormError::unverified(&why),
                     });
                     reports.conclude_logout(taken, &asked, began, address).await
                 };
@@ -87,7 +87,7 @@ impl Reports {
 
     async fn conclude_logout(
         self: &Arc<Self>,
-        taken: Result<Logout, Refused>,
+        taken: Result<Logout, FormError>,
         asked: &Asked,
         began: SystemTime,
         address: IpAddr,
@@ -124,7 +124,7 @@ impl Reports {
             PATH,
             "logout not done",
             result,
-            Refused::into_response,
+            FormError::into_response,
         )
     }
 
@@ -132,14 +132,14 @@ impl Reports {
         &self,
         request: Request<Incoming>,
         address: IpAddr,
-    ) -> Result<String, Refused> {
+    ) -> Result<String, FormError> {
         let form = self.form(request, self.may_report(address)).await?;
         form.field("logout_token").map(str::to_owned)
     }
 
     /// Remembers what became of a logout that was good. What is refused is told by
     /// [`Reports::note_refused`].
-    fn note_logout(&self, issuer: &str, result: &Result<LogoutOutcome, Refused>) {
+    fn note_logout(&self, issuer: &str, result: &Result<LogoutOutcome, FormError>) {
         let authenticator = &self.context.authenticator;
         match result {
             Ok(outcome @ LogoutOutcome::NobodyFound) => {
@@ -152,7 +152,7 @@ impl Reports {
 
     /// §2.7: a login's sessions, or all of the user's at the issuer that began before. Nobody being
     /// logged in is a success.
-    async fn log_out(&self, logout: Logout, span: &Span) -> Result<LogoutOutcome, Refused> {
+    async fn log_out(&self, logout: Logout, span: &Span) -> Result<LogoutOutcome, FormError> {
         let Logout {
             issuer,
             namesakes,
@@ -180,9 +180,9 @@ impl Reports {
                 let why = format!(
                     "access tokens of this issuer have no claim {login_claim}, by which the login could be found"
                 );
-                let refused = Refused {
+                let refused = FormError {
                     error: "sid_unknown_here",
-                    ..Refused::invalid(why.clone())
+                    ..FormError::invalid(why.clone())
                 };
                 return Err(refused.signed(&issuer, ReportFault::Subject, why));
             }
@@ -227,9 +227,9 @@ impl Reports {
     }
 }
 
-pub(crate) fn refusal(refused: &Refused) -> LogoutOutcome {
+pub(crate) fn refusal(refused: &FormError) -> LogoutOutcome {
     match refused.error {
-        Refused::RATE_LIMITED => LogoutOutcome::RateLimited,
+        FormError::RATE_LIMITED => LogoutOutcome::RateLimited,
         _ if refused.is_kept => LogoutOutcome::Kept,
         _ if refused.is_unavailable() => LogoutOutcome::Unavailable,
         _ => LogoutOutcome::Refused,

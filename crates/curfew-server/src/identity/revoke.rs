@@ -14,7 +14,7 @@ use tracing::{Instrument as _, debug, info};
 
 use crate::asked::Asked;
 use crate::identity::Reports;
-use crate::identity::form::{Refused, answer, done, refused_span};
+use crate::identity::form::{FormError, answer, done, refused_span};
 use crate::respond::Response;
 use crate::{cors, receipt};
 
@@ -75,7 +75,7 @@ impl Reports {
             PATH,
             "token not revoked",
             result,
-            Refused::into_response,
+            FormError::into_response,
         )
     }
 
@@ -84,7 +84,7 @@ impl Reports {
         &self,
         request: Request<Incoming>,
         address: IpAddr,
-    ) -> Result<Option<Arc<Principal>>, Refused> {
+    ) -> Result<Option<Arc<Principal>>, FormError> {
         let form = self.form(request, self.may_report(address)).await?;
         match self.context.verify(form.field("token")?).await {
             Ok(principal) => Ok(Some(principal)),
@@ -95,7 +95,7 @@ impl Reports {
                     AuthFailure::NotYetValid | AuthFailure::UnknownKey
                 ) =>
             {
-                Err(Refused::unavailable(
+                Err(FormError::unavailable(
                     NOT_NOW,
                     "the token cannot be verified yet",
                 ))
@@ -107,7 +107,7 @@ impl Reports {
                 );
                 Ok(None)
             }
-            Err(VerifyError::Unknown(why)) => Err(Refused::unverified(&why)),
+            Err(VerifyError::Unknown(why)) => Err(FormError::unverified(&why)),
         }
     }
 
@@ -132,11 +132,11 @@ impl Reports {
         token.key()
     }
 
-    async fn give_back(&self, principal: &Principal, span: &Span) -> Result<(), Refused> {
+    async fn give_back(&self, principal: &Principal, span: &Span) -> Result<(), FormError> {
         let Some(token_id) = principal.token_id() else {
-            return Err(Refused {
+            return Err(FormError {
                 error: "unsupported_token_type",
-                ..Refused::invalid("the token has no jti, by which it could be told from others")
+                ..FormError::invalid("the token has no jti, by which it could be told from others")
             });
         };
         // For as long as it could open something.
@@ -151,7 +151,7 @@ impl Reports {
         let node = &self.context.node;
         let written = node.revoke_or_end_here(key.clone(), revocation).await;
         let receipt = written.map_err(|_| {
-            Refused::unavailable(
+            FormError::unavailable(
                 NOT_NOW,
                 "sessions here are closed; try again for those elsewhere",
             )

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tracing::warn;
 
 use crate::identity::Reports;
-use crate::identity::form::Refused;
+use crate::identity::form::FormError;
 use crate::permits::group;
 use crate::rate::Rate;
 
@@ -97,24 +97,24 @@ fn tell(times: u64, address: IpAddr) {
 
 impl Reports {
     /// Fails, before anything is verified, when too much from this address could not be of late.
-    pub(crate) fn may_report(&self, address: IpAddr) -> Result<(), Refused> {
+    pub(crate) fn may_report(&self, address: IpAddr) -> Result<(), FormError> {
         if self.unverified.has(address) {
             return Ok(());
         }
         if let Some((times, address)) = self.unverified.told.note_event(address) {
             tell(times, address);
         }
-        Err(Refused {
+        Err(FormError {
             status: StatusCode::TOO_MANY_REQUESTS,
-            error: Refused::RATE_LIMITED,
-            ..Refused::invalid("too much from this address could not be verified")
+            error: FormError::RATE_LIMITED,
+            ..FormError::invalid("too much from this address could not be verified")
         })
     }
 
     /// Charges a refusal to the address, unless an issuer has signed what is refused, or the fault is
     /// ours.
-    pub(crate) fn charge(&self, address: IpAddr, refused: &Refused) {
-        let is_told = refused.is_unavailable() || refused.error == Refused::RATE_LIMITED;
+    pub(crate) fn charge(&self, address: IpAddr, refused: &FormError) {
+        let is_told = refused.is_unavailable() || refused.error == FormError::RATE_LIMITED;
         if refused.signed.is_none() && !is_told {
             self.unverified.charge(address);
         }

@@ -5,8 +5,8 @@ use curfew_ws::Handshake;
 use http::Request;
 use hyper::body::Incoming;
 
-use super::refused::Refused;
-use crate::Settings;
+use super::refused::UpgradeRefusal;
+use crate::PublicSettings;
 use crate::refusal::NOT_ALLOWED;
 
 /// Said to a request that has a cookie and may have no other credential.
@@ -15,7 +15,7 @@ const NO_COOKIE: &str = "a cookie is taken only from a page whose Origin is that
 /// The credential of a request. A cookie that a browser sends and that is not taken from its page stands in the way of none that
 /// the page has sent itself.
 pub(super) fn of(
-    settings: &Settings,
+    settings: &PublicSettings,
     request: &Request<Incoming>,
     offer: &Handshake,
 ) -> Result<Option<Credential>, AuthError> {
@@ -36,16 +36,16 @@ pub(super) fn of(
 
 /// A browser sends cookies whoever asks: then the origin must be one of the list (CWE-1385).
 pub(super) fn check_origin(
-    settings: &Settings,
+    settings: &PublicSettings,
     offer: &Handshake,
     credential: Result<&Option<Credential>, &AuthError>,
-) -> Result<(), Refused> {
+) -> Result<(), UpgradeRefusal> {
     let by_cookie = matches!(credential, Ok(Some(credential)) if credential.from_cookie());
     let origin = offer.origin.as_deref();
     if settings.origins.allows(origin, by_cookie) {
         return Ok(());
     }
-    Err(Refused::forbidden_origin(
+    Err(UpgradeRefusal::forbidden_origin(
         match settings.origins.allows(origin, false) {
             true => NO_COOKIE,
             false => NOT_ALLOWED,

@@ -5,19 +5,19 @@ use curfew_node::AdmitError;
 use curfew_session::{AdmissionError, Failure, Opening, Refusal};
 use curfew_ws::HandshakeError;
 
-use crate::Settings;
+use crate::PublicSettings;
 use crate::metrics::RejectReason;
 use crate::refusal::{backend_away, forbidden_origin, revoked, unauthorized};
 use crate::respond::{Problem, Response};
 
 /// A request that is not upgraded: its answer, how it is counted, and its name in spans.
-pub(super) struct Refused {
+pub(super) struct UpgradeRefusal {
     pub(super) reason: RejectReason,
     pub(super) error_type: &'static str,
     pub(super) response: Box<Response>,
 }
 
-impl Refused {
+impl UpgradeRefusal {
     pub(super) fn new(reason: RejectReason, problem: Problem) -> Self {
         Self {
             reason,
@@ -39,7 +39,10 @@ impl Refused {
 }
 
 /// Tells a client that it is not admitted: as 503 where the fault is ours, else in the configured way.
-pub(super) fn not_admitted(settings: &Settings, error: AdmissionError) -> Result<Opening, Refused> {
+pub(super) fn not_admitted(
+    settings: &PublicSettings,
+    error: AdmissionError,
+) -> Result<Opening, UpgradeRefusal> {
     let Failure { error_type, .. } = Failure::from(&error);
     let (reason, problem) = match error {
         AdmissionError::Token(VerifyError::Refused(error)) => return refuse(settings, &error),
@@ -65,20 +68,20 @@ pub(super) fn not_admitted(settings: &Settings, error: AdmissionError) -> Result
             };
         }
     };
-    Err(Refused {
+    Err(UpgradeRefusal {
         error_type,
-        ..Refused::new(reason, problem)
+        ..UpgradeRefusal::new(reason, problem)
     })
 }
 
 /// Tells a client that its token is at fault, in the configured way.
-fn refuse(settings: &Settings, error: &AuthError) -> Result<Opening, Refused> {
+fn refuse(settings: &PublicSettings, error: &AuthError) -> Result<Opening, UpgradeRefusal> {
     match settings.auth.reject {
         Reject::Message => Ok(Opening::Refused(Refusal::token(
             error.failure(),
             error.message().to_owned(),
         ))),
-        Reject::Http => Err(Refused {
+        Reject::Http => Err(UpgradeRefusal {
             reason: RejectReason::Auth,
             error_type: error.failure().as_str(),
             response: Box::new(unauthorized(error)),

@@ -11,7 +11,7 @@ use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use tracing::debug;
 
-use super::refused::Refused;
+use super::refused::UpgradeRefusal;
 use crate::accept::Accepted;
 use crate::asked::{Asked, describe};
 use crate::respond::{self, Response};
@@ -86,8 +86,8 @@ impl<'a> UpgradeSpan<'a> {
     }
 
     /// The request of the client at `peer` is not upgraded: records that, and gives the answer.
-    pub(super) fn refuse(mut self, refused: Refused, peer: IpAddr) -> Response {
-        let Refused {
+    pub(super) fn refuse(mut self, refused: UpgradeRefusal, peer: IpAddr) -> Response {
+        let UpgradeRefusal {
             reason,
             error_type,
             mut response,

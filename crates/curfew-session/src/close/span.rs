@@ -6,8 +6,8 @@ use curfew_hub::{Ending, Member, Undelivered};
 use curfew_model::Disconnect;
 use curfew_telemetry::Span;
 
-use crate::open::State;
-use crate::run::Finish;
+use crate::open::SessionState;
+use crate::run::End;
 
 /// Its name.
 const SPAN: &str = "session end";
@@ -28,7 +28,7 @@ const ORDERLY: [Disconnect; 6] = [
     Disconnect::DRAINING,
 ];
 
-impl State {
+impl SessionState {
     /// The span of the end of a session that began to end at `began`. Always recorded, within the
     /// budget of its client.
     pub(super) fn end_span(&self, member: &Member, began: SystemTime) -> Span {
@@ -42,8 +42,8 @@ impl State {
     }
 
     /// Records why a connection ends that has opened no session, unless another span has that.
-    pub(super) fn trace_unopened(&mut self, finish: &Finish) -> Option<tracing::Span> {
-        let Finish::Ended(Ending { disconnect, .. }) = finish else {
+    pub(super) fn trace_unopened(&mut self, end: &End) -> Option<tracing::Span> {
+        let End::ByServer(Ending { disconnect, .. }) = end else {
             return None;
         };
         if self.auth_traced {
@@ -57,28 +57,28 @@ impl State {
     pub(super) fn describe_end(
         &self,
         span: &mut Span,
-        finish: &Finish,
+        end: &End,
         code: u16,
         undelivered: Undelivered,
     ) {
         if !span.is_recorded() {
             return;
         }
-        let reason = match finish {
-            Finish::Ended(ending) => ending.disconnect.reason,
-            Finish::PeerClosed(_) => CLIENT_CLOSED,
-            Finish::Gone => CONNECTION_LOST,
+        let reason = match end {
+            End::ByServer(ending) => ending.disconnect.reason,
+            End::ByClient(_) => CLIENT_CLOSED,
+            End::ConnectionLost => CONNECTION_LOST,
         };
         let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         span.set("network.protocol.name", "websocket");
         span.set("curfew.close.code", i64::from(code));
         span.set("curfew.close.reason", reason);
-        span.set("curfew.close.by", ended_by(finish));
+        span.set("curfew.close.by", ended_by(end));
         let lived = self.opened_at.elapsed().as_secs_f64();
         span.set("curfew.session.duration_seconds", lived);
         span.set("curfew.undelivered.messages", count(undelivered.frames));
         span.set("curfew.undelivered.bytes", count(undelivered.bytes));
-        if let Finish::Ended(Ending { disconnect, .. }) = finish {
+        if let End::ByServer(Ending { disconnect, .. }) = end {
             span.set("curfew.close.message", disconnect.message);
             if !ORDERLY.contains(disconnect) {
                 span.failed(disconnect.reason);
@@ -88,12 +88,12 @@ impl State {
 }
 
 /// The one who ended it.
-fn ended_by(finish: &Finish) -> &'static str {
-    match finish {
-        Finish::PeerClosed(_) => "client",
-        Finish::Gone => "network",
-        Finish::Ended(ending) if ending.is_revocation() => "revocation",
-        Finish::Ended(ending) if ending.disconnect == Disconnect::DISCONNECTED => "operator",
-        Finish::Ended(_) => "server",
+fn ended_by(end: &End) -> &'static str {
+    match end {
+        End::ByClient(_) => "client",
+        End::ConnectionLost => "network",
+        End::ByServer(ending) if ending.is_revocation() => "revocation",
+        End::ByServer(ending) if ending.disconnect == Disconnect::DISCONNECTED => "operator",
+        End::ByServer(_) => "server",
     }
 }

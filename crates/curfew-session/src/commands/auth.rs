@@ -16,9 +16,9 @@ use crate::admission::{AdmissionError, Failure};
 use crate::commands::span::CommandSpan;
 use crate::commands::{Outcome, Reaction, RequestInfo};
 use crate::metrics::CommandOutcome;
-use crate::open::{Refusal, State};
+use crate::open::{Refusal, SessionState};
 use crate::pipeline::{Finished, InFlight};
-use crate::run::Finish;
+use crate::run::End;
 
 const NAME: &str = "auth";
 
@@ -31,7 +31,10 @@ pub(crate) struct NotOpened {
 }
 
 /// Acts on a connection's first request. Anything but a good `auth` ends the connection.
-pub(crate) fn first(state: &mut State, decoded: Result<Request<'_>, DecodeError>) -> Reaction {
+pub(crate) fn first(
+    state: &mut SessionState,
+    decoded: Result<Request<'_>, DecodeError>,
+) -> Reaction {
     let (id, token) = match decoded {
         Ok(Request {
             id,
@@ -103,11 +106,11 @@ async fn open(
 
 /// The session is admitted, or not.
 pub(crate) fn finish(
-    state: &mut State,
+    state: &mut SessionState,
     request: &RequestInfo,
     result: Result<Attachment, NotOpened>,
     span: &mut CommandSpan,
-) -> Option<Finish> {
+) -> Option<End> {
     let outcome = match result.is_ok() {
         true => CommandOutcome::Ok,
         false => CommandOutcome::Error,
@@ -131,7 +134,7 @@ pub(crate) fn finish(
     }
 }
 
-impl State {
+impl SessionState {
     /// Records that the connection opens no session, for a reason that no other span has.
     pub(crate) fn fail_auth(&mut self, failure: Failure) -> CommandSpan {
         self.auth_traced = true;
@@ -143,7 +146,7 @@ impl State {
 }
 
 /// A session authenticates once; afterwards there is `refresh`.
-pub(crate) fn again(state: &State, request: &RequestInfo) -> Reaction {
+pub(crate) fn again(state: &SessionState, request: &RequestInfo) -> Reaction {
     let message = "the session is authenticated; use refresh to renew its token";
     state.reject(request, Origin::Unknown, ErrorCode::BadRequest, message)
 }

@@ -14,13 +14,13 @@ use tracing::{Instrument as _, debug};
 use crate::commands::span::CommandSpan;
 use crate::commands::{Outcome, Reaction, RequestInfo};
 use crate::metrics::PublishOutcome;
-use crate::open::{Live, State};
+use crate::open::{Live, SessionState};
 use crate::pipeline::{Finished, InFlight};
 
 /// Everything up to the broker, under the lease that ends at `until`. In a channel the session listens
 /// to, the policy is asked once and its answer remembered.
 pub(crate) fn start(
-    state: &mut State,
+    state: &mut SessionState,
     request: RequestInfo,
     name: &str,
     data: &str,
@@ -81,7 +81,7 @@ pub(crate) fn start(
 /// Asks the policy unless it has said yes before; where the command is recorded in any case, for the
 /// span to name the rule.
 fn authorized(
-    state: &mut State,
+    state: &mut SessionState,
     channel: &Channel,
     remembered: Option<bool>,
     span: &CommandSpan,
@@ -102,7 +102,7 @@ fn authorized(
 
 /// The broker has answered.
 pub(crate) fn finish(
-    state: &mut State,
+    state: &mut SessionState,
     request: &RequestInfo,
     result: Result<(), BackendError>,
     span: &mut CommandSpan,
@@ -124,7 +124,7 @@ pub(crate) fn finish(
 
 /// Asks the policy; remembers its answer where the session is subscribed. `None` when the session is
 /// not open.
-fn authorize(state: &mut State, channel: &Channel) -> Option<Decision> {
+fn authorize(state: &mut SessionState, channel: &Channel) -> Option<Decision> {
     let live = state.live.as_mut()?;
     let principal = live.attachment.member().principal();
     let decision = state

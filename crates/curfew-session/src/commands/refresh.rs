@@ -14,9 +14,9 @@ use crate::Context;
 use crate::admission::{AdmissionError, Failure};
 use crate::commands::span::CommandSpan;
 use crate::commands::{Outcome, Reaction, RequestInfo};
-use crate::open::{State, revoked};
+use crate::open::{SessionState, revoked};
 use crate::pipeline::{Finished, InFlight};
-use crate::run::Finish;
+use crate::run::End;
 
 /// Why a token does not take the place of the one in force.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +33,7 @@ pub(crate) enum RefreshError {
 }
 
 /// Everything up to the revocation check. A token that is refused leaves the session as it was.
-pub(crate) fn start(state: &State, request: RequestInfo, token: Cow<'_, str>) -> Reaction {
+pub(crate) fn start(state: &SessionState, request: RequestInfo, token: Cow<'_, str>) -> Reaction {
     let Some(live) = &state.live else {
         return Reaction::Done(None);
     };
@@ -82,11 +82,11 @@ async fn refresh(
 
 /// The new token is in force, or not.
 pub(crate) fn finish(
-    state: &mut State,
+    state: &mut SessionState,
     request: &RequestInfo,
     result: Result<Arc<Principal>, RefreshError>,
     span: &mut CommandSpan,
-) -> Option<Finish> {
+) -> Option<End> {
     use RefreshError::{DifferentUser, EndsEarlier, NotAdmitted};
 
     let error = match result {
@@ -118,10 +118,10 @@ pub(crate) fn finish(
             if let Some(answer) = state.reply(request, &reply) {
                 state.notify(answer.frame);
             }
-            return Some(Finish::Ended(Ending::new(disconnect)));
+            return Some(End::ByServer(Ending::new(disconnect)));
         }
         NotAdmitted(AdmissionError::Session(AdmitError::Ended(ending))) => {
-            return Some(Finish::Ended(ending));
+            return Some(End::ByServer(ending));
         }
         NotAdmitted(AdmissionError::Session(AdmitError::Backend(error))) => {
             state.backend_error(request, &error, span);
@@ -161,7 +161,7 @@ fn same_login(current: &Principal, new: &Principal, claim: &str) -> bool {
     login.is_none() || login == new.claims().parse().remove(claim)
 }
 
-impl State {
+impl SessionState {
     /// Decides every subscription anew, and forgets what was remembered of publishing: the claims
     /// or the policy have changed.
     pub(crate) fn reconsider(&mut self) {

@@ -7,7 +7,7 @@ use curfew_telemetry::{Origin, Span, SpanKind, Whose};
 
 use crate::admission::Failure;
 use crate::metrics::Decision as Verdict;
-use crate::open::State;
+use crate::open::SessionState;
 
 /// Before the name of a command in that of its span.
 const PREFIX: &str = "curfew.";
@@ -46,7 +46,7 @@ pub(crate) struct CommandSpan {
     span: Span,
 }
 
-impl State {
+impl SessionState {
     /// Begins the span of a command, by the name that it is counted by.
     pub(crate) fn begin_span(&self, command: &'static str, origin: Origin) -> CommandSpan {
         let tracer = self.context.metrics().tracer();
@@ -75,7 +75,7 @@ impl State {
 }
 
 impl CommandSpan {
-    fn describe(&mut self, state: &State) {
+    fn describe(&mut self, state: &SessionState) {
         if !self.span.is_recorded() {
             return;
         }
@@ -94,7 +94,7 @@ impl CommandSpan {
     }
 
     /// Says where, where spans may say so.
-    pub(crate) fn name(&mut self, state: &State, channel: &Channel) {
+    pub(crate) fn name(&mut self, state: &SessionState, channel: &Channel) {
         let tracer = state.context.metrics().tracer();
         if self.span.is_recorded() && tracer.names_users() {
             let channel = channel.as_str().to_owned();
@@ -103,19 +103,19 @@ impl CommandSpan {
     }
 
     /// The session that it has opened, and whose that is.
-    pub(crate) fn opens(&mut self, state: &State, session: SessionId, user: &str) {
+    pub(crate) fn opens(&mut self, state: &SessionState, session: SessionId, user: &str) {
         self.span.of_session(session);
         self.is_of(state, user);
     }
 
     /// Says by whom, where spans may say so.
-    pub(crate) fn is_of(&mut self, state: &State, user: &str) {
+    pub(crate) fn is_of(&mut self, state: &SessionState, user: &str) {
         let tracer = state.context.metrics().tracer();
         tracer.name_user(&mut self.span, user);
     }
 
     /// The policy forbids the command.
-    pub(crate) fn forbidden(&mut self, state: &State, channel: &Channel) {
+    pub(crate) fn forbidden(&mut self, state: &SessionState, channel: &Channel) {
         let was_recorded = self.span.is_recorded();
         self.failed(state, ErrorCode::Forbidden);
         if !was_recorded {
@@ -161,14 +161,14 @@ impl CommandSpan {
     }
 
     /// It began when this much time was over before now: what was waited for is its length.
-    pub(crate) fn waited(&mut self, state: &State, time: std::time::Duration) {
+    pub(crate) fn waited(&mut self, state: &SessionState, time: std::time::Duration) {
         let now = state.context.metrics().tracer().now();
         self.began = now.checked_sub(time).unwrap_or(now);
         self.span.began(self.began);
     }
 
     /// The command failed: from now on it is recorded at any share, within the budget of its client.
-    pub(crate) fn failed(&mut self, state: &State, failure: impl Into<Failure>) {
+    pub(crate) fn failed(&mut self, state: &SessionState, failure: impl Into<Failure>) {
         let failure = failure.into();
         if !self.span.is_recorded() {
             let tracer = state.context.metrics().tracer();

@@ -9,11 +9,11 @@ use tracing::Instrument as _;
 
 use crate::commands::span::CommandSpan;
 use crate::commands::{Outcome, Reaction, RequestInfo};
-use crate::open::{Permissions, State};
+use crate::open::{Permissions, SessionState};
 use crate::pipeline::{Finished, InFlight};
 
 /// Everything up to the broker.
-pub(crate) fn start(state: &State, request: RequestInfo, name: &str) -> Reaction {
+pub(crate) fn start(state: &SessionState, request: RequestInfo, name: &str) -> Reaction {
     let channel = match state.parse_channel(&request, name, Origin::Unknown) {
         Ok(channel) => channel,
         Err(rejected) => return rejected,
@@ -71,7 +71,7 @@ pub(crate) fn start(state: &State, request: RequestInfo, name: &str) -> Reaction
 
 /// The broker has answered.
 pub(crate) fn finish(
-    state: &mut State,
+    state: &mut SessionState,
     request: &RequestInfo,
     channel: Channel,
     policy: u64,

@@ -4,10 +4,10 @@ use curfew_model::{ErrorCode, Reply};
 use curfew_telemetry::Origin;
 
 use crate::commands::{Reaction, RequestInfo};
-use crate::open::State;
+use crate::open::SessionState;
 
 /// All of it: nothing has to be waited for.
-pub(crate) fn run(state: &mut State, request: &RequestInfo, name: &str) -> Reaction {
+pub(crate) fn run(state: &mut SessionState, request: &RequestInfo, name: &str) -> Reaction {
     let channel = match state.parse_channel(request, name, Origin::Unknown) {
         Ok(channel) => channel,
         Err(rejected) => return rejected,

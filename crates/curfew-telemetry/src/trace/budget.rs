@@ -48,13 +48,13 @@ impl Whose<'_> {
 pub(super) struct Budget {
     each_second: u32,
     of_one: u32,
-    state: Mutex<State>,
+    state: Mutex<BudgetState>,
     /// Seeded, so that no client can make itself another's equal.
     hasher: RandomState,
 }
 
 #[derive(Debug)]
-struct State {
+struct BudgetState {
     since: Instant,
     taken: u32,
     /// The number that each client has taken. It holds no more clients than there are places in a second.
@@ -66,7 +66,7 @@ impl Budget {
         Self {
             each_second,
             of_one,
-            state: Mutex::new(State {
+            state: Mutex::new(BudgetState {
                 since: Instant::now(),
                 taken: 0,
                 by_client: HashMap::new(),

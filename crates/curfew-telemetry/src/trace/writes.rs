@@ -18,11 +18,11 @@ const SPAN: &str = "write";
 pub struct Writes {
     recorder: Arc<Recorder>,
     parent: TraceContext,
-    state: Mutex<State>,
+    state: Mutex<WriteState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct WriteState {
     queued: usize,
     written: usize,
     /// The first and the last.

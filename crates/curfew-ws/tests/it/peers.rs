@@ -9,8 +9,8 @@ use std::task::Poll;
 use bytes::Bytes;
 use curfew_model::Message;
 use curfew_ws::{
-    Decoder, Event, Held, Hold, Input, Limits, Transport, Upgraded, WriteBatch, accept, frame,
-    handshake, with_read_buffer,
+    Decoder, DeferSwitch, DeferredResponse, Event, Input, Limits, Transport, Upgraded, WriteBatch,
+    accept, frame, handshake, with_read_buffer,
 };
 use http::{Request, Response};
 use http_body_util::{Either, Empty, Full};
@@ -70,13 +70,13 @@ pub(crate) async fn upgrade<S>(stream: S) -> Option<Upgraded>
 where
     S: AsyncRead + AsyncWrite + Unpin + Into<Transport>,
 {
-    let hold = Hold::default();
+    let switch = DeferSwitch::default();
     let accepted = AtomicBool::new(false);
     let service = service_fn(|mut request: Request<Body>| {
-        let answer = answer(&mut request, &hold, &accepted);
+        let answer = answer(&mut request, &switch, &accepted);
         std::future::ready(Ok::<_, Infallible>(answer))
     });
-    let io = TokioIo::new(Held::new(stream, Bytes::new(), hold.clone()));
+    let io = TokioIo::new(DeferredResponse::new(stream, Bytes::new(), switch.clone()));
     let served = http1::Builder::new()
         .serve_connection(io, service)
         .without_shutdown()
@@ -90,7 +90,7 @@ where
     None
 }
 
-fn answer(request: &mut Request<Body>, hold: &Hold, accepted: &AtomicBool) -> Answer {
+fn answer(request: &mut Request<Body>, switch: &DeferSwitch, accepted: &AtomicBool) -> Answer {
     let checked = handshake::check(request).and_then(|offer| {
         let chosen = offer.subprotocols.iter().find(|name| *name == "curfew.v1");
         accept(request, chosen.map(String::as_str))
@@ -98,7 +98,7 @@ fn answer(request: &mut Request<Body>, hold: &Hold, accepted: &AtomicBool) -> An
     match checked {
         Ok(response) => {
             accepted.store(true, Ordering::Relaxed);
-            hold.hold();
+            switch.defer();
             response.map(Either::Left)
         }
         Err(error) => {

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::io::IoSlice;
 
 use bytes::Bytes;
-use curfew_ws::{Held, Hold, Transport};
+use curfew_ws::{DeferSwitch, DeferredResponse, Transport};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::peers::{EARLY, REQUEST, echo, head, serve, tcp, upgrade};
@@ -128,10 +128,10 @@ async fn the_answer_is_left_to_whoever_takes_the_connection_over() {
 #[tokio::test]
 async fn answers_before_the_upgrade_are_written_before_it() {
     let (mut client, server) = tokio::io::duplex(4096);
-    let hold = Hold::default();
-    let mut io = Held::new(server, Bytes::new(), hold.clone());
+    let switch = DeferSwitch::default();
+    let mut io = DeferredResponse::new(server, Bytes::new(), switch.clone());
     io.write_all(b"before").await.unwrap();
-    hold.hold();
+    switch.defer();
     io.write_all(b"held, ").await.unwrap();
     let slices = [IoSlice::new(b"in "), IoSlice::new(b"order")];
     assert_eq!(io.write_vectored(&slices).await.unwrap(), 8);
@@ -148,19 +148,19 @@ async fn answers_before_the_upgrade_are_written_before_it() {
 #[tokio::test]
 async fn what_comes_between_two_answers_is_held_back() {
     let (mut client, server) = tokio::io::duplex(4096);
-    let hold = Hold::default();
-    let mut io = Held::new(server, Bytes::new(), hold.clone());
-    hold.hold();
+    let switch = DeferSwitch::default();
+    let mut io = DeferredResponse::new(server, Bytes::new(), switch.clone());
+    switch.defer();
     io.write_all(b"not ours, ").await.unwrap();
-    hold.pass();
+    switch.pass();
     io.write_all(b"ours, ").await.unwrap();
-    hold.hold_once_flushed();
+    switch.defer_once_flushed();
     io.write_all(b"to its end").await.unwrap();
     io.flush().await.unwrap();
     io.write_all(b"not ours").await.unwrap();
     io.flush().await.unwrap();
     // An answer that is held back stays so at its end.
-    hold.hold_once_flushed();
+    switch.defer_once_flushed();
     io.write_all(b"neither").await.unwrap();
     drop(io.into_inner());
     let mut written = Vec::new();
@@ -173,13 +173,13 @@ async fn what_was_read_ahead_comes_first_and_what_hyper_left_of_it_is_early() {
     let (mut client, server) = tokio::io::duplex(4096);
     client.write_all(b", then").await.unwrap();
     let ahead = Bytes::from_static(b"ahead");
-    let mut io = Held::new(server, ahead.clone(), Hold::default());
+    let mut io = DeferredResponse::new(server, ahead.clone(), DeferSwitch::default());
     let mut read = [0; 11];
     io.read_exact(&mut read).await.unwrap();
     assert_eq!(&read, b"ahead, then");
 
     let (_client, server) = tokio::io::duplex(4096);
-    let mut io = Held::new(server, ahead, Hold::default());
+    let mut io = DeferredResponse::new(server, ahead, DeferSwitch::default());
     let mut read = [0; 2];
     assert_eq!(io.read(&mut read).await.unwrap(), 2);
     // Of these two one was not needed.

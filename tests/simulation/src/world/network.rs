@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use curfew_ws::{Pipe, PipeLine, WriteBatch};
+use curfew_ws::{Pipe, PipeWriter, WriteBatch};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{Event, Shared, World};
@@ -405,8 +405,8 @@ impl Drop for Socket {
 }
 
 impl Pipe for Socket {
-    fn line(&self) -> Option<Box<dyn PipeLine>> {
-        Some(Box::new(Line(self.0)))
+    fn direct_writer(&self) -> Option<Box<dyn PipeWriter>> {
+        Some(Box::new(DirectWriter(self.0)))
     }
 
     fn abort(self: Box<Self>) {
@@ -416,9 +416,9 @@ impl Pipe for Socket {
 
 /// The way to write to a [`Socket`] beside its own.
 #[derive(Debug)]
-struct Line(ConnectionId);
+struct DirectWriter(ConnectionId);
 
-impl PipeLine for Line {
+impl PipeWriter for DirectWriter {
     fn try_write(&self, batch: WriteBatch<'_>) -> io::Result<usize> {
         // The connection is the socket's to end.
         ManuallyDrop::new(Socket(self.0)).try_write(batch)

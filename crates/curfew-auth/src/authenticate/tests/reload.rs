@@ -110,12 +110,12 @@ fn another_configuration_is_taken_over_whole_or_not_at_all() {
     let authenticator = authenticator(&config([secret_issuer()]));
     let mut next = config([secret_issuer()]);
     next.issuers[0].secret = Some(Secret::new(OTHER_SECRET));
-    authenticator.reload(&next).unwrap();
+    reload(&authenticator, &next).unwrap();
     assert_eq!(accepts(&authenticator), [false, true]);
 
     let mut bad = config([secret_issuer(), file_issuer(Path::new("absent"))]);
     bad.issuers[1].name = "second".to_owned();
-    let error = authenticator.reload(&bad).unwrap_err().to_string();
+    let error = reload(&authenticator, &bad).unwrap_err().to_string();
     assert!(
         error.starts_with("auth.issuers[1].secret_file (absent): cannot be read"),
         "{error}"
@@ -167,8 +167,8 @@ fn verifying_goes_on_while_keys_change() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for _ in 0..200 {
-                authenticator.reload(&other).unwrap();
-                authenticator.reload(&own).unwrap();
+                reload(&authenticator, &other).unwrap();
+                reload(&authenticator, &own).unwrap();
             }
         });
         for _ in 0..500 {

@@ -50,11 +50,9 @@ fn a_change_of_keys_or_rules_forgets_every_token() {
     authenticator.authenticate(&token).unwrap();
     let mut strict = config([pem_issuer("p256.pub.pem")]);
     strict.issuers[0].audience = Some(vec!["other".to_owned()]);
-    authenticator.reload(&strict).unwrap();
+    reload(&authenticator, &strict).unwrap();
     assert!(authenticator.authenticate(&token).is_err());
-    authenticator
-        .reload(&config([pem_issuer("rsa.pub.pem")]))
-        .unwrap();
+    reload(&authenticator, &config([pem_issuer("rsa.pub.pem")])).unwrap();
     let error = authenticator.authenticate(&token).unwrap_err();
     assert_eq!(error.failure(), AuthFailure::UnknownKey);
 }

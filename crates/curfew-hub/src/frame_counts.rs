@@ -6,7 +6,7 @@ use crate::metrics::{HubMetrics, Opcode};
 
 /// How many frames of each kind, by the opcode in their first byte (RFC 6455 §5.2).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Sent {
+pub struct FrameCounts {
     text: u64,
     binary: u64,
     close: u64,
@@ -14,7 +14,7 @@ pub struct Sent {
     pong: u64,
 }
 
-impl Sent {
+impl FrameCounts {
     /// Counts a frame of which nothing has been written.
     pub(crate) fn add(&mut self, frame: &Bytes) {
         *self.kind(frame) += 1;
