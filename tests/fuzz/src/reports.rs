@@ -79,7 +79,7 @@ pub fn check_event(bytes: &[u8]) -> bool {
     }
     let id = claim("jti");
     assert!(id.as_str().is_some_and(|id| (1..=256).contains(&id.len())));
-    let issued_at = claim("iat").as_f64().expect("a time").max(0.0);
+    let issued_at = seconds(&claims, "iat").expect("a time");
     let latest = (NOW + LEEWAY).as_secs_f64();
     assert!(issued_at <= latest, "issued at {issued_at}");
 
@@ -104,7 +104,7 @@ pub fn check_event(bytes: &[u8]) -> bool {
             assert_eq!(subjects, named, "{subject:?}");
             let happened_at = members["event_timestamp"].as_f64().filter(|at| *at >= 0.0);
             let happened_at = happened_at
-                .or_else(|| claim("toe").as_f64().map(|at| at.max(0.0)))
+                .or_else(|| seconds(&claims, "toe"))
                 .unwrap_or(issued_at);
             let expect = happened_at.ceil().max(EARLIEST).min(latest.floor());
             // A fraction that is too small for a double is one all the same.
@@ -234,12 +234,20 @@ fn simple(subject: &Value) -> Option<Vec<Subject>> {
     })
 }
 
-/// Seconds are rounded up, of times before 1970 to 0. A fraction that is too small for a double is one
-/// all the same.
+/// A claim's time. All times before 1970 are its beginning, those beyond a double too.
+fn seconds(claims: &Members, name: &str) -> Option<f64> {
+    let raw = claims.raw(name).flatten()?;
+    match raw.strip_prefix('-') {
+        Some(_) => Some(0.0),
+        None => raw.parse().ok(),
+    }
+}
+
+/// Seconds are rounded up. A fraction that is too small for a double is one all the same.
 fn is_rounded_up(written: f64, raw: &str, seconds: u64) -> bool {
-    let least = written.max(0.0).ceil() as u64;
-    let has_fraction = raw.contains(['.', 'e', 'E']);
-    seconds == least || (has_fraction && written >= 0.0 && seconds == least + 1)
+    let least = written.ceil() as u64;
+    let may_have_fraction = raw.contains(['.', 'e', 'E']) && !raw.starts_with('-');
+    seconds == least || (may_have_fraction && seconds == least + 1)
 }
 
 fn format(subject: &Value) -> Option<String> {
@@ -279,14 +287,14 @@ pub fn check_assertion(bytes: &[u8]) -> bool {
     );
     assert!(claim("jti").as_str().is_some_and(|id| !id.is_empty()));
     let (now, leeway) = (NOW.as_secs_f64(), LEEWAY.as_secs_f64());
-    let end = claim("exp").as_f64().expect("an end");
+    let end = seconds(&claims, "exp").expect("an end");
     assert!(end > now - leeway - 1.0, "it ended at {end}");
     assert!(end < now + MOST_REMAINING + 1.0, "it ends at {end}");
     for begins in ["iat", "nbf"] {
-        let begins = claim(begins).as_f64().unwrap_or(0.0);
+        let begins = seconds(&claims, begins).unwrap_or(0.0);
         assert!(begins <= now + leeway, "it begins at {begins}");
     }
-    match (revoker.issued_at, claim("iat").as_f64()) {
+    match (revoker.issued_at, seconds(&claims, "iat")) {
         (Some(at), Some(written)) => {
             let raw = claims.raw("iat").flatten().unwrap_or_default();
             assert!(is_rounded_up(written, raw, at), "{at} is not {raw}");
