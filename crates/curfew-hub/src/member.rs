@@ -116,7 +116,7 @@ impl Member {
         self.session
     }
 
-    /// What it is spoken to by.
+    /// The wire that it is spoken to by.
     pub fn wire(&self) -> WireId {
         self.wire
     }

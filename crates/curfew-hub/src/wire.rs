@@ -1,4 +1,4 @@
-//! What goes on the wire: a protocol's words in a transport's frames.
+//! The wire: a protocol's words in a transport's frames.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use curfew_model::{CommandId, Disconnect, Message, MessageKind, Push, Reply, Req
 use curfew_protocol::{DecodeError, Protocol};
 use curfew_ws::frame::{self, Opcode};
 
-/// What a transport puts around messages. All frames of a connection leave in order, each a whole.
+/// A transport's frames around messages. All frames of a connection leave in order, each a whole.
 pub trait Framing: fmt::Debug + Send + Sync + 'static {
     /// The frame of a message whose content `write` appends to the buffer; nothing when that returns
     /// false.

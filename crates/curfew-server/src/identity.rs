@@ -1,4 +1,4 @@
-//! What identity providers report, and tokens that their holders give back: each ends access.
+//! Reports of identity providers, and tokens that their holders give back: each ends access.
 //!
 //! The files in order: one for each endpoint (`logout`, `events`, `global_revocation`, `revoke`), then what
 //! they share: the form they read, those who may not report for a while, what waits for keys, and how

@@ -67,11 +67,11 @@ struct Ended {
 struct Patience {
     /// `session.close_timeout`, also for the client to close its side.
     timeout: Duration,
-    /// What is queued has left by then, or never does.
+    /// All that is queued has left by then, or never does.
     deadline: Instant,
 }
 
-/// Ends a connection, whatever the reason. The session leaves the hub once nothing is left that a
+/// Ends a connection. The session leaves the hub once nothing is left that a
 /// revocation could still withhold, and within the timeout.
 pub(crate) async fn close(session: Session, end: End) {
     let Session {

@@ -345,7 +345,7 @@ impl SessionState {
         Some(display(live.attachment.member().session()))
     }
 
-    /// What the client is spoken to by.
+    /// The wire that the client is spoken to by.
     pub(crate) fn wire(&self) -> &Wire {
         self.context.node.hub().wires().get(self.wire)
     }

@@ -49,7 +49,7 @@ pub(crate) struct Pipeline {
 #[derive(Default)]
 struct Behind {
     slots: VecDeque<Slot>,
-    /// What comes after all of them.
+    /// Looked at after all of them.
     then: Option<Then>,
 }
 
@@ -62,7 +62,7 @@ enum Slot {
     Answer(Answer),
 }
 
-/// What is looked at once nothing is under way.
+/// Looked at once nothing is under way.
 enum Then {
     Text(Box<str>),
     Binary(Box<[u8]>),

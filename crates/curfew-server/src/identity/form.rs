@@ -1,4 +1,4 @@
-//! What is posted, and answers as OAuth has them: what the endpoints have in common.
+//! The form that all endpoints read, and answers as OAuth has them.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

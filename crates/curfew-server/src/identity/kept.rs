@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// The time that a report's sender waits for what becomes of it, after the first look for its key.
 const ANSWER_WAIT: Duration = Duration::from_secs(3);
 
-/// What waits.
+/// The reports that wait, by issuer.
 #[derive(Debug, Default)]
 pub(crate) struct Kept(Mutex<HashMap<Arc<str>, Issuer>>);
 
@@ -51,7 +51,7 @@ struct Told {
     lost: Repeats<Report>,
 }
 
-/// What a line tells of a report that is kept.
+/// A line of the log on a report that is kept.
 #[derive(Debug)]
 struct Line {
     report: Report,

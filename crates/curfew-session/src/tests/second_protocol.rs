@@ -147,7 +147,7 @@ async fn two_protocols_share_a_channel_and_each_is_spoken_to_in_its_own_words() 
     for data in [10, 11] {
         assert_eq!(native.expect("message").await["data"], data);
     }
-    // What the protocol has no word for is not told, and is no gap in what is.
+    // A gap is not told, since the protocol has no word for it; all else is.
     letters.letters(&[(7, 's', "room")]).await;
     letters.expect_letters(&["7S"]).await;
     let room = Channel::parse("room").unwrap();
