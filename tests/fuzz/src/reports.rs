@@ -79,7 +79,8 @@ pub fn check_event(bytes: &[u8]) -> bool {
     }
     let id = claim("jti");
     assert!(id.as_str().is_some_and(|id| (1..=256).contains(&id.len())));
-    let issued_at = seconds(&claims, "iat").expect("a time");
+    // A number beyond a double is null for the other library; it is read as a time where it is negative.
+    let issued_at = seconds(&claims, "iat").unwrap_or(0.0);
     let latest = (NOW + LEEWAY).as_secs_f64();
     assert!(issued_at <= latest, "issued at {issued_at}");
 
@@ -299,6 +300,8 @@ pub fn check_assertion(bytes: &[u8]) -> bool {
             let raw = claims.raw("iat").flatten().unwrap_or_default();
             assert!(is_rounded_up(written, raw, at), "{at} is not {raw}");
         }
+        // As above.
+        (Some(0), None) => {}
         (read, written) => assert_eq!((read, written), (None, None)),
     }
 

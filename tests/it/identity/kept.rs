@@ -146,7 +146,12 @@ async fn a_report_by_a_key_that_may_not_be_asked_for_yet_is_in_force_when_it_is_
     }
     let known = node.admin_ok("GET", "/v1/issuers", None).await;
     assert!(known["issuers"][0]["waiting_reports"].is_null(), "{known}");
-    assert_eq!(known["issuers"][0]["last_report"]["outcome"], "accepted");
+    // Any of the three may be the last.
+    let last = &known["issuers"][0]["last_report"]["outcome"];
+    assert!(
+        ["accepted", "ended"].contains(&last.as_str().unwrap()),
+        "{known}"
+    );
     assert!(node.log().text().contains("a report is kept until"));
 }
 

@@ -34,10 +34,17 @@ async fn listener(node: &Gateway, user: &str, tenant: &str) -> Tape {
     Tape::of(client)
 }
 
-/// Revokes tenant acme by the API of `node`; status and receipt.
+/// Revokes tenant acme by the API of `node`; status and receipt, in which each missing node has a name.
 async fn revoke_acme(node: &Gateway) -> (u16, Value) {
     let body = json!({"kind":"tenant","value":"acme","ttl":"1h"});
-    node.admin("POST", "/v1/revocations", Some(body)).await
+    let (status, mut receipt) = node.admin("POST", "/v1/revocations", Some(body)).await;
+    if let Some(nodes) = receipt["nodes"].as_object_mut() {
+        let names = nodes.remove("names").unwrap_or_else(|| json!({}));
+        for missing in nodes["missing"].as_array().into_iter().flatten() {
+            assert!(names[missing.as_str().unwrap()].is_string(), "{names}");
+        }
+    }
+    (status, receipt)
 }
 
 fn nodes(live: u64, missing: &[&str]) -> Value {
