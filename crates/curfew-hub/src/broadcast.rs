@@ -174,7 +174,7 @@ impl Hub {
 struct Frames<'a> {
     hub: &'a Hub,
     push: Push<'a>,
-    first: Option<(WireId, Option<Bytes>)>,
+    first: Option<(WireId, Bytes)>,
     others: Vec<(WireId, Option<Bytes>)>,
 }
 
@@ -188,20 +188,23 @@ impl<'a> Frames<'a> {
         }
     }
 
+    #[inline]
     fn of(&mut self, wire: WireId) -> Option<Bytes> {
-        if let Some((id, frame)) = &self.first
-            && *id == wire
-        {
-            return frame.clone();
+        match &self.first {
+            Some((id, frame)) if *id == wire => Some(frame.clone()),
+            _ => self.of_another(wire),
         }
+    }
+
+    #[cold]
+    fn of_another(&mut self, wire: WireId) -> Option<Bytes> {
         if let Some((_, frame)) = self.others.iter().find(|(id, _)| *id == wire) {
             return frame.clone();
         }
         let frame = self.hub.wires.get(wire).push(&self.push);
-        if self.first.is_none() {
-            self.first = Some((wire, frame.clone()));
-        } else {
-            self.others.push((wire, frame.clone()));
+        match &frame {
+            Some(told) if self.first.is_none() => self.first = Some((wire, told.clone())),
+            _ => self.others.push((wire, frame.clone())),
         }
         frame
     }
