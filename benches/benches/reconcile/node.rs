@@ -21,7 +21,7 @@ use tokio::runtime::Runtime;
 /// Longer than any run.
 const LIFETIME_SECONDS: u64 = 6 * 3600;
 
-/// How long any lease may stay lost.
+/// The longest time that a lease may stay lost.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A node, with the times at which its lease was held again after it had been lost.

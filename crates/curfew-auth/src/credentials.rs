@@ -100,7 +100,7 @@ pub fn extract_beside_cookies(
     from_page(headers, query, subprotocols, config)?.take()
 }
 
-/// What a page or a program has put into a request itself.
+/// The credentials that a page or a program has put into a request itself.
 fn from_page(
     headers: &HeaderMap,
     query: Option<&str>,

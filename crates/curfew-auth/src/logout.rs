@@ -53,7 +53,7 @@ impl Authenticator {
     ///
     /// # Errors
     ///
-    /// What is wrong with it, for the issuer's log; or that its keys are not available.
+    /// The fault, for the issuer's log; or that its keys are not available.
     pub async fn verify_logout(&self, token: &str) -> Result<Logout, VerifyError> {
         with_keys(|| self.attempt_logout(token, self.clock().now())).await
     }
@@ -63,7 +63,7 @@ impl Authenticator {
     ///
     /// # Errors
     ///
-    /// What is wrong with it, for the issuer's log.
+    /// The fault, for the issuer's log.
     pub async fn verify_logout_later(&self, token: &str) -> Result<Logout, VerifyError> {
         let now = self.clock().now();
         with_next_keys(|| self.attempt_logout(token, now)).await

@@ -1,4 +1,4 @@
-//! What the backend goes by, `[backend.redis]` above all.
+//! The settings of the backend, `[backend.redis]` above all.
 
 mod redis_url;
 
@@ -18,7 +18,7 @@ const MAX_PREFIX_BYTES: usize = 64;
 /// is taken for a dead one; longer, and a dead one is waited for.
 const TIMEOUT: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(60)];
 
-/// What of `[backend]` this backend goes by.
+/// The settings of `[backend]` that this backend goes by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// `backend.lease`. Default 3 s.

@@ -60,7 +60,7 @@ pub use crate::probe::{Probed, probe};
 
 /// What a backend is given of its node.
 pub struct Parts {
-    /// What the backend goes by.
+    /// The settings of the backend.
     pub config: Config,
     /// How the node is listed.
     pub info: NodeInfo,

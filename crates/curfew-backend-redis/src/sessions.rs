@@ -155,7 +155,7 @@ impl Sessions for Redis {
                     true => Ok(true),
                     false => Err(Fault::NoAnswer.into()),
                 },
-                // It has ended by itself or by somebody else, unless the answer is on its way.
+                // It has ended in another way, unless the answer is on its way.
                 gone = self.until_forgotten(session) => {
                     gone?;
                     let ended = time::timeout(LOOK_AGAIN, asked).await;

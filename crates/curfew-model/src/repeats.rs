@@ -18,7 +18,7 @@ struct State<T> {
     said_at: Option<Duration>,
     /// The number that came since.
     unsaid: u64,
-    /// What is to be told of the last of those.
+    /// The last of those, as it is to be told.
     last: Option<T>,
 }
 

@@ -54,7 +54,7 @@ impl Authenticator {
     ///
     /// # Errors
     ///
-    /// What is wrong with it; or that its issuer's keys are not available.
+    /// The fault of it; or that its issuer's keys are not available.
     pub async fn verify_revoker(&self, token: &str) -> Result<Revoker, VerifyError> {
         with_keys(|| self.attempt_revoker(token, self.clock().now())).await
     }
@@ -64,7 +64,7 @@ impl Authenticator {
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// The fault of it.
     pub async fn verify_revoker_later(&self, token: &str) -> Result<Revoker, VerifyError> {
         let now = self.clock().now();
         with_next_keys(|| self.attempt_revoker(token, now)).await

@@ -47,7 +47,7 @@ struct Entry {
     /// The last one without effect, which others with one must not hide.
     last_failure: Option<Told>,
     stream: Option<StreamStatus>,
-    /// Those that wait for the issuer's keys.
+    /// The number of reports that wait for the issuer's keys.
     waiting: usize,
     /// Reports without effect, by what they are and what became of them.
     failures: BTreeMap<(&'static str, &'static str), Repeats<Box<str>>>,

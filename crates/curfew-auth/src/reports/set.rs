@@ -81,7 +81,7 @@ impl Authenticator {
     ///
     /// # Errors
     ///
-    /// What is wrong with it; or that its issuer's keys are not available.
+    /// The fault of it; or that its issuer's keys are not available.
     pub async fn verify_event(
         &self,
         name: &str,
@@ -95,7 +95,7 @@ impl Authenticator {
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// The fault of it.
     pub async fn verify_event_later(
         &self,
         name: &str,
