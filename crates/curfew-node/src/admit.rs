@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore, SemaphorePermit};
 use tokio::time;
 
-use crate::closes::Whose;
+use crate::closes::SessionIdentity;
 use crate::{Node, NodeSettings};
 
 /// Longest wait for a place among `backend.max_admissions`.
@@ -42,7 +42,7 @@ pub enum AdmitError {
         /// `session.max_per_user`.
         limit: u32,
         /// The session that is refused.
-        whose: Box<Whose>,
+        whose: Box<SessionIdentity>,
     },
     /// The node is leaving service.
     #[error("the node is draining")]
@@ -294,7 +294,7 @@ impl Attachment {
         match node.backends.sessions.open(record, max_per_user).await {
             Ok(()) => {}
             Err(OpenError::SessionLimit { limit }) => {
-                let whose = Box::new(Whose {
+                let whose = Box::new(SessionIdentity {
                     session: self.member.session(),
                     principal,
                 });

@@ -12,7 +12,7 @@ use crate::Node;
 
 /// The session that a connection had, or would have had.
 #[derive(Debug, Clone)]
-pub struct Whose {
+pub struct SessionIdentity {
     /// Its id.
     pub session: SessionId,
     /// Who it is of.
@@ -26,12 +26,12 @@ pub(crate) struct Closes(Mutex<BTreeMap<u16, Repeats<Closed>>>);
 #[derive(Debug)]
 struct Closed {
     disconnect: Disconnect,
-    whose: Option<Whose>,
+    whose: Option<SessionIdentity>,
 }
 
 impl Node {
     /// The node closes a connection: noted where that is one that an operator looks for.
-    pub fn note_close(&self, disconnect: Disconnect, whose: Option<Whose>) {
+    pub fn note_close(&self, disconnect: Disconnect, whose: Option<SessionIdentity>) {
         if !is_notable(disconnect) {
             return;
         }

@@ -35,7 +35,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub use admit::{AdmitError, Attachment};
-pub use closes::Whose;
+pub use closes::SessionIdentity;
 pub use drain::Config as DrainConfig;
 pub use events::HubEvents;
 pub use metrics::{NodeMetrics, RevocationKind};

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use curfew_hub::{Ending, Lanes, Member, Progress, Undelivered};
 use curfew_model::{CommandId, Disconnect, Push, Reply, TraceId};
-use curfew_node::Whose;
+use curfew_node::SessionIdentity;
 use curfew_telemetry::Span;
 use curfew_ws::{Polled, Transport};
 use tokio::time::{self, Instant};
@@ -57,7 +57,7 @@ impl SessionState {
 struct Ended {
     end: End,
     /// The session that has left the hub, where one was open.
-    whose: Option<Whose>,
+    whose: Option<SessionIdentity>,
     undelivered: Undelivered,
     /// Until the socket is closed.
     span: Span,
@@ -107,7 +107,7 @@ async fn leave(
         };
     };
     let member = Arc::clone(live.attachment.member());
-    let whose = Whose {
+    let whose = SessionIdentity {
         session: member.session(),
         principal: member.principal(),
     };

@@ -15,7 +15,7 @@ use curfew_hub::{Ending, Lanes, Wire, WireId};
 use curfew_model::{
     AuthFailure, Channel, CommandId, Disconnect, Push, Reply, SessionId, TraceContext, TraceId,
 };
-use curfew_node::{AdmitError, Attachment, Whose};
+use curfew_node::{AdmitError, Attachment, SessionIdentity};
 use curfew_ws::{Decoder, DirectWriter, Transport, Upgraded};
 use tokio::time::Instant;
 use tracing::debug;
@@ -39,7 +39,7 @@ pub struct Refusal {
     /// How the connection is closed.
     pub ending: Ending,
     /// The session that is refused, where the log may tell it.
-    pub whose: Option<Box<Whose>>,
+    pub whose: Option<Box<SessionIdentity>>,
 }
 
 impl Refusal {
@@ -177,7 +177,7 @@ pub(crate) struct SessionState {
     pub(crate) live: Option<Live>,
     pub(crate) refusal: Option<Box<Refusal>>,
     /// The session that was refused, once the client has been told.
-    pub(crate) refused: Option<Box<Whose>>,
+    pub(crate) refused: Option<Box<SessionIdentity>>,
     /// For flushers, once the session is open.
     pub(crate) direct_writer: Option<DirectWriter>,
     /// What waits for the socket before the session is open, and after it has left the hub.
