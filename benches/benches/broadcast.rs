@@ -99,6 +99,7 @@ fn broadcast(criterion: &mut Criterion) {
             channel,
             data: Bytes::from(format!("\"{}\"", "x".repeat(62))),
             from: Some("alice".into()),
+            entry: None,
             trace: None,
         };
         group.throughput(Throughput::Elements(subscribers as u64));

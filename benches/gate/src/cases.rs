@@ -166,6 +166,7 @@ fn broadcast(rounds: u64) -> u64 {
         channel,
         data: Bytes::from_static(DATA.as_bytes()),
         from: Some("alice".into()),
+        entry: None,
         trace: None,
     };
     for member in &members {

@@ -49,6 +49,7 @@ pub(crate) fn encode(publication: &Publication) -> Bytes {
     let head = Head {
         v: VERSION,
         from: publication.from.as_deref(),
+        entry: None,
         trace: publication.trace.as_ref().map(ToString::to_string),
         tracestate: publication.trace.as_ref().and_then(|trace| trace.state()),
     };
@@ -80,6 +81,7 @@ pub(crate) fn decode(channel: Channel, envelope: Vec<u8>) -> Option<Publication>
         channel,
         data: envelope.slice_ref(data.get().as_bytes()),
         from: from.map(|from| from.as_ref().into()),
+        entry: None,
         trace: trace.and_then(|trace| read_trace(trace, tracestate)),
     })
 }
@@ -118,6 +120,7 @@ mod tests {
                 channel: channel(),
                 data: Bytes::copy_from_slice(data.as_bytes()),
                 from: from.map(Into::into),
+                entry: None,
                 trace: from.and_then(|_| {
                     let trace = TraceContext::new([1; 16], [2; 8], true)?;
                     Some(Box::new(trace.with_state("a=\"b\",c=d")))

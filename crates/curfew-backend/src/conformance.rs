@@ -8,6 +8,7 @@ mod broker;
 mod cluster;
 mod revocations;
 mod sessions;
+mod streams;
 mod tickets;
 
 use std::time::Duration;
@@ -38,6 +39,18 @@ where
             a_publication_does_not_outlive_its_lease,
             a_channel_can_be_left_and_joined_again,
             every_node_is_listed;
+        streams:
+            an_unused_stream_has_one_epoch,
+            offsets_have_no_holes_and_arrive_in_order,
+            a_stream_is_read_both_ways,
+            a_publication_is_read_back_byte_for_byte,
+            a_stream_is_trimmed_to_its_size,
+            publications_are_over_when_their_time_is_and_the_position_stays,
+            a_key_is_answered_with_the_first_position,
+            a_key_belongs_to_its_publisher_and_channel,
+            an_append_does_not_outlive_its_lease,
+            a_cleared_stream_keeps_its_position,
+            positions_of_many_are_read_in_order;
         sessions:
             a_record_is_seen_everywhere_until_it_is_closed,
             a_record_is_gone_when_the_token_has_expired,

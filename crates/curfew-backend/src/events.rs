@@ -24,6 +24,9 @@ pub trait Events: Send + Sync + 'static {
     /// from now on are whole again.
     fn gap(&self, channel: &Channel, reason: GapReason);
 
+    /// The publications of a channel's stream were taken out: what the node remembers of them is over.
+    fn cleared(&self, channel: &Channel);
+
     /// A revocation was written. Ends every local session it names and covers. When it returns,
     /// nothing more is queued for them; when they [have left](Ended::has_left), nothing more is
     /// delivered to or accepted from them. `learned` is when the node first heard of the key.

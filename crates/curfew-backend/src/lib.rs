@@ -1,7 +1,7 @@
 //! Where nodes meet: the backend traits, the in-memory implementation, the conformance suite.
 //!
 //! Owns: what is shared between nodes (session records, revocations, publications under way, tickets,
-//! the list of nodes) as far as one node is concerned: behind five small traits.
+//! the list of nodes) as far as one node is concerned: behind six small traits.
 //! Knows nothing of: sockets, protocols, tokens, policies.
 //! Start at [`Backends`]; [`memory`] shows an implementation in full.
 
@@ -14,6 +14,7 @@ pub mod memory;
 mod nodes;
 mod revocations;
 mod sessions;
+mod streams;
 mod tickets;
 
 use std::fmt;
@@ -29,17 +30,22 @@ pub use sessions::{
     ClosedSession, MAX_PROBED, OpenError, OverLimit, PROBE_PATIENCE, SessionFilter, SessionPage,
     SessionRecord, Sessions,
 };
+pub use streams::{
+    POSITION_LIFETIME, PUBLICATION_KEY_LIFETIME, StreamBounds, StreamPage, StreamRange, Streams,
+};
 pub use tickets::Tickets;
 
 /// A boxed future: one allocation beside a network round trip, and no generics in whoever holds a
 /// backend.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// One backend's five faces. Cloning is five reference counts.
+/// One backend's six faces. Cloning is six reference counts.
 #[derive(Clone)]
 pub struct Backends {
     /// Publications between nodes.
     pub broker: Arc<dyn Broker>,
+    /// Streams of channels.
+    pub streams: Arc<dyn Streams>,
     /// Session records.
     pub sessions: Arc<dyn Sessions>,
     /// Revocations.

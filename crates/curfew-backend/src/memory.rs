@@ -5,6 +5,7 @@
 
 mod revocations;
 mod sessions;
+mod streams;
 mod tickets;
 
 use std::fmt;
@@ -20,15 +21,17 @@ use parking_lot::Mutex;
 use crate::{BackendError, Backends, BoxFuture, Broker, Events, NodeInfo, Nodes};
 use revocations::Book;
 use sessions::Inventory;
+use streams::StreamStore;
 use tickets::Kept;
 
-/// The in-memory backend: all five traits over the state of one node.
+/// The in-memory backend: all six traits over the state of one node.
 pub struct Memory {
     node: Mutex<NodeInfo>,
     clock: Arc<dyn Clock>,
     events: Arc<dyn Events>,
     prefix: String,
     inventory: Inventory,
+    streams: StreamStore,
     book: Book,
     kept: Kept,
 }
@@ -48,15 +51,17 @@ impl Memory {
             events,
             prefix,
             inventory: Inventory::default(),
+            streams: StreamStore::default(),
             book: Book::default(),
             kept: Kept::default(),
         })
     }
 
-    /// The backend's five faces.
+    /// The backend's six faces.
     pub fn backends(self: &Arc<Self>) -> Backends {
         Backends {
             broker: Arc::clone(self) as _,
+            streams: Arc::clone(self) as _,
             sessions: Arc::clone(self) as _,
             revocations: Arc::clone(self) as _,
             nodes: Arc::clone(self) as _,
@@ -86,9 +91,8 @@ impl Broker for Memory {
         publication: Publication,
         until: Duration,
     ) -> BoxFuture<'_, Result<(), BackendError>> {
-        // The embedded backend's own lease has no end.
-        if until != Duration::MAX && until <= boottime() {
-            return Box::pin(ready(Err(BackendError::unavailable("the lease is over"))));
+        if is_over(until) {
+            return Box::pin(ready(Err(BackendError::unavailable(LEASE_OVER))));
         }
         self.events.publication(&publication);
         Box::pin(Done)
@@ -107,6 +111,14 @@ impl fmt::Debug for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Memory").finish_non_exhaustive()
     }
+}
+
+/// The cause of a refusal after the lease.
+const LEASE_OVER: &str = "the lease is over";
+
+/// True if a lease that ends at `until` ([`boottime`]) is over. The embedded backend's own has no end.
+fn is_over(until: Duration) -> bool {
+    until != Duration::MAX && until <= boottime()
 }
 
 /// Success without a value. It has no size, so boxing it allocates nothing.

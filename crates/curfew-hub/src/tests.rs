@@ -291,6 +291,7 @@ pub(super) fn publication(channel: &Channel, data: &str) -> Publication {
         channel: channel.clone(),
         data: Bytes::copy_from_slice(data.as_bytes()),
         from: None,
+        entry: None,
         trace: None,
     }
 }

@@ -23,6 +23,7 @@ mod revocation;
 mod revocation_key;
 mod secret;
 pub mod setting;
+mod stream;
 mod trace;
 
 pub use channel::{Channel, ChannelError};
@@ -40,6 +41,10 @@ pub use repeats::{REPEAT_INTERVAL, Repeats};
 pub use revocation::Revocation;
 pub use revocation_key::{Ineffective, RevocationKey, RevocationKeyError, Spelling};
 pub use secret::Secret;
+pub use stream::{
+    Epoch, EpochError, MAX_OFFSET, MAX_PUBLICATION_KEY_BYTES, Position, PublicationKey, Publisher,
+    StreamEntry,
+};
 pub use trace::{TraceContext, TraceId};
 
 /// What a session may ask the policy for on a channel.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::{Channel, TraceContext};
+use crate::{Channel, StreamEntry, TraceContext};
 
 /// Data accepted into a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct Publication {
     pub data: Bytes,
     /// The publishing session's user; `None` for a publication by the admin API.
     pub from: Option<Arc<str>>,
+    /// Its place in the channel's stream; `None` where it has none, or not yet.
+    pub entry: Option<StreamEntry>,
     /// Only where the publication is traced: the span it comes from.
     pub trace: Option<Box<TraceContext>>,
 }

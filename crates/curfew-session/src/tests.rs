@@ -252,6 +252,7 @@ impl Harness {
             channel,
             data,
             from: None,
+            entry: None,
             trace: None,
         });
     }

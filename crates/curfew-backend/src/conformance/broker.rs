@@ -23,6 +23,7 @@ fn publication(name: &str, data: impl Into<Bytes>) -> Publication {
         channel: channel(name),
         data: data.into(),
         from: None,
+        entry: None,
         trace: None,
     }
 }

@@ -152,6 +152,7 @@ pub struct Recorder {
 struct Heard {
     publications: Vec<Publication>,
     gaps: Vec<(Channel, GapReason)>,
+    cleared: Vec<Channel>,
     revoked: Vec<(RevocationKey, Revocation)>,
     disconnected: Vec<(SessionId, Disconnect)>,
     /// Sessions that live here.
@@ -188,6 +189,11 @@ impl Recorder {
         self.heard.lock().gaps.clone()
     }
 
+    /// The channels whose streams were cleared, in order.
+    pub fn cleared(&self) -> Vec<Channel> {
+        self.heard.lock().cleared.clone()
+    }
+
     /// The revocations heard of, in order.
     pub fn revoked(&self) -> Vec<(RevocationKey, Revocation)> {
         self.heard.lock().revoked.clone()
@@ -211,6 +217,10 @@ impl Events for Recorder {
 
     fn gap(&self, channel: &Channel, reason: GapReason) {
         self.heard.lock().gaps.push((channel.clone(), reason));
+    }
+
+    fn cleared(&self, channel: &Channel) {
+        self.heard.lock().cleared.push(channel.clone());
     }
 
     fn revoked_nobody(&self, _: &RevocationKey, _: &Revocation) {}

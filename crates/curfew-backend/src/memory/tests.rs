@@ -65,6 +65,7 @@ async fn a_publication_has_arrived_when_publish_returns() {
         channel: Channel::parse("c").unwrap(),
         data: "1".into(),
         from: None,
+        entry: None,
         trace: None,
     };
     let published = backends.broker.publish(publication.clone(), Duration::MAX);

@@ -121,6 +121,7 @@ impl Admin {
                 channel,
                 data: data.clone(),
                 from: None,
+                entry: None,
                 trace: call.trace.clone(),
             };
             let Err(error) = self.publish_one(publication).await else {

@@ -53,6 +53,7 @@ pub(crate) fn start(
         channel,
         data: Bytes::copy_from_slice(data.as_bytes()),
         from: Some(from(live)),
+        entry: None,
         trace: span.context(),
     };
     let node = Arc::clone(&state.context.node);

@@ -1,0 +1,320 @@
+//! Streams in memory. A restart is a new epoch of each.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::ready;
+use std::sync::Arc;
+use std::time::Duration;
+
+use curfew_model::{Channel, Epoch, Position, Publication, PublicationKey, StreamEntry};
+use parking_lot::Mutex;
+
+use super::{LEASE_OVER, Memory, is_over};
+use crate::{
+    BackendError, BoxFuture, POSITION_LIFETIME, PUBLICATION_KEY_LIFETIME, StreamBounds, StreamPage,
+    StreamRange, Streams,
+};
+
+/// Most bytes of all streams. Beyond that the streams go that have heard nothing for the longest time.
+const MAX_BYTES: usize = 256 * 1024 * 1024;
+
+/// Bytes of a stream beside its publications, or of one publication beside its data, about.
+const OVERHEAD_BYTES: usize = 128;
+
+/// Idempotency keys remembered for one channel. Beyond that the oldest goes early.
+const MAX_KEYS: usize = 10_000;
+
+/// Streams by channel. The map's lock is never held while a stream's is waited for, since a publication
+/// fans out under the latter.
+#[derive(Debug, Default)]
+pub(super) struct StreamStore {
+    by_channel: Mutex<Shelves>,
+}
+
+#[derive(Debug, Default)]
+struct Shelves {
+    streams: HashMap<Channel, Shelf>,
+    bytes: usize,
+}
+
+/// A stream beside the figures by which its room is found again.
+#[derive(Debug)]
+struct Shelf {
+    stream: Arc<Mutex<Stream>>,
+    bytes: usize,
+    /// When it was last published into, or made ([`Clock::boottime`](curfew_model::Clock::boottime)).
+    used_at: Duration,
+}
+
+#[derive(Debug)]
+struct Stream {
+    position: Position,
+    /// Without holes; the last has the offset of `position`, unless the stream was cleared.
+    publications: VecDeque<Publication>,
+    bytes: usize,
+    /// When the publications are over.
+    ends_at: Duration,
+    keys: Keys,
+    /// It is not in the store any more: the channel has another, or will.
+    is_forgotten: bool,
+}
+
+/// Idempotency keys, in the order in which they came.
+#[derive(Debug, Default)]
+struct Keys {
+    offsets: HashMap<PublicationKey, u64>,
+    order: VecDeque<(Duration, PublicationKey)>,
+}
+
+impl Keys {
+    fn get(&mut self, key: &PublicationKey, now: Duration) -> Option<u64> {
+        while let Some((ends_at, oldest)) = self.order.front()
+            && (*ends_at <= now || self.order.len() > MAX_KEYS)
+        {
+            self.offsets.remove(oldest);
+            self.order.pop_front();
+        }
+        self.offsets.get(key).copied()
+    }
+
+    fn insert(&mut self, key: PublicationKey, offset: u64, now: Duration) {
+        self.offsets.insert(key, offset);
+        self.order.push_back((now + PUBLICATION_KEY_LIFETIME, key));
+    }
+}
+
+impl Stream {
+    fn new() -> Self {
+        Self {
+            position: Position {
+                epoch: Epoch::from_random(fastrand::u64(..)),
+                offset: 0,
+            },
+            publications: VecDeque::new(),
+            bytes: OVERHEAD_BYTES,
+            ends_at: Duration::ZERO,
+            keys: Keys::default(),
+            is_forgotten: false,
+        }
+    }
+
+    fn append(&mut self, publication: Publication, bounds: StreamBounds, now: Duration) {
+        self.drop_ended(now);
+        self.bytes += size(&publication);
+        self.publications.push_back(publication);
+        while self.publications.len() > bounds.size as usize {
+            self.drop_oldest();
+        }
+        self.ends_at = now + bounds.ttl;
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some(oldest) = self.publications.pop_front() {
+            self.bytes -= size(&oldest);
+        }
+    }
+
+    fn drop_ended(&mut self, now: Duration) {
+        if self.ends_at <= now {
+            self.clear();
+        }
+    }
+
+    fn clear(&mut self) {
+        self.publications.clear();
+        self.bytes = OVERHEAD_BYTES;
+    }
+
+    fn read(&mut self, range: StreamRange, now: Duration) -> StreamPage {
+        self.drop_ended(now);
+        let publications = match range {
+            StreamRange::Top => Vec::new(),
+            StreamRange::After { offset, limit } => self
+                .publications
+                .iter()
+                .filter(|publication| offset_of(publication) > offset)
+                .take(limit as usize)
+                .cloned()
+                .collect(),
+            StreamRange::Before { offset, limit } => self
+                .publications
+                .iter()
+                .rev()
+                .filter(|publication| offset_of(publication) < offset)
+                .take(limit as usize)
+                .cloned()
+                .collect(),
+        };
+        StreamPage {
+            position: self.position,
+            publications,
+        }
+    }
+}
+
+fn offset_of(publication: &Publication) -> u64 {
+    publication.entry.map_or(0, |entry| entry.position.offset)
+}
+
+fn size(publication: &Publication) -> usize {
+    OVERHEAD_BYTES + publication.data.len()
+}
+
+impl StreamStore {
+    /// Does something with the stream of a channel, which is made now if there is none.
+    fn with<T>(&self, channel: &Channel, now: Duration, act: impl FnOnce(&mut Stream) -> T) -> T {
+        loop {
+            let shelved = self.get(channel, now);
+            let mut stream = shelved.lock();
+            // It may have been forgotten between the two locks.
+            if !stream.is_forgotten {
+                return act(&mut stream);
+            }
+        }
+    }
+
+    fn get(&self, channel: &Channel, now: Duration) -> Arc<Mutex<Stream>> {
+        let mut shelves = self.by_channel.lock();
+        if let Some(shelf) = shelves.streams.get(channel) {
+            let is_over = shelf.used_at + POSITION_LIFETIME <= now;
+            if !is_over || !shelf.forget() {
+                return Arc::clone(&shelf.stream);
+            }
+        }
+        let stream = Arc::new(Mutex::new(Stream::new()));
+        let shelf = Shelf {
+            stream: Arc::clone(&stream),
+            bytes: OVERHEAD_BYTES,
+            used_at: now,
+        };
+        let before = shelves.streams.insert(channel.clone(), shelf);
+        shelves.bytes = shelves.bytes + OVERHEAD_BYTES - before.map_or(0, |shelf| shelf.bytes);
+        stream
+    }
+
+    /// Notes the size of a stream that was published into, and makes room where all are too large.
+    fn note(&self, channel: &Channel, bytes: usize, now: Duration) {
+        let mut shelves = self.by_channel.lock();
+        let Some(shelf) = shelves.streams.get_mut(channel) else {
+            return;
+        };
+        shelf.used_at = now;
+        let before = std::mem::replace(&mut shelf.bytes, bytes);
+        shelves.bytes = shelves.bytes + bytes - before;
+        if shelves.bytes > MAX_BYTES {
+            shelves.make_room();
+        }
+    }
+}
+
+impl Shelf {
+    /// Marks the stream as forgotten; returns false while it is in use.
+    fn forget(&self) -> bool {
+        // Never waits: the lock of the map is held.
+        let stream = self.stream.try_lock();
+        stream.is_some_and(|mut stream| {
+            stream.is_forgotten = true;
+            true
+        })
+    }
+}
+
+impl Shelves {
+    /// Forgets streams, the ones unused for the longest time first, down to half of what may be
+    /// kept: a sweep costs a look at each stream, so it has to last. Subscribers of a stream that is forgotten meet
+    /// a new epoch.
+    fn make_room(&mut self) {
+        let mut by_use: Vec<_> = self
+            .streams
+            .iter()
+            .map(|(channel, shelf)| (shelf.used_at, channel.clone()))
+            .collect();
+        by_use.sort_by_key(|(used_at, _)| *used_at);
+        // The newest stays: its publication was just answered.
+        by_use.pop();
+        for (_, channel) in by_use {
+            if self.bytes <= MAX_BYTES / 2 {
+                return;
+            }
+            let forgotten = self.streams.get(&channel).is_some_and(Shelf::forget);
+            if forgotten && let Some(shelf) = self.streams.remove(&channel) {
+                self.bytes -= shelf.bytes;
+            }
+        }
+    }
+}
+
+impl Streams for Memory {
+    /// Fans out before it returns, under the stream's lock: the order of offsets is the order of arrival.
+    fn append(
+        &self,
+        mut publication: Publication,
+        until: Duration,
+        bounds: StreamBounds,
+        key: Option<PublicationKey>,
+    ) -> BoxFuture<'_, Result<Position, BackendError>> {
+        if is_over(until) {
+            return Box::pin(ready(Err(BackendError::unavailable(LEASE_OVER))));
+        }
+        let now = self.clock.boottime();
+        let channel = publication.channel.clone();
+        let (position, bytes) = self.streams.with(&channel, now, |stream| {
+            let epoch = stream.position.epoch;
+            if let Some(key) = &key
+                && let Some(offset) = stream.keys.get(key, now)
+            {
+                return (Position { epoch, offset }, stream.bytes);
+            }
+            stream.position.offset += 1;
+            let position = stream.position;
+            let at = u64::try_from(self.clock.now().as_millis()).unwrap_or(u64::MAX);
+            publication.entry = Some(StreamEntry { position, at });
+            let kept = Publication {
+                trace: None,
+                ..publication.clone()
+            };
+            stream.append(kept, bounds, now);
+            if let Some(key) = key {
+                stream.keys.insert(key, position.offset, now);
+            }
+            self.events.publication(&publication);
+            (position, stream.bytes)
+        });
+        self.streams.note(&channel, bytes, now);
+        Box::pin(ready(Ok(position)))
+    }
+
+    fn read<'a>(
+        &'a self,
+        channel: &'a Channel,
+        range: StreamRange,
+    ) -> BoxFuture<'a, Result<StreamPage, BackendError>> {
+        let now = self.clock.boottime();
+        let page = self
+            .streams
+            .with(channel, now, |stream| stream.read(range, now));
+        Box::pin(ready(Ok(page)))
+    }
+
+    fn positions<'a>(
+        &'a self,
+        channels: &'a [Channel],
+    ) -> BoxFuture<'a, Result<Vec<Position>, BackendError>> {
+        let now = self.clock.boottime();
+        let positions = channels
+            .iter()
+            .map(|channel| self.streams.with(channel, now, |stream| stream.position))
+            .collect();
+        Box::pin(ready(Ok(positions)))
+    }
+
+    fn clear<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<(), BackendError>> {
+        let now = self.clock.boottime();
+        self.streams.with(channel, now, |stream| {
+            stream.clear();
+            // Under the lock, so that the node hears of it before it hears of a publication that
+            // comes later.
+            self.events.cleared(channel);
+        });
+        Box::pin(super::Done)
+    }
+}

@@ -1,0 +1,178 @@
+//! Streams: the last publications of a channel, each with its place.
+//!
+//! A stream has an [`Epoch`] and offsets 1, 2, 3, … without holes. A reader that knows a [`Position`]
+//! can be told exactly what came after it, or that this is not known any more.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// Largest offset: clients read JSON numbers as doubles, which are exact up to here (RFC 8259 §6).
+pub const MAX_OFFSET: u64 = (1 << 53) - 1;
+
+/// Longest idempotency key of a publication, in bytes of UTF-8.
+pub const MAX_PUBLICATION_KEY_BYTES: usize = 64;
+
+/// Letters of an epoch.
+const EPOCH_LETTERS: usize = 8;
+
+/// The name of one life of a stream: eight ASCII letters or digits, made at random with the stream. Offsets of two
+/// epochs cannot be compared.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Epoch([u8; EPOCH_LETTERS]);
+
+impl Epoch {
+    /// The letters that an epoch is made of, 64 of them so that a letter is six random bits.
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789AZ";
+
+    /// The epoch that these random bits make.
+    pub fn from_random(bits: u64) -> Self {
+        Self(std::array::from_fn(|at| {
+            Self::ALPHABET[(bits >> (6 * at)) as usize % Self::ALPHABET.len()]
+        }))
+    }
+
+    /// The letters.
+    pub fn as_str(&self) -> &str {
+        // Every constructor takes ASCII alone.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+/// A string is not an epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an epoch is 8 letters or digits")]
+pub struct EpochError;
+
+impl FromStr for Epoch {
+    type Err = EpochError;
+
+    fn from_str(text: &str) -> Result<Self, EpochError> {
+        let letters: [u8; EPOCH_LETTERS] = text.as_bytes().try_into().map_err(|_| EpochError)?;
+        letters
+            .iter()
+            .all(u8::is_ascii_alphanumeric)
+            .then_some(Self(letters))
+            .ok_or(EpochError)
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Serialize for Epoch {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Epoch {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A place in a stream. Offset 0 is the place before the first publication.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Position {
+    /// The life of the stream that the offset counts in.
+    pub epoch: Epoch,
+    /// Publications up to and including this place.
+    pub offset: u64,
+}
+
+/// The place that a publication has in its channel's stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamEntry {
+    /// Its place.
+    pub position: Position,
+    /// When the stream took it, in Unix milliseconds of the backend's clock.
+    pub at: u64,
+}
+
+/// An idempotency key, as backends know it: a digest of the publisher and of the name that the publisher gave
+/// the publication. Two publishers with one name have two keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PublicationKey([u8; 32]);
+
+/// The one who publishes, for a [`PublicationKey`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Publisher<'a> {
+    /// A session's user.
+    User(&'a str),
+    /// The name of an admin key.
+    AdminKey(&'a str),
+}
+
+impl PublicationKey {
+    /// The key that `publisher` names `name`.
+    pub fn new(publisher: Publisher<'_>, name: &str) -> Self {
+        let (kind, publisher) = match publisher {
+            Publisher::User(user) => (b"u", user),
+            Publisher::AdminKey(key) => (b"k", key),
+        };
+        let mut digest = Sha256::new();
+        digest.update(kind);
+        // The length keeps ("a", "bc") apart from ("ab", "c").
+        digest.update((publisher.len() as u64).to_be_bytes());
+        digest.update(publisher);
+        digest.update(name);
+        Self(digest.finalize().into())
+    }
+
+    /// The digest.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_is_eight_letters() {
+        for bits in [0, 1, u64::MAX, 0x0123_4567_89ab_cdef] {
+            let epoch = Epoch::from_random(bits);
+            assert_eq!(epoch.to_string().parse(), Ok(epoch));
+            assert_eq!(epoch.as_str().len(), EPOCH_LETTERS);
+        }
+        assert_ne!(Epoch::from_random(1), Epoch::from_random(2));
+        for bad in [
+            "",
+            "abcdefg",
+            "abcdefghi",
+            "abcdefg ",
+            "abcdefg\"",
+            "äbcdefg",
+        ] {
+            assert_eq!(bad.parse::<Epoch>(), Err(EpochError), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_belongs_to_its_publisher() {
+        let key = PublicationKey::new(Publisher::User("bob"), "order-77");
+        assert_eq!(key, PublicationKey::new(Publisher::User("bob"), "order-77"));
+        for other in [
+            PublicationKey::new(Publisher::User("bo"), "border-77"),
+            PublicationKey::new(Publisher::User("eve"), "order-77"),
+            PublicationKey::new(Publisher::AdminKey("bob"), "order-77"),
+            PublicationKey::new(Publisher::User("bob"), "order-78"),
+        ] {
+            assert_ne!(key, other);
+        }
+    }
+}
