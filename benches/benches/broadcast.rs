@@ -83,6 +83,7 @@ fn broadcast(criterion: &mut Criterion) {
         let limits = HubLimits {
             outbound_bytes: 1024 * 1024,
             node_outbound_bytes: 0,
+            window_bytes: 64 * 1024 * 1024,
         };
         let hub = Hub::new(
             wires,

@@ -50,6 +50,7 @@ fn encode(criterion: &mut Criterion) {
         channel: &channel,
         data: data.as_bytes(),
         from: Some("alice"),
+        position: None,
     };
     let mut group = criterion.benchmark_group("encode");
     group.bench_function("message", |bencher| {

@@ -58,6 +58,7 @@ impl Node {
             HubLimits {
                 outbound_bytes: 1024 * 1024,
                 node_outbound_bytes: 0,
+                window_bytes: 64 * 1024 * 1024,
             },
             Arc::clone(&lease),
             DeliveryPath::Broker,

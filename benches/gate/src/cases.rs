@@ -125,6 +125,7 @@ fn encode(rounds: u64) -> u64 {
         channel: &channel,
         data: DATA.as_bytes(),
         from: Some("alice"),
+        position: None,
     };
     let wire = Wire::websocket(Native);
     count(rounds, || {
@@ -150,6 +151,7 @@ fn broadcast(rounds: u64) -> u64 {
     let limits = HubLimits {
         outbound_bytes: 1024 * 1024,
         node_outbound_bytes: 0,
+        window_bytes: 64 * 1024 * 1024,
     };
     let hub = Hub::new(
         Wires::new(vec![Wire::websocket(Native)]),

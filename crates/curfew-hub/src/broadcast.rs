@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use curfew_model::{Channel, GapReason, Publication, Push};
+use curfew_model::{Channel, GapReason, Position, Publication, Push};
 use curfew_telemetry::Writes;
 
 use crate::channels::Listeners;
@@ -55,7 +55,7 @@ impl Hub {
         writes: Option<Arc<Writes>>,
     ) -> Delivered {
         // Where the node was stopped for a moment it waits with what is queued, and asks then.
-        if !self.lease().is_held() && !self.lease().is_catching_up() {
+        if !self.may_broadcast() {
             return self.withhold(publication);
         }
         let mut untimed = match publication.trace {
@@ -71,6 +71,7 @@ impl Hub {
                 channel: &publication.channel,
                 data: &publication.data,
                 from: publication.from.as_deref(),
+                position: publication.entry.map(|entry| entry.position),
             },
         );
         let mut delivered = Delivered::default();
@@ -111,6 +112,12 @@ impl Hub {
         delivered
     }
 
+    /// True if publications may be queued: the lease is held, or the node that was stopped for a moment is about to
+    /// know.
+    pub(crate) fn may_broadcast(&self) -> bool {
+        self.lease().is_held() || self.lease().is_catching_up()
+    }
+
     /// Nothing is delivered on trust.
     fn withhold(&self, publication: &Publication) -> Delivered {
         let dropped = self.channels.count_of(&publication.channel);
@@ -146,14 +153,27 @@ impl Hub {
 
     fn tell_gap(&self, channel: &Channel, listeners: &Listeners) {
         if let Some(reason) = listeners.take_gap() {
-            self.send_gap(channel, listeners, reason);
+            self.send_gap(channel, listeners, None, reason);
         }
+    }
+
+    /// Tells a channel's listeners that publications up to and including `position` are missing.
+    pub(crate) fn gap_at(&self, channel: &Channel, position: Position, reason: GapReason) {
+        self.channels.with(channel, |listeners| {
+            self.send_gap(channel, listeners, Some(position), reason);
+        });
     }
 
     /// A queue that has no room for it ends its session, as for a publication.
     #[cold]
-    fn send_gap(&self, channel: &Channel, listeners: &Listeners, reason: GapReason) {
-        let mut frames = Frames::new(self, Push::Gap { channel });
+    fn send_gap(
+        &self,
+        channel: &Channel,
+        listeners: &Listeners,
+        position: Option<Position>,
+        reason: GapReason,
+    ) {
+        let mut frames = Frames::new(self, Push::Gap { channel, position });
         let (mut told, mut bytes) = (0, 0);
         listeners.each(|member| {
             let Some(frame) = frames.of(member.wire()) else {

@@ -16,6 +16,7 @@ mod member;
 mod metrics;
 mod outbox;
 mod registry;
+mod streams;
 mod wire;
 
 pub use broadcast::Delivered;
@@ -26,6 +27,7 @@ pub use member::{Member, Suspension};
 pub use metrics::{DeliveryPath, DropReason, HubMetrics, Opcode};
 pub use outbox::{Ending, HeldBack, Lanes, Outbox, Progress, Sign, Standing, Undelivered};
 pub use registry::{Hub, HubLimits};
+pub use streams::{Deliver, FeedState, Join, Joined, Joining, ReadPart};
 pub use wire::{Framing, WebSocket, Wire, WireId, Wires};
 
 #[cfg(test)]

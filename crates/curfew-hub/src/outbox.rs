@@ -49,6 +49,11 @@ pub use write::{HeldBack, Progress};
 /// a reader that keeps up holds less.
 const TIGHT_BYTES: usize = 64 * 1024;
 
+/// The bound of a queue, in bytes, of which `limit` is the configured one.
+fn bound(limit: usize, tight: bool) -> usize {
+    if tight { limit.min(TIGHT_BYTES) } else { limit }
+}
+
 #[derive(Debug, PartialEq, Eq)]
 enum Phase {
     /// Registered, not yet open: nothing may be queued.
@@ -347,7 +352,7 @@ impl Outbox {
         if state.phase != Phase::Open {
             return Pushed::Closed;
         }
-        let limit = if tight { limit.min(TIGHT_BYTES) } else { limit };
+        let limit = bound(limit, tight);
         // A queue is never too small for a single frame: only what waits behind it is bounded.
         if state.unwritten > 0 && state.unwritten + frame.len() > limit {
             let (bytes, frames) = state.clear();
@@ -378,6 +383,11 @@ impl Outbox {
             true => Pushed::Due,
             false => Pushed::Queued,
         }
+    }
+
+    /// Bytes that the queue takes before it overflows, within the same bounds.
+    pub(crate) fn room(&self, limit: usize, tight: bool) -> usize {
+        bound(limit, tight).saturating_sub(self.state.lock().unwritten)
     }
 
     /// Tells the session to end; the first reason stays, except that a revocation replaces any

@@ -16,6 +16,7 @@ use crate::flush::Flushers;
 use crate::index::{Index, SHARDS};
 use crate::metrics::{DeliveryPath, DropReason, HubMetrics};
 use crate::outbox::{Arrival, Pushed};
+use crate::streams::Streams;
 use crate::{Ending, Kinds, Member, Suspension, WireId, Wires};
 
 /// Bounds on outbound queues; changed by a reload.
@@ -25,6 +26,8 @@ pub struct HubLimits {
     pub outbound_bytes: usize,
     /// `limits.node_outbound_bytes`: of all sessions together; 0 is no bound.
     pub node_outbound_bytes: usize,
+    /// `limits.window_bytes`: of all publications remembered for recovery.
+    pub window_bytes: usize,
 }
 
 /// The local registry and fan-out. All methods are synchronous and hold their locks briefly.
@@ -32,6 +35,7 @@ pub struct HubLimits {
 pub struct Hub {
     pub(crate) wires: Wires,
     pub(crate) channels: Channels,
+    pub(crate) streams: Streams,
     sessions: [RwLock<HashMap<SessionId, Arc<Member>>>; SHARDS],
     pub(crate) index: Index,
     kinds: RwLock<Arc<Kinds>>,
@@ -66,6 +70,7 @@ impl Hub {
         Self {
             wires,
             channels: Channels::new(),
+            streams: Streams::new(limits.window_bytes),
             sessions: std::array::from_fn(|_| RwLock::default()),
             index: Index::new(),
             kinds: RwLock::new(Arc::new(Kinds::new(0, &[]))),
@@ -88,6 +93,7 @@ impl Hub {
             .store(limits.outbound_bytes, Ordering::Relaxed);
         self.node_outbound_bytes
             .store(limits.node_outbound_bytes, Ordering::Relaxed);
+        self.streams.set_window_bytes(limits.window_bytes);
     }
 
     /// The node's delivery lease; asked before each message is acted on or handed
@@ -219,7 +225,7 @@ impl Hub {
 
     /// Whether anyone here listens to the channel.
     pub fn has_subscribers(&self, channel: &Channel) -> bool {
-        self.channels.has(channel)
+        self.channels.has(channel) || self.streams.has_joining(channel)
     }
 
     /// How many channels have listeners here.
@@ -304,6 +310,12 @@ impl Hub {
             }
         }
         pushed
+    }
+
+    /// Bytes that the session's queue takes before the session counts as a slow consumer.
+    pub(crate) fn room_of(&self, member: &Member) -> usize {
+        let limit = self.outbound_bytes.load(Ordering::Relaxed);
+        member.outbox().room(limit, self.is_tight())
     }
 
     pub(crate) fn count_queued(&self, bytes: usize) {

@@ -177,6 +177,7 @@ impl Harness {
         let limits = HubLimits {
             outbound_bytes,
             node_outbound_bytes,
+            window_bytes: 64 * 1024 * 1024,
         };
         let lease = Arc::new(DeliveryLease::perpetual());
         let hub = Hub::new(

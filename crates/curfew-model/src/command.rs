@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::{AuthFailure, Channel, Disconnect, ErrorCode, SessionId, TraceContext, TraceId};
+use crate::{
+    AuthFailure, Channel, Disconnect, ErrorCode, Position, SessionId, TraceContext, TraceId,
+};
 
 /// The client's own name for a command, echoed in the reply: a JSON number or string, kept as the
 /// JSON text it was sent as.
@@ -147,11 +149,19 @@ pub enum Reply<'a> {
         trace: Option<TraceId>,
     },
     /// The session listens to the channel.
-    Subscribed,
+    Subscribed {
+        /// Where the channel has a stream: the place after which publications follow.
+        position: Option<Position>,
+        /// Where the client named a position of its own: all that came after it follows.
+        recovered: Option<bool>,
+    },
     /// The session listens to the channel no more.
     Unsubscribed,
     /// The publication is handed on.
-    Published,
+    Published {
+        /// Its place, where the channel has a stream.
+        position: Option<Position>,
+    },
     /// Not done.
     Error {
         /// Why, for programs.
@@ -181,12 +191,17 @@ pub enum Push<'a> {
         data: &'a [u8],
         /// The publisher's user; `None` for the admin API.
         from: Option<&'a str>,
+        /// Its place in the channel's stream, where the channel has one.
+        position: Option<Position>,
     },
     /// Publications of a subscribed channel from before this may be missing; what comes from here on
     /// is whole. Encoded once for all who are told.
     Gap {
         /// The channel.
         channel: &'a Channel,
+        /// Where the channel has a stream: the publications up to and including this place are the ones that may be
+        /// missing.
+        position: Option<Position>,
     },
     /// The token expires soon.
     Expiring {

@@ -12,15 +12,24 @@ pub enum GapReason {
     TooLarge,
     /// A publication does not have the form that nodes give it.
     Malformed,
+    /// The channel's stream has begun another epoch.
+    Epoch,
+    /// The channel's stream does not have it any more.
+    Trimmed,
+    /// The channel's stream could not be read in time.
+    Unread,
 }
 
 impl GapReason {
     /// Every reason, in order of [`GapReason::index`].
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 7] = [
         Self::LinkLost,
         Self::NoLease,
         Self::TooLarge,
         Self::Malformed,
+        Self::Epoch,
+        Self::Trimmed,
+        Self::Unread,
     ];
 
     /// Its place in [`GapReason::ALL`].
@@ -43,6 +52,6 @@ mod tests {
         for reason in GapReason::ALL {
             assert_eq!(GapReason::at(reason.index()), Some(reason));
         }
-        assert_eq!(GapReason::at(4), None);
+        assert_eq!(GapReason::at(7), None);
     }
 }

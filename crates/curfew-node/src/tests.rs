@@ -52,6 +52,7 @@ impl Harness {
         let limits = HubLimits {
             outbound_bytes: 1 << 20,
             node_outbound_bytes: 0,
+            window_bytes: 64 * 1024 * 1024,
         };
         let wires = Wires::new(vec![Wire::websocket(Native)]);
         let lease = Arc::new(DeliveryLease::perpetual());

@@ -89,6 +89,7 @@ impl Harness {
         let limits = HubLimits {
             outbound_bytes: settings.limits.outbound_bytes,
             node_outbound_bytes: settings.limits.node_outbound_bytes,
+            window_bytes: 64 * 1024 * 1024,
         };
         let lease = Arc::new(DeliveryLease::perpetual());
         let hub = Arc::new(Hub::new(

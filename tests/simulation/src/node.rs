@@ -58,6 +58,7 @@ impl Process {
         let limits = HubLimits {
             outbound_bytes: OUTBOUND_BYTES,
             node_outbound_bytes: 0,
+            window_bytes: 64 * 1024 * 1024,
         };
         let wires = Wires::new(vec![Wire::websocket(Native)]);
         let hub = Arc::new(Hub::new(

@@ -113,11 +113,13 @@ fn limits_take_effect_when_they_are_set() {
     harness.hub.set_limits(HubLimits {
         outbound_bytes: 200,
         node_outbound_bytes: 0,
+        window_bytes: 64 * 1024 * 1024,
     });
     assert!(harness.hub.send(&member, frame(100)));
     harness.hub.set_limits(HubLimits {
         outbound_bytes: 100,
         node_outbound_bytes: 0,
+        window_bytes: 64 * 1024 * 1024,
     });
     assert!(!harness.hub.send(&member, frame(1)));
 }

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use bytes::{BufMut as _, BytesMut};
-use curfew_model::{CommandId, Disconnect, Push, Reply, TraceId};
+use curfew_model::{CommandId, Disconnect, Position, Push, Reply, TraceId};
 
 /// Room for everything in a `message` frame but its channel, data and sender.
 const MESSAGE_OVERHEAD: usize = 64;
@@ -34,12 +34,30 @@ pub(super) fn reply(id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMu
             put_string("message", message, out);
             put_trace(*trace, out);
         }
-        Reply::Subscribed | Reply::Unsubscribed | Reply::Published => {
-            if id.is_none() {
+        Reply::Subscribed {
+            position,
+            recovered,
+        } => {
+            if !ok(id, out) {
                 return false;
             }
-            open("ok", out);
-            put_id(id, out);
+            put_position(*position, out);
+            if let Some(recovered) = recovered {
+                put_bool("recovered", *recovered, out);
+            }
+        }
+        Reply::Unsubscribed => {
+            if !ok(id, out) {
+                return false;
+            }
+        }
+        Reply::Published { position } => {
+            if !ok(id, out) {
+                return false;
+            }
+            if let Some(position) = position {
+                put_number("offset", position.offset, out);
+            }
         }
         Reply::Error {
             code,
@@ -72,6 +90,7 @@ pub(super) fn push(push: &Push<'_>, out: &mut BytesMut) {
             channel,
             data,
             from,
+            position,
         } => {
             let names = channel.as_str().len() + from.map_or(0, str::len);
             out.reserve(MESSAGE_OVERHEAD + names + data.len());
@@ -82,10 +101,14 @@ pub(super) fn push(push: &Push<'_>, out: &mut BytesMut) {
             if let Some(from) = from {
                 put_string("from", from, out);
             }
+            if let Some(position) = position {
+                put_number("offset", position.offset, out);
+            }
         }
-        Push::Gap { channel } => {
+        Push::Gap { channel, position } => {
             open("gap", out);
             put_string("channel", channel.as_str(), out);
+            put_position(*position, out);
         }
         Push::Expiring { expires_at } => {
             open("expiring", out);
@@ -108,17 +131,34 @@ pub(super) fn push(push: &Push<'_>, out: &mut BytesMut) {
     out.put_u8(b'}');
 }
 
+/// Opens the answer to a command that succeeded; false, and nothing, where none is asked for.
+fn ok(id: Option<&CommandId>, out: &mut BytesMut) -> bool {
+    if id.is_none() {
+        return false;
+    }
+    open("ok", out);
+    put_id(id, out);
+    true
+}
+
+fn put_position(position: Option<Position>, out: &mut BytesMut) {
+    if let Some(position) = position {
+        put_string("epoch", position.epoch.as_str(), out);
+        put_number("offset", position.offset, out);
+    }
+}
+
+fn put_bool(name: &str, value: bool, out: &mut BytesMut) {
+    put_name(name, out);
+    out.put_slice(if value { b"true" } else { b"false" });
+}
+
 fn closing(disconnect: &Disconnect, retry_after_ms: Option<u64>, out: &mut BytesMut) {
     open("closing", out);
     put_number("code", disconnect.code.into(), out);
     put_string("reason", disconnect.reason, out);
     put_string("message", disconnect.message, out);
-    put_name("reconnect", out);
-    out.put_slice(if disconnect.advice.reconnect() {
-        b"true"
-    } else {
-        b"false"
-    });
+    put_bool("reconnect", disconnect.advice.reconnect(), out);
     if let Some(retry_after_ms) = retry_after_ms {
         put_number("retry_after_ms", retry_after_ms, out);
     }

@@ -137,6 +137,7 @@ fn data_is_kept_byte_for_byte() {
             channel: &channel,
             data: read.as_bytes(),
             from: None,
+            position: None,
         };
         assert_eq!(
             pushed(&push),
@@ -346,7 +347,10 @@ fn replies_are_written_as_the_contract_shows() {
     for (id, reply, expect) in [
         (
             Some("1"),
-            &Reply::Subscribed,
+            &Reply::Subscribed {
+                position: None,
+                recovered: None,
+            },
             Some(r#"{"type":"ok","id":1}"#),
         ),
         (
@@ -356,12 +360,19 @@ fn replies_are_written_as_the_contract_shows() {
         ),
         (
             Some("3"),
-            &Reply::Published,
+            &Reply::Published { position: None },
             Some(r#"{"type":"ok","id":3}"#),
         ),
-        (None, &Reply::Subscribed, None),
+        (
+            None,
+            &Reply::Subscribed {
+                position: None,
+                recovered: None,
+            },
+            None,
+        ),
         (None, &Reply::Unsubscribed, None),
-        (None, &Reply::Published, None),
+        (None, &Reply::Published { position: None }, None),
         (
             Some("1"),
             &Reply::Connected {
@@ -441,11 +452,15 @@ fn pushes_are_written_as_the_contract_shows() {
                 channel: &channel,
                 data: b"1",
                 from: None,
+                position: None,
             },
             r#"{"type":"message","channel":"room:1","data":1}"#,
         ),
         (
-            Push::Gap { channel: &channel },
+            Push::Gap {
+                channel: &channel,
+                position: None,
+            },
             r#"{"type":"gap","channel":"room:1"}"#,
         ),
         (

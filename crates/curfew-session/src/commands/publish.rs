@@ -116,7 +116,7 @@ pub(crate) fn finish(
     state.context.count_publish(outcome);
     match result {
         Ok(()) => {
-            let answer = state.reply(request, &Reply::Published);
+            let answer = state.reply(request, &Reply::Published { position: None });
             state.answer(answer);
         }
         Err(error) => state.backend_error(request, &error, span),

@@ -83,7 +83,13 @@ pub(crate) fn finish(
             if let Some(live) = &mut state.live {
                 live.subscriptions.insert(channel, Permissions::default());
             }
-            let answer = state.reply(request, &Reply::Subscribed);
+            let answer = state.reply(
+                request,
+                &Reply::Subscribed {
+                    position: None,
+                    recovered: None,
+                },
+            );
             state.answer(answer);
             if state.context.policy.version() != policy {
                 // The rules changed while the broker was asked.

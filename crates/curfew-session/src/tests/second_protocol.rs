@@ -51,9 +51,12 @@ impl Protocol for Letters {
     fn encode_reply(&self, id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMut) -> bool {
         let letter = match reply {
             Reply::Connected { .. } => 'C',
-            Reply::Subscribed => 'S',
+            Reply::Subscribed {
+                position: None,
+                recovered: None,
+            } => 'S',
             Reply::Unsubscribed => 'U',
-            Reply::Published => 'P',
+            Reply::Published { .. } => 'P',
             Reply::AuthFailed { .. } => 'F',
             _ => 'E',
         };
@@ -221,7 +224,10 @@ impl Framing for EventStream {
 #[test]
 fn a_protocol_is_carried_by_any_transport() {
     let room = Channel::parse("room").unwrap();
-    let push = Push::Gap { channel: &room };
+    let push = Push::Gap {
+        channel: &room,
+        position: None,
+    };
     let [websocket, stream] = [
         Wire::new(Arc::new(Native), Arc::new(WebSocket)),
         Wire::new(Arc::new(Native), Arc::new(EventStream)),
@@ -231,6 +237,15 @@ fn a_protocol_is_carried_by_any_transport() {
     assert_eq!((framed[0], &framed[2..]), (0x80 | TEXT, &words[..]));
     let event = [b"data: ", &words[..], b"\n\n"].concat();
     assert_eq!(stream.push(&push).unwrap(), event);
-    assert_eq!(stream.reply(None, &Reply::Subscribed), None);
+    assert_eq!(
+        stream.reply(
+            None,
+            &Reply::Subscribed {
+                position: None,
+                recovered: None
+            }
+        ),
+        None
+    );
     assert_eq!(&stream.ping()[..], b":\n\n");
 }

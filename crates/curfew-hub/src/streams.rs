@@ -1,0 +1,368 @@
+//! Streams on this node: channels whose publications have places.
+//!
+//! All of a channel's deliveries happen under the lock of its feed, in the order of offsets: what pub/sub brings,
+//! what is read because it was missing, and what a subscriber is given when it joins. So a subscriber's answer, the
+//! publications that it missed and those that follow are queued in this order, without a hole and without a double.
+//! Revocation, lease and token are checked for all of them where frames leave ([`crate::Outbox`]).
+
+mod feed;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use curfew_model::{Channel, GapReason, Position, Publication, Push};
+use parking_lot::{Mutex, RwLock};
+
+use crate::{Hub, Member};
+pub use feed::{Deliver, FeedState, ReadPart};
+use feed::{Feed, Replay};
+
+/// The share of `limits.window_bytes` that is left once windows had to go: a sweep looks at every feed, so it has to
+/// last.
+const KEPT_SHARE: f64 = 0.75;
+
+/// The feeds of a node, one for each channel with a stream that is listened to.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    feeds: RwLock<HashMap<Channel, Arc<Mutex<Feed>>>>,
+    /// Bytes of all windows.
+    window_bytes: AtomicUsize,
+    /// `limits.window_bytes`.
+    most_bytes: AtomicUsize,
+}
+
+/// A subscriber that is about to join a channel's stream. While it is there the channel counts as listened to.
+#[derive(Debug)]
+pub struct Joining {
+    feed: Arc<Mutex<Feed>>,
+}
+
+impl Drop for Joining {
+    fn drop(&mut self) {
+        self.feed.lock().joining -= 1;
+    }
+}
+
+/// The place at which a subscriber joins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Joined {
+    /// Publications after this follow live.
+    pub position: Position,
+    /// All that came after the subscriber's own position was queued for it; `None` if it named none.
+    pub recovered: Option<bool>,
+}
+
+/// The outcome of an attempt to join.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Join {
+    /// The subscriber listens.
+    Done(Joined),
+    /// The stream has to be read first, after this offset.
+    Read {
+        /// The offset.
+        after: u64,
+    },
+}
+
+impl Streams {
+    pub(crate) fn new(window_bytes: usize) -> Self {
+        Self {
+            feeds: RwLock::default(),
+            window_bytes: AtomicUsize::new(0),
+            most_bytes: AtomicUsize::new(window_bytes),
+        }
+    }
+
+    fn get(&self, channel: &Channel) -> Option<Arc<Mutex<Feed>>> {
+        self.feeds.read().get(channel).cloned()
+    }
+
+    /// Acts on a feed, and keeps count of the bytes of windows.
+    fn with<T>(&self, feed: &Mutex<Feed>, act: impl FnOnce(&mut Feed) -> T) -> T {
+        let mut feed = feed.lock();
+        let before = feed.window_bytes();
+        let result = act(&mut feed);
+        let after = feed.window_bytes();
+        drop(feed);
+        if after >= before {
+            let total = self
+                .window_bytes
+                .fetch_add(after - before, Ordering::Relaxed);
+            if total + (after - before) > self.most_bytes.load(Ordering::Relaxed) {
+                self.make_room();
+            }
+        } else {
+            self.window_bytes
+                .fetch_sub(before - after, Ordering::Relaxed);
+        }
+        result
+    }
+
+    /// Empties the windows that were not used for the longest time.
+    #[cold]
+    fn make_room(&self) {
+        let most = self.most_bytes.load(Ordering::Relaxed) as f64 * KEPT_SHARE;
+        let mut feeds: Vec<_> = self.feeds.read().values().cloned().collect();
+        // One that is in use is no candidate.
+        feeds.retain(|feed| feed.try_lock().is_some_and(|feed| feed.window_bytes() > 0));
+        feeds.sort_by_cached_key(|feed| feed.lock().used_at);
+        for feed in feeds {
+            if self.window_bytes.load(Ordering::Relaxed) as f64 <= most {
+                return;
+            }
+            let mut feed = feed.lock();
+            self.window_bytes
+                .fetch_sub(feed.window_bytes(), Ordering::Relaxed);
+            feed.forget();
+        }
+    }
+
+    pub(crate) fn set_window_bytes(&self, window_bytes: usize) {
+        self.most_bytes.store(window_bytes, Ordering::Relaxed);
+    }
+
+    /// True if a subscriber is about to join the channel.
+    pub(crate) fn has_joining(&self, channel: &Channel) -> bool {
+        self.get(channel)
+            .is_some_and(|feed| feed.lock().joining > 0)
+    }
+}
+
+impl Hub {
+    /// Begins to join a channel that has a stream of `size` publications, which are kept for `ttl`. The broker listens
+    /// to the channel already, or is asked to next.
+    pub fn begin_join(&self, channel: &Channel, size: usize, ttl: Duration) -> Joining {
+        let mut feeds = self.streams.feeds.write();
+        let feed = feeds
+            .entry(channel.clone())
+            .or_insert_with(|| Arc::new(Mutex::new(Feed::new(Instant::now()))));
+        let joining = Joining {
+            feed: Arc::clone(feed),
+        };
+        // Under both locks: a channel that is being left either sees it or is not there any more.
+        let mut feed = feed.lock();
+        feed.joining += 1;
+        (feed.size, feed.ttl) = (size, ttl);
+        drop(feed);
+        joining
+    }
+
+    /// Adds a listener to a channel with a stream. Queues, in this order: the frame that `answer` makes of its place,
+    /// the publications after `since`, and then those that follow. `read` is what was read for this subscriber, if
+    /// anything was.
+    ///
+    /// The answer is that nothing is recovered if the publications since then cannot be had, or if there are more of
+    /// them than the session's queue has room for.
+    pub fn join(
+        &self,
+        joining: &Joining,
+        channel: &Channel,
+        member: &Arc<Member>,
+        since: Option<Position>,
+        read: Option<ReadPart<'_>>,
+        answer: impl FnOnce(Joined) -> Option<Bytes>,
+    ) -> Join {
+        self.streams.with(&joining.feed, |feed| {
+            let Some(position) = feed.confirmed().or_else(|| read.and(feed.at())) else {
+                return Join::Read {
+                    after: feed.unknown_after(since),
+                };
+            };
+            let (recovered, missed) = match since
+                .map(|since| feed.replay(since, read, Instant::now()))
+            {
+                None => (None, Vec::new()),
+                Some(Replay::Read(after)) => return Join::Read { after },
+                Some(Replay::Lost) => (Some(false), Vec::new()),
+                Some(Replay::Whole(missed)) => match self.frames_within_bound(member, &missed) {
+                    Some(frames) => (Some(true), frames),
+                    None => (Some(false), Vec::new()),
+                },
+            };
+            let joined = Joined {
+                position,
+                recovered,
+            };
+            if let Some(frame) = answer(joined) {
+                self.send(member, frame);
+            }
+            for frame in missed {
+                let size = frame.len();
+                if self.deliver(member, frame, None) {
+                    self.count_queued(size);
+                }
+            }
+            // Last, and under the lock of the feed: what follows finds it here.
+            self.channels.add(channel, member);
+            Join::Done(joined)
+        })
+    }
+
+    /// The frames of publications for one session; `None` if its queue has no room for all of them.
+    fn frames_within_bound(
+        &self,
+        member: &Member,
+        publications: &[Publication],
+    ) -> Option<Vec<Bytes>> {
+        let mut room = self.room_of(member);
+        let mut frames = Vec::with_capacity(publications.len());
+        for publication in publications {
+            let Some(frame) = self.frame_of(member, publication) else {
+                continue;
+            };
+            room = room.checked_sub(frame.len())?;
+            frames.push(frame);
+        }
+        Some(frames)
+    }
+
+    fn frame_of(&self, member: &Member, publication: &Publication) -> Option<Bytes> {
+        self.wires.get(member.wire()).push(&Push::Message {
+            channel: &publication.channel,
+            data: &publication.data,
+            from: publication.from.as_deref(),
+            position: publication.entry.map(|entry| entry.position),
+        })
+    }
+
+    /// A publication of a channel with a stream has come by pub/sub. `deliver` queues one for all who listen.
+    pub fn arrive(
+        &self,
+        publication: &Publication,
+        deliver: impl FnMut(&Publication),
+    ) -> Option<FeedState> {
+        let feed = self.streams.get(&publication.channel)?;
+        Some(self.streams.with(&feed, |feed| {
+            if !self.may_broadcast() {
+                // It stays in the stream, and is read once the lease is held again.
+                feed.doubt();
+                return FeedState::Whole;
+            }
+            let mut out = Fanout {
+                hub: self,
+                channel: &publication.channel,
+                deliver,
+            };
+            feed.arrive(publication, Instant::now(), &mut out)
+        }))
+    }
+
+    /// A part of a channel's stream was read. `None` if the channel has no feed here any more.
+    pub fn ingest(
+        &self,
+        channel: &Channel,
+        part: ReadPart<'_>,
+        deliver: impl FnMut(&Publication),
+    ) -> Option<FeedState> {
+        let feed = self.streams.get(channel)?;
+        Some(self.streams.with(&feed, |feed| {
+            if !self.may_broadcast() {
+                feed.doubt();
+                return FeedState::Whole;
+            }
+            let mut out = Fanout {
+                hub: self,
+                channel,
+                deliver,
+            };
+            feed.ingest(part, Instant::now(), &mut out)
+        }))
+    }
+
+    /// The stream could not be read in time: publications that wait are delivered after a gap.
+    pub fn give_up_missing(&self, channel: &Channel, deliver: impl FnMut(&Publication)) {
+        let Some(feed) = self.streams.get(channel) else {
+            return;
+        };
+        self.streams.with(&feed, |feed| {
+            if !self.may_broadcast() {
+                feed.doubt();
+                return;
+            }
+            let mut out = Fanout {
+                hub: self,
+                channel,
+                deliver,
+            };
+            feed.give_up(Instant::now(), &mut out);
+        });
+    }
+
+    /// Publications of a channel may have been missed. Returns the offset after which its stream is to be read; `None`
+    /// if the channel has no feed here.
+    pub fn doubt(&self, channel: &Channel) -> Option<u64> {
+        let feed = self.streams.get(channel)?;
+        let mut feed = feed.lock();
+        feed.doubt();
+        Some(feed.at().map_or(0, |at| at.offset))
+    }
+
+    /// As [`Hub::doubt`], of every channel with a stream.
+    pub fn doubt_all(&self) -> Vec<Channel> {
+        let feeds = self.streams.feeds.read();
+        for feed in feeds.values() {
+            feed.lock().doubt();
+        }
+        feeds.keys().cloned().collect()
+    }
+
+    /// The publications of a channel's stream were deleted.
+    pub fn forget_window(&self, channel: &Channel) {
+        if let Some(feed) = self.streams.get(channel) {
+            self.streams.with(&feed, Feed::forget);
+        }
+    }
+
+    /// The place that a channel's feed has reached; `None` where it has none, or none yet.
+    pub fn reached(&self, channel: &Channel) -> Option<Position> {
+        self.streams.get(channel)?.lock().at()
+    }
+
+    /// The channels with a stream that have heard nothing since then.
+    pub fn quiet_since(&self, since: Instant) -> Vec<Channel> {
+        let feeds = self.streams.feeds.read();
+        feeds
+            .iter()
+            .filter(|(_, feed)| feed.lock().is_quiet_since(since))
+            .map(|(channel, _)| channel.clone())
+            .collect()
+    }
+
+    /// The broker does not listen to the channel any more. Returns false, and keeps its feed, if a subscriber is about
+    /// to join.
+    pub fn end_stream(&self, channel: &Channel) -> bool {
+        let mut feeds = self.streams.feeds.write();
+        let Some(feed) = feeds.get(channel) else {
+            return true;
+        };
+        if feed.lock().joining > 0 {
+            return false;
+        }
+        if let Some(feed) = feeds.remove(channel) {
+            self.streams
+                .window_bytes
+                .fetch_sub(feed.lock().window_bytes(), Ordering::Relaxed);
+        }
+        true
+    }
+}
+
+/// A feed's way to the sessions that listen.
+struct Fanout<'a, D> {
+    hub: &'a Hub,
+    channel: &'a Channel,
+    deliver: D,
+}
+
+impl<D: FnMut(&Publication)> Deliver for Fanout<'_, D> {
+    fn publication(&mut self, publication: &Publication) {
+        (self.deliver)(publication);
+    }
+
+    fn gap(&mut self, position: Position, reason: GapReason) {
+        self.hub.gap_at(self.channel, position, reason);
+    }
+}

@@ -1,0 +1,459 @@
+//! A channel's stream as this node has it: the order of what is delivered, and what is remembered.
+//!
+//! A feed delivers publications in the order of their offsets, each once. Pub/sub brings most of them. One that
+//! does not follow the last one waits until the node has read what is missing. What cannot be had is told as a gap, in
+//! the place where it is missing. A subscriber joins at the place that the feed has reached, so that it needs no
+//! buffer of its own.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use curfew_model::{Epoch, GapReason, Position, Publication};
+
+/// Most publications that wait for one that is missing. Those beyond are read again from the stream.
+const MAX_WAITING: usize = 1024;
+
+/// Most bytes of data that wait likewise.
+const MAX_WAITING_BYTES: usize = 4 * 1024 * 1024;
+
+/// Memory that a publication in a window takes beside its data, in bytes, about.
+pub(super) const ENTRY_BYTES: usize = 160;
+
+/// A part of a stream that was read, and the stream's position at that moment.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadPart<'a> {
+    /// The place of the newest publication.
+    pub position: Position,
+    /// The offset after which it was read.
+    pub after: u64,
+    /// The publications after that, as far as the stream has them, oldest first.
+    pub publications: &'a [Publication],
+}
+
+/// Where a feed's publications and gaps go.
+pub trait Deliver {
+    /// A publication, the next in the channel's order.
+    fn publication(&mut self, publication: &Publication);
+
+    /// Publications up to and including this position are missing.
+    fn gap(&mut self, position: Position, reason: GapReason);
+}
+
+/// The state of a feed after something has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FeedState {
+    /// Nothing is known to be missing.
+    Whole,
+    /// The stream has to be read after this offset: something is missing, or may be.
+    Missing {
+        /// Offset 0 if another epoch has begun.
+        after: u64,
+    },
+}
+
+/// The subscriber's place in the stream, and what it missed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Replay {
+    /// The publications between `since` and the feed's place.
+    Whole(Vec<Publication>),
+    /// They are not in memory: the stream has to be read after this offset.
+    Read(u64),
+    /// They cannot be had any more.
+    Lost,
+}
+
+#[derive(Debug)]
+pub(super) struct Feed {
+    /// The place of the last publication delivered; `None` until the stream was read once.
+    at: Option<Position>,
+    /// The place agrees with the stream's: it was compared, and nothing has happened since that could have
+    /// hidden a publication or another epoch.
+    is_confirmed: bool,
+    /// The last publications delivered, without holes.
+    window: VecDeque<Publication>,
+    window_bytes: usize,
+    /// The newest place that pub/sub has shown, until the feed has reached it.
+    ahead: Option<Position>,
+    /// Reads of the stream that showed another epoch than that of `ahead`.
+    contradicted: u8,
+    /// Publications of the epoch of `ahead` that do not follow the last one, as far as there is room.
+    waiting: BTreeMap<u64, Publication>,
+    waiting_bytes: usize,
+    /// When something was last delivered or compared.
+    heard_at: Instant,
+    /// When the publications of the window are over.
+    ends_at: Instant,
+    /// When something was last delivered or replayed.
+    pub(super) used_at: Instant,
+    /// Subscribers that are about to join.
+    pub(super) joining: usize,
+    /// Most publications of the window.
+    pub(super) size: usize,
+    /// Time for which the window outlives its last publication.
+    pub(super) ttl: Duration,
+}
+
+impl Feed {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            at: None,
+            is_confirmed: false,
+            window: VecDeque::new(),
+            window_bytes: 0,
+            ahead: None,
+            contradicted: 0,
+            waiting: BTreeMap::new(),
+            waiting_bytes: 0,
+            heard_at: now,
+            ends_at: now,
+            used_at: now,
+            joining: 0,
+            size: 0,
+            ttl: Duration::ZERO,
+        }
+    }
+
+    /// The place of the last publication delivered, while it is known to agree with the stream's.
+    pub(super) fn confirmed(&self) -> Option<Position> {
+        self.at.filter(|_| self.is_confirmed)
+    }
+
+    /// The place of the last publication delivered.
+    pub(super) fn at(&self) -> Option<Position> {
+        self.at
+    }
+
+    /// The offset after which the stream has to be read for a subscriber that comes with `since`, and for what may be
+    /// missing here.
+    pub(super) fn unknown_after(&self, since: Option<Position>) -> u64 {
+        let known = self.at.map_or(u64::MAX, |at| at.offset);
+        let since = since.map_or(u64::MAX, |since| since.offset);
+        // The position alone, where neither is.
+        known.min(since)
+    }
+
+    /// Bytes of the window.
+    pub(super) fn window_bytes(&self) -> usize {
+        self.window_bytes
+    }
+
+    /// Something may have been missed: the place has to be compared before a subscriber joins.
+    pub(super) fn doubt(&mut self) {
+        self.is_confirmed = false;
+    }
+
+    /// Forgets the window.
+    pub(super) fn forget(&mut self) {
+        self.window.clear();
+        self.window_bytes = 0;
+    }
+
+    /// True if nothing was heard since `since`.
+    pub(super) fn is_quiet_since(&self, since: Instant) -> bool {
+        self.heard_at <= since
+    }
+
+    /// Takes what pub/sub brings.
+    pub(super) fn arrive(
+        &mut self,
+        publication: &Publication,
+        now: Instant,
+        out: &mut dyn Deliver,
+    ) -> FeedState {
+        let Some(entry) = publication.entry else {
+            return self.state();
+        };
+        let Position { epoch, offset } = entry.position;
+        match self.at {
+            Some(at) if at.epoch == epoch && offset <= at.offset => return self.state(),
+            Some(at) if at.epoch == epoch && offset == at.offset + 1 => {
+                self.deliver(publication, now, out);
+                self.release(now, out);
+            }
+            _ => self.wait(entry.position, publication),
+        }
+        self.state()
+    }
+
+    fn wait(&mut self, position: Position, publication: &Publication) {
+        self.is_confirmed = false;
+        match &mut self.ahead {
+            Some(ahead) if ahead.epoch == position.epoch => {
+                ahead.offset = ahead.offset.max(position.offset);
+            }
+            _ => {
+                self.drop_waiting();
+                self.ahead = Some(position);
+            }
+        }
+        let size = publication.data.len();
+        if self.waiting.len() >= MAX_WAITING || self.waiting_bytes + size > MAX_WAITING_BYTES {
+            // It is in the stream, and `ahead` says that it is missing.
+            return;
+        }
+        let before = self.waiting.insert(position.offset, publication.clone());
+        if before.is_none() {
+            self.waiting_bytes += size;
+        }
+    }
+
+    fn drop_waiting(&mut self) {
+        self.waiting.clear();
+        self.waiting_bytes = 0;
+        self.ahead = None;
+        self.contradicted = 0;
+    }
+
+    fn state(&self) -> FeedState {
+        match (self.at, self.ahead) {
+            (Some(at), Some(ahead)) if ahead.epoch == at.epoch => {
+                FeedState::Missing { after: at.offset }
+            }
+            (Some(_), Some(_)) => FeedState::Missing { after: 0 },
+            // The first subscriber reads.
+            (None, _) | (Some(_), None) => FeedState::Whole,
+        }
+    }
+
+    /// Delivers one that follows the last.
+    fn deliver(&mut self, publication: &Publication, now: Instant, out: &mut dyn Deliver) {
+        let Some(entry) = publication.entry else {
+            return;
+        };
+        out.publication(publication);
+        self.at = Some(entry.position);
+        (self.heard_at, self.used_at) = (now, now);
+        self.ends_at = now + self.ttl;
+        let publication = Publication {
+            trace: None,
+            ..publication.clone()
+        };
+        self.window_bytes += size(&publication);
+        self.window.push_back(publication);
+        while self.window.len() > self.size {
+            self.drop_oldest();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some(oldest) = self.window.pop_front() {
+            self.window_bytes -= size(&oldest);
+        }
+    }
+
+    /// Delivers those that wait and follow the last, and lets go of those that were delivered.
+    fn release(&mut self, now: Instant, out: &mut dyn Deliver) {
+        while let Some(at) = self.at
+            && self.ahead.is_some_and(|ahead| ahead.epoch == at.epoch)
+            && let Some(first) = self.waiting.first_entry()
+            && *first.key() <= at.offset + 1
+        {
+            let (offset, publication) = first.remove_entry();
+            self.waiting_bytes -= publication.data.len();
+            if offset > at.offset {
+                self.deliver(&publication, now, out);
+            }
+        }
+        if let (Some(at), Some(ahead)) = (self.at, self.ahead)
+            && at.epoch == ahead.epoch
+            && at.offset >= ahead.offset
+        {
+            self.drop_waiting();
+            self.is_confirmed = true;
+        }
+    }
+
+    /// Takes a part of the stream that was read. Parts come in the order in which they were read.
+    pub(super) fn ingest(
+        &mut self,
+        part: ReadPart<'_>,
+        now: Instant,
+        out: &mut dyn Deliver,
+    ) -> FeedState {
+        let at = match self.at {
+            // The first subscriber joins at the top: there is nobody to be told of what came before.
+            None => self.begin(part),
+            Some(at) if at.epoch != part.position.epoch => self.begin_epoch(part, out),
+            Some(at) => at,
+        };
+        self.heard_at = now;
+        self.reject_contradicted(part.position.epoch);
+        // Live delivery may have overtaken the read.
+        if part.position.offset > at.offset {
+            for publication in part.publications {
+                let Some(entry) = publication.entry else {
+                    continue;
+                };
+                let reached = self.at.map_or(0, |at| at.offset);
+                if entry.position.offset <= reached {
+                    continue;
+                }
+                self.skip_to(entry.position.offset - 1, out);
+                self.deliver(publication, now, out);
+            }
+            self.skip_to(part.position.offset, out);
+        }
+        self.extend_back(part, now);
+        self.release(now, out);
+        self.is_confirmed = self.ahead.is_none();
+        self.state()
+    }
+
+    /// Lets go of publications of an epoch that is over: the stream shows another one, and shows it again when it is
+    /// read once more. The first read may have been under way when they came.
+    fn reject_contradicted(&mut self, epoch: Epoch) {
+        const ENOUGH_READS: u8 = 2;
+        if self.ahead.is_none_or(|ahead| ahead.epoch == epoch) {
+            return;
+        }
+        self.contradicted += 1;
+        if self.contradicted >= ENOUGH_READS {
+            self.drop_waiting();
+        }
+    }
+
+    fn begin(&mut self, part: ReadPart<'_>) -> Position {
+        self.at = Some(part.position);
+        part.position
+    }
+
+    /// Another life of the stream: nothing of the one before is known any more. Publications of the new one that the
+    /// stream has are delivered.
+    fn begin_epoch(&mut self, part: ReadPart<'_>, out: &mut dyn Deliver) -> Position {
+        self.forget();
+        let first = part.publications.first().and_then(|first| first.entry);
+        let offset = first.map_or(part.position.offset, |entry| entry.position.offset - 1);
+        let at = Position {
+            offset,
+            ..part.position
+        };
+        out.gap(at, GapReason::Epoch);
+        self.at = Some(at);
+        at
+    }
+
+    /// Tells of a gap up to and including `offset`, if there is one.
+    fn skip_to(&mut self, offset: u64, out: &mut dyn Deliver) {
+        let Some(at) = &mut self.at else { return };
+        if at.offset >= offset {
+            return;
+        }
+        at.offset = offset;
+        out.gap(*at, GapReason::Trimmed);
+        self.forget();
+    }
+
+    /// Remembers what lies before the window, as far as it has no holes.
+    fn extend_back(&mut self, part: ReadPart<'_>, now: Instant) {
+        let Some(at) = self.at else { return };
+        if self.window.is_empty() {
+            self.ends_at = now + self.ttl;
+        }
+        for publication in part.publications.iter().rev() {
+            let Some(entry) = publication.entry else {
+                return;
+            };
+            let before = match self.window.front().and_then(|first| first.entry) {
+                Some(first) => first.position.offset - 1,
+                None => at.offset,
+            };
+            if entry.position.offset > before {
+                continue;
+            }
+            if entry.position.offset < before || self.window.len() >= self.size {
+                return;
+            }
+            self.window_bytes += size(publication);
+            self.window.push_front(publication.clone());
+        }
+    }
+
+    /// Gives up what is missing: those that wait are delivered after a gap. Returns false if none waits.
+    pub(super) fn give_up(&mut self, now: Instant, out: &mut dyn Deliver) -> bool {
+        let Some(ahead) = self.ahead else {
+            return false;
+        };
+        // Each hole among those that wait is a gap of its own.
+        while let Some((&offset, _)) = self.waiting.first_key_value() {
+            self.jump(
+                Position {
+                    offset: offset - 1,
+                    ..ahead
+                },
+                out,
+            );
+            self.release(now, out);
+        }
+        if self.ahead.is_some() {
+            // Those that found no room among the waiting.
+            self.jump(ahead, out);
+            self.drop_waiting();
+        }
+        // Another publication may be missing behind these.
+        self.is_confirmed = false;
+        true
+    }
+
+    /// Goes on from a place that does not follow the last.
+    fn jump(&mut self, to: Position, out: &mut dyn Deliver) {
+        if self.at == Some(to) {
+            return;
+        }
+        out.gap(to, GapReason::Unread);
+        self.forget();
+        self.at = Some(to);
+    }
+
+    /// The publications after `since` up to the feed's place. `read` is a part that was read and ingested for this
+    /// subscriber: it stands in for a window that has no room.
+    pub(super) fn replay(
+        &mut self,
+        since: Position,
+        read: Option<ReadPart<'_>>,
+        now: Instant,
+    ) -> Replay {
+        let Some(at) = self.at else {
+            return Replay::Read(since.offset);
+        };
+        if now >= self.ends_at {
+            self.forget();
+        }
+        self.used_at = now;
+        if since == at {
+            return Replay::Whole(Vec::new());
+        }
+        if since.epoch != at.epoch || since.offset > at.offset {
+            return match read {
+                Some(_) => Replay::Lost,
+                // The feed may be behind the stream, or in a life of it that is over.
+                None => Replay::Read(at.offset),
+            };
+        }
+        let read = read.filter(|read| read.position.epoch == at.epoch);
+        let top_read = read.map(|read| read.position.offset);
+        let parts = read.map_or(&[][..], |read| read.publications);
+        let mut missed = Vec::new();
+        let mut reached = since.offset;
+        // The part first: the window holds what is newer.
+        for publication in parts.iter().chain(&self.window) {
+            let offset = publication.entry.map_or(0, |entry| entry.position.offset);
+            if offset == reached + 1 && offset <= at.offset {
+                missed.push(publication.clone());
+                reached = offset;
+            }
+        }
+        match reached == at.offset {
+            true => Replay::Whole(missed),
+            // The stream was read and did not have the next one.
+            false if top_read.is_some_and(|top| reached < top) => Replay::Lost,
+            false => Replay::Read(since.offset),
+        }
+    }
+}
+
+fn size(publication: &Publication) -> usize {
+    ENTRY_BYTES + publication.data.len()
+}
+
+#[cfg(test)]
+mod tests;
