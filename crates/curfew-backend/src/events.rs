@@ -27,6 +27,10 @@ pub trait Events: Send + Sync + 'static {
     /// The publications of a channel's stream were taken out: what the node remembers of them is over.
     fn cleared(&self, channel: &Channel);
 
+    /// The backend may have lost publications of any stream, or begun other epochs: what the node remembers has to
+    /// be compared before it is used.
+    fn doubt_streams(&self);
+
     /// A revocation was written. Ends every local session it names and covers. When it returns,
     /// nothing more is queued for them; when they [have left](Ended::has_left), nothing more is
     /// delivered to or accepted from them. `learned` is when the node first heard of the key.

@@ -7,9 +7,10 @@
 
 mod feed;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -32,6 +33,16 @@ pub(crate) struct Streams {
     window_bytes: AtomicUsize,
     /// `limits.window_bytes`.
     most_bytes: AtomicUsize,
+    /// There is at least one feed: asked for each publication without a place.
+    is_used: AtomicBool,
+    wanted: Mutex<Wanted>,
+}
+
+/// Channels whose streams are to be read.
+#[derive(Debug, Default)]
+struct Wanted {
+    channels: HashSet<Channel>,
+    reader: Option<Waker>,
 }
 
 /// A subscriber that is about to join a channel's stream. While it is there the channel counts as listened to.
@@ -73,6 +84,8 @@ impl Streams {
             feeds: RwLock::default(),
             window_bytes: AtomicUsize::new(0),
             most_bytes: AtomicUsize::new(window_bytes),
+            is_used: AtomicBool::new(false),
+            wanted: Mutex::default(),
         }
     }
 
@@ -124,6 +137,22 @@ impl Streams {
         self.most_bytes.store(window_bytes, Ordering::Relaxed);
     }
 
+    /// Has the stream of a channel read.
+    fn want(&self, channel: &Channel) {
+        let mut wanted = self.wanted.lock();
+        wanted.channels.insert(channel.clone());
+        if let Some(reader) = wanted.reader.take() {
+            reader.wake();
+        }
+    }
+
+    /// Has it read if the feed misses something.
+    fn want_missing(&self, channel: &Channel, state: FeedState) {
+        if state != FeedState::Whole {
+            self.want(channel);
+        }
+    }
+
     /// True if a subscriber is about to join the channel.
     pub(crate) fn has_joining(&self, channel: &Channel) -> bool {
         self.get(channel)
@@ -142,6 +171,7 @@ impl Hub {
         let joining = Joining {
             feed: Arc::clone(feed),
         };
+        self.streams.is_used.store(true, Ordering::Relaxed);
         // Under both locks: a channel that is being left either sees it or is not there any more.
         let mut feed = feed.lock();
         feed.joining += 1;
@@ -155,7 +185,11 @@ impl Hub {
     /// anything was.
     ///
     /// The answer is that nothing is recovered if the publications since then cannot be had, or if there are more of
-    /// them than the session's queue has room for.
+    /// them than the session's queue has room for. With `is_last`, which needs `read`, nothing more is asked for.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is one thing that a subscriber comes with"
+    )]
     pub fn join(
         &self,
         joining: &Joining,
@@ -163,6 +197,7 @@ impl Hub {
         member: &Arc<Member>,
         since: Option<Position>,
         read: Option<ReadPart<'_>>,
+        is_last: bool,
         answer: impl FnOnce(Joined) -> Option<Bytes>,
     ) -> Join {
         self.streams.with(&joining.feed, |feed| {
@@ -175,8 +210,8 @@ impl Hub {
                 .map(|since| feed.replay(since, read, Instant::now()))
             {
                 None => (None, Vec::new()),
-                Some(Replay::Read(after)) => return Join::Read { after },
-                Some(Replay::Lost) => (Some(false), Vec::new()),
+                Some(Replay::Read(after)) if !is_last => return Join::Read { after },
+                Some(Replay::Read(_) | Replay::Lost) => (Some(false), Vec::new()),
                 Some(Replay::Whole(missed)) => match self.frames_within_bound(member, &missed) {
                     Some(frames) => (Some(true), frames),
                     None => (Some(false), Vec::new()),
@@ -228,14 +263,17 @@ impl Hub {
         })
     }
 
-    /// A publication of a channel with a stream has come by pub/sub. `deliver` queues one for all who listen.
-    pub fn arrive(
-        &self,
-        publication: &Publication,
-        deliver: impl FnMut(&Publication),
-    ) -> Option<FeedState> {
-        let feed = self.streams.get(&publication.channel)?;
-        Some(self.streams.with(&feed, |feed| {
+    /// A publication has come by pub/sub. `deliver` queues one for all who listen. Returns false, and does nothing, if
+    /// the channel has no stream here.
+    pub fn arrive(&self, publication: &Publication, deliver: impl FnMut(&Publication)) -> bool {
+        if !self.streams.is_used.load(Ordering::Relaxed) {
+            return false;
+        }
+        let channel = &publication.channel;
+        let Some(feed) = self.streams.get(channel) else {
+            return false;
+        };
+        let state = self.streams.with(&feed, |feed| {
             if !self.may_broadcast() {
                 // It stays in the stream, and is read once the lease is held again.
                 feed.doubt();
@@ -243,11 +281,13 @@ impl Hub {
             }
             let mut out = Fanout {
                 hub: self,
-                channel: &publication.channel,
+                channel,
                 deliver,
             };
             feed.arrive(publication, Instant::now(), &mut out)
-        }))
+        });
+        self.streams.want_missing(channel, state);
+        true
     }
 
     /// A part of a channel's stream was read. `None` if the channel has no feed here any more.
@@ -291,22 +331,47 @@ impl Hub {
         });
     }
 
-    /// Publications of a channel may have been missed. Returns the offset after which its stream is to be read; `None`
-    /// if the channel has no feed here.
-    pub fn doubt(&self, channel: &Channel) -> Option<u64> {
-        let feed = self.streams.get(channel)?;
-        let mut feed = feed.lock();
-        feed.doubt();
-        Some(feed.at().map_or(0, |at| at.offset))
+    /// Publications of a channel may have been missed: its stream is read. Returns false if it has none here.
+    pub fn doubt(&self, channel: &Channel) -> bool {
+        let Some(feed) = self.streams.get(channel) else {
+            return false;
+        };
+        feed.lock().doubt();
+        self.streams.want(channel);
+        true
     }
 
     /// As [`Hub::doubt`], of every channel with a stream.
-    pub fn doubt_all(&self) -> Vec<Channel> {
+    pub fn doubt_all(&self) {
         let feeds = self.streams.feeds.read();
-        for feed in feeds.values() {
+        for (channel, feed) in &*feeds {
             feed.lock().doubt();
+            self.streams.want(channel);
         }
-        feeds.keys().cloned().collect()
+    }
+
+    /// True if something is known to be missing in a channel, or may be.
+    pub fn is_missing(&self, channel: &Channel) -> bool {
+        let feed = self.streams.get(channel);
+        feed.is_some_and(|feed| feed.lock().confirmed().is_none())
+    }
+
+    /// Has the stream of a channel read again, if publications wait for one that is missing.
+    pub fn want_if_missing(&self, channel: &Channel) {
+        if let Some(feed) = self.streams.get(channel) {
+            let state = feed.lock().state();
+            self.streams.want_missing(channel, state);
+        }
+    }
+
+    /// For the one reader: the channels whose streams are to be read.
+    pub fn poll_wanted(&self, cx: &mut Context<'_>) -> Poll<HashSet<Channel>> {
+        let mut wanted = self.streams.wanted.lock();
+        if wanted.channels.is_empty() {
+            wanted.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(std::mem::take(&mut wanted.channels))
     }
 
     /// The publications of a channel's stream were deleted.

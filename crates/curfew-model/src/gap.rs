@@ -18,11 +18,13 @@ pub enum GapReason {
     Trimmed,
     /// The channel's stream could not be read in time.
     Unread,
+    /// A publication has no place in its channel's stream: it comes from a node with other settings.
+    Unplaced,
 }
 
 impl GapReason {
     /// Every reason, in order of [`GapReason::index`].
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::LinkLost,
         Self::NoLease,
         Self::TooLarge,
@@ -30,6 +32,7 @@ impl GapReason {
         Self::Epoch,
         Self::Trimmed,
         Self::Unread,
+        Self::Unplaced,
     ];
 
     /// Its place in [`GapReason::ALL`].
@@ -52,6 +55,6 @@ mod tests {
         for reason in GapReason::ALL {
             assert_eq!(GapReason::at(reason.index()), Some(reason));
         }
-        assert_eq!(GapReason::at(7), None);
+        assert_eq!(GapReason::at(8), None);
     }
 }

@@ -45,11 +45,32 @@ impl HubEvents {
     }
 }
 
-impl HubEvents {
+/// The way of a publication to all who listen here.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fanout<'a> {
+    pub(crate) hub: &'a Hub,
+    pub(crate) metrics: &'a NodeMetrics,
+}
+
+impl Fanout<'_> {
+    /// Queues a publication for every session that listens to its channel.
+    pub(crate) fn publication(self, publication: &Publication) {
+        let delivered = match &publication.trace {
+            None => self.hub.broadcast(publication),
+            Some(parent) => self.broadcast_traced(publication, parent),
+        };
+        self.metrics
+            .messages_delivered
+            .inc_by(delivered.queued as u64);
+        self.metrics
+            .fanout_recipients
+            .observe(delivered.queued as f64);
+    }
+
     /// As [`Hub::broadcast`], with one span for the node and one for the fan-out, never one for a
     /// session.
     #[cold]
-    fn broadcast_traced(&self, publication: &Publication, parent: &TraceContext) -> Delivered {
+    fn broadcast_traced(self, publication: &Publication, parent: &TraceContext) -> Delivered {
         let tracer = self.metrics.tracer();
         let mut process = tracer.child("process", SpanKind::Consumer, parent);
         self.describe(&mut process, publication, "process");
@@ -64,7 +85,7 @@ impl HubEvents {
     }
 
     /// By the semantic conventions for messaging.
-    fn describe(&self, span: &mut Span, publication: &Publication, operation: &'static str) {
+    fn describe(self, span: &mut Span, publication: &Publication, operation: &'static str) {
         let system = match self.hub.path() {
             DeliveryPath::Broker => "redis",
             DeliveryPath::Local => "curfew",
@@ -77,6 +98,15 @@ impl HubEvents {
         if self.metrics.tracer().names_users() {
             let channel = publication.channel.as_str().to_owned();
             span.set("messaging.destination.name", channel);
+        }
+    }
+}
+
+impl HubEvents {
+    fn fanout(&self) -> Fanout<'_> {
+        Fanout {
+            hub: &self.hub,
+            metrics: &self.metrics,
         }
     }
 
@@ -138,16 +168,21 @@ impl Leaving for Departing {
 
 impl Events for HubEvents {
     fn publication(&self, publication: &Publication) {
-        let delivered = match &publication.trace {
-            None => self.hub.broadcast(publication),
-            Some(parent) => self.broadcast_traced(publication, parent),
-        };
-        self.metrics
-            .messages_delivered
-            .inc_by(delivered.queued as u64);
-        self.metrics
-            .fanout_recipients
-            .observe(delivered.queued as f64);
+        let fanout = self.fanout();
+        if !self
+            .hub
+            .arrive(publication, |publication| fanout.publication(publication))
+        {
+            fanout.publication(publication);
+        }
+    }
+
+    fn cleared(&self, channel: &Channel) {
+        self.hub.forget_window(channel);
+    }
+
+    fn doubt_streams(&self) {
+        self.hub.doubt_all();
     }
 
     fn revoked(&self, key: &RevocationKey, revocation: &Revocation, learned: Instant) -> Ended {
@@ -205,7 +240,10 @@ impl Events for HubEvents {
     }
 
     fn gap(&self, channel: &Channel, reason: GapReason) {
-        self.hub.gap(channel, reason);
+        // Where the channel has a stream, it says what is missing, and has it.
+        if !self.hub.doubt(channel) {
+            self.hub.gap(channel, reason);
+        }
     }
 
     fn probe(&self, sessions: Vec<SessionId>) -> BoxFuture<'static, Vec<SessionId>> {
@@ -214,6 +252,7 @@ impl Events for HubEvents {
 
     fn reopened(&self) {
         self.hub.reopened();
+        self.hub.doubt_all();
     }
 
     fn isolated(&self) -> usize {

@@ -19,6 +19,7 @@ mod publish;
 mod refresh;
 mod revoke;
 mod settings;
+mod streams;
 mod subscriptions;
 mod tickets;
 mod withdrawal;
@@ -39,6 +40,7 @@ pub use closes::SessionIdentity;
 pub use drain::Config as DrainConfig;
 pub use events::HubEvents;
 pub use metrics::{NodeMetrics, RevocationKind};
+pub use publish::Append;
 pub use settings::NodeSettings;
 
 use admit::{Admissions, Turns};
@@ -46,6 +48,7 @@ use cleanup::Cleanup;
 use closes::Closes;
 use pending_revocations::PendingRevocations;
 pub use pending_revocations::ReportError;
+use streams::StreamReads;
 use subscriptions::Subscriptions;
 
 /// One gateway process.
@@ -60,6 +63,7 @@ pub struct Node {
     /// Told when other kinds of revocation come in force, and when all is settled for them.
     kinds_changed: Notify,
     subscriptions: Subscriptions,
+    stream_reads: StreamReads,
     cleanup: Cleanup,
     pending_revocations: PendingRevocations,
     admissions: Admissions,
@@ -97,6 +101,7 @@ impl Node {
             settings: ArcSwap::from_pointee(settings),
             kinds_changed: Notify::new(),
             subscriptions: Subscriptions::new(),
+            stream_reads: StreamReads::default(),
             cleanup: Cleanup::new(),
             pending_revocations: PendingRevocations::default(),
             draining: AtomicBool::new(false),
@@ -105,6 +110,8 @@ impl Node {
         });
         node.spawn(cleanup::run(Arc::clone(&node)));
         node.spawn(subscriptions::run(Arc::clone(&node)));
+        node.spawn(streams::fill(Arc::clone(&node)));
+        node.spawn(streams::compare_quiet(Arc::clone(&node)));
         node.spawn(pending_revocations::run(Arc::clone(&node)));
         flush::start(&node);
         node

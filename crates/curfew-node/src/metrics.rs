@@ -8,6 +8,16 @@ const RECIPIENTS: &[f64] = &[
 ];
 
 curfew_telemetry::labels! {
+    /// What a subscriber that came with a position was given.
+    RecoveryOutcome = "outcome" {
+        /// Every publication, from this node's window.
+        Window = "window",
+        /// Every publication, of which some were read.
+        Read = "read",
+        /// No publication: some were not to be had, or all together were too large.
+        Lost = "lost",
+    }
+
     /// Whom a revocation names.
     RevocationKind = "kind" {
         /// A user.
@@ -33,6 +43,9 @@ curfew_telemetry::metrics! {
         publish_duration: Histogram = Histogram::new(ROUND_TRIP_SECONDS), Seconds, "From a publication's command or API call to the backend's having it. With the embedded backend that includes queueing it for everyone. Of a session's publications the first is timed, one in 16, and those that are traced";
         messages_delivered: Counter, "Messages put into outbound queues";
         fanout_recipients: Histogram = Histogram::new(RECIPIENTS), "Sessions a publication was queued for";
+        stream_recoveries: Counters<RecoveryOutcome>, "Subscribers that came with a position, by what they were given of the publications after it";
+        stream_reads: Counter, "Reads of channels' streams, for subscribers and for publications that were missing";
+        stream_reads_shared: Counter, "Reads of channels' streams that were saved, since another reader's result served";
         revocations_applied: Counters<RevocationKind>, "Revocations that ended sessions on this node";
         sessions_revoked: Counter, "Sessions ended by a revocation";
         revocations_unwritten: Gauge, "Revocations of identity providers that wait for the backend";

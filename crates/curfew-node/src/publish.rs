@@ -2,29 +2,52 @@
 
 use std::time::{Duration, Instant};
 
-use curfew_backend::BackendError;
-use curfew_model::Publication;
+use curfew_backend::{BackendError, StreamBounds};
+use curfew_model::{Position, Publication, PublicationKey};
 
 use crate::Node;
+
+/// The stream that a publication is appended to.
+#[derive(Debug, Clone, Copy)]
+pub struct Append {
+    /// The bounds of the channel's stream.
+    pub bounds: StreamBounds,
+    /// The idempotency key, if the publisher gave one.
+    pub key: Option<PublicationKey>,
+}
 
 impl Node {
     /// Hands a publication to the broker, which brings it to every node that listens, this one
     /// included. The caller has authorized it, under the lease that ends at `until`
     /// ([`DeliveryLease::held_until`](curfew_model::DeliveryLease::held_until)): it does not take effect later. It
-    /// is timed from `began`, if that is given; one that is traced in any case.
+    /// is timed from `began`, if that is given; one that is traced in any case. Answers with its place in the channel's
+    /// stream, where the channel has one.
     pub async fn publish(
         &self,
         publication: Publication,
         until: Duration,
         began: Option<Instant>,
-    ) -> Result<(), BackendError> {
+        stream: Option<Append>,
+    ) -> Result<Option<Position>, BackendError> {
         let trace = publication.trace.clone();
         let began = began.or_else(|| trace.is_some().then(Instant::now));
-        self.backends.broker.publish(publication, until).await?;
+        let position = match stream {
+            None => {
+                self.backends.broker.publish(publication, until).await?;
+                None
+            }
+            Some(Append { bounds, key }) => {
+                let append = self
+                    .backends
+                    .streams
+                    .append(publication, until, bounds, key);
+                Some(append.await?)
+            }
+        };
         if let Some(began) = began {
             let duration = &self.metrics.publish_duration;
             duration.observe_traced(began.elapsed().as_secs_f64(), trace.as_deref());
         }
-        Ok(())
+        Ok(position)
     }
 }

@@ -5,21 +5,27 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_backend::BackendError;
-use curfew_hub::Member;
-use curfew_model::Channel;
+use bytes::Bytes;
+use curfew_backend::{BackendError, StreamBounds};
+use curfew_hub::{Join, Joined, Member};
+use curfew_model::{Channel, Position};
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::time::{self, Instant};
 use tracing::debug;
 
 use crate::Node;
+use crate::metrics::RecoveryOutcome;
+use crate::streams::StreamRead;
 
 /// Longer than a page reload or a reconnect, so that those cost no traffic to the backend.
 const UNSUBSCRIBE_DELAY: Duration = Duration::from_secs(1);
 
 /// Locks over the channels; two channels that share one wait for each other's round trip.
 const STRIPES: usize = 256;
+
+/// Reads of a channel's stream for one subscriber. Publications that come faster are not recovered.
+const MAX_READS: usize = 3;
 
 #[derive(Debug)]
 pub(crate) struct Subscriptions {
@@ -117,21 +123,88 @@ impl Node {
         member: &Arc<Member>,
     ) -> Result<(), BackendError> {
         let mut asked = self.subscriptions.stripe(channel).lock().await;
-        if asked.get(channel) != Some(&Asked::Listening) {
-            asked.insert(channel.clone(), Asked::Unsure);
-            let subscriptions = &self.subscriptions;
-            let mut asking = Asking {
-                subscriptions,
-                channel,
-                answered: false,
-            };
-            self.backends.broker.subscribe(channel).await?;
-            asking.answered = true;
-            asked.insert(channel.clone(), Asked::Listening);
-        }
+        self.listen(&mut asked, channel).await?;
         self.hub.subscribe(channel, member);
         self.metrics.subscriptions.inc();
         Ok(())
+    }
+
+    /// Has the broker listen to a channel.
+    async fn listen(
+        &self,
+        asked: &mut HashMap<Channel, Asked>,
+        channel: &Channel,
+    ) -> Result<(), BackendError> {
+        if asked.get(channel) == Some(&Asked::Listening) {
+            return Ok(());
+        }
+        asked.insert(channel.clone(), Asked::Unsure);
+        let mut asking = Asking {
+            subscriptions: &self.subscriptions,
+            channel,
+            answered: false,
+        };
+        self.backends.broker.subscribe(channel).await?;
+        asking.answered = true;
+        asked.insert(channel.clone(), Asked::Listening);
+        Ok(())
+    }
+
+    /// Subscribes a session to a channel with a stream. In this order it is sent what `answer` makes of its place,
+    /// what came after `since`, and what follows.
+    pub async fn join(
+        &self,
+        channel: &Channel,
+        member: &Arc<Member>,
+        bounds: StreamBounds,
+        since: Option<Position>,
+        answer: impl Fn(Joined) -> Option<Bytes>,
+    ) -> Result<Joined, BackendError> {
+        let joining = self
+            .hub
+            .begin_join(channel, bounds.size as usize, bounds.ttl);
+        // Until it has joined: a channel that nobody listens to then is left.
+        let mut abandons = Asking {
+            subscriptions: &self.subscriptions,
+            channel,
+            answered: false,
+        };
+        {
+            let mut asked = self.subscriptions.stripe(channel).lock().await;
+            let is_new = asked.get(channel) != Some(&Asked::Listening);
+            self.listen(&mut asked, channel).await?;
+            if is_new {
+                // Nothing was heard of the channel until now.
+                self.hub.doubt(channel);
+            }
+        }
+        let mut read: Option<Arc<StreamRead>> = None;
+        let mut reads = 0;
+        loop {
+            let part = read.as_deref().map(StreamRead::part);
+            let is_last = reads >= MAX_READS;
+            let join = self
+                .hub
+                .join(&joining, channel, member, since, part, is_last, &answer);
+            match join {
+                Join::Done(joined) => {
+                    abandons.answered = true;
+                    self.metrics.subscriptions.inc();
+                    let outcome = match (joined.recovered, reads) {
+                        (None, _) => None,
+                        (Some(false), _) => Some(RecoveryOutcome::Lost),
+                        (Some(true), 0) => Some(RecoveryOutcome::Window),
+                        (Some(true), _) => Some(RecoveryOutcome::Read),
+                    };
+                    if let Some(outcome) = outcome {
+                        self.metrics.stream_recoveries.inc(outcome);
+                    }
+                    return Ok(joined);
+                }
+                Join::Read { after } => read = Some(self.read_stream(channel, after).await?),
+            }
+            reads += 1;
+        }
     }
 
     /// Unsubscribes a session that is subscribed. The broker is told a little later, unless
@@ -166,6 +239,7 @@ pub(crate) async fn run(node: Arc<Node>) {
         if node.hub.has_subscribers(&channel) || asked.remove(&channel).is_none() {
             continue;
         }
+        node.hub.end_stream(&channel);
         if let Err(error) = node.backends.broker.unsubscribe(&channel).await {
             // What arrives meanwhile is dropped.
             asked.insert(channel.clone(), Asked::Unsure);

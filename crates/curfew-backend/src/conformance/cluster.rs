@@ -223,6 +223,8 @@ impl Events for Recorder {
         self.heard.lock().cleared.push(channel.clone());
     }
 
+    fn doubt_streams(&self) {}
+
     fn revoked_nobody(&self, _: &RevocationKey, _: &Revocation) {}
 
     fn revoked(&self, key: &RevocationKey, revocation: &Revocation, _: Instant) -> Ended {

@@ -161,6 +161,10 @@ impl Feed {
         out: &mut dyn Deliver,
     ) -> FeedState {
         let Some(entry) = publication.entry else {
+            out.publication(publication);
+            if let Some(at) = self.at {
+                out.gap(at, GapReason::Unplaced);
+            }
             return self.state();
         };
         let Position { epoch, offset } = entry.position;
@@ -204,7 +208,7 @@ impl Feed {
         self.contradicted = 0;
     }
 
-    fn state(&self) -> FeedState {
+    pub(super) fn state(&self) -> FeedState {
         match (self.at, self.ahead) {
             (Some(at), Some(ahead)) if ahead.epoch == at.epoch => {
                 FeedState::Missing { after: at.offset }

@@ -9,8 +9,11 @@ use std::time::Duration;
 use curfew_backend::{
     BackendError, Backends, BoxFuture, Broker, ClosedSession, Listed, OpenError, OverLimit,
     Receipt, Revocations, Revoked, SessionFilter, SessionPage, SessionRecord, Sessions,
+    StreamBounds, StreamPage, StreamRange, Streams,
 };
-use curfew_model::{Channel, Clock, Publication, Revocation, RevocationKey, SessionId};
+use curfew_model::{
+    Channel, Clock, Position, Publication, PublicationKey, Revocation, RevocationKey, SessionId,
+};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -63,6 +66,8 @@ pub(crate) enum Call {
     Subscribe,
     Unsubscribe,
     Publish,
+    Append,
+    Read,
     Revoke,
 }
 
@@ -99,6 +104,7 @@ impl Rig {
     pub(crate) fn backends(self: &Arc<Self>) -> Backends {
         Backends {
             broker: Arc::clone(self) as _,
+            streams: Arc::clone(self) as _,
             sessions: Arc::clone(self) as _,
             revocations: Arc::clone(self) as _,
             nodes: Arc::clone(&self.inner.nodes),
@@ -297,5 +303,42 @@ impl Revocations for Rig {
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<Listed>, BackendError>> {
         self.inner.revocations.list()
+    }
+}
+
+impl Streams for Rig {
+    fn append(
+        &self,
+        publication: Publication,
+        until: Duration,
+        bounds: StreamBounds,
+        key: Option<PublicationKey>,
+    ) -> BoxFuture<'_, Result<Position, BackendError>> {
+        Box::pin(async move {
+            let channel = publication.channel.clone();
+            let streams = &self.inner.streams;
+            let inner = || streams.append(publication, until, bounds, key);
+            self.ask(Call::Append, channel.as_str(), inner).await
+        })
+    }
+
+    fn read<'a>(
+        &'a self,
+        channel: &'a Channel,
+        range: StreamRange,
+    ) -> BoxFuture<'a, Result<StreamPage, BackendError>> {
+        let inner = move || self.inner.streams.read(channel, range);
+        Box::pin(self.ask(Call::Read, channel.as_str(), inner))
+    }
+
+    fn positions<'a>(
+        &'a self,
+        channels: &'a [Channel],
+    ) -> BoxFuture<'a, Result<Vec<Position>, BackendError>> {
+        self.inner.streams.positions(channels)
+    }
+
+    fn clear<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<(), BackendError>> {
+        self.inner.streams.clear(channel)
     }
 }

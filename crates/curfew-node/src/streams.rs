@@ -1,0 +1,248 @@
+//! Reading streams: for subscribers that were away, and for publications that pub/sub has lost.
+//!
+//! One read of a channel is under way at a time, and what it brings goes to the channel's feed before the next one
+//! begins. Subscribers that ask meanwhile share the next one.
+
+use std::collections::{HashMap, HashSet};
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant as StdInstant};
+
+use curfew_backend::{BackendError, StreamRange};
+use curfew_hub::ReadPart;
+use curfew_model::{Channel, Position, Publication};
+use parking_lot::Mutex;
+use tokio::sync::{Mutex as AsyncMutex, Semaphore};
+use tokio::time::{self, Instant};
+use tracing::debug;
+
+use crate::Node;
+use crate::events::Fanout;
+
+/// Time for which publications wait for one that is missing. Then listeners are told of a gap.
+const MAX_WAIT: Duration = Duration::from_secs(1);
+
+/// Wait between two reads of a stream that did not have what is missing, or failed.
+const RETRY_DELAY: Duration = Duration::from_millis(50);
+
+/// Time after which the position of a channel that has heard nothing is compared with its stream's: a publication
+/// that was lost shows no hole while none follows.
+const QUIET: Duration = Duration::from_secs(30);
+
+/// Between two looks at which channels are quiet.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Positions that are asked for in one go.
+const POSITIONS: usize = 256;
+
+/// Channels that are filled at once.
+const FILLERS: usize = 16;
+
+/// A part of a stream that was read.
+#[derive(Debug)]
+pub(crate) struct StreamRead {
+    position: Position,
+    after: u64,
+    publications: Vec<Publication>,
+}
+
+impl StreamRead {
+    pub(crate) fn part(&self) -> ReadPart<'_> {
+        ReadPart {
+            position: self.position,
+            after: self.after,
+            publications: &self.publications,
+        }
+    }
+}
+
+/// Reads that are under way, one for each channel.
+#[derive(Debug, Default)]
+pub(crate) struct StreamReads {
+    by_channel: Mutex<HashMap<Channel, Arc<Turns>>>,
+    /// Channels that a filler is at.
+    filling: Mutex<HashSet<Channel>>,
+}
+
+/// The readers of one channel, who take turns.
+#[derive(Debug, Default)]
+struct Turns {
+    /// Reads that have begun.
+    begun: AtomicU64,
+    /// The last read with its number, for those that asked before it began.
+    last: AsyncMutex<Option<(u64, Arc<StreamRead>)>>,
+}
+
+/// A reader's hold on the turns of its channel, which are forgotten with the last one.
+struct Reader<'a> {
+    reads: &'a StreamReads,
+    channel: &'a Channel,
+    turns: Arc<Turns>,
+}
+
+impl StreamReads {
+    fn reader<'a>(&'a self, channel: &'a Channel) -> Reader<'a> {
+        let mut by_channel = self.by_channel.lock();
+        let turns = by_channel.entry(channel.clone()).or_default();
+        Reader {
+            reads: self,
+            channel,
+            turns: Arc::clone(turns),
+        }
+    }
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        // Clones are made under this lock: one of the two that are counted is the map's.
+        let mut by_channel = self.reads.by_channel.lock();
+        if Arc::strong_count(&self.turns) == 2 {
+            by_channel.remove(self.channel);
+        }
+    }
+}
+
+impl Node {
+    /// Reads a channel's stream after an offset, for the channel's feed and for the caller. The last offset there is
+    /// stands for the position alone.
+    pub(crate) async fn read_stream(
+        &self,
+        channel: &Channel,
+        after: u64,
+    ) -> Result<Arc<StreamRead>, BackendError> {
+        let reader = self.stream_reads.reader(channel);
+        let asked_at = reader.turns.begun.load(Ordering::Acquire);
+        let mut last = reader.turns.last.lock().await;
+        if let Some((number, read)) = &*last
+            && *number > asked_at
+            && read.after <= after
+        {
+            self.metrics.stream_reads_shared.inc();
+            return Ok(Arc::clone(read));
+        }
+        let number = reader.turns.begun.fetch_add(1, Ordering::AcqRel) + 1;
+        self.metrics.stream_reads.inc();
+        let read = Arc::new(self.read_part(channel, after).await?);
+        // Before another reads: feeds take parts in the order in which they were read.
+        let fanout = self.fanout();
+        self.hub.ingest(channel, read.part(), |publication| {
+            fanout.publication(publication);
+        });
+        *last = Some((number, Arc::clone(&read)));
+        Ok(read)
+    }
+
+    async fn read_part(&self, channel: &Channel, after: u64) -> Result<StreamRead, BackendError> {
+        let streams = &self.backends.streams;
+        let limit = u32::MAX;
+        let range = match after {
+            u64::MAX => StreamRange::Top,
+            offset => StreamRange::After { offset, limit },
+        };
+        let page = streams.read(channel, range).await?;
+        let known = self.hub.reached(channel);
+        let is_other = known.is_some_and(|at| at.epoch != page.position.epoch);
+        if !is_other || after == 0 {
+            return Ok(StreamRead {
+                position: page.position,
+                after,
+                publications: page.publications,
+            });
+        }
+        // Offsets of another epoch were asked for: this one begins at 0.
+        let range = StreamRange::After { offset: 0, limit };
+        let page = streams.read(channel, range).await?;
+        Ok(StreamRead {
+            position: page.position,
+            after: 0,
+            publications: page.publications,
+        })
+    }
+
+    fn fanout(&self) -> Fanout<'_> {
+        Fanout {
+            hub: &self.hub,
+            metrics: &self.metrics,
+        }
+    }
+
+    /// Reads what the feed of a channel misses, and gives it up when that takes too long.
+    async fn fill(&self, channel: &Channel) {
+        let give_up_at = Instant::now() + MAX_WAIT;
+        // The first subscriber reads for itself.
+        while let Some(at) = self.hub.reached(channel) {
+            match time::timeout_at(give_up_at, self.read_stream(channel, at.offset)).await {
+                Ok(Ok(_)) if !self.hub.is_missing(channel) => return,
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => debug!(%channel, error = %error, "stream not read"),
+                Err(_) => debug!(%channel, "stream not read in time"),
+            }
+            if Instant::now() + RETRY_DELAY >= give_up_at {
+                let fanout = self.fanout();
+                self.hub.give_up_missing(channel, |publication| {
+                    fanout.publication(publication);
+                });
+                return;
+            }
+            time::sleep(RETRY_DELAY).await;
+        }
+    }
+}
+
+/// Fills the feeds that miss something, for as long as the runtime lives.
+pub(crate) async fn fill(node: Arc<Node>) {
+    let places = Arc::new(Semaphore::new(FILLERS));
+    loop {
+        for channel in poll_fn(|cx| node.hub.poll_wanted(cx)).await {
+            // A filler goes on until nothing is missing.
+            if !node.stream_reads.filling.lock().insert(channel.clone()) {
+                continue;
+            }
+            // It is never closed.
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+                return;
+            };
+            let filler = Arc::clone(&node);
+            node.spawn(async move {
+                filler.fill(&channel).await;
+                filler.stream_reads.filling.lock().remove(&channel);
+                // Once it is removed: what came in between was left to this one.
+                filler.hub.want_if_missing(&channel);
+                drop(place);
+            });
+        }
+    }
+}
+
+/// Compares the positions of quiet channels with their streams', for as long as the runtime lives.
+pub(crate) async fn compare_quiet(node: Arc<Node>) {
+    loop {
+        time::sleep(LOOK_INTERVAL).await;
+        let Some(since) = StdInstant::now().checked_sub(QUIET) else {
+            continue;
+        };
+        let channels = node.hub.quiet_since(since);
+        for some in channels.chunks(POSITIONS) {
+            let positions = match node.backends.streams.positions(some).await {
+                Ok(positions) => positions,
+                Err(error) => {
+                    debug!(error = %error, "positions of quiet channels not compared");
+                    break;
+                }
+            };
+            for (channel, position) in some.iter().zip(positions) {
+                if node.hub.reached(channel) != Some(position) {
+                    node.hub.doubt(channel);
+                    continue;
+                }
+                let nothing_new = ReadPart {
+                    position,
+                    after: position.offset,
+                    publications: &[],
+                };
+                node.hub.ingest(channel, nothing_new, |_| {});
+            }
+        }
+    }
+}
