@@ -1,4 +1,4 @@
-//! What arrives by pub/sub: publications, and what nodes tell each other.
+//! Messages received by pub/sub: publications, and messages between nodes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,86 +21,86 @@ use crate::metrics::BackendDropReason;
 use crate::request::{MAX_REQUESTS, Request, Requests};
 use crate::subscriber::Verbs;
 
-/// Largest message between nodes that is read.
+/// Largest message between nodes that is parsed, in bytes.
 const MAX_CONTROL_BYTES: usize = 16 * 1024;
 
-/// Between two looks at whether ended sessions have left.
+/// Interval between two checks for ended sessions that have left.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Between two looks at whether a reload is over: receipts that wait for one may be many.
+/// Interval between two checks for the end of a reload. It is longer, because many receipts may
+/// wait.
 const RELOAD_LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// What nodes tell each other on `curfew:control`. An optimisation where it could be missed:
-/// nothing that is guaranteed depends on it.
+/// A message between nodes on `curfew:control`. It may get lost: no guarantee depends on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum Message {
-    /// A revocation was written: say so when it is in force.
+    /// A revocation was written. Each node answers once it is in force there.
     Revoked {
-        /// Names the question.
+        /// The id of the question.
         id: String,
-        /// Its key, without prefix.
+        /// The revocation's key, without prefix.
         key: String,
-        /// Who asks.
+        /// The node that asks.
         from: NodeId,
     },
-    /// It is in force: its sessions have left.
+    /// The revocation is in force on a node, and its sessions there have left.
     Applied {
-        /// The question.
+        /// The id of the question.
         id: String,
-        /// Who answers.
+        /// The node that answers.
         node: NodeId,
-        /// How many sessions it ended there.
+        /// The number of sessions it ended there.
         closed: u64,
     },
-    /// End a session, wherever it lives.
+    /// A session is to be ended by the node it lives on.
     Disconnect {
-        /// Names the question.
+        /// The id of the question.
         id: String,
         /// The session.
         session: SessionId,
-        /// Who asks.
+        /// The node that asks.
         from: NodeId,
-        /// A newer session takes its place, rather than that an operator closes it.
+        /// True if a newer session takes its place; false if an operator closes it.
         #[serde(default)]
         replaced: bool,
     },
-    /// Ask clients for a sign of life.
+    /// Clients are to be asked for a sign of life.
     Probe {
-        /// Names the question.
+        /// The id of the question.
         id: String,
-        /// Who is asked.
+        /// The node that is to ask them.
         node: NodeId,
-        /// Its sessions.
+        /// The sessions of those clients, all on that node.
         sessions: Vec<SessionId>,
     },
-    /// They were asked.
+    /// The clients were asked.
     Probed {
-        /// The question.
+        /// The id of the question.
         id: String,
-        /// Who answers.
+        /// The node that answers.
         node: NodeId,
-        /// The sessions that do not live there, or gave none and were told to end.
+        /// The sessions that do not live there, or gave no sign of life and were told to end.
         gone: Vec<SessionId>,
     },
-    /// It was told to end.
+    /// The session was told to end.
     Disconnected {
-        /// The question.
+        /// The id of the question.
         id: String,
-        /// Who answers.
+        /// The node that answers.
         node: NodeId,
     },
 }
 
 impl Message {
-    /// Reads a message; `None` for what is none.
+    /// Parses a message. Returns `None` if it is malformed or too long.
     pub(crate) fn read(payload: &[u8]) -> Option<Self> {
         let text = object_text(payload).filter(|text| text.len() <= MAX_CONTROL_BYTES)?;
         serde_json::from_str(text).ok()
     }
 }
 
-/// An answer to a question of this node's.
+/// An answer to a question of this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) node: NodeId,
@@ -118,18 +118,19 @@ impl Answer {
     }
 }
 
-/// Where what arrives goes.
+/// The receiver of every message.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     core: Arc<Core>,
     requests: Requests,
-    /// Questions that wait for answers.
+    /// Questions that wait for answers, by id.
     asked: Mutex<HashMap<String, mpsc::Sender<Answer>>>,
-    /// Places for revocations that are to be confirmed and may have to wait for a reload.
+    /// Places for questions of other nodes whose answer takes a while. They bound the memory those
+    /// take.
     confirming: Arc<Semaphore>,
 }
 
-/// A question that waits for answers; dropped, it waits no more.
+/// A question that waits for answers, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Question<'a> {
     inbox: &'a Inbox,
@@ -153,7 +154,7 @@ impl Inbox {
         })
     }
 
-    /// Waits for answers to the question `id`, at most one of each node.
+    /// Waits for answers to the question `id`. Keeps at most `most` of them at a time.
     pub(crate) fn ask(&self, id: String, most: usize) -> Question<'_> {
         let (sender, answers) = mpsc::channel(most.max(1));
         self.asked.lock().insert(id.clone(), sender);
@@ -164,7 +165,7 @@ impl Inbox {
         }
     }
 
-    /// Takes what came in a pub/sub channel. Never waits.
+    /// Handles a message of a pub/sub channel. Never waits.
     pub(crate) fn take(&self, connections: &Arc<Connections>, name: &[u8], payload: Vec<u8>) {
         let metrics = &self.core.metrics;
         let Ok(name) = str::from_utf8(name) else {
@@ -194,7 +195,7 @@ impl Inbox {
         }
     }
 
-    /// A message that is dropped may have been a publication, perhaps of a newer node.
+    /// Tells the gap of a dropped message. It may have been a publication, perhaps of a newer node.
     #[cold]
     fn tell_gap(&self, name: &str, reason: GapReason) {
         if let Some(channel) = self.core.keys.parse_channel(name) {
@@ -207,14 +208,14 @@ impl Inbox {
             .metrics
             .broker_messages_dropped
             .inc(BackendDropReason::Malformed);
-        // Whoever may publish there could fill a log.
-        debug!(channel = name, "publication that is none dropped");
+        // Logged at debug level, because any client of Redis could otherwise fill the log.
+        debug!(channel = name, "malformed message dropped");
     }
 
     fn on_message(&self, connections: &Arc<Connections>, message: Message) {
         match message {
             Message::Revoked { id, key, from } => {
-                // This node has seen to its own.
+                // A node confirms its own revocations without a message.
                 if from != self.core.node
                     && let Ok((key, _)) = RevocationKey::parse_written(key.as_bytes())
                 {
@@ -255,13 +256,14 @@ impl Inbox {
         if let Some(question) = self.asked.lock().get(id)
             && question.try_send(answer).is_err()
         {
-            debug!(node = %node, "answer that nobody waits for");
+            debug!(node = %node, "answer came too late");
         }
     }
 
-    /// Asks clients for a sign of life, and answers what came of it.
+    /// Asks clients for a sign of life, and answers with the sessions that gave none.
     fn probe(&self, connections: &Arc<Connections>, id: String, sessions: Vec<SessionId>) {
-        // Others may publish there, and could fill the memory.
+        // Without free places the question is dropped: other clients of Redis could fill the
+        // memory.
         let Ok(place) = Arc::clone(&self.confirming).try_acquire_owned() else {
             return;
         };
@@ -274,9 +276,11 @@ impl Inbox {
         });
     }
 
-    /// Has the control connection see to a revocation, and answers when its sessions have left.
+    /// Confirms a revocation through the control connection, and answers when its sessions have
+    /// left.
     fn confirm(&self, connections: &Arc<Connections>, id: String, key: RevocationKey) {
-        // Whoever may publish there could fill the memory.
+        // Without free places the question is dropped: other clients of Redis could fill the
+        // memory.
         let Ok(place) = Arc::clone(&self.confirming).try_acquire_owned() else {
             debug!("busy, a revocation is not confirmed");
             return;
@@ -346,8 +350,8 @@ impl Outgoing {
     }
 }
 
-/// Waits until a revocation of this kind finds every session that it names: a reload that makes it so
-/// may be under way. False when it is not in time.
+/// Waits until a revocation of this kind finds every session that it names, which a reload under
+/// way may bring about. Returns false if that takes longer than `patience`.
 pub(crate) async fn found_within(core: &Core, kind: &str, patience: Duration) -> bool {
     let found = async {
         while !core.events.finds(kind) {
@@ -357,7 +361,7 @@ pub(crate) async fn found_within(core: &Core, kind: &str, patience: Duration) ->
     time::timeout(patience, found).await.is_ok()
 }
 
-/// Waits until ended sessions have left. False when one does not in time.
+/// Waits until ended sessions have left. Returns false if one takes longer than `patience`.
 pub(crate) async fn left_within(mut ended: Ended, patience: Duration) -> bool {
     let left = async {
         while !ended.has_left() {
@@ -407,7 +411,7 @@ mod tests {
             let text = serde_json::to_string(&message).unwrap();
             assert_eq!(Message::read(text.as_bytes()), Some(message));
         }
-        // One session has one name.
+        // An id has only one spelling.
         let id = session.to_string().replace('-', "");
         let text = format!(r#"{{"type":"disconnected","id":"x","node":"{id}"}}"#);
         assert_eq!(Message::read(text.as_bytes()), None);

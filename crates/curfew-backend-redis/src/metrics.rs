@@ -1,17 +1,17 @@
-//! The metrics of Redis, of the publications that go through it and of the revocations in it.
+//! The metrics of Redis, of publications through it and of revocations in it.
 
 use curfew_telemetry::{Counter, Counters, Gauge, Histogram, Histograms, ROUND_TRIP_SECONDS};
 
 curfew_telemetry::labels! {
-    /// The reason for which something that came from the backend was not used.
+    /// The reason for which data from the backend was not used.
     BackendDropReason = "reason" {
-        /// It does not have the form it should.
+        /// The data is malformed.
         Malformed = "malformed",
-        /// It is larger than anything Curfew publishes.
+        /// The data is larger than anything that Curfew publishes.
         TooLarge = "too_large",
     }
 
-    /// The failure of something that the broker was asked for, or of the connection to it.
+    /// The reason for which an operation of the broker, or its connection, failed.
     BrokerError = "error" {
         /// There is no connection.
         NotConnected = "not_connected",
@@ -19,31 +19,31 @@ curfew_telemetry::labels! {
         Connection = "connection",
         /// No answer came in time.
         Timeout = "timeout",
-        /// The server is not, or no longer, the right one.
+        /// The server is not the right one, or no longer.
         Misrouted = "misrouted",
         /// The server refused.
         Refused = "refused",
-        /// The lease was over, under which it was asked for.
+        /// The lease under which the operation was accepted had ended.
         Late = "late",
-        /// The answer makes no sense.
+        /// The answer is malformed.
         Unexpected = "unexpected",
     }
 
     /// A command to Redis.
     RedisCommand = "command" {
-        /// `PUBLISH` or `SPUBLISH`: a publication, within a script, or word to other nodes.
+        /// `PUBLISH` or `SPUBLISH`: a publication, within a script, or a message to other nodes.
         Publish = "publish",
         /// `SUBSCRIBE` or `SSUBSCRIBE`: the first listener of a channel.
         Subscribe = "subscribe",
         /// `UNSUBSCRIBE` or `SUNSUBSCRIBE`.
         Unsubscribe = "unsubscribe",
-        /// `EXISTS`: an admission's look for revocations.
+        /// `EXISTS`: the check for revocations at admission.
         Exists = "exists",
         /// `HGETALL`: one record.
         Hgetall = "hgetall",
         /// `ZRANGE`: a list.
         Zrange = "zrange",
-        /// Several commands in one go: the records of a session.
+        /// Several commands in one pipeline: the records of a session.
         Pipeline = "pipeline",
         /// Several commands between `MULTI` and `EXEC`.
         Transaction = "transaction",
@@ -53,7 +53,7 @@ curfew_telemetry::labels! {
 }
 
 curfew_telemetry::metrics! {
-    /// The metrics of a node's backend. With the embedded one all of them stay 0.
+    /// The metrics of a node's backend. With the embedded backend all of them stay 0.
     pub struct RedisMetrics {
         revocations_known: Gauge, "Revocations in force that the node knows";
         revocations_ineffective: Gauge, "Revocation keys that can match nobody, which the admin API lists with the reason";
@@ -79,13 +79,13 @@ curfew_telemetry::metrics! {
 }
 
 impl RedisCommand {
-    /// The name of several commands in one go.
+    /// The name of several commands in one pipeline.
     pub const PIPELINE: &str = "PIPELINE";
 
-    /// The name of several commands that are executed as one.
+    /// The name of several commands in one transaction.
     pub const TRANSACTION: &str = "MULTI";
 
-    /// The label for a command by its name, or for several.
+    /// The label of a command, or of several, by name.
     pub fn of(name: &str) -> Self {
         match name {
             "PUBLISH" | "SPUBLISH" => Self::Publish,

@@ -3,13 +3,13 @@
 use curfew_model::GapReason;
 use curfew_telemetry::{Counter, Counters, Histogram, Histograms};
 
-/// A twentieth of a millisecond to the deadline of a socket that takes nothing.
+/// Buckets from 50 µs to the deadline for a socket that takes nothing.
 const DELIVERY_SECONDS: &[f64] = &[
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
     1.0, 2.5, 5.0, 10.0,
 ];
 
-/// One to what a default queue holds of small messages.
+/// Buckets from one message to the number of small messages that fit a queue of the default size.
 const QUEUE_MESSAGES: &[f64] = &[
     1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1_024.0, 4_096.0,
 ];
@@ -27,23 +27,23 @@ curfew_telemetry::labels! {
         Revoked = "revoked",
         /// The session is being closed.
         Closed = "closed",
-        /// It is larger than an outbound queue.
+        /// The message is larger than an outbound queue.
         TooLarge = "too_large",
         /// The node was out of touch with its backend and held no delivery lease.
         NoLease = "unvouched",
     }
 
-    /// The way by which a publication came to the sessions of a node.
+    /// The way by which a publication reached the sessions of a node.
     DeliveryPath = "path" {
         /// Through the embedded backend.
         Local = "local",
-        /// Through Redis, also where it was published on this node.
+        /// Through Redis, even if it was published on this node.
         Broker = "broker",
     }
 
     /// The kind of a frame (RFC 6455 §11.8).
     Opcode = "opcode" {
-        /// More of a fragmented message.
+        /// A later part of a fragmented message.
         Continuation = "continuation",
         /// Text.
         Text = "text",

@@ -1,11 +1,11 @@
-//! The log of the protocol's steps: what a test compares with the model.
+//! The log of protocol steps, which a test compares with the model.
 
 use tracing::debug;
 
 use super::Control;
 use crate::fault::Fault;
 
-/// A step that was made, to be logged.
+/// A step to be logged.
 #[derive(Debug)]
 pub(super) struct Step {
     name: &'static str,
@@ -18,7 +18,7 @@ pub(super) struct Step {
 }
 
 impl Control {
-    /// Names a step of this generation.
+    /// Begins the log entry of a step in this generation.
     pub(super) fn step(&self, name: &'static str) -> Step {
         Step {
             name,
