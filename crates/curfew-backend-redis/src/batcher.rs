@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use curfew_model::Position;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesOrdered, StreamExt as _};
 use redis::{Cmd, Pipeline, RedisError, Value, pipe};
@@ -24,6 +25,7 @@ use tracing::info;
 use crate::connect::Connection;
 use crate::fault::Fault;
 use crate::fence::{Fence, Publication, Ran, Run};
+use crate::streams::NewEntry;
 
 /// Commands and publications after which a batch is full. The last item of a batch may exceed it.
 const BATCH: usize = 512;
@@ -108,7 +110,32 @@ impl BatchSender {
         payload: Bytes,
         until: Duration,
     ) -> Result<(), Fault> {
-        let (publication, answer) = Publication::new(channel, payload, until);
+        self.hand_over(channel, payload, until, None).await?;
+        Ok(())
+    }
+
+    /// Appends a publication to a stream and publishes it, on the same terms.
+    pub(crate) async fn append(
+        &self,
+        channel: String,
+        payload: Bytes,
+        until: Duration,
+        entry: NewEntry,
+    ) -> Result<Position, Fault> {
+        let appended = self
+            .hand_over(channel, payload, until, Some(Box::new(entry)))
+            .await?;
+        appended.ok_or(Fault::Unexpected("EVALSHA"))
+    }
+
+    async fn hand_over(
+        &self,
+        channel: String,
+        payload: Bytes,
+        until: Duration,
+        entry: Option<Box<NewEntry>>,
+    ) -> Result<Option<Position>, Fault> {
+        let (publication, answer) = Publication::new(channel, payload, until, entry);
         // A publication that cannot be queued is dropped here, and its drop sends the answer.
         drop(self.0.send(Item::Publication(publication)));
         answer.await.map_err(|_| Fault::NotConnected)?

@@ -66,14 +66,14 @@ impl Broker for Redis {
 
 impl Redis {
     /// Counts a fault of the broker.
-    fn failed(&self, fault: Fault) -> BackendError {
+    pub(crate) fn failed(&self, fault: Fault) -> BackendError {
         let errors = &self.core.metrics.broker_errors;
         errors.inc(fault.as_broker_error());
         fault.into()
     }
 
     /// The span of handing a publication to Redis. The spans of receiving nodes are its children.
-    fn producer(&self, publication: &Publication) -> Span {
+    pub(crate) fn producer(&self, publication: &Publication) -> Span {
         let tracer = self.core.metrics.tracer();
         let mut span = tracer.within("publish", SpanKind::Producer);
         span.set("messaging.system", "redis");

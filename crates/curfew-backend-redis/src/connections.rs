@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
-use curfew_model::Channel;
+use curfew_model::{Channel, Position};
 use futures_util::future::try_join_all;
 use parking_lot::Mutex;
 use redis::{Cmd, FromRedisValue, RedisError, Value, cmd, from_redis_value, pipe};
@@ -28,9 +28,11 @@ use crate::config::{RedisAddress, RedisTarget};
 use crate::connect::Connection;
 use crate::core::Core;
 use crate::fault::Fault;
+use crate::fence::Fence;
 use crate::inbox::Inbox;
 use crate::layout::{Layout, Shard};
 use crate::slots::{Slot, slot_of};
+use crate::streams::NewEntry;
 use crate::subscriber::Verbs;
 use crate::{span, subscriber};
 
@@ -92,6 +94,8 @@ struct Commands {
     connection: Connection,
     /// The queue that combines commands of many tasks into one write on this connection.
     batches: BatchSender,
+    /// Knows which server this is.
+    fence: Arc<Fence>,
 }
 
 /// A command with its key, which decides the server it goes to.
@@ -110,6 +114,17 @@ impl Keyed {
         Self {
             name,
             slot: slot_of(key.as_bytes()),
+            cmd: command,
+        }
+    }
+
+    /// Creates a call of a script with these keys, which share a slot. More arguments may be added.
+    pub(crate) fn script(script: &'static str, keys: &[&str]) -> Self {
+        let mut command = cmd("EVAL");
+        command.arg(script).arg(keys.len()).arg(keys);
+        Self {
+            name: "EVAL",
+            slot: slot_of(keys.first().copied().unwrap_or_default().as_bytes()),
             cmd: command,
         }
     }
@@ -298,6 +313,32 @@ impl Connections {
         let verb = Verbs::new(self.is_cluster()).publish;
         self.core.answered(verb, began);
         Ok(())
+    }
+
+    /// Appends a publication to a stream and publishes it, on the same terms as [`Connections::publish`]. `payload` is
+    /// what follows the offset in the envelope.
+    pub(crate) async fn append(
+        &self,
+        channel: String,
+        payload: Bytes,
+        until: Duration,
+        entry: NewEntry,
+    ) -> Result<Position, Fault> {
+        let server = self.of(slot_of(channel.as_bytes()))?;
+        let batches = server.batches()?;
+        let began = Instant::now();
+        let appended = batches.append(channel, payload, until, entry).await;
+        let position = appended.map_err(|fault| self.report(&server, fault))?;
+        let verb = Verbs::new(self.is_cluster()).publish;
+        self.core.answered(verb, began);
+        Ok(position)
+    }
+
+    /// The replication id of a slot's primary, as its connection for commands knows it; empty if it does not.
+    pub(crate) fn server_id(&self, slot: Slot) -> String {
+        let server = self.of(slot).ok();
+        let commands = server.and_then(|server| server.commands.load_full());
+        commands.map_or_else(String::new, |commands| commands.fence.server_id())
     }
 
     /// Executes the commands of each slot in one transaction; without a cluster, all commands in

@@ -2,7 +2,9 @@
 //!
 //! The envelope is a JSON object with these members:
 //!
-//! - `v`: the version of the form.
+//! - `v`: the version of the form: 2 if the publication has a place in a stream, else 1.
+//! - `epoch`, `offset` and `at`: that place, and the time in Unix milliseconds. The script that appends the publication
+//!   writes them.
 //! - `from`: the user of the publishing session; absent for a publication of the admin API.
 //! - `trace` and `tracestate`: the `traceparent` and the state of the publishing span, if it is
 //!   recorded.
@@ -14,19 +16,23 @@ use std::borrow::Cow;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use curfew_model::json::object_text;
-use curfew_model::{Channel, Publication, TraceContext};
+use curfew_model::{Channel, Epoch, MAX_OFFSET, Position, Publication, StreamEntry, TraceContext};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// The version that is written and understood.
-const VERSION: u32 = 1;
+/// The version without a place in a stream.
+const PLAIN: u32 = 1;
+
+/// The version with one.
+const PLACED: u32 = 2;
 
 /// Largest envelope that is parsed: larger than any message of a client.
 pub(crate) const MAX_BYTES: usize = 64 * 1024 * 1024;
 
 #[derive(Serialize)]
 struct Head<'a> {
-    v: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    v: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -38,6 +44,9 @@ struct Head<'a> {
 #[derive(Deserialize)]
 struct Envelope<'a> {
     v: u32,
+    epoch: Option<Epoch>,
+    offset: Option<u64>,
+    at: Option<u64>,
     #[serde(borrow)]
     from: Option<Cow<'a, str>>,
     /// Any JSON value: a bad trace is no reason to lose the publication.
@@ -51,22 +60,41 @@ struct Envelope<'a> {
 
 /// Encodes a publication. The data is copied as it is.
 pub(crate) fn encode(publication: &Publication) -> Bytes {
-    let head = Head {
-        v: VERSION,
-        from: publication.from.as_deref(),
-        entry: None,
-        trace: publication.trace.as_ref().map(ToString::to_string),
-        tracestate: publication.trace.as_ref().and_then(|trace| trace.state()),
-    };
-    let mut out = BytesMut::with_capacity(publication.data.len() + 64).writer();
-    serde_json::to_writer(&mut out, &head).expect("a number and a string are JSON");
-    let mut out = out.into_inner();
-    // The closing brace goes, and comes back after the data.
-    out.truncate(out.len() - 1);
+    let mut out = members(publication, Some(PLAIN));
     out.put_slice(b",\"data\":");
     out.put_slice(&publication.data);
     out.put_u8(b'}');
     out.freeze()
+}
+
+/// Encodes the end of an envelope, for a script that writes the beginning up to the place in the stream.
+pub(crate) fn encode_end(publication: &Publication) -> Bytes {
+    let mut out = members(publication, None);
+    // In the place of the opening brace: members come before.
+    out[0] = b',';
+    if out.len() > 1 {
+        out.put_u8(b',');
+    }
+    out.put_slice(b"\"data\":");
+    out.put_slice(&publication.data);
+    out.put_u8(b'}');
+    out.freeze()
+}
+
+/// The opening brace and the members before the data.
+fn members(publication: &Publication, v: Option<u32>) -> BytesMut {
+    let head = Head {
+        v,
+        from: publication.from.as_deref(),
+        trace: publication.trace.as_ref().map(ToString::to_string),
+        tracestate: publication.trace.as_ref().and_then(|trace| trace.state()),
+    };
+    let mut out = BytesMut::with_capacity(publication.data.len() + 64).writer();
+    serde_json::to_writer(&mut out, &head).expect("numbers and strings are JSON");
+    let mut out = out.into_inner();
+    // The closing brace goes, and comes back after the data.
+    out.truncate(out.len() - 1);
+    out
 }
 
 /// Decodes a publication; `None` if the envelope is malformed. The data is not copied.
@@ -74,19 +102,30 @@ pub(crate) fn decode(channel: Channel, envelope: Vec<u8>) -> Option<Publication>
     let envelope = Bytes::from(envelope);
     let Envelope {
         v,
+        epoch,
+        offset,
+        at,
         from,
         trace,
         tracestate,
         data,
     } = serde_json::from_str(object_text(&envelope)?).ok()?;
-    if v != VERSION {
-        return None;
-    }
+    let entry = match v {
+        PLAIN => None,
+        PLACED => Some(StreamEntry {
+            position: Position {
+                epoch: epoch?,
+                offset: offset.filter(|offset| (1..=MAX_OFFSET).contains(offset))?,
+            },
+            at: at?,
+        }),
+        _ => return None,
+    };
     Some(Publication {
         channel,
         data: envelope.slice_ref(data.get().as_bytes()),
         from: from.map(|from| from.as_ref().into()),
-        entry: None,
+        entry,
         trace: trace.and_then(|trace| read_trace(trace, tracestate)),
     })
 }
@@ -132,7 +171,22 @@ mod tests {
                 }),
             };
             let decoded = decode(channel(), encode(&publication).to_vec());
-            assert_eq!(decoded, Some(publication));
+            assert_eq!(decoded.as_ref(), Some(&publication));
+            // As the script writes it.
+            let begin = br#"{"v":2,"epoch":"abcdefgh","at":1764000000123,"offset":42"#;
+            let placed = [&begin[..], &encode_end(&publication)].concat();
+            let entry = StreamEntry {
+                position: Position {
+                    epoch: "abcdefgh".parse().unwrap(),
+                    offset: 42,
+                },
+                at: 1_764_000_000_123,
+            };
+            let expect = Publication {
+                entry: Some(entry),
+                ..publication
+            };
+            assert_eq!(decode(channel(), placed), Some(expect));
         }
     }
 
@@ -171,7 +225,12 @@ mod tests {
             "[1]",
             r#"[1,"alice",null,7]"#,
             r#"{"v":1}"#,
+            r#"{"v":3,"data":1}"#,
             r#"{"v":2,"data":1}"#,
+            r#"{"v":2,"data":1,"epoch":"abcdefgh","offset":1}"#,
+            r#"{"v":2,"data":1,"epoch":"abcdefgh","offset":0,"at":1}"#,
+            r#"{"v":2,"data":1,"epoch":"abcdefgh","offset":9007199254740992,"at":1}"#,
+            r#"{"v":2,"data":1,"epoch":"abc","offset":1,"at":1}"#,
             r#"{"v":1,"data":}"#,
             r#"{"v":1,"data":1}x"#,
             r#"{"v":1,"data":1,"from":7}"#,

@@ -18,8 +18,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use curfew_model::{DeliveryLease, Repeats, boottime};
-use redis::{Cmd, RedisError, Value, cmd};
+use curfew_model::{DeliveryLease, Position, Repeats, boottime};
+use parking_lot::Mutex;
+use redis::{Cmd, RedisError, Value, cmd, pipe};
 use tokio::time;
 use tracing::warn;
 
@@ -27,6 +28,7 @@ use crate::connect::Connection;
 use crate::core::Core;
 use crate::fault::Fault;
 use crate::metrics::RedisMetrics;
+use crate::streams::{APPEND, AppendCall, Appended};
 pub(crate) use publication::{Publication, Run};
 
 /// Bytes of publications after which a run of the script is full. The last publication may exceed
@@ -54,16 +56,26 @@ const NEVER: u64 = 1 << 53;
 const SCRIPT: &str = include_str!("fence/publish.lua");
 
 /// The fence at one server, for one connection.
+#[derive(Debug)]
 pub(crate) struct Fence {
     lease: Arc<DeliveryLease>,
     metrics: Arc<RedisMetrics>,
     cluster: bool,
-    /// The digest by which Redis knows the script.
-    digest: String,
+    digests: Digests,
+    /// The replication id of the server, as scripts answered last; empty before. It tells of a failover, which a
+    /// connection does not outlive.
+    server_id: Mutex<String>,
     /// The microseconds to add to [`boottime`] to get Redis' time.
     ahead: AtomicI64,
     /// Limits the warnings about late publications.
     bursts: Repeats,
+}
+
+/// The digests by which Redis knows the scripts.
+#[derive(Debug, Default)]
+pub(crate) struct Digests {
+    publish: String,
+    append: String,
 }
 
 /// The result of a run.
@@ -76,7 +88,7 @@ pub(crate) enum Ran {
 }
 
 impl Fence {
-    /// Loads the script and reads the clock.
+    /// Loads the scripts and reads the clock.
     pub(crate) async fn raise(
         core: &Core,
         connection: &mut Connection,
@@ -86,20 +98,29 @@ impl Fence {
             lease: Arc::clone(&core.lease),
             metrics: Arc::clone(&core.metrics),
             cluster,
-            digest: String::new(),
+            digests: Digests::default(),
+            server_id: Mutex::default(),
             ahead: AtomicI64::new(0),
             bursts: Repeats::default(),
         };
-        fence.digest = fence.load(connection).await?;
+        fence.digests = fence.load(connection).await?;
         fence.read_clock(connection).await?;
         Ok(fence)
     }
 
-    /// Loads the script into Redis. Returns its digest.
-    pub(crate) async fn load(&self, connection: &mut Connection) -> Result<String, Fault> {
-        let mut load = cmd("SCRIPT");
-        load.arg("LOAD").arg(SCRIPT);
-        Ok(load.query_async(connection).await?)
+    /// Loads the scripts into Redis.
+    pub(crate) async fn load(&self, connection: &mut Connection) -> Result<Digests, Fault> {
+        let mut loads = pipe();
+        for script in [SCRIPT, APPEND] {
+            loads.cmd("SCRIPT").arg("LOAD").arg(script);
+        }
+        let (publish, append) = loads.query_async(connection).await?;
+        Ok(Digests { publish, append })
+    }
+
+    /// The replication id of the server; empty if it is not known.
+    pub(crate) fn server_id(&self) -> String {
+        self.server_id.lock().clone()
     }
 
     /// Reads the clock again, and loads the script again if Redis has forgotten it.
@@ -116,7 +137,7 @@ impl Fence {
     /// Reads Redis' clock by a run of the script without publications.
     async fn read_clock(&self, connection: &mut Connection) -> Result<(), Fault> {
         let mut ask = cmd("EVALSHA");
-        ask.arg(&self.digest).arg(0).arg(NEVER);
+        ask.arg(&self.digests.publish).arg(0).arg(NEVER);
         let theirs: i64 = ask.query_async(connection).await?;
         // Redis read its clock before this moment, so that the offset is never too large.
         self.ahead
@@ -135,7 +156,9 @@ impl Fence {
         let lease = self.lease.held_until();
         let now = boottime();
         let mut runs: Vec<Run> = Vec::new();
+        // Channels with streams, and those of a cluster, have runs of their own.
         let mut of_channel: HashMap<String, usize> = HashMap::new();
+        let mut last_mixed = None;
         for mut publication in publications {
             // A publisher that gave up before the send is skipped.
             if publication.is_given_up() {
@@ -151,16 +174,24 @@ impl Fence {
                 }
             }
             publication.sent = true;
-            let last = match self.cluster {
-                false => runs.len().checked_sub(1),
+            let is_alone = self.cluster || publication.entry.is_some();
+            let last = match is_alone {
+                false => last_mixed,
                 true => of_channel.get(&publication.channel).copied(),
             };
             let until = publication.until;
             match last.map(|last| &mut runs[last]) {
-                Some(run) if run.until == until && run.bytes < RUN_BYTES => run.push(publication),
+                Some(run)
+                    if run.until == until && run.bytes < RUN_BYTES && run.takes(&publication) =>
+                {
+                    run.push(publication);
+                }
                 _ => {
-                    if self.cluster {
-                        of_channel.insert(publication.channel.clone(), runs.len());
+                    match is_alone {
+                        false => last_mixed = Some(runs.len()),
+                        true => {
+                            of_channel.insert(publication.channel.clone(), runs.len());
+                        }
                     }
                     let mut run = Run {
                         publications: Vec::new(),
@@ -182,7 +213,22 @@ impl Fence {
         let per_publication = if self.cluster { 1 } else { 2 };
         let arguments = 5 + run.publications.len() * per_publication;
         let mut command = Cmd::with_capacity(arguments, HEAD_BYTES + run.bytes);
-        command.arg("EVALSHA").arg(&self.digest);
+        command.arg("EVALSHA");
+        if let Some(first) = run.publications.first()
+            && let Some(entry) = &first.entry
+        {
+            command.arg(&self.digests.append);
+            let call = AppendCall {
+                entry,
+                channel: &first.channel,
+                server_id: &self.server_id(),
+                deadline: self.deadline(run.until),
+                cluster: self.cluster,
+            };
+            call.write(run.entries(), &mut command);
+            return command;
+        }
+        command.arg(&self.digests.publish);
         match run.publications.first() {
             Some(first) if self.cluster => command.arg(1).arg(&first.channel),
             _ => command.arg(0),
@@ -200,11 +246,19 @@ impl Fence {
     /// Answers the publications of a run from Redis' reply.
     pub(crate) fn answer(&self, run: &mut Run, reply: Value) -> Ran {
         match reply {
-            Value::Int(_) => run.answer_rest(|| Ok(())),
-            Value::Array(refused) => {
+            Value::Int(_) if !run.appends() => run.answer_rest(|| Ok(None)),
+            Value::Array(refused) if !run.appends() => {
                 run.refuse(refused);
-                run.answer_rest(|| Ok(()));
+                run.answer_rest(|| Ok(None));
             }
+            Value::Array(reply) => match Appended::read(reply) {
+                Some(appended) => {
+                    *self.server_id.lock() = appended.server;
+                    run.answer_each(appended.positions);
+                    run.answer_rest(unexpected);
+                }
+                None => run.answer_rest(unexpected),
+            },
             Value::ServerError(error) => {
                 let error = RedisError::from(error);
                 match error.code() {
@@ -220,12 +274,12 @@ impl Fence {
                     }
                     // Redis also answers this way for a script that failed halfway, so that the
                     // outcome is unknown.
-                    Some("ERR") | None => run.leave_open(&error),
+                    Some("ERR" | "WRONGTYPE") | None => run.leave_open(&error),
                     // Redis gives every other error before the script runs.
                     Some(_) => run.answer_rest(|| Err(Fault::Redis(error.clone()))),
                 }
             }
-            _ => run.answer_rest(|| Err(Fault::Unanswered(Box::new(Fault::Unexpected("EVALSHA"))))),
+            _ => run.answer_rest(unexpected),
         }
         Ran::Answered
     }
@@ -256,6 +310,11 @@ impl Fence {
             }
         }
     }
+}
+
+/// The answer to publications when Redis' reply is malformed.
+fn unexpected() -> Result<Option<Position>, Fault> {
+    Err(Fault::Unanswered(Box::new(Fault::Unexpected("EVALSHA"))))
 }
 
 fn microseconds(time: Duration) -> i64 {

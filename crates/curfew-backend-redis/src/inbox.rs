@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use curfew_backend::Ended;
 use curfew_model::json::object_text;
-use curfew_model::{Disconnect, GapReason, NodeId, RevocationKey, SessionId};
+use curfew_model::{Channel, Disconnect, GapReason, NodeId, RevocationKey, SessionId};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -89,6 +89,11 @@ pub(crate) enum Message {
         id: String,
         /// The node that answers.
         node: NodeId,
+    },
+    /// The publications of a channel's stream were deleted.
+    Cleared {
+        /// The channel.
+        channel: String,
     },
 }
 
@@ -244,6 +249,11 @@ impl Inbox {
                     self.probe(connections, id, sessions);
                 }
             }
+            Message::Cleared { channel } => {
+                if let Ok(channel) = Channel::parse(&channel) {
+                    self.core.events.cleared(&channel);
+                }
+            }
             Message::Probed { id, node, gone } => {
                 let closed = 0;
                 self.answer(&id, Answer { node, closed, gone });
@@ -319,7 +329,8 @@ impl Inbox {
         });
     }
 
-    fn send(&self, connections: &Arc<Connections>, message: Message) {
+    /// Sends a message to every node, this one included, without waiting.
+    pub(crate) fn send(&self, connections: &Arc<Connections>, message: Message) {
         let outgoing = self.outgoing(connections);
         self.core
             .spawn(async move { outgoing.send(&message).await });
@@ -407,6 +418,9 @@ mod tests {
                 gone: vec![session],
             },
             Message::Disconnected { id, node },
+            Message::Cleared {
+                channel: "räume:1".to_owned(),
+            },
         ] {
             let text = serde_json::to_string(&message).unwrap();
             assert_eq!(Message::read(text.as_bytes()), Some(message));

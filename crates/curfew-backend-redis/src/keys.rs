@@ -1,6 +1,8 @@
 //! The names of keys and pub/sub channels (CONTRACT §7).
 
-use curfew_model::{Channel, NodeId, RevocationKey, SessionId, Spelling, TicketId};
+use curfew_model::{Channel, NodeId, PublicationKey, RevocationKey, SessionId, Spelling, TicketId};
+
+use crate::slots::{slot_of, tag_in_slot};
 
 /// The hash tag of all revocation state. In a cluster it makes one tracking connection and one
 /// `EXISTS` suffice.
@@ -118,6 +120,17 @@ impl Keys {
         Channel::parse(name).ok()
     }
 
+    /// The keys of a channel's stream. They lie in the slot of the channel's name, so that one script can append and
+    /// publish: a tag in braces that ends with the right letters brings them there. It begins with a hash of the name,
+    /// so that two channels share no key, one of them being named like a part of the other's.
+    pub(crate) fn stream(&self, channel: &Channel) -> StreamKeys {
+        let slot = slot_of(self.channel(channel).as_bytes());
+        let tag = tag_in_slot(&format!("{:016x}", channel.digest()), slot);
+        let stream = format!("{}stream:{{{tag}}}:{channel}", self.prefix);
+        let meta = format!("{stream}:meta");
+        StreamKeys { stream, meta }
+    }
+
     /// The pub/sub channel for messages between nodes.
     pub(crate) fn control(&self) -> String {
         format!("{}control", self.prefix)
@@ -129,10 +142,32 @@ impl Keys {
     }
 }
 
+/// The names of a channel's stream and of its hash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StreamKeys {
+    /// The publications: a stream.
+    pub(crate) stream: String,
+    /// The epoch, the top offset and the server that wrote them: a hash.
+    pub(crate) meta: String,
+}
+
+impl StreamKeys {
+    /// The position that a publication with this idempotency key was given: a string.
+    pub(crate) fn publication(&self, key: &PublicationKey) -> String {
+        let mut name = format!("{}:key:", self.stream);
+        let digits = key
+            .as_bytes()
+            .iter()
+            .flat_map(|byte| [byte >> 4, byte & 15]);
+        name.extend(digits.filter_map(|digit| char::from_digit(digit.into(), 16)));
+        name
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::slots::{Slot, slot_of};
+    use crate::slots::Slot;
 
     #[test]
     fn revocation_state_is_in_one_slot() {
@@ -156,6 +191,25 @@ mod tests {
         let unbraced = keys.unbraced_prefix();
         assert!(!tracked.starts_with(&unbraced) && !unbraced.starts_with(&tracked));
         assert!(!keys.ineffective().starts_with(&unbraced));
+    }
+
+    #[test]
+    fn a_stream_is_in_the_slot_of_its_channel() {
+        for prefix in ["curfew:", "c{x}:"] {
+            let keys = Keys::new(prefix);
+            for name in ["a", "room:ä", "}", "}{", "{x}:a", "{}", "a:meta", "*"] {
+                let channel = Channel::parse(name).unwrap();
+                let slot = slot_of(keys.channel(&channel).as_bytes());
+                let StreamKeys { stream, meta } = keys.stream(&channel);
+                if prefix == "curfew:" {
+                    assert_eq!(slot_of(stream.as_bytes()), slot, "{stream}");
+                    assert_eq!(slot_of(meta.as_bytes()), slot, "{meta}");
+                }
+            }
+        }
+        let keys = Keys::new("curfew:");
+        let [a, meta] = ["a", "a:meta"].map(|name| keys.stream(&Channel::parse(name).unwrap()));
+        assert_ne!(a.meta, meta.stream);
     }
 
     #[test]

@@ -32,6 +32,7 @@ mod room;
 mod sessions;
 mod slots;
 mod span;
+mod streams;
 mod subscriber;
 mod tickets;
 
@@ -76,7 +77,7 @@ pub struct Parts {
     pub metrics: Arc<RedisMetrics>,
 }
 
-/// The backend over Redis. It implements all five traits.
+/// The backend over Redis. It implements all six traits.
 pub struct Redis {
     core: Arc<Core>,
     connections: Arc<Connections>,
@@ -143,6 +144,7 @@ impl Redis {
     pub fn backends(self: &Arc<Self>) -> Backends {
         Backends {
             broker: Arc::clone(self) as _,
+            streams: Arc::clone(self) as _,
             sessions: Arc::clone(self) as _,
             revocations: Arc::clone(self) as _,
             nodes: Arc::clone(self) as _,

@@ -1,5 +1,7 @@
 //! The slots of a Redis Cluster (Redis Cluster Specification, "Key distribution model").
 
+use std::sync::LazyLock;
+
 /// The number of slots of a cluster.
 const SLOTS: u16 = 16_384;
 
@@ -59,9 +61,45 @@ const TABLE: [u16; 256] = {
     table
 };
 
+/// `begin` with letters behind it such that a key with this tag in braces lies in `slot`.
+pub(crate) fn tag_in_slot(begin: &str, slot: Slot) -> String {
+    /// Three of these lead from one beginning to every slot.
+    const LETTERS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+    /// The letters that add each number to the slot: the sum is linear, so that they are the same for every beginning.
+    static SUFFIXES: LazyLock<Vec<[u8; 3]>> = LazyLock::new(|| {
+        let mut suffixes = vec![[0; 3]; usize::from(SLOTS)];
+        for a in *LETTERS {
+            for b in *LETTERS {
+                for c in *LETTERS {
+                    suffixes[usize::from(crc16(&[a, b, c]) % SLOTS)] = [a, b, c];
+                }
+            }
+        }
+        suffixes
+    });
+    let mut bytes = begin.as_bytes().to_vec();
+    bytes.extend([0; 3]);
+    let before = crc16(&bytes) % SLOTS;
+    let suffix = SUFFIXES[usize::from(before ^ slot.0)];
+    let suffix = suffix.map(char::from);
+    begin.chars().chain(suffix).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tag_leads_to_every_slot() {
+        for slot in 0..SLOTS {
+            let tag = tag_in_slot("0123456789abcdef", Slot(slot));
+            assert_eq!(slot_of(format!("x:{{{tag}}}:y").as_bytes()), Slot(slot));
+            assert!(
+                tag.bytes().all(|byte| byte.is_ascii_alphanumeric()),
+                "{tag}"
+            );
+        }
+    }
 
     #[test]
     fn slots_are_those_of_redis() {

@@ -4,6 +4,8 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
+use sha2::{Digest as _, Sha256};
+
 /// Longest channel name, in bytes of UTF-8.
 const MAX_BYTES: usize = 255;
 
@@ -46,6 +48,14 @@ impl Channel {
             return Err(ChannelError::ForbiddenCharacter);
         }
         Ok(Self(name.into()))
+    }
+
+    /// The first bytes of the name's SHA-256. Nobody finds two names with one digest in practice.
+    pub fn digest(&self) -> u64 {
+        let digest = Sha256::digest(self.0.as_bytes());
+        digest[..8]
+            .iter()
+            .fold(0, |sum, byte| sum << 8 | u64::from(*byte))
     }
 
     /// The name.

@@ -86,6 +86,7 @@ async fn serve(
     let commands = Commands {
         connection: connection.clone(),
         batches,
+        fence: Arc::clone(&fence),
     };
     server.commands.store(Some(Arc::new(commands)));
     connections.note_connected();

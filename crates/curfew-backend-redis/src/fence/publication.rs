@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use curfew_model::Position;
 use redis::{RedisError, Value};
 use tokio::sync::oneshot;
 
 use crate::fault::Fault;
+use crate::streams::NewEntry;
 
 /// A publication on its way to Redis, with the publisher that waits for its answer. Dropping it
 /// answers with what is known: unsent, or of unknown outcome.
@@ -18,7 +20,9 @@ pub(crate) struct Publication {
     pub(super) until: Duration,
     /// True if Redis may have received it.
     pub(super) sent: bool,
-    answer: Option<oneshot::Sender<Result<(), Fault>>>,
+    /// The entry that it becomes, where its channel has a stream.
+    pub(super) entry: Option<Box<NewEntry>>,
+    answer: Option<oneshot::Sender<Result<Option<Position>, Fault>>>,
 }
 
 /// The publications of one run of the script.
@@ -33,13 +37,15 @@ impl Publication {
         channel: String,
         payload: Bytes,
         until: Duration,
-    ) -> (Self, oneshot::Receiver<Result<(), Fault>>) {
+        entry: Option<Box<NewEntry>>,
+    ) -> (Self, oneshot::Receiver<Result<Option<Position>, Fault>>) {
         let (answer, answered) = oneshot::channel();
         let publication = Self {
             channel,
             payload,
             until,
             sent: false,
+            entry,
             answer: Some(answer),
         };
         (publication, answered)
@@ -56,7 +62,7 @@ impl Publication {
     }
 
     /// Sends the answer. Only the first one counts.
-    pub(super) fn answer(&mut self, result: Result<(), Fault>) {
+    pub(super) fn answer(&mut self, result: Result<Option<Position>, Fault>) {
         if let Some(answer) = self.answer.take() {
             // The receiver may have gone.
             drop(answer.send(result));
@@ -112,7 +118,42 @@ impl Run {
     }
 
     /// Answers the publications that have no answer yet.
-    pub(super) fn answer_rest(&mut self, result: impl Fn() -> Result<(), Fault>) {
+    /// True if one call can carry out this publication as well.
+    pub(super) fn takes(&self, publication: &Publication) -> bool {
+        let first = self.publications.first();
+        match (
+            first.and_then(|first| first.entry.as_ref()),
+            &publication.entry,
+        ) {
+            (Some(entry), Some(other)) => entry.is_like(other),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+
+    /// True if its publications go into a stream.
+    pub(super) fn appends(&self) -> bool {
+        self.publications
+            .first()
+            .is_some_and(|first| first.entry.is_some())
+    }
+
+    /// Its entries with their envelopes, where its publications go into a stream.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&NewEntry, &[u8])> + Clone {
+        self.publications.iter().filter_map(|publication| {
+            let entry = publication.entry.as_deref()?;
+            Some((entry, &publication.payload[..]))
+        })
+    }
+
+    /// Answers its publications in order, each with its position.
+    pub(super) fn answer_each(&mut self, positions: Vec<Position>) {
+        for (publication, position) in self.publications.iter_mut().zip(positions) {
+            publication.answer(Ok(Some(position)));
+        }
+    }
+
+    pub(super) fn answer_rest(&mut self, result: impl Fn() -> Result<Option<Position>, Fault>) {
         for publication in &mut self.publications {
             publication.answer(result());
         }

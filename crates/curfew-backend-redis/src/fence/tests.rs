@@ -6,7 +6,7 @@ use super::*;
 
 const LEASE: Duration = Duration::from_secs(3);
 
-type Answer = oneshot::Receiver<Result<(), Fault>>;
+type Answer = oneshot::Receiver<Result<Option<Position>, Fault>>;
 
 /// A fence at a Redis whose clock is `ahead` of [`boottime`].
 fn fence(cluster: bool, ahead: i64) -> Fence {
@@ -16,7 +16,8 @@ fn fence(cluster: bool, ahead: i64) -> Fence {
         lease,
         metrics: RedisMetrics::register(&Registry::default()),
         cluster,
-        digest: "digest".to_owned(),
+        digests: Digests::default(),
+        server_id: Mutex::default(),
         ahead: AtomicI64::new(ahead),
         bursts: Repeats::default(),
     }
@@ -27,7 +28,9 @@ fn publications(channels: &[&str], bytes: usize) -> (Vec<Publication>, Vec<Answe
     let until = boottime() + LEASE * 2;
     channels
         .iter()
-        .map(|channel| Publication::new((*channel).to_owned(), vec![b'x'; bytes].into(), until))
+        .map(|channel| {
+            Publication::new((*channel).to_owned(), vec![b'x'; bytes].into(), until, None)
+        })
         .unzip()
 }
 
@@ -43,7 +46,7 @@ fn outcomes(answers: Vec<Answer>) -> Vec<String> {
     answers
         .into_iter()
         .map(|mut answer| match answer.try_recv().expect("an answer") {
-            Ok(()) => "ok".to_owned(),
+            Ok(_) => "ok".to_owned(),
             Err(fault) => curfew_backend::BackendError::from(fault)
                 .error_type()
                 .to_owned(),
@@ -79,7 +82,7 @@ fn only_differences_of_redis_clock_count() {
 #[test]
 fn what_is_late_before_it_is_sent_is_not_sent() {
     let fence = fence(false, 0);
-    let (late, answer) = Publication::new("a".to_owned(), Bytes::new(), boottime());
+    let (late, answer) = Publication::new("a".to_owned(), Bytes::new(), boottime(), None);
     assert!(fence.runs(vec![late]).is_empty());
     assert_eq!(outcomes(vec![answer]), ["unavailable"]);
     let (publications, answers) = publications(&["a"], 1);
@@ -92,7 +95,7 @@ fn what_is_late_before_it_is_sent_is_not_sent() {
 fn the_deadline_is_that_of_the_older_lease() {
     let fence = fence(false, 0);
     let soon = boottime() + LEASE / 2;
-    let (older, _answer) = Publication::new("a".to_owned(), Bytes::new(), soon);
+    let (older, _answer) = Publication::new("a".to_owned(), Bytes::new(), soon, None);
     let (mut all, _answers) = publications(&["a", "a"], 1);
     all.insert(0, older);
     let runs = fence.runs(all);

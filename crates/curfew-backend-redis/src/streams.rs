@@ -1,0 +1,289 @@
+//! Streams in Redis: for each channel a stream with an entry for each publication, whose id is its offset, and a hash
+//! with the epoch and the top.
+//!
+//! Every access is a script of one slot, which first compares the replication id of the server with that in the hash. After
+//! a failover they differ, and publications may be missing: the stream begins another epoch. The scripts write, so a
+//! replica refuses them.
+
+use std::time::Duration;
+
+use curfew_backend::{
+    BackendError, BoxFuture, POSITION_LIFETIME, PUBLICATION_KEY_LIFETIME, StreamBounds, StreamPage,
+    StreamRange, Streams,
+};
+use curfew_model::{Channel, Epoch, Position, Publication, PublicationKey};
+use curfew_telemetry::Span;
+use redis::{Cmd, Value, from_redis_value};
+
+use crate::connections::Keyed;
+use crate::fault::Fault;
+use crate::inbox::Message;
+use crate::keys::StreamKeys;
+use crate::slots::slot_of;
+use crate::subscriber::Verbs;
+use crate::{Redis, envelope, span};
+
+/// Appends publications of one channel.
+pub(crate) const APPEND: &str = concat!(
+    include_str!("streams/stream.lua"),
+    include_str!("streams/append.lua")
+);
+
+/// Reads a part of a stream.
+const READ: &str = concat!(
+    include_str!("streams/stream.lua"),
+    include_str!("streams/read.lua")
+);
+
+/// The entry that a publication is to become.
+#[derive(Debug)]
+pub(crate) struct NewEntry {
+    pub(crate) keys: StreamKeys,
+    pub(crate) bounds: StreamBounds,
+    /// The idempotency key's name at Redis.
+    pub(crate) key: Option<String>,
+}
+
+impl NewEntry {
+    /// True if one call can append both.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        self.keys == other.keys && self.bounds == other.bounds
+    }
+}
+
+/// What one call of the script answers.
+pub(crate) struct Appended {
+    /// The replication id of the server.
+    pub(crate) server: String,
+    /// The position of each publication.
+    pub(crate) positions: Vec<Position>,
+}
+
+impl Appended {
+    /// Reads the script's answer; `None` if it is malformed.
+    pub(crate) fn read(reply: Vec<Value>) -> Option<Self> {
+        let mut reply = reply.into_iter();
+        let server = from_redis_value(reply.next()?).ok()?;
+        let epoch = read_epoch(reply.next()?)?;
+        let positions = reply.map(|value| match value {
+            Value::Int(offset) => {
+                let offset = u64::try_from(offset).ok()?;
+                Some(Position { epoch, offset })
+            }
+            earlier => {
+                let earlier: String = from_redis_value(earlier).ok()?;
+                let (epoch, offset) = earlier.split_once(':')?;
+                Some(Position {
+                    epoch: epoch.parse().ok()?,
+                    offset: offset.parse().ok()?,
+                })
+            }
+        });
+        Some(Self {
+            server,
+            positions: positions.collect::<Option<_>>()?,
+        })
+    }
+}
+
+fn read_epoch(value: Value) -> Option<Epoch> {
+    let text: String = from_redis_value(value).ok()?;
+    text.parse().ok()
+}
+
+/// Another epoch, for a stream that needs one.
+pub(crate) fn fresh_epoch() -> Epoch {
+    Epoch::from_random(fastrand::u64(..))
+}
+
+/// A time as Redis is told it.
+pub(crate) fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Streams for Redis {
+    fn append(
+        &self,
+        mut publication: Publication,
+        until: Duration,
+        bounds: StreamBounds,
+        key: Option<PublicationKey>,
+    ) -> BoxFuture<'_, Result<Position, BackendError>> {
+        Box::pin(async move {
+            let mut span = Span::NONE;
+            if publication.trace.is_some() {
+                span = self.producer(&publication);
+                publication.trace = span.context();
+            }
+            let keys = self.core.keys.stream(&publication.channel);
+            let key = key.map(|key| keys.publication(&key));
+            let name = self.core.keys.channel(&publication.channel);
+            let envelope = envelope::encode_end(&publication);
+            let entry = NewEntry { keys, bounds, key };
+            let appended = self.connections.append(name, envelope, until, entry).await;
+            match appended {
+                Ok(position) => {
+                    self.core.metrics.broker_messages_sent.inc();
+                    Ok(position)
+                }
+                Err(fault) => {
+                    span::failed(&mut span, &fault);
+                    Err(self.failed(fault))
+                }
+            }
+        })
+    }
+
+    fn read<'a>(
+        &'a self,
+        channel: &'a Channel,
+        range: StreamRange,
+    ) -> BoxFuture<'a, Result<StreamPage, BackendError>> {
+        Box::pin(async move {
+            let keys = self.core.keys.stream(channel);
+            let reply = self.connections.call(self.read_command(&keys, range)).await;
+            let page = reply.and_then(|reply| read_page(channel, reply));
+            page.map_err(|fault| self.failed(fault))
+        })
+    }
+
+    fn positions<'a>(
+        &'a self,
+        channels: &'a [Channel],
+    ) -> BoxFuture<'a, Result<Vec<Position>, BackendError>> {
+        Box::pin(async move {
+            let commands = channels.iter().map(|channel| {
+                let keys = self.core.keys.stream(channel);
+                self.read_command(&keys, StreamRange::Top)
+            });
+            let replies = self.connections.pipeline(commands.collect()).await;
+            let replies = replies.map_err(|fault| self.failed(fault))?;
+            let positions = channels.iter().zip(replies).map(|(channel, reply)| {
+                let reply = from_redis_value(reply).map_err(|_| Fault::Unexpected("EVAL"))?;
+                Ok(read_page(channel, reply)?.position)
+            });
+            positions
+                .collect::<Result<_, _>>()
+                .map_err(|fault| self.failed(fault))
+        })
+    }
+
+    fn clear<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(async move {
+            let keys = self.core.keys.stream(channel);
+            let cleared = self.connections.call(Keyed::new("DEL", &keys.stream)).await;
+            let _: u64 = cleared.map_err(|fault| self.failed(fault))?;
+            let channel = channel.to_string();
+            self.inbox
+                .send(&self.connections, Message::Cleared { channel });
+            Ok(())
+        })
+    }
+}
+
+impl Redis {
+    fn read_command(&self, keys: &StreamKeys, range: StreamRange) -> Keyed {
+        let known = self.connections.server_id(slot_of(keys.stream.as_bytes()));
+        let command = Keyed::script(READ, &[&keys.stream, &keys.meta])
+            .arg(known)
+            .arg(fresh_epoch().as_str())
+            .arg(milliseconds(POSITION_LIFETIME));
+        match range {
+            // Redis takes neither of these two.
+            StreamRange::Before { offset: 0, .. }
+            | StreamRange::After { limit: 0, .. }
+            | StreamRange::Before { limit: 0, .. }
+            | StreamRange::Top => command.arg("top"),
+            StreamRange::After { offset, limit } => command.arg("after").arg(offset).arg(limit),
+            StreamRange::Before { offset, limit } => command.arg("before").arg(offset).arg(limit),
+        }
+    }
+}
+
+/// A call that appends publications to one stream.
+pub(crate) struct AppendCall<'a> {
+    /// Any of the entries: they are [alike](NewEntry::is_like).
+    pub(crate) entry: &'a NewEntry,
+    /// The name of the pub/sub channel.
+    pub(crate) channel: &'a str,
+    /// The replication id of the server, empty where it is not known.
+    pub(crate) server_id: &'a str,
+    /// In microseconds since 1970.
+    pub(crate) deadline: i64,
+    pub(crate) cluster: bool,
+}
+
+impl AppendCall<'_> {
+    /// Adds the keys and arguments for these entries, each with its envelope, to the call of the script.
+    pub(crate) fn write<'a>(
+        self,
+        entries: impl Iterator<Item = (&'a NewEntry, &'a [u8])> + Clone,
+        command: &mut Cmd,
+    ) {
+        let keys = entries
+            .clone()
+            .filter_map(|(entry, _)| entry.key.as_deref());
+        let fixed = [
+            &*self.entry.keys.stream,
+            &*self.entry.keys.meta,
+            self.channel,
+        ];
+        command.arg(fixed.len() + keys.clone().count());
+        command.arg(&fixed);
+        for key in keys {
+            command.arg(key);
+        }
+        command
+            .arg(self.deadline)
+            .arg(self.server_id)
+            .arg(fresh_epoch().as_str())
+            .arg(milliseconds(POSITION_LIFETIME))
+            .arg(milliseconds(self.entry.bounds.ttl))
+            .arg(milliseconds(PUBLICATION_KEY_LIFETIME))
+            .arg(self.entry.bounds.size)
+            .arg(Verbs::new(self.cluster).publish);
+        // The place of the last key so far: Lua counts from 1.
+        let mut place = fixed.len();
+        for (entry, envelope) in entries {
+            let key = entry.key.as_ref().map_or(0, |_| {
+                place += 1;
+                place
+            });
+            command.arg(key).arg(envelope);
+        }
+    }
+}
+
+/// Reads the answer of the script. An entry that is none of ours is passed over: where it stands, readers see a hole.
+fn read_page(channel: &Channel, reply: Vec<Value>) -> Result<StreamPage, Fault> {
+    parse_page(channel, reply).ok_or(Fault::Unexpected("EVAL"))
+}
+
+fn parse_page(channel: &Channel, reply: Vec<Value>) -> Option<StreamPage> {
+    let [_, epoch, top, Value::Array(entries)] = <[Value; 4]>::try_from(reply).ok()? else {
+        return None;
+    };
+    let top: String = from_redis_value(top).ok()?;
+    let position = Position {
+        epoch: read_epoch(epoch)?,
+        offset: top.parse().ok()?,
+    };
+    let publications = entries
+        .into_iter()
+        .filter_map(|entry| parse_entry(channel, entry, position));
+    Some(StreamPage {
+        position,
+        publications: publications.collect(),
+    })
+}
+
+fn parse_entry(channel: &Channel, entry: Value, position: Position) -> Option<Publication> {
+    let (id, mut fields): (String, Vec<Vec<u8>>) = from_redis_value(entry).ok()?;
+    let publication = envelope::decode(channel.clone(), fields.pop()?)?;
+    let found = publication.entry?.position;
+    let is_ours = found.epoch == position.epoch && id == format!("{}-0", found.offset);
+    is_ours.then_some(Publication {
+        trace: None,
+        ..publication
+    })
+}

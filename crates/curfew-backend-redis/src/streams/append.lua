@@ -1,0 +1,38 @@
+
+-- KEYS[3] is the pub/sub channel, each further key an idempotency key. ARGV: a deadline in microseconds since 1970;
+-- the server's id and a fresh epoch; lifetimes in milliseconds of the position, of the publications and of idempotency
+-- keys; how many publications are kept; PUBLISH or SPUBLISH. Then for each publication the place of its key in KEYS, or
+-- 0, and its envelope without the beginning.
+--
+-- Answers with the server's id, the epoch, and for each publication its offset, or the epoch and offset of an earlier
+-- one with the same key.
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+if now > tonumber(ARGV[1]) then
+  return redis.error_reply('FENCED the lease of the node that has sent this is over')
+end
+local at = string.format('%.0f', math.floor(now / 1000))
+local epoch, top, server = position(ARGV[2], ARGV[3], ARGV[4])
+local begin = '{"v":2,"epoch":"' .. epoch .. '","at":' .. at .. ',"offset":'
+local answer = { server, epoch }
+for i = 9, #ARGV, 2 do
+  local key = KEYS[tonumber(ARGV[i])]
+  local known = key and redis.call('GET', key)
+  if known then
+    answer[#answer + 1] = known
+  else
+    top = top + 1
+    local offset = string.format('%.0f', top)
+    local envelope = begin .. offset .. ARGV[i + 1]
+    redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[7], offset .. '-0', 'e', envelope)
+    redis.call('HSET', KEYS[2], 'top', offset)
+    if key then
+      redis.call('SET', key, epoch .. ':' .. offset, 'PX', ARGV[6])
+    end
+    redis.call(ARGV[8], KEYS[3], envelope)
+    answer[#answer + 1] = top
+  end
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[5])
+redis.call('PEXPIRE', KEYS[2], ARGV[4])
+return answer

@@ -1,0 +1,32 @@
+#!lua
+-- KEYS[1] is a stream: an entry for each publication, whose id is its offset. KEYS[2] is its hash: the epoch, the top
+-- offset, and the replication id of the server that wrote it last.
+
+-- The epoch, the top and the server's id. A stream that this server may not have whole begins the epoch `fresh`:
+-- another server wrote it last, its hash is gone, or its entries are not those that the hash tells of. `known` is the
+-- server's id as the caller knows it, '' if it does not.
+local function position(known, fresh, lifetime)
+  local meta = redis.pcall('HMGET', KEYS[2], 'epoch', 'top', 'server')
+  if meta.err then
+    redis.call('DEL', KEYS[2])
+    meta = {}
+  end
+  local epoch, top, server = meta[1], tonumber(meta[2] or ''), meta[3]
+  if known == '' or (epoch and server ~= known) then
+    -- The caller may know an earlier server, and only this one can say who it is.
+    local info = redis.pcall('INFO', 'replication')
+    known = type(info) == 'string' and string.match(info, 'master_replid:(%w+)') or known
+  end
+  local is_whole = epoch and top and server == known
+  if is_whole then
+    local last = redis.pcall('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
+    is_whole = not last.err and (not last[1] or last[1][1] == string.format('%.0f-0', top))
+  end
+  if not is_whole then
+    epoch, top = fresh, 0
+    redis.call('DEL', KEYS[1])
+    redis.call('HSET', KEYS[2], 'epoch', epoch, 'top', 0, 'server', known)
+    redis.call('PEXPIRE', KEYS[2], lifetime)
+  end
+  return epoch, top, known
+end
