@@ -148,6 +148,14 @@ impl Events for Watched {
         self.node.publication(publication);
     }
 
+    fn cleared(&self, channel: &Channel) {
+        self.inner.cleared(channel);
+    }
+
+    fn doubt_streams(&self) {
+        self.inner.doubt_streams();
+    }
+
     fn gap(&self, channel: &Channel, reason: GapReason) {
         self.node.gap(channel, reason);
     }

@@ -60,8 +60,8 @@ impl Drop for Joining {
 /// The place at which a subscriber joins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Joined {
-    /// Publications after this follow live.
-    pub position: Position,
+    /// Publications after this follow live; `None` if the channel has no stream.
+    pub position: Option<Position>,
     /// All that came after the subscriber's own position was queued for it; `None` if it named none.
     pub recovered: Option<bool>,
 }
@@ -218,7 +218,7 @@ impl Hub {
                 },
             };
             let joined = Joined {
-                position,
+                position: Some(position),
                 recovered,
             };
             if let Some(frame) = answer(joined) {

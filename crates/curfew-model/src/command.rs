@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 
 use crate::{
-    AuthFailure, Channel, Disconnect, ErrorCode, Position, SessionId, TraceContext, TraceId,
+    AuthFailure, Channel, Disconnect, ErrorCode, Position, Publication, SessionId, TraceContext,
+    TraceId,
 };
 
 /// The client's own name for a command, echoed in the reply: a JSON number or string, kept as the
@@ -56,6 +57,8 @@ pub enum Command<'a> {
     Subscribe {
         /// The channel's name, unchecked.
         channel: Cow<'a, str>,
+        /// The client's position in the channel's stream: it asks for what came after it.
+        since: Option<Position>,
     },
     /// Stop listening.
     Unsubscribe {
@@ -70,6 +73,18 @@ pub enum Command<'a> {
         data: &'a str,
         /// Where the client's own trace is, if it said so in a `traceparent`.
         trace: Option<TraceContext>,
+        /// The client's own name for the publication, under which the channel's stream takes it once; of at most
+        /// [`MAX_PUBLICATION_KEY_BYTES`](crate::MAX_PUBLICATION_KEY_BYTES).
+        key: Option<Cow<'a, str>>,
+    },
+    /// Read the stream of a channel.
+    History {
+        /// The channel's name, unchecked.
+        channel: Cow<'a, str>,
+        /// Most publications in the answer.
+        limit: u64,
+        /// Where to begin.
+        range: HistoryRange,
     },
     /// Replace the session's token by a newer one of the same user.
     Refresh {
@@ -83,6 +98,15 @@ pub enum Command<'a> {
     Pong,
 }
 
+/// The part of a stream that a client asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HistoryRange {
+    /// After this position, oldest first.
+    Since(Position),
+    /// Before this offset, newest first.
+    Before(u64),
+}
+
 impl Command<'_> {
     /// Every name of a command that is answered, in the order of the documentation.
     pub const NAMES: &'static [&'static str] = &[
@@ -90,6 +114,7 @@ impl Command<'_> {
         "subscribe",
         "unsubscribe",
         "publish",
+        "history",
         "refresh",
         "ping",
     ];
@@ -101,6 +126,7 @@ impl Command<'_> {
             Self::Subscribe { .. } => "subscribe",
             Self::Unsubscribe { .. } => "unsubscribe",
             Self::Publish { .. } => "publish",
+            Self::History { .. } => "history",
             Self::Refresh { .. } => "refresh",
             Self::Ping => "ping",
             Self::Pong => "pong",
@@ -112,7 +138,9 @@ impl fmt::Debug for Command<'_> {
     /// Neither tokens nor data reach a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Subscribe { channel } | Self::Unsubscribe { channel } => {
+            Self::Subscribe { channel, .. }
+            | Self::Unsubscribe { channel }
+            | Self::History { channel, .. } => {
                 write!(f, "{}({channel:?})", self.name())
             }
             Self::Publish { channel, data, .. } => {
@@ -161,6 +189,15 @@ pub enum Reply<'a> {
     Published {
         /// Its place, where the channel has a stream.
         position: Option<Position>,
+    },
+    /// A part of a channel's stream.
+    History {
+        /// The stream's position.
+        position: Position,
+        /// The publications, in the order of the range that was asked for.
+        publications: &'a [Publication],
+        /// There are more that were asked for: the answer would have been too large.
+        truncated: bool,
     },
     /// Not done.
     Error {

@@ -64,6 +64,8 @@ codes! {
         MessageTooLarge = "message_too_large",
         /// The channel's name is not one.
         InvalidChannel = "invalid_channel",
+        /// The channel has no stream: it keeps no history and knows no keys.
+        NotAvailable = "not_available",
         /// A dependency is down, and nothing was done; try again later.
         Unavailable = "unavailable",
         /// The publication may or may not have been delivered; it may still be, within the lease under

@@ -15,6 +15,7 @@ mod gap;
 mod ids;
 pub mod json;
 mod lease;
+pub mod pattern;
 mod principal;
 mod problems;
 mod publication;
@@ -28,7 +29,7 @@ mod trace;
 
 pub use channel::{Channel, ChannelError};
 pub use clock::{Clock, SystemClock};
-pub use command::{Command, CommandId, Message, MessageKind, Push, Reply, Request};
+pub use command::{Command, CommandId, HistoryRange, Message, MessageKind, Push, Reply, Request};
 pub use disconnect::{Advice, DISCONNECTS, Disconnect};
 pub use error_code::{AuthFailure, ErrorCode};
 pub use gap::GapReason;
@@ -65,6 +66,8 @@ pub enum Action {
     Subscribe,
     /// Send into the channel.
     Publish,
+    /// Read what was sent into the channel.
+    History,
 }
 
 impl Action {
@@ -73,6 +76,7 @@ impl Action {
         match self {
             Self::Subscribe => "subscribe",
             Self::Publish => "publish",
+            Self::History => "history",
         }
     }
 }

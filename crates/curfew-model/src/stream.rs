@@ -27,6 +27,9 @@ impl Epoch {
     /// The letters that an epoch is made of, 64 of them so that a letter is six random bits.
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789AZ";
 
+    /// The epoch of no stream: it stands for the text of a client that cannot be one.
+    pub const NONE: Self = Self(*b"--------");
+
     /// The epoch that these random bits make.
     pub fn from_random(bits: u64) -> Self {
         Self(std::array::from_fn(|at| {

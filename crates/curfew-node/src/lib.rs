@@ -6,6 +6,7 @@
 //! Start at [`Node::admit`].
 
 mod admit;
+mod channels;
 mod cleanup;
 mod closes;
 mod drain;
@@ -36,6 +37,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub use admit::{AdmitError, Attachment};
+pub use channels::{
+    ChannelConfig, ChannelOptions, Channels, HistoryConfig, check as check_channels,
+};
 pub use closes::SessionIdentity;
 pub use drain::Config as DrainConfig;
 pub use events::HubEvents;

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use curfew_backend::{BackendError, StreamBounds};
-use curfew_model::{Position, Publication, PublicationKey};
+use curfew_model::{Channel, Position, Publication, PublicationKey};
 
-use crate::Node;
+use crate::{ChannelOptions, Node};
 
 /// The stream that a publication is appended to.
 #[derive(Debug, Clone, Copy)]
@@ -17,6 +17,11 @@ pub struct Append {
 }
 
 impl Node {
+    /// What the settings say of a channel.
+    pub fn channel(&self, channel: &Channel) -> ChannelOptions {
+        self.settings.load().channels.of(channel)
+    }
+
     /// Hands a publication to the broker, which brings it to every node that listens, this one
     /// included. The caller has authorized it, under the lease that ends at `until`
     /// ([`DeliveryLease::held_until`](curfew_model::DeliveryLease::held_until)): it does not take effect later. It

@@ -10,7 +10,7 @@ use curfew_hub::Kinds;
 use tokio::{task, time};
 use tracing::{debug, warn};
 
-use crate::Node;
+use crate::{Channels, Node};
 
 /// Sessions that are found anew in one go, between which other tasks have their turn: a fraction of
 /// a millisecond's work.
@@ -30,6 +30,8 @@ pub struct NodeSettings {
     pub over_limit: OverLimit,
     /// `backend.max_admissions`; 0 is no limit. Read at the start only.
     pub max_admissions: usize,
+    /// `[[channels]]`.
+    pub channels: Channels,
 }
 
 impl Node {

@@ -98,7 +98,7 @@ impl Subscriptions {
     }
 }
 
-/// A question to the broker under way. Unless it is answered well, the channel is abandoned: the
+/// A question to the broker under way. Unless a listener comes of it, the channel is abandoned: the
 /// broker may have begun to listen all the same.
 struct Asking<'a> {
     subscriptions: &'a Subscriptions,
@@ -116,71 +116,75 @@ impl Drop for Asking<'_> {
 
 impl Node {
     /// Subscribes a session. The broker is asked first, so that nothing published after this
-    /// returns is missed.
+    /// returns is missed. In this order the session is sent what `answer` makes of its place in the channel's stream,
+    /// the publications after `since`, and those that follow.
+    ///
+    /// `may` is asked last of all: if it says no, the session is not subscribed, and there is no place.
     pub async fn subscribe(
         &self,
         channel: &Channel,
         member: &Arc<Member>,
-    ) -> Result<(), BackendError> {
-        let mut asked = self.subscriptions.stripe(channel).lock().await;
-        self.listen(&mut asked, channel).await?;
-        self.hub.subscribe(channel, member);
-        self.metrics.subscriptions.inc();
-        Ok(())
-    }
-
-    /// Has the broker listen to a channel.
-    async fn listen(
-        &self,
-        asked: &mut HashMap<Channel, Asked>,
-        channel: &Channel,
-    ) -> Result<(), BackendError> {
-        if asked.get(channel) == Some(&Asked::Listening) {
-            return Ok(());
-        }
-        asked.insert(channel.clone(), Asked::Unsure);
-        let mut asking = Asking {
-            subscriptions: &self.subscriptions,
-            channel,
-            answered: false,
+        since: Option<Position>,
+        may: impl Fn() -> bool,
+        answer: impl Fn(Joined) -> Option<Bytes>,
+    ) -> Result<Option<Joined>, BackendError> {
+        let options = self.channel(channel);
+        let Some(bounds) = options.stream else {
+            let mut asked = self.subscriptions.stripe(channel).lock().await;
+            let mut asking = self.listen(&mut asked, channel).await?;
+            if !may() {
+                return Ok(None);
+            }
+            let joined = Joined {
+                position: None,
+                recovered: since.map(|_| false),
+            };
+            if let Some(frame) = answer(joined) {
+                self.hub.send(member, frame);
+            }
+            self.hub.subscribe(channel, member);
+            asking.answered = true;
+            self.metrics.subscriptions.inc();
+            return Ok(Some(joined));
         };
-        self.backends.broker.subscribe(channel).await?;
-        asking.answered = true;
-        asked.insert(channel.clone(), Asked::Listening);
-        Ok(())
+        let wanted = since.filter(|_| options.recover);
+        let answer = |mut joined: Joined| {
+            joined.recovered = joined.recovered.or(since.map(|_| false));
+            answer(joined)
+        };
+        self.join(channel, member, bounds, wanted, may, answer)
+            .await
     }
 
-    /// Subscribes a session to a channel with a stream. In this order it is sent what `answer` makes of its place,
-    /// what came after `since`, and what follows.
-    pub async fn join(
+    /// Subscribes a session to a channel with a stream.
+    async fn join(
         &self,
         channel: &Channel,
         member: &Arc<Member>,
         bounds: StreamBounds,
         since: Option<Position>,
+        may: impl Fn() -> bool,
         answer: impl Fn(Joined) -> Option<Bytes>,
-    ) -> Result<Joined, BackendError> {
+    ) -> Result<Option<Joined>, BackendError> {
         let joining = self
             .hub
             .begin_join(channel, bounds.size as usize, bounds.ttl);
-        // Until it has joined: a channel that nobody listens to then is left.
-        let mut abandons = Asking {
-            subscriptions: &self.subscriptions,
-            channel,
-            answered: false,
-        };
-        {
+        let mut asking = {
             let mut asked = self.subscriptions.stripe(channel).lock().await;
             let is_new = asked.get(channel) != Some(&Asked::Listening);
-            self.listen(&mut asked, channel).await?;
+            let asking = self.listen(&mut asked, channel).await?;
             if is_new {
                 // Nothing was heard of the channel until now.
                 self.hub.doubt(channel);
             }
-        }
+            asking
+        };
         let mut read: Option<Arc<StreamRead>> = None;
         let mut reads = 0;
         loop {
+            if !may() {
+                return Ok(None);
+            }
             let part = read.as_deref().map(StreamRead::part);
             let is_last = reads >= MAX_READS;
             let join = self
@@ -188,23 +192,45 @@ impl Node {
                 .join(&joining, channel, member, since, part, is_last, &answer);
             match join {
                 Join::Done(joined) => {
-                    abandons.answered = true;
+                    asking.answered = true;
                     self.metrics.subscriptions.inc();
-                    let outcome = match (joined.recovered, reads) {
-                        (None, _) => None,
-                        (Some(false), _) => Some(RecoveryOutcome::Lost),
-                        (Some(true), 0) => Some(RecoveryOutcome::Window),
-                        (Some(true), _) => Some(RecoveryOutcome::Read),
-                    };
-                    if let Some(outcome) = outcome {
-                        self.metrics.stream_recoveries.inc(outcome);
-                    }
-                    return Ok(joined);
+                    self.count_recovery(joined, reads);
+                    return Ok(Some(joined));
                 }
                 Join::Read { after } => read = Some(self.read_stream(channel, after).await?),
             }
             reads += 1;
         }
+    }
+
+    fn count_recovery(&self, joined: Joined, reads: usize) {
+        let outcome = match (joined.recovered, reads) {
+            (None, _) => return,
+            (Some(false), _) => RecoveryOutcome::Lost,
+            (Some(true), 0) => RecoveryOutcome::Window,
+            (Some(true), _) => RecoveryOutcome::Read,
+        };
+        self.metrics.stream_recoveries.inc(outcome);
+    }
+
+    /// Has the broker listen to a channel. Until the answer is told that a listener is there, dropping it abandons the
+    /// channel.
+    async fn listen<'a>(
+        &'a self,
+        asked: &mut HashMap<Channel, Asked>,
+        channel: &'a Channel,
+    ) -> Result<Asking<'a>, BackendError> {
+        let asking = Asking {
+            subscriptions: &self.subscriptions,
+            channel,
+            answered: false,
+        };
+        if asked.get(channel) != Some(&Asked::Listening) {
+            asked.insert(channel.clone(), Asked::Unsure);
+            self.backends.broker.subscribe(channel).await?;
+            asked.insert(channel.clone(), Asked::Listening);
+        }
+        Ok(asking)
     }
 
     /// Unsubscribes a session that is subscribed. The broker is told a little later, unless

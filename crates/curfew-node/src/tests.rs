@@ -68,6 +68,7 @@ impl Harness {
             max_per_user,
             over_limit: curfew_backend::OverLimit::Refuse,
             max_admissions: 0,
+            channels: Channels::default(),
         };
         let id = NodeId::new();
         let events = HubEvents::new(id, Arc::clone(&hub), Arc::clone(&metrics));
@@ -95,6 +96,17 @@ impl Harness {
             settings,
         );
         Self { node, rig, metrics }
+    }
+
+    /// Subscribes a session, whose answer is not looked at.
+    pub(super) async fn subscribe(
+        &self,
+        channel: &Channel,
+        member: &Arc<Member>,
+    ) -> Result<Option<Joined>, BackendError> {
+        self.node
+            .subscribe(channel, member, None, || true, |_| None)
+            .await
     }
 
     pub(super) fn wire(&self) -> WireId {

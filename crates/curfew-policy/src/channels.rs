@@ -2,7 +2,7 @@
 
 use curfew_model::Channel;
 
-use crate::pattern::Pattern;
+use curfew_model::pattern::Pattern;
 
 /// The channels that some patterns match, each as rules have them: `{x}` takes one segment, a last `*`
 /// the rest.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::GRANT;
 use crate::condition::Condition;
-use crate::pattern::Pattern;
+use curfew_model::pattern::Pattern;
 
 /// Who may subscribe and publish where. Without a rule or a grant nobody may do anything.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

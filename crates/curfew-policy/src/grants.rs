@@ -3,7 +3,7 @@
 use curfew_model::{Action, Channel};
 use serde_json::Value;
 
-use crate::pattern;
+use curfew_model::pattern;
 
 /// Whether `grants`, the claim's value, allows `action` on `channel`. What is malformed grants
 /// nothing: a claim that is not an object, a list that is not one, an entry that is not text, not a

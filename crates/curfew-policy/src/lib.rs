@@ -12,7 +12,6 @@ mod config;
 mod decision;
 mod explain;
 mod grants;
-mod pattern;
 mod policy;
 mod report;
 mod rules;

@@ -10,8 +10,8 @@ use crate::GRANT;
 use crate::claims::LazyClaims;
 use crate::condition::{Condition, EvaluationError, Inputs};
 use crate::config::{self, Config, Effect};
-use crate::pattern::Pattern;
 use crate::report::Limiter;
+use curfew_model::pattern::Pattern;
 
 /// Everything a decision needs, replaced as a whole.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 //! back here.
 
 pub(crate) mod auth;
+pub(crate) mod history;
 pub(crate) mod publish;
 pub(crate) mod refresh;
 pub(crate) mod span;
@@ -12,8 +13,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use curfew_backend::BackendError;
-use curfew_model::{Channel, CommandId, Disconnect, ErrorCode, Principal};
+use curfew_backend::{BackendError, StreamPage};
+use curfew_hub::Joined;
+use curfew_model::{Channel, CommandId, Disconnect, ErrorCode, Position, Principal};
 use curfew_node::Attachment;
 use curfew_telemetry::Origin;
 use tokio::time::Instant;
@@ -71,10 +73,13 @@ pub(crate) enum Outcome {
     Subscribed {
         channel: Channel,
         policy: u64,
-        result: Result<(), BackendError>,
+        /// Where it joined; nothing if the policy had changed and does not allow it.
+        result: Result<Option<Joined>, BackendError>,
     },
     /// Of `publish`.
-    Published(Result<(), BackendError>),
+    Published(Result<Option<Position>, BackendError>),
+    /// Of `history`.
+    Read(Result<StreamPage, BackendError>),
     /// Of `refresh`.
     Refreshed(Result<Arc<Principal>, RefreshError>),
 }
@@ -98,6 +103,7 @@ impl SessionState {
                 subscribe::finish(self, &request, channel, policy, result, &mut span);
             }
             Outcome::Published(result) => publish::finish(self, &request, result, &mut span),
+            Outcome::Read(result) => history::finish(self, &request, result, &mut span),
             Outcome::Refreshed(result) => {
                 return refresh::finish(self, &request, result, &mut span);
             }

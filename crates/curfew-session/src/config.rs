@@ -116,6 +116,9 @@ pub struct LimitsConfig {
     /// Bytes that may wait for all connections together. Over it, connections with more than
     /// 64 KiB waiting are closed with 4508. 0: no limit.
     pub node_outbound_bytes: usize,
+    /// Bytes of publications that the node remembers, over all channels with a stream, to answer clients that come
+    /// back without asking the backend. 0: none is remembered.
+    pub window_bytes: usize,
     /// Channels a session may be subscribed to.
     pub subscriptions: usize,
     /// Commands a session may send each second, with a burst of as many; over it commands are
@@ -159,6 +162,7 @@ impl Default for LimitsConfig {
             message_timeout: Duration::from_secs(30),
             outbound_bytes: 1024 * 1024,
             node_outbound_bytes: 256 * 1024 * 1024,
+            window_bytes: 64 * 1024 * 1024,
             subscriptions: 128,
             messages_per_second: 0,
             control_frames_per_second: 10,

@@ -117,7 +117,14 @@ impl SessionState {
     ) -> Reaction {
         match command {
             Command::Auth { .. } => commands::auth::again(self, &request),
-            Command::Subscribe { channel } => commands::subscribe::start(self, request, &channel),
+            Command::Subscribe { channel, since } => {
+                commands::subscribe::start(self, request, &channel, since)
+            }
+            Command::History {
+                channel,
+                limit,
+                range,
+            } => commands::history::start(self, request, &channel, limit, range),
             Command::Unsubscribe { channel } => {
                 commands::unsubscribe::run(self, &request, &channel)
             }
@@ -125,7 +132,11 @@ impl SessionState {
                 channel,
                 data,
                 trace,
-            } => commands::publish::start(self, request, &channel, data, trace, until),
+                key,
+            } => {
+                let key = key.as_deref();
+                commands::publish::start(self, request, &channel, data, trace, key, until)
+            }
             Command::Refresh { token } => commands::refresh::start(self, request, token),
             Command::Ping => Reaction::Done(self.reply(&request, &Reply::Pong)),
             Command::Pong => Reaction::Done(None),

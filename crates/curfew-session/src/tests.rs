@@ -104,6 +104,7 @@ impl Harness {
             max_per_user: settings.session.max_per_user,
             over_limit: settings.session.over_limit,
             max_admissions: 0,
+            channels: curfew_node::Channels::default(),
         };
         let id = NodeId::new();
         let events = Arc::new(HubEvents::new(id, Arc::clone(&hub), Arc::clone(&counted)));

@@ -14,7 +14,7 @@ use curfew_backend_redis::{Parts, Redis, RedisMetrics};
 use curfew_hub::{DeliveryPath, Hub, HubLimits, HubMetrics, Wire, Wires};
 use curfew_identity::{Fetched, Fetcher, Keepers};
 use curfew_model::{Clock, DeliveryLease, ISSUER_TOKEN, ISSUER_USER, NodeId, SystemClock};
-use curfew_node::{HubEvents, Node, NodeMetrics, NodeSettings};
+use curfew_node::{Channels, HubEvents, Node, NodeMetrics, NodeSettings};
 use curfew_policy::Policy;
 use curfew_protocol::native::Native;
 use curfew_server::{
@@ -374,6 +374,7 @@ fn hub_limits(config: &Config) -> HubLimits {
     HubLimits {
         outbound_bytes: config.limits.outbound_bytes,
         node_outbound_bytes: config.limits.node_outbound_bytes,
+        window_bytes: config.limits.window_bytes,
     }
 }
 
@@ -399,6 +400,7 @@ fn node_settings(config: &Config) -> NodeSettings {
         max_per_user: config.session.max_per_user,
         over_limit: config.session.over_limit,
         max_admissions: config.backend.max_admissions,
+        channels: Channels::new(&config.channels),
     }
 }
 

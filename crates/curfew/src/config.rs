@@ -46,6 +46,9 @@ pub(crate) struct Config {
     pub(crate) limits: curfew_session::LimitsConfig,
     /// Who may subscribe and publish where.
     pub(crate) policy: curfew_policy::Config,
+    /// Channels that keep their last publications. The first entry that matches a channel decides. A reload applies to new
+    /// subscriptions, and to publications at once. Default: none, so that no channel keeps any.
+    pub(crate) channels: Vec<curfew_node::ChannelConfig>,
     /// What connects the nodes.
     pub(crate) backend: Backend,
     /// Leaving service on SIGTERM.
@@ -77,6 +80,7 @@ impl Config {
         problems.within("session", |problems| self.session.check(problems));
         problems.within("limits", |problems| self.limits.check(problems));
         problems.within("policy", |problems| self.policy.check(problems));
+        curfew_node::check_channels(&self.channels, problems);
         problems.within("backend", |problems| self.backend.check(problems));
         problems.within("drain", |problems| self.drain.check(problems));
         problems.within("telemetry", |problems| self.telemetry.check(problems));

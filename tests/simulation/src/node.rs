@@ -216,6 +216,7 @@ fn node_settings(tenants: bool) -> curfew_node::NodeSettings {
         max_per_user: 0,
         over_limit: curfew_backend::OverLimit::Refuse,
         max_admissions: 0,
+        channels: curfew_node::Channels::default(),
     }
 }
 

@@ -14,11 +14,7 @@ async fn the_broker_is_asked_once_and_told_once_a_second_after_the_last_listener
     let room = channel("room");
     let sessions = [harness.open("t1").await, harness.open("t2").await];
     for session in &sessions {
-        harness
-            .node
-            .subscribe(&room, session.member())
-            .await
-            .unwrap();
+        harness.subscribe(&room, session.member()).await.unwrap();
     }
     assert_eq!(harness.rig.asked(Call::Subscribe, "room"), 1);
     assert_eq!(harness.metrics.subscriptions.get(), 2);
@@ -38,7 +34,6 @@ async fn the_broker_is_asked_once_and_told_once_a_second_after_the_last_listener
     assert_eq!(harness.rig.asked(Call::Unsubscribe, ""), 1);
     assert_eq!(harness.metrics.subscriptions.get(), 0);
     harness
-        .node
         .subscribe(&room, sessions[0].member())
         .await
         .unwrap();
@@ -50,19 +45,11 @@ async fn the_broker_is_not_told_when_somebody_listens_again_meanwhile() {
     let harness = Harness::new();
     let room = channel("room");
     let session = harness.open("t1").await;
-    harness
-        .node
-        .subscribe(&room, session.member())
-        .await
-        .unwrap();
+    harness.subscribe(&room, session.member()).await.unwrap();
     for _ in 0..10 {
         harness.node.unsubscribe(&room, session.member());
         time::sleep(Duration::from_millis(700)).await;
-        harness
-            .node
-            .subscribe(&room, session.member())
-            .await
-            .unwrap();
+        harness.subscribe(&room, session.member()).await.unwrap();
         time::sleep(Duration::from_millis(200)).await;
     }
     time::sleep(A_WHILE).await;
@@ -77,13 +64,7 @@ async fn a_subscription_that_fails_is_none_and_the_broker_is_told_to_stop() {
     let session = harness.open("t1").await;
     harness.rig.fail(Call::Subscribe, unavailable);
     for _ in 0..5 {
-        assert!(
-            harness
-                .node
-                .subscribe(&room, session.member())
-                .await
-                .is_err()
-        );
+        assert!(harness.subscribe(&room, session.member()).await.is_err());
     }
     assert!(!harness.node.hub().has_subscribers(&room));
     assert_eq!(harness.metrics.subscriptions.get(), 0);
@@ -91,11 +72,7 @@ async fn a_subscription_that_fails_is_none_and_the_broker_is_told_to_stop() {
     time::sleep(A_WHILE).await;
     assert_eq!(harness.rig.asked(Call::Unsubscribe, "room"), 1);
     harness.rig.heal(Call::Subscribe);
-    harness
-        .node
-        .subscribe(&room, session.member())
-        .await
-        .unwrap();
+    harness.subscribe(&room, session.member()).await.unwrap();
     time::sleep(A_WHILE).await;
     assert!(harness.node.hub().has_subscribers(&room));
     assert_eq!(harness.rig.asked(Call::Unsubscribe, "room"), 1);
@@ -108,7 +85,7 @@ async fn a_subscription_given_up_half_way_does_not_stay_with_the_broker() {
     let session = harness.open("t1").await;
     harness.rig.hold(Call::Subscribe);
     {
-        let mut subscribing = pin!(harness.node.subscribe(&room, session.member()));
+        let mut subscribing = pin!(harness.subscribe(&room, session.member()));
         assert!(poll_fn(|cx| Poll::Ready(subscribing.as_mut().poll(cx).is_pending())).await);
     }
     assert!(!harness.node.hub().has_subscribers(&room));
@@ -122,18 +99,13 @@ async fn an_unsubscription_that_fails_is_tried_again_unless_somebody_listens_aga
     let session = harness.open("t1").await;
     let rooms = [channel("left"), channel("rejoined")];
     for room in &rooms {
-        harness
-            .node
-            .subscribe(room, session.member())
-            .await
-            .unwrap();
+        harness.subscribe(room, session.member()).await.unwrap();
         harness.node.unsubscribe(room, session.member());
     }
     harness.rig.fail(Call::Unsubscribe, unavailable);
     time::sleep(A_WHILE).await;
     assert!(harness.rig.asked(Call::Unsubscribe, "left") >= 2);
     harness
-        .node
         .subscribe(&rooms[1], session.member())
         .await
         .unwrap();
@@ -158,15 +130,11 @@ async fn whoever_subscribes_while_the_broker_is_told_to_stop_is_subscribed_after
     let harness = Harness::new();
     let room = channel("room");
     let session = harness.open("t1").await;
-    harness
-        .node
-        .subscribe(&room, session.member())
-        .await
-        .unwrap();
+    harness.subscribe(&room, session.member()).await.unwrap();
     harness.node.unsubscribe(&room, session.member());
     harness.rig.hold(Call::Unsubscribe);
     eventually(async || harness.rig.asked(Call::Unsubscribe, "room") == 1).await;
-    let mut subscribing = pin!(harness.node.subscribe(&room, session.member()));
+    let mut subscribing = pin!(harness.subscribe(&room, session.member()));
     assert!(poll_fn(|cx| Poll::Ready(subscribing.as_mut().poll(cx).is_pending())).await);
     assert_eq!(
         harness.rig.asked(Call::Subscribe, "room"),

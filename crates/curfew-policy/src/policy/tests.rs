@@ -487,7 +487,7 @@ proptest! {
         if rest {
             pattern.push_str(":*");
         }
-        prop_assume!(crate::pattern::check(&pattern).is_ok());
+        prop_assume!(curfew_model::pattern::check(&pattern).is_ok());
         let policy = Policy::new(&config(json!([rule("r", &[&pattern], "allow", None)])));
         for name in names {
             let decision = publish(&policy, "{}", &name);

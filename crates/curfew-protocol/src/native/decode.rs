@@ -3,13 +3,19 @@
 use std::borrow::Cow;
 
 use curfew_model::json::{Fault, Kind, Value, scan};
-use curfew_model::{Command, CommandId, ErrorCode, Request, TraceContext};
+use curfew_model::{
+    Command, CommandId, Epoch, ErrorCode, HistoryRange, MAX_OFFSET, MAX_PUBLICATION_KEY_BYTES,
+    Position, Request, TraceContext,
+};
 
 use super::{MAX_DEPTH, MAX_ID_BYTES, RULES};
 use crate::DecodeError;
 
 /// Longest part of an unknown member's name that is repeated in the answer, in characters.
 const MAX_SHOWN_CHARS: usize = 64;
+
+/// Publications in the answer to `history` that names no limit.
+const DEFAULT_HISTORY_LIMIT: u64 = 100;
 
 /// The members of a message, each where it was found.
 #[derive(Default)]
@@ -19,6 +25,10 @@ struct Members<'a> {
     token: Option<Value<'a>>,
     channel: Option<Value<'a>>,
     data: Option<Value<'a>>,
+    since: Option<Value<'a>>,
+    before: Option<Value<'a>>,
+    limit: Option<Value<'a>>,
+    key: Option<Value<'a>>,
     traceparent: Option<Value<'a>>,
     tracestate: Option<Value<'a>>,
     /// The first thing wrong with a member's name.
@@ -106,6 +116,10 @@ impl<'a> Members<'a> {
             "token" => ("token", &mut self.token),
             "channel" => ("channel", &mut self.channel),
             "data" => ("data", &mut self.data),
+            "since" => ("since", &mut self.since),
+            "before" => ("before", &mut self.before),
+            "limit" => ("limit", &mut self.limit),
+            "key" => ("key", &mut self.key),
             "traceparent" => ("traceparent", &mut self.traceparent),
             "tracestate" => ("tracestate", &mut self.tracestate),
             _ => {
@@ -126,9 +140,19 @@ impl<'a> Members<'a> {
                 channel: string("channel", &mut self.channel)?,
                 data: required("data", &mut self.data)?.raw,
                 trace: trace(self.traceparent.take(), self.tracestate.take()),
+                key: key(self.key.take())?,
             },
             "subscribe" => Command::Subscribe {
                 channel: string("channel", &mut self.channel)?,
+                since: self.since.take().map(since).transpose()?,
+            },
+            "history" => Command::History {
+                channel: string("channel", &mut self.channel)?,
+                limit: match self.limit.take() {
+                    Some(limit) => number("limit", limit)?,
+                    None => DEFAULT_HISTORY_LIMIT,
+                },
+                range: self.history_range()?,
             },
             "unsubscribe" => Command::Unsubscribe {
                 channel: string("channel", &mut self.channel)?,
@@ -144,6 +168,16 @@ impl<'a> Members<'a> {
         }))
     }
 
+    fn history_range(&mut self) -> Result<HistoryRange, Cow<'static, str>> {
+        match (self.since.take(), self.before.take()) {
+            (Some(_), Some(_)) => Err("one of `since` and `before` can be given".into()),
+            (Some(value), None) => Ok(HistoryRange::Since(since(value)?)),
+            (None, Some(value)) => Ok(HistoryRange::Before(number("before", value)?)),
+            // The newest.
+            (None, None) => Ok(HistoryRange::Before(u64::MAX)),
+        }
+    }
+
     fn left_over(&self) -> Option<Cow<'_, str>> {
         if let Some(Wrong::Unknown(name)) = &self.wrong {
             return Some(match name.char_indices().nth(MAX_SHOWN_CHARS) {
@@ -155,6 +189,10 @@ impl<'a> Members<'a> {
             ("token", self.token),
             ("channel", self.channel),
             ("data", self.data),
+            ("since", self.since),
+            ("before", self.before),
+            ("limit", self.limit),
+            ("key", self.key),
             ("traceparent", self.traceparent),
             ("tracestate", self.tracestate),
         ]
@@ -179,6 +217,54 @@ fn id(id: Option<Value<'_>>) -> Result<Option<CommandId>, &'static str> {
         Ok(Some(CommandId::from_json(id.raw)))
     } else {
         Err("member `id` must be a number or a string of at most 64 bytes")
+    }
+}
+
+/// A position. An epoch that no stream can have is of another one.
+fn since(value: Value<'_>) -> Result<Position, Cow<'static, str>> {
+    let (mut epoch, mut offset, mut is_good) = (None, None, true);
+    let scanned = scan(value.raw, RULES, |name, value| {
+        let is_first = match name.as_str().as_deref() {
+            Some("epoch") => epoch.replace(value).is_none(),
+            Some("offset") => offset.replace(value).is_none(),
+            _ => false,
+        };
+        is_good &= is_first;
+    });
+    let is_good = is_good && scanned.is_ok_and(|scanned| scanned.is_object);
+    let epoch = epoch.and_then(|epoch| epoch.as_str());
+    let offset = offset.map(|offset| number("offset", offset));
+    match (epoch, offset) {
+        (Some(epoch), Some(Ok(offset))) if is_good => Ok(Position {
+            epoch: epoch.parse().unwrap_or(Epoch::NONE),
+            offset,
+        }),
+        _ => Err(format!(
+            "member `since` must be an object with `epoch`, a string, and `offset`, a whole number from 0 to {MAX_OFFSET}"
+        )
+        .into()),
+    }
+}
+
+/// A number without sign, point and exponent.
+fn number(name: &str, value: Value<'_>) -> Result<u64, Cow<'static, str>> {
+    let number = value.raw.parse().ok();
+    let number = number.filter(|number| *number <= MAX_OFFSET);
+    number.ok_or_else(|| {
+        format!("member `{name}` must be a whole number from 0 to {MAX_OFFSET}").into()
+    })
+}
+
+fn key(value: Option<Value<'_>>) -> Result<Option<Cow<'_, str>>, Cow<'static, str>> {
+    let Some(value) = value else {
+        return Ok(None);
+    };
+    match value.as_str() {
+        Some(key) if (1..=MAX_PUBLICATION_KEY_BYTES).contains(&key.len()) => Ok(Some(key)),
+        _ => Err(format!(
+            "member `key` must be a string of 1 to {MAX_PUBLICATION_KEY_BYTES} bytes"
+        )
+        .into()),
     }
 }
 

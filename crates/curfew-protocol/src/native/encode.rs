@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use bytes::{BufMut as _, BytesMut};
-use curfew_model::{CommandId, Disconnect, Position, Push, Reply, TraceId};
+use curfew_model::{CommandId, Disconnect, Position, Publication, Push, Reply, TraceId};
 
 /// Room for everything in a `message` frame but its channel, data and sender.
 const MESSAGE_OVERHEAD: usize = 64;
@@ -57,6 +57,20 @@ pub(super) fn reply(id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMu
             }
             if let Some(position) = position {
                 put_number("offset", position.offset, out);
+            }
+        }
+        Reply::History {
+            position,
+            publications,
+            truncated,
+        } => {
+            open("history", out);
+            put_id(id, out);
+            put_position(Some(*position), out);
+            put_name("publications", out);
+            put_publications(publications, out);
+            if *truncated {
+                put_bool("truncated", true, out);
             }
         }
         Reply::Error {
@@ -139,6 +153,27 @@ fn ok(id: Option<&CommandId>, out: &mut BytesMut) -> bool {
     open("ok", out);
     put_id(id, out);
     true
+}
+
+fn put_publications(publications: &[Publication], out: &mut BytesMut) {
+    out.put_u8(b'[');
+    for (at, publication) in publications.iter().enumerate() {
+        if at > 0 {
+            out.put_u8(b',');
+        }
+        // Every publication of a stream has an entry.
+        let entry = publication.entry;
+        let offset = entry.map_or(0, |entry| entry.position.offset);
+        write!(out, "{{\"offset\":{offset}").expect("a buffer that grows takes any text");
+        put_name("data", out);
+        out.put_slice(&publication.data);
+        if let Some(from) = &publication.from {
+            put_string("from", from, out);
+        }
+        put_number("at", entry.map_or(0, |entry| entry.at), out);
+        out.put_u8(b'}');
+    }
+    out.put_u8(b']');
 }
 
 fn put_position(position: Option<Position>, out: &mut BytesMut) {

@@ -1,6 +1,9 @@
 use std::borrow::Cow;
 
-use curfew_model::{AuthFailure, Channel, Command, Disconnect, ErrorCode};
+use curfew_model::{
+    AuthFailure, Channel, Command, Disconnect, Epoch, ErrorCode, HistoryRange, MAX_OFFSET,
+    Position, Publication, StreamEntry,
+};
 use proptest::prelude::*;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -12,6 +15,11 @@ fn decode(text: &str) -> Result<Request<'_>, DecodeError> {
     let request = Native.decode(&mut message);
     assert!(message.is_empty());
     request
+}
+
+fn position(epoch: &str, offset: u64) -> Position {
+    let epoch = epoch.parse().unwrap();
+    Position { epoch, offset }
 }
 
 fn form(text: &str) -> (Option<String>, ErrorCode, String) {
@@ -61,6 +69,63 @@ fn every_command_is_read() {
             Some("1"),
             Command::Subscribe {
                 channel: text("room:1"),
+                since: None,
+            },
+        ),
+        (
+            r#"{"type":"subscribe","channel":"c","since":{"offset":41,"epoch":"kdWqZx3a"}}"#,
+            None,
+            Command::Subscribe {
+                channel: text("c"),
+                since: Some(position("kdWqZx3a", 41)),
+            },
+        ),
+        (
+            r#"{"type":"subscribe","channel":"c","since":{"epoch":"ä","offset":9007199254740991}}"#,
+            None,
+            Command::Subscribe {
+                channel: text("c"),
+                since: Some(Position {
+                    epoch: Epoch::NONE,
+                    offset: MAX_OFFSET,
+                }),
+            },
+        ),
+        (
+            r#"{"type":"history","channel":"c","since":{"epoch":"kdWqZx3a","offset":0}}"#,
+            None,
+            Command::History {
+                channel: text("c"),
+                limit: 100,
+                range: HistoryRange::Since(position("kdWqZx3a", 0)),
+            },
+        ),
+        (
+            r#"{"type":"history","channel":"c","before":44,"limit":0}"#,
+            None,
+            Command::History {
+                channel: text("c"),
+                limit: 0,
+                range: HistoryRange::Before(44),
+            },
+        ),
+        (
+            r#"{"type":"history","channel":"c"}"#,
+            None,
+            Command::History {
+                channel: text("c"),
+                limit: 100,
+                range: HistoryRange::Before(u64::MAX),
+            },
+        ),
+        (
+            r#"{"type":"publish","channel":"c","data":1,"key":"order-77"}"#,
+            None,
+            Command::Publish {
+                channel: text("c"),
+                data: "1",
+                trace: None,
+                key: Some(text("order-77")),
             },
         ),
         (
@@ -77,6 +142,7 @@ fn every_command_is_read() {
                 channel: text("c"),
                 data: "null",
                 trace: None,
+                key: None,
             },
         ),
         (
@@ -91,6 +157,7 @@ fn every_command_is_read() {
             None,
             Command::Subscribe {
                 channel: text("😀/\""),
+                since: None,
             },
         ),
     ] {
@@ -306,7 +373,7 @@ fn an_id_is_measured_by_its_content() {
 #[test]
 fn an_unknown_type_is_told_apart() {
     for message in [
-        r#"{"type":"history","id":9}"#,
+        r#"{"type":"histories","id":9}"#,
         r#"{"type":"","id":9}"#,
         r#"{"type":"Ping","id":9,"x":1}"#,
         r#"{"id":9,"type":"connected","session":"s"}"#,
@@ -434,6 +501,97 @@ fn replies_are_written_as_the_contract_shows() {
 }
 
 #[test]
+fn replies_about_streams_are_written_as_specified() {
+    let entry = |offset| StreamEntry {
+        position: position("kdWqZx3a", offset),
+        at: 1_764_000_000_123,
+    };
+    let publication = |offset, from: Option<&str>| Publication {
+        channel: Channel::parse("room:1").unwrap(),
+        data: "{ }".into(),
+        from: from.map(Into::into),
+        entry: Some(entry(offset)),
+        trace: None,
+    };
+    let publications = [publication(43, Some("eve")), publication(42, None)];
+    for (reply, expect) in [
+        (
+            Reply::Subscribed {
+                position: Some(position("kdWqZx3a", 43)),
+                recovered: Some(true),
+            },
+            r#"{"type":"ok","id":1,"epoch":"kdWqZx3a","offset":43,"recovered":true}"#,
+        ),
+        (
+            Reply::Subscribed {
+                position: None,
+                recovered: Some(false),
+            },
+            r#"{"type":"ok","id":1,"recovered":false}"#,
+        ),
+        (
+            Reply::Published {
+                position: Some(position("kdWqZx3a", 45)),
+            },
+            r#"{"type":"ok","id":1,"offset":45}"#,
+        ),
+        (
+            Reply::History {
+                position: position("kdWqZx3a", 44),
+                publications: &publications,
+                truncated: false,
+            },
+            r#"{"type":"history","id":1,"epoch":"kdWqZx3a","offset":44,"publications":[{"offset":43,"data":{ },"from":"eve","at":1764000000123},{"offset":42,"data":{ },"at":1764000000123}]}"#,
+        ),
+        (
+            Reply::History {
+                position: position("kdWqZx3a", 0),
+                publications: &[],
+                truncated: true,
+            },
+            r#"{"type":"history","id":1,"epoch":"kdWqZx3a","offset":0,"publications":[],"truncated":true}"#,
+        ),
+    ] {
+        assert_eq!(replied(Some("1"), &reply).as_deref(), Some(expect));
+    }
+}
+
+#[test]
+fn positions_limits_and_keys_are_checked() {
+    let (long, longest) = ("k".repeat(65), "k".repeat(64));
+    let key = |key: &str| format!(r#"{{"type":"publish","channel":"c","data":1,"key":"{key}"}}"#);
+    assert!(decode(&key(&longest)).is_ok());
+    assert!(form(&key(&long)).2.contains("`key`"));
+    assert!(form(&key("")).2.contains("`key`"));
+    for since in [
+        "1",
+        "null",
+        "[]",
+        "{}",
+        r#"{"epoch":"kdWqZx3a"}"#,
+        r#"{"offset":1}"#,
+        r#"{"epoch":"kdWqZx3a","offset":-1}"#,
+        r#"{"epoch":"kdWqZx3a","offset":1.0}"#,
+        r#"{"epoch":"kdWqZx3a","offset":9007199254740992}"#,
+        r#"{"epoch":"kdWqZx3a","offset":"1"}"#,
+        r#"{"epoch":1,"offset":1}"#,
+        r#"{"epoch":"kdWqZx3a","offset":1,"x":1}"#,
+        r#"{"epoch":"kdWqZx3a","offset":1,"offset":1}"#,
+    ] {
+        let message = format!(r#"{{"type":"subscribe","id":1,"channel":"c","since":{since}}}"#);
+        let (id, code, text) = form(&message);
+        assert_eq!((id.as_deref(), code), (Some("1"), ErrorCode::BadRequest));
+        assert!(text.contains("`since`"), "{since} gave {text}");
+    }
+    for (member, value) in [("limit", "-1"), ("limit", "1e2"), ("before", r#""1""#)] {
+        let message = format!(r#"{{"type":"history","channel":"c","{member}":{value}}}"#);
+        assert!(form(&message).2.contains(member), "{message}");
+    }
+    let both = r#"{"type":"history","channel":"c","before":1,"since":{"epoch":"a","offset":1}}"#;
+    assert!(form(both).2.contains("one of"));
+}
+
+#[test]
 fn pushes_are_written_as_the_contract_shows() {
     let channel = Channel::parse("room:1").unwrap();
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -444,8 +602,25 @@ fn pushes_are_written_as_the_contract_shows() {
                 channel: &channel,
                 data: b"{ \"a\": 1.0 }",
                 from: Some("alice"),
+                position: None,
             },
             r#"{"type":"message","channel":"room:1","data":{ "a": 1.0 },"from":"alice"}"#,
+        ),
+        (
+            Push::Message {
+                channel: &channel,
+                data: b"1",
+                from: Some("bob"),
+                position: Some(position("kdWqZx3a", 42)),
+            },
+            r#"{"type":"message","channel":"room:1","data":1,"from":"bob","offset":42}"#,
+        ),
+        (
+            Push::Gap {
+                channel: &channel,
+                position: Some(position("kdWqZx3a", 90)),
+            },
+            r#"{"type":"gap","channel":"room:1","epoch":"kdWqZx3a","offset":90}"#,
         ),
         (
             Push::Message {
@@ -581,6 +756,6 @@ proptest! {
             serde_json::to_string(&channel).unwrap()
         );
         let request = decode(&message).unwrap();
-        prop_assert_eq!(request.command, Command::Publish { channel: channel.into(), data: &data, trace: None });
+        prop_assert_eq!(request.command, Command::Publish { channel: channel.into(), data: &data, trace: None, key: None });
     }
 }

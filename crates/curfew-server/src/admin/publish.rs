@@ -5,7 +5,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use curfew_backend::BackendError;
-use curfew_model::{Channel, Publication};
+use curfew_model::{
+    Channel, MAX_PUBLICATION_KEY_BYTES, Position, Publication, PublicationKey, Publisher,
+};
+use curfew_node::Append;
 use curfew_protocol::native;
 use curfew_session::{PublishOutcome, PublishSource};
 use http::StatusCode;
@@ -29,6 +32,10 @@ pub(super) struct Publish {
     /// Any JSON value; delivered byte for byte.
     #[schemars(with = "serde_json::Value")]
     data: Box<RawValue>,
+    /// The caller's own name for the publication, of 1 to 64 bytes, in a channel with history: within five minutes a
+    /// second publication of this admin key with it has the first's answer, and is not delivered.
+    #[serde(default)]
+    key: Option<String>,
     /// The caller's span, as the header of this name, before which it goes. A bad one is none.
     #[serde(rename = "traceparent", default)]
     #[schemars(with = "Option<String>")]
@@ -58,17 +65,41 @@ pub(super) struct Broadcast {
     _tracestate: Option<IgnoredAny>,
 }
 
+/// A place in a channel's history, for the document of the API.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "only its schema is used")]
+struct StreamPlace {
+    /// The life of the history that the offset counts in.
+    epoch: String,
+    /// Publications up to and including this place.
+    offset: u64,
+}
+
 /// Published.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Published {
     /// Into how many channels.
     published: usize,
+    /// The publication's place, where it went into one channel and that has history.
+    #[serde(flatten)]
+    #[schemars(flatten, with = "Option<StreamPlace>")]
+    position: Option<Position>,
 }
 
 pub(super) async fn publish(admin: Arc<Admin>, call: Call) -> Result<Response, Problem> {
     check(&call)?;
-    let Publish { channel, data, .. } = call.json()?;
-    admin.publish_all(&[channel], &data, &call).await
+    let Publish {
+        channel, data, key, ..
+    } = call.json()?;
+    if let Some(key) = &key
+        && !(1..=MAX_PUBLICATION_KEY_BYTES).contains(&key.len())
+    {
+        return Err(Problem::bad_request(format!(
+            "key must have 1 to {MAX_PUBLICATION_KEY_BYTES} bytes"
+        )));
+    }
+    let key = key.as_deref();
+    admin.publish_all(&[channel], &data, key, &call).await
 }
 
 pub(super) async fn broadcast(admin: Arc<Admin>, call: Call) -> Result<Response, Problem> {
@@ -79,7 +110,7 @@ pub(super) async fn broadcast(admin: Arc<Admin>, call: Call) -> Result<Response,
             "channels must name 1 to {MAX_CHANNELS}"
         )));
     }
-    admin.publish_all(&channels, &data, &call).await
+    admin.publish_all(&channels, &data, None, &call).await
 }
 
 /// What a client may not publish, a server may not either.
@@ -93,6 +124,7 @@ impl Admin {
         &self,
         channels: &[String],
         data: &RawValue,
+        key: Option<&str>,
         call: &Call,
     ) -> Result<Response, Problem> {
         let most = self.message_bytes();
@@ -113,7 +145,13 @@ impl Admin {
         let channels = channels.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
         for channel in &channels {
             call.check_channel(channel)?;
+            if key.is_some() && self.context.node.channel(channel).stream.is_none() {
+                let detail = "the channel keeps no history, which key needs";
+                return Err(Problem::new(StatusCode::CONFLICT, "not_available", detail));
+            }
         }
+        let key = key.map(|key| PublicationKey::new(Publisher::AdminKey(call.key()), key));
+        let mut position = None;
         let count = channels.len();
         let data = Bytes::copy_from_slice(data.get().as_bytes());
         for (published, channel) in channels.into_iter().enumerate() {
@@ -124,8 +162,12 @@ impl Admin {
                 entry: None,
                 trace: call.trace.clone(),
             };
-            let Err(error) = self.publish_one(publication).await else {
-                continue;
+            let error = match self.publish_one(publication, key).await {
+                Ok(place) => {
+                    position = place.filter(|_| count == 1);
+                    continue;
+                }
+                Err(error) => error,
             };
             // Whoever sent it again to all of them would do so twice to some.
             return Err(match error {
@@ -138,19 +180,32 @@ impl Admin {
                 error => error.into(),
             });
         }
-        Ok(json(StatusCode::OK, &Published { published: count }))
+        let published = Published {
+            published: count,
+            position,
+        };
+        Ok(json(StatusCode::OK, &published))
     }
 
-    async fn publish_one(&self, publication: Publication) -> Result<(), BackendError> {
+    async fn publish_one(
+        &self,
+        publication: Publication,
+        key: Option<PublicationKey>,
+    ) -> Result<Option<Position>, BackendError> {
         let node = &self.context.node;
+        let options = node.channel(&publication.channel);
+        let append = options.stream.map(|bounds| Append { bounds, key });
         let result = match node.hub().lease().held_until() {
-            Some(until) => node.publish(publication, until, Some(Instant::now())).await,
+            Some(until) => {
+                let began = Some(Instant::now());
+                node.publish(publication, until, began, append).await
+            }
             None => Err(BackendError::unavailable(
                 "the node is out of touch with its backend",
             )),
         };
         let outcome = match &result {
-            Ok(()) => PublishOutcome::Accepted,
+            Ok(_) => PublishOutcome::Accepted,
             Err(BackendError::UnknownOutcome(_)) => PublishOutcome::Unknown,
             Err(_) => PublishOutcome::Error,
         };

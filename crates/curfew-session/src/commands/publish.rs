@@ -5,7 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use curfew_backend::BackendError;
-use curfew_model::{Action, Channel, ErrorCode, Publication, Reply, TraceContext};
+use curfew_model::{
+    Action, Channel, ErrorCode, Position, Publication, PublicationKey, Publisher, Reply,
+    TraceContext,
+};
+use curfew_node::Append;
 use curfew_policy::Decision;
 use curfew_telemetry::Origin;
 use tokio::time::Instant;
@@ -25,6 +29,7 @@ pub(crate) fn start(
     name: &str,
     data: &str,
     trace: Option<TraceContext>,
+    key: Option<&str>,
     until: Duration,
 ) -> Reaction {
     let Some(live) = &mut state.live else {
@@ -46,13 +51,24 @@ pub(crate) fn start(
         span.forbidden(state, &channel);
         return Reaction::Done(state.error(&request, ErrorCode::Forbidden, message));
     }
+    let options = state.context.node.channel(&channel);
+    if key.is_some() && options.stream.is_none() {
+        span.failed(state, ErrorCode::NotAvailable);
+        let message = "the channel keeps no history, which `key` needs";
+        return Reaction::Done(state.error(&request, ErrorCode::NotAvailable, message));
+    }
     let Some(live) = &mut state.live else {
         return Reaction::Done(None);
     };
+    let from = from(live);
+    let append = options.stream.map(|bounds| Append {
+        bounds,
+        key: key.map(|key| PublicationKey::new(Publisher::User(&from), key)),
+    });
     let publication = Publication {
         channel,
         data: Bytes::copy_from_slice(data.as_bytes()),
-        from: Some(from(live)),
+        from: Some(from),
         entry: None,
         trace: span.context(),
     };
@@ -60,7 +76,7 @@ pub(crate) fn start(
     let began = request.began.map(Instant::into_std);
     let scope = span.is_recorded().then(|| span.scope());
     let publish = async move {
-        let result = node.publish(publication, until, began).await;
+        let result = node.publish(publication, until, began, append).await;
         if let Err(error) = &result {
             debug!(error = %error, "publication not handed on");
         }
@@ -105,18 +121,18 @@ fn authorized(
 pub(crate) fn finish(
     state: &mut SessionState,
     request: &RequestInfo,
-    result: Result<(), BackendError>,
+    result: Result<Option<Position>, BackendError>,
     span: &mut CommandSpan,
 ) {
     let outcome = match &result {
-        Ok(()) => PublishOutcome::Accepted,
+        Ok(_) => PublishOutcome::Accepted,
         Err(BackendError::UnknownOutcome(_)) => PublishOutcome::Unknown,
         Err(_) => PublishOutcome::Error,
     };
     state.context.count_publish(outcome);
     match result {
-        Ok(()) => {
-            let answer = state.reply(request, &Reply::Published { position: None });
+        Ok(position) => {
+            let answer = state.reply(request, &Reply::Published { position });
             state.answer(answer);
         }
         Err(error) => state.backend_error(request, &error, span),

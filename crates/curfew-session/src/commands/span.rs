@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use curfew_hub::Joined;
 use curfew_model::{Channel, ErrorCode, SessionId, TraceContext};
 use curfew_telemetry::{Origin, Span, SpanKind, Whose};
 
@@ -112,6 +113,13 @@ impl CommandSpan {
     pub(crate) fn is_of(&mut self, state: &SessionState, user: &str) {
         let tracer = state.context.metrics().tracer();
         tracer.name_user(&mut self.span, user);
+    }
+
+    /// Tells of the place at which the session has joined a channel's stream.
+    pub(crate) fn joined(&mut self, joined: Joined) {
+        if let Some(recovered) = joined.recovered {
+            self.span.set("curfew.stream.recovered", recovered);
+        }
     }
 
     /// The policy forbids the command.

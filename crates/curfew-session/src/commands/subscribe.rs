@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use curfew_backend::BackendError;
-use curfew_model::{Action, Channel, ErrorCode, Reply};
+use curfew_hub::Joined;
+use curfew_model::{Action, Channel, ErrorCode, Position, Reply};
 use curfew_telemetry::Origin;
 use tracing::Instrument as _;
 
@@ -13,7 +14,12 @@ use crate::open::{Permissions, SessionState};
 use crate::pipeline::{Finished, InFlight};
 
 /// Everything up to the broker.
-pub(crate) fn start(state: &SessionState, request: RequestInfo, name: &str) -> Reaction {
+pub(crate) fn start(
+    state: &SessionState,
+    request: RequestInfo,
+    name: &str,
+    since: Option<Position>,
+) -> Reaction {
     let channel = match state.parse_channel(&request, name, Origin::Unknown) {
         Ok(channel) => channel,
         Err(rejected) => return rejected,
@@ -33,7 +39,7 @@ pub(crate) fn start(state: &SessionState, request: RequestInfo, name: &str) -> R
         return state.reject(&request, Origin::Unknown, code, message);
     }
     let member = Arc::clone(live.attachment.member());
-    let policy = state.context.policy.version();
+    let version = state.context.policy.version();
     let mut span = state.begin_span(request.command, Origin::Unknown);
     span.name(state, &channel);
     let authorize = span.part("authorize");
@@ -48,14 +54,37 @@ pub(crate) fn start(state: &SessionState, request: RequestInfo, name: &str) -> R
         let message = decision.to_string();
         return Reaction::Done(state.error(&request, ErrorCode::Forbidden, message));
     }
-    let node = Arc::clone(&state.context.node);
+    let context = Arc::clone(&state.context);
+    let (wire, id) = (state.wire, request.id.clone());
     let scope = span.scope();
     let subscribe = async move {
-        let result = node.subscribe(&channel, &member).await;
+        // The rules may change while the broker is asked, and what is recovered must not leave by the old ones.
+        let may = || {
+            let policy = &context.policy;
+            policy.version() == version || {
+                let principal = member.principal();
+                policy
+                    .decide(&principal, Action::Subscribe, &channel)
+                    .allowed
+            }
+        };
+        // Queued where the session joins, so that nothing of the channel comes before it.
+        let answer = |joined: Joined| {
+            let reply = subscribed(joined);
+            context
+                .node
+                .hub()
+                .wires()
+                .get(wire)
+                .reply(id.as_ref(), &reply)
+        };
+        let subscribe = context
+            .node
+            .subscribe(&channel, &member, since, may, answer);
         let outcome = Outcome::Subscribed {
+            result: subscribe.await,
+            policy: version,
             channel,
-            policy,
-            result,
         };
         Finished {
             request,
@@ -69,32 +98,40 @@ pub(crate) fn start(state: &SessionState, request: RequestInfo, name: &str) -> R
     })
 }
 
+fn subscribed(joined: Joined) -> Reply<'static> {
+    Reply::Subscribed {
+        position: joined.position,
+        recovered: joined.recovered,
+    }
+}
+
 /// The broker has answered.
 pub(crate) fn finish(
     state: &mut SessionState,
     request: &RequestInfo,
     channel: Channel,
     policy: u64,
-    result: Result<(), BackendError>,
+    result: Result<Option<Joined>, BackendError>,
     span: &mut CommandSpan,
 ) {
     match result {
-        Ok(()) => {
+        Ok(Some(joined)) => {
+            span.joined(joined);
             if let Some(live) = &mut state.live {
                 live.subscriptions.insert(channel, Permissions::default());
             }
-            let answer = state.reply(
-                request,
-                &Reply::Subscribed {
-                    position: None,
-                    recovered: None,
-                },
-            );
-            state.answer(answer);
+            // The answer was queued with it.
+            state.count_command(request, &subscribed(joined));
             if state.context.policy.version() != policy {
                 // The rules changed while the broker was asked.
                 state.reconsider();
             }
+        }
+        Ok(None) => {
+            span.forbidden(state, &channel);
+            let message = "the rules have changed and do not allow it any more";
+            let answer = state.error(request, ErrorCode::Forbidden, message);
+            state.answer(answer);
         }
         Err(error) => state.backend_error(request, &error, span),
     }

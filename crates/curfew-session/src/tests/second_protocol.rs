@@ -35,12 +35,16 @@ impl Protocol for Letters {
         let (channel, token) = (text.into(), text.into());
         let command = match letter {
             b'a' => Command::Auth { token },
-            b's' => Command::Subscribe { channel },
+            b's' => Command::Subscribe {
+                channel,
+                since: None,
+            },
             b'u' => Command::Unsubscribe { channel },
             b'p' => Command::Publish {
                 channel: "room".into(),
                 data: text,
                 trace: None,
+                key: None,
             },
             _ => Command::Pong,
         };

@@ -8,60 +8,90 @@
 
 /// A pattern that is well formed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Pattern(Box<str>);
+pub struct Pattern(Box<str>);
 
 /// Why text is not a pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum PatternError {
+pub enum PatternError {
+    /// Nothing is written.
     #[error("a pattern must not be empty; * matches every channel")]
     Empty,
+    /// A control character or white space.
     #[error("matches no channel: channel names have no control characters and no spaces")]
     ForbiddenCharacter,
+    /// The pattern starts with `$`.
     #[error("matches no channel: names that start with $ are reserved")]
     Reserved,
+    /// A `*` has segments behind it.
     #[error(
         "* takes the rest of the name, so it must be the last segment; {{x}} takes one segment"
     )]
     StarNotLast,
+    /// A `*` is part of this segment.
     #[error(
         "* must be a whole segment in {0:?}; there are no wildcards within a segment, so use {{x}} for one segment or a last * for the rest"
     )]
     StarWithinSegment(Box<str>),
+    /// A brace is part of this segment.
     #[error("braces must enclose the whole segment in {0:?}, as in room:{{id}}")]
     BraceWithinSegment(Box<str>),
+    /// This name is no identifier.
     #[error(
         "{{{0}}} is not a name to capture by: use letters, digits and _, not starting with a digit"
     )]
     BadName(Box<str>),
+    /// Two segments have this name.
     #[error("{{{0}}} captures twice; give each segment a name of its own")]
     RepeatedName(Box<str>),
 }
 
 impl Pattern {
     /// Checks `text` and takes a copy of it.
-    pub(crate) fn parse(text: &str) -> Result<Self, PatternError> {
+    pub fn parse(text: &str) -> Result<Self, PatternError> {
         check(text)?;
         Ok(Self(text.into()))
     }
 
     /// Whether the pattern has a segment `{name}`.
-    pub(crate) fn captures(&self, name: &str) -> bool {
+    pub fn captures(&self, name: &str) -> bool {
         self.0.split(':').filter_map(captured).any(|it| it == name)
     }
 
     /// Whether `channel` matches. Passes each `{name}` with the segment it took to `capture`, also
     /// when the match fails later on.
-    pub(crate) fn matches<'a>(
-        &'a self,
-        channel: &'a str,
-        capture: impl FnMut(&'a str, &'a str),
-    ) -> bool {
+    pub fn matches<'a>(&'a self, channel: &'a str, capture: impl FnMut(&'a str, &'a str)) -> bool {
         matches(&self.0, channel, capture)
     }
 }
 
+impl Pattern {
+    /// True if this pattern matches every channel that `other` matches.
+    pub fn covers(&self, other: &Self) -> bool {
+        let mut others = other.0.split(':');
+        for part in self.0.split(':') {
+            if part == "*" {
+                // The rest of the other, of at least one byte: an empty literal in last place is none.
+                let rest: Vec<_> = others.collect();
+                return !matches!(rest[..], [] | [""]);
+            }
+            match others.next() {
+                None => return false,
+                Some("*") => return false,
+                Some(theirs) if captured(part).is_some() => {
+                    if theirs.is_empty() {
+                        return false;
+                    }
+                }
+                Some(theirs) if theirs != part || captured(theirs).is_some() => return false,
+                Some(_) => {}
+            }
+        }
+        others.next().is_none()
+    }
+}
+
 /// Whether `text` is well formed. Allocates only to report that it is not.
-pub(crate) fn check(text: &str) -> Result<(), PatternError> {
+pub fn check(text: &str) -> Result<(), PatternError> {
     if text.is_empty() {
         return Err(PatternError::Empty);
     }
@@ -94,7 +124,7 @@ pub(crate) fn check(text: &str) -> Result<(), PatternError> {
 }
 
 /// Whether `channel` matches `pattern`, which is well formed. One pass over both.
-pub(crate) fn matches<'a>(
+pub fn matches<'a>(
     pattern: &'a str,
     channel: &'a str,
     mut capture: impl FnMut(&'a str, &'a str),
@@ -180,6 +210,30 @@ mod tests {
                 expect,
                 "{pattern:?} on {channel:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_pattern_covers_what_it_matches_wholly() {
+        for (pattern, other, expect) in [
+            ("*", "a", true),
+            ("*", "a:*", true),
+            ("*", "*", true),
+            ("a:*", "a:{x}:b", true),
+            ("a:*", "a:", false),
+            ("a:*", "a::b", true),
+            ("a:*", "a", false),
+            ("a:{x}", "a:{y}", true),
+            ("a:{x}", "a:b", true),
+            ("a:{x}", "a:", false),
+            ("a:{x}", "a:*", false),
+            ("a:b", "a:{x}", false),
+            ("a:b", "a:b", true),
+            ("a", "a:b", false),
+            ("{x}", "*", false),
+        ] {
+            let [pattern, other] = [pattern, other].map(|text| Pattern::parse(text).unwrap());
+            assert_eq!(pattern.covers(&other), expect, "{pattern:?} {other:?}");
         }
     }
 

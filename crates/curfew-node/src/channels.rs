@@ -1,0 +1,196 @@
+//! `[[channels]]`: which channels have a stream.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use curfew_backend::StreamBounds;
+use curfew_model::pattern::Pattern;
+use curfew_model::{Channel, Problems};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Most publications that a stream may keep.
+const MAX_HISTORY_SIZE: u32 = 10_000;
+
+/// The range of a stream's `ttl`.
+const HISTORY_TTL: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(30 * 24 * 60 * 60);
+
+/// One entry of `[[channels]]`. The first entry whose pattern matches a channel decides about it. A channel that
+/// matches none has no stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChannelConfig {
+    /// The channels, as a pattern of rules: `{x}` takes one segment, a last `*` takes the rest. Required.
+    pub pattern: String,
+    /// The publications that a channel keeps for clients that were away. Without it the channel has no stream, and a
+    /// client that was away does not learn what it missed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history: Option<HistoryConfig>,
+    /// Lets a client that comes back have what it missed when it subscribes. `false`: the history can be read, and
+    /// `subscribe` recovers nothing.
+    pub recover: bool,
+}
+
+/// `history` of an entry of `[[channels]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HistoryConfig {
+    /// Most publications kept for one channel, 1 to 10000.
+    pub size: u32,
+    /// Time for which publications are kept after the last one, 1s to 30 days.
+    #[serde(with = "curfew_model::setting::duration")]
+    #[schemars(with = "String")]
+    pub ttl: Duration,
+}
+
+impl Default for ChannelConfig {
+    fn default() -> Self {
+        Self {
+            pattern: String::new(),
+            history: None,
+            recover: true,
+        }
+    }
+}
+
+/// The entries of `[[channels]]`, to be asked about a channel.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Channels(Arc<[(Pattern, ChannelOptions)]>);
+
+/// What an entry says of its channels.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ChannelOptions {
+    /// The bounds of the channel's stream; `None` if it has none.
+    pub stream: Option<StreamBounds>,
+    /// A subscriber may recover what it missed.
+    pub recover: bool,
+}
+
+impl Channels {
+    /// The entries, which were [checked](check).
+    pub fn new(entries: &[ChannelConfig]) -> Self {
+        let entries = entries.iter().filter_map(|entry| {
+            let stream = entry.history.as_ref().map(|history| StreamBounds {
+                size: history.size,
+                ttl: history.ttl,
+            });
+            let options = ChannelOptions {
+                stream,
+                recover: entry.recover,
+            };
+            Some((Pattern::parse(&entry.pattern).ok()?, options))
+        });
+        Self(entries.collect())
+    }
+
+    /// What is said of this channel.
+    pub fn of(&self, channel: &Channel) -> ChannelOptions {
+        let found = self
+            .0
+            .iter()
+            .find(|(pattern, _)| pattern.matches(channel.as_str(), |_, _| {}));
+        found.map(|(_, options)| *options).unwrap_or_default()
+    }
+}
+
+/// Reports entries that make no sense, among them those that never decide since an earlier one matches all that they
+/// match.
+pub fn check(entries: &[ChannelConfig], problems: &mut Problems) {
+    let mut earlier: Vec<(usize, Pattern)> = Vec::new();
+    for (at, entry) in entries.iter().enumerate() {
+        problems.within(format!("channels[{at}]"), |problems| {
+            if let Some(history) = &entry.history {
+                history.check(problems);
+            }
+            match Pattern::parse(&entry.pattern) {
+                Ok(pattern) => {
+                    let covering = earlier.iter().find(|(_, other)| other.covers(&pattern));
+                    if let Some((first, _)) = covering {
+                        let message = format!(
+                            "can never be first: channels[{first}] matches all that it matches; put it before that one"
+                        );
+                        problems.report("pattern", message);
+                    }
+                    earlier.push((at, pattern));
+                }
+                Err(error) => problems.report("pattern", error.to_string()),
+            }
+        });
+    }
+}
+
+impl HistoryConfig {
+    fn check(&self, problems: &mut Problems) {
+        if !(1..=MAX_HISTORY_SIZE).contains(&self.size) {
+            let message = format!("must be between 1 and {MAX_HISTORY_SIZE}");
+            problems.report("history.size", message);
+        }
+        if !HISTORY_TTL.contains(&self.ttl) {
+            problems.report("history.ttl", "must be between 1s and 30 days");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(pattern: &str, size: u32) -> ChannelConfig {
+        ChannelConfig {
+            pattern: pattern.to_owned(),
+            history: Some(HistoryConfig {
+                size,
+                ttl: Duration::from_secs(60),
+            }),
+            ..ChannelConfig::default()
+        }
+    }
+
+    #[test]
+    fn the_first_entry_that_matches_decides() {
+        let none = ChannelConfig {
+            pattern: "room:{t}:log".to_owned(),
+            ..ChannelConfig::default()
+        };
+        let channels = Channels::new(&[none, entry("room:{t}:*", 5), entry("*", 7)]);
+        let size = |name: &str| {
+            let options = channels.of(&Channel::parse(name).unwrap());
+            options.stream.map(|bounds| bounds.size)
+        };
+        assert_eq!(size("room:a:log"), None);
+        assert_eq!(size("room:a:b:c"), Some(5));
+        assert_eq!(size("news"), Some(7));
+        let nothing = Channels::default().of(&Channel::parse("news").unwrap());
+        assert_eq!(nothing.stream, None);
+    }
+
+    #[test]
+    fn entries_that_make_no_sense_are_named() {
+        for (entries, expect) in [
+            (vec![entry("a*", 1)], "channels[0].pattern"),
+            (vec![entry("", 1)], "channels[0].pattern"),
+            (vec![entry("a", 0)], "channels[0].history.size"),
+            (vec![entry("a", 10_001)], "channels[0].history.size"),
+            (
+                vec![entry("room:*", 1), entry("room:{x}", 1)],
+                "channels[1].pattern",
+            ),
+            (
+                vec![entry("{y}:b", 1), entry("a:b", 1)],
+                "channels[1].pattern",
+            ),
+            (vec![entry("a", 1), entry("a", 2)], "channels[1].pattern"),
+        ] {
+            let mut problems = Problems::default();
+            check(&entries, &mut problems);
+            let found = problems.into_vec();
+            let keys: Vec<_> = found.iter().map(|problem| &*problem.key).collect();
+            assert_eq!(keys, [expect]);
+        }
+        let mut problems = Problems::default();
+        let entries = [entry("room:{x}", 1), entry("room:*", 1), entry("*", 1)];
+        check(&entries, &mut problems);
+        assert!(problems.is_empty());
+    }
+}

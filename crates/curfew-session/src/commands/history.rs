@@ -1,0 +1,122 @@
+//! `history`: check, authorize, read.
+
+use std::sync::Arc;
+
+use curfew_backend::{BackendError, StreamPage, StreamRange};
+use curfew_model::{Action, ErrorCode, HistoryRange, Publication, Reply};
+use curfew_telemetry::Origin;
+use tracing::Instrument as _;
+
+use crate::commands::span::CommandSpan;
+use crate::commands::{Outcome, Reaction, RequestInfo};
+use crate::open::SessionState;
+use crate::pipeline::{Finished, InFlight};
+
+/// Most publications of an answer.
+const MAX_LIMIT: u64 = 300;
+
+/// Room for all of a publication in an answer but its data and its publisher, in bytes.
+const ENTRY_BYTES: usize = 96;
+
+/// Everything up to the backend.
+pub(crate) fn start(
+    state: &SessionState,
+    request: RequestInfo,
+    name: &str,
+    limit: u64,
+    range: HistoryRange,
+) -> Reaction {
+    let channel = match state.parse_channel(&request, name, Origin::Unknown) {
+        Ok(channel) => channel,
+        Err(rejected) => return rejected,
+    };
+    let Some(live) = &state.live else {
+        return Reaction::Done(None);
+    };
+    let mut span = state.begin_span(request.command, Origin::Unknown);
+    span.name(state, &channel);
+    let authorize = span.part("authorize");
+    let principal = live.attachment.member().principal();
+    let decision = state
+        .context
+        .policy
+        .decide(&principal, Action::History, &channel);
+    state.context.count_decision(&decision);
+    CommandSpan::decided(authorize, &decision);
+    if !decision.allowed {
+        span.forbidden(state, &channel);
+        let message = decision.to_string();
+        return Reaction::Done(state.error(&request, ErrorCode::Forbidden, message));
+    }
+    let node = Arc::clone(&state.context.node);
+    if node.channel(&channel).stream.is_none() {
+        span.failed(state, ErrorCode::NotAvailable);
+        let message = "the channel keeps no history";
+        return Reaction::Done(state.error(&request, ErrorCode::NotAvailable, message));
+    }
+    let limit = limit.min(MAX_LIMIT) as u32;
+    let part = match range {
+        _ if limit == 0 => StreamRange::Top,
+        HistoryRange::Since(since) => StreamRange::After {
+            offset: since.offset,
+            limit,
+        },
+        HistoryRange::Before(offset) => StreamRange::Before { offset, limit },
+    };
+    let scope = span.scope();
+    let read = async move {
+        let mut result = node.backends().streams.read(&channel, part).await;
+        if let (Ok(page), HistoryRange::Since(since)) = (&mut result, range)
+            && page.position.epoch != since.epoch
+        {
+            // Nothing came after a position of another epoch.
+            page.publications.clear();
+        }
+        Finished {
+            request,
+            outcome: Outcome::Read(result),
+            span,
+        }
+    };
+    Reaction::Waits(InFlight {
+        operation: Box::pin(read.instrument(scope)),
+        is_publication: false,
+    })
+}
+
+/// The backend has answered.
+pub(crate) fn finish(
+    state: &mut SessionState,
+    request: &RequestInfo,
+    result: Result<StreamPage, BackendError>,
+    span: &mut CommandSpan,
+) {
+    match result {
+        Ok(page) => {
+            // The other half is for what else waits.
+            let room = state.context.settings.load().limits.outbound_bytes / 2;
+            let publications = within(&page.publications, room);
+            let reply = Reply::History {
+                position: page.position,
+                publications,
+                truncated: publications.len() < page.publications.len(),
+            };
+            let answer = state.reply(request, &reply);
+            state.answer(answer);
+        }
+        Err(error) => state.backend_error(request, &error, span),
+    }
+}
+
+/// The first publications, as many as have room in `bytes` of an answer.
+fn within(publications: &[Publication], mut bytes: usize) -> &[Publication] {
+    let fits = |publication: &&Publication| {
+        let from = publication.from.as_ref().map_or(0, |from| from.len());
+        let size = ENTRY_BYTES + publication.data.len() + from;
+        let left = bytes.checked_sub(size);
+        bytes = left.unwrap_or(0);
+        left.is_some()
+    };
+    let count = publications.iter().take_while(fits).count();
+    &publications[..count]
+}
