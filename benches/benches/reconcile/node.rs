@@ -149,11 +149,11 @@ impl Events for Watched {
     }
 
     fn cleared(&self, channel: &Channel) {
-        self.inner.cleared(channel);
+        self.node.cleared(channel);
     }
 
     fn doubt_streams(&self) {
-        self.inner.doubt_streams();
+        self.node.doubt_streams();
     }
 
     fn gap(&self, channel: &Channel, reason: GapReason) {
