@@ -39,6 +39,7 @@ mod secrets;
 mod slow_clients;
 mod slow_consumer;
 mod start_up;
+mod streams;
 mod tls;
 mod token_sources;
 mod tracing;

@@ -298,6 +298,31 @@ async fn wrong_rules_are_refused() {
 }
 
 #[tokio::test]
+async fn wrong_channels_are_refused() {
+    let entry = |pattern: &str, history: &str| {
+        format!("[[channels]]\npattern = \"{pattern}\"\nhistory = {{ {history} }}\n")
+    };
+    let good = "size = 1, ttl = \"1m\"";
+    for (channels, says) in [
+        (entry("a*", good), "channels[0].pattern"),
+        (
+            entry("a", "size = 0, ttl = \"1m\""),
+            "channels[0].history.size",
+        ),
+        (
+            entry("a", "size = 1, ttl = \"0s\""),
+            "channels[0].history.ttl",
+        ),
+        (entry("a", "size = 1"), "ttl"),
+        (entry("a", good) + "presents = true\n", "presents"),
+        (entry("*", good) + &entry("a", good), "channels[1].pattern"),
+    ] {
+        let case = Case::new(&Settings::default().rules(&channels).to_toml());
+        refused(&case.serve().await, &[says]);
+    }
+}
+
+#[tokio::test]
 async fn cookies_need_a_list_of_origins() {
     let cookie = Settings::default().with("auth.token_sources = [\"cookie\"]");
     for settings in [

@@ -185,7 +185,7 @@ impl Hub {
     /// anything was.
     ///
     /// The answer is that nothing is recovered if the publications since then cannot be had, or if there are more of
-    /// them than the session's queue has room for. With `is_last`, which needs `read`, nothing more is asked for.
+    /// them than the session's queue has room for. With `is_last` no read is asked for any more.
     #[expect(
         clippy::too_many_arguments,
         reason = "each is one thing that a subscriber comes with"
@@ -201,7 +201,8 @@ impl Hub {
         answer: impl FnOnce(Joined) -> Option<Bytes>,
     ) -> Join {
         self.streams.with(&joining.feed, |feed| {
-            let Some(position) = feed.confirmed().or_else(|| read.and(feed.at())) else {
+            let confirmed = feed.confirmed();
+            let Some(position) = confirmed.or_else(|| feed.at().filter(|_| is_last)) else {
                 return Join::Read {
                     after: feed.unknown_after(since),
                 };
@@ -212,6 +213,8 @@ impl Hub {
                 None => (None, Vec::new()),
                 Some(Replay::Read(after)) if !is_last => return Join::Read { after },
                 Some(Replay::Read(_) | Replay::Lost) => (Some(false), Vec::new()),
+                // A place that was not compared is good for what follows alone.
+                Some(Replay::Whole(_)) if confirmed.is_none() => (Some(false), Vec::new()),
                 Some(Replay::Whole(missed)) => match self.frames_within_bound(member, &missed) {
                     Some(frames) => (Some(true), frames),
                     None => (Some(false), Vec::new()),
@@ -379,6 +382,13 @@ impl Hub {
         if let Some(feed) = self.streams.get(channel) {
             self.streams.with(&feed, Feed::forget);
         }
+    }
+
+    /// The [doubts](ReadPart::doubts) of a channel's feed, to be asked before its stream is read.
+    pub fn doubts(&self, channel: &Channel) -> u64 {
+        self.streams
+            .get(channel)
+            .map_or(0, |feed| feed.lock().doubts)
     }
 
     /// The place that a channel's feed has reached; `None` where it has none, or none yet.

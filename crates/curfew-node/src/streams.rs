@@ -44,6 +44,7 @@ const FILLERS: usize = 16;
 pub(crate) struct StreamRead {
     position: Position,
     after: u64,
+    doubts: u64,
     publications: Vec<Publication>,
 }
 
@@ -52,6 +53,7 @@ impl StreamRead {
         ReadPart {
             position: self.position,
             after: self.after,
+            doubts: self.doubts,
             publications: &self.publications,
         }
     }
@@ -134,6 +136,8 @@ impl Node {
     }
 
     async fn read_part(&self, channel: &Channel, after: u64) -> Result<StreamRead, BackendError> {
+        // First: what happens while the stream is read makes the answer doubtful.
+        let doubts = self.hub.doubts(channel);
         let streams = &self.backends.streams;
         let limit = u32::MAX;
         let range = match after {
@@ -147,6 +151,7 @@ impl Node {
             return Ok(StreamRead {
                 position: page.position,
                 after,
+                doubts,
                 publications: page.publications,
             });
         }
@@ -156,6 +161,7 @@ impl Node {
         Ok(StreamRead {
             position: page.position,
             after: 0,
+            doubts,
             publications: page.publications,
         })
     }
@@ -224,6 +230,10 @@ pub(crate) async fn compare_quiet(node: Arc<Node>) {
         };
         let channels = node.hub.quiet_since(since);
         for some in channels.chunks(POSITIONS) {
+            let doubts: Vec<_> = some
+                .iter()
+                .map(|channel| node.hub.doubts(channel))
+                .collect();
             let positions = match node.backends.streams.positions(some).await {
                 Ok(positions) => positions,
                 Err(error) => {
@@ -231,7 +241,7 @@ pub(crate) async fn compare_quiet(node: Arc<Node>) {
                     break;
                 }
             };
-            for (channel, position) in some.iter().zip(positions) {
+            for ((channel, position), doubts) in some.iter().zip(positions).zip(doubts) {
                 if node.hub.reached(channel) != Some(position) {
                     node.hub.doubt(channel);
                     continue;
@@ -239,6 +249,7 @@ pub(crate) async fn compare_quiet(node: Arc<Node>) {
                 let nothing_new = ReadPart {
                     position,
                     after: position.offset,
+                    doubts,
                     publications: &[],
                 };
                 node.hub.ingest(channel, nothing_new, |_| {});

@@ -68,7 +68,7 @@ impl Harness {
             max_per_user,
             over_limit: curfew_backend::OverLimit::Refuse,
             max_admissions: 0,
-            channels: Channels::default(),
+            channels: crate::Channels::default(),
         };
         let id = NodeId::new();
         let events = HubEvents::new(id, Arc::clone(&hub), Arc::clone(&metrics));
@@ -102,8 +102,8 @@ impl Harness {
     pub(super) async fn subscribe(
         &self,
         channel: &Channel,
-        member: &Arc<Member>,
-    ) -> Result<Option<Joined>, BackendError> {
+        member: &Arc<curfew_hub::Member>,
+    ) -> Result<Option<curfew_hub::Joined>, curfew_backend::BackendError> {
         self.node
             .subscribe(channel, member, None, || true, |_| None)
             .await

@@ -26,6 +26,8 @@ pub struct ReadPart<'a> {
     pub position: Position,
     /// The offset after which it was read.
     pub after: u64,
+    /// The doubts of the feed when the read began.
+    pub doubts: u64,
     /// The publications after that, as far as the stream has them, oldest first.
     pub publications: &'a [Publication],
 }
@@ -69,6 +71,9 @@ pub(super) struct Feed {
     /// The place agrees with the stream's: it was compared, and nothing has happened since that could have
     /// hidden a publication or another epoch.
     is_confirmed: bool,
+    /// The number of times that something may have been missed. A read that began before the last of them confirms
+    /// nothing.
+    pub(super) doubts: u64,
     /// The last publications delivered, without holes.
     window: VecDeque<Publication>,
     window_bytes: usize,
@@ -98,6 +103,7 @@ impl Feed {
         Self {
             at: None,
             is_confirmed: false,
+            doubts: 0,
             window: VecDeque::new(),
             window_bytes: 0,
             ahead: None,
@@ -140,6 +146,7 @@ impl Feed {
     /// Something may have been missed: the place has to be compared before a subscriber joins.
     pub(super) fn doubt(&mut self) {
         self.is_confirmed = false;
+        self.doubts += 1;
     }
 
     /// Forgets the window.
@@ -263,7 +270,6 @@ impl Feed {
             && at.offset >= ahead.offset
         {
             self.drop_waiting();
-            self.is_confirmed = true;
         }
     }
 
@@ -299,7 +305,7 @@ impl Feed {
         }
         self.extend_back(part, now);
         self.release(now, out);
-        self.is_confirmed = self.ahead.is_none();
+        self.is_confirmed = self.ahead.is_none() && part.doubts == self.doubts;
         self.state()
     }
 
@@ -372,11 +378,15 @@ impl Feed {
         }
     }
 
-    /// Gives up what is missing: those that wait are delivered after a gap. Returns false if none waits.
+    /// Gives up what is missing: those that wait are delivered after a gap. Returns false if none waits, or if they are
+    /// of another epoch: nothing but the stream says whether that one has begun or is over.
     pub(super) fn give_up(&mut self, now: Instant, out: &mut dyn Deliver) -> bool {
         let Some(ahead) = self.ahead else {
             return false;
         };
+        if self.at.is_none_or(|at| at.epoch != ahead.epoch) {
+            return false;
+        }
         // Each hole among those that wait is a gap of its own.
         while let Some((&offset, _)) = self.waiting.first_key_value() {
             self.jump(

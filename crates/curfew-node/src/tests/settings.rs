@@ -12,7 +12,7 @@ fn by(claims: &[&str]) -> NodeSettings {
         max_per_user: 0,
         over_limit: curfew_backend::OverLimit::Refuse,
         max_admissions: 0,
-        channels: curfew_node::Channels::default(),
+        channels: crate::Channels::default(),
     }
 }
 

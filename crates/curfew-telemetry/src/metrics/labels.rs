@@ -121,9 +121,21 @@ labels! {
 
 impl Label for GapReason {
     const NAME: &'static str = "reason";
-    const VALUES: &'static [&'static str] = &["link_lost", "unvouched", "too_large", "malformed"];
+    const VALUES: &'static [&'static str] = &[
+        "link_lost",
+        "unvouched",
+        "too_large",
+        "malformed",
+        "epoch",
+        "trimmed",
+        "unread",
+        "unplaced",
+    ];
 
     fn index(self) -> usize {
         usize::from(GapReason::index(self))
     }
 }
+
+/// Each reason has its value.
+const _: () = assert!(<GapReason as Label>::VALUES.len() == GapReason::ALL.len());

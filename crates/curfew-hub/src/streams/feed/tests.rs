@@ -94,6 +94,7 @@ impl Rig {
         let part = ReadPart {
             position: stream.position(),
             after,
+            doubts: self.feed.doubts,
             publications: &publications,
         };
         self.feed.ingest(part, self.now, &mut self.log)
@@ -240,6 +241,7 @@ fn a_subscriber_is_given_what_the_window_has() {
     part = ReadPart {
         position: stream.position(),
         after: 1,
+        doubts: 0,
         publications: &publications,
     };
     // The part ends before the window does.
@@ -277,6 +279,46 @@ fn publications_that_wait_are_bounded_and_read_again() {
     stream.top = last;
     assert_eq!(rig.read(&stream, delivered), FeedState::Whole);
     assert_eq!(rig.told().last(), Some(&Told::Message(e, last)));
+}
+
+#[test]
+fn a_read_that_began_before_a_doubt_confirms_nothing() {
+    let (e, mut rig) = (epoch(1), Rig::new(10));
+    let stream = Stream {
+        epoch: e,
+        first: 1,
+        top: 2,
+    };
+    let part = ReadPart {
+        position: stream.position(),
+        after: u64::MAX,
+        doubts: rig.feed.doubts,
+        publications: &[],
+    };
+    rig.feed.doubt();
+    rig.feed.ingest(part, rig.now, &mut rig.log);
+    assert_eq!(rig.feed.confirmed(), None);
+    assert_eq!(rig.feed.at(), Some(stream.position()));
+    rig.read(&stream, 2);
+    assert_eq!(rig.feed.confirmed(), Some(stream.position()));
+}
+
+#[test]
+fn publications_of_an_epoch_that_the_stream_does_not_show_are_not_delivered() {
+    let (e, other, mut rig) = (epoch(1), epoch(2), Rig::new(10));
+    let stream = Stream {
+        epoch: e,
+        first: 1,
+        top: 2,
+    };
+    rig.read(&stream, u64::MAX);
+    rig.arrive(other, 7);
+    assert!(!rig.feed.give_up(rig.now, &mut rig.log));
+    rig.read(&stream, 0);
+    assert!(rig.feed.confirmed().is_none(), "it may have begun since");
+    rig.read(&stream, 0);
+    assert_eq!(rig.feed.confirmed(), Some(stream.position()));
+    assert_eq!(rig.told(), []);
 }
 
 #[derive(Debug, Clone)]

@@ -1,0 +1,45 @@
+//! Streams: a client that was away has what it missed, or knows that it does not.
+
+mod faults;
+mod native;
+mod nodes;
+
+use curfew_tests::{Settings, Tape};
+use serde_json::{Value, json};
+
+/// Settings with a stream of `size` publications for each channel below `room:`, and rules that allow all.
+fn with_streams(size: u32) -> Settings {
+    let rules = format!(
+        "[[policy.rules]]\nname = \"everything\"\nchannels = [\"*\"]\n\
+         actions = [\"subscribe\", \"publish\", \"history\"]\n\
+         [[channels]]\npattern = \"room:*\"\nhistory = {{ size = {size}, ttl = \"10m\" }}\n"
+    );
+    Settings::default().rules(&rules)
+}
+
+/// A position as a client sends it back.
+fn position(of: &Value) -> Value {
+    json!({"epoch": of["epoch"], "offset": of["offset"]})
+}
+
+/// The channel's messages and gaps so far, each by its offset; a gap is negative.
+fn offsets(tape: &Tape, channel: &str) -> Vec<i64> {
+    tape.seen()
+        .iter()
+        .filter(|seen| seen.frame["channel"] == channel)
+        .filter_map(|seen| {
+            let offset = seen.frame["offset"].as_i64()?;
+            match seen.frame["type"].as_str()? {
+                "message" => Some(offset),
+                "gap" => Some(-offset),
+                _ => None,
+            }
+        })
+        .collect()
+}
+
+/// The place of the first frame that has these members.
+fn place(tape: &Tape, expect: &Value) -> Option<usize> {
+    let matches = |frame: &Value| curfew_testkit::json::contains(expect, frame);
+    tape.seen().iter().position(|seen| matches(&seen.frame))
+}

@@ -1,0 +1,151 @@
+//! Links that break, data that is lost, keys that are not ours.
+
+use std::time::Duration;
+
+use curfew_tests::{Cluster, Gateway, Redis, Tape, eventually_within};
+use serde_json::{Value, json};
+
+use super::{offsets, position, with_streams};
+
+/// Time that a node may take to be well again.
+const RECOVERY: Duration = Duration::from_secs(20);
+
+/// Publishes until it is taken, and returns its place.
+async fn publish(node: &Gateway, data: Value) -> Value {
+    eventually_within(RECOVERY, "a publication that is taken", async || {
+        let body = json!({"channel":"room:1","data":data});
+        let (status, answer) = node.admin("POST", "/v1/publish", Some(body)).await;
+        (status == 200).then_some(answer)
+    })
+    .await
+}
+
+async fn join(node: &Gateway, user: &str, since: Option<&Value>) -> (Tape, Value) {
+    let tape = Tape::of(node.user(user).await);
+    let mut command = json!({"type":"subscribe","channel":"room:1"});
+    if let Some(since) = since {
+        command["since"] = since.clone();
+    }
+    let answer = tape.ask("join", command).await;
+    assert_eq!(answer["type"], "ok", "{answer}");
+    (tape, answer)
+}
+
+#[tokio::test]
+async fn a_link_that_is_lost_again_and_again_leaves_no_hole_and_tells_no_gap() {
+    const COUNT: i64 = 400;
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(2, &redis.url(), &with_streams(1_000)).await;
+    let (alice, _) = join(&cluster[0], "alice", None).await;
+    let (bob, _) = join(&cluster[1], "bob", None).await;
+    for n in 1..=COUNT {
+        if n % 40 == 0 {
+            redis.run(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+        }
+        publish(&cluster[0], json!(n)).await;
+    }
+    for tape in [&alice, &bob] {
+        tape.until_within(RECOVERY, json!({"offset":COUNT})).await;
+        assert_eq!(offsets(tape, "room:1"), (1..=COUNT).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
+async fn the_last_publication_before_a_break_comes_though_none_follows() {
+    let redis = Redis::start().await;
+    let cluster = Cluster::behind_proxies(2, &redis, &with_streams(100)).await;
+    let (alice, _) = join(&cluster[0], "alice", None).await;
+    for n in 1..=5 {
+        redis.run(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+        publish(&cluster[1], json!(n)).await;
+        alice.until_within(RECOVERY, json!({"offset":n})).await;
+    }
+    assert_eq!(offsets(&alice, "room:1"), [1, 2, 3, 4, 5]);
+}
+
+#[tokio::test]
+async fn nothing_is_recovered_across_a_loss_of_data() {
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(2, &redis.url(), &with_streams(100)).await;
+    let (alice, joined) = join(&cluster[0], "alice", None).await;
+    for n in 1..=3 {
+        publish(&cluster[0], json!(n)).await;
+    }
+    alice.until(json!({"offset":3})).await;
+    redis.run(&["FLUSHALL"]).await;
+    let since = position(&joined);
+    cluster.synced().await;
+    for node in cluster.nodes() {
+        let (_, answer) = join(node, "bob", Some(&since)).await;
+        assert_eq!(answer["recovered"], false, "{answer}");
+        assert_ne!(answer["epoch"], since["epoch"]);
+    }
+    let placed = publish(&cluster[1], json!("new")).await;
+    assert_eq!(placed["offset"], 1);
+    alice.until_within(RECOVERY, json!({"data":"new"})).await;
+    let gaps = alice.matching(&json!({"type":"gap","channel":"room:1"}));
+    assert_eq!(gaps.len(), 1, "{:?}", alice.seen());
+    assert_eq!(gaps[0].frame["epoch"], placed["epoch"]);
+    assert_eq!(offsets(&alice, "room:1"), [1, 2, 3, 0, 1]);
+}
+
+#[tokio::test]
+async fn what_the_stream_has_no_more_is_a_gap_where_it_is_missing() {
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(2, &redis.url(), &with_streams(3)).await;
+    let (alice, joined) = join(&cluster[0], "alice", None).await;
+    publish(&cluster[1], json!(1)).await;
+    alice.until(json!({"offset":1})).await;
+    cluster[0].freeze().await;
+    redis.run(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+    for n in 2..=10 {
+        publish(&cluster[1], json!(n)).await;
+    }
+    cluster[0].thaw();
+    alice.until_within(RECOVERY, json!({"offset":10})).await;
+    assert_eq!(offsets(&alice, "room:1"), [1, -7, 8, 9, 10]);
+    let (_, answer) = join(&cluster[1], "bob", Some(&position(&joined))).await;
+    assert_eq!(answer["recovered"], false);
+}
+
+#[tokio::test]
+async fn keys_that_are_not_ours_begin_another_epoch() {
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(1, &redis.url(), &with_streams(10)).await;
+    let first = publish(&cluster[0], json!(1)).await;
+    let keys = redis.keys().await;
+    let stream = keys.iter().find(|key| key.ends_with("}:room:1")).unwrap();
+    let meta = format!("{stream}:meta");
+    let mut epochs = vec![first["epoch"].clone()];
+    for commands in [
+        vec![vec!["DEL", stream], vec!["SET", stream, "x"]],
+        vec![vec!["XADD", stream, "99-0", "x", "y"]],
+        vec![vec!["DEL", &meta], vec!["SET", &meta, "x"]],
+        vec![vec!["HSET", &meta, "top", "x"]],
+        vec![vec!["HSET", &meta, "server", "x"]],
+    ] {
+        for command in &commands {
+            redis.run(command).await.accepted();
+        }
+        let placed = publish(&cluster[0], json!(2)).await;
+        assert_eq!(placed["offset"], 1, "{commands:?}");
+        assert!(!epochs.contains(&placed["epoch"]), "{commands:?}");
+        epochs.push(placed["epoch"].clone());
+    }
+}
+
+#[tokio::test]
+async fn a_script_that_redis_has_forgotten_loses_nothing() {
+    const COUNT: i64 = 100;
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(1, &redis.url(), &with_streams(1_000)).await;
+    let (alice, _) = join(&cluster[0], "alice", None).await;
+    for n in 1..=COUNT {
+        if n % 10 == 0 {
+            redis.run(&["SCRIPT", "FLUSH", "SYNC"]).await.accepted();
+        }
+        publish(&cluster[0], json!(n)).await;
+    }
+    alice.until(json!({"offset":COUNT})).await;
+    assert_eq!(offsets(&alice, "room:1"), (1..=COUNT).collect::<Vec<_>>());
+}

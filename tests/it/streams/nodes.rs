@@ -1,0 +1,179 @@
+//! Several nodes over Redis.
+
+use std::collections::BTreeSet;
+
+use curfew_tests::{Cluster, Gateway, Redis, Tape, eventually};
+use serde_json::{Value, json};
+
+use super::{offsets, place, position, with_streams};
+
+/// Publishes numbers until it is dropped.
+async fn publish(node: &Gateway, from: u64, count: u64) -> Value {
+    let mut last = Value::Null;
+    for data in from..from + count {
+        let body = json!({"channel":"room:1","data":data});
+        last = node.admin_ok("POST", "/v1/publish", Some(body)).await;
+    }
+    last
+}
+
+async fn join(node: &Gateway, user: &str, since: Option<&Value>) -> (Tape, Value) {
+    let tape = Tape::of(node.user(user).await);
+    let mut command = json!({"type":"subscribe","channel":"room:1"});
+    if let Some(since) = since {
+        command["since"] = since.clone();
+    }
+    let answer = tape.ask("join", command).await;
+    assert_eq!(answer["type"], "ok", "{answer}");
+    (tape, answer)
+}
+
+#[tokio::test]
+async fn a_client_that_comes_back_to_another_node_has_everything_once_and_in_order() {
+    const EACH: u64 = 50;
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(2, &redis.url(), &with_streams(1_000)).await;
+    let (tape, joined) = join(&cluster[0], "alice", None).await;
+    let mut since = position(&joined);
+    let mut seen: Vec<i64> = Vec::new();
+    let mut tape = Some(tape);
+    for round in 0..6 {
+        // Live on one node, away, and back on the other while publications go on.
+        let node = &cluster[round % 2];
+        publish(node, 1, EACH).await;
+        let left = tape.take().unwrap();
+        seen.extend(offsets(&left, "room:1"));
+        if let Some(last) = seen.last() {
+            since["offset"] = json!(last);
+        }
+        drop(left);
+        publish(&cluster[0], 1, EACH).await;
+        let publishing = publish(&cluster[1], 1, EACH);
+        let coming = join(&cluster[(round + 1) % 2], "alice", Some(&since));
+        let (_, (back, answer)) = tokio::join!(publishing, coming);
+        assert_eq!(answer["recovered"], true, "{answer}");
+        let answered = place(&back, &json!({"type":"ok"})).unwrap();
+        let first = place(&back, &json!({"type":"message"}));
+        assert!(
+            first.is_none_or(|first| answered < first),
+            "{:?}",
+            back.seen()
+        );
+        tape = Some(back);
+    }
+    let last = publish(&cluster[0], 1, 1).await;
+    let tape = tape.unwrap();
+    tape.until(json!({"type":"message","offset":last["offset"]}))
+        .await;
+    seen.extend(offsets(&tape, "room:1"));
+    let expect: Vec<_> = (1..=last["offset"].as_i64().unwrap()).collect();
+    assert_eq!(seen, expect);
+    assert_eq!(cluster.metric("curfew_gaps_total").await, 0.0);
+}
+
+#[tokio::test]
+async fn many_who_come_back_cost_few_reads() {
+    const CLIENTS: usize = 100;
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(1, &redis.url(), &with_streams(100)).await;
+    let node = &cluster[0];
+    let (tape, joined) = join(node, "alice", None).await;
+    drop(tape);
+    publish(node, 1, 10).await;
+    let since = position(&joined);
+    let reads = || node.metric("curfew_stream_reads_total");
+    let before = reads().await;
+    let mut tapes = Vec::new();
+    for _ in 0..CLIENTS {
+        tapes.push(Tape::of(node.user("bob").await));
+    }
+    for tape in &tapes {
+        tape.send(json!({"type":"subscribe","id":1,"channel":"room:1","since":since}));
+    }
+    for tape in &tapes {
+        tape.until(json!({"type":"ok","recovered":true})).await;
+        tape.until(json!({"offset":10})).await;
+        assert_eq!(offsets(tape, "room:1"), (1..=10).collect::<Vec<_>>());
+    }
+    let read = reads().await - before;
+    assert!(read <= 5.0, "{read} reads for {CLIENTS} clients");
+    let recovered = node.metric("curfew_stream_recoveries_total").await;
+    assert_eq!(recovered, CLIENTS as f64);
+}
+
+#[tokio::test]
+async fn a_key_is_known_on_every_node() {
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(2, &redis.url(), &with_streams(100)).await;
+    let (tape, _) = join(&cluster[0], "alice", None).await;
+    let mut offsets_told = BTreeSet::new();
+    for node in cluster.nodes() {
+        let mut bob = node.user("bob").await;
+        bob.send(json!({"type":"publish","id":1,"channel":"room:1","data":1,"key":"order-77"}))
+            .await;
+        offsets_told.insert(bob.next_json().await["offset"].as_u64());
+    }
+    assert_eq!(offsets_told, BTreeSet::from([Some(1)]));
+    publish(&cluster[1], 2, 1).await;
+    tape.until(json!({"data":2})).await;
+    assert_eq!(offsets(&tape, "room:1"), [1, 2]);
+}
+
+#[tokio::test]
+async fn names_in_redis_are_as_specified() {
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(1, &redis.url(), &with_streams(5)).await;
+    for n in 0..8 {
+        publish(&cluster[0], n, 1).await;
+    }
+    let keys = redis.keys().await;
+    let streams: Vec<_> = keys
+        .iter()
+        .filter(|key| key.starts_with("curfew:stream:"))
+        .collect();
+    assert_eq!(streams.len(), 2, "{keys:?}");
+    assert!(streams[0].ends_with("}:room:1"), "{streams:?}");
+    assert_eq!(*streams[1], format!("{}:meta", streams[0]));
+    assert_eq!(redis.run(&["XLEN", streams[0]]).await.integer(), 5);
+    let ttl = redis.run(&["PTTL", streams[0]]).await.integer();
+    assert!((590_000..=600_000).contains(&ttl), "{ttl}");
+    // A channel without a stream has none.
+    let body = json!({"channel":"plain","data":1});
+    cluster[0].admin_ok("POST", "/v1/publish", Some(body)).await;
+    assert!(!redis.keys().await.iter().any(|key| key.contains("plain")));
+}
+
+#[tokio::test]
+async fn a_newer_envelope_than_a_node_knows_is_a_gap_and_one_without_a_place_too() {
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(1, &redis.url(), &with_streams(5)).await;
+    let (tape, _) = join(&cluster[0], "alice", None).await;
+    publish(&cluster[0], 1, 1).await;
+    // A node of version 1, or with other settings, publishes without a place.
+    let envelope = r#"{"v":1,"from":"old","data":2}"#;
+    redis
+        .run(&["PUBLISH", "curfew:channel:room:1", envelope])
+        .await;
+    tape.until(json!({"type":"gap","channel":"room:1","offset":1}))
+        .await;
+    publish(&cluster[0], 3, 1).await;
+    tape.until(json!({"data":3})).await;
+    let data: Vec<_> = tape
+        .messages()
+        .iter()
+        .map(|seen| seen.frame["data"].clone())
+        .collect();
+    assert_eq!(data, [1, 2, 3]);
+    // An envelope of a version that is not known is nothing that the stream lacks.
+    redis
+        .run(&["PUBLISH", "curfew:channel:room:1", r#"{"v":9}"#])
+        .await;
+    let dropped = "curfew_broker_messages_dropped_total{reason=\"malformed\"}";
+    eventually("it is dropped", async || {
+        (cluster[0].metric(dropped).await == 1.0).then_some(())
+    })
+    .await;
+    publish(&cluster[0], 4, 1).await;
+    tape.until(json!({"data":4})).await;
+    assert_eq!(offsets(&tape, "room:1"), [1, -1, 2, 3]);
+}
