@@ -25,6 +25,7 @@ const VERSION: u32 = 1;
 pub(crate) const MAX_BYTES: usize = 64 * 1024 * 1024;
 
 #[derive(Serialize)]
+/// The members before `data`.
 struct Head<'a> {
     v: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -36,6 +37,7 @@ struct Head<'a> {
 }
 
 #[derive(Deserialize)]
+/// An envelope as it is parsed.
 struct Envelope<'a> {
     v: u32,
     #[serde(borrow)]

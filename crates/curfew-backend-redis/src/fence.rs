@@ -56,7 +56,9 @@ const SCRIPT: &str = include_str!("fence/publish.lua");
 /// The fence at one server, for one connection.
 pub(crate) struct Fence {
     lease: Arc<DeliveryLease>,
+    /// The metrics of refused publications.
     metrics: Arc<RedisMetrics>,
+    /// True for a cluster, where a run belongs to one channel.
     cluster: bool,
     /// The digest by which Redis knows the script.
     digest: String,
@@ -258,6 +260,7 @@ impl Fence {
     }
 }
 
+/// A time in whole microseconds, as Redis counts it.
 fn microseconds(time: Duration) -> i64 {
     i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
 }

@@ -52,6 +52,7 @@ pub(crate) fn keep(core: Arc<Core>) -> io::Result<()> {
     Ok(())
 }
 
+/// Gives one sign of life, and reports a pause if there was one.
 fn beat(core: &Core, patience: Duration) {
     if let Some(stopped) = core.lease.note_alive(patience) {
         core.metrics.node_stops.inc();

@@ -102,6 +102,7 @@ impl Redis {
         Ok(leases.iter().map(Option::is_some).collect())
     }
 
+    /// The nodes that hold a lease, with their records.
     async fn list_nodes(&self) -> Result<Vec<NodeInfo>, Fault> {
         let live = self.live_nodes().await?;
         let keys = &self.core.keys;
@@ -198,6 +199,7 @@ impl Redis {
             )
             .await?;
         if claimed.is_none() {
+            // Another node cleans up after it.
             return Ok(());
         }
         let removed = self.remove_sessions_of(dead).await;
@@ -288,6 +290,7 @@ impl Redis {
     }
 }
 
+/// Parses a node's record. Returns `None` if it is missing or malformed.
 fn read_node(node: NodeId, hash: Value, sessions: Value) -> Option<NodeInfo> {
     let fields: HashMap<String, String> = from_redis_value(hash).ok()?;
     Some(NodeInfo {

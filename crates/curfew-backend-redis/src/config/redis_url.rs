@@ -198,6 +198,7 @@ impl RedisUrl {
     }
 }
 
+/// Splits and decodes `user:password`. An empty part counts as absent.
 fn parse_credentials(
     credentials: Option<&str>,
 ) -> Result<(Option<String>, Option<Secret>), RedisUrlError> {
@@ -212,6 +213,7 @@ fn parse_credentials(
     Ok((given(user)?, given(password)?.map(Secret::new)))
 }
 
+/// Parses a list of servers separated by commas.
 fn parse_addresses(hosts: &str, default_port: u16) -> Result<Vec<RedisAddress>, RedisUrlError> {
     hosts
         .split(',')
@@ -219,6 +221,7 @@ fn parse_addresses(hosts: &str, default_port: u16) -> Result<Vec<RedisAddress>, 
         .collect()
 }
 
+/// Parses `host`, `host:port` or `[IPv6]:port`.
 fn parse_address(text: &str, default_port: u16) -> Result<RedisAddress, RedisUrlError> {
     let (host, port) = match text.strip_prefix('[') {
         // An IPv6 address in brackets.
@@ -248,6 +251,7 @@ fn parse_address(text: &str, default_port: u16) -> Result<RedisAddress, RedisUrl
     })
 }
 
+/// Parses the number of a database. An empty text is 0.
 fn parse_database(path: &str) -> Result<i64, RedisUrlError> {
     match path {
         "" => Ok(0),

@@ -97,6 +97,8 @@ async fn serve(
         loop {
             probes.tick().await;
             if let Err(fault) = fence.probe(&mut connection).await {
+                // The clock must be read in time, or the deadlines of publications become
+                // inaccurate.
                 return fault;
             }
         }

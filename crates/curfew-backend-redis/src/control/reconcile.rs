@@ -46,6 +46,7 @@ impl Control {
         self.note_found(generation, &found).await
     }
 
+    /// Finds the existing keys among these, over a clone of the connection.
     async fn find_over(
         &self,
         mut connection: Connection,

@@ -169,6 +169,7 @@ impl Control {
         self.reconcile(generation).await?;
         self.beat(generation).await?;
         if generation.pushes.has_lost_track() {
+            // Sessions may be revoked again: the next step is another setup.
             return Ok(());
         }
         self.step("synced").log();
