@@ -85,6 +85,7 @@ impl Hub {
             self.tell_gap(&publication.channel, listeners);
             listeners.each(|member| {
                 let Some(frame) = frames.of(member.wire()) else {
+                    // The protocol of this wire has no words for a publication.
                     return;
                 };
                 let size = frame.len();
@@ -168,6 +169,7 @@ impl Hub {
         let (mut told, mut bytes) = (0, 0);
         listeners.each(|member| {
             let Some(frame) = frames.of(member.wire()) else {
+                // The protocol of this wire has no words for a gap.
                 return;
             };
             let size = frame.len();
@@ -202,6 +204,7 @@ impl<'a> Frames<'a> {
     }
 
     #[inline]
+    /// The frame on this wire. The first wire is kept apart, because most channels have only one.
     fn of(&mut self, wire: WireId) -> Option<Bytes> {
         match &self.first {
             Some((id, frame)) if *id == wire => Some(frame.clone()),
@@ -210,6 +213,7 @@ impl<'a> Frames<'a> {
     }
 
     #[cold]
+    /// The frame on another wire than the first.
     fn of_another(&mut self, wire: WireId) -> Option<Bytes> {
         if let Some((_, frame)) = self.others.iter().find(|(id, _)| *id == wire) {
             return frame.clone();

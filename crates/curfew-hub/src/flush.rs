@@ -24,6 +24,7 @@ const SHARE: usize = 1024;
 pub(crate) struct Flushers(OnceLock<All>);
 
 #[derive(Debug)]
+/// The flushers and their work.
 struct All {
     /// Members waiting for a flusher, one list for each flusher.
     due: Box<[Mutex<Due>]>,
@@ -44,6 +45,7 @@ struct Due {
 }
 
 impl Flushers {
+    /// True until [`Hub::set_flushers`].
     pub(crate) fn is_empty(&self) -> bool {
         self.0.get().is_none()
     }
@@ -75,6 +77,7 @@ impl Flushers {
 }
 
 impl Due {
+    /// Adds work with `add`, and wakes the flusher if it waits.
     fn add(due: &Mutex<Self>, add: impl FnOnce(&mut Self)) {
         let mut due = due.lock();
         add(&mut due);
@@ -86,6 +89,7 @@ impl Due {
         }
     }
 
+    /// True if the flusher has nothing to do.
     fn is_empty(&self) -> bool {
         self.members.is_empty() && self.shares.is_empty()
     }

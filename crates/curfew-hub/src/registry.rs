@@ -32,8 +32,10 @@ pub struct HubLimits {
 pub struct Hub {
     pub(crate) wires: Wires,
     pub(crate) channels: Channels,
+    /// The sessions by id.
     sessions: [RwLock<HashMap<SessionId, Arc<Member>>>; SHARDS],
     pub(crate) index: Index,
+    /// The kinds of revocation in force.
     kinds: RwLock<Arc<Kinds>>,
     /// Generation of the latest [`Kinds`] for which the hub is settled: see [`Hub::settle`].
     settled: AtomicU64,
@@ -181,6 +183,7 @@ impl Hub {
         let mut current = self.kinds.write();
         let kinds = Kinds::new(current.generation() + 1, claims);
         if kinds.claims() == current.claims() {
+            // A reload without a change of the claims needs no walk over the sessions.
             return None;
         }
         let kinds = Arc::new(kinds);
@@ -249,6 +252,7 @@ impl Hub {
         self.send_as(member, frame, true)
     }
 
+    /// Queues a frame for one session and counts its bytes.
     fn send_as(&self, member: &Member, frame: Bytes, is_notice: bool) -> bool {
         let size = frame.len();
         let queued = match self.push(member, frame, None, false, is_notice) {
@@ -328,6 +332,7 @@ impl Hub {
             writes.note();
         }
         if !arrival.is_observed {
+            // The delivery is traced but not sampled for the metrics.
             return;
         }
         let messages = f64::from(arrival.messages);

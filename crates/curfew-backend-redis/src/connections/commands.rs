@@ -97,8 +97,7 @@ async fn serve(
         loop {
             probes.tick().await;
             if let Err(fault) = fence.probe(&mut connection).await {
-                // The clock must be read in time, or the deadlines of publications become
-                // inaccurate.
+                // A failed probe shows that the connection is of no further use.
                 return fault;
             }
         }

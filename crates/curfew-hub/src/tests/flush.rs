@@ -230,7 +230,8 @@ async fn what_a_full_socket_does_not_take_is_left_to_the_task() {
     let begun = harness.metrics.sent_bytes.get();
     assert!(begun > 0);
     assert_eq!(harness.hub.queued_bytes(), queued - begun);
-    // Only the frame begun is counted; the other one is counted by the task that writes it.
+    // Only the partly written frame is counted; the other one is counted by the task that writes
+    // it.
     assert_eq!(harness.metrics.frames_sent.get(Opcode::Text), 1);
     harness.publish(&room, "later");
     assert_eq!(harness.flush(), 0, "the task is awake");
@@ -282,8 +283,8 @@ async fn of_a_frame_begun_the_rest_stays_when_the_session_is_revoked() {
     harness.flush();
     let key = RevocationKey::user("u");
     assert_eq!(harness.hub.revoke(&key, &Revocation::default()).len(), 1);
-    // The following frame is dropped. The rest of the frame begun tells the task to reset the
-    // connection.
+    // The following frame is dropped. The rest of the partly written frame tells the task to reset
+    // the connection.
     let (progress, socket) = connected.wakes_to(&harness);
     let ending = Ending::new(Disconnect::REVOKED);
     assert!(matches!(progress, Progress::End(found) if found == ending));
