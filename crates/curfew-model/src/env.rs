@@ -62,6 +62,7 @@ mod simulated {
         env().is_some()
     }
 
+    /// The machine that stands in on this thread.
     fn env() -> Option<Rc<dyn Env>> {
         ENV.with_borrow(Clone::clone)
     }
@@ -75,6 +76,7 @@ mod simulated {
         }
     }
 
+    /// A future that belongs to a node.
     struct Task<F> {
         node: Option<usize>,
         future: Pin<Box<F>>,
@@ -89,6 +91,7 @@ mod simulated {
             };
             let before = env.node();
             if !ready!(env.begin(node, cx)) {
+                // The node is gone, and its tasks end with it.
                 return Poll::Ready(());
             }
             let polled = self.future.as_mut().poll(cx);

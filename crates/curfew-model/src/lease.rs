@@ -45,6 +45,7 @@ pub struct DeliveryLease {
 }
 
 #[derive(Debug, Default)]
+/// The signs of life given so far.
 struct Liveness {
     /// The time until which the last sign of life counts; `None` before the first.
     counts_until: Option<Duration>,
@@ -74,6 +75,7 @@ impl LeaseSnapshot {
 pub struct Stretch(u64);
 
 impl DeliveryLease {
+    /// Creates a lease that is held until `held_until`, without signs of life.
     fn new(held_until: u64) -> Self {
         Self {
             held_until: AtomicU64::new(held_until),
@@ -132,6 +134,7 @@ impl DeliveryLease {
     pub fn renew(&self, until: Duration, stretch: Stretch) -> Option<bool> {
         let liveness = self.liveness_state();
         if Stretch(liveness.stops) != stretch {
+            // The proof may be older than the pause, and revocations since then unread.
             return None;
         }
         let before = self.snapshot();
@@ -174,12 +177,14 @@ impl DeliveryLease {
         None
     }
 
+    /// Locks the signs of life.
     fn liveness_state(&self) -> MutexGuard<'_, Liveness> {
         // The state is consistent at any moment, so that a poisoned lock is safe to use.
         self.liveness.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// Whole nanoseconds, below [`PERPETUAL`].
 fn nanoseconds(time: Duration) -> u64 {
     // Enough for 584 years.
     u64::try_from(time.as_nanos()).unwrap_or(PERPETUAL - 1)

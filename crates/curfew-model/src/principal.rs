@@ -169,6 +169,7 @@ impl Principal {
     /// Adds the keys of the listed claims.
     fn add_claims(&self, keys: &mut Vec<RevocationKey>, revocable_claims: &[String]) {
         if revocable_claims.is_empty() {
+            // Saves the parsing of the claims.
             return;
         }
         let claims = self.claims().parse();
@@ -196,6 +197,7 @@ impl Principal {
     }
 }
 
+/// Adds the keys of one value; none for an array in an array, an object or `null`.
 fn add_claim(keys: &mut Vec<RevocationKey>, name: &str, value: &serde_json::Value) {
     let text = match value {
         serde_json::Value::String(text) => Cow::Borrowed(text.as_str()),

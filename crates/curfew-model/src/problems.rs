@@ -20,8 +20,10 @@ impl fmt::Display for Problem {
 /// Collects [`Problem`]s while a configuration is checked section by section.
 #[derive(Debug, Default)]
 pub struct Problems {
+    /// The section being checked, from the outermost.
     path: Vec<String>,
     found: Vec<Problem>,
+    /// The warnings.
     doubts: Vec<Problem>,
 }
 
@@ -52,6 +54,7 @@ impl Problems {
         self.doubts.push(problem);
     }
 
+    /// A problem of `key` below the current path.
     fn problem(&self, key: &str, message: impl Into<String>) -> Problem {
         let mut path = self.path.join(".");
         if !key.is_empty() {

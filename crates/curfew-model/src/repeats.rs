@@ -14,6 +14,7 @@ pub const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
 pub struct Repeats<T = ()>(Mutex<State<T>>);
 
 #[derive(Debug)]
+/// The events of a cause since its last line.
 struct State<T> {
     /// The time of the last line, as [`boottime`].
     said_at: Option<Duration>,
@@ -38,6 +39,7 @@ impl<T> State<T> {
     fn take(&mut self, now: Duration) -> Option<u64> {
         let is_due = |at| now.saturating_sub(at) >= REPEAT_INTERVAL;
         if self.unsaid == 0 || !self.said_at.is_none_or(is_due) {
+            // No event since the last line, or its interval is not over.
             return None;
         }
         self.said_at = Some(now);
@@ -46,6 +48,7 @@ impl<T> State<T> {
 }
 
 impl<T> Repeats<T> {
+    /// Locks the state. It is consistent at any moment, so that a poisoned lock is safe to use.
     fn state(&self) -> MutexGuard<'_, State<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

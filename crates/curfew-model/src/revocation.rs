@@ -96,6 +96,7 @@ impl Revocation {
             };
         }
         #[derive(Deserialize)]
+        /// The members of a JSON value that are read.
         struct Written {
             before: Option<serde_json::Value>,
             reason: Option<serde_json::Value>,
@@ -104,6 +105,7 @@ impl Revocation {
         }
         let written = object_text(value).map(serde_json::from_str::<Written>);
         let Some(Ok(written)) = written else {
+            // Neither a time nor an object: the value covers every token.
             return Self::default();
         };
         Self {
@@ -127,8 +129,10 @@ impl Revocation {
     }
 }
 
+/// Parses a time in digits: seconds, or milliseconds rounded up.
 fn parse_time(text: &[u8]) -> Option<u64> {
     if !text.iter().all(u8::is_ascii_digit) {
+        // A sign or a space is no digit, although a number may have them.
         return None;
     }
     let number: u64 = std::str::from_utf8(text).ok()?.parse().ok()?;

@@ -49,6 +49,7 @@ pub enum RevocationKey {
 /// A value in any spelling.
 #[derive(Debug, Clone)]
 pub struct Value {
+    /// SHA-256 of the value.
     digest: [u8; 32],
     /// The plain value. `None` if only the digest is known, or if the value cannot be written
     /// plainly, because it is empty or has the form of a digest.
@@ -135,6 +136,7 @@ impl Ineffective {
 }
 
 impl Value {
+    /// The value with this plain text.
     fn of(text: &str) -> Self {
         let plain = !text.is_empty() && parse_digest(text).is_none();
         Self {
@@ -154,6 +156,7 @@ impl Value {
         }
     }
 
+    /// The written form of the digest.
     fn digest(&self) -> String {
         format!("{DIGEST_MARK}{}", URL_SAFE_NO_PAD.encode(self.digest))
     }
@@ -272,6 +275,7 @@ impl RevocationKey {
             return parsed(Value::written(value), Spelling::Digest);
         }
         if kind != "session" {
+            // Only a session's id has other spellings than these two.
             return parsed(Value::of(value), Spelling::Plain);
         }
         let id: SessionId = value.parse().map_err(|_| Ineffective::NotASession)?;
@@ -281,6 +285,7 @@ impl RevocationKey {
         } else if value == lower.to_ascii_uppercase() {
             Spelling::Upper
         } else {
+            // No spelling of this node has mixed case, so that it would look up another key.
             return Err(Ineffective::MixedCase);
         };
         parsed(Value::of(&lower), spelling)
@@ -302,6 +307,7 @@ impl RevocationKey {
             return None;
         };
         if !RESERVED_KINDS.contains(&&**kind) && !is_kind(kind) {
+            // The kind may become one after a reload.
             return Some(Ineffective::UnknownKind);
         }
         let plain = value.plain.as_deref()?;
@@ -411,6 +417,7 @@ impl RevocationKey {
     }
 }
 
+/// True if Curfew itself writes the value plainly.
 fn is_plain(value: &str) -> bool {
     value.len() <= MAX_PLAIN_BYTES
         && !value.starts_with(DIGEST_MARK)

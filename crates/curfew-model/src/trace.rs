@@ -22,6 +22,7 @@ pub struct TraceContext {
     trace_id: [u8; 16],
     span_id: [u8; 8],
     sampled: bool,
+    /// The `tracestate`, passed on unchanged.
     state: Option<Arc<str>>,
 }
 
@@ -152,6 +153,7 @@ fn is_state(text: &str) -> bool {
     is_good && (1..=MAX_STATE_MEMBERS).contains(&members)
 }
 
+/// Decodes `2 * N` lower-case hexadecimal digits.
 fn hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
     let mut bytes = [0; N];
     for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
@@ -160,6 +162,7 @@ fn hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
     Some(bytes)
 }
 
+/// Decodes one lower-case hexadecimal digit.
 fn nibble(digit: u8) -> Option<u8> {
     match digit {
         b'0'..=b'9' => Some(digit - b'0'),
