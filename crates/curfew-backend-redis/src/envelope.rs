@@ -24,8 +24,8 @@ const VERSION: u32 = 1;
 /// Largest envelope that is parsed: larger than any message of a client.
 pub(crate) const MAX_BYTES: usize = 64 * 1024 * 1024;
 
-#[derive(Serialize)]
 /// The members before `data`.
+#[derive(Serialize)]
 struct Head<'a> {
     v: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -36,8 +36,8 @@ struct Head<'a> {
     tracestate: Option<&'a str>,
 }
 
-#[derive(Deserialize)]
 /// An envelope as it is parsed.
+#[derive(Deserialize)]
 struct Envelope<'a> {
     v: u32,
     #[serde(borrow)]

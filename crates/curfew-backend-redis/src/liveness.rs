@@ -1,6 +1,6 @@
 //! Detects pauses of this process, caused by a signal, a hypervisor or a lack of processors.
 //!
-//! The lease itself covers a pause longer than the lease. After a shorter pause the lease still
+//! A pause longer than the lease ends the lease by itself. After a shorter pause the lease still
 //! holds, but pushes from Redis wait unread in a socket, and a session revoked meanwhile must not
 //! be told `connected`. So the lease stays lost until the control connection has finished another
 //! heartbeat.
@@ -16,8 +16,8 @@ use tracing::warn;
 
 use crate::core::Core;
 
-/// Signs of life in the time after which their absence is a pause. A thread that is late for one of
-/// them is not late for all.
+/// Number of signs of life in the time after which their absence counts as a pause. A thread that
+/// is late for one of them is not late for all.
 const SIGNS: u32 = 6;
 
 /// Shortest absence of signs that counts as a pause. Above it, a pause is a tenth of the lease. A

@@ -20,8 +20,8 @@ const REGISTER: Duration = Duration::from_secs(5);
 /// Lifetime of a node's record, in milliseconds. Each write renews it.
 const NODE_RECORD_MS: u64 = 15_000;
 
-/// Interval between two searches for dead nodes. A node is cleaned up after if its lease is missing
-/// in two searches in a row.
+/// Interval between two searches for dead nodes. The records of a node are removed if its lease is
+/// missing in two searches in a row.
 const REAP: Duration = Duration::from_secs(5);
 
 /// Longest time for which one node alone cleans up after another, in milliseconds.

@@ -203,8 +203,8 @@ impl<'a> Frames<'a> {
         }
     }
 
-    #[inline]
     /// The frame on this wire. The first wire is kept apart, because most channels have only one.
+    #[inline]
     fn of(&mut self, wire: WireId) -> Option<Bytes> {
         match &self.first {
             Some((id, frame)) if *id == wire => Some(frame.clone()),
@@ -212,8 +212,8 @@ impl<'a> Frames<'a> {
         }
     }
 
-    #[cold]
     /// The frame on another wire than the first.
+    #[cold]
     fn of_another(&mut self, wire: WireId) -> Option<Bytes> {
         if let Some((_, frame)) = self.others.iter().find(|(id, _)| *id == wire) {
             return frame.clone();

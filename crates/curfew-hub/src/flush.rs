@@ -23,8 +23,8 @@ const SHARE: usize = 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Flushers(OnceLock<All>);
 
-#[derive(Debug)]
 /// The flushers and their work.
+#[derive(Debug)]
 struct All {
     /// Members waiting for a flusher, one list for each flusher.
     due: Box<[Mutex<Due>]>,

@@ -44,8 +44,8 @@ pub struct DeliveryLease {
     liveness: Mutex<Liveness>,
 }
 
-#[derive(Debug, Default)]
 /// The signs of life given so far.
+#[derive(Debug, Default)]
 struct Liveness {
     /// The time until which the last sign of life counts; `None` before the first.
     counts_until: Option<Duration>,

@@ -13,8 +13,8 @@ pub const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Repeats<T = ()>(Mutex<State<T>>);
 
-#[derive(Debug)]
 /// The events of a cause since its last line.
+#[derive(Debug)]
 struct State<T> {
     /// The time of the last line, as [`boottime`].
     said_at: Option<Duration>,

@@ -95,8 +95,8 @@ impl Revocation {
                 ..Self::default()
             };
         }
-        #[derive(Deserialize)]
         /// The members of a JSON value that are read.
+        #[derive(Deserialize)]
         struct Written {
             before: Option<serde_json::Value>,
             reason: Option<serde_json::Value>,
@@ -132,7 +132,7 @@ impl Revocation {
 /// Parses a time in digits: seconds, or milliseconds rounded up.
 fn parse_time(text: &[u8]) -> Option<u64> {
     if !text.iter().all(u8::is_ascii_digit) {
-        // A sign or a space is no digit, although a number may have them.
+        // `parse` alone would accept a sign.
         return None;
     }
     let number: u64 = std::str::from_utf8(text).ok()?.parse().ok()?;

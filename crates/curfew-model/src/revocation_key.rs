@@ -285,7 +285,7 @@ impl RevocationKey {
         } else if value == lower.to_ascii_uppercase() {
             Spelling::Upper
         } else {
-            // No spelling of this node has mixed case, so that it would look up another key.
+            // Nodes look up ids in lower or in upper case only.
             return Err(Ineffective::MixedCase);
         };
         parsed(Value::of(&lower), spelling)

@@ -74,8 +74,8 @@ impl From<DuplexStream> for Transport {
 #[derive(Debug)]
 pub struct DirectWriter(Option<WriteHalf>);
 
-#[derive(Debug)]
 /// The half of a connection that is written to.
+#[derive(Debug)]
 enum WriteHalf {
     Tcp(OwnedWriteHalf),
     #[cfg(feature = "simulation")]

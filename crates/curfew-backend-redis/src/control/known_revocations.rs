@@ -11,14 +11,14 @@ use tokio::sync::Notify;
 use super::pushes::Pushes;
 use super::read::Written;
 
-/// Value that stands for one that cannot be kept. It covers everyone.
+/// Value kept in place of one that is too long or no string. It covers everyone.
 const EVERYONE: &[u8] = b"1";
 
 /// Longest value that is parsed, in bytes. A longer one covers everyone.
 pub(super) const MAX_VALUE_BYTES: usize = 4096;
 
-/// Most keys met by admissions that wait to be read. A key without room here is met again by the
-/// next admission that it covers.
+/// Most keys reported by admissions that wait to be read. A key that finds no room is reported
+/// again by the next admission that it covers.
 const MAX_MET: usize = 100_000;
 
 /// A revocation as Redis holds it.
@@ -80,7 +80,7 @@ impl Known {
 /// Only the control task changes the known revocations; admissions read them.
 #[derive(Debug, Default)]
 pub(crate) struct KnownRevocations {
-    /// The known revocations. Admissions read them under the same lock.
+    /// The known revocations, shared with admissions.
     book: RwLock<Book>,
     /// Keys that admissions have found in Redis, with a value that this node does not know yet.
     met: Mutex<HashSet<RevocationKey>>,

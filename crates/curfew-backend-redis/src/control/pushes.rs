@@ -47,15 +47,15 @@ pub(super) struct Pushes {
     arrived: Notify,
 }
 
-#[derive(Default)]
 /// The state of the pushes under their lock.
+#[derive(Default)]
 struct PendingPushes {
     /// The keys that wait to be read.
     keys: HashMap<RevocationKey, Touched>,
     /// Names of ineffective keys.
     nameless: HashSet<Vec<u8>>,
-    /// True if any revocation may have changed: the database was emptied, or more keys were touched
-    /// than may wait.
+    /// True if track is lost: any revocation may have changed, because the database was emptied or
+    /// more keys were touched than may wait.
     lost_track: bool,
     /// True if the epoch was touched.
     epoch: bool,
@@ -187,8 +187,8 @@ impl Pushes {
         let suspensions = suspension.into_iter().collect();
         state.keys.insert(key, Touched { at, suspensions });
         if state.keys.len() > MAX_KEYS {
-            // All sessions are compared instead. Keys without a session here are no longer known as
-            // touched.
+            // All sessions are compared instead. Touched keys without a session on this node are
+            // forgotten.
             let forgotten = std::mem::take(&mut state.keys);
             drop(state);
             // The lease ends before the sessions held back for these keys are released.
@@ -254,7 +254,7 @@ impl Pushes {
         self.state.lock().gone
     }
 
-    /// True if any revocation may have changed.
+    /// True if track is lost.
     pub(super) fn has_lost_track(&self) -> bool {
         self.state.lock().lost_track
     }
@@ -380,7 +380,8 @@ impl Control {
             found.push((written, known));
         }
         self.step("get").count(keys.len()).revoked(ended).log();
-        // A key that exists in one spelling need not have existed in another.
+        // A missing spelling of a key that exists was usually never written. It counts as gone only
+        // if this node knew it.
         let there: HashSet<&RevocationKey> = found.iter().map(|(there, _)| &there.key).collect();
         gone.retain(|gone| !there.contains(&gone.key) || self.known_revocations.has(gone));
         self.note_found(generation, &found).await?;

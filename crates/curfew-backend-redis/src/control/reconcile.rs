@@ -79,8 +79,9 @@ impl Control {
         self.note_found(generation, &found).await
     }
 
-    /// Ends the sessions covered by revocations that were found without a push. Keys whose push has
-    /// arrived meanwhile are left to it. Returns the number of sessions ended.
+    /// Ends the sessions covered by revocations that were found without a push. A key whose push
+    /// has arrived meanwhile is left to the handling of that push. Returns the number of sessions
+    /// ended.
     pub(super) async fn apply_unpushed(
         &mut self,
         generation: &mut Generation,
