@@ -71,8 +71,8 @@ type UnderWay = FuturesOrdered<BoxFuture<'static, Settled>>;
 /// Creates a batcher for a connection, with the sending side of its queue.
 #[expect(
     clippy::disallowed_methods,
-    reason = "it holds what its callers wait for, who are bounded: with a bound of its own they \
-              would wait for a place instead, and those that come later could get one first"
+    reason = "callers wait for the items it holds, and are bounded themselves; with a bound here \
+              they would wait for a place, and later ones could get it first"
 )]
 pub(crate) fn batcher(connection: Connection, fence: Arc<Fence>) -> (BatchSender, Batcher) {
     let (sender, items) = mpsc::unbounded_channel();

@@ -161,7 +161,7 @@ impl Connector {
     /// Makes a connection over the stream that `dial` provides.
     #[expect(
         clippy::disallowed_methods,
-        reason = "as the crate does for the connections that it makes itself"
+        reason = "the redis crate spawns the tasks of its own connections in the same way"
     )]
     async fn dialed(
         &self,

@@ -47,7 +47,7 @@ pub(crate) struct Core {
 impl Core {
     #[expect(
         clippy::too_many_arguments,
-        reason = "each is one thing that the backend is given"
+        reason = "each is one part of the node that the backend needs"
     )]
     pub(crate) fn new(
         node: NodeId,

@@ -12,12 +12,12 @@ use crate::metrics::DropReason;
 use crate::outbox::Arrival;
 use crate::{Hub, WireId};
 
-/// One delivery of this many is timed. Timing costs 110 ns, and a delivery's share of a broadcast
+/// One delivery in this many is timed. Timing costs 110 ns, and a delivery's share of a broadcast
 /// 70 ns. The number is prime, so that a channel with a round number of listeners has different
 /// ones timed each time.
 const TIMED_ONE_IN: usize = 17;
 
-/// One delivery of this many is timed after the first timed one of the same broadcast, so that a
+/// One delivery in this many is timed after the first timed one of the same broadcast, so that a
 /// large channel does not pay for hundreds of samples.
 const TIMED_ONE_IN_MANY: usize = 257;
 

@@ -264,7 +264,8 @@ impl Member {
 /// the index holds exactly the keys of those tokens by the kinds in `keyed_by`.
 impl Member {
     /// Registers the session in the index, and returns its keys. `kinds` is called under the lock:
-    /// a change of kinds that does not [`rekey`](Member::rekey) this session is seen here.
+    /// either it returns the changed kinds, or a later [`rekey`](Member::rekey) finds the session
+    /// registered.
     pub(crate) fn key(
         self: &Arc<Self>,
         index: &Index,

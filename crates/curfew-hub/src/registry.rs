@@ -176,7 +176,7 @@ impl Hub {
     /// Puts the built-in kinds and `claims` in force. Returns the new kinds, or `None` if they
     /// equal the current ones.
     ///
-    /// Sessions that register from now on are found by them; earlier sessions are after
+    /// Sessions that register from now on are found by them; earlier ones only after
     /// [`Hub::rekey`].
     pub fn set_kinds(&self, claims: &[String]) -> Option<Arc<Kinds>> {
         // Held to the end: two concurrent reloads must not take the same generation.

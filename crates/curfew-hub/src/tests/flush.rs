@@ -109,7 +109,7 @@ async fn publications_go_straight_to_the_socket_of_a_session_that_waits() {
         assert_eq!((delivered.queued, delivered.dropped), (2, 0));
     }
     assert_eq!(harness.hub.queued_bytes(), 18);
-    assert_eq!(harness.flush(), 2, "told of each once");
+    assert_eq!(harness.flush(), 2, "each member is told once");
     for connected in [&mut one, &mut two] {
         connected.reads("abc").await;
         assert_eq!(connected.task.wakes(), 0);
@@ -197,7 +197,7 @@ async fn a_task_that_is_awake_writes_for_itself() {
     let connected = harness.connect(&room).await;
     connected.member.outbox().claim();
     harness.publish(&room, "a");
-    assert_eq!(harness.flush(), 0, "nobody was told");
+    assert_eq!(harness.flush(), 0, "no flusher is told");
     // The task has been awake since the flusher was told.
     assert!(!connected.task.waits(&connected.member, false));
     let (progress, socket) = connected.wakes_to(&harness);
@@ -303,7 +303,7 @@ async fn nothing_leaves_without_a_lease_or_after_the_tokens_end() {
     harness.publish(&room, "a");
     assert_eq!(harness.flush_at(ends_at), 1);
     connected.reads_nothing();
-    assert_eq!(connected.task.wakes(), 1, "to find out");
+    assert_eq!(connected.task.wakes(), 1, "the task handles the end");
     let mut other = harness.connect(&room).await;
     harness.publish(&room, "b");
     harness.lease.expire();
@@ -331,7 +331,7 @@ async fn nothing_leaves_when_as_much_time_has_passed_as_the_token_had_left() {
     // The wall clock has been set back by as much time as has passed since registration.
     harness.hub.flush(&due, &Later(left));
     connected.reads_nothing();
-    assert_eq!(connected.task.wakes(), 1, "to find out");
+    assert_eq!(connected.task.wakes(), 1, "the task handles the end");
 }
 
 #[tokio::test]
