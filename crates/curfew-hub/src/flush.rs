@@ -124,8 +124,8 @@ impl Hub {
         Poll::Ready(())
     }
 
-    /// For a flusher: takes the members that are due. Of a long list, other flushers get their
-    /// shares.
+    /// For a flusher: takes the members that are due, after giving other flushers their shares of a
+    /// long list.
     pub fn take_due(&self, flusher: usize) -> Vec<Arc<Member>> {
         let Some(due) = self.flushers.due(flusher) else {
             return Vec::new();
