@@ -111,7 +111,7 @@ impl Control {
         if missed > 0 {
             warn!(
                 sessions = missed,
-                "the sweep ended revoked sessions that no push had announced"
+                "ended revoked sessions that no push had announced"
             );
             let counter = &self.core.metrics.revocation_missed_push;
             counter.inc_by(missed as u64);
