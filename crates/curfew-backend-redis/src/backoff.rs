@@ -1,22 +1,23 @@
-//! How long to wait before trying again.
+//! The delay between attempts to connect.
 
 use std::time::Duration;
 
-/// The longest first wait.
+/// Longest delay after the first failure.
 const FIRST: Duration = Duration::from_millis(50);
 
-/// The longest wait: a node is back soon after Redis is.
+/// Longest delay of all. It is short, so that a node returns soon after Redis does.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// Waits that grow, with full jitter, so that nodes that lost Redis together do not return
-/// together.
+/// Growing delays with full jitter, so that nodes that lost Redis at the same time do not reconnect
+/// at the same time.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
+    /// Failures since the last success.
     failures: u32,
 }
 
 impl Backoff {
-    /// The next wait.
+    /// The delay before the next attempt.
     pub(crate) fn next(&mut self) -> Duration {
         let longest = FIRST
             .saturating_mul(1 << self.failures.min(16))
@@ -25,7 +26,7 @@ impl Backoff {
         longest.mul_f64(fastrand::f64())
     }
 
-    /// It worked.
+    /// Starts over after a success.
     pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }

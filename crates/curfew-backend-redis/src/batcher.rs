@@ -1,14 +1,14 @@
-//! Many tasks' commands in one write: each would cost Redis and this node a system call of its own.
+//! Combines the commands of many tasks into one write, because each write of its own costs Redis
+//! and this node a system call.
 //!
-//! Whoever wants something of Redis puts it here. One task takes what is there, after having given
-//! way once to whoever is about to add more, and sends it as one pipeline; several are under way at
-//! a time. Commands are sent in the order in which they were put here. Publications that stand next
-//! to each other are carried out by one call of a script ([`crate::fence`]), in a cluster by one for
-//! each channel.
+//! Tasks queue their commands here. One task takes what is queued, after yielding once to tasks
+//! that are about to add more, and sends it as one pipeline. Several pipelines are under way at a
+//! time. Commands are sent in the order in which they were queued. Adjacent publications are
+//! executed by one call of a script ([`crate::fence`]); in a cluster, by one call for each channel.
 //!
-//! Where Redis has forgotten the script, nothing was done of the call: everything under way is
-//! waited for, the script is put into place, and what was not done is sent again before anything
-//! else. What would then come after something that was behind it is refused instead.
+//! If Redis has forgotten the script, the call has done nothing. The batcher then waits for every
+//! pipeline under way, loads the script, and sends the unexecuted publications again ahead of
+//! everything else. A publication that would now come after a later one is refused instead.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,50 +25,54 @@ use crate::connect::Connection;
 use crate::fault::Fault;
 use crate::fence::{Fence, Publication, Ran, Run};
 
-/// Commands and publications sent in one write, give or take those that come together.
+/// Commands and publications after which a batch is full. The last item of a batch may exceed it.
 const BATCH: usize = 512;
 
-/// Pipelines under way at once.
+/// Most pipelines under way at once.
 const UNDER_WAY: usize = 8;
 
+/// An entry of the queue.
 enum Item {
     Commands(Commands),
     Publication(Publication),
 }
 
-/// Some commands, and whoever waits for their replies.
+/// Commands with the sender of their replies.
 struct Commands {
     commands: Vec<Cmd>,
     reply: oneshot::Sender<Result<Vec<Value>, RedisError>>,
 }
 
-/// The way in.
+/// The sending side of the queue.
 #[derive(Debug, Clone)]
 pub(crate) struct BatchSender(mpsc::UnboundedSender<Item>);
 
-/// Sends what comes in, in batches: run by the owner of the connection.
+/// The task that sends the queued commands. The owner of the connection runs it.
 pub(crate) struct Batcher {
+    /// The connection that everything is sent over.
     connection: Connection,
+    /// Groups publications into runs of the script.
     fence: Arc<Fence>,
     items: mpsc::UnboundedReceiver<Item>,
 }
 
-/// What is left of a pipeline when Redis has answered it.
+/// The publications that a pipeline has left over.
 #[derive(Default)]
 struct Settled {
-    /// Publications for which Redis had no script.
+    /// Publications that Redis did not execute because it lacks the script.
     undone: Vec<Publication>,
-    /// Whether it had the script for others.
+    /// True if Redis executed the script for other publications.
     has_run: bool,
 }
 
+/// Pipelines under way, in the order in which they were sent.
 type UnderWay = FuturesOrdered<BoxFuture<'static, Settled>>;
 
-/// A batcher over a connection, and the way in.
+/// Creates a batcher for a connection, with the sending side of its queue.
 #[expect(
     clippy::disallowed_methods,
-    reason = "it holds what its callers wait for, who are bounded: with a bound of its own they \
-              would wait for a place instead, and those that come later could get one first"
+    reason = "callers wait for the items it holds, and are bounded themselves; with a bound here \
+              they would wait for a place, and later ones could get it first"
 )]
 pub(crate) fn batcher(connection: Connection, fence: Arc<Fence>) -> (BatchSender, Batcher) {
     let (sender, items) = mpsc::unbounded_channel();
@@ -81,12 +85,12 @@ pub(crate) fn batcher(connection: Connection, fence: Arc<Fence>) -> (BatchSender
 }
 
 impl BatchSender {
-    /// Runs commands; their replies in order. The first error among them is the error of all. They
-    /// are sent in the order of the first polls.
+    /// Runs commands and returns their replies in order. If any command fails, the first error is
+    /// returned. Commands are sent in the order in which these futures are first polled.
     pub(crate) async fn run(&self, commands: Vec<Cmd>) -> Result<Vec<Value>, Fault> {
         let (reply, answer) = oneshot::channel();
         let item = Item::Commands(Commands { commands, reply });
-        // Both fail when the connection is gone.
+        // Both the send and the answer fail when the connection is gone.
         self.0.send(item).map_err(|_| Fault::NotConnected)?;
         let replies = answer.await.map_err(|_| Fault::NotConnected)??;
         replies
@@ -98,8 +102,9 @@ impl BatchSender {
             .collect()
     }
 
-    /// Publishes into a channel, by its name at Redis, unless it is later than `until`
-    /// ([`boottime`](curfew_model::boottime)). Likewise sent in the order of the first polls.
+    /// Publishes into a channel, given by its name at Redis, unless `until`
+    /// ([`boottime`](curfew_model::boottime)) has passed. Publications are sent in the order in
+    /// which these futures are first polled.
     pub(crate) async fn publish(
         &self,
         channel: String,
@@ -107,19 +112,19 @@ impl BatchSender {
         until: Duration,
     ) -> Result<(), Fault> {
         let (publication, answer) = Publication::new(channel, payload, until);
-        // One that cannot be sent answers for itself as well.
+        // A publication that cannot be queued is dropped here, and its drop sends the answer.
         drop(self.0.send(Item::Publication(publication)));
         answer.await.map_err(|_| Fault::NotConnected)?
     }
 }
 
 impl Batcher {
-    /// Sends what comes in, for as long as it is polled.
+    /// Sends what is queued, for as long as it is polled.
     pub(crate) async fn run(mut self) {
         let mut under_way = UnderWay::new();
         loop {
             tokio::select! {
-                // First: what was taken last is sent before more is taken.
+                // Results first: unexecuted publications are sent again before new ones are taken.
                 biased;
                 Some(settled) = under_way.next() => {
                     if !settled.undone.is_empty() {
@@ -127,6 +132,7 @@ impl Batcher {
                     }
                 }
                 item = self.items.recv(), if under_way.len() < UNDER_WAY => {
+                    // Every sender is gone.
                     let Some(item) = item else { return };
                     let batch = self.gather(item).await;
                     under_way.push_back(self.send(batch));
@@ -135,8 +141,9 @@ impl Batcher {
         }
     }
 
+    /// Takes a batch from the queue, starting with `first`.
     async fn gather(&mut self, first: Item) -> Vec<Item> {
-        // Tasks that are ready to run add theirs meanwhile.
+        // Tasks that are ready to run add their commands during this yield.
         task::yield_now().await;
         let mut commands = first.len();
         let mut batch = vec![first];
@@ -149,25 +156,29 @@ impl Batcher {
         batch
     }
 
+    /// Begins to send a batch. The returned future waits for the replies.
     fn send(&self, batch: Vec<Item>) -> BoxFuture<'static, Settled> {
         let (fence, connection) = (Arc::clone(&self.fence), self.connection.clone());
         Box::pin(send(fence, connection, batch))
     }
 
-    /// Sends what was not done for want of the script.
+    /// Loads the script again and sends the publications that Redis did not execute.
     async fn send_again(&mut self, mut undone: Vec<Publication>, under_way: &mut UnderWay) {
+        // All results first: a publication must not be sent again once a later one has been
+        // executed.
         while let Some(settled) = under_way.next().await {
             if settled.has_run {
-                // Somebody has put the script into place meanwhile: it is too late for these.
+                // Another client has loaded the script meanwhile, and later publications were
+                // executed.
                 undone.drain(..).for_each(Publication::overtaken);
             }
             undone.extend(settled.undone);
         }
         info!(
             publications = undone.len(),
-            "redis has forgotten the script that publishes, it is told again"
+            "redis has forgotten the publishing script, which is loaded again"
         );
-        // Where that fails, so does what is sent next.
+        // If loading fails, the connection is broken, and everything sent over it fails.
         if self.fence.load(&mut self.connection).await.is_ok() {
             let batch = undone.into_iter().map(Item::Publication).collect();
             under_way.push_back(self.send(batch));
@@ -176,6 +187,7 @@ impl Batcher {
 }
 
 impl Item {
+    /// The number of commands.
     fn len(&self) -> usize {
         match self {
             Self::Commands(Commands { commands, .. }) => commands.len(),
@@ -184,7 +196,7 @@ impl Item {
     }
 }
 
-/// What waits for the replies to a pipeline, in their order.
+/// The receiver of some of a pipeline's replies. Parts are in the order of the replies.
 enum Part {
     Commands(usize, oneshot::Sender<Result<Vec<Value>, RedisError>>),
     Run(Run),
@@ -199,10 +211,12 @@ impl Part {
     }
 }
 
+/// Sends one batch, waits for the replies, and answers every task that waits.
 async fn send(fence: Arc<Fence>, mut connection: Connection, batch: Vec<Item>) -> Settled {
     let (pipeline, mut parts) = pack(&fence, batch);
     let count = pipeline.len();
     if count == 0 {
+        // Every command was given up, and every publication was late.
         return Settled::default();
     }
     let until = parts
@@ -222,7 +236,8 @@ async fn send(fence: Arc<Fence>, mut connection: Connection, batch: Vec<Item>) -
                     for run in parts.iter_mut().filter_map(Part::run) {
                         run.give_up();
                     }
-                    // Nobody waits for it any more, but what was refused is counted.
+                    // The publishers have their answer. The replies are still read, so that
+                    // refusals are counted.
                     asking.await
                 }
             },
@@ -243,7 +258,8 @@ async fn send(fence: Arc<Fence>, mut connection: Connection, batch: Vec<Item>) -
     }
 }
 
-/// Everything of a batch in its order. To be sent at once: what is late already is left out.
+/// Builds the pipeline of a batch, in order. It is called right before the send, and leaves out
+/// publications that are already late.
 fn pack(fence: &Fence, batch: Vec<Item>) -> (Pipeline, Vec<Part>) {
     let mut pipeline = pipe();
     let mut parts = Vec::new();
@@ -258,9 +274,10 @@ fn pack(fence: &Fence, batch: Vec<Item>) -> (Pipeline, Vec<Part>) {
     for item in batch {
         match item {
             Item::Publication(publication) => publications.push(publication),
-            // Whoever gave up before it was sent need not be served.
+            // Commands whose task gave up before they were sent are left out.
             Item::Commands(Commands { reply, .. }) if reply.is_closed() => {}
             Item::Commands(Commands { commands, reply }) => {
+                // Publications queued before these commands go first.
                 publish(std::mem::take(&mut publications), &mut pipeline, &mut parts);
                 parts.push(Part::Commands(commands.len(), reply));
                 for command in commands {
@@ -273,7 +290,7 @@ fn pack(fence: &Fence, batch: Vec<Item>) -> (Pipeline, Vec<Part>) {
     (pipeline, parts)
 }
 
-/// Answers everyone by what Redis said.
+/// Answers every part of a pipeline from the replies.
 fn settle(fence: &Fence, parts: Vec<Part>, replies: Vec<Value>) -> Settled {
     let mut settled = Settled::default();
     let mut replies = replies.into_iter();
@@ -289,7 +306,7 @@ fn settle(fence: &Fence, parts: Vec<Part>, replies: Vec<Value>) -> Settled {
                     Ran::NoScript => settled.undone.extend(run.into_publications()),
                     Ran::Answered => {
                         settled.has_run = true;
-                        // It is too late for what was in front of it.
+                        // Later publications were executed, so that the earlier ones are refused.
                         let undone = settled.undone.drain(..);
                         undone.for_each(Publication::overtaken);
                     }

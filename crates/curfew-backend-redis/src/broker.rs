@@ -1,4 +1,4 @@
-//! Publications: out in an envelope, in through [`subscriber`](crate::subscriber).
+//! Publications: sent in an envelope, received through [`subscriber`](crate::subscriber).
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,8 @@ use crate::{Connections, Redis, span};
 impl Broker for Redis {
     fn subscribe<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<(), BackendError>> {
         Box::pin(async move {
-            // First, so that a connection that is being made does not pass it over.
+            // Added before the command is sent: a connection that is being made must subscribe to
+            // the channel as well.
             self.connections.wanted.lock().insert(channel.clone());
             let told = self
                 .connections
@@ -33,7 +34,7 @@ impl Broker for Redis {
                 .tell(channel, |verbs| verbs.unsubscribe)
                 .await
             {
-                // A connection that is made later does not subscribe to it.
+                // A connection made later does not subscribe to the channel.
                 Ok(()) | Err(Fault::NotConnected) => Ok(()),
                 Err(fault) => Err(self.failed(fault)),
             }
@@ -64,13 +65,14 @@ impl Broker for Redis {
 }
 
 impl Redis {
+    /// Counts a fault of the broker.
     fn failed(&self, fault: Fault) -> BackendError {
         let errors = &self.core.metrics.broker_errors;
         errors.inc(fault.as_broker_error());
         fault.into()
     }
 
-    /// The span of handing a publication to Redis; nodes that receive it are its children.
+    /// The span of handing a publication to Redis. The spans of receiving nodes are its children.
     fn producer(&self, publication: &Publication) -> Span {
         let tracer = self.core.metrics.tracer();
         let mut span = tracer.within("publish", SpanKind::Producer);
@@ -88,7 +90,7 @@ impl Redis {
 }
 
 impl Connections {
-    /// Subscribes or unsubscribes the connection that hears this channel.
+    /// Subscribes or unsubscribes the connection that carries the channel.
     async fn tell(
         &self,
         channel: &Channel,

@@ -1,4 +1,4 @@
-//! The settings of the backend, `[backend.redis]` above all.
+//! The settings of the backend: `[backend.redis]` and the parts of `[backend]` it uses.
 
 mod redis_url;
 
@@ -11,14 +11,14 @@ use serde::{Deserialize, Serialize};
 
 pub use redis_url::{RedisAddress, RedisServer, RedisTarget, RedisUrl, RedisUrlError};
 
-/// Longest `backend.redis.prefix`, in bytes: it is part of every key.
+/// Longest `backend.redis.prefix`, in bytes. The prefix is part of every key.
 const MAX_PREFIX_BYTES: usize = 64;
 
-/// Bounds of `backend.redis.timeout` and `backend.redis.connect_timeout`: shorter, and a busy server
-/// is taken for a dead one; longer, and a dead one is waited for.
+/// Shortest and longest `backend.redis.timeout` and `backend.redis.connect_timeout`. A shorter one
+/// takes a busy server for a dead one; a longer one waits too long for a dead one.
 const TIMEOUT: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(60)];
 
-/// The settings of `[backend]` that this backend goes by.
+/// The settings of `[backend]` that this backend uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// `backend.lease`. Default 3 s.
@@ -31,14 +31,14 @@ pub struct Config {
     pub redis: RedisConfig,
 }
 
-/// What happens when the backend comes back without its data.
+/// The reaction to a backend that returns without its data.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnDataLoss {
     /// Live nodes write back the revocations they know.
     #[default]
     Reassert,
-    /// And every token issued before the loss must be renewed.
+    /// Like `reassert`, and every token issued before the loss must be renewed.
     Reauth,
 }
 
@@ -46,45 +46,46 @@ pub enum OnDataLoss {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RedisConfig {
-    /// Where Redis is: `redis://[user:password@]host:port[/database]`,
-    /// `redis+sentinel://[user:password@]host:port,host:port/primary[/database]` with the sentinels
-    /// and the name they know the primary by, `redis+unix://[user:password@]/path` with a Unix socket, or
-    /// `redis+cluster://[user:password@]host:port,host:port`
-    /// with some of the cluster's nodes; `rediss` instead of `redis` for TLS. Default
-    /// `redis://127.0.0.1:6379`. Shown without user and password.
+    /// URL of the Redis server: `redis://[user:password@]host:port[/database]`;
+    /// `redis+sentinel://[user:password@]host:port,host:port/primary[/database]`, with the
+    /// sentinels and their name of the primary; `redis+unix://[user:password@]/path`, with a Unix
+    /// socket; or `redis+cluster://[user:password@]host:port,host:port`, with some nodes of the
+    /// cluster. `rediss` instead of `redis` means TLS. Default `redis://127.0.0.1:6379`. The URL is
+    /// shown without user and password.
     pub url: RedisUrl,
-    /// Whom to log in as (an ACL user); over the one in the URL. Default: the one in the URL, else
-    /// Redis' `default`.
+    /// User name (an ACL user) for Redis, instead of the one in the URL. Default: the one in the
+    /// URL, else `default`.
     pub username: Option<String>,
-    /// The password; over the one in the URL.
+    /// Password for Redis, instead of the one in the URL.
     pub password: Option<Secret>,
-    /// A file with the password, instead of `password`; read at every connection, so that a changed
-    /// password needs no restart.
+    /// File that holds the password, instead of `password`. It is read for every connection, so
+    /// that a changed password needs no restart.
     pub password_file: Option<PathBuf>,
-    /// Whom to log in as at the sentinels. Default: nobody.
+    /// User name for the sentinels. Default: none.
     pub sentinel_username: Option<String>,
-    /// The sentinels' password.
+    /// Password for the sentinels.
     pub sentinel_password: Option<Secret>,
-    /// A file with the sentinels' password, instead of `sentinel_password`.
+    /// File that holds the sentinels' password, instead of `sentinel_password`.
     pub sentinel_password_file: Option<PathBuf>,
-    /// The certificates (PEM) that Redis' certificate must be signed by, with TLS. Default: those the
-    /// system trusts.
+    /// Certificates (PEM) of the authorities that Redis' certificate is checked against, with TLS.
+    /// Default: the system's.
     pub ca_file: Option<PathBuf>,
-    /// This node's certificate (PEM), for a Redis that asks for one; together with `key_file`.
+    /// This node's certificate (PEM), for a Redis that asks for one. Needs `key_file`.
     pub cert_file: Option<PathBuf>,
-    /// The key (PEM) of `cert_file`.
+    /// Private key (PEM) of `cert_file`.
     pub key_file: Option<PathBuf>,
-    /// How long Redis may take to answer. A heartbeat that takes longer ends the node's lease. 50 ms
-    /// to 60 s; default `1s`.
+    /// Time that Redis may take to answer. A heartbeat that takes longer ends the node's lease. 50
+    /// ms to 60 s; default `1s`.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub timeout: Duration,
-    /// How long a connection to Redis may take to be made. 50 ms to 60 s; default `1s`.
+    /// Time that a connection to Redis may take to be made. 50 ms to 60 s; default `1s`.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub connect_timeout: Duration,
-    /// What every key and pub/sub channel starts with, and the keys in receipts on any backend:
-    /// 1 to 64 printable ASCII characters other than spaces, braces and `*?[]\`. Default `curfew:`.
+    /// Start of the name of every key and pub/sub channel, and of the keys in receipts on any
+    /// backend: 1 to 64 printable ASCII characters other than spaces, braces and `*?[]\`. Default
+    /// `curfew:`.
     pub prefix: String,
 }
 
@@ -120,7 +121,7 @@ impl Default for RedisConfig {
 }
 
 impl RedisConfig {
-    /// Reports everything wrong with the section.
+    /// Reports every problem of the section.
     pub fn check(&self, problems: &mut Problems) {
         if let Err(error) = self.url.parse() {
             problems.report("url", error.to_string());

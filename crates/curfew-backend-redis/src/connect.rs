@@ -1,4 +1,4 @@
-//! Making connections to Redis: address, TLS, credentials, timeouts.
+//! New connections to Redis: address, TLS, credentials, timeouts.
 
 use std::fmt;
 use std::io;
@@ -22,37 +22,37 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::config::{RedisAddress, RedisConfig, RedisServer};
 use crate::fault::Fault;
 
-/// Commands that may wait to be written to one connection.
+/// Most commands that wait to be written to one connection.
 const PIPELINE_BUFFER: usize = 1024;
 
-/// Whose credentials a connection uses.
+/// The credentials of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Login {
-    /// Those of Redis.
+    /// The credentials for Redis.
     Server,
-    /// Those of the sentinels.
+    /// The credentials for the sentinels.
     Sentinel,
 }
 
-/// Another way to reach a server than TCP.
+/// A replacement for TCP, used by tests and simulations.
 pub trait Dial: fmt::Debug + Send + Sync + 'static {
-    /// A connection to the server at this address.
+    /// Connects to the server at this address.
     fn dial<'a>(&'a self, address: &'a RedisAddress) -> Dialing<'a>;
 }
 
 /// A connection that is being made.
 pub type Dialing<'a> = Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + Send + 'a>>;
 
-/// The bytes of a connection, both ways.
+/// The bytes of a connection, in both directions.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-/// A connection, shared by its clones: it ends with the last of them, with answers still due.
+/// A connection, shared by its clones. It ends with the last clone, even if replies are pending.
 #[derive(Debug, Clone)]
 pub(crate) struct Connection {
     shared: MultiplexedConnection,
-    /// Ends what reads from it; where redis-rs has made the connection, that has its own.
+    /// Stops the task that reads from a dialed connection. The redis crate stops its own tasks.
     _driver: Option<Arc<DropGuard>>,
 }
 
@@ -76,7 +76,7 @@ impl ConnectionLike for Connection {
 }
 
 impl Connection {
-    /// Sends commands in one go; the replies to those from `offset` on.
+    /// Sends commands in one write, and returns the replies to those from `offset` on.
     pub(crate) async fn send_packed_commands(
         &mut self,
         cmd: &Pipeline,
@@ -87,16 +87,19 @@ impl Connection {
     }
 }
 
-/// Makes connections as the configuration says.
+/// Makes connections according to the settings.
 #[derive(Debug)]
 pub(crate) struct Connector {
+    /// The settings of connections.
     config: RedisConfig,
+    /// The server from the URL.
     server: RedisServer,
+    /// Replaces TCP, if it is set.
     dial: Option<Arc<dyn Dial>>,
 }
 
 impl Connector {
-    /// Connections go through `dial`, or over TCP where there is none.
+    /// Creates a connector. Connections go through `dial`, or over TCP without it.
     pub(crate) fn new(
         config: RedisConfig,
         server: RedisServer,
@@ -109,18 +112,20 @@ impl Connector {
         }
     }
 
+    /// The server from the URL.
     pub(crate) fn server(&self) -> &RedisServer {
         &self.server
     }
 
-    /// How long Redis may take to answer.
+    /// The time that Redis may take to answer.
     pub(crate) fn timeout(&self) -> Duration {
         self.config.timeout
     }
 
-    /// A new connection, over which every command has to be answered in time. `pushes` is called
-    /// by the connection's task for each push, in the order in which pushes and replies were
-    /// received: when a reply is seen, every push before it has been taken.
+    /// Makes a connection on which each command must be answered within [`Connector::timeout`].
+    ///
+    /// The connection's task calls `pushes` for each push, in the order in which pushes and replies
+    /// arrive: once a reply is seen, every push before it has been handled.
     pub(crate) async fn connect(
         &self,
         address: &RedisAddress,
@@ -147,15 +152,16 @@ impl Connector {
                 }
             }
         };
-        // Logging in is waited for as well.
+        // The deadline includes the login.
         time::timeout(self.config.connect_timeout, connecting)
             .await
             .map_err(|_| Fault::Connect(address.to_string()))?
     }
 
+    /// Makes a connection over the stream that `dial` provides.
     #[expect(
         clippy::disallowed_methods,
-        reason = "as the crate does for the connections that it makes itself"
+        reason = "the redis crate spawns the tasks of its own connections in the same way"
     )]
     async fn dialed(
         &self,
@@ -182,6 +188,7 @@ impl Connector {
         })
     }
 
+    /// A client of the redis crate for this address. It connects only when asked to.
     fn client(&self, address: &RedisAddress, login: Login) -> Result<Client, Fault> {
         let (host, port) = (address.host.clone(), address.port);
         let target = match (address.unix_path(), self.server.tls) {
@@ -205,6 +212,7 @@ impl Connector {
         }
     }
 
+    /// The settings of the login on a new connection.
     fn login(&self, login: Login) -> Result<RedisConnectionInfo, Fault> {
         let config = &self.config;
         let (username, password, file) = match login {
@@ -228,7 +236,7 @@ impl Connector {
         if let Some(username) = username {
             info = info.set_username(username);
         }
-        // Read anew each time: a changed password needs no restart.
+        // The file is read for each connection: a changed password needs no restart.
         let read = file.map(read_secret).transpose()?;
         if let Some(password) = read.as_ref().or(password) {
             info = info.set_password(password.expose());
@@ -236,6 +244,7 @@ impl Connector {
         Ok(info)
     }
 
+    /// The certificates of the settings, read from their files.
     fn certificates(&self) -> Result<TlsCertificates, Fault> {
         let config = &self.config;
         let client_tls = match (&config.cert_file, &config.key_file) {
@@ -252,6 +261,7 @@ impl Connector {
     }
 }
 
+/// Reads a file named in the settings.
 fn read(path: &Path) -> Result<Vec<u8>, Fault> {
     std::fs::read(path).map_err(|error| Fault::File {
         path: path.display().to_string(),
@@ -259,6 +269,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Fault> {
     })
 }
 
+/// Reads a secret from a file, without the line break at its end.
 fn read_secret(path: &Path) -> Result<Secret, Fault> {
     let text = String::from_utf8(read(path)?).map_err(|_| Fault::File {
         path: path.display().to_string(),
@@ -271,7 +282,7 @@ fn read_secret(path: &Path) -> Result<Secret, Fault> {
 mod tests {
     use super::*;
 
-    /// Fault: a name that is resolved once keeps a node at the primary that was replaced.
+    /// Regression: a name resolved only once keeps a node at a primary that was replaced.
     #[test]
     fn a_name_stays_a_name_until_a_connection_is_made() {
         let address = RedisAddress {

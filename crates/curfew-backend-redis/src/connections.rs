@@ -1,8 +1,9 @@
 //! The connections to each primary: one for commands, one for publications.
 //!
-//! Both are made anew whenever they break, and both prove themselves alive every second: commands
-//! by telling the time, by which the [fence](crate::fence) goes, publications by one that comes back. (The control connection is none of these: see
-//! [`crate::control`].)
+//! Both are made again when they break, and both are tested every second. The connection for
+//! commands is tested by reading Redis' clock for the [fence](crate::fence), the connection for
+//! publications by a publication that must return. The control connection is a third one: see
+//! [`crate::control`].
 
 mod commands;
 
@@ -33,13 +34,13 @@ use crate::slots::{Slot, slot_of};
 use crate::subscriber::Verbs;
 use crate::{span, subscriber};
 
-/// Between two proofs of life.
+/// Interval between two tests of a connection.
 pub(crate) const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Between two looks at who the primaries are.
+/// Interval between two lookups of the primaries.
 const LAYOUT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Shortest time between two looks.
+/// Shortest pause between two lookups.
 const LAYOUT_PAUSE: Duration = Duration::from_millis(200);
 
 /// The connections to every primary.
@@ -47,18 +48,18 @@ pub(crate) struct Connections {
     pub(crate) core: Arc<Core>,
     pub(crate) inbox: Arc<Inbox>,
     current: ArcSwap<Current>,
-    /// Held while `current` is replaced: two may find out at once that it is another.
+    /// Held while `current` is replaced. Two tasks may find a new layout at the same time.
     updating: Mutex<()>,
-    /// Held while it is noted whether all are connected.
+    /// Held while the connected state is computed and noted.
     noting: Mutex<()>,
-    /// The channels somebody here listens to.
+    /// The channels that sessions of this node listen to.
     pub(crate) wanted: Mutex<HashSet<Channel>>,
-    /// The channels whose publications were not heard for a while, until they are again: their
-    /// listeners are to be told.
+    /// The channels whose publications were interrupted. Their listeners are told once publications
+    /// arrive again.
     pub(crate) missed: Mutex<HashSet<Channel>>,
-    /// Asks for the layout to be looked up again: a server was not what it was thought to be.
+    /// Asks for a new lookup of the layout, because a server was not the expected one.
     pub(crate) stale: Notify,
-    /// Tells the control connection that the layout is another.
+    /// Tells the control connection that the layout has changed.
     pub(crate) changed: Notify,
 }
 
@@ -72,16 +73,19 @@ struct Current {
 #[derive(Debug)]
 pub(crate) struct ServerConnections {
     pub(crate) address: RedisAddress,
+    /// The slots of this primary.
     shard: ArcSwap<Shard>,
+    /// The connection for commands, while there is one.
     commands: ArcSwapOption<Commands>,
     pub(crate) subscriber: ArcSwapOption<Connection>,
-    /// The channels that the connection for publications was subscribed to, from before the first subscription
-    /// until it is noted what was missed.
+    /// The slots that the connection for publications is subscribed to. Set before the first
+    /// subscription, and cleared when the interruption is noted.
     carries: ArcSwapOption<Shard>,
-    /// A command failed in a way that only another connection mends.
+    /// Asks for another connection, because a command failed in a way that no retry mends.
     broken: Notify,
-    /// Its slots are others: so are the channels to listen to.
+    /// The server's slots have changed, and with them the channels to subscribe to.
     pub(crate) moved: Notify,
+    /// Cancelled when the server is no longer a primary.
     stop: CancellationToken,
 }
 
@@ -89,11 +93,11 @@ pub(crate) struct ServerConnections {
 #[derive(Debug)]
 struct Commands {
     connection: Connection,
-    /// The same, shared in one write with whoever else has commands just then.
+    /// The queue that combines commands of many tasks into one write on this connection.
     batches: BatchSender,
 }
 
-/// A command with the key that says where it goes.
+/// A command with its key, which decides the server it goes to.
 #[derive(Debug, Clone)]
 pub(crate) struct Keyed {
     name: &'static str,
@@ -102,7 +106,7 @@ pub(crate) struct Keyed {
 }
 
 impl Keyed {
-    /// `name key`, to be given more arguments.
+    /// Creates the command `name key`. More arguments may be added.
     pub(crate) fn new(name: &'static str, key: &str) -> Self {
         let mut command = cmd(name);
         command.arg(key);
@@ -134,8 +138,9 @@ impl Connections {
         })
     }
 
-    /// Keeps connections to these primaries from now on, and to no others.
+    /// Keeps connections to exactly these primaries from now on.
     pub(crate) fn update(self: &Arc<Self>, layout: &Layout) {
+        // Locked to the end: `current` is read here and replaced below.
         let _one_at_a_time = self.updating.lock();
         let before = self.current.load_full();
         let mut servers = Vec::with_capacity(layout.shards.len());
@@ -145,6 +150,7 @@ impl Connections {
                 .iter()
                 .find(|server| server.address == shard.address && before.cluster == layout.cluster);
             match known {
+                // A server that stays keeps its connections, even if its slots have changed.
                 Some(server) => {
                     if **server.shard.load() != *shard {
                         server.shard.store(Arc::new(shard.clone()));
@@ -162,9 +168,9 @@ impl Connections {
             .collect();
         for old in &before.servers {
             if !servers.iter().any(|server| Arc::ptr_eq(old, server)) {
-                info!(redis = %old.address, "not a primary any more");
+                info!(redis = %old.address, "server is no longer a primary");
                 old.stop.cancel();
-                // Before others hear its channels.
+                // Noted before other servers carry its channels.
                 self.note_missed(old);
             }
         }
@@ -185,11 +191,14 @@ impl Connections {
         self.changed.notify_one();
     }
 
-    /// The connection for publications to this server is lost: what it carried may have been missed.
+    /// Notes an interruption for the channels that the server's connection for publications
+    /// carried.
     pub(crate) fn note_missed(&self, server: &ServerConnections) {
         let Some(carried) = server.carries.swap(None) else {
+            // Nothing was subscribed, or the interruption is noted already.
             return;
         };
+        // `wanted` before `missed`, the order of every task that holds both.
         let wanted = self.wanted.lock();
         let mut missed = self.missed.lock();
         let carried = wanted.iter().filter(|channel| {
@@ -199,20 +208,20 @@ impl Connections {
         missed.extend(carried.cloned());
     }
 
-    /// No session here listens to the channel any more.
+    /// Forgets a channel that no session of this node listens to.
     pub(crate) fn forget(&self, channel: &Channel) {
         let mut wanted = self.wanted.lock();
         wanted.remove(channel);
         self.missed.lock().remove(channel);
     }
 
-    /// Where the primary of a slot was last.
+    /// The last known address of a slot's primary.
     pub(crate) fn primary_of(&self, slot: Slot) -> Option<RedisAddress> {
         let server = self.of(slot).ok()?;
         Some(server.address.clone())
     }
 
-    /// Where the primaries were last.
+    /// The last known addresses of the primaries.
     pub(crate) fn addresses(&self) -> Vec<RedisAddress> {
         let current = self.current.load();
         current
@@ -222,7 +231,7 @@ impl Connections {
             .collect()
     }
 
-    /// Whether this is a Redis Cluster.
+    /// True for a Redis Cluster.
     pub(crate) fn is_cluster(&self) -> bool {
         self.current.load().cluster
     }
@@ -238,9 +247,10 @@ impl Connections {
             .ok_or(Fault::NotConnected)
     }
 
-    /// Notes whether commands can be sent and publications received everywhere.
+    /// Notes whether every primary has its connection for commands and for publications.
     pub(crate) fn note_connected(&self) {
-        // What was seen earlier must not be noted later.
+        // Locked while the state is read and noted, so that a later note never overwrites with an
+        // earlier state.
         let _one_at_a_time = self.noting.lock();
         let current = self.current.load();
         let all = |has: fn(&ServerConnections) -> bool| {
@@ -253,7 +263,7 @@ impl Connections {
         metrics.broker_connected.set(i64::from(listening));
     }
 
-    /// Runs one command.
+    /// Executes one command.
     pub(crate) async fn call<T: FromRedisValue>(&self, command: Keyed) -> Result<T, Fault> {
         let server = self.of(command.slot)?;
         let mut span = span::begin(self.core.metrics.tracer(), command.name, 1, &server.address);
@@ -261,6 +271,7 @@ impl Connections {
         result.inspect_err(|fault| span::failed(&mut span, fault))
     }
 
+    /// Executes one command at this server, and parses its reply.
     async fn ask<T: FromRedisValue>(
         &self,
         server: &ServerConnections,
@@ -275,8 +286,8 @@ impl Connections {
         from_redis_value(reply).map_err(|error| RedisError::from(error).into())
     }
 
-    /// Publishes into a channel, by its name at Redis, unless it is later than `until`
-    /// ([`boottime`](curfew_model::boottime)).
+    /// Publishes into a channel, given by its name at Redis, unless `until`
+    /// ([`boottime`](curfew_model::boottime)) has passed.
     pub(crate) async fn publish(
         &self,
         channel: String,
@@ -293,8 +304,8 @@ impl Connections {
         Ok(())
     }
 
-    /// Runs commands, each slot's in a transaction; without a cluster all in one. Their replies in
-    /// order.
+    /// Executes the commands of each slot in one transaction; without a cluster, all commands in
+    /// one. Returns the replies in order.
     pub(crate) async fn transact(&self, commands: Vec<Keyed>) -> Result<Vec<Value>, Fault> {
         if !self.is_cluster() {
             let slot = commands.first().map_or(Slot::REVOKED, |first| first.slot);
@@ -303,7 +314,7 @@ impl Connections {
         self.scatter(commands, true).await
     }
 
-    /// Runs commands, each slot's in one go. Their replies in order.
+    /// Executes the commands of each slot in one pipeline. Returns the replies in order.
     pub(crate) async fn pipeline(&self, commands: Vec<Keyed>) -> Result<Vec<Value>, Fault> {
         if !self.is_cluster() {
             let slot = commands.first().map_or(Slot::REVOKED, |first| first.slot);
@@ -312,6 +323,8 @@ impl Connections {
         self.scatter(commands, false).await
     }
 
+    /// Groups commands by slot, executes each group, and returns the replies in the order of the
+    /// commands.
     async fn scatter(&self, commands: Vec<Keyed>, atomic: bool) -> Result<Vec<Value>, Fault> {
         let count = commands.len();
         let mut by_slot: Vec<(Slot, Vec<usize>, Vec<Keyed>)> = Vec::new();
@@ -340,6 +353,7 @@ impl Connections {
         Ok(replies)
     }
 
+    /// Executes commands of one slot in a span.
     async fn run(
         &self,
         slot: Slot,
@@ -366,12 +380,14 @@ impl Connections {
         result
     }
 
+    /// Executes commands of one slot on the connection of this server.
     async fn run_on(
         &self,
         server: &ServerConnections,
         commands: Vec<Keyed>,
         atomic: bool,
     ) -> Result<Vec<Value>, Fault> {
+        // One command needs no transaction.
         if !atomic || commands.len() == 1 {
             let commands = commands.into_iter().map(|command| command.cmd);
             let replies = server.batches()?.run(commands.collect()).await;
@@ -386,7 +402,7 @@ impl Connections {
         result.map_err(|error| self.report(server, error.into()))
     }
 
-    /// Has a connection that is of no more use made anew.
+    /// Reports a fault: a broken connection is made again, and a wrong layout is looked up again.
     fn report(&self, server: &ServerConnections, fault: Fault) -> Fault {
         if fault.is_fatal() {
             server.broken.notify_one();
@@ -413,17 +429,20 @@ impl ServerConnections {
         }
     }
 
+    /// True if the server holds the slot.
     pub(crate) fn has(&self, slot: Slot) -> bool {
         self.shard.load().has(slot)
     }
 
-    /// From now on the connection for publications carries these slots.
+    /// Notes that the connection for publications is about to carry the server's slots. Returns
+    /// them.
     pub(crate) fn carry(&self) -> Arc<Shard> {
         let shard = self.shard.load_full();
         self.carries.store(Some(Arc::clone(&shard)));
         shard
     }
 
+    /// The connection for commands.
     pub(crate) fn commands(&self) -> Result<Connection, Fault> {
         let commands = self.commands.load();
         let commands = commands.as_ref().ok_or(Fault::NotConnected)?;
@@ -436,14 +455,14 @@ impl ServerConnections {
         Ok(commands.batches.clone())
     }
 
-    /// Resolves when the server is not a primary any more.
+    /// Resolves when the server is no longer a primary.
     pub(crate) async fn stopped(&self) {
         self.stop.cancelled().await;
     }
 }
 
-/// Looks up the primaries whenever one was not what it was thought to be, and, where they can
-/// change, every few seconds: one that was replaced and cut off may go on answering.
+/// Looks up the primaries when a server was not the expected one. If the layout can change, it also
+/// looks them up every few seconds, because a replaced primary that is cut off may keep answering.
 pub(crate) async fn watch_layout(connections: Arc<Connections>) {
     let connector = &connections.core.connector;
     let can_change = !matches!(connector.server().target, RedisTarget::Standalone(_));
@@ -456,7 +475,7 @@ pub(crate) async fn watch_layout(connections: Arc<Connections>) {
             Ok(layout) => connections.update(&layout),
             Err(fault) => debug!(error = %fault, "primaries not found"),
         }
-        // Many may find out at once.
+        // Many tasks may notice at once: one lookup serves them all.
         time::sleep(LAYOUT_PAUSE).await;
     }
 }

@@ -1,16 +1,16 @@
-//! The control connection: how a node knows every revocation in time, and what it does when it
-//! cannot know.
+//! The control connection: it lets a node know every revocation in time, and silences the node when
+//! it cannot know.
 //!
-//! One task owns the connection and everything known through it, and does one thing at a time.
-//! Its states: *down* (no connection, no lease), *setup* (tracking is on, but not every
-//! session has been compared with Redis yet), *synced* (the node holds the delivery lease, renewed by
-//! every heartbeat). A generation is the life of one connection. The rules, why each is there and
-//! what breaks without it: `tests/model`.
+//! One task owns the connection and all knowledge gained through it, and does one thing at a time.
+//! Its states are *down* (no connection, no lease), *setup* (tracking is on, but some sessions have
+//! not been compared with Redis yet) and *synced* (the node holds the delivery lease, renewed by
+//! every heartbeat). A generation is the life of one connection. `tests/model` gives the rules,
+//! with the reason for each and what breaks without it.
 //!
-//! In order: [`setup`] makes a connection and everything up to the first lease, [`heartbeat`]
-//! renews it, [`pushes`] takes what Redis tells, [`reconcile`] compares sessions with Redis,
-//! [`compare`] does so by other settings while traffic goes on, [`operations`] are what the admin API
-//! asks for.
+//! In order: [`setup`] connects and does everything up to the first lease; [`heartbeat`] renews the
+//! lease; [`pushes`] receives what Redis tells; [`reconcile`] compares sessions with Redis;
+//! [`compare`] does so under changed settings while traffic goes on; [`operations`] executes the
+//! requests of the admin API.
 
 mod compare;
 mod heartbeat;
@@ -53,88 +53,99 @@ pub(crate) use known_revocations::{Known, KnownRevocations};
 use pushes::Pushes;
 use setup::Primary;
 
-/// Longest time between two heartbeats.
+/// Longest interval between two heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// For how long a node is known to live after its last heartbeat.
+/// Lifetime of a node's heartbeat in Redis. A node without one counts as dead.
 pub(crate) const NODE_LEASE: Duration = Duration::from_secs(10);
 
-/// Between two looks at every session, give or take a fifth. It finds what no push had told:
-/// `SWAPDB`, or whatever nobody has thought of.
+/// Interval between two sweeps over every session, varied by a fifth. A sweep finds revocations
+/// that no push has told of, after `SWAPDB` for example.
 const SWEEP: Duration = Duration::from_secs(30);
 
-/// Shortest time between two setups on one connection: whoever empties another database again and
-/// again does not keep the node busy with nothing else.
+/// Shortest interval between two setups on one connection. Without it, a client that keeps emptying
+/// another database would keep the node busy with setups.
 const RESETUP: Duration = Duration::from_secs(1);
 
-/// Owns the control connection.
+/// The owner of the control connection.
 #[derive(Debug)]
 pub(crate) struct Control {
     core: Arc<Core>,
     connections: Arc<Connections>,
     requests: mpsc::Receiver<Request>,
+    /// The number of the current generation, for logs and the protocol log.
     generation: u64,
-    /// The primary this node was last synced with: it has every revocation in `known_revocations`.
+    /// The primary that this node was last synced with. It holds every revocation in
+    /// `known_revocations`.
     known: Option<Primary>,
-    /// The primary whose risks were last told of.
+    /// The primary whose risks were last logged.
     told_of: Option<Primary>,
-    /// Which life of the data this node was last synced with.
+    /// The epoch of the data that this node was last synced with. A new epoch begins when data is
+    /// lost.
     epoch: Option<String>,
-    /// Every revocation this node knows of.
+    /// Every revocation that this node knows.
     known_revocations: Arc<KnownRevocations>,
-    /// The names of keys that were noticed and name nobody.
+    /// Names of ineffective keys that were noticed.
     nameless: HashSet<Vec<u8>>,
-    /// Sessions ended by API revocations of late: for receipts.
+    /// Sessions ended by recent revocations of the admin API, counted for receipts.
     counted: VecDeque<Counted>,
-    /// Sessions yet to be compared by other settings.
+    /// Sessions that are yet to be compared under changed settings.
     comparison: Comparison,
-    /// Whether this node's lease was there at the last heartbeat: without it, others may have
-    /// removed its records.
+    /// True if this node's heartbeat existed at the last beat. Without it, other nodes may have
+    /// removed the records of this one.
     registered: bool,
-    /// Sessions whose records are yet to be written again; kept until they are.
+    /// Sessions whose records are to be written again. They stay here until that succeeds.
     rewrite: Vec<SessionId>,
-    /// Not before this.
+    /// Earliest time of the next attempt to do so.
     rewrite_at: Instant,
-    /// When a replica was last seen connected to a primary.
+    /// The time when a replica was last seen connected to a primary.
     replicas_seen_at: Option<Instant>,
+    /// True while a clock difference has been warned about.
     warned_of_skew: bool,
 }
 
-/// Sessions that a push of an API revocation has ended.
+/// Sessions ended by the push of a revocation that the admin API wrote.
 #[derive(Debug)]
 struct Counted {
-    /// The revocation's.
+    /// The id of that revocation.
     id: String,
+    /// The sessions ended by that push.
     ended: Ended,
+    /// The time of the push.
     at: Instant,
 }
 
-/// What is under way on one connection.
+/// The state of one connection.
 #[derive(Debug)]
 struct Generation {
+    /// The server that the connection leads to.
     address: RedisAddress,
     connection: Connection,
+    /// The pushes received on the connection.
     pushes: Arc<Pushes>,
     primary: Primary,
+    /// The time when the next heartbeat is due.
     next_heartbeat: Instant,
+    /// The time when the next sweep starts.
     next_sweep: Instant,
-    /// Sessions yet to be looked at by the sweep under way.
+    /// Sessions that the current sweep has not reached yet.
     sweep: Vec<SessionId>,
-    /// Keys that were read and are not there any more: forgotten once it is sure that they were
-    /// lifted, and not lost with everything else.
+    /// Keys that were read and no longer exist. They are forgotten once it is certain that they
+    /// were lifted, and not lost with all the data.
     gone: Vec<Written>,
-    /// Revocations that this node knows and has not found in Redis again yet: one may have been
-    /// lifted while it was out of touch.
+    /// Revocations that this node knows and has not found again on this connection. One of them may
+    /// have been lifted while the node was out of touch.
     recall: Vec<Written>,
-    /// Where the reading of the index goes on; `None` when it is done.
+    /// The place in the index where reading goes on; `None` when the whole index is read.
     learn: Option<isize>,
-    /// A heartbeat was the last thing done.
+    /// True if the last step was a heartbeat.
     others_turn: bool,
+    /// The time when the latest setup began.
     set_up_at: Instant,
 }
 
 impl Generation {
-    /// A heartbeat is the next thing to do.
+    /// Makes a heartbeat the next step.
     fn beat_next(&mut self) {
         self.next_heartbeat = Instant::now();
         self.others_turn = false;
@@ -168,7 +179,7 @@ impl Control {
         }
     }
 
-    /// Connects again and again for as long as the backend runs.
+    /// Connects, and reconnects after each fault, for as long as the backend runs.
     pub(crate) async fn run(mut self) {
         let mut backoff = Backoff::default();
         loop {
@@ -181,27 +192,29 @@ impl Control {
         }
     }
 
-    /// One generation, up to whatever ends it.
+    /// Runs one generation until a fault ends it.
     async fn live(&mut self, backoff: &mut Backoff) -> Result<Infallible, Fault> {
         let mut generation = self.connect().await?;
         self.set_up(&mut generation).await?;
         backoff.reset();
         loop {
             if let Err(fault) = self.work(&mut generation).await {
-                // Before the sessions that are held back, with the generation, go on.
+                // Expired before the generation is dropped, because the drop releases the sessions
+                // held back.
                 self.core.lease.expire();
                 return Err(fault);
             }
         }
     }
 
-    /// The next thing to do, in order of urgency.
+    /// Does the next step, in order of urgency.
     async fn work(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let pushes = Arc::clone(&generation.pushes);
         if pushes.is_gone() {
+            // The connection is lost: nothing it still holds may be trusted.
             return Err(Fault::NotConnected);
         }
-        // Before anything is asked of it or said by it.
+        // Checked before each step: nothing may be asked of, or believed from, a replaced primary.
         if self.connections.primary_of(Slot::REVOKED).as_ref() != Some(&generation.address) {
             return Err(Fault::NoPrimary(format!(
                 "{} is not the primary of the revocations any more",
@@ -211,16 +224,18 @@ impl Control {
         if pushes.has_lost_track() {
             return self.set_up_again(generation).await;
         }
-        // Also while keys wait to be read, many of them perhaps: their sessions are held back, so
-        // that the lease is of no use to them (V1 of the model).
-        // All other work has a turn after each: where a round trip takes longer than half the
-        // interval, a heartbeat is always due.
+        // A heartbeat goes before waiting pushes, even many of them. The sessions that those keys
+        // may name are held back, so the lease is of no use to them (V1 of the model).
+        //
+        // Every heartbeat is followed by one other step. With round trips longer than half the
+        // interval, a heartbeat would always be due.
         let others_turn = mem::take(&mut generation.others_turn);
         if Instant::now() >= generation.next_heartbeat && !others_turn {
             generation.others_turn = true;
             return self.beat(generation).await;
         }
-        // In turn with what comes from outside, which may not end: receipts wait for it.
+        // The comparison takes turns with pushes and requests, which may never pause. Receipts wait
+        // for its end.
         if self.comparison.is_its_turn() {
             return self.compare(generation).await;
         }
@@ -253,14 +268,14 @@ impl Control {
         Ok(())
     }
 
-    /// The lease ends at once: the node cannot know what it would miss from here on.
+    /// Ends the lease at once: from here on the node may miss revocations.
     fn go_down(&mut self, fault: &Fault) {
         self.core.lease.expire();
         self.core.metrics.backend_synced.set(0);
         self.step("down").reason(fault).log();
         let news = self.core.status.set_down(fault.to_string());
         if news {
-            // Sessions that waited for a moment find out that it will be longer.
+            // Sessions that waited for a short interruption learn that it lasts.
             self.core.events.reopened();
             warn!(error = %fault, "out of touch with redis, sessions are silent");
         } else {
@@ -268,12 +283,12 @@ impl Control {
         }
     }
 
-    /// Answers whatever is asked, for a while, that it cannot be done now.
+    /// Refuses every request for the duration of `wait`.
     async fn refuse_for(&mut self, wait: Duration) {
         let until = Instant::now() + wait;
         while let Ok(Some(request)) = time::timeout_at(until, self.requests.recv()).await {
             match request {
-                // Made by whatever brings the node back in touch.
+                // The next setup compares every session, and answers this request.
                 Request::Compare { reply } => self.comparison.wait(reply),
                 request => request.refuse(),
             }
@@ -281,14 +296,16 @@ impl Control {
         time::sleep_until(until).await;
     }
 
-    /// The lease is held until `until`, unless everything may have changed. False when
-    /// this process was stopped since `stretch` began, and the proof is to be asked for again.
+    /// Holds the lease until `until`, unless track was lost meanwhile. Returns false if this
+    /// process was paused since `stretch` began; the proof must then be repeated.
     fn renew_lease(&mut self, generation: &Generation, until: Duration, stretch: Stretch) -> bool {
         let lease = &self.core.lease;
         let opened = generation
             .pushes
             .unless_lost(|| lease.renew(until, stretch));
+        // Track is lost, and the lease stays expired: the next step is another setup.
         let Some(opened) = opened else { return true };
+        // The process was paused since `stretch` began.
         let Some(reopened) = opened else { return false };
         if self.core.status.set_leased_until(until) {
             info!(generation = self.generation, "in touch with redis");
@@ -303,7 +320,8 @@ impl Control {
         true
     }
 
-    /// Ends the sessions that a revocation covers, whose key the node heard of when it `learned`.
+    /// Ends the sessions that a revocation covers. `learned` is the time when the node heard of its
+    /// key.
     fn apply(&self, revoked: &Revoked, learned: Instant) -> Ended {
         let Revoked { key, revocation } = revoked;
         self.core
@@ -312,9 +330,9 @@ impl Control {
     }
 }
 
-/// Ends every session when the node has been out of touch for longer than `backend.grace`.
+/// Ends every session once the node has been out of touch for longer than `backend.grace`.
 pub(crate) async fn watch_isolation(core: Arc<Core>) {
-    /// Between two looks.
+    /// Interval between two checks.
     const LOOK: Duration = Duration::from_millis(100);
     let mut isolated = false;
     loop {

@@ -1,4 +1,4 @@
-//! What every part of the backend shares.
+//! The state shared by every part of the backend.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,14 +18,14 @@ use crate::connect::Connector;
 use crate::keys::Keys;
 use crate::metrics::{RedisCommand, RedisMetrics};
 
-/// Clocks may differ by this much before sessions are refused: a cutoff would cover the wrong
-/// tokens.
+/// Largest difference between this node's clock and Redis' at which sessions are admitted. With a
+/// larger one, a revocation's cutoff would cover the wrong tokens.
 pub(crate) const MAX_CLOCK_SKEW: Duration = Duration::from_secs(30);
 
-/// The skew before the first comparison.
+/// Value of `Status::skew_ms` before the first comparison.
 const NOT_COMPARED: u64 = u64::MAX;
 
-/// What every part of the backend shares.
+/// The state shared by every part of the backend.
 pub(crate) struct Core {
     pub(crate) node: NodeId,
     pub(crate) config: Config,
@@ -38,15 +38,16 @@ pub(crate) struct Core {
     pub(crate) metrics: Arc<RedisMetrics>,
     pub(crate) status: Status,
     pub(crate) stop: CancellationToken,
-    /// Tells the control connection that this process was stopped for a moment.
+    /// Tells the control connection that this process was paused.
     pub(crate) stopped: Notify,
+    /// Every task of the backend.
     tasks: TaskTracker,
 }
 
 impl Core {
     #[expect(
         clippy::too_many_arguments,
-        reason = "each is one thing that the backend is given"
+        reason = "each is one part of the node that the backend needs"
     )]
     pub(crate) fn new(
         node: NodeId,
@@ -75,7 +76,7 @@ impl Core {
         })
     }
 
-    /// Runs a task until it ends or the backend is stopped.
+    /// Runs a task until it ends or the backend stops.
     #[expect(
         clippy::disallowed_methods,
         reason = "the one place of this crate that spawns, tracked until the backend is stopped"
@@ -90,7 +91,7 @@ impl Core {
         })));
     }
 
-    /// Counts the time that Redis' answer to a command of this name took.
+    /// Records the time that Redis took to answer the command `name`, sent at `began`.
     pub(crate) fn answered(&self, name: &str, began: Instant) {
         let durations = &self.metrics.redis_command_duration;
         durations.of(RedisCommand::of(name)).observe_since(began);
@@ -112,33 +113,33 @@ impl fmt::Debug for Core {
     }
 }
 
-/// 128 random bits: the id of a question or a revocation, the name of an epoch.
+/// 128 random bits in hexadecimal: the id of a question or a revocation, or the name of an epoch.
 pub(crate) fn random_id() -> String {
     format!("{:032x}", fastrand::u128(..))
 }
 
-/// How the node stands with Redis, for `/readyz` and for whoever must not go on without it.
+/// The state of the node's connections to Redis, for `/readyz` and for operations that need them.
 #[derive(Debug)]
 pub(crate) struct Status {
-    /// Why the node is out of touch; `None` while it is in touch.
+    /// The reason for which the node is out of touch; `None` while it is in touch.
     down: Mutex<Option<Cow<'static, str>>>,
     /// The end of the last delivery lease, in nanoseconds of the boot clock.
     leased_until: AtomicU64,
-    /// By how much this node's clock was off when last compared, in milliseconds; or
-    /// [`NOT_COMPARED`].
+    /// The difference between this node's clock and Redis' at the last comparison, in milliseconds,
+    /// or [`NOT_COMPARED`].
     skew_ms: AtomicU64,
-    /// What fences a primary that was replaced; `None` without replicas.
+    /// The setting of Redis that fences a replaced primary; `None` without replicas.
     fencing: Mutex<Option<&'static str>>,
-    /// Whether commands can be sent to every primary.
+    /// True if every primary has a connection for commands.
     commanding: AtomicBool,
-    /// Why the last connection for commands was lost or not made.
+    /// The reason for which the last connection for commands was lost or not made.
     no_commands: Mutex<Option<String>>,
-    /// Whether publications can be received from every primary.
+    /// True if every primary has a connection for publications.
     listening: AtomicBool,
-    /// Whether nothing has kept sessions out at some moment since the start.
+    /// True once sessions could be admitted.
     was_ready: AtomicBool,
-    /// The number of times that the node's registration may have been lost, and for which of them it
-    /// was registered last.
+    /// Two numbers: the losses of the node's registration so far, and the losses at the time of its
+    /// latest registration. They are equal while the node is registered.
     registrations: [AtomicU64; 2],
     /// Asks for the node to be registered.
     pub(crate) unregistered: Notify,
@@ -162,15 +163,17 @@ impl Default for Status {
 }
 
 impl Status {
-    /// The node is out of touch. Returns whether that, or the reason, is news.
+    /// Notes that the node is out of touch. Returns true if that, or the reason, is new.
     pub(crate) fn set_down(&self, why: String) -> bool {
+        // Locked to the end: reason and news are of the same moment.
         let mut down = self.down.lock();
         let news = down.as_deref() != Some(why.as_str());
         *down = Some(why.into());
         news
     }
 
-    /// The node holds its delivery lease until `until`. Returns whether it was out of touch.
+    /// Notes that the node holds its delivery lease until `until`. Returns true if it was out of
+    /// touch.
     pub(crate) fn set_leased_until(&self, until: Duration) -> bool {
         let nanoseconds = u64::try_from(until.as_nanos()).unwrap_or(u64::MAX);
         self.leased_until.store(nanoseconds, Ordering::Relaxed);
@@ -179,7 +182,7 @@ impl Status {
         was_down
     }
 
-    /// For how long the node has held no lease, if it ever did.
+    /// The time for which the node has held no lease; `None` if it never held one.
     pub(crate) fn without_lease_for(&self) -> Option<Duration> {
         match self.leased_until.load(Ordering::Relaxed) {
             0 => None,
@@ -187,52 +190,58 @@ impl Status {
         }
     }
 
+    /// Notes the clock difference just measured.
     pub(crate) fn set_skew(&self, skew: Duration) {
         let milliseconds = u64::try_from(skew.as_millis()).unwrap_or(NOT_COMPARED);
         self.skew_ms.store(milliseconds, Ordering::Relaxed);
     }
 
-    /// By how much this node's clock was off when last compared, either way.
+    /// The clock difference at the last comparison, in either direction.
     pub(crate) fn skew(&self) -> Duration {
         Duration::from_millis(self.skew_ms.load(Ordering::Relaxed))
     }
 
-    /// Whether clocks are known to agree well enough to admit sessions.
+    /// True if the clocks are known to agree well enough to admit sessions.
     pub(crate) fn clocks_agree(&self) -> bool {
         u128::from(self.skew_ms.load(Ordering::Relaxed)) <= MAX_CLOCK_SKEW.as_millis()
     }
 
-    /// Returns whether that is news.
+    /// Notes the fence. Returns true if it is another than before.
     pub(crate) fn set_fencing(&self, fencing: Option<&'static str>) -> bool {
         std::mem::replace(&mut *self.fencing.lock(), fencing) != fencing
     }
 
+    /// The setting that fences a replaced primary.
     pub(crate) fn fencing(&self) -> Option<&'static str> {
         *self.fencing.lock()
     }
 
-    /// The node is not among those that others clean up after, or may not be.
+    /// Notes that the node may be missing from the set of nodes, by which others find and remove
+    /// its records after a crash.
     pub(crate) fn forget_registration(&self) {
         self.registrations[0].fetch_add(1, Ordering::SeqCst);
         self.unregistered.notify_one();
     }
 
-    /// To be taken before the node is registered.
+    /// The number of registrations lost so far. Read it before the node is registered: see
+    /// [`Status::set_registered`].
     pub(crate) fn registration(&self) -> u64 {
         self.registrations[0].load(Ordering::SeqCst)
     }
 
-    /// The node was registered since `registration` was taken.
+    /// Notes that the node was registered after `registration` was read. A loss since then still
+    /// counts as one.
     pub(crate) fn set_registered(&self, registration: u64) {
         self.registrations[1].fetch_max(registration, Ordering::SeqCst);
     }
 
-    /// True if the node is among those that others clean up after, as far as it knows.
+    /// True if the node is in the set of nodes, as far as it knows.
     pub(crate) fn is_registered(&self) -> bool {
         self.registrations[1].load(Ordering::SeqCst) == self.registration()
     }
 
-    /// A connection for commands was lost or not made. Returns whether the reason is news.
+    /// Notes that a connection for commands was lost or not made. Returns true if the reason is
+    /// new.
     pub(crate) fn set_no_commands(&self, why: String) -> bool {
         let mut no_commands = self.no_commands.lock();
         let news = no_commands.as_deref() != Some(why.as_str());
@@ -240,25 +249,26 @@ impl Status {
         news
     }
 
+    /// Notes whether every primary has both its connections.
     pub(crate) fn set_connected(&self, commanding: bool, listening: bool) {
         self.commanding.store(commanding, Ordering::Relaxed);
         self.listening.store(listening, Ordering::Relaxed);
         self.note_ready();
     }
 
-    /// To be called after whatever may have been the last thing missing.
+    /// Notes readiness for [`Status::was_ready`]. Called after each change that may complete it.
     fn note_ready(&self) {
         if self.unready().is_none() {
             self.was_ready.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Whether sessions could be admitted at some moment since the start.
+    /// True if sessions could be admitted at some moment since the start.
     pub(crate) fn was_ready(&self) -> bool {
         self.was_ready.load(Ordering::Relaxed)
     }
 
-    /// Why sessions are not admitted.
+    /// The reason for which sessions are not admitted; `None` while they are.
     pub(crate) fn unready(&self) -> Option<Cow<'static, str>> {
         if let Some(why) = &*self.down.lock() {
             return Some(format!("out of touch with redis: {why}").into());

@@ -1,9 +1,14 @@
 //! The form of a publication on its way through Redis.
 //!
-//! A JSON object: `v`, the form's version; `from`, the publishing session's user, left out for one
-//! by the admin API; `trace`, the `traceparent` of the span it comes from, where that is recorded, and
-//! `tracestate` beside it; `data`, the published value byte for byte. Members that are not known are
-//! passed over, so that later versions can add some.
+//! The envelope is a JSON object with these members:
+//!
+//! - `v`: the version of the form.
+//! - `from`: the user of the publishing session; absent for a publication of the admin API.
+//! - `trace` and `tracestate`: the `traceparent` and the state of the publishing span, if it is
+//!   recorded.
+//! - `data`: the published value, byte for byte.
+//!
+//! Unknown members are ignored, so that later versions can add some.
 
 use std::borrow::Cow;
 
@@ -16,9 +21,10 @@ use serde_json::value::RawValue;
 /// The version that is written and understood.
 const VERSION: u32 = 1;
 
-/// Largest envelope that is read: more than any message of a client may have.
+/// Largest envelope that is parsed: larger than any message of a client.
 pub(crate) const MAX_BYTES: usize = 64 * 1024 * 1024;
 
+/// The members before `data`.
 #[derive(Serialize)]
 struct Head<'a> {
     v: u32,
@@ -30,12 +36,13 @@ struct Head<'a> {
     tracestate: Option<&'a str>,
 }
 
+/// An envelope as it is parsed.
 #[derive(Deserialize)]
 struct Envelope<'a> {
     v: u32,
     #[serde(borrow)]
     from: Option<Cow<'a, str>>,
-    /// Whatever it is: a bad one is no reason to lose the publication.
+    /// Any JSON value: a bad trace is no reason to lose the publication.
     #[serde(borrow, default)]
     trace: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -44,7 +51,7 @@ struct Envelope<'a> {
     data: &'a RawValue,
 }
 
-/// Puts a publication into its envelope. The data goes in as it is.
+/// Encodes a publication. The data is copied as it is.
 pub(crate) fn encode(publication: &Publication) -> Bytes {
     let head = Head {
         v: VERSION,
@@ -55,7 +62,7 @@ pub(crate) fn encode(publication: &Publication) -> Bytes {
     let mut out = BytesMut::with_capacity(publication.data.len() + 64).writer();
     serde_json::to_writer(&mut out, &head).expect("a number and a string are JSON");
     let mut out = out.into_inner();
-    // Instead of the closing brace.
+    // The closing brace goes, and comes back after the data.
     out.truncate(out.len() - 1);
     out.put_slice(b",\"data\":");
     out.put_slice(&publication.data);
@@ -63,7 +70,7 @@ pub(crate) fn encode(publication: &Publication) -> Bytes {
     out.freeze()
 }
 
-/// Takes a publication out of its envelope; `None` when it is none. Copies nothing.
+/// Decodes a publication; `None` if the envelope is malformed. The data is not copied.
 pub(crate) fn decode(channel: Channel, envelope: Vec<u8>) -> Option<Publication> {
     let envelope = Bytes::from(envelope);
     let Envelope {
@@ -84,7 +91,7 @@ pub(crate) fn decode(channel: Channel, envelope: Vec<u8>) -> Option<Publication>
     })
 }
 
-/// One that is not recorded is none: nobody has to look at it again.
+/// Parses a trace. One that is not sampled counts as none, so that no later step checks it again.
 fn read_trace(written: &RawValue, state: Option<&RawValue>) -> Option<Box<TraceContext>> {
     let text = written.get().strip_prefix('"')?.strip_suffix('"')?;
     let trace = TraceContext::parse(text).filter(TraceContext::is_sampled)?;

@@ -1,11 +1,11 @@
-//! What can go wrong with Redis. Never the fault of a user.
+//! The faults of operations on Redis. None of them is the fault of a user.
 
 use curfew_backend::BackendError;
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use crate::metrics::BrokerError;
 
-/// An operation on Redis failed.
+/// The reason for which an operation on Redis failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Fault {
     /// The connection broke, Redis did not answer in time, or it refused.
@@ -14,61 +14,61 @@ pub(crate) enum Fault {
     /// No connection was made in time.
     #[error("no connection to {0} was made in time")]
     Connect(String),
-    /// A file the configuration names cannot be read.
+    /// A file named in the settings cannot be read.
     #[error("{path}: {error}")]
     File {
         /// The file.
         path: String,
-        /// What is wrong with it.
+        /// The error of reading it.
         error: std::io::Error,
     },
-    /// Nobody knows the primary.
+    /// The primary is unknown.
     #[error("{0}")]
     NoPrimary(String),
-    /// The server may not be used as it is set up.
+    /// The server's settings rule it out.
     #[error("{0}")]
     Unsuitable(String),
     /// There is no connection at the moment.
     #[error("not connected to redis")]
     NotConnected,
-    /// The node's clock is too far off.
+    /// The node's clock differs too much from Redis'.
     #[error("the clocks of this node and of redis differ by more than {0} s")]
     Clock(u64),
     /// Redis lacks a revocation that this node knows.
-    #[error("redis lacks a revocation that this node knows; it is being looked into")]
+    #[error("redis lacks a revocation that this node knows; the difference is being resolved")]
     Disagreement,
-    /// The revocation that was to be confirmed is not there.
-    #[error("there is no such revocation any more")]
+    /// The revocation to be confirmed does not exist.
+    #[error("the revocation does not exist any more")]
     NotThere,
-    /// Not every session that a revocation of this kind names is found by it.
-    #[error("this node's settings lack the kind, or sessions are yet to be found by them")]
+    /// Some sessions that a revocation of this kind names may not be found by it.
+    #[error("this node's settings lack the kind, or do not find every session by it yet")]
     Unfound,
-    /// Others wrote the same key again and again.
-    #[error("others write the same revocation, try again")]
+    /// Other clients kept writing the same key.
+    #[error("other clients keep writing the same revocation, try again")]
     Contended,
     /// Another node did not answer.
     #[error("the session's node did not answer in time")]
     NoAnswer,
-    /// The lease under which it was accepted was over before it was sent.
-    #[error("the lease was over before it could be sent")]
+    /// The lease ended before the publication was sent.
+    #[error("the lease ended")]
     LeaseOver,
-    /// Redis had forgotten the script that publishes, and others were published meanwhile that came
-    /// later.
-    #[error("redis had forgotten the script that publishes")]
+    /// Redis had forgotten the script that publishes, and later publications were executed
+    /// meanwhile.
+    #[error("redis had forgotten the publishing script, and later publications went first")]
     Overtaken,
-    /// Redis was asked after the lease under which it was accepted, and refused.
-    #[error("redis was reached after the lease and refused")]
+    /// Redis reached the publication after the end of its lease, and refused it.
+    #[error("redis was reached after the lease had ended, and refused")]
     Fenced,
-    /// It was sent, and what Redis made of it is not known.
-    #[error("sent, and not known to be done: {0}")]
+    /// The command was sent, and its outcome is unknown.
+    #[error("sent, with unknown outcome: {0}")]
     Unanswered(Box<Self>),
-    /// Redis said something that makes no sense.
+    /// Redis' answer is malformed.
     #[error("unexpected answer to {0}")]
     Unexpected(&'static str),
 }
 
 impl Fault {
-    /// Whether the server that answered is not, or no longer, the right one.
+    /// True if the server that answered is not the right one, or no longer.
     pub(crate) fn is_misrouted(&self) -> bool {
         let error = match self {
             Self::Unanswered(fault) => return fault.is_misrouted(),
@@ -84,13 +84,13 @@ impl Fault {
                     | ServerErrorKind::ClusterDown
                     | ServerErrorKind::MasterDown
                     | ServerErrorKind::ReadOnly
-                    // What was wrong within a transaction is not told apart.
+                    // The error within a transaction is not distinguished.
                     | ServerErrorKind::ExecAbort
             )
         )
     }
 
-    /// The first word of the error that Redis answered with.
+    /// The first word of Redis' error.
     pub(crate) fn code(&self) -> Option<&str> {
         match self {
             Self::Redis(error) => error.code(),
@@ -99,7 +99,7 @@ impl Fault {
         }
     }
 
-    /// Whether Redis did not answer in time. The connection may be good all the same.
+    /// True if Redis did not answer in time. The connection may still be good.
     pub(crate) fn is_timeout(&self) -> bool {
         match self {
             Self::Redis(error) => error.is_timeout(),
@@ -108,7 +108,7 @@ impl Fault {
         }
     }
 
-    /// In the words of the metrics.
+    /// The label of this fault in the metrics.
     pub(crate) fn as_broker_error(&self) -> BrokerError {
         match self {
             _ if self.is_misrouted() => BrokerError::Misrouted,
@@ -129,7 +129,7 @@ impl Fault {
         }
     }
 
-    /// Whether a connection that gave this is of no further use.
+    /// True if a connection that returned this fault must be replaced.
     pub(crate) fn is_fatal(&self) -> bool {
         match self {
             _ if self.is_timeout() || self.is_misrouted() => false,

@@ -1,13 +1,15 @@
-//! The fence: Redis refuses a publication that it comes to after the lease under which this node
-//! accepted it.
+//! The fence: Redis refuses a publication that it executes after the end of the lease under which
+//! this node accepted it.
 //!
-//! A node that was stopped, or whose bytes are held up on their way, cannot take back what it has
-//! sent: the session that published may have been revoked meanwhile, and only the server that
-//! executes it can still say no. So publications go to Redis in a script, which compares its own
-//! clock with a deadline first. The deadline is the end of the lease by Redis' clock: `TIME` as last
-//! read, each second, and what was left of the lease when the answer came. That answer was under way
-//! for a while, so the deadline is early rather than late. Only differences of Redis' clock count,
-//! whatever it shows; it must not be set back.
+//! A node that was paused, or whose bytes are delayed, cannot take back what it has sent. The
+//! publishing session may have been revoked meanwhile, and only the server that executes the
+//! publication can still refuse it. So publications are sent as a script, which first compares
+//! Redis' clock with a deadline.
+//!
+//! The deadline is the end of the lease by Redis' clock. It is computed from `TIME`, read every
+//! second, plus the part of the lease left when that answer arrived. The answer took a while to
+//! arrive, so the deadline is early rather than late. Only differences of Redis' clock count, not
+//! its absolute value; the clock must not be set back.
 
 mod publication;
 
@@ -27,53 +29,56 @@ use crate::fault::Fault;
 use crate::metrics::RedisMetrics;
 pub(crate) use publication::{Publication, Run};
 
-/// Bytes of publications that one run of the script carries out, give or take one publication:
-/// Redis does nothing else meanwhile, and what has begun is not refused any more.
+/// Bytes of publications after which a run of the script is full. The last publication may exceed
+/// it. Redis does nothing else during a run, and does not stop a run that has begun.
 const RUN_BYTES: usize = 1024 * 1024;
 
-/// Between two looks at whether a lease is over: a timer does not run while the machine is
-/// suspended, and must not be late by more when it wakes.
+/// Longest sleep between two checks of a lease's end. A timer stops while the machine is suspended,
+/// and may be late by this much after it resumes.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// What Redis' refusal of a late run begins with.
+/// The first word of Redis' refusal of a late run.
 const FENCED: &str = "FENCED";
 
-/// What Redis says of a script that it does not know.
+/// The first word of Redis' answer for a script it does not know.
 const NO_SCRIPT: &str = "NOSCRIPT";
 
-/// A deadline after every other, in microseconds: a number that Lua can hold.
+/// A deadline that never passes, in microseconds; the largest number that Lua holds exactly.
 const NEVER: u64 = 1 << 53;
 
-/// Carries publications out, unless it is later than the deadline. Answers with the time, in
-/// microseconds since 1970; or, where some were refused, with the place and the error of each.
+/// Publishes, unless the deadline has passed. The answer is the time in microseconds since 1970. If
+/// Redis refused some publications, it is the place and the error of each.
 ///
-/// Redis runs it as a script that writes, so a replica and a primary that is fenced refuse it whole.
+/// Redis treats it as a script that writes, so that a replica or a fenced primary refuses it as a
+/// whole.
 const SCRIPT: &str = include_str!("fence/publish.lua");
 
-/// The fence at one server, as one connection knows it.
+/// The fence at one server, for one connection.
 pub(crate) struct Fence {
     lease: Arc<DeliveryLease>,
+    /// The metrics of refused publications.
     metrics: Arc<RedisMetrics>,
+    /// True for a cluster, where a run belongs to one channel.
     cluster: bool,
-    /// What Redis calls the script.
+    /// The digest by which Redis knows the script.
     digest: String,
-    /// Microseconds from [`boottime`] to Redis' time.
+    /// The microseconds to add to [`boottime`] to get Redis' time.
     ahead: AtomicI64,
-    /// When it was last warned of publications that came late, of [`boottime`].
+    /// Limits the warnings about late publications.
     bursts: Repeats,
 }
 
-/// What became of a run.
+/// The result of a run.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Ran {
     /// Each publication has its answer.
     Answered,
-    /// Redis does not know the script: nothing was done.
+    /// Redis does not know the script, and has done nothing.
     NoScript,
 }
 
 impl Fence {
-    /// Puts the script into place, and reads the clock.
+    /// Loads the script and reads the clock.
     pub(crate) async fn raise(
         core: &Core,
         connection: &mut Connection,
@@ -92,14 +97,14 @@ impl Fence {
         Ok(fence)
     }
 
-    /// Has Redis know the script, under the digest that it answers with.
+    /// Loads the script into Redis. Returns its digest.
     pub(crate) async fn load(&self, connection: &mut Connection) -> Result<String, Fault> {
         let mut load = cmd("SCRIPT");
         load.arg("LOAD").arg(SCRIPT);
         Ok(load.query_async(connection).await?)
     }
 
-    /// Reads the clock again, and puts the script into place again where it is gone.
+    /// Reads the clock again, and loads the script again if Redis has forgotten it.
     pub(crate) async fn probe(&self, connection: &mut Connection) -> Result<(), Fault> {
         match self.read_clock(connection).await {
             Err(fault) if fault.code() == Some(NO_SCRIPT) => {
@@ -110,31 +115,31 @@ impl Fence {
         }
     }
 
-    /// Asks Redis for the time in the way in which it is asked for publications.
+    /// Reads Redis' clock by a run of the script without publications.
     async fn read_clock(&self, connection: &mut Connection) -> Result<(), Fault> {
         let mut ask = cmd("EVALSHA");
         ask.arg(&self.digest).arg(0).arg(NEVER);
         let theirs: i64 = ask.query_async(connection).await?;
-        // It was that time at Redis at some moment before this one.
+        // Redis read its clock before this moment, so that the offset is never too large.
         self.ahead
             .store(theirs - microseconds(boottime()), Ordering::Relaxed);
         Ok(())
     }
 
-    /// The moment `until` by Redis' clock, in microseconds since 1970.
+    /// The time `until` by Redis' clock, in microseconds since 1970.
     fn deadline(&self, until: Duration) -> i64 {
         microseconds(until).saturating_add(self.ahead.load(Ordering::Relaxed))
     }
 
-    /// Sorts publications into runs, in their order; in a cluster, in the order within each
-    /// channel. What is late already is refused. To be called at the last moment.
+    /// Groups publications into runs, in their order; in a cluster, in their order within each
+    /// channel. Publications that are already late are refused. Call it right before the send.
     pub(crate) fn runs(&self, publications: Vec<Publication>) -> Vec<Run> {
         let lease = self.lease.held_until();
         let now = boottime();
         let mut runs: Vec<Run> = Vec::new();
         let mut of_channel: HashMap<String, usize> = HashMap::new();
         for mut publication in publications {
-            // Whoever gave up before it was sent need not be served.
+            // A publisher that gave up before the send is skipped.
             if publication.is_given_up() {
                 continue;
             }
@@ -172,9 +177,9 @@ impl Fence {
         runs
     }
 
-    /// What Redis is asked to carry out a run.
+    /// The command that executes a run.
     pub(crate) fn command(&self, run: &Run) -> Cmd {
-        // The digest, the deadline and their like.
+        // Room for the digest, the deadline and the command's own words.
         const HEAD_BYTES: usize = 128;
         let per_publication = if self.cluster { 1 } else { 2 };
         let arguments = 5 + run.publications.len() * per_publication;
@@ -194,7 +199,7 @@ impl Fence {
         command
     }
 
-    /// Answers a run's publications by what Redis said.
+    /// Answers the publications of a run from Redis' reply.
     pub(crate) fn answer(&self, run: &mut Run, reply: Value) -> Ran {
         match reply {
             Value::Int(_) => run.answer_rest(|| Ok(())),
@@ -215,9 +220,10 @@ impl Fence {
                         self.note_fenced(run.publications.len());
                         run.answer_rest(|| Err(Fault::Fenced));
                     }
-                    // Also said of a script that ended half way.
+                    // Redis also answers this way for a script that failed halfway, so that the
+                    // outcome is unknown.
                     Some("ERR") | None => run.leave_open(&error),
-                    // Said before a script is run.
+                    // Redis gives every other error before the script runs.
                     Some(_) => run.answer_rest(|| Err(Fault::Redis(error.clone()))),
                 }
             }
@@ -226,19 +232,19 @@ impl Fence {
         Ran::Answered
     }
 
-    /// One burst is one line of the log.
+    /// Counts refused publications, and logs one line for each burst.
     fn note_fenced(&self, count: usize) {
         let more = u64::try_from(count).unwrap_or(u64::MAX);
         self.metrics.broker_messages_fenced.inc_by(more);
         if self.bursts.note().is_some() {
             warn!(
                 publications = count,
-                "redis was reached after this node's lease and refused publications; there may be more in the next minute"
+                "redis refused publications that arrived after this node's lease; more in the next minute are not logged"
             );
         }
     }
 
-    /// Resolves when a lease that ended at `until` is over and was not renewed.
+    /// Resolves when the lease that ends at `until` is over and has not been renewed.
     pub(crate) async fn lease_over(&self, mut until: Duration) {
         loop {
             let left = until.saturating_sub(boottime());
@@ -254,6 +260,7 @@ impl Fence {
     }
 }
 
+/// A time in whole microseconds, as Redis counts it.
 fn microseconds(time: Duration) -> i64 {
     i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
 }

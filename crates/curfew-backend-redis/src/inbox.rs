@@ -1,4 +1,4 @@
-//! What arrives by pub/sub: publications, and what nodes tell each other.
+//! Messages received by pub/sub: publications, and messages between nodes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,86 +21,86 @@ use crate::metrics::BackendDropReason;
 use crate::request::{MAX_REQUESTS, Request, Requests};
 use crate::subscriber::Verbs;
 
-/// Largest message between nodes that is read.
+/// Largest message between nodes that is parsed, in bytes.
 const MAX_CONTROL_BYTES: usize = 16 * 1024;
 
-/// Between two looks at whether ended sessions have left.
+/// Interval between two checks for ended sessions that have left.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Between two looks at whether a reload is over: receipts that wait for one may be many.
+/// Interval between two checks for the end of a reload. It is longer, because many receipts may
+/// wait.
 const RELOAD_LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// What nodes tell each other on `curfew:control`. An optimisation where it could be missed:
-/// nothing that is guaranteed depends on it.
+/// A message between nodes on `curfew:control`. It may get lost: no guarantee depends on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum Message {
-    /// A revocation was written: say so when it is in force.
+    /// A revocation was written. Each node answers once it is in force there.
     Revoked {
-        /// Names the question.
+        /// The id of the question.
         id: String,
-        /// Its key, without prefix.
+        /// The revocation's key, without prefix.
         key: String,
-        /// Who asks.
+        /// The node that asks.
         from: NodeId,
     },
-    /// It is in force: its sessions have left.
+    /// The revocation is in force on a node, and its sessions there have left.
     Applied {
-        /// The question.
+        /// The id of the question.
         id: String,
-        /// Who answers.
+        /// The node that answers.
         node: NodeId,
-        /// How many sessions it ended there.
+        /// The number of sessions it ended there.
         closed: u64,
     },
-    /// End a session, wherever it lives.
+    /// A session is to be ended by the node it lives on.
     Disconnect {
-        /// Names the question.
+        /// The id of the question.
         id: String,
         /// The session.
         session: SessionId,
-        /// Who asks.
+        /// The node that asks.
         from: NodeId,
-        /// A newer session takes its place, rather than that an operator closes it.
+        /// True if a newer session takes its place; false if an operator closes it.
         #[serde(default)]
         replaced: bool,
     },
-    /// Ask clients for a sign of life.
+    /// Clients are to be asked for a sign of life.
     Probe {
-        /// Names the question.
+        /// The id of the question.
         id: String,
-        /// Who is asked.
+        /// The node that is to ask them.
         node: NodeId,
-        /// Its sessions.
+        /// The sessions of those clients, all on that node.
         sessions: Vec<SessionId>,
     },
-    /// They were asked.
+    /// The clients were asked.
     Probed {
-        /// The question.
+        /// The id of the question.
         id: String,
-        /// Who answers.
+        /// The node that answers.
         node: NodeId,
-        /// The sessions that do not live there, or gave none and were told to end.
+        /// The sessions that do not live there, or gave no sign of life and were told to end.
         gone: Vec<SessionId>,
     },
-    /// It was told to end.
+    /// The session was told to end.
     Disconnected {
-        /// The question.
+        /// The id of the question.
         id: String,
-        /// Who answers.
+        /// The node that answers.
         node: NodeId,
     },
 }
 
 impl Message {
-    /// Reads a message; `None` for what is none.
+    /// Parses a message. Returns `None` if it is malformed or too long.
     pub(crate) fn read(payload: &[u8]) -> Option<Self> {
         let text = object_text(payload).filter(|text| text.len() <= MAX_CONTROL_BYTES)?;
         serde_json::from_str(text).ok()
     }
 }
 
-/// An answer to a question of this node's.
+/// An answer to a question of this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) node: NodeId,
@@ -109,6 +109,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// The answer of a node that ended `closed` sessions.
     fn closed(node: NodeId, closed: u64) -> Self {
         Self {
             node,
@@ -118,18 +119,19 @@ impl Answer {
     }
 }
 
-/// Where what arrives goes.
+/// The receiver of every message.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     core: Arc<Core>,
     requests: Requests,
-    /// Questions that wait for answers.
+    /// Questions that wait for answers, by id.
     asked: Mutex<HashMap<String, mpsc::Sender<Answer>>>,
-    /// Places for revocations that are to be confirmed and may have to wait for a reload.
+    /// Places for questions of other nodes whose answer takes a while. They bound the memory those
+    /// take.
     confirming: Arc<Semaphore>,
 }
 
-/// A question that waits for answers; dropped, it waits no more.
+/// A question that waits for answers, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Question<'a> {
     inbox: &'a Inbox,
@@ -153,7 +155,7 @@ impl Inbox {
         })
     }
 
-    /// Waits for answers to the question `id`, at most one of each node.
+    /// Waits for answers to the question `id`. Keeps at most `most` of them at a time.
     pub(crate) fn ask(&self, id: String, most: usize) -> Question<'_> {
         let (sender, answers) = mpsc::channel(most.max(1));
         self.asked.lock().insert(id.clone(), sender);
@@ -164,10 +166,11 @@ impl Inbox {
         }
     }
 
-    /// Takes what came in a pub/sub channel. Never waits.
+    /// Handles a message of a pub/sub channel. Never waits.
     pub(crate) fn take(&self, connections: &Arc<Connections>, name: &[u8], payload: Vec<u8>) {
         let metrics = &self.core.metrics;
         let Ok(name) = str::from_utf8(name) else {
+            // Every name of this backend is UTF-8.
             return;
         };
         if payload.len() > envelope::MAX_BYTES {
@@ -194,7 +197,7 @@ impl Inbox {
         }
     }
 
-    /// A message that is dropped may have been a publication, perhaps of a newer node.
+    /// Tells the gap of a dropped message. It may have been a publication, perhaps of a newer node.
     #[cold]
     fn tell_gap(&self, name: &str, reason: GapReason) {
         if let Some(channel) = self.core.keys.parse_channel(name) {
@@ -202,19 +205,21 @@ impl Inbox {
         }
     }
 
+    /// Counts and logs a malformed message.
     fn drop_malformed(&self, name: &str) {
         self.core
             .metrics
             .broker_messages_dropped
             .inc(BackendDropReason::Malformed);
-        // Whoever may publish there could fill a log.
-        debug!(channel = name, "publication that is none dropped");
+        // Logged at debug level, because any client of Redis could otherwise fill the log.
+        debug!(channel = name, "malformed message dropped");
     }
 
+    /// Handles a message between nodes.
     fn on_message(&self, connections: &Arc<Connections>, message: Message) {
         match message {
             Message::Revoked { id, key, from } => {
-                // This node has seen to its own.
+                // A node confirms its own revocations without a message.
                 if from != self.core.node
                     && let Ok((key, _)) = RevocationKey::parse_written(key.as_bytes())
                 {
@@ -250,18 +255,20 @@ impl Inbox {
         }
     }
 
+    /// Passes an answer to the question that waits for it.
     fn answer(&self, id: &str, answer: Answer) {
         let node = answer.node;
         if let Some(question) = self.asked.lock().get(id)
             && question.try_send(answer).is_err()
         {
-            debug!(node = %node, "answer that nobody waits for");
+            debug!(node = %node, "answer came too late");
         }
     }
 
-    /// Asks clients for a sign of life, and answers what came of it.
+    /// Asks clients for a sign of life, and answers with the sessions that gave none.
     fn probe(&self, connections: &Arc<Connections>, id: String, sessions: Vec<SessionId>) {
-        // Others may publish there, and could fill the memory.
+        // Without free places the question is dropped: other clients of Redis could fill the
+        // memory.
         let Ok(place) = Arc::clone(&self.confirming).try_acquire_owned() else {
             return;
         };
@@ -274,9 +281,11 @@ impl Inbox {
         });
     }
 
-    /// Has the control connection see to a revocation, and answers when its sessions have left.
+    /// Confirms a revocation through the control connection, and answers when its sessions have
+    /// left.
     fn confirm(&self, connections: &Arc<Connections>, id: String, key: RevocationKey) {
-        // Whoever may publish there could fill the memory.
+        // Without free places the question is dropped: other clients of Redis could fill the
+        // memory.
         let Ok(place) = Arc::clone(&self.confirming).try_acquire_owned() else {
             debug!("busy, a revocation is not confirmed");
             return;
@@ -304,10 +313,12 @@ impl Inbox {
             }
             drop(place);
             let Ok(Ok(ended)) = applied.await else {
+                // Without an answer, the asking node counts this one as missing.
                 return;
             };
             let closed = ended.count() as u64;
             if !left_within(ended, core.config.lease).await {
+                // A session has not left in time: the revocation is not confirmed.
                 return;
             }
             let node = core.node;
@@ -315,12 +326,14 @@ impl Inbox {
         });
     }
 
+    /// Sends a message to the other nodes, without waiting.
     fn send(&self, connections: &Arc<Connections>, message: Message) {
         let outgoing = self.outgoing(connections);
         self.core
             .spawn(async move { outgoing.send(&message).await });
     }
 
+    /// Prepares a message to the other nodes.
     fn outgoing(&self, connections: &Arc<Connections>) -> Outgoing {
         let control = self.core.keys.control();
         let verb = Verbs::new(connections.is_cluster()).publish;
@@ -338,6 +351,7 @@ struct Outgoing {
 }
 
 impl Outgoing {
+    /// Sends the message. A failure is only logged: no guarantee depends on it.
     async fn send(self, message: &Message) {
         let text = serde_json::to_string(message).expect("a message is JSON");
         if let Err(fault) = self.connections.call::<i64>(self.command.arg(text)).await {
@@ -346,8 +360,8 @@ impl Outgoing {
     }
 }
 
-/// Waits until a revocation of this kind finds every session that it names: a reload that makes it so
-/// may be under way. False when it is not in time.
+/// Waits until a revocation of this kind finds every session that it names, which a reload under
+/// way may bring about. Returns false if that takes longer than `patience`.
 pub(crate) async fn found_within(core: &Core, kind: &str, patience: Duration) -> bool {
     let found = async {
         while !core.events.finds(kind) {
@@ -357,7 +371,7 @@ pub(crate) async fn found_within(core: &Core, kind: &str, patience: Duration) ->
     time::timeout(patience, found).await.is_ok()
 }
 
-/// Waits until ended sessions have left. False when one does not in time.
+/// Waits until ended sessions have left. Returns false if one takes longer than `patience`.
 pub(crate) async fn left_within(mut ended: Ended, patience: Duration) -> bool {
     let left = async {
         while !ended.has_left() {
@@ -407,7 +421,7 @@ mod tests {
             let text = serde_json::to_string(&message).unwrap();
             assert_eq!(Message::read(text.as_bytes()), Some(message));
         }
-        // One session has one name.
+        // An id has only one spelling.
         let id = session.to_string().replace('-', "");
         let text = format!(r#"{{"type":"disconnected","id":"x","node":"{id}"}}"#);
         assert_eq!(Message::read(text.as_bytes()), None);

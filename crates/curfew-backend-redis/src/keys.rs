@@ -2,13 +2,14 @@
 
 use curfew_model::{Channel, NodeId, RevocationKey, SessionId, Spelling, TicketId};
 
-/// The hash tag that all revocation state shares, so that in a cluster one tracking connection and
-/// one `EXISTS` suffice.
+/// The hash tag of all revocation state. In a cluster it makes one tracking connection and one
+/// `EXISTS` suffice.
 const TAG: &str = "{revoked}";
 
 /// Makes names with one prefix (`backend.redis.prefix`).
 #[derive(Debug, Clone)]
 pub(crate) struct Keys {
+    /// The prefix of every name.
     prefix: Box<str>,
 }
 
@@ -19,109 +20,111 @@ impl Keys {
         }
     }
 
-    /// A session's record: a hash.
+    /// The record of a session: a hash.
     pub(crate) fn session(&self, session: SessionId) -> String {
         format!("{}session:{session}", self.prefix)
     }
 
-    /// Every session's id, for listing in order: a sorted set with equal scores.
+    /// The ids of all sessions, listed in order: a sorted set with equal scores.
     pub(crate) fn sessions(&self) -> String {
         format!("{}sessions", self.prefix)
     }
 
-    /// A user's sessions by the second in which they end: a sorted set. Long and odd names are written as their digest.
+    /// A user's sessions, scored by the second in which they end: a sorted set. A long name or one
+    /// with special characters is written as its digest.
     pub(crate) fn user_sessions(&self, user: &str) -> String {
         let user = RevocationKey::user(user);
         format!("{}user:{}:sessions", self.prefix, user.value())
     }
 
-    /// What is kept for a ticket: sealed bytes that only the ticket opens.
+    /// The data of a ticket: sealed bytes that only the ticket opens.
     pub(crate) fn ticket(&self, id: &TicketId) -> String {
         format!("{}ticket:{id}", self.prefix)
     }
 
-    /// What is known of a node: a hash.
+    /// The record of a node: a hash.
     pub(crate) fn node(&self, node: NodeId) -> String {
         format!("{}node:{node}", self.prefix)
     }
 
-    /// A node's sessions, for whoever cleans up after it: a set.
+    /// The sessions of a node, used to clean up after it: a set.
     pub(crate) fn node_sessions(&self, node: NodeId) -> String {
         format!("{}node:{node}:sessions", self.prefix)
     }
 
-    /// Every node that ever registered and was not cleaned up after: a set.
+    /// Every node that registered and was not cleaned up after: a set.
     pub(crate) fn nodes(&self) -> String {
         format!("{}nodes", self.prefix)
     }
 
-    /// Held by whoever cleans up after a node.
+    /// The lock held while a node is cleaned up after.
     pub(crate) fn reaping(&self, node: NodeId) -> String {
         format!("{}reap:{node}", self.prefix)
     }
 
-    /// A node's heartbeat, which is its lease as well. In the revocations' slot but not below their
-    /// prefix, or every heartbeat would be pushed to every node.
+    /// The heartbeat of a node, which is also its lease in the cluster. It shares the revocations'
+    /// slot but not their prefix; otherwise every heartbeat would be pushed to every node.
     pub(crate) fn heartbeat(&self, node: NodeId) -> String {
         format!("{}hb:{TAG}:{node}", self.prefix)
     }
 
-    /// What every revocation's key starts with: the tracked prefix.
+    /// The start of every revocation's key: the tracked prefix.
     pub(crate) fn revoked_prefix(&self) -> String {
         format!("{}{TAG}:", self.prefix)
     }
 
-    /// What revocations' keys start with where the braces were forgotten: tracked as well, so that it
-    /// is noticed.
+    /// The start of a revocation's key written without the braces. It is tracked as well, so that
+    /// the mistake is noticed.
     pub(crate) fn unbraced_prefix(&self) -> String {
         format!("{}revoked:", self.prefix)
     }
 
-    /// A revocation's key as this node writes it.
+    /// The key of a revocation in the spelling that this node writes.
     pub(crate) fn revoked(&self, key: &RevocationKey) -> String {
         key.redis_key(&self.prefix)
     }
 
-    /// A revocation's key as it is written in this way.
+    /// The key of a revocation in the given spelling.
     pub(crate) fn spelled(&self, key: &RevocationKey, spelling: Spelling) -> String {
         format!("{}{TAG}:{}", self.prefix, key.written(spelling))
     }
 
-    /// Says which life of the data this is; below the tracked prefix, so that nobody misses it.
+    /// The epoch: an id that changes when the data is lost. It is below the tracked prefix, so that
+    /// every node is told of a change.
     pub(crate) fn epoch(&self) -> String {
         format!("{}{TAG}:epoch", self.prefix)
     }
 
-    /// The revocations known to nodes, by what follows the prefix, with their expiry in
-    /// milliseconds: a sorted set. Redis cannot be asked for the keys below a prefix otherwise than
-    /// by looking at all keys.
+    /// The index of revocations that nodes know: a sorted set of key names without the prefix,
+    /// scored by expiry in milliseconds. Without it, the keys below a prefix could only be found by
+    /// a scan of all keys.
     pub(crate) fn revoked_index(&self) -> String {
         format!("{}index:{TAG}", self.prefix)
     }
 
-    /// Keys that were written like a revocation's and can match nobody, by their whole name, with
-    /// their expiry in milliseconds: a sorted set.
+    /// Keys that look like a revocation's and can match no session: a sorted set of whole names,
+    /// scored by expiry in milliseconds.
     pub(crate) fn ineffective(&self) -> String {
         format!("{}ineffective:{TAG}", self.prefix)
     }
 
-    /// Where publications of a channel go.
+    /// The pub/sub channel for publications of `channel`.
     pub(crate) fn channel(&self, channel: &Channel) -> String {
         format!("{}channel:{channel}", self.prefix)
     }
 
-    /// The channel that publications of `name` belong to.
+    /// The channel whose publications arrive under `name`.
     pub(crate) fn parse_channel(&self, name: &str) -> Option<Channel> {
         let name = name.strip_prefix(&*self.prefix)?.strip_prefix("channel:")?;
         Channel::parse(name).ok()
     }
 
-    /// Where nodes talk to each other.
+    /// The pub/sub channel for messages between nodes.
     pub(crate) fn control(&self) -> String {
         format!("{}control", self.prefix)
     }
 
-    /// Where a node hears itself. The numbers lie in different slots.
+    /// A pub/sub channel on which a node hears itself. Different numbers lie in different slots.
     pub(crate) fn probe(&self, node: NodeId, number: u32) -> String {
         format!("{}probe:{node}:{number}", self.prefix)
     }
@@ -150,7 +153,7 @@ mod tests {
         assert!(keys.epoch().starts_with(&tracked));
         assert!(!keys.heartbeat(node).starts_with(&tracked));
         assert!(!keys.revoked_index().starts_with(&tracked));
-        // Redis refuses prefixes of which one begins with the other.
+        // Redis refuses two prefixes if one begins with the other.
         let unbraced = keys.unbraced_prefix();
         assert!(!tracked.starts_with(&unbraced) && !unbraced.starts_with(&tracked));
         assert!(!keys.ineffective().starts_with(&unbraced));

@@ -1,4 +1,4 @@
-//! Which server is the primary of what: asked anew at every connection.
+//! The layout of Redis: the primary of each slot, looked up for every new connection.
 
 use crate::config::{RedisAddress, RedisTarget};
 use futures_util::future::join_all;
@@ -8,16 +8,16 @@ use crate::connect::{Connector, Login};
 use crate::fault::Fault;
 use crate::slots::Slot;
 
-/// No connection here needs pushes.
+/// The push handler of connections that expect no pushes.
 pub(crate) const NO_PUSHES: Option<fn(PushInfo) -> Result<(), ()>> = None;
 
-/// The primaries and what they hold.
+/// The primaries and their slots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Layout {
-    /// Whether this is a Redis Cluster: publications are sharded, and a transaction stays in one
+    /// True for a Redis Cluster. There publications are sharded, and a transaction stays in one
     /// slot.
     pub(crate) cluster: bool,
-    /// By address.
+    /// The primaries, sorted by address.
     pub(crate) shards: Vec<Shard>,
 }
 
@@ -25,11 +25,12 @@ pub(crate) struct Layout {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Shard {
     pub(crate) address: RedisAddress,
-    /// First and last of each range of slots.
+    /// The first and the last slot of each range.
     pub(crate) slots: Vec<(Slot, Slot)>,
 }
 
 impl Shard {
+    /// True if the shard holds the slot.
     pub(crate) fn has(&self, slot: Slot) -> bool {
         self.slots
             .iter()
@@ -38,6 +39,7 @@ impl Shard {
 }
 
 impl Layout {
+    /// The layout of a single primary with every slot.
     fn single(address: RedisAddress) -> Self {
         Self {
             cluster: false,
@@ -56,8 +58,8 @@ impl Layout {
 }
 
 impl Connector {
-    /// Asks who the primaries are. `known` are nodes of a cluster to be asked before those that
-    /// the configuration names.
+    /// Looks up the primaries. `known` are nodes of a cluster, asked together with those in the
+    /// settings.
     pub(crate) async fn layout(&self, known: &[RedisAddress]) -> Result<Layout, Fault> {
         match &self.server().target {
             RedisTarget::Standalone(address) => Ok(Layout::single(address.clone())),
@@ -73,6 +75,7 @@ impl Connector {
         }
     }
 
+    /// Asks all sentinels for the primary, and takes the answer of most.
     async fn ask_sentinels(
         &self,
         sentinels: &[RedisAddress],
@@ -90,6 +93,7 @@ impl Connector {
         majority(join_all(answers).await)
     }
 
+    /// Asks one sentinel for the primary.
     async fn ask_sentinel(
         &self,
         sentinel: &RedisAddress,
@@ -104,6 +108,7 @@ impl Connector {
         Ok(found.map(|(host, port)| RedisAddress { host, port }))
     }
 
+    /// Asks all nodes for the layout of the cluster, and takes the answer of most.
     async fn ask_cluster(&self, nodes: &[RedisAddress]) -> Result<Layout, Fault> {
         let answers = nodes.iter().map(|node| async move {
             match self.ask_cluster_node(node).await {
@@ -117,6 +122,7 @@ impl Connector {
         majority(join_all(answers).await)
     }
 
+    /// Asks one node for the layout of the cluster.
     async fn ask_cluster_node(&self, node: &RedisAddress) -> Result<Layout, Fault> {
         let mut connection = self.connect(node, Login::Server, NO_PUSHES).await?;
         let ranges: Vec<Value> = cmd("CLUSTER")
@@ -147,8 +153,8 @@ impl Connector {
     }
 }
 
-/// What most of those say who were asked: one that is cut off from the others goes on saying what was
-/// true before.
+/// The answer that most servers give. A server that is cut off from the others keeps giving an
+/// outdated one.
 fn majority(answers: Vec<Result<Layout, Fault>>) -> Result<Layout, Fault> {
     let mut counted: Vec<(Layout, usize)> = Vec::new();
     let mut last = Fault::NotConnected;
@@ -161,13 +167,13 @@ fn majority(answers: Vec<Result<Layout, Fault>>) -> Result<Layout, Fault> {
             Err(fault) => last = fault,
         }
     }
-    // Of as many for each, the first.
+    // Among answers with equal counts, the first one wins.
     let most = counted.iter().map(|(_, count)| *count).max();
     let found = counted.into_iter().find(|(_, count)| Some(*count) == most);
     found.map(|(layout, _)| layout).ok_or(last)
 }
 
-/// Fails unless what `ROLE` answers is that of a primary.
+/// Fails unless the answer to `ROLE` is that of a primary.
 pub(crate) fn check_primary(role: &[Value]) -> Result<(), Fault> {
     let name: String = role
         .first()
@@ -182,7 +188,7 @@ pub(crate) fn check_primary(role: &[Value]) -> Result<(), Fault> {
     )))
 }
 
-/// One element of `CLUSTER SLOTS`: first slot, last slot, primary, replicas.
+/// Parses one element of `CLUSTER SLOTS`: first slot, last slot, primary, replicas.
 fn parse_range(range: Value, asked: &RedisAddress) -> Option<((Slot, Slot), RedisAddress)> {
     let Value::Array(range) = range else {
         return None;
@@ -194,7 +200,7 @@ fn parse_range(range: Value, asked: &RedisAddress) -> Option<((Slot, Slot), Redi
         return None;
     };
     let host: Option<String> = redis::from_redis_value(primary.first()?.clone()).ok()?;
-    // A node that does not know its own address says nothing, or "?".
+    // A node that does not know its own address sends nothing or "?".
     let host = host
         .filter(|host| !host.is_empty() && host != "?")
         .unwrap_or_else(|| asked.host.clone());

@@ -1,9 +1,9 @@
 //! The backend over Redis: any number of nodes share sessions, publications and revocations.
 //!
-//! Owns: what is written to Redis and what is read from it, every connection to it, and the
-//! protocol by which a node knows every revocation in time or falls silent.
+//! Owns: all data in Redis, every connection to it, and the protocol by which a node knows every
+//! revocation in time or falls silent.
 //! Knows nothing of: sockets, WebSocket protocols, JWTs, policies.
-//! Start at [`Redis::start`]; the heart of it is `control.rs`.
+//! Start at [`Redis::start`]; the revocation protocol is in `control.rs`.
 
 mod backoff;
 mod batcher;
@@ -58,25 +58,25 @@ pub use crate::connect::{Dial, Dialing, Stream};
 pub use crate::metrics::{BackendDropReason, BrokerError, RedisCommand, RedisMetrics};
 pub use crate::probe::{Probed, probe};
 
-/// What a backend is given of its node.
+/// The parts of a node that a backend needs.
 pub struct Parts {
     /// The settings of the backend.
     pub config: Config,
-    /// How the node is listed.
+    /// The node's entry in the list of nodes.
     pub info: NodeInfo,
-    /// What is told of news.
+    /// The receiver of news: publications, revocations, changes of the lease.
     pub events: Arc<dyn Events>,
-    /// What is asked about sessions.
+    /// The node's sessions, asked for their keys and records.
     pub local: Arc<dyn LocalSessions>,
-    /// The node's delivery lease; not held at first.
+    /// The node's delivery lease. It is not held at first.
     pub lease: Arc<DeliveryLease>,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
-    /// What is counted into.
+    /// The metrics that the backend counts into.
     pub metrics: Arc<RedisMetrics>,
 }
 
-/// The backend over Redis: all five traits.
+/// The backend over Redis. It implements all five traits.
 pub struct Redis {
     core: Arc<Core>,
     connections: Arc<Connections>,
@@ -87,14 +87,18 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Starts to connect, and goes on for as long as it takes: until it is in touch, everything
-    /// fails with [`BackendError::Unavailable`](curfew_backend::BackendError). Must be called
-    /// within a runtime.
+    /// Starts to connect, and retries for as long as the backend runs. Until the first connection,
+    /// every operation fails with [`BackendError::Unavailable`](curfew_backend::BackendError). Must
+    /// be called within a runtime.
+    ///
+    /// # Errors
+    ///
+    /// If the URL in the settings is invalid.
     pub fn start(parts: Parts) -> Result<Arc<Self>, RedisUrlError> {
         Self::start_over(parts, None)
     }
 
-    /// Likewise, over connections that `dial` makes, if it is given.
+    /// Like [`Redis::start`], over connections that `dial` makes if it is given.
     pub fn start_over(
         parts: Parts,
         dial: Option<Arc<dyn Dial>>,
@@ -124,7 +128,7 @@ impl Redis {
             info: parts.info,
         });
         if let Err(error) = liveness::keep(Arc::clone(&core)) {
-            warn!(error = %error, "short stops of this process go unnoticed");
+            warn!(error = %error, "short pauses of this process are not detected");
         }
         core.spawn(Control::new(Arc::clone(&core), connections, known_revocations, asked).run());
         core.spawn(control::watch_isolation(Arc::clone(&core)));
@@ -135,7 +139,7 @@ impl Redis {
         Ok(redis)
     }
 
-    /// The backend's five faces.
+    /// The backend as its five traits.
     pub fn backends(self: &Arc<Self>) -> Backends {
         Backends {
             broker: Arc::clone(self) as _,

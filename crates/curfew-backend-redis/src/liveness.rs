@@ -1,9 +1,9 @@
-//! Notices that this process was stopped: by a signal, by a hypervisor, or for want of a processor.
+//! Detects pauses of this process, caused by a signal, a hypervisor or a lack of processors.
 //!
-//! A stop that is longer than the lease is noticed by the lease. After a shorter one the lease still
-//! holds, and what Redis pushed meanwhile waits unread in a socket: a session that was revoked must
-//! not be told `connected` from it. So the lease stays lost until the control connection has been
-//! through one more heartbeat.
+//! A pause longer than the lease ends the lease by itself. After a shorter pause the lease still
+//! holds, but pushes from Redis wait unread in a socket, and a session revoked meanwhile must not
+//! be told `connected`. So the lease stays lost until the control connection has finished another
+//! heartbeat.
 
 use std::io;
 use std::sync::Arc;
@@ -16,18 +16,19 @@ use tracing::warn;
 
 use crate::core::Core;
 
-/// The signs of life in the time after which their absence is a stop. A thread that is late
-/// for one is not late for all of them.
+/// Number of signs of life in the time after which their absence counts as a pause. A thread that
+/// is late for one of them is not late for all.
 const SIGNS: u32 = 6;
 
-/// A stop is an absence of a tenth of the lease, and of no less than this: a busy machine makes a
-/// thread wait for some tens of milliseconds.
+/// Shortest absence of signs that counts as a pause. Above it, a pause is a tenth of the lease. A
+/// busy machine alone delays a thread by some tens of milliseconds.
 const SHORTEST_STOP: Duration = Duration::from_millis(100);
 
-/// Gives signs of life for as long as the backend runs. It has a thread of its own, since a runtime's
-/// worker may be busy while the process runs.
+/// Gives signs of life for as long as the backend runs. A thread of its own does so, because the
+/// runtime's workers may be busy while the process runs.
 pub(crate) fn keep(core: Arc<Core>) -> io::Result<()> {
     let patience = (core.config.lease / 10).max(SHORTEST_STOP);
+    // A simulation has virtual time, and no threads.
     if env::is_simulated() {
         core.spawn({
             let core = Arc::clone(&core);
@@ -51,14 +52,15 @@ pub(crate) fn keep(core: Arc<Core>) -> io::Result<()> {
     Ok(())
 }
 
+/// Gives one sign of life, and reports a pause if there was one.
 fn beat(core: &Core, patience: Duration) {
     if let Some(stopped) = core.lease.note_alive(patience) {
         core.metrics.node_stops.inc();
-        // Pushes first, then a heartbeat that is asked for from here on.
+        // The control connection reads waiting pushes first, then sends a heartbeat.
         core.stopped.notify_one();
         warn!(
             stopped_ms = u64::try_from(stopped.as_millis()).unwrap_or(u64::MAX),
-            "this process did not run for a while, redis is asked what was missed"
+            "this process was paused; it asks redis for missed revocations"
         );
     }
 }

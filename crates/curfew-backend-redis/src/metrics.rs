@@ -1,17 +1,17 @@
-//! The metrics of Redis, of the publications that go through it and of the revocations in it.
+//! The metrics of Redis, of publications through it and of revocations in it.
 
 use curfew_telemetry::{Counter, Counters, Gauge, Histogram, Histograms, ROUND_TRIP_SECONDS};
 
 curfew_telemetry::labels! {
-    /// The reason for which something that came from the backend was not used.
+    /// The reason for which data from the backend was not used.
     BackendDropReason = "reason" {
-        /// It does not have the form it should.
+        /// The data is malformed.
         Malformed = "malformed",
-        /// It is larger than anything Curfew publishes.
+        /// The data is larger than anything that Curfew publishes.
         TooLarge = "too_large",
     }
 
-    /// The failure of something that the broker was asked for, or of the connection to it.
+    /// The reason for which an operation of the broker, or its connection, failed.
     BrokerError = "error" {
         /// There is no connection.
         NotConnected = "not_connected",
@@ -19,31 +19,31 @@ curfew_telemetry::labels! {
         Connection = "connection",
         /// No answer came in time.
         Timeout = "timeout",
-        /// The server is not, or no longer, the right one.
+        /// The server is not the right one, or no longer.
         Misrouted = "misrouted",
         /// The server refused.
         Refused = "refused",
-        /// The lease was over, under which it was asked for.
+        /// The lease under which the operation was accepted had ended.
         Late = "late",
-        /// The answer makes no sense.
+        /// The answer is malformed.
         Unexpected = "unexpected",
     }
 
     /// A command to Redis.
     RedisCommand = "command" {
-        /// `PUBLISH` or `SPUBLISH`: a publication, within a script, or word to other nodes.
+        /// `PUBLISH` or `SPUBLISH`: a publication, within a script, or a message to other nodes.
         Publish = "publish",
         /// `SUBSCRIBE` or `SSUBSCRIBE`: the first listener of a channel.
         Subscribe = "subscribe",
         /// `UNSUBSCRIBE` or `SUNSUBSCRIBE`.
         Unsubscribe = "unsubscribe",
-        /// `EXISTS`: an admission's look for revocations.
+        /// `EXISTS`: the check for revocations at admission.
         Exists = "exists",
         /// `HGETALL`: one record.
         Hgetall = "hgetall",
         /// `ZRANGE`: a list.
         Zrange = "zrange",
-        /// Several commands in one go: the records of a session.
+        /// Several commands in one pipeline: the records of a session.
         Pipeline = "pipeline",
         /// Several commands between `MULTI` and `EXEC`.
         Transaction = "transaction",
@@ -53,39 +53,39 @@ curfew_telemetry::labels! {
 }
 
 curfew_telemetry::metrics! {
-    /// The metrics of a node's backend. With the embedded one all of them stay 0.
+    /// The metrics of a node's backend. With the embedded backend all of them stay 0.
     pub struct RedisMetrics {
         revocations_known: Gauge, "Revocations in force that the node knows";
-        revocations_ineffective: Gauge, "Revocation keys that can match nobody, which the admin API lists with the reason";
-        revocation_missed_push: Counter, "Sessions found revoked by the sweep alone";
+        revocations_ineffective: Gauge, "Revocation keys that can match no session, which the admin API lists with the reason";
+        revocation_missed_push: Counter, "Revoked sessions found only by the sweep";
         revocations_reasserted: Counter, "Revocations written back to a backend that lacked them";
-        revocation_last_sync_timestamp: Gauge, Seconds, "When the node last knew that it had every revocation, Unix time; 0 with the embedded backend, which always has";
+        revocation_last_sync_timestamp: Gauge, Seconds, "Unix time of the latest proof that the node has every revocation; 0 with the embedded backend, which always has them";
         backend_synced: Gauge, "1 while the node vouches for its sessions";
-        node_stops: Counter, "How often this process did not run for longer than a tenth of the lease";
+        node_stops: Counter, "Pauses of this process for longer than a tenth of the lease";
         backend_generations: Counter, "Control connections to the backend";
-        backend_data_losses: Counter, "How often the backend had lost its data";
-        backend_heartbeat_duration: Histogram = Histogram::new(ROUND_TRIP_SECONDS), Seconds, "From a heartbeat's sending to its answer";
-        sessions_reaped: Counter, "Sessions whose records were removed for nodes that are gone";
+        backend_data_losses: Counter, "Losses of the backend's data";
+        backend_heartbeat_duration: Histogram = Histogram::new(ROUND_TRIP_SECONDS), Seconds, "Time from sending a heartbeat to its answer";
+        sessions_reaped: Counter, "Sessions whose records were removed after their node died";
         session_records_restored: Counter, "Live sessions of this node whose records were missing and were written again";
         broker_connected: Gauge, "1 while publications can be received";
-        broker_reconnects: Counter, "Lost connections for publications that were made anew";
+        broker_reconnects: Counter, "Lost connections for publications that were made again";
         broker_messages_sent: Counter, "Publications handed to the backend";
-        broker_messages_fenced: Counter, "Publications that the backend refused since they came after the lease under which they were accepted";
+        broker_messages_fenced: Counter, "Publications that the backend refused because they arrived after the lease under which they were accepted";
         broker_messages_received: Counter, "Publications that came from the backend";
-        broker_messages_dropped: Counters<BackendDropReason>, "What came from the backend and was not used";
+        broker_messages_dropped: Counters<BackendDropReason>, "Messages from the backend that were not used";
         broker_errors: Counters<BrokerError>, "Publications and subscriptions that failed at the backend, and connections for publications that were lost";
-        redis_command_duration: Histograms<RedisCommand> = Histograms::new(ROUND_TRIP_SECONDS), Seconds, "From handing a command to the connections that sessions and publications share to its answer, waiting included. What failed is not in it, nor are heartbeats";
+        redis_command_duration: Histograms<RedisCommand> = Histograms::new(ROUND_TRIP_SECONDS), Seconds, "Time from handing a command to the shared connections until its answer, including the wait. Failed commands and heartbeats are left out";
     }
 }
 
 impl RedisCommand {
-    /// The name of several commands in one go.
+    /// The name of several commands in one pipeline.
     pub const PIPELINE: &str = "PIPELINE";
 
-    /// The name of several commands that are executed as one.
+    /// The name of several commands in one transaction.
     pub const TRANSACTION: &str = "MULTI";
 
-    /// The label for a command by its name, or for several.
+    /// The label of a command, or of several, by name.
     pub fn of(name: &str) -> Self {
         match name {
             "PUBLISH" | "SPUBLISH" => Self::Publish,

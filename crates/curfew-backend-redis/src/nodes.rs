@@ -1,4 +1,4 @@
-//! Which nodes live, and what becomes of those that died.
+//! The nodes of the cluster: registration, liveness, and cleaning up after nodes that died.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -14,19 +14,20 @@ use crate::Redis;
 use crate::connections::Keyed;
 use crate::fault::Fault;
 
-/// Between two writings of a node's own record.
+/// Interval between two writes of a node's own record.
 const REGISTER: Duration = Duration::from_secs(5);
 
-/// How long a node's record stays without being written again, in milliseconds.
+/// Lifetime of a node's record, in milliseconds. Each write renews it.
 const NODE_RECORD_MS: u64 = 15_000;
 
-/// Between two looks at who is gone. A node is cleaned up after when its lease was missing twice.
+/// Interval between two searches for dead nodes. The records of a node are removed if its lease is
+/// missing in two searches in a row.
 const REAP: Duration = Duration::from_secs(5);
 
-/// Longest time that one node cleans up after another alone, in milliseconds.
+/// Longest time for which one node alone cleans up after another, in milliseconds.
 const REAPING_MS: u64 = 30_000;
 
-/// Sessions cleaned up after in one go.
+/// Most sessions whose records are removed in one pipeline.
 pub(crate) const BATCH: usize = 500;
 
 impl Nodes for Redis {
@@ -57,7 +58,7 @@ impl Nodes for Redis {
 
     fn leave(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            // Whatever remains is found by the others, a little later.
+            // Records left here are removed by another node a little later.
             if let Err(fault) = self.unregister().await {
                 debug!(error = %fault, "node not unregistered");
             }
@@ -67,7 +68,7 @@ impl Nodes for Redis {
 }
 
 impl Redis {
-    /// Nodes whose lease is there.
+    /// The nodes that hold a lease.
     pub(crate) async fn live_nodes(&self) -> Result<Vec<NodeId>, Fault> {
         let known = self.known_nodes().await?;
         let leases = self.leases(&known).await?;
@@ -77,7 +78,7 @@ impl Redis {
             .collect())
     }
 
-    /// Nodes that have not been cleaned up after.
+    /// The nodes that are registered and not cleaned up after.
     async fn known_nodes(&self) -> Result<Vec<NodeId>, Fault> {
         let nodes: Vec<String> = self
             .connections
@@ -88,6 +89,7 @@ impl Redis {
         Ok(nodes)
     }
 
+    /// Tells for each node whether it holds a lease.
     async fn leases(&self, nodes: &[NodeId]) -> Result<Vec<bool>, Fault> {
         let Some((first, rest)) = nodes.split_first() else {
             return Ok(Vec::new());
@@ -100,6 +102,7 @@ impl Redis {
         Ok(leases.iter().map(Option::is_some).collect())
     }
 
+    /// The nodes that hold a lease, with their records.
     async fn list_nodes(&self) -> Result<Vec<NodeInfo>, Fault> {
         let live = self.live_nodes().await?;
         let keys = &self.core.keys;
@@ -121,7 +124,9 @@ impl Redis {
             .collect())
     }
 
+    /// Writes this node's record, and adds it to the set of nodes.
     pub(crate) async fn register(&self) -> Result<(), Fault> {
+        // Read before the write: a loss in between makes the node register again.
         let registration = self.core.status.registration();
         let keys = &self.core.keys;
         let node = keys.node(self.core.node);
@@ -143,7 +148,7 @@ impl Redis {
         Ok(())
     }
 
-    /// Leaves nothing behind: called when every session is gone.
+    /// Removes the node's record and heartbeat, after its sessions have ended.
     async fn unregister(&self) -> Result<(), Fault> {
         let keys = &self.core.keys;
         let node = self.core.node;
@@ -155,6 +160,7 @@ impl Redis {
             Keyed::new("DEL", &keys.node(node)),
             Keyed::new("DEL", &keys.heartbeat(node)),
         ];
+        // A node with sessions on record stays in the set: another node removes them.
         if left == 0 {
             commands.push(Keyed::new("SREM", &keys.nodes()).arg(node.to_string()));
         }
@@ -162,8 +168,8 @@ impl Redis {
         Ok(())
     }
 
-    /// Cleans up after nodes that are gone for good. `missing` are those whose lease was not there
-    /// at the last look.
+    /// Cleans up after nodes without a lease now and in the last search. `missing` holds the nodes
+    /// without a lease in the last search.
     async fn reap_once(&self, missing: &mut HashSet<NodeId>) -> Result<(), Fault> {
         let known = self.known_nodes().await?;
         let leases = self.leases(&known).await?;
@@ -179,6 +185,7 @@ impl Redis {
         Ok(())
     }
 
+    /// Removes the records of a dead node, unless another node is doing so.
     async fn reap(&self, dead: NodeId) -> Result<(), Fault> {
         let keys = &self.core.keys;
         let claimed: Option<String> = self
@@ -192,13 +199,15 @@ impl Redis {
             )
             .await?;
         if claimed.is_none() {
+            // Another node cleans up after it.
             return Ok(());
         }
         let removed = self.remove_sessions_of(dead).await;
-        // Whatever came of it: whoever looks next may try at once.
+        // Released even after a failure: the next search may try again at once.
         self.connections
             .call::<i64>(Keyed::new("DEL", &keys.reaping(dead)))
             .await?;
+        // The node is back: it keeps its entry in the set of nodes.
         let Some(sessions) = removed? else {
             return Ok(());
         };
@@ -208,17 +217,19 @@ impl Redis {
         ];
         self.connections.pipeline(commands).await?;
         self.core.metrics.sessions_reaped.inc_by(sessions);
-        info!(node = %dead, sessions, "cleaned up after a node that is gone");
+        info!(node = %dead, sessions, "removed the records of a dead node");
         Ok(())
     }
 
-    /// How many there were; `None` when the node is back.
+    /// Removes the records of a dead node's sessions. Returns their number, or `None` if the node
+    /// is back.
     async fn remove_sessions_of(&self, dead: NodeId) -> Result<Option<u64>, Fault> {
         let key = self.core.keys.node_sessions(dead);
         let mut removed = 0;
         let mut cursor = 0;
         loop {
             let (next, ids) = self.scan_sessions(&key, cursor).await?;
+            // Checked before each batch: a node that is back must keep its records.
             if self.leases(&[dead]).await? == [true] {
                 return Ok(None);
             }
@@ -231,7 +242,8 @@ impl Redis {
         }
     }
 
-    /// Some of the sessions that a node has noted, and where to go on; 0 when that was all.
+    /// Reads one batch of the session ids in a node's set. Returns the cursor of the next batch, 0
+    /// after the last one.
     pub(crate) async fn scan_sessions(
         &self,
         key: &str,
@@ -243,6 +255,7 @@ impl Redis {
         Ok((next, ids))
     }
 
+    /// Removes the records of these sessions, except those that live on another node now.
     pub(crate) async fn remove_records(
         &self,
         dead: NodeId,
@@ -263,7 +276,8 @@ impl Redis {
             let (user, node): (Option<String>, Option<String>) =
                 from_redis_value(fields).map_err(|_| Fault::Unexpected("HMGET"))?;
             if node.is_none_or(|node| node == dead.to_string()) {
-                // Without a record its user is unknown; the index of the user ends by itself.
+                // The user of a session without a record is unknown. The entry in the user's index
+                // expires by itself.
                 users.push((*id, user.unwrap_or_default()));
             }
         }
@@ -276,6 +290,7 @@ impl Redis {
     }
 }
 
+/// Parses a node's record. Returns `None` if it is missing or malformed.
 fn read_node(node: NodeId, hash: Value, sessions: Value) -> Option<NodeInfo> {
     let fields: HashMap<String, String> = from_redis_value(hash).ok()?;
     Some(NodeInfo {
@@ -291,9 +306,10 @@ fn read_node(node: NodeId, hash: Value, sessions: Value) -> Option<NodeInfo> {
     })
 }
 
-/// Keeps this node's record for as long as the backend runs.
+/// Keeps this node registered for as long as the backend runs.
 pub(crate) async fn keep_registered(redis: Arc<Redis>) {
-    /// Until it is registered, others do not count on this node.
+    /// Delay before another attempt. It is short, because other nodes ignore one that is not
+    /// registered.
     const FIRST: Duration = Duration::from_millis(50);
     loop {
         match redis.register().await {
@@ -309,20 +325,20 @@ pub(crate) async fn keep_registered(redis: Arc<Redis>) {
     }
 }
 
-/// Looks for nodes that are gone for as long as the backend runs.
+/// Searches for dead nodes for as long as the backend runs.
 pub(crate) async fn reap(redis: Arc<Redis>) {
     let mut missing = HashSet::new();
     let mut looks = time::interval(REAP);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         looks.tick().await;
-        // Only a node that is in touch can tell who is not.
+        // A node that is out of touch itself cannot tell which nodes are dead.
         if redis.core.status.unready().is_some() {
             missing.clear();
             continue;
         }
         if let Err(fault) = redis.reap_once(&mut missing).await {
-            debug!(error = %fault, "nodes that are gone not looked for");
+            debug!(error = %fault, "search for dead nodes failed");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Redis, asked once and as the configuration has it, for `curfew check-config --probe`.
+//! A single check of Redis under the configuration, for `curfew check-config --probe`.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use crate::layout::{NO_PUSHES, Shard};
 /// A server that has answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probed {
-    /// Its address.
+    /// The address of the server.
     pub address: String,
-    /// By how much its clock and this machine's differ.
+    /// The difference between its clock and this machine's.
     pub skew: Duration,
 }
 
-/// Finds every primary, logs in and does what takes what a node needs: tracking of revocation keys, a
-/// script. Nothing is written.
+/// Finds every primary, logs in, and tests the permissions that a node needs: tracking of
+/// revocation keys, and a script. It writes nothing.
 ///
 /// # Errors
 ///
@@ -46,6 +46,7 @@ pub async fn probe(config: &Config, clock: &dyn Clock) -> Result<Vec<Probed>, St
     Ok(probed)
 }
 
+/// Tests one server. Returns the difference of the clocks.
 async fn ask(
     connector: &Connector,
     shard: &Shard,

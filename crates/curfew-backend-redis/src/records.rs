@@ -1,4 +1,4 @@
-//! A session's record as a hash in Redis, and what is written and removed with it (CONTRACT §7).
+//! A session's record, a hash in Redis, and the entries written and removed with it (CONTRACT §7).
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -14,31 +14,32 @@ use crate::connections::Keyed;
 use crate::fault::Fault;
 use crate::keys::Keys;
 
-/// The end of a record, in Unix milliseconds: with its session's access, at the token's `exp` and the
-/// leeway.
+/// The end of a record, in Unix milliseconds. The record ends with its session's access: at the
+/// token's `exp` plus the leeway.
 fn ends_at_ms(principal: &Principal) -> u64 {
     u64::try_from(principal.ends_at().as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The second by which it is over: a session's place among its user's.
+/// The second by which the session is over: its score among its user's sessions.
 fn score(principal: &Principal) -> u64 {
     ends_at_ms(principal).div_ceil(1000)
 }
 
-/// What records a session for whoever cleans up after its node. Written before anything else, so
-/// that nothing is written that nobody would remove.
+/// The command that notes a session in its node's set. It comes before every other write, so that a
+/// record is never left without a note that leads to it.
 pub(crate) fn note(keys: &Keys, record: &SessionRecord) -> Keyed {
     Keyed::new("SADD", &keys.node_sessions(record.node)).arg(record.session.to_string())
 }
 
-/// What replaces a session's record: a refresh may leave out what the token before had.
+/// The commands that replace a record. The old one is deleted first, since a refresh may leave out
+/// fields of the earlier token.
 fn replace(keys: &Keys, record: &SessionRecord) -> Vec<Keyed> {
     let mut commands = vec![Keyed::new("DEL", &keys.session(record.session))];
     commands.extend(write(keys, record));
     commands
 }
 
-/// A session's record, by field.
+/// The fields of a session's record.
 pub(crate) fn fields(record: &SessionRecord) -> Vec<(&'static str, Cow<'_, str>)> {
     let principal = &record.principal;
     let number = |number: u64| Cow::Owned(number.to_string());
@@ -67,7 +68,7 @@ pub(crate) fn fields(record: &SessionRecord) -> Vec<(&'static str, Cow<'_, str>)
     always.into_iter().chain(optional).collect()
 }
 
-/// What records a session otherwise.
+/// The commands that write a record, except its note.
 pub(crate) fn write(keys: &Keys, record: &SessionRecord) -> Vec<Keyed> {
     let principal = &record.principal;
     let (session, user) = (
@@ -86,7 +87,8 @@ pub(crate) fn write(keys: &Keys, record: &SessionRecord) -> Vec<Keyed> {
         Keyed::new("ZADD", &user)
             .arg(score(principal))
             .arg(record.session.to_string()),
-        // Until the last one ends: NX gives the first time, GT only moves it up.
+        // The key lives until the user's last session ends: NX sets the first expiry, GT only
+        // extends it.
         Keyed::new("PEXPIREAT", &user).arg(ends_at_ms).arg("NX"),
         Keyed::new("PEXPIREAT", &user).arg(ends_at_ms).arg("GT"),
         Keyed::new("ZADD", &keys.sessions())
@@ -95,8 +97,9 @@ pub(crate) fn write(keys: &Keys, record: &SessionRecord) -> Vec<Keyed> {
     ]
 }
 
-/// What removes every trace of sessions of `node`, in steps: the note that leads whoever cleans up
-/// to a session goes last, and the record, which names its user, before it.
+/// The commands that remove every trace of sessions of `node`, in steps. The note goes last,
+/// because it leads other nodes to the session. The record goes before it, because it names the
+/// user.
 fn remove(keys: &Keys, node: NodeId, sessions: &[(SessionId, &str)]) -> [Vec<Keyed>; 3] {
     let mut steps = [Vec::new(), Vec::new(), Vec::new()];
     for (session, user) in sessions {
@@ -109,7 +112,7 @@ fn remove(keys: &Keys, node: NodeId, sessions: &[(SessionId, &str)]) -> [Vec<Key
     steps
 }
 
-/// Reads a record; `None` when there is none, or none that makes sense.
+/// Parses a record. Returns `None` if there is none, or if a field is missing or invalid.
 pub(crate) fn read(session: SessionId, hash: Value) -> Option<SessionRecord> {
     let fields: HashMap<String, String> = from_redis_value(hash).ok()?;
     let text = |name: &str| fields.get(name).map(String::as_str);
@@ -147,7 +150,7 @@ impl Connections {
         self.remove_traces(node, &sessions).await
     }
 
-    /// Removes every trace of sessions with their users.
+    /// Removes every trace of sessions, given with their users.
     pub(crate) async fn remove_traces(
         &self,
         node: NodeId,
@@ -156,7 +159,7 @@ impl Connections {
         self.in_steps(remove(&self.core.keys, node, sessions)).await
     }
 
-    /// Writes a record that replaces another, or one that was lost.
+    /// Writes records that replace others or were lost.
     pub(crate) async fn write(&self, records: &[SessionRecord]) -> Result<(), Fault> {
         let keys = &self.core.keys;
         let notes = records.iter().map(|record| note(keys, record)).collect();
@@ -164,8 +167,8 @@ impl Connections {
         self.in_steps([notes, writes.collect()]).await
     }
 
-    /// One step after the other: in a cluster each is waited for, otherwise one connection keeps
-    /// them in order.
+    /// Executes the steps in order. In a cluster each step is awaited; otherwise one connection
+    /// keeps them in order.
     async fn in_steps<const N: usize>(&self, steps: [Vec<Keyed>; N]) -> Result<(), Fault> {
         if self.is_cluster() {
             for step in steps {
@@ -177,15 +180,15 @@ impl Connections {
         Ok(())
     }
 
-    /// Writes records of live sessions again.
+    /// Writes the records of live sessions again.
     pub(crate) async fn rewrite(&self, records: &[SessionRecord]) -> Result<(), Fault> {
         let keys = &self.core.keys;
-        // Without it nobody would look for what this node leaves behind.
+        // Without this entry, no other node would clean up after this one.
         let node = self.core.node.to_string();
         self.call::<i64>(Keyed::new("SADD", &keys.nodes()).arg(node))
             .await?;
         self.write(records).await?;
-        // One that closed meanwhile may have been removed before it was written.
+        // A session that closed meanwhile may have been removed before this write.
         let ids: Vec<SessionId> = records.iter().map(|record| record.session).collect();
         let live = self.core.local.records(&ids);
         let gone: Vec<ClosedSession> = records

@@ -1,4 +1,4 @@
-//! What is asked of the control connection: the way in from the admin API and from other nodes.
+//! Requests to the control connection, from the admin API and from other nodes.
 
 use curfew_backend::{BackendError, Ended};
 use curfew_model::{Revocation, RevocationKey};
@@ -6,47 +6,48 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::fault::Fault;
 
-/// What the admin API and other nodes ask of the control connection.
+/// A request to the control connection.
 #[derive(Debug)]
 pub(crate) enum Request {
-    /// Put a revocation in force.
+    /// Writes a revocation.
     Revoke {
         key: RevocationKey,
         revocation: Revocation,
         reply: oneshot::Sender<Result<Written, BackendError>>,
     },
-    /// Lift one.
+    /// Lifts a revocation.
     Restore {
         key: RevocationKey,
         reply: oneshot::Sender<Result<bool, BackendError>>,
     },
-    /// See to it that a revocation is in force here.
+    /// Ensures that a revocation is in force on this node.
     Confirm {
         id: String,
         key: RevocationKey,
         reply: oneshot::Sender<Result<Ended, BackendError>>,
     },
-    /// Compare every session with Redis; asked while Redis is away, it waits.
+    /// Compares every session with Redis. The request waits while Redis is away.
     Compare { reply: oneshot::Sender<()> },
 }
 
-/// A revocation was written.
+/// The result of writing a revocation.
 #[derive(Debug)]
 pub(crate) struct Written {
-    /// Names this writing; in the key's value, for nodes to count by.
+    /// The id of this write. It is in the key's value, for nodes to count by.
     pub(crate) id: String,
-    /// Replicas that have it, and replicas that should; `None` where there are none.
+    /// The replicas that have it, and the replicas that should; `None` without replicas.
     pub(crate) replicas: Option<(u64, u64)>,
 }
 
-/// The way to the control connection.
+/// The sending side of the requests.
 pub(crate) type Requests = mpsc::Sender<Request>;
 
-/// Operations that may wait.
+/// Most requests that wait.
 pub(crate) const MAX_REQUESTS: usize = 4096;
 
 impl Request {
-    /// Whether nobody waits for it any more: it was told as failed, and must not be done later.
+    /// True if the requester no longer waits. It has reported a failure, so the request must not be
+    /// executed later.
     pub(crate) fn is_given_up(&self) -> bool {
         match self {
             Self::Revoke { reply, .. } => reply.is_closed(),
@@ -56,10 +57,10 @@ impl Request {
         }
     }
 
-    /// Answers that it cannot be done now; a comparison goes unanswered, and is asked for again.
+    /// Answers that Redis is away. A comparison gets no answer, and is asked for again.
     pub(crate) fn refuse(self) {
         let error = || BackendError::from(Fault::NotConnected);
-        // Whoever asked may have gone.
+        // The requester may have gone.
         match self {
             Self::Revoke { reply, .. } => drop(reply.send(Err(error()))),
             Self::Restore { reply, .. } => drop(reply.send(Err(error()))),

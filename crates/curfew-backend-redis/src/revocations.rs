@@ -22,21 +22,21 @@ use crate::slots::Slot;
 use crate::subscriber::Verbs;
 use crate::{Redis, control};
 
-/// How long a node may take to hear that a revocation was lifted.
+/// Longest time for which an admission waits until this node and Redis agree on a revocation.
 const HEARSAY: Duration = Duration::from_millis(500);
 
-/// The span of waiting for nodes to confirm.
+/// Name of the span around waiting for confirmations.
 const AWAIT: &str = "await confirmations";
 
-/// Keys of the index read in one go.
+/// Most index entries read in one command.
 const BATCH: isize = 1000;
 
-/// How long the control connection may take to get to what is asked of it.
+/// Longest wait for the control connection to execute an operation.
 const OPERATION: Duration = Duration::from_secs(5);
 
 impl Revocations for Redis {
-    /// Asks the primary. In a cluster the session's record lies elsewhere: so this writes as well,
-    /// where a primary that was replaced refuses it.
+    /// Asks the primary. In a cluster the session's record lies in another slot, so this also
+    /// writes to the revocations' slot: a replaced primary refuses the write.
     fn check<'a>(
         &'a self,
         keys: &'a [RevocationKey],
@@ -44,17 +44,21 @@ impl Revocations for Redis {
     ) -> BoxFuture<'a, Result<Option<Revoked>, BackendError>> {
         Box::pin(async move {
             if !self.core.status.clocks_agree() {
+                // A cutoff would cover the wrong tokens.
                 return Err(Fault::Clock(MAX_CLOCK_SKEW.as_secs()).into());
             }
             if keys.is_empty() {
                 return Ok(None);
             }
+            // Held before Redis is asked: a key that is pushed and waits to be read must not miss
+            // this session.
             self.known_revocations.hold(keys);
             let written: Vec<Spelled> = keys.iter().flat_map(Spelled::all).collect();
             let there = self.count(&written).await?;
             if self.connections.is_cluster() {
                 self.touch_heartbeat().await?;
             }
+            // Nearly every admission ends here, after one `EXISTS`.
             if there == 0 {
                 self.agree_with_memory(keys, issued_at).await?;
                 return Ok(None);
@@ -132,7 +136,7 @@ impl Revocations for Redis {
 }
 
 impl Redis {
-    /// Has the control connection do something.
+    /// Sends a request to the control connection and waits for the result.
     async fn operate<T>(
         &self,
         request: impl FnOnce(oneshot::Sender<Result<T, BackendError>>) -> Request,
@@ -148,9 +152,9 @@ impl Redis {
         }
     }
 
-    /// Redis names no revocation. If this node knows one, either it was lifted a moment ago and the
-    /// node is about to hear of it, or Redis has just lost it and the node is about to write it
-    /// back: what it is shows soon, and until then nobody gets in.
+    /// Waits until this node knows no revocation either, after Redis has shown none. A revocation
+    /// that only the node knows was lifted a moment ago, or Redis has just lost it and the node is
+    /// about to write it back. Until that is clear, the session is not admitted.
     async fn agree_with_memory(
         &self,
         keys: &[RevocationKey],
@@ -171,6 +175,7 @@ impl Redis {
         Ok(())
     }
 
+    /// The number of these keys that exist.
     async fn count(&self, written: &[Spelled]) -> Result<u64, Fault> {
         let (first, rest) = written.split_first().ok_or(Fault::Unexpected("no keys"))?;
         let mut command = Keyed::new("EXISTS", &first.name(&self.core.keys));
@@ -180,6 +185,7 @@ impl Redis {
         self.connections.call(command).await
     }
 
+    /// Extends this node's heartbeat, as a write that a replaced primary refuses.
     async fn touch_heartbeat(&self) -> Result<(), Fault> {
         let lease = u64::try_from(control::NODE_LEASE.as_millis()).unwrap_or(u64::MAX);
         let key = self.core.keys.heartbeat(self.core.node);
@@ -189,7 +195,7 @@ impl Redis {
         Ok(())
     }
 
-    /// As [`Redis::confirm_everywhere`], as a part of the call.
+    /// Runs [`Redis::confirm_everywhere`] in a span of the caller's trace.
     async fn confirm_traced(
         &self,
         id: String,
@@ -221,8 +227,9 @@ impl Redis {
         confirmed
     }
 
-    /// Asks every live node to say when a revocation is in force there, and waits for a lease at
-    /// most: by then a node that says nothing delivers nothing either, but that is not the same.
+    /// Asks every live node to confirm that the revocation is in force there, and waits for one
+    /// lease at most. By then a node that has not answered delivers nothing either, but it does not
+    /// count as confirmed.
     async fn confirm_everywhere(
         &self,
         id: String,
@@ -231,6 +238,7 @@ impl Redis {
         let deadline = time::Instant::now() + self.core.config.lease;
         let mut live: HashSet<NodeId> = self.live_nodes().await?.into_iter().collect();
         live.insert(self.core.node);
+        // Registered before the question is sent: an answer must find it.
         let mut question = self.inbox.ask(id.clone(), live.len() * 2);
         if live.len() > 1 {
             let told = self
@@ -241,13 +249,13 @@ impl Redis {
                 })
                 .await;
             if let Err(fault) = told {
-                // It is in force all the same; nobody else will say so.
+                // The revocation is in force all the same; only this node can confirm it.
                 debug!(error = %fault, "other nodes not asked to confirm");
             }
         }
         let mut confirmed = HashSet::new();
         let mut closed = 0;
-        // This node asks itself directly. What others answer meanwhile is kept.
+        // This node is asked directly. Answers of other nodes wait in the channel meanwhile.
         let own: Result<Ended, BackendError> =
             match found_within(&self.core, key.kind(), self.core.config.lease).await {
                 false => Err(Fault::Unfound.into()),
@@ -285,7 +293,7 @@ impl Redis {
         Ok((ReceiptNodes::new(live, &confirmed), closed))
     }
 
-    /// Tells every node.
+    /// Sends a message to every node.
     pub(crate) async fn tell_all(&self, message: &Message) -> Result<(), Fault> {
         let text = serde_json::to_string(message).map_err(|_| Fault::Unexpected("a message"))?;
         let verb = Verbs::new(self.connections.is_cluster()).publish;
@@ -294,6 +302,7 @@ impl Redis {
         Ok(())
     }
 
+    /// Every revocation and every ineffective key, sorted.
     async fn list_revocations(&self) -> Result<Vec<Listed>, Fault> {
         let keys = &self.core.keys;
         let prefix = keys.revoked_prefix();
@@ -306,10 +315,11 @@ impl Redis {
         list.extend(self.list_index(&keys.ineffective(), |name| name).await?);
         list.sort_unstable_by(Listed::order);
         list.dedup_by(|a, b| a.key == b.key);
+        // A key may be in both indexes.
         Ok(list)
     }
 
-    /// The keys of an index that are there; `name` makes a key's name of what the index has.
+    /// The existing keys of an index. `name` makes a key's name from an entry of the index.
     async fn list_index(
         &self,
         index: &str,
@@ -336,6 +346,7 @@ impl Redis {
         }
     }
 
+    /// The entry of the list for a key that exists.
     fn listed(&self, name: &[u8], known: &Known) -> Listed {
         let keys = &self.core.keys;
         let (prefix, unbraced) = (keys.revoked_prefix(), keys.unbraced_prefix());
@@ -343,7 +354,7 @@ impl Redis {
             .strip_prefix(prefix.as_bytes())
             .or_else(|| name.strip_prefix(unbraced.as_bytes()))
             .unwrap_or(name);
-        // Kinds that are none depend on settings: whoever shows the list knows them.
+        // Kinds that the settings do not name are left to the caller, which knows the settings.
         let ineffective = why_ineffective(keys, name).or_else(|| {
             let (key, spelling) = RevocationKey::parse_written(written).ok()?;
             key.ineffective(spelling, |_| true)

@@ -1,4 +1,4 @@
-//! Room for one more session of a user who has as many as are allowed.
+//! Room for another session of a user who has reached the limit.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,14 +14,15 @@ use crate::core::random_id;
 use crate::fault::Fault;
 use crate::inbox::Message;
 
-/// Time that the node of a session that is to give way has to answer before the next oldest is asked.
+/// Longest wait for the node of a session that is to give way, before the next oldest session is
+/// asked.
 const REPLACE_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Sessions that are asked to give way before the new one is refused.
+/// Most sessions asked to give way before the new one is refused.
 const MOST_REPLACED: usize = 4;
 
 impl Redis {
-    /// Ends a session that does not live here. False when its node does not answer in time.
+    /// Ends a session of another node. Returns false if its node does not answer in time.
     pub(crate) async fn end_elsewhere(
         &self,
         session: SessionId,
@@ -41,8 +42,8 @@ impl Redis {
         Ok(matches!(answer, Ok(Some(_))))
     }
 
-    /// Gives those of a user's sessions up whose clients give no sign of life. Those of a node that does
-    /// not answer go on counting.
+    /// Removes those of a user's sessions whose clients give no sign of life. Sessions of a node
+    /// that does not answer keep counting.
     pub(crate) async fn give_up_silent(&self, user: &str) -> Result<(), Fault> {
         let mut by_node: HashMap<NodeId, Vec<SessionId>> = HashMap::new();
         for (session, node) in self.oldest_of_user(user).await? {
@@ -58,7 +59,7 @@ impl Redis {
         Ok(())
     }
 
-    /// A node's sessions that are gone, or gave no sign of life.
+    /// The sessions among these that have left the node, or gave no sign of life.
     async fn probe(&self, node: NodeId, sessions: Vec<SessionId>) -> Vec<SessionId> {
         if node == self.core.node {
             return self.core.events.probe(sessions).await;
@@ -77,7 +78,7 @@ impl Redis {
         }
     }
 
-    /// Ends the oldest of a user's sessions; the next one if its node does not answer.
+    /// Ends the oldest of a user's sessions, or the next one if its node does not answer.
     pub(crate) async fn close_oldest(&self, user: &str) -> Result<(), Fault> {
         for (session, node) in self
             .oldest_of_user(user)
@@ -86,7 +87,7 @@ impl Redis {
             .take(MOST_REPLACED)
         {
             let ended = self.core.events.disconnect(session, Disconnect::REPLACED)
-                // A record that its node has left behind.
+                // A record that this node has left behind.
                 || node == self.core.node
                 || self.end_elsewhere(session, true, REPLACE_PATIENCE).await?;
             if ended {
@@ -99,7 +100,7 @@ impl Redis {
         Ok(())
     }
 
-    /// A user's sessions that are recorded, the oldest first, with the node of each.
+    /// A user's recorded sessions, the oldest first, with the node of each.
     async fn oldest_of_user(&self, user: &str) -> Result<Vec<(SessionId, NodeId)>, Fault> {
         let keys = &self.core.keys;
         let all = Keyed::new("ZRANGE", &keys.user_sessions(user))

@@ -1,4 +1,4 @@
-//! Session records: opened, refreshed, closed, listed over the whole cluster.
+//! Session records: written, refreshed, removed, and listed over the whole cluster.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -15,14 +15,15 @@ use crate::connections::Keyed;
 use crate::fault::Fault;
 use crate::{Redis, records};
 
-/// Ids asked for in one go beyond what a page needs: some records have expired.
+/// Ids read beyond the size of a page, since some of their records have expired.
 const SPARE: usize = 16;
 
-/// The time after which the record of a session that is asked to end is looked for again.
+/// Interval between two checks of the record of a session that another node is asked to end.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 impl Sessions for Redis {
-    /// One round trip; two in a cluster, where the note for whoever cleans up lies elsewhere.
+    /// Takes one round trip, or two in a cluster, where the node's set of sessions lies in another
+    /// slot.
     fn open(
         &self,
         record: SessionRecord,
@@ -31,11 +32,13 @@ impl Sessions for Redis {
         Box::pin(async move {
             let keys = &self.core.keys;
             let note = records::note(keys, &record);
-            // Others find a record after a crash by the node's registration.
+            // Another node finds the record after a crash only if this node is in the set of nodes.
             if !self.core.status.is_registered() {
                 self.register().await.map_err(unavailable)?;
             }
             let mut commands = Vec::with_capacity(10);
+            // The note is in place before the record: a crash in between leaves no record that
+            // nothing removes.
             if self.connections.is_cluster() {
                 self.connections
                     .call::<i64>(note)
@@ -46,8 +49,8 @@ impl Sessions for Redis {
             }
             commands.extend(records::write(keys, &record));
             if max_per_user == 0 {
-                // Not in a transaction, which would cost as much again: should the connection break
-                // in the middle, what was written is removed with the session.
+                // A pipeline, since a transaction would cost as much again. If the connection
+                // breaks halfway, the partial record is removed with the session.
                 self.connections
                     .pipeline(commands)
                     .await
@@ -63,7 +66,8 @@ impl Sessions for Redis {
                 .transact(commands)
                 .await
                 .map_err(unavailable)?;
-            // This one included: of sessions that open at once, the first ones are within.
+            // The count includes this session: among sessions that open at once, the first ones are
+            // admitted.
             let count: u64 = replies
                 .pop()
                 .and_then(|count| from_redis_value(count).ok())
@@ -88,10 +92,11 @@ impl Sessions for Redis {
 
     fn refresh(&self, record: SessionRecord) -> BoxFuture<'_, Result<(), BackendError>> {
         Box::pin(async move {
-            // A record that others removed is written again: the session lives. One that closes
-            // meanwhile has its record removed by its close, which comes after this.
+            // A record that another node removed is written again, because the session is alive. If
+            // the session closes meanwhile, its close removes the record after this write.
             let lives_here = !self.core.local.records(&[record.session]).is_empty();
             if !lives_here && !self.is_recorded(record.session).await? {
+                // Neither alive nor recorded: a write would leave a record without a session.
                 return Ok(());
             }
             self.connections
@@ -137,11 +142,13 @@ impl Sessions for Redis {
 
     fn disconnect(&self, session: SessionId) -> BoxFuture<'_, Result<bool, BackendError>> {
         Box::pin(async move {
+            // A session of this node needs no message to others.
             if self
                 .core
                 .events
                 .disconnect(session, Disconnect::DISCONNECTED)
             {
+                // The session lives here.
                 return Ok(true);
             }
             if !self.is_recorded(session).await? {
@@ -155,7 +162,7 @@ impl Sessions for Redis {
                     true => Ok(true),
                     false => Err(Fault::NoAnswer.into()),
                 },
-                // It has ended in another way, unless the answer is on its way.
+                // The session has ended in another way, unless the answer is still on its way.
                 gone = self.until_forgotten(session) => {
                     gone?;
                     let ended = time::timeout(LOOK_AGAIN, asked).await;
@@ -181,12 +188,13 @@ impl Sessions for Redis {
 }
 
 impl Redis {
+    /// True if the session has a record.
     async fn is_recorded(&self, session: SessionId) -> Result<bool, Fault> {
         let key = self.core.keys.session(session);
         self.connections.call(Keyed::new("EXISTS", &key)).await
     }
 
-    /// Resolves when a session's record is gone: no node that is asked for the session answers then.
+    /// Resolves when a session's record is gone. Then no node will answer for the session.
     async fn until_forgotten(&self, session: SessionId) -> Result<(), Fault> {
         loop {
             time::sleep(LOOK_AGAIN).await;
@@ -196,6 +204,7 @@ impl Redis {
         }
     }
 
+    /// One page of a user's sessions.
     async fn list_of_user(&self, filter: &SessionFilter, user: &str) -> Result<SessionPage, Fault> {
         let key = self.core.keys.user_sessions(user);
         let command = Keyed::new("ZRANGE", &key).arg(0).arg(-1);
@@ -213,6 +222,7 @@ impl Redis {
         Ok(page.finish())
     }
 
+    /// One page of all sessions.
     async fn list_all(&self, filter: &SessionFilter) -> Result<SessionPage, Fault> {
         let key = self.core.keys.sessions();
         let mut page = Page::new(filter.limit);
@@ -237,7 +247,7 @@ impl Redis {
         }
     }
 
-    /// The records that are there, in the order of the ids.
+    /// The existing records of these sessions, in the order of the ids.
     async fn records(&self, ids: &[SessionId]) -> Result<Vec<SessionRecord>, Fault> {
         let keys = &self.core.keys;
         let commands = ids
@@ -252,8 +262,9 @@ impl Redis {
     }
 }
 
-/// A page that fills up.
+/// A page of records that is being filled.
 struct Page {
+    /// The size of the page.
     limit: usize,
     sessions: Vec<SessionRecord>,
 }
@@ -266,6 +277,7 @@ impl Page {
         }
     }
 
+    /// The number of ids to read for the page.
     fn batch(&self) -> usize {
         self.limit + SPARE
     }
@@ -274,11 +286,13 @@ impl Page {
         self.sessions.extend(records);
     }
 
-    /// Whether there is one more than fits, so that it is known to go on.
+    /// True if the page holds one record more than its limit, which shows that there is a next
+    /// page.
     fn is_full(&self) -> bool {
         self.sessions.len() > self.limit
     }
 
+    /// The page, with the cursor of the next one if there is one.
     fn finish(mut self) -> SessionPage {
         let more = self.is_full();
         self.sessions.truncate(self.limit);

@@ -1,6 +1,6 @@
 //! The slots of a Redis Cluster (Redis Cluster Specification, "Key distribution model").
 
-/// Slots of a cluster.
+/// The number of slots of a cluster.
 const SLOTS: u16 = 16_384;
 
 /// One of the 16,384 parts of the key space.
@@ -8,14 +8,15 @@ const SLOTS: u16 = 16_384;
 pub(crate) struct Slot(pub(crate) u16);
 
 impl Slot {
-    /// Where the revocations are.
+    /// The slot of the revocations.
     pub(crate) const REVOKED: Self = Self(crc16(b"revoked") % SLOTS);
 
-    /// All of them.
+    /// The first and the last slot.
     pub(crate) const ALL: (Self, Self) = (Self(0), Self(SLOTS - 1));
 }
 
-/// The slot of a key: of what is between its first `{` and the next `}`, if that is not empty.
+/// The slot of a key: the hash of the text between its first `{` and the next `}`, or of the whole
+/// key if there is no such text.
 pub(crate) fn slot_of(key: &[u8]) -> Slot {
     let tag = key.iter().position(|byte| *byte == b'{').and_then(|open| {
         let after = &key[open + 1..];
@@ -37,7 +38,7 @@ const fn crc16(bytes: &[u8]) -> u16 {
     crc
 }
 
-/// What each byte makes of the sum.
+/// The change of the sum by each value of its upper byte.
 const TABLE: [u16; 256] = {
     let mut table = [0; 256];
     let mut byte = 0;
@@ -64,7 +65,7 @@ mod tests {
 
     #[test]
     fn slots_are_those_of_redis() {
-        // The specification's own check value, and slots that Redis was asked for.
+        // The check value of the specification, and slots as a real Redis answers them.
         assert_eq!(crc16(b"123456789"), 0x31c3);
         for (key, expect) in [
             ("foo", 12182),

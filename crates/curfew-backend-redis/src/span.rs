@@ -1,5 +1,6 @@
-//! Spans of what Redis is asked, by OpenTelemetry's conventions for its clients: part of whatever
-//! span the caller runs in, none where that is not recorded. Never a key or a value: they name people.
+//! Spans of commands to Redis, by OpenTelemetry's conventions for its clients. They belong to the
+//! span that the caller runs in, and are not recorded if that is not. They never hold keys or
+//! values, which may be personal data.
 
 use crate::config::RedisAddress;
 use curfew_model::TraceContext;
@@ -8,13 +9,13 @@ use curfew_telemetry::{Span, SpanKind, Tracer};
 use crate::fault::Fault;
 use crate::metrics::RedisCommand;
 
-/// What several commands are called together.
+/// The name of several commands in one pipeline.
 pub(crate) const PIPELINE: &str = RedisCommand::PIPELINE;
 
-/// What several commands are called that are executed as one.
+/// The name of several commands in one transaction.
 pub(crate) const TRANSACTION: &str = RedisCommand::TRANSACTION;
 
-/// Asking `server` for `commands` commands, together called `name`.
+/// Begins the span of `commands` commands to `server`, with the common name `name`.
 pub(crate) fn begin(
     tracer: &Tracer,
     name: &'static str,
@@ -29,7 +30,7 @@ pub(crate) fn begin(
     )
 }
 
-/// Likewise for a caller that is traced as `parent`, but in another task.
+/// Like [`begin`], for a caller in another task whose span is `parent`.
 pub(crate) fn begin_below(
     parent: &TraceContext,
     tracer: &Tracer,
@@ -41,8 +42,10 @@ pub(crate) fn begin_below(
     described(span, name, commands, server)
 }
 
+/// Sets the attributes of the conventions.
 fn described(mut span: Span, name: &'static str, commands: usize, server: &RedisAddress) -> Span {
     if !span.is_recorded() {
+        // Attributes of a span that is not recorded would be wasted work.
         return span;
     }
     span.set("db.system.name", "redis");
@@ -56,7 +59,7 @@ fn described(mut span: Span, name: &'static str, commands: usize, server: &Redis
     span
 }
 
-/// It has failed.
+/// Marks the span as failed.
 pub(crate) fn failed(span: &mut Span, fault: &Fault) {
     if !span.is_recorded() {
         return;
@@ -64,6 +67,6 @@ pub(crate) fn failed(span: &mut Span, fault: &Fault) {
     if let Some(code) = fault.code() {
         span.set("db.response.status_code", code.to_owned());
     }
-    // By the word that it is counted by.
+    // The same word as in the metric of broker errors.
     span.failed(fault.as_broker_error().as_str());
 }

@@ -1,9 +1,9 @@
-//! The connection that publications arrive by, one for each primary.
+//! The connection that receives publications, one for each primary.
 //!
-//! Redis tells a subscriber nothing of what it misses, and a connection may be deaf without being
-//! closed: to a server that is not the primary any more, or behind a network that lost it. So each
-//! connection is made to hear itself every second; and when one is lost, the listeners of all that it
-//! carried are told, each channel's as soon as it is heard again.
+//! Redis does not tell a subscriber what it misses, and a connection may be deaf without being
+//! closed: its server may no longer be the primary, or the network may have lost it. So each
+//! connection sends itself a publication every second. When a connection is lost, the listeners of
+//! every channel it carried are told of a gap, as soon as the channel is subscribed again.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -22,13 +22,13 @@ use crate::fault::Fault;
 use crate::layout::check_primary;
 use crate::slots::slot_of;
 
-/// Channels subscribed to in one go.
+/// Most channels subscribed to in one pipeline.
 const BATCH: usize = 1000;
 
-/// Most numbers that are tried for a probe channel in the right slots.
+/// Most names tried to find a probe channel in the server's slots.
 const PROBE_NUMBERS: u32 = 1 << 20;
 
-/// How channels are subscribed and published to: in a cluster publications stay in their shard.
+/// The commands that publish and subscribe. In a cluster, publications stay in their shard.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Verbs {
     pub(crate) publish: &'static str,
@@ -37,6 +37,7 @@ pub(crate) struct Verbs {
 }
 
 impl Verbs {
+    /// The commands for a cluster or a single primary.
     pub(crate) fn new(cluster: bool) -> Self {
         if cluster {
             Self {
@@ -54,14 +55,16 @@ impl Verbs {
     }
 }
 
-/// What the connection's own task notes for the one that watches it.
+/// The shared notes of the connection's own task and the task that watches it.
 #[derive(Debug, Default)]
 struct Heard {
-    /// The number of the last probe that came back.
+    /// The number of the last probe that returned.
     probe: AtomicU64,
+    /// Notified when a probe returns.
     news: Notify,
+    /// Notified when the connection is lost.
     gone: Notify,
-    /// Channels whose listeners were told that they may have missed something.
+    /// The number of channels whose listeners were told of a gap.
     gaps: AtomicUsize,
 }
 
@@ -81,6 +84,7 @@ pub(crate) async fn keep(
                 Err(fault) => fault,
             };
             let connected = server.subscriber.swap(None).is_some();
+            // After `subscriber` is cleared, so that no channel counts as carried any more.
             connections.note_missed(&server);
             connections.note_connected();
             if fault.is_misrouted() {
@@ -90,7 +94,7 @@ pub(crate) async fn keep(
                 was_connected = true;
                 let errors = &connections.core.metrics.broker_errors;
                 errors.inc(fault.as_broker_error());
-                warn!(redis = %server.address, error = %fault, "connection for publications lost, some may be missed");
+                warn!(redis = %server.address, error = %fault, "connection for publications lost; some publications may be missed");
             } else {
                 debug!(redis = %server.address, error = %fault, "no connection for publications");
             }
@@ -109,6 +113,7 @@ pub(crate) async fn keep(
     connections.note_connected();
 }
 
+/// Runs one connection until a fault ends it.
 async fn serve(
     connections: &Arc<Connections>,
     server: &ServerConnections,
@@ -129,6 +134,8 @@ async fn serve(
     let mut connection = connector
         .connect(&server.address, Login::Server, Some(pushes))
         .await?;
+    // Before any subscription: a replica would pass publications on, and then fall behind
+    // unnoticed.
     ask_role(connections, &mut connection).await?;
     subscribe_all(connections, server, verbs, &probe, &mut connection).await?;
     server.subscriber.store(Some(Arc::new(connection.clone())));
@@ -147,23 +154,25 @@ async fn serve(
             () = time::sleep(PROBE_INTERVAL) => {}
             () = heard.gone.notified() => return Err(Fault::NotConnected),
             () = server.moved.notified() => {
+                // A new connection subscribes to the channels of the new slots.
                 return Err(Fault::NoPrimary("slots were moved".to_owned()));
             }
         }
-        // Answered by this connection itself: it may be unable to publish and yet listen.
+        // Answered by this connection: the server may refuse to publish and still deliver
+        // publications.
         ask_role(connections, &mut connection).await?;
     }
 }
 
-/// Fails where the server is not a primary any more. One that was demoted and follows the new primary goes
-/// on passing publications on, so that nothing else shows it.
+/// Fails if the server is no longer a primary. A demoted one follows the new primary and keeps
+/// passing its publications on, so that nothing else shows it.
 async fn ask_role(connections: &Connections, connection: &mut Connection) -> Result<(), Fault> {
     let role: Vec<Value> = cmd("ROLE").query_async(connection).await?;
     check_primary(&role).inspect_err(|_| connections.stale.notify_one())
 }
 
-/// Publishes a number and waits for it to come back. Whether it can be published is not this
-/// connection's matter.
+/// Publishes a number and waits until it returns. A failure to publish is no fault of this
+/// connection.
 async fn hear(
     server: &ServerConnections,
     verbs: Verbs,
@@ -173,8 +182,10 @@ async fn hear(
     patience: std::time::Duration,
 ) -> Result<(), Fault> {
     let Ok(mut commands) = server.commands() else {
+        // Without a connection for commands, nothing can be published to test with.
         return Ok(());
     };
+    // Enabled before the send, so that an early return is not missed.
     let news = heard.news.notified();
     tokio::pin!(news);
     news.as_mut().enable();
@@ -198,7 +209,7 @@ async fn hear(
         .map_err(|_| Fault::NoPrimary("a publication did not come back".to_owned()))
 }
 
-/// Everything this connection is to hear.
+/// Subscribes to every channel that this connection is to carry.
 async fn subscribe_all(
     connections: &Connections,
     server: &ServerConnections,
@@ -209,6 +220,8 @@ async fn subscribe_all(
     let keys = &connections.core.keys;
     let mut names = vec![probe.to_owned()];
     let control = keys.control();
+    // Noted by `carry` before `wanted` is read: a channel added in between is subscribed by its own
+    // task.
     let carried = server.carry();
     if carried.has(slot_of(control.as_bytes())) {
         names.push(control);
@@ -231,7 +244,7 @@ async fn subscribe_all(
     Ok(())
 }
 
-/// A channel of this node's in one of the server's slots.
+/// A channel of this node in one of the server's slots.
 fn probe_channel(connections: &Connections, server: &ServerConnections) -> Option<String> {
     let core = &connections.core;
     (0..PROBE_NUMBERS)
@@ -239,7 +252,7 @@ fn probe_channel(connections: &Connections, server: &ServerConnections) -> Optio
         .find(|name| server.has(slot_of(name.as_bytes())))
 }
 
-/// Called by the connection's task for each push: never waits.
+/// Handles a push. The connection's task calls it for each one; it never waits.
 fn take(connections: &Arc<Connections>, heard: &Heard, probe: &str, push: PushInfo) {
     match push.kind {
         PushKind::Message | PushKind::SMessage => {
@@ -258,7 +271,8 @@ fn take(connections: &Arc<Connections>, heard: &Heard, probe: &str, push: PushIn
             connections.inbox.take(connections, &name, payload);
         }
         PushKind::Disconnection => heard.gone.notify_one(),
-        // Before every publication of the channel over this connection: what comes is whole again.
+        // The answer to a subscription comes before every publication of the channel on this
+        // connection. The gap is told here, and what follows is complete.
         PushKind::Subscribe | PushKind::SSubscribe => {
             if let Some(channel) = channel_of(connections, push)
                 && connections.missed.lock().remove(&channel)
@@ -267,12 +281,13 @@ fn take(connections: &Arc<Connections>, heard: &Heard, probe: &str, push: PushIn
                 connections.core.events.gap(&channel, GapReason::LinkLost);
             }
         }
-        // Asked for by nobody when the slot moves to another server.
+        // Redis sends it unasked when the slot moves to another server.
         PushKind::SUnsubscribe => {
             let channel = channel_of(connections, push);
             let wanted = connections.wanted.lock();
             if let Some(channel) = channel {
                 if !wanted.contains(&channel) {
+                    // This node has unsubscribed itself.
                     return;
                 }
                 connections.missed.lock().insert(channel);
@@ -283,7 +298,7 @@ fn take(connections: &Arc<Connections>, heard: &Heard, probe: &str, push: PushIn
     }
 }
 
-/// The channel that an answer to a subscription, or its end, is about; `None` for one of nodes' own.
+/// The channel of an answer to a subscription or its end; `None` for one used between nodes.
 fn channel_of(connections: &Connections, push: PushInfo) -> Option<Channel> {
     let name: String = from_redis_value(push.data.into_iter().next()?).ok()?;
     connections.core.keys.parse_channel(&name)

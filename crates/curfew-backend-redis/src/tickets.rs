@@ -1,4 +1,4 @@
-//! Tickets: a key each, which the first to ask for it takes away.
+//! Tickets: one key each, taken away by the first node that asks for it.
 
 use std::time::Duration;
 
@@ -25,14 +25,14 @@ impl Tickets for Redis {
                 .arg(milliseconds);
             match self.connections.call::<Option<String>>(set).await? {
                 Some(_) => Ok(()),
-                // It was there.
+                // The key exists already.
                 None => Err(Fault::Unexpected("SET").into()),
             }
         })
     }
 
-    /// Asked once, whatever becomes of it: where the answer is lost the ticket may be used, and a second
-    /// `GETDEL` would find nothing and say that it never was.
+    /// Asks only once. If the answer is lost, the ticket may be used up, and a second `GETDEL`
+    /// would wrongly report that it never existed.
     fn take<'a>(
         &'a self,
         id: &'a TicketId,

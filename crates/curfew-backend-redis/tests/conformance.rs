@@ -1,4 +1,4 @@
-//! The suite every backend must pass, over real servers: a standalone Redis and a cluster.
+//! The suite that every backend must pass, over real servers: a standalone Redis and a cluster.
 
 #[path = "conformance/nodes.rs"]
 mod nodes;
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use nodes::nodes;
 
-/// A redis-server of the test's own, killed when dropped.
+/// A redis-server for this test, killed when dropped.
 struct Server {
     child: Child,
     port: u16,
@@ -43,7 +43,7 @@ impl Server {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Asks until the answer has this in it.
+    /// Repeats the command until its output contains `wanted`.
     fn until(&self, wanted: &str, arguments: &[&str]) {
         let deadline = std::time::Instant::now() + DEADLINE;
         while !self.cli(arguments).contains(wanted) {
@@ -58,13 +58,13 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Both fail only when it has ended already.
+        // Both fail only if the server has ended already.
         drop(self.child.kill());
         drop(self.child.wait());
     }
 }
 
-/// A program of the Redis that `CURFEW_REDIS` names the folder of, else of the installed one.
+/// A program of the Redis in the folder that `CURFEW_REDIS` names, or of the installed one.
 fn program(name: &str) -> PathBuf {
     let folder = std::env::var_os("CURFEW_REDIS").map(PathBuf::from);
     folder.map_or_else(|| name.into(), |folder| folder.join(name))
@@ -74,7 +74,7 @@ fn free_port() -> u16 {
     loop {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let port = listener.local_addr().expect("it has an address").port();
-        // A cluster's bus is 10,000 above.
+        // The port of a cluster's bus is 10,000 higher.
         if port < 55_000 {
             return port;
         }

@@ -1,4 +1,4 @@
-//! The fan-out: one publication to all who listen, encoded once per wire.
+//! The fan-out: one publication to all listeners, encoded once per wire.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,33 +12,35 @@ use crate::metrics::DropReason;
 use crate::outbox::Arrival;
 use crate::{Hub, WireId};
 
-/// Of so many deliveries one is timed, which costs 110 ns where a delivery's share of a broadcast
-/// is 70. A prime, so that a channel with a round number of listeners has others timed each time.
+/// One delivery in this many is timed. Timing costs 110 ns, and a delivery's share of a broadcast
+/// 70 ns. The number is prime, so that a channel with a round number of listeners has different
+/// ones timed each time.
 const TIMED_ONE_IN: usize = 17;
 
-/// Likewise within one broadcast to many.
+/// One delivery in this many is timed after the first timed one of the same broadcast, so that a
+/// large channel does not pay for hundreds of samples.
 const TIMED_ONE_IN_MANY: usize = 257;
 
-/// What became of a broadcast.
+/// The result of a broadcast.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Delivered {
-    /// Sessions it was queued for.
+    /// Sessions that the publication was queued for.
     pub queued: usize,
-    /// Sessions it was not queued for: they are ending, their queue overflowed, or the node holds
-    /// no lease.
+    /// Listeners that the publication was not queued for: the session is ending, its queue
+    /// overflowed, or the node holds no lease.
     pub dropped: usize,
 }
 
 impl Hub {
-    /// Queues a publication for every session on this node that listens to its channel. Costs one
-    /// encoding per wire, and per listener a reference count, a queue slot and at most one
+    /// Queues a publication for every session on this node that listens to its channel. The cost is
+    /// one encoding per wire, and per listener one reference count, one queue slot and at most one
     /// wake-up.
     pub fn broadcast(&self, publication: &Publication) -> Delivered {
         self.broadcast_as::<false>(publication, None)
     }
 
-    /// As [`Hub::broadcast`], of one that is traced: `writes` hears of each session's socket that has
-    /// it.
+    /// Broadcasts a traced publication. `writes` records each session's socket that the publication
+    /// is written to.
     #[cold]
     pub fn broadcast_traced(
         &self,
@@ -48,22 +50,25 @@ impl Hub {
         self.broadcast_as::<true>(publication, writes)
     }
 
-    /// With `TRACED` each delivery is timed; whether its times are in the metrics is another matter.
+    /// Broadcasts a publication. With `TRACED` every delivery is followed; `is_observed` says which
+    /// of them enter the metrics.
     fn broadcast_as<const TRACED: bool>(
         &self,
         publication: &Publication,
         writes: Option<Arc<Writes>>,
     ) -> Delivered {
-        // Where the node was stopped for a moment it waits with what is queued, and asks then.
+        // A node that was paused briefly queues publications and checks the lease again before it
+        // writes.
         if !self.lease().is_held() && !self.lease().is_catching_up() {
             return self.withhold(publication);
         }
         let mut untimed = match publication.trace {
             None => self.untimed.load(Ordering::Relaxed),
-            // Whoever looks at the times finds the trace.
+            // The first delivery of a traced publication is timed, so that the histogram links to a
+            // trace.
             Some(_) => 0,
         };
-        // Made for the first listener that is timed, which is among the first few.
+        // Created for the first timed listener: most broadcasts to few listeners time none.
         let mut arrival = None;
         let mut frames = Frames::new(
             self,
@@ -76,9 +81,11 @@ impl Hub {
         let mut delivered = Delivered::default();
         let mut bytes = 0;
         self.channels.with(&publication.channel, |listeners| {
+            // Told before this publication, in the place where the missing ones would have come.
             self.tell_gap(&publication.channel, listeners);
             listeners.each(|member| {
                 let Some(frame) = frames.of(member.wire()) else {
+                    // The protocol of this wire has no words for a publication.
                     return;
                 };
                 let size = frame.len();
@@ -100,6 +107,7 @@ impl Hub {
                 }
             });
         });
+        // A broadcast that reaches no session leaves the sampling as it is.
         if delivered.queued > 0 {
             let untimed = untimed.min(TIMED_ONE_IN - 1);
             self.untimed.store(untimed, Ordering::Relaxed);
@@ -111,7 +119,7 @@ impl Hub {
         delivered
     }
 
-    /// Nothing is delivered on trust.
+    /// Drops a publication for all listeners, because the node holds no lease, and notes the gap.
     fn withhold(&self, publication: &Publication) -> Delivered {
         let dropped = self.channels.count_of(&publication.channel);
         self.metrics()
@@ -121,21 +129,23 @@ impl Hub {
         Delivered { queued: 0, dropped }
     }
 
-    /// Publications of a channel may be missing: its listeners are told, in the place where that is,
-    /// by what needs access like a publication. While the node holds no lease it waits for
-    /// [`Hub::reopened`]. Gaps of a channel that are noted before its listeners are told are told as
-    /// one.
+    /// Tells the listeners of a channel that publications may be missing. They are told in the
+    /// place of the loss, by a frame that needs access like a publication.
+    ///
+    /// While the node holds no lease, the gap is only noted, and [`Hub::reopened`] tells it.
+    /// Several gaps noted before the listeners are told become one.
     pub fn gap(&self, channel: &Channel, reason: GapReason) {
         self.channels.note_gap(channel, reason);
-        // Asked once noted: if the lease is renewed afterwards, the one that renews it finds the note.
+        // Checked after the gap is noted: a renewal that comes later than this check finds the
+        // note.
         if self.lease().is_held() {
             self.channels
                 .with(channel, |listeners| self.tell_gap(channel, listeners));
         }
     }
 
-    /// The lease was lost and is held again, or it shows that it stays lost: what sessions held back may
-    /// go, and who missed something meanwhile is told.
+    /// Call after a lost lease is held again, or is known to stay lost. Sessions write what they
+    /// held back, and listeners that missed publications are told.
     pub fn reopened(&self) {
         if self.lease().is_held() {
             self.channels
@@ -144,19 +154,22 @@ impl Hub {
         self.wake_all();
     }
 
+    /// Tells the listeners of a gap, if one is noted.
     fn tell_gap(&self, channel: &Channel, listeners: &Listeners) {
         if let Some(reason) = listeners.take_gap() {
             self.send_gap(channel, listeners, reason);
         }
     }
 
-    /// A queue that has no room for it ends its session, as for a publication.
+    /// Queues the gap for each listener. A queue without room for it ends its session, as for a
+    /// publication.
     #[cold]
     fn send_gap(&self, channel: &Channel, listeners: &Listeners, reason: GapReason) {
         let mut frames = Frames::new(self, Push::Gap { channel });
         let (mut told, mut bytes) = (0, 0);
         listeners.each(|member| {
             let Some(frame) = frames.of(member.wire()) else {
+                // The protocol of this wire has no words for a gap.
                 return;
             };
             let size = frame.len();
@@ -170,10 +183,12 @@ impl Hub {
     }
 }
 
-/// A push's frame on each wire, encoded when first asked for. `None` where it is not told.
+/// The frames of a push, one per wire, encoded on first use. A wire whose protocol has no words for
+/// the push has `None`.
 struct Frames<'a> {
     hub: &'a Hub,
     push: Push<'a>,
+    /// The wire of the first listener, kept apart: most channels have listeners of one wire only.
     first: Option<(WireId, Bytes)>,
     others: Vec<(WireId, Option<Bytes>)>,
 }
@@ -188,6 +203,7 @@ impl<'a> Frames<'a> {
         }
     }
 
+    /// The frame on this wire. The first wire is kept apart, because most channels have only one.
     #[inline]
     fn of(&mut self, wire: WireId) -> Option<Bytes> {
         match &self.first {
@@ -196,6 +212,7 @@ impl<'a> Frames<'a> {
         }
     }
 
+    /// The frame on another wire than the first.
     #[cold]
     fn of_another(&mut self, wire: WireId) -> Option<Bytes> {
         if let Some((_, frame)) = self.others.iter().find(|(id, _)| *id == wire) {

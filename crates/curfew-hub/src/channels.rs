@@ -1,4 +1,4 @@
-//! Who listens to which channel on this node.
+//! The listeners of each channel on this node.
 
 use std::collections::HashMap;
 use std::collections::hash_map::{Entry, RandomState};
@@ -13,15 +13,17 @@ use parking_lot::RwLock;
 use crate::Member;
 use crate::index::SHARDS;
 
-/// No gap is to be told of.
+/// Value of [`Listeners::gap`] while no gap is noted.
 const NO_GAP: u8 = u8::MAX;
 
-/// A channel's listeners: iterated in a row by broadcasts, removed from in constant time.
+/// A channel's listeners. Broadcasts iterate over them in memory order; one is removed in constant
+/// time.
 #[derive(Debug)]
 pub(crate) struct Listeners {
+    /// The members by their slot.
     members: IndexMap<u64, Arc<Member>>,
-    /// The [index](GapReason::index) of what they may have missed something by and were not told of,
-    /// or [`NO_GAP`].
+    /// The [index](GapReason::index) of the reason for a gap that the listeners have not been told
+    /// of, or [`NO_GAP`].
     gap: AtomicU8,
 }
 
@@ -35,22 +37,24 @@ impl Default for Listeners {
 }
 
 impl Listeners {
-    /// In no order.
+    /// Visits each listener, in no order.
     pub(crate) fn each(&self, visit: impl FnMut(&Arc<Member>)) {
         self.members.values().for_each(visit);
     }
 
-    /// Notes what they may have missed something by, until they are told.
+    /// Notes a gap, until the listeners are told.
     fn note_gap(&self, reason: GapReason) {
-        // The first reason stays: they are told once.
+        // The first reason stays: several gaps are told as one.
         let noted = (Ordering::AcqRel, Ordering::Relaxed);
         self.gap
             .compare_exchange(NO_GAP, reason.index(), noted.0, noted.1)
             .ok();
     }
 
-    /// The gap they are to be told of, handed to the one that tells them.
+    /// Takes the noted gap. Only one caller gets it, and tells the listeners.
     pub(crate) fn take_gap(&self) -> Option<GapReason> {
+        // Loaded first: nearly every broadcast finds no gap, and a swap would contend for the cache
+        // line.
         match self.gap.load(Ordering::Acquire) {
             NO_GAP => None,
             _ => GapReason::at(self.gap.swap(NO_GAP, Ordering::AcqRel)),
@@ -63,13 +67,15 @@ impl Listeners {
 pub struct ChannelInfo {
     /// The channel.
     pub channel: Channel,
-    /// How many sessions listen.
+    /// The number of sessions that listen to it.
     pub subscribers: usize,
 }
 
+/// All channels with listeners on this node.
 #[derive(Debug)]
 pub(crate) struct Channels {
     hasher: RandomState,
+    /// The listeners of each channel. A channel without listeners has no entry.
     shards: [RwLock<HashMap<Channel, Listeners>>; SHARDS],
 }
 
@@ -85,7 +91,8 @@ impl Channels {
         &self.shards[self.hasher.hash_one(channel) as usize % SHARDS]
     }
 
-    /// Adds a listener; returns whether it is the channel's first here. Adding twice is adding once.
+    /// Adds a listener. Returns true if it is the channel's only one on this node. Adding it twice
+    /// is adding it once.
     pub(crate) fn add(&self, channel: &Channel, member: &Arc<Member>) -> bool {
         let mut shard = self.shard(channel).write();
         let listeners = shard.entry(channel.clone()).or_default();
@@ -93,7 +100,7 @@ impl Channels {
         listeners.members.len() == 1
     }
 
-    /// Removes a listener; returns whether it was the channel's last here.
+    /// Removes a listener. Returns true if it was the channel's last one on this node.
     pub(crate) fn remove(&self, channel: &Channel, member: &Member) -> bool {
         let mut shard = self.shard(channel).write();
         let Entry::Occupied(mut entry) = shard.entry(channel.clone()) else {
@@ -102,6 +109,7 @@ impl Channels {
         entry.get_mut().members.swap_remove(&member.slot);
         let last = entry.get().members.is_empty();
         if last {
+            // An abandoned channel costs no memory.
             entry.remove();
         }
         last
@@ -109,13 +117,14 @@ impl Channels {
 
     /// Calls `visit` with the channel's listeners, if there are any.
     pub(crate) fn with(&self, channel: &Channel, visit: impl FnOnce(&Listeners)) {
-        // The lock is held meanwhile: a listener removed afterwards has been visited before.
+        // The lock is held during the visit: once `remove` returns, no broadcast delivers to the
+        // listener.
         if let Some(listeners) = self.shard(channel).read().get(channel) {
             visit(listeners);
         }
     }
 
-    /// Calls `visit` with every channel's listeners, in the same way.
+    /// Calls `visit` with every channel's listeners. One shard is locked at a time.
     pub(crate) fn with_all(&self, mut visit: impl FnMut(&Channel, &Listeners)) {
         for shard in &self.shards {
             for (channel, listeners) in &*shard.read() {
@@ -124,12 +133,12 @@ impl Channels {
         }
     }
 
-    /// Notes what a channel's listeners may have missed something by, until they are told.
+    /// Notes a gap for a channel's listeners, until they are told.
     pub(crate) fn note_gap(&self, channel: &Channel, reason: GapReason) {
         self.with(channel, |listeners| listeners.note_gap(reason));
     }
 
-    /// How many listen.
+    /// The number of listeners of a channel.
     pub(crate) fn count_of(&self, channel: &Channel) -> usize {
         let shard = self.shard(channel).read();
         shard
@@ -137,14 +146,17 @@ impl Channels {
             .map_or(0, |listeners| listeners.members.len())
     }
 
+    /// True if the channel has a listener on this node.
     pub(crate) fn has(&self, channel: &Channel) -> bool {
         self.shard(channel).read().contains_key(channel)
     }
 
+    /// The number of channels with listeners.
     pub(crate) fn count(&self) -> usize {
         self.shards.iter().map(|shard| shard.read().len()).sum()
     }
 
+    /// Every channel with listeners, sorted by name.
     pub(crate) fn list(&self) -> Vec<ChannelInfo> {
         let mut list = Vec::new();
         for shard in &self.shards {

@@ -1,8 +1,7 @@
 //! Flushers: tasks of the node that write to the sockets of sessions whose own tasks wait.
 //!
-//! A delivery at a low rate is one system call and whatever stands around it. Waking a task for each
-//! and finding out what it is to do costs a quarter of that call; going through a list of those that
-//! are due costs next to nothing.
+//! Below saturation a delivery is one system call and the work around it. Waking a task for each
+//! delivery costs a quarter of that call; walking a list of the due sessions costs almost nothing.
 
 use std::mem::take;
 use std::sync::{Arc, OnceLock};
@@ -15,32 +14,38 @@ use parking_lot::Mutex;
 use crate::outbox::{Access, Tally};
 use crate::{Hub, Member};
 
-/// So many members are worth another flusher's while: some 5 ms of work. Fewer are better left to
-/// one, which goes through them when publishers pause, and finds more to write to each.
+/// Minimum list length for splitting work between flushers (about 5 ms of writes). One flusher
+/// handles a shorter list alone: it runs when publishers pause, and then finds more to write to
+/// each session.
 const SHARE: usize = 1024;
 
-/// None until [`Hub::set_flushers`].
+/// The flushers of a node; none until [`Hub::set_flushers`].
 #[derive(Debug, Default)]
 pub(crate) struct Flushers(OnceLock<All>);
 
+/// The flushers and their work.
 #[derive(Debug)]
 struct All {
-    /// Members that wait for a flusher, for each flusher.
+    /// Members waiting for a flusher, one list for each flusher.
     due: Box<[Mutex<Due>]>,
-    /// Which of them is told.
+    /// Returns the number of the flusher to tell.
     nearest: fn() -> usize,
 }
 
+/// The work of one flusher.
 #[derive(Debug, Default)]
 struct Due {
+    /// Members told to this flusher by publishers.
     members: Vec<Arc<Member>>,
-    /// Handed over by a flusher that had more than enough; not handed on.
+    /// Members handed over by a flusher with a long list. They are not handed on, so that they move
+    /// only once.
     shares: Vec<Arc<Member>>,
-    /// Of the flusher, while it waits.
+    /// The waker of the flusher while it waits.
     waker: Option<Waker>,
 }
 
 impl Flushers {
+    /// True until [`Hub::set_flushers`].
     pub(crate) fn is_empty(&self) -> bool {
         self.0.get().is_none()
     }
@@ -49,16 +54,16 @@ impl Flushers {
         self.0.get()?.due.get(flusher)
     }
 
-    /// Tells a flusher of a member: the nearest, which runs when the publisher pauses. Another
-    /// processor would be woken for each few deliveries, and take them one by one.
+    /// Tells the nearest flusher of a member. The nearest flusher runs when the publisher pauses;
+    /// one on another processor would wake up for every few deliveries and write them one by one.
     pub(crate) fn tell(&self, member: &Arc<Member>) {
         let Some(all) = self.0.get() else { return };
         let due = &all.due[(all.nearest)() % all.due.len()];
         Due::add(due, |due| due.members.push(Arc::clone(member)));
     }
 
-    /// Leaves other flushers their share of `members`, if these are many: of a publication to
-    /// thousands the last should not wait for one processor.
+    /// Moves shares of a long list to other flushers, so that the last listener of a large channel
+    /// does not wait for one processor.
     pub(crate) fn share(&self, flusher: usize, members: &mut Vec<Arc<Member>>) {
         let Some(all) = self.0.get() else { return };
         let shares = (members.len() / SHARE).clamp(1, all.due.len());
@@ -72,9 +77,11 @@ impl Flushers {
 }
 
 impl Due {
+    /// Adds work with `add`, and wakes the flusher if it waits.
     fn add(due: &Mutex<Self>, add: impl FnOnce(&mut Self)) {
         let mut due = due.lock();
         add(&mut due);
+        // Woken after the lock is released: the flusher locks it first thing.
         let waker = due.waker.take();
         drop(due);
         if let Some(waker) = waker {
@@ -82,17 +89,21 @@ impl Due {
         }
     }
 
+    /// True if the flusher has nothing to do.
     fn is_empty(&self) -> bool {
         self.members.is_empty() && self.shares.is_empty()
     }
 }
 
 impl Hub {
-    /// Leaves publications to `count` flushers, each of which waits by [`Hub::poll_due`] with its
-    /// own number below `count`. `nearest` is the number of the one that is told where it is called.
-    /// Until then sessions' own tasks write publications. Once for a hub.
+    /// Lets `count` flushers write publications. Flusher `n`, below `count`, waits in
+    /// [`Hub::poll_due`]. `nearest` returns the number of the flusher to tell from the calling
+    /// thread.
+    ///
+    /// Before this call, the sessions' own tasks write publications. Only the first call has an
+    /// effect.
     pub fn set_flushers(&self, count: usize, nearest: fn() -> usize) {
-        // A second time changes nothing: members may be waiting already.
+        // A second call changes nothing: members may be waiting already.
         self.flushers.0.get_or_init(|| All {
             due: (0..count.max(1)).map(|_| Mutex::default()).collect(),
             nearest,
@@ -104,6 +115,7 @@ impl Hub {
         let Some(due) = self.flushers.due(flusher) else {
             return Poll::Pending;
         };
+        // Checked and registered under one lock: a member told in between would wake no flusher.
         let mut due = due.lock();
         if due.is_empty() {
             due.waker = Some(cx.waker().clone());
@@ -112,8 +124,8 @@ impl Hub {
         Poll::Ready(())
     }
 
-    /// For a flusher: takes the members that are due, but for the share of others, if these are
-    /// many.
+    /// For a flusher: takes the members that are due, after giving other flushers their shares of a
+    /// long list.
     pub fn take_due(&self, flusher: usize) -> Vec<Arc<Member>> {
         let Some(due) = self.flushers.due(flusher) else {
             return Vec::new();
@@ -127,7 +139,7 @@ impl Hub {
         members
     }
 
-    /// For a flusher: writes what is queued for members that were due.
+    /// For a flusher: writes the queues of members that were due.
     pub fn flush(&self, members: &[Arc<Member>], clock: &dyn Clock) {
         let mut tally = Tally::default();
         let wall = Some(clock.now());
@@ -138,6 +150,7 @@ impl Hub {
         self.count_written(&tally);
     }
 
+    /// Collects what the access of `member` depends on, for one write.
     pub(crate) fn access<'a>(
         &'a self,
         member: &'a Member,
@@ -152,7 +165,7 @@ impl Hub {
         }
     }
 
-    /// Counts what left for sockets.
+    /// Adds the result of writes to the metrics and to the node's total.
     pub(crate) fn count_written(&self, tally: &Tally) {
         self.give_back(tally.freed);
         let metrics = self.metrics();

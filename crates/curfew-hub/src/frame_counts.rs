@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::metrics::{HubMetrics, Opcode};
 
-/// How many frames of each kind, by the opcode in their first byte (RFC 6455 §5.2).
+/// Numbers of frames by kind, taken from the opcode in their first byte (RFC 6455 §5.2).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FrameCounts {
     text: u64,
@@ -15,12 +15,12 @@ pub struct FrameCounts {
 }
 
 impl FrameCounts {
-    /// Counts a frame of which nothing has been written.
+    /// Counts a frame before its first byte is written.
     pub(crate) fn add(&mut self, frame: &Bytes) {
         *self.kind(frame) += 1;
     }
 
-    /// Adds others.
+    /// Adds the counts of `other`.
     pub(crate) fn join(&mut self, other: Self) {
         self.text += other.text;
         self.binary += other.binary;
@@ -39,9 +39,10 @@ impl FrameCounts {
         }
     }
 
-    /// Adds them to the metrics.
+    /// Adds the counts to the metrics.
     pub fn count(self, metrics: &HubMetrics) {
-        // Without a loop: most of them are 0, for each session that is written to.
+        // Five tests instead of a loop: most counts are 0, and this runs for each session written
+        // to.
         let add = |opcode, count| {
             if count > 0 {
                 metrics.frames_sent.inc_by(opcode, count);

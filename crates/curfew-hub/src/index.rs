@@ -1,7 +1,8 @@
 //! Finds the sessions that a revocation key names.
 //!
-//! Keeps hashes of keys, not the keys: a session costs a few words here. Whoever looks up compares
-//! the session's own claims afterwards, so that a collision does no harm.
+//! The index keeps hashes of keys, not the keys, so that a session costs only a few words. A lookup
+//! may return sessions of another key with the same hash: the caller compares the session's own
+//! claims.
 
 use std::collections::HashMap;
 use std::collections::hash_map::{Entry, RandomState};
@@ -13,19 +14,22 @@ use parking_lot::Mutex;
 
 use crate::Member;
 
-/// Shards of each map of the hub: more than cores, so that two tasks seldom wait for each other.
+/// Number of shards of each map of the hub. There are more shards than cores, so that two tasks
+/// seldom wait for the same lock.
 pub(crate) const SHARDS: usize = 64;
 
-/// Most keys name one session; only users with several have a list.
+/// The sessions of one hash. Most keys name one session, which then needs no list.
 #[derive(Debug)]
 enum Members {
     One(Arc<Member>),
     Many(Vec<Arc<Member>>),
 }
 
+/// Sessions by the hash of each key that names them.
 #[derive(Debug)]
 pub(crate) struct Index {
     hasher: RandomState,
+    /// The sessions of each hash. A hash without sessions has no entry.
     shards: [Mutex<HashMap<u64, Members>>; SHARDS],
 }
 
@@ -37,7 +41,7 @@ impl Index {
         }
     }
 
-    /// `all` and `session` keys are found without the index.
+    /// The hash of a key; `None` for `all` and `session` keys, which are found without the index.
     fn hash(&self, key: &RevocationKey) -> Option<u64> {
         match key.kind() {
             "all" | "session" => None,
@@ -49,6 +53,7 @@ impl Index {
         &self.shards[hash as usize % SHARDS]
     }
 
+    /// Adds the session under the key. Adding it twice needs two removals.
     pub(crate) fn add(&self, key: &RevocationKey, member: &Arc<Member>) {
         let Some(hash) = self.hash(key) else { return };
         match self.shard(hash).lock().entry(hash) {
@@ -78,6 +83,7 @@ impl Index {
                     if let Some(at) = members.iter().position(|other| other.slot == member.slot) {
                         members.swap_remove(at);
                     }
+                    // A list of one becomes a bare entry again, which frees the list's memory.
                     if let [last] = members.as_slice() {
                         let last = Arc::clone(last);
                         entry.insert(Members::One(last));
@@ -87,7 +93,7 @@ impl Index {
         }
     }
 
-    /// Sessions the key may name.
+    /// The sessions that the key may name.
     pub(crate) fn find(&self, key: &RevocationKey) -> Vec<Arc<Member>> {
         let Some(hash) = self.hash(key) else {
             return Vec::new();
@@ -99,7 +105,7 @@ impl Index {
         }
     }
 
-    /// How many entries it has: one for each key by which it finds a session.
+    /// The number of entries: one for each pair of session and key.
     #[cfg(test)]
     pub(crate) fn entries(&self) -> usize {
         let of = |members: &Members| match members {

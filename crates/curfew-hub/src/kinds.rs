@@ -2,17 +2,18 @@
 
 use curfew_model::{Principal, RevocationKey, SessionId};
 
-/// The kinds of revocation in force: those that every session is found by (`user`, `session`, `token`
-/// and `all`), and the claims that the settings name beside them.
+/// The kinds of revocation in force: the built-in ones (`user`, `session`, `token` and `all`) and
+/// the claims named in the settings.
 #[derive(Debug)]
 pub struct Kinds {
-    /// Later settings have a higher one.
+    /// Later settings have a higher generation.
     generation: u64,
+    /// The claims, each once.
     claims: Vec<String>,
 }
 
 impl Kinds {
-    /// Claims that are named twice count once.
+    /// Creates the kinds of one generation. A repeated claim counts once.
     pub(crate) fn new(generation: u64, claims: &[String]) -> Self {
         let mut once: Vec<String> = Vec::with_capacity(claims.len());
         for claim in claims {
@@ -26,6 +27,7 @@ impl Kinds {
         }
     }
 
+    /// The generation. A later one belongs to later settings.
     pub(crate) fn generation(&self) -> u64 {
         self.generation
     }
@@ -35,13 +37,13 @@ impl Kinds {
         &self.claims
     }
 
-    /// Whether sessions are found by revocations of this kind.
+    /// True if sessions are found by revocations of this kind.
     pub fn has(&self, kind: &str) -> bool {
         let built_in = matches!(kind, "user" | "session" | "token" | "all");
         built_in || self.claims.iter().any(|claim| claim == kind)
     }
 
-    /// The claims that these have and `others` lack.
+    /// The claims in these kinds that `others` lack.
     pub(crate) fn beyond(&self, others: &Self) -> Vec<String> {
         let lacking = |claim: &&String| !others.claims.contains(claim);
         self.claims.iter().filter(lacking).cloned().collect()

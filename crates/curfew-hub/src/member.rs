@@ -14,33 +14,40 @@ use crate::kinds::{Kinds, keys_by_claims};
 use crate::outbox::Tally;
 use crate::{Hub, Outbox, Progress, WireId};
 
-/// A session as the hub knows it: who it is and where its frames go.
+/// A session as the hub knows it: its tokens and its outbound queue.
 #[derive(Debug)]
 pub struct Member {
-    /// Distinguishes members cheaply; unique within the hub.
+    /// Identifies the member cheaply; unique within the hub.
     pub(crate) slot: u64,
     session: SessionId,
     wire: WireId,
     registered_at: u64,
     address: OnceLock<IpAddr>,
+    /// Locked also while the index changes, so that the two agree.
     principals: Mutex<Principals>,
+    /// Read without the lock of the tokens, before each write.
     end: TokenEnd,
     outbox: Outbox,
 }
 
-/// The token in force and, during a refresh, the one that is to replace it. A revocation of either
+/// The token in force and, during a refresh, the token that replaces it. A revocation of either
 /// ends the session.
 #[derive(Debug)]
 struct Principals {
+    /// The token in force.
     current: Arc<Principal>,
+    /// The token that replaces it, during a refresh.
     incoming: Option<Arc<Principal>>,
-    /// The kinds by whose keys the index has both of them; `None` while it has neither, before the
-    /// session is keyed and after it has left. The keys themselves are made again when they are
-    /// needed: kept, they would be a sixth of an idle session's memory.
+    /// The kinds whose keys the index holds for both tokens. `None` while the index holds none:
+    /// before the session is keyed, and after it has left.
+    ///
+    /// The keys are computed again when they are needed. Stored, they would be a sixth of an idle
+    /// session's memory.
     keyed_by: Option<Arc<Kinds>>,
 }
 
 impl Principals {
+    /// The token in force, and the incoming one if there is one.
     fn both(&self) -> impl Iterator<Item = &Arc<Principal>> {
         [Some(&self.current), self.incoming.as_ref()]
             .into_iter()
@@ -48,8 +55,9 @@ impl Principals {
     }
 }
 
-/// When the token in force is over: by the wall clock, and by what was left of it then on the clock
-/// that nobody sets, whichever comes first. A wall clock that is set back gives no token more time.
+/// The end of the token in force, on two clocks: the wall clock, and the monotonic clock with the
+/// time left at registration or refresh. The earlier one counts, so that a wall clock set back does
+/// not extend a token.
 #[derive(Debug)]
 struct TokenEnd {
     /// Microseconds since the Unix epoch.
@@ -59,6 +67,7 @@ struct TokenEnd {
 }
 
 impl TokenEnd {
+    /// The end of the token of `principal`, with the time that `clock` leaves it now.
     fn of(principal: &Principal, clock: &dyn Clock) -> Self {
         let end = Self {
             wall: AtomicU64::default(),
@@ -68,9 +77,11 @@ impl TokenEnd {
         end
     }
 
-    /// Readers may see one of the two new and the other old: then the earlier end counts, once.
+    /// Sets both ends. A concurrent reader may see one new and one old value; the earlier of the
+    /// two counts for that read.
     fn set(&self, principal: &Principal, clock: &dyn Clock) {
-        // In this order: a process that is stopped in between gives no time away.
+        // The monotonic clock is read first: a pause between the two reads shortens the token and
+        // never extends it.
         let boot = clock.boottime();
         let left = principal.ends_at().saturating_sub(clock.now());
         let boot = micros(boot.saturating_add(left));
@@ -79,6 +90,7 @@ impl TokenEnd {
         self.boot.store(boot, Ordering::Relaxed);
     }
 
+    /// The time left at these readings of the wall clock and the monotonic clock.
     fn left_at(&self, wall: Duration, boot: Duration) -> Duration {
         let until = |end: &AtomicU64, now: Duration| {
             Duration::from_micros(end.load(Ordering::Relaxed)).saturating_sub(now)
@@ -88,6 +100,7 @@ impl TokenEnd {
 }
 
 impl Member {
+    /// Creates a member that is not in the index yet.
     pub(crate) fn new(
         slot: u64,
         session: SessionId,
@@ -116,28 +129,28 @@ impl Member {
         self.session
     }
 
-    /// The wire that it is spoken to by.
+    /// The wire that the session speaks.
     pub fn wire(&self) -> WireId {
         self.wire
     }
 
-    /// When it was registered, in Unix seconds.
+    /// The time of registration, in Unix seconds.
     pub fn registered_at(&self) -> u64 {
         self.registered_at
     }
 
-    /// The address of its client; `None` where that is not known.
+    /// The address of the session's client, if it is known.
     pub fn address(&self) -> Option<IpAddr> {
         self.address.get().copied()
     }
 
-    /// Notes the address of its client, once.
+    /// Notes the address of the session's client. Only the first call has an effect.
     pub fn set_address(&self, address: IpAddr) {
-        // It does not move.
+        // A connection's address never changes.
         self.address.set(address).ok();
     }
 
-    /// Its outbound queue.
+    /// The session's outbound queue.
     pub fn outbox(&self) -> &Outbox {
         &self.outbox
     }
@@ -147,25 +160,24 @@ impl Member {
         Arc::clone(&self.principals.lock().current)
     }
 
-    /// Whether the token in force is over: nothing is delivered or accepted any more. It is at its
-    /// `exp` and the leeway by the wall clock, and at the latest when as much time has passed as was
-    /// left of it when the session was registered or last refreshed.
+    /// True if the token in force has expired: nothing is delivered or accepted any more. It
+    /// expires at its `exp` plus the leeway by the wall clock, and at the latest when the time left
+    /// at registration or the last refresh has passed.
     pub fn is_over(&self, clock: &dyn Clock) -> bool {
         self.token_left(clock).is_zero()
     }
 
-    /// As [`Member::is_over`], at a time of the wall clock and one of [`Clock::boottime`].
+    /// Like [`Member::is_over`], at the given readings of the wall clock and [`Clock::boottime`].
     pub(crate) fn is_over_at(&self, wall: Duration, boot: Duration) -> bool {
         self.end.left_at(wall, boot).is_zero()
     }
 
-    /// How long it is until then, as far as is known now: a wall clock that is set forward makes it
-    /// less.
+    /// The time until the token in force expires. A wall clock set forward shortens it.
     pub fn token_left(&self, clock: &dyn Clock) -> Duration {
         self.end.left_at(clock.now(), clock.boottime())
     }
 
-    /// The token in force and, during a refresh, the one that is to replace it.
+    /// The token in force and, during a refresh, the token that replaces it.
     pub fn principals(&self) -> impl Iterator<Item = Arc<Principal>> + use<> {
         let principals = self.principals.lock();
         [
@@ -176,17 +188,17 @@ impl Member {
         .flatten()
     }
 
-    /// Whether it is open: neither opening nor ending.
+    /// True if the session is open: neither opening nor ending.
     pub fn is_open(&self) -> bool {
         self.outbox.is_open()
     }
 
-    /// Whether its task has let go of it: nothing more is delivered or accepted.
+    /// True if the session has left the hub: nothing more is delivered or accepted.
     pub fn has_left(&self) -> bool {
         self.outbox.has_left()
     }
 
-    /// For the session's task: writes what is queued to its socket, as far as it may leave.
+    /// For the session's task: writes the queued frames that may leave to its socket.
     pub fn write(&self, hub: &Hub, clock: &dyn Clock, socket: &mut impl Socket) -> Progress {
         let mut tally = Tally::default();
         let access = hub.access(self, clock, None);
@@ -195,7 +207,7 @@ impl Member {
         progress
     }
 
-    /// For the session's task, once it was told to end: writes what may still leave, likewise.
+    /// For the session's task, once it is told to end: writes the frames that may still leave.
     pub fn write_last(&self, hub: &Hub, clock: &dyn Clock, socket: &mut impl Socket) -> Progress {
         let mut tally = Tally::default();
         let access = hub.access(self, clock, None);
@@ -204,12 +216,14 @@ impl Member {
         progress
     }
 
-    /// The session's end if a revocation of `key` covers its token or the one about to replace it.
+    /// The reason to end the session if a revocation of `key` covers the token in force or the
+    /// incoming one.
     pub(crate) fn covered(
         &self,
         key: &RevocationKey,
         revocation: &Revocation,
     ) -> Option<Disconnect> {
+        // Both tokens under one lock: a refresh that ends in between must not hide the covered one.
         let principals = self.principals.lock();
         let covered = |principal: &Arc<Principal>| {
             let issued_at = principal.issued_at();
@@ -217,10 +231,11 @@ impl Member {
             covers.then(|| revocation.disconnect(key, issued_at))
         };
         let current = covered(&principals.current);
-        // An incoming token replaces the current one: it is what may have to be renewed.
+        // The incoming token decides: the client must renew that one.
         principals.incoming.as_ref().and_then(covered).or(current)
     }
 
+    /// True if `key` names the session with this token.
     fn is_named(&self, principal: &Principal, key: &RevocationKey) -> bool {
         match key.kind() {
             "all" => true,
@@ -231,7 +246,7 @@ impl Member {
         }
     }
 
-    /// Whether a revocation of `key` names this session, whichever tokens it covers.
+    /// True if a revocation of `key` names this session, regardless of the tokens it covers.
     pub(crate) fn is_named_by(&self, key: &RevocationKey) -> bool {
         self.principals()
             .any(|principal| self.is_named(&principal, key))
@@ -245,11 +260,12 @@ impl Member {
     }
 }
 
-/// How the index finds it. All of it is done under the lock of the session's tokens, so that the
-/// index has exactly the keys that these have by the kinds they are keyed by.
+/// Registration in the index. Every change is made under the lock of the session's tokens, so that
+/// the index holds exactly the keys of those tokens by the kinds in `keyed_by`.
 impl Member {
-    /// Has the index find it. `kinds` is asked under the lock: what [`Member::rekey`] was not made
-    /// to see is seen here.
+    /// Registers the session in the index, and returns its keys. `kinds` is called under the lock:
+    /// either it returns the changed kinds, or a later [`rekey`](Member::rekey) finds the session
+    /// registered.
     pub(crate) fn key(
         self: &Arc<Self>,
         index: &Index,
@@ -265,12 +281,15 @@ impl Member {
         keys
     }
 
-    /// Has the index find it by other kinds: by those that come before those that go are gone.
+    /// Registers the session under other kinds. Keys are added before any is removed, so that the
+    /// index always finds the session.
     pub(crate) fn rekey(self: &Arc<Self>, index: &Index, kinds: &Arc<Kinds>) {
         let mut principals = self.principals.lock();
+        // Not registered yet, or already gone: `key` reads the kinds itself.
         let Some(old) = &principals.keyed_by else {
             return;
         };
+        // A later reload was faster.
         if old.generation() >= kinds.generation() {
             return;
         }
@@ -286,10 +305,11 @@ impl Member {
         principals.keyed_by = Some(Arc::clone(kinds));
     }
 
-    /// Has the index forget it for good.
+    /// Removes the session from the index for good.
     pub(crate) fn unkey(&self, index: &Index) {
         let mut principals = self.principals.lock();
         let Some(kinds) = principals.keyed_by.take() else {
+            // Not registered in the index, or already removed.
             return;
         };
         for principal in principals.both() {
@@ -299,8 +319,8 @@ impl Member {
         }
     }
 
-    /// The session is found by the keys of `principal` too, which is to replace its token. Returns
-    /// those.
+    /// Registers the session under the keys of `principal` as well, before that token replaces the
+    /// one in force. Returns those keys.
     pub(crate) fn begin_refresh(
         self: &Arc<Self>,
         index: &Index,
@@ -318,10 +338,11 @@ impl Member {
         keys
     }
 
-    /// Puts the incoming token in force; the one before it names the session no more.
+    /// Puts the incoming token in force, and removes the keys of the token before it.
     pub(crate) fn finish_refresh(&self, index: &Index, clock: &dyn Clock) {
         let mut principals = self.principals.lock();
         let Some(incoming) = principals.incoming.take() else {
+            // The refresh was abandoned.
             return;
         };
         self.end.set(&incoming, clock);
@@ -329,7 +350,7 @@ impl Member {
         self.remove_keys(index, &principals, &before);
     }
 
-    /// The incoming token names the session no more.
+    /// Removes the keys of the incoming token.
     pub(crate) fn abandon_refresh(&self, index: &Index) {
         let mut principals = self.principals.lock();
         if let Some(incoming) = principals.incoming.take() {
@@ -337,6 +358,8 @@ impl Member {
         }
     }
 
+    /// Removes one registration of each key of `principal`. A key that both tokens have was added
+    /// twice, and stays.
     fn remove_keys(&self, index: &Index, principals: &Principals, principal: &Principal) {
         if let Some(kinds) = &principals.keyed_by {
             for key in self.keys_of(principal, kinds) {
@@ -345,21 +368,25 @@ impl Member {
         }
     }
 
+    /// The keys of `principal` under these kinds.
     fn keys_of(&self, principal: &Principal, kinds: &Kinds) -> Vec<RevocationKey> {
         principal.revocation_keys(self.session, kinds.claims())
     }
 }
 
+/// Whole microseconds.
 fn micros(time: Duration) -> u64 {
-    // 584,542 years.
+    // Enough for 584,542 years.
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Sessions held back while a revocation that may name them is read; dropping it lets them go on.
+/// Sessions held back while a revocation that may name them is read. Dropping the value releases
+/// them.
 #[derive(Debug)]
 pub struct Suspension(Vec<Arc<Member>>);
 
 impl Suspension {
+    /// Holds the members back.
     pub(crate) fn new(members: Vec<Arc<Member>>) -> Self {
         for member in &members {
             member.outbox.suspend();

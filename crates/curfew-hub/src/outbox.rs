@@ -1,21 +1,21 @@
-//! A session's outbound queue: bounded in bytes, filled by all who have something for the session, and
-//! written to its socket by the session's task or, while that sleeps, by a flusher.
+//! A session's outbound queue, bounded in bytes. Any task may push frames for the session. The
+//! session's task writes them to the socket; while that task sleeps, a flusher does.
 //!
-//! It is also where a session is told to end: a revocation changes the phase under the same lock that
-//! guards the queue, so that nothing is queued afterwards, and nothing queued is sent.
+//! The queue is also where a session is told to end. A revocation changes the phase under the lock
+//! that guards the queue: no frame is queued afterwards, and no queued frame is sent.
 //!
-//! A frame waits in one place, the [`Lanes`], until a write takes it; every write goes through
+//! A frame waits in one place, the [`Lanes`], until a write takes it. Every write goes through
 //! [`write`]. The socket has one owner at a time:
 //!
 //! | owner | a frame is pushed | an ending, a policy change, a nudge | the task is polled | the task waits | a flusher looks |
 //! | --- | --- | --- | --- | --- | --- |
-//! | task | is found by the task | is found by the task | task | idle, or blocked | leaves it alone |
-//! | idle | due, and a flusher is told; without a flusher, task | task, woken | task | | writes; what is left, or in the way, wakes the task |
+//! | task | the task finds it | the task finds it | task | idle, or blocked | leaves it alone |
+//! | idle | due, and a flusher is told; without a flusher, task | task, woken | task | | writes; wakes the task for the rest |
 //! | due | stays due | task, woken | task | | idle, and writes as above |
 //! | blocked | waits | task, woken | task | | leaves it alone |
 //!
-//! *Blocked* is a task that waits for room in the socket, for the lease, or for a revocation that is
-//! being read. The end of the last two nudges it.
+//! A *blocked* task waits for room in the socket, for the lease, or for the reading of a
+//! revocation. The end of either of the last two nudges the task.
 
 mod arrival;
 mod ending;
@@ -45,65 +45,72 @@ pub use probe::Sign;
 pub(crate) use write::{Access, Tally};
 pub use write::{HeldBack, Progress};
 
-/// While the node is over its own bound, a queue that holds this many bytes counts as overflowing:
-/// a reader that keeps up holds less.
+/// Queue length that counts as an overflow while the node is over its own bound. A reader that
+/// keeps up holds less.
 const TIGHT_BYTES: usize = 64 * 1024;
 
+/// The stage of a session's life, as far as its queue is concerned.
 #[derive(Debug, PartialEq, Eq)]
 enum Phase {
-    /// Registered, not yet open: nothing may be queued.
+    /// Registered and not yet open: nothing may be queued.
     Pending,
+    /// Frames are queued and delivered.
     Open,
-    /// Boxed: a session that is not ending need not have the room for it.
+    /// Told to end. Boxed, so that a session that is not ending does not hold the room for it.
     Ending(Box<Told>),
-    /// Out of the hub: nothing is queued or counted any more.
+    /// Removed from the hub: nothing is queued or counted.
     Left,
 }
 
-/// True if frames may pass to and from a session, as far as it alone is concerned.
+/// The session's own part of its access: an ending or a revocation being read. The lease and the
+/// token's end are checked apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// They may.
+    /// Frames may pass.
     Good,
-    /// Not now: a revocation that may name it is being read.
+    /// Frames wait: a revocation that may name the session is being read.
     Suspended,
-    /// It was told to end.
+    /// The session was told to end.
     Ending(Ending),
 }
 
-/// What became of a frame.
+/// The outcome of a push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pushed {
-    /// It is queued.
+    /// The frame is queued.
     Queued,
-    /// It overflowed the queue: the session ends as a slow consumer; this many queued bytes and
-    /// frames were let go.
+    /// The frame overflowed the queue, and the session ends as a slow consumer. The queue dropped
+    /// this many bytes and frames; the new frame is not among them.
     Overflowed { bytes: usize, frames: usize },
     /// The session is not open.
     Closed,
-    /// Queued, and a flusher has to be told: see [`Outbox::flush`].
+    /// The frame is queued, and the caller has to tell a flusher: see [`Outbox::flush`].
     Due,
 }
 
+/// The part of the outbox under its lock.
 #[derive(Debug)]
 struct QueueState {
     lanes: Lanes,
-    /// Publications that are timed and not written.
+    /// Timed publications that are not written yet.
     arrivals: Arrivals,
-    /// Bytes of the normal lane, those that are about to be written included.
+    /// Bytes of the normal lane, including those taken out for a write in progress.
     unwritten: usize,
     owner: Owner,
     phase: Phase,
+    /// The session must decide its subscriptions anew.
     reconsider: bool,
     probe: Probe,
-    /// Revocation keys that name the session and are being read: nothing leaves meanwhile.
+    /// The number of revocation keys being read that name the session. No normal frame leaves while
+    /// it is above 0.
     suspensions: u32,
-    /// Flushers can write to the socket.
+    /// True if flushers can write to the socket.
     direct: bool,
 }
 
 impl QueueState {
-    /// Lets go of what is queued, but for the rest of a frame begun; returns how much.
+    /// Drops the normal lane, except for the rest of a partly written frame. Returns the dropped
+    /// bytes and frames.
     fn clear(&mut self) -> (usize, usize) {
         let (bytes, frames) = self.lanes.clear();
         self.arrivals.clear();
@@ -111,11 +118,12 @@ impl QueueState {
         (bytes, frames)
     }
 
-    /// True if frames wait that may leave, as far as the session alone is concerned.
+    /// True if a waiting frame may leave, as far as the session alone is concerned.
     fn has_frames(&self) -> bool {
         self.lanes.notices() > 0 || (self.suspensions == 0 && self.lanes.normal() > 0)
     }
 
+    /// The reason for which the session was told to end, if it was.
     fn ending(&self) -> Option<Ending> {
         match &self.phase {
             Phase::Ending(told) => Some(told.ending),
@@ -123,17 +131,18 @@ impl QueueState {
         }
     }
 
+    /// True if the session's task has work more urgent than frames.
     fn is_interrupted(&self) -> bool {
         self.reconsider || self.probe == Probe::Asked || matches!(self.phase, Phase::Ending(_))
     }
 
-    /// Says what has to be done before anything is written. `flushing` is how many frames a flusher has yet to
-    /// write, once it has begun.
+    /// Returns the work that comes before any write, or `None` if the write may go on. `flushing`
+    /// is the number of frames a flusher has yet to write, once it has begun.
     fn before_writing(&mut self, turn: Turn, flushing: &mut Option<usize>) -> Option<Progress> {
         match turn {
             Turn::Live => match self.ending() {
                 Some(ending) => Some(Progress::End(ending)),
-                // Before the frames: a channel that is never quiet must not put it off.
+                // Before the frames: a channel that is never quiet must not delay it.
                 None if std::mem::take(&mut self.reconsider) => Some(Progress::Reconsider),
                 None if self.probe == Probe::Asked => {
                     self.probe = Probe::Sent;
@@ -144,6 +153,8 @@ impl QueueState {
             Turn::Closing => None,
             Turn::Flusher => {
                 let goes_on = match flushing {
+                    // Frames pushed while a flusher writes are left to the next turn, so that one
+                    // busy session does not hold the flusher.
                     Some(_) => self.owner.is_flushers(),
                     None => self.owner.begin_flush(),
                 };
@@ -153,7 +164,7 @@ impl QueueState {
         }
     }
 
-    /// Says why frames of the normal lane may not leave, as far as the session alone is concerned.
+    /// The reason for which normal frames may not leave, as far as the session alone is concerned.
     fn withheld(&self) -> Option<Withheld> {
         match self.ending() {
             Some(ending) if ending.disconnect.withdraws_access() => Some(Withheld::Ended(ending)),
@@ -161,20 +172,22 @@ impl QueueState {
         }
     }
 
-    /// Lets notices leave that wait for their turn. Returns how many bytes count no more.
+    /// Lets notices in the normal lane leave before their turn. Returns their bytes, which no
+    /// longer count as queued.
     fn release_notices(&mut self) -> usize {
         let bytes = self.lanes.release_notices();
         self.unwritten -= bytes;
         bytes
     }
 
-    /// Takes what is queued, to be written and put back.
+    /// Takes the lanes out, to be written without the lock. [`QueueState::put_back`] returns them.
     fn take_lanes(&mut self) -> Lanes {
         self.arrivals.taken(self.lanes.normal());
         std::mem::take(&mut self.lanes)
     }
 
-    /// Puts what was not written before what was queued since.
+    /// Puts unwritten frames back, ahead of frames queued since, and adds the result of the write
+    /// to `tally`.
     fn put_back(&mut self, mut lanes: Lanes, written: Written, tally: &mut Tally) {
         if !self.lanes.is_empty() {
             lanes.append(std::mem::take(&mut self.lanes));
@@ -186,7 +199,7 @@ impl QueueState {
         tally.frame_counts.join(written.frame_counts);
         self.arrivals
             .written(written.normal_frames, &mut tally.arrivals);
-        // Told to end meanwhile.
+        // The session was told to end during the write, when the lanes were out of `clear`'s reach.
         if let Some(ending) = self.ending()
             && !ending.flushes()
         {
@@ -201,12 +214,12 @@ impl QueueState {
     }
 }
 
-/// The queue between everyone who has something for a session and the session's task.
+/// The queue between the tasks that push frames for a session and the session's task.
 #[derive(Debug)]
 pub struct Outbox {
     state: Mutex<QueueState>,
-    /// To the socket, past the session's task: held while it is written to, and taken before
-    /// `state`.
+    /// The flushers' access to the socket. The lock is held during a flusher's write, and is taken
+    /// before `state`.
     writer: Mutex<Option<DirectWriter>>,
 }
 
@@ -228,8 +241,8 @@ impl Outbox {
         }
     }
 
-    /// From now on frames are accepted, behind those in `before`. False when the session was ended
-    /// meanwhile.
+    /// Accepts frames from now on, behind those in `before`. Returns false if the session was told
+    /// to end meanwhile.
     pub fn open(&self, mut before: Lanes) -> bool {
         let mut state = self.state.lock();
         before.append(std::mem::take(&mut state.lanes));
@@ -244,12 +257,12 @@ impl Outbox {
         }
     }
 
-    /// Why the session was told to end, if it was.
+    /// The reason for which the session was told to end, if it was.
     pub fn ending(&self) -> Option<Ending> {
         self.state.lock().ending()
     }
 
-    /// True if frames may be delivered.
+    /// The session's own part of its access.
     pub fn standing(&self) -> Standing {
         let state = self.state.lock();
         match &state.phase {
@@ -269,17 +282,17 @@ impl Outbox {
         self.state.lock().phase == Phase::Open
     }
 
-    /// True if its task has let go of it.
+    /// True if the session has left the hub.
     pub(crate) fn has_left(&self) -> bool {
         self.state.lock().phase == Phase::Left
     }
 
-    /// Holds back what is queued and will be, until as many [`Outbox::resume`].
+    /// Holds back normal frames until a matching [`Outbox::resume`].
     pub(crate) fn suspend(&self) {
         self.state.lock().suspensions += 1;
     }
 
-    /// Undoes one [`Outbox::suspend`].
+    /// Undoes one [`Outbox::suspend`]. The last one wakes the task.
     pub(crate) fn resume(&self) {
         let mut state = self.state.lock();
         state.suspensions -= 1;
@@ -288,13 +301,13 @@ impl Outbox {
         }
     }
 
-    /// Wakes the task, whatever it waits for.
+    /// Wakes the task, even if it waits for room in the socket.
     pub fn nudge(&self) {
         self.state.lock().owner.wake();
     }
 
-    /// Adds a notice, which leaves past what is queued and though the session may not be written to
-    /// otherwise. For the session's task.
+    /// For the session's task: adds a notice. It leaves ahead of normal frames, and also while the
+    /// session may not be written to otherwise.
     pub fn push_notice(&self, frame: Bytes) {
         self.state.lock().lanes.push_notice(frame);
     }
@@ -304,8 +317,8 @@ impl Outbox {
         self.state.lock().lanes.notices()
     }
 
-    /// For the session's task, while it writes for the last time and the socket takes no more: has it
-    /// woken should the session be revoked meanwhile.
+    /// For the session's task, when its last write finds the socket full: wakes the task if the
+    /// session is revoked meanwhile.
     pub fn wake_on_end(&self, cx: &Context<'_>) {
         self.state.lock().owner = Owner::Blocked(cx.waker().clone());
     }
@@ -315,7 +328,7 @@ impl Outbox {
         self.state.lock().lanes.take_notices()
     }
 
-    /// For the session's task, at the end: what was queued and has not left, nor may.
+    /// For the session's task, at the end: the frames that were queued and will not be delivered.
     pub fn undelivered(&self) -> Undelivered {
         let state = self.state.lock();
         let mut undelivered = match &state.phase {
@@ -326,14 +339,18 @@ impl Outbox {
         undelivered
     }
 
-    /// True if a frame is written in part for whose rest the session must have access.
+    /// True if a frame is written in part and its rest needs access.
     pub fn is_amid_frame(&self) -> bool {
         self.state.lock().lanes.is_amid_frame()
     }
 
-    /// Queues a frame and wakes the task, unless that takes the queue over `limit` bytes.
-    /// `tight`: the node is over its own bound. `arrival`: it is timed. `flushed`: a flusher can be
-    /// told instead of the task. `is_notice`: it may leave although the session may not be written to.
+    /// Queues a frame, and wakes the task or asks for a flusher. If the queue would exceed `limit`
+    /// bytes, the session ends instead.
+    ///
+    /// - `tight`: the node is over its own bound.
+    /// - `arrival`: the publication is timed.
+    /// - `flushed`: a flusher can be told instead of the task.
+    /// - `is_notice`: the frame may leave while the session may not be written to.
     pub(crate) fn push(
         &self,
         frame: Bytes,
@@ -345,14 +362,15 @@ impl Outbox {
     ) -> Pushed {
         let mut state = self.state.lock();
         if state.phase != Phase::Open {
+            // The caller counts the frame as dropped.
             return Pushed::Closed;
         }
         let limit = if tight { limit.min(TIGHT_BYTES) } else { limit };
-        // A queue is never too small for a single frame: only what waits behind it is bounded.
+        // A frame always fits an empty queue: `limit` bounds what waits behind it.
         if state.unwritten > 0 && state.unwritten + frame.len() > limit {
             let (bytes, frames) = state.clear();
             let mut let_go = Undelivered::default();
-            // The one that did not fit as well.
+            // The frame that did not fit is dropped as well.
             let_go.add(frames + 1, bytes + frame.len());
             state.phase = Phase::Ending(Box::new(Told {
                 ending: Ending::new(Disconnect::SLOW_CONSUMER),
@@ -366,7 +384,8 @@ impl Outbox {
         if let Some(arrival) = arrival {
             state.arrivals.add(arrival);
         }
-        // A task that is awake looks for itself, and one that is blocked is woken by what it waits for.
+        // A running task looks at the queue itself, and a blocked task is woken by the end of what
+        // it waits for.
         if state.suspensions > 0 || !state.owner.is_flushers() {
             return Pushed::Queued;
         }
@@ -380,9 +399,8 @@ impl Outbox {
         }
     }
 
-    /// Tells the session to end; the first reason stays, except that a revocation replaces any
-    /// other.
-    /// Returns whether it did, with how much was let go of the queue.
+    /// Tells the session to end. The first reason stays, except that a revocation replaces any
+    /// other. Returns the bytes and frames dropped from the queue, or `None` if the reason stays.
     pub(crate) fn end(&self, ending: Ending) -> Option<(usize, usize)> {
         let mut state = self.state.lock();
         let mut let_go = match &state.phase {
@@ -407,19 +425,23 @@ impl Outbox {
         Some(freed)
     }
 
+    /// Makes the session decide its subscriptions anew.
     pub(crate) fn reconsider(&self) {
         let mut state = self.state.lock();
         state.reconsider = true;
-        // A blocked session too: what it may publish has changed as well.
+        // A blocked session too: its permission to publish may have changed as well.
         state.owner.wake();
     }
 
-    /// For the session's task, before it waits: has it woken when there is something to write, or, if
-    /// `blocked`, only when the session is to end, its subscriptions are to be decided anew, or it is
-    /// nudged. Ready when that is so already.
+    /// For the session's task, before it waits. Registers its waker, unless there is work already;
+    /// then it is ready.
+    ///
+    /// The task is woken when there is something to write. If `blocked`, it is woken only when the
+    /// session is told to end, its subscriptions are to be decided anew, or it is nudged.
     pub fn poll_wake(&self, cx: &Context<'_>, blocked: bool) -> Poll<()> {
         let mut state = self.state.lock();
         if state.is_interrupted() || (!blocked && state.has_frames()) {
+            // Checked under the lock that a push takes, so that no wake-up is lost.
             return Poll::Ready(());
         }
         let waker = cx.waker().clone();
@@ -430,14 +452,14 @@ impl Outbox {
         Poll::Pending
     }
 
-    /// The session has left the hub. Lets go of what is queued; returns the bytes and how many frames
-    /// that were.
+    /// Removes the queue from the hub. Returns the bytes and frames dropped from it.
     pub(crate) fn leave(&self) -> (usize, usize) {
-        // Nothing is written any more from here on: a receipt may say so.
+        // Taken before the phase changes: a write in progress ends first. A receipt of revocation
+        // may then say that nothing is written any more.
         self.writer.lock().take();
         let mut state = self.state.lock();
         let bytes = state.unwritten;
-        // A frame begun is given up as well.
+        // A partly written notice is dropped as well.
         state.lanes.take_notices();
         let (_, frames) = state.clear();
         state.unwritten = 0;

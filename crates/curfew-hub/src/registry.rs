@@ -18,12 +18,12 @@ use crate::metrics::{DeliveryPath, DropReason, HubMetrics};
 use crate::outbox::{Arrival, Pushed};
 use crate::{Ending, Kinds, Member, Suspension, WireId, Wires};
 
-/// Bounds on outbound queues; changed by a reload.
+/// Bounds on outbound queues. A reload changes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HubLimits {
-    /// `limits.outbound_bytes`: per session.
+    /// Most bytes queued for one session: `limits.outbound_bytes`.
     pub outbound_bytes: usize,
-    /// `limits.node_outbound_bytes`: of all sessions together; 0 is no bound.
+    /// Most bytes queued for all sessions together: `limits.node_outbound_bytes`; 0 is no bound.
     pub node_outbound_bytes: usize,
 }
 
@@ -32,20 +32,21 @@ pub struct HubLimits {
 pub struct Hub {
     pub(crate) wires: Wires,
     pub(crate) channels: Channels,
+    /// The sessions by id.
     sessions: [RwLock<HashMap<SessionId, Arc<Member>>>; SHARDS],
     pub(crate) index: Index,
+    /// The kinds of revocation in force.
     kinds: RwLock<Arc<Kinds>>,
-    /// The generation of the last kinds that every session was found by and compared with the
-    /// backend.
+    /// Generation of the latest [`Kinds`] for which the hub is settled: see [`Hub::settle`].
     settled: AtomicU64,
     next_slot: AtomicU64,
     outbound_bytes: AtomicUsize,
     node_outbound_bytes: AtomicUsize,
-    /// Bytes in all outbound queues. Below zero for moments, since a task may give bytes back
+    /// Bytes in all outbound queues. The number is briefly negative when a task gives bytes back
     /// before the broadcast that queued them has added them.
     queued: AtomicI64,
-    /// Deliveries up to the next that is timed. Broadcasts at once may disagree on it: nothing
-    /// depends on it.
+    /// Deliveries left until the next timed one. Concurrent broadcasts overwrite each other's
+    /// value; only the sampling rate depends on it.
     pub(crate) untimed: AtomicUsize,
     pub(crate) flushers: Flushers,
     lease: Arc<DeliveryLease>,
@@ -54,8 +55,8 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// An empty hub for these wires. While `lease` is not held nothing is broadcast. Publications
-    /// come by `path`.
+    /// Creates a hub without sessions. It broadcasts nothing while `lease` is not held. `path` is
+    /// the way publications reach this node.
     pub fn new(
         wires: Wires,
         limits: HubLimits,
@@ -82,7 +83,7 @@ impl Hub {
         }
     }
 
-    /// Puts other bounds in force, for what is queued from now on.
+    /// Replaces the bounds. They apply to frames queued from now on.
     pub fn set_limits(&self, limits: HubLimits) {
         self.outbound_bytes
             .store(limits.outbound_bytes, Ordering::Relaxed);
@@ -90,13 +91,12 @@ impl Hub {
             .store(limits.node_outbound_bytes, Ordering::Relaxed);
     }
 
-    /// The node's delivery lease; asked before each message is acted on or handed
-    /// to a socket.
+    /// The node's delivery lease, checked before a message is acted on or handed to a socket.
     pub fn lease(&self) -> &DeliveryLease {
         &self.lease
     }
 
-    /// The way that publications come by.
+    /// The way publications reach this node.
     pub fn path(&self) -> DeliveryPath {
         self.path
     }
@@ -106,14 +106,16 @@ impl Hub {
         &self.metrics
     }
 
-    /// The wires that sessions may have.
+    /// The wires that sessions of this node speak.
     pub fn wires(&self) -> &Wires {
         &self.wires
     }
 
-    /// Registers a session, so that revocations find it by the kinds in force; returns it with the
-    /// keys it is found by. Nothing is delivered to it before [`Outbox::open`](crate::Outbox::open).
-    /// From now on its token has what `clock` says is left of it.
+    /// Registers a session under the revocation keys of the kinds in force, and returns the keys
+    /// with it.
+    ///
+    /// Frames are accepted only after [`Outbox::open`](crate::Outbox::open). The lifetime of the
+    /// token is counted from `clock` now.
     pub fn register(
         &self,
         session: SessionId,
@@ -123,8 +125,8 @@ impl Hub {
     ) -> (Arc<Member>, Vec<RevocationKey>) {
         let slot = self.next_slot.fetch_add(1, Ordering::Relaxed);
         let member = Arc::new(Member::new(slot, session, wire, clock, principal));
-        // First of all: if other kinds come in force, either whoever walks over the sessions sees it
-        // here, or it is keyed by those.
+        // Inserted before the kinds are read. A concurrent `set_kinds` then either finds the
+        // session in its walk, or its kinds are the ones read here.
         self.shard(session)
             .write()
             .insert(session, Arc::clone(&member));
@@ -132,7 +134,7 @@ impl Hub {
         (member, keys)
     }
 
-    /// Forgets a session and the keys it is found by. Its subscriptions are removed before.
+    /// Removes a session and its revocation keys. The caller has removed its subscriptions before.
     pub fn unregister(&self, member: &Member) {
         self.shard(member.session())
             .write()
@@ -145,7 +147,8 @@ impl Hub {
             .inc_by(DropReason::Closed, frames as u64);
     }
 
-    /// Begins a refresh: revocations find the session by the new token's keys too. Returns those.
+    /// Begins a refresh: revocations find the session by the keys of the new token as well. Returns
+    /// those keys.
     pub fn begin_refresh(
         &self,
         member: &Arc<Member>,
@@ -154,13 +157,13 @@ impl Hub {
         member.begin_refresh(&self.index, principal)
     }
 
-    /// Ends a refresh: the new token is in force and the old one no longer names the session. From now
-    /// on it has what `clock` says is left of the new token.
+    /// Ends a refresh: the new token is in force, and the old token's keys no longer find the
+    /// session. The lifetime of the new token is counted from `clock` now.
     pub fn finish_refresh(&self, member: &Member, clock: &dyn Clock) {
         member.finish_refresh(&self.index, clock);
     }
 
-    /// Gives a refresh up: the new token no longer names the session.
+    /// Cancels a refresh: the new token's keys no longer find the session.
     pub fn abandon_refresh(&self, member: &Member) {
         member.abandon_refresh(&self.index);
     }
@@ -170,13 +173,17 @@ impl Hub {
         Arc::clone(&self.kinds.read())
     }
 
-    /// Puts other kinds in force: those that always are, and `claims`. Sessions that register
-    /// from here on are found by them, the others after [`Hub::rekey`]. Returns them, if they are
-    /// others than those in force.
+    /// Puts the built-in kinds and `claims` in force. Returns the new kinds, or `None` if they
+    /// equal the current ones.
+    ///
+    /// Sessions that register from now on are found by them; earlier ones only after
+    /// [`Hub::rekey`].
     pub fn set_kinds(&self, claims: &[String]) -> Option<Arc<Kinds>> {
+        // Held to the end: two concurrent reloads must not take the same generation.
         let mut current = self.kinds.write();
         let kinds = Kinds::new(current.generation() + 1, claims);
         if kinds.claims() == current.claims() {
+            // A reload without a change of the claims needs no walk over the sessions.
             return None;
         }
         let kinds = Arc::new(kinds);
@@ -184,24 +191,25 @@ impl Hub {
         Some(kinds)
     }
 
-    /// Has a session found by the kinds in force, if it is found by earlier ones.
+    /// Registers the session under the kinds in force if it is registered under earlier ones.
     pub fn rekey(&self, member: &Arc<Member>) {
         member.rekey(&self.index, &self.kinds());
     }
 
-    /// Every session that was registered when `kinds` came in force has been found by them and then
-    /// compared with the backend.
+    /// Notes that the hub is settled for `kinds`: every session registered when they came into
+    /// force is found by them and has been compared with the backend since.
     pub fn settle(&self, kinds: &Kinds) {
+        // `fetch_max`: the walk of an earlier reload may end after that of a later one.
         self.settled.fetch_max(kinds.generation(), Ordering::AcqRel);
     }
 
-    /// Whether all is settled for the kinds in force.
+    /// True if the hub is settled for the kinds in force.
     pub fn is_settled(&self) -> bool {
         self.settled.load(Ordering::Acquire) == self.kinds.read().generation()
     }
 
-    /// Whether a revocation of this kind finds every session that it names: not where the settings
-    /// lack it, and not before all is settled.
+    /// True if a revocation of this kind finds every session that it names. False if the settings
+    /// do not name the kind, or the hub is not settled for the kinds in force.
     pub fn finds(&self, kind: &str) -> bool {
         let kinds = self.kinds.read();
         kinds.has(kind) && self.settled.load(Ordering::Acquire) == kinds.generation()
@@ -212,38 +220,39 @@ impl Hub {
         self.channels.add(channel, member);
     }
 
-    /// Removes a listener; returns whether the channel has none left here.
+    /// Removes a listener. Returns true if the channel has no listener left on this node.
     pub fn unsubscribe(&self, channel: &Channel, member: &Member) -> bool {
         self.channels.remove(channel, member)
     }
 
-    /// Whether anyone here listens to the channel.
+    /// True if a session of this node listens to the channel.
     pub fn has_subscribers(&self, channel: &Channel) -> bool {
         self.channels.has(channel)
     }
 
-    /// How many channels have listeners here.
+    /// The number of channels with listeners on this node.
     pub fn channel_count(&self) -> usize {
         self.channels.count()
     }
 
-    /// Every channel with listeners here, by name.
+    /// Every channel with listeners on this node, sorted by name.
     pub fn channels(&self) -> Vec<ChannelInfo> {
         self.channels.list()
     }
 
-    /// Queues a frame for one session: a reply or a push of its own. An overflow ends the session
-    /// as a slow consumer. Returns whether it was queued.
+    /// Queues a reply or a push for one session. An overflow ends the session as a slow consumer.
+    /// Returns true if the frame is queued.
     pub fn send(&self, member: &Member, frame: Bytes) -> bool {
         self.send_as(member, frame, false)
     }
 
-    /// As [`Hub::send`], of a frame that tells nothing that access protects: it keeps its turn, and
-    /// leaves without it while the session may not be written to.
+    /// Queues a frame that discloses nothing protected by access, such as an error. The frame keeps
+    /// its turn among the others; while the session may not be written to, it leaves ahead of them.
     pub fn send_notice(&self, member: &Member, frame: Bytes) -> bool {
         self.send_as(member, frame, true)
     }
 
+    /// Queues a frame for one session and counts its bytes.
     fn send_as(&self, member: &Member, frame: Bytes, is_notice: bool) -> bool {
         let size = frame.len();
         let queued = match self.push(member, frame, None, false, is_notice) {
@@ -256,8 +265,8 @@ impl Hub {
         queued
     }
 
-    /// Queues a publication's frame without counting the bytes for the node: a broadcast adds them
-    /// up itself. Returns whether it was queued.
+    /// Queues a publication's frame. Returns true if it is queued. The caller adds the bytes to the
+    /// node's total, once for all listeners.
     pub(crate) fn deliver(
         &self,
         member: &Arc<Member>,
@@ -274,7 +283,7 @@ impl Hub {
         }
     }
 
-    /// Counts what was not queued.
+    /// Pushes a frame and counts the frames that are dropped for it.
     fn push(
         &self,
         member: &Member,
@@ -297,7 +306,7 @@ impl Hub {
                 } else {
                     DropReason::SlowConsumer
                 };
-                // The frame that did not fit is lost as well.
+                // The frame that did not fit is dropped as well.
                 self.metrics
                     .messages_dropped
                     .inc_by(reason, frames as u64 + 1);
@@ -306,21 +315,24 @@ impl Hub {
         pushed
     }
 
+    /// Adds queued bytes to the node's total.
     pub(crate) fn count_queued(&self, bytes: usize) {
         self.queued.fetch_add(bytes as i64, Ordering::Relaxed);
     }
 
+    /// Subtracts bytes that are no longer queued from the node's total.
     pub(crate) fn give_back(&self, bytes: usize) {
         self.queued.fetch_sub(bytes as i64, Ordering::Relaxed);
     }
 
-    /// What arrived then has left for a session's socket.
+    /// Records that a timed publication has been written to a session's socket.
     #[cold]
     pub(crate) fn observe_delivery(&self, arrival: &Arrival) {
         if let Some(writes) = &arrival.writes {
             writes.note();
         }
         if !arrival.is_observed {
+            // The delivery is traced but not sampled for the metrics.
             return;
         }
         let messages = f64::from(arrival.messages);
@@ -332,6 +344,7 @@ impl Hub {
             .observe_traced(arrival.at.elapsed().as_secs_f64(), trace);
     }
 
+    /// True if the queues of the node together exceed the node's bound.
     fn is_tight(&self) -> bool {
         let bound = self.node_outbound_bytes.load(Ordering::Relaxed);
         bound != 0 && self.queued.load(Ordering::Relaxed) > bound as i64
@@ -342,7 +355,8 @@ impl Hub {
         self.queued.load(Ordering::Relaxed).max(0) as u64
     }
 
-    /// Tells a session to end. Returns whether it was not ending already.
+    /// Tells a session to end. Returns true if `ending` becomes the reason. The first reason stays,
+    /// except that a revocation replaces any other.
     pub fn end(&self, member: &Member, ending: Ending) -> bool {
         let Some((bytes, frames)) = member.outbox().end(ending) else {
             return false;
@@ -352,7 +366,7 @@ impl Hub {
         true
     }
 
-    /// Counts frames that are let go of because their session was told to end.
+    /// Counts frames dropped because their session was told to end.
     pub(crate) fn count_ended(&self, ending: Ending, frames: usize) {
         let is = |disconnect| ending.disconnect == disconnect;
         let reason = if ending.is_revocation() {
@@ -369,8 +383,10 @@ impl Hub {
         self.metrics.messages_dropped.inc_by(reason, frames as u64);
     }
 
-    /// Ends every session that a revocation names and covers; returns those. Nothing is queued for
-    /// them once this returns; nothing is delivered to one that [has left](Member::has_left).
+    /// Ends every session that the revocation names and covers, and returns those sessions.
+    ///
+    /// Nothing is queued for them after this returns. Nothing is delivered to one that [has
+    /// left](Member::has_left).
     pub fn revoke(&self, key: &RevocationKey, revocation: &Revocation) -> Vec<Arc<Member>> {
         let mut named = self.named(key);
         named.retain(|member| {
@@ -380,8 +396,8 @@ impl Hub {
         named
     }
 
-    /// Sessions that a revocation names and covers and that some revocation is ending already, but
-    /// that have not left yet.
+    /// Sessions that the revocation names and covers, that a revocation has ended already, and that
+    /// have not left yet.
     pub fn leaving(&self, key: &RevocationKey, revocation: &Revocation) -> Vec<Arc<Member>> {
         let mut named = self.named(key);
         named.retain(|member| {
@@ -391,22 +407,22 @@ impl Hub {
         named
     }
 
-    /// Holds back the sessions that `key` names; `None` when it names none.
+    /// Holds back the sessions that `key` names. Returns `None` if it names no session.
     pub fn suspend(&self, key: &RevocationKey) -> Option<Suspension> {
         let mut named = self.named(key);
         named.retain(|member| member.is_named_by(key));
         (!named.is_empty()).then(|| Suspension::new(named))
     }
 
-    /// The sessions that `key` names, and perhaps some that it does not.
+    /// The sessions that `key` names, and perhaps some whose keys collide with it.
     fn named(&self, key: &RevocationKey) -> Vec<Arc<Member>> {
         match key.kind() {
             "all" => self.members(),
             "session" => match key.plain_value().map(str::parse) {
                 Some(Ok(id)) => self.get(id).into_iter().collect(),
                 Some(Err(_)) => Vec::new(),
-                // Only its digest is known. That is rare enough to look at every session: an index
-                // by digest would be memory for each of them.
+                // The key holds only the digest of the id. Such keys are rare, so every session is
+                // compared; an index by digest would cost memory for every session.
                 None => {
                     let mut members = self.members();
                     members.retain(|member| key.names(&member.session().to_string()));
@@ -417,14 +433,14 @@ impl Hub {
         }
     }
 
-    /// Wakes every session.
+    /// Wakes the task of every session.
     pub(crate) fn wake_all(&self) {
         for member in self.members() {
             member.outbox().nudge();
         }
     }
 
-    /// One session.
+    /// The session with this id.
     pub fn get(&self, session: SessionId) -> Option<Arc<Member>> {
         self.shard(session).read().get(&session).cloned()
     }
@@ -437,12 +453,12 @@ impl Hub {
             .collect()
     }
 
-    /// How many sessions the node has.
+    /// The number of sessions on the node.
     pub fn count(&self) -> usize {
         self.sessions.iter().map(|shard| shard.read().len()).sum()
     }
 
-    /// Has every session decide its subscriptions anew: the policy changed.
+    /// Makes every session decide its subscriptions anew, after a change of the policy.
     pub fn reconsider_all(&self) {
         for member in self.members() {
             member.outbox().reconsider();

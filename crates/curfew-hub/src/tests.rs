@@ -1,4 +1,4 @@
-//! The hub through its public door, with the session's task played by hand.
+//! Tests of the hub through its public interface. The tests play the session's task themselves.
 
 mod fanout;
 mod flush;
@@ -28,10 +28,10 @@ use crate::{
     WireId, Wires,
 };
 
-/// Claims by which these tests' sessions can be revoked.
+/// The claim by which sessions of these tests can be revoked.
 const CLAIM: &str = "tenant";
 
-/// A protocol whose messages are the publication's data, and that counts how often it encodes.
+/// A protocol whose messages are the publication's data. It counts its encodings.
 #[derive(Debug)]
 pub(super) struct Plain {
     name: &'static str,
@@ -82,12 +82,12 @@ impl Clock for At {
     }
 }
 
-/// A socket that takes so many bytes, and keeps them.
+/// A socket with limited room that keeps what it takes.
 #[derive(Debug)]
 pub(super) struct Pipe {
     room: usize,
     pub(super) taken: Vec<u8>,
-    /// How many bytes each write was given.
+    /// The number of bytes offered in each write.
     pub(super) writes: Vec<usize>,
 }
 
@@ -106,7 +106,7 @@ impl Pipe {
         }
     }
 
-    /// What it took, which must be whole frames of up to 125 bytes, or bare bytes of `x`.
+    /// The frames it took. They must be whole frames of up to 125 bytes, or bare bytes of `x`.
     pub(super) fn frames(&self) -> Vec<Bytes> {
         let (mut frames, mut rest) = (Vec::new(), &self.taken[..]);
         while let [first, length, ..] = *rest {
@@ -149,12 +149,12 @@ impl Socket for Pipe {
     }
 }
 
-/// A hub and what surrounds it.
+/// A hub with everything it needs.
 pub(super) struct Harness {
     pub(super) hub: Hub,
     pub(super) lease: Arc<DeliveryLease>,
     pub(super) metrics: Arc<HubMetrics>,
-    /// Two, so that a broadcast meets both.
+    /// Two protocols, so that a broadcast meets both.
     pub(super) protocols: [Arc<Plain>; 2],
 }
 
@@ -199,7 +199,7 @@ impl Harness {
         self.hub.wires().find(name).unwrap()
     }
 
-    /// A session that is registered and not open.
+    /// Registers a session and does not open it.
     pub(super) fn register(&self, principal: &Arc<Principal>, protocol: &str) -> Arc<Member> {
         let session = SessionId::new();
         let wire = self.wire(protocol);
@@ -207,7 +207,7 @@ impl Harness {
         self.hub.register(session, wire, &At(0), principal).0
     }
 
-    /// An open session of `user`.
+    /// Opens a session of `user`.
     pub(super) fn open(&self, user: &str) -> Arc<Member> {
         self.open_as(&principal(user, "t", 100, "{}"))
     }
@@ -222,14 +222,14 @@ impl Harness {
         self.hub.unregister(member);
     }
 
-    /// What the session's task puts on the wire now; the socket takes all of it.
+    /// Lets the session's task write to a socket that takes everything, and returns the frames.
     pub(super) fn drain(&self, member: &Member) -> Vec<Bytes> {
         let mut socket = Pipe::default();
         self.write(member, &mut socket);
         socket.frames()
     }
 
-    /// What the session's task does when it wakes.
+    /// Lets the session's task write, as it does when it wakes.
     pub(super) fn write(&self, member: &Member, socket: &mut Pipe) -> Progress {
         self.write_to(member, socket)
     }
@@ -247,7 +247,7 @@ impl Harness {
     }
 }
 
-/// Counts how often it is woken.
+/// Counts its wake-ups.
 #[derive(Debug, Default)]
 struct Waker(AtomicUsize);
 
@@ -257,7 +257,7 @@ impl Wake for Waker {
     }
 }
 
-/// A session's task that waits.
+/// The task of a session, as it waits.
 pub(super) struct Task {
     wakes: Arc<Waker>,
 }

@@ -1,4 +1,4 @@
-//! The wire: a protocol's words in a transport's frames.
+//! The wire: a protocol's messages in a transport's frames.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,24 +8,25 @@ use curfew_model::{CommandId, Disconnect, Message, MessageKind, Push, Reply, Req
 use curfew_protocol::{DecodeError, Protocol};
 use curfew_ws::frame::{self, Opcode};
 
-/// A transport's frames around messages. All frames of a connection leave in order, each a whole.
+/// A transport's framing of messages. The frames of a connection leave in order, each of them
+/// whole.
 pub trait Framing: fmt::Debug + Send + Sync + 'static {
-    /// The frame of a message whose content `write` appends to the buffer; nothing when that returns
-    /// false.
+    /// The frame of one message. `write` appends the content to the buffer; if it returns false,
+    /// there is no frame.
     fn message(
         &self,
         kind: MessageKind,
         write: &mut dyn FnMut(&mut BytesMut) -> bool,
     ) -> Option<Bytes>;
 
-    /// Asks for a sign of life.
+    /// The frame that asks the client for a sign of life.
     fn ping(&self) -> Bytes;
 
-    /// The last frame.
+    /// The last frame of a connection.
     fn close(&self, code: u16, reason: &str) -> Bytes;
 }
 
-/// RFC 6455.
+/// WebSocket framing (RFC 6455).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct WebSocket;
 
@@ -61,12 +62,12 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// The messages of `protocol` in the frames of `framing`.
+    /// Creates the wire that carries the messages of `protocol` in the frames of `framing`.
     pub fn new(protocol: Arc<dyn Protocol>, framing: Arc<dyn Framing>) -> Self {
         Self { protocol, framing }
     }
 
-    /// The messages of `protocol` in WebSocket frames.
+    /// Creates the wire that carries the messages of `protocol` in WebSocket frames.
     pub fn websocket(protocol: impl Protocol) -> Self {
         Self::new(Arc::new(protocol), Arc::new(WebSocket))
     }
@@ -86,29 +87,29 @@ impl Wire {
         self.protocol.decode(message)
     }
 
-    /// The frame of a reply, where it is told.
+    /// The frame of a reply; `None` if the protocol does not send it.
     pub fn reply(&self, id: Option<&CommandId>, reply: &Reply<'_>) -> Option<Bytes> {
         self.message(|out| self.protocol.encode_reply(id, reply, out))
     }
 
-    /// The frame of a push, where it is told.
+    /// The frame of a push; `None` if the protocol does not send it.
     pub fn push(&self, push: &Push<'_>) -> Option<Bytes> {
         self.message(|out| self.protocol.encode_push(push, out))
     }
 
-    /// The frame that asks for a sign of life: the protocol's, or else the transport's.
+    /// The frame that asks for a sign of life: the protocol's if it has one, else the transport's.
     pub fn ping(&self) -> Bytes {
         self.message(|out| self.protocol.ping(out))
             .unwrap_or_else(|| self.framing.ping())
     }
 
-    /// The frame that closes.
+    /// The frame that closes the connection.
     pub fn close(&self, disconnect: &Disconnect) -> Bytes {
         let (code, reason) = self.protocol.close(disconnect);
         self.framing.close(code, reason)
     }
 
-    /// The frame that answers a close of the peer's, by the code it came with.
+    /// The frame that answers the peer's close, with the code of that close.
     pub fn close_reply(&self, code: u16) -> Bytes {
         self.framing.close(code, "")
     }
@@ -118,17 +119,21 @@ impl Wire {
     }
 }
 
-/// A wire's place in [`Wires`], and in the cache of a broadcast: sessions with the same one are given
-/// the same bytes.
+/// A wire's place in [`Wires`], and its key in a broadcast's cache: sessions of one wire share the
+/// same bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WireId(u8);
 
-/// The wires of a node. The first is spoken where none is asked for.
+/// The wires of a node. The first is the default.
 #[derive(Debug, Clone)]
 pub struct Wires(Arc<[Wire]>);
 
 impl Wires {
-    /// At least one and at most 256 wires.
+    /// Creates the list, of 1 to 256 wires.
+    ///
+    /// # Panics
+    ///
+    /// If the number is outside that range.
     pub fn new(wires: Vec<Wire>) -> Self {
         assert!(
             (1..=256).contains(&wires.len()),
@@ -137,7 +142,7 @@ impl Wires {
         Self(wires.into())
     }
 
-    /// The wire of those that ask for none.
+    /// The wire of a client that asks for none.
     pub fn default_id(&self) -> WireId {
         WireId(0)
     }
@@ -151,7 +156,7 @@ impl Wires {
         u8::try_from(at).ok().map(WireId)
     }
 
-    /// The wire itself.
+    /// The wire with this id.
     pub fn get(&self, id: WireId) -> &Wire {
         &self.0[usize::from(id.0)]
     }

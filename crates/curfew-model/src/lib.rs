@@ -1,8 +1,10 @@
-//! The words of Curfew: what every other crate talks about.
+//! The vocabulary of Curfew: the types that every other crate shares.
 //!
 //! Owns: identifiers, channels, principals, revocations, commands with their replies and pushes,
-//! the two public tables, [`ErrorCode`] and [`Disconnect`], and what JSON is, for messages and tokens.
-//! Knows nothing of: sockets, tasks, Redis, JWTs. No I/O; its only clocks are [`SystemClock`] and [`boottime`].
+//! the two public tables [`ErrorCode`] and [`Disconnect`], the delivery lease, and the JSON rules
+//! for messages and tokens.
+//! Knows nothing of: sockets, tasks, Redis, JWTs. No I/O; its only clocks are [`SystemClock`] and
+//! [`boottime`].
 //! Start at [`Command`] and [`Push`].
 
 mod channel;
@@ -42,7 +44,7 @@ pub use revocation_key::{Ineffective, RevocationKey, RevocationKeyError, Spellin
 pub use secret::Secret;
 pub use trace::{TraceContext, TraceId};
 
-/// What a session may ask the policy for on a channel.
+/// An action on a channel that the policy decides on.
 #[derive(
     Debug,
     Clone,

@@ -1,4 +1,4 @@
-//! What travels through a channel.
+//! Publications.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use crate::{Channel, TraceContext};
 /// Data accepted into a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publication {
-    /// Where it goes.
+    /// The channel that it was published into.
     pub channel: Channel,
     /// One JSON value, byte for byte as the publisher sent it.
     pub data: Bytes,
     /// The publishing session's user; `None` for a publication by the admin API.
     pub from: Option<Arc<str>>,
-    /// Only where the publication is traced: the span it comes from.
+    /// The publishing span, if the publication is traced.
     pub trace: Option<Box<TraceContext>>,
 }

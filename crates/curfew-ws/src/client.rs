@@ -1,8 +1,8 @@
 //! A small WebSocket client, for `curfew connect` and for tests.
 //!
-//! One value, one task, no lock. [`Client::next`] may be dropped at any point, for example by
-//! losing in a `select!` against a line from the keyboard: bytes that were read stay in the
-//! decoder, bytes that were to be written stay in the queue.
+//! The client is one value in one task, without locks. [`Client::next`] may be dropped at any
+//! point, for example when it loses a `select!` against keyboard input: bytes already read stay in
+//! the decoder, and bytes to be written stay in the queue.
 
 mod connect;
 
@@ -23,51 +23,52 @@ use crate::{Event, ProtocolError, with_read_buffer};
 
 pub use connect::{ConnectError, connect};
 
-/// A server is trusted with more than a client is.
+/// Bounds of a server's messages. They are wider than for a client, because the user chose the
+/// server.
 const LIMITS: Limits = Limits {
     message_bytes: 16 * 1024 * 1024,
     fragments: 64 * 1024,
 };
 
-/// Room for the head of a frame, as fastwebsockets wants it.
+/// Room for the head of a frame, as fastwebsockets requires.
 const HEAD_ROOM_BYTES: usize = 16;
 
-/// Why the connection cannot be used any further.
+/// The reason for which the connection cannot be used any more.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The connection broke.
     #[error("the connection broke")]
     Io(#[from] io::Error),
-    /// The server broke the framing. A close frame is on its way.
+    /// The server broke the protocol. A close frame is queued.
     #[error("the server broke the protocol: {0}")]
     Protocol(#[from] ProtocolError),
-    /// The connection ended, or a close frame was sent and nothing may follow it.
+    /// The connection has ended, or a close frame was sent and nothing may follow it.
     #[error("the connection has ended")]
     Ended,
 }
 
-/// What a server sent.
+/// A message or control frame from the server.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Incoming {
     /// A text message.
     Text(String),
     /// A binary message.
     Binary(Vec<u8>),
-    /// A ping; it is answered already.
+    /// A ping. Its pong is queued already.
     Ping(Vec<u8>),
     /// A pong.
     Pong(Vec<u8>),
-    /// The server closes; the close is answered already. After it comes [`ClientError::Ended`].
+    /// The server closes. The answer is queued already, and [`ClientError::Ended`] follows.
     Close {
-        /// Its code, if it gave one.
+        /// The close code, if there is one.
         code: Option<u16>,
-        /// Its reason, or nothing.
+        /// The reason; may be empty.
         reason: String,
     },
 }
 
 impl fmt::Debug for Incoming {
-    /// Contents never reach a log.
+    /// Prints sizes only: contents never reach a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(text) => write!(f, "Text({} bytes)", text.len()),
@@ -83,12 +84,12 @@ impl fmt::Debug for Incoming {
 pub struct Client<S> {
     stream: S,
     decoder: Decoder,
-    /// Frames to be written, masked.
+    /// Masked frames that are yet to be written.
     outgoing: BytesMut,
     subprotocol: Option<String>,
-    /// Our close frame is in `outgoing` or beyond.
+    /// True once our close frame is queued.
     close_sent: bool,
-    /// The server has closed or broken the protocol: nothing of it is read any more.
+    /// True once the server has closed or broken the protocol. Nothing more is read from it.
     close_received: bool,
 }
 
@@ -103,7 +104,7 @@ impl<S> fmt::Debug for Client<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
-    /// `early` came behind the server's answer.
+    /// Creates a client. `early` holds the bytes received after the server's answer.
     fn new(stream: S, subprotocol: Option<String>, early: &[u8]) -> Self {
         let mut decoder = Decoder::of_server();
         decoder.preload(early);
@@ -117,53 +118,59 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
-    /// The subprotocol the server chose.
+    /// The subprotocol that the server chose.
     pub fn subprotocol(&self) -> Option<&str> {
         self.subprotocol.as_deref()
     }
 
-    /// The next frame or message. Pings and a close are answered on the way. May be dropped and
-    /// called again: nothing is lost.
+    /// The next message or control frame. Pings and a close are answered meanwhile. Cancel-safe:
+    /// the future may be dropped without loss.
     pub async fn next(&mut self) -> Result<Incoming, ClientError> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    /// Sends a text message. If dropped, it is sent with the next call.
+    /// Sends a text message. If the future is dropped, the message is sent with the next call.
     pub async fn send_text(&mut self, text: &str) -> Result<(), ClientError> {
         self.send(Opcode::Text, text.as_bytes()).await
     }
 
-    /// Sends a binary message. If dropped, it is sent with the next call.
+    /// Sends a binary message. If the future is dropped, the message is sent with the next call.
     pub async fn send_binary(&mut self, data: &[u8]) -> Result<(), ClientError> {
         self.send(Opcode::Binary, data).await
     }
 
-    /// Sends a ping; `payload` is cut to 125 bytes. If dropped, it is sent with the next call.
+    /// Sends a ping; `payload` is cut to 125 bytes. If the future is dropped, the ping is sent with
+    /// the next call.
     pub async fn ping(&mut self, payload: &[u8]) -> Result<(), ClientError> {
         self.send(Opcode::Ping, cut(payload)).await
     }
 
-    /// Sends a close frame. The server answers with its own, which [`Client::next`] returns.
+    /// Sends a close frame. [`Client::next`] returns the server's answer to it.
     pub async fn close(&mut self, code: u16, reason: &str) -> Result<(), ClientError> {
         if self.close_sent {
+            // Nothing may follow a close frame (RFC 6455 §5.5.1).
             return Err(ClientError::Ended);
         }
         self.push_close(Some(code), reason);
         self.flush().await
     }
 
+    /// Sends a message or a ping.
     async fn send(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), ClientError> {
         if self.close_sent {
+            // Nothing may follow a close frame (RFC 6455 §5.5.1).
             return Err(ClientError::Ended);
         }
         self.push(opcode, payload);
         self.flush().await
     }
 
+    /// Writes the queue.
     async fn flush(&mut self) -> Result<(), ClientError> {
         Ok(poll_fn(|cx| self.poll_flush(cx)).await?)
     }
 
+    /// Writes the queue as far as the stream takes it.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.outgoing.has_remaining() {
             let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.outgoing))?;
@@ -175,14 +182,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
+    /// Returns an event, after reading and writing as needed.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Incoming, ClientError>> {
         let mut decoded = self.decode(Input::empty());
         loop {
-            // What the server has said already counts more than that it no longer listens.
+            // A failed write must not hide messages that the server sent before.
             if let Poll::Ready(Err(_)) = self.poll_flush(cx) {
                 self.outgoing.clear();
             }
             if let Some(next) = decoded.transpose() {
+                // Decoded events first: they were received before the end of the stream.
                 return Poll::Ready(next);
             }
             if self.close_received {
@@ -192,6 +201,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
+    /// Reads once, and decodes the first event of what was read.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Incoming>, ClientError>> {
         with_read_buffer(|buffer| {
             let mut read = ReadBuf::new(buffer);
@@ -203,7 +213,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         })
     }
 
-    /// Takes one event off what was read, keeps the rest, and queues the answer it calls for.
+    /// Decodes one event from the input, keeps the rest of the input, and queues an answer if the
+    /// event needs one.
     fn decode(&mut self, mut input: Input<'_>) -> Result<Option<Incoming>, ClientError> {
         let incoming = match self.decoder.next(&mut input, &LIMITS) {
             Ok(Some(event)) => Incoming::from(event),
@@ -226,6 +237,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         Ok(Some(incoming))
     }
 
+    /// Queues our close frame, unless it is queued already.
     fn push_close(&mut self, code: Option<u16>, reason: &str) {
         if self.close_sent {
             return;
@@ -239,6 +251,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.close_sent = true;
     }
 
+    /// Queues a masked frame.
     fn push(&mut self, opcode: Opcode, payload: &[u8]) {
         let payload = Payload::Owned(payload.to_vec());
         let mut frame = Frame::new(true, opcode.on_the_wire(), None, payload);

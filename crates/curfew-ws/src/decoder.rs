@@ -1,9 +1,10 @@
-//! Cuts a peer's bytes into messages and control frames, without ever waiting and within bounds.
+//! Decodes a peer's bytes into messages and control frames. It never waits, and it is bounded.
 //!
 //! Bytes are read into a buffer of the worker thread and lent to the decoder. A message that lies
-//! whole in that buffer is unmasked in place and lent on: nothing is copied. What the decoder keeps
-//! of its own is a partial frame, the open fragmented message, and whatever the caller could not
-//! handle yet; an idle one keeps nothing. It grows by bytes received, never by bytes declared.
+//! completely in that buffer is unmasked in place and lent to the caller without a copy. The
+//! decoder itself keeps a partial frame, the open fragmented message, and the input that the caller
+//! saved. An idle decoder keeps nothing. Its memory grows with received bytes, never with declared
+//! lengths.
 
 use std::fmt;
 use std::ops::Range;
@@ -12,7 +13,8 @@ use crate::frame::Opcode;
 use crate::head::{Head, MAX_CONTROL_BYTES, Parsed, Sender};
 use crate::{Event, ProtocolError};
 
-/// Bounds of one message. Passed with every call, so they can change under an open connection.
+/// Bounds of one message. They are passed with every call, so that a reload applies to open
+/// connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Largest message in bytes, inclusive: the sum of its fragments.
@@ -22,7 +24,7 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 64 KiB in at most 64 fragments.
+    /// The default limits: 64 KiB in at most 64 fragments.
     fn default() -> Self {
         Self {
             message_bytes: 64 * 1024,
@@ -31,28 +33,29 @@ impl Default for Limits {
     }
 }
 
-/// Bytes that were just read, and how far they are decoded.
+/// The bytes of one read, with the position up to which they are decoded.
 pub struct Input<'a> {
     bytes: &'a mut [u8],
     at: usize,
 }
 
 impl<'a> Input<'a> {
-    /// All of `bytes` are new. They are unmasked where they lie.
+    /// Wraps bytes that were just read. They are unmasked in place.
     pub fn new(bytes: &'a mut [u8]) -> Self {
         Self { bytes, at: 0 }
     }
 
-    /// Nothing new, to decode what was saved.
+    /// An empty input, to decode saved bytes.
     pub fn empty() -> Self {
         Self::new(&mut [])
     }
 
+    /// The bytes that are not decoded yet.
     fn unread(&self) -> &[u8] {
         &self.bytes[self.at..]
     }
 
-    /// The next bytes, at most `most` of them.
+    /// Takes the next bytes, at most `most` of them.
     fn take(&mut self, most: usize) -> &[u8] {
         let start = self.at;
         self.at += most.min(self.bytes.len() - start);
@@ -61,7 +64,7 @@ impl<'a> Input<'a> {
 }
 
 impl fmt::Debug for Input<'_> {
-    /// Contents never reach a log.
+    /// Prints sizes only: contents never reach a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Input")
             .field("unread_bytes", &self.unread().len())
@@ -69,7 +72,7 @@ impl fmt::Debug for Input<'_> {
     }
 }
 
-/// The decoder of one connection. Any error ends it: the connection is to be closed.
+/// The decoder of one connection. After any error the connection must be closed.
 ///
 /// ```
 /// use curfew_ws::{Decoder, Event, Input, Limits, with_read_buffer};
@@ -90,24 +93,29 @@ impl fmt::Debug for Input<'_> {
 /// # Ok::<(), curfew_ws::ProtocolError>(())
 /// ```
 pub struct Decoder {
-    /// Received before the input: a partial frame, or more if the caller saved more.
+    /// Bytes received before the current input: a partial frame, and input that the caller saved.
     carry: Vec<u8>,
-    /// How much of `carry` is decoded.
+    /// The position in `carry` up to which it is decoded.
     carry_at: usize,
+    /// The open fragmented message, boxed because most connections have none.
     fragments: Option<Box<Fragments>>,
     sender: Sender,
+    /// True after an error or a close.
     ended: bool,
 }
 
-/// A message in fragments. Once finished it is lent out and dropped at the next call.
+/// The message under assembly from fragments. Once finished, it is lent out, and dropped by the
+/// next call.
 struct Fragments {
     opcode: Opcode,
     data: Vec<u8>,
+    /// The number of fragments so far.
     count: usize,
+    /// True once the last fragment is in.
     finished: bool,
 }
 
-/// A whole frame, taken off the bytes received.
+/// A whole frame found in the received bytes.
 struct Cut {
     head: Head,
     mask: Option<[u8; 4]>,
@@ -115,39 +123,39 @@ struct Cut {
     payload: Range<usize>,
 }
 
-/// Where a frame lies.
+/// The buffer that holds a frame.
 #[derive(Clone, Copy)]
 enum Place {
     Carry,
     Input,
 }
 
-/// What is ready to be checked and lent.
+/// An event that is ready to be checked and lent.
 struct Ready {
     opcode: Opcode,
-    /// `None`: the finished fragments.
+    /// The place of the frame; `None` for the finished fragments.
     frame: Option<(Place, Range<usize>)>,
 }
 
-/// A look at the start of some bytes.
+/// The result of a look at the start of some bytes.
 enum Found {
     Whole {
         head: Head,
         mask: Option<[u8; 4]>,
-        /// Of head and payload.
+        /// Length of head and payload.
         bytes: usize,
     },
-    /// Nothing more can be told before as many bytes more are there.
+    /// Too few bytes: at least `missing` more are needed.
     Short { missing: usize },
 }
 
 impl Decoder {
-    /// Decodes what a client sends.
+    /// Creates a decoder for the frames of a client.
     pub fn new() -> Self {
         Self::of(Sender::Client)
     }
 
-    /// Decodes what a server sends.
+    /// Creates a decoder for the frames of a server.
     pub(crate) fn of_server() -> Self {
         Self::of(Sender::Server)
     }
@@ -162,15 +170,15 @@ impl Decoder {
         }
     }
 
-    /// Takes the bytes that came with the upgrade, before the first read.
+    /// Adds the bytes that came with the upgrade. Call it before the first read.
     pub fn preload(&mut self, bytes: &[u8]) {
         self.keep(bytes);
     }
 
-    /// The next message or control frame. What was kept comes first, then `input`.
+    /// The next message or control frame. Kept bytes are decoded first, then `input`.
     ///
-    /// `None`: all of `input` is used up and more must be read. After an error or a close, all
-    /// further bytes are thrown away.
+    /// `None` means that all of `input` is decoded and more must be read. After an error or a
+    /// close, all further bytes are discarded.
     pub fn next<'b>(
         &'b mut self,
         input: &'b mut Input<'_>,
@@ -179,6 +187,7 @@ impl Decoder {
         self.release();
         if self.ended {
             self.forget();
+            // Bytes after an error or a close have no meaning.
             return Ok(None);
         }
         match self.advance(input, limits) {
@@ -192,9 +201,9 @@ impl Decoder {
         }
     }
 
-    /// Keeps what `input` still holds, when the caller must stop before [`Decoder::next`] has
-    /// returned `None`. Read no more from the socket until all of it is decoded: what is saved
-    /// twice is held twice.
+    /// Keeps the rest of `input`, for a caller that stops before [`Decoder::next`] has returned
+    /// `None`. The caller must decode everything saved before it reads from the socket again;
+    /// otherwise the saved bytes accumulate.
     pub fn save(&mut self, input: Input<'_>) {
         self.release();
         if !self.ended {
@@ -202,17 +211,19 @@ impl Decoder {
         }
     }
 
-    /// Whether the peer owes the rest of a frame or of a fragmented message, to be asked when
-    /// [`Decoder::next`] has returned `None`. The deadline for that rest starts when this becomes
-    /// true and starts again with every [`Event::Message`], not with control frames, which may
-    /// interleave for ever.
+    /// True if the peer still owes the rest of a frame or of a fragmented message. Call it after
+    /// [`Decoder::next`] has returned `None`.
+    ///
+    /// The deadline for the rest starts when this becomes true, and restarts with every
+    /// [`Event::Message`]. Control frames do not restart it, because a peer may interleave them
+    /// without end.
     pub fn mid_message(&self) -> bool {
         let partial_frame = self.carry_at < self.carry.len();
         let open = self.fragments.as_ref().is_some_and(|open| !open.finished);
         !self.ended && (partial_frame || open)
     }
 
-    /// Decodes until something is ready to be lent.
+    /// Decodes until an event is ready to be lent.
     fn advance(
         &mut self,
         input: &mut Input<'_>,
@@ -228,6 +239,7 @@ impl Decoder {
             }
             match (cut.head.opcode, &mut self.fragments) {
                 (Some(opcode), _) if cut.head.fin => {
+                    // An unfragmented message or a control frame, which may come between fragments.
                     return Ok(Some(Ready {
                         opcode,
                         frame: Some((cut.place, cut.payload)),
@@ -258,7 +270,7 @@ impl Decoder {
         Ok(None)
     }
 
-    /// Takes the next whole frame off what is kept and the input; a partial one is kept.
+    /// Cuts the next whole frame from the kept bytes and the input. A partial frame is kept.
     fn cut(
         &mut self,
         input: &mut Input<'_>,
@@ -266,6 +278,7 @@ impl Decoder {
     ) -> Result<Option<Cut>, ProtocolError> {
         self.release_carry();
         if self.carry.is_empty() {
+            // Nothing is kept: the frame is decoded where it was read.
             return Ok(match self.find(input.unread(), limits)? {
                 Found::Whole { head, mask, bytes } => {
                     let start = input.at;
@@ -296,7 +309,7 @@ impl Decoder {
                     }));
                 }
                 Found::Short { missing } => {
-                    // Only this frame's bytes move; those behind it are decoded where they lie.
+                    // Only the bytes of this frame are moved; later frames are decoded in place.
                     let more = input.take(missing);
                     self.keep(more);
                     if more.is_empty() {
@@ -325,7 +338,8 @@ impl Decoder {
         })
     }
 
-    /// Whether the frame may come now and be as large as it declares; its payload's bytes if so.
+    /// Checks that the frame may come now with its declared length. Returns the length of its
+    /// payload.
     fn admit(&self, head: &Head, limits: &Limits) -> Result<usize, ProtocolError> {
         let room = if head.is_control() {
             MAX_CONTROL_BYTES
@@ -338,7 +352,7 @@ impl Decoder {
             .ok_or(ProtocolError::MessageTooLarge)
     }
 
-    /// How large the payload of a data frame may be, if one may come now at all.
+    /// The largest payload of a data frame at this point. Fails if no such frame may come now.
     fn room(&self, head: &Head, limits: &Limits) -> Result<usize, ProtocolError> {
         let (received, count) = match (&self.fragments, head.opcode) {
             (None, Some(_)) if head.fin => return Ok(limits.message_bytes),
@@ -348,12 +362,13 @@ impl Decoder {
             (Some(_), Some(_)) => return Err(ProtocolError::InterruptedMessage),
         };
         if count >= limits.fragments {
+            // Checked before the payload: many small fragments must not bypass the limit.
             return Err(ProtocolError::TooManyFragments);
         }
         Ok(limits.message_bytes.saturating_sub(received))
     }
 
-    /// Checks and lends what is ready.
+    /// Checks an event and lends it.
     fn lend<'b>(
         &'b mut self,
         ready: Ready,
@@ -372,7 +387,7 @@ impl Decoder {
         event
     }
 
-    /// Drops what the last event borrowed, as far as it was ours.
+    /// Drops the memory that the last event borrowed from the decoder.
     fn release(&mut self) {
         if self.fragments.as_ref().is_some_and(|open| open.finished) {
             self.fragments = None;
@@ -380,6 +395,7 @@ impl Decoder {
         self.release_carry();
     }
 
+    /// Frees the kept bytes once they are decoded.
     fn release_carry(&mut self) {
         if self.carry_at == self.carry.len() {
             self.carry = Vec::new();
@@ -387,13 +403,14 @@ impl Decoder {
         }
     }
 
+    /// Frees everything that is kept.
     fn forget(&mut self) {
         self.carry = Vec::new();
         self.carry_at = 0;
         self.fragments = None;
     }
 
-    /// Appends to what is kept, and gives back the memory of what is decoded already.
+    /// Appends to the kept bytes, and frees those already decoded.
     fn keep(&mut self, bytes: &[u8]) {
         if self.carry_at > 0 {
             self.carry = self.carry[self.carry_at..].to_vec();

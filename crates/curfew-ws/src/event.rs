@@ -1,4 +1,4 @@
-//! What the payload of a whole frame or message must be, by its opcode.
+//! Events: messages and control frames, with the rules for their payloads.
 
 use std::fmt;
 
@@ -7,26 +7,26 @@ use curfew_model::Message;
 use crate::ProtocolError;
 use crate::frame::Opcode;
 
-/// What a peer sent. Borrows from the read buffer or from the decoder.
+/// A message or control frame from a peer. It borrows from the read buffer or from the decoder.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Event<'b> {
-    /// A whole message.
+    /// A complete message.
     Message(Message<'b>),
-    /// To be answered by a pong with the same payload, of at most 125 bytes.
+    /// A ping of at most 125 bytes. The caller answers with a pong of the same payload.
     Ping(&'b [u8]),
-    /// The answer to a ping, or unsolicited.
+    /// A pong, as an answer to a ping or unsolicited.
     Pong(&'b [u8]),
-    /// The peer sends nothing after this, and nothing after it is decoded.
+    /// A close. The peer sends nothing after it, and nothing after it is decoded.
     Close {
-        /// A code that may be on the wire, unless the frame was empty.
+        /// The close code; `None` if the frame was empty.
         code: Option<u16>,
-        /// At most 123 bytes.
+        /// The reason, of at most 123 bytes.
         reason: &'b str,
     },
 }
 
 impl<'b> Event<'b> {
-    /// Checks an unmasked payload.
+    /// Checks an unmasked payload by the rules of its opcode.
     pub(crate) fn read(opcode: Opcode, payload: &'b [u8]) -> Result<Self, ProtocolError> {
         match opcode {
             Opcode::Text => text(payload),
@@ -39,7 +39,7 @@ impl<'b> Event<'b> {
 }
 
 impl fmt::Debug for Event<'_> {
-    /// Contents never reach a log.
+    /// Prints sizes only: contents never reach a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Message(message) => message.fmt(f),
@@ -52,12 +52,14 @@ impl fmt::Debug for Event<'_> {
     }
 }
 
+/// The event of a text message, which must be UTF-8.
 fn text(payload: &[u8]) -> Result<Event<'_>, ProtocolError> {
     std::str::from_utf8(payload)
         .map(|text| Event::Message(Message::Text(text)))
         .map_err(|_| ProtocolError::InvalidUtf8)
 }
 
+/// The event of a close frame: empty, or a code with an optional reason.
 fn close(payload: &[u8]) -> Result<Event<'_>, ProtocolError> {
     let Some((code, reason)) = payload.split_first_chunk() else {
         return match payload {
@@ -79,7 +81,8 @@ fn close(payload: &[u8]) -> Result<Event<'_>, ProtocolError> {
     })
 }
 
-/// RFC 6455 §7.4 and the registry it founded: 1004, 1005, 1006 and 1015 are never on the wire.
+/// True for a close code that may be on the wire, by RFC 6455 §7.4 and its registry. 1004, 1005,
+/// 1006 and 1015 never are.
 fn may_be_sent(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }

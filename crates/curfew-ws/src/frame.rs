@@ -1,24 +1,24 @@
-//! Frames from the server: encoded once, head and payload in one [`Bytes`], sent to any number of
-//! peers.
+//! Frames from the server. A frame is encoded once, with head and payload in one [`Bytes`], and
+//! sent to any number of peers.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use fastwebsockets::{Frame, OpCode, Payload};
 
 use crate::head::MAX_CONTROL_BYTES;
 
-/// The longest head of an unmasked frame.
+/// Length of the longest unmasked head, in bytes.
 const MAX_HEAD_BYTES: usize = 10;
 
-/// What fastwebsockets wants to see as the room for a head.
+/// Room for a head, as fastwebsockets requires.
 const HEAD_ROOM_BYTES: usize = 16;
 
-/// Room for a short frame, so that most are written without growing.
+/// Initial room for a payload. Most frames fit and need no reallocation.
 const SHORT_FRAME_BYTES: usize = 128;
 
-/// Bytes of a close code.
+/// Length of a close code, in bytes.
 const CODE_BYTES: usize = 2;
 
-/// What a frame is. Server frames are never fragmented.
+/// The opcode of a frame. Frames from the server are never fragmented.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opcode {
     /// A text message; the payload is UTF-8.
@@ -27,17 +27,19 @@ pub enum Opcode {
     Binary,
     /// The last frame of a side.
     Close,
-    /// Asks for a pong with the same payload.
+    /// A request for a pong with the same payload.
     Ping,
-    /// Answers a ping.
+    /// An answer to a ping.
     Pong,
 }
 
 impl Opcode {
+    /// True for close, ping and pong.
     pub(crate) fn is_control(self) -> bool {
         matches!(self, Self::Close | Self::Ping | Self::Pong)
     }
 
+    /// The opcode as fastwebsockets names it.
     pub(crate) fn on_the_wire(self) -> OpCode {
         match self {
             Self::Text => OpCode::Text,
@@ -49,30 +51,31 @@ impl Opcode {
     }
 }
 
-/// A whole frame whose payload is what `write` appends to the buffer; what is in it already stays
-/// untouched. The payload is not copied to put the head before it. Nothing is checked: a text is
-/// UTF-8 and a control frame has at most 125 bytes because the caller says so; [`ping`], [`pong`]
-/// and [`close`] see to it.
+/// Encodes a frame. `write` appends the payload to the buffer, and must not touch the bytes already
+/// in it. The payload is not copied.
+///
+/// Nothing is checked: the caller ensures that a text is UTF-8 and that a control frame has at most
+/// 125 bytes. [`ping`], [`pong`] and [`close`] ensure it themselves.
 pub fn encode(opcode: Opcode, write: impl FnOnce(&mut BytesMut)) -> Bytes {
     encode_with_room(SHORT_FRAME_BYTES, opcode, write)
 }
 
-/// A text frame. `payload` is UTF-8.
+/// Encodes a text frame. `payload` must be UTF-8.
 pub fn text(payload: &[u8]) -> Bytes {
     encode_slice(Opcode::Text, payload)
 }
 
-/// A ping. `payload` is cut to 125 bytes.
+/// Encodes a ping. `payload` is cut to 125 bytes.
 pub fn ping(payload: &[u8]) -> Bytes {
     encode_slice(Opcode::Ping, cut(payload))
 }
 
-/// The pong that answers a ping of this payload, which is cut to 125 bytes.
+/// Encodes the pong for a ping with this payload, which is cut to 125 bytes.
 pub fn pong(payload: &[u8]) -> Bytes {
     encode_slice(Opcode::Pong, cut(payload))
 }
 
-/// A close frame. `reason` is cut to 123 bytes, between characters.
+/// Encodes a close frame. `reason` is cut to 123 bytes, between characters.
 pub fn close(code: u16, reason: &str) -> Bytes {
     let reason = cut_reason(reason);
     encode_with_room(CODE_BYTES + reason.len(), Opcode::Close, |out| {
@@ -81,7 +84,7 @@ pub fn close(code: u16, reason: &str) -> Bytes {
     })
 }
 
-/// As much of `reason` as a close frame has room for.
+/// The start of `reason` that fits a close frame.
 pub(crate) fn cut_reason(reason: &str) -> &str {
     let mut end = reason.len().min(MAX_CONTROL_BYTES - CODE_BYTES);
     while !reason.is_char_boundary(end) {
@@ -90,15 +93,17 @@ pub(crate) fn cut_reason(reason: &str) -> &str {
     &reason[..end]
 }
 
-/// As much of `payload` as a control frame has room for.
+/// The start of `payload` that fits a control frame.
 pub(crate) fn cut(payload: &[u8]) -> &[u8] {
     &payload[..payload.len().min(MAX_CONTROL_BYTES)]
 }
 
+/// Encodes a frame with a copy of `payload`.
 fn encode_slice(opcode: Opcode, payload: &[u8]) -> Bytes {
     encode_with_room(payload.len(), opcode, |out| out.extend_from_slice(payload))
 }
 
+/// Encodes a frame, with room for a payload of `payload_bytes`.
 fn encode_with_room(
     payload_bytes: usize,
     opcode: Opcode,
@@ -111,7 +116,8 @@ fn encode_with_room(
     let mut head = [0; HEAD_ROOM_BYTES];
     let payload = Payload::Borrowed(frame.get(MAX_HEAD_BYTES..).unwrap_or_default());
     let head_bytes = Frame::new(true, opcode.on_the_wire(), None, payload).fmt_head(&mut head);
-    // The head ends where the payload starts; what is left before it is skipped, not moved.
+    // The head is placed right before the payload. The unused bytes before it are skipped; nothing
+    // moves.
     let start = MAX_HEAD_BYTES - head_bytes;
     frame[start..MAX_HEAD_BYTES].copy_from_slice(&head[..head_bytes]);
     frame.advance(start);

@@ -1,6 +1,6 @@
-//! What an upgrade request must be: RFC 6455 §4.2.1, and no more than that.
+//! The check of an upgrade request by RFC 6455 §4.2.1, and by nothing beyond it.
 //!
-//! Origin and subprotocols are read here and judged by the caller.
+//! The origin and the subprotocols are parsed here; the caller decides on them.
 
 use std::fmt;
 
@@ -12,17 +12,18 @@ use http::uri::Authority;
 use http::{Method, Request, StatusCode, Version};
 use hyper::body::Body;
 
-/// What a request offers beyond being a valid upgrade request.
+/// The offers of a valid upgrade request.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Handshake {
-    /// `Sec-WebSocket-Protocol`: the tokens offered, in order. One may hold a secret.
+    /// The subprotocols offered in `Sec-WebSocket-Protocol`, in order. One of them may hold a
+    /// secret.
     pub subprotocols: Vec<String>,
-    /// `Origin`, as sent: visible ASCII.
+    /// The `Origin` header as sent: visible ASCII.
     pub origin: Option<String>,
 }
 
 impl fmt::Debug for Handshake {
-    /// A subprotocol may be a token.
+    /// Prints only the number of subprotocols: one may be a token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Handshake")
             .field("subprotocols", &self.subprotocols.len())
@@ -31,49 +32,49 @@ impl fmt::Debug for Handshake {
     }
 }
 
-/// Why a request is not a valid upgrade request. The message may be told to the client.
+/// The reason for which a request is not a valid upgrade request. The client may see the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HandshakeError {
-    /// 405.
+    /// Status 405.
     #[error("a WebSocket upgrade is a GET request")]
     Method,
-    /// 505.
+    /// Status 505.
     #[error("a WebSocket upgrade needs HTTP/1.1; behind a proxy, set its upstream HTTP version")]
     HttpVersion,
-    /// Missing, repeated or no host.
+    /// The host is missing, repeated or invalid.
     #[error("exactly one Host header with a host and an optional port is required")]
     Host,
-    /// 426: any other request to this path.
+    /// Status 426: any other request to this path.
     #[error(
         "this is a WebSocket endpoint: send Upgrade: websocket; behind a proxy, let it pass the header on"
     )]
     NotAnUpgrade,
-    /// Stripped by a proxy, most often.
+    /// The header is missing, usually because a proxy removed it.
     #[error(
         "Connection: upgrade is missing beside Upgrade: websocket; behind a proxy, let it pass the header on"
     )]
     Connection,
-    /// Missing, repeated or not 16 bytes.
+    /// The key is missing, repeated or not of 16 bytes.
     #[error("exactly one Sec-WebSocket-Key of 16 bytes in base64 is required")]
     Key,
-    /// 426.
+    /// Status 426.
     #[error("exactly one Sec-WebSocket-Version: 13 is required")]
     Version,
-    /// A body, or a head that announces one.
+    /// The request has a body, or its head announces one.
     #[error(
         "a WebSocket upgrade has no body: send neither Transfer-Encoding nor a Content-Length other than 0"
     )]
     Body,
-    /// Repeated or not visible ASCII.
+    /// The origin is repeated or not visible ASCII.
     #[error("at most one Origin header of visible ASCII is allowed")]
     Origin,
-    /// Not a list of tokens.
+    /// The header is not a list of tokens.
     #[error("Sec-WebSocket-Protocol must be a list of tokens separated by commas")]
     Subprotocol,
 }
 
 impl HandshakeError {
-    /// The status to answer with.
+    /// The status of the answer.
     pub fn status(self) -> StatusCode {
         match self {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
@@ -88,10 +89,10 @@ impl HandshakeError {
         }
     }
 
-    /// The headers the status calls for.
+    /// The headers that the status requires.
     pub fn headers(self) -> Vec<(HeaderName, HeaderValue)> {
         let upgrade = (UPGRADE, HeaderValue::from_static("websocket"));
-        // RFC 9110 §7.8: a sender of Upgrade says so in Connection.
+        // RFC 9110 §7.8: a sender of Upgrade lists it in Connection.
         let connection = (CONNECTION, HeaderValue::from_static("upgrade"));
         match self {
             Self::Method => vec![(ALLOW, HeaderValue::from_static("GET, HEAD"))],
@@ -111,30 +112,35 @@ impl HandshakeError {
         }
     }
 
-    /// Its name in metrics, one for all: what was wrong in detail is the client's affair.
+    /// The reason in metrics. It is the same for all: the details concern only the client.
     pub fn reason(self) -> &'static str {
         "bad_request"
     }
 }
 
-/// Checks a request against RFC 6455 §4.2.1 and reads what it offers. Linear in the size of the
-/// head; no byte in it makes it panic.
+/// Checks a request against RFC 6455 §4.2.1 and returns its offers. The time is linear in the size
+/// of the head, and no input makes it panic.
+///
+/// # Errors
+///
+/// The first rule that the request breaks.
 pub fn check<B: Body>(request: &Request<B>) -> Result<Handshake, HandshakeError> {
     let headers = request.headers();
     if ![Method::GET, Method::HEAD].contains(request.method()) {
         return Err(HandshakeError::Method);
     }
     if request.version() != Version::HTTP_11 {
+        // RFC 6455 §4.1 requires HTTP/1.1 at least, and HTTP/2 has no `Upgrade` header.
         return Err(HandshakeError::HttpVersion);
     }
-    // Before all the rest: bytes that follow a request with a body are not WebSocket frames.
+    // Checked first: bytes that follow a request with a body are not WebSocket frames.
     if !request.body().is_end_stream() || announces_body(headers) {
         return Err(HandshakeError::Body);
     }
     if !single(headers, HOST).is_some_and(is_host) {
         return Err(HandshakeError::Host);
     }
-    // HEAD is answered as the GET that is no upgrade.
+    // A HEAD request gets the answer of a GET that is no upgrade.
     if request.method() == Method::HEAD || !lists(headers, UPGRADE, b"websocket") {
         return Err(HandshakeError::NotAnUpgrade);
     }
@@ -153,7 +159,8 @@ pub fn check<B: Body>(request: &Request<B>) -> Result<Handshake, HandshakeError>
     })
 }
 
-/// Checks `Host` of any request (RFC 9112 §3.2): exactly one with a host, and of HTTP/1.0 at most one.
+/// Checks the `Host` header of any request (RFC 9112 §3.2): exactly one with a valid host; in
+/// HTTP/1.0 it may be absent.
 ///
 /// # Errors
 ///
@@ -167,7 +174,7 @@ pub fn check_host<B>(request: &Request<B>) -> Result<(), HandshakeError> {
     }
 }
 
-/// Whether `header`, over all its lines, lists `token`.
+/// True if `header`, over all its lines, lists `token`.
 pub(crate) fn lists(headers: &HeaderMap, header: HeaderName, token: &[u8]) -> bool {
     headers
         .get_all(header)
@@ -176,14 +183,14 @@ pub(crate) fn lists(headers: &HeaderMap, header: HeaderName, token: &[u8]) -> bo
         .any(|element| element.eq_ignore_ascii_case(token))
 }
 
-/// The value of a header that is there exactly once.
+/// The value of a header that occurs exactly once.
 fn single(headers: &HeaderMap, header: HeaderName) -> Option<&[u8]> {
     let mut values = headers.get_all(header).iter();
     let value = values.next()?;
     values.next().is_none().then(|| value.as_bytes())
 }
 
-/// The elements of a comma-separated header, the empty ones left out.
+/// The non-empty elements of a comma-separated header.
 fn elements(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
     value
         .as_bytes()
@@ -192,6 +199,7 @@ fn elements(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
         .filter(|element| !element.is_empty())
 }
 
+/// True if the head announces a body. A `Content-Length` of 0 announces none.
 fn announces_body(headers: &HeaderMap) -> bool {
     let zero = |value: &HeaderValue| {
         let value = value.as_bytes();
@@ -200,6 +208,7 @@ fn announces_body(headers: &HeaderMap) -> bool {
     headers.contains_key(TRANSFER_ENCODING) || !headers.get_all(CONTENT_LENGTH).iter().all(zero)
 }
 
+/// True for a host with an optional port, and without a user name.
 fn is_host(value: &[u8]) -> bool {
     let Ok(authority) = Authority::try_from(value) else {
         return false;
@@ -209,7 +218,7 @@ fn is_host(value: &[u8]) -> bool {
     !host.is_empty() && port && !text.contains('@')
 }
 
-/// 16 bytes are 22 characters and two of padding.
+/// True for the base64 of 16 bytes: 22 characters and two of padding.
 fn is_key(value: &[u8]) -> bool {
     value.strip_suffix(b"==").is_some_and(|digits| {
         digits.len() == 22
@@ -219,6 +228,7 @@ fn is_key(value: &[u8]) -> bool {
     })
 }
 
+/// The subprotocols offered, in order, over all lines of the header.
 fn subprotocols(headers: &HeaderMap) -> Result<Vec<String>, HandshakeError> {
     headers
         .get_all(SEC_WEBSOCKET_PROTOCOL)
@@ -233,12 +243,12 @@ fn subprotocols(headers: &HeaderMap) -> Result<Vec<String>, HandshakeError> {
         .collect()
 }
 
-/// `tchar` of RFC 9110 §5.6.2.
+/// True for a `tchar` of RFC 9110 §5.6.2.
 fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// `Origin`, as sent: visible ASCII. `None` when there is none.
+/// The `Origin` header as sent: visible ASCII. `None` if it is absent.
 ///
 /// # Errors
 ///

@@ -1,4 +1,5 @@
-//! The head of a frame: RFC 6455 §5.2, refused as soon as the bytes that break it are there.
+//! The head of a frame (RFC 6455 §5.2). An invalid one is refused as soon as its first invalid byte
+//! arrives.
 
 use fastwebsockets::OpCode;
 
@@ -8,41 +9,42 @@ use crate::frame::Opcode;
 /// Largest payload of a control frame, in bytes (RFC 6455 §5.5).
 pub(crate) const MAX_CONTROL_BYTES: usize = 125;
 
-/// Bytes of a masking key.
+/// Length of a masking key, in bytes.
 const MASK_BYTES: usize = 4;
 
-/// Who sends the frames that are read: it decides whether they are masked.
+/// The side that sends the frames. A client masks them, a server does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sender {
     Client,
     Server,
 }
 
-/// A frame's head without its masking key, which may not have arrived yet.
+/// The head of a frame, without its masking key, which may not have arrived yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Head {
     pub(crate) fin: bool,
-    /// `None` continues the open message.
+    /// The opcode; `None` for a continuation of the open message.
     pub(crate) opcode: Option<Opcode>,
-    /// Declared by the peer: for a data frame anything below 2^63.
+    /// The length that the peer declares: any number below 2^63 for a data frame.
     pub(crate) payload_bytes: u64,
-    /// Of the whole head, masking key included.
+    /// The length of the whole head, including the masking key.
     pub(crate) bytes: usize,
+    /// True if the payload is masked.
     masked: bool,
 }
 
-/// What the first bytes of a frame tell.
+/// The result of parsing the first bytes of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Parsed {
     Head(Head),
-    /// The head cannot be told before this many bytes of the frame are there.
+    /// Too few bytes: the next part of the head needs `wanted` bytes in total.
     Short {
         wanted: usize,
     },
 }
 
 impl Head {
-    /// Reads the head at the start of `bytes`.
+    /// Parses the head at the start of `bytes`.
     pub(crate) fn parse(bytes: &[u8], sender: Sender) -> Result<Parsed, ProtocolError> {
         let Some(&first) = bytes.first() else {
             return Ok(Parsed::Short { wanted: 2 });
@@ -106,7 +108,7 @@ impl Head {
         }))
     }
 
-    /// The masking key, from a `frame` whose head is complete.
+    /// The masking key in `frame`, whose head must be complete; `None` for an unmasked frame.
     pub(crate) fn mask(&self, frame: &[u8]) -> Option<[u8; MASK_BYTES]> {
         if !self.masked {
             return None;
@@ -114,6 +116,7 @@ impl Head {
         frame.get(..self.bytes)?.last_chunk().copied()
     }
 
+    /// True for a control frame.
     pub(crate) fn is_control(&self) -> bool {
         self.opcode.is_some_and(Opcode::is_control)
     }

@@ -1,19 +1,20 @@
 //! A safe WebSocket.
 //!
-//! Owns: the checks of an upgrade request, taking the bare socket back after the upgrade, cutting
-//! and bounding the frames of a peer, encoding our own, and the close codes for what a peer broke.
-//! The only crate that names fastwebsockets, of which it uses the upgrade answer, the masking and
-//! the frame head; none of its types are in this API.
+//! Owns: the checks of an upgrade request, the return of the bare socket after the upgrade, the
+//! decoding of a peer's frames within bounds, the encoding of our own frames, and the close codes
+//! for protocol errors.
+//! Only this crate names fastwebsockets. It uses the upgrade answer, the masking and the frame
+//! head; none of its types are in this API.
 //! Knows nothing of: tokens, sessions, protocols, timers. Spawns nothing.
 //! Start at [`handshake::check`] and [`Decoder::next`].
 //!
-//! Why fastwebsockets' reader is not used:
-//! * it is not safe to cancel: a read dropped after two bytes of a frame makes garbage of the rest;
-//! * its bound is for one frame, exclusive, and a message of many fragments has none;
-//! * it accepts frames without a mask, which RFC 6455 §5.1 says to close for;
-//! * it allocates by the declared length, and 8 KiB for every idle connection;
-//! * shared between connections to avoid that, it hands the leftovers of one peer's broken frame
-//!   to the next peer.
+//! The reader of fastwebsockets is not used, for these reasons:
+//! * It is not cancel-safe: a read dropped after two bytes of a frame turns the rest into garbage.
+//! * It bounds only a single frame, exclusively; a message of many fragments has no bound.
+//! * It accepts unmasked frames; RFC 6455 §5.1 requires a close.
+//! * It allocates by the declared length, and 8 KiB for every idle connection.
+//! * If connections share one reader to avoid that, the rest of one peer's broken frame goes to the
+//!   next peer.
 
 pub mod client;
 mod decoder;

@@ -1,40 +1,42 @@
-//! Which web pages may connect: the defence against cross-site WebSocket hijacking
+//! The origins of web pages that may connect: the defence against cross-site WebSocket hijacking
 //! (RFC 6455 §10.2).
 
 use std::net::Ipv6Addr;
 
-/// The beginning of a host that stands for all its subdomains.
+/// Start of a host that stands for all its subdomains.
 const SUBDOMAINS: &str = "*.";
 
-/// The origin of sandboxed frames, and of local files in most browsers: of any of them.
+/// The origin of every sandboxed frame, and in most browsers of every local file.
 const NULL: &str = "null";
 
 /// The origin of local files in programs that embed a browser.
 const FILE: &str = "file://";
 
-/// The origins that may connect. Scheme, host and port are compared exactly, letter case and
-/// default ports apart: no suffix and no substring, and every subdomain only where an entry says so.
+/// The origins that may connect. Scheme, host and port are compared exactly, except for letter case
+/// and default ports. Subdomains match only an entry that starts with `*.`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OriginPolicy {
-    /// Empty: any.
+    /// The entries; an empty list allows any origin.
     allowed: Vec<Allowed>,
 }
 
-/// One entry of the list, lower-cased.
+/// One entry of the list, in lower case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Allowed {
     /// This origin.
     One(Origin<String>),
-    /// Every subdomain of this host, at any depth, and not the host itself.
+    /// Every subdomain of this host at any depth, but not the host itself.
     Subdomains(Origin<String>),
-    /// No origin of a site: any site can have a page with it.
+    /// An origin that belongs to no site. A page of any site can have it.
     Opaque(&'static str),
 }
 
 impl Allowed {
+    /// True if the entry allows `origin`. `required` is set if the browser adds a credential by
+    /// itself.
     fn is(&self, origin: &str, required: bool) -> bool {
         let (listed, host_is) = match self {
-            // Any site can make such a page, and would have the user's cookies.
+            // A page of any site can have such an origin, and would send the user's cookies.
             Self::Opaque(opaque) => return !required && *opaque == origin,
             Self::One(listed) => (listed, str::eq_ignore_ascii_case as fn(&str, &str) -> bool),
             Self::Subdomains(listed) => (listed, is_subdomain as fn(&str, &str) -> bool),
@@ -47,6 +49,7 @@ impl Allowed {
     }
 }
 
+/// True if `host` is a subdomain of `of`, at any depth.
 fn is_subdomain(host: &str, of: &str) -> bool {
     let host = host.to_ascii_lowercase();
     let labels = host
@@ -55,7 +58,7 @@ fn is_subdomain(host: &str, of: &str) -> bool {
     labels.is_some_and(|labels| labels.split('.').all(|label| !label.is_empty()))
 }
 
-/// An origin; `port` is `None` only where the scheme has no default.
+/// An origin. `port` is `None` only if the scheme has no default port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Origin<S> {
     scheme: S,
@@ -64,9 +67,12 @@ struct Origin<S> {
 }
 
 impl OriginPolicy {
-    /// Reads `server.allowed_origins`. Each entry is `scheme://host` or `scheme://host:port`, where the
-    /// host may begin with `*.`, or `null` or `file://`; an empty list allows any origin. Fails with the index of every bad entry and what is wrong
-    /// with it.
+    /// Parses `server.allowed_origins`. Each entry is `scheme://host` or `scheme://host:port`,
+    /// whose host may begin with `*.`, or `null`, or `file://`. An empty list allows any origin.
+    ///
+    /// # Errors
+    ///
+    /// The index of every invalid entry, with its problem.
     pub fn parse(entries: &[String]) -> Result<Self, Vec<(usize, String)>> {
         let mut allowed = Vec::with_capacity(entries.len());
         let mut problems = Vec::new();
@@ -83,17 +89,19 @@ impl OriginPolicy {
         }
     }
 
-    /// Whether any origin may connect.
+    /// True if any origin may connect.
     pub fn allows_any(&self) -> bool {
         self.allowed.is_empty()
     }
 
-    /// Whether a request with this `Origin` header may connect. Programs that are not browsers
-    /// send none: absence is allowed unless an origin is `required`, as it is when the browser adds
-    /// the credential by itself (a cookie). Then only a listed origin of a site will do, and never
-    /// `null` and `file://`.
+    /// True if a request with this `Origin` header may connect.
+    ///
+    /// Programs other than browsers send no such header. Its absence is allowed unless an origin is
+    /// `required`, which is the case if the browser adds the credential by itself (a cookie). Then
+    /// only a listed origin of a site is allowed, never `null` or `file://`.
     pub fn allows(&self, origin: Option<&str>, required: bool) -> bool {
         if self.allows_any() {
+            // Any origin is no protection for a credential that the browser adds.
             return !required;
         }
         let Some(origin) = origin else {
@@ -105,8 +113,8 @@ impl OriginPolicy {
     }
 }
 
-/// An origin in the form that browsers send it in (RFC 6454 §6.2): in lower case and without a default
-/// port. `None` for what is not `scheme://host` or `scheme://host:port`, as `null` is not.
+/// An origin in the form that browsers send (RFC 6454 §6.2): in lower case, without a default port.
+/// `None` if the text is neither `scheme://host` nor `scheme://host:port`; `null` is neither.
 pub fn canonical_origin(text: &str) -> Option<String> {
     let Origin { scheme, host, port } = Origin::parse(text).ok()?;
     let port = port
@@ -117,6 +125,7 @@ pub fn canonical_origin(text: &str) -> Option<String> {
 }
 
 impl<'a> Origin<&'a str> {
+    /// Parses an origin.
     fn parse(text: &'a str) -> Result<Self, &'static str> {
         let (scheme, authority) = text
             .split_once("://")
@@ -128,7 +137,7 @@ impl<'a> Origin<&'a str> {
         if authority.contains('@') {
             return Err("has a user name: an origin has none");
         }
-        // The colons of an IPv6 address are within its brackets.
+        // The colons of an IPv6 address lie within its brackets.
         let (host, port) = match authority.rsplit_once(':') {
             Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
             _ => (authority, None),
@@ -149,6 +158,7 @@ impl<'a> Origin<&'a str> {
 
 const INVALID_PORT: &str = "has no valid port: it is a number from 0 to 65535";
 
+/// Parses one entry of the settings.
 fn parse_entry(entry: &str) -> Result<Allowed, &'static str> {
     if let Some(opaque) = [NULL, FILE].into_iter().find(|opaque| *opaque == entry) {
         return Ok(Allowed::Opaque(opaque));
@@ -182,6 +192,7 @@ fn parse_entry(entry: &str) -> Result<Allowed, &'static str> {
     })
 }
 
+/// True for a scheme of RFC 3986 §3.1.
 fn is_scheme(scheme: &str) -> bool {
     scheme.starts_with(|c: char| c.is_ascii_alphabetic())
         && scheme
@@ -189,6 +200,7 @@ fn is_scheme(scheme: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
 }
 
+/// True for a host name in ASCII, or an IPv6 address in brackets.
 fn is_host(host: &str) -> bool {
     match host.strip_prefix('[') {
         Some(rest) => rest
@@ -203,6 +215,7 @@ fn is_host(host: &str) -> bool {
     }
 }
 
+/// The default port of `http` and `https`.
 fn default_port(scheme: &str) -> Option<u16> {
     if scheme.eq_ignore_ascii_case("https") {
         Some(443)

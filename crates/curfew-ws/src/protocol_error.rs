@@ -1,8 +1,8 @@
-//! How a peer can break the framing, and the close each breach earns.
+//! Protocol errors of a peer, and the close that each leads to.
 
 use curfew_model::Disconnect;
 
-/// What was wrong with a peer's bytes.
+/// The rule of the framing that a peer broke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolError {
     /// RFC 6455 §5.1: a client masks every frame.
@@ -11,19 +11,19 @@ pub enum ProtocolError {
     /// RFC 6455 §5.1: a server masks none.
     #[error("a frame from the server is masked")]
     Masked,
-    /// No extension was negotiated that could use them.
+    /// No extension was negotiated that could use the bits.
     #[error("reserved bits are set and no extension was negotiated")]
     ReservedBits,
-    /// 3 to 7 and 11 to 15.
+    /// Opcodes 3 to 7 and 11 to 15 are reserved.
     #[error("opcode {0} is reserved")]
     ReservedOpcode(u8),
-    /// RFC 6455 §5.5.
+    /// RFC 6455 §5.5: a control frame is never fragmented.
     #[error("a control frame is fragmented")]
     FragmentedControl,
-    /// RFC 6455 §5.5.
+    /// RFC 6455 §5.5: a control frame has at most 125 bytes.
     #[error("a control frame has more than 125 bytes")]
     ControlTooLarge,
-    /// RFC 6455 §5.2: the shortest form is the only one.
+    /// RFC 6455 §5.2: a length has its shortest form.
     #[error("a payload length is not in its shortest form")]
     NonMinimalLength,
     /// RFC 6455 §5.2: the top bit of a 64-bit length is zero.
@@ -35,28 +35,28 @@ pub enum ProtocolError {
     /// A text or binary frame while a fragmented message is open.
     #[error("a new message starts inside a fragmented one")]
     InterruptedMessage,
-    /// Too short to hold a code.
+    /// The body is too short for a code.
     #[error("the body of a close frame has one byte")]
     CloseBody,
-    /// A code that must not be on the wire (RFC 6455 §7.4).
+    /// The code must not be on the wire (RFC 6455 §7.4).
     #[error("close code {0} must not be sent")]
     CloseCode(u16),
-    /// RFC 6455 §5.5.1.
+    /// RFC 6455 §5.5.1: the reason is UTF-8.
     #[error("the reason of a close frame is not valid UTF-8")]
     CloseReason,
-    /// RFC 6455 §8.1.
+    /// RFC 6455 §8.1: a text message is UTF-8.
     #[error("a text message is not valid UTF-8")]
     InvalidUtf8,
-    /// Over [`Limits::message_bytes`](crate::Limits::message_bytes), by what was declared.
+    /// The declared size exceeds [`Limits::message_bytes`](crate::Limits::message_bytes).
     #[error("a message is larger than allowed")]
     MessageTooLarge,
-    /// Over [`Limits::fragments`](crate::Limits::fragments).
+    /// The fragments exceed [`Limits::fragments`](crate::Limits::fragments).
     #[error("a message has more fragments than allowed")]
     TooManyFragments,
 }
 
 impl ProtocolError {
-    /// The close of the connection for it: with a sentence that names the rule or the bound.
+    /// The close of the connection, with a sentence that names the rule or the bound.
     pub fn disconnect(self) -> Disconnect {
         match self {
             Self::CloseReason | Self::InvalidUtf8 => Disconnect::INVALID_UTF8,
@@ -77,7 +77,7 @@ impl ProtocolError {
         .because(self.rule())
     }
 
-    /// The rule that was broken, or the bound that was passed.
+    /// The broken rule or the exceeded bound, for the client.
     fn rule(self) -> &'static str {
         match self {
             Self::Unmasked => "a frame from the client is not masked (RFC 6455 section 5.1)",

@@ -1,17 +1,17 @@
-//! One read buffer per worker thread, so that an idle connection holds none.
+//! One read buffer for each worker thread, so that an idle connection holds none.
 
 use std::cell::Cell;
 
-/// Bytes read from a socket at a time: what a loopback or a fast link delivers in one wake-up,
-/// and small enough to stay in a core's cache.
+/// Bytes read from a socket at a time. A loopback or a fast link delivers about as many in one
+/// wake-up, and they fit a core's cache.
 pub const READ_BUFFER_BYTES: usize = 16 * 1024;
 
 thread_local! {
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Lends this thread's buffer of [`READ_BUFFER_BYTES`] to `f`. Its contents are left over from
-/// earlier reads. A call from within `f` gets a buffer of its own.
+/// Lends this thread's buffer of [`READ_BUFFER_BYTES`] to `f`. The buffer holds data of earlier
+/// reads. A nested call gets another buffer.
 pub fn with_read_buffer<R>(f: impl FnOnce(&mut [u8]) -> R) -> R {
     let mut buffer = BUFFER.take();
     if buffer.is_empty() {

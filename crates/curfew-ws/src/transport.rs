@@ -1,4 +1,4 @@
-//! The bare socket under a session.
+//! The bare socket of a session.
 
 use std::fmt;
 use std::io;
@@ -14,14 +14,15 @@ use tokio_rustls::server::TlsStream;
 
 use crate::WriteBatch;
 
-/// What a session reads from and writes to. No buffer of ours lies between it and the kernel.
+/// The connection of a session to its client. No buffer of this crate lies between it and the
+/// kernel.
 #[derive(Debug)]
 pub enum Transport {
-    /// TCP.
+    /// Plain TCP.
     Plain(TcpStream),
-    /// TCP that is also written to through a [`DirectWriter`].
+    /// Plain TCP that a [`DirectWriter`] also writes to.
     Shared(OwnedReadHalf),
-    /// TLS over TCP, boxed: most connections are plain and must not pay for its size.
+    /// TLS over TCP. Boxed, because most connections are plain and must not pay for its size.
     Tls(Box<TlsStream<TcpStream>>),
     /// A pipe within the process, for sessions without a network.
     Memory(Box<dyn Pipe>),
@@ -29,23 +30,23 @@ pub enum Transport {
 
 /// A pipe within the process.
 pub trait Pipe: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin {
-    /// A way to write to it beside its own, if it has one.
+    /// A second way to write to the pipe, if it has one.
     #[cfg(feature = "simulation")]
     fn direct_writer(&self) -> Option<Box<dyn PipeWriter>> {
         None
     }
 
-    /// Resets the connection, as far as it can be.
+    /// Resets the connection, as far as the pipe can.
     fn abort(self: Box<Self>) {}
 }
 
 impl Pipe for DuplexStream {}
 
-/// The way to write to a [`Pipe`] that a [`DirectWriter`] is. What is shipped has none, and does not
-/// ask at each write which it has.
+/// A second way to write to a [`Pipe`], for a [`DirectWriter`]. Only simulations have it, so that a
+/// release build does not choose between the two at each write.
 #[cfg(feature = "simulation")]
 pub trait PipeWriter: fmt::Debug + Send + Sync {
-    /// Takes what there is room for now, or [`io::ErrorKind::WouldBlock`].
+    /// Writes as much as there is room for, or fails with [`io::ErrorKind::WouldBlock`].
     fn try_write(&self, batch: WriteBatch<'_>) -> io::Result<usize>;
 }
 
@@ -67,12 +68,13 @@ impl From<DuplexStream> for Transport {
     }
 }
 
-/// A way to write to a plain connection beside its [`Transport`], for others than the task that
-/// reads from it. Who holds both sees to it that only one is written to at a time. The connection
-/// ends when both are gone.
+/// A second way to write to a plain connection, for other tasks than the one that reads from it.
+/// The holders of the two must ensure that only one of them writes at a time. The connection ends
+/// when both are dropped.
 #[derive(Debug)]
 pub struct DirectWriter(Option<WriteHalf>);
 
+/// The half of a connection that is written to.
 #[derive(Debug)]
 enum WriteHalf {
     Tcp(OwnedWriteHalf),
@@ -80,20 +82,20 @@ enum WriteHalf {
     Memory(Box<dyn PipeWriter>),
 }
 
-/// A socket as its writer sees it: each call is one attempt, and one system call where nothing lies
-/// between.
+/// A socket as its writer sees it. Each call is one attempt, which is one system call if no TLS
+/// lies between.
 pub trait Socket {
-    /// Writes as much of `batch` as there is room for now.
+    /// Writes as much of `batch` as there is room for.
     fn write(&mut self, batch: WriteBatch<'_>) -> Poll<io::Result<usize>>;
 
-    /// Hands on what [`Socket::write`] took and held back.
+    /// Passes on the bytes that [`Socket::write`] took and held back.
     fn flush(&mut self) -> Poll<io::Result<()>>;
 
-    /// Some of what [`Socket::write`] takes may be held back until [`Socket::flush`] is ready.
+    /// True if [`Socket::write`] may hold bytes back until [`Socket::flush`] is ready.
     fn holds_back(&self) -> bool;
 }
 
-/// Takes what there is room for now, and wakes no task later.
+/// Writes as much as there is room for. It registers no waker.
 impl Socket for &DirectWriter {
     fn write(&mut self, batch: WriteBatch<'_>) -> Poll<io::Result<usize>> {
         let done = match &self.0 {
@@ -117,7 +119,7 @@ impl Socket for &DirectWriter {
     }
 }
 
-/// A transport and the task that is woken when it takes more.
+/// A transport, with the context of the task that is woken when the socket takes more.
 #[derive(Debug)]
 pub struct Polled<'a, 'cx>(pub &'a mut Transport, pub &'a mut Context<'cx>);
 
@@ -137,7 +139,7 @@ impl Socket for Polled<'_, '_> {
 
 impl Drop for DirectWriter {
     fn drop(&mut self) {
-        // The half alone would say to the peer that nothing more comes.
+        // Dropping the half would shut the connection down for writing.
         match self.0.take() {
             Some(WriteHalf::Tcp(stream)) => stream.forget(),
             #[cfg(feature = "simulation")]
@@ -147,6 +149,7 @@ impl Drop for DirectWriter {
     }
 }
 
+/// Writes as much as there is room for.
 fn try_write(stream: &TcpStream, batch: WriteBatch<'_>) -> io::Result<usize> {
     match batch {
         WriteBatch::Bytes(bytes) => stream.try_write(bytes),
@@ -154,6 +157,7 @@ fn try_write(stream: &TcpStream, batch: WriteBatch<'_>) -> io::Result<usize> {
     }
 }
 
+/// Writes as much as there is room for, or registers the waker.
 fn poll_write(
     mut stream: impl AsyncWrite + Unpin,
     cx: &mut Context<'_>,
@@ -167,8 +171,7 @@ fn poll_write(
 }
 
 impl Transport {
-    /// From here on it can be written to through the writer as well; `None` where whoever writes has
-    /// more to do than to hand bytes to the kernel.
+    /// Splits off a second way to write. `None` for TLS, where a write needs more than the kernel.
     pub fn share(self) -> (Self, Option<DirectWriter>) {
         match self {
             Self::Plain(stream) => {
@@ -188,8 +191,8 @@ impl Transport {
         }
     }
 
-    /// Reads what is there into `buffer`; 0 means that the peer sends no more. Read until it is
-    /// pending: TLS may hold decrypted bytes for which no readiness comes.
+    /// Reads available bytes into `buffer`; 0 means that the peer sends no more. Read until the
+    /// result is pending: TLS may hold decrypted bytes for which no readiness is reported.
     pub fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -205,8 +208,8 @@ impl Transport {
         Poll::Ready(Ok(buffer.filled().len()))
     }
 
-    /// Writes as much of `batch` as there is room for, in one system call where the transport is
-    /// plain. Over TLS, written bytes may still have to be flushed.
+    /// Writes as much of `batch` as there is room for, in one system call if the transport is
+    /// plain. Over TLS, written bytes may still need a flush.
     pub fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -227,8 +230,8 @@ impl Transport {
         }
     }
 
-    /// Hands to the kernel what TLS still holds. Until it is ready it must be polled whenever the
-    /// task wakes, also when there is nothing new to write.
+    /// Passes bytes held by TLS to the kernel. While it is pending, poll it whenever the task
+    /// wakes, even without new bytes to write.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(_) | Self::Shared(_) => Poll::Ready(Ok(())),
@@ -237,7 +240,7 @@ impl Transport {
         }
     }
 
-    /// Ends our side: the peer reads everything written before, then the end.
+    /// Ends our side. The peer reads everything written before, then the end of the stream.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
@@ -250,6 +253,7 @@ impl Transport {
         }
     }
 
+    /// The TCP connection, if there is one.
     fn tcp(&self) -> Option<&TcpStream> {
         match self {
             Self::Plain(stream) => Some(stream),
@@ -259,18 +263,18 @@ impl Transport {
         }
     }
 
-    /// Resets the connection: what is queued in the kernel is thrown away, and the peer is told at
-    /// once even if it has stopped reading. Its [`DirectWriter`], if there is one, must be gone.
+    /// Resets the connection. Data queued in the kernel is dropped, and the peer is notified at
+    /// once even if it does not read. The [`DirectWriter`] must have been dropped before.
     pub fn abort(self) {
         if let Self::Memory(pipe) = self {
             pipe.abort();
         } else if let Some(tcp) = self.tcp() {
-            // A socket that is gone already needs no reset.
+            // A socket that is closed already needs no reset.
             tcp.set_zero_linger().ok();
         }
     }
 
-    /// The peer's address; `None` within the process, and once the peer is gone.
+    /// The peer's address. `None` within the process, and after the peer has gone.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.tcp()?.peer_addr().ok()
     }

@@ -1,11 +1,11 @@
-//! Answers a checked upgrade request and takes the bare socket back.
+//! Answers a checked upgrade request, and takes the bare socket back from hyper.
 //!
-//! Most of the memory of an idle connection in the usual structure is buffers that hyper and
-//! fastwebsockets leave behind. Here nothing of either survives the upgrade.
+//! In the usual structure, most memory of an idle connection is buffers of hyper and
+//! fastwebsockets. Here none of them survives the upgrade.
 //!
-//! The answer is not written by hyper but held back, to leave together with the first frames: one
-//! system call, one packet and one wake-up of the client less for each connection, and a client that
-//! is refused has the answer, why, and the close in one piece.
+//! The answer is held back from hyper and sent together with the first frames. That saves one
+//! system call, one packet and one wake-up of the client for each connection. A refused client
+//! receives the answer, the reason and the close in one piece.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -23,12 +23,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::{HandshakeError, Transport};
 
 /// Prepares the 101 answer to a request that [`check`](crate::handshake::check) has passed.
-/// `subprotocol` is the one chosen of those offered: nothing else of what was offered is echoed,
-/// and no extension is accepted.
+/// `subprotocol` is the chosen one. Nothing else that the client offered is echoed, and no
+/// extension is accepted.
 ///
 /// The connection must be served through a [`DeferredResponse`] that is told to
-/// [defer](DeferSwitch::defer) before the answer is returned to hyper, and taken back from hyper
-/// without a shutdown.
+/// [defer](DeferSwitch::defer) before the answer is returned to hyper, and it must be taken back
+/// from hyper without a shutdown.
 pub fn accept<B>(
     request: &mut Request<B>,
     subprotocol: Option<&str>,
@@ -37,7 +37,7 @@ pub fn accept<B>(
         .map(HeaderValue::from_str)
         .transpose()
         .map_err(|_| HandshakeError::Subprotocol)?;
-    // The future is for connections that hyper itself hands over.
+    // The future would wait for an upgrade by hyper itself, which is not used.
     let (mut response, _) = fastwebsockets::upgrade::upgrade(request).map_err(|e| match e {
         WebSocketError::MissingSecWebSocketKey => HandshakeError::Key,
         _ => HandshakeError::Version,
@@ -50,10 +50,10 @@ pub fn accept<B>(
     Ok(response)
 }
 
-/// Tells a [`DeferredResponse`] what is passed on and what is held back.
+/// Tells a [`DeferredResponse`] which writes to pass on and which to hold back.
 ///
-/// Between two requests hyper itself answers what it cannot read, without a body and unseen by us:
-/// that is held back, so that another answer can take its place.
+/// Between two requests hyper itself answers input that it cannot parse, without a body and unseen
+/// by our code. Such an answer is held back, so that another one can replace it.
 #[derive(Debug, Clone, Default)]
 pub struct DeferSwitch(Arc<AtomicU8>);
 
@@ -63,30 +63,34 @@ const PASS: u8 = 0;
 /// Writes are held back.
 const DEFER: u8 = 1;
 
-/// Writes are passed on until all of them have left, and held back from then on.
+/// Writes are passed on until a flush, and held back after it.
 const PASS_UNTIL_FLUSHED: u8 = 2;
 
 impl DeferSwitch {
-    /// From here on nothing is written: the next answer is the one to the upgrade, or none of ours.
+    /// Holds every write back from now on: the next answer is the one to the upgrade, or hyper's
+    /// own.
     pub fn defer(&self) {
         self.0.store(DEFER, Ordering::Release);
     }
 
-    /// From here on everything is written: a request is being answered.
+    /// Passes every write on from now on: a request is being answered.
     pub fn pass(&self) {
         self.0.store(PASS, Ordering::Release);
     }
 
-    /// The answer is complete: what comes after it is held back, unless all is already.
+    /// Holds writes back once the current answer has been flushed. No effect if they are held back
+    /// already.
     pub fn defer_once_flushed(&self) {
-        // Only from the one state: the answer to an upgrade stays held back.
+        // Only from `PASS`: the answer to an upgrade stays held back.
         self.advance(PASS, PASS_UNTIL_FLUSHED);
     }
 
+    /// True while writes are held back.
     fn defers(&self) -> bool {
         self.0.load(Ordering::Acquire) == DEFER
     }
 
+    /// Changes the state, only from `from`.
     fn advance(&self, from: u8, to: u8) {
         self.0
             .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
@@ -98,26 +102,27 @@ impl DeferSwitch {
 #[derive(Debug)]
 pub struct DeferredResponse<S> {
     stream: S,
-    /// What was read before hyper came, and hyper has not read yet.
+    /// Bytes that were read before hyper started and that hyper has not read yet.
     ahead: Bytes,
     switch: DeferSwitch,
+    /// The writes held back.
     answer: Vec<u8>,
 }
 
-/// A connection that is a WebSocket from here on.
+/// A connection that has become a WebSocket.
 #[derive(Debug)]
 pub struct Upgraded {
     /// The bare socket.
     pub transport: Transport,
-    /// The HTTP answer, which has to be written before any frame.
+    /// The HTTP answer, to be written before any frame.
     pub answer: Bytes,
-    /// What the client sent behind its request: the first bytes of the WebSocket, to be decoded
-    /// before the first read.
+    /// The bytes that the client sent after its request: the first bytes of the WebSocket, to be
+    /// decoded before the first read.
     pub early: Bytes,
 }
 
 impl<S> DeferredResponse<S> {
-    /// Passes everything on until `switch` says otherwise. `ahead` was read from the stream already.
+    /// Passes everything on until `switch` changes. `ahead` was read from the stream already.
     pub fn new(stream: S, ahead: Bytes, switch: DeferSwitch) -> Self {
         Self {
             stream,
@@ -127,8 +132,8 @@ impl<S> DeferredResponse<S> {
         }
     }
 
-    /// Takes the socket over, once hyper is done with it. `read` is what hyper read and did not
-    /// need.
+    /// Takes the socket back after hyper has finished. `read` holds the bytes that hyper read and
+    /// did not use.
     pub fn finish(self, read: &[u8]) -> Upgraded
     where
         S: Into<Transport>,
@@ -136,12 +141,12 @@ impl<S> DeferredResponse<S> {
         Upgraded {
             transport: self.stream.into(),
             answer: self.answer.into(),
-            // Copied, for a slice would keep hyper's whole buffer alive; an empty one as well.
+            // Copied, because even an empty slice would keep hyper's whole buffer alive.
             early: [read, &self.ahead].concat().into(),
         }
     }
 
-    /// The stream, without what was held back.
+    /// The stream, without the data held back.
     pub fn into_inner(self) -> S {
         self.stream
     }
@@ -196,6 +201,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for DeferredResponse<S> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
         if let Poll::Ready(Ok(())) = flushed {
+            // Only now: the current answer has left completely.
             self.switch.advance(PASS_UNTIL_FLUSHED, DEFER);
         }
         flushed

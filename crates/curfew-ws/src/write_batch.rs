@@ -1,53 +1,57 @@
-//! What of a queue of frames is handed to a socket at once.
+//! The part of a queue of frames that one write hands to the socket.
 
 use std::cell::RefCell;
 use std::io::IoSlice;
 
 use bytes::Bytes;
 
-/// Frames written by one vectored write. More gain little: at 64 the call is a small part of a
-/// frame's cost.
+/// Most frames in one vectored write. More gain little: at 64 the call is a small part of a frame's
+/// cost.
 const FRAMES_PER_WRITE: usize = 64;
 
-/// Frames of up to so many bytes are put together before they are written: copying one costs less
-/// than a slice of its own costs the kernel.
+/// Largest frame, in bytes, that is copied together with others. Copying it costs less than a slice
+/// of its own costs the kernel.
 const SMALL_FRAME: usize = 1024;
 
-/// From so many small frames on.
+/// Fewest small frames that are copied together.
 const MANY_FRAMES: usize = 4;
 
-/// Most bytes that one write hands to a socket: as many as it takes at once, by and large. Access is
-/// asked about before each write, so this is also the most that can leave on one answer.
+/// Most bytes that one write hands to a socket, about as many as a socket takes at once. Access is
+/// checked before each write, so this is also the most that leaves after one check.
 pub const MAX_WRITE_BYTES: usize = 64 * 1024;
 
 thread_local! {
-    /// Where frames are put together: one for each worker, since none is needed between two writes.
+    /// The buffer for frames copied together. One for each worker suffices, since it is empty
+    /// between two writes.
     static TOGETHER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What one write takes of a queue of frames, in the form that is cheapest to write.
+/// The data of one write, in the form that is cheapest to write.
 #[derive(Debug, Clone, Copy)]
 pub enum WriteBatch<'a> {
-    /// One frame, or several put together: a plain write is cheaper than a vectored one of one
-    /// slice.
+    /// One frame, or several copied together. A plain write is cheaper than a vectored one with a
+    /// single slice.
     Bytes(&'a [u8]),
     /// Several frames.
     Slices(&'a [IoSlice<'a>]),
 }
 
 impl WriteBatch<'_> {
-    /// Calls `write` with the first of `frames`, of which there must be some: at most
-    /// [`MAX_WRITE_BYTES`]. `write` must not call this.
+    /// Calls `write` with the first of `frames`, at most [`MAX_WRITE_BYTES`]. `frames` must not be
+    /// empty, and `write` must not call this function.
     pub fn of<'f, T>(
         frames: impl Iterator<Item = &'f Bytes> + Clone,
         write: impl FnOnce(WriteBatch<'_>) -> T,
     ) -> T {
         let mut ahead = frames.clone();
         if let (Some(only), None) = (ahead.next(), ahead.next()) {
+            // The common case: one frame needs no slices and no copy.
             return write(WriteBatch::Bytes(&only[..only.len().min(MAX_WRITE_BYTES)]));
         }
         let small = |frame: &&Bytes| frame.len() <= SMALL_FRAME;
         if frames.clone().take(MANY_FRAMES).filter(small).count() == MANY_FRAMES {
+            // From here on only the small frames at the front are taken; a large one ends the
+            // batch.
             return TOGETHER.with_borrow_mut(|together| {
                 together.clear();
                 together.reserve_exact(MAX_WRITE_BYTES);

@@ -1,4 +1,4 @@
-//! The URL of a Redis: what it says about where to go and how to log in.
+//! The URL of a Redis: its servers, its database and its credentials.
 
 use std::fmt;
 use std::path::Path;
@@ -7,13 +7,14 @@ use curfew_model::Secret;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
-/// The port where the URL names none.
+/// The port of a server without one in the URL.
 const DEFAULT_PORT: u16 = 6379;
 
-/// The sentinels' port where the URL names none.
+/// The port of a sentinel without one in the URL.
 const DEFAULT_SENTINEL_PORT: u16 = 26379;
 
-/// A URL that may hold a password. `Debug` and serialization leave out user, password and query.
+/// A URL that may hold a password. `Debug` and serialization leave out the user, the password and
+/// the query.
 #[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct RedisUrl(String);
@@ -21,93 +22,97 @@ pub struct RedisUrl(String);
 /// A server's host name or address, and its port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RedisAddress {
-    /// Without brackets, also where it is an IPv6 address; a Unix socket by its absolute path.
+    /// The host, without brackets also for an IPv6 address; for a Unix socket its absolute path.
     pub host: String,
     /// The port; 0 for a Unix socket.
     pub port: u16,
 }
 
 impl RedisAddress {
-    /// The path, where it is a Unix socket.
+    /// The path of the Unix socket; `None` for a TCP address.
     pub fn unix_path(&self) -> Option<&Path> {
         self.host.starts_with('/').then(|| Path::new(&self.host))
     }
 }
 
-/// How the primary is found.
+/// The way to find the primary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RedisTarget {
-    /// It is this server.
+    /// The primary is this server.
     Standalone(RedisAddress),
-    /// One of the sentinels knows it by this name.
+    /// The sentinels tell the primary's address by its name.
     Sentinel {
         /// The sentinels.
         sentinels: Vec<RedisAddress>,
-        /// What they call the primary.
+        /// The sentinels' name of the primary.
         primary: String,
     },
-    /// One of these nodes knows the primary of each slot.
+    /// The cluster's nodes tell the primary of each slot.
     Cluster(Vec<RedisAddress>),
 }
 
-/// What a [`RedisUrl`] says.
+/// The parts of a [`RedisUrl`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisServer {
-    /// Where to go.
+    /// The way to find the primary.
     pub target: RedisTarget,
-    /// Whether connections are encrypted.
+    /// True if connections are encrypted.
     pub tls: bool,
     /// The number of the database.
     pub database: i64,
-    /// Whom to log in as.
+    /// The user name.
     pub username: Option<String>,
     /// The password.
     pub password: Option<Secret>,
 }
 
-/// What is wrong with a URL; says nothing of its secrets.
+/// The reason for which a URL is invalid. It discloses no secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RedisUrlError {
-    /// Its scheme is none of those known.
+    /// The scheme is unknown.
     #[error(
-        "must start with redis://, redis+sentinel://, redis+cluster:// or redis+unix://, or with rediss instead of redis for TLS, which a Unix socket has not"
+        "must start with redis://, redis+sentinel://, redis+cluster:// or redis+unix://, or with rediss instead of redis for TLS, which a Unix socket does not have"
     )]
     Scheme,
-    /// It has a query.
+    /// The URL has a query.
     #[error(
-        "must not have a ? and what follows it: settings have keys of their own; in a password it is written %3F"
+        "must not have a query: its settings have keys of their own; write ? in a password as %3F"
     )]
     Query,
-    /// It has a fragment, or a password with a `#` in it.
-    #[error("must not have a #: in a password it is written %23")]
+    /// The URL has a fragment, or a password that contains `#`.
+    #[error("must not contain #: write it in a password as %23")]
     Fragment,
-    /// It names no server, or an unusable one.
+    /// The URL names no server, or an invalid one.
     #[error("must name host:port")]
     Host,
-    /// Only a cluster or sentinels may be several.
+    /// The URL names several servers, and is not that of a cluster or of sentinels.
     #[error("names several servers: use redis+cluster:// or redis+sentinel://")]
     Several,
-    /// The sentinels' name for the primary is missing.
-    #[error("must end with /name, the name the sentinels know the primary by")]
+    /// The sentinels' name of the primary is missing.
+    #[error("must end with /name, the sentinels' name of the primary")]
     Primary,
-    /// The database is no number, or one where there is only one.
-    #[error("must end with the number of a database, or, for a cluster, without one")]
+    /// The database is no number, or is given for a cluster, which has only one.
+    #[error("must end with the number of a database; for a cluster, with none")]
     Database,
-    /// There is no absolute path.
+    /// The URL of a Unix socket has no absolute path.
     #[error("must have an absolute path, as in redis+unix:///run/redis/redis.sock")]
     UnixPath,
-    /// User or password are not text once unescaped.
+    /// The user or the password is not UTF-8 after percent-decoding.
     #[error("has a user or password that is not percent-encoded UTF-8")]
     Credentials,
 }
 
 impl RedisUrl {
-    /// Wraps a URL.
+    /// Wraps a URL without checking it.
     pub fn new(url: impl Into<String>) -> Self {
         Self(url.into())
     }
 
-    /// Reads the URL.
+    /// Parses the URL.
+    ///
+    /// # Errors
+    ///
+    /// The first problem of the URL.
     pub fn parse(&self) -> Result<RedisServer, RedisUrlError> {
         let (scheme, rest) = self.0.split_once("://").ok_or(RedisUrlError::Scheme)?;
         let (transport, kind) = scheme.split_once('+').unwrap_or((scheme, ""));
@@ -121,7 +126,7 @@ impl RedisUrl {
             Some(_) => return Err(RedisUrlError::Query),
             None => {}
         }
-        // The last @, also where a password holds one unescaped.
+        // Split at the last @: a password may hold one unescaped.
         let (credentials, rest) = match rest.rsplit_once('@') {
             Some((credentials, rest)) => (Some(credentials), rest),
             None => (None, rest),
@@ -178,13 +183,14 @@ impl RedisUrl {
         })
     }
 
+    /// The URL without user, password and query.
     fn redacted(&self) -> String {
         let (scheme, rest) = self.0.split_once("://").unwrap_or(("", &self.0));
         let (rest, query) = match rest.split_once('?') {
             Some((rest, _)) => (rest, "?[redacted]"),
             None => (rest, ""),
         };
-        // The last @, also where a password holds one unescaped.
+        // Split at the last @: a password may hold one unescaped.
         match rest.rsplit_once('@') {
             Some((_, host)) => format!("{scheme}://[redacted]@{host}{query}"),
             None => format!("{scheme}://{rest}{query}"),
@@ -192,6 +198,7 @@ impl RedisUrl {
     }
 }
 
+/// Splits and decodes `user:password`. An empty part counts as absent.
 fn parse_credentials(
     credentials: Option<&str>,
 ) -> Result<(Option<String>, Option<Secret>), RedisUrlError> {
@@ -206,6 +213,7 @@ fn parse_credentials(
     Ok((given(user)?, given(password)?.map(Secret::new)))
 }
 
+/// Parses a list of servers separated by commas.
 fn parse_addresses(hosts: &str, default_port: u16) -> Result<Vec<RedisAddress>, RedisUrlError> {
     hosts
         .split(',')
@@ -213,9 +221,10 @@ fn parse_addresses(hosts: &str, default_port: u16) -> Result<Vec<RedisAddress>, 
         .collect()
 }
 
+/// Parses `host`, `host:port` or `[IPv6]:port`.
 fn parse_address(text: &str, default_port: u16) -> Result<RedisAddress, RedisUrlError> {
     let (host, port) = match text.strip_prefix('[') {
-        // An IPv6 address.
+        // An IPv6 address in brackets.
         Some(rest) => {
             let (host, rest) = rest.split_once(']').ok_or(RedisUrlError::Host)?;
             let port = match rest {
@@ -242,6 +251,7 @@ fn parse_address(text: &str, default_port: u16) -> Result<RedisAddress, RedisUrl
     })
 }
 
+/// Parses the number of a database. An empty text is 0.
 fn parse_database(path: &str) -> Result<i64, RedisUrlError> {
     match path {
         "" => Ok(0),
@@ -253,7 +263,7 @@ fn parse_database(path: &str) -> Result<i64, RedisUrlError> {
     }
 }
 
-/// Undoes percent-encoding (RFC 3986 §2.1).
+/// Decodes percent-encoding (RFC 3986 §2.1).
 fn unescape(text: &str) -> Result<String, RedisUrlError> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

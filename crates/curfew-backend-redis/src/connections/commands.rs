@@ -1,4 +1,4 @@
-//! The connection for commands, and publications among them.
+//! The connection for commands and publications.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -35,7 +35,8 @@ pub(super) async fn keep(
                 connections.stale.notify_one();
             }
             let news = connections.core.status.set_no_commands(fault.to_string());
-            // Nothing else says that this user may not do what a node must.
+            // Logged as a warning: nothing else tells the operator that this user lacks a
+            // permission.
             if news && fault.code() == Some("NOPERM") {
                 warn!(redis = %server.address, error = %fault, "no connection for commands");
             } else {
@@ -51,6 +52,7 @@ pub(super) async fn keep(
     server.commands.store(None);
 }
 
+/// Runs one connection until a fault ends it.
 async fn serve(
     connections: &Connections,
     server: &ServerConnections,
@@ -58,7 +60,7 @@ async fn serve(
     backoff: &mut Backoff,
 ) -> Result<Infallible, Fault> {
     let connector = &connections.core.connector;
-    // Nothing is pushed here, but that the connection is gone is told at once in this way.
+    // Redis pushes nothing here, but a lost connection is reported as a push at once.
     let gone = Arc::new(Notify::new());
     let pushes = {
         let gone = Arc::clone(&gone);
@@ -72,13 +74,13 @@ async fn serve(
     let mut connection = connector
         .connect(&server.address, Login::Server, Some(pushes))
         .await?;
-    // Whatever broke before was another connection.
+    // Notifications before this point were about an earlier connection.
     let mut broken = pin!(server.broken.notified());
     if broken.as_mut().enable() {
         broken.set(server.broken.notified());
         broken.as_mut().enable();
     }
-    // Until then nothing can be published.
+    // The fence comes first: nothing can be published before `commands` is stored.
     let fence = Arc::new(Fence::raise(&connections.core, &mut connection, cluster).await?);
     let (batches, batcher) = batcher(connection.clone(), Arc::clone(&fence));
     let commands = Commands {
@@ -95,6 +97,7 @@ async fn serve(
         loop {
             probes.tick().await;
             if let Err(fault) = fence.probe(&mut connection).await {
+                // A failed probe shows that the connection is of no further use.
                 return fault;
             }
         }

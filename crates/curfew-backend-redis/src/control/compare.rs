@@ -1,5 +1,5 @@
-//! Comparing every session with Redis while the lease is held: the node's settings have changed,
-//! and sessions are found by other keys than those they were compared by.
+//! The comparison of every session with Redis while the lease is held. It follows a change of
+//! settings, after which sessions are found by other keys than those they were compared by.
 
 use curfew_model::SessionId;
 use tokio::sync::oneshot;
@@ -9,45 +9,49 @@ use super::reconcile::CHUNK;
 use super::{Control, Generation, read};
 use crate::fault::Fault;
 
-/// Sessions that are being compared, and who waits for that. It outlives the connection: what brings
-/// the node back in touch compares every session.
+/// The sessions yet to be compared, and the tasks that wait for the end. They outlive the
+/// connection: the next setup compares every session anyway.
 #[derive(Debug, Default)]
 pub(super) struct Comparison {
+    /// The sessions yet to be compared.
     left: Vec<SessionId>,
+    /// The tasks that wait for the end.
     waiting: Vec<oneshot::Sender<()>>,
+    /// True if the last step was a chunk of the comparison.
     had_its_turn: bool,
 }
 
 impl Comparison {
-    /// Told once every session that is there now has been compared.
+    /// Adds a task that waits until every session registered now has been compared.
     pub(super) fn wait(&mut self, reply: oneshot::Sender<()>) {
         self.waiting.retain(|waiting| !waiting.is_closed());
         self.waiting.push(reply);
     }
 
-    /// Whether there is something to do, and something else was done last.
+    /// True if a chunk is to be compared now: work waits, and another step was done last.
     pub(super) fn is_its_turn(&mut self) -> bool {
         self.had_its_turn = !self.left.is_empty() && !self.had_its_turn;
         self.had_its_turn
     }
 
+    /// True if sessions are yet to be compared.
     pub(super) fn is_under_way(&self) -> bool {
         !self.left.is_empty()
     }
 
-    /// Every session was compared.
+    /// Ends the comparison, and answers the tasks that wait for it.
     pub(super) fn is_done(&mut self) {
         self.left = Vec::new();
         for waiting in self.waiting.drain(..) {
-            // Whoever asked may have been superseded.
+            // A later reload may have replaced the one that asked.
             waiting.send(()).ok();
         }
     }
 }
 
 impl Control {
-    /// Begins to compare every session, those that are opening included; with those that were left
-    /// of a comparison before.
+    /// Begins to compare every session, including those that are opening. An unfinished earlier
+    /// comparison is absorbed.
     pub(super) fn start_comparison(
         &mut self,
         generation: &mut Generation,
@@ -56,7 +60,7 @@ impl Control {
         self.step("index").log();
         self.comparison.wait(reply);
         self.comparison.left = self.core.local.sessions();
-        // Twice would find the same.
+        // The sweep would find the same.
         generation.sweep = Vec::new();
         if self.comparison.left.is_empty() {
             self.end_comparison();
@@ -68,8 +72,8 @@ impl Control {
         self.comparison.is_done();
     }
 
-    /// One chunk of the comparison. What it ends no push could have ended, so it counts as no push
-    /// that was missed.
+    /// Compares one chunk. Sessions ended here do not count as missed by a push, because no push
+    /// could find them.
     pub(super) async fn compare(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let from = self.comparison.left.len().saturating_sub(CHUNK);
         let chunk = self.comparison.left.split_off(from);
@@ -84,7 +88,7 @@ impl Control {
                 self.count_for(id, sessions);
             }
         }
-        // Beside the protocol, as a chunk of the sweep is.
+        // Logged as a sweep: the model has no step of its own for a chunk.
         self.step("sweep")
             .sessions(chunk.len())
             .revoked(ended)

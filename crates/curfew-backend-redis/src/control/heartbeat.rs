@@ -1,5 +1,5 @@
-//! The heartbeat: a write that a stale primary refuses, then a later round trip, and the lease
-//! counted from before the first was sent.
+//! The heartbeat: a write that a stale primary refuses, followed by a second round trip. The lease
+//! is counted from the time before the write was sent.
 
 use std::time::Duration;
 
@@ -12,18 +12,20 @@ use super::{Control, Generation, HEARTBEAT, NODE_LEASE};
 use crate::core::MAX_CLOCK_SKEW;
 use crate::fault::Fault;
 
-/// Clocks that differ by more are told of.
+/// Clock difference above which a warning is logged.
 const NOTABLE_SKEW: Duration = Duration::from_secs(1);
 
 impl Control {
-    /// Renews the lease, unless everything may have changed meanwhile.
+    /// Renews the lease, unless track is lost meanwhile.
     pub(super) async fn beat(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let started = Instant::now();
-        // From the sending: what Redis executed after the answer left is not covered.
+        // Taken before the send: changes that Redis executes after it sends the answer are not
+        // covered by it.
         let (sent_at, stretch) = (boottime(), self.core.lease.stretch());
         let connection = &mut generation.connection;
         let lease_ms = u64::try_from(NODE_LEASE.as_millis()).unwrap_or(u64::MAX);
-        // `GET` tells whether others may have thought this node dead.
+        // `GET` returns the earlier value, which shows whether other nodes may have taken this one
+        // for dead.
         let before: Option<String> = cmd("SET")
             .arg(self.core.keys.heartbeat(self.core.node))
             .arg(self.core.node.to_string())
@@ -37,15 +39,17 @@ impl Control {
             .backend_heartbeat_duration
             .observe(started.elapsed().as_secs_f64());
         self.step("heartbeat").log();
-        // Pushes of the loop that executed the heartbeat come after its answer: an answer to a
-        // command sent now comes after them.
+        // Redis may execute the heartbeat and a revocation in one iteration, and then sends the
+        // push after the answer. An answer to a command sent now arrives after that push.
         let time: (u64, u64) = cmd("TIME").query_async(connection).await?;
         self.step("barrier").log();
         self.compare_clocks(time, sent_at);
         if before.is_none() && self.registered {
-            // Either this node was away for longer, and others have removed its records; or the
-            // data is not what it was, which nobody may have told (`SWAPDB` does not).
-            warn!("this node's lease was gone, everything is compared and written again");
+            // The node was away for longer than its heartbeat lives, and others have removed its
+            // records; or the data was replaced without a push, as `SWAPDB` does.
+            warn!(
+                "this node's lease was missing in redis; sessions are compared and records written again"
+            );
             self.core.status.forget_registration();
             self.rewrite = self.core.local.sessions();
             generation.pushes.lose_track();
@@ -53,15 +57,16 @@ impl Control {
         self.registered = true;
         self.forget_gone(generation);
         self.forget_counted();
+        // A third of the lease at most, so that two lost heartbeats do not end it.
         generation.next_heartbeat = started + HEARTBEAT.min(self.core.config.lease / 3);
         if !self.renew_lease(generation, sent_at + self.core.config.lease, stretch) {
-            // This process was stopped meanwhile: the answers may be from before.
+            // This process was paused meanwhile: the answers may be older than the pause.
             generation.beat_next();
         }
         Ok(())
     }
 
-    /// `time` was taken by Redis between `sent_at` and now.
+    /// Compares the clocks. Redis read `time` between `sent_at` and now.
     pub(super) fn compare_clocks(&mut self, time: (u64, u64), sent_at: Duration) {
         let (seconds, microseconds) = time;
         let theirs = Duration::from_secs(seconds) + Duration::from_micros(microseconds);
@@ -82,7 +87,7 @@ impl Control {
         }
     }
 
-    /// Now, by Redis' clock as far as it is known, in milliseconds.
+    /// The current time of Redis' clock, in milliseconds.
     pub(super) async fn redis_now_ms(&mut self, generation: &mut Generation) -> Result<i64, Fault> {
         let (seconds, microseconds): (i64, i64) =
             cmd("TIME").query_async(&mut generation.connection).await?;

@@ -1,4 +1,4 @@
-//! The index of revocation keys, and what else is done bit by bit between heartbeats.
+//! The index of revocation keys, and the other work done in small steps between heartbeats.
 
 use std::time::Duration;
 
@@ -13,16 +13,16 @@ use super::read::{Written, groups};
 use super::{Control, Generation};
 use crate::fault::Fault;
 
-/// Keys of the index read in one go.
+/// Most index entries read in one step.
 const BATCH: isize = 1000;
 
-/// Known revocations looked for in one go.
+/// Most known revocations looked up in one step.
 const RECALLS: usize = 1000;
 
-/// Records written again in one go.
+/// Most records written again in one step.
 const REWRITES: usize = 256;
 
-/// Wait after records could not be written.
+/// Delay after records could not be written.
 const REWRITE_DELAY: Duration = Duration::from_millis(200);
 
 /// A revocation's score in the index: its expiry.
@@ -33,7 +33,7 @@ pub(super) fn score(known: &Known) -> String {
 }
 
 impl Control {
-    /// Whether there is something to do that is not urgent.
+    /// True if work of low urgency waits.
     pub(super) fn has_chores(&self, generation: &Generation) -> bool {
         self.can_rewrite()
             || self.comparison.is_under_way()
@@ -43,11 +43,12 @@ impl Control {
             || !generation.sweep.is_empty()
     }
 
+    /// True if records wait and the delay after a failure has passed.
     fn can_rewrite(&self) -> bool {
         !self.rewrite.is_empty() && Instant::now() >= self.rewrite_at
     }
 
-    /// A bit of what is not urgent.
+    /// Does one step of the work of low urgency.
     pub(super) async fn do_chore(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         if self.can_rewrite() {
             self.rewrite(generation.next_heartbeat).await;
@@ -65,7 +66,7 @@ impl Control {
         }
     }
 
-    /// Remembers what was found, here and in the index.
+    /// Remembers revocations that were found, in this node and in the index.
     pub(super) async fn note_found(
         &mut self,
         generation: &mut Generation,
@@ -75,8 +76,8 @@ impl Control {
             return Ok(());
         }
         let mut new = Vec::new();
-        // First: if the connection breaks over the index and the data is lost with it, this node
-        // knows all the same.
+        // This node first: if the connection breaks during the index update and the data is lost
+        // with it, the node still knows.
         for (written, known) in found {
             generation.gone.retain(|gone| gone != written);
             if self.known_revocations.insert(written, known.clone()) {
@@ -97,8 +98,8 @@ impl Control {
         Ok(())
     }
 
-    /// Takes what is gone out of the index. This node forgets it a round trip later: should
-    /// everything have been lost, it has been told of that by then.
+    /// Removes keys that no longer exist from the index. The node forgets them one round trip
+    /// later: if all data was lost, it has been told by then.
     pub(super) async fn note_gone(
         &mut self,
         generation: &mut Generation,
@@ -121,11 +122,11 @@ impl Control {
         Ok(())
     }
 
-    /// Called when a round trip that was begun after keys were found gone has ended.
+    /// Forgets keys found gone, after a round trip that began later than the finding.
     pub(super) fn forget_gone(&mut self, generation: &mut Generation) {
         let gone = std::mem::take(&mut generation.gone);
         if generation.pushes.has_lost_track() {
-            // They may have been lost, not lifted: what this node knows is written back.
+            // The keys may have been lost, not lifted: this node must write them back.
             return;
         }
         for written in &gone {
@@ -134,7 +135,8 @@ impl Control {
         self.count_known();
     }
 
-    /// Also of what has changed without a word from Redis: a reload may have changed the kinds.
+    /// Updates the metrics of known revocations. Called also without news from Redis, because a
+    /// reload may have changed the kinds.
     pub(super) fn count_known(&self) {
         let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let metrics = &self.core.metrics;
@@ -148,7 +150,7 @@ impl Control {
         metrics.revocations_ineffective.set(ineffective);
     }
 
-    /// Reads what admissions have met: a key that nothing else had told of.
+    /// Reads keys that admissions have found in Redis before any push told of them.
     async fn learn_met(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let learned = Instant::now();
         let keys = self.known_revocations.take_met(pushes::BATCH);
@@ -169,8 +171,8 @@ impl Control {
         self.note_found(generation, &found).await
     }
 
-    /// Looks for revocations that this node knows: one that was lifted while nobody could tell it
-    /// keeps nobody out any more.
+    /// Looks up revocations that this node knows. One that was lifted while the node was out of
+    /// touch must not keep refusing sessions.
     async fn recall(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let from = generation.recall.len().saturating_sub(RECALLS);
         let written = generation.recall.split_off(from);
@@ -182,7 +184,7 @@ impl Control {
         self.note_gone(generation, gone.collect()).await
     }
 
-    /// A node that starts, or was away, learns of the revocations that the index names.
+    /// Reads one batch of the index, to learn of revocations from the time before this connection.
     async fn learn(&mut self, generation: &mut Generation, from: isize) -> Result<(), Fault> {
         if from == 0 {
             self.learn_nameless(generation).await?;
@@ -211,7 +213,7 @@ impl Control {
             }
         }
         self.tell_of_new(new.iter());
-        // What is removed here moves the rest up.
+        // Entries removed here move the later ones up.
         let next = from + BATCH - gone.len() as isize;
         generation.learn = (!last).then_some(next);
         self.note_gone(generation, gone).await
@@ -221,8 +223,8 @@ impl Control {
     async fn rewrite(&mut self, until: Instant) {
         let from = self.rewrite.len().saturating_sub(REWRITES);
         let records = self.core.local.records(&self.rewrite[from..]);
-        // Over the connections for commands, which may not be there yet, or slow: the heartbeat must
-        // not wait for them.
+        // Bounded in time: the connections for commands may be missing or slow, and the heartbeat
+        // must not wait for them.
         let rewriting = time::timeout_at(until, self.connections.rewrite(&records));
         match rewriting.await.unwrap_or(Err(Fault::NotConnected)) {
             Ok(()) => self.rewrite.truncate(from),

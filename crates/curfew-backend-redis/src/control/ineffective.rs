@@ -1,7 +1,8 @@
-//! Keys written like a revocation's that can match nobody: told of once, listed, counted.
+//! Ineffective keys: written like a revocation's, and matching no session. They are logged once,
+//! listed, and counted.
 //!
-//! Those that parse are known like any other, since a reload may make their kind one; here they are
-//! only told of. The others, and those without the braces, are kept by their whole name.
+//! A key that parses is known like any other, because a reload may make its kind effective; here it
+//! is only logged. Other keys, and keys without the braces, are kept by their whole name.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -14,13 +15,14 @@ use super::{Control, Generation};
 use crate::fault::Fault;
 use crate::keys::Keys;
 
-/// Names that are remembered, so that each is told of once.
+/// Most names that are remembered, so that each is logged once.
 const MAX_REMEMBERED: usize = 100_000;
 
-/// Names read of the index in one go.
+/// Most index entries read in one command.
 const BATCH: isize = 1000;
 
-/// Why a key of this name can match nobody, whichever claims are revocable; `None` where it may.
+/// The reason for which a key of this name matches no session under any settings; `None` if it may
+/// match one.
 pub(crate) fn why(keys: &Keys, name: &[u8]) -> Option<Ineffective> {
     match name.strip_prefix(keys.revoked_prefix().as_bytes()) {
         Some(written) => RevocationKey::parse_written(written).err(),
@@ -29,7 +31,7 @@ pub(crate) fn why(keys: &Keys, name: &[u8]) -> Option<Ineffective> {
 }
 
 impl Control {
-    /// Looks what became of keys that were touched and name nobody.
+    /// Checks ineffective keys that were touched: each is added to the index, or removed from it.
     pub(super) async fn look_at_nameless(
         &mut self,
         generation: &mut Generation,
@@ -73,7 +75,8 @@ impl Control {
         Ok(())
     }
 
-    /// A node that starts, or was away, learns of those that others have noticed.
+    /// Reads the ineffective keys that other nodes have noticed, at the start or after an
+    /// interruption.
     pub(super) async fn learn_nameless(
         &mut self,
         generation: &mut Generation,
@@ -102,6 +105,7 @@ impl Control {
                 }
                 remove.query_async::<()>(&mut generation.connection).await?;
             }
+            // Removed entries have moved the later ones up, so only the kept ones count.
             from += kept.len() as isize;
             there.extend(kept.into_iter().map(|(name, _)| name));
             if last || there.len() >= MAX_REMEMBERED {
@@ -116,7 +120,7 @@ impl Control {
         Ok(())
     }
 
-    /// When keys end, as scores; `None` for those that are not there.
+    /// The expiry of each key as a score; `None` for a key that does not exist.
     async fn ends(
         &self,
         generation: &mut Generation,
@@ -138,18 +142,19 @@ impl Control {
         Ok(ends.into_iter().map(score).collect())
     }
 
-    /// Whether this server has the key. In a cluster those without the braces may lie anywhere.
+    /// True if this server holds the key. In a cluster, a key without the braces may lie on any
+    /// server.
     fn is_here(&self, name: &[u8]) -> bool {
         !self.connections.is_cluster()
             || name.starts_with(self.core.keys.revoked_prefix().as_bytes())
     }
 
-    /// Says whether that is news.
+    /// Remembers the name. Returns true if it is new.
     fn remember_nameless(&mut self, name: &[u8]) -> bool {
         self.nameless.len() < MAX_REMEMBERED && self.nameless.insert(name.to_vec())
     }
 
-    /// Of keys that have become known just now, tells of those that can match nobody.
+    /// Logs the keys that can match no session, among keys that have just become known.
     pub(super) fn tell_of_new<'a>(&self, new: impl Iterator<Item = &'a Written>) {
         let is_kind = |kind: &str| self.core.local.is_kind(kind);
         let reasons = new.filter_map(|written| written.key.ineffective(written.spelling, is_kind));
@@ -157,7 +162,8 @@ impl Control {
         self.tell_of_ineffective(&reasons);
     }
 
-    /// A line for each reason. Neither kind nor value: both may be about a person.
+    /// Logs one line for each reason. The line holds neither kinds nor values, which may be
+    /// personal data.
     fn tell_of_ineffective(&self, reasons: &[Ineffective]) {
         let mut counts = BTreeMap::new();
         for reason in reasons {

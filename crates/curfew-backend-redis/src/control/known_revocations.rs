@@ -1,4 +1,4 @@
-//! The revocations a node knows of: what it writes back when Redis has lost them.
+//! The revocations that a node knows, and writes back when Redis has lost them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Weak;
@@ -11,31 +11,30 @@ use tokio::sync::Notify;
 use super::pushes::Pushes;
 use super::read::Written;
 
-/// What stands for a value that cannot be kept: it covers everyone.
+/// Value kept in place of one that is too long or no string. It covers everyone.
 const EVERYONE: &[u8] = b"1";
 
-/// Longest value that is looked at. Whatever is longer covers everyone.
+/// Longest value that is parsed, in bytes. A longer one covers everyone.
 pub(super) const MAX_VALUE_BYTES: usize = 4096;
 
-/// Keys that admissions have met and that may wait to be read. One that finds no room is met
+/// Most keys reported by admissions that wait to be read. A key that finds no room is reported
 /// again by the next admission that it covers.
 const MAX_MET: usize = 100_000;
 
-/// A revocation as it is in Redis.
+/// A revocation as Redis holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Known {
-    /// The key's value; what stands for everyone, where it is of another type than string or longer
-    /// than is looked at.
+    /// The value of the key, or [`EVERYONE`] if the key is not a string or its value too long.
     pub(super) value: Box<[u8]>,
-    /// When the key expires, in milliseconds of Redis' clock.
+    /// The expiry of the key, in milliseconds of Redis' clock.
     pub(super) expires_at_ms: Option<i64>,
 }
 
 impl Known {
-    /// The answers to `GETRANGE` and `PEXPIRETIME`; `None` when there is no such key. A key of another
-    /// type than string has no `value`.
+    /// Creates one from the answers to `GETRANGE` and `PEXPIRETIME`. Returns `None` if the key does
+    /// not exist. `value` is `None` for a key that is not a string.
     pub(crate) fn new(value: Option<Vec<u8>>, expires_at_ms: i64) -> Option<Self> {
-        /// The answer for a key that is not there.
+        /// The answer of `PEXPIRETIME` for a key that does not exist.
         const NO_KEY: i64 = -2;
         if expires_at_ms == NO_KEY {
             return None;
@@ -47,14 +46,15 @@ impl Known {
         })
     }
 
+    /// True if the key has expired at `now_ms` of Redis' clock.
     fn has_expired(&self, now_ms: i64) -> bool {
         self.expires_at_ms.is_some_and(|end| end <= now_ms)
     }
 
-    /// What it says.
+    /// The revocation that the value describes.
     pub(crate) fn revocation(&self) -> Revocation {
         Revocation {
-            // Up, so that it does not seem to end before it does.
+            // Rounded up: the revocation must not seem to end before it does.
             expires_at: self
                 .expires_at_ms
                 .map(|end| end.max(0).unsigned_abs().div_ceil(1000)),
@@ -62,7 +62,7 @@ impl Known {
         }
     }
 
-    /// The name of the writing, when the API wrote it.
+    /// The id of the write, if the admin API wrote the key.
     pub(super) fn id(&self) -> Option<String> {
         #[derive(Deserialize)]
         struct Written {
@@ -76,28 +76,31 @@ impl Known {
     }
 }
 
-/// Every revocation known, and what admissions tell the control task. What is known is written by
-/// the control task alone; admissions look into it.
+/// Every revocation that this node knows, and the keys that admissions report to the control task.
+/// Only the control task changes the known revocations; admissions read them.
 #[derive(Debug, Default)]
 pub(crate) struct KnownRevocations {
+    /// The known revocations, shared with admissions.
     book: RwLock<Book>,
-    /// Keys that admissions have found in Redis and that are not known as they were found.
+    /// Keys that admissions have found in Redis, with a value that this node does not know yet.
     met: Mutex<HashSet<RevocationKey>>,
     pub(super) has_met: Notify,
-    /// Those of the generation under way.
+    /// The pushes of the current generation.
     pushes: Mutex<Weak<Pushes>>,
 }
 
+/// The known revocations, with counts.
 #[derive(Debug, Default)]
 struct Book {
     known: HashMap<RevocationKey, Vec<(Spelling, Known)>>,
-    /// How many keys there are of each kind, and how many that may be digests written wrong: so that
-    /// what can match nobody is counted without a look at every key.
+    /// The number of keys of each kind, and of keys that may be malformed digests. They give the
+    /// number of ineffective keys without a walk over all of them.
     kinds: HashMap<Box<str>, usize>,
     wrong_digests: usize,
 }
 
 impl Book {
+    /// Counts a key in or out.
     fn count(&mut self, written: &Written, add: bool) {
         let step = |count: &mut usize| {
             *count = if add {
@@ -127,6 +130,7 @@ impl Book {
         }
     }
 
+    /// Forgets a key in one spelling.
     fn remove(&mut self, written: &Written) {
         let Some(spellings) = self.known.get_mut(&written.key) else {
             return;
@@ -140,6 +144,7 @@ impl Book {
         if removed {
             self.count(written, false);
         }
+        // An empty map gives its memory back.
         if self.known.is_empty() {
             self.known = HashMap::new();
         }
@@ -147,12 +152,12 @@ impl Book {
 }
 
 impl KnownRevocations {
-    /// Says whether the key was not known as it is written.
+    /// Adds a revocation or changes its value. Returns true if its spelling was not known.
     pub(super) fn insert(&self, written: &Written, known: Known) -> bool {
         let Written { key, spelling } = written;
         let mut book = self.book.write();
         let earlier = book.known.remove_entry(key);
-        // The value itself may be known only now.
+        // The new key may be the first to show the plain value.
         let (key, mut spellings) = match earlier {
             Some((earlier, spellings)) if key.plain_value().is_none() => (earlier, spellings),
             Some((_, spellings)) => (key.clone(), spellings),
@@ -171,11 +176,12 @@ impl KnownRevocations {
         new
     }
 
+    /// Forgets a key in one spelling.
     pub(super) fn remove(&self, written: &Written) {
         self.book.write().remove(written);
     }
 
-    /// The same key, with its value where that is known.
+    /// The same key, with its plain value if that is known.
     pub(super) fn complete(&self, key: &RevocationKey) -> RevocationKey {
         let book = self.book.read();
         match book.known.get_key_value(key) {
@@ -184,11 +190,12 @@ impl KnownRevocations {
         }
     }
 
-    /// Whether the key is known as it is written.
+    /// True if the key is known in this spelling.
     pub(super) fn has(&self, written: &Written) -> bool {
         self.known(written, |_| true)
     }
 
+    /// True if the key is known in this spelling with a value that `matches`.
     fn known(&self, written: &Written, matches: impl Fn(&Known) -> bool) -> bool {
         let book = self.book.read();
         let spellings = book.known.get(&written.key);
@@ -196,6 +203,7 @@ impl KnownRevocations {
         spellings.any(|(spelling, known)| *spelling == written.spelling && matches(known))
     }
 
+    /// Every known key, in each known spelling.
     pub(super) fn written(&self) -> Vec<Written> {
         let book = self.book.read();
         let known = book.known.iter();
@@ -209,12 +217,13 @@ impl KnownRevocations {
             .collect()
     }
 
-    /// How many keys are known, each as often as it is written.
+    /// The number of known keys, counting each spelling.
     pub(super) fn len(&self) -> usize {
         self.book.read().kinds.values().sum()
     }
 
-    /// How many of these can match nobody while `is_kind` says which claims are kinds.
+    /// The number of known keys that can match no session. `is_kind` tells whether a claim is a
+    /// kind.
     pub(super) fn ineffective(&self, is_kind: impl Fn(&str) -> bool) -> usize {
         let book = self.book.read();
         let kinds = book.kinds.iter();
@@ -225,7 +234,8 @@ impl KnownRevocations {
         unknown + book.wrong_digests
     }
 
-    /// Those that have not expired by Redis' clock at `now_ms`; the others are forgotten.
+    /// The revocations that have not expired at `now_ms` of Redis' clock. Expired ones are
+    /// forgotten.
     pub(super) fn in_force(&self, now_ms: i64) -> Vec<(Written, Known)> {
         let mut book = self.book.write();
         let mut in_force = Vec::with_capacity(book.known.len());
@@ -249,7 +259,7 @@ impl KnownRevocations {
         in_force
     }
 
-    /// Whether one of these keys is known, at `now_ms`, to cover a token issued at `issued_at`.
+    /// True if one of these keys is known, at `now_ms`, to cover a token issued at `issued_at`.
     pub(crate) fn covers(
         &self,
         keys: &[RevocationKey],
@@ -266,9 +276,9 @@ impl KnownRevocations {
                 .any(|(_, known)| known.revocation().covers(issued_at))
     }
 
-    /// An admission has found this in Redis. Where that is news, the control task is to read the key
-    /// itself: what the admission has read may be lost meanwhile, and counts as known only if it
-    /// is there still (M19 of the model).
+    /// Reports a key that an admission has found in Redis. Unless the node knows it as found, the
+    /// control task reads the key itself. The value that the admission read may be lost meanwhile,
+    /// and counts as known only if it is still there (M19 of the model).
     pub(crate) fn meet(&self, written: &Written, found: &Known) {
         if self.known(written, |known| known == found) {
             return;
@@ -281,11 +291,12 @@ impl KnownRevocations {
         self.has_met.notify_one();
     }
 
+    /// True if a key reported by admissions waits to be read.
     pub(super) fn has_any_met(&self) -> bool {
         !self.met.lock().is_empty()
     }
 
-    /// Keys that were met, at most `count`.
+    /// Takes reported keys, at most `count`.
     pub(super) fn take_met(&self, count: usize) -> Vec<RevocationKey> {
         let mut met = self.met.lock();
         if met.len() <= count {
@@ -298,17 +309,20 @@ impl KnownRevocations {
         keys
     }
 
-    /// They were taken, and could not be read.
+    /// Puts keys back that were taken and could not be read.
     pub(super) fn meet_again(&self, keys: Vec<RevocationKey>) {
+        // May exceed `MAX_MET`: these keys were counted before they were taken.
         self.met.lock().extend(keys);
     }
 
+    /// Sets the pushes of a new generation, for [`KnownRevocations::hold`].
     pub(super) fn set_pushes(&self, pushes: Weak<Pushes>) {
         *self.pushes.lock() = pushes;
     }
 
-    /// Holds the session back that these keys name, for as long as one of them waits to be read.
+    /// Holds back the session with these keys, as long as one of them waits to be read.
     pub(crate) fn hold(&self, keys: &[RevocationKey]) {
+        // Released before the call: `hold` takes the locks of the pushes and of the hub.
         let pushes = self.pushes.lock().upgrade();
         if let Some(pushes) = pushes {
             pushes.hold(keys);
@@ -330,7 +344,7 @@ mod tests {
     #[test]
     fn what_cannot_be_kept_covers_everyone() {
         assert_eq!(Known::new(None, -2), None);
-        // As `GETRANGE` answers for a key that is not there.
+        // The answer of `GETRANGE` for a key that does not exist.
         assert_eq!(Known::new(Some(Vec::new()), -2), None);
         let cutoff = |length: usize| {
             let mut value = br#"{"before":1764000000,"reason":""}"#.to_vec();

@@ -1,4 +1,4 @@
-//! What the admin API and other nodes ask for: to revoke, to restore, to confirm.
+//! Requests of the admin API and of other nodes: revoke, restore, confirm.
 
 use std::time::Duration;
 
@@ -18,19 +18,19 @@ use crate::fault::Fault;
 use crate::request::{Request, Written};
 use crate::span;
 
-/// Attempts to write a revocation while somebody else writes the same key.
+/// Most attempts to write a revocation while others write the same key.
 const ATTEMPTS: usize = 10;
 
-/// Commands that write a revocation: the key and its place in the index.
+/// The number of commands that write a revocation: one for the key, one for the index.
 const WRITES: usize = 2;
 
-/// Receipts whose sessions are counted at a time.
+/// Most revocations whose ended sessions are counted for a receipt at a time.
 const MAX_COUNTED: usize = 4096;
 
-/// A replica that has not been there for longer was taken away for good.
+/// Time after which a replica that is gone no longer counts as expected.
 const REPLICA_MEMORY: Duration = Duration::from_secs(600);
 
-/// Longest time that replicas may take to have a revocation.
+/// Longest wait for replicas to receive a revocation.
 const REPLICATION: Duration = Duration::from_millis(500);
 
 /// The value of a revocation key that Curfew writes.
@@ -41,10 +41,10 @@ pub(super) fn value_of(revocation: &Revocation, id: Option<&str>) -> String {
         before: Option<u64>,
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<&'a str>,
-        /// Names this writing, for receipts.
+        /// The id of this write, for receipts.
         #[serde(skip_serializing_if = "Option::is_none")]
         id: Option<&'a str>,
-        /// The span it was written in.
+        /// The span that wrote it.
         #[serde(skip_serializing_if = "Option::is_none")]
         trace: Option<String>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -61,12 +61,14 @@ pub(super) fn value_of(revocation: &Revocation, id: Option<&str>) -> String {
 }
 
 impl Control {
-    /// Does what is asked; whoever asked is told also when the connection breaks over it.
+    /// Executes a request. The requester gets an answer even if the connection breaks.
     pub(super) async fn operate(
         &mut self,
         generation: &mut Generation,
         request: Request,
     ) -> Result<(), Fault> {
+        // A requester that gave up has reported a failure, so the request must not be executed
+        // later.
         if request.is_given_up() {
             return Ok(());
         }
@@ -92,7 +94,7 @@ impl Control {
         }
     }
 
-    /// Writes a revocation: never one that covers less than the one that is there.
+    /// Writes a revocation. It never replaces one that covers more.
     async fn revoke(
         &mut self,
         generation: &mut Generation,
@@ -118,7 +120,8 @@ impl Control {
         Ok(Written { id, replicas })
     }
 
-    /// Writes a revocation that this node knows over one that covers less. Returns whether it did.
+    /// Writes a revocation that this node knows over one that covers less. Returns true if it
+    /// wrote.
     pub(super) async fn widen(
         &mut self,
         generation: &mut Generation,
@@ -128,8 +131,8 @@ impl Control {
         self.write(generation, written, revocation, None).await
     }
 
-    /// Writes a revocation merged with the one that is there; without an `id` only if that covers
-    /// less. Returns whether it wrote.
+    /// Writes a revocation, merged with the one in Redis. Without an `id`, it writes only if the
+    /// one in Redis covers less. Returns true if it wrote.
     async fn write(
         &mut self,
         generation: &mut Generation,
@@ -139,6 +142,8 @@ impl Control {
     ) -> Result<bool, Fault> {
         let name = spelled.name(&self.core.keys);
         for _ in 0..ATTEMPTS {
+            // Watched before the read: the transaction below fails if another client writes the key
+            // in between.
             cmd("WATCH")
                 .arg(&name)
                 .query_async::<()>(&mut generation.connection)
@@ -154,6 +159,7 @@ impl Control {
                 cmd("UNWATCH")
                     .query_async::<()>(&mut generation.connection)
                     .await?;
+                // Redis covers as much already.
                 return Ok(false);
             }
             let value = value_of(&revocation, id);
@@ -181,23 +187,24 @@ impl Control {
             let written: Option<Vec<Value>> =
                 transaction.query_async(&mut generation.connection).await?;
             if written.is_some() {
-                // Without waiting for the push: the data may be lost before it comes.
+                // Remembered at once, not at the push: the data may be lost before the push
+                // arrives.
                 generation.gone.retain(|gone| gone != spelled);
                 self.known_revocations.insert(spelled, known);
                 return Ok(true);
             }
-            debug!("a revocation was written meanwhile, trying again");
+            debug!("the revocation was written by another client, retrying");
         }
         Err(Fault::Contended)
     }
 
-    /// Waits for a replica to have what was written, where there is one: how many have it, and how
-    /// many should.
+    /// Waits for a replica to receive the write. Returns the replicas that have it and the replicas
+    /// that should, or `None` without replicas.
     async fn replicate(
         &mut self,
         generation: &mut Generation,
     ) -> Result<Option<(u64, u64)>, Fault> {
-        // Replicas come and go; one that was there is missed.
+        // Replicas disconnect and return: one that was here a while ago still counts as expected.
         let role: Vec<Value> = cmd("ROLE").query_async(&mut generation.connection).await?;
         self.check_role(&role)?;
         let missed = self
@@ -207,7 +214,7 @@ impl Control {
             return Ok(None);
         }
         let wanted = 1;
-        // The connection's own deadline must not pass meanwhile.
+        // Shorter than the connection's own timeout, which would break the connection.
         let patience = REPLICATION.min(self.core.connector.timeout() / 2);
         let have: u64 = cmd("WAIT")
             .arg(wanted)
@@ -217,12 +224,13 @@ impl Control {
         Ok(Some((have, wanted)))
     }
 
+    /// Lifts a revocation in every spelling. Returns true if a key was removed.
     async fn restore(
         &mut self,
         generation: &mut Generation,
         key: RevocationKey,
     ) -> Result<bool, Fault> {
-        // In every way it may be written.
+        // In every spelling.
         let written: Vec<Spelled> = Spelled::all(&self.known_revocations.complete(&key)).collect();
         let (mut delete, mut forget) = (cmd("DEL"), cmd("ZREM"));
         forget.arg(self.core.keys.revoked_index());
@@ -242,8 +250,8 @@ impl Control {
         Ok(removed > 0)
     }
 
-    /// Reads a revocation that was written a moment ago, and ends the sessions it covers, as far
-    /// as the push has not done so already. Fails where it does not find every session it names.
+    /// Reads a revocation that was just written, and ends the sessions it covers, unless its push
+    /// has done so already. Fails if sessions that it names may not be found by it.
     async fn confirm(
         &mut self,
         generation: &mut Generation,
@@ -259,14 +267,15 @@ impl Control {
             .filter_map(|(written, known)| Some((written, known?)))
             .collect();
         if found.is_empty() {
-            // Lifted again, or lost: nothing that could be confirmed.
+            // Lifted again, or lost: there is nothing to confirm.
             return Err(Fault::NotThere);
         }
         let mut ended = Ended::default();
         for (written, known) in &found {
             ended.join(self.apply(&written.revoked(known), learned));
         }
-        // Asked afterwards: what other settings had made unfindable meanwhile was not found.
+        // Asked after the revocation is applied: a reload in between may have hidden sessions from
+        // it.
         let finds = self.core.events.finds(key.kind());
         self.note_found(generation, &found).await?;
         if !finds {
@@ -280,7 +289,7 @@ impl Control {
         Ok(ended)
     }
 
-    /// Remembers, for a receipt, the sessions that a push of an API revocation has ended.
+    /// Remembers the sessions that the push of an API revocation has ended, for its receipt.
     pub(super) fn count_for(&mut self, id: String, ended: Ended) {
         if self.counted.len() >= MAX_COUNTED {
             self.counted.pop_front();
@@ -292,8 +301,8 @@ impl Control {
         }
     }
 
-    /// Forgets sessions counted for receipts: whoever wrote the revocation asks within a lease, or
-    /// not at all.
+    /// Forgets sessions counted for receipts, one lease after they ended. A receipt is complete by
+    /// then.
     pub(super) fn forget_counted(&mut self) {
         let lease = self.core.config.lease;
         while let Some(oldest) = self.counted.front()
@@ -304,7 +313,7 @@ impl Control {
     }
 }
 
-/// Tells whoever asked, who may have gone; gives the fault back, if there was one.
+/// Answers the requester, who may have gone. Returns the fault, if there was one.
 fn answer<T>(
     reply: tokio::sync::oneshot::Sender<Result<T, BackendError>>,
     result: Result<T, Fault>,

@@ -1,9 +1,9 @@
-//! What Redis tells without being asked: which revocation keys were touched.
+//! Pushes: the revocation keys that Redis reports as touched.
 //!
-//! The connection's own task calls [`Pushes::take`] for each push, before any reply that came after
-//! it is seen. Sessions that a key may name are held back at once, until the control task has read
-//! what became of it. A key that waits to be read already holds them back already: however often it
-//! is written meanwhile, it costs no more.
+//! The connection's own task calls [`Pushes::take`] for each push, before it hands on any later
+//! reply. The sessions that a key may name are held back at once, until the control task has read
+//! the key. A key that already waits holds them back already, so further writes of it cost nothing
+//! more.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -22,63 +22,71 @@ use super::{Control, Generation};
 use crate::core::Core;
 use crate::fault::Fault;
 
-/// Keys that may wait to be read. More, and every session is compared with Redis instead.
+/// Most keys that wait to be read. With more, every session is compared with Redis instead.
 const MAX_KEYS: usize = 1_000_000;
 
-/// Keys read in one go.
+/// Most keys read in one step.
 pub(super) const BATCH: usize = 1024;
 
-/// Keys that name nobody and may wait to be looked at. More are not noticed: they change nothing.
+/// Most ineffective keys that wait to be looked at. Further ones go unnoticed, which changes
+/// nothing.
 const MAX_NAMELESS: usize = 10_000;
 
-/// What follows the tracked prefix in the name of the epoch.
+/// The epoch's key name, after the tracked prefix.
 const EPOCH: &str = "epoch";
 
-/// What was pushed and has not been seen to.
+/// The pushes that the control task has not handled yet.
 pub(super) struct Pushes {
     core: Arc<Core>,
+    /// The start of revocations' keys.
     prefix: String,
+    /// The same without the braces.
     unbraced_prefix: String,
     state: Mutex<PendingPushes>,
+    /// Notified by each push.
     arrived: Notify,
 }
 
+/// The state of the pushes under their lock.
 #[derive(Default)]
 struct PendingPushes {
+    /// The keys that wait to be read.
     keys: HashMap<RevocationKey, Touched>,
-    /// The names of keys that name nobody, whatever becomes of them.
+    /// Names of ineffective keys.
     nameless: HashSet<Vec<u8>>,
-    /// Everything may have changed: the whole database was emptied, or more keys were touched than
-    /// can wait.
+    /// True if track is lost: any revocation may have changed, because the database was emptied or
+    /// more keys were touched than may wait.
     lost_track: bool,
+    /// True if the epoch was touched.
     epoch: bool,
+    /// True if the connection is lost.
     gone: bool,
 }
 
 /// A key that waits to be read.
 struct Touched {
-    /// When Redis first told of it.
+    /// The time of the first push of the key.
     at: Instant,
-    /// The sessions that are held back for it.
+    /// The sessions held back for the key.
     suspensions: Vec<Suspension>,
 }
 
-/// The meaning of the name of a key that was touched.
+/// The meaning of the name of a touched key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Told {
-    /// A revocation's.
+    /// The key of a revocation.
     Key(RevocationKey),
-    /// That of the epoch.
+    /// The key of the epoch.
     Epoch,
-    /// It is written like a revocation's, and names no session.
+    /// A key that looks like a revocation's and names no session.
     Nameless,
-    /// Another's.
+    /// A key of something else.
     Foreign,
 }
 
 impl Told {
-    /// Reads a name. `prefix` is what revocations' keys begin with, `unbraced` what they begin with where
-    /// the braces were forgotten.
+    /// Parses a name. `prefix` is the start of revocations' keys, `unbraced` the same without the
+    /// braces.
     pub(crate) fn of(name: &[u8], prefix: &str, unbraced: &str) -> Self {
         let Some(written) = name.strip_prefix(prefix.as_bytes()) else {
             return match name.starts_with(unbraced.as_bytes()) {
@@ -96,10 +104,10 @@ impl Told {
     }
 }
 
-/// Keys taken to be read. Sessions are held back for them until this is dropped.
+/// Keys taken to be read. Dropping the value releases the sessions held back for them.
 struct Taken {
     keys: Vec<RevocationKey>,
-    /// When Redis first told of each.
+    /// The time of the first push of each key.
     touched_at: Vec<Instant>,
     epoch: bool,
     nameless: Vec<Vec<u8>>,
@@ -117,7 +125,7 @@ impl Pushes {
         })
     }
 
-    /// Takes a push. Never waits.
+    /// Handles a push. Never waits.
     pub(super) fn take(&self, push: PushInfo) {
         match push.kind {
             PushKind::Invalidate => match push.data.into_iter().next() {
@@ -132,6 +140,7 @@ impl Pushes {
         }
     }
 
+    /// Handles a push of touched keys.
     fn touched(&self, names: Vec<Value>) {
         let at = Instant::now();
         for name in names {
@@ -148,6 +157,7 @@ impl Pushes {
         self.arrived.notify_one();
     }
 
+    /// Lets an ineffective key wait to be looked at.
     fn nameless(&self, name: Vec<u8>) {
         let mut state = self.state.lock();
         if state.nameless.len() < MAX_NAMELESS {
@@ -155,60 +165,69 @@ impl Pushes {
         }
     }
 
+    /// Holds back the sessions that the key may name, and lets the key wait to be read.
     fn named(&self, key: RevocationKey, at: Instant) {
         let mut state = self.state.lock();
         if let Some((waiting, touched)) = state.keys.remove_entry(&key) {
-            // Its sessions are held back until it is read, which is after this. A session that was
-            // registered since is as well: see [`Pushes::hold`]. One of the two may know the value.
+            // The sessions stay held back until the key is read, which happens after this push.
+            // That includes sessions registered since: see [`Pushes::hold`]. The spelling that
+            // shows the plain value is kept.
             let known = waiting.plain_value().is_some();
             state
                 .keys
                 .insert(if known { waiting } else { key }, touched);
             return;
         }
+        // Released: `suspend` takes the locks of the hub.
         drop(state);
-        // Before anything else: a heartbeat on its way must not let them go on.
+        // Held back before the key is added: a heartbeat on its way must not release the sessions.
         let suspension = self.core.events.suspend(&key);
         let mut state = self.state.lock();
-        // Nobody else adds keys.
+        // Only this task adds keys, so the key is still missing.
         let suspensions = suspension.into_iter().collect();
         state.keys.insert(key, Touched { at, suspensions });
         if state.keys.len() > MAX_KEYS {
-            // Their sessions are compared; those without a session here are not known.
+            // All sessions are compared instead. Touched keys without a session on this node are
+            // forgotten.
             let forgotten = std::mem::take(&mut state.keys);
             drop(state);
-            // Shut before the sessions that are held back for them go on.
+            // The lease ends before the sessions held back for these keys are released.
             self.lose_track();
             drop(forgotten);
         }
     }
 
-    /// Holds a session back that was registered a moment ago, until whichever of its keys wait to be
-    /// read have been.
+    /// Holds back a session that was registered a moment ago, until those of its keys that wait
+    /// have been read.
     ///
-    /// A key that waits was pushed before the session was there to be held back, and a later push
-    /// of it holds nobody back. The session's own look at Redis does not suffice: the key may be
-    /// written once more after it, with another value, and heartbeats renew the lease while keys
+    /// Such a key was pushed before the session could be held back for it, and a later push of the
+    /// key holds back no further session. The session's own check at Redis is not enough: the key
+    /// may be written again after it, with another value, and heartbeats renew the lease while keys
     /// wait. A key that does not wait now holds the session back when it is pushed.
     pub(super) fn hold(&self, keys: &[RevocationKey]) {
+        // Nearly every registration ends here.
         if self.state.lock().keys.is_empty() {
             return;
         }
         let Some(session) = keys.iter().find(|key| key.kind() == "session") else {
+            // A session always has this key; without it there is nothing to hold back.
             return;
         };
         for key in keys {
+            // Not locked while the session is held back, which takes the locks of the hub.
             if !self.state.lock().keys.contains_key(key) {
                 continue;
             }
             let suspension = self.core.events.suspend(session);
+            // If the key was read meanwhile, the suspension is dropped here and releases the session.
             if let Some(touched) = self.state.lock().keys.get_mut(key) {
                 touched.suspensions.extend(suspension);
             }
         }
     }
 
-    /// The lease ends. Keys that wait still do: they are read once every session was compared.
+    /// Ends the lease, because any revocation may have changed. Waiting keys are kept, and read
+    /// after every session was compared.
     pub(super) fn lose_track(&self) {
         let mut state = self.state.lock();
         state.lost_track = true;
@@ -217,40 +236,46 @@ impl Pushes {
         self.arrived.notify_one();
     }
 
-    /// Does what may only be done while nothing is lost; nothing is lost in the middle of it.
+    /// Runs `act` unless track is lost. Track is not lost during the run.
     pub(super) fn unless_lost<T>(&self, act: impl FnOnce() -> T) -> Option<T> {
+        // Held during `act`: `lose_track` ends the lease under the same lock, so no renewal can
+        // come after it.
         let state = self.state.lock();
         (!state.lost_track).then(act)
     }
 
-    /// Waits for something to see to.
+    /// Waits for something to handle.
     pub(super) async fn arrived(&self) {
         self.arrived.notified().await;
     }
 
+    /// True if the connection is lost.
     pub(super) fn is_gone(&self) -> bool {
         self.state.lock().gone
     }
 
+    /// True if track is lost.
     pub(super) fn has_lost_track(&self) -> bool {
         self.state.lock().lost_track
     }
 
-    /// From here on every session is compared with Redis.
+    /// Starts a new track. The caller compares every session from here on.
     pub(super) fn find_track(&self) {
         self.state.lock().lost_track = false;
     }
 
+    /// True if a push waits to be handled.
     pub(super) fn has_any(&self) -> bool {
         let state = self.state.lock();
         state.epoch || !state.keys.is_empty() || !state.nameless.is_empty()
     }
 
-    /// Whether a key waits to be read.
+    /// True if the key waits to be read.
     pub(super) fn has(&self, key: &RevocationKey) -> bool {
         self.state.lock().keys.contains_key(key)
     }
 
+    /// Takes at most [`BATCH`] keys, and every other waiting push.
     fn batch(&self) -> Taken {
         let mut state = self.state.lock();
         let mut taken = Taken {
@@ -277,6 +302,7 @@ impl Pushes {
 }
 
 impl Taken {
+    /// Adds a key with the sessions held back for it.
     fn add(&mut self, key: RevocationKey, touched: Touched) {
         self.keys.push(key);
         self.touched_at.push(touched.at);
@@ -285,8 +311,7 @@ impl Taken {
 }
 
 impl Control {
-    /// Reads what became of the keys that were pushed, ends the sessions they cover, and lets the
-    /// others go on.
+    /// Reads the keys that were pushed, ends the sessions they cover, and releases the others.
     pub(super) async fn read_pushed(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let taken = generation.pushes.batch();
         let Taken {
@@ -298,7 +323,7 @@ impl Control {
         } = taken;
         let read = self.read_taken(generation, &keys, &touched_at, epoch).await;
         if read.is_err() {
-            // Before the sessions that are held back for them go on.
+            // Expired before the sessions held back for these keys are released.
             self.core.lease.expire();
         }
         read?;
@@ -306,6 +331,7 @@ impl Control {
         self.look_at_nameless(generation, nameless).await
     }
 
+    /// Reads taken keys. The caller holds the suspensions meanwhile.
     async fn read_taken(
         &mut self,
         generation: &mut Generation,
@@ -318,6 +344,7 @@ impl Control {
             if epoch != self.epoch {
                 debug!("the epoch is another");
                 generation.pushes.lose_track();
+                // The new epoch means lost data: the next setup reads everything.
                 return Ok(());
             }
         }
@@ -325,7 +352,7 @@ impl Control {
             return Ok(());
         }
         self.step("push").count(keys.len()).log();
-        // In every way they may be written, whichever was touched.
+        // Each key is read in every spelling, not only the one that was touched.
         let mut written = Vec::with_capacity(keys.len() * 2);
         let mut learned_at = Vec::with_capacity(keys.len() * 2);
         for (key, at) in keys.iter().zip(touched_at) {
@@ -353,7 +380,8 @@ impl Control {
             found.push((written, known));
         }
         self.step("get").count(keys.len()).revoked(ended).log();
-        // A key that is there in one way need not have been there in another.
+        // A missing spelling of a key that exists was usually never written. It counts as gone only
+        // if this node knew it.
         let there: HashSet<&RevocationKey> = found.iter().map(|(there, _)| &there.key).collect();
         gone.retain(|gone| !there.contains(&gone.key) || self.known_revocations.has(gone));
         self.note_found(generation, &found).await?;

@@ -1,4 +1,4 @@
-//! Reading revocation keys, in every way they may be written.
+//! Reads revocation keys in every spelling.
 
 use curfew_backend::Revoked;
 use curfew_model::{RevocationKey, Spelling};
@@ -10,19 +10,19 @@ use crate::connect::Connection;
 use crate::fault::Fault;
 use crate::keys::Keys;
 
-/// Keys read in one go: with their values, a mebibyte at most.
+/// Most keys read in one transaction. With their values they take a mebibyte at most.
 const AT_ONCE: usize = 256;
 
-/// Bytes of names asked for in one go. A name that is longer goes alone.
+/// Most bytes of names in one command. A longer name goes alone.
 const NAMES_AT_ONCE: usize = 256 * 1024;
 
-/// Reads under way at once.
+/// Most reads under way at once.
 const READS_AT_ONCE: usize = 4;
 
-/// Names looked for by one `EXISTS`: those of 512 sessions.
+/// Most names in one `EXISTS`: those of 512 sessions.
 const EXISTS_AT_ONCE: usize = 4096;
 
-/// A key as it is written in one way.
+/// A key in one spelling.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Written {
     pub(crate) key: RevocationKey,
@@ -30,7 +30,7 @@ pub(crate) struct Written {
 }
 
 impl Written {
-    /// Every way in which a key can be written, as far as its value is known.
+    /// A key in each spelling that can be derived from what is known of its value.
     pub(crate) fn all(key: &RevocationKey) -> impl Iterator<Item = Self> {
         key.spellings().map(|spelling| Self {
             key: key.clone(),
@@ -38,15 +38,17 @@ impl Written {
         })
     }
 
-    /// As it is in the index.
+    /// The entry of the index for this spelling.
     pub(super) fn member(&self) -> String {
         self.key.written(self.spelling)
     }
 
+    /// The name of the Redis key.
     pub(crate) fn name(&self, keys: &Keys) -> String {
         keys.spelled(&self.key, self.spelling)
     }
 
+    /// The revocation that the key holds.
     pub(crate) fn revoked(&self, known: &Known) -> Revoked {
         Revoked {
             key: self.key.clone(),
@@ -55,7 +57,7 @@ impl Written {
     }
 }
 
-/// Divides names, or what has one, into groups of at most `count` and of bounded size.
+/// Splits a list into groups of at most `count` elements and bounded total size.
 pub(super) fn groups<T>(
     mut rest: &[T],
     count: usize,
@@ -81,7 +83,8 @@ fn name_groups(names: &[Vec<u8>], count: usize) -> impl Iterator<Item = &[Vec<u8
     groups(names, count, Vec::len)
 }
 
-/// What became of the keys of these names: each with its value and expiry, or nothing.
+/// Reads the keys of these names. Returns the value and expiry of each, or `None` if it does not
+/// exist.
 pub(super) async fn read_names(
     connection: &Connection,
     names: &[Vec<u8>],
@@ -99,7 +102,7 @@ pub(super) async fn read_names(
     Ok(known)
 }
 
-/// As [`read_names`] for one key that is being watched.
+/// Like [`read_names`], for one key that is watched.
 pub(super) async fn read_watched(
     connection: &Connection,
     name: &str,
@@ -109,9 +112,9 @@ pub(super) async fn read_watched(
     Ok(read.into_iter().next().flatten())
 }
 
-/// In a transaction, lest a key be written or lifted between the two questions: the value of one that
-/// is not there reads like an empty one, which covers everyone. A key that is watched is safe
-/// from that, and a transaction would end the watching.
+/// Reads a group of keys, in a transaction if `atomic`. Without one, a key could be written or
+/// lifted between the two commands: `GETRANGE` answers for a missing key as for an empty value,
+/// which covers everyone. A watched key is safe from that, and a transaction would end the watch.
 async fn read_group(
     mut connection: Connection,
     names: &[Vec<u8>],
@@ -122,7 +125,7 @@ async fn read_group(
         pipeline.atomic();
     }
     for name in names {
-        // One byte more than is looked at says that there is more.
+        // One byte more than the limit shows that the value is longer.
         pipeline
             .cmd("GETRANGE")
             .arg(name)
@@ -153,7 +156,7 @@ async fn read_group(
     Ok(known)
 }
 
-/// Those of these names that are there, by their place.
+/// The existing keys among these names, each with its place in the list.
 pub(crate) async fn find_names(
     connection: &mut Connection,
     names: &[Vec<u8>],
@@ -161,7 +164,7 @@ pub(crate) async fn find_names(
     let mut there = Vec::new();
     let mut first = 0;
     for group in name_groups(names, EXISTS_AT_ONCE) {
-        // Nearly always none is there, and a key of any type counts.
+        // Counted first: nearly always no key exists. The count includes keys of any type.
         let count: u64 = cmd("EXISTS").arg(group).query_async(connection).await?;
         if count > 0 {
             let mut pipeline = pipe();
@@ -180,7 +183,7 @@ pub(crate) async fn find_names(
     Ok(found.filter_map(|(at, known)| Some((at, known?))).collect())
 }
 
-/// Those of these keys that are there, in each way they are written.
+/// The existing keys among these, in every spelling.
 pub(super) async fn find(
     connection: &mut Connection,
     keys: &Keys,
@@ -203,7 +206,7 @@ pub(super) async fn find(
     Ok(found.collect())
 }
 
-/// What became of keys as they are written: each with its value and expiry, or nothing.
+/// Reads these keys. Returns the value and expiry of each, or `None` if it does not exist.
 pub(crate) async fn read(
     connection: &Connection,
     keys: &Keys,

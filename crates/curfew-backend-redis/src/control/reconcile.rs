@@ -1,5 +1,5 @@
-//! Comparing sessions with Redis: all of them before the first lease, and all again every half a
-//! minute.
+//! Comparisons of sessions with Redis: all of them before the first lease, and a sweep over all of
+//! them every half minute.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use super::{Control, Generation, SWEEP};
 use crate::connect::Connection;
 use crate::fault::Fault;
 
-/// Sessions compared in one go.
+/// Most sessions compared in one step.
 pub(super) const CHUNK: usize = 512;
 
-/// Chunks under way at once.
+/// Most chunks under way at once.
 const CHUNKS_AT_ONCE: usize = 4;
 
 impl Control {
-    /// Compares every session with Redis, those that are opening included.
+    /// Compares every session with Redis, including those that are opening.
     pub(super) async fn reconcile(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let began = Instant::now();
         let sessions = self.core.local.sessions();
@@ -46,6 +46,7 @@ impl Control {
         self.note_found(generation, &found).await
     }
 
+    /// Finds the existing keys among these, over a clone of the connection.
     async fn find_over(
         &self,
         mut connection: Connection,
@@ -54,15 +55,16 @@ impl Control {
         read::find(&mut connection, &self.core.keys, &keys).await
     }
 
+    /// Starts a sweep over every session.
     pub(super) fn start_sweep(&mut self, generation: &mut Generation) {
-        // A comparison looks at all of them anyway.
+        // A comparison under way covers every session anyway.
         if !self.comparison.is_under_way() {
             generation.sweep = self.core.local.sessions();
         }
         generation.next_sweep = Instant::now() + sweep_interval();
     }
 
-    /// One chunk of the sweep.
+    /// Compares one chunk of the sweep.
     pub(super) async fn sweep(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let from = generation.sweep.len().saturating_sub(CHUNK);
         let chunk: Vec<SessionId> = generation.sweep.split_off(from);
@@ -77,8 +79,9 @@ impl Control {
         self.note_found(generation, &found).await
     }
 
-    /// Ends the sessions that these cover, which were read without a word from Redis and which no
-    /// push has told of by then. Says how many there were.
+    /// Ends the sessions covered by revocations that were found without a push. A key whose push
+    /// has arrived meanwhile is left to the handling of that push. Returns the number of sessions
+    /// ended.
     pub(super) async fn apply_unpushed(
         &mut self,
         generation: &mut Generation,
@@ -88,8 +91,8 @@ impl Control {
         if found.is_empty() {
             return Ok(0);
         }
-        // A push of the very loop that answered comes after the answer: what a push tells is not
-        // missed.
+        // Redis sends a push of the same iteration after its answer. After this round trip, such
+        // pushes have arrived and do not count as missed.
         cmd("PING")
             .query_async::<()>(&mut generation.connection)
             .await?;
@@ -100,7 +103,7 @@ impl Control {
             }
             let count = self.apply(&written.revoked(known), began).count();
             ended += count;
-            // While settings change, no push could have found them.
+            // No push could have found the sessions while the settings change.
             if self.core.events.finds(written.key.kind()) {
                 missed += count;
             }
@@ -108,7 +111,7 @@ impl Control {
         if missed > 0 {
             warn!(
                 sessions = missed,
-                "revoked sessions that no push had told of"
+                "ended revoked sessions that no push had announced"
             );
             let counter = &self.core.metrics.revocation_missed_push;
             counter.inc_by(missed as u64);
@@ -116,7 +119,7 @@ impl Control {
         Ok(ended)
     }
 
-    /// What became of keys as they are written: each with its value and expiry, or nothing.
+    /// Reads these keys. Returns the value and expiry of each, or `None` if it does not exist.
     pub(super) async fn read(
         &self,
         connection: &Connection,
@@ -126,7 +129,8 @@ impl Control {
     }
 }
 
-/// Until the next sweep; nodes that started together do not stay together.
+/// The delay until the next sweep. It varies, so that nodes that started together do not sweep
+/// together.
 pub(super) fn sweep_interval() -> Duration {
     SWEEP.mul_f64(0.8 + 0.4 * fastrand::f64())
 }

@@ -1,5 +1,5 @@
-//! From a connection to the first lease: tracking on, the epoch read, revocations written back
-//! where they are missing, every session compared, and only then the lease taken.
+//! From a connection to the first lease: turn tracking on, read the epoch, write back missing
+//! revocations, compare every session, and only then take the lease.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,52 +22,53 @@ use crate::fault::Fault;
 use crate::layout::check_primary;
 use crate::slots::Slot;
 
-/// The oldest Redis that has every command used (`PEXPIREAT` with `GT`, `PEXPIRETIME`, sharded
+/// Oldest version of Redis with every command used (`PEXPIREAT` with `GT`, `PEXPIRETIME`, sharded
 /// publications).
 const OLDEST: (u32, u32) = (7, 0);
 
-/// Revocations written back in one go.
+/// Most revocations written back in one pipeline.
 const BATCH: usize = 1000;
 
-/// For how long tokens issued before a loss of data are refused (`on_data_loss = "reauth"`): longer
-/// than any sensible token lives.
+/// Time for which tokens issued before a loss of data are refused (`on_data_loss = "reauth"`). It
+/// is longer than any sensible token lives.
 const REAUTH_FOR: Duration = Duration::from_secs(400 * 24 * 3600);
 
-/// After a loss of data, a node waits this long before it compares its sessions and admits new ones:
-/// every node in touch has heard of the loss by then, and has written back what it knows.
+/// Delay after a loss of data before sessions are compared and admitted. Every node in touch has
+/// noticed the loss by then, and has written back the revocations it knows.
 const OTHERS_WRITE_BACK: Duration = Duration::from_secs(1);
 
-/// Attempts to write a new epoch while somebody else writes as well.
+/// Most attempts to write a new epoch while others write one.
 const EPOCH_ATTEMPTS: usize = 5;
 
-/// One run of one server with one history: another primary, or the same one restarted, is another.
+/// One run of one server with one history. A promoted replica is another, and so is the same server
+/// after a restart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Primary {
     run_id: String,
     replication_id: String,
 }
 
-/// What `INFO` says of a server.
+/// The properties of a server, from `INFO`.
 #[derive(Debug, PartialEq, Eq)]
 struct Server {
     primary: Primary,
     fencing: Option<&'static str>,
-    /// The costs its settings may have.
+    /// The risks of its settings, as log lines.
     risks: Vec<&'static str>,
 }
 
-/// There are replicas, and nothing fences the primary that one of them replaces.
+/// Value of `fencing` for a server that has replicas and no fence against a replaced primary.
 const UNFENCED: &str = "none";
 
 impl Control {
-    /// A new control connection to the primary of the revocations.
+    /// Makes a new control connection to the primary of the revocations.
     pub(super) async fn connect(&mut self) -> Result<Generation, Fault> {
         let core = Arc::clone(&self.core);
         let layout = core.connector.layout(&self.connections.addresses()).await?;
         self.connections.update(&layout);
         let address = layout
             .primary_of(Slot::REVOKED)
-            .ok_or_else(|| Fault::NoPrimary("nobody has the revocations' slot".to_owned()))?
+            .ok_or_else(|| Fault::NoPrimary("no primary holds the revocations' slot".to_owned()))?
             .clone();
         let pushes = Pushes::new(Arc::clone(&core));
         let taking = Arc::clone(&pushes);
@@ -92,7 +93,7 @@ impl Control {
         self.compare_clocks(time, sent_at);
         self.check_role(&role)?;
         let server = check_server(&info)?;
-        // Once for each life of a server: connections to it may break again and again.
+        // Logged once in each run of a server, because connections to it may break often.
         if self.told_of.as_ref() != Some(&server.primary) {
             for risk in &server.risks {
                 warn!(redis = %address, "{risk}");
@@ -101,17 +102,18 @@ impl Control {
         }
         if core.status.set_fencing(server.fencing) && server.fencing == Some(UNFENCED) {
             warn!(
-                "fencing: none; set min-replicas-to-write, or a primary that was replaced goes on accepting revocations for a while"
+                "fencing: none; set min-replicas-to-write, or a replaced primary keeps accepting revocations for a while"
             );
         }
-        // From here on every touched revocation key is pushed.
+        // From here on every touched revocation key is pushed. Tracking comes before any read: a
+        // key touched in between must not be missed.
         cmd("CLIENT")
             .arg("TRACKING")
             .arg("ON")
             .arg("BCAST")
             .arg("PREFIX")
             .arg(core.keys.revoked_prefix())
-            // Where the braces were forgotten. In a cluster such a key lies on any server.
+            // Keys written without the braces. In a cluster such a key lies on any server.
             .arg("PREFIX")
             .arg(core.keys.unbraced_prefix())
             .query_async::<()>(&mut connection)
@@ -135,6 +137,7 @@ impl Control {
         })
     }
 
+    /// Fails if the server is not a primary. Notes whether it has replicas.
     pub(super) fn check_role(&mut self, role: &[Value]) -> Result<(), Fault> {
         check_primary(role)?;
         if matches!(role.get(2), Some(Value::Array(replicas)) if !replicas.is_empty()) {
@@ -143,34 +146,37 @@ impl Control {
         Ok(())
     }
 
-    /// Everything up to the first lease on this connection.
+    /// Does everything up to the first lease on this connection.
     pub(super) async fn set_up(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         generation.set_up_at = Instant::now();
+        // Before the first read: a loss of track from here on belongs to this setup.
         generation.pushes.find_track();
         let lost = self.settle_epoch(generation).await?;
-        // A primary counts as known only once this node is synced with it: a connection that breaks
-        // in between must find it unknown again.
+        // Noted as known only at the end, when the node is synced with it. If the connection breaks
+        // before, the primary must count as unknown again.
         let is_known = self.known.as_ref() == Some(&generation.primary);
         if !is_known {
-            // With the data, the lease may be gone, and what others find this node by.
+            // The heartbeat and the node's registration may be gone with the data.
             self.registered = false;
             self.core.status.forget_registration();
             self.reassert(generation).await?;
         }
         if lost {
-            // Others may know what this node does not.
+            // Other nodes may know revocations that this node does not.
             time::sleep(OTHERS_WRITE_BACK).await;
         }
+        // Compared before the first heartbeat: the lease vouches for every session.
         self.reconcile(generation).await?;
         self.beat(generation).await?;
         if generation.pushes.has_lost_track() {
+            // Revocations may have changed again: the next step is another setup.
             return Ok(());
         }
         self.step("synced").log();
         self.known = Some(generation.primary.clone());
         generation.recall = self.known_revocations.written();
         if !is_known {
-            // Records may be gone with the data, or not have reached a replica in time.
+            // Records may be gone with the data, or may not have reached a promoted replica.
             self.rewrite = self.core.local.sessions();
         }
         // Every session was compared just now.
@@ -180,14 +186,15 @@ impl Control {
         Ok(())
     }
 
-    /// Everything may have changed: the lease ends until every session has been compared again.
+    /// Ends the lease until every session has been compared again, because any revocation may have
+    /// changed.
     pub(super) async fn set_up_again(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         self.core.lease.expire();
         self.core.metrics.backend_synced.set(0);
         self.step("null_push").log();
-        // What was touched meanwhile may be in the index only.
+        // Keys touched meanwhile may be found only in the index.
         generation.learn = Some(0);
-        // Not again and again at once.
+        // Delayed, so that repeated losses of track do not keep the node busy.
         let earliest = generation.set_up_at + RESETUP;
         if earliest > Instant::now() {
             time::sleep_until(earliest).await;
@@ -206,8 +213,8 @@ impl Control {
         Ok(epoch)
     }
 
-    /// Reads which life of the data this is; begins a new one where there is none. Where data that
-    /// this node had known may be lost, the primary is unknown again. Says whether that is so.
+    /// Reads the epoch of the data, and begins a new one if there is none. If data known to this
+    /// node may be lost, the primary counts as unknown again. Returns true in that case.
     async fn settle_epoch(&mut self, generation: &mut Generation) -> Result<bool, Fault> {
         let found = self.read_epoch(generation).await?;
         let lost = self.epoch.is_some() && found != self.epoch;
@@ -224,8 +231,8 @@ impl Control {
                 revocations = self.known_revocations.len(),
                 "redis has lost its data"
             );
-            // Before anything is remembered of the new life: if the connection breaks from here
-            // on, the next one has to write back all the same.
+            // Before anything is remembered of the new epoch: if the connection breaks from here
+            // on, the next one must still write back.
             self.known = None;
             generation.gone.clear();
         }
@@ -243,7 +250,7 @@ impl Control {
         Ok(lost)
     }
 
-    /// Two nodes may try: the first one's stays.
+    /// Begins a new epoch. If two nodes try, the first one's stays.
     async fn begin_epoch(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let key = self.core.keys.epoch();
         cmd("SET")
@@ -259,8 +266,8 @@ impl Control {
         }
     }
 
-    /// Refuses every token issued until now, and begins a new epoch: both become visible together,
-    /// lest another node take the new one for a sign that all is well.
+    /// Raises the floor, which refuses every token issued until now, and begins a new epoch. Both
+    /// happen in one transaction: another node must not see the new epoch without the floor.
     async fn raise_floor(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let (epoch, all) = (
             self.core.keys.epoch(),
@@ -276,7 +283,7 @@ impl Control {
                 .await?;
             let found: Option<String> = cmd("GET").arg(&epoch).query_async(connection).await?;
             if found.is_some() && found != self.epoch {
-                // Another node has done it.
+                // Another node has done it already.
                 cmd("UNWATCH").query_async::<()>(connection).await?;
                 self.epoch = found;
                 return Ok(());
@@ -285,9 +292,10 @@ impl Control {
             let floor = Revocation::reauth(now);
             let there = there.map(|known| known.revocation());
             let floor = match &there {
-                // A ban of everyone is more than a floor, and must not last as long.
+                // A ban of everyone covers more than a floor, and must not be extended to the
+                // floor's duration.
                 Some(there) if there.before.is_none() => None,
-                // Only upwards.
+                // The floor only moves up.
                 Some(there) => Some(there.merge(floor)),
                 None => Some(floor),
             };
@@ -311,7 +319,7 @@ impl Control {
         Err(Fault::Unexpected("EXEC of the floor"))
     }
 
-    /// Writes back every revocation this node knows of and Redis lacks.
+    /// Writes back every revocation that this node knows and Redis lacks.
     async fn reassert(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let now = self.redis_now_ms(generation).await?;
         let known = self.known_revocations.in_force(now);
@@ -357,7 +365,8 @@ impl Control {
         Ok(())
     }
 
-    /// Some are there already: one may be an older one, that covers less than this node knows.
+    /// Widens revocations that exist already, if they are older ones that cover less than this node
+    /// knows.
     async fn widen_all(
         &mut self,
         generation: &mut Generation,
@@ -373,8 +382,11 @@ impl Control {
                 && known.before.is_none()
                 && known.expires_at.is_some();
             if ban_over_floor {
-                // Together they would be a ban for as long as the floor lasts, which nobody wrote.
-                warn!("a ban of everyone that ends is in force already for longer, as a floor");
+                // Merged, the two would ban everyone for the duration of the floor, which no
+                // operator asked for.
+                warn!(
+                    "an expiring ban of all tokens is not written back over the longer floor of a data loss"
+                );
                 continue;
             }
             if !there.covers_as_much_as(&known) {
@@ -385,7 +397,7 @@ impl Control {
     }
 }
 
-/// Whether the server can be used, and what it is.
+/// Checks that the server can be used, and reads its properties.
 fn check_server(info: &str) -> Result<Server, Fault> {
     let fields: HashMap<&str, &str> = info
         .lines()
@@ -421,7 +433,7 @@ fn check_server(info: &str) -> Result<Server, Fault> {
     }
     let fencing = match field("connected_slaves") {
         "0" | "" => None,
-        // Shown only where min-replicas-to-write is set.
+        // The field is present only if min-replicas-to-write is set.
         _ if fields.contains_key("min_slaves_good_slaves") => Some("min-replicas-to-write"),
         _ => Some(UNFENCED),
     };

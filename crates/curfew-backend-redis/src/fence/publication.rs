@@ -1,4 +1,4 @@
-//! Publications on their way to Redis, and what their publishers are told.
+//! Publications on their way to Redis, with the answers to their publishers.
 
 use std::time::Duration;
 
@@ -8,20 +8,20 @@ use tokio::sync::oneshot;
 
 use crate::fault::Fault;
 
-/// A publication on its way to Redis, and whoever waits for its answer. When it is dropped, they are
-/// told what is known of it.
+/// A publication on its way to Redis, with the publisher that waits for its answer. Dropping it
+/// answers with what is known: unsent, or of unknown outcome.
 pub(crate) struct Publication {
     /// The channel's name at Redis.
     pub(super) channel: String,
     pub(super) payload: Bytes,
-    /// The end of the lease under which it was accepted, of [`boottime`].
+    /// The end of the lease under which it was accepted, as [`boottime`](curfew_model::boottime).
     pub(super) until: Duration,
-    /// Whether Redis may have it.
+    /// True if Redis may have received it.
     pub(super) sent: bool,
     answer: Option<oneshot::Sender<Result<(), Fault>>>,
 }
 
-/// Publications that one run of the script carries out.
+/// The publications of one run of the script.
 pub(crate) struct Run {
     pub(super) publications: Vec<Publication>,
     pub(super) until: Duration,
@@ -29,6 +29,7 @@ pub(crate) struct Run {
 }
 
 impl Publication {
+    /// Creates a publication, with the receiver of its answer.
     pub(crate) fn new(
         channel: String,
         payload: Bytes,
@@ -45,16 +46,17 @@ impl Publication {
         (publication, answered)
     }
 
-    /// It was not done, and now others are that came later.
+    /// Refuses a publication that was not executed before later ones were.
     pub(crate) fn overtaken(mut self) {
         self.answer(Err(Fault::Overtaken));
     }
 
+    /// True if the publisher no longer waits.
     pub(super) fn is_given_up(&self) -> bool {
         self.answer.as_ref().is_none_or(oneshot::Sender::is_closed)
     }
 
-    /// Once; later answers are passed over.
+    /// Sends the answer. Only the first one counts.
     pub(super) fn answer(&mut self, result: Result<(), Fault>) {
         if let Some(answer) = self.answer.take() {
             // The receiver may have gone.
@@ -74,27 +76,29 @@ impl Drop for Publication {
 }
 
 impl Run {
+    /// Adds a publication to the run.
     pub(super) fn push(&mut self, publication: Publication) {
         self.bytes += publication.channel.len() + publication.payload.len();
         self.publications.push(publication);
     }
 
-    /// When the lease ends under which it is sent.
+    /// The end of the lease under which the run is sent.
     pub(crate) fn until(&self) -> Duration {
         self.until
     }
 
-    /// Tells whoever still waits that it is not known what Redis makes of it.
+    /// Answers the publishers that still wait with an unknown outcome.
     pub(crate) fn leave_open(&mut self, error: &RedisError) {
         self.answer_rest(|| Err(Fault::Unanswered(Box::new(Fault::Redis(error.clone())))));
     }
 
-    /// As [`Run::leave_open`], since the lease is over.
+    /// Like [`Run::leave_open`], because the lease is over.
     pub(crate) fn give_up(&mut self) {
         self.answer_rest(|| Err(Fault::Unanswered(Box::new(Fault::LeaseOver))));
     }
 
-    /// Refuses those that Redis did not take: their places, each with its error.
+    /// Refuses the publications that Redis did not take. `refused` holds the place and the error of
+    /// each, in turn.
     pub(super) fn refuse(&mut self, refused: Vec<Value>) {
         let mut refused = refused.into_iter();
         while let (Some(place), Some(error)) = (refused.next(), refused.next()) {
@@ -109,12 +113,14 @@ impl Run {
         }
     }
 
+    /// Answers the publications that have no answer yet.
     pub(super) fn answer_rest(&mut self, result: impl Fn() -> Result<(), Fault>) {
         for publication in &mut self.publications {
             publication.answer(result());
         }
     }
 
+    /// The publications, to be sent again.
     pub(crate) fn into_publications(self) -> Vec<Publication> {
         self.publications
     }

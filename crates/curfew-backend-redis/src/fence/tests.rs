@@ -8,7 +8,7 @@ const LEASE: Duration = Duration::from_secs(3);
 
 type Answer = oneshot::Receiver<Result<(), Fault>>;
 
-/// At a Redis whose clock is this far from [`boottime`].
+/// A fence at a Redis whose clock is `ahead` of [`boottime`].
 fn fence(cluster: bool, ahead: i64) -> Fence {
     let lease = Arc::new(DeliveryLease::not_held());
     lease.renew(boottime() + LEASE, lease.stretch());
@@ -22,7 +22,7 @@ fn fence(cluster: bool, ahead: i64) -> Fence {
     }
 }
 
-/// Publications in these channels, with so many bytes each, under a lease that lasts.
+/// Publications in these channels, of `bytes` bytes each, under a lease that lasts.
 fn publications(channels: &[&str], bytes: usize) -> (Vec<Publication>, Vec<Answer>) {
     let until = boottime() + LEASE * 2;
     channels
@@ -31,7 +31,7 @@ fn publications(channels: &[&str], bytes: usize) -> (Vec<Publication>, Vec<Answe
         .unzip()
 }
 
-/// The one run that these publications make.
+/// The single run of `count` publications.
 fn run(fence: &Fence, count: usize) -> (Run, Vec<Answer>) {
     let (publications, answers) = publications(&vec!["a"; count], 1);
     let mut runs = fence.runs(publications);
@@ -131,7 +131,7 @@ fn each_publication_has_the_answer_that_redis_gave() {
         (error("READONLY"), ["unavailable"; 4]),
         (error("OOM"), ["unavailable"; 4]),
         (error("MOVED"), ["unavailable"; 4]),
-        // It may have ended half way.
+        // The script may have failed halfway.
         (error("ERR"), ["unknown_outcome"; 4]),
         (Value::Okay, ["unknown_outcome"; 4]),
     ] {

@@ -1,4 +1,4 @@
-//! Nodes of the backend for the suite that every backend must pass.
+//! Nodes of the backend, for the suite that every backend must pass.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use curfew_backend_redis::{Config, Parts, Redis, RedisConfig, RedisMetrics, Redi
 use curfew_model::{Clock, DeliveryLease, NodeId, SystemClock};
 use curfew_telemetry::Registry;
 
-/// Nodes on the Redis at `url`, each cluster of them below a prefix of its own.
+/// Nodes on the Redis at `url`. Each cluster has a prefix of its own.
 pub(crate) async fn nodes(
     url: String,
     clock: Arc<conformance::ManualClock>,
@@ -49,7 +49,7 @@ pub(crate) async fn nodes(
             backends: redis.backends(),
         });
     }
-    // Ready, and known to each other.
+    // Waits until each node is ready and knows the others.
     for member in &members {
         let ready = async {
             loop {

@@ -1,31 +1,31 @@
-//! Publications that are timed on their way through a session's queue.
+//! Timing of publications on their way through a session's queue.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use curfew_telemetry::Writes;
 
-/// Most traced publications that are followed through one session's queue. What comes behind them is
-/// missing from the count of its writes.
+/// Most traced publications followed through one session's queue. Further ones are missing from the
+/// count of their writes.
 const MAX_FOLLOWED: usize = 16;
 
-/// A publication that is timed on its way to a session.
+/// A publication timed on its way to one session.
 #[derive(Debug, Clone)]
 pub(crate) struct Arrival {
     /// The time when it reached this node.
     pub(crate) at: Instant,
-    /// The record of its writes to sockets, where it is traced.
+    /// The record of its writes to sockets, if it is traced.
     pub(crate) writes: Option<Arc<Writes>>,
     /// The number of messages that are written together with it; 0 while it is queued.
     pub(crate) messages: u32,
-    /// The number of them that are yet to be written.
+    /// The number of those messages that are not written yet.
     left: u32,
-    /// It is one of those whose times are in the metrics.
+    /// True if its time enters the metrics.
     pub(crate) is_observed: bool,
 }
 
 impl Arrival {
-    /// It is here.
+    /// Starts timing a publication that has just reached this node.
     pub(crate) fn now(writes: Option<Arc<Writes>>) -> Self {
         Self {
             at: Instant::now(),
@@ -36,7 +36,7 @@ impl Arrival {
         }
     }
 
-    /// It is about to be written, if it was not already, as one of so many messages.
+    /// Notes that a write takes it, as one of `messages` messages. Only the first such note counts.
     fn taken(&mut self, messages: u32) {
         if self.messages == 0 {
             self.messages = messages;
@@ -44,26 +44,27 @@ impl Arrival {
         }
     }
 
-    /// So many messages were written. True if it is among them.
+    /// Notes that `messages` messages were written. Returns true if it is among them.
     fn is_written(&mut self, messages: u32) -> bool {
         self.left = self.left.saturating_sub(messages);
         self.messages > 0 && self.left == 0
     }
 }
 
-/// The timed publications that are queued for one session, in order. Nearly always there is none.
+/// The timed publications in one session's queue, in order. The queue nearly always holds none.
 #[derive(Debug, Default)]
 pub(super) struct Arrivals(Option<Box<Queued>>);
 
 #[derive(Debug)]
 struct Queued {
+    /// The oldest timed publication.
     first: Arrival,
-    /// Traced ones behind it.
+    /// Traced publications behind it.
     more: Vec<Arrival>,
 }
 
 impl Arrivals {
-    /// Times what was just queued, unless something older is timed and this is not traced.
+    /// Starts timing the frame just queued. An untraced one is skipped while an older one is timed.
     #[cold]
     pub(super) fn add(&mut self, arrival: &Arrival) {
         match &mut self.0 {
@@ -75,7 +76,7 @@ impl Arrivals {
             }
             Some(queued) if arrival.writes.is_some() && queued.more.len() < MAX_FOLLOWED => {
                 queued.more.push(Arrival {
-                    // One of the session's is enough for the metrics.
+                    // One sample of each session at a time is enough for the metrics.
                     is_observed: false,
                     ..arrival.clone()
                 });
@@ -84,7 +85,7 @@ impl Arrivals {
         }
     }
 
-    /// All that is queued is about to be written: so many messages.
+    /// Notes that a write takes all queued messages.
     pub(super) fn taken(&mut self, messages: usize) {
         let Some(queued) = &mut self.0 else { return };
         let messages = count(messages);
@@ -94,10 +95,12 @@ impl Arrivals {
         }
     }
 
-    /// So many messages were written. Passes those on that were among them.
+    /// Notes that `messages` messages were written, and moves the timed ones among them to
+    /// `written`.
     pub(super) fn written(&mut self, messages: usize, written: &mut Vec<Arrival>) {
         let Some(queued) = &mut self.0 else { return };
         let messages = count(messages);
+        // Nearly always only one is timed: handled without the lists below.
         if queued.more.is_empty() {
             if queued.first.is_written(messages) {
                 written.extend(self.0.take().map(|queued| queued.first));
@@ -121,12 +124,13 @@ impl Arrivals {
         }
     }
 
+    /// Stops timing, because the queue was dropped.
     pub(super) fn clear(&mut self) {
         self.0 = None;
     }
 }
 
-/// A queue is bounded by bytes far below this.
+/// Converts a number of messages. A queue is bounded in bytes, far below `u32::MAX` messages.
 fn count(messages: usize) -> u32 {
     u32::try_from(messages).unwrap_or(u32::MAX)
 }

@@ -1,13 +1,13 @@
-//! The reason why a session is told to end, and what that costs.
+//! The reason for which a session is told to end, and the frames lost by it.
 
 use curfew_model::Disconnect;
 
-/// The reason and the way in which the server ends a session.
+/// The reason for which the server ends a session, and its advice to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ending {
     /// The close code and its name.
     pub disconnect: Disconnect,
-    /// Told to the client with it.
+    /// The delay before a new connection that the client is advised to keep.
     pub retry_after_ms: Option<u64>,
 }
 
@@ -20,38 +20,39 @@ impl Ending {
         }
     }
 
-    /// True if it is a revocation that ends the session.
+    /// True if a revocation ends the session.
     pub fn is_revocation(self) -> bool {
         [Disconnect::REVOKED, Disconnect::REAUTH_REQUIRED].contains(&self.disconnect)
     }
 
-    /// True if frames that are queued still go out before the close. Where access is over, or the
-    /// reader does not read, they do not.
+    /// True if queued frames still leave before the close. They do not if access is withdrawn, or
+    /// if the client does not read.
     pub fn flushes(self) -> bool {
         !self.disconnect.withdraws_access() && self.disconnect != Disconnect::SLOW_CONSUMER
     }
 }
 
-/// Frames that were queued for a session, and that its socket was not given.
+/// Frames that were queued for a session and not written to its socket.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Undelivered {
-    /// The number of them.
+    /// The number of frames.
     pub frames: usize,
-    /// All of them together.
+    /// The bytes of all those frames.
     pub bytes: usize,
 }
 
 impl Undelivered {
+    /// Adds lost frames.
     pub(super) fn add(&mut self, frames: usize, bytes: usize) {
         self.frames += frames;
         self.bytes += bytes;
     }
 }
 
-/// A session was told to end.
+/// The ending of a session that was told to end.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Told {
     pub(super) ending: Ending,
-    /// The part of its queue that was let go of for it.
+    /// The part of its queue that was dropped for the ending.
     pub(super) let_go: Undelivered,
 }

@@ -1,5 +1,5 @@
-//! One queue with two lanes: what may always leave, and what leaves only while the session has
-//! access.
+//! One queue with two lanes: notices, which may always leave, and normal frames, which leave only
+//! while the session has access.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,9 +13,9 @@ use crate::FrameCounts;
 
 /// Frames on their way to one socket.
 ///
-/// *Notices* are the answer to the upgrade request, errors, pings, pongs and closes: they tell nothing
-/// that access protects. Everything else is *normal*. A notice that is to keep its turn waits in the
-/// normal lane, until that may not leave.
+/// *Notices* are the answer to the upgrade request, errors, pings, pongs and closes: they disclose
+/// nothing that access protects. Every other frame is *normal*. A notice that keeps its turn waits
+/// in the normal lane, until that lane is withheld.
 #[expect(
     clippy::box_collection,
     reason = "an idle session has neither, and holds a pointer for each"
@@ -24,34 +24,35 @@ use crate::FrameCounts;
 pub struct Lanes {
     notices: Option<Box<VecDeque<Bytes>>>,
     normal: VecDeque<Bytes>,
-    /// The places in the normal lane, from the front, where notices wait for their turn.
+    /// The places in the normal lane, counted from the front, of notices that keep their turn.
     turns: Option<Box<Vec<usize>>>,
-    /// The first notice answers the upgrade request: it is no frame.
+    /// True if the first notice is the answer to the upgrade request, which is no frame.
     has_answer: bool,
-    /// The lane whose front frame is written in part: nothing else can be written before its rest.
+    /// The lane whose front frame is written in part. The rest of that frame must be written next.
     begun: Option<Lane>,
-    /// The socket has taken bytes and holds some of them back, as TLS does. They count as not
-    /// written: [`Lane::Normal`] if any of them is of that lane.
+    /// Set if the socket has taken bytes that it still holds back, as TLS does. Such bytes count as
+    /// not written: [`Lane::Normal`] if any of them is of that lane.
     held: Option<Lane>,
 }
 
+/// One of the two lanes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lane {
     Notices,
     Normal,
 }
 
-/// The next thing that the socket is asked.
+/// The next request to the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
-    /// To write the front, of so many frames of each lane at most.
+    /// Write from the front, at most this many frames of each lane.
     Write { notices: usize, normal: usize },
-    /// To hand on what it holds back.
+    /// Flush the bytes that the socket holds back.
     Flush,
 }
 
 impl Step {
-    /// True if the session must have access for it.
+    /// True if the step needs the session's access.
     fn needs_access(self, held: Option<Lane>) -> bool {
         match self {
             Self::Write { normal, .. } => normal > 0,
@@ -63,18 +64,19 @@ impl Step {
 /// The outcome of one write.
 #[derive(Debug, Default)]
 pub(crate) struct Written {
-    /// Bytes of frames.
+    /// Bytes of frames written.
     pub(crate) bytes: usize,
     /// Bytes of the normal lane among them.
     pub(super) normal_bytes: usize,
     /// Frames of the normal lane that are complete.
     pub(super) normal_frames: usize,
-    /// Frames begun.
+    /// Frames whose first byte was written, by kind.
     pub(crate) frame_counts: FrameCounts,
 }
 
 impl Lanes {
-    /// With the answer to the upgrade request, which is written before any frame. It may be empty.
+    /// Creates lanes with the answer to the upgrade request as first notice, written before any
+    /// frame. An empty answer is left out.
     pub fn answering(answer: Bytes) -> Self {
         let mut lanes = Self::default();
         if !answer.is_empty() {
@@ -94,11 +96,11 @@ impl Lanes {
         self.notices.as_ref().map_or(0, |notices| notices.len())
     }
 
-    /// Writes the notices, where there is no session, or none any more.
+    /// Writes the notices. Used before a session exists and after it has ended.
     pub fn write(&mut self, socket: &mut impl Socket) -> Progress {
         let mut wrote = false;
         while let Some(step) = self.next(false) {
-            // None of them needs access.
+            // A notice never needs access.
             match self.take(step, socket, || false, &mut Written::default()) {
                 Poll::Ready(Ok(())) => wrote = true,
                 Poll::Ready(Err(error)) => return Progress::Broken(error),
@@ -108,6 +110,7 @@ impl Lanes {
         Progress::Done
     }
 
+    /// Adds a frame to the normal lane; `is_notice` marks a notice that keeps its turn.
     pub(super) fn push(&mut self, frame: Bytes, is_notice: bool) {
         if is_notice {
             let turns = self.turns.get_or_insert_default();
@@ -116,8 +119,8 @@ impl Lanes {
         self.normal.push_back(frame);
     }
 
-    /// Lets notices leave that wait for their turn in the normal lane, but for a frame begun. Returns
-    /// how many bytes that are.
+    /// Moves the notices of the normal lane to the lane of notices, except for a partly written
+    /// frame. Returns the moved bytes.
     pub(super) fn release_notices(&mut self) -> usize {
         let Some(mut turns) = self.turns.take() else {
             return 0;
@@ -126,7 +129,7 @@ impl Lanes {
             turns.retain(|place| *place > 0);
         }
         let mut bytes = 0;
-        // Each that goes moves those behind it up.
+        // Each removal moves the later places up by one.
         for (gone, place) in turns.iter().enumerate() {
             if let Some(frame) = self.normal.remove(place - gone) {
                 bytes += frame.len();
@@ -136,28 +139,28 @@ impl Lanes {
         bytes
     }
 
-    /// Frames of the normal lane, one that is begun included.
+    /// The number of frames in the normal lane, including a partly written one.
     pub(super) fn normal(&self) -> usize {
         self.normal.len()
     }
 
-    /// True if there is nothing in it.
+    /// True if no frame waits.
     pub(super) fn is_empty(&self) -> bool {
         self.notices.is_none() && self.normal.is_empty()
     }
 
-    /// True if bytes wait for which the session must have access.
+    /// True if bytes wait that need access.
     pub(super) fn needs_access(&self) -> bool {
         !self.normal.is_empty() || self.held == Some(Lane::Normal)
     }
 
-    /// True if a frame is written in part that nothing can follow but its rest, for which the session
-    /// must have access.
+    /// True if a frame is written in part and its rest needs access.
     pub fn is_amid_frame(&self) -> bool {
         self.begun == Some(Lane::Normal) || self.held == Some(Lane::Normal)
     }
 
-    /// Lets go of the normal lane, but for a frame begun. Returns how many bytes and frames.
+    /// Drops the normal lane, except for a partly written frame. Returns the dropped bytes and
+    /// frames.
     pub(super) fn clear(&mut self) -> (usize, usize) {
         let mut normal = std::mem::take(&mut self.normal);
         if self.begun == Some(Lane::Normal) {
@@ -168,14 +171,17 @@ impl Lanes {
         (bytes, normal.len())
     }
 
-    /// The next step, with access or without; `None` when nothing is, or what is begun has to wait.
+    /// The next step, with or without access. `None` if no frame waits, or a partly written frame
+    /// has to wait for access.
     pub(super) fn next(&self, access: bool) -> Option<Step> {
         if let Some(held) = self.held {
+            // Held bytes block every other write, because they are earlier in the stream.
             return (access || held == Lane::Notices).then_some(Step::Flush);
         }
         let normal = if access { self.normal.len() } else { 0 };
         let step = match self.begun {
-            // Notices come after it: one that is queued already waits for no other frame.
+            // Only the partly written frame: the waiting notices leave right after it, ahead of
+            // other normal frames.
             Some(Lane::Normal) if self.notices.is_some() => Step::Write {
                 notices: 0,
                 normal: normal.min(1),
@@ -198,8 +204,9 @@ impl Lanes {
         Some(step).filter(is_some)
     }
 
-    /// Takes a step, unless it needs access and `has_access`, asked last of all, says no. `Pending`
-    /// when the socket takes no more.
+    /// Performs a step. If the step needs access, `has_access` is called last, when the bytes are
+    /// ready; if it returns false, nothing is written. `Pending` means that the socket takes no
+    /// more.
     pub(super) fn take(
         &mut self,
         step: Step,
@@ -242,7 +249,7 @@ impl Lanes {
         }
     }
 
-    /// Takes what was written off the front.
+    /// Removes written bytes from the front of the lanes.
     fn advance(&mut self, mut some: usize, notices: bool, written: &mut Written) {
         if notices && let Some(mut queue) = self.notices.take() {
             if self.has_answer {
@@ -256,6 +263,7 @@ impl Lanes {
             self.notices = Some(queue).filter(|queue| !queue.is_empty());
         }
         if some == 0 {
+            // Everything written was of the notices.
             return;
         }
         let begun = self.begun.take().is_some();
@@ -275,8 +283,8 @@ impl Lanes {
         }
     }
 
-    /// Takes the notices out, for the very end. What of the normal lane is begun cannot be completed
-    /// then.
+    /// Takes the notices out, for the last write. A partly written normal frame can no longer be
+    /// completed then.
     pub(super) fn take_notices(&mut self) -> Self {
         Self {
             notices: self.notices.take(),
@@ -288,7 +296,7 @@ impl Lanes {
         }
     }
 
-    /// Adds what came behind these meanwhile.
+    /// Appends the lanes that were filled while these were taken out.
     pub(super) fn append(&mut self, mut behind: Self) {
         if let Some(notices) = &mut behind.notices {
             self.notices.get_or_insert_default().append(notices);
@@ -305,17 +313,17 @@ impl Lanes {
     }
 }
 
-/// Bytes and frames of a lane that were written.
+/// The bytes and frames of one lane that were written.
 struct Out {
     bytes: usize,
     /// Frames that are complete.
     frames: usize,
-    /// True if the front frame is now written in part.
+    /// True if the front frame is written in part.
     begun: bool,
 }
 
-/// Takes what was written of the answer to the upgrade request, which is no frame, off the front of
-/// the notices. Returns how many bytes of frames were written, and whether some of the answer is left.
+/// Removes written bytes of the answer to the upgrade request from the front of the notices.
+/// Returns the bytes left over for frames, and whether part of the answer still waits.
 fn advance_answer(notices: &mut VecDeque<Bytes>, some: usize) -> (usize, bool) {
     let Some(answer) = notices.front_mut() else {
         return (some, false);
@@ -329,8 +337,8 @@ fn advance_answer(notices: &mut VecDeque<Bytes>, some: usize) -> (usize, bool) {
     (rest, false)
 }
 
-/// Takes up to `some` bytes off the front of a lane, whose front frame was `begun` or not, and counts
-/// the frames that begin with them.
+/// Removes up to `some` written bytes from the front of a lane, and counts the frames that begin
+/// among them. `begun` says whether the front frame was written in part before.
 fn advance(
     frames: &mut VecDeque<Bytes>,
     some: usize,

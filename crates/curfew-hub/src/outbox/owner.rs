@@ -1,25 +1,25 @@
-//! Who may write to a session's socket.
+//! The owner of a session's socket.
 
 use std::task::Waker;
 
-/// Who may write to the socket at this moment. The table of what moves it is in the documentation of
-/// [`outbox`](super).
+/// The task that may write to the socket now. The table in the documentation of [`outbox`](super)
+/// says how it changes.
 #[derive(Debug, Default)]
 pub(super) enum Owner {
     /// The session's task: it runs, or was woken.
     #[default]
     Task,
-    /// A flusher may: the task sleeps, and the socket had room. None was told.
+    /// A flusher, once one is told: the task sleeps, and the socket had room.
     Idle(Waker),
-    /// A flusher may, and was told that something is queued.
+    /// A flusher that was told of a queued frame.
     Due(Waker),
-    /// None: the task sleeps until the socket takes more, or until the session may be written to
-    /// again. Frames that are queued do not wake it.
+    /// No task: the session's task sleeps until the socket takes more, or until the session may be
+    /// written to again. Frames that are queued do not wake it.
     Blocked(Waker),
 }
 
 impl Owner {
-    /// Gives the socket to the session's task, which is woken if it sleeps.
+    /// Gives the socket to the session's task, and wakes the task if it sleeps.
     pub(super) fn wake(&mut self) {
         match std::mem::take(self) {
             Self::Task => {}
@@ -27,7 +27,7 @@ impl Owner {
         }
     }
 
-    /// Notes that a flusher was told. False when it need not be.
+    /// Notes that a flusher is told. Returns false if none needs to be.
     pub(super) fn become_due(&mut self) -> bool {
         if !matches!(self, Self::Idle(_)) {
             return false;
@@ -38,7 +38,8 @@ impl Owner {
         true
     }
 
-    /// For a flusher that was told: whether it may write. From here on another push tells one again.
+    /// For a flusher that was told: returns true if it may write. The next push then tells a
+    /// flusher again.
     pub(super) fn begin_flush(&mut self) -> bool {
         if matches!(self, Self::Due(_))
             && let Self::Due(waker) = std::mem::take(self)
@@ -48,7 +49,7 @@ impl Owner {
         self.is_flushers()
     }
 
-    /// True if a flusher may go on.
+    /// True if a flusher may write.
     pub(super) fn is_flushers(&self) -> bool {
         matches!(self, Self::Idle(_) | Self::Due(_))
     }

@@ -1,33 +1,34 @@
-//! The question if the client of a session lives: asked by others, answered by the session's task.
+//! The probe of a session's client for a sign of life. Other tasks ask; the session's task answers.
 
 use super::{Outbox, Phase};
 
-/// The knowledge of a client that was asked for a sign of life.
+/// The state of a probe, as the asking task sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sign {
-    /// It has not given one yet.
+    /// The client has not answered yet.
     Awaited,
-    /// It has; or the session is opening.
+    /// The client has answered, or the session is still opening.
     Given,
     /// The session was told to end.
     Ending,
 }
 
-/// The state of a question for a sign of life.
+/// The state of a probe, as the session's task keeps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Probe {
     None,
     /// The session's task is to ask the client.
     Asked,
-    /// It has.
+    /// The session's task has asked.
     Sent,
-    /// The client lives.
+    /// The client has answered.
     Answered,
 }
 
 impl Outbox {
-    /// Asks the client for a sign of life, or says what came of having asked. The one that asks goes on
-    /// asking until it is more than [`Sign::Awaited`]: many who ask at once share a question.
+    /// Asks the client for a sign of life, and returns the result so far. The caller repeats the
+    /// call until the result is no longer [`Sign::Awaited`]. Callers at the same time share one
+    /// question.
     pub fn probe(&self) -> Sign {
         let mut state = self.state.lock();
         match state.phase {
@@ -38,6 +39,7 @@ impl Outbox {
         match state.probe {
             Probe::Answered => {
                 state.probe = Probe::None;
+                // The state starts over, so that a later caller asks the client again.
                 return Sign::Given;
             }
             Probe::None => {
@@ -49,7 +51,7 @@ impl Outbox {
         Sign::Awaited
     }
 
-    /// For the session's task: the client has given a sign of life, or cannot be judged.
+    /// For the session's task: the client has given a sign of life, or cannot be asked for one.
     pub fn answer_probe(&self) {
         self.state.lock().probe = Probe::Answered;
     }

@@ -1,5 +1,4 @@
-//! The one way out: every byte that a session's client may get only while the session has access
-//! passes through [`Outbox::write`].
+//! The only way out: every byte that needs the session's access passes through [`Outbox::write`].
 
 use std::io;
 use std::task::Poll;
@@ -13,18 +12,18 @@ use super::owner::Owner;
 use super::{Arrival, Ending, Outbox};
 use crate::{FrameCounts, Member};
 
-/// Everything that a session's access depends on beside the session.
+/// The conditions of a session's access, besides the state of its queue.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Access<'a> {
     pub(crate) lease: &'a DeliveryLease,
     pub(crate) clock: &'a dyn Clock,
-    /// The wall clock a moment ago, where many sessions share one look at it. It only matters where it
-    /// was set forward: the token's end is asked by the clock that is never set, each time.
+    /// The wall clock a moment ago, read once for many sessions. A clock set forward since is
+    /// noticed one turn late; the token's end by the monotonic clock is checked each time.
     pub(crate) wall: Option<Duration>,
     pub(crate) member: &'a Member,
 }
 
-/// The reason why what is queued may not leave now.
+/// The reason for which queued frames wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeldBack {
     /// A revocation that may name the session is being read.
@@ -33,12 +32,12 @@ pub enum HeldBack {
     NoLease,
 }
 
-/// The reason why what is queued may not leave.
+/// The reason for which queued frames may not leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Withheld {
-    /// For now.
+    /// They wait.
     For(HeldBack),
-    /// The token is over.
+    /// The token has expired.
     Expired,
     /// The session was told to end in a way that withdraws its access.
     Ended(Ending),
@@ -57,20 +56,20 @@ impl From<Withheld> for Progress {
 /// The outcome of an attempt to write.
 #[derive(Debug)]
 pub enum Progress {
-    /// All is written.
+    /// Every frame that may leave is written.
     Done,
     /// The socket takes no more.
     Blocked {
-        /// It took something first.
+        /// True if the socket took something first.
         wrote: bool,
     },
-    /// The rest may not leave now.
+    /// The remaining frames wait.
     Held(HeldBack),
-    /// The rest may not leave any more: the token is over.
+    /// The remaining frames may never leave: the token has expired.
     Expired,
-    /// First of all, the session's subscriptions are to be decided anew.
+    /// Before any frame, the session's subscriptions must be decided anew.
     Reconsider,
-    /// First of all, the client is to be asked for a sign of life.
+    /// Before any frame, the client must be asked for a sign of life.
     Probe,
     /// The session was told to end.
     End(Ending),
@@ -78,49 +77,49 @@ pub enum Progress {
     Broken(io::Error),
 }
 
-/// Who writes, and so what comes before writing.
+/// The task that writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// The session's task: it looks for interruptions between two writes.
+    /// The session's task: interruptions come before each write.
     Live,
-    /// The session's task at the very end: what an ending still lets out is written.
+    /// The session's task at the very end: it writes the frames that the ending still lets out.
     Closing,
-    /// A flusher, while the task sleeps: for the frames that wait when it begins.
+    /// A flusher, while the session's task sleeps: it writes the frames that wait when it begins.
     Flusher,
 }
 
-/// All that left and all that will not, to be counted.
+/// The results of writes, to be added to the metrics.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     /// Bytes written.
     pub(crate) bytes: usize,
-    /// Bytes that were queued and are so no more.
+    /// Bytes that are no longer queued.
     pub(crate) freed: usize,
-    /// Frames begun.
+    /// Frames whose first byte was written, by kind.
     pub(crate) frame_counts: FrameCounts,
-    /// Publications that were timed.
+    /// Timed publications that were written.
     pub(crate) arrivals: Vec<Arrival>,
-    /// Frames let go of because the session was told to end while they were about to be written.
+    /// Frames dropped because the session was told to end while they were being written.
     pub(crate) dropped: Option<(Ending, usize)>,
 }
 
 impl Outbox {
-    /// From now on flushers may write to the socket while the session's task waits in
-    /// [`Outbox::poll_wake`].
+    /// Lets flushers write to the socket while the session's task waits in [`Outbox::poll_wake`].
     pub fn attach(&self, writer: DirectWriter) {
         *self.writer.lock() = Some(writer);
+        // After the writer is in place: a flusher that sees the flag must find it.
         self.state.lock().direct = true;
     }
 
-    /// For the session's task, each time it wakes and before it does anything: from here until
-    /// [`Outbox::poll_wake`] the socket is its own. A write that a flusher is about is waited for,
-    /// which never waits itself.
+    /// For the session's task, first thing after it wakes: takes the socket until
+    /// [`Outbox::poll_wake`]. A flusher's write in progress ends first; such a write never waits.
     pub fn claim(&self) {
+        // Locked before `state`, so that a flusher in the middle of a write ends first.
         let _writer = self.writer.lock();
         self.state.lock().owner = Owner::Task;
     }
 
-    /// For the session's task: writes what may leave.
+    /// For the session's task: writes the frames that may leave.
     pub(crate) fn write_live(
         &self,
         access: Access<'_>,
@@ -130,7 +129,7 @@ impl Outbox {
         self.write(access, socket, Turn::Live, tally)
     }
 
-    /// For the session's task, once the session was told to end: writes what may still leave.
+    /// For the session's task, once it is told to end: writes the frames that may still leave.
     pub(crate) fn write_last(
         &self,
         access: Access<'_>,
@@ -140,29 +139,32 @@ impl Outbox {
         self.write(access, socket, Turn::Closing, tally)
     }
 
-    /// For a flusher that was told: writes what is queued to the socket. What the socket does not
-    /// take, and what else the session's task has to see to, is left to the task, which is woken.
+    /// For a flusher that was told: writes queued frames to the socket. If the socket takes no
+    /// more, or the session needs its own task, the task is woken for the rest.
     ///
-    /// Publishers are not held up meanwhile: one would follow from session to session, and each would
+    /// The queue's lock is free during the system call, so that publishers do not wait for it. A
+    /// waiting publisher would follow the flusher from session to session, and each session would
     /// get its frames one by one.
     pub(crate) fn flush(&self, access: Access<'_>, tally: &mut Tally) {
         let writer = self.writer.lock();
         let Some(mut writer) = writer.as_ref() else {
+            // The session left, or has no direct writer: its task handles the rest.
             return self.nudge();
         };
         match self.write(access, &mut writer, Turn::Flusher, tally) {
-            // Its end wakes the task.
+            // The end of the suspension wakes the task.
             Progress::Done | Progress::Held(HeldBack::Suspended) => {}
-            // The socket is full or broken, or the session may not be written to: the task waits for
-            // it, or finds out.
+            // The task waits for a full socket, and handles a broken one or a session without
+            // access.
             _ => self.nudge(),
         }
     }
 
-    /// Writes until all is written or something is in the way. Before each system call it is asked
-    /// again whether the session has access: the lease is loaded first, then the session is looked at,
-    /// and the lease and the token's end are asked last, when the bytes are ready. So what leaves
-    /// without access is at most one system call that had begun, of at most
+    /// Writes until no frame is left or an obstacle appears. Before each system call access is
+    /// checked again, in this order: the lease is loaded, then the session's state is read, and the
+    /// lease and the token's end are checked when the bytes are ready.
+    ///
+    /// So the bytes that leave without access are at most those of one system call under way:
     /// [`MAX_WRITE_BYTES`](curfew_ws::MAX_WRITE_BYTES).
     fn write(
         &self,
@@ -174,6 +176,8 @@ impl Outbox {
         let (mut flushing, mut wrote) = (None, false);
         let mut denied = None;
         loop {
+            // Loaded before the session's state: a lease renewed in between must not vouch for the
+            // older state.
             let lease = access.lease.snapshot();
             let (mut lanes, step) = {
                 let mut state = self.state.lock();
@@ -209,9 +213,9 @@ impl Outbox {
             });
             self.state.lock().put_back(lanes, written, tally);
             match taken {
-                // Spares it one more look.
+                // Saves one more look at the queue.
                 Poll::Ready(Ok(())) if left == Some(0) => return Progress::Done,
-                // Notices may leave though access was denied.
+                // The next round may still write notices after access is denied.
                 Poll::Ready(Ok(())) => wrote = true,
                 Poll::Ready(Err(error)) => return Progress::Broken(error),
                 Poll::Pending => return Progress::Blocked { wrote },

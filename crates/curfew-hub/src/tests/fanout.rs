@@ -174,8 +174,8 @@ fn the_first_delivery_and_one_in_so_many_is_timed_until_it_is_written() {
             Progress::Done
         ));
     }
-    // Of fifty: the first, the 27th and the 47th; both of these are of one session, where the older
-    // one stands for what was taken together.
+    // The 1st, the 27th and the 47th of 50 deliveries are timed. The last two belong to one
+    // session, where the older one stands for everything taken together.
     assert_eq!(deliveries_timed(&harness), 2.0);
     assert_eq!(metric(&harness, "curfew_send_queue_messages_count"), 2.0);
     assert_eq!(metric(&harness, "curfew_send_queue_messages_sum"), 10.0);

@@ -1,4 +1,4 @@
-//! Flushers: what leaves past the session's task, and what does not.
+//! Flushers: the frames that they write for a sleeping task, and those they leave to it.
 
 use curfew_model::{Disconnect, Revocation, boottime};
 use curfew_ws::{Transport, frame};
@@ -8,10 +8,10 @@ use tokio::net::{TcpListener, TcpStream};
 use super::*;
 use crate::{Ending, Opcode};
 
-/// More than a socket and its peer's take together.
+/// More bytes than a socket and its peer's socket hold together.
 const LARGE: usize = 8 * 1024 * 1024;
 
-/// A wall clock that was set back to 1970, so much later.
+/// A wall clock set back to 1970, at a given reading of the monotonic clock.
 #[derive(Debug)]
 struct Later(Duration);
 
@@ -25,7 +25,7 @@ impl Clock for Later {
     }
 }
 
-/// A session on a real socket, whose task waits unless a test says otherwise.
+/// A session on a real socket. Its task waits unless a test says otherwise.
 struct Connected {
     member: Arc<Member>,
     task: Task,
@@ -34,7 +34,7 @@ struct Connected {
 }
 
 impl Harness {
-    /// With one flusher, and room for large frames.
+    /// A harness with one flusher, and with room for large frames.
     fn flushing() -> Self {
         let harness = Self::with_limits(2 * LARGE, 0);
         harness.hub.set_flushers(1, || 0);
@@ -46,7 +46,8 @@ impl Harness {
         let address = listener.local_addr().unwrap();
         let (client, server) = tokio::join!(TcpStream::connect(address), listener.accept());
         let (server, _) = server.unwrap();
-        // The runtime learns of it by an event; a session has written its handshake by then.
+        // The runtime learns by an event that the socket is writable. A real session has written
+        // its handshake by then.
         server.writable().await.unwrap();
         let (transport, direct_writer) = Transport::Plain(server).share();
         let member = self.register(&principal("u", "t", 100, "{}"), "one");
@@ -63,7 +64,7 @@ impl Harness {
         }
     }
 
-    /// What a flusher does in one turn; returns how many members it was told of.
+    /// Runs one turn of the flusher. Returns the number of members it was told of.
     fn flush(&self) -> usize {
         self.flush_at(1_000)
     }
@@ -89,7 +90,7 @@ impl Connected {
         assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
     }
 
-    /// What the task writes when it wakes.
+    /// Wakes the task and lets it write.
     fn wakes_to(&self, harness: &Harness) -> (Progress, Pipe) {
         self.member.outbox().claim();
         let mut socket = Pipe::default();
@@ -108,7 +109,7 @@ async fn publications_go_straight_to_the_socket_of_a_session_that_waits() {
         assert_eq!((delivered.queued, delivered.dropped), (2, 0));
     }
     assert_eq!(harness.hub.queued_bytes(), 18);
-    assert_eq!(harness.flush(), 2, "told of each once");
+    assert_eq!(harness.flush(), 2, "each member is told once");
     for connected in [&mut one, &mut two] {
         connected.reads("abc").await;
         assert_eq!(connected.task.wakes(), 0);
@@ -125,7 +126,7 @@ async fn publications_go_straight_to_the_socket_of_a_session_that_waits() {
 async fn the_nearest_flusher_is_told_and_woken_once() {
     let harness = Harness::new();
     harness.hub.set_flushers(3, || 4);
-    // Once only.
+    // Only the first call counts.
     harness.hub.set_flushers(1, || 0);
     let room = channel("room");
     let mut one = harness.connect(&room).await;
@@ -196,8 +197,8 @@ async fn a_task_that_is_awake_writes_for_itself() {
     let connected = harness.connect(&room).await;
     connected.member.outbox().claim();
     harness.publish(&room, "a");
-    assert_eq!(harness.flush(), 0, "nobody was told");
-    // Awake since the flusher was told.
+    assert_eq!(harness.flush(), 0, "no flusher is told");
+    // The task has been awake since the flusher was told.
     assert!(!connected.task.waits(&connected.member, false));
     let (progress, socket) = connected.wakes_to(&harness);
     assert!(matches!(progress, Progress::Done) && socket.frames().len() == 1);
@@ -208,7 +209,7 @@ async fn a_task_that_is_awake_writes_for_itself() {
     connected.reads_nothing();
     let (progress, socket) = connected.wakes_to(&harness);
     assert!(matches!(progress, Progress::Done) && socket.frames().len() == 1);
-    // Its socket is full.
+    // The session's socket is full.
     assert!(connected.task.waits(&connected.member, true));
     harness.publish(&room, "c");
     assert_eq!((harness.flush(), connected.task.wakes()), (0, 0));
@@ -229,7 +230,8 @@ async fn what_a_full_socket_does_not_take_is_left_to_the_task() {
     let begun = harness.metrics.sent_bytes.get();
     assert!(begun > 0);
     assert_eq!(harness.hub.queued_bytes(), queued - begun);
-    // The one that was begun; the other is the task's to count.
+    // Only the partly written frame is counted; the other one is counted by the task that writes
+    // it.
     assert_eq!(harness.metrics.frames_sent.get(Opcode::Text), 1);
     harness.publish(&room, "later");
     assert_eq!(harness.flush(), 0, "the task is awake");
@@ -281,7 +283,8 @@ async fn of_a_frame_begun_the_rest_stays_when_the_session_is_revoked() {
     harness.flush();
     let key = RevocationKey::user("u");
     assert_eq!(harness.hub.revoke(&key, &Revocation::default()).len(), 1);
-    // What follows it is gone; the rest tells the task that the connection has to be reset.
+    // The following frame is dropped. The rest of the partly written frame tells the task to reset
+    // the connection.
     let (progress, socket) = connected.wakes_to(&harness);
     let ending = Ending::new(Disconnect::REVOKED);
     assert!(matches!(progress, Progress::End(found) if found == ending));
@@ -300,7 +303,7 @@ async fn nothing_leaves_without_a_lease_or_after_the_tokens_end() {
     harness.publish(&room, "a");
     assert_eq!(harness.flush_at(ends_at), 1);
     connected.reads_nothing();
-    assert_eq!(connected.task.wakes(), 1, "to find out");
+    assert_eq!(connected.task.wakes(), 1, "the task handles the end");
     let mut other = harness.connect(&room).await;
     harness.publish(&room, "b");
     harness.lease.expire();
@@ -325,10 +328,10 @@ async fn nothing_leaves_when_as_much_time_has_passed_as_the_token_had_left() {
     let left = connected.member.principal().ends_at();
     harness.publish(&room, "a");
     let due = harness.hub.take_due(0);
-    // It was registered at this time by the wall clock, which has been set back since.
+    // The wall clock has been set back by as much time as has passed since registration.
     harness.hub.flush(&due, &Later(left));
     connected.reads_nothing();
-    assert_eq!(connected.task.wakes(), 1, "to find out");
+    assert_eq!(connected.task.wakes(), 1, "the task handles the end");
 }
 
 #[tokio::test]
@@ -338,7 +341,7 @@ async fn a_broken_socket_is_left_to_the_task() {
     let connected = harness.connect(&room).await;
     connected.client.set_zero_linger().unwrap();
     drop(connected.client);
-    // Until the reset has arrived.
+    // Writes until the reset has arrived.
     let mut writes = 0;
     while connected.task.wakes() == 0 && writes < 1_000 {
         harness.publish(&room, "a");
@@ -359,7 +362,7 @@ async fn a_session_that_left_lets_go_of_its_socket() {
     harness.hub.unsubscribe(&room, &connected.member);
     harness.unregister(&connected.member);
     drop(connected.transport);
-    // Somebody still holds the member.
+    // The test still holds the member.
     assert_eq!(connected.client.read(&mut [0]).await.unwrap(), 0);
     harness.hub.flush(&due, &At(1_000));
 }

@@ -1,4 +1,4 @@
-//! Settings that change while sessions come, refresh and go.
+//! Settings that change while sessions register, refresh and leave.
 
 use std::collections::HashMap;
 use std::sync::Barrier;
@@ -10,10 +10,10 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Kinds that settings may name.
+/// Kinds that the settings may name.
 const CLAIMS: [&str; 4] = ["tenant", "device", "groups", "issuer_user"];
 
-/// The first, second and third token of a session: claims come, change and go.
+/// The first, second and third token of a session. Claims appear, change and disappear.
 const TOKENS: [&str; 3] = [
     r#"{"tenant":"acme","groups":["a","b","a"]}"#,
     r#"{"tenant":"acme","device":"phone","groups":["b"]}"#,
@@ -30,14 +30,14 @@ fn token(user: usize, token: usize) -> Arc<Principal> {
     )
 }
 
-/// The claims that the bits of `set` choose.
+/// The claims chosen by the bits of `set`.
 fn claims(set: u8) -> Vec<String> {
     let chosen = |(at, claim): (usize, &&str)| (set >> at & 1 == 1).then(|| (*claim).to_owned());
     CLAIMS.iter().enumerate().filter_map(chosen).collect()
 }
 
-/// Finds every session by every key that its tokens have by the kinds in force and by no other, and
-/// asserts that the index has nothing beside.
+/// Asserts that every session is found by each key that its tokens have under the kinds in force,
+/// and that the index holds nothing else.
 fn assert_exact(hub: &Hub) {
     let kinds = hub.kinds();
     let every: Vec<String> = CLAIMS.map(str::to_owned).to_vec();
@@ -68,7 +68,7 @@ fn assert_exact(hub: &Hub) {
     assert_eq!(hub.index.entries(), entries, "entries of the index");
 }
 
-/// As a reload does: every session that was there when the kinds came in force.
+/// Rekeys every session registered when the kinds came into force, as a reload does.
 fn rekey_all(hub: &Hub) {
     for member in hub.members() {
         hub.rekey(&member);
@@ -82,9 +82,9 @@ enum Op {
     Finish(usize),
     Abandon(usize),
     Unregister(usize),
-    /// Other kinds come in force, and a walk over the sessions begins.
+    /// Other kinds come into force, and a walk over the sessions begins.
     Reload(u8),
-    /// The walk goes on over one session, which may have left.
+    /// The walk rekeys one more session, which may have left.
     Step,
 }
 
@@ -130,7 +130,7 @@ proptest! {
                     let at = at % sessions.len();
                     let member = &sessions[at];
                     match op {
-                        // One at a time, as a session's task does it.
+                        // One refresh at a time, as in a session's task.
                         Op::Begin(_, to) if member.principals().count() == 1 => {
                             let user = member.principal().user()[5..].parse().unwrap();
                             hub.begin_refresh(member, token(user, to));
@@ -147,7 +147,7 @@ proptest! {
                 _ => {}
             }
         }
-        // The walk of the last reload ends; that of an earlier one may do so after it.
+        // The walk of the latest reload ends, and then that of an earlier one.
         let late = std::mem::take(&mut walk);
         rekey_all(hub);
         late.iter().for_each(|member| hub.rekey(member));
@@ -177,7 +177,7 @@ fn a_storm_of_reloads_over_sessions_that_come_refresh_and_go_leaves_the_index_ex
                         match round % 3 {
                             0 => hub.finish_refresh(&member, &At(0)),
                             1 => hub.abandon_refresh(&member),
-                            // Left in the middle of it.
+                            // The session left during the refresh.
                             _ => {}
                         }
                         match round % 4 {
@@ -240,7 +240,7 @@ fn a_kind_finds_its_sessions_once_all_is_settled() {
     assert!(hub.is_settled() && finds("user") && finds("device"));
     assert!(!finds("tenant"), "the settings lack it");
     assert!(hub.set_kinds(&claims(0b0010)).is_none() && hub.is_settled());
-    // A kind that the settings lack names nobody.
+    // A kind that the settings do not name finds no session.
     let tenant = RevocationKey::claim("tenant", "acme");
     assert!(hub.revoke(&tenant, &Revocation::default()).is_empty());
     let device = RevocationKey::claim("device", "phone");

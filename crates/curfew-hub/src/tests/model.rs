@@ -1,4 +1,5 @@
-//! The hub against a model so simple that it is right: vectors, looked through from end to end.
+//! The hub compared with a model that is simple enough to be obviously right: vectors, searched
+//! from end to end.
 
 use curfew_model::{Disconnect, Revocation};
 use proptest::prelude::*;
@@ -8,7 +9,7 @@ use crate::Ending;
 
 const USERS: [&str; 3] = ["a", "b", "c"];
 const CHANNELS: [&str; 3] = ["x", "y", "z"];
-/// Of the queues; a publication takes [`FRAME_BYTES`].
+/// Bytes that a session's queue holds; a publication takes [`FRAME_BYTES`].
 const LIMIT: usize = 12;
 const FRAME_BYTES: usize = 3;
 
@@ -25,9 +26,9 @@ enum Op {
         channel: usize,
         data: u8,
     },
-    /// The task writes, and the socket takes all.
+    /// The task writes, and the socket takes everything.
     Drain(usize),
-    /// The socket takes one frame.
+    /// The task writes, and the socket takes one frame.
     Take(usize),
     Revoke {
         user: usize,
@@ -65,7 +66,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// A session in the model, beside the real one.
+/// A real session and its counterpart in the model.
 struct Pair {
     member: Arc<Member>,
     user: usize,

@@ -11,8 +11,8 @@ fn frame(bytes: usize) -> Bytes {
     Bytes::from(vec![b'x'; bytes])
 }
 
-/// What the task does when it wakes, with this much room in the socket: what it came to, and how many
-/// bytes left.
+/// Lets the task write to a socket with this much room. Returns the progress and the number of
+/// bytes written.
 fn take(harness: &Harness, member: &Member, room: usize) -> (Progress, usize) {
     let mut socket = Pipe::with_room(room);
     let progress = harness.write(member, &mut socket);
@@ -51,7 +51,7 @@ fn what_is_not_written_counts_against_the_bound() {
     assert!(harness.hub.send(&member, frame(60)));
     assert!(harness.hub.send(&member, frame(40)));
     assert_eq!(harness.hub.queued_bytes(), 100);
-    // 30 of the 60 are on the wire.
+    // 30 of the 60 bytes are written.
     let (progress, written) = take(&harness, &member, 30);
     assert!(matches!(progress, Progress::Blocked { wrote: true }));
     assert_eq!(written, 30);
@@ -232,7 +232,7 @@ fn a_session_that_left_is_not_counted_again() {
         1,
         "the frame that was not written"
     );
-    // Somebody found it just before.
+    // A revocation that found the member just before it left.
     assert!(!harness.hub.end(&member, Ending::new(Disconnect::REVOKED)));
     assert!(!harness.hub.send(&member, frame(10)));
     assert!(!member.outbox().open(Lanes::default()));

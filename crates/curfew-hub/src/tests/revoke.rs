@@ -75,7 +75,7 @@ fn a_cutoff_spares_newer_tokens() {
             .len(),
         1
     );
-    // In whole seconds it cannot be told which was first.
+    // Times in whole seconds do not tell whether the token or the revocation was first.
     assert_eq!(
         old.outbox().ending(),
         Some(Ending::new(Disconnect::REAUTH_REQUIRED))
@@ -83,7 +83,7 @@ fn a_cutoff_spares_newer_tokens() {
     assert_eq!(new.outbox().ending(), None);
     let user = RevocationKey::user("alice");
     assert_eq!(harness.hub.revoke(&user, &until(100)).len(), 0, "again");
-    // A revocation that covers it for certain takes the place of that.
+    // A revocation that certainly covers the token replaces the earlier reason.
     assert_eq!(harness.hub.revoke(&user, &until(101)).len(), 2);
     assert!(is_revoked(&old) && !is_revoked(&new));
 }
@@ -154,7 +154,7 @@ fn many_sessions_of_one_user_come_and_go_in_any_order() {
 #[test]
 fn a_session_found_by_the_hash_of_another_key_is_not_ended() {
     let harness = Harness::new();
-    // As if the two users' hashes were the same.
+    // The index may return this session for another user's key if the two hashes collide.
     let member = harness.register(&principal("alice", "t", 100, "{}"), "one");
     for key in [
         RevocationKey::user("mallory"),
@@ -169,7 +169,7 @@ fn a_session_found_by_the_hash_of_another_key_is_not_ended() {
 #[test]
 fn during_a_refresh_both_tokens_name_the_session_and_afterwards_one() {
     let [old, new] = [("t1", 100), ("t2", 200)];
-    // What has become of the refresh, and which of the tokens then name the session.
+    // The outcome of the refresh, and which of the two tokens then name the session.
     for (end, expect) in [
         ("pending", [true, true]),
         ("finish", [false, true]),

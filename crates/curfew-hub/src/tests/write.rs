@@ -1,4 +1,4 @@
-//! The one way out: what is asked before each write, and what leaves without being asked about.
+//! Writes to the socket: the access checks before each write, and the frames that need none.
 
 use curfew_model::{Disconnect, Revocation, boottime};
 use curfew_ws::MAX_WRITE_BYTES;
@@ -8,8 +8,7 @@ use crate::{Ending, HeldBack};
 
 const LEASE: Duration = Duration::from_secs(60);
 
-/// A socket that does something to the session after each write, as a revocation would that comes at
-/// that very moment.
+/// A socket that calls `after` after each write, to simulate a revocation at that moment.
 struct Then<'a> {
     pipe: Pipe,
     after: Box<dyn FnMut() + 'a>,
@@ -40,7 +39,7 @@ impl Socket for Then<'_> {
     }
 }
 
-/// As TLS: takes all, and hands it on when it is flushed.
+/// A socket that buffers like TLS: it takes everything, and passes it on when it is flushed.
 #[derive(Default)]
 struct Buffered {
     pipe: Pipe,
@@ -83,7 +82,7 @@ impl Harness {
         self.lease.renew(until, self.lease.stretch());
     }
 
-    /// An open session with so many frames of a size that two of them need two writes.
+    /// Opens a session with `frames` frames, of a size that makes two of them need two writes.
     fn with_large_frames(&self, frames: usize) -> Arc<Member> {
         let member = self.open("u");
         for _ in 0..frames {
@@ -147,8 +146,8 @@ fn each_write_asks_anew() {
     }
 }
 
-/// F1: the node goes on after a stop, the heartbeat brings the lease back, and the revocation was
-/// pushed before it.
+/// The node resumes after a pause. The revocation is pushed before the heartbeat renews the lease
+/// (F1).
 #[test]
 fn what_waited_for_the_lease_is_asked_about_again_when_it_is_back() {
     let harness = Harness::with_lease();
@@ -169,15 +168,15 @@ fn what_waited_for_the_lease_is_asked_about_again_when_it_is_back() {
     ));
 }
 
-/// The lease is loaded before the session is looked at, so that one renewed in between does not stand
-/// for what the session was before.
+/// The lease is loaded before the session's state, so that a renewal in between does not vouch for
+/// the older state.
 #[test]
 fn a_lease_that_is_renewed_while_bytes_are_made_ready_counts_for_the_next_write() {
     let harness = Harness::with_lease();
     let member = harness.with_large_frames(2);
     let stopped = || {
         harness.lease.renew(Duration::ZERO, harness.lease.stretch());
-        // The push of another thread, and its heartbeat.
+        // The push and the heartbeat of another thread.
         harness.renew();
     };
     let mut socket = Then::new(stopped);
@@ -202,13 +201,13 @@ fn notices_leave_without_access_and_behind_a_frame_begun() {
     let progress = harness.write(&member, &mut socket);
     assert!(matches!(progress, Progress::Held(HeldBack::NoLease)));
     assert_eq!(socket.taken, [0x89, 0]);
-    // With access they go first.
+    // With access, notices go first.
     harness.renew();
     member.outbox().push_notice(notice());
     let mut socket = Pipe::with_room(4);
     harness.write(&member, &mut socket);
     assert_eq!(socket.taken, [0x89, 0, 0x81, 1]);
-    // Now a frame is begun: nothing can leave before its rest.
+    // A frame is partly written now: its rest must leave before anything else.
     harness.lease.expire();
     member.outbox().push_notice(notice());
     let mut socket = Pipe::default();
@@ -286,7 +285,7 @@ fn at_the_end_only_what_the_ending_lets_out_is_written() {
         member.write_last(&harness.hub, &At(1_000), &mut socket);
         assert_eq!(socket.writes.len(), expect, "{disconnect:?}");
     }
-    // It may not, while the node holds no lease.
+    // Even an ending that flushes writes nothing while the node holds no lease.
     let harness = Harness::with_lease();
     let member = harness.with_large_frames(2);
     harness.hub.end(&member, Ending::new(Disconnect::DRAINING));

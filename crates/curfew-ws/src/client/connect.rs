@@ -1,4 +1,4 @@
-//! The client's side of the handshake: RFC 6455 §4.1.
+//! The client's side of the handshake (RFC 6455 §4.1).
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -18,36 +18,36 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::client::Client;
 use crate::handshake::lists;
 
-/// Of the body of a refusal, in bytes; the rest is not read.
+/// Most bytes of a refusal's body that are read.
 const MAX_REFUSAL_BYTES: usize = 16 * 1024;
 
-/// Why there is no connection.
+/// The reason for which there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The host, the path or a subprotocol cannot be written into a request.
+    /// The host, the path or a subprotocol is not valid in a request.
     #[error("write the upgrade request")]
     Request(#[source] http::Error),
-    /// The connection broke, or what answered does not speak HTTP.
+    /// The connection broke, or the peer does not speak HTTP.
     #[error("exchange the upgrade request")]
     Http(#[source] hyper::Error),
-    /// The server answered something else than 101.
+    /// The server answered with another status than 101.
     #[error("the server refused the upgrade with {status}")]
     Refused {
-        /// Its status.
+        /// The status of the answer.
         status: StatusCode,
-        /// Its headers.
+        /// The headers of the answer.
         headers: HeaderMap,
-        /// Its body, cut to 16 KiB.
+        /// The body of the answer, cut to 16 KiB.
         body: Bytes,
     },
-    /// The server answered 101, but not as RFC 6455 §4.2.2 asks.
+    /// The server answered 101, but not by RFC 6455 §4.2.2.
     #[error("the server's answer to the upgrade is not valid: {0}")]
     InvalidAnswer(&'static str),
 }
 
-/// Opens a WebSocket over `stream`, which is connected, and through TLS if it is to be secure.
-/// `host` is the `Host` header, with the port unless it is the scheme's default; `headers` come on
-/// top of those of the handshake.
+/// Opens a WebSocket over a connected `stream`, which speaks TLS already if it is to be secure.
+/// `host` is the `Host` header, with the port unless it is the scheme's default. `headers` are
+/// added to those of the handshake.
 pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     host: &str,
@@ -65,7 +65,7 @@ pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         let mut exchange = pin!(exchange(&mut sender, request, &key, subprotocols));
         let mut connected = true;
         poll_fn(|cx| {
-            // Its end, and its error, reach the exchange by the channel between the two.
+            // A failure of the connection reaches the exchange through their channel.
             connected = connected && connection.poll_without_shutdown(cx).is_pending();
             exchange.as_mut().poll(cx)
         })
@@ -79,6 +79,7 @@ pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     ))
 }
 
+/// The upgrade request.
 fn request(
     key: &str,
     host: &str,
@@ -94,7 +95,7 @@ fn request(
         .header(SEC_WEBSOCKET_VERSION, "13");
     if !subprotocols.is_empty() {
         let mut offered = HeaderValue::from_str(&subprotocols.join(", "))?;
-        // One may be a token.
+        // A subprotocol may be a token.
         offered.set_sensitive(true);
         request = request.header(SEC_WEBSOCKET_PROTOCOL, offered);
     }
@@ -103,6 +104,7 @@ fn request(
     Ok(request)
 }
 
+/// Sends the request and checks the answer. Returns the chosen subprotocol.
 async fn exchange(
     sender: &mut SendRequest<Empty<Bytes>>,
     request: Request<Empty<Bytes>>,
@@ -119,6 +121,7 @@ async fn exchange(
     verify(response.headers(), key, offered).map_err(ConnectError::InvalidAnswer)
 }
 
+/// The refusal, with the start of its body.
 async fn refusal(response: Response<Body>) -> ConnectError {
     let (parts, mut body) = response.into_parts();
     let mut kept = BytesMut::new();
@@ -139,7 +142,7 @@ async fn refusal(response: Response<Body>) -> ConnectError {
     }
 }
 
-/// RFC 6455 §4.1, the client's checks of the answer; the subprotocol chosen.
+/// Checks the answer as a client must (RFC 6455 §4.1). Returns the chosen subprotocol.
 fn verify(answer: &HeaderMap, key: &str, offered: &[&str]) -> Result<Option<String>, &'static str> {
     if !lists(answer, UPGRADE, b"websocket") || !lists(answer, CONNECTION, b"upgrade") {
         return Err("it does not upgrade to WebSocket");
@@ -152,6 +155,7 @@ fn verify(answer: &HeaderMap, key: &str, offered: &[&str]) -> Result<Option<Stri
         return Err("it selects an extension, and none was offered");
     }
     let Some(chosen) = answer.get(SEC_WEBSOCKET_PROTOCOL) else {
+        // A server may choose none of the offers.
         return Ok(None);
     };
     match offered.iter().find(|offer| chosen == **offer) {
@@ -160,7 +164,7 @@ fn verify(answer: &HeaderMap, key: &str, offered: &[&str]) -> Result<Option<Stri
     }
 }
 
-/// What a server makes of the key, by asking for the answer one would give.
+/// The `Sec-WebSocket-Accept` for a key, taken from the answer that a server would give.
 fn expected_accept(key: &str) -> Option<HeaderValue> {
     let request = Request::get("/")
         .header(SEC_WEBSOCKET_KEY, key)

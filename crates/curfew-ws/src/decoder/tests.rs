@@ -13,7 +13,7 @@ const PING: u8 = 0x9;
 const PONG: u8 = 0xa;
 const FIN: u8 = 0x80;
 
-/// A masked frame; `first` is FIN, reserved bits and opcode.
+/// A masked frame. `first` holds FIN, the reserved bits and the opcode.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = head(first, payload.len() as u64);
     frame.extend(MASK);
@@ -21,7 +21,7 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The head of a masked frame without the key, its length in the shortest form.
+/// The head of a masked frame without the key. The length has its shortest form.
 fn head(first: u8, length: u64) -> Vec<u8> {
     let mut head = vec![first];
     match length {
@@ -42,7 +42,7 @@ fn close_frame(code: u16, reason: &[u8]) -> Vec<u8> {
     frame(FIN | CLOSE, &[&code.to_be_bytes(), reason].concat())
 }
 
-/// Everything that comes of `chunks`, up to and with the error.
+/// Feeds `chunks` to the decoder. Returns the events, and the error if there is one.
 fn feed<'a>(
     decoder: &mut Decoder,
     chunks: impl IntoIterator<Item = &'a [u8]>,
@@ -76,7 +76,7 @@ fn text_of(text: &str) -> Incoming {
     Incoming::Text(text.to_owned())
 }
 
-/// Holds nothing and owes nothing.
+/// Asserts that the decoder keeps nothing and waits for nothing.
 fn assert_idle(decoder: &Decoder) {
     assert!(!decoder.mid_message());
     assert_eq!(decoder.carry.capacity(), 0);
@@ -397,7 +397,7 @@ fn what_a_peer_must_not_send_is_refused_whole_and_byte_by_byte() {
         assert_eq!(whole(&bytes).1, Some(expect), "{name}, whole");
         assert_eq!(bytewise(&bytes).1, Some(expect), "{name}, byte by byte");
         assert_eq!(expect.disconnect().code, code, "{name}");
-        // What came before is not lost by it.
+        // Earlier events are not lost by the error.
         let (events, error) = whole(&[frame(FIN | TEXT, b"before"), bytes].concat());
         assert!(events.first() == Some(&text_of("before")), "{name}");
         assert_eq!(error, Some(expect), "{name}");
@@ -492,7 +492,7 @@ fn a_caller_may_stop_after_any_event_and_go_on_later() {
             .map(Incoming::from),
     );
     decoder.save(input);
-    // The buffer it was read into now belongs to another connection.
+    // The read buffer now belongs to another connection.
     bytes.fill(0);
     for _ in 0..2 {
         let mut input = Input::empty();
@@ -590,7 +590,7 @@ fn chunks_do_not_matter() {
     }
 }
 
-/// Messages, control frames and fragments in a valid order; now and then a broken byte.
+/// Messages, control frames and fragments in a valid order, occasionally with a broken byte.
 fn random_traffic(random: &mut fastrand::Rng) -> Vec<u8> {
     let mut bytes = Vec::new();
     for _ in 0..random.usize(1..20) {

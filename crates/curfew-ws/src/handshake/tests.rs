@@ -21,7 +21,7 @@ fn request(headers: &[(&str, &[u8])]) -> Request<Empty<Bytes>> {
     request.body(Empty::new()).unwrap()
 }
 
-/// A valid request in which the header is replaced by these lines of it.
+/// A valid request, with these lines in place of the header.
 fn with(header: &str, lines: &[&[u8]]) -> Request<Empty<Bytes>> {
     let mut headers: Vec<(&str, &[u8])> = VALID
         .iter()
@@ -165,7 +165,7 @@ fn offers_are_read_in_order_and_never_shown() {
 
 #[test]
 fn fifteen_kibibytes_of_blanks_or_commas_are_read_in_linear_time() {
-    // CVE-2021-32640: read once for each of its bytes it would take minutes.
+    // CVE-2021-32640: a parser that reads the value once per byte would take minutes.
     let blanks = [b"a,".as_slice(), &[b' '; 15 * 1024], b"b"].concat();
     let commas = vec![b','; 15 * 1024];
     for _ in 0..100 {

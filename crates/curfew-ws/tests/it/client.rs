@@ -1,4 +1,4 @@
-//! The client, against the server over TCP and TLS and against bytes by hand.
+//! The client against the server over TCP and TLS, and against handwritten bytes.
 
 use std::sync::Arc;
 
@@ -13,7 +13,8 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::peers::{echo, serve, tcp};
 
-/// A server that echoes and a client of it over a pipe in memory, already upgraded by `answer`.
+/// A client over a pipe in memory, upgraded by the given `answer`, and the server's end of the
+/// pipe.
 async fn scripted(answer: &str) -> (Result<Client<DuplexStream>, ConnectError>, DuplexStream) {
     let (near, mut far) = tokio::io::duplex(64 * 1024);
     let serving = async {
@@ -86,7 +87,7 @@ fn tls() -> (TlsAcceptor, TlsConnector) {
     (Arc::new(server).into(), Arc::new(client).into())
 }
 
-/// Every kind of frame and every length of length, then the close.
+/// Exchanges every kind of frame and every form of length, then closes.
 async fn converse<S: AsyncRead + AsyncWrite + Unpin>(mut client: Client<S>) {
     assert_eq!(client.subprotocol(), Some("curfew.v1"));
     for length in [0, 1, 125, 126, 65_535, 65_536, 300_000] {
@@ -163,7 +164,7 @@ async fn the_client_checks_the_answer() {
     assert!(matches!(connected, Err(ConnectError::Http(_))));
 }
 
-/// A client whose server is the bare socket.
+/// A client, and the bare socket of its server.
 async fn upgraded() -> (Client<TcpStream>, TcpStream) {
     let (near, far) = tcp().await;
     let connected = client::connect(near, "a", "/", &[], HeaderMap::new());
@@ -181,7 +182,7 @@ async fn a_read_of_the_client_may_be_dropped_at_any_byte() {
     let mut incoming = Vec::new();
     for byte in &frames {
         server.write_all(&[*byte]).await.unwrap();
-        // Polled once and dropped, whether or not the byte is there already.
+        // Polled once and dropped, even if the byte has arrived.
         tokio::select! {
             biased;
             next = client.next() => incoming.push(next.unwrap()),

@@ -1,4 +1,4 @@
-//! Through real sockets and hyper, as a server uses this crate.
+//! Tests through real sockets and hyper, as a server uses this crate.
 
 #![expect(
     clippy::unwrap_used,

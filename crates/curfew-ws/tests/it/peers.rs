@@ -1,4 +1,5 @@
-//! Both ends of a connection: a server as the real one uses this crate, and bytes by hand.
+//! Both ends of a connection: a server that uses this crate as the gateway does, and handwritten
+//! bytes.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -26,7 +27,7 @@ pub(crate) const REQUEST: &str = "GET /ws?x=1 HTTP/1.1\r\nHost: localhost\r\nUpg
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: curfew.v1, bearer.secret\r\n\
     Sec-WebSocket-Extensions: permessage-deflate\r\n";
 
-/// "early", masked.
+/// The text "early" in a masked frame.
 pub(crate) const EARLY: &[u8] = &[
     0x81,
     0x85,
@@ -51,7 +52,7 @@ pub(crate) async fn tcp() -> (TcpStream, TcpStream) {
     (client.unwrap(), server.unwrap().0)
 }
 
-/// Serves one request, takes the connection over if it is upgraded, and answers.
+/// Serves one request. If the connection is upgraded, takes it over and writes the answer.
 pub(crate) async fn serve<S>(stream: S) -> Option<(Transport, Bytes)>
 where
     S: AsyncRead + AsyncWrite + Unpin + Into<Transport>,
@@ -65,7 +66,7 @@ where
     Some((transport, early))
 }
 
-/// Serves one request and takes the connection over, if it is upgraded.
+/// Serves one request. If the connection is upgraded, takes it over.
 pub(crate) async fn upgrade<S>(stream: S) -> Option<Upgraded>
 where
     S: AsyncRead + AsyncWrite + Unpin + Into<Transport>,
@@ -110,7 +111,7 @@ fn answer(request: &mut Request<Body>, switch: &DeferSwitch, accepted: &AtomicBo
     }
 }
 
-/// The head of an HTTP answer, lower-cased, without the line of its date.
+/// The head of an HTTP answer, in lower case, without the line of its date.
 pub(crate) async fn head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -143,7 +144,7 @@ pub(crate) async fn write(transport: &mut Transport, frames: &[Bytes]) {
     poll_fn(|cx| transport.poll_flush(cx)).await.unwrap();
 }
 
-/// Answers texts with texts, pings with pongs and a close with a close, until the end.
+/// Echoes texts, and answers pings and a close, until the end.
 pub(crate) async fn echo(transport: &mut Transport, early: &[u8]) {
     let limits = Limits {
         message_bytes: 1 << 20,

@@ -1,4 +1,4 @@
-//! Reading, writing and ending.
+//! Reads, writes and ends of a transport.
 
 use std::future::poll_fn;
 use std::io;

@@ -1,4 +1,4 @@
-//! From the request to the bare socket.
+//! The upgrade, from the request to the bare socket.
 
 use std::future::poll_fn;
 use std::io::IoSlice;
@@ -159,7 +159,7 @@ async fn what_comes_between_two_answers_is_held_back() {
     io.flush().await.unwrap();
     io.write_all(b"not ours").await.unwrap();
     io.flush().await.unwrap();
-    // An answer that is held back stays so at its end.
+    // An answer that is held back stays held back after its end.
     switch.defer_once_flushed();
     io.write_all(b"neither").await.unwrap();
     drop(io.into_inner());
@@ -182,6 +182,6 @@ async fn what_was_read_ahead_comes_first_and_what_hyper_left_of_it_is_early() {
     let mut io = DeferredResponse::new(server, ahead, DeferSwitch::default());
     let mut read = [0; 2];
     assert_eq!(io.read(&mut read).await.unwrap(), 2);
-    // Of these two one was not needed.
+    // hyper used the first byte and left the second one.
     assert_eq!(io.finish(&read[1..]).early, &b"head"[..]);
 }
