@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::hash::{BuildHasher as _, RandomState};
-use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,6 +12,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use curfew_testkit::PATIENCE;
+use redis::RedisResult;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
@@ -174,21 +174,14 @@ impl Redis {
     pub async fn run(&self, command: &[impl AsRef<[u8]>]) -> Reply {
         let reply = match self.call(command).await {
             // A sentinel cuts every connection of a server to which it has given another role.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof
-                ) =>
-            {
-                self.call(command).await
-            }
+            Err(error) if error.is_connection_dropped() => self.call(command).await,
             reply => reply,
         };
         reply.expect("the server answers").accepted()
     }
 
-    /// One command on a connection of its own, and whatever comes of it.
-    pub async fn call(&self, command: &[impl AsRef<[u8]>]) -> io::Result<Reply> {
+    /// One command on a connection of its own; the answer, errors of the server included.
+    pub async fn call(&self, command: &[impl AsRef<[u8]>]) -> RedisResult<Reply> {
         Resp::connect(self.address()).await?.call(command).await
     }
 

@@ -49,7 +49,7 @@ impl Server {
     }
 
     pub(crate) fn connect(&self) -> anyhow::Result<Resp> {
-        Resp::connect(("127.0.0.1", self.port))
+        Resp::connect(&format!("127.0.0.1:{}", self.port))
     }
 
     /// Revokes so many users that nobody is, and names them in the index, as nodes would have.

@@ -227,6 +227,12 @@ impl WsClient {
         value
     }
 
+    /// Pings the server; the next text message must be the pong.
+    pub async fn assert_open(&mut self) {
+        self.send(serde_json::json!({"type":"ping"})).await;
+        self.expect_json(serde_json::json!({"type":"pong"})).await;
+    }
+
     /// Reads over text messages until one has at least the members of `expect`.
     pub async fn until_json(&mut self, expect: Value) -> Value {
         loop {

@@ -80,8 +80,7 @@ fn settings(realm: &Realm, replaced: &[(&str, &str)]) -> Settings {
 
 pub(super) async fn assert_open(sessions: &mut [WsClient]) {
     for session in sessions {
-        session.send(json!({"type":"ping"})).await;
-        session.expect_json(json!({"type":"pong"})).await;
+        session.assert_open().await;
     }
 }
 

@@ -110,11 +110,6 @@ async fn assert_refused(node: &Gateway, token: &str, reason: &str) {
     }
 }
 
-async fn assert_open(client: &mut WsClient) {
-    client.send(json!({"type":"ping"})).await;
-    client.expect_json(json!({"type":"pong"})).await;
-}
-
 async fn post(node: &Gateway, path: &str, headers: &[(&str, &str)], body: &str) -> Response {
     http::request(node.address(), "POST", path, headers, body.as_bytes()).await
 }

@@ -21,7 +21,7 @@ async fn a_revoked_session_is_closed_on_every_node() {
     }
     here.expect_close(4403, "revoked").await;
     there.expect_close(4403, "revoked").await;
-    assert_open(&mut bob).await;
+    bob.assert_open().await;
     assert!(cluster[1].attempt_with(&token).await.is_revoked());
     // Whoever signs in afterwards is welcome.
     let again = transmitter.access("alice", json!({}));
@@ -65,7 +65,7 @@ async fn only_sessions_from_before_the_event_are_closed() {
             )
             .await,
         );
-        assert_open(&mut after).await;
+        after.assert_open().await;
     }
     before.expect_close(4403, "revoked").await;
     // In milliseconds, as some count: not the year 50,000.
@@ -183,7 +183,7 @@ async fn events_that_end_no_access() {
     for (count, (uri, about)) in events.into_iter().enumerate() {
         let set = transmitter.event(&uri, about, transmitter.user("alice"));
         assert_accepted(&push(&node, &set).await);
-        assert_open(&mut client).await;
+        client.assert_open().await;
         assert_eq!(
             outcomes(&node, "no_effect").await,
             count as f64 + 1.0,
