@@ -11,7 +11,7 @@ use serde_json::Value;
 /// Time for an answer, on a busy machine.
 const ANSWER: Duration = Duration::from_secs(60);
 
-/// A browser and its cookies at one provider, whatever their paths.
+/// A browser and its cookies at one provider, without regard to their paths.
 #[derive(Debug, Clone)]
 pub(crate) struct Browser {
     address: SocketAddr,

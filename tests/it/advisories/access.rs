@@ -324,7 +324,7 @@ async fn cve_2023_0957_origins_are_compared_whole() {
     }
 }
 
-/// Supabase: the way in by HTTP asked nobody, and a session without a token stayed somebody.
+/// Supabase: publishing by HTTP needed no key, and a session without a token kept its rights.
 #[tokio::test]
 async fn supabase_1274_publishing_by_http_needs_the_key_and_channels_stay_checked() {
     let gateway = Gateway::start_default().await;

@@ -53,7 +53,7 @@ impl Okta {
         self.key.user_with(user, more)
     }
 
-    /// What it authenticates by, changed by `changes`; `null` takes a claim away.
+    /// A good assertion, changed by `changes`; `null` takes a claim away.
     pub(super) fn assertion(&self, changes: Value) -> String {
         self.assertion_of_type("global-token-revocation+jwt", changes)
     }
@@ -128,7 +128,7 @@ async fn a_user_is_signed_out_on_every_node() {
             .then_some(())
     })
     .await;
-    // Nobody by that name: nothing is told about who is a user here.
+    // No user has that name: the answer does not tell.
     assert_eq!(okta.revoke(&cluster[0], "nobody").await.status, 204);
     let accepted = "curfew_global_revocations_total{outcome=\"accepted\"}";
     assert_eq!(cluster[0].metric(accepted).await, 2.0);
@@ -177,7 +177,7 @@ async fn what_is_no_such_request_is_refused() {
         assert_eq!(answer.status, 400, "{body}");
         assert_eq!(answer.json()["error"], "invalid_request", "{body}");
     }
-    // A user of somebody else.
+    // A user of another issuer.
     let body =
         json!({"sub_id":{"format":"iss_sub","iss":"https://other.example","sub":"00u-alice"}});
     let answer = send(&node, &token, &body.to_string()).await;
@@ -250,7 +250,7 @@ async fn who_may_not_is_refused() {
     client.assert_open().await;
     let refused = "curfew_global_revocations_total{outcome=\"refused\"}";
     assert_eq!(node.metric(refused).await, tokens.len() as f64 + 2.0);
-    // And nobody gets in by what it authenticates with.
+    // The assertion itself opens no session.
     assert!(
         !node
             .attempt_with(&okta.assertion_of_type("JWT", json!({})))
@@ -288,7 +288,7 @@ async fn while_redis_is_away_it_may_be_sent_again() {
     assert!(answer.header("retry-after").is_some());
     here.expect_close(4403, "revoked").await;
     cluster.proxy(0).set(Link::PASS);
-    // Whether it is sent again or not.
+    // Equal in effect for a first request and a repeated one.
     there.expect_close(4403, "revoked").await;
 }
 

@@ -103,7 +103,7 @@ pub(super) async fn next_second() {
     eventually("the next second", async || (unix_now() > now).then_some(())).await;
 }
 
-/// How many logouts have come to a node.
+/// Number of logouts that a node has received.
 async fn logouts(node: &Gateway) -> f64 {
     node.metric("curfew_logouts_total").await
 }

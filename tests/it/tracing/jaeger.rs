@@ -23,7 +23,7 @@ use tempfile::TempDir;
 
 use super::collector::exporting_to;
 
-/// How long Jaeger may take to start, and to have a trace.
+/// Time for Jaeger to start, and to have a trace.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Most traces of an answer.

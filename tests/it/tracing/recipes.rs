@@ -136,7 +136,7 @@ async fn every_search_of_the_guide_finds_what_it_is_for() {
         })
         .await;
     }
-    // What the guide says of the usual advice.
+    // The guide's statement on the usual advice.
     assert_eq!(
         search(&jaeger, None, &json!({"error":"true"})).await,
         [Value::Null; 0]

@@ -1,4 +1,4 @@
-//! What a security event token must be, each rule by a token that breaks it.
+//! Rules of a security event token, each by a token that breaks it.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! How events come: the requests, who may send them, and faults.
+//! Delivery of events: the requests, permitted senders, and faults.
 
 use super::*;
 
@@ -158,7 +158,7 @@ async fn while_redis_is_away_the_transmitter_may_send_again() {
     here.expect_close(4403, "revoked").await;
     there.assert_open().await;
     cluster.proxy(0).set(Link::PASS);
-    // The same event, which was not seen before as far as anybody knows.
+    // The same event, of which no node has a note.
     eventually("the event to be accepted", async || {
         (push(&cluster[0], &set).await.status == 202).then_some(())
     })
@@ -222,7 +222,7 @@ async fn an_issuer_reports_on_the_users_of_another() {
     let answer = send(&node, "organisation", &headers, &about(other.user("alice"))).await;
     assert_accepted(&answer);
     assert_eq!(outcomes(&node, "nobody_found").await, 1.0);
-    // Whether it calls them its own or the other's.
+    // Equal in effect for a subject of the sender's own and of the other's.
     for subject in [users.user("alice"), organisation.user("alice")] {
         assert_accepted(&send(&node, "organisation", &headers, &about(subject)).await);
     }

@@ -1,4 +1,4 @@
-//! Whom events are about (RFC 9493, Shared Signals Framework 1.0 §3).
+//! Subjects of events (RFC 9493, Shared Signals Framework 1.0 §3).
 
 use super::*;
 

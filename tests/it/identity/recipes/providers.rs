@@ -90,7 +90,7 @@ async fn auth0() {
         "aud": ["https://rt.example.com", format!("{origin}/userinfo")],
         "scope": "openid profile room:write", "permissions": ["room:write"],
     });
-    // Of the dialect of Auth0's own, and of RFC 9068's.
+    // Auth0's own dialect, and RFC 9068's.
     for header in [json!({}), json!({"typ":"at+jwt"})] {
         let mut client = talking(&node, &token(&key, header, access.clone())).await;
         client.assert_open().await;
