@@ -23,11 +23,11 @@ const MAY_BE_LONG: [(&str, &str); 5] = [
     ("tests/it/protocol.rs", "tables of frames"),
 ];
 
-/// Where code is.
+/// Folders with code.
 const FOLDERS: [&str; 3] = ["crates", "tests", "benches"];
 
 /// Every Rust file, by its path from the root of the repository.
-fn sources() -> Vec<(String, PathBuf)> {
+pub(super) fn sources() -> Vec<(String, PathBuf)> {
     fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
