@@ -9,4 +9,5 @@ mod crates;
 mod files;
 mod markdown;
 mod mutants;
+mod prose;
 mod workspace;

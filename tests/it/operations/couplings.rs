@@ -8,8 +8,8 @@ use super::configuration::{duration, effective};
 use super::manifests::{Manifests, components, list, selects};
 use super::tools::{repository, text_of, yaml_file};
 
-/// What comes after the window: five seconds for the last closes and records, three for leaving the
-/// backend, one for the last spans and one for what still runs.
+/// Time after the window: five seconds for the last closes and records, three for leaving the
+/// backend, one for the last spans and one for other tasks.
 const FLUSH: Duration = Duration::from_secs(10);
 
 #[tokio::test]

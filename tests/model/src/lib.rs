@@ -13,9 +13,9 @@
 //! cargo run --release -p curfew-model-check --bin protocol-model -- --trace M14
 //! ```
 //!
-//! What the searches found is in `README.md`.
+//! Findings of the searches are in `README.md`.
 //!
-//! # What is modelled
+//! # Inside the model
 //!
 //! Two Redis servers, the first primary and its asynchronous replica; one or two nodes; for each
 //! node a control connection with its two directions and the event loop at its end, which hands
@@ -31,7 +31,7 @@
 //! * [`reload`](Reload): settings that change, by which the session gets the revocation's key;
 //! * a revocation's key in two spellings, each written and deleted for itself.
 //!
-//! # What is not
+//! # Outside the model
 //!
 //! At most two nodes and three or four connections of each; one revocation, written once by an
 //! operator and deleted at most once; one failover, wipe or restart, never two of them; two cuts;

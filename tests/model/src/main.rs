@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether every search ended as expected.
+/// True if every search ended as expected.
 fn search(runs: &[Run], trace: bool) -> bool {
     let threads = thread::available_parallelism().map_or(1, Into::into);
     let (mut part, mut as_expected) = (None, true);

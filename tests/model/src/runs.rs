@@ -20,13 +20,13 @@ mod table;
 pub struct Run {
     /// Its short name: the rule's number, where it removes one.
     pub id: &'static str,
-    /// What it is.
+    /// Title of the search.
     pub title: &'static str,
-    /// Which part of the table it is in.
+    /// Its part of the table.
     pub part: Part,
-    /// What is searched.
+    /// The protocol that is searched.
     pub protocol: Protocol,
-    /// What should come of it.
+    /// The expected result.
     pub expect: Expect,
 }
 
@@ -47,16 +47,16 @@ pub enum Part {
     Allowed,
     /// Liberties one by one, those included that a node might like to take.
     Liberties,
-    /// What is not promised, and why.
+    /// A property that is not promised, with the reason.
     NotPromised,
 }
 
-/// What should come of a search.
+/// Expected result of a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
     /// Every invariant holds, and everything that should be possible is.
     Holds,
-    /// Likewise, but no node connects often enough to deliver again.
+    /// Holds, but no node connects often enough to deliver again.
     HoldsWithoutResuming,
     /// An invariant is violated.
     Breaks,
@@ -64,7 +64,7 @@ pub enum Expect {
     BreaksOnly(&'static [&'static str]),
 }
 
-/// How thorough a search is.
+/// Depth of a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
     /// All states within the bounds.
@@ -73,18 +73,18 @@ pub enum Depth {
     FirstViolation,
 }
 
-/// What a search found.
+/// Findings of a search.
 #[derive(Debug)]
 pub struct Findings {
     /// Different states.
     pub states: usize,
-    /// How long it took.
+    /// Time it took.
     pub elapsed: Duration,
     /// Invariants that do not hold, each with the steps that lead there.
     pub violations: Vec<(&'static str, Vec<Action>)>,
-    /// What should be possible, and is not.
+    /// Events that should be possible, and are not.
     pub unreached: Vec<&'static str>,
-    /// Whether that is what was expected.
+    /// True if the findings are as expected.
     pub as_expected: bool,
 }
 
@@ -107,7 +107,7 @@ impl Part {
 }
 
 impl Run {
-    /// Whether CI does it: it takes seconds, and says something about the protocol as it is.
+    /// True if CI does it: it takes seconds, and says something about the protocol as it is.
     pub fn is_in_ci(&self) -> bool {
         let about_others = matches!(self.part, Part::Liberties | Part::NotPromised);
         self.protocol.bounds.nodes == 1 && !about_others

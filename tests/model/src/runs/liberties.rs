@@ -112,7 +112,7 @@ fn liberties() -> Vec<Run> {
     ]
 }
 
-/// What an admission may go by, and when something known may be forgotten.
+/// Liberties in the memory that an admission uses, and in the time a known revocation is forgotten.
 fn memory() -> Vec<Run> {
     let apart = |remembers: bool| Rules {
         admission_remembers: remembers,

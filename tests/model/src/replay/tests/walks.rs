@@ -171,7 +171,7 @@ impl Walk {
                 self.write("push", &format!(r#","keys":{keys}"#));
             }
             Message::NullPush => self.write("null_push", ""),
-            // What comes of it is `down`, or nothing.
+            // The consequence is `down`, or nothing.
             Message::Refused(_) => {}
             Message::Reply(_) if was.restarting => {}
             Message::Reply(reply) => {
