@@ -19,6 +19,7 @@ use http::{Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -35,6 +36,13 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Largest answer, in bytes: a page of sessions is far smaller.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
+
+/// The characters that a segment of a path does not hold as they are: all but the unreserved (RFC 3986 §2.3).
+const ENCODED: AsciiSet = NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// The variable that may hold the admin key itself.
 const KEY_VARIABLE: &str = "CURFEW_ADMIN_KEY";
@@ -254,18 +262,12 @@ fn refusal(status: StatusCode, body: &[u8], with_key: bool) -> anyhow::Error {
 
 /// `text` as one segment of a path (RFC 3986 §2.3).
 pub(crate) fn segment(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' => {
-                encoded.push(byte.into())
-            }
-            // A segment of dots only would be taken for a step up.
-            b'.' if text.bytes().any(|byte| byte != b'.') => encoded.push('.'),
-            _ => write!(encoded, "%{byte:02X}").expect("writing to a string does not fail"),
-        }
-    }
-    encoded
+    // A segment of dots only would be taken for a step up.
+    let encoded = match text.bytes().all(|byte| byte == b'.') {
+        true => &const { ENCODED.add(b'.') },
+        false => &ENCODED,
+    };
+    utf8_percent_encode(text, encoded).to_string()
 }
 
 /// The list in the answer's member `name`.
