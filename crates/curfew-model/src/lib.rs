@@ -24,6 +24,7 @@ mod revocation;
 mod revocation_key;
 mod secret;
 pub mod setting;
+mod token_bucket;
 mod trace;
 
 pub use channel::{Channel, ChannelError};
@@ -42,6 +43,7 @@ pub use repeats::{REPEAT_INTERVAL, Repeats};
 pub use revocation::Revocation;
 pub use revocation_key::{Ineffective, RevocationKey, RevocationKeyError, Spelling};
 pub use secret::Secret;
+pub use token_bucket::{Quota, TokenBucket};
 pub use trace::{TraceContext, TraceId};
 
 /// What a session may ask the policy for on a channel.
