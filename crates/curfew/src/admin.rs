@@ -9,19 +9,16 @@ pub(crate) mod revoke;
 pub(crate) mod sessions;
 
 use std::fmt::Write as _;
-use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
+use curfew_identity::exchange::{connect, exchange};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use http::{Method, Request, StatusCode, Uri};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::cli::AdminArgs;
@@ -115,7 +112,7 @@ impl AdminClient {
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> anyhow::Result<(StatusCode, Bytes)> {
-        let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(&self.address))
+        let stream = timeout(CONNECT_TIMEOUT, connect(&self.address))
             .await
             .map_err(|_| anyhow!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))
             .and_then(|connected| Ok(connected?))
@@ -125,7 +122,8 @@ impl AdminClient {
                     self.address
                 )
             })?;
-        timeout(ANSWER_TIMEOUT, exchange(stream, request))
+        let exchange = exchange(stream, request, MAX_ANSWER_BYTES, |_| anyhow::Ok(()));
+        timeout(ANSWER_TIMEOUT, exchange)
             .await
             .map_err(|_| anyhow!("no answer within {} s", ANSWER_TIMEOUT.as_secs()))
             .and_then(|answered| answered)
@@ -143,25 +141,6 @@ impl Answer {
     pub(crate) fn print(&self) -> Result<(), Failure> {
         let text = String::from_utf8_lossy(&self.body);
         Ok(output::print(&format!("{}\n", text.trim_end()))?)
-    }
-}
-
-async fn exchange(
-    stream: TcpStream,
-    request: Request<Full<Bytes>>,
-) -> anyhow::Result<(StatusCode, Bytes)> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let mut connection = pin!(connection);
-    let mut exchange = pin!(async {
-        let (head, body) = sender.send_request(request).await?.into_parts();
-        let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
-        let body = body.map_err(|error| anyhow!("read the answer: {error}"))?;
-        anyhow::Ok((head.status, body.to_bytes()))
-    });
-    // The connection moves the bytes; its own end is told by the exchange.
-    tokio::select! {
-        done = &mut exchange => done,
-        _ = &mut connection => exchange.await,
     }
 }
 
