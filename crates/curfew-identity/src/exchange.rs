@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::{self, PemObject as _};
+use rustls::pki_types::pem::PemObject as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{self, TcpStream};
 use tokio::task::JoinSet;
@@ -37,32 +38,20 @@ pub enum ExchangeError {
     Broken,
 }
 
-/// The fault of a file of certificates.
-#[derive(Debug, thiserror::Error)]
-pub enum RootsError {
-    /// The file is not PEM.
-    #[error(transparent)]
-    Pem(#[from] pem::Error),
-    /// A certificate cannot be trusted.
-    #[error(transparent)]
-    Certificate(#[from] rustls::Error),
-    /// The file has no certificate.
-    #[error("holds no certificate in PEM")]
-    Empty,
-}
-
-/// The certificates in `pem`, of which there must be one.
+/// The certificates in `file`, in PEM, of which there must be one.
 ///
 /// # Errors
 ///
-/// The text is not PEM, or has a bad certificate or none.
-pub fn roots(pem: &[u8]) -> Result<RootCertStore, RootsError> {
+/// The file cannot be read, is not PEM, or has a bad certificate or none.
+pub async fn roots(file: &Path) -> io::Result<RootCertStore> {
+    let pem = tokio::fs::read(file).await?;
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(pem) {
-        roots.add(certificate?)?;
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(io::Error::other)?;
+        roots.add(certificate).map_err(io::Error::other)?;
     }
     match roots.is_empty() {
-        true => Err(RootsError::Empty),
+        true => Err(io::Error::other("holds no certificate in PEM")),
         false => Ok(roots),
     }
 }

@@ -32,12 +32,12 @@ pub enum FetchError {
     #[error("connect: {0}")]
     Connect(#[source] io::Error),
     /// The certificates to trust cannot be had.
-    #[error("ca_file {}: {reason}", path.display())]
+    #[error("ca_file {}: {error}", path.display())]
     CaFile {
         /// The file that should have them.
         path: PathBuf,
         /// The reason, for operators.
-        reason: String,
+        error: io::Error,
     },
     /// The server's certificate is not good for its name, or it speaks no TLS.
     #[error("TLS: {0}{advice}", advice = advice(.0))]
@@ -150,12 +150,10 @@ impl fmt::Debug for Fetcher {
 
 /// A client that trusts the certificates in a file and no others.
 async fn trusting(path: &Path) -> Result<Arc<ClientConfig>, FetchError> {
-    let bad = |reason: &dyn fmt::Display| FetchError::CaFile {
+    let trusted = roots(path).await.map_err(|error| FetchError::CaFile {
         path: path.to_owned(),
-        reason: reason.to_string(),
-    };
-    let pem = tokio::fs::read(path).await.map_err(|error| bad(&error))?;
-    let trusted = roots(&pem).map_err(|error| bad(&error))?;
+        error,
+    })?;
     let config = ClientConfig::builder().with_root_certificates(trusted);
     Ok(Arc::new(config.with_no_client_auth()))
 }

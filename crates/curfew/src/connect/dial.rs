@@ -155,7 +155,7 @@ impl Target {
         if !self.tls {
             return Ok(Box::new(stream));
         }
-        let roots = roots(ca_file)?;
+        let roots = roots(ca_file).await?;
         let config = trust::client(roots);
         let host = self
             .host
@@ -173,7 +173,7 @@ impl Target {
     }
 }
 
-fn roots(ca_file: Option<&Path>) -> anyhow::Result<RootCertStore> {
+async fn roots(ca_file: Option<&Path>) -> anyhow::Result<RootCertStore> {
     let Some(file) = ca_file else {
         let roots = trust::system_roots();
         anyhow::ensure!(
@@ -182,9 +182,8 @@ fn roots(ca_file: Option<&Path>) -> anyhow::Result<RootCertStore> {
         );
         return Ok(roots);
     };
-    let context = || format!("read the certificates in {}", file.display());
-    let pem = std::fs::read(file).with_context(context)?;
-    exchange::roots(&pem).with_context(context)
+    let roots = exchange::roots(file).await;
+    roots.with_context(|| format!("read the certificates in {}", file.display()))
 }
 
 fn headers(given: &[String]) -> Result<HeaderMap, Failure> {
