@@ -6,7 +6,7 @@ use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE};
 
 use crate::{AuthError, Config, Source, Ticket};
-use curfew_model::AuthFailure;
+use curfew_model::{AuthFailure, percent_decode};
 
 /// What a subprotocol that carries a token starts with.
 const SUBPROTOCOL_PREFIX: &str = "bearer.";
@@ -287,21 +287,6 @@ fn from_cookie(headers: &HeaderMap, name: &str, found: &mut Found) -> Result<(),
         }
     }
     Ok(())
-}
-
-fn percent_decode(text: &[u8]) -> Option<Vec<u8>> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text.iter();
-    while let Some(byte) = rest.next() {
-        if *byte != b'%' {
-            decoded.push(*byte);
-            continue;
-        }
-        let mut digit = || char::from(*rest.next()?).to_digit(16);
-        let (high, low) = (digit()?, digit()?);
-        decoded.push(u8::try_from(high * 16 + low).ok()?);
-    }
-    Some(decoded)
 }
 
 #[cfg(test)]

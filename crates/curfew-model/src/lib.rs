@@ -17,6 +17,7 @@ mod gap;
 mod ids;
 pub mod json;
 mod lease;
+mod percent;
 mod principal;
 mod problems;
 mod publication;
@@ -25,6 +26,7 @@ mod revocation;
 mod revocation_key;
 mod secret;
 pub mod setting;
+mod token_bucket;
 mod trace;
 
 pub use channel::{Channel, ChannelError};
@@ -35,6 +37,7 @@ pub use error_code::{AuthFailure, ErrorCode};
 pub use gap::GapReason;
 pub use ids::{NodeId, ParseIdError, SessionId, TicketId, host_name};
 pub use lease::{DeliveryLease, LeaseSnapshot, Stretch, boottime};
+pub use percent::{percent_decode, percent_decode_str};
 pub use principal::{Claims, ISSUER_TOKEN, ISSUER_USER, Principal, PrincipalParts, of_issuer};
 pub use problems::{Problem, Problems};
 pub use publication::Publication;
@@ -42,6 +45,7 @@ pub use repeats::{REPEAT_INTERVAL, Repeats};
 pub use revocation::Revocation;
 pub use revocation_key::{Ineffective, RevocationKey, RevocationKeyError, Spelling};
 pub use secret::Secret;
+pub use token_bucket::{Quota, TokenBucket};
 pub use trace::{TraceContext, TraceId};
 
 /// An action on a channel that the policy decides on.

@@ -21,7 +21,6 @@ mod metrics;
 pub mod parsers;
 mod permits;
 mod proxies;
-mod rate;
 mod receipt;
 mod refusal;
 mod respond;

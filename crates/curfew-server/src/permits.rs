@@ -5,12 +5,13 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use curfew_model::{Quota, TokenBucket};
 use curfew_session::LimitsConfig;
 use curfew_telemetry::Gauge;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::metrics::ServerMetrics;
-use crate::rate::Rate;
 
 /// Why there is no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,10 +46,17 @@ pub(crate) struct Permits {
     max_unauthenticated: AtomicUsize,
     max_per_address: AtomicUsize,
     addresses: Mutex<Addresses>,
-    rate: Mutex<Rate>,
+    handshakes: Mutex<Handshakes>,
     metrics: Arc<ServerMetrics>,
     /// The node's: it drains until there are none.
     open: Gauge,
+}
+
+/// The bucket of `limits.handshakes_per_second`; 0 each second is no limit.
+#[derive(Debug)]
+struct Handshakes {
+    quota: Quota,
+    bucket: TokenBucket,
 }
 
 /// Connections that have not authenticated, by where they come from.
@@ -78,7 +86,7 @@ impl Permits {
             max_unauthenticated: AtomicUsize::new(0),
             max_per_address: AtomicUsize::new(0),
             addresses: Mutex::default(),
-            rate: Mutex::new(Rate::new(0)),
+            handshakes: Mutex::new(Handshakes::new(0)),
             metrics,
             open,
         })
@@ -94,7 +102,7 @@ impl Permits {
         self.metrics
             .connections_limit
             .set(limits.connections as i64);
-        self.rate.lock().set(limits.handshakes_per_second);
+        self.handshakes.lock().set(limits.handshakes_per_second);
     }
 
     /// A place for an upgraded connection.
@@ -135,7 +143,7 @@ impl Permits {
 
     /// Whether one more handshake is within `limits.handshakes_per_second`.
     pub(crate) fn handshake(&self) -> bool {
-        self.rate.lock().take()
+        self.handshakes.lock().take()
     }
 }
 
@@ -147,6 +155,25 @@ pub(crate) fn group(address: IpAddr) -> IpAddr {
             let prefix = u128::from(v6) & !u128::from(u64::MAX);
             IpAddr::V6(Ipv6Addr::from(prefix))
         }
+    }
+}
+
+impl Handshakes {
+    fn new(per_second: u32) -> Self {
+        let quota = Quota::of_a_second(per_second);
+        let bucket = TokenBucket::full(quota, Instant::now().into_std());
+        Self { quota, bucket }
+    }
+
+    fn set(&mut self, per_second: u32) {
+        if self.quota.per_second != per_second {
+            *self = Self::new(per_second);
+        }
+    }
+
+    fn take(&mut self) -> bool {
+        let now = Instant::now().into_std();
+        self.quota.per_second == 0 || self.bucket.take(self.quota, now)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use curfew_backend::OverLimit;
-use curfew_model::{Problems, RevocationKey};
+use curfew_model::{Problems, Quota, RevocationKey};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -175,6 +175,14 @@ impl Default for LimitsConfig {
 }
 
 impl LimitsConfig {
+    /// The quota of control frames: [`LimitsConfig::control_frames_per_second`], with a burst of twice as many.
+    pub(crate) fn control_frames(&self) -> Quota {
+        Quota {
+            per_second: self.control_frames_per_second,
+            burst: self.control_frames_per_second.saturating_mul(2),
+        }
+    }
+
     /// Reports values that make no sense.
     pub fn check(&self, problems: &mut Problems) {
         if !(SMALLEST_MESSAGE_BYTES..=64 * 1024 * 1024).contains(&self.message_bytes) {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use curfew_hub::Standing;
-use curfew_model::{Command, Disconnect, ErrorCode, Message, Reply, Request};
+use curfew_model::{Command, Disconnect, ErrorCode, Message, Quota, Reply, Request};
 use curfew_protocol::DecodeError;
 use curfew_telemetry::Origin;
 use tokio::time::Instant;
@@ -142,11 +142,11 @@ impl SessionState {
         if rate == 0 {
             return Ok(());
         }
-        let now = Instant::now();
+        let (quota, now) = (Quota::of_a_second(rate), Instant::now());
         let kept = self
             .rate
-            .get_or_insert_with(|| Box::new(CommandRate::new(rate, now)));
-        if kept.bucket.take(rate, rate, now) {
+            .get_or_insert_with(|| Box::new(CommandRate::new(quota, now)));
+        if kept.bucket.take(quota, now.into_std()) {
             return Ok(());
         }
         if kept.excess.note(now) >= SUSTAINED {

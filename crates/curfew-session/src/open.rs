@@ -13,7 +13,8 @@ use curfew_auth::VerifyError;
 use curfew_backend::BackendError;
 use curfew_hub::{Ending, Lanes, Wire, WireId};
 use curfew_model::{
-    AuthFailure, Channel, CommandId, Disconnect, Push, Reply, SessionId, TraceContext, TraceId,
+    AuthFailure, Channel, CommandId, Disconnect, Push, Reply, SessionId, TokenBucket, TraceContext,
+    TraceId,
 };
 use curfew_node::{AdmitError, Attachment, SessionIdentity};
 use curfew_ws::{Decoder, DirectWriter, Transport, Upgraded};
@@ -23,7 +24,7 @@ use tracing::field::{DisplayValue, display};
 
 use crate::Context;
 use crate::pipeline::Pipeline;
-use crate::rate::{Bucket, CommandRate};
+use crate::rate::CommandRate;
 use crate::timers::Deadlines;
 use crate::write::Output;
 
@@ -195,7 +196,7 @@ pub(crate) struct SessionState {
     pub(crate) bad_frames: u32,
     /// Only while `limits.messages_per_second` is set.
     pub(crate) rate: Option<Box<CommandRate>>,
-    pub(crate) control: Bucket,
+    pub(crate) control: TokenBucket,
     pub(crate) guards: Guards,
     /// The address of the client, as far as it is known.
     pub(crate) address: Option<IpAddr>,
@@ -240,10 +241,7 @@ impl Session {
         let settings = context.settings.load();
         let mut decoder = Decoder::new();
         decoder.preload(&upgraded.early);
-        let control = Bucket::full(
-            settings.limits.control_frames_per_second.saturating_mul(2),
-            now,
-        );
+        let control = TokenBucket::full(settings.limits.control_frames(), now.into_std());
         let auth_timeout = settings.auth_timeout;
         drop(settings);
         let (transport, direct_writer) = upgraded.transport.share();

@@ -181,15 +181,8 @@ impl SessionState {
 
     /// Too many control frames end the session.
     fn take_control(&mut self) -> Option<End> {
-        let rate = self
-            .context
-            .settings
-            .load()
-            .limits
-            .control_frames_per_second;
-        let within = self
-            .control
-            .take(rate, rate.saturating_mul(2), Instant::now());
+        let quota = self.context.settings.load().limits.control_frames();
+        let within = self.control.take(quota, Instant::now().into_std());
         (!within).then(|| {
             Disconnect::POLICY
                 .because("more control frames than limits.control_frames_per_second")

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use curfew_model::Secret;
+use curfew_model::{Secret, percent_decode_str};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -265,20 +265,8 @@ fn parse_database(path: &str) -> Result<i64, RedisUrlError> {
 
 /// Decodes percent-encoding (RFC 3986 §2.1).
 fn unescape(text: &str) -> Result<String, RedisUrlError> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let digits = rest.get(..2).and_then(|digits| str::from_utf8(digits).ok());
-        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        bytes.push(byte.ok_or(RedisUrlError::Credentials)?);
-        rest = &rest[2..];
-    }
-    String::from_utf8(bytes).map_err(|_| RedisUrlError::Credentials)
+    let decoded = percent_decode_str(text).ok_or(RedisUrlError::Credentials)?;
+    Ok(decoded.into_owned())
 }
 
 impl fmt::Debug for RedisUrl {
@@ -405,6 +393,7 @@ mod tests {
             ("redis://a?protocol=resp3", RedisUrlError::Query),
             ("redis://u:p#w@a", RedisUrlError::Fragment),
             ("redis://u:%zz@a", RedisUrlError::Credentials),
+            ("redis://u:%+1@a", RedisUrlError::Credentials),
         ] {
             assert_eq!(parse(url), Err(expect), "{url}");
         }

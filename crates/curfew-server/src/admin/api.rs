@@ -1,5 +1,6 @@
 //! The table of operations: what is routed and what is documented are the same list.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::future::{Future, ready};
@@ -8,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use curfew_model::json::object_text;
-use curfew_model::{Channel, TraceContext};
+use curfew_model::{Channel, TraceContext, percent_decode_str};
 use curfew_policy::Explanation;
 use http::{Method, StatusCode, Uri};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -119,7 +120,7 @@ impl Call {
             .filter_map(|pair| pair.split_once('='))
             .find(|(key, _)| *key == name);
         found
-            .map(|(_, value)| percent_decode(&value.replace('+', " ")))
+            .map(|(_, value)| decode(&value.replace('+', " ")))
             .transpose()
     }
 
@@ -322,33 +323,18 @@ impl Api {
         let mut params = HashMap::new();
         for name in ["id", "kind", "value"] {
             if let Some(value) = found.params.get(name) {
-                params.insert(name, percent_decode(value).map_err(|_| NotFound::Path)?);
+                params.insert(name, decode(value).map_err(|_| NotFound::Path)?);
             }
         }
         Ok((operation, params))
     }
 }
 
-fn percent_decode(text: &str) -> Result<String, Problem> {
+fn decode(text: &str) -> Result<String, Problem> {
     let bad = || Problem::bad_request("the percent-encoding in the address is not UTF-8");
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        rest = tail;
-        if *first != b'%' {
-            bytes.push(*first);
-            continue;
-        }
-        let digits = rest.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
-        // `from_str_radix` would take a sign.
-        let digits = digits.filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
-        let byte = digits
-            .and_then(|hex| u8::from_str_radix(hex, 16).ok())
-            .ok_or_else(bad)?;
-        bytes.push(byte);
-        rest = &rest[2..];
-    }
-    String::from_utf8(bytes).map_err(|_| bad())
+    percent_decode_str(text)
+        .map(Cow::into_owned)
+        .ok_or_else(bad)
 }
 
 #[cfg(test)]
@@ -375,9 +361,9 @@ mod tests {
 
     #[test]
     fn percent_encoding_must_be_utf8() {
-        assert_eq!(percent_decode("%41b").ok().as_deref(), Some("Ab"));
+        assert_eq!(decode("%41b").ok().as_deref(), Some("Ab"));
         for bad in ["%", "%4", "%zz", "%ff", "%+1"] {
-            assert!(percent_decode(bad).is_err(), "{bad}");
+            assert!(decode(bad).is_err(), "{bad}");
         }
     }
 }

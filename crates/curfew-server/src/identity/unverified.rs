@@ -4,15 +4,15 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use curfew_model::Repeats;
+use curfew_model::{Quota, Repeats, TokenBucket};
 use http::StatusCode;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tracing::warn;
 
 use crate::identity::Reports;
 use crate::identity::form::FormError;
 use crate::permits::group;
-use crate::rate::Rate;
 
 /// Addresses that are told apart; what comes from more shares one bucket.
 const MAX_ADDRESSES: usize = 10_000;
@@ -31,7 +31,7 @@ pub(crate) struct Unverified {
 struct Buckets {
     per_second: u32,
     /// The buckets of addresses that were charged; one that is full may be gone.
-    by_address: HashMap<IpAddr, Rate>,
+    by_address: HashMap<IpAddr, TokenBucket>,
 }
 
 impl Unverified {
@@ -55,31 +55,39 @@ impl Unverified {
     /// True if one more from this address is looked at.
     fn has(&self, address: IpAddr) -> bool {
         let mut buckets = self.buckets.lock();
-        let known = buckets.place(group(address));
+        let (quota, now) = (buckets.quota(), Instant::now().into_std());
+        let known = buckets.place(group(address), now);
         let bucket = buckets.by_address.get_mut(&known);
-        bucket.is_none_or(Rate::has)
+        bucket.is_none_or(|bucket| bucket.has_token(quota, now))
     }
 
     /// One from this address could not be verified.
     fn charge(&self, address: IpAddr) {
         let mut buckets = self.buckets.lock();
-        let per_second = buckets.per_second;
-        if per_second == 0 {
+        if buckets.per_second == 0 {
             return;
         }
-        let place = buckets.place(group(address));
+        let (quota, now) = (buckets.quota(), Instant::now().into_std());
+        let place = buckets.place(group(address), now);
         let bucket = buckets.by_address.entry(place);
-        bucket.or_insert_with(|| Rate::new(per_second)).charge();
+        let bucket = bucket.or_insert_with(|| TokenBucket::full(quota, now));
+        bucket.charge(quota, now);
     }
 }
 
 impl Buckets {
+    fn quota(&self) -> Quota {
+        Quota::of_a_second(self.per_second)
+    }
+
     /// The place of an address's tokens.
-    fn place(&mut self, address: IpAddr) -> IpAddr {
+    fn place(&mut self, address: IpAddr, now: std::time::Instant) -> IpAddr {
         if self.by_address.len() < MAX_ADDRESSES || self.by_address.contains_key(&address) {
             return address;
         }
-        self.by_address.retain(|_, bucket| !bucket.is_full());
+        let quota = self.quota();
+        self.by_address
+            .retain(|_, bucket| !bucket.is_full(quota, now));
         match self.by_address.len() < MAX_ADDRESSES {
             true => address,
             false => OTHERS,

@@ -3,6 +3,8 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use curfew_model::percent_decode_str;
+
 use super::{Given, GivenSetting, Sampler};
 
 pub(super) const SAMPLER: &str = "OTEL_TRACES_SAMPLER";
@@ -382,22 +384,8 @@ fn pairs(text: &str) -> Result<Vec<(String, String)>, String> {
         if key.is_empty() {
             return Err(FORM.to_owned());
         }
-        pairs.push((key.to_owned(), decode(value.trim()).ok_or(FORM)?));
+        let value = percent_decode_str(value.trim()).ok_or(FORM)?;
+        pairs.push((key.to_owned(), value.into_owned()));
     }
     Ok(pairs)
-}
-
-fn decode(value: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(value.len());
-    let mut rest = value.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'%' => {
-                let mut digit = || char::from(rest.next()?).to_digit(16);
-                u8::try_from(digit()? * 16 + digit()?).ok()?
-            }
-            other => other,
-        });
-    }
-    String::from_utf8(bytes).ok()
 }
