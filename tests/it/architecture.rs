@@ -8,5 +8,6 @@ mod configuration;
 mod crates;
 mod files;
 mod markdown;
+mod modules;
 mod mutants;
 mod workspace;

@@ -22,9 +22,9 @@ use curfew_session::Context;
 use http::Request;
 use hyper::body::Incoming;
 
-use crate::PublicSettings;
+use crate::config::{PublicSettings, paths};
+use crate::http::Response;
 use crate::metrics::ServerMetrics;
-use crate::respond::Response;
 use kept::Kept;
 use unverified::Unverified;
 
@@ -42,12 +42,6 @@ pub(crate) enum Endpoint {
         issuer: String,
         stream: EventStream,
     },
-}
-
-/// True if this path belongs to an endpoint here, configured or not.
-pub(crate) fn owns(path: &str) -> bool {
-    let taken = [logout::PATH, global_revocation::PATH, revoke::PATH];
-    taken.contains(&path) || path.starts_with(events::PREFIX)
 }
 
 /// Answers reports, and ends access by them.
@@ -91,17 +85,17 @@ impl Reports {
     pub(crate) fn endpoint(&self, path: &str) -> Option<Endpoint> {
         let authenticator = &self.context.authenticator;
         match path {
-            logout::PATH => authenticator.accepts_logout().then_some(Endpoint::Logout),
-            global_revocation::PATH => {
+            paths::LOGOUT => authenticator.accepts_logout().then_some(Endpoint::Logout),
+            paths::GLOBAL_REVOCATION => {
                 let accepts = authenticator.accepts_global_revocation();
                 accepts.then_some(Endpoint::GlobalRevocation)
             }
-            revoke::PATH => {
+            paths::TOKEN_REVOCATION => {
                 let accepts = self.settings.load().auth.token_revocation;
                 accepts.then_some(Endpoint::TokenRevocation)
             }
             _ => {
-                let issuer = path.strip_prefix(events::PREFIX)?;
+                let issuer = path.strip_prefix(paths::EVENTS)?;
                 let stream = authenticator.event_stream(issuer)?;
                 Some(Endpoint::Events {
                     issuer: issuer.to_owned(),

@@ -1,5 +1,7 @@
 //! Counted places for connections, and the rate of handshakes.
 
+mod rate;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -10,7 +12,8 @@ use curfew_telemetry::Gauge;
 use parking_lot::Mutex;
 
 use crate::metrics::ServerMetrics;
-use crate::rate::Rate;
+
+pub(crate) use rate::Rate;
 
 /// Why there is no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,8 +16,8 @@ use serde::de::DeserializeOwned;
 use tracing::debug;
 
 use super::{Admin, explain, health, issuers, nodes, openapi, publish, revocations, sessions};
-use crate::respond::{Problem, Response};
-use crate::{AdminKey, Power};
+use crate::config::{AdminKey, Power};
+use crate::http::{Problem, Response};
 
 /// Who may call an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

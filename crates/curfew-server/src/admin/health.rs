@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Admin;
-use crate::respond::{Problem, Response, json};
+use crate::http::{Problem, Response, json};
 
 /// After so long without a beat the process is taken for stuck: ten beats were due.
 const STUCK: Duration = Duration::from_secs(10);

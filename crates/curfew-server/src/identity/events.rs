@@ -17,15 +17,12 @@ use serde::Serialize;
 use subtle::ConstantTimeEq as _;
 use tracing::{Instrument as _, debug, error, info, warn};
 
-use crate::asked::Asked;
+use crate::http::span::Asked;
+use crate::http::{Response, json};
 use crate::identity::Reports;
 use crate::identity::ending::Ending;
 use crate::identity::form::{FormError, answer, posted, refused_span};
 use crate::metrics::{EventOutcome, Report};
-use crate::respond::{self, Response};
-
-/// What the path starts with; the issuer's configured name follows.
-pub(crate) const PREFIX: &str = "/events/";
 
 /// The path, for people.
 const ROUTE: &str = "/events/{issuer}";
@@ -279,7 +276,7 @@ fn refuse(refused: FormError) -> Response {
         err: refused.error,
         description: &refused.description,
     };
-    let mut response = respond::json(refused.status, &body);
+    let mut response = json(refused.status, &body);
     refused.explain(response.headers_mut());
     let headers = response.headers_mut();
     headers.insert(CONTENT_LANGUAGE, HeaderValue::from_static("en"));

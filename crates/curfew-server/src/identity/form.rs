@@ -13,11 +13,11 @@ use hyper::body::Incoming;
 use serde::Serialize;
 use tracing::debug;
 
-use crate::asked::Asked;
-use crate::body;
+use crate::http::body;
+use crate::http::span::{Asked, name_trace};
+use crate::http::{Response, json, retry_after_seconds};
 use crate::identity::Reports;
 use crate::metrics::{Report, ReportFault};
-use crate::respond::{self, Response};
 
 /// Largest body: the largest token that `auth.max_token_bytes` may allow, and what is around it.
 const MAX_BODY_BYTES: usize = 68 * 1024;
@@ -141,7 +141,7 @@ impl FormError {
             error: self.error,
             error_description: &self.description,
         };
-        let mut response = respond::json(self.status, &body);
+        let mut response = json(self.status, &body);
         self.explain(response.headers_mut());
         response
     }
@@ -156,7 +156,7 @@ impl FormError {
             StatusCode::TOO_MANY_REQUESTS,
         ];
         if later.contains(&self.status) {
-            let seconds = respond::retry_after_seconds(self.retry_after);
+            let seconds = retry_after_seconds(self.retry_after);
             headers.insert(RETRY_AFTER, seconds.into());
         }
     }
@@ -203,7 +203,7 @@ pub(crate) fn answer(
     span.set("http.route", route);
     let status = i64::from(response.status().as_u16());
     span.set("http.response.status_code", status);
-    respond::name_trace(&mut response, &span);
+    name_trace(&mut response, &span);
     response
 }
 

@@ -15,16 +15,14 @@ use serde::Deserialize;
 use serde_json::Value;
 use tracing::Instrument as _;
 
-use crate::asked::Asked;
+use crate::config::paths;
+use crate::http::Response;
+use crate::http::span::Asked;
 use crate::identity::Reports;
 use crate::identity::ending::Ending;
 use crate::identity::form::{FormError, answer, done, posted, refused_span};
 use crate::identity::logout::refusal;
 use crate::metrics::{LogoutOutcome, Report, ReportFault};
-use crate::respond::Response;
-
-/// The path.
-pub(crate) const PATH: &str = "/v1/global-token-revocation";
 
 /// The span of a call: always recorded for a good one.
 const SPAN: &str = "POST /v1/global-token-revocation";
@@ -120,7 +118,13 @@ impl Reports {
             *response.status_mut() = StatusCode::NO_CONTENT;
             response
         });
-        answer(span, PATH, "user not revoked", result, refuse)
+        answer(
+            span,
+            paths::GLOBAL_REVOCATION,
+            "user not revoked",
+            result,
+            refuse,
+        )
     }
 
     /// The issuer's token and the body.

@@ -16,11 +16,11 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::http::Response;
 use crate::identity::Reports;
 use crate::identity::form::FormError;
 use crate::metrics::{EventOutcome, LogoutOutcome, Report};
 use crate::permits::group;
-use crate::respond::Response;
 
 /// Reports of one issuer that wait at a time.
 const MAX_PER_ISSUER: usize = 1_000;

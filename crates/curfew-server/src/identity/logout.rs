@@ -13,15 +13,13 @@ use hyper::body::Incoming;
 use serde_json::Value;
 use tracing::Instrument as _;
 
-use crate::asked::Asked;
+use crate::config::paths;
+use crate::http::Response;
+use crate::http::span::Asked;
 use crate::identity::Reports;
 use crate::identity::ending::{Ended, Ending};
 use crate::identity::form::{FormError, answer, done, refused_span};
 use crate::metrics::{LogoutOutcome, Report, ReportFault};
-use crate::respond::Response;
-
-/// The path.
-pub(crate) const PATH: &str = "/logout/backchannel";
 
 /// The span of a call: always recorded for a good token, which ends sessions.
 const SPAN: &str = "POST /logout/backchannel";
@@ -121,7 +119,7 @@ impl Reports {
         let result = result.map(|_| done());
         answer(
             span,
-            PATH,
+            paths::LOGOUT,
             "logout not done",
             result,
             FormError::into_response,

@@ -12,14 +12,12 @@ use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use tracing::{Instrument as _, debug, info};
 
-use crate::asked::Asked;
+use crate::config::paths;
+use crate::http::Response;
+use crate::http::cors;
+use crate::http::span::Asked;
 use crate::identity::Reports;
 use crate::identity::form::{FormError, answer, done, refused_span};
-use crate::respond::Response;
-use crate::{cors, receipt};
-
-/// The path.
-pub(crate) const PATH: &str = "/revoke";
 
 /// The span of a call: always recorded for a good token, which is revoked.
 const SPAN: &str = "POST /revoke";
@@ -72,7 +70,7 @@ impl Reports {
         let result = result.map(|()| done());
         answer(
             span,
-            PATH,
+            paths::TOKEN_REVOCATION,
             "token not revoked",
             result,
             FormError::into_response,
@@ -156,7 +154,7 @@ impl Reports {
                 "sessions here are closed; try again for those elsewhere",
             )
         })?;
-        receipt::tell(node.metrics().tracer(), &key, &receipt);
+        node.tell_receipt(&key, &receipt);
         info!(
             live = receipt.nodes.live,
             confirmed = receipt.nodes.confirmed,

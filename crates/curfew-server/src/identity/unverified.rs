@@ -11,8 +11,7 @@ use tracing::warn;
 
 use crate::identity::Reports;
 use crate::identity::form::FormError;
-use crate::permits::group;
-use crate::rate::Rate;
+use crate::permits::{Rate, group};
 
 /// Addresses that are told apart; what comes from more shares one bucket.
 const MAX_ADDRESSES: usize = 10_000;

@@ -3,17 +3,23 @@
 
 use std::net::IpAddr;
 
-use curfew_model::TraceContext;
+use bytes::{BufMut as _, BytesMut};
+use curfew_model::{TraceContext, TraceId};
 use curfew_telemetry::{Origin, Span, Tracer, Whose};
 use http::header::{HOST, USER_AGENT};
 use http::uri::Authority;
-use http::{HeaderMap, HeaderName, Request, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Version};
+use http_body_util::Full;
 
-use crate::tracestate;
+use super::{Response, Written};
 
 /// Longest name of a server, in bytes (RFC 1035 §2.3.4), and longest name of a client's program, that a
 /// span holds.
 const MAX_NAME_BYTES: usize = 255;
+
+/// The header by which an answer names its span (W3C Trace Context Level 2, a draft): version, trace,
+/// span and flags, as a `traceparent`.
+const TRACE_RESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 
 /// The client of a connection, as far as it is known.
 #[derive(Debug, Clone, Copy)]
@@ -112,9 +118,21 @@ pub(crate) fn traceparent(headers: &HeaderMap) -> Option<TraceContext> {
     let mut values = headers.get_all("traceparent").iter();
     let value = values.next()?;
     match values.next() {
-        None => TraceContext::parse(value.to_str().ok()?).map(|it| tracestate::of(it, headers)),
+        None => TraceContext::parse(value.to_str().ok()?).map(|trace| with_state(trace, headers)),
         // Several say nothing.
         Some(_) => None,
+    }
+}
+
+/// The trace with the `tracestate` of a request's headers, which others in the trace write and which is
+/// passed on as it is. One that cannot be read is left out, and nothing else is.
+fn with_state(trace: TraceContext, headers: &HeaderMap) -> TraceContext {
+    // Several headers are one list (W3C Trace Context §3.3.1).
+    let lines = headers.get_all("tracestate").iter();
+    let lines: Result<Vec<&str>, _> = lines.map(HeaderValue::to_str).collect();
+    match lines {
+        Ok(lines) if !lines.is_empty() => trace.with_state(&lines.join(",")),
+        _ => trace,
     }
 }
 
@@ -127,4 +145,45 @@ pub(crate) fn describe(span: &mut Span, method: &'static str, route: &str, statu
     span.set("http.route", route.to_owned());
     span.set("url.path", route.to_owned());
     span.set("http.response.status_code", i64::from(status.as_u16()));
+}
+
+/// Names the span of an answer in `traceresponse`, where it is recorded.
+pub(crate) fn name_span(headers: &mut HeaderMap, span: &Span) {
+    if let Some(context) = span.context()
+        && let Ok(value) = HeaderValue::from_str(&context.to_string())
+    {
+        headers.insert(TRACE_RESPONSE, value);
+    }
+}
+
+/// Names the trace of a refusal in its JSON, and its span in `traceresponse`.
+pub(crate) fn name_trace(response: &mut Response, span: &Span) {
+    name_span(response.headers_mut(), span);
+    let status = response.status();
+    if let Some(trace) = span.trace()
+        && (status.is_client_error() || status.is_server_error())
+    {
+        add_trace(response, trace, None);
+    }
+}
+
+/// Adds the members `trace`, and `trace_url` where there is a `link`, to an answer that is a JSON object.
+pub(crate) fn add_trace(response: &mut Response, trace: TraceId, link: Option<String>) {
+    let Some(Written(json)) = response.extensions_mut().remove() else {
+        return;
+    };
+    let Some(members) = json.strip_suffix(b"}") else {
+        return;
+    };
+    let mut body = BytesMut::from(members);
+    if !members.ends_with(b"{") {
+        body.put_u8(b',');
+    }
+    body.extend_from_slice(format!("\"trace\":\"{trace}\"").as_bytes());
+    if let Some(link) = link {
+        let link = serde_json::Value::from(link);
+        body.extend_from_slice(format!(",\"trace_url\":{link}").as_bytes());
+    }
+    body.put_u8(b'}');
+    *response.body_mut() = Full::new(body.freeze());
 }

@@ -13,7 +13,6 @@ use tracing::info;
 
 use crate::identity::Reports;
 use crate::identity::form::FormError;
-use crate::receipt;
 
 /// How long a report is remembered where `auth.max_token_lifetime` does not say for how long tokens
 /// from before it may come back.
@@ -69,7 +68,7 @@ impl Reports {
             match result {
                 // Neither the user nor the login: both name a person.
                 Ok(receipt) => {
-                    receipt::tell(node.metrics().tracer(), &key, &receipt);
+                    node.tell_receipt(&key, &receipt);
                     info!(
                         issuer = ending.issuer,
                         report = ending.report,
