@@ -1,15 +1,18 @@
 //! Reports of identity providers, and tokens that their holders give back: each ends access.
 //!
-//! The files in order: one for each endpoint (`logout`, `events`, `global_revocation`, `revoke`), then what
-//! they share: the form they read, those who may not report for a while, what waits for keys, and how
-//! access ends.
+//! The files in order: one for each endpoint (`logout`, `events`, `global_revocation`, `revoke`), the way
+//! that all reports go (`report`), and its steps: a body (`form`), an address with too many unverified ones
+//! (`unverified`), keys that are awaited (`kept`), access that ends (`end_access`) and the answer to what
+//! has no effect (`refusal`).
 
-mod ending;
+mod end_access;
 mod events;
 mod form;
 mod global_revocation;
 mod kept;
 mod logout;
+mod refusal;
+mod report;
 mod revoke;
 mod unverified;
 
@@ -117,7 +120,7 @@ impl Reports {
             Endpoint::GlobalRevocation => self.global_revocation(request, address).await,
             Endpoint::TokenRevocation => self.token_revocation(request, address).await,
             Endpoint::Events { issuer, stream } => {
-                self.security_event(&issuer, stream, request, address).await
+                self.security_event(issuer, stream, request, address).await
             }
         }
     }
