@@ -33,13 +33,19 @@ impl fmt::Debug for CommandId {
     }
 }
 
-/// A command with the name its reply will carry. Without an id only errors are answered.
+/// A request of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request<'a> {
-    /// Echoed in the reply.
-    pub id: Option<CommandId>,
-    /// What is asked.
-    pub command: Command<'a>,
+pub enum Request<'a> {
+    /// A command with the name its reply will carry. Without an id only errors are answered.
+    Command {
+        /// Echoed in the reply.
+        id: Option<CommandId>,
+        /// What is asked.
+        command: Command<'a>,
+    },
+    /// The answer to a ping that the protocol sends as a message. Counted like the answer to one of
+    /// the transport's, and not answered.
+    Pong,
 }
 
 /// What a client may ask. Borrows from the message it was decoded from.
@@ -76,9 +82,6 @@ pub enum Command<'a> {
     },
     /// Ask for a `pong` reply.
     Ping,
-    /// The answer to a ping that the protocol sends as a message. Counted like the answer to one of
-    /// the transport's, and not answered.
-    Pong,
 }
 
 impl Command<'_> {
@@ -101,7 +104,6 @@ impl Command<'_> {
             Self::Publish { .. } => "publish",
             Self::Refresh { .. } => "refresh",
             Self::Ping => "ping",
-            Self::Pong => "pong",
         }
     }
 }
@@ -116,9 +118,7 @@ impl fmt::Debug for Command<'_> {
             Self::Publish { channel, data, .. } => {
                 write!(f, "publish({channel:?}, {} bytes)", data.len())
             }
-            Self::Auth { .. } | Self::Refresh { .. } | Self::Ping | Self::Pong => {
-                f.write_str(self.name())
-            }
+            Self::Auth { .. } | Self::Refresh { .. } | Self::Ping => f.write_str(self.name()),
         }
     }
 }

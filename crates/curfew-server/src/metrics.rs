@@ -174,8 +174,6 @@ curfew_telemetry::metrics! {
         connections_rejected: Counters<RejectReason>, "Connections that were not upgraded";
         http_answers: Counters<(Listener, AnswerReason)>, "Answers to HTTP requests on either listener";
         handshake_duration: Histogram = Histogram::new(HANDSHAKE_SECONDS), Seconds, "From accepting a connection to its upgrade";
-        channels: Gauge, "Channels with a subscription on this node";
-        send_queue_bytes: Gauge, Bytes, "Bytes in all outbound queues";
         logouts: Counters<LogoutOutcome>, "Logout tokens of identity providers";
         reports_refused: Counters<(ReportKind, ReportFault)>, "Reports of identity providers that they have signed and that are refused";
         tickets: Counters<TicketOutcome>, "Tickets, and requests for them";

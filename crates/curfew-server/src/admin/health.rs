@@ -102,13 +102,7 @@ fn status(good: bool) -> StatusCode {
 
 pub(super) fn metrics(admin: &Admin) -> Result<Response, Problem> {
     let metrics = &admin.metrics;
-    let hub = admin.context.node.hub();
-    metrics
-        .send_queue_bytes
-        .set(i64::try_from(hub.queued_bytes()).unwrap_or(i64::MAX));
-    metrics
-        .channels
-        .set(i64::try_from(hub.channel_count()).unwrap_or(i64::MAX));
+    admin.context.node.hub().measure();
     let stopped = admin.context.authenticator.stopped_streams().len();
     metrics
         .event_streams_stopped

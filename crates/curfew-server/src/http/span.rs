@@ -37,11 +37,11 @@ pub(crate) struct Asked {
     pub(crate) origin: Origin,
     client: Option<Client>,
     /// Nothing of the rest is looked at while nothing is traced.
-    told: Option<Box<Told>>,
+    parts: Option<Box<RequestParts>>,
 }
 
 #[derive(Debug, Clone)]
-struct Told {
+struct RequestParts {
     path: String,
     version: Version,
     host: Option<Authority>,
@@ -51,8 +51,8 @@ struct Told {
 impl Asked {
     pub(crate) fn of<B>(tracer: &Tracer, request: &Request<B>) -> Self {
         let headers = request.headers();
-        let told = || {
-            Box::new(Told {
+        let parts = || {
+            Box::new(RequestParts {
                 path: request.uri().path().to_owned(),
                 version: request.version(),
                 host: text(headers, &HOST).and_then(|host| host.parse().ok()),
@@ -62,7 +62,7 @@ impl Asked {
         Self {
             origin: Origin::client(traceparent(headers)),
             client: request.extensions().get().copied(),
-            told: tracer.is_on().then(told),
+            parts: tracer.is_on().then(parts),
         }
     }
 
@@ -73,14 +73,14 @@ impl Asked {
 
     /// Tells the request, all but what became of it.
     pub(crate) fn describe(&self, span: &mut Span) {
-        let Some(told) = self.told.as_deref().filter(|_| span.is_recorded()) else {
+        let Some(parts) = self.parts.as_deref().filter(|_| span.is_recorded()) else {
             return;
         };
-        span.set("url.path", told.path.clone());
+        span.set("url.path", parts.path.clone());
         span.set("network.protocol.name", "http");
         span.set(
             "network.protocol.version",
-            match told.version {
+            match parts.version {
                 Version::HTTP_10 => "1.0",
                 _ => "1.1",
             },
@@ -95,13 +95,13 @@ impl Asked {
                 span.set("client.address", address.to_string());
             }
         }
-        if let Some(host) = &told.host {
+        if let Some(host) = &parts.host {
             span.set("server.address", host.host().to_owned());
             if let Some(port) = host.port_u16() {
                 span.set("server.port", i64::from(port));
             }
         }
-        if let Some(agent) = &told.agent {
+        if let Some(agent) = &parts.agent {
             span.set("user_agent.original", agent.clone());
         }
     }
