@@ -8,6 +8,7 @@ mod configuration;
 mod crates;
 mod files;
 mod markdown;
+mod modules;
 mod mutants;
 mod prose;
 mod workspace;

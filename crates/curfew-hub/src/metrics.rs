@@ -1,7 +1,7 @@
 //! The metrics of the hub.
 
 use curfew_model::GapReason;
-use curfew_telemetry::{Counter, Counters, Histogram, Histograms};
+use curfew_telemetry::{Counter, Counters, Gauge, Histogram, Histograms};
 
 /// Buckets from 50 µs to the deadline for a socket that takes nothing.
 const DELIVERY_SECONDS: &[f64] = &[
@@ -61,6 +61,8 @@ curfew_telemetry::labels! {
 curfew_telemetry::metrics! {
     /// The metrics of the hub.
     pub struct HubMetrics {
+        channels: Gauge, "Channels with a subscription on this node";
+        send_queue_bytes: Gauge, Bytes, "Bytes in all outbound queues";
         frames_sent: Counters<Opcode>, "Frames sent";
         sent_bytes: Counter, Bytes, "Bytes of frames sent";
         messages_dropped: Counters<DropReason>, "Messages that did not reach a session";

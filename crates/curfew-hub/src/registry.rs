@@ -235,6 +235,14 @@ impl Hub {
         self.channels.count()
     }
 
+    /// Sets the gauges that messages do not move, before they are read.
+    pub fn measure(&self) {
+        let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        let metrics = &self.metrics;
+        metrics.channels.set(count(self.channel_count() as u64));
+        metrics.send_queue_bytes.set(count(self.queued_bytes()));
+    }
+
     /// Every channel with listeners on this node, sorted by name.
     pub fn channels(&self) -> Vec<ChannelInfo> {
         self.channels.list()

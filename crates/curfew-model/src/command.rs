@@ -33,13 +33,19 @@ impl fmt::Debug for CommandId {
     }
 }
 
-/// A command with its id. A command without an id gets a reply only for an error.
+/// A request of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request<'a> {
-    /// The id, echoed in the reply.
-    pub id: Option<CommandId>,
-    /// The command.
-    pub command: Command<'a>,
+pub enum Request<'a> {
+    /// A command with its id. A command without an id gets a reply only for an error.
+    Command {
+        /// The id, echoed in the reply.
+        id: Option<CommandId>,
+        /// The command.
+        command: Command<'a>,
+    },
+    /// The answer to a ping that the protocol sends as a message. It counts like a pong of the
+    /// transport, and gets no reply.
+    Pong,
 }
 
 /// A command of a client. It borrows from the message it was decoded from.
@@ -76,9 +82,6 @@ pub enum Command<'a> {
     },
     /// Asks for a `pong` reply.
     Ping,
-    /// The answer to a ping that the protocol sends as a message. It counts like a pong of the
-    /// transport, and gets no reply.
-    Pong,
 }
 
 impl Command<'_> {
@@ -101,7 +104,6 @@ impl Command<'_> {
             Self::Publish { .. } => "publish",
             Self::Refresh { .. } => "refresh",
             Self::Ping => "ping",
-            Self::Pong => "pong",
         }
     }
 }
@@ -116,9 +118,7 @@ impl fmt::Debug for Command<'_> {
             Self::Publish { channel, data, .. } => {
                 write!(f, "publish({channel:?}, {} bytes)", data.len())
             }
-            Self::Auth { .. } | Self::Refresh { .. } | Self::Ping | Self::Pong => {
-                f.write_str(self.name())
-            }
+            Self::Auth { .. } | Self::Refresh { .. } | Self::Ping => f.write_str(self.name()),
         }
     }
 }

@@ -31,13 +31,14 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, warn};
 
-use crate::AdminKey;
-use crate::answers::Answers;
-use crate::exchange::{self, Ended, Porter, Timely};
-use crate::head::{Bounds, HeadFault};
+use crate::config::AdminKey;
+use crate::http::answers::Answers;
+use crate::http::exchange::{self, Ended, Porter, Timely};
+use crate::http::head::{Bounds, HeadFault};
+use crate::http::span::{add_trace, name_span};
+use crate::http::{Problem, Response, body};
+use crate::listeners::{self, Listener};
 use crate::metrics::{AnswerReason, Listener as ListenerLabel, ServerMetrics};
-use crate::respond::{self, Problem, Response};
-use crate::{Listener, body, listen};
 use api::{Access, Api, Call, Caller, Operation};
 use key::Key;
 use places::{Place, Places};
@@ -127,7 +128,7 @@ impl Admin {
 
     /// Answers requests until `stop`.
     pub async fn serve(self: Arc<Self>, listener: Listener, stop: CancellationToken) {
-        listen::accept(listener, stop.clone(), |stream, peer| {
+        listeners::accept(listener, stop.clone(), |stream, peer| {
             let admin = Arc::clone(&self);
             let stop = stop.clone();
             self.context.node.spawn(async move {
@@ -283,9 +284,9 @@ impl Admin {
         }
         let mut response = handled.unwrap_or_else(Problem::into_response);
         let named = operation.changes() || !response.status().is_success();
-        respond::name_span(response.headers_mut(), &span);
+        name_span(response.headers_mut(), &span);
         if let Some(trace) = span.trace().filter(|_| named) {
-            respond::add_trace(&mut response, trace, tracer.link(trace));
+            add_trace(&mut response, trace, tracer.link(trace));
         }
         Ok(response)
     }

@@ -1,6 +1,8 @@
 //! `[server]` and `[admin]`.
 
 mod keys;
+pub(crate) mod paths;
+mod public;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,8 +14,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use keys::{AdminKey, AdminKeyConfig, Power};
+pub use public::PublicSettings;
 
-use crate::{Listen, Proxies, routes};
+use crate::listeners::Listen;
+use crate::listeners::proxies::Proxies;
+use crate::listeners::tls::Tls;
 
 /// Most that `admin.connections` may be.
 const MAX_ADMIN_CONNECTIONS: usize = 65_536;
@@ -72,7 +77,7 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             listen: Listen::Tcp(SocketAddr::from(([0, 0, 0, 0], 8080))),
-            path: vec![routes::WEBSOCKET.to_owned()],
+            path: vec![paths::WEBSOCKET.to_owned()],
             node_name: None,
             node_address: None,
             trusted_proxies: Vec::new(),
@@ -103,7 +108,7 @@ impl ServerConfig {
             problems.report("path", "must have at least one path, such as \"/ws\"");
         }
         for (at, path) in self.path.iter().enumerate() {
-            if let Err(message) = routes::check_path(path) {
+            if let Err(message) = paths::check(path) {
                 problems.report(&format!("path[{at}]"), message);
             }
         }
@@ -126,7 +131,7 @@ impl ServerConfig {
                 problems.report("tls_cert_file", "required beside server.tls_key_file")
             }
             (Some(cert), Some(key)) => {
-                if let Err(error) = crate::tls::Tls::load(cert, key) {
+                if let Err(error) = Tls::load(cert, key) {
                     problems.report(error.key(), error.to_string());
                 }
             }

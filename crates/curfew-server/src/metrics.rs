@@ -107,7 +107,7 @@ curfew_telemetry::labels! {
     }
 
     /// A kind of report by an issuer.
-    Report = "report" {
+    ReportKind = "report" {
         /// A logout token.
         BackchannelLogout = "backchannel_logout",
         /// A security event.
@@ -174,10 +174,8 @@ curfew_telemetry::metrics! {
         connections_rejected: Counters<RejectReason>, "Connections that were not upgraded";
         http_answers: Counters<(Listener, AnswerReason)>, "Answers to HTTP requests on either listener";
         handshake_duration: Histogram = Histogram::new(HANDSHAKE_SECONDS), Seconds, "From accepting a connection to its upgrade";
-        channels: Gauge, "Channels with a subscription on this node";
-        send_queue_bytes: Gauge, Bytes, "Bytes in all outbound queues";
         logouts: Counters<LogoutOutcome>, "Logout tokens of identity providers";
-        reports_refused: Counters<(Report, ReportFault)>, "Reports of identity providers that they have signed and that are refused";
+        reports_refused: Counters<(ReportKind, ReportFault)>, "Reports of identity providers that they have signed and that are refused";
         tickets: Counters<TicketOutcome>, "Tickets, and requests for them";
         security_events: Counters<EventOutcome>, "Security events of identity providers";
         global_revocations: Counters<LogoutOutcome>, "Requests of identity providers to end all of a user's sessions";

@@ -5,11 +5,13 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use curfew_auth::{AuthError, NewTicket, Ticket, Ticketed, VerifyError};
 use curfew_backend::BackendError;
 use curfew_model::json::object_text;
 use curfew_model::{AuthFailure, Principal};
 use curfew_node::AdmitError;
+use curfew_session::Context;
 use curfew_ws::{canonical_origin, handshake};
 use http::header::ALLOW;
 use http::{Method, Request, StatusCode};
@@ -17,14 +19,12 @@ use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 use tracing::{Instrument as _, debug};
 
-use crate::asked::{Asked, describe};
-use crate::metrics::TicketOutcome;
-use crate::refusal::{NOT_ALLOWED, backend_away, forbidden_origin, revoked, unauthorized};
-use crate::respond::{self, Problem, Response};
-use crate::{Public, PublicSettings, body, cors, permits};
-
-/// The path.
-pub(crate) const PATH: &str = "/v1/tickets";
+use crate::config::{PublicSettings, paths};
+use crate::http::refusal::{NOT_ALLOWED, backend_away, forbidden_origin, revoked, unauthorized};
+use crate::http::span::{Asked, describe, name_trace};
+use crate::http::{Problem, Response, body, cors, json};
+use crate::metrics::{ServerMetrics, TicketOutcome};
+use crate::permits::{self, Permits};
 
 /// The span of a request for a ticket.
 const SPAN: &str = "POST /v1/tickets";
@@ -66,10 +66,34 @@ pub(crate) enum RedeemError {
     Backend(BackendError),
 }
 
-impl Public {
+/// Gives and takes tickets.
+#[derive(Debug)]
+pub(crate) struct Tickets {
+    context: Arc<Context>,
+    metrics: Arc<ServerMetrics>,
+    settings: Arc<ArcSwap<PublicSettings>>,
+    permits: Arc<Permits>,
+}
+
+impl Tickets {
+    /// Goes by `settings`, which the public listener has replaced at a reload.
+    pub(crate) fn new(
+        context: Arc<Context>,
+        metrics: Arc<ServerMetrics>,
+        settings: Arc<ArcSwap<PublicSettings>>,
+        permits: Arc<Permits>,
+    ) -> Self {
+        Self {
+            context,
+            metrics,
+            settings,
+            permits,
+        }
+    }
+
     /// Answers whoever asks for a ticket, or whether it may: the page is of another origin as a rule, so
     /// that its browser asks first, and shows it an answer only if that says so (Fetch §3.2).
-    pub(crate) async fn tickets(self: &Arc<Self>, request: Request<Incoming>) -> Response {
+    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response {
         let settings = self.settings.load_full();
         let allowed = cors::allowed(request.headers(), &settings.origins);
         let mut response = match *request.method() {
@@ -98,7 +122,7 @@ impl Public {
         let mut response = match make.instrument(span.scope()).await {
             Ok(given) => {
                 metrics.tickets.inc(TicketOutcome::Issued);
-                respond::json(StatusCode::CREATED, &given)
+                json(StatusCode::CREATED, &given)
             }
             Err(TicketRefusal { reason, response }) => {
                 let is_ours = response.status().is_server_error();
@@ -119,8 +143,8 @@ impl Public {
             }
         };
         asked.describe(&mut span);
-        describe(&mut span, "POST", PATH, response.status());
-        respond::name_trace(&mut response, &span);
+        describe(&mut span, "POST", paths::TICKETS, response.status());
+        name_trace(&mut response, &span);
         response
     }
 
@@ -185,7 +209,7 @@ impl Public {
 
     /// Takes the token that a ticket stands for, to be used by a request with this `Origin`. Whatever
     /// comes of it, the ticket is used up, or may be.
-    pub(crate) async fn redeem_ticket(
+    pub(crate) async fn redeem(
         &self,
         settings: &PublicSettings,
         ticket: &Ticket,

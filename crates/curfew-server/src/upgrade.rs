@@ -7,33 +7,47 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use curfew_auth::{AuthError, Credential, Source, Ticket};
 use curfew_session::{Context, Guards, Opening, Session, WireId};
 use curfew_telemetry::{Span, SpanKind};
-use curfew_ws::{Handshake, Upgraded, handshake};
+use curfew_ws::{DeferSwitch, Handshake, Upgraded, handshake};
 use http::Request;
 use http_body_util::Full;
 use hyper::body::Incoming;
+use parking_lot::Mutex;
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
 mod credential;
 mod refused;
 mod span;
 
-use crate::accept::Accepted;
-use crate::listen::UNIX_PEER;
-use crate::metrics::RejectReason;
-use crate::refusal::backend_away;
-use crate::respond::{Problem, Response};
-use crate::tickets::RedeemError;
-use crate::{Public, PublicSettings, permits};
+use crate::config::PublicSettings;
+use crate::http::refusal::backend_away;
+use crate::http::{Problem, Response};
+use crate::listeners::UNIX_PEER;
+use crate::metrics::{RejectReason, ServerMetrics};
+use crate::permits::{self, Permits, Unauthenticated};
+use crate::tickets::{RedeemError, Tickets};
 use refused::{UpgradeRefusal, not_admitted};
 use span::UpgradeSpan;
 
 /// How a token is offered as a subprotocol.
 const BEARER_SUBPROTOCOL: &str = "bearer.";
+
+/// The WebSocket endpoint.
+#[derive(Debug)]
+pub(crate) struct Upgrades {
+    context: Arc<Context>,
+    metrics: Arc<ServerMetrics>,
+    settings: Arc<ArcSwap<PublicSettings>>,
+    permits: Arc<Permits>,
+    tickets: Arc<Tickets>,
+}
 
 /// A request that was accepted: what its connection becomes once hyper lets go of it.
 #[derive(Debug)]
@@ -44,6 +58,24 @@ pub(crate) struct Upgrade {
     guards: Guards,
     address: IpAddr,
     span: Span,
+}
+
+/// What is known of a connection before it is upgraded. Its requests are answered one after another,
+/// each in a future of its own: the locks are never waited for.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    /// Who the client is, as far as is known: the peer, until its load balancer has said whom it has in
+    /// front of it.
+    client: Mutex<IpAddr>,
+    /// When it was accepted.
+    at: Instant,
+    has_asked: AtomicBool,
+    /// Taken by the upgrade; otherwise given back when the connection ends.
+    permit: Mutex<Option<Unauthenticated>>,
+    /// What it is to become.
+    upgrade: Mutex<Option<Box<Upgrade>>>,
+    /// Of the answer to the upgrade.
+    switch: DeferSwitch,
 }
 
 impl Upgrade {
@@ -67,13 +99,94 @@ impl Upgrade {
     }
 }
 
-impl Public {
+impl Accepted {
+    /// A connection of `client` that was accepted `at` this time.
+    pub(crate) fn new(client: IpAddr, at: Instant, permit: Unauthenticated) -> Self {
+        Self {
+            client: Mutex::new(client),
+            at,
+            has_asked: AtomicBool::new(false),
+            permit: Mutex::new(Some(permit)),
+            upgrade: Mutex::new(None),
+            switch: DeferSwitch::default(),
+        }
+    }
+
+    /// Who the client is, as far as is known.
+    pub(crate) fn client(&self) -> IpAddr {
+        *self.client.lock()
+    }
+
+    /// The client is this one, as its load balancer says.
+    pub(crate) fn set_client(&self, client: IpAddr) {
+        *self.client.lock() = client;
+    }
+
+    /// Its first request has come.
+    pub(crate) fn note_request(&self) {
+        self.has_asked.store(true, Ordering::Relaxed);
+    }
+
+    /// True once its first request has come.
+    pub(crate) fn has_asked(&self) -> bool {
+        self.has_asked.load(Ordering::Relaxed)
+    }
+
+    /// Counts it for `address` from here on, as long as it has not authenticated.
+    ///
+    /// # Errors
+    ///
+    /// The address has too many.
+    pub(crate) fn attribute(&self, address: IpAddr) -> Result<(), permits::Full> {
+        match self.permit.lock().as_mut() {
+            Some(permit) => permit.attribute(address),
+            None => Ok(()),
+        }
+    }
+
+    /// Its place among those that have not authenticated, for the session.
+    fn take_permit(&self) -> Option<Unauthenticated> {
+        self.permit.lock().take()
+    }
+
+    /// Has the connection taken over once the request that is being answered is. Its answer is
+    /// left to the session to write.
+    fn take_over(&self, upgrade: Upgrade) {
+        *self.upgrade.lock() = Some(Box::new(upgrade));
+        self.switch.defer();
+    }
+
+    /// What it has become, if its request was upgraded.
+    pub(crate) fn take_upgrade(&self) -> Option<Box<Upgrade>> {
+        self.upgrade.lock().take()
+    }
+
+    /// What holds back the answer to the upgrade.
+    pub(crate) fn switch(&self) -> DeferSwitch {
+        self.switch.clone()
+    }
+}
+
+impl Upgrades {
+    /// Goes by `settings`, which the public listener has replaced at a reload.
+    pub(crate) fn new(
+        context: Arc<Context>,
+        metrics: Arc<ServerMetrics>,
+        settings: Arc<ArcSwap<PublicSettings>>,
+        permits: Arc<Permits>,
+        tickets: Arc<Tickets>,
+    ) -> Self {
+        Self {
+            context,
+            metrics,
+            settings,
+            permits,
+            tickets,
+        }
+    }
+
     /// Answers a request for the WebSocket endpoint.
-    pub(crate) async fn websocket(
-        self: &Arc<Self>,
-        request: Request<Incoming>,
-        accepted: &Accepted,
-    ) -> Response {
+    pub(crate) async fn answer(&self, request: Request<Incoming>, accepted: &Accepted) -> Response {
         let tracer = self.context.node.metrics().tracer();
         let mut span = UpgradeSpan::begin(tracer, &request, accepted);
         let log = span.whole().scope();
@@ -88,7 +201,7 @@ impl Public {
     }
 
     async fn upgrade(
-        self: &Arc<Self>,
+        &self,
         mut request: Request<Incoming>,
         accepted: &Accepted,
         span: &mut UpgradeSpan<'_>,
@@ -133,11 +246,7 @@ impl Public {
             .map_err(|error| UpgradeRefusal::handshake(&error))?;
         let guards = Guards {
             connection: Box::new(connection),
-            unauthenticated: accepted
-                .permit
-                .lock()
-                .take()
-                .map(|permit| Box::new(permit) as _),
+            unauthenticated: accepted.take_permit().map(|permit| Box::new(permit) as _),
         };
         let metrics = &self.metrics;
         let name = self.context.node.hub().wires().get(wire).name();
@@ -196,7 +305,7 @@ impl Public {
         origin: Option<&str>,
         mut span: Span,
     ) -> Result<Result<String, AuthError>, UpgradeRefusal> {
-        let redeem = self.redeem_ticket(settings, ticket, origin);
+        let redeem = self.tickets.redeem(settings, ticket, origin);
         match redeem.instrument(span.scope()).await {
             Ok(token) => Ok(Ok(token)),
             Err(RedeemError::NotFound(error)) => {

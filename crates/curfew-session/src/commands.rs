@@ -40,7 +40,7 @@ pub(crate) struct RequestInfo {
 
 /// The frame that answers a command.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct AnswerFrame {
     pub(crate) frame: Bytes,
     /// It tells nothing that access protects.
     pub(crate) is_error: bool,
@@ -49,7 +49,7 @@ pub(crate) struct Answer {
 /// The outcome of acting on a request.
 pub(crate) enum Reaction {
     /// It is done; with its answer, if it has one.
-    Done(Option<Answer>),
+    Done(Option<AnswerFrame>),
     /// It waits for the backend.
     Waits(InFlight),
     /// It ends the session.
@@ -105,7 +105,7 @@ impl SessionState {
         None
     }
 
-    /// Answers a command that failed for the backend's sake, and logs why.
+    /// Fails the span of a command that failed for the backend's sake, and answers the command.
     pub(crate) fn backend_error(
         &mut self,
         request: &RequestInfo,
@@ -113,6 +113,12 @@ impl SessionState {
         span: &mut CommandSpan,
     ) {
         span.failed(self, Failure::of_ours(error.error_type()));
+        self.answer_backend_error(request, error);
+    }
+
+    /// Answers a command that failed for the backend's sake, whose span tells of that already. Logs the
+    /// error where it is no outage.
+    pub(crate) fn answer_backend_error(&mut self, request: &RequestInfo, error: &BackendError) {
         let (code, message) = match error {
             BackendError::Unavailable(_) => {
                 (ErrorCode::Unavailable, "temporarily unavailable, try again")

@@ -10,7 +10,7 @@ use curfew_telemetry::Origin;
 use tokio::time::Instant;
 use tracing::debug;
 
-use crate::commands::{self, Answer, Reaction, RequestInfo};
+use crate::commands::{self, AnswerFrame, Reaction, RequestInfo};
 use crate::open::SessionState;
 use crate::rate::CommandRate;
 use crate::run::End;
@@ -52,11 +52,8 @@ impl SessionState {
             return Reaction::Ends(End::ByServer(ending));
         }
         match decoded {
-            Ok(Request {
-                command: Command::Pong,
-                ..
-            }) => self.on_pong().map_or(Reaction::Done(None), Reaction::Ends),
-            Ok(Request { id, command }) => {
+            Ok(Request::Pong) => self.on_pong().map_or(Reaction::Done(None), Reaction::Ends),
+            Ok(Request::Command { id, command }) => {
                 let request = RequestInfo {
                     command: command.name(),
                     id,
@@ -128,7 +125,6 @@ impl SessionState {
             } => commands::publish::start(self, request, &channel, data, trace, until),
             Command::Refresh { token } => commands::refresh::start(self, request, token),
             Command::Ping => Reaction::Done(self.reply(&request, &Reply::Pong)),
-            Command::Pong => Reaction::Done(None),
         }
     }
 
@@ -184,23 +180,23 @@ impl SessionState {
     }
 
     /// The answer to a command, where there is one, and the count of it.
-    pub(crate) fn reply(&self, request: &RequestInfo, reply: &Reply<'_>) -> Option<Answer> {
+    pub(crate) fn reply(&self, request: &RequestInfo, reply: &Reply<'_>) -> Option<AnswerFrame> {
         self.count_command(request, reply);
         let frame = self.wire().reply(request.id.as_ref(), reply)?;
-        Some(Answer {
+        Some(AnswerFrame {
             frame,
             is_error: matches!(reply, Reply::Error { .. }),
         })
     }
 
     /// Queues an answer whose turn it is.
-    pub(crate) fn answer(&mut self, answer: Option<Answer>) {
+    pub(crate) fn answer(&mut self, answer: Option<AnswerFrame>) {
         match answer {
-            Some(Answer {
+            Some(AnswerFrame {
                 frame,
                 is_error: true,
             }) => self.send_notice(frame),
-            Some(Answer { frame, .. }) => self.send(frame),
+            Some(AnswerFrame { frame, .. }) => self.send(frame),
             None => {}
         }
     }
@@ -211,7 +207,7 @@ impl SessionState {
         request: &RequestInfo,
         code: ErrorCode,
         message: impl Into<Cow<'a, str>>,
-    ) -> Option<Answer> {
+    ) -> Option<AnswerFrame> {
         let tracer = self.context.metrics().tracer();
         let trace = tracer.current().filter(|_| code.is_ours());
         self.reply(

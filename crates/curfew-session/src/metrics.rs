@@ -138,7 +138,7 @@ impl SessionState {
     /// Whether a command is timed: all are but publications, of which a session's first is, and one
     /// in so many.
     pub(crate) fn is_timed(&mut self, decoded: &Result<Request<'_>, DecodeError>) -> bool {
-        let Ok(Request {
+        let Ok(Request::Command {
             command: Command::Publish { .. },
             ..
         }) = decoded

@@ -16,7 +16,7 @@ use curfew_protocol::DecodeError;
 use tokio::task::coop::{cooperative, has_budget_remaining};
 
 use crate::commands::span::CommandSpan;
-use crate::commands::{Answer, Outcome, Reaction, RequestInfo};
+use crate::commands::{AnswerFrame, Outcome, Reaction, RequestInfo};
 use crate::open::SessionState;
 use crate::run::End;
 
@@ -59,7 +59,7 @@ enum Slot {
     /// One that the broker has answered before those in front of it.
     Finished(Box<Finished>),
     /// The answer to one that was not handed on.
-    Answer(Answer),
+    Answer(AnswerFrame),
 }
 
 /// Looked at once nothing is under way.
@@ -105,7 +105,7 @@ impl Pipeline {
     fn takes(&self, request: &Result<Request<'_>, DecodeError>) -> bool {
         let is_publication = matches!(
             request,
-            Ok(Request {
+            Ok(Request::Command {
                 command: Command::Publish { .. },
                 ..
             })

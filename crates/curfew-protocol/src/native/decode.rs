@@ -90,7 +90,7 @@ pub(super) fn decode(text: &str) -> Result<Request<'_>, DecodeError> {
     }
     match members.left_over() {
         Some(name) => Err(bad(format!("unknown member `{name}` of {kind}").into())),
-        None => Ok(Request { id, command }),
+        None => Ok(Request::Command { id, command }),
     }
 }
 

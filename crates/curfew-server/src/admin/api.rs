@@ -17,8 +17,8 @@ use serde::de::DeserializeOwned;
 use tracing::debug;
 
 use super::{Admin, explain, health, issuers, nodes, openapi, publish, revocations, sessions};
-use crate::respond::{Problem, Response};
-use crate::{AdminKey, Power};
+use crate::config::{AdminKey, Power};
+use crate::http::{Problem, Response};
 
 /// Who may call an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,11 +134,12 @@ impl Call {
     }
 }
 
-type Answer = Pin<Box<dyn Future<Output = Result<Response, Problem>> + Send>>;
+/// An operation at work.
+type Handling = Pin<Box<dyn Future<Output = Result<Response, Problem>> + Send>>;
 type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
 
 /// An answer that need not be waited for.
-fn now(result: Result<Response, Problem>) -> Answer {
+fn now(result: Result<Response, Problem>) -> Handling {
     Box::pin(ready(result))
 }
 
@@ -156,7 +157,7 @@ pub(super) struct Operation {
     pub(super) query: &'static [(&'static str, &'static str)],
     pub(super) request: Option<SchemaOf>,
     pub(super) response: Option<SchemaOf>,
-    pub(super) handler: fn(Arc<Admin>, Call) -> Answer,
+    pub(super) handler: fn(Arc<Admin>, Call) -> Handling,
 }
 
 impl Operation {
@@ -165,7 +166,7 @@ impl Operation {
         path: &'static str,
         access: Access,
         summary: &'static str,
-        handler: fn(Arc<Admin>, Call) -> Answer,
+        handler: fn(Arc<Admin>, Call) -> Handling,
     ) -> Self {
         Self {
             method,

@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Admin;
-use crate::respond::{Problem, Response, json};
+use crate::http::{Problem, Response, json};
 
 /// After so long without a beat the process is taken for stuck: ten beats were due.
 const STUCK: Duration = Duration::from_secs(10);
@@ -102,13 +102,7 @@ fn status(good: bool) -> StatusCode {
 
 pub(super) fn metrics(admin: &Admin) -> Result<Response, Problem> {
     let metrics = &admin.metrics;
-    let hub = admin.context.node.hub();
-    metrics
-        .send_queue_bytes
-        .set(i64::try_from(hub.queued_bytes()).unwrap_or(i64::MAX));
-    metrics
-        .channels
-        .set(i64::try_from(hub.channel_count()).unwrap_or(i64::MAX));
+    admin.context.node.hub().measure();
     let stopped = admin.context.authenticator.stopped_streams().len();
     metrics
         .event_streams_stopped

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Admin;
-use crate::respond::{Problem, Response, json};
+use crate::http::{Problem, Response, json};
 
 /// Whose tokens this node accepts, and what it verifies them with.
 #[derive(Debug, Serialize, JsonSchema)]

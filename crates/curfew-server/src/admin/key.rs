@@ -9,8 +9,8 @@ use subtle::ConstantTimeEq as _;
 use tokio::time::{Duration, Instant};
 use tracing::warn;
 
-use crate::AdminKey;
-use crate::respond::{Problem, Response};
+use crate::config::AdminKey;
+use crate::http::{Problem, Response};
 
 /// Wrong keys answered as such in one window; more are answered 429.
 const MAX_GUESSES: u32 = 20;

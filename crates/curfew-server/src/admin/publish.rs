@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{Admin, Call};
-use crate::respond::{Problem, Response, json};
+use crate::http::{Problem, Response, json};
 
 /// Most channels of one broadcast.
 const MAX_CHANNELS: usize = 1000;

@@ -12,8 +12,7 @@ use tracing::info;
 
 use super::sessions::{MAX_LIMIT, SessionInfo};
 use super::{Admin, Call};
-use crate::receipt;
-use crate::respond::{Problem, Response, json};
+use crate::http::{Problem, Response, json};
 
 /// How long a revocation lasts that does not say: longer than any sensible token.
 const DEFAULT_TTL: Duration = Duration::from_secs(24 * 3600);
@@ -123,7 +122,7 @@ pub(super) async fn create(admin: Arc<Admin>, call: Call) -> Result<Response, Pr
     let kind = key.kind().to_owned();
     let node = &admin.context.node;
     let receipt = node.revoke(key.clone(), revocation).await?;
-    receipt::tell(node.metrics().tracer(), &key, &receipt);
+    node.tell_receipt(&key, &receipt);
     // Neither the value nor the reason: both may be about a person.
     info!(
         kind,

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::api::Operation;
-use crate::asked::traceparent;
+use crate::http::span::traceparent;
 
 /// Where a call says that it comes from: in its body, which a relay leaves alone, or in its head.
 pub(super) fn origin(

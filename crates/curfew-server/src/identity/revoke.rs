@@ -12,14 +12,13 @@ use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use tracing::{Instrument as _, debug, info};
 
-use crate::asked::Asked;
-use crate::identity::Reports;
-use crate::identity::form::{FormError, answer, done, refused_span};
-use crate::respond::Response;
-use crate::{cors, receipt};
-
-/// The path.
-pub(crate) const PATH: &str = "/revoke";
+use super::Reports;
+use super::form::done;
+use super::refusal::{ReportRefusal, answer, refused_span};
+use crate::config::paths;
+use crate::http::Response;
+use crate::http::cors;
+use crate::http::span::Asked;
 
 /// The span of a call: always recorded for a good token, which is revoked.
 const SPAN: &str = "POST /revoke";
@@ -29,7 +28,7 @@ const NOT_NOW: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 
 impl Reports {
     /// Answers a client, which may be a page of another origin (§2.3).
-    pub(crate) async fn token_revocation(
+    pub(super) async fn token_revocation(
         self: &Arc<Self>,
         request: Request<Incoming>,
         address: IpAddr,
@@ -72,10 +71,10 @@ impl Reports {
         let result = result.map(|()| done());
         answer(
             span,
-            PATH,
+            paths::TOKEN_REVOCATION,
             "token not revoked",
             result,
-            FormError::into_response,
+            ReportRefusal::into_response,
         )
     }
 
@@ -84,7 +83,7 @@ impl Reports {
         &self,
         request: Request<Incoming>,
         address: IpAddr,
-    ) -> Result<Option<Arc<Principal>>, FormError> {
+    ) -> Result<Option<Arc<Principal>>, ReportRefusal> {
         let form = self.form(request, self.may_report(address)).await?;
         match self.context.verify(form.field("token")?).await {
             Ok(principal) => Ok(Some(principal)),
@@ -95,7 +94,7 @@ impl Reports {
                     AuthFailure::NotYetValid | AuthFailure::UnknownKey
                 ) =>
             {
-                Err(FormError::unavailable(
+                Err(ReportRefusal::unavailable(
                     NOT_NOW,
                     "the token cannot be verified yet",
                 ))
@@ -107,7 +106,7 @@ impl Reports {
                 );
                 Ok(None)
             }
-            Err(VerifyError::Unknown(why)) => Err(FormError::unverified(&why)),
+            Err(VerifyError::Unknown(why)) => Err(ReportRefusal::unverified(&why)),
         }
     }
 
@@ -132,11 +131,13 @@ impl Reports {
         token.key()
     }
 
-    async fn give_back(&self, principal: &Principal, span: &Span) -> Result<(), FormError> {
+    async fn give_back(&self, principal: &Principal, span: &Span) -> Result<(), ReportRefusal> {
         let Some(token_id) = principal.token_id() else {
-            return Err(FormError {
+            return Err(ReportRefusal {
                 error: "unsupported_token_type",
-                ..FormError::invalid("the token has no jti, by which it could be told from others")
+                ..ReportRefusal::invalid(
+                    "the token has no jti, by which it could be told from others",
+                )
             });
         };
         // For as long as it could open something.
@@ -151,12 +152,12 @@ impl Reports {
         let node = &self.context.node;
         let written = node.revoke_or_end_here(key.clone(), revocation).await;
         let receipt = written.map_err(|_| {
-            FormError::unavailable(
+            ReportRefusal::unavailable(
                 NOT_NOW,
                 "sessions here are closed; try again for those elsewhere",
             )
         })?;
-        receipt::tell(node.metrics().tracer(), &key, &receipt);
+        node.tell_receipt(&key, &receipt);
         info!(
             live = receipt.nodes.live,
             confirmed = receipt.nodes.confirmed,

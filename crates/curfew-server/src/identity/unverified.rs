@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::identity::Reports;
-use crate::identity::form::FormError;
+use super::Reports;
+use super::refusal::ReportRefusal;
 use crate::permits::group;
 
 /// Addresses that are told apart; what comes from more shares one bucket.
@@ -22,7 +22,7 @@ const OTHERS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// `limits.unverified_reports_per_second`, for each address.
 #[derive(Debug, Default)]
-pub(crate) struct Unverified {
+pub(super) struct Unverified {
     buckets: Mutex<Buckets>,
     told: Repeats<IpAddr>,
 }
@@ -35,7 +35,7 @@ struct Buckets {
 }
 
 impl Unverified {
-    pub(crate) fn set(&self, per_second: u32) {
+    pub(super) fn set(&self, per_second: u32) {
         let mut buckets = self.buckets.lock();
         if buckets.per_second != per_second {
             *buckets = Buckets {
@@ -46,7 +46,7 @@ impl Unverified {
     }
 
     /// Tells of those that no line has told, where the interval of the last one is over.
-    pub(crate) fn tell_rest(&self) {
+    pub(super) fn tell_rest(&self) {
         if let Some((times, address)) = self.told.rest() {
             tell(times, address);
         }
@@ -105,31 +105,31 @@ fn tell(times: u64, address: IpAddr) {
 
 impl Reports {
     /// Fails, before anything is verified, when too much from this address could not be of late.
-    pub(crate) fn may_report(&self, address: IpAddr) -> Result<(), FormError> {
+    pub(super) fn may_report(&self, address: IpAddr) -> Result<(), ReportRefusal> {
         if self.unverified.has(address) {
             return Ok(());
         }
         if let Some((times, address)) = self.unverified.told.note_event(address) {
             tell(times, address);
         }
-        Err(FormError {
+        Err(ReportRefusal {
             status: StatusCode::TOO_MANY_REQUESTS,
-            error: FormError::RATE_LIMITED,
-            ..FormError::invalid("too much from this address could not be verified")
+            error: ReportRefusal::RATE_LIMITED,
+            ..ReportRefusal::invalid("too much from this address could not be verified")
         })
     }
 
     /// Charges a refusal to the address, unless an issuer has signed what is refused, or the fault is
     /// ours.
-    pub(crate) fn charge(&self, address: IpAddr, refused: &FormError) {
-        let is_told = refused.is_unavailable() || refused.error == FormError::RATE_LIMITED;
+    pub(super) fn charge(&self, address: IpAddr, refused: &ReportRefusal) {
+        let is_told = refused.is_unavailable() || refused.error == ReportRefusal::RATE_LIMITED;
         if refused.signed.is_none() && !is_told {
             self.unverified.charge(address);
         }
     }
 
     /// Charges a token that opens nothing to the address.
-    pub(crate) fn charge_token(&self, address: IpAddr) {
+    pub(super) fn charge_token(&self, address: IpAddr) {
         self.unverified.charge(address);
     }
 }

@@ -6,8 +6,8 @@ use http::Request;
 use hyper::body::Incoming;
 
 use super::refused::UpgradeRefusal;
-use crate::PublicSettings;
-use crate::refusal::NOT_ALLOWED;
+use crate::config::PublicSettings;
+use crate::http::refusal::NOT_ALLOWED;
 
 /// Said to a request that has a cookie and may have no other credential.
 const NO_COOKIE: &str = "a cookie is taken only from a page whose Origin is that of a site in server.allowed_origins: this request has none, null or file://; send the token otherwise";

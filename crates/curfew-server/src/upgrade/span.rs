@@ -11,10 +11,10 @@ use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use tracing::debug;
 
+use super::Accepted;
 use super::refused::UpgradeRefusal;
-use crate::accept::Accepted;
-use crate::asked::{Asked, describe};
-use crate::respond::{self, Response};
+use crate::http::Response;
+use crate::http::span::{Asked, describe, name_span, name_trace};
 
 /// Its name, whatever path of `server.path` the request is for.
 const SPAN: &str = "GET /ws";
@@ -81,7 +81,7 @@ impl<'a> UpgradeSpan<'a> {
             Opening::Awaiting => {}
         }
         self.describe(response.status());
-        respond::name_span(response.headers_mut(), &self.span);
+        name_span(response.headers_mut(), &self.span);
         std::mem::take(&mut self.span)
     }
 
@@ -102,7 +102,7 @@ impl<'a> UpgradeSpan<'a> {
         }
         let _entered = self.span.scope().entered();
         debug!(%peer, status = status.as_u16(), ?reason, "upgrade refused");
-        respond::name_trace(&mut response, &self.span);
+        name_trace(&mut response, &self.span);
         *response
     }
 

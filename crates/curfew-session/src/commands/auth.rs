@@ -36,12 +36,18 @@ pub(crate) fn first(
     decoded: Result<Request<'_>, DecodeError>,
 ) -> Reaction {
     let (id, token) = match decoded {
-        Ok(Request {
+        Ok(Request::Command {
             id,
             command: Command::Auth { token },
         }) => (id, token),
-        Ok(Request { id, command }) => {
-            debug!(command = command.name(), "command before auth");
+        Ok(request) => {
+            let id = match request {
+                Request::Command { id, command } => {
+                    debug!(command = command.name(), "command before auth");
+                    id
+                }
+                Request::Pong => None,
+            };
             let message = "the first message must be auth with a token";
             state.fail_auth(Failure::of_client(AuthFailure::MissingToken.as_str()));
             let refusal = Refusal::token(AuthFailure::MissingToken, message);

@@ -124,7 +124,7 @@ pub(crate) fn finish(
             return Some(End::ByServer(ending));
         }
         NotAdmitted(AdmissionError::Session(AdmitError::Backend(error))) => {
-            state.backend_error(request, &error, span);
+            state.answer_backend_error(request, &error);
             return None;
         }
         NotAdmitted(AdmissionError::Token(VerifyError::Refused(error))) => {

@@ -42,10 +42,10 @@ impl Protocol for Letters {
                 data: text,
                 trace: None,
             },
-            _ => Command::Pong,
+            _ => return Ok(Request::Pong),
         };
         let id = Some(CommandId::from_number(id.into()));
-        Ok(Request { id, command })
+        Ok(Request::Command { id, command })
     }
 
     fn encode_reply(&self, id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMut) -> bool {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::listen::UNIX_PEER;
+use crate::listeners::UNIX_PEER;
 
 /// A network; an address alone is one with all its bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,39 +6,22 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use curfew_ws::{HandshakeError, handshake};
-use http::header::{CONNECTION, HeaderValue};
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 
-use crate::accept::Accepted;
-use crate::asked::Client;
-use crate::listen::UNIX_PEER;
+use super::Public;
+use crate::config::paths;
+use crate::http::span::Client;
+use crate::http::{Problem, Response, close};
+use crate::listeners::UNIX_PEER;
 use crate::metrics::RejectReason;
-use crate::respond::{Problem, Response};
-use crate::{Public, identity, tickets};
+use crate::upgrade::Accepted;
 
-/// The path of the WebSocket endpoint, where `server.path` has no other.
-pub(crate) const WEBSOCKET: &str = "/ws";
-
-/// Checks one of `server.path`. Fails with what is wrong.
-pub(crate) fn check_path(path: &str) -> Result<(), &'static str> {
-    if !path.starts_with('/') {
-        return Err("must begin with /");
-    }
-    if !path.bytes().all(|byte| byte.is_ascii_graphic()) || path.contains(['?', '#', '%', '*']) {
-        return Err("must be a path of visible ASCII without ?, #, % and *");
-    }
-    if path == tickets::PATH || identity::owns(path) {
-        return Err("is the path of something else of this listener");
-    }
-    Ok(())
-}
-
-type Answer = Pin<Box<dyn Future<Output = Option<Response>> + Send>>;
+type ExtraAnswer = Pin<Box<dyn Future<Output = Option<Response>> + Send>>;
 
 /// Answers requests that are not for the WebSocket endpoint: the demo page of `curfew dev`.
 #[derive(Clone)]
-pub struct Extra(Arc<dyn Fn(Request<Incoming>) -> Answer + Send + Sync>);
+pub struct Extra(Arc<dyn Fn(Request<Incoming>) -> ExtraAnswer + Send + Sync>);
 
 impl Extra {
     /// `answer` gives `None` for what it does not know.
@@ -56,24 +39,11 @@ impl fmt::Debug for Extra {
     }
 }
 
-/// Ends the connection with this answer, unless it is an upgrade.
-pub(crate) fn close(mut response: Response) -> Response {
-    let close = match response.status() {
-        StatusCode::SWITCHING_PROTOCOLS => return response,
-        // RFC 9110 §7.8: Upgrade is named there as well.
-        StatusCode::UPGRADE_REQUIRED => "upgrade, close",
-        _ => "close",
-    };
-    let close = HeaderValue::from_static(close);
-    response.headers_mut().insert(CONNECTION, close);
-    response
-}
-
 impl Public {
     /// Answers a request. Whatever is not an upgrade ends the connection, so that nothing that
     /// follows a refused upgrade is ever read as another request.
-    pub(crate) async fn route(
-        self: &Arc<Self>,
+    pub(super) async fn route(
+        &self,
         mut request: Request<Incoming>,
         accepted: &Accepted,
     ) -> Response {
@@ -91,12 +61,14 @@ impl Public {
         drop(settings);
         // What is not configured does not exist.
         let response = match request.uri().path() {
-            _ if is_websocket => self.websocket(request, accepted).await,
+            _ if is_websocket => self.upgrades.answer(request, accepted).await,
             _ if handshake::check_host(&request).is_err() => {
                 self.rejected(RejectReason::BadRequest);
                 Problem::bad_request(HandshakeError::Host.to_string()).into_response()
             }
-            tickets::PATH if self.settings.load().auth.tickets => self.tickets(request).await,
+            paths::TICKETS if self.settings.load().auth.tickets => {
+                self.tickets.answer(request).await
+            }
             path => match self.reports.endpoint(path) {
                 Some(endpoint) => self.reports.answer(endpoint, request, address).await,
                 None => self.other(request).await,

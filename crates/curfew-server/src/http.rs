@@ -1,12 +1,22 @@
-//! HTTP answers: JSON, and problems as RFC 9457 has them.
+//! HTTP/1.1 as both listeners speak it; here its answers: JSON, and problems as RFC 9457 has them.
+//!
+//! The files in the order of a request: `exchange` (one connection's requests and answers), `head` (what
+//! is no request), `body`, `span` (a request in a trace), `refusal` and `cors` (answers to tokens and to
+//! pages), `answers` (each answer counted and logged).
+
+pub(crate) mod answers;
+pub(crate) mod body;
+pub(crate) mod cors;
+pub(crate) mod exchange;
+pub(crate) mod head;
+pub(crate) mod refusal;
+pub(crate) mod span;
 
 use std::time::Duration;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
-use curfew_model::TraceId;
-use curfew_telemetry::Span;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, StatusCode};
 use http_body_util::Full;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -16,10 +26,6 @@ pub type Body = Full<Bytes>;
 
 /// An answer.
 pub type Response = http::Response<Body>;
-
-/// The header by which an answer names its span (W3C Trace Context Level 2, a draft): version, trace,
-/// span and flags, as a `traceparent`.
-const TRACE_RESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 
 /// Seconds after which a client that was turned away for load may try again.
 const RETRY_AFTER_SECONDS: u64 = 1;
@@ -165,43 +171,15 @@ pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     response
 }
 
-/// Names the span of an answer in `traceresponse`, where it is recorded.
-pub(crate) fn name_span(headers: &mut HeaderMap, span: &Span) {
-    if let Some(context) = span.context()
-        && let Ok(value) = HeaderValue::from_str(&context.to_string())
-    {
-        headers.insert(TRACE_RESPONSE, value);
-    }
-}
-
-/// Names the trace of a refusal in its JSON, and its span in `traceresponse`.
-pub(crate) fn name_trace(response: &mut Response, span: &Span) {
-    name_span(response.headers_mut(), span);
-    let status = response.status();
-    if let Some(trace) = span.trace()
-        && (status.is_client_error() || status.is_server_error())
-    {
-        add_trace(response, trace, None);
-    }
-}
-
-/// Adds the members `trace`, and `trace_url` where there is a `link`, to an answer that is a JSON object.
-pub(crate) fn add_trace(response: &mut Response, trace: TraceId, link: Option<String>) {
-    let Some(Written(json)) = response.extensions_mut().remove() else {
-        return;
+/// Ends the connection with this answer, unless it is an upgrade.
+pub(crate) fn close(mut response: Response) -> Response {
+    let close = match response.status() {
+        StatusCode::SWITCHING_PROTOCOLS => return response,
+        // RFC 9110 §7.8: Upgrade is named there as well.
+        StatusCode::UPGRADE_REQUIRED => "upgrade, close",
+        _ => "close",
     };
-    let Some(members) = json.strip_suffix(b"}") else {
-        return;
-    };
-    let mut body = BytesMut::from(members);
-    if !members.ends_with(b"{") {
-        body.put_u8(b',');
-    }
-    body.extend_from_slice(format!("\"trace\":\"{trace}\"").as_bytes());
-    if let Some(link) = link {
-        let link = serde_json::Value::from(link);
-        body.extend_from_slice(format!(",\"trace_url\":{link}").as_bytes());
-    }
-    body.put_u8(b'}');
-    *response.body_mut() = Full::new(body.freeze());
+    let close = HeaderValue::from_static(close);
+    response.headers_mut().insert(CONNECTION, close);
+    response
 }

@@ -10,7 +10,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use tokio::time;
 
-use crate::respond::Problem;
+use super::Problem;
 
 /// The time that the body of a request to the public listener may take.
 pub(crate) const PUBLIC_TIMEOUT: Duration = Duration::from_secs(5);

@@ -25,8 +25,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::head::{Bounds, HeadEnd};
-use crate::respond::{Problem, Response};
+use super::head::{Bounds, HeadEnd};
+use super::{Problem, Response};
 
 /// The time that a peer has to read its answer and close.
 const LINGER: Duration = Duration::from_secs(1);

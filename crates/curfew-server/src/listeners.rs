@@ -1,5 +1,8 @@
 //! Opening a listener, and accepting from it.
 
+pub(crate) mod proxies;
+pub(crate) mod tls;
+
 use std::fmt;
 use std::future::poll_fn;
 use std::io;

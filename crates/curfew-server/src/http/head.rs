@@ -5,8 +5,8 @@
 
 use http::StatusCode;
 
+use super::Problem;
 use crate::metrics::RejectReason;
-use crate::respond::Problem;
 
 /// Longest target of a request, in bytes: hyper reads no longer one.
 const MAX_TARGET_BYTES: usize = 65_534;

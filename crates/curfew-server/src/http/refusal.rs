@@ -8,7 +8,7 @@ use http::header::WWW_AUTHENTICATE;
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 
-use crate::respond::{self, Problem, Response};
+use super::{Problem, Response, json};
 
 /// What an origin that may not connect is told.
 pub(crate) const NOT_ALLOWED: &str = "the Origin is not in server.allowed_origins";
@@ -45,7 +45,7 @@ pub(crate) fn unauthorized(error: &AuthError) -> Response {
         reason: error.failure(),
         message: error.message(),
     };
-    let mut response = respond::json(StatusCode::UNAUTHORIZED, &body);
+    let mut response = json(StatusCode::UNAUTHORIZED, &body);
     if let Ok(value) = HeaderValue::from_str(&error.www_authenticate()) {
         response.headers_mut().insert(WWW_AUTHENTICATE, value);
     }

@@ -9,8 +9,8 @@ use http::StatusCode;
 use parking_lot::Mutex;
 use tracing::{info, warn};
 
+use super::{Code, Limit, Problem, Response};
 use crate::metrics::{AnswerReason, Listener, ServerMetrics};
-use crate::respond::{Code, Limit, Problem, Response};
 
 /// The answers of one listener.
 #[derive(Debug)]

@@ -3,17 +3,23 @@
 
 use std::net::IpAddr;
 
-use curfew_model::TraceContext;
+use bytes::{BufMut as _, BytesMut};
+use curfew_model::{TraceContext, TraceId};
 use curfew_telemetry::{Origin, Span, Tracer, Whose};
 use http::header::{HOST, USER_AGENT};
 use http::uri::Authority;
-use http::{HeaderMap, HeaderName, Request, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Version};
+use http_body_util::Full;
 
-use crate::tracestate;
+use super::{Response, Written};
 
 /// Longest name of a server, in bytes (RFC 1035 §2.3.4), and longest name of a client's program, that a
 /// span holds.
 const MAX_NAME_BYTES: usize = 255;
+
+/// The header by which an answer names its span (W3C Trace Context Level 2, a draft): version, trace,
+/// span and flags, as a `traceparent`.
+const TRACE_RESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 
 /// The client of a connection, as far as it is known.
 #[derive(Debug, Clone, Copy)]
@@ -31,11 +37,11 @@ pub(crate) struct Asked {
     pub(crate) origin: Origin,
     client: Option<Client>,
     /// Nothing of the rest is looked at while nothing is traced.
-    told: Option<Box<Told>>,
+    parts: Option<Box<RequestParts>>,
 }
 
 #[derive(Debug, Clone)]
-struct Told {
+struct RequestParts {
     path: String,
     version: Version,
     host: Option<Authority>,
@@ -45,8 +51,8 @@ struct Told {
 impl Asked {
     pub(crate) fn of<B>(tracer: &Tracer, request: &Request<B>) -> Self {
         let headers = request.headers();
-        let told = || {
-            Box::new(Told {
+        let parts = || {
+            Box::new(RequestParts {
                 path: request.uri().path().to_owned(),
                 version: request.version(),
                 host: text(headers, &HOST).and_then(|host| host.parse().ok()),
@@ -56,7 +62,7 @@ impl Asked {
         Self {
             origin: Origin::client(traceparent(headers)),
             client: request.extensions().get().copied(),
-            told: tracer.is_on().then(told),
+            parts: tracer.is_on().then(parts),
         }
     }
 
@@ -67,14 +73,14 @@ impl Asked {
 
     /// Tells the request, all but what became of it.
     pub(crate) fn describe(&self, span: &mut Span) {
-        let Some(told) = self.told.as_deref().filter(|_| span.is_recorded()) else {
+        let Some(parts) = self.parts.as_deref().filter(|_| span.is_recorded()) else {
             return;
         };
-        span.set("url.path", told.path.clone());
+        span.set("url.path", parts.path.clone());
         span.set("network.protocol.name", "http");
         span.set(
             "network.protocol.version",
-            match told.version {
+            match parts.version {
                 Version::HTTP_10 => "1.0",
                 _ => "1.1",
             },
@@ -89,13 +95,13 @@ impl Asked {
                 span.set("client.address", address.to_string());
             }
         }
-        if let Some(host) = &told.host {
+        if let Some(host) = &parts.host {
             span.set("server.address", host.host().to_owned());
             if let Some(port) = host.port_u16() {
                 span.set("server.port", i64::from(port));
             }
         }
-        if let Some(agent) = &told.agent {
+        if let Some(agent) = &parts.agent {
             span.set("user_agent.original", agent.clone());
         }
     }
@@ -112,9 +118,21 @@ pub(crate) fn traceparent(headers: &HeaderMap) -> Option<TraceContext> {
     let mut values = headers.get_all("traceparent").iter();
     let value = values.next()?;
     match values.next() {
-        None => TraceContext::parse(value.to_str().ok()?).map(|it| tracestate::of(it, headers)),
+        None => TraceContext::parse(value.to_str().ok()?).map(|trace| with_state(trace, headers)),
         // Several say nothing.
         Some(_) => None,
+    }
+}
+
+/// The trace with the `tracestate` of a request's headers, which others in the trace write and which is
+/// passed on as it is. One that cannot be read is left out, and nothing else is.
+fn with_state(trace: TraceContext, headers: &HeaderMap) -> TraceContext {
+    // Several headers are one list (W3C Trace Context §3.3.1).
+    let lines = headers.get_all("tracestate").iter();
+    let lines: Result<Vec<&str>, _> = lines.map(HeaderValue::to_str).collect();
+    match lines {
+        Ok(lines) if !lines.is_empty() => trace.with_state(&lines.join(",")),
+        _ => trace,
     }
 }
 
@@ -127,4 +145,45 @@ pub(crate) fn describe(span: &mut Span, method: &'static str, route: &str, statu
     span.set("http.route", route.to_owned());
     span.set("url.path", route.to_owned());
     span.set("http.response.status_code", i64::from(status.as_u16()));
+}
+
+/// Names the span of an answer in `traceresponse`, where it is recorded.
+pub(crate) fn name_span(headers: &mut HeaderMap, span: &Span) {
+    if let Some(context) = span.context()
+        && let Ok(value) = HeaderValue::from_str(&context.to_string())
+    {
+        headers.insert(TRACE_RESPONSE, value);
+    }
+}
+
+/// Names the trace of a refusal in its JSON, and its span in `traceresponse`.
+pub(crate) fn name_trace(response: &mut Response, span: &Span) {
+    name_span(response.headers_mut(), span);
+    let status = response.status();
+    if let Some(trace) = span.trace()
+        && (status.is_client_error() || status.is_server_error())
+    {
+        add_trace(response, trace, None);
+    }
+}
+
+/// Adds the members `trace`, and `trace_url` where there is a `link`, to an answer that is a JSON object.
+pub(crate) fn add_trace(response: &mut Response, trace: TraceId, link: Option<String>) {
+    let Some(Written(json)) = response.extensions_mut().remove() else {
+        return;
+    };
+    let Some(members) = json.strip_suffix(b"}") else {
+        return;
+    };
+    let mut body = BytesMut::from(members);
+    if !members.ends_with(b"{") {
+        body.put_u8(b',');
+    }
+    body.extend_from_slice(format!("\"trace\":\"{trace}\"").as_bytes());
+    if let Some(link) = link {
+        let link = serde_json::Value::from(link);
+        body.extend_from_slice(format!(",\"trace_url\":{link}").as_bytes());
+    }
+    body.put_u8(b'}');
+    *response.body_mut() = Full::new(body.freeze());
 }

@@ -8,7 +8,7 @@ use http::header::{
     AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, VARY,
 };
 
-use crate::respond::Response;
+use super::Response;
 
 /// The methods there are, as `Allow` has them.
 pub(crate) const METHODS: HeaderValue = HeaderValue::from_static("POST, OPTIONS");

@@ -3,15 +3,13 @@
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use curfew_session::Session;
-use curfew_ws::{DeferSwitch, Transport};
+use curfew_ws::Transport;
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
-use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{self, Instant};
@@ -19,57 +17,26 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use crate::exchange::{self, Ended};
-use crate::head::{Bounds, HeadFault};
-use crate::listen::{Listener, UNIX_PEER};
+use super::Public;
+use crate::http::exchange::{self, Ended};
+use crate::http::head::{Bounds, HeadFault};
+use crate::http::{Problem, Response, close};
+use crate::listeners::proxies::{self, Client, HeaderError};
+use crate::listeners::tls::Tls;
+use crate::listeners::{self, Listener, UNIX_PEER};
 use crate::metrics::{AnswerReason, RejectReason};
 use crate::permits::{Full, Unauthenticated};
-use crate::proxies::{self, Client, HeaderError};
-use crate::respond::{Problem, Response};
-use crate::routes::close;
-use crate::upgrade::Upgrade;
-use crate::{Public, Tls, listen};
+use crate::upgrade::Accepted;
 
 /// Longest wait for the last answers once the listener is closed.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
-
-/// What is known of a connection before it is upgraded.
-#[derive(Debug)]
-pub(crate) struct Accepted {
-    /// Who the client is, as far as is known: the peer, until its load balancer has said whom it has in
-    /// front of it.
-    client: Mutex<IpAddr>,
-    pub(crate) at: Instant,
-    /// Whether its first request has come.
-    asked: AtomicBool,
-    /// Taken by the upgrade; otherwise given back when the connection ends.
-    pub(crate) permit: Mutex<Option<Unauthenticated>>,
-    /// What it is to become.
-    upgrade: Mutex<Option<Box<Upgrade>>>,
-    /// Of the answer to the upgrade.
-    switch: DeferSwitch,
-}
-
-impl Accepted {
-    /// Who the client is, as far as is known.
-    pub(crate) fn client(&self) -> IpAddr {
-        *self.client.lock()
-    }
-
-    /// Has the connection taken over once the request that is being answered is. Its answer is
-    /// left to the session to write.
-    pub(crate) fn take_over(&self, upgrade: Upgrade) {
-        *self.upgrade.lock() = Some(Box::new(upgrade));
-        self.switch.defer();
-    }
-}
 
 impl Public {
     /// Accepts connections until `stop`. Returns when those it has accepted are upgraded or answered,
     /// or after a second.
     pub async fn serve(self: Arc<Self>, listener: Listener, stop: CancellationToken) {
         let open = TaskTracker::new();
-        listen::accept(listener, stop.clone(), |stream, peer| {
+        listeners::accept(listener, stop.clone(), |stream, peer| {
             self.admit(stream, peer, stop.clone(), &open);
         })
         .await;
@@ -166,14 +133,7 @@ impl Public {
                 }
             };
         }
-        let accepted = Accepted {
-            client: Mutex::new(client),
-            at: started,
-            asked: AtomicBool::new(false),
-            permit: Mutex::new(Some(permit)),
-            upgrade: Mutex::new(None),
-            switch: DeferSwitch::default(),
-        };
+        let accepted = Accepted::new(client, started, permit);
         let served = match &self.tls {
             None => {
                 // hyper's own deadline begins with the first byte.
@@ -219,7 +179,8 @@ impl Public {
             Ok(None) => Ok(peer),
             Ok(Some(source)) => {
                 let client = source.ip();
-                self.attribute(Client::Known(client), permit)
+                let attribute = |address| permit.attribute(address);
+                self.attribute(Client::Known(client), attribute)
                     .map_err(Unnamed::Told)?;
                 Ok(client)
             }
@@ -241,18 +202,21 @@ impl Public {
 
     /// Counts a connection for the client that a load balancer has named; what it is told if that has
     /// too many.
-    fn attribute(&self, client: Client, permit: &mut Unauthenticated) -> Result<(), Problem> {
+    fn attribute(
+        &self,
+        client: Client,
+        attribute: impl FnOnce(IpAddr) -> Result<(), Full>,
+    ) -> Result<(), Problem> {
         let address = match client {
             // One that a load balancer has sent itself, such as a health check.
             Client::Known(address) if self.settings.load().proxies.trusts(address) => return Ok(()),
             Client::Known(address) | Client::Disputed(address) => address,
         };
-        let attributed = permit.attribute(address);
-        attributed.map_err(|full| self.turn_away(full, address))
+        attribute(address).map_err(|full| self.turn_away(full, address))
     }
 
     /// Counts a connection that is not upgraded.
-    pub(crate) fn rejected(&self, reason: RejectReason) {
+    pub(super) fn rejected(&self, reason: RejectReason) {
         let metrics = &self.metrics;
         metrics.connections_rejected.inc(reason);
     }
@@ -299,8 +263,8 @@ impl Public {
             .await;
     }
 
-    async fn answer(self: &Arc<Self>, request: Request<Incoming>, accepted: &Accepted) -> Response {
-        accepted.asked.store(true, Ordering::Relaxed);
+    async fn answer(&self, request: Request<Incoming>, accepted: &Accepted) -> Response {
+        accepted.note_request();
         let before = accepted.client();
         let client = self
             .settings
@@ -309,10 +273,9 @@ impl Public {
             .client(before, request.headers());
         let (Client::Known(address) | Client::Disputed(address)) = client;
         if client != Client::Known(before) {
-            *accepted.client.lock() = address;
-            if let Some(permit) = accepted.permit.lock().as_mut()
-                && let Err(problem) = self.attribute(client, permit)
-            {
+            accepted.set_client(address);
+            let attribute = |address| accepted.attribute(address);
+            if let Err(problem) = self.attribute(client, attribute) {
                 return close(problem.into_response());
             }
         }
@@ -340,9 +303,9 @@ impl Public {
             Box::pin(async move { public.answer(request, &accepted).await }) as _
         };
         // It would close one that has not asked yet, without an answer.
-        let asked = || accepted.asked.load(Ordering::Relaxed);
+        let asked = || accepted.has_asked();
         let bounds = self.bounds();
-        let switch = accepted.switch.clone();
+        let switch = accepted.switch();
         let Ended {
             stream,
             read,
@@ -357,7 +320,7 @@ impl Public {
             (stop, asked),
         )
         .await;
-        let upgrade = accepted.upgrade.lock().take();
+        let upgrade = accepted.take_upgrade();
         match (result, upgrade) {
             (Ok(()), Some(upgrade)) => return Ok(Some(upgrade.session(stream.finish(&read)))),
             (Ok(()), None) => exchange::part(&mut stream.into_inner()).await,

@@ -11,9 +11,8 @@ use futures_util::future::join_all;
 use http::StatusCode;
 use tracing::info;
 
-use crate::identity::Reports;
-use crate::identity::form::FormError;
-use crate::receipt;
+use super::Reports;
+use super::refusal::ReportRefusal;
 
 /// How long a report is remembered where `auth.max_token_lifetime` does not say for how long tokens
 /// from before it may come back.
@@ -24,15 +23,15 @@ const ENDED_HERE: &str =
     "sessions here are closed; those of other nodes as soon as the backend is back";
 
 /// Whose access ends, and which of their tokens are meant.
-pub(crate) struct Ending<'a> {
+pub(super) struct AccessEnd<'a> {
     /// The configured name of the issuer that says so.
-    pub(crate) issuer: &'a str,
+    pub(super) issuer: &'a str,
     /// What it reports; the reason of the revocations.
-    pub(crate) report: &'static str,
+    pub(super) report: &'static str,
     /// All of these name the same.
-    pub(crate) subjects: &'a [Subject],
+    pub(super) subjects: &'a [Subject],
     /// When it happened, Unix seconds.
-    pub(crate) at: u64,
+    pub(super) at: u64,
 }
 
 impl Reports {
@@ -42,20 +41,20 @@ impl Reports {
     /// # Errors
     ///
     /// The backend is away, or too much waits for it, see [`curfew_node::Node::revoke_reported`].
-    pub(crate) async fn end_access(
+    pub(super) async fn end_access(
         &self,
-        ending: Ending<'_>,
+        end: AccessEnd<'_>,
         span: &Span,
-    ) -> Result<Ended, NotEnded> {
+    ) -> Result<Found, ReportError> {
         let node = &self.context.node;
         let settings = self.settings.load_full();
         let expires_at = node.clock().unix() + remembered(&settings.auth).as_secs();
         // Together: each is held back before any is waited for, whoever hangs up meanwhile.
-        let revocations = ending.subjects.iter().map(|subject| {
+        let revocations = end.subjects.iter().map(|subject| {
             let key = subject.key();
             let revocation = Revocation {
-                before: subject.can_return().then_some(ending.at),
-                reason: Some(ending.report.into()),
+                before: subject.can_return().then_some(end.at),
+                reason: Some(end.report.into()),
                 expires_at: Some(expires_at),
                 trace: span.context(),
             };
@@ -64,15 +63,15 @@ impl Reports {
                 (key, result)
             }
         });
-        let mut ended = Ok(Ended::Nobody);
+        let mut found = Ok(Found::Nobody);
         for (key, result) in join_all(revocations).await {
             match result {
                 // Neither the user nor the login: both name a person.
                 Ok(receipt) => {
-                    receipt::tell(node.metrics().tracer(), &key, &receipt);
+                    node.tell_receipt(&key, &receipt);
                     info!(
-                        issuer = ending.issuer,
-                        report = ending.report,
+                        issuer = end.issuer,
+                        report = end.report,
                         kind = key.kind(),
                         live = receipt.nodes.live,
                         confirmed = receipt.nodes.confirmed,
@@ -81,38 +80,33 @@ impl Reports {
                         "access ended by the identity provider"
                     );
                     if receipt.closed > 0 || !receipt.nodes.missing.is_empty() {
-                        ended = ended.map(|_| Ended::Some);
+                        found = found.map(|_| Found::Sessions);
                     }
                 }
-                Err(error) => ended = Err(NotEnded(error)),
+                Err(error) => found = Err(error),
             }
         }
-        ended
+        found
     }
 }
 
-/// Access has not ended everywhere.
-#[derive(Debug)]
-pub(crate) struct NotEnded(ReportError);
-
-impl NotEnded {
-    /// The answer to the sender; `away` is the status while the backend is.
-    pub(crate) fn into_refused(self, away: StatusCode) -> FormError {
-        match self.0 {
-            ReportError::Backend(_) => FormError::unavailable(away, ENDED_HERE),
-            ReportError::Full => FormError::unavailable(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "too many reports wait to be written: send it again",
-            ),
-        }
+/// The answer to a sender whose report is not in force everywhere; `away` is the status while the backend
+/// is away.
+pub(super) fn not_ended(error: &ReportError, away: StatusCode) -> ReportRefusal {
+    match error {
+        ReportError::Backend(_) => ReportRefusal::unavailable(away, ENDED_HERE),
+        ReportError::Full => ReportRefusal::unavailable(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many reports wait to be written: send it again",
+        ),
     }
 }
 
-/// Whom a report has found.
+/// The sessions that a report has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ended {
+pub(super) enum Found {
     /// Sessions were closed, or may have been by a node that has not answered.
-    Some,
+    Sessions,
     /// Every node has answered that it had none.
     Nobody,
 }
