@@ -6,6 +6,7 @@
 mod codes;
 mod configuration;
 mod crates;
+mod decisions;
 mod files;
 mod markdown;
 mod mutants;
