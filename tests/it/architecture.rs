@@ -7,6 +7,7 @@ mod codes;
 mod configuration;
 mod crates;
 mod decisions;
+mod dependencies;
 mod files;
 mod markdown;
 mod mutants;
