@@ -32,7 +32,7 @@ lint:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets --locked -- -D warnings
 
-# The generated pages, CONFIG.md and METRICS.md, written anew from the code.
+# CONFIG.md, written anew from the code.
 reference:
     BLESS=1 cargo test --locked --quiet --package curfew --bin curfew reference
 
