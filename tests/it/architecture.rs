@@ -6,6 +6,8 @@
 mod codes;
 mod configuration;
 mod crates;
+mod decisions;
+mod dependencies;
 mod files;
 mod markdown;
 mod modules;

@@ -116,18 +116,3 @@ fn the_files_on_the_code_map_exist() {
     }
     assert_eq!(rows.len(), 20, "the life of a connection");
 }
-
-#[test]
-fn every_decision_has_a_date_and_a_reason() {
-    let page = Page::read("crates/README.md");
-    let rows = page.table(&["date", "decision", "why", "what would change our mind"]);
-    assert!(!rows.is_empty());
-    for row in rows {
-        let date: Vec<&str> = row[0].split('-').collect();
-        let digits = date
-            .iter()
-            .all(|part| part.bytes().all(|byte| byte.is_ascii_digit()));
-        assert!(date.len() == 3 && digits && row[0].len() == 10, "{row:?}");
-        assert!(!row[1].is_empty() && !row[2].is_empty(), "{row:?}");
-    }
-}
