@@ -57,6 +57,7 @@ mod server;
 mod session;
 mod stall;
 mod state;
+pub mod streams;
 
 pub use actions::Action;
 pub use connection::Connection;
