@@ -64,6 +64,8 @@ pub enum Part {
     NotPromised,
     /// Streams as specified.
     Streams,
+    /// The same with more that can happen.
+    StreamsInDepth,
     /// One check of streams removed at a time.
     StreamRemovals,
     /// Checks of streams that no invariant needs.
@@ -124,6 +126,7 @@ impl Part {
             Self::Liberties => "liberties one by one: may a node do this?",
             Self::NotPromised => "not promised: each must break, or more can be promised",
             Self::Streams => "streams as specified",
+            Self::StreamsInDepth => "streams as specified, with more that can happen",
             Self::StreamRemovals => {
                 "streams: one check removed at a time, each must break a promise"
             }
@@ -136,11 +139,12 @@ impl Run {
     /// Whether CI does it: it takes seconds, and says something about the protocol as it is.
     pub fn is_in_ci(&self) -> bool {
         let about_others = matches!(self.part, Part::Liberties | Part::NotPromised);
+        let takes_long = self.part == Part::StreamsInDepth;
         let nodes = match &self.searched {
             Searched::Protocol(protocol) => protocol.bounds.nodes,
             Searched::Streams(_) => 1,
         };
-        nodes == 1 && !about_others
+        nodes == 1 && !about_others && !takes_long
     }
 
     /// Asks more of the revocation protocol than the invariants.

@@ -10,6 +10,7 @@ pub(super) fn all() -> Vec<Run> {
     let mut runs = specified();
     runs.extend(removals::all());
     runs.push(redundant());
+    runs.extend(deep());
     runs
 }
 
@@ -18,6 +19,8 @@ const THREE: StreamEvents = StreamEvents {
     cuts: 0,
     losses: 0,
     wipes: 0,
+    deletions: 0,
+    evictions: 0,
     failovers: 0,
     returns: 0,
     timeouts: 0,
@@ -142,6 +145,21 @@ fn window_and_failover() -> StreamBounds {
     })
 }
 
+fn window_without_room() -> StreamBounds {
+    windowed(StreamEvents {
+        evictions: 1,
+        ..THREE
+    })
+}
+
+fn window_and_deletion() -> StreamBounds {
+    windowed(StreamEvents {
+        publications: 2,
+        deletions: 1,
+        ..THREE
+    })
+}
+
 /// Everything that can happen to data and links.
 fn all_at_once() -> StreamBounds {
     windowed(StreamEvents {
@@ -179,6 +197,73 @@ fn reload() -> StreamBounds {
     })
 }
 
+/// Access ends while data or links are lost.
+fn revocation_and_loss() -> StreamBounds {
+    windowed(StreamEvents {
+        publications: 2,
+        cuts: 1,
+        wipes: 1,
+        revocations: 1,
+        ..THREE
+    })
+}
+
+fn two_and_losses() -> StreamBounds {
+    StreamBounds {
+        sessions: 2,
+        ..windowed(StreamEvents {
+            publications: 3,
+            losses: 1,
+            wipes: 1,
+            ..THREE
+        })
+    }
+}
+
+fn two_and_failover() -> StreamBounds {
+    StreamBounds {
+        sessions: 2,
+        ..windowed(StreamEvents {
+            publications: 2,
+            failovers: 1,
+            ..THREE
+        })
+    }
+}
+
+fn revocation_and_failover() -> StreamBounds {
+    windowed(StreamEvents {
+        publications: 2,
+        failovers: 1,
+        revocations: 1,
+        ..THREE
+    })
+}
+
+fn two_and_revocation() -> StreamBounds {
+    StreamBounds {
+        sessions: 2,
+        window: 2,
+        ..one(StreamEvents {
+            publications: 2,
+            cuts: 1,
+            revocations: 1,
+            ..THREE
+        })
+    }
+}
+
+fn slow_and_lossy() -> StreamBounds {
+    windowed(StreamEvents {
+        publications: 3,
+        cuts: 1,
+        losses: 1,
+        wipes: 1,
+        timeouts: 1,
+        ..THREE
+    })
+}
+
 fn run(
     part: Part,
     id: &'static str,
@@ -193,6 +278,36 @@ fn run(
         searched: Searched::Streams(Streams { rules, bounds }),
         expect,
     }
+}
+
+/// More than CI has time for.
+fn deep() -> Vec<Run> {
+    let holds = |id, title, bounds| {
+        let searched = (StreamRules::specified(), bounds);
+        run(Part::StreamsInDepth, id, title, searched, Expect::Holds)
+    };
+    vec![
+        holds(
+            "D1",
+            "a window, a cut, FLUSHALL, a revocation",
+            revocation_and_loss(),
+        ),
+        holds(
+            "D2",
+            "a window, two sessions, a loss, FLUSHALL",
+            two_and_losses(),
+        ),
+        holds(
+            "D3",
+            "a window, a cut, a loss, FLUSHALL, a read too slow",
+            slow_and_lossy(),
+        ),
+        holds(
+            "D4",
+            "a window, two sessions, a cut, a revocation",
+            two_and_revocation(),
+        ),
+    ]
 }
 
 fn specified() -> Vec<Run> {
@@ -220,6 +335,18 @@ fn specified() -> Vec<Run> {
             "a window, all that can happen to data and links",
             all_at_once(),
         ),
+        holds("T16", "a window, a deletion", window_and_deletion()),
+        holds(
+            "T18",
+            "a window, two sessions, failover",
+            two_and_failover(),
+        ),
+        holds(
+            "T19",
+            "a window, failover, a revocation",
+            revocation_and_failover(),
+        ),
+        holds("T17", "a window that is given up", window_without_room()),
     ]
 }
 

@@ -18,6 +18,8 @@ pub enum StreamAction {
     Cut,
     /// `FLUSHALL` on the primary.
     FlushAll,
+    /// The channel's history is deleted.
+    Delete,
     /// The replica catches up.
     Replicate,
     /// The replica is promoted.
@@ -54,6 +56,8 @@ pub enum StreamAction {
     Answer,
     /// The node waits for it no longer.
     GiveUp,
+    /// It gives up its window for want of room.
+    Evict,
     /// A client subscribes, and has everything up to this position.
     Subscribe(usize, Option<Position>),
     /// It unsubscribes.
@@ -101,6 +105,7 @@ pub(super) fn enabled(
             StreamAction::Cut,
         ),
         (happened.wipes < most.wipes, StreamAction::FlushAll),
+        (happened.deletions < most.deletions, StreamAction::Delete),
         (
             most.failovers > 0 && !failed_over && primary.stream != replica.stream,
             StreamAction::Replicate,
@@ -123,6 +128,10 @@ pub(super) fn enabled(
         (node.may_find_revoked(state), StreamAction::Push),
         (happened.reloads < most.reloads, StreamAction::Reload),
         (node.may_read(rules), StreamAction::Send),
+        (
+            happened.evictions < most.evictions && node.window.is_some(),
+            StreamAction::Evict,
+        ),
     ];
     let on = shared.iter().filter(|(on, _)| *on);
     actions.extend(on.map(|(_, action)| *action));
@@ -198,6 +207,7 @@ pub(super) fn apply(
             link.queue.clear();
         }
         StreamAction::FlushAll => state.flush_all(),
+        StreamAction::Delete => state.delete(rules),
         StreamAction::Replicate => state.servers[1].stream = state.servers[0].stream,
         StreamAction::Failover => state.fail_over(),
         StreamAction::Tick => state.tick(),
@@ -233,6 +243,10 @@ pub(super) fn apply(
         }
         StreamAction::Answer => state.answer(bounds, rules)?,
         StreamAction::GiveUp => state.give_up(bounds, rules),
+        StreamAction::Evict => {
+            state.happened.evictions += 1;
+            state.node.evict(rules);
+        }
         StreamAction::Subscribe(session, since) => {
             let joins = state.node.read.is_some() && !rules.share_only_earlier;
             state.node.subscriptions[session].begin(since, joins);

@@ -11,11 +11,22 @@ impl StreamState {
     pub(super) fn publish(&mut self, server: usize, bounds: &StreamBounds, rules: &StreamRules) {
         self.happened.publications += 1;
         let frame = self.servers[server].publish(bounds.size, &mut self.epochs, rules);
+        self.push(server, Push::Frame(frame));
+    }
+
+    /// The history is deleted, which is told in the same script.
+    pub(super) fn delete(&mut self, rules: &StreamRules) {
+        self.happened.deletions += 1;
+        let at = self.servers[self.current].delete(&mut self.epochs, rules);
+        self.push(self.current, Push::Deleted(at));
+    }
+
+    fn push(&mut self, server: usize, push: Push) {
         if let Some(link) = &mut self.node.link
             && link.server == server
             && !link.broken
         {
-            link.queue.push(Push::Frame(frame));
+            link.queue.push(push);
         }
     }
 
@@ -119,6 +130,15 @@ impl StreamState {
     /// True when the data that `since` speaks of is lost, and the node was told.
     pub(super) fn is_across_loss(&self, since: Position) -> bool {
         self.is_told() && self.servers[self.current].line != since.line
+    }
+
+    /// True when `answer` brings to who stands at `since` what has been deleted, as the node was told.
+    pub(super) fn is_deleted(&self, since: Position, answer: Answer) -> bool {
+        self.deleted.is_some_and(|deleted| {
+            let first = answer.first.max(since.offset + 1);
+            let same = (deleted.epoch, deleted.line) == (answer.top.epoch, answer.top.line);
+            same && first <= deleted.offset.min(answer.last)
+        })
     }
 
     /// True when all that came after `since` is kept.

@@ -45,9 +45,10 @@ impl ChannelNode {
 
     /// True when the first in a subscription's queue may be written.
     pub(super) fn may_write(&self, subscription: &Subscription, rules: &StreamRules) -> bool {
-        let access = self.lease > 0 && !subscription.revoked;
-        let asked = subscription.is_message_next()
-            && (rules.gate_at_write || !subscription.is_recovered_next());
+        let recovered = subscription.is_recovered_next();
+        let leased = self.lease > 0 || recovered && !rules.lease_at_write;
+        let access = leased && !subscription.revoked;
+        let asked = subscription.is_message_next() && (rules.gate_at_write || !recovered);
         !subscription.queue.is_empty() && (access || !asked)
     }
 
@@ -72,6 +73,31 @@ impl ChannelNode {
         }
         if rules.heed_null_push {
             self.start_over(true, rules);
+        }
+    }
+
+    /// It has no room for the window.
+    pub(super) fn evict(&mut self, rules: &StreamRules) {
+        self.window = None;
+        if rules.fill_after_eviction
+            && let Some(read) = &mut self.read
+        {
+            read.valid = false;
+        }
+    }
+
+    /// It reads that the history was deleted. Open subscriptions have what they have.
+    fn forget(&mut self, rules: &StreamRules) {
+        if rules.empty_on_deletion {
+            self.window = None;
+        }
+        if rules.void_on_deletion {
+            if let Some(read) = &mut self.read {
+                read.valid = false;
+            }
+            let waiting = |subscription: &&mut Subscription| subscription.stage == Stage::Waiting;
+            let subscriptions = self.subscriptions.iter_mut().filter(waiting);
+            subscriptions.for_each(Subscription::wait);
         }
     }
 
@@ -161,6 +187,10 @@ impl StreamState {
         let link = node.link.as_mut()?;
         match link.queue.remove(0) {
             Push::Confirmed => link.confirmed = true,
+            Push::Deleted(at) => {
+                self.deleted = Some(at);
+                node.forget(rules);
+            }
             Push::Frame(frame) => {
                 Window::receive(&mut node.window, frame, bounds.window, rules);
                 let delivers = node.lease > 0;
@@ -247,6 +277,7 @@ impl StreamState {
         if let (Some(recovered), Some(since)) = (told, before.at) {
             faults.missing |= recovered && self.is_missing(&before, since, answer);
             faults.across_loss |= recovered && self.is_across_loss(since);
+            faults.deleted |= recovered && self.is_deleted(since, answer);
             faults.given_up |= !recovered && self.is_recoverable(since);
         }
         self.faults = faults;

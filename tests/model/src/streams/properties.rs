@@ -38,6 +38,10 @@ pub(super) fn all(streams: &Streams) -> Vec<Property<Streams>> {
             |_, state: &StreamState| !state.faults.given_up,
         ),
         Property::always(
+            "ST2d: nothing is recovered of which the node was told that it is deleted",
+            |_, state: &StreamState| !state.faults.deleted,
+        ),
+        Property::always(
             "ST4: no frame is written to a session that has lost access",
             |_, state: &StreamState| !state.faults.without_access,
         ),

@@ -50,6 +50,8 @@ pub struct StreamRules {
     pub window_without_holes: bool,
     /// SR14: a read that is void does not fill the window.
     pub fill_by_valid_reads: bool,
+    /// SR14: nor does one that was sent before the window was given up for want of room.
+    pub fill_after_eviction: bool,
     /// SR14: a read that does not reach the window's first entry does not fill it.
     pub fill_touching: bool,
     /// SR14: an answer of another epoch than the window's empties it.
@@ -68,6 +70,8 @@ pub struct StreamRules {
     pub read_primary: bool,
     /// SR18: recovered frames are asked for access when they are written.
     pub gate_at_write: bool,
+    /// SR18: the lease is one of the things that they are asked for.
+    pub lease_at_write: bool,
     /// SR19: a reload reconsiders the subscriptions that wait for their answer.
     pub reconsider_waiting: bool,
     /// SR19: it takes what is queued of a channel that is lost out of the queue.
@@ -82,6 +86,10 @@ pub struct StreamRules {
     /// SR21: only a hole is given up. After a loss, of the link or of data, the subscription waits
     /// for a read, however long.
     pub give_up_holes_only: bool,
+    /// SR22: a deletion of the history empties the window.
+    pub empty_on_deletion: bool,
+    /// SR22: a read that is under way when the deletion is told counts no more.
+    pub void_on_deletion: bool,
 }
 
 impl StreamRules {
@@ -111,6 +119,7 @@ impl StreamRules {
             empty_on_generation: true,
             window_without_holes: true,
             fill_by_valid_reads: true,
+            fill_after_eviction: true,
             fill_touching: true,
             fill_same_epoch: true,
             window_compares_first: true,
@@ -120,12 +129,15 @@ impl StreamRules {
             replid_of_primary: true,
             read_primary: true,
             gate_at_write: true,
+            lease_at_write: true,
             reconsider_waiting: true,
             reconsider_queued: true,
             compare_idle: true,
             give_up_compares: true,
             give_up_in_epoch: true,
             give_up_holes_only: true,
+            empty_on_deletion: true,
+            void_on_deletion: true,
         }
     }
 }

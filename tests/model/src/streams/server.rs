@@ -72,6 +72,8 @@ pub enum Push {
     Confirmed,
     /// A publication.
     Frame(Position),
+    /// The history up to here has been deleted.
+    Deleted(Position),
 }
 
 /// The link that publications come on.
@@ -136,6 +138,18 @@ impl Server {
         let stream = self.stream(replid, epochs, rules);
         stream.top += 1;
         stream.first = stream.first.max((stream.top + 1).saturating_sub(size));
+        Position {
+            epoch: stream.epoch,
+            offset: stream.top,
+            line,
+        }
+    }
+
+    /// The script of a deletion. Positions go on.
+    pub(super) fn delete(&mut self, epochs: &mut u8, rules: &StreamRules) -> Position {
+        let (replid, line) = (self.replid, self.line);
+        let stream = self.stream(replid, epochs, rules);
+        stream.first = stream.top + 1;
         Position {
             epoch: stream.epoch,
             offset: stream.top,

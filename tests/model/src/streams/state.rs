@@ -14,6 +14,8 @@ pub struct StreamState {
     pub current: usize,
     /// The node.
     pub node: ChannelNode,
+    /// The history up to here has been deleted, and the node was told.
+    pub deleted: Option<Position>,
     /// Positions that clients have from a stream that is gone: up to this one.
     pub gone: Option<Position>,
     /// How many epochs there have been.
@@ -81,6 +83,10 @@ pub struct StreamEvents {
     pub wipes: u8,
     /// The replica is promoted.
     pub failovers: u8,
+    /// The history is deleted.
+    pub deletions: u8,
+    /// The node gives up the window for want of room.
+    pub evictions: u8,
     /// A session unsubscribes and subscribes again.
     pub returns: u8,
     /// A read takes too long.
@@ -130,6 +136,7 @@ impl StreamState {
                 denies: false,
                 subscriptions: vec![Subscription::absent(); bounds.sessions],
             },
+            deleted: None,
             gone: None,
             epochs: 1,
             lines: 1,

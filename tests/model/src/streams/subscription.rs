@@ -90,6 +90,8 @@ pub struct Faults {
     pub without_access: bool,
     /// ST5: `recovered:true` across a loss of which the node was told.
     pub across_loss: bool,
+    /// SR22: something is recovered of which the node was told that it is deleted.
+    pub deleted: bool,
     /// ST7: a message before the answer.
     pub before_answer: bool,
     /// ST1: a read with nothing beside it does not open the subscription that waited for it.

@@ -3,7 +3,8 @@
 use super::super::{Expect, Part, Run};
 use super::{
     failover, flush, link, reload, returning, revocation, run, slow_and_flush, small_window, tight,
-    two, window, window_and_failover, window_and_flush, window_of_two,
+    two, window, window_and_deletion, window_and_failover, window_and_flush, window_of_two,
+    window_without_room,
 };
 use crate::streams::{StreamBounds, StreamRules};
 
@@ -250,6 +251,13 @@ pub(super) fn all() -> Vec<Run> {
         &["ST4"],
     );
     remove(
+        "SR18a",
+        "recovered frames are written without a lease",
+        revocation,
+        |rules| rules.lease_at_write = false,
+        &["ST4"],
+    );
+    remove(
         "SR19",
         "a reload passes by who waits",
         reload,
@@ -290,6 +298,27 @@ pub(super) fn all() -> Vec<Run> {
         slow_and_flush,
         |rules| rules.give_up_holes_only = false,
         &["ST1q"],
+    );
+    remove(
+        "SR22",
+        "the window outlives a deletion",
+        window_and_deletion,
+        |rules| rules.empty_on_deletion = false,
+        &["ST2d"],
+    );
+    remove(
+        "SR22a",
+        "a read outlives a deletion",
+        window_and_deletion,
+        |rules| rules.void_on_deletion = false,
+        &["ST1q", "ST1w", "ST2", "ST2d"],
+    );
+    remove(
+        "SR14c",
+        "a read fills the window that was given up meanwhile",
+        window_without_room,
+        |rules| rules.fill_after_eviction = false,
+        &["ST1q", "ST1w", "ST2"],
     );
     runs
 }
