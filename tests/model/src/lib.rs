@@ -1,14 +1,15 @@
 //! The revocation protocol as a model that is searched exhaustively, and the same model's node
-//! as a judge over the logs of real ones.
+//! as a judge over the logs of real ones. Beside it a channel with a stream ([`streams`]), whose
+//! recovery is a second way for bytes to reach a session.
 //!
-//! Owns: what a node may send next ([`Node`]), under which rules ([`Rules`]), what must never
-//! happen, and the table of searches ([`runs::all`]).
+//! Owns: what a node may send next ([`Node`]), under which rules ([`Rules`],
+//! [`streams::StreamRules`]), what must never happen, and the table of searches ([`runs::all`]).
 //! Knows nothing of: the gateway's code. What connects them is the log of a node in tests, which
 //! [`replay::check`] compares with the model.
 //! Start at [`Rules`], then [`Node::receive`].
 //!
 //! ```sh
-//! cargo test -p curfew-model-check                                            # one node, as CI does
+//! cargo test -p curfew-model-check                                            # one node, and streams
 //! cargo run --release -p curfew-model-check --bin protocol-model -- --all     # all of it
 //! cargo run --release -p curfew-model-check --bin protocol-model -- --trace M14
 //! ```
@@ -57,6 +58,7 @@ mod server;
 mod session;
 mod stall;
 mod state;
+pub mod streams;
 
 pub use actions::Action;
 pub use connection::Connection;

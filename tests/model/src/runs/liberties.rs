@@ -39,7 +39,7 @@ fn allowed() -> Vec<Run> {
     };
     let never_forgets = |id, title, events| {
         let mut run = holds(id, title, Reassert, events);
-        run.protocol.asked = Some(Asked::NeverForget);
+        run.ask(Asked::NeverForget);
         run
     };
     vec![
@@ -120,7 +120,7 @@ fn memory() -> Vec<Run> {
     };
     let never_forgets = |id, title, events| {
         let mut run = may(id, title, apart(true), events);
-        run.protocol.asked = Some(Asked::NeverForget);
+        run.ask(Asked::NeverForget);
         run
     };
     let careful = with(Reassert, |rules| {
@@ -128,7 +128,7 @@ fn memory() -> Vec<Run> {
     });
     let title = "forgotten after a heartbeat: SET twice, FLUSHALL";
     let mut forgets = may("V8", title, careful, WIPE_AND_AGAIN);
-    forgets.protocol.asked = Some(Asked::NeverLose);
+    forgets.ask(Asked::NeverLose);
     vec![
         may(
             "V6",
