@@ -1,4 +1,4 @@
-//! The table of the standard variables: one row for each, which the documentation repeats.
+//! The table of the standard variables, one row each, from which the documentation is made.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -10,13 +10,13 @@ pub(super) const SAMPLER_ARG: &str = "OTEL_TRACES_SAMPLER_ARG";
 pub(super) const QUEUE: &str = "OTEL_BSP_MAX_QUEUE_SIZE";
 pub(super) const BATCH: &str = "OTEL_BSP_MAX_EXPORT_BATCH_SIZE";
 
-/// The longest that one export may be given, milliseconds.
+/// Longest timeout of one export, in milliseconds.
 const MAX_TIMEOUT_MS: u64 = 600_000;
 
-/// The longest that a span may be told to wait for others, milliseconds.
+/// Longest delay of a span before export, in milliseconds.
 const MAX_DELAY_MS: u64 = 60_000;
 
-/// The most spans that may be told to wait: about 1 KiB each.
+/// Largest queue, in spans of about 1 KiB each.
 const MAX_QUEUE: u64 = 1_000_000;
 
 /// One standard variable.
@@ -24,11 +24,11 @@ const MAX_QUEUE: u64 = 1_000_000;
 pub struct Variable {
     /// Its name.
     pub name: &'static str,
-    /// The values it may have, in Markdown; empty when it is refused in any form.
+    /// The accepted values, in Markdown; empty if every value is refused.
     pub takes: &'static str,
     /// Its effect, in Markdown.
     pub effect: &'static str,
-    /// Takes its value over; or why not, without repeating it.
+    /// Stores the value; the error is the reason of a refusal, without the value.
     pub(super) read: fn(&mut Given, &'static str, &str) -> Result<(), String>,
 }
 
@@ -43,8 +43,8 @@ const TIMEOUT: &str = "How long one export may take, with its repetitions. Defau
 const ENDPOINT: &str =
     "`telemetry.otlp_endpoint`, where no setting gives it; the rules are the same.";
 
-/// Every standard variable that is taken or refused. Those for all signals stand before those for
-/// traces, which win.
+/// Every standard variable that is accepted or refused. Those for traces follow those for all
+/// signals, which they override.
 pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "OTEL_SDK_DISABLED",
@@ -276,7 +276,7 @@ fn endpoint(read: &mut Given, variable: &'static str, value: &str) -> Result<(),
 
 fn headers(_: &mut Given, _: &'static str, value: &str) -> Result<(), String> {
     const FORM: &str = "must be name=value pairs separated by commas, values percent-encoded";
-    // The exporter reads the variable itself, and would pass over what it does not understand.
+    // Checked here, because the exporter reads the variable itself and ignores malformed parts.
     for (name, value) in pairs(value).map_err(|_| FORM.to_owned())? {
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if !name.bytes().all(is_name) || value.is_empty() {
@@ -368,7 +368,7 @@ fn size(value: &str) -> Result<usize, String> {
         .ok_or_else(|| format!("must be a number from 1 to {MAX_QUEUE}"))
 }
 
-/// `key=value` pairs, separated by commas, with values decoded.
+/// Parses `key=value` pairs separated by commas, and decodes the values.
 fn pairs(text: &str) -> Result<Vec<(String, String)>, String> {
     const FORM: &str = "must be key=value pairs separated by commas, values percent-encoded";
     let mut pairs = Vec::new();
