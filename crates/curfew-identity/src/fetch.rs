@@ -1,5 +1,5 @@
-//! One small document from a provider. Not a browser: no redirects, no cookies, no proxies, and
-//! nothing that is larger or slower than such a document is.
+//! Fetches of small documents from providers. Supports no redirects, cookies or proxies, and bounds
+//! size and time.
 
 use std::fmt;
 use std::io;
@@ -23,56 +23,56 @@ use tokio::task::JoinSet;
 use tokio::time;
 use tokio_rustls::TlsConnector;
 
-/// The largest document that is read.
+/// Largest accepted document.
 const MAX_BYTES: usize = 256 * 1024;
 
-/// How much sooner one address of a host is tried than the next, and how many are.
+/// Head start of each address of a host before the next one, and the number of addresses tried.
 const HEAD_START: Duration = Duration::from_millis(250);
 const MAX_ADDRESSES: u32 = 8;
 
-/// Why a document was not had.
+/// Reason why a document could not be fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// The URL has no host.
     #[error("the URL names no host")]
     NoHost,
-    /// No connection.
+    /// No address accepted a connection.
     #[error("connect: {0}")]
     Connect(#[source] io::Error),
-    /// The certificates to trust cannot be had.
+    /// The trusted certificates could not be loaded.
     #[error("ca_file {}: {reason}", path.display())]
     CaFile {
-        /// The file that should have them.
+        /// The file of the certificates.
         path: PathBuf,
         /// The reason, for operators.
         reason: String,
     },
-    /// The server's certificate is not good for its name, or it speaks no TLS.
+    /// The server's certificate is not valid for its name, or the server does not speak TLS.
     #[error("TLS: {0}{advice}", advice = advice(.0))]
     Tls(#[source] io::Error),
-    /// The server did not keep to HTTP.
+    /// The server violated HTTP.
     #[error("HTTP: {0}")]
     Http(#[from] hyper::Error),
-    /// A redirect, which is not followed: it would say where keys come from instead of the
-    /// configuration.
+    /// The server redirects. Redirects are not followed, because they would override the configured
+    /// source of keys.
     #[error("redirects with {0}: configure the URL that it leads to")]
     Redirect(StatusCode),
-    /// Anything but 200.
+    /// The status is another than 200.
     #[error("answers {0}")]
     Status(StatusCode),
-    /// More than 256 KiB.
+    /// The document exceeds 256 KiB.
     #[error("answers with more than 256 KiB")]
     TooLarge,
-    /// It broke off.
+    /// The connection ended within the document.
     #[error("the answer broke off")]
     Broken,
-    /// It took too long.
+    /// The fetch exceeded its timeout.
     #[error("no answer within {} ms", .0.as_millis())]
     Timeout(Duration),
 }
 
 impl FetchError {
-    /// A name for the fault, of few.
+    /// A name for the fault, from a fixed list.
     pub fn error_type(&self) -> &'static str {
         match self {
             Self::NoHost => "url",
@@ -89,7 +89,7 @@ impl FetchError {
     }
 }
 
-/// The way to mend a fault of TLS whose words do not say it; empty for the others.
+/// The remedy for a TLS fault whose own text does not reveal it; empty for other faults.
 fn advice(error: &io::Error) -> &'static str {
     match error.to_string().contains("CaUsedAsEndEntity") {
         true => {
@@ -110,8 +110,8 @@ struct Inner {
 }
 
 impl Fetcher {
-    /// One that waits for each document at most `timeout`, and trusts whom `tls` trusts; that is
-    /// asked when the first https URL comes.
+    /// Makes a fetcher with this `timeout` per document. `tls` makes the client's TLS
+    /// configuration, and is called at the first https URL.
     pub fn new(timeout: Duration, tls: fn() -> Arc<ClientConfig>) -> Self {
         Self(Arc::new(Inner {
             timeout,
@@ -120,12 +120,12 @@ impl Fetcher {
         }))
     }
 
-    /// The document at `url`, which must have passed [`curfew_auth::check_url`]. The certificates in
-    /// `ca_file` alone are trusted, if there is one.
+    /// Fetches the document at `url`, which must have passed [`curfew_auth::check_url`]. If
+    /// `ca_file` is given, only the certificates in it are trusted.
     ///
     /// # Errors
     ///
-    /// Anything but a small document with status 200 in time.
+    /// Every result other than a small document with status 200 in time.
     pub async fn get(&self, url: &Uri, ca_file: Option<&Path>) -> Result<Bytes, FetchError> {
         let timeout = self.0.timeout;
         match time::timeout(timeout, self.get_unbounded(url, ca_file)).await {
@@ -163,7 +163,7 @@ impl fmt::Debug for Fetcher {
     }
 }
 
-/// A client that trusts the certificates in a file and no others.
+/// The TLS configuration of a client that trusts only the certificates in a file.
 async fn trusting(path: &Path) -> Result<Arc<ClientConfig>, FetchError> {
     let bad = |reason: String| FetchError::CaFile {
         path: path.to_owned(),
@@ -185,8 +185,9 @@ async fn trusting(path: &Path) -> Result<Arc<ClientConfig>, FetchError> {
     Ok(Arc::new(config.with_no_client_auth()))
 }
 
-/// Connects to whichever address answers first, each having a head start before the next (RFC 8305
-/// §5): one that swallows everything must not use up the time of the others.
+/// Connects to the first address that answers. Attempts start one after the other and run
+/// concurrently (RFC 8305 §5), so that an address that swallows everything does not use up the time
+/// of the others.
 async fn connect(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
     let mut attempts = JoinSet::new();
     for (nth, address) in (0..MAX_ADDRESSES).zip(addresses) {
@@ -206,7 +207,7 @@ async fn connect(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpS
     Err(failure)
 }
 
-/// One request and its answer.
+/// Sends one request and reads its answer.
 async fn exchange<S>(stream: S, url: &Uri, host: &str) -> Result<Bytes, FetchError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -224,7 +225,7 @@ where
         let response = sender.send_request(request).await?;
         match response.status() {
             StatusCode::OK => {}
-            // It was not asked for: no answer is kept here that could be as it was.
+            // Not a redirect: the request had no condition, so this answer has no document.
             status @ StatusCode::NOT_MODIFIED => return Err(FetchError::Status(status)),
             status if status.is_redirection() => return Err(FetchError::Redirect(status)),
             status => return Err(FetchError::Status(status)),
@@ -238,12 +239,12 @@ where
             Err(_) => Err(FetchError::Broken),
         }
     };
-    // The connection is driven here instead of in a task: nothing of it stays behind.
+    // Driven here instead of in a task, so that nothing of the connection outlives the call.
     tokio::pin!(connection, answer);
     tokio::select! {
         biased;
         result = &mut answer => result,
-        // Over, but what was received may still be read.
+        // The connection ended; the part already received may still complete the answer.
         _ = &mut connection => answer.await,
     }
 }
@@ -266,7 +267,7 @@ mod tests {
         assert_eq!(none.kind(), io::ErrorKind::NotFound);
     }
 
-    /// What is sent to a listener whose queue is full is swallowed: nobody answers at all.
+    /// A full accept queue drops further attempts without an answer.
     #[tokio::test]
     async fn an_address_that_swallows_everything_keeps_nobody_from_the_next() {
         let socket = net::TcpSocket::new_v4().unwrap();
