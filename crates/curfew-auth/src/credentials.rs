@@ -90,7 +90,7 @@ pub fn extract(
 ///
 /// # Errors
 ///
-/// Those of [`extract`].
+/// The errors of [`extract`].
 pub fn extract_beside_cookies(
     headers: &HeaderMap,
     query: Option<&str>,
@@ -129,7 +129,7 @@ fn from_page(
 ///
 /// # Errors
 ///
-/// Those of [`extract`].
+/// The errors of [`extract`].
 pub fn bearer(headers: &HeaderMap, config: &Config) -> Result<Option<Bearer>, AuthError> {
     let mut found = Found::new(config);
     from_header(headers, config, &mut found)?;

@@ -1,13 +1,13 @@
-//! A token bucket, and how long it has been overdrawn.
+//! A token bucket, and the duration of an excess over its rate.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A pause this long in a client's excess counts as one: it starts anew afterwards.
+/// A pause of this length ends an excess.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Refills at a steady rate up to its burst.
+/// A bucket that refills at a steady rate up to its burst.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bucket {
     tokens: f32,
@@ -22,7 +22,7 @@ impl Bucket {
         }
     }
 
-    /// Takes one token, if there is one.
+    /// Takes one token; returns false if there is none.
     pub(crate) fn take(&mut self, per_second: u32, burst: u32, now: Instant) -> bool {
         let elapsed = now.saturating_duration_since(self.filled_at).as_secs_f32();
         self.tokens = (self.tokens + elapsed * per_second as f32).min(burst as f32);
@@ -35,14 +35,14 @@ impl Bucket {
     }
 }
 
-/// Since when a client has been over its rate without a pause.
+/// The time for which a client has exceeded its rate without a pause.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Excess {
     span: Option<(Instant, Instant)>,
 }
 
 impl Excess {
-    /// Notes one command over the rate; returns for how long it has been so.
+    /// Records one command over the rate. Returns the duration of the excess.
     pub(crate) fn note(&mut self, now: Instant) -> Duration {
         let since = match self.span {
             Some((since, last)) if now.saturating_duration_since(last) < PAUSE => since,
@@ -53,7 +53,7 @@ impl Excess {
     }
 }
 
-/// How a session keeps to `limits.messages_per_second`.
+/// State of the rate limit `limits.messages_per_second`.
 #[derive(Debug)]
 pub(crate) struct CommandRate {
     pub(crate) bucket: Bucket,
