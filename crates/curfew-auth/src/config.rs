@@ -99,8 +99,8 @@ pub struct Config {
     /// The claim of access tokens that names their login, as `sid` does in logout tokens. Without
     /// it, the logins of a user cannot be told apart. Default: sid.
     pub login_claim: String,
-    /// Accepts requests to revoke an access token from its holder, at `POST /revoke` of the public
-    /// listener (RFC 7009). Default: `false`.
+    /// Lets the holder of an access token revoke it, at `POST /revoke` of the public listener
+    /// (RFC 7009). Default: `false`.
     pub token_revocation: bool,
     /// Issues tickets for tokens at `POST /v1/tickets` of the public listener: `/ws?ticket=` opens
     /// one session with the token behind the ticket, once. Default: `false`, `?ticket=` is ignored.
@@ -219,7 +219,10 @@ impl Config {
     /// Reports every problem of the section except those of key files: see [`crate::check_files`].
     pub fn check(&self, problems: &mut Problems) {
         if self.token_sources.is_empty() {
-            problems.report("token_sources", "lists no source, so nobody could connect");
+            problems.report(
+                "token_sources",
+                "lists no source, so no client could connect",
+            );
         }
         if self.cookie_name.is_empty() || !self.cookie_name.bytes().all(is_token_byte) {
             problems.report(

@@ -60,6 +60,7 @@ impl Verified {
     /// The principal of a remembered token, unless the token has ended or its issuer's keys are too
     /// old.
     pub(crate) fn find(&self, digest: &Digest, now: Duration) -> Option<Arc<Principal>> {
+        // Locked for the look-up only: every verification of a remembered token passes here.
         let entry = {
             let mut generations = self.lock();
             match generations.young.get(digest) {

@@ -43,6 +43,7 @@ impl Cleanup {
     }
 
     pub(crate) fn add(&self, session: ClosedSession) {
+        // Counted before it is queued, so that `is_done` is never true while a record waits.
         self.left.fetch_add(1, Ordering::SeqCst);
         self.waiting.lock().push(session);
         self.added.notify_one();

@@ -117,6 +117,7 @@ impl Node {
     ) -> Result<(), BackendError> {
         let mut asked = self.subscriptions.stripe(channel).lock().await;
         if asked.get(channel) != Some(&Asked::Listening) {
+            // Recorded before the request, after which the broker may listen even if it fails.
             asked.insert(channel.clone(), Asked::Unsure);
             let subscriptions = &self.subscriptions;
             let mut asking = Asking {
@@ -133,7 +134,7 @@ impl Node {
         Ok(())
     }
 
-    /// Unsubscribes a subscribed session. The broker is told after [`UNSUBSCRIBE_DELAY`], unless
+    /// Unsubscribes a subscribed session. The broker is told a second later, unless
     /// the channel has a listener again by then.
     pub fn unsubscribe(&self, channel: &Channel, member: &Member) {
         self.metrics.subscriptions.dec();

@@ -115,7 +115,7 @@ pub struct Verified {
 
 impl Context {
     /// Verifies the token of a connection, and counts, logs and traces the result as a part of
-    /// `whole`. An `Err` in `token`'s place is refused alike.
+    /// `whole`. An `Err` is the refusal of a credential that could not be read.
     ///
     /// # Errors
     ///

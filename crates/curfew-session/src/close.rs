@@ -85,8 +85,10 @@ pub(crate) async fn close(session: Session, end: End) {
         deadline: Instant::now() + timeout,
     };
     let mut ended = leave(&mut state, &mut transport, end, &patience).await;
+    // Recorded before the client is told, because `closing` names the trace of the end.
     let trace = record(&mut state, &mut ended);
     tell(&mut state, transport, &ended.end, trace, &patience).await;
+    // Released last: the connection counts until its socket is closed.
     drop(state.guards);
 }
 
@@ -98,6 +100,7 @@ async fn leave(
     patience: &Patience,
 ) -> Ended {
     state.pipeline.give_up();
+    // Without an open session, nothing of this connection is in the hub.
     let Some(live) = &state.live else {
         return Ended {
             end,

@@ -192,7 +192,8 @@ pub(crate) struct SessionState {
     pub(crate) opened_at: Instant,
     /// The upgrade's span if it was recorded; later spans link to it.
     pub(crate) trace: Option<Box<TraceContext>>,
-    /// True once a span with the reason why the connection opened no session was attempted.
+    /// True once the reason why the connection opened no session was recorded, or suppressed by the
+    /// budget.
     pub(crate) auth_traced: bool,
     pub(crate) bad_frames: u32,
     /// `Some` only while `limits.messages_per_second` is set.

@@ -83,8 +83,8 @@ impl Pipeline {
         self.front.is_none()
     }
 
-    /// Returns true if a queue behind the first command exists; its last part may remain to be
-    /// acted on.
+    /// Returns true if requests have been queued behind a command in flight. The last of them may
+    /// still have to be acted on.
     pub(crate) fn has_more(&self) -> bool {
         self.behind.is_some()
     }

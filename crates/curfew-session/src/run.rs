@@ -71,6 +71,7 @@ impl Session {
         self.claim_socket();
         self.read_in_turn = 0;
         loop {
+            // First, because it finds out that access has ended before more commands are acted on.
             if let Poll::Ready(end) = self.poll_write(cx) {
                 return Poll::Ready(end);
             }

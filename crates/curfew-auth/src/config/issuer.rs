@@ -87,8 +87,8 @@ pub struct Issuer {
     /// Requires access tokens to state their type by `typ` (`at+jwt`, RFC 9068), which no ID token
     /// does. Default: `false`, tokens with `typ` `JWT` or without one are accepted too.
     pub require_at_jwt: bool,
-    /// Lets this issuer end sessions by OpenID Connect Back-Channel Logout, at `POST
-    /// /logout/backchannel` of the public listener. Needs `issuer`. Default: `false`.
+    /// Lets this issuer end sessions by OpenID Connect Back-Channel Logout, at
+    /// `POST /logout/backchannel` of the public listener. Needs `issuer`. Default: `false`.
     pub backchannel_logout: bool,
     /// The sessions that a logout token with a login (`sid`) ends. `login`: those of that login;
     /// every access token of this issuer must then have the claim `auth.login_claim`. `user`: all

@@ -21,8 +21,8 @@ pub struct ReportedSubjects {
     /// The claim that holds the `sub` of an `iss_sub` subject. Absent: `auth.subject_claim`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// The claim that holds the address of an `email` subject. Case is ignored, unless it is
-    /// `auth.subject_claim`. Absent: such subjects are not found.
+    /// The claim that holds the address of an `email` subject. Case is ignored, unless the
+    /// claim is `auth.subject_claim`. Absent: such subjects are not found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
     /// The claim that holds the `id` of an `opaque` subject, whose meaning the reporter defines.

@@ -71,6 +71,7 @@ pub(crate) struct Reported {
 }
 
 impl Journal {
+    /// Locks the entries, for a few map operations at a time and never across an await.
     fn entries(&self) -> MutexGuard<'_, BTreeMap<Box<str>, Entry>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -226,7 +226,7 @@ impl ReportRules {
                 Ok(only("tenant", found))
             }
             (Some(_), None) => Ok(Found::Nowhere("access tokens have no claim for tenants")),
-            (None, _) => Err(malformed("the subject names nobody")),
+            (None, _) => Err(malformed("the subject names no one")),
         }
     }
 

@@ -36,8 +36,8 @@
 /// A row is `name: Type = value, Unit, "help";`. The name is the public one without `curfew_` and
 /// `_total`; the unit may be left out of it. The type determines the labels. The value, which may
 /// be left out, gives buckets or names known only at start. The unit, which may be left out too, is
-/// `Seconds` or `Bytes`. Parameters for the values follow the type's name: `struct
-/// BakeryMetrics(shops: Vec<&'static str>)`.
+/// `Seconds` or `Bytes`. Parameters for the values follow the type's name:
+/// `struct BakeryMetrics(shops: Vec<&'static str>)`.
 #[macro_export]
 macro_rules! metrics {
     (
