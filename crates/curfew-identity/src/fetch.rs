@@ -1,5 +1,5 @@
-//! One small document from a provider. Not a browser: no redirects, no cookies, no proxies, and
-//! nothing that is larger or slower than such a document is.
+//! Fetches of small documents from providers. Supports no redirects, cookies or proxies, and bounds
+//! size and time.
 
 use std::fmt;
 use std::io;
@@ -19,46 +19,46 @@ use tokio_rustls::TlsConnector;
 
 use crate::exchange::{ExchangeError, connect, exchange, roots};
 
-/// The largest document that is read.
+/// Largest accepted document.
 const MAX_BYTES: usize = 256 * 1024;
 
-/// Why a document was not had.
+/// Reason why a document could not be fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// The URL has no host.
     #[error("the URL names no host")]
     NoHost,
-    /// No connection.
+    /// No address accepted a connection.
     #[error("connect: {0}")]
     Connect(#[source] io::Error),
-    /// The certificates to trust cannot be had.
+    /// The trusted certificates could not be loaded.
     #[error("ca_file {}: {error}", path.display())]
     CaFile {
-        /// The file that should have them.
+        /// The file of the certificates.
         path: PathBuf,
         /// The reason, for operators.
         error: io::Error,
     },
-    /// The server's certificate is not good for its name, or it speaks no TLS.
+    /// The server's certificate is not valid for its name, or the server does not speak TLS.
     #[error("TLS: {0}{advice}", advice = advice(.0))]
     Tls(#[source] io::Error),
-    /// The server did not keep to HTTP, or its answer is larger than 256 KiB.
+    /// The server violated HTTP, or its answer exceeds 256 KiB.
     #[error(transparent)]
     Exchange(#[from] ExchangeError),
-    /// A redirect, which is not followed: it would say where keys come from instead of the
-    /// configuration.
+    /// The server redirects. Redirects are not followed, because they would override the configured
+    /// source of keys.
     #[error("redirects with {0}: configure the URL that it leads to")]
     Redirect(StatusCode),
-    /// Anything but 200.
+    /// The status is another than 200.
     #[error("answers {0}")]
     Status(StatusCode),
-    /// It took too long.
+    /// The fetch exceeded its timeout.
     #[error("no answer within {} ms", .0.as_millis())]
     Timeout(Duration),
 }
 
 impl FetchError {
-    /// A name for the fault, of few.
+    /// A name for the fault, from a fixed list.
     pub fn error_type(&self) -> &'static str {
         match self {
             Self::NoHost => "url",
@@ -75,7 +75,7 @@ impl FetchError {
     }
 }
 
-/// The way to mend a fault of TLS whose words do not say it; empty for the others.
+/// The remedy for a TLS fault whose own text does not reveal it; empty for other faults.
 fn advice(error: &io::Error) -> &'static str {
     match error.to_string().contains("CaUsedAsEndEntity") {
         true => {
@@ -96,8 +96,8 @@ struct Inner {
 }
 
 impl Fetcher {
-    /// One that waits for each document at most `timeout`, and trusts whom `tls` trusts; that is
-    /// asked when the first https URL comes.
+    /// Makes a fetcher with this `timeout` per document. `tls` makes the client's TLS
+    /// configuration, and is called at the first https URL.
     pub fn new(timeout: Duration, tls: fn() -> Arc<ClientConfig>) -> Self {
         Self(Arc::new(Inner {
             timeout,
@@ -106,12 +106,12 @@ impl Fetcher {
         }))
     }
 
-    /// The document at `url`, which must have passed [`curfew_auth::check_url`]. The certificates in
-    /// `ca_file` alone are trusted, if there is one.
+    /// Fetches the document at `url`, which must have passed [`curfew_auth::check_url`]. If
+    /// `ca_file` is given, only the certificates in it are trusted.
     ///
     /// # Errors
     ///
-    /// Anything but a small document with status 200 in time.
+    /// Every result other than a small document with status 200 in time.
     pub async fn get(&self, url: &Uri, ca_file: Option<&Path>) -> Result<Bytes, FetchError> {
         let timeout = self.0.timeout;
         match time::timeout(timeout, self.get_unbounded(url, ca_file)).await {
@@ -148,7 +148,7 @@ impl fmt::Debug for Fetcher {
     }
 }
 
-/// A client that trusts the certificates in a file and no others.
+/// The TLS configuration of a client that trusts only the certificates in a file.
 async fn trusting(path: &Path) -> Result<Arc<ClientConfig>, FetchError> {
     let trusted = roots(path).await.map_err(|error| FetchError::CaFile {
         path: path.to_owned(),
@@ -158,7 +158,7 @@ async fn trusting(path: &Path) -> Result<Arc<ClientConfig>, FetchError> {
     Ok(Arc::new(config.with_no_client_auth()))
 }
 
-/// One request and its answer.
+/// Sends one request and reads its answer.
 async fn get<S>(stream: S, url: &Uri, host: &str) -> Result<Bytes, FetchError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -173,7 +173,7 @@ where
         .expect("a path and a host of a URL are good in a request");
     let (_, body) = exchange(stream, request, MAX_BYTES, |status| match status {
         StatusCode::OK => Ok(()),
-        // It was not asked for: no answer is kept here that could be as it was.
+        // Not a redirect: the request had no condition, so this answer has no document.
         StatusCode::NOT_MODIFIED => Err(FetchError::Status(status)),
         _ if status.is_redirection() => Err(FetchError::Redirect(status)),
         _ => Err(FetchError::Status(status)),

@@ -1,4 +1,4 @@
-//! A revocation by this node, and a receipt for people: with names beside ids.
+//! Revocations by this node, with receipts that name nodes.
 
 use curfew_backend::{BackendError, Receipt};
 use curfew_model::{Revocation, RevocationKey, Spelling};
@@ -10,11 +10,11 @@ use crate::Node;
 const UNCONFIRMED: &str = "unconfirmed";
 
 impl Node {
-    /// Puts a revocation in force; the receipt has the names of the nodes that are missing.
+    /// Puts a revocation in force. The receipt has the names of the nodes that have not confirmed.
     ///
     /// # Errors
     ///
-    /// The backend is away, or what became of it is not known.
+    /// The backend is unavailable, or the outcome is unknown.
     pub async fn revoke(
         &self,
         key: RevocationKey,
@@ -26,7 +26,7 @@ impl Node {
         }
         match self.backends.nodes.list().await {
             Ok(live) => receipt.nodes.name(&live),
-            // The receipt is true without them.
+            // Only the names are missing, so the receipt is still correct.
             Err(error) => debug!(error = %error, "nodes not named"),
         }
         Ok(receipt)

@@ -1,4 +1,4 @@
-//! A session's command rate, and the time for which a client has been over it.
+//! A session's command rate, and the duration of an excess over it.
 
 use std::time::Duration;
 
@@ -6,17 +6,17 @@ use curfew_model::{Quota, TokenBucket};
 
 use tokio::time::Instant;
 
-/// A pause this long in a client's excess counts as one: it starts anew afterwards.
+/// A pause of this length ends an excess.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Since when a client has been over its rate without a pause.
+/// The time for which a client has exceeded its rate without a pause.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Excess {
     span: Option<(Instant, Instant)>,
 }
 
 impl Excess {
-    /// Notes one command over the rate; returns for how long it has been so.
+    /// Records one command over the rate. Returns the duration of the excess.
     pub(crate) fn note(&mut self, now: Instant) -> Duration {
         let since = match self.span {
             Some((since, last)) if now.saturating_duration_since(last) < PAUSE => since,
@@ -27,7 +27,7 @@ impl Excess {
     }
 }
 
-/// How a session keeps to `limits.messages_per_second`.
+/// State of the rate limit `limits.messages_per_second`.
 #[derive(Debug)]
 pub(crate) struct CommandRate {
     pub(crate) bucket: TokenBucket,

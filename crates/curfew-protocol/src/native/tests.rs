@@ -48,7 +48,7 @@ fn pushed(push: &Push<'_>) -> String {
 }
 
 fn nested(depth: usize) -> String {
-    // The message itself is not counted.
+    // The depth excludes the message itself.
     let (open, close) = ("[".repeat(depth), "]".repeat(depth));
     format!(r#"{{"id":7,"type":"publish","channel":"c","data":{open}{close}}}"#)
 }
@@ -495,7 +495,7 @@ fn encoding_appends() {
     );
 }
 
-/// JSON, nearly JSON and not JSON, mostly of the protocol's own pieces.
+/// JSON, almost JSON and not JSON, composed mostly of the protocol's own elements.
 fn messages() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         prop::sample::select(vec![

@@ -12,7 +12,7 @@ use crate::commands::{Outcome, Reaction, RequestInfo};
 use crate::open::{Permissions, SessionState};
 use crate::pipeline::{Finished, InFlight};
 
-/// Everything up to the broker.
+/// Performs the steps up to the broker.
 pub(crate) fn start(state: &SessionState, request: RequestInfo, name: &str) -> Reaction {
     let channel = match state.parse_channel(&request, name, Origin::Unknown) {
         Ok(channel) => channel,
@@ -69,7 +69,7 @@ pub(crate) fn start(state: &SessionState, request: RequestInfo, name: &str) -> R
     })
 }
 
-/// The broker has answered.
+/// Completes the subscription after the broker has answered.
 pub(crate) fn finish(
     state: &mut SessionState,
     request: &RequestInfo,
@@ -86,7 +86,7 @@ pub(crate) fn finish(
             let answer = state.reply(request, &Reply::Subscribed);
             state.answer(answer);
             if state.context.policy.version() != policy {
-                // The rules changed while the broker was asked.
+                // The policy changed while the broker was asked.
                 state.reconsider();
             }
         }
