@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::configuration::{duration, effective};
 use super::manifests::{Manifests, components, list, selects};
-use super::tools::{repository, text_of, yaml_file};
+use super::tools::{text_of, yaml_file};
 
 /// Time after the window: five seconds for the last closes and records, three for leaving the
 /// backend, one for the last spans and one for other tasks.
