@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use redis::{Client, Cmd, FromRedisValue as _, IntoConnectionInfo as _, RedisResult, Value};
 
 /// Time for Redis to connect or to answer: emptying millions of keys is slow.
@@ -71,7 +71,7 @@ impl Resp {
                 value => String::from_redis_value(value).map_err(Into::into),
             }
         };
-        read().context("receive from redis")
+        read().map_err(|error| anyhow!("receive from redis: {error}"))
     }
 }
 

@@ -18,7 +18,7 @@ const CLIENTS: usize = 1000;
 const FROZEN: Duration = Duration::from_millis(500);
 const LONGER: Duration = Duration::from_millis(1000);
 
-/// A client's unread bytes have become an answer by then.
+/// Time in which the bytes that a client has read become an answer.
 const READ: Duration = Duration::from_millis(200);
 
 /// Outcomes of the clients, by kind.
