@@ -38,7 +38,7 @@ curfew_telemetry::labels! {
         Timeout = "timeout",
     }
 
-    /// Which listener it was.
+    /// The listener.
     Listener = "listener" {
         /// The public one.
         Public = "public",

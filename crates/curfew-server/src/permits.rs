@@ -15,7 +15,7 @@ use crate::metrics::ServerMetrics;
 
 pub(crate) use rate::Rate;
 
-/// Why there is no place.
+/// The limit that leaves no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Full {
     /// `limits.connections`.
@@ -30,7 +30,7 @@ pub(crate) enum Full {
 pub(crate) const HANDSHAKES: &str = "limits.handshakes_per_second";
 
 impl Full {
-    /// The setting that says so.
+    /// The setting of the limit.
     pub(crate) fn setting(self) -> &'static str {
         match self {
             Self::Node => "limits.connections",
@@ -50,11 +50,11 @@ pub(crate) struct Permits {
     addresses: Mutex<Addresses>,
     rate: Mutex<Rate>,
     metrics: Arc<ServerMetrics>,
-    /// The node's: it drains until there are none.
+    /// The connections of the node, which drains until there are none.
     open: Gauge,
 }
 
-/// Connections that have not authenticated, by where they come from.
+/// Connections that have not authenticated, by address.
 #[derive(Debug, Default)]
 struct Addresses {
     total: usize,
@@ -69,7 +69,7 @@ pub(crate) struct Connection(Arc<Permits>);
 #[derive(Debug)]
 pub(crate) struct Unauthenticated {
     permits: Arc<Permits>,
-    /// Whose count it is in; of what comes through a load balancer that is known later.
+    /// The address whose count it is in; behind a load balancer that is known later.
     address: Option<IpAddr>,
 }
 
@@ -104,7 +104,7 @@ impl Permits {
     pub(crate) fn connection(self: &Arc<Self>) -> Result<Connection, Full> {
         let max = self.max_connections.load(Ordering::Relaxed);
         let before = self.connections.fetch_add(1, Ordering::Relaxed);
-        // Made at once, so that it is given back on the way out too.
+        // Made before the check, so that a refusal gives the place back too.
         let permit = Connection(Arc::clone(self));
         self.open.inc();
         if max != 0 && before >= max {
@@ -136,7 +136,7 @@ impl Permits {
         })
     }
 
-    /// Whether one more handshake is within `limits.handshakes_per_second`.
+    /// Takes one more handshake of `limits.handshakes_per_second`; false if there is none left.
     pub(crate) fn handshake(&self) -> bool {
         self.rate.lock().take()
     }
@@ -206,7 +206,7 @@ impl Drop for Unauthenticated {
             addresses.remove(address);
         }
         if addresses.total == 0 {
-            // A storm's worth of memory is not kept.
+            // The memory of a storm is given back.
             addresses.by_address = HashMap::new();
         }
     }

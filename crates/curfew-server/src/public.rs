@@ -1,6 +1,6 @@
 //! The public listener: `GET /ws`, tickets, reports of identity providers, and what a caller adds.
 //!
-//! `accept` brings a connection to its request, and `routes` the request to what answers it.
+//! `accept` brings a connection to its request, and `routes` the request to the endpoint that answers it.
 
 mod accept;
 mod routes;
@@ -39,7 +39,7 @@ pub struct Public {
 }
 
 impl Public {
-    /// A public listener over what sessions share. `extra` answers what is not `/ws`.
+    /// A public listener over the context of sessions. `extra` answers requests for no other endpoint.
     pub fn new(
         context: Arc<Context>,
         metrics: Arc<ServerMetrics>,
@@ -85,8 +85,8 @@ impl Public {
         Arc::new(public)
     }
 
-    /// Tells what no line of the log has told, where the interval of the last one is over. To be called
-    /// every second or so.
+    /// Logs the refusals and reports that no line has told, where the interval of the last one is over. The
+    /// caller does this about once a second.
     pub fn tell_rest(&self) {
         self.answers.tell_rest();
         self.reports.tell_rest();

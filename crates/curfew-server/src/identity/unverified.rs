@@ -13,7 +13,7 @@ use super::Reports;
 use super::refusal::ReportRefusal;
 use crate::permits::{Rate, group};
 
-/// Addresses that are told apart; what comes from more shares one bucket.
+/// Most addresses with a bucket of their own; all further ones share one.
 const MAX_ADDRESSES: usize = 10_000;
 
 /// The bucket of all further addresses.
@@ -29,7 +29,7 @@ pub(super) struct Unverified {
 #[derive(Debug, Default)]
 struct Buckets {
     per_second: u32,
-    /// The buckets of addresses that were charged; one that is full may be gone.
+    /// The buckets of addresses that were charged; a full one may be gone.
     by_address: HashMap<IpAddr, Rate>,
 }
 
@@ -44,14 +44,14 @@ impl Unverified {
         }
     }
 
-    /// Tells of those that no line has told, where the interval of the last one is over.
+    /// Logs the addresses that no line has told, where the interval of the last one is over.
     pub(super) fn tell_rest(&self) {
         if let Some((times, address)) = self.told.rest() {
             tell(times, address);
         }
     }
 
-    /// True if one more from this address is looked at.
+    /// True if one more report from this address is read.
     fn has(&self, address: IpAddr) -> bool {
         let mut buckets = self.buckets.lock();
         let known = buckets.place(group(address));
@@ -59,7 +59,7 @@ impl Unverified {
         bucket.is_none_or(Rate::has)
     }
 
-    /// One from this address could not be verified.
+    /// Charges one report that could not be verified to this address.
     fn charge(&self, address: IpAddr) {
         let mut buckets = self.buckets.lock();
         let per_second = buckets.per_second;
@@ -95,7 +95,7 @@ fn tell(times: u64, address: IpAddr) {
 }
 
 impl Reports {
-    /// Fails, before anything is verified, when too much from this address could not be of late.
+    /// Refuses a report before it is read, if too many of its address could not be verified of late.
     pub(super) fn may_report(&self, address: IpAddr) -> Result<(), ReportRefusal> {
         if self.unverified.has(address) {
             return Ok(());
@@ -110,8 +110,7 @@ impl Reports {
         })
     }
 
-    /// Charges a refusal to the address, unless an issuer has signed what is refused, or the fault is
-    /// ours.
+    /// Charges a refusal to the address, unless an issuer has signed the report or the fault is ours.
     pub(super) fn charge(&self, address: IpAddr, refused: &ReportRefusal) {
         let is_told = refused.is_unavailable() || refused.error == ReportRefusal::RATE_LIMITED;
         if refused.signed.is_none() && !is_told {

@@ -11,7 +11,7 @@ pub(crate) struct Rate {
 }
 
 impl Rate {
-    /// One that is full.
+    /// A full bucket.
     pub(crate) fn new(per_second: u32) -> Self {
         Self {
             per_second,
@@ -41,7 +41,7 @@ impl Rate {
         self.per_second == 0 || self.tokens >= 1.0
     }
 
-    /// True if there are as many as there may be.
+    /// True if the bucket is full.
     pub(crate) fn is_full(&mut self) -> bool {
         self.fill();
         self.tokens >= f64::from(self.per_second)

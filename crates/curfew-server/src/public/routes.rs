@@ -24,7 +24,7 @@ type ExtraAnswer = Pin<Box<dyn Future<Output = Option<Response>> + Send>>;
 pub struct Extra(Arc<dyn Fn(Request<Incoming>) -> ExtraAnswer + Send + Sync>);
 
 impl Extra {
-    /// `answer` gives `None` for what it does not know.
+    /// `answer` gives `None` for a request that it does not know.
     pub fn new<F>(answer: impl Fn(Request<Incoming>) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Option<Response>> + Send + 'static,
@@ -40,8 +40,8 @@ impl fmt::Debug for Extra {
 }
 
 impl Public {
-    /// Answers a request. Whatever is not an upgrade ends the connection, so that nothing that
-    /// follows a refused upgrade is ever read as another request.
+    /// Answers a request. Every answer but an upgrade ends the connection, so that bytes behind a refused
+    /// upgrade are never read as another request.
     pub(super) async fn route(
         &self,
         mut request: Request<Incoming>,
@@ -59,7 +59,7 @@ impl Public {
             .iter()
             .any(|path| path == request.uri().path());
         drop(settings);
-        // What is not configured does not exist.
+        // An endpoint that is not configured does not exist.
         let response = match request.uri().path() {
             _ if is_websocket => self.upgrades.answer(request, accepted).await,
             _ if handshake::check_host(&request).is_err() => {
