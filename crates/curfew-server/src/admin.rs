@@ -38,7 +38,7 @@ use crate::http::head::{Bounds, HeadFault};
 use crate::http::span::{add_trace, name_span};
 use crate::http::{Problem, Response, body};
 use crate::listeners::{self, Listener};
-use crate::metrics::{AnswerReason, Listener as ListenerLabel, ServerMetrics};
+use crate::metrics::{AnswerReason, ListenerKind, ServerMetrics};
 use api::{Access, Api, Call, Caller, Operation};
 use key::Key;
 use places::{Place, Places};
@@ -104,7 +104,7 @@ impl Admin {
             }),
             api: Api::new(),
             key: Key::new(),
-            answers: Answers::new(ListenerLabel::Admin, metrics),
+            answers: Answers::new(ListenerKind::Admin, metrics),
             porter: Porter::new(),
             places: Places::new(connections),
             prefix,

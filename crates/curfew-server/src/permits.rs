@@ -17,7 +17,7 @@ pub(crate) use rate::Rate;
 
 /// The limit that leaves no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Full {
+pub(crate) enum LimitReached {
     /// `limits.connections`.
     Node,
     /// `limits.unauthenticated`.
@@ -29,7 +29,7 @@ pub(crate) enum Full {
 /// The setting of the rate of handshakes.
 pub(crate) const HANDSHAKES: &str = "limits.handshakes_per_second";
 
-impl Full {
+impl LimitReached {
     /// The setting of the limit.
     pub(crate) fn setting(self) -> &'static str {
         match self {
@@ -101,14 +101,14 @@ impl Permits {
     }
 
     /// A place for an upgraded connection.
-    pub(crate) fn connection(self: &Arc<Self>) -> Result<Connection, Full> {
+    pub(crate) fn connection(self: &Arc<Self>) -> Result<Connection, LimitReached> {
         let max = self.max_connections.load(Ordering::Relaxed);
         let before = self.connections.fetch_add(1, Ordering::Relaxed);
         // Made before the check, so that a refusal gives the place back too.
         let permit = Connection(Arc::clone(self));
         self.open.inc();
         if max != 0 && before >= max {
-            Err(Full::Node)
+            Err(LimitReached::Node)
         } else {
             Ok(permit)
         }
@@ -119,11 +119,11 @@ impl Permits {
     pub(crate) fn unauthenticated(
         self: &Arc<Self>,
         address: Option<IpAddr>,
-    ) -> Result<Unauthenticated, Full> {
+    ) -> Result<Unauthenticated, LimitReached> {
         let address = address.map(group);
         let mut addresses = self.addresses.lock();
         if addresses.total >= self.max_unauthenticated.load(Ordering::Relaxed) {
-            return Err(Full::Unauthenticated);
+            return Err(LimitReached::Unauthenticated);
         }
         if let Some(address) = address {
             addresses.add(address, self.max_per_address.load(Ordering::Relaxed))?;
@@ -154,10 +154,10 @@ pub(crate) fn group(address: IpAddr) -> IpAddr {
 }
 
 impl Addresses {
-    fn add(&mut self, address: IpAddr, max: usize) -> Result<(), Full> {
+    fn add(&mut self, address: IpAddr, max: usize) -> Result<(), LimitReached> {
         let count = self.by_address.entry(address).or_default();
         if *count >= max {
-            return Err(Full::Address);
+            return Err(LimitReached::Address);
         }
         *count += 1;
         Ok(())
@@ -175,7 +175,7 @@ impl Addresses {
 
 impl Unauthenticated {
     /// Counts the connection for this address from here on, if there is room.
-    pub(crate) fn attribute(&mut self, address: IpAddr) -> Result<(), Full> {
+    pub(crate) fn attribute(&mut self, address: IpAddr) -> Result<(), LimitReached> {
         let address = group(address);
         if self.address == Some(address) {
             return Ok(());

@@ -15,9 +15,9 @@ use crate::http::answers::Answers;
 use crate::http::exchange::Porter;
 use crate::identity::Reports;
 use crate::listeners::tls::Tls;
-use crate::metrics::{Listener, ServerMetrics};
+use crate::metrics::{ListenerKind, ServerMetrics};
 use crate::permits::Permits;
-use crate::tickets::Tickets;
+use crate::tickets::TicketEndpoint;
 use crate::upgrade::Upgrades;
 
 pub use routes::Extra;
@@ -30,7 +30,7 @@ pub struct Public {
     settings: Arc<ArcSwap<PublicSettings>>,
     permits: Arc<Permits>,
     upgrades: Upgrades,
-    tickets: Arc<Tickets>,
+    tickets: Arc<TicketEndpoint>,
     reports: Arc<Reports>,
     answers: Answers,
     porter: Porter,
@@ -50,7 +50,7 @@ impl Public {
         let connections = context.node.metrics().connections.clone();
         let permits = Permits::new(Arc::clone(&metrics), connections);
         let settings = Arc::new(ArcSwap::from_pointee(settings));
-        let tickets = Arc::new(Tickets::new(
+        let tickets = Arc::new(TicketEndpoint::new(
             Arc::clone(&context),
             Arc::clone(&metrics),
             Arc::clone(&settings),
@@ -69,7 +69,7 @@ impl Public {
             Arc::clone(&settings),
         );
         let public = Self {
-            answers: Answers::new(Listener::Public, Arc::clone(&metrics)),
+            answers: Answers::new(ListenerKind::Public, Arc::clone(&metrics)),
             context,
             metrics,
             settings,

@@ -68,14 +68,14 @@ pub(crate) enum RedeemError {
 
 /// Gives and takes tickets.
 #[derive(Debug)]
-pub(crate) struct Tickets {
+pub(crate) struct TicketEndpoint {
     context: Arc<Context>,
     metrics: Arc<ServerMetrics>,
     settings: Arc<ArcSwap<PublicSettings>>,
     permits: Arc<Permits>,
 }
 
-impl Tickets {
+impl TicketEndpoint {
     /// Tickets under `settings`, which the public listener replaces at a reload.
     pub(crate) fn new(
         context: Arc<Context>,

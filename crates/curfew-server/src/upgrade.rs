@@ -31,7 +31,7 @@ use crate::http::{Problem, Response};
 use crate::listeners::UNIX_PEER;
 use crate::metrics::{RejectReason, ServerMetrics};
 use crate::permits::{self, Permits, Unauthenticated};
-use crate::tickets::{RedeemError, Tickets};
+use crate::tickets::{RedeemError, TicketEndpoint};
 use refused::{UpgradeRefusal, not_admitted};
 use span::UpgradeSpan;
 
@@ -45,7 +45,7 @@ pub(crate) struct Upgrades {
     metrics: Arc<ServerMetrics>,
     settings: Arc<ArcSwap<PublicSettings>>,
     permits: Arc<Permits>,
-    tickets: Arc<Tickets>,
+    tickets: Arc<TicketEndpoint>,
 }
 
 /// A request that was accepted, and the session that its connection becomes once hyper lets go of it.
@@ -135,7 +135,7 @@ impl Accepted {
     /// # Errors
     ///
     /// The address has too many.
-    pub(crate) fn attribute(&self, address: IpAddr) -> Result<(), permits::Full> {
+    pub(crate) fn attribute(&self, address: IpAddr) -> Result<(), permits::LimitReached> {
         match self.permit.lock().as_mut() {
             Some(permit) => permit.attribute(address),
             None => Ok(()),
@@ -171,7 +171,7 @@ impl Upgrades {
         metrics: Arc<ServerMetrics>,
         settings: Arc<ArcSwap<PublicSettings>>,
         permits: Arc<Permits>,
-        tickets: Arc<Tickets>,
+        tickets: Arc<TicketEndpoint>,
     ) -> Self {
         Self {
             context,

@@ -10,12 +10,12 @@ use parking_lot::Mutex;
 use tracing::{info, warn};
 
 use super::{Code, Limit, Problem, Response};
-use crate::metrics::{AnswerReason, Listener, ServerMetrics};
+use crate::metrics::{AnswerReason, ListenerKind, ServerMetrics};
 
 /// The answers of one listener.
 #[derive(Debug)]
 pub(crate) struct Answers {
-    listener: Listener,
+    listener: ListenerKind,
     metrics: Arc<ServerMetrics>,
     /// By their cause.
     refusals: Mutex<HashMap<Cause, Repeats<Refusal>>>,
@@ -37,7 +37,7 @@ struct Refusal {
 }
 
 impl Answers {
-    pub(crate) fn new(listener: Listener, metrics: Arc<ServerMetrics>) -> Self {
+    pub(crate) fn new(listener: ListenerKind, metrics: Arc<ServerMetrics>) -> Self {
         Self {
             listener,
             metrics,

@@ -23,7 +23,7 @@ const TRACE_RESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 
 /// The client of a connection.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Client {
+pub(crate) struct ClientInfo {
     /// The address, as far as it is known.
     pub(crate) address: Option<IpAddr>,
     /// The connection speaks TLS.
@@ -35,7 +35,7 @@ pub(crate) struct Client {
 pub(crate) struct Asked {
     /// The trace that it says it comes from.
     pub(crate) origin: Origin,
-    client: Option<Client>,
+    client: Option<ClientInfo>,
     /// Read only while something is traced.
     parts: Option<Box<RequestParts>>,
 }

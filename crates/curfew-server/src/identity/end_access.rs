@@ -45,7 +45,7 @@ impl Reports {
         &self,
         end: AccessEnd<'_>,
         span: &Span,
-    ) -> Result<Found, ReportError> {
+    ) -> Result<SessionsFound, ReportError> {
         let node = &self.context.node;
         let settings = self.settings.load_full();
         let expires_at = node.clock().unix() + remembered(&settings.auth).as_secs();
@@ -63,7 +63,7 @@ impl Reports {
                 (key, result)
             }
         });
-        let mut found = Ok(Found::Nobody);
+        let mut found = Ok(SessionsFound::None);
         for (key, result) in join_all(revocations).await {
             match result {
                 // Neither the user nor the login: both name a person.
@@ -80,7 +80,7 @@ impl Reports {
                         "access ended by the identity provider"
                     );
                     if receipt.closed > 0 || !receipt.nodes.missing.is_empty() {
-                        found = found.map(|_| Found::Sessions);
+                        found = found.map(|_| SessionsFound::Some);
                     }
                 }
                 Err(error) => found = Err(error),
@@ -104,11 +104,11 @@ pub(super) fn not_ended(error: &ReportError, away: StatusCode) -> ReportRefusal 
 
 /// The sessions that a report has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum SessionsFound {
     /// Sessions were closed, or may have been by a node that has not answered.
-    Sessions,
+    Some,
     /// Every node has answered that it had none.
-    Nobody,
+    None,
 }
 
 /// The time after which no token from before a report can be good any more.

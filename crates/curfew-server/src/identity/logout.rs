@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use serde_json::Value;
 
 use super::Reports;
-use super::end_access::{AccessEnd, Found, not_ended};
+use super::end_access::{AccessEnd, SessionsFound, not_ended};
 use super::form::done;
 use super::refusal::ReportRefusal;
 use super::report::{OrderName, Report};
@@ -154,7 +154,7 @@ impl Reports {
         };
         let found = self.end_access(end, span).await;
         let found = found.map_err(|error| not_ended(&error, NOT_DONE))?;
-        if let (Some(login), Some(user), Found::Nobody) = (login, user, found)
+        if let (Some(login), Some(user), SessionsFound::None) = (login, user, found)
             && self
                 .has_other_login(issuer, user.clone(), &login_claim, login)
                 .await

@@ -25,7 +25,7 @@ use crate::listeners::proxies::{self, Client, HeaderError};
 use crate::listeners::tls::Tls;
 use crate::listeners::{self, Listener, UNIX_PEER};
 use crate::metrics::{AnswerReason, RejectReason};
-use crate::permits::{Full, Unauthenticated};
+use crate::permits::{LimitReached, Unauthenticated};
 use crate::upgrade::Accepted;
 
 /// Longest wait for the last answers once the listener is closed.
@@ -84,7 +84,7 @@ impl Public {
     }
 
     /// Counts a connection beyond the limits, and gives the answer to it.
-    fn turn_away(&self, full: Full, client: IpAddr) -> Problem {
+    fn turn_away(&self, full: LimitReached, client: IpAddr) -> Problem {
         self.rejected(RejectReason::Limit);
         debug!(peer = %client, ?full, "connection turned away");
         let problem = turned_away(full);
@@ -205,7 +205,7 @@ impl Public {
     fn attribute(
         &self,
         client: Client,
-        attribute: impl FnOnce(IpAddr) -> Result<(), Full>,
+        attribute: impl FnOnce(IpAddr) -> Result<(), LimitReached>,
     ) -> Result<(), Problem> {
         let address = match client {
             // A request of the load balancer itself, such as a health check.
@@ -381,9 +381,9 @@ enum Unnamed {
 }
 
 /// The answer to a connection beyond the limits.
-fn turned_away(full: Full) -> Problem {
+fn turned_away(full: LimitReached) -> Problem {
     match full {
-        Full::Address => Problem {
+        LimitReached::Address => Problem {
             limit: Some(full.setting()),
             ..Problem::new(
                 StatusCode::TOO_MANY_REQUESTS,
@@ -391,7 +391,7 @@ fn turned_away(full: Full) -> Problem {
                 "too many connections from this address have not authenticated yet, try again",
             )
         },
-        Full::Node | Full::Unauthenticated => {
+        LimitReached::Node | LimitReached::Unauthenticated => {
             let detail = "the node has as many connections as it accepts, try again";
             Problem::over_limit(full.setting(), detail)
         }

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 
 use super::Public;
 use crate::config::paths;
-use crate::http::span::Client;
+use crate::http::span::ClientInfo;
 use crate::http::{Problem, Response, close};
 use crate::listeners::UNIX_PEER;
 use crate::metrics::RejectReason;
@@ -48,7 +48,7 @@ impl Public {
         accepted: &Accepted,
     ) -> Response {
         let address = accepted.client();
-        request.extensions_mut().insert(Client {
+        request.extensions_mut().insert(ClientInfo {
             address: (address != UNIX_PEER).then_some(address),
             is_secure: self.tls.is_some(),
         });
