@@ -1,8 +1,8 @@
 //! HTTP/1.1 as both listeners speak it; here its answers: JSON, and problems as RFC 9457 has them.
 //!
-//! The files in the order of a request: `exchange` (one connection's requests and answers), `head` (what
-//! is no request), `body`, `span` (a request in a trace), `refusal` and `cors` (answers to tokens and to
-//! pages), `answers` (each answer counted and logged).
+//! The files in the order of a request: `exchange` (a connection's requests and answers), `head` (bytes
+//! that are no request), `body`, `span` (a request in a trace), `refusal` and `cors` (answers to tokens and
+//! to pages), `answers` (answers counted and logged).
 
 pub(crate) mod answers;
 pub(crate) mod body;
@@ -37,14 +37,14 @@ pub struct Problem {
     pub status: u16,
     /// The status in words.
     pub title: String,
-    /// What is wrong and what would be right.
+    /// The fault and its remedy.
     pub detail: String,
     /// A name for programs.
     pub code: &'static str,
     /// The time after which another attempt can have another outcome; `None`: soon.
     #[serde(skip)]
     pub(crate) retry_after: Option<Duration>,
-    /// The setting that turned it away, where that is what it was.
+    /// The setting that turned the request away, if one did.
     #[serde(skip)]
     pub(crate) limit: Option<&'static str>,
 }
@@ -74,7 +74,7 @@ impl Problem {
         }
     }
 
-    /// The same, where it is known when another attempt can have another outcome.
+    /// The same problem, with the time after which another attempt can have another outcome.
     #[must_use]
     pub(crate) fn after(self, retry_after: Option<Duration>) -> Self {
         Self {
@@ -101,7 +101,7 @@ impl Problem {
         }
     }
 
-    /// Something was published, or not: nobody knows. Trying again may do it twice, so the answer
+    /// The outcome of a publication is not known. Trying again may do it twice, so the answer
     /// carries no `Retry-After`.
     pub fn unknown_outcome(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::GATEWAY_TIMEOUT, "unknown_outcome", detail)
@@ -131,7 +131,7 @@ impl Problem {
         StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// The answer as it is sent where no request could be read. It is the connection's last.
+    /// The bytes of the answer to a connection without a request that could be read. It is the last answer.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let response = self.clone().into_response();
         let mut bytes =
@@ -155,7 +155,7 @@ pub(crate) fn retry_after_seconds(after: Option<Duration>) -> u64 {
     up.unwrap_or_default().max(RETRY_AFTER_SECONDS)
 }
 
-/// A JSON answer that nobody keeps.
+/// A JSON answer that no cache keeps.
 pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     let body = serde_json::to_vec(value).expect("our types serialize");
     let body = Bytes::from(body);
@@ -171,7 +171,7 @@ pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     response
 }
 
-/// Ends the connection with this answer, unless it is an upgrade.
+/// Has the connection end with this answer, unless the answer is an upgrade.
 pub(crate) fn close(mut response: Response) -> Response {
     let close = match response.status() {
         StatusCode::SWITCHING_PROTOCOLS => return response,

@@ -2,8 +2,8 @@
 //!
 //! The files in order: one for each endpoint (`logout`, `events`, `global_revocation`, `revoke`), the way
 //! that all reports go (`report`), and its steps: a body (`form`), an address with too many unverified ones
-//! (`unverified`), keys that are awaited (`kept`), access that ends (`end_access`) and the answer to what
-//! has no effect (`refusal`).
+//! (`unverified`), keys that are awaited (`kept`), access that ends (`end_access`) and the answer to a report
+//! without effect (`refusal`).
 
 mod end_access;
 mod events;
@@ -58,7 +58,7 @@ pub(crate) struct Reports {
 }
 
 impl Reports {
-    /// Goes by `settings`, which the public listener has replaced at a reload.
+    /// Reports under `settings`, which the public listener replaces at a reload.
     pub(crate) fn new(
         context: Arc<Context>,
         metrics: Arc<ServerMetrics>,
@@ -78,13 +78,13 @@ impl Reports {
         self.unverified.set(per_second);
     }
 
-    /// Tells what no line of the log has told, where the interval of the last one is over.
+    /// Logs the reports that no line has told, where the interval of the last one is over.
     pub(crate) fn tell_rest(&self) {
         self.unverified.tell_rest();
         self.kept.tell_rest();
     }
 
-    /// The endpoint of a path. What is not configured does not exist.
+    /// The endpoint of a path, if it is configured.
     pub(crate) fn endpoint(&self, path: &str) -> Option<Endpoint> {
         let authenticator = &self.context.authenticator;
         match path {
@@ -108,7 +108,7 @@ impl Reports {
         }
     }
 
-    /// Answers what came from `address` to an endpoint.
+    /// Answers a request from `address` to an endpoint.
     pub(crate) async fn answer(
         self: &Arc<Self>,
         endpoint: Endpoint,

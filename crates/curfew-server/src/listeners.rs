@@ -43,7 +43,7 @@ pub enum Listen {
     Unix(PathBuf),
 }
 
-/// Text says no place to listen at.
+/// The text names no place to listen at.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error(
     "must be an IP address with a port, such as 127.0.0.1:8080 or 0.0.0.0:8080, no name and no URL; or unix: and an absolute path"
@@ -128,8 +128,8 @@ impl Listener {
     }
 }
 
-/// The same socket under another name: the system calls that read, write and shut down are the same for
-/// both, so that all that follows knows one kind of stream.
+/// The same socket as a TCP stream: the system calls that read, write and shut down are the same for both,
+/// so that the rest of the code knows one kind of stream.
 fn as_tcp(stream: UnixStream) -> io::Result<TcpStream> {
     let socket = OwnedFd::from(stream.into_std()?);
     TcpStream::from_std(std::net::TcpStream::from(socket))
@@ -169,9 +169,9 @@ fn try_listen(address: SocketAddr) -> io::Result<TcpListener> {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
-    // So that a restart need not wait for the old connections' TIME_WAIT.
+    // A restart need not wait for the TIME_WAIT of old connections.
     socket.set_reuseaddr(true)?;
-    // Inherited by the connections: one call for all of them.
+    // Connections inherit it: one call for all of them.
     socket.set_nodelay(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
@@ -184,7 +184,7 @@ fn try_listen_unix(path: &Path) -> io::Result<Listener> {
         socket.listen(BACKLOG)
     };
     let bound = match bind() {
-        // It was left by a process that was killed, unless one answers.
+        // A socket that does not answer was left by a process that was killed.
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path) => {
             std::fs::remove_file(path)?;
             bind()?
@@ -202,8 +202,8 @@ fn is_abandoned(path: &Path) -> bool {
     is_socket && connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-/// Hands every connection to `on_connection`, with where it comes from, until `stop`, and then those
-/// that wait already.
+/// Hands every connection to `on_connection`, with the address it comes from, until `stop`, and then the
+/// connections that wait already.
 pub(crate) async fn accept(
     listener: Listener,
     stop: CancellationToken,

@@ -13,9 +13,9 @@ use tokio::time::Instant;
 
 use crate::metrics::ServerMetrics;
 
-/// Why there is no place.
+/// The limit that leaves no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Full {
+pub(crate) enum LimitReached {
     /// `limits.connections`.
     Node,
     /// `limits.unauthenticated`.
@@ -27,8 +27,8 @@ pub(crate) enum Full {
 /// The setting of the rate of handshakes.
 pub(crate) const HANDSHAKES: &str = "limits.handshakes_per_second";
 
-impl Full {
-    /// The setting that says so.
+impl LimitReached {
+    /// The setting of the limit.
     pub(crate) fn setting(self) -> &'static str {
         match self {
             Self::Node => "limits.connections",
@@ -48,7 +48,7 @@ pub(crate) struct Permits {
     addresses: Mutex<Addresses>,
     handshakes: Mutex<Handshakes>,
     metrics: Arc<ServerMetrics>,
-    /// The node's: it drains until there are none.
+    /// The connections of the node, which drains until there are none.
     open: Gauge,
 }
 
@@ -59,7 +59,7 @@ struct Handshakes {
     bucket: TokenBucket,
 }
 
-/// Connections that have not authenticated, by where they come from.
+/// Connections that have not authenticated, by address.
 #[derive(Debug, Default)]
 struct Addresses {
     total: usize,
@@ -74,7 +74,7 @@ pub(crate) struct Connection(Arc<Permits>);
 #[derive(Debug)]
 pub(crate) struct Unauthenticated {
     permits: Arc<Permits>,
-    /// Whose count it is in; of what comes through a load balancer that is known later.
+    /// The address whose count it is in; behind a load balancer that is known later.
     address: Option<IpAddr>,
 }
 
@@ -106,14 +106,14 @@ impl Permits {
     }
 
     /// A place for an upgraded connection.
-    pub(crate) fn connection(self: &Arc<Self>) -> Result<Connection, Full> {
+    pub(crate) fn connection(self: &Arc<Self>) -> Result<Connection, LimitReached> {
         let max = self.max_connections.load(Ordering::Relaxed);
         let before = self.connections.fetch_add(1, Ordering::Relaxed);
-        // Made at once, so that it is given back on the way out too.
+        // Made before the check, so that a refusal gives the place back too.
         let permit = Connection(Arc::clone(self));
         self.open.inc();
         if max != 0 && before >= max {
-            Err(Full::Node)
+            Err(LimitReached::Node)
         } else {
             Ok(permit)
         }
@@ -124,11 +124,11 @@ impl Permits {
     pub(crate) fn unauthenticated(
         self: &Arc<Self>,
         address: Option<IpAddr>,
-    ) -> Result<Unauthenticated, Full> {
+    ) -> Result<Unauthenticated, LimitReached> {
         let address = address.map(group);
         let mut addresses = self.addresses.lock();
         if addresses.total >= self.max_unauthenticated.load(Ordering::Relaxed) {
-            return Err(Full::Unauthenticated);
+            return Err(LimitReached::Unauthenticated);
         }
         if let Some(address) = address {
             addresses.add(address, self.max_per_address.load(Ordering::Relaxed))?;
@@ -141,7 +141,7 @@ impl Permits {
         })
     }
 
-    /// Whether one more handshake is within `limits.handshakes_per_second`.
+    /// Takes one more handshake of `limits.handshakes_per_second`; false if there is none left.
     pub(crate) fn handshake(&self) -> bool {
         self.handshakes.lock().take()
     }
@@ -178,10 +178,10 @@ impl Handshakes {
 }
 
 impl Addresses {
-    fn add(&mut self, address: IpAddr, max: usize) -> Result<(), Full> {
+    fn add(&mut self, address: IpAddr, max: usize) -> Result<(), LimitReached> {
         let count = self.by_address.entry(address).or_default();
         if *count >= max {
-            return Err(Full::Address);
+            return Err(LimitReached::Address);
         }
         *count += 1;
         Ok(())
@@ -199,7 +199,7 @@ impl Addresses {
 
 impl Unauthenticated {
     /// Counts the connection for this address from here on, if there is room.
-    pub(crate) fn attribute(&mut self, address: IpAddr) -> Result<(), Full> {
+    pub(crate) fn attribute(&mut self, address: IpAddr) -> Result<(), LimitReached> {
         let address = group(address);
         if self.address == Some(address) {
             return Ok(());
@@ -230,7 +230,7 @@ impl Drop for Unauthenticated {
             addresses.remove(address);
         }
         if addresses.total == 0 {
-            // A storm's worth of memory is not kept.
+            // The memory of a storm is given back.
             addresses.by_address = HashMap::new();
         }
     }

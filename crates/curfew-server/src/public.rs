@@ -1,6 +1,6 @@
 //! The public listener: `GET /ws`, tickets, reports of identity providers, and what a caller adds.
 //!
-//! `accept` brings a connection to its request, and `routes` the request to what answers it.
+//! `accept` brings a connection to its request, and `routes` the request to the endpoint that answers it.
 
 mod accept;
 mod routes;
@@ -15,9 +15,9 @@ use crate::http::answers::Answers;
 use crate::http::exchange::Porter;
 use crate::identity::Reports;
 use crate::listeners::tls::Tls;
-use crate::metrics::{Listener, ServerMetrics};
+use crate::metrics::{ListenerKind, ServerMetrics};
 use crate::permits::Permits;
-use crate::tickets::Tickets;
+use crate::tickets::TicketEndpoint;
 use crate::upgrade::Upgrades;
 
 pub use routes::Extra;
@@ -30,7 +30,7 @@ pub struct Public {
     settings: Arc<ArcSwap<PublicSettings>>,
     permits: Arc<Permits>,
     upgrades: Upgrades,
-    tickets: Arc<Tickets>,
+    tickets: Arc<TicketEndpoint>,
     reports: Arc<Reports>,
     answers: Answers,
     porter: Porter,
@@ -39,7 +39,7 @@ pub struct Public {
 }
 
 impl Public {
-    /// A public listener over what sessions share. `extra` answers what is not `/ws`.
+    /// A public listener over the context of sessions. `extra` answers requests for no other endpoint.
     pub fn new(
         context: Arc<Context>,
         metrics: Arc<ServerMetrics>,
@@ -50,7 +50,7 @@ impl Public {
         let connections = context.node.metrics().connections.clone();
         let permits = Permits::new(Arc::clone(&metrics), connections);
         let settings = Arc::new(ArcSwap::from_pointee(settings));
-        let tickets = Arc::new(Tickets::new(
+        let tickets = Arc::new(TicketEndpoint::new(
             Arc::clone(&context),
             Arc::clone(&metrics),
             Arc::clone(&settings),
@@ -69,7 +69,7 @@ impl Public {
             Arc::clone(&settings),
         );
         let public = Self {
-            answers: Answers::new(Listener::Public, Arc::clone(&metrics)),
+            answers: Answers::new(ListenerKind::Public, Arc::clone(&metrics)),
             context,
             metrics,
             settings,
@@ -85,8 +85,8 @@ impl Public {
         Arc::new(public)
     }
 
-    /// Tells what no line of the log has told, where the interval of the last one is over. To be called
-    /// every second or so.
+    /// Logs the refusals and reports that no line has told, where the interval of the last one is over. The
+    /// caller does this about once a second.
     pub fn tell_rest(&self) {
         self.answers.tell_rest();
         self.reports.tell_rest();

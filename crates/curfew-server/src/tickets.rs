@@ -32,7 +32,7 @@ const SPAN: &str = "POST /v1/tickets";
 /// Largest body: room for an origin.
 const MAX_BODY_BYTES: usize = 1024;
 
-/// What the body may say.
+/// The body of a request.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Wish {
@@ -40,7 +40,7 @@ struct Wish {
     origin: Option<String>,
 }
 
-/// What is given.
+/// The body of the answer.
 #[derive(Serialize)]
 struct Given {
     ticket: String,
@@ -48,35 +48,35 @@ struct Given {
     expires_in: u64,
 }
 
-/// Why no ticket is given.
+/// The refusal of a ticket.
 struct TicketRefusal {
     /// Its name in spans and in the log.
     reason: &'static str,
     response: Box<Response>,
 }
 
-/// Why a ticket gives no token.
+/// The reasons for which a ticket gives no token.
 #[derive(Debug)]
 pub(crate) enum RedeemError {
     /// There is no such ticket, or not any more.
     NotFound(AuthError),
     /// It is for pages of another origin, and used up.
     OtherOrigin,
-    /// Whether there is one is not known, and whether there still is.
+    /// The backend failed: the ticket may be used up or not.
     Backend(BackendError),
 }
 
 /// Gives and takes tickets.
 #[derive(Debug)]
-pub(crate) struct Tickets {
+pub(crate) struct TicketEndpoint {
     context: Arc<Context>,
     metrics: Arc<ServerMetrics>,
     settings: Arc<ArcSwap<PublicSettings>>,
     permits: Arc<Permits>,
 }
 
-impl Tickets {
-    /// Goes by `settings`, which the public listener has replaced at a reload.
+impl TicketEndpoint {
+    /// Tickets under `settings`, which the public listener replaces at a reload.
     pub(crate) fn new(
         context: Arc<Context>,
         metrics: Arc<ServerMetrics>,
@@ -91,8 +91,8 @@ impl Tickets {
         }
     }
 
-    /// Answers whoever asks for a ticket, or whether it may: the page is of another origin as a rule, so
-    /// that its browser asks first, and shows it an answer only if that says so (Fetch §3.2).
+    /// Answers a request for a ticket, or a preflight: the page is of another origin as a rule, so that its
+    /// browser asks first, and shows it an answer only if that says so (Fetch §3.2).
     pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response {
         let settings = self.settings.load_full();
         let allowed = cors::allowed(request.headers(), &settings.origins);
@@ -157,7 +157,7 @@ impl Tickets {
         if node.is_refusing() {
             return Err(Problem::unavailable("the node is leaving service, ask again").into());
         }
-        // With the handshakes: as much work, and one for each.
+        // Within the rate of handshakes: a ticket is as much work, and leads to one.
         if !self.permits.handshake() {
             let detail = "too many requests at the moment, try again";
             return Err(Problem::over_limit(permits::HANDSHAKES, detail).into());
@@ -207,8 +207,11 @@ impl Tickets {
         }
     }
 
-    /// Takes the token that a ticket stands for, to be used by a request with this `Origin`. Whatever
-    /// comes of it, the ticket is used up, or may be.
+    /// Takes the token that a ticket stands for, to be used by a request with this `Origin`.
+    ///
+    /// # Errors
+    ///
+    /// There is no such ticket, or it is used up with this call; after [`RedeemError::Backend`] it may be.
     pub(crate) async fn redeem(
         &self,
         settings: &PublicSettings,
@@ -224,8 +227,8 @@ impl Tickets {
             Ok(sealed) => match sealed.and_then(|sealed| ticket.open(sealed)) {
                 None => {
                     let lifetime = settings.auth.ticket_lifetime.as_secs_f64();
-                    // The reasons are fixed, and none is about tickets. By this one clients get
-                    // another credential and come back, which is what is to be done.
+                    // The reasons are fixed, and none is about tickets. On this one clients get another
+                    // credential and come back, as they should.
                     let error = AuthError::new(
                         AuthFailure::Expired,
                         format!(
@@ -245,8 +248,8 @@ impl Tickets {
     }
 }
 
-/// The origin that a ticket is for: that of the page that asks, or that the back end asks for, which is
-/// no page. Without any it is for what is no page either.
+/// The origin that a ticket is for: that of the page that asks, or the one that a back end asks for.
+/// Without any the ticket is for programs that send no origin.
 fn bind(sent: Option<String>, wished: Option<String>) -> Result<Option<String>, Problem> {
     let wished = match wished {
         None => None,
@@ -264,8 +267,8 @@ fn bind(sent: Option<String>, wished: Option<String>) -> Result<Option<String>, 
     }
 }
 
-/// An `Origin` header to be compared with another. One that names no origin, as `null` does, is equal
-/// to itself: where any origin may connect, pages that have none may too.
+/// An `Origin` header to be compared with another. A header that names no origin, as `null` does, is equal
+/// to itself: where any origin may connect, pages without one may too.
 fn comparable(origin: &str) -> String {
     canonical_origin(origin).unwrap_or_else(|| origin.to_owned())
 }
@@ -276,7 +279,7 @@ async fn read(body: Incoming) -> Result<Wish, Problem> {
     if body.is_empty() {
         return Ok(Wish::default());
     }
-    // What serde says of it could quote a token that was sent in the wrong place.
+    // The error of serde could quote a token that was sent in the wrong place.
     let wish = object_text(&body).and_then(|text| serde_json::from_str(text).ok());
     wish.ok_or_else(|| Problem::bad_request("the body must be {\"origin\":\"https://…\"} or empty"))
 }

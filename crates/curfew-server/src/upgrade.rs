@@ -1,9 +1,8 @@
 //! The upgrade: from a request to a session's task.
 //!
 //! In order: draining, rate, handshake, protocol, credentials, origin, a place, ticket, token,
-//! admission, 101. What a client could not read as a failed handshake, which is anything about its
-//! token, is told after the 101, unless `auth.reject` says otherwise. A dependency that is down is
-//! told before it, as 503.
+//! admission, 101. A browser cannot read the answer to a failed handshake, so faults of the token are told
+//! after the 101, unless `auth.reject` says otherwise. A dependency that is down is told before it, as 503.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -32,11 +31,11 @@ use crate::http::{Problem, Response};
 use crate::listeners::UNIX_PEER;
 use crate::metrics::{RejectReason, ServerMetrics};
 use crate::permits::{self, Permits, Unauthenticated};
-use crate::tickets::{RedeemError, Tickets};
+use crate::tickets::{RedeemError, TicketEndpoint};
 use refused::{UpgradeRefusal, not_admitted};
 use span::UpgradeSpan;
 
-/// How a token is offered as a subprotocol.
+/// The beginning of a subprotocol that is a token.
 const BEARER_SUBPROTOCOL: &str = "bearer.";
 
 /// The WebSocket endpoint.
@@ -46,10 +45,10 @@ pub(crate) struct Upgrades {
     metrics: Arc<ServerMetrics>,
     settings: Arc<ArcSwap<PublicSettings>>,
     permits: Arc<Permits>,
-    tickets: Arc<Tickets>,
+    tickets: Arc<TicketEndpoint>,
 }
 
-/// A request that was accepted: what its connection becomes once hyper lets go of it.
+/// A request that was accepted, and the session that its connection becomes once hyper lets go of it.
 #[derive(Debug)]
 pub(crate) struct Upgrade {
     context: Arc<Context>,
@@ -60,21 +59,20 @@ pub(crate) struct Upgrade {
     span: Span,
 }
 
-/// What is known of a connection before it is upgraded. Its requests are answered one after another,
-/// each in a future of its own: the locks are never waited for.
+/// A connection before its upgrade. It is shared by the task that serves it and by the answer to its
+/// request, which run in turns: no lock is waited for.
 #[derive(Debug)]
 pub(crate) struct Accepted {
-    /// Who the client is, as far as is known: the peer, until its load balancer has said whom it has in
-    /// front of it.
+    /// The client, as far as it is known: the peer, until its load balancer has named another.
     client: Mutex<IpAddr>,
-    /// When it was accepted.
+    /// The time at which it was accepted.
     at: Instant,
     has_asked: AtomicBool,
     /// Taken by the upgrade; otherwise given back when the connection ends.
     permit: Mutex<Option<Unauthenticated>>,
-    /// What it is to become.
+    /// The session that it is to become.
     upgrade: Mutex<Option<Box<Upgrade>>>,
-    /// Of the answer to the upgrade.
+    /// The switch that holds back the answer to the upgrade.
     switch: DeferSwitch,
 }
 
@@ -112,12 +110,12 @@ impl Accepted {
         }
     }
 
-    /// Who the client is, as far as is known.
+    /// The client, as far as it is known.
     pub(crate) fn client(&self) -> IpAddr {
         *self.client.lock()
     }
 
-    /// The client is this one, as its load balancer says.
+    /// Sets the client that its load balancer names.
     pub(crate) fn set_client(&self, client: IpAddr) {
         *self.client.lock() = client;
     }
@@ -137,7 +135,7 @@ impl Accepted {
     /// # Errors
     ///
     /// The address has too many.
-    pub(crate) fn attribute(&self, address: IpAddr) -> Result<(), permits::Full> {
+    pub(crate) fn attribute(&self, address: IpAddr) -> Result<(), permits::LimitReached> {
         match self.permit.lock().as_mut() {
             Some(permit) => permit.attribute(address),
             None => Ok(()),
@@ -149,32 +147,31 @@ impl Accepted {
         self.permit.lock().take()
     }
 
-    /// Has the connection taken over once the request that is being answered is. Its answer is
-    /// left to the session to write.
+    /// Has the connection taken over once its request is answered. The session writes the answer.
     fn take_over(&self, upgrade: Upgrade) {
         *self.upgrade.lock() = Some(Box::new(upgrade));
         self.switch.defer();
     }
 
-    /// What it has become, if its request was upgraded.
+    /// The session that it becomes, if its request was upgraded.
     pub(crate) fn take_upgrade(&self) -> Option<Box<Upgrade>> {
         self.upgrade.lock().take()
     }
 
-    /// What holds back the answer to the upgrade.
+    /// The switch that holds back the answer to the upgrade.
     pub(crate) fn switch(&self) -> DeferSwitch {
         self.switch.clone()
     }
 }
 
 impl Upgrades {
-    /// Goes by `settings`, which the public listener has replaced at a reload.
+    /// The endpoint under `settings`, which the public listener replaces at a reload.
     pub(crate) fn new(
         context: Arc<Context>,
         metrics: Arc<ServerMetrics>,
         settings: Arc<ArcSwap<PublicSettings>>,
         permits: Arc<Permits>,
-        tickets: Arc<Tickets>,
+        tickets: Arc<TicketEndpoint>,
     ) -> Self {
         Self {
             context,
@@ -261,7 +258,7 @@ impl Upgrades {
             opening,
             guards,
             address,
-            // It ends when the session is open.
+            // The span ends when the session is open.
             span,
         });
         Ok(response.map(|_| Full::new(Bytes::new())))
@@ -328,7 +325,7 @@ impl Upgrades {
         }
     }
 
-    /// What the request's token, if it has one, leads to.
+    /// The session that the request's token opens, or awaits one where it has none.
     async fn open(
         &self,
         settings: &PublicSettings,

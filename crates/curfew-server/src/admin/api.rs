@@ -1,4 +1,4 @@
-//! The table of operations: what is routed and what is documented are the same list.
+//! The table of operations, by which calls are routed and documented.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -20,7 +20,7 @@ use super::{Admin, explain, health, issuers, nodes, openapi, publish, revocation
 use crate::config::{AdminKey, Power};
 use crate::http::{Problem, Response};
 
-/// Who may call an operation.
+/// The callers that an operation is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
     /// Anyone who reaches the listener.
@@ -149,9 +149,9 @@ pub(super) struct Operation {
     pub(super) path: &'static str,
     pub(super) access: Access,
     pub(super) summary: &'static str,
-    /// Whether its body may have a `traceparent`.
+    /// Its body may have a `traceparent`.
     pub(super) publishes: bool,
-    /// Whether its span is recorded whatever the ratio.
+    /// Its span is recorded at any ratio.
     pub(super) always_traced: bool,
     /// Query parameters: name and meaning.
     pub(super) query: &'static [(&'static str, &'static str)],
@@ -187,7 +187,7 @@ impl Operation {
         self.method == *method || self.method == Method::GET && *method == Method::HEAD
     }
 
-    /// Tells if a call of it does something: then its answer is a receipt, which names its trace.
+    /// True if a call changes something: then its answer is a receipt, which names its trace.
     pub(super) fn changes(&self) -> bool {
         self.method != Method::GET
     }
@@ -265,7 +265,7 @@ pub(super) fn operations() -> Vec<Operation> {
     ]
 }
 
-/// Why a request has no operation.
+/// The reasons for which a request has no operation.
 pub(super) enum NotFound {
     /// No such path.
     Path,

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Admin;
 use crate::http::{Problem, Response, json};
 
-/// Whose tokens this node accepts, and what it verifies them with.
+/// The issuers whose tokens this node accepts, and the keys that verify them.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Issuers {
     issuers: Vec<IssuerSummary>,

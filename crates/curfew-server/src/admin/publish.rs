@@ -82,7 +82,7 @@ pub(super) async fn broadcast(admin: Arc<Admin>, call: Call) -> Result<Response,
     admin.publish_all(&channels, &data, &call).await
 }
 
-/// What a client may not publish, a server may not either.
+/// Checks data by the limits that clients have too.
 fn check(call: &Call) -> Result<(), Problem> {
     native::check_request(&call.body).map_err(Problem::bad_request)
 }
@@ -126,7 +126,7 @@ impl Admin {
             let Err(error) = self.publish_one(publication).await else {
                 continue;
             };
-            // Whoever sent it again to all of them would do so twice to some.
+            // A caller that sent it again to all of them would do so twice to some.
             return Err(match error {
                 BackendError::Unavailable(_) if published > 0 => Problem::unknown_outcome(format!(
                     "published into the first {published} of {count} channels, and into no other"

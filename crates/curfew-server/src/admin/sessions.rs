@@ -1,4 +1,4 @@
-//! Who is connected.
+//! The sessions of the cluster.
 
 use std::borrow::Cow;
 use std::net::IpAddr;

@@ -1,4 +1,4 @@
-//! The paths of the public listener: those that are fixed, which no other endpoint may take.
+//! The paths of the public listener. Those of other endpoints are no path of the WebSocket endpoint.
 
 /// The path of the WebSocket endpoint, where `server.path` has no other.
 pub(crate) const WEBSOCKET: &str = "/ws";
@@ -18,7 +18,7 @@ pub(crate) const TOKEN_REVOCATION: &str = "/revoke";
 /// The beginning of the paths of security events (RFC 8935); an issuer's configured name follows.
 pub(crate) const EVENTS: &str = "/events/";
 
-/// Checks one of `server.path`. Fails with what is wrong.
+/// Checks one of `server.path`. The error says what is wrong with it.
 pub(super) fn check(path: &str) -> Result<(), &'static str> {
     if !path.starts_with('/') {
         return Err("must begin with /");

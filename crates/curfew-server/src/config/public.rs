@@ -6,7 +6,7 @@ use curfew_ws::OriginPolicy;
 use super::ServerConfig;
 use crate::listeners::proxies::Proxies;
 
-/// What of the configuration the public listener goes by; replaced as a whole by a reload.
+/// The settings of the public listener; a reload replaces them as a whole.
 #[derive(Debug, Clone)]
 pub struct PublicSettings {
     /// `[server]`.

@@ -1,4 +1,4 @@
-//! Every answer is counted by its reason, and refusals are logged: a line for each reason and minute.
+//! Answers are counted by their reason, and refusals are logged: a line for each reason and minute.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,22 +10,22 @@ use parking_lot::Mutex;
 use tracing::{info, warn};
 
 use super::{Code, Limit, Problem, Response};
-use crate::metrics::{AnswerReason, Listener, ServerMetrics};
+use crate::metrics::{AnswerReason, ListenerKind, ServerMetrics};
 
 /// The answers of one listener.
 #[derive(Debug)]
 pub(crate) struct Answers {
-    listener: Listener,
+    listener: ListenerKind,
     metrics: Arc<ServerMetrics>,
     /// By their cause.
     refusals: Mutex<HashMap<Cause, Repeats<Refusal>>>,
 }
 
-/// What requests are refused for.
+/// The cause of a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Cause {
     reason: AnswerReason,
-    /// The setting that turns away, where that is the reason.
+    /// The setting that turns requests away, where the reason is a limit.
     limit: Option<&'static str>,
 }
 
@@ -37,7 +37,7 @@ struct Refusal {
 }
 
 impl Answers {
-    pub(crate) fn new(listener: Listener, metrics: Arc<ServerMetrics>) -> Self {
+    pub(crate) fn new(listener: ListenerKind, metrics: Arc<ServerMetrics>) -> Self {
         Self {
             listener,
             metrics,
@@ -92,6 +92,7 @@ impl Answers {
 
     fn log(&self, cause: Cause, refusal: Refusal) {
         let due = {
+            // Let go before the line is written, which may block.
             let mut refusals = self.refusals.lock();
             refusals.entry(cause).or_default().note_event(refusal)
         };
@@ -100,7 +101,7 @@ impl Answers {
         }
     }
 
-    /// Tells the refusals that no line has told, where the interval of the last one is over.
+    /// Logs the refusals that no line has told, where the interval of the last one is over.
     pub(crate) fn tell_rest(&self) {
         let due: Vec<_> = {
             let refusals = self.refusals.lock();

@@ -55,7 +55,7 @@ impl From<BodyError> for Problem {
     }
 }
 
-/// The body, of at most `most` bytes.
+/// Reads a body of at most `most` bytes.
 pub(crate) async fn read(
     body: Incoming,
     most: usize,
@@ -73,7 +73,7 @@ pub(crate) async fn read(
     }
 }
 
-/// hyper tells what is wrong with a body by an I/O error below its own.
+/// The fault of a body, which hyper tells by an I/O error below its own.
 fn broken(error: &(dyn Error + 'static)) -> BodyError {
     let mut error = Some(error);
     while let Some(this) = error {

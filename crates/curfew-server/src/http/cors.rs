@@ -16,7 +16,7 @@ pub(crate) const METHODS: HeaderValue = HeaderValue::from_static("POST, OPTIONS"
 /// The headers that requests here have a use for.
 const DOCUMENTED: &str = "authorization, content-type";
 
-/// For how long a browser may remember that it may ask, in seconds. Configurations change.
+/// The time that a browser may remember the answer to a preflight, in seconds. Configurations change.
 const PREFLIGHT_SECONDS: HeaderValue = HeaderValue::from_static("600");
 
 /// The origin of a request, if its pages may read the answer.
@@ -26,9 +26,8 @@ pub(crate) fn allowed(headers: &HeaderMap, origins: &OriginPolicy) -> Option<Hea
     HeaderValue::from_str(&origin).ok()
 }
 
-/// The answer to a browser that asks whether a page may post with these headers; [`share_with`] says
-/// whether. Any header may be sent, since none is acted on but those that are documented: tracing
-/// libraries add theirs to every request of a page.
+/// The answer to a preflight; [`share_with`] adds that the origin may post. Any header may be sent, since
+/// only documented ones are acted on: tracing libraries add theirs to every request of a page.
 pub(crate) fn preflight(request: &HeaderMap) -> Response {
     let mut response = Response::default();
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -43,7 +42,7 @@ pub(crate) fn preflight(request: &HeaderMap) -> Response {
     response
 }
 
-/// The headers that are documented, and those that a browser asks for. Not by `*`, which never means
+/// The headers that are documented, and those that a browser asks for, by name: `*` never means
 /// Authorization.
 fn headers_for(request: &HeaderMap) -> HeaderValue {
     let lines = request.get_all(ACCESS_CONTROL_REQUEST_HEADERS).iter();
@@ -58,8 +57,8 @@ fn headers_for(request: &HeaderMap) -> HeaderValue {
     HeaderValue::from_str(&headers).unwrap_or(HeaderValue::from_static(DOCUMENTED))
 }
 
-/// Lets pages of this origin read the answer, errors included. Never with credentials: a cookie gets
-/// nothing here.
+/// Lets pages of this origin read the answer, errors included. Credentials are never allowed: a cookie
+/// gets nothing here.
 pub(crate) fn share_with(origin: Option<HeaderValue>, headers: &mut HeaderMap) {
     headers.insert(VARY, HeaderValue::from_static("Origin"));
     let Some(origin) = origin else {

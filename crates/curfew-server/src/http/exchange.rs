@@ -1,4 +1,4 @@
-//! HTTP/1.1 on one connection, as both listeners speak it: bounded heads, an answer to what is no
+//! HTTP/1.1 on one connection, as both listeners speak it: bounded heads, an answer to bytes that are no
 //! request, and an end that lets the peer read its answer.
 
 use std::convert::Infallible;
@@ -31,7 +31,7 @@ use super::{Problem, Response};
 /// The time that a peer has to read its answer and close.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Bytes of a peer that are read meanwhile, at most, and thrown away.
+/// Most bytes of a peer that are read and thrown away meanwhile.
 const LINGER_BYTES: usize = 1024 * 1024;
 
 /// The time that a peer that is turned away has for the head of its request.
@@ -55,9 +55,9 @@ pub(crate) struct Ended<S> {
     pub(crate) result: hyper::Result<()>,
 }
 
-/// Answers one request after another until an answer or the peer ends that. Once `stop` is cancelled,
-/// and where `may_stop` says so, no further request is waited for. What hyper itself would answer to
-/// what is no request is held back in `stream`.
+/// Answers one request after another until an answer or the peer ends the connection. Once `stop` is
+/// cancelled, and if `may_stop` returns true, no further request is waited for. The answer that hyper itself
+/// gives to bytes that are no request is held back in `stream`.
 pub(crate) async fn serve<S>(
     stream: S,
     ahead: Bytes,
@@ -140,7 +140,7 @@ impl Drop for Whole {
     }
 }
 
-/// Writes an answer to what is no request, and ends the connection.
+/// Writes the answer to bytes that are no request, and ends the connection.
 pub(crate) async fn answer_and_part(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     problem: &Problem,
@@ -156,8 +156,8 @@ pub(crate) async fn answer_and_part(
     }
 }
 
-/// Ends a connection that was answered. What the peer still sends is read, within bounds: a socket that
-/// is closed with bytes unread is reset, which can cost the peer its answer.
+/// Ends a connection that was answered. Bytes that the peer still sends are read, within bounds: a socket
+/// that is closed with bytes unread is reset, which can cost the peer its answer.
 pub(crate) async fn part(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     let parting = async {
         stream.shutdown().await?;
@@ -192,7 +192,7 @@ impl Porter {
     }
 
     /// Turns a connection away, after the TLS handshake where `tls` is spoken. Many clients read an
-    /// answer only once they have sent their request, so its head is waited for; nothing of it is kept.
+    /// answer only once they have sent their request, so its head is waited for and thrown away.
     pub(crate) fn turn_away(
         &self,
         mut stream: TcpStream,
@@ -259,8 +259,7 @@ async fn pass_over_head(stream: &mut (impl AsyncRead + Unpin), bounds: Bounds) -
     }
 }
 
-/// A stream whose peer must take what is written in time: from the first byte that it does not take to
-/// the last.
+/// A stream whose peer must take written bytes in time, from the first that it does not take to the last.
 #[derive(Debug)]
 pub(crate) struct Timely<S> {
     stream: S,

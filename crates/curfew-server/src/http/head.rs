@@ -1,7 +1,7 @@
 //! Faults of the head of a request, and their answers.
 //!
-//! hyper answers a head that it cannot read by itself, with a status and no body; its answer is held
-//! back (`curfew-ws/src/upgrade.rs`), and replaced by what is said here.
+//! hyper answers a head that it cannot read by itself, with a status and no body. That answer is held back
+//! (`curfew-ws/src/upgrade.rs`), and one of these takes its place.
 
 use http::StatusCode;
 
@@ -161,7 +161,7 @@ impl HeadFault {
         }
     }
 
-    /// Its name among connections that are not upgraded.
+    /// Its label among connections that are not upgraded.
     pub(crate) fn reject_reason(self) -> RejectReason {
         match self {
             Self::TooLarge | Self::LongTarget => RejectReason::HeadTooLarge,
@@ -187,7 +187,7 @@ fn headers(read: &[u8]) -> usize {
     let end = HeadEnd::default().find(read).unwrap_or(read.len());
     let lines = read[..end].split(|byte| *byte == b'\n');
     let lines = lines.filter(|line| !line.is_empty() && *line != b"\r");
-    // The first is the request's.
+    // The first line is the request's.
     lines.count().saturating_sub(1)
 }
 
@@ -195,7 +195,7 @@ fn headers(read: &[u8]) -> usize {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct HeadEnd {
     seen: usize,
-    /// Something other than empty lines has come; those before a request do not count.
+    /// A line that is not empty has come; empty lines before a request do not count.
     begun: bool,
     /// The line that is being read is empty so far.
     in_empty_line: bool,

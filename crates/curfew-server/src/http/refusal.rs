@@ -1,4 +1,4 @@
-//! HTTP answers to a token or a page that is turned away: the same for an upgrade and for a ticket.
+//! HTTP answers to a token or a page that is turned away, at an upgrade and at a request for a ticket.
 
 use curfew_auth::AuthError;
 use curfew_backend::BackendError;
@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{Problem, Response, json};
 
-/// What an origin that may not connect is told.
+/// The detail of the answer to an origin that may not connect.
 pub(crate) const NOT_ALLOWED: &str = "the Origin is not in server.allowed_origins";
 
 /// The refusal of a token that a revocation covers.
@@ -24,7 +24,7 @@ pub(crate) fn revoked(error: &AdmitError) -> Option<AuthError> {
     Some(AuthError::new(failure, message))
 }
 
-/// What a client is told of the backend's being away.
+/// The answer while the backend is away.
 pub(crate) fn backend_away(error: &BackendError) -> Problem {
     if matches!(error, BackendError::Unusable(_)) {
         tracing::warn!(error = %error, "the backend gave an unusable answer");
@@ -32,7 +32,7 @@ pub(crate) fn backend_away(error: &BackendError) -> Problem {
     Problem::unavailable("the service is temporarily unavailable, try again")
 }
 
-/// 401 with the same JSON as the `auth_failed` frame.
+/// The answer 401, with the JSON of the `auth_failed` frame.
 pub(crate) fn unauthorized(error: &AuthError) -> Response {
     #[derive(Serialize)]
     struct AuthFailed<'a> {
@@ -52,7 +52,7 @@ pub(crate) fn unauthorized(error: &AuthError) -> Response {
     response
 }
 
-/// A page of this origin may not do this.
+/// The answer to a page of an origin that may not do this.
 pub(crate) fn forbidden_origin(detail: &'static str) -> Problem {
     Problem::new(StatusCode::FORBIDDEN, "forbidden_origin", detail)
 }

@@ -1,5 +1,5 @@
-//! A request to the public listener as its span tells it: by the semantic conventions for HTTP
-//! servers. Neither the query nor a header that may hold a token.
+//! The span of a request, by the semantic conventions for HTTP servers, and its name in the answer. A span
+//! has neither the query nor a header that may hold a token.
 
 use std::net::IpAddr;
 
@@ -21,22 +21,22 @@ const MAX_NAME_BYTES: usize = 255;
 /// span and flags, as a `traceparent`.
 const TRACE_RESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 
-/// The client of a connection, as far as it is known.
+/// The client of a connection.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Client {
-    /// Who the client is, as far as that is known.
+pub(crate) struct ClientInfo {
+    /// The address, as far as it is known.
     pub(crate) address: Option<IpAddr>,
     /// The connection speaks TLS.
     pub(crate) is_secure: bool,
 }
 
-/// A request, as far as spans tell it.
+/// The parts of a request that spans have.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
     /// The trace that it says it comes from.
     pub(crate) origin: Origin,
-    client: Option<Client>,
-    /// Nothing of the rest is looked at while nothing is traced.
+    client: Option<ClientInfo>,
+    /// Read only while something is traced.
     parts: Option<Box<RequestParts>>,
 }
 
@@ -66,12 +66,12 @@ impl Asked {
         }
     }
 
-    /// For its share of what is recorded.
+    /// The client, whose share of the recorded spans it counts in.
     pub(crate) fn whose(&self) -> Whose<'static> {
         Whose::at(self.client.and_then(|client| client.address))
     }
 
-    /// Tells the request, all but what became of it.
+    /// Puts the request on its span; [`describe`] adds the outcome.
     pub(crate) fn describe(&self, span: &mut Span) {
         let Some(parts) = self.parts.as_deref().filter(|_| span.is_recorded()) else {
             return;
@@ -119,13 +119,13 @@ pub(crate) fn traceparent(headers: &HeaderMap) -> Option<TraceContext> {
     let value = values.next()?;
     match values.next() {
         None => TraceContext::parse(value.to_str().ok()?).map(|trace| with_state(trace, headers)),
-        // Several say nothing.
+        // Several headers contradict each other.
         Some(_) => None,
     }
 }
 
 /// The trace with the `tracestate` of a request's headers, which others in the trace write and which is
-/// passed on as it is. One that cannot be read is left out, and nothing else is.
+/// passed on as it is. A state that cannot be read is left out; the trace stays.
 fn with_state(trace: TraceContext, headers: &HeaderMap) -> TraceContext {
     // Several headers are one list (W3C Trace Context §3.3.1).
     let lines = headers.get_all("tracestate").iter();
@@ -136,7 +136,7 @@ fn with_state(trace: TraceContext, headers: &HeaderMap) -> TraceContext {
     }
 }
 
-/// By the semantic conventions for HTTP. Neither the query nor a header: they may hold a token.
+/// Puts the outcome of a request on its span. The route is given, since a query may hold a token.
 pub(crate) fn describe(span: &mut Span, method: &'static str, route: &str, status: StatusCode) {
     if !span.is_recorded() {
         return;

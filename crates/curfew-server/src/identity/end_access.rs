@@ -14,29 +14,29 @@ use tracing::info;
 use super::Reports;
 use super::refusal::ReportRefusal;
 
-/// How long a report is remembered where `auth.max_token_lifetime` does not say for how long tokens
-/// from before it may come back.
+/// The time that a report is remembered where `auth.max_token_lifetime` sets no bound for tokens from
+/// before it.
 const LONG: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// What is said when the backend is away.
+/// The answer while the backend is away.
 const ENDED_HERE: &str =
     "sessions here are closed; those of other nodes as soon as the backend is back";
 
-/// Whose access ends, and which of their tokens are meant.
+/// An end of access: the user or login, and the tokens that are meant.
 pub(super) struct AccessEnd<'a> {
     /// The configured name of the issuer that says so.
     pub(super) issuer: &'a str,
-    /// What it reports; the reason of the revocations.
+    /// The kind of report, which is the reason of the revocations.
     pub(super) report: &'static str,
     /// All of these name the same.
     pub(super) subjects: &'a [Subject],
-    /// When it happened, Unix seconds.
+    /// The time at which it happened, Unix seconds.
     pub(super) at: u64,
 }
 
 impl Reports {
-    /// Ends access on every node: what is named here is silent at once, and the receipts of the
-    /// others are in the log.
+    /// Ends access on every node: sessions of this node are silent at once, and the receipts of the others
+    /// are in the log.
     ///
     /// # Errors
     ///
@@ -45,11 +45,11 @@ impl Reports {
         &self,
         end: AccessEnd<'_>,
         span: &Span,
-    ) -> Result<Found, ReportError> {
+    ) -> Result<SessionsFound, ReportError> {
         let node = &self.context.node;
         let settings = self.settings.load_full();
         let expires_at = node.clock().unix() + remembered(&settings.auth).as_secs();
-        // Together: each is held back before any is waited for, whoever hangs up meanwhile.
+        // Together: each is held back before any is waited for, even if the sender hangs up meanwhile.
         let revocations = end.subjects.iter().map(|subject| {
             let key = subject.key();
             let revocation = Revocation {
@@ -63,7 +63,7 @@ impl Reports {
                 (key, result)
             }
         });
-        let mut found = Ok(Found::Nobody);
+        let mut found = Ok(SessionsFound::None);
         for (key, result) in join_all(revocations).await {
             match result {
                 // Neither the user nor the login: both name a person.
@@ -80,7 +80,7 @@ impl Reports {
                         "access ended by the identity provider"
                     );
                     if receipt.closed > 0 || !receipt.nodes.missing.is_empty() {
-                        found = found.map(|_| Found::Sessions);
+                        found = found.map(|_| SessionsFound::Some);
                     }
                 }
                 Err(error) => found = Err(error),
@@ -104,14 +104,14 @@ pub(super) fn not_ended(error: &ReportError, away: StatusCode) -> ReportRefusal 
 
 /// The sessions that a report has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum SessionsFound {
     /// Sessions were closed, or may have been by a node that has not answered.
-    Sessions,
+    Some,
     /// Every node has answered that it had none.
-    Nobody,
+    None,
 }
 
-/// After so long no token from before can be good any more.
+/// The time after which no token from before a report can be good any more.
 fn remembered(auth: &AuthConfig) -> Duration {
     match auth.max_token_lifetime {
         Duration::ZERO => LONG,

@@ -24,10 +24,10 @@ use super::report::{OrderName, Report};
 use crate::http::{Response, json};
 use crate::metrics::{EventOutcome, ReportKind, ServerMetrics};
 
-/// What an event is sent as (RFC 8935 §2.1).
+/// The media type of an event (RFC 8935 §2.1).
 const MEDIA_TYPE: &str = "application/secevent+jwt";
 
-/// What some transmitters call it.
+/// The media type that some transmitters send instead.
 const LENIENT_MEDIA_TYPE: &str = "application/jwt";
 
 /// Our own faults are no ground to drop an event: senders do that on 400 (§2.4).
@@ -98,14 +98,14 @@ impl Report for PushedEvent {
         &metrics.security_events
     }
 
-    /// §2.2: 202 without a body.
+    /// The answer 202 without a body (§2.2).
     fn done() -> Response {
         let mut response = Response::default();
         *response.status_mut() = StatusCode::ACCEPTED;
         response
     }
 
-    /// §2.3.
+    /// The answer with an error code and its description (§2.3).
     fn refuse(refused: ReportRefusal) -> Response {
         #[derive(Serialize)]
         struct Body<'a> {
@@ -151,7 +151,7 @@ impl Reports {
         let lenient = stream.lenient;
         let sent = request.headers().get(AUTHORIZATION).cloned();
         let permitted = self.may_report(address);
-        // Otherwise not worth reading a file.
+        // Only then: a request that is turned away costs no reading of a file.
         if permitted.is_ok() {
             authorize(stream, sent).await?;
         }
@@ -166,8 +166,8 @@ impl Reports {
         Ok(PushedEvent { name, token })
     }
 
-    /// Does what follows from an event. The second time it does the same, so nothing is remembered
-    /// of it, and one that could not be acted on may be sent again.
+    /// Carries out the effect of an event. A second time has the same effect, so no event is remembered, and
+    /// one that could not be acted on may be sent again.
     async fn act(&self, event: &SecurityEvent, span: &Span) -> Result<EventOutcome, ReportRefusal> {
         let issuer = &*event.issuer;
         let name = event.event.as_str();
@@ -224,7 +224,8 @@ impl Reports {
     }
 }
 
-/// Shared Signals Framework 1.0 §6.1.1: the transmitter sends what it was told to, with every request.
+/// Compares the `Authorization` header with the agreed one, which a transmitter sends with every request
+/// (Shared Signals Framework 1.0 §6.1.1).
 async fn authorize(stream: EventStream, sent: Option<HeaderValue>) -> Result<(), ReportRefusal> {
     let read = match stream.authorization_file {
         None => Ok(stream.expected_authorization()),
@@ -243,7 +244,7 @@ async fn authorize(stream: EventStream, sent: Option<HeaderValue>) -> Result<(),
         Err(_) => return Err(ReportRefusal::unavailable(NOT_NOW, "the node is stopping")),
     };
     let sent = sent.as_ref().map(HeaderValue::as_bytes).unwrap_or_default();
-    // Of two texts of different length the comparison tells only that.
+    // The comparison takes the same time for all texts of one length; it tells the length alone.
     match sent.ct_eq(expected.expose().as_bytes()).into() {
         true => Ok(()),
         false => Err(ReportRefusal {

@@ -1,4 +1,4 @@
-//! The form that endpoints read, and the bodies of other reports.
+//! The bodies of reports: forms, and others.
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, Request, StatusCode};
@@ -9,13 +9,13 @@ use super::Reports;
 use super::refusal::ReportRefusal;
 use crate::http::{Response, body};
 
-/// Largest body: the largest token that `auth.max_token_bytes` may allow, and what is around it.
+/// Largest body: the largest token that `auth.max_token_bytes` may allow, and the text around it.
 const MAX_BODY_BYTES: usize = 68 * 1024;
 
-/// What a form is sent as.
+/// The media type of a form.
 const MEDIA_TYPE: &str = "application/x-www-form-urlencoded";
 
-/// A form; fields that nobody asks for are passed over.
+/// A form. Its fields are read by name, and others are passed over.
 pub(super) struct Form(String);
 
 impl Form {
@@ -34,7 +34,7 @@ impl Form {
     }
 }
 
-/// It had its effect: 200 without a body, which nobody keeps.
+/// The answer to a request that had its effect: 200 without a body, which no cache keeps.
 pub(super) fn done() -> Response {
     let mut response = Response::new(Full::default());
     let no_store = HeaderValue::from_static("no-store");
@@ -43,7 +43,7 @@ pub(super) fn done() -> Response {
 }
 
 impl Reports {
-    /// Reads a form if it is `permitted` at the moment, since what is in it will have to be verified.
+    /// Reads a form if one is `permitted` at the moment, since its content costs a signature.
     pub(super) async fn form(
         &self,
         request: Request<Incoming>,
@@ -60,7 +60,8 @@ impl Reports {
     }
 }
 
-/// The body of a request, likewise; whether its headers are good `check` says before it is read.
+/// The body of a posted request, if one is `permitted` at the moment. `check` judges the headers before the
+/// body is read.
 pub(super) async fn posted(
     request: Request<Incoming>,
     permitted: Result<(), ReportRefusal>,

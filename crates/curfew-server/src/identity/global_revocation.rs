@@ -22,10 +22,10 @@ use crate::config::paths;
 use crate::http::Response;
 use crate::metrics::{LogoutOutcome, ReportFault, ReportKind, ServerMetrics};
 
-/// What is not done now may be tried again.
+/// The status of a request that has no effect now and may be sent again.
 const NOT_NOW: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 
-/// §3 of the draft; `subject` is what versions up to -02 called it.
+/// The body (§3 of the draft); versions up to -02 called the member `subject`.
 #[derive(Deserialize)]
 struct Body {
     #[serde(alias = "subject")]
@@ -135,7 +135,7 @@ impl Reports {
         Ok(Assertion { token, body })
     }
 
-    /// Whom an issuer names in `body`.
+    /// The user that an issuer names in `body`.
     fn find_revoked(
         &self,
         verified: Result<Revoker, VerifyError>,
@@ -170,8 +170,8 @@ impl Reports {
         }
     }
 
-    /// All of a user's sessions until now. Nobody being signed in is a success: whom there is
-    /// nothing to be told about is not told (§4 leaves 404 for it).
+    /// Ends all of a user's sessions until now. A user without sessions is a success: the issuer learns
+    /// nothing of users it does not end (§4 leaves 404 for them).
     async fn revoke_user(
         &self,
         user: &RevokedUser,
@@ -183,7 +183,7 @@ impl Reports {
             issuer: &revoker.issuer,
             report: Assertion::KIND.as_str(),
             subjects,
-            // Whichever clock is ahead: whoever signed in before must not stay.
+            // The later of both clocks: a session from before the request must not stay.
             at: revoker.issued_at.max(Some(now)).unwrap_or(now),
         };
         let found = self.end_access(end, span).await;

@@ -28,7 +28,7 @@ const MAX_PER_ISSUER: usize = 1_000;
 /// The longest time that one waits: a logout is good for as long.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// The time that a report's sender waits for what becomes of it, after the first look for its key.
+/// The time that a report's sender waits for its outcome, after the first look for its key.
 const ANSWER_WAIT: Duration = Duration::from_secs(3);
 
 /// The reports that wait, by issuer.
@@ -87,7 +87,7 @@ impl Drop for Place {
 }
 
 impl Kept {
-    /// Tells of those that no line has told, where the interval of the last one is over.
+    /// Logs the reports that no line has told, where the interval of the last one is over.
     pub(super) fn tell_rest(&self) {
         for (name, issuer) in &*self.0.lock() {
             if let Some((times, line)) = issuer.lines.kept.rest() {
@@ -100,15 +100,16 @@ impl Kept {
     }
 
     fn with<T>(&self, issuer: &Arc<str>, run: impl FnOnce(&mut Issuer) -> T) -> T {
+        // Held for a look at one issuer, never across a wait.
         let mut issuers = self.0.lock();
         run(issuers.entry(Arc::clone(issuer)).or_default())
     }
 }
 
 impl Issuer {
-    /// A place for a report from this address: its number, what tells that it is another's, and how many
-    /// there are then. When all are taken the address that has most of them gives up its newest, unless
-    /// that is this one.
+    /// A place for a report from this address: its number, the token that is cancelled when the place is
+    /// given to another, and the number of places taken. When all are taken the address that has most of
+    /// them gives up its newest, unless it is this address.
     fn place(&mut self, address: IpAddr) -> Option<(u64, CancellationToken, usize)> {
         let address = group(address);
         if self.waiting.len() >= MAX_PER_ISSUER {
@@ -175,7 +176,7 @@ impl Reports {
             };
             match verified {
                 Some(verified) => {
-                    // Given back first: what follows takes as long as the backend does.
+                    // Given back first: the conclusion takes as long as the backend does.
                     drop(place);
                     let order = report.order(&reports, reports.context.judge(verified));
                     let response = reports.conclude::<R>(order, &delivery).await;
@@ -233,7 +234,7 @@ impl Reports {
         })
     }
 
-    /// Tells of one that is not verified: it was given up, or there is no place for it.
+    /// Logs a report that is not verified: it was given up, or there is no place for it.
     fn tell_lost(&self, report: ReportKind, issuer: &Arc<str>) {
         let due = |issuer: &mut Issuer| issuer.lines.lost.note_event(report);
         if let Some((times, report)) = self.kept.with(issuer, due) {
@@ -258,7 +259,7 @@ fn tell_lost(issuer: &str, times: u64, report: ReportKind) {
         issuer,
         report = report.as_str(),
         times,
-        "a report that nobody could verify is given up: its issuer's keys were not fetched in time, or too many wait for them"
+        "a report that could not be verified is given up: its issuer's keys were not fetched in time, or too many wait for them"
     );
 }
 

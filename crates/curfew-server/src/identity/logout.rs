@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use serde_json::Value;
 
 use super::Reports;
-use super::end_access::{AccessEnd, Found, not_ended};
+use super::end_access::{AccessEnd, SessionsFound, not_ended};
 use super::form::done;
 use super::refusal::ReportRefusal;
 use super::report::{OrderName, Report};
@@ -20,14 +20,14 @@ use crate::config::paths;
 use crate::http::Response;
 use crate::metrics::{LogoutOutcome, ReportFault, ReportKind, ServerMetrics};
 
-/// Said where a login is unknown and its user is not.
+/// The advice where a login is unknown and its user is not.
 const NOBODY_FOUND: &str = "no session has the login that it names, and the user has sessions of other logins: \
     compare sid of logout tokens and of access tokens, by curfew doctor";
 
-/// A user's sessions that are looked at for their logins.
+/// Most sessions of a user that are searched for a login.
 const LOOKED_AT: usize = 20;
 
-/// §2.8 knows no other status for what was not done, whosever fault it is.
+/// The status of a logout without effect: §2.8 has no other, for the fault of either side.
 const NOT_DONE: StatusCode = StatusCode::BAD_REQUEST;
 
 /// A logout token.
@@ -109,8 +109,8 @@ impl Reports {
         Ok(LogoutToken(token.to_owned()))
     }
 
-    /// §2.7: a login's sessions, or all of the user's at the issuer that began before. Nobody being
-    /// logged in is a success.
+    /// Ends a login's sessions, or all of the user's at the issuer that began before (§2.7). A login
+    /// without sessions is a success.
     async fn log_out(&self, logout: &Logout, span: &Span) -> Result<LogoutOutcome, ReportRefusal> {
         let Logout {
             issuer,
@@ -154,7 +154,7 @@ impl Reports {
         };
         let found = self.end_access(end, span).await;
         let found = found.map_err(|error| not_ended(&error, NOT_DONE))?;
-        if let (Some(login), Some(user), Found::Nobody) = (login, user, found)
+        if let (Some(login), Some(user), SessionsFound::None) = (login, user, found)
             && self
                 .has_other_login(issuer, user.clone(), &login_claim, login)
                 .await

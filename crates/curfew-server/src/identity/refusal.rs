@@ -1,4 +1,4 @@
-//! A report that has no effect, or a token that cannot be given back: why, and the answer as OAuth has it.
+//! The refusal of a report, or of a token that is given back: its cause, and the answer as OAuth has it.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -30,7 +30,7 @@ pub(super) struct ReportRefusal {
     pub(super) is_kept: bool,
 }
 
-/// A refusal that is no stranger's fault: an issuer's configuration, or ours, is wrong.
+/// The part of an issuer in a refusal: its configuration, or ours, is wrong.
 #[derive(Debug)]
 pub(super) struct SignedRefusal {
     /// The issuer's configured name.
@@ -56,7 +56,7 @@ pub(super) enum Undone {
 }
 
 impl ReportRefusal {
-    /// The error of what was turned away unread.
+    /// The error of a request that is turned away unread.
     pub(super) const RATE_LIMITED: &'static str = "rate_limited";
 
     /// The sender's fault.
@@ -115,7 +115,7 @@ impl ReportRefusal {
         }
     }
 
-    /// It cannot be known at the moment if what was sent is good.
+    /// The report cannot be verified at the moment.
     pub(super) fn unverified(why: &Unverified) -> Self {
         Self {
             retry_after: why.retry_after(),
@@ -207,9 +207,8 @@ pub(super) fn refused_span(
     span
 }
 
-/// The answer to what was posted to `route`, and what its span says of it. `undone` is for the log:
-/// anybody can post, so it is said at debug, and the span has it. `refuse` puts a refusal into the
-/// form that is usual there.
+/// The answer to a request posted to `route`, recorded in its span. A refusal is logged as `undone`, at
+/// debug, since strangers can post; `refuse` puts it into the form that is usual at this route.
 pub(super) fn answer(
     mut span: Span,
     route: &'static str,
@@ -239,8 +238,8 @@ pub(super) fn answer(
 }
 
 impl Reports {
-    /// Counts and tells a refusal of what an issuer has signed. Of what a stranger can write nothing is
-    /// said.
+    /// Counts a refusal of a report that its issuer has signed, and notes it in the journal. A report that
+    /// a stranger can write is neither counted nor noted.
     pub(super) fn note_refused(&self, report: ReportKind, refused: &ReportRefusal) {
         let Some(signed) = &refused.signed else {
             return;

@@ -132,7 +132,7 @@ impl Reports {
         }
     }
 
-    /// Carries an order out, or has it that there is none: counts, tells, traces and answers that.
+    /// Carries an order out, or refuses the report that has none. Counts, notes, traces and answers either.
     pub(super) async fn conclude<R: Report>(
         &self,
         order: Result<R::Order, ReportRefusal>,
@@ -171,7 +171,7 @@ impl Reports {
         answer(span, R::ROUTE, R::REFUSED, result, R::refuse)
     }
 
-    /// Remembers the outcome of an order. A refusal is told by [`Reports::note_refused`].
+    /// Notes the outcome of an order in the journal. [`Reports::note_refused`] notes refusals.
     fn note_report<R: Report>(
         &self,
         name: &OrderName<'_>,

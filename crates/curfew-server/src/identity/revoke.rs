@@ -1,6 +1,6 @@
-//! `POST /revoke`: whoever holds an access token gives it back, and its sessions end (RFC 7009).
+//! `POST /revoke`: the holder of an access token gives it back, and its sessions end (RFC 7009).
 //!
-//! Clients are public: that they hold a token which verifies is all they have to show.
+//! Clients are public: a token that verifies is all they have to show.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::http::span::Asked;
 /// The span of a call: always recorded for a good token, which is revoked.
 const SPAN: &str = "POST /revoke";
 
-/// What is not done now may be tried again (§2.2.1).
+/// The status of a request that has no effect now and may be sent again (§2.2.1).
 const NOT_NOW: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 
 impl Reports {
@@ -53,7 +53,7 @@ impl Reports {
                 let span = refused_span(tracer, &refused, SPAN, &asked, began);
                 (span, Err(refused))
             }
-            // §2.2: there is nothing that the client could do about it, and nothing to be done.
+            // A success (§2.2): the token opens nothing already.
             Ok(None) => {
                 self.charge_token(address);
                 return done();
@@ -78,7 +78,7 @@ impl Reports {
         )
     }
 
-    /// The token's content; `None` for one that opens nothing anyway.
+    /// The content of the token; `None` for a token that opens nothing.
     async fn take_token(
         &self,
         request: Request<Incoming>,
@@ -87,7 +87,7 @@ impl Reports {
         let form = self.form(request, self.may_report(address)).await?;
         match self.context.verify(form.field("token")?).await {
             Ok(principal) => Ok(Some(principal)),
-            // These may be good later, and then they could not be used.
+            // Such a token may be good later: it must not be taken for given back.
             Err(VerifyError::Refused(error))
                 if matches!(
                     error.failure(),
@@ -110,7 +110,7 @@ impl Reports {
         }
     }
 
-    /// Whether it was given back before: a client must not keep the cluster busy with one token.
+    /// True if it was given back before: a client must not keep the cluster busy with one token.
     async fn is_given_back(&self, principal: &Principal) -> bool {
         let Some(token_id) = principal.token_id() else {
             return false;
@@ -140,7 +140,7 @@ impl Reports {
                 )
             });
         };
-        // For as long as it could open something.
+        // As long as the token could open something.
         let ends_at = principal.ends_at().as_secs().saturating_add(1);
         let revocation = Revocation {
             before: None,
@@ -163,7 +163,7 @@ impl Reports {
             confirmed = receipt.nodes.confirmed,
             missing = ?receipt.nodes.missing,
             closed = receipt.closed,
-            "token revoked by whoever held it"
+            "token revoked by its holder"
         );
         Ok(())
     }

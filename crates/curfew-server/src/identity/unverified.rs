@@ -14,7 +14,7 @@ use super::Reports;
 use super::refusal::ReportRefusal;
 use crate::permits::group;
 
-/// Addresses that are told apart; what comes from more shares one bucket.
+/// Most addresses with a bucket of their own; all further ones share one.
 const MAX_ADDRESSES: usize = 10_000;
 
 /// The bucket of all further addresses.
@@ -30,7 +30,7 @@ pub(super) struct Unverified {
 #[derive(Debug, Default)]
 struct Buckets {
     per_second: u32,
-    /// The buckets of addresses that were charged; one that is full may be gone.
+    /// The buckets of addresses that were charged; a full one may be gone.
     by_address: HashMap<IpAddr, TokenBucket>,
 }
 
@@ -45,14 +45,14 @@ impl Unverified {
         }
     }
 
-    /// Tells of those that no line has told, where the interval of the last one is over.
+    /// Logs the addresses that no line has told, where the interval of the last one is over.
     pub(super) fn tell_rest(&self) {
         if let Some((times, address)) = self.told.rest() {
             tell(times, address);
         }
     }
 
-    /// True if one more from this address is looked at.
+    /// True if one more report from this address is read.
     fn has(&self, address: IpAddr) -> bool {
         let mut buckets = self.buckets.lock();
         let (quota, now) = (buckets.quota(), Instant::now().into_std());
@@ -61,7 +61,7 @@ impl Unverified {
         bucket.is_none_or(|bucket| bucket.has_token(quota, now))
     }
 
-    /// One from this address could not be verified.
+    /// Charges one report that could not be verified to this address.
     fn charge(&self, address: IpAddr) {
         let mut buckets = self.buckets.lock();
         if buckets.per_second == 0 {
@@ -104,7 +104,7 @@ fn tell(times: u64, address: IpAddr) {
 }
 
 impl Reports {
-    /// Fails, before anything is verified, when too much from this address could not be of late.
+    /// Refuses a report before it is read, if too many of its address could not be verified of late.
     pub(super) fn may_report(&self, address: IpAddr) -> Result<(), ReportRefusal> {
         if self.unverified.has(address) {
             return Ok(());
@@ -119,8 +119,7 @@ impl Reports {
         })
     }
 
-    /// Charges a refusal to the address, unless an issuer has signed what is refused, or the fault is
-    /// ours.
+    /// Charges a refusal to the address, unless an issuer has signed the report or the fault is ours.
     pub(super) fn charge(&self, address: IpAddr, refused: &ReportRefusal) {
         let is_told = refused.is_unavailable() || refused.error == ReportRefusal::RATE_LIMITED;
         if refused.signed.is_none() && !is_told {

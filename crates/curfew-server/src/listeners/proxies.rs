@@ -1,5 +1,5 @@
-//! Who the client is behind a load balancer: by the PROXY protocol, by `X-Forwarded-For` or by
-//! `Forwarded`, and only as far as `server.trusted_proxies` says so.
+//! The client behind a load balancer: by the PROXY protocol, by `X-Forwarded-For` or by `Forwarded`, and
+//! only as far as `server.trusted_proxies` says so.
 
 pub(crate) mod forwarded;
 pub(crate) mod network;
@@ -16,10 +16,10 @@ use tokio::net::TcpStream;
 use network::Network;
 use protocol::{Header, Unparsed};
 
-/// Load balancers append to it: the nearest of them wrote the last address.
+/// The header that load balancers append to: the nearest of them wrote the last address.
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The load balancers in front of the public listener, and what they are believed.
+/// The load balancers in front of the public listener, which are believed about their clients.
 #[derive(Debug, Clone, Default)]
 pub struct Proxies {
     trusted: Vec<Network>,
@@ -49,7 +49,7 @@ pub(crate) enum HeaderError {
 
 impl Proxies {
     /// Reads `server.trusted_proxies`, each an address or a network; `protocol` is
-    /// `server.proxy_protocol`. Fails with the index of every bad entry and what is wrong with it.
+    /// `server.proxy_protocol`. The error has the index of every bad entry, and its fault.
     pub fn parse(trusted: &[String], protocol: bool) -> Result<Self, Vec<(usize, String)>> {
         let mut networks = Vec::with_capacity(trusted.len());
         let mut problems = Vec::new();

@@ -10,7 +10,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
-/// Why certificate and key cannot be used.
+/// The reasons for which certificate and key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
@@ -20,7 +20,7 @@ pub enum TlsError {
         key: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// No certificate in the file.
@@ -49,7 +49,7 @@ impl TlsError {
 pub struct Tls {
     cert_file: PathBuf,
     key_file: PathBuf,
-    /// What was last read, in use or not: a bad file is complained about once.
+    /// The files as they were last read, in use or not: a bad file is reported once.
     seen: Mutex<(Vec<u8>, Vec<u8>)>,
     config: ArcSwap<rustls::ServerConfig>,
 }
@@ -75,14 +75,14 @@ impl Tls {
         })
     }
 
-    /// Re-reads the files; says whether another certificate is in use now. On an error the one in
-    /// use stays, and the same contents are not complained about again.
+    /// Re-reads the files; true if another certificate is in use now. On an error the one in use stays, and
+    /// the same contents are no error the next time.
     pub fn reload(&self) -> Result<bool, TlsError> {
         let files = read(&self.cert_file, &self.key_file);
         let mut seen = self.seen.lock();
         let files = match files {
             Ok(files) => files,
-            // Complained about once, like everything else: nothing was seen then.
+            // Reported once, like every fault: nothing was read the last time either.
             Err(_) if *seen == Default::default() => return Ok(false),
             Err(error) => {
                 *seen = Default::default();

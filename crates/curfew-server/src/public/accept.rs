@@ -25,7 +25,7 @@ use crate::listeners::proxies::{self, Client, HeaderError};
 use crate::listeners::tls::Tls;
 use crate::listeners::{self, Listener, UNIX_PEER};
 use crate::metrics::{AnswerReason, RejectReason};
-use crate::permits::{Full, Unauthenticated};
+use crate::permits::{LimitReached, Unauthenticated};
 use crate::upgrade::Accepted;
 
 /// Longest wait for the last answers once the listener is closed.
@@ -59,13 +59,13 @@ impl Public {
         let public = Arc::clone(self);
         let node = &self.context.node;
         let proxies = &self.settings.load().proxies;
-        // Whom a load balancer has in front of it is counted once that is known.
+        // The client of a load balancer is counted once it is known.
         let known = peer != UNIX_PEER && !proxies.trusts(peer) && !proxies.speaks_protocol(peer);
         match self.permits.unauthenticated(known.then_some(peer)) {
             Ok(permit) => {
                 let token = open.token();
-                // The session goes on in the same task, which holds only what an idle session
-                // needs: what it takes to get there is in boxes, which are gone by then.
+                // The session goes on in the same task, which holds only the state of an idle session:
+                // the state before that is in boxes, which are gone by then.
                 let connection = Box::pin(public.connection(stream, peer, permit, stop));
                 node.spawn(async move {
                     let session = connection.await;
@@ -83,8 +83,8 @@ impl Public {
         }
     }
 
-    /// Counts a connection beyond the limits; what it is told.
-    fn turn_away(&self, full: Full, client: IpAddr) -> Problem {
+    /// Counts a connection beyond the limits, and gives the answer to it.
+    fn turn_away(&self, full: LimitReached, client: IpAddr) -> Problem {
         self.rejected(RejectReason::Limit);
         debug!(peer = %client, ?full, "connection turned away");
         let problem = turned_away(full);
@@ -101,7 +101,7 @@ impl Public {
         }
     }
 
-    /// From an accepted connection to the session on it, if it comes to one.
+    /// The session on an accepted connection, if its request is upgraded.
     async fn connection(
         self: Arc<Self>,
         mut stream: TcpStream,
@@ -168,7 +168,7 @@ impl Public {
         debug!(peer = %client, "connection closed: no request came in time");
     }
 
-    /// Who the client of a load balancer is that speaks the PROXY protocol.
+    /// The client of a load balancer that speaks the PROXY protocol.
     async fn named(
         &self,
         stream: &mut TcpStream,
@@ -200,15 +200,15 @@ impl Public {
         }
     }
 
-    /// Counts a connection for the client that a load balancer has named; what it is told if that has
-    /// too many.
+    /// Counts a connection for the client that a load balancer has named. The error is the answer to a
+    /// client that has too many.
     fn attribute(
         &self,
         client: Client,
-        attribute: impl FnOnce(IpAddr) -> Result<(), Full>,
+        attribute: impl FnOnce(IpAddr) -> Result<(), LimitReached>,
     ) -> Result<(), Problem> {
         let address = match client {
-            // One that a load balancer has sent itself, such as a health check.
+            // A request of the load balancer itself, such as a health check.
             Client::Known(address) if self.settings.load().proxies.trusts(address) => return Ok(()),
             Client::Known(address) | Client::Disputed(address) => address,
         };
@@ -302,7 +302,7 @@ impl Public {
             let accepted = Arc::clone(&accepted);
             Box::pin(async move { public.answer(request, &accepted).await }) as _
         };
-        // It would close one that has not asked yet, without an answer.
+        // hyper would close a connection that has not asked yet, without an answer.
         let asked = || accepted.has_asked();
         let bounds = self.bounds();
         let switch = accepted.switch();
@@ -350,11 +350,11 @@ impl Public {
     }
 }
 
-/// Waits for what the client sends first; none where it sends nothing and closes.
+/// Waits for the first bytes of the client; none if it closes without any.
 ///
-/// Read here and not by hyper, which would hold its buffers meanwhile: a storm's connections are all
-/// accepted before the first of them is served. That the socket is readable would not do, since tokio
-/// takes an accepted one for readable until it was tried.
+/// They are read here and not by hyper, which would hold its buffers meanwhile: a storm's connections are
+/// all accepted before the first of them is served. Waiting for a readable socket would not do, since tokio
+/// takes an accepted one for readable until a read has failed.
 async fn first_bytes(stream: &TcpStream) -> io::Result<Bytes> {
     loop {
         stream.readable().await?;
@@ -369,7 +369,7 @@ async fn first_bytes(stream: &TcpStream) -> io::Result<Bytes> {
     }
 }
 
-/// Something did not come in time.
+/// A handshake or a head that did not come in time.
 struct Late;
 
 /// The reasons for which the client behind a load balancer is not known.
@@ -381,9 +381,9 @@ enum Unnamed {
 }
 
 /// The answer to a connection beyond the limits.
-fn turned_away(full: Full) -> Problem {
+fn turned_away(full: LimitReached) -> Problem {
     match full {
-        Full::Address => Problem {
+        LimitReached::Address => Problem {
             limit: Some(full.setting()),
             ..Problem::new(
                 StatusCode::TOO_MANY_REQUESTS,
@@ -391,7 +391,7 @@ fn turned_away(full: Full) -> Problem {
                 "too many connections from this address have not authenticated yet, try again",
             )
         },
-        Full::Node | Full::Unauthenticated => {
+        LimitReached::Node | LimitReached::Unauthenticated => {
             let detail = "the node has as many connections as it accepts, try again";
             Problem::over_limit(full.setting(), detail)
         }

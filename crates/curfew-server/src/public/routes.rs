@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 
 use super::Public;
 use crate::config::paths;
-use crate::http::span::Client;
+use crate::http::span::ClientInfo;
 use crate::http::{Problem, Response, close};
 use crate::listeners::UNIX_PEER;
 use crate::metrics::RejectReason;
@@ -24,7 +24,7 @@ type ExtraAnswer = Pin<Box<dyn Future<Output = Option<Response>> + Send>>;
 pub struct Extra(Arc<dyn Fn(Request<Incoming>) -> ExtraAnswer + Send + Sync>);
 
 impl Extra {
-    /// `answer` gives `None` for what it does not know.
+    /// `answer` gives `None` for a request that it does not know.
     pub fn new<F>(answer: impl Fn(Request<Incoming>) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Option<Response>> + Send + 'static,
@@ -40,15 +40,15 @@ impl fmt::Debug for Extra {
 }
 
 impl Public {
-    /// Answers a request. Whatever is not an upgrade ends the connection, so that nothing that
-    /// follows a refused upgrade is ever read as another request.
+    /// Answers a request. Every answer but an upgrade ends the connection, so that bytes behind a refused
+    /// upgrade are never read as another request.
     pub(super) async fn route(
         &self,
         mut request: Request<Incoming>,
         accepted: &Accepted,
     ) -> Response {
         let address = accepted.client();
-        request.extensions_mut().insert(Client {
+        request.extensions_mut().insert(ClientInfo {
             address: (address != UNIX_PEER).then_some(address),
             is_secure: self.tls.is_some(),
         });
@@ -59,7 +59,7 @@ impl Public {
             .iter()
             .any(|path| path == request.uri().path());
         drop(settings);
-        // What is not configured does not exist.
+        // An endpoint that is not configured does not exist.
         let response = match request.uri().path() {
             _ if is_websocket => self.upgrades.answer(request, accepted).await,
             _ if handshake::check_host(&request).is_err() => {

@@ -1,7 +1,7 @@
 //! `X-Forwarded-For` and `Forwarded` (RFC 7239), read from bytes that a stranger may have written.
 //!
 //! Pure, linear in the bytes, and none of them makes it panic. An entry that is no address is
-//! `None`: its writer did not say whom it had in front of it.
+//! `None`: its writer named no client.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -51,7 +51,7 @@ fn split(bytes: &[u8], at: u8) -> Vec<&[u8]> {
         .collect()
 }
 
-/// A token as it is, or what a quoted string says.
+/// A token, or the content of a quoted string.
 fn unquoted(value: &[u8]) -> Vec<u8> {
     let inner = value
         .strip_prefix(b"\"")

@@ -12,8 +12,7 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// Reads `192.0.2.1`, `10.0.0.0/8`, `2001:db8::/32` or `unix`. Fails with what is wrong, as the end of a
-    /// sentence.
+    /// Reads `192.0.2.1`, `10.0.0.0/8`, `2001:db8::/32` or `unix`. The error is the end of a sentence.
     pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
         if text == "unix" {
             return Ok(Self {

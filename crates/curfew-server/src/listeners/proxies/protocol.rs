@@ -13,7 +13,7 @@ const FIXED_BYTES: usize = 16;
 /// Longest header of version 1, its line break included.
 const MAX_LINE_BYTES: usize = 107;
 
-/// Longest header of version 2 that is read: addresses, and what some load balancers add to them.
+/// Longest header of version 2 that is read: addresses, and the fields that some load balancers add.
 const MAX_BYTES: usize = 2048;
 
 /// A header.
@@ -21,7 +21,7 @@ const MAX_BYTES: usize = 2048;
 pub struct Header {
     /// Its length in bytes.
     pub bytes: usize,
-    /// Who connected to the load balancer; `None` where it speaks for itself, or does not say.
+    /// The client of the load balancer; `None` where it speaks for itself, or does not say.
     pub source: Option<SocketAddr>,
 }
 
