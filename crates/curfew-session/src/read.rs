@@ -111,8 +111,7 @@ impl Session {
         if !self.decoder.mid_message() {
             self.state.deadlines.message_by = None;
         } else if self.state.deadlines.message_by.is_none() && self.state.pipeline.is_idle() {
-            // The deadline starts only once the rest is read, which it is not while a command is in
-            // flight.
+            // Not while a command is in flight, because the rest of the message is not read then.
             let timeout = self.state.context.settings.load().limits.message_timeout;
             self.state.deadlines.message_by = Instant::now().checked_add(timeout);
         }
