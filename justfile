@@ -53,12 +53,14 @@ bench load *arguments:
     server=
     trap 'kill $server 2>/dev/null || true; rm -rf "$folder"' EXIT
     head -c 32 /dev/urandom | base64 > "$folder/key"
+    touch "$folder/log"
     printf '%s\n' '[server]' 'listen = "127.0.0.1:0"' '[admin]' 'listen = "127.0.0.1:0"' \
-        '[[auth.issuers]]' 'name = "main"' 'secret_file = "key"' '[backend]' 'kind = "memory"' > "$folder/bench.toml"
+        '[[auth.issuers]]' 'name = "main"' "secret_file = \"$folder/key\"" '[backend]' 'kind = "memory"' > "$folder/bench.toml"
     {{ target }}/release/curfew serve --config "$folder/bench.toml" > "$folder/log" 2>&1 & server=$!
     address=
     until [ -n "$address" ]; do
         kill -0 $server || { cat "$folder/log"; exit 1; }
+        sleep 0.1
         address=$(sed -n 's/.*"listener":"public","address":"\([^"]*\)".*/\1/p' "$folder/log")
     done
     {{ target }}/release/curfew-bench --url "ws://$address/ws" --key-file "$folder/key" --pid $server {{load}} {{arguments}}
