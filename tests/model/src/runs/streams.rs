@@ -336,6 +336,7 @@ fn specified() -> Vec<Run> {
             all_at_once(),
         ),
         holds("T16", "a window, a deletion", window_and_deletion()),
+        holds("T17", "a window that is given up", window_without_room()),
         holds(
             "T18",
             "a window, two sessions, failover",
@@ -346,7 +347,6 @@ fn specified() -> Vec<Run> {
             "a window, failover, a revocation",
             revocation_and_failover(),
         ),
-        holds("T17", "a window that is given up", window_without_room()),
     ]
 }
 

@@ -63,7 +63,7 @@ pub(super) fn all() -> Vec<Run> {
     );
     remove(
         "SR4a",
-        "nor with the first entry",
+        "a position is not compared with the first entry",
         link,
         |rules| rules.compare_first = false,
         &["ST1", "ST2"],
@@ -202,6 +202,13 @@ pub(super) fn all() -> Vec<Run> {
         &["ST1", "ST2"],
     );
     remove(
+        "SR14c",
+        "a read fills the window that was given up meanwhile",
+        window_without_room,
+        |rules| rules.fill_after_eviction = false,
+        &["ST1q", "ST1w", "ST2"],
+    );
+    remove(
         "SR15",
         "the window serves what is before it",
         small_window,
@@ -312,13 +319,6 @@ pub(super) fn all() -> Vec<Run> {
         window_and_deletion,
         |rules| rules.void_on_deletion = false,
         &["ST1q", "ST1w", "ST2", "ST2d"],
-    );
-    remove(
-        "SR14c",
-        "a read fills the window that was given up meanwhile",
-        window_without_room,
-        |rules| rules.fill_after_eviction = false,
-        &["ST1q", "ST1w", "ST2"],
     );
     runs
 }
