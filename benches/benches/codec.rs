@@ -35,7 +35,7 @@ fn decode(criterion: &mut Criterion) {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 let request = Native.decode(&mut Message::Text(black_box(text)));
-                // What is decoded borrows from the text, so it cannot be returned.
+                // Decoded values borrow from the text, so they cannot be returned.
                 black_box(&request).is_ok()
             });
         });

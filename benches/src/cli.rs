@@ -27,7 +27,7 @@ struct Cli {
     command: Command,
 }
 
-/// What every command wants to know.
+/// Arguments of every command.
 #[derive(Debug, Args)]
 pub(crate) struct Common {
     /// The gateway; several nodes of it, separated by commas, take connections in turn
@@ -39,13 +39,13 @@ pub(crate) struct Common {
         global = true
     )]
     pub(crate) urls: Vec<Target>,
-    /// How the gateway is spoken to
+    /// The gateway's protocol
     #[arg(long, value_enum, default_value_t, global = true)]
     pub(crate) dialect: Dialect,
     /// File with the secret the gateway verifies tokens with, or the private key to its public one
     #[arg(long, value_name = "FILE", global = true)]
     key_file: Option<PathBuf>,
-    /// What signs tokens
+    /// Algorithm that signs tokens
     #[arg(long, default_value = "HS256", global = true)]
     algorithm: Algorithm,
     /// The gateway's process id, to report its memory and CPU time; of several nodes all, and the
@@ -60,7 +60,7 @@ pub(crate) struct Common {
     json: bool,
 }
 
-/// What to do.
+/// The command.
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Hold connections that do nothing: memory per connection
@@ -79,7 +79,7 @@ enum Command {
     Slow(slow::SlowArgs),
     /// Write revocations to Redis: time from `SET` to the close frame
     Revoke(revoke::RevokeArgs),
-    /// Publish where nobody listens: publications per second
+    /// Publish without subscribers: publications per second
     Publish(publish::PublishArgs),
 }
 
@@ -119,7 +119,7 @@ impl Common {
         Connections::new(self.urls.clone(), self.dialect, count)
     }
 
-    /// What signs this run's tokens.
+    /// The signer of this run's tokens.
     pub(crate) fn mint(&self) -> anyhow::Result<Mint> {
         let Some(path) = &self.key_file else {
             bail!("--key-file is missing: the file with the secret of the gateway's issuer");

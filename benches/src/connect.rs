@@ -22,10 +22,10 @@ pub(crate) struct ConnectArgs {
     /// Handshakes under way at a time
     #[arg(long, default_value_t = 64)]
     at_once: usize,
-    /// How long to measure, in seconds
+    /// Time to measure, in seconds
     #[arg(long, default_value = "10", value_parser = seconds)]
     seconds: Duration,
-    /// How long to connect before, in seconds
+    /// Time to connect before, in seconds
     #[arg(long, default_value = "1", value_parser = seconds)]
     warmup: Duration,
 }

@@ -28,13 +28,13 @@ const EVENTS: usize = 1024;
 /// The longest answer to an upgrade request that is waited for.
 const MAX_ANSWER_BYTES: usize = 16 * 1024;
 
-/// What a subscriber that stopped reading lets the system receive for it.
+/// Receive buffer of a subscriber that stopped reading.
 const PAUSED_RECEIVE_BYTES: usize = 4096;
 
 /// EINPROGRESS of Linux: connecting goes on.
 const IN_PROGRESS: i32 = 115;
 
-/// How far a connection has come.
+/// Progress of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     /// Waiting for TCP, with the request ready.
@@ -58,7 +58,7 @@ struct Connection {
     paused: bool,
 }
 
-/// What happened on a connection.
+/// An event on a connection.
 #[derive(Debug)]
 pub(crate) enum Happened<'a> {
     /// It is authenticated.
@@ -109,7 +109,7 @@ impl Connections {
         self.all.len()
     }
 
-    /// Whether a connection is authenticated and has not ended.
+    /// True if a connection is authenticated and has not ended.
     pub(crate) fn is_open(&self, slot: usize) -> bool {
         self.all[slot].stage == Stage::Open
     }

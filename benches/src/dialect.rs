@@ -1,8 +1,8 @@
-//! How a gateway is spoken to: in `curfew.v1`, which most peers are taught, or as Socket.IO.
+//! The gateway's protocol: `curfew.v1`, which most peers are taught, or Socket.IO.
 
 use clap::ValueEnum;
 
-/// What a client and a gateway say to each other. Frames are told apart by how they begin.
+/// Frames between a client and a gateway, told apart by how they begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum Dialect {
     /// `curfew.v1`.
@@ -25,7 +25,7 @@ impl Dialect {
         }
     }
 
-    /// How the frame begins that says that a connection is open.
+    /// Start of the frame that says that a connection is open.
     pub(crate) fn connected(self) -> &'static [u8] {
         match self {
             Self::Curfew => b"{\"type\":\"connected\"",
@@ -33,7 +33,7 @@ impl Dialect {
         }
     }
 
-    /// How a publication begins.
+    /// Start of a publication.
     pub(crate) fn message(self) -> &'static [u8] {
         match self {
             Self::Curfew => b"{\"type\":\"message\"",
@@ -41,7 +41,7 @@ impl Dialect {
         }
     }
 
-    /// How the answer to [`Self::subscribe`] begins.
+    /// Start of the answer to [`Self::subscribe`].
     pub(crate) fn ok(self) -> &'static [u8] {
         match self {
             Self::Curfew => b"{\"type\":\"ok\"",
@@ -70,7 +70,7 @@ impl Dialect {
         }
     }
 
-    /// What follows the data of a publication.
+    /// Text after the data of a publication.
     pub(crate) fn tail(self) -> &'static str {
         match self {
             Self::Curfew => "}",

@@ -16,19 +16,19 @@ use crate::wire;
 /// Connections that are being opened at a time.
 pub(crate) const AT_ONCE: usize = 256;
 
-/// How long opening all connections may take.
+/// Time to open all connections.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How many subscribers look into what arrives: enough to know the latency, few enough not to slow
-/// the others' counting.
+/// Number of subscribers that look into messages: enough to know the latency, few enough not to
+/// slow the others' counting.
 const WATCHING: usize = 16;
 
-/// What the publisher may have waiting for the system to take: more would not be sent any sooner,
-/// but be stamped too early.
+/// Bytes of the publisher that may wait for the system to take them: more would not be sent any
+/// sooner, but be stamped too early.
 const MAX_UNSENT: usize = 16 * 1024;
 
-/// What may be on its way to one subscriber: less than what a gateway takes a subscriber for slow
-/// for, by any of its bounds.
+/// Bytes on their way to one subscriber: less than any bound by which a gateway takes a subscriber
+/// for slow.
 const MAX_ON_ITS_WAY: u64 = 48 * 1024;
 
 /// About as much of a message is not data.
@@ -37,7 +37,7 @@ const MESSAGE_OVERHEAD: u64 = 64;
 /// Deliveries that do not come within this are lost.
 const LOST_AFTER: Duration = Duration::from_secs(3);
 
-/// Who listens, and how much is said.
+/// Subscribers and publications.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct FanArgs {
     /// Channels, published to in turn
@@ -81,19 +81,19 @@ pub(crate) struct Fan {
     pub(crate) delivered: u64,
     /// Deliveries that are due to those who read.
     due: u64,
-    /// How long it has spun with nothing to do.
+    /// Time spent spinning with nothing to do.
     idle: Duration,
     pub(crate) latency: Histogram,
     /// Subscribers that were closed, of those that do not count.
     pub(crate) closed: u64,
 }
 
-/// Whose deliveries count.
+/// Connections with counted deliveries.
 #[derive(Debug)]
 struct Readers {
     /// By connection: whether it is one.
     are: Vec<bool>,
-    /// How many each channel has.
+    /// Number of readers, by channel.
     of_channel: Vec<u64>,
 }
 
@@ -216,7 +216,7 @@ impl Fan {
         }
     }
 
-    /// What it cost since [`Fan::begin`], and the server's CPU time, as [`Meter::stop`]. Spinning with
+    /// Cost since [`Fan::begin`], and the server's CPU time, as [`Meter::stop`]. Spinning with
     /// nothing to do is not being busy.
     pub(crate) fn stop(&self, meter: &Meter) -> anyhow::Result<(Usage, Option<f64>)> {
         let (mut usage, server_cpu_us) = meter.stop()?;
@@ -265,7 +265,7 @@ impl Fan {
         loop {
             let channel = (self.published % self.args.channels as u64) as usize;
             let readers = self.readers.of_channel[channel];
-            // When it is due, and whether it is.
+            // Time of the next publication, and if it has come.
             let (at, due) = match self.args.rate {
                 Some(rate) => {
                     let (since, before) = self.pace;
@@ -322,7 +322,7 @@ impl Fan {
     }
 }
 
-/// How many publications may be on their way.
+/// Number of publications that may be on their way.
 fn window(args: &FanArgs) -> u64 {
     let fit = MAX_ON_ITS_WAY / (u64::from(args.bytes) + MESSAGE_OVERHEAD);
     args.window.min(fit.max(1))

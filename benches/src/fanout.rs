@@ -17,10 +17,10 @@ use crate::report;
 pub(crate) struct FanoutArgs {
     #[command(flatten)]
     fan: FanArgs,
-    /// How long to measure, in seconds
+    /// Time to measure, in seconds
     #[arg(long, default_value = "10", value_parser = seconds)]
     seconds: Duration,
-    /// How long to publish before, in seconds
+    /// Time to publish before, in seconds
     #[arg(long, default_value = "2", value_parser = seconds)]
     warmup: Duration,
 }

@@ -1,24 +1,25 @@
-//! Latencies, kept in little memory however many there are.
+//! Latencies, counted in bounded memory.
 
 use std::time::Duration;
 
+use hdrhistogram::Histogram as Buckets;
 use serde::Serialize;
 
-/// Buckets to each doubling: a percentile is at most 1.6 % too high.
-const PER_DOUBLING: usize = 64;
+/// Longest latency with a bucket of its own, in nanoseconds: one hour. Longer ones count as this.
+const LONGEST_NANOS: u64 = 3_600_000_000_000;
 
-/// Doublings of [`PER_DOUBLING`] nanoseconds that are told apart: up to an hour.
-const DOUBLINGS: usize = 36;
+/// Significant decimal digits of a percentile: it is at most 1 % too high.
+const DIGITS: u8 = 2;
 
-/// How often each latency was seen.
+/// Counts of latencies.
 #[derive(Debug)]
 pub(crate) struct Histogram {
-    buckets: Vec<u64>,
-    count: u64,
+    /// In nanoseconds.
+    buckets: Buckets<u64>,
     max: Duration,
 }
 
-/// What is told of a histogram, in microseconds.
+/// A histogram's summary in a report, in microseconds.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Latency {
     samples: u64,
@@ -30,54 +31,27 @@ pub(crate) struct Latency {
 impl Histogram {
     pub(crate) fn new() -> Self {
         Self {
-            buckets: vec![0; PER_DOUBLING * (DOUBLINGS + 1)],
-            count: 0,
+            buckets: Buckets::new_with_max(LONGEST_NANOS, DIGITS).expect("the bounds are valid"),
             max: Duration::ZERO,
         }
     }
 
     pub(crate) fn record(&mut self, latency: Duration) {
-        let nanos = latency.as_nanos() as usize;
-        // Linear up to PER_DOUBLING, then by the highest bit and the bits after it.
-        let doubling = (nanos / PER_DOUBLING)
-            .checked_ilog2()
-            .map_or(0, |log| log as usize + 1);
-        let doubling = doubling.min(DOUBLINGS);
-        let bucket = match doubling {
-            0 => nanos,
-            _ => {
-                doubling * PER_DOUBLING
-                    + ((nanos >> (doubling - 1)) - PER_DOUBLING).min(PER_DOUBLING - 1)
-            }
-        };
-        self.buckets[bucket] += 1;
-        self.count += 1;
+        let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
+        self.buckets.saturating_record(nanos);
         self.max = self.max.max(latency);
     }
 
-    /// The upper end of the bucket that holds the given part of all samples.
+    /// The upper end of the bucket that holds the given part of all samples, at most the maximum.
     fn percentile(&self, part: f64) -> Duration {
-        let wanted = (self.count as f64 * part).ceil() as u64;
-        let mut seen = 0;
-        for (bucket, count) in self.buckets.iter().enumerate() {
-            seen += count;
-            if seen >= wanted.max(1) {
-                let (doubling, place) = (bucket / PER_DOUBLING, bucket % PER_DOUBLING);
-                let nanos = match doubling {
-                    0 => place as u64,
-                    _ => ((PER_DOUBLING + place + 1) as u64) << (doubling - 1),
-                };
-                return Duration::from_nanos(nanos).min(self.max);
-            }
-        }
-        Duration::ZERO
+        Duration::from_nanos(self.buckets.value_at_quantile(part)).min(self.max)
     }
 
     /// `None` when nothing was recorded.
     pub(crate) fn latency(&self) -> Option<Latency> {
         let micros = |latency: Duration| latency.as_nanos() as f64 / 1000.0;
-        (self.count > 0).then(|| Latency {
-            samples: self.count,
+        (!self.buckets.is_empty()).then(|| Latency {
+            samples: self.buckets.len(),
             p50_us: micros(self.percentile(0.5)),
             p99_us: micros(self.percentile(0.99)),
             max_us: micros(self.max),

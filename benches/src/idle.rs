@@ -14,13 +14,13 @@ use crate::report;
 /// Arguments of `curfew-bench idle`.
 #[derive(Debug, Args)]
 pub(crate) struct IdleArgs {
-    /// How many connections, each of another user
+    /// Number of connections, each of another user
     #[arg(long, default_value_t = 10_000)]
     connections: usize,
-    /// How long to hold them before they are counted, in seconds
+    /// Time to hold them before they are counted, in seconds
     #[arg(long, default_value = "10", value_parser = seconds)]
     seconds: Duration,
-    /// How long to wait after they are closed, in seconds
+    /// Time to wait after they are closed, in seconds
     #[arg(long, default_value = "5", value_parser = seconds)]
     settle: Duration,
 }

@@ -6,7 +6,7 @@
 //! counted; JSON is never parsed, and only samples are looked into.
 //! Start at [`run`], then at `connections.rs` for the event loop and `fan.rs` for publishing.
 //!
-//! What is measured within one process, without sockets, is in this package's `benches` folder.
+//! Measurements within one process, without sockets, are in this package's `benches` folder.
 
 mod cli;
 mod connect;

@@ -1,4 +1,4 @@
-//! What processes cost, as Linux tells it.
+//! Costs of processes, by Linux' account.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -21,12 +21,12 @@ pub(crate) struct Meter {
     load: (Processes, Duration),
 }
 
-/// What a measurement cost. The load generator must have been idle for a tenth of the time at
-/// least, or it measured itself.
+/// Cost of a measurement. The load generator must have been idle for a tenth of the time at least,
+/// or it measured itself.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Usage {
     pub(crate) seconds: f64,
-    /// Of several nodes the sum: with a core each, up to their number.
+    /// The sum of several nodes: with a core each, up to their number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) server_busy: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -109,7 +109,7 @@ impl Meter {
         })
     }
 
-    /// What it cost since then, and the server's CPU time in microseconds.
+    /// Cost since then, and the server's CPU time in microseconds.
     pub(crate) fn stop(&self) -> anyhow::Result<(Usage, Option<f64>)> {
         let seconds = self.started.elapsed().as_secs_f64();
         let used = |(processes, before): &(Processes, Duration)| {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::dialect::Dialect;
 use crate::wire::{self, opcode};
 
-/// What the time is found behind.
+/// Text before the time.
 const MARK: &[u8] = b"{\"t\":\"";
 
 /// Digits of the time, in nanoseconds since the run began.
@@ -37,8 +37,8 @@ impl Publication {
         self.stamped_at(began.elapsed())
     }
 
-    /// The frame, as it should have been sent so long after the run began: a latency from then has
-    /// the wait of whoever could not send in time (coordinated omission).
+    /// The frame, as it should have been sent so long after the run began: a latency from then
+    /// includes the wait of a publisher that could not send in time (coordinated omission).
     pub(crate) fn stamped_at(&mut self, at: Duration) -> &[u8] {
         let mut nanos = at.as_nanos();
         for digit in self.frame[self.time_at..self.time_at + DIGITS]
@@ -52,7 +52,7 @@ impl Publication {
     }
 }
 
-/// How long ago a message's publication was sent; `None` for one that is not ours.
+/// Time since a message's publication was sent; `None` for a foreign message.
 pub(crate) fn age(message: &[u8], began: Instant) -> Option<Duration> {
     let at = message
         .windows(MARK.len())

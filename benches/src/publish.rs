@@ -30,10 +30,10 @@ pub(crate) struct PublishArgs {
     /// Size of a publication's data, in bytes of JSON, at least 2
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(2..=32_000))]
     bytes: u16,
-    /// How long to measure, in seconds
+    /// Time to measure, in seconds
     #[arg(long, default_value = "10", value_parser = seconds)]
     seconds: Duration,
-    /// How long to publish before, in seconds
+    /// Time to publish before, in seconds
     #[arg(long, default_value = "2", value_parser = seconds)]
     warmup: Duration,
 }
@@ -108,7 +108,7 @@ struct Press {
     every: u64,
     /// Answers that may be waited for.
     window: usize,
-    /// Who has room in its window.
+    /// Publishers with room in their window.
     heard: Vec<usize>,
     latency: Histogram,
     accepted: u64,

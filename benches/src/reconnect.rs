@@ -14,13 +14,13 @@ use crate::report;
 /// Arguments of `curfew-bench reconnect`.
 #[derive(Debug, Args)]
 pub(crate) struct ReconnectArgs {
-    /// How many connections, each of another user
+    /// Number of connections, each of another user
     #[arg(long, default_value_t = 4000)]
     connections: usize,
-    /// How long to wait before the cut, and after all are back before memory is read, in seconds
+    /// Time to wait before the cut, and after all are back before memory is read, in seconds
     #[arg(long, default_value = "2", value_parser = seconds)]
     settle: Duration,
-    /// How long they may take to come back, in seconds
+    /// Time for them to come back, in seconds
     #[arg(long, default_value = "60", value_parser = seconds)]
     seconds: Duration,
 }

@@ -1,4 +1,4 @@
-//! What is printed.
+//! Output of a measurement.
 
 use serde::Serialize;
 use serde_json::Value;

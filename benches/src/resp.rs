@@ -1,37 +1,38 @@
-//! The least of Redis' protocol that a measurement can do with: commands out, replies in, over one
-//! connection that nothing else shares or delays.
+//! A blocking connection to Redis that nothing else shares or delays.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow};
+use redis::{Client, Cmd, FromRedisValue as _, IntoConnectionInfo as _, RedisResult, Value};
 
-/// How long Redis may take to connect or to answer: emptying millions of keys takes a while.
+/// Time for Redis to connect or to answer: emptying millions of keys is slow.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A connection to Redis.
-#[derive(Debug)]
-pub struct Resp {
-    stream: BufReader<TcpStream>,
-    /// Kept for its memory.
-    command: Vec<u8>,
+pub struct Resp(redis::Connection);
+
+impl std::fmt::Debug for Resp {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Resp").finish_non_exhaustive()
+    }
 }
 
 impl Resp {
-    /// Connects.
+    /// Connects to `host:port`.
     ///
     /// # Errors
     ///
-    /// Nobody listens there.
-    pub fn connect(address: impl ToSocketAddrs) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(address).context("connect to redis")?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Self {
-            stream: BufReader::new(stream),
-            command: Vec::new(),
-        })
+    /// The address is malformed or refuses the connection.
+    pub fn connect(address: &str) -> anyhow::Result<Self> {
+        let address = format!("redis://{address}").into_connection_info();
+        let address = address.context("address of redis")?;
+        // Without a name of the library, the connection sends only what it is told to send.
+        let settings = address.redis_settings().clone().set_skip_set_lib_name();
+        let connection = Client::open(address.set_redis_settings(settings))?
+            .get_connection_with_timeout(PATIENCE)
+            .context("connect to redis")?;
+        connection.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self(connection))
     }
 
     /// Sends a command and waits for its reply.
@@ -50,54 +51,27 @@ impl Resp {
     ///
     /// The connection is lost.
     pub fn send(&mut self, words: &[impl AsRef<[u8]>]) -> anyhow::Result<()> {
-        self.command.clear();
-        put_command(words, &mut self.command);
-        self.stream
-            .get_mut()
-            .write_all(&self.command)
-            .context("send to redis")
+        let mut command = Cmd::new();
+        for word in words {
+            command.arg(word.as_ref());
+        }
+        let packed = command.get_packed_command();
+        self.0.send_packed_command(&packed).context("send to redis")
     }
 
-    /// The next reply, as text: a status, a number, or a string, empty where there is none.
+    /// The next reply, as text: a status, a number, or a string, empty for none.
     ///
     /// # Errors
     ///
-    /// It is an error or an array, or does not come.
+    /// The reply is an error or an array, or does not come.
     pub fn receive(&mut self) -> anyhow::Result<String> {
-        let mut line = String::new();
-        let read = self.stream.read_line(&mut line);
-        if read.context("receive from redis")? == 0 {
-            bail!("redis has closed the connection");
-        }
-        let line = line.trim_end();
-        match line.split_at_checked(1) {
-            Some(("+" | ":", rest)) => Ok(rest.to_owned()),
-            Some(("-", error)) => bail!("redis says {error}"),
-            Some(("$", "-1")) => Ok(String::new()),
-            Some(("$", length)) => self.string(length.parse().context("length of a string")?),
-            _ => bail!("redis says what is not understood here: {line}"),
-        }
-    }
-
-    fn string(&mut self, length: usize) -> anyhow::Result<String> {
-        /// What follows a string.
-        const END: &[u8] = b"\r\n";
-        let mut bytes = vec![0; length + END.len()];
-        self.stream
-            .read_exact(&mut bytes)
-            .context("receive from redis")?;
-        bytes.truncate(length);
-        String::from_utf8(bytes).context("redis says what is no text")
-    }
-}
-
-fn put_command(words: &[impl AsRef<[u8]>], out: &mut Vec<u8>) {
-    out.extend(format!("*{}\r\n", words.len()).bytes());
-    for word in words {
-        let word = word.as_ref();
-        out.extend(format!("${}\r\n", word.len()).bytes());
-        out.extend(word);
-        out.extend(b"\r\n");
+        let mut read = || -> RedisResult<String> {
+            match self.0.recv_response()?.extract_error()? {
+                Value::Nil => Ok(String::new()),
+                value => String::from_redis_value(value).map_err(Into::into),
+            }
+        };
+        read().map_err(|error| anyhow!("receive from redis: {error}"))
     }
 }
 
@@ -105,12 +79,13 @@ fn put_command(words: &[impl AsRef<[u8]>], out: &mut Vec<u8>) {
 mod tests {
     use super::*;
 
+    use std::io::{Read as _, Write as _};
     use std::net::TcpListener;
 
     #[test]
     fn commands_are_sent_and_replies_of_every_form_are_read() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut resp = Resp::connect(listener.local_addr().unwrap()).unwrap();
+        let mut resp = Resp::connect(&listener.local_addr().unwrap().to_string()).unwrap();
         let (mut server, _) = listener.accept().unwrap();
         server
             .write_all(b"+OK\r\n:42\r\n$3\r\na\r\n\r\n$-1\r\n-NOAUTH no\r\n*0\r\n")

@@ -19,8 +19,8 @@ use crate::resp::Resp;
 /// The close code of a revoked session.
 const REVOKED: u16 = 4403;
 
-/// How long a revocation's key stays, in seconds: it must not outlive the run by much, since the
-/// next one has users of the same names.
+/// Life of a revocation's key, in seconds: it must not outlive the run by much, since the next one
+/// has users of the same names.
 const KEY_SECONDS: &str = "60";
 
 /// Longest wait for anything to happen: the rate is kept within this.
@@ -38,17 +38,17 @@ pub(crate) struct RevokeArgs {
     /// Connections that are held, each of another user
     #[arg(long, default_value_t = 10_000)]
     connections: usize,
-    /// How many users are revoked
+    /// Number of users to revoke
     #[arg(long, default_value_t = 300)]
     times: usize,
     /// Revocations per second; without it the next one is written when the one before has closed
     /// its connection and another has taken the place
     #[arg(long)]
     rate: Option<f64>,
-    /// How long a close frame may take to come, in seconds
+    /// Time for a close frame to come, in seconds
     #[arg(long, default_value = "10", value_parser = seconds)]
     patience: Duration,
-    /// How long to wait before, with all connections open, in seconds
+    /// Time to wait before, with all connections open, in seconds
     #[arg(long, default_value = "2", value_parser = seconds)]
     settle: Duration,
 }
@@ -112,7 +112,7 @@ struct Axe<'a> {
     tokens: &'a [String],
     /// The user that takes the next free place.
     next: usize,
-    /// When the revocations whose close frames have not come were written, by connection.
+    /// Times at which revocations without a close frame yet were written, by connection.
     sent: HashMap<usize, Instant>,
     /// Connections that take places of others.
     opening: usize,
@@ -151,7 +151,7 @@ impl Axe<'_> {
         !self.sent.is_empty() || self.opening > 0
     }
 
-    /// Writes the revocation of whoever has a random place.
+    /// Writes the revocation of the user in a random place.
     fn revoke(&mut self) -> anyhow::Result<()> {
         let slot = loop {
             let slot = fastrand::usize(..self.users.len());

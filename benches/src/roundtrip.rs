@@ -28,10 +28,10 @@ pub(crate) struct RoundtripArgs {
     /// Size of a publication's data, in bytes of JSON, at least 31
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(publication::MIN_BYTES as i64..=32_000))]
     bytes: u16,
-    /// How long to measure, in seconds
+    /// Time to measure, in seconds
     #[arg(long, default_value = "10", value_parser = seconds)]
     seconds: Duration,
-    /// How long to publish before, in seconds
+    /// Time to publish before, in seconds
     #[arg(long, default_value = "1", value_parser = seconds)]
     warmup: Duration,
 }
@@ -93,14 +93,14 @@ pub(crate) fn run(common: &Common, args: &RoundtripArgs) -> anyhow::Result<Value
 #[derive(Debug)]
 struct Echo {
     connections: Connections,
-    /// How many connections each publisher has: the first publishes, the last listens. With two,
+    /// Number of connections of each publisher: the first publishes, the last listens. With two,
     /// nodes taking connections in turn, they are on different ones.
     ends: usize,
     publications: Vec<Publication>,
     began: Instant,
     latency: Histogram,
     roundtrips: u64,
-    /// Who is to publish next.
+    /// Publishers that are next.
     due: Vec<usize>,
 }
 

@@ -18,13 +18,13 @@ use crate::report;
 pub(crate) struct SlowArgs {
     #[command(flatten)]
     fan: FanArgs,
-    /// How many subscribers stop reading, in percent
+    /// Share of subscribers that stop reading, in percent
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(1..=99))]
     percent: u8,
-    /// How long to measure with all reading, and again with some not, in seconds
+    /// Time to measure with all reading, and again with some not, in seconds
     #[arg(long, default_value = "10", value_parser = seconds)]
     seconds: Duration,
-    /// How long to publish before, in seconds
+    /// Time to publish before, in seconds
     #[arg(long, default_value = "2", value_parser = seconds)]
     warmup: Duration,
 }
@@ -41,7 +41,7 @@ struct Report {
     some_not: Phase,
 }
 
-/// What the same readers got, and what it cost.
+/// Deliveries to the same readers, and their cost.
 #[derive(Debug, Serialize)]
 struct Phase {
     deliveries_per_second: f64,

@@ -1,4 +1,4 @@
-//! Where the gateway is.
+//! The gateway's address.
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 /// A `ws://` URL, resolved.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
-    /// Where to connect to.
+    /// Address to connect to.
     pub(crate) address: SocketAddr,
     /// For the `Host` header.
     pub(crate) host: String,

@@ -34,7 +34,7 @@ pub(crate) fn upgrade_request(target: &Target, token: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Where the head of an HTTP response ends, once it has come.
+/// End of an HTTP response's head, once it has come.
 pub(crate) fn head_end(bytes: &[u8]) -> Option<usize> {
     bytes
         .windows(4)

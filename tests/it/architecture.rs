@@ -6,7 +6,11 @@
 mod codes;
 mod configuration;
 mod crates;
+mod decisions;
+mod dependencies;
 mod files;
 mod markdown;
+mod modules;
 mod mutants;
+mod prose;
 mod workspace;

@@ -227,7 +227,7 @@ async fn headers_that_libraries_let_through_are_refused() {
     ] {
         is_refused(&gateway, &key.sign(header, &claims), &["malformed"], header).await;
     }
-    // Not an algorithm of this key: whatever it is called, it is never verified.
+    // This key has no such algorithm: a token of it is never verified.
     for header in [
         r#"{"alg":"none"}"#,
         r#"{"alg":"None"}"#,

@@ -1,6 +1,6 @@
-//! Clients that nobody here wrote: Python `websockets`, Node `ws` and curl (issue 2, "Done when").
+//! Clients by other authors: Python `websockets`, Node `ws` and curl (issue 2, "Done when").
 //!
-//! What the programs do is in `tests/clients/`; here they are started, and the user is revoked.
+//! The programs are in `tests/clients/`; a test starts them and revokes the user.
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -17,7 +17,7 @@ use tokio::time::timeout;
 /// No program takes longer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What both programs print, in order.
+/// Lines that both programs print, in order.
 const STEPS: [&str; 10] = [
     "token in the header",
     "token as a subprotocol",
@@ -147,7 +147,7 @@ async fn lives_a_session(program: &mut Command) {
     });
     let mut child = program
         .arg(task.to_string())
-        // The gateway is on this machine, whatever its proxy is.
+        // The gateway is local, so a proxy of the environment must not be used.
         .env("no_proxy", "*")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -172,7 +172,7 @@ async fn lives_a_session(program: &mut Command) {
     assert_eq!(steps, STEPS);
 }
 
-/// What `.ci/run` has installed for these tests: `CURFEW_CLIENTS`, or where it puts it by default.
+/// Folder of the installed clients: `CURFEW_CLIENTS`, else the default of `.ci/run`.
 fn clients() -> PathBuf {
     std::env::var_os("CURFEW_CLIENTS").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/clients"),
@@ -196,7 +196,7 @@ fn program(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// What curl printed with `-i`: head and body.
+/// Output of `curl -i`: head and body.
 #[derive(Debug)]
 struct Answer(String);
 

@@ -47,7 +47,7 @@ async fn until_expired(gateway: &Gateway, client: &mut WsClient, ends: Instant) 
             ends.elapsed()
         );
         gateway.publish("room:1", json!("late?")).await;
-        // Whatever is delivered comes before the answer to a ping, or the close does.
+        // Deliveries come before the answer to a ping, or the close does.
         client.send(json!({"type":"ping"})).await;
         closed = loop {
             let frame = client.next_json().await;

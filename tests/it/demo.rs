@@ -14,10 +14,10 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::json;
 use tempfile::TempDir;
 
-/// How long the page may take for anything; longer than the shortest token lives.
+/// Time for any step of the page; longer than the shortest token lives.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How often the page is looked at.
+/// Interval between looks at the page.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// The life of the shortest token the page offers, in seconds.
@@ -113,7 +113,7 @@ async fn the_demo_page_lets_two_users_talk_and_cuts_one_of_them_off() {
 #[tokio::test]
 async fn what_names_a_trace_is_a_link_to_it() {
     let dev = Dev::start_with_variables(&[
-        // Spans are recorded, whoever takes them.
+        // Spans are recorded even though no collector takes them.
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9"),
         (
             "CURFEW__TELEMETRY__TRACE_URL",

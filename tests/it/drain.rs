@@ -30,7 +30,7 @@ async fn a_draining_node_says_so_and_sends_everyone_away_spread_over_the_window(
     );
     let alive = gateway.admin_as(None, "GET", "/livez", None).await;
     assert_eq!(alive.status, 200);
-    // Whoever comes now is sent elsewhere, not told that the token is bad.
+    // A client that comes now is sent elsewhere; its token is not called bad.
     let refused = eventually("a refusal", async || {
         let connect = gateway.ws().bearer(&Key::default_secret().user("bob"));
         connect.try_attempt().await.unwrap().err()

@@ -7,7 +7,7 @@ use curfew_testkit::{OutFrame, opcode};
 use curfew_tests::{Gateway, Settings, eventually};
 use serde_json::json;
 
-/// What a client sends, and the code it is closed with, before authentication as after it.
+/// Bad frames, with the close code each gets, before authentication as after it.
 fn bad_frames() -> Vec<(&'static str, Vec<u8>, u16)> {
     let ping = || OutFrame::text(r#"{"type":"ping"}"#);
     let mut cases = vec![
@@ -343,7 +343,7 @@ async fn a_client_that_does_not_answer_a_close_is_cut() {
 #[tokio::test]
 async fn however_a_connection_ends_nothing_of_it_is_kept() {
     let gateway = Gateway::start_default().await;
-    // What the first connections leave behind in caches is no leak.
+    // Caches filled by the first connections are no leak.
     for _ in 0..5 {
         gateway.user("alice").await.reset();
     }
@@ -362,7 +362,7 @@ async fn however_a_connection_ends_nothing_of_it_is_kept() {
                 client.reset();
             }
             3 => {
-                // Half-closed: a server can still send, but nobody will ever answer.
+                // Half-closed: a server can still send, but no answer will ever come.
                 client.half_close().await;
                 kept.push(client);
             }

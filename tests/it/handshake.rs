@@ -252,7 +252,7 @@ async fn bytes_that_are_no_ascii_in_credentials_are_refused_and_harm_nobody() {
                     "{}",
                     refused.status
                 ),
-                // Where the bytes play no part the request is as good as any other.
+                // A request in which the bytes play no part is as good as any other.
                 Ok(mut client) => {
                     let selected = client.response().header("sec-websocket-protocol");
                     assert!(selected.is_none_or(|selected| selected == "curfew.v1"));

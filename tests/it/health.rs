@@ -1,4 +1,4 @@
-//! What a supervisor is told (CONTRACT §2 `/livez`, `/readyz`).
+//! Health for a supervisor (CONTRACT §2 `/livez`, `/readyz`).
 
 use std::fs;
 use std::process::Command;
@@ -40,7 +40,7 @@ async fn a_node_that_can_neither_reload_nor_drain_is_not_alive() {
     gateway.user("alice").await;
 
     gateway.write_config(&Settings::default());
-    // Its end, for whoever waits for it.
+    // Writing to the pipe ends the wait of its reader.
     drop(fs::File::options().write(true).open(&pipe).unwrap());
     eventually("a node that goes on", async || {
         (alive().await.status == 200).then_some(())

@@ -154,7 +154,7 @@ async fn commands_over_the_rate_are_answered_and_not_acted_on_then_close_with_44
         .collect();
     assert_eq!(heard, passed);
 
-    // Whoever goes on like that for ten seconds is closed; whoever pauses is not.
+    // Ten seconds without a pause close the connection; a client that pauses stays.
     let mut moderate = gateway.user("carol").await;
     let began = Instant::now();
     let flooding = async {

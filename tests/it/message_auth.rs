@@ -207,10 +207,10 @@ async fn strangers_are_counted_for_each_address() {
     }
     let refused = gateway.ws().refused().await;
     assert_eq!(refused.status, 429);
-    // Whom the address header names does not matter.
+    // The address header has no effect.
     let refused = gateway.ws().header("X-Forwarded-For", "192.0.2.1");
     assert_eq!(refused.refused().await.status, 429);
-    // Whoever authenticates makes room.
+    // A client that authenticates makes room.
     strangers[0].send_text(&auth()).await;
     strangers[0].expect_json(json!({"type":"connected"})).await;
     eventually("room for another", async || {

@@ -1,4 +1,4 @@
-//! `/metrics`: the names, and that nobody outside can make more of them (SECURITY row 91).
+//! `/metrics`: the names, and that no outsider can add any (SECURITY row 91).
 
 mod reference;
 
@@ -15,7 +15,7 @@ use tokio::time::timeout;
 /// Enough that a series for each would be a node's end.
 const MANY: usize = 10_000;
 
-/// How many of them come at once.
+/// Number of requests at once.
 const AT_ONCE: usize = 50;
 
 #[tokio::test]

@@ -336,8 +336,8 @@ async fn an_id_has_64_bytes_of_text() {
         .await;
 }
 
-/// Fault: a list of an object's members in their order is read as that object, by which a revocation
-/// has a cutoff that nobody wrote and a body means what it does not say.
+/// Fault: a list of an object's members in their order is read as that object, by which a
+/// revocation gets a cutoff that was not written and a body means more than it says.
 #[tokio::test]
 async fn an_array_is_no_object() {
     let redis = Redis::start().await;

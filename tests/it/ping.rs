@@ -1,4 +1,4 @@
-//! Pings by the server, and whoever does not answer them (CONTRACT §4, 4510).
+//! Pings by the server, and clients that do not answer them (CONTRACT §4, 4510).
 
 use std::time::{Duration, Instant};
 
@@ -41,7 +41,7 @@ async fn an_unasked_pong_is_not_an_answer_but_any_frame_shows_life() {
     let gateway = Gateway::start_with(&quick()).await;
     let mut client = gateway.user("alice").await;
     client.ignore_pings();
-    // Whoever talks is alive, pong or not: after three pings it is still there.
+    // A talking client is alive, pong or not: after three pings it is still there.
     let mut pings = 0;
     while pings < 3 {
         match client.incoming(Duration::from_millis(300)).await {

@@ -1,4 +1,4 @@
-//! What may be subscribed and published (CONTRACT §5).
+//! Permitted subscriptions and publications (CONTRACT §5).
 
 use curfew_testkit::WsClient;
 use curfew_testkit::mint::Key;
@@ -175,7 +175,7 @@ effect = "deny"
         let allowed = asks(&mut client, action, channel).await;
         assert_eq!(allowed, expect, "{action} {channel}");
     }
-    // What is not a grant grants nothing, and does no harm.
+    // A malformed grant grants nothing, and does no harm.
     for grants in [
         json!("room:*"),
         json!(["room:*"]),

@@ -1,4 +1,4 @@
-//! What changes while the node runs (CONTRACT §6).
+//! Changes while the node runs (CONTRACT §6).
 
 use curfew_testkit::WsClient;
 use curfew_testkit::mint::{Key, jwks};
@@ -273,7 +273,7 @@ async fn sessions_from_before_are_found_by_the_claims_that_a_reload_adds() {
     acme.expect_close(4403, "revoked").await;
     assert!(gateway.attempt_with(&of("acme")).await.is_revoked());
 
-    // Taken away again, the kind names nobody; brought back, whoever it names meanwhile.
+    // Taken away, the kind names no session; brought back, it names those opened meanwhile too.
     gateway.take_over(&by("[]"), true).await;
     let mut again = gateway.session(&of("acme")).await;
     gateway.take_over(&by("[\"tenant\"]"), false).await;

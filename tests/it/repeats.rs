@@ -11,7 +11,7 @@ use serde_json::Value;
 /// Longer than the time between two lines of one cause.
 const A_MINUTE: Duration = Duration::from_secs(75);
 
-/// Of each cause.
+/// Number of events, by cause.
 const EVENTS: u64 = 20;
 
 /// Lines with this message and this value of a field.
@@ -45,7 +45,7 @@ async fn the_rest_of_a_cause_is_told_when_its_minute_is_over() {
     let settings = Settings::default().with("session.max_per_user = 1");
     let node = Gateway::start_with(&settings).await;
     let token = Key::default_secret().user("alice");
-    // It answers that it is there, so that nobody takes its place.
+    // It answers that it is there, so that no other takes its place.
     let alice = node.tape("alice", "room:1").await;
     for _ in 0..EVENTS {
         let answer = http::request(node.address(), "GET", "/nothing", &[], b"").await;

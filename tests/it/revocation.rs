@@ -291,7 +291,7 @@ async fn a_revocation_while_the_outbound_queue_is_full_delivers_nothing_more() {
     gateway.publish("calm", json!("still here")).await;
     other.expect_json(json!({"type":"message"})).await;
 
-    // What the kernel held may still come; what waited in the gateway must not.
+    // Frames in the kernel may still come; frames waiting in the gateway must not.
     let mut last = None;
     loop {
         match slow.incoming(curfew_testkit::PATIENCE).await {

@@ -291,7 +291,7 @@ async fn wrong_rules_are_refused() {
         let case = Case::new(&Settings::default().rules(&rules).to_toml());
         refused(&case.serve().await, &[says]);
     }
-    // Whatever is made of it, it does not crash.
+    // The outcome is open, but it is no crash.
     let case = Case::new(&Settings::default().rules(&with(&wide)).to_toml());
     let checked = curfew(&["check-config", "--config", &case.path()]).await;
     assert!([0, 2].contains(&checked.code), "{checked:?}");
@@ -424,7 +424,7 @@ async fn flags_win_over_the_environment_and_that_over_the_file() {
     ])
     .await;
     refused(&finished, &["limits.surprise"]);
-    // What Kubernetes injects for a Service named curfew is not ours.
+    // Variables that Kubernetes injects for a Service named curfew are not ours.
     let injected = [
         ("CURFEW_PORT", "tcp://10.0.0.1:80"),
         ("CURFEW_SERVICE_HOST", "10.0.0.1"),

@@ -1,4 +1,4 @@
-//! Where a token may come from, and what is said when it is refused (CONTRACT §3).
+//! Sources of a token, and the answers to refused ones (CONTRACT §3).
 
 use curfew_testkit::mint::Key;
 use curfew_tests::{Gateway, Settings};

@@ -5,7 +5,7 @@ use curfew_testkit::{Connect, WsClient};
 
 use crate::{Gateway, eventually};
 
-/// What became of a client that asked for a session.
+/// Outcome of a client's request for a session.
 #[derive(Debug)]
 pub enum Attempt {
     /// It has one; `connected` has been read.
@@ -47,17 +47,17 @@ impl Attempt {
         }
     }
 
-    /// Whether it was refused because of a revocation.
+    /// True if it was refused because of a revocation.
     pub fn is_revoked(&self) -> bool {
         matches!(self, Self::Refused(reason, 4403) if reason == "revoked")
     }
 
-    /// Whether it has a session.
+    /// True if it has a session.
     pub fn is_open(&self) -> bool {
         matches!(self, Self::Open(_))
     }
 
-    /// Whether the node could not say.
+    /// True if the node could not say.
     pub fn is_unavailable(&self) -> bool {
         matches!(self, Self::Unavailable)
     }

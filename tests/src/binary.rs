@@ -48,9 +48,9 @@ pub fn curfew_binary() -> &'static Path {
 pub struct Finished {
     /// Its exit code; -1 when a signal ended it.
     pub code: i32,
-    /// What it printed.
+    /// Standard output.
     pub stdout: String,
-    /// What it logged or complained.
+    /// Log and error output.
     pub stderr: String,
 }
 

@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use curfew_testkit::http::{self, Response};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 /// Time for an answer, on a busy machine.
 const ANSWER: Duration = Duration::from_secs(60);
 
-/// A browser and its cookies at one provider, whatever their paths.
+/// A browser and its cookies at one provider, without regard to their paths.
 #[derive(Debug, Clone)]
 pub(crate) struct Browser {
     address: SocketAddr,
@@ -88,16 +89,9 @@ pub(crate) async fn post_form(
 
 /// Fields as forms and queries have them.
 pub(crate) fn encoded(fields: &[(&str, &str)]) -> String {
-    let escaped = |text: &str| -> String {
-        let escape = |byte: u8| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => {
-                char::from(byte).to_string()
-            }
-            _ => format!("%{byte:02X}"),
-        };
-        text.bytes().map(escape).collect()
+    let field = |(name, value): &(&str, &str)| {
+        format!("{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC))
     };
-    let field = |(name, value): &(&str, &str)| format!("{name}={}", escaped(value));
     let fields: Vec<String> = fields.iter().map(field).collect();
     fields.join("&")
 }

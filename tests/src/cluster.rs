@@ -10,7 +10,7 @@ use tokio::time::interval;
 
 use crate::{Gateway, Proxy, Redis, Settings, Tape, eventually_within};
 
-/// How long a cluster may take to be ready: the machine may be busy.
+/// Time for a cluster to be ready: the machine may be busy.
 const START: Duration = Duration::from_secs(30);
 
 /// Between two publications of a [`Publisher`].

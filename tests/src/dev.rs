@@ -54,7 +54,7 @@ impl Dev {
         }
     }
 
-    /// What it has printed and logged.
+    /// Output and log so far.
     pub fn output(&self) -> &Log {
         &self.log
     }

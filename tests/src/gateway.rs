@@ -115,7 +115,7 @@ impl Gateway {
         self.admin
     }
 
-    /// Where the configuration lies.
+    /// Folder of the configuration.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
@@ -159,7 +159,7 @@ impl Gateway {
             .await;
     }
 
-    /// What it has logged and printed.
+    /// Log and output so far.
     pub fn log(&self) -> &Log {
         &self.log
     }
@@ -250,7 +250,7 @@ impl Gateway {
             .await
     }
 
-    /// Whether `/readyz` says so.
+    /// True if `/readyz` says so.
     pub async fn ready(&self) -> bool {
         let answer = http::request(self.admin, "GET", "/readyz", &[], b"").await;
         answer.status == 200
@@ -406,7 +406,7 @@ impl Gateway {
         Duration::from_millis(ticks * 10)
     }
 
-    /// How many file descriptors are open.
+    /// Number of open file descriptors.
     pub fn open_fds(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.pid()))
             .expect("the process runs")
@@ -433,8 +433,8 @@ impl Drop for Gateway {
 }
 
 impl Gateway {
-    /// Whatever else a test is about: each step of the revocation protocol that the node has logged
-    /// is one that the model's node can make.
+    /// In every test: each step of the revocation protocol that the node has logged is one that the
+    /// model's node can make.
     fn assert_follows_the_model(&self) {
         let lines = self.log.lines();
         if let Err(violation) = replay::check(lines.iter().map(String::as_str)) {
@@ -443,7 +443,8 @@ impl Gateway {
     }
 }
 
-/// What steps the wall clock of one process. It is where Debian puts it, by architecture.
+/// The library that steps the wall clock of one process. It is where Debian puts it, by
+/// architecture.
 fn faketime_library() -> PathBuf {
     let libraries = fs::read_dir("/usr/lib").expect("there are libraries");
     let mut paths = libraries.filter_map(|entry| {

@@ -1,4 +1,4 @@
-//! Where an identity provider posts a logout token that a test wants to see.
+//! A server for an identity provider's logout tokens that a test wants to see.
 
 use std::time::Duration;
 

@@ -20,7 +20,7 @@ use crate::free_port;
 /// The client of the recipe.
 pub const CLIENT: &str = "web-app";
 
-/// Where that client's users come back to.
+/// Redirect address of that client's users.
 const REDIRECT: &str = "https://app.example.com/";
 
 /// The password of every user.
@@ -62,11 +62,11 @@ pub struct Realm {
     /// Its name.
     pub name: String,
     keycloak: &'static Keycloak,
-    /// Where it is asked: Keycloak itself, or what stands in front of it.
+    /// Address of requests: Keycloak itself, or a proxy in front of it.
     address: SocketAddr,
 }
 
-/// What one login of a user got.
+/// Tokens of one login of a user.
 #[derive(Debug, Clone)]
 pub struct Login {
     /// The access token.
@@ -173,7 +173,7 @@ impl Keycloak {
     /// asked of Keycloak.
     pub async fn realm_at(&'static self, name: &str, address: SocketAddr) -> Realm {
         static ONE_BY_ONE: Mutex<()> = Mutex::const_new(());
-        // Of several at once none is done any sooner.
+        // Several at once would all take as long.
         let _turn = ONE_BY_ONE.lock().await;
         let realm = json!({"realm":name,"enabled":true});
         self.admin("POST", "", Some(&realm.to_string()), "").await;
@@ -184,7 +184,7 @@ impl Keycloak {
         }
     }
 
-    /// Where it listens.
+    /// Its address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

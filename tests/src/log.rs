@@ -1,4 +1,4 @@
-//! What a process writes, line by line as it comes.
+//! Output of a process, line by line as it comes.
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::sync::Arc;

@@ -15,10 +15,10 @@ use tokio::time::timeout;
 
 use crate::browser::{Browser, between, code_of, encoded, post_form, text_of};
 
-/// Where users come back to.
+/// Redirect address of users.
 const REDIRECT: &str = "https://app.example.com/";
 
-/// Whom its access tokens are for (RFC 8707).
+/// Audience of its access tokens (RFC 8707).
 const RESOURCE: &str = "https://rt.example.com";
 
 /// The file in its directory with what it complains of.
@@ -48,7 +48,7 @@ struct Running {
     output: BufReader<ChildStdout>,
 }
 
-/// What a login got.
+/// Tokens of a login.
 #[derive(Debug, Clone)]
 pub struct SignedIn {
     /// The access token, a JWT (RFC 9068).

@@ -19,7 +19,7 @@ use crate::TestAuthority;
 /// Below the issuer.
 const DISCOVERY: &str = "/.well-known/openid-configuration";
 
-/// How requests are answered.
+/// Manner of answers to requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Manner {
     /// As they should be.
@@ -48,7 +48,7 @@ pub struct Provider {
     _serving: JoinSet<()>,
 }
 
-/// Where a provider has what.
+/// Paths of a provider's documents.
 #[derive(Debug, Clone, Copy)]
 pub struct Paths {
     /// The path of its issuer identifier.
@@ -147,7 +147,7 @@ impl Provider {
         format!("{}://{}", self.scheme, self.address)
     }
 
-    /// Where its keys are.
+    /// Address of its keys.
     pub fn keys_url(&self) -> String {
         self.origin() + self.paths.keys
     }
@@ -174,7 +174,7 @@ impl Provider {
         self.serve(jwks(keys));
     }
 
-    /// From now on this is its key set, whatever it is.
+    /// From now on this text is its key set, well-formed or not.
     pub fn serve(&self, set: String) {
         *self.shared.keys.lock() = set;
     }
@@ -189,12 +189,12 @@ impl Provider {
         self.shared.manner.send_replace(manner);
     }
 
-    /// How often its keys were asked for.
+    /// Number of requests for its keys.
     pub fn fetches(&self) -> usize {
         self.requests(self.paths.keys)
     }
 
-    /// How often a path was asked for.
+    /// Number of requests for a path.
     pub fn requests(&self, path: &str) -> usize {
         let requests = self.shared.requests.lock();
         requests.get(path).copied().unwrap_or_default()
@@ -240,7 +240,7 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, shared: Arc<Sha
     let answer = format!(
         "HTTP/1.1 {status} Whatever\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{more}\r\n{body}"
     );
-    // Whoever asked may have gone.
+    // The client may have gone.
     drop(stream.write_all(answer.as_bytes()).await);
     drop(stream.shutdown().await);
 }

@@ -24,7 +24,7 @@ const CHUNKS: usize = 4096;
 /// Longer than any test.
 const FOR_EVER: Duration = Duration::from_secs(3600);
 
-/// What becomes of the bytes of one direction.
+/// Treatment of the bytes of one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flow {
     /// They pass.
@@ -93,7 +93,7 @@ impl Link {
     }
 }
 
-/// What a connection has shown itself to be.
+/// Kind of a connection, by its first commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// It asked for `CLIENT TRACKING`: revocations come on it.
@@ -105,7 +105,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What the bytes of a client say.
+    /// The kind that a client's bytes show.
     fn shown_by(bytes: &[u8]) -> Option<Self> {
         let say = |word: &[u8]| {
             let mut windows = bytes.windows(word.len());
@@ -121,13 +121,13 @@ impl Kind {
     }
 }
 
-/// What the test has asked for.
+/// The state that the test has asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Wanted {
     tracking: Link,
     subscriber: Link,
     other: Link,
-    /// How often everything has been cut: however short a cut is, no connection outlives it.
+    /// Number of cuts: no connection outlives even the shortest.
     cuts: u64,
 }
 
@@ -192,13 +192,13 @@ impl Proxy {
         }
     }
 
-    /// Where clients connect to.
+    /// Address for clients.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// From now on connections that are made go to another server, as if a name had another address.
-    /// Those that there are stay where they are.
+    /// New connections go to another server from now on, as if a name had another address. Existing
+    /// ones stay.
     pub fn point_to(&self, server: SocketAddr) {
         self.server.send_replace(server);
     }
@@ -237,7 +237,7 @@ async fn accept(
     while let Ok((client, _)) = listener.accept().await {
         let server = *server.borrow();
         connections.spawn(carry(client, server, wanted.clone(), Arc::clone(&clock)));
-        // Whatever cut a connection, both its ends have seen it.
+        // Both ends of a connection have seen its cut.
         while connections.try_join_next().is_some() {}
     }
 }
@@ -310,7 +310,7 @@ struct Side<'a> {
     wanted: watch::Receiver<Wanted>,
     kind: watch::Receiver<Kind>,
     flow: fn(Link) -> Flow,
-    /// Whether the connection has lost bytes.
+    /// True if the connection has lost bytes.
     lost: &'a AtomicBool,
 }
 

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::hash::{BuildHasher as _, RandomState};
-use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,6 +12,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use curfew_testkit::PATIENCE;
+use redis::RedisResult;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
@@ -112,7 +112,7 @@ impl Redis {
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
             if let Ok(mut connection) = Resp::connect(address).await
                 && let Ok(Reply::Text(info)) = connection.call(&["INFO"]).await
-                // Somebody else's server may have taken the port before ours could.
+                // Another test's server may have taken the port before ours could.
                 && info.contains(&format!("process_id:{}\r\n", process.id()))
                 && !info.contains("loading:1")
             {
@@ -123,7 +123,7 @@ impl Redis {
         false
     }
 
-    // Where it is.
+    // Addresses.
 
     /// Its port.
     pub fn port(&self) -> u16 {
@@ -135,7 +135,7 @@ impl Redis {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
 
-    /// Where it speaks TLS, if its settings say so.
+    /// TLS address, if its settings have one.
     pub fn tls_address(&self) -> Option<SocketAddr> {
         let settings = fs::read_to_string(self.directory().join("redis.conf"));
         let settings = settings.expect("it was written");
@@ -151,12 +151,12 @@ impl Redis {
         format!("redis://{}", self.address())
     }
 
-    /// Where its files are.
+    /// Folder of its files.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// What it has logged.
+    /// Log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.directory().join("log")).unwrap_or_default()
     }
@@ -174,21 +174,14 @@ impl Redis {
     pub async fn run(&self, command: &[impl AsRef<[u8]>]) -> Reply {
         let reply = match self.call(command).await {
             // A sentinel cuts every connection of a server to which it has given another role.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof
-                ) =>
-            {
-                self.call(command).await
-            }
+            Err(error) if error.is_connection_dropped() => self.call(command).await,
             reply => reply,
         };
         reply.expect("the server answers").accepted()
     }
 
-    /// One command on a connection of its own, and whatever comes of it.
-    pub async fn call(&self, command: &[impl AsRef<[u8]>]) -> io::Result<Reply> {
+    /// One command on a connection of its own; the answer, errors of the server included.
+    pub async fn call(&self, command: &[impl AsRef<[u8]>]) -> RedisResult<Reply> {
         Resp::connect(self.address()).await?.call(command).await
     }
 
@@ -197,7 +190,7 @@ impl Redis {
         self.run(&["KEYS", "*"]).await.texts().into_iter().collect()
     }
 
-    /// Whether there is such a key.
+    /// True if the key exists.
     pub async fn has(&self, key: &str) -> bool {
         self.run(&["EXISTS", key]).await.integer() == 1
     }
@@ -221,7 +214,7 @@ impl Redis {
         }
     }
 
-    /// Starts it again on the same port, with whatever data it had saved.
+    /// Starts it again on the same port, with the data it had saved.
     pub async fn restart(&mut self) {
         self.kill();
         assert!(self.run_process().await, "no restart:\n{}", self.log());
@@ -232,7 +225,7 @@ impl Redis {
         self.kill();
         for name in ["appendonlydir", "dump.rdb"] {
             let path = self.directory().join(name);
-            // Whatever is not there need not be removed.
+            // Both fail only if there is no such file.
             drop(fs::remove_dir_all(&path));
             drop(fs::remove_file(&path));
         }
@@ -268,8 +261,8 @@ pub fn redis_program(name: &str) -> PathBuf {
     folder.map_or_else(|| name.into(), |folder| folder.join(name))
 }
 
-/// A port nobody listens on, below those the kernel gives to outgoing connections: a client that
-/// reconnects while its server is down must not be given the server's own port.
+/// A free port, below those the kernel gives to outgoing connections: a client that reconnects
+/// while its server is down must not be given the server's own port.
 pub fn free_port() -> u16 {
     const FIRST: u16 = 10_000;
     const COUNT: u16 = 20_000;

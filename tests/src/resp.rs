@@ -1,28 +1,32 @@
-//! Redis' own protocol (RESP2), as much of it as the tests speak.
+//! A bare connection to Redis: the `redis` crate writes the commands and parses the replies.
 //!
-//! The gateway's client is not used here: what a test writes to Redis, and when, must not depend on
-//! the code under test.
+//! The crate's connections are not used: they send commands of their own and reconnect, and a test
+//! decides each byte that a proxy sees and each moment at which it sends one.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
+use combine::parser::combinator::AnySendSyncPartialState;
+use combine::stream::{Decoder, PointerOffset};
 use curfew_testkit::PATIENCE;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufStream};
+use redis::{RedisResult, Value};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// What Redis answers.
+/// An answer of Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// There is no such thing.
+    /// No value.
     Nil,
-    /// A text: `OK`, or a value.
+    /// A text: `OK`, or a value as UTF-8, lossily.
     Text(String),
     /// A number.
     Integer(i64),
-    /// Several answers in one.
+    /// An array.
     List(Vec<Reply>),
-    /// A refusal.
+    /// An error reply: its code and detail.
     Error(String),
 }
 
@@ -60,24 +64,47 @@ impl Reply {
     }
 }
 
+impl From<Value> for Reply {
+    fn from(value: Value) -> Self {
+        match value {
+            Value::Nil => Self::Nil,
+            Value::Int(number) => Self::Integer(number),
+            Value::Okay => Self::Text("OK".to_owned()),
+            Value::SimpleString(text) => Self::Text(text),
+            Value::BulkString(bytes) => Self::Text(String::from_utf8_lossy(&bytes).into_owned()),
+            Value::Array(items) => Self::List(items.into_iter().map(Self::from).collect()),
+            Value::ServerError(error) => Self::Error(error.to_string()),
+            other => panic!("RESP2 has no {other:?}"),
+        }
+    }
+}
+
 /// A connection to one Redis server.
-#[derive(Debug)]
 pub struct Resp {
-    stream: BufStream<TcpStream>,
+    stream: TcpStream,
+    /// Bytes of replies not yet complete: a wait for a reply may be given up and begun again.
+    decoder: Decoder<AnySendSyncPartialState, PointerOffset<[u8]>>,
+}
+
+impl fmt::Debug for Resp {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.stream.fmt(out)
+    }
 }
 
 impl Resp {
     /// Connects.
-    pub async fn connect(server: SocketAddr) -> io::Result<Self> {
+    pub async fn connect(server: SocketAddr) -> RedisResult<Self> {
         let stream = TcpStream::connect(server).await?;
         stream.set_nodelay(true)?;
         Ok(Self {
-            stream: BufStream::new(stream),
+            stream,
+            decoder: Decoder::new(),
         })
     }
 
     /// One command and its answer.
-    pub async fn call(&mut self, command: &[impl AsRef<[u8]>]) -> io::Result<Reply> {
+    pub async fn call(&mut self, command: &[impl AsRef<[u8]>]) -> RedisResult<Reply> {
         let mut replies = self.pipeline(&[command]).await?;
         Ok(replies.remove(0))
     }
@@ -86,67 +113,30 @@ impl Resp {
     pub async fn pipeline<A: AsRef<[u8]>>(
         &mut self,
         commands: &[impl AsRef<[A]>],
-    ) -> io::Result<Vec<Reply>> {
-        let mut bytes = Vec::new();
+    ) -> RedisResult<Vec<Reply>> {
+        let mut packed = Vec::new();
         for command in commands {
-            write_command(&mut bytes, command.as_ref());
+            let mut cmd = redis::Cmd::new();
+            for argument in command.as_ref() {
+                cmd.arg(argument.as_ref());
+            }
+            packed.extend(cmd.get_packed_command());
         }
         let exchanging = async {
-            self.stream.write_all(&bytes).await?;
-            self.stream.flush().await?;
+            self.stream.write_all(&packed).await?;
             let mut replies = Vec::with_capacity(commands.len());
             for _ in commands {
                 replies.push(self.reply().await?);
             }
             Ok(replies)
         };
-        timeout(PATIENCE, exchanging).await?
+        let replies = timeout(PATIENCE, exchanging).await;
+        replies.map_err(io::Error::from)?
     }
 
-    /// The next thing that comes, asked for or not.
-    pub async fn reply(&mut self) -> io::Result<Reply> {
-        let line = self.line().await?;
-        let (kind, rest) = line.split_at_checked(1).unwrap_or_default();
-        match kind {
-            "+" => Ok(Reply::Text(rest.to_owned())),
-            "-" => Ok(Reply::Error(rest.to_owned())),
-            ":" => Ok(Reply::Integer(rest.parse().map_err(io::Error::other)?)),
-            "$" | "*" if rest == "-1" => Ok(Reply::Nil),
-            "$" => {
-                let length: usize = rest.parse().map_err(io::Error::other)?;
-                let mut bytes = vec![0; length + 2];
-                self.stream.read_exact(&mut bytes).await?;
-                bytes.truncate(length);
-                Ok(Reply::Text(String::from_utf8_lossy(&bytes).into_owned()))
-            }
-            "*" => {
-                let count: usize = rest.parse().map_err(io::Error::other)?;
-                let mut items = Vec::with_capacity(count);
-                for _ in 0..count {
-                    items.push(Box::pin(self.reply()).await?);
-                }
-                Ok(Reply::List(items))
-            }
-            _ => Err(io::Error::other(format!("not a reply: {line:?}"))),
-        }
-    }
-
-    async fn line(&mut self) -> io::Result<String> {
-        let mut line = String::new();
-        if self.stream.read_line(&mut line).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        line.truncate(line.trim_end().len());
-        Ok(line)
-    }
-}
-
-fn write_command<A: AsRef<[u8]>>(bytes: &mut Vec<u8>, command: &[A]) {
-    bytes.extend_from_slice(format!("*{}\r\n", command.len()).as_bytes());
-    for argument in command {
-        let argument = argument.as_ref();
-        bytes.extend_from_slice(format!("${}\r\n", argument.len()).as_bytes());
-        bytes.extend_from_slice(argument);
-        bytes.extend_from_slice(b"\r\n");
+    /// The next reply or pushed message.
+    pub async fn reply(&mut self) -> RedisResult<Reply> {
+        let parsing = redis::parse_redis_value_async(&mut self.decoder, &mut self.stream);
+        parsing.await.map(Reply::from)
     }
 }

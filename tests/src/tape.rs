@@ -1,4 +1,4 @@
-//! What a client saw, frame by frame, with the time each frame came.
+//! Frames of a client, with the time each frame came.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,13 +10,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-/// How long a recording waits for a frame before it looks whether there is something to send.
+/// Time a recording waits for a frame before it looks for something to send.
 const TURN: Duration = Duration::from_millis(5);
 
 /// `backend.lease`, as it is by default: nothing is delivered this long after a revocation.
 pub const LEASE: Duration = Duration::from_secs(3);
 
-/// What a busy machine may add between the node's write and the client's read.
+/// Time that a busy machine may add between the node's write and the client's read.
 const SLACK: Duration = Duration::from_millis(300);
 
 /// Commands that may wait to be sent.
@@ -28,7 +28,7 @@ const MOST_PINGS: u32 = 200;
 /// Something that came, and when.
 #[derive(Debug, Clone)]
 pub struct Seen {
-    /// When it was read.
+    /// Time at which it was read.
     pub at: Instant,
     /// The text frame; for a close frame `{"close":code}`, for the end of the stream `{"end":true}`.
     pub frame: Value,
@@ -83,7 +83,7 @@ impl Tape {
         self.matching(&json!({"type":"message"}))
     }
 
-    /// When the last publication came.
+    /// Time of the last publication.
     pub fn last_message(&self) -> Option<Instant> {
         self.messages().last().map(|seen| seen.at)
     }
@@ -161,7 +161,7 @@ impl Tape {
         );
     }
 
-    /// Sends a command and waits for its answer, whatever that is.
+    /// Sends a command and waits for its answer, an error included.
     pub async fn ask(&self, id: &str, mut command: Value) -> Value {
         command["id"] = id.into();
         self.send(command);
@@ -183,7 +183,7 @@ impl Tape {
         }
     }
 
-    /// Whether the connection has ended, or its end has been announced.
+    /// True if the connection has ended, or its end has been announced.
     pub fn is_closed(&self) -> bool {
         let seen = self.seen.lock();
         seen.iter().any(|seen| {

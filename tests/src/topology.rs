@@ -9,10 +9,10 @@ use curfew_testkit::PATIENCE;
 use crate::redis::{free_port, redis_program};
 use crate::{Link, Proxy, Redis, Reply, eventually_within};
 
-/// What Sentinel calls the primary in its URL.
+/// Sentinel's name for the primary.
 const MASTER_NAME: &str = "main";
 
-/// How long a cluster of servers may take to agree.
+/// Time for a cluster of servers to agree.
 const AGREEMENT: Duration = Duration::from_secs(30);
 
 /// A Redis Cluster of three primaries.
@@ -97,7 +97,7 @@ impl RedisCluster {
         &self.servers
     }
 
-    /// One command, on whichever server has the key's slot, as `redis-cli -c` does.
+    /// One command, on the server with the key's slot, as `redis-cli -c` does.
     pub async fn run(&self, command: &[&str]) -> Reply {
         self.owner(command).await.run(command).await
     }

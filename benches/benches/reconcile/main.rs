@@ -18,7 +18,7 @@ use server::Server;
 /// is not to be measured.
 const PAUSE: Duration = Duration::from_millis(1500);
 
-/// How long it may take until a node knows all there is to know.
+/// Time for a node to know all there is to know.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Measures how long reconciliation takes.
@@ -30,18 +30,18 @@ struct Args {
     /// Revocations of others that are in force, in the second half of the measurement
     #[arg(long, default_value_t = 1_000_000)]
     revocations: usize,
-    /// How often each is measured
+    /// Rounds of each measurement
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Why sessions have to be compared; all by default
+    /// Causes of the comparison; all by default
     #[arg(long = "cause", value_enum, default_values_t = Cause::ALL)]
     causes: Vec<Cause>,
-    /// What `cargo bench` gives; without it, as under `cargo test`, everything is small
+    /// Given by `cargo bench`; without it, as under `cargo test`, everything is small
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// Why every session has to be compared again.
+/// Cause for comparing every session again.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Cause {
     /// The control connection is cut: a new one is made.

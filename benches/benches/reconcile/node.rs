@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// A node, with the times at which its lease was held again after it had been lost.
 #[derive(Debug)]
 pub(crate) struct Node {
-    /// When the backend was started; the sessions were there already.
+    /// Start of the backend; the sessions were there already.
     pub(crate) started: Instant,
     metrics: Arc<RedisMetrics>,
     opened: Receiver<Instant>,
@@ -119,7 +119,7 @@ impl Node {
         self.opened.try_recv().is_ok()
     }
 
-    /// How many revocations it knows of.
+    /// Number of revocations it knows of.
     pub(crate) fn known(&self) -> usize {
         usize::try_from(self.metrics.revocations_known.get()).unwrap_or(0)
     }
@@ -185,7 +185,7 @@ impl Events for Watched {
     }
 
     fn reopened(&self) {
-        // Nobody waits any more once the measurement is over.
+        // The receiver is gone once the measurement is over.
         self.opened.send(Instant::now()).ok();
         self.node.reopened();
     }

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 /// Keys written in one go.
 const BATCH: usize = 1000;
 
-/// How long the server may take to start.
+/// Time for the server to start.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A running `redis-server` that saves nothing, killed when dropped.
@@ -49,10 +49,10 @@ impl Server {
     }
 
     pub(crate) fn connect(&self) -> anyhow::Result<Resp> {
-        Resp::connect(("127.0.0.1", self.port))
+        Resp::connect(&format!("127.0.0.1:{}", self.port))
     }
 
-    /// Revokes so many users that nobody is, and names them in the index, as nodes would have.
+    /// Revokes `count` absent users, and names them in the index, as nodes would have.
     pub(crate) fn revoke_others(&self, count: usize) -> anyhow::Result<()> {
         let mut redis = self.connect()?;
         for from in (0..count).step_by(BATCH) {

@@ -193,7 +193,7 @@ fn listener(hub: &Hub, user: usize, channel: &Channel) -> Arc<Member> {
     member
 }
 
-/// What a session's task does when it is woken, but for the system call.
+/// The work of a woken session's task, without the system call.
 fn drain(hub: &Hub, member: &Arc<Member>) {
     let progress = member.write(hub, &Still, &mut Sink);
     assert!(matches!(progress, Progress::Done));

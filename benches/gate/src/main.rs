@@ -1,4 +1,4 @@
-//! What a message costs, in instructions and allocations: figures that do not depend on how fast a
+//! Cost of a message, in instructions and allocations: figures that do not depend on how fast a
 //! machine is, compared with a baseline in the repository.
 //!
 //! `curfew-gate check FILE` fails when a figure has grown; `curfew-gate bless FILE` writes the file.
@@ -17,11 +17,10 @@ use serde::{Deserialize, Serialize};
 /// Rounds of the two runs.
 const ROUNDS: [u64; 2] = [50, 550];
 
-/// How much more than the baseline is growth, as a share: compilers of one version and processors
-/// differ by less.
+/// Share above the baseline that is growth: compilers of one version and processors differ by less.
 const TOLERANCE: f64 = 0.05;
 
-/// How much less is worth a new baseline.
+/// Share below the baseline that is worth a new one.
 const GAIN: f64 = 0.10;
 
 /// One round of a case.

@@ -25,7 +25,7 @@ const PUBLISH: &[u8] = b"{\"type\":\"publish\",\"channel\":\"";
 #[derive(Default)]
 struct Channel {
     subscribers: Vec<usize>,
-    /// What was published in this turn, as frames.
+    /// Publications of this turn, as frames.
     published: Vec<u8>,
 }
 
@@ -212,7 +212,7 @@ impl Server {
             let channel = &mut self.channels[at];
             for subscriber in &channel.subscribers {
                 if let Some(client) = self.clients.get_mut(subscriber) {
-                    // Who has gone is noticed when reading.
+                    // Reading notices a lost client.
                     drop(client.send(&channel.published));
                 }
             }

@@ -38,7 +38,7 @@ pub enum Algorithm {
     EdDSA,
 }
 
-/// The name is none of the supported algorithms'.
+/// Error for a name that is not a supported algorithm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "not a supported algorithm; supported are HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 and EdDSA"
@@ -62,7 +62,7 @@ impl Algorithm {
         Self::EdDSA,
     ];
 
-    /// Every HMAC algorithm: what a secret can be used with.
+    /// Every HMAC algorithm: those that use a shared secret.
     pub(crate) const HMAC: &'static [Self] = &[Self::HS256, Self::HS384, Self::HS512];
     /// Every RSA algorithm.
     pub(crate) const RSA: &'static [Self] = &[
@@ -74,7 +74,7 @@ impl Algorithm {
         Self::PS512,
     ];
 
-    /// Its name in a token's header. Case matters.
+    /// The algorithm's name in a token's header. Case matters.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::HS256 => "HS256",
@@ -92,13 +92,14 @@ impl Algorithm {
         }
     }
 
-    /// Whether it uses a shared secret rather than a key pair.
+    /// Returns true for algorithms that use a shared secret rather than a key pair.
     pub fn is_hmac(self) -> bool {
         Self::HMAC.contains(&self)
     }
 
-    /// Tells if a signature by it can have this many bytes: as many as a number of a curve has twice, or as a
-    /// modulus that keys here may have.
+    /// Returns true if a signature by this algorithm can have this many bytes. ECDSA and EdDSA
+    /// signatures are two numbers of the curve's size; an RSA signature is as long as the modulus,
+    /// which [`RSA_BITS`] bounds.
     pub(crate) fn has_size(self, bytes: usize) -> bool {
         match self {
             Self::HS256 => bytes == 32,
@@ -112,7 +113,7 @@ impl Algorithm {
         }
     }
 
-    /// The library's name for it.
+    /// The JWT library's name for this algorithm.
     pub(crate) fn library(self) -> jsonwebtoken::Algorithm {
         use jsonwebtoken::Algorithm as Library;
         match self {
@@ -136,7 +137,7 @@ impl FromStr for Algorithm {
     type Err = UnknownAlgorithm;
 
     fn from_str(name: &str) -> Result<Self, UnknownAlgorithm> {
-        // RFC 9864's name for the one curve of EdDSA that is supported.
+        // RFC 9864 names the only EdDSA curve supported here `Ed25519`.
         if name == "Ed25519" {
             return Ok(Self::EdDSA);
         }

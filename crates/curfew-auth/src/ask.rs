@@ -1,4 +1,4 @@
-//! Waiting for a key: what becomes of a token that names one its issuer may have by now.
+//! Waiting for a key: tokens whose key is unknown here, but which the issuer may list by now.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,41 +9,42 @@ use tokio::time;
 use crate::remote::Asked;
 use crate::{AuthError, MissingKeys, RemoteKeys, Unverified, VerifyError};
 
-/// An issuer lists a key within this time of the first token by it. A token that is older than the
-/// issuer's last answer by more is by none of its keys, so that clients of a key that was withdrawn
-/// learn that they need another token.
+/// Time within which an issuer lists a new key after signing the first token with it. A token
+/// issued longer than this before the issuer's last answer is refused instead of waiting: its key
+/// was withdrawn, and the client needs a new token.
 const LISTED_WITHIN: Duration = Duration::from_secs(60);
 
-/// The time after which what waits for an issuer's answer looks at its configuration again.
+/// Longest wait for an issuer's answer before the configuration is read again.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// The reason that an issuer gives no key for a token.
 pub(crate) enum NoKey {
-    /// It has none, or not one.
+    /// The issuer has no such key, or several that fit.
     Refused(AuthError),
-    /// It may have another by now.
+    /// The issuer may have published the key since its set was fetched.
     Ask(Ask),
 }
 
-/// A question to an issuer.
+/// A question to an issuer for a key that is missing here.
 pub(crate) struct Ask {
     remote: Arc<RemoteKeys>,
-    /// The refusal if it has no other key.
+    /// The refusal to return if the issuer has no such key.
     error: AuthError,
     token: Suspect,
-    /// The key that the token names was there. One that names none may be by a key that has taken the
-    /// place of the one that is there.
+    /// True if the key that the token names by `kid` is here and did not sign it. A token without
+    /// `kid` stays false: the issuer may have replaced its only key.
     has_named_key: bool,
 }
 
-/// A token, as far as it is known without its key.
+/// Verdict on a token from everything but its signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Suspect {
-    /// It is good by no key.
+    /// No key could make the token good.
     Bad,
-    /// All that can be checked without the key is right.
+    /// Everything that can be checked without the key is right.
     Good,
-    /// The same, and its key is older than the issuer's last answer.
+    /// Like `Good`, but the token's key should have been in the issuer's last answer
+    /// ([`LISTED_WITHIN`]).
     Old,
 }
 
@@ -54,7 +55,7 @@ impl From<AuthError> for NoKey {
 }
 
 impl NoKey {
-    /// `remote` is to be asked; `error` is what to say if that finds no key.
+    /// Asks `remote` for the key. `error` is the refusal if `remote` has none.
     pub(crate) fn ask(remote: &Arc<RemoteKeys>, error: AuthError) -> Self {
         Self::Ask(Ask {
             remote: Arc::clone(remote),
@@ -64,7 +65,7 @@ impl NoKey {
         })
     }
 
-    /// The key that the token names was there, and is not the one that signed.
+    /// Marks that the named key is here and did not sign the token.
     pub(crate) fn by_another_key(self) -> Self {
         match self {
             Self::Ask(ask) => Self::Ask(Ask {
@@ -75,8 +76,8 @@ impl NoKey {
         }
     }
 
-    /// The same, when it is known what else there is to say of the token: only one that could be good
-    /// is worth a fetch. Nothing of `judged` is told, since any stranger could have written the token.
+    /// Adds the verdict on the claims, because only a token that could be good justifies a fetch. A
+    /// stranger can write any claims, so the refusal quotes nothing of `judged`.
     pub(crate) fn judged(self, judged: Result<(), AuthError>) -> Self {
         let Self::Ask(mut ask) = self else {
             return self;
@@ -92,7 +93,7 @@ impl NoKey {
         Self::Ask(ask)
     }
 
-    /// The same for a token that was issued then: its holder can get another.
+    /// Adds the time at which the token was issued, which tells a withdrawn key from a new one.
     pub(crate) fn issued(self, at: Option<Duration>, now: Duration) -> Self {
         let Self::Ask(mut ask) = self else {
             return self;
@@ -106,7 +107,7 @@ impl NoKey {
         Self::Ask(ask)
     }
 
-    /// The refusal when no issuer is asked.
+    /// The refusal to return when the issuer is not asked.
     pub(crate) fn into_error(self) -> AuthError {
         match self {
             Self::Refused(error) | Self::Ask(Ask { error, .. }) => error,
@@ -114,7 +115,7 @@ impl NoKey {
     }
 }
 
-/// Attempts something that takes an issuer's keys; once more when those may be newer.
+/// Runs `attempt`, and runs it once more after asking the issuer if a key was missing.
 pub(crate) async fn with_keys<T>(attempt: impl Fn() -> Result<T, NoKey>) -> Result<T, VerifyError> {
     let Ask { remote, token, .. } = match attempt() {
         Ok(done) => return Ok(done),
@@ -148,8 +149,8 @@ pub(crate) async fn with_keys<T>(attempt: impl Fn() -> Result<T, NoKey>) -> Resu
     }
 }
 
-/// As [`with_keys`], of what was found to be good but for its key and is sent once only: waits for the
-/// issuer's next answer, however long that takes.
+/// Like [`with_keys`], for a report that is good except for its missing key and that the sender
+/// does not repeat. Waits for the issuer's next answer without a time limit.
 pub(crate) async fn with_next_keys<T>(
     attempt: impl Fn() -> Result<T, NoKey>,
 ) -> Result<T, VerifyError> {
@@ -159,7 +160,8 @@ pub(crate) async fn with_next_keys<T>(
             Err(NoKey::Ask(ask)) if ask.token == Suspect::Good => ask,
             Err(no_key) => return Err(no_key.into_error().into()),
         };
-        // A reload may put others in its place, of which nothing is fetched here any more.
+        // A reload may replace this `RemoteKeys`; the replaced one is never fetched again, so the
+        // wait is bounded.
         let answer = time::timeout(LOOK_AGAIN, remote.answers_anew());
         if answer.await.is_ok() {
             return attempt().map_err(|no_key| no_key.into_error().into());

@@ -1,4 +1,4 @@
-//! Verifying a token, and keeping the keys it is verified with up to date.
+//! Verification of tokens, and upkeep of the keys that verify them.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,9 +19,8 @@ use crate::token::{Date, Header, Parts, TokenClaims, TokenType};
 use crate::verified::Digest;
 use crate::{AuthError, Config, Issuer, IssuerSummary, KeyError, RemoteKeys};
 
-/// Turns tokens into principals. Shared by all connections: verifying takes no lock but that of the
-/// tokens remembered, for moments, and each verification is judged by one configuration from start to
-/// end.
+/// Turns tokens into principals. All connections share one. Verification takes only the brief lock
+/// of the remembered tokens, and uses one configuration from start to end.
 #[derive(Debug)]
 pub struct Authenticator {
     issuers: ArcSwap<Issuers>,
@@ -30,41 +29,41 @@ pub struct Authenticator {
     journal: Journal,
 }
 
-/// Why a token opens nothing.
+/// Reason why a token opens no session.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VerifyError {
     /// The token is at fault.
     #[error(transparent)]
     Refused(#[from] AuthError),
-    /// It cannot be known at the moment, which is no fault of the token's.
+    /// The token cannot be judged at the moment, which is not the token's fault.
     #[error(transparent)]
     Unknown(#[from] Unverified),
 }
 
-/// What keeps a token from being verified.
+/// Obstacle that prevents the verification of a token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unverified {
-    /// Its issuer's keys cannot be had.
+    /// The issuer's keys are unavailable.
     #[error("the keys of the issuer {:?} are not available", .0.issuer)]
     Keys(MissingKeys),
-    /// Nothing is wrong with it but its time, and this node's clock is not known to be right.
+    /// Only the token's times are wrong, and this node's clock is not known to be right.
     #[error("the clock of this node is not known to be right")]
     Clock,
 }
 
-/// Keys that cannot be had at the moment, and the token that needs them.
+/// Keys that are unavailable at the moment, and the verdict on the token that needs them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MissingKeys {
     /// The configured name of the issuer.
     pub issuer: Arc<str>,
-    /// The time until they are fetched again, or may be for one who asks then.
+    /// The time until the next fetch of the keys, scheduled or on demand.
     pub retry_after: Duration,
-    /// All that can be checked of the token without them is right.
+    /// True if everything that can be checked without the keys is right.
     pub may_be_good: bool,
 }
 
 impl Unverified {
-    /// The time after which another attempt can have another outcome; `None` where that is not known.
+    /// The time after which another attempt can succeed; `None` if unknown.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Keys(missing) => Some(missing.retry_after),
@@ -72,7 +71,7 @@ impl Unverified {
         }
     }
 
-    /// Its name in spans.
+    /// The name of the obstacle in spans.
     pub fn error_type(&self) -> &'static str {
         match self {
             Self::Keys(_) => "keys_unavailable",
@@ -80,7 +79,7 @@ impl Unverified {
         }
     }
 
-    /// One sentence for whoever sent the token.
+    /// One sentence for the client.
     pub fn message(&self) -> &'static str {
         match self {
             Self::Keys(_) => "the issuer's keys are not available at the moment, try again",
@@ -90,8 +89,8 @@ impl Unverified {
 }
 
 impl VerifyError {
-    /// The same, where it is not known that this node's clock is right: that a token is over, or not
-    /// good yet, is not known then.
+    /// Replaces a refusal that this node's clock decided by [`Unverified::Clock`], for a node whose
+    /// clock is not known to be right: it cannot tell that a token is expired or not yet valid.
     #[must_use]
     pub fn without_clock(self) -> Self {
         match self {
@@ -101,38 +100,38 @@ impl VerifyError {
     }
 }
 
-/// A key file that changed, and what came of it.
+/// A key file that changed, and the outcome of reading it.
 #[derive(Debug)]
 pub struct FileReload {
     /// The issuer's configured name.
     pub issuer: String,
     /// The file.
     pub path: PathBuf,
-    /// How many keys are in force now; or why the previous ones stay.
+    /// The number of keys now in force, or the reason why the previous keys stay.
     pub outcome: Result<usize, KeyError>,
 }
 
-/// What was last seen in the key files. The lock makes reloads take turns.
+/// The last seen state of the key files. Its lock serialises reloads and key installations.
 #[derive(Debug)]
 struct Files {
     config: Config,
-    /// By the issuers' order.
+    /// One entry per issuer, in the order of `config.issuers`.
     seen: Vec<Seen>,
-    /// Likewise: whether what was read last could not be used.
+    /// One entry per issuer: true if the last content of its file could not be used.
     bad: Vec<bool>,
 }
 
-/// Issuers of another configuration, with their keys: see [`Authenticator::prepare`].
+/// The issuers of another configuration with their keys; see [`Authenticator::prepare`].
 #[derive(Debug)]
 pub struct PreparedIssuers {
     all: Vec<Arc<LoadedIssuer>>,
     files: Files,
 }
 
-/// What reading a file gave.
+/// Result of reading a file.
 #[derive(Debug, PartialEq, Eq)]
 enum Seen {
-    /// The hash of its content.
+    /// The hash of the file's content.
     Content(Vec<u8>),
     Unreadable,
 }
@@ -153,23 +152,25 @@ impl Authenticator {
         })
     }
 
-    /// Verifies a token with the keys at hand: one that an issuer may have made since its keys were
-    /// fetched is unknown.
+    /// Verifies a token with the keys at hand. A token signed with a key newer than the last fetch
+    /// is refused as `unknown_key`.
     ///
     /// # Errors
     ///
-    /// Until the signature is known to be good only `malformed`, `wrong_issuer`, `unknown_key` and
-    /// `bad_signature` are told; what a token that anybody could have written says stays untold.
+    /// Before the signature is verified, only `malformed`, `wrong_issuer`, `unknown_key` and
+    /// `bad_signature` are returned: a stranger can write any claims, and learns nothing about
+    /// them.
     pub fn authenticate(&self, token: &str) -> Result<Arc<Principal>, AuthError> {
         self.attempt(token).map_err(NoKey::into_error)
     }
 
-    /// Verifies a token; waits, up to two seconds, for its issuer's keys where it names one that is
-    /// not there and keys are fetched.
+    /// Verifies a token. If the token's key is missing and the issuer's keys are fetched, waits up
+    /// to two seconds for them.
     ///
     /// # Errors
     ///
-    /// As [`Authenticator::authenticate`]. An issuer that cannot be asked is not the token's fault.
+    /// Like [`Authenticator::authenticate`], plus [`VerifyError::Unknown`] if the issuer does not
+    /// answer.
     pub async fn verify(&self, token: &str) -> Result<Arc<Principal>, VerifyError> {
         with_keys(|| self.attempt(token)).await
     }
@@ -180,9 +181,11 @@ impl Authenticator {
         let parts = Parts::of(token, issuers.max_token_bytes)?;
         let header = parts.header()?;
         let header = Header::parse(&header, TokenType::Access)?;
-        // A shared secret's is verified as quickly as it is looked up.
+        // HMAC tokens are not remembered: their verification costs no more than a look-up.
         let remembered = !header.algorithm.is_hmac() && !issuers.verified.is_off();
         let digest = remembered.then(|| Digest::of(token));
+        // A remembered token skips the claims too: `find` checks its end, and a new snapshot
+        // forgets all.
         let known = digest.and_then(|digest| issuers.verified.find(&digest, now));
         if let Some(principal) = known {
             return Ok(principal);
@@ -191,7 +194,7 @@ impl Authenticator {
         let (claims, scanned) =
             TokenClaims::parse(&payload, &issuers.subject_claim, issuers.numeric_subjects)?;
         let issuer = issuers.find(&claims, header.kid.as_deref())?;
-        // Down: a revocation's cutoff covers the second it is in.
+        // Rounded down: a revocation covers the whole second of its cutoff.
         let issued_at = claims.issued_at.map(Date::down);
         let judge = || {
             let verified = verify_claims(&claims, issuer, &issuers, now)?;
@@ -235,9 +238,9 @@ impl Authenticator {
         &self.journal
     }
 
-    /// Whether `auth.close_on_key_withdrawal` is set and the key that verified this principal is none
-    /// of its issuer's any more. An issuer that cannot be asked, or lists no key at all, withdraws
-    /// none.
+    /// Returns true if `auth.close_on_key_withdrawal` is set and the key that verified this
+    /// principal no longer belongs to its issuer. An issuer that does not answer, or whose set has
+    /// no usable key, withdraws nothing.
     pub fn is_withdrawn(&self, principal: &Principal) -> bool {
         let issuers = self.issuers.load();
         let Some(key) = principal
@@ -256,12 +259,13 @@ impl Authenticator {
         }
     }
 
-    /// Whether sessions are to be closed whose key was withdrawn.
+    /// Returns `auth.close_on_key_withdrawal`: sessions whose key was withdrawn are to be closed.
     pub fn closes_withdrawn(&self) -> bool {
         self.issuers.load().close_on_key_withdrawal
     }
 
-    /// The issuers whose keys are fetched: somebody has to, see [`RemoteKeys::due`].
+    /// The issuers whose keys are fetched. The caller fetches them when [`RemoteKeys::due`]
+    /// resolves.
     pub fn remotes(&self) -> Vec<Arc<RemoteKeys>> {
         let issuers = self.issuers.load();
         let remotes = issuers
@@ -271,8 +275,8 @@ impl Authenticator {
         remotes.collect()
     }
 
-    /// Whether a token of any issuer could ever be verified: false until the first keys are there,
-    /// where all are fetched.
+    /// Returns true if tokens of some issuer can be verified, or could be at some time. It is false
+    /// only where all keys are fetched and no fetch has succeeded yet.
     pub fn had_keys(&self) -> bool {
         let issuers = self.issuers.load();
         let mut opening = issuers.all.iter().filter(|issuer| issuer.opens_sessions);
@@ -282,21 +286,23 @@ impl Authenticator {
         })
     }
 
-    /// Whether the keys of every issuer are those that it has now, as far as was seen.
+    /// Returns true if the last fetch or file read of every issuer succeeded.
     pub fn keys_are_current(&self) -> bool {
         let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         let fetched = self.remotes().iter().all(|remote| remote.is_sure());
         fetched && !files.bad.contains(&true)
     }
 
-    /// Puts the key set that was fetched for `remote` in force; returns how many keys it has. A set
-    /// for an issuer that is configured no longer is ignored.
+    /// Puts the key set fetched for `remote` in force and returns its number of keys. Ignores a set
+    /// for an issuer that is no longer configured.
     ///
     /// # Errors
     ///
-    /// The set cannot be used; the previous keys stay in force, unless it is a set without a single
-    /// key that can be used.
+    /// The set cannot be used. The previous keys stay in force, except after
+    /// [`KeyError::NoUsableKey`], which withdraws them.
     pub fn install(&self, remote: &Arc<RemoteKeys>, set: &[u8]) -> Result<usize, KeyError> {
+        // Serialises with reloads: both replace the whole snapshot, and neither may lose the
+        // other's keys.
         let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         let all = self.issuers.load();
         let is_its = |issuer: &Arc<LoadedIssuer>| {
@@ -305,9 +311,11 @@ impl Authenticator {
                 .as_ref()
                 .is_some_and(|its| Arc::ptr_eq(its, remote))
         };
+        // A reload dropped the issuer, or moved its keys, while the fetch was under way.
         let Some(index) = all.all.iter().position(is_its) else {
             return Ok(0);
         };
+        // An unchanged set keeps the snapshot, and with it the remembered tokens.
         if remote.is_known(set) {
             remote.fetched(set);
             return Ok(all.all[index].key_count());
@@ -315,7 +323,7 @@ impl Authenticator {
         let replaced = self.replace(&files.config, index, set);
         match &replaced {
             Ok(_) => remote.fetched(set),
-            // A set without a usable key withdraws all there were, on purpose or not.
+            // A set without a usable key withdraws all previous keys, by intent or by mistake.
             Err(KeyError::NoUsableKey(_)) => {
                 let mut all = all.all.clone();
                 all[index] =
@@ -329,8 +337,8 @@ impl Authenticator {
         replaced
     }
 
-    /// Reads another configuration's keys: all that can fail of putting it in force. Blocks on
-    /// reading files, and changes nothing.
+    /// Loads the keys of another configuration, which is the only part of a reload that can fail.
+    /// Blocks on reading files, and changes nothing.
     ///
     /// # Errors
     ///
@@ -340,8 +348,8 @@ impl Authenticator {
         Ok(PreparedIssuers { all, files })
     }
 
-    /// Puts another configuration in force, with all its keys. Those that were fetched since it was
-    /// prepared are kept. Connections that are open are not looked at.
+    /// Puts another configuration in force with all its keys. Keys fetched after `prepare` are
+    /// kept. Open connections are not checked again.
     pub fn put_in_force(&self, prepared: PreparedIssuers) {
         let PreparedIssuers { mut all, files } = prepared;
         let mut current = self.files.lock().unwrap_or_else(PoisonError::into_inner);
@@ -351,9 +359,9 @@ impl Authenticator {
         *current = files;
     }
 
-    /// Re-reads the key files and takes over those whose content changed; to be called every few
-    /// seconds. Blocks on reading files. A file that cannot be used leaves the previous keys in
-    /// force. Each change is logged here and returned once, however long it stays bad.
+    /// Reads the key files again and puts those with new content in force. The caller calls this
+    /// every few seconds. Blocks on reading files. A file that cannot be used leaves the previous
+    /// keys in force. Each change is logged and returned once, even if the file stays bad.
     pub fn reload_changed_files(&self) -> Vec<FileReload> {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         let Files { config, seen, bad } = &mut *files;
@@ -404,7 +412,8 @@ impl Authenticator {
         summaries.collect()
     }
 
-    /// What was fetched stays, for issuers whose keys are where they were: under the new rules.
+    /// Keeps fetched keys for issuers whose key location is unchanged, and applies the new rules to
+    /// them.
     fn keep_fetched(&self, all: &mut [Arc<LoadedIssuer>], config: &Config) {
         let old = self.issuers.load();
         for (new, configured) in all.iter_mut().zip(&config.issuers) {
@@ -454,7 +463,8 @@ impl Authenticator {
 impl Seen {
     fn of(content: &Result<Vec<u8>, KeyError>) -> Self {
         match content {
-            // Modification times miss a symbolic link that is swapped, as mounted secrets are.
+            // Content is compared, because modification times miss a swapped symbolic link, as for
+            // mounted secrets.
             Ok(content) => (PROVIDER.key_utils.compute_digest)(content, ThumbprintHash::SHA256)
                 .map_or(Self::Unreadable, Self::Content),
             Err(_) => Self::Unreadable,

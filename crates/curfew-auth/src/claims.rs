@@ -1,4 +1,4 @@
-//! Judging the claims of a token whose signature is good.
+//! Verification of the claims of a token whose signature is good.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,17 +13,17 @@ use crate::token::json::{self, Flaw, Members};
 use crate::token::{Date, OtherKind, TokenClaims};
 use crate::{AuthError, Config, Issuer, LogoutScope};
 
-/// What an issuer's access tokens must say beside what every token must.
+/// Claims that an issuer's access tokens must have beyond those required of every token.
 #[derive(Debug, Default)]
 pub(crate) struct Needs {
-    /// So that reports, which are about tokens from before them, find their sessions: a logout that is
-    /// answered well and closes nobody would be a lie.
+    /// True if `iat` is required. Reports end sessions whose tokens are older than the report;
+    /// without `iat` a logout would be acknowledged and close nothing.
     issued_at: bool,
-    /// Likewise.
+    /// Claims by which reports name users, and which must therefore be present.
     claims: Vec<Box<str>>,
-    /// The claims that reports, revocations and policies ask for.
+    /// Claims that reports, revocations and policies read.
     used: Vec<Box<str>>,
-    /// `required_claims`: one of the values of each.
+    /// `required_claims`: for each claim the accepted values.
     pub(crate) required: BTreeMap<String, Vec<String>>,
 }
 
@@ -40,7 +40,7 @@ impl Needs {
         let login = by_login.then_some(config.login_claim.as_str());
         let mut claims: Vec<Box<str>> = Vec::new();
         for claim in login.into_iter().chain(reported) {
-            // Without the subject no token is good anyway.
+            // Every token needs the subject claim anyway.
             if claim != config.subject_claim && !claims.iter().any(|known| **known == *claim) {
                 claims.push(claim.into());
             }
@@ -91,7 +91,8 @@ impl Needs {
         Ok(())
     }
 
-    /// Nothing may be lost of what these claims say.
+    /// Refuses a payload in which a used claim loses information when it is read, such as half of a
+    /// surrogate pair.
     fn check_plain(&self, payload: &str) -> Result<(), AuthError> {
         match json::read(payload, &mut Used(self)) {
             Err(Some(flaw)) => Err(AuthError::malformed(flaw)),
@@ -100,7 +101,7 @@ impl Needs {
     }
 }
 
-/// The claims of a payload that must be the same to all readers.
+/// The claims of a payload that every reader must understand alike.
 struct Used<'n>(&'n Needs);
 
 impl<'a> Members<'a> for Used<'_> {
@@ -119,7 +120,8 @@ impl<'a> Members<'a> for Used<'_> {
     }
 }
 
-/// Whether a claim's value is a text, or a list with one: what reports name people by.
+/// Returns true for a non-empty text or a list that holds one: the values by which reports name
+/// users.
 fn names_somebody(value: &Value) -> bool {
     match value {
         Value::String(text) => !text.is_empty(),
@@ -131,7 +133,7 @@ fn names_somebody(value: &Value) -> bool {
     }
 }
 
-/// Whether a claim's value, or one of them, is among `accepted`.
+/// Returns true if the claim's value, or one of its elements, is in `accepted`.
 fn holds(value: &Value, accepted: &[String]) -> bool {
     match value {
         Value::String(text) => accepted.contains(text),
@@ -142,7 +144,7 @@ fn holds(value: &Value, accepted: &[String]) -> bool {
     }
 }
 
-/// A token of another kind than an access token opens nothing, whatever it is otherwise good for.
+/// Refuses tokens that are not access tokens, such as ID tokens.
 pub(crate) fn verify_kind(
     claims: &TokenClaims<'_>,
     issuer: &LoadedIssuer,
@@ -155,7 +157,7 @@ pub(crate) fn verify_kind(
     }
     let mut audience = claims.audience.iter().flatten();
     let for_clients = |one: &Cow<'_, str>| issuer.client_ids.iter().any(|client| client == one);
-    // Whom users sign in with is the audience of ID tokens.
+    // The audience of an ID token is the client that signed the user in.
     let is_id = audience.clone().next().is_some() && audience.all(for_clients);
     let listed = issuer.audience.is_some() && issuer.is_for(claims);
     match claims
@@ -173,7 +175,7 @@ pub(crate) fn verify_kind(
     }
 }
 
-/// What is left to know of a token once its claims are verified.
+/// The parts of a verified token that the principal needs.
 pub(crate) struct Verified<'a> {
     pub(crate) user: &'a str,
     pub(crate) expires_at: u64,
@@ -224,7 +226,7 @@ fn verify_times(
     now: Duration,
 ) -> Result<(), AuthError> {
     let expiry = Duration::from_secs(expires_at);
-    // The same instant as `Principal::ends_at`.
+    // Sessions end at the same instant: see `Principal::ends_at`.
     if now >= expiry + issuers.leeway {
         let ago = now.saturating_sub(expiry).as_secs();
         return Err(AuthError::by_clock(

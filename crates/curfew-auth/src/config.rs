@@ -14,123 +14,124 @@ use serde::{Deserialize, Serialize};
 pub use issuer::{Issuer, LogoutScope, Trust, check_url, found_at};
 pub use reports::{EventStream, ReportedSubjects, Signal};
 
-/// More leeway than a minute hides clocks that should be set, and lets expired tokens live on.
+/// A longer leeway would hide wrong clocks and keep expired tokens valid.
 const MAX_LEEWAY: Duration = Duration::from_secs(60);
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// Fetched more often than every few seconds keys are a load on their issuer.
+/// Shorter lifetimes would load the issuer with fetches.
 const MIN_LIFETIME: Duration = Duration::from_secs(2);
 
-/// Some 500 MB of remembered tokens.
+/// About 500 MB of remembered tokens.
 const MAX_VERIFIED_TOKENS: usize = 1_000_000;
 
-/// Bounds of `max_token_bytes`. Every token that could be good is read whole before its signature is
-/// verified, and remembered with its session.
+/// Bounds of `max_token_bytes`. A token is decoded whole before its signature is verified, and its
+/// claims are kept with the session.
 const TOKEN_BYTES: RangeInclusive<usize> = 1024..=64 * 1024;
 
-/// Room in a request's head beside its token: cookies, trace context, what proxies add.
+/// Bytes of a request head besides the token: cookies, trace context, headers of proxies.
 const HEAD_BESIDE_TOKEN_BYTES: usize = 16 * 1024;
 
-/// Room in an `auth` frame beside its token.
+/// Bytes of an `auth` frame besides the token.
 const FRAME_BESIDE_TOKEN_BYTES: usize = 1024;
 
 /// Bounds of `jwks_timeout`.
 const MIN_TIMEOUT: Duration = Duration::from_millis(100);
 const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A ticket is in a URL: it must not be worth reading out of a log a minute later.
+/// A ticket travels in a URL, so one read from a log a minute later must be worthless.
 const TICKET_LIFETIMES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(60);
 
-/// Claims with a meaning of their own, which can therefore not name the user.
+/// Claims with a fixed meaning, which therefore cannot name the user.
 const NOT_SUBJECTS: &[&str] = &["iss", "aud", "exp", "nbf", "iat", "jti", "events", "cnf"];
 
-/// How connections prove who they are.
+/// Authentication of connections.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Where a token may come from. A source that is not listed is ignored as if it were empty.
-    /// Default: all but `cookie`, which needs `server.allowed_origins`.
+    /// The places a token may come from. A source that is not listed is ignored. Default: all but
+    /// `cookie`, which needs `server.allowed_origins`.
     pub token_sources: Vec<Source>,
-    /// The name of the cookie that holds the token, for the source `cookie`. Browsers keep a name
-    /// that starts with `__Host-` from being set by other hosts. Default: `__Host-curfew-token`.
+    /// The name of the cookie that holds the token, for the source `cookie`. Browsers let no other
+    /// host set a cookie whose name starts with `__Host-`. Default: `__Host-curfew-token`.
     pub cookie_name: String,
-    /// How long a connection that brought no token has for its `auth` frame. Default: 5s.
+    /// The time within which a connection without a token must send its `auth` frame. Default: 5s.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub timeout: Duration,
-    /// How a bad token in the upgrade request is answered: `message` completes the upgrade, tells
-    /// the client why and closes with 4401; `http` answers the request with 401. Default: message.
+    /// The answer to a bad token in the upgrade request: `message` completes the upgrade, sends the
+    /// reason and closes with 4401; `http` answers the request with 401. Default: message.
     pub reject: Reject,
-    /// How far the clocks of issuers may be off when `exp`, `nbf` and `iat` are judged; at most
-    /// 60s. They are judged by the clock of the node that is asked. With the Redis backend a node
-    /// whose clock is known to be more than 30 s off Redis' answers 503 or 4503 instead of `expired`
-    /// and `not_yet_valid`; up to 30 s nothing changes, and its tokens end early or late by as much.
+    /// The clock error tolerated when `exp`, `nbf` and `iat` are judged, at most 60s. The clock of
+    /// the node that receives the token judges them. With the Redis backend, a node whose clock
+    /// differs from Redis' by more than 30 s answers 503 or 4503 instead of `expired` and
+    /// `not_yet_valid`; with a smaller difference its tokens end early or late by that much.
     /// Default: 5s.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub leeway: Duration,
-    /// The longest time between a token's `iat` and its `exp`; tokens that live longer, or do not
-    /// say when they were issued, are refused. Default: 0s, no limit.
+    /// The longest time between a token's `iat` and its `exp`. Tokens with a longer lifetime or
+    /// without `iat` are refused. Default: 0s, no limit.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub max_token_lifetime: Duration,
-    /// How long fetched keys are used until they are fetched again, at most; it is done at 80 % of
-    /// this. A key that its issuer withdraws verifies no token for longer, while the issuer can be
-    /// reached. Default: 10m.
+    /// The longest time that fetched keys are used before the next fetch, which starts at 80 % of
+    /// it. A key that its issuer withdraws verifies tokens no longer than this, while the issuer
+    /// can be reached. Default: 10m.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub jwks_lifetime: Duration,
-    /// How long fetched keys are used while their issuer cannot be reached. Default: 24h.
+    /// The longest time that fetched keys are used while their issuer cannot be reached. Default:
+    /// 24h.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub jwks_max_stale: Duration,
-    /// How long a fetch of keys, or of the OpenID configuration before it, may take. Default: 5s.
-    /// Takes effect at start.
+    /// The timeout of a fetch of keys, or of the OpenID configuration before it. Default: 5s. Takes
+    /// effect at start.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub jwks_timeout: Duration,
-    /// How many verified tokens are remembered, so that one that comes again does not cost its signature
-    /// again: until it ends, and not beyond a change of keys or configuration. Revocations are looked
-    /// for each time. Those of HS256, HS384 and HS512 are verified as quickly as they are looked up, and
-    /// not remembered. Default: 10000; 0: none is.
+    /// The number of verified tokens to remember, so that a token that is sent again costs no
+    /// second signature check. A token is forgotten when it expires and when keys or configuration
+    /// change. Revocations are checked each time. HS256, HS384 and HS512 tokens are not remembered,
+    /// because their check costs no more than a look-up. Default: 10000; 0: none.
     pub verified_tokens: usize,
-    /// The claim of access tokens that names the login they belong to, as `sid` in logout tokens
-    /// does. Where the tokens have none, a login cannot be told from the user's others. Default: sid.
+    /// The claim of access tokens that names their login, as `sid` does in logout tokens. Without
+    /// it, the logins of a user cannot be told apart. Default: sid.
     pub login_claim: String,
-    /// Whether whoever holds an access token may have it revoked, at `POST /revoke` of the public
-    /// listener (RFC 7009). Default: `false`.
+    /// Lets the holder of an access token revoke it, at `POST /revoke` of the public listener
+    /// (RFC 7009). Default: `false`.
     pub token_revocation: bool,
-    /// Whether `POST /v1/tickets` of the public listener gives tickets for tokens: `/ws?ticket=` opens
-    /// one session with the token behind it, once. Default: `false`, and `?ticket=` means nothing.
+    /// Issues tickets for tokens at `POST /v1/tickets` of the public listener: `/ws?ticket=` opens
+    /// one session with the token behind the ticket, once. Default: `false`, `?ticket=` is ignored.
     pub tickets: bool,
-    /// How long a ticket can be used; 1s to 60s. Default: 30s.
+    /// The time within which a ticket can be used; 1s to 60s. Default: 30s.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub ticket_lifetime: Duration,
-    /// Whether sessions are closed, as revoked, when the key that verified their token is none of its
-    /// issuer's any more, whether it was taken out of a set or replaced in a file: what to set where that is
-    /// how access is taken away. Default: `false`, they live until their token expires.
+    /// Closes sessions as revoked when the key that verified their token is no longer one of its
+    /// issuer's, because it was removed from a set or replaced in a file. Set it where access is
+    /// withdrawn by replacing keys. Default: `false`, sessions live until their token expires.
     pub close_on_key_withdrawal: bool,
     /// The claim that names the user; a string that every token must have. Default: sub.
     pub subject_claim: String,
-    /// That claim may be an integer as well, as Django's libraries write it: the user is then its
-    /// decimal text, in revocations and messages too. Default: `false`, it is refused.
+    /// Accepts an integer as the subject claim, as Django's libraries write it. The user is then
+    /// its decimal text, also in revocations and messages. Default: `false`, integers are refused.
     pub numeric_subjects: bool,
-    /// The longest token looked at, in bytes, wherever it comes from; 1024 to 65536. A token in an `auth`
-    /// frame may have 1 KiB around it, one in `refresh` what `limits.message_bytes` allows; one in a header or a
-    /// URL needs `limits.head_bytes` to be 16 KiB more, and load balancers that let it through. A URL has
-    /// 65534 bytes at most.
+    /// The longest token accepted, in bytes, from any source; 1024 to 65536. An `auth` frame may be
+    /// 1 KiB longer than its token, and a `refresh` is bounded by `limits.message_bytes`. A token
+    /// in a header or a URL needs `limits.head_bytes` to be at least 16 KiB larger, and load
+    /// balancers that accept such requests. A URL has at most 65534 bytes.
     /// Default: 16384.
     pub max_token_bytes: usize,
-    /// The schemes that a token in the `Authorization` header may have before it; case does not matter. A
-    /// token with another scheme, or with none, is refused with what would be right, unless another source
-    /// brings one. Default: `["Bearer"]`.
+    /// The schemes accepted before a token in the `Authorization` header; case does not matter. A
+    /// token with another scheme or none is refused with the right form in the message, unless
+    /// another source brings one. Default: `["Bearer"]`.
     pub header_schemes: Vec<String>,
-    /// Whose tokens are accepted; at least one.
+    /// The issuers whose tokens are accepted; at least one.
     pub issuers: Vec<Issuer>,
-    /// No setting: the claims that other sections ask for, whose values must mean the same to all who
-    /// read them.
+    /// Claims that other sections read, and that every reader must understand alike. Not a setting:
+    /// filled in from those sections.
     #[serde(skip)]
     pub claims_in_use: Vec<String>,
 }
@@ -184,23 +185,23 @@ pub enum Source {
     Cookie,
 }
 
-/// How a bad token in the upgrade request is answered.
+/// Answer to a bad token in the upgrade request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Reject {
-    /// By a frame and close code 4401, which browsers can read.
+    /// A frame with the reason and close code 4401, which browsers can read.
     Message,
-    /// By HTTP 401 instead of the upgrade.
+    /// HTTP 401 instead of the upgrade.
     Http,
 }
 
 impl Config {
-    /// Whether `source` is one a token may come from.
+    /// Returns true if tokens may come from `source`.
     pub fn accepts(&self, source: Source) -> bool {
         self.token_sources.contains(&source)
     }
 
-    /// As many bytes as the head of a request with a token needs at least.
+    /// The least `limits.head_bytes` for a request with the longest token.
     pub fn least_head_bytes(&self) -> usize {
         self.max_token_bytes + HEAD_BESIDE_TOKEN_BYTES
     }
@@ -210,15 +211,18 @@ impl Config {
         self.max_token_bytes + FRAME_BESIDE_TOKEN_BYTES
     }
 
-    /// Whether cookies are a source, which needs `server.allowed_origins`.
+    /// Returns true if cookies are a source, which needs `server.allowed_origins`.
     pub fn uses_cookie(&self) -> bool {
         self.accepts(Source::Cookie)
     }
 
-    /// Reports everything wrong with the section, key files aside: see [`crate::check_files`].
+    /// Reports every problem of the section except those of key files: see [`crate::check_files`].
     pub fn check(&self, problems: &mut Problems) {
         if self.token_sources.is_empty() {
-            problems.report("token_sources", "lists no source, so nobody could connect");
+            problems.report(
+                "token_sources",
+                "lists no source, so no client could connect",
+            );
         }
         if self.cookie_name.is_empty() || !self.cookie_name.bytes().all(is_token_byte) {
             problems.report(
@@ -330,7 +334,7 @@ impl Config {
         }
     }
 
-    /// Issuers with the same `iss` are told apart by `aud`.
+    /// Refuses two issuers with the same `iss` whose `aud` does not tell them apart.
     fn check_namesakes(&self, index: usize, problems: &mut Problems) {
         let issuer = &self.issuers[index];
         let accepted = issuer.accepted_issuers();
@@ -362,7 +366,7 @@ impl Config {
         }
     }
 
-    /// Whom an issuer reports on must be one whose tokens open sessions.
+    /// Requires `reports_on` to name an issuer whose tokens open sessions.
     fn check_reports_on(&self, issuer: &Issuer, problems: &mut Problems) {
         if issuer.subjects.session.as_ref() == Some(&self.subject_claim) {
             problems.report(
@@ -391,7 +395,7 @@ impl Config {
     }
 }
 
-/// The characters of an HTTP token, which a cookie's name is.
+/// Returns true for the characters of an HTTP token, the form of cookie names and schemes.
 fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

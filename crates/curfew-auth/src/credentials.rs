@@ -1,4 +1,4 @@
-//! Finding the credential of a request: a token, or a ticket in its place.
+//! Extraction of a request's credential: a token, or a ticket that stands for one.
 
 use std::fmt;
 
@@ -6,31 +6,31 @@ use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE};
 
 use crate::{AuthError, Config, Source, Ticket};
-use curfew_model::AuthFailure;
+use curfew_model::{AuthFailure, percent_decode};
 
-/// What a subprotocol that carries a token starts with.
+/// Prefix of a subprotocol that carries a token.
 const SUBPROTOCOL_PREFIX: &str = "bearer.";
 
-/// Schemes of credentials that are no tokens: proxies and browsers send them on their own.
+/// Schemes that proxies and browsers send on their own, and that carry no token.
 const OTHER_SCHEMES: &[&str] = &["basic", "digest", "negotiate", "ntlm"];
 
-/// What a request brought to prove who it is for.
+/// The credential of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credential {
     /// A token.
     Bearer(Bearer),
-    /// A ticket, for which a token is kept.
+    /// A ticket, which stands for a stored token.
     Ticket(Ticket),
 }
 
 impl Credential {
-    /// Whether a cookie brought it, so that the request's `Origin` must be a trusted one.
+    /// Returns true if the token came in a cookie; the request's `Origin` must then be trusted.
     pub fn from_cookie(&self) -> bool {
         matches!(self, Self::Bearer(bearer) if bearer.sources.contains(&Source::Cookie))
     }
 }
 
-/// A token a request brought, not verified yet. `Debug` does not show it.
+/// A token from a request, not verified yet. `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Bearer {
     token: String,
@@ -43,12 +43,12 @@ impl Bearer {
         &self.token
     }
 
-    /// The token's text, to be kept.
+    /// The token's text, by value.
     pub fn into_token(self) -> String {
         self.token
     }
 
-    /// Where it was found: each source once.
+    /// The sources in which the token was found, each once.
     pub fn sources(&self) -> &[Source] {
         &self.sources
     }
@@ -63,16 +63,16 @@ impl fmt::Debug for Bearer {
 }
 
 /// Finds the credential of an upgrade request. `query` is the part of the URI after `?`,
-/// `subprotocols` the offered ones in order.
+/// `subprotocols` are those offered, in order.
 ///
-/// A source that is not enabled, or empty, is as if absent, and so is a ticket where there are none.
-/// The same token twice is one token, and the same ticket one ticket.
+/// Sources that are empty or not enabled are ignored, and so are tickets unless `auth.tickets` is
+/// set. The same token or ticket in several places counts once.
 ///
 /// # Errors
 ///
-/// `ambiguous_token` for two different credentials, in one source or in two; `malformed` for a token
-/// that is not ASCII, is badly percent-encoded or is over `auth.max_token_bytes`, for one in an `Authorization`
-/// header that the scheme is wrong of, and for what has not a ticket's form.
+/// `ambiguous_token` for two different credentials, in one source or in two. `malformed` for a
+/// token that is not ASCII, is badly percent-encoded or exceeds `auth.max_token_bytes`, for an
+/// `Authorization` header with a wrong scheme, and for a ticket of the wrong form.
 pub fn extract(
     headers: &HeaderMap,
     query: Option<&str>,
@@ -86,11 +86,11 @@ pub fn extract(
     found.take()
 }
 
-/// As [`extract`], of a request whose cookies count for nothing, as those of a page that is not trusted.
+/// Like [`extract`], but ignores cookies: for requests from a page that is not trusted.
 ///
 /// # Errors
 ///
-/// As [`extract`].
+/// The errors of [`extract`].
 pub fn extract_beside_cookies(
     headers: &HeaderMap,
     query: Option<&str>,
@@ -100,7 +100,8 @@ pub fn extract_beside_cookies(
     from_page(headers, query, subprotocols, config)?.take()
 }
 
-/// The credentials that a page or a program has put into a request itself.
+/// Collects the credentials that a page or a program sets itself; browsers add cookies on their
+/// own.
 fn from_page(
     headers: &HeaderMap,
     query: Option<&str>,
@@ -123,12 +124,12 @@ fn from_page(
     Ok(found)
 }
 
-/// Finds the token of a request that may bring it in its `Authorization` header only:
-/// `auth.token_sources` is for upgrades.
+/// Finds the token of a request that accepts it only in its `Authorization` header.
+/// `auth.token_sources` applies only to upgrades.
 ///
 /// # Errors
 ///
-/// As [`extract`].
+/// The errors of [`extract`].
 pub fn bearer(headers: &HeaderMap, config: &Config) -> Result<Option<Bearer>, AuthError> {
     let mut found = Found::new(config);
     from_header(headers, config, &mut found)?;
@@ -138,13 +139,13 @@ pub fn bearer(headers: &HeaderMap, config: &Config) -> Result<Option<Bearer>, Au
     })
 }
 
-/// The findings so far.
+/// The findings up to this point.
 struct Found {
     /// `auth.max_token_bytes`.
     max_token_bytes: usize,
-    /// The one credential.
+    /// The only credential found.
     credential: Option<Credential>,
-    /// The refusal of a token that is none for its scheme.
+    /// The refusal for a wrong scheme, returned only if no other source has a token.
     wrong_scheme: Option<AuthError>,
 }
 
@@ -250,8 +251,8 @@ fn from_header(headers: &HeaderMap, config: &Config, found: &mut Found) -> Resul
     Ok(())
 }
 
-/// Names are compared as written, not decoded, so that whoever redacts URIs by name cuts out
-/// exactly what is read here.
+/// Compares names as written, without decoding, so that redaction of URIs by name removes exactly
+/// the tokens read here.
 fn from_query(query: &str, config: &Config, found: &mut Found) -> Result<(), AuthError> {
     for pair in query.split('&') {
         match pair.split_once('=') {
@@ -261,7 +262,7 @@ fn from_query(query: &str, config: &Config, found: &mut Found) -> Result<(), Aut
                 })?;
                 found.add(&token, Source::Query)?;
             }
-            // Taken as it is written: base64url has nothing that a query would escape.
+            // Not decoded: base64url contains nothing that a query would escape.
             Some(("ticket", value)) if config.tickets => found.add_ticket(value)?,
             _ => {}
         }
@@ -269,7 +270,7 @@ fn from_query(query: &str, config: &Config, found: &mut Found) -> Result<(), Aut
     Ok(())
 }
 
-/// Other cookies may hold any bytes; only the named one is looked at.
+/// Reads only the named cookie, because the others may hold any bytes.
 fn from_cookie(headers: &HeaderMap, name: &str, found: &mut Found) -> Result<(), AuthError> {
     for value in headers.get_all(COOKIE) {
         for cookie in value.as_bytes().split(|byte| *byte == b';') {
@@ -287,21 +288,6 @@ fn from_cookie(headers: &HeaderMap, name: &str, found: &mut Found) -> Result<(),
         }
     }
     Ok(())
-}
-
-fn percent_decode(text: &[u8]) -> Option<Vec<u8>> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text.iter();
-    while let Some(byte) = rest.next() {
-        if *byte != b'%' {
-            decoded.push(*byte);
-            continue;
-        }
-        let mut digit = || char::from(*rest.next()?).to_digit(16);
-        let (high, low) = (digit()?, digit()?);
-        decoded.push(u8::try_from(high * 16 + low).ok()?);
-    }
-    Some(decoded)
 }
 
 #[cfg(test)]

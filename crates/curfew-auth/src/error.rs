@@ -1,4 +1,4 @@
-//! Why a token was refused, in the words the client gets.
+//! Refusals of tokens, in the words sent to the client.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use curfew_model::AuthFailure;
 
-/// Why a token was refused: the reason of the public contract and one sentence for the client.
-/// Neither holds any part of the token.
+/// Refusal of a token: the reason of the public contract, and one sentence for the client. Neither
+/// contains any part of the token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuthError {
     failure: AuthFailure,
@@ -17,14 +17,14 @@ pub struct AuthError {
     detail: Option<Box<str>>,
 }
 
-/// An `aud` is shown up to this many values, in the operator's log.
+/// Number of `aud` values shown in the operator's log.
 const SHOWN_VALUES: usize = 5;
 
-/// A value of it is shown up to this many characters.
+/// Number of characters shown of each such value.
 const SHOWN_CHARS: usize = 120;
 
 impl AuthError {
-    /// A refusal with a message of the caller's, which must not quote the token or its claims.
+    /// Makes a refusal. `message` must not quote the token or its claims.
     pub fn new(failure: AuthFailure, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
             failure,
@@ -35,7 +35,7 @@ impl AuthError {
         }
     }
 
-    /// As [`AuthError::new`], where this node's clock has decided it.
+    /// Like [`AuthError::new`], for refusals that depend on this node's clock.
     pub(crate) fn by_clock(failure: AuthFailure, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
             by_clock: true,
@@ -43,7 +43,7 @@ impl AuthError {
         }
     }
 
-    /// No token came in time, or none came with a request that needs one.
+    /// No token arrived in time, or a request that needs one had none.
     pub fn missing_token() -> Self {
         Self::new(AuthFailure::MissingToken, "no token was sent")
     }
@@ -52,7 +52,7 @@ impl AuthError {
         Self::new(AuthFailure::Malformed, message)
     }
 
-    /// `most` is `auth.max_token_bytes`.
+    /// Refuses a token longer than `most`, which is `auth.max_token_bytes`.
     pub(crate) fn too_long(most: usize) -> Self {
         Self::malformed(format!(
             "the token is over {most} bytes (auth.max_token_bytes)"
@@ -80,8 +80,8 @@ impl AuthError {
         )
     }
 
-    /// As [`AuthError::wrong_audience`], of a report: what its `aud` is and what it has to be is for
-    /// operators.
+    /// Like [`AuthError::wrong_audience`], for reports: adds the received and the expected `aud`
+    /// for operators.
     pub(crate) fn other_audience(received: &[String], expected: &[String]) -> Self {
         let detail = format!(
             "aud is {}, and one of {} is expected",
@@ -94,7 +94,7 @@ impl AuthError {
         }
     }
 
-    /// The same, of a report that the issuer called `signer` has signed.
+    /// Records the issuer whose signature the refused report has.
     #[must_use]
     pub(crate) fn signed_by(self, signer: &Arc<str>) -> Self {
         Self {
@@ -103,7 +103,8 @@ impl AuthError {
         }
     }
 
-    /// `auth.issuers.required_claims`: the token is for another client, tenant or use.
+    /// Refuses a value that `required_claims` does not list: the token is for another client,
+    /// tenant or use.
     pub(crate) fn other_claim(name: &str) -> Self {
         Self::new(
             AuthFailure::WrongAudience,
@@ -118,18 +119,19 @@ impl AuthError {
         )
     }
 
-    /// The reason's name.
+    /// The reason of the public contract.
     pub fn failure(&self) -> AuthFailure {
         self.failure
     }
 
-    /// Whether this node's clock has decided it: by another clock the token may be good.
+    /// Returns true if this node's clock decided the refusal; by another clock the token may be
+    /// good.
     pub fn is_by_clock(&self) -> bool {
         self.by_clock
     }
 
-    /// The configured name of the issuer that has signed what is refused, where that is a report: it
-    /// is not a stranger's, so its configuration or ours is wrong.
+    /// The configured name of the issuer that signed the refused report; `None` for anything else.
+    /// Its signature is good, so the issuer's configuration or ours is wrong.
     pub fn signer(&self) -> Option<&Arc<str>> {
         self.signer.as_ref()
     }
@@ -144,15 +146,15 @@ impl AuthError {
         &self.message
     }
 
-    /// The value of `WWW-Authenticate` (RFC 6750 §3) for a refused request. Without a token there
-    /// is no error to name; two different tokens are the request's fault, not the token's.
+    /// The value of `WWW-Authenticate` (RFC 6750 §3) for a refused request. A missing token is no
+    /// error to name; two different tokens are the request's fault, not the token's.
     pub fn www_authenticate(&self) -> String {
         let error = match self.failure {
             AuthFailure::MissingToken => return "Bearer".to_owned(),
             AuthFailure::AmbiguousToken => "invalid_request",
             _ => "invalid_token",
         };
-        // RFC 6750 §3 allows no quote, no backslash and nothing but printable ASCII here.
+        // RFC 6750 §3 allows only printable ASCII without quotes and backslashes.
         let description: String = self
             .message
             .chars()
@@ -166,7 +168,7 @@ impl AuthError {
     }
 }
 
-/// Some values, cut to a length that a log line can have.
+/// Formats values for a log line: the first [`SHOWN_VALUES`], each cut to [`SHOWN_CHARS`].
 fn shown(values: &[String]) -> String {
     let cut = |value: &String| value.chars().take(SHOWN_CHARS).collect::<String>();
     let first: Vec<String> = values.iter().take(SHOWN_VALUES).map(cut).collect();

@@ -1,4 +1,4 @@
-//! The issuers and their keys: an immutable snapshot, and how it is loaded.
+//! The issuers and their keys: an immutable snapshot and its loading.
 
 mod find;
 mod summary;
@@ -22,10 +22,10 @@ use crate::{
     ReportedSubjects, pem,
 };
 
-/// Told of a token that is signed with the client's secret instead of the issuer's key.
+/// Refusal of a token signed with the client's secret instead of the issuer's key.
 const BY_SECRET: &str = "the token is signed with a secret (its alg is an HS one), and the issuer's keys are public: have the provider sign with its own key, such as RS256 (id_token_signed_response_alg)";
 
-/// Why an issuer's key could not be loaded.
+/// Error that prevents the loading of an issuer's key.
 #[derive(Debug, thiserror::Error)]
 #[error("auth.issuers[{index}].{key}{}: {reason}", shown(.path))]
 pub struct LoadError {
@@ -41,21 +41,21 @@ fn shown(path: &Option<PathBuf>) -> String {
         .unwrap_or_default()
 }
 
-/// Everything one verification needs. Replaced as a whole, never changed.
+/// Everything that one verification needs. Replaced as a whole, never changed.
 #[derive(Debug)]
 pub(crate) struct Issuers {
     pub(crate) all: Vec<Arc<LoadedIssuer>>,
-    /// Those of them whose access tokens open sessions.
+    /// The issuers in `all` whose access tokens open sessions.
     opening: Vec<Arc<LoadedIssuer>>,
-    /// `auth.max_token_bytes`, of reports as well.
+    /// `auth.max_token_bytes`, which also bounds reports.
     pub(crate) max_token_bytes: usize,
     pub(crate) subject_claim: Box<str>,
     pub(crate) numeric_subjects: bool,
     pub(crate) leeway: Duration,
-    /// Zero: no limit.
+    /// Zero means no limit.
     pub(crate) max_token_lifetime: Duration,
     pub(crate) close_on_key_withdrawal: bool,
-    /// What was verified under all this.
+    /// Tokens verified under this snapshot.
     pub(crate) verified: Verified,
 }
 
@@ -64,62 +64,63 @@ pub(crate) struct Issuers {
 pub(crate) struct LoadedIssuer {
     pub(crate) name: Arc<str>,
     pub(crate) issuer: Option<String>,
-    /// The values that `iss` may have, which is `issuer` unless that has a tenant in it; empty: anything.
+    /// Accepted values of `iss`: `issuer`, or one per tenant if it is a template; empty accepts
+    /// any.
     accepted: Vec<String>,
     pub(crate) audience: Option<Vec<String>>,
-    /// Whether its access tokens open sessions.
+    /// True if access tokens of this issuer open sessions.
     pub(crate) opens_sessions: bool,
-    /// Whether its ID tokens are taken for access tokens.
+    /// True if ID tokens of this issuer are accepted as access tokens.
     pub(crate) accepts_id_tokens: bool,
-    /// Its access tokens must say that they are.
+    /// True if access tokens must state their type by `typ` (`at+jwt`).
     pub(crate) requires_at_jwt: bool,
-    /// Whom its ID tokens are for, as far as is known.
+    /// The known clients of this issuer, which are the audience of its ID tokens.
     pub(crate) client_ids: Vec<String>,
     /// The configured names of the other issuers with its `iss`.
     pub(crate) namesakes: Vec<Arc<str>>,
-    /// What its access tokens must say beside what every token must.
+    /// Claims that access tokens must have beyond those required of every token.
     pub(crate) needs: Needs,
-    /// Its logout tokens; `None`: they are not accepted.
+    /// Rules of its logout tokens; `None` if they are not accepted.
     pub(crate) logout: Option<LogoutRules>,
-    /// Its other reports; `None`: it makes none.
+    /// Rules of its other reports; `None` if it may send none.
     pub(crate) reports: Option<ReportRules>,
-    /// Of a key set, in which a token's `kid` must name the key.
+    /// True for a key set, in which a token's `kid` selects the key.
     is_key_set: bool,
-    /// The algorithms its keys may use; `None`: all that they are made for.
+    /// The algorithms its keys may use; `None` allows all that fit the key.
     algorithms: Option<Vec<Algorithm>>,
     keys: Vec<Key>,
-    /// Where the keys are fetched; there are none before that.
+    /// The source of fetched keys. `keys` is empty until the first fetch.
     pub(crate) remote: Option<Arc<RemoteKeys>>,
 }
 
-/// What an issuer's logout tokens must be, and what they can name.
+/// Requirements on an issuer's logout tokens, and the scope of a logout.
 #[derive(Debug, Clone)]
 pub(crate) struct LogoutRules {
-    /// Whom they must be for.
+    /// The accepted audiences.
     pub(crate) audience: Vec<String>,
-    /// What one with a login ends.
+    /// The sessions that a logout token with a login ends.
     pub(crate) scope: LogoutScope,
     /// `auth.numeric_subjects`.
     pub(crate) numeric_subjects: bool,
 }
 
-/// What an issuer's other reports must be, and whom they can name.
+/// Requirements on an issuer's other reports, and the users they can name.
 #[derive(Debug, Clone)]
 pub(crate) struct ReportRules {
-    /// Its events; `None`: they are not accepted.
+    /// The stream of its events; `None` if they are not accepted.
     pub(crate) stream: Option<EventStream>,
-    /// Whom the tokens must be for by which it authenticates Global Token Revocation; `None`: it may
-    /// not.
+    /// Accepted audiences of the token that authenticates a Global Token Revocation; `None` if the
+    /// issuer may send none.
     pub(crate) revocation_audience: Option<Vec<String>>,
     /// The configured name of the issuer whose users it reports on.
     pub(crate) about: Arc<str>,
-    /// The names of the others with that one's `iss`.
+    /// The configured names of the other issuers with the same `iss` as `about`.
     pub(crate) namesakes: Vec<Arc<str>>,
-    /// The `iss` that names those users: its own and that issuer's.
+    /// Values of `iss` that name those users: this issuer's own and those of `about`.
     pub(crate) namespaces: Vec<String>,
-    /// By what it names them.
+    /// The claims by which reports name users and logins.
     pub(crate) subjects: ReportedSubjects,
-    /// The claim that names users.
+    /// The claim of access tokens that names the user.
     pub(crate) subject_claim: Box<str>,
     /// `auth.numeric_subjects`.
     pub(crate) numeric_subjects: bool,
@@ -129,7 +130,7 @@ pub(crate) struct ReportRules {
 pub(crate) enum KeySource<'a> {
     Secret(&'a str),
     File(&'static str, &'a Path),
-    /// To be fetched.
+    /// A URL to fetch keys from.
     Remote,
 }
 
@@ -150,8 +151,8 @@ impl Issuer {
         .find_map(|(key, path)| Some(KeySource::File(key, path.as_deref()?)))
     }
 
-    /// Puts the issuer together with the keys in `content`: that of its file, of `secret`, or what
-    /// was fetched as `remote` says.
+    /// Builds the issuer with the keys in `content`, which is the content of its file, its `secret`
+    /// or the set fetched through `remote`.
     pub(crate) fn with_keys(
         &self,
         config: &Config,
@@ -199,12 +200,12 @@ impl Issuer {
         }
     }
 
-    /// With keys yet to be fetched.
+    /// Builds the issuer with no keys until `remote` is fetched.
     pub(crate) fn without_keys(&self, config: &Config, remote: &Arc<RemoteKeys>) -> LoadedIssuer {
         self.loaded(config, Vec::new(), Some(Arc::clone(remote)))
     }
 
-    /// The names of the other issuers that have an `iss` in common with it.
+    /// The names of the other issuers that share an `iss` with this one.
     fn namesakes(&self, config: &Config) -> Vec<Arc<str>> {
         let accepted = self.accepted_issuers();
         let others = config.issuers.iter().filter(|other| {
@@ -250,7 +251,7 @@ impl Issuer {
         })
     }
 
-    /// The content [`Self::with_keys`] wants.
+    /// Reads the content that [`Self::with_keys`] expects.
     pub(crate) fn read(&self) -> Result<Vec<u8>, KeyError> {
         match self.key_source().ok_or(KeyError::NoSource)? {
             KeySource::Secret(secret) => Ok(secret.as_bytes().to_vec()),
@@ -274,14 +275,14 @@ impl Issuer {
     }
 }
 
-/// One issuer's load: what was read, for noticing changes, and what came of it.
+/// One loaded issuer, with the content read, by which later changes are noticed.
 pub(crate) struct Load {
     pub(crate) content: Vec<u8>,
     pub(crate) issuer: LoadedIssuer,
     pub(crate) skipped: Vec<SkippedKey>,
 }
 
-/// Loads every issuer; the errors are all of them.
+/// Loads every issuer, or returns the errors of all.
 pub(crate) fn load_all(config: &Config) -> Result<Vec<Load>, Vec<LoadError>> {
     let mut loads = Vec::new();
     let mut errors = Vec::new();
@@ -306,10 +307,10 @@ pub(crate) fn load_all(config: &Config) -> Result<Vec<Load>, Vec<LoadError>> {
     }
 }
 
-/// Reports every key that cannot be loaded, with what to do about it. Reads the files.
+/// Reports every key that cannot be loaded, with its remedy. Reads the files.
 pub fn check_files(config: &Config, problems: &mut Problems) {
     for error in load_all(config).err().unwrap_or_default() {
-        // What has no source to load was reported by `Config::check`, and short secrets with it.
+        // `Config::check` has reported missing sources and short secrets.
         if error.path.is_some() {
             let shown = shown(&error.path);
             let message = format!("{}{}", error.reason, shown);
@@ -335,7 +336,8 @@ pub fn check_files(config: &Config, problems: &mut Problems) {
     }
 }
 
-/// Refuses a file that cannot be read or has no certificates in PEM. Their content is judged in use.
+/// Refuses a file that cannot be read or contains no PEM certificate. The fetch judges the
+/// certificates.
 fn check_certificates(path: &Path) -> Result<(), String> {
     let content = keys::read_file(path).map_err(|error| error.to_string())?;
     let begin = b"-----BEGIN CERTIFICATE-----";
@@ -345,8 +347,8 @@ fn check_certificates(path: &Path) -> Result<(), String> {
     }
 }
 
-/// Whether the tokens of the issuer at `index` can be told from those of the others: by `iss`, or
-/// else by `kid`.
+/// Refuses an issuer whose tokens cannot be told from those of the others, by `iss` or else by
+/// `kid`.
 pub(crate) fn told_apart(all: &[&LoadedIssuer], index: usize) -> Result<(), KeyError> {
     let one = all[index];
     if all.len() == 1 || one.issuer.is_some() {
@@ -382,8 +384,8 @@ impl Issuers {
 }
 
 impl LoadedIssuer {
-    /// There is no key, or it is not the one that signed: of a key set that is fetched there may be a
-    /// newer one by now. `error` is what to say if not.
+    /// Result for a missing key, or for a key that did not sign. If the set is fetched, it may have
+    /// a newer key by now, so the issuer is asked first; `error` is the refusal otherwise.
     fn no_key(&self, error: AuthError) -> NoKey {
         match &self.remote {
             Some(remote) => NoKey::ask(remote, error),
@@ -391,10 +393,10 @@ impl LoadedIssuer {
         }
     }
 
-    /// The key that has signed a token with this header.
+    /// The key that signed a token with this header.
     pub(crate) fn signer(&self, parts: &Parts<'_>, header: &Header<'_>) -> Result<&Key, NoKey> {
         let signature = parts.signature()?;
-        // A signature that no key can have made is worth no fetch.
+        // A signature of impossible length justifies no fetch.
         let has_form = header.algorithm.has_size(signature.len());
         let no_key = match self.key(header) {
             Ok(key) if key.verify(header.algorithm, parts.signed(), signature) => return Ok(key),
@@ -413,13 +415,13 @@ impl LoadedIssuer {
         }
     }
 
-    /// Tells if one of its keys may use this algorithm, as far as the configuration says.
+    /// Returns true if the configuration lets one of the issuer's public keys use this algorithm.
     fn allows(&self, algorithm: Algorithm) -> bool {
         let allowed = self.algorithms.as_ref();
         !algorithm.is_hmac() && allowed.is_none_or(|allowed| allowed.contains(&algorithm))
     }
 
-    /// Whether its keys may be used: those that were fetched are not too old.
+    /// Returns true if the keys may be used. Fetched keys expire after `auth.jwks_max_stale`.
     pub(crate) fn is_usable(&self) -> bool {
         self.remote.as_ref().is_none_or(|remote| remote.usable())
     }
@@ -433,8 +435,8 @@ impl LoadedIssuer {
         self.keys.iter().any(|key| key.kid() == Some(kid))
     }
 
-    /// The key a header means. In a key set that is the one with its `kid`; a header without one
-    /// must leave no choice. A secret or a PEM file has no name, and any `kid` fits it.
+    /// The key that a header selects. In a key set, `kid` selects it; a header without `kid` needs
+    /// exactly one fitting key. A secret or a PEM file has no name, so any `kid` fits.
     fn key(&self, header: &Header<'_>) -> Result<&Key, NoKey> {
         let unknown = || {
             self.no_key(AuthError::new(
@@ -445,7 +447,7 @@ impl LoadedIssuer {
         if !self.is_usable() {
             return Err(unknown());
         }
-        // No fetch has ever an answer to that.
+        // A fetch cannot help: the set holds public keys only.
         if self.is_foreign_secret(header.algorithm) {
             return Err(AuthError::new(AuthFailure::UnknownKey, BY_SECRET).into());
         }
@@ -463,7 +465,7 @@ impl LoadedIssuer {
         }
     }
 
-    /// Tells if a token by this algorithm is signed with a secret, where the issuer's keys are public.
+    /// Returns true if the algorithm needs a secret while the issuer's keys are all public.
     fn is_foreign_secret(&self, algorithm: Algorithm) -> bool {
         let mut known = self.keys.iter().flat_map(|key| key.algorithms());
         algorithm.is_hmac() && !self.keys.is_empty() && !known.any(|known| known.is_hmac())

@@ -14,19 +14,19 @@ use crate::{Algorithm, KeyError};
 
 const MAX_KEYS: usize = 100;
 
-/// What a key set file gave.
+/// The keys read from a key set.
 #[derive(Debug)]
 pub(crate) struct KeySet {
-    /// At least one.
+    /// The usable keys, at least one.
     pub(crate) keys: Vec<Key>,
-    /// The keys that were skipped, with the reason of each.
+    /// The skipped keys, each with a reason.
     pub(crate) skipped: Vec<SkippedKey>,
 }
 
-/// A key of a set that is not used.
+/// A key of a set that cannot be used.
 #[derive(Debug)]
 pub(crate) struct SkippedKey {
-    /// Its place in the set, from 0.
+    /// The key's place in the set, from 0.
     index: usize,
     kid: Option<String>,
     reason: String,
@@ -48,7 +48,7 @@ struct Document<'a> {
     keys: Vec<&'a RawValue>,
 }
 
-/// The members of a key that mean something here; unknown ones are ignored as RFC 7517 §4 demands.
+/// The members of a key that matter here; RFC 7517 §4 demands that unknown ones are ignored.
 #[derive(Deserialize)]
 struct Jwk {
     kty: String,
@@ -62,7 +62,7 @@ struct Jwk {
     e: Option<String>,
     x: Option<String>,
     y: Option<String>,
-    /// The private part of RSA, EC and OKP keys alike.
+    /// The private part of RSA, EC and OKP keys.
     d: Option<IgnoredAny>,
     p: Option<IgnoredAny>,
     q: Option<IgnoredAny>,
@@ -74,7 +74,7 @@ struct Jwk {
     k: Option<IgnoredAny>,
 }
 
-/// Reads a key set. Keys that cannot be used are skipped; a set without a usable one is an error.
+/// Reads a key set. Skips keys that cannot be used, and fails if none is left.
 pub(crate) fn key_set(content: &[u8], allowed: Option<&[Algorithm]>) -> Result<KeySet, KeyError> {
     let document: Document<'_> = object_text(content)
         .and_then(|text| serde_json::from_str(text).ok())
@@ -114,7 +114,7 @@ pub(crate) fn key_set(content: &[u8], allowed: Option<&[Algorithm]>) -> Result<K
     Ok(set)
 }
 
-/// Whether a token could mean either of two keys by a `kid`.
+/// Returns true if a `kid` and an algorithm could select either key.
 fn clashes(one: &Key, other: &Key) -> bool {
     one.kid().is_some()
         && one.kid() == other.kid()
@@ -164,7 +164,8 @@ impl Jwk {
         }
     }
 
-    /// `size` is that of a coordinate, in bytes: RFC 7518 §6.2.1.2 wants them padded to it.
+    /// Builds an EC key whose coordinates have `size` bytes each: RFC 7518 §6.2.1.2 pads them to
+    /// that size.
     fn ec_key(&self, size: usize) -> Result<Key, KeyError> {
         let (x, y) = (bytes("x", &self.x)?, bytes("y", &self.y)?);
         if x.len() != size || y.len() != size {

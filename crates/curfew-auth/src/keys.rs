@@ -1,4 +1,4 @@
-//! Keys: material that was checked, and the algorithms it may be used with.
+//! Keys: checked material with the algorithms it may be used with.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -18,17 +18,17 @@ use crate::Algorithm;
 /// The shortest HMAC secret: the size of SHA-256's output (RFC 7518 §3.2).
 pub(crate) const MIN_SECRET_BYTES: usize = 32;
 
-/// The largest key file read.
+/// Largest accepted key file.
 const MAX_FILE_BYTES: u64 = 256 * 1024;
 
-/// Modulus sizes that are safe (from) and still cheap to verify with (to), in bits.
+/// Sizes of an RSA modulus in bits: smaller ones are unsafe, larger ones cost too much to verify.
 pub(crate) const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
-/// The provider is named instead of looked up: the process-wide default panics as soon as another
-/// crate turns on a second one.
+/// Named here instead of looked up: the process-wide default panics once another crate enables a
+/// second provider.
 pub(crate) static PROVIDER: &CryptoProvider = &DEFAULT_PROVIDER;
 
-/// Why a key cannot be used. Holds nothing of the key.
+/// Reason why a key cannot be used. Contains no part of the key.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
@@ -49,12 +49,12 @@ pub enum KeyError {
     /// More than one PEM block.
     #[error("holds more than one PEM block: keep one public key, or use jwks_file for several")]
     SeveralPemBlocks,
-    /// A private key where a public key belongs.
+    /// A private key in place of a public key.
     #[error(
         "holds a private key, which does not belong on this machine: give the public half, as `openssl pkey -in FILE -pubout` prints it"
     )]
     PrivateKey,
-    /// A certificate where a public key belongs.
+    /// A certificate in place of a public key.
     #[error(
         "holds a certificate: give its public key, as `openssl x509 -in FILE -noout -pubkey` prints it"
     )]
@@ -62,34 +62,34 @@ pub enum KeyError {
     /// The key is of a kind that is not supported, or it is damaged.
     #[error("not a usable key: RSA of 2048 to 8192 bits, P-256, P-384 and Ed25519 are supported")]
     Unsupported,
-    /// A JWK lacks what its kind must have.
+    /// A JWK lacks a member that its type requires.
     #[error("has no {0}")]
     NoMember(&'static str),
-    /// A JWK's number is base64 with padding.
+    /// A JWK's number is padded base64url.
     #[error("its {0} is padded: JWKs have base64url without `=` (RFC 7515 §2), leave it out")]
     Padded(&'static str),
-    /// A JWK's number is base64 of another alphabet.
+    /// A JWK's number is base64 instead of base64url.
     #[error("its {0} is base64: JWKs have base64url, with `-` for `+` and `_` for `/`")]
     OtherAlphabet(&'static str),
-    /// A JWK's number is no base64url at all.
+    /// A JWK's number is not base64url.
     #[error("its {0} is not base64url")]
     NotBase64(&'static str),
     /// RSA outside of 2048 to 8192 bits.
     #[error("the RSA key has {0} bits: 2048 to 8192 are supported")]
     RsaSize(usize),
-    /// None of `algorithms` can be used with the key.
+    /// None of the issuer's `algorithms` can be used with the key.
     #[error("none of the issuer's algorithms can be used with this key, which is made for {0}")]
     NoAlgorithm(String),
     /// Not a JSON Web Key Set.
     #[error("is not a JSON Web Key Set: an object with the member \"keys\", an array")]
     NotKeySet,
-    /// More keys than a set may have.
+    /// The set has more than 100 keys.
     #[error("the key set has more than 100 keys")]
     TooManyKeys,
     /// No key of the set can be used.
     #[error("no key of the set can be used: {0}")]
     NoUsableKey(String),
-    /// The issuer has no `issuer`, so its tokens are told by `kid`, and a key has none.
+    /// The issuer has no `issuer`, so `kid` identifies its tokens, and one of its keys has none.
     #[error(
         "a key of the set has no kid: beside other issuers, one without `issuer` needs a kid on every key"
     )]
@@ -97,19 +97,19 @@ pub enum KeyError {
     /// Two issuers without `issuer` share a `kid`.
     #[error("a kid is also one of the issuer {0:?}: set `issuer` on one of the two")]
     KidShared(String),
-    /// The configuration names no key source this version can load.
+    /// The configuration names no key source.
     #[error(
         "has no key that can be loaded: give secret, secret_file, public_key_file, jwks_file, jwks_url or discovery"
     )]
     NoSource,
 }
 
-/// A verification key with the algorithms it may be used with. Which algorithms those are follows
-/// from the material's kind, so that an RSA key can never be taken for an HMAC secret.
+/// A verification key with the algorithms it may be used with. The algorithms follow from the type
+/// of the material, so an RSA key can never serve as an HMAC secret.
 #[derive(Clone)]
 pub(crate) struct Key {
     kid: Option<Arc<str>>,
-    /// Tells it from every other key: a `kid` can be given to another, and some keys have none.
+    /// Identifies the key: a `kid` can be reused, and some keys have none.
     fingerprint: Arc<str>,
     algorithms: Vec<Algorithm>,
     material: DecodingKey,
@@ -129,7 +129,7 @@ impl Key {
         })
     }
 
-    /// An RSA public key by its modulus and exponent, big-endian.
+    /// An RSA public key from its modulus and exponent, big-endian.
     pub(crate) fn from_rsa(n: &[u8], e: &[u8]) -> Result<Self, KeyError> {
         let (n, e) = (strip_zeros(n), strip_zeros(e));
         let bits = n.len() * 8 - n.first().map_or(0, |byte| byte.leading_zeros() as usize);
@@ -137,7 +137,8 @@ impl Key {
             return Err(KeyError::RsaSize(bits));
         }
         let odd = |number: &[u8]| number.last().is_some_and(|byte| byte % 2 == 1);
-        // An exponent of 1 makes every signature good; over 32 bits only slows us down.
+        // An exponent of 1 makes every signature good. One over 32 bits only makes verification
+        // slower.
         if !odd(n) || !odd(e) || e == [1] || e.len() > 4 {
             return Err(KeyError::Unsupported);
         }
@@ -149,14 +150,15 @@ impl Key {
         })
     }
 
-    /// An elliptic-curve public key by its uncompressed point. The curve is the one the point is on.
+    /// An EC public key from its uncompressed point, whose length determines the curve.
     pub(crate) fn from_ec_point(point: &[u8]) -> Result<Self, KeyError> {
         let (curve, algorithm) = match point.len() {
             65 => (&ECDSA_P256_SHA256_FIXED, Algorithm::ES256),
             97 => (&ECDSA_P384_SHA384_FIXED, Algorithm::ES384),
             _ => return Err(KeyError::Unsupported),
         };
-        // The JWT library takes any bytes and fails when it verifies; this one knows the curve.
+        // The JWT library accepts any bytes and fails only when it verifies, so the point is
+        // checked here.
         ParsedPublicKey::new(curve, point).map_err(|_| KeyError::Unsupported)?;
         Ok(Self {
             kid: None,
@@ -166,7 +168,7 @@ impl Key {
         })
     }
 
-    /// An Ed25519 public key by its 32 bytes.
+    /// An Ed25519 public key from its 32 bytes.
     pub(crate) fn from_ed25519(bytes: &[u8]) -> Result<Self, KeyError> {
         if bytes.len() != 32 {
             return Err(KeyError::Unsupported);
@@ -179,13 +181,13 @@ impl Key {
         })
     }
 
-    /// The same key under a name.
+    /// Sets the key's name.
     pub(crate) fn with_kid(mut self, kid: Option<&str>) -> Self {
         self.kid = kid.map(Arc::from);
         self
     }
 
-    /// The same key with those of its algorithms that are in `allowed`; `None` allows all.
+    /// Restricts the key to the algorithms in `allowed`; `None` allows all.
     pub(crate) fn only(mut self, allowed: Option<&[Algorithm]>) -> Result<Self, KeyError> {
         let Some(allowed) = allowed else {
             return Ok(self);
@@ -203,7 +205,7 @@ impl Key {
         self.kid.as_deref()
     }
 
-    /// What tells it from every other key.
+    /// Identifies the key among all keys.
     pub(crate) fn fingerprint(&self) -> &Arc<str> {
         &self.fingerprint
     }
@@ -212,8 +214,8 @@ impl Key {
         &self.algorithms
     }
 
-    /// Whether `signature` is this key's over `signed`. An algorithm that the key is not for never
-    /// verifies.
+    /// Returns true if `signature` over `signed` is this key's. An algorithm that the key is not
+    /// for never verifies.
     pub(crate) fn verify(&self, algorithm: Algorithm, signed: &[u8], signature: Vec<u8>) -> bool {
         self.algorithms.contains(&algorithm)
             && (PROVIDER.verifier_factory)(&algorithm.library(), &self.material)
@@ -230,7 +232,7 @@ impl fmt::Debug for Key {
     }
 }
 
-/// The algorithms' names, for a message.
+/// The algorithms' names, joined for a message.
 pub(crate) fn names(algorithms: &[Algorithm]) -> String {
     let names: Vec<&str> = algorithms.iter().map(|a| a.as_str()).collect();
     names.join(", ")
@@ -248,14 +250,14 @@ pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, KeyError> {
     Ok(content)
 }
 
-/// The secret in a secret file: its content without one line break at the end, which editors and
-/// `echo` leave there.
+/// The secret in a secret file: its content without one trailing line break, which editors and
+/// `echo` add.
 pub(crate) fn secret_in_file(content: &[u8]) -> &[u8] {
     let content = content.strip_suffix(b"\n").unwrap_or(content);
     content.strip_suffix(b"\r").unwrap_or(content)
 }
 
-/// The SHA-256 of a key's material. Of a secret nobody can guess it from that: it has 256 bits.
+/// The SHA-256 of a key's material. It does not reveal a secret, which has at least 256 bits.
 fn fingerprint(material: &[u8]) -> Arc<str> {
     let digest = digest::digest(&digest::SHA256, material);
     URL_SAFE_NO_PAD.encode(digest).into()

@@ -1,9 +1,9 @@
 //! Authentication: from the credentials of a request to a [`curfew_model::Principal`].
 //!
-//! Owns: where a token may come from, what a token must look like, the issuers and their keys, why a
-//! token is refused, and what a ticket is. The only crate that names the JWT library and a cipher.
-//! Knows nothing of: sockets, sessions, revocations, policy. Reading key files blocks; what it awaits are keys
-//! that somebody else fetches.
+//! Owns: the sources and the form of tokens, the issuers and their keys, the refusals of tokens,
+//! and tickets. The only crate that names the JWT library and a cipher.
+//! Knows nothing of: sockets, sessions, revocations, policy. Reading key files blocks. Verification
+//! awaits only keys, which another crate fetches.
 //! Start at [`Authenticator::authenticate`].
 
 mod algorithm;

@@ -17,49 +17,53 @@ use crate::{AuthError, LogoutScope, VerifyError};
 /// The event that makes a token a logout token (§2.4).
 const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
 
-/// A logout token says what has just happened: older ones are refused.
+/// Longest age and lifetime of a logout token. Providers send one at once, so an older one is a
+/// replay.
 const MAX_AGE: Duration = Duration::from_secs(600);
 
 /// Longest `jti`, in bytes.
 const MAX_ID_BYTES: usize = 256;
 
-/// What a good logout token says.
+/// The content of a good logout token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Logout {
-    /// The configured name of the issuer that says so.
+    /// The configured name of the issuer that sent it.
     pub issuer: Arc<str>,
-    /// The names of the others with the same `iss`, whose users are the same.
+    /// The configured names of the other issuers with the same `iss`, which have the same users.
     pub namesakes: Vec<Arc<str>>,
-    /// Whom: the subject. Without a login all of the user's sessions at the issuer are meant.
+    /// The subject. Without a login, all of the user's sessions at the issuer end.
     pub user: Option<String>,
-    /// Which login, as the issuer names it.
+    /// The login, as the issuer names it (`sid`).
     pub login: Option<String>,
-    /// What is to end, where it names a login.
+    /// The sessions that end if the token names a login.
     pub scope: LogoutScope,
-    /// Its time in Unix seconds, rounded up: a token from within the second is from before.
+    /// The time of issue in Unix seconds, rounded up so that access tokens of the same second count
+    /// as older.
     pub issued_at: u64,
 }
 
 impl Authenticator {
-    /// Whether any issuer's logout tokens are accepted.
+    /// Returns true if logout tokens of some issuer are accepted.
     pub fn accepts_logout(&self) -> bool {
         let issuers = self.snapshot();
         issuers.all.iter().any(|issuer| issuer.logout.is_some())
     }
 
-    /// Validates a logout token, in the order of §2.6: encryption, signature, `iss`, `aud`, `iat`,
-    /// `exp`, subject or session, `events`, no `nonce`. Whether its `jti` was seen before is not
-    /// looked at (step 8 is optional): what a logout does is the same the second time.
+    /// Validates a logout token in the order of §2.6: encryption, signature, `iss`, `aud`, `iat`,
+    /// `exp`, subject or session, `events`, no `nonce`. A repeated `jti` is accepted (step 8 is
+    /// optional), because a logout is idempotent.
     ///
     /// # Errors
     ///
-    /// The fault, for the issuer's log; or that its keys are not available.
+    /// The fault, for the issuer's log, or [`VerifyError::Unknown`] if the issuer's keys are
+    /// unavailable.
     pub async fn verify_logout(&self, token: &str) -> Result<Logout, VerifyError> {
         with_keys(|| self.attempt_logout(token, self.clock().now())).await
     }
 
-    /// The same for one that [`Authenticator::verify_logout`] has found to be good but for its key: waits
-    /// for the issuer's next answer, however long that takes. Its times are judged by now.
+    /// Validates a logout token that [`Authenticator::verify_logout`] found to be good except for
+    /// its missing key. Waits for the issuer's next answer without a time limit. The token's times
+    /// are judged as of the call.
     ///
     /// # Errors
     ///
@@ -69,11 +73,11 @@ impl Authenticator {
         with_next_keys(|| self.attempt_logout(token, now)).await
     }
 
-    /// The same with the keys at hand, for people who ask what would become of a token.
+    /// Validates a logout token with the keys at hand, for operators who check one.
     ///
     /// # Errors
     ///
-    /// The token is not good, as far as those keys can tell.
+    /// The token is not good by those keys.
     pub fn judge_logout(&self, token: &str) -> Result<Logout, AuthError> {
         self.attempt_logout(token, self.clock().now())
             .map_err(NoKey::into_error)
@@ -91,7 +95,7 @@ impl Authenticator {
     }
 }
 
-/// The claims of a logout token. One of the wrong type is refused while it is read.
+/// The claims of a logout token. Reading fails at a claim of the wrong type.
 #[derive(Debug, Default)]
 struct LogoutClaims {
     issuer: Option<String>,
@@ -130,7 +134,7 @@ impl LogoutClaims {
                 "the logout token's iat is over ten minutes ago",
             ));
         }
-        // Errata set 1 made it required.
+        // Required since errata set 1.
         let expires_at = self.expires_at.ok_or_else(|| missing("exp"))?.down();
         if now >= Duration::from_secs(expires_at) + leeway {
             return Err(AuthError::by_clock(

@@ -1,4 +1,4 @@
-//! Making tokens, for development and tests: `curfew token`, `curfew dev`.
+//! Minting of tokens, for development and tests: `curfew token`, `curfew dev`.
 //!
 //! A production deployment's tokens come from its identity provider.
 
@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::Algorithm;
 use crate::keys::{MIN_SECRET_BYTES, PROVIDER, secret_in_file};
 
-/// What a token is signed with. `Debug` does not show it.
+/// A signing key. `Debug` does not show it.
 #[derive(Clone)]
 pub enum MintKey {
     /// A shared secret of at least 32 bytes, for HS256, HS384 and HS512.
@@ -21,13 +21,13 @@ pub enum MintKey {
     PrivateKey(String),
 }
 
-/// Why no token could be made. Holds nothing of the key.
+/// Reason why no token could be made. Contains no part of the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MintError {
     /// The HMAC secret is under 32 bytes.
     #[error("the secret is shorter than 32 bytes")]
     ShortSecret,
-    /// The key is not one for the algorithm.
+    /// The key does not fit the algorithm.
     #[error(
         "not a private key for {0}: RS*, PS*, ES256, ES384 and EdDSA want a PEM private key of their kind that begins with \"-----BEGIN PRIVATE KEY-----\" (`openssl pkcs8 -topk8 -nocrypt` converts others), HS* a secret"
     )]
@@ -35,7 +35,7 @@ pub enum MintError {
 }
 
 impl MintKey {
-    /// Takes the content of a key file: a secret for HS*, read as `secret_file` is, else PEM.
+    /// Reads the content of a key file: for HS* a secret, as `secret_file` is read, otherwise PEM.
     ///
     /// # Errors
     ///
@@ -85,11 +85,11 @@ impl fmt::Debug for MintKey {
     }
 }
 
-/// Makes a token with these claims, exactly: nothing is added or checked.
+/// Signs exactly these claims: nothing is added or checked.
 ///
 /// # Errors
 ///
-/// The key is not one for the algorithm.
+/// The key does not fit the algorithm.
 pub fn mint(
     claims: &Map<String, Value>,
     kid: Option<&str>,
@@ -104,11 +104,11 @@ pub fn mint(
     mint_text(&header.to_string(), claims.as_bytes(), algorithm, key)
 }
 
-/// Signs any header and any payload, well-formed or not, so that tests can show what is refused.
+/// Signs any header and any payload, well-formed or not, for tests of refusals.
 ///
 /// # Errors
 ///
-/// The key is not one for the algorithm.
+/// The key does not fit the algorithm.
 pub fn mint_text(
     header: &str,
     payload: &[u8],

@@ -15,7 +15,7 @@ pub(crate) fn public_key(content: &[u8]) -> Result<Key, KeyError> {
         .lines()
         .filter_map(|line| line.trim().strip_prefix(BEGIN)?.strip_suffix("-----"))
         .collect();
-    // Looked for first: the library would take the public half out of an RSA private key.
+    // Checked first: the library would derive the public key from an RSA private key.
     if labels.iter().any(|label| label.ends_with("PRIVATE KEY")) {
         return Err(KeyError::PrivateKey);
     }
@@ -28,7 +28,7 @@ pub(crate) fn public_key(content: &[u8]) -> Result<Key, KeyError> {
     }
 }
 
-/// The library finds the kind by the object identifier in the key and takes the key's bits out.
+/// Reads a block whose type the library determines from the object identifier in the key.
 fn from_block(pem: &[u8]) -> Result<Key, KeyError> {
     if let Ok(key) = DecodingKey::from_rsa_pem(pem) {
         let der = key.try_get_as_bytes().map_err(|_| KeyError::Unsupported)?;

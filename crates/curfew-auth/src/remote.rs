@@ -1,6 +1,6 @@
-//! Keys that are fetched: when they are due, how long they may be used, and who waits for them.
+//! Fetched keys: their schedule, their lifetime, and the tokens that wait for them.
 //!
-//! Knows nothing of HTTP: whoever fetches asks [`RemoteKeys::due`], and says what came of it.
+//! Knows nothing of HTTP: the fetcher awaits [`RemoteKeys::due`] and reports the outcome.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,104 +14,105 @@ use crate::{Config, Issuer, Trust};
 
 mod anew;
 
-/// Unknown keys cause at most one fetch in this time on average, however often they are asked for: a
-/// stranger who knows what an issuer's tokens say can write a new `kid` into one.
+/// Mean pause between fetches caused by unknown keys. A stranger who knows the form of an issuer's
+/// tokens can write a new `kid` into each, and must not load the issuer.
 const ON_DEMAND_PAUSE: Duration = Duration::from_secs(30);
 
-/// As many fetches may follow each other at once: an issuer may rotate its keys twice in a row.
+/// Number of such fetches that may follow each other at once: an issuer may rotate its keys twice
+/// in a row.
 const ON_DEMAND_BURST: u32 = 2;
 
-/// Longest time a token waits for its key.
+/// Longest wait of a token for its key.
 const KEY_WAIT: Duration = Duration::from_secs(2);
 
-/// Pauses after failures, doubled each time.
+/// Pauses after failed fetches, doubled each time.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
-/// The longest pause while there was never a key: no user can come in, and the provider may just have
-/// been set up.
+/// Longest pause before the first success: until then no user can connect, and the provider may be
+/// starting.
 const LAST_FIRST_RETRY: Duration = Duration::from_secs(4);
 
-/// The share of their lifetime after which keys are fetched again.
+/// Share of the keys' lifetime after which they are fetched again.
 const REFRESH_AT: f64 = 0.8;
 
-/// How much earlier than that it may be, as a share: nodes that started together must not ask
-/// together for ever.
+/// Share by which a fetch may come earlier, so that nodes that start together do not fetch together
+/// forever.
 const JITTER: f64 = 0.1;
 
-/// Where an issuer's keys are fetched from.
+/// The source of an issuer's fetched keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyLocation {
-    /// A key set at this URL.
+    /// The URL of a key set.
     Url(String),
     /// The key set that this issuer's OpenID configuration names (OpenID Connect Discovery 1.0 §4).
     Discovery(String),
 }
 
-/// What is known of an issuer's fetched keys. Shared by those who verify and the one who fetches.
+/// State of an issuer's fetched keys, shared by verification and the fetcher.
 #[derive(Debug)]
 pub struct RemoteKeys {
     /// The issuer's configured name.
     pub issuer: Arc<str>,
-    /// Where its keys are.
+    /// The source of the keys.
     pub location: KeyLocation,
-    /// The way they are fetched.
+    /// The rules of fetching them.
     pub trust: Trust,
     lifetime: Duration,
     max_stale: Duration,
     state: Mutex<FetchState>,
-    /// Asks for a fetch before it is due.
+    /// Wakes the fetcher before the next fetch is due.
     wanted: Notify,
-    /// How many fetches have ended.
+    /// The number of fetches that have ended.
     ended: watch::Sender<u64>,
 }
 
-/// When what happened.
+/// State of the fetches, with their times.
 #[derive(Debug, Default)]
 struct FetchState {
     phase: Phase,
     fetched_at: Option<Instant>,
-    /// What was fetched then; `None` when it has no key that can be used.
+    /// The set of the last successful fetch; `None` if it has no usable key.
     set: Option<Arc<[u8]>>,
-    /// The time at which as many fetches are in hand again as may be; `None`: they are.
+    /// The time at which all on-demand fetches are available again; `None` if none was used.
     full_at: Option<Instant>,
-    /// Failures since the last success.
+    /// The number of failures since the last success.
     failures: u32,
-    /// Why the last fetch failed; `None` after a success.
+    /// The cause of the last failure; `None` after a success.
     failure: Option<String>,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
 enum Phase {
-    /// To be fetched at once.
+    /// A fetch is due at once.
     #[default]
     Wanted,
     Fetching,
-    /// To be fetched then.
+    /// A fetch is due at this instant.
     Waiting(Instant),
 }
 
-/// What is known of an issuer's fetched keys, for people.
+/// State of an issuer's fetched keys, for operators.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct RemoteStatus {
     /// The URL of the key set, or of the issuer whose OpenID configuration names it.
     pub location: String,
-    /// Seconds since the keys in use were fetched; absent: never.
+    /// Seconds since the keys in use were fetched; absent if they never were.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub age_s: Option<u64>,
-    /// Why the last fetch failed; absent when it did not.
+    /// The cause of the last failed fetch; absent after a success.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
 }
 
-/// What an issuer has said when it was asked for a key.
+/// Outcome of a question to an issuer for a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asked {
-    /// The issuer has answered: what it does not list is none of its keys.
+    /// The issuer answered just now: a key that it does not list is not its key.
     Answered,
-    /// It was asked before and is not asked again: a key may be newer than its answer.
+    /// The issuer answered earlier and is not asked again yet; a key may be newer than its answer.
     AnsweredBefore,
-    /// It has not answered in time, or not usefully.
+    /// The issuer did not answer in time, or its answer was unusable.
     Unanswered,
 }
 
@@ -138,7 +139,7 @@ impl RemoteKeys {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Resolves when the keys are to be fetched; then say how it went, by
+    /// Resolves when a fetch is due, and marks it as begun. The caller then reports the outcome by
     /// [`Authenticator::install`](crate::Authenticator::install) or [`RemoteKeys::failed`].
     pub async fn due(&self) {
         loop {
@@ -154,8 +155,9 @@ impl RemoteKeys {
         self.state().phase = Phase::Fetching;
     }
 
-    /// Where `other` fetches the keys of the same issuer by other times, what it knows is known here.
+    /// Copies the keys that `other` fetched from the same location under another configuration.
     pub(crate) fn take_over(&self, other: &Self) {
+        // Copied before the own lock is taken: two locks of this type are never held together.
         let (fetched_at, set) = {
             let known = other.state();
             (known.fetched_at, known.set.clone())
@@ -165,34 +167,35 @@ impl RemoteKeys {
         state.set = set;
     }
 
-    /// Tells if `other` fetches them at the same times and in the same way.
+    /// Returns true if `other` has the same schedule and the same rules of fetching.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         let times = |it: &Self| (it.lifetime, it.max_stale);
         times(self) == times(other) && self.trust == other.trust
     }
 
-    /// Whether this is what was fetched last.
+    /// Returns true if `set` is the set fetched last.
     pub(crate) fn is_known(&self, set: &[u8]) -> bool {
         self.state().set.as_deref() == Some(set)
     }
 
-    /// What was fetched last.
+    /// The set fetched last.
     pub(crate) fn set(&self) -> Option<Arc<[u8]>> {
         self.state().set.clone()
     }
 
-    /// What was fetched last is withdrawn, and nothing has taken its place.
+    /// Drops the set fetched last, because it has no usable key.
     pub(crate) fn forget(&self) {
         self.state().set = None;
     }
 
-    /// Whether the issuer has said, the last time it was asked, which keys are its.
+    /// Returns true if the last fetch succeeded, so that the keys in force are the issuer's current
+    /// ones.
     pub(crate) fn is_sure(&self) -> bool {
         let state = self.state();
         state.fetched_at.is_some() && state.failure.is_none()
     }
 
-    /// The fetch ended well: the keys of `set` are in force.
+    /// Records a successful fetch of `set`, which is now in force.
     pub(crate) fn fetched(&self, set: &[u8]) {
         let now = Instant::now();
         let pause = self
@@ -204,11 +207,12 @@ impl RemoteKeys {
         state.set = Some(set.into());
         state.failures = 0;
         state.failure = None;
-        // Under the lock: a question that comes later must not take this end for its answer's.
+        // Counted under the lock, so that a later question cannot take this fetch for its own
+        // answer.
         self.ended.send_modify(|ended| *ended += 1);
     }
 
-    /// The fetch failed; the keys in use stay. `why` is for operators.
+    /// Records a failed fetch; the keys in use stay. `why` is for operators.
     pub fn failed(&self, why: String) {
         let mut state = self.state();
         let pause = FIRST_RETRY.saturating_mul(1 << state.failures.min(10)).min(
@@ -222,27 +226,29 @@ impl RemoteKeys {
         state.phase = Phase::Waiting(Instant::now() + pause);
         state.failures = state.failures.saturating_add(1);
         state.failure = Some(why);
-        // Under the lock: a question that comes later must not take this end for its answer's.
+        // Counted under the lock, so that a later question cannot take this fetch for its own
+        // answer.
         self.ended.send_modify(|ended| *ended += 1);
     }
 
-    /// Whether the keys may be used: they were fetched, and not too long ago.
+    /// Returns true if the keys were fetched, and recently enough to be used
+    /// (`auth.jwks_max_stale`).
     pub(crate) fn usable(&self) -> bool {
         let fetched_at = self.state().fetched_at;
         fetched_at.is_some_and(|at| at.elapsed() < self.max_stale)
     }
 
-    /// Whether the keys were ever had.
+    /// Returns true once a fetch has succeeded.
     pub(crate) fn was_fetched(&self) -> bool {
         self.state().fetched_at.is_some()
     }
 
-    /// The age of the issuer's last answer.
+    /// The time since the issuer's last answer.
     pub(crate) fn age(&self) -> Option<Duration> {
         self.state().fetched_at.map(|at| at.elapsed())
     }
 
-    /// How old the keys are, and what keeps them from being newer.
+    /// The age of the keys and the cause of the last failed fetch.
     pub fn status(&self) -> RemoteStatus {
         let state = self.state();
         let (KeyLocation::Url(location) | KeyLocation::Discovery(location)) = &self.location;
@@ -253,9 +259,10 @@ impl RemoteKeys {
         }
     }
 
-    /// A token's key is not there: waits for the fetch that is under way, and for another when it has
-    /// begun before the key can have been there. One is made for it if it `may_draw` and one is in hand.
-    /// `is_unknown` looks for the key once more before that.
+    /// Asks for a token's missing key. Waits for the fetch that is under way, and for another if
+    /// that one began before the question. Starts a fetch only if `may_draw` is set and the rate of
+    /// on-demand fetches allows it. `is_unknown` first looks for the key again, because an earlier
+    /// fetch may have brought it.
     pub(crate) async fn ask(&self, may_draw: bool, is_unknown: impl Fn() -> bool) -> Asked {
         let until = Instant::now() + KEY_WAIT;
         let mut ended = self.ended.subscribe();
@@ -263,14 +270,18 @@ impl RemoteKeys {
         loop {
             let begins = {
                 let mut state = self.state();
+                // Marked as seen under the lock, so that `changed` below reports only fetches that
+                // end after this state.
                 ended.borrow_and_update();
                 let phase = state.phase;
                 match phase {
                     Phase::Fetching => false,
                     Phase::Wanted => true,
-                    // A provider that fails is tried again soon in any case.
+                    // A failing provider is retried soon by the schedule.
                     Phase::Waiting(_) if state.failure.is_some() => return Asked::Unanswered,
                     Phase::Waiting(_) if !looked_again => {
+                        // Unlocked first: `is_unknown` verifies the token again, which locks this
+                        // state.
                         drop(state);
                         if !is_unknown() {
                             return Asked::Answered;
@@ -296,14 +307,14 @@ impl RemoteKeys {
 }
 
 impl FetchState {
-    /// The time at which a fetch is in hand.
+    /// The earliest time at which an on-demand fetch is available.
     fn in_hand_at(&self, now: Instant) -> Instant {
         let spent = ON_DEMAND_PAUSE * (ON_DEMAND_BURST - 1);
         let at = self.full_at.and_then(|full_at| full_at.checked_sub(spent));
         at.unwrap_or(now).max(now)
     }
 
-    /// Takes one of the fetches in hand.
+    /// Takes one on-demand fetch; returns false if none is available.
     fn draw(&mut self) -> bool {
         let now = Instant::now();
         let in_hand = self.in_hand_at(now) <= now;
@@ -337,7 +348,7 @@ mod tests {
         RemoteKeys::new(&config, &issuer).unwrap()
     }
 
-    /// How long until the next fetch is due; it has begun then.
+    /// Waits until the next fetch is due, which marks it as begun, and returns the time waited.
     async fn until_due(remote: &RemoteKeys) -> Duration {
         let began = Instant::now();
         remote.due().await;
@@ -358,7 +369,7 @@ mod tests {
         }
     }
 
-    /// Fails again and again, and is due after so many seconds each time, or a little sooner.
+    /// Fails repeatedly; each retry must be due after the given seconds, or a little sooner.
     async fn assert_tried_after(remote: &RemoteKeys, pauses: &[u32]) {
         for expected in pauses.iter().copied().map(f64::from) {
             remote.failed("no".to_owned());
@@ -374,7 +385,7 @@ mod tests {
     async fn failures_are_tried_again_ever_more_slowly() {
         let remote = remote();
         remote.due().await;
-        // Keys that were never had are asked for more often.
+        // Until the first success the pauses stay short.
         assert_tried_after(&remote, &[1, 2, 4, 4, 4]).await;
         remote.fetched(b"{}");
         assert_tried_after(&remote, &[1, 2, 4, 8, 16, 30, 30]).await;
@@ -383,7 +394,7 @@ mod tests {
         assert_eq!(remote.status().failure, None);
     }
 
-    /// Asks, and answers the fetch that is made for it.
+    /// Asks, and answers the fetch that the question starts.
     async fn asked(remote: &RemoteKeys) -> Asked {
         let (asked, ()) = tokio::join!(remote.ask(true, || true), async {
             assert_eq!(until_due(remote).await, Duration::ZERO);
@@ -396,7 +407,7 @@ mod tests {
     async fn unknown_keys_cause_two_fetches_at_once_and_then_one_in_thirty_seconds() {
         let remote = remote();
         remote.due().await;
-        // The fetch that was due keeps no question from being asked.
+        // The first scheduled fetch does not count as an on-demand fetch.
         remote.fetched(b"{}");
         for _ in 0..1000 {
             assert_eq!(remote.ask(false, || true).await, Asked::AnsweredBefore);
@@ -426,7 +437,7 @@ mod tests {
         let (asked, ()) = tokio::join!(remote.ask(true, || true), async {
             time::sleep(Duration::from_millis(1)).await;
             remote.fetched(b"{}");
-            // The question leads to another.
+            // The question starts another fetch.
             assert_eq!(until_due(&remote).await, Duration::ZERO);
             remote.fetched(b"{}");
         });

@@ -1,5 +1,5 @@
-//! What issuers report about users: security events, Global Token Revocation. Logout tokens are in
-//! `logout.rs`.
+//! Reports of issuers about users: security events and Global Token Revocation. `logout.rs` has
+//! logout tokens.
 
 mod assertion;
 mod event;

@@ -1,8 +1,9 @@
-//! Tickets: what stands in a URL in a token's place. URLs are written down wherever they pass, and a
-//! token must not be (RFC 6750 §5.3); a ticket that is read there was used, or is too old.
+//! Tickets, which stand for tokens in URLs. Proxies and logs record URLs, so a token must not be in
+//! one (RFC 6750 §5.3); a ticket found there was used or has expired.
 //!
-//! Whoever keeps tickets keeps only what a ticket's own bytes open: reading it yields no token, and a
-//! token that somebody else puts in its place would have to be a good one, since it is verified again.
+//! A ticket is stored encrypted under a key derived from the ticket itself. Reading the store
+//! yields no token, and a token planted there must still be a good one, because it is verified
+//! again.
 
 use std::fmt;
 
@@ -14,50 +15,50 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use curfew_model::TicketId;
 use serde::{Deserialize, Serialize};
 
-/// 256 bits: as many as the id and the key that are derived from them.
+/// 256 bits, the size of the id and the key derived from them.
 const TICKET_BYTES: usize = 32;
 
-/// What the id is derived for (the `info` of RFC 5869 §2.3).
+/// Purpose of the derived id (the `info` of RFC 5869 §2.3).
 const FOR_ID: &[u8] = b"curfew ticket v1: id";
 
-/// What the key is derived for.
+/// Purpose of the derived key.
 const FOR_KEY: &[u8] = b"curfew ticket v1: key";
 
-/// Every key seals once: [`Ticketed::seal`] makes one, and gives it away with what it has sealed. So
-/// the nonce, which must never be used twice with one key (NIST SP 800-38D §8), may be the same.
+/// The nonce, which must never be used twice with one key (NIST SP 800-38D §8), can be constant:
+/// every key encrypts once. [`Ticketed::seal`] makes a new key for each ticket.
 const NONCE: [u8; NONCE_LEN] = [0; NONCE_LEN];
 
-/// A ticket as a client shows it. It is a secret until it was used; `Debug` does not show it.
+/// A ticket as a client sends it. It is a secret until it is used; `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Ticket([u8; TICKET_BYTES]);
 
-/// The text is no ticket.
+/// Error for a text that has not the form of a ticket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a ticket is 43 characters of base64url")]
 pub struct NotATicket;
 
-/// What a ticket stands for. `Debug` does not show the token.
+/// The content behind a ticket. `Debug` does not show the token.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ticketed {
-    /// The token, as it was sent. It was good when the ticket was made.
+    /// The token as sent, which was good when the ticket was made.
     pub token: String,
-    /// The origin of the pages that may use the ticket; `None`: what is no browser.
+    /// The origin of the pages that may use the ticket; `None` for a client that is not a browser.
     pub origin: Option<String>,
 }
 
-/// A new ticket: what to give, and what to keep where.
+/// A new ticket, with the record to store for it.
 #[derive(Debug)]
 pub struct NewTicket {
-    /// For the client.
+    /// The ticket for the client.
     pub ticket: Ticket,
-    /// Names it where it is kept.
+    /// The id under which the record is stored.
     pub id: TicketId,
-    /// What is kept; [`Ticket::open`] reads it.
+    /// The encrypted record; [`Ticket::open`] decrypts it.
     pub sealed: Vec<u8>,
 }
 
 impl Ticketed {
-    /// Makes a ticket that stands for this.
+    /// Makes a ticket for this content.
     pub fn seal(&self) -> NewTicket {
         let mut secret = [0; TICKET_BYTES];
         rand::fill(&mut secret).expect("AWS-LC ends the process when it has no randomness");
@@ -76,27 +77,27 @@ impl Ticketed {
 }
 
 impl Ticket {
-    /// Reads what a client sent.
+    /// Parses a ticket that a client sent.
     ///
     /// # Errors
     ///
-    /// It has another form than any ticket, and was never given out.
+    /// The text has not the form of a ticket.
     pub fn parse(text: &str) -> Result<Self, NotATicket> {
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| NotATicket)?;
         bytes.try_into().map(Self).map_err(|_| NotATicket)
     }
 
-    /// Its text, to be given to the client and to nobody else.
+    /// The ticket's text, for the client alone.
     pub fn expose(&self) -> String {
         URL_SAFE_NO_PAD.encode(self.0)
     }
 
-    /// Names it where it is kept.
+    /// The id under which the record is stored.
     pub fn id(&self) -> TicketId {
         TicketId::from_bytes(self.derive(FOR_ID))
     }
 
-    /// Opens what was kept for this ticket; `None` for anything else.
+    /// Decrypts the record stored for this ticket; `None` for any other record.
     pub fn open(&self, mut sealed: Vec<u8>) -> Option<Ticketed> {
         let content = self
             .key()
@@ -110,7 +111,7 @@ impl Ticket {
         LessSafeKey::new(key.expect("AES-256 has keys of 32 bytes"))
     }
 
-    /// HKDF-Expand alone: a ticket is random in all its bits already (RFC 5869 §3.3).
+    /// HKDF-Expand without Extract, because a ticket is uniformly random already (RFC 5869 §3.3).
     fn derive(&self, purpose: &[u8]) -> [u8; TICKET_BYTES] {
         let mut derived = [0; TICKET_BYTES];
         Prk::new_less_safe(HKDF_SHA256, &self.0)
@@ -202,7 +203,7 @@ mod tests {
     fn a_text_of_another_form_is_no_ticket() {
         let shown = ticketed().seal().ticket.expose();
         let last = shown.chars().last().unwrap();
-        // The last character has two bits to spare, which no ticket uses.
+        // The last character carries two unused bits, which are zero in every ticket.
         let odd = char::from(last as u8 ^ 1);
         for bad in [
             String::new(),

@@ -1,7 +1,7 @@
 //! The form of a token: its three parts, its header and its claims, read strictly.
 //!
-//! Nothing here trusts a token: everything is read before its signature is verified, and the only
-//! refusal is `malformed`.
+//! Reading precedes the verification of the signature, so nothing read here is trusted, and
+//! `malformed` is the only refusal.
 
 mod claims;
 mod header;
@@ -16,17 +16,17 @@ pub(crate) use claims::{OtherKind, TokenClaims};
 pub(crate) use header::{Header, TokenType};
 pub(crate) use json::Date;
 
-/// A token cut at its dots; the parts are base64url text.
+/// A token cut at its dots into parts of base64url text.
 pub(crate) struct Parts<'a> {
     header: &'a str,
     payload: &'a str,
     signature: &'a str,
-    /// What was signed: header, dot, payload.
+    /// The signed text: header, dot, payload.
     signed: &'a str,
 }
 
 impl<'a> Parts<'a> {
-    /// Checks length and alphabet and cuts. `most` is `auth.max_token_bytes`.
+    /// Checks length and alphabet and cuts the token. `most` is `auth.max_token_bytes`.
     pub(crate) fn of(token: &'a str, most: usize) -> Result<Self, AuthError> {
         if token.len() > most {
             return Err(AuthError::too_long(most));
@@ -74,15 +74,15 @@ impl<'a> Parts<'a> {
             .ok_or_else(|| AuthError::malformed("the token's signature is not base64url"))
     }
 
-    /// The bytes the signature is over.
+    /// The bytes that the signature covers.
     pub(crate) fn signed(&self) -> &'a [u8] {
         self.signed.as_bytes()
     }
 }
 
-/// Decodes without padding and with zero bits at the end, so that a token has one spelling.
+/// Decodes without padding and refuses unused bits that are set, so that a token has one spelling.
 fn decode(part: &str) -> Option<Vec<u8>> {
-    // Exact, so that keeping the result as a boxed string does not copy it.
+    // Allocated to the exact length, so that a boxed string keeps the result without a copy.
     let mut bytes = vec![0; part.len() / 4 * 3 + (part.len() % 4 * 3) / 4];
     let length = URL_SAFE_NO_PAD.decode_slice(part, &mut bytes).ok()?;
     bytes.truncate(length);
@@ -99,7 +99,7 @@ mod tests {
 
     use super::*;
 
-    /// Everything that reads a token before its signature is checked.
+    /// Reads everything that is read before the signature is verified.
     fn read(token: &str) -> Result<(), AuthError> {
         let parts = Parts::of(token, usize::MAX)?;
         let header = parts.header()?;
@@ -116,7 +116,7 @@ mod tests {
             .is_none_or(|error| error.failure() == curfew_model::AuthFailure::Malformed)
     }
 
-    /// Objects with what JSON has and few programs write.
+    /// Objects with forms that JSON allows and few programs write.
     fn objects() -> impl Strategy<Value = String> {
         let texts = [
             "a",
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_part_has_one_spelling() {
-        // e30 and e31 decode to the same bytes in a lax decoder: the last bits are not used.
+        // e30 and e31 differ only in unused bits, so a lax decoder reads the same bytes from both.
         assert!(read("eyJhbGciOiJIUzI1NiJ9.e31.").is_err());
     }
 
@@ -197,7 +197,7 @@ mod tests {
             }
         }
 
-        /// Policies, records and the admin API read claims by other means.
+        /// Policies, records and the admin API read claims with another parser.
         #[test]
         fn what_is_read_can_be_read_elsewhere(text in objects()) {
             if let Ok((_, scanned)) = TokenClaims::parse(&text, "sub", false) {

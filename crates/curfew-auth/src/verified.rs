@@ -1,8 +1,7 @@
-//! Tokens that were verified a moment ago: when all clients come back at once, their signatures are
-//! not paid for a second time.
+//! Recently verified tokens: when all clients reconnect at once, no signature is verified again.
 //!
-//! What is remembered belongs to one snapshot of issuers and keys, and goes with it. It says that a
-//! signature is good, and nothing of revocations, which are looked for each time.
+//! Entries belong to one snapshot of issuers and keys, and are dropped with it. An entry says that
+//! the signature is good; revocations are checked each time.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,7 +13,7 @@ use curfew_model::Principal;
 
 use crate::issuers::LoadedIssuer;
 
-/// A token's SHA-256: another token with the same would be a collision.
+/// A token's SHA-256, which identifies the token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Digest([u8; SHA256_OUTPUT_LEN]);
 
@@ -26,10 +25,10 @@ impl Digest {
     }
 }
 
-/// As many tokens as `auth.verified_tokens`, in two generations: what was not asked for since the
-/// younger one began goes with the older.
+/// Remembers up to `auth.verified_tokens` tokens in two generations. When the younger is full it
+/// replaces the older, and the older's tokens are forgotten unless they were used since.
 pub(crate) struct Verified {
-    /// Of one generation.
+    /// The capacity of one generation.
     capacity: usize,
     generations: Mutex<Generations>,
 }
@@ -58,9 +57,10 @@ impl Verified {
         self.capacity == 0
     }
 
-    /// What was verified of this token, unless it has ended or its issuer's keys are too old to be
-    /// used.
+    /// The principal of a remembered token, unless the token has ended or its issuer's keys are too
+    /// old.
     pub(crate) fn find(&self, digest: &Digest, now: Duration) -> Option<Arc<Principal>> {
+        // Locked for the look-up only: every verification of a remembered token passes here.
         let entry = {
             let mut generations = self.lock();
             match generations.young.get(digest) {

@@ -12,6 +12,7 @@ const LONGEST: Duration = Duration::from_secs(1);
 /// at the same time.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
+    /// Failures since the last success.
     failures: u32,
 }
 

@@ -51,7 +51,9 @@ pub(crate) struct BatchSender(mpsc::UnboundedSender<Item>);
 
 /// The task that sends the queued commands. The owner of the connection runs it.
 pub(crate) struct Batcher {
+    /// The connection that everything is sent over.
     connection: Connection,
+    /// Groups publications into runs of the script.
     fence: Arc<Fence>,
     items: mpsc::UnboundedReceiver<Item>,
 }
@@ -65,13 +67,14 @@ struct Settled {
     has_run: bool,
 }
 
+/// Pipelines under way, in the order in which they were sent.
 type UnderWay = FuturesOrdered<BoxFuture<'static, Settled>>;
 
 /// Creates a batcher for a connection, with the sending side of its queue.
 #[expect(
     clippy::disallowed_methods,
-    reason = "it holds what its callers wait for, who are bounded: with a bound of its own they \
-              would wait for a place instead, and those that come later could get one first"
+    reason = "callers wait for the items it holds, and are bounded themselves; with a bound here \
+              they would wait for a place, and later ones could get it first"
 )]
 pub(crate) fn batcher(connection: Connection, fence: Arc<Fence>) -> (BatchSender, Batcher) {
     let (sender, items) = mpsc::unbounded_channel();
@@ -156,6 +159,7 @@ impl Batcher {
                     }
                 }
                 item = self.items.recv(), if under_way.len() < UNDER_WAY => {
+                    // Every sender is gone.
                     let Some(item) = item else { return };
                     let batch = self.gather(item).await;
                     under_way.push_back(self.send(batch));
@@ -179,6 +183,7 @@ impl Batcher {
         batch
     }
 
+    /// Begins to send a batch. The returned future waits for the replies.
     fn send(&self, batch: Vec<Item>) -> BoxFuture<'static, Settled> {
         let (fence, connection) = (Arc::clone(&self.fence), self.connection.clone());
         Box::pin(send(fence, connection, batch))
@@ -209,6 +214,7 @@ impl Batcher {
 }
 
 impl Item {
+    /// The number of commands.
     fn len(&self) -> usize {
         match self {
             Self::Commands(Commands { commands, .. }) => commands.len(),
@@ -237,6 +243,7 @@ async fn send(fence: Arc<Fence>, mut connection: Connection, batch: Vec<Item>) -
     let (pipeline, mut parts) = pack(&fence, batch);
     let count = pipeline.len();
     if count == 0 {
+        // Every command was given up, and every publication was late.
         return Settled::default();
     }
     let until = parts

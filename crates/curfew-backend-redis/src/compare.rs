@@ -62,6 +62,7 @@ impl Redis {
             let (next, ids) = self.scan_sessions(&key, cursor).await?;
             noted.extend(ids);
             if next == 0 {
+                // 0 is the cursor after the last batch.
                 return Ok(noted);
             }
             cursor = next;

@@ -90,8 +90,11 @@ impl Connection {
 /// Makes connections according to the settings.
 #[derive(Debug)]
 pub(crate) struct Connector {
+    /// The settings of connections.
     config: RedisConfig,
+    /// The server from the URL.
     server: RedisServer,
+    /// Replaces TCP, if it is set.
     dial: Option<Arc<dyn Dial>>,
 }
 
@@ -109,6 +112,7 @@ impl Connector {
         }
     }
 
+    /// The server from the URL.
     pub(crate) fn server(&self) -> &RedisServer {
         &self.server
     }
@@ -157,7 +161,7 @@ impl Connector {
     /// Makes a connection over the stream that `dial` provides.
     #[expect(
         clippy::disallowed_methods,
-        reason = "as the crate does for the connections that it makes itself"
+        reason = "the redis crate spawns the tasks of its own connections in the same way"
     )]
     async fn dialed(
         &self,
@@ -184,6 +188,7 @@ impl Connector {
         })
     }
 
+    /// A client of the redis crate for this address. It connects only when asked to.
     fn client(&self, address: &RedisAddress, login: Login) -> Result<Client, Fault> {
         let (host, port) = (address.host.clone(), address.port);
         let target = match (address.unix_path(), self.server.tls) {
@@ -239,6 +244,7 @@ impl Connector {
         Ok(info)
     }
 
+    /// The certificates of the settings, read from their files.
     fn certificates(&self) -> Result<TlsCertificates, Fault> {
         let config = &self.config;
         let client_tls = match (&config.cert_file, &config.key_file) {
@@ -255,6 +261,7 @@ impl Connector {
     }
 }
 
+/// Reads a file named in the settings.
 fn read(path: &Path) -> Result<Vec<u8>, Fault> {
     std::fs::read(path).map_err(|error| Fault::File {
         path: path.display().to_string(),
@@ -262,6 +269,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Fault> {
     })
 }
 
+/// Reads a secret from a file, without the line break at its end.
 fn read_secret(path: &Path) -> Result<Secret, Fault> {
     let text = String::from_utf8(read(path)?).map_err(|_| Fault::File {
         path: path.display().to_string(),

@@ -75,7 +75,9 @@ struct Current {
 #[derive(Debug)]
 pub(crate) struct ServerConnections {
     pub(crate) address: RedisAddress,
+    /// The slots of this primary.
     shard: ArcSwap<Shard>,
+    /// The connection for commands, while there is one.
     commands: ArcSwapOption<Commands>,
     pub(crate) subscriber: ArcSwapOption<Connection>,
     /// The slots that the connection for publications is subscribed to. Set before the first
@@ -85,6 +87,7 @@ pub(crate) struct ServerConnections {
     broken: Notify,
     /// The server's slots have changed, and with them the channels to subscribe to.
     pub(crate) moved: Notify,
+    /// Cancelled when the server is no longer a primary.
     stop: CancellationToken,
 }
 
@@ -207,6 +210,7 @@ impl Connections {
     /// carried.
     pub(crate) fn note_missed(&self, server: &ServerConnections) {
         let Some(carried) = server.carries.swap(None) else {
+            // Nothing was subscribed, or the interruption is noted already.
             return;
         };
         // `wanted` before `missed`, the order of every task that holds both.
@@ -417,6 +421,7 @@ impl Connections {
         result
     }
 
+    /// Executes commands of one slot on the connection of this server.
     async fn run_on(
         &self,
         server: &ServerConnections,

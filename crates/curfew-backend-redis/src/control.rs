@@ -73,6 +73,7 @@ pub(crate) struct Control {
     core: Arc<Core>,
     connections: Arc<Connections>,
     requests: mpsc::Receiver<Request>,
+    /// The number of the current generation, for logs and the protocol log.
     generation: u64,
     /// The primary that this node was last synced with. It holds every revocation in
     /// `known_revocations`.
@@ -99,6 +100,7 @@ pub(crate) struct Control {
     rewrite_at: Instant,
     /// The time when a replica was last seen connected to a primary.
     replicas_seen_at: Option<Instant>,
+    /// True while a clock difference has been warned about.
     warned_of_skew: bool,
 }
 
@@ -107,18 +109,24 @@ pub(crate) struct Control {
 struct Counted {
     /// The id of that revocation.
     id: String,
+    /// The sessions ended by that push.
     ended: Ended,
+    /// The time of the push.
     at: Instant,
 }
 
 /// The state of one connection.
 #[derive(Debug)]
 struct Generation {
+    /// The server that the connection leads to.
     address: RedisAddress,
     connection: Connection,
+    /// The pushes received on the connection.
     pushes: Arc<Pushes>,
     primary: Primary,
+    /// The time when the next heartbeat is due.
     next_heartbeat: Instant,
+    /// The time when the next sweep starts.
     next_sweep: Instant,
     /// Sessions that the current sweep has not reached yet.
     sweep: Vec<SessionId>,
@@ -132,6 +140,7 @@ struct Generation {
     learn: Option<isize>,
     /// True if the last step was a heartbeat.
     others_turn: bool,
+    /// The time when the latest setup began.
     set_up_at: Instant,
 }
 
@@ -202,6 +211,7 @@ impl Control {
     async fn work(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let pushes = Arc::clone(&generation.pushes);
         if pushes.is_gone() {
+            // The connection is lost: nothing it still holds may be trusted.
             return Err(Fault::NotConnected);
         }
         // Checked before each step: nothing may be asked of, or believed from, a replaced primary.
@@ -293,7 +303,9 @@ impl Control {
         let opened = generation
             .pushes
             .unless_lost(|| lease.renew(until, stretch));
+        // Track is lost, and the lease stays expired: the next step is another setup.
         let Some(opened) = opened else { return true };
+        // The process was paused since `stretch` began.
         let Some(reopened) = opened else { return false };
         if self.core.status.set_leased_until(until) {
             info!(generation = self.generation, "in touch with redis");

@@ -40,13 +40,14 @@ pub(crate) struct Core {
     pub(crate) stop: CancellationToken,
     /// Tells the control connection that this process was paused.
     pub(crate) stopped: Notify,
+    /// Every task of the backend.
     tasks: TaskTracker,
 }
 
 impl Core {
     #[expect(
         clippy::too_many_arguments,
-        reason = "each is one thing that the backend is given"
+        reason = "each is one part of the node that the backend needs"
     )]
     pub(crate) fn new(
         node: NodeId,
@@ -164,6 +165,7 @@ impl Default for Status {
 impl Status {
     /// Notes that the node is out of touch. Returns true if that, or the reason, is new.
     pub(crate) fn set_down(&self, why: String) -> bool {
+        // Locked to the end: reason and news are of the same moment.
         let mut down = self.down.lock();
         let news = down.as_deref() != Some(why.as_str());
         *down = Some(why.into());

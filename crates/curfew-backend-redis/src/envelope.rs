@@ -29,6 +29,7 @@ const PLACED: u32 = 2;
 /// Largest envelope that is parsed: larger than any message of a client.
 pub(crate) const MAX_BYTES: usize = 64 * 1024 * 1024;
 
+/// The members before `data`.
 #[derive(Serialize)]
 struct Head<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,6 +42,7 @@ struct Head<'a> {
     tracestate: Option<&'a str>,
 }
 
+/// An envelope as it is parsed.
 #[derive(Deserialize)]
 struct Envelope<'a> {
     v: u32,

@@ -59,7 +59,9 @@ const SCRIPT: &str = include_str!("fence/publish.lua");
 #[derive(Debug)]
 pub(crate) struct Fence {
     lease: Arc<DeliveryLease>,
+    /// The metrics of refused publications.
     metrics: Arc<RedisMetrics>,
+    /// True for a cluster, where a run belongs to one channel.
     cluster: bool,
     digests: Digests,
     /// The replication id of the server, as scripts answered last; empty before. It tells of a failover, which a
@@ -317,6 +319,7 @@ fn unexpected() -> Result<Option<Position>, Fault> {
     Err(Fault::Unanswered(Box::new(Fault::Unexpected("EVALSHA"))))
 }
 
+/// A time in whole microseconds, as Redis counts it.
 fn microseconds(time: Duration) -> i64 {
     i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
 }

@@ -114,6 +114,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// The answer of a node that ended `closed` sessions.
     fn closed(node: NodeId, closed: u64) -> Self {
         Self {
             node,
@@ -174,6 +175,7 @@ impl Inbox {
     pub(crate) fn take(&self, connections: &Arc<Connections>, name: &[u8], payload: Vec<u8>) {
         let metrics = &self.core.metrics;
         let Ok(name) = str::from_utf8(name) else {
+            // Every name of this backend is UTF-8.
             return;
         };
         if payload.len() > envelope::MAX_BYTES {
@@ -208,6 +210,7 @@ impl Inbox {
         }
     }
 
+    /// Counts and logs a malformed message.
     fn drop_malformed(&self, name: &str) {
         self.core
             .metrics
@@ -217,6 +220,7 @@ impl Inbox {
         debug!(channel = name, "malformed message dropped");
     }
 
+    /// Handles a message between nodes.
     fn on_message(&self, connections: &Arc<Connections>, message: Message) {
         match message {
             Message::Revoked { id, key, from } => {
@@ -261,6 +265,7 @@ impl Inbox {
         }
     }
 
+    /// Passes an answer to the question that waits for it.
     fn answer(&self, id: &str, answer: Answer) {
         let node = answer.node;
         if let Some(question) = self.asked.lock().get(id)
@@ -318,10 +323,12 @@ impl Inbox {
             }
             drop(place);
             let Ok(Ok(ended)) = applied.await else {
+                // Without an answer, the asking node counts this one as missing.
                 return;
             };
             let closed = ended.count() as u64;
             if !left_within(ended, core.config.lease).await {
+                // A session has not left in time: the revocation is not confirmed.
                 return;
             }
             let node = core.node;
@@ -329,13 +336,14 @@ impl Inbox {
         });
     }
 
-    /// Sends a message to every node, this one included, without waiting.
+    /// Sends a message to the other nodes, without waiting.
     pub(crate) fn send(&self, connections: &Arc<Connections>, message: Message) {
         let outgoing = self.outgoing(connections);
         self.core
             .spawn(async move { outgoing.send(&message).await });
     }
 
+    /// Prepares a message to the other nodes.
     fn outgoing(&self, connections: &Arc<Connections>) -> Outgoing {
         let control = self.core.keys.control();
         let verb = Verbs::new(connections.is_cluster()).publish;
@@ -353,6 +361,7 @@ struct Outgoing {
 }
 
 impl Outgoing {
+    /// Sends the message. A failure is only logged: no guarantee depends on it.
     async fn send(self, message: &Message) {
         let text = serde_json::to_string(message).expect("a message is JSON");
         if let Err(fault) = self.connections.call::<i64>(self.command.arg(text)).await {

@@ -11,6 +11,7 @@ const TAG: &str = "{revoked}";
 /// Makes names with one prefix (`backend.redis.prefix`).
 #[derive(Debug, Clone)]
 pub(crate) struct Keys {
+    /// The prefix of every name.
     prefix: Box<str>,
 }
 

@@ -39,6 +39,7 @@ impl Shard {
 }
 
 impl Layout {
+    /// The layout of a single primary with every slot.
     fn single(address: RedisAddress) -> Self {
         Self {
             cluster: false,
@@ -74,6 +75,7 @@ impl Connector {
         }
     }
 
+    /// Asks all sentinels for the primary, and takes the answer of most.
     async fn ask_sentinels(
         &self,
         sentinels: &[RedisAddress],
@@ -91,6 +93,7 @@ impl Connector {
         majority(join_all(answers).await)
     }
 
+    /// Asks one sentinel for the primary.
     async fn ask_sentinel(
         &self,
         sentinel: &RedisAddress,
@@ -105,6 +108,7 @@ impl Connector {
         Ok(found.map(|(host, port)| RedisAddress { host, port }))
     }
 
+    /// Asks all nodes for the layout of the cluster, and takes the answer of most.
     async fn ask_cluster(&self, nodes: &[RedisAddress]) -> Result<Layout, Fault> {
         let answers = nodes.iter().map(|node| async move {
             match self.ask_cluster_node(node).await {
@@ -118,6 +122,7 @@ impl Connector {
         majority(join_all(answers).await)
     }
 
+    /// Asks one node for the layout of the cluster.
     async fn ask_cluster_node(&self, node: &RedisAddress) -> Result<Layout, Fault> {
         let mut connection = self.connect(node, Login::Server, NO_PUSHES).await?;
         let ranges: Vec<Value> = cmd("CLUSTER")

@@ -1,6 +1,6 @@
 //! Detects pauses of this process, caused by a signal, a hypervisor or a lack of processors.
 //!
-//! The lease itself covers a pause longer than the lease. After a shorter pause the lease still
+//! A pause longer than the lease ends the lease by itself. After a shorter pause the lease still
 //! holds, but pushes from Redis wait unread in a socket, and a session revoked meanwhile must not
 //! be told `connected`. So the lease stays lost until the control connection has finished another
 //! heartbeat.
@@ -16,8 +16,8 @@ use tracing::warn;
 
 use crate::core::Core;
 
-/// Signs of life in the time after which their absence is a pause. A thread that is late for one of
-/// them is not late for all.
+/// Number of signs of life in the time after which their absence counts as a pause. A thread that
+/// is late for one of them is not late for all.
 const SIGNS: u32 = 6;
 
 /// Shortest absence of signs that counts as a pause. Above it, a pause is a tenth of the lease. A
@@ -52,6 +52,7 @@ pub(crate) fn keep(core: Arc<Core>) -> io::Result<()> {
     Ok(())
 }
 
+/// Gives one sign of life, and reports a pause if there was one.
 fn beat(core: &Core, patience: Duration) {
     if let Some(stopped) = core.lease.note_alive(patience) {
         core.metrics.node_stops.inc();

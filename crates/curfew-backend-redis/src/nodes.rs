@@ -20,8 +20,8 @@ const REGISTER: Duration = Duration::from_secs(5);
 /// Lifetime of a node's record, in milliseconds. Each write renews it.
 const NODE_RECORD_MS: u64 = 15_000;
 
-/// Interval between two searches for dead nodes. A node is cleaned up after if its lease is missing
-/// in two searches in a row.
+/// Interval between two searches for dead nodes. The records of a node are removed if its lease is
+/// missing in two searches in a row.
 const REAP: Duration = Duration::from_secs(5);
 
 /// Longest time for which one node alone cleans up after another, in milliseconds.
@@ -102,6 +102,7 @@ impl Redis {
         Ok(leases.iter().map(Option::is_some).collect())
     }
 
+    /// The nodes that hold a lease, with their records.
     async fn list_nodes(&self) -> Result<Vec<NodeInfo>, Fault> {
         let live = self.live_nodes().await?;
         let keys = &self.core.keys;
@@ -198,6 +199,7 @@ impl Redis {
             )
             .await?;
         if claimed.is_none() {
+            // Another node cleans up after it.
             return Ok(());
         }
         let removed = self.remove_sessions_of(dead).await;
@@ -288,6 +290,7 @@ impl Redis {
     }
 }
 
+/// Parses a node's record. Returns `None` if it is missing or malformed.
 fn read_node(node: NodeId, hash: Value, sessions: Value) -> Option<NodeInfo> {
     let fields: HashMap<String, String> = from_redis_value(hash).ok()?;
     Some(NodeInfo {

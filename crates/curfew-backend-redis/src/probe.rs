@@ -46,6 +46,7 @@ pub async fn probe(config: &Config, clock: &dyn Clock) -> Result<Vec<Probed>, St
     Ok(probed)
 }
 
+/// Tests one server. Returns the difference of the clocks.
 async fn ask(
     connector: &Connector,
     shard: &Shard,

@@ -44,6 +44,7 @@ impl Revocations for Redis {
     ) -> BoxFuture<'a, Result<Option<Revoked>, BackendError>> {
         Box::pin(async move {
             if !self.core.status.clocks_agree() {
+                // A cutoff would cover the wrong tokens.
                 return Err(Fault::Clock(MAX_CLOCK_SKEW.as_secs()).into());
             }
             if keys.is_empty() {
@@ -301,6 +302,7 @@ impl Redis {
         Ok(())
     }
 
+    /// Every revocation and every ineffective key, sorted.
     async fn list_revocations(&self) -> Result<Vec<Listed>, Fault> {
         let keys = &self.core.keys;
         let prefix = keys.revoked_prefix();

@@ -96,6 +96,7 @@ impl Sessions for Redis {
             // the session closes meanwhile, its close removes the record after this write.
             let lives_here = !self.core.local.records(&[record.session]).is_empty();
             if !lives_here && !self.is_recorded(record.session).await? {
+                // Neither alive nor recorded: a write would leave a record without a session.
                 return Ok(());
             }
             self.connections
@@ -147,6 +148,7 @@ impl Sessions for Redis {
                 .events
                 .disconnect(session, Disconnect::DISCONNECTED)
             {
+                // The session lives here.
                 return Ok(true);
             }
             if !self.is_recorded(session).await? {
@@ -202,6 +204,7 @@ impl Redis {
         }
     }
 
+    /// One page of a user's sessions.
     async fn list_of_user(&self, filter: &SessionFilter, user: &str) -> Result<SessionPage, Fault> {
         let key = self.core.keys.user_sessions(user);
         let command = Keyed::new("ZRANGE", &key).arg(0).arg(-1);
@@ -219,6 +222,7 @@ impl Redis {
         Ok(page.finish())
     }
 
+    /// One page of all sessions.
     async fn list_all(&self, filter: &SessionFilter) -> Result<SessionPage, Fault> {
         let key = self.core.keys.sessions();
         let mut page = Page::new(filter.limit);
@@ -260,6 +264,7 @@ impl Redis {
 
 /// A page of records that is being filled.
 struct Page {
+    /// The size of the page.
     limit: usize,
     sessions: Vec<SessionRecord>,
 }
@@ -272,6 +277,7 @@ impl Page {
         }
     }
 
+    /// The number of ids to read for the page.
     fn batch(&self) -> usize {
         self.limit + SPARE
     }
@@ -286,6 +292,7 @@ impl Page {
         self.sessions.len() > self.limit
     }
 
+    /// The page, with the cursor of the next one if there is one.
     fn finish(mut self) -> SessionPage {
         let more = self.is_full();
         self.sessions.truncate(self.limit);

@@ -42,8 +42,10 @@ pub(crate) fn begin_below(
     described(span, name, commands, server)
 }
 
+/// Sets the attributes of the conventions.
 fn described(mut span: Span, name: &'static str, commands: usize, server: &RedisAddress) -> Span {
     if !span.is_recorded() {
+        // Attributes of a span that is not recorded would be wasted work.
         return span;
     }
     span.set("db.system.name", "redis");

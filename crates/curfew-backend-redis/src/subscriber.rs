@@ -37,6 +37,7 @@ pub(crate) struct Verbs {
 }
 
 impl Verbs {
+    /// The commands for a cluster or a single primary.
     pub(crate) fn new(cluster: bool) -> Self {
         if cluster {
             Self {
@@ -59,7 +60,9 @@ impl Verbs {
 struct Heard {
     /// The number of the last probe that returned.
     probe: AtomicU64,
+    /// Notified when a probe returns.
     news: Notify,
+    /// Notified when the connection is lost.
     gone: Notify,
     /// The number of channels whose listeners were told of a gap.
     gaps: AtomicUsize,
@@ -151,6 +154,7 @@ async fn serve(
             () = time::sleep(PROBE_INTERVAL) => {}
             () = heard.gone.notified() => return Err(Fault::NotConnected),
             () = server.moved.notified() => {
+                // A new connection subscribes to the channels of the new slots.
                 return Err(Fault::NoPrimary("slots were moved".to_owned()));
             }
         }
@@ -178,6 +182,7 @@ async fn hear(
     patience: std::time::Duration,
 ) -> Result<(), Fault> {
     let Ok(mut commands) = server.commands() else {
+        // Without a connection for commands, nothing can be published to test with.
         return Ok(());
     };
     // Enabled before the send, so that an early return is not missed.
@@ -282,6 +287,7 @@ fn take(connections: &Arc<Connections>, heard: &Heard, probe: &str, push: PushIn
             let wanted = connections.wanted.lock();
             if let Some(channel) = channel {
                 if !wanted.contains(&channel) {
+                    // This node has unsubscribed itself.
                     return;
                 }
                 connections.missed.lock().insert(channel);

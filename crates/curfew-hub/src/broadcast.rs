@@ -12,12 +12,12 @@ use crate::metrics::DropReason;
 use crate::outbox::Arrival;
 use crate::{Hub, WireId};
 
-/// One delivery of this many is timed. Timing costs 110 ns, and a delivery's share of a broadcast
+/// One delivery in this many is timed. Timing costs 110 ns, and a delivery's share of a broadcast
 /// 70 ns. The number is prime, so that a channel with a round number of listeners has different
 /// ones timed each time.
 const TIMED_ONE_IN: usize = 17;
 
-/// One delivery of this many is timed after the first timed one of the same broadcast, so that a
+/// One delivery in this many is timed after the first timed one of the same broadcast, so that a
 /// large channel does not pay for hundreds of samples.
 const TIMED_ONE_IN_MANY: usize = 257;
 
@@ -86,6 +86,7 @@ impl Hub {
             self.tell_gap(&publication.channel, listeners);
             listeners.each(|member| {
                 let Some(frame) = frames.of(member.wire()) else {
+                    // The protocol of this wire has no words for a publication.
                     return;
                 };
                 let size = frame.len();
@@ -188,6 +189,7 @@ impl Hub {
         let (mut told, mut bytes) = (0, 0);
         listeners.each(|member| {
             let Some(frame) = frames.of(member.wire()) else {
+                // The protocol of this wire has no words for a gap.
                 return;
             };
             let size = frame.len();
@@ -221,6 +223,7 @@ impl<'a> Frames<'a> {
         }
     }
 
+    /// The frame on this wire. The first wire is kept apart, because most channels have only one.
     #[inline]
     fn of(&mut self, wire: WireId) -> Option<Bytes> {
         match &self.first {
@@ -229,6 +232,7 @@ impl<'a> Frames<'a> {
         }
     }
 
+    /// The frame on another wire than the first.
     #[cold]
     fn of_another(&mut self, wire: WireId) -> Option<Bytes> {
         if let Some((_, frame)) = self.others.iter().find(|(id, _)| *id == wire) {

@@ -20,6 +20,7 @@ const NO_GAP: u8 = u8::MAX;
 /// time.
 #[derive(Debug)]
 pub(crate) struct Listeners {
+    /// The members by their slot.
     members: IndexMap<u64, Arc<Member>>,
     /// The [index](GapReason::index) of the reason for a gap that the listeners have not been told
     /// of, or [`NO_GAP`].
@@ -74,6 +75,7 @@ pub struct ChannelInfo {
 #[derive(Debug)]
 pub(crate) struct Channels {
     hasher: RandomState,
+    /// The listeners of each channel. A channel without listeners has no entry.
     shards: [RwLock<HashMap<Channel, Listeners>>; SHARDS],
 }
 
@@ -144,14 +146,17 @@ impl Channels {
             .map_or(0, |listeners| listeners.members.len())
     }
 
+    /// True if the channel has a listener on this node.
     pub(crate) fn has(&self, channel: &Channel) -> bool {
         self.shard(channel).read().contains_key(channel)
     }
 
+    /// The number of channels with listeners.
     pub(crate) fn count(&self) -> usize {
         self.shards.iter().map(|shard| shard.read().len()).sum()
     }
 
+    /// Every channel with listeners, sorted by name.
     pub(crate) fn list(&self) -> Vec<ChannelInfo> {
         let mut list = Vec::new();
         for shard in &self.shards {

@@ -23,6 +23,7 @@ const SHARE: usize = 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Flushers(OnceLock<All>);
 
+/// The flushers and their work.
 #[derive(Debug)]
 struct All {
     /// Members waiting for a flusher, one list for each flusher.
@@ -44,6 +45,7 @@ struct Due {
 }
 
 impl Flushers {
+    /// True until [`Hub::set_flushers`].
     pub(crate) fn is_empty(&self) -> bool {
         self.0.get().is_none()
     }
@@ -75,6 +77,7 @@ impl Flushers {
 }
 
 impl Due {
+    /// Adds work with `add`, and wakes the flusher if it waits.
     fn add(due: &Mutex<Self>, add: impl FnOnce(&mut Self)) {
         let mut due = due.lock();
         add(&mut due);
@@ -86,6 +89,7 @@ impl Due {
         }
     }
 
+    /// True if the flusher has nothing to do.
     fn is_empty(&self) -> bool {
         self.members.is_empty() && self.shares.is_empty()
     }
@@ -120,8 +124,8 @@ impl Hub {
         Poll::Ready(())
     }
 
-    /// For a flusher: takes the members that are due. Of a long list, other flushers get their
-    /// shares.
+    /// For a flusher: takes the members that are due, after giving other flushers their shares of a
+    /// long list.
     pub fn take_due(&self, flusher: usize) -> Vec<Arc<Member>> {
         let Some(due) = self.flushers.due(flusher) else {
             return Vec::new();

@@ -29,6 +29,7 @@ enum Members {
 #[derive(Debug)]
 pub(crate) struct Index {
     hasher: RandomState,
+    /// The sessions of each hash. A hash without sessions has no entry.
     shards: [Mutex<HashMap<u64, Members>>; SHARDS],
 }
 

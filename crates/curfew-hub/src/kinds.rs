@@ -8,6 +8,7 @@ use curfew_model::{Principal, RevocationKey, SessionId};
 pub struct Kinds {
     /// Later settings have a higher generation.
     generation: u64,
+    /// The claims, each once.
     claims: Vec<String>,
 }
 
@@ -26,6 +27,7 @@ impl Kinds {
         }
     }
 
+    /// The generation. A later one belongs to later settings.
     pub(crate) fn generation(&self) -> u64 {
         self.generation
     }

@@ -3,8 +3,8 @@
 //! Owns: which sessions live on this node, which revocation keys name them, which channels they
 //! listen to, and each session's bounded outbound queue. A publication is encoded once for each
 //! pair of protocol and transport.
-//! Knows nothing of: the backend, tokens. Of sockets it knows only that some accept a write at
-//! once. Never awaits.
+//! Knows nothing of: the backend, tokens. It knows sockets only as things that may accept a write
+//! at once. Never awaits.
 //! Start at [`Hub::broadcast`]; [`Outbox`] is where a session's task meets every other task.
 
 mod broadcast;

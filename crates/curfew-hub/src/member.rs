@@ -23,7 +23,9 @@ pub struct Member {
     wire: WireId,
     registered_at: u64,
     address: OnceLock<IpAddr>,
+    /// Locked also while the index changes, so that the two agree.
     principals: Mutex<Principals>,
+    /// Read without the lock of the tokens, before each write.
     end: TokenEnd,
     outbox: Outbox,
 }
@@ -32,7 +34,9 @@ pub struct Member {
 /// ends the session.
 #[derive(Debug)]
 struct Principals {
+    /// The token in force.
     current: Arc<Principal>,
+    /// The token that replaces it, during a refresh.
     incoming: Option<Arc<Principal>>,
     /// The kinds whose keys the index holds for both tokens. `None` while the index holds none:
     /// before the session is keyed, and after it has left.
@@ -43,6 +47,7 @@ struct Principals {
 }
 
 impl Principals {
+    /// The token in force, and the incoming one if there is one.
     fn both(&self) -> impl Iterator<Item = &Arc<Principal>> {
         [Some(&self.current), self.incoming.as_ref()]
             .into_iter()
@@ -259,7 +264,8 @@ impl Member {
 /// the index holds exactly the keys of those tokens by the kinds in `keyed_by`.
 impl Member {
     /// Registers the session in the index, and returns its keys. `kinds` is called under the lock:
-    /// a change of kinds that does not [`rekey`](Member::rekey) this session is seen here.
+    /// either it returns the changed kinds, or a later [`rekey`](Member::rekey) finds the session
+    /// registered.
     pub(crate) fn key(
         self: &Arc<Self>,
         index: &Index,
@@ -303,6 +309,7 @@ impl Member {
     pub(crate) fn unkey(&self, index: &Index) {
         let mut principals = self.principals.lock();
         let Some(kinds) = principals.keyed_by.take() else {
+            // Not registered in the index, or already removed.
             return;
         };
         for principal in principals.both() {
@@ -335,6 +342,7 @@ impl Member {
     pub(crate) fn finish_refresh(&self, index: &Index, clock: &dyn Clock) {
         let mut principals = self.principals.lock();
         let Some(incoming) = principals.incoming.take() else {
+            // The refresh was abandoned.
             return;
         };
         self.end.set(&incoming, clock);
@@ -360,11 +368,13 @@ impl Member {
         }
     }
 
+    /// The keys of `principal` under these kinds.
     fn keys_of(&self, principal: &Principal, kinds: &Kinds) -> Vec<RevocationKey> {
         principal.revocation_keys(self.session, kinds.claims())
     }
 }
 
+/// Whole microseconds.
 fn micros(time: Duration) -> u64 {
     // Enough for 584,542 years.
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
@@ -376,6 +386,7 @@ fn micros(time: Duration) -> u64 {
 pub struct Suspension(Vec<Arc<Member>>);
 
 impl Suspension {
+    /// Holds the members back.
     pub(crate) fn new(members: Vec<Arc<Member>>) -> Self {
         for member in &members {
             member.outbox.suspend();

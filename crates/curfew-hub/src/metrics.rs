@@ -1,7 +1,7 @@
 //! The metrics of the hub.
 
 use curfew_model::GapReason;
-use curfew_telemetry::{Counter, Counters, Histogram, Histograms};
+use curfew_telemetry::{Counter, Counters, Gauge, Histogram, Histograms};
 
 /// Buckets from 50 µs to the deadline for a socket that takes nothing.
 const DELIVERY_SECONDS: &[f64] = &[
@@ -61,11 +61,13 @@ curfew_telemetry::labels! {
 curfew_telemetry::metrics! {
     /// The metrics of the hub.
     pub struct HubMetrics {
+        channels: Gauge, "Channels with a subscription on this node";
+        send_queue_bytes: Gauge, Bytes, "Bytes in all outbound queues";
         frames_sent: Counters<Opcode>, "Frames sent";
         sent_bytes: Counter, Bytes, "Bytes of frames sent";
         messages_dropped: Counters<DropReason>, "Messages that did not reach a session";
-        gaps: Counters<GapReason>, "Sessions told that publications of a channel may be missing, once for each loss and channel";
-        delivery_duration: Histograms<DeliveryPath> = Histograms::new(DELIVERY_SECONDS), Seconds, "From a publication's reaching the node, through the embedded backend (local) or Redis (broker), to its last byte's being handed to the socket. One delivery in 17 is timed, of those of one publication one in 257, and of a traced publication at least one; what its session wrote together with it is included, sessions that end meanwhile are not";
-        send_queue_messages: Histogram = Histogram::new(QUEUE_MESSAGES), "Messages that a session takes out of its queue at a time, as the messages find it that are timed";
+        gaps: Counters<GapReason>, "Sessions told of a gap in a channel, once for each loss and channel";
+        delivery_duration: Histograms<DeliveryPath> = Histograms::new(DELIVERY_SECONDS), Seconds, "Time from the arrival of a publication at the node, through the embedded backend (local) or Redis (broker), until its last byte is handed to the socket. One delivery in 17 is timed, one in 257 of the same publication, and at least one of a traced publication. The time includes messages written together with it; sessions that end meanwhile are left out";
+        send_queue_messages: Histogram = Histogram::new(QUEUE_MESSAGES), "Messages that a session takes out of its queue at a time, observed for each timed delivery";
     }
 }

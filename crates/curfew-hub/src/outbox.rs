@@ -114,8 +114,8 @@ struct QueueState {
 }
 
 impl QueueState {
-    /// Drops the normal lane, except for the rest of a frame begun. Returns the dropped bytes and
-    /// frames.
+    /// Drops the normal lane, except for the rest of a partly written frame. Returns the dropped
+    /// bytes and frames.
     fn clear(&mut self) -> (usize, usize) {
         let (bytes, frames) = self.lanes.clear();
         self.arrivals.clear();
@@ -223,8 +223,8 @@ impl QueueState {
 #[derive(Debug)]
 pub struct Outbox {
     state: Mutex<QueueState>,
-    /// Writes to the socket past the session's task. It is locked during such a write, and before
-    /// `state` where both are needed.
+    /// The flushers' access to the socket. The lock is held during a flusher's write, and is taken
+    /// before `state`.
     writer: Mutex<Option<DirectWriter>>,
 }
 
@@ -367,6 +367,7 @@ impl Outbox {
     ) -> Pushed {
         let mut state = self.state.lock();
         if state.phase != Phase::Open {
+            // The caller counts the frame as dropped.
             return Pushed::Closed;
         }
         let limit = bound(limit, tight);
@@ -450,6 +451,7 @@ impl Outbox {
     pub fn poll_wake(&self, cx: &Context<'_>, blocked: bool) -> Poll<()> {
         let mut state = self.state.lock();
         if state.is_interrupted() || (!blocked && state.has_frames()) {
+            // Checked under the lock that a push takes, so that no wake-up is lost.
             return Poll::Ready(());
         }
         let waker = cx.waker().clone();
@@ -467,7 +469,7 @@ impl Outbox {
         self.writer.lock().take();
         let mut state = self.state.lock();
         let bytes = state.unwritten;
-        // A notice begun is dropped as well.
+        // A partly written notice is dropped as well.
         state.lanes.take_notices();
         let (_, frames) = state.clear();
         state.unwritten = 0;

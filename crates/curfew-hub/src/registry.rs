@@ -36,8 +36,10 @@ pub struct Hub {
     pub(crate) wires: Wires,
     pub(crate) channels: Channels,
     pub(crate) streams: Streams,
+    /// The sessions by id.
     sessions: [RwLock<HashMap<SessionId, Arc<Member>>>; SHARDS],
     pub(crate) index: Index,
+    /// The kinds of revocation in force.
     kinds: RwLock<Arc<Kinds>>,
     /// Generation of the latest [`Kinds`] for which the hub is settled: see [`Hub::settle`].
     settled: AtomicU64,
@@ -180,13 +182,14 @@ impl Hub {
     /// Puts the built-in kinds and `claims` in force. Returns the new kinds, or `None` if they
     /// equal the current ones.
     ///
-    /// Sessions that register from now on are found by them; earlier sessions are after
+    /// Sessions that register from now on are found by them; earlier ones only after
     /// [`Hub::rekey`].
     pub fn set_kinds(&self, claims: &[String]) -> Option<Arc<Kinds>> {
         // Held to the end: two concurrent reloads must not take the same generation.
         let mut current = self.kinds.write();
         let kinds = Kinds::new(current.generation() + 1, claims);
         if kinds.claims() == current.claims() {
+            // A reload without a change of the claims needs no walk over the sessions.
             return None;
         }
         let kinds = Arc::new(kinds);
@@ -238,6 +241,14 @@ impl Hub {
         self.channels.count()
     }
 
+    /// Sets the gauges that messages do not move, before they are read.
+    pub fn measure(&self) {
+        let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        let metrics = &self.metrics;
+        metrics.channels.set(count(self.channel_count() as u64));
+        metrics.send_queue_bytes.set(count(self.queued_bytes()));
+    }
+
     /// Every channel with listeners on this node, sorted by name.
     pub fn channels(&self) -> Vec<ChannelInfo> {
         self.channels.list()
@@ -255,6 +266,7 @@ impl Hub {
         self.send_as(member, frame, true)
     }
 
+    /// Queues a frame for one session and counts its bytes.
     fn send_as(&self, member: &Member, frame: Bytes, is_notice: bool) -> bool {
         let size = frame.len();
         let queued = match self.push(member, frame, None, false, is_notice) {
@@ -340,6 +352,7 @@ impl Hub {
             writes.note();
         }
         if !arrival.is_observed {
+            // The delivery is traced but not sampled for the metrics.
             return;
         }
         let messages = f64::from(arrival.messages);

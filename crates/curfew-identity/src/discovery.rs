@@ -1,4 +1,4 @@
-//! Where an issuer's keys are: OpenID Connect Discovery 1.0.
+//! Location of an issuer's keys: OpenID Connect Discovery 1.0.
 
 use bytes::Bytes;
 use curfew_auth::{KeyError, KeyLocation, RemoteKeys, Trust, check_url, found_at};
@@ -7,53 +7,53 @@ use serde::Deserialize;
 
 use crate::{FetchError, Fetcher};
 
-/// Below the issuer (OpenID Connect Discovery 1.0 §4).
+/// Path of the OpenID configuration below the issuer (OpenID Connect Discovery 1.0 §4).
 const WELL_KNOWN: &str = "/.well-known/openid-configuration";
 
-/// Characters of another issuer's name that are shown.
+/// Number of characters shown of another issuer's name.
 const SHOWN_CHARS: usize = 200;
 
-/// Why a provider gave no keys.
+/// Reason why a provider gave no keys.
 #[derive(Debug, thiserror::Error)]
 pub enum ProviderError {
-    /// A document was not had.
+    /// A document could not be fetched.
     #[error("{url}: {error}")]
     Fetch {
-        /// Which.
+        /// The document's URL.
         url: String,
-        /// Why not.
+        /// The reason.
         error: FetchError,
     },
-    /// A configured URL, or the one that the provider names, is none to fetch keys from.
+    /// A URL, configured or named by the provider, is not acceptable for fetching keys.
     #[error("{url}: {problem}")]
     Url {
-        /// Which.
+        /// The URL.
         url: String,
-        /// What it must be.
+        /// The rule that it breaks.
         problem: &'static str,
     },
-    /// The OpenID configuration is none.
+    /// The document is not an OpenID configuration.
     #[error("{url}: not an OpenID configuration with issuer and jwks_uri")]
     NotConfiguration {
-        /// Where it should be.
+        /// The document's URL.
         url: String,
     },
-    /// The OpenID configuration is another issuer's (§4.3).
+    /// The OpenID configuration belongs to another issuer (§4.3).
     #[error(
         "{url}: names {theirs:?} as its issuer, and auth.issuers has {ours:?}: they are compared byte for byte, slash and case included"
     )]
     OtherIssuer {
-        /// Where it is.
+        /// The document's URL.
         url: String,
-        /// Its issuer, cut to a length that a line can have.
+        /// Its issuer, cut to fit a log line.
         theirs: String,
-        /// The configured one.
+        /// The configured issuer.
         ours: String,
     },
-    /// What was fetched is no key set, or has no key that can be used.
+    /// The fetched document is not a usable key set.
     #[error("the key set: {0}")]
     Keys(KeyError),
-    /// The same, and the keys that there were are withdrawn by it.
+    /// The fetched set has no usable key, which withdraws all previous keys.
     #[error("the key set: {0}; all keys that there were are withdrawn")]
     Withdrawn(KeyError),
 }
@@ -68,7 +68,7 @@ impl From<KeyError> for ProviderError {
 }
 
 impl ProviderError {
-    /// A name for the fault, of few: nothing of the provider's is in it.
+    /// A name for the fault, from a fixed list: it contains nothing of the provider's.
     pub fn error_type(&self) -> &'static str {
         match self {
             Self::Fetch { error, .. } => error.error_type(),
@@ -80,7 +80,7 @@ impl ProviderError {
     }
 }
 
-/// The members that mean something here; others are passed over (§3).
+/// The members that matter here; the others are ignored (§3).
 #[derive(Deserialize)]
 struct Configuration {
     issuer: String,
@@ -88,7 +88,7 @@ struct Configuration {
 }
 
 impl Fetcher {
-    /// The key set, unread.
+    /// Fetches the issuer's key set, without parsing it.
     pub(crate) async fn key_set(&self, remote: &RemoteKeys) -> Result<Bytes, ProviderError> {
         let trust = &remote.trust;
         match &remote.location {
@@ -100,9 +100,9 @@ impl Fetcher {
         }
     }
 
-    /// Asks the issuer, each time: it may move its keys.
+    /// Fetches the URL of the key set. Asks the issuer each time, because it may move its keys.
     async fn key_set_url(&self, issuer: &str, trust: &Trust) -> Result<String, ProviderError> {
-        // §4.1: a slash at the end is left out.
+        // §4.1 removes a trailing slash.
         let at = found_at(issuer);
         let url = format!("{}{WELL_KNOWN}", at.trim_end_matches('/'));
         let document = self.document(&url, trust).await?;

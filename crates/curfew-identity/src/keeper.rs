@@ -1,4 +1,4 @@
-//! Keeping fetched keys current: one task for each issuer, so one fetch at a time.
+//! Upkeep of fetched keys: one task per issuer, so that each has one fetch at a time.
 
 use std::fmt;
 use std::future::Future;
@@ -14,37 +14,36 @@ use tracing::{debug, info, warn};
 
 use crate::{Fetcher, ProviderError};
 
-/// Runs a task.
+/// Spawns a task.
 type Spawn = dyn Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync;
 
-/// Told that a fetch has ended.
+/// Receives each ended fetch.
 type Told = dyn Fn(Fetched<'_>) + Send + Sync;
 
-/// A fetch that has ended.
+/// An ended fetch.
 #[derive(Debug, Clone, Copy)]
 pub struct Fetched<'a> {
     /// The configured name of the issuer.
     pub issuer: &'a str,
-    /// The time it took, the configuration of OpenID included.
+    /// The duration of the fetch, including the OpenID configuration.
     pub took: Duration,
-    /// The number of keys that are in force by it, or a name for the fault.
+    /// The number of keys it put in force, or the name of the fault.
     pub keys: Result<usize, &'static str>,
 }
 
-/// The tasks that fetch keys, one for each issuer that is configured so.
+/// The tasks that fetch keys, one for each issuer whose keys are fetched.
 pub struct Keepers {
     authenticator: Arc<Authenticator>,
     fetcher: Fetcher,
     spawn: Box<Spawn>,
     told: Arc<Told>,
-    /// What is kept, and what stops that.
+    /// The issuers with a task, and the tokens that stop the tasks.
     kept: Mutex<Vec<(Arc<RemoteKeys>, CancellationToken)>>,
 }
 
 impl Keepers {
-    /// Keeps the keys of the issuers of `authenticator` current from the first
-    /// [`Keepers::update`] on, in tasks that `spawn` runs. `told` hears of each fetch
-    /// that has ended, well or not.
+    /// Keeps the keys of the issuers of `authenticator` current from the first [`Keepers::update`]
+    /// on, in tasks started by `spawn`. `told` receives each ended fetch, successful or not.
     pub fn new(
         authenticator: Arc<Authenticator>,
         fetcher: Fetcher,
@@ -60,8 +59,11 @@ impl Keepers {
         }
     }
 
-    /// To be called when the issuers may be others: starts and stops what that takes.
+    /// Starts and stops tasks so that they match the issuers in force. Call it after each change of
+    /// issuers.
     pub fn update(&self) {
+        // Held throughout, so that concurrent updates start one task per issuer. Nothing is awaited
+        // meanwhile.
         let mut kept = self.kept.lock();
         let remotes = self.authenticator.remotes();
         kept.retain(|(old, stop)| {
@@ -112,7 +114,7 @@ impl fmt::Debug for Keepers {
     }
 }
 
-/// Fetches the keys of every issuer once, for whoever runs for a moment only. What failed, by the
+/// Fetches the keys of every issuer once, for short-lived commands. Returns the failures by the
 /// issuer's configured name.
 pub async fn fetch_once(
     authenticator: &Authenticator,
@@ -127,7 +129,7 @@ pub async fn fetch_once(
     failed
 }
 
-/// Fetches an issuer's keys and puts them in force, or notes why not.
+/// Fetches an issuer's keys and puts them in force, or records the failure.
 async fn fetch(
     authenticator: &Authenticator,
     fetcher: &Fetcher,
@@ -160,7 +162,8 @@ impl Keeper {
                 keys: fetched.as_ref().copied().map_err(ProviderError::error_type),
             });
             let outcome = fetched.map_err(|error| error.to_string());
-            // Said when it changes: a provider may be away for long.
+            // A repeated outcome is logged at `debug` only, because a provider may be unavailable
+            // for long.
             let said = last.as_ref() == Some(&outcome);
             match &outcome {
                 Ok(keys) if said => debug!(%issuer, keys, "keys fetched"),

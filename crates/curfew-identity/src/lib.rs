@@ -1,11 +1,13 @@
-//! Identity providers, as far as they are asked: whose keys are where, and what they are now.
+//! Identity providers as the source of keys: discovery of a provider's key set, and upkeep of its
+//! keys.
 //!
-//! Owns: the HTTP client for providers and its bounds, OpenID Connect discovery, and the tasks that
-//! keep fetched keys current. Knows nothing of: tokens, which [`curfew_auth`] verifies with the keys;
-//! sessions; the listeners.
+//! Owns: the HTTP client with its bounds, OpenID Connect discovery, and the tasks that keep fetched
+//! keys current.
+//! Knows nothing of: tokens, which [`curfew_auth`] verifies with the keys; sessions; the listeners.
 //! Start at [`Keepers`].
 
 mod discovery;
+pub mod exchange;
 mod fetch;
 mod keeper;
 

@@ -9,31 +9,31 @@ use sha2::{Digest as _, Sha256};
 /// Longest channel name, in bytes of UTF-8.
 const MAX_BYTES: usize = 255;
 
-/// A named publish/subscribe destination: 1 to 255 bytes of UTF-8 without control characters or
-/// white space, not starting with `$`. `:` separates segments by convention. Cloning is a
-/// reference count.
+/// A named publish/subscribe destination. The name is 1 to 255 bytes of UTF-8 without control
+/// characters or white space, and does not start with `$`. By convention `:` separates segments. A
+/// clone costs one reference count.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Channel(Arc<str>);
 
-/// Why a string is not a channel name.
+/// The reason for which a string is not a channel name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ChannelError {
-    /// No bytes at all.
+    /// The name is empty.
     #[error("a channel name must not be empty")]
     Empty,
-    /// More than 255 bytes.
+    /// The name has more than 255 bytes.
     #[error("a channel name has at most 255 bytes")]
     TooLong,
-    /// A control character or white space, by Unicode's definition of both.
+    /// The name has a control character or white space, as Unicode defines them.
     #[error("a channel name has no control characters and no spaces")]
     ForbiddenCharacter,
-    /// Starts with `$`.
+    /// The name starts with `$`.
     #[error("channel names that start with $ are reserved")]
     Reserved,
 }
 
 impl Channel {
-    /// Checks `name` and takes a copy of it.
+    /// Checks `name` and copies it.
     pub fn parse(name: &str) -> Result<Self, ChannelError> {
         if name.is_empty() {
             return Err(ChannelError::Empty);

@@ -1,18 +1,17 @@
-//! The clocks that access is measured by, passed in so that tests can set them.
+//! The clocks that measure access. They are passed in, so that tests can set them.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::boottime;
 
-/// The wall clock, which `exp`, `iat` and `nbf` are compared with and which may be set at any time;
-/// and the one that nobody sets, which says how long ago that was. Waiting uses the runtime's
-/// monotonic clock.
+/// Two clocks. The wall clock is compared with `exp`, `iat` and `nbf`, and may be set at any time.
+/// The boot clock is never set, and measures durations. Waits use the runtime's monotonic clock.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// Time since the Unix epoch.
     fn now(&self) -> Duration;
 
-    /// Time since some moment before, which only grows: [`boottime`].
+    /// Time since a fixed moment in the past; it only grows. See [`boottime`].
     fn boottime(&self) -> Duration {
         boottime()
     }
@@ -23,7 +22,7 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// The operating system's clock.
+/// The clock of the operating system.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
@@ -33,8 +32,8 @@ impl Clock for SystemClock {
         reason = "the one place that asks the system"
     )]
     fn now(&self) -> Duration {
-        // A clock before 1970 reads as 1970: every token is then not yet expired but no token is
-        // issued in the future either, and the operator has other problems.
+        // A clock before 1970 reads as 1970. Then no token counts as expired, and every token
+        // counts as issued in the future.
         SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default()

@@ -1,4 +1,4 @@
-//! What a client asks, what it is answered, and what it is told unasked.
+//! Commands of a client, replies to them, and pushes.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,23 +8,23 @@ use crate::{
     TraceId,
 };
 
-/// The client's own name for a command, echoed in the reply: a JSON number or string, kept as the
-/// JSON text it was sent as.
+/// The client's own name for a command, echoed in the reply. It is a JSON number or string, kept as
+/// the JSON text that was sent.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CommandId(Box<str>);
 
 impl CommandId {
-    /// Takes the JSON text of a number or string. The decoder has checked it.
+    /// Wraps the JSON text of a number or string, which the decoder has checked.
     pub fn from_json(text: &str) -> Self {
         Self(text.into())
     }
 
-    /// Takes the number of a protocol that has no other ids.
+    /// Creates the id for a protocol whose ids are numbers.
     pub fn from_number(number: u64) -> Self {
         Self(number.to_string().into())
     }
 
-    /// The JSON text.
+    /// The id as JSON text.
     pub fn as_json(&self) -> &str {
         &self.0
     }
@@ -36,42 +36,48 @@ impl fmt::Debug for CommandId {
     }
 }
 
-/// A command with the name its reply will carry. Without an id only errors are answered.
+/// A request of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request<'a> {
-    /// Echoed in the reply.
-    pub id: Option<CommandId>,
-    /// What is asked.
-    pub command: Command<'a>,
+pub enum Request<'a> {
+    /// A command with its id. A command without an id gets a reply only for an error.
+    Command {
+        /// The id, echoed in the reply.
+        id: Option<CommandId>,
+        /// The command.
+        command: Command<'a>,
+    },
+    /// The answer to a ping that the protocol sends as a message. It counts like a pong of the
+    /// transport, and gets no reply.
+    Pong,
 }
 
-/// What a client may ask. Borrows from the message it was decoded from.
+/// A command of a client. It borrows from the message it was decoded from.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Command<'a> {
-    /// The first command of a connection whose request carried no token.
+    /// Authenticates a connection whose request carried no token. It must be the first command.
     Auth {
         /// The JWT, unverified.
         token: Cow<'a, str>,
     },
-    /// Listen to a channel.
+    /// Subscribes to a channel.
     Subscribe {
         /// The channel's name, unchecked.
         channel: Cow<'a, str>,
         /// The client's position in the channel's stream: it asks for what came after it.
         since: Option<Position>,
     },
-    /// Stop listening.
+    /// Ends a subscription.
     Unsubscribe {
         /// The channel's name, unchecked.
         channel: Cow<'a, str>,
     },
-    /// Send into a channel.
+    /// Publishes into a channel.
     Publish {
         /// The channel's name, unchecked.
         channel: Cow<'a, str>,
-        /// One JSON value, exactly as sent; validated JSON.
+        /// One JSON value, exactly as sent, and valid.
         data: &'a str,
-        /// Where the client's own trace is, if it said so in a `traceparent`.
+        /// The client's own trace, if it sent a `traceparent`.
         trace: Option<TraceContext>,
         /// The client's own name for the publication, under which the channel's stream takes it once; of at most
         /// [`MAX_PUBLICATION_KEY_BYTES`](crate::MAX_PUBLICATION_KEY_BYTES).
@@ -86,16 +92,13 @@ pub enum Command<'a> {
         /// Where to begin.
         range: HistoryRange,
     },
-    /// Replace the session's token by a newer one of the same user.
+    /// Replaces the session's token by a newer one of the same user.
     Refresh {
         /// The JWT, unverified.
         token: Cow<'a, str>,
     },
-    /// Ask for a `pong` reply.
+    /// Asks for a `pong` reply.
     Ping,
-    /// The answer to a ping that the protocol sends as a message. Counted like the answer to one of
-    /// the transport's, and not answered.
-    Pong,
 }
 
 /// The part of a stream that a client asks for.
@@ -108,7 +111,7 @@ pub enum HistoryRange {
 }
 
 impl Command<'_> {
-    /// Every name of a command that is answered, in the order of the documentation.
+    /// The names of the commands that get a reply, in the order of the documentation.
     pub const NAMES: &'static [&'static str] = &[
         "auth",
         "subscribe",
@@ -129,13 +132,12 @@ impl Command<'_> {
             Self::History { .. } => "history",
             Self::Refresh { .. } => "refresh",
             Self::Ping => "ping",
-            Self::Pong => "pong",
         }
     }
 }
 
 impl fmt::Debug for Command<'_> {
-    /// Neither tokens nor data reach a log.
+    /// Prints neither tokens nor data.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Subscribe { channel, .. }
@@ -146,48 +148,47 @@ impl fmt::Debug for Command<'_> {
             Self::Publish { channel, data, .. } => {
                 write!(f, "publish({channel:?}, {} bytes)", data.len())
             }
-            Self::Auth { .. } | Self::Refresh { .. } | Self::Ping | Self::Pong => {
-                f.write_str(self.name())
-            }
+            Self::Auth { .. } | Self::Refresh { .. } | Self::Ping => f.write_str(self.name()),
         }
     }
 }
 
-/// The answer to one command. The first two also answer a token that came with the request.
+/// The reply to one command. `Connected` and `AuthFailed` also answer a token that came with the
+/// request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply<'a> {
     /// The session is open.
     Connected {
-        /// Its id.
+        /// The session's id.
         session: SessionId,
-        /// Its user.
+        /// The session's user.
         user: &'a str,
         /// The token's `exp`, Unix seconds.
         expires_at: u64,
         /// Seconds between the server's pings.
         ping_interval: u64,
     },
-    /// The token was refused; the connection closes next.
+    /// The token was refused. The connection closes next.
     AuthFailed {
-        /// The reason, for programs.
+        /// The reason, as a code.
         reason: AuthFailure,
-        /// The reason, for people, in one sentence.
+        /// The reason, as one sentence.
         message: &'a str,
-        /// The trace it was refused in, where that is recorded.
+        /// The trace of the refusal, if it is recorded.
         trace: Option<TraceId>,
     },
-    /// The session listens to the channel.
+    /// The session is subscribed to the channel.
     Subscribed {
-        /// Where the channel has a stream: the place after which publications follow.
+        /// The place after which publications follow, if the channel has a stream.
         position: Option<Position>,
-        /// Where the client named a position of its own: all that came after it follows.
+        /// True if everything after the client's own position follows; `None` if it named none.
         recovered: Option<bool>,
     },
-    /// The session listens to the channel no more.
+    /// The session is no longer subscribed to the channel.
     Unsubscribed,
-    /// The publication is handed on.
+    /// The publication was handed on.
     Published {
-        /// Its place, where the channel has a stream.
+        /// Its place, if the channel has a stream.
         position: Option<Position>,
     },
     /// A part of a channel's stream.
@@ -196,16 +197,16 @@ pub enum Reply<'a> {
         position: Position,
         /// The publications, in the order of the range that was asked for.
         publications: &'a [Publication],
-        /// There are more that were asked for: the answer would have been too large.
+        /// True if the answer was cut, because all of it would have been too large.
         truncated: bool,
     },
-    /// Not done.
+    /// The command was not executed.
     Error {
-        /// Why, for programs.
+        /// The reason, as a code.
         code: ErrorCode,
-        /// Why, for people. No secrets, no claim values.
+        /// The reason, as text. It contains no secrets and no claim values.
         message: Cow<'a, str>,
-        /// The trace of the command, where it is recorded and the fault is ours.
+        /// The trace of the command, if it is recorded and the server is at fault.
         trace: Option<TraceId>,
     },
     /// The answer to `refresh`.
@@ -213,14 +214,14 @@ pub enum Reply<'a> {
         /// The new `exp`, Unix seconds.
         expires_at: u64,
     },
-    /// The answer to `ping`; sent without an id too.
+    /// The reply to `ping`. It is sent without an id as well.
     Pong,
 }
 
-/// What a session is told unasked.
+/// A message to a session that is no reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Push<'a> {
-    /// A publication in a subscribed channel. Encoded once for all who receive it.
+    /// A publication in a subscribed channel. It is encoded once for all receivers.
     Message {
         /// The channel.
         channel: &'a Channel,
@@ -231,8 +232,8 @@ pub enum Push<'a> {
         /// Its place in the channel's stream, where the channel has one.
         position: Option<Position>,
     },
-    /// Publications of a subscribed channel from before this may be missing; what comes from here on
-    /// is whole. Encoded once for all who are told.
+    /// A gap: earlier publications of the channel may be missing, later ones are complete. It is
+    /// encoded once for all receivers.
     Gap {
         /// The channel.
         channel: &'a Channel,
@@ -245,44 +246,44 @@ pub enum Push<'a> {
         /// The token's `exp`, Unix seconds.
         expires_at: u64,
     },
-    /// A refresh or a policy change took a subscription away.
+    /// A refresh or a policy change ended a subscription.
     Unsubscribed {
         /// The channel.
         channel: &'a Channel,
-        /// Why.
+        /// The reason.
         reason: ErrorCode,
     },
     /// The server closes the connection next.
     Closing {
-        /// Code, reason and advice.
+        /// The code, the reason and the advice.
         disconnect: Disconnect,
-        /// How long to wait before coming back, in milliseconds, where a wait is asked for.
+        /// The delay before the client should return, in milliseconds, if there is one.
         retry_after_ms: Option<u64>,
-        /// The trace that tells of it, where one is recorded.
+        /// The trace of the close, if it is recorded.
         trace: Option<TraceId>,
     },
 }
 
-/// The kinds of message, as WebSocket has them.
+/// The kinds of WebSocket message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MessageKind {
-    /// UTF-8.
+    /// UTF-8 text.
     Text,
-    /// Anything.
+    /// Arbitrary bytes.
     Binary,
 }
 
 /// A whole message, or the rest of one, borrowed from the read buffer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Message<'a> {
-    /// Valid UTF-8.
+    /// Valid UTF-8 text.
     Text(&'a str),
-    /// Anything.
+    /// Arbitrary bytes.
     Binary(&'a [u8]),
 }
 
 impl Message<'_> {
-    /// Nothing is in it, or nothing is left.
+    /// True if the message is empty, or decoded completely.
     pub fn is_empty(&self) -> bool {
         match self {
             Self::Text(text) => text.is_empty(),
@@ -292,7 +293,7 @@ impl Message<'_> {
 }
 
 impl fmt::Debug for Message<'_> {
-    /// Contents never reach a log: a message may hold a token.
+    /// Prints sizes only: a message may hold a token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(text) => write!(f, "Text({} bytes)", text.len()),

@@ -1,20 +1,20 @@
-//! The table of closes: public contract, one place.
+//! The table of disconnects, a public contract defined only here.
 
-/// What a client should do after a close.
+/// The advice to a client after a close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Advice {
-    /// Coming back unchanged leads to the same close.
+    /// Do not reconnect: an unchanged client meets the same close.
     No,
-    /// Come back, with backoff.
+    /// Reconnect, with backoff.
     Yes,
-    /// Come back with a new token.
+    /// Reconnect with a new token.
     WithNewToken,
-    /// Only after the user has signed in again.
+    /// Reconnect only after the user has signed in again.
     AfterSigningIn,
 }
 
 impl Advice {
-    /// Whether a program may come back by itself: `reconnect` in the `closing` frame.
+    /// True if a program may reconnect by itself: `reconnect` in the `closing` frame.
     pub fn reconnect(self) -> bool {
         matches!(self, Self::Yes | Self::WithNewToken)
     }
@@ -30,17 +30,17 @@ impl Advice {
     }
 }
 
-/// The reason why the server ends a connection: a close code with its name and advice. One is another's equal by
-/// code and name, with any message.
+/// The reason for which the server ends a connection: a close code with its name and advice. Two
+/// are equal if their codes and names are, even with different messages.
 #[derive(Debug, Clone, Copy)]
 pub struct Disconnect {
     /// The WebSocket close code.
     pub code: u16,
-    /// Its name, in the `closing` frame, logs and metrics.
+    /// The name in the `closing` frame, logs and metrics.
     pub reason: &'static str,
-    /// One sentence for people; at most 123 bytes, as a close frame allows (RFC 6455 §5.5).
+    /// One sentence for display, of at most 123 bytes, as a close frame allows (RFC 6455 §5.5).
     pub message: &'static str,
-    /// What the client should do.
+    /// The advice to the client.
     pub advice: Advice,
 }
 
@@ -58,9 +58,9 @@ macro_rules! disconnects {
 }
 
 disconnects! {
-    /// Not JSON, a binary message, or more than `limits.bad_frames` errors of form.
+    /// The message is not JSON or is binary, or `limits.bad_frames` errors of form were exceeded.
     BAD_REQUEST = 4400 "bad_request" "the client does not speak the protocol" No;
-    /// The token was refused; the `auth_failed` frame before it says why.
+    /// The token was refused; the `auth_failed` frame before the close tells the reason.
     AUTH_FAILED = 4401 "auth_failed" "the token was refused" WithNewToken;
     /// A revocation covers the session.
     REVOKED = 4403 "revoked" "access was revoked" AfterSigningIn;
@@ -70,13 +70,13 @@ disconnects! {
     REPLACED = 4407 "replaced" "a newer session of the user took this one's place" No;
     /// No token came within `auth.timeout`.
     AUTH_TIMEOUT = 4408 "auth_timeout" "no token was sent in time" Yes;
-    /// The user has `session.max_per_user` sessions already, which gave a sign of life or may live.
+    /// The user has `session.max_per_user` sessions, which gave a sign of life or may be alive.
     SESSION_LIMIT = 4409 "session_limit" "the user has as many sessions as are allowed" Yes;
     /// The token's `exp` plus leeway passed without a refresh.
     EXPIRED = 4410 "expired" "the token has expired" WithNewToken;
-    /// Ten seconds over `limits.messages_per_second` without a pause.
+    /// The client exceeded `limits.messages_per_second` for ten seconds without a pause.
     RATE_LIMITED = 4429 "rate_limited" "too many messages for too long" Yes;
-    /// The backend is away.
+    /// The backend is unavailable.
     UNAVAILABLE = 4503 "unavailable" "the service is temporarily unavailable" Yes;
     /// The outbound queue overflowed.
     SLOW_CONSUMER = 4508 "slow_consumer" "the client reads more slowly than messages arrive" Yes;
@@ -88,9 +88,9 @@ disconnects! {
     INVALID_UTF8 = 1007 "invalid_utf8" "a text message is not valid UTF-8" No;
     /// Too many control frames, or a fragmented message that never ended.
     POLICY = 1008 "policy_violation" "too many control frames or an unfinished message" No;
-    /// A message over `limits.message_bytes`, or in too many fragments.
+    /// A message exceeds `limits.message_bytes`, or has too many fragments.
     MESSAGE_TOO_LARGE = 1009 "message_too_large" "a message is larger than allowed" No;
-    /// A fault of ours; it is in the log.
+    /// The server is at fault. The log has the details.
     INTERNAL = 1011 "internal" "an internal error" Yes;
     /// The node leaves service.
     DRAINING = 1012 "draining" "the node is leaving service" Yes;
@@ -105,14 +105,14 @@ impl PartialEq for Disconnect {
 impl Eq for Disconnect {}
 
 impl Disconnect {
-    /// The same, with a sentence that says which rule or bound it was.
+    /// A copy with a message that names the rule or the bound.
     pub const fn because(self, message: &'static str) -> Self {
         Self { message, ..self }
     }
 
-    /// The token was issued in the second of a cutoff that names it, or before the backend lost its data
-    /// where `backend.on_data_loss` is `reauth`. 4401 as any token that does not open a session; its own
-    /// name tells it apart.
+    /// The token was issued in the second of a cutoff that names it, or before the backend lost its
+    /// data while `backend.on_data_loss` is `reauth`. The code is 4401, as for any token that does
+    /// not open a session; the name differs.
     pub const REAUTH_REQUIRED: Self = Self {
         code: Self::AUTH_FAILED.code,
         reason: "reauth_required",
@@ -120,8 +120,7 @@ impl Disconnect {
         advice: Advice::WithNewToken,
     };
 
-    /// True if access is over or no lease covers it: then nothing more of what was meant for the
-    /// client may reach it.
+    /// True if access is over or no lease covers it. Then no more data for the client may leave.
     pub fn withdraws_access(self) -> bool {
         [
             Self::REVOKED,

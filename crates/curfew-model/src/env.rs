@@ -1,24 +1,25 @@
-//! The machine under a node, as far as another can stand in for it: its tasks.
+//! The seam between a node and its machine: the tasks.
 //!
-//! `tests/simulation` runs several nodes in one process on virtual time. It has to know whose code
-//! runs, since each node has clocks of its own, and to keep a node from running. Clocks and
-//! randomness need no seam: it stands in for the C library's. Sockets are handed in, to
-//! [`Transport::Memory`] and by `Dial`.
+//! `tests/simulation` runs several nodes in one process on virtual time. It must know which node's
+//! code runs, because each node has its own clocks, and it must be able to pause a node. Clocks and
+//! randomness need no seam, because the simulation replaces those of the C library. Sockets are
+//! passed in through [`Transport::Memory`] and `Dial`.
 //!
-//! Without the feature `simulation`, as in what is shipped, nothing here does anything.
+//! Without the feature `simulation`, as in a release, this module does nothing.
 //!
 //! [`Transport::Memory`]: https://docs.rs/curfew-ws
 
 #[cfg(feature = "simulation")]
 pub use simulated::{Env, enter, is_simulated};
 
-/// A task of the node whose code runs now. To be called for each future that is spawned.
+/// Wraps a future as a task of the node whose code runs now. Call it for each future that is
+/// spawned.
 #[cfg(not(feature = "simulation"))]
 pub fn task<F>(future: F) -> F {
     future
 }
 
-/// True if a thread of its own may not run beside the tasks.
+/// True in a simulation, where code must not start threads of its own.
 #[cfg(not(feature = "simulation"))]
 pub fn is_simulated() -> bool {
     false
@@ -34,13 +35,13 @@ mod simulated {
     use std::rc::Rc;
     use std::task::{Context, Poll, ready};
 
-    /// A stand-in for the machines of all nodes, on one thread.
+    /// The simulated machines of all nodes, on one thread.
     pub trait Env {
         /// The node whose code runs now.
         fn node(&self) -> Option<usize>;
 
-        /// Called before a task of `node` runs. Ready with `false` ends the task; while the node is
-        /// stopped it is pending, and the task is woken when the node goes on.
+        /// Called before a task of `node` runs. Ready with `false` ends the task. While the node is
+        /// paused the result is pending, and the task is woken when the node resumes.
         fn begin(&self, node: usize, cx: &mut Context<'_>) -> Poll<bool>;
 
         /// Called after a task of a node has run; `before` is the node whose code ran before.
@@ -51,21 +52,23 @@ mod simulated {
         static ENV: RefCell<Option<Rc<dyn Env>>> = const { RefCell::new(None) };
     }
 
-    /// From here on `env` stands in for the machine on this thread.
+    /// Makes `env` the machine of this thread from now on.
     pub fn enter(env: Rc<dyn Env>) {
         ENV.set(Some(env));
     }
 
-    /// True if a thread of its own may not run beside the tasks.
+    /// True in a simulation, where code must not start threads of its own.
     pub fn is_simulated() -> bool {
         env().is_some()
     }
 
+    /// The machine that stands in on this thread.
     fn env() -> Option<Rc<dyn Env>> {
         ENV.with_borrow(Clone::clone)
     }
 
-    /// A task of the node whose code runs now. To be called for each future that is spawned.
+    /// Wraps a future as a task of the node whose code runs now. Call it for each future that is
+    /// spawned.
     pub fn task<F: Future<Output = ()>>(future: F) -> impl Future<Output = ()> {
         Task {
             node: env().and_then(|env| env.node()),
@@ -73,6 +76,7 @@ mod simulated {
         }
     }
 
+    /// A future that belongs to a node.
     struct Task<F> {
         node: Option<usize>,
         future: Pin<Box<F>>,
@@ -87,6 +91,7 @@ mod simulated {
             };
             let before = env.node();
             if !ready!(env.begin(node, cx)) {
+                // The node is gone, and its tasks end with it.
                 return Poll::Ready(());
             }
             let polled = self.future.as_mut().poll(cx);

@@ -1,4 +1,4 @@
-//! The table of error codes: public contract, one place.
+//! The table of error codes, a public contract defined only here.
 
 use std::fmt;
 
@@ -9,10 +9,10 @@ macro_rules! codes {
         pub enum $name { $($(#[doc = $doc])+ $variant,)+ }
 
         impl $name {
-            /// Every one, in the order of the documentation.
+            /// Every code, in the order of the documentation.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            /// Its name in frames, logs and metrics.
+            /// The name in frames, logs and metrics.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text),+ }
             }
@@ -33,7 +33,7 @@ macro_rules! codes {
 }
 
 impl ErrorCode {
-    /// The fault is ours, or of what we depend on, as with a status 5xx of HTTP.
+    /// True if the server, or a dependency, is at fault, like a status 5xx of HTTP.
     pub fn is_ours(self) -> bool {
         matches!(
             self,
@@ -43,35 +43,36 @@ impl ErrorCode {
 }
 
 codes! {
-    /// Why a command was refused. An error on one command does not close the connection unless the
-    /// table of disconnects says so.
+    /// The reason for which a command was refused. An error does not close the connection, unless
+    /// the table of disconnects says so.
     ErrorCode {
-        /// The frame is JSON but not a command: a member is missing, unknown, repeated or of the wrong type.
+        /// The message is JSON but no command: a member is missing, unknown, repeated or of the
+        /// wrong type.
         BadRequest = "bad_request",
-        /// `type` names no command.
+        /// `type` is not the name of a command.
         UnknownType = "unknown_type",
-        /// No rule and no grant allows it, or a rule denies it.
+        /// No rule and no grant allows the action, or a rule denies it.
         Forbidden = "forbidden",
-        /// `unsubscribe` of a channel the session does not listen to.
+        /// `unsubscribe` from a channel that the session is not subscribed to.
         NotSubscribed = "not_subscribed",
-        /// `subscribe` to a channel the session listens to already.
+        /// `subscribe` to a channel that the session is subscribed to.
         AlreadySubscribed = "already_subscribed",
-        /// One more than `limits.subscriptions`.
+        /// The session has as many subscriptions as `limits.subscriptions` allows.
         LimitExceeded = "limit_exceeded",
-        /// Over `limits.messages_per_second`; the command was not acted on.
+        /// The session exceeds `limits.messages_per_second`. The command was not executed.
         RateLimited = "rate_limited",
         /// The publication does not fit into a message to its receivers.
         MessageTooLarge = "message_too_large",
-        /// The channel's name is not one.
+        /// The channel's name is invalid.
         InvalidChannel = "invalid_channel",
         /// The channel has no stream: it keeps no history and knows no keys.
         NotAvailable = "not_available",
-        /// A dependency is down, and nothing was done; try again later.
+        /// A dependency is down, and the command was not executed. Try again later.
         Unavailable = "unavailable",
-        /// The publication may or may not have been delivered; it may still be, within the lease under
-        /// which it was accepted, and then behind newer ones.
+        /// The publication may have been delivered or not. It may still be delivered within the
+        /// lease under which it was accepted, and then after newer ones.
         UnknownOutcome = "unknown_outcome",
-        /// A fault of ours; it is in the log.
+        /// The server is at fault. The log has the details.
         Internal = "internal",
         /// `refresh` with a token of another user or issuer.
         DifferentUser = "different_user",
@@ -97,19 +98,20 @@ codes! {
         AmbiguousToken = "ambiguous_token",
         /// A revocation covers the token.
         Revoked = "revoked",
-        /// The token is too old: a later one is needed.
+        /// The token is too old. A newer one is needed.
         ReauthRequired = "reauth_required",
     }
 }
 
 codes! {
-    /// Why a token was refused.
+    /// The reason for which a token was refused.
     AuthFailure {
-        /// No token came by any of the configured sources.
+        /// No configured source provided a token.
         MissingToken = "missing_token",
-        /// Not a JWT in the required form: parts, encoding, header, types of claims, size.
+        /// The token is not a JWT in the required form: its parts, encoding, header, claim types or
+        /// size are wrong.
         Malformed = "malformed",
-        /// The signature does not verify with the key the token names.
+        /// The signature does not verify with the key that the token names.
         BadSignature = "bad_signature",
         /// No configured key fits the token's `kid` and algorithm.
         UnknownKey = "unknown_key",
@@ -123,11 +125,11 @@ codes! {
         WrongAudience = "wrong_audience",
         /// A required claim is absent.
         MissingClaim = "missing_claim",
-        /// Two sources brought different tokens.
+        /// Two sources provided different tokens.
         AmbiguousToken = "ambiguous_token",
         /// A revocation covers the token.
         Revoked = "revoked",
-        /// The token is from the second of a revocation, or from before a loss of data.
+        /// The token was issued in the second of a revocation, or before a loss of data.
         ReauthRequired = "reauth_required",
     }
 }

@@ -1,16 +1,16 @@
-//! Publications that sessions may have missed.
+//! Gaps: publications that sessions may have missed.
 
-/// The cause of a gap: publications of a channel did not reach, or may not have reached, the sessions
-/// of a node that listen to it.
+/// The cause of a gap. Publications of a channel did not reach its listeners on a node, or may not
+/// have reached them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GapReason {
-    /// The connection that the channel's publications arrive by was lost.
+    /// The node lost the connection that receives the channel's publications.
     LinkLost,
-    /// The node held no delivery lease, and delivered nothing.
+    /// The node held no delivery lease and delivered nothing.
     NoLease,
-    /// A publication is larger than any that is read.
+    /// A publication exceeds the largest size that is read.
     TooLarge,
-    /// A publication does not have the form that nodes give it.
+    /// A publication is malformed.
     Malformed,
     /// The channel's stream has begun another epoch.
     Epoch,
@@ -23,7 +23,7 @@ pub enum GapReason {
 }
 
 impl GapReason {
-    /// Every reason, in order of [`GapReason::index`].
+    /// Every reason, in the order of [`GapReason::index`].
     pub const ALL: [Self; 8] = [
         Self::LinkLost,
         Self::NoLease,
@@ -35,12 +35,12 @@ impl GapReason {
         Self::Unplaced,
     ];
 
-    /// Its place in [`GapReason::ALL`].
+    /// The reason's place in [`GapReason::ALL`].
     pub fn index(self) -> u8 {
         self as u8
     }
 
-    /// The reason at this place.
+    /// The reason at a place.
     pub fn at(index: u8) -> Option<Self> {
         Self::ALL.get(usize::from(index)).copied()
     }

@@ -9,24 +9,24 @@ use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// Names one session everywhere: frames, Redis, logs, the admin API. A UUID version 7, so ids sort
-/// by the time they were made.
+/// The id of a session in frames, Redis, logs and the admin API. It is a UUID version 7, so that
+/// ids sort by creation time.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct SessionId(Uuid);
 
-/// Names one run of one node. A UUID version 7: a restarted process is another node.
+/// The id of one run of a node. It is a UUID version 7; a restarted process is another node.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct NodeId(Uuid);
 
-/// Names a ticket where it is kept. Derived from the ticket in a way that cannot be undone, so that it
-/// is no secret; shown as 43 characters of base64url.
+/// The id under which a ticket is stored. It is a one-way digest of the ticket, and so no secret.
+/// It is shown as 43 characters of base64url.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TicketId([u8; 32]);
 
 impl TicketId {
-    /// The id with these bytes.
+    /// Creates the id with these bytes.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
@@ -44,12 +44,12 @@ impl fmt::Debug for TicketId {
     }
 }
 
-/// The text is not an identifier.
+/// The text is not an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an id: expected 36 characters such as 01980000-0000-7000-8000-000000000000")]
 pub struct ParseIdError;
 
-/// The name of the machine, for people: ids are new at every start.
+/// The name of the machine, for display: ids change at every start.
 pub fn host_name() -> String {
     let names = rustix::system::uname();
     names.nodename().to_string_lossy().into_owned()
@@ -58,7 +58,7 @@ pub fn host_name() -> String {
 macro_rules! id {
     ($name:ident) => {
         impl $name {
-            /// A new id; unique, ordered by time.
+            /// Creates a unique id. Ids are ordered by time.
             #[expect(clippy::new_without_default, reason = "each call makes another id")]
             pub fn new() -> Self {
                 Self(Uuid::now_v7())
@@ -81,7 +81,7 @@ macro_rules! id {
             type Err = ParseIdError;
 
             fn from_str(text: &str) -> Result<Self, ParseIdError> {
-                // Only the hyphenated form: one session has one name.
+                // Only the hyphenated form: a session has a single name.
                 if text.len() != 36 {
                     return Err(ParseIdError);
                 }
@@ -112,7 +112,8 @@ id!(SessionId);
 id!(NodeId);
 
 impl SessionId {
-    /// Which of `shards` this session belongs to; even, since the id's low bits are random.
+    /// The session's shard among `shards`. Sessions spread evenly, because the low bits of the id
+    /// are random.
     pub fn shard(self, shards: usize) -> usize {
         (self.0.as_u128() as usize) % shards
     }

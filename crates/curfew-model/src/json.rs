@@ -1,45 +1,45 @@
-//! One pass over a JSON text (RFC 8259): is it JSON, how deep is it, where are the members of the
-//! outermost object. Nothing is built, nothing is copied.
+//! A single pass over a JSON text (RFC 8259). It checks the text, bounds its depth, and finds the
+//! members of the outermost object. It builds and copies nothing.
 //!
-//! Not serde_json: it counts depth to a limit of its own, refuses numbers that no double holds, and cannot
-//! tell "not JSON" from "not ours" before the end of the text.
+//! serde_json does not fit: its depth limit is fixed, it refuses numbers that no double holds, and
+//! before the end of the text it cannot tell "not JSON" from "not ours".
 
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Most digits of a number without an exponent that a double holds in any case.
+/// Most digits of a number without an exponent that a double always holds.
 const DOUBLE_DIGITS: usize = 308;
 
-/// Why the scan ended early.
+/// The reason for which a scan ended early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// The text is not JSON.
     NotJson,
-    /// It is nested deeper than the rules allow; what follows was not looked at.
+    /// The text is nested deeper than the rules allow. The rest was not scanned.
     TooDeep,
-    /// A name is repeated in one object.
+    /// An object repeats a name.
     Repeated,
 }
 
-/// The demands on a text beside being JSON.
+/// The rules for a text beyond being JSON.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
-    /// Most levels of arrays and objects, the outermost included.
+    /// Most levels of arrays and objects, including the outermost.
     pub max_depth: usize,
-    /// A name may be in an object once only, at every level, and [`Scanned::plain`] knows the parts that other
-    /// readers refuse.
+    /// A name may occur only once in an object, at every level. [`Scanned::plain`] then knows the
+    /// parts that other readers refuse.
     pub strict: bool,
 }
 
 /// A text that is JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scanned {
-    /// It is an object.
+    /// True if it is an object.
     pub is_object: bool,
     odd: Vec<Odd>,
 }
 
-/// A part that is JSON, and nothing to readers that build Unicode texts and doubles of it.
+/// A part that is valid JSON and that readers into Unicode texts and doubles refuse.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Odd {
     at: Range<usize>,
@@ -51,27 +51,27 @@ struct Odd {
 pub enum Kind {
     /// A string.
     String {
-        /// Whether it has escapes.
+        /// True if it has escapes.
         escaped: bool,
     },
     /// A number.
     Number,
-    /// Anything else.
+    /// Any other value.
     Other,
 }
 
 /// A value within the text.
 #[derive(Debug, Clone, Copy)]
 pub struct Value<'a> {
-    /// Exactly as written, without white space around it.
+    /// The text exactly as written, without white space around it.
     pub raw: &'a str,
-    /// What it is.
+    /// The kind of the value.
     pub kind: Kind,
 }
 
 impl<'a> Value<'a> {
-    /// The string's content; `None` when it is no string, or none of Unicode: an escape in it is half of
-    /// a surrogate pair.
+    /// The content of a string. `None` for another value, or if an escape is half of a surrogate
+    /// pair.
     pub fn as_str(&self) -> Option<Cow<'a, str>> {
         match self.kind {
             Kind::String { escaped: false } => {
@@ -82,7 +82,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A string's content, with U+FFFD for half of a surrogate pair; empty for anything else.
+    /// The content of a string, with U+FFFD for half of a surrogate pair. Empty for another value.
     fn lossy(&self) -> Cow<'a, str> {
         self.as_str().unwrap_or_else(|| {
             let rules = Rules {
@@ -96,12 +96,12 @@ impl<'a> Value<'a> {
         })
     }
 
-    /// Tells if it is a string.
+    /// True if it is a string.
     pub fn is_string(&self) -> bool {
         matches!(self.kind, Kind::String { .. })
     }
 
-    /// The elements of an array; `None` for anything else.
+    /// The elements of an array; `None` for another value.
     pub fn elements(&self) -> Option<Vec<Value<'a>>> {
         let mut scanner = Scanner::new(
             self.raw,
@@ -118,13 +118,13 @@ impl<'a> Value<'a> {
 }
 
 impl Scanned {
-    /// Tells if every reader takes the text for the same.
+    /// True if every reader reads the text in the same way.
     pub fn is_plain(&self) -> bool {
         self.odd.is_empty()
     }
 
-    /// `text`, which this was scanned from, as every reader takes it: half of a surrogate pair is U+FFFD,
-    /// a number that no double holds is `null`.
+    /// The scanned `text` in a form that every reader accepts: half of a surrogate pair becomes
+    /// U+FFFD, and a number that no double holds becomes `null`.
     pub fn plain<'a>(&self, text: &'a str) -> Cow<'a, str> {
         if self.is_plain() {
             return Cow::Borrowed(text);
@@ -141,17 +141,17 @@ impl Scanned {
     }
 }
 
-/// The text of what may be an object. A reader that serde derives takes an array of its members as well.
+/// The text, if it may be an object. A derived reader would also accept an array of members.
 pub fn object_text(bytes: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(bytes).ok()?;
     text.trim_ascii_start().starts_with('{').then_some(text)
 }
 
-/// Scans `text`, passing each member of the outermost object to `member` on the way.
+/// Scans `text`, and passes each member of the outermost object to `member`.
 ///
 /// # Errors
 ///
-/// It is not JSON, or does not keep to `rules`.
+/// If the text is not JSON or breaks the rules.
 pub fn scan<'a>(
     text: &'a str,
     rules: Rules,
@@ -216,7 +216,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// A value inside `depth` arrays and objects.
+    /// Scans a value inside `depth` arrays and objects.
     fn value(&mut self, depth: usize) -> Result<Value<'a>, Fault> {
         let start = self.at;
         let kind = match self.peek() {
@@ -284,7 +284,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Past the opening bracket. The depth bounds our own recursion too.
+    /// Skips the opening bracket. The bound on the depth bounds this recursion as well.
     fn open(&mut self, depth: usize) -> Result<(), Fault> {
         if depth > self.rules.max_depth {
             return Err(Fault::TooDeep);
@@ -300,7 +300,7 @@ impl<'a> Scanner<'a> {
         closes
     }
 
-    /// Past a comma (true) or the closing bracket (false).
+    /// Skips a comma (true) or the closing bracket (false).
     fn goes_on(&mut self, bracket: u8) -> Result<bool, Fault> {
         self.space();
         match self.next() {
@@ -351,7 +351,7 @@ impl<'a> Scanner<'a> {
         Ok(Kind::Number)
     }
 
-    /// From `start` on up to here readers may see something else, or nothing.
+    /// Notes that readers may refuse the text from `start` to here.
     fn note(&mut self, start: usize, instead: &'static str) {
         let at = start..self.at;
         self.odd.push(Odd { at, instead });
@@ -384,7 +384,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// What follows a backslash.
+    /// Scans an escape after its backslash.
     fn escape(&mut self) -> Result<(), Fault> {
         match self.next() {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Ok(()),
@@ -396,7 +396,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// A high surrogate needs a low one right after it, and a low one a high one before.
+    /// Notes a surrogate without its other half: high before low.
     fn surrogates(&mut self, unit: u16) -> Result<(), Fault> {
         match unit {
             0xD800..=0xDBFF => {
@@ -415,7 +415,7 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// Just past an escape that is half of a pair.
+    /// Notes that the escape just scanned is half of a pair.
     fn half_pair(&mut self) {
         if self.rules.strict {
             self.note(self.at - "\\ud800".len(), "\\ufffd");

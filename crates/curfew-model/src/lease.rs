@@ -1,4 +1,4 @@
-//! The delivery lease: the right of a node to deliver, and to act on commands, at this moment.
+//! The delivery lease: the right of a node to deliver, and to execute commands, at this moment.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,57 +7,60 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Not held.
+/// Value of a lease that is not held.
 const NOT_HELD: u64 = 0;
 
-/// Held for good: the sessions depend on nothing that could be out of reach.
+/// Value of a lease that never ends, because its sessions depend on no remote backend.
 const PERPETUAL: u64 = u64::MAX;
 
-/// Time since the system started, time asleep included (`CLOCK_BOOTTIME`): what leases are measured
-/// by. A stopped process or a suspended machine finds that it went on.
+/// Time since the system started, including time asleep (`CLOCK_BOOTTIME`). Leases are measured by
+/// it, because it continues while a process is paused or the machine suspended.
 pub fn boottime() -> Duration {
     let now = clock_gettime(ClockId::Boottime);
-    // Neither part of a time since the start is negative, nor is a second's part a second long.
+    // Neither part of a time since the start is negative, and the nanoseconds stay below a second.
     Duration::new(
         u64::try_from(now.tv_sec).unwrap_or_default(),
         u32::try_from(now.tv_nsec).unwrap_or_default(),
     )
 }
 
-/// The delivery lease of a node: asked before each message of a client is acted on, and before each
-/// write to a socket. Two atomic loads and a look at the clock.
+/// The delivery lease of a node. It is checked before each command is executed and before each
+/// write to a socket. A check costs two atomic loads and one read of the clock.
 ///
-/// A backend that can be out of reach renews it for a time each time it has proof that the node
-/// knows every revocation; it ends by itself when that time is over, also for a process that was
-/// stopped meanwhile. A process that was stopped for less than the lease has revocations in its
-/// sockets that it has not read: where [signs of life](DeliveryLease::note_alive) are given, it is lost from the
-/// moment such a process goes on until it has asked the backend once more.
+/// A remote backend renews the lease for a limited time whenever it has proof that the node knows
+/// every revocation. The lease ends by itself after that time, even while the process is paused.
+///
+/// A process paused for less than the lease has unread revocations in its sockets. If [signs of
+/// life](DeliveryLease::note_alive) are given, the lease is lost from the moment the process
+/// resumes until the backend has been asked once more.
 pub struct DeliveryLease {
-    /// Nanoseconds of [`boottime`].
+    /// The end of the lease, in nanoseconds of [`boottime`].
     held_until: AtomicU64,
-    /// Until when, in the same unit, this process counts as running; [`PERPETUAL`] where no signs of
-    /// life are given, [`NOT_HELD`] from a stop until the lease is renewed.
+    /// The time until which this process counts as running, in the same unit. [`PERPETUAL`] if no
+    /// signs of life are given; [`NOT_HELD`] from a pause until the next renewal.
     running_until: AtomicU64,
-    /// Locked while the lease is renewed and while a stop is found.
+    /// Locked while the lease is renewed and while a pause is detected: a renewal must not use
+    /// proof from before the pause.
     liveness: Mutex<Liveness>,
 }
 
+/// The signs of life given so far.
 #[derive(Debug, Default)]
 struct Liveness {
-    /// Until when the last one counts; `None` before the first.
+    /// The time until which the last sign of life counts; `None` before the first.
     counts_until: Option<Duration>,
-    /// The number of times this process was found to have been stopped.
+    /// The number of pauses detected.
     stops: u64,
 }
 
-/// The lease at one moment. Load it first, look at the session second, and ask whether it
-/// holds last: the session's state is then at least as new as the proof that the lease rests on, and
-/// a process that was stopped in between finds that it does not hold.
+/// The lease at one moment. Load it first, then read the session's state, then call
+/// [`holds`](Self::holds). The state is then at least as new as the proof behind the lease, and a
+/// process that was paused in between finds that the lease does not hold.
 #[derive(Debug, Clone, Copy)]
 pub struct LeaseSnapshot(u64);
 
 impl LeaseSnapshot {
-    /// True if frames may be delivered by it now.
+    /// True if frames may be delivered now.
     pub fn holds(self) -> bool {
         match self.0 {
             NOT_HELD => false,
@@ -67,11 +70,12 @@ impl LeaseSnapshot {
     }
 }
 
-/// Names the time between two stops of this process. See [`DeliveryLease::renew`].
+/// The time between two pauses of this process. See [`DeliveryLease::renew`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stretch(u64);
 
 impl DeliveryLease {
+    /// Creates a lease that is held until `held_until`, without signs of life.
     fn new(held_until: u64) -> Self {
         Self {
             held_until: AtomicU64::new(held_until),
@@ -80,17 +84,17 @@ impl DeliveryLease {
         }
     }
 
-    /// Never ends.
+    /// Creates a lease that never ends.
     pub fn perpetual() -> Self {
         Self::new(PERPETUAL)
     }
 
-    /// Not held until it is renewed.
+    /// Creates a lease that is not held until it is renewed.
     pub fn not_held() -> Self {
         Self::new(NOT_HELD)
     }
 
-    /// The lease as it is now.
+    /// The lease at this moment.
     pub fn snapshot(&self) -> LeaseSnapshot {
         let until = self.held_until.load(Ordering::SeqCst);
         LeaseSnapshot(until.min(self.running_until.load(Ordering::SeqCst)))
@@ -101,8 +105,8 @@ impl DeliveryLease {
         self.snapshot().holds()
     }
 
-    /// Until when, of [`boottime`], what is accepted at this moment may take effect; `None` while
-    /// it is not held.
+    /// The time, as [`boottime`], until which a command accepted now may take effect. `None` if the
+    /// lease is not held.
     pub fn held_until(&self) -> Option<Duration> {
         match self.held_until.load(Ordering::SeqCst) {
             NOT_HELD => None,
@@ -113,22 +117,24 @@ impl DeliveryLease {
         }
     }
 
-    /// True if it is lost only because this process was stopped for a moment: it is held again, or lost
-    /// for longer, within a round trip.
+    /// True if the lease is lost only because this process was paused. Within a round trip it is
+    /// held again, or lost for longer.
     pub fn is_catching_up(&self) -> bool {
         !self.is_held() && LeaseSnapshot(self.held_until.load(Ordering::SeqCst)).holds()
     }
 
-    /// The stretch of time that this process is in: taken before the backend is asked for proof.
+    /// The current stretch. Take it before the backend is asked for proof.
     pub fn stretch(&self) -> Stretch {
         Stretch(self.liveness_state().stops)
     }
 
-    /// Renews it until `until` (of [`boottime`]), on proof that was asked for in `stretch`. `None`, and
-    /// nothing is done, if the process was stopped since; else true if it was not held.
+    /// Renews the lease until `until` (as [`boottime`]), on proof that was asked for in `stretch`.
+    /// Returns `None`, without renewing, if the process was paused since; otherwise true if the
+    /// lease was not held before.
     pub fn renew(&self, until: Duration, stretch: Stretch) -> Option<bool> {
         let liveness = self.liveness_state();
         if Stretch(liveness.stops) != stretch {
+            // The proof may be older than the pause, and revocations since then unread.
             return None;
         }
         let before = self.snapshot();
@@ -137,18 +143,20 @@ impl DeliveryLease {
             self.running_until
                 .store(nanoseconds(until), Ordering::SeqCst);
         }
-        // By a clock read afterwards: all who saw it lost have done so by now.
+        // The clock is read after the stores, so that every check that found the lease lost is over
+        // by now.
         Some(!before.holds())
     }
 
-    /// Ends it at once.
+    /// Ends the lease at once.
     pub fn expire(&self) {
         self.held_until.store(NOT_HELD, Ordering::SeqCst);
     }
 
-    /// Says that this process runs, for `patience` from now; to be called at intervals well below that.
-    /// Returns how long ago the last call was when that is longer than `patience`: the process was
-    /// stopped, and the lease stays lost until it is renewed on proof asked for from here on.
+    /// Gives a sign of life, which counts for `patience`. Call it at intervals well below that.
+    ///
+    /// If the last sign has run out, the process was paused. Then the lease stays lost until it is
+    /// renewed on proof asked for from now on, and the time since the last call is returned.
     pub fn note_alive(&self, patience: Duration) -> Option<Duration> {
         let mut liveness = self.liveness_state();
         let now = boottime();
@@ -161,7 +169,7 @@ impl DeliveryLease {
             self.running_until.store(NOT_HELD, Ordering::SeqCst);
             return Some(until - before);
         }
-        // Not from a stop until the lease is renewed.
+        // After a pause the value stays `NOT_HELD` until the lease is renewed.
         if self.running_until.load(Ordering::SeqCst) != NOT_HELD {
             self.running_until
                 .store(nanoseconds(until), Ordering::SeqCst);
@@ -169,14 +177,16 @@ impl DeliveryLease {
         None
     }
 
+    /// Locks the signs of life.
     fn liveness_state(&self) -> MutexGuard<'_, Liveness> {
-        // Whole at any moment.
+        // The state is consistent at any moment, so that a poisoned lock is safe to use.
         self.liveness.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// Whole nanoseconds, below [`PERPETUAL`].
 fn nanoseconds(time: Duration) -> u64 {
-    // 584 years.
+    // Enough for 584 years.
     u64::try_from(time.as_nanos()).unwrap_or(PERPETUAL - 1)
 }
 

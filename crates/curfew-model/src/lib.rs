@@ -1,8 +1,10 @@
-//! The words of Curfew: what every other crate talks about.
+//! The vocabulary of Curfew: the types that every other crate shares.
 //!
 //! Owns: identifiers, channels, principals, revocations, commands with their replies and pushes,
-//! the two public tables, [`ErrorCode`] and [`Disconnect`], and what JSON is, for messages and tokens.
-//! Knows nothing of: sockets, tasks, Redis, JWTs. No I/O; its only clocks are [`SystemClock`] and [`boottime`].
+//! the two public tables [`ErrorCode`] and [`Disconnect`], the delivery lease, and the JSON rules
+//! for messages and tokens.
+//! Knows nothing of: sockets, tasks, Redis, JWTs. No I/O; its only clocks are [`SystemClock`] and
+//! [`boottime`].
 //! Start at [`Command`] and [`Push`].
 
 mod channel;
@@ -16,6 +18,7 @@ mod ids;
 pub mod json;
 mod lease;
 pub mod pattern;
+mod percent;
 mod principal;
 mod problems;
 mod publication;
@@ -25,6 +28,7 @@ mod revocation_key;
 mod secret;
 pub mod setting;
 mod stream;
+mod token_bucket;
 mod trace;
 
 pub use channel::{Channel, ChannelError};
@@ -35,6 +39,7 @@ pub use error_code::{AuthFailure, ErrorCode};
 pub use gap::GapReason;
 pub use ids::{NodeId, ParseIdError, SessionId, TicketId, host_name};
 pub use lease::{DeliveryLease, LeaseSnapshot, Stretch, boottime};
+pub use percent::{percent_decode, percent_decode_str};
 pub use principal::{Claims, ISSUER_TOKEN, ISSUER_USER, Principal, PrincipalParts, of_issuer};
 pub use problems::{Problem, Problems};
 pub use publication::Publication;
@@ -46,9 +51,10 @@ pub use stream::{
     Epoch, EpochError, MAX_OFFSET, MAX_PUBLICATION_KEY_BYTES, Position, PublicationKey, Publisher,
     StreamEntry,
 };
+pub use token_bucket::{Quota, TokenBucket};
 pub use trace::{TraceContext, TraceId};
 
-/// What a session may ask the policy for on a channel.
+/// An action on a channel that the policy decides on.
 #[derive(
     Debug,
     Clone,

@@ -1,16 +1,16 @@
 //! Channel patterns: `room:{tenant}:*`.
 //!
-//! Segments are separated by `:`. A segment is literal, `{name}`, which takes exactly one segment
-//! that is not empty, or, in last place only, `*`, which takes the rest of the name: one segment or
-//! more, at least one byte. So `room:*` matches `room:1`, `room:1:x` and `room::x`, but neither
-//! `room:` nor `room`; `*` alone matches every channel. Nothing else is special, and nothing in a
-//! channel's name ever is.
+//! Segments are separated by `:`. A segment is a literal, a `{name}`, or a `*` in last place.
+//! `{name}` takes exactly one non-empty segment. `*` takes the rest of the name: one or more
+//! segments, at least one byte. So `room:*` matches `room:1`, `room:1:x` and `room::x`, but neither
+//! `room:` nor `room`; `*` alone matches every channel. No other character is special, and none in
+//! a channel's name is.
 
-/// A pattern that is well formed.
+/// A well-formed pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern(Box<str>);
 
-/// Why text is not a pattern.
+/// Reason why a text is not a pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
     /// Nothing is written.
@@ -52,13 +52,13 @@ impl Pattern {
         Ok(Self(text.into()))
     }
 
-    /// Whether the pattern has a segment `{name}`.
+    /// Returns true if the pattern has a segment `{name}`.
     pub fn captures(&self, name: &str) -> bool {
         self.0.split(':').filter_map(captured).any(|it| it == name)
     }
 
-    /// Whether `channel` matches. Passes each `{name}` with the segment it took to `capture`, also
-    /// when the match fails later on.
+    /// Returns true if the pattern matches `channel`. Passes each `{name}` with its segment to
+    /// `capture`, even if a later segment does not match.
     pub fn matches<'a>(&'a self, channel: &'a str, capture: impl FnMut(&'a str, &'a str)) -> bool {
         matches(&self.0, channel, capture)
     }
@@ -90,7 +90,7 @@ impl Pattern {
     }
 }
 
-/// Whether `text` is well formed. Allocates only to report that it is not.
+/// Checks that `text` is well formed. Allocates only for an error.
 pub fn check(text: &str) -> Result<(), PatternError> {
     if text.is_empty() {
         return Err(PatternError::Empty);
@@ -123,7 +123,7 @@ pub fn check(text: &str) -> Result<(), PatternError> {
     Ok(())
 }
 
-/// Whether `channel` matches `pattern`, which is well formed. One pass over both.
+/// Returns true if `pattern`, which must be well formed, matches `channel`. Reads both once.
 pub fn matches<'a>(
     pattern: &'a str,
     channel: &'a str,
@@ -152,7 +152,7 @@ pub fn matches<'a>(
     rest.is_none()
 }
 
-/// The name in `{name}`.
+/// The name in a `{name}` segment.
 fn captured(segment: &str) -> Option<&str> {
     segment.strip_prefix('{')?.strip_suffix('}')
 }

@@ -1,4 +1,4 @@
-//! Who is connected: the verified content of a token.
+//! Principals: the verified content of tokens.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,27 +9,27 @@ use serde_json::value::RawValue;
 
 use crate::{RevocationKey, SessionId};
 
-/// Kinds of revocation that can be listed among the revocable claims although they are no claims: a
-/// user and a token of one issuer, where there are several, which may have others of the same name.
-/// See [`of_issuer`].
+/// A kind of revocation that names a user of one issuer, for setups with several issuers, which may
+/// have different users of the same name. Settings list it among the revocable claims, although it
+/// is no claim. See [`of_issuer`].
 pub const ISSUER_USER: &str = "issuer_user";
-/// See [`ISSUER_USER`].
+/// A kind of revocation that names a token of one issuer, like [`ISSUER_USER`].
 pub const ISSUER_TOKEN: &str = "issuer_token";
 
-/// The value of [`ISSUER_USER`] and [`ISSUER_TOKEN`]: the issuer's configured name, and the user or
-/// token id.
+/// The value of a key of kind [`ISSUER_USER`] or [`ISSUER_TOKEN`]: the issuer's configured name,
+/// with the user or the token id.
 pub fn of_issuer(issuer: &str, name: &str) -> String {
-    // With its length, so that no other pair looks the same.
+    // The length comes first, so that no other pair gives the same value.
     format!("{}:{issuer}:{name}", issuer.len())
 }
 
-/// A token's claims, as the JSON object that was signed. Kept as text, which is the most compact
-/// form and the one Redis stores; parsed when a decision needs them.
+/// A token's claims: the JSON object that was signed. The text is the most compact form and the one
+/// that Redis stores; it is parsed when a decision needs it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Claims(Box<str>);
 
 impl Claims {
-    /// Takes the text of a JSON object. The caller has verified and parsed it.
+    /// Wraps the text of a JSON object that the caller has verified and parsed.
     pub fn from_json(object: impl Into<Box<str>>) -> Self {
         Self(object.into())
     }
@@ -39,19 +39,19 @@ impl Claims {
         &self.0
     }
 
-    /// All claims as a JSON value; an empty object should the text not parse.
+    /// Parses all claims. Returns an empty object if the text does not parse.
     pub fn parse(&self) -> serde_json::Map<String, serde_json::Value> {
         serde_json::from_str(&self.0).unwrap_or_default()
     }
 
-    /// The claims as raw JSON, for embedding in other JSON without parsing.
+    /// The claims as raw JSON, to embed in other JSON without parsing.
     pub fn to_raw(&self) -> Option<Box<RawValue>> {
         RawValue::from_string(self.0.to_string()).ok()
     }
 }
 
 impl fmt::Debug for Claims {
-    /// Claim values never reach a log.
+    /// Prints the size only: claim values never reach a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Claims({} bytes)", self.0.len())
     }
@@ -64,7 +64,7 @@ pub struct PrincipalParts {
     pub user: Box<str>,
     /// The configured issuer's name (`auth.issuers.name`), not the token's `iss`.
     pub issuer: Arc<str>,
-    /// What tells the key that verified it from every other; `None` for a principal of another node.
+    /// The identity of the key that verified the token; `None` for a principal of another node.
     pub key_id: Option<Arc<str>>,
     /// `jti`.
     pub token_id: Option<Box<str>>,
@@ -72,18 +72,18 @@ pub struct PrincipalParts {
     pub issued_at: Option<u64>,
     /// `exp`, Unix seconds.
     pub expires_at: u64,
-    /// How long after `exp` the session may go on (`auth.leeway`).
+    /// The time after `exp` for which the session may continue (`auth.leeway`).
     pub leeway: Duration,
     /// All claims.
     pub claims: Claims,
 }
 
-/// What was authenticated: a verified token's content. Immutable; a refresh makes another.
+/// The content of a verified token. It is immutable; a refresh creates another principal.
 #[derive(Clone)]
 pub struct Principal(PrincipalParts);
 
 impl Principal {
-    /// Puts a principal together from verified parts.
+    /// Creates a principal from verified parts.
     pub fn new(parts: PrincipalParts) -> Self {
         Self(parts)
     }
@@ -93,22 +93,22 @@ impl Principal {
         &self.0.user
     }
 
-    /// The configured issuer's name.
+    /// The configured name of the issuer.
     pub fn issuer(&self) -> &str {
         &self.0.issuer
     }
 
-    /// What tells the key that verified it from every other, where it was verified here.
+    /// The identity of the key that verified the token, if this node verified it.
     pub fn key_id(&self) -> Option<&str> {
         self.0.key_id.as_deref()
     }
 
-    /// The token's id (`jti`), when it has one.
+    /// The token's id (`jti`), if it has one.
     pub fn token_id(&self) -> Option<&str> {
         self.0.token_id.as_deref()
     }
 
-    /// When the token was issued, in Unix seconds, when it says so.
+    /// The time when the token was issued, in Unix seconds, if it says so.
     pub fn issued_at(&self) -> Option<u64> {
         self.0.issued_at
     }
@@ -118,8 +118,8 @@ impl Principal {
         self.0.expires_at
     }
 
-    /// The instant (since the Unix epoch) from which nothing is delivered to or accepted from the
-    /// session: `exp` plus leeway.
+    /// The end of the session's access, since the Unix epoch: `exp` plus the leeway. From then on
+    /// nothing is delivered to the session or accepted from it.
     pub fn ends_at(&self) -> Duration {
         Duration::from_secs(self.0.expires_at).saturating_add(self.0.leeway)
     }
@@ -129,17 +129,20 @@ impl Principal {
         &self.0.claims
     }
 
-    /// Whether `other` is the same user of the same issuer.
+    /// True if `other` is the same user of the same issuer.
     pub fn same_user(&self, other: &Self) -> bool {
         self.0.user == other.0.user && self.0.issuer == other.0.issuer
     }
 
-    /// Every revocation key that names this principal's session: `all`, user, session, token and
-    /// each of the claims named in `revocable_claims` (`session.revocable_claims`). A claim that is
-    /// an array gives one key an element; objects and `null` give none. What looks like an email
-    /// address and is not in lower case gives one in lower case as well: whoever reports it may write
-    /// it otherwise. [`ISSUER_USER`] and [`ISSUER_TOKEN`] may be among the claims. What has the form of
-    /// a digest gives one key more.
+    /// Every revocation key that names a session of this principal: `all`, the user, the session,
+    /// the token, and each claim listed in `revocable_claims` (`session.revocable_claims`), which
+    /// may include [`ISSUER_USER`] and [`ISSUER_TOKEN`].
+    ///
+    /// - An array gives one key for each element; objects and `null` give none.
+    /// - A claim that looks like an email address gives a second key in lower case, because a
+    ///   revocation may spell it in either way.
+    /// - A value that has the form of a digest gives a second key, because a written key with it
+    ///   means a digest.
     pub fn revocation_keys(
         &self,
         session: SessionId,
@@ -156,15 +159,17 @@ impl Principal {
         keys
     }
 
-    /// The keys of [`revocation_keys`](Self::revocation_keys) that are of this one claim.
+    /// The keys of [`revocation_keys`](Self::revocation_keys) for one claim alone.
     pub fn claim_keys(&self, claim: &str) -> Vec<RevocationKey> {
         let mut keys = Vec::new();
         self.add_claims(&mut keys, &[claim.to_owned()]);
         keys
     }
 
+    /// Adds the keys of the listed claims.
     fn add_claims(&self, keys: &mut Vec<RevocationKey>, revocable_claims: &[String]) {
         if revocable_claims.is_empty() {
+            // Saves the parsing of the claims.
             return;
         }
         let claims = self.claims().parse();
@@ -192,6 +197,7 @@ impl Principal {
     }
 }
 
+/// Adds the keys of one value; none for an array in an array, an object or `null`.
 fn add_claim(keys: &mut Vec<RevocationKey>, name: &str, value: &serde_json::Value) {
     let text = match value {
         serde_json::Value::String(text) => Cow::Borrowed(text.as_str()),

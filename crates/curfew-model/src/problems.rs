@@ -1,13 +1,13 @@
-//! Everything wrong with a configuration, collected so that it is reported at once.
+//! The problems of a configuration, collected and reported together.
 
 use std::fmt;
 
-/// One thing wrong with the configuration.
+/// One problem of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Problem {
     /// The key's full path, for example `auth.issuers[0].secret_file`.
     pub key: String,
-    /// What is wrong and what would be right, in one sentence.
+    /// The problem and its solution, in one sentence.
     pub message: String,
 }
 
@@ -20,37 +20,41 @@ impl fmt::Display for Problem {
 /// Collects [`Problem`]s while a configuration is checked section by section.
 #[derive(Debug, Default)]
 pub struct Problems {
+    /// The section being checked, from the outermost.
     path: Vec<String>,
     found: Vec<Problem>,
+    /// The warnings.
     doubts: Vec<Problem>,
 }
 
 impl Problems {
-    /// Nothing wrong yet.
+    /// Creates an empty collection.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Runs `check` with `section` appended to the path of whatever it reports.
+    /// Runs `check`, whose reports get `section` appended to their path.
     pub fn within(&mut self, section: impl Into<String>, check: impl FnOnce(&mut Self)) {
         self.path.push(section.into());
         check(self);
         self.path.pop();
     }
 
-    /// Reports that `key`, below the current path, is wrong. An empty `key` means the section.
+    /// Reports that `key`, below the current path, is invalid. An empty `key` means the section
+    /// itself.
     pub fn report(&mut self, key: &str, message: impl Into<String>) {
         let problem = self.problem(key, message);
         self.found.push(problem);
     }
 
-    /// Warns that `key`, below the current path, may not do what it is there for. The configuration is
-    /// valid all the same.
+    /// Warns that `key`, below the current path, may not have its intended effect. The
+    /// configuration stays valid.
     pub fn warn(&mut self, key: &str, message: impl Into<String>) {
         let problem = self.problem(key, message);
         self.doubts.push(problem);
     }
 
+    /// A problem of `key` below the current path.
     fn problem(&self, key: &str, message: impl Into<String>) -> Problem {
         let mut path = self.path.join(".");
         if !key.is_empty() {
@@ -65,17 +69,17 @@ impl Problems {
         }
     }
 
-    /// Whether nothing was reported.
+    /// True if no problem was reported.
     pub fn is_empty(&self) -> bool {
         self.found.is_empty()
     }
 
-    /// The warnings, in order.
+    /// Takes the warnings, in order.
     pub fn take_warnings(&mut self) -> Vec<Problem> {
         std::mem::take(&mut self.doubts)
     }
 
-    /// What was reported, in order.
+    /// The reported problems, in order.
     pub fn into_vec(self) -> Vec<Problem> {
         self.found
     }

@@ -1,4 +1,4 @@
-//! What travels through a channel.
+//! Publications.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::{Channel, StreamEntry, TraceContext};
 /// Data accepted into a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publication {
-    /// Where it goes.
+    /// The channel that it was published into.
     pub channel: Channel,
     /// One JSON value, byte for byte as the publisher sent it.
     pub data: Bytes,
@@ -17,6 +17,6 @@ pub struct Publication {
     pub from: Option<Arc<str>>,
     /// Its place in the channel's stream; `None` where it has none, or not yet.
     pub entry: Option<StreamEntry>,
-    /// Only where the publication is traced: the span it comes from.
+    /// The publishing span, if the publication is traced.
     pub trace: Option<Box<TraceContext>>,
 }

@@ -1,24 +1,26 @@
-//! Log lines that a client or an outage would repeat: said once in an interval, with how often it was.
+//! Limits log lines that a client or an outage would repeat: one line in an interval, with the
+//! number of events it stands for.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::boottime;
 
-/// Between two lines of one cause.
+/// Interval between two lines of one cause.
 pub const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// One cause of a log line, which tells `T` of its last event.
+/// One cause of a log line. `T` describes its latest event.
 #[derive(Debug)]
 pub struct Repeats<T = ()>(Mutex<State<T>>);
 
+/// The events of a cause since its last line.
 #[derive(Debug)]
 struct State<T> {
-    /// The time of the last line, of [`boottime`].
+    /// The time of the last line, as [`boottime`].
     said_at: Option<Duration>,
-    /// The number that came since.
+    /// The number of events since the last line.
     unsaid: u64,
-    /// The last of those, as it is to be told.
+    /// The latest of those events.
     last: Option<T>,
 }
 
@@ -33,10 +35,11 @@ impl<T> Default for Repeats<T> {
 }
 
 impl<T> State<T> {
-    /// Takes the number that a line stands for, if one is due.
+    /// Takes the number of events for the next line, if a line is due.
     fn take(&mut self, now: Duration) -> Option<u64> {
         let is_due = |at| now.saturating_sub(at) >= REPEAT_INTERVAL;
         if self.unsaid == 0 || !self.said_at.is_none_or(is_due) {
+            // No event since the last line, or its interval is not over.
             return None;
         }
         self.said_at = Some(now);
@@ -45,17 +48,18 @@ impl<T> State<T> {
 }
 
 impl<T> Repeats<T> {
+    /// Locks the state. It is consistent at any moment, so that a poisoned lock is safe to use.
     fn state(&self) -> MutexGuard<'_, State<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// It happened once more, as `event` tells. When a line is due, the number of times that it stands
-    /// for, and the event.
+    /// Counts an event. If a line is due, returns the number of events that it stands for, and the
+    /// event.
     pub fn note_event(&self, event: T) -> Option<(u64, T)> {
         self.note_event_at(event, boottime())
     }
 
-    /// As [`Repeats::note_event`], at a time of [`boottime`].
+    /// Like [`Repeats::note_event`], at the given [`boottime`].
     pub fn note_event_at(&self, event: T, now: Duration) -> Option<(u64, T)> {
         let mut state = self.state();
         state.unsaid += 1;
@@ -68,14 +72,14 @@ impl<T> Repeats<T> {
         }
     }
 
-    /// The number of those that no line has told yet, and the last of them, once the interval of the
-    /// last line is over. To be asked every second or so: otherwise they are told when another comes,
-    /// which may be never.
+    /// The number of events without a line, and the latest of them, once the interval of the last
+    /// line is over. Poll it about every second; otherwise those events get a line only when
+    /// another event comes, which may never happen.
     pub fn rest(&self) -> Option<(u64, T)> {
         self.rest_at(boottime())
     }
 
-    /// As [`Repeats::rest`], at a time of [`boottime`].
+    /// Like [`Repeats::rest`], at the given [`boottime`].
     pub fn rest_at(&self, now: Duration) -> Option<(u64, T)> {
         let mut state = self.state();
         let times = state.take(now)?;
@@ -84,7 +88,7 @@ impl<T> Repeats<T> {
 }
 
 impl Repeats {
-    /// It happened once more. `Some` when a line is due, with the number of times it stands for.
+    /// Counts an event. If a line is due, returns the number of events that it stands for.
     pub fn note(&self) -> Option<u64> {
         self.note_event(()).map(|(times, ())| times)
     }
@@ -108,7 +112,7 @@ mod tests {
         assert_eq!(repeats.note_event_at((), end), None);
     }
 
-    /// Fault: what comes within the interval of a line is never told when nothing comes after it.
+    /// Regression: events within the interval of a line got no line if no event followed.
     #[test]
     fn what_was_not_told_is_told_at_the_end_of_the_interval() {
         let repeats = Repeats::default();

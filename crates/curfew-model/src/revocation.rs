@@ -1,33 +1,33 @@
-//! Revocations: which tokens they cover. (Whom they name: [`RevocationKey`].)
+//! Revocations: the tokens that they cover. [`RevocationKey`] says which sessions they name.
 
 use serde::Deserialize;
 
 use crate::json::object_text;
 use crate::{Disconnect, RevocationKey, TraceContext};
 
-/// The reason of a revocation of everyone that stands for data that was lost.
+/// The reason of the revocation of all that follows a loss of data.
 const REAUTH: &str = "reauth_required";
 
-/// Told to a session whose token may be from before a revocation or from after it.
+/// The message for a session whose token may have been issued before a revocation or after it.
 const AS_OLD: &str =
     "the token is from the second in which access was revoked: a later one is needed";
 
-/// Which tokens of those it names a revocation covers.
+/// A revocation: among the tokens that its key names, it says which are covered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Revocation {
-    /// Tokens issued at or before this Unix time in seconds are covered, and tokens without `iat`;
-    /// `None`: all.
+    /// The latest covered `iat`, in Unix seconds. Tokens without `iat` are covered as well. `None`
+    /// covers every token.
     pub before: Option<u64>,
-    /// Why, for the operator; not told to clients.
+    /// The reason, for the operator. Clients do not see it.
     pub reason: Option<Box<str>>,
-    /// When it ends by itself, in Unix seconds; `None`: not before it is lifted.
+    /// The end of the revocation, in Unix seconds. `None`: it lasts until it is lifted.
     pub expires_at: Option<u64>,
-    /// The span it was written in, where that is recorded.
+    /// The span that wrote it, if that is recorded.
     pub trace: Option<Box<TraceContext>>,
 }
 
 impl Revocation {
-    /// Whether a token issued at `issued_at` (Unix seconds) is covered.
+    /// True if a token issued at `issued_at` (Unix seconds) is covered.
     pub fn covers(&self, issued_at: Option<u64>) -> bool {
         match (self.before, issued_at) {
             (None, _) | (_, None) => true,
@@ -35,8 +35,8 @@ impl Revocation {
         }
     }
 
-    /// Covers every token issued at or before `before`, because the revocations up to then may be
-    /// lost.
+    /// A revocation of every token issued at or before `before`, because the revocations up to that
+    /// time may be lost.
     pub fn reauth(before: u64) -> Self {
         Self {
             before: Some(before),
@@ -45,14 +45,17 @@ impl Revocation {
         }
     }
 
-    /// True if this revocation of `key` stands for data that was lost, see [`Revocation::reauth`].
+    /// True if this revocation of `key` is the floor set after a loss of data: see
+    /// [`Revocation::reauth`].
     pub fn is_floor(&self, key: &RevocationKey) -> bool {
         *key == RevocationKey::All && self.reason.as_deref() == Some(REAUTH)
     }
 
-    /// The end of a session that this revocation of `key` covers, whose token was issued at `issued_at`.
+    /// The close of a session that this revocation of `key` covers. Its token was issued at
+    /// `issued_at`.
     pub fn disconnect(&self, key: &RevocationKey, issued_at: Option<u64>) -> Disconnect {
-        // In whole seconds it cannot be told if such a token is from before or from after.
+        // Times in whole seconds do not tell whether such a token was issued before or after the
+        // revocation.
         let is_as_old = self.before.is_some() && self.before == issued_at;
         match (self.is_floor(key), is_as_old) {
             (true, _) => Disconnect::REAUTH_REQUIRED,
@@ -61,8 +64,8 @@ impl Revocation {
         }
     }
 
-    /// This revocation and a later one of the same key: the wider of the two in every respect. For
-    /// `before` and `expires_at`, none is the highest.
+    /// Merges this revocation with a later one of the same key. The result is the wider of the two
+    /// in `before` and in `expires_at`, where `None` is the widest.
     pub fn merge(&self, later: Self) -> Self {
         let highest = |a: Option<u64>, b: Option<u64>| Some(a?.max(b?));
         Self {
@@ -73,15 +76,18 @@ impl Revocation {
         }
     }
 
-    /// Whether every token that `other` covers is covered, and for as long.
+    /// True if this revocation covers every token that `other` covers, and for as long.
     pub fn covers_as_much_as(&self, other: &Self) -> bool {
         let wider = self.merge(other.clone());
         (wider.before, wider.expires_at) == (self.before, self.expires_at)
     }
 
-    /// Reads the value of a revocation key in Redis. Fails closed: what is not a time and not JSON
-    /// with one covers everyone. 10 or 11 digits are seconds, 13 or 14 are milliseconds, rounded up
-    /// to the second so that no covered token escapes; in JSON there may be a fraction.
+    /// Parses the value of a revocation key in Redis. It fails closed: a value that holds no time
+    /// covers every token.
+    ///
+    /// A time is 10 or 11 digits for seconds, or 13 or 14 for milliseconds. Milliseconds are
+    /// rounded up to the second, so that no covered token escapes. The value may also be a JSON
+    /// object with the time in `before`, which may have a fraction.
     pub fn parse(value: &[u8]) -> Self {
         if let Some(before) = parse_time(value) {
             return Self {
@@ -89,6 +95,7 @@ impl Revocation {
                 ..Self::default()
             };
         }
+        /// The members of a JSON value that are read.
         #[derive(Deserialize)]
         struct Written {
             before: Option<serde_json::Value>,
@@ -98,6 +105,7 @@ impl Revocation {
         }
         let written = object_text(value).map(serde_json::from_str::<Written>);
         let Some(Ok(written)) = written else {
+            // Neither a time nor an object: the value covers every token.
             return Self::default();
         };
         Self {
@@ -121,8 +129,10 @@ impl Revocation {
     }
 }
 
+/// Parses a time in digits: seconds, or milliseconds rounded up.
 fn parse_time(text: &[u8]) -> Option<u64> {
     if !text.iter().all(u8::is_ascii_digit) {
+        // `parse` alone would accept a sign.
         return None;
     }
     let number: u64 = std::str::from_utf8(text).ok()?.parse().ok()?;

@@ -1,11 +1,11 @@
-//! Whom a revocation names, and the ways in which its key is written.
+//! Revocation keys: the sessions that a revocation names, and the spellings of a key in Redis.
 //!
-//! A value is written as it is, byte for byte, or as its digest: `~` and the base64url SHA-256 of
-//! it. The id of a session may be written in upper case as well. All of these are one key, since a
-//! key is its kind and its value's digest. The value itself goes with it where it is known.
+//! A value is written plainly, byte for byte, or as its digest: `~` and the base64url SHA-256 of
+//! it. A session's id may also be written in upper case. All spellings are one key, because a key
+//! is its kind and the digest of its value. The key keeps the plain value if it is known.
 //!
-//! A value that has the form of a digest is taken for one. Where it is a claim's own value, that
-//! claim is found by both: by what its text says as a digest, and by the digest of its text.
+//! A value that has the form of a digest counts as one. If it is a claim's own value, the claim has
+//! two keys: one for the digest that the text denotes, and one for the digest of the text.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,24 +18,26 @@ use sha2::{Digest as _, Sha256};
 use crate::SessionId;
 use crate::principal::{ISSUER_TOKEN, ISSUER_USER};
 
-/// Curfew itself writes longer values, in bytes, as a digest.
+/// Longest value that Curfew itself writes plainly, in bytes. A longer one is written as its
+/// digest.
 const MAX_PLAIN_BYTES: usize = 200;
 
-/// What a digest begins with.
+/// First character of a digest.
 const DIGEST_MARK: char = '~';
 
-/// Characters of base64url for the 32 bytes of SHA-256.
+/// Length of SHA-256's 32 bytes in base64url, in characters.
 const DIGEST_CHARS: usize = 43;
 
 /// Kinds that are not names of claims.
 const RESERVED_KINDS: [&str; 4] = ["user", "session", "token", "all"];
 
-/// Whom a revocation names. Two keys are equal when they name the same, however they are written.
+/// The sessions that a revocation names. Two keys are equal if they name the same sessions, however
+/// they are written.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum RevocationKey {
-    /// Everyone.
+    /// Every session.
     All,
-    /// Everyone who has `value` for `kind`: `user`, `session`, `token` or the name of a claim.
+    /// The sessions with `value` for `kind`: `user`, `session`, `token` or the name of a claim.
     One {
         /// The kind.
         kind: Box<str>,
@@ -44,12 +46,13 @@ pub enum RevocationKey {
     },
 }
 
-/// A value, in whichever way it was written.
+/// A value in any spelling.
 #[derive(Debug, Clone)]
 pub struct Value {
+    /// SHA-256 of the value.
     digest: [u8; 32],
-    /// The value itself; `None` where only the digest is known, or where it cannot be written as it
-    /// is: when it is empty or has the form of a digest.
+    /// The plain value. `None` if only the digest is known, or if the value cannot be written
+    /// plainly, because it is empty or has the form of a digest.
     plain: Option<Box<str>>,
 }
 
@@ -67,10 +70,10 @@ impl Hash for Value {
     }
 }
 
-/// One way to write a key.
+/// A spelling of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Spelling {
-    /// The value as it is; a session's id in lower case.
+    /// The plain value; a session's id in lower case.
     Plain,
     /// A session's id in upper case.
     Upper,
@@ -78,7 +81,7 @@ pub enum Spelling {
     Digest,
 }
 
-/// Why kind and value do not make a key.
+/// The reason for which a kind and a value make no key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RevocationKeyError {
     /// The kind is neither built in nor in `session.revocable_claims`.
@@ -86,38 +89,38 @@ pub enum RevocationKeyError {
         "unknown kind {0:?}: use user, session, token, all or a claim listed in session.revocable_claims"
     )]
     UnknownKind(String),
-    /// An empty value names nobody.
+    /// The value is empty and names no session.
     #[error("the value must not be empty")]
     EmptyValue,
-    /// Not a session id.
+    /// The value is not a session id.
     #[error("the value is not a session id")]
     NotASession,
 }
 
-/// Why a key can match nobody.
+/// The reason for which a key matches no session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Ineffective {
     /// The kind is neither built in nor in `session.revocable_claims`.
     UnknownKind,
-    /// `all` with a value.
+    /// The kind is `all`, and there is a value.
     AllWithValue,
-    /// There is no value.
+    /// The value is empty.
     EmptyValue,
-    /// `~` and what may have been meant for a digest and is none. As a value it is looked for all
-    /// the same.
+    /// The value begins with `~` and looks like a digest, but is none. It is still matched as a
+    /// plain value.
     WrongDigest,
-    /// A session's id partly in upper and partly in lower case.
+    /// A session's id is partly in upper and partly in lower case.
     MixedCase,
-    /// Not the id of a session.
+    /// The value is not a session id.
     NotASession,
-    /// Not UTF-8, as every claim is.
+    /// The key is not UTF-8, as every claim is.
     NotUtf8,
-    /// `revoked` without its braces.
+    /// `revoked` is written without its braces.
     MissingBraces,
 }
 
 impl Ineffective {
-    /// Its name in the admin API and the log.
+    /// The reason's name in the admin API and the log.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::UnknownKind => "unknown_kind",
@@ -133,6 +136,7 @@ impl Ineffective {
 }
 
 impl Value {
+    /// The value with this plain text.
     fn of(text: &str) -> Self {
         let plain = !text.is_empty() && parse_digest(text).is_none();
         Self {
@@ -141,7 +145,7 @@ impl Value {
         }
     }
 
-    /// A value as it is written in a key.
+    /// Reads a value as it is written in a key.
     fn written(text: &str) -> Self {
         match parse_digest(text) {
             Some(digest) => Self {
@@ -152,12 +156,13 @@ impl Value {
         }
     }
 
+    /// The written form of the digest.
     fn digest(&self) -> String {
         format!("{DIGEST_MARK}{}", URL_SAFE_NO_PAD.encode(self.digest))
     }
 }
 
-/// The bytes of a digest in its written form.
+/// Decodes a digest from its written form.
 fn parse_digest(text: &str) -> Option<[u8; 32]> {
     let digits = text.strip_prefix(DIGEST_MARK)?;
     if digits.len() != DIGEST_CHARS {
@@ -166,7 +171,7 @@ fn parse_digest(text: &str) -> Option<[u8; 32]> {
     URL_SAFE_NO_PAD.decode(digits).ok()?.try_into().ok()
 }
 
-/// Whether a value that is no digest may have been meant for one.
+/// True if a value that is no digest looks like an attempt at one.
 fn looks_like_a_digest(text: &str) -> bool {
     let base64 = |c: char| c.is_ascii_alphanumeric() || "+/-_=".contains(c);
     text.strip_prefix(DIGEST_MARK)
@@ -174,22 +179,22 @@ fn looks_like_a_digest(text: &str) -> bool {
 }
 
 impl RevocationKey {
-    /// Every session of a user.
+    /// The key of every session of a user.
     pub fn user(user: &str) -> Self {
         Self::claim("user", user)
     }
 
-    /// One session.
+    /// The key of one session.
     pub fn session(id: SessionId) -> Self {
         Self::claim("session", &id.to_string())
     }
 
-    /// Every session opened or refreshed with the token of this `jti`.
+    /// The key of every session opened or refreshed with the token of this `jti`.
     pub fn token(token_id: &str) -> Self {
         Self::claim("token", token_id)
     }
 
-    /// Every session whose claim `kind` is `value`.
+    /// The key of every session whose claim `kind` is `value`.
     pub fn claim(kind: &str, value: &str) -> Self {
         Self::One {
             kind: kind.into(),
@@ -197,8 +202,8 @@ impl RevocationKey {
         }
     }
 
-    /// The keys by which a session is found whose claim `kind` is `value`. It is a second one where
-    /// the value has the form of a digest: written as it is, it is taken for one.
+    /// The keys that find a session whose claim `kind` is `value`. There are two if the value has
+    /// the form of a digest, because such a value in a written key counts as a digest.
     pub(crate) fn of_claim(kind: &str, value: &str) -> impl Iterator<Item = Self> {
         let digest = parse_digest(value).map(|digest| Self::One {
             kind: kind.into(),
@@ -212,8 +217,8 @@ impl RevocationKey {
             .flatten()
     }
 
-    /// Checks a kind and a value from outside, such as the admin API; the value may be written in
-    /// any way. For `all` the value is ignored.
+    /// Checks a kind and a value from outside, such as the admin API. The value may have any
+    /// spelling. For `all` it is ignored.
     pub fn parse(
         kind: &str,
         value: &str,
@@ -240,11 +245,11 @@ impl RevocationKey {
         })
     }
 
-    /// Reads what follows the prefix and `{revoked}:` in a key of Redis.
+    /// Parses the part of a Redis key after the prefix and `{revoked}:`.
     ///
     /// # Errors
     ///
-    /// The key can match nobody, whatever the kinds are.
+    /// If the key can match no session under any settings.
     pub fn parse_written(written: &[u8]) -> Result<(Self, Spelling), Ineffective> {
         if written == b"all" {
             return Ok((Self::All, Spelling::Plain));
@@ -270,6 +275,7 @@ impl RevocationKey {
             return parsed(Value::written(value), Spelling::Digest);
         }
         if kind != "session" {
+            // Only a session's id has other spellings than these two.
             return parsed(Value::of(value), Spelling::Plain);
         }
         let id: SessionId = value.parse().map_err(|_| Ineffective::NotASession)?;
@@ -279,18 +285,19 @@ impl RevocationKey {
         } else if value == lower.to_ascii_uppercase() {
             Spelling::Upper
         } else {
+            // Nodes look up ids in lower or in upper case only.
             return Err(Ineffective::MixedCase);
         };
         parsed(Value::of(&lower), spelling)
     }
 
-    /// Whether there is such a kind while these claims are revocable.
+    /// True if the kind exists while these claims are revocable.
     pub fn is_kind(kind: &str, revocable_claims: &[String]) -> bool {
         RESERVED_KINDS.contains(&kind) || revocable_claims.iter().any(|claim| claim == kind)
     }
 
-    /// Why this key, written in this way, can match nobody while `is_kind` says of the names of
-    /// claims which are kinds.
+    /// The reason for which this key in this spelling matches no session, if there is one.
+    /// `is_kind` tells whether the name of a claim is a kind.
     pub fn ineffective(
         &self,
         spelling: Spelling,
@@ -300,6 +307,7 @@ impl RevocationKey {
             return None;
         };
         if !RESERVED_KINDS.contains(&&**kind) && !is_kind(kind) {
+            // The kind may become one after a reload.
             return Some(Ineffective::UnknownKind);
         }
         let plain = value.plain.as_deref()?;
@@ -307,20 +315,20 @@ impl RevocationKey {
             .then_some(Ineffective::WrongDigest)
     }
 
-    /// Whether a session that has `value` for this key's kind is named.
+    /// True if the key names a session with `value` for its kind.
     pub fn names(&self, value: &str) -> bool {
         let Self::One { value: own, .. } = self else {
             return true;
         };
         match &own.plain {
             Some(plain) if **plain == *value => true,
-            // Other than what is known to be the value; as a digest it may still be this one's.
+            // The plain value differs. The written value may still denote this key's digest.
             Some(_) => parse_digest(value) == Some(own.digest),
             None => own.digest == *Sha256::digest(value) || parse_digest(value) == Some(own.digest),
         }
     }
 
-    /// The kind: `user`, `session`, `token`, a claim's name, or `all`.
+    /// The kind: `user`, `session`, `token`, the name of a claim, or `all`.
     pub fn kind(&self) -> &str {
         match self {
             Self::All => "all",
@@ -328,7 +336,7 @@ impl RevocationKey {
         }
     }
 
-    /// The value itself; `None` for `all`, and where it is known by its digest only.
+    /// The plain value. `None` for `all`, and if only the digest is known.
     pub fn plain_value(&self) -> Option<&str> {
         match self {
             Self::All => None,
@@ -336,8 +344,8 @@ impl RevocationKey {
         }
     }
 
-    /// The value as Curfew itself writes it: as its digest beyond 200 bytes or printable ASCII, and
-    /// where it begins with `~`. Empty for `all`.
+    /// The value in Curfew's own spelling. It is a digest if the value has more than 200 bytes,
+    /// begins with `~` or is not printable ASCII. Empty for `all`.
     pub fn value(&self) -> Cow<'_, str> {
         match self {
             Self::All => Cow::Borrowed(""),
@@ -348,7 +356,7 @@ impl RevocationKey {
         }
     }
 
-    /// How [`RevocationKey::value`] is written.
+    /// The spelling of [`RevocationKey::value`].
     pub fn own_spelling(&self) -> Spelling {
         match self {
             Self::One { value, .. } if !value.plain.as_deref().is_some_and(is_plain) => {
@@ -358,7 +366,7 @@ impl RevocationKey {
         }
     }
 
-    /// Every way in which this key can be written that can be told from what is known of its value.
+    /// The spellings that can be derived from what is known of the value.
     pub fn spellings(&self) -> impl Iterator<Item = Spelling> {
         let (plain, upper, digest) = match self {
             Self::All => (true, false, false),
@@ -378,8 +386,8 @@ impl RevocationKey {
         .filter_map(|(there, spelling)| there.then_some(spelling))
     }
 
-    /// What follows the prefix and `{revoked}:` in the key of Redis that is written in this way,
-    /// which must be one of [its own](RevocationKey::spellings).
+    /// The part of the Redis key after the prefix and `{revoked}:` in this spelling, which must be
+    /// one of [`spellings`](RevocationKey::spellings).
     pub fn written(&self, spelling: Spelling) -> String {
         let Self::One { kind, value } = self else {
             return "all".to_owned();
@@ -391,24 +399,25 @@ impl RevocationKey {
         }
     }
 
-    /// The key in Redis as Curfew itself writes it, for example `curfew:{revoked}:user:alice`. The
+    /// The Redis key in Curfew's own spelling, for example `curfew:{revoked}:user:alice`. The
     /// braces are a Redis Cluster hash tag and part of the name.
     pub fn redis_key(&self, prefix: &str) -> String {
         format!("{prefix}{{revoked}}:{self}")
     }
 
-    /// Whether a claim of this name can be a kind: what ends a kind in a key, or is part of every key's
-    /// hash tag, cannot be in it.
+    /// True if a claim of this name can be a kind. A name with `:` would end the kind in a key, and
+    /// braces would change the hash tag.
     pub fn can_be_kind(claim: &str) -> bool {
         !claim.is_empty() && !claim.contains([':', '{', '}'])
     }
 
-    /// Whether `kind` may be listed in `session.revocable_claims`.
+    /// True if `kind` is reserved and not the name of a claim.
     pub fn is_reserved_kind(kind: &str) -> bool {
         RESERVED_KINDS.contains(&kind) || [ISSUER_USER, ISSUER_TOKEN].contains(&kind)
     }
 }
 
+/// True if Curfew itself writes the value plainly.
 fn is_plain(value: &str) -> bool {
     value.len() <= MAX_PLAIN_BYTES
         && !value.starts_with(DIGEST_MARK)

@@ -16,7 +16,7 @@ impl Secret {
         Self(secret.into())
     }
 
-    /// The secret itself; name it only where it is used.
+    /// The secret itself. Call it only where the secret is used.
     pub fn expose(&self) -> &str {
         &self.0
     }

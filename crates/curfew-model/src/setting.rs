@@ -1,4 +1,4 @@
-//! How settings are written: durations as `5s`, `500ms`, `1h 30m`.
+//! The text forms of settings: durations as `5s`, `500ms`, `1h 30m`.
 //!
 //! Use as `#[serde(with = "curfew_model::setting::duration")]` beside
 //! `#[schemars(with = "String")]`.
@@ -9,20 +9,20 @@ pub mod duration {
 
     use serde::{Deserialize, Deserializer, Serializer};
 
-    /// Reads `5s`, `500ms`, `1h 30m`. A bare number is refused: it has no unit.
+    /// Parses `5s`, `500ms`, `1h 30m`. A bare number is refused, because it has no unit.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         let text = String::deserialize(deserializer)?;
         parse(&text).map_err(serde::de::Error::custom)
     }
 
-    /// A duration for people, in at most two units: `1 day 2h`, `59m 58s`.
+    /// A duration for display, in at most two units: `1 day 2h`, `59m 58s`.
     pub fn shown(duration: Duration) -> String {
         let text = humantime::format_duration(duration).to_string();
         let units: Vec<String> = text.split(' ').take(2).map(spaced).collect();
         units.join(" ")
     }
 
-    /// Words are apart from their number, letters are not.
+    /// Puts a space between a number and a unit that is a word.
     fn spaced(unit: &str) -> String {
         let at = unit
             .find(|c: char| !c.is_ascii_digit())
@@ -34,12 +34,12 @@ pub mod duration {
         }
     }
 
-    /// Writes the shortest such text.
+    /// Writes the shortest text that parses to the duration.
     pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&humantime::format_duration(*duration).to_string())
     }
 
-    /// Reads a duration from text, as the configuration and the command line do.
+    /// Parses a duration, as the configuration and the command line do.
     pub fn parse(text: &str) -> Result<Duration, String> {
         humantime::parse_duration(text).map_err(|_| {
             let number = text.trim();

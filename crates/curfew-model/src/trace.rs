@@ -1,31 +1,33 @@
-//! Where in a distributed trace something happens.
+//! Contexts of distributed traces (W3C Trace Context).
 
 use std::fmt;
 use std::sync::Arc;
 
-/// Length of a `traceparent` of version 00.
+/// Length of a `traceparent` of version 00, in bytes.
 const TRACEPARENT_BYTES: usize = 55;
 
-/// The flag that says that a trace is recorded.
+/// The flag of a trace that is recorded.
 const SAMPLED: u8 = 1;
 
-/// Longest `tracestate` that is passed on: what W3C Trace Context has everybody pass on.
+/// Longest `tracestate` that is passed on, in bytes: the length that W3C Trace Context requires at
+/// least.
 const MAX_STATE_BYTES: usize = 512;
 
 /// Most members of a `tracestate`.
 const MAX_STATE_MEMBERS: usize = 32;
 
-/// A span that others may have as their parent: W3C Trace Context.
+/// A span that other spans may have as their parent.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct TraceContext {
     trace_id: [u8; 16],
     span_id: [u8; 8],
     sampled: bool,
+    /// The `tracestate`, passed on unchanged.
     state: Option<Arc<str>>,
 }
 
 impl TraceContext {
-    /// A context; `None` when an id is all zero, which names nothing.
+    /// Creates a context. Returns `None` if an id is all zero, which is invalid.
     pub fn new(trace_id: [u8; 16], span_id: [u8; 8], sampled: bool) -> Option<Self> {
         (trace_id != [0; 16] && span_id != [0; 8]).then_some(Self {
             trace_id,
@@ -35,8 +37,8 @@ impl TraceContext {
         })
     }
 
-    /// This, with a `tracestate`: what others in the trace say to each other, passed on as it is. One
-    /// that is empty or has not the form of W3C Trace Context is none, which costs nothing else.
+    /// Adds a `tracestate`, which the members of a trace pass on unchanged. An empty or malformed
+    /// one is left out.
     pub fn with_state(self, tracestate: &str) -> Self {
         Self {
             state: is_state(tracestate).then(|| tracestate.into()),
@@ -49,7 +51,7 @@ impl TraceContext {
         self.state.as_deref()
     }
 
-    /// This, without a `tracestate`.
+    /// A copy without the `tracestate`.
     pub fn without_state(&self) -> Self {
         Self {
             state: None,
@@ -57,8 +59,8 @@ impl TraceContext {
         }
     }
 
-    /// Reads a `traceparent`: version 00, lower-case hexadecimal. Anything else is none: it comes
-    /// from whoever likes to send one, and is no reason to refuse what it came with.
+    /// Parses a `traceparent` of version 00 in lower-case hexadecimal. Any other text is `None`:
+    /// any client may send one, and a bad one is no reason to refuse the message it came with.
     pub fn parse(traceparent: &str) -> Option<Self> {
         let text = traceparent.as_bytes();
         if text.len() != TRACEPARENT_BYTES || !text.starts_with(b"00-") {
@@ -75,28 +77,28 @@ impl TraceContext {
         )
     }
 
-    /// Names the trace.
+    /// The id of the trace.
     pub fn trace_id(&self) -> [u8; 16] {
         self.trace_id
     }
 
-    /// Names the trace, as people read it.
+    /// The id of the trace, for display.
     pub fn trace(&self) -> TraceId {
         TraceId(self.trace_id)
     }
 
-    /// Names the span within it.
+    /// The id of the span within the trace.
     pub fn span_id(&self) -> [u8; 8] {
         self.span_id
     }
 
-    /// Whether the trace is recorded.
+    /// True if the trace is recorded.
     pub fn is_sampled(&self) -> bool {
         self.sampled
     }
 }
 
-/// The name of a trace, 32 lower-case hexadecimal digits.
+/// The id of a trace, displayed as 32 lower-case hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TraceId([u8; 16]);
 
@@ -106,7 +108,7 @@ impl fmt::Display for TraceId {
     }
 }
 
-/// As a `traceparent`, and as a `traceresponse`.
+/// Writes the form of `traceparent` and `traceresponse`.
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -125,7 +127,7 @@ impl fmt::Debug for TraceContext {
     }
 }
 
-/// Tells if it is a list of `key=value`, short enough to be passed on.
+/// True for a list of `key=value` that is short enough to be passed on.
 fn is_state(text: &str) -> bool {
     let mut members = 0;
     let mut is_good = !text.is_empty() && text.len() <= MAX_STATE_BYTES;
@@ -151,6 +153,7 @@ fn is_state(text: &str) -> bool {
     is_good && (1..=MAX_STATE_MEMBERS).contains(&members)
 }
 
+/// Decodes `2 * N` lower-case hexadecimal digits.
 fn hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
     let mut bytes = [0; N];
     for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
@@ -159,6 +162,7 @@ fn hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
     Some(bytes)
 }
 
+/// Decodes one lower-case hexadecimal digit.
 fn nibble(digit: u8) -> Option<u8> {
     match digit {
         b'0'..=b'9' => Some(digit - b'0'),

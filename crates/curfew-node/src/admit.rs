@@ -1,7 +1,7 @@
 //! Admission: from a verified token to a session that revocations can find.
 //!
-//! The order is the point. The session is registered *before* the revocations are read, so that
-//! one written in between finds it in the hub; it is opened last.
+//! The order matters. The session is registered *before* the revocations are read, so that one
+//! written in between finds it in the hub. It is opened last.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -23,37 +23,37 @@ use crate::{Node, NodeSettings};
 /// Longest wait for a place among `backend.max_admissions`.
 const ADMISSION_WAIT: Duration = Duration::from_secs(1);
 
-/// Times that room is made for a session by closing the oldest: one that comes meanwhile, or asks another
-/// node, may take it.
+/// Number of attempts to make room for a session by closing the oldest. Another session that
+/// arrives meanwhile, or on another node, may take the room.
 const MOST_ROUNDS: u32 = 20;
 
-/// Why a verified token opens no session.
+/// Reason why a verified token opens no session.
 #[derive(Debug, thiserror::Error)]
 pub enum AdmitError {
-    /// A revocation covers the token: by what it ends sessions.
+    /// A revocation covers the token. It ends sessions with this disconnect.
     #[error("{}", .0.reason)]
     Revoked(Disconnect),
-    /// The session was ended by somebody else meanwhile: a revocation, an operator, a drain.
+    /// A revocation, an operator or a drain ended the session while it opened.
     #[error("ended while it was opening")]
     Ended(curfew_hub::Ending),
-    /// The user has as many sessions as are allowed.
+    /// The user has as many sessions as `session.max_per_user` allows.
     #[error("the user has {limit} sessions already")]
     SessionLimit {
         /// `session.max_per_user`.
         limit: u32,
-        /// The session that is refused.
+        /// The refused session.
         whose: Box<SessionIdentity>,
     },
     /// The node is leaving service.
     #[error("the node is draining")]
     Draining,
-    /// The backend failed: not the user's fault.
+    /// The backend failed, which is not the user's fault.
     #[error("ask the backend")]
     Backend(#[from] BackendError),
 }
 
 impl AdmitError {
-    /// Its name in spans.
+    /// The error's name in spans.
     pub fn error_type(&self) -> &'static str {
         match self {
             Self::Revoked(disconnect) => disconnect.reason,
@@ -65,8 +65,8 @@ impl AdmitError {
     }
 }
 
-/// A session's place on this node. Dropping it takes the session out of the hub and has its record
-/// removed.
+/// A session's place on this node. Dropping it removes the session from the hub and, later, its
+/// record.
 #[derive(Debug)]
 pub struct Attachment {
     pub(crate) node: Arc<Node>,
@@ -74,8 +74,8 @@ pub struct Attachment {
     recorded: bool,
 }
 
-/// How many admissions may ask the backend at once. More wait for a place, but not for long: a
-/// backend that answers slowly must not be asked ever more.
+/// Limits the admissions that ask the backend at once (`backend.max_admissions`). Others wait for a
+/// place, but only for [`ADMISSION_WAIT`], so that a slow backend does not accumulate requests.
 #[derive(Debug)]
 pub(crate) struct Admissions(Option<Semaphore>);
 
@@ -97,11 +97,11 @@ impl Admissions {
     }
 }
 
-/// Users for whose sessions room is being made, each with whose turn it is.
+/// Users for whom admissions make room, each with a lock that gives them turns.
 #[derive(Debug, Default)]
 pub(crate) struct Turns(Mutex<HashMap<Box<str>, Arc<AsyncMutex<()>>>>);
 
-/// A turn: no other admission makes room for sessions of this user meanwhile.
+/// A turn, during which no other admission makes room for this user.
 struct Turn<'a> {
     turns: &'a Turns,
     user: Box<str>,
@@ -109,7 +109,7 @@ struct Turn<'a> {
 }
 
 impl Turns {
-    /// Waits for the turn; with whether it had to be waited for.
+    /// Waits for the turn; the flag is true if the turn was not free at once.
     async fn enter(&self, user: &str) -> (Turn<'_>, bool) {
         let lock = Arc::clone(self.0.lock().entry(user.into()).or_default());
         let mut turn = Turn {
@@ -129,9 +129,11 @@ impl Turns {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
+        // Held while the turn is released: `enter` cannot clone the lock between the count and the
+        // removal.
         let mut turns = self.turns.0.lock();
         self.held = None;
-        // The map's is the last.
+        // Only the map holds the lock: no admission has the turn or waits for it.
         if turns
             .get(&self.user)
             .is_some_and(|lock| Arc::strong_count(lock) == 1)
@@ -143,21 +145,24 @@ impl Drop for Turn<'_> {
 
 impl Node {
     /// Admits a session: registers it, checks the revocations, records it. Nothing is delivered to
-    /// it before [`Attachment::open`]. It is spoken to by `wire`; `address` is where its client is, as far as that is known.
+    /// it before [`Attachment::open`]. `wire` encodes its frames; `address` is the client's, if
+    /// known.
     pub async fn admit(
         self: &Arc<Self>,
         principal: Arc<Principal>,
         wire: WireId,
         address: Option<IpAddr>,
     ) -> Result<Attachment, AdmitError> {
-        // For a moment it is as good as open: the end of this waits for what comes of it.
+        // A node that catches up after a stop regains its lease soon, so the session is admitted
+        // and `settle` waits for it.
         if !self.hub.lease().is_catching_up() {
             self.check_lease()?;
         }
         let settings = self.settings();
         let session = SessionId::new();
         self.metrics.tracer().of_session(session);
-        // Registered before the revocation check: one written in between must find us.
+        // Registered before the revocation check: a revocation written in between must find the
+        // session.
         let (member, keys) = self
             .hub
             .register(session, wire, &*self.clock, Arc::clone(&principal));
@@ -186,8 +191,8 @@ impl Node {
         }
     }
 
-    /// Admits a session of a user who has as many as are allowed, if some of them give way. Those of
-    /// one user come one after the other, so that one question is asked for all that wait.
+    /// Admits a session of a user at the limit, if another session gives way. Admissions of one
+    /// user take turns, so that one probe of the user's sessions serves all that wait.
     async fn admit_over_limit(
         &self,
         attachment: &mut Attachment,
@@ -198,7 +203,8 @@ impl Node {
         let user = principal.user();
         let (turn, waited) = self.turns.enter(user).await;
         if waited {
-            // Room may have been made meanwhile; if not, the sessions that are there have just been asked.
+            // The turn before may have made room. If not, it has just probed the sessions, so a
+            // refusal stands.
             let admitted = attachment
                 .admit(Arc::clone(&principal), keys, settings.max_per_user)
                 .await;
@@ -227,12 +233,12 @@ impl Node {
         admitted
     }
 
-    /// Looks for a revocation that covers the token, among those that are written and those that are
-    /// yet to be.
+    /// Looks for a revocation that covers the token, among those written and those that still wait
+    /// to be written.
     ///
     /// # Errors
     ///
-    /// [`AdmitError::Revoked`] by the first there is, and [`AdmitError::Backend`].
+    /// [`AdmitError::Revoked`] with the first one found, or [`AdmitError::Backend`].
     pub(crate) async fn check_revoked(
         &self,
         keys: &[RevocationKey],
@@ -247,7 +253,7 @@ impl Node {
         }
     }
 
-    /// True where the node holds its delivery lease.
+    /// Fails unless the node holds its delivery lease.
     pub(crate) fn check_lease(&self) -> Result<(), BackendError> {
         if self.hub.lease().is_held() {
             return Ok(());
@@ -259,7 +265,7 @@ impl Node {
 }
 
 impl Attachment {
-    /// The node the session lives on.
+    /// The node of the session.
     pub fn node(&self) -> &Arc<Node> {
         &self.node
     }
@@ -269,12 +275,13 @@ impl Attachment {
         &self.member
     }
 
-    /// Opens the session for frames, behind those in `before`. False when it was ended meanwhile.
+    /// Opens the session for frames, after those in `before`. Returns false if the session has
+    /// ended meanwhile.
     pub fn open(&self, before: Lanes) -> bool {
         self.member.outbox().open(before)
     }
 
-    /// Everything from the registration to the record.
+    /// Performs the steps from the registration to the record.
     async fn admit(
         &mut self,
         principal: Arc<Principal>,
@@ -282,13 +289,13 @@ impl Attachment {
         max_per_user: u32,
     ) -> Result<(), AdmitError> {
         let node = Arc::clone(&self.node);
-        // Asked once registered: a drain that did not see us has been seen by us.
+        // Checked after the registration: a drain that did not see the session is visible here.
         if node.is_refusing() {
             return Err(AdmitError::Draining);
         }
         let _place = node.admissions.enter().await?;
         node.check_revoked(keys, &principal).await?;
-        // Set before the attempt: a failed attempt may have written something.
+        // Set before the attempt, because a failed attempt may have written the record.
         self.recorded = true;
         let record = self.record(Arc::clone(&principal));
         match node.backends.sessions.open(record, max_per_user).await {
@@ -310,8 +317,9 @@ impl Attachment {
         Ok(())
     }
 
-    /// Why the session is not admitted, after `error`. The node may have lost its backend over a
-    /// revocation, or have been stopped: what it then learns of the session is the better answer.
+    /// Chooses the reason of a refusal after `error`. If the backend failed because of a
+    /// revocation, or because the node was stopped, the node learns of the revocation soon, and
+    /// that is the better reason.
     async fn why_refused(&self, error: AdmitError) -> AdmitError {
         if matches!(error, AdmitError::Backend(_)) {
             self.settle().await;
@@ -322,8 +330,8 @@ impl Attachment {
         }
     }
 
-    /// Waits while it shows in a moment if the session is revoked: a key that may name it is being
-    /// read, or the node looks at what it missed while it was stopped.
+    /// Waits while the node is about to learn if the session is revoked: it reads a key that may
+    /// name the session, or catches up after a stop.
     async fn settle(&self) {
         let outbox = self.member.outbox();
         let is_open = || !outbox.is_suspended() && !self.node.hub.lease().is_catching_up();
@@ -331,7 +339,8 @@ impl Attachment {
             if is_open() {
                 return Poll::Ready(());
             }
-            // Looked at once more, now that what ends it wakes this task.
+            // Checked again after the waker is registered, so that a change in between is not
+            // missed.
             match outbox.poll_wake(cx, true) {
                 Poll::Pending if is_open() => Poll::Ready(()),
                 polled => polled,

@@ -1,8 +1,8 @@
 //! Removal of session records.
 //!
-//! A session may end where nothing can be awaited (a panic, an aborted task), so ending one only
-//! puts its id here; a task removes the records, many at a time, and keeps at it while the backend
-//! is away. What waits is bounded by how many sessions there were.
+//! A session may end where nothing can be awaited (a panic, an aborted task), so its end only
+//! queues its id. A task removes the records in batches, and retries while the backend is
+//! unavailable. The number of sessions bounds the queue.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,16 +17,16 @@ use tracing::warn;
 
 use crate::Node;
 
-/// Records removed in one call to the backend.
+/// Number of records removed in one call to the backend.
 const BATCH: usize = 512;
 
-/// Wait after a failure.
+/// Pause after a failure.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct Cleanup {
     waiting: Mutex<Vec<ClosedSession>>,
-    /// Records not removed yet: those that wait and those the backend is being asked about.
+    /// Number of records not yet removed, in the queue or in a running call.
     left: AtomicUsize,
     added: Notify,
     failures: Repeats<BackendError>,
@@ -43,12 +43,13 @@ impl Cleanup {
     }
 
     pub(crate) fn add(&self, session: ClosedSession) {
+        // Counted before it is queued, so that `is_done` is never true while a record waits.
         self.left.fetch_add(1, Ordering::SeqCst);
         self.waiting.lock().push(session);
         self.added.notify_one();
     }
 
-    /// Tells of failures that no line has told, where the interval of the last one is over.
+    /// Logs the suppressed failures whose interval has ended.
     pub(crate) fn tell_rest(&self) {
         if let Some((failures, error)) = self.failures.rest() {
             self.warn_of(failures, &error);
@@ -69,14 +70,14 @@ impl Cleanup {
         let from = waiting.len().saturating_sub(BATCH);
         let batch = waiting.split_off(from);
         if waiting.is_empty() {
-            // A storm's worth of memory is not kept.
+            // Frees the memory that a large number of ends has used.
             *waiting = Vec::new();
         }
         batch
     }
 }
 
-/// Removes records for as long as the runtime lives.
+/// Removes records for the lifetime of the runtime.
 pub(crate) async fn run(node: Arc<Node>) {
     loop {
         node.cleanup.added.notified().await;

@@ -1,5 +1,5 @@
-//! Closes that an operator looks for: the log tells each kind once in an interval, since clients can
-//! repeat them.
+//! Closes that interest an operator. The log has one line per kind and interval, because clients
+//! can repeat them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use crate::Node;
 /// The session that a connection had, or would have had.
 #[derive(Debug, Clone)]
 pub struct SessionIdentity {
-    /// Its id.
+    /// The session's id.
     pub session: SessionId,
-    /// Who it is of.
+    /// The principal of the session.
     pub principal: Arc<Principal>,
 }
 
-/// Closes by their code.
+/// Notable closes by their code.
 #[derive(Debug, Default)]
 pub(crate) struct Closes(Mutex<BTreeMap<u16, Repeats<Closed>>>);
 
@@ -30,12 +30,13 @@ struct Closed {
 }
 
 impl Node {
-    /// The node closes a connection: noted where that is one that an operator looks for.
+    /// Counts a close of a connection by the node, and logs it if it is notable.
     pub fn note_close(&self, disconnect: Disconnect, whose: Option<SessionIdentity>) {
         if !is_notable(disconnect) {
             return;
         }
         let closed = Closed { disconnect, whose };
+        // Released before logging, which may block.
         let due = {
             let mut closes = self.closes.0.lock();
             closes
@@ -48,10 +49,11 @@ impl Node {
         }
     }
 
-    /// Tells what no line of the log has told, where the interval of the last one is over. To be called
-    /// every second or so.
+    /// Logs the suppressed closes and failures whose interval has ended. The caller calls this
+    /// about once a second.
     pub fn tell_rest(&self) {
         self.cleanup.tell_rest();
+        // Collected first, so that no lock is held while logging.
         let due: Vec<_> = {
             let closes = self.closes.0.lock();
             closes.values().filter_map(Repeats::rest).collect()
@@ -61,7 +63,8 @@ impl Node {
         }
     }
 
-    /// The key of the user has the digest of its value; the user is named where spans may name users.
+    /// Logs closes. The user's key is written with a digest; the user's id only if spans may
+    /// contain it.
     fn tell_close(&self, connections: u64, closed: &Closed) {
         let whose = closed.whose.as_ref();
         let user = whose.map(|whose| whose.principal.user());
@@ -78,7 +81,7 @@ impl Node {
     }
 }
 
-/// Closes that an operator looks for; the rest is everyday.
+/// Returns true for closes that interest an operator; the others are routine.
 fn is_notable(disconnect: Disconnect) -> bool {
     [
         Disconnect::SLOW_CONSUMER,

@@ -1,4 +1,4 @@
-//! Leaving service: sessions are sent elsewhere, evenly over a window.
+//! Drain: sessions are sent to other nodes, evenly over a window.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,27 +13,27 @@ use tracing::info;
 
 use crate::Node;
 
-/// Between two looks at whether everything is gone.
+/// Interval at which the drain checks if everything is gone.
 const TICK: Duration = Duration::from_millis(20);
 
-/// Longest wait asked of a client before it comes back: enough for its load balancer to have
-/// noticed, spread so that not all come at once.
+/// Longest wait that a client is told before it reconnects. It lets the load balancer notice the
+/// drain, and spreads the reconnects.
 const MAX_RETRY_AFTER_MS: u64 = 3_000;
 
-/// Longest wait for closes to be written and records to be removed once all were told.
+/// Longest wait, after all sessions are told, for closes to be written and records to be removed.
 const FLUSH: Duration = Duration::from_secs(5);
 
-/// `[drain]`: leaving service on SIGTERM.
+/// The `[drain]` section: leaving service on SIGTERM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Disconnects are spread evenly over this long. Keep it well below the time that the
-    /// supervisor waits before it kills (in Kubernetes `terminationGracePeriodSeconds`).
+    /// The window over which disconnects are spread evenly. Keep it well below the time after which
+    /// the supervisor kills the process (in Kubernetes `terminationGracePeriodSeconds`).
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub window: Duration,
-    /// New connections are still accepted for this long after SIGTERM, since load balancers learn
-    /// of it late. `/readyz` says 503 from the start.
+    /// The time after SIGTERM during which new connections are still accepted, because load
+    /// balancers notice late. `/readyz` answers 503 from the start.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub accept_grace: Duration,
@@ -49,7 +49,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reports values that make no sense.
+    /// Reports values that are out of range.
     pub fn check(&self, problems: &mut Problems) {
         const LONGEST: Duration = Duration::from_secs(3600);
         for (key, value) in [("window", self.window), ("accept_grace", self.accept_grace)] {
@@ -61,19 +61,19 @@ impl Config {
 }
 
 impl Node {
-    /// The node is leaving service: it is not ready any more, but still admits sessions.
+    /// Begins to leave service: the node reports not ready, but still admits sessions.
     pub fn begin_drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
         self.metrics.draining.set(1);
     }
 
-    /// From now on no session is admitted.
+    /// Refuses all further sessions.
     pub fn refuse_sessions(&self) {
         self.refusing.store(true, Ordering::Relaxed);
     }
 
-    /// Tells every session to go, evenly over `window`, with a jittered hint when to come back;
-    /// then waits until they are gone and their records removed, or for five seconds.
+    /// Ends every session, evenly over `window`, with a random hint for the reconnect. Then waits
+    /// for at most five seconds until they are gone and their records removed.
     pub async fn drain(self: &Arc<Self>, window: Duration) {
         let mut members = self.hub.members();
         fastrand::shuffle(&mut members);
@@ -88,7 +88,7 @@ impl Node {
             if self.hub.get(member.session()).is_none() {
                 continue;
             }
-            // Those whose turn falls into one tick of the timer go together.
+            // Sessions whose turns fall into one tick of the timer end together.
             let turn = start + window.mul_f64(at as f64 / count as f64);
             if turn > Instant::now() {
                 time::sleep_until(turn).await;
@@ -102,12 +102,13 @@ impl Node {
         self.flush().await;
     }
 
-    /// Waits until no connection is left, every record is removed and every reported revocation
-    /// written, or for five seconds.
+    /// Waits for at most five seconds until no connection is left, every record is removed and
+    /// every reported revocation is written.
     async fn flush(&self) {
         let left = || self.metrics.connections.get();
         let gone = async {
-            // A session leaves the hub before its last frames are written: its connection counts.
+            // A session leaves the hub before its last frames are written, so connections are
+            // counted too.
             while self.hub.count() > 0
                 || left() > 0
                 || !self.cleanup.is_done()

@@ -1,4 +1,4 @@
-//! What becomes of the backend's news: publications fan out, revocations end sessions.
+//! Handling of the backend's events: publications fan out, revocations end sessions.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -17,24 +17,26 @@ use tracing::{debug, info, warn};
 use crate::metrics::{NodeMetrics, RevocationKind};
 use crate::probe;
 
-/// Calls that are remembered to have closed sessions here.
+/// Number of recent traced revocations remembered as having closed sessions here.
 const MAX_EFFECTIVE: usize = 256;
 
-/// The span of a revocation that is written, with how many sessions it closes here.
+/// Name of the span of a written revocation, which has the number of sessions closed here.
 const APPLY: &str = "revocation apply";
 
-/// The hub's ear on the backend. Holds no backend, so that there is no cycle.
+/// The receiver of the backend's events for the hub. Holds no backend, which would be a reference
+/// cycle.
 #[derive(Debug)]
 pub struct HubEvents {
     node: NodeId,
     hub: Arc<Hub>,
     metrics: Arc<NodeMetrics>,
-    /// Calls whose revocations have closed sessions here a moment ago: they are read more than once.
+    /// Traces of revocations that have recently closed sessions here, because each is read more
+    /// than once.
     effective: Mutex<VecDeque<TraceContext>>,
 }
 
 impl HubEvents {
-    /// Events for this hub.
+    /// Makes the receiver for this hub.
     pub fn new(node: NodeId, hub: Arc<Hub>, metrics: Arc<NodeMetrics>) -> Self {
         Self {
             node,
@@ -45,7 +47,7 @@ impl HubEvents {
     }
 }
 
-/// The way of a publication to all who listen here.
+/// The fan-out of a publication to the sessions of this node, with its metrics and spans.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fanout<'a> {
     pub(crate) hub: &'a Hub,
@@ -67,8 +69,8 @@ impl Fanout<'_> {
             .observe(delivered.queued as f64);
     }
 
-    /// As [`Hub::broadcast`], with one span for the node and one for the fan-out, never one for a
-    /// session.
+    /// Like [`Hub::broadcast`], with one span for the node and one for the fan-out. Sessions get no
+    /// spans of their own.
     #[cold]
     fn broadcast_traced(self, publication: &Publication, parent: &TraceContext) -> Delivered {
         let tracer = self.metrics.tracer();
@@ -84,7 +86,7 @@ impl Fanout<'_> {
         delivered
     }
 
-    /// By the semantic conventions for messaging.
+    /// Sets the attributes of the semantic conventions for messaging.
     fn describe(self, span: &mut Span, publication: &Publication, operation: &'static str) {
         let system = match self.hub.path() {
             DeliveryPath::Broker => "redis",
@@ -126,8 +128,9 @@ impl HubEvents {
         call.is_some_and(|call| self.effective.lock().contains(call))
     }
 
-    /// A revocation by the API is part of its trace; one by a bare key is a trace of each node's
-    /// own. Always recorded where it closes sessions, and otherwise within a budget.
+    /// Begins the span of an applied revocation. A revocation by the API is part of the call's
+    /// trace; one that has no trace begins a trace on each node. Always recorded if it closes
+    /// sessions, otherwise within a budget.
     fn trace_revocation(
         &self,
         key: &RevocationKey,
@@ -149,7 +152,7 @@ impl HubEvents {
             "curfew.sessions.closed",
             i64::try_from(closed).unwrap_or(i64::MAX),
         );
-        // Other kinds are of tokens and claims.
+        // Other kinds name tokens, sessions and claims, not users.
         if key.kind() == "user" && tracer.names_users() {
             span.set("user.id", key.value().into_owned());
         }
@@ -157,7 +160,7 @@ impl HubEvents {
     }
 }
 
-/// A member on its way out.
+/// A member that is about to leave.
 struct Departing(Arc<Member>);
 
 impl Leaving for Departing {
@@ -189,10 +192,9 @@ impl Events for HubEvents {
         let began = self.metrics.tracer().now();
         let ended = self.hub.revoke(key, revocation);
         let closed = ended.len();
-        // The value may be a person's name or address: the kind and the count suffice here, the
-        // audit line of the admin API has the rest. Revocations of nobody here may be many.
-        // Likewise for spans and counters: a key is read again, and at every comparison, and closes
-        // nobody then.
+        // The line omits the key's value, which may be a person's name or address; the audit line
+        // of the admin API has it. Only revocations that close sessions are logged, counted and
+        // traced here: a key is read repeatedly, and closes nothing after the first time.
         if closed > 0 {
             self.note_effective(revocation);
             self.metrics.revocation_applied(key.kind(), closed as u64);
@@ -206,7 +208,7 @@ impl Events for HubEvents {
                 "revocation applied"
             );
         }
-        // Those that an earlier revocation is ending are waited for as well; they count there.
+        // Sessions that an earlier revocation already ends are awaited too, but not counted again.
         let leaving = self.hub.leaving(key, revocation);
         let departing = |member| Arc::new(Departing(member)) as Arc<dyn Leaving>;
         Ended::new(closed, leaving.into_iter().map(departing).collect())

@@ -1,4 +1,4 @@
-//! The flushers: what was published goes to sockets from here, unless a session's own task is awake.
+//! Flushers, which write publications to the sockets of sessions whose own task is not awake.
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,11 +12,11 @@ use tracing::error;
 
 use crate::Node;
 
-/// Sockets written to before other tasks have their turn: some 300 µs.
+/// Number of sockets written before other tasks run: about 300 µs.
 const AT_ONCE: usize = 64;
 
-/// Starts one for each worker thread of the runtime. Each is told by what runs on its thread, and
-/// woken there; that another thread takes it over when its own is busy does no harm.
+/// Starts one flusher per worker thread of the runtime. Code on a worker notifies that worker's
+/// flusher. Another worker may run the flusher if its own is busy.
 pub(crate) fn start(node: &Node) {
     let count = Handle::current().metrics().num_workers();
     node.hub.set_flushers(count, || worker_index().unwrap_or(0));
@@ -26,21 +26,21 @@ pub(crate) fn start(node: &Node) {
     }
 }
 
-/// Flushes for as long as the runtime lives.
+/// Flushes for the lifetime of the runtime.
 async fn run(hub: Arc<Hub>, clock: Arc<dyn Clock>, flusher: usize) {
     loop {
         poll_fn(|cx| hub.poll_due(flusher, cx)).await;
         let due = hub.take_due(flusher);
         for some in due.chunks(AT_ONCE) {
-            // Whoever else has something to publish now does so first, and all of it leaves
-            // together: a task that yields has its next turn after all that are ready.
+            // A task that yields runs again after all ready tasks, so publishers that are ready now
+            // add their messages to this flush.
             yield_now().await;
             flush(&hub, some, clock.as_ref());
         }
     }
 }
 
-/// A panic is a fault of ours; it must not silence the node.
+/// Contains a panic: the affected sessions write for themselves, and the flusher continues.
 fn flush(hub: &Hub, members: &[Arc<Member>], clock: &dyn Clock) {
     if catch_unwind(AssertUnwindSafe(|| hub.flush(members, clock))).is_err() {
         error!("a flusher panicked; its sessions write for themselves");

@@ -1,8 +1,8 @@
-//! One gateway process: what connects the hub to the backend.
+//! One gateway process: the connection between the hub and the backend.
 //!
-//! Owns: admission and refresh of sessions, tickets, which channels the broker is asked for, what becomes
-//! of the backend's events, clean-up of records, drain, the sign of life.
-//! Knows nothing of: sockets, frames, tokens' signatures, policies.
+//! Owns: admission and refresh of sessions, tickets, the channels requested from the broker, the
+//! handling of the backend's events, removal of records, drain, and the heartbeat for `/livez`.
+//! Knows nothing of: sockets, frames, signatures of tokens, policies.
 //! Start at [`Node::admit`].
 
 mod admit;
@@ -64,7 +64,8 @@ pub struct Node {
     clock: Arc<dyn Clock>,
     metrics: Arc<NodeMetrics>,
     settings: ArcSwap<NodeSettings>,
-    /// Told when other kinds of revocation come in force, and when all is settled for them.
+    /// Wakes waiters when other kinds of revocation come into force, and when all sessions are
+    /// settled.
     kinds_changed: Notify,
     subscriptions: Subscriptions,
     stream_reads: StreamReads,
@@ -79,8 +80,8 @@ pub struct Node {
 }
 
 impl Node {
-    /// Puts a node together and starts its background tasks: clean-up of records, delayed
-    /// unsubscription, revocations that could not be written, flushers. Must be called within a runtime.
+    /// Makes a node and starts its background tasks: removal of records, delayed unsubscription,
+    /// retries of revocations, flushers. Call it within a runtime.
     pub fn start(
         id: NodeId,
         hub: Arc<Hub>,
@@ -89,7 +90,7 @@ impl Node {
         metrics: Arc<NodeMetrics>,
         settings: NodeSettings,
     ) -> Arc<Self> {
-        // Nobody is here yet who would have to be found by them.
+        // Settled at once, because no session exists yet.
         if let Some(kinds) = hub.set_kinds(&settings.revocable_claims) {
             hub.settle(&kinds);
         }
@@ -131,7 +132,7 @@ impl Node {
         &self.hub
     }
 
-    /// What is shared with other nodes.
+    /// The state shared with other nodes.
     pub fn backends(&self) -> &Backends {
         &self.backends
     }
@@ -146,17 +147,17 @@ impl Node {
         &self.metrics
     }
 
-    /// Whether the node is leaving service.
+    /// Returns true while the node leaves service.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Whether new sessions are refused.
+    /// Returns true if new sessions are refused.
     pub fn is_refusing(&self) -> bool {
         self.refusing.load(Ordering::Relaxed)
     }
 
-    /// Runs a task of the node.
+    /// Spawns a task of the node.
     #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         drop(tokio::spawn(env::task(task)));

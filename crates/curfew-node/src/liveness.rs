@@ -1,4 +1,4 @@
-//! The sign of life that `/livez` looks at.
+//! The heartbeat that `/livez` checks.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -7,12 +7,12 @@ use tokio::time::{self, Instant};
 
 use crate::Node;
 
-/// Between two beats.
+/// Interval of the heartbeat.
 const BEAT: Duration = Duration::from_secs(1);
 
 impl Node {
-    /// Beats for as long as it is polled. To be polled by the task that reloads and drains: while
-    /// that is stuck, there is no beat.
+    /// Beats until dropped. The task that reloads and drains must poll this, so that the heartbeat
+    /// stops when that task is stuck.
     pub async fn beat(&self) -> Infallible {
         loop {
             *self.beat_at.lock() = Instant::now();
@@ -20,7 +20,7 @@ impl Node {
         }
     }
 
-    /// How long ago the last beat was.
+    /// The time since the last beat.
     pub fn since_beat(&self) -> Duration {
         self.beat_at.lock().elapsed()
     }

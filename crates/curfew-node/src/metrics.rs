@@ -2,7 +2,7 @@
 
 use curfew_telemetry::{Counter, Counters, Gauge, Histogram, ROUND_TRIP_SECONDS};
 
-/// One to a hundred thousand.
+/// Buckets from one recipient to a hundred thousand.
 const RECIPIENTS: &[f64] = &[
     0.0, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0, 30_000.0, 100_000.0,
 ];
@@ -18,7 +18,7 @@ curfew_telemetry::labels! {
         Lost = "lost",
     }
 
-    /// Whom a revocation names.
+    /// The kind of a revocation's key.
     RevocationKind = "kind" {
         /// A user.
         User = "user",
@@ -26,7 +26,7 @@ curfew_telemetry::labels! {
         Session = "session",
         /// A token.
         Token = "token",
-        /// A claim: every kind that is not one of the others.
+        /// A claim: every kind other than these.
         Claim = "claim",
         /// Everyone.
         All = "all",
@@ -55,7 +55,7 @@ curfew_telemetry::metrics! {
 }
 
 impl NodeMetrics {
-    /// Counts a revocation that was applied: the kind of its key and how many sessions it ended.
+    /// Counts an applied revocation by the kind of its key, and the sessions it ended.
     pub fn revocation_applied(&self, kind: &str, closed: u64) {
         self.revocations_applied.inc(RevocationKind::of(kind));
         self.sessions_revoked.inc_by(closed);
@@ -63,8 +63,8 @@ impl NodeMetrics {
 }
 
 impl RevocationKind {
-    /// The label for a revocation key's kind. The names of claims are the operator's, so they all
-    /// count as one.
+    /// The label for the kind of a revocation key. Claims have one label, because the operator
+    /// chooses their names.
     pub fn of(kind: &str) -> Self {
         match kind {
             "user" => Self::User,

@@ -1,5 +1,5 @@
-//! Revocations that an identity provider reports. It does so once: what cannot be written at the
-//! moment is kept and tried again.
+//! Revocations that identity providers report. A provider reports each once, so one that cannot be
+//! written is kept and retried.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,19 +15,19 @@ use tracing::{debug, error, info, warn};
 
 use crate::Node;
 
-/// Revocations that may be written at a time, or wait for that; more are turned away.
+/// Number of revocations that may be written or wait to be written at once; more are refused.
 const MAX_WAITING: usize = 10_000;
 
-/// How long one is tried.
+/// Time for which a revocation is retried.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// Wait after a failure.
+/// Pause after a failure.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// The reasons for which a report is not in force everywhere.
+/// Reason why a reported revocation is not in force everywhere.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
-    /// Too many wait to be written.
+    /// Too many revocations wait to be written.
     #[error("too many revocations wait to be written")]
     Full,
     /// The backend failed.
@@ -35,11 +35,11 @@ pub enum ReportError {
     Backend(#[source] BackendError),
 }
 
-/// What waits to be written: in force on this node all the same.
+/// Revocations that wait to be written. They are already in force on this node.
 #[derive(Debug, Default)]
 pub(crate) struct PendingRevocations {
     waiting: Mutex<HashMap<RevocationKey, Waiting>>,
-    /// So that an admission need not take the lock.
+    /// A copy of the map's size, so that admissions need not lock the map while it is empty.
     count: AtomicUsize,
     added: Notify,
 }
@@ -51,21 +51,21 @@ struct Waiting {
 }
 
 impl Node {
-    /// Puts a revocation in force that nobody will report again. What it names here ends at once;
-    /// writing it goes on when the caller does not wait for it.
+    /// Puts a reported revocation in force. The sessions it names here end at once. Writing
+    /// continues even if the caller stops waiting.
     ///
     /// # Errors
     ///
-    /// [`ReportError::Backend`]: it is written as soon as that is possible, for ten minutes and as long
-    /// as the node lives, and no user it covers is admitted here meanwhile. [`ReportError::Full`]: nothing
-    /// was done.
+    /// [`ReportError::Backend`]: the write is retried for ten minutes while the node lives, and
+    /// this node admits no user whom the revocation covers meanwhile. [`ReportError::Full`]:
+    /// nothing is done.
     pub async fn revoke_reported(
         self: &Arc<Self>,
         key: RevocationKey,
         revocation: Revocation,
     ) -> Result<Receipt, ReportError> {
-        // First of all: an admission that is under way must find it. With what waited already: the one
-        // that is written takes the place of both.
+        // Added before anything else, so that a concurrent admission finds it. If one for the key
+        // waits already, both are merged, and the merged one is written.
         let Some(revocation) = self.pending_revocations.add(&key, &revocation) else {
             error!(
                 kind = key.kind(),
@@ -88,7 +88,7 @@ impl Node {
                 }
             }
             node.note_unwritten();
-            // Whoever reported it may have hung up.
+            // The caller may have hung up.
             drop(told.send(result));
         });
         let gone = || BackendError::unavailable("the node is stopping");
@@ -96,18 +96,19 @@ impl Node {
         written.map_err(ReportError::Backend)
     }
 
-    /// Puts a revocation in force, if the backend can be reached; what it names here ends in any
-    /// case. For whoever can be told to try again.
+    /// Puts a revocation in force if the backend can be reached, and ends the sessions it names
+    /// here in any case. For callers that can repeat the request.
     ///
     /// # Errors
     ///
-    /// The backend is away: nothing was written.
+    /// The backend is unavailable, and nothing is written.
     pub async fn revoke_or_end_here(
         &self,
         key: RevocationKey,
         revocation: Revocation,
     ) -> Result<Receipt, BackendError> {
-        // Held back at once; what is not named after all goes on when the backend has answered.
+        // The sessions that the key may name are suspended at once. Those not covered continue
+        // after the backend has answered.
         let _held = self.hub.suspend(&key);
         let written = self.revoke(key.clone(), revocation.clone()).await;
         written.inspect_err(|_| {
@@ -121,15 +122,15 @@ impl Node {
         self.metrics.revocations_unwritten.set(count);
     }
 
-    /// How many revocations wait to be written.
+    /// The number of revocations that wait to be written.
     pub(crate) fn unwritten(&self) -> usize {
         self.pending_revocations.count.load(Ordering::Acquire)
     }
 }
 
 impl PendingRevocations {
-    /// Keeps a revocation; where there is one of its key already, whatever covers more of both.
-    /// Returns what is kept; `None` when there is no room.
+    /// Keeps a revocation, merged with one that waits under the same key. Returns the result;
+    /// `None` if there is no room.
     fn add(&self, key: &RevocationKey, revocation: &Revocation) -> Option<Revocation> {
         let mut waiting = self.waiting.lock();
         let merged = match waiting.get(key) {
@@ -142,11 +143,12 @@ impl PendingRevocations {
             until: Instant::now() + PATIENCE,
         };
         waiting.insert(key.clone(), entry);
+        // Stored under the lock, so that concurrent changes leave the latest size.
         self.count.store(waiting.len(), Ordering::Release);
         Some(merged)
     }
 
-    /// It was written, unless it has become another meanwhile.
+    /// Removes a written revocation, unless another was merged into it meanwhile.
     fn remove(&self, key: &RevocationKey, written: &Revocation) {
         let mut waiting = self.waiting.lock();
         if waiting
@@ -158,7 +160,7 @@ impl PendingRevocations {
         self.count.store(waiting.len(), Ordering::Release);
     }
 
-    /// The first of `keys` under which something that waits covers a token issued at `issued_at`.
+    /// The first of `keys` under which a waiting revocation covers a token issued at `issued_at`.
     pub(crate) fn check(&self, keys: &[RevocationKey], issued_at: Option<u64>) -> Option<Revoked> {
         if self.count.load(Ordering::Acquire) == 0 {
             return None;
@@ -182,12 +184,13 @@ impl PendingRevocations {
     }
 }
 
-/// Writes what waits, for as long as the runtime lives.
+/// Writes waiting revocations for the lifetime of the runtime.
 pub(crate) async fn run(node: Arc<Node>) {
     loop {
         node.pending_revocations.added.notified().await;
         while node.unwritten() > 0 {
-            // What has just come is being written by whoever brought it, as well: that is harmless.
+            // `revoke_reported` may write a new one at the same time, which is harmless because
+            // writes are idempotent.
             time::sleep(RETRY_DELAY).await;
             for (key, waiting) in node.pending_revocations.all() {
                 write(&node, key, waiting).await;

@@ -1,4 +1,4 @@
-//! Clients that are asked for a sign of life, because their user has as many sessions as are allowed.
+//! Probes of clients whose user has reached the limit of sessions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,15 +8,15 @@ use curfew_hub::{Hub, Sign};
 use curfew_model::SessionId;
 use tokio::time::{self, Instant};
 
-/// Between two looks at whether there was one.
+/// Interval at which the answers are checked.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Time that sessions' tasks may take beyond the time that clients have. One that takes longer is no proof
-/// of anything, and its session counts.
+/// Time that session tasks may take beyond [`PROBE_PATIENCE`]. A session whose task takes longer
+/// counts as alive, because the delay proves nothing about its client.
 const SLACK: Duration = Duration::from_millis(500);
 
-/// Asks the clients of these sessions, and says which do not live here or are ending: those included
-/// that gave no sign.
+/// Probes the clients of these sessions. Returns the sessions that are not on this node or are
+/// ending, including those whose clients gave no answer.
 pub(crate) async fn silent(hub: Arc<Hub>, sessions: Vec<SessionId>) -> Vec<SessionId> {
     let until = Instant::now() + PROBE_PATIENCE + SLACK;
     let mut awaited = sessions;

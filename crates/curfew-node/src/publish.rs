@@ -22,11 +22,11 @@ impl Node {
         self.settings.load().channels.of(channel)
     }
 
-    /// Hands a publication to the broker, which brings it to every node that listens, this one
-    /// included. The caller has authorized it, under the lease that ends at `until`
-    /// ([`DeliveryLease::held_until`](curfew_model::DeliveryLease::held_until)): it does not take effect later. It
-    /// is timed from `began`, if that is given; one that is traced in any case. Answers with its place in the channel's
-    /// stream, where the channel has one.
+    /// Hands a publication to the broker, which delivers it to every listening node, this one
+    /// included. The caller has authorized it under the lease that ends at `until`
+    /// ([`DeliveryLease::held_until`](curfew_model::DeliveryLease::held_until)), after which it
+    /// takes no effect. The duration is measured from `began`; without `began`, only for traced
+    /// publications.
     pub async fn publish(
         &self,
         publication: Publication,

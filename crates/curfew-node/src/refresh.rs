@@ -1,4 +1,4 @@
-//! A newer token for a session that lives on.
+//! Refresh: a newer token for an open session.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,16 +8,16 @@ use tokio::time;
 
 use crate::{AdmitError, Attachment};
 
-/// Between two looks at whether a revocation has been read.
+/// Interval at which the session's suspension is checked.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
 impl Attachment {
-    /// Replaces the session's token. Revocations name the session by the new token's keys before
-    /// they are checked, and by the old token's until the new one is in force. On any error the
-    /// session goes on with its old token, unless it was revoked.
+    /// Replaces the session's token. The keys of the new token name the session before its
+    /// revocations are checked, and those of the old token until the new one is in force. On an
+    /// error the session keeps its old token, unless it was revoked.
     pub async fn refresh(&self, principal: Arc<Principal>) -> Result<(), AdmitError> {
         let node = self.node();
-        // Given up by whatever ends this early, a dropped future included.
+        // Dropping `pending` abandons the refresh, also when this future is dropped.
         let pending = Pending(self);
         let keys = node
             .hub()
@@ -27,7 +27,7 @@ impl Attachment {
             .sessions
             .refresh(self.record(principal))
             .await?;
-        // A revocation that is being read may be of the old token, which still names the session.
+        // A revocation being read may concern the old token, which still names the session.
         while self.member().outbox().is_suspended() {
             time::sleep(LOOK_INTERVAL).await;
         }
@@ -39,12 +39,12 @@ impl Attachment {
     }
 }
 
-/// A refresh under way: undone unless committed.
+/// A refresh in progress, abandoned on drop.
 struct Pending<'a>(&'a Attachment);
 
 impl Pending<'_> {
     fn commit(self) {
-        // There is nothing to undo afterwards.
+        // The drop that follows abandons nothing after this.
         let node = self.0.node();
         node.hub().finish_refresh(self.0.member(), &**node.clock());
     }

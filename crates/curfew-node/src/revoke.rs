@@ -1,17 +1,20 @@
-//! A revocation by this node, and a receipt for people: with names beside ids.
+//! Revocations by this node, with receipts that name nodes.
 
 use curfew_backend::{BackendError, Receipt};
-use curfew_model::{Revocation, RevocationKey};
-use tracing::debug;
+use curfew_model::{Revocation, RevocationKey, Spelling};
+use tracing::{debug, warn};
 
 use crate::Node;
 
+/// `error.type` of what asked for a revocation that not every live node has confirmed.
+const UNCONFIRMED: &str = "unconfirmed";
+
 impl Node {
-    /// Puts a revocation in force; the receipt has the names of the nodes that are missing.
+    /// Puts a revocation in force. The receipt has the names of the nodes that have not confirmed.
     ///
     /// # Errors
     ///
-    /// The backend is away, or what became of it is not known.
+    /// The backend is unavailable, or the outcome is unknown.
     pub async fn revoke(
         &self,
         key: RevocationKey,
@@ -23,9 +26,45 @@ impl Node {
         }
         match self.backends.nodes.list().await {
             Ok(live) => receipt.nodes.name(&live),
-            // The receipt is true without them.
+            // Only the names are missing, so the receipt is still correct.
             Err(error) => debug!(error = %error, "nodes not named"),
         }
         Ok(receipt)
+    }
+
+    /// Puts the receipt's numbers on the span that the caller runs in, and warns if a node is missing.
+    /// The log has the key with the digest of its value, and the value of a user where spans may name
+    /// users.
+    pub fn tell_receipt(&self, key: &RevocationKey, receipt: &Receipt) {
+        let tracer = self.metrics.tracer();
+        let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        let nodes = &receipt.nodes;
+        let missing: Vec<String> = nodes.missing.iter().map(ToString::to_string).collect();
+        let missing = missing.join(",");
+        let user = (key.kind() == "user" && tracer.names_users()).then(|| key.value());
+        let mut span = tracer.here();
+        span.set("curfew.revocation.kind", key.kind().to_owned());
+        span.set("curfew.nodes.live", count(nodes.live));
+        span.set("curfew.nodes.confirmed", count(nodes.confirmed));
+        span.set("curfew.nodes.missing", missing.clone());
+        span.set("curfew.sessions.closed", count(receipt.closed));
+        if let Some(user) = &user {
+            tracer.name_user(&mut span, user);
+        }
+        if nodes.missing.is_empty() {
+            return;
+        }
+        span.failed(UNCONFIRMED);
+        warn!(
+            revocation = key.written(Spelling::Digest),
+            user = user.as_deref(),
+            live = nodes.live,
+            confirmed = nodes.confirmed,
+            missing,
+            names = ?nodes.names,
+            closed = receipt.closed,
+            took_ms = receipt.took_ms,
+            "a revocation is not confirmed by every node"
+        );
     }
 }

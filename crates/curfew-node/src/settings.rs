@@ -1,4 +1,4 @@
-//! Settings that change while the node runs, and the sessions that are there already.
+//! Settings that change while the node runs, and their effect on existing sessions.
 
 use curfew_model::Repeats;
 use std::pin::pin;
@@ -12,14 +12,13 @@ use tracing::{debug, warn};
 
 use crate::{Channels, Node};
 
-/// Sessions that are found anew in one go, between which other tasks have their turn: a fraction of
-/// a millisecond's work.
+/// Number of sessions indexed anew before other tasks run: a fraction of a millisecond's work.
 const STEP: usize = 64;
 
-/// Wait after a comparison that failed.
+/// Pause after a failed comparison.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// What of the configuration the node goes by; replaced as a whole by a reload.
+/// The configuration of a node, replaced as a whole by a reload.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodeSettings {
     /// `session.revocable_claims`.
@@ -28,7 +27,7 @@ pub struct NodeSettings {
     pub max_per_user: u32,
     /// `session.over_limit`.
     pub over_limit: OverLimit,
-    /// `backend.max_admissions`; 0 is no limit. Read at the start only.
+    /// `backend.max_admissions`; 0 is no limit. Read only at start.
     pub max_admissions: usize,
     /// `[[channels]]`.
     pub channels: Channels,
@@ -40,10 +39,9 @@ impl Node {
         self.settings.load_full()
     }
 
-    /// Puts other settings in force. Sessions that are admitted or refreshed from now on are found
-    /// by the kinds of revocation that they name; those that are there already, and those that are
-    /// being admitted or refreshed, once [`Node::until_settled`] returns. A later call supersedes an
-    /// earlier one.
+    /// Puts other settings in force. Sessions admitted or refreshed from now on are found by the
+    /// new kinds of revocation. Sessions that exist already, or are being admitted or refreshed,
+    /// are found once [`Node::until_settled`] returns. A later call supersedes an earlier one.
     pub fn set_settings(self: &Arc<Self>, settings: NodeSettings) {
         let changed = self.hub.set_kinds(&settings.revocable_claims);
         self.settings.store(Arc::new(settings));
@@ -53,8 +51,8 @@ impl Node {
         }
     }
 
-    /// Whether every session is found by the settings in force and was compared with the backend by
-    /// them.
+    /// Returns true once every session is indexed by the settings in force and compared with the
+    /// backend's revocations.
     pub fn is_settled(&self) -> bool {
         self.hub.is_settled()
     }
@@ -64,11 +62,12 @@ impl Node {
         self.until(|| self.is_settled()).await;
     }
 
-    /// Waits for what other kinds, or all being settled, make true.
+    /// Waits for a condition that changes only with the kinds of revocation or when all sessions
+    /// are settled.
     async fn until(&self, condition: impl Fn() -> bool) {
         loop {
             let mut changed = pin!(self.kinds_changed.notified());
-            // From here on no change is missed.
+            // Enabled before the check, so that no change after it is missed.
             changed.as_mut().enable();
             if condition() {
                 return;
@@ -78,7 +77,8 @@ impl Node {
     }
 }
 
-/// Has every session found by `kinds`, then compared, unless others come in force meanwhile.
+/// Indexes every session by `kinds` and compares it with the backend, unless other kinds come into
+/// force meanwhile.
 async fn settle(node: Arc<Node>, kinds: Arc<Kinds>) {
     let superseded = || !Arc::ptr_eq(&node.hub.kinds(), &kinds);
     tokio::select! {
@@ -91,8 +91,8 @@ async fn settle(node: Arc<Node>, kinds: Arc<Kinds>) {
 }
 
 async fn find_and_compare(node: &Node) {
-    // Whoever registers later is found by the kinds in force. First of all sessions, then compared:
-    // a revocation that is written in between finds them.
+    // Sessions registered later are indexed by the kinds in force. All are indexed before the
+    // comparison, so that a revocation written in between finds them.
     for members in node.hub.members().chunks(STEP) {
         for member in members {
             node.hub.rekey(member);

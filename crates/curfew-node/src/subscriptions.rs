@@ -1,4 +1,4 @@
-//! Which channels the broker is asked for: those that somebody here listens to.
+//! The channels requested from the broker: those with a listener on this node.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
@@ -18,10 +18,10 @@ use crate::Node;
 use crate::metrics::RecoveryOutcome;
 use crate::streams::StreamRead;
 
-/// Longer than a page reload or a reconnect, so that those cost no traffic to the backend.
+/// Longer than the reload of a page or a reconnect, so that those cause no traffic to the backend.
 const UNSUBSCRIBE_DELAY: Duration = Duration::from_secs(1);
 
-/// Locks over the channels; two channels that share one wait for each other's round trip.
+/// Number of locks over the channels. Channels that share one wait for each other's round trips.
 const STRIPES: usize = 256;
 
 /// Reads of a channel's stream for one subscriber. Publications that come faster are not recovered.
@@ -30,19 +30,19 @@ const MAX_READS: usize = 3;
 #[derive(Debug)]
 pub(crate) struct Subscriptions {
     hasher: RandomState,
-    /// The channels the broker was asked for. Held while it is asked, so that a first subscription
+    /// Channels requested from the broker. Locked during the request, so that a first subscription
     /// and a last unsubscription of one channel cannot overtake each other.
     stripes: Box<[AsyncMutex<HashMap<Channel, Asked>>]>,
     abandoned: Mutex<Abandoned>,
     added: Notify,
 }
 
-/// Channels that nobody listens to any more, each once.
+/// Channels without listeners, each once.
 #[derive(Debug, Default)]
 struct Abandoned {
-    /// In the order in which they are to be looked at.
+    /// In the order of their first deadline.
     queue: VecDeque<(Instant, Channel)>,
-    /// When the broker may be told, at the earliest.
+    /// The earliest time at which the broker may be told.
     due: HashMap<Channel, Instant>,
 }
 
@@ -53,7 +53,7 @@ impl Abandoned {
         }
     }
 
-    /// Takes the first one; `None` when it was abandoned again meanwhile and has to wait once more.
+    /// Takes the first channel; `None` if it was abandoned again meanwhile and is queued anew.
     fn take(&mut self) -> Option<Channel> {
         let (at, channel) = self.queue.pop_front()?;
         match self.due.remove(&channel) {
@@ -66,12 +66,12 @@ impl Abandoned {
     }
 }
 
-/// What is known of a channel the broker was asked for.
+/// State of a channel requested from the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asked {
-    /// It has not answered, or that it failed: it may listen or not.
+    /// The broker has not answered, or an unsubscription failed; it may listen or not.
     Unsure,
-    /// It listens.
+    /// The broker listens.
     Listening,
 }
 
@@ -89,8 +89,7 @@ impl Subscriptions {
         &self.stripes[self.hasher.hash_one(channel) as usize % STRIPES]
     }
 
-    /// Has the broker told a little later that nobody here listens to the channel, if that is so
-    /// then.
+    /// Schedules the unsubscription of a channel, unless it has a listener again by then.
     fn abandon(&self, channel: &Channel) {
         let at = Instant::now() + UNSUBSCRIBE_DELAY;
         self.abandoned.lock().add(channel, at);
@@ -98,8 +97,8 @@ impl Subscriptions {
     }
 }
 
-/// A question to the broker under way. Unless a listener comes of it, the channel is abandoned: the
-/// broker may have begun to listen all the same.
+/// A request to the broker in progress. Unless it succeeds, the channel is abandoned on drop,
+/// because the broker may have begun to listen.
 struct Asking<'a> {
     subscriptions: &'a Subscriptions,
     channel: &'a Channel,
@@ -115,11 +114,8 @@ impl Drop for Asking<'_> {
 }
 
 impl Node {
-    /// Subscribes a session. The broker is asked first, so that nothing published after this
-    /// returns is missed. In this order the session is sent what `answer` makes of its place in the channel's stream,
-    /// the publications after `since`, and those that follow.
-    ///
-    /// `may` is asked last of all: if it says no, the session is not subscribed, and there is no place.
+    /// Subscribes a session. The broker is asked first, so that the session misses nothing
+    /// published after this returns.
     pub async fn subscribe(
         &self,
         channel: &Channel,
@@ -226,6 +222,7 @@ impl Node {
             answered: false,
         };
         if asked.get(channel) != Some(&Asked::Listening) {
+            // Recorded before the request, after which the broker may listen even if it fails.
             asked.insert(channel.clone(), Asked::Unsure);
             self.backends.broker.subscribe(channel).await?;
             asked.insert(channel.clone(), Asked::Listening);
@@ -233,8 +230,8 @@ impl Node {
         Ok(asking)
     }
 
-    /// Unsubscribes a session that is subscribed. The broker is told a little later, unless
-    /// somebody listens again by then.
+    /// Unsubscribes a subscribed session. The broker is told a second later, unless
+    /// the channel has a listener again by then.
     pub fn unsubscribe(&self, channel: &Channel, member: &Member) {
         self.metrics.subscriptions.dec();
         if self.hub.unsubscribe(channel, member) {
@@ -243,7 +240,7 @@ impl Node {
     }
 }
 
-/// Tells the broker about abandoned channels for as long as the runtime lives.
+/// Unsubscribes abandoned channels for the lifetime of the runtime.
 pub(crate) async fn run(node: Arc<Node>) {
     loop {
         let next = node
@@ -260,14 +257,15 @@ pub(crate) async fn run(node: Arc<Node>) {
         time::sleep_until(at).await;
         let taken = node.subscriptions.abandoned.lock().take();
         let Some(channel) = taken else { continue };
+        // Locked before the check, so that no subscription begins between it and the request.
         let mut asked = node.subscriptions.stripe(&channel).lock().await;
-        // Somebody may listen again.
+        // The channel may have a listener again.
         if node.hub.has_subscribers(&channel) || asked.remove(&channel).is_none() {
             continue;
         }
         node.hub.end_stream(&channel);
         if let Err(error) = node.backends.broker.unsubscribe(&channel).await {
-            // What arrives meanwhile is dropped.
+            // Publications that arrive meanwhile are dropped, because the channel has no listener.
             asked.insert(channel.clone(), Asked::Unsure);
             node.subscriptions.abandon(&channel);
             debug!(channel = %channel, error = %error, "unsubscribe from the broker failed, will retry");

@@ -1,4 +1,4 @@
-//! The node through its public door, over the embedded backend behind a [`rig::Rig`].
+//! Tests of the node through its public interface, over the embedded backend behind a [`rig::Rig`].
 
 mod admit;
 mod cleanup;
@@ -34,7 +34,7 @@ const REVOKED: Ending = Ending {
     retry_after_ms: None,
 };
 
-/// A node and what surrounds it.
+/// A node with its surroundings.
 pub(super) struct Harness {
     pub(super) node: Arc<Node>,
     pub(super) rig: Arc<Rig>,
@@ -140,7 +140,7 @@ impl Harness {
             .sessions
     }
 
-    /// How many sessions a revocation of the key ends now.
+    /// The number of sessions that a revocation of the key ends now.
     pub(super) fn found_by(&self, key: &RevocationKey) -> usize {
         self.node
             .hub()
@@ -148,7 +148,7 @@ impl Harness {
             .len()
     }
 
-    /// Asserts that no trace of any session is left, once the records had time to go.
+    /// Waits for the removal of records, then asserts that no trace of any session is left.
     pub(super) async fn assert_nothing_left(&self, what: &str) {
         eventually(async || self.records().await.is_empty()).await;
         assert_eq!(self.node.hub().count(), 0, "{what}: in the hub");

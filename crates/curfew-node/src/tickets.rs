@@ -1,4 +1,4 @@
-//! Tickets: given for a token that opens sessions, taken by one upgrade.
+//! Tickets: issued for a token that could open a session, used by one upgrade.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use curfew_model::{Principal, SessionId, TicketId};
 use crate::{AdmitError, Node};
 
 impl Node {
-    /// Keeps what was sealed for a new ticket of `principal`, whose token no revocation may cover. It is
-    /// looked for again, with all else, when the ticket is used.
+    /// Stores the sealed record of a new ticket of `principal`, unless a revocation covers the
+    /// token. The revocations are checked again when the ticket is used.
     ///
     /// # Errors
     ///
-    /// [`AdmitError::Revoked`] and [`AdmitError::Backend`]; nothing was kept.
+    /// [`AdmitError::Revoked`] or [`AdmitError::Backend`]; nothing is stored.
     pub async fn keep_ticket(
         &self,
         principal: &Principal,
@@ -24,21 +24,21 @@ impl Node {
         self.check_lease()?;
         let _place = self.admissions.enter().await?;
         let claims = &self.settings().revocable_claims;
-        // There is no session yet; nothing names this one.
+        // A fresh id, because no session exists yet.
         let keys = principal.revocation_keys(SessionId::new(), claims);
         self.check_revoked(&keys, principal).await?;
         self.backends.tickets.put(id, sealed, lifetime).await?;
         Ok(())
     }
 
-    /// Takes what was kept for a ticket, on whichever node; `None` when it was taken before, or was
-    /// never there, or not for as long.
+    /// Takes a ticket's record, stored by any node. Returns `None` if it was taken before, has
+    /// expired, or never existed.
     ///
     /// # Errors
     ///
-    /// The backend failed. It may have been taken all the same, unless the node knew before it asked.
+    /// The backend failed. The ticket may be used up, unless the error precedes the request.
     pub async fn take_ticket(&self, id: &TicketId) -> Result<Option<Vec<u8>>, BackendError> {
-        // Nobody could be admitted now, and the ticket would be used up for nothing.
+        // Without the lease no session is admitted, so the ticket would be used up for nothing.
         self.check_lease()?;
         let _place = self.admissions.enter().await?;
         self.backends.tickets.take(id).await

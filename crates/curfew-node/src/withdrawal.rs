@@ -1,4 +1,4 @@
-//! Keys that are taken back, and the sessions that rest upon them.
+//! Withdrawn keys and the sessions that depend on them.
 
 use curfew_hub::Ending;
 use curfew_model::{Disconnect, Principal};
@@ -7,9 +7,9 @@ use tracing::info;
 use crate::Node;
 
 impl Node {
-    /// Closes the sessions of this node whose token was verified with a key that is `withdrawn`;
-    /// every node does so when it learns of it. A session that is being admitted meanwhile is found
-    /// the next time.
+    /// Closes the sessions of this node whose token was verified with a key that is `withdrawn`.
+    /// Every node does so when it learns of the withdrawal. A session that is being admitted
+    /// meanwhile is closed at the next call.
     pub fn close_withdrawn(&self, withdrawn: impl Fn(&Principal) -> bool) {
         let ending = Ending::new(Disconnect::REVOKED);
         let members = self.hub.members();

@@ -1,16 +1,16 @@
-//! A set of channels, for what is limited to some beside the policy.
+//! A set of channels, for settings outside the policy that apply only to some channels.
 
 use curfew_model::Channel;
 
 use curfew_model::pattern::Pattern;
 
-/// The channels that some patterns match, each as rules have them: `{x}` takes one segment, a last `*`
-/// the rest.
+/// The channels that match some of a list of patterns. Patterns are those of rules: `{x}` takes one
+/// segment, a last `*` the rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Channels(Vec<Pattern>);
 
 impl Channels {
-    /// Reads patterns. Fails with the index of every bad one and what is wrong with it.
+    /// Parses patterns. The error lists the index and the problem of every bad one.
     pub fn parse(patterns: &[String]) -> Result<Self, Vec<(usize, String)>> {
         let mut parsed = Vec::with_capacity(patterns.len());
         let mut problems = Vec::new();
@@ -26,7 +26,7 @@ impl Channels {
         }
     }
 
-    /// True for a channel that is one of them.
+    /// Returns true if some pattern matches `channel`.
     pub fn contains(&self, channel: &Channel) -> bool {
         let mut patterns = self.0.iter();
         patterns.any(|pattern| pattern.matches(channel.as_str(), |_, _| {}))

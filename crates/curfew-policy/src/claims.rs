@@ -10,18 +10,18 @@ use cel::common::value::Val;
 use curfew_model::Claims;
 use serde_json::{Map, Value};
 
-/// Claims as text or JSON, with what has been made of them so far.
+/// Claims as text or JSON, with the forms computed from them on demand.
 pub(crate) struct LazyClaims<'a> {
     source: Source<'a>,
     parsed: OnceLock<Map<String, Value>>,
     converted: OnceLock<Converted>,
 }
 
-/// Claims as conditions see them.
+/// Claims in the form that conditions read.
 pub(crate) struct Converted {
     pub(crate) map: CelMap<'static>,
-    /// How many values there are in the map, at every depth: what an operation on claims may have
-    /// to look at.
+    /// The number of values in the map at every depth, which bounds the work of one operation on
+    /// claims.
     pub(crate) values: usize,
 }
 
@@ -47,7 +47,7 @@ impl<'a> LazyClaims<'a> {
         }
     }
 
-    /// As JSON, for grants.
+    /// The claims as JSON, for grants.
     pub(crate) fn json(&self) -> &Map<String, Value> {
         match self.source {
             Source::Parsed(claims) => claims,
@@ -60,7 +60,7 @@ impl<'a> LazyClaims<'a> {
         self.parsed.get().is_some() || self.converted.get().is_some()
     }
 
-    /// As a CEL map, for conditions.
+    /// The claims as a CEL map, for conditions.
     pub(crate) fn cel(&self) -> &Converted {
         self.converted.get_or_init(|| {
             let mut values = 0;
@@ -78,8 +78,8 @@ fn convert_object(object: &Map<String, Value>, values: &mut usize) -> CelMap<'st
     CelMap::from(entries)
 }
 
-/// Whole numbers become `int` where they fit, as literals in a condition are. The JSON parser
-/// bounds the recursion.
+/// Converts a JSON value. Whole numbers become `int` if they fit, like literals in a condition. The
+/// JSON parser limits the depth of the recursion.
 fn convert(value: &Value, values: &mut usize) -> Box<dyn Val> {
     *values += 1;
     match value {

@@ -1,8 +1,8 @@
 //! Conditions: the CEL expression in a rule's `when`.
 //!
-//! CEL as implemented has no limit on time or stack. So the length of the source and the depth of
-//! the syntax tree (evaluation recurses into it) are bounded and loops refused when a condition is
-//! compiled, and an evaluation may look at claims only as often as their size permits.
+//! The CEL library limits neither time nor stack. Compilation therefore bounds the length of the
+//! source and the depth of the syntax tree, into which evaluation recurses, and refuses loops.
+//! Evaluation bounds how often it reads claims, by their size.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,22 +21,22 @@ use crate::claims::LazyClaims;
 /// Longest source, in bytes.
 const MAX_SOURCE: usize = 2048;
 
-/// Deepest syntax tree. Evaluation takes up to 30 KiB of stack a level in a debug build (64 levels
-/// needed between 1.5 and 2 MiB); a worker of the runtime has 2 MiB for this and everything above
-/// it. Alternatives do not nest: `&&` and `||` make balanced trees.
+/// Deepest syntax tree. Evaluation takes up to 30 KiB of stack per level in a debug build (64
+/// levels need 1.5 to 2 MiB), and a worker of the runtime has 2 MiB in total. `&&` and `||` add
+/// little depth, because the parser balances them.
 const MAX_DEPTH: usize = 24;
 
-/// The parser recurses for every operator of a chain before depth can be measured. The longest
-/// source needs up to 1.5 MiB in a debug build.
+/// Stack of the compiler's thread. The parser recurses for every operator of a chain before depth
+/// can be measured; the longest source needs up to 1.5 MiB in a debug build.
 const COMPILER_STACK: usize = 16 * 1024 * 1024;
 
-/// How many values one evaluation may be handed, the whole of the claims counted for each time it
-/// names them: every operation is at most linear in those. Far beyond what a condition on ordinary
-/// claims needs; the most expensive one found on 3,500 values, 360 ms in a debug build without
-/// this bound, fails after 15 ms.
+/// Limit on the values read by one evaluation. Each use of `claims` counts all values in them,
+/// because an operation takes at most linear time in those. Conditions on ordinary claims stay far
+/// below. The most expensive one found, on 3,500 values, took 360 ms in a debug build without this
+/// limit, and fails after 15 ms with it.
 const BUDGET: usize = 100_000;
 
-/// What a condition can talk about.
+/// The variables of a condition.
 const VARIABLES: [&str; 5] = ["claims", "params", "channel", "user", "action"];
 
 const OPERATORS: [&str; 18] = [
@@ -60,7 +60,7 @@ const OPERATORS: [&str; 18] = [
     op::IN,
 ];
 
-/// Beside `has`, which the parser resolves.
+/// The allowed functions. The parser resolves `has` itself.
 const FUNCTIONS: [&str; 12] = [
     "size",
     "contains",
@@ -76,7 +76,7 @@ const FUNCTIONS: [&str; 12] = [
     "dyn",
 ];
 
-/// Names of types, to compare `type(x)` with.
+/// Names of types, for comparison with `type(x)`.
 const TYPES: [&str; 10] = [
     "bool",
     "bytes",
@@ -90,7 +90,7 @@ const TYPES: [&str; 10] = [
     "uint",
 ];
 
-/// The operators and functions of CEL's standard library; never changes.
+/// The operators and functions of CEL's standard library. Immutable, so all conditions share it.
 static STANDARD_LIBRARY: LazyLock<Arc<Env>> =
     LazyLock::new(|| Arc::new(Env::stdlib().with_optional_support(false)));
 
@@ -99,12 +99,12 @@ static STANDARD_LIBRARY: LazyLock<Arc<Env>> =
 pub(crate) struct Condition {
     expression: IdedExpr,
     params: Vec<Box<str>>,
-    /// Whether every `[…]` and every field is spelled out in the source: then a missing key can be
-    /// named without showing a claim.
+    /// True if the source spells out every `[…]` and every field. An error can then name a missing
+    /// key without showing a claim.
     keys_are_literal: bool,
 }
 
-/// Why source is not a condition.
+/// Reason why a source is not a condition.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConditionError {
     #[error("the expression is empty; remove it for a rule without a condition")]
@@ -135,7 +135,7 @@ pub(crate) enum ConditionError {
     Thread(std::io::Error),
 }
 
-/// Why a condition has no answer. Never holds a claim's value.
+/// Reason why an evaluation failed. Never contains a claim's value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum EvaluationError {
     #[error("no such key: {0}; has() tells whether there is one")]
@@ -160,7 +160,7 @@ pub(crate) enum EvaluationError {
     Other,
 }
 
-/// What one evaluation sees.
+/// Inputs of one evaluation.
 pub(crate) struct Inputs<'a> {
     pub(crate) claims: &'a LazyClaims<'a>,
     pub(crate) params: &'a [(&'a str, &'a str)],
@@ -169,14 +169,14 @@ pub(crate) struct Inputs<'a> {
     pub(crate) channel: &'a Channel,
 }
 
-/// The variables of one evaluation, with what they have cost so far.
+/// The variables of one evaluation, with the number of values read so far.
 struct Variables<'a> {
     inputs: &'a Inputs<'a>,
     spent: AtomicUsize,
 }
 
 impl Condition {
-    /// Compiles `source`, on a thread of its own for the stack that takes.
+    /// Compiles `source` on a thread of its own, because parsing needs a large stack.
     pub(crate) fn compile(source: &str) -> Result<Self, ConditionError> {
         if source.trim().is_empty() {
             return Err(ConditionError::Empty);
@@ -195,12 +195,12 @@ impl Condition {
         })
     }
 
-    /// The `x` of every `params.x`.
+    /// The `x` of every `params.x` in the source.
     pub(crate) fn params(&self) -> &[Box<str>] {
         &self.params
     }
 
-    /// The answer, or why there is none.
+    /// Evaluates the condition to true or false.
     pub(crate) fn evaluate(&self, inputs: &Inputs<'_>) -> Result<bool, EvaluationError> {
         let variables = Variables {
             inputs,
@@ -209,7 +209,7 @@ impl Condition {
         let mut context = Context::with_env(Arc::clone(&STANDARD_LIBRARY));
         context.set_variable_resolver(&variables);
         let result = Value::resolve_val(&self.expression, &context);
-        // Whatever the result: `||` makes true of a lookup that was refused.
+        // Checked even if there is a result: `||` turns a refused look-up into true.
         if variables.spent.load(Ordering::Relaxed) > BUDGET {
             return Err(EvaluationError::TooLong);
         }
@@ -222,14 +222,14 @@ impl Condition {
         }
     }
 
-    /// CEL's errors show the values they are about; ours must not.
+    /// Converts an error of CEL, which may quote values, into one that does not.
     fn without_values(&self, error: ExecutionError) -> EvaluationError {
         match error {
             ExecutionError::NoSuchKey(key) if self.keys_are_literal => {
                 EvaluationError::MissingKey(key.to_string())
             }
             ExecutionError::NoSuchKey(_) => EvaluationError::MissingComputedKey,
-            // Names an operator and types.
+            // This message contains only an operator and types.
             ExecutionError::NoSuchOverload(overload) => {
                 EvaluationError::Types(overload.to_string())
             }
@@ -280,7 +280,8 @@ fn text<'b>(text: &'b str) -> CowVal<'b, 'b> {
     CowVal::owned(CelString::from(text))
 }
 
-/// Parses and checks. What is refused, however deep, is dropped here too, on the large stack.
+/// Parses and checks a source. A refused syntax tree is dropped here, on the large stack, because
+/// dropping recurses.
 fn compile_here(source: &str) -> Result<Condition, ConditionError> {
     let expression = STANDARD_LIBRARY
         .parser()
@@ -296,19 +297,19 @@ fn compile_here(source: &str) -> Result<Condition, ConditionError> {
     Ok(condition)
 }
 
-/// The parser's words, and for a mistake that is often made what is right.
+/// The parser's message, with advice for common mistakes.
 fn explained(source: &str, message: &str) -> String {
     let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
     if message.contains("token recognition error at: '=") {
         return format!("{message}; values are compared by ==");
     }
-    // At the beginning it is taken for a name, and what follows it is what does not fit.
+    // The parser takes a leading `not` for a name, and complains about the text after it.
     let begins = |word: &str| word == "not" && source.trim_start().starts_with("not ");
     let word = OTHER_WORDS
         .iter()
         .find(|(word, _)| begins(word) || message.contains(&format!("input '{word}'")));
     match word {
-        // The rest lists what the grammar would take.
+        // The rest of the message lists what the grammar accepts.
         Some((word, right)) => {
             let place = message.split(": ").next().unwrap_or_default();
             format!("{place}: '{word}' is no word of CEL: {right}")
@@ -317,7 +318,7 @@ fn explained(source: &str, message: &str) -> String {
     }
 }
 
-/// Words of other languages, and what is written in their place.
+/// Words from other languages, with their form in CEL.
 const OTHER_WORDS: [(&str, &str); 7] = [
     ("and", "write &&"),
     ("or", "write ||"),
@@ -343,7 +344,7 @@ fn first_error(source: &str, errors: &cel::ParseErrors) -> ConditionError {
 }
 
 impl Condition {
-    /// Refuses what must not be evaluated below `node`, and notes which keys are used.
+    /// Checks the syntax tree from `node` down, and collects the keys that it uses.
     fn inspect(&mut self, node: &IdedExpr, depth: usize) -> Result<(), ConditionError> {
         if depth > MAX_DEPTH {
             return Err(ConditionError::TooDeep);

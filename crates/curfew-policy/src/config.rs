@@ -1,4 +1,4 @@
-//! The `[policy]` section and what can be wrong with it.
+//! The `[policy]` section and its checks.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use crate::GRANT;
 use crate::condition::Condition;
 use curfew_model::pattern::Pattern;
 
-/// Who may subscribe and publish where. Without a rule or a grant nobody may do anything.
+/// Permissions to subscribe and to publish. Without a rule or a grant, everything is denied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
@@ -19,7 +19,7 @@ pub struct Config {
     /// are not read.
     pub grants_claim: String,
     /// The rules. A rule that denies wins over every rule and grant that allows, so their order
-    /// does not matter. Default: none, which denies everything that no grant allows.
+    /// does not matter. Default: none, which denies everything without a grant.
     pub rules: Vec<Rule>,
 }
 
@@ -27,32 +27,32 @@ pub struct Config {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rule {
-    /// What decisions and the log call the rule. Required, unique; `grant` is reserved.
+    /// The rule's unique name in decisions and in the log. Required; `grant` is reserved.
     pub name: String,
-    /// The channels the rule is about, as patterns: `{x}` captures one segment, a last `*` takes
-    /// the rest (at least one byte), `*` alone is every channel. Required; one match is enough.
+    /// The rule's channels, as patterns: `{x}` captures one segment, a last `*` takes the rest (at
+    /// least one byte), `*` alone matches every channel. Required; one matching pattern is enough.
     pub channels: Vec<String>,
-    /// What the rule is about: `subscribe`, `publish` or both. Required.
+    /// The rule's actions: `subscribe`, `publish` or both. Required.
     pub actions: Vec<Action>,
-    /// A CEL expression over `claims`, `params` (what the pattern captured), `channel`, `user` and
-    /// `action` that must be true for the rule to apply. At most 2048 bytes, without `all`,
-    /// `exists`, `exists_one`, `map` and `filter`. Should it fail, because a claim is missing or
-    /// takes too long to go through, a rule that allows does not allow and a rule that denies denies. Default: none, the
-    /// rule always applies.
+    /// A CEL expression over `claims`, `params` (the captures of the pattern), `channel`, `user`
+    /// and `action` that must be true for the rule to apply. At most 2048 bytes, without `all`,
+    /// `exists`, `exists_one`, `map` and `filter`. If it fails, because a claim is missing or the
+    /// claims are too large, a rule that allows does not apply and a rule that denies denies.
+    /// Default: none, the rule always applies.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub when: Option<String>,
-    /// What the rule does: `allow` or `deny`. Default `allow`.
+    /// The rule's effect: `allow` or `deny`. Default `allow`.
     pub effect: Effect,
 }
 
-/// What a rule does when it applies.
+/// Effect of a rule that applies.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Effect {
-    /// Allows, unless something denies.
+    /// Allows, unless another rule denies.
     #[default]
     Allow,
-    /// Denies, whatever allows.
+    /// Denies, even if another rule or a grant allows.
     Deny,
 }
 
@@ -66,7 +66,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reports everything that is wrong, with its key and what would be right.
+    /// Reports every problem with its key and its remedy.
     pub fn check(&self, problems: &mut Problems) {
         let mut names = HashSet::new();
         for (at, rule) in self.rules.iter().enumerate() {
@@ -119,7 +119,7 @@ impl Rule {
             Some(Ok(condition)) => condition,
             Some(Err(error)) => return problems.report("when", error.to_string()),
         };
-        // With a bad pattern in the list there is no telling what it would have captured.
+        // A bad pattern may have been the one that captures the name.
         if patterns.len() < self.channels.len() {
             return;
         }

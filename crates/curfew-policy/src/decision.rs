@@ -1,28 +1,28 @@
-//! The answer, with its reason.
+//! Decisions and their reasons.
 
 use std::fmt;
 use std::sync::Arc;
 
 use curfew_model::{Action, Channel};
 
-/// Whether something is allowed, and why. Displays as one sentence, made only when it is asked for.
+/// A decision with its reason. `Display` writes one sentence, composed only on demand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct Decision {
-    /// Whether it may be done.
+    /// True if the action is allowed.
     pub allowed: bool,
-    /// The rule that decided; [`GRANT`](crate::GRANT) when the token's own grants did, `None` when
-    /// nothing allows it.
+    /// The deciding rule; [`GRANT`](crate::GRANT) if the token's own grants decided, `None` if
+    /// nothing allows the action.
     pub rule: Option<Arc<str>>,
-    /// What the rule did.
+    /// The reason.
     pub why: Why,
-    /// What was asked for.
+    /// The requested action.
     pub action: Action,
-    /// Where.
+    /// The requested channel.
     pub channel: Channel,
 }
 
-/// How a decision came about.
+/// Reason of a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
     /// A rule allows it.
@@ -31,11 +31,11 @@ pub enum Why {
     Granted,
     /// A rule denies it.
     Denied,
-    /// A rule that denies has a condition that failed.
+    /// The condition of a rule that denies failed.
     ConditionFailed,
-    /// A rule that does not compile denies what it is about.
+    /// A rule that does not compile denies every action that it would decide on.
     DoesNotCompile,
-    /// Nothing allows it.
+    /// Neither a rule nor a grant allows it.
     NoRule,
 }
 

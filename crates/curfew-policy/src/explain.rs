@@ -1,4 +1,4 @@
-//! What every rule said, for people.
+//! Explanations of decisions for operators, rule by rule.
 
 use curfew_model::{Action, Channel};
 use schemars::JsonSchema;
@@ -10,45 +10,46 @@ use crate::config::Effect;
 use crate::grants;
 use crate::rules::{Ruleset, Verdict};
 
-/// A decision explained. Shows names from the rules and what they are about, no claim's value.
+/// A decision explained. Shows names from the rules, the action and the channel, but no claim's
+/// value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Explanation {
-    /// Whether it may be done.
+    /// True if the action is allowed.
     pub allowed: bool,
-    /// The rule that decides; `grant` for the token's own grants, null when nothing allows it.
+    /// The deciding rule; `grant` for the token's own grants, null if nothing allows the action.
     pub rule: Option<String>,
     /// The reason, in one sentence.
     pub why: String,
-    /// Every rule in the order of the configuration, then the token's grants if it carries any.
+    /// Every rule in the order of the configuration, then the token's grants if it has any.
     pub considered: Vec<Considered>,
 }
 
-/// What one rule said.
+/// Result of one rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Considered {
     /// The rule's name.
     pub rule: String,
-    /// What it does when it applies.
+    /// The rule's effect when it applies.
     pub effect: Effect,
-    /// Whether it is about this action and this channel.
+    /// True if the rule covers this action and this channel.
     pub matched: bool,
-    /// What its condition said: true, false, or why it failed or does not compile. Null when the
-    /// rule has none or did not match.
+    /// The result of the condition: true, false, or the reason why it failed or does not compile.
+    /// Null if the rule has no condition or did not match.
     pub condition: Option<ConditionResult>,
 }
 
-/// What a condition said.
+/// Result of a condition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum ConditionResult {
-    /// Its answer.
+    /// True or false.
     Answer(bool),
-    /// Why it has none.
+    /// The reason why there is no result.
     Error(String),
 }
 
 impl Explanation {
-    /// Nothing is allowed because there is nobody to allow it to: the token is refused.
+    /// The explanation for a refused token, which allows nothing.
     pub fn refused(why: String) -> Self {
         Self {
             allowed: false,
@@ -59,7 +60,7 @@ impl Explanation {
     }
 }
 
-/// Asks every rule.
+/// Evaluates every rule, in the order of the configuration.
 pub(crate) fn consider(
     rules: &Ruleset,
     claims: &LazyClaims<'_>,

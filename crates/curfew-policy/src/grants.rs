@@ -5,9 +5,9 @@ use serde_json::Value;
 
 use curfew_model::pattern;
 
-/// Whether `grants`, the claim's value, allows `action` on `channel`. What is malformed grants
-/// nothing: a claim that is not an object, a list that is not one, an entry that is not text, not a
-/// pattern, or has braces (there is nothing to compare a capture with).
+/// Returns true if `grants`, the claim's value, allows `action` on `channel`. Malformed parts grant
+/// nothing: a claim that is not an object, an action without a list, an entry that is not a string
+/// or not a pattern, or an entry with braces, because a capture has nothing to be compared with.
 pub(crate) fn allow(grants: &Value, action: Action, channel: &Channel) -> bool {
     let Some(entries) = grants.get(action.as_str()).and_then(Value::as_array) else {
         return false;

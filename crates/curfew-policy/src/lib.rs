@@ -1,8 +1,9 @@
-//! Authorization: may this principal do this on that channel, and which rule says so.
+//! Authorization: decides if a principal may do something on a channel, and names the deciding
+//! rule.
 //!
 //! Owns: the `[policy]` section of the configuration, channel patterns, conditions, the grants a
 //! token carries, and the order in which they decide: deny wins, default deny.
-//! Knows nothing of: sessions, sockets, Redis, how a token was verified. No I/O; never awaits.
+//! Knows nothing of: sessions, sockets, Redis, verification of tokens. No I/O; never awaits.
 //! Start at [`Policy::decide`].
 
 mod channels;
@@ -22,5 +23,5 @@ pub use decision::{Decision, Why};
 pub use explain::{ConditionResult, Considered, Explanation};
 pub use policy::{Policy, Subject};
 
-/// The name [`Decision::rule`] has when the token's own grants decided; no rule may have it.
+/// The value of [`Decision::rule`] if the token's own grants decide. Rules must not use this name.
 pub const GRANT: &str = "grant";

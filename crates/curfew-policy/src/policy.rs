@@ -1,4 +1,4 @@
-//! The policy: rules in force, replaced as a whole, asked at every command.
+//! The policy: the rules in force, replaced as a whole and asked at every command.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,17 +14,17 @@ use crate::explain::{self, Explanation};
 use crate::grants;
 use crate::rules::{Ruleset, Verdict};
 
-/// Who may do what where. Deny unless a rule or a grant in the token allows; a rule that denies
-/// wins over both. Decisions are synchronous and made by the rules in force at that moment.
+/// Decides on actions. Denies unless a rule or a grant in the token allows; a rule that denies wins
+/// over both. Decisions are synchronous, and use the rules in force at that moment.
 pub struct Policy {
     rules: ArcSwap<Ruleset>,
-    /// Held while new rules are compiled, so that versions follow each other.
+    /// Held while new rules are compiled, so that concurrent reloads get consecutive versions.
     reloading: Mutex<()>,
 }
 
-/// A principal before the rules in force when this was made, however many questions are asked:
-/// claims are parsed at most once, and a reload in between changes nothing. Make a new one for
-/// every round of questions.
+/// A principal with the rules in force when this was made. Claims are parsed at most once for any
+/// number of decisions, and a reload in between has no effect. Make a new one for each batch of
+/// decisions.
 pub struct Subject<'a> {
     rules: Guard<Arc<Ruleset>>,
     user: &'a str,
@@ -32,8 +32,8 @@ pub struct Subject<'a> {
 }
 
 impl Policy {
-    /// Compiles the rules. Never fails: a rule that does not compile denies whatever its patterns
-    /// match, and is logged. [`Config::check`] tells beforehand.
+    /// Compiles the rules. Never fails: a rule that does not compile is logged, and denies
+    /// everything that its patterns match. [`Config::check`] reports such rules beforehand.
     pub fn new(config: &Config) -> Self {
         Self {
             rules: ArcSwap::from_pointee(Ruleset::compile(config, 1)),
@@ -41,7 +41,7 @@ impl Policy {
         }
     }
 
-    /// Replaces the rules, in effect from the next decision on, and raises the version.
+    /// Replaces the rules from the next decision on, and raises the version.
     pub fn reload(&self, config: &Config) {
         let _reloading = self
             .reloading
@@ -52,19 +52,19 @@ impl Policy {
             .store(Arc::new(Ruleset::compile(config, version)));
     }
 
-    /// Which rules are in force: 1 at first, one more with every reload. A decision remembered
-    /// under another version must be made again.
+    /// The version of the rules in force: 1 at first, one more with every reload. A cached decision
+    /// of another version must be made again.
     pub fn version(&self) -> u64 {
         self.rules.load().version
     }
 
-    /// Whether `principal` may do `action` on `channel`. For several questions at once use
-    /// [`Policy::subject`].
+    /// Decides if `principal` may do `action` on `channel`. Use [`Policy::subject`] for several
+    /// decisions.
     pub fn decide(&self, principal: &Principal, action: Action, channel: &Channel) -> Decision {
         self.subject(principal).decide(action, channel)
     }
 
-    /// `principal` before the rules now in force.
+    /// Binds `principal` to the rules now in force.
     pub fn subject<'a>(&self, principal: &'a Principal) -> Subject<'a> {
         Subject {
             rules: self.rules.load(),
@@ -73,8 +73,8 @@ impl Policy {
         }
     }
 
-    /// The decision for these claims, and what every rule said. For people: it asks all rules and
-    /// logs nothing.
+    /// Explains the decision for these claims with the result of every rule. Evaluates all rules
+    /// and logs nothing.
     pub fn explain(
         &self,
         claims: &Map<String, Value>,
@@ -98,13 +98,13 @@ impl Policy {
 }
 
 impl Subject<'_> {
-    /// The version of the rules this subject is asked about, see [`Policy::version`].
+    /// The version of the rules of this subject, see [`Policy::version`].
     pub fn version(&self) -> u64 {
         self.rules.version
     }
 
-    /// Whether the principal may do `action` on `channel`. Nothing is cached; a rule whose patterns
-    /// do not match costs no evaluation.
+    /// Decides if the principal may do `action` on `channel`. Nothing is cached. A rule whose
+    /// patterns do not match costs no evaluation.
     pub fn decide(&self, action: Action, channel: &Channel) -> Decision {
         self.ask(action, channel, true)
     }
@@ -157,7 +157,7 @@ impl fmt::Debug for Policy {
 }
 
 impl fmt::Debug for Subject<'_> {
-    /// Neither the user nor a claim reaches a log.
+    /// Omits the user and the claims, so that neither reaches a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subject")
             .field("version", &self.rules.version)

@@ -1,16 +1,17 @@
-//! How often a rule's failures reach the log.
+//! Rate limit for the log lines about a rule's failures.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// A failing condition is asked at every command: one line a minute tells the operator as much.
+/// A failing condition is evaluated at every command, and one line a minute is enough for the
+/// operator.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Lets one report an [`INTERVAL`] through.
+/// Permits one report per [`INTERVAL`].
 #[derive(Debug)]
 pub(crate) struct Limiter {
     started: Instant,
-    /// When the next report is due, in seconds since `started`.
+    /// The earliest time of the next report, in seconds since `started`.
     due: AtomicU64,
 }
 
@@ -22,7 +23,7 @@ impl Limiter {
         }
     }
 
-    /// Whether to report now; of several that ask at once, one is told yes.
+    /// Returns true if a report is due. Of several concurrent callers, one gets true.
     pub(crate) fn permits(&self, now: Instant) -> bool {
         let at = now.saturating_duration_since(self.started).as_secs();
         let due = self.due.load(Ordering::Relaxed);

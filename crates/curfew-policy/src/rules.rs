@@ -1,4 +1,4 @@
-//! Compiled rules: an immutable set, and what one rule says.
+//! Compiled rules: an immutable set, and the evaluation of one rule.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,11 +17,11 @@ use curfew_model::pattern::Pattern;
 #[derive(Debug)]
 pub(crate) struct Ruleset {
     pub(crate) version: u64,
-    /// Rules that deny come first: the first rule that applies decides.
+    /// Rules that deny come first, because the first rule that applies decides.
     pub(crate) rules: Vec<Rule>,
-    /// `None`: grants in tokens are not read.
+    /// `None` if grants in tokens are ignored.
     pub(crate) grants_claim: Option<Box<str>>,
-    /// [`GRANT`], made once.
+    /// [`GRANT`], allocated once.
     pub(crate) grant: Arc<str>,
 }
 
@@ -29,9 +29,9 @@ pub(crate) struct Ruleset {
 #[derive(Debug)]
 pub(crate) struct Rule {
     pub(crate) name: Arc<str>,
-    /// Its place in the configuration.
+    /// The rule's index in the configuration.
     pub(crate) position: usize,
-    /// As configured; see [`Rule::denies`].
+    /// The configured effect; see [`Rule::denies`].
     pub(crate) effect: Effect,
     actions: Vec<Action>,
     patterns: Vec<Pattern>,
@@ -39,7 +39,7 @@ pub(crate) struct Rule {
     failures: Limiter,
 }
 
-/// When a rule applies.
+/// Condition of a rule.
 #[derive(Debug)]
 enum When {
     Always,
@@ -48,24 +48,24 @@ enum When {
     Broken(String),
 }
 
-/// What a rule says on one question.
+/// Result of one rule for one action and channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// It is not about this action or this channel.
+    /// The rule does not cover this action or this channel.
     NoMatch,
-    /// It has no condition and applies.
+    /// The rule has no condition and applies.
     Applies,
-    /// Its condition has this answer.
+    /// The condition is true or false.
     Condition(bool),
-    /// Its condition failed.
+    /// The condition failed.
     Failed(EvaluationError),
-    /// It does not compile.
+    /// The rule does not compile.
     Broken,
 }
 
 impl Ruleset {
-    /// Compiles what compiles. A rule that does not denies whatever its good patterns match, and is
-    /// reported.
+    /// Compiles the rules. A rule that does not compile is logged, and denies everything that its
+    /// good patterns match.
     pub(crate) fn compile(config: &Config, version: u64) -> Self {
         let mut rules: Vec<Rule> = config
             .rules
@@ -124,12 +124,12 @@ impl Rule {
         }
     }
 
-    /// Whether the rule can only deny: as configured, or because it does not compile.
+    /// Returns true if the rule can only deny, by its effect or because it does not compile.
     pub(crate) fn denies(&self) -> bool {
         self.effect == Effect::Deny || self.problem().is_some()
     }
 
-    /// Why the rule does not compile.
+    /// The reason why the rule does not compile.
     pub(crate) fn problem(&self) -> Option<&str> {
         match &self.when {
             When::Broken(problem) => Some(problem),
@@ -137,8 +137,8 @@ impl Rule {
         }
     }
 
-    /// What the rule says. Patterns are alternatives: a condition is asked for each that matches,
-    /// until it is true; a failure counts for more than false.
+    /// Evaluates the rule. Patterns are alternatives: the condition is evaluated for each one that
+    /// matches, until it is true. A failure takes precedence over false.
     pub(crate) fn judge(
         &self,
         claims: &LazyClaims<'_>,
@@ -182,7 +182,7 @@ impl Rule {
         verdict
     }
 
-    /// Tells the operator, at most once a minute, that the condition failed.
+    /// Logs that the condition failed, at most once a minute.
     pub(crate) fn report(&self, error: &EvaluationError) {
         if self.failures.permits(Instant::now()) {
             warn!(rule = %self.name, %error, "condition of a policy rule failed");

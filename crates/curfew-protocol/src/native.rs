@@ -1,6 +1,7 @@
 //! The native protocol, `curfew.v1`: text messages, one JSON object each.
 //!
-//! `data` is checked to be JSON and otherwise untouched: it leaves byte for byte as it came.
+//! `data` is checked to be JSON and otherwise left alone: it is delivered byte for byte as
+//! received.
 
 mod decode;
 mod encode;
@@ -11,15 +12,15 @@ use curfew_model::{CommandId, Message, MessageKind, Push, Reply, Request};
 
 use crate::{DecodeError, Protocol};
 
-/// Most levels of arrays and objects in `data`, the outermost included.
+/// Largest depth of arrays and objects in `data`, the outermost included.
 pub const MAX_DEPTH: usize = 32;
 
-/// Longest `id`, in bytes of its text, or of its digits. It is copied and echoed.
+/// Longest `id`, in bytes of its text or of its digits. Bounded because it is copied and echoed.
 pub const MAX_ID_BYTES: usize = 64;
 
-/// The demands on a message. Names are looked at only if they mean something.
+/// Rules for a message. Repeated names are refused only for known members.
 const RULES: Rules = Rules {
-    // The message around `data` is one level more.
+    // The message around `data` adds one level.
     max_depth: MAX_DEPTH + 1,
     strict: false,
 };
@@ -38,7 +39,7 @@ impl Protocol for Native {
     }
 
     fn decode<'a>(&self, message: &mut Message<'a>) -> Result<Request<'a>, DecodeError> {
-        // A message is one request.
+        // Leaves an empty rest, because each message holds one request.
         match std::mem::replace(message, Message::Text("")) {
             Message::Text(text) => decode::decode(text),
             Message::Binary(_) => Err(DecodeError::NotTheProtocol {
@@ -57,9 +58,9 @@ impl Protocol for Native {
     }
 }
 
-/// Whether a publication that does not come in a message of this protocol, such as the admin API's
-/// request with its data, keeps the same rules: JSON, with data at most [`MAX_DEPTH`] deep. The error says
-/// what is wrong.
+/// Checks a publication that does not arrive in a message of this protocol, such as a request to
+/// the admin API, by the same rules: JSON, with `data` at most [`MAX_DEPTH`] deep. The error
+/// describes the fault.
 pub fn check_request(text: &[u8]) -> Result<(), &'static str> {
     let text = std::str::from_utf8(text).map_err(|_| "the body is not UTF-8")?;
     match json::scan(text, RULES, |_, _| ()) {

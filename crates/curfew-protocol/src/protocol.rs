@@ -1,4 +1,4 @@
-//! The seam between a protocol and the rest.
+//! The interface between a protocol and the other crates.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,34 +6,36 @@ use std::fmt;
 use bytes::BytesMut;
 use curfew_model::{CommandId, Disconnect, ErrorCode, Message, MessageKind, Push, Reply, Request};
 
-/// Why a message is not a command.
+/// Reason why a message is not a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DecodeError {
-    /// Not the protocol at all (a binary message, not JSON): the connection closes.
+    /// The message is not of the protocol (binary, or not JSON). The connection closes.
     NotTheProtocol {
-        /// What is wrong, for the log.
+        /// The fault, for the log.
         message: &'static str,
     },
-    /// The protocol, but not a command: answered, and counted against `limits.bad_frames`.
+    /// The message is of the protocol but not a command. It is answered, and counted against
+    /// `limits.bad_frames`.
     Form {
-        /// The command's id, when it could be read.
+        /// The command's id, if it could be read.
         id: Option<CommandId>,
         /// `bad_request` or `unknown_type`.
         code: ErrorCode,
-        /// What is wrong and what would be right, for people.
+        /// The fault and its remedy, for people.
         message: Cow<'static, str>,
     },
 }
 
-/// Bytes to model and back, in one encoding. A protocol with two encodings, such as JSON and Protobuf,
-/// is two of these with one [`name`](Protocol::name).
+/// An encoding of messages to the model and back. A protocol with two encodings, such as JSON and
+/// Protobuf, has two implementations with one [`name`](Protocol::name).
 ///
-/// A message holds one or more requests. A reply or a push is one message, or nothing where the
-/// protocol has no word for it. What a transport puts around a message is none of the protocol's
-/// business. A relay, which passes on what others say, has words for nothing and decodes nothing: its
-/// part is [`close`](Protocol::close) and [`ping`](Protocol::ping).
+/// A message holds one or more requests. A reply or a push is one message, or none if the protocol
+/// cannot express it. The protocol is independent of the framing that a transport adds.
+///
+/// A relay, which forwards the messages of others, encodes and decodes nothing: it implements only
+/// [`close`](Protocol::close) and [`ping`](Protocol::ping).
 pub trait Protocol: fmt::Debug + Send + Sync + 'static {
-    /// The name in session records and in metrics.
+    /// The protocol's name in session records and in metrics.
     fn name(&self) -> &'static str;
 
     /// The name of this encoding in `Sec-WebSocket-Protocol`.
@@ -41,28 +43,29 @@ pub trait Protocol: fmt::Debug + Send + Sync + 'static {
         self.name()
     }
 
-    /// The kind of every message that is encoded.
+    /// The kind of every encoded message.
     fn kind(&self) -> MessageKind;
 
-    /// Takes the first request off a message. What it leaves is decoded once that is acted on; an empty
-    /// rest is the end of the message.
+    /// Decodes the first request of a message and removes it. The caller acts on it before it
+    /// decodes the rest; an empty rest ends the message.
     fn decode<'a>(&self, message: &mut Message<'a>) -> Result<Request<'a>, DecodeError>;
 
-    /// Appends the answer to a command. False, and nothing is written, where it is not answered.
+    /// Appends the answer to a command. Returns false, and writes nothing, if the protocol does not
+    /// answer it.
     fn encode_reply(&self, id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMut) -> bool;
 
-    /// Appends a push: the same bytes for every session of this protocol in this encoding. False, and
-    /// nothing is written, where the protocol does not tell it.
+    /// Appends a push, with the same bytes for every session of this encoding. Returns false, and
+    /// writes nothing, if the protocol cannot express it.
     fn encode_push(&self, push: &Push<'_>, out: &mut BytesMut) -> bool;
 
-    /// Appends the message that asks for a sign of life. False, and nothing is written, where the
-    /// transport's own ping does.
+    /// Appends a message that the client must answer. Returns false, and writes nothing, if the
+    /// transport's own ping is used instead.
     fn ping(&self, _out: &mut BytesMut) -> bool {
         false
     }
 
-    /// The code and the reason that a close tells. The reason is cut to what the transport has room
-    /// for: 123 bytes in a WebSocket (RFC 6455 §5.5).
+    /// The code and the reason of a close frame. The reason is cut to the transport's limit: 123
+    /// bytes in a WebSocket (RFC 6455 §5.5).
     fn close(&self, disconnect: &Disconnect) -> (u16, &'static str) {
         (disconnect.code, disconnect.reason)
     }

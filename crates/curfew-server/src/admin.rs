@@ -31,33 +31,33 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, warn};
 
-use crate::AdminKey;
-use crate::answers::Answers;
-use crate::exchange::{self, Ended, Porter, Timely};
-use crate::head::{Bounds, HeadFault};
-use crate::metrics::{AnswerReason, Listener as ListenerLabel, ServerMetrics};
-use crate::respond::{self, Problem, Response};
-use crate::{Listener, body, listen};
+use crate::config::AdminKey;
+use crate::http::answers::Answers;
+use crate::http::exchange::{self, Ended, Porter, Timely};
+use crate::http::head::{Bounds, HeadFault};
+use crate::http::span::{add_trace, name_span};
+use crate::http::{Problem, Response, body};
+use crate::listeners::{self, Listener};
+use crate::metrics::{AnswerReason, ListenerKind, ServerMetrics};
 use api::{Access, Api, Call, Caller, Operation};
 use key::Key;
 use places::{Place, Places};
 
 pub use openapi::openapi;
 
-/// A client of the admin listener sends the head of a request in this time, or is closed; this also
-/// ends idle connections.
+/// The longest wait for the head of a request. A connection that is idle for as long is closed.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The body of a request, and then what the API does for it, each take at most this long.
+/// The longest time for the body of a request, and then for its handler.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A client takes an answer whole in this time, or is closed.
+/// The longest time that a client may take to read an answer; then its connection is closed.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Room in a request's body for what is not a publication's data.
+/// Room in a request's body for all but a publication's data.
 const BODY_OVERHEAD_BYTES: usize = 64 * 1024;
 
-/// What of the configuration the admin listener goes by; replaced as a whole by a reload.
+/// The settings of the admin listener; a reload replaces them as a whole.
 #[derive(Debug, Clone)]
 struct AdminSettings {
     keys: Vec<Arc<AdminKey>>,
@@ -84,7 +84,7 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// An admin listener over what sessions share. `keys` are those that are accepted; `subject_claim` is
+    /// An admin listener over the context of sessions. `keys` are those that are accepted; `subject_claim` is
     /// `auth.subject_claim`, `prefix` is `backend.redis.prefix`,
     /// `connections` is `admin.connections`.
     pub fn new(
@@ -104,15 +104,15 @@ impl Admin {
             }),
             api: Api::new(),
             key: Key::new(),
-            answers: Answers::new(ListenerLabel::Admin, metrics),
+            answers: Answers::new(ListenerKind::Admin, metrics),
             porter: Porter::new(),
             places: Places::new(connections),
             prefix,
         })
     }
 
-    /// Tells what no line of the log has told, where the interval of the last one is over. To be called
-    /// every second or so.
+    /// Logs the refusals that no line has told, where the interval of the last one is over. The caller does
+    /// this about once a second.
     pub fn tell_rest(&self) {
         self.answers.tell_rest();
     }
@@ -127,7 +127,7 @@ impl Admin {
 
     /// Answers requests until `stop`.
     pub async fn serve(self: Arc<Self>, listener: Listener, stop: CancellationToken) {
-        listen::accept(listener, stop.clone(), |stream, peer| {
+        listeners::accept(listener, stop.clone(), |stream, peer| {
             let admin = Arc::clone(&self);
             let stop = stop.clone();
             self.context.node.spawn(async move {
@@ -184,7 +184,7 @@ impl Admin {
         } = tokio::select! {
             ended = serving => ended,
             () = place.given_up() => {
-                // It has no request that could be answered.
+                // No answer: the connection has no request.
                 self.answers.over_limit(CONNECTIONS, StatusCode::SERVICE_UNAVAILABLE, peer);
                 debug!(peer = %peer, "admin connection between requests makes room for another");
                 return;
@@ -283,9 +283,9 @@ impl Admin {
         }
         let mut response = handled.unwrap_or_else(Problem::into_response);
         let named = operation.changes() || !response.status().is_success();
-        respond::name_span(response.headers_mut(), &span);
+        name_span(response.headers_mut(), &span);
         if let Some(trace) = span.trace().filter(|_| named) {
-            respond::add_trace(&mut response, trace, tracer.link(trace));
+            add_trace(&mut response, trace, tracer.link(trace));
         }
         Ok(response)
     }
@@ -295,14 +295,15 @@ impl Admin {
     }
 }
 
-/// Within [`REQUEST_TIMEOUT`].
+/// The result of `work`, or a problem once [`REQUEST_TIMEOUT`] is over.
 async fn in_time<T>(work: impl Future<Output = T>) -> Result<T, Problem> {
     let late = |_| Problem::unavailable("the request took too long");
     time::timeout(REQUEST_TIMEOUT, work).await.map_err(late)
 }
 
 impl Operation {
-    /// Within [`REQUEST_TIMEOUT`]. What publishes has perhaps done so by then.
+    /// The result of `work`, or a problem once [`REQUEST_TIMEOUT`] is over: a call that publishes may have
+    /// done so by then.
     async fn in_time(
         &self,
         work: impl Future<Output = Result<Response, Problem>>,

@@ -1,6 +1,8 @@
 //! `[server]` and `[admin]`.
 
 mod keys;
+pub(crate) mod paths;
+mod public;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,8 +14,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use keys::{AdminKey, AdminKeyConfig, Power};
+pub use public::PublicSettings;
 
-use crate::{Listen, Proxies, routes};
+use crate::listeners::Listen;
+use crate::listeners::proxies::Proxies;
+use crate::listeners::tls::Tls;
 
 /// Most that `admin.connections` may be.
 const MAX_ADMIN_CONNECTIONS: usize = 65_536;
@@ -23,46 +28,43 @@ const MAX_ADMIN_CONNECTIONS: usize = 65_536;
 #[serde(deny_unknown_fields, default)]
 pub struct ServerConfig {
     /// Address and port of the public listener; port 0 takes a free one. Or `unix:/path`, a Unix socket
-    /// for a load balancer on the same machine; the process's umask says who may connect. Takes effect
+    /// for a load balancer on the same machine; the process's umask limits who may connect. Takes effect
     /// at start.
     #[schemars(with = "String")]
     pub listen: Listen,
-    /// Paths of the WebSocket endpoint: those that clients already have in their addresses, each as
-    /// `/ws`.
+    /// Paths of the WebSocket endpoint, each as `/ws`: the ones in the addresses that clients have.
     pub path: Vec<String>,
     /// The node's name for operators, in `curfew nodes` and the admin API: 1 to 253 characters. Absent:
     /// the machine's, which in Kubernetes is the pod's. Takes effect at start.
     pub node_name: Option<String>,
     /// The address at which operators find the node, beside its name: a pod's, where `listen` says
-    /// `0.0.0.0`. Nothing connects to it. Absent: what is listened on. Takes effect at start.
+    /// `0.0.0.0`. Nothing connects to it. Absent: the address listened on. Takes effect at start.
     pub node_address: Option<String>,
     /// Load balancers in front of this listener, as addresses and networks: `["10.0.0.0/8"]`;
-    /// `"unix"` stands for connections over a Unix socket. They are believed about their clients, by
-    /// `X-Forwarded-For` or `Forwarded`: limits, logs and
-    /// records of sessions go by the nearest address that is none of theirs. Empty: the socket alone
-    /// says who a client is. Where both headers come and disagree neither is believed, and all such clients
-    /// count as one: have the load balancer remove the one it does not write.
+    /// `"unix"` stands for connections over a Unix socket. Their `X-Forwarded-For` or `Forwarded` is
+    /// believed: limits, logs and records of sessions use the nearest address that is none of theirs.
+    /// Empty: clients have the socket's address. If both headers come and disagree, neither is believed
+    /// and all such clients count as one: have the load balancer remove the header that it does not write.
     pub trusted_proxies: Vec<String>,
-    /// Connections begin with a header of the PROXY protocol, version 1 or 2: those of
-    /// `trusted_proxies`, or all where that is empty. Then only load balancers may reach the
-    /// listener.
+    /// Connections of `trusted_proxies`, or all if that is empty, begin with a header of the PROXY
+    /// protocol, version 1 or 2. With it, let only load balancers reach the listener.
     pub proxy_protocol: bool,
     /// Origins that browsers may connect from, each as `scheme://host[:port]`, compared exactly;
-    /// `https://*.example.com` is every subdomain of `example.com`. `null` and `file://`, which local
-    /// files and sandboxed frames of any site have, only where they are named, and never with cookies.
-    /// Empty: any, which is fine as long as tokens do not come in cookies.
+    /// `https://*.example.com` is every subdomain of `example.com`. `null` and `file://`, the origins of
+    /// local files and of sandboxed frames of any site, must be named, and never have cookies. Empty:
+    /// any origin, which is safe as long as tokens do not come in cookies.
     pub allowed_origins: Vec<String>,
     /// Certificate chain in PEM. With `tls_key_file` the listener speaks TLS. Re-read when it
     /// changes.
     pub tls_cert_file: Option<PathBuf>,
     /// Private key in PEM for `tls_cert_file`. Re-read when it changes.
     pub tls_key_file: Option<PathBuf>,
-    /// How long a client may take for each of: the TLS handshake, its first byte, and the whole
-    /// head of its request.
+    /// Time that a client has for each of: the TLS handshake, its first byte, and the whole head of
+    /// its request.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub handshake_timeout: Duration,
-    /// How long a connection may take from being accepted to the end of its upgrade.
+    /// Time from the acceptance of a connection to the end of its upgrade.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub upgrade_timeout: Duration,
@@ -72,7 +74,7 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             listen: Listen::Tcp(SocketAddr::from(([0, 0, 0, 0], 8080))),
-            path: vec![routes::WEBSOCKET.to_owned()],
+            path: vec![paths::WEBSOCKET.to_owned()],
             node_name: None,
             node_address: None,
             trusted_proxies: Vec::new(),
@@ -103,7 +105,7 @@ impl ServerConfig {
             problems.report("path", "must have at least one path, such as \"/ws\"");
         }
         for (at, path) in self.path.iter().enumerate() {
-            if let Err(message) = routes::check_path(path) {
+            if let Err(message) = paths::check(path) {
                 problems.report(&format!("path[{at}]"), message);
             }
         }
@@ -126,7 +128,7 @@ impl ServerConfig {
                 problems.report("tls_cert_file", "required beside server.tls_key_file")
             }
             (Some(cert), Some(key)) => {
-                if let Err(error) = crate::tls::Tls::load(cert, key) {
+                if let Err(error) = Tls::load(cert, key) {
                     problems.report(error.key(), error.to_string());
                 }
             }

@@ -1,15 +1,18 @@
 //! Reports of identity providers, and tokens that their holders give back: each ends access.
 //!
-//! The files in order: one for each endpoint (`logout`, `events`, `global_revocation`, `revoke`), then what
-//! they share: the form they read, those who may not report for a while, what waits for keys, and how
-//! access ends.
+//! The files in order: one for each endpoint (`logout`, `events`, `global_revocation`, `revoke`), the way
+//! that all reports go (`report`), and its steps: a body (`form`), an address with too many unverified ones
+//! (`unverified`), keys that are awaited (`kept`), access that ends (`end_access`) and the answer to a report
+//! without effect (`refusal`).
 
-mod ending;
+mod end_access;
 mod events;
 mod form;
 mod global_revocation;
 mod kept;
 mod logout;
+mod refusal;
+mod report;
 mod revoke;
 mod unverified;
 
@@ -22,9 +25,9 @@ use curfew_session::Context;
 use http::Request;
 use hyper::body::Incoming;
 
-use crate::PublicSettings;
+use crate::config::{PublicSettings, paths};
+use crate::http::Response;
 use crate::metrics::ServerMetrics;
-use crate::respond::Response;
 use kept::Kept;
 use unverified::Unverified;
 
@@ -44,12 +47,6 @@ pub(crate) enum Endpoint {
     },
 }
 
-/// True if this path belongs to an endpoint here, configured or not.
-pub(crate) fn owns(path: &str) -> bool {
-    let taken = [logout::PATH, global_revocation::PATH, revoke::PATH];
-    taken.contains(&path) || path.starts_with(events::PREFIX)
-}
-
 /// Answers reports, and ends access by them.
 #[derive(Debug)]
 pub(crate) struct Reports {
@@ -61,7 +58,7 @@ pub(crate) struct Reports {
 }
 
 impl Reports {
-    /// Goes by `settings`, which the public listener has replaced at a reload.
+    /// Reports under `settings`, which the public listener replaces at a reload.
     pub(crate) fn new(
         context: Arc<Context>,
         metrics: Arc<ServerMetrics>,
@@ -81,27 +78,27 @@ impl Reports {
         self.unverified.set(per_second);
     }
 
-    /// Tells what no line of the log has told, where the interval of the last one is over.
+    /// Logs the reports that no line has told, where the interval of the last one is over.
     pub(crate) fn tell_rest(&self) {
         self.unverified.tell_rest();
         self.kept.tell_rest();
     }
 
-    /// The endpoint of a path. What is not configured does not exist.
+    /// The endpoint of a path, if it is configured.
     pub(crate) fn endpoint(&self, path: &str) -> Option<Endpoint> {
         let authenticator = &self.context.authenticator;
         match path {
-            logout::PATH => authenticator.accepts_logout().then_some(Endpoint::Logout),
-            global_revocation::PATH => {
+            paths::LOGOUT => authenticator.accepts_logout().then_some(Endpoint::Logout),
+            paths::GLOBAL_REVOCATION => {
                 let accepts = authenticator.accepts_global_revocation();
                 accepts.then_some(Endpoint::GlobalRevocation)
             }
-            revoke::PATH => {
+            paths::TOKEN_REVOCATION => {
                 let accepts = self.settings.load().auth.token_revocation;
                 accepts.then_some(Endpoint::TokenRevocation)
             }
             _ => {
-                let issuer = path.strip_prefix(events::PREFIX)?;
+                let issuer = path.strip_prefix(paths::EVENTS)?;
                 let stream = authenticator.event_stream(issuer)?;
                 Some(Endpoint::Events {
                     issuer: issuer.to_owned(),
@@ -111,7 +108,7 @@ impl Reports {
         }
     }
 
-    /// Answers what came from `address` to an endpoint.
+    /// Answers a request from `address` to an endpoint.
     pub(crate) async fn answer(
         self: &Arc<Self>,
         endpoint: Endpoint,
@@ -123,7 +120,7 @@ impl Reports {
             Endpoint::GlobalRevocation => self.global_revocation(request, address).await,
             Endpoint::TokenRevocation => self.token_revocation(request, address).await,
             Endpoint::Events { issuer, stream } => {
-                self.security_event(&issuer, stream, request, address).await
+                self.security_event(issuer, stream, request, address).await
             }
         }
     }

@@ -38,8 +38,8 @@ curfew_telemetry::labels! {
         Timeout = "timeout",
     }
 
-    /// Which listener it was.
-    Listener = "listener" {
+    /// The listener.
+    ListenerKind = "listener" {
         /// The public one.
         Public = "public",
         /// The admin listener.
@@ -107,7 +107,7 @@ curfew_telemetry::labels! {
     }
 
     /// A kind of report by an issuer.
-    Report = "report" {
+    ReportKind = "report" {
         /// A logout token.
         BackchannelLogout = "backchannel_logout",
         /// A security event.
@@ -172,12 +172,10 @@ curfew_telemetry::metrics! {
         connections_limit: Gauge, "limits.connections; 0 is no limit";
         connections_accepted: Named<&'static str> = Named::new("protocol", protocols.to_vec()), "Upgraded connections";
         connections_rejected: Counters<RejectReason>, "Connections that were not upgraded";
-        http_answers: Counters<(Listener, AnswerReason)>, "Answers to HTTP requests on either listener";
+        http_answers: Counters<(ListenerKind, AnswerReason)>, "Answers to HTTP requests on either listener";
         handshake_duration: Histogram = Histogram::new(HANDSHAKE_SECONDS), Seconds, "From accepting a connection to its upgrade";
-        channels: Gauge, "Channels with a subscription on this node";
-        send_queue_bytes: Gauge, Bytes, "Bytes in all outbound queues";
         logouts: Counters<LogoutOutcome>, "Logout tokens of identity providers";
-        reports_refused: Counters<(Report, ReportFault)>, "Reports of identity providers that they have signed and that are refused";
+        reports_refused: Counters<(ReportKind, ReportFault)>, "Reports of identity providers that they have signed and that are refused";
         tickets: Counters<TicketOutcome>, "Tickets, and requests for them";
         security_events: Counters<EventOutcome>, "Security events of identity providers";
         global_revocations: Counters<LogoutOutcome>, "Requests of identity providers to end all of a user's sessions";

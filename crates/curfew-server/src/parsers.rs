@@ -13,13 +13,12 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
-use crate::exchange::{self, Ended};
-use crate::head::{Bounds, HeadFault};
-use crate::respond::Problem;
-use crate::routes::close;
+use crate::http::exchange::{self, Ended};
+use crate::http::head::{Bounds, HeadFault};
+use crate::http::{Problem, close};
 
-pub use crate::proxies::forwarded::{addresses, nodes};
-pub use crate::proxies::protocol::{Header, Unparsed, parse};
+pub use crate::listeners::proxies::forwarded::{addresses, nodes};
+pub use crate::listeners::proxies::protocol::{Header, Unparsed, parse};
 
 /// Longer than any head takes that is all there.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);

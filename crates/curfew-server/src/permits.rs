@@ -5,16 +5,17 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use curfew_model::{Quota, TokenBucket};
 use curfew_session::LimitsConfig;
 use curfew_telemetry::Gauge;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::metrics::ServerMetrics;
-use crate::rate::Rate;
 
-/// Why there is no place.
+/// The limit that leaves no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Full {
+pub(crate) enum LimitReached {
     /// `limits.connections`.
     Node,
     /// `limits.unauthenticated`.
@@ -26,8 +27,8 @@ pub(crate) enum Full {
 /// The setting of the rate of handshakes.
 pub(crate) const HANDSHAKES: &str = "limits.handshakes_per_second";
 
-impl Full {
-    /// The setting that says so.
+impl LimitReached {
+    /// The setting of the limit.
     pub(crate) fn setting(self) -> &'static str {
         match self {
             Self::Node => "limits.connections",
@@ -45,13 +46,20 @@ pub(crate) struct Permits {
     max_unauthenticated: AtomicUsize,
     max_per_address: AtomicUsize,
     addresses: Mutex<Addresses>,
-    rate: Mutex<Rate>,
+    handshakes: Mutex<Handshakes>,
     metrics: Arc<ServerMetrics>,
-    /// The node's: it drains until there are none.
+    /// The connections of the node, which drains until there are none.
     open: Gauge,
 }
 
-/// Connections that have not authenticated, by where they come from.
+/// The bucket of `limits.handshakes_per_second`; 0 each second is no limit.
+#[derive(Debug)]
+struct Handshakes {
+    quota: Quota,
+    bucket: TokenBucket,
+}
+
+/// Connections that have not authenticated, by address.
 #[derive(Debug, Default)]
 struct Addresses {
     total: usize,
@@ -66,7 +74,7 @@ pub(crate) struct Connection(Arc<Permits>);
 #[derive(Debug)]
 pub(crate) struct Unauthenticated {
     permits: Arc<Permits>,
-    /// Whose count it is in; of what comes through a load balancer that is known later.
+    /// The address whose count it is in; behind a load balancer that is known later.
     address: Option<IpAddr>,
 }
 
@@ -78,7 +86,7 @@ impl Permits {
             max_unauthenticated: AtomicUsize::new(0),
             max_per_address: AtomicUsize::new(0),
             addresses: Mutex::default(),
-            rate: Mutex::new(Rate::new(0)),
+            handshakes: Mutex::new(Handshakes::new(0)),
             metrics,
             open,
         })
@@ -94,18 +102,18 @@ impl Permits {
         self.metrics
             .connections_limit
             .set(limits.connections as i64);
-        self.rate.lock().set(limits.handshakes_per_second);
+        self.handshakes.lock().set(limits.handshakes_per_second);
     }
 
     /// A place for an upgraded connection.
-    pub(crate) fn connection(self: &Arc<Self>) -> Result<Connection, Full> {
+    pub(crate) fn connection(self: &Arc<Self>) -> Result<Connection, LimitReached> {
         let max = self.max_connections.load(Ordering::Relaxed);
         let before = self.connections.fetch_add(1, Ordering::Relaxed);
-        // Made at once, so that it is given back on the way out too.
+        // Made before the check, so that a refusal gives the place back too.
         let permit = Connection(Arc::clone(self));
         self.open.inc();
         if max != 0 && before >= max {
-            Err(Full::Node)
+            Err(LimitReached::Node)
         } else {
             Ok(permit)
         }
@@ -116,11 +124,11 @@ impl Permits {
     pub(crate) fn unauthenticated(
         self: &Arc<Self>,
         address: Option<IpAddr>,
-    ) -> Result<Unauthenticated, Full> {
+    ) -> Result<Unauthenticated, LimitReached> {
         let address = address.map(group);
         let mut addresses = self.addresses.lock();
         if addresses.total >= self.max_unauthenticated.load(Ordering::Relaxed) {
-            return Err(Full::Unauthenticated);
+            return Err(LimitReached::Unauthenticated);
         }
         if let Some(address) = address {
             addresses.add(address, self.max_per_address.load(Ordering::Relaxed))?;
@@ -133,9 +141,9 @@ impl Permits {
         })
     }
 
-    /// Whether one more handshake is within `limits.handshakes_per_second`.
+    /// Takes one more handshake of `limits.handshakes_per_second`; false if there is none left.
     pub(crate) fn handshake(&self) -> bool {
-        self.rate.lock().take()
+        self.handshakes.lock().take()
     }
 }
 
@@ -150,11 +158,30 @@ pub(crate) fn group(address: IpAddr) -> IpAddr {
     }
 }
 
+impl Handshakes {
+    fn new(per_second: u32) -> Self {
+        let quota = Quota::of_a_second(per_second);
+        let bucket = TokenBucket::full(quota, Instant::now().into_std());
+        Self { quota, bucket }
+    }
+
+    fn set(&mut self, per_second: u32) {
+        if self.quota.per_second != per_second {
+            *self = Self::new(per_second);
+        }
+    }
+
+    fn take(&mut self) -> bool {
+        let now = Instant::now().into_std();
+        self.quota.per_second == 0 || self.bucket.take(self.quota, now)
+    }
+}
+
 impl Addresses {
-    fn add(&mut self, address: IpAddr, max: usize) -> Result<(), Full> {
+    fn add(&mut self, address: IpAddr, max: usize) -> Result<(), LimitReached> {
         let count = self.by_address.entry(address).or_default();
         if *count >= max {
-            return Err(Full::Address);
+            return Err(LimitReached::Address);
         }
         *count += 1;
         Ok(())
@@ -172,7 +199,7 @@ impl Addresses {
 
 impl Unauthenticated {
     /// Counts the connection for this address from here on, if there is room.
-    pub(crate) fn attribute(&mut self, address: IpAddr) -> Result<(), Full> {
+    pub(crate) fn attribute(&mut self, address: IpAddr) -> Result<(), LimitReached> {
         let address = group(address);
         if self.address == Some(address) {
             return Ok(());
@@ -203,7 +230,7 @@ impl Drop for Unauthenticated {
             addresses.remove(address);
         }
         if addresses.total == 0 {
-            // A storm's worth of memory is not kept.
+            // The memory of a storm is given back.
             addresses.by_address = HashMap::new();
         }
     }

@@ -5,11 +5,13 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use curfew_auth::{AuthError, NewTicket, Ticket, Ticketed, VerifyError};
 use curfew_backend::BackendError;
 use curfew_model::json::object_text;
 use curfew_model::{AuthFailure, Principal};
 use curfew_node::AdmitError;
+use curfew_session::Context;
 use curfew_ws::{canonical_origin, handshake};
 use http::header::ALLOW;
 use http::{Method, Request, StatusCode};
@@ -17,14 +19,12 @@ use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 use tracing::{Instrument as _, debug};
 
-use crate::asked::{Asked, describe};
-use crate::metrics::TicketOutcome;
-use crate::refusal::{NOT_ALLOWED, backend_away, forbidden_origin, revoked, unauthorized};
-use crate::respond::{self, Problem, Response};
-use crate::{Public, PublicSettings, body, cors, permits};
-
-/// The path.
-pub(crate) const PATH: &str = "/v1/tickets";
+use crate::config::{PublicSettings, paths};
+use crate::http::refusal::{NOT_ALLOWED, backend_away, forbidden_origin, revoked, unauthorized};
+use crate::http::span::{Asked, describe, name_trace};
+use crate::http::{Problem, Response, body, cors, json};
+use crate::metrics::{ServerMetrics, TicketOutcome};
+use crate::permits::{self, Permits};
 
 /// The span of a request for a ticket.
 const SPAN: &str = "POST /v1/tickets";
@@ -32,7 +32,7 @@ const SPAN: &str = "POST /v1/tickets";
 /// Largest body: room for an origin.
 const MAX_BODY_BYTES: usize = 1024;
 
-/// What the body may say.
+/// The body of a request.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Wish {
@@ -40,7 +40,7 @@ struct Wish {
     origin: Option<String>,
 }
 
-/// What is given.
+/// The body of the answer.
 #[derive(Serialize)]
 struct Given {
     ticket: String,
@@ -48,28 +48,52 @@ struct Given {
     expires_in: u64,
 }
 
-/// Why no ticket is given.
+/// The refusal of a ticket.
 struct TicketRefusal {
     /// Its name in spans and in the log.
     reason: &'static str,
     response: Box<Response>,
 }
 
-/// Why a ticket gives no token.
+/// The reasons for which a ticket gives no token.
 #[derive(Debug)]
 pub(crate) enum RedeemError {
     /// There is no such ticket, or not any more.
     NotFound(AuthError),
     /// It is for pages of another origin, and used up.
     OtherOrigin,
-    /// Whether there is one is not known, and whether there still is.
+    /// The backend failed: the ticket may be used up or not.
     Backend(BackendError),
 }
 
-impl Public {
-    /// Answers whoever asks for a ticket, or whether it may: the page is of another origin as a rule, so
-    /// that its browser asks first, and shows it an answer only if that says so (Fetch §3.2).
-    pub(crate) async fn tickets(self: &Arc<Self>, request: Request<Incoming>) -> Response {
+/// Gives and takes tickets.
+#[derive(Debug)]
+pub(crate) struct TicketEndpoint {
+    context: Arc<Context>,
+    metrics: Arc<ServerMetrics>,
+    settings: Arc<ArcSwap<PublicSettings>>,
+    permits: Arc<Permits>,
+}
+
+impl TicketEndpoint {
+    /// Tickets under `settings`, which the public listener replaces at a reload.
+    pub(crate) fn new(
+        context: Arc<Context>,
+        metrics: Arc<ServerMetrics>,
+        settings: Arc<ArcSwap<PublicSettings>>,
+        permits: Arc<Permits>,
+    ) -> Self {
+        Self {
+            context,
+            metrics,
+            settings,
+            permits,
+        }
+    }
+
+    /// Answers a request for a ticket, or a preflight: the page is of another origin as a rule, so that its
+    /// browser asks first, and shows it an answer only if that says so (Fetch §3.2).
+    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response {
         let settings = self.settings.load_full();
         let allowed = cors::allowed(request.headers(), &settings.origins);
         let mut response = match *request.method() {
@@ -98,7 +122,7 @@ impl Public {
         let mut response = match make.instrument(span.scope()).await {
             Ok(given) => {
                 metrics.tickets.inc(TicketOutcome::Issued);
-                respond::json(StatusCode::CREATED, &given)
+                json(StatusCode::CREATED, &given)
             }
             Err(TicketRefusal { reason, response }) => {
                 let is_ours = response.status().is_server_error();
@@ -119,8 +143,8 @@ impl Public {
             }
         };
         asked.describe(&mut span);
-        describe(&mut span, "POST", PATH, response.status());
-        respond::name_trace(&mut response, &span);
+        describe(&mut span, "POST", paths::TICKETS, response.status());
+        name_trace(&mut response, &span);
         response
     }
 
@@ -133,7 +157,7 @@ impl Public {
         if node.is_refusing() {
             return Err(Problem::unavailable("the node is leaving service, ask again").into());
         }
-        // With the handshakes: as much work, and one for each.
+        // Within the rate of handshakes: a ticket is as much work, and leads to one.
         if !self.permits.handshake() {
             let detail = "too many requests at the moment, try again";
             return Err(Problem::over_limit(permits::HANDSHAKES, detail).into());
@@ -183,9 +207,12 @@ impl Public {
         }
     }
 
-    /// Takes the token that a ticket stands for, to be used by a request with this `Origin`. Whatever
-    /// comes of it, the ticket is used up, or may be.
-    pub(crate) async fn redeem_ticket(
+    /// Takes the token that a ticket stands for, to be used by a request with this `Origin`.
+    ///
+    /// # Errors
+    ///
+    /// There is no such ticket, or it is used up with this call; after [`RedeemError::Backend`] it may be.
+    pub(crate) async fn redeem(
         &self,
         settings: &PublicSettings,
         ticket: &Ticket,
@@ -200,8 +227,8 @@ impl Public {
             Ok(sealed) => match sealed.and_then(|sealed| ticket.open(sealed)) {
                 None => {
                     let lifetime = settings.auth.ticket_lifetime.as_secs_f64();
-                    // The reasons are fixed, and none is about tickets. By this one clients get
-                    // another credential and come back, which is what is to be done.
+                    // The reasons are fixed, and none is about tickets. On this one clients get another
+                    // credential and come back, as they should.
                     let error = AuthError::new(
                         AuthFailure::Expired,
                         format!(
@@ -221,8 +248,8 @@ impl Public {
     }
 }
 
-/// The origin that a ticket is for: that of the page that asks, or that the back end asks for, which is
-/// no page. Without any it is for what is no page either.
+/// The origin that a ticket is for: that of the page that asks, or the one that a back end asks for.
+/// Without any the ticket is for programs that send no origin.
 fn bind(sent: Option<String>, wished: Option<String>) -> Result<Option<String>, Problem> {
     let wished = match wished {
         None => None,
@@ -240,8 +267,8 @@ fn bind(sent: Option<String>, wished: Option<String>) -> Result<Option<String>, 
     }
 }
 
-/// An `Origin` header to be compared with another. One that names no origin, as `null` does, is equal
-/// to itself: where any origin may connect, pages that have none may too.
+/// An `Origin` header to be compared with another. A header that names no origin, as `null` does, is equal
+/// to itself: where any origin may connect, pages without one may too.
 fn comparable(origin: &str) -> String {
     canonical_origin(origin).unwrap_or_else(|| origin.to_owned())
 }
@@ -252,7 +279,7 @@ async fn read(body: Incoming) -> Result<Wish, Problem> {
     if body.is_empty() {
         return Ok(Wish::default());
     }
-    // What serde says of it could quote a token that was sent in the wrong place.
+    // The error of serde could quote a token that was sent in the wrong place.
     let wish = object_text(&body).and_then(|text| serde_json::from_str(text).ok());
     wish.ok_or_else(|| Problem::bad_request("the body must be {\"origin\":\"https://…\"} or empty"))
 }

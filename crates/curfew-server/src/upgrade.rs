@@ -1,41 +1,54 @@
 //! The upgrade: from a request to a session's task.
 //!
 //! In order: draining, rate, handshake, protocol, credentials, origin, a place, ticket, token,
-//! admission, 101. What a client could not read as a failed handshake, which is anything about its
-//! token, is told after the 101, unless `auth.reject` says otherwise. A dependency that is down is
-//! told before it, as 503.
+//! admission, 101. A browser cannot read the answer to a failed handshake, so faults of the token are told
+//! after the 101, unless `auth.reject` says otherwise. A dependency that is down is told before it, as 503.
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use curfew_auth::{AuthError, Credential, Source, Ticket};
 use curfew_session::{Context, Guards, Opening, Session, WireId};
 use curfew_telemetry::{Span, SpanKind};
-use curfew_ws::{Handshake, Upgraded, handshake};
+use curfew_ws::{DeferSwitch, Handshake, Upgraded, handshake};
 use http::Request;
 use http_body_util::Full;
 use hyper::body::Incoming;
+use parking_lot::Mutex;
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
 mod credential;
 mod refused;
 mod span;
 
-use crate::accept::Accepted;
-use crate::listen::UNIX_PEER;
-use crate::metrics::RejectReason;
-use crate::refusal::backend_away;
-use crate::respond::{Problem, Response};
-use crate::tickets::RedeemError;
-use crate::{Public, PublicSettings, permits};
+use crate::config::PublicSettings;
+use crate::http::refusal::backend_away;
+use crate::http::{Problem, Response};
+use crate::listeners::UNIX_PEER;
+use crate::metrics::{RejectReason, ServerMetrics};
+use crate::permits::{self, Permits, Unauthenticated};
+use crate::tickets::{RedeemError, TicketEndpoint};
 use refused::{UpgradeRefusal, not_admitted};
 use span::UpgradeSpan;
 
-/// How a token is offered as a subprotocol.
+/// The beginning of a subprotocol that is a token.
 const BEARER_SUBPROTOCOL: &str = "bearer.";
 
-/// A request that was accepted: what its connection becomes once hyper lets go of it.
+/// The WebSocket endpoint.
+#[derive(Debug)]
+pub(crate) struct Upgrades {
+    context: Arc<Context>,
+    metrics: Arc<ServerMetrics>,
+    settings: Arc<ArcSwap<PublicSettings>>,
+    permits: Arc<Permits>,
+    tickets: Arc<TicketEndpoint>,
+}
+
+/// A request that was accepted, and the session that its connection becomes once hyper lets go of it.
 #[derive(Debug)]
 pub(crate) struct Upgrade {
     context: Arc<Context>,
@@ -44,6 +57,23 @@ pub(crate) struct Upgrade {
     guards: Guards,
     address: IpAddr,
     span: Span,
+}
+
+/// A connection before its upgrade. It is shared by the task that serves it and by the answer to its
+/// request, which run in turns: no lock is waited for.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    /// The client, as far as it is known: the peer, until its load balancer has named another.
+    client: Mutex<IpAddr>,
+    /// The time at which it was accepted.
+    at: Instant,
+    has_asked: AtomicBool,
+    /// Taken by the upgrade; otherwise given back when the connection ends.
+    permit: Mutex<Option<Unauthenticated>>,
+    /// The session that it is to become.
+    upgrade: Mutex<Option<Box<Upgrade>>>,
+    /// The switch that holds back the answer to the upgrade.
+    switch: DeferSwitch,
 }
 
 impl Upgrade {
@@ -67,13 +97,93 @@ impl Upgrade {
     }
 }
 
-impl Public {
+impl Accepted {
+    /// A connection of `client` that was accepted `at` this time.
+    pub(crate) fn new(client: IpAddr, at: Instant, permit: Unauthenticated) -> Self {
+        Self {
+            client: Mutex::new(client),
+            at,
+            has_asked: AtomicBool::new(false),
+            permit: Mutex::new(Some(permit)),
+            upgrade: Mutex::new(None),
+            switch: DeferSwitch::default(),
+        }
+    }
+
+    /// The client, as far as it is known.
+    pub(crate) fn client(&self) -> IpAddr {
+        *self.client.lock()
+    }
+
+    /// Sets the client that its load balancer names.
+    pub(crate) fn set_client(&self, client: IpAddr) {
+        *self.client.lock() = client;
+    }
+
+    /// Its first request has come.
+    pub(crate) fn note_request(&self) {
+        self.has_asked.store(true, Ordering::Relaxed);
+    }
+
+    /// True once its first request has come.
+    pub(crate) fn has_asked(&self) -> bool {
+        self.has_asked.load(Ordering::Relaxed)
+    }
+
+    /// Counts it for `address` from here on, as long as it has not authenticated.
+    ///
+    /// # Errors
+    ///
+    /// The address has too many.
+    pub(crate) fn attribute(&self, address: IpAddr) -> Result<(), permits::LimitReached> {
+        match self.permit.lock().as_mut() {
+            Some(permit) => permit.attribute(address),
+            None => Ok(()),
+        }
+    }
+
+    /// Its place among those that have not authenticated, for the session.
+    fn take_permit(&self) -> Option<Unauthenticated> {
+        self.permit.lock().take()
+    }
+
+    /// Has the connection taken over once its request is answered. The session writes the answer.
+    fn take_over(&self, upgrade: Upgrade) {
+        *self.upgrade.lock() = Some(Box::new(upgrade));
+        self.switch.defer();
+    }
+
+    /// The session that it becomes, if its request was upgraded.
+    pub(crate) fn take_upgrade(&self) -> Option<Box<Upgrade>> {
+        self.upgrade.lock().take()
+    }
+
+    /// The switch that holds back the answer to the upgrade.
+    pub(crate) fn switch(&self) -> DeferSwitch {
+        self.switch.clone()
+    }
+}
+
+impl Upgrades {
+    /// The endpoint under `settings`, which the public listener replaces at a reload.
+    pub(crate) fn new(
+        context: Arc<Context>,
+        metrics: Arc<ServerMetrics>,
+        settings: Arc<ArcSwap<PublicSettings>>,
+        permits: Arc<Permits>,
+        tickets: Arc<TicketEndpoint>,
+    ) -> Self {
+        Self {
+            context,
+            metrics,
+            settings,
+            permits,
+            tickets,
+        }
+    }
+
     /// Answers a request for the WebSocket endpoint.
-    pub(crate) async fn websocket(
-        self: &Arc<Self>,
-        request: Request<Incoming>,
-        accepted: &Accepted,
-    ) -> Response {
+    pub(crate) async fn answer(&self, request: Request<Incoming>, accepted: &Accepted) -> Response {
         let tracer = self.context.node.metrics().tracer();
         let mut span = UpgradeSpan::begin(tracer, &request, accepted);
         let log = span.whole().scope();
@@ -88,7 +198,7 @@ impl Public {
     }
 
     async fn upgrade(
-        self: &Arc<Self>,
+        &self,
         mut request: Request<Incoming>,
         accepted: &Accepted,
         span: &mut UpgradeSpan<'_>,
@@ -133,11 +243,7 @@ impl Public {
             .map_err(|error| UpgradeRefusal::handshake(&error))?;
         let guards = Guards {
             connection: Box::new(connection),
-            unauthenticated: accepted
-                .permit
-                .lock()
-                .take()
-                .map(|permit| Box::new(permit) as _),
+            unauthenticated: accepted.take_permit().map(|permit| Box::new(permit) as _),
         };
         let metrics = &self.metrics;
         let name = self.context.node.hub().wires().get(wire).name();
@@ -152,7 +258,7 @@ impl Public {
             opening,
             guards,
             address,
-            // It ends when the session is open.
+            // The span ends when the session is open.
             span,
         });
         Ok(response.map(|_| Full::new(Bytes::new())))
@@ -196,7 +302,7 @@ impl Public {
         origin: Option<&str>,
         mut span: Span,
     ) -> Result<Result<String, AuthError>, UpgradeRefusal> {
-        let redeem = self.redeem_ticket(settings, ticket, origin);
+        let redeem = self.tickets.redeem(settings, ticket, origin);
         match redeem.instrument(span.scope()).await {
             Ok(token) => Ok(Ok(token)),
             Err(RedeemError::NotFound(error)) => {
@@ -219,7 +325,7 @@ impl Public {
         }
     }
 
-    /// What the request's token, if it has one, leads to.
+    /// The session that the request's token opens, or awaits one where it has none.
     async fn open(
         &self,
         settings: &PublicSettings,

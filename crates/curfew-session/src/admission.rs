@@ -1,5 +1,5 @@
-//! Admission: a token is verified, then its session is admitted. The upgrade, `auth` and `refresh` all
-//! come through here, where it is decided, counted, traced and logged: an outage is told alike by each.
+//! Admission: verification of a token, then admission of its session. The upgrade, `auth` and
+//! `refresh` share this code, so that each decides, counts, traces and logs an outage alike.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,17 +13,17 @@ use tracing::{Instrument as _, debug};
 
 use crate::{Context, Refusal};
 
-/// A fault, for the span of what failed by it.
+/// A fault, for the span of the failed operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Failure {
-    /// `error.type`
+    /// The value of `error.type`.
     pub error_type: &'static str,
-    /// It is a fault of ours or of what we depend on, not of the client.
+    /// True for a fault of the node or of its dependencies, false for one of the client.
     pub is_ours: bool,
 }
 
 impl Failure {
-    /// The client is at fault, or may not do it.
+    /// A fault of the client, or a missing permission.
     pub(crate) fn of_client(error_type: &'static str) -> Self {
         Self {
             error_type,
@@ -31,7 +31,7 @@ impl Failure {
         }
     }
 
-    /// We are, or what we depend on.
+    /// A fault of the node or of its dependencies.
     pub(crate) fn of_ours(error_type: &'static str) -> Self {
         Self {
             error_type,
@@ -63,13 +63,13 @@ impl From<&Refusal> for Failure {
     }
 }
 
-/// The reason why a token opens no session, or does not renew one.
+/// Reason why a token opens or renews no session.
 #[derive(Debug, thiserror::Error)]
 pub enum AdmissionError {
-    /// It opens nothing, or cannot be verified now.
+    /// The token is refused, or cannot be verified now.
     #[error(transparent)]
     Token(#[from] VerifyError),
-    /// Its session is refused, or cannot be admitted now.
+    /// The session is refused, or cannot be admitted now.
     #[error(transparent)]
     Session(#[from] AdmitError),
 }
@@ -104,21 +104,22 @@ impl From<AdmissionError> for Refusal {
     }
 }
 
-/// A token that was verified. The span of that waits for the session that it opens, to name it.
+/// A verified token. It holds the span of the verification, which gets the id of the session that
+/// the token opens.
 #[derive(Debug)]
 pub struct Verified {
-    /// Its content.
+    /// The token's content.
     pub principal: Arc<Principal>,
     span: Span,
 }
 
 impl Context {
-    /// Verifies the token of a connection, or refuses what stands in its place. Counted and logged, and
-    /// traced as a part of `whole`.
+    /// Verifies the token of a connection, and counts, logs and traces the result as a part of
+    /// `whole`. An `Err` is the refusal of a credential that could not be read.
     ///
     /// # Errors
     ///
-    /// As [`Context::verify`].
+    /// The errors of [`Context::verify`].
     pub async fn verify_part(
         &self,
         token: Result<&str, AuthError>,
@@ -150,7 +151,7 @@ impl Context {
     ///
     /// # Errors
     ///
-    /// As [`Node::admit`](curfew_node::Node::admit).
+    /// The errors of [`Node::admit`](curfew_node::Node::admit).
     pub async fn admit_part(
         &self,
         verified: Verified,
@@ -171,11 +172,11 @@ impl Context {
         admitted.map_err(|error| not_admitted(error, &mut span, whole))
     }
 
-    /// Has a verified token take the place of that of a session, whose command `whole` is.
+    /// Replaces the token of a session by a verified one. `whole` is the span of the command.
     ///
     /// # Errors
     ///
-    /// As [`Attachment::refresh`].
+    /// The errors of [`Attachment::refresh`].
     pub(crate) async fn renew(
         &self,
         attachment: &Attachment,
@@ -183,11 +184,12 @@ impl Context {
         whole: &Span,
     ) -> Result<(), AdmissionError> {
         let renewed = attachment.refresh(principal).await;
-        // The command's own span tells of the failure.
+        // The command's own span records the failure, so this one is empty.
         renewed.map_err(|error| not_admitted(error, &mut Span::default(), whole))
     }
 
-    /// Counts a token that was verified or refused. What cannot be verified says nothing of a token.
+    /// Counts a verified or refused token. [`VerifyError::Unknown`] counts nothing, because it
+    /// does not judge the token.
     pub fn count_authentication(&self, result: &Result<Arc<Principal>, VerifyError>) {
         let authentications = &self.metrics().authentications;
         match result {
@@ -218,7 +220,7 @@ mod tests {
 
     use super::*;
 
-    /// Fault: the same failure is the client's on one way in and ours on another.
+    /// Fault: the same failure counts as the client's on one path and as the node's on another.
     #[test]
     fn a_failure_is_ours_exactly_where_the_client_is_told_so() {
         let keys = MissingKeys {

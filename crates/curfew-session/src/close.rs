@@ -1,4 +1,4 @@
-//! The single way out: leave the hub, tell the client, close the socket.
+//! The only way to end a connection: leave the hub, tell the client, close the socket.
 
 mod span;
 
@@ -22,21 +22,21 @@ use crate::metrics::Initiator;
 use crate::open::{Refusal, SessionState};
 use crate::run::End;
 
-/// Most a client may still send while its close is waited for; what it sends is thrown away.
+/// Number of bytes that a client may send after the close frame, all discarded.
 const MAX_DISCARDED_BYTES: usize = 1024 * 1024;
 
-/// RFC 6455 §7.4.1: what a close frame says that only answers the client's own.
+/// RFC 6455 §7.4.1: the code of a close frame that answers one without a code.
 const NORMAL: u16 = 1000;
 
-/// RFC 6455 §7.4.1: counted where the client's close frame has no code.
+/// RFC 6455 §7.4.1: the code counted for a client's close frame without a code.
 const NO_CODE: u16 = 1005;
 
-/// RFC 6455 §7.4.1: counted where there is no close frame.
+/// RFC 6455 §7.4.1: the code counted without a close frame.
 const NO_CLOSE: u16 = 1006;
 
 impl SessionState {
-    /// A token was refused, which came with the command of this id or with the request: the client is
-    /// told why, then the connection closes.
+    /// Refuses a token that came with the command of this `id` or with the request: tells the
+    /// client the reason, then ends the connection.
     pub(crate) fn refuse(&mut self, id: Option<&CommandId>, refusal: Refusal) -> End {
         if let Some((reason, message)) = refusal.failure {
             let reply = Reply::AuthFailed {
@@ -53,26 +53,26 @@ impl SessionState {
     }
 }
 
-/// The way a connection ends, once nothing more is queued for it.
+/// The end of a connection for which nothing more is queued.
 struct Ended {
     end: End,
-    /// The session that has left the hub, where one was open.
+    /// The session that has left the hub; `None` if none was open.
     whose: Option<SessionIdentity>,
     undelivered: Undelivered,
-    /// Until the socket is closed.
+    /// The span of the end, open until the socket is closed.
     span: Span,
 }
 
-/// The time that an end may take.
+/// The time limits of an end.
 struct Patience {
-    /// `session.close_timeout`, also for the client to close its side.
+    /// `session.close_timeout`, which also limits the wait for the client's own close.
     timeout: Duration,
-    /// All that is queued has left by then, or never does.
+    /// The limit for writing the queued frames.
     deadline: Instant,
 }
 
-/// Ends a connection. The session leaves the hub once nothing is left that a
-/// revocation could still withhold, and within the timeout.
+/// Ends a connection. The session stays in the hub, within the timeout, while frames remain that a
+/// revocation must still be able to withhold.
 pub(crate) async fn close(session: Session, end: End) {
     let Session {
         mut transport,
@@ -85,12 +85,14 @@ pub(crate) async fn close(session: Session, end: End) {
         deadline: Instant::now() + timeout,
     };
     let mut ended = leave(&mut state, &mut transport, end, &patience).await;
+    // Recorded before the client is told, because `closing` names the trace of the end.
     let trace = record(&mut state, &mut ended);
     tell(&mut state, transport, &ended.end, trace, &patience).await;
+    // Released last: the connection counts until its socket is closed.
     drop(state.guards);
 }
 
-/// Takes the session out of the hub, which decides the reason of its end.
+/// Removes the session from the hub and determines the final reason of its end.
 async fn leave(
     state: &mut SessionState,
     transport: &mut Transport,
@@ -98,6 +100,7 @@ async fn leave(
     patience: &Patience,
 ) -> Ended {
     state.pipeline.give_up();
+    // Without an open session, nothing of this connection is in the hub.
     let Some(live) = &state.live else {
         return Ended {
             end,
@@ -112,7 +115,7 @@ async fn leave(
         principal: member.principal(),
     };
     let span = state.end_span(&member, state.context.metrics().tracer().now());
-    // Replies to what the client sent before its own close are told as well.
+    // A client that closes still receives the replies to its earlier commands.
     let ending = match &end {
         End::ByServer(ending) => Some(*ending),
         End::ByClient(_) => Some(Ending::new(Disconnect::DISCONNECTED)),
@@ -120,7 +123,7 @@ async fn leave(
     };
     if let Some(ending) = ending {
         let node = &state.context.node;
-        // Nothing is queued from here on, however it ends.
+        // Ended first, so that nothing more is queued, also if the writes below fail.
         node.hub().end(&member, ending);
         let last = poll_fn(|cx| {
             let mut socket = Polled(transport, cx);
@@ -129,7 +132,7 @@ async fn leave(
                     member.outbox().wake_on_end(cx);
                     Poll::Pending
                 }
-                // If the socket is broken, so it is for the close frame.
+                // A broken socket fails the close frame too, which `tell` handles.
                 _ => Poll::Ready(()),
             }
         });
@@ -137,7 +140,7 @@ async fn leave(
     }
     let undelivered = member.outbox().undelivered();
     state.lanes = member.outbox().take_notices();
-    // Before any other reason.
+    // A revocation takes precedence over any other reason.
     if let (End::ByServer(ending), Some(revoked)) = (&mut end, revocation(&member)) {
         *ending = revoked;
     }
@@ -151,7 +154,7 @@ async fn leave(
     }
 }
 
-/// Counts, traces and logs an end. Names the trace that tells of it.
+/// Counts, traces and logs an end. Returns its trace.
 fn record(state: &mut SessionState, ended: &mut Ended) -> Option<TraceId> {
     let (code, initiator) = match &ended.end {
         End::ByServer(ending) => (ending.disconnect.code, Initiator::Server),
@@ -181,7 +184,7 @@ fn record(state: &mut SessionState, ended: &mut Ended) -> Option<TraceId> {
     state.trace_id()
 }
 
-/// Tells the client, where it still can be told, and closes the socket.
+/// Tells the client the reason if possible, and closes the socket.
 async fn tell(
     state: &mut SessionState,
     transport: Transport,
@@ -191,10 +194,10 @@ async fn tell(
 ) {
     let await_peer = match end {
         End::ConnectionLost => return,
-        // It may not be completed any more, and nothing can follow it.
+        // The frame in progress may not be completed any more, and nothing can follow half a frame.
         _ if state.lanes.is_amid_frame() => return transport.abort(),
         End::ByClient(code) => {
-            // The answer to a close repeats its code (RFC 6455 §5.5.1).
+            // The answer to a close frame repeats its code (RFC 6455 §5.5.1).
             state.notify(state.wire().close_reply(code.unwrap_or(NORMAL)));
             None
         }
@@ -215,7 +218,7 @@ async fn tell(
     finish_socket(transport, lanes, patience.deadline, await_peer).await;
 }
 
-/// The revocation that the session ends by, if it is one.
+/// The revocation that ended the session; `None` for another reason.
 fn revocation(member: &Member) -> Option<Ending> {
     member
         .outbox()
@@ -223,9 +226,9 @@ fn revocation(member: &Member) -> Option<Ending> {
         .filter(|ending| ending.is_revocation())
 }
 
-/// Writes what is left until `deadline`, waits for the client to close its side, and closes. A
-/// client that takes too long is reset, so that its socket does not linger with data that may not be
-/// seen any more.
+/// Writes the remaining frames until `deadline`, waits for the client to close, and closes. A slow
+/// client's connection is reset, so that its socket does not keep data that may not be sent any
+/// more.
 async fn finish_socket(
     mut transport: Transport,
     lanes: &mut Lanes,

@@ -1,5 +1,5 @@
-//! The commands, one file each. A command that asks the backend is under way until its outcome comes
-//! back here.
+//! The commands, one file each. A command that calls the backend stays in flight until its outcome
+//! arrives here.
 
 pub(crate) mod auth;
 pub(crate) mod history;
@@ -29,32 +29,32 @@ use crate::open::SessionState;
 use crate::pipeline::{Finished, InFlight};
 use crate::run::End;
 
-/// A command as far as its answer goes.
+/// The parts of a command that its answer needs.
 #[derive(Debug)]
 pub(crate) struct RequestInfo {
-    /// The name that it is counted by.
+    /// The name under which it is counted.
     pub(crate) command: &'static str,
-    /// Echoed in the answer.
+    /// The client's id, which the answer echoes.
     pub(crate) id: Option<CommandId>,
-    /// The time when it was read, if it is timed.
+    /// The time at which it was read; `None` if it is not timed.
     pub(crate) began: Option<Instant>,
 }
 
 /// The frame that answers a command.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct AnswerFrame {
     pub(crate) frame: Bytes,
-    /// It tells nothing that access protects.
+    /// True for an error, which contains nothing that access protects.
     pub(crate) is_error: bool,
 }
 
-/// The outcome of acting on a request.
+/// Result of acting on a request.
 pub(crate) enum Reaction {
-    /// It is done; with its answer, if it has one.
-    Done(Option<Answer>),
-    /// It waits for the backend.
+    /// The command is done. The answer is `None` if it has none.
+    Done(Option<AnswerFrame>),
+    /// The command waits for the backend.
     Waits(InFlight),
-    /// It ends the session.
+    /// The session ends.
     Ends(End),
 }
 
@@ -64,28 +64,28 @@ impl From<Disconnect> for Reaction {
     }
 }
 
-/// The outcome of a command that had to wait.
+/// Result of a command that waited for the backend.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// Of `auth`.
+    /// The result of `auth`.
     Admitted(Result<Attachment, NotOpened>),
-    /// Of `subscribe`, with the version of the policy that allowed it.
+    /// The result of `subscribe`, with the version of the policy that allowed it.
     Subscribed {
         channel: Channel,
         policy: u64,
         /// Where it joined; nothing if the policy had changed and does not allow it.
         result: Result<Option<Joined>, BackendError>,
     },
-    /// Of `publish`.
+    /// The result of `publish`.
     Published(Result<Option<Position>, BackendError>),
-    /// Of `history`.
+    /// The result of `history`.
     Read(Result<StreamPage, BackendError>),
-    /// Of `refresh`.
+    /// The result of `refresh`.
     Refreshed(Result<Arc<Principal>, RefreshError>),
 }
 
 impl SessionState {
-    /// Ends a command that waited and whose turn it is. `Some` ends the session.
+    /// Completes a command whose turn has come. `Some` ends the session.
     pub(crate) fn on_finished(&mut self, finished: Finished) -> Option<End> {
         let Finished {
             request,
@@ -111,7 +111,7 @@ impl SessionState {
         None
     }
 
-    /// Answers a command that failed for the backend's sake, and logs why.
+    /// Answers a command that failed because of the backend, and fails its span.
     pub(crate) fn backend_error(
         &mut self,
         request: &RequestInfo,
@@ -119,6 +119,12 @@ impl SessionState {
         span: &mut CommandSpan,
     ) {
         span.failed(self, Failure::of_ours(error.error_type()));
+        self.answer_backend_error(request, error);
+    }
+
+    /// Answers a command that failed for the backend's sake, whose span tells of that already. Logs the
+    /// error where it is no outage.
+    pub(crate) fn answer_backend_error(&mut self, request: &RequestInfo, error: &BackendError) {
         let (code, message) = match error {
             BackendError::Unavailable(_) => {
                 (ErrorCode::Unavailable, "temporarily unavailable, try again")
@@ -137,7 +143,7 @@ impl SessionState {
         self.answer(answer);
     }
 
-    /// Answers a command that has no span yet with an error, and records that.
+    /// Answers a command that has no span yet with an error, and records the error in a new span.
     pub(crate) fn reject<'a>(
         &self,
         request: &RequestInfo,
@@ -151,7 +157,7 @@ impl SessionState {
         Reaction::Done(self.error(request, code, message))
     }
 
-    /// Checks a channel's name. The error answers when it is none.
+    /// Parses a channel's name. The error is the answer to a malformed name.
     pub(crate) fn parse_channel(
         &self,
         request: &RequestInfo,

@@ -1,37 +1,36 @@
-//! `[session]` and `[limits]`.
+//! The `[session]` and `[limits]` sections.
 
 use std::time::Duration;
 
 use curfew_backend::OverLimit;
-use curfew_model::{Problems, RevocationKey};
+use curfew_model::{Problems, Quota, RevocationKey};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The protocol's own overhead around a publication's data that must still fit outbound.
+/// Bytes of a publication's message besides its data, which must fit outbound too.
 const SMALLEST_MESSAGE_BYTES: usize = 1024;
 
-/// `[session]`: the life of a session.
+/// The `[session]` section: the life of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// A session is told `expiring` this long before its token's `exp`, once per token; at once
-    /// when the token has less than that left. `0s`: never.
+    /// The time before its token's `exp` at which a session receives `expiring`, once per token; at
+    /// once if the token has less time left. `0s`: never.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub expiring_notice: Duration,
     /// Claims by which sessions can be revoked, beside user, session and token: for example
-    /// `["tenant", "device"]`. After a reload the sessions that are open already are found by them
-    /// as well.
+    /// `["tenant", "device"]`. After a reload, open sessions are found by them too.
     pub revocable_claims: Vec<String>,
-    /// Sessions one user may have at once, counted over the cluster; of one more becomes what
-    /// `over_limit` says. 0: no limit.
+    /// The number of sessions one user may have at once, counted over the cluster; `over_limit`
+    /// decides on one more. 0: no limit.
     pub max_per_user: u32,
-    /// `"refuse"`: one session more than `max_per_user` is closed with 4409, after all others of the
-    /// user have given a sign of life; those that give none within 2s are closed with 4510, and make
-    /// room. `"close_oldest"`: it takes the place of the oldest, which is closed with 4407.
+    /// `"refuse"`: one session more than `max_per_user` is closed with 4409, after all others of
+    /// the user have given a sign of life; those that give none within 2s are closed with 4510, and
+    /// make room. `"close_oldest"`: the new session replaces the oldest, which is closed with 4407.
     pub over_limit: OverLimit,
-    /// The server pings every connection this often, give or take a tenth. Keep it below every
-    /// idle timeout between clients and the node.
+    /// The interval at which the server pings every connection, give or take a tenth. Keep it below
+    /// every idle timeout between clients and the node.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub ping_interval: Duration,
@@ -39,12 +38,12 @@ pub struct Config {
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub pong_timeout: Duration,
-    /// A connection that takes no byte for this long while frames wait is reset.
+    /// A connection that accepts no byte for this long while frames wait is reset.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub write_timeout: Duration,
-    /// How long each half of a close may take: writing the last frames, and then waiting for the
-    /// client's own close frame. At most 3s.
+    /// The time that each half of a close may take: writing the last frames, and then waiting for
+    /// the client's own close frame. At most 3s.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub close_timeout: Duration,
@@ -66,7 +65,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reports values that make no sense.
+    /// Reports values that are out of range.
     pub fn check(&self, problems: &mut Problems) {
         for (at, claim) in self.revocable_claims.iter().enumerate() {
             let key = format!("revocable_claims[{at}]");
@@ -90,67 +89,70 @@ impl Config {
                 problems.report(key, "must be between 100ms and 5m");
             }
         }
-        // A session that ends on its own may be revoked while it closes: not beyond the bound.
+        // The upper bound is part of the revocation guarantee: a session that is already closing
+        // may be revoked, and must not outlive the guarantee's bound.
         if !(Duration::from_millis(100)..=Duration::from_secs(3)).contains(&self.close_timeout) {
             problems.report("close_timeout", "must be between 100ms and 3s");
         }
     }
 }
 
-/// `[limits]`: what one connection, and the node as a whole, may take.
+/// The `[limits]` section: bounds of one connection, and of the node as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsConfig {
-    /// Largest message from a client, in bytes, all its fragments together; a larger one closes
+    /// The largest message from a client, in bytes, all its fragments together; a larger one closes
     /// with 1009.
     pub message_bytes: usize,
-    /// Most fragments of one message; one more closes with 1009.
+    /// The number of fragments of one message; one more closes with 1009.
     pub fragments: usize,
-    /// A message must be complete this long after its first byte, else the connection is closed
-    /// with 1008.
+    /// The time from a message's first byte to its last; a message that takes longer closes with
+    /// 1008.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub message_timeout: Duration,
-    /// Bytes that may wait for one connection; over it the connection is closed with 4508.
+    /// The number of bytes that may wait for one connection; more close it with 4508.
     pub outbound_bytes: usize,
-    /// Bytes that may wait for all connections together. Over it, connections with more than
-    /// 64 KiB waiting are closed with 4508. 0: no limit.
+    /// The number of bytes that may wait for all connections together. Above it, connections with
+    /// more than 64 KiB waiting are closed with 4508. 0: no limit.
     pub node_outbound_bytes: usize,
     /// Bytes of publications that the node remembers, over all channels with a stream, to answer clients that come
     /// back without asking the backend. 0: none is remembered.
     pub window_bytes: usize,
-    /// Channels a session may be subscribed to.
+    /// The number of channels a session may be subscribed to.
     pub subscriptions: usize,
-    /// Commands a session may send each second, with a burst of as many; over it commands are
-    /// answered `rate_limited`, and ten seconds over it without a pause close with 4429.
-    /// 0: no limit.
+    /// The number of commands a session may send each second, with a burst of as many. Further
+    /// commands are answered `rate_limited`; ten seconds above the rate without a pause close with
+    /// 4429. 0: no limit.
     pub messages_per_second: u32,
-    /// Ping, pong and close frames a client may send each second, with a burst of twice as many;
-    /// over it the connection is closed with 1008.
+    /// The number of ping, pong and close frames a client may send each second, with a burst of
+    /// twice as many; more close the connection with 1008.
     pub control_frames_per_second: u32,
-    /// Errors of form a session may make; one more closes with 4400.
+    /// The number of errors of form a session may make; one more closes with 4400.
     pub bad_frames: u32,
-    /// Connections the node accepts; upgrades beyond it are answered 503. 0: no limit.
+    /// The number of connections the node accepts; further upgrades are answered 503. 0: no limit.
     pub connections: usize,
-    /// Connections that have not authenticated yet, over all addresses; beyond it new ones are
-    /// answered 503.
+    /// The number of connections that have not authenticated yet, over all addresses; further ones
+    /// are answered 503.
     pub unauthenticated: usize,
-    /// The same for one client address; beyond it new ones are answered 429. Behind a load
-    /// balancer all clients share one address, unless `server.trusted_proxies` has it.
+    /// The number of such connections from one client address; further ones are answered 429.
+    /// Behind a load balancer all clients share one address, unless `server.trusted_proxies` lists
+    /// the balancer.
     pub unauthenticated_per_address: usize,
-    /// Upgrades accepted each second, with a burst of as many, before any cryptography; beyond it
-    /// they are answered 503 with `Retry-After`. 0: no limit.
+    /// The number of upgrades accepted each second, with a burst of as many, before any
+    /// cryptography; further ones are answered 503 with `Retry-After`. 0: no limit.
     pub handshakes_per_second: u32,
-    /// Reports of identity providers, and tokens given back, that could not be verified: those of one
-    /// client address each second, with a burst of as many. Over it all that this address sends there is
-    /// answered 429 with `Retry-After` before any cryptography. What verifies is not counted and not
-    /// limited, and no other limit applies to it. Behind a load balancer all clients share one address,
-    /// unless `server.trusted_proxies` has it. 0: no limit.
+    /// The number of reports of identity providers and of returned tokens that may fail
+    /// verification, per client address and second, with a burst of as many. Above it, everything
+    /// this address sends there is answered 429 with `Retry-After` before any cryptography.
+    /// Requests that verify are not counted, and no other limit applies to them. Behind a load
+    /// balancer all clients share one address, unless `server.trusted_proxies` lists it. 0: no
+    /// limit.
     pub unverified_reports_per_second: u32,
-    /// Headers of a request to either listener; one with more is answered 431.
+    /// The number of headers of a request to either listener; a request with more is answered 431.
     pub headers: usize,
-    /// Largest head of a request to either listener, in bytes: request line and headers; a larger one
-    /// is answered 431. Tokens, cookies and what proxies add must fit.
+    /// The largest head of a request to either listener, in bytes: request line and headers. A
+    /// larger one is answered 431. Tokens, cookies and the headers of proxies must fit.
     pub head_bytes: usize,
 }
 
@@ -179,7 +181,16 @@ impl Default for LimitsConfig {
 }
 
 impl LimitsConfig {
-    /// Reports values that make no sense.
+    /// The quota of control frames: [`LimitsConfig::control_frames_per_second`], with a burst of twice
+    /// as many.
+    pub(crate) fn control_frames(&self) -> Quota {
+        Quota {
+            per_second: self.control_frames_per_second,
+            burst: self.control_frames_per_second.saturating_mul(2),
+        }
+    }
+
+    /// Reports values that are out of range.
     pub fn check(&self, problems: &mut Problems) {
         if !(SMALLEST_MESSAGE_BYTES..=64 * 1024 * 1024).contains(&self.message_bytes) {
             problems.report("message_bytes", "must be between 1024 and 67108864");

@@ -1,4 +1,4 @@
-//! What every session of a node shares.
+//! The shared state of a node's sessions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,29 +11,30 @@ use curfew_policy::Policy;
 
 use crate::{Config, LimitsConfig, SessionMetrics};
 
-/// What of the configuration sessions go by; replaced as a whole by a reload.
+/// The configuration of sessions, replaced as a whole by a reload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionSettings {
     /// `[session]`.
     pub session: Config,
     /// `[limits]`.
     pub limits: LimitsConfig,
-    /// Largest message before authentication, in bytes: what `auth.max_token_bytes` asks for.
+    /// The largest message before authentication, in bytes, which follows from
+    /// `auth.max_token_bytes`.
     pub auth_frame_bytes: usize,
-    /// `auth.timeout`: how long a connection may stay without a token.
+    /// `auth.timeout`: the time a connection may stay without a token.
     pub auth_timeout: Duration,
-    /// `auth.login_claim`: what names the login that a token is of.
+    /// `auth.login_claim`: the claim that names a token's login.
     pub login_claim: String,
 }
 
-/// What every session of a node shares.
+/// The shared state of a node's sessions.
 #[derive(Debug)]
 pub struct Context {
     /// The node: admission, subscriptions, publishing.
     pub node: Arc<Node>,
-    /// Verifies tokens.
+    /// Verification of tokens.
     pub authenticator: Arc<Authenticator>,
-    /// Authorizes.
+    /// Authorization.
     pub policy: Arc<Policy>,
     /// The metrics of sessions.
     pub metrics: Arc<SessionMetrics>,
@@ -42,22 +43,23 @@ pub struct Context {
 }
 
 impl Context {
-    /// Verifies a token, as far as this node can.
+    /// Verifies a token by the keys and the clock of this node.
     ///
     /// # Errors
     ///
-    /// As [`Authenticator::verify`] and [`Context::judge`].
+    /// The errors of [`Authenticator::verify`] and [`Context::judge`].
     pub async fn verify(&self, token: &str) -> Result<Arc<Principal>, VerifyError> {
         self.judge(self.authenticator.verify(token).await)
     }
 
-    /// What is to be told of a verification. Everything that is verified goes through here: while this
-    /// node's clock is not known to be right, what it decides is not told as the token's fault.
+    /// Adjusts the result of a verification for the client. Every verification passes through here:
+    /// while this node's clock is not known to be right, a refusal decided by the clock is not
+    /// blamed on the token.
     ///
     /// # Errors
     ///
-    /// That of the verification, or [`Unverified::Clock`](curfew_auth::Unverified::Clock) in its
-    /// place.
+    /// The error of the verification, or [`Unverified::Clock`](curfew_auth::Unverified::Clock) in
+    /// its place.
     pub fn judge<T>(&self, verified: Result<T, VerifyError>) -> Result<T, VerifyError> {
         verified.map_err(|error| match self.node.backends().nodes.clocks_agree() {
             true => error,
@@ -65,8 +67,8 @@ impl Context {
         })
     }
 
-    /// Closes the sessions that rest upon keys which their issuers took back, where that is
-    /// configured. To be called when keys have changed.
+    /// Closes the sessions whose token was verified with a key that its issuer has withdrawn, if
+    /// that is configured. The caller calls this after keys have changed.
     pub fn close_withdrawn(&self) {
         if !self.authenticator.closes_withdrawn() {
             return;

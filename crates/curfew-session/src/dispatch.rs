@@ -1,27 +1,27 @@
-//! From a message to what it asks for: decode, check expiry and rate, one line per command.
+//! Dispatch: decodes a message, checks expiry and rate, and calls the command's function.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
 use curfew_hub::Standing;
-use curfew_model::{Command, Disconnect, ErrorCode, Message, Reply, Request};
+use curfew_model::{Command, Disconnect, ErrorCode, Message, Quota, Reply, Request};
 use curfew_protocol::DecodeError;
 use curfew_telemetry::Origin;
 use tokio::time::Instant;
 use tracing::debug;
 
-use crate::commands::{self, Answer, Reaction, RequestInfo};
+use crate::commands::{self, AnswerFrame, Reaction, RequestInfo};
 use crate::open::SessionState;
 use crate::rate::CommandRate;
 use crate::run::End;
 
-/// A client that is over its rate for this long without a pause is closed.
+/// Time above the rate, without a pause, after which a client is closed.
 const SUSTAINED: Duration = Duration::from_secs(10);
 
-/// The name that a request is counted by which is no command.
+/// The name under which requests that are no command are counted.
 const OTHER: &str = "other";
 
-/// The span that a command says it comes from.
+/// The trace context that a command carries.
 fn origin(command: &Command<'_>) -> Origin {
     match command {
         Command::Publish { trace, .. } => Origin::client(trace.clone()),
@@ -30,7 +30,7 @@ fn origin(command: &Command<'_>) -> Origin {
 }
 
 impl SessionState {
-    /// The first request of a message, taken off it.
+    /// Decodes the first request of a message and removes it.
     pub(crate) fn decode<'a>(&self, message: &mut Message<'a>) -> Result<Request<'a>, DecodeError> {
         self.wire().decode(message)
     }
@@ -44,19 +44,17 @@ impl SessionState {
         if self.is_expired() {
             return Disconnect::EXPIRED.into();
         }
-        // Before the session is looked at: what this allows takes effect in that lease or never.
+        // Read before the session's standing, so that a command allowed here takes effect within
+        // this lease or never.
         let lease = self.context.node.hub().lease().held_until();
-        // It may have been ended while an earlier message of the same read was acted on.
+        // An earlier message of the same read may have ended the session.
         let standing = self.standing();
         if let Standing::Ending(ending) = standing {
             return Reaction::Ends(End::ByServer(ending));
         }
         match decoded {
-            Ok(Request {
-                command: Command::Pong,
-                ..
-            }) => self.on_pong().map_or(Reaction::Done(None), Reaction::Ends),
-            Ok(Request { id, command }) => {
+            Ok(Request::Pong) => self.on_pong().map_or(Reaction::Done(None), Reaction::Ends),
+            Ok(Request::Command { id, command }) => {
                 let request = RequestInfo {
                     command: command.name(),
                     id,
@@ -97,8 +95,8 @@ impl SessionState {
         })
     }
 
-    /// Answers a command that is not acted on, because the node cannot say whether the session
-    /// still has access.
+    /// Rejects a command without acting on it, because the node cannot tell if the session still
+    /// has access.
     fn hold_off(&self, request: &RequestInfo, origin: Origin) -> Reaction {
         self.reject(
             request,
@@ -139,11 +137,10 @@ impl SessionState {
             }
             Command::Refresh { token } => commands::refresh::start(self, request, token),
             Command::Ping => Reaction::Done(self.reply(&request, &Reply::Pong)),
-            Command::Pong => Reaction::Done(None),
         }
     }
 
-    /// `Err` when the command is not to be acted on.
+    /// Checks the session's rate. The error is the reaction to a command over it.
     fn check_rate(
         &mut self,
         request: &RequestInfo,
@@ -153,11 +150,11 @@ impl SessionState {
         if rate == 0 {
             return Ok(());
         }
-        let now = Instant::now();
+        let (quota, now) = (Quota::of_a_second(rate), Instant::now());
         let kept = self
             .rate
-            .get_or_insert_with(|| Box::new(CommandRate::new(rate, now)));
-        if kept.bucket.take(rate, rate, now) {
+            .get_or_insert_with(|| Box::new(CommandRate::new(quota, now)));
+        if kept.bucket.take(quota, now.into_std()) {
             return Ok(());
         }
         if kept.excess.note(now) >= SUSTAINED {
@@ -194,35 +191,35 @@ impl SessionState {
             .into()
     }
 
-    /// The answer to a command, where there is one, and the count of it.
-    pub(crate) fn reply(&self, request: &RequestInfo, reply: &Reply<'_>) -> Option<Answer> {
+    /// Encodes and counts the answer to a command; `None` if it has none.
+    pub(crate) fn reply(&self, request: &RequestInfo, reply: &Reply<'_>) -> Option<AnswerFrame> {
         self.count_command(request, reply);
         let frame = self.wire().reply(request.id.as_ref(), reply)?;
-        Some(Answer {
+        Some(AnswerFrame {
             frame,
             is_error: matches!(reply, Reply::Error { .. }),
         })
     }
 
-    /// Queues an answer whose turn it is.
-    pub(crate) fn answer(&mut self, answer: Option<Answer>) {
+    /// Queues an answer whose turn has come.
+    pub(crate) fn answer(&mut self, answer: Option<AnswerFrame>) {
         match answer {
-            Some(Answer {
+            Some(AnswerFrame {
                 frame,
                 is_error: true,
             }) => self.send_notice(frame),
-            Some(Answer { frame, .. }) => self.send(frame),
+            Some(AnswerFrame { frame, .. }) => self.send(frame),
             None => {}
         }
     }
 
-    /// The answer to a command that failed.
+    /// Encodes the answer to a failed command.
     pub(crate) fn error<'a>(
         &self,
         request: &RequestInfo,
         code: ErrorCode,
         message: impl Into<Cow<'a, str>>,
-    ) -> Option<Answer> {
+    ) -> Option<AnswerFrame> {
         let tracer = self.context.metrics().tracer();
         let trace = tracer.current().filter(|_| code.is_ours());
         self.reply(

@@ -1,7 +1,7 @@
 //! One connection's life after its upgrade: open, read, dispatch, write, close.
 //!
-//! Owns: a connection's socket, its deadlines and rates, its subscriptions with their remembered
-//! permissions, and the order in which it ends.
+//! Owns: a connection's socket, its deadlines and rates, its subscriptions with their cached
+//! permissions, and the order of the steps that end it.
 //! Knows nothing of: HTTP, listeners, other sessions.
 //! Start at [`run`]; the files in order: `admission`, `open`, `run`, `read`, `dispatch`,
 //! `commands/*`, `pipeline`, `write`, `timers`, `close`.

@@ -1,4 +1,5 @@
-//! The metrics of sessions, and of tokens and publications also where they come in elsewhere.
+//! The metrics of sessions. Other crates count tokens and publications from other sources in them
+//! too.
 
 use curfew_hub::Opcode;
 use curfew_model::{AuthFailure, Command, DISCONNECTS, Reply, Request};
@@ -11,56 +12,56 @@ use crate::Context;
 use crate::commands::RequestInfo;
 use crate::open::SessionState;
 
-/// Of so many publications of a session one is timed: reading the clock and the buckets would be a
-/// fifth of what a publication costs, where nobody listens.
+/// One publication of a session is timed per this number. Without listeners, timing would cost a
+/// fifth of a publication's work.
 const TIMED_ONE_IN: u8 = 16;
 
-/// Close codes that come from clients and libraries: normal, going away, none given, connection
-/// lost (RFC 6455 §7.4.1).
+/// Close codes sent by clients and libraries: normal, going away, no code, connection lost (RFC
+/// 6455 §7.4.1).
 const CLIENT_CLOSE_CODES: [u16; 4] = [1000, 1001, 1005, 1006];
 
-/// A second to a day.
+/// Buckets from a second to a day.
 const CONNECTION_SECONDS: &[f64] = &[
     1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0, 86_400.0,
 ];
 
-/// To a client and back: the same room to the other side of the world, by a bad network.
+/// Buckets for a round trip to a client, up to the other side of the world over a bad network.
 const PING_SECONDS: &[f64] = &[
     0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
 
 curfew_telemetry::labels! {
-    /// Who ended a connection.
+    /// The side that ended a connection.
     Initiator = "initiator" {
-        /// We did.
+        /// The node.
         Server = "server",
-        /// A close frame came from the client.
+        /// The client, by a close frame.
         Client = "client",
-        /// The connection broke.
+        /// Neither: the connection broke.
         Network = "network",
     }
 
     /// The outcome of a command.
     CommandOutcome = "outcome" {
-        /// Done.
+        /// The command was done.
         Ok = "ok",
-        /// Answered with an error.
+        /// The command was answered with an error.
         Error = "error",
     }
 
     /// The outcome of a publication.
     PublishOutcome = "outcome" {
-        /// The backend has it.
+        /// The backend accepted it.
         Accepted = "accepted",
-        /// The policy does not allow it.
+        /// The policy denied it.
         Denied = "denied",
-        /// It could not be handed on.
+        /// The backend did not accept it.
         Error = "error",
-        /// The backend may or may not have it.
+        /// The backend may or may not have accepted it.
         Unknown = "unknown",
     }
 
-    /// The side that a publication came from.
+    /// The source of a publication.
     PublishSource = "source" {
         /// A session.
         Client = "client",
@@ -68,7 +69,7 @@ curfew_telemetry::labels! {
         Api = "api",
     }
 
-    /// The answer of the policy.
+    /// The decision of the policy.
     Decision = "outcome" {
         /// Allowed.
         Allowed = "allowed",
@@ -135,10 +136,10 @@ impl SessionState {
         }
     }
 
-    /// Whether a command is timed: all are but publications, of which a session's first is, and one
-    /// in so many.
+    /// Returns true if the command is timed. Of publications only the first of a session and one in
+    /// [`TIMED_ONE_IN`] are; all other commands always are.
     pub(crate) fn is_timed(&mut self, decoded: &Result<Request<'_>, DecodeError>) -> bool {
-        let Ok(Request {
+        let Ok(Request::Command {
             command: Command::Publish { .. },
             ..
         }) = decoded

@@ -1,4 +1,4 @@
-//! How a session comes to be: from an upgraded connection and what is known of its token.
+//! The opening of a session, from an upgraded connection and its token.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -13,7 +13,8 @@ use curfew_auth::VerifyError;
 use curfew_backend::BackendError;
 use curfew_hub::{Ending, Lanes, Wire, WireId};
 use curfew_model::{
-    AuthFailure, Channel, CommandId, Disconnect, Push, Reply, SessionId, TraceContext, TraceId,
+    AuthFailure, Channel, CommandId, Disconnect, Push, Reply, SessionId, TokenBucket, TraceContext,
+    TraceId,
 };
 use curfew_node::{AdmitError, Attachment, SessionIdentity};
 use curfew_ws::{Decoder, DirectWriter, Transport, Upgraded};
@@ -23,27 +24,28 @@ use tracing::field::{DisplayValue, display};
 
 use crate::Context;
 use crate::pipeline::Pipeline;
-use crate::rate::{Bucket, CommandRate};
+use crate::rate::CommandRate;
 use crate::timers::Deadlines;
 use crate::write::Output;
 
-/// Time that a client over the limit of sessions is asked to wait, in milliseconds: the others were
-/// asked for a sign of life just now.
+/// Range of the wait, in milliseconds, that a client over the session limit is told. Sooner is
+/// useless, because the other sessions have just been probed.
 const LIMIT_RETRY_MS: std::ops::RangeInclusive<u64> = 2000..=5000;
 
-/// Why a token opens no session, in the form a client is told.
+/// Refusal of a token, in the form that a client is told.
 #[derive(Debug)]
 pub struct Refusal {
-    /// Set when the token is at fault; then the client is told `auth_failed` first.
+    /// The fault of the token, which the client receives in `auth_failed` first; `None` if the
+    /// token is not at fault.
     pub failure: Option<(AuthFailure, Cow<'static, str>)>,
-    /// How the connection is closed.
+    /// The disconnect that closes the connection.
     pub ending: Ending,
-    /// The session that is refused, where the log may tell it.
+    /// The refused session, if the log may name it.
     pub whose: Option<Box<SessionIdentity>>,
 }
 
 impl Refusal {
-    /// The token is at fault.
+    /// A refusal because of the token.
     pub fn token(failure: AuthFailure, message: impl Into<Cow<'static, str>>) -> Self {
         let disconnect = match failure {
             AuthFailure::Revoked => Disconnect::REVOKED,
@@ -56,7 +58,7 @@ impl Refusal {
         }
     }
 
-    /// Why, in the contract's word for it.
+    /// The reason's name in the contract.
     pub fn reason(&self) -> &'static str {
         match &self.failure {
             Some((failure, _)) => failure.as_str(),
@@ -73,7 +75,8 @@ impl Refusal {
     }
 }
 
-/// The refusal of a token that a revocation covers, which ends its sessions by `disconnect`.
+/// The refusal of a token that a revocation covers. `disconnect` is the one with which the
+/// revocation ends sessions.
 pub fn revoked(disconnect: Disconnect) -> (AuthFailure, &'static str) {
     if disconnect == Disconnect::REAUTH_REQUIRED {
         (AuthFailure::ReauthRequired, disconnect.message)
@@ -130,22 +133,22 @@ impl From<Ending> for Refusal {
     }
 }
 
-/// What is known of a connection's token when its upgrade is done.
+/// State of a connection's token after its upgrade.
 #[derive(Debug)]
 pub enum Opening {
-    /// It was verified and the session admitted.
+    /// The token was verified and the session admitted.
     Admitted(Attachment),
-    /// None came with the request: the first message must bring it.
+    /// The request carried no token, so the first message must.
     Awaiting,
-    /// It was refused, and the client is to be told so on the connection.
+    /// The token was refused, and the client is told on the connection.
     Refused(Refusal),
 }
 
-/// Counted places the connection holds, given back when dropped.
+/// Counted places that the connection holds, released on drop.
 pub struct Guards {
-    /// Held while the connection lives.
+    /// Held during the whole connection.
     pub connection: Box<dyn Any + Send>,
-    /// Held until it has authenticated.
+    /// Held until the connection has authenticated.
     pub unauthenticated: Option<Box<dyn Any + Send>>,
 }
 
@@ -155,66 +158,68 @@ impl fmt::Debug for Guards {
     }
 }
 
-/// An upgraded connection, before and after it has authenticated. Its task owns it: see
+/// An upgraded connection, before and after authentication. Its task owns it: see
 /// [`run`](crate::run).
 #[derive(Debug)]
 pub struct Session {
     pub(crate) transport: Transport,
     pub(crate) decoder: Decoder,
-    /// Whether the decoder holds frames that were received but not acted on.
+    /// True if the decoder holds received frames that were not acted on.
     pub(crate) saved: bool,
-    /// Bytes read in this poll of the task.
+    /// Number of bytes read in this poll of the task.
     pub(crate) read_in_turn: usize,
-    /// What the last poll came to when it wrote.
+    /// Result of the last attempt to write.
     pub(crate) output: Output,
     pub(crate) state: SessionState,
 }
 
-/// All of a session but its socket.
+/// The state of a session except its socket.
 pub(crate) struct SessionState {
     pub(crate) context: Arc<Context>,
     pub(crate) wire: WireId,
     pub(crate) live: Option<Live>,
     pub(crate) refusal: Option<Box<Refusal>>,
-    /// The session that was refused, once the client has been told.
+    /// The refused session, set once the client has been told.
     pub(crate) refused: Option<Box<SessionIdentity>>,
-    /// For flushers, once the session is open.
+    /// The socket's handle for flushers, taken when the session opens.
     pub(crate) direct_writer: Option<DirectWriter>,
-    /// What waits for the socket before the session is open, and after it has left the hub.
+    /// Frames for the socket before the session opens and after it has left the hub.
     pub(crate) lanes: Lanes,
-    /// The commands that wait for the backend.
+    /// The commands in flight.
     pub(crate) pipeline: Pipeline,
-    /// Publications up to the next that is timed.
+    /// Number of publications until the next timed one.
     pub(crate) untimed: u8,
     pub(crate) deadlines: Deadlines,
     pub(crate) opened_at: Instant,
-    /// The upgrade's span, where that was recorded: later ones link to it.
+    /// The upgrade's span if it was recorded; later spans link to it.
     pub(crate) trace: Option<Box<TraceContext>>,
-    /// The reason why the connection opens no session is recorded, unless that was over the budget.
+    /// True once the reason why the connection opened no session was recorded, or suppressed by the
+    /// budget.
     pub(crate) auth_traced: bool,
     pub(crate) bad_frames: u32,
-    /// Only while `limits.messages_per_second` is set.
+    /// `Some` only while `limits.messages_per_second` is set.
     pub(crate) rate: Option<Box<CommandRate>>,
-    pub(crate) control: Bucket,
+    pub(crate) control: TokenBucket,
     pub(crate) guards: Guards,
-    /// The address of the client, as far as it is known.
+    /// The client's address, if known.
     pub(crate) address: Option<IpAddr>,
 }
 
-/// What a session has once it is open.
+/// State of an open session.
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) attachment: Arc<Attachment>,
-    /// A tree, since an empty one takes no more than a pointer.
+    /// A tree, because an empty one is only a pointer in size.
     pub(crate) subscriptions: BTreeMap<Channel, Permissions>,
-    /// The user, shared by the session's publications; made at the first.
+    /// The user's name, shared by the session's publications; made at the first one.
     pub(crate) from: Option<Arc<str>>,
 }
 
-/// What the policy said about a subscribed channel. Forgotten at a refresh and at a policy change.
+/// Cached decisions of the policy on a subscribed channel, dropped at a refresh and at a policy
+/// change.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Permissions {
-    /// Whether the session may publish there; asked at the first publish.
+    /// The decision on publishing; `None` before the first publication.
     pub(crate) publish: Option<bool>,
 }
 
@@ -228,7 +233,7 @@ impl Drop for Live {
 }
 
 impl Session {
-    /// A session on an upgraded connection, whose request it answers.
+    /// Makes the session of an upgraded connection.
     pub fn new(
         context: Arc<Context>,
         upgraded: Upgraded,
@@ -240,10 +245,7 @@ impl Session {
         let settings = context.settings.load();
         let mut decoder = Decoder::new();
         decoder.preload(&upgraded.early);
-        let control = Bucket::full(
-            settings.limits.control_frames_per_second.saturating_mul(2),
-            now,
-        );
+        let control = TokenBucket::full(settings.limits.control_frames(), now.into_std());
         let auth_timeout = settings.auth_timeout;
         drop(settings);
         let (transport, direct_writer) = upgraded.transport.share();
@@ -278,7 +280,7 @@ impl Session {
             Opening::Admitted(attachment) => session.state.open(attachment, None),
             Opening::Awaiting => session.state.deadlines.auth_by = now.checked_add(auth_timeout),
             Opening::Refused(refusal) => {
-                // By the span of the upgrade.
+                // The upgrade's own span has the reason.
                 session.state.auth_traced = true;
                 session.state.refusal = Some(Box::new(refusal));
             }
@@ -286,19 +288,19 @@ impl Session {
         session
     }
 
-    /// Notes the address of its client: by its socket, or as a trusted proxy says.
+    /// Sets the client's address, as seen by the socket or as reported by a trusted proxy.
     pub fn set_address(&mut self, address: IpAddr) {
         self.state.address = Some(address);
     }
 
-    /// It was opened within a span that is recorded.
+    /// Sets the recorded span of the upgrade.
     pub fn set_trace(&mut self, trace: Option<Box<TraceContext>>) {
         self.state.trace = trace;
     }
 }
 
 impl SessionState {
-    /// The last step of opening: from here frames are delivered. `id` is that of the command that
+    /// Opens the session, after which frames are delivered. `id` belongs to the command that
     /// brought the token, if one did.
     pub(crate) fn open(&mut self, attachment: Attachment, id: Option<&CommandId>) {
         let principal = attachment.member().principal();
@@ -309,7 +311,7 @@ impl SessionState {
             attachment.member().outbox().attach(direct_writer);
         }
         if !attachment.open(take(&mut self.lanes)) {
-            // Ended between admission and here; the writer finds out why.
+            // The session ended after its admission; the writer finds the reason in the outbox.
             debug!(%session, "session ended before it opened");
         }
         self.live = Some(Live {
@@ -333,39 +335,41 @@ impl SessionState {
         debug!(%session, protocol = self.wire().name(), address, "session opened");
     }
 
-    /// Names the trace that tells of what happens now, else that of the upgrade, where it is recorded.
+    /// The trace of the current operation or, failing that, of the upgrade; `None` if neither is
+    /// recorded.
     pub(crate) fn trace_id(&self) -> Option<TraceId> {
         let current = self.context.metrics().tracer().current();
         current.or_else(|| self.trace.as_deref().map(TraceContext::trace))
     }
 
-    /// Names the session in a log line.
+    /// The session's id for a log line; `None` before it opens.
     pub(crate) fn session_id(&self) -> Option<DisplayValue<SessionId>> {
         let live = self.live.as_ref()?;
         Some(display(live.attachment.member().session()))
     }
 
-    /// The wire that the client is spoken to by.
+    /// The encoder for this client's protocol and framing.
     pub(crate) fn wire(&self) -> &Wire {
         self.context.node.hub().wires().get(self.wire)
     }
 
-    /// Queues a push for this session; nothing when it is not open.
+    /// Queues a push for this session; does nothing unless it is open.
     pub(crate) fn push(&mut self, push: &Push<'_>) {
         if let Some(frame) = self.wire().push(push) {
             self.send(frame);
         }
     }
 
-    /// Queues a frame for this session, which leaves while it has access; nothing when it is not open.
+    /// Queues a frame that is sent only while the session has access; does nothing unless it is
+    /// open.
     pub(crate) fn send(&mut self, frame: Bytes) {
         let Some(live) = &self.live else { return };
         let member = live.attachment.member();
         self.context.node.hub().send(member, frame);
     }
 
-    /// Queues a frame that tells nothing that access protects, in its turn. While the node holds no
-    /// lease it goes past what waits.
+    /// Queues a frame that contains nothing that access protects. It keeps its turn among other
+    /// frames, except that without a lease it overtakes them.
     pub(crate) fn send_notice(&mut self, frame: Bytes) {
         match &self.live {
             Some(live) if self.holds_lease() => {
@@ -376,7 +380,7 @@ impl SessionState {
         }
     }
 
-    /// Queues a frame that tells nothing that access protects, past what waits.
+    /// Queues a frame that contains nothing that access protects, ahead of waiting frames.
     pub(crate) fn notify(&mut self, frame: Bytes) {
         match &self.live {
             Some(live) => live.attachment.member().outbox().push_notice(frame),
@@ -384,8 +388,8 @@ impl SessionState {
         }
     }
 
-    /// True while the node holds its delivery lease: only then commands are acted on and messages
-    /// delivered.
+    /// Returns true while the node holds its delivery lease, without which it neither acts on
+    /// commands nor delivers messages.
     pub(crate) fn holds_lease(&self) -> bool {
         self.context.node.hub().lease().is_held()
     }

@@ -1,10 +1,10 @@
-//! Commands under way, and what waits for them.
+//! Commands in flight, and the requests that wait for them.
 //!
-//! A command that has to wait lets those behind it wait, for commands act in order. Of publications
-//! that is too much: the broker takes them in the order in which it is asked, and a client that
-//! sends many at once would be held to one for each round trip. So those that were read together are
-//! handed on together, and answered in order. All else that comes behind them, a close included, waits
-//! until the last has been answered; and nothing is read from the socket meanwhile.
+//! Commands take effect in order, so a command in flight blocks those after it. For publications
+//! this would be too strict: a client that sends many would get only one per round trip, although
+//! the broker keeps the order in which it is asked. Publications that were read together are
+//! therefore in flight together, and are answered in order. Every other request after them, a close
+//! included, waits until the last one is answered. Nothing is read from the socket meanwhile.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -16,32 +16,31 @@ use curfew_protocol::DecodeError;
 use tokio::task::coop::{cooperative, has_budget_remaining};
 
 use crate::commands::span::CommandSpan;
-use crate::commands::{Answer, Outcome, Reaction, RequestInfo};
+use crate::commands::{AnswerFrame, Outcome, Reaction, RequestInfo};
 use crate::open::SessionState;
 use crate::run::End;
 
-/// Most publications of a session that are under way at once.
+/// Number of publications that a session may have in flight.
 const MAX_UNDER_WAY: usize = 64;
 
-/// A command that waits for the backend; in the end its outcome.
+/// A command that waits for the backend. The operation resolves to its outcome.
 pub(crate) struct InFlight {
     pub(crate) operation: BoxFuture<'static, Finished>,
-    /// Others of its kind may follow before it is answered.
+    /// True if further publications may follow before this one is answered.
     pub(crate) is_publication: bool,
 }
 
-/// A command that waited, and its outcome.
+/// A command that waited, with its outcome.
 pub(crate) struct Finished {
     pub(crate) request: RequestInfo,
     pub(crate) outcome: Outcome,
     pub(crate) span: CommandSpan,
 }
 
-/// The commands of a session that are under way, in the order in which they were read.
+/// The commands of a session in flight, in the order of their reading.
 #[derive(Default)]
 pub(crate) struct Pipeline {
-    /// The one whose turn it is to be answered. Apart from the others, since there are nearly never
-    /// any.
+    /// The command to be answered next. Stored apart from the others, which are rarely present.
     front: Option<InFlight>,
     behind: Option<Box<Behind>>,
 }
@@ -49,20 +48,20 @@ pub(crate) struct Pipeline {
 #[derive(Default)]
 struct Behind {
     slots: VecDeque<Slot>,
-    /// Looked at after all of them.
+    /// The request to act on after all of them.
     then: Option<Then>,
 }
 
 enum Slot {
-    /// A publication that is under way.
+    /// A publication in flight.
     InFlight(InFlight),
-    /// One that the broker has answered before those in front of it.
+    /// A publication that the broker answered before those ahead of it.
     Finished(Box<Finished>),
-    /// The answer to one that was not handed on.
-    Answer(Answer),
+    /// The answer to a publication that was not handed to the broker.
+    Answer(AnswerFrame),
 }
 
-/// Looked at once nothing is under way.
+/// A request or an end that waits until nothing is in flight.
 enum Then {
     Text(Box<str>),
     Binary(Box<[u8]>),
@@ -79,18 +78,19 @@ impl From<Message<'_>> for Then {
 }
 
 impl Pipeline {
-    /// No command is under way.
+    /// Returns true if no command is in flight.
     pub(crate) fn is_idle(&self) -> bool {
         self.front.is_none()
     }
 
-    /// Something comes after all that is under way, or was.
+    /// Returns true if requests have been queued behind a command in flight. The last of them may
+    /// still have to be acted on.
     pub(crate) fn has_more(&self) -> bool {
         self.behind.is_some()
     }
 
-    /// A message can be looked at although a command is under way. Not where that waits only for others
-    /// to have their turn.
+    /// Returns true if another message can be decoded while a command is in flight: publications
+    /// are, there is room, and this task has not used up its turn.
     pub(crate) fn takes_more(&self) -> bool {
         let has_room =
             |behind: &Behind| behind.then.is_none() && behind.slots.len() < MAX_UNDER_WAY;
@@ -101,11 +101,12 @@ impl Pipeline {
             && has_budget_remaining()
     }
 
-    /// A request can be acted on now: nothing is under way, or it is a publication behind others.
+    /// Returns true if a request can be acted on now: nothing is in flight, or it is a publication
+    /// after others.
     fn takes(&self, request: &Result<Request<'_>, DecodeError>) -> bool {
         let is_publication = matches!(
             request,
-            Ok(Request {
+            Ok(Request::Command {
                 command: Command::Publish { .. },
                 ..
             })
@@ -113,8 +114,8 @@ impl Pipeline {
         self.is_idle() || (is_publication && self.takes_more())
     }
 
-    /// Adds a command that waits. One behind others is polled at once: that asks the broker, in the
-    /// order of the publications, and its answer can wait.
+    /// Adds a command that waits. A publication behind others is polled at once, so that the broker
+    /// is asked in order; its answer may come later.
     fn add(&mut self, mut waits: InFlight, cx: &mut Context<'_>) {
         if self.front.is_none() {
             self.front = Some(waits);
@@ -131,8 +132,8 @@ impl Pipeline {
         self.behind.as_mut()?.slots.pop_front()
     }
 
-    /// Lets go of all of them. From the back: of publications that were not sent yet none may leave
-    /// without those before it.
+    /// Drops all commands, from the back: an unsent publication must not be sent without those
+    /// before it.
     pub(crate) fn give_up(&mut self) {
         if let Some(mut behind) = self.behind.take() {
             while behind.slots.pop_back().is_some() {}
@@ -146,8 +147,8 @@ impl Pipeline {
 }
 
 impl SessionState {
-    /// Acts on a message, one request after another. `Ready(Some)` ends the session. Pending while a
-    /// command is under way; what may not be acted on before its end is kept.
+    /// Acts on the requests of a message one by one. `Ready(Some)` ends the session. Pending while
+    /// a command is in flight; the rest of the message is kept until it ends.
     pub(crate) fn on_message(
         &mut self,
         message: Message<'_>,
@@ -171,7 +172,7 @@ impl SessionState {
                 Reaction::Waits(waits) => self.pipeline.add(waits, cx),
                 Reaction::Ends(end) => return self.end_in_turn(end),
             }
-            // The broker is asked for each before the next is looked at.
+            // Polled before the next request is decoded, so that the broker is asked in order.
             match self.poll_pipeline(cx) {
                 Poll::Ready(Some(finish)) => return Poll::Ready(Some(finish)),
                 Poll::Ready(None) | Poll::Pending if rest.is_empty() => break,
@@ -184,7 +185,7 @@ impl SessionState {
         }
     }
 
-    /// Has the session end after the commands that are under way.
+    /// Ends the session after the commands in flight.
     pub(crate) fn end_in_turn(&mut self, end: End) -> Poll<Option<End>> {
         if self.pipeline.is_idle() {
             return Poll::Ready(Some(end));
@@ -193,8 +194,8 @@ impl SessionState {
         Poll::Pending
     }
 
-    /// Drives the commands that are under way. `Ready(Some)` ends the session. A session whose commands
-    /// never have to wait gives way to others all the same.
+    /// Drives the commands in flight. `Ready(Some)` ends the session. Yields regularly, even if no
+    /// command ever waits.
     pub(crate) fn poll_pipeline(&mut self, cx: &mut Context<'_>) -> Poll<Option<End>> {
         while let Some(front) = &mut self.pipeline.front {
             let finished = ready!(pin!(cooperative(front.operation.as_mut())).poll(cx));
@@ -206,7 +207,8 @@ impl SessionState {
         Poll::Ready(None)
     }
 
-    /// Acts on what comes after the commands that were under way. `Ready(Some)` ends the session.
+    /// Acts on the request kept behind the commands that were in flight. `Ready(Some)` ends the
+    /// session.
     pub(crate) fn act_behind(&mut self, cx: &mut Context<'_>) -> Poll<Option<End>> {
         let behind = self.pipeline.behind.take();
         match behind.and_then(|behind| behind.then) {
@@ -217,7 +219,7 @@ impl SessionState {
         }
     }
 
-    /// Answers what is finished, up to the next command that waits.
+    /// Answers finished commands, up to the next one in flight.
     fn advance(&mut self) -> Option<End> {
         while let Some(slot) = self.pipeline.next() {
             match slot {
@@ -233,7 +235,7 @@ impl SessionState {
                 Slot::Answer(answer) => self.answer(Some(answer)),
             }
         }
-        // A session without any holds no queue.
+        // Frees an empty queue, so that an idle session holds none.
         self.pipeline.behind.take_if(|behind| behind.then.is_none());
         None
     }

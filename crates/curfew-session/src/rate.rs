@@ -1,48 +1,22 @@
-//! A token bucket, and how long it has been overdrawn.
+//! A session's command rate, and the duration of an excess over it.
 
 use std::time::Duration;
 
+use curfew_model::{Quota, TokenBucket};
+
 use tokio::time::Instant;
 
-/// A pause this long in a client's excess counts as one: it starts anew afterwards.
+/// A pause of this length ends an excess.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Refills at a steady rate up to its burst.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Bucket {
-    tokens: f32,
-    filled_at: Instant,
-}
-
-impl Bucket {
-    pub(crate) fn full(burst: u32, now: Instant) -> Self {
-        Self {
-            tokens: burst as f32,
-            filled_at: now,
-        }
-    }
-
-    /// Takes one token, if there is one.
-    pub(crate) fn take(&mut self, per_second: u32, burst: u32, now: Instant) -> bool {
-        let elapsed = now.saturating_duration_since(self.filled_at).as_secs_f32();
-        self.tokens = (self.tokens + elapsed * per_second as f32).min(burst as f32);
-        self.filled_at = now;
-        let enough = self.tokens >= 1.0;
-        if enough {
-            self.tokens -= 1.0;
-        }
-        enough
-    }
-}
-
-/// Since when a client has been over its rate without a pause.
+/// The time for which a client has exceeded its rate without a pause.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Excess {
     span: Option<(Instant, Instant)>,
 }
 
 impl Excess {
-    /// Notes one command over the rate; returns for how long it has been so.
+    /// Records one command over the rate. Returns the duration of the excess.
     pub(crate) fn note(&mut self, now: Instant) -> Duration {
         let since = match self.span {
             Some((since, last)) if now.saturating_duration_since(last) < PAUSE => since,
@@ -53,17 +27,17 @@ impl Excess {
     }
 }
 
-/// How a session keeps to `limits.messages_per_second`.
+/// State of the rate limit `limits.messages_per_second`.
 #[derive(Debug)]
 pub(crate) struct CommandRate {
-    pub(crate) bucket: Bucket,
+    pub(crate) bucket: TokenBucket,
     pub(crate) excess: Excess,
 }
 
 impl CommandRate {
-    pub(crate) fn new(per_second: u32, now: Instant) -> Self {
+    pub(crate) fn new(quota: Quota, now: Instant) -> Self {
         Self {
-            bucket: Bucket::full(per_second, now),
+            bucket: TokenBucket::full(quota, now.into_std()),
             excess: Excess::default(),
         }
     }
@@ -72,20 +46,6 @@ impl CommandRate {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_bucket_gives_its_burst_and_then_its_rate() {
-        let start = Instant::now();
-        let mut bucket = Bucket::full(5, start);
-        let given = |bucket: &mut Bucket, ms| {
-            let now = start + Duration::from_millis(ms);
-            (0..100).filter(|_| bucket.take(5, 5, now)).count()
-        };
-        assert_eq!(
-            [0, 0, 200, 1_200, 60_000].map(|ms| given(&mut bucket, ms)),
-            [5, 0, 1, 5, 5]
-        );
-    }
 
     #[test]
     fn excess_is_counted_without_pauses_only() {

@@ -1,4 +1,4 @@
-//! Reading: bytes into a buffer of the worker, frames cut from it, each acted on in order.
+//! Reading: bytes go into a buffer of the worker, and each frame in them is acted on in order.
 
 use std::task::{Context, Poll, ready};
 
@@ -13,16 +13,17 @@ use crate::run::{End, Step};
 use crate::write::Output;
 use crate::{Session, SessionSettings};
 
-/// Bytes read before others have their turn. What a session publishes waits in queues until then.
+/// Number of bytes read before other tasks run. Publications of the session wait in queues until
+/// then.
 const BYTES_IN_A_TURN: usize = 128 * 1024;
 
-/// Notices that may wait for a session's socket before nothing more is read: answers to commands that
-/// are not acted on, while the node holds no lease.
+/// Number of notices in a session's queue at which reading stops. Notices are answers to commands
+/// that are not acted on while the node holds no lease.
 const MAX_NOTICES: usize = 64;
 
 impl Session {
-    /// Goes on with the command that waits, or else reads and acts. Nothing is read while a command
-    /// waits: commands act in order, and a client that hurries is held back by its own socket.
+    /// Continues the commands in flight, or reads and acts. Reads nothing while a command is in
+    /// flight: commands take effect in order, and the socket slows down a fast client.
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         if let Some(end) = ready!(self.state.poll_pipeline(cx)) {
             return Poll::Ready(Step::End(end));
@@ -40,6 +41,7 @@ impl Session {
             return Poll::Ready(self.decode(cx, Input::empty()));
         }
         if self.read_in_turn >= BYTES_IN_A_TURN {
+            // The wake-up keeps the task ready, so that it continues after the others.
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -49,7 +51,8 @@ impl Session {
                 Ok(read) => read,
             };
             self.read_in_turn += read;
-            // Any byte: no pong can come in the middle of a long frame.
+            // Every byte counts as a sign of life, because a client cannot send a pong within a
+            // long frame.
             self.state.heard();
             self.state
                 .context
@@ -60,9 +63,9 @@ impl Session {
         })
     }
 
-    /// Whether nothing is read now: a revocation that may name the session is being read, the node has
-    /// to look at what it missed while it was stopped, or the client does not read that its commands
-    /// are not acted on.
+    /// Returns true if nothing is read now. The reasons are: the session is suspended while a
+    /// revocation that may name it is read; the node catches up after a stop; or the client does
+    /// not read the notices about its commands.
     fn is_held_back(&mut self) -> bool {
         let Some(live) = &self.state.live else {
             return false;
@@ -79,11 +82,11 @@ impl Session {
         outbox.notices() >= MAX_NOTICES
     }
 
-    /// Acts on every frame in `input`, or up to the first command that has to wait, publications
-    /// aside; the rest is kept for later.
+    /// Acts on the frames in `input`, up to the first command that blocks those after it. Saves the
+    /// rest for later.
     fn decode(&mut self, cx: &mut Context<'_>, mut input: Input<'_>) -> Step {
         loop {
-            // Looked up for each message: the one before may have opened the session.
+            // Read anew for each message, because the one before may have opened the session.
             let limits = self.state.message_limits();
             let acted = match self.decoder.next(&mut input, &limits) {
                 Ok(Some(event)) => self.state.on_event(event, cx),
@@ -108,7 +111,7 @@ impl Session {
         if !self.decoder.mid_message() {
             self.state.deadlines.message_by = None;
         } else if self.state.deadlines.message_by.is_none() && self.state.pipeline.is_idle() {
-            // The rest is not read while a command waits.
+            // Not while a command is in flight, because the rest of the message is not read then.
             let timeout = self.state.context.settings.load().limits.message_timeout;
             self.state.deadlines.message_by = Instant::now().checked_add(timeout);
         }
@@ -117,7 +120,7 @@ impl Session {
 }
 
 impl SessionState {
-    /// The close for what a client may not send, with the bound that applied.
+    /// The close for a protocol error, with the limit that applied.
     fn broken(&self, error: ProtocolError) -> Disconnect {
         match error {
             ProtocolError::MessageTooLarge if self.live.is_none() => Disconnect::MESSAGE_TOO_LARGE
@@ -165,7 +168,7 @@ impl SessionState {
         end.map_or(Poll::Ready(None), |end| self.end_in_turn(end))
     }
 
-    /// The client has answered a ping, or says so.
+    /// Records an answer to a ping, and counts the control frame.
     pub(crate) fn on_pong(&mut self) -> Option<End> {
         if let Some(rtt) = self.deadlines.ponged() {
             self.context.metrics().ping_rtt.observe(rtt.as_secs_f64());
@@ -179,17 +182,10 @@ impl SessionState {
         self.take_control()
     }
 
-    /// Too many control frames end the session.
+    /// Counts a control frame; too many end the session.
     fn take_control(&mut self) -> Option<End> {
-        let rate = self
-            .context
-            .settings
-            .load()
-            .limits
-            .control_frames_per_second;
-        let within = self
-            .control
-            .take(rate, rate.saturating_mul(2), Instant::now());
+        let quota = self.context.settings.load().limits.control_frames();
+        let within = self.control.take(quota, Instant::now().into_std());
         (!within).then(|| {
             Disconnect::POLICY
                 .because("more control frames than limits.control_frames_per_second")

@@ -1,7 +1,7 @@
-//! The session's task: one poll function that writes, reads and keeps time.
+//! The session's task: one poll function for writing, reading and timers.
 //!
-//! Nothing is awaited inside a `select!`, so nothing here needs to be cancel-safe; and the task is
-//! small, because an idle connection holds neither a buffer nor a half-finished read.
+//! It awaits nothing in a `select!`, so nothing here must be cancel-safe. The task is small,
+//! because an idle connection holds neither a buffer nor a partial read.
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,10 +15,10 @@ use tracing::error;
 
 use crate::{Session, close};
 
-/// Why a connection's live phase is over.
+/// Reason why a connection's live phase ended.
 #[derive(Debug)]
 pub(crate) enum End {
-    /// The server ends it.
+    /// The server ends the connection.
     ByServer(Ending),
     /// The client sent a close frame.
     ByClient(Option<u16>),
@@ -32,30 +32,31 @@ impl From<Disconnect> for End {
     }
 }
 
-/// What one step of a session came to.
+/// Result of one step of a session.
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// Something was done; there may be more.
+    /// The step did something, and more may follow.
     Again,
-    /// The live phase is over.
+    /// The live phase ended.
     End(End),
 }
 
-/// Runs a session to its end. All of the session's state, local and recorded, is gone afterwards,
-/// and its socket closed.
+/// Runs a session to its end. Afterwards its state, local and recorded, is gone and its socket
+/// closed.
 ///
-/// Boxed by the caller, because a future holds its argument: an idle session should be held once.
+/// The caller boxes the session, because the future would otherwise hold a second copy of an idle
+/// session's size.
 pub async fn run(mut session: Box<Session>) {
     let end = {
         let mut sleep = pin!(time::sleep(session.first_wait()));
         poll_fn(|cx| session.poll_caught(cx, sleep.as_mut())).await
     };
-    // Boxed since it needs more room than an idle session should hold.
+    // Boxed, because closing needs more room than an idle session should hold.
     Box::pin(close::close(*session, end)).await;
 }
 
 impl Session {
-    /// A panic is a fault of ours; it ends this session and no other.
+    /// Contains a panic: the session closes with 1011, others are unaffected.
     fn poll_caught(&mut self, cx: &mut Context<'_>, sleep: Pin<&mut Sleep>) -> Poll<End> {
         catch_unwind(AssertUnwindSafe(|| self.poll(cx, sleep))).unwrap_or_else(|_| {
             error!("a session panicked and was closed");
@@ -70,6 +71,7 @@ impl Session {
         self.claim_socket();
         self.read_in_turn = 0;
         loop {
+            // First, because it finds out that access has ended before more commands are acted on.
             if let Poll::Ready(end) = self.poll_write(cx) {
                 return Poll::Ready(end);
             }
@@ -83,7 +85,7 @@ impl Session {
                 Poll::Ready(Step::End(end)) => return Poll::Ready(end),
                 Poll::Pending => {}
             }
-            // Last, so that what this very poll queued does not wake it again.
+            // Last, so that frames queued during this poll do not wake the task again.
             match self.poll_outbox(cx) {
                 Poll::Ready(()) => {}
                 Poll::Pending => return Poll::Pending,

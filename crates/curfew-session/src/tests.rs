@@ -1,5 +1,6 @@
-//! Sessions over a pipe, or where it matters a socket, with the real protocol and the embedded backend behind a rig, in paused
-//! time. Whoever waits for a frame lets the time go on to the next timer.
+//! Tests of sessions over a pipe, or over a socket if it matters, with the real protocol and the
+//! embedded backend behind a rig. Time is paused: while a test waits for a frame, time advances to
+//! the next timer.
 
 mod access;
 mod commands;
@@ -43,15 +44,15 @@ use rig::{Rig, RigClock};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-/// Of the pipe, each way, where a test does not say otherwise.
+/// Capacity of the pipe in each direction, unless a test sets another.
 const ROOM: usize = 64 * 1024;
 
 const SUBSCRIBE: &str = r#"{"type":"subscribe","id":1,"channel":"room"}"#;
 
-/// How long the tests' tokens live, in seconds.
+/// Lifetime of the tests' tokens, in seconds.
 const TTL: u64 = 600;
 
-/// A node, and what its sessions share.
+/// A node, and the shared state of its sessions.
 struct Harness {
     context: Arc<Context>,
     rig: Arc<Rig>,
@@ -59,7 +60,7 @@ struct Harness {
     events: Arc<HubEvents>,
     clock: Arc<RigClock>,
     metrics: Arc<SessionMetrics>,
-    /// Cloned into each connection's guards.
+    /// Cloned into each connection's guards, so that its count shows the live ones.
     place: Arc<()>,
     unauthenticated: Arc<()>,
 }
@@ -166,7 +167,7 @@ impl Harness {
         self.context.node.hub()
     }
 
-    /// A token of alice; `more` replaces claims, `null` leaves them out.
+    /// A token of alice. `more` replaces claims; `null` removes one.
     fn token(&self, more: Value) -> String {
         let now = self.clock.unix();
         let mut claims = json!({"sub": "alice", "jti": "t1", "iat": now, "exp": now + TTL});
@@ -179,14 +180,15 @@ impl Harness {
         mint(&claims, None, "HS256".parse::<Algorithm>().unwrap(), &key).unwrap()
     }
 
-    /// A connection on a pipe of `room` bytes each way. `early` came behind its request.
+    /// A connection on a pipe of `room` bytes in each direction. `early` are bytes received right
+    /// after the request.
     fn connect(&self, opening: Opening, room: usize, early: &[u8]) -> Peer {
         let (ours, theirs) = tokio::io::duplex(room);
         self.serve(Transport::Memory(Box::new(ours)), opening, early);
         Peer::new(theirs)
     }
 
-    /// Runs a session on a connection, on the first wire.
+    /// Runs a session on a connection with the default protocol.
     fn serve(&self, transport: Transport, opening: Opening, early: &[u8]) {
         let wire = self.hub().wires().default_id();
         self.serve_on(wire, transport, opening, early);
@@ -216,7 +218,7 @@ impl Harness {
         self.connect(Opening::Awaiting, ROOM, &[])
     }
 
-    /// A session of alice that was told `connected`.
+    /// A session of alice that has received `connected`.
     async fn open(&self) -> Peer {
         self.open_with(json!({}), ROOM).await
     }
@@ -246,7 +248,7 @@ impl Harness {
         admitted.unwrap()
     }
 
-    /// Publishes from outside.
+    /// Publishes from outside any session.
     fn publish(&self, channel: &str, data: &str) {
         let channel = Channel::parse(channel).unwrap();
         let data = Bytes::copy_from_slice(data.as_bytes());
@@ -259,7 +261,7 @@ impl Harness {
         });
     }
 
-    /// Puts another policy in force, as a reload does.
+    /// Replaces the policy, as a reload does.
     fn reload(&self, policy: &curfew_policy::Config) {
         self.context.policy.reload(policy);
         self.hub().reconsider_all();
@@ -275,7 +277,7 @@ impl Harness {
             .get(disconnect.code, Initiator::Server)
     }
 
-    /// Asserts that no trace of any session is left, once the records had time to go.
+    /// Waits for the removal of records, then asserts that no trace of any session is left.
     async fn assert_nothing_left(&self) {
         let filter = SessionFilter {
             limit: 10,
@@ -311,7 +313,7 @@ impl Harness {
     }
 }
 
-/// A session whose client has stopped reading, with a hundred messages of its channel queued.
+/// A session whose client no longer reads, with a hundred messages of its channel queued.
 async fn blocked(harness: &Harness) -> Peer {
     let mut peer = harness.open_with(json!({}), 256).await;
     peer.ok(r#"{"type":"subscribe","id":1,"channel":"room"}"#)
@@ -323,7 +325,7 @@ async fn blocked(harness: &Harness) -> Peer {
     peer
 }
 
-/// A policy that allows these actions everywhere, and nothing else.
+/// A policy that allows only these actions, on every channel.
 fn allowing(actions: &[Action]) -> curfew_policy::Config {
     let rule = Rule {
         name: "everywhere".to_owned(),

@@ -1,7 +1,7 @@
 //! A session's deadlines, kept by one timer.
 //!
-//! The timer is moved only when the next deadline is earlier than it is set to; a deadline that was
-//! put off lets it fire once for nothing. So traffic costs no work on the timer.
+//! The timer is reset only for an earlier deadline. A deadline that moves to a later time lets the
+//! timer fire once in vain, so that traffic costs no work on the timer.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -16,36 +16,37 @@ use crate::Session;
 use crate::open::SessionState;
 use crate::run::{End, Step};
 
-/// Longest time the timer is set for; a later deadline is looked at again then. Also how soon a
-/// wall clock that was set forward is noticed on an idle connection.
+/// Longest setting of the timer; later deadlines are checked again then. It is also the time within
+/// which an idle connection notices that the wall clock was set forward.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// A client that gave the sign of life it was asked for is not asked again for so long: its answers are
-/// control frames, and one more client that comes back again and again must not make them too many.
+/// Time after a client's sign of life in which no new probe is sent. The answers count as control
+/// frames, and a client that keeps reconnecting must not push the user's other sessions over that
+/// limit.
 const SIGN_LASTS: Duration = Duration::from_secs(1);
 
-/// When what is due; `None`: not at all.
+/// The session's deadlines; `None` means not set.
 #[derive(Debug, Default)]
 pub(crate) struct Deadlines {
-    /// A token must have come.
+    /// The deadline for the token.
     pub(crate) auth_by: Option<Instant>,
-    /// The next ping.
+    /// The time of the next ping.
     ping_at: Option<Instant>,
-    /// When the last ping was queued, until a pong comes.
+    /// The time of the last ping, until a pong arrives.
     pinged_at: Option<Instant>,
-    /// Something must have come after a ping.
+    /// The deadline for a sign of life after a ping.
     pong_by: Option<Instant>,
-    /// Something must have come, since an admission asked for a sign of life.
+    /// The deadline for a sign of life after a probe.
     probe_by: Option<Instant>,
-    /// The time at which it last came.
+    /// The time of the last sign of life after a probe.
     probed_at: Option<Instant>,
-    /// `expiring` is told.
+    /// The time of the notice `expiring`.
     expiring_at: Option<Instant>,
-    /// The session's token is over.
+    /// The end of the session's token.
     ends_at: Option<Instant>,
-    /// The socket must have taken something.
+    /// The deadline for the socket to accept a byte.
     pub(crate) write_by: Option<Instant>,
-    /// A message begun must be complete.
+    /// The deadline for the rest of a message.
     pub(crate) message_by: Option<Instant>,
 }
 
@@ -66,12 +67,12 @@ impl Deadlines {
         .min()
     }
 
-    /// The peer is alive.
+    /// Clears the deadline of a ping.
     pub(crate) fn heard(&mut self) {
         self.pong_by = None;
     }
 
-    /// A pong came: how long after the ping, unless nobody asked for it.
+    /// The time since the ping that a pong answers; `None` for an unsolicited pong.
     pub(crate) fn ponged(&mut self) -> Option<Duration> {
         Some(self.pinged_at.take()?.elapsed())
     }
@@ -90,7 +91,7 @@ impl Session {
         })
     }
 
-    /// Acts on what is due.
+    /// Sets the timer and acts on the deadlines that have passed.
     pub(crate) fn poll_timers(
         &mut self,
         cx: &mut Context<'_>,
@@ -120,7 +121,7 @@ impl Session {
 impl SessionState {
     fn act_on_time(&mut self, now: Instant) -> Option<End> {
         if is_due(&mut self.deadlines.auth_by, now) {
-            // A token that came and could not be checked in time is not the client's fault.
+            // A token that arrived in time but could not be checked is not the client's fault.
             let waits = !self.pipeline.is_idle();
             let late = if waits {
                 Disconnect::UNAVAILABLE
@@ -156,28 +157,28 @@ impl SessionState {
             if self.pipeline.is_idle() {
                 return Some(Disconnect::NO_PONG.into());
             }
-            // Nothing is read while a command waits: the pong may be there.
+            // The pong may have arrived, because nothing is read while a command is in flight.
             self.expect_pong(now);
         }
         if is_due(&mut self.deadlines.probe_by, now) {
             if self.pipeline.is_idle() {
                 return Some(Disconnect::NO_PONG.into());
             }
-            // The same.
+            // The answer may have arrived, because nothing is read while a command is in flight.
             self.answer_probe();
         }
         if is_due(&mut self.deadlines.expiring_at, now) {
             self.tell_expiring();
         }
         if is_due(&mut self.deadlines.ends_at, now) {
-            // The wall clock was ahead when the timer was set: the rest of the time is left.
+            // The wall clock was ahead when the timer was set, so the token still has time left.
             self.schedule_end();
         }
         if is_due(&mut self.deadlines.ping_at, now) {
             let ping = self.wire().ping();
             self.send_notice(ping);
             self.deadlines.pinged_at = Some(now);
-            // An earlier ping that is not answered yet keeps its deadline.
+            // An earlier ping without an answer keeps its deadline.
             if self.deadlines.pong_by.is_none() {
                 self.expect_pong(now);
             }
@@ -186,8 +187,8 @@ impl SessionState {
         None
     }
 
-    /// Asks the client for a sign of life: there are as many sessions of its user as may be. Without one
-    /// the session ends.
+    /// Probes the client, because its user has reached the limit of sessions. Without a sign of
+    /// life the session ends.
     pub(crate) fn probe(&mut self) {
         let probed_at = self.deadlines.probed_at;
         if probed_at.is_some_and(|at| at.elapsed() < SIGN_LASTS) {
@@ -199,7 +200,7 @@ impl SessionState {
         self.deadlines.probe_by = Instant::now().checked_add(PROBE_PATIENCE);
     }
 
-    /// The client has given a sign of life.
+    /// Records a sign of life from the client.
     pub(crate) fn heard(&mut self) {
         self.deadlines.heard();
         if self.deadlines.probe_by.take().is_some() {
@@ -219,21 +220,22 @@ impl SessionState {
         self.deadlines.pong_by = now.checked_add(timeout);
     }
 
-    /// Whether the session's token is over.
+    /// Returns true if the session's token has ended.
     pub(crate) fn is_expired(&self) -> bool {
         let Some(live) = &self.live else { return false };
         let member = live.attachment.member();
         member.is_over(&**self.context.node.clock())
     }
 
-    /// The next ping, jittered so that connections opened together do not stay together.
+    /// Schedules the next ping, with jitter so that connections opened together do not ping
+    /// together.
     pub(crate) fn schedule_ping(&mut self) {
         let interval = self.context.settings.load().session.ping_interval;
         let jitter = 0.9 + 0.2 * fastrand::f64();
         self.deadlines.ping_at = Instant::now().checked_add(interval.mul_f64(jitter));
     }
 
-    /// Sets the end and the notice before it by a token now in force.
+    /// Schedules the end of a token that came into force, and the notice before it.
     pub(crate) fn schedule_expiry(&mut self, principal: &Principal) {
         self.schedule_end();
         let notice = self.context.settings.load().session.expiring_notice;

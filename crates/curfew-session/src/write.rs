@@ -1,4 +1,4 @@
-//! Writing: what waits leaves in as few writes as possible, with a deadline.
+//! Writing: queued frames leave in as few writes as possible, with a deadline.
 
 use std::task::{Context, Poll};
 
@@ -10,32 +10,32 @@ use tokio::time::Instant;
 use crate::Session;
 use crate::run::End;
 
-/// The state of a session's output when its task has written what it could.
+/// State of a session's output after its task has written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Output {
-    /// All is written.
+    /// Everything is written.
     #[default]
     Idle,
-    /// The socket takes no more.
+    /// The socket accepts no more bytes.
     Blocked,
-    /// The rest may not leave now.
+    /// The rest may not be sent now.
     Held(HeldBack),
 }
 
 impl Session {
-    /// Takes the socket over from the flushers, for this poll.
+    /// Takes the socket from the flushers for this poll.
     pub(crate) fn claim_socket(&mut self) {
         if let Some(live) = &self.state.live {
             live.attachment.member().outbox().claim();
         }
     }
 
-    /// Writes what is queued until nothing is left, the socket takes no more, or the session may not
-    /// be written to. Ready when that ends the session.
+    /// Writes queued frames until none is left, the socket accepts no more, or nothing may be sent.
+    /// Ready when the session ends.
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         loop {
             let progress = self.write(cx);
-            // The deadline judges the peer: only while the socket is asked to take something.
+            // The write deadline runs only while the peer accepts nothing that it is offered.
             if !matches!(progress, Progress::Blocked { wrote: false }) {
                 self.state.deadlines.write_by = None;
             }
@@ -75,7 +75,7 @@ impl Session {
     }
 
     fn start_write_deadline(&mut self) {
-        // The ping that is to be answered may wait as well: the write deadline judges the peer.
+        // The peer may not have received the ping either, so only the write deadline applies.
         self.state.deadlines.heard();
         if self.state.deadlines.write_by.is_none() {
             let timeout = self.state.context.settings.load().session.write_timeout;
@@ -83,18 +83,17 @@ impl Session {
         }
     }
 
-    /// Registers to be woken by the outbox. Ready when there is something in it after all.
+    /// Registers the task with the outbox. Ready if the outbox already has work.
     pub(crate) fn poll_outbox(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(live) = &self.state.live else {
             return Poll::Pending;
         };
         let outbox = live.attachment.member().outbox();
-        // While the socket takes no more, or may be given no more, only an interruption is worth
-        // waking up for.
+        // If the socket is full, or the rest may not be sent, only an interruption wakes the task.
         let polled = outbox.poll_wake(cx, self.output != Output::Idle);
         let goes_on = || match self.output {
             Output::Idle | Output::Blocked => false,
-            // Looked at once more, now that what ends it wakes this task.
+            // Checked again after the registration, so that a change in between is not missed.
             Output::Held(HeldBack::Suspended) => outbox.standing() != Standing::Suspended,
             Output::Held(HeldBack::NoLease) => self.state.holds_lease(),
         };

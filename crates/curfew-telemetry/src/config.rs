@@ -1,4 +1,4 @@
-//! `[telemetry]`.
+//! The `[telemetry]` section.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,43 +15,43 @@ use crate::standard::Standard;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The form of a log line on standard error: `json`, one object a line, or `text`, for people;
-    /// coloured when standard error is a terminal. Default `json`. Takes effect at start.
+    /// The form of a log line on standard error: `json`, one object a line, or `text`, for people,
+    /// in colour if standard error is a terminal. Default `json`. Takes effect at start.
     pub log_format: LogFormat,
-    /// The least severe level that is logged: `error`, `warn`, `info`, `debug` or `trace`, where
-    /// wanted by module: `info,curfew_session=debug`. `debug` and `trace` are of Curfew's own lines,
-    /// and libraries stay at `info`: to see theirs too, name them, `debug,h2=debug`, or all of them,
+    /// The least severe level to log: `error`, `warn`, `info`, `debug` or `trace`, optionally by
+    /// module: `info,curfew_session=debug`. `debug` and `trace` apply to Curfew's own lines, and
+    /// libraries stay at `info`. To see those of libraries too, name one, `debug,h2=debug`, or all,
     /// `debug,*=debug`. Default `info`. Takes effect on reload.
     pub log_level: String,
-    /// The URL, with its port, of the OTLP/gRPC collector that traces are sent to, for example
-    /// `http://jaeger:4317` (4318 is OTLP over HTTP, which is not spoken). Default: absent, no traces
-    /// are exported. Not over TLS: a collector that is far away is reached through one that is near.
-    /// Takes effect at start.
+    /// The URL, with port, of the OTLP/gRPC collector for traces, for example `http://jaeger:4317`
+    /// (4318 is OTLP over HTTP, which is not supported). TLS is not supported: reach a distant
+    /// collector through one near the node. Default: absent, no traces are exported. Takes effect
+    /// at start.
     pub otlp_endpoint: Option<String>,
-    /// The share of connects, publications and calls of the admin API that are traced, 0 to 1.
-    /// A call of the admin API that brings a `traceparent` goes by that one's flag. Revocations are
-    /// always traced; and, up to 100 of each kind in a second and 10 of them for one client's
-    /// address and user, refusals, errors and ends of sessions. Default 0.01. Takes effect at start.
+    /// The share of connects, publications and calls of the admin API to trace, 0 to 1. The flag of
+    /// a `traceparent` in a call of the admin API overrides it. Revocations are always traced.
+    /// Refusals, errors and ends of sessions are also always traced, up to 100 of each kind a
+    /// second, 10 of them per client (address and user). Default 0.01. Takes effect at start.
     pub trace_sample_ratio: f64,
-    /// Whether the `traceparent` of a client is joined, and its flag obeyed for up to 10 traces a
-    /// second; its `tracestate` is passed on then. Default `false`: a span that is recorded by our own
-    /// ratio links to it. Takes effect at start.
+    /// Joins the trace of a client's `traceparent` and obeys its flag, for up to 10 traces a
+    /// second; `tracestate` is passed on. Default `false`: a span recorded by the node's own ratio
+    /// links to the client's trace. Takes effect at start.
     pub trust_client_traces: bool,
-    /// Spans hold users' ids and channels' names, and the log the user of a revocation that not every
-    /// node has confirmed. Default `false`. Takes effect at start.
+    /// Adds users' ids and channels' names to spans, and the user to the log line of a revocation
+    /// that not every node has confirmed. Default `false`. Takes effect at start.
     pub trace_user_ids: bool,
-    /// The URL at which people look at a trace, with `{trace_id}` in it, for example
-    /// `https://jaeger.example/trace/{trace_id}`. What names a trace is a link then, in `curfew`'s
-    /// output, in answers of the admin API and on the page of `curfew dev`. Clients are told the id
-    /// alone, of which `curfew connect --trace-url` makes a link. Default: absent, the id alone.
-    /// Takes effect at start.
+    /// The URL of a trace's page, with `{trace_id}` in it, for example
+    /// `https://jaeger.example/trace/{trace_id}`. Output of `curfew`, answers of the admin API and
+    /// the page of `curfew dev` then show traces as links. Clients receive only the id, which
+    /// `curfew connect --trace-url` turns into a link. Default: absent, only the id is shown. Takes
+    /// effect at start.
     pub trace_url: Option<String>,
-    /// No setting: what the standard variables of OpenTelemetry say beside.
+    /// The values of OpenTelemetry's standard variables that no setting covers. Not a setting.
     #[serde(skip)]
     pub standard: Standard,
 }
 
-/// Stands for the trace's id in `telemetry.trace_url`.
+/// Placeholder for the trace's id in `telemetry.trace_url`.
 const TRACE_ID: &str = "{trace_id}";
 
 /// The form of a log line.
@@ -61,7 +61,7 @@ pub enum LogFormat {
     /// One JSON object a line.
     #[default]
     Json,
-    /// For people.
+    /// Text for people.
     Text,
 }
 
@@ -81,13 +81,13 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The collector's address, if spans are recorded at all.
+    /// The collector's address; `None` if no spans are recorded.
     pub(crate) fn traces_to(&self) -> Option<&str> {
         let endpoint = self.otlp_endpoint.as_deref();
         endpoint.filter(|_| !self.standard.disabled)
     }
 
-    /// Reports what is wrong with the values, and warns of what may be.
+    /// Reports problems of the values, and warns of values that are probably mistakes.
     pub fn check(&self, problems: &mut Problems) {
         if let Err(error) = parse_level(&self.log_level) {
             problems.report(
@@ -113,17 +113,17 @@ impl Config {
     }
 }
 
-/// The pages at which people look at traces: a URL with `{trace_id}` in it.
+/// The URL of the pages of traces, with `{trace_id}` in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TracePages(String);
 
-/// The URL of [`TracePages`] has another form.
+/// Error for a URL that [`TracePages`] cannot use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be a URL with {{trace_id}} in it, such as https://jaeger.example/trace/{{trace_id}}")]
 pub struct NoTracePages;
 
 impl TracePages {
-    /// The page about the trace with this id.
+    /// The URL of the page of this trace.
     pub fn of(&self, trace: impl fmt::Display) -> String {
         self.0.replace(TRACE_ID, &trace.to_string())
     }
@@ -132,7 +132,8 @@ impl TracePages {
 impl FromStr for TracePages {
     type Err = NoTracePages;
 
-    /// Takes `http://` or `https://`, something without blanks or quotes, and the trace's id.
+    /// Accepts `http://` or `https://`, a host, and `{trace_id}` somewhere, without blanks and
+    /// quotes.
     fn from_str(url: &str) -> Result<Self, NoTracePages> {
         let rest = url
             .strip_prefix("https://")

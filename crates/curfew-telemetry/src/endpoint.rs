@@ -1,4 +1,4 @@
-//! The address of a collector: `http://host:port`, and what is wrong with another.
+//! The address of a collector, `http://host:port`, and its checks.
 
 use std::net::Ipv6Addr;
 
@@ -8,11 +8,11 @@ pub(crate) const GRPC_PORT: u16 = 4317;
 /// The port of OTLP over HTTP, by convention.
 pub(crate) const HTTP_PORT: u16 = 4318;
 
-/// The only scheme that is spoken.
+/// The only supported scheme.
 const SCHEME: &str = "http://";
 
-/// Checks that `endpoint` can be the address of a collector that takes OTLP over gRPC without TLS;
-/// the port. The error says what to write instead, and repeats nothing that may be a password.
+/// Checks that `endpoint` is a usable address of a collector for OTLP over gRPC without TLS, and
+/// returns its port. The error says how to write it, and quotes no part that may be a password.
 pub(crate) fn check(endpoint: &str) -> Result<u16, String> {
     let Some(rest) = strip_scheme(endpoint) else {
         return Err(match endpoint.split_once("://") {
@@ -63,7 +63,7 @@ pub(crate) fn check(endpoint: &str) -> Result<u16, String> {
     Ok(number)
 }
 
-/// The likely mistake where a collector at `port` is asked and does not answer as one does.
+/// Hint about the probable mistake if `port` does not answer like a collector.
 pub(crate) fn doubt(port: u16) -> String {
     match port {
         HTTP_PORT => format!(
@@ -75,7 +75,7 @@ pub(crate) fn doubt(port: u16) -> String {
     }
 }
 
-/// Schemes are the same in capitals.
+/// Removes the scheme; its case does not matter.
 fn strip_scheme(endpoint: &str) -> Option<&str> {
     let (scheme, rest) = endpoint.split_at_checked(SCHEME.len())?;
     scheme.eq_ignore_ascii_case(SCHEME).then_some(rest)

@@ -1,8 +1,9 @@
-//! Logs, metrics and traces: what an operator sees of a node.
+//! Logs, metrics and traces for the operator of a node.
 //!
-//! Owns: the log's form (one line an event, nothing in it that a terminal would obey), how
-//! metrics are declared and written, which spans are recorded and how they are exported.
-//! Knows nothing of: connections, tokens, HTTP; what others count, they declare. Nothing here decides anything.
+//! Owns: the form of the log (one line per event, free of terminal control characters), the
+//! declaration and output of metrics, the choice of recorded spans and their export.
+//! Knows nothing of: connections, tokens, HTTP. Other crates declare their own metrics. Nothing
+//! here decides on access.
 //! Start at [`init`] for logs, at [`metrics!`] for metrics and at [`Tracer`] for traces.
 
 mod config;

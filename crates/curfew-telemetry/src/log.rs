@@ -1,4 +1,4 @@
-//! The log: one line an event, to standard error. Beside it, in the same subscriber, traces.
+//! The log on standard error, one line per event. The same subscriber records traces.
 
 mod escape;
 mod format;
@@ -20,30 +20,30 @@ use format::Lines;
 
 pub(crate) use format::TRACED;
 
-/// Why logging could not be started.
+/// Reason why logging could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
     /// `telemetry.log_level` is not a level.
     #[error("set the log level")]
     Level(#[from] LevelError),
-    /// The process has a subscriber already.
+    /// The process already has a subscriber.
     #[error("install the log")]
     Installed(#[from] tracing::subscriber::SetGlobalDefaultError),
 }
 
-/// Why a text is not a log level.
+/// Reason why a text is not a log level.
 #[derive(Debug, thiserror::Error)]
 pub enum LevelError {
-    /// It has no directive.
+    /// The text has no directive.
     #[error("the log level is empty")]
     Empty,
-    /// A word that is not a level; on its own it would mean a module, at every level.
+    /// A word is not a level. Alone, it would select a module at every level.
     #[error("{0:?} is not a log level")]
     Unknown(String),
     /// A directive is neither a level nor `module=level`.
     #[error("the log level cannot be read")]
     Unreadable(#[source] ParseError),
-    /// The log has gone.
+    /// The log no longer runs.
     #[error("the log is not running")]
     Gone(#[source] reload::Error),
 }
@@ -52,17 +52,17 @@ pub enum LevelError {
 #[derive(Clone)]
 pub struct LogLevel(Arc<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>);
 
-/// What runs once [`init`] was called.
+/// Handles that [`init`] returns.
 #[derive(Debug, Clone)]
 pub struct Installed {
-    /// Changes what is logged.
+    /// Changes the level of the log.
     pub log_level: LogLevel,
-    /// Where recorded spans go; nowhere before [`Registry::start`](crate::Registry::start).
+    /// The exit of recorded spans, closed until [`Registry::start`](crate::Registry::start).
     pub spans: Spans,
 }
 
-/// Starts the log of this process, to standard error, in the form and from the level that `config`
-/// says; and has spans recorded where they are to be exported. Call it once, before anything logs.
+/// Starts the process's log on standard error in the form and with the level of `config`, and the
+/// recording of spans if they are exported. Call it once, before anything logs.
 pub fn init(config: &Config) -> Result<Installed, InitError> {
     let ansi = config.log_format == LogFormat::Text && io::stderr().is_terminal();
     let (subscriber, installed) = subscriber(config, ansi, io::stderr)?;
@@ -70,25 +70,26 @@ pub fn init(config: &Config) -> Result<Installed, InitError> {
     Ok(installed)
 }
 
-/// The beginning of the targets of our own lines.
+/// Prefix of the targets of Curfew's own lines.
 const OURS: &str = "curfew";
 
-/// Stands for every module that is not ours.
+/// Directive for every module of other crates.
 const OTHERS: &str = "*";
 
-/// Reads directives such as `info,curfew_hub=debug`. A level alone that is more than `info` is for our
-/// own lines: what libraries say of every frame would hide them. `*=debug` is for the libraries'.
+/// Parses directives such as `info,curfew_hub=debug`. A bare level above `info` applies only to
+/// Curfew's own lines, because libraries log every frame and would hide them. `*=debug` applies to
+/// libraries.
 pub(crate) fn parse_level(directives: &str) -> Result<EnvFilter, LevelError> {
     if directives.trim().is_empty() {
         return Err(LevelError::Empty);
     }
-    // Spans and their fields, in brackets, may hold commas of their own.
+    // A directive for spans has its fields in brackets, which may contain commas.
     let directives = match directives.contains('[') {
         true => directives.to_owned(),
         false => separate(directives)?,
     };
-    // What a directive does not name stays silent but for errors; no patterns, so that no value of
-    // a field is ever matched against operator input.
+    // Modules without a directive log only errors. Patterns are off, so that no field value is
+    // matched against operator input.
     EnvFilter::builder()
         .with_regex(false)
         .with_default_directive(LevelFilter::ERROR.into())
@@ -96,7 +97,7 @@ pub(crate) fn parse_level(directives: &str) -> Result<EnvFilter, LevelError> {
         .map_err(LevelError::Unreadable)
 }
 
-/// The directives with those of our own lines and of others told apart.
+/// Splits a bare level into a directive for Curfew's own lines and one for others.
 fn separate(directives: &str) -> Result<String, LevelError> {
     let unknown = |word: &str| LevelError::Unknown(word.to_owned());
     let (mut alone, mut others, mut named) = (None, None, Vec::new());
@@ -135,7 +136,8 @@ where
         .event_format(lines)
         .fmt_fields(lines)
         .with_ansi(ansi)
-        // A log that cannot be written must not end the process: reporting that panics.
+        // Reporting a failed write panics, and a log that cannot be written must not end the
+        // process.
         .log_internal_errors(false)
         .with_writer(writer)
         .with_filter(filter);
@@ -147,7 +149,7 @@ where
 }
 
 impl LogLevel {
-    /// From now on logs what `directives` (see [`Config::log_level`]) say. Changes nothing on error.
+    /// Sets the level to `directives`, see [`Config::log_level`]. Changes nothing on error.
     pub fn set_level(&self, directives: &str) -> Result<(), LevelError> {
         (self.0)(parse_level(directives)?).map_err(LevelError::Gone)
     }

@@ -1,4 +1,4 @@
-//! Metrics: declared by the crates that count, kept and written here.
+//! Metrics, declared by the crates that count and kept here.
 
 mod declare;
 mod exemplar;

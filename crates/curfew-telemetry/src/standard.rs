@@ -1,7 +1,9 @@
-//! The standard variables of OpenTelemetry: which are taken, as what, and which are refused.
+//! The standard variables of OpenTelemetry: those that are accepted, their meaning, and those that
+//! are refused.
 //!
-//! Their values lie below the settings of Curfew: a key that a file, a variable `CURFEW__…` or
-//! `--set` gives wins. One that would have no effect is refused by its name rather than passed over.
+//! Curfew's settings override their values: a key from a file, a variable `CURFEW__…` or `--set`
+//! wins. A variable that would have no effect is refused by name, so that nothing is ignored
+//! silently.
 
 mod table;
 
@@ -11,10 +13,10 @@ use std::time::Duration;
 
 pub use table::{VARIABLES, Variable};
 
-/// The beginning of the names of standard variables.
+/// Prefix of standard variables.
 const PREFIX: &str = "OTEL_";
 
-/// The values of standard variables that no setting of Curfew has.
+/// Values of standard variables that no setting of Curfew covers.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Standard {
     pub(crate) disabled: bool,
@@ -27,7 +29,7 @@ pub struct Standard {
     pub(crate) batch: Option<usize>,
 }
 
-/// A setting that a variable stands for.
+/// A setting that a variable provides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GivenSetting {
     /// The variable's name.
@@ -38,16 +40,16 @@ pub struct GivenSetting {
     pub value: String,
 }
 
-/// The standard variables of an environment, read.
+/// The standard variables read from an environment.
 #[derive(Debug, Default)]
 pub struct Given {
-    /// The values that no setting has.
+    /// Values that no setting covers.
     pub standard: Standard,
-    /// The values that settings have as well; a later one wins.
+    /// Values that settings cover; of several for one key, the last wins.
     pub settings: Vec<GivenSetting>,
-    /// A variable's name and why it is refused; never its value, which may be secret.
+    /// Refused variables: name and reason. Never the value, which may be secret.
     pub problems: Vec<(String, String)>,
-    /// A variable's name and what of it has no effect.
+    /// Accepted variables without full effect: name and the part without effect.
     pub warnings: Vec<(String, String)>,
     taken: Vec<&'static str>,
     sampler: Option<Sampler>,
@@ -62,7 +64,7 @@ enum Sampler {
 }
 
 impl Given {
-    /// Reads what is there of them in `environment`. An empty one is as good as none.
+    /// Reads the standard variables in `environment`. An empty value counts as absent.
     pub fn from(environment: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         let given: BTreeMap<String, OsString> = environment
             .into_iter()
@@ -70,7 +72,8 @@ impl Given {
             .filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty())
             .collect();
         let mut read = Self::default();
-        // In the table's order: those for all signals before those for traces, which win.
+        // In the table's order: variables for traces follow those for all signals, and so override
+        // them.
         for variable in VARIABLES {
             let Some(value) = given.get(variable.name) else {
                 continue;
@@ -93,7 +96,7 @@ impl Given {
         read
     }
 
-    /// Warns of the variables that would say how traces are exported, where none are.
+    /// Warns of variables about export if no traces are exported.
     pub fn warn_of_no_endpoint(&mut self) {
         let idle = self.taken.iter().filter(|_| !self.standard.disabled);
         self.warnings.extend(idle.map(|name| {
@@ -102,7 +105,7 @@ impl Given {
         }));
     }
 
-    /// The sampler and its argument are one setting.
+    /// Combines the sampler and its argument into one setting.
     fn sample(&mut self) {
         let sampler = table::SAMPLER;
         let ratio = match (self.sampler, self.sampler_arg.take()) {
@@ -145,7 +148,7 @@ impl Given {
 }
 
 impl Standard {
-    /// The most spans that wait to be exported.
+    /// Capacity of the export queue, in spans.
     pub(crate) fn queue(&self) -> usize {
         self.queue.unwrap_or(crate::trace::QUEUE)
     }

@@ -1,8 +1,8 @@
-//! Spans: what is recorded, whose trace it joins, and on its way to a collector.
+//! Spans: the choice of those to record, the trace they join, and their way to a collector.
 //!
-//! Whether something is recorded is decided here, before there is a span: one that is not recorded
-//! is a pointer that is null. One that is, is a span of `tracing`, of which `tracing-opentelemetry`
-//! makes one of OpenTelemetry; what is dropped on its way to the collector is counted.
+//! The choice precedes the span, and a span that is not recorded is a null pointer. A recorded span
+//! is one of `tracing`, which `tracing-opentelemetry` converts to OpenTelemetry. Spans dropped
+//! before the collector are counted.
 
 mod budget;
 mod export;
@@ -34,44 +34,44 @@ use budget::{Budget, Budgets, UNASKED_OF_ONE_PER_SECOND, UNASKED_PER_SECOND};
 use export::{Counted, Export};
 use layer::Queue;
 
-/// Spans that wait to be exported; more are dropped and counted.
+/// Capacity of the export queue, in spans; more are dropped and counted.
 pub(crate) const QUEUE: usize = 4096;
 
-/// Traces that clients may have recorded each second, where they are trusted.
+/// Rate at which trusted clients may have traces recorded.
 const CLIENT_TRACES_PER_SECOND: u32 = 10;
 
-/// A span's name: what is done, never to whom.
+/// A span's name: the operation, never its user or channel.
 pub(crate) type Name = Cow<'static, str>;
 
-/// Where a request says that it comes from.
+/// The trace that a request states it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// It does not say.
+    /// The request states none.
     Unknown,
-    /// A client says so: linked to, or joined where `telemetry.trust_client_traces` is set.
+    /// Stated by a client: linked, or joined if `telemetry.trust_client_traces` is set.
     Client(TraceContext),
-    /// Somebody with the admin key says so: joined, and recorded if they record it.
+    /// Stated by a holder of the admin key: joined, and recorded if its flag is set.
     Operator(TraceContext),
 }
 
 impl Origin {
-    /// As a client says it.
+    /// The origin for a client's `traceparent`.
     pub fn client(traceparent: Option<TraceContext>) -> Self {
         traceparent.map_or(Self::Unknown, Self::Client)
     }
 
-    /// As somebody with the admin key says it.
+    /// The origin for a `traceparent` of a holder of the admin key.
     pub fn operator(traceparent: Option<TraceContext>) -> Self {
         traceparent.map_or(Self::Unknown, Self::Operator)
     }
 }
 
-/// Begins spans. Off unless `telemetry.otlp_endpoint` is set; then every span it gives is empty.
-/// Cloning is a reference count.
+/// Begins spans. Without `telemetry.otlp_endpoint` it is off, and every span is empty. Cloning is a
+/// reference count.
 #[derive(Debug, Clone)]
 pub struct Tracer(Option<Arc<Recorder>>);
 
-/// What a tracer has that is on.
+/// State of a tracer that is on.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     ratio: f64,
@@ -85,10 +85,11 @@ pub(crate) struct Recorder {
 }
 
 impl Tracer {
-    /// One that records nothing.
+    /// A tracer that records nothing.
     pub(crate) const OFF: Self = Self(None);
 
-    /// Starts exporting where `config` says so, as node `instance`, what comes through `spans`.
+    /// Starts the export of spans that arrive through `spans`, as node `instance`, if `config` has
+    /// a collector.
     pub(crate) fn start(
         config: &Config,
         spans: &Spans,
@@ -130,12 +131,13 @@ impl Tracer {
         Ok(Self(Some(recorder)))
     }
 
-    /// Whether anything can be recorded at all.
+    /// Returns true if spans can be recorded.
     pub fn is_on(&self) -> bool {
         self.0.is_some()
     }
 
-    /// When something begins that may be recorded later. Without a tracer nobody asks.
+    /// The current time, for a span that may be recorded later. Skips the clock if the tracer is
+    /// off.
     pub fn now(&self) -> SystemTime {
         if self.is_on() {
             span::now()
@@ -144,19 +146,20 @@ impl Tracer {
         }
     }
 
-    /// Whether spans may name users, and channels, whose names may name users.
+    /// Returns true if spans may contain users' ids, and channels' names, which may contain users'
+    /// ids.
     pub fn names_users(&self) -> bool {
         self.0.as_ref().is_some_and(|recorder| recorder.user_ids)
     }
 
-    /// Says whose doing a span is about, where spans may say so.
+    /// Adds the user's id to a span, if spans may contain it.
     pub fn name_user(&self, span: &mut Span, user: &str) {
         if span.is_recorded() && self.names_users() {
             span.set("user.id", user.to_owned());
         }
     }
 
-    /// A request's span, if it is to be recorded: as its parent is, or by the configured ratio.
+    /// Begins a request's span, if its parent's flag or the configured ratio selects it.
     pub fn request(&self, name: impl Into<Name>, origin: Origin) -> Span {
         let Some(recorder) = &self.0 else {
             return Span::NONE;
@@ -168,7 +171,7 @@ impl Tracer {
         }
     }
 
-    /// The span of something that is always recorded.
+    /// Begins a span that is always recorded.
     pub fn always(&self, name: impl Into<Name>, origin: Origin) -> Span {
         match &self.0 {
             Some(recorder) => recorder.begin_request(name, origin),
@@ -176,9 +179,9 @@ impl Tracer {
         }
     }
 
-    /// The span of a request that was refused or, where `is_ours`, failed through a fault of ours; it
-    /// began at `started`. Recorded whatever the ratio, up to a hundred a second of each and ten of those
-    /// for one client.
+    /// The span of a request that was refused or, if `is_ours`, failed through a fault of the node.
+    /// It began at `started`. Recorded regardless of the ratio, up to 100 of each kind a second, 10
+    /// of them per client.
     pub fn fault(
         &self,
         is_ours: bool,
@@ -196,8 +199,8 @@ impl Tracer {
         })
     }
 
-    /// The span of a session's end, which began at `started`. Recorded where the session's `upgrade`
-    /// is, and otherwise as a refusal is.
+    /// The span of a session's end, which began at `started`. Always recorded if the session's
+    /// `upgrade` was recorded; otherwise limited like a refusal.
     pub fn session_end(
         &self,
         name: &'static str,
@@ -232,8 +235,8 @@ impl Tracer {
         }
     }
 
-    /// The recorded span that the caller runs in, to say more of it. It ends with what began it, at the
-    /// earliest when this is dropped.
+    /// The recorded span in which the caller runs, for adding attributes. It stays open until its
+    /// creator and this handle are dropped.
     pub fn here(&self) -> Span {
         match &self.0 {
             Some(recorder) => Span::of(recorder, tracing::Span::current()),
@@ -241,14 +244,15 @@ impl Tracer {
         }
     }
 
-    /// The recorded span that the caller runs in is of this session; so are parts that it gets from now on.
+    /// Assigns the recorded span in which the caller runs, and its future children, to this
+    /// session.
     pub fn of_session(&self, session: SessionId) {
         if self.is_on() {
             span::mark(&tracing::Span::current(), session);
         }
     }
 
-    /// A part of the recorded span that the caller runs in, see [`Span::scope`].
+    /// Begins a child of the recorded span in which the caller runs, see [`Span::scope`].
     pub fn within(&self, name: &'static str, kind: SpanKind) -> Span {
         let Some(recorder) = &self.0 else {
             return Span::NONE;
@@ -260,19 +264,19 @@ impl Tracer {
         }
     }
 
-    /// Names the trace of the recorded span that the caller runs in, see [`Span::scope`].
+    /// The trace of the recorded span in which the caller runs, see [`Span::scope`].
     pub fn current(&self) -> Option<TraceId> {
         self.0.as_ref()?;
         Some(span::context_of(&tracing::Span::current())?.trace())
     }
 
-    /// The address of a page about the trace, where `telemetry.trace_url` says where such pages are.
+    /// The URL of the trace's page; `None` without `telemetry.trace_url`.
     pub fn link(&self, trace: TraceId) -> Option<String> {
         let pages = self.0.as_ref()?.pages.as_ref()?;
         Some(pages.of(trace))
     }
 
-    /// A span below one that is recorded, here or on another node.
+    /// Begins a child of a recorded span of this or another node.
     pub fn child(&self, name: impl Into<Name>, kind: SpanKind, parent: &TraceContext) -> Span {
         match &self.0 {
             Some(recorder) if parent.is_sampled() => {
@@ -282,8 +286,9 @@ impl Tracer {
         }
     }
 
-    /// The span of a revocation that takes effect here, below the call that wrote it, if that is
-    /// recorded. Always recorded; one that closes no session (`is_vain`) up to a hundred times a second.
+    /// The span of a revocation that takes effect on this node, as a child of the call that wrote
+    /// it if that was recorded. Always recorded, except that those that close no session
+    /// (`is_vain`) are limited to 100 a second.
     pub fn revocation(
         &self,
         name: &'static str,
@@ -300,7 +305,7 @@ impl Tracer {
         }
     }
 
-    /// A span of this node's own accord, always recorded.
+    /// Begins a span without a parent, always recorded.
     pub fn root(&self, name: &'static str, kind: SpanKind) -> Span {
         match &self.0 {
             Some(recorder) => Span::begin(recorder, name.into(), kind, None),
@@ -308,7 +313,7 @@ impl Tracer {
         }
     }
 
-    /// Exports what waits, for `patience` at most.
+    /// Exports the waiting spans, within `patience`.
     pub async fn shutdown(&self, patience: Duration) {
         let Some(recorder) = &self.0 else { return };
         recorder.stop.notify_one();

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::http::Response;
 use crate::{Frame, OutFrame, PATIENCE, Stream, json, opcode};
 
-/// What came, or did not.
+/// An incoming frame, or its absence.
 #[derive(Debug)]
 pub enum Incoming {
     /// A frame.
@@ -227,6 +227,12 @@ impl WsClient {
         value
     }
 
+    /// Pings the server; the next text message must be the pong.
+    pub async fn assert_open(&mut self) {
+        self.send(serde_json::json!({"type":"ping"})).await;
+        self.expect_json(serde_json::json!({"type":"pong"})).await;
+    }
+
     /// Reads over text messages until one has at least the members of `expect`.
     pub async fn until_json(&mut self, expect: Value) -> Value {
         loop {
@@ -306,7 +312,7 @@ impl WsClient {
         timeout(patience, ending).await.unwrap_or(false)
     }
 
-    /// Sends `ping` and reads to its `pong`: whatever was to come before has come. Returns what did.
+    /// Sends `ping` and reads to its `pong`: all earlier frames have come then. Returns them.
     pub async fn barrier(&mut self) -> Vec<Value> {
         self.send(json!({"type":"ping","id":"barrier"})).await;
         let mut before = Vec::new();

@@ -75,7 +75,7 @@ impl Frame {
     }
 }
 
-/// How the length of an [`OutFrame`] is written.
+/// Form of an [`OutFrame`]'s length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LengthForm {
     Shortest,
@@ -121,7 +121,7 @@ impl OutFrame {
         Self::new(opcode::CLOSE, payload)
     }
 
-    /// Whether it is the last of its message.
+    /// Sets if it is the last of its message.
     pub fn fin(mut self, fin: bool) -> Self {
         self.fin = fin;
         self
@@ -139,7 +139,7 @@ impl OutFrame {
         self
     }
 
-    /// Claims to have `length` bytes, whatever is sent.
+    /// Claims to have `length` bytes, regardless of the payload.
     pub fn declaring(mut self, length: u64) -> Self {
         self.declared = Some(length);
         self

@@ -5,12 +5,12 @@
 
 use serde_json::Value;
 
-/// Whether `value` is what `expect` describes, member for member.
+/// True if `value` is as `expect` describes, member for member.
 pub fn matches(expect: &Value, value: &Value) -> bool {
     compare(expect, value, false)
 }
 
-/// Whether `value` is what `expect` describes; objects may have more members, at every depth.
+/// True if `value` is as `expect` describes; objects may have more members, at every depth.
 pub fn contains(expect: &Value, value: &Value) -> bool {
     compare(expect, value, true)
 }

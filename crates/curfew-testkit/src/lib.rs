@@ -1,4 +1,4 @@
-//! What the tests are written with.
+//! Tools of the tests.
 //!
 //! Owns: a raw WebSocket client, HTTP requests byte by byte, a mint for good and bad tokens, a clock
 //! that is set by hand, and the runner of transcripts.
@@ -27,6 +27,6 @@ pub use stream::{Stream, trusting};
 
 use std::time::Duration;
 
-/// How long a test waits for what must come. Generous: the machine may be busy, and a test that
+/// Time a test waits for an expected event. Generous: the machine may be busy, and a test that
 /// passes never waits for it.
 pub const PATIENCE: Duration = Duration::from_secs(10);

@@ -68,7 +68,7 @@ impl Stream {
         }
     }
 
-    /// What was agreed on by ALPN.
+    /// The protocol agreed on by ALPN.
     pub fn alpn(&self) -> Option<Vec<u8>> {
         match self {
             Self::Tcp(_) => None,

@@ -148,24 +148,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Sends a close frame. [`Client::next`] returns the server's answer to it.
     pub async fn close(&mut self, code: u16, reason: &str) -> Result<(), ClientError> {
         if self.close_sent {
+            // Nothing may follow a close frame (RFC 6455 §5.5.1).
             return Err(ClientError::Ended);
         }
         self.push_close(Some(code), reason);
         self.flush().await
     }
 
+    /// Sends a message or a ping.
     async fn send(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), ClientError> {
         if self.close_sent {
+            // Nothing may follow a close frame (RFC 6455 §5.5.1).
             return Err(ClientError::Ended);
         }
         self.push(opcode, payload);
         self.flush().await
     }
 
+    /// Writes the queue.
     async fn flush(&mut self) -> Result<(), ClientError> {
         Ok(poll_fn(|cx| self.poll_flush(cx)).await?)
     }
 
+    /// Writes the queue as far as the stream takes it.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.outgoing.has_remaining() {
             let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.outgoing))?;
@@ -177,6 +182,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
+    /// Returns an event, after reading and writing as needed.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Incoming, ClientError>> {
         let mut decoded = self.decode(Input::empty());
         loop {
@@ -185,6 +191,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
                 self.outgoing.clear();
             }
             if let Some(next) = decoded.transpose() {
+                // Decoded events first: they were received before the end of the stream.
                 return Poll::Ready(next);
             }
             if self.close_received {
@@ -194,6 +201,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
+    /// Reads once, and decodes the first event of what was read.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Incoming>, ClientError>> {
         with_read_buffer(|buffer| {
             let mut read = ReadBuf::new(buffer);
@@ -243,6 +251,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.close_sent = true;
     }
 
+    /// Queues a masked frame.
     fn push(&mut self, opcode: Opcode, payload: &[u8]) {
         let payload = Payload::Owned(payload.to_vec());
         let mut frame = Frame::new(true, opcode.on_the_wire(), None, payload);

@@ -50,6 +50,7 @@ impl<'a> Input<'a> {
         Self::new(&mut [])
     }
 
+    /// The bytes that are not decoded yet.
     fn unread(&self) -> &[u8] {
         &self.bytes[self.at..]
     }
@@ -96,8 +97,10 @@ pub struct Decoder {
     carry: Vec<u8>,
     /// The position in `carry` up to which it is decoded.
     carry_at: usize,
+    /// The open fragmented message, boxed because most connections have none.
     fragments: Option<Box<Fragments>>,
     sender: Sender,
+    /// True after an error or a close.
     ended: bool,
 }
 
@@ -106,7 +109,9 @@ pub struct Decoder {
 struct Fragments {
     opcode: Opcode,
     data: Vec<u8>,
+    /// The number of fragments so far.
     count: usize,
+    /// True once the last fragment is in.
     finished: bool,
 }
 
@@ -182,6 +187,7 @@ impl Decoder {
         self.release();
         if self.ended {
             self.forget();
+            // Bytes after an error or a close have no meaning.
             return Ok(None);
         }
         match self.advance(input, limits) {
@@ -233,6 +239,7 @@ impl Decoder {
             }
             match (cut.head.opcode, &mut self.fragments) {
                 (Some(opcode), _) if cut.head.fin => {
+                    // An unfragmented message or a control frame, which may come between fragments.
                     return Ok(Some(Ready {
                         opcode,
                         frame: Some((cut.place, cut.payload)),
@@ -271,6 +278,7 @@ impl Decoder {
     ) -> Result<Option<Cut>, ProtocolError> {
         self.release_carry();
         if self.carry.is_empty() {
+            // Nothing is kept: the frame is decoded where it was read.
             return Ok(match self.find(input.unread(), limits)? {
                 Found::Whole { head, mask, bytes } => {
                     let start = input.at;
@@ -354,6 +362,7 @@ impl Decoder {
             (Some(_), Some(_)) => return Err(ProtocolError::InterruptedMessage),
         };
         if count >= limits.fragments {
+            // Checked before the payload: many small fragments must not bypass the limit.
             return Err(ProtocolError::TooManyFragments);
         }
         Ok(limits.message_bytes.saturating_sub(received))
@@ -386,6 +395,7 @@ impl Decoder {
         self.release_carry();
     }
 
+    /// Frees the kept bytes once they are decoded.
     fn release_carry(&mut self) {
         if self.carry_at == self.carry.len() {
             self.carry = Vec::new();
@@ -393,6 +403,7 @@ impl Decoder {
         }
     }
 
+    /// Frees everything that is kept.
     fn forget(&mut self) {
         self.carry = Vec::new();
         self.carry_at = 0;

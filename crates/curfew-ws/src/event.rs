@@ -52,12 +52,14 @@ impl fmt::Debug for Event<'_> {
     }
 }
 
+/// The event of a text message, which must be UTF-8.
 fn text(payload: &[u8]) -> Result<Event<'_>, ProtocolError> {
     std::str::from_utf8(payload)
         .map(|text| Event::Message(Message::Text(text)))
         .map_err(|_| ProtocolError::InvalidUtf8)
 }
 
+/// The event of a close frame: empty, or a code with an optional reason.
 fn close(payload: &[u8]) -> Result<Event<'_>, ProtocolError> {
     let Some((code, reason)) = payload.split_first_chunk() else {
         return match payload {

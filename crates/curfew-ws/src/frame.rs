@@ -34,10 +34,12 @@ pub enum Opcode {
 }
 
 impl Opcode {
+    /// True for close, ping and pong.
     pub(crate) fn is_control(self) -> bool {
         matches!(self, Self::Close | Self::Ping | Self::Pong)
     }
 
+    /// The opcode as fastwebsockets names it.
     pub(crate) fn on_the_wire(self) -> OpCode {
         match self {
             Self::Text => OpCode::Text,
@@ -96,10 +98,12 @@ pub(crate) fn cut(payload: &[u8]) -> &[u8] {
     &payload[..payload.len().min(MAX_CONTROL_BYTES)]
 }
 
+/// Encodes a frame with a copy of `payload`.
 fn encode_slice(opcode: Opcode, payload: &[u8]) -> Bytes {
     encode_with_room(payload.len(), opcode, |out| out.extend_from_slice(payload))
 }
 
+/// Encodes a frame, with room for a payload of `payload_bytes`.
 fn encode_with_room(
     payload_bytes: usize,
     opcode: Opcode,

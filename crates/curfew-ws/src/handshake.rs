@@ -130,6 +130,7 @@ pub fn check<B: Body>(request: &Request<B>) -> Result<Handshake, HandshakeError>
         return Err(HandshakeError::Method);
     }
     if request.version() != Version::HTTP_11 {
+        // RFC 6455 §4.1 requires HTTP/1.1 at least, and HTTP/2 has no `Upgrade` header.
         return Err(HandshakeError::HttpVersion);
     }
     // Checked first: bytes that follow a request with a body are not WebSocket frames.
@@ -227,6 +228,7 @@ fn is_key(value: &[u8]) -> bool {
     })
 }
 
+/// The subprotocols offered, in order, over all lines of the header.
 fn subprotocols(headers: &HeaderMap) -> Result<Vec<String>, HandshakeError> {
     headers
         .get_all(SEC_WEBSOCKET_PROTOCOL)

@@ -29,6 +29,7 @@ pub(crate) struct Head {
     pub(crate) payload_bytes: u64,
     /// The length of the whole head, including the masking key.
     pub(crate) bytes: usize,
+    /// True if the payload is masked.
     masked: bool,
 }
 
@@ -115,6 +116,7 @@ impl Head {
         frame.get(..self.bytes)?.last_chunk().copied()
     }
 
+    /// True for a control frame.
     pub(crate) fn is_control(&self) -> bool {
         self.opcode.is_some_and(Opcode::is_control)
     }

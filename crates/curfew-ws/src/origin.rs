@@ -101,6 +101,7 @@ impl OriginPolicy {
     /// only a listed origin of a site is allowed, never `null` or `file://`.
     pub fn allows(&self, origin: Option<&str>, required: bool) -> bool {
         if self.allows_any() {
+            // Any origin is no protection for a credential that the browser adds.
             return !required;
         }
         let Some(origin) = origin else {
@@ -124,6 +125,7 @@ pub fn canonical_origin(text: &str) -> Option<String> {
 }
 
 impl<'a> Origin<&'a str> {
+    /// Parses an origin.
     fn parse(text: &'a str) -> Result<Self, &'static str> {
         let (scheme, authority) = text
             .split_once("://")
@@ -156,6 +158,7 @@ impl<'a> Origin<&'a str> {
 
 const INVALID_PORT: &str = "has no valid port: it is a number from 0 to 65535";
 
+/// Parses one entry of the settings.
 fn parse_entry(entry: &str) -> Result<Allowed, &'static str> {
     if let Some(opaque) = [NULL, FILE].into_iter().find(|opaque| *opaque == entry) {
         return Ok(Allowed::Opaque(opaque));
@@ -189,6 +192,7 @@ fn parse_entry(entry: &str) -> Result<Allowed, &'static str> {
     })
 }
 
+/// True for a scheme of RFC 3986 §3.1.
 fn is_scheme(scheme: &str) -> bool {
     scheme.starts_with(|c: char| c.is_ascii_alphabetic())
         && scheme
@@ -196,6 +200,7 @@ fn is_scheme(scheme: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
 }
 
+/// True for a host name in ASCII, or an IPv6 address in brackets.
 fn is_host(host: &str) -> bool {
     match host.strip_prefix('[') {
         Some(rest) => rest
@@ -210,6 +215,7 @@ fn is_host(host: &str) -> bool {
     }
 }
 
+/// The default port of `http` and `https`.
 fn default_port(scheme: &str) -> Option<u16> {
     if scheme.eq_ignore_ascii_case("https") {
         Some(443)

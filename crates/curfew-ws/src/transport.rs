@@ -74,6 +74,7 @@ impl From<DuplexStream> for Transport {
 #[derive(Debug)]
 pub struct DirectWriter(Option<WriteHalf>);
 
+/// The half of a connection that is written to.
 #[derive(Debug)]
 enum WriteHalf {
     Tcp(OwnedWriteHalf),
@@ -148,6 +149,7 @@ impl Drop for DirectWriter {
     }
 }
 
+/// Writes as much as there is room for.
 fn try_write(stream: &TcpStream, batch: WriteBatch<'_>) -> io::Result<usize> {
     match batch {
         WriteBatch::Bytes(bytes) => stream.try_write(bytes),
@@ -155,6 +157,7 @@ fn try_write(stream: &TcpStream, batch: WriteBatch<'_>) -> io::Result<usize> {
     }
 }
 
+/// Writes as much as there is room for, or registers the waker.
 fn poll_write(
     mut stream: impl AsyncWrite + Unpin,
     cx: &mut Context<'_>,
@@ -250,6 +253,7 @@ impl Transport {
         }
     }
 
+    /// The TCP connection, if there is one.
     fn tcp(&self) -> Option<&TcpStream> {
         match self {
             Self::Plain(stream) => Some(stream),

@@ -85,10 +85,12 @@ impl DeferSwitch {
         self.advance(PASS, PASS_UNTIL_FLUSHED);
     }
 
+    /// True while writes are held back.
     fn defers(&self) -> bool {
         self.0.load(Ordering::Acquire) == DEFER
     }
 
+    /// Changes the state, only from `from`.
     fn advance(&self, from: u8, to: u8) {
         self.0
             .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
@@ -103,6 +105,7 @@ pub struct DeferredResponse<S> {
     /// Bytes that were read before hyper started and that hyper has not read yet.
     ahead: Bytes,
     switch: DeferSwitch,
+    /// The writes held back.
     answer: Vec<u8>,
 }
 

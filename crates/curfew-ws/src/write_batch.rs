@@ -45,10 +45,13 @@ impl WriteBatch<'_> {
     ) -> T {
         let mut ahead = frames.clone();
         if let (Some(only), None) = (ahead.next(), ahead.next()) {
+            // The common case: one frame needs no slices and no copy.
             return write(WriteBatch::Bytes(&only[..only.len().min(MAX_WRITE_BYTES)]));
         }
         let small = |frame: &&Bytes| frame.len() <= SMALL_FRAME;
         if frames.clone().take(MANY_FRAMES).filter(small).count() == MANY_FRAMES {
+            // From here on only the small frames at the front are taken; a large one ends the
+            // batch.
             return TOGETHER.with_borrow_mut(|together| {
                 together.clear();
                 together.reserve_exact(MAX_WRITE_BYTES);

@@ -9,18 +9,16 @@ pub(crate) mod revoke;
 pub(crate) mod sessions;
 
 use std::fmt::Write as _;
-use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
+use curfew_identity::exchange::{connect, exchange};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use http::{Method, Request, StatusCode, Uri};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::cli::AdminArgs;
@@ -35,6 +33,13 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Largest answer, in bytes: a page of sessions is far smaller.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
+
+/// The characters that a segment of a path does not hold as they are: all but the unreserved (RFC 3986 §2.3).
+const ENCODED: AsciiSet = NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// The variable that may hold the admin key itself.
 const KEY_VARIABLE: &str = "CURFEW_ADMIN_KEY";
@@ -107,7 +112,7 @@ impl AdminClient {
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> anyhow::Result<(StatusCode, Bytes)> {
-        let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(&self.address))
+        let stream = timeout(CONNECT_TIMEOUT, connect(&self.address))
             .await
             .map_err(|_| anyhow!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))
             .and_then(|connected| Ok(connected?))
@@ -117,7 +122,8 @@ impl AdminClient {
                     self.address
                 )
             })?;
-        timeout(ANSWER_TIMEOUT, exchange(stream, request))
+        let exchange = exchange(stream, request, MAX_ANSWER_BYTES, |_| anyhow::Ok(()));
+        timeout(ANSWER_TIMEOUT, exchange)
             .await
             .map_err(|_| anyhow!("no answer within {} s", ANSWER_TIMEOUT.as_secs()))
             .and_then(|answered| answered)
@@ -135,25 +141,6 @@ impl Answer {
     pub(crate) fn print(&self) -> Result<(), Failure> {
         let text = String::from_utf8_lossy(&self.body);
         Ok(output::print(&format!("{}\n", text.trim_end()))?)
-    }
-}
-
-async fn exchange(
-    stream: TcpStream,
-    request: Request<Full<Bytes>>,
-) -> anyhow::Result<(StatusCode, Bytes)> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let mut connection = pin!(connection);
-    let mut exchange = pin!(async {
-        let (head, body) = sender.send_request(request).await?.into_parts();
-        let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
-        let body = body.map_err(|error| anyhow!("read the answer: {error}"))?;
-        anyhow::Ok((head.status, body.to_bytes()))
-    });
-    // The connection moves the bytes; its own end is told by the exchange.
-    tokio::select! {
-        done = &mut exchange => done,
-        _ = &mut connection => exchange.await,
     }
 }
 
@@ -254,18 +241,12 @@ fn refusal(status: StatusCode, body: &[u8], with_key: bool) -> anyhow::Error {
 
 /// `text` as one segment of a path (RFC 3986 §2.3).
 pub(crate) fn segment(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' => {
-                encoded.push(byte.into())
-            }
-            // A segment of dots only would be taken for a step up.
-            b'.' if text.bytes().any(|byte| byte != b'.') => encoded.push('.'),
-            _ => write!(encoded, "%{byte:02X}").expect("writing to a string does not fail"),
-        }
-    }
-    encoded
+    // A segment of dots only would be taken for a step up.
+    let encoded = match text.bytes().all(|byte| byte == b'.') {
+        true => &const { ENCODED.add(b'.') },
+        false => &ENCODED,
+    };
+    utf8_percent_encode(text, encoded).to_string()
 }
 
 /// The list in the answer's member `name`.

@@ -36,7 +36,7 @@ const MAX_SKEW: Duration = Duration::from_secs(1);
 On a machine that has the configuration and not its secrets:
   curfew check-config --offline --config k8s/overlays/production/curfew.toml
 
-Exit codes: 0 valid; 2 invalid; 1 valid, and --probe found something that cannot be had.")]
+Exit codes: 0 valid; 2 invalid; 1 valid, and --probe found a dependency that cannot be used.")]
 pub(crate) struct CheckConfigArgs {
     #[command(flatten)]
     config: ConfigArgs,
@@ -44,7 +44,7 @@ pub(crate) struct CheckConfigArgs {
     /// credentials, and say when the node's own certificate is over. Nothing is written
     #[arg(long)]
     probe: bool,
-    /// Pass over files that are not on this machine, such as the secrets of a pod
+    /// Ignore files that are not on this machine, such as the secrets of a pod
     #[arg(long, conflicts_with = "probe")]
     offline: bool,
     /// Print JSON: {"valid","problems":[{"source","line","key","message"}],"warnings":[…],"probes":[{"key","there","message"}]}

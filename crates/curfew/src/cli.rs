@@ -35,7 +35,7 @@ pub(crate) enum Command {
     Dev(dev::DevArgs),
     /// Make a token, for development and tests
     Token(token::TokenArgs),
-    /// Open a WebSocket: what you type is sent, what arrives is printed
+    /// Open a WebSocket: send typed lines, print received frames
     Connect(connect::ConnectArgs),
     /// Publish JSON to a channel
     Publish(admin::publish::PublishArgs),
@@ -57,7 +57,7 @@ pub(crate) enum Command {
     PrintConfig(print_config::PrintConfigArgs),
     /// Explain which rule of the policy decides, and why; needs no running node
     Explain(explain::ExplainArgs),
-    /// Compare a provider's tokens with the configuration: who gets in, what a logout would end
+    /// Compare a provider's tokens with the configuration: admission, and the effect of a logout
     Doctor(doctor::DoctorArgs),
 }
 

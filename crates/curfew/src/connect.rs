@@ -56,7 +56,7 @@ pub(crate) struct ConnectArgs {
     /// A file with the token
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// How the token is sent
+    /// Place of the token in the request
     #[arg(long, value_name = "SOURCE", value_enum, default_value_t = TokenIn::Header)]
     token_in: TokenIn,
     /// Subscribe to this channel once connected; repeatable
@@ -72,7 +72,7 @@ pub(crate) struct ConnectArgs {
     /// a refusal that names its trace is told on stderr
     #[arg(long, value_name = "URL", env = "CURFEW_TRACE_URL")]
     trace_url: Option<TracePages>,
-    /// Print frames exactly as they came and nothing else on stdout
+    /// Print received frames unchanged, and nothing else on stdout
     #[arg(long)]
     json: bool,
 }

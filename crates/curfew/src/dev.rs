@@ -36,14 +36,14 @@ const EXPIRING_NOTICE: Duration = Duration::from_secs(10);
 #[command(after_help = "Example, on other ports:
   curfew dev --listen 127.0.0.1:8000 --admin 127.0.0.1:8001
 
-Everything is traced, where OTEL_EXPORTER_OTLP_ENDPOINT or CURFEW__TELEMETRY__OTLP_ENDPOINT says where
-to; variables of other sections are not read.
-It lets everybody in who can reach it, and so refuses any address that is not loopback.")]
+Every operation is traced to OTEL_EXPORTER_OTLP_ENDPOINT or CURFEW__TELEMETRY__OTLP_ENDPOINT, if set;
+variables of other sections are not read.
+It admits every client that reaches it, and so refuses any address that is not loopback.")]
 pub(crate) struct DevArgs {
-    /// Where the WebSocket endpoint and the demo page are; port 0 takes a free one
+    /// Address of the WebSocket endpoint and the demo page; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub(crate) listen: SocketAddr,
-    /// Where the admin API is; port 0 takes a free one
+    /// Address of the admin API; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
     pub(crate) admin: SocketAddr,
 }
@@ -79,7 +79,7 @@ impl Dev {
         for (flag, address) in [("--listen", args.listen), ("--admin", args.admin)] {
             if !address.ip().to_canonical().is_loopback() {
                 return Err(Failure::usage(format!(
-                    "{flag} {address} is not a loopback address such as 127.0.0.1 or [::1]: curfew dev lets everybody in; for others to reach it use curfew serve"
+                    "{flag} {address} is not a loopback address such as 127.0.0.1 or [::1]: curfew dev admits every client; use curfew serve for other addresses"
                 )));
             }
         }
@@ -169,7 +169,7 @@ impl Dev {
         let admin_key = self.admin_key.expose();
         Ok(format!(
             "
-Curfew is running, to play with: everybody may do everything, and nothing is kept.
+Curfew is running, to play with: every user may do everything, and nothing is kept.
 
   Open        http://{public}/
   WebSocket   ws://{public}/ws

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use curfew_model::setting::duration;
 use curfew_telemetry::{VARIABLES, Variable};
 use serde_json::Value;
 
@@ -32,21 +33,26 @@ variables, then `--set section.key=value`; the later wins. An unknown key is an 
 - The variable of a key is `CURFEW__SECTION__KEY`, with two underscores between the parts:
   `CURFEW__SERVER__LISTEN=0.0.0.0:8080`. A text is taken as it is, without quotes; a list is separated by
   commas (`CURFEW__AUTH__TOKEN_SOURCES=header,message`) or written as in TOML, which lists of tables need.
-- Durations are texts with a unit: `500ms`, `5s`, `1h 30m`.
+- A duration is a text with a unit: `500ms`, `5s`, `1h 30m`. A size is a whole number of bytes.
 - A secret `x` can also be given as `x_file`, the path of a file with it; never both.
 ";
 
 const STANDARD: &str = "
 ### Standard variables of OpenTelemetry
 
-What they say lies below the settings above: a file, a variable `CURFEW__TELEMETRY__…` or `--set` wins. One that
-could have no effect, or holds what it may not, is refused by its name, as a bad setting is; an empty one is as good as
-none. Any other `OTEL_…` is not read, which a warning says. They take effect at start. A header's value is read from
-the environment alone.
+These variables lie below the settings above: a file, a variable `CURFEW__TELEMETRY__…` or `--set` wins. A variable without
+effect, or with a bad value, is refused by its name like a bad setting; an empty one counts as absent. Any other `OTEL_…` is not
+read, and a warning says so. All take effect at start. A header's value is read from the environment alone.
 
 | variable | takes | effect |
 | --- | --- | --- |
 ";
+
+/// The end of the names of keys that take a number of bytes.
+const SIZE: &str = "_bytes";
+
+/// The cell of a key without a default.
+const NONE: &str = "none";
 
 /// The reference, in Markdown.
 pub(crate) fn markdown() -> String {
@@ -134,15 +140,20 @@ impl Table<'_> {
 
     fn row(self, key: &str, node: &Value, default: Option<&Value>) -> String {
         let default = match default {
-            None | Some(Value::Null) => "none".to_owned(),
-            Some(Value::Object(_)) if self.schema.any_key(node).is_some() => "none".to_owned(),
+            None | Some(Value::Null) => NONE.to_owned(),
+            Some(Value::Object(_)) if self.schema.any_key(node).is_some() => NONE.to_owned(),
             Some(Value::Object(_)) => "see below".to_owned(),
             Some(value) => format!("`{value}`"),
         };
         let about = paragraph(self.schema.description(node).unwrap_or_default());
+        let about = without_default(&about, default == NONE);
+        let kind = match self.schema.shape(node) {
+            Shape::Text if is_duration(&default) => "duration".to_owned(),
+            Shape::Integer if key.ends_with(SIZE) => "size".to_owned(),
+            _ => self.kind(node),
+        };
         format!(
-            "| `{key}` | {} | {} | {} |",
-            self.kind(node),
+            "| `{key}` | {kind} | {} | {} |",
             cell(&default),
             cell(&about)
         )
@@ -170,6 +181,56 @@ impl Table<'_> {
             Shape::Unknown => "any".to_owned(),
         }
     }
+}
+
+/// True for the cell of a default that is a duration.
+fn is_duration(default: &str) -> bool {
+    duration::parse(default.trim_matches(['`', '"'])).is_ok()
+}
+
+/// The description without its statement of the default, which has a column of its own. The meaning
+/// of the default stays: "Default: 0s, no limit." becomes "`0s`: no limit.", and that of a key
+/// without a default begins with "Absent".
+fn without_default(about: &str, absent: bool) -> String {
+    let mut kept: Vec<String> = Vec::new();
+    for sentence in about.split_inclusive(". ").map(str::trim) {
+        let stated = sentence.strip_prefix("Default: ");
+        if let Some(stated) = stated.or_else(|| sentence.strip_prefix("Default ")) {
+            kept.extend(meaning(stated.trim_end_matches('.'), absent));
+        } else if let Some((before, _)) = sentence.split_once("; default `") {
+            kept.push(format!("{before}."));
+        } else {
+            kept.push(sentence.to_owned());
+        }
+    }
+    kept.join(" ")
+}
+
+/// The sentence about a default's meaning in a statement of it: "`false`, it is refused".
+fn meaning(stated: &str, absent: bool) -> Option<String> {
+    if let Some((_, other)) = stated.split_once("; ") {
+        let mut letters = other.chars();
+        let first = letters.next()?.to_uppercase();
+        return Some(format!("{first}{}.", letters.as_str()));
+    }
+    let parts = stated.split_once(", ").or_else(|| stated.split_once(": "));
+    if absent {
+        return match parts {
+            Some(("none" | "absent", meaning)) => Some(format!("Absent: {meaning}.")),
+            None if stated == NONE => None,
+            _ => Some(format!("Absent: {stated}.")),
+        };
+    }
+    let (value, meaning) = parts?;
+    // Words that describe the default are no second copy of it.
+    if value.contains(' ') {
+        return Some(format!("By default {stated}."));
+    }
+    let joined = ["and ", "which "]
+        .iter()
+        .find_map(|word| meaning.strip_prefix(word));
+    let value = value.trim_matches('`');
+    Some(format!("`{value}`: {}.", joined.unwrap_or(meaning)))
 }
 
 fn line(text: &mut String, line: &str) {
@@ -213,6 +274,49 @@ mod tests {
         }
         for line in markdown().lines().filter(|line| line.starts_with("| `")) {
             assert!(!line.ends_with("|  |"), "no description: {line}");
+        }
+    }
+
+    #[test]
+    fn no_default_stands_twice_in_a_row() {
+        let text = markdown();
+        let (settings, _) = text.split_once(STANDARD).unwrap();
+        for line in settings.lines().filter(|line| line.starts_with("| `")) {
+            for words in ["Default", "; default `"] {
+                assert!(!line.contains(words), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_meaning_of_a_default_is_kept() {
+        for (about, expected) in [
+            ("At most 60s. Default: 5s.", "At most 60s."),
+            ("1s to 60s; default `3s`. Waits.", "1s to 60s. Waits."),
+            ("Share. Default 0.01. At start.", "Share. At start."),
+            ("Age. Default: 0s, no limit.", "Age. `0s`: no limit."),
+            ("Default: `false`, and it is not.", "`false`: it is not."),
+            ("Default: none, which denies.", "`none`: denies."),
+            ("Default `curfew`; empty: nothing.", "Empty: nothing."),
+            (
+                "Default: all but `x`, as y.",
+                "By default all but `x`, as y.",
+            ),
+        ] {
+            assert_eq!(without_default(about, false), expected);
+        }
+        for (about, expected) in [
+            (
+                "URL. Default: absent, no traces.",
+                "URL. Absent: no traces.",
+            ),
+            ("Name. Default: none.", "Name."),
+            (
+                "File. Default: the system's.",
+                "File. Absent: the system's.",
+            ),
+        ] {
+            assert_eq!(without_default(about, true), expected);
         }
     }
 }

@@ -26,18 +26,18 @@ pub(crate) struct TokenArgs {
     /// Any claim, with its value as JSON: --claim level=3 --claim tenant='"acme"'; repeatable
     #[arg(long = "claim", value_name = "NAME=JSON", value_parser = parse_claim)]
     claims: Vec<(String, Value)>,
-    /// How long the token is valid
+    /// Lifetime of the token
     #[arg(long, default_value = "1h", value_name = "DURATION",
           value_parser = curfew_model::setting::duration::parse)]
     ttl: std::time::Duration,
-    /// From when on the token is valid (claim `nbf`): now, Unix seconds, 2026-11-23T12:00:00Z,
+    /// Start of the token's validity (claim `nbf`): now, Unix seconds, 2026-11-23T12:00:00Z,
     /// +5m or -1h
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     not_before: Option<String>,
     /// The issuer: the claim `iss`
     #[arg(long)]
     issuer: Option<String>,
-    /// Whom the token is for: the claim `aud`; repeatable
+    /// The audience: the claim `aud`; repeatable
     #[arg(long)]
     audience: Vec<String>,
     /// The key's name, for the token's header

@@ -17,7 +17,7 @@ const MOST_SIZES: u8 = 15;
 /// This bit of a size: the caller stops after one event, and what is left is saved.
 const STOPS: u8 = 0x80;
 
-/// What a caller is told.
+/// The outcome a caller sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Told {
     Text(Vec<u8>),

@@ -33,7 +33,7 @@ struct Head {
     /// By name in lower case.
     headers: BTreeMap<String, Vec<Vec<u8>>>,
     count: usize,
-    /// Where it ends.
+    /// Length of the head.
     bytes: usize,
 }
 

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 pub(crate) struct Members(Vec<(String, Box<RawValue>)>);
 
 impl Members {
-    /// Those of a text; `None` for what is no object.
+    /// The members of a JSON text; `None` unless it is an object.
     pub(crate) fn of(text: &[u8]) -> Option<Self> {
         serde_json::from_str(str::from_utf8(text).ok()?).ok()
     }

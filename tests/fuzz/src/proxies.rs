@@ -49,8 +49,8 @@ pub fn check_header(bytes: &[u8]) -> bool {
     parsed.is_ok()
 }
 
-/// Of `X-Forwarded-For` as many addresses as there are entries, and each is one that was written; of
-/// `Forwarded` those that a reader by the grammar finds.
+/// Each entry of `X-Forwarded-For` gives one address that was written; `Forwarded` gives the
+/// addresses that a reader by the grammar finds.
 ///
 /// # Panics
 ///

@@ -1,4 +1,4 @@
-//! What is read from Redis, where others may write: envelopes, records, names that are pushed, and
+//! Bytes read from Redis, where other programs may write: envelopes, records, pushed names, and
 //! messages between nodes.
 
 use std::borrow::Cow;

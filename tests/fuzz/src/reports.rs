@@ -1,4 +1,4 @@
-//! What identity providers report: security events, and who may revoke whom.
+//! Reports of identity providers: security events, and global token revocations.
 
 use std::sync::{Arc, LazyLock};
 
@@ -126,7 +126,7 @@ pub fn check_event(bytes: &[u8]) -> bool {
     true
 }
 
-/// What is left of a member where readers that build texts and numbers can read it.
+/// The rest of a member once readers that build texts and numbers can read it.
 fn plain(member: Option<Option<&str>>) -> Option<Value> {
     use curfew_model::json::{Rules, scan};
     let raw = member??;
@@ -171,7 +171,7 @@ fn ends_access(uri: &str, members: &Value) -> bool {
     }
 }
 
-/// Whom a subject names, by the tables of RFC 9493 and of Shared Signals Framework 1.0 §3.3.
+/// The subjects a member names, by the tables of RFC 9493 and of Shared Signals Framework 1.0 §3.3.
 fn named(subject: &Value) -> Option<Vec<Subject>> {
     let identifiers = subject["identifiers"].as_array();
     match format(subject).as_deref() {
@@ -261,8 +261,8 @@ fn text(subject: &Value, name: &str) -> Option<String> {
     (!text.is_empty() && text.len() <= 1024).then(|| text.to_owned())
 }
 
-/// Who may revoke is signed, for us, for an hour at most, and no event; whom it revokes is whom the
-/// subject behind a second line break names.
+/// An accepted assertion is signed, for us, for an hour at most, and no event; it revokes the
+/// subject that follows a second line break.
 ///
 /// # Panics
 ///

@@ -63,7 +63,7 @@ fn cutoff(value: &[u8]) -> Option<Revocation> {
     })
 }
 
-/// What an object says, whose other members are passed over. `None` for all else.
+/// The members of an object that a revocation has, without the others. `None` for other values.
 fn members(value: &[u8]) -> Option<Revocation> {
     let members = Members::of(value)?;
     // One that is repeated may mean either.

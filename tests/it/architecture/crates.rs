@@ -6,7 +6,7 @@ use std::fs;
 use super::markdown::{Page, quoted, repository};
 use super::workspace::{Member, members};
 
-/// At least these are named by one crate of the gateway only, whatever the page says.
+/// Dependencies that one crate of the gateway alone may name, also when the page lists fewer.
 const WALLED: [&str; 8] = [
     "anyhow",
     "cel",
@@ -26,7 +26,7 @@ const PURE: [&str; 4] = [
     "curfew-hub",
 ];
 
-/// What a crate needs to do I/O or to wait.
+/// Dependencies by which a crate does I/O or waits.
 const IMPURE: [&str; 8] = [
     "hyper",
     "hyper-util",

@@ -22,7 +22,7 @@ pub(super) const TOOLS: [&str; 7] = [
 pub(super) struct Member {
     pub(super) name: String,
     pub(super) manifest: PathBuf,
-    /// What it names, tests and examples aside.
+    /// Its dependencies, without those of tests and examples.
     pub(super) dependencies: Vec<String>,
 }
 

@@ -91,7 +91,7 @@ async fn a_logout_that_would_find_nobody_is_told() {
     let access = login.access("alice", "one");
     let id = id_token(&login, "alice", "uno", "curfew-client");
     let told = doctor(&login, &["--access-token", &access, "--id-token", &id]).await;
-    assert_fails(&told, &["find nobody", "sid", "logout_scope"]);
+    assert_fails(&told, &["find no session", "sid", "logout_scope"]);
     let without = login
         .key
         .user_with("alice", json!({"iss":login.provider.issuer()}));
@@ -102,7 +102,7 @@ async fn a_logout_that_would_find_nobody_is_told() {
     let other = id_token(&login, "4711", "one", "curfew-client");
     let tokens = ["doctor", "--access-token", &access, "--id-token", &other];
     let told = with_issuer(&login, &issuer, &tokens).await;
-    assert_fails(&told, &["find nobody", "pairwise"]);
+    assert_fails(&told, &["find no session", "pairwise"]);
 }
 
 #[tokio::test]

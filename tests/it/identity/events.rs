@@ -8,7 +8,7 @@ mod subjects;
 
 use curfew_testkit::http::{self, Response};
 use curfew_testkit::mint::{Key, encode};
-use curfew_testkit::{WsClient, unix_now};
+use curfew_testkit::unix_now;
 use curfew_tests::{
     Attempt, Cluster, Gateway, Link, Manner, Provider, Redis, Settings, eventually,
 };
@@ -140,11 +140,6 @@ fn assert_refused(answer: &Response, status: u16, err: &str) {
     assert_eq!(answer.header("content-language"), Some("en"));
     assert_eq!(answer.json()["err"], err, "{}", answer.text());
     assert!(answer.json()["description"].is_string());
-}
-
-async fn assert_open(client: &mut WsClient) {
-    client.send(json!({"type":"ping"})).await;
-    client.expect_json(json!({"type":"pong"})).await;
 }
 
 async fn outcomes(node: &Gateway, outcome: &str) -> f64 {

@@ -1,4 +1,4 @@
-//! Why a token is refused has an answer.
+//! Refused tokens are explained.
 
 use curfew_testkit::mint::Key;
 use curfew_tests::{Finished, Manner, Provider, Settings, curfew};

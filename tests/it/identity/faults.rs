@@ -87,7 +87,7 @@ async fn keys_that_were_fetched_outlive_their_provider() {
         .await;
         let good = node.attempt_with(&provider.token(&key, "alice")).await;
         assert!(good.is_open(), "{manner:?}: {good:?}");
-        // Whether this one is good nobody can say.
+        // No node can judge this token.
         let began = Instant::now();
         eventually("an unknown key to be nobody's fault", async || {
             let unknown = node.attempt_with(&provider.token(&other, "alice")).await;

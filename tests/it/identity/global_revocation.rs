@@ -2,7 +2,7 @@
 
 use curfew_testkit::http::{self, Response};
 use curfew_testkit::mint::Key;
-use curfew_testkit::{WsClient, unix_now};
+use curfew_testkit::unix_now;
 use curfew_tests::{Cluster, Gateway, Link, Manner, Provider, Redis, Settings, eventually};
 use serde_json::{Value, json};
 
@@ -53,7 +53,7 @@ impl Okta {
         self.key.user_with(user, more)
     }
 
-    /// What it authenticates by, changed by `changes`; `null` takes a claim away.
+    /// A good assertion, changed by `changes`; `null` takes a claim away.
     pub(super) fn assertion(&self, changes: Value) -> String {
         self.assertion_of_type("global-token-revocation+jwt", changes)
     }
@@ -105,11 +105,6 @@ async fn post(node: &Gateway, headers: &[(&str, &str)], body: &str) -> Response 
     http::request(node.address(), "POST", path, headers, body.as_bytes()).await
 }
 
-async fn assert_open(client: &mut WsClient) {
-    client.send(json!({"type":"ping"})).await;
-    client.expect_json(json!({"type":"pong"})).await;
-}
-
 #[tokio::test]
 async fn a_user_is_signed_out_on_every_node() {
     let (redis, okta) = (Redis::start().await, Okta::start().await);
@@ -122,7 +117,7 @@ async fn a_user_is_signed_out_on_every_node() {
     assert_eq!((answer.status, answer.text().as_str()), (204, ""));
     here.expect_close(4403, "revoked").await;
     there.expect_close(4403, "revoked").await;
-    assert_open(&mut bob).await;
+    bob.assert_open().await;
     assert!(cluster[1].attempt_with(&token).await.is_revoked());
     eventually("whoever signs in again to be let in", async || {
         let token = okta.access_at("alice", unix_now());
@@ -133,7 +128,7 @@ async fn a_user_is_signed_out_on_every_node() {
             .then_some(())
     })
     .await;
-    // Nobody by that name: nothing is told about who is a user here.
+    // No user has that name: the answer does not tell.
     assert_eq!(okta.revoke(&cluster[0], "nobody").await.status, 204);
     let accepted = "curfew_global_revocations_total{outcome=\"accepted\"}";
     assert_eq!(cluster[0].metric(accepted).await, 2.0);
@@ -182,7 +177,7 @@ async fn what_is_no_such_request_is_refused() {
         assert_eq!(answer.status, 400, "{body}");
         assert_eq!(answer.json()["error"], "invalid_request", "{body}");
     }
-    // A user of somebody else.
+    // A user of another issuer.
     let body =
         json!({"sub_id":{"format":"iss_sub","iss":"https://other.example","sub":"00u-alice"}});
     let answer = send(&node, &token, &body.to_string()).await;
@@ -201,7 +196,7 @@ async fn what_is_no_such_request_is_refused() {
     let get = http::request(node.address(), "GET", path, &[], b"").await;
     assert_eq!((get.status, get.header("allow")), (405, Some("POST")));
     assert_eq!(send(&node, &token, &"x".repeat(1 << 20)).await.status, 413);
-    assert_open(&mut client).await;
+    client.assert_open().await;
 }
 
 #[tokio::test]
@@ -252,10 +247,10 @@ async fn who_may_not_is_refused() {
     for headers in [&[json][..], &[json, ("Authorization", "Basic YTpi")]] {
         assert_eq!(post(&node, headers, &good).await.status, 401);
     }
-    assert_open(&mut client).await;
+    client.assert_open().await;
     let refused = "curfew_global_revocations_total{outcome=\"refused\"}";
     assert_eq!(node.metric(refused).await, tokens.len() as f64 + 2.0);
-    // And nobody gets in by what it authenticates with.
+    // The assertion itself opens no session.
     assert!(
         !node
             .attempt_with(&okta.assertion_of_type("JWT", json!({})))
@@ -293,7 +288,7 @@ async fn while_redis_is_away_it_may_be_sent_again() {
     assert!(answer.header("retry-after").is_some());
     here.expect_close(4403, "revoked").await;
     cluster.proxy(0).set(Link::PASS);
-    // Whether it is sent again or not.
+    // Equal in effect for a first request and a repeated one.
     there.expect_close(4403, "revoked").await;
 }
 

@@ -80,8 +80,7 @@ fn settings(realm: &Realm, replaced: &[(&str, &str)]) -> Settings {
 
 pub(super) async fn assert_open(sessions: &mut [WsClient]) {
     for session in sessions {
-        session.send(json!({"type":"ping"})).await;
-        session.expect_json(json!({"type":"pong"})).await;
+        session.assert_open().await;
     }
 }
 
@@ -104,7 +103,7 @@ pub(super) async fn next_second() {
     eventually("the next second", async || (unix_now() > now).then_some(())).await;
 }
 
-/// How many logouts have come to a node.
+/// Number of logouts that a node has received.
 async fn logouts(node: &Gateway) -> f64 {
     node.metric("curfew_logouts_total").await
 }

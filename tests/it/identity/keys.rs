@@ -93,7 +93,7 @@ async fn a_withdrawn_key_stops_verifying_within_its_lifetime() {
             .await
             .is_open()
     );
-    // A set without any key withdraws the last one. Whether a token is good nobody can say then.
+    // A set without any key withdraws the last one. No node can judge a token then.
     provider.rotate(&[]);
     eventually("the last key to be withdrawn", async || {
         let attempt = node.attempt_with(&provider.token(&new, "alice")).await;
@@ -283,7 +283,7 @@ async fn two_issuers_with_the_same_key_id_never_verify_each_others_tokens() {
             );
         }
     }
-    // One that another issuer's keys verify, and that names nobody.
+    // A token that another issuer's keys verify, without an issuer's name.
     let nameless = of_a.user("mallory");
     let attempt = node.attempt_with(&nameless).await;
     assert!(matches!(attempt, Attempt::Refused(..)), "{attempt:?}");
@@ -349,7 +349,7 @@ async fn a_reload_keeps_keys_and_sessions() {
     let mut client = node.session(&provider.token(&one, "alice")).await;
     provider.behave(Manner::Status(500));
     let fetches = provider.fetches();
-    // Other rules and times for the same keys, and nobody to fetch them from.
+    // Other rules and times for the same keys, from a server that is gone.
     let issuer = provider.by_url("main") + "algorithms = [\"ES256\", \"RS256\"]\n";
     for settings in [
         closing.clone().issuers(&issuer),
@@ -405,7 +405,7 @@ async fn issuers_come_and_go_with_the_configuration() {
         attempt.is_open().then_some(())
     })
     .await;
-    // What was fetched of the first is still good.
+    // Keys fetched of the first are still good.
     assert!(node.attempt_with(&a.token(&one, "alice")).await.is_open());
     assert_eq!(a.fetches(), fetched);
     node.write_config(&trusting(&b));

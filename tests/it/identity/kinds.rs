@@ -36,7 +36,7 @@ fn id_tokens() -> Vec<Value> {
         json!({"typ":"ID"}),
         json!({"token_use":"id"}),
         json!({"typ":"Bearer","at_hash":"x"}),
-        // What Dex and authentik make as access tokens is made like an ID token.
+        // Access tokens of Dex and authentik are made like ID tokens.
         json!({"at_hash":"x","nonce":"n","email_verified":true}),
         json!({"nonce":"n","azp":"app","uid":"u","acr":"a"}),
     ]
@@ -51,7 +51,7 @@ async fn an_id_token_opens_no_session() {
         let message = told["message"].as_str().unwrap();
         assert!(message.contains("ID token"), "{claims}: {told}");
     }
-    // What a signature does not vouch for is not told about.
+    // The answer does not explain claims that no signature vouches for.
     let forged = Key::hmac("HS256", &[7; 32]).user_with("alice", json!({"nonce":"n"}));
     assert_eq!(reason(&node, &forged).await.unwrap(), "bad_signature");
 }
@@ -86,7 +86,7 @@ async fn id_tokens_can_be_let_in() {
             "{claims}"
         );
     }
-    // These are for the issuer alone, whatever is configured.
+    // Tokens for the issuer alone, in every configuration.
     for typ in ["Refresh", "Offline", "Logout"] {
         let reason = reason(&node, &token("JWT", json!({"typ":typ}))).await;
         assert_eq!(reason.unwrap(), "malformed", "{typ}");

@@ -2,7 +2,7 @@
 
 use curfew_testkit::http::{self, Response};
 use curfew_testkit::mint::Key;
-use curfew_testkit::{WsClient, unix_now};
+use curfew_testkit::unix_now;
 use curfew_tests::{
     Attempt, Cluster, Gateway, Link, Manner, Provider, Redis, Settings, eventually,
 };
@@ -102,12 +102,6 @@ pub(super) fn assert_refused(answer: &Response, error: &str) {
     assert!(answer.json()["error_description"].is_string());
 }
 
-/// Nothing has happened to it.
-async fn assert_open(client: &mut WsClient) {
-    client.send(json!({"type":"ping"})).await;
-    client.expect_json(json!({"type":"pong"})).await;
-}
-
 #[tokio::test]
 async fn a_logout_of_a_login_closes_its_sessions_on_every_node() {
     let (redis, login) = (Redis::start().await, Login::start().await);
@@ -125,7 +119,7 @@ async fn a_logout_of_a_login_closes_its_sessions_on_every_node() {
     );
     first.expect_close(4403, "revoked").await;
     second.expect_close(4403, "revoked").await;
-    assert_open(&mut other).await;
+    other.assert_open().await;
     // That login is over; signing in again is another.
     assert!(cluster[1].attempt_with(&token).await.is_revoked());
     let again = login.access("alice", "three");
@@ -156,7 +150,7 @@ async fn a_logout_with_a_fraction_covers_the_second_it_is_in() {
         .await,
     );
     covered.expect_close(4403, "revoked").await;
-    assert_open(&mut later).await;
+    later.assert_open().await;
     let millis = login.token(json!({"sub":"alice","iat":at * 1000}));
     let answer = post(&node, &millis).await;
     assert_refused(&answer, "invalid_request");
@@ -200,7 +194,7 @@ async fn a_logout_of_a_user_closes_what_began_before_it() {
     for _ in 0..2 {
         // The second time is answered like the first, and changes nothing.
         assert_done(&post(&node, &logout).await);
-        assert_open(&mut after).await;
+        after.assert_open().await;
     }
     before.expect_close(4403, "revoked").await;
     assert!(node.attempt_with(&at(now - 51)).await.is_revoked());
@@ -217,11 +211,11 @@ async fn users_of_the_same_name_at_another_issuer_stay() {
     let mut of_b = node.session(&b.access("alice", "two")).await;
     assert_done(&post(&node, &a.token(json!({"sub":"alice"}))).await);
     of_a.expect_close(4403, "revoked").await;
-    assert_open(&mut of_b).await;
+    of_b.assert_open().await;
     // Neither may speak for the other.
     let forged = a.token(json!({"sub":"alice","iss":b.provider.issuer()}));
     assert_refused(&post(&node, &forged).await, "invalid_request");
-    assert_open(&mut of_b).await;
+    of_b.assert_open().await;
 }
 
 #[tokio::test]
@@ -256,7 +250,7 @@ async fn where_tokens_name_no_login_the_user_is_meant() {
     let mut client = node.session(&login.key.user_with("alice", before)).await;
     let refused = post(&node, &login.token(json!({"sid":"one"}))).await;
     assert_refused(&refused, "sid_unknown_here");
-    assert_open(&mut client).await;
+    client.assert_open().await;
     assert_done(&post(&node, &login.token(json!({"sid":"one","sub":"alice"}))).await);
     client.expect_close(4403, "revoked").await;
 }
@@ -278,7 +272,7 @@ macro_rules! refused {
             let mut client = node.session(&login.access("alice", "one")).await;
             let token: fn(&Login) -> String = $token;
             assert_refused(&post(&node, &token(&login)).await, "invalid_request");
-            assert_open(&mut client).await;
+            client.assert_open().await;
             assert_eq!(node.metric("curfew_logouts_total{outcome=\"refused\"}").await, 1.0);
         }
     )+};
@@ -423,7 +417,7 @@ async fn while_redis_is_away_sessions_here_end_and_the_others_when_it_is_back() 
     let answer = post(&cluster[0], &login.token(json!({"sid":"one"}))).await;
     assert_refused(&answer, "temporarily_unavailable");
     here.expect_close(4403, "revoked").await;
-    assert_open(&mut there).await;
+    there.assert_open().await;
     cluster.proxy(0).set(Link::PASS);
     there.expect_close(4403, "revoked").await;
     eventually("the token to be refused everywhere", async || {
@@ -490,10 +484,10 @@ async fn a_logout_closes_sessions_from_before_it_was_configured() {
         let one = login.token(json!({"sid":"one","sub":"alice"}));
         assert_done(&post(&cluster[0], &one).await);
         login_one.expect_close(4403, "revoked").await;
-        assert_open(&mut login_two).await;
+        login_two.assert_open().await;
         // By the user of that issuer.
         assert_done(&post(&cluster[0], &login.token(json!({"sub":"alice"}))).await);
         login_two.expect_close(4403, "revoked").await;
-        assert_open(&mut bob).await;
+        bob.assert_open().await;
     }
 }

@@ -134,7 +134,7 @@ async fn a_logout_without_sid_ends_all_of_the_subjects_logins() {
     for lines in ["", "logout_scope = \"user\"\n"] {
         let lines = format!("{ACCEPTING}{lines}");
         let site = Site::start(&["ES256"], &lines, &[(CLIENT, required(false))]).await;
-        // By default the login must be in the token, whatever logouts name.
+        // By default the login must be in the token, also if logouts name none.
         let sign_in = async |user: &str| match lines == ACCEPTING {
             true => site.provider.login_with_sid(CLIENT, user).await,
             false => site.provider.login(CLIENT, user).await,
@@ -227,7 +227,7 @@ async fn keys_that_are_rotated_are_followed_for_logins_and_logouts() {
     }
 }
 
-/// Fault: an issuer that differs by a slash is found out by nobody before users are refused.
+/// Fault: an issuer that differs by a slash is found out only by refused users.
 #[tokio::test]
 async fn a_trailing_slash_is_told_by_the_probe_and_the_right_one_is_accepted() {
     for (path, wrong) in [("/", ""), ("", "/")] {

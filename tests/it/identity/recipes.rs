@@ -97,7 +97,7 @@ async fn assert_subscribes(client: &mut WsClient, channel: &str, answer: &str) {
     assert_eq!(told, Some(answer));
 }
 
-/// Who may connect, and not talk.
+/// The token connects and may not talk.
 async fn assert_silent(node: &Gateway, token: &str) {
     let mut client = node.session(token).await;
     assert_subscribes(&mut client, "room:1", "forbidden").await;
@@ -108,11 +108,6 @@ async fn assert_refused(node: &Gateway, token: &str, reason: &str) {
         Attempt::Refused(told, 4401) => assert_eq!(told, reason),
         other => panic!("{reason} expected, not {other:?}"),
     }
-}
-
-async fn assert_open(client: &mut WsClient) {
-    client.send(json!({"type":"ping"})).await;
-    client.expect_json(json!({"type":"pong"})).await;
 }
 
 async fn post(node: &Gateway, path: &str, headers: &[(&str, &str)], body: &str) -> Response {
@@ -156,7 +151,7 @@ async fn a_secret_of_ones_own() {
     assert_refused(&node, &other, "bad_signature").await;
 }
 
-/// What a program prints. What it needs of libraries the tests' clients have.
+/// Output of a program. Its libraries come with the tests' clients.
 fn run(command: &str, name: &str, program: &str, directory: &Path) -> String {
     let file = directory.join(name);
     std::fs::write(&file, program).unwrap();

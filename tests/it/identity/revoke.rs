@@ -1,4 +1,4 @@
-//! Token revocation by whoever holds it (RFC 7009, IDENTITY row 137).
+//! Token revocation by its holder (RFC 7009, IDENTITY row 137).
 
 use curfew_testkit::http::{self, Response};
 use curfew_testkit::mint::Key;

@@ -1,4 +1,4 @@
-//! Tickets: one upgrade for whoever shows one, in a URL that may be read (SECURITY T1, row 4).
+//! Tickets: one upgrade for the holder, in a URL that may be read (SECURITY T1, row 4).
 
 mod pages;
 
@@ -127,7 +127,7 @@ async fn of_many_who_show_one_ticket_on_all_nodes_one_is_let_in() {
 async fn a_ticket_of_one_node_is_used_on_another_over_a_redis_cluster() {
     let redis = RedisCluster::start().await;
     let cluster = Cluster::start(2, &redis.url(), &settings()).await;
-    // Of so many some are kept by each server.
+    // Twelve keys spread over all servers.
     for n in 0..12 {
         let user = format!("user-{n}");
         let ticket = ticket(&cluster[0], &token(&user)).await;
@@ -169,7 +169,7 @@ async fn what_redis_holds_tells_no_token_and_cannot_be_forged() {
     open(&cluster[0], &used).await;
     assert!(kept(&redis).await.is_empty());
 
-    // Who can write there, and knows the ticket, has nothing of it.
+    // A thief who can write there, and knows the ticket, gains nothing.
     let stolen = ticket(&cluster[0], &token).await;
     let key = &kept(&redis).await[0];
     let plain = json!({"token":token,"origin":null}).to_string();
@@ -279,7 +279,7 @@ async fn a_bad_token_gets_no_ticket_and_is_told_why() {
         assert!(challenge.starts_with("Bearer"), "{challenge}");
         assert_eq!(answer.header("cache-control"), Some("no-store"));
     }
-    // Only the header brings one, whatever upgrades may do.
+    // Only the header brings one, also where upgrades take other sources.
     let good = token("alice");
     let cookie = format!("__Host-curfew-token={good}");
     let path = format!("{PATH}?token={good}");

@@ -79,7 +79,7 @@ async fn other_faults_of_signed_logouts_are_told_by_their_kind() {
         ),
         (json!({"sub":"alice","jti":null}), "malformed"),
         (json!({}), "malformed"),
-        // Of the wrong type.
+        // A claim of the wrong type.
         (json!({"sub":"alice","aud":7}), "malformed"),
         (json!({"sub":"alice","iat":"now"}), "malformed"),
         (
@@ -94,7 +94,7 @@ async fn other_faults_of_signed_logouts_are_told_by_their_kind() {
         assert_refused(&post(&node, &token).await, "invalid_request");
         let after = refused(&node, "backchannel_logout", reason).await;
         assert_eq!(after, before + 1.0, "{changes}: {reason}");
-        // The same by a stranger is nobody's fault.
+        // The same by a stranger is not logged as a fault.
         let mut forged = token;
         forged.truncate(forged.len() - 8);
         forged.push_str("AAAAAAAA");

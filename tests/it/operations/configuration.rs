@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::manifests::{Manifests, Rendered, list};
 use super::tools::text_of;
 
-/// Where the pods' Secrets are mounted.
+/// Mount point of the pods' Secrets.
 const MOUNTED: &str = "/var/run/secrets/curfew";
 
 /// A folder with the configuration of an overlay and, where its volumes mount them, its secrets.

@@ -6,10 +6,10 @@ use serde_json::Value;
 
 use super::configuration::{duration, effective};
 use super::manifests::{Manifests, components, list, selects};
-use super::tools::{repository, text_of, yaml_file};
+use super::tools::{text_of, yaml_file};
 
-/// What comes after the window: five seconds for the last closes and records, three for leaving the
-/// backend, one for the last spans and one for what still runs.
+/// Time after the window: five seconds for the last closes and records, three for leaving the
+/// backend, one for the last spans and one for other tasks.
 const FLUSH: Duration = Duration::from_secs(10);
 
 #[tokio::test]
@@ -280,29 +280,13 @@ fn scalers_and_routes_lead_to_what_is_there() {
 
 /// Every path of the public listener, from the code; one that goes on has a slash at its end.
 pub(super) fn public_paths() -> Vec<String> {
-    let mut paths = Vec::new();
-    let folders = [
-        "crates/curfew-server/src",
-        "crates/curfew-server/src/identity",
-    ];
-    let entries = folders.map(|folder| std::fs::read_dir(repository(folder)).unwrap());
-    for entry in entries.into_iter().flatten() {
-        let file = entry.unwrap().path();
-        if file.extension().is_none_or(|extension| extension != "rs") {
-            continue;
-        }
-        for line in std::fs::read_to_string(file).unwrap().lines() {
-            let path = line
-                .split_once(": &str = \"/")
-                .and_then(|(_, rest)| rest.strip_suffix("\";"));
-            let is_path = ["const PATH", "const PREFIX", "const WEBSOCKET"]
-                .iter()
-                .any(|name| line.contains(name));
-            if let Some(path) = path.filter(|_| is_path) {
-                paths.push(format!("/{path}"));
-            }
-        }
-    }
+    let code = text_of("crates/curfew-server/src/config/paths.rs");
+    let paths: Vec<String> = code
+        .lines()
+        .filter_map(|line| line.split_once(": &str = \"/"))
+        .filter_map(|(_, rest)| rest.strip_suffix("\";"))
+        .map(|path| format!("/{path}"))
+        .collect();
     assert!(
         paths.len() > 5 && paths.contains(&"/ws".to_owned()),
         "{paths:?}"

@@ -1,8 +1,27 @@
-//! The guides of `deploy/` and `k8s/`: what they link to is there.
+//! The pages for operators and contributors: their links lead somewhere, and their commands exist.
 
-use super::tools::{repository, text_of};
+use std::path::Path;
 
-const GUIDES: [&str; 2] = ["deploy/README.md", "k8s/README.md"];
+use super::tools::{repository, run, system_tool, text_of};
+
+/// Pages whose links and recipes are followed.
+const PAGES: [&str; 12] = [
+    "README.md",
+    "benches/README.md",
+    "crates/README.md",
+    "crates/curfew-protocol/PROTOCOL.md",
+    "crates/decisions/README.md",
+    "deploy/README.md",
+    "deploy/identity-providers.md",
+    "k8s/README.md",
+    "tests/README.md",
+    "tests/simulation/README.md",
+    ".github/CONTRIBUTING.md",
+    ".github/SECURITY.md",
+];
+
+/// The front page is read in one go.
+const MOST_WORDS_OF_THE_FRONT_PAGE: usize = 900;
 
 /// The anchors of a page, as they are made from its headings.
 fn anchors(text: &str) -> Vec<String> {
@@ -13,7 +32,7 @@ fn anchors(text: &str) -> Vec<String> {
                 .trim()
                 .to_lowercase()
                 .chars()
-                .filter(|c| c.is_alphanumeric() || [' ', '-'].contains(c))
+                .filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c))
                 .map(|c| if c == ' ' { '-' } else { c })
                 .collect()
         })
@@ -22,27 +41,65 @@ fn anchors(text: &str) -> Vec<String> {
 
 #[test]
 fn every_link_leads_somewhere() {
-    for guide in GUIDES {
-        let text = text_of(guide);
-        let (folder, _) = guide.split_once('/').unwrap();
+    for page in PAGES {
+        let text = text_of(page);
+        let folder = Path::new(page).parent().unwrap();
         let mut links = 0;
         for link in text.split("](").skip(1) {
             let target = link.split(')').next().unwrap();
+            // Other sites, and the pages of the repository's host.
+            if target.contains("://") || target.starts_with("../../security") {
+                continue;
+            }
             let (path, anchor) = target.split_once('#').unwrap_or((target, ""));
-            let page = if path.is_empty() {
-                guide.to_owned()
+            let linked = if path.is_empty() {
+                repository(page)
             } else {
-                format!("{folder}/{path}")
+                repository("").join(folder).join(path)
             };
-            assert!(repository(&page).exists(), "{guide}: {target}");
+            assert!(linked.exists(), "{page}: {target}");
             if !anchor.is_empty() {
-                let known = anchors(&text_of(&page));
-                assert!(known.iter().any(|name| name == anchor), "{guide}: {target}");
+                let known = anchors(&std::fs::read_to_string(linked).unwrap());
+                assert!(known.iter().any(|name| name == anchor), "{page}: {target}");
             }
             links += 1;
         }
-        assert!(links > 5, "{guide} has {links} links");
+        assert!(links > 0, "{page} has no links");
     }
+}
+
+#[test]
+fn every_recipe_that_a_page_names_is_in_the_justfile() {
+    let justfile = text_of("justfile");
+    let recipes: Vec<&str> = justfile
+        .lines()
+        .filter(|line| {
+            !line.starts_with([' ', '#', '_']) && line.ends_with(':') || line.contains("\":")
+        })
+        .filter_map(|line| line.split([' ', ':']).next())
+        .collect();
+    assert!(recipes.len() > 10, "{recipes:?}");
+    let mut named = 0;
+    for page in PAGES {
+        let text = text_of(page);
+        let in_blocks = text.lines().filter_map(|line| line.strip_prefix("just "));
+        let in_lines = text.split("`just ").skip(1);
+        for command in in_blocks.chain(in_lines) {
+            let name = command.split([' ', '`', '\n']).next().unwrap();
+            assert!(recipes.contains(&name), "{page}: just {name}");
+            named += 1;
+        }
+    }
+    assert!(named > 10, "{named} recipes are named");
+}
+
+#[test]
+fn the_front_page_is_short() {
+    let words = text_of("README.md").split_whitespace().count();
+    assert!(
+        words <= MOST_WORDS_OF_THE_FRONT_PAGE,
+        "README.md has {words} words"
+    );
 }
 
 #[test]
@@ -55,5 +112,38 @@ fn every_folder_of_deploy_is_explained() {
             name == "secrets" || text.contains(&name),
             "deploy/README.md does not explain {name}"
         );
+    }
+}
+
+/// The entries that the top of the repository may have beside dotfiles: folders with one purpose
+/// each, and files that tools look for there.
+const TOP: [&str; 12] = [
+    "CHANGELOG.md",
+    "Cargo.lock",
+    "Cargo.toml",
+    "LICENSE",
+    "README.md",
+    "benches",
+    "crates",
+    "deploy",
+    "justfile",
+    "k8s",
+    "rust-toolchain.toml",
+    "tests",
+];
+
+#[test]
+fn the_top_of_the_repository_holds_nothing_else() {
+    let listed = run(system_tool("git")
+        .args(["ls-files", "-z"])
+        .current_dir(repository("")));
+    let listed = listed.content().stdout;
+    for path in listed.split_terminator('\0') {
+        let name = path.split('/').next().unwrap();
+        let expected = name.starts_with('.') || TOP.contains(&name);
+        assert!(expected, "{name} is at the top of the repository");
+    }
+    for name in TOP {
+        assert!(repository(name).exists(), "{name}");
     }
 }

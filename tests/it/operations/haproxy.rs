@@ -16,10 +16,10 @@ use super::tools::{system_tool, text_of};
 /// The file that its log goes to, in its directory.
 const LOG: &str = "log";
 
-/// How many nodes the shipped configuration names.
+/// Number of nodes in the shipped configuration.
 const SHIPPED: usize = 3;
 
-/// How long it may take to notice a node: two good checks, one a second.
+/// Time to notice a node: two good checks, one a second.
 const NOTICE: Duration = Duration::from_secs(10);
 
 /// A node's two listeners.
@@ -30,7 +30,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Where a node will listen.
+    /// Reserves the port of a node to come.
     pub(super) fn reserve() -> Self {
         let reserve = || SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         Self {
@@ -114,7 +114,7 @@ impl LoadBalancer {
         fs::read_to_string(self.directory.path().join(LOG)).unwrap()
     }
 
-    /// Where clients connect.
+    /// Address for clients.
     pub(super) fn public(&self) -> SocketAddr {
         self.public
     }

@@ -39,7 +39,7 @@ fn haproxy_accepts_its_configuration() {
         .args(["-c", "-f"])
         .arg(repository("deploy/haproxy/haproxy.cfg")))
     .content();
-    // Outside of the compose network nobody knows the nodes; anything else is to be heard.
+    // Node names resolve only inside the compose network; any other complaint counts.
     let other: Vec<&str> = said
         .stderr
         .lines()

@@ -89,7 +89,7 @@ impl Manifests {
         rendered
     }
 
-    /// Those examples that have pods of ours, each an overlay.
+    /// The examples that have pods of ours, each an overlay.
     fn examples(&self) -> impl Iterator<Item = Rendered> {
         let all = folders("k8s/examples").into_iter();
         let rendered = all.map(|name| self.render(&format!("examples/{name}")));
@@ -130,7 +130,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// What a folder rendered to.
+/// A folder's rendered manifests.
 #[derive(Debug)]
 pub(super) struct Rendered {
     pub(super) folder: String,
@@ -172,8 +172,8 @@ impl Rendered {
             .unwrap_or_else(|| panic!("{} has no curfew.toml", self.folder))
     }
 
-    /// What the gateway's container has in its environment: the value of each variable, or the field of
-    /// the pod it comes from.
+    /// Environment of the gateway's container: the value of each variable, or the field of the pod
+    /// it comes from.
     pub(super) fn environment(&self) -> Vec<(String, String)> {
         let Some(variables) = self.container()["env"].as_array() else {
             return Vec::new();
@@ -196,7 +196,7 @@ pub(super) fn list(value: &Value) -> &[Value] {
     value.as_array().expect("a list")
 }
 
-/// Whether `labels` has everything in `selector`, which must not be empty.
+/// True if `labels` has everything in `selector`, which must not be empty.
 pub(super) fn selects(selector: &Value, labels: &Value) -> bool {
     let selector = selector.as_object().expect("a selector");
     !selector.is_empty() && selector.iter().all(|(key, value)| labels[key] == *value)

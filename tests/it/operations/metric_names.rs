@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::manifests::{Manifests, list};
 use super::tools::{text_of, yaml_file};
 
-/// What is appended to a histogram's name.
+/// Suffixes of a histogram's series.
 const OF_HISTOGRAMS: [&str; 3] = ["_bucket", "_sum", "_count"];
 
 /// Series of a metric by name: the values of each label. A scrape adds `job` and `instance`.

@@ -1,9 +1,9 @@
-//! What every pod may and may not do, and which images it runs.
+//! Permissions of every pod, and the images it runs.
 
 use super::manifests::{Manifests, list};
 use super::tools::{text_of, yaml_file};
 
-/// Where the cluster chooses the user that pods run as.
+/// On this platform the cluster chooses the user that pods run as.
 const OPENSHIFT: &str = "examples/openshift";
 
 #[test]

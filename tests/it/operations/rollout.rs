@@ -31,24 +31,24 @@ const ACCEPT_GRACE: Duration = Duration::from_secs(2);
 /// After so long without a frame a client would say that its session is dead; pings come more often.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// What the clients have seen.
+/// Observations of all clients.
 #[derive(Debug, Default)]
 struct Ledger {
-    /// When sessions were opened.
+    /// Times at which sessions were opened.
     opened: Vec<Instant>,
-    /// How often each client has opened one.
+    /// Sessions opened, by client.
     times: Vec<usize>,
-    /// How many have one.
+    /// Clients that have a session.
     present: usize,
     /// Publications that those who listen have had.
     heard: usize,
-    /// Whatever a client must not see, a refusal first of all.
+    /// Observations that a client must not make, a refusal first of all.
     wrong: Vec<String>,
 }
 
 type Shared = Arc<Mutex<Ledger>>;
 
-/// Why a client has no session any more.
+/// The end of a client's session.
 struct Left {
     reconnect_after: Duration,
 }

@@ -18,7 +18,7 @@ fn secrets_without_one_of_their_files_are_not_rendered_and_say_which() {
         assert!(said.stdout.is_empty(), "half of it: {}", said.stdout);
         assert!(said.stderr.contains(secret), "{}", said.stderr);
         assert!(said.stderr.contains("no such file"), "{}", said.stderr);
-        // What is there is compared and deleted without them.
+        // Kustomize compares and deletes existing files without them.
         manifests.try_render("overlays/production").content();
     }
 }

@@ -16,7 +16,7 @@ pub(super) fn text_of(path: &str) -> String {
     std::fs::read_to_string(repository(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// What a program said, and whether it was content.
+/// A program's output and success.
 #[derive(Debug)]
 pub(super) struct Said {
     pub(super) content: bool,

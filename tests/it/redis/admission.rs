@@ -175,7 +175,7 @@ async fn whoever_is_revoked_while_refreshing_does_not_stay() {
         };
         let (answer, ()) = tokio::join!(client.next_json(), revoking);
         match answer["type"].as_str() {
-            // Whoever shows a revoked token has no access, whatever the old one says.
+            // A revoked token gives no access, also beside an old one that is good.
             Some("error") => {
                 assert_eq!(answer["code"], "revoked", "{answer}");
                 client.expect_close(4403, "revoked").await;

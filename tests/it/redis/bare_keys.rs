@@ -1,4 +1,4 @@
-//! Revoking is writing a key, with whatever writes it (CONTRACT §7).
+//! Revoking is writing a key, by any command (CONTRACT §7).
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use curfew_testkit::unix_now;
 use curfew_tests::{Cluster, Redis, Settings, Tape, eventually, revocation_key};
 use serde_json::{Value, json};
 
-/// How long a revocation may take when nothing is wrong. (Usually milliseconds: see the benches.)
+/// Time for a revocation in a healthy cluster. (Usually milliseconds: see the benches.)
 const PROMPT: Duration = Duration::from_secs(1);
 
 /// Longer than 200 bytes, so a key has its digest.
@@ -136,7 +136,7 @@ async fn a_value_that_is_a_time_spares_tokens_issued_after_it() {
             let attempt = cluster[0].attempt_with(&issued(iat)).await;
             assert!(attempt.is_revoked(), "{value}: {attempt:?}");
         }
-        // The cutoff that comes later is the one that counts; here it has no time and spares nobody.
+        // The later cutoff counts; here it has no time and spares no session.
         redis
             .run(&["SET", &revocation_key("user", user), "1"])
             .await;
@@ -174,7 +174,7 @@ async fn without_the_key_the_user_is_welcome_again() {
         })
         .await;
     }
-    // Somebody whom two keys name is welcome again when neither is there.
+    // A user named by two keys is welcome again when neither is there.
     let erin = ["user", "tenant"].map(|kind| revocation_key(kind, "erin"));
     redis.run(&["MSET", &erin[0], "1", &erin[1], "1"]).await;
     let token = Key::default_secret().user_with("erin", json!({"tenant":"erin"}));
@@ -183,7 +183,7 @@ async fn without_the_key_the_user_is_welcome_again() {
         redis.run(&["DEL", key]).await;
     }
     let session = Tape::of(cluster[0].session(&token).await);
-    // Written and lifted at once, nobody sees it.
+    // A key written and lifted at once has no effect.
     let mut connection = redis.connect().await;
     for command in [
         ["MULTI"].as_slice(),
@@ -194,7 +194,7 @@ async fn without_the_key_the_user_is_welcome_again() {
         connection.call(command).await.unwrap().accepted();
     }
     session.assert_open("after").await;
-    // What was lifted and written again counts again; a key that has another name now is gone.
+    // A lifted key that is written again counts again; a key that has another name now is gone.
     let again = everywhere(&cluster, "alice").await;
     redis.run(&["SET", &alice, "1"]).await;
     for tape in &again {

@@ -7,7 +7,7 @@ use curfew_tests::{
 };
 use tokio::time::{sleep, sleep_until};
 
-/// How many revocations there are, one for each user.
+/// Number of revocations, one for each user.
 const REVOCATIONS: usize = 16;
 
 /// Users that are not revoked.
@@ -16,7 +16,7 @@ const SPARED: usize = 4;
 /// Between two revocations.
 const ROUND: Duration = Duration::from_millis(900);
 
-/// How long a cluster may take to be well again.
+/// Time for a cluster to be well again.
 const RECOVERY: Duration = Duration::from_secs(20);
 
 /// Something goes wrong, or is well again. The last node is spared: it publishes.
@@ -62,7 +62,7 @@ async fn whatever_happens_a_revoked_session_gets_nothing_after_the_lease() {
         redis
             .run(&["SET", &revocation_key("user", &user(n)), "1"])
             .await;
-        // Nobody who was revoked finds a way in, wherever.
+        // A revoked user finds no way in, at any node.
         let (node, revoked) = (&cluster[dice.below(4)], user(dice.below(n + 1)));
         let attempt = node.attempt(&revoked).await;
         assert!(

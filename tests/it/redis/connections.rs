@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use curfew_tests::{Cluster, Redis, Settings, eventually_within, revocation_key};
 use tokio::time::sleep;
 
-/// How long a cluster may take to be well again.
+/// Time for a cluster to be well again.
 const RECOVERY: Duration = Duration::from_secs(15);
 
 #[tokio::test]
@@ -63,7 +63,7 @@ async fn killing_every_connection_again_and_again_costs_no_session_and_no_revoca
             "{n}: {numbers:?}"
         );
     }
-    // Whatever the nodes left behind on the way, no session of alice's has a record.
+    // Every leftover of alice's sessions is gone from the records.
     eventually_within(RECOVERY, "the live sessions' records only", async || {
         let keys = redis.keys().await;
         let records = keys.iter().filter(|key| key.starts_with("curfew:session:"));

@@ -69,7 +69,7 @@ async fn nothing_is_left_of_a_node_that_died_and_everything_of_one_that_returns(
             .iter()
             .filter(|key| key.starts_with("curfew:session:"))
             .count();
-        // Whoever cleaned up may still hold the right to.
+        // A node that cleaned up may still hold the right to.
         keys.retain(|key| !key.starts_with("curfew:reap:"));
         let of_the_dead = keys
             .iter()

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-/// How long a cluster may take to be well again after its Redis is.
+/// Time for a cluster to be well again after its Redis is.
 const RECOVERY: Duration = Duration::from_secs(15);
 
 /// Two nodes on one Redis. Alice is revoked by `SET` and carol by the API; bob has a session on each
@@ -93,7 +93,7 @@ impl Stage {
         assert_eq!(index.integer(), 2);
     }
 
-    /// What was revoked still is, with the time it had left; what was lifted still is, too.
+    /// Revocations are kept with the time they had left, and lifted ones stay lifted.
     async fn assert_revocations_kept(&self) {
         for (user, seconds) in [("alice", 3600), ("carol", 7200)] {
             let key = revocation_key("user", user);
@@ -123,13 +123,13 @@ async fn a_redis_that_sleeps_for_five_seconds_costs_nobody_the_session() {
     let mut connection = stage.redis.connect().await;
     let key = revocation_key("user", "erin");
     let written = Instant::now();
-    // In one loop: Redis tells nobody of the revocation before it sleeps.
+    // In one loop: Redis pushes no word of the revocation before it sleeps.
     let mut asleep = JoinSet::new();
     asleep.spawn(async move {
         let commands: [&[&str]; 2] = [&["SET", &key, "1"], &["DEBUG", "SLEEP", "5"]];
         connection.pipeline(&commands).await.unwrap();
     });
-    // The lease ends while Redis sleeps, and nobody is told that a token is bad.
+    // The lease ends while Redis sleeps, and no token is called bad.
     stage.cluster[0].until_out_of_touch(LEASE * 2, &[]).await;
     assert!(stage.cluster[0].attempt("frank").await.is_unavailable());
     asleep.join_all().await;
@@ -171,7 +171,7 @@ async fn a_redis_that_comes_back_with_its_data_is_as_it_was() {
         stage.assert_bobs_live_on(back).await;
         stage.assert_revocations_kept().await;
     }
-    // Everything is gone for a moment, and nobody sees that.
+    // Everything is gone for a moment that no node sees.
     let back = Instant::now();
     stage.redis.run(&["DEBUG", "RELOAD"]).await;
     stage.cluster.synced().await;
@@ -200,7 +200,7 @@ async fn a_redis_that_is_emptied_is_told_what_was_revoked() {
         ["FLUSHALL"].as_slice(),
         &["FLUSHDB"],
         &["FLUSHALL", "ASYNC"],
-        // Whoever removes that says that the data is another.
+        // Removing the epoch says that the data is another.
         &["DEL", "curfew:{revoked}:epoch"],
     ] {
         let flushed = Instant::now();
@@ -360,7 +360,7 @@ async fn a_revocation_that_was_swapped_in_is_found_by_the_sweep() {
         .unwrap()
         .accepted();
     alice.assert_open("before").await;
-    // Redis tells nobody of this.
+    // Redis sends no push for this.
     redis.run(&["SWAPDB", "0", "1"]).await;
     cluster[0].assert_refused("alice").await;
     // Every 30 seconds, give or take a fifth.

@@ -8,7 +8,7 @@ use curfew_tests::{
 };
 use serde_json::json;
 
-/// How long a cluster may take to be well again after the failover.
+/// Time for a cluster to be well again after the failover.
 const RECOVERY: Duration = Duration::from_secs(20);
 
 #[tokio::test]
@@ -56,7 +56,7 @@ async fn what_a_failover_lost_is_revoked_again_before_anybody_is_let_in() {
     assert!(!sentinel.replica.has(&key).await, "the replica was told");
     sentinel.primary.kill();
 
-    // Until the nodes are back nobody is told that a token is bad, and alice is not let in.
+    // Until the nodes are back no token is called bad, and alice is not let in.
     let promoting = sentinel.promoted();
     tokio::pin!(promoting);
     loop {

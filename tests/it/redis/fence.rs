@@ -1,5 +1,5 @@
-//! A publication takes effect within the lease under which it was accepted, or never, and whoever
-//! published is told no more than is known (CONTRACT §8 R1, R5).
+//! A publication takes effect within the lease under which it was accepted, or never, and its
+//! publisher is told no more than is known (CONTRACT §8 R1, R5).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until, timeout};
 
-/// How long a node may take to be well again.
+/// Time for a node to be well again.
 const RECOVERY: Duration = Duration::from_secs(20);
 
-/// What a busy machine may add to an answer.
+/// Time that a busy machine may add to an answer.
 const SLACK: Duration = Duration::from_secs(1);
 
 /// Longer than a node waits for Redis' answer, and shorter than the lease.
@@ -226,7 +226,7 @@ async fn a_frozen_node_publishes_nothing_of_revoked_users_when_it_wakes() {
             .collect();
         redis.connect().await.pipeline(&keys).await.unwrap();
         let written = Instant::now();
-        // What came before the lease was over.
+        // Replies from before the end of the lease.
         let over = (written + LEASE).into();
         while let Ok(reply) = tokio::time::timeout_at(over, listener.reply()).await {
             reply.unwrap();

@@ -56,7 +56,7 @@ async fn a_node_that_slept_through_a_revocation_delivers_and_accepts_nothing_of_
     );
     cluster[0].assert_refused("alice").await;
 
-    // A shorter sleep costs nobody anything.
+    // A shorter sleep costs no session.
     cluster[0].signal("STOP");
     let written = Instant::now();
     redis

@@ -8,13 +8,13 @@ use curfew_testkit::{Connect, PATIENCE};
 use curfew_tests::{Cluster, Redis, Settings, eventually};
 use tokio::task::JoinSet;
 
-/// How many connect at once.
+/// Number of connections opened at once.
 const STORM: usize = 500;
 
 /// So many sessions are open when the node is told to stop.
 const EARLY: f64 = 50.0;
 
-/// A second signal is for whoever does not want to wait.
+/// A second signal is for an operator who does not want to wait.
 const QUICK: Duration = Duration::from_secs(3);
 
 /// Asks for one session after the other until the node does not listen any more. How many there were,

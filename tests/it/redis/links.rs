@@ -11,7 +11,7 @@ use tokio::time::{sleep, sleep_until};
 /// Within `backend.redis.timeout`, so that the node goes on living.
 const FAR: Duration = Duration::from_millis(900);
 
-/// How long a node may take to be well again after its link is.
+/// Time for a node to be well again after its link is.
 const RECOVERY: Duration = Duration::from_secs(15);
 
 /// A way in which a link is bad.
@@ -64,7 +64,7 @@ const FAULTS: [Fault; 11] = [
         isolates: false,
         ..fault("publications lost", Link::BLACK_HOLE)
     },
-    // Known sessions live on; whoever comes cannot be looked up.
+    // Known sessions live on; a new one cannot be looked up.
     Fault {
         only: Some(Kind::Other),
         isolates: false,
@@ -81,7 +81,7 @@ impl Fault {
     }
 }
 
-/// Every command is answered `unavailable` and not acted on, and nobody is let in.
+/// Every command is answered `unavailable` and not acted on, and no session opens.
 async fn assert_no_lease(node: &Gateway, tape: &Tape, name: &str) {
     for (id, command) in [
         (
@@ -198,7 +198,7 @@ async fn a_link_that_stays_bad_closes_every_session_as_unavailable() {
             let closing = &tape.matching(&json!({"type":"closing"}))[0].frame;
             assert_eq!(closing["reconnect"], true);
         }
-        // Not a fault of anybody's token, with or without a revocation.
+        // No token is at fault, with or without a revocation.
         for user in ["alice", "bob", "newcomer"] {
             let attempt = cluster[node].attempt(user).await;
             assert!(attempt.is_unavailable(), "{user}: {attempt:?}");
@@ -209,7 +209,7 @@ async fn a_link_that_stays_bad_closes_every_session_as_unavailable() {
         cluster[node].assert_admits("bob").await;
     }
     bobs[faults.len()].assert_open("healthy").await;
-    // What was recorded of the closed sessions is gone as well.
+    // Records of the closed sessions are gone as well.
     curfew_tests::eventually("only the healthy node's session", async || {
         (cluster[0].sessions().await.len() == 1).then_some(())
     })

@@ -12,10 +12,10 @@ use serde_json::json;
 
 use super::topologies::{assert_keeps_its_promises, documented_users};
 
-/// How long nodes may take to be well again.
+/// Time for nodes to be well again.
 const RECOVERY: Duration = Duration::from_secs(20);
 
-/// What services that are rented do not let their users do.
+/// Commands that rented services forbid.
 const FORBIDDEN: [&str; 10] = [
     "config",
     "bgrewriteaof",
@@ -66,7 +66,7 @@ fn rights_in_a_cluster() -> &'static str {
 /// Fault: a right in the guide that is not needed any more.
 #[test]
 fn the_smallest_user_has_no_right_that_a_node_does_not_use() {
-    // What redis-rs says by itself.
+    // Commands that redis-rs sends by itself.
     let by_the_client = ["hello", "auth", "select", "multi", "exec", "ping"];
     let mut source = String::new();
     read_all(
@@ -148,7 +148,8 @@ async fn assert_a_rented_cluster_is_used(preferred: &str) {
     let write = async |command: &[&str]| drop(redis.run(command).await);
     assert_keeps_its_promises(&cluster, write, async || redis.keys().await).await;
 
-    // The endpoint stands for another server meanwhile: nobody notices, and who starts finds the cluster.
+    // The endpoint stands for another server meanwhile: no node notices, and a starting one finds
+    // the cluster.
     let alice = cluster[1].tape("alice", "room:1").await;
     endpoint.point_to(at(&redis.servers()[1]));
     let late = Gateway::start_with(&settings.clone().on_redis(&url)).await;

@@ -21,7 +21,7 @@ async fn one(redis: &Redis) -> Cluster {
     Cluster::start(1, &redis.url(), &settings()).await
 }
 
-/// What the list says of the key of this name.
+/// The list's entry for the key of this name.
 async fn listed(node: &Gateway, key: &str) -> Value {
     eventually(&format!("{key} in the list"), async || {
         let listed = node.admin_ok("GET", "/v1/revocations", None).await;
@@ -264,7 +264,7 @@ async fn a_large_value_covers_everyone_it_names_and_costs_the_others_nothing() {
 
 #[tokio::test]
 async fn a_key_that_is_written_again_and_again_stops_no_heartbeat() {
-    /// How often it is written.
+    /// Number of writes.
     const WRITES: usize = 2000;
     let redis = Redis::start().await;
     let cluster = one(&redis).await;
@@ -275,7 +275,7 @@ async fn a_key_that_is_written_again_and_again_stops_no_heartbeat() {
     let generations = node.metric("curfew_backend_generations_total").await;
     let mut connection = redis.connect().await;
     for _ in 0..WRITES {
-        // Covers nobody here.
+        // A cutoff that covers no session here.
         let write = ["SET", "curfew:{revoked}:all", "1000000000"];
         connection.call(&write).await.unwrap().accepted();
     }

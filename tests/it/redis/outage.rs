@@ -11,7 +11,7 @@ use tokio::time::interval;
 /// Watched for so long: well beyond the lease, and well within `backend.grace`.
 const OUTAGE: Duration = Duration::from_secs(8);
 
-/// How long a cluster may take to be well again after its Redis is.
+/// Time for a cluster to be well again after its Redis is.
 const RECOVERY: Duration = Duration::from_secs(15);
 
 /// A way in which a server is away.
@@ -27,7 +27,7 @@ impl Outage {
     async fn begin(self, redis: &Redis) {
         match self {
             Self::Hang => redis.freeze(),
-            // Whether it still answers is up to it.
+            // Redis may answer or not.
             Self::End => drop(redis.call(&["SHUTDOWN", "NOSAVE"]).await),
         }
     }
@@ -40,7 +40,7 @@ impl Outage {
     }
 }
 
-/// Whoever comes is told to come again, before the upgrade or after it.
+/// A new client is told to come again, before the upgrade or after it.
 async fn assert_unavailable(node: &Gateway) {
     let attempt = node.attempt("newcomer").await;
     assert!(attempt.is_unavailable(), "{attempt:?}");
@@ -71,7 +71,7 @@ async fn nodes_stay_ready_and_sessions_open_while_redis_hangs_or_is_down() {
             for node in cluster.nodes() {
                 assert!(node.ready().await, "{outage:?}");
                 node.assert_alive().await;
-                // What the alert CurfewNotSynced looks at.
+                // The metric behind the alert CurfewNotSynced.
                 assert_eq!(node.metric("curfew_backend_synced").await, 0.0);
             }
             let closed = tapes.iter().any(Tape::is_closed);
@@ -110,7 +110,7 @@ async fn a_node_is_not_ready_before_it_was_and_when_it_leaves() {
     alice.expect_close(1012, "draining").await;
     let (status, body) = node.readiness().await;
     assert_eq!((status, &body["reason"]), (503, &json!("draining")));
-    // What cannot be removed is left to others, and the node does not wait for it for ever.
+    // Records that cannot be removed are left to others: the node does not wait for them.
     assert_eq!(node.exited(RECOVERY).await, 0);
     assert!(
         told.elapsed() < Duration::from_secs(10),

@@ -1,4 +1,4 @@
-//! What a receipt says is true on every node (CONTRACT §2, §8 R5).
+//! Statements of a receipt are true on every node (CONTRACT §2, §8 R5).
 
 use std::time::{Duration, Instant};
 
@@ -33,7 +33,7 @@ async fn a_receipt_counts_all_nodes_and_sessions_and_is_true() {
         }
         let body = json!({"kind":"user","value":user,"ttl":"1h","reason":"left"});
         let receipt = cluster[round % 3].revoke(body).await;
-        // Delivered to whoever is still there.
+        // Delivered to the sessions that remain.
         cluster[(round + 1) % 3]
             .publish("room:1", json!(round))
             .await;
@@ -233,7 +233,7 @@ async fn a_dry_run_says_who_would_be_closed_and_closes_nobody() {
     assert!(!redis.has(&revocation_key("user", "alice")).await);
 }
 
-/// What a command that speaks to `node` prints.
+/// Output of a command that speaks to `node`.
 async fn run(node: &Gateway, arguments: &[&str]) -> String {
     node.write("admin-key", ADMIN_KEY);
     let key = node.directory().join("admin-key");

@@ -1,4 +1,4 @@
-//! What other programs see in Redis, and that nothing of it is left (CONTRACT §7).
+//! Records that other programs see in Redis, and their removal (CONTRACT §7).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +20,7 @@ async fn hash(redis: &Redis, key: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// When a key ends, in Unix seconds.
+/// Expiry of a key, in Unix seconds.
 async fn ends(redis: &Redis, key: &str) -> u64 {
     let time = redis.run(&["EXPIRETIME", key]).await.integer();
     u64::try_from(time).unwrap_or_else(|_| panic!("{key} does not end: {time}"))
@@ -70,7 +70,7 @@ async fn a_session_is_recorded_until_its_token_ends_and_a_refresh_moves_that() {
     assert!(number("expires_at").abs_diff(now + 600) <= 5);
     assert_eq!(number("expires_at") + LEEWAY, ends(&redis, &key).await);
 
-    // The user's sessions, by expiry, on whichever node.
+    // The user's sessions, by expiry, on all nodes.
     let (second, other, _) = open(&cluster, 1, "alice", 1200).await;
     let index = "curfew:user:alice:sessions";
     let listed = redis
@@ -170,7 +170,7 @@ async fn however_a_session_ends_nothing_of_it_is_left() {
     let redis = Redis::start().await;
     let settings = Settings::default().with("auth.leeway = \"0s\"");
     let cluster = Cluster::start(2, &redis.url(), &settings).await;
-    // What belongs to nodes only, each of which has had a session already.
+    // Keys of nodes only, each of which has had a session already.
     for node in cluster.nodes() {
         drop(node.user("first").await);
     }

@@ -6,7 +6,7 @@ use curfew_testkit::mint::Key;
 use curfew_tests::{Attempt, Cluster, Gateway, Link, Proxy, Redis, Settings, revocation_key};
 use serde_json::json;
 
-/// How soon a node must have noticed, or be well again.
+/// Time for a node to notice, or to be well again.
 const SOON: Duration = Duration::from_secs(15);
 
 /// The user of the tests with a password, who may do everything.
@@ -25,7 +25,7 @@ async fn set_password(redis: &Redis, password: &str) {
     redis.run(&user).await;
 }
 
-/// Nobody is let in, and nobody's token is said to be bad.
+/// No session opens, and no token is called bad.
 async fn assert_unavailable(node: &Gateway) {
     for connect in [
         node.ws().bearer(&Key::default_secret().user("alice")),

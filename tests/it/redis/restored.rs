@@ -41,7 +41,7 @@ impl Recorded {
         }
     }
 
-    /// Whether all that CONTRACT §7 names is there.
+    /// True if all that CONTRACT §7 names is there.
     async fn is_whole(&self, redis: &Redis) -> bool {
         let noted = redis
             .run(&["SISMEMBER", &self.of_node, &self.session])
@@ -191,7 +191,7 @@ async fn a_refresh_writes_a_record_that_was_removed() {
         .client
         .expect_json(json!({"type":"refreshed","id":1}))
         .await;
-    // At once, not when somebody looks.
+    // At once, before any look.
     let ends = redis.run(&["HGET", &recorded.hash, "expires_at"]).await;
     assert_eq!(ends.text(), exp.to_string());
     recorded.is_reached(&cluster[1], "alice").await;

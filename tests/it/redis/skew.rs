@@ -8,7 +8,7 @@ use curfew_testkit::unix_now;
 use curfew_tests::{Attempt, Cluster, Gateway, Link, Proxy, Redis, Settings};
 use serde_json::{Value, json};
 
-/// How soon a node must have noticed, or be well again.
+/// Time for a node to notice, or to be well again.
 const SOON: Duration = Duration::from_secs(15);
 
 fn settings() -> Settings {
@@ -45,7 +45,7 @@ async fn give_back(node: &Gateway, token: &str) -> Response {
     post(node, "/revoke", form, &format!("token={token}")).await
 }
 
-/// What is told of a token that comes as the first message: the reason and the close code.
+/// The answer to a token in the first message: the reason and the close code.
 async fn by_message(node: &Gateway, token: &str) -> (String, u16) {
     let mut client = node.ws().open().await;
     client.send(json!({"type":"auth","token":token})).await;
@@ -94,7 +94,7 @@ async fn what_the_clock_decides_is_no_fault_of_the_token_while_it_is_known_to_be
             .await;
         open.expect_json(json!({"type":"error","id":2,"code":"unavailable"}))
             .await;
-        // What no clock has to do with is told as before.
+        // Refusals that no clock decides are as before.
         let forged = Key::hmac("HS256", b"another secret of another issuer 0123456789");
         match node.attempt_with(&forged.user("alice")).await {
             Attempt::Refused(reason, 4401) => assert_eq!(reason, "bad_signature"),

@@ -134,7 +134,7 @@ async fn connects_beyond_what_a_slow_redis_takes_are_told_to_come_back() {
     for n in 0..20 {
         node.assert_admits(&format!("user-{n}")).await;
     }
-    // Whoever has a session can be put out of it, and has the only records.
+    // A session can be closed by a revocation, and has the only records.
     let sessions = usize::try_from(
         redis
             .run(&["ZCARD", "curfew:user:alice:sessions"])

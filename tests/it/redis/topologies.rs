@@ -10,7 +10,7 @@ use curfew_tests::{
 };
 use serde_json::json;
 
-/// How long a cluster may take to be well again.
+/// Time for a cluster to be well again.
 const RECOVERY: Duration = Duration::from_secs(15);
 
 /// The users that the operations guide tells to make: of a node, and of an operator who may write
@@ -213,7 +213,7 @@ async fn over_tls_as_a_user_with_the_least_rights_the_promises_are_kept() {
         "a node asked for more"
     );
 
-    // Who does not show a certificate of that authority is not spoken to.
+    // A server refuses clients without a certificate of that authority.
     let stranger = Settings::default()
         .with("backend.redis.username = \"curfew\"")
         .with("backend.redis.password = \"password-of-curfew\"")

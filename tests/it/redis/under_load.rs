@@ -13,7 +13,7 @@
 //!
 //! - The time of a revocation is when Redis' answer to the last `SET` was read: not before any of
 //!   them was executed.
-//! - Nobody asks when a frame was read. At the bound the test asks the kernels how many bytes the
+//! - The time of a read plays no part. At the bound the test asks the kernels how many bytes the
 //!   node has written to each client: what the client has read, what waits in its socket and what in
 //!   the node's ([`Audience::mark`]). Bytes behind this mark were written after the bound, whenever
 //!   they are read; bytes before it are past recall (assumption (e) of the revocation protocol),
@@ -73,7 +73,7 @@ use rounds::{Verdict, rounds};
 /// Sessions on the node that is in trouble.
 const SUBSCRIBERS: usize = 100;
 
-/// How many of them are revoked: the first.
+/// Number of revoked users: the first of all.
 const REVOKED: usize = 48;
 
 /// Every other session does not read for a while.
@@ -90,13 +90,13 @@ const FILLING: u64 = 4_000;
 /// soon, and then their sessions are gone.
 const LOOSE: Duration = Duration::from_millis(300);
 
-/// What every frame carries, in bytes.
+/// Data in every frame, in bytes.
 const DATA: usize = 200;
 
-/// What waits in the node with queues as they are by default, in bytes: what four sessions may.
+/// Data in the node's queues at their default sizes, in bytes: the bound of four sessions.
 const FULL: f64 = 4.0 * 1024.0 * 1024.0;
 
-/// What waits in the node with queues that hold much, in bytes.
+/// Data in the node's queues at large sizes, in bytes.
 const VERY_FULL: f64 = 64.0 * 1024.0 * 1024.0;
 
 /// Publications a second while the node delivers nothing: they wait for it in Redis.
@@ -114,15 +114,15 @@ const OVERFLOWED: &str = "curfew_connections_closed_total{code=\"4508\"}";
 /// Until a node has told every session what became of it, at load.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What one system call may write (R1).
+/// Bytes that one system call may write (R1).
 const ONE_WRITE: usize = 64 * 1024;
 
 fn user(n: usize) -> String {
     format!("user-{n}")
 }
 
-/// A Redis that keeps whatever a node does not read: what is published while a node is stopped
-/// comes when it goes on.
+/// A Redis that keeps all that a node does not read: publications to a stopped node come when it
+/// goes on.
 async fn patient_redis() -> Redis {
     Redis::start_with(&["client-output-buffer-limit pubsub 0 0 0"]).await
 }
@@ -196,7 +196,7 @@ impl Load {
         sleep(dice.time_below(LOOSE)).await;
     }
 
-    /// Those who do not read begin again, one after the other, at any time of the next `within`.
+    /// Clients that do not read begin again, one after the other, at any time of the next `within`.
     async fn resume(&self, dice: &mut Dice, clients: Vec<usize>, within: Duration) {
         let now = Moment::now();
         let mut again: Vec<(Moment, usize)> = clients
@@ -210,14 +210,14 @@ impl Load {
         }
     }
 
-    /// How many of the revoked are still there.
+    /// Number of revoked clients that remain.
     fn remaining(&self) -> usize {
         let remaining = |client: &usize| !self.audience.is_ended(*client);
         (0..REVOKED).filter(remaining).count()
     }
 
     /// Waits until every revoked session has ended, the others are served or were closed for not
-    /// reading, and whoever comes now is served.
+    /// reading, and new clients are served.
     async fn until_well(&self, cluster: &Cluster) {
         let since = Moment::now();
         eventually_within(PATIENCE, "the end of every revoked session", async || {
@@ -246,8 +246,8 @@ impl Load {
         newcomer.until(json!({"type":"message"})).await;
     }
 
-    /// What the revoked were sent behind the mark, and whether that is more than is allowed where
-    /// so many threads may have been stopped before a system call.
+    /// Compares the bytes sent to the revoked behind the mark with the allowance for so many
+    /// threads that may have been stopped before a system call.
     fn verdict(&self, acknowledged: Moment, mark: &Mark, excepted: usize) -> Verdict {
         let gap = self.audience.longest_gap(acknowledged, mark.at());
         if gap > MOST {

@@ -19,7 +19,7 @@ use prost::Message as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-/// What a span says, as text.
+/// The text of a span.
 #[derive(Debug, Clone)]
 pub(super) struct Span {
     pub(super) name: String,
@@ -30,7 +30,7 @@ pub(super) struct Span {
     pub(super) links: Vec<String>,
     pub(super) links_traces: Vec<String>,
     pub(super) attributes: BTreeMap<String, String>,
-    /// Of the node that recorded it.
+    /// The node that recorded it.
     pub(super) node: String,
     /// Its `tracestate`.
     pub(super) state: String,
@@ -43,7 +43,7 @@ pub(super) struct Span {
     pub(super) text: String,
 }
 
-/// How calls are taken.
+/// A handler of calls.
 #[derive(Debug, Default)]
 struct Calls {
     /// Milliseconds that each takes.
@@ -148,7 +148,7 @@ impl Collector {
     }
 }
 
-/// Settings of nodes that send to `address` whatever they record.
+/// Settings of nodes that send all they record to `address`.
 pub(super) fn exporting_to(address: SocketAddr) -> Settings {
     Settings::default().with(&format!("telemetry.otlp_endpoint = \"http://{address}\""))
 }

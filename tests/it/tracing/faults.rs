@@ -71,7 +71,7 @@ async fn a_collector_that_is_not_there() {
 
 #[tokio::test]
 async fn a_collector_that_accepts_and_hangs() {
-    // The kernel accepts; nobody reads.
+    // The kernel accepts; no program reads.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let settings = exporting_to(listener.local_addr().unwrap());
     assert_unharmed(&settings).await;

@@ -17,12 +17,13 @@ use std::time::Duration;
 
 use curfew_testkit::http;
 use curfew_tests::{Settings, eventually_within, free_port};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::collector::exporting_to;
 
-/// How long Jaeger may take to start, and to have a trace.
+/// Time for Jaeger to start, and to have a trace.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Most traces of an answer.
@@ -152,11 +153,12 @@ impl Jaeger {
     async fn find(&self, operation: &str, tags: &[(&str, &str)]) -> Vec<Span> {
         let mut path = format!(
             "/api/traces?service=curfew&operation={}&limit={MOST_TRACES}",
-            escape(operation)
+            utf8_percent_encode(operation, NON_ALPHANUMERIC)
         );
         if !tags.is_empty() {
             let tags: BTreeMap<_, _> = tags.iter().copied().collect();
-            path += &format!("&tags={}", escape(&json!(tags).to_string()));
+            let tags = json!(tags).to_string();
+            path += &format!("&tags={}", utf8_percent_encode(&tags, NON_ALPHANUMERIC));
         }
         let mut spans = self.get(&path).await;
         spans.retain(|span| span.name == operation && span.has(tags));
@@ -272,16 +274,4 @@ fn text(value: &Value) -> String {
     value
         .as_str()
         .map_or_else(|| value.to_string(), str::to_owned)
-}
-
-/// As a query has it.
-pub(super) fn escape(text: &str) -> String {
-    use std::fmt::Write as _;
-    text.bytes().fold(String::new(), |mut out, byte| {
-        match byte.is_ascii_alphanumeric() {
-            true => out.push(char::from(byte)),
-            false => write!(out, "%{byte:02X}").expect("a string takes all text"),
-        }
-        out
-    })
 }

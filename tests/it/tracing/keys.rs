@@ -14,7 +14,7 @@ async fn a_fetch_of_keys_is_a_span_with_its_issuer_and_what_became_of_it() {
     let provider = Provider::start(&[&key]).await;
     let settings = collector
         .settings()
-        // Whatever the ratio.
+        // At every ratio.
         .with("telemetry.trace_sample_ratio = 0.0")
         .with("auth.jwks_lifetime = \"2s\"")
         .issuers(&provider.by_discovery("main"));

@@ -5,19 +5,23 @@ use std::fs;
 use curfew_testkit::http;
 use curfew_testkit::mint::Key;
 use curfew_tests::{Attempt, Cluster, Gateway, Manner, Provider, Redis, eventually};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use super::collector::exporting_to;
-use super::jaeger::{Jaeger, escape};
+use super::jaeger::Jaeger;
 
 /// The operations of the spans that its search finds, with these in its form.
 async fn search(jaeger: &Jaeger, operation: Option<&str>, tags: &Value) -> Vec<Value> {
     let mut path = format!(
         "/api/traces?service=curfew&limit=100&tags={}",
-        escape(&tags.to_string())
+        utf8_percent_encode(&tags.to_string(), NON_ALPHANUMERIC)
     );
     if let Some(operation) = operation {
-        path += &format!("&operation={}", escape(operation));
+        path += &format!(
+            "&operation={}",
+            utf8_percent_encode(operation, NON_ALPHANUMERIC)
+        );
     }
     let answer = http::request(jaeger.ui, "GET", &path, &[], b"").await;
     assert_eq!(answer.status, 200, "{path}: {}", answer.text());
@@ -132,7 +136,7 @@ async fn every_search_of_the_guide_finds_what_it_is_for() {
         })
         .await;
     }
-    // What the guide says of the usual advice.
+    // The guide's statement on the usual advice.
     assert_eq!(
         search(&jaeger, None, &json!({"error":"true"})).await,
         [Value::Null; 0]

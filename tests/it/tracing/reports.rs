@@ -1,4 +1,4 @@
-//! The way of what an identity provider reports: one trace, whichever way it came.
+//! The way of an identity provider's report: one trace for each way it came.
 
 use curfew_testkit::http;
 use curfew_testkit::mint::{Key, SECRET};

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::collector::{Collector, Span};
 
-/// Where traces are looked at.
+/// Base address of the trace pages.
 const PAGES: &str = "https://jaeger.example/trace/";
 
 fn settings(collector: &Collector) -> Settings {
@@ -72,7 +72,7 @@ async fn a_command_that_fails_through_our_fault_names_its_trace() {
     let error = alice.expect_json(error).await;
     let span = named(&collector, "curfew.publish", &error).await;
     assert_eq!(span.attributes["error.type"], "unavailable");
-    // What a client does wrong it sees by itself.
+    // A client sees its own errors by itself.
     alice
         .send(json!({"type":"unsubscribe","id":2,"channel":"room:2"}))
         .await;
@@ -161,7 +161,7 @@ fn page_in(told: &str) -> &str {
     page.strip_prefix(PAGES).unwrap()
 }
 
-/// Fault: of a publication by the command line nobody knows the trace.
+/// Fault: the trace of a publication by the command line is unknown.
 #[tokio::test]
 async fn publish_prints_where_the_trace_is() {
     let collector = Collector::start().await;

@@ -1,4 +1,4 @@
-//! What the trials that are shipped say of traces and of the log, with a collector.
+//! Traces and logs in the shipped trials, with a collector.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::collector::Collector;
 
-/// Where trials have their settings.
+/// Settings of the trials.
 const TRIALS: [&str; 2] = ["deploy/config/compose.toml", "k8s/overlays/dev/curfew.toml"];
 
 /// The tests' settings with those of a trial's `[telemetry]`.

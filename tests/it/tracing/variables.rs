@@ -128,7 +128,7 @@ async fn a_node_is_set_up_by_standard_variables_alone() {
     assert!(!printed.stdout.contains("canary"));
     let expect = format!("otlp_endpoint = \"{endpoint}\"  # OTEL_EXPORTER_OTLP_ENDPOINT\n");
     assert!(printed.stdout.contains(&expect), "{}", printed.stdout);
-    // What is in part without effect is said.
+    // A setting that is in part without effect is warned of.
     let warned = node.log().entries();
     assert!(
         warned

@@ -77,7 +77,7 @@ async fn a_publication_is_one_trace_across_nodes() {
             assert!(!span.text.contains(secret), "{}", span.text);
         }
     }
-    // Whoever looks at the trace finds the log, and the other way round.
+    // The trace leads to the log, and the log to the trace.
     let logged = cluster[0].log().entries();
     assert!(logged.iter().any(|entry| entry["trace_id"].is_string()));
 }
@@ -114,7 +114,7 @@ async fn a_bare_key_is_a_trace_of_each_node_and_always_recorded() {
             .unwrap();
         assert!(applied.iter().any(|span| logged["trace_id"] == span.trace));
     }
-    // What is not a revocation was not sampled.
+    // A publication was not sampled, unlike the revocation.
     let mut spans = collector.spans();
     spans.retain(|span| span.name != "session end");
     assert_eq!(spans.len(), 3, "{spans:#?}");

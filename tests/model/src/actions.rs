@@ -1,4 +1,4 @@
-//! What can happen, and what it does.
+//! Actions and their effects.
 
 use crate::connection::Connection;
 use crate::message::{Message, Request};

@@ -9,9 +9,9 @@ const MOST_UNREAD: usize = 4;
 /// the end of an iteration of its event loop: first the answers, then the pushes (K5).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Connection {
-    /// Where it leads.
+    /// The primary it leads to.
     pub primary: Primary,
-    /// Whether pushes come on it.
+    /// True if pushes come on it.
     pub tracking: bool,
     /// Sent and not yet executed.
     pub requests: Vec<Request>,
@@ -19,9 +19,9 @@ pub struct Connection {
     pub answers: Vec<Message>,
     /// On the way to the node, or in its socket.
     pub unread: Vec<Message>,
-    /// Whether this iteration ends with a push.
+    /// True if this iteration ends with a push.
     pub push_due: bool,
-    /// Whether it ends with a null push.
+    /// True if it ends with a null push.
     pub null_push_due: bool,
     /// Ticks since Redis told its time on it; only where something is published.
     pub told_time_for: Option<u8>,
@@ -49,17 +49,17 @@ impl Connection {
         answered.chain(self.requests.iter().copied()).collect()
     }
 
-    /// Whether the end of the event loop's iteration changes anything.
+    /// True if the end of the event loop's iteration changes anything.
     pub(crate) fn has_output(&self) -> bool {
         self.push_due || self.null_push_due || !self.answers.is_empty()
     }
 
-    /// Whether the node knows all there is to know, and has asked nothing more.
+    /// True if the node knows all there is to know, and has asked nothing more.
     pub(crate) fn is_drained(&self) -> bool {
         self.unread.is_empty() && self.requests.is_empty() && !self.has_output()
     }
 
-    /// Whether a null push is on its way.
+    /// True if a null push is on its way.
     pub(crate) fn brings_null_push(&self) -> bool {
         self.null_push_due || self.unread.contains(&Message::NullPush)
     }

@@ -1,21 +1,22 @@
 //! The revocation protocol as a model that is searched exhaustively, and the same model's node
-//! as a judge over the logs of real ones.
+//! as a judge over the logs of real ones. Beside it a channel with a stream ([`streams`]), whose
+//! recovery is a second way for bytes to reach a session.
 //!
-//! Owns: what a node may send next ([`Node`]), under which rules ([`Rules`]), what must never
-//! happen, and the table of searches ([`runs::all`]).
+//! Owns: what a node may send next ([`Node`]), under which rules ([`Rules`],
+//! [`streams::StreamRules`]), what must never happen, and the table of searches ([`runs::all`]).
 //! Knows nothing of: the gateway's code. What connects them is the log of a node in tests, which
 //! [`replay::check`] compares with the model.
 //! Start at [`Rules`], then [`Node::receive`].
 //!
 //! ```sh
-//! cargo test -p curfew-model-check                                            # one node, as CI does
+//! cargo test -p curfew-model-check                                            # one node, and streams
 //! cargo run --release -p curfew-model-check --bin protocol-model -- --all     # all of it
 //! cargo run --release -p curfew-model-check --bin protocol-model -- --trace M14
 //! ```
 //!
-//! What the searches found is in `README.md`.
+//! Findings of the searches are in `README.md`.
 //!
-//! # What is modelled
+//! # Inside the model
 //!
 //! Two Redis servers, the first primary and its asynchronous replica; one or two nodes; for each
 //! node a control connection with its two directions and the event loop at its end, which hands
@@ -31,7 +32,7 @@
 //! * [`reload`](Reload): settings that change, by which the session gets the revocation's key;
 //! * a revocation's key in two spellings, each written and deleted for itself.
 //!
-//! # What is not
+//! # Outside the model
 //!
 //! At most two nodes and three or four connections of each; one revocation, written once by an
 //! operator and deleted at most once; one failover, wipe or restart, never two of them; two cuts;
@@ -57,6 +58,7 @@ mod server;
 mod session;
 mod stall;
 mod state;
+pub mod streams;
 
 pub use actions::Action;
 pub use connection::Connection;

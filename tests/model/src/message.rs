@@ -1,6 +1,6 @@
-//! What travels on a control connection.
+//! Messages on a control connection.
 
-/// What a node asks of the primary, one at a time unless a liberty says otherwise.
+/// A node's request to the primary, one at a time unless a liberty says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Request {
     /// `CLIENT TRACKING ON BCAST`: pushes count from here.
@@ -42,7 +42,7 @@ pub enum Reply {
     Reasserted,
     /// To [`Request::Reconcile`].
     Reconciled {
-        /// Whether the session is revoked.
+        /// True if the session is revoked.
         revoked: bool,
     },
     /// To [`Request::Heartbeat`].
@@ -51,7 +51,7 @@ pub enum Reply {
     Passed,
     /// To [`Request::Get`].
     Value {
-        /// Whether the session is revoked.
+        /// True if the session is revoked.
         revoked: bool,
     },
     /// To [`Request::Compare`].
@@ -66,7 +66,7 @@ pub enum Reply {
     },
 }
 
-/// What a node reads from its control connection.
+/// A message that a node reads from its control connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Message {
     /// An answer.
@@ -79,7 +79,7 @@ pub enum Message {
     NullPush,
 }
 
-/// Which life of its data a Redis is in. The model has two.
+/// The life of a Redis' data. The model has two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Epoch {
     /// Before a loss.
@@ -88,17 +88,17 @@ pub enum Epoch {
     Second,
 }
 
-/// What identifies a primary: a server, and how often it has been started anew.
+/// Identity of a primary: a server, and the number of its starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Primary {
-    /// Which of the servers.
+    /// Index of the server.
     pub server: usize,
     /// Grows when it restarts.
     pub incarnation: u8,
 }
 
 impl Reply {
-    /// What it answers.
+    /// The request it answers.
     pub fn request(self) -> Request {
         match self {
             Self::Tracking => Request::Track,

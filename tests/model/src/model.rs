@@ -10,11 +10,11 @@ use crate::state::{Bounds, State};
 /// A protocol and the part of its state space that is searched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Protocol {
-    /// What nodes do.
+    /// Rules of the nodes.
     pub rules: Rules,
-    /// What may happen to them.
+    /// Bounds of the events around them.
     pub bounds: Bounds,
-    /// What is asked of it beside the invariants.
+    /// A question beside the invariants.
     pub asked: Option<Asked>,
 }
 
@@ -26,14 +26,14 @@ pub enum Asked {
     /// A node never delivers to a session it has seen revoked, not even while news of a loss are
     /// on their way to it.
     NeverForget,
-    /// What a node has ever seen is on the primary it is synced with.
+    /// Every revocation a node has ever seen is on the primary it is synced with.
     NeverLose,
     /// Nothing of a session takes effect once a receipt has been told that the session is closed.
     NothingAfterReceipt,
 }
 
 impl Protocol {
-    /// Whether the revocation may be lifted: then what a node has seen may be out of date.
+    /// True if the revocation may be lifted: then a node's knowledge may be out of date.
     pub(crate) fn lifts(&self) -> bool {
         self.bounds.events.lifts > 0
     }

@@ -16,9 +16,9 @@ pub const LEASE: u8 = 2;
 /// The protocol's state on one node.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Node {
-    /// Where it is with its control connection.
+    /// Phase of its control connection.
     pub phase: Phase,
-    /// How many control connections it has had.
+    /// Number of control connections it has had.
     pub generation: u64,
     /// Ticks for which it may still deliver.
     pub lease: u8,
@@ -30,17 +30,17 @@ pub struct Node {
     pub next_epoch: Option<Epoch>,
     /// The primary it was last synced with.
     pub known_primary: Option<Primary>,
-    /// Whether it knows of the revocation.
+    /// True if it knows of the revocation.
     pub seen: bool,
-    /// Whether it has ever known of it.
+    /// True if it has ever known of it.
     pub ever_seen: bool,
-    /// Whether the next heartbeat's answer makes it forget; only with V8.
+    /// True if the next heartbeat's answer makes it forget; only with V8.
     pub forget_due: bool,
-    /// Whether a push waits for its GET to be sent.
+    /// True if a push waits for its GET to be sent.
     pub get_due: bool,
-    /// Whether tracking is still to be turned on; only without M5.
+    /// True if tracking is still to be turned on; only without M5.
     pub tracking_due: bool,
-    /// Whether it starts over when the awaited answers are there; only with V2.
+    /// True if it starts over when the awaited answers are there; only with V2.
     pub restarting: bool,
     /// The session it has, or will have.
     pub session: Session,
@@ -50,7 +50,7 @@ pub struct Node {
     pub stall: Option<Stall>,
 }
 
-/// Where a node is with its control connection.
+/// Phase of a node's control connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Phase {
     /// It has none.
@@ -61,7 +61,7 @@ pub enum Phase {
     Synced,
 }
 
-/// What a node does after a message.
+/// A node's next step after a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// It sends this at once.
@@ -101,7 +101,7 @@ impl Node {
         self.phase == Phase::Synced && leased && self.stall.is_none()
     }
 
-    /// Whether its session is delivered to.
+    /// True if its session is delivered to.
     pub fn delivers(&self, rules: &Rules) -> bool {
         self.session.is_open() && self.is_open(rules)
     }
@@ -128,7 +128,7 @@ impl Node {
         self.heartbeat_age = 0;
     }
 
-    /// Whether it may send `request` of its own accord while `awaited` are unanswered.
+    /// True if it may send `request` of its own accord while `awaited` are unanswered.
     pub fn may_send(&self, request: Request, awaited: &[Request], rules: &Rules) -> bool {
         let free = |kinds: &[Request]| {
             let blocks = |request| rules.heartbeat_waits || kinds.contains(request);

@@ -45,7 +45,7 @@ pub enum Place {
     Cleared(u8),
     /// It is in the socket towards Redis.
     Sent {
-        /// Which server will execute it.
+        /// Index of the server that will execute it.
         server: usize,
         /// Ticks until its deadline, as that server sees it.
         deadline: u8,
@@ -63,7 +63,7 @@ pub enum Place {
 /// The clock of a server, as far as a node knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Clock {
-    /// Whose clock it is.
+    /// Index of the server with the clock.
     pub server: usize,
     /// Ticks by which a deadline that is reckoned with it comes too late; below zero, too early.
     pub late_by: i8,

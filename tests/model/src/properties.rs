@@ -1,4 +1,4 @@
-//! What has to be true, in every state or in some.
+//! Properties of every state or of some.
 
 use stateright::Property;
 
@@ -118,7 +118,7 @@ fn any_delivers(protocol: &Protocol, state: &State) -> bool {
     nodes.any(|peer| peer.node.delivers(&protocol.rules))
 }
 
-/// Whether a node is synced with the primary and has acted upon all it sent.
+/// True if a node is synced with the primary and has acted upon all it sent.
 fn is_up_to_date(peer: &Peer, state: &State) -> bool {
     let node = &peer.node;
     let drained = peer
@@ -128,7 +128,7 @@ fn is_up_to_date(peer: &Peer, state: &State) -> bool {
     node.phase == Phase::Synced && drained && !node.get_due
 }
 
-/// Whether what a node knows is on the primary that it is synced with.
+/// True if a node's knowledge is on the primary that it is synced with.
 fn keeps(peer: &Peer, protocol: &Protocol, state: &State) -> bool {
     let (node, Some(connection)) = (&peer.node, &peer.connection) else {
         return true;

@@ -47,17 +47,17 @@ mod step;
 #[cfg(test)]
 mod tests;
 
-/// How many steps before a violation are told with it.
+/// Number of steps before a violation that are printed with it.
 const TOLD: usize = 8;
 
-/// What a log that the model allows has in it.
+/// Contents of a log that the model allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Summary {
     /// Lines of the protocol.
     pub steps: usize,
     /// Control connections.
     pub connections: usize,
-    /// How often the node became synced.
+    /// Number of times the node became synced.
     pub synced: usize,
     /// Pushes, null pushes not counted.
     pub pushes: usize,
@@ -77,11 +77,11 @@ pub struct Summary {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {number} of the log: {problem}: {line}\nafter:\n{}", .before.join("\n"))]
 pub struct Violation {
-    /// Which line, counted from 1.
+    /// Number of the line, from 1.
     pub number: usize,
     /// The line.
     pub line: String,
-    /// What is wrong with it.
+    /// The violation.
     pub problem: String,
     /// The steps before it, the last ones only.
     pub before: Vec<String>,
@@ -169,15 +169,15 @@ impl Summary {
 struct Candidate {
     rules: Rules,
     node: Node,
-    /// Whether Redis has turned tracking on.
+    /// True if Redis has turned tracking on.
     tracking: bool,
     /// Requests without an answer yet, oldest first.
     awaited: Vec<Request>,
-    /// Whether the node has become synced and not yet said so.
+    /// True if the node has become synced and not yet said so.
     unannounced: bool,
 }
 
-/// Where a candidate's connection leads. Another primary is one that is not known.
+/// Primary of a candidate's connection. Another primary is one that is not known.
 const PRIMARY: Primary = Primary {
     server: 0,
     incarnation: 0,
@@ -198,7 +198,7 @@ impl Candidate {
         }
     }
 
-    /// What it can be after a step; nothing when it cannot take it.
+    /// Candidates after a step; none if it cannot take it.
     fn after(&self, step: Step, generation: u64) -> Vec<Self> {
         if self.unannounced && !step.may_come_unasked() && step != Step::Synced {
             return Vec::new();
@@ -280,7 +280,7 @@ impl Candidate {
         vec![connected, elsewhere]
     }
 
-    /// Of a node that is down, a connection that could not be made.
+    /// Candidates of a node that is down, after a connection that could not be made.
     fn down(&self) -> Vec<Self> {
         let mut down = self.clone();
         down.node.disconnect();

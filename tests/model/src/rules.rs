@@ -1,10 +1,10 @@
 //! The rules of the protocol, one switch each.
 
-/// What the protocol does. [`Rules::specified`] is the protocol; every other value leaves a rule
+/// Rules of the protocol. [`Rules::specified`] is the protocol; every other value leaves a rule
 /// out, or takes a liberty whose safety is in question.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Rules {
-    /// What a node does when Redis has lost its data: `backend.on_data_loss`.
+    /// A node's reaction to data loss in Redis: `backend.on_data_loss`.
     pub on_data_loss: OnDataLoss,
 
     /// M1: a session is registered before its keys are read, so that a push finds it.
@@ -137,7 +137,7 @@ pub struct Rules {
     pub forgetting: Forgetting,
 }
 
-/// What a node does when Redis has lost its data.
+/// A node's reaction to data loss in Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum OnDataLoss {
     /// It writes back the revocations it knows.
@@ -146,18 +146,18 @@ pub enum OnDataLoss {
     Reauth,
 }
 
-/// When a node forgets a revocation whose key was pushed and is not there: lifted, or lost.
+/// Time to forget a revocation whose key was pushed and is not there: lifted, or lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Forgetting {
     /// Never. A node of the model can afford it.
     Never,
-    /// When the answer says so.
+    /// With the answer that says so.
     AtOnce,
-    /// When a heartbeat has been answered after that, and no null push has come before it.
+    /// With a heartbeat's answer after that, before which no null push has come.
     AfterHeartbeat,
 }
 
-/// What becomes of keys that are pushed during set-up, before sessions have been compared.
+/// Treatment of keys that are pushed during set-up, before sessions have been compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PushedInSetup {
     /// The comparison answers them.

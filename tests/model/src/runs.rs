@@ -2,17 +2,21 @@
 
 use std::time::{Duration, Instant};
 
+use std::fmt::Debug;
+use std::hash::Hash;
+
 use stateright::{Checker, Expectation, HasDiscoveries, Model};
 
-use crate::actions::Action;
-use crate::model::Protocol;
+use crate::model::{Asked, Protocol};
 use crate::properties::RESUMED;
+use crate::streams::Streams;
 
 pub use table::all;
 
 mod extras;
 mod liberties;
 mod removals;
+mod streams;
 mod table;
 
 /// One search.
@@ -20,14 +24,23 @@ mod table;
 pub struct Run {
     /// Its short name: the rule's number, where it removes one.
     pub id: &'static str,
-    /// What it is.
+    /// Title of the search.
     pub title: &'static str,
-    /// Which part of the table it is in.
+    /// Its part of the table.
     pub part: Part,
-    /// What is searched.
-    pub protocol: Protocol,
-    /// What should come of it.
+    /// The searched protocol.
+    pub searched: Searched,
+    /// The expected result.
     pub expect: Expect,
+}
+
+/// A model that is searched, within its bounds.
+#[derive(Debug, Clone)]
+pub enum Searched {
+    /// The revocation protocol.
+    Protocol(Protocol),
+    /// A channel with a stream.
+    Streams(Streams),
 }
 
 /// A part of the table.
@@ -47,16 +60,24 @@ pub enum Part {
     Allowed,
     /// Liberties one by one, those included that a node might like to take.
     Liberties,
-    /// What is not promised, and why.
+    /// A property that is not promised, with the reason.
     NotPromised,
+    /// Streams as specified.
+    Streams,
+    /// The same with more that can happen.
+    StreamsInDepth,
+    /// One check of streams removed at a time.
+    StreamRemovals,
+    /// Checks of streams that no invariant needs.
+    StreamsRedundant,
 }
 
-/// What should come of a search.
+/// Expected result of a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
     /// Every invariant holds, and everything that should be possible is.
     Holds,
-    /// Likewise, but no node connects often enough to deliver again.
+    /// Holds, but no node connects often enough to deliver again.
     HoldsWithoutResuming,
     /// An invariant is violated.
     Breaks,
@@ -64,27 +85,29 @@ pub enum Expect {
     BreaksOnly(&'static [&'static str]),
 }
 
-/// How thorough a search is.
+/// Depth of a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
     /// All states within the bounds.
     All,
     /// Until the first violation.
     FirstViolation,
+    /// All states, and then for each violation the fewest steps that lead to one.
+    Shortest,
 }
 
-/// What a search found.
+/// Findings of a search.
 #[derive(Debug)]
 pub struct Findings {
     /// Different states.
     pub states: usize,
-    /// How long it took.
+    /// Time it took.
     pub elapsed: Duration,
     /// Invariants that do not hold, each with the steps that lead there.
-    pub violations: Vec<(&'static str, Vec<Action>)>,
-    /// What should be possible, and is not.
+    pub violations: Vec<(&'static str, Vec<String>)>,
+    /// Events that should be possible, and are not.
     pub unreached: Vec<&'static str>,
-    /// Whether that is what was expected.
+    /// True if the findings are as expected.
     pub as_expected: bool,
 }
 
@@ -102,32 +125,69 @@ impl Part {
             Self::Allowed => "the liberties V1 to V7 at once (V3 as V3a)",
             Self::Liberties => "liberties one by one: may a node do this?",
             Self::NotPromised => "not promised: each must break, or more can be promised",
+            Self::Streams => "streams as specified",
+            Self::StreamsInDepth => "streams as specified, with more that can happen",
+            Self::StreamRemovals => {
+                "streams: one check removed at a time, each must break a promise"
+            }
+            Self::StreamsRedundant => "streams: checks that no promise needs",
         }
     }
 }
 
 impl Run {
-    /// Whether CI does it: it takes seconds, and says something about the protocol as it is.
+    /// True if CI does it: it takes seconds, and says something about the protocol as it is.
     pub fn is_in_ci(&self) -> bool {
         let about_others = matches!(self.part, Part::Liberties | Part::NotPromised);
-        self.protocol.bounds.nodes == 1 && !about_others
+        let takes_long = self.part == Part::StreamsInDepth;
+        let nodes = match &self.searched {
+            Searched::Protocol(protocol) => protocol.bounds.nodes,
+            Searched::Streams(_) => 1,
+        };
+        nodes == 1 && !about_others && !takes_long
+    }
+
+    /// Asks more of the revocation protocol than the invariants.
+    fn ask(&mut self, asked: Asked) {
+        if let Searched::Protocol(protocol) = &mut self.searched {
+            protocol.asked = Some(asked);
+        }
     }
 
     /// Searches with this many threads.
     pub fn search(&self, threads: usize, depth: Depth) -> Findings {
+        match &self.searched {
+            Searched::Protocol(protocol) => self.search_in(protocol, threads, depth),
+            // Small ones, of which one thread finds the shortest way.
+            Searched::Streams(streams) => self.search_in(streams, 1, depth),
+        }
+    }
+
+    fn search_in<M>(&self, model: &M, threads: usize, depth: Depth) -> Findings
+    where
+        M: Model + Clone + Send + Sync + 'static,
+        M::State: Hash + Clone + Debug + PartialEq + Send + Sync,
+        M::Action: Clone + Debug + PartialEq + Send + Sync,
+    {
         let started = Instant::now();
-        let mut checker = self.protocol.clone().checker().threads(threads);
+        let mut checker = model.clone().checker().threads(threads);
         if depth == Depth::FirstViolation {
             checker = checker.finish_when(HasDiscoveries::AnyFailures);
         }
         let checker = checker.spawn_bfs().join();
         let mut discoveries = checker.discoveries();
         let (mut violations, mut unreached) = (Vec::new(), Vec::new());
-        for property in self.protocol.properties() {
+        for property in model.properties() {
             let found = discoveries.remove(property.name);
             match (property.expectation, found) {
                 (Expectation::Always, Some(path)) => {
-                    violations.push((property.name, path.into_actions()));
+                    let steps = path.into_actions();
+                    let steps = match depth {
+                        Depth::Shortest => shortest(model, threads, property.name, steps),
+                        Depth::All | Depth::FirstViolation => steps,
+                    };
+                    let steps = steps.iter().map(|step| format!("{step:?}")).collect();
+                    violations.push((property.name, steps));
                 }
                 (Expectation::Sometimes, None) => unreached.push(property.name),
                 _ => {}
@@ -155,4 +215,31 @@ impl Run {
             as_expected,
         }
     }
+}
+
+/// The fewest steps to a state in which `property` does not hold, given some that lead there. The checker
+/// keeps those it has found last.
+fn shortest<M>(
+    model: &M,
+    threads: usize,
+    property: &'static str,
+    mut steps: Vec<M::Action>,
+) -> Vec<M::Action>
+where
+    M: Model + Clone + Send + Sync + 'static,
+    M::State: Hash + Clone + Debug + PartialEq + Send + Sync,
+    M::Action: Clone + Debug + PartialEq + Send + Sync,
+{
+    let mut too_few = 0;
+    while too_few + 1 < steps.len() {
+        let most = too_few.midpoint(steps.len());
+        // It counts states, and stops before the last.
+        let checker = model.clone().checker().threads(threads);
+        let checker = checker.target_max_depth(most + 2).spawn_bfs().join();
+        match checker.discoveries().remove(property) {
+            Some(path) => steps = path.into_actions(),
+            None => too_few = most,
+        }
+    }
+    steps
 }

@@ -6,21 +6,21 @@ use crate::rules::Rules;
 /// A server's data and standing.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Server {
-    /// Whether the revocation's key is there.
+    /// True if the revocation's key is there.
     pub revoked: bool,
     /// True when it is there in another spelling: readable or as a digest.
     pub respelt: bool,
-    /// Whether the floor is, which covers every token there is in the model.
+    /// True if the floor is, which covers every token there is in the model.
     pub floor: bool,
     /// The epoch.
     pub epoch: Option<Epoch>,
-    /// How often it has been started anew; connections to an earlier start are dead.
+    /// Number of its starts; connections to an earlier start are dead.
     pub incarnation: u8,
-    /// Whether it refuses writes: demoted, or without its replicas.
+    /// True if it refuses writes: demoted, or without its replicas.
     pub fenced: bool,
 }
 
-/// What a request has done beside being answered.
+/// Effect of a request besides its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effect {
     /// Nothing that others notice.
@@ -44,7 +44,7 @@ impl Server {
         }
     }
 
-    /// Whether a session whose keys are read here is revoked.
+    /// True if a session whose keys are read here is revoked.
     pub(crate) fn revokes(&self) -> bool {
         self.revoked || self.respelt || self.floor
     }

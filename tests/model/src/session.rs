@@ -3,21 +3,21 @@
 /// A session whose token was issued before the revocation.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Session {
-    /// How far its admission has come.
+    /// Stage of its admission.
     pub stage: Stage,
     /// The node's generation when its keys were last read.
     pub generation: u64,
-    /// Whether a push or a reconciliation finds it.
+    /// True if a push or a reconciliation finds it.
     pub registered: bool,
-    /// Whether something other than its admission has found it revoked.
+    /// True if a step other than its admission has found it revoked.
     pub revoked: bool,
-    /// Whether it waits for the answer to a push.
+    /// True if it waits for the answer to a push.
     pub suspended: bool,
-    /// Whether its keys were read after the revocation was committed, and nothing was found.
+    /// True if its keys were read after the revocation was committed, and nothing was found.
     pub read_stale: bool,
 }
 
-/// How far an admission has come.
+/// Stage of an admission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stage {
     /// It has not begun.
@@ -31,7 +31,7 @@ pub enum Stage {
     Pending,
     /// Its keys have been read and its record written: A6.
     Read {
-        /// Whether that denies it.
+        /// True if that denies it.
         denied: bool,
     },
     /// Delivered to: A7.
@@ -71,14 +71,14 @@ impl Session {
         }
     }
 
-    /// What its admission has read no longer says anything about the primary.
+    /// Forgets the keys its admission has read: they no longer say anything about the primary.
     pub(crate) fn forget_denial(&mut self) {
         if self.stage == (Stage::Read { denied: true }) {
             self.generation = 0;
         }
     }
 
-    /// Whether it, for its part, may be delivered to.
+    /// True if it, for its part, may be delivered to.
     pub fn is_open(&self) -> bool {
         self.stage == Stage::Active && !self.revoked && !self.suspended
     }

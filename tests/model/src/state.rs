@@ -12,17 +12,17 @@ use crate::session::Session;
 pub struct State {
     /// The first primary, and its replica.
     pub servers: [crate::Server; 2],
-    /// Which of them is the primary.
+    /// Index of the primary.
     pub current: usize,
     /// The nodes.
     pub nodes: Vec<Peer>,
-    /// What has happened so far, of what happens a bounded number of times.
+    /// Events so far, of those that happen a bounded number of times.
     pub happened: Events,
     /// Ticks since the revocation became, and stayed, committed on the primary.
     pub revoked_for: Option<u8>,
     /// Ticks since a committed revocation was lost with the data.
     pub lost_for: Option<u8>,
-    /// Whether a session became active whose keys were read after the revocation.
+    /// True if a session became active whose keys were read after the revocation.
     pub admitted_late: bool,
     /// True once something of a session took effect later than a lease after its revocation.
     pub took_effect_late: bool,
@@ -43,7 +43,7 @@ pub struct Peer {
     pub clock: Option<Clock>,
 }
 
-/// How often each thing has happened, or may happen.
+/// Number of times each event has happened, or may happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Events {
     /// The revocation is written.
@@ -66,7 +66,7 @@ pub struct Events {
     pub stalls: u8,
 }
 
-/// How large a part of the state space is searched.
+/// Bounds of the searched part of the state space.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bounds {
     /// Nodes.
@@ -75,7 +75,7 @@ pub struct Bounds {
     pub events: Events,
     /// A node that has had this many connections makes one more, and then none.
     pub generations: u64,
-    /// Where the search starts.
+    /// Start of the search.
     pub start: Start,
     /// Things in the state beside the protocol's core.
     pub extras: Extras,
@@ -93,7 +93,7 @@ pub struct Extras {
     pub timely: bool,
 }
 
-/// Where the search starts.
+/// Start of a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
     /// Nodes are down, and remember the epoch.
@@ -129,7 +129,7 @@ impl State {
         }
     }
 
-    /// What a connection to the primary leads to now.
+    /// The primary that a new connection leads to.
     pub(crate) fn primary(&self) -> Primary {
         Primary {
             server: self.current,
@@ -137,7 +137,7 @@ impl State {
         }
     }
 
-    /// Whether what `connection` leads to is still running.
+    /// True if the server of `connection` is still running.
     pub(crate) fn is_live(&self, connection: &Connection) -> bool {
         let Primary {
             server,
@@ -146,7 +146,7 @@ impl State {
         self.servers[server].incarnation == incarnation
     }
 
-    /// Whether it leads to the primary.
+    /// True if it leads to the primary.
     pub(crate) fn is_current(&self, connection: &Connection) -> bool {
         connection.primary == self.primary()
     }

@@ -52,6 +52,16 @@ fn it_does_without_redundant_rules_and_with_liberties() {
 }
 
 #[test]
+fn streams_keep_their_promises() {
+    search(&[Part::Streams, Part::StreamsRedundant]);
+}
+
+#[test]
+fn without_any_one_check_they_do_not() {
+    search(&[Part::StreamRemovals]);
+}
+
+#[test]
 fn every_run_has_a_name_of_its_own() {
     let mut ids: Vec<&str> = runs::all().iter().map(|run| run.id).collect();
     let count = ids.len();

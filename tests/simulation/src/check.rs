@@ -24,7 +24,7 @@ use timeline::{Kind, Line, Timeline};
 /// A promise that was not kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// Which promise: `R1` to `R8`, or a property of the model.
+    /// The promise broken: `R1` to `R8`, or a property of the model.
     pub promise: &'static str,
     /// The time of it.
     pub at: Duration,

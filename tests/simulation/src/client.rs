@@ -17,7 +17,7 @@ pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
 /// The channels.
 pub const CHANNELS: [&str; 2] = ["room:1", "room:zoë"];
 
-/// Those who are there. Names are compared byte for byte.
+/// All users. Names are compared byte for byte.
 pub const USERS: [&str; 6] = ["alice", "bob", "zoë", "Jürgen ~x", "CAROL", "d\"ave"];
 
 /// Their tenants.
@@ -62,7 +62,7 @@ pub struct Client {
     opened_at: Duration,
     /// By when it is served again after one that has lasted.
     back_by: Duration,
-    /// When the last event for it is due: others are out of date.
+    /// Time of the last event for it: others are out of date.
     due: Duration,
 }
 

@@ -29,7 +29,7 @@ pub struct Plan {
     pub ahead: Vec<i64>,
     /// The acts, in order of time.
     pub acts: Vec<(Duration, Act)>,
-    /// When the last of it is over.
+    /// End of the last trouble.
     pub troubled_until: Duration,
     /// The run goes on until what Redis lists must be exact again, which is most of its time.
     pub tidied: bool,
@@ -104,7 +104,7 @@ pub enum Act {
     Reload(usize, bool),
 }
 
-/// Whom an operator means.
+/// The target of an operator's revocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Whom {
     /// A user, by number.
@@ -141,7 +141,7 @@ pub enum Written {
 /// Clients publish for at least as long.
 const LEAST: Duration = Duration::from_secs(5);
 
-/// When the first thing goes wrong.
+/// Time of the first trouble.
 const FIRST: Duration = Duration::from_millis(1_500);
 
 impl Plan {

@@ -22,22 +22,22 @@ pub struct Record {
     pub asked: Vec<(Vec<u8>, Target)>,
     /// Publications of clients.
     pub publications: BTreeMap<u64, Published>,
-    /// When something was wrong.
+    /// Periods of trouble.
     pub troubles: Vec<Trouble>,
     /// Redis came back, with the data of the time that is named second.
     pub losses: Vec<(Duration, Duration)>,
     /// Answers to revocations through a node.
     pub receipts: Vec<Receipt>,
-    /// When a process began to go by other settings, whether sessions are revocable by tenant in
-    /// them, and when it said that this is done.
+    /// Times at which a process began to use other settings, whether sessions are revocable by
+    /// tenant in them, and when it said that this is done.
     pub reloads: Vec<Reload>,
     /// The number of the process that has a node's id.
     pub ids: BTreeMap<String, usize>,
-    /// When its code ended.
+    /// Times of crashes, by process.
     pub crashed: BTreeMap<usize, Duration>,
     /// Wall clocks that were set: process, when, and by how much they are ahead from then on.
     pub clocks: Vec<(usize, Duration, i64)>,
-    /// When the run was over.
+    /// End of the run.
     pub ended_at: Duration,
     /// The keys that Redis has at the end.
     pub left: BTreeSet<Vec<u8>>,
@@ -56,7 +56,7 @@ pub struct Wire {
     pub bytes: Vec<u8>,
     /// Up to which byte, and when the call began.
     pub writes: Vec<(usize, Duration)>,
-    /// When either end let go of it.
+    /// Time at which either end let go of it.
     pub ended_at: Option<Duration>,
     /// Tokens that the client showed, in order.
     pub tokens: Vec<Token>,
@@ -65,9 +65,9 @@ pub struct Wire {
 /// A token that a client showed.
 #[derive(Debug, Clone)]
 pub struct Token {
-    /// When the client sent it.
+    /// Time at which the client sent it.
     pub sent_at: Duration,
-    /// Whom it names.
+    /// The user it names.
     pub user: String,
     /// The tenant.
     pub tenant: String,
@@ -79,7 +79,7 @@ pub struct Token {
     pub expires_at: u64,
 }
 
-/// Whom a ban names.
+/// The target of a ban.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// A user.
@@ -97,15 +97,15 @@ pub enum Target {
 /// A revocation that was written.
 #[derive(Debug, Clone)]
 pub struct Ban {
-    /// When Redis had it.
+    /// Time at which Redis had it.
     pub at: Duration,
     /// The key.
     pub key: Vec<u8>,
-    /// Whom it names.
+    /// The target it names.
     pub target: Target,
     /// Tokens issued until then, since 1970; `None`: all.
     pub before: Option<u64>,
-    /// When an operator deleted the key.
+    /// Time at which an operator deleted the key.
     pub lifted_at: Option<Duration>,
 }
 
@@ -116,11 +116,11 @@ pub struct Published {
     pub connection: ConnectionId,
     /// Into which channel.
     pub channel: usize,
-    /// When it was sent.
+    /// Time at which it was sent.
     pub sent_at: Duration,
     /// `ok` or the code of the error.
     pub answer: Option<String>,
-    /// When Redis executed it.
+    /// Times at which Redis executed it.
     pub executed: Vec<Duration>,
 }
 
@@ -140,13 +140,13 @@ pub struct Trouble {
 /// The answer to a revocation through a node.
 #[derive(Debug)]
 pub struct Receipt {
-    /// When it was there.
+    /// Time at which it was there.
     pub at: Duration,
-    /// Whom it names.
+    /// The target it names.
     pub target: Target,
     /// Processes that have not confirmed.
     pub missing: Vec<usize>,
-    /// When it was asked for.
+    /// Time at which it was asked for.
     pub asked_at: Duration,
 }
 
@@ -155,11 +155,11 @@ pub struct Receipt {
 pub struct Reload {
     /// The process.
     pub node: usize,
-    /// When they came.
+    /// Time at which they came.
     pub at: Duration,
     /// Sessions are revocable by tenant.
     pub tenants: bool,
-    /// When every session was compared by them.
+    /// Time by which every session was compared with them.
     pub settled_at: Option<Duration>,
 }
 

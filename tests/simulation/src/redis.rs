@@ -61,7 +61,7 @@ pub struct Server {
     tracked: Tracked,
     watchers: BTreeMap<Vec<u8>, Vec<ConnectionId>>,
     scripts: Scripts,
-    /// Whose command runs.
+    /// The connection of the running command.
     executing: Option<ConnectionId>,
     /// Pushes to the connection whose command runs, after its reply.
     deferred: Vec<u8>,
@@ -101,7 +101,7 @@ pub struct Executed {
 pub enum Effect {
     /// A message was published.
     Published {
-        /// Where.
+        /// The channel of the publication.
         channel: Vec<u8>,
         /// The channel's name.
         payload: Vec<u8>,
@@ -219,7 +219,7 @@ impl Server {
 
     // Time.
 
-    /// When the next key is to be expired; it is gone by then for anyone who looks.
+    /// Expiry of the next key; it is gone by then for every reader.
     pub fn next_expiry(&self) -> Option<Duration> {
         if self.replica {
             return None;

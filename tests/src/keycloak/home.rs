@@ -7,7 +7,7 @@ use std::path::PathBuf;
 /// The folder below `CURFEW_TOOLS` that it is unpacked in.
 const DISTRIBUTION: &str = "keycloak-26.4.2";
 
-/// Where it is unpacked.
+/// Folder of the unpacked distribution.
 fn distribution() -> PathBuf {
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools");
     let tools = std::env::var_os("CURFEW_TOOLS").map_or_else(|| default.into(), PathBuf::from);

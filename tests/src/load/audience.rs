@@ -23,10 +23,10 @@ const READS: usize = 4;
 /// Between two looks at clients of which none had anything.
 const TURN: Duration = Duration::from_millis(1);
 
-/// What a publication's frame begins with.
+/// Start of a publication's frame.
 const MESSAGE: &[u8] = br#"{"type":"message""#;
 
-/// How far the node had come with each client at a moment.
+/// Progress of the node with each client at a moment.
 #[derive(Debug, Clone)]
 pub struct Mark {
     at: Moment,
@@ -35,21 +35,21 @@ pub struct Mark {
 }
 
 impl Mark {
-    /// What is behind the mark was written after this moment.
+    /// Bytes behind the mark were written after this moment.
     pub fn at(&self) -> Moment {
         self.at
     }
 }
 
-/// What is behind a mark.
+/// Frames behind a mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Late {
     /// Publications.
     pub frames: usize,
     /// Bytes of these, and of one that did not become whole.
     pub bytes: usize,
-    /// When the first and the last of them were read: not before they were written, but perhaps
-    /// long after.
+    /// Times at which the first and the last of them were read: not before they were written, but
+    /// perhaps long after.
     pub read: Option<[Moment; 2]>,
 }
 
@@ -71,7 +71,7 @@ pub struct Audience {
 #[derive(Debug, Default)]
 struct Shared {
     ended: AtomicBool,
-    /// When the clients were looked at.
+    /// Times at which the clients were looked at.
     looks: Mutex<Vec<Moment>>,
     /// For those who wait for a mark.
     marks: Mutex<Vec<oneshot::Sender<Mark>>>,
@@ -90,7 +90,7 @@ struct Heard {
     others: Vec<Value>,
     /// Bytes read so far.
     read: u64,
-    /// How many of them belong to a frame that is not whole, and when the last was read.
+    /// Number of bytes of an incomplete frame, and time at which the last was read.
     fragment: Option<(usize, Moment)>,
 }
 
@@ -124,7 +124,7 @@ impl Audience {
         }
     }
 
-    /// How many clients there are.
+    /// Number of clients.
     pub fn count(&self) -> usize {
         self.clients.len()
     }
@@ -162,7 +162,7 @@ impl Audience {
         longest
     }
 
-    /// What the client was sent behind the mark, notices aside.
+    /// Frames to the client behind the mark, without notices.
     pub fn late(&self, client: usize, mark: &Mark) -> Late {
         let heard = self.clients[client].heard.lock();
         let written = mark.written[client];
@@ -183,12 +183,12 @@ impl Audience {
         late
     }
 
-    /// How many publications have come.
+    /// Number of publications received.
     pub fn publications(&self, client: usize) -> usize {
         self.clients[client].heard.lock().publications.len()
     }
 
-    /// Whether a publication has come that was published after `since`.
+    /// True if a publication has come that was published after `since`.
     pub fn has_newer(&self, client: usize, since: Moment) -> bool {
         let heard = self.clients[client].heard.lock();
         let last = heard.publications.last();
@@ -207,7 +207,7 @@ impl Audience {
         self.found(client, &json!({"type":"closing"}))?["code"].as_u64()
     }
 
-    /// Whether the connection has ended.
+    /// True if the connection has ended.
     pub fn is_ended(&self, client: usize) -> bool {
         self.found(client, &json!({"end":true})).is_some()
     }
@@ -273,7 +273,7 @@ struct Seat {
     client: Arc<Client>,
     /// The start of a frame whose rest has not come.
     partial: Vec<u8>,
-    /// Where publications have their moment.
+    /// Offset of the moment in a publication.
     moment_at: usize,
     ended: bool,
 }

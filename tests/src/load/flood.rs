@@ -67,12 +67,12 @@ impl Flood {
         self.shared.pace.store(per_second, Ordering::SeqCst);
     }
 
-    /// How many publications have been given to the sockets.
+    /// Number of publications given to the sockets.
     pub fn published(&self) -> u64 {
         self.shared.published.load(Ordering::SeqCst)
     }
 
-    /// How many of the clients have lost their connection.
+    /// Number of clients that have lost their connection.
     pub fn gone(&self) -> u64 {
         self.shared.gone.load(Ordering::SeqCst)
     }
@@ -126,7 +126,7 @@ fn flood(mut sources: Vec<Source>, mut command: Command, shared: &Shared) {
 #[derive(Debug)]
 struct Command {
     frame: Vec<u8>,
-    /// Where it says when it is published.
+    /// Place of the time of publication.
     moment: Range<usize>,
 }
 

@@ -10,7 +10,7 @@ const DIGITS: usize = 10;
 /// Before the moment in a publication's data.
 const MARK: &[u8] = br#""t":""#;
 
-/// Where the mark may begin: behind the names of channel and user.
+/// Furthest start of the mark: behind the names of channel and user.
 const MARK_WITHIN: usize = 192;
 
 /// Microseconds since the test process asked for the first.
@@ -29,7 +29,7 @@ impl Moment {
         (epoch() + Duration::from_micros(self.0)).into()
     }
 
-    /// How much later it is than `earlier`; zero if it is not.
+    /// Time from `earlier` to this; zero if it is not later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
@@ -50,12 +50,12 @@ impl Moment {
         Self::parse(text.get(digits..digits + DIGITS)?)
     }
 
-    /// What [`Moment::parse`] reads.
+    /// The text that [`Moment::parse`] reads.
     pub(super) fn digits(self) -> String {
         format!("{:0DIGITS$}", self.0)
     }
 
-    /// What [`Moment::digits`] wrote.
+    /// Reads the text of [`Moment::digits`].
     pub(super) fn parse(digits: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(digits).ok()?;
         text.parse().ok().map(Self)

@@ -1,4 +1,4 @@
-//! What the kernel holds on its way.
+//! Bytes that the kernel holds on their way.
 
 use std::collections::HashMap;
 use std::fs;
@@ -23,17 +23,17 @@ impl Queues {
         Self(sockets.collect())
     }
 
-    /// What a socket has taken that the other has not got.
+    /// Bytes a socket has taken that the other has not got.
     pub(super) fn sending(&self, local: u16, remote: u16) -> u64 {
         self.0.get(&[local, remote]).map_or(0, |bytes| bytes[0])
     }
 
-    /// What a socket has got that was not read; `None` where the connection is gone.
+    /// Bytes a socket has got that were not read; `None` if the connection is gone.
     pub(super) fn received(&self, local: u16, remote: u16) -> Option<u64> {
         self.0.get(&[local, remote]).map(|bytes| bytes[1])
     }
 
-    /// What came from a listener on this port and was not read.
+    /// Unread bytes from a listener on this port.
     pub fn unread_from(&self, port: u16) -> u64 {
         let of_it = self.0.iter().filter(|(ports, _)| ports[1] == port);
         of_it.map(|(_, bytes)| bytes[1]).sum()

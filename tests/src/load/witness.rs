@@ -1,4 +1,4 @@
-//! Somebody who sees at Redis itself which publications are executed, and when.
+//! A subscriber at Redis itself that sees the executed publications, with times.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -11,16 +11,16 @@ use parking_lot::Mutex;
 
 use super::Moment;
 
-/// Where the ticks go.
+/// Channel of the ticks.
 const TICKS: &str = "curfew-tests:ticks";
 
-/// What its connections are called at Redis, for a test that kills others.
+/// Name of its connections at Redis, for a test that kills others.
 pub const WITNESS: &str = "witness";
 
 /// Between two ticks: so exactly is known when something was executed.
 const TICK: Duration = Duration::from_millis(5);
 
-/// What precedes the publishing user in an envelope.
+/// Text before the publishing user in an envelope.
 const FROM: &[u8] = br#""from":""#;
 
 /// A publication that Redis executed.
@@ -28,7 +28,7 @@ const FROM: &[u8] = br#""from":""#;
 pub struct Executed {
     /// It was executed after this moment: behind a tick that was sent then.
     pub after: Moment,
-    /// When it was published, if it says so.
+    /// Time of publication, if the data says so.
     pub published: Moment,
     /// The user who published it; empty for the admin API.
     pub from: Arc<str>,
@@ -37,7 +37,7 @@ pub struct Executed {
 #[derive(Debug, Default)]
 struct Seen {
     executed: Vec<Executed>,
-    /// When the last tick was sent.
+    /// Time at which the last tick was sent.
     tick: Moment,
 }
 
@@ -97,12 +97,12 @@ impl Witness {
         }
     }
 
-    /// How many publications were executed so far.
+    /// Number of executed publications so far.
     pub fn count(&self) -> usize {
         self.seen.lock().executed.len()
     }
 
-    /// When the last tick was sent that has come back: everything that was executed before it has
+    /// Time at which the last tick that has come back was sent: everything executed before it has
     /// been seen.
     pub fn last_tick(&self) -> Moment {
         self.seen.lock().tick

@@ -1,4 +1,4 @@
-//! What is accepted and what is refused, through [`Authenticator::authenticate`].
+//! Acceptance and refusal of tokens, through [`Authenticator::authenticate`].
 
 mod claim_types;
 mod form;
@@ -21,7 +21,7 @@ const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const OTHER_SECRET: &str = "fedcba9876543210fedcba9876543210";
 const HS256: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
 
-/// A clock that stands where it was put.
+/// A clock that moves only when a test sets it.
 #[derive(Debug)]
 struct StoppedClock(AtomicU64);
 
@@ -63,7 +63,7 @@ fn pem_issuer(file: &str) -> Issuer {
     }
 }
 
-/// Puts another configuration in force, unless its keys cannot be read.
+/// Puts another configuration in force if its keys can be loaded.
 fn reload(authenticator: &Authenticator, config: &Config) -> Result<(), LoadError> {
     authenticator.put_in_force(Authenticator::prepare(config)?);
     Ok(())
@@ -107,12 +107,12 @@ fn token(changes: Value) -> String {
     mint(&claims(changes), None, Algorithm::HS256, &hmac_key()).unwrap()
 }
 
-/// The same from the texts of header and payload.
+/// A token signed with [`SECRET`], from the texts of header and payload.
 fn raw_token(header: &str, payload: &str) -> String {
     mint_text(header, payload.as_bytes(), Algorithm::HS256, &hmac_key()).unwrap()
 }
 
-/// The reason `token` is refused for by one issuer with [`SECRET`]; `None` when it is accepted.
+/// The reason for which one issuer with [`SECRET`] refuses `token`; `None` if it accepts.
 fn refusal(token: &str) -> Option<AuthFailure> {
     refusal_by(&config([secret_issuer()]), token)
 }

@@ -15,124 +15,128 @@ use crate::keys::MIN_SECRET_BYTES;
 
 use super::{Config, EventStream, ReportedSubjects};
 
-/// Claims that are judged by rules of their own.
+/// Claims with rules of their own, which `required_claims` cannot name.
 const NOT_REQUIRED: &[&str] = &[
     "iss", "sub", "aud", "exp", "nbf", "iat", "jti", "events", "cnf",
 ];
 
-/// One issuer of tokens: what its tokens must say, and exactly one source of the keys that sign
-/// them.
+/// One issuer of tokens: the claims its tokens must have, and exactly one source of the keys that
+/// sign them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Issuer {
-    /// What this issuer is called in logs, metrics and sessions. Unique.
+    /// The issuer's unique name in logs, metrics and sessions.
     pub name: String,
-    /// The `iss` of its tokens, exactly. Two issuers may have the same, as for people and for services:
-    /// a token is then of the first whose `audience` its `aud` names, reports may come by one of them only,
-    /// and what it reports of users ends their sessions at both. Absent: `iss` is not checked, which is possible for a
-    /// single issuer, and beside others for one whose keys are in a file and all have a `kid`.
+    /// The exact `iss` of its tokens. Two issuers may share one, for example for people and for
+    /// services. A token then belongs to the first whose `audience` its `aud` names. Only one of
+    /// them may send reports, and a report about a user ends sessions at both. Absent: `iss` is not
+    /// checked; beside other issuers this needs keys in a file, each with a `kid`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
-    /// What a token's `aud` must be, or hold, one of. Absent: `aud` is not checked.
+    /// The accepted audiences: a token's `aud` must be one of these, or a list with one. Absent:
+    /// `aud` is not checked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audience: Option<Vec<String>>,
-    /// Other claims that its access tokens must have, and for each a list of which it must have, or
-    /// hold, one: for issuers that say by another claim than `aud` whom a token is for. A token without
-    /// one is refused with `missing_claim`, one with another value with `wrong_audience`.
+    /// Other claims that its access tokens must have, each with a list of accepted values: for
+    /// issuers that name a token's audience by another claim than `aud`. The claim must be one of
+    /// the values, or a list with one. A token without the claim is refused with `missing_claim`,
+    /// one with another value with `wrong_audience`.
     pub required_claims: BTreeMap<String, Vec<String>>,
-    /// Whether its ID tokens open sessions too, where all else fits. They are for the client that signed
-    /// the user in and not for a server, which is better sent the access token. Needed for issuers whose
-    /// access tokens look like ID tokens, such as Dex and authentik. Default: `false`, what looks like an
-    /// ID token is refused.
+    /// Accepts its ID tokens as access tokens. ID tokens are meant for the client that signed the
+    /// user in; the access token is the better choice for a server. Needed for issuers whose access
+    /// tokens look like ID tokens, such as Dex and authentik. Default: `false`, tokens that look
+    /// like ID tokens are refused.
     pub accept_id_tokens: bool,
-    /// The algorithms accepted from this issuer; `"EdDSA"` may be written `"Ed25519"`. Absent: those its keys are made for.
+    /// The algorithms accepted from this issuer; `"EdDSA"` may be written `"Ed25519"`. Absent: all
+    /// that fit its keys.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub algorithms: Option<Vec<Algorithm>>,
     /// The shared secret of HS256, HS384 and HS512; at least 32 bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret: Option<Secret>,
-    /// A file with that secret. One line break at its end does not count. Re-read when it changes.
+    /// A file with that secret. One line break at its end is ignored. Read again when it changes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_file: Option<PathBuf>,
-    /// A PEM file with one public key: RSA of 2048 to 8192 bits, P-256, P-384 or Ed25519. Re-read
-    /// when it changes.
+    /// A PEM file with one public key: RSA of 2048 to 8192 bits, P-256, P-384 or Ed25519. Read
+    /// again when it changes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub public_key_file: Option<PathBuf>,
-    /// A file with a JSON Web Key Set. Keys that cannot be used are skipped with a warning. Re-read
-    /// when it changes.
+    /// A file with a JSON Web Key Set. Keys that cannot be used are skipped with a warning. Read
+    /// again when it changes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jwks_file: Option<PathBuf>,
-    /// The URL of a JSON Web Key Set: https, or http on this machine and with `allow_http`. Fetched at start
-    /// and then regularly, see `auth.jwks_lifetime`; redirects are not followed.
+    /// The URL of a JSON Web Key Set: https, or http on this machine or with `allow_http`. Fetched
+    /// at start and then regularly, see `auth.jwks_lifetime`. Redirects are not followed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jwks_url: Option<String>,
-    /// Whether to find the key set through `issuer`, which is then a URL, and OpenID Connect
-    /// discovery: `<issuer>/.well-known/openid-configuration`. Default: false.
+    /// Finds the key set by OpenID Connect discovery: `<issuer>/.well-known/openid-configuration`.
+    /// `issuer` must then be a URL. Default: false.
     pub discovery: bool,
-    /// `jwks_url`, `issuer` with `discovery`, and what that names may be http on other machines too:
-    /// for a provider in the same cluster, on a network of your own. A host that can answer in its place
-    /// can make tokens of any user. Default: `false`.
+    /// Allows http to other machines for `jwks_url`, for `issuer` with `discovery`, and for the
+    /// URLs found there: for a provider in the same cluster, on a network of your own. A host that
+    /// answers in the provider's place can make tokens of any user. Default: `false`.
     pub allow_http: bool,
-    /// A file with certificates in PEM, which alone are trusted for this issuer's URLs. Read for each fetch.
-    /// Absent: those of the system's store, or of the environment's `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+    /// A file with PEM certificates, the only ones trusted for this issuer's URLs. Read for each
+    /// fetch. Absent: those of the system's store, or of the environment's `SSL_CERT_FILE` and
+    /// `SSL_CERT_DIR`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
-    /// The tenants of an `issuer` with `{tenantid}`: a token's `iss` must be that with one of these in its
-    /// place. With `discovery` the keys are found with `common` in its place. Default: none.
+    /// The tenants of an `issuer` with `{tenantid}`: a token's `iss` must be that with one of these
+    /// in its place. With `discovery`, `common` replaces `{tenantid}` in the URL. Default: none.
     pub tenants: Vec<String>,
-    /// Access tokens must say by `typ` that they are (`at+jwt`, RFC 9068), which no ID token does.
-    /// Default: `false`, `JWT` and none are taken too.
+    /// Requires access tokens to state their type by `typ` (`at+jwt`, RFC 9068), which no ID token
+    /// does. Default: `false`, tokens with `typ` `JWT` or without one are accepted too.
     pub require_at_jwt: bool,
-    /// Whether this issuer may end sessions by OpenID Connect Back-Channel Logout, at
+    /// Lets this issuer end sessions by OpenID Connect Back-Channel Logout, at
     /// `POST /logout/backchannel` of the public listener. Needs `issuer`. Default: `false`.
     pub backchannel_logout: bool,
-    /// What a logout token that names a login (`sid`) ends. `login`: the sessions of that login, for
-    /// which every access token of this issuer must have the claim `auth.login_claim`. `user`: all
+    /// The sessions that a logout token with a login (`sid`) ends. `login`: those of that login;
+    /// every access token of this issuer must then have the claim `auth.login_claim`. `user`: all
     /// sessions of the user that began before; for issuers whose access tokens name no login.
-    /// Sessions from before this was configured are logged out as well, where their tokens name the
-    /// login. Tokens must have an `iat`. Default: `login`.
+    /// Sessions from before this was configured end too, if their tokens name the login. Access
+    /// tokens must have an `iat`. Default: `login`.
     pub logout_scope: LogoutScope,
-    /// What the `aud` of its logout tokens must be, or hold, one of: the id of a client that is
-    /// registered there. A token that is for these alone, and for none of `audience`, is taken for an ID
-    /// token. Absent: `audience`.
+    /// The accepted audiences of its logout tokens, usually the id of a client registered there:
+    /// `aud` must be one of these, or a list with one. A token whose `aud` has only these, and none
+    /// of `audience`, is treated as an ID token. Absent: `audience`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logout_audience: Option<Vec<String>>,
-    /// The stream of security events it may push, at `POST /events/<name>` of the public listener:
-    /// events that end the sessions they are about. Needs `issuer`. Absent: none.
+    /// The stream of security events it may push to `POST /events/<name>` of the public listener.
+    /// Such events end the sessions of their subject. Needs `issuer`. Absent: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event_stream: Option<EventStream>,
-    /// Whether this issuer may end all of a user's sessions by Global Token Revocation (which Okta
-    /// calls Universal Logout), at `POST /v1/global-token-revocation` of the public listener: what the
-    /// `aud` of the token that it authenticates by must be, or hold, one of, usually that endpoint's
-    /// URL. Needs `issuer`. Absent: it may not.
+    /// Lets this issuer end all of a user's sessions by Global Token Revocation (Okta's Universal
+    /// Logout), at `POST /v1/global-token-revocation` of the public listener. Lists the accepted
+    /// `aud` of the token with which the issuer authenticates, usually the URL of that endpoint.
+    /// Needs `issuer`. Absent: not allowed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub global_token_revocation: Option<Vec<String>>,
-    /// By what claims of access tokens such reports name people.
+    /// The claims of access tokens by which such reports name users.
     pub subjects: ReportedSubjects,
-    /// The name of the issuer whose users it reports on; its own tokens open no session then. Absent:
-    /// it reports on its own.
+    /// The name of the issuer whose users it reports on; its own tokens then open no sessions.
+    /// Absent: it reports on its own users.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reports_on: Option<String>,
 }
 
-/// What a logout token that names a login ends.
+/// Sessions that a logout token with a login ends.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogoutScope {
-    /// That login's sessions.
+    /// The sessions of that login.
     #[default]
     Login,
-    /// All of the user's that began before.
+    /// All sessions of the user that began before.
     User,
 }
 
 impl Issuer {
-    /// Whether its keys come in a set, in which a token's `kid` names one.
+    /// Returns true if its keys come in a set, in which a token's `kid` selects one.
     pub(crate) fn has_key_set(&self) -> bool {
         self.jwks_file.is_some() || self.jwks_url.is_some() || self.discovery
     }
 
-    /// The values that its tokens' `iss` may have; empty: any.
+    /// The accepted values of `iss`; empty accepts any.
     pub(crate) fn accepted_issuers(&self) -> Vec<String> {
         match &self.issuer {
             Some(template) if template.contains(TENANT) => {
@@ -146,7 +150,7 @@ impl Issuer {
         }
     }
 
-    /// The way its URLs are fetched.
+    /// The rules of fetching its URLs.
     pub(crate) fn trust(&self) -> Trust {
         Trust {
             allow_http: self.allow_http,
@@ -154,12 +158,12 @@ impl Issuer {
         }
     }
 
-    /// Whether its access tokens open sessions.
+    /// Returns true if its access tokens open sessions.
     pub fn opens_sessions(&self) -> bool {
         self.reports_on.is_none()
     }
 
-    /// Whether it may report users, by events or by Global Token Revocation.
+    /// Returns true if it may report users, by events or by Global Token Revocation.
     pub fn reports(&self) -> bool {
         self.event_stream.is_some() || self.global_token_revocation.is_some()
     }
@@ -169,13 +173,13 @@ impl Issuer {
         self.reports_on.as_deref().unwrap_or(&self.name)
     }
 
-    /// The values of which the `aud` of its logout tokens must be, or hold, one; `None`: none is configured.
+    /// The accepted audiences of its logout tokens; `None` if none is configured.
     pub fn accepted_logouts(&self) -> Option<&[String]> {
         let audience = self.logout_audience.as_ref().or(self.audience.as_ref());
         audience.map(Vec::as_slice)
     }
 
-    /// The rules of its logout tokens, where they are accepted.
+    /// The rules of its logout tokens; `None` if they are not accepted.
     pub(crate) fn logout_rules(&self, config: &Config) -> Option<LogoutRules> {
         let audience = self
             .accepted_logouts()
@@ -422,29 +426,30 @@ impl Issuer {
     }
 }
 
-/// Stands for the tenant in an issuer, as Entra ID has it.
+/// Placeholder for the tenant in an issuer, as in Entra ID's.
 pub(crate) const TENANT: &str = "{tenantid}";
 
-/// The URL below which an issuer's OpenID configuration is: Entra ID has that of all tenants under `common`.
+/// The base URL of an issuer's OpenID configuration. Entra ID serves that of all tenants under
+/// `common`.
 pub fn found_at(issuer: &str) -> String {
     issuer.replace(TENANT, "common")
 }
 
-/// The way an issuer's URLs are fetched.
+/// Rules of fetching an issuer's URLs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Trust {
-    /// Over http too.
+    /// Allows http to other machines.
     pub allow_http: bool,
-    /// The certificates that are trusted; `None`: those of the system.
+    /// A file with the only trusted certificates; `None` trusts those of the system.
     pub ca_file: Option<PathBuf>,
 }
 
-/// Whether keys may be fetched from a URL, or what is wrong with it: it must be https, or http on
-/// this machine or where that is allowed. No part of it comes from a token, so a template is a mistake.
+/// Parses a URL to fetch keys from. It must be https, or http on this machine or with `allow_http`.
+/// No part of the URL comes from a token, so braces are a mistake.
 ///
 /// # Errors
 ///
-/// What it must be, to follow "it" or the setting's name.
+/// A description of the required form, worded to follow "it" or the setting's name.
 pub fn check_url(url: &str, allow_http: bool) -> Result<Uri, &'static str> {
     const FORM: &str = "must be a URL with https, or with http on this machine or with allow_http = true, without user, fragment or braces";
     if url.contains(['#', '{', '}']) {
@@ -455,7 +460,7 @@ pub fn check_url(url: &str, allow_http: bool) -> Result<Uri, &'static str> {
     if authority.as_str().contains('@') || authority.host().is_empty() {
         return Err(FORM);
     }
-    // One that is no number would be read as none, and the usual port be asked.
+    // A port that is not a number would be read as absent, and the default port used.
     if authority.port_u16().is_none() && authority.as_str() != authority.host() {
         return Err("must have a port from 1 to 65535, or none");
     }
@@ -471,7 +476,7 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || address.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
 
-/// Characters that stand for themselves in a path (RFC 3986 §2.3).
+/// Returns true for characters that need no escape in a path (RFC 3986 §2.3).
 fn is_path_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
 }

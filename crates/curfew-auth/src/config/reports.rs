@@ -1,4 +1,4 @@
-//! What an issuer may report, and by what it names people: `event_stream`,
+//! Reports that an issuer may send, and the claims by which they name users: `event_stream`,
 //! `global_token_revocation` and `subjects` of `[[auth.issuers]]`.
 
 use std::path::PathBuf;
@@ -9,28 +9,28 @@ use serde::{Deserialize, Serialize};
 
 use super::Config;
 
-/// Shorter than this a value of `Authorization` could be guessed.
+/// A shorter value of `Authorization` could be guessed.
 const MIN_AUTHORIZATION_BYTES: usize = 16;
 
-/// Which claims of access tokens hold what reports name people and logins by (RFC 9493, Shared
-/// Signals Framework 1.0 §3). Each that is given must be in every access token, which would
-/// otherwise not be found by it; sessions are found that open, or refresh, after this was configured.
+/// The claims of access tokens by which reports name users and logins (RFC 9493, Shared Signals
+/// Framework 1.0 §3). Every access token must have each configured claim, because reports could not
+/// find it otherwise. Reports find the sessions that open or refresh after the claim is configured.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReportedSubjects {
     /// The claim that holds the `sub` of an `iss_sub` subject. Absent: `auth.subject_claim`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// The claim that holds an `email` subject's address; upper and lower case are the same, unless it
-    /// is `auth.subject_claim`. Absent: such subjects are not found.
+    /// The claim that holds the address of an `email` subject. Case is ignored, unless the
+    /// claim is `auth.subject_claim`. Absent: such subjects are not found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
-    /// The claim that holds the `id` of an `opaque` subject, whatever the reporter means by it.
+    /// The claim that holds the `id` of an `opaque` subject, whose meaning the reporter defines.
     /// Absent: such subjects are not found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub opaque: Option<String>,
     /// The claim that holds the `id` of the `session` of a complex subject. Absent: such events end
-    /// all of the user's sessions from before instead, if they name the user as well.
+    /// all earlier sessions of the user instead, if they name the user too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
     /// The claim that holds the `id` of the `tenant` of a complex subject that names nothing else.
@@ -44,47 +44,46 @@ pub struct ReportedSubjects {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EventStream {
-    /// What the `aud` of its events must be, or hold, one of.
+    /// The accepted audiences of its events: `aud` must be one of these, or a list with one.
     pub audience: Vec<String>,
-    /// What each request's `Authorization` must be, as it was given to the transmitter as
-    /// `authorization_header`; with its scheme, such as `Bearer`. Absent: any, the signature alone
-    /// says who sends.
+    /// The required `Authorization` of each request, with its scheme, such as `Bearer`: the value
+    /// given to the transmitter as `authorization_header`. Absent: any; only the signature
+    /// identifies the sender.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authorization: Option<Secret>,
-    /// A file with that value. One line break at its end does not count. Read for each request.
+    /// A file with that value. One line break at its end is ignored. Read for each request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authorization_file: Option<PathBuf>,
-    /// What else ends access, beside revoked sessions, changed passwords and PINs, disabled and
-    /// purged accounts. Default: none.
+    /// Further events that end access, beside revoked sessions, changed passwords and PINs, and
+    /// disabled and purged accounts. Default: none.
     pub revoke_on: Vec<Signal>,
-    /// The members of a complex subject that the transmitter's configuration calls critical: an event
-    /// with one that means nothing here is acknowledged and has no effect.
+    /// The members of a complex subject that the transmitter declares critical. An event with a
+    /// critical member that is not supported here is acknowledged without effect.
     pub critical_members: Vec<String>,
-    /// The `state` of verification events that were asked for. A verification event with another is
-    /// refused; one without is always good.
+    /// The expected `state` of verification events. A verification event with another state is
+    /// refused; one without a state is always accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verification_state: Option<String>,
-    /// Whether requests without `Content-Type`, or with `application/jwt`, are accepted as well.
-    /// Default: `false`.
+    /// Accepts requests without `Content-Type`, or with `application/jwt`, too. Default: `false`.
     pub lenient: bool,
 }
 
-/// An event that can be made to end access.
+/// An event that ends access if configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Signal {
-    /// Any credential, not a password or PIN alone, was revoked, updated or deleted.
+    /// A credential of any type was revoked, updated or deleted, beside passwords and PINs.
     AnyCredential,
-    /// The user is authenticated less surely than before.
+    /// The assurance level of the user's authentication decreased.
     AssuranceDecrease,
-    /// A device of the user's is not compliant any more.
+    /// A device of the user is no longer compliant.
     DeviceNotCompliant,
-    /// The risk has become high.
+    /// The user's risk level became high.
     HighRisk,
 }
 
 impl ReportedSubjects {
-    /// Every claim that is named.
+    /// The configured claims.
     pub(crate) fn claims(&self) -> impl Iterator<Item = &str> {
         let all = [
             &self.user,
@@ -152,7 +151,7 @@ impl EventStream {
         }
     }
 
-    /// What each request's `Authorization` must be, if anything. Blocks on reading a file.
+    /// The required `Authorization` of each request; `None` accepts any. Blocks on reading a file.
     ///
     /// # Errors
     ///
@@ -163,7 +162,7 @@ impl EventStream {
             Some(path) => {
                 let text = std::fs::read_to_string(path)?;
                 let text = without_line_break(&text);
-                // One that is being replaced may be empty: that is no agreement to accept nothing.
+                // A file that is being replaced may be empty, and must not open the endpoint.
                 match text.len() >= MIN_AUTHORIZATION_BYTES {
                     true => Ok(Some(Secret::new(text))),
                     false => Err(std::io::Error::other("must have at least 16 bytes")),
@@ -179,13 +178,13 @@ fn without_line_break(text: &str) -> &str {
 }
 
 impl Config {
-    /// Whether some issuer may report users, by a logout, an event or a revocation.
+    /// Returns true if some issuer may report users, by a logout, an event or a revocation.
     pub fn reports_users(&self) -> bool {
         let mut issuers = self.issuers.iter();
         issuers.any(|issuer| issuer.backchannel_logout || issuer.reports())
     }
 
-    /// Claims that sessions must be found by, since reports name people and logins by them.
+    /// The claims by which reports name users and logins, and by which sessions must be found.
     pub fn reported_claims(&self) -> Vec<&str> {
         let mut claims = Vec::new();
         for issuer in &self.issuers {

@@ -4,7 +4,7 @@ use super::*;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-/// The problems of a configuration, as `key: message`.
+/// The problems of a configuration, each as `key: message`.
 fn problems(config: Value) -> Vec<String> {
     let config: Config = serde_json::from_value(config).unwrap();
     let mut problems = Problems::new();

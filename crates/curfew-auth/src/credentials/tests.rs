@@ -2,7 +2,7 @@ use http::HeaderValue;
 
 use super::*;
 
-/// A request to take a token from.
+/// An upgrade request under construction.
 #[derive(Default)]
 struct Request {
     headers: HeaderMap,
@@ -39,14 +39,14 @@ impl Request {
         extract(&self.headers, self.query, &self.subprotocols, config)
     }
 
-    /// The token with every source enabled, or why there is none.
+    /// The token found with every source enabled, or the reason of the refusal.
     fn token(&self) -> Result<Option<String>, AuthFailure> {
         self.extract(&all_sources())
             .map(|found| found.map(|credential| token_of(&credential).to_owned()))
             .map_err(|error| error.failure())
     }
 
-    /// The token with every source enabled, which must be there.
+    /// The token found with every source enabled; panics if there is none.
     fn bearer(&self) -> Bearer {
         match self.extract(&all_sources()) {
             Ok(Some(Credential::Bearer(bearer))) => bearer,
@@ -240,7 +240,7 @@ fn debug_does_not_show_the_token() {
     );
 }
 
-/// A ticket of zeros, and one that is another.
+/// A ticket of zeros, and a query with this ticket and another.
 const TICKET: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 const QUERY_WITH_ANOTHER: &str = "ticket=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\
      &ticket=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE";
@@ -248,7 +248,7 @@ const QUERY: &str = "x=1&ticket=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 const QUERY_TWICE: &str = "ticket=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\
      &ticket=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA&ticket=";
 
-/// With tickets, and no token of the query.
+/// Enables tickets and disables tokens in the query.
 fn with_tickets() -> Config {
     Config {
         tickets: true,
@@ -328,7 +328,7 @@ fn a_token_without_its_scheme_is_told_what_would_be_right() {
             "{message}"
         );
         assert!(!message.contains("a.b.c"), "{message}");
-        // Another source has one.
+        // A token from another source is accepted all the same.
         let both = request().authorization(value).query("token=d.e.f");
         assert_eq!(both.bearer().token(), "d.e.f");
     }

@@ -1,4 +1,4 @@
-//! Whose a token is, before anything of it is verified.
+//! Look-up of a token's issuer, before its signature is verified.
 
 use std::sync::Arc;
 
@@ -9,9 +9,9 @@ use crate::AuthError;
 use crate::token::TokenClaims;
 
 impl Issuers {
-    /// The issuer an access token is to be verified by: the one its `iss` names, of several the first that
-    /// its `aud` names; without an `iss`, the one its `kid` names. A mere look-up among the configured ones:
-    /// nothing is verified yet.
+    /// Finds the issuer that must verify an access token: the one that `iss` names, or among
+    /// several of that name the first that `aud` names. Without `iss`, `kid` decides. Nothing is
+    /// verified yet.
     pub(crate) fn find(
         &self,
         claims: &TokenClaims<'_>,
@@ -29,7 +29,7 @@ impl Issuers {
                 let all = self.opening.iter();
                 all.filter(|issuer| issuer.issuer.is_some() && issuer.accepts(iss))
             };
-            // If no audience fits, the first says so.
+            // If no audience fits, the first issuer gives the refusal.
             let one = named().find(|issuer| issuer.is_for(claims));
             if let Some(one) = one.or_else(|| named().next()) {
                 return Ok(one);
@@ -38,7 +38,7 @@ impl Issuers {
                 .by_kid(kid, |issuer| issuer.issuer.is_none())
                 .ok_or_else(AuthError::wrong_issuer);
         }
-        // An issuer that demands an `iss` comes second: it can only say that it is missing.
+        // Issuers that require an `iss` come second, because they can only refuse the token.
         self.by_kid(kid, |issuer| issuer.issuer.is_none())
             .or_else(|| self.by_kid(kid, |_| true))
             .ok_or_else(|| {
@@ -49,7 +49,8 @@ impl Issuers {
             })
     }
 
-    /// The issuer whose report has this `iss`, and its `rules` of such reports: a mere look-up, as above.
+    /// Finds the issuer of a report by `iss`, with its `rules` for such reports. Nothing is
+    /// verified yet.
     pub(crate) fn reporting<'i, R>(
         &'i self,
         iss: Option<&str>,
@@ -63,7 +64,7 @@ impl Issuers {
         ruled.next().ok_or_else(AuthError::wrong_issuer)
     }
 
-    /// The one issuer among `candidates` with a key called `kid`.
+    /// The only issuer among `candidates` with a key named `kid`; `None` if there are several.
     fn by_kid(
         &self,
         kid: Option<&str>,
@@ -82,12 +83,13 @@ impl Issuers {
 }
 
 impl LoadedIssuer {
-    /// Tells if a token's `iss` may be this.
+    /// Returns true if the issuer's tokens may have this `iss`.
     pub(crate) fn accepts(&self, iss: &str) -> bool {
         self.issuer.is_none() || self.accepted.iter().any(|accepted| accepted == iss)
     }
 
-    /// Tells if a token is for one of its audiences, or it has none.
+    /// Returns true if the token's `aud` has one of the issuer's audiences, or if the issuer has
+    /// none.
     pub(crate) fn is_for(&self, claims: &TokenClaims<'_>) -> bool {
         let Some(accepted) = &self.audience else {
             return true;

@@ -1,4 +1,4 @@
-//! The issuers for people.
+//! Descriptions of the issuers for operators.
 
 use std::collections::BTreeMap;
 
@@ -9,37 +9,38 @@ use super::LoadedIssuer;
 use crate::keys::Key;
 use crate::{Algorithm, LastReport, RemoteStatus, StreamStatus};
 
-/// What is known about an issuer's keys, for people.
+/// The keys and reports of an issuer, for operators.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct IssuerSummary {
     /// The configured name.
     pub name: String,
-    /// What `iss` must be; absent: not checked.
+    /// The required `iss`; absent if it is not checked.
     pub issuer: Option<String>,
-    /// What `aud` must be or hold one of; absent: not checked.
+    /// The accepted audiences; absent if `aud` is not checked.
     pub audience: Option<Vec<String>>,
-    /// What other claims must be or hold one of.
+    /// The accepted values of other claims.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub required_claims: BTreeMap<String, Vec<String>>,
-    /// Every algorithm some key of the issuer can be used with.
+    /// Every algorithm that some key of the issuer can be used with.
     pub algorithms: Vec<Algorithm>,
     /// The keys.
     pub keys: Vec<KeySummary>,
-    /// Where they are fetched and how that goes; absent for keys in files.
+    /// The source and state of fetched keys; absent for keys in files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remote: Option<RemoteStatus>,
-    /// Whether its access tokens open sessions; `false` for one that only reports.
+    /// True if its access tokens open sessions; `false` for one that only reports.
     pub opens_sessions: bool,
-    /// What it has reported last, to this node; absent: nothing.
+    /// The last report that it sent to this node; absent if there was none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_report: Option<LastReport>,
-    /// The last of those without effect; absent: there was none.
+    /// The last report without effect; absent if there was none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<LastReport>,
-    /// Its reports that wait for its keys on this node, or a stranger's in its name.
+    /// The number of reports on this node that wait for the issuer's keys. A stranger may have sent
+    /// some in its name.
     #[serde(skip_serializing_if = "is_zero")]
     pub waiting_reports: usize,
-    /// How its stream of events is, as far as this node was told; absent: it was not.
+    /// The last state of its event stream reported to this node; absent if none was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<StreamStatus>,
 }
@@ -47,9 +48,9 @@ pub struct IssuerSummary {
 /// One key, without its material.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct KeySummary {
-    /// Its id; absent for a secret or a PEM file, which any `kid` of a token fits.
+    /// Its id; absent for a secret or a PEM file, which fits any `kid`.
     pub kid: Option<String>,
-    /// What it can be used with.
+    /// The algorithms it can be used with.
     pub algorithms: Vec<Algorithm>,
 }
 

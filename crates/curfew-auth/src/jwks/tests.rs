@@ -7,7 +7,7 @@ fn encode(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// The key in a PEM file of the test keys, as a JWK.
+/// The public key in a PEM file of the test keys, as a JWK.
 pub(crate) fn jwk(file: &str, kid: &str) -> Value {
     let path = format!("{}/tests/keys/{file}", env!("CARGO_MANIFEST_DIR"));
     let pem = std::fs::read(path).unwrap();
@@ -35,7 +35,7 @@ pub(crate) fn jwks(keys: impl IntoIterator<Item = Value>) -> Value {
     json!({ "keys": keys.into_iter().collect::<Vec<_>>() })
 }
 
-/// `key` with other members; `null` takes one away.
+/// `key` with changed members; `null` removes one.
 fn with(mut key: Value, changes: Value) -> Value {
     for (name, value) in changes.as_object().unwrap() {
         match value {

@@ -1,5 +1,4 @@
-//! The next answer of an issuer that may not be asked at the moment: when it can come, and waiting for
-//! it.
+//! Waiting for the next answer of an issuer that may not be asked at the moment.
 
 use std::future;
 use std::time::Duration;
@@ -9,7 +8,7 @@ use tokio::time::{self, Instant};
 use super::{Asked, Phase, RemoteKeys};
 
 impl RemoteKeys {
-    /// The time until the keys are fetched again, or may be for one who asks then.
+    /// The time until the next fetch of the keys, scheduled or on demand.
     pub(crate) fn next_fetch(&self) -> Duration {
         let now = Instant::now();
         let state = self.state();
@@ -21,8 +20,8 @@ impl RemoteKeys {
         at.saturating_duration_since(now)
     }
 
-    /// Resolves when the issuer has answered a fetch that begins from now on. One is made as soon as one
-    /// is in hand.
+    /// Resolves when a fetch that begins after this call has succeeded. Starts one as soon as the
+    /// rate of on-demand fetches allows it.
     pub(crate) async fn answers_anew(&self) {
         let mut ended = self.ended.subscribe();
         let mut is_new = !matches!(self.state().phase, Phase::Fetching);
@@ -30,7 +29,7 @@ impl RemoteKeys {
             let in_hand_at = {
                 let mut state = self.state();
                 match state.phase {
-                    // A provider that fails is tried again soon in any case.
+                    // A failing provider is retried soon by the schedule.
                     Phase::Waiting(_) if state.failure.is_none() => match state.draw() {
                         true => {
                             state.phase = Phase::Wanted;

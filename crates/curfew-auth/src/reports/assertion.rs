@@ -1,5 +1,5 @@
-//! Who may end all of a user's sessions: Global Token Revocation
-//! (draft-parecki-oauth-global-token-revocation, which Okta calls Universal Logout).
+//! Issuers that may end all of a user's sessions: Global Token Revocation
+//! (draft-parecki-oauth-global-token-revocation, Okta's Universal Logout).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,32 +15,33 @@ use crate::token::TokenType;
 use crate::token::json::{self, Date, Flaw, Members};
 use crate::{AuthError, VerifyError};
 
-/// An assertion is made for one request: one that is good for longer is another kind of token.
+/// Longest remaining lifetime. An assertion is made for one request; a longer lifetime means
+/// another type of token.
 const MAX_REMAINING: Duration = Duration::from_secs(3600);
 
-/// An issuer that has shown that it is, and may end its users' sessions.
+/// An authenticated issuer that may end its users' sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revoker {
     /// Its configured name.
     pub issuer: Arc<str>,
-    /// The time at which it made the token by which it did, by its clock, in Unix seconds, rounded up; that of the access
-    /// tokens as well.
+    /// The time of issue of its assertion, by the issuer's clock, which stamps the access tokens
+    /// too. In Unix seconds, rounded up.
     pub issued_at: Option<u64>,
 }
 
-/// Why a request names nobody whose access could end.
+/// Reason why a request names no user whose access could end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RevocationError {
-    /// It is no such request.
+    /// The request has not the required form.
     #[error("{0}")]
     Malformed(String),
-    /// It is about a user of another issuer.
+    /// The request names a user of another issuer.
     #[error("the user is of an issuer on which this one does not report")]
     Foreign,
 }
 
 impl Authenticator {
-    /// Whether any issuer may revoke users.
+    /// Returns true if some issuer may revoke users.
     pub fn accepts_global_revocation(&self) -> bool {
         let issuers = self.snapshot();
         let mut reports = issuers
@@ -50,21 +51,22 @@ impl Authenticator {
         reports.any(|rules| rules.revocation_audience.is_some())
     }
 
-    /// Validates the token by which an issuer authenticates.
+    /// Validates the token with which an issuer authenticates.
     ///
     /// # Errors
     ///
-    /// The fault of it; or that its issuer's keys are not available.
+    /// The fault of the token, or [`VerifyError::Unknown`] if the issuer's keys are unavailable.
     pub async fn verify_revoker(&self, token: &str) -> Result<Revoker, VerifyError> {
         with_keys(|| self.attempt_revoker(token, self.clock().now())).await
     }
 
-    /// The same for one that [`Authenticator::verify_revoker`] has found to be good but for its key: waits
-    /// for the issuer's next answer, however long that takes. Its times are judged by now.
+    /// Validates a token that [`Authenticator::verify_revoker`] found to be good except for its
+    /// missing key. Waits for the issuer's next answer without a time limit. The token's times are
+    /// judged as of the call.
     ///
     /// # Errors
     ///
-    /// The fault of it.
+    /// The fault of the token.
     pub async fn verify_revoker_later(&self, token: &str) -> Result<Revoker, VerifyError> {
         let now = self.clock().now();
         with_next_keys(|| self.attempt_revoker(token, now)).await
@@ -87,11 +89,12 @@ impl Authenticator {
         )
     }
 
-    /// Whom `revoker` names by `subject`, the `sub_id` of its request (§3 of the draft).
+    /// Finds the subjects that `subject`, the `sub_id` of the request of `revoker`, names (§3 of
+    /// the draft).
     ///
     /// # Errors
     ///
-    /// It is no subject, or none that this issuer may name, or none that is found here.
+    /// It is no subject, it is one that this issuer may not name, or nothing here is found by it.
     pub fn revoked_subjects(
         &self,
         revoker: &Revoker,

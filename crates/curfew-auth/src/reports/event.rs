@@ -1,10 +1,10 @@
-//! The types of security events, and which of them end access.
+//! The types of security events, and their effect on access.
 
 use serde_json::{Map, Value};
 
 use crate::Signal;
 
-/// What event types' URIs start with.
+/// Common prefix of the URIs of event types.
 const PREFIX: &str = "https://schemas.openid.net/secevent/";
 
 macro_rules! event_types {
@@ -16,14 +16,14 @@ macro_rules! event_types {
         }
 
         impl EventType {
-            /// Its name, in logs, metrics and reasons.
+            /// The type's name in logs, metrics and reasons.
             pub fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => $name,)+
                 }
             }
 
-            /// The type that a member of `events` names.
+            /// The type for the URI of a member of `events`.
             pub(super) fn of(uri: &str) -> Self {
                 match uri.strip_prefix(PREFIX) {
                     $($(Some($suffix) => Self::$variant,)*)+
@@ -59,22 +59,23 @@ event_types! {
     AccountPurged = "account_purged", "risc/event-type/account-purged";
     /// RISC 1.0 §2.3.
     AccountDisabled = "account_disabled", "risc/event-type/account-disabled";
-    /// RISC 1.0 §2.4: tokens that are issued from then on are good anyway.
+    /// RISC 1.0 §2.4. Ends nothing; tokens issued afterwards are accepted anyway.
     AccountEnabled = "account_enabled", "risc/event-type/account-enabled";
     /// RISC 1.0 §2.7.
     CredentialCompromise = "credential_compromise", "risc/event-type/credential-compromise";
-    /// Google's Cross-Account Protection: all of the user's tokens.
+    /// Google's Cross-Account Protection: all tokens of the user are revoked.
     TokensRevoked = "tokens_revoked", "oauth/event-type/tokens-revoked";
     /// Shared Signals Framework 1.0 §8.1.4.
     Verification = "verification", "ssf/event-type/verification", "risc/event-type/verification";
     /// Shared Signals Framework 1.0 §8.1.5.
     StreamUpdated = "stream_updated", "ssf/event-type/stream-updated";
-    /// One that means nothing here.
+    /// A type that is not supported here.
     Other = "other";
 }
 
 impl EventType {
-    /// Whether an event of this type, with these `members`, ends access.
+    /// Returns true if an event of this type with these `members` ends access. `also` is
+    /// `revoke_on`.
     pub(super) fn ends_access(self, members: &Map<String, Value>, also: &[Signal]) -> bool {
         let says = |name: &str, values: &[&str]| {
             let value = members.get(name).and_then(Value::as_str);
@@ -87,7 +88,7 @@ impl EventType {
             | Self::AccountPurged
             | Self::AccountDisabled
             | Self::TokensRevoked => true,
-            // A credential that was created opens nothing that was not open before.
+            // A new credential makes no earlier session illegitimate.
             Self::CredentialChange => {
                 says("change_type", &["revoke", "update", "delete"])
                     && (says("credential_type", &["password", "pin"])

@@ -1,4 +1,4 @@
-//! What was reported last, for people who ask why somebody was logged out, or was not.
+//! The last reports of each issuer, for operators who ask why a user was logged out or was not.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,45 +11,45 @@ use tracing::warn;
 
 use crate::Authenticator;
 
-/// What an issuer reported last, to this node.
+/// The last report of an issuer to this node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct LastReport {
-    /// What: `backchannel_logout`, `global_token_revocation` or the type of a security event.
+    /// The kind: `backchannel_logout`, `global_token_revocation` or the type of a security event.
     pub report: &'static str,
-    /// What became of it, as the metrics have it.
+    /// The outcome, as in the metrics.
     pub outcome: &'static str,
-    /// The reason why it had no effect; absent where it had one.
+    /// The reason why it had no effect; absent if it had one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// Seconds since then.
+    /// Seconds since the report.
     pub age_s: u64,
 }
 
-/// How a stream of events is, as far as this node was told (Shared Signals Framework 1.0 §8.1.2).
+/// State of an event stream, as last reported to this node (Shared Signals Framework 1.0 §8.1.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum StreamStatus {
-    /// Events are sent.
+    /// The transmitter sends events.
     Enabled,
-    /// Events are kept for later.
+    /// The transmitter keeps events and sends them later.
     Paused,
-    /// Events are neither sent nor kept.
+    /// The transmitter discards events.
     Disabled,
 }
 
-/// By the issuer's configured name. Told to this node: others are told other things.
+/// Reports to this node, by the issuer's configured name. Other nodes receive other reports.
 #[derive(Debug, Default)]
 pub(crate) struct Journal(Mutex<BTreeMap<Box<str>, Entry>>);
 
 #[derive(Debug, Default)]
 struct Entry {
     last: Option<Told>,
-    /// The last one without effect, which others with one must not hide.
+    /// The last report without effect, kept apart so that later reports with effect do not hide it.
     last_failure: Option<Told>,
     stream: Option<StreamStatus>,
     /// The number of reports that wait for the issuer's keys.
     waiting: usize,
-    /// Reports without effect, by what they are and what became of them.
+    /// Reports without effect, by kind and outcome.
     failures: BTreeMap<(&'static str, &'static str), Repeats<Box<str>>>,
 }
 
@@ -61,7 +61,7 @@ struct Told {
     at: Duration,
 }
 
-/// An issuer's reports, as this node knows of them.
+/// The reports of one issuer to this node.
 #[derive(Debug, Default)]
 pub(crate) struct Reported {
     pub(crate) last: Option<LastReport>,
@@ -71,11 +71,12 @@ pub(crate) struct Reported {
 }
 
 impl Journal {
+    /// Locks the entries, for a few map operations at a time and never across an await.
     fn entries(&self) -> MutexGuard<'_, BTreeMap<Box<str>, Entry>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is known of an issuer.
+    /// The reports of one issuer.
     pub(crate) fn of(&self, issuer: &str, now: Duration) -> Reported {
         let entries = self.entries();
         let Some(entry) = entries.get(issuer) else {
@@ -97,13 +98,13 @@ impl Journal {
 }
 
 impl Authenticator {
-    /// Remembers what the issuer called `issuer` has reported, and what became of it.
+    /// Records the outcome of a report of `issuer`, given by its configured name.
     pub fn note_report(&self, issuer: &str, report: &'static str, outcome: &'static str) {
         self.note(issuer, report, outcome, None);
     }
 
-    /// Remembers a report that had no effect, and warns of it: once a minute for each issuer, report and
-    /// outcome.
+    /// Records a report without effect, and logs a warning at most once a minute for each issuer,
+    /// kind and outcome.
     pub fn note_failed_report(
         &self,
         issuer: &str,
@@ -116,8 +117,8 @@ impl Authenticator {
         }
     }
 
-    /// Warns of the reports without effect that no line has told, where the interval of the last one is
-    /// over. To be called every second or so.
+    /// Logs the suppressed reports without effect whose interval has ended. The caller calls this
+    /// about once a second.
     pub fn tell_rest(&self) {
         for (issuer, entry) in &*self.journal().entries() {
             for (report, repeats) in &entry.failures {
@@ -128,7 +129,7 @@ impl Authenticator {
         }
     }
 
-    /// Remembers a report; of one without effect the number of those that a warning is due for.
+    /// Records a report. Returns the count and the reason to log if a warning is due.
     fn note(
         &self,
         issuer: &str,
@@ -152,19 +153,19 @@ impl Authenticator {
         failures.or_default().note_event(why.into())
     }
 
-    /// Remembers how many reports wait for the keys of the issuer called `issuer`.
+    /// Records how many reports wait for the keys of `issuer`, given by its configured name.
     pub fn note_waiting_reports(&self, issuer: &str, count: usize) {
         let mut entries = self.journal().entries();
         entries.entry(issuer.into()).or_default().waiting = count;
     }
 
-    /// Remembers how the stream of the issuer called `issuer` is.
+    /// Records the stream state of `issuer`, given by its configured name.
     pub fn note_stream(&self, issuer: &str, status: StreamStatus) {
         let mut entries = self.journal().entries();
         entries.entry(issuer.into()).or_default().stream = Some(status);
     }
 
-    /// The configured issuers whose streams send no events, as far as this node was told.
+    /// The configured issuers whose streams were last reported as paused or disabled.
     pub fn stopped_streams(&self) -> Vec<String> {
         let entries = self.journal().entries();
         let silent = entries
@@ -177,7 +178,7 @@ impl Authenticator {
     }
 }
 
-/// `times`: how many there were since the last line, this one included.
+/// Logs a warning. `times` counts the reports since the last one, this one included.
 fn warn_of(issuer: &str, (report, outcome): (&str, &str), times: u64, why: &str) {
     warn!(
         issuer,

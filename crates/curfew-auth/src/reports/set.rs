@@ -20,45 +20,47 @@ use crate::{AuthError, EventStream, VerifyError};
 /// Longest `jti`, in bytes.
 const MAX_ID_BYTES: usize = 256;
 
-/// Times before this, in Unix seconds, have too few digits to be told from other values of a
-/// revocation, which name everyone. What is earlier was never set.
+/// Earliest time of an event, in Unix seconds. A revocation with an earlier time would have too few
+/// digits to be recognised as a time, and would end newer access too. Such times come only from
+/// clocks that were never set.
 const EARLIEST: u64 = 1_000_000_000;
 
-/// What a good security event token says.
+/// The content of a good security event token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecurityEvent {
-    /// The configured name of the issuer that says so.
+    /// The configured name of the issuer that sent it.
     pub issuer: Arc<str>,
-    /// What happened.
+    /// The type of the event.
     pub event: EventType,
-    /// What follows from it.
+    /// The consequence of the event.
     pub effect: Effect,
 }
 
-/// What follows from an event.
+/// Consequence of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Access ends.
     End {
-        /// Whose: all of these name the same.
+        /// Names of the user or login, all of the same one.
         subjects: Vec<Subject>,
-        /// When it happened, Unix seconds: tokens that are newer are not meant, where they can be.
+        /// The time of the event in Unix seconds. Newer tokens stay valid, except for subjects that
+        /// cannot return.
         at: u64,
     },
-    /// Nothing: events of this type, or with what this one says, end no access.
+    /// None: the type of the event, or its content, ends no access.
     Nothing,
-    /// Nothing can: nobody here is found by what the event is about. The reason is for operators.
+    /// None: nothing here is found by the event's subject. The reason is for operators.
     NobodyFound(&'static str),
-    /// The stream works.
+    /// The verification event has the expected state.
     Verified,
-    /// The transmitter changes the stream.
+    /// The transmitter changes the state of the stream.
     Stream(StreamStatus),
-    /// The stream was verified with another state than was asked for (§8.1.4.1).
+    /// The verification event has another state than the expected one (§8.1.4.1).
     OtherState,
 }
 
 impl Authenticator {
-    /// The stream of the issuer called `name`; `None` when it may push none.
+    /// The stream of the issuer named `name`; `None` if it may push none.
     pub fn event_stream(&self, name: &str) -> Option<EventStream> {
         let issuers = self.snapshot();
         let mut all = issuers.all.iter();
@@ -66,7 +68,7 @@ impl Authenticator {
         named.reports.as_ref()?.stream.clone()
     }
 
-    /// Whether any issuer may push events.
+    /// Returns true if some issuer may push events.
     pub fn accepts_events(&self) -> bool {
         let issuers = self.snapshot();
         let mut reports = issuers
@@ -76,12 +78,12 @@ impl Authenticator {
         reports.any(|rules| rules.stream.is_some())
     }
 
-    /// Validates a security event token that came by the stream of the issuer called `name`. Its `jti`
-    /// is not remembered: whatever an event does is the same the second time.
+    /// Validates a security event token from the stream of the issuer named `name`. Its `jti` is
+    /// not remembered, because every event is idempotent.
     ///
     /// # Errors
     ///
-    /// The fault of it; or that its issuer's keys are not available.
+    /// The fault of the token, or [`VerifyError::Unknown`] if the issuer's keys are unavailable.
     pub async fn verify_event(
         &self,
         name: &str,
@@ -90,12 +92,13 @@ impl Authenticator {
         with_keys(|| self.attempt_event(name, token, self.clock().now())).await
     }
 
-    /// The same for one that [`Authenticator::verify_event`] has found to be good but for its key: waits
-    /// for the issuer's next answer, however long that takes. Its times are judged by now.
+    /// Validates a token that [`Authenticator::verify_event`] found to be good except for its
+    /// missing key. Waits for the issuer's next answer without a time limit. The token's times are
+    /// judged as of the call.
     ///
     /// # Errors
     ///
-    /// The fault of it.
+    /// The fault of the token.
     pub async fn verify_event_later(
         &self,
         name: &str,
@@ -119,7 +122,7 @@ impl Authenticator {
             |issuer| {
                 let rules = issuer.reports.as_ref()?;
                 let stream = rules.stream.as_ref()?;
-                // §4.1.6: the issuer of this stream, not of any.
+                // §4.1.6: only the issuer of this stream may sign.
                 (*issuer.name == *name).then_some((rules, stream))
             },
             |claims: SecurityEventClaims, issuer, (rules, stream)| {
@@ -129,7 +132,7 @@ impl Authenticator {
     }
 }
 
-/// The claims of a security event token. One of the wrong type is refused while it is read.
+/// The claims of a security event token. Reading fails at a claim of the wrong type.
 #[derive(Debug, Default)]
 struct SecurityEventClaims {
     issuer: Option<String>,
@@ -139,12 +142,12 @@ struct SecurityEventClaims {
     token_id: Option<String>,
     subject: Option<Value>,
     events: Option<Map<String, Value>>,
-    /// One that only tokens of other kinds have.
+    /// A claim that only other types of tokens have.
     foreign: Option<&'static str>,
 }
 
 impl SecurityEventClaims {
-    /// `latest` is now, and the leeway more.
+    /// Judges the claims. `latest` is the current time plus the leeway.
     fn judge(
         self,
         issuer: &LoadedIssuer,
@@ -164,7 +167,8 @@ impl SecurityEventClaims {
                 "an event token has no {name} claim"
             )));
         }
-        // RFC 8417 §2.2. It may be old: senders try again for as long as they like.
+        // RFC 8417 §2.2 sets no oldest `iat`, because senders repeat events for as long as they
+        // like.
         let issued_at = self.issued_at.ok_or_else(|| missing("iat"))?.up();
         if Duration::from_secs(issued_at) > latest {
             return Err(AuthError::by_clock(
@@ -178,13 +182,13 @@ impl SecurityEventClaims {
         }
         let events = self.events.as_ref().ok_or_else(|| missing("events"))?;
         let (event, members) = only_event(events)?;
-        // RISC's older events have it inside.
+        // RISC's older events carry the subject inside the event.
         let subject = self.subject.as_ref().or_else(|| members.get("subject"));
         let at = || {
             let happened_at = self.happened_at.map(Date::up);
             let told = seconds(members.get("event_timestamp")).or(happened_at);
-            // Not earlier than a time can be written, and not later than it can be: nobody is kept out
-            // who comes afterwards.
+            // Clamped: at least [`EARLIEST`], at most the current time, so that tokens issued from
+            // now on stay valid.
             told.unwrap_or(issued_at)
                 .max(EARLIEST)
                 .min(latest.as_secs())
@@ -214,7 +218,7 @@ impl SecurityEventClaims {
     }
 }
 
-/// §4.2.1: several are allowed only as names of the same one.
+/// §4.2.1: several events are allowed only as names of the same event.
 fn only_event(events: &Map<String, Value>) -> Result<(EventType, &Map<String, Value>), AuthError> {
     let mut only: Option<(EventType, &Map<String, Value>)> = None;
     for (uri, members) in events {
@@ -242,7 +246,7 @@ fn verification(members: &Map<String, Value>, stream: &EventStream) -> Effect {
     }
 }
 
-/// §8.1.5.
+/// Reads the new state of a stream (§8.1.5).
 fn stream_status(members: &Map<String, Value>) -> Result<StreamStatus, AuthError> {
     match members.get("status").and_then(Value::as_str) {
         Some("enabled") => Ok(StreamStatus::Enabled),
@@ -254,10 +258,11 @@ fn stream_status(members: &Map<String, Value>) -> Result<StreamStatus, AuthError
     }
 }
 
-/// CAEP 1.0 §2: seconds, as any JSON number; up, so that no token from before the event survives it.
+/// CAEP 1.0 §2: seconds, as any JSON number. Rounded up, so that no token from before the event
+/// survives it.
 fn seconds(value: Option<&Value>) -> Option<u64> {
     let seconds = value?.as_f64()?;
-    // Whatever is beyond becomes the nearest that there is.
+    // The cast clamps numbers beyond the range of `u64`.
     (seconds >= 0.0).then_some(seconds.ceil() as u64)
 }
 
@@ -286,7 +291,8 @@ impl<'a> Members<'a> for SecurityEventClaims {
             "jti" => self.token_id = Some(json::text(name, value)?.into_owned()),
             "sub_id" => self.subject = Some(json::exact(name, value)?),
             "events" => self.events = Some(json::object(name, value)?),
-            // §4.1.2, §4.1.7: so that it can be mistaken for no other token.
+            // §4.1.2, §4.1.7: an event token has neither, so it cannot be mistaken for another type
+            // of token.
             "sub" => self.foreign = Some("sub"),
             "exp" => self.foreign = Some("exp"),
             _ => {}

@@ -1,5 +1,5 @@
-//! What the tokens of all reports have in common, logout tokens included: how they are read, and by
-//! whose keys they are verified.
+//! Common steps for the tokens of all reports, logout tokens included: reading, and verification of
+//! the signature.
 
 use std::borrow::Cow;
 
@@ -9,9 +9,9 @@ use crate::issuers::{Issuers, LoadedIssuer};
 use crate::token::json::{self, Flaw, Members, Value};
 use crate::token::{Header, Parts, TokenType};
 
-/// The claims of one kind of token.
+/// The claims of one type of report.
 pub(crate) trait ReportClaims: Default + for<'a> Members<'a> {
-    /// What is wrong with a token whose claims cannot be read.
+    /// The refusal of a token whose claims cannot be read.
     const UNREADABLE: &'static str;
 
     /// The `iss`.
@@ -19,11 +19,11 @@ pub(crate) trait ReportClaims: Default + for<'a> Members<'a> {
 }
 
 impl Issuers {
-    /// Reads a token, finds its issuer by its `iss`, and verifies its signature. `rules` are what that
-    /// issuer's tokens of this kind must be; `None`: it may send none. `judge` says what a token is good for
-    /// but for its key; its refusals are told as the issuer's, which has signed. Where the key is not there
-    /// nothing of it is told: a report by a key that may be newer than what is known of its issuer is to
-    /// be sent again.
+    /// Reads a token, finds its issuer by `iss`, and verifies its signature. `rules` gives the
+    /// issuer's rules for such tokens, or `None` if it may send none. `judge` checks the claims. A
+    /// refusal by `judge` names the issuer as signer only after the signature is verified. If the
+    /// key is missing, the verdict stays secret and the sender should repeat the report, because
+    /// the issuer may have a newer key.
     pub(crate) fn signed_report<'i, C: ReportClaims, R, T>(
         &'i self,
         token: &str,
@@ -56,8 +56,9 @@ impl Issuers {
         }
     }
 
-    /// The issuer that has signed a token whose header or claims are not those of a report: it is
-    /// configured wrongly, and hears of it as of any other fault of its reports. Nothing is fetched.
+    /// Finds the issuer whose good signature a token with a faulty header or faulty claims has.
+    /// That issuer is misconfigured, and the refusal names it like for any other fault. Fetches no
+    /// keys.
     fn signer_of_flawed<'i, R>(
         &'i self,
         parts: &Parts<'_>,
@@ -73,7 +74,7 @@ impl Issuers {
     }
 }
 
-/// The `iss` of a token of which nothing else is read.
+/// A reader of `iss` alone.
 #[derive(Default)]
 struct Named {
     issuer: Option<String>,

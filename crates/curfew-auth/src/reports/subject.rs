@@ -1,5 +1,5 @@
-//! Whom a report is about: subject identifiers (RFC 9493), complex subjects (Shared Signals
-//! Framework 1.0 §3.3), and what sessions are found by.
+//! The subjects of reports: subject identifiers (RFC 9493), complex subjects (Shared Signals
+//! Framework 1.0 §3.3), and the keys by which sessions are found.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -16,31 +16,31 @@ const MAX_TEXT_BYTES: usize = 1024;
 /// Most identifiers of one subject (RFC 9493 §3.2.8).
 const MAX_ALIASES: usize = 16;
 
-/// Whose access is to end.
+/// A user, token or login whose access is to end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
     /// A user of an issuer, by its configured name.
     User {
-        /// Of whom.
+        /// The issuer of the user.
         issuer: Arc<str>,
         /// The user.
         user: String,
     },
     /// A token of an issuer.
     Token {
-        /// Of whom.
+        /// The issuer of the token.
         issuer: Arc<str>,
         /// Its `jti`.
         id: String,
     },
-    /// A login: whoever has this value for the claim.
+    /// A login: all tokens with this value of the claim.
     Login {
         /// The claim.
         claim: String,
         /// Its value.
         value: String,
     },
-    /// Whoever has this value for the claim.
+    /// All tokens with this value of the claim.
     Claim {
         /// The claim.
         claim: String,
@@ -50,8 +50,8 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// What sessions are found by. Users and token ids are told apart by issuer: others may have the
-    /// same, now or after the next change of the configuration.
+    /// The revocation key by which sessions are found. It includes the issuer for users and token
+    /// ids, because another issuer may have the same ones, now or after a reload.
     pub fn key(&self) -> RevocationKey {
         match self {
             Self::User { issuer, user } => {
@@ -66,26 +66,27 @@ impl Subject {
         }
     }
 
-    /// Whether it can come back by signing in again, so that only tokens from before are meant. A
-    /// login that is over has none that are newer, and a token is itself.
+    /// Returns true if the subject can return by a new sign-in, so that only older tokens are
+    /// meant. A login that ended gets no new tokens, and a token is meant itself.
     pub fn can_return(&self) -> bool {
         matches!(self, Self::User { .. } | Self::Claim { .. })
     }
 }
 
-/// What a subject comes to here.
+/// Result of looking for a subject.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found {
-    /// Sessions can be found by these, all of which mean the same.
+    /// The subjects by which sessions can be found; all name the same one.
     Subjects(Vec<Subject>),
-    /// It may well be somebody, whom nothing here can be found by.
+    /// A well-formed subject by which nothing is found here. The reason is for operators.
     Nowhere(&'static str),
-    /// A user of an issuer on whom this one does not report.
+    /// A user of an issuer on which the reporter does not report.
     Foreign,
 }
 
 impl ReportRules {
-    /// Reads a subject. `critical` are the members of a complex one that must mean something here.
+    /// Finds the subjects of a report. A complex subject with other `critical` members than the one
+    /// used is not found.
     ///
     /// # Errors
     ///
@@ -95,18 +96,18 @@ impl ReportRules {
             return Err(malformed("the subject is not an object"));
         };
         match format(members).as_deref() {
-            // Early CAEP had no name for it.
+            // Early drafts of CAEP have complex subjects without a format.
             Some("complex") | None => self.find_complex(members, critical),
             Some("aliases") => self.find_aliases(members),
             Some(format) => self.find_simple(format, members),
         }
     }
 
-    /// Reads the subject of a Global Token Revocation, which is a user and nothing wider.
+    /// Finds the subject of a Global Token Revocation, which must be a single user.
     ///
     /// # Errors
     ///
-    /// It is none, or in another format.
+    /// It is no subject identifier, or it has another format.
     pub(super) fn find_user(&self, subject: &Value) -> Result<Found, AuthError> {
         let members = simple(subject)?;
         match format(members).as_deref() {
@@ -158,7 +159,8 @@ impl ReportRules {
         })
     }
 
-    /// RFC 9493 §3.2.8: all of them name the same, so those that mean something here do.
+    /// RFC 9493 §3.2.8: all identifiers name the same subject, so those that are supported here
+    /// suffice.
     fn find_aliases(&self, members: &Map<String, Value>) -> Result<Found, AuthError> {
         let identifiers = members.get("identifiers").and_then(Value::as_array);
         let identifiers = identifiers
@@ -178,14 +180,14 @@ impl ReportRules {
         }
     }
 
-    /// A complex subject is one principal, of whom its members are attributes (§3.3.1). The session
-    /// says most exactly which; a tenant is everybody in it, so it must stand alone.
+    /// Finds a complex subject, whose members describe one principal (§3.3.1). The session is the
+    /// most exact member. A tenant contains many users, so it is used only alone.
     fn find_complex(
         &self,
         members: &Map<String, Value>,
         critical: &[String],
     ) -> Result<Found, AuthError> {
-        // §3.6: whoever goes by one member must be able to go by every critical one.
+        // §3.6: a receiver must understand every critical member, not only the one it uses.
         let only = |member: &str, found: Found| {
             let mut others = critical.iter().filter(|name| **name != *member);
             match others.any(|name| members.contains_key(name)) {
@@ -224,11 +226,11 @@ impl ReportRules {
                 Ok(only("tenant", found))
             }
             (Some(_), None) => Ok(Found::Nowhere("access tokens have no claim for tenants")),
-            (None, _) => Err(malformed("the subject names nobody")),
+            (None, _) => Err(malformed("the subject names no one")),
         }
     }
 
-    /// A member of a subject, which is a simple one.
+    /// Finds a member of a complex subject, which is a simple subject.
     fn find_member(&self, member: &Value) -> Result<Found, AuthError> {
         let members = simple(member)?;
         match format(members) {
@@ -237,14 +239,14 @@ impl ReportRules {
         }
     }
 
-    /// The `sub` of a subject: a text or, with `auth.numeric_subjects`, an integer, as in the tokens of a
-    /// provider that numbers its users.
+    /// The `sub` of a subject: a text or, with `auth.numeric_subjects`, an integer, as in the
+    /// tokens of providers that number their users.
     fn user<'a>(&self, members: &'a Map<String, Value>) -> Result<Cow<'a, str>, AuthError> {
         match members.get("sub") {
             Some(Value::Number(number)) if self.numeric_subjects && !number.is_f64() => {
                 Ok(Cow::Owned(number.to_string()))
             }
-            // -0, which JSON's readers take for a number with a point.
+            // JSON parsers read -0 as a floating-point number.
             Some(Value::Number(number))
                 if self.numeric_subjects && number.as_f64() == Some(0.0) =>
             {
@@ -265,7 +267,8 @@ impl ReportRules {
         Found::Subjects(self.subjects(claim, value))
     }
 
-    /// As it was written, and in lower case, which is a key of every session with that address.
+    /// Finds an address as written and in lower case. Sessions are indexed under the address in
+    /// lower case too.
     fn by_email(&self, claim: &str, email: &str) -> Found {
         let mut subjects = self.subjects(claim, email);
         let lower = email.to_lowercase();
@@ -296,7 +299,7 @@ impl ReportRules {
     }
 }
 
-/// The name of a subject's format. Google's events still say `subject_type`, with hyphens.
+/// The name of a subject's format. Google's events still call it `subject_type`, with hyphens.
 fn format(members: &Map<String, Value>) -> Option<String> {
     let format = members
         .get("format")

@@ -1,4 +1,4 @@
-//! A token's claims: types are judged here, values later, once the signature is known to be good.
+//! A token's claims. Their types are checked here; their values are checked after the signature.
 
 use std::borrow::Cow;
 
@@ -7,8 +7,8 @@ use curfew_model::json::Scanned;
 use super::json::{self, Date, Flaw, Members, Value};
 use crate::AuthError;
 
-/// The registered claims. Absent means that the token has no such member; one of the wrong type,
-/// `null` included, is refused.
+/// The registered claims. `None` means that the token has no such member; a member of the wrong
+/// type, `null` included, is refused.
 pub(crate) struct TokenClaims<'a> {
     pub(crate) issuer: Option<Cow<'a, str>>,
     pub(crate) subject: Option<Cow<'a, str>>,
@@ -20,29 +20,29 @@ pub(crate) struct TokenClaims<'a> {
     kind: Kind<'a>,
 }
 
-/// What tells a token of another kind from an access token.
+/// Claims that distinguish other types of tokens from access tokens.
 #[derive(Default)]
 struct Kind<'a> {
-    /// `at_hash` or `c_hash`, which are defined for ID tokens: the hash of what was issued beside them
-    /// (OpenID Connect Core 1.0 §3.1.3.6, §3.3.2.11). Dex makes its access tokens like its ID tokens,
-    /// with an `at_hash` too; nothing in them tells the two apart.
+    /// True for `at_hash` or `c_hash`, the hashes that ID tokens have of what was issued with them
+    /// (OpenID Connect Core 1.0 §3.1.3.6, §3.3.2.11). Dex's access tokens have an `at_hash` too, so
+    /// they cannot be told from its ID tokens.
     has_hash: bool,
-    /// Of the request that asked for an ID token (§2). Keycloak had it in access tokens too before 25,
-    /// and still has where its mapper for older clients is set, but says `Bearer`; Dex and authentik
-    /// have it in both, and say nothing.
+    /// True for the `nonce` of the request for an ID token (§2). Keycloak's access tokens have it
+    /// too before version 25, and later with its mapper for older clients, but say `Bearer`. Dex
+    /// and authentik put it in both and do not say which.
     has_nonce: bool,
-    /// Keycloak's: `Bearer`, `ID`, `Refresh`, `Offline`, `Logout`.
+    /// Keycloak's type: `Bearer`, `ID`, `Refresh`, `Offline`, `Logout`.
     typ: Option<Cow<'a, str>>,
-    /// Cognito's: `access` or `id`.
+    /// Cognito's type: `access` or `id`.
     token_use: Option<Cow<'a, str>>,
 }
 
-/// A kind of token that opens no session.
+/// A type of token that opens no session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OtherKind {
-    /// For the client that signed the user in, not for us.
+    /// An ID token, meant for the client that signed the user in.
     Id,
-    /// For the issuer alone.
+    /// A token meant for the issuer alone.
     Internal,
 }
 
@@ -53,8 +53,8 @@ struct Reading<'a, 's> {
 }
 
 impl<'a> TokenClaims<'a> {
-    /// Reads the payload's JSON text; the user is what `subject_claim` says, as a text or, with
-    /// `numeric_subjects`, an integer. What nothing is asked of may be anything.
+    /// Reads the payload's JSON text. `subject_claim` names the user, as a text or, with
+    /// `numeric_subjects`, an integer. Claims that are not listed above may have any type.
     pub(crate) fn parse(
         text: &'a str,
         subject_claim: &str,
@@ -84,8 +84,8 @@ impl<'a> TokenClaims<'a> {
 }
 
 impl TokenClaims<'_> {
-    /// Whether the token is plainly of another kind than an access token. One whose header says that
-    /// it is one (RFC 9068 §2.1) may have a `nonce`.
+    /// The other type of token that this plainly is; `None` for an access token. If the header
+    /// states an access token (RFC 9068 §2.1), a `nonce` is allowed.
     pub(crate) fn other_kind(&self, says_access: bool) -> Option<OtherKind> {
         let kind = &self.kind;
         let typ = kind.typ.as_deref();

@@ -5,32 +5,33 @@ use std::borrow::Cow;
 use super::json::{self, Flaw, Members, Value};
 use crate::{Algorithm, AuthError};
 
-/// Told of a token by an algorithm that no key here can be of, such as ES512.
+/// Refusal of an algorithm that is not supported, such as ES512.
 const UNSUPPORTED: &str = "algorithm not supported: alg is none of HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 and EdDSA";
 
-/// Longer key ids name no key.
+/// Longest accepted `kid`, in bytes.
 const MAX_KID_BYTES: usize = 256;
 
-/// What a header says about the signature. `jwk`, `jku`, `x5u` and `x5c` are never read.
+/// The signature parameters of a header. `jwk`, `jku`, `x5u` and `x5c` are never read.
 pub(crate) struct Header<'a> {
-    /// What the token claims to be signed with; the key decides whether that may be.
+    /// The algorithm that the token claims; the key decides if it may be used.
     pub(crate) algorithm: Algorithm,
-    /// The key's id. A mere name to look up.
+    /// The key's id, used only for look-up.
     pub(crate) kid: Option<Cow<'a, str>>,
-    /// Whether it says by its `typ` that it is an access token (RFC 9068 §2.1).
+    /// True if `typ` states an access token (RFC 9068 §2.1).
     pub(crate) says_access: bool,
 }
 
-/// What a token is used as. Its `typ`, where it has one, must be no other's (RFC 8725 §3.11).
+/// The purpose for which a token is used. Its `typ`, if present, must not be that of another
+/// purpose (RFC 8725 §3.11).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TokenType {
-    /// To open a session.
+    /// Open a session.
     Access,
-    /// To report a logout.
+    /// Report a logout.
     Logout,
-    /// To report a security event.
+    /// Report a security event.
     Event,
-    /// To authenticate a Global Token Revocation.
+    /// Authenticate a Global Token Revocation.
     Revocation,
 }
 
@@ -72,7 +73,7 @@ impl<'a> Header<'a> {
 }
 
 impl<'a> Header<'a> {
-    /// Reads what a header says about the signature, and nothing else.
+    /// Reads only the signature parameters of a header.
     pub(crate) fn of_signature(text: &'a str) -> Option<Self> {
         let mut signature = Signature::default();
         json::read(text, &mut signature).ok()?;
@@ -84,7 +85,7 @@ impl<'a> Header<'a> {
     }
 }
 
-/// The members of a header that a signature is verified by.
+/// The signature parameters of a header, without any other check.
 #[derive(Default)]
 struct Signature<'a> {
     algorithm: Option<Algorithm>,
@@ -130,19 +131,19 @@ impl<'a> Members<'a> for Reading<'a> {
 }
 
 impl TokenType {
-    /// RFC 7519 §5.1, RFC 9068 §2.1, Back-Channel Logout 1.0 §2.4, Shared Signals Framework 1.0 §4.1.1
-    /// (which knows no event without it).
+    /// Returns true if `typ` fits this purpose: RFC 7519 §5.1, RFC 9068 §2.1, Back-Channel Logout
+    /// 1.0 §2.4, Shared Signals Framework 1.0 §4.1.1 (which requires one).
     fn has(self, typ: &str) -> bool {
         match self {
             Self::Access => matches!(typ, "jwt" | "at+jwt"),
             Self::Logout => matches!(typ, "jwt" | "logout+jwt"),
             Self::Event => typ == "secevent+jwt",
-            // The draft names none; this is Okta's.
+            // The draft defines none; this one is Okta's.
             Self::Revocation => matches!(typ, "jwt" | "global-token-revocation+jwt"),
         }
     }
 
-    /// What a token with any other `typ` is told.
+    /// The refusal of a token with any other `typ`.
     fn others(self) -> &'static str {
         match self {
             Self::Access => "the token's typ is neither JWT nor at+jwt",
@@ -153,7 +154,7 @@ impl TokenType {
     }
 }
 
-/// A `typ` is a media type: case does not matter, and `application/` may be left out (RFC 7515 §4.1.9).
+/// Normalises a `typ`: a media type ignores case, and `application/` is optional (RFC 7515 §4.1.9).
 fn media_type(typ: &str) -> String {
     let typ = typ.to_ascii_lowercase();
     match typ.strip_prefix("application/") {

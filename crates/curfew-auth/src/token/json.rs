@@ -1,5 +1,5 @@
-//! JSON as a token may have it: an object in which no name is repeated, at any level, nested at
-//! most 16 deep. Read in one pass, and in full.
+//! JSON as tokens may have it: an object, without repeated names at any level, nested at most 16
+//! deep. Read completely, in one pass.
 
 use std::borrow::Cow;
 
@@ -8,36 +8,36 @@ use serde_json::Map;
 
 pub(crate) use curfew_model::json::Value;
 
-/// Levels of objects and arrays, the object itself included.
+/// The depth counts objects and arrays, the outermost object included.
 const RULES: Rules = Rules {
     max_depth: 16,
     strict: true,
 };
 
-/// NumericDates end here: year 36812, far from any overflow.
+/// NumericDates must be below this (year 36812), far from any overflow.
 const DATE_END: u64 = 1 << 40;
 
-/// Numbers from [`DATE_END`] up to here are milliseconds in our time: until the year 5138.
+/// Numbers from [`DATE_END`] up to this are milliseconds of dates until the year 5138.
 const MILLIS_END: u64 = 100_000_000_000_000;
 
-/// The fault of a member, in the words the client gets.
+/// The fault of a member, in the words sent to the client.
 pub(crate) type Flaw = Cow<'static, str>;
 
-/// Takes the members of an object, one by one.
+/// Receives the members of an object one by one.
 pub(crate) trait Members<'a> {
-    /// Takes the member called `name`.
+    /// Receives the member named `name`.
     fn member(&mut self, name: &str, value: Value<'a>) -> Result<(), Flaw>;
 }
 
-/// Reads `text` as one object. The error is the first flaw of a member; without one the text is no such
-/// object.
+/// Reads `text` as one object. The error is the first flaw of a member, or `None` if the text is
+/// not such an object.
 pub(crate) fn read<'a>(
     text: &'a str,
     members: &mut impl Members<'a>,
 ) -> Result<Scanned, Option<Flaw>> {
     let mut flaw = None;
     let scanned = scan(text, RULES, |name, value| {
-        // A name that is none of Unicode is none that means something.
+        // A name that is not valid Unicode is none that is known here.
         if let (None, Some(name)) = (&flaw, name.as_str()) {
             flaw = members.member(&name, value).err();
         }
@@ -49,7 +49,7 @@ pub(crate) fn read<'a>(
     }
 }
 
-/// The text of the member called `name`.
+/// The text of the member named `name`.
 pub(crate) fn text<'a>(name: &str, value: Value<'a>) -> Result<Cow<'a, str>, Flaw> {
     value.as_str().ok_or_else(|| match value.is_string() {
         true => half_pair(name),
@@ -57,14 +57,14 @@ pub(crate) fn text<'a>(name: &str, value: Value<'a>) -> Result<Cow<'a, str>, Fla
     })
 }
 
-/// The text of the member called `name` that names a user: with `numeric`, that of an integer as well.
+/// The user that the member named `name` holds: a text or, with `numeric`, an integer.
 pub(crate) fn subject<'a>(
     name: &str,
     value: Value<'a>,
     numeric: bool,
 ) -> Result<Cow<'a, str>, Flaw> {
     match integer(value) {
-        // Reports of the same user are read as numbers of 64 bits.
+        // Reports read the same user as a 64-bit number, so tokens are limited to those too.
         Some(digits) if numeric && is_of_64_bits(digits) => Ok(Cow::Borrowed(digits)),
         Some(_) if numeric => {
             Err(format!("the {name} claim is an integer of more than 64 bits").into())
@@ -81,7 +81,7 @@ fn is_of_64_bits(digits: &str) -> bool {
     digits.parse::<i64>().is_ok() || digits.parse::<u64>().is_ok()
 }
 
-/// The decimal text of an integer that is written as one.
+/// The decimal text of a number written without point or exponent.
 pub(crate) fn integer(value: Value<'_>) -> Option<&str> {
     let is_integer = value.kind == Kind::Number && !value.raw.contains(['.', 'e', 'E']);
     is_integer.then_some(match value.raw {
@@ -90,7 +90,7 @@ pub(crate) fn integer(value: Value<'_>) -> Option<&str> {
     })
 }
 
-/// The texts of the member called `name`: a string, or an array of strings.
+/// The texts of the member named `name`: a string, or an array of strings.
 pub(crate) fn texts<'a>(name: &str, value: Value<'a>) -> Result<Vec<Cow<'a, str>>, Flaw> {
     let elements = match value.kind {
         Kind::String { .. } => Some(vec![value]),
@@ -108,7 +108,7 @@ pub(crate) fn texts<'a>(name: &str, value: Value<'a>) -> Result<Vec<Cow<'a, str>
     Ok(texts)
 }
 
-/// The member called `name`, with all that is in it.
+/// The complete value of the member named `name`.
 pub(crate) fn exact(name: &str, value: Value<'_>) -> Result<serde_json::Value, Flaw> {
     serde_json::from_str(value.raw).map_err(|_| {
         format!("the {name} claim has half of a surrogate pair, or a number that is too large")
@@ -116,7 +116,8 @@ pub(crate) fn exact(name: &str, value: Value<'_>) -> Result<serde_json::Value, F
     })
 }
 
-/// The object that the member called `name` is. What is in it for people may be anything.
+/// The object that the member named `name` holds. Texts in it that are not valid Unicode are
+/// replaced.
 pub(crate) fn object(name: &str, value: Value<'_>) -> Result<Map<String, serde_json::Value>, Flaw> {
     let scanned = scan(value.raw, RULES, |_, _| {}).ok();
     let plain = scanned.map(|scanned| scanned.plain(value.raw));
@@ -128,7 +129,8 @@ fn half_pair(name: &str) -> Flaw {
     format!("the {name} claim has half of a surrogate pair").into()
 }
 
-/// A NumericDate (RFC 7519 §2): seconds since 1970, before which there is none, with a fraction or without.
+/// A NumericDate (RFC 7519 §2): seconds since 1970, with or without a fraction. Earlier times count
+/// as 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Date {
     whole: u64,
@@ -136,7 +138,7 @@ pub(crate) struct Date {
 }
 
 impl Date {
-    /// That of the member called `name`: any number that is finite and in seconds.
+    /// Reads the member named `name`: a finite number of seconds.
     pub(crate) fn read(name: &str, value: Value<'_>) -> Result<Self, Flaw> {
         if value.kind != Kind::Number {
             return Err(format!("the {name} claim is not a number of seconds").into());
@@ -152,8 +154,8 @@ impl Date {
         }
     }
 
-    /// Reads the text of a JSON number, to the last digit: a fraction that is lost could outlive a
-    /// revocation. What is too large is the largest number there is.
+    /// Reads the text of a JSON number to the last digit, because a lost fraction could let a token
+    /// outlive a revocation. Numbers that are too large become the largest value.
     fn parse(number: &str) -> Self {
         if number.starts_with('-') {
             return Self {
@@ -168,7 +170,7 @@ impl Date {
             Err(_) if exponent.starts_with('-') => i64::from(i32::MIN),
             Err(_) => i64::from(i32::MAX),
         };
-        // So many of the digits are before the point.
+        // The number of digits before the decimal point.
         let point = i64::try_from(before.len())
             .unwrap_or(i64::MAX)
             .saturating_add(exponent);
@@ -199,7 +201,7 @@ impl Date {
         self.whole = self.whole.saturating_mul(10).saturating_add(digit);
     }
 
-    /// The second it is in.
+    /// The second that contains it.
     pub(crate) fn down(self) -> u64 {
         self.whole
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use curfew_model::Secret;
+use curfew_model::{Secret, percent_decode_str};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -198,6 +198,7 @@ impl RedisUrl {
     }
 }
 
+/// Splits and decodes `user:password`. An empty part counts as absent.
 fn parse_credentials(
     credentials: Option<&str>,
 ) -> Result<(Option<String>, Option<Secret>), RedisUrlError> {
@@ -212,6 +213,7 @@ fn parse_credentials(
     Ok((given(user)?, given(password)?.map(Secret::new)))
 }
 
+/// Parses a list of servers separated by commas.
 fn parse_addresses(hosts: &str, default_port: u16) -> Result<Vec<RedisAddress>, RedisUrlError> {
     hosts
         .split(',')
@@ -219,6 +221,7 @@ fn parse_addresses(hosts: &str, default_port: u16) -> Result<Vec<RedisAddress>, 
         .collect()
 }
 
+/// Parses `host`, `host:port` or `[IPv6]:port`.
 fn parse_address(text: &str, default_port: u16) -> Result<RedisAddress, RedisUrlError> {
     let (host, port) = match text.strip_prefix('[') {
         // An IPv6 address in brackets.
@@ -248,6 +251,7 @@ fn parse_address(text: &str, default_port: u16) -> Result<RedisAddress, RedisUrl
     })
 }
 
+/// Parses the number of a database. An empty text is 0.
 fn parse_database(path: &str) -> Result<i64, RedisUrlError> {
     match path {
         "" => Ok(0),
@@ -261,20 +265,8 @@ fn parse_database(path: &str) -> Result<i64, RedisUrlError> {
 
 /// Decodes percent-encoding (RFC 3986 §2.1).
 fn unescape(text: &str) -> Result<String, RedisUrlError> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let digits = rest.get(..2).and_then(|digits| str::from_utf8(digits).ok());
-        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        bytes.push(byte.ok_or(RedisUrlError::Credentials)?);
-        rest = &rest[2..];
-    }
-    String::from_utf8(bytes).map_err(|_| RedisUrlError::Credentials)
+    let decoded = percent_decode_str(text).ok_or(RedisUrlError::Credentials)?;
+    Ok(decoded.into_owned())
 }
 
 impl fmt::Debug for RedisUrl {
@@ -401,6 +393,7 @@ mod tests {
             ("redis://a?protocol=resp3", RedisUrlError::Query),
             ("redis://u:p#w@a", RedisUrlError::Fragment),
             ("redis://u:%zz@a", RedisUrlError::Credentials),
+            ("redis://u:%+1@a", RedisUrlError::Credentials),
         ] {
             assert_eq!(parse(url), Err(expect), "{url}");
         }

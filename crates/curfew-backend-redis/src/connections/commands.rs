@@ -98,6 +98,7 @@ async fn serve(
         loop {
             probes.tick().await;
             if let Err(fault) = fence.probe(&mut connection).await {
+                // A failed probe shows that the connection is of no further use.
                 return fault;
             }
         }

@@ -13,8 +13,11 @@ use crate::fault::Fault;
 /// connection: the next setup compares every session anyway.
 #[derive(Debug, Default)]
 pub(super) struct Comparison {
+    /// The sessions yet to be compared.
     left: Vec<SessionId>,
+    /// The tasks that wait for the end.
     waiting: Vec<oneshot::Sender<()>>,
+    /// True if the last step was a chunk of the comparison.
     had_its_turn: bool,
 }
 

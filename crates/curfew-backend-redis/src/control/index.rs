@@ -43,6 +43,7 @@ impl Control {
             || !generation.sweep.is_empty()
     }
 
+    /// True if records wait and the delay after a failure has passed.
     fn can_rewrite(&self) -> bool {
         !self.rewrite.is_empty() && Instant::now() >= self.rewrite_at
     }

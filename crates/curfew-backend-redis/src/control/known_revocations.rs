@@ -11,14 +11,14 @@ use tokio::sync::Notify;
 use super::pushes::Pushes;
 use super::read::Written;
 
-/// Value that stands for one that cannot be kept. It covers everyone.
+/// Value kept in place of one that is too long or no string. It covers everyone.
 const EVERYONE: &[u8] = b"1";
 
 /// Longest value that is parsed, in bytes. A longer one covers everyone.
 pub(super) const MAX_VALUE_BYTES: usize = 4096;
 
-/// Most keys met by admissions that wait to be read. A key without room here is met again by the
-/// next admission that it covers.
+/// Most keys reported by admissions that wait to be read. A key that finds no room is reported
+/// again by the next admission that it covers.
 const MAX_MET: usize = 100_000;
 
 /// A revocation as Redis holds it.
@@ -46,6 +46,7 @@ impl Known {
         })
     }
 
+    /// True if the key has expired at `now_ms` of Redis' clock.
     fn has_expired(&self, now_ms: i64) -> bool {
         self.expires_at_ms.is_some_and(|end| end <= now_ms)
     }
@@ -79,6 +80,7 @@ impl Known {
 /// Only the control task changes the known revocations; admissions read them.
 #[derive(Debug, Default)]
 pub(crate) struct KnownRevocations {
+    /// The known revocations, shared with admissions.
     book: RwLock<Book>,
     /// Keys that admissions have found in Redis, with a value that this node does not know yet.
     met: Mutex<HashSet<RevocationKey>>,
@@ -98,6 +100,7 @@ struct Book {
 }
 
 impl Book {
+    /// Counts a key in or out.
     fn count(&mut self, written: &Written, add: bool) {
         let step = |count: &mut usize| {
             *count = if add {
@@ -127,6 +130,7 @@ impl Book {
         }
     }
 
+    /// Forgets a key in one spelling.
     fn remove(&mut self, written: &Written) {
         let Some(spellings) = self.known.get_mut(&written.key) else {
             return;
@@ -172,6 +176,7 @@ impl KnownRevocations {
         new
     }
 
+    /// Forgets a key in one spelling.
     pub(super) fn remove(&self, written: &Written) {
         self.book.write().remove(written);
     }
@@ -190,6 +195,7 @@ impl KnownRevocations {
         self.known(written, |_| true)
     }
 
+    /// True if the key is known in this spelling with a value that `matches`.
     fn known(&self, written: &Written, matches: impl Fn(&Known) -> bool) -> bool {
         let book = self.book.read();
         let spellings = book.known.get(&written.key);
@@ -305,15 +311,18 @@ impl KnownRevocations {
 
     /// Puts keys back that were taken and could not be read.
     pub(super) fn meet_again(&self, keys: Vec<RevocationKey>) {
+        // May exceed `MAX_MET`: these keys were counted before they were taken.
         self.met.lock().extend(keys);
     }
 
+    /// Sets the pushes of a new generation, for [`KnownRevocations::hold`].
     pub(super) fn set_pushes(&self, pushes: Weak<Pushes>) {
         *self.pushes.lock() = pushes;
     }
 
     /// Holds back the session with these keys, as long as one of them waits to be read.
     pub(crate) fn hold(&self, keys: &[RevocationKey]) {
+        // Released before the call: `hold` takes the locks of the pushes and of the hub.
         let pushes = self.pushes.lock().upgrade();
         if let Some(pushes) = pushes {
             pushes.hold(keys);

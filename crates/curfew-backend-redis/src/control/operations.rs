@@ -159,6 +159,7 @@ impl Control {
                 cmd("UNWATCH")
                     .query_async::<()>(&mut generation.connection)
                     .await?;
+                // Redis covers as much already.
                 return Ok(false);
             }
             let value = value_of(&revocation, id);
@@ -223,6 +224,7 @@ impl Control {
         Ok(Some((have, wanted)))
     }
 
+    /// Lifts a revocation in every spelling. Returns true if a key was removed.
     async fn restore(
         &mut self,
         generation: &mut Generation,

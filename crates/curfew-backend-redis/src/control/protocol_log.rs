@@ -33,31 +33,37 @@ impl Control {
 }
 
 impl Step {
+    /// Adds the outcome of the step.
     pub(super) fn outcome(mut self, outcome: &'static str) -> Self {
         self.outcome = Some(outcome);
         self
     }
 
+    /// Adds a number of keys.
     pub(super) fn count(mut self, count: usize) -> Self {
         self.count = Some(count as u64);
         self
     }
 
+    /// Adds a number of sessions.
     pub(super) fn sessions(mut self, sessions: usize) -> Self {
         self.sessions = Some(sessions as u64);
         self
     }
 
+    /// Adds the number of sessions ended.
     pub(super) fn revoked(mut self, revoked: usize) -> Self {
         self.revoked = Some(revoked as u64);
         self
     }
 
+    /// Adds the fault that caused the step.
     pub(super) fn reason(mut self, fault: &Fault) -> Self {
         self.reason = Some(fault.to_string());
         self
     }
 
+    /// Writes the line.
     pub(super) fn log(self) {
         debug!(
             step = self.name,

@@ -38,21 +38,28 @@ const EPOCH: &str = "epoch";
 /// The pushes that the control task has not handled yet.
 pub(super) struct Pushes {
     core: Arc<Core>,
+    /// The start of revocations' keys.
     prefix: String,
+    /// The same without the braces.
     unbraced_prefix: String,
     state: Mutex<PendingPushes>,
+    /// Notified by each push.
     arrived: Notify,
 }
 
+/// The state of the pushes under their lock.
 #[derive(Default)]
 struct PendingPushes {
+    /// The keys that wait to be read.
     keys: HashMap<RevocationKey, Touched>,
     /// Names of ineffective keys.
     nameless: HashSet<Vec<u8>>,
-    /// True if any revocation may have changed: the database was emptied, or more keys were touched
-    /// than may wait.
+    /// True if track is lost: any revocation may have changed, because the database was emptied or
+    /// more keys were touched than may wait.
     lost_track: bool,
+    /// True if the epoch was touched.
     epoch: bool,
+    /// True if the connection is lost.
     gone: bool,
 }
 
@@ -150,6 +157,7 @@ impl Pushes {
         self.arrived.notify_one();
     }
 
+    /// Lets an ineffective key wait to be looked at.
     fn nameless(&self, name: Vec<u8>) {
         let mut state = self.state.lock();
         if state.nameless.len() < MAX_NAMELESS {
@@ -179,8 +187,8 @@ impl Pushes {
         let suspensions = suspension.into_iter().collect();
         state.keys.insert(key, Touched { at, suspensions });
         if state.keys.len() > MAX_KEYS {
-            // All sessions are compared instead. Keys without a session here are no longer known as
-            // touched.
+            // All sessions are compared instead. Touched keys without a session on this node are
+            // forgotten.
             let forgotten = std::mem::take(&mut state.keys);
             drop(state);
             // The lease ends before the sessions held back for these keys are released.
@@ -197,17 +205,21 @@ impl Pushes {
     /// may be written again after it, with another value, and heartbeats renew the lease while keys
     /// wait. A key that does not wait now holds the session back when it is pushed.
     pub(super) fn hold(&self, keys: &[RevocationKey]) {
+        // Nearly every registration ends here.
         if self.state.lock().keys.is_empty() {
             return;
         }
         let Some(session) = keys.iter().find(|key| key.kind() == "session") else {
+            // A session always has this key; without it there is nothing to hold back.
             return;
         };
         for key in keys {
+            // Not locked while the session is held back, which takes the locks of the hub.
             if !self.state.lock().keys.contains_key(key) {
                 continue;
             }
             let suspension = self.core.events.suspend(session);
+            // If the key was read meanwhile, the suspension is dropped here and releases the session.
             if let Some(touched) = self.state.lock().keys.get_mut(key) {
                 touched.suspensions.extend(suspension);
             }
@@ -242,6 +254,7 @@ impl Pushes {
         self.state.lock().gone
     }
 
+    /// True if track is lost.
     pub(super) fn has_lost_track(&self) -> bool {
         self.state.lock().lost_track
     }
@@ -289,6 +302,7 @@ impl Pushes {
 }
 
 impl Taken {
+    /// Adds a key with the sessions held back for it.
     fn add(&mut self, key: RevocationKey, touched: Touched) {
         self.keys.push(key);
         self.touched_at.push(touched.at);
@@ -317,6 +331,7 @@ impl Control {
         self.look_at_nameless(generation, nameless).await
     }
 
+    /// Reads taken keys. The caller holds the suspensions meanwhile.
     async fn read_taken(
         &mut self,
         generation: &mut Generation,
@@ -329,6 +344,7 @@ impl Control {
             if epoch != self.epoch {
                 debug!("the epoch is another");
                 generation.pushes.lose_track();
+                // The new epoch means lost data: the next setup reads everything.
                 return Ok(());
             }
         }
@@ -364,7 +380,8 @@ impl Control {
             found.push((written, known));
         }
         self.step("get").count(keys.len()).revoked(ended).log();
-        // A key that exists in one spelling need not have existed in another.
+        // A missing spelling of a key that exists was usually never written. It counts as gone only
+        // if this node knew it.
         let there: HashSet<&RevocationKey> = found.iter().map(|(there, _)| &there.key).collect();
         gone.retain(|gone| !there.contains(&gone.key) || self.known_revocations.has(gone));
         self.note_found(generation, &found).await?;

@@ -46,6 +46,7 @@ impl Control {
         self.note_found(generation, &found).await
     }
 
+    /// Finds the existing keys among these, over a clone of the connection.
     async fn find_over(
         &self,
         mut connection: Connection,
@@ -78,8 +79,9 @@ impl Control {
         self.note_found(generation, &found).await
     }
 
-    /// Ends the sessions covered by revocations that were found without a push. Keys whose push has
-    /// arrived meanwhile are left to it. Returns the number of sessions ended.
+    /// Ends the sessions covered by revocations that were found without a push. A key whose push
+    /// has arrived meanwhile is left to the handling of that push. Returns the number of sessions
+    /// ended.
     pub(super) async fn apply_unpushed(
         &mut self,
         generation: &mut Generation,
@@ -109,7 +111,7 @@ impl Control {
         if missed > 0 {
             warn!(
                 sessions = missed,
-                "the sweep ended revoked sessions that no push had announced"
+                "ended revoked sessions that no push had announced"
             );
             let counter = &self.core.metrics.revocation_missed_push;
             counter.inc_by(missed as u64);

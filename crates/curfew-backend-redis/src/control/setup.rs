@@ -171,6 +171,7 @@ impl Control {
         self.reconcile(generation).await?;
         self.beat(generation).await?;
         if generation.pushes.has_lost_track() {
+            // Revocations may have changed again: the next step is another setup.
             return Ok(());
         }
         self.step("synced").log();
@@ -267,8 +268,8 @@ impl Control {
         }
     }
 
-    /// Refuses every token issued until now, and begins a new epoch. Both become visible in one
-    /// transaction: another node must not see the new epoch without the floor.
+    /// Raises the floor, which refuses every token issued until now, and begins a new epoch. Both
+    /// happen in one transaction: another node must not see the new epoch without the floor.
     async fn raise_floor(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let (epoch, all) = (
             self.core.keys.epoch(),

@@ -16,7 +16,7 @@ pub(crate) struct Publication {
     /// The channel's name at Redis.
     pub(super) channel: String,
     pub(super) payload: Bytes,
-    /// The end of the lease under which it was accepted, as [`boottime`].
+    /// The end of the lease under which it was accepted, as [`boottime`](curfew_model::boottime).
     pub(super) until: Duration,
     /// True if Redis may have received it.
     pub(super) sent: bool,
@@ -33,6 +33,7 @@ pub(crate) struct Run {
 }
 
 impl Publication {
+    /// Creates a publication, with the receiver of its answer.
     pub(crate) fn new(
         channel: String,
         payload: Bytes,
@@ -81,6 +82,7 @@ impl Drop for Publication {
 }
 
 impl Run {
+    /// Adds a publication to the run.
     pub(super) fn push(&mut self, publication: Publication) {
         self.bytes += publication.channel.len() + publication.payload.len();
         self.publications.push(publication);
@@ -159,6 +161,7 @@ impl Run {
         }
     }
 
+    /// The publications, to be sent again.
     pub(crate) fn into_publications(self) -> Vec<Publication> {
         self.publications
     }

@@ -57,6 +57,7 @@ pub(super) struct Arrivals(Option<Box<Queued>>);
 
 #[derive(Debug)]
 struct Queued {
+    /// The oldest timed publication.
     first: Arrival,
     /// Traced publications behind it.
     more: Vec<Arrival>,
@@ -123,6 +124,7 @@ impl Arrivals {
         }
     }
 
+    /// Stops timing, because the queue was dropped.
     pub(super) fn clear(&mut self) {
         self.0 = None;
     }

@@ -42,6 +42,7 @@ pub struct Undelivered {
 }
 
 impl Undelivered {
+    /// Adds lost frames.
     pub(super) fn add(&mut self, frames: usize, bytes: usize) {
         self.frames += frames;
         self.bytes += bytes;

@@ -70,7 +70,7 @@ pub(crate) struct Written {
     pub(super) normal_bytes: usize,
     /// Frames of the normal lane that are complete.
     pub(super) normal_frames: usize,
-    /// Frames begun, by kind.
+    /// Frames whose first byte was written, by kind.
     pub(crate) frame_counts: FrameCounts,
 }
 
@@ -119,8 +119,8 @@ impl Lanes {
         self.normal.push_back(frame);
     }
 
-    /// Moves the notices of the normal lane to the lane of notices, except for a frame begun.
-    /// Returns the moved bytes.
+    /// Moves the notices of the normal lane to the lane of notices, except for a partly written
+    /// frame. Returns the moved bytes.
     pub(super) fn release_notices(&mut self) -> usize {
         let Some(mut turns) = self.turns.take() else {
             return 0;
@@ -139,7 +139,7 @@ impl Lanes {
         bytes
     }
 
-    /// The number of frames in the normal lane, including one that is begun.
+    /// The number of frames in the normal lane, including a partly written one.
     pub(super) fn normal(&self) -> usize {
         self.normal.len()
     }
@@ -159,7 +159,8 @@ impl Lanes {
         self.begun == Some(Lane::Normal) || self.held == Some(Lane::Normal)
     }
 
-    /// Drops the normal lane, except for a frame begun. Returns the dropped bytes and frames.
+    /// Drops the normal lane, except for a partly written frame. Returns the dropped bytes and
+    /// frames.
     pub(super) fn clear(&mut self) -> (usize, usize) {
         let mut normal = std::mem::take(&mut self.normal);
         if self.begun == Some(Lane::Normal) {
@@ -170,16 +171,17 @@ impl Lanes {
         (bytes, normal.len())
     }
 
-    /// The next step, with or without access. `None` if no frame waits, or a frame begun has to
-    /// wait for access.
+    /// The next step, with or without access. `None` if no frame waits, or a partly written frame
+    /// has to wait for access.
     pub(super) fn next(&self, access: bool) -> Option<Step> {
         if let Some(held) = self.held {
+            // Held bytes block every other write, because they are earlier in the stream.
             return (access || held == Lane::Notices).then_some(Step::Flush);
         }
         let normal = if access { self.normal.len() } else { 0 };
         let step = match self.begun {
-            // Only the frame begun: the waiting notices leave right after it, ahead of other normal
-            // frames.
+            // Only the partly written frame: the waiting notices leave right after it, ahead of
+            // other normal frames.
             Some(Lane::Normal) if self.notices.is_some() => Step::Write {
                 notices: 0,
                 normal: normal.min(1),
@@ -261,6 +263,7 @@ impl Lanes {
             self.notices = Some(queue).filter(|queue| !queue.is_empty());
         }
         if some == 0 {
+            // Everything written was of the notices.
             return;
         }
         let begun = self.begun.take().is_some();
@@ -280,8 +283,8 @@ impl Lanes {
         }
     }
 
-    /// Takes the notices out, for the last write. A normal frame begun can no longer be completed
-    /// then.
+    /// Takes the notices out, for the last write. A partly written normal frame can no longer be
+    /// completed then.
     pub(super) fn take_notices(&mut self) -> Self {
         Self {
             notices: self.notices.take(),

@@ -39,6 +39,7 @@ impl Outbox {
         match state.probe {
             Probe::Answered => {
                 state.probe = Probe::None;
+                // The state starts over, so that a later caller asks the client again.
                 return Sign::Given;
             }
             Probe::None => {

@@ -95,7 +95,7 @@ pub(crate) struct Tally {
     pub(crate) bytes: usize,
     /// Bytes that are no longer queued.
     pub(crate) freed: usize,
-    /// Frames begun, by kind.
+    /// Frames whose first byte was written, by kind.
     pub(crate) frame_counts: FrameCounts,
     /// Timed publications that were written.
     pub(crate) arrivals: Vec<Arrival>,
@@ -107,6 +107,7 @@ impl Outbox {
     /// Lets flushers write to the socket while the session's task waits in [`Outbox::poll_wake`].
     pub fn attach(&self, writer: DirectWriter) {
         *self.writer.lock() = Some(writer);
+        // After the writer is in place: a flusher that sees the flag must find it.
         self.state.lock().direct = true;
     }
 
@@ -147,6 +148,7 @@ impl Outbox {
     pub(crate) fn flush(&self, access: Access<'_>, tally: &mut Tally) {
         let writer = self.writer.lock();
         let Some(mut writer) = writer.as_ref() else {
+            // The session left, or has no direct writer: its task handles the rest.
             return self.nudge();
         };
         match self.write(access, &mut writer, Turn::Flusher, tally) {
@@ -162,7 +164,7 @@ impl Outbox {
     /// checked again, in this order: the lease is loaded, then the session's state is read, and the
     /// lease and the token's end are checked when the bytes are ready.
     ///
-    /// So the bytes that leave without access are at most those of one system call that had begun:
+    /// So the bytes that leave without access are at most those of one system call under way:
     /// [`MAX_WRITE_BYTES`](curfew_ws::MAX_WRITE_BYTES).
     fn write(
         &self,

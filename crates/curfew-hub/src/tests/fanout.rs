@@ -174,7 +174,7 @@ fn the_first_delivery_and_one_in_so_many_is_timed_until_it_is_written() {
             Progress::Done
         ));
     }
-    // Of 50 deliveries the 1st, the 27th and the 47th are timed. The last two belong to one
+    // The 1st, the 27th and the 47th of 50 deliveries are timed. The last two belong to one
     // session, where the older one stands for everything taken together.
     assert_eq!(deliveries_timed(&harness), 2.0);
     assert_eq!(metric(&harness, "curfew_send_queue_messages_count"), 2.0);

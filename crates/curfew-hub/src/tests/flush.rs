@@ -109,7 +109,7 @@ async fn publications_go_straight_to_the_socket_of_a_session_that_waits() {
         assert_eq!((delivered.queued, delivered.dropped), (2, 0));
     }
     assert_eq!(harness.hub.queued_bytes(), 18);
-    assert_eq!(harness.flush(), 2, "told of each once");
+    assert_eq!(harness.flush(), 2, "each member is told once");
     for connected in [&mut one, &mut two] {
         connected.reads("abc").await;
         assert_eq!(connected.task.wakes(), 0);
@@ -197,7 +197,7 @@ async fn a_task_that_is_awake_writes_for_itself() {
     let connected = harness.connect(&room).await;
     connected.member.outbox().claim();
     harness.publish(&room, "a");
-    assert_eq!(harness.flush(), 0, "nobody was told");
+    assert_eq!(harness.flush(), 0, "no flusher is told");
     // The task has been awake since the flusher was told.
     assert!(!connected.task.waits(&connected.member, false));
     let (progress, socket) = connected.wakes_to(&harness);
@@ -230,7 +230,8 @@ async fn what_a_full_socket_does_not_take_is_left_to_the_task() {
     let begun = harness.metrics.sent_bytes.get();
     assert!(begun > 0);
     assert_eq!(harness.hub.queued_bytes(), queued - begun);
-    // Only the frame begun is counted; the other one is counted by the task that writes it.
+    // Only the partly written frame is counted; the other one is counted by the task that writes
+    // it.
     assert_eq!(harness.metrics.frames_sent.get(Opcode::Text), 1);
     harness.publish(&room, "later");
     assert_eq!(harness.flush(), 0, "the task is awake");
@@ -282,8 +283,8 @@ async fn of_a_frame_begun_the_rest_stays_when_the_session_is_revoked() {
     harness.flush();
     let key = RevocationKey::user("u");
     assert_eq!(harness.hub.revoke(&key, &Revocation::default()).len(), 1);
-    // The following frame is dropped. The rest of the frame begun tells the task to reset the
-    // connection.
+    // The following frame is dropped. The rest of the partly written frame tells the task to reset
+    // the connection.
     let (progress, socket) = connected.wakes_to(&harness);
     let ending = Ending::new(Disconnect::REVOKED);
     assert!(matches!(progress, Progress::End(found) if found == ending));
@@ -302,7 +303,7 @@ async fn nothing_leaves_without_a_lease_or_after_the_tokens_end() {
     harness.publish(&room, "a");
     assert_eq!(harness.flush_at(ends_at), 1);
     connected.reads_nothing();
-    assert_eq!(connected.task.wakes(), 1, "to find out");
+    assert_eq!(connected.task.wakes(), 1, "the task handles the end");
     let mut other = harness.connect(&room).await;
     harness.publish(&room, "b");
     harness.lease.expire();
@@ -330,7 +331,7 @@ async fn nothing_leaves_when_as_much_time_has_passed_as_the_token_had_left() {
     // The wall clock has been set back by as much time as has passed since registration.
     harness.hub.flush(&due, &Later(left));
     connected.reads_nothing();
-    assert_eq!(connected.task.wakes(), 1, "to find out");
+    assert_eq!(connected.task.wakes(), 1, "the task handles the end");
 }
 
 #[tokio::test]

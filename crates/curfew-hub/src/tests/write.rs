@@ -207,7 +207,7 @@ fn notices_leave_without_access_and_behind_a_frame_begun() {
     let mut socket = Pipe::with_room(4);
     harness.write(&member, &mut socket);
     assert_eq!(socket.taken, [0x89, 0, 0x81, 1]);
-    // A frame is begun now: nothing else can leave before its rest.
+    // A frame is partly written now: its rest must leave before anything else.
     harness.lease.expire();
     member.outbox().push_notice(notice());
     let mut socket = Pipe::default();

@@ -5,7 +5,7 @@ use std::task::Poll;
 use super::rig::{Call, When, unavailable, unusable};
 use super::*;
 
-/// Admits, lets `revoke` happen where it will, and says whether the session could have been open.
+/// Admits a session while the rig's hooks run, and returns true if it opens.
 async fn opens(harness: &Harness) -> bool {
     match harness.try_admit("t1").await {
         Ok(attachment) => attachment.open(Lanes::default()),

@@ -6,10 +6,10 @@ use tokio::time::Instant;
 use super::rig::Call;
 use super::*;
 
-/// What became of the sessions of a node that drains: when each was told, and its hint.
+/// The ends of the sessions of a draining node, each with its time.
 type Told = Arc<Mutex<Vec<(Duration, Ending)>>>;
 
-/// Opens sessions that leave when they are told to.
+/// Opens sessions that leave when they are ended.
 async fn leaving(harness: &Harness, count: usize) -> Told {
     let told = Told::default();
     let start = Instant::now();

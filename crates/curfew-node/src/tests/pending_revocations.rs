@@ -5,7 +5,7 @@ use super::rig::Call;
 use super::*;
 use crate::ReportError;
 
-/// Fault: reports that come while the backend is slow are lost, or taken without end.
+/// Fault: reports are lost while the backend is slow, or accepted without limit.
 #[tokio::test(start_paused = true)]
 async fn reports_wait_to_be_written_and_those_beyond_are_turned_away() {
     const ROOM: usize = 10_000;

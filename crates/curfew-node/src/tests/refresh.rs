@@ -5,7 +5,7 @@ use std::task::Poll;
 use super::rig::{Call, When, unavailable};
 use super::*;
 
-/// Asserts which of the tokens `t1` (before) and `t2` (after) is in force and names the session.
+/// Asserts that `token`, one of `t1` (old) and `t2` (new), is in force and names the session.
 fn assert_in_force(harness: &Harness, attachment: &Attachment, token: &str) {
     let other = if token == "t1" { "t2" } else { "t1" };
     assert_eq!(attachment.member().principal().token_id(), Some(token));

@@ -1,5 +1,5 @@
-//! A backend that fails, waits or is interfered with where a test says so, around the real one in
-//! memory; and a wall clock that goes with the runtime's. Used by the tests of `curfew-session` too.
+//! A backend in memory that fails, waits or runs hooks at a test's request, and a wall clock tied
+//! to the runtime's time. The tests of `curfew-session` use it too.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,19 +18,19 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-/// When the wall clock starts, in Unix seconds.
+/// Start of the wall clock, in Unix seconds.
 pub(crate) const START: u64 = 1_800_000_000;
 
-/// A wall clock that goes with the runtime's time, so that paused time pauses both, and that can be
-/// set forward alone.
+/// A wall clock tied to the runtime's time, so that paused time pauses both. Tests can also shift
+/// it alone.
 #[derive(Debug)]
 pub(crate) struct RigClock {
     start: Instant,
-    /// How far the wall clock is ahead of the runtime's time.
+    /// The lead of the wall clock over the runtime's time.
     pub(crate) ahead: Mutex<Duration>,
-    /// And how far behind it.
+    /// The lag of the wall clock behind it.
     pub(crate) behind: Mutex<Duration>,
-    /// How long the machine was suspended: the runtime's time stood still.
+    /// The time for which the machine was suspended and the runtime's time stood still.
     pub(crate) suspended: Mutex<Duration>,
 }
 
@@ -55,7 +55,7 @@ impl Clock for RigClock {
     }
 }
 
-/// A question to the backend.
+/// A call to the backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Call {
     Check,
@@ -71,7 +71,7 @@ pub(crate) enum Call {
     Revoke,
 }
 
-/// Before or after the real backend is asked.
+/// The point of a hook relative to the call of the real backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum When {
     Before,
@@ -86,7 +86,7 @@ pub(crate) struct Rig {
     failing: Mutex<HashMap<Call, fn() -> BackendError>>,
     gates: Mutex<HashMap<Call, Arc<Semaphore>>>,
     hooks: Mutex<HashMap<(When, Call), Hook>>,
-    /// What was asked, with the channel if it was about one.
+    /// The calls so far, each with its channel if it has one.
     asked: Mutex<Vec<(Call, String)>>,
 }
 
@@ -112,12 +112,12 @@ impl Rig {
         }
     }
 
-    /// What lies behind: asked by tests, it never fails.
+    /// The real backend, which never fails.
     pub(crate) fn inner(&self) -> &Backends {
         &self.inner
     }
 
-    /// From now on `call` fails, before the real backend is asked.
+    /// Makes `call` fail before it reaches the real backend.
     pub(crate) fn fail(&self, call: Call, error: fn() -> BackendError) {
         self.failing.lock().insert(call, error);
     }
@@ -126,7 +126,7 @@ impl Rig {
         self.failing.lock().remove(&call);
     }
 
-    /// From now on `call` waits, before the real backend is asked, until it is released.
+    /// Makes `call` wait before it reaches the real backend, until `release`.
     pub(crate) fn hold(&self, call: Call) {
         self.gates.lock().insert(call, Arc::new(Semaphore::new(0)));
     }
@@ -142,7 +142,7 @@ impl Rig {
         self.hooks.lock().insert((when, call), Box::new(hook));
     }
 
-    /// How often `call` was asked, about `detail` if that is not empty.
+    /// The number of calls of `call`, limited to those about `detail` unless that is empty.
     pub(crate) fn asked(&self, call: Call, detail: &str) -> usize {
         let asked = self.asked.lock();
         let of = |(other, about): &&(Call, String)| {
@@ -151,9 +151,9 @@ impl Rig {
         asked.iter().filter(of).count()
     }
 
-    /// Puts a revocation of all tokens in force, at once.
+    /// Puts a revocation of all tokens in force at once.
     pub(crate) fn revoke(&self, key: RevocationKey) {
-        // The embedded backend has done it when the future is made.
+        // The embedded backend acts before it returns the future.
         drop(self.inner.revocations.revoke(key, Revocation::default()));
     }
 

@@ -5,7 +5,7 @@ use curfew_model::Revocation;
 use super::rig::{Call, When, unavailable};
 use super::*;
 
-/// Settings by which sessions are found by these claims.
+/// Settings with these claims as revocable.
 fn by(claims: &[&str]) -> NodeSettings {
     NodeSettings {
         revocable_claims: claims.iter().map(|claim| (*claim).to_owned()).collect(),
@@ -20,7 +20,7 @@ fn acme() -> RevocationKey {
     RevocationKey::claim(CLAIM, "acme")
 }
 
-/// A harness whose settings name no claim.
+/// A harness whose settings have no revocable claim.
 async fn without_claims() -> Harness {
     let harness = Harness::new();
     harness.node.set_settings(by(&[]));
@@ -46,7 +46,7 @@ async fn sessions_from_before_a_change_are_found_by_the_claims_now_listed() {
     let attachment = harness.open("t1").await;
     assert_eq!(confirmed(&harness, acme()).await, 0, "the settings lack it");
     assert_eq!(attachment.member().outbox().ending(), None);
-    // What was written before finds it as soon as there are such settings.
+    // The revocation was written earlier, and finds the session as soon as its claim is revocable.
     harness.node.set_settings(by(&[CLAIM]));
     harness.node.until_settled().await;
     assert_eq!(attachment.member().outbox().ending(), Some(REVOKED));
@@ -95,7 +95,8 @@ async fn a_session_that_is_admitted_or_refreshed_during_a_change_is_found() {
         (When::After, Call::Open),
     ] {
         let harness = without_claims().await;
-        // Written before: the check was by keys of the old settings.
+        // The check used the keys of the old settings, so the revocation is written before the
+        // change.
         harness.rig.revoke(acme());
         let node = Arc::clone(&harness.node);
         harness
@@ -125,7 +126,8 @@ async fn a_session_that_is_admitted_or_refreshed_during_a_change_is_found() {
         harness
             .rig
             .hook(when, call, move || node.set_settings(by(&["jti"])));
-        // Found while the new token is coming, or once it is in force.
+        // The session is found through the coming token, or through the new one once it is in
+        // force.
         let refreshed = attachment.refresh(principal("alice", "t2")).await;
         harness.node.until_settled().await;
         let ending = attachment.member().outbox().ending();

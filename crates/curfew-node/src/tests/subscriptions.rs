@@ -5,7 +5,7 @@ use std::task::Poll;
 use super::rig::{Call, unavailable};
 use super::*;
 
-/// Long enough for the broker to have been told.
+/// Long enough for the unsubscription to reach the broker.
 const A_WHILE: Duration = Duration::from_secs(5);
 
 #[tokio::test(start_paused = true)]
@@ -68,7 +68,7 @@ async fn a_subscription_that_fails_is_none_and_the_broker_is_told_to_stop() {
     }
     assert!(!harness.node.hub().has_subscribers(&room));
     assert_eq!(harness.metrics.subscriptions.get(), 0);
-    // It may listen all the same.
+    // The broker may listen in spite of the failure.
     time::sleep(A_WHILE).await;
     assert_eq!(harness.rig.asked(Call::Unsubscribe, "room"), 1);
     harness.rig.heal(Call::Subscribe);

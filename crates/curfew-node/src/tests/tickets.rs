@@ -1,4 +1,4 @@
-//! Tickets: who gets one, and what is left of one that nobody gets.
+//! Tickets: their issue, and their refusals, which leave nothing behind.
 
 use curfew_model::TicketId;
 

@@ -2,7 +2,7 @@ use super::*;
 
 use serde_json::{Map, json};
 
-/// What a worker of the runtime has.
+/// The stack of a worker of the runtime.
 const WORKER_STACK: usize = 2 * 1024 * 1024;
 
 fn claims() -> Map<String, serde_json::Value> {
@@ -283,7 +283,7 @@ fn claims_are_not_parsed_for_a_condition_that_does_not_ask_for_them() {
     assert!(!claims.is_parsed());
 }
 
-/// A balanced sum, so that depth is not what refuses it.
+/// A balanced sum, whose depth stays within the limit.
 fn sum(of: &str, n: usize) -> String {
     if n == 1 {
         return of.to_owned();

@@ -118,7 +118,7 @@ fn the_contracts_example_lets_members_into_their_own_tenants_rooms() {
     );
 }
 
-/// What a rule of the truth table is: absent, about another channel, or one whose condition is
+/// States of a rule in the truth table: absent, about another channel, or with a condition that is
 /// missing, true, false, failing or not compiling.
 const STATES: [(&str, Option<&str>); 7] = [
     ("absent", None),
@@ -173,7 +173,7 @@ fn every_combination_of_allow_deny_and_grant_decides_as_the_table_says() {
                     let case = format!("allow {allow}, deny {deny}, granted {granted}");
                     let expect = !denied && (granted || matches!(allow, "always" | "true"));
                     assert_eq!(decision.allowed, expect, "{case}");
-                    // Of two reasons to deny either may be named.
+                    // If two rules deny, the decision may name either.
                     if !(allow == "broken" && denied && deny != "absent") {
                         assert_eq!(decision.why, why, "{case}");
                         assert_eq!(decision.rule.as_deref(), rule, "{case}");
@@ -229,11 +229,11 @@ fn patterns_of_a_rule_are_alternatives_each_with_its_own_captures() {
         ("room:x:1", Why::Allowed),
         ("room:x:2", Why::Allowed),
         ("room:y:1", Why::NoRule),
-        // What the first pattern captured before it failed is gone.
+        // The captures of the first pattern are discarded when it does not match.
         ("top:x:2", Why::Allowed),
         ("log:1:x", Why::Denied),
         ("log:1:y", Why::Allowed),
-        // The first pattern captures no b, and a failure denies.
+        // The first pattern captures no `b`, and a failed condition denies.
         ("log:1:1", Why::ConditionFailed),
     ] {
         assert_eq!(publish(&policy, "{}", name).why, expect, "{name}");
@@ -423,12 +423,12 @@ fn debug_shows_no_claim_and_no_user() {
     );
 }
 
-/// Names full of what separates, captures and joins elsewhere.
+/// Names made of the characters that separate, capture and join.
 fn awkward_name() -> impl Strategy<Value = String> {
     "[ab_:.*{}/|+#-]{1,8}"
 }
 
-/// The same decision by another road: split both into vectors and compare.
+/// An independent implementation of matching: splits both into vectors and compares.
 fn matches_naively(pattern: &str, name: &str) -> bool {
     let pattern: Vec<&str> = pattern.split(':').collect();
     let name: Vec<&str> = name.split(':').collect();

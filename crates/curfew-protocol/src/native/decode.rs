@@ -1,4 +1,4 @@
-//! A message to a command.
+//! Decoding of a message to a command.
 
 use std::borrow::Cow;
 
@@ -11,13 +11,13 @@ use curfew_model::{
 use super::{MAX_DEPTH, MAX_ID_BYTES, RULES};
 use crate::DecodeError;
 
-/// Longest part of an unknown member's name that is repeated in the answer, in characters.
+/// Number of characters of an unknown member's name that the answer quotes.
 const MAX_SHOWN_CHARS: usize = 64;
 
 /// Publications in the answer to `history` that names no limit.
 const DEFAULT_HISTORY_LIMIT: u64 = 100;
 
-/// The members of a message, each where it was found.
+/// The members of a message, as found in its text.
 #[derive(Default)]
 struct Members<'a> {
     kind: Option<Value<'a>>,
@@ -31,13 +31,13 @@ struct Members<'a> {
     key: Option<Value<'a>>,
     traceparent: Option<Value<'a>>,
     tracestate: Option<Value<'a>>,
-    /// The first thing wrong with a member's name.
+    /// The first fault of a member's name.
     wrong: Option<Wrong<'a>>,
 }
 
 enum Wrong<'a> {
     Unknown(Cow<'a, str>),
-    /// None of Unicode.
+    /// Not valid Unicode.
     Unreadable,
     Repeated(&'static str),
 }
@@ -49,7 +49,7 @@ pub(super) fn decode(text: &str) -> Result<Request<'_>, DecodeError> {
         Some(Wrong::Repeated(name)) => Some(name),
         _ => None,
     };
-    // Copied out once for the command, or for the error.
+    // Parsed once at the end, for the command or for the error, because parsing copies it.
     let (written_id, ambiguous) = (members.id, repeated == Some("id"));
     let read_id = || if ambiguous { Ok(None) } else { id(written_id) };
     let refuse = |code, message: Cow<'static, str>| DecodeError::Form {
@@ -94,13 +94,13 @@ pub(super) fn decode(text: &str) -> Result<Request<'_>, DecodeError> {
         }
         Err(message) => return Err(bad(message)),
     };
-    // What is left over does not belong to the command.
+    // A remaining member does not belong to the command.
     if let Some(Wrong::Unreadable) = members.wrong {
         return Err(bad("a member's name has half of a surrogate pair".into()));
     }
     match members.left_over() {
         Some(name) => Err(bad(format!("unknown member `{name}` of {kind}").into())),
-        None => Ok(Request { id, command }),
+        None => Ok(Request::Command { id, command }),
     }
 }
 
@@ -128,12 +128,13 @@ impl<'a> Members<'a> {
             }
         };
         if place.replace(value).is_some() {
-            // Outranks an unknown name: with two values for one member, nothing can be said.
+            // Takes precedence over an unknown name: with two values for a member, the message is
+            // ambiguous.
             self.wrong = Some(Wrong::Repeated(name));
         }
     }
 
-    /// Takes what the command of this type needs; `None` when there is no such type.
+    /// Takes the members that a command of this type needs; `None` for an unknown type.
     fn command(&mut self, kind: &str) -> Result<Option<Command<'a>>, Cow<'static, str>> {
         Ok(Some(match kind {
             "publish" => Command::Publish {
@@ -201,12 +202,12 @@ impl<'a> Members<'a> {
     }
 }
 
-/// The id, if there is one, or what is wrong with it.
+/// The id, if there is one; the error describes the fault.
 fn id(id: Option<Value<'_>>) -> Result<Option<CommandId>, &'static str> {
     let Some(id) = id else { return Ok(None) };
     let bytes = match id.kind {
         Kind::Number => id.raw.len(),
-        // Quotes and escapes are not content.
+        // Measured without quotes and escapes.
         Kind::String { .. } => match id.as_str() {
             Some(text) => text.len(),
             None => return Err("member `id` has half of a surrogate pair"),
@@ -268,7 +269,7 @@ fn key(value: Option<Value<'_>>) -> Result<Option<Cow<'_, str>>, Cow<'static, st
     }
 }
 
-/// A bad one is none, as in HTTP: it is no reason to lose the publication.
+/// A malformed trace is ignored, as in HTTP, because it is no reason to lose the publication.
 fn trace(written: Option<Value<'_>>, state: Option<Value<'_>>) -> Option<TraceContext> {
     let trace = TraceContext::parse(&written?.as_str()?)?;
     Some(match state.and_then(|state| state.as_str()) {
@@ -294,7 +295,7 @@ fn string<'a>(
     value.as_str().ok_or_else(|| no_text(name, value))
 }
 
-/// The fault of a value that is no text.
+/// The fault of a value that is not a text.
 fn no_text(name: &str, value: Value<'_>) -> Cow<'static, str> {
     match value.is_string() {
         true => format!("member `{name}` has half of a surrogate pair").into(),

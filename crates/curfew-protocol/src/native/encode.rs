@@ -1,12 +1,12 @@
-//! Replies and pushes to messages, written by hand: a publication's encoding is on the path of
-//! every delivery.
+//! Encoding of replies and pushes, written by hand because every delivery needs the encoding of its
+//! publication.
 
 use std::fmt::Write as _;
 
 use bytes::{BufMut as _, BytesMut};
 use curfew_model::{CommandId, Disconnect, Position, Publication, Push, Reply, TraceId};
 
-/// Room for everything in a `message` frame but its channel, data and sender.
+/// Bytes of a `message` frame besides channel, data and sender.
 const MESSAGE_OVERHEAD: usize = 64;
 
 pub(super) fn reply(id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMut) -> bool {
@@ -17,7 +17,7 @@ pub(super) fn reply(id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMu
             expires_at,
             ping_interval,
         } => {
-            // Without the id of `auth`: there is one in a session's life.
+            // Without the id of `auth`, because a session authenticates once.
             open("connected", out);
             put_string("session", &session.to_string(), out);
             put_string("user", user, out);
@@ -212,7 +212,7 @@ fn put_id(id: Option<&CommandId>, out: &mut BytesMut) {
     }
 }
 
-/// The name of a member that is not the first: a word of ours, with nothing to escape.
+/// Writes the name of a member after the first. The name needs no escaping.
 fn put_name(name: &str, out: &mut BytesMut) {
     out.put_slice(b",\"");
     out.put_slice(name.as_bytes());
@@ -247,7 +247,7 @@ fn put_string(name: &str, text: &str, out: &mut BytesMut) {
     out.put_u8(b'"');
 }
 
-/// What may not stand in a JSON string as it is (RFC 8259 §7).
+/// Writes a byte that a JSON string may not contain literally (RFC 8259 §7).
 fn put_escape(byte: u8, out: &mut BytesMut) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let short = match byte {

@@ -22,6 +22,14 @@ fn position(epoch: &str, offset: u64) -> Position {
     Position { epoch, offset }
 }
 
+/// The command in a message, with its id.
+fn command_of(text: &str) -> (Option<CommandId>, Command<'_>) {
+    match decode(text) {
+        Ok(Request::Command { id, command }) => (id, command),
+        other => panic!("{text}: {other:?}"),
+    }
+}
+
 fn form(text: &str) -> (Option<String>, ErrorCode, String) {
     match decode(text) {
         Err(DecodeError::Form { id, code, message }) => (
@@ -48,7 +56,7 @@ fn pushed(push: &Push<'_>) -> String {
 }
 
 fn nested(depth: usize) -> String {
-    // The message itself is not counted.
+    // The depth excludes the message itself.
     let (open, close) = ("[".repeat(depth), "]".repeat(depth));
     format!(r#"{{"id":7,"type":"publish","channel":"c","data":{open}{close}}}"#)
 }
@@ -161,19 +169,16 @@ fn every_command_is_read() {
             },
         ),
     ] {
-        let request = decode(message).unwrap_or_else(|error| panic!("{message}: {error:?}"));
-        assert_eq!(request.command, command, "{message}");
-        assert_eq!(request.id.as_ref().map(CommandId::as_json), id, "{message}");
+        let (read_id, read) = command_of(message);
+        assert_eq!(read, command, "{message}");
+        assert_eq!(read_id.as_ref().map(CommandId::as_json), id, "{message}");
     }
 }
 
 #[test]
 fn a_channel_without_escapes_is_not_copied() {
-    let Ok(Request {
-        command: Command::Publish { channel, .. },
-        ..
-    }) = decode(r#"{"type":"publish","channel":"room:1","data":{}}"#)
-    else {
+    let message = r#"{"type":"publish","channel":"room:1","data":{}}"#;
+    let (_, Command::Publish { channel, .. }) = command_of(message) else {
         panic!("not a publish");
     };
     assert!(matches!(channel, Cow::Borrowed("room:1")));
@@ -195,7 +200,7 @@ fn data_is_kept_byte_for_byte() {
         r#"{"type":"x","id":[]}"#,
     ] {
         let message = format!("{{\"type\":\"publish\",\"channel\":\"c\",\"data\": {data} }}");
-        let Command::Publish { data: read, .. } = decode(&message).unwrap().command else {
+        let (_, Command::Publish { data: read, .. }) = command_of(&message) else {
             panic!("not a publish");
         };
         assert_eq!(read, data);
@@ -363,8 +368,7 @@ fn an_id_is_measured_by_its_content() {
     for content in ["x".repeat(MAX_ID_BYTES), quotes, unicode] {
         let id = format!("\"{content}\"");
         let message = format!(r#"{{"type":"ping","id":{id}}}"#);
-        let request = decode(&message).unwrap();
-        assert_eq!(request.id.unwrap().as_json(), id);
+        assert_eq!(command_of(&message).0.unwrap().as_json(), id);
         let message = format!(r#"{{"type":"ping","id":"x{content}"}}"#);
         assert!(form(&message).2.contains("64 bytes"), "{message}");
     }
@@ -681,7 +685,7 @@ fn encoding_appends() {
     );
 }
 
-/// JSON, nearly JSON and not JSON, mostly of the protocol's own pieces.
+/// JSON, almost JSON and not JSON, composed mostly of the protocol's own elements.
 fn messages() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         prop::sample::select(vec![
@@ -755,7 +759,7 @@ proptest! {
             r#"{{"type":"publish","channel":{},"data":{data}}}"#,
             serde_json::to_string(&channel).unwrap()
         );
-        let request = decode(&message).unwrap();
-        prop_assert_eq!(request.command, Command::Publish { channel: channel.into(), data: &data, trace: None, key: None });
+        let (_, command) = command_of(&message);
+        prop_assert_eq!(command, Command::Publish { channel: channel.into(), data: &data, trace: None, key: None });
     }
 }

@@ -1,5 +1,6 @@
-//! The table of operations: what is routed and what is documented are the same list.
+//! The table of operations, by which calls are routed and documented.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::future::{Future, ready};
@@ -8,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use curfew_model::json::object_text;
-use curfew_model::{Channel, TraceContext};
+use curfew_model::{Channel, TraceContext, percent_decode_str};
 use curfew_policy::Explanation;
 use http::{Method, StatusCode, Uri};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -16,10 +17,10 @@ use serde::de::DeserializeOwned;
 use tracing::debug;
 
 use super::{Admin, explain, health, issuers, nodes, openapi, publish, revocations, sessions};
-use crate::respond::{Problem, Response};
-use crate::{AdminKey, Power};
+use crate::config::{AdminKey, Power};
+use crate::http::{Problem, Response};
 
-/// Who may call an operation.
+/// The callers that an operation is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
     /// Anyone who reaches the listener.
@@ -119,7 +120,7 @@ impl Call {
             .filter_map(|pair| pair.split_once('='))
             .find(|(key, _)| *key == name);
         found
-            .map(|(_, value)| percent_decode(&value.replace('+', " ")))
+            .map(|(_, value)| decode(&value.replace('+', " ")))
             .transpose()
     }
 
@@ -133,11 +134,12 @@ impl Call {
     }
 }
 
-type Answer = Pin<Box<dyn Future<Output = Result<Response, Problem>> + Send>>;
+/// An operation at work.
+type Handling = Pin<Box<dyn Future<Output = Result<Response, Problem>> + Send>>;
 type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
 
 /// An answer that need not be waited for.
-fn now(result: Result<Response, Problem>) -> Answer {
+fn now(result: Result<Response, Problem>) -> Handling {
     Box::pin(ready(result))
 }
 
@@ -147,15 +149,15 @@ pub(super) struct Operation {
     pub(super) path: &'static str,
     pub(super) access: Access,
     pub(super) summary: &'static str,
-    /// Whether its body may have a `traceparent`.
+    /// Its body may have a `traceparent`.
     pub(super) publishes: bool,
-    /// Whether its span is recorded whatever the ratio.
+    /// Its span is recorded at any ratio.
     pub(super) always_traced: bool,
     /// Query parameters: name and meaning.
     pub(super) query: &'static [(&'static str, &'static str)],
     pub(super) request: Option<SchemaOf>,
     pub(super) response: Option<SchemaOf>,
-    pub(super) handler: fn(Arc<Admin>, Call) -> Answer,
+    pub(super) handler: fn(Arc<Admin>, Call) -> Handling,
 }
 
 impl Operation {
@@ -164,7 +166,7 @@ impl Operation {
         path: &'static str,
         access: Access,
         summary: &'static str,
-        handler: fn(Arc<Admin>, Call) -> Answer,
+        handler: fn(Arc<Admin>, Call) -> Handling,
     ) -> Self {
         Self {
             method,
@@ -185,7 +187,7 @@ impl Operation {
         self.method == *method || self.method == Method::GET && *method == Method::HEAD
     }
 
-    /// Tells if a call of it does something: then its answer is a receipt, which names its trace.
+    /// True if a call changes something: then its answer is a receipt, which names its trace.
     pub(super) fn changes(&self) -> bool {
         self.method != Method::GET
     }
@@ -263,7 +265,7 @@ pub(super) fn operations() -> Vec<Operation> {
     ]
 }
 
-/// Why a request has no operation.
+/// The reasons for which a request has no operation.
 pub(super) enum NotFound {
     /// No such path.
     Path,
@@ -322,33 +324,18 @@ impl Api {
         let mut params = HashMap::new();
         for name in ["id", "kind", "value"] {
             if let Some(value) = found.params.get(name) {
-                params.insert(name, percent_decode(value).map_err(|_| NotFound::Path)?);
+                params.insert(name, decode(value).map_err(|_| NotFound::Path)?);
             }
         }
         Ok((operation, params))
     }
 }
 
-fn percent_decode(text: &str) -> Result<String, Problem> {
+fn decode(text: &str) -> Result<String, Problem> {
     let bad = || Problem::bad_request("the percent-encoding in the address is not UTF-8");
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        rest = tail;
-        if *first != b'%' {
-            bytes.push(*first);
-            continue;
-        }
-        let digits = rest.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
-        // `from_str_radix` would take a sign.
-        let digits = digits.filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
-        let byte = digits
-            .and_then(|hex| u8::from_str_radix(hex, 16).ok())
-            .ok_or_else(bad)?;
-        bytes.push(byte);
-        rest = &rest[2..];
-    }
-    String::from_utf8(bytes).map_err(|_| bad())
+    percent_decode_str(text)
+        .map(Cow::into_owned)
+        .ok_or_else(bad)
 }
 
 #[cfg(test)]
@@ -375,9 +362,9 @@ mod tests {
 
     #[test]
     fn percent_encoding_must_be_utf8() {
-        assert_eq!(percent_decode("%41b").ok().as_deref(), Some("Ab"));
+        assert_eq!(decode("%41b").ok().as_deref(), Some("Ab"));
         for bad in ["%", "%4", "%zz", "%ff", "%+1"] {
-            assert!(percent_decode(bad).is_err(), "{bad}");
+            assert!(decode(bad).is_err(), "{bad}");
         }
     }
 }

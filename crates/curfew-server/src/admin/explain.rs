@@ -1,4 +1,4 @@
-//! Why something is allowed or not.
+//! The explanation of a decision: the rule that allows or denies.
 
 use std::sync::Arc;
 
@@ -11,9 +11,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{Admin, Call};
-use crate::respond::{Problem, Response, json};
+use crate::http::{Problem, Response, json};
 
-/// Whose action on which channel to explain.
+/// The action to explain.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Explain {
@@ -21,9 +21,9 @@ pub(super) struct Explain {
     token: Option<String>,
     /// Claims as if they had been verified. Either this or `token`.
     claims: Option<Map<String, Value>>,
-    /// What is to be done.
+    /// The action.
     action: Action,
-    /// Where.
+    /// The channel.
     channel: String,
 }
 

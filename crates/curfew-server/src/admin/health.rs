@@ -1,4 +1,4 @@
-//! Health and metrics: open to whoever reaches the admin listener.
+//! Health and metrics, which need no key.
 //!
 //! Neither turns bad when a backend that was in use goes away: that happens on every node at
 //! once, so that restarting them, or sending clients elsewhere, makes an outage worse.
@@ -15,32 +15,32 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Admin;
-use crate::respond::{Problem, Response, json};
+use crate::http::{Problem, Response, json};
 
 /// After so long without a beat the process is taken for stuck: ten beats were due.
 const STUCK: Duration = Duration::from_secs(10);
 
-/// Whether the process works. No answer at all means that nothing of it runs.
+/// The state of the process. No answer at all means that nothing of it runs.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Live {
     alive: bool,
-    /// Why not.
+    /// The reason, where it is not alive.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
 }
 
-/// Whether the node is in service.
+/// The state of the node's service.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Ready {
     /// False until the backend was in use once and some issuer's keys were there, and while draining.
     ready: bool,
     /// While it is `unavailable` the node admits no session, and upgrades get 503.
     backend: Backend,
-    /// Why the node is not ready, or else why its backend is unavailable.
+    /// The reason for which the node is not ready, or else for which its backend is unavailable.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<Cow<'static, str>>,
-    /// What keeps a Redis that was replaced by a replica from accepting revocations: `none`, or the
-    /// setting that does. Left out where there are no replicas.
+    /// The setting that keeps a Redis which was replaced by a replica from accepting revocations, or
+    /// `none`. Left out where there are no replicas.
     #[serde(skip_serializing_if = "Option::is_none")]
     fencing: Option<&'static str>,
     /// The issuers whose streams of events were stopped by their transmitters, as far as this node
@@ -49,7 +49,7 @@ pub(super) struct Ready {
     stopped_streams: Vec<String>,
 }
 
-/// Whether the backend can be used.
+/// The state of the backend.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Backend {
@@ -102,13 +102,7 @@ fn status(good: bool) -> StatusCode {
 
 pub(super) fn metrics(admin: &Admin) -> Result<Response, Problem> {
     let metrics = &admin.metrics;
-    let hub = admin.context.node.hub();
-    metrics
-        .send_queue_bytes
-        .set(i64::try_from(hub.queued_bytes()).unwrap_or(i64::MAX));
-    metrics
-        .channels
-        .set(i64::try_from(hub.channel_count()).unwrap_or(i64::MAX));
+    admin.context.node.hub().measure();
     let stopped = admin.context.authenticator.stopped_streams().len();
     metrics
         .event_streams_stopped

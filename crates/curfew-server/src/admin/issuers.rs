@@ -6,9 +6,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Admin;
-use crate::respond::{Problem, Response, json};
+use crate::http::{Problem, Response, json};
 
-/// Whose tokens this node accepts, and what it verifies them with.
+/// The issuers whose tokens this node accepts, and the keys that verify them.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Issuers {
     issuers: Vec<IssuerSummary>,

@@ -9,8 +9,8 @@ use subtle::ConstantTimeEq as _;
 use tokio::time::{Duration, Instant};
 use tracing::warn;
 
-use crate::AdminKey;
-use crate::respond::{Problem, Response};
+use crate::config::AdminKey;
+use crate::http::{Problem, Response};
 
 /// Wrong keys answered as such in one window; more are answered 429.
 const MAX_GUESSES: u32 = 20;
@@ -31,8 +31,8 @@ impl Key {
         }
     }
 
-    /// The key that a caller has. `Err` is the answer to one without any. A right key is never turned
-    /// away for others' wrong ones.
+    /// The key of a caller. `Err` is the answer to a caller without one. A right key is taken however
+    /// many wrong ones have come.
     pub(super) fn check(
         &self,
         keys: &[Arc<AdminKey>],
@@ -50,8 +50,8 @@ impl Key {
             .and_then(|value| value.split_once(' '))
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
             .map(|(_, sent)| sent.trim());
-        // The comparison of two strings of different length tells only that. All are compared, so that
-        // the time does not tell which one it is.
+        // The comparison of two texts of one length takes the same time for all. Every key is compared, so
+        // that the time does not tell which one it is.
         let is_sent = |key: &AdminKey| {
             let key = key.key().expose().as_bytes();
             sent.is_some_and(|sent| sent.as_bytes().ct_eq(key).into())
@@ -77,7 +77,7 @@ impl Key {
         Err(Box::new(response))
     }
 
-    /// Counts a wrong key; says whether there are too many.
+    /// Counts a wrong key; true if there are too many.
     fn is_guessing(&self) -> bool {
         let mut guesses = self.guesses.lock();
         let now = Instant::now();

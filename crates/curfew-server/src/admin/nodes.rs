@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Admin, Call};
-use crate::respond::{Problem, Response, json};
+use crate::http::{Problem, Response, json};
 
 /// The live nodes.
 #[derive(Debug, Serialize, JsonSchema)]

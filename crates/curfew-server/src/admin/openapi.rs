@@ -6,13 +6,13 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use super::api::{Access, Operation, operations};
-use crate::respond::{self, Problem, Response};
+use crate::http::{Problem, Response, json};
 
 /// The headers that all answers have beside those described of each.
 const TRACES: &str = "Answers of calls whose span is recorded have the header traceresponse (W3C Trace Context Level 2). Problems, and answers of calls that change something, also have the members trace, the id of the call's trace, and trace_url, where the setting telemetry.trace_url says where traces are looked at.";
 
 pub(super) fn get() -> Result<Response, Problem> {
-    Ok(respond::json(StatusCode::OK, &openapi()))
+    Ok(json(StatusCode::OK, &openapi()))
 }
 
 /// The description of the admin listener as OpenAPI 3.1.

@@ -87,7 +87,7 @@ impl Place {
         }
     }
 
-    /// Returns once the connection is to make room.
+    /// Waits until the connection has to make room.
     pub(super) async fn given_up(&self) {
         self.gone.cancelled().await;
     }
@@ -108,7 +108,7 @@ mod tests {
         let places = Places::new(2);
         let take = || Arc::clone(&places).take();
         let (first, second) = (take().await.unwrap(), take().await.unwrap());
-        // It has asked since, and waits again.
+        // The connection has asked since, and waits again with another number.
         first.serve();
         first.wait();
         let makes_room = async {

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{Admin, Call};
-use crate::respond::{Problem, Response, json};
+use crate::http::{Problem, Response, json};
 
 /// Most channels of one broadcast.
 const MAX_CHANNELS: usize = 1000;
@@ -113,7 +113,7 @@ pub(super) async fn broadcast(admin: Arc<Admin>, call: Call) -> Result<Response,
     admin.publish_all(&channels, &data, None, &call).await
 }
 
-/// What a client may not publish, a server may not either.
+/// Checks data by the limits that clients have too.
 fn check(call: &Call) -> Result<(), Problem> {
     native::check_request(&call.body).map_err(Problem::bad_request)
 }
@@ -169,7 +169,7 @@ impl Admin {
                 }
                 Err(error) => error,
             };
-            // Whoever sent it again to all of them would do so twice to some.
+            // A caller that sent it again to all of them would do so twice to some.
             return Err(match error {
                 BackendError::Unavailable(_) if published > 0 => Problem::unknown_outcome(format!(
                     "published into the first {published} of {count} channels, and into no other"

@@ -12,10 +12,9 @@ use tracing::info;
 
 use super::sessions::{MAX_LIMIT, SessionInfo};
 use super::{Admin, Call};
-use crate::receipt;
-use crate::respond::{Problem, Response, json};
+use crate::http::{Problem, Response, json};
 
-/// How long a revocation lasts that does not say: longer than any sensible token.
+/// The time that a revocation lasts by default: longer than any sensible token.
 const DEFAULT_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// Longest revocation by the API; a ban without end is written to Redis directly.
@@ -30,7 +29,7 @@ const CUTOFFS: std::ops::Range<u64> = 1_000_000_000..100_000_000_000;
 /// Numbers from the end of those up to here are milliseconds in our time.
 const MILLIS_END: u64 = 100_000_000_000_000;
 
-/// Whom to revoke, and for how long.
+/// A revocation to make.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Revoke {
@@ -42,13 +41,13 @@ pub(super) struct Revoke {
     value: String,
     /// Unix seconds, rounded up: only tokens issued at or before this are revoked. Absent: all.
     before: Option<f64>,
-    /// How long: seconds, or text such as `24h`. Absent: 24 hours.
+    /// Its duration: seconds, or text such as `24h`. Absent: 24 hours.
     ttl: Option<Ttl>,
-    /// Why, for operators; clients are not told.
+    /// The reason, for operators; clients are not told.
     reason: Option<String>,
     /// For `all`: `all`, where `value` does not say so.
     confirm: Option<String>,
-    /// Change nothing: only say who would be closed.
+    /// Change nothing: answer with the sessions that would be closed.
     #[serde(default)]
     dry_run: bool,
 }
@@ -60,19 +59,19 @@ enum Ttl {
     Text(String),
 }
 
-/// Who would be closed by a revocation.
+/// The sessions that a revocation would close.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct DryRun {
     /// The key that would be written.
     key: String,
     dry_run: bool,
-    /// How many sessions would be closed, over the whole cluster.
+    /// The number of sessions that would be closed, over the whole cluster.
     would_close: u64,
     /// The first thousand of them.
     sessions: Vec<SessionInfo>,
 }
 
-/// One revocation in force. What is written in two ways is listed twice, and lifted by either.
+/// One revocation in force. A value that is written in two ways is listed twice, and lifted by either.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct RevocationInfo {
     kind: String,
@@ -85,7 +84,7 @@ pub(super) struct RevocationInfo {
     reason: Option<String>,
     /// Unix seconds; null: until it is lifted.
     expires_at: Option<u64>,
-    /// Why it can match nobody: `unknown_kind`, `all_with_value`, `empty_value`, `wrong_digest`,
+    /// The reason for which it can match no session: `unknown_kind`, `all_with_value`, `empty_value`, `wrong_digest`,
     /// `mixed_case`, `not_a_session`, `not_utf8` or `missing_braces`; null where it can.
     ineffective: Option<&'static str>,
 }
@@ -123,7 +122,7 @@ pub(super) async fn create(admin: Arc<Admin>, call: Call) -> Result<Response, Pr
     let kind = key.kind().to_owned();
     let node = &admin.context.node;
     let receipt = node.revoke(key.clone(), revocation).await?;
-    receipt::tell(node.metrics().tracer(), &key, &receipt);
+    node.tell_receipt(&key, &receipt);
     // Neither the value nor the reason: both may be about a person.
     info!(
         kind,
@@ -146,7 +145,7 @@ pub(super) async fn create(admin: Arc<Admin>, call: Call) -> Result<Response, Pr
 
 pub(super) async fn list(admin: Arc<Admin>) -> Result<Response, Problem> {
     let listed = admin.context.node.backends().revocations.list().await?;
-    // Of this moment: another reload may make a kind of it.
+    // True at this moment: another reload may make a kind of it.
     let settings = admin.context.node.settings();
     let unknown = |kind: &str| {
         let known = RevocationKey::is_kind(kind, &settings.revocable_claims);

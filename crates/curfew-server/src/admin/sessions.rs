@@ -1,4 +1,4 @@
-//! Who is connected.
+//! The sessions of the cluster.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use tracing::info;
 
 use super::{Admin, Call};
-use crate::respond::{Problem, Response, json};
+use crate::http::{Problem, Response, json};
 
 /// Sessions on a page that does not say how many.
 const DEFAULT_LIMIT: usize = 100;

@@ -8,9 +8,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::api::Operation;
-use crate::asked::traceparent;
+use crate::http::span::traceparent;
 
-/// Where a call says that it comes from: in its body, which a relay leaves alone, or in its head.
+/// The trace that a call says it comes from: in its body, which a relay leaves alone, or in its head.
 pub(super) fn origin(
     operation: &Operation,
     headers: &HeaderMap,

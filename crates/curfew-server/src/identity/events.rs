@@ -3,11 +3,10 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use curfew_auth::{Effect, EventStream, SecurityEvent, StreamStatus, VerifyError};
+use curfew_auth::{Authenticator, Effect, EventStream, SecurityEvent, StreamStatus, VerifyError};
 use curfew_model::AuthFailure;
-use curfew_telemetry::Span;
+use curfew_telemetry::{Counters, Span};
 use http::header::{
     AUTHORIZATION, CONTENT_LANGUAGE, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE,
 };
@@ -15,155 +14,173 @@ use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use serde::Serialize;
 use subtle::ConstantTimeEq as _;
-use tracing::{Instrument as _, debug, error, info, warn};
+use tracing::{debug, error, info, warn};
 
-use crate::asked::Asked;
-use crate::identity::Reports;
-use crate::identity::ending::Ending;
-use crate::identity::form::{FormError, answer, posted, refused_span};
-use crate::metrics::{EventOutcome, Report};
-use crate::respond::{self, Response};
+use super::Reports;
+use super::end_access::{AccessEnd, not_ended};
+use super::form::posted;
+use super::refusal::ReportRefusal;
+use super::report::{OrderName, Report};
+use crate::http::{Response, json};
+use crate::metrics::{EventOutcome, ReportKind, ServerMetrics};
 
-/// What the path starts with; the issuer's configured name follows.
-pub(crate) const PREFIX: &str = "/events/";
-
-/// The path, for people.
-const ROUTE: &str = "/events/{issuer}";
-
-/// The span of a call: always recorded for an event that ends access.
-const SPAN: &str = "POST /events/{issuer}";
-
-/// What an event is sent as (RFC 8935 §2.1).
+/// The media type of an event (RFC 8935 §2.1).
 const MEDIA_TYPE: &str = "application/secevent+jwt";
 
-/// What some transmitters call it.
+/// The media type that some transmitters send instead.
 const LENIENT_MEDIA_TYPE: &str = "application/jwt";
 
 /// Our own faults are no ground to drop an event: senders do that on 400 (§2.4).
 const NOT_NOW: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 
-impl Reports {
-    /// Answers the transmitter of the issuer called `name`, which may push.
-    pub(crate) async fn security_event(
-        self: &Arc<Self>,
-        name: &str,
-        stream: EventStream,
-        request: Request<Incoming>,
-        address: IpAddr,
-    ) -> Response {
-        let tracer = self.metrics.tracer();
-        let asked = Asked::of(tracer, &request);
-        let began = tracer.now();
-        let judged = match self.take_event(stream, request, address).await {
-            Ok(token) => {
-                let authenticator = &self.context.authenticator;
-                let verified = authenticator.verify_event(name, token.trim()).await;
-                let (reports, asked) = (Arc::clone(self), asked.clone());
-                let later = {
-                    let (authenticator, name) = (Arc::clone(authenticator), name.to_owned());
-                    async move { authenticator.verify_event_later(&name, token.trim()).await }
-                };
-                let conclude = async move |verified: Result<SecurityEvent, VerifyError>| {
-                    let taken = verified.map_err(|error| match error {
-                        VerifyError::Refused(error) => FormError {
-                            error: code(error.failure()),
-                            ..FormError::of_report(&error)
-                        },
-                        VerifyError::Unknown(why) => FormError::unverified(&why),
-                    });
-                    reports.conclude_event(taken, &asked, began, address).await
-                };
-                self.judge_report(Report::SecurityEvent, address, verified, later, conclude)
-                    .await
+/// A pushed event of the issuer called `name`.
+struct PushedEvent {
+    name: String,
+    token: String,
+}
+
+impl Report for PushedEvent {
+    const KIND: ReportKind = ReportKind::SecurityEvent;
+    const ROUTE: &'static str = "/events/{issuer}";
+    const SPAN: &'static str = "POST /events/{issuer}";
+    const REFUSED: &'static str = "security event not accepted";
+
+    type Verified = SecurityEvent;
+    type Order = SecurityEvent;
+    type Outcome = EventOutcome;
+
+    async fn verify(&self, authenticator: &Authenticator) -> Result<SecurityEvent, VerifyError> {
+        authenticator.verify_event(&self.name, &self.token).await
+    }
+
+    async fn verify_later(
+        &self,
+        authenticator: &Authenticator,
+    ) -> Result<SecurityEvent, VerifyError> {
+        let later = authenticator.verify_event_later(&self.name, &self.token);
+        later.await
+    }
+
+    fn order(
+        self,
+        _: &Reports,
+        verified: Result<SecurityEvent, VerifyError>,
+    ) -> Result<SecurityEvent, ReportRefusal> {
+        verified.map_err(|error| {
+            let refused = ReportRefusal::not_verified(&error);
+            match error {
+                VerifyError::Refused(error) => ReportRefusal {
+                    error: code(error.failure()),
+                    ..refused
+                },
+                VerifyError::Unknown(_) => refused,
             }
-            Err(refused) => Err(refused),
-        };
-        match judged {
-            Ok(response) => response,
-            Err(refused) => {
-                self.conclude_event(Err(refused), &asked, began, address)
-                    .await
-            }
+        })
+    }
+
+    fn name(event: &SecurityEvent) -> OrderName<'_> {
+        OrderName {
+            issuer: &event.issuer,
+            event: Some(event.event.as_str()),
+            ends_access: matches!(event.effect, Effect::End { .. }),
         }
     }
 
-    async fn conclude_event(
-        self: &Arc<Self>,
-        taken: Result<SecurityEvent, FormError>,
-        asked: &Asked,
-        began: SystemTime,
-        address: IpAddr,
-    ) -> Response {
-        let metrics = &self.metrics;
-        let tracer = metrics.tracer();
-        let origin = asked.origin.clone();
-        let (span, result) = match taken {
-            Err(refused) => {
-                self.charge(address, &refused);
-                let span = refused_span(tracer, &refused, SPAN, asked, began);
-                metrics.security_events.inc(refusal(&refused));
-                self.note_refused(Report::SecurityEvent, &refused);
-                (span, Err(refused))
-            }
-            Ok(event) => {
-                let mut span = match event.effect {
-                    Effect::End { .. } => tracer.always(SPAN, origin),
-                    _ => tracer.request(SPAN, origin),
-                };
-                span.began(began);
-                asked.describe(&mut span);
-                span.set("curfew.event.type", event.event.as_str());
-                let acting = self.act(&event, &span).instrument(span.scope());
-                let (outcome, result) = match acting.await {
-                    Ok(outcome) => (outcome, Ok(())),
-                    Err(refused) => (refusal(&refused), Err(refused)),
-                };
-                metrics.security_events.inc(outcome);
-                let authenticator = &self.context.authenticator;
-                authenticator.note_report(&event.issuer, event.event.as_str(), outcome.as_str());
-                (span, result)
-            }
-        };
-        let result = result.map(|()| accepted());
-        answer(span, ROUTE, "security event not accepted", result, refuse)
+    async fn carry_out(
+        event: &SecurityEvent,
+        reports: &Reports,
+        span: &Span,
+    ) -> Result<EventOutcome, ReportRefusal> {
+        reports.act(event, span).await
     }
 
-    /// The body: the event's token.
-    async fn take_event(
-        &self,
+    fn counter(metrics: &ServerMetrics) -> &Counters<EventOutcome> {
+        &metrics.security_events
+    }
+
+    /// The answer 202 without a body (§2.2).
+    fn done() -> Response {
+        let mut response = Response::default();
+        *response.status_mut() = StatusCode::ACCEPTED;
+        response
+    }
+
+    /// The answer with an error code and its description (§2.3).
+    fn refuse(refused: ReportRefusal) -> Response {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            err: &'a str,
+            description: &'a str,
+        }
+        let body = Body {
+            err: refused.error,
+            description: &refused.description,
+        };
+        let mut response = json(refused.status, &body);
+        refused.explain(response.headers_mut());
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_LANGUAGE, HeaderValue::from_static("en"));
+        if refused.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl Reports {
+    /// Answers the transmitter of the issuer called `name`, which may push.
+    pub(super) async fn security_event(
+        self: &Arc<Self>,
+        name: String,
         stream: EventStream,
         request: Request<Incoming>,
         address: IpAddr,
-    ) -> Result<String, FormError> {
+    ) -> Response {
+        let receive = |request| self.receive_event(name, stream, request, address);
+        self.take_report(request, address, receive).await
+    }
+
+    /// The event, whose token is the body.
+    async fn receive_event(
+        &self,
+        name: String,
+        stream: EventStream,
+        request: Request<Incoming>,
+        address: IpAddr,
+    ) -> Result<PushedEvent, ReportRefusal> {
         let lenient = stream.lenient;
         let sent = request.headers().get(AUTHORIZATION).cloned();
         let permitted = self.may_report(address);
-        // Otherwise not worth reading a file.
+        // Only then: a request that is turned away costs no reading of a file.
         if permitted.is_ok() {
             authorize(stream, sent).await?;
         }
         let check = |headers: &HeaderMap| match is_event(headers, lenient) {
             true => Ok(()),
-            false => Err(FormError::invalid(format!("the body must be {MEDIA_TYPE}"))),
+            false => Err(ReportRefusal::invalid(format!(
+                "the body must be {MEDIA_TYPE}"
+            ))),
         };
-        posted(request, permitted, check).await
+        let body = posted(request, permitted, check).await?;
+        let token = body.trim().to_owned();
+        Ok(PushedEvent { name, token })
     }
 
-    /// Does what follows from an event. The second time it does the same, so nothing is remembered
-    /// of it, and one that could not be acted on may be sent again.
-    async fn act(&self, event: &SecurityEvent, span: &Span) -> Result<EventOutcome, FormError> {
+    /// Carries out the effect of an event. A second time has the same effect, so no event is remembered, and
+    /// one that could not be acted on may be sent again.
+    async fn act(&self, event: &SecurityEvent, span: &Span) -> Result<EventOutcome, ReportRefusal> {
         let issuer = &*event.issuer;
         let name = event.event.as_str();
         match &event.effect {
             Effect::End { subjects, at } => {
-                let ending = Ending {
+                let end = AccessEnd {
                     issuer,
                     report: name,
                     subjects,
                     at: *at,
                 };
-                let ended = self.end_access(ending, span).await;
-                ended.map_err(|error| error.into_refused(NOT_NOW))?;
+                let found = self.end_access(end, span).await;
+                found.map_err(|error| not_ended(&error, NOT_NOW))?;
                 Ok(EventOutcome::Ended)
             }
             Effect::Nothing => {
@@ -183,9 +200,11 @@ impl Reports {
                 info!(issuer, "event stream verified");
                 Ok(EventOutcome::Stream)
             }
-            Effect::OtherState => Err(FormError {
+            Effect::OtherState => Err(ReportRefusal {
                 error: "invalid_state",
-                ..FormError::invalid("the verification's state is not the one that was asked for")
+                ..ReportRefusal::invalid(
+                    "the verification's state is not the one that was asked for",
+                )
             }),
             Effect::Stream(status) => {
                 match status {
@@ -205,8 +224,9 @@ impl Reports {
     }
 }
 
-/// Shared Signals Framework 1.0 §6.1.1: the transmitter sends what it was told to, with every request.
-async fn authorize(stream: EventStream, sent: Option<HeaderValue>) -> Result<(), FormError> {
+/// Compares the `Authorization` header with the agreed one, which a transmitter sends with every request
+/// (Shared Signals Framework 1.0 §6.1.1).
+async fn authorize(stream: EventStream, sent: Option<HeaderValue>) -> Result<(), ReportRefusal> {
     let read = match stream.authorization_file {
         None => Ok(stream.expected_authorization()),
         Some(_) => tokio::task::spawn_blocking(move || stream.expected_authorization()).await,
@@ -216,18 +236,21 @@ async fn authorize(stream: EventStream, sent: Option<HeaderValue>) -> Result<(),
         Ok(Ok(Some(expected))) => expected,
         Ok(Err(error)) => {
             error!(error = %error, "event_stream.authorization_file cannot be read, no event is accepted");
-            return Err(FormError::unavailable(NOT_NOW, "not configured completely"));
+            return Err(ReportRefusal::unavailable(
+                NOT_NOW,
+                "not configured completely",
+            ));
         }
-        Err(_) => return Err(FormError::unavailable(NOT_NOW, "the node is stopping")),
+        Err(_) => return Err(ReportRefusal::unavailable(NOT_NOW, "the node is stopping")),
     };
     let sent = sent.as_ref().map(HeaderValue::as_bytes).unwrap_or_default();
-    // Of two texts of different length the comparison tells only that.
+    // The comparison takes the same time for all texts of one length; it tells the length alone.
     match sent.ct_eq(expected.expose().as_bytes()).into() {
         true => Ok(()),
-        false => Err(FormError {
+        false => Err(ReportRefusal {
             status: StatusCode::UNAUTHORIZED,
             error: "authentication_failed",
-            ..FormError::invalid("the Authorization header is not the one that was agreed on")
+            ..ReportRefusal::invalid("the Authorization header is not the one that was agreed on")
         }),
     }
 }
@@ -250,41 +273,4 @@ fn code(failure: AuthFailure) -> &'static str {
         AuthFailure::BadSignature | AuthFailure::UnknownKey => "invalid_key",
         _ => "invalid_request",
     }
-}
-
-fn refusal(refused: &FormError) -> EventOutcome {
-    match refused.error {
-        FormError::RATE_LIMITED => EventOutcome::RateLimited,
-        _ if refused.is_kept => EventOutcome::Kept,
-        _ if refused.is_unavailable() => EventOutcome::Unavailable,
-        _ => EventOutcome::Refused,
-    }
-}
-
-/// §2.2: 202 without a body.
-fn accepted() -> Response {
-    let mut response = Response::default();
-    *response.status_mut() = StatusCode::ACCEPTED;
-    response
-}
-
-/// §2.3.
-fn refuse(refused: FormError) -> Response {
-    #[derive(Serialize)]
-    struct Body<'a> {
-        err: &'a str,
-        description: &'a str,
-    }
-    let body = Body {
-        err: refused.error,
-        description: &refused.description,
-    };
-    let mut response = respond::json(refused.status, &body);
-    refused.explain(response.headers_mut());
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_LANGUAGE, HeaderValue::from_static("en"));
-    if refused.status == StatusCode::UNAUTHORIZED {
-        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    }
-    response
 }

@@ -3,195 +3,192 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use curfew_auth::{RevocationError, Revoker, Subject, VerifyError};
+use curfew_auth::{Authenticator, RevocationError, Revoker, Subject, VerifyError};
 use curfew_model::json::object_text;
-use curfew_telemetry::Span;
+use curfew_telemetry::{Counters, Span};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::Value;
-use tracing::Instrument as _;
 
-use crate::asked::Asked;
-use crate::identity::Reports;
-use crate::identity::ending::Ending;
-use crate::identity::form::{FormError, answer, done, posted, refused_span};
-use crate::identity::logout::refusal;
-use crate::metrics::{LogoutOutcome, Report, ReportFault};
-use crate::respond::Response;
+use super::Reports;
+use super::end_access::{AccessEnd, not_ended};
+use super::form::{done, posted};
+use super::refusal::ReportRefusal;
+use super::report::{OrderName, Report};
+use crate::config::paths;
+use crate::http::Response;
+use crate::metrics::{LogoutOutcome, ReportFault, ReportKind, ServerMetrics};
 
-/// The path.
-pub(crate) const PATH: &str = "/v1/global-token-revocation";
-
-/// The span of a call: always recorded for a good one.
-const SPAN: &str = "POST /v1/global-token-revocation";
-
-/// What is reported here.
-const REPORT: &str = "global_token_revocation";
-
-/// What is not done now may be tried again.
+/// The status of a request that has no effect now and may be sent again.
 const NOT_NOW: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 
-/// §3 of the draft; `subject` is what versions up to -02 called it.
+/// The body (§3 of the draft); versions up to -02 called the member `subject`.
 #[derive(Deserialize)]
 struct Body {
     #[serde(alias = "subject")]
     sub_id: Value,
 }
 
-impl Reports {
-    /// Answers an issuer.
-    pub(crate) async fn global_revocation(
-        self: &Arc<Self>,
-        request: Request<Incoming>,
-        address: IpAddr,
-    ) -> Response {
-        let tracer = self.metrics.tracer();
-        let asked = Asked::of(tracer, &request);
-        let began = tracer.now();
-        let judged = match self.take_assertion(request, address).await {
-            Ok((token, body)) => {
-                let authenticator = &self.context.authenticator;
-                let verified = authenticator.verify_revoker(&token).await;
-                let (reports, asked) = (Arc::clone(self), asked.clone());
-                let later = {
-                    let authenticator = Arc::clone(authenticator);
-                    async move { authenticator.verify_revoker_later(&token).await }
-                };
-                let conclude = async move |verified: Result<Revoker, VerifyError>| {
-                    let taken = reports.find_revoked(verified, &body);
-                    reports
-                        .conclude_revocation(taken, &asked, began, address)
-                        .await
-                };
-                let report = Report::GlobalTokenRevocation;
-                self.judge_report(report, address, verified, later, conclude)
-                    .await
-            }
-            Err(refused) => Err(refused),
-        };
-        match judged {
-            Ok(response) => response,
-            Err(refused) => {
-                self.conclude_revocation(Err(refused), &asked, began, address)
-                    .await
-            }
+/// An issuer's assertion, and the body beside it.
+struct Assertion {
+    token: String,
+    body: String,
+}
+
+/// The user whose sessions an issuer ends.
+struct RevokedUser {
+    revoker: Revoker,
+    /// All of these name the user.
+    subjects: Vec<Subject>,
+}
+
+impl Report for Assertion {
+    const KIND: ReportKind = ReportKind::GlobalTokenRevocation;
+    const ROUTE: &'static str = paths::GLOBAL_REVOCATION;
+    const SPAN: &'static str = "POST /v1/global-token-revocation";
+    const REFUSED: &'static str = "user not revoked";
+
+    type Verified = Revoker;
+    type Order = RevokedUser;
+    type Outcome = LogoutOutcome;
+
+    async fn verify(&self, authenticator: &Authenticator) -> Result<Revoker, VerifyError> {
+        authenticator.verify_revoker(&self.token).await
+    }
+
+    async fn verify_later(&self, authenticator: &Authenticator) -> Result<Revoker, VerifyError> {
+        authenticator.verify_revoker_later(&self.token).await
+    }
+
+    fn order(
+        self,
+        reports: &Reports,
+        verified: Result<Revoker, VerifyError>,
+    ) -> Result<RevokedUser, ReportRefusal> {
+        reports.find_revoked(verified, &self.body)
+    }
+
+    fn name(user: &RevokedUser) -> OrderName<'_> {
+        OrderName {
+            issuer: &user.revoker.issuer,
+            event: None,
+            ends_access: true,
         }
     }
 
-    async fn conclude_revocation(
+    async fn carry_out(
+        user: &RevokedUser,
+        reports: &Reports,
+        span: &Span,
+    ) -> Result<LogoutOutcome, ReportRefusal> {
+        reports.revoke_user(user, span).await
+    }
+
+    fn counter(metrics: &ServerMetrics) -> &Counters<LogoutOutcome> {
+        &metrics.global_revocations
+    }
+
+    fn done() -> Response {
+        let mut response = done();
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        response
+    }
+
+    fn refuse(refused: ReportRefusal) -> Response {
+        let status = refused.status;
+        let mut response = refused.into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            let bearer = HeaderValue::from_static(r#"Bearer error="invalid_token""#);
+            response.headers_mut().insert(WWW_AUTHENTICATE, bearer);
+        }
+        response
+    }
+}
+
+impl Reports {
+    /// Answers an issuer.
+    pub(super) async fn global_revocation(
         self: &Arc<Self>,
-        taken: Result<(Revoker, Vec<Subject>), FormError>,
-        asked: &Asked,
-        began: SystemTime,
+        request: Request<Incoming>,
         address: IpAddr,
     ) -> Response {
-        let metrics = &self.metrics;
-        let tracer = metrics.tracer();
-        let (span, result) = match taken {
-            Err(refused) => {
-                self.charge(address, &refused);
-                let span = refused_span(tracer, &refused, SPAN, asked, began);
-                metrics.global_revocations.inc(refusal(&refused));
-                self.note_refused(Report::GlobalTokenRevocation, &refused);
-                (span, Err(refused))
-            }
-            Ok((revoker, subjects)) => {
-                let mut span = tracer.always(SPAN, asked.origin.clone());
-                span.began(began);
-                asked.describe(&mut span);
-                let revoke = self.revoke_user(&revoker, &subjects, &span);
-                let result = revoke.instrument(span.scope()).await;
-                let outcome = match &result {
-                    Ok(()) => LogoutOutcome::Accepted,
-                    Err(refused) => refusal(refused),
-                };
-                metrics.global_revocations.inc(outcome);
-                let authenticator = &self.context.authenticator;
-                authenticator.note_report(&revoker.issuer, REPORT, outcome.as_str());
-                (span, result)
-            }
-        };
-        let result = result.map(|()| {
-            let mut response = done();
-            *response.status_mut() = StatusCode::NO_CONTENT;
-            response
-        });
-        answer(span, PATH, "user not revoked", result, refuse)
+        let receive = |request| self.receive_assertion(request, address);
+        self.take_report(request, address, receive).await
     }
 
     /// The issuer's token and the body.
-    async fn take_assertion(
+    async fn receive_assertion(
         &self,
         request: Request<Incoming>,
         address: IpAddr,
-    ) -> Result<(String, String), FormError> {
+    ) -> Result<Assertion, ReportRefusal> {
         let token = bearer(request.headers());
         let check = |headers: &HeaderMap| match is_json(headers) {
             true => Ok(()),
-            false => Err(FormError::invalid("the body must be application/json")),
+            false => Err(ReportRefusal::invalid("the body must be application/json")),
         };
         let body = posted(request, self.may_report(address), check).await?;
         let token = token.ok_or_else(|| unauthorized("send a token as Authorization: Bearer"))?;
-        Ok((token, body))
+        Ok(Assertion { token, body })
     }
 
-    /// Whom an issuer names in `body`.
+    /// The user that an issuer names in `body`.
     fn find_revoked(
         &self,
         verified: Result<Revoker, VerifyError>,
         body: &str,
-    ) -> Result<(Revoker, Vec<Subject>), FormError> {
+    ) -> Result<RevokedUser, ReportRefusal> {
         let revoker = match verified {
             Ok(revoker) => revoker,
             Err(VerifyError::Refused(error)) => {
-                return Err(FormError {
-                    signed: FormError::of_report(&error).signed,
+                return Err(ReportRefusal {
+                    signed: ReportRefusal::of_report(&error).signed,
                     ..unauthorized(error.message())
                 });
             }
-            Err(VerifyError::Unknown(why)) => return Err(FormError::unverified(&why)),
+            Err(VerifyError::Unknown(why)) => return Err(ReportRefusal::unverified(&why)),
         };
         let body: Body = object_text(body.as_bytes())
             .and_then(|text| serde_json::from_str(text).ok())
-            .ok_or_else(|| FormError::invalid("the body is not a JSON object with sub_id"))?;
+            .ok_or_else(|| ReportRefusal::invalid("the body is not a JSON object with sub_id"))?;
         let authenticator = &self.context.authenticator;
         match authenticator.revoked_subjects(&revoker, &body.sub_id) {
-            Ok(subjects) => Ok((revoker, subjects)),
+            Ok(subjects) => Ok(RevokedUser { revoker, subjects }),
             Err(RevocationError::Malformed(why)) => {
-                let refused = FormError::invalid(why.clone());
+                let refused = ReportRefusal::invalid(why.clone());
                 Err(refused.signed(&revoker.issuer, ReportFault::Subject, why))
             }
-            Err(error @ RevocationError::Foreign) => Err(FormError {
+            Err(error @ RevocationError::Foreign) => Err(ReportRefusal {
                 status: StatusCode::FORBIDDEN,
                 error: "access_denied",
-                ..FormError::invalid(error.to_string())
+                ..ReportRefusal::invalid(error.to_string())
             }
             .signed(&revoker.issuer, ReportFault::Subject, error.to_string())),
         }
     }
 
-    /// All of a user's sessions until now. Nobody being signed in is a success: whom there is
-    /// nothing to be told about is not told (§4 leaves 404 for it).
+    /// Ends all of a user's sessions until now. A user without sessions is a success: the issuer learns
+    /// nothing of users it does not end (§4 leaves 404 for them).
     async fn revoke_user(
         &self,
-        revoker: &Revoker,
-        subjects: &[Subject],
+        user: &RevokedUser,
         span: &Span,
-    ) -> Result<(), FormError> {
+    ) -> Result<LogoutOutcome, ReportRefusal> {
+        let RevokedUser { revoker, subjects } = user;
         let now = self.context.node.clock().unix();
-        let ending = Ending {
+        let end = AccessEnd {
             issuer: &revoker.issuer,
-            report: REPORT,
+            report: Assertion::KIND.as_str(),
             subjects,
-            // Whichever clock is ahead: whoever signed in before must not stay.
+            // The later of both clocks: a session from before the request must not stay.
             at: revoker.issued_at.max(Some(now)).unwrap_or(now),
         };
-        let ended = self.end_access(ending, span).await;
-        ended.map(drop).map_err(|error| error.into_refused(NOT_NOW))
+        let found = self.end_access(end, span).await;
+        found.map_err(|error| not_ended(&error, NOT_NOW))?;
+        Ok(LogoutOutcome::Accepted)
     }
 }
 
@@ -209,20 +206,10 @@ fn is_json(headers: &HeaderMap) -> bool {
     media_type.is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case("application/json"))
 }
 
-fn unauthorized(description: &str) -> FormError {
-    FormError {
+fn unauthorized(description: &str) -> ReportRefusal {
+    ReportRefusal {
         status: StatusCode::UNAUTHORIZED,
         error: "invalid_token",
-        ..FormError::invalid(description)
+        ..ReportRefusal::invalid(description)
     }
-}
-
-fn refuse(refused: FormError) -> Response {
-    let status = refused.status;
-    let mut response = refused.into_response();
-    if status == StatusCode::UNAUTHORIZED {
-        let bearer = HeaderValue::from_static(r#"Bearer error="invalid_token""#);
-        response.headers_mut().insert(WWW_AUTHENTICATE, bearer);
-    }
-    response
 }

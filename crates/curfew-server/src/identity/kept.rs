@@ -3,7 +3,6 @@
 //! and shared out by address.
 
 use std::collections::HashMap;
-use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +15,12 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::identity::Reports;
-use crate::identity::form::FormError;
-use crate::metrics::{EventOutcome, LogoutOutcome, Report};
+use super::Reports;
+use super::refusal::{ReportRefusal, Undone};
+use super::report::{Delivery, Report};
+use crate::http::Response;
+use crate::metrics::ReportKind;
 use crate::permits::group;
-use crate::respond::Response;
 
 /// Reports of one issuer that wait at a time.
 const MAX_PER_ISSUER: usize = 1_000;
@@ -28,12 +28,12 @@ const MAX_PER_ISSUER: usize = 1_000;
 /// The longest time that one waits: a logout is good for as long.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// The time that a report's sender waits for what becomes of it, after the first look for its key.
+/// The time that a report's sender waits for its outcome, after the first look for its key.
 const ANSWER_WAIT: Duration = Duration::from_secs(3);
 
 /// The reports that wait, by issuer.
 #[derive(Debug, Default)]
-pub(crate) struct Kept(Mutex<HashMap<Arc<str>, Issuer>>);
+pub(super) struct Kept(Mutex<HashMap<Arc<str>, Issuer>>);
 
 #[derive(Debug, Default)]
 struct Issuer {
@@ -41,20 +41,20 @@ struct Issuer {
     waiting: Vec<Waiting>,
     /// The number of the next.
     next: u64,
-    told: Told,
+    lines: LogLines,
 }
 
 /// Lines of one issuer, each told once in an interval.
 #[derive(Debug, Default)]
-struct Told {
+struct LogLines {
     kept: Repeats<Line>,
-    lost: Repeats<Report>,
+    lost: Repeats<ReportKind>,
 }
 
 /// A line of the log on a report that is kept.
 #[derive(Debug)]
 struct Line {
-    report: Report,
+    report: ReportKind,
     waiting: usize,
     retry_after: Duration,
 }
@@ -87,28 +87,29 @@ impl Drop for Place {
 }
 
 impl Kept {
-    /// Tells of those that no line has told, where the interval of the last one is over.
-    pub(crate) fn tell_rest(&self) {
+    /// Logs the reports that no line has told, where the interval of the last one is over.
+    pub(super) fn tell_rest(&self) {
         for (name, issuer) in &*self.0.lock() {
-            if let Some((times, line)) = issuer.told.kept.rest() {
+            if let Some((times, line)) = issuer.lines.kept.rest() {
                 tell_kept(name, times, &line);
             }
-            if let Some((times, report)) = issuer.told.lost.rest() {
+            if let Some((times, report)) = issuer.lines.lost.rest() {
                 tell_lost(name, times, report);
             }
         }
     }
 
     fn with<T>(&self, issuer: &Arc<str>, run: impl FnOnce(&mut Issuer) -> T) -> T {
+        // Held for a look at one issuer, never across a wait.
         let mut issuers = self.0.lock();
         run(issuers.entry(Arc::clone(issuer)).or_default())
     }
 }
 
 impl Issuer {
-    /// A place for a report from this address: its number, what tells that it is another's, and how many
-    /// there are then. When all are taken the address that has most of them gives up its newest, unless
-    /// that is this one.
+    /// A place for a report from this address: its number, the token that is cancelled when the place is
+    /// given to another, and the number of places taken. When all are taken the address that has most of
+    /// them gives up its newest, unless it is this address.
     fn place(&mut self, address: IpAddr) -> Option<(u64, CancellationToken, usize)> {
         let address = group(address);
         if self.waiting.len() >= MAX_PER_ISSUER {
@@ -141,57 +142,57 @@ impl Issuer {
 }
 
 impl Reports {
-    /// Has `conclude` say what becomes of a report. One that is good but for its key is kept for it, and
-    /// `later` verifies it then; it is concluded even if its sender has gone.
+    /// Judges a report and concludes it. One that is good but for its key is kept until its issuer's next
+    /// answer, and is concluded then even if its sender has gone.
     ///
     /// # Errors
     ///
     /// It is kept, or there is no place for it: nothing is known of it yet.
-    pub(crate) async fn judge_report<T, C>(
+    pub(super) async fn judge_report<R: Report>(
         self: &Arc<Self>,
-        report: Report,
-        address: IpAddr,
-        verified: Result<T, VerifyError>,
-        later: impl Future<Output = Result<T, VerifyError>> + Send + 'static,
-        conclude: impl FnOnce(Result<T, VerifyError>) -> C + Send + 'static,
-    ) -> Result<Response, FormError>
-    where
-        T: Send + 'static,
-        C: Future<Output = Response> + Send,
-    {
+        report: R,
+        delivery: &Delivery,
+    ) -> Result<Response, ReportRefusal> {
+        let verified = report.verify(&self.context.authenticator).await;
         let missing = match self.context.judge(verified) {
             Err(VerifyError::Unknown(Unverified::Keys(missing))) if missing.may_be_good => missing,
-            judged => return Ok(conclude(judged).await),
+            judged => {
+                let order = report.order(self, judged);
+                return Ok(self.conclude::<R>(order, delivery).await);
+            }
         };
-        let place = self.place(report, address, &missing);
-        let refused = FormError::unverified(&Unverified::Keys(missing));
+        let place = self.place(R::KIND, delivery.address, &missing);
+        let refused = ReportRefusal::unverified(&Unverified::Keys(missing));
         let Some(place) = place else {
             return Err(refused);
         };
         let (told, answer) = oneshot::channel();
-        let reports = Arc::clone(self);
+        let (reports, delivery) = (Arc::clone(self), delivery.clone());
         self.context.node.spawn(async move {
             let verified = tokio::select! {
-                verified = later => Some(reports.context.judge(verified)),
+                verified = report.verify_later(&reports.context.authenticator) => Some(verified),
                 () = place.displaced.cancelled() => None,
                 () = time::sleep(PATIENCE) => None,
             };
             match verified {
                 Some(verified) => {
+                    // Given back first: the conclusion takes as long as the backend does.
                     drop(place);
-                    // Its sender may have gone.
-                    drop(told.send(conclude(verified).await));
+                    let order = report.order(&reports, reports.context.judge(verified));
+                    let response = reports.conclude::<R>(order, &delivery).await;
+                    // The sender may have gone.
+                    drop(told.send(response));
                 }
                 None => {
-                    reports.count_lost(report);
-                    reports.tell_lost(report, &place.issuer);
+                    R::counter(&reports.metrics).inc(Undone::Lost.into());
+                    reports.tell_lost(R::KIND, &place.issuer);
                 }
             }
         });
         match time::timeout(ANSWER_WAIT, answer).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(_)) => Err(refused),
-            Err(_) => Err(FormError {
+            Err(_) => Err(ReportRefusal {
                 is_kept: true,
                 description: "the issuer's keys are not available at the moment; the report is kept until they are".to_owned(),
                 ..refused
@@ -201,14 +202,14 @@ impl Reports {
 
     fn place(
         self: &Arc<Self>,
-        report: Report,
+        report: ReportKind,
         address: IpAddr,
         missing: &MissingKeys,
     ) -> Option<Place> {
         let (placed, line) = self.kept.with(&missing.issuer, |issuer| {
             let placed = issuer.place(address);
             let line = placed.as_ref().and_then(|(_, _, waiting)| {
-                issuer.told.kept.note_event(Line {
+                issuer.lines.kept.note_event(Line {
                     report,
                     waiting: *waiting,
                     retry_after: missing.retry_after,
@@ -233,18 +234,9 @@ impl Reports {
         })
     }
 
-    fn count_lost(&self, report: Report) {
-        let metrics = &self.metrics;
-        match report {
-            Report::BackchannelLogout => metrics.logouts.inc(LogoutOutcome::Lost),
-            Report::SecurityEvent => metrics.security_events.inc(EventOutcome::Lost),
-            Report::GlobalTokenRevocation => metrics.global_revocations.inc(LogoutOutcome::Lost),
-        }
-    }
-
-    /// Tells of one that is not verified: it was given up, or there is no place for it.
-    fn tell_lost(&self, report: Report, issuer: &Arc<str>) {
-        let due = |issuer: &mut Issuer| issuer.told.lost.note_event(report);
+    /// Logs a report that is not verified: it was given up, or there is no place for it.
+    fn tell_lost(&self, report: ReportKind, issuer: &Arc<str>) {
+        let due = |issuer: &mut Issuer| issuer.lines.lost.note_event(report);
         if let Some((times, report)) = self.kept.with(issuer, due) {
             tell_lost(issuer, times, report);
         }
@@ -262,12 +254,12 @@ fn tell_kept(issuer: &str, times: u64, line: &Line) {
     );
 }
 
-fn tell_lost(issuer: &str, times: u64, report: Report) {
+fn tell_lost(issuer: &str, times: u64, report: ReportKind) {
     warn!(
         issuer,
         report = report.as_str(),
         times,
-        "a report that nobody could verify is given up: its issuer's keys were not fetched in time, or too many wait for them"
+        "a report that could not be verified is given up: its issuer's keys were not fetched in time, or too many wait for them"
     );
 }
 

@@ -1,6 +1,6 @@
-//! `POST /revoke`: whoever holds an access token gives it back, and its sessions end (RFC 7009).
+//! `POST /revoke`: the holder of an access token gives it back, and its sessions end (RFC 7009).
 //!
-//! Clients are public: that they hold a token which verifies is all they have to show.
+//! Clients are public: a token that verifies is all they have to show.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,24 +12,23 @@ use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use tracing::{Instrument as _, debug, info};
 
-use crate::asked::Asked;
-use crate::identity::Reports;
-use crate::identity::form::{FormError, answer, done, refused_span};
-use crate::respond::Response;
-use crate::{cors, receipt};
-
-/// The path.
-pub(crate) const PATH: &str = "/revoke";
+use super::Reports;
+use super::form::done;
+use super::refusal::{ReportRefusal, answer, refused_span};
+use crate::config::paths;
+use crate::http::Response;
+use crate::http::cors;
+use crate::http::span::Asked;
 
 /// The span of a call: always recorded for a good token, which is revoked.
 const SPAN: &str = "POST /revoke";
 
-/// What is not done now may be tried again (§2.2.1).
+/// The status of a request that has no effect now and may be sent again (§2.2.1).
 const NOT_NOW: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 
 impl Reports {
     /// Answers a client, which may be a page of another origin (§2.3).
-    pub(crate) async fn token_revocation(
+    pub(super) async fn token_revocation(
         self: &Arc<Self>,
         request: Request<Incoming>,
         address: IpAddr,
@@ -54,7 +53,7 @@ impl Reports {
                 let span = refused_span(tracer, &refused, SPAN, &asked, began);
                 (span, Err(refused))
             }
-            // §2.2: there is nothing that the client could do about it, and nothing to be done.
+            // A success (§2.2): the token opens nothing already.
             Ok(None) => {
                 self.charge_token(address);
                 return done();
@@ -72,30 +71,30 @@ impl Reports {
         let result = result.map(|()| done());
         answer(
             span,
-            PATH,
+            paths::TOKEN_REVOCATION,
             "token not revoked",
             result,
-            FormError::into_response,
+            ReportRefusal::into_response,
         )
     }
 
-    /// The token's content; `None` for one that opens nothing anyway.
+    /// The content of the token; `None` for a token that opens nothing.
     async fn take_token(
         &self,
         request: Request<Incoming>,
         address: IpAddr,
-    ) -> Result<Option<Arc<Principal>>, FormError> {
+    ) -> Result<Option<Arc<Principal>>, ReportRefusal> {
         let form = self.form(request, self.may_report(address)).await?;
         match self.context.verify(form.field("token")?).await {
             Ok(principal) => Ok(Some(principal)),
-            // These may be good later, and then they could not be used.
+            // Such a token may be good later: it must not be taken for given back.
             Err(VerifyError::Refused(error))
                 if matches!(
                     error.failure(),
                     AuthFailure::NotYetValid | AuthFailure::UnknownKey
                 ) =>
             {
-                Err(FormError::unavailable(
+                Err(ReportRefusal::unavailable(
                     NOT_NOW,
                     "the token cannot be verified yet",
                 ))
@@ -107,11 +106,11 @@ impl Reports {
                 );
                 Ok(None)
             }
-            Err(VerifyError::Unknown(why)) => Err(FormError::unverified(&why)),
+            Err(VerifyError::Unknown(why)) => Err(ReportRefusal::unverified(&why)),
         }
     }
 
-    /// Whether it was given back before: a client must not keep the cluster busy with one token.
+    /// True if it was given back before: a client must not keep the cluster busy with one token.
     async fn is_given_back(&self, principal: &Principal) -> bool {
         let Some(token_id) = principal.token_id() else {
             return false;
@@ -132,14 +131,16 @@ impl Reports {
         token.key()
     }
 
-    async fn give_back(&self, principal: &Principal, span: &Span) -> Result<(), FormError> {
+    async fn give_back(&self, principal: &Principal, span: &Span) -> Result<(), ReportRefusal> {
         let Some(token_id) = principal.token_id() else {
-            return Err(FormError {
+            return Err(ReportRefusal {
                 error: "unsupported_token_type",
-                ..FormError::invalid("the token has no jti, by which it could be told from others")
+                ..ReportRefusal::invalid(
+                    "the token has no jti, by which it could be told from others",
+                )
             });
         };
-        // For as long as it could open something.
+        // As long as the token could open something.
         let ends_at = principal.ends_at().as_secs().saturating_add(1);
         let revocation = Revocation {
             before: None,
@@ -151,18 +152,18 @@ impl Reports {
         let node = &self.context.node;
         let written = node.revoke_or_end_here(key.clone(), revocation).await;
         let receipt = written.map_err(|_| {
-            FormError::unavailable(
+            ReportRefusal::unavailable(
                 NOT_NOW,
                 "sessions here are closed; try again for those elsewhere",
             )
         })?;
-        receipt::tell(node.metrics().tracer(), &key, &receipt);
+        node.tell_receipt(&key, &receipt);
         info!(
             live = receipt.nodes.live,
             confirmed = receipt.nodes.confirmed,
             missing = ?receipt.nodes.missing,
             closed = receipt.closed,
-            "token revoked by whoever held it"
+            "token revoked by its holder"
         );
         Ok(())
     }

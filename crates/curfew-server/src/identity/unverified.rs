@@ -4,17 +4,17 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use curfew_model::Repeats;
+use curfew_model::{Quota, Repeats, TokenBucket};
 use http::StatusCode;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tracing::warn;
 
-use crate::identity::Reports;
-use crate::identity::form::FormError;
+use super::Reports;
+use super::refusal::ReportRefusal;
 use crate::permits::group;
-use crate::rate::Rate;
 
-/// Addresses that are told apart; what comes from more shares one bucket.
+/// Most addresses with a bucket of their own; all further ones share one.
 const MAX_ADDRESSES: usize = 10_000;
 
 /// The bucket of all further addresses.
@@ -22,7 +22,7 @@ const OTHERS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// `limits.unverified_reports_per_second`, for each address.
 #[derive(Debug, Default)]
-pub(crate) struct Unverified {
+pub(super) struct Unverified {
     buckets: Mutex<Buckets>,
     told: Repeats<IpAddr>,
 }
@@ -30,12 +30,12 @@ pub(crate) struct Unverified {
 #[derive(Debug, Default)]
 struct Buckets {
     per_second: u32,
-    /// The buckets of addresses that were charged; one that is full may be gone.
-    by_address: HashMap<IpAddr, Rate>,
+    /// The buckets of addresses that were charged; a full one may be gone.
+    by_address: HashMap<IpAddr, TokenBucket>,
 }
 
 impl Unverified {
-    pub(crate) fn set(&self, per_second: u32) {
+    pub(super) fn set(&self, per_second: u32) {
         let mut buckets = self.buckets.lock();
         if buckets.per_second != per_second {
             *buckets = Buckets {
@@ -45,41 +45,49 @@ impl Unverified {
         }
     }
 
-    /// Tells of those that no line has told, where the interval of the last one is over.
-    pub(crate) fn tell_rest(&self) {
+    /// Logs the addresses that no line has told, where the interval of the last one is over.
+    pub(super) fn tell_rest(&self) {
         if let Some((times, address)) = self.told.rest() {
             tell(times, address);
         }
     }
 
-    /// True if one more from this address is looked at.
+    /// True if one more report from this address is read.
     fn has(&self, address: IpAddr) -> bool {
         let mut buckets = self.buckets.lock();
-        let known = buckets.place(group(address));
+        let (quota, now) = (buckets.quota(), Instant::now().into_std());
+        let known = buckets.place(group(address), now);
         let bucket = buckets.by_address.get_mut(&known);
-        bucket.is_none_or(Rate::has)
+        bucket.is_none_or(|bucket| bucket.has_token(quota, now))
     }
 
-    /// One from this address could not be verified.
+    /// Charges one report that could not be verified to this address.
     fn charge(&self, address: IpAddr) {
         let mut buckets = self.buckets.lock();
-        let per_second = buckets.per_second;
-        if per_second == 0 {
+        if buckets.per_second == 0 {
             return;
         }
-        let place = buckets.place(group(address));
+        let (quota, now) = (buckets.quota(), Instant::now().into_std());
+        let place = buckets.place(group(address), now);
         let bucket = buckets.by_address.entry(place);
-        bucket.or_insert_with(|| Rate::new(per_second)).charge();
+        let bucket = bucket.or_insert_with(|| TokenBucket::full(quota, now));
+        bucket.charge(quota, now);
     }
 }
 
 impl Buckets {
+    fn quota(&self) -> Quota {
+        Quota::of_a_second(self.per_second)
+    }
+
     /// The place of an address's tokens.
-    fn place(&mut self, address: IpAddr) -> IpAddr {
+    fn place(&mut self, address: IpAddr, now: std::time::Instant) -> IpAddr {
         if self.by_address.len() < MAX_ADDRESSES || self.by_address.contains_key(&address) {
             return address;
         }
-        self.by_address.retain(|_, bucket| !bucket.is_full());
+        let quota = self.quota();
+        self.by_address
+            .retain(|_, bucket| !bucket.is_full(quota, now));
         match self.by_address.len() < MAX_ADDRESSES {
             true => address,
             false => OTHERS,
@@ -96,32 +104,31 @@ fn tell(times: u64, address: IpAddr) {
 }
 
 impl Reports {
-    /// Fails, before anything is verified, when too much from this address could not be of late.
-    pub(crate) fn may_report(&self, address: IpAddr) -> Result<(), FormError> {
+    /// Refuses a report before it is read, if too many of its address could not be verified of late.
+    pub(super) fn may_report(&self, address: IpAddr) -> Result<(), ReportRefusal> {
         if self.unverified.has(address) {
             return Ok(());
         }
         if let Some((times, address)) = self.unverified.told.note_event(address) {
             tell(times, address);
         }
-        Err(FormError {
+        Err(ReportRefusal {
             status: StatusCode::TOO_MANY_REQUESTS,
-            error: FormError::RATE_LIMITED,
-            ..FormError::invalid("too much from this address could not be verified")
+            error: ReportRefusal::RATE_LIMITED,
+            ..ReportRefusal::invalid("too much from this address could not be verified")
         })
     }
 
-    /// Charges a refusal to the address, unless an issuer has signed what is refused, or the fault is
-    /// ours.
-    pub(crate) fn charge(&self, address: IpAddr, refused: &FormError) {
-        let is_told = refused.is_unavailable() || refused.error == FormError::RATE_LIMITED;
+    /// Charges a refusal to the address, unless an issuer has signed the report or the fault is ours.
+    pub(super) fn charge(&self, address: IpAddr, refused: &ReportRefusal) {
+        let is_told = refused.is_unavailable() || refused.error == ReportRefusal::RATE_LIMITED;
         if refused.signed.is_none() && !is_told {
             self.unverified.charge(address);
         }
     }
 
     /// Charges a token that opens nothing to the address.
-    pub(crate) fn charge_token(&self, address: IpAddr) {
+    pub(super) fn charge_token(&self, address: IpAddr) {
         self.unverified.charge(address);
     }
 }

@@ -6,14 +6,14 @@ use http::Request;
 use hyper::body::Incoming;
 
 use super::refused::UpgradeRefusal;
-use crate::PublicSettings;
-use crate::refusal::NOT_ALLOWED;
+use crate::config::PublicSettings;
+use crate::http::refusal::NOT_ALLOWED;
 
-/// Said to a request that has a cookie and may have no other credential.
+/// The refusal of a request with a cookie that is not taken from its page.
 const NO_COOKIE: &str = "a cookie is taken only from a page whose Origin is that of a site in server.allowed_origins: this request has none, null or file://; send the token otherwise";
 
-/// The credential of a request. A cookie that a browser sends and that is not taken from its page stands in the way of none that
-/// the page has sent itself.
+/// The credential of a request. A browser sends cookies by itself: one that is not taken from its page
+/// leaves the credential of the page in force.
 pub(super) fn of(
     settings: &PublicSettings,
     request: &Request<Incoming>,
@@ -34,7 +34,8 @@ pub(super) fn of(
     curfew_auth::extract(headers, query, subprotocols, auth)
 }
 
-/// A browser sends cookies whoever asks: then the origin must be one of the list (CWE-1385).
+/// Checks the origin of a request. A browser sends cookies for every page that asks, so with a cookie the
+/// origin must be one of the list (CWE-1385).
 pub(super) fn check_origin(
     settings: &PublicSettings,
     offer: &Handshake,

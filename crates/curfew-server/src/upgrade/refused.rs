@@ -5,10 +5,10 @@ use curfew_node::AdmitError;
 use curfew_session::{AdmissionError, Failure, Opening, Refusal};
 use curfew_ws::HandshakeError;
 
-use crate::PublicSettings;
+use crate::config::PublicSettings;
+use crate::http::refusal::{backend_away, forbidden_origin, revoked, unauthorized};
+use crate::http::{Problem, Response};
 use crate::metrics::RejectReason;
-use crate::refusal::{backend_away, forbidden_origin, revoked, unauthorized};
-use crate::respond::{Problem, Response};
 
 /// A request that is not upgraded: its answer, how it is counted, and its name in spans.
 pub(super) struct UpgradeRefusal {

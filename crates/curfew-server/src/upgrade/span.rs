@@ -1,4 +1,4 @@
-//! The span of an upgrade: the request, whose it is and what became of it.
+//! The span of an upgrade: the request, its user and its outcome.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use tracing::debug;
 
+use super::Accepted;
 use super::refused::UpgradeRefusal;
-use crate::accept::Accepted;
-use crate::asked::{Asked, describe};
-use crate::respond::{self, Response};
+use crate::http::Response;
+use crate::http::span::{Asked, describe, name_span, name_trace};
 
-/// Its name, whatever path of `server.path` the request is for.
+/// Its name, for every path of `server.path`.
 const SPAN: &str = "GET /ws";
 
 /// A span that begins when the connection was accepted and ends when the session is open: the session's
@@ -26,7 +26,7 @@ pub(super) struct UpgradeSpan<'a> {
     asked: Asked,
     path: String,
     began: SystemTime,
-    /// The one whose token was verified.
+    /// The principal whose token was verified.
     principal: Option<Arc<Principal>>,
     span: Span,
 }
@@ -53,12 +53,12 @@ impl<'a> UpgradeSpan<'a> {
         }
     }
 
-    /// What the parts of the upgrade are parts of.
+    /// The span that those of the parts are below.
     pub(super) fn whole(&self) -> &Span {
         &self.span
     }
 
-    /// The token is this one's.
+    /// Names the principal whose token was verified.
     pub(super) fn is_of(&mut self, principal: &Arc<Principal>) {
         self.principal = Some(Arc::clone(principal));
     }
@@ -81,11 +81,11 @@ impl<'a> UpgradeSpan<'a> {
             Opening::Awaiting => {}
         }
         self.describe(response.status());
-        respond::name_span(response.headers_mut(), &self.span);
+        name_span(response.headers_mut(), &self.span);
         std::mem::take(&mut self.span)
     }
 
-    /// The request of the client at `peer` is not upgraded: records that, and gives the answer.
+    /// Records that the request of the client at `peer` is not upgraded, and gives the answer.
     pub(super) fn refuse(mut self, refused: UpgradeRefusal, peer: IpAddr) -> Response {
         let UpgradeRefusal {
             reason,
@@ -102,11 +102,11 @@ impl<'a> UpgradeSpan<'a> {
         }
         let _entered = self.span.scope().entered();
         debug!(%peer, status = status.as_u16(), ?reason, "upgrade refused");
-        respond::name_trace(&mut response, &self.span);
+        name_trace(&mut response, &self.span);
         *response
     }
 
-    /// From now on it is recorded at any share, within the budget of its client.
+    /// Has the span recorded at any share, within the budget of its client.
     fn record(&mut self, is_ours: bool) {
         if self.span.is_recorded() {
             return;

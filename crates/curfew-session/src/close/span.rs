@@ -1,4 +1,4 @@
-//! The span of a session's end: by whom and why it ended, and what it leaves undone.
+//! The span of a session's end: the initiator, the reason, and the undelivered messages.
 
 use std::time::SystemTime;
 
@@ -9,16 +9,16 @@ use curfew_telemetry::Span;
 use crate::open::SessionState;
 use crate::run::End;
 
-/// Its name.
+/// The span's name.
 const SPAN: &str = "session end";
 
-/// The reason of an end by a close frame of the client's. Its own words are never recorded.
+/// Reason of an end by a client's close frame. The client's own reason is never recorded.
 const CLIENT_CLOSED: &str = "client_closed";
 
 /// The reason of an end without a close frame.
 const CONNECTION_LOST: &str = "connection_lost";
 
-/// Ends that are everyday, and no fault.
+/// Ends that are routine and no fault.
 const ORDERLY: [Disconnect; 6] = [
     Disconnect::REVOKED,
     Disconnect::REAUTH_REQUIRED,
@@ -29,8 +29,8 @@ const ORDERLY: [Disconnect; 6] = [
 ];
 
 impl SessionState {
-    /// The span of the end of a session that began to end at `began`. Always recorded, within the
-    /// budget of its client.
+    /// Begins the span of the end of a session, which started at `began`. Always recorded, within
+    /// the client's budget.
     pub(super) fn end_span(&self, member: &Member, began: SystemTime) -> Span {
         let tracer = self.context.metrics().tracer();
         let principal = member.principal();
@@ -41,7 +41,8 @@ impl SessionState {
         span
     }
 
-    /// Records why a connection ends that has opened no session, unless another span has that.
+    /// Records the reason why a connection ends without having opened a session, unless another
+    /// span has it.
     pub(super) fn trace_unopened(&mut self, end: &End) -> Option<tracing::Span> {
         let End::ByServer(Ending { disconnect, .. }) = end else {
             return None;
@@ -53,7 +54,7 @@ impl SessionState {
         Some(span.scope())
     }
 
-    /// Says how a session ended.
+    /// Adds the facts of a session's end to its span.
     pub(super) fn describe_end(
         &self,
         span: &mut Span,
@@ -87,7 +88,7 @@ impl SessionState {
     }
 }
 
-/// The one who ended it.
+/// The initiator of the end.
 fn ended_by(end: &End) -> &'static str {
     match end {
         End::ByClient(_) => "client",

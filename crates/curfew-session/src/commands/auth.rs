@@ -22,26 +22,33 @@ use crate::run::End;
 
 const NAME: &str = "auth";
 
-/// The reason why the first message opens no session.
+/// Refusal of the first message.
 #[derive(Debug)]
 pub(crate) struct NotOpened {
     error: AdmissionError,
-    /// The one who was verified.
+    /// The verified principal, if verification succeeded.
     principal: Option<Arc<Principal>>,
 }
 
-/// Acts on a connection's first request. Anything but a good `auth` ends the connection.
+/// Acts on a connection's first request. Every request other than a good `auth` ends the
+/// connection.
 pub(crate) fn first(
     state: &mut SessionState,
     decoded: Result<Request<'_>, DecodeError>,
 ) -> Reaction {
     let (id, token) = match decoded {
-        Ok(Request {
+        Ok(Request::Command {
             id,
             command: Command::Auth { token },
         }) => (id, token),
-        Ok(Request { id, command }) => {
-            debug!(command = command.name(), "command before auth");
+        Ok(request) => {
+            let id = match request {
+                Request::Command { id, command } => {
+                    debug!(command = command.name(), "command before auth");
+                    id
+                }
+                Request::Pong => None,
+            };
             let message = "the first message must be auth with a token";
             state.fail_auth(Failure::of_client(AuthFailure::MissingToken.as_str()));
             let refusal = Refusal::token(AuthFailure::MissingToken, message);
@@ -62,7 +69,7 @@ pub(crate) fn first(
     let context = Arc::clone(&state.context);
     let (wire, address) = (state.wire, state.address);
     let token = token.into_owned();
-    // It came in time; what is waited for now are keys and the backend.
+    // The token arrived in time. The deadline now limits the wait for keys and the backend.
     let timeout = state.context.settings.load().auth_timeout;
     state.deadlines.auth_by = Instant::now().checked_add(timeout);
     let request = RequestInfo {
@@ -83,7 +90,7 @@ pub(crate) fn first(
     })
 }
 
-/// From the token to the session's place.
+/// Verifies the token and admits the session.
 async fn open(
     context: &Context,
     wire: WireId,
@@ -104,7 +111,7 @@ async fn open(
     })
 }
 
-/// The session is admitted, or not.
+/// Opens the admitted session, or refuses it.
 pub(crate) fn finish(
     state: &mut SessionState,
     request: &RequestInfo,
@@ -145,7 +152,7 @@ impl SessionState {
     }
 }
 
-/// A session authenticates once; afterwards there is `refresh`.
+/// Rejects an `auth` after the first, because a session authenticates once and then uses `refresh`.
 pub(crate) fn again(state: &SessionState, request: &RequestInfo) -> Reaction {
     let message = "the session is authenticated; use refresh to renew its token";
     state.reject(request, Origin::Unknown, ErrorCode::BadRequest, message)

@@ -21,8 +21,8 @@ use crate::metrics::PublishOutcome;
 use crate::open::{Live, SessionState};
 use crate::pipeline::{Finished, InFlight};
 
-/// Everything up to the broker, under the lease that ends at `until`. In a channel the session listens
-/// to, the policy is asked once and its answer remembered.
+/// Performs the steps up to the broker, under the lease that ends at `until`. On a subscribed
+/// channel, the policy is asked once and its decision cached.
 pub(crate) fn start(
     state: &mut SessionState,
     request: RequestInfo,
@@ -95,8 +95,8 @@ pub(crate) fn start(
     })
 }
 
-/// Asks the policy unless it has said yes before; where the command is recorded in any case, for the
-/// span to name the rule.
+/// Asks the policy, unless a cached decision allows the command. A recorded command asks it anyway,
+/// because its span names the rule.
 fn authorized(
     state: &mut SessionState,
     channel: &Channel,
@@ -117,7 +117,7 @@ fn authorized(
     }
 }
 
-/// The broker has answered.
+/// Answers the command after the broker has answered.
 pub(crate) fn finish(
     state: &mut SessionState,
     request: &RequestInfo,
@@ -139,7 +139,7 @@ pub(crate) fn finish(
     }
 }
 
-/// Asks the policy; remembers its answer where the session is subscribed. `None` when the session is
+/// Asks the policy, and caches the decision if the session is subscribed. `None` if the session is
 /// not open.
 fn authorize(state: &mut SessionState, channel: &Channel) -> Option<Decision> {
     let live = state.live.as_mut()?;

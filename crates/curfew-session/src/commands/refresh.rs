@@ -1,4 +1,4 @@
-//! `refresh`: a newer token of the same user takes the place of the session's.
+//! `refresh`: replaces the session's token by a newer one of the same user.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -18,21 +18,21 @@ use crate::open::{SessionState, revoked};
 use crate::pipeline::{Finished, InFlight};
 use crate::run::End;
 
-/// Why a token does not take the place of the one in force.
+/// Reason why a token does not replace the one in force.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RefreshError {
-    /// It opens nothing, or that cannot be known now.
+    /// The token is refused, or cannot be judged now.
     #[error(transparent)]
     NotAdmitted(#[from] AdmissionError),
-    /// It is somebody else's.
+    /// The token belongs to another user, issuer or login.
     #[error("the token is of another user, issuer or login")]
     DifferentUser,
-    /// It is the older one.
+    /// The token ends before the one in force.
     #[error("the token expires before the one in force")]
     EndsEarlier,
 }
 
-/// Everything up to the revocation check. A token that is refused leaves the session as it was.
+/// Starts the verification and admission of the new token. A refusal leaves the session as it is.
 pub(crate) fn start(state: &SessionState, request: RequestInfo, token: Cow<'_, str>) -> Reaction {
     let Some(live) = &state.live else {
         return Reaction::Done(None);
@@ -80,7 +80,7 @@ async fn refresh(
     Ok(principal)
 }
 
-/// The new token is in force, or not.
+/// Puts the new token in force, or answers with the failure.
 pub(crate) fn finish(
     state: &mut SessionState,
     request: &RequestInfo,
@@ -108,7 +108,7 @@ pub(crate) fn finish(
     }
     let (code, message) = match error {
         NotAdmitted(AdmissionError::Session(AdmitError::Revoked(disconnect))) => {
-            // Whoever shows a revoked token has no access, whatever the old token says.
+            // A client with a revoked token has lost access, even if the old token is good.
             let (failure, message) = revoked(disconnect);
             let reply = Reply::Error {
                 code: failure.into(),
@@ -124,7 +124,7 @@ pub(crate) fn finish(
             return Some(End::ByServer(ending));
         }
         NotAdmitted(AdmissionError::Session(AdmitError::Backend(error))) => {
-            state.backend_error(request, &error, span);
+            state.answer_backend_error(request, &error);
             return None;
         }
         NotAdmitted(AdmissionError::Token(VerifyError::Refused(error))) => {
@@ -155,15 +155,16 @@ impl From<&RefreshError> for Failure {
     }
 }
 
-/// A session that began with a login, which `claim` names, stays with it.
+/// Returns true if the new token belongs to the session's login, which `claim` names. A session
+/// without a login accepts any.
 fn same_login(current: &Principal, new: &Principal, claim: &str) -> bool {
     let login = current.claims().parse().remove(claim);
     login.is_none() || login == new.claims().parse().remove(claim)
 }
 
 impl SessionState {
-    /// Decides every subscription anew, and forgets what was remembered of publishing: the claims
-    /// or the policy have changed.
+    /// Repeats the decision on every subscription and drops cached decisions on publishing, because
+    /// the claims or the policy have changed.
     pub(crate) fn reconsider(&mut self) {
         let Some(live) = &mut self.live else { return };
         if live.subscriptions.is_empty() {

@@ -1,4 +1,4 @@
-//! The span of a command: one for each that is sampled, and for each that is answered with an error.
+//! The span of a command, recorded for sampled commands and for those answered with an error.
 
 use std::time::SystemTime;
 
@@ -10,10 +10,10 @@ use crate::admission::Failure;
 use crate::metrics::Decision as Verdict;
 use crate::open::SessionState;
 
-/// Before the name of a command in that of its span.
+/// Prefix of the names of commands' spans.
 const PREFIX: &str = "curfew.";
 
-/// The name of a command's span, for each name that a command is counted by.
+/// The name of a command's span, for the name under which the command is counted.
 pub(crate) fn name_of(command: &'static str) -> &'static str {
     match command {
         "auth" => "curfew.auth",
@@ -37,8 +37,8 @@ impl From<ErrorCode> for Failure {
     }
 }
 
-/// A command's span: recorded by the configured share, and whatever that is once the command is
-/// refused or fails. It ends when it is dropped.
+/// A command's span. It is recorded if it is sampled, or as soon as the command is refused or
+/// fails. It ends on drop.
 #[derive(Debug)]
 pub(crate) struct CommandSpan {
     name: &'static str,
@@ -48,7 +48,7 @@ pub(crate) struct CommandSpan {
 }
 
 impl SessionState {
-    /// Begins the span of a command, by the name that it is counted by.
+    /// Begins the span of a command, given by the name under which it is counted.
     pub(crate) fn begin_span(&self, command: &'static str, origin: Origin) -> CommandSpan {
         let tracer = self.context.metrics().tracer();
         let name = name_of(command);
@@ -62,7 +62,7 @@ impl SessionState {
         span
     }
 
-    /// The client and its user, for what is recorded of them.
+    /// Passes the client and its user to `then`, for budgets per client.
     pub(crate) fn with_whose<T>(&self, then: impl FnOnce(Whose<'_>) -> T) -> T {
         let principal = self.live.as_ref().map(|live| {
             let member = live.attachment.member();
@@ -94,7 +94,7 @@ impl CommandSpan {
         }
     }
 
-    /// Says where, where spans may say so.
+    /// Adds the channel, if spans may contain it.
     pub(crate) fn name(&mut self, state: &SessionState, channel: &Channel) {
         let tracer = state.context.metrics().tracer();
         if self.span.is_recorded() && tracer.names_users() {
@@ -103,13 +103,13 @@ impl CommandSpan {
         }
     }
 
-    /// The session that it has opened, and whose that is.
+    /// Adds the session that the command has opened, and its user.
     pub(crate) fn opens(&mut self, state: &SessionState, session: SessionId, user: &str) {
         self.span.of_session(session);
         self.is_of(state, user);
     }
 
-    /// Says by whom, where spans may say so.
+    /// Adds the user, if spans may contain it.
     pub(crate) fn is_of(&mut self, state: &SessionState, user: &str) {
         let tracer = state.context.metrics().tracer();
         tracer.name_user(&mut self.span, user);
@@ -122,7 +122,7 @@ impl CommandSpan {
         }
     }
 
-    /// The policy forbids the command.
+    /// Marks the command as forbidden by the policy.
     pub(crate) fn forbidden(&mut self, state: &SessionState, channel: &Channel) {
         let was_recorded = self.span.is_recorded();
         self.failed(state, ErrorCode::Forbidden);
@@ -131,12 +131,12 @@ impl CommandSpan {
         }
     }
 
-    /// Whether it is recorded so far.
+    /// Returns true if the span is recorded already.
     pub(crate) fn is_recorded(&self) -> bool {
         self.span.is_recorded()
     }
 
-    /// What the command's parts and its publication are below.
+    /// The context for children of the command's span and for its publication.
     pub(crate) fn context(&self) -> Option<Box<TraceContext>> {
         self.span.context()
     }
@@ -146,17 +146,17 @@ impl CommandSpan {
         self.span.scope()
     }
 
-    /// What the command's parts are parts of.
+    /// The span, as parent of the command's parts.
     pub(crate) fn whole(&self) -> &Span {
         &self.span
     }
 
-    /// A part of the command.
+    /// Begins a part of the command.
     pub(crate) fn part(&self, name: &'static str) -> Span {
         self.span.child(name, SpanKind::Internal)
     }
 
-    /// The policy's answer, as a part of the command that has begun with `part`.
+    /// Ends `part`, the span of an authorization, with the policy's decision.
     pub(crate) fn decided(mut part: Span, decision: &curfew_policy::Decision) {
         let verdict = match decision.allowed {
             true => Verdict::Allowed,
@@ -168,14 +168,15 @@ impl CommandSpan {
         }
     }
 
-    /// It began when this much time was over before now: what was waited for is its length.
+    /// Moves the start back by `time`, so that the span covers the wait.
     pub(crate) fn waited(&mut self, state: &SessionState, time: std::time::Duration) {
         let now = state.context.metrics().tracer().now();
         self.began = now.checked_sub(time).unwrap_or(now);
         self.span.began(self.began);
     }
 
-    /// The command failed: from now on it is recorded at any share, within the budget of its client.
+    /// Marks the command as failed. From now on it is recorded regardless of the share, within the
+    /// client's budget.
     pub(crate) fn failed(&mut self, state: &SessionState, failure: impl Into<Failure>) {
         let failure = failure.into();
         if !self.span.is_recorded() {

@@ -13,7 +13,7 @@ use crate::commands::{Outcome, Reaction, RequestInfo};
 use crate::open::{Permissions, SessionState};
 use crate::pipeline::{Finished, InFlight};
 
-/// Everything up to the broker.
+/// Performs the steps up to the broker.
 pub(crate) fn start(
     state: &SessionState,
     request: RequestInfo,
@@ -105,7 +105,7 @@ fn subscribed(joined: Joined) -> Reply<'static> {
     }
 }
 
-/// The broker has answered.
+/// Completes the subscription after the broker has answered.
 pub(crate) fn finish(
     state: &mut SessionState,
     request: &RequestInfo,
@@ -123,7 +123,7 @@ pub(crate) fn finish(
             // The answer was queued with it.
             state.count_command(request, &subscribed(joined));
             if state.context.policy.version() != policy {
-                // The rules changed while the broker was asked.
+                // The policy changed while the broker was asked.
                 state.reconsider();
             }
         }

@@ -6,7 +6,7 @@ use curfew_telemetry::Origin;
 use crate::commands::{Reaction, RequestInfo};
 use crate::open::SessionState;
 
-/// All of it: nothing has to be waited for.
+/// Performs the whole command, which never waits.
 pub(crate) fn run(state: &mut SessionState, request: &RequestInfo, name: &str) -> Reaction {
     let channel = match state.parse_channel(request, name, Origin::Unknown) {
         Ok(channel) => channel,

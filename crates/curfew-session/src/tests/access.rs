@@ -9,8 +9,8 @@ fn refresh(token: &str) -> String {
     json!({"type": "refresh", "id": 9, "token": token}).to_string()
 }
 
-/// How many of [`blocked`]'s messages are on their way beyond recall: those that fit the pipe, the
-/// last of them perhaps in part.
+/// Number of [`blocked`]'s messages that have left and cannot be withheld: those that fit the pipe,
+/// the last perhaps in part.
 const BEYOND_RECALL: usize = 256 / 50 + 1;
 
 #[tokio::test(start_paused = true)]
@@ -21,7 +21,7 @@ async fn a_session_revoked_in_the_middle_of_a_frame_is_cut_off_there() {
     let texts = peer.cut().await;
     assert!(texts.len() < BEYOND_RECALL, "{texts:?}");
     harness.assert_nothing_left().await;
-    // It is counted as what it is.
+    // The close is counted under its own code.
     let closed = &harness.metrics.connections_closed;
     assert_eq!(closed.get(Disconnect::REVOKED.code, Initiator::Server), 1);
 }
@@ -31,7 +31,7 @@ async fn what_waits_in_flight_is_withheld_though_the_socket_takes_more_just_then
     for access_ends in ["revoked", "expired"] {
         let harness = Harness::new();
         let mut peer = blocked(&harness).await;
-        // Both before the session's task runs: room in the pipe, and the end of access.
+        // Both happen before the session's task runs: the pipe gets room, and access ends.
         let room = peer.read_some(256).await;
         assert_eq!(room, 256);
         if access_ends == "revoked" {
@@ -76,7 +76,7 @@ async fn nothing_a_session_sent_is_acted_on_once_it_is_revoked() {
     let harness = Harness::new();
     let mut peer = harness.open().await;
     let rig = Arc::clone(&harness.rig);
-    // While the first of three messages of one read is acted on.
+    // The revocation arrives while the first of three messages of one read is acted on.
     harness.rig.hook(When::Before, Call::Publish, move || {
         rig.revoke(RevocationKey::user("alice"))
     });
@@ -197,7 +197,7 @@ async fn a_policy_change_while_the_broker_is_asked_refuses_the_subscription() {
 async fn a_policy_change_reaches_a_session_whose_output_is_blocked() {
     let harness = Harness::new();
     let mut peer = blocked(&harness).await;
-    // Allowed, and remembered.
+    // The publication is allowed, and the decision cached.
     peer.send(r#"{"type":"publish","channel":"room","data":1}"#)
         .await;
     time::sleep(Duration::from_millis(10)).await;
@@ -317,7 +317,7 @@ async fn one_session_more_than_allowed_is_closed_with_its_own_code() {
     second
         .send(&json!({"type": "auth", "token": harness.token(json!({}))}).to_string())
         .await;
-    // The first one answers the ping that it is asked for a sign of life by.
+    // The first client answers the ping by which it is probed.
     let (closed, ()) = tokio::join!(
         second.expect_closed(Disconnect::SESSION_LIMIT),
         first.silence(1)

@@ -10,7 +10,7 @@ use super::*;
 
 const PING: &str = r#"{"type":"ping","id":1}"#;
 
-/// The native protocol, with a bug that a client can set off.
+/// The native protocol with a bug that a client can trigger.
 #[derive(Debug)]
 struct Fragile(Native);
 
@@ -99,7 +99,7 @@ async fn a_connection_that_breaks_leaves_nothing_behind_and_what_was_queued_is_c
         for _ in 0..50 {
             harness.publish("room", "1");
         }
-        // The pipe takes the first five.
+        // The pipe accepts the first five messages.
         time::sleep(Duration::from_millis(1)).await;
     }
     drop(peer);
@@ -189,7 +189,7 @@ async fn an_idle_session_holds_little_memory() {
     let future = crate::run(Box::new(session));
     let future_bytes = size_of_val(&future);
     println!("session: {session_bytes} bytes, the future of its task: {future_bytes} bytes");
-    // 576 and 160 when this was written. What is added here is added to each of a million.
+    // 576 and 160 at the time of writing. Every byte added here is added to a million sessions.
     assert!(
         session_bytes + future_bytes <= 800,
         "{session_bytes} + {future_bytes}"

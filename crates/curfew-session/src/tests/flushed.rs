@@ -1,4 +1,4 @@
-//! A session whose socket the node's flushers write to as well.
+//! A session whose socket the node's flushers write to too.
 
 use curfew_model::boottime;
 use tokio::net::{TcpSocket, TcpStream};
@@ -7,14 +7,14 @@ use tokio::task::JoinSet;
 use super::peer::{TEXT, frame};
 use super::*;
 
-/// Small, so that sockets are full again and again.
+/// Small, so that the sockets are often full.
 const SOCKET_BYTES: u32 = 4 * 1024;
 
-/// More than two of them take.
+/// More than the buffers of two sockets hold.
 const LARGE: usize = 60_000;
 
 impl Harness {
-    /// A session of alice on a socket.
+    /// A session of alice on a TCP socket.
     async fn open_tcp(&self) -> Peer {
         let listener = TcpSocket::new_v4().unwrap();
         listener.set_send_buffer_size(SOCKET_BYTES).unwrap();
@@ -33,8 +33,8 @@ impl Harness {
     }
 }
 
-/// Whoever writes, flushers or the session's task, which its own client keeps awake; and whichever
-/// flusher, for publishers go from one thread to another.
+/// The writer varies: flushers, or the session's task, which its own client keeps awake. The
+/// flusher varies too, because publishers move between threads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn all_that_is_published_arrives_once_and_in_order() {
     const PUBLISHERS: usize = 3;
@@ -68,7 +68,7 @@ async fn all_that_is_published_arrives_once_and_in_order() {
                     "pong" => answered += 1,
                     other => panic!("{other}"),
                 }
-                // Each client as often as it likes.
+                // Each client sends at a rate of its own.
                 if all % (number as u64 * 20 + 3) == 0 && asked < all {
                     peer.send_bytes(&frame(TEXT, br#"{"type":"ping","id":1}"#))
                         .await;
@@ -85,7 +85,7 @@ async fn all_that_is_published_arrives_once_and_in_order() {
                 let padding = "x".repeat(fastrand::usize(..2_000));
                 let data = format!(r#"{{"by":{by},"n":{n},"padding":"{padding}"}}"#);
                 harness.publish("room", &data);
-                // In bursts, with time to become idle in between.
+                // In bursts, with pauses in which the sessions become idle.
                 if fastrand::u8(..) < 40 {
                     tokio::task::yield_now().await;
                 }
@@ -98,7 +98,7 @@ async fn all_that_is_published_arrives_once_and_in_order() {
     while let Some(task) = tasks.join_next().await {
         task.unwrap();
     }
-    // A write is accounted for once it has returned, which clients do not wait for.
+    // A write is counted after it returns, which clients do not wait for.
     let nothing_queued = async {
         while harness.hub().queued_bytes() > 0 {
             time::sleep(Duration::from_millis(1)).await;
@@ -121,7 +121,7 @@ async fn a_frame_that_a_flusher_began_is_completed_before_anything_else_is_writt
         tokio::task::yield_now().await;
     }
     assert!(sent() < before + LARGE as u64, "it does not fit");
-    // The reply to what the client sends now goes past what waits in the outbox.
+    // Without the lease, the reply to the next command overtakes the outbox.
     harness.lease.expire();
     peer.send(r#"{"type":"ping","id":7}"#).await;
     let received = || harness.metrics.received_bytes.get();

@@ -1,5 +1,5 @@
-//! The delivery lease: what a session does while its node holds none, and while a
-//! revocation that may name it is being read.
+//! The delivery lease: behaviour of a session while its node holds none, and while a revocation
+//! that may name the session is being read.
 
 use curfew_hub::DropReason;
 use curfew_model::{GapReason, RevocationKey, boottime};
@@ -37,14 +37,14 @@ async fn without_a_lease_no_command_is_acted_on_and_each_is_answered() {
     peer.ok(SUBSCRIBE).await;
 }
 
-/// F8: a stop that is shorter than the lease.
+/// F8: a stop shorter than the lease.
 #[tokio::test(start_paused = true)]
 async fn a_node_that_was_stopped_for_a_moment_says_nothing_until_it_knows_what_it_missed() {
     let harness = Harness::new();
     let mut peer = harness.subscribed().await;
     harness.shut();
     harness.reopen();
-    // From here on the sign of life is late.
+    // The sign of life is late from here on.
     assert_eq!(harness.lease.note_alive(Duration::ZERO), None);
     harness.publish("room", "1");
     peer.send(PING).await;
@@ -109,7 +109,8 @@ async fn what_was_queued_before_is_held_back_and_goes_out_afterwards_in_order() 
     let harness = Harness::new();
     let mut peer = blocked(&harness).await;
     harness.shut();
-    // What is in the pipe is beyond recall; then nothing more comes, however much room there is.
+    // Messages already in the pipe arrive; after those, nothing more does, even if the pipe has
+    // room.
     let mut came = 0;
     while time::timeout(Duration::from_secs(1), peer.text())
         .await
@@ -130,7 +131,7 @@ async fn what_was_queued_before_is_held_back_and_goes_out_afterwards_in_order() 
 async fn answers_go_past_what_is_held_back() {
     let harness = Harness::new();
     let mut peer = harness.subscribed().await;
-    // Queued, and the lease over before the session's task has run.
+    // The message is queued, and the lease ends before the session's task runs.
     harness.publish("room", "1");
     harness.shut();
     assert_eq!(peer.error(PING).await, "unavailable");
@@ -178,7 +179,7 @@ async fn pings_go_on_without_the_lease() {
     let harness = Harness::new();
     let mut peer = harness.open().await;
     harness.shut();
-    // Longer than a ping and the wait for its pong: the client answers, and stays.
+    // Longer than a ping and the wait for its pong: a client that answers stays connected.
     peer.silence(300).await;
     harness.reopen();
     peer.ok(SUBSCRIBE).await;
@@ -220,7 +221,7 @@ async fn while_a_revocation_is_read_the_session_waits() {
     peer.send(PUBLISH).await;
     peer.silence(1).await;
     assert_eq!(harness.rig.asked(Call::Publish, ""), 0);
-    // Two keys were touched: both have to be read.
+    // Two keys were touched, and the session waits until both are read.
     drop(first);
     peer.silence(1).await;
     drop(second);
@@ -249,7 +250,7 @@ async fn half_a_frame_waits_while_a_revocation_is_read() {
     let harness = Harness::new();
     let mut peer = blocked(&harness).await;
     let suspension = harness.hub().suspend(&RevocationKey::user("alice"));
-    // A wake-up, and room in the pipe.
+    // Two causes to write: a wake-up, and room in the pipe.
     let mut came = 0;
     while time::timeout(Duration::from_secs(1), peer.text())
         .await

@@ -12,10 +12,10 @@ pub(super) const CLOSE: u8 = 8;
 pub(super) const PING: u8 = 9;
 pub(super) const PONG: u8 = 10;
 
-/// How a connection ended, as its client saw it.
+/// End of a connection, as its client saw it.
 #[derive(Debug)]
 pub(super) struct Closed {
-    /// Texts before the close frame, pings left out.
+    /// Texts before the close frame, without pings.
     pub(super) texts: Vec<Value>,
     pub(super) code: u16,
     pub(super) reason: String,
@@ -31,12 +31,12 @@ impl Closed {
     }
 }
 
-/// What a client reads from and writes to.
+/// A byte stream to the server.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for S {}
 
-/// A client. Answers pings whenever it reads, until told otherwise.
+/// A client, which answers pings while it reads, unless `answers_pings` is false.
 pub(super) struct Peer {
     stream: Box<dyn Stream>,
     received: Vec<u8>,
@@ -52,7 +52,7 @@ impl Peer {
         }
     }
 
-    /// Sends any bytes; that the server has gone shows when reading.
+    /// Sends raw bytes. A connection that has ended shows at the next read.
     pub(super) async fn send_bytes(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.ok();
     }
@@ -95,7 +95,7 @@ impl Peer {
             .expect("nothing comes")
     }
 
-    /// The next frame but pings.
+    /// The next frame that is not a ping.
     async fn next(&mut self) -> Option<(u8, Vec<u8>)> {
         loop {
             match self.frame().await? {
@@ -116,20 +116,20 @@ impl Peer {
         }
     }
 
-    /// The next text, which must be of this type.
+    /// The next text, which must have this type.
     pub(super) async fn expect(&mut self, kind: &str) -> Value {
         let text = self.text().await;
         assert_eq!(text["type"], kind, "{text}");
         text
     }
 
-    /// Sends a command and asserts that it is answered by `ok`.
+    /// Sends a command and asserts that `ok` answers it.
     pub(super) async fn ok(&mut self, command: &str) {
         self.send(command).await;
         self.expect("ok").await;
     }
 
-    /// Sends a command that is answered by an error; returns its code.
+    /// Sends a command that fails, and returns the error's code.
     pub(super) async fn error(&mut self, command: &str) -> String {
         self.send(command).await;
         self.expect("error").await["code"]
@@ -138,13 +138,13 @@ impl Peer {
             .to_owned()
     }
 
-    /// Asserts that nothing but pings comes for so long.
+    /// Asserts that nothing but pings arrives for this time.
     pub(super) async fn silence(&mut self, seconds: u64) {
         let came = time::timeout(Duration::from_secs(seconds), self.next()).await;
         assert!(came.is_err(), "{came:?} came");
     }
 
-    /// Reads to the close frame and the end behind it, and answers the close.
+    /// Reads up to the close frame and the end of the stream, and answers the close.
     pub(super) async fn closed(&mut self) -> Closed {
         let mut texts = Vec::new();
         loop {
@@ -169,7 +169,8 @@ impl Peer {
         }
     }
 
-    /// Reads to the end of a connection that is cut without a close frame; the whole texts before.
+    /// Reads to the end of a connection that is cut without a close frame, and returns the complete
+    /// texts.
     pub(super) async fn cut(&mut self) -> Vec<Value> {
         let mut texts = Vec::new();
         while let Some((opcode, payload)) = self.next().await {
@@ -180,7 +181,7 @@ impl Peer {
         texts
     }
 
-    /// Asserts how the connection ends: the last text is `closing` with the code and reason of the
+    /// Asserts that the connection ends with `closing`, whose code and reason are those of the
     /// close frame.
     pub(super) async fn expect_closed(&mut self, disconnect: curfew_model::Disconnect) -> Closed {
         let closed = self.closed().await;
@@ -219,7 +220,7 @@ impl Peer {
     }
 }
 
-/// A final frame, masked by zeros.
+/// A final frame, masked with zeros.
 pub(super) fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     fragment(0x80 | opcode, payload)
 }

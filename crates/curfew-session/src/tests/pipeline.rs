@@ -1,4 +1,4 @@
-//! Publications that are under way together, and what comes behind them.
+//! Publications in flight together, and the requests behind them.
 
 use super::peer::{CLOSE, TEXT, frame};
 use super::rig::{Call, unavailable};
@@ -8,7 +8,7 @@ fn publish(id: usize) -> String {
     json!({"type": "publish", "id": id, "channel": "room", "data": id}).to_string()
 }
 
-/// `type id`, or for a message `message data`.
+/// The next replies, each as `type id`, or `message data` for a message.
 async fn told(peer: &mut Peer, count: usize) -> Vec<String> {
     let mut told = Vec::new();
     for _ in 0..count {
@@ -22,7 +22,7 @@ async fn told(peer: &mut Peer, count: usize) -> Vec<String> {
     told
 }
 
-/// A session whose commands have been read, while publications wait for the broker.
+/// A session whose commands have been read, while its publications wait for the broker.
 async fn held(harness: &Harness, commands: &[&str]) -> Peer {
     let mut peer = harness.open().await;
     harness.rig.hold(Call::Publish);
@@ -39,10 +39,10 @@ async fn those_read_together_are_under_way_together_and_answered_in_order() {
     harness.rig.hold(Call::Publish);
     peer.send_all(&[
         &publish(1),
-        // Not handed on: its answer waits for its turn.
+        // Not handed to the broker; its answer waits for its turn.
         r#"{"type":"publish","id":2,"channel":"no channel","data":0}"#,
         &publish(3),
-        // These have to wait until the others have been answered.
+        // These wait until the others are answered.
         r#"{"type":"ping","id":4}"#,
         &publish(5),
         r#"{"type":"subscribe","id":6,"channel":"room"}"#,

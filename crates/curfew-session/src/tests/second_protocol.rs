@@ -1,7 +1,7 @@
-//! Another protocol beside the native one, through the seam alone: binary messages, each of one or
-//! more requests, pings that are messages, and close codes of its own.
+//! A second protocol beside the native one, through the public interface alone: binary messages of
+//! one or more requests, pings as messages, and its own close codes.
 //!
-//! A request is a byte for its number, a letter, the length of its content and that.
+//! A request is a byte for its number, a letter, the length of its content, and the content.
 
 use bytes::{BufMut as _, BytesMut};
 use curfew_hub::{Framing, WebSocket};
@@ -46,10 +46,10 @@ impl Protocol for Letters {
                 trace: None,
                 key: None,
             },
-            _ => Command::Pong,
+            _ => return Ok(Request::Pong),
         };
         let id = Some(CommandId::from_number(id.into()));
-        Ok(Request { id, command })
+        Ok(Request::Command { id, command })
     }
 
     fn encode_reply(&self, id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMut) -> bool {
@@ -69,7 +69,7 @@ impl Protocol for Letters {
         true
     }
 
-    /// Has no word for anything but a publication.
+    /// Expresses only publications.
     fn encode_push(&self, push: &Push<'_>, out: &mut BytesMut) -> bool {
         let Push::Message { data, .. } = push else {
             return false;
@@ -91,7 +91,7 @@ impl Protocol for Letters {
     }
 }
 
-/// The protocol's bytes of requests.
+/// The protocol's encoding of requests.
 fn requests(requests: &[(u8, char, &str)]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (id, letter, content) in requests {
@@ -121,7 +121,7 @@ fn harness() -> Harness {
 }
 
 impl Harness {
-    /// A connection that speaks it and has sent no token.
+    /// A connection with this protocol that has sent no token.
     fn letters(&self) -> Peer {
         let wire = self.hub().wires().find("letters").unwrap();
         let (ours, theirs) = tokio::io::duplex(ROOM);
@@ -137,7 +137,7 @@ async fn two_protocols_share_a_channel_and_each_is_spoken_to_in_its_own_words() 
     let token = harness.token(json!({}));
     let mut native = harness.subscribed().await;
     let mut letters = harness.letters();
-    // All in one message: what is behind a command that waits is acted on after it.
+    // All in one message: the requests after one that waits are acted on afterwards.
     letters
         .letters(&[
             (1, 'a', &token),
@@ -154,7 +154,7 @@ async fn two_protocols_share_a_channel_and_each_is_spoken_to_in_its_own_words() 
     for data in [10, 11] {
         assert_eq!(native.expect("message").await["data"], data);
     }
-    // A gap is not told, since the protocol has no word for it; all else is.
+    // The protocol cannot express a gap, so the client is told everything else.
     letters.letters(&[(7, 's', "room")]).await;
     letters.expect_letters(&["7S"]).await;
     let room = Channel::parse("room").unwrap();
@@ -175,13 +175,13 @@ async fn pings_and_closes_are_the_protocols() {
     peer.letters(&[(1, 'a', &token)]).await;
     peer.expect_letters(&["1C", "?"]).await;
     peer.letters(&[(0, 'o', "")]).await;
-    // That was a pong, since the next ping comes; this one is not answered.
+    // The client's pong counted, because the next ping arrives; that one gets no answer.
     peer.expect_letters(&["?"]).await;
     let (opcode, payload) = peer.frame().await.unwrap();
     assert_eq!((opcode, &payload[..]), (CLOSE, &b"\x0b\xb8later"[..]));
     drop(peer);
     harness.assert_nothing_left().await;
-    // By the contract's code, in any protocol.
+    // Counted under the contract's code, for every protocol.
     assert_eq!(harness.closed_with(Disconnect::NO_PONG), 1);
 }
 
@@ -200,7 +200,7 @@ async fn a_refused_token_is_answered_by_its_command_and_then_closed() {
     harness.assert_nothing_left().await;
 }
 
-/// An event stream over HTTP: what is around a message is no matter of its protocol.
+/// An event stream over HTTP. A protocol does not depend on the framing.
 #[derive(Debug)]
 struct EventStream;
 

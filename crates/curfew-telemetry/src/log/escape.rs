@@ -1,26 +1,27 @@
-//! Makes text harmless: what comes from a client can neither end a line nor command a terminal.
+//! Escaping of text, so that a client's words can neither end a line nor control a terminal.
 
 use std::fmt::{self, Write};
 
-/// Longest value of a field, in bytes before escaping; the rest is cut. One client must not fill
-/// the log with its own words.
+/// Longest value of a field, in bytes before escaping; the rest is cut, so that one client cannot
+/// fill the log.
 const MAX_VALUE_BYTES: usize = 256;
 
-/// Longest message. It is our own sentence; a panic's or a library's may be long.
+/// Longest message. Messages are Curfew's own sentences, but those of panics and libraries may be
+/// long.
 const MAX_MESSAGE_BYTES: usize = 4096;
 
-/// How a control character is written.
+/// Form of an escaped control character.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Escapes {
-    /// The inside of a JSON string (RFC 8259 §7).
+    /// Inside a JSON string (RFC 8259 §7).
     Json,
-    /// The inside of a quoted value for people: as JSON, but `\u{1b}`.
+    /// Inside a quoted value for people: like JSON, but `\u{1b}`.
     Quoted,
-    /// Running text for people: as quoted, but quotation marks and backslashes are themselves.
+    /// Running text for people: like `Quoted`, but quotation marks and backslashes stay.
     Text,
 }
 
-/// Passes text on, escaped and cut.
+/// A writer that escapes and cuts text.
 pub(super) struct Escaped<'a, W> {
     out: &'a mut W,
     escapes: Escapes,
@@ -29,7 +30,7 @@ pub(super) struct Escaped<'a, W> {
 }
 
 impl<'a, W: Write> Escaped<'a, W> {
-    /// For the value of a field; `message` has room for more.
+    /// A writer for the value of `field`; `message` may be longer than the others.
     pub(super) fn new(out: &'a mut W, escapes: Escapes, field: &str) -> Self {
         let left = match field {
             "message" => MAX_MESSAGE_BYTES,
@@ -50,7 +51,7 @@ impl<'a, W: Write> Escaped<'a, W> {
             ('\n', _) => self.out.write_str("\\n"),
             ('\r', _) => self.out.write_str("\\r"),
             ('\t', _) => self.out.write_str("\\t"),
-            // Everything that is escaped lies in the basic plane: four digits are enough.
+            // Every escaped character is below U+10000, so four digits are enough.
             (c, Escapes::Json) => write!(self.out, "\\u{:04x}", u32::from(c)),
             (c, _) => write!(self.out, "\\u{{{:x}}}", u32::from(c)),
         }
@@ -59,7 +60,7 @@ impl<'a, W: Write> Escaped<'a, W> {
     fn is_harmless(&self, c: char) -> bool {
         match c {
             '"' | '\\' => self.escapes == Escapes::Text,
-            // Line and paragraph separators, and what turns the direction of the text around.
+            // Line and paragraph separators, and characters that change the direction of text.
             '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' => false,
             '\u{2066}'..='\u{2069}' | '\u{061c}' | '\u{feff}' => false,
             c => !c.is_control(),

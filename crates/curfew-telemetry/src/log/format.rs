@@ -1,4 +1,4 @@
-//! How an event and its fields are written.
+//! The form of an event and its fields.
 
 use std::error::Error;
 use std::fmt::{self, Write};
@@ -15,12 +15,11 @@ use tracing_subscriber::registry::LookupSpan;
 use super::escape::{Escaped, Escapes};
 use crate::config::LogFormat;
 
-/// The span that says which trace is recorded, see [`Span::scope`](crate::Span::scope).
+/// Name of the span that carries the recorded trace's ids, see [`Span::scope`](crate::Span::scope).
 pub(crate) const TRACED: &str = "traced";
 
-/// One line an event. JSON: `timestamp`, `level`, `target`, the event's fields beside them, `trace_id` where
-/// a trace is recorded, and
-/// `spans`, outermost first. Text: the same, for people.
+/// Writes one line per event. JSON has `timestamp`, `level`, `target`, the event's fields,
+/// `trace_id` if a trace is recorded, and `spans`, outermost first. Text has the same, for people.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Lines(LogFormat);
 
@@ -49,7 +48,7 @@ impl Lines {
                 .into_iter()
                 .flat_map(|scope| scope.from_root())
         };
-        // The innermost trace; its ids stand beside the event's own fields.
+        // The ids of the innermost trace stand beside the event's own fields.
         if let Some(span) = scope().filter(|span| span.name() == TRACED).last()
             && let Some(fields) = span.extensions().get::<FormattedFields<N>>()
         {
@@ -118,7 +117,7 @@ where
 }
 
 impl<'w> FormatFields<'w> for Lines {
-    /// Each field brings its own separator, so that fields recorded later can be appended.
+    /// Each field writes its own separator first, so that later fields can be appended.
     fn format_fields<R: RecordFields>(&self, out: Writer<'w>, fields: R) -> fmt::Result {
         let mut visitor = FieldWriter {
             out,
@@ -147,7 +146,7 @@ struct FieldWriter<'w> {
 impl FieldWriter<'_> {
     fn name(&mut self, field: &Field) -> fmt::Result {
         match self.format {
-            // Field names are identifiers of our own and of libraries: nothing to escape.
+            // Field names are identifiers in source code, and need no escaping.
             LogFormat::Json => write!(self.out, ",\"{}\":", field.name()),
             LogFormat::Text if field.name() == "message" => self.out.write_char(' '),
             LogFormat::Text => {
@@ -157,12 +156,12 @@ impl FieldWriter<'_> {
         }
     }
 
-    /// What is for the layer that records spans, and not for the log.
+    /// Returns true for fields meant for the layer that records spans.
     fn is_silent(field: &Field) -> bool {
         field.name().starts_with("otel.")
     }
 
-    /// A number or a boolean: the same text in both formats.
+    /// Writes a number or a boolean, which both formats write alike.
     fn bare(&mut self, field: &Field, value: impl fmt::Display) {
         if self.result.is_ok() {
             self.result = self.name(field).and_then(|()| write!(self.out, "{value}"));
@@ -197,7 +196,7 @@ impl Visit for FieldWriter<'_> {
         self.words(field, format_args!("{value}"));
     }
 
-    /// The error and its sources, outermost first.
+    /// Writes the error and its sources, outermost first.
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
         self.words(field, format_args!("{}", Chain(value)));
     }
@@ -237,7 +236,7 @@ impl fmt::Display for Chain<'_> {
     }
 }
 
-/// ANSI select graphic rendition: faint.
+/// The ANSI graphic rendition for faint text.
 const DIM: &str = "2";
 
 fn colour(level: Level) -> &'static str {

@@ -1,7 +1,7 @@
-//! The one place in which a metric is written: its crate's table.
+//! Declaration of metrics: one table per crate.
 
-/// Declares what a crate counts: a type with a field for each metric, all at 0, which is in
-/// `/metrics` once it is registered. A row is all there is of a metric:
+/// Declares a crate's metrics: a type with a field for each, all starting at 0, which appear in
+/// `/metrics` once registered. A row is a metric's only declaration:
 ///
 /// ```
 /// # use curfew_telemetry::{Counter, Counters, Histogram, ROUND_TRIP_SECONDS, Registry};
@@ -33,10 +33,10 @@
 /// assert!(text.contains("curfew_order_duration_seconds_count 0\n"));
 /// ```
 ///
-/// A row is `name: Type = value, Unit, "help";`. The name is the public one without `curfew_`, the
-/// unit and `_total`, and may end with its unit. The type has the labels. The value says what the
-/// type cannot: buckets, names that are given at start. The unit is `Seconds` or `Bytes`. Value and
-/// unit may be left out. What the values are made from stands behind the type's name:
+/// A row is `name: Type = value, Unit, "help";`. The name is the public one without `curfew_` and
+/// `_total`; the unit may be left out of it. The type determines the labels. The value, which may
+/// be left out, gives buckets or names known only at start. The unit, which may be left out too, is
+/// `Seconds` or `Bytes`. Parameters for the values follow the type's name:
 /// `struct BakeryMetrics(shops: Vec<&'static str>)`.
 #[macro_export]
 macro_rules! metrics {
@@ -54,7 +54,7 @@ macro_rules! metrics {
         }
 
         impl $name {
-            /// Everything at 0 and in `registry`; once for each.
+            /// Makes all metrics at 0 and adds them to `registry`. Call it once per registry.
             $visible fn register(
                 registry: &$crate::Registry $($(, $given: $of)+)?
             ) -> ::std::sync::Arc<Self> {
@@ -68,12 +68,12 @@ macro_rules! metrics {
                 ::std::sync::Arc::new(Self { $($field,)+ registry: registry.clone() })
             }
 
-            /// The registry that these are in.
+            /// The registry of these metrics.
             $visible fn registry(&self) -> &$crate::Registry {
                 &self.registry
             }
 
-            /// The tracer beside them.
+            /// The tracer of the registry.
             $visible fn tracer(&self) -> &$crate::Tracer {
                 self.registry.tracer()
             }

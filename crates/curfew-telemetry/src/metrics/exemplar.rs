@@ -1,14 +1,15 @@
-//! Exemplars: for a bucket, the trace of an observation in it.
+//! Exemplars: for each bucket, the trace of one observation in it.
 //!
-//! prometheus-client (0.25) writes only those of its own histogram, which takes a lock for every
-//! observation, and has no way to make one. So they are put into the text that it has written.
+//! prometheus-client (0.25) writes only exemplars of its own histogram, which locks for every
+//! observation, and other crates cannot construct them. They are therefore inserted into the text
+//! that it has written.
 
 use std::fmt::{self, Write as _};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use curfew_model::TraceContext;
 
-/// One observation and the trace it belongs to.
+/// One observation and its trace.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Exemplar {
     trace_id: u128,
@@ -17,7 +18,7 @@ pub(super) struct Exemplar {
 }
 
 impl Exemplar {
-    /// One that was just made.
+    /// An exemplar for an observation made just now.
     #[expect(
         clippy::disallowed_methods,
         reason = "whoever looks for the trace goes by this machine's time"
@@ -31,7 +32,7 @@ impl Exemplar {
     }
 }
 
-/// As it follows the bucket's value on its line.
+/// Writes the part that follows the bucket's value on its line.
 impl fmt::Display for Exemplar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let trace_id = self.trace_id;
@@ -45,15 +46,15 @@ impl fmt::Display for Exemplar {
     }
 }
 
-/// The exemplars of a histogram, bucket by bucket in the order in which they are written.
+/// The exemplars of a histogram, by bucket in the order of output.
 pub(super) struct OfHistogram {
-    /// How the lines of its buckets begin.
+    /// The prefix of the histogram's bucket lines.
     bucket: String,
     exemplars: std::vec::IntoIter<Option<Exemplar>>,
 }
 
 impl OfHistogram {
-    /// Of the histogram that is written as `name`.
+    /// The exemplars of the histogram that is written as `name`.
     pub(super) fn new(name: &str, exemplars: impl Iterator<Item = Option<Exemplar>>) -> Self {
         let exemplars: Vec<_> = exemplars.collect();
         Self {
@@ -63,7 +64,7 @@ impl OfHistogram {
     }
 }
 
-/// Puts exemplars behind the buckets that have one.
+/// Inserts exemplars after the buckets that have one.
 pub(super) fn add(text: String, mut histograms: Vec<OfHistogram>) -> String {
     histograms.retain(|histogram| histogram.exemplars.as_slice().iter().any(Option::is_some));
     if histograms.is_empty() {

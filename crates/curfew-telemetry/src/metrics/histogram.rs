@@ -1,4 +1,4 @@
-//! Histograms without a lock: they are observed for every publication.
+//! Histograms without a lock, because every publication is observed.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -16,10 +16,10 @@ use super::labels::LabelSet;
 use super::registry::Metric;
 use super::table::OTHER;
 
-/// The sum is kept in these fractions of the unit.
+/// Resolution of the sum: it counts these fractions of the unit.
 const SUM_PER_UNIT: f64 = 1e6;
 
-/// A round trip to the backend: a twentieth of a millisecond to beyond its deadline.
+/// Buckets for a round trip to the backend: from 0.05 ms to beyond its deadline.
 pub const ROUND_TRIP_SECONDS: &[f64] = &[
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
     1.0, 2.5,
@@ -31,16 +31,16 @@ pub struct Histogram(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// Upper bounds, ascending; the last bucket is everything above.
+    /// Upper bounds, ascending; one more bucket holds larger values.
     bounds: &'static [f64],
     buckets: Box<[AtomicU64]>,
     sum: AtomicU64,
-    /// The last of each bucket. Locked only for observations that are traced, and by a scrape.
+    /// The latest exemplar of each bucket. Locked only by traced observations and by a scrape.
     exemplars: Mutex<Vec<Option<Exemplar>>>,
 }
 
 impl Histogram {
-    /// Buckets with these upper bounds, ascending, and one for everything above.
+    /// Makes a histogram with these upper bounds, ascending, and a bucket for larger values.
     pub fn new(bounds: &'static [f64]) -> Self {
         Self(Arc::new(Inner {
             bounds,
@@ -50,17 +50,17 @@ impl Histogram {
         }))
     }
 
-    /// Counts `value`, in the metric's base unit. What is not a number counts as 0.
+    /// Observes `value`, in the metric's base unit. NaN and negative values count as 0.
     pub fn observe(&self, value: f64) {
         self.count(value.max(0.0));
     }
 
-    /// Counts the seconds since `began`.
+    /// Observes the seconds since `began`.
     pub fn observe_since(&self, began: Instant) {
         self.observe(began.elapsed().as_secs_f64());
     }
 
-    /// As [`Histogram::observe`]; if `trace` is recorded, it becomes the example of its bucket.
+    /// Like [`Histogram::observe`]. If `trace` is recorded, it becomes the exemplar of its bucket.
     pub fn observe_traced(&self, value: f64, trace: Option<&TraceContext>) {
         let value = value.max(0.0);
         let bucket = self.count(value);
@@ -69,11 +69,11 @@ impl Histogram {
         }
     }
 
-    /// Returns the bucket.
+    /// Counts `value` and returns its bucket.
     fn count(&self, value: f64) -> usize {
         let bucket = self.0.bounds.partition_point(|bound| *bound < value);
         self.0.buckets[bucket].fetch_add(1, Ordering::Relaxed);
-        // Rounded: many are of a few microseconds.
+        // Rounded to the nearest, because many values are only a few microseconds.
         let sum = (value * SUM_PER_UNIT + 0.5) as u64;
         self.0.sum.fetch_add(sum, Ordering::Relaxed);
         bucket
@@ -90,7 +90,7 @@ impl Histogram {
         exemplars[bucket] = Some(exemplar);
     }
 
-    /// One for each bucket.
+    /// One exemplar per bucket.
     pub(super) fn exemplars(&self) -> Vec<Option<Exemplar>> {
         let mut exemplars = self.0.exemplars.lock().clone();
         exemplars.resize(self.0.buckets.len(), None);
@@ -101,7 +101,8 @@ impl Histogram {
         let bounds = self.0.bounds.iter().copied().chain([f64::INFINITY]);
         let counts = self.0.buckets.iter().map(|n| n.load(Ordering::Relaxed));
         let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
-        // The count is the buckets' sum by definition, also while others observe.
+        // The sum of the buckets by definition, which stays consistent during concurrent
+        // observations.
         let count = buckets.iter().map(|(_, n)| n).sum();
         let sum = self.0.sum.load(Ordering::Relaxed) as f64 / SUM_PER_UNIT;
         encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
@@ -150,8 +151,8 @@ pub struct Histograms<L> {
     labels: PhantomData<fn(L)>,
 }
 
-/// A histogram for each of a list of names given at start; what is not in the list counts as
-/// `other`. Cloning is a reference count.
+/// A histogram for each of a list of names given at start; other names count as `other`. Cloning is
+/// a reference count.
 #[derive(Debug, Clone)]
 pub struct NamedHistograms {
     names: Arc<[&'static str]>,
@@ -162,7 +163,7 @@ pub struct NamedHistograms {
 type Slots = Arc<[(Vec<(&'static str, &'static str)>, Histogram)]>;
 
 impl<L: LabelSet> Histograms<L> {
-    /// Each with the buckets of [`Histogram::new`].
+    /// Makes a histogram with the buckets of [`Histogram::new`] for each combination.
     pub fn new(bounds: &'static [f64]) -> Self {
         Self {
             slots: (0..L::COUNT)
@@ -172,15 +173,15 @@ impl<L: LabelSet> Histograms<L> {
         }
     }
 
-    /// That of a combination of labels.
+    /// The histogram of a combination of labels.
     pub fn of(&self, labels: L) -> &Histogram {
         &self.slots[labels.slot()].1
     }
 }
 
 impl NamedHistograms {
-    /// One for each of `names` and `other`, as the values of `label`, with the buckets of
-    /// [`Histogram::new`].
+    /// Makes a histogram with the buckets of [`Histogram::new`] for each of `names` and for
+    /// `other`, as values of `label`.
     pub fn new(label: &'static str, names: Vec<&'static str>, bounds: &'static [f64]) -> Self {
         let values = names.iter().copied().chain([OTHER]);
         Self {
@@ -191,9 +192,9 @@ impl NamedHistograms {
         }
     }
 
-    /// That of a name.
+    /// The histogram of a name.
     pub fn of(&self, name: &str) -> &Histogram {
-        // The lists are short: walking them is cheaper than hashing.
+        // The lists are short, so a linear search is cheaper than hashing.
         let known = self.names.iter().position(|known| *known == name);
         &self.slots[known.unwrap_or(self.names.len())].1
     }

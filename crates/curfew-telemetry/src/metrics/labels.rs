@@ -1,29 +1,29 @@
-//! Labels: closed sets, so that no client can add a series.
+//! Labels as closed sets of values, so that no client can add a series.
 
 use std::fmt;
 
 use curfew_model::GapReason;
 
-/// One label with every value it can have.
+/// One label with all its values.
 pub trait Label: fmt::Debug + Copy + Send + Sync + 'static {
     /// The label's name.
     const NAME: &'static str;
-    /// Its values, in order of [`Label::index`].
+    /// The label's values, in order of [`Label::index`].
     const VALUES: &'static [&'static str];
 
-    /// The value's place in [`Label::VALUES`].
+    /// The value's index in [`Label::VALUES`].
     fn index(self) -> usize;
 }
 
 /// The labels of one counter: none, one or two.
 pub trait LabelSet: fmt::Debug + Copy + Send + Sync + 'static {
-    /// How many combinations there are.
+    /// The number of combinations.
     const COUNT: usize;
 
-    /// This combination's place, below [`LabelSet::COUNT`].
+    /// The index of this combination, below [`LabelSet::COUNT`].
     fn slot(self) -> usize;
 
-    /// Names and values of the combination at `slot`.
+    /// The names and values of the combination at `slot`.
     fn pairs(slot: usize) -> Vec<(&'static str, &'static str)>;
 }
 
@@ -64,7 +64,7 @@ impl<A: Label, B: Label> LabelSet for (A, B) {
     }
 }
 
-/// Declares labels, each with every value it can have, in order:
+/// Declares labels, each with all its values in order:
 ///
 /// ```
 /// curfew_telemetry::labels! {
@@ -96,7 +96,7 @@ macro_rules! labels {
             }
 
             impl $name {
-                /// The value, in metrics and spans.
+                /// The value's text in metrics and spans.
                 pub fn as_str(self) -> &'static str {
                     <Self as $crate::Label>::VALUES[self as usize]
                 }
@@ -106,13 +106,13 @@ macro_rules! labels {
 }
 
 labels! {
-    /// Something that is recorded at any sampled share, within a budget.
+    /// A kind of span recorded regardless of the sampled share, within a budget.
     Unasked = "kind" {
         /// A request or command that was refused.
         Refusal = "refusal",
-        /// One that failed through a fault of ours.
+        /// A request or command that failed through a fault of the node.
         Failure = "failure",
-        /// A session's end.
+        /// The end of a session.
         SessionEnd = "session_end",
         /// A revocation that closed no session.
         VainRevocation = "vain_revocation",

@@ -1,5 +1,5 @@
-//! The standard `process_*` metrics, read from `/proc/self` when they are asked for. Where there is
-//! no `/proc`, they are absent.
+//! The standard `process_*` metrics, read from `/proc/self` at each scrape. Without `/proc` they
+//! are absent.
 
 use std::fmt;
 use std::fs;
@@ -9,13 +9,12 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-/// The kernel's clock ticks per second as user space sees them: 100 on every Linux architecture we
-/// run on.
+/// The kernel's clock ticks per second in user space: 100 on every supported Linux architecture.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 #[derive(Debug)]
 pub(super) struct Process {
-    /// Unix seconds; does not change.
+    /// Start of the process in Unix seconds; constant.
     started: Option<f64>,
 }
 
@@ -71,8 +70,8 @@ impl Collector for Process {
     }
 }
 
-/// The field at `at` of `/proc/self/stat`, counted as in proc(5) from 1; only fields after the
-/// command, which may hold spaces and parentheses.
+/// The field at `at` of `/proc/self/stat`, counted from 1 as in proc(5). Only fields after the
+/// command work, because the command may contain spaces and parentheses.
 fn stat_field(at: usize) -> Option<f64> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     let (_, after_command) = stat.rsplit_once(')')?;
@@ -101,14 +100,15 @@ fn max_fds() -> Option<f64> {
 }
 
 fn open_fds() -> Option<f64> {
-    // Since Linux 6.2 the directory's size is the number; before, it is 0 and must be counted.
+    // Since Linux 6.2 the directory's size is the number of files. Before, it is 0 and the entries
+    // are counted.
     match fs::metadata("/proc/self/fd").ok()?.len() {
         0 => Some(fs::read_dir("/proc/self/fd").ok()?.count() as f64),
         count => Some(count as f64),
     }
 }
 
-/// The number that follows `label` at the start of a line.
+/// The number after `label` at the start of a line.
 fn line_number(path: &str, label: &str) -> Option<f64> {
     let text = fs::read_to_string(path).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(label))?;

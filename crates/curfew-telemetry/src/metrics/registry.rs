@@ -1,4 +1,4 @@
-//! The registry, in which the metrics of all crates come together and are written.
+//! The registry, which collects and writes the metrics of all crates.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -22,7 +22,7 @@ use crate::trace::{Spans, TraceError, Tracer};
 /// The `Content-Type` of [`Registry::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The beginning of the names of our metrics.
+/// Prefix of the names of Curfew's metrics.
 const PREFIX: &str = "curfew_";
 
 /// The running version.
@@ -36,9 +36,9 @@ pub struct Build {
     pub rustc: &'static str,
 }
 
-/// Every metric of a node, each declared by the crate that counts with it, see
-/// [`metrics!`](crate::metrics!). Beside them the tracer, since what is counted is what is traced.
-/// Cloning is a reference count.
+/// All metrics of a node, each declared by the crate that counts it, see
+/// [`metrics!`](crate::metrics!). It holds the tracer too, because the code that counts also
+/// traces. Cloning is a reference count.
 #[derive(Debug, Clone)]
 pub struct Registry {
     tracer: Tracer,
@@ -49,13 +49,13 @@ pub struct Registry {
 struct Families {
     written: Written,
     names: BTreeSet<String>,
-    /// Histograms may have exemplars; by the name they are written with.
+    /// Histograms, which may have exemplars, with the names under which they are written.
     histograms: Vec<(String, Vec<Histogram>)>,
 }
 
-/// A type that can be declared: a handle that shares its value with its clones.
+/// A type that `metrics!` accepts: a handle that shares its value with its clones.
 pub trait Metric: EncodeMetric + Clone + fmt::Debug + Send + Sync + 'static {
-    /// Its histograms, in the order in which they are written.
+    /// The histograms of this metric, in the order of output.
     fn histograms(&self) -> Vec<Histogram> {
         Vec::new()
     }
@@ -65,13 +65,14 @@ impl Metric for Counter {}
 impl Metric for Gauge {}
 
 impl Registry {
-    /// One that traces nothing.
+    /// Makes a registry that traces nothing.
     pub fn new(build: Build) -> Self {
         Self::with_traces(build).0
     }
 
-    /// One whose tracer exports spans, where `config` says so; once, within a runtime. They come
-    /// through `spans`, from the subscriber; `instance` is the node's id.
+    /// Makes a registry whose tracer exports spans if `config` has a collector. Call it once,
+    /// within a runtime. The subscriber delivers the spans through `spans`; `instance` is the
+    /// node's id.
     ///
     /// # Errors
     ///
@@ -109,12 +110,12 @@ impl Registry {
         (registry, traces)
     }
 
-    /// Writes `metric` from now on, as `field` and `help` say; prefix, unit, `_total` and the full
-    /// stop are appended. For [`metrics!`](crate::metrics!).
+    /// Adds `metric` to the output, named by `field` and described by `help`. Appends prefix, unit,
+    /// `_total` and the full stop. Called by [`metrics!`](crate::metrics!).
     ///
     /// # Panics
     ///
-    /// If there is one of this name: two declarations would be one series.
+    /// If the name is taken: two declarations would form one series.
     #[doc(hidden)]
     pub fn add<M: Metric>(&self, field: &str, help: &str, unit: Option<Unit>, metric: &M) {
         let suffix = unit.as_ref().map(|unit| format!("_{}", unit.as_str()));
@@ -135,15 +136,16 @@ impl Registry {
         }
     }
 
-    /// The tracer, with which spans begin.
+    /// The tracer that begins spans.
     pub fn tracer(&self) -> &Tracer {
         &self.tracer
     }
 
     /// All metrics as OpenMetrics text; see [`CONTENT_TYPE`].
     pub fn encode(&self) -> String {
+        // The lock covers only the list of families; observations go on meanwhile.
         let families = self.families.lock();
-        // Before the buckets, so that none has an exemplar and no observation.
+        // Read before the buckets, so that every exemplar has its observation in the counts.
         let exemplars = families.histograms.iter();
         let exemplars = exemplars
             .map(|(name, of)| OfHistogram::new(name, of.iter().flat_map(Histogram::exemplars)))
@@ -155,7 +157,7 @@ impl Registry {
 }
 
 impl Default for Registry {
-    /// One of no version, that traces nothing.
+    /// A registry without a version that traces nothing.
     fn default() -> Self {
         Self::new(Build::default())
     }

@@ -1,4 +1,4 @@
-//! How busy the runtime is, as one of its own tasks finds out.
+//! Load of the runtime, measured by a task that runs in it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use tokio::time::{self, Instant};
 use super::Gauge;
 use super::histogram::Histogram;
 
-/// Between two looks: often enough to meet a stall that a client would feel.
+/// Interval of the measurement, short enough to catch a stall that a client would feel.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// A millisecond, which is as fine as the runtime's timers are, to a node that stands still.
+/// Buckets from 1 ms, the resolution of the runtime's timers, to a node that stands still.
 const STALL_SECONDS: &[f64] = &[
     0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 ];
@@ -27,8 +27,8 @@ crate::metrics! {
 }
 
 impl RuntimeMetrics {
-    /// Looks at the runtime again and again, for as long as it is polled. Spawned, and not polled
-    /// from elsewhere: that such a task is run late is what it measures.
+    /// Measures the runtime until dropped. Must be a spawned task of its own, because it measures
+    /// the delay of such a task.
     pub async fn watch(self: Arc<Self>) {
         let runtime = Handle::current().metrics();
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);

@@ -1,5 +1,5 @@
-//! Counters with labels, every combination there from the start: counting is one atomic addition,
-//! with no lock and no hashing.
+//! Counters with labels. All combinations exist from the start, so that counting is one atomic
+//! addition, without a lock and without hashing.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -12,7 +12,7 @@ use prometheus_client::metrics::MetricType;
 use super::labels::LabelSet;
 use super::registry::Metric;
 
-/// The value of a label for what is not in its list.
+/// The label value for names outside the list.
 pub(super) const OTHER: &str = "other";
 
 /// A counter for each combination of the labels `L`. Cloning is a reference count.
@@ -23,7 +23,7 @@ pub struct Counters<L> {
 }
 
 /// A counter for each of a list of names given at start, and each combination of the labels `L`.
-/// What is not in the list counts as `other`. Cloning is a reference count.
+/// Names outside the list count as `other`. Cloning is a reference count.
 #[derive(Debug)]
 pub struct Named<K, L = ()> {
     keys: Arc<[K]>,
@@ -31,11 +31,11 @@ pub struct Named<K, L = ()> {
     labels: PhantomData<fn(L)>,
 }
 
-/// Counts authentications: accepted, or refused for one of a list of reasons.
+/// Counts authentications: accepted, or refused by one of a list of reasons.
 #[derive(Debug, Clone)]
 pub struct Authentications {
     reasons: Arc<[&'static str]>,
-    /// Accepted; refused by reason; refused for another.
+    /// Accepted first, then refused by reason, then refused for another reason.
     slots: Arc<[Slot]>,
 }
 
@@ -43,7 +43,7 @@ pub struct Authentications {
 #[derive(Debug, Clone)]
 pub struct NamedGauges(Arc<[NamedGauge]>);
 
-/// The label's name and value, and the gauge.
+/// The label's name and value, and the gauge's value.
 type NamedGauge = ([(&'static str, &'static str); 1], AtomicI64);
 
 #[derive(Debug, Default)]
@@ -63,14 +63,14 @@ impl<L: LabelSet> Counters<L> {
         self.slots[labels.slot()].add(n);
     }
 
-    /// The count so far.
+    /// The current count.
     pub fn get(&self, labels: L) -> u64 {
         self.slots[labels.slot()].get()
     }
 }
 
 impl<K: Copy + PartialEq + fmt::Display, L: LabelSet> Named<K, L> {
-    /// A counter for each of `keys` and `other`, as the values of the label `name`.
+    /// Makes a counter for each of `keys` and for `other`, as values of the label `name`.
     pub fn new(name: &'static str, keys: Vec<K>) -> Self {
         let values = keys.iter().map(ToString::to_string);
         let slots = values
@@ -94,12 +94,12 @@ impl<K: Copy + PartialEq + fmt::Display, L: LabelSet> Named<K, L> {
         self.slots[self.slot(key, labels)].add(1);
     }
 
-    /// The count so far.
+    /// The current count.
     pub fn get(&self, key: K, labels: L) -> u64 {
         self.slots[self.slot(key, labels)].get()
     }
 
-    /// The lists are short: walking them is cheaper than hashing.
+    /// Searches linearly, because the lists are short and hashing costs more.
     fn slot(&self, key: K, labels: L) -> usize {
         let known = self.keys.iter().position(|known| *known == key);
         known.unwrap_or(self.keys.len()) * L::COUNT + labels.slot()
@@ -107,7 +107,7 @@ impl<K: Copy + PartialEq + fmt::Display, L: LabelSet> Named<K, L> {
 }
 
 impl Authentications {
-    /// A counter for each of `reasons` and `other`, and one for what is accepted.
+    /// Makes a counter for each of `reasons` and for `other`, and one for accepted tokens.
     pub fn new(reasons: Vec<&'static str>) -> Self {
         let refused = reasons.iter().copied().chain([OTHER]);
         let slots = [Slot::new(vec![("outcome", "accepted"), ("reason", "none")])]
@@ -122,12 +122,12 @@ impl Authentications {
         }
     }
 
-    /// A token was accepted.
+    /// Counts an accepted token.
     pub fn accepted(&self) {
         self.slots[0].add(1);
     }
 
-    /// A token was refused; `reason` is the failure's name in the contract.
+    /// Counts a refused token; `reason` is the failure's name in the contract.
     pub fn refused(&self, reason: &str) {
         let known = self.reasons.iter().position(|known| *known == reason);
         self.slots[1 + known.unwrap_or(self.reasons.len())].add(1);
@@ -135,7 +135,7 @@ impl Authentications {
 }
 
 impl NamedGauges {
-    /// A gauge for each of `names`, as the values of the label `label`.
+    /// Makes a gauge for each of `names`, as values of the label `label`.
     pub fn new(label: &'static str, names: &[&'static str]) -> Self {
         let gauges = names
             .iter()
@@ -143,7 +143,7 @@ impl NamedGauges {
         Self(gauges.collect())
     }
 
-    /// Sets that of `name`. There is none for what is not in the list.
+    /// Sets the gauge of `name`. Does nothing for a name outside the list.
     pub fn set(&self, name: &str, value: i64) {
         let known = self.0.iter().find(|([(_, known)], _)| *known == name);
         if let Some((_, gauge)) = known {

@@ -9,11 +9,11 @@ use super::runtime::RuntimeMetrics;
 use super::table::{Authentications, Counters, Named, NamedGauges};
 use super::*;
 
-/// Two to five.
+/// Two bounds, hence three buckets.
 const BOUNDS: &[f64] = &[2.0, 5.0];
 
 crate::metrics! {
-    /// One of each kind.
+    /// A metric of each type.
     struct BakeryMetrics(loaves: Vec<&'static str>) {
         bakers: Gauge, "Bakers at work";
         flour_bytes: Counter, Bytes, "Flour used";
@@ -39,7 +39,7 @@ fn bakery() -> std::sync::Arc<BakeryMetrics> {
     BakeryMetrics::register(&registry, vec!["rye", "oat"])
 }
 
-/// Sample lines by name and labels, after checking that the text is OpenMetrics.
+/// Parses sample lines by name and labels, after checking that the text is OpenMetrics.
 fn parse(text: &str) -> BTreeMap<String, f64> {
     let body = text.strip_suffix("# EOF\n").expect("ends with # EOF");
     let mut helped = BTreeSet::new();
@@ -108,7 +108,7 @@ fn every_series_is_there_from_the_start_at_zero() {
     assert_eq!(samples.get(build), Some(&1.0));
 }
 
-/// Its kind: two crates that count under one name.
+/// The duplicate stands for two crates that count under one name.
 #[test]
 #[should_panic(expected = "curfew_runtime_workers is declared twice")]
 fn a_name_is_declared_once() {
@@ -196,7 +196,7 @@ fn histograms_count_into_the_bucket_whose_bound_is_reached() {
 
 const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-/// The lines of `/metrics` that have an exemplar, each without its time.
+/// The lines of `/metrics` with an exemplar, each without its time.
 fn exemplars(metrics: &BakeryMetrics) -> Vec<String> {
     let text = metrics.registry().encode();
     parse(&text);

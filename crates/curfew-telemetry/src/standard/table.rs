@@ -1,7 +1,9 @@
-//! The table of the standard variables: one row for each, which the documentation repeats.
+//! The table of the standard variables, one row each, from which the documentation is made.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
+
+use curfew_model::percent_decode_str;
 
 use super::{Given, GivenSetting, Sampler};
 
@@ -10,13 +12,13 @@ pub(super) const SAMPLER_ARG: &str = "OTEL_TRACES_SAMPLER_ARG";
 pub(super) const QUEUE: &str = "OTEL_BSP_MAX_QUEUE_SIZE";
 pub(super) const BATCH: &str = "OTEL_BSP_MAX_EXPORT_BATCH_SIZE";
 
-/// The longest that one export may be given, milliseconds.
+/// Longest timeout of one export, in milliseconds.
 const MAX_TIMEOUT_MS: u64 = 600_000;
 
-/// The longest that a span may be told to wait for others, milliseconds.
+/// Longest delay of a span before export, in milliseconds.
 const MAX_DELAY_MS: u64 = 60_000;
 
-/// The most spans that may be told to wait: about 1 KiB each.
+/// Largest queue, in spans of about 1 KiB each.
 const MAX_QUEUE: u64 = 1_000_000;
 
 /// One standard variable.
@@ -24,32 +26,33 @@ const MAX_QUEUE: u64 = 1_000_000;
 pub struct Variable {
     /// Its name.
     pub name: &'static str,
-    /// The values it may have, in Markdown; empty when it is refused in any form.
+    /// The accepted values, in Markdown; empty if every value is refused.
     pub takes: &'static str,
     /// Its effect, in Markdown.
     pub effect: &'static str,
-    /// Takes its value over; or why not, without repeating it.
+    /// Stores the value; the error is the reason of a refusal, without the value.
     pub(super) read: fn(&mut Given, &'static str, &str) -> Result<(), String>,
 }
 
-const TLS: &str = "Refused: no TLS is spoken to a collector. One near the node takes spans and passes them on over TLS.";
-const COUNT_LIMIT: &str = "Refused: what a span holds is counted by design, and cannot be changed.";
+const TLS: &str = "Refused: TLS to a collector is not supported. Send spans to a collector near the node, which forwards them over TLS.";
+const COUNT_LIMIT: &str =
+    "Refused: the number of attributes, events and links of a span is fixed by design.";
 const PROTOCOL: &str = "Without effect beyond that: OTLP over gRPC is the only form. `http/protobuf` and `http/json` are refused.";
 const COMPRESSION: &str =
     "Without effect beyond that: nothing is compressed. `gzip` and `zstd` are refused.";
 const INSECURE: &str = "Without effect beyond that: nothing is sent over TLS. `false` is refused.";
 const HEADERS: &str = "Sent with every export, as gRPC metadata. Values are secrets: they are in no log line, no error and not in `curfew print-config`.";
-const TIMEOUT: &str = "How long one export may take, with its repetitions. Default 5000.";
+const TIMEOUT: &str = "The timeout of one export, including its retries. Default 5000.";
 const ENDPOINT: &str =
-    "`telemetry.otlp_endpoint`, where no setting gives it; the rules are the same.";
+    "`telemetry.otlp_endpoint`, unless a setting gives it; the rules are the same.";
 
-/// Every standard variable that is taken or refused. Those for all signals stand before those for
-/// traces, which win.
+/// Every standard variable that is accepted or refused. Those for traces follow those for all
+/// signals, which they override.
 pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "OTEL_SDK_DISABLED",
         takes: "`true`, `false`",
-        effect: "`true`: nothing is recorded or exported, whatever else is set.",
+        effect: "`true`: nothing is recorded or exported, regardless of other settings.",
         read: |read, _, value| {
             read.standard.disabled |= boolean(value)?;
             Ok(())
@@ -80,7 +83,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "OTEL_RESOURCE_ATTRIBUTES",
         takes: "`key=value,…`, percent-encoded",
-        effect: "Added to the resource attributes of every span; `service.version` and `service.instance.id` take the place of our own. The node's id is also in `curfew.node.id`, which cannot be replaced.",
+        effect: "Added to the resource attributes of every span; `service.version` and `service.instance.id` replace Curfew's own. The node's id is also in `curfew.node.id`, which cannot be replaced.",
         read: |read, _, value| {
             read.standard.resource = pairs(value)?;
             match read
@@ -175,7 +178,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: SAMPLER,
         takes: "`always_on`, `always_off`, `traceidratio`, each also with `parentbased_` before it",
-        effect: "`telemetry.trace_sample_ratio`, where no setting gives it: 1, 0, or `OTEL_TRACES_SAMPLER_ARG`. With or without `parentbased_` a parent counts as that setting says, and what is always recorded still is.",
+        effect: "`telemetry.trace_sample_ratio`, unless a setting gives it: 1, 0, or `OTEL_TRACES_SAMPLER_ARG`. With or without `parentbased_`, that setting's rules on parents apply, and spans that are always recorded still are.",
         read: |read, _, value| {
             read.sampler = Some(match value.strip_prefix("parentbased_").unwrap_or(value) {
                 "always_on" => Sampler::On,
@@ -200,13 +203,13 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "OTEL_PROPAGATORS",
         takes: "`tracecontext`, also beside `baggage`",
-        effect: "Without effect beyond that: `traceparent` and `tracestate` are read and passed on. Baggage is not, which a warning says; others are refused, `none` too.",
+        effect: "Without effect beyond that: `traceparent` and `tracestate` are read and passed on. Baggage is not, and causes a warning; others are refused, `none` too.",
         read: propagators,
     },
     Variable {
         name: "OTEL_BSP_SCHEDULE_DELAY",
         takes: "milliseconds, 0 to 60000",
-        effect: "How long a span waits for others to be exported with. Default 500.",
+        effect: "The longest wait of a span for others in the same export. Default 500.",
         read: |read, _, value| {
             read.standard.delay = Some(milliseconds(value, 0..=MAX_DELAY_MS)?);
             Ok(())
@@ -215,7 +218,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "OTEL_BSP_EXPORT_TIMEOUT",
         takes: "milliseconds, 1 to 600000",
-        effect: "How long one export may take at most, whatever `OTEL_EXPORTER_OTLP_TIMEOUT` says.",
+        effect: "The longest time of one export, regardless of `OTEL_EXPORTER_OTLP_TIMEOUT`.",
         read: |read, _, value| {
             read.standard.export_timeout = Some(milliseconds(value, 1..=MAX_TIMEOUT_MS)?);
             Ok(())
@@ -224,7 +227,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: QUEUE,
         takes: "1 to 1000000",
-        effect: "Spans that wait to be exported; more are dropped and counted. Default 4096.",
+        effect: "The capacity of the export queue, in spans; more are dropped and counted. Default 4096.",
         read: |read, _, value| {
             read.standard.queue = Some(size(value)?);
             Ok(())
@@ -233,7 +236,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: BATCH,
         takes: "1 to `OTEL_BSP_MAX_QUEUE_SIZE`",
-        effect: "Most spans of one export. Default 512.",
+        effect: "The largest number of spans in one export. Default 512.",
         read: |read, _, value| {
             read.standard.batch = Some(size(value)?);
             Ok(())
@@ -276,7 +279,7 @@ fn endpoint(read: &mut Given, variable: &'static str, value: &str) -> Result<(),
 
 fn headers(_: &mut Given, _: &'static str, value: &str) -> Result<(), String> {
     const FORM: &str = "must be name=value pairs separated by commas, values percent-encoded";
-    // The exporter reads the variable itself, and would pass over what it does not understand.
+    // Checked here, because the exporter reads the variable itself and ignores malformed parts.
     for (name, value) in pairs(value).map_err(|_| FORM.to_owned())? {
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if !name.bytes().all(is_name) || value.is_empty() {
@@ -368,7 +371,7 @@ fn size(value: &str) -> Result<usize, String> {
         .ok_or_else(|| format!("must be a number from 1 to {MAX_QUEUE}"))
 }
 
-/// `key=value` pairs, separated by commas, with values decoded.
+/// Parses `key=value` pairs separated by commas, and decodes the values.
 fn pairs(text: &str) -> Result<Vec<(String, String)>, String> {
     const FORM: &str = "must be key=value pairs separated by commas, values percent-encoded";
     let mut pairs = Vec::new();
@@ -382,22 +385,8 @@ fn pairs(text: &str) -> Result<Vec<(String, String)>, String> {
         if key.is_empty() {
             return Err(FORM.to_owned());
         }
-        pairs.push((key.to_owned(), decode(value.trim()).ok_or(FORM)?));
+        let value = percent_decode_str(value.trim()).ok_or(FORM)?;
+        pairs.push((key.to_owned(), value.into_owned()));
     }
     Ok(pairs)
-}
-
-fn decode(value: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(value.len());
-    let mut rest = value.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'%' => {
-                let mut digit = || char::from(rest.next()?).to_digit(16);
-                u8::try_from(digit()? * 16 + digit()?).ok()?
-            }
-            other => other,
-        });
-    }
-    String::from_utf8(bytes).ok()
 }

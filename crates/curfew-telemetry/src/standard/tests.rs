@@ -8,7 +8,7 @@ fn read(environment: &[(&str, &str)]) -> Given {
     )
 }
 
-/// The settings that stand, the later over the earlier.
+/// The resulting settings, in which later values replace earlier ones.
 fn settings(environment: &[(&str, &str)]) -> BTreeMap<&'static str, String> {
     let read = read(environment);
     assert_eq!(read.problems, [], "{environment:?}");

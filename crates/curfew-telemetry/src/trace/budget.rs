@@ -1,5 +1,5 @@
-//! The bounds of what is recorded though no share and no caller asked for it: refusals, failures, ends of sessions.
-//! Clients can cause them without end, and one must not hide what becomes of the others.
+//! Limits on the spans that are recorded regardless of the sampled share: refusals, failures, ends
+//! of sessions. Clients can cause any number of them, and one client must not crowd out the others.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -11,30 +11,30 @@ use parking_lot::Mutex;
 use crate::metrics::labels::Unasked;
 use crate::metrics::table::Counters;
 
-/// Spans that are recorded each second beside what is sampled, of each kind.
+/// Rate of such spans, per kind.
 pub(super) const UNASKED_PER_SECOND: u32 = 100;
 
-/// The part of those that one client may have: what comes from one address for one user.
+/// Rate of such spans per client, part of the above.
 pub(super) const UNASKED_OF_ONE_PER_SECOND: u32 = 10;
 
-/// The client that does something, as far as it is known. What differs in the address or in the user is
-/// another's: behind a load balancer that hides its clients all have one address.
+/// The client that causes a span, as far as it is known. Address and user together identify it,
+/// because clients behind a load balancer may share one address.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Whose<'a> {
     /// The client's address.
     pub address: Option<IpAddr>,
-    /// The user, once a token was verified.
+    /// The user, once a token is verified.
     pub user: Option<&'a str>,
 }
 
 impl Whose<'_> {
-    /// That of an operator, or of this node itself.
+    /// No client: an operator, or the node itself.
     pub const OURS: Self = Self {
         address: None,
         user: None,
     };
 
-    /// That of a client at this address, whose user is not known.
+    /// A client at this address whose user is unknown.
     pub fn at(address: Option<IpAddr>) -> Self {
         Self {
             address,
@@ -43,13 +43,13 @@ impl Whose<'_> {
     }
 }
 
-/// So many a second, and so many of them for each client.
+/// A number of places per second, and a smaller number per client.
 #[derive(Debug)]
 pub(super) struct Budget {
     each_second: u32,
     of_one: u32,
     state: Mutex<BudgetState>,
-    /// Seeded, so that no client can make itself another's equal.
+    /// Seeded randomly, so that no client can choose values that collide with another's.
     hasher: RandomState,
 }
 
@@ -57,7 +57,7 @@ pub(super) struct Budget {
 struct BudgetState {
     since: Instant,
     taken: u32,
-    /// The number that each client has taken. It holds no more clients than there are places in a second.
+    /// The places taken by each client in this second. At most `each_second` clients take one.
     by_client: HashMap<u64, u32>,
 }
 
@@ -75,9 +75,11 @@ impl Budget {
         }
     }
 
-    /// Takes a place, if there is one.
+    /// Takes a place; returns false if none is left for this client or in total.
     pub(super) fn take(&self, whose: Whose<'_>) -> bool {
         let client = self.hasher.hash_one((whose.address, whose.user));
+        // Held for a few instructions, and only while a span of these kinds is about to be
+        // recorded.
         let mut state = self.state.lock();
         if state.since.elapsed() >= Duration::from_secs(1) {
             state.since = Instant::now();
@@ -97,7 +99,7 @@ impl Budget {
     }
 }
 
-/// The budgets of everything that is recorded unasked, and the count of what was not for their sake.
+/// The budgets of the kinds, and the count of spans that were suppressed.
 #[derive(Debug)]
 pub(super) struct Budgets {
     refusals: Budget,
@@ -114,13 +116,13 @@ impl Budgets {
             refusals: budget(),
             failures: budget(),
             ends: budget(),
-            // They are no client's.
+            // These spans belong to no client, so only the total is limited.
             vain: Budget::new(each_second, each_second),
             suppressed,
         }
     }
 
-    /// Takes a place, or counts that there was none.
+    /// Takes a place, or counts a suppressed span.
     pub(super) fn take(&self, what: Unasked, whose: Whose<'_>) -> bool {
         let budget = match what {
             Unasked::Refusal => &self.refusals,

@@ -1,4 +1,4 @@
-//! From the queue to the collector, by OTLP over gRPC.
+//! Export of spans from the queue to the collector, by OTLP over gRPC.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -16,44 +16,43 @@ use super::outage::{Fault, Outage};
 use crate::Counter;
 use crate::standard::Standard;
 
-/// Most spans of one export, unless `OTEL_BSP_MAX_EXPORT_BATCH_SIZE` says otherwise.
+/// Largest number of spans per export, unless `OTEL_BSP_MAX_EXPORT_BATCH_SIZE` is set.
 const BATCH: usize = 512;
 
-/// The time that a span waits for others, unless `OTEL_BSP_SCHEDULE_DELAY` says otherwise.
+/// Longest wait of a span for others, unless `OTEL_BSP_SCHEDULE_DELAY` is set.
 const DELAY: Duration = Duration::from_millis(500);
 
-/// The time that the collector may take, unless `OTEL_EXPORTER_OTLP_TIMEOUT` or
-/// `OTEL_BSP_EXPORT_TIMEOUT` says otherwise. Meanwhile spans wait in the queue, and are dropped when
-/// it is full.
+/// Timeout of an export, unless `OTEL_EXPORTER_OTLP_TIMEOUT` or `OTEL_BSP_EXPORT_TIMEOUT` is set.
+/// Meanwhile spans wait in the queue, and are dropped when it is full.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Between two looks at what was dropped while the collector does not answer. Not sooner: the end of
-/// the export says why.
+/// Interval at which dropped spans are checked during an export. It is longer than the default
+/// timeout, because the end of the export gives the reason.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// The resource attribute by which collectors tell services apart.
+/// The resource attribute that identifies a service.
 const SERVICE_NAME: &str = "service.name";
 
-/// Why no traces can be exported.
+/// Reason why traces cannot be exported.
 #[derive(Debug, thiserror::Error)]
 pub enum TraceError {
-    /// `telemetry.otlp_endpoint` is none.
+    /// `telemetry.otlp_endpoint` is unusable.
     #[error("telemetry.otlp_endpoint cannot be used")]
     Endpoint(#[from] ExporterBuildError),
 }
 
-/// The way spans are exported.
+/// Parameters of the export.
 #[derive(Debug)]
 pub(super) struct Export {
     batch: usize,
     delay: Duration,
     /// Longest time of one attempt.
     timeout: Duration,
-    /// Longest time of one export with its repetitions.
+    /// Longest time of one export with its retries.
     patience: Duration,
 }
 
-/// The spans that were exported and dropped.
+/// Counters of exported and dropped spans.
 #[derive(Debug)]
 pub(super) struct Counted {
     pub(super) exported: Counter,
@@ -72,8 +71,8 @@ impl Export {
         }
     }
 
-    /// Connects when there is something to export. Headers are what the exporter finds in
-    /// `OTEL_EXPORTER_OTLP_HEADERS`, which were checked with the configuration.
+    /// Makes the exporter, which connects at the first export. It reads headers from
+    /// `OTEL_EXPORTER_OTLP_HEADERS`, which the configuration has checked.
     pub(super) fn exporter(
         &self,
         standard: &Standard,
@@ -90,8 +89,8 @@ impl Export {
         Ok(exporter)
     }
 
-    /// Exports in a task of its own, which nothing waits for but the end of the process. `port` is
-    /// the collector's.
+    /// Exports in a task of its own, for which only the end of the process waits. `port` is the
+    /// collector's.
     #[expect(
         clippy::disallowed_methods,
         reason = "it outlives the node's tasks, to export what they did last"
@@ -123,7 +122,7 @@ struct Exporting {
     spans: mpsc::Receiver<SpanData>,
     counted: Counted,
     outage: Outage,
-    /// No more spans are taken; those that wait are exported.
+    /// True once the queue is closed; the spans in it are still exported.
     stopping: bool,
 }
 
@@ -144,7 +143,7 @@ impl Exporting {
         self.outage.look(dropped, result, Instant::now());
     }
 
-    /// There will be no more spans. What an outage has cost is told now: the process may end before
+    /// Closes the queue. Reports the losses of an outage now, because the process may end before
     /// the collector answers.
     fn stop(&mut self) {
         self.stopping = true;
@@ -153,7 +152,8 @@ impl Exporting {
         self.outage.end();
     }
 
-    /// The number of spans that the collector has taken. Meanwhile others may be dropped.
+    /// Exports a batch and returns the number of spans that the collector accepted. Keeps checking
+    /// for dropped spans meanwhile.
     async fn export(
         &mut self,
         exporter: &SpanExporter,
@@ -185,8 +185,9 @@ impl Exporting {
         Err(fault)
     }
 
-    /// Waits for spans, and from the first one on for more of them; without any, until an outage may
-    /// be over. Returns whether no more will come.
+    /// Collects spans: waits for the first, then until the batch is full or its delay has passed.
+    /// Without spans, returns when an outage may be over. Returns true if the queue is closed and
+    /// empty.
     async fn collect(&mut self, batch: &mut Vec<SpanData>) -> bool {
         let recorder = Arc::clone(&self.recorder);
         let mut deadline = self.outage.may_be_over_at();
@@ -216,7 +217,7 @@ impl Exporting {
     }
 }
 
-/// The resource that every span is of.
+/// The resource attributes of every span.
 fn resource(standard: &Standard, instance: &str, version: &'static str) -> Resource {
     let given = standard.resource.iter();
     let name_is_given = given.clone().any(|(key, _)| key == SERVICE_NAME);

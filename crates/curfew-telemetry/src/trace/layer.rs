@@ -1,4 +1,4 @@
-//! From `tracing`'s spans to OpenTelemetry's, and from there into the queue of the exporter.
+//! Conversion of `tracing`'s spans to OpenTelemetry's, and their way into the export queue.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -20,12 +20,12 @@ use crate::Counter;
 /// The instrumentation scope of every span.
 const SCOPE: &str = "curfew";
 
-/// Where spans go when they end: into the queue of the [`Tracer`](crate::Tracer), once there is one.
-/// Cloning is a reference count.
+/// The exit of ended spans: the queue of the [`Tracer`](crate::Tracer), once that exists. Cloning
+/// is a reference count.
 #[derive(Clone, Default)]
 pub struct Spans(Arc<OnceLock<Queue>>);
 
-/// The way to the exporter.
+/// The export queue and the count of spans that did not fit.
 #[derive(Debug)]
 pub(super) struct Queue {
     pub(super) ended: mpsc::Sender<SpanData>,
@@ -33,7 +33,7 @@ pub(super) struct Queue {
 }
 
 impl Spans {
-    /// From now on spans that end are put into `queue`. Once: a second one is ignored.
+    /// Directs ended spans into `queue` from now on. Only the first call has an effect.
     pub(super) fn lead_to(&self, queue: Queue) {
         self.0.get_or_init(|| queue);
     }
@@ -45,8 +45,8 @@ impl fmt::Debug for Spans {
     }
 }
 
-/// The layer that makes a span of OpenTelemetry of every span of [`Tracer`](crate::Tracer)'s, and of
-/// no other; log events stay out of them.
+/// The layer that converts the spans of [`Tracer`](crate::Tracer) to OpenTelemetry. Spans of
+/// libraries and log events are left out.
 pub(crate) fn layer<S>(spans: &Spans) -> impl Layer<S> + Send + Sync + use<S>
 where
     S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
@@ -55,7 +55,7 @@ where
         .with_version(env!("CARGO_PKG_VERSION"))
         .build();
     let tracer = SdkTracerProvider::builder()
-        // What is not sampled never becomes a span.
+        // Sampling happens before a span exists, so every span that reaches this point is recorded.
         .with_sampler(Sampler::AlwaysOn)
         .with_span_processor(spans.clone())
         .build()
@@ -70,12 +70,12 @@ where
         .with_context_activation(false)
         .with_filter(
             filter_fn(|meta| meta.is_span() && meta.target() == TARGET)
-                // Or every event of every level would be asked about.
+                // Without this hint the filter would be asked about every event of every level.
                 .with_max_level_hint(LevelFilter::ERROR),
         )
 }
 
-/// Instead of the SDK's batches, since those do not say how many they lost.
+/// Replaces the SDK's batch processor, which does not report how many spans it loses.
 impl SpanProcessor for Spans {
     fn on_start(&self, _: &mut opentelemetry_sdk::trace::Span, _: &Context) {}
 
@@ -92,7 +92,7 @@ impl SpanProcessor for Spans {
             }
             ![BEGAN, ENDED].contains(&name) && !IN_THE_LOG.contains(&name)
         });
-        // The clock may have been set back.
+        // The clock may have been set back while the span was open.
         span.end_time = span.end_time.max(span.start_time);
         if queue.ended.try_send(span).is_err() {
             queue.dropped.inc();

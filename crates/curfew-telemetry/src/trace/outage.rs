@@ -1,4 +1,4 @@
-//! Times in which spans are dropped: each is told of when it begins, and when it is over.
+//! Outages, in which spans are dropped: each is logged at its beginning and at its end.
 
 use std::time::Duration;
 
@@ -8,27 +8,27 @@ use tracing::{info, warn};
 
 use crate::endpoint;
 
-/// After this long without a dropped span an outage is over, once the collector takes spans again: a
-/// slow one loses some in every burst.
+/// Time without a dropped span after which an outage is over, once the collector accepts spans
+/// again. A slow collector loses some in every burst, and must not end the outage each time.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// The reasons for which an export fails.
+/// Reason why an export failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Fault {
-    /// It was refused, or could not be sent.
+    /// The export was refused, or could not be sent.
     #[error(transparent)]
     Failed(OTelSdkError),
-    /// There was no answer in time.
+    /// The collector did not answer in time.
     #[error("the collector does not answer in time")]
     Silent,
 }
 
-/// Notices outages, by the number of spans that were dropped.
+/// Detects outages by the number of dropped spans.
 #[derive(Debug)]
 pub(super) struct Outage {
     /// The collector's port.
     port: Option<u16>,
-    /// Spans dropped as of the last look.
+    /// The number of dropped spans at the last check.
     seen: u64,
     now: Option<Current>,
 }
@@ -36,10 +36,10 @@ pub(super) struct Outage {
 #[derive(Debug)]
 struct Current {
     began: Instant,
-    /// Spans dropped before it began.
+    /// The number of spans dropped before the outage.
     before: u64,
     last_drop: Instant,
-    /// Spans that the collector took since.
+    /// The number of spans accepted since the last drop.
     taken_since: u64,
 }
 
@@ -52,14 +52,14 @@ impl Outage {
         }
     }
 
-    /// The time to look again, though there be nothing to export.
+    /// The time of the next check, even without spans to export.
     pub(super) fn may_be_over_at(&self) -> Option<Instant> {
         let current = self.now.as_ref()?;
         (current.taken_since > 0).then(|| current.last_drop + QUIET)
     }
 
-    /// Looks at the number of all spans that were `dropped` so far, and at what became of the last
-    /// export: the spans that were taken.
+    /// Checks the total of `dropped` spans, with the `result` of the last export: the number of
+    /// accepted spans.
     pub(super) fn look(&mut self, dropped: u64, result: Result<u64, Fault>, at: Instant) {
         let (before, lost) = (self.seen, dropped.saturating_sub(self.seen));
         self.seen = dropped;
@@ -92,7 +92,7 @@ impl Outage {
         }
     }
 
-    /// Says that it has begun.
+    /// Logs the beginning of an outage.
     fn tell(&self, dropped: u64, fault: Option<&Fault>) {
         let Some(fault) = fault else {
             warn!(
@@ -103,7 +103,8 @@ impl Outage {
             return;
         };
         let error = fault.to_string();
-        // At another port than the usual one it may speak something else, by any error.
+        // Another port than the usual one may serve another protocol, which fails with arbitrary
+        // errors.
         match self.port.filter(|port| *port != endpoint::GRPC_PORT) {
             Some(port) => warn!(
                 dropped,
@@ -115,7 +116,7 @@ impl Outage {
         }
     }
 
-    /// The process ends.
+    /// Logs an outage that lasts until the process ends.
     pub(super) fn end(&self) {
         if let Some(current) = &self.now {
             warn!(

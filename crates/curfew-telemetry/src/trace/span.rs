@@ -1,4 +1,4 @@
-//! One span.
+//! Spans.
 
 use std::str::FromStr as _;
 use std::sync::Arc;
@@ -18,23 +18,24 @@ use crate::log::TRACED;
 
 pub use opentelemetry::trace::SpanKind;
 
-/// The target of every span of ours, so that no other becomes one of a trace.
+/// Target of Curfew's own spans, by which the layer selects them.
 pub(super) const TARGET: &str = "curfew::span";
 
-/// The attribute that says when a span began, nanoseconds of Unix time, where that was before it was
-/// made. It does not leave the process.
+/// Attribute with the start of a span that began before it was made, in nanoseconds of Unix time.
+/// Removed before export.
 pub(super) const BEGAN: &str = "curfew.began";
 
-/// The attribute that says when a span ended, in the same way, where it is let go of later.
+/// Attribute with the end of a span that is dropped later than it ended, in the same form. Removed
+/// before export.
 pub(super) const ENDED: &str = "curfew.ended";
 
-/// The attribute by which everything about a session is found.
+/// Attribute with the session's id, by which all spans of a session are found.
 const SESSION: &str = "curfew.session.id";
 
-/// The fields that only the log has: an exported span has them by nature.
+/// Fields only for the log; an exported span has them in its context.
 pub(super) const IN_THE_LOG: [&str; 2] = ["trace_id", "span_id"];
 
-/// A span that is recorded, or nothing. It ends when it is dropped.
+/// A recorded span, or nothing. It ends when it is dropped.
 #[derive(Debug, Default)]
 pub struct Span(Option<Box<Recording>>);
 
@@ -46,17 +47,17 @@ struct Recording {
 }
 
 impl Span {
-    /// One that is not recorded.
+    /// A span that is not recorded.
     pub const NONE: Self = Self(None);
 
-    /// Begins a span now; `parent` with whether it may be another process's.
+    /// Begins a span now. The flag beside `parent` is true if another process may own the parent.
     pub(super) fn begin(
         recorder: &Arc<Recorder>,
         name: Name,
         kind: SpanKind,
         parent: Option<(TraceContext, bool)>,
     ) -> Self {
-        // At the highest level: whatever is logged at all within has its ids.
+        // At the highest level, so that every log line within it carries its ids.
         let span = tracing::error_span!(
             target: TARGET,
             parent: None,
@@ -68,7 +69,7 @@ impl Span {
         );
         if let Some((parent, remote)) = &parent {
             let parent = Context::new().with_remote_span_context(foreign(parent, *remote));
-            // It fails where the subscriber records nothing; then there is no context either.
+            // Fails if the subscriber records nothing; `context_of` then returns `None`.
             drop(span.set_parent(parent));
         }
         let Some(context) = context_of(&span) else {
@@ -88,7 +89,7 @@ impl Span {
         })))
     }
 
-    /// A span of `tracing` as the one of ours that it is, if it is.
+    /// Wraps a span of `tracing`; empty if it is not one of Curfew's.
     pub(super) fn of(recorder: &Arc<Recorder>, span: tracing::Span) -> Self {
         if !is_ours(&span) {
             return Self::NONE;
@@ -103,7 +104,7 @@ impl Span {
         }))
     }
 
-    /// A part of `whole`, whose context is `parent`, and of its session.
+    /// Begins a child of `whole`, whose context is `parent`, in the session of `whole`.
     pub(super) fn part_of(
         whole: &tracing::Span,
         recorder: &Arc<Recorder>,
@@ -120,22 +121,22 @@ impl Span {
         part
     }
 
-    /// Whether it is recorded. What is costly to find out need not be for one that is not.
+    /// Returns true if the span is recorded. Skip costly attributes if it is not.
     pub fn is_recorded(&self) -> bool {
         self.0.is_some()
     }
 
-    /// What others need to be its children; `None` when it is not recorded.
+    /// The context for child spans; `None` if the span is not recorded.
     pub fn context(&self) -> Option<Box<TraceContext>> {
         self.0.as_ref().map(|span| Box::new(span.context.clone()))
     }
 
-    /// Names its trace; `None` when it is not recorded.
+    /// The span's trace; `None` if the span is not recorded.
     pub fn trace(&self) -> Option<curfew_model::TraceId> {
         self.0.as_ref().map(|span| span.context.trace())
     }
 
-    /// A part of it, which begins now.
+    /// Begins a child of the span now.
     pub fn child(&self, name: impl Into<Name>, kind: SpanKind) -> Self {
         match &self.0 {
             Some(whole) => Self::part_of(
@@ -149,33 +150,33 @@ impl Span {
         }
     }
 
-    /// Sets an attribute. Never a token, a claim or a payload.
+    /// Sets an attribute, which must never be a token, a claim or a payload.
     pub fn set(&mut self, key: &'static str, value: impl Into<Value>) {
         if let Some(span) = &self.0 {
             span.span.set_attribute(key, value);
         }
     }
 
-    /// It is of this session; so are parts that it gets from now on.
+    /// Assigns the span and its future children to this session.
     pub fn of_session(&mut self, session: SessionId) {
         if let Some(span) = &self.0 {
             mark(&span.span, session);
         }
     }
 
-    /// Points to a span of another trace, or of this one.
+    /// Links to a span of the same or another trace.
     pub fn link(&mut self, other: &TraceContext) {
         if let Some(span) = &self.0 {
             span.span.add_link(foreign(other, true));
         }
     }
 
-    /// It was refused, through no fault of ours.
+    /// Marks the span as refused, which is no fault of the node.
     pub fn refused(&mut self, error_type: &'static str) {
         self.set("error.type", error_type);
     }
 
-    /// It failed.
+    /// Marks the span as failed.
     pub fn failed(&mut self, error_type: &'static str) {
         self.set("error.type", error_type);
         if let Some(span) = &self.0 {
@@ -183,18 +184,18 @@ impl Span {
         }
     }
 
-    /// It began earlier than it was made.
+    /// Sets the start to `at`, before the span was made.
     pub fn began(&mut self, at: SystemTime) {
         self.set(BEGAN, nanos(at));
     }
 
-    /// It ended at that time, which is earlier than it is dropped.
+    /// Sets the end to `at`, before the span is dropped.
     pub fn ended(&mut self, at: SystemTime) {
         self.set(ENDED, nanos(at));
     }
 
-    /// To be entered, or to instrument a future with: what is logged within has `trace_id` and
-    /// `span_id`, and [`Tracer::within`](super::Tracer::within) finds it.
+    /// The span of `tracing` to enter, or to instrument a future with. Log lines within it have
+    /// `trace_id` and `span_id`, and [`Tracer::within`](super::Tracer::within) finds it.
     pub fn scope(&self) -> tracing::Span {
         match &self.0 {
             Some(span) => span.span.clone(),
@@ -203,7 +204,7 @@ impl Span {
     }
 }
 
-/// What a span of `tracing` is in its trace; `None` when it is in none.
+/// The trace context of a span of `tracing`; `None` if it belongs to no trace.
 pub(super) fn context_of(span: &tracing::Span) -> Option<TraceContext> {
     let context = span.context();
     let span = context.span();
@@ -219,14 +220,14 @@ pub(super) fn context_of(span: &tracing::Span) -> Option<TraceContext> {
     })
 }
 
-/// A session, as a span of `tracing` remembers it.
+/// The session of a span, stored as an extension of the span of `tracing`.
 struct Of(SessionId);
 
 fn is_ours(span: &tracing::Span) -> bool {
     span.metadata().is_some_and(|meta| meta.target() == TARGET)
 }
 
-/// Notes that a span of ours is of a session.
+/// Records the session of one of Curfew's spans.
 pub(super) fn mark(span: &tracing::Span, session: SessionId) {
     if !is_ours(span) {
         return;
@@ -238,7 +239,7 @@ pub(super) fn mark(span: &tracing::Span, session: SessionId) {
     });
 }
 
-/// The session that a span is of, where that was noted.
+/// The recorded session of a span.
 fn session_of(span: &tracing::Span) -> Option<SessionId> {
     span.with_subscriber(|(id, dispatch)| {
         let registry = dispatch.downcast_ref::<Registry>()?;
@@ -248,7 +249,7 @@ fn session_of(span: &tracing::Span) -> Option<SessionId> {
     .flatten()
 }
 
-/// Unix time in nanoseconds.
+/// Unix time in nanoseconds, clamped to the range of `i64`.
 fn nanos(at: SystemTime) -> i64 {
     let since_epoch = at
         .duration_since(SystemTime::UNIX_EPOCH)
@@ -256,7 +257,7 @@ fn nanos(at: SystemTime) -> i64 {
     i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX)
 }
 
-/// The machine's own clock, which collectors compare with those of other processes; nothing is
+/// The machine's own clock, because collectors compare the times of several processes. Nothing is
 /// decided by it.
 #[expect(
     clippy::disallowed_methods,
@@ -266,7 +267,7 @@ pub(super) fn now() -> SystemTime {
     SystemTime::now()
 }
 
-/// As the layer reads it.
+/// The kind in the layer's spelling.
 fn kind_name(kind: &SpanKind) -> &'static str {
     match kind {
         SpanKind::Client => "client",

@@ -9,7 +9,7 @@ use crate::metrics::table::Counters;
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-/// A tracer whose spans stay in the queue, and the subscriber they are made by.
+/// A tracer whose spans stay in the queue, and its subscriber.
 struct Rig {
     tracer: Tracer,
     ended: mpsc::Receiver<SpanData>,
@@ -48,7 +48,7 @@ impl Rig {
         }
     }
 
-    /// The span that ended next.
+    /// The next ended span.
     fn next(&mut self) -> SpanData {
         self.ended.try_recv().unwrap()
     }
@@ -127,16 +127,16 @@ fn one_clients_refusals_leave_room_for_those_of_others() {
     rig.next();
     rig.assert_no_more();
     assert_eq!(rig.suppressed.get(Unasked::Refusal), 48);
-    // Behind one address, and at another.
+    // Another user at the same address, and a client at another address.
     refuse(&rig, 1, Some("alice"));
     refuse(&rig, 2, None);
     rig.next();
     rig.next();
-    // All of them together.
+    // The total is used up.
     refuse(&rig, 3, None);
     rig.assert_no_more();
     assert_eq!(rig.suppressed.get(Unasked::Refusal), 49);
-    // A failure is recorded all the same, and so is a session's end.
+    // Failures and ends of sessions have budgets of their own.
     drop(
         rig.tracer
             .fault(true, "a", Origin::Unknown, started, Whose::OURS),
@@ -208,7 +208,7 @@ fn a_span_says_what_was_set_and_nothing_of_how_it_is_made() {
     span.set("http.route", "/ws");
     span.began(span::now() - Duration::from_secs(1));
     span.failed("unavailable");
-    // What is logged within stays in the log.
+    // Log lines within the span stay in the log.
     span.scope().in_scope(|| tracing::error!("canary"));
     drop(span);
     let span = rig.next();
@@ -229,7 +229,7 @@ fn what_runs_within_a_span_is_a_part_of_it() {
     let span = rig.tracer.request("a", Origin::Unknown);
     span.scope().in_scope(|| drop(part(&rig)));
     let context = span.context().unwrap();
-    // Another library's span hides it: what it does is not ours.
+    // Within another library's span nothing is recorded, although ours surrounds it.
     let other = tracing::error_span!("other");
     other.in_scope(|| assert!(!part(&rig).is_recorded()));
     let child = rig.next();

@@ -1,4 +1,4 @@
-//! The times when a traced publication is written to the sockets of a node.
+//! The writes of a traced publication to the sockets of a node.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -12,8 +12,8 @@ use super::{Recorder, Tracer};
 /// The name of the span.
 const SPAN: &str = "write";
 
-/// The writes of one publication on one node. All who may write it hold it; when the last lets go of
-/// it, a span says when the first and the last of them wrote.
+/// The writes of one publication on one node. Every session that may write it holds this; when the
+/// last drops it, a span covers the time from the first write to the last.
 #[derive(Debug)]
 pub struct Writes {
     recorder: Arc<Recorder>,
@@ -25,12 +25,13 @@ pub struct Writes {
 struct WriteState {
     queued: usize,
     written: usize,
-    /// The first and the last.
+    /// The times of the first and the last write.
     at: Option<(SystemTime, SystemTime)>,
 }
 
 impl Tracer {
-    /// Follows the writes of a publication whose span on this node is `parent`, if that is recorded.
+    /// Follows the writes of a publication whose span on this node is `parent`; `None` if that is
+    /// not recorded.
     pub fn writes(&self, parent: &Span) -> Option<Arc<Writes>> {
         let recorder = Arc::clone(self.0.as_ref()?);
         Some(Arc::new(Writes {
@@ -42,17 +43,17 @@ impl Tracer {
 }
 
 impl Writes {
-    /// The span that they are a part of.
+    /// The context of the publication's span.
     pub fn context(&self) -> &TraceContext {
         &self.parent
     }
 
-    /// It is queued for so many sessions.
+    /// Sets the number of sessions for which the publication is queued.
     pub fn queued(&self, sessions: usize) {
         self.state.lock().queued = sessions;
     }
 
-    /// A session's socket has it, as of now.
+    /// Records that a session's socket has accepted the publication now.
     pub fn note(&self) {
         let now = span::now();
         let mut state = self.state.lock();
@@ -71,7 +72,7 @@ impl Drop for Writes {
         let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let parent = Some((self.parent.clone(), false));
         let mut span = Span::begin(&self.recorder, SPAN.into(), SpanKind::Internal, parent);
-        // If no socket took it, the span is of the moment when that was clear.
+        // Without any write, the span covers the moment at which the last session gave up.
         if let Some((first, last)) = state.at {
             span.began(first);
             span.ended(last);

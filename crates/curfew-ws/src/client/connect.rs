@@ -79,6 +79,7 @@ pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     ))
 }
 
+/// The upgrade request.
 fn request(
     key: &str,
     host: &str,
@@ -103,6 +104,7 @@ fn request(
     Ok(request)
 }
 
+/// Sends the request and checks the answer. Returns the chosen subprotocol.
 async fn exchange(
     sender: &mut SendRequest<Empty<Bytes>>,
     request: Request<Empty<Bytes>>,
@@ -119,6 +121,7 @@ async fn exchange(
     verify(response.headers(), key, offered).map_err(ConnectError::InvalidAnswer)
 }
 
+/// The refusal, with the start of its body.
 async fn refusal(response: Response<Body>) -> ConnectError {
     let (parts, mut body) = response.into_parts();
     let mut kept = BytesMut::new();
@@ -152,6 +155,7 @@ fn verify(answer: &HeaderMap, key: &str, offered: &[&str]) -> Result<Option<Stri
         return Err("it selects an extension, and none was offered");
     }
     let Some(chosen) = answer.get(SEC_WEBSOCKET_PROTOCOL) else {
+        // A server may choose none of the offers.
         return Ok(None);
     };
     match offered.iter().find(|offer| chosen == **offer) {

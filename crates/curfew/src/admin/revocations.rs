@@ -43,7 +43,7 @@ pub(crate) fn run(args: RevocationsArgs) -> Result<(), Failure> {
 fn row(revocation: &Value, now: u64) -> Vec<String> {
     let covers = match revocation["before"].as_u64() {
         _ if !revocation["ineffective"].is_null() => {
-            format!("nobody: {}", text(revocation, "ineffective"))
+            format!("no session: {}", text(revocation, "ineffective"))
         }
         Some(before) => format!("issued up to {}", crate::time::relative(before, now)),
         None => "every token".to_owned(),

@@ -24,8 +24,8 @@ session.revocable_claims: curfew revoke --claim preferred_username=NAME
   curfew revoke user alice --reason 'left the company' --key-file admin-key
   curfew revoke user alice --before now --key-file admin-key   # she may sign in again
   curfew revoke --claim preferred_username=alice --key-file admin-key   # a claim that is revocable
-  curfew revoke all --before now --key-file admin-key          # everybody must
-  curfew revoke tenant acme --dry-run --key-file admin-key     # who would be closed?")]
+  curfew revoke all --before now --key-file admin-key          # all users must
+  curfew revoke tenant acme --dry-run --key-file admin-key     # the sessions that would be closed")]
 pub(crate) struct RevokeArgs {
     /// user, session, token, all, or a claim listed in session.revocable_claims
     #[arg(required_unless_present = "claim")]
@@ -43,10 +43,10 @@ pub(crate) struct RevokeArgs {
     #[arg(long, value_name = "DURATION", default_value = "24h",
           value_parser = curfew_model::setting::duration::parse)]
     ttl: std::time::Duration,
-    /// Why, for other operators; clients are not told
+    /// Reason for other operators; clients are not told
     #[arg(long)]
     reason: Option<String>,
-    /// Change nothing: only show who would be closed
+    /// Change nothing: only show the sessions that would be closed
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]

@@ -17,30 +17,30 @@ const MAX_GRACE: Duration = Duration::from_secs(3600);
 /// Most of `backend.max_admissions`.
 const MAX_ADMISSIONS: usize = 1_000_000;
 
-/// Where nodes meet: what they share, and what happens when they cannot reach it.
+/// `[backend]`: the place where nodes meet, and their reaction to its outages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Backend {
-    /// `redis`, shared by all nodes, or `memory`, for one node on its own: its sessions,
+    /// The backend: `redis`, shared by all nodes, or `memory`, for one node alone, whose sessions,
     /// revocations and publications end with the process. Default `redis`.
     pub(crate) kind: BackendKind,
-    /// For how long a node goes on delivering and accepting after its last proof of having every
-    /// revocation: the most that a revoked session can outlive its revocation. 1 s to 60 s; default
+    /// Time that a node continues to deliver and accept after its last proof of having every
+    /// revocation: a revoked session outlives its revocation by this at most. 1 s to 60 s; default
     /// `3s`. Has no effect on `memory`.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub(crate) lease: Duration,
-    /// For how long a node that cannot reach the backend keeps its connections, silent, before it
-    /// closes them with 4503. From `backend.lease` to 1 h; default `30s`. Has no effect on `memory`.
+    /// Time that a node without its backend keeps its connections, silent, before it closes them
+    /// with 4503. From `backend.lease` to 1 h; default `30s`. Has no effect on `memory`.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub(crate) grace: Duration,
-    /// What happens when the backend comes back without its data: `reassert`, live nodes write back
-    /// the revocations they know, or `reauth`, every token issued before must be renewed as well.
+    /// Reaction to a backend that comes back without its data. `reassert`: live nodes write back the
+    /// revocations that they know. `reauth`: every token issued before must be renewed as well.
     /// Default `reassert`. Has no effect on `memory`.
     pub(crate) on_data_loss: OnDataLoss,
-    /// How many sessions may be opening at once, each waiting for the backend's answers. More wait
-    /// up to a second for their turn and are then told 503 with `Retry-After`. 0: no limit; at most
+    /// Sessions that may wait for the backend's answers at once while they open. More wait up to a
+    /// second for their turn and are then answered 503 with `Retry-After`. 0: no limit; at most
     /// 1000000; default `1000`. Takes effect at the next start.
     pub(crate) max_admissions: usize,
     /// The Redis server.

@@ -4,15 +4,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
+use curfew_identity::exchange;
 use curfew_ws::client::{Client, ConnectError, connect as open};
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use http::{StatusCode, Uri};
 use rustls::RootCertStore;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
@@ -149,14 +148,14 @@ impl Target {
 
     async fn stream(&self, ca_file: Option<&Path>) -> anyhow::Result<Box<dyn Stream>> {
         let address = format!("{}:{}", self.host, self.port);
-        let stream = TcpStream::connect(&address)
+        let stream = exchange::connect(&address)
             .await
             .with_context(|| format!("connect to {address} (is the node running?)"))?;
         stream.set_nodelay(true)?;
         if !self.tls {
             return Ok(Box::new(stream));
         }
-        let roots = roots(ca_file)?;
+        let roots = roots(ca_file).await?;
         let config = trust::client(roots);
         let host = self
             .host
@@ -174,7 +173,7 @@ impl Target {
     }
 }
 
-fn roots(ca_file: Option<&Path>) -> anyhow::Result<RootCertStore> {
+async fn roots(ca_file: Option<&Path>) -> anyhow::Result<RootCertStore> {
     let Some(file) = ca_file else {
         let roots = trust::system_roots();
         anyhow::ensure!(
@@ -183,19 +182,8 @@ fn roots(ca_file: Option<&Path>) -> anyhow::Result<RootCertStore> {
         );
         return Ok(roots);
     };
-    let mut roots = RootCertStore::empty();
-    let context = || format!("read the certificates in {}", file.display());
-    for certificate in CertificateDer::pem_file_iter(file).with_context(context)? {
-        roots
-            .add(certificate.with_context(context)?)
-            .with_context(context)?;
-    }
-    anyhow::ensure!(
-        !roots.is_empty(),
-        "{} holds no certificate in PEM",
-        file.display()
-    );
-    Ok(roots)
+    let roots = exchange::roots(file).await;
+    roots.with_context(|| format!("read the certificates in {}", file.display()))
 }
 
 fn headers(given: &[String]) -> Result<HeaderMap, Failure> {

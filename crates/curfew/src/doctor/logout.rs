@@ -146,7 +146,7 @@ fn login(access: &Shown, of_login: &Shown, index: usize, claim: &str, findings: 
             findings.good("a logout of this login ends its sessions and no others");
         }
         (Some(_), Some(_)) => findings.bad(
-            format!("a logout would find nobody: its sid is not the access token's {claim}"),
+            format!("a logout would find no session: its sid is not the access token's {claim}"),
             format!("take tokens of one login; if these are, {by_user}"),
         ),
         (None, _) => findings.bad(
@@ -169,11 +169,11 @@ fn user(access: &Shown, of_login: &Shown, findings: &mut Findings) {
             findings.good("a logout ends all of the user's sessions that began before it");
         }
         (Some(_), Some(_)) => findings.bad(
-            "a logout would find nobody: its sub is not the access token's",
+            "a logout would find no session: its sub is not the access token's",
             "take tokens of one user; if these are, the provider gives each client another sub (pairwise): have it give one for all",
         ),
         _ => findings.bad(
-            "a logout would find nobody: one of the tokens has no sub",
+            "a logout would find no session: one of the tokens has no sub",
             "have the provider put sub into both",
         ),
     }

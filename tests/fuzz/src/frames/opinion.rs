@@ -39,7 +39,7 @@ struct Reader {
     over: bool,
 }
 
-/// What bytes of a client are.
+/// The frames in a client's bytes.
 pub(super) fn decode(bytes: &[u8]) -> Decoded {
     let mut reader = Reader {
         awaited: Awaited::First,

@@ -1,4 +1,4 @@
-//! Which events end access, and whose.
+//! Events that end access, and the sessions each ends.
 
 use super::*;
 
@@ -21,9 +21,9 @@ async fn a_revoked_session_is_closed_on_every_node() {
     }
     here.expect_close(4403, "revoked").await;
     there.expect_close(4403, "revoked").await;
-    assert_open(&mut bob).await;
+    bob.assert_open().await;
     assert!(cluster[1].attempt_with(&token).await.is_revoked());
-    // Whoever signs in afterwards is welcome.
+    // A later login is welcome.
     let again = transmitter.access("alice", json!({}));
     assert!(cluster[1].attempt_with(&again).await.is_open());
     assert_eq!(outcomes(&cluster[0], "ended").await, 2.0);
@@ -54,7 +54,7 @@ async fn only_sessions_from_before_the_event_are_closed() {
         // CAEP 1.0 §2, as any number; RFC 8417 §2.2.
         (json!(null), json!({"event_timestamp":at as f64 + 0.5})),
         (json!(at), json!({})),
-        // Nobody is kept out who comes after now.
+        // A token issued after now is not kept out.
         (json!(at), json!({"event_timestamp":at})),
     ] {
         let events = json!({format!("{CAEP}session-revoked"):about});
@@ -65,7 +65,7 @@ async fn only_sessions_from_before_the_event_are_closed() {
             )
             .await,
         );
-        assert_open(&mut after).await;
+        after.assert_open().await;
     }
     before.expect_close(4403, "revoked").await;
     // In milliseconds, as some count: not the year 50,000.
@@ -183,7 +183,7 @@ async fn events_that_end_no_access() {
     for (count, (uri, about)) in events.into_iter().enumerate() {
         let set = transmitter.event(&uri, about, transmitter.user("alice"));
         assert_accepted(&push(&node, &set).await);
-        assert_open(&mut client).await;
+        client.assert_open().await;
         assert_eq!(
             outcomes(&node, "no_effect").await,
             count as f64 + 1.0,

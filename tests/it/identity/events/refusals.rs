@@ -1,4 +1,4 @@
-//! What a security event token must be, each rule by a token that breaks it.
+//! Rules of a security event token, each by a token that breaks it.
 
 use super::*;
 
@@ -13,7 +13,7 @@ macro_rules! refused {
             let mut client = node.session(&transmitter.older("alice", 10)).await;
             let token: fn(&Transmitter) -> String = $token;
             assert_refused(&push(&node, &token(&transmitter)).await, 400, $err);
-            assert_open(&mut client).await;
+            client.assert_open().await;
             assert_eq!(outcomes(&node, "refused").await, 1.0);
         }
     )+};
@@ -116,5 +116,5 @@ async fn an_event_opens_no_session_and_logs_nobody_out() {
         let answer = http::request(node.address(), "POST", path, &form, body.as_bytes()).await;
         assert_eq!(answer.status, 400, "{}", answer.text());
     }
-    assert_open(&mut client).await;
+    client.assert_open().await;
 }

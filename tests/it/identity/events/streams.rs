@@ -1,4 +1,4 @@
-//! How events come: the requests, who may send them, and faults.
+//! Delivery of events: the requests, permitted senders, and faults.
 
 use super::*;
 
@@ -156,9 +156,9 @@ async fn while_redis_is_away_the_transmitter_may_send_again() {
     assert_refused(&answer, 503, "temporarily_unavailable");
     assert!(answer.header("retry-after").is_some());
     here.expect_close(4403, "revoked").await;
-    assert_open(&mut there).await;
+    there.assert_open().await;
     cluster.proxy(0).set(Link::PASS);
-    // The same event, which was not seen before as far as anybody knows.
+    // The same event, of which no node has a note.
     eventually("the event to be accepted", async || {
         (push(&cluster[0], &set).await.status == 202).then_some(())
     })
@@ -222,12 +222,12 @@ async fn an_issuer_reports_on_the_users_of_another() {
     let answer = send(&node, "organisation", &headers, &about(other.user("alice"))).await;
     assert_accepted(&answer);
     assert_eq!(outcomes(&node, "nobody_found").await, 1.0);
-    // Whether it calls them its own or the other's.
+    // Equal in effect for a subject of the sender's own and of the other's.
     for subject in [users.user("alice"), organisation.user("alice")] {
         assert_accepted(&send(&node, "organisation", &headers, &about(subject)).await);
     }
     alice.expect_close(4403, "revoked").await;
-    assert_open(&mut namesake).await;
+    namesake.assert_open().await;
     // Neither of them may push.
     assert_eq!(
         send(&node, "users", &headers, &users.set(json!({})))
@@ -352,10 +352,10 @@ async fn an_event_closes_sessions_from_before_its_stream_was_configured() {
         let login = json!({"format":"complex","session":{"format":"opaque","id":"one"}});
         assert_accepted(&push(node, &transmitter.revoked(login)).await);
         of_login.expect_close(4403, "revoked").await;
-        assert_open(&mut of_user).await;
+        of_user.assert_open().await;
         let user = transmitter.user("alice");
         assert_accepted(&push(node, &transmitter.revoked(user)).await);
         of_user.expect_close(4403, "revoked").await;
-        assert_open(&mut bob).await;
+        bob.assert_open().await;
     }
 }

@@ -1,4 +1,4 @@
-//! Whom events are about (RFC 9493, Shared Signals Framework 1.0 §3).
+//! Subjects of events (RFC 9493, Shared Signals Framework 1.0 §3).
 
 use super::*;
 
@@ -66,7 +66,7 @@ async fn whoever_an_event_is_about_is_found() {
         let answer = push(&node, &transmitter.revoked(subject.clone())).await;
         assert_eq!(answer.status, 202, "{subject}: {}", answer.text());
         client.expect_close(4403, "revoked").await;
-        assert_open(&mut other).await;
+        other.assert_open().await;
     }
     assert_eq!(outcomes(&node, "ended").await, 13.0);
     // RISC's events have it inside.
@@ -105,7 +105,7 @@ async fn whoever_is_not_found_is_told_to_the_operator() {
     ];
     for (count, subject) in subjects.iter().enumerate() {
         assert_accepted(&push(&node, &transmitter.revoked(subject.clone())).await);
-        assert_open(&mut client).await;
+        client.assert_open().await;
         assert_eq!(
             outcomes(&node, "nobody_found").await,
             count as f64 + 1.0,

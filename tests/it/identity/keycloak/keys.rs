@@ -20,7 +20,7 @@ async fn rotate(realm: &Realm, priority: u32) -> String {
     found[0]["id"].as_str().expect("it is there").to_owned()
 }
 
-/// Fault: while anything sends tokens with key ids that nobody has, or Keycloak's own refresh token, tokens by
+/// Fault: while tokens come with unknown key ids, or Keycloak's own refresh token comes, tokens by
 /// a key that was just rotated in are refused as of an unknown key.
 #[tokio::test]
 async fn keys_are_rotated_while_random_key_ids_come() {
@@ -86,7 +86,7 @@ async fn a_provider_that_is_away_is_no_fault_of_a_token_on_either_node() {
         for _ in 0..3 {
             assert!(node.attempt_with(&login.access).await.is_unavailable());
         }
-        // What was verified before stays good.
+        // Tokens verified before stay good.
         assert!(node.attempt_with(&first.access).await.is_open());
     }
     proxy.set(Link::PASS);
@@ -101,7 +101,7 @@ async fn a_provider_that_is_away_is_no_fault_of_a_token_on_either_node() {
     }
 }
 
-/// Fault: a key that is disabled is good for as long as nobody says.
+/// Fault: a disabled key stays good without a limit.
 #[tokio::test]
 async fn a_key_that_is_disabled_is_dropped_by_the_next_fetch() {
     let site = Site::start_with(&[]).await;

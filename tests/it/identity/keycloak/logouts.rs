@@ -1,4 +1,4 @@
-//! What Keycloak reports, by itself.
+//! Reports that Keycloak sends by itself.
 
 use super::*;
 
@@ -131,7 +131,7 @@ async fn a_second_client_is_kept_out_and_its_logout_is_told() {
     );
 }
 
-/// Fault: nobody says that with `logout_scope = "login"` all but one stay.
+/// Fault: no warning says that with `logout_scope = "login"` all but one stay.
 #[tokio::test]
 async fn doctor_says_which_case_a_realm_is_in() {
     let site = Site::start().await;

@@ -7,8 +7,8 @@ use tokio::join;
 
 use super::*;
 
-/// Fault: where ID tokens are signed with a secret, so are logout tokens, and nobody says why they have no
-/// effect.
+/// Fault: ID tokens signed with a secret make logout tokens signed with it, which have no effect
+/// and no explanation.
 #[tokio::test]
 async fn logouts_that_are_signed_with_a_secret_are_refused_by_name_and_doctor_says_so_before() {
     let site = Site::start().await;

@@ -1,4 +1,4 @@
-//! What Keycloak does not report, and the commands that the recipe has for it.
+//! Changes that Keycloak does not report, and the recipe's commands for them.
 
 use super::*;
 
@@ -73,7 +73,7 @@ async fn assert_silent(
     assert_open(others).await;
 }
 
-/// Fault: a user who is fired by these means stays, and nobody says which command ends it.
+/// Fault: a user who is fired by these means stays, and the recipe has no command that ends it.
 #[tokio::test]
 async fn what_is_done_to_a_user_is_not_reported_and_the_recipes_command_ends_it() {
     let site = Site::start().await;
@@ -134,7 +134,7 @@ async fn front_channel_logout_is_switched_off_by_the_recipes_first_step() {
     assert_revoked(&mut sessions).await;
 }
 
-/// Fault: a logout that finds no node is lost, and nobody says so.
+/// Fault: a logout that finds no node is lost, without a word.
 #[tokio::test]
 async fn a_logout_while_the_gateway_is_away_is_lost_and_the_command_ends_it() {
     let site = Site::start().await;

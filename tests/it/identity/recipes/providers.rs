@@ -71,7 +71,7 @@ async fn keycloak() {
         log_out(&node, &token(&key, json!({"typ":typ}), logout)).await;
     }
     client.expect_close(4403, "revoked").await;
-    assert_open(&mut elsewhere).await;
+    elsewhere.assert_open().await;
     assert!(node.attempt_with(&good).await.is_revoked());
 }
 
@@ -90,10 +90,10 @@ async fn auth0() {
         "aud": ["https://rt.example.com", format!("{origin}/userinfo")],
         "scope": "openid profile room:write", "permissions": ["room:write"],
     });
-    // Of the dialect of Auth0's own, and of RFC 9068's.
+    // Auth0's own dialect, and RFC 9068's.
     for header in [json!({}), json!({"typ":"at+jwt"})] {
         let mut client = talking(&node, &token(&key, header, access.clone())).await;
-        assert_open(&mut client).await;
+        client.assert_open().await;
     }
     let mut client = talking(&node, &token(&key, json!({}), access.clone())).await;
     let reader = with(&access, json!({"permissions":[],"sub":"auth0|2"}));
@@ -112,7 +112,7 @@ async fn auth0() {
     });
     log_out(&node, &token(&key, json!({"typ":"logout+jwt"}), logout)).await;
     client.expect_close(4403, "revoked").await;
-    assert_open(&mut other).await;
+    other.assert_open().await;
 }
 
 #[tokio::test]
@@ -194,7 +194,7 @@ async fn okta() {
     let answer = post(&node, "/v1/global-token-revocation", &headers, &body).await;
     assert_eq!(answer.status, 204, "{}", answer.text());
     first.expect_close(4403, "revoked").await;
-    assert_open(&mut other).await;
+    other.assert_open().await;
 
     // Shared Signals.
     let set = json!({

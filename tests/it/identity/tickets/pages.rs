@@ -1,4 +1,4 @@
-//! Which pages a ticket is for, and which may ask for one (Fetch, §3.2).
+//! Pages that a ticket is for, and pages that may ask for one (Fetch, §3.2).
 
 use super::*;
 
@@ -25,7 +25,7 @@ async fn a_ticket_is_for_pages_of_the_origin_it_was_asked_for() {
             let refused = connect.refused().await;
             assert_eq!(refused.status, 403, "{origin:?}: {}", refused.text());
             assert_eq!(refused.json()["code"], "forbidden_origin");
-            // Who took it elsewhere has used it up.
+            // A use at another origin has spent it.
             let page = with_ticket(&node, &used).header("Origin", APP);
             assert!(is_gone(&Attempt::make(page).await), "{origin:?}");
         }

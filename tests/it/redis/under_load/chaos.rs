@@ -14,7 +14,7 @@ use super::{MOST, PATIENCE, Verdict, patient_redis, revoke, rounds, settings, us
 /// Nodes; the last is spared, and has the publisher.
 const NODES: usize = 4;
 
-/// How often something goes wrong and somebody is revoked.
+/// Number of faults, each with a revocation.
 const TURNS: usize = 16;
 
 /// Users who are revoked in a turn.
@@ -35,7 +35,7 @@ const STOPPED: Duration = Duration::from_millis(800);
 /// Clients that cease to read in a turn, for one turn or two.
 const PAUSED: usize = 6;
 
-/// What a frame carries: so much that a client that does not read is full within a second.
+/// Data in a frame: so much that a client that does not read is full within a second.
 const DATA: usize = 2_000;
 
 /// Publications a second for everyone: what 40 clients take on a small machine.
@@ -177,7 +177,7 @@ async fn round(dice: &mut Dice) -> Verdict {
     verdict(&audience, &witness, began, keys.iter().zip(&marks))
 }
 
-/// What came for or from each of those whose keys were written, after the lease.
+/// Frames for or from each user whose key was written, after the lease.
 fn verdict<'a>(
     audience: &Audience,
     witness: &Witness,

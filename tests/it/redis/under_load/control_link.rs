@@ -7,7 +7,7 @@ use super::{
     patient_redis, revoke, rounds, settings, user,
 };
 
-/// Of those who do not read, every third does so again before the lease is over.
+/// Every third client that does not read does so again before the lease is over.
 const EARLIER: usize = 3;
 
 /// Users who publish at the node while it holds no lease.

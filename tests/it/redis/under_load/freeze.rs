@@ -10,7 +10,7 @@ use super::{
     revoke, rounds, settings, user,
 };
 
-/// Of those who do not read, every fourth does so only when the node has gone on.
+/// Every fourth client that does not read does so only when the node has gone on.
 const LATER: usize = 4;
 
 /// Within which the last clients read again.

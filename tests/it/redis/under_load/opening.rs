@@ -13,15 +13,15 @@ use super::{PATIENCE, Verdict, revoke, rounds, user};
 /// Clients that open a session at once, each of another user. Every other is revoked.
 const CLIENTS: usize = 1000;
 
-/// The shortest freeze, and how much longer one may be: shorter than the lease, so that the node goes
-/// on without asking anybody.
+/// The shortest freeze, and how much longer one may be: shorter than the lease, so that the node
+/// goes on without asking Redis.
 const FROZEN: Duration = Duration::from_millis(500);
 const LONGER: Duration = Duration::from_millis(1000);
 
-/// What a client has read has become an answer by then.
+/// Time in which the bytes that a client has read become an answer.
 const READ: Duration = Duration::from_millis(200);
 
-/// What became of the clients, by what is theirs.
+/// Outcomes of the clients, by kind.
 #[derive(Debug, Default)]
 struct Tally {
     connected: usize,
@@ -109,7 +109,7 @@ async fn round(dice: &mut Dice, freezes: bool) -> Verdict {
     }
     let acknowledged = revoke(&mut connection, &users).await;
     if freezes {
-        // What was on its way is read while the node adds nothing to it.
+        // Bytes on their way are read while the node adds nothing to them.
         sleep_until((acknowledged + FROZEN + dice.time_below(LONGER)).instant()).await;
         while attempts.next_within(READ).await
             || Queues::now().unread_from(node.address().port()) > 0
@@ -126,7 +126,7 @@ async fn round(dice: &mut Dice, freezes: bool) -> Verdict {
         mut open,
         ..
     } = attempts;
-    // Those who had a session hear why they have it no more.
+    // Clients that had a session are told why it ended.
     for client in &mut open {
         assert_eq!(client.closed().await.0, 4403);
     }
@@ -139,7 +139,7 @@ async fn round(dice: &mut Dice, freezes: bool) -> Verdict {
     );
     // Without a freeze a session may have been told before the key was written.
     let told_late = freezes && revoked.connected > 0;
-    // Where nobody else is told that the node is out of touch, it is in touch.
+    // If no other client is told that the node is out of touch, it is in touch.
     let blamed_on_us = revoked.unavailable > 0 && spared.unavailable == 0;
     let lost = !revoked.lost.is_empty() || !spared.lost.is_empty();
     match told_late || blamed_on_us || lost {

@@ -1,4 +1,4 @@
-//! What the revoked publish, on its way to Redis while their node is stopped or cut off.
+//! Publications of revoked users, on their way to Redis while their node is stopped or cut off.
 
 use std::time::Duration;
 
@@ -16,16 +16,16 @@ const FLOODERS: usize = 16;
 /// Publications that Redis has executed before anything goes wrong.
 const UNDER_WAY: usize = 5_000;
 
-/// How long the node is cut off: longer than the lease, and than any connection waits.
+/// Time the node is cut off: longer than the lease, and than any connection waits.
 const APART: Duration = Duration::from_secs(5);
 
-/// How long it is cut off in the long form.
+/// Time the node is cut off in the long form.
 const LONG_APART: Duration = Duration::from_secs(20);
 
-/// What still waits somewhere when the node is well is executed within this.
+/// Publications that still wait somewhere when the node is well are executed within this.
 const STRAGGLING: Duration = Duration::from_secs(1);
 
-/// What alice says after her key was written.
+/// Number of alice's publications after her key was written.
 const WORDS: usize = 5;
 
 /// Users on node 0 who publish without end, and who sees at Redis what comes of it.
@@ -55,8 +55,8 @@ impl Flooders {
         }
     }
 
-    /// What Redis has executed of those whose keys were written at `acknowledged` after the lease,
-    /// once all of them are out and what they sent is done with.
+    /// Publications of users whose keys were written at `acknowledged` that Redis executed after
+    /// the lease, once all of them are out and their commands are done with.
     async fn verdict(&self, acknowledged: Moment) -> Verdict {
         eventually_within(PATIENCE, "the end of every revoked session", async || {
             (self.flood.gone() == FLOODERS as u64).then_some(())

@@ -5,7 +5,7 @@ use std::time::Duration;
 use curfew_tests::Dice;
 use tokio::sync::Mutex;
 
-/// How many rounds there are of each.
+/// Variable with the number of rounds of each.
 const ROUNDS: &str = "CURFEW_TEST_ROUNDS";
 
 /// Rounds in CI's time.
@@ -17,7 +17,7 @@ const MOST_BLIND: usize = 5;
 /// Load is no load beside another.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
-/// What a round has shown.
+/// The result of a round.
 #[derive(Debug)]
 pub(super) enum Verdict {
     /// The bound was kept.

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-/// What a node logs of its protocol.
+/// A step of the protocol in a node's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     Connect,
@@ -26,7 +26,7 @@ pub(super) enum Step {
     Down,
 }
 
-/// What reading the epoch tells a node.
+/// Outcome of reading the epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// It is the one the node remembers.
@@ -63,7 +63,7 @@ impl Step {
         Self::Down,
     ];
 
-    /// What it is called in a log.
+    /// Its name in a log.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Connect => "connect",
@@ -90,7 +90,7 @@ impl Step {
         }
     }
 
-    /// Whether it happens to the node, whatever the node does.
+    /// True if it happens to the node, without a step of the node's own.
     pub(super) fn may_come_unasked(self) -> bool {
         matches!(
             self,

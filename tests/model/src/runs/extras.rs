@@ -316,6 +316,6 @@ pub(super) fn not_promised() -> Vec<Run> {
     let title = "nothing takes effect after a receipt: a publication is in the socket";
     let expect = Expect::BreaksOnly(&["R5+"]);
     let mut run = run(Part::NotPromised, "N4", title, searched, expect);
-    run.protocol.asked = Some(Asked::NothingAfterReceipt);
+    run.ask(Asked::NothingAfterReceipt);
     vec![run]
 }

@@ -39,7 +39,7 @@ fn allowed() -> Vec<Run> {
     };
     let never_forgets = |id, title, events| {
         let mut run = holds(id, title, Reassert, events);
-        run.protocol.asked = Some(Asked::NeverForget);
+        run.ask(Asked::NeverForget);
         run
     };
     vec![
@@ -112,7 +112,7 @@ fn liberties() -> Vec<Run> {
     ]
 }
 
-/// What an admission may go by, and when something known may be forgotten.
+/// Liberties in the memory that an admission uses, and in the time a known revocation is forgotten.
 fn memory() -> Vec<Run> {
     let apart = |remembers: bool| Rules {
         admission_remembers: remembers,
@@ -120,7 +120,7 @@ fn memory() -> Vec<Run> {
     };
     let never_forgets = |id, title, events| {
         let mut run = may(id, title, apart(true), events);
-        run.protocol.asked = Some(Asked::NeverForget);
+        run.ask(Asked::NeverForget);
         run
     };
     let careful = with(Reassert, |rules| {
@@ -128,7 +128,7 @@ fn memory() -> Vec<Run> {
     });
     let title = "forgotten after a heartbeat: SET twice, FLUSHALL";
     let mut forgets = may("V8", title, careful, WIPE_AND_AGAIN);
-    forgets.protocol.asked = Some(Asked::NeverLose);
+    forgets.ask(Asked::NeverLose);
     vec![
         may(
             "V6",

@@ -1,6 +1,6 @@
 //! The rows of the table, and what they are made of.
 
-use super::{Expect, Part, Run, extras, liberties, removals};
+use super::{Expect, Part, Run, Searched, extras, liberties, removals, streams};
 use crate::model::{Asked, Protocol};
 use crate::rules::OnDataLoss::{Reassert, Reauth};
 use crate::rules::{Forgetting, Rules};
@@ -17,6 +17,7 @@ pub fn all() -> Vec<Run> {
     runs.extend(extras::liberties());
     runs.extend(not_promised());
     runs.extend(extras::not_promised());
+    runs.extend(streams::all());
     runs
 }
 
@@ -93,7 +94,7 @@ pub(super) fn run(
         id,
         title,
         part,
-        protocol,
+        searched: Searched::Protocol(protocol),
         expect,
     }
 }
@@ -192,7 +193,7 @@ fn not_promised() -> Vec<Run> {
         }
         let searched = (rules, bounds);
         let mut run = run(Part::NotPromised, id, title, searched, Expect::Breaks);
-        run.protocol.asked = Some(asked);
+        run.ask(asked);
         run
     };
     vec![

@@ -124,7 +124,7 @@ impl<'a> Timeline<'a> {
         });
     }
 
-    /// When `connected` was told.
+    /// Time of `connected`.
     pub(super) fn opened(&self) -> Option<Duration> {
         self.told.first().map(|(_, at)| *at)
     }
@@ -146,7 +146,7 @@ impl<'a> Timeline<'a> {
         self.shown_by(at).last()
     }
 
-    /// When a token was told to be in force.
+    /// Time at which a token was confirmed to be in force.
     pub(super) fn accepted(&self, token: &Token) -> Option<Duration> {
         let number = self
             .wire

@@ -104,7 +104,7 @@ impl Child {
         let mut result = Vec::new();
         self.result.read_to_end(&mut result)?;
         let mut status = 0;
-        // SAFETY: likewise.
+        // SAFETY: `status` outlives the call, which writes nothing else.
         if unsafe { libc::waitpid(self.pid, &raw mut status, 0) } < 0 {
             return Err(io::Error::last_os_error());
         }

@@ -29,7 +29,7 @@ pub(super) struct Call<'a> {
     pub(super) name: &'static str,
     /// `EXEC` runs it.
     pub(super) is_queued: bool,
-    /// Where the output ends, of a connection that is to be closed.
+    /// End of the output, of a connection that is to be closed.
     pub(super) end: Option<usize>,
 }
 

@@ -18,7 +18,7 @@ pub(super) struct Command {
     pub(super) run: fn(&mut Call<'_>, &[&[u8]]) -> Done,
 }
 
-/// Where its keys are.
+/// Position of a command's keys.
 #[derive(Debug, Clone, Copy)]
 enum Keys {
     None,

@@ -283,7 +283,7 @@ impl Call<'_> {
 struct Filter<'a> {
     id: Option<i64>,
     address: Option<&'a [u8]>,
-    /// Those that listen, or those that do not.
+    /// Filter by listening: connections that listen, or those that do not.
     listens: Option<bool>,
     none: bool,
     skip_me: bool,

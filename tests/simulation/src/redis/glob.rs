@@ -3,7 +3,7 @@
 /// True if `text` matches all of `pattern`: `*`, `?`, `[a-z]`, `[^a]`, and `\` before any of them.
 pub(super) fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
-    // Where to go on when what follows the last star does not match.
+    // Place to go on from if the rest after the last star does not match.
     let mut star: Option<(usize, usize)> = None;
     loop {
         let step = match pattern.get(p) {

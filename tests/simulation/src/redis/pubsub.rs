@@ -10,7 +10,7 @@ use super::client::Client;
 use super::wire::Writer;
 use super::{ConnectionId, Effect, Server, glob};
 
-/// Who listens.
+/// Listeners by channel.
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
     channels: ByName,

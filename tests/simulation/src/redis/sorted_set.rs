@@ -73,7 +73,7 @@ impl SortedSet {
             .map(|placed| (&placed.member[..], placed.score))
     }
 
-    /// Those within both scores, in order.
+    /// Members within both scores, in order.
     pub(super) fn by_score(&self, min: Score, max: Score) -> impl Iterator<Item = (&[u8], f64)> {
         let from = Placed {
             score: min.at,
@@ -86,7 +86,7 @@ impl SortedSet {
             .take_while(move |(_, score)| max.is_above(*score))
     }
 
-    /// Those within both names, in order: of use where all scores are equal.
+    /// Members within both names, in order: of use if all scores are equal.
     pub(super) fn by_name<'a>(
         &'a self,
         min: Name<'a>,

@@ -15,7 +15,7 @@ struct Options<'a> {
     end: Option<End<'a>>,
 }
 
-/// When the key is to end.
+/// Expiry given with a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct End<'a> {
     number: &'a [u8],

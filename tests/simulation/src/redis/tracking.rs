@@ -17,7 +17,7 @@ use super::{ConnectionId, Server};
 /// The keys that connections track.
 #[derive(Debug, Default)]
 pub(super) struct Tracked {
-    /// Who has read a key.
+    /// Readers by key.
     readers: BTreeMap<Vec<u8>, BTreeSet<ConnectionId>>,
     prefixes: BTreeMap<Vec<u8>, Prefix>,
     /// The number of connections that track.

@@ -21,7 +21,7 @@ pub type ConnectionId = usize;
 /// The most that a node's socket holds for a client that does not read, in bytes.
 const SOCKET_ROOM: usize = 16 * 1024;
 
-/// Who is at the other end from a node.
+/// The peer of a node's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// Redis.
@@ -30,7 +30,7 @@ pub enum End {
     Client(usize),
 }
 
-/// Which way bytes go.
+/// Direction of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
     /// To the node.
@@ -42,7 +42,7 @@ pub enum Direction {
 /// One direction of a connection.
 #[derive(Debug, Default)]
 struct Lane {
-    /// When each comes to the other end if nothing holds it back; empty: the end.
+    /// Arrival of each piece if nothing holds it back; empty: the end.
     under_way: VecDeque<(Duration, Bytes)>,
     bytes: usize,
     /// The link holds everything back.
@@ -56,7 +56,7 @@ struct Lane {
 pub struct Connection {
     /// The process.
     pub node: usize,
-    /// Who is at the other end.
+    /// The peer.
     pub end: End,
     inwards: Lane,
     outwards: Lane,
@@ -101,7 +101,7 @@ impl Network {
         all.map(|(id, _)| id).collect()
     }
 
-    /// Those of them that go to Redis.
+    /// Connections that go to Redis.
     pub fn to_redis(&self, node: usize) -> Vec<ConnectionId> {
         let mut all = self.of(node);
         all.retain(|id| self.connections[*id].end == End::Redis);
@@ -173,7 +173,7 @@ impl World {
         self.send_late(connection, direction, bytes, Duration::ZERO);
     }
 
-    /// Likewise, `late` after now.
+    /// Sends as [`Self::send`], to arrive `late` after now.
     pub fn send_late(
         &mut self,
         connection: ConnectionId,

@@ -223,7 +223,7 @@ fn what_is_read_of_info_is_there() {
     );
 }
 
-/// Members that stay are met by a scan, whatever is removed meanwhile.
+/// A scan meets members that stay, also while others are removed.
 fn scanned(mut call: impl FnMut(&[&[u8]]) -> Reply) -> BTreeSet<Vec<u8>> {
     let names: Vec<String> = (0..500).map(|number| format!("member:{number}")).collect();
     let mut add: Vec<&[u8]> = vec![b"SADD", b"set"];

@@ -1,8 +1,8 @@
-//! Every registered claim with a value of every type (what CVE-2026-25537 was about).
+//! Every registered claim with a value of every type (the subject of CVE-2026-25537).
 
 use super::*;
 
-/// JSON texts of every type; `None` is a claim that is not there.
+/// JSON texts of every type; `None` leaves the claim out.
 const VALUES: [Option<&str>; 14] = [
     None,
     Some("null"),
@@ -50,7 +50,7 @@ fn a_claim_of_the_wrong_type_is_malformed_and_never_absent() {
     let malformed = Some(AuthFailure::Malformed);
     let missing = Some(AuthFailure::MissingClaim);
     let too_early = Some(AuthFailure::NotYetValid);
-    // What each value of `VALUES` gets: accepted unless listed.
+    // Each value of `VALUES` is accepted unless the list names a refusal.
     let mut config = config([secret_issuer()]);
     config.issuers[0].issuer = Some("text".to_owned());
     config.issuers[0].audience = Some(vec!["text".to_owned()]);
@@ -60,7 +60,7 @@ fn a_claim_of_the_wrong_type_is_malformed_and_never_absent() {
         (_, None) => None,
         ("exp", Some("1900000000" | "1900000000.0" | "19e8")) => None,
         ("nbf" | "iat", Some("1900000000" | "1900000000.0" | "19e8")) => too_early,
-        // Before 1970, which .NET calls the least time there is.
+        // .NET's smallest date, which is before 1970.
         ("exp", Some("-1")) => Some(AuthFailure::Expired),
         ("nbf" | "iat", Some("-1")) => None,
         ("iss" | "sub" | "aud" | "jti", Some(r#""text""#)) => None,

@@ -167,7 +167,7 @@ fn an_encrypted_token_is_called_by_its_name() {
 
 #[test]
 fn a_token_is_as_long_as_is_configured() {
-    // One byte of payload more or less makes one or two characters.
+    // A payload byte more or less changes the token by one or two characters.
     let padded = |length: usize| token(json!({"x": "x".repeat(length)}));
     let longest = (11_000..12_400)
         .map(padded)

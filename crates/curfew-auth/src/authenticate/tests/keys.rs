@@ -70,7 +70,7 @@ fn ed25519_is_another_name_of_eddsa() {
     assert_eq!(refusal(&token), UNKNOWN_KEY);
 }
 
-/// CVE-2015-9235 and its relatives.
+/// CVE-2015-9235 and similar attacks.
 #[test]
 fn a_public_key_never_serves_as_an_hmac_secret() {
     let pem = std::fs::read_to_string(test_key("rsa.pub.pem")).unwrap();
@@ -151,7 +151,7 @@ fn a_key_set_is_looked_up_by_kid() {
         (Algorithm::RS256, "rsa-other.key.pem", Some("rsa"), bad),
         (Algorithm::ES256, "p256.key.pem", Some("ec"), None),
         (Algorithm::ES256, "p256.key.pem", Some("rsa"), UNKNOWN_KEY),
-        // Without a kid one key has to be the only one that fits.
+        // A header without `kid` needs exactly one fitting key.
         (Algorithm::ES256, "p256.key.pem", None, None),
         (Algorithm::RS256, "rsa.key.pem", None, None),
         (Algorithm::RS512, "rsa.key.pem", None, UNKNOWN_KEY),
@@ -197,7 +197,7 @@ fn any_kid_fits_a_pem_file_or_a_secret() {
     assert_eq!(refusal(&token), None);
 }
 
-/// CVE-2026-49998: keys that were found by `kid` alone.
+/// CVE-2026-49998: key look-up by `kid` alone.
 #[test]
 fn a_key_of_one_issuer_never_verifies_a_token_of_another() {
     let directory = tempfile::tempdir().unwrap();
@@ -224,7 +224,7 @@ fn a_key_of_one_issuer_never_verifies_a_token_of_another() {
     };
     let orders = [config([a.clone(), b.clone()]), config([b, a])];
     for config in orders {
-        // One authenticator for all, first cold, then warm.
+        // The same authenticator serves all cases: a remembered token must not affect the next.
         let authenticator = authenticator(&config);
         let cases = [
             (by_a("https://b"), bad),

@@ -17,7 +17,7 @@ fn token_by(secret: &str) -> String {
     mint(&claims(json!({})), None, Algorithm::HS256, &key).unwrap()
 }
 
-/// Whether tokens signed with [`SECRET`] and with [`OTHER_SECRET`] are accepted.
+/// True for each of [`SECRET`] and [`OTHER_SECRET`] whose tokens are accepted.
 fn accepts(authenticator: &Authenticator) -> [bool; 2] {
     [SECRET, OTHER_SECRET].map(|secret| authenticator.authenticate(&token_by(secret)).is_ok())
 }
@@ -88,7 +88,7 @@ fn a_symbolic_link_that_is_swapped_is_noticed() {
     let file = |name: &str| directory.path().join(name);
     std::fs::write(file("one"), SECRET).unwrap();
     std::fs::write(file("two"), OTHER_SECRET).unwrap();
-    // Same size, same modification time: only the content tells.
+    // Size and modification time stay the same; only the content changes.
     let modified = std::fs::metadata(file("one")).unwrap().modified().unwrap();
     std::fs::File::options()
         .write(true)

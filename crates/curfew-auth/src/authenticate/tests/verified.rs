@@ -1,4 +1,4 @@
-//! Tokens that come again.
+//! Remembered tokens.
 
 use super::*;
 
@@ -22,7 +22,7 @@ fn a_token_that_comes_again_is_the_same_principal() {
     assert!(Arc::ptr_eq(&first, &again));
     let other = authenticator.authenticate(&es256(NOW + 61)).unwrap();
     assert!(!Arc::ptr_eq(&first, &other));
-    // One byte of the signature, or of the claims, makes another token.
+    // A changed byte of the signature or of the claims makes another token.
     let (signed, signature) = token.rsplit_once('.').unwrap();
     let changed = if signature.starts_with('A') { "B" } else { "A" };
     let forged = format!("{signed}.{changed}{}", &signature[1..]);
@@ -67,13 +67,13 @@ fn no_more_are_remembered_than_configured() {
         let authenticator = authenticator(&config);
         let first = authenticator.authenticate(&es256(NOW + 60)).unwrap();
         let second = authenticator.authenticate(&es256(NOW + 60)).unwrap();
-        // ECDSA is randomised: the same claims are another token each time.
+        // ECDSA signatures are random, so the same claims give another token each time.
         assert!(!Arc::ptr_eq(&first, &second));
         let token = es256(NOW + 60);
         let kept = authenticator.authenticate(&token).unwrap();
         let found = authenticator.authenticate(&token).unwrap();
         assert_eq!(Arc::ptr_eq(&kept, &found), again, "{tokens}");
-        // Two generations of two: what is asked for stays, what is not goes.
+        // Each generation holds two tokens: a token in use stays, the others are forgotten.
         for more in 0..8 {
             authenticator.authenticate(&es256(NOW + 60 + more)).unwrap();
             let found = authenticator.authenticate(&token).unwrap();

@@ -147,7 +147,7 @@ fn a_revocation_of_a_user_is_of_nothing_wider() {
     }
 }
 
-/// The kind: a user whose tokens are accepted, whom no report reaches since it is read by other rules.
+/// A user whose tokens are accepted must be found by reports, although other code parses those.
 #[test]
 fn a_user_that_is_a_number_is_found_where_tokens_may_have_one() {
     let subject = |sub: Value| json!({"format":"iss_sub","iss":"https://id.example","sub":sub});

@@ -8,7 +8,7 @@ use crate::message::{Message, Reply, Request};
 use crate::model::Protocol;
 use crate::node::{Next, Node, Phase};
 use crate::rules::Rules;
-use crate::runs;
+use crate::runs::{self, Searched};
 use crate::session::{Session, Stage};
 use crate::state::{Bounds, Events, Extras, Start, State};
 
@@ -171,7 +171,7 @@ impl Walk {
                 self.write("push", &format!(r#","keys":{keys}"#));
             }
             Message::NullPush => self.write("null_push", ""),
-            // What comes of it is `down`, or nothing.
+            // The consequence is `down`, or nothing.
             Message::Refused(_) => {}
             Message::Reply(_) if was.restarting => {}
             Message::Reply(reply) => {
@@ -266,8 +266,11 @@ fn what_it_does_without_a_rule_is_not() {
         "M2", "M5", "M9", "M11", "M13", "M13a", "M14", "M17", "M18", "M31", "M32", "M35", "V1",
     ] {
         let run = runs.iter().find(|run| run.id == id).expect(id);
-        let reload = run.protocol.bounds.extras.reload;
-        let mut walks = walks(&run.protocol.rules, reload).take(WALKS);
+        let Searched::Protocol(protocol) = &run.searched else {
+            panic!("{id} is no search of the protocol");
+        };
+        let reload = protocol.bounds.extras.reload;
+        let mut walks = walks(&protocol.rules, reload).take(WALKS);
         let refused = walks.any(|result| result.is_err());
         assert!(refused, "{id} was not noticed");
     }

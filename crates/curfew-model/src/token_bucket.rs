@@ -1,0 +1,133 @@
+//! A token bucket, the one form of every rate limit.
+
+use std::time::{Duration, Instant};
+
+/// The tokens that a bucket earns in each second, and the most it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quota {
+    /// Tokens earned each second.
+    pub per_second: u32,
+    /// The most tokens held.
+    pub burst: u32,
+}
+
+impl Quota {
+    /// A burst of one second's tokens.
+    pub fn of_a_second(per_second: u32) -> Self {
+        Self {
+            per_second,
+            burst: per_second,
+        }
+    }
+
+    fn earned_in(self, time: Duration) -> f64 {
+        time.as_secs_f64() * f64::from(self.per_second)
+    }
+}
+
+/// Tokens that refill steadily. The bucket reads no clock and keeps no quota: each call brings both, so
+/// that changed settings hold at once and tests move time.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+/// use curfew_model::{Quota, TokenBucket};
+///
+/// let quota = Quota { per_second: 10, burst: 2 };
+/// let start = Instant::now();
+/// let mut bucket = TokenBucket::full(quota, start);
+/// assert!(bucket.take(quota, start) && bucket.take(quota, start));
+/// assert!(!bucket.take(quota, start));
+/// assert!(bucket.take(quota, start + Duration::from_millis(100)));
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct TokenBucket {
+    tokens: f64,
+    filled_at: Instant,
+}
+
+impl TokenBucket {
+    /// A bucket that holds its burst.
+    pub fn full(quota: Quota, now: Instant) -> Self {
+        Self {
+            tokens: f64::from(quota.burst),
+            filled_at: now,
+        }
+    }
+
+    /// Takes a token; false when there is none.
+    pub fn take(&mut self, quota: Quota, now: Instant) -> bool {
+        let has_token = self.has_token(quota, now);
+        if has_token {
+            self.tokens -= 1.0;
+        }
+        has_token
+    }
+
+    /// True when a token can be taken.
+    pub fn has_token(&mut self, quota: Quota, now: Instant) -> bool {
+        self.fill(quota, now);
+        self.tokens >= 1.0
+    }
+
+    /// True when the bucket holds its burst.
+    pub fn is_full(&mut self, quota: Quota, now: Instant) -> bool {
+        self.fill(quota, now);
+        self.tokens >= f64::from(quota.burst)
+    }
+
+    /// Takes a token that may not be there, into a debt of one burst at most.
+    pub fn charge(&mut self, quota: Quota, now: Instant) {
+        self.fill(quota, now);
+        self.tokens = (self.tokens - 1.0).max(-f64::from(quota.burst));
+    }
+
+    fn fill(&mut self, quota: Quota, now: Instant) {
+        let earned = quota.earned_in(now.saturating_duration_since(self.filled_at));
+        self.tokens = (self.tokens + earned).min(f64::from(quota.burst));
+        self.filled_at = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_gives_its_burst_and_then_its_rate() {
+        let quota = Quota::of_a_second(5);
+        let start = Instant::now();
+        let mut bucket = TokenBucket::full(quota, start);
+        let given = |bucket: &mut TokenBucket, ms| {
+            let now = start + Duration::from_millis(ms);
+            (0..100).filter(|_| bucket.take(quota, now)).count()
+        };
+        assert_eq!(
+            [0, 0, 200, 1_200, 60_000].map(|ms| given(&mut bucket, ms)),
+            [5, 0, 1, 5, 5]
+        );
+    }
+
+    #[test]
+    fn a_debt_is_one_burst_and_is_paid_first() {
+        let quota = Quota::of_a_second(4);
+        let start = Instant::now();
+        let mut bucket = TokenBucket::full(quota, start);
+        for _ in 0..100 {
+            bucket.charge(quota, start);
+        }
+        let at = |ms| start + Duration::from_millis(ms);
+        assert!(!bucket.has_token(quota, at(1_000)));
+        assert!(bucket.has_token(quota, at(1_250)));
+        assert!(!bucket.is_full(quota, at(1_750)));
+        assert!(bucket.is_full(quota, at(2_000)));
+    }
+
+    #[test]
+    fn a_lower_quota_holds_at_once() {
+        let start = Instant::now();
+        let mut bucket = TokenBucket::full(Quota::of_a_second(100), start);
+        let lower = Quota::of_a_second(1);
+        assert!(bucket.take(lower, start));
+        assert!(!bucket.take(lower, start));
+    }
+}

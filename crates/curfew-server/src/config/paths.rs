@@ -1,0 +1,34 @@
+//! The paths of the public listener. Those of other endpoints are no path of the WebSocket endpoint.
+
+/// The path of the WebSocket endpoint, where `server.path` has no other.
+pub(crate) const WEBSOCKET: &str = "/ws";
+
+/// The path that gives tickets.
+pub(crate) const TICKETS: &str = "/v1/tickets";
+
+/// The path of OpenID Connect Back-Channel Logout.
+pub(crate) const LOGOUT: &str = "/logout/backchannel";
+
+/// The path of Global Token Revocation.
+pub(crate) const GLOBAL_REVOCATION: &str = "/v1/global-token-revocation";
+
+/// The path at which tokens are given back (RFC 7009).
+pub(crate) const TOKEN_REVOCATION: &str = "/revoke";
+
+/// The beginning of the paths of security events (RFC 8935); an issuer's configured name follows.
+pub(crate) const EVENTS: &str = "/events/";
+
+/// Checks one of `server.path`. The error says what is wrong with it.
+pub(super) fn check(path: &str) -> Result<(), &'static str> {
+    if !path.starts_with('/') {
+        return Err("must begin with /");
+    }
+    if !path.bytes().all(|byte| byte.is_ascii_graphic()) || path.contains(['?', '#', '%', '*']) {
+        return Err("must be a path of visible ASCII without ?, #, % and *");
+    }
+    let taken = [TICKETS, LOGOUT, GLOBAL_REVOCATION, TOKEN_REVOCATION];
+    if taken.contains(&path) || path.starts_with(EVENTS) {
+        return Err("is the path of something else of this listener");
+    }
+    Ok(())
+}

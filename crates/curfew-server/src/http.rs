@@ -1,0 +1,185 @@
+//! HTTP/1.1 as both listeners speak it; here its answers: JSON, and problems as RFC 9457 has them.
+//!
+//! The files in the order of a request: `exchange` (a connection's requests and answers), `head` (bytes
+//! that are no request), `body`, `span` (a request in a trace), `refusal` and `cors` (answers to tokens and
+//! to pages), `answers` (answers counted and logged).
+
+pub(crate) mod answers;
+pub(crate) mod body;
+pub(crate) mod cors;
+pub(crate) mod exchange;
+pub(crate) mod head;
+pub(crate) mod refusal;
+pub(crate) mod span;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, StatusCode};
+use http_body_util::Full;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// The body of every answer.
+pub type Body = Full<Bytes>;
+
+/// An answer.
+pub type Response = http::Response<Body>;
+
+/// Seconds after which a client that was turned away for load may try again.
+const RETRY_AFTER_SECONDS: u64 = 1;
+
+/// An error answer: `application/problem+json` (RFC 9457).
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct Problem {
+    /// The HTTP status.
+    pub status: u16,
+    /// The status in words.
+    pub title: String,
+    /// The fault and its remedy.
+    pub detail: String,
+    /// A name for programs.
+    pub code: &'static str,
+    /// The time after which another attempt can have another outcome; `None`: soon.
+    #[serde(skip)]
+    pub(crate) retry_after: Option<Duration>,
+    /// The setting that turned the request away, if one did.
+    #[serde(skip)]
+    pub(crate) limit: Option<&'static str>,
+}
+
+/// The JSON of an answer; beside the answer.
+#[derive(Debug, Clone)]
+struct Written(Bytes);
+
+/// The name of an answer's problem, for counting; beside the answer, not in it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Code(pub(crate) &'static str);
+
+/// The setting that turned a request away; beside the answer, not in it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limit(pub(crate) &'static str);
+
+impl Problem {
+    /// A problem of this status.
+    pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            status: status.as_u16(),
+            title: status.canonical_reason().unwrap_or("Error").to_owned(),
+            detail: detail.into(),
+            code,
+            retry_after: None,
+            limit: None,
+        }
+    }
+
+    /// The same problem, with the time after which another attempt can have another outcome.
+    #[must_use]
+    pub(crate) fn after(self, retry_after: Option<Duration>) -> Self {
+        Self {
+            retry_after,
+            ..self
+        }
+    }
+
+    /// The request is wrong.
+    pub fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_request", detail)
+    }
+
+    /// A dependency is down; the answer carries `Retry-After`.
+    pub fn unavailable(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
+    }
+
+    /// The setting `limit` turns it away; the answer carries `Retry-After`.
+    pub(crate) fn over_limit(limit: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            limit: Some(limit),
+            ..Self::unavailable(detail)
+        }
+    }
+
+    /// The outcome of a publication is not known. Trying again may do it twice, so the answer
+    /// carries no `Retry-After`.
+    pub fn unknown_outcome(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "unknown_outcome", detail)
+    }
+
+    /// The answer.
+    pub fn into_response(self) -> Response {
+        let status = self.status();
+        let mut response = json(status, &self);
+        response.extensions_mut().insert(Code(self.code));
+        if let Some(limit) = self.limit {
+            response.extensions_mut().insert(Limit(limit));
+        }
+        let headers = response.headers_mut();
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
+            headers.insert(RETRY_AFTER, retry_after_seconds(self.retry_after).into());
+        }
+        response
+    }
+
+    /// The status.
+    pub(crate) fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// The bytes of the answer to a connection without a request that could be read. It is the last answer.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let response = self.clone().into_response();
+        let mut bytes =
+            format!("HTTP/1.1 {}\r\nConnection: close\r\n", response.status()).into_bytes();
+        let body = serde_json::to_vec(self).expect("our types serialize");
+        for (name, value) in response.headers() {
+            bytes.extend_from_slice(name.as_str().as_bytes());
+            bytes.extend_from_slice(b": ");
+            bytes.extend_from_slice(value.as_bytes());
+            bytes.extend_from_slice(b"\r\n");
+        }
+        bytes.extend_from_slice(format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes());
+        bytes.extend_from_slice(&body);
+        bytes
+    }
+}
+
+/// The value of `Retry-After`: whole seconds, rounded up; 1 where the time is not known.
+pub(crate) fn retry_after_seconds(after: Option<Duration>) -> u64 {
+    let up = after.map(|after| after.as_secs() + u64::from(after.subsec_nanos() > 0));
+    up.unwrap_or_default().max(RETRY_AFTER_SECONDS)
+}
+
+/// A JSON answer that no cache keeps.
+pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    let body = serde_json::to_vec(value).expect("our types serialize");
+    let body = Bytes::from(body);
+    let mut response = Response::new(Full::new(body.clone()));
+    response.extensions_mut().insert(Written(body));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Has the connection end with this answer, unless the answer is an upgrade.
+pub(crate) fn close(mut response: Response) -> Response {
+    let close = match response.status() {
+        StatusCode::SWITCHING_PROTOCOLS => return response,
+        // RFC 9110 §7.8: Upgrade is named there as well.
+        StatusCode::UPGRADE_REQUIRED => "upgrade, close",
+        _ => "close",
+    };
+    let close = HeaderValue::from_static(close);
+    response.headers_mut().insert(CONNECTION, close);
+    response
+}

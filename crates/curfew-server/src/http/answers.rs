@@ -1,0 +1,148 @@
+//! Answers are counted by their reason, and refusals are logged: a line for each reason and minute.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use curfew_model::Repeats;
+use http::StatusCode;
+use parking_lot::Mutex;
+use tracing::{info, warn};
+
+use super::{Code, Limit, Problem, Response};
+use crate::metrics::{AnswerReason, ListenerKind, ServerMetrics};
+
+/// The answers of one listener.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    listener: ListenerKind,
+    metrics: Arc<ServerMetrics>,
+    /// By their cause.
+    refusals: Mutex<HashMap<Cause, Repeats<Refusal>>>,
+}
+
+/// The cause of a refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Cause {
+    reason: AnswerReason,
+    /// The setting that turns requests away, where the reason is a limit.
+    limit: Option<&'static str>,
+}
+
+/// A refusal, for the log.
+#[derive(Debug, Clone, Copy)]
+struct Refusal {
+    status: StatusCode,
+    peer: IpAddr,
+}
+
+impl Answers {
+    pub(crate) fn new(listener: ListenerKind, metrics: Arc<ServerMetrics>) -> Self {
+        Self {
+            listener,
+            metrics,
+            refusals: Mutex::default(),
+        }
+    }
+
+    /// Counts an answer to `peer`, and logs it where it is a refusal.
+    pub(crate) fn note(&self, response: &Response, peer: IpAddr) {
+        let extensions = response.extensions();
+        let code = extensions.get::<Code>().map(|Code(code)| *code);
+        let status = response.status();
+        if let Some(Limit(limit)) = extensions.get() {
+            return self.over_limit(limit, status, peer);
+        }
+        let reason = AnswerReason::of(status.as_u16(), code);
+        self.metrics.http_answers.inc((self.listener, reason));
+        // A node that is not ready says so in an answer of its own.
+        let is_refusal = status.is_client_error() || status.is_server_error() && code.is_some();
+        if is_refusal {
+            let limit = None;
+            self.log(Cause { reason, limit }, Refusal { status, peer });
+        }
+    }
+
+    /// Counts and logs a refusal that is no [`Response`].
+    pub(crate) fn problem(&self, problem: &Problem, peer: IpAddr) {
+        let status = problem.status();
+        match problem.limit {
+            Some(limit) => self.over_limit(limit, status, peer),
+            None => {
+                let reason = AnswerReason::of(problem.status, Some(problem.code));
+                self.refused(reason, status, peer);
+            }
+        }
+    }
+
+    /// Counts and logs what the setting `limit` turns away.
+    pub(crate) fn over_limit(&self, limit: &'static str, status: StatusCode, peer: IpAddr) {
+        let reason = AnswerReason::Limit;
+        self.metrics.http_answers.inc((self.listener, reason));
+        let limit = Some(limit);
+        self.log(Cause { reason, limit }, Refusal { status, peer });
+    }
+
+    /// Counts and logs a refusal that is neither a [`Response`] nor a [`Problem`].
+    pub(crate) fn refused(&self, reason: AnswerReason, status: StatusCode, peer: IpAddr) {
+        self.metrics.http_answers.inc((self.listener, reason));
+        let limit = None;
+        self.log(Cause { reason, limit }, Refusal { status, peer });
+    }
+
+    fn log(&self, cause: Cause, refusal: Refusal) {
+        let due = {
+            // Let go before the line is written, which may block.
+            let mut refusals = self.refusals.lock();
+            refusals.entry(cause).or_default().note_event(refusal)
+        };
+        if let Some((count, refusal)) = due {
+            self.tell(cause, count, refusal);
+        }
+    }
+
+    /// Logs the refusals that no line has told, where the interval of the last one is over.
+    pub(crate) fn tell_rest(&self) {
+        let due: Vec<_> = {
+            let refusals = self.refusals.lock();
+            let rest = |(cause, repeats): (&Cause, &Repeats<Refusal>)| {
+                repeats
+                    .rest()
+                    .map(|(count, refusal)| (*cause, count, refusal))
+            };
+            refusals.iter().filter_map(rest).collect()
+        };
+        for (cause, count, refusal) in due {
+            self.tell(cause, count, refusal);
+        }
+    }
+
+    fn tell(&self, cause: Cause, count: u64, refusal: Refusal) {
+        let listener = self.listener.as_str();
+        let reason = cause.reason.as_str();
+        let status = refusal.status.as_u16();
+        let peer = refusal.peer;
+        match (cause.limit, advice(reason)) {
+            (Some(limit), _) => {
+                warn!(listener, reason, limit, status, count, peer = %peer, "requests refused");
+            }
+            (None, Some(advice)) => {
+                warn!(listener, reason, status, count, peer = %peer, advice, "requests refused");
+            }
+            (None, None) => {
+                info!(listener, reason, status, count, peer = %peer, "requests refused");
+            }
+        }
+    }
+}
+
+/// Advice to the operator, where the reason may lie in the configuration.
+fn advice(reason: &str) -> Option<&'static str> {
+    match reason {
+        "head_too_large" => Some("tokens, cookies and proxies' headers must fit limits.head_bytes"),
+        "too_many_headers" => Some("what clients and proxies send must fit limits.headers"),
+        "http_version" => Some("a proxy in front must speak HTTP/1.1 to this node"),
+        "internal" => Some("see the lines before"),
+        _ => None,
+    }
+}

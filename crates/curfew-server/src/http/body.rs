@@ -1,0 +1,89 @@
+//! Reading the body of a request, bounded in size and time.
+
+use std::error::Error;
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::{Body as _, Incoming};
+use tokio::time;
+
+use super::Problem;
+
+/// The time that the body of a request to the public listener may take.
+pub(crate) const PUBLIC_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The reasons for which a body is not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// It is larger than it may be.
+    #[error("the body is larger than {0} bytes")]
+    TooLarge(usize),
+    /// The peer ended it too early.
+    #[error("the body is incomplete: it broke off")]
+    Incomplete,
+    /// Its chunks have no valid form.
+    #[error("the body is not encoded as it should be: a chunk is malformed")]
+    Malformed,
+    /// It did not come in time.
+    #[error("the body did not come in time")]
+    Late,
+}
+
+impl BodyError {
+    /// The status to answer with.
+    pub(crate) fn status(self) -> StatusCode {
+        match self {
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Incomplete | Self::Malformed => StatusCode::BAD_REQUEST,
+            Self::Late => StatusCode::REQUEST_TIMEOUT,
+        }
+    }
+}
+
+impl From<BodyError> for Problem {
+    fn from(error: BodyError) -> Self {
+        let code = match error {
+            BodyError::TooLarge(_) => "message_too_large",
+            BodyError::Incomplete => "body_incomplete",
+            BodyError::Malformed => "bad_request",
+            BodyError::Late => "timeout",
+        };
+        Self::new(error.status(), code, error.to_string())
+    }
+}
+
+/// Reads a body of at most `most` bytes.
+pub(crate) async fn read(
+    body: Incoming,
+    most: usize,
+    within: Duration,
+) -> Result<Bytes, BodyError> {
+    if body.size_hint().lower() > most as u64 {
+        return Err(BodyError::TooLarge(most));
+    }
+    let collected = time::timeout(within, Limited::new(body, most).collect());
+    match collected.await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(BodyError::TooLarge(most)),
+        Ok(Err(error)) => Err(broken(&*error)),
+        Err(_) => Err(BodyError::Late),
+    }
+}
+
+/// The fault of a body, which hyper tells by an I/O error below its own.
+fn broken(error: &(dyn Error + 'static)) -> BodyError {
+    let mut error = Some(error);
+    while let Some(this) = error {
+        if let Some(io) = this.downcast_ref::<io::Error>() {
+            return match io.kind() {
+                io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => BodyError::Malformed,
+                _ => BodyError::Incomplete,
+            };
+        }
+        error = this.source();
+    }
+    BodyError::Incomplete
+}

@@ -1,0 +1,344 @@
+//! HTTP/1.1 on one connection, as both listeners speak it: bounded heads, an answer to bytes that are no
+//! request, and an end that lets the peer read its answer.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use curfew_ws::{DeferSwitch, DeferredResponse};
+use http::Request;
+use http_body_util::Full;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::server::conn::http1::{Builder, Parts};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::head::{Bounds, HeadEnd};
+use super::{Problem, Response};
+
+/// The time that a peer has to read its answer and close.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Most bytes of a peer that are read and thrown away meanwhile.
+const LINGER_BYTES: usize = 1024 * 1024;
+
+/// The time that a peer that is turned away has for the head of its request.
+const TURN_AWAY: Duration = Duration::from_secs(2);
+
+/// Most peers that are turned away at a time with an answer to what they ask; more are answered before
+/// they ask.
+const TURNED_AWAY: usize = 1024;
+
+/// Most peers that are turned away at a time over TLS, where an answer costs a handshake; more are cut.
+const TURNED_AWAY_OVER_TLS: usize = 64;
+
+/// An answer to a request.
+pub(crate) type Answering = Pin<Box<dyn Future<Output = Response> + Send>>;
+
+/// A connection that hyper is done with.
+pub(crate) struct Ended<S> {
+    pub(crate) stream: DeferredResponse<S>,
+    /// Bytes that were read and not needed.
+    pub(crate) read: Bytes,
+    pub(crate) result: hyper::Result<()>,
+}
+
+/// Answers one request after another until an answer or the peer ends the connection. Once `stop` is
+/// cancelled, and if `may_stop` returns true, no further request is waited for. The answer that hyper itself
+/// gives to bytes that are no request is held back in `stream`.
+pub(crate) async fn serve<S>(
+    stream: S,
+    ahead: Bytes,
+    switch: DeferSwitch,
+    bounds: Bounds,
+    head_timeout: Duration,
+    answer: impl Fn(Request<Incoming>) -> Answering + Unpin,
+    (stop, may_stop): (CancellationToken, impl Fn() -> bool),
+) -> Ended<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    switch.defer();
+    let stream = DeferredResponse::new(stream, ahead, switch.clone());
+    let service = service_fn(move |request| {
+        switch.pass();
+        let answering = answer(request);
+        let switch = switch.clone();
+        // Boxed, for a connection that is taken back from hyper must not be pinned.
+        Box::pin(async move {
+            let response = answering.await;
+            Ok::<_, Infallible>(response.map(|body| Whole { body, switch }))
+        })
+    });
+    let mut connection = Builder::new()
+        // Without a timer the head's deadline would be silently off.
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_timeout)
+        .max_headers(bounds.headers)
+        .max_header_size(bounds.bytes)
+        // One byte more shows that a head is larger.
+        .max_buf_size(bounds.bytes + 1)
+        .serve_connection(TokioIo::new(stream), service);
+    let result = tokio::select! {
+        result = poll_fn(|cx| connection.poll_without_shutdown(cx)) => result,
+        () = stop.cancelled() => {
+            if may_stop() {
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            poll_fn(|cx| connection.poll_without_shutdown(cx)).await
+        }
+    };
+    let Parts { io, read_buf, .. } = connection.into_parts();
+    Ended {
+        stream: io.into_inner(),
+        read: read_buf,
+        result,
+    }
+}
+
+/// The body of an answer, at whose end the answer is complete.
+struct Whole {
+    body: Full<Bytes>,
+    switch: DeferSwitch,
+}
+
+impl Body for Whole {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Whole {
+    fn drop(&mut self) {
+        self.switch.defer_once_flushed();
+    }
+}
+
+/// Writes the answer to bytes that are no request, and ends the connection.
+pub(crate) async fn answer_and_part(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    problem: &Problem,
+) {
+    let answered = async {
+        stream.write_all(&problem.to_bytes()).await?;
+        stream.flush().await
+    };
+    match time::timeout(LINGER, answered).await {
+        Ok(Ok(())) => part(stream).await,
+        Ok(Err(error)) => debug!(error = %error, "connection lost before its answer"),
+        Err(_) => debug!("a connection did not take its answer"),
+    }
+}
+
+/// Ends a connection that was answered. Bytes that the peer still sends are read, within bounds: a socket
+/// that is closed with bytes unread is reset, which can cost the peer its answer.
+pub(crate) async fn part(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
+    let parting = async {
+        stream.shutdown().await?;
+        let mut passed_over = 0;
+        let mut buffer = [0; 1024];
+        while passed_over < LINGER_BYTES {
+            match stream.read(&mut buffer).await? {
+                0 => break,
+                read => passed_over += read,
+            }
+        }
+        io::Result::Ok(())
+    };
+    if let Ok(Err(error)) = time::timeout(LINGER, parting).await {
+        debug!(error = %error, "connection lost at its end");
+    }
+}
+
+/// Answers connections beyond the limits.
+#[derive(Debug)]
+pub(crate) struct Porter {
+    plain: Arc<Semaphore>,
+    tls: Arc<Semaphore>,
+}
+
+impl Porter {
+    pub(crate) fn new() -> Self {
+        Self {
+            plain: Arc::new(Semaphore::new(TURNED_AWAY)),
+            tls: Arc::new(Semaphore::new(TURNED_AWAY_OVER_TLS)),
+        }
+    }
+
+    /// Turns a connection away, after the TLS handshake where `tls` is spoken. Many clients read an
+    /// answer only once they have sent their request, so its head is waited for and thrown away.
+    pub(crate) fn turn_away(
+        &self,
+        mut stream: TcpStream,
+        tls: Option<TlsAcceptor>,
+        problem: Problem,
+        bounds: Bounds,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let places = if tls.is_some() {
+            &self.tls
+        } else {
+            &self.plain
+        };
+        let place = Arc::clone(places).try_acquire_owned();
+        async move {
+            match (place, tls) {
+                (Ok(_place), None) => hear_out_and_answer(&mut stream, &problem, bounds).await,
+                (Ok(_place), Some(tls)) => match time::timeout(TURN_AWAY, tls.accept(stream)).await
+                {
+                    Ok(Ok(mut stream)) => hear_out_and_answer(&mut stream, &problem, bounds).await,
+                    Ok(Err(error)) => {
+                        debug!(error = %error, "TLS handshake of a turned-away connection failed");
+                    }
+                    Err(_) => debug!("TLS handshake of a turned-away connection took too long"),
+                },
+                (Err(_), None) => {
+                    if let Err(error) = stream.try_write(&problem.to_bytes()) {
+                        debug!(error = %error, "turned-away connection did not take its answer");
+                    }
+                }
+                (Err(_), Some(_)) => debug!("turned-away connection cut before its TLS handshake"),
+            }
+        }
+    }
+}
+
+/// Reads the head of a request in time, and answers.
+async fn hear_out_and_answer(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    problem: &Problem,
+    bounds: Bounds,
+) {
+    match time::timeout(TURN_AWAY, pass_over_head(stream, bounds)).await {
+        Ok(Ok(())) | Err(_) => answer_and_part(stream, problem).await,
+        Ok(Err(error)) => debug!(error = %error, "turned-away connection lost"),
+    }
+}
+
+/// Reads until the head of a request has ended, is too large or has broken off.
+async fn pass_over_head(stream: &mut (impl AsyncRead + Unpin), bounds: Bounds) -> io::Result<()> {
+    let mut end = HeadEnd::default();
+    loop {
+        let (read, ended) = poll_fn(|context| {
+            curfew_ws::with_read_buffer(|buffer| {
+                let mut buffer = ReadBuf::new(buffer);
+                ready!(Pin::new(&mut *stream).poll_read(context, &mut buffer))?;
+                let read = buffer.filled();
+                Poll::Ready(io::Result::Ok((read.len(), end.find(read).is_some())))
+            })
+        })
+        .await?;
+        if read == 0 || ended || end.seen() > bounds.bytes {
+            return Ok(());
+        }
+    }
+}
+
+/// A stream whose peer must take written bytes in time, from the first that it does not take to the last.
+#[derive(Debug)]
+pub(crate) struct Timely<S> {
+    stream: S,
+    within: Duration,
+    deadline: Option<Pin<Box<time::Sleep>>>,
+}
+
+impl<S> Timely<S> {
+    pub(crate) fn new(stream: S, within: Duration) -> Self {
+        Self {
+            stream,
+            within,
+            deadline: None,
+        }
+    }
+
+    fn in_time<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        polled: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            return polled;
+        }
+        let within = self.within;
+        let deadline = self
+            .deadline
+            .get_or_insert_with(|| Box::pin(time::sleep(within)));
+        match deadline.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Timely<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Timely<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.in_time(cx, polled)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.in_time(cx, polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.stream).poll_flush(cx);
+        let polled = self.in_time(cx, polled);
+        if polled.is_ready() {
+            // hyper flushes when it has written everything.
+            self.deadline = None;
+        }
+        polled
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,296 @@
+//! Faults of the head of a request, and their answers.
+//!
+//! hyper answers a head that it cannot read by itself, with a status and no body. That answer is held back
+//! (`curfew-ws/src/upgrade.rs`), and one of these takes its place.
+
+use http::StatusCode;
+
+use super::Problem;
+use crate::metrics::RejectReason;
+
+/// Longest target of a request, in bytes: hyper reads no longer one.
+const MAX_TARGET_BYTES: usize = 65_534;
+
+/// The beginning of every HTTP/2 connection, as far as it has the form of a request line.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0";
+
+/// The beginning of every TLS connection: a handshake record of some version 3.
+const TLS_HANDSHAKE: &[u8] = &[22, 3];
+
+/// The beginnings of a load balancer's header, of either version (the PROXY protocol, §2.1 and §2.2).
+const PROXY_HEADERS: [&[u8]; 2] = [b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"];
+
+/// The bounds of a head.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// `limits.head_bytes`.
+    pub(crate) bytes: usize,
+    /// `limits.headers`.
+    pub(crate) headers: usize,
+}
+
+/// The reasons for which a head is not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HeadFault {
+    /// It is over `limits.head_bytes`.
+    TooLarge,
+    /// Its target is longer than any that is read.
+    LongTarget,
+    /// It has more than `limits.headers`.
+    TooManyHeaders,
+    /// It is the preface of HTTP/2.
+    Http2,
+    /// It is the beginning of a TLS connection.
+    Tls,
+    /// It broke off.
+    Incomplete,
+    /// It did not come in time.
+    Late,
+    /// It is a load balancer's PROXY header.
+    Proxy,
+    /// It is of another version of HTTP.
+    Version,
+    /// It does not say where its body ends, or says it twice.
+    Framing,
+    /// It is not HTTP/1.1.
+    Malformed,
+}
+
+impl HeadFault {
+    /// The meaning of hyper's `error`, when it had read `read` of a head. `None`: the connection was lost.
+    pub(crate) fn of(error: &hyper::Error, read: &[u8], bounds: Bounds) -> Option<Self> {
+        if error.is_timeout() {
+            return (!read.is_empty()).then_some(Self::Late);
+        }
+        if error.is_incomplete_message() {
+            return (!read.is_empty()).then_some(Self::Incomplete);
+        }
+        if !error.is_parse() {
+            return None;
+        }
+        let fault = Self::of_bytes(read, bounds, error.is_parse_too_large());
+        match fault {
+            // hyper has no other way to say which, and the head may be gone by then.
+            Self::Malformed => Some(Self::named(&error.to_string())),
+            fault => Some(fault),
+        }
+    }
+
+    /// The fault that hyper's words name.
+    fn named(words: &str) -> Self {
+        if words.contains("content-length") || words.contains("transfer-encoding") {
+            Self::Framing
+        } else if words.contains("HTTP version") {
+            Self::Version
+        } else {
+            Self::Malformed
+        }
+    }
+
+    fn of_bytes(read: &[u8], bounds: Bounds, too_large: bool) -> Self {
+        if read.starts_with(HTTP2_PREFACE) {
+            Self::Http2
+        } else if read.starts_with(TLS_HANDSHAKE) {
+            Self::Tls
+        } else if PROXY_HEADERS.iter().any(|begin| read.starts_with(begin)) {
+            Self::Proxy
+        } else if !too_large {
+            Self::Malformed
+        } else if headers(read) > bounds.headers {
+            Self::TooManyHeaders
+        } else if target(read).len() <= MAX_TARGET_BYTES {
+            Self::TooLarge
+        } else {
+            Self::LongTarget
+        }
+    }
+
+    /// The answer.
+    pub(crate) fn problem(self, bounds: Bounds) -> Problem {
+        let too_large = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        match self {
+            Self::TooLarge => Problem::new(
+                too_large,
+                "head_too_large",
+                format!(
+                    "the head of the request has more than {} bytes (limits.head_bytes)",
+                    bounds.bytes
+                ),
+            ),
+            Self::LongTarget => Problem::new(
+                StatusCode::URI_TOO_LONG,
+                "head_too_large",
+                format!(
+                    "the address has more than {MAX_TARGET_BYTES} bytes: send such a token in the Authorization header or in an auth message"
+                ),
+            ),
+            Self::TooManyHeaders => Problem::new(
+                too_large,
+                "too_many_headers",
+                format!(
+                    "the request has more than {} headers (limits.headers)",
+                    bounds.headers
+                ),
+            ),
+            Self::Http2 => Problem::new(
+                StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+                "http_version",
+                "HTTP/2 is not spoken here: use HTTP/1.1; behind a proxy, set its upstream HTTP version",
+            ),
+            Self::Tls => Problem::bad_request(
+                "TLS is not spoken here: use ws:// or http://, or set server.tls_cert_file",
+            ),
+            Self::Incomplete => Problem::bad_request("the head of the request broke off"),
+            Self::Late => Problem::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "timeout",
+                "the head of the request did not come in time",
+            ),
+            Self::Proxy => Problem::bad_request(
+                "the connection begins with a PROXY header: one is read by the public listener alone, where server.proxy_protocol is on, from the addresses in server.trusted_proxies",
+            ),
+            Self::Version => Problem::new(
+                StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+                "http_version",
+                "only HTTP/1.1 and HTTP/1.0 are spoken here",
+            ),
+            Self::Framing => Problem::bad_request(
+                "the end of the body is not clear: send one Content-Length, or Transfer-Encoding: chunked and nothing else",
+            ),
+            Self::Malformed => Problem::bad_request("the head of the request is not HTTP/1.1"),
+        }
+    }
+
+    /// Its label among connections that are not upgraded.
+    pub(crate) fn reject_reason(self) -> RejectReason {
+        match self {
+            Self::TooLarge | Self::LongTarget => RejectReason::HeadTooLarge,
+            Self::TooManyHeaders => RejectReason::TooManyHeaders,
+            Self::Http2 | Self::Version => RejectReason::HttpVersion,
+            Self::Late => RejectReason::Timeout,
+            Self::Tls | Self::Incomplete | Self::Proxy | Self::Framing | Self::Malformed => {
+                RejectReason::BadRequest
+            }
+        }
+    }
+}
+
+/// The target in the first line of a request, as far as it has come.
+fn target(read: &[u8]) -> &[u8] {
+    let mut words = read.split(|byte| matches!(byte, b' ' | b'\r' | b'\n'));
+    let mut words = words.by_ref().filter(|word| !word.is_empty());
+    words.nth(1).unwrap_or_default()
+}
+
+/// The number of headers in what was read of a head, the last of them as far as it has come.
+fn headers(read: &[u8]) -> usize {
+    let end = HeadEnd::default().find(read).unwrap_or(read.len());
+    let lines = read[..end].split(|byte| *byte == b'\n');
+    let lines = lines.filter(|line| !line.is_empty() && *line != b"\r");
+    // The first line is the request's.
+    lines.count().saturating_sub(1)
+}
+
+/// Finds the end of a head, which is an empty line, in bytes that come piece by piece.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct HeadEnd {
+    seen: usize,
+    /// A line that is not empty has come; empty lines before a request do not count.
+    begun: bool,
+    /// The line that is being read is empty so far.
+    in_empty_line: bool,
+}
+
+impl HeadEnd {
+    /// The length of the head in bytes, once its end is in `piece`.
+    pub(crate) fn find(&mut self, piece: &[u8]) -> Option<usize> {
+        for byte in piece {
+            self.seen = self.seen.saturating_add(1);
+            match byte {
+                b'\n' if self.begun && self.in_empty_line => return Some(self.seen),
+                b'\n' => self.in_empty_line = true,
+                b'\r' => {}
+                _ => {
+                    self.begun = true;
+                    self.in_empty_line = false;
+                }
+            }
+        }
+        None
+    }
+
+    /// The number of bytes that have come.
+    pub(crate) fn seen(&self) -> usize {
+        self.seen
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_head_is_found_wherever_it_is_cut() {
+        let head = b"\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\nbehind";
+        let length = head.len() - b"behind".len();
+        for cut in 0..head.len() {
+            let mut end = HeadEnd::default();
+            let found = end.find(&head[..cut]).or_else(|| end.find(&head[cut..]));
+            assert_eq!(found, Some(length), "cut at {cut}");
+        }
+        assert_eq!(HeadEnd::default().find(b"GET / HTTP/1.1\n\n"), Some(16));
+        assert_eq!(HeadEnd::default().find(b"\r\n\r\n"), None);
+        assert_eq!(HeadEnd::default().find(b"GET / HTTP/1.1\r\n"), None);
+    }
+
+    #[test]
+    fn what_begins_like_another_protocol_is_told_as_that() {
+        let bounds = Bounds {
+            bytes: 40,
+            headers: 1,
+        };
+        for (read, too_large, fault) in [
+            (
+                &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..],
+                false,
+                HeadFault::Http2,
+            ),
+            (b"\x16\x03\x01\x02\x00\x01", false, HeadFault::Tls),
+            (b"\x16GET", false, HeadFault::Malformed),
+            (
+                b"GET / HTTP/1.1\r\na:b\r\nc:d\r\n\r\n",
+                true,
+                HeadFault::TooManyHeaders,
+            ),
+            // Its end has not come.
+            (
+                b"GET / HTTP/1.1\r\na:b\r\nc:d\r\n",
+                true,
+                HeadFault::TooManyHeaders,
+            ),
+            // Its end comes later than it may.
+            (
+                b"GET / HTTP/1.1\r\naaaaaaaaaaaaaaaaaaaaaaaa",
+                true,
+                HeadFault::TooLarge,
+            ),
+            (
+                b"GET / HTTP/1.1\r\naaaaaaaaaaaaaaaaaaaaaaaaaaaa:b",
+                true,
+                HeadFault::TooLarge,
+            ),
+        ] {
+            assert_eq!(HeadFault::of_bytes(read, bounds, too_large), fault);
+        }
+        let bounds = Bounds {
+            bytes: 90_000,
+            headers: 100,
+        };
+        let long = format!(
+            "GET /{} HTTP/1.1\r\na:b\r\n\r\n",
+            "a".repeat(MAX_TARGET_BYTES)
+        );
+        let fault = HeadFault::of_bytes(long.as_bytes(), bounds, true);
+        assert_eq!(fault, HeadFault::LongTarget);
+    }
+}

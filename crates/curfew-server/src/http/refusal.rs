@@ -1,0 +1,58 @@
+//! HTTP answers to a token or a page that is turned away, at an upgrade and at a request for a ticket.
+
+use curfew_auth::AuthError;
+use curfew_backend::BackendError;
+use curfew_model::AuthFailure;
+use curfew_node::AdmitError;
+use http::header::WWW_AUTHENTICATE;
+use http::{HeaderValue, StatusCode};
+use serde::Serialize;
+
+use super::{Problem, Response, json};
+
+/// The detail of the answer to an origin that may not connect.
+pub(crate) const NOT_ALLOWED: &str = "the Origin is not in server.allowed_origins";
+
+/// The refusal of a token that a revocation covers.
+pub(crate) fn revoked(error: &AdmitError) -> Option<AuthError> {
+    let disconnect = match error {
+        AdmitError::Revoked(disconnect) => *disconnect,
+        AdmitError::Ended(ending) if ending.is_revocation() => ending.disconnect,
+        _ => return None,
+    };
+    let (failure, message) = curfew_session::revoked(disconnect);
+    Some(AuthError::new(failure, message))
+}
+
+/// The answer while the backend is away.
+pub(crate) fn backend_away(error: &BackendError) -> Problem {
+    if matches!(error, BackendError::Unusable(_)) {
+        tracing::warn!(error = %error, "the backend gave an unusable answer");
+    }
+    Problem::unavailable("the service is temporarily unavailable, try again")
+}
+
+/// The answer 401, with the JSON of the `auth_failed` frame.
+pub(crate) fn unauthorized(error: &AuthError) -> Response {
+    #[derive(Serialize)]
+    struct AuthFailed<'a> {
+        r#type: &'static str,
+        reason: AuthFailure,
+        message: &'a str,
+    }
+    let body = AuthFailed {
+        r#type: "auth_failed",
+        reason: error.failure(),
+        message: error.message(),
+    };
+    let mut response = json(StatusCode::UNAUTHORIZED, &body);
+    if let Ok(value) = HeaderValue::from_str(&error.www_authenticate()) {
+        response.headers_mut().insert(WWW_AUTHENTICATE, value);
+    }
+    response
+}
+
+/// The answer to a page of an origin that may not do this.
+pub(crate) fn forbidden_origin(detail: &'static str) -> Problem {
+    Problem::new(StatusCode::FORBIDDEN, "forbidden_origin", detail)
+}

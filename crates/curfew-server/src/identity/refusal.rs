@@ -1,0 +1,252 @@
+//! The refusal of a report, or of a token that is given back: its cause, and the answer as OAuth has it.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use curfew_auth::{AuthError, Unverified, VerifyError};
+use curfew_model::AuthFailure;
+use curfew_telemetry::{Span, Tracer};
+use http::StatusCode;
+use http::header::{ALLOW, HeaderMap, HeaderValue, RETRY_AFTER};
+use serde::Serialize;
+use tracing::debug;
+
+use super::Reports;
+use crate::http::span::{Asked, name_trace};
+use crate::http::{Response, json, retry_after_seconds};
+use crate::metrics::{EventOutcome, LogoutOutcome, ReportFault, ReportKind};
+
+/// A report without effect (RFC 6749 §5.2).
+#[derive(Debug)]
+pub(super) struct ReportRefusal {
+    pub(super) status: StatusCode,
+    pub(super) error: &'static str,
+    pub(super) description: String,
+    /// The issuer's part, if it has signed what is refused.
+    pub(super) signed: Option<Box<SignedRefusal>>,
+    /// The time after which another attempt can have another outcome, where that is known.
+    pub(super) retry_after: Option<Duration>,
+    /// It waits for its issuer's keys: what becomes of it is not known yet.
+    pub(super) is_kept: bool,
+}
+
+/// The part of an issuer in a refusal: its configuration, or ours, is wrong.
+#[derive(Debug)]
+pub(super) struct SignedRefusal {
+    /// The issuer's configured name.
+    issuer: Arc<str>,
+    fault: ReportFault,
+    /// Expected and received, for operators.
+    why: String,
+}
+
+/// The outcomes without an effect, which all kinds of reports have.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Undone {
+    /// It is not good.
+    Refused,
+    /// It is not read: too much from its address could not be verified.
+    RateLimited,
+    /// It may be good, and a dependency is away.
+    Unavailable,
+    /// It waits for its issuer's keys.
+    Kept,
+    /// It has waited for them, and is given up.
+    Lost,
+}
+
+impl ReportRefusal {
+    /// The error of a request that is turned away unread.
+    pub(super) const RATE_LIMITED: &'static str = "rate_limited";
+
+    /// The sender's fault.
+    pub(super) fn invalid(description: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            error: "invalid_request",
+            description: description.into(),
+            signed: None,
+            retry_after: None,
+            is_kept: false,
+        }
+    }
+
+    /// The fault of a report that is not verified.
+    pub(super) fn not_verified(error: &VerifyError) -> Self {
+        match error {
+            VerifyError::Refused(error) => Self::of_report(error),
+            VerifyError::Unknown(why) => Self::unverified(why),
+        }
+    }
+
+    /// The fault of a report, which is one of its issuer's where that has signed it.
+    pub(super) fn of_report(error: &AuthError) -> Self {
+        let fault = match error.failure() {
+            AuthFailure::WrongAudience => ReportFault::WrongAudience,
+            _ if error.is_by_clock() => ReportFault::Time,
+            _ => ReportFault::Content,
+        };
+        let why = match error.detail() {
+            Some(detail) => format!("{}: {detail}", error.message()),
+            None => error.message().to_owned(),
+        };
+        match error.signer() {
+            Some(signer) => Self::invalid(error.message()).signed(signer, fault, why),
+            None => Self::invalid(error.message()),
+        }
+    }
+
+    /// The same, of a report that the issuer called `issuer` has signed.
+    pub(super) fn signed(mut self, issuer: &Arc<str>, fault: ReportFault, why: String) -> Self {
+        self.signed = Some(Box::new(SignedRefusal {
+            issuer: Arc::clone(issuer),
+            fault,
+            why,
+        }));
+        self
+    }
+
+    /// Our fault, or that of something we depend on.
+    pub(super) fn unavailable(status: StatusCode, description: impl Into<String>) -> Self {
+        Self {
+            status,
+            error: "temporarily_unavailable",
+            ..Self::invalid(description)
+        }
+    }
+
+    /// The report cannot be verified at the moment.
+    pub(super) fn unverified(why: &Unverified) -> Self {
+        Self {
+            retry_after: why.retry_after(),
+            ..Self::unavailable(StatusCode::SERVICE_UNAVAILABLE, why.message())
+        }
+    }
+
+    /// Its outcome, as it is counted.
+    pub(super) fn undone(&self) -> Undone {
+        match self.error {
+            Self::RATE_LIMITED => Undone::RateLimited,
+            _ if self.is_kept => Undone::Kept,
+            _ if self.is_unavailable() => Undone::Unavailable,
+            _ => Undone::Refused,
+        }
+    }
+
+    /// True if it is worth trying again.
+    pub(super) fn is_unavailable(&self) -> bool {
+        self.error == "temporarily_unavailable"
+    }
+
+    pub(super) fn into_response(self) -> Response {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            error: &'a str,
+            error_description: &'a str,
+        }
+        let body = Body {
+            error: self.error,
+            error_description: &self.description,
+        };
+        let mut response = json(self.status, &body);
+        self.explain(response.headers_mut());
+        response
+    }
+
+    /// Adds what the status asks for: what would be allowed, when to try again.
+    pub(super) fn explain(&self, headers: &mut HeaderMap) {
+        if self.status == StatusCode::METHOD_NOT_ALLOWED {
+            headers.insert(ALLOW, HeaderValue::from_static("POST"));
+        }
+        let later = [
+            StatusCode::SERVICE_UNAVAILABLE,
+            StatusCode::TOO_MANY_REQUESTS,
+        ];
+        if later.contains(&self.status) {
+            let seconds = retry_after_seconds(self.retry_after);
+            headers.insert(RETRY_AFTER, seconds.into());
+        }
+    }
+}
+
+impl From<Undone> for LogoutOutcome {
+    fn from(undone: Undone) -> Self {
+        match undone {
+            Undone::Refused => Self::Refused,
+            Undone::RateLimited => Self::RateLimited,
+            Undone::Unavailable => Self::Unavailable,
+            Undone::Kept => Self::Kept,
+            Undone::Lost => Self::Lost,
+        }
+    }
+}
+
+impl From<Undone> for EventOutcome {
+    fn from(undone: Undone) -> Self {
+        match undone {
+            Undone::Refused => Self::Refused,
+            Undone::RateLimited => Self::RateLimited,
+            Undone::Unavailable => Self::Unavailable,
+            Undone::Kept => Self::Kept,
+            Undone::Lost => Self::Lost,
+        }
+    }
+}
+
+/// The span of a report that was refused, which began at `began`.
+pub(super) fn refused_span(
+    tracer: &Tracer,
+    refused: &ReportRefusal,
+    name: &'static str,
+    asked: &Asked,
+    began: SystemTime,
+) -> Span {
+    let (origin, whose) = (asked.origin.clone(), asked.whose());
+    let mut span = tracer.fault(refused.is_unavailable(), name, origin, began, whose);
+    asked.describe(&mut span);
+    span
+}
+
+/// The answer to a request posted to `route`, recorded in its span. A refusal is logged as `undone`, at
+/// debug, since strangers can post; `refuse` puts it into the form that is usual at this route.
+pub(super) fn answer(
+    mut span: Span,
+    route: &'static str,
+    undone: &'static str,
+    result: Result<Response, ReportRefusal>,
+    refuse: impl FnOnce(ReportRefusal) -> Response,
+) -> Response {
+    let scope = span.scope();
+    let _entered = scope.entered();
+    let mut response = match result {
+        Ok(response) => response,
+        Err(refused) => {
+            match refused.is_unavailable() {
+                true => span.failed(refused.error),
+                false => span.refused(refused.error),
+            }
+            debug!(why = %refused.description, "{undone}");
+            refuse(refused)
+        }
+    };
+    span.set("http.request.method", "POST");
+    span.set("http.route", route);
+    let status = i64::from(response.status().as_u16());
+    span.set("http.response.status_code", status);
+    name_trace(&mut response, &span);
+    response
+}
+
+impl Reports {
+    /// Counts a refusal of a report that its issuer has signed, and notes it in the journal. A report that
+    /// a stranger can write is neither counted nor noted.
+    pub(super) fn note_refused(&self, report: ReportKind, refused: &ReportRefusal) {
+        let Some(signed) = &refused.signed else {
+            return;
+        };
+        let metrics = &self.metrics;
+        metrics.reports_refused.inc((report, signed.fault));
+        let authenticator = &self.context.authenticator;
+        authenticator.note_failed_report(&signed.issuer, report.as_str(), "refused", &signed.why);
+    }
+}

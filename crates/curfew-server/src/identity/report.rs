@@ -1,0 +1,195 @@
+//! A report of an identity provider, from its request to its effect: all that the kinds have in common.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use curfew_auth::{Authenticator, VerifyError};
+use curfew_telemetry::{Counters, Label, Span};
+use http::Request;
+use hyper::body::Incoming;
+use tracing::Instrument as _;
+
+use super::Reports;
+use super::refusal::{ReportRefusal, Undone, answer, refused_span};
+use crate::http::Response;
+use crate::http::span::Asked;
+use crate::metrics::{ReportKind, ServerMetrics};
+
+/// A kind of report: the parts that are its own. A value of it is one that was received.
+pub(super) trait Report: Sized + Send + Sync + 'static {
+    /// Its name in metrics and in the log.
+    const KIND: ReportKind;
+    /// Its path in spans.
+    const ROUTE: &'static str;
+    /// The name of its span.
+    const SPAN: &'static str;
+    /// The line of the log on one that is refused.
+    const REFUSED: &'static str;
+
+    /// The content that its issuer has signed.
+    type Verified: Send;
+    /// The effect that it asks for.
+    type Order: Send + Sync;
+    /// The outcome, as it is counted.
+    type Outcome: Label + From<Undone>;
+
+    /// Verifies its token with the keys at hand, or with those that its issuer gives when it is asked.
+    fn verify(
+        &self,
+        authenticator: &Authenticator,
+    ) -> impl Future<Output = Result<Self::Verified, VerifyError>> + Send;
+
+    /// Verifies a token that is good but for its key with the keys of the issuer's next answer.
+    fn verify_later(
+        &self,
+        authenticator: &Authenticator,
+    ) -> impl Future<Output = Result<Self::Verified, VerifyError>> + Send;
+
+    /// The order in what was verified.
+    ///
+    /// # Errors
+    ///
+    /// The token is not good, or the report asks for nothing that can be done.
+    fn order(
+        self,
+        reports: &Reports,
+        verified: Result<Self::Verified, VerifyError>,
+    ) -> Result<Self::Order, ReportRefusal>;
+
+    /// The parts of an order that spans and the journal of reports name.
+    fn name(order: &Self::Order) -> OrderName<'_>;
+
+    /// Carries an order out.
+    fn carry_out(
+        order: &Self::Order,
+        reports: &Reports,
+        span: &Span,
+    ) -> impl Future<Output = Result<Self::Outcome, ReportRefusal>> + Send;
+
+    /// The metric of its outcomes.
+    fn counter(metrics: &ServerMetrics) -> &Counters<Self::Outcome>;
+
+    /// The answer to one that had its effect.
+    fn done() -> Response;
+
+    /// The answer to one that is refused.
+    fn refuse(refused: ReportRefusal) -> Response {
+        refused.into_response()
+    }
+
+    /// Advice to the operator on an outcome that is no refusal and yet may be a mistake of the
+    /// configuration.
+    fn advice(_: Self::Outcome) -> Option<&'static str> {
+        None
+    }
+}
+
+/// The issuer and the event of an order.
+pub(super) struct OrderName<'a> {
+    /// The configured name of the issuer.
+    pub(super) issuer: &'a str,
+    /// The type of the event, where a kind of report has several.
+    pub(super) event: Option<&'static str>,
+    /// It ends access, so its span is recorded at any sampled share.
+    pub(super) ends_access: bool,
+}
+
+/// The request that brought a report.
+#[derive(Debug, Clone)]
+pub(super) struct Delivery {
+    asked: Asked,
+    began: SystemTime,
+    /// The address it came from.
+    pub(super) address: IpAddr,
+}
+
+impl Reports {
+    /// Answers the request that brings a report, which `receive` reads.
+    pub(super) async fn take_report<R: Report, F>(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        address: IpAddr,
+        receive: impl FnOnce(Request<Incoming>) -> F,
+    ) -> Response
+    where
+        F: Future<Output = Result<R, ReportRefusal>>,
+    {
+        let tracer = self.metrics.tracer();
+        let delivery = Delivery {
+            asked: Asked::of(tracer, &request),
+            began: tracer.now(),
+            address,
+        };
+        let judged = match receive(request).await {
+            Ok(report) => self.judge_report(report, &delivery).await,
+            Err(refused) => Err(refused),
+        };
+        match judged {
+            Ok(response) => response,
+            Err(refused) => self.conclude::<R>(Err(refused), &delivery).await,
+        }
+    }
+
+    /// Carries an order out, or refuses the report that has none. Counts, notes, traces and answers either.
+    pub(super) async fn conclude<R: Report>(
+        &self,
+        order: Result<R::Order, ReportRefusal>,
+        delivery: &Delivery,
+    ) -> Response {
+        let tracer = self.metrics.tracer();
+        let asked = &delivery.asked;
+        let (span, result) = match order {
+            Err(refused) => {
+                self.charge(delivery.address, &refused);
+                let span = refused_span(tracer, &refused, R::SPAN, asked, delivery.began);
+                (span, Err(refused))
+            }
+            Ok(order) => {
+                let name = R::name(&order);
+                let mut span = match name.ends_access {
+                    true => tracer.always(R::SPAN, asked.origin.clone()),
+                    false => tracer.request(R::SPAN, asked.origin.clone()),
+                };
+                span.began(delivery.began);
+                asked.describe(&mut span);
+                if let Some(event) = name.event {
+                    span.set("curfew.event.type", event);
+                }
+                let carrying_out = R::carry_out(&order, self, &span).instrument(span.scope());
+                let result = carrying_out.await;
+                self.note_report::<R>(&name, &result);
+                (span, result)
+            }
+        };
+        R::counter(&self.metrics).inc(outcome::<R>(&result));
+        if let Err(refused) = &result {
+            self.note_refused(R::KIND, refused);
+        }
+        let result = result.map(|_| R::done());
+        answer(span, R::ROUTE, R::REFUSED, result, R::refuse)
+    }
+
+    /// Notes the outcome of an order in the journal. [`Reports::note_refused`] notes refusals.
+    fn note_report<R: Report>(
+        &self,
+        name: &OrderName<'_>,
+        result: &Result<R::Outcome, ReportRefusal>,
+    ) {
+        let authenticator = &self.context.authenticator;
+        let report = name.event.unwrap_or(R::KIND.as_str());
+        let outcome = R::Outcome::VALUES[outcome::<R>(result).index()];
+        match result.as_ref().ok().and_then(|outcome| R::advice(*outcome)) {
+            Some(advice) => authenticator.note_failed_report(name.issuer, report, outcome, advice),
+            None => authenticator.note_report(name.issuer, report, outcome),
+        }
+    }
+}
+
+fn outcome<R: Report>(result: &Result<R::Outcome, ReportRefusal>) -> R::Outcome {
+    match result {
+        Ok(outcome) => *outcome,
+        Err(refused) => refused.undone().into(),
+    }
+}

@@ -1,0 +1,276 @@
+//! Opening a listener, and accepting from it.
+
+pub(crate) mod proxies;
+pub(crate) mod tls;
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream};
+use tokio::task::unconstrained;
+use tokio::time;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+/// Connections the kernel holds until they are accepted: a storm of reconnects fits, or as much of
+/// it as `net.core.somaxconn` allows.
+const BACKLOG: u32 = 4096;
+
+/// Wait after accepting failed for want of resources, such as file descriptors.
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+
+/// The address that stands for a peer on a Unix socket: no other connection comes from it.
+pub(crate) const UNIX_PEER: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+/// The prefix of the path of a Unix socket.
+const UNIX: &str = "unix:";
+
+/// The place of a listener: `127.0.0.1:8080` or `unix:/run/curfew.sock`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// An address and a port; port 0 takes a free one.
+    Tcp(SocketAddr),
+    /// A Unix socket at this path.
+    Unix(PathBuf),
+}
+
+/// The text names no place to listen at.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error(
+    "must be an IP address with a port, such as 127.0.0.1:8080 or 0.0.0.0:8080, no name and no URL; or unix: and an absolute path"
+)]
+pub struct ListenSyntaxError;
+
+impl FromStr for Listen {
+    type Err = ListenSyntaxError;
+
+    fn from_str(text: &str) -> Result<Self, ListenSyntaxError> {
+        match text.strip_prefix(UNIX) {
+            Some(path) if path.starts_with('/') => Ok(Self::Unix(path.into())),
+            Some(_) => Err(ListenSyntaxError),
+            None => text.parse().map(Self::Tcp).map_err(|_| ListenSyntaxError),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "{UNIX}{}", path.display()),
+        }
+    }
+}
+
+impl Serialize for Listen {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A listener that is open.
+#[derive(Debug)]
+pub enum Listener {
+    /// On an address and a port.
+    Tcp(TcpListener),
+    /// On a Unix socket, which is removed with it.
+    Unix(UnixPath, UnixListener),
+}
+
+/// The path of a Unix socket, removed when dropped.
+#[derive(Debug)]
+pub struct UnixPath(PathBuf);
+
+impl Drop for UnixPath {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0) {
+            warn!(path = %self.0.display(), error = %error, "Unix socket not removed");
+        }
+    }
+}
+
+impl Listener {
+    /// Its place, with the port that was free.
+    pub fn address(&self) -> io::Result<Listen> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().map(Listen::Tcp),
+            Self::Unix(path, _) => Ok(Listen::Unix(path.0.clone())),
+        }
+    }
+
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, IpAddr)>> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = ready!(listener.poll_accept(cx))?;
+                Poll::Ready(Ok((stream, peer.ip())))
+            }
+            Self::Unix(_, listener) => {
+                let (stream, _) = ready!(listener.poll_accept(cx))?;
+                Poll::Ready(as_tcp(stream).map(|stream| (stream, UNIX_PEER)))
+            }
+        }
+    }
+}
+
+/// The same socket as a TCP stream: the system calls that read, write and shut down are the same for both,
+/// so that the rest of the code knows one kind of stream.
+fn as_tcp(stream: UnixStream) -> io::Result<TcpStream> {
+    let socket = OwnedFd::from(stream.into_std()?);
+    TcpStream::from_std(std::net::TcpStream::from(socket))
+}
+
+/// A listener could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {error}{}", hint(.error))]
+pub struct ListenError {
+    address: Listen,
+    error: io::Error,
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; another process has this port: stop it or choose another",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges: choose another",
+        io::ErrorKind::AddrNotAvailable => "; no interface of this machine has this address",
+        _ => "",
+    }
+}
+
+/// Listens on `address`. Must be called within a runtime.
+pub fn listen(address: &Listen) -> Result<Listener, ListenError> {
+    let listener = match address {
+        Listen::Tcp(address) => try_listen(*address).map(Listener::Tcp),
+        Listen::Unix(path) => try_listen_unix(path),
+    };
+    listener.map_err(|error| ListenError {
+        address: address.clone(),
+        error,
+    })
+}
+
+fn try_listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // A restart need not wait for the TIME_WAIT of old connections.
+    socket.set_reuseaddr(true)?;
+    // Connections inherit it: one call for all of them.
+    socket.set_nodelay(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+fn try_listen_unix(path: &Path) -> io::Result<Listener> {
+    let bind = || -> io::Result<UnixListener> {
+        let socket = UnixSocket::new_stream()?;
+        socket.bind(path)?;
+        socket.listen(BACKLOG)
+    };
+    let bound = match bind() {
+        // A socket that does not answer was left by a process that was killed.
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path) => {
+            std::fs::remove_file(path)?;
+            bind()?
+        }
+        bound => bound?,
+    };
+    Ok(Listener::Unix(UnixPath(path.into()), bound))
+}
+
+fn is_abandoned(path: &Path) -> bool {
+    // A file of another kind refuses connections too, and is not ours to remove.
+    let is_socket =
+        std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    let connected = std::os::unix::net::UnixStream::connect(path);
+    is_socket && connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+/// Hands every connection to `on_connection`, with the address it comes from, until `stop`, and then the
+/// connections that wait already.
+pub(crate) async fn accept(
+    listener: Listener,
+    stop: CancellationToken,
+    mut on_connection: impl FnMut(TcpStream, IpAddr),
+) {
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = poll_fn(|cx| listener.poll_accept(cx)) => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => on_connection(stream, peer),
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                warn!(error = %error, "accepting connections fails, will retry");
+                time::sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+    for _ in 0..BACKLOG {
+        // Unconstrained: a budget that is used up must not look like an empty queue.
+        let waiting = poll_fn(|cx| Poll::Ready(listener.poll_accept(cx)));
+        let Poll::Ready(Ok((stream, peer))) = unconstrained(waiting).await else {
+            return;
+        };
+        on_connection(stream, peer);
+    }
+}
+
+/// Errors that concern a connection that is gone already, not the listener.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn connections_inherit_that_small_writes_do_not_wait() {
+        let listener = listen(&"127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.address().unwrap().to_string();
+        let accept = poll_fn(|cx| listener.poll_accept(cx));
+        let (client, accepted) = tokio::join!(TcpStream::connect(address), accept);
+        client.unwrap();
+        assert!(accepted.unwrap().0.nodelay().unwrap());
+    }
+
+    #[test]
+    fn places_to_listen_at_are_read_and_shown() {
+        for text in ["127.0.0.1:8080", "[::1]:0", "unix:/run/curfew.sock"] {
+            assert_eq!(text.parse::<Listen>().unwrap().to_string(), text);
+        }
+        for text in [
+            "",
+            "8080",
+            "localhost:8080",
+            "unix:",
+            "unix:curfew.sock",
+            "/run/x",
+        ] {
+            assert!(text.parse::<Listen>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! The client behind a load balancer: by the PROXY protocol, by `X-Forwarded-For` or by `Forwarded`, and
+//! only as far as `server.trusted_proxies` says so.
+
+pub(crate) mod forwarded;
+pub(crate) mod network;
+pub(crate) mod protocol;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use http::header::FORWARDED;
+use http::{HeaderMap, HeaderName};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
+
+use network::Network;
+use protocol::{Header, Unparsed};
+
+/// The header that load balancers append to: the nearest of them wrote the last address.
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The load balancers in front of the public listener, which are believed about their clients.
+#[derive(Debug, Clone, Default)]
+pub struct Proxies {
+    trusted: Vec<Network>,
+    protocol: bool,
+}
+
+/// The client of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Client {
+    /// As far as is known.
+    Known(IpAddr),
+    /// Its proxy's address, which has said two things. All such clients count as one, or a header that
+    /// says otherwise would be a way around the limits of an address.
+    Disputed(IpAddr),
+}
+
+/// The reasons for which a connection has no PROXY header.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HeaderError {
+    /// It begins with something else, or with a bad one.
+    #[error("{0}")]
+    Malformed(&'static str),
+    /// The connection is lost.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl Proxies {
+    /// Reads `server.trusted_proxies`, each an address or a network; `protocol` is
+    /// `server.proxy_protocol`. The error has the index of every bad entry, and its fault.
+    pub fn parse(trusted: &[String], protocol: bool) -> Result<Self, Vec<(usize, String)>> {
+        let mut networks = Vec::with_capacity(trusted.len());
+        let mut problems = Vec::new();
+        for (at, entry) in trusted.iter().enumerate() {
+            match Network::parse(entry) {
+                Ok(network) => networks.push(network),
+                Err(problem) => problems.push((at, format!("{entry:?} {problem}"))),
+            }
+        }
+        match problems.is_empty() {
+            true => Ok(Self {
+                trusted: networks,
+                protocol,
+            }),
+            false => Err(problems),
+        }
+    }
+
+    /// True if this peer is believed about its clients.
+    pub(crate) fn trusts(&self, peer: IpAddr) -> bool {
+        self.trusted.iter().any(|network| network.contains(peer))
+    }
+
+    /// True if connections of this peer begin with a PROXY header. Without a list of proxies all do.
+    pub(crate) fn speaks_protocol(&self, peer: IpAddr) -> bool {
+        self.protocol && (self.trusted.is_empty() || self.trusts(peer))
+    }
+
+    /// The client of a request that `peer` sent: the nearest address in its headers that is no trusted
+    /// proxy's. Where the two kinds of headers disagree, a client has added the one that its proxy does
+    /// not write: neither is believed, and the client is `peer`.
+    pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Client {
+        if !self.trusts(peer) {
+            return Client::Known(peer);
+        }
+        let values = |name| {
+            let values = headers.get_all(name).iter();
+            values.map(http::HeaderValue::as_bytes)
+        };
+        let listed = values(X_FORWARDED_FOR).flat_map(forwarded::addresses);
+        let listed: Vec<_> = listed.collect();
+        let described = values(FORWARDED).flat_map(forwarded::nodes);
+        let described: Vec<_> = described.collect();
+        match (listed.is_empty(), described.is_empty()) {
+            (true, true) => Client::Known(peer),
+            (false, true) => Client::Known(self.nearest(peer, &listed)),
+            (true, false) => Client::Known(self.nearest(peer, &described)),
+            (false, false) => {
+                let client = self.nearest(peer, &listed);
+                match client == self.nearest(peer, &described) {
+                    true => Client::Known(client),
+                    false => Client::Disputed(peer),
+                }
+            }
+        }
+    }
+
+    fn nearest(&self, peer: IpAddr, hops: &[Option<IpAddr>]) -> IpAddr {
+        let mut client = peer;
+        for hop in hops.iter().rev() {
+            match hop {
+                Some(address) if self.trusts(client) => client = *address,
+                _ => break,
+            }
+        }
+        client
+    }
+}
+
+/// Reads the PROXY header that a connection begins with, and nothing behind it. `None`: it names no
+/// client, as that of a health check.
+pub(crate) async fn read_header(stream: &mut TcpStream) -> Result<Option<SocketAddr>, HeaderError> {
+    let mut header = Vec::new();
+    let mut piece = [0; 256];
+    loop {
+        let peeked = stream.peek(&mut piece).await?;
+        if peeked == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        let before = header.len();
+        header.extend_from_slice(&piece[..peeked]);
+        let (ours, parsed) = match protocol::parse(&header) {
+            Ok(Header { bytes, source }) => (bytes - before, Some(source)),
+            Err(Unparsed::Incomplete) => (peeked, None),
+            Err(Unparsed::Malformed(why)) => return Err(HeaderError::Malformed(why)),
+        };
+        stream.read_exact(&mut piece[..ours]).await?;
+        if let Some(source) = parsed {
+            return Ok(source);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn client(peer: &str, headers: &[(&'static str, &'static str)]) -> String {
+        let trusted = ["10.0.0.0/8", "192.0.2.1", "2001:db8::/32"].map(str::to_owned);
+        let proxies = Proxies::parse(&trusted, false).unwrap();
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, HeaderValue::from_static(value));
+        }
+        match proxies.client(peer.parse().unwrap(), &map) {
+            Client::Known(address) => address.to_string(),
+            Client::Disputed(address) => format!("{address}?"),
+        }
+    }
+
+    #[test]
+    fn the_nearest_address_that_is_no_proxys_is_the_client() {
+        let xff = "x-forwarded-for";
+        for (peer, headers, expect) in [
+            ("198.51.100.9", &[(xff, "203.0.113.1")][..], "198.51.100.9"),
+            ("10.0.0.1", &[], "10.0.0.1"),
+            ("10.0.0.1", &[(xff, "203.0.113.1")], "203.0.113.1"),
+            ("10.0.0.1", &[(xff, "1.2.3.4, 203.0.113.1")], "203.0.113.1"),
+            (
+                "10.0.0.1",
+                &[(xff, "1.2.3.4, 203.0.113.1, 10.9.9.9")],
+                "203.0.113.1",
+            ),
+            (
+                "10.0.0.1",
+                &[(xff, "1.2.3.4"), (xff, "203.0.113.1")],
+                "203.0.113.1",
+            ),
+            ("10.0.0.1", &[(xff, "10.0.0.7, 10.0.0.8")], "10.0.0.7"),
+            ("10.0.0.1", &[(xff, "1.2.3.4, nonsense")], "10.0.0.1"),
+            ("10.0.0.1", &[(xff, "")], "10.0.0.1"),
+            (
+                "10.0.0.1",
+                &[("forwarded", "for=203.0.113.1;proto=https")],
+                "203.0.113.1",
+            ),
+            (
+                "2001:db8::9",
+                &[("forwarded", "for=\"[2001:db9::1]:4711\"")],
+                "2001:db9::1",
+            ),
+            ("10.0.0.1", &[("forwarded", "for=unknown")], "10.0.0.1"),
+            (
+                "10.0.0.1",
+                &[("forwarded", "for=203.0.113.1"), (xff, "203.0.113.1")],
+                "203.0.113.1",
+            ),
+            (
+                "10.0.0.1",
+                &[("forwarded", "for=1.2.3.4"), (xff, "203.0.113.1")],
+                "10.0.0.1?",
+            ),
+            (
+                "10.0.0.1",
+                &[("forwarded", "proto=https"), (xff, "203.0.113.1")],
+                "10.0.0.1?",
+            ),
+            ("::ffff:10.0.0.1", &[(xff, "203.0.113.1")], "203.0.113.1"),
+        ] {
+            assert_eq!(client(peer, headers), expect, "{peer} {headers:?}");
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! TLS on the public listener: certificate and key, re-read when the files change.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::TlsAcceptor;
+
+/// The reasons for which certificate and key cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("read {}: {source}", .path.display())]
+    Read {
+        /// The setting.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// No certificate in the file.
+    #[error("no PEM certificate in {}", .0.display())]
+    NoCertificate(PathBuf),
+    /// No private key in the file.
+    #[error("no PEM private key in {}", .0.display())]
+    NoKey(PathBuf),
+    /// The two do not fit together, or are of a kind that is not supported.
+    #[error("certificate and key do not work together: {0}")]
+    Unusable(#[from] rustls::Error),
+}
+
+impl TlsError {
+    /// The setting at fault.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::Read { key, .. } => key,
+            Self::NoCertificate(_) => "tls_cert_file",
+            Self::NoKey(_) | Self::Unusable(_) => "tls_key_file",
+        }
+    }
+}
+
+/// The listener's certificate and key.
+pub struct Tls {
+    cert_file: PathBuf,
+    key_file: PathBuf,
+    /// The files as they were last read, in use or not: a bad file is reported once.
+    seen: Mutex<(Vec<u8>, Vec<u8>)>,
+    config: ArcSwap<rustls::ServerConfig>,
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tls")
+            .field("cert_file", &self.cert_file)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Tls {
+    /// Reads certificate and key.
+    pub fn load(cert_file: &Path, key_file: &Path) -> Result<Self, TlsError> {
+        let (cert, key) = read(cert_file, key_file)?;
+        let config = build(cert_file, key_file, &cert, &key)?;
+        Ok(Self {
+            cert_file: cert_file.into(),
+            key_file: key_file.into(),
+            seen: Mutex::new((cert, key)),
+            config: ArcSwap::from_pointee(config),
+        })
+    }
+
+    /// Re-reads the files; true if another certificate is in use now. On an error the one in use stays, and
+    /// the same contents are no error the next time.
+    pub fn reload(&self) -> Result<bool, TlsError> {
+        let files = read(&self.cert_file, &self.key_file);
+        let mut seen = self.seen.lock();
+        let files = match files {
+            Ok(files) => files,
+            // Reported once, like every fault: nothing was read the last time either.
+            Err(_) if *seen == Default::default() => return Ok(false),
+            Err(error) => {
+                *seen = Default::default();
+                return Err(error);
+            }
+        };
+        if *seen == files {
+            return Ok(false);
+        }
+        *seen = files;
+        let config = build(&self.cert_file, &self.key_file, &seen.0, &seen.1)?;
+        self.config.store(Arc::new(config));
+        Ok(true)
+    }
+
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(self.config.load_full())
+    }
+}
+
+fn read(cert_file: &Path, key_file: &Path) -> Result<(Vec<u8>, Vec<u8>), TlsError> {
+    let read = |key, path: &Path| {
+        std::fs::read(path).map_err(|source| TlsError::Read {
+            key,
+            path: path.into(),
+            source,
+        })
+    };
+    Ok((
+        read("tls_cert_file", cert_file)?,
+        read("tls_key_file", key_file)?,
+    ))
+}
+
+fn build(
+    cert_file: &Path,
+    key_file: &Path,
+    cert: &[u8],
+    key: &[u8],
+) -> Result<rustls::ServerConfig, TlsError> {
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(cert)
+        .collect::<Result<_, _>>()
+        .map_err(|_| TlsError::NoCertificate(cert_file.into()))?;
+    if chain.is_empty() {
+        return Err(TlsError::NoCertificate(cert_file.into()));
+    }
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| TlsError::NoKey(key_file.into()))?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    // HTTP/2 is not offered: an upgrade is HTTP/1.1.
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}

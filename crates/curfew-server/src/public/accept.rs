@@ -1,0 +1,399 @@
+//! Accepting connections: a place, TLS, the first byte and the head of the request, each in time.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use curfew_session::Session;
+use curfew_ws::Transport;
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::{self, Instant};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+
+use super::Public;
+use crate::http::exchange::{self, Ended};
+use crate::http::head::{Bounds, HeadFault};
+use crate::http::{Problem, Response, close};
+use crate::listeners::proxies::{self, Client, HeaderError};
+use crate::listeners::tls::Tls;
+use crate::listeners::{self, Listener, UNIX_PEER};
+use crate::metrics::{AnswerReason, RejectReason};
+use crate::permits::{LimitReached, Unauthenticated};
+use crate::upgrade::Accepted;
+
+/// Longest wait for the last answers once the listener is closed.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+impl Public {
+    /// Accepts connections until `stop`. Returns when those it has accepted are upgraded or answered,
+    /// or after a second.
+    pub async fn serve(self: Arc<Self>, listener: Listener, stop: CancellationToken) {
+        let open = TaskTracker::new();
+        listeners::accept(listener, stop.clone(), |stream, peer| {
+            self.admit(stream, peer, stop.clone(), &open);
+        })
+        .await;
+        open.close();
+        if time::timeout(LAST_ANSWERS, open.wait()).await.is_err() {
+            debug!(
+                connections = open.len(),
+                "connections without a request are cut"
+            );
+        }
+    }
+
+    fn admit(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        peer: IpAddr,
+        stop: CancellationToken,
+        open: &TaskTracker,
+    ) {
+        let public = Arc::clone(self);
+        let node = &self.context.node;
+        let proxies = &self.settings.load().proxies;
+        // The client of a load balancer is counted once it is known.
+        let known = peer != UNIX_PEER && !proxies.trusts(peer) && !proxies.speaks_protocol(peer);
+        match self.permits.unauthenticated(known.then_some(peer)) {
+            Ok(permit) => {
+                let token = open.token();
+                // The session goes on in the same task, which holds only the state of an idle session:
+                // the state before that is in boxes, which are gone by then.
+                let connection = Box::pin(public.connection(stream, peer, permit, stop));
+                node.spawn(async move {
+                    let session = connection.await;
+                    drop(token);
+                    if let Some(session) = session {
+                        curfew_session::run(session).await;
+                    }
+                });
+            }
+            Err(full) => {
+                let problem = self.turn_away(full, peer);
+                let tls = self.tls.as_ref().map(|tls| tls.acceptor());
+                node.spawn(self.porter.turn_away(stream, tls, problem, self.bounds()));
+            }
+        }
+    }
+
+    /// Counts a connection beyond the limits, and gives the answer to it.
+    fn turn_away(&self, full: LimitReached, client: IpAddr) -> Problem {
+        self.rejected(RejectReason::Limit);
+        debug!(peer = %client, ?full, "connection turned away");
+        let problem = turned_away(full);
+        self.answers.problem(&problem, client);
+        problem
+    }
+
+    /// The bounds of heads.
+    fn bounds(&self) -> Bounds {
+        let limits = &self.context.settings.load().limits;
+        Bounds {
+            bytes: limits.head_bytes,
+            headers: limits.headers,
+        }
+    }
+
+    /// The session on an accepted connection, if its request is upgraded.
+    async fn connection(
+        self: Arc<Self>,
+        mut stream: TcpStream,
+        peer: IpAddr,
+        mut permit: Unauthenticated,
+        stop: CancellationToken,
+    ) -> Option<Box<Session>> {
+        let started = Instant::now();
+        let settings = self.settings.load();
+        let timeout = settings.server.handshake_timeout;
+        let deadline = started + settings.server.upgrade_timeout;
+        let by_proxy = settings.proxies.speaks_protocol(peer);
+        drop(settings);
+        let mut client = peer;
+        if by_proxy {
+            let named = Box::pin(self.named(&mut stream, peer, &mut permit));
+            client = match time::timeout(timeout, named).await {
+                Ok(Ok(client)) => client,
+                Ok(Err(Unnamed::Told(problem))) => {
+                    let tls = self.tls.as_ref().map(|tls| tls.acceptor());
+                    let turned_away = self.porter.turn_away(stream, tls, problem, self.bounds());
+                    turned_away.await;
+                    return None;
+                }
+                Ok(Err(Unnamed::Lost)) => return None,
+                Err(_) => {
+                    self.late(peer);
+                    return None;
+                }
+            };
+        }
+        let accepted = Accepted::new(client, started, permit);
+        let served = match &self.tls {
+            None => {
+                // hyper's own deadline begins with the first byte.
+                let first = deadline.min(started + timeout);
+                match time::timeout_at(first, first_bytes(&stream)).await {
+                    Ok(Ok(ahead)) => {
+                        let http = Box::pin(self.http(stream, ahead, accepted, timeout, stop));
+                        time::timeout_at(deadline, http).await
+                    }
+                    Ok(Err(error)) => {
+                        debug!(peer = %client, error = %error, "connection lost before its upgrade");
+                        return None;
+                    }
+                    Err(late) => Err(late),
+                }
+            }
+            Some(tls) => {
+                let https = Box::pin(self.https(tls, stream, accepted, timeout, stop));
+                time::timeout_at(deadline, https).await
+            }
+        };
+        if let Ok(Ok(session)) = served {
+            return session;
+        }
+        self.late(client);
+        None
+    }
+
+    /// Counts a connection that sent no request in time.
+    fn late(&self, client: IpAddr) {
+        self.rejected(RejectReason::Timeout);
+        debug!(peer = %client, "connection closed: no request came in time");
+    }
+
+    /// The client of a load balancer that speaks the PROXY protocol.
+    async fn named(
+        &self,
+        stream: &mut TcpStream,
+        peer: IpAddr,
+        permit: &mut Unauthenticated,
+    ) -> Result<IpAddr, Unnamed> {
+        match proxies::read_header(stream).await {
+            Ok(None) => Ok(peer),
+            Ok(Some(source)) => {
+                let client = source.ip();
+                let attribute = |address| permit.attribute(address);
+                self.attribute(Client::Known(client), attribute)
+                    .map_err(Unnamed::Told)?;
+                Ok(client)
+            }
+            Err(HeaderError::Malformed(why)) => {
+                self.rejected(RejectReason::BadRequest);
+                let problem = Problem::bad_request(format!(
+                    "server.proxy_protocol is on, and the connection is not as that says: {why}"
+                ));
+                let reason = AnswerReason::BadRequest;
+                self.answers.refused(reason, problem.status(), peer);
+                Err(Unnamed::Told(problem))
+            }
+            Err(HeaderError::Io(error)) => {
+                debug!(peer = %peer, error = %error, "connection lost before its PROXY header");
+                Err(Unnamed::Lost)
+            }
+        }
+    }
+
+    /// Counts a connection for the client that a load balancer has named. The error is the answer to a
+    /// client that has too many.
+    fn attribute(
+        &self,
+        client: Client,
+        attribute: impl FnOnce(IpAddr) -> Result<(), LimitReached>,
+    ) -> Result<(), Problem> {
+        let address = match client {
+            // A request of the load balancer itself, such as a health check.
+            Client::Known(address) if self.settings.load().proxies.trusts(address) => return Ok(()),
+            Client::Known(address) | Client::Disputed(address) => address,
+        };
+        attribute(address).map_err(|full| self.turn_away(full, address))
+    }
+
+    /// Counts a connection that is not upgraded.
+    pub(super) fn rejected(&self, reason: RejectReason) {
+        let metrics = &self.metrics;
+        metrics.connections_rejected.inc(reason);
+    }
+
+    /// The TLS handshake, then as [`Public::http`].
+    async fn https(
+        self: &Arc<Self>,
+        tls: &Tls,
+        stream: TcpStream,
+        accepted: Accepted,
+        timeout: Duration,
+        stop: CancellationToken,
+    ) -> Result<Option<Box<Session>>, Late> {
+        let mut first = [0];
+        let peeked = time::timeout(timeout, stream.peek(&mut first));
+        if matches!(peeked.await.map_err(|_| Late)?, Ok(1)) && first[0].is_ascii_uppercase() {
+            self.refuse_plain(stream, &accepted).await;
+            return Ok(None);
+        }
+        let handshake = tls.acceptor().accept(stream);
+        match time::timeout(timeout, handshake).await.map_err(|_| Late)? {
+            Ok(stream) => {
+                self.http(stream, Bytes::new(), accepted, timeout, stop)
+                    .await
+            }
+            Err(error) => {
+                self.rejected(RejectReason::Tls);
+                debug!(peer = %accepted.client(), error = %error, "TLS handshake failed");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Answers a request without TLS, which begins with a method, where TLS is spoken.
+    async fn refuse_plain(&self, stream: TcpStream, accepted: &Accepted) {
+        self.rejected(RejectReason::Tls);
+        let problem = Problem::bad_request("TLS is spoken here: use wss:// or https://");
+        let client = accepted.client();
+        self.answers
+            .refused(AnswerReason::BadRequest, problem.status(), client);
+        debug!(peer = %client, "request without TLS refused");
+        self.porter
+            .turn_away(stream, None, problem, self.bounds())
+            .await;
+    }
+
+    async fn answer(&self, request: Request<Incoming>, accepted: &Accepted) -> Response {
+        accepted.note_request();
+        let before = accepted.client();
+        let client = self
+            .settings
+            .load()
+            .proxies
+            .client(before, request.headers());
+        let (Client::Known(address) | Client::Disputed(address)) = client;
+        if client != Client::Known(before) {
+            accepted.set_client(address);
+            let attribute = |address| accepted.attribute(address);
+            if let Err(problem) = self.attribute(client, attribute) {
+                return close(problem.into_response());
+            }
+        }
+        let response = self.route(request, accepted).await;
+        self.answers.note(&response, address);
+        response
+    }
+
+    /// Answers a request, and takes the connection over if it was one for an upgrade.
+    async fn http<S>(
+        self: &Arc<Self>,
+        stream: S,
+        ahead: Bytes,
+        accepted: Accepted,
+        head_timeout: Duration,
+        stop: CancellationToken,
+    ) -> Result<Option<Box<Session>>, Late>
+    where
+        S: AsyncRead + AsyncWrite + Into<Transport> + Unpin + Send + 'static,
+    {
+        let accepted = Arc::new(accepted);
+        let answer = |request| {
+            let public = Arc::clone(self);
+            let accepted = Arc::clone(&accepted);
+            Box::pin(async move { public.answer(request, &accepted).await }) as _
+        };
+        // hyper would close a connection that has not asked yet, without an answer.
+        let asked = || accepted.has_asked();
+        let bounds = self.bounds();
+        let switch = accepted.switch();
+        let Ended {
+            stream,
+            read,
+            result,
+        } = exchange::serve(
+            stream,
+            ahead,
+            switch,
+            bounds,
+            head_timeout,
+            answer,
+            (stop, asked),
+        )
+        .await;
+        let upgrade = accepted.take_upgrade();
+        match (result, upgrade) {
+            (Ok(()), Some(upgrade)) => return Ok(Some(upgrade.session(stream.finish(&read)))),
+            (Ok(()), None) => exchange::part(&mut stream.into_inner()).await,
+            (Err(error), _) => match HeadFault::of(&error, &read, bounds) {
+                Some(fault) => {
+                    self.refuse_head(fault, &accepted);
+                    let problem = fault.problem(bounds);
+                    exchange::answer_and_part(&mut stream.into_inner(), &problem).await;
+                }
+                None if error.is_timeout() => return Err(Late),
+                None => {
+                    debug!(peer = %accepted.client(), error = %error, "connection lost before its upgrade");
+                }
+            },
+        }
+        Ok(None)
+    }
+
+    /// Counts a head that is no request's.
+    fn refuse_head(&self, fault: HeadFault, accepted: &Accepted) {
+        self.rejected(fault.reject_reason());
+        let problem = fault.problem(self.bounds());
+        let reason = AnswerReason::of(problem.status, Some(problem.code));
+        let client = accepted.client();
+        self.answers.refused(reason, problem.status(), client);
+        debug!(peer = %client, ?fault, "head of a request refused");
+    }
+}
+
+/// Waits for the first bytes of the client; none if it closes without any.
+///
+/// They are read here and not by hyper, which would hold its buffers meanwhile: a storm's connections are
+/// all accepted before the first of them is served. Waiting for a readable socket would not do, since tokio
+/// takes an accepted one for readable until a read has failed.
+async fn first_bytes(stream: &TcpStream) -> io::Result<Bytes> {
+    loop {
+        stream.readable().await?;
+        let read = curfew_ws::with_read_buffer(|buffer| {
+            let read = stream.try_read(buffer);
+            read.map(|read| Bytes::copy_from_slice(&buffer[..read]))
+        });
+        match read {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            done => return done,
+        }
+    }
+}
+
+/// A handshake or a head that did not come in time.
+struct Late;
+
+/// The reasons for which the client behind a load balancer is not known.
+enum Unnamed {
+    /// It may not connect, or its load balancer does not speak as it should; the answer.
+    Told(Problem),
+    /// The connection is lost.
+    Lost,
+}
+
+/// The answer to a connection beyond the limits.
+fn turned_away(full: LimitReached) -> Problem {
+    match full {
+        LimitReached::Address => Problem {
+            limit: Some(full.setting()),
+            ..Problem::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate_limited",
+                "too many connections from this address have not authenticated yet, try again",
+            )
+        },
+        LimitReached::Node | LimitReached::Unauthenticated => {
+            let detail = "the node has as many connections as it accepts, try again";
+            Problem::over_limit(full.setting(), detail)
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! The public listener's routes.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use curfew_ws::{HandshakeError, handshake};
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
+
+use super::Public;
+use crate::config::paths;
+use crate::http::span::ClientInfo;
+use crate::http::{Problem, Response, close};
+use crate::listeners::UNIX_PEER;
+use crate::metrics::RejectReason;
+use crate::upgrade::Accepted;
+
+type ExtraAnswer = Pin<Box<dyn Future<Output = Option<Response>> + Send>>;
+
+/// Answers requests that are not for the WebSocket endpoint: the demo page of `curfew dev`.
+#[derive(Clone)]
+pub struct Extra(Arc<dyn Fn(Request<Incoming>) -> ExtraAnswer + Send + Sync>);
+
+impl Extra {
+    /// `answer` gives `None` for a request that it does not know.
+    pub fn new<F>(answer: impl Fn(Request<Incoming>) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Option<Response>> + Send + 'static,
+    {
+        Self(Arc::new(move |request| Box::pin(answer(request))))
+    }
+}
+
+impl fmt::Debug for Extra {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Extra")
+    }
+}
+
+impl Public {
+    /// Answers a request. Every answer but an upgrade ends the connection, so that bytes behind a refused
+    /// upgrade are never read as another request.
+    pub(super) async fn route(
+        &self,
+        mut request: Request<Incoming>,
+        accepted: &Accepted,
+    ) -> Response {
+        let address = accepted.client();
+        request.extensions_mut().insert(ClientInfo {
+            address: (address != UNIX_PEER).then_some(address),
+            is_secure: self.tls.is_some(),
+        });
+        let settings = self.settings.load();
+        let is_websocket = settings
+            .server
+            .path
+            .iter()
+            .any(|path| path == request.uri().path());
+        drop(settings);
+        // An endpoint that is not configured does not exist.
+        let response = match request.uri().path() {
+            _ if is_websocket => self.upgrades.answer(request, accepted).await,
+            _ if handshake::check_host(&request).is_err() => {
+                self.rejected(RejectReason::BadRequest);
+                Problem::bad_request(HandshakeError::Host.to_string()).into_response()
+            }
+            paths::TICKETS if self.settings.load().auth.tickets => {
+                self.tickets.answer(request).await
+            }
+            path => match self.reports.endpoint(path) {
+                Some(endpoint) => self.reports.answer(endpoint, request, address).await,
+                None => self.other(request).await,
+            },
+        };
+        close(response)
+    }
+
+    async fn other(&self, request: Request<Incoming>) -> Response {
+        let answer = match &self.extra {
+            Some(Extra(answer)) => answer(request).await,
+            None => None,
+        };
+        answer.unwrap_or_else(|| {
+            self.rejected(RejectReason::NotFound);
+            let paths = self.settings.load().server.path.join(", ");
+            let detail = format!("the WebSocket endpoint is {paths}");
+            Problem::new(StatusCode::NOT_FOUND, "not_found", detail).into_response()
+        })
+    }
+}

@@ -1,0 +1,170 @@
+//! What befalls the servers and the link.
+
+use super::rules::StreamRules;
+use super::server::{Answer, Position, Push, Stream};
+use super::state::{StreamBounds, StreamState};
+use super::subscription::{Stage, Subscription};
+use crate::node::LEASE;
+
+impl StreamState {
+    /// A publication is executed.
+    pub(super) fn publish(&mut self, server: usize, bounds: &StreamBounds, rules: &StreamRules) {
+        self.happened.publications += 1;
+        let frame = self.servers[server].publish(bounds.size, &mut self.epochs, rules);
+        self.push(server, Push::Frame(frame));
+    }
+
+    /// The history is deleted, which is told in the same script.
+    pub(super) fn delete(&mut self, rules: &StreamRules) {
+        self.happened.deletions += 1;
+        let at = self.servers[self.current].delete(&mut self.epochs, rules);
+        self.push(self.current, Push::Deleted(at));
+    }
+
+    fn push(&mut self, server: usize, push: Push) {
+        if let Some(link) = &mut self.node.link
+            && link.server == server
+            && !link.broken
+        {
+            link.queue.push(push);
+        }
+    }
+
+    /// The link's next publication is lost.
+    pub(super) fn lose(&mut self) -> Option<()> {
+        self.happened.losses += 1;
+        let node = &mut self.node;
+        node.link.as_mut()?.queue.remove(0);
+        if let Some(window) = &mut node.window {
+            window.behind = true;
+        }
+        if let Some(read) = &mut node.read {
+            read.behind = true;
+        }
+        for subscription in &mut node.subscriptions {
+            subscription.behind |= subscription.stage != Stage::Absent;
+        }
+        Some(())
+    }
+
+    /// The primary loses its data.
+    pub(super) fn flush_all(&mut self) {
+        self.happened.wipes += 1;
+        self.lines += 1;
+        let server = &mut self.servers[self.current];
+        let known = |stream: &Stream| stream.replid == server.replid;
+        if let Some(stream) = server.stream.take().filter(known) {
+            self.gone = Some(Position {
+                epoch: stream.epoch,
+                offset: stream.top,
+                line: server.line,
+            });
+        }
+        server.line = self.lines;
+        self.node.null_push_due |= self.node.primary == self.current;
+    }
+
+    /// The replica is promoted, with what it has.
+    pub(super) fn fail_over(&mut self) {
+        self.happened.failovers += 1;
+        let [primary, replica] = &mut self.servers;
+        if replica.stream != primary.stream {
+            self.lines += 1;
+            replica.line = self.lines;
+        }
+        replica.replid = 2;
+        self.current = 1;
+    }
+
+    /// Time passes.
+    pub(super) fn tick(&mut self) {
+        self.node.lease = self.node.lease.saturating_sub(1);
+        self.revoked_for = self.revoked_for.map(|age| (age + 1).min(LEASE));
+    }
+
+    /// The stream as the scripts see it; none when the next one makes another.
+    pub(super) fn truth(&self) -> Option<Stream> {
+        let server = &self.servers[self.current];
+        let known = |stream: &Stream| stream.replid == server.replid;
+        server.stream.filter(known)
+    }
+
+    /// True when something after `since` is neither in `answer` nor on its way.
+    pub(super) fn is_missing(
+        &self,
+        subscription: &Subscription,
+        since: Position,
+        answer: Answer,
+    ) -> bool {
+        let has = |offset: u8| {
+            (answer.first..=answer.last).contains(&offset) && answer.hole != Some(offset)
+        };
+        let mut missed = since.offset + 1..=answer.top.offset;
+        let beyond = since.offset > answer.top.offset;
+        beyond || !missed.all(has) || self.is_passed(subscription, answer)
+    }
+
+    /// True when something after the answer's top is not on its way.
+    fn is_passed(&self, subscription: &Subscription, answer: Answer) -> bool {
+        let server = &self.servers[self.current];
+        let Some(stream) = self
+            .truth()
+            .filter(|stream| (stream.epoch, server.line) == (answer.top.epoch, answer.top.line))
+        else {
+            return false;
+        };
+        let link = self.node.link.as_ref();
+        let may_be_lost = subscription.behind || link.is_some_and(|link| link.broken);
+        if !self.is_told() || may_be_lost {
+            return false;
+        }
+        let comes = |offset: u8| {
+            let is_it = |frame: &Position| (frame.epoch, frame.offset) == (stream.epoch, offset);
+            let is_push = |push: &Push| matches!(push, Push::Frame(frame) if is_it(frame));
+            let on_link = link.is_some_and(|link| link.queue.iter().any(is_push));
+            on_link || subscription.buffer.iter().any(is_it)
+        };
+        !(answer.top.offset + 1..=stream.top).all(comes)
+    }
+
+    /// True when the data that `since` speaks of is lost, and the node was told.
+    pub(super) fn is_across_loss(&self, since: Position) -> bool {
+        self.is_told() && self.servers[self.current].line != since.line
+    }
+
+    /// True when `answer` brings to who stands at `since` what has been deleted, as the node was told.
+    pub(super) fn is_deleted(&self, since: Position, answer: Answer) -> bool {
+        self.deleted.is_some_and(|deleted| {
+            let first = answer.first.max(since.offset + 1);
+            let same = (deleted.epoch, deleted.line) == (answer.top.epoch, answer.top.line);
+            same && first <= deleted.offset.min(answer.last)
+        })
+    }
+
+    /// True when all that came after `since` is kept.
+    pub(super) fn is_recoverable(&self, since: Position) -> bool {
+        let line = self.servers[self.current].line;
+        self.is_told()
+            && line == since.line
+            && self.truth().is_some_and(|stream| {
+                let kept = stream.first <= since.offset + 1 && since.offset <= stream.top;
+                stream.epoch == since.epoch && kept
+            })
+    }
+
+    /// True when a subscription is open, nothing is on its way to it, and it is not where the stream
+    /// is. A loss that nothing shows is excused where the channel will be compared.
+    pub(super) fn is_left_behind(&self, subscription: &Subscription, rules: &StreamRules) -> bool {
+        let link = self.node.link.as_ref();
+        let drained = link.is_some_and(super::server::Link::is_drained);
+        let excused = subscription.behind && rules.compare_idle;
+        let counts = subscription.stage == Stage::Open && !excused;
+        let position = |at: Position| (at.epoch, at.offset);
+        let has = match subscription.queue.is_empty() {
+            true => subscription.client.at.map(position),
+            false => subscription.at.map(position),
+        };
+        let top = self.truth().map(|stream| (stream.epoch, stream.top));
+        counts && drained && self.is_told() && top.is_some() && has != top
+    }
+}

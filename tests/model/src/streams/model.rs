@@ -1,0 +1,38 @@
+//! Streams as stateright wants them.
+
+use stateright::{Model, Property};
+
+use super::actions::{self, StreamAction};
+use super::properties;
+use super::rules::StreamRules;
+use super::state::{StreamBounds, StreamState};
+
+/// What a node does with a stream, and the part of its state space that is searched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Streams {
+    /// What the node does.
+    pub rules: StreamRules,
+    /// What may happen to it.
+    pub bounds: StreamBounds,
+}
+
+impl Model for Streams {
+    type State = StreamState;
+    type Action = StreamAction;
+
+    fn init_states(&self) -> Vec<StreamState> {
+        vec![StreamState::initial(&self.bounds)]
+    }
+
+    fn actions(&self, state: &StreamState, actions: &mut Vec<StreamAction>) {
+        actions::enabled(state, &self.bounds, &self.rules, actions);
+    }
+
+    fn next_state(&self, state: &StreamState, action: StreamAction) -> Option<StreamState> {
+        actions::apply(state, action, &self.bounds, &self.rules)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        properties::all(self)
+    }
+}

@@ -1,0 +1,133 @@
+//! What has to be true of streams, in every state or in some.
+
+use stateright::Property;
+
+use super::model::Streams;
+use super::state::{StreamEvents, StreamState};
+use super::subscription::{Queued, Stage};
+
+/// Every property that a search of `streams` has. Names begin with the number in the specification.
+pub(super) fn all(streams: &Streams) -> Vec<Property<Streams>> {
+    let mut properties = vec![
+        Property::always(
+            "ST1: messages have offsets without holes and without repetition, or a gap stands there",
+            |_, state: &StreamState| !state.faults.out_of_order,
+        ),
+        Property::always(
+            "ST1g: a gap is told only where there is one",
+            |_, state: &StreamState| !state.faults.false_gap,
+        ),
+        Property::always(
+            "ST1q: when nothing is on its way, an open subscription has what the stream has",
+            |streams: &Streams, state: &StreamState| {
+                let mut subscriptions = state.node.subscriptions.iter();
+                !subscriptions
+                    .any(|subscription| state.is_left_behind(subscription, &streams.rules))
+            },
+        ),
+        Property::always(
+            "ST1w: a read with nothing beside it opens the subscription that waited",
+            |_, state: &StreamState| !state.faults.stuck,
+        ),
+        Property::always(
+            "ST2: recovered:true is said only when nothing is missing",
+            |_, state: &StreamState| !state.faults.missing,
+        ),
+        Property::always(
+            "ST2f: recovered:false is said only when something is missing",
+            |_, state: &StreamState| !state.faults.given_up,
+        ),
+        Property::always(
+            "ST2d: nothing is recovered of which the node was told that it is deleted",
+            |_, state: &StreamState| !state.faults.deleted,
+        ),
+        Property::always(
+            "ST4: no frame is written to a session that has lost access",
+            |_, state: &StreamState| !state.faults.without_access,
+        ),
+        Property::always(
+            "ST5: recovered:true is never said across a loss of data",
+            |_, state: &StreamState| !state.faults.across_loss,
+        ),
+        Property::always(
+            "ST7: the answer comes before the first message",
+            |_, state: &StreamState| !state.faults.before_answer,
+        ),
+        Property::sometimes("a client is current", |_, state: &StreamState| {
+            let top = state.truth().map(|stream| (stream.epoch, stream.top));
+            let mut subscriptions = state.node.subscriptions.iter();
+            top.is_some_and(|(_, top)| top > 1)
+                && subscriptions.any(|subscription| {
+                    let at = subscription.client.at.map(|at| (at.epoch, at.offset));
+                    subscription.stage == Stage::Open && at == top
+                })
+        }),
+    ];
+    if streams.bounds.access_may_end() {
+        properties.extend(of_access());
+    }
+    if streams.bounds.window > 0 {
+        properties.push(Property::sometimes(
+            "the window serves a position before its top",
+            |streams: &Streams, state: &StreamState| {
+                let mut subscriptions = state.node.subscriptions.iter();
+                subscriptions.any(|subscription| {
+                    let served = state.node.serves(subscription, &streams.rules);
+                    let since = subscription.at.map(|at| at.offset);
+                    let before = served.is_some_and(|answer| since < Some(answer.top.offset));
+                    subscription.stage == Stage::Waiting && since.is_some() && before
+                })
+            },
+        ));
+    }
+    properties.extend(of_events(&streams.bounds.events));
+    properties
+}
+
+fn of_access() -> Vec<Property<Streams>> {
+    vec![
+        Property::sometimes(
+            "something recovered waits in a queue",
+            |_, state: &StreamState| {
+                let is_it = |queued: &Queued| {
+                    matches!(
+                        queued,
+                        Queued::Message {
+                            recovered: true,
+                            ..
+                        }
+                    )
+                };
+                let mut subscriptions = state.node.subscriptions.iter();
+                subscriptions.any(|subscription| subscription.queue.iter().any(is_it))
+            },
+        ),
+        Property::sometimes(
+            "a client has everything after access has ended",
+            |_, state: &StreamState| {
+                let mut subscriptions = state.node.subscriptions.iter();
+                subscriptions.any(|subscription| {
+                    let ended = subscription.revoked || state.node.denies;
+                    ended && subscription.client.at.is_some_and(|at| at.offset > 1)
+                })
+            },
+        ),
+    ]
+}
+
+fn of_events(events: &StreamEvents) -> Vec<Property<Streams>> {
+    let mut properties = Vec::new();
+    if events.wipes + events.failovers > 0 {
+        properties.push(Property::sometimes(
+            "a client goes on in a new epoch",
+            |_, state: &StreamState| {
+                let mut subscriptions = state.node.subscriptions.iter();
+                subscriptions.any(|subscription| {
+                    let at = subscription.client.at;
+                    at.is_some_and(|at| at.epoch > 1 && at.offset > 0)
+                })
+            },
+        ));
+    }
+    properties
+}

@@ -1,0 +1,143 @@
+//! The rules of streams, one switch each. Their numbers are those of the README's table.
+
+/// What a node does with a channel that has a stream. [`StreamRules::specified`] is all of it; every
+/// other value leaves a check out.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct StreamRules {
+    /// SR1: what comes while a subscription waits is kept for it.
+    pub buffer: bool,
+    /// SR1: the read is sent when the broker has confirmed that the node listens.
+    pub listen_first: bool,
+    /// SR1: a buffer without room makes the subscription begin to wait anew.
+    pub overflow_waits: bool,
+    /// SR2: the answer is queued before anything live.
+    pub answer_first: bool,
+    /// SR3: the top and the entries are read at once.
+    pub read_at_once: bool,
+    /// SR4: the epoch of the client's position is compared.
+    pub compare_epoch: bool,
+    /// SR4: a position beyond the top is not recovered.
+    pub compare_top: bool,
+    /// SR4: a position whose next entry is gone is not recovered.
+    pub compare_first: bool,
+    /// SR5 and SR6: what is not beyond the position is dropped.
+    pub dedupe: bool,
+    /// SR6: an open subscription takes the next frame and no other.
+    pub check_gap: bool,
+    /// SR7: a frame of another epoch is not the next one, whatever its offset.
+    pub compare_live_epoch: bool,
+    /// SR8: a subscription from which a frame is withheld waits.
+    pub withheld_waits: bool,
+    /// SR9: a read serves only those who waited before it was sent.
+    pub share_only_earlier: bool,
+    /// SR9: a read that a subscription waited for does not serve the session's next one.
+    pub read_of_incarnation: bool,
+    /// SR9: what came before the read was sent is covered by it and dropped.
+    pub drop_covered: bool,
+    /// SR10: a loss of the link, or of the generation, makes the read under way void.
+    pub void_reads: bool,
+    /// SR11: after a loss of the link open subscriptions wait.
+    pub wait_after_link_loss: bool,
+    /// SR12: a new generation makes the link anew, to its own server.
+    pub relink: bool,
+    /// SR12: a null push makes reads void and open subscriptions wait.
+    pub heed_null_push: bool,
+    /// SR13: a loss of the link empties the window.
+    pub empty_on_link_loss: bool,
+    /// SR13: a new generation and a null push empty it.
+    pub empty_on_generation: bool,
+    /// SR13: an entry that is not the next one makes the window begin anew.
+    pub window_without_holes: bool,
+    /// SR14: a read that is void does not fill the window.
+    pub fill_by_valid_reads: bool,
+    /// SR14: nor does one that was sent before the window was given up for want of room.
+    pub fill_after_eviction: bool,
+    /// SR14: a read that does not reach the window's first entry does not fill it.
+    pub fill_touching: bool,
+    /// SR14: an answer of another epoch than the window's empties it.
+    pub fill_same_epoch: bool,
+    /// SR15: the window does not serve what lies before its first entry.
+    pub window_compares_first: bool,
+    /// SR15: the window does not serve a position beyond its top.
+    pub window_compares_top: bool,
+    /// SR15: the window serves only when a read of this generation has found its epoch.
+    pub window_confirmed: bool,
+    /// SR16: a stream of another `master_replid` is a new stream.
+    pub compare_replid: bool,
+    /// SR16: the id that a connection passes was read from a primary.
+    pub replid_of_primary: bool,
+    /// SR17: reads go to the primary.
+    pub read_primary: bool,
+    /// SR18: recovered frames are asked for access when they are written.
+    pub gate_at_write: bool,
+    /// SR18: the lease is one of the things that they are asked for.
+    pub lease_at_write: bool,
+    /// SR19: a reload reconsiders the subscriptions that wait for their answer.
+    pub reconsider_waiting: bool,
+    /// SR19: it takes what is queued of a channel that is lost out of the queue.
+    pub reconsider_queued: bool,
+    /// SR20: a channel that hears nothing is compared from time to time.
+    pub compare_idle: bool,
+    /// SR21: where a read is given up, the gap stands before the first frame that is beyond the
+    /// position, and there is none where that is the next one.
+    pub give_up_compares: bool,
+    /// SR21: a frame of another epoch says nothing then either.
+    pub give_up_in_epoch: bool,
+    /// SR21: only a hole is given up. After a loss, of the link or of data, the subscription waits
+    /// for a read, however long.
+    pub give_up_holes_only: bool,
+    /// SR22: a deletion of the history empties the window.
+    pub empty_on_deletion: bool,
+    /// SR22: a read that is under way when the deletion is told counts no more.
+    pub void_on_deletion: bool,
+}
+
+impl StreamRules {
+    /// All of them.
+    pub fn specified() -> Self {
+        Self {
+            buffer: true,
+            listen_first: true,
+            overflow_waits: true,
+            answer_first: true,
+            read_at_once: true,
+            compare_epoch: true,
+            compare_top: true,
+            compare_first: true,
+            dedupe: true,
+            check_gap: true,
+            compare_live_epoch: true,
+            withheld_waits: true,
+            share_only_earlier: true,
+            read_of_incarnation: true,
+            drop_covered: true,
+            void_reads: true,
+            wait_after_link_loss: true,
+            relink: true,
+            heed_null_push: true,
+            empty_on_link_loss: true,
+            empty_on_generation: true,
+            window_without_holes: true,
+            fill_by_valid_reads: true,
+            fill_after_eviction: true,
+            fill_touching: true,
+            fill_same_epoch: true,
+            window_compares_first: true,
+            window_compares_top: true,
+            window_confirmed: true,
+            compare_replid: true,
+            replid_of_primary: true,
+            read_primary: true,
+            gate_at_write: true,
+            lease_at_write: true,
+            reconsider_waiting: true,
+            reconsider_queued: true,
+            compare_idle: true,
+            give_up_compares: true,
+            give_up_in_epoch: true,
+            give_up_holes_only: true,
+            empty_on_deletion: true,
+            void_on_deletion: true,
+        }
+    }
+}

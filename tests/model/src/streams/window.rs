@@ -1,0 +1,136 @@
+//! A node's own window: the last publications that its link has brought.
+
+use super::rules::StreamRules;
+use super::server::{Answer, Position};
+
+/// The entries from one offset to another, without holes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Window {
+    /// The first entry; beyond the top when there is none.
+    pub from: u8,
+    /// The last, and the epoch.
+    pub top: Position,
+    /// True when a read of this generation has found this epoch.
+    pub confirmed: bool,
+    /// Nobody sees it: an entry beyond the top was lost on a link that stays up.
+    pub behind: bool,
+    /// Nobody sees it: an entry that is not there although its offset is within.
+    pub hole: Option<u8>,
+}
+
+impl Window {
+    /// The one entry that has just come.
+    fn of(frame: Position) -> Self {
+        Self {
+            from: frame.offset,
+            top: frame,
+            confirmed: false,
+            behind: false,
+            hole: None,
+        }
+    }
+
+    /// A frame comes on the link.
+    pub(super) fn receive(
+        window: &mut Option<Self>,
+        frame: Position,
+        most: u8,
+        rules: &StreamRules,
+    ) {
+        if most == 0 {
+            return;
+        }
+        let Some(held) = window.as_mut().filter(|held| held.top.is_of_epoch(frame)) else {
+            *window = Some(Self::of(frame));
+            return;
+        };
+        if frame.offset <= held.top.offset {
+            return;
+        }
+        let is_next = frame.offset == held.top.offset + 1;
+        if !is_next && rules.window_without_holes {
+            // A read has found the epoch, and that is all the same.
+            *held = Self {
+                confirmed: held.confirmed,
+                ..Self::of(frame)
+            };
+            return;
+        }
+        if !is_next {
+            held.hole = Some(held.top.offset + 1);
+        }
+        held.top = frame;
+        held.trim(most);
+    }
+
+    /// A read is answered that was sent while the link was what it is now. `behind` says that a frame
+    /// was lost on the link since.
+    pub(super) fn fill(
+        window: &mut Option<Self>,
+        (answer, behind): (Answer, bool),
+        most: u8,
+        rules: &StreamRules,
+    ) {
+        if most == 0 {
+            return;
+        }
+        let read = Self {
+            from: answer.first,
+            confirmed: true,
+            behind,
+            ..Self::of(answer.top)
+        };
+        let mut filled = match *window {
+            None => read,
+            Some(held) if held.top.is_of_epoch(read.top) => {
+                let held = Self {
+                    confirmed: true,
+                    behind,
+                    ..held
+                };
+                let touches = read.top.offset + 1 >= held.from;
+                match touches || !rules.fill_touching {
+                    true => Self {
+                        from: held.from.min(read.from),
+                        hole: held.hole.or((!touches).then_some(read.top.offset + 1)),
+                        top: Position {
+                            offset: held.top.offset.max(read.top.offset),
+                            ..held.top
+                        },
+                        ..held
+                    },
+                    false => held,
+                }
+            }
+            // One of the two epochs is gone, and it is not known which.
+            Some(_) if rules.fill_same_epoch => {
+                *window = None;
+                return;
+            }
+            Some(_) => read,
+        };
+        filled.trim(most);
+        *window = Some(filled);
+    }
+
+    fn trim(&mut self, most: u8) {
+        self.from = self.from.max((self.top.offset + 1).saturating_sub(most));
+        self.hole = self.hole.filter(|hole| *hole >= self.from);
+    }
+
+    /// The same as an answer to who stands at `since`; none when Redis has to be asked.
+    pub(super) fn serve(&self, since: Option<Position>, rules: &StreamRules) -> Option<Answer> {
+        let confirmed = self.confirmed || !rules.window_confirmed;
+        let serves = since.is_none_or(|since| {
+            let reaches = !rules.window_compares_first || since.offset + 1 >= self.from;
+            let within = !rules.window_compares_top || since.offset <= self.top.offset;
+            since.is_of_epoch(self.top) && reaches && within
+        });
+        (confirmed && serves).then_some(Answer {
+            top: self.top,
+            first: self.from,
+            last: self.top.offset,
+            hole: self.hole,
+        })
+    }
+}
