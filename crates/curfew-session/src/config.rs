@@ -23,8 +23,8 @@ pub struct Config {
     /// `["tenant", "device"]`. After a reload the sessions that are open already are found by them
     /// as well.
     pub revocable_claims: Vec<String>,
-    /// Sessions that one user may have at once, counted over the cluster; `over_limit` decides about
-    /// one more. 0: no limit.
+    /// Sessions one user may have at once, counted over the cluster; of one more becomes what
+    /// `over_limit` says. 0: no limit.
     pub max_per_user: u32,
     /// `"refuse"`: one session more than `max_per_user` is closed with 4409, after all others of the
     /// user have given a sign of life; those that give none within 2s are closed with 4510, and make
@@ -43,8 +43,8 @@ pub struct Config {
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub write_timeout: Duration,
-    /// Time for each half of a close: writing the last frames, and then waiting for the client's own
-    /// close frame. At most 3s.
+    /// How long each half of a close may take: writing the last frames, and then waiting for the
+    /// client's own close frame. At most 3s.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub close_timeout: Duration,
@@ -140,14 +140,14 @@ pub struct LimitsConfig {
     pub handshakes_per_second: u32,
     /// Reports of identity providers, and tokens given back, that could not be verified: those of one
     /// client address each second, with a burst of as many. Over it all that this address sends there is
-    /// answered 429 with `Retry-After` before any cryptography. Reports that verify are neither counted
-    /// nor limited here or elsewhere. Behind a load balancer all clients share one address,
+    /// answered 429 with `Retry-After` before any cryptography. What verifies is not counted and not
+    /// limited, and no other limit applies to it. Behind a load balancer all clients share one address,
     /// unless `server.trusted_proxies` has it. 0: no limit.
     pub unverified_reports_per_second: u32,
     /// Headers of a request to either listener; one with more is answered 431.
     pub headers: usize,
     /// Largest head of a request to either listener, in bytes: request line and headers; a larger one
-    /// is answered 431. Tokens, cookies and the headers of proxies must fit.
+    /// is answered 431. Tokens, cookies and what proxies add must fit.
     pub head_bytes: usize,
 }
 
