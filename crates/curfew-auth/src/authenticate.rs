@@ -17,7 +17,7 @@ use crate::keys::PROVIDER;
 use crate::reports::Journal;
 use crate::token::{Date, Header, Parts, TokenClaims, TokenType};
 use crate::verified::Digest;
-use crate::{AuthError, Config, Issuer, IssuerSummary, KeyError, RemoteKeys};
+use crate::{AuthConfig, AuthError, Issuer, IssuerSummary, KeyError, RemoteKeys};
 
 /// Turns tokens into principals. Shared by all connections: verifying takes no lock but that of the
 /// tokens remembered, for moments, and each verification is judged by one configuration from start to
@@ -115,7 +115,7 @@ pub struct FileReload {
 /// What was last seen in the key files. The lock makes reloads take turns.
 #[derive(Debug)]
 struct Files {
-    config: Config,
+    config: AuthConfig,
     /// By the issuers' order.
     seen: Vec<Seen>,
     /// Likewise: whether what was read last could not be used.
@@ -143,7 +143,7 @@ impl Authenticator {
     /// # Errors
     ///
     /// The first key that cannot be loaded; [`crate::check_files`] reports all of them.
-    pub fn new(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, LoadError> {
+    pub fn new(config: &AuthConfig, clock: Arc<dyn Clock>) -> Result<Self, LoadError> {
         let (all, files) = load(config)?;
         Ok(Self {
             issuers: ArcSwap::from_pointee(Issuers::new(config, all)),
@@ -335,7 +335,7 @@ impl Authenticator {
     /// # Errors
     ///
     /// The first key that cannot be loaded.
-    pub fn prepare(config: &Config) -> Result<PreparedIssuers, LoadError> {
+    pub fn prepare(config: &AuthConfig) -> Result<PreparedIssuers, LoadError> {
         let (all, files) = load(config)?;
         Ok(PreparedIssuers { all, files })
     }
@@ -405,7 +405,7 @@ impl Authenticator {
     }
 
     /// What was fetched stays, for issuers whose keys are where they were: under the new rules.
-    fn keep_fetched(&self, all: &mut [Arc<LoadedIssuer>], config: &Config) {
+    fn keep_fetched(&self, all: &mut [Arc<LoadedIssuer>], config: &AuthConfig) {
         let old = self.issuers.load();
         for (new, configured) in all.iter_mut().zip(&config.issuers) {
             let Some(remote) = &new.remote else { continue };
@@ -435,7 +435,12 @@ impl Authenticator {
     }
 
     /// Puts new keys of one issuer in force.
-    fn replace(&self, config: &Config, index: usize, content: &[u8]) -> Result<usize, KeyError> {
+    fn replace(
+        &self,
+        config: &AuthConfig,
+        index: usize,
+        content: &[u8],
+    ) -> Result<usize, KeyError> {
         let mut all = self.issuers.load().all.clone();
         let remote = all[index].remote.clone();
         let (issuer, skipped) = config.issuers[index].with_keys(config, content, remote)?;
@@ -462,7 +467,7 @@ impl Seen {
     }
 }
 
-fn load(config: &Config) -> Result<(Vec<Arc<LoadedIssuer>>, Files), LoadError> {
+fn load(config: &AuthConfig) -> Result<(Vec<Arc<LoadedIssuer>>, Files), LoadError> {
     let loads = issuers::load_all(config).map_err(|mut errors| errors.swap_remove(0))?;
     let mut all = Vec::with_capacity(loads.len());
     let mut seen = Vec::with_capacity(loads.len());

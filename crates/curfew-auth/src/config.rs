@@ -48,7 +48,7 @@ const NOT_SUBJECTS: &[&str] = &["iss", "aud", "exp", "nbf", "iat", "jti", "event
 /// How connections prove who they are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Config {
+pub struct AuthConfig {
     /// Where a token may come from. A source that is not listed is ignored as if it were empty.
     /// Default: all but `cookie`, which needs `server.allowed_origins`.
     pub token_sources: Vec<Source>,
@@ -135,7 +135,7 @@ pub struct Config {
     pub claims_in_use: Vec<String>,
 }
 
-impl Default for Config {
+impl Default for AuthConfig {
     fn default() -> Self {
         Self {
             token_sources: vec![
@@ -194,7 +194,7 @@ pub enum Reject {
     Http,
 }
 
-impl Config {
+impl AuthConfig {
     /// Whether `source` is one a token may come from.
     pub fn accepts(&self, source: Source) -> bool {
         self.token_sources.contains(&source)

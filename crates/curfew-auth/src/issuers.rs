@@ -18,7 +18,7 @@ use crate::keys::{self, Key};
 use crate::token::{Header, Parts};
 use crate::verified::Verified;
 use crate::{
-    Algorithm, AuthError, Config, EventStream, Issuer, KeyError, LogoutScope, RemoteKeys,
+    Algorithm, AuthConfig, AuthError, EventStream, Issuer, KeyError, LogoutScope, RemoteKeys,
     ReportedSubjects, pem,
 };
 
@@ -154,7 +154,7 @@ impl Issuer {
     /// was fetched as `remote` says.
     pub(crate) fn with_keys(
         &self,
-        config: &Config,
+        config: &AuthConfig,
         content: &[u8],
         remote: Option<Arc<RemoteKeys>>,
     ) -> Result<(LoadedIssuer, Vec<SkippedKey>), KeyError> {
@@ -175,7 +175,7 @@ impl Issuer {
 
     fn loaded(
         &self,
-        config: &Config,
+        config: &AuthConfig,
         keys: Vec<Key>,
         remote: Option<Arc<RemoteKeys>>,
     ) -> LoadedIssuer {
@@ -200,12 +200,16 @@ impl Issuer {
     }
 
     /// With keys yet to be fetched.
-    pub(crate) fn without_keys(&self, config: &Config, remote: &Arc<RemoteKeys>) -> LoadedIssuer {
+    pub(crate) fn without_keys(
+        &self,
+        config: &AuthConfig,
+        remote: &Arc<RemoteKeys>,
+    ) -> LoadedIssuer {
         self.loaded(config, Vec::new(), Some(Arc::clone(remote)))
     }
 
     /// The names of the other issuers that have an `iss` in common with it.
-    fn namesakes(&self, config: &Config) -> Vec<Arc<str>> {
+    fn namesakes(&self, config: &AuthConfig) -> Vec<Arc<str>> {
         let accepted = self.accepted_issuers();
         let others = config.issuers.iter().filter(|other| {
             let theirs = other.accepted_issuers();
@@ -214,7 +218,7 @@ impl Issuer {
         others.map(|other| other.name.as_str().into()).collect()
     }
 
-    fn report_rules(&self, config: &Config) -> Option<ReportRules> {
+    fn report_rules(&self, config: &AuthConfig) -> Option<ReportRules> {
         if !self.reports() {
             return None;
         }
@@ -233,7 +237,7 @@ impl Issuer {
         })
     }
 
-    fn load(&self, config: &Config) -> Result<Load, KeyError> {
+    fn load(&self, config: &AuthConfig) -> Result<Load, KeyError> {
         if let Some(remote) = RemoteKeys::new(config, self) {
             return Ok(Load {
                 content: Vec::new(),
@@ -282,7 +286,7 @@ pub(crate) struct Load {
 }
 
 /// Loads every issuer; the errors are all of them.
-pub(crate) fn load_all(config: &Config) -> Result<Vec<Load>, Vec<LoadError>> {
+pub(crate) fn load_all(config: &AuthConfig) -> Result<Vec<Load>, Vec<LoadError>> {
     let mut loads = Vec::new();
     let mut errors = Vec::new();
     for (index, issuer) in config.issuers.iter().enumerate() {
@@ -307,9 +311,9 @@ pub(crate) fn load_all(config: &Config) -> Result<Vec<Load>, Vec<LoadError>> {
 }
 
 /// Reports every key that cannot be loaded, with what to do about it. Reads the files.
-pub fn check_files(config: &Config, problems: &mut Problems) {
+pub fn check_files(config: &AuthConfig, problems: &mut Problems) {
     for error in load_all(config).err().unwrap_or_default() {
-        // What has no source to load was reported by `Config::check`, and short secrets with it.
+        // What has no source to load was reported by `AuthConfig::check`, and short secrets with it.
         if error.path.is_some() {
             let shown = shown(&error.path);
             let message = format!("{}{}", error.reason, shown);
@@ -365,7 +369,7 @@ pub(crate) fn told_apart(all: &[&LoadedIssuer], index: usize) -> Result<(), KeyE
 }
 
 impl Issuers {
-    pub(crate) fn new(config: &Config, all: Vec<Arc<LoadedIssuer>>) -> Self {
+    pub(crate) fn new(config: &AuthConfig, all: Vec<Arc<LoadedIssuer>>) -> Self {
         let opening = all.iter().filter(|issuer| issuer.opens_sessions);
         Self {
             opening: opening.cloned().collect(),

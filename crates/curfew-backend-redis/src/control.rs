@@ -46,7 +46,7 @@ use crate::request::Request;
 use crate::slots::Slot;
 pub(crate) use ineffective::why as why_ineffective;
 pub use pushes::Told;
-pub(crate) use read::{Written, find_names, read};
+pub(crate) use read::{SpelledKey, find_names, read};
 
 use compare::Comparison;
 pub(crate) use known_revocations::{Known, KnownRevocations};
@@ -122,10 +122,10 @@ struct Generation {
     sweep: Vec<SessionId>,
     /// Keys that were read and are not there any more: forgotten once it is sure that they were
     /// lifted, and not lost with everything else.
-    gone: Vec<Written>,
+    gone: Vec<SpelledKey>,
     /// Revocations that this node knows and has not found in Redis again yet: one may have been
     /// lifted while it was out of touch.
-    recall: Vec<Written>,
+    recall: Vec<SpelledKey>,
     /// Where the reading of the index goes on; `None` when it is done.
     learn: Option<isize>,
     /// A heartbeat was the last thing done.

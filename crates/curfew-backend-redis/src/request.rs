@@ -13,7 +13,7 @@ pub(crate) enum Request {
     Revoke {
         key: RevocationKey,
         revocation: Revocation,
-        reply: oneshot::Sender<Result<Written, BackendError>>,
+        reply: oneshot::Sender<Result<WriteReceipt, BackendError>>,
     },
     /// Lift one.
     Restore {
@@ -32,7 +32,7 @@ pub(crate) enum Request {
 
 /// A revocation was written.
 #[derive(Debug)]
-pub(crate) struct Written {
+pub(crate) struct WriteReceipt {
     /// Names this writing; in the key's value, for nodes to count by.
     pub(crate) id: String,
     /// Replicas that have it, and replicas that should; `None` where there are none.

@@ -13,11 +13,11 @@ use tokio::time;
 use tracing::{Instrument as _, debug};
 
 use crate::connections::Keyed;
-use crate::control::{Known, Written as Spelled, find_names, read, why_ineffective};
+use crate::control::{Known, SpelledKey, find_names, read, why_ineffective};
 use crate::core::MAX_CLOCK_SKEW;
 use crate::fault::Fault;
 use crate::inbox::{Answer, Message, found_within, left_within};
-use crate::request::{Request, Written};
+use crate::request::{Request, WriteReceipt};
 use crate::slots::Slot;
 use crate::subscriber::Verbs;
 use crate::{Redis, control};
@@ -50,7 +50,7 @@ impl Revocations for Redis {
                 return Ok(None);
             }
             self.known_revocations.hold(keys);
-            let written: Vec<Spelled> = keys.iter().flat_map(Spelled::all).collect();
+            let written: Vec<SpelledKey> = keys.iter().flat_map(SpelledKey::all).collect();
             let there = self.count(&written).await?;
             if self.connections.is_cluster() {
                 self.touch_heartbeat().await?;
@@ -85,7 +85,7 @@ impl Revocations for Redis {
         Box::pin(async move {
             let started = Instant::now();
             let call = revocation.trace.clone();
-            let Written { id, replicas } = self
+            let WriteReceipt { id, replicas } = self
                 .operate(|reply| Request::Revoke {
                     key: key.clone(),
                     revocation,
@@ -171,7 +171,7 @@ impl Redis {
         Ok(())
     }
 
-    async fn count(&self, written: &[Spelled]) -> Result<u64, Fault> {
+    async fn count(&self, written: &[SpelledKey]) -> Result<u64, Fault> {
         let (first, rest) = written.split_first().ok_or(Fault::Unexpected("no keys"))?;
         let mut command = Keyed::new("EXISTS", &first.name(&self.core.keys));
         for written in rest {

@@ -90,13 +90,13 @@ impl Revocation {
             };
         }
         #[derive(Deserialize)]
-        struct Written {
+        struct RevocationValue {
             before: Option<serde_json::Value>,
             reason: Option<serde_json::Value>,
             trace: Option<serde_json::Value>,
             tracestate: Option<serde_json::Value>,
         }
-        let written = object_text(value).map(serde_json::from_str::<Written>);
+        let written = object_text(value).map(serde_json::from_str::<RevocationValue>);
         let Some(Ok(written)) = written else {
             return Self::default();
         };

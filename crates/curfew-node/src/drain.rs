@@ -26,7 +26,7 @@ const FLUSH: Duration = Duration::from_secs(5);
 /// `[drain]`: leaving service on SIGTERM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Config {
+pub struct DrainConfig {
     /// Disconnects are spread evenly over this long. Keep it well below the time that the
     /// supervisor waits before it kills (in Kubernetes `terminationGracePeriodSeconds`).
     #[serde(with = "curfew_model::setting::duration")]
@@ -39,7 +39,7 @@ pub struct Config {
     pub accept_grace: Duration,
 }
 
-impl Default for Config {
+impl Default for DrainConfig {
     fn default() -> Self {
         Self {
             window: Duration::from_secs(20),
@@ -48,7 +48,7 @@ impl Default for Config {
     }
 }
 
-impl Config {
+impl DrainConfig {
     /// Reports values that make no sense.
     pub fn check(&self, problems: &mut Problems) {
         const LONGEST: Duration = Duration::from_secs(3600);

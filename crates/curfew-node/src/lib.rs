@@ -36,7 +36,7 @@ use tokio::time::Instant;
 
 pub use admit::{AdmitError, Attachment};
 pub use closes::SessionIdentity;
-pub use drain::Config as DrainConfig;
+pub use drain::DrainConfig;
 pub use events::HubEvents;
 pub use metrics::{NodeMetrics, RevocationKind};
 pub use settings::NodeSettings;

@@ -8,7 +8,7 @@ use curfew_model::{Action, Channel, Principal};
 use serde_json::{Map, Value};
 
 use crate::claims::LazyClaims;
-use crate::config::Config;
+use crate::config::PolicyConfig;
 use crate::decision::{Decision, Why};
 use crate::explain::{self, Explanation};
 use crate::grants;
@@ -33,8 +33,8 @@ pub struct Subject<'a> {
 
 impl Policy {
     /// Compiles the rules. Never fails: a rule that does not compile denies whatever its patterns
-    /// match, and is logged. [`Config::check`] tells beforehand.
-    pub fn new(config: &Config) -> Self {
+    /// match, and is logged. [`PolicyConfig::check`] tells beforehand.
+    pub fn new(config: &PolicyConfig) -> Self {
         Self {
             rules: ArcSwap::from_pointee(Ruleset::compile(config, 1)),
             reloading: Mutex::new(()),
@@ -42,7 +42,7 @@ impl Policy {
     }
 
     /// Replaces the rules, in effect from the next decision on, and raises the version.
-    pub fn reload(&self, config: &Config) {
+    pub fn reload(&self, config: &PolicyConfig) {
         let _reloading = self
             .reloading
             .lock()

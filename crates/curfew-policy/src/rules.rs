@@ -9,7 +9,7 @@ use tracing::{error, warn};
 use crate::GRANT;
 use crate::claims::LazyClaims;
 use crate::condition::{Condition, EvaluationError, Inputs};
-use crate::config::{self, Config, Effect};
+use crate::config::{self, Effect, PolicyConfig};
 use crate::pattern::Pattern;
 use crate::report::Limiter;
 
@@ -66,7 +66,7 @@ pub(crate) enum Verdict {
 impl Ruleset {
     /// Compiles what compiles. A rule that does not denies whatever its good patterns match, and is
     /// reported.
-    pub(crate) fn compile(config: &Config, version: u64) -> Self {
+    pub(crate) fn compile(config: &PolicyConfig, version: u64) -> Self {
         let mut rules: Vec<Rule> = config
             .rules
             .iter()

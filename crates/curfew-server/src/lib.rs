@@ -34,7 +34,7 @@ mod upgrade;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use curfew_auth::Config as AuthConfig;
+use curfew_auth::AuthConfig;
 use curfew_session::Context;
 use curfew_ws::OriginPolicy;
 

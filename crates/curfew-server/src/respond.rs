@@ -45,7 +45,7 @@ pub struct Problem {
 
 /// The JSON of an answer; beside the answer.
 #[derive(Debug, Clone)]
-struct Written(Bytes);
+struct JsonBody(Bytes);
 
 /// The name of an answer's problem, for counting; beside the answer, not in it.
 #[derive(Debug, Clone, Copy)]
@@ -154,7 +154,7 @@ pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     let body = serde_json::to_vec(value).expect("our types serialize");
     let body = Bytes::from(body);
     let mut response = Response::new(Full::new(body.clone()));
-    response.extensions_mut().insert(Written(body));
+    response.extensions_mut().insert(JsonBody(body));
     *response.status_mut() = status;
     response
         .headers_mut()
@@ -187,7 +187,7 @@ pub(crate) fn name_trace(response: &mut Response, span: &Span) {
 
 /// Adds the members `trace`, and `trace_url` where there is a `link`, to an answer that is a JSON object.
 pub(crate) fn add_trace(response: &mut Response, trace: TraceId, link: Option<String>) {
-    let Some(Written(json)) = response.extensions_mut().remove() else {
+    let Some(JsonBody(json)) = response.extensions_mut().remove() else {
         return;
     };
     let Some(members) = json.strip_suffix(b"}") else {

@@ -13,7 +13,7 @@ const SMALLEST_MESSAGE_BYTES: usize = 1024;
 /// `[session]`: the life of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Config {
+pub struct SessionConfig {
     /// A session is told `expiring` this long before its token's `exp`, once per token; at once
     /// when the token has less than that left. `0s`: never.
     #[serde(with = "curfew_model::setting::duration")]
@@ -50,7 +50,7 @@ pub struct Config {
     pub close_timeout: Duration,
 }
 
-impl Default for Config {
+impl Default for SessionConfig {
     fn default() -> Self {
         Self {
             expiring_notice: Duration::from_secs(60),
@@ -65,7 +65,7 @@ impl Default for Config {
     }
 }
 
-impl Config {
+impl SessionConfig {
     /// Reports values that make no sense.
     pub fn check(&self, problems: &mut Problems) {
         for (at, claim) in self.revocable_claims.iter().enumerate() {

@@ -9,13 +9,13 @@ use curfew_model::Principal;
 use curfew_node::Node;
 use curfew_policy::Policy;
 
-use crate::{Config, LimitsConfig, SessionMetrics};
+use crate::{LimitsConfig, SessionConfig, SessionMetrics};
 
 /// What of the configuration sessions go by; replaced as a whole by a reload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionSettings {
     /// `[session]`.
-    pub session: Config,
+    pub session: SessionConfig,
     /// `[limits]`.
     pub limits: LimitsConfig,
     /// Largest message before authentication, in bytes: what `auth.max_token_bytes` asks for.

@@ -35,8 +35,8 @@ use serde_json::{Value, json};
 use tokio::time;
 
 use crate::{
-    Config, Context, Guards, Initiator, LimitsConfig, Opening, PublishOutcome, PublishSource,
-    Session, SessionMetrics, SessionSettings, WireId,
+    Context, Guards, Initiator, LimitsConfig, Opening, PublishOutcome, PublishSource, Session,
+    SessionConfig, SessionMetrics, SessionSettings, WireId,
 };
 use peer::Peer;
 use rig::{Rig, RigClock};
@@ -75,11 +75,11 @@ impl Harness {
 
     fn build(change: impl FnOnce(&mut SessionSettings), wires: Vec<Wire>) -> Self {
         let mut settings = SessionSettings {
-            session: Config::default(),
+            session: SessionConfig::default(),
             limits: LimitsConfig::default(),
             auth_timeout: Duration::from_secs(5),
             login_claim: "sid".to_owned(),
-            auth_frame_bytes: curfew_auth::Config::default().auth_frame_bytes(),
+            auth_frame_bytes: curfew_auth::AuthConfig::default().auth_frame_bytes(),
         };
         change(&mut settings);
         let clock = RigClock::new();
@@ -134,9 +134,9 @@ impl Harness {
             secret: Some(Secret::new(SECRET)),
             ..Issuer::default()
         };
-        let auth = curfew_auth::Config {
+        let auth = curfew_auth::AuthConfig {
             issuers: vec![issuer],
-            ..curfew_auth::Config::default()
+            ..curfew_auth::AuthConfig::default()
         };
         let context = Arc::new(Context {
             node,
@@ -257,7 +257,7 @@ impl Harness {
     }
 
     /// Puts another policy in force, as a reload does.
-    fn reload(&self, policy: &curfew_policy::Config) {
+    fn reload(&self, policy: &curfew_policy::PolicyConfig) {
         self.context.policy.reload(policy);
         self.hub().reconsider_all();
     }
@@ -321,19 +321,19 @@ async fn blocked(harness: &Harness) -> Peer {
 }
 
 /// A policy that allows these actions everywhere, and nothing else.
-fn allowing(actions: &[Action]) -> curfew_policy::Config {
+fn allowing(actions: &[Action]) -> curfew_policy::PolicyConfig {
     let rule = Rule {
         name: "everywhere".to_owned(),
         channels: vec!["*".to_owned()],
         actions: actions.to_vec(),
         ..Rule::default()
     };
-    curfew_policy::Config {
+    curfew_policy::PolicyConfig {
         rules: if actions.is_empty() {
             Vec::new()
         } else {
             vec![rule]
         },
-        ..curfew_policy::Config::default()
+        ..curfew_policy::PolicyConfig::default()
     }
 }

@@ -14,7 +14,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::{Layer, Registry, reload};
 
-use crate::config::{Config, LogFormat};
+use crate::config::{LogFormat, TelemetryConfig};
 use crate::trace::{self, Spans};
 use format::Lines;
 
@@ -63,7 +63,7 @@ pub struct Installed {
 
 /// Starts the log of this process, to standard error, in the form and from the level that `config`
 /// says; and has spans recorded where they are to be exported. Call it once, before anything logs.
-pub fn init(config: &Config) -> Result<Installed, InitError> {
+pub fn init(config: &TelemetryConfig) -> Result<Installed, InitError> {
     let ansi = config.log_format == LogFormat::Text && io::stderr().is_terminal();
     let (subscriber, installed) = subscriber(config, ansi, io::stderr)?;
     set_global_default(subscriber)?;
@@ -122,7 +122,7 @@ fn is_level(word: &str) -> bool {
 }
 
 fn subscriber<W>(
-    config: &Config,
+    config: &TelemetryConfig,
     ansi: bool,
     writer: W,
 ) -> Result<(impl Subscriber + Send + Sync, Installed), LevelError>
@@ -147,7 +147,7 @@ where
 }
 
 impl LogLevel {
-    /// From now on logs what `directives` (see [`Config::log_level`]) say. Changes nothing on error.
+    /// From now on logs what `directives` (see [`TelemetryConfig::log_level`]) say. Changes nothing on error.
     pub fn set_level(&self, directives: &str) -> Result<(), LevelError> {
         (self.0)(parse_level(directives)?).map_err(LevelError::Gone)
     }

@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime};
 use curfew_model::{SessionId, TraceContext, TraceId};
 use tokio::sync::{Notify, mpsc};
 
-use crate::config::{Config, TracePages};
+use crate::config::{TelemetryConfig, TracePages};
 use crate::endpoint;
 use crate::metrics::labels::Unasked;
 use crate::metrics::tracing::TraceMetrics;
@@ -90,7 +90,7 @@ impl Tracer {
 
     /// Starts exporting where `config` says so, as node `instance`, what comes through `spans`.
     pub(crate) fn start(
-        config: &Config,
+        config: &TelemetryConfig,
         spans: &Spans,
         instance: &str,
         version: &'static str,

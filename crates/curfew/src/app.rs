@@ -275,7 +275,7 @@ impl Running {
 /// All that a reload puts in force. What can fail of it, files included, has been read and checked.
 struct Prepared<'a> {
     issuers: PreparedIssuers,
-    policy: &'a curfew_policy::Config,
+    policy: &'a curfew_policy::PolicyConfig,
     session: SessionSettings,
     node: NodeSettings,
     hub: HubLimits,

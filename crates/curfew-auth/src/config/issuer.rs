@@ -13,7 +13,7 @@ use crate::Algorithm;
 use crate::issuers::LogoutRules;
 use crate::keys::MIN_SECRET_BYTES;
 
-use super::{Config, EventStream, ReportedSubjects};
+use super::{AuthConfig, EventStream, ReportedSubjects};
 
 /// Claims that are judged by rules of their own.
 const NOT_REQUIRED: &[&str] = &[
@@ -176,7 +176,7 @@ impl Issuer {
     }
 
     /// The rules of its logout tokens, where they are accepted.
-    pub(crate) fn logout_rules(&self, config: &Config) -> Option<LogoutRules> {
+    pub(crate) fn logout_rules(&self, config: &AuthConfig) -> Option<LogoutRules> {
         let audience = self
             .accepted_logouts()
             .filter(|_| self.backchannel_logout)?;

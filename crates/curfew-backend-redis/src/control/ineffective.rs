@@ -9,7 +9,7 @@ use curfew_model::{Ineffective, RevocationKey};
 use redis::{cmd, pipe};
 use tracing::warn;
 
-use super::read::Written;
+use super::read::SpelledKey;
 use super::{Control, Generation};
 use crate::fault::Fault;
 use crate::keys::Keys;
@@ -150,7 +150,7 @@ impl Control {
     }
 
     /// Of keys that have become known just now, tells of those that can match nobody.
-    pub(super) fn tell_of_new<'a>(&self, new: impl Iterator<Item = &'a Written>) {
+    pub(super) fn tell_of_new<'a>(&self, new: impl Iterator<Item = &'a SpelledKey>) {
         let is_kind = |kind: &str| self.core.local.is_kind(kind);
         let reasons = new.filter_map(|written| written.key.ineffective(written.spelling, is_kind));
         let reasons: Vec<Ineffective> = reasons.collect();

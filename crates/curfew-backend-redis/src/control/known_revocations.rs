@@ -9,7 +9,7 @@ use serde::Deserialize;
 use tokio::sync::Notify;
 
 use super::pushes::Pushes;
-use super::read::Written;
+use super::read::SpelledKey;
 
 /// What stands for a value that cannot be kept: it covers everyone.
 const EVERYONE: &[u8] = b"1";
@@ -65,13 +65,13 @@ impl Known {
     /// The name of the writing, when the API wrote it.
     pub(super) fn id(&self) -> Option<String> {
         #[derive(Deserialize)]
-        struct Written {
+        struct NamedValue {
             id: String,
         }
         if !self.value.starts_with(b"{") {
             return None;
         }
-        let written: Written = serde_json::from_slice(&self.value).ok()?;
+        let written: NamedValue = serde_json::from_slice(&self.value).ok()?;
         Some(written.id)
     }
 }
@@ -98,7 +98,7 @@ struct Book {
 }
 
 impl Book {
-    fn count(&mut self, written: &Written, add: bool) {
+    fn count(&mut self, written: &SpelledKey, add: bool) {
         let step = |count: &mut usize| {
             *count = if add {
                 *count + 1
@@ -127,7 +127,7 @@ impl Book {
         }
     }
 
-    fn remove(&mut self, written: &Written) {
+    fn remove(&mut self, written: &SpelledKey) {
         let Some(spellings) = self.known.get_mut(&written.key) else {
             return;
         };
@@ -148,8 +148,8 @@ impl Book {
 
 impl KnownRevocations {
     /// Says whether the key was not known as it is written.
-    pub(super) fn insert(&self, written: &Written, known: Known) -> bool {
-        let Written { key, spelling } = written;
+    pub(super) fn insert(&self, written: &SpelledKey, known: Known) -> bool {
+        let SpelledKey { key, spelling } = written;
         let mut book = self.book.write();
         let earlier = book.known.remove_entry(key);
         // The value itself may be known only now.
@@ -171,7 +171,7 @@ impl KnownRevocations {
         new
     }
 
-    pub(super) fn remove(&self, written: &Written) {
+    pub(super) fn remove(&self, written: &SpelledKey) {
         self.book.write().remove(written);
     }
 
@@ -185,23 +185,23 @@ impl KnownRevocations {
     }
 
     /// Whether the key is known as it is written.
-    pub(super) fn has(&self, written: &Written) -> bool {
+    pub(super) fn has(&self, written: &SpelledKey) -> bool {
         self.known(written, |_| true)
     }
 
-    fn known(&self, written: &Written, matches: impl Fn(&Known) -> bool) -> bool {
+    fn known(&self, written: &SpelledKey, matches: impl Fn(&Known) -> bool) -> bool {
         let book = self.book.read();
         let spellings = book.known.get(&written.key);
         let mut spellings = spellings.into_iter().flatten();
         spellings.any(|(spelling, known)| *spelling == written.spelling && matches(known))
     }
 
-    pub(super) fn written(&self) -> Vec<Written> {
+    pub(super) fn written(&self) -> Vec<SpelledKey> {
         let book = self.book.read();
         let known = book.known.iter();
         known
             .flat_map(|(key, spellings)| {
-                spellings.iter().map(|(spelling, _)| Written {
+                spellings.iter().map(|(spelling, _)| SpelledKey {
                     key: key.clone(),
                     spelling: *spelling,
                 })
@@ -226,13 +226,13 @@ impl KnownRevocations {
     }
 
     /// Those that have not expired by Redis' clock at `now_ms`; the others are forgotten.
-    pub(super) fn in_force(&self, now_ms: i64) -> Vec<(Written, Known)> {
+    pub(super) fn in_force(&self, now_ms: i64) -> Vec<(SpelledKey, Known)> {
         let mut book = self.book.write();
         let mut in_force = Vec::with_capacity(book.known.len());
         let mut expired = Vec::new();
         for (key, spellings) in &book.known {
             for (spelling, known) in spellings {
-                let written = Written {
+                let written = SpelledKey {
                     key: key.clone(),
                     spelling: *spelling,
                 };
@@ -269,7 +269,7 @@ impl KnownRevocations {
     /// An admission has found this in Redis. Where that is news, the control task is to read the key
     /// itself: what the admission has read may be lost meanwhile, and counts as known only if it
     /// is there still (M19 of the model).
-    pub(crate) fn meet(&self, written: &Written, found: &Known) {
+    pub(crate) fn meet(&self, written: &SpelledKey, found: &Known) {
         if self.known(written, |known| known == found) {
             return;
         }
@@ -320,8 +320,8 @@ impl KnownRevocations {
 mod tests {
     use super::*;
 
-    fn written(user: &str, spelling: Spelling) -> Written {
-        Written {
+    fn written(user: &str, spelling: Spelling) -> SpelledKey {
+        SpelledKey {
             key: RevocationKey::user(user),
             spelling,
         }
@@ -375,7 +375,7 @@ mod tests {
         let zoe = RevocationKey::user("zo\u{eb}");
         let (digest, _) = RevocationKey::parse_written(zoe.to_string().as_bytes()).unwrap();
         assert_eq!(digest.plain_value(), None);
-        let of = |key: &RevocationKey, spelling| Written {
+        let of = |key: &RevocationKey, spelling| SpelledKey {
             key: key.clone(),
             spelling,
         };
@@ -414,7 +414,7 @@ mod tests {
             ("user:~not a digest", 2),
         ] {
             let (key, spelling) = RevocationKey::parse_written(name.as_bytes()).unwrap();
-            let written = Written { key, spelling };
+            let written = SpelledKey { key, spelling };
             revocations.insert(&written, known.clone());
             assert_eq!(ineffective(), expect, "{name}");
             all.push(written);

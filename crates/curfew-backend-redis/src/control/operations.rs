@@ -11,11 +11,11 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::known_revocations::Known;
-use super::read::{Written as Spelled, read_watched};
+use super::read::{SpelledKey, read_watched};
 use super::{Control, Counted, Generation};
 use crate::core::random_id;
 use crate::fault::Fault;
-use crate::request::{Request, Written};
+use crate::request::{Request, WriteReceipt};
 use crate::span;
 
 /// Attempts to write a revocation while somebody else writes the same key.
@@ -98,7 +98,7 @@ impl Control {
         generation: &mut Generation,
         key: &RevocationKey,
         revocation: Revocation,
-    ) -> Result<Written, Fault> {
+    ) -> Result<WriteReceipt, Fault> {
         let id = random_id();
         let mut span = match &revocation.trace {
             Some(call) => {
@@ -107,7 +107,7 @@ impl Control {
             }
             None => Span::NONE,
         };
-        let own = Spelled {
+        let own = SpelledKey {
             key: key.clone(),
             spelling: key.own_spelling(),
         };
@@ -115,14 +115,14 @@ impl Control {
         written.inspect_err(|fault| span::failed(&mut span, fault))?;
         drop(span);
         let replicas = self.replicate(generation).await?;
-        Ok(Written { id, replicas })
+        Ok(WriteReceipt { id, replicas })
     }
 
     /// Writes a revocation that this node knows over one that covers less. Returns whether it did.
     pub(super) async fn widen(
         &mut self,
         generation: &mut Generation,
-        written: &Spelled,
+        written: &SpelledKey,
         revocation: Revocation,
     ) -> Result<bool, Fault> {
         self.write(generation, written, revocation, None).await
@@ -133,7 +133,7 @@ impl Control {
     async fn write(
         &mut self,
         generation: &mut Generation,
-        spelled: &Spelled,
+        spelled: &SpelledKey,
         revocation: Revocation,
         id: Option<&str>,
     ) -> Result<bool, Fault> {
@@ -223,7 +223,8 @@ impl Control {
         key: RevocationKey,
     ) -> Result<bool, Fault> {
         // In every way it may be written.
-        let written: Vec<Spelled> = Spelled::all(&self.known_revocations.complete(&key)).collect();
+        let written: Vec<SpelledKey> =
+            SpelledKey::all(&self.known_revocations.complete(&key)).collect();
         let (mut delete, mut forget) = (cmd("DEL"), cmd("ZREM"));
         forget.arg(self.core.keys.revoked_index());
         for written in &written {
@@ -251,9 +252,10 @@ impl Control {
         key: RevocationKey,
     ) -> Result<Ended, Fault> {
         let learned = Instant::now();
-        let written: Vec<Spelled> = Spelled::all(&self.known_revocations.complete(&key)).collect();
+        let written: Vec<SpelledKey> =
+            SpelledKey::all(&self.known_revocations.complete(&key)).collect();
         let read = self.read(&generation.connection, &written).await?;
-        let found: Vec<(Spelled, Known)> = written
+        let found: Vec<(SpelledKey, Known)> = written
             .into_iter()
             .zip(read)
             .filter_map(|(written, known)| Some((written, known?)))

@@ -23,7 +23,7 @@ fn principal(claims: &str) -> Principal {
     })
 }
 
-fn config(rules: Value) -> Config {
+fn config(rules: Value) -> PolicyConfig {
     serde_json::from_value(json!({ "rules": rules })).unwrap()
 }
 
@@ -43,7 +43,7 @@ fn publish(policy: &Policy, claims: &str, name: &str) -> Decision {
 
 #[test]
 fn nothing_is_allowed_without_a_rule_or_a_grant() {
-    let policy = Policy::new(&Config::default());
+    let policy = Policy::new(&PolicyConfig::default());
     let decision = publish(&policy, "{}", "room:1");
     assert!(!decision.allowed);
     assert_eq!(decision.rule, None);
@@ -267,21 +267,21 @@ fn grants_are_read_from_the_configured_claim_or_not_at_all() {
         ("grants", [false, true]),
         ("", [false, false]),
     ] {
-        let policy = Policy::new(&Config {
+        let policy = Policy::new(&PolicyConfig {
             grants_claim: claim.into(),
-            ..Config::default()
+            ..PolicyConfig::default()
         });
         let allowed = ["a", "b"].map(|name| publish(&policy, claims, name).allowed);
         assert_eq!(allowed, expect, "{claim:?}");
     }
-    let decision = publish(&Policy::new(&Config::default()), claims, "a");
+    let decision = publish(&Policy::new(&PolicyConfig::default()), claims, "a");
     assert_eq!(decision.rule.as_deref(), Some("grant"));
     assert_eq!(decision.to_string(), "the token grants publish on a");
 }
 
 #[test]
 fn a_reload_raises_the_version_and_decides_the_next_question() {
-    let policy = Policy::new(&Config::default());
+    let policy = Policy::new(&PolicyConfig::default());
     assert_eq!(policy.version(), 1);
     let alice = principal("{}");
     let before = policy.subject(&alice);
@@ -293,17 +293,17 @@ fn a_reload_raises_the_version_and_decides_the_next_question() {
     assert!(!before.decide(Action::Publish, &room).allowed);
     assert_eq!((before.version(), policy.subject(&alice).version()), (1, 2));
 
-    policy.reload(&Config::default());
+    policy.reload(&PolicyConfig::default());
     assert_eq!(policy.version(), 3);
     assert!(!policy.decide(&alice, Action::Publish, &room).allowed);
 }
 
 #[test]
 fn versions_follow_each_other_when_reloads_race() {
-    let policy = Policy::new(&Config::default());
+    let policy = Policy::new(&PolicyConfig::default());
     std::thread::scope(|scope| {
         for _ in 0..4 {
-            scope.spawn(|| (0..25).for_each(|_| policy.reload(&Config::default())));
+            scope.spawn(|| (0..25).for_each(|_| policy.reload(&PolicyConfig::default())));
         }
     });
     assert_eq!(policy.version(), 101);
@@ -412,7 +412,7 @@ impl tracing_subscriber::fmt::MakeWriter<'_> for Log {
 
 #[test]
 fn debug_shows_no_claim_and_no_user() {
-    let policy = Policy::new(&Config::default());
+    let policy = Policy::new(&PolicyConfig::default());
     let text = format!(
         "{:?} {policy:?}",
         policy.subject(&principal(r#"{"a":"canary"}"#))
