@@ -17,8 +17,8 @@ use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore, SemaphorePermit};
 use tokio::time;
 
+use crate::Node;
 use crate::closes::SessionIdentity;
-use crate::{Node, NodeSettings};
 
 /// Longest wait for a place among `backend.max_admissions`.
 const ADMISSION_WAIT: Duration = Duration::from_secs(1);
@@ -141,20 +141,30 @@ impl Drop for Turn<'_> {
     }
 }
 
+/// How many sessions one user may have, by the settings that an admission goes by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UserLimit {
+    /// `session.max_per_user`; 0 is no limit.
+    pub max_per_user: u32,
+    /// `session.over_limit`.
+    pub over_limit: OverLimit,
+}
+
 impl Node {
     /// Admits a session: registers it, checks the revocations, records it. Nothing is delivered to
-    /// it before [`Attachment::open`]. It is spoken to by `wire`; `address` is where its client is, as far as that is known.
+    /// it before [`Attachment::open`]. It is spoken to by `wire`; `address` is where its client is, as far
+    /// as that is known. Its user may have as many as `limit` says.
     pub async fn admit(
         self: &Arc<Self>,
         principal: Arc<Principal>,
         wire: WireId,
         address: Option<IpAddr>,
+        limit: UserLimit,
     ) -> Result<Attachment, AdmitError> {
         // For a moment it is as good as open: the end of this waits for what comes of it.
         if !self.hub.lease().is_catching_up() {
             self.check_lease()?;
         }
-        let settings = self.settings();
         let session = SessionId::new();
         self.metrics.tracer().of_session(session);
         // Registered before the revocation check: one written in between must find us.
@@ -171,11 +181,11 @@ impl Node {
         };
         self.metrics.sessions.inc();
         let admitted = attachment
-            .admit(Arc::clone(&principal), &keys, settings.max_per_user)
+            .admit(Arc::clone(&principal), &keys, limit.max_per_user)
             .await;
         let admitted = match admitted {
             Err(AdmitError::SessionLimit { .. }) => {
-                self.admit_over_limit(&mut attachment, principal, &keys, &settings)
+                self.admit_over_limit(&mut attachment, principal, &keys, limit)
                     .await
             }
             admitted => admitted,
@@ -193,30 +203,30 @@ impl Node {
         attachment: &mut Attachment,
         principal: Arc<Principal>,
         keys: &[RevocationKey],
-        settings: &NodeSettings,
+        limit: UserLimit,
     ) -> Result<(), AdmitError> {
         let user = principal.user();
         let (turn, waited) = self.turns.enter(user).await;
         if waited {
             // Room may have been made meanwhile; if not, the sessions that are there have just been asked.
             let admitted = attachment
-                .admit(Arc::clone(&principal), keys, settings.max_per_user)
+                .admit(Arc::clone(&principal), keys, limit.max_per_user)
                 .await;
             let is_over = matches!(admitted, Err(AdmitError::SessionLimit { .. }));
-            if !is_over || settings.over_limit == OverLimit::Refuse {
+            if !is_over || limit.over_limit == OverLimit::Refuse {
                 return admitted;
             }
         }
         let sessions = &self.backends.sessions;
-        let mut rounds = match settings.over_limit {
+        let mut rounds = match limit.over_limit {
             OverLimit::Refuse => 1,
             OverLimit::CloseOldest => MOST_ROUNDS,
         };
         let admitted = loop {
-            sessions.make_room(user, settings.over_limit).await?;
+            sessions.make_room(user, limit.over_limit).await?;
             rounds -= 1;
             let admitted = attachment
-                .admit(Arc::clone(&principal), keys, settings.max_per_user)
+                .admit(Arc::clone(&principal), keys, limit.max_per_user)
                 .await;
             let is_over = matches!(admitted, Err(AdmitError::SessionLimit { .. }));
             if !is_over || rounds == 0 {

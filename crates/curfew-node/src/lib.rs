@@ -26,7 +26,6 @@ mod withdrawal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arc_swap::ArcSwap;
 use curfew_backend::Backends;
 use curfew_hub::Hub;
 use curfew_model::{Clock, NodeId, env};
@@ -34,12 +33,11 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-pub use admit::{AdmitError, Attachment};
+pub use admit::{AdmitError, Attachment, UserLimit};
 pub use closes::SessionIdentity;
 pub use drain::DrainConfig;
 pub use events::HubEvents;
 pub use metrics::{NodeMetrics, RevocationKind};
-pub use settings::NodeSettings;
 
 use admit::{Admissions, Turns};
 use cleanup::Cleanup;
@@ -56,7 +54,6 @@ pub struct Node {
     backends: Backends,
     clock: Arc<dyn Clock>,
     metrics: Arc<NodeMetrics>,
-    settings: ArcSwap<NodeSettings>,
     /// Told when other kinds of revocation come in force, and when all is settled for them.
     kinds_changed: Notify,
     subscriptions: Subscriptions,
@@ -73,16 +70,19 @@ pub struct Node {
 impl Node {
     /// Puts a node together and starts its background tasks: clean-up of records, delayed
     /// unsubscription, revocations that could not be written, flushers. Must be called within a runtime.
+    /// Sessions are found by `revocable_claims`. At most `max_admissions` (`backend.max_admissions`) are
+    /// admitted at once; 0 is no limit.
     pub fn start(
         id: NodeId,
         hub: Arc<Hub>,
         backends: Backends,
         clock: Arc<dyn Clock>,
         metrics: Arc<NodeMetrics>,
-        settings: NodeSettings,
+        revocable_claims: &[String],
+        max_admissions: usize,
     ) -> Arc<Self> {
         // Nobody is here yet who would have to be found by them.
-        if let Some(kinds) = hub.set_kinds(&settings.revocable_claims) {
+        if let Some(kinds) = hub.set_kinds(revocable_claims) {
             hub.settle(&kinds);
         }
         let node = Arc::new(Self {
@@ -91,10 +91,9 @@ impl Node {
             backends,
             clock,
             metrics,
-            admissions: Admissions::new(settings.max_admissions),
+            admissions: Admissions::new(max_admissions),
             turns: Turns::default(),
             closes: Closes::default(),
-            settings: ArcSwap::from_pointee(settings),
             kinds_changed: Notify::new(),
             subscriptions: Subscriptions::new(),
             cleanup: Cleanup::new(),

@@ -1,9 +1,8 @@
-//! The policy: rules in force, replaced as a whole, asked at every command.
+//! The policy: rules that never change, asked at every command. A reload makes another policy.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use arc_swap::{ArcSwap, Guard};
 use curfew_model::{Action, Channel, Principal};
 use serde_json::{Map, Value};
 
@@ -15,18 +14,15 @@ use crate::grants;
 use crate::rules::{Ruleset, Verdict};
 
 /// Who may do what where. Deny unless a rule or a grant in the token allows; a rule that denies
-/// wins over both. Decisions are synchronous and made by the rules in force at that moment.
+/// wins over both. Decisions are synchronous.
 pub struct Policy {
-    rules: ArcSwap<Ruleset>,
-    /// Held while new rules are compiled, so that versions follow each other.
-    reloading: Mutex<()>,
+    rules: Ruleset,
 }
 
-/// A principal before the rules in force when this was made, however many questions are asked:
-/// claims are parsed at most once, and a reload in between changes nothing. Make a new one for
-/// every round of questions.
+/// A principal before the rules of a policy, however many questions are asked: claims are parsed at
+/// most once. Make a new one for every round of questions.
 pub struct Subject<'a> {
-    rules: Guard<Arc<Ruleset>>,
+    rules: &'a Ruleset,
     user: &'a str,
     claims: LazyClaims<'a>,
 }
@@ -36,26 +32,8 @@ impl Policy {
     /// match, and is logged. [`PolicyConfig::check`] tells beforehand.
     pub fn new(config: &PolicyConfig) -> Self {
         Self {
-            rules: ArcSwap::from_pointee(Ruleset::compile(config, 1)),
-            reloading: Mutex::new(()),
+            rules: Ruleset::compile(config),
         }
-    }
-
-    /// Replaces the rules, in effect from the next decision on, and raises the version.
-    pub fn reload(&self, config: &PolicyConfig) {
-        let _reloading = self
-            .reloading
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let version = self.version() + 1;
-        self.rules
-            .store(Arc::new(Ruleset::compile(config, version)));
-    }
-
-    /// Which rules are in force: 1 at first, one more with every reload. A decision remembered
-    /// under another version must be made again.
-    pub fn version(&self) -> u64 {
-        self.rules.load().version
     }
 
     /// Whether `principal` may do `action` on `channel`. For several questions at once use
@@ -64,10 +42,10 @@ impl Policy {
         self.subject(principal).decide(action, channel)
     }
 
-    /// `principal` before the rules now in force.
-    pub fn subject<'a>(&self, principal: &'a Principal) -> Subject<'a> {
+    /// `principal` before these rules.
+    pub fn subject<'a>(&'a self, principal: &'a Principal) -> Subject<'a> {
         Subject {
-            rules: self.rules.load(),
+            rules: &self.rules,
             user: principal.user(),
             claims: LazyClaims::from_text(principal.claims()),
         }
@@ -83,7 +61,7 @@ impl Policy {
         channel: &Channel,
     ) -> Explanation {
         let subject = Subject {
-            rules: self.rules.load(),
+            rules: &self.rules,
             user,
             claims: LazyClaims::from_parsed(claims),
         };
@@ -92,17 +70,12 @@ impl Policy {
             allowed: decision.allowed,
             rule: decision.rule.as_deref().map(str::to_owned),
             why: decision.to_string(),
-            considered: explain::consider(&subject.rules, &subject.claims, user, action, channel),
+            considered: explain::consider(subject.rules, &subject.claims, user, action, channel),
         }
     }
 }
 
 impl Subject<'_> {
-    /// The version of the rules this subject is asked about, see [`Policy::version`].
-    pub fn version(&self) -> u64 {
-        self.rules.version
-    }
-
     /// Whether the principal may do `action` on `channel`. Nothing is cached; a rule whose patterns
     /// do not match costs no evaluation.
     pub fn decide(&self, action: Action, channel: &Channel) -> Decision {
@@ -148,10 +121,8 @@ impl Subject<'_> {
 
 impl fmt::Debug for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rules = self.rules.load();
         f.debug_struct("Policy")
-            .field("version", &rules.version)
-            .field("rules", &rules.rules.len())
+            .field("rules", &self.rules.rules.len())
             .finish()
     }
 }
@@ -159,9 +130,7 @@ impl fmt::Debug for Policy {
 impl fmt::Debug for Subject<'_> {
     /// Neither the user nor a claim reaches a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subject")
-            .field("version", &self.rules.version)
-            .finish_non_exhaustive()
+        f.debug_struct("Subject").finish_non_exhaustive()
     }
 }
 

@@ -13,10 +13,9 @@ use crate::config::{self, Effect, PolicyConfig};
 use crate::pattern::Pattern;
 use crate::report::Limiter;
 
-/// Everything a decision needs, replaced as a whole.
+/// Everything a decision needs.
 #[derive(Debug)]
 pub(crate) struct Ruleset {
-    pub(crate) version: u64,
     /// Rules that deny come first: the first rule that applies decides.
     pub(crate) rules: Vec<Rule>,
     /// `None`: grants in tokens are not read.
@@ -66,7 +65,7 @@ pub(crate) enum Verdict {
 impl Ruleset {
     /// Compiles what compiles. A rule that does not denies whatever its good patterns match, and is
     /// reported.
-    pub(crate) fn compile(config: &PolicyConfig, version: u64) -> Self {
+    pub(crate) fn compile(config: &PolicyConfig) -> Self {
         let mut rules: Vec<Rule> = config
             .rules
             .iter()
@@ -75,7 +74,6 @@ impl Ruleset {
             .collect();
         rules.sort_by_key(|rule| !rule.denies());
         Self {
-            version,
             rules,
             grants_claim: Some(config.grants_claim.as_str())
                 .filter(|claim| !claim.is_empty())

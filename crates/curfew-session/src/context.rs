@@ -6,13 +6,14 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use curfew_auth::{Authenticator, VerifyError};
 use curfew_model::Principal;
-use curfew_node::Node;
+use curfew_node::{Node, UserLimit};
 use curfew_policy::Policy;
 
 use crate::{LimitsConfig, SessionConfig, SessionMetrics};
 
-/// What of the configuration sessions go by; replaced as a whole by a reload.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What of the configuration a request is decided by: a snapshot, swapped once by a reload. A command,
+/// and an admission, takes one and goes by nothing else, so that it sees limits and policy together.
+#[derive(Debug, Clone)]
 pub struct SessionSettings {
     /// `[session]`.
     pub session: SessionConfig,
@@ -24,6 +25,18 @@ pub struct SessionSettings {
     pub auth_timeout: Duration,
     /// `auth.login_claim`: what names the login that a token is of.
     pub login_claim: String,
+    /// `[policy]`: authorizes.
+    pub policy: Arc<Policy>,
+}
+
+impl SessionSettings {
+    /// `session.max_per_user` and `session.over_limit`.
+    pub fn user_limit(&self) -> UserLimit {
+        UserLimit {
+            max_per_user: self.session.max_per_user,
+            over_limit: self.session.over_limit,
+        }
+    }
 }
 
 /// What every session of a node shares.
@@ -33,8 +46,6 @@ pub struct Context {
     pub node: Arc<Node>,
     /// Verifies tokens.
     pub authenticator: Arc<Authenticator>,
-    /// Authorizes.
-    pub policy: Arc<Policy>,
     /// The metrics of sessions.
     pub metrics: Arc<SessionMetrics>,
     /// The settings in force.

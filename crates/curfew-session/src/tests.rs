@@ -80,6 +80,10 @@ impl Harness {
             auth_timeout: Duration::from_secs(5),
             login_claim: "sid".to_owned(),
             auth_frame_bytes: curfew_auth::AuthConfig::default().auth_frame_bytes(),
+            policy: Arc::new(Policy::new(&allowing(&[
+                Action::Subscribe,
+                Action::Publish,
+            ]))),
         };
         change(&mut settings);
         let clock = RigClock::new();
@@ -98,12 +102,6 @@ impl Harness {
             DeliveryPath::Local,
             HubMetrics::register(&registry),
         ));
-        let node_settings = curfew_node::NodeSettings {
-            revocable_claims: settings.session.revocable_claims.clone(),
-            max_per_user: settings.session.max_per_user,
-            over_limit: settings.session.over_limit,
-            max_admissions: 0,
-        };
         let id = NodeId::new();
         let events = Arc::new(HubEvents::new(id, Arc::clone(&hub), Arc::clone(&counted)));
         let info = NodeInfo {
@@ -127,7 +125,8 @@ impl Harness {
             rig.backends(),
             Arc::clone(&clock) as _,
             counted,
-            node_settings,
+            &settings.session.revocable_claims,
+            0,
         );
         let issuer = Issuer {
             name: "main".to_owned(),
@@ -141,10 +140,6 @@ impl Harness {
         let context = Arc::new(Context {
             node,
             authenticator: Arc::new(Authenticator::new(&auth, Arc::clone(&clock) as _).unwrap()),
-            policy: Arc::new(Policy::new(&allowing(&[
-                Action::Subscribe,
-                Action::Publish,
-            ]))),
             metrics: Arc::clone(&metrics),
             settings: ArcSwap::from_pointee(settings),
         });
@@ -240,7 +235,10 @@ impl Harness {
             .authenticate(&self.token(claims))
             .unwrap();
         let wire = self.hub().wires().default_id();
-        let admitted = self.context.node.admit(principal, wire, None).await;
+        let admitted = {
+            let limit = self.context.settings.load().user_limit();
+            self.context.node.admit(principal, wire, None, limit).await
+        };
         admitted.unwrap()
     }
 
@@ -258,7 +256,9 @@ impl Harness {
 
     /// Puts another policy in force, as a reload does.
     fn reload(&self, policy: &curfew_policy::PolicyConfig) {
-        self.context.policy.reload(policy);
+        let mut settings = SessionSettings::clone(&self.context.settings.load());
+        settings.policy = Arc::new(Policy::new(policy));
+        self.context.settings.store(Arc::new(settings));
         self.hub().reconsider_all();
     }
 

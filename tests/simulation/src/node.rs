@@ -102,10 +102,8 @@ impl Process {
             redis.backends(),
             Arc::clone(&clock),
             of_node,
-            curfew_node::NodeSettings {
-                max_admissions,
-                ..node_settings(tenants)
-            },
+            &claims(tenants),
+            max_admissions,
         );
         let auth = curfew_auth::AuthConfig {
             issuers: vec![Issuer {
@@ -119,7 +117,6 @@ impl Process {
         let context = Arc::new(Context {
             node,
             authenticator: Arc::new(Authenticator::new(&auth, clock).expect("it is a good one")),
-            policy: Arc::new(Policy::new(&everywhere())),
             metrics: counted,
             settings: ArcSwap::from_pointee(session_settings(tenants)),
         });
@@ -156,7 +153,7 @@ impl Process {
         self.context
             .settings
             .store(Arc::new(session_settings(tenants)));
-        self.context.node.set_settings(node_settings(tenants));
+        self.context.node.set_kinds(&claims(tenants));
         self.context.node.hub().reconsider_all();
         let shared = Shared::get();
         let number = {
@@ -211,15 +208,6 @@ fn claims(tenants: bool) -> Vec<String> {
     }
 }
 
-fn node_settings(tenants: bool) -> curfew_node::NodeSettings {
-    curfew_node::NodeSettings {
-        revocable_claims: claims(tenants),
-        max_per_user: 0,
-        over_limit: curfew_backend::OverLimit::Refuse,
-        max_admissions: 0,
-    }
-}
-
 fn session_settings(tenants: bool) -> SessionSettings {
     SessionSettings {
         session: curfew_session::SessionConfig {
@@ -230,6 +218,7 @@ fn session_settings(tenants: bool) -> SessionSettings {
         auth_timeout: Duration::from_secs(10),
         auth_frame_bytes: curfew_auth::AuthConfig::default().auth_frame_bytes(),
         login_claim: "sid".to_owned(),
+        policy: Arc::new(Policy::new(&everywhere())),
     }
 }
 
