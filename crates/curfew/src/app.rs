@@ -77,7 +77,7 @@ impl App {
         let of_redis = RedisMetrics::register(&registry);
         let of_node = NodeMetrics::register(&registry);
         let of_server = ServerMetrics::register(&registry, &wires.names());
-        // Of an embedded backend everything is known at once; of another, nothing at first.
+        // An embedded backend is known at once; another is unknown at first.
         let (lease, path) = match config.backend.kind {
             BackendKind::Memory => (DeliveryLease::perpetual(), DeliveryPath::Local),
             BackendKind::Redis => (DeliveryLease::not_held(), DeliveryPath::Broker),
@@ -160,7 +160,7 @@ impl App {
         })
     }
 
-    /// Where the two listeners are: public and admin.
+    /// The addresses of the two listeners: public and admin.
     pub(crate) fn addresses(&self) -> anyhow::Result<(Listen, Listen)> {
         let of = |listener: &Listener| listener.address().context("read a listener's address");
         Ok((of(&self.public_listener)?, of(&self.admin_listener)?))
@@ -212,7 +212,7 @@ pub(crate) struct Running {
     pub(crate) public: Arc<Public>,
     pub(crate) admin: Arc<Admin>,
     pub(crate) tls: Option<Arc<Tls>>,
-    /// Cancelled once the public listener is closed, and whoever it had accepted is answered.
+    /// Cancelled once the public listener is closed and every accepted request is answered.
     pub(crate) answered: CancellationToken,
     pub(crate) log_level: LogLevel,
     pub(crate) metrics: Arc<ReloadMetrics>,
@@ -382,7 +382,7 @@ fn revocable_claims(config: &Config) -> Vec<String> {
             claims.push(claim.to_owned());
         }
     }
-    // Of a single issuer too: another may be added, and what was revoked until then stays revoked.
+    // A single issuer counts too: another may be added, and earlier revocations stay in force.
     if auth.token_revocation || auth.reports_users() {
         claims.extend([ISSUER_USER, ISSUER_TOKEN].map(str::to_owned));
     }

@@ -38,15 +38,15 @@ pub(crate) struct Config {
     pub(crate) server: curfew_server::ServerConfig,
     /// The listener for operators: health, metrics and the admin API.
     pub(crate) admin: curfew_server::AdminConfig,
-    /// Who is let in: where tokens come from and how they are verified.
+    /// Authentication: the places that tokens come from, and their verification.
     pub(crate) auth: curfew_auth::AuthConfig,
     /// The life of a session.
     pub(crate) session: curfew_session::SessionConfig,
-    /// What one connection, and the node as a whole, may take.
+    /// Limits of one connection, and of the node as a whole.
     pub(crate) limits: curfew_session::LimitsConfig,
-    /// Who may subscribe and publish where.
+    /// Rights to subscribe and to publish, by channel.
     pub(crate) policy: curfew_policy::PolicyConfig,
-    /// What connects the nodes.
+    /// The connection of the nodes with each other.
     pub(crate) backend: Backend,
     /// Leaving service on SIGTERM.
     pub(crate) drain: curfew_node::DrainConfig,
@@ -118,7 +118,7 @@ impl Config {
     }
 }
 
-/// How far a configuration is checked.
+/// The extent of a check of a configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Check {
     /// That every key exists and every value is of the right form.
@@ -153,7 +153,7 @@ pub(crate) struct ConfigProblem {
     pub(crate) line: Option<usize>,
     /// The key's full path; empty for the source as a whole.
     pub(crate) key: String,
-    /// What is wrong and what would be right.
+    /// The fault, and its remedy.
     pub(crate) message: String,
 }
 
@@ -309,7 +309,7 @@ impl Loaded {
         }
     }
 
-    /// Where the value of `key` comes from: a file with its line, an environment variable or
+    /// The source of the value of `key`: a file with its line, an environment variable or
     /// `--set`; `None` for a default.
     pub(crate) fn source(&self, key: &str) -> Option<String> {
         let path = KeyPath::parse(key);

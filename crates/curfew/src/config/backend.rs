@@ -47,7 +47,7 @@ pub(crate) struct Backend {
     pub(crate) redis: RedisConfig,
 }
 
-/// Which backend.
+/// The kind of backend.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum BackendKind {
@@ -93,7 +93,7 @@ impl Backend {
         problems.within("redis", |problems| self.redis.check(problems));
     }
 
-    /// What the backend over Redis goes by.
+    /// The settings of the backend over Redis.
     pub(crate) fn of_redis(&self) -> curfew_backend_redis::RedisBackendConfig {
         curfew_backend_redis::RedisBackendConfig {
             lease: self.lease,
