@@ -314,7 +314,7 @@ pub(crate) fn load_all(config: &AuthConfig) -> Result<Vec<Load>, Vec<LoadError>>
 /// Reports every key that cannot be loaded, with its remedy. Reads the files.
 pub fn check_files(config: &AuthConfig, problems: &mut Problems) {
     for error in load_all(config).err().unwrap_or_default() {
-        // `Config::check` has reported missing sources and short secrets.
+        // `AuthConfig::check` has reported missing sources and short secrets.
         if error.path.is_some() {
             let shown = shown(&error.path);
             let message = format!("{}{}", error.reason, shown);
