@@ -15,6 +15,7 @@ use bytes::Bytes;
 use curfew_backend::BackendError;
 use curfew_model::{Channel, CommandId, Disconnect, ErrorCode, Principal};
 use curfew_node::Attachment;
+use curfew_policy::Policy;
 use curfew_telemetry::Origin;
 use tokio::time::Instant;
 use tracing::warn;
@@ -70,7 +71,7 @@ pub(crate) enum Outcome {
     /// The result of `subscribe`, with the version of the policy that allowed it.
     Subscribed {
         channel: Channel,
-        policy: u64,
+        policy: Arc<Policy>,
         result: Result<(), BackendError>,
     },
     /// The result of `publish`.
@@ -95,7 +96,7 @@ impl SessionState {
                 policy,
                 result,
             } => {
-                subscribe::finish(self, &request, channel, policy, result, &mut span);
+                subscribe::finish(self, &request, channel, &policy, result, &mut span);
             }
             Outcome::Published(result) => publish::finish(self, &request, result, &mut span),
             Outcome::Refreshed(result) => {

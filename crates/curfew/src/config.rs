@@ -39,27 +39,27 @@ pub(crate) struct Config {
     /// The listener for operators: health, metrics and the admin API.
     pub(crate) admin: curfew_server::AdminConfig,
     /// Authentication: the places that tokens come from, and their verification.
-    pub(crate) auth: curfew_auth::Config,
+    pub(crate) auth: curfew_auth::AuthConfig,
     /// The life of a session.
-    pub(crate) session: curfew_session::Config,
+    pub(crate) session: curfew_session::SessionConfig,
     /// Limits of one connection, and of the node as a whole.
     pub(crate) limits: curfew_session::LimitsConfig,
     /// Rights to subscribe and to publish, by channel.
-    pub(crate) policy: curfew_policy::Config,
+    pub(crate) policy: curfew_policy::PolicyConfig,
     /// The connection of the nodes with each other.
     pub(crate) backend: Backend,
     /// Leaving service on SIGTERM.
     pub(crate) drain: curfew_node::DrainConfig,
     /// Logs and traces.
-    pub(crate) telemetry: curfew_telemetry::Config,
+    pub(crate) telemetry: curfew_telemetry::TelemetryConfig,
 }
 
 impl Config {
     /// The section `auth`, with what the others ask of tokens.
-    pub(crate) fn auth(&self) -> curfew_auth::Config {
+    pub(crate) fn auth(&self) -> curfew_auth::AuthConfig {
         let grants = Some(&self.policy.grants_claim).filter(|claim| !claim.is_empty());
         let claims = self.session.revocable_claims.iter().chain(grants);
-        curfew_auth::Config {
+        curfew_auth::AuthConfig {
             claims_in_use: claims.cloned().collect(),
             ..self.auth.clone()
         }

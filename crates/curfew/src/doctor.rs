@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use curfew_auth::{AuthError, Authenticator, Config as AuthConfig, Issuer};
+use curfew_auth::{AuthConfig, AuthError, Authenticator, Issuer};
 use curfew_model::{AuthFailure, SystemClock};
 use serde_json::{Map, Value, json};
 

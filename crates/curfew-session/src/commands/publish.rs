@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use curfew_backend::BackendError;
 use curfew_model::{Action, Channel, ErrorCode, Publication, Reply, TraceContext};
-use curfew_policy::Decision;
+use curfew_policy::{Decision, Policy};
 use curfew_telemetry::Origin;
 use tokio::time::Instant;
 use tracing::{Instrument as _, debug};
@@ -21,6 +21,7 @@ use crate::pipeline::{Finished, InFlight};
 /// channel, the policy is asked once and its decision cached.
 pub(crate) fn start(
     state: &mut SessionState,
+    policy: &Policy,
     request: RequestInfo,
     name: &str,
     data: &str,
@@ -41,7 +42,7 @@ pub(crate) fn start(
     };
     let mut span = state.begin_span(request.command, origin);
     span.name(state, &channel);
-    if let Err(message) = authorized(state, &channel, remembered, &span) {
+    if let Err(message) = authorized(state, policy, &channel, remembered, &span) {
         state.context.count_publish(PublishOutcome::Denied);
         span.forbidden(state, &channel);
         return Reaction::Done(state.error(&request, ErrorCode::Forbidden, message));
@@ -82,6 +83,7 @@ pub(crate) fn start(
 /// because its span names the rule.
 fn authorized(
     state: &mut SessionState,
+    policy: &Policy,
     channel: &Channel,
     remembered: Option<bool>,
     span: &CommandSpan,
@@ -90,7 +92,7 @@ fn authorized(
         return Ok(());
     }
     let part = span.part("authorize");
-    let Some(decision) = authorize(state, channel) else {
+    let Some(decision) = authorize(state, policy, channel) else {
         return Ok(());
     };
     CommandSpan::decided(part, &decision);
@@ -124,13 +126,10 @@ pub(crate) fn finish(
 
 /// Asks the policy, and caches the decision if the session is subscribed. `None` if the session is
 /// not open.
-fn authorize(state: &mut SessionState, channel: &Channel) -> Option<Decision> {
+fn authorize(state: &mut SessionState, policy: &Policy, channel: &Channel) -> Option<Decision> {
     let live = state.live.as_mut()?;
     let principal = live.attachment.member().principal();
-    let decision = state
-        .context
-        .policy
-        .decide(&principal, Action::Publish, channel);
+    let decision = policy.decide(&principal, Action::Publish, channel);
     state.context.count_decision(&decision);
     if let Some(permissions) = live.subscriptions.get_mut(channel) {
         permissions.publish = Some(decision.allowed);

@@ -4,16 +4,23 @@ use std::sync::Arc;
 
 use curfew_backend::BackendError;
 use curfew_model::{Action, Channel, ErrorCode, Reply};
+use curfew_policy::Policy;
 use curfew_telemetry::Origin;
 use tracing::Instrument as _;
 
+use crate::SessionSettings;
 use crate::commands::span::CommandSpan;
 use crate::commands::{Outcome, Reaction, RequestInfo};
 use crate::open::{Permissions, SessionState};
 use crate::pipeline::{Finished, InFlight};
 
 /// Performs the steps up to the broker.
-pub(crate) fn start(state: &SessionState, request: RequestInfo, name: &str) -> Reaction {
+pub(crate) fn start(
+    state: &SessionState,
+    settings: &SessionSettings,
+    request: RequestInfo,
+    name: &str,
+) -> Reaction {
     let channel = match state.parse_channel(&request, name, Origin::Unknown) {
         Ok(channel) => channel,
         Err(rejected) => return rejected,
@@ -26,21 +33,18 @@ pub(crate) fn start(state: &SessionState, request: RequestInfo, name: &str) -> R
         let code = ErrorCode::AlreadySubscribed;
         return state.reject(&request, Origin::Unknown, code, message);
     }
-    let most = state.context.settings.load().limits.subscriptions;
+    let most = settings.limits.subscriptions;
     if live.subscriptions.len() >= most {
         let message = format!("a session may have {most} subscriptions");
         let code = ErrorCode::LimitExceeded;
         return state.reject(&request, Origin::Unknown, code, message);
     }
     let member = Arc::clone(live.attachment.member());
-    let policy = state.context.policy.version();
+    let policy = Arc::clone(&settings.policy);
     let mut span = state.begin_span(request.command, Origin::Unknown);
     span.name(state, &channel);
     let authorize = span.part("authorize");
-    let decision = state
-        .context
-        .policy
-        .decide(&member.principal(), Action::Subscribe, &channel);
+    let decision = policy.decide(&member.principal(), Action::Subscribe, &channel);
     state.context.count_decision(&decision);
     CommandSpan::decided(authorize, &decision);
     if !decision.allowed {
@@ -74,7 +78,7 @@ pub(crate) fn finish(
     state: &mut SessionState,
     request: &RequestInfo,
     channel: Channel,
-    policy: u64,
+    policy: &Arc<Policy>,
     result: Result<(), BackendError>,
     span: &mut CommandSpan,
 ) {
@@ -85,7 +89,7 @@ pub(crate) fn finish(
             }
             let answer = state.reply(request, &Reply::Subscribed);
             state.answer(answer);
-            if state.context.policy.version() != policy {
+            if !Arc::ptr_eq(&state.context.settings.load().policy, policy) {
                 // The policy changed while the broker was asked.
                 state.reconsider();
             }

@@ -60,12 +60,12 @@ pub(crate) enum BackendKind {
 
 impl Default for Backend {
     fn default() -> Self {
-        let curfew_backend_redis::Config {
+        let curfew_backend_redis::RedisBackendConfig {
             lease,
             grace,
             on_data_loss,
             redis,
-        } = curfew_backend_redis::Config::default();
+        } = curfew_backend_redis::RedisBackendConfig::default();
         Self {
             kind: BackendKind::default(),
             lease,
@@ -94,8 +94,8 @@ impl Backend {
     }
 
     /// The settings of the backend over Redis.
-    pub(crate) fn of_redis(&self) -> curfew_backend_redis::Config {
-        curfew_backend_redis::Config {
+    pub(crate) fn of_redis(&self) -> curfew_backend_redis::RedisBackendConfig {
+        curfew_backend_redis::RedisBackendConfig {
             lease: self.lease,
             grace: self.grace,
             on_data_loss: self.on_data_loss,
