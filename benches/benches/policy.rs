@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use criterion::Criterion;
 use curfew_model::{Action, Channel, Claims, Principal, PrincipalParts};
-use curfew_policy::{Config, Policy, Rule};
+use curfew_policy::{Policy, PolicyConfig, Rule};
 
 const CLAIMS: &str = r#"{"sub":"alice","exp":2000000000,"tenant":"acme","roles":["guest","member"],
     "curfew":{"subscribe":["room:*"],"publish":["room:*"]}}"#;
@@ -44,9 +44,9 @@ fn decide(criterion: &mut Criterion) {
         ("grant", vec![], "room:acme:1", true),
         ("nothing allows", vec![rule(None)], "other:acme:1", false),
     ] {
-        let policy = Policy::new(&Config {
+        let policy = Policy::new(&PolicyConfig {
             rules,
-            ..Config::default()
+            ..PolicyConfig::default()
         });
         let channel = Channel::parse(channel).expect("a channel's name");
         let decision = policy.decide(&principal, Action::Publish, &channel);

@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::Criterion;
-use curfew_auth::{Authenticator, Config, Issuer};
+use curfew_auth::{AuthConfig, Authenticator, Issuer};
 use curfew_model::{Secret, SystemClock};
 use curfew_testkit::mint::{Key, SECRET};
 use tempfile::TempDir;
@@ -37,9 +37,9 @@ fn verify(criterion: &mut Criterion) {
             "HS256" => Key::default_secret(),
             algorithm => Key::generate(algorithm),
         };
-        let config = Config {
+        let config = AuthConfig {
             issuers: vec![issuer(&key, &folder, algorithm)],
-            ..Config::default()
+            ..AuthConfig::default()
         };
         let authenticator =
             Authenticator::new(&config, Arc::new(SystemClock)).expect("the key is a good one");

@@ -1,4 +1,4 @@
-//! What the binary says of how it was made: the labels of `curfew_build_info`.
+//! Facts about the build that the binary reports: the labels of `curfew_build_info`.
 
 use std::env;
 use std::process::Command;
@@ -6,8 +6,8 @@ use std::process::Command;
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=CURFEW_REVISION");
-    // Given by whoever builds an image or a release. Asking git would build the crate anew at
-    // every commit, and there is none where an image is built.
+    // The build of an image or a release gives it. Asking git would build the crate anew at
+    // every commit, and an image is built without git.
     let revision = env::var("CURFEW_REVISION").unwrap_or_default();
     let revision = match revision.trim() {
         "" => "unknown",

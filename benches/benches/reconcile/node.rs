@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use curfew_backend::{BoxFuture, Ended, Events, LocalSessions as _, NodeInfo, Suspension};
-use curfew_backend_redis::{Config, Parts, Redis, RedisConfig, RedisMetrics, RedisUrl};
+use curfew_backend_redis::{Parts, Redis, RedisBackendConfig, RedisConfig, RedisMetrics, RedisUrl};
 use curfew_hub::{DeliveryPath, Hub, HubLimits, HubMetrics, Lanes, Wire, Wires};
 use curfew_model::{
     Channel, Claims, Clock as _, DeliveryLease, Disconnect, GapReason, NodeId, Principal,
@@ -72,12 +72,12 @@ impl Node {
         let hub_events = || HubEvents::new(node, Arc::clone(&hub), Arc::clone(&counted));
         let (sender, opened) = mpsc::channel();
         let parts = Parts {
-            config: Config {
+            config: RedisBackendConfig {
                 redis: RedisConfig {
                     url: RedisUrl::new(format!("redis://127.0.0.1:{port}")),
                     ..RedisConfig::default()
                 },
-                ..Config::default()
+                ..RedisBackendConfig::default()
             },
             info: NodeInfo {
                 node,

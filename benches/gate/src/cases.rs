@@ -13,7 +13,7 @@ use curfew_model::{
     Action, Channel, Claims, Clock, DeliveryLease, Message, Principal, PrincipalParts, Publication,
     Push, SessionId,
 };
-use curfew_policy::{Config, Policy, Rule};
+use curfew_policy::{Policy, PolicyConfig, Rule};
 use curfew_protocol::Protocol as _;
 use curfew_protocol::native::Native;
 use curfew_telemetry::Registry;
@@ -107,9 +107,9 @@ fn rule(when: Option<&str>) -> Rule {
 }
 
 fn authorize(rounds: u64, rules: Vec<Rule>) -> u64 {
-    let policy = Policy::new(&Config {
+    let policy = Policy::new(&PolicyConfig {
         rules,
-        ..Config::default()
+        ..PolicyConfig::default()
     });
     let principal = principal("alice");
     let channel = Channel::parse("room:acme:1").expect("a channel's name");

@@ -17,7 +17,7 @@ use crate::keys::PROVIDER;
 use crate::reports::Journal;
 use crate::token::{Date, Header, Parts, TokenClaims, TokenType};
 use crate::verified::Digest;
-use crate::{AuthError, Config, Issuer, IssuerSummary, KeyError, RemoteKeys};
+use crate::{AuthConfig, AuthError, Issuer, IssuerSummary, KeyError, RemoteKeys};
 
 /// Turns tokens into principals. All connections share one. Verification takes only the brief lock
 /// of the remembered tokens, and uses one configuration from start to end.
@@ -114,7 +114,7 @@ pub struct FileReload {
 /// The last seen state of the key files. Its lock serialises reloads and key installations.
 #[derive(Debug)]
 struct Files {
-    config: Config,
+    config: AuthConfig,
     /// One entry per issuer, in the order of `config.issuers`.
     seen: Vec<Seen>,
     /// One entry per issuer: true if the last content of its file could not be used.
@@ -142,7 +142,7 @@ impl Authenticator {
     /// # Errors
     ///
     /// The first key that cannot be loaded; [`crate::check_files`] reports all of them.
-    pub fn new(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, LoadError> {
+    pub fn new(config: &AuthConfig, clock: Arc<dyn Clock>) -> Result<Self, LoadError> {
         let (all, files) = load(config)?;
         Ok(Self {
             issuers: ArcSwap::from_pointee(Issuers::new(config, all)),
@@ -343,7 +343,7 @@ impl Authenticator {
     /// # Errors
     ///
     /// The first key that cannot be loaded.
-    pub fn prepare(config: &Config) -> Result<PreparedIssuers, LoadError> {
+    pub fn prepare(config: &AuthConfig) -> Result<PreparedIssuers, LoadError> {
         let (all, files) = load(config)?;
         Ok(PreparedIssuers { all, files })
     }
@@ -414,7 +414,7 @@ impl Authenticator {
 
     /// Keeps fetched keys for issuers whose key location is unchanged, and applies the new rules to
     /// them.
-    fn keep_fetched(&self, all: &mut [Arc<LoadedIssuer>], config: &Config) {
+    fn keep_fetched(&self, all: &mut [Arc<LoadedIssuer>], config: &AuthConfig) {
         let old = self.issuers.load();
         for (new, configured) in all.iter_mut().zip(&config.issuers) {
             let Some(remote) = &new.remote else { continue };
@@ -444,7 +444,12 @@ impl Authenticator {
     }
 
     /// Puts new keys of one issuer in force.
-    fn replace(&self, config: &Config, index: usize, content: &[u8]) -> Result<usize, KeyError> {
+    fn replace(
+        &self,
+        config: &AuthConfig,
+        index: usize,
+        content: &[u8],
+    ) -> Result<usize, KeyError> {
         let mut all = self.issuers.load().all.clone();
         let remote = all[index].remote.clone();
         let (issuer, skipped) = config.issuers[index].with_keys(config, content, remote)?;
@@ -472,7 +477,7 @@ impl Seen {
     }
 }
 
-fn load(config: &Config) -> Result<(Vec<Arc<LoadedIssuer>>, Files), LoadError> {
+fn load(config: &AuthConfig) -> Result<(Vec<Arc<LoadedIssuer>>, Files), LoadError> {
     let loads = issuers::load_all(config).map_err(|mut errors| errors.swap_remove(0))?;
     let mut all = Vec::with_capacity(loads.len());
     let mut seen = Vec::with_capacity(loads.len());

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::issuers::{Issuers, LoadedIssuer};
 use crate::token::json::{self, Flaw, Members};
 use crate::token::{Date, OtherKind, TokenClaims};
-use crate::{AuthError, Config, Issuer, LogoutScope};
+use crate::{AuthConfig, AuthError, Issuer, LogoutScope};
 
 /// Claims that an issuer's access tokens must have beyond those required of every token.
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ pub(crate) struct Needs {
 }
 
 impl Needs {
-    pub(crate) fn of(config: &Config, issuer: &Issuer) -> Self {
+    pub(crate) fn of(config: &AuthConfig, issuer: &Issuer) -> Self {
         let reporters = config
             .issuers
             .iter()

@@ -48,7 +48,7 @@ const NOT_SUBJECTS: &[&str] = &["iss", "aud", "exp", "nbf", "iat", "jti", "event
 /// Authentication of connections.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Config {
+pub struct AuthConfig {
     /// The places a token may come from. A source that is not listed is ignored. Default: all but
     /// `cookie`, which needs `server.allowed_origins`.
     pub token_sources: Vec<Source>,
@@ -136,7 +136,7 @@ pub struct Config {
     pub claims_in_use: Vec<String>,
 }
 
-impl Default for Config {
+impl Default for AuthConfig {
     fn default() -> Self {
         Self {
             token_sources: vec![
@@ -195,7 +195,7 @@ pub enum Reject {
     Http,
 }
 
-impl Config {
+impl AuthConfig {
     /// Returns true if tokens may come from `source`.
     pub fn accepts(&self, source: Source) -> bool {
         self.token_sources.contains(&source)

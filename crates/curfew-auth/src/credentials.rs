@@ -5,7 +5,7 @@ use std::fmt;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE};
 
-use crate::{AuthError, Config, Source, Ticket};
+use crate::{AuthConfig, AuthError, Source, Ticket};
 use curfew_model::{AuthFailure, percent_decode};
 
 /// Prefix of a subprotocol that carries a token.
@@ -77,7 +77,7 @@ pub fn extract(
     headers: &HeaderMap,
     query: Option<&str>,
     subprotocols: &[String],
-    config: &Config,
+    config: &AuthConfig,
 ) -> Result<Option<Credential>, AuthError> {
     let mut found = from_page(headers, query, subprotocols, config)?;
     if config.accepts(Source::Cookie) {
@@ -95,7 +95,7 @@ pub fn extract_beside_cookies(
     headers: &HeaderMap,
     query: Option<&str>,
     subprotocols: &[String],
-    config: &Config,
+    config: &AuthConfig,
 ) -> Result<Option<Credential>, AuthError> {
     from_page(headers, query, subprotocols, config)?.take()
 }
@@ -106,7 +106,7 @@ fn from_page(
     headers: &HeaderMap,
     query: Option<&str>,
     subprotocols: &[String],
-    config: &Config,
+    config: &AuthConfig,
 ) -> Result<Found, AuthError> {
     let mut found = Found::new(config);
     if config.accepts(Source::Header) {
@@ -130,7 +130,7 @@ fn from_page(
 /// # Errors
 ///
 /// The errors of [`extract`].
-pub fn bearer(headers: &HeaderMap, config: &Config) -> Result<Option<Bearer>, AuthError> {
+pub fn bearer(headers: &HeaderMap, config: &AuthConfig) -> Result<Option<Bearer>, AuthError> {
     let mut found = Found::new(config);
     from_header(headers, config, &mut found)?;
     Ok(match found.take()? {
@@ -150,7 +150,7 @@ struct Found {
 }
 
 impl Found {
-    fn new(config: &Config) -> Self {
+    fn new(config: &AuthConfig) -> Self {
         Self {
             max_token_bytes: config.max_token_bytes,
             credential: None,
@@ -219,7 +219,11 @@ fn ambiguous(message: &'static str) -> AuthError {
     AuthError::new(AuthFailure::AmbiguousToken, message)
 }
 
-fn from_header(headers: &HeaderMap, config: &Config, found: &mut Found) -> Result<(), AuthError> {
+fn from_header(
+    headers: &HeaderMap,
+    config: &AuthConfig,
+    found: &mut Found,
+) -> Result<(), AuthError> {
     for value in headers.get_all(AUTHORIZATION) {
         let value = value.as_bytes().trim_ascii();
         let end = value
@@ -253,7 +257,7 @@ fn from_header(headers: &HeaderMap, config: &Config, found: &mut Found) -> Resul
 
 /// Compares names as written, without decoding, so that redaction of URIs by name removes exactly
 /// the tokens read here.
-fn from_query(query: &str, config: &Config, found: &mut Found) -> Result<(), AuthError> {
+fn from_query(query: &str, config: &AuthConfig, found: &mut Found) -> Result<(), AuthError> {
     for pair in query.split('&') {
         match pair.split_once('=') {
             Some(("token" | "access_token", value)) if config.accepts(Source::Query) => {

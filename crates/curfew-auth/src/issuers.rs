@@ -18,7 +18,7 @@ use crate::keys::{self, Key};
 use crate::token::{Header, Parts};
 use crate::verified::Verified;
 use crate::{
-    Algorithm, AuthError, Config, EventStream, Issuer, KeyError, LogoutScope, RemoteKeys,
+    Algorithm, AuthConfig, AuthError, EventStream, Issuer, KeyError, LogoutScope, RemoteKeys,
     ReportedSubjects, pem,
 };
 
@@ -155,7 +155,7 @@ impl Issuer {
     /// or the set fetched through `remote`.
     pub(crate) fn with_keys(
         &self,
-        config: &Config,
+        config: &AuthConfig,
         content: &[u8],
         remote: Option<Arc<RemoteKeys>>,
     ) -> Result<(LoadedIssuer, Vec<SkippedKey>), KeyError> {
@@ -176,7 +176,7 @@ impl Issuer {
 
     fn loaded(
         &self,
-        config: &Config,
+        config: &AuthConfig,
         keys: Vec<Key>,
         remote: Option<Arc<RemoteKeys>>,
     ) -> LoadedIssuer {
@@ -201,12 +201,16 @@ impl Issuer {
     }
 
     /// Builds the issuer with no keys until `remote` is fetched.
-    pub(crate) fn without_keys(&self, config: &Config, remote: &Arc<RemoteKeys>) -> LoadedIssuer {
+    pub(crate) fn without_keys(
+        &self,
+        config: &AuthConfig,
+        remote: &Arc<RemoteKeys>,
+    ) -> LoadedIssuer {
         self.loaded(config, Vec::new(), Some(Arc::clone(remote)))
     }
 
     /// The names of the other issuers that share an `iss` with this one.
-    fn namesakes(&self, config: &Config) -> Vec<Arc<str>> {
+    fn namesakes(&self, config: &AuthConfig) -> Vec<Arc<str>> {
         let accepted = self.accepted_issuers();
         let others = config.issuers.iter().filter(|other| {
             let theirs = other.accepted_issuers();
@@ -215,7 +219,7 @@ impl Issuer {
         others.map(|other| other.name.as_str().into()).collect()
     }
 
-    fn report_rules(&self, config: &Config) -> Option<ReportRules> {
+    fn report_rules(&self, config: &AuthConfig) -> Option<ReportRules> {
         if !self.reports() {
             return None;
         }
@@ -234,7 +238,7 @@ impl Issuer {
         })
     }
 
-    fn load(&self, config: &Config) -> Result<Load, KeyError> {
+    fn load(&self, config: &AuthConfig) -> Result<Load, KeyError> {
         if let Some(remote) = RemoteKeys::new(config, self) {
             return Ok(Load {
                 content: Vec::new(),
@@ -283,7 +287,7 @@ pub(crate) struct Load {
 }
 
 /// Loads every issuer, or returns the errors of all.
-pub(crate) fn load_all(config: &Config) -> Result<Vec<Load>, Vec<LoadError>> {
+pub(crate) fn load_all(config: &AuthConfig) -> Result<Vec<Load>, Vec<LoadError>> {
     let mut loads = Vec::new();
     let mut errors = Vec::new();
     for (index, issuer) in config.issuers.iter().enumerate() {
@@ -308,9 +312,9 @@ pub(crate) fn load_all(config: &Config) -> Result<Vec<Load>, Vec<LoadError>> {
 }
 
 /// Reports every key that cannot be loaded, with its remedy. Reads the files.
-pub fn check_files(config: &Config, problems: &mut Problems) {
+pub fn check_files(config: &AuthConfig, problems: &mut Problems) {
     for error in load_all(config).err().unwrap_or_default() {
-        // `Config::check` has reported missing sources and short secrets.
+        // `AuthConfig::check` has reported missing sources and short secrets.
         if error.path.is_some() {
             let shown = shown(&error.path);
             let message = format!("{}{}", error.reason, shown);
@@ -367,7 +371,7 @@ pub(crate) fn told_apart(all: &[&LoadedIssuer], index: usize) -> Result<(), KeyE
 }
 
 impl Issuers {
-    pub(crate) fn new(config: &Config, all: Vec<Arc<LoadedIssuer>>) -> Self {
+    pub(crate) fn new(config: &AuthConfig, all: Vec<Arc<LoadedIssuer>>) -> Self {
         let opening = all.iter().filter(|issuer| issuer.opens_sessions);
         Self {
             opening: opening.cloned().collect(),

@@ -30,7 +30,7 @@ pub use authenticate::{
     Authenticator, FileReload, MissingKeys, PreparedIssuers, Unverified, VerifyError,
 };
 pub use config::{
-    Config, EventStream, Issuer, LogoutScope, Reject, ReportedSubjects, Signal, Source, Trust,
+    AuthConfig, EventStream, Issuer, LogoutScope, Reject, ReportedSubjects, Signal, Source, Trust,
     check_url, found_at,
 };
 pub use credentials::{Bearer, Credential, bearer, extract, extract_beside_cookies};

@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio::sync::{Notify, watch};
 use tokio::time::{self, Instant};
 
-use crate::{Config, Issuer, Trust};
+use crate::{AuthConfig, Issuer, Trust};
 
 mod anew;
 
@@ -117,7 +117,7 @@ pub(crate) enum Asked {
 }
 
 impl RemoteKeys {
-    pub(crate) fn new(config: &Config, issuer: &Issuer) -> Option<Self> {
+    pub(crate) fn new(config: &AuthConfig, issuer: &Issuer) -> Option<Self> {
         let location = match (&issuer.jwks_url, &issuer.issuer) {
             (Some(url), _) => KeyLocation::Url(url.clone()),
             (None, Some(iss)) if issuer.discovery => KeyLocation::Discovery(iss.clone()),
@@ -340,7 +340,7 @@ mod tests {
     const LIFETIME: Duration = Duration::from_secs(600);
 
     fn remote() -> RemoteKeys {
-        let config = Config::default();
+        let config = AuthConfig::default();
         let issuer = Issuer {
             jwks_url: Some("https://id.example/keys".to_owned()),
             ..Issuer::default()
@@ -459,7 +459,7 @@ mod tests {
         assert!(!remote.usable());
         remote.due().await;
         remote.fetched(b"{}");
-        time::advance(Config::default().jwks_max_stale - Duration::from_secs(1)).await;
+        time::advance(AuthConfig::default().jwks_max_stale - Duration::from_secs(1)).await;
         assert!(remote.usable());
         time::advance(Duration::from_secs(1)).await;
         assert!(!remote.usable());

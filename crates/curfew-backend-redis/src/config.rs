@@ -20,7 +20,7 @@ const TIMEOUT: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(6
 
 /// The settings of `[backend]` that this backend uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
+pub struct RedisBackendConfig {
     /// `backend.lease`. Default 3 s.
     pub lease: Duration,
     /// `backend.grace`. Default 30 s.
@@ -89,7 +89,7 @@ pub struct RedisConfig {
     pub prefix: String,
 }
 
-impl Default for Config {
+impl Default for RedisBackendConfig {
     fn default() -> Self {
         Self {
             lease: Duration::from_secs(3),

@@ -46,7 +46,7 @@ use crate::request::Request;
 use crate::slots::Slot;
 pub(crate) use ineffective::why as why_ineffective;
 pub use pushes::Told;
-pub(crate) use read::{Written, find_names, read};
+pub(crate) use read::{SpelledKey, find_names, read};
 
 use compare::Comparison;
 pub(crate) use known_revocations::{Known, KnownRevocations};
@@ -132,10 +132,10 @@ struct Generation {
     sweep: Vec<SessionId>,
     /// Keys that were read and no longer exist. They are forgotten once it is certain that they
     /// were lifted, and not lost with all the data.
-    gone: Vec<Written>,
+    gone: Vec<SpelledKey>,
     /// Revocations that this node knows and has not found again on this connection. One of them may
     /// have been lifted while the node was out of touch.
-    recall: Vec<Written>,
+    recall: Vec<SpelledKey>,
     /// The place in the index where reading goes on; `None` when the whole index is read.
     learn: Option<isize>,
     /// True if the last step was a heartbeat.

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Config;
+use crate::config::RedisBackendConfig;
 use crate::connect::Connector;
 use crate::keys::Keys;
 use crate::metrics::{RedisCommand, RedisMetrics};
@@ -28,7 +28,7 @@ const NOT_COMPARED: u64 = u64::MAX;
 /// The state shared by every part of the backend.
 pub(crate) struct Core {
     pub(crate) node: NodeId,
-    pub(crate) config: Config,
+    pub(crate) config: RedisBackendConfig,
     pub(crate) keys: Keys,
     pub(crate) connector: Connector,
     pub(crate) events: Arc<dyn Events>,
@@ -51,7 +51,7 @@ impl Core {
     )]
     pub(crate) fn new(
         node: NodeId,
-        config: Config,
+        config: RedisBackendConfig,
         connector: Connector,
         events: Arc<dyn Events>,
         local: Arc<dyn LocalSessions>,

@@ -52,7 +52,7 @@ use crate::inbox::Inbox;
 use crate::request::{MAX_REQUESTS, Requests};
 
 pub use crate::config::{
-    Config, OnDataLoss, RedisAddress, RedisConfig, RedisServer, RedisTarget, RedisUrl,
+    OnDataLoss, RedisAddress, RedisBackendConfig, RedisConfig, RedisServer, RedisTarget, RedisUrl,
     RedisUrlError,
 };
 pub use crate::connect::{Dial, Dialing, Stream};
@@ -62,7 +62,7 @@ pub use crate::probe::{Probed, probe};
 /// The parts of a node that a backend needs.
 pub struct Parts {
     /// The settings of the backend.
-    pub config: Config,
+    pub config: RedisBackendConfig,
     /// The node's entry in the list of nodes.
     pub info: NodeInfo,
     /// The receiver of news: publications, revocations, changes of the lease.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::Config;
+use crate::config::RedisBackendConfig;
 use curfew_model::Clock;
 use redis::{Value, cmd};
 
@@ -25,7 +25,7 @@ pub struct Probed {
 /// # Errors
 ///
 /// The fault that keeps a node from getting in touch, with the server it is about.
-pub async fn probe(config: &Config, clock: &dyn Clock) -> Result<Vec<Probed>, String> {
+pub async fn probe(config: &RedisBackendConfig, clock: &dyn Clock) -> Result<Vec<Probed>, String> {
     let server = config
         .redis
         .url
@@ -50,7 +50,7 @@ pub async fn probe(config: &Config, clock: &dyn Clock) -> Result<Vec<Probed>, St
 async fn ask(
     connector: &Connector,
     shard: &Shard,
-    config: &Config,
+    config: &RedisBackendConfig,
     clock: &dyn Clock,
 ) -> Result<Duration, Fault> {
     let login = Login::Server;

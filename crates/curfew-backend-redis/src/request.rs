@@ -13,7 +13,7 @@ pub(crate) enum Request {
     Revoke {
         key: RevocationKey,
         revocation: Revocation,
-        reply: oneshot::Sender<Result<Written, BackendError>>,
+        reply: oneshot::Sender<Result<WriteReceipt, BackendError>>,
     },
     /// Lifts a revocation.
     Restore {
@@ -32,7 +32,7 @@ pub(crate) enum Request {
 
 /// The result of writing a revocation.
 #[derive(Debug)]
-pub(crate) struct Written {
+pub(crate) struct WriteReceipt {
     /// The id of this write. It is in the key's value, for nodes to count by.
     pub(crate) id: String,
     /// The replicas that have it, and the replicas that should; `None` without replicas.

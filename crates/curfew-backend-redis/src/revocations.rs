@@ -13,11 +13,11 @@ use tokio::time;
 use tracing::{Instrument as _, debug};
 
 use crate::connections::Keyed;
-use crate::control::{Known, Written as Spelled, find_names, read, why_ineffective};
+use crate::control::{Known, SpelledKey, find_names, read, why_ineffective};
 use crate::core::MAX_CLOCK_SKEW;
 use crate::fault::Fault;
 use crate::inbox::{Answer, Message, found_within, left_within};
-use crate::request::{Request, Written};
+use crate::request::{Request, WriteReceipt};
 use crate::slots::Slot;
 use crate::subscriber::Verbs;
 use crate::{Redis, control};
@@ -53,7 +53,7 @@ impl Revocations for Redis {
             // Held before Redis is asked: a key that is pushed and waits to be read must not miss
             // this session.
             self.known_revocations.hold(keys);
-            let written: Vec<Spelled> = keys.iter().flat_map(Spelled::all).collect();
+            let written: Vec<SpelledKey> = keys.iter().flat_map(SpelledKey::all).collect();
             let there = self.count(&written).await?;
             if self.connections.is_cluster() {
                 self.touch_heartbeat().await?;
@@ -89,7 +89,7 @@ impl Revocations for Redis {
         Box::pin(async move {
             let started = Instant::now();
             let call = revocation.trace.clone();
-            let Written { id, replicas } = self
+            let WriteReceipt { id, replicas } = self
                 .operate(|reply| Request::Revoke {
                     key: key.clone(),
                     revocation,
@@ -176,7 +176,7 @@ impl Redis {
     }
 
     /// The number of these keys that exist.
-    async fn count(&self, written: &[Spelled]) -> Result<u64, Fault> {
+    async fn count(&self, written: &[SpelledKey]) -> Result<u64, Fault> {
         let (first, rest) = written.split_first().ok_or(Fault::Unexpected("no keys"))?;
         let mut command = Keyed::new("EXISTS", &first.name(&self.core.keys));
         for written in rest {

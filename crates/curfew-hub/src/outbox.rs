@@ -33,7 +33,7 @@ use parking_lot::Mutex;
 
 use arrival::Arrivals;
 use ending::Told;
-use lanes::Written;
+use lanes::WriteOutcome;
 use owner::Owner;
 use probe::Probe;
 use write::{Turn, Withheld};
@@ -193,7 +193,7 @@ impl QueueState {
 
     /// Puts unwritten frames back, ahead of frames queued since, and adds the result of the write
     /// to `tally`.
-    fn put_back(&mut self, mut lanes: Lanes, written: Written, tally: &mut Tally) {
+    fn put_back(&mut self, mut lanes: Lanes, written: WriteOutcome, tally: &mut Tally) {
         if !self.lanes.is_empty() {
             lanes.append(std::mem::take(&mut self.lanes));
         }

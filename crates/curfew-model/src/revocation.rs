@@ -97,13 +97,13 @@ impl Revocation {
         }
         /// The members of a JSON value that are read.
         #[derive(Deserialize)]
-        struct Written {
+        struct RevocationValue {
             before: Option<serde_json::Value>,
             reason: Option<serde_json::Value>,
             trace: Option<serde_json::Value>,
             tracestate: Option<serde_json::Value>,
         }
-        let written = object_text(value).map(serde_json::from_str::<Written>);
+        let written = object_text(value).map(serde_json::from_str::<RevocationValue>);
         let Some(Ok(written)) = written else {
             // Neither a time nor an object: the value covers every token.
             return Self::default();

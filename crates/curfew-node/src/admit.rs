@@ -17,8 +17,8 @@ use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore, SemaphorePermit};
 use tokio::time;
 
+use crate::Node;
 use crate::closes::SessionIdentity;
-use crate::{Node, NodeSettings};
 
 /// Longest wait for a place among `backend.max_admissions`.
 const ADMISSION_WAIT: Duration = Duration::from_secs(1);
@@ -143,6 +143,15 @@ impl Drop for Turn<'_> {
     }
 }
 
+/// How many sessions one user may have, by the settings that an admission goes by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UserLimit {
+    /// `session.max_per_user`; 0 is no limit.
+    pub max_per_user: u32,
+    /// `session.over_limit`.
+    pub over_limit: OverLimit,
+}
+
 impl Node {
     /// Admits a session: registers it, checks the revocations, records it. Nothing is delivered to
     /// it before [`Attachment::open`]. `wire` encodes its frames; `address` is the client's, if
@@ -152,13 +161,13 @@ impl Node {
         principal: Arc<Principal>,
         wire: WireId,
         address: Option<IpAddr>,
+        limit: UserLimit,
     ) -> Result<Attachment, AdmitError> {
         // A node that catches up after a stop regains its lease soon, so the session is admitted
         // and `settle` waits for it.
         if !self.hub.lease().is_catching_up() {
             self.check_lease()?;
         }
-        let settings = self.settings();
         let session = SessionId::new();
         self.metrics.tracer().of_session(session);
         // Registered before the revocation check: a revocation written in between must find the
@@ -176,11 +185,11 @@ impl Node {
         };
         self.metrics.sessions.inc();
         let admitted = attachment
-            .admit(Arc::clone(&principal), &keys, settings.max_per_user)
+            .admit(Arc::clone(&principal), &keys, limit.max_per_user)
             .await;
         let admitted = match admitted {
             Err(AdmitError::SessionLimit { .. }) => {
-                self.admit_over_limit(&mut attachment, principal, &keys, &settings)
+                self.admit_over_limit(&mut attachment, principal, &keys, limit)
                     .await
             }
             admitted => admitted,
@@ -198,7 +207,7 @@ impl Node {
         attachment: &mut Attachment,
         principal: Arc<Principal>,
         keys: &[RevocationKey],
-        settings: &NodeSettings,
+        limit: UserLimit,
     ) -> Result<(), AdmitError> {
         let user = principal.user();
         let (turn, waited) = self.turns.enter(user).await;
@@ -206,23 +215,23 @@ impl Node {
             // The turn before may have made room. If not, it has just probed the sessions, so a
             // refusal stands.
             let admitted = attachment
-                .admit(Arc::clone(&principal), keys, settings.max_per_user)
+                .admit(Arc::clone(&principal), keys, limit.max_per_user)
                 .await;
             let is_over = matches!(admitted, Err(AdmitError::SessionLimit { .. }));
-            if !is_over || settings.over_limit == OverLimit::Refuse {
+            if !is_over || limit.over_limit == OverLimit::Refuse {
                 return admitted;
             }
         }
         let sessions = &self.backends.sessions;
-        let mut rounds = match settings.over_limit {
+        let mut rounds = match limit.over_limit {
             OverLimit::Refuse => 1,
             OverLimit::CloseOldest => MOST_ROUNDS,
         };
         let admitted = loop {
-            sessions.make_room(user, settings.over_limit).await?;
+            sessions.make_room(user, limit.over_limit).await?;
             rounds -= 1;
             let admitted = attachment
-                .admit(Arc::clone(&principal), keys, settings.max_per_user)
+                .admit(Arc::clone(&principal), keys, limit.max_per_user)
                 .await;
             let is_over = matches!(admitted, Err(AdmitError::SessionLimit { .. }));
             if !is_over || rounds == 0 {

@@ -26,7 +26,7 @@ const FLUSH: Duration = Duration::from_secs(5);
 /// The `[drain]` section: leaving service on SIGTERM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Config {
+pub struct DrainConfig {
     /// The window over which disconnects are spread evenly. Keep it well below the time after which
     /// the supervisor kills the process (in Kubernetes `terminationGracePeriodSeconds`).
     #[serde(with = "curfew_model::setting::duration")]
@@ -39,7 +39,7 @@ pub struct Config {
     pub accept_grace: Duration,
 }
 
-impl Default for Config {
+impl Default for DrainConfig {
     fn default() -> Self {
         Self {
             window: Duration::from_secs(20),
@@ -48,7 +48,7 @@ impl Default for Config {
     }
 }
 
-impl Config {
+impl DrainConfig {
     /// Reports values that are out of range.
     pub fn check(&self, problems: &mut Problems) {
         const LONGEST: Duration = Duration::from_secs(3600);

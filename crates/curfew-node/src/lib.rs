@@ -28,7 +28,6 @@ mod withdrawal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arc_swap::ArcSwap;
 use curfew_backend::Backends;
 use curfew_hub::Hub;
 use curfew_model::{Clock, NodeId, env};
@@ -36,16 +35,15 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-pub use admit::{AdmitError, Attachment};
+pub use admit::{AdmitError, Attachment, UserLimit};
 pub use channels::{
     ChannelConfig, ChannelOptions, Channels, HistoryConfig, check as check_channels,
 };
 pub use closes::SessionIdentity;
-pub use drain::Config as DrainConfig;
+pub use drain::DrainConfig;
 pub use events::HubEvents;
 pub use metrics::{NodeMetrics, RevocationKind};
 pub use publish::Append;
-pub use settings::NodeSettings;
 
 use admit::{Admissions, Turns};
 use cleanup::Cleanup;
@@ -63,7 +61,6 @@ pub struct Node {
     backends: Backends,
     clock: Arc<dyn Clock>,
     metrics: Arc<NodeMetrics>,
-    settings: ArcSwap<NodeSettings>,
     /// Wakes waiters when other kinds of revocation come into force, and when all sessions are
     /// settled.
     kinds_changed: Notify,
@@ -88,10 +85,11 @@ impl Node {
         backends: Backends,
         clock: Arc<dyn Clock>,
         metrics: Arc<NodeMetrics>,
-        settings: NodeSettings,
+        revocable_claims: &[String],
+        max_admissions: usize,
     ) -> Arc<Self> {
         // Settled at once, because no session exists yet.
-        if let Some(kinds) = hub.set_kinds(&settings.revocable_claims) {
+        if let Some(kinds) = hub.set_kinds(revocable_claims) {
             hub.settle(&kinds);
         }
         let node = Arc::new(Self {
@@ -100,10 +98,9 @@ impl Node {
             backends,
             clock,
             metrics,
-            admissions: Admissions::new(settings.max_admissions),
+            admissions: Admissions::new(max_admissions),
             turns: Turns::default(),
             closes: Closes::default(),
-            settings: ArcSwap::from_pointee(settings),
             kinds_changed: Notify::new(),
             subscriptions: Subscriptions::new(),
             stream_reads: StreamReads::default(),

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use curfew_backend::{BackendError, StreamBounds};
-use curfew_model::{Channel, Position, Publication, PublicationKey};
+use curfew_model::{Position, Publication, PublicationKey};
 
-use crate::{ChannelOptions, Node};
+use crate::Node;
 
 /// The stream that a publication is appended to.
 #[derive(Debug, Clone, Copy)]
@@ -17,11 +17,6 @@ pub struct Append {
 }
 
 impl Node {
-    /// What the settings say of a channel.
-    pub fn channel(&self, channel: &Channel) -> ChannelOptions {
-        self.settings.load().channels.of(channel)
-    }
-
     /// Hands a publication to the broker, which delivers it to every listening node, this one
     /// included. The caller has authorized it under the lease that ends at `until`
     /// ([`DeliveryLease::held_until`](curfew_model::DeliveryLease::held_until)), after which it

@@ -5,12 +5,11 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_backend::OverLimit;
 use curfew_hub::Kinds;
 use tokio::{task, time};
 use tracing::{debug, warn};
 
-use crate::{Channels, Node};
+use crate::Node;
 
 /// Number of sessions indexed anew before other tasks run: a fraction of a millisecond's work.
 const STEP: usize = 64;
@@ -18,34 +17,16 @@ const STEP: usize = 64;
 /// Pause after a failed comparison.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// The configuration of a node, replaced as a whole by a reload.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct NodeSettings {
-    /// `session.revocable_claims`.
-    pub revocable_claims: Vec<String>,
-    /// `session.max_per_user`; 0 is no limit.
-    pub max_per_user: u32,
-    /// `session.over_limit`.
-    pub over_limit: OverLimit,
-    /// `backend.max_admissions`; 0 is no limit. Read only at start.
-    pub max_admissions: usize,
-    /// `[[channels]]`.
-    pub channels: Channels,
-}
-
 impl Node {
-    /// The settings in force.
-    pub fn settings(&self) -> Arc<NodeSettings> {
-        self.settings.load_full()
-    }
-
-    /// Puts other settings in force. Sessions admitted or refreshed from now on are found by the
-    /// new kinds of revocation. Sessions that exist already, or are being admitted or refreshed,
-    /// are found once [`Node::until_settled`] returns. A later call supersedes an earlier one.
-    pub fn set_settings(self: &Arc<Self>, settings: NodeSettings) {
-        let changed = self.hub.set_kinds(&settings.revocable_claims);
-        self.settings.store(Arc::new(settings));
-        if let Some(kinds) = changed {
+    /// Puts other kinds of revocation in force: those of `revocable_claims`. Sessions admitted or
+    /// refreshed from now on are found by them. Sessions that exist already, or are being admitted or
+    /// refreshed, are found once [`Node::until_settled`] returns. A later call supersedes an earlier
+    /// one.
+    ///
+    /// Kinds are no part of a snapshot of settings: they are in force at once for all sessions, and
+    /// settled later.
+    pub fn set_kinds(self: &Arc<Self>, revocable_claims: &[String]) {
+        if let Some(kinds) = self.hub.set_kinds(revocable_claims) {
             self.kinds_changed.notify_waiters();
             self.spawn(settle(Arc::clone(self), kinds));
         }

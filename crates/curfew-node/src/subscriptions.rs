@@ -14,9 +14,9 @@ use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::time::{self, Instant};
 use tracing::debug;
 
-use crate::Node;
 use crate::metrics::RecoveryOutcome;
 use crate::streams::StreamRead;
+use crate::{ChannelOptions, Node};
 
 /// Longer than the reload of a page or a reconnect, so that those cause no traffic to the backend.
 const UNSUBSCRIBE_DELAY: Duration = Duration::from_secs(1);
@@ -120,11 +120,11 @@ impl Node {
         &self,
         channel: &Channel,
         member: &Arc<Member>,
+        options: ChannelOptions,
         since: Option<Position>,
         may: impl Fn() -> bool,
         answer: impl Fn(Joined) -> Option<Bytes>,
     ) -> Result<Option<Joined>, BackendError> {
-        let options = self.channel(channel);
         let Some(bounds) = options.stream else {
             let mut asked = self.subscriptions.stripe(channel).lock().await;
             let mut asking = self.listen(&mut asked, channel).await?;

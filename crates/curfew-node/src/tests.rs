@@ -23,7 +23,7 @@ use curfew_protocol::native::Native;
 use curfew_telemetry::Registry;
 use tokio::time;
 
-use crate::{AdmitError, Attachment, HubEvents, Node, NodeMetrics, NodeSettings};
+use crate::{AdmitError, Attachment, HubEvents, Node, NodeMetrics, UserLimit};
 use rig::{Rig, RigClock, START};
 
 /// A claim by which sessions can be revoked.
@@ -39,6 +39,7 @@ pub(super) struct Harness {
     pub(super) node: Arc<Node>,
     pub(super) rig: Arc<Rig>,
     pub(super) metrics: Arc<NodeMetrics>,
+    pub(super) limit: UserLimit,
 }
 
 impl Harness {
@@ -63,12 +64,9 @@ impl Harness {
             DeliveryPath::Local,
             HubMetrics::register(metrics.registry()),
         ));
-        let settings = NodeSettings {
-            revocable_claims: vec![CLAIM.to_owned()],
+        let limit = UserLimit {
             max_per_user,
             over_limit: curfew_backend::OverLimit::Refuse,
-            max_admissions: 0,
-            channels: crate::Channels::default(),
         };
         let id = NodeId::new();
         let events = HubEvents::new(id, Arc::clone(&hub), Arc::clone(&metrics));
@@ -93,9 +91,15 @@ impl Harness {
             rig.backends(),
             clock as _,
             Arc::clone(&metrics),
-            settings,
+            &[CLAIM.to_owned()],
+            0,
         );
-        Self { node, rig, metrics }
+        Self {
+            node,
+            rig,
+            metrics,
+            limit,
+        }
     }
 
     /// Subscribes a session, whose answer is not looked at.
@@ -105,7 +109,14 @@ impl Harness {
         member: &Arc<curfew_hub::Member>,
     ) -> Result<Option<curfew_hub::Joined>, curfew_backend::BackendError> {
         self.node
-            .subscribe(channel, member, None, || true, |_| None)
+            .subscribe(
+                channel,
+                member,
+                crate::ChannelOptions::default(),
+                None,
+                || true,
+                |_| None,
+            )
             .await
     }
 
@@ -115,7 +126,7 @@ impl Harness {
 
     pub(super) async fn try_admit(&self, token: &str) -> Result<Attachment, AdmitError> {
         self.node
-            .admit(principal("alice", token), self.wire(), None)
+            .admit(principal("alice", token), self.wire(), None, self.limit)
             .await
     }
 

@@ -23,9 +23,9 @@ impl Node {
     ) -> Result<(), AdmitError> {
         self.check_lease()?;
         let _place = self.admissions.enter().await?;
-        let claims = &self.settings().revocable_claims;
+        let kinds = self.hub.kinds();
         // A fresh id, because no session exists yet.
-        let keys = principal.revocation_keys(SessionId::new(), claims);
+        let keys = principal.revocation_keys(SessionId::new(), kinds.claims());
         self.check_revoked(&keys, principal).await?;
         self.backends.tickets.put(id, sealed, lifetime).await?;
         Ok(())

@@ -13,7 +13,7 @@ use curfew_model::pattern::Pattern;
 /// Permissions to subscribe and to publish. Without a rule or a grant, everything is denied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Config {
+pub struct PolicyConfig {
     /// The claim in which a token carries its own grants,
     /// `{"subscribe":["room:*"],"publish":["room:1"]}`. Default `curfew`; empty: grants in tokens
     /// are not read.
@@ -56,7 +56,7 @@ pub enum Effect {
     Deny,
 }
 
-impl Default for Config {
+impl Default for PolicyConfig {
     fn default() -> Self {
         Self {
             grants_claim: "curfew".into(),
@@ -65,7 +65,7 @@ impl Default for Config {
     }
 }
 
-impl Config {
+impl PolicyConfig {
     /// Reports every problem with its key and its remedy.
     pub fn check(&self, problems: &mut Problems) {
         let mut names = HashSet::new();
@@ -138,7 +138,7 @@ impl Rule {
 mod tests {
     use super::*;
 
-    fn problems(config: &Config) -> Vec<String> {
+    fn problems(config: &PolicyConfig) -> Vec<String> {
         let mut problems = Problems::new();
         problems.within("policy", |problems| config.check(problems));
         problems
@@ -148,15 +148,15 @@ mod tests {
             .collect()
     }
 
-    fn config(json: &str) -> Config {
+    fn config(json: &str) -> PolicyConfig {
         serde_json::from_str(json).unwrap()
     }
 
     #[test]
     fn the_default_reads_grants_from_the_claim_curfew_and_has_no_rules() {
-        assert_eq!(config("{}"), Config::default());
-        assert_eq!(Config::default().grants_claim, "curfew");
-        assert_eq!(problems(&Config::default()), [""; 0]);
+        assert_eq!(config("{}"), PolicyConfig::default());
+        assert_eq!(PolicyConfig::default().grants_claim, "curfew");
+        assert_eq!(problems(&PolicyConfig::default()), [""; 0]);
     }
 
     #[test]
@@ -212,7 +212,10 @@ mod tests {
             r#"{"rules":[{"actions":["connect"]}]}"#,
             r#"{"rules":[{"effect":"Deny"}]}"#,
         ] {
-            assert!(serde_json::from_str::<Config>(json).is_err(), "{json}");
+            assert!(
+                serde_json::from_str::<PolicyConfig>(json).is_err(),
+                "{json}"
+            );
         }
     }
 }

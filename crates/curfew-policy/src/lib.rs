@@ -18,7 +18,7 @@ mod report;
 mod rules;
 
 pub use channels::Channels;
-pub use config::{Config, Effect, Rule};
+pub use config::{Effect, PolicyConfig, Rule};
 pub use decision::{Decision, Why};
 pub use explain::{ConditionResult, Considered, Explanation};
 pub use policy::{Policy, Subject};

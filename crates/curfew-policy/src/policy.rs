@@ -1,14 +1,13 @@
 //! The policy: the rules in force, replaced as a whole and asked at every command.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use arc_swap::{ArcSwap, Guard};
 use curfew_model::{Action, Channel, Principal};
 use serde_json::{Map, Value};
 
 use crate::claims::LazyClaims;
-use crate::config::Config;
+use crate::config::PolicyConfig;
 use crate::decision::{Decision, Why};
 use crate::explain::{self, Explanation};
 use crate::grants;
@@ -17,45 +16,25 @@ use crate::rules::{Ruleset, Verdict};
 /// Decides on actions. Denies unless a rule or a grant in the token allows; a rule that denies wins
 /// over both. Decisions are synchronous, and use the rules in force at that moment.
 pub struct Policy {
-    rules: ArcSwap<Ruleset>,
-    /// Held while new rules are compiled, so that concurrent reloads get consecutive versions.
-    reloading: Mutex<()>,
+    rules: Ruleset,
 }
 
 /// A principal with the rules in force when this was made. Claims are parsed at most once for any
 /// number of decisions, and a reload in between has no effect. Make a new one for each batch of
 /// decisions.
 pub struct Subject<'a> {
-    rules: Guard<Arc<Ruleset>>,
+    rules: &'a Ruleset,
     user: &'a str,
     claims: LazyClaims<'a>,
 }
 
 impl Policy {
     /// Compiles the rules. Never fails: a rule that does not compile is logged, and denies
-    /// everything that its patterns match. [`Config::check`] reports such rules beforehand.
-    pub fn new(config: &Config) -> Self {
+    /// everything that its patterns match. [`PolicyConfig::check`] reports such rules beforehand.
+    pub fn new(config: &PolicyConfig) -> Self {
         Self {
-            rules: ArcSwap::from_pointee(Ruleset::compile(config, 1)),
-            reloading: Mutex::new(()),
+            rules: Ruleset::compile(config),
         }
-    }
-
-    /// Replaces the rules from the next decision on, and raises the version.
-    pub fn reload(&self, config: &Config) {
-        let _reloading = self
-            .reloading
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let version = self.version() + 1;
-        self.rules
-            .store(Arc::new(Ruleset::compile(config, version)));
-    }
-
-    /// The version of the rules in force: 1 at first, one more with every reload. A cached decision
-    /// of another version must be made again.
-    pub fn version(&self) -> u64 {
-        self.rules.load().version
     }
 
     /// Decides if `principal` may do `action` on `channel`. Use [`Policy::subject`] for several
@@ -64,10 +43,10 @@ impl Policy {
         self.subject(principal).decide(action, channel)
     }
 
-    /// Binds `principal` to the rules now in force.
-    pub fn subject<'a>(&self, principal: &'a Principal) -> Subject<'a> {
+    /// Binds `principal` to these rules.
+    pub fn subject<'a>(&'a self, principal: &'a Principal) -> Subject<'a> {
         Subject {
-            rules: self.rules.load(),
+            rules: &self.rules,
             user: principal.user(),
             claims: LazyClaims::from_text(principal.claims()),
         }
@@ -83,7 +62,7 @@ impl Policy {
         channel: &Channel,
     ) -> Explanation {
         let subject = Subject {
-            rules: self.rules.load(),
+            rules: &self.rules,
             user,
             claims: LazyClaims::from_parsed(claims),
         };
@@ -92,17 +71,12 @@ impl Policy {
             allowed: decision.allowed,
             rule: decision.rule.as_deref().map(str::to_owned),
             why: decision.to_string(),
-            considered: explain::consider(&subject.rules, &subject.claims, user, action, channel),
+            considered: explain::consider(subject.rules, &subject.claims, user, action, channel),
         }
     }
 }
 
 impl Subject<'_> {
-    /// The version of the rules of this subject, see [`Policy::version`].
-    pub fn version(&self) -> u64 {
-        self.rules.version
-    }
-
     /// Decides if the principal may do `action` on `channel`. Nothing is cached. A rule whose
     /// patterns do not match costs no evaluation.
     pub fn decide(&self, action: Action, channel: &Channel) -> Decision {
@@ -148,10 +122,8 @@ impl Subject<'_> {
 
 impl fmt::Debug for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rules = self.rules.load();
         f.debug_struct("Policy")
-            .field("version", &rules.version)
-            .field("rules", &rules.rules.len())
+            .field("rules", &self.rules.rules.len())
             .finish()
     }
 }
@@ -159,9 +131,7 @@ impl fmt::Debug for Policy {
 impl fmt::Debug for Subject<'_> {
     /// Omits the user and the claims, so that neither reaches a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subject")
-            .field("version", &self.rules.version)
-            .finish_non_exhaustive()
+        f.debug_struct("Subject").finish_non_exhaustive()
     }
 }
 

@@ -9,14 +9,13 @@ use tracing::{error, warn};
 use crate::GRANT;
 use crate::claims::LazyClaims;
 use crate::condition::{Condition, EvaluationError, Inputs};
-use crate::config::{self, Config, Effect};
+use crate::config::{self, Effect, PolicyConfig};
 use crate::report::Limiter;
 use curfew_model::pattern::Pattern;
 
-/// Everything a decision needs, replaced as a whole.
+/// Everything a decision needs.
 #[derive(Debug)]
 pub(crate) struct Ruleset {
-    pub(crate) version: u64,
     /// Rules that deny come first, because the first rule that applies decides.
     pub(crate) rules: Vec<Rule>,
     /// `None` if grants in tokens are ignored.
@@ -66,7 +65,7 @@ pub(crate) enum Verdict {
 impl Ruleset {
     /// Compiles the rules. A rule that does not compile is logged, and denies everything that its
     /// good patterns match.
-    pub(crate) fn compile(config: &Config, version: u64) -> Self {
+    pub(crate) fn compile(config: &PolicyConfig) -> Self {
         let mut rules: Vec<Rule> = config
             .rules
             .iter()
@@ -75,7 +74,6 @@ impl Ruleset {
             .collect();
         rules.sort_by_key(|rule| !rule.denies());
         Self {
-            version,
             rules,
             grants_claim: Some(config.grants_claim.as_str())
                 .filter(|claim| !claim.is_empty())

@@ -51,7 +51,7 @@ pub struct Problem {
 
 /// The JSON of an answer; beside the answer.
 #[derive(Debug, Clone)]
-struct Written(Bytes);
+struct JsonBody(Bytes);
 
 /// The name of an answer's problem, for counting; beside the answer, not in it.
 #[derive(Debug, Clone, Copy)]
@@ -160,7 +160,7 @@ pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     let body = serde_json::to_vec(value).expect("our types serialize");
     let body = Bytes::from(body);
     let mut response = Response::new(Full::new(body.clone()));
-    response.extensions_mut().insert(Written(body));
+    response.extensions_mut().insert(JsonBody(body));
     *response.status_mut() = status;
     response
         .headers_mut()

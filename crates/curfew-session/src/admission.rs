@@ -164,7 +164,8 @@ impl Context {
             span: mut verify,
         } = verified;
         let mut span = whole.child("admission", SpanKind::Internal);
-        let admit = self.node.admit(principal, wire, address);
+        let limit = self.settings.load().user_limit();
+        let admit = self.node.admit(principal, wire, address, limit);
         let admitted = admit.instrument(span.scope()).await;
         if let Ok(attachment) = &admitted {
             verify.of_session(attachment.member().session());

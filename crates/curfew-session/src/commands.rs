@@ -17,6 +17,7 @@ use curfew_backend::{BackendError, StreamPage};
 use curfew_hub::Joined;
 use curfew_model::{Channel, CommandId, Disconnect, ErrorCode, Position, Principal};
 use curfew_node::Attachment;
+use curfew_policy::Policy;
 use curfew_telemetry::Origin;
 use tokio::time::Instant;
 use tracing::warn;
@@ -72,8 +73,8 @@ pub(crate) enum Outcome {
     /// The result of `subscribe`, with the version of the policy that allowed it.
     Subscribed {
         channel: Channel,
-        policy: u64,
-        /// Where it joined; nothing if the policy had changed and does not allow it.
+        policy: Arc<Policy>,
+        /// The place at which it joined; `None` if the policy in force does not allow it any more.
         result: Result<Option<Joined>, BackendError>,
     },
     /// The result of `publish`.
@@ -100,7 +101,7 @@ impl SessionState {
                 policy,
                 result,
             } => {
-                subscribe::finish(self, &request, channel, policy, result, &mut span);
+                subscribe::finish(self, &request, channel, &policy, result, &mut span);
             }
             Outcome::Published(result) => publish::finish(self, &request, result, &mut span),
             Outcome::Read(result) => history::finish(self, &request, result, &mut span),

@@ -13,7 +13,7 @@ const SMALLEST_MESSAGE_BYTES: usize = 1024;
 /// The `[session]` section: the life of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Config {
+pub struct SessionConfig {
     /// The time before its token's `exp` at which a session receives `expiring`, once per token; at
     /// once if the token has less time left. `0s`: never.
     #[serde(with = "curfew_model::setting::duration")]
@@ -49,7 +49,7 @@ pub struct Config {
     pub close_timeout: Duration,
 }
 
-impl Default for Config {
+impl Default for SessionConfig {
     fn default() -> Self {
         Self {
             expiring_notice: Duration::from_secs(60),
@@ -64,7 +64,7 @@ impl Default for Config {
     }
 }
 
-impl Config {
+impl SessionConfig {
     /// Reports values that are out of range.
     pub fn check(&self, problems: &mut Problems) {
         for (at, claim) in self.revocable_claims.iter().enumerate() {

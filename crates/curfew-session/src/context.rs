@@ -6,16 +6,16 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use curfew_auth::{Authenticator, VerifyError};
 use curfew_model::Principal;
-use curfew_node::Node;
+use curfew_node::{Channels, Node, UserLimit};
 use curfew_policy::Policy;
 
-use crate::{Config, LimitsConfig, SessionMetrics};
+use crate::{LimitsConfig, SessionConfig, SessionMetrics};
 
 /// The configuration of sessions, replaced as a whole by a reload.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct SessionSettings {
     /// `[session]`.
-    pub session: Config,
+    pub session: SessionConfig,
     /// `[limits]`.
     pub limits: LimitsConfig,
     /// The largest message before authentication, in bytes, which follows from
@@ -25,6 +25,20 @@ pub struct SessionSettings {
     pub auth_timeout: Duration,
     /// `auth.login_claim`: the claim that names a token's login.
     pub login_claim: String,
+    /// `[policy]`: authorizes.
+    pub policy: Arc<Policy>,
+    /// `[[channels]]`: the channels with streams.
+    pub channels: Channels,
+}
+
+impl SessionSettings {
+    /// `session.max_per_user` and `session.over_limit`.
+    pub fn user_limit(&self) -> UserLimit {
+        UserLimit {
+            max_per_user: self.session.max_per_user,
+            over_limit: self.session.over_limit,
+        }
+    }
 }
 
 /// The shared state of a node's sessions.
@@ -34,8 +48,6 @@ pub struct Context {
     pub node: Arc<Node>,
     /// Verification of tokens.
     pub authenticator: Arc<Authenticator>,
-    /// Authorization.
-    pub policy: Arc<Policy>,
     /// The metrics of sessions.
     pub metrics: Arc<SessionMetrics>,
     /// The settings in force.

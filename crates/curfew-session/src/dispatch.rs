@@ -10,6 +10,7 @@ use curfew_telemetry::Origin;
 use tokio::time::Instant;
 use tracing::debug;
 
+use crate::SessionSettings;
 use crate::commands::{self, AnswerFrame, Reaction, RequestInfo};
 use crate::open::SessionState;
 use crate::rate::CommandRate;
@@ -60,12 +61,15 @@ impl SessionState {
                     id,
                     began,
                 };
-                if let Err(reaction) = self.check_rate(&request, || origin(&command)) {
+                // One for the whole command: its rate, limits and policy are of one configuration.
+                let settings = self.context.settings.load();
+                let settings = &**settings;
+                if let Err(reaction) = self.check_rate(settings, &request, || origin(&command)) {
                     return reaction;
                 }
                 match lease {
                     Some(until) if standing != Standing::Suspended => {
-                        self.dispatch(request, command, until)
+                        self.dispatch(settings, request, command, until)
                     }
                     _ => self.hold_off(&request, origin(&command)),
                 }
@@ -109,6 +113,7 @@ impl SessionState {
     /// Acts on a command under the lease that ends at `until`.
     fn dispatch(
         &mut self,
+        settings: &SessionSettings,
         request: RequestInfo,
         command: Command<'_>,
         until: Duration,
@@ -116,13 +121,13 @@ impl SessionState {
         match command {
             Command::Auth { .. } => commands::auth::again(self, &request),
             Command::Subscribe { channel, since } => {
-                commands::subscribe::start(self, request, &channel, since)
+                commands::subscribe::start(self, settings, request, &channel, since)
             }
             Command::History {
                 channel,
                 limit,
                 range,
-            } => commands::history::start(self, request, &channel, limit, range),
+            } => commands::history::start(self, settings, request, &channel, limit, range),
             Command::Unsubscribe { channel } => {
                 commands::unsubscribe::run(self, &request, &channel)
             }
@@ -132,8 +137,12 @@ impl SessionState {
                 trace,
                 key,
             } => {
-                let key = key.as_deref();
-                commands::publish::start(self, request, &channel, data, trace, key, until)
+                let what = commands::publish::Asked {
+                    data,
+                    key: key.as_deref(),
+                    trace,
+                };
+                commands::publish::start(self, settings, request, &channel, what, until)
             }
             Command::Refresh { token } => commands::refresh::start(self, request, token),
             Command::Ping => Reaction::Done(self.reply(&request, &Reply::Pong)),
@@ -143,10 +152,11 @@ impl SessionState {
     /// Checks the session's rate. The error is the reaction to a command over it.
     fn check_rate(
         &mut self,
+        settings: &SessionSettings,
         request: &RequestInfo,
         origin: impl FnOnce() -> Origin,
     ) -> Result<(), Reaction> {
-        let rate = self.context.settings.load().limits.messages_per_second;
+        let rate = settings.limits.messages_per_second;
         if rate == 0 {
             return Ok(());
         }
@@ -174,12 +184,13 @@ impl SessionState {
         code: ErrorCode,
         message: Cow<'static, str>,
     ) -> Reaction {
-        if let Err(reaction) = self.check_rate(request, || Origin::Unknown) {
+        let settings = self.context.settings.load();
+        if let Err(reaction) = self.check_rate(&settings, request, || Origin::Unknown) {
             return reaction;
         }
         let rejected = self.reject(request, Origin::Unknown, code, message);
         self.bad_frames += 1;
-        let allowed = self.context.settings.load().limits.bad_frames;
+        let allowed = settings.limits.bad_frames;
         if self.bad_frames <= allowed {
             return rejected;
         }

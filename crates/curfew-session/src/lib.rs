@@ -22,7 +22,7 @@ mod timers;
 mod write;
 
 pub use admission::{AdmissionError, Failure, Verified};
-pub use config::{Config, LimitsConfig};
+pub use config::{LimitsConfig, SessionConfig};
 pub use curfew_hub::WireId;
 
 pub use context::{Context, SessionSettings};

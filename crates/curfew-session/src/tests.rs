@@ -36,8 +36,8 @@ use serde_json::{Value, json};
 use tokio::time;
 
 use crate::{
-    Config, Context, Guards, Initiator, LimitsConfig, Opening, PublishOutcome, PublishSource,
-    Session, SessionMetrics, SessionSettings, WireId,
+    Context, Guards, Initiator, LimitsConfig, Opening, PublishOutcome, PublishSource, Session,
+    SessionConfig, SessionMetrics, SessionSettings, WireId,
 };
 use peer::Peer;
 use rig::{Rig, RigClock};
@@ -76,11 +76,16 @@ impl Harness {
 
     fn build(change: impl FnOnce(&mut SessionSettings), wires: Vec<Wire>) -> Self {
         let mut settings = SessionSettings {
-            session: Config::default(),
+            channels: curfew_node::Channels::default(),
+            session: SessionConfig::default(),
             limits: LimitsConfig::default(),
             auth_timeout: Duration::from_secs(5),
             login_claim: "sid".to_owned(),
-            auth_frame_bytes: curfew_auth::Config::default().auth_frame_bytes(),
+            auth_frame_bytes: curfew_auth::AuthConfig::default().auth_frame_bytes(),
+            policy: Arc::new(Policy::new(&allowing(&[
+                Action::Subscribe,
+                Action::Publish,
+            ]))),
         };
         change(&mut settings);
         let clock = RigClock::new();
@@ -100,13 +105,6 @@ impl Harness {
             DeliveryPath::Local,
             HubMetrics::register(&registry),
         ));
-        let node_settings = curfew_node::NodeSettings {
-            revocable_claims: settings.session.revocable_claims.clone(),
-            max_per_user: settings.session.max_per_user,
-            over_limit: settings.session.over_limit,
-            max_admissions: 0,
-            channels: curfew_node::Channels::default(),
-        };
         let id = NodeId::new();
         let events = Arc::new(HubEvents::new(id, Arc::clone(&hub), Arc::clone(&counted)));
         let info = NodeInfo {
@@ -130,24 +128,21 @@ impl Harness {
             rig.backends(),
             Arc::clone(&clock) as _,
             counted,
-            node_settings,
+            &settings.session.revocable_claims,
+            0,
         );
         let issuer = Issuer {
             name: "main".to_owned(),
             secret: Some(Secret::new(SECRET)),
             ..Issuer::default()
         };
-        let auth = curfew_auth::Config {
+        let auth = curfew_auth::AuthConfig {
             issuers: vec![issuer],
-            ..curfew_auth::Config::default()
+            ..curfew_auth::AuthConfig::default()
         };
         let context = Arc::new(Context {
             node,
             authenticator: Arc::new(Authenticator::new(&auth, Arc::clone(&clock) as _).unwrap()),
-            policy: Arc::new(Policy::new(&allowing(&[
-                Action::Subscribe,
-                Action::Publish,
-            ]))),
             metrics: Arc::clone(&metrics),
             settings: ArcSwap::from_pointee(settings),
         });
@@ -244,7 +239,10 @@ impl Harness {
             .authenticate(&self.token(claims))
             .unwrap();
         let wire = self.hub().wires().default_id();
-        let admitted = self.context.node.admit(principal, wire, None).await;
+        let admitted = {
+            let limit = self.context.settings.load().user_limit();
+            self.context.node.admit(principal, wire, None, limit).await
+        };
         admitted.unwrap()
     }
 
@@ -262,8 +260,10 @@ impl Harness {
     }
 
     /// Replaces the policy, as a reload does.
-    fn reload(&self, policy: &curfew_policy::Config) {
-        self.context.policy.reload(policy);
+    fn reload(&self, policy: &curfew_policy::PolicyConfig) {
+        let mut settings = SessionSettings::clone(&self.context.settings.load());
+        settings.policy = Arc::new(Policy::new(policy));
+        self.context.settings.store(Arc::new(settings));
         self.hub().reconsider_all();
     }
 
@@ -326,19 +326,19 @@ async fn blocked(harness: &Harness) -> Peer {
 }
 
 /// A policy that allows only these actions, on every channel.
-fn allowing(actions: &[Action]) -> curfew_policy::Config {
+fn allowing(actions: &[Action]) -> curfew_policy::PolicyConfig {
     let rule = Rule {
         name: "everywhere".to_owned(),
         channels: vec!["*".to_owned()],
         actions: actions.to_vec(),
         ..Rule::default()
     };
-    curfew_policy::Config {
+    curfew_policy::PolicyConfig {
         rules: if actions.is_empty() {
             Vec::new()
         } else {
             vec![rule]
         },
-        ..curfew_policy::Config::default()
+        ..curfew_policy::PolicyConfig::default()
     }
 }

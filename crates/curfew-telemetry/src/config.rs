@@ -14,7 +14,7 @@ use crate::standard::Standard;
 /// Logs and traces.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Config {
+pub struct TelemetryConfig {
     /// The form of a log line on standard error: `json`, one object a line, or `text`, for people,
     /// in colour if standard error is a terminal. Default `json`. Takes effect at start.
     pub log_format: LogFormat,
@@ -65,7 +65,7 @@ pub enum LogFormat {
     Text,
 }
 
-impl Default for Config {
+impl Default for TelemetryConfig {
     fn default() -> Self {
         Self {
             log_format: LogFormat::default(),
@@ -80,7 +80,7 @@ impl Default for Config {
     }
 }
 
-impl Config {
+impl TelemetryConfig {
     /// The collector's address; `None` if no spans are recorded.
     pub(crate) fn traces_to(&self) -> Option<&str> {
         let endpoint = self.otlp_endpoint.as_deref();
@@ -174,9 +174,9 @@ mod tests {
             ("info,,debug=", false),
         ] {
             let mut problems = Problems::new();
-            let config = Config {
+            let config = TelemetryConfig {
                 log_level: level.to_owned(),
-                ..Config::default()
+                ..TelemetryConfig::default()
             };
             config.check(&mut problems);
             assert_eq!(problems.is_empty(), good, "{level:?}: {problems:?}");
@@ -186,10 +186,10 @@ mod tests {
     #[test]
     fn the_endpoint_and_the_ratio_are_checked() {
         let mut problems = Problems::new();
-        let config = Config {
+        let config = TelemetryConfig {
             otlp_endpoint: Some("http://127.0.0.1:43a7".to_owned()),
             trace_sample_ratio: f64::NAN,
-            ..Config::default()
+            ..TelemetryConfig::default()
         };
         config.check(&mut problems);
         let problems = problems.into_vec();
@@ -220,9 +220,9 @@ mod tests {
     #[test]
     fn the_port_of_the_other_form_is_warned_of() {
         let mut problems = Problems::new();
-        let config = Config {
+        let config = TelemetryConfig {
             otlp_endpoint: Some("http://jaeger:4318".to_owned()),
-            ..Config::default()
+            ..TelemetryConfig::default()
         };
         config.check(&mut problems);
         let warnings = problems.take_warnings();

@@ -13,7 +13,7 @@ mod metrics;
 mod standard;
 mod trace;
 
-pub use config::{Config, LogFormat, NoTracePages, TracePages};
+pub use config::{LogFormat, NoTracePages, TelemetryConfig, TracePages};
 pub use log::{InitError, Installed, LevelError, LogLevel, init};
 pub use metrics::histogram::{Histogram, Histograms, NamedHistograms, ROUND_TRIP_SECONDS};
 pub use metrics::labels::{Label, LabelSet, Unasked};

@@ -14,7 +14,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::{Layer, Registry, reload};
 
-use crate::config::{Config, LogFormat};
+use crate::config::{LogFormat, TelemetryConfig};
 use crate::trace::{self, Spans};
 use format::Lines;
 
@@ -63,7 +63,7 @@ pub struct Installed {
 
 /// Starts the process's log on standard error in the form and with the level of `config`, and the
 /// recording of spans if they are exported. Call it once, before anything logs.
-pub fn init(config: &Config) -> Result<Installed, InitError> {
+pub fn init(config: &TelemetryConfig) -> Result<Installed, InitError> {
     let ansi = config.log_format == LogFormat::Text && io::stderr().is_terminal();
     let (subscriber, installed) = subscriber(config, ansi, io::stderr)?;
     set_global_default(subscriber)?;
@@ -123,7 +123,7 @@ fn is_level(word: &str) -> bool {
 }
 
 fn subscriber<W>(
-    config: &Config,
+    config: &TelemetryConfig,
     ansi: bool,
     writer: W,
 ) -> Result<(impl Subscriber + Send + Sync, Installed), LevelError>
@@ -149,7 +149,7 @@ where
 }
 
 impl LogLevel {
-    /// Sets the level to `directives`, see [`Config::log_level`]. Changes nothing on error.
+    /// Sets the level to `directives`, see [`TelemetryConfig::log_level`]. Changes nothing on error.
     pub fn set_level(&self, directives: &str) -> Result<(), LevelError> {
         (self.0)(parse_level(directives)?).map_err(LevelError::Gone)
     }

@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime};
 use curfew_model::{SessionId, TraceContext, TraceId};
 use tokio::sync::{Notify, mpsc};
 
-use crate::config::{Config, TracePages};
+use crate::config::{TelemetryConfig, TracePages};
 use crate::endpoint;
 use crate::metrics::labels::Unasked;
 use crate::metrics::tracing::TraceMetrics;
@@ -91,7 +91,7 @@ impl Tracer {
     /// Starts the export of spans that arrive through `spans`, as node `instance`, if `config` has
     /// a collector.
     pub(crate) fn start(
-        config: &Config,
+        config: &TelemetryConfig,
         spans: &Spans,
         instance: &str,
         version: &'static str,

@@ -48,7 +48,7 @@ const KEY_VARIABLE: &str = "CURFEW_ADMIN_KEY";
 pub(crate) struct AdminClient {
     /// Host and port, for the connection.
     address: String,
-    /// What the `Host` header says.
+    /// The value of the `Host` header.
     host: String,
     /// The path that the API is under, without a slash at its end.
     base: String,
@@ -201,7 +201,7 @@ pub(crate) fn trace_line(answer: &Value) -> String {
     }
 }
 
-/// What the API said against it, in a sentence, with what to do where we know.
+/// The refusal of the API as a sentence, with the remedy if one is known.
 fn refusal(status: StatusCode, body: &[u8], with_key: bool) -> anyhow::Error {
     let problem: Value = serde_json::from_slice(body).unwrap_or_default();
     let mut text = format!("the admin API answered {status}");

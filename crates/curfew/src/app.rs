@@ -14,7 +14,7 @@ use curfew_backend_redis::{Parts, Redis, RedisMetrics};
 use curfew_hub::{DeliveryPath, Hub, HubLimits, HubMetrics, Wire, Wires};
 use curfew_identity::{Fetched, Fetcher, Keepers};
 use curfew_model::{Clock, DeliveryLease, ISSUER_TOKEN, ISSUER_USER, NodeId, SystemClock};
-use curfew_node::{Channels, HubEvents, Node, NodeMetrics, NodeSettings};
+use curfew_node::{Channels, HubEvents, Node, NodeMetrics};
 use curfew_policy::Policy;
 use curfew_protocol::native::Native;
 use curfew_server::{
@@ -77,7 +77,7 @@ impl App {
         let of_redis = RedisMetrics::register(&registry);
         let of_node = NodeMetrics::register(&registry);
         let of_server = ServerMetrics::register(&registry, &wires.names());
-        // Of an embedded backend everything is known at once; of another, nothing at first.
+        // An embedded backend is known at once; another is unknown at first.
         let (lease, path) = match config.backend.kind {
             BackendKind::Memory => (DeliveryLease::perpetual(), DeliveryPath::Local),
             BackendKind::Redis => (DeliveryLease::not_held(), DeliveryPath::Broker),
@@ -111,12 +111,12 @@ impl App {
             }
         };
         let authenticator = Arc::new(Authenticator::new(&config.auth(), Arc::clone(&clock))?);
-        let settings = node_settings(config);
-        let node = Node::start(id, hub, backends, clock, of_node, settings);
+        let claims = revocable_claims(config);
+        let most = config.backend.max_admissions;
+        let node = Node::start(id, hub, backends, clock, of_node, &claims, most);
         let context = Arc::new(Context {
             node,
             authenticator,
-            policy: Arc::new(Policy::new(&config.policy)),
             metrics: SessionMetrics::register(&registry),
             settings: ArcSwap::from_pointee(session_settings(config)),
         });
@@ -160,7 +160,7 @@ impl App {
         })
     }
 
-    /// Where the two listeners are: public and admin.
+    /// The addresses of the two listeners: public and admin.
     pub(crate) fn addresses(&self) -> anyhow::Result<(Listen, Listen)> {
         let of = |listener: &Listener| listener.address().context("read a listener's address");
         Ok((of(&self.public_listener)?, of(&self.admin_listener)?))
@@ -212,7 +212,7 @@ pub(crate) struct Running {
     pub(crate) public: Arc<Public>,
     pub(crate) admin: Arc<Admin>,
     pub(crate) tls: Option<Arc<Tls>>,
-    /// Cancelled once the public listener is closed, and whoever it had accepted is answered.
+    /// Cancelled once the public listener is closed and every accepted request is answered.
     pub(crate) answered: CancellationToken,
     pub(crate) log_level: LogLevel,
     pub(crate) metrics: Arc<ReloadMetrics>,
@@ -232,13 +232,12 @@ impl Running {
     }
 
     /// Cannot fail, so that a reload is whole: all that can is in [`Prepared::read`].
-    fn put_in_force(&self, prepared: Prepared<'_>) {
+    fn put_in_force(&self, prepared: Prepared) {
         // Named one by one: a part that is not put in force does not compile.
         let Prepared {
             issuers,
-            policy,
             session,
-            node,
+            revocable_claims,
             hub,
             public,
             admin_keys,
@@ -248,9 +247,8 @@ impl Running {
         context.authenticator.put_in_force(issuers);
         self.keepers.update();
         self.keys_read();
-        context.policy.reload(policy);
-        context.settings.store(Arc::new(session));
-        context.node.set_settings(node);
+        context.settings.store(session);
+        context.node.set_kinds(&revocable_claims);
         context.node.hub().set_limits(hub);
         self.public.set_settings(public);
         self.admin.set_settings(admin_keys, subject_claim);
@@ -273,27 +271,25 @@ impl Running {
 }
 
 /// All that a reload puts in force. What can fail of it, files included, has been read and checked.
-struct Prepared<'a> {
+struct Prepared {
     issuers: PreparedIssuers,
-    policy: &'a curfew_policy::Config,
-    session: SessionSettings,
-    node: NodeSettings,
+    session: Arc<SessionSettings>,
+    revocable_claims: Vec<String>,
     hub: HubLimits,
     public: PublicSettings,
     admin_keys: Vec<Arc<AdminKey>>,
     subject_claim: String,
 }
 
-impl<'a> Prepared<'a> {
+impl Prepared {
     /// Changes nothing.
-    fn read(config: &'a Config) -> anyhow::Result<Self> {
+    fn read(config: &Config) -> anyhow::Result<Self> {
         Ok(Self {
             admin_keys: admin_keys(config)?,
             public: public_settings(config)?,
             issuers: Authenticator::prepare(&config.auth())?,
-            policy: &config.policy,
-            session: session_settings(config),
-            node: node_settings(config),
+            session: Arc::new(session_settings(config)),
+            revocable_claims: revocable_claims(config),
             hub: hub_limits(config),
             subject_claim: config.auth.subject_claim.clone(),
         })
@@ -387,21 +383,11 @@ fn revocable_claims(config: &Config) -> Vec<String> {
             claims.push(claim.to_owned());
         }
     }
-    // Of a single issuer too: another may be added, and what was revoked until then stays revoked.
+    // A single issuer counts too: another may be added, and earlier revocations stay in force.
     if auth.token_revocation || auth.reports_users() {
         claims.extend([ISSUER_USER, ISSUER_TOKEN].map(str::to_owned));
     }
     claims
-}
-
-fn node_settings(config: &Config) -> NodeSettings {
-    NodeSettings {
-        revocable_claims: revocable_claims(config),
-        max_per_user: config.session.max_per_user,
-        over_limit: config.session.over_limit,
-        max_admissions: config.backend.max_admissions,
-        channels: Channels::new(&config.channels),
-    }
 }
 
 fn session_settings(config: &Config) -> SessionSettings {
@@ -411,6 +397,8 @@ fn session_settings(config: &Config) -> SessionSettings {
         auth_timeout: config.auth.timeout,
         auth_frame_bytes: config.auth.auth_frame_bytes(),
         login_claim: config.auth.login_claim.clone(),
+        channels: Channels::new(&config.channels),
+        policy: Arc::new(Policy::new(&config.policy)),
     }
 }
 

@@ -26,7 +26,7 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// What to do.
+/// The command.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a node
@@ -70,7 +70,7 @@ pub(crate) struct ServeArgs {
     pub(crate) config: ConfigArgs,
 }
 
-/// Where the configuration comes from.
+/// The sources of the configuration.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct ConfigArgs {
     /// The configuration file, TOML. Over its keys go those of environment variables named
@@ -90,7 +90,7 @@ impl ConfigArgs {
     }
 }
 
-/// Where the admin API is and how to be let in.
+/// The address of the admin API, and its key.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct AdminArgs {
     /// The admin listener of any node

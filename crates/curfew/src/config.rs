@@ -38,31 +38,32 @@ pub(crate) struct Config {
     pub(crate) server: curfew_server::ServerConfig,
     /// The listener for operators: health, metrics and the admin API.
     pub(crate) admin: curfew_server::AdminConfig,
-    /// Who is let in: where tokens come from and how they are verified.
-    pub(crate) auth: curfew_auth::Config,
+    /// Authentication: the places that tokens come from, and their verification.
+    pub(crate) auth: curfew_auth::AuthConfig,
     /// The life of a session.
-    pub(crate) session: curfew_session::Config,
-    /// What one connection, and the node as a whole, may take.
+    pub(crate) session: curfew_session::SessionConfig,
+    /// Limits of one connection, and of the node as a whole.
     pub(crate) limits: curfew_session::LimitsConfig,
-    /// Who may subscribe and publish where.
-    pub(crate) policy: curfew_policy::Config,
-    /// Channels that keep their last publications. The first entry that matches a channel decides. A reload applies to new
-    /// subscriptions, and to publications at once. Default: none, so that no channel keeps any.
+    /// Rights to subscribe and to publish, by channel.
+    pub(crate) policy: curfew_policy::PolicyConfig,
+    /// Channels that keep their last publications. The first entry that matches a channel decides. A
+    /// reload applies to new subscriptions, and to publications at once. Default: none, so that no
+    /// channel keeps any.
     pub(crate) channels: Vec<curfew_node::ChannelConfig>,
-    /// What connects the nodes.
+    /// The connection of the nodes with each other.
     pub(crate) backend: Backend,
     /// Leaving service on SIGTERM.
     pub(crate) drain: curfew_node::DrainConfig,
     /// Logs and traces.
-    pub(crate) telemetry: curfew_telemetry::Config,
+    pub(crate) telemetry: curfew_telemetry::TelemetryConfig,
 }
 
 impl Config {
     /// The section `auth`, with what the others ask of tokens.
-    pub(crate) fn auth(&self) -> curfew_auth::Config {
+    pub(crate) fn auth(&self) -> curfew_auth::AuthConfig {
         let grants = Some(&self.policy.grants_claim).filter(|claim| !claim.is_empty());
         let claims = self.session.revocable_claims.iter().chain(grants);
-        curfew_auth::Config {
+        curfew_auth::AuthConfig {
             claims_in_use: claims.cloned().collect(),
             ..self.auth.clone()
         }
@@ -122,7 +123,7 @@ impl Config {
     }
 }
 
-/// How far a configuration is checked.
+/// The extent of a check of a configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Check {
     /// That every key exists and every value is of the right form.
@@ -157,7 +158,7 @@ pub(crate) struct ConfigProblem {
     pub(crate) line: Option<usize>,
     /// The key's full path; empty for the source as a whole.
     pub(crate) key: String,
-    /// What is wrong and what would be right.
+    /// The fault, and its remedy.
     pub(crate) message: String,
 }
 
@@ -313,7 +314,7 @@ impl Loaded {
         }
     }
 
-    /// Where the value of `key` comes from: a file with its line, an environment variable or
+    /// The source of the value of `key`: a file with its line, an environment variable or
     /// `--set`; `None` for a default.
     pub(crate) fn source(&self, key: &str) -> Option<String> {
         let path = KeyPath::parse(key);

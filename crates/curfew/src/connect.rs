@@ -90,7 +90,7 @@ enum TokenIn {
     Message,
 }
 
-/// How the connection came to its end.
+/// The end of the connection.
 enum End {
     /// The server closed, with this code and reason; or we did and it agreed.
     Closed(Option<u16>, String),
@@ -185,15 +185,15 @@ struct Conversation {
     lines: Lines,
     /// Channels to subscribe to as soon as the session is open.
     subscribe: Vec<String>,
-    /// Whether lines may be sent. With a token they wait for the server's first frame, so that
+    /// True if lines may be sent. With a token they wait for the server's first frame, so that
     /// what is piped in does not overtake the subscriptions.
     ready: bool,
-    /// Whether anything came from stdin.
+    /// True if anything came from stdin.
     typed: bool,
     phase: Phase,
 }
 
-/// How far the end has come.
+/// The stage of the end.
 #[derive(Debug, Clone, Copy)]
 enum Phase {
     /// Not begun.

@@ -22,7 +22,7 @@ use crate::failure::Failure;
 use crate::token::Wish;
 use crate::{lifecycle, output, serve};
 
-/// How long the printed tokens are valid, in seconds.
+/// Lifetime of the printed tokens, in seconds.
 const TOKEN_TTL_SECS: u64 = 3600;
 
 /// Bytes of each random key.
@@ -155,7 +155,7 @@ impl Dev {
         Ok((token, id))
     }
 
-    /// What to print once the node listens on `public` and `admin`: the page's address, and
+    /// The text to print once the node listens on `public` and `admin`: the page's address, and
     /// commands to paste that start with `program`.
     pub(crate) fn banner(
         &self,
@@ -196,7 +196,7 @@ Ctrl-C ends it.
     }
 }
 
-/// How to call this program from a shell: `curfew` where that finds it, else by its path.
+/// The name to call this program by from a shell: `curfew` where that finds it, else its path.
 pub(crate) fn program() -> String {
     let Ok(this) = std::env::current_exe() else {
         return "curfew".to_owned();
@@ -221,7 +221,7 @@ fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-/// A key nobody knows, in hexadecimal.
+/// A random key, in hexadecimal.
 fn random_key() -> anyhow::Result<Secret> {
     let mut bytes = [0; KEY_BYTES];
     rustls::crypto::aws_lc_rs::default_provider()

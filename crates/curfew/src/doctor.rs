@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use curfew_auth::{AuthError, Authenticator, Config as AuthConfig, Issuer};
+use curfew_auth::{AuthConfig, AuthError, Authenticator, Issuer};
 use curfew_model::{AuthFailure, SystemClock};
 use serde_json::{Map, Value, json};
 
@@ -147,7 +147,7 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     fetch_keys(&authenticator, &config)?;
     let mut findings = Findings::default();
     match (&access, &id) {
-        // What else there is to say of them would be the wrong way round.
+        // All other findings about them would be the wrong way round.
         (Some(access), Some(id)) if access.is_id_token() && !id.is_id_token() => findings.bad(
             "the tokens are swapped: the access token has a nonce or at_hash, as ID tokens have, and the ID token has none",
             "give each by its own option",
@@ -184,7 +184,7 @@ fn judge(
         let judged = authenticator.judge_logout(&logout.text);
         let is_refused = judged.is_err();
         tokens.judge_logout(judged, config, findings);
-        // It ends nothing, whatever it names.
+        // It ends nothing, with any subject.
         if is_refused {
             tokens.logout = None;
         }

@@ -56,11 +56,11 @@ pub(crate) struct ExplainArgs {
     json: bool,
 }
 
-/// Whose claims they are and whether they can be relied on.
+/// The owner of the claims, and their reliability.
 struct Subject {
     claims: Map<String, Value>,
     user: String,
-    /// Why the token is refused.
+    /// The reason for which the token is refused.
     refused: Option<Refusal>,
 }
 

@@ -1,4 +1,4 @@
-//! How a command can fail, and the exit code of each.
+//! Failures of a command, and the exit code of each.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -9,7 +9,7 @@ use crate::config::ConfigProblem;
 /// Exit code for wrong usage and invalid configuration; clap uses the same.
 const USAGE: u8 = 2;
 
-/// Why a command did not do what it was asked to.
+/// The failure of a command.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The command line cannot be meant as it is written.
@@ -37,7 +37,7 @@ impl Failure {
             Self::Other(error) if is_broken_pipe(&error) => (String::new(), 0),
             Self::Other(error) => (format!("curfew: {error:#}\n"), 1),
         };
-        // With stderr gone there is nobody to tell; the exit code still tells.
+        // With stderr gone, only the exit code is left to tell.
         io::stderr().write_all(text.as_bytes()).ok();
         ExitCode::from(code)
     }
@@ -61,7 +61,7 @@ fn list(problems: &[ConfigProblem]) -> String {
     text
 }
 
-/// Whether the reader of our output has gone, as `curfew sessions | head` does: no failure.
+/// True if the reader of our output has gone, as in `curfew sessions | head`: no failure.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error
         .chain()

@@ -17,7 +17,7 @@ use crate::app::{App, Running};
 use crate::config::{self, Check, Config, Files};
 use crate::failure::Failure;
 
-/// How often files are looked at for changes.
+/// The interval at which files are checked for changes.
 const POLL: Duration = Duration::from_secs(1);
 
 /// A second signal shortens what is left of the drain to this.
@@ -29,7 +29,7 @@ const LEAVE: Duration = Duration::from_secs(3);
 /// Longest wait for the collector to take the last spans.
 const LAST_SPANS: Duration = Duration::from_secs(1);
 
-/// Where a configuration comes from, to be read again.
+/// The sources of a configuration, to be read again.
 #[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) file: Option<PathBuf>,
@@ -44,8 +44,8 @@ pub(crate) struct Source {
 pub(crate) struct Seen {
     /// The configuration's own.
     file: Option<Vec<u8>>,
-    /// Those that the configuration names. Of one whose form is wrong they are not known, and those of
-    /// the one before it stay.
+    /// The files that the configuration names. A configuration of bad form does not tell its files,
+    /// so the files of the one before it stay.
     named: Files,
 }
 
@@ -170,7 +170,7 @@ struct Reloader {
     config: Config,
     source: Option<Source>,
     seen: Seen,
-    /// Whether key files had changed at the last look.
+    /// True if key files had changed at the last check.
     keys_changed: Cell<bool>,
     /// Since when a configuration has been taken over that sessions are not all found by yet.
     unsettled: Option<Instant>,
@@ -236,7 +236,7 @@ impl Reloader {
         self.seen.look(source.file.as_deref(), &source.sets);
         let node = &self.running.context.node;
         let metrics = &self.running.metrics;
-        // Whether or not an earlier one was over: from here on this one is the last.
+        // From here on this reload is the last one, even if an earlier one is not over.
         metrics.config_last_reload_successful.set(0);
         self.unsettled = None;
         let file = source.file.as_deref();
@@ -256,7 +256,7 @@ impl Reloader {
             error!(error = %error, "configuration not reloaded, the old one stays");
             return;
         }
-        // What runs stays the measure of what a restart would change.
+        // A restart is measured against the running settings.
         let started = std::mem::replace(&mut self.config, config);
         let waiting = keep_boot_settings(&mut self.config, &started);
         metrics
@@ -347,14 +347,14 @@ fn keep_boot_settings(new: &mut Config, running: &Config) -> Vec<&'static str> {
     kept
 }
 
-/// Builds a runtime and runs `future` on it; used by whatever needs one.
+/// Builds a runtime and runs `future` on it, for every command that needs one.
 pub(crate) fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("start the runtime")?;
     let result = runtime.block_on(future);
-    // What is left are connections that did not end in time.
+    // Only connections that did not end in time are left.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }

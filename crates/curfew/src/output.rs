@@ -1,4 +1,4 @@
-//! What commands print: text and aligned tables, to a stdout that may go away.
+//! Output of commands: text and aligned tables, to a stdout that may go away.
 
 use std::io::{self, Write as _};
 

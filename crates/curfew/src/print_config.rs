@@ -36,7 +36,7 @@ pub(crate) fn run(args: &PrintConfigArgs) -> Result<(), Failure> {
     } else {
         output::print(&toml(&loaded)?)?;
     }
-    // What is wrong with it is best understood beside it.
+    // Its problems are best understood beside it.
     args.config.load(Check::Everything).map(drop)
 }
 

@@ -59,7 +59,7 @@ pub(crate) fn read_file(file: &Path) -> anyhow::Result<String> {
     std::fs::read_to_string(file).with_context(|| format!("read the token file {}", file.display()))
 }
 
-/// What a token is made of, beside its key.
+/// The parts of a token, beside its key.
 #[derive(Debug, Default)]
 pub(crate) struct Wish {
     pub(crate) user: String,

@@ -1,11 +1,11 @@
-//! Whose certificates are trusted where this program is the client.
+//! Certificates that this program trusts as a client.
 
 use std::sync::Arc;
 
 use rustls::{ClientConfig, RootCertStore};
 
 /// The machine's root certificates: those of the system's store, or of `SSL_CERT_FILE` and
-/// `SSL_CERT_DIR`. It may have none; then nobody is trusted.
+/// `SSL_CERT_DIR`. It may have none; then no server is trusted.
 pub(crate) fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

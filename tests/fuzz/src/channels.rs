@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_model::{Action, Channel, Claims, Principal, PrincipalParts};
-use curfew_policy::{Channels, Config, Policy, Rule};
+use curfew_policy::{Channels, Policy, PolicyConfig, Rule};
 use serde_json::json;
 
 /// Longest name, in bytes.
@@ -75,9 +75,9 @@ pub fn check(bytes: &[u8]) -> bool {
         ..Rule::default()
     };
     let policy = |rule| {
-        Policy::new(&Config {
+        Policy::new(&PolicyConfig {
             rules: vec![rule],
-            ..Config::default()
+            ..PolicyConfig::default()
         })
     };
     let rules = policy(rule);

@@ -4,7 +4,7 @@ mod curve;
 
 use std::sync::{Arc, LazyLock};
 
-use curfew_auth::{Algorithm, Authenticator, Config, Issuer, KeyError, RemoteKeys};
+use curfew_auth::{Algorithm, AuthConfig, Authenticator, Issuer, KeyError, RemoteKeys};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -21,14 +21,14 @@ const MODULUS_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 const RSA: &[&str] = &["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"];
 
 static AUTHENTICATOR: LazyLock<(Authenticator, Arc<RemoteKeys>)> = LazyLock::new(|| {
-    let config = Config {
+    let config = AuthConfig {
         issuers: vec![Issuer {
             name: "main".to_owned(),
             issuer: Some("https://id.example".to_owned()),
             jwks_url: Some("https://id.example/keys".to_owned()),
             ..Issuer::default()
         }],
-        ..Config::default()
+        ..AuthConfig::default()
     };
     let authenticator = Authenticator::new(&config, Arc::new(Fixed)).expect("it is a good one");
     let remote = authenticator.remotes().remove(0);

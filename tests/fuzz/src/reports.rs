@@ -3,7 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use curfew_auth::{
-    Authenticator, Config, Effect, EventStream, Issuer, ReportedSubjects, Signal, Subject,
+    AuthConfig, Authenticator, Effect, EventStream, Issuer, ReportedSubjects, Signal, Subject,
 };
 use curfew_model::Secret;
 use futures_util::FutureExt as _;
@@ -27,7 +27,7 @@ const EARLIEST: f64 = 1e9;
 
 static AUTHENTICATOR: LazyLock<Authenticator> = LazyLock::new(|| {
     let claim = |name: &str| Some(name.to_owned());
-    let config = Config {
+    let config = AuthConfig {
         issuers: vec![Issuer {
             name: "main".to_owned(),
             issuer: Some(ISSUER.to_owned()),
@@ -51,7 +51,7 @@ static AUTHENTICATOR: LazyLock<Authenticator> = LazyLock::new(|| {
             ..Issuer::default()
         }],
         leeway: LEEWAY,
-        ..Config::default()
+        ..AuthConfig::default()
     };
     Authenticator::new(&config, Arc::new(Fixed)).expect("it is a good one")
 });

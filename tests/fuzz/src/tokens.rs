@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use curfew_auth::{Authenticator, Config, Issuer};
+use curfew_auth::{AuthConfig, Authenticator, Issuer};
 use curfew_model::Secret;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -14,7 +14,7 @@ use crate::signed::{Fixed, LEEWAY, NOW, SECRET, is_for, opinion, token};
 const MAX_AGE_SECONDS: f64 = 601.0;
 
 static AUTHENTICATOR: LazyLock<Authenticator> = LazyLock::new(|| {
-    let config = Config {
+    let config = AuthConfig {
         issuers: vec![Issuer {
             name: "main".to_owned(),
             issuer: Some("https://id.example".to_owned()),
@@ -25,7 +25,7 @@ static AUTHENTICATOR: LazyLock<Authenticator> = LazyLock::new(|| {
             ..Issuer::default()
         }],
         leeway: LEEWAY,
-        ..Config::default()
+        ..AuthConfig::default()
     };
     Authenticator::new(&config, Arc::new(Fixed)).expect("it is a good one")
 });

@@ -44,7 +44,7 @@ fn search(runs: &[Run], trace: bool) -> bool {
             println!("-- {}", run.part.heading());
             part = Some(run.part);
         }
-        // What breaks a stream is found in no time.
+        // A search finds a break of a stream in no time.
         let depth = match (trace, &run.searched) {
             (false, Searched::Protocol(_)) => Depth::All,
             _ => Depth::Shortest,

@@ -8,7 +8,9 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use curfew_auth::{Authenticator, Issuer};
 use curfew_backend::NodeInfo;
-use curfew_backend_redis::{Config, OnDataLoss, Parts, Redis, RedisConfig, RedisMetrics, RedisUrl};
+use curfew_backend_redis::{
+    OnDataLoss, Parts, Redis, RedisBackendConfig, RedisConfig, RedisMetrics, RedisUrl,
+};
 use curfew_hub::{DeliveryPath, Hub, HubLimits, HubMetrics, Wire, Wires};
 use curfew_model::{
     Action, Clock, DeliveryLease, NodeId, Revocation, RevocationKey, Secret, SystemClock,
@@ -71,7 +73,7 @@ impl Process {
         let id = NodeId::new();
         let events = Arc::new(HubEvents::new(id, Arc::clone(&hub), Arc::clone(&of_node)));
         let parts = Parts {
-            config: Config {
+            config: RedisBackendConfig {
                 lease: LEASE,
                 grace: GRACE,
                 on_data_loss: OnDataLoss::Reassert,
@@ -101,24 +103,21 @@ impl Process {
             redis.backends(),
             Arc::clone(&clock),
             of_node,
-            curfew_node::NodeSettings {
-                max_admissions,
-                ..node_settings(tenants)
-            },
+            &claims(tenants),
+            max_admissions,
         );
-        let auth = curfew_auth::Config {
+        let auth = curfew_auth::AuthConfig {
             issuers: vec![Issuer {
                 name: "main".to_owned(),
                 secret: Some(Secret::new(SECRET)),
                 ..Issuer::default()
             }],
             leeway: LEEWAY,
-            ..curfew_auth::Config::default()
+            ..curfew_auth::AuthConfig::default()
         };
         let context = Arc::new(Context {
             node,
             authenticator: Arc::new(Authenticator::new(&auth, clock).expect("it is a good one")),
-            policy: Arc::new(Policy::new(&everywhere())),
             metrics: counted,
             settings: ArcSwap::from_pointee(session_settings(tenants)),
         });
@@ -155,7 +154,7 @@ impl Process {
         self.context
             .settings
             .store(Arc::new(session_settings(tenants)));
-        self.context.node.set_settings(node_settings(tenants));
+        self.context.node.set_kinds(&claims(tenants));
         self.context.node.hub().reconsider_all();
         let shared = Shared::get();
         let number = {
@@ -210,38 +209,30 @@ fn claims(tenants: bool) -> Vec<String> {
     }
 }
 
-fn node_settings(tenants: bool) -> curfew_node::NodeSettings {
-    curfew_node::NodeSettings {
-        revocable_claims: claims(tenants),
-        max_per_user: 0,
-        over_limit: curfew_backend::OverLimit::Refuse,
-        max_admissions: 0,
-        channels: curfew_node::Channels::default(),
-    }
-}
-
 fn session_settings(tenants: bool) -> SessionSettings {
     SessionSettings {
-        session: curfew_session::Config {
+        channels: curfew_node::Channels::default(),
+        session: curfew_session::SessionConfig {
             revocable_claims: claims(tenants),
-            ..curfew_session::Config::default()
+            ..curfew_session::SessionConfig::default()
         },
         limits: LimitsConfig::default(),
         auth_timeout: Duration::from_secs(10),
-        auth_frame_bytes: curfew_auth::Config::default().auth_frame_bytes(),
+        auth_frame_bytes: curfew_auth::AuthConfig::default().auth_frame_bytes(),
         login_claim: "sid".to_owned(),
+        policy: Arc::new(Policy::new(&everywhere())),
     }
 }
 
 /// Everyone may do everything.
-fn everywhere() -> curfew_policy::Config {
-    curfew_policy::Config {
+fn everywhere() -> curfew_policy::PolicyConfig {
+    curfew_policy::PolicyConfig {
         rules: vec![Rule {
             name: "everywhere".to_owned(),
             channels: vec!["*".to_owned()],
             actions: vec![Action::Subscribe, Action::Publish],
             ..Rule::default()
         }],
-        ..curfew_policy::Config::default()
+        ..curfew_policy::PolicyConfig::default()
     }
 }

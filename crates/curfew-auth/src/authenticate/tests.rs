@@ -64,19 +64,19 @@ fn pem_issuer(file: &str) -> Issuer {
 }
 
 /// Puts another configuration in force if its keys can be loaded.
-fn reload(authenticator: &Authenticator, config: &Config) -> Result<(), LoadError> {
+fn reload(authenticator: &Authenticator, config: &AuthConfig) -> Result<(), LoadError> {
     authenticator.put_in_force(Authenticator::prepare(config)?);
     Ok(())
 }
 
-fn config(issuers: impl IntoIterator<Item = Issuer>) -> Config {
-    Config {
+fn config(issuers: impl IntoIterator<Item = Issuer>) -> AuthConfig {
+    AuthConfig {
         issuers: issuers.into_iter().collect(),
-        ..Config::default()
+        ..AuthConfig::default()
     }
 }
 
-fn authenticator(config: &Config) -> Authenticator {
+fn authenticator(config: &AuthConfig) -> Authenticator {
     Authenticator::new(config, StoppedClock::at(NOW)).unwrap()
 }
 
@@ -117,7 +117,7 @@ fn refusal(token: &str) -> Option<AuthFailure> {
     refusal_by(&config([secret_issuer()]), token)
 }
 
-fn refusal_by(config: &Config, token: &str) -> Option<AuthFailure> {
+fn refusal_by(config: &AuthConfig, token: &str) -> Option<AuthFailure> {
     let result = authenticator(config).authenticate(token);
     result.err().map(|error| error.failure())
 }

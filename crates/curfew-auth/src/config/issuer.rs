@@ -13,7 +13,7 @@ use crate::Algorithm;
 use crate::issuers::LogoutRules;
 use crate::keys::MIN_SECRET_BYTES;
 
-use super::{Config, EventStream, ReportedSubjects};
+use super::{AuthConfig, EventStream, ReportedSubjects};
 
 /// Claims with rules of their own, which `required_claims` cannot name.
 const NOT_REQUIRED: &[&str] = &[
@@ -180,7 +180,7 @@ impl Issuer {
     }
 
     /// The rules of its logout tokens; `None` if they are not accepted.
-    pub(crate) fn logout_rules(&self, config: &Config) -> Option<LogoutRules> {
+    pub(crate) fn logout_rules(&self, config: &AuthConfig) -> Option<LogoutRules> {
         let audience = self
             .accepted_logouts()
             .filter(|_| self.backchannel_logout)?;

@@ -7,7 +7,7 @@ use curfew_model::{Problems, RevocationKey, Secret};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Config;
+use super::AuthConfig;
 
 /// A shorter value of `Authorization` could be guessed.
 const MIN_AUTHORIZATION_BYTES: usize = 16;
@@ -177,7 +177,7 @@ fn without_line_break(text: &str) -> &str {
     text.strip_suffix('\r').unwrap_or(text)
 }
 
-impl Config {
+impl AuthConfig {
     /// Returns true if some issuer may report users, by a logout, an event or a revocation.
     pub fn reports_users(&self) -> bool {
         let mut issuers = self.issuers.iter();

@@ -6,7 +6,7 @@ const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 /// The problems of a configuration, each as `key: message`.
 fn problems(config: Value) -> Vec<String> {
-    let config: Config = serde_json::from_value(config).unwrap();
+    let config: AuthConfig = serde_json::from_value(config).unwrap();
     let mut problems = Problems::new();
     config.check(&mut problems);
     problems
@@ -26,8 +26,8 @@ fn issuer(changes: Value) -> Value {
 
 #[test]
 fn defaults_are_those_of_the_documentation() {
-    let config: Config = serde_json::from_value(json!({})).unwrap();
-    assert_eq!(config, Config::default());
+    let config: AuthConfig = serde_json::from_value(json!({})).unwrap();
+    assert_eq!(config, AuthConfig::default());
     let text = serde_json::to_value(&config).unwrap();
     assert_eq!(
         text,
@@ -234,7 +234,7 @@ fn unknown_keys_and_algorithms_are_refused() {
     ];
     for config in cases {
         assert!(
-            serde_json::from_value::<Config>(config.clone()).is_err(),
+            serde_json::from_value::<AuthConfig>(config.clone()).is_err(),
             "{config}"
         );
     }
@@ -242,7 +242,8 @@ fn unknown_keys_and_algorithms_are_refused() {
 
 #[test]
 fn a_secret_is_not_shown() {
-    let config: Config = serde_json::from_value(json!({"issuers": [issuer(json!({}))]})).unwrap();
+    let config: AuthConfig =
+        serde_json::from_value(json!({"issuers": [issuer(json!({}))]})).unwrap();
     let shown = format!("{config:?} {}", serde_json::to_string(&config).unwrap());
     assert!(
         shown.contains("[redacted]") && !shown.contains(SECRET),
@@ -252,7 +253,7 @@ fn a_secret_is_not_shown() {
 
 #[test]
 fn every_key_is_described() {
-    let schema = serde_json::to_value(schemars::schema_for!(Config)).unwrap();
+    let schema = serde_json::to_value(schemars::schema_for!(AuthConfig)).unwrap();
     let issuer = &schema["$defs"]["Issuer"]["properties"];
     for properties in [&schema["properties"], issuer] {
         for (key, value) in properties.as_object().unwrap() {
@@ -424,7 +425,7 @@ fn every_problem_of_reports_names_its_key() {
 
 #[test]
 fn claims_that_reports_name_people_by_are_told() {
-    let config: Config = serde_json::from_value(json!({"issuers": [
+    let config: AuthConfig = serde_json::from_value(json!({"issuers": [
         issuer(json!({
             "issuer": "https://id", "event_stream": {"audience": ["us"]},
             "subjects": {"user": "sub", "email": "email", "session": "sid"},

@@ -35,7 +35,7 @@ impl Request {
         self
     }
 
-    fn extract(&self, config: &Config) -> Result<Option<Credential>, AuthError> {
+    fn extract(&self, config: &AuthConfig) -> Result<Option<Credential>, AuthError> {
         extract(&self.headers, self.query, &self.subprotocols, config)
     }
 
@@ -66,8 +66,8 @@ fn request() -> Request {
     Request::default()
 }
 
-fn all_sources() -> Config {
-    let mut config = Config::default();
+fn all_sources() -> AuthConfig {
+    let mut config = AuthConfig::default();
     config.token_sources.push(Source::Cookie);
     config.cookie_name = "token".to_owned();
     config
@@ -185,14 +185,14 @@ fn a_source_that_is_not_enabled_is_as_if_absent() {
         (&[], None),
     ];
     for (sources, expected) in cases {
-        let config = Config {
+        let config = AuthConfig {
             token_sources: sources.to_vec(),
             ..all_sources()
         };
         let found = request.extract(&config).unwrap();
         assert_eq!(found.as_ref().map(token_of), expected);
     }
-    assert!(!Config::default().uses_cookie());
+    assert!(!AuthConfig::default().uses_cookie());
 }
 
 #[test]
@@ -249,8 +249,8 @@ const QUERY_TWICE: &str = "ticket=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\
      &ticket=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA&ticket=";
 
 /// Enables tickets and disables tokens in the query.
-fn with_tickets() -> Config {
-    Config {
+fn with_tickets() -> AuthConfig {
+    AuthConfig {
         tickets: true,
         token_sources: vec![Source::Header, Source::Cookie],
         ..all_sources()
@@ -332,7 +332,7 @@ fn a_token_without_its_scheme_is_told_what_would_be_right() {
         let both = request().authorization(value).query("token=d.e.f");
         assert_eq!(both.bearer().token(), "d.e.f");
     }
-    let config = Config {
+    let config = AuthConfig {
         header_schemes: vec!["Token".to_owned(), "JWT".to_owned()],
         ..all_sources()
     };

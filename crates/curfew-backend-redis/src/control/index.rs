@@ -9,7 +9,7 @@ use tracing::debug;
 
 use super::known_revocations::Known;
 use super::pushes;
-use super::read::{Written, groups};
+use super::read::{SpelledKey, groups};
 use super::{Control, Generation};
 use crate::fault::Fault;
 
@@ -70,7 +70,7 @@ impl Control {
     pub(super) async fn note_found(
         &mut self,
         generation: &mut Generation,
-        found: &[(Written, Known)],
+        found: &[(SpelledKey, Known)],
     ) -> Result<(), Fault> {
         if found.is_empty() {
             return Ok(());
@@ -86,7 +86,7 @@ impl Control {
         }
         self.tell_of_new(new.into_iter());
         self.count_known();
-        let size = |(written, _): &(Written, Known)| written.member().len();
+        let size = |(written, _): &(SpelledKey, Known)| written.member().len();
         for group in groups(found, usize::MAX, size) {
             let mut add = cmd("ZADD");
             add.arg(self.core.keys.revoked_index());
@@ -103,12 +103,12 @@ impl Control {
     pub(super) async fn note_gone(
         &mut self,
         generation: &mut Generation,
-        gone: Vec<Written>,
+        gone: Vec<SpelledKey>,
     ) -> Result<(), Fault> {
         if gone.is_empty() {
             return Ok(());
         }
-        let size = |written: &Written| written.member().len();
+        let size = |written: &SpelledKey| written.member().len();
         for group in groups(&gone, usize::MAX, size) {
             let mut remove = cmd("ZREM");
             remove.arg(self.core.keys.revoked_index());
@@ -154,15 +154,17 @@ impl Control {
     async fn learn_met(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let learned = Instant::now();
         let keys = self.known_revocations.take_met(pushes::BATCH);
-        let written: Vec<Written> = keys
+        let written: Vec<SpelledKey> = keys
             .iter()
-            .flat_map(|key| Written::all(&self.known_revocations.complete(key)).collect::<Vec<_>>())
+            .flat_map(|key| {
+                SpelledKey::all(&self.known_revocations.complete(key)).collect::<Vec<_>>()
+            })
             .collect();
         let read = self.read(&generation.connection, &written).await;
         if read.is_err() {
             self.known_revocations.meet_again(keys);
         }
-        let found: Vec<(Written, Known)> = written
+        let found: Vec<(SpelledKey, Known)> = written
             .into_iter()
             .zip(read?)
             .filter_map(|(written, known)| Some((written, known?)))
@@ -195,10 +197,10 @@ impl Control {
             .arg(from + BATCH - 1)
             .query_async(&mut generation.connection)
             .await?;
-        let written: Vec<Written> = members
+        let written: Vec<SpelledKey> = members
             .iter()
             .filter_map(|member| RevocationKey::parse_written(member).ok())
-            .map(|(key, spelling)| Written { key, spelling })
+            .map(|(key, spelling)| SpelledKey { key, spelling })
             .collect();
         let read = self.read(&generation.connection, &written).await?;
         let last = (members.len() as isize) < BATCH;

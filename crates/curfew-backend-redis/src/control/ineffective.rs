@@ -10,7 +10,7 @@ use curfew_model::{Ineffective, RevocationKey};
 use redis::{cmd, pipe};
 use tracing::warn;
 
-use super::read::Written;
+use super::read::SpelledKey;
 use super::{Control, Generation};
 use crate::fault::Fault;
 use crate::keys::Keys;
@@ -155,7 +155,7 @@ impl Control {
     }
 
     /// Logs the keys that can match no session, among keys that have just become known.
-    pub(super) fn tell_of_new<'a>(&self, new: impl Iterator<Item = &'a Written>) {
+    pub(super) fn tell_of_new<'a>(&self, new: impl Iterator<Item = &'a SpelledKey>) {
         let is_kind = |kind: &str| self.core.local.is_kind(kind);
         let reasons = new.filter_map(|written| written.key.ineffective(written.spelling, is_kind));
         let reasons: Vec<Ineffective> = reasons.collect();

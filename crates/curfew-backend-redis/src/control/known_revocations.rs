@@ -9,7 +9,7 @@ use serde::Deserialize;
 use tokio::sync::Notify;
 
 use super::pushes::Pushes;
-use super::read::Written;
+use super::read::SpelledKey;
 
 /// Value kept in place of one that is too long or no string. It covers everyone.
 const EVERYONE: &[u8] = b"1";
@@ -65,13 +65,13 @@ impl Known {
     /// The id of the write, if the admin API wrote the key.
     pub(super) fn id(&self) -> Option<String> {
         #[derive(Deserialize)]
-        struct Written {
+        struct NamedValue {
             id: String,
         }
         if !self.value.starts_with(b"{") {
             return None;
         }
-        let written: Written = serde_json::from_slice(&self.value).ok()?;
+        let written: NamedValue = serde_json::from_slice(&self.value).ok()?;
         Some(written.id)
     }
 }
@@ -101,7 +101,7 @@ struct Book {
 
 impl Book {
     /// Counts a key in or out.
-    fn count(&mut self, written: &Written, add: bool) {
+    fn count(&mut self, written: &SpelledKey, add: bool) {
         let step = |count: &mut usize| {
             *count = if add {
                 *count + 1
@@ -131,7 +131,7 @@ impl Book {
     }
 
     /// Forgets a key in one spelling.
-    fn remove(&mut self, written: &Written) {
+    fn remove(&mut self, written: &SpelledKey) {
         let Some(spellings) = self.known.get_mut(&written.key) else {
             return;
         };
@@ -153,8 +153,8 @@ impl Book {
 
 impl KnownRevocations {
     /// Adds a revocation or changes its value. Returns true if its spelling was not known.
-    pub(super) fn insert(&self, written: &Written, known: Known) -> bool {
-        let Written { key, spelling } = written;
+    pub(super) fn insert(&self, written: &SpelledKey, known: Known) -> bool {
+        let SpelledKey { key, spelling } = written;
         let mut book = self.book.write();
         let earlier = book.known.remove_entry(key);
         // The new key may be the first to show the plain value.
@@ -177,7 +177,7 @@ impl KnownRevocations {
     }
 
     /// Forgets a key in one spelling.
-    pub(super) fn remove(&self, written: &Written) {
+    pub(super) fn remove(&self, written: &SpelledKey) {
         self.book.write().remove(written);
     }
 
@@ -191,12 +191,12 @@ impl KnownRevocations {
     }
 
     /// True if the key is known in this spelling.
-    pub(super) fn has(&self, written: &Written) -> bool {
+    pub(super) fn has(&self, written: &SpelledKey) -> bool {
         self.known(written, |_| true)
     }
 
     /// True if the key is known in this spelling with a value that `matches`.
-    fn known(&self, written: &Written, matches: impl Fn(&Known) -> bool) -> bool {
+    fn known(&self, written: &SpelledKey, matches: impl Fn(&Known) -> bool) -> bool {
         let book = self.book.read();
         let spellings = book.known.get(&written.key);
         let mut spellings = spellings.into_iter().flatten();
@@ -204,12 +204,12 @@ impl KnownRevocations {
     }
 
     /// Every known key, in each known spelling.
-    pub(super) fn written(&self) -> Vec<Written> {
+    pub(super) fn written(&self) -> Vec<SpelledKey> {
         let book = self.book.read();
         let known = book.known.iter();
         known
             .flat_map(|(key, spellings)| {
-                spellings.iter().map(|(spelling, _)| Written {
+                spellings.iter().map(|(spelling, _)| SpelledKey {
                     key: key.clone(),
                     spelling: *spelling,
                 })
@@ -236,13 +236,13 @@ impl KnownRevocations {
 
     /// The revocations that have not expired at `now_ms` of Redis' clock. Expired ones are
     /// forgotten.
-    pub(super) fn in_force(&self, now_ms: i64) -> Vec<(Written, Known)> {
+    pub(super) fn in_force(&self, now_ms: i64) -> Vec<(SpelledKey, Known)> {
         let mut book = self.book.write();
         let mut in_force = Vec::with_capacity(book.known.len());
         let mut expired = Vec::new();
         for (key, spellings) in &book.known {
             for (spelling, known) in spellings {
-                let written = Written {
+                let written = SpelledKey {
                     key: key.clone(),
                     spelling: *spelling,
                 };
@@ -279,7 +279,7 @@ impl KnownRevocations {
     /// Reports a key that an admission has found in Redis. Unless the node knows it as found, the
     /// control task reads the key itself. The value that the admission read may be lost meanwhile,
     /// and counts as known only if it is still there (M19 of the model).
-    pub(crate) fn meet(&self, written: &Written, found: &Known) {
+    pub(crate) fn meet(&self, written: &SpelledKey, found: &Known) {
         if self.known(written, |known| known == found) {
             return;
         }
@@ -334,8 +334,8 @@ impl KnownRevocations {
 mod tests {
     use super::*;
 
-    fn written(user: &str, spelling: Spelling) -> Written {
-        Written {
+    fn written(user: &str, spelling: Spelling) -> SpelledKey {
+        SpelledKey {
             key: RevocationKey::user(user),
             spelling,
         }
@@ -389,7 +389,7 @@ mod tests {
         let zoe = RevocationKey::user("zo\u{eb}");
         let (digest, _) = RevocationKey::parse_written(zoe.to_string().as_bytes()).unwrap();
         assert_eq!(digest.plain_value(), None);
-        let of = |key: &RevocationKey, spelling| Written {
+        let of = |key: &RevocationKey, spelling| SpelledKey {
             key: key.clone(),
             spelling,
         };
@@ -428,7 +428,7 @@ mod tests {
             ("user:~not a digest", 2),
         ] {
             let (key, spelling) = RevocationKey::parse_written(name.as_bytes()).unwrap();
-            let written = Written { key, spelling };
+            let written = SpelledKey { key, spelling };
             revocations.insert(&written, known.clone());
             assert_eq!(ineffective(), expect, "{name}");
             all.push(written);

@@ -11,11 +11,11 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::known_revocations::Known;
-use super::read::{Written as Spelled, read_watched};
+use super::read::{SpelledKey, read_watched};
 use super::{Control, Counted, Generation};
 use crate::core::random_id;
 use crate::fault::Fault;
-use crate::request::{Request, Written};
+use crate::request::{Request, WriteReceipt};
 use crate::span;
 
 /// Most attempts to write a revocation while others write the same key.
@@ -100,7 +100,7 @@ impl Control {
         generation: &mut Generation,
         key: &RevocationKey,
         revocation: Revocation,
-    ) -> Result<Written, Fault> {
+    ) -> Result<WriteReceipt, Fault> {
         let id = random_id();
         let mut span = match &revocation.trace {
             Some(call) => {
@@ -109,7 +109,7 @@ impl Control {
             }
             None => Span::NONE,
         };
-        let own = Spelled {
+        let own = SpelledKey {
             key: key.clone(),
             spelling: key.own_spelling(),
         };
@@ -117,7 +117,7 @@ impl Control {
         written.inspect_err(|fault| span::failed(&mut span, fault))?;
         drop(span);
         let replicas = self.replicate(generation).await?;
-        Ok(Written { id, replicas })
+        Ok(WriteReceipt { id, replicas })
     }
 
     /// Writes a revocation that this node knows over one that covers less. Returns true if it
@@ -125,7 +125,7 @@ impl Control {
     pub(super) async fn widen(
         &mut self,
         generation: &mut Generation,
-        written: &Spelled,
+        written: &SpelledKey,
         revocation: Revocation,
     ) -> Result<bool, Fault> {
         self.write(generation, written, revocation, None).await
@@ -136,7 +136,7 @@ impl Control {
     async fn write(
         &mut self,
         generation: &mut Generation,
-        spelled: &Spelled,
+        spelled: &SpelledKey,
         revocation: Revocation,
         id: Option<&str>,
     ) -> Result<bool, Fault> {
@@ -231,7 +231,8 @@ impl Control {
         key: RevocationKey,
     ) -> Result<bool, Fault> {
         // In every spelling.
-        let written: Vec<Spelled> = Spelled::all(&self.known_revocations.complete(&key)).collect();
+        let written: Vec<SpelledKey> =
+            SpelledKey::all(&self.known_revocations.complete(&key)).collect();
         let (mut delete, mut forget) = (cmd("DEL"), cmd("ZREM"));
         forget.arg(self.core.keys.revoked_index());
         for written in &written {
@@ -259,9 +260,10 @@ impl Control {
         key: RevocationKey,
     ) -> Result<Ended, Fault> {
         let learned = Instant::now();
-        let written: Vec<Spelled> = Spelled::all(&self.known_revocations.complete(&key)).collect();
+        let written: Vec<SpelledKey> =
+            SpelledKey::all(&self.known_revocations.complete(&key)).collect();
         let read = self.read(&generation.connection, &written).await?;
-        let found: Vec<(Spelled, Known)> = written
+        let found: Vec<(SpelledKey, Known)> = written
             .into_iter()
             .zip(read)
             .filter_map(|(written, known)| Some((written, known?)))

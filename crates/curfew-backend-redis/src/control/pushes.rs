@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::read::Written;
+use super::read::SpelledKey;
 use super::{Control, Generation};
 use crate::core::Core;
 use crate::fault::Fault;
@@ -356,7 +356,7 @@ impl Control {
         let mut written = Vec::with_capacity(keys.len() * 2);
         let mut learned_at = Vec::with_capacity(keys.len() * 2);
         for (key, at) in keys.iter().zip(touched_at) {
-            written.extend(Written::all(&self.known_revocations.complete(key)));
+            written.extend(SpelledKey::all(&self.known_revocations.complete(key)));
             learned_at.resize(written.len(), *at);
         }
         let (mut found, mut gone) = (Vec::new(), Vec::new());

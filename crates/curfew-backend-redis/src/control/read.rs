@@ -24,12 +24,12 @@ const EXISTS_AT_ONCE: usize = 4096;
 
 /// A key in one spelling.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Written {
+pub(crate) struct SpelledKey {
     pub(crate) key: RevocationKey,
     pub(crate) spelling: Spelling,
 }
 
-impl Written {
+impl SpelledKey {
     /// A key in each spelling that can be derived from what is known of its value.
     pub(crate) fn all(key: &RevocationKey) -> impl Iterator<Item = Self> {
         key.spellings().map(|spelling| Self {
@@ -188,7 +188,7 @@ pub(super) async fn find(
     connection: &mut Connection,
     keys: &Keys,
     wanted: &[RevocationKey],
-) -> Result<Vec<(Written, Known)>, Fault> {
+) -> Result<Vec<(SpelledKey, Known)>, Fault> {
     let mut written = Vec::with_capacity(wanted.len() * 2);
     let mut names = Vec::with_capacity(wanted.len() * 2);
     for key in wanted {
@@ -201,7 +201,7 @@ pub(super) async fn find(
     let found = found.into_iter().map(|(at, known)| {
         let (key, spelling) = written[at];
         let key = key.clone();
-        (Written { key, spelling }, known)
+        (SpelledKey { key, spelling }, known)
     });
     Ok(found.collect())
 }
@@ -210,7 +210,7 @@ pub(super) async fn find(
 pub(crate) async fn read(
     connection: &Connection,
     keys: &Keys,
-    written: &[Written],
+    written: &[SpelledKey],
 ) -> Result<Vec<Option<Known>>, Fault> {
     let names: Vec<Vec<u8>> = written
         .iter()

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::known_revocations::Known;
-use super::read::{self, Written};
+use super::read::{self, SpelledKey};
 use super::{Control, Generation, SWEEP};
 use crate::connect::Connection;
 use crate::fault::Fault;
@@ -51,7 +51,7 @@ impl Control {
         &self,
         mut connection: Connection,
         keys: Vec<RevocationKey>,
-    ) -> Result<Vec<(Written, Known)>, Fault> {
+    ) -> Result<Vec<(SpelledKey, Known)>, Fault> {
         read::find(&mut connection, &self.core.keys, &keys).await
     }
 
@@ -85,7 +85,7 @@ impl Control {
     pub(super) async fn apply_unpushed(
         &mut self,
         generation: &mut Generation,
-        found: &[(Written, Known)],
+        found: &[(SpelledKey, Known)],
         began: Instant,
     ) -> Result<usize, Fault> {
         if found.is_empty() {
@@ -123,7 +123,7 @@ impl Control {
     pub(super) async fn read(
         &self,
         connection: &Connection,
-        written: &[Written],
+        written: &[SpelledKey],
     ) -> Result<Vec<Option<Known>>, Fault> {
         read::read(connection, &self.core.keys, written).await
     }

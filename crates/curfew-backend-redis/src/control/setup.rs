@@ -13,7 +13,7 @@ use tracing::{error, warn};
 
 use super::known_revocations::Known;
 use super::pushes::Pushes;
-use super::read::{Written, groups, read_watched};
+use super::read::{SpelledKey, groups, read_watched};
 use super::reconcile::sweep_interval;
 use super::{Control, Generation, RESETUP};
 use crate::connect::Login;
@@ -328,7 +328,7 @@ impl Control {
         let index = self.core.keys.revoked_index();
         let mut written = 0;
         let size =
-            |(written, known): &(Written, Known)| written.member().len() * 2 + known.value.len();
+            |(written, known): &(SpelledKey, Known)| written.member().len() * 2 + known.value.len();
         for batch in groups(&known, BATCH, size) {
             let mut pipeline = pipe();
             for (written, known) in batch {
@@ -372,9 +372,9 @@ impl Control {
     async fn widen_all(
         &mut self,
         generation: &mut Generation,
-        known: Vec<(Written, Known)>,
+        known: Vec<(SpelledKey, Known)>,
     ) -> Result<usize, Fault> {
-        let (written, known): (Vec<Written>, Vec<Known>) = known.into_iter().unzip();
+        let (written, known): (Vec<SpelledKey>, Vec<Known>) = known.into_iter().unzip();
         let mut widened = 0;
         let read = self.read(&generation.connection, &written).await?;
         for ((written, there), known) in written.iter().zip(read).zip(known) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use curfew_backend::conformance::{self, DEADLINE, Member};
 use curfew_backend::{NodeInfo, Standing};
-use curfew_backend_redis::{Config, Parts, Redis, RedisConfig, RedisMetrics, RedisUrl};
+use curfew_backend_redis::{Parts, Redis, RedisBackendConfig, RedisConfig, RedisMetrics, RedisUrl};
 use curfew_model::{Clock, DeliveryLease, NodeId, SystemClock};
 use curfew_telemetry::Registry;
 
@@ -21,13 +21,13 @@ pub(crate) async fn nodes(
         let node = NodeId::new();
         let lease = Arc::new(DeliveryLease::not_held());
         let parts = Parts {
-            config: Config {
+            config: RedisBackendConfig {
                 redis: RedisConfig {
                     url: RedisUrl::new(url.clone()),
                     prefix: prefix.clone(),
                     ..RedisConfig::default()
                 },
-                ..Config::default()
+                ..RedisBackendConfig::default()
             },
             info: NodeInfo {
                 node,

@@ -63,7 +63,7 @@ impl Step {
 
 /// The outcome of one write.
 #[derive(Debug, Default)]
-pub(crate) struct Written {
+pub(crate) struct WriteOutcome {
     /// Bytes of frames written.
     pub(crate) bytes: usize,
     /// Bytes of the normal lane among them.
@@ -101,7 +101,7 @@ impl Lanes {
         let mut wrote = false;
         while let Some(step) = self.next(false) {
             // A notice never needs access.
-            match self.take(step, socket, || false, &mut Written::default()) {
+            match self.take(step, socket, || false, &mut WriteOutcome::default()) {
                 Poll::Ready(Ok(())) => wrote = true,
                 Poll::Ready(Err(error)) => return Progress::Broken(error),
                 Poll::Pending => return Progress::Blocked { wrote },
@@ -212,7 +212,7 @@ impl Lanes {
         step: Step,
         socket: &mut impl Socket,
         has_access: impl FnOnce() -> bool,
-        written: &mut Written,
+        written: &mut WriteOutcome,
     ) -> Poll<io::Result<()>> {
         let held = self.held;
         let may_leave = || !step.needs_access(held) || has_access();
@@ -250,7 +250,7 @@ impl Lanes {
     }
 
     /// Removes written bytes from the front of the lanes.
-    fn advance(&mut self, mut some: usize, notices: bool, written: &mut Written) {
+    fn advance(&mut self, mut some: usize, notices: bool, written: &mut WriteOutcome) {
         if notices && let Some(mut queue) = self.notices.take() {
             if self.has_answer {
                 (some, self.has_answer) = advance_answer(&mut queue, some);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use curfew_model::{Clock, DeliveryLease};
 use curfew_ws::{DirectWriter, Socket};
 
-use super::lanes::Written;
+use super::lanes::WriteOutcome;
 use super::owner::Owner;
 use super::{Arrival, Ending, Outbox};
 use crate::{FrameCounts, Member};
@@ -205,7 +205,7 @@ impl Outbox {
                 };
                 denied.is_none()
             };
-            let mut written = Written::default();
+            let mut written = WriteOutcome::default();
             let taken = lanes.take(step, socket, has_access, &mut written);
             let left = flushing.as_mut().map(|left: &mut usize| {
                 *left = left.saturating_sub(written.normal_frames);

@@ -115,7 +115,7 @@ async fn one_session_more_than_allowed_is_refused_until_one_ends() {
     );
     let other = harness
         .node
-        .admit(principal("bob", "t4"), harness.wire(), None)
+        .admit(principal("bob", "t4"), harness.wire(), None, harness.limit)
         .await;
     drop((first, other.unwrap()));
     eventually(async || harness.records().await.len() == 1).await;
@@ -191,7 +191,7 @@ async fn sessions_admitted_before_a_change_of_settings_leave_nothing_behind() {
         2 + 3,
         "hub, attachment and three keys"
     );
-    harness.node.set_settings(NodeSettings::default());
+    harness.node.set_kinds(&[]);
     harness.node.until_settled().await;
     assert_eq!(Arc::strong_count(attachment.member()), 2 + 2);
     let member = Arc::clone(attachment.member());

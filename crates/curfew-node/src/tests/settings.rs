@@ -5,15 +5,9 @@ use curfew_model::Revocation;
 use super::rig::{Call, When, unavailable};
 use super::*;
 
-/// Settings with these claims as revocable.
-fn by(claims: &[&str]) -> NodeSettings {
-    NodeSettings {
-        revocable_claims: claims.iter().map(|claim| (*claim).to_owned()).collect(),
-        max_per_user: 0,
-        over_limit: curfew_backend::OverLimit::Refuse,
-        max_admissions: 0,
-        channels: crate::Channels::default(),
-    }
+/// The setting with these claims as revocable.
+fn by(claims: &[&str]) -> Vec<String> {
+    claims.iter().map(|claim| (*claim).to_owned()).collect()
 }
 
 fn acme() -> RevocationKey {
@@ -23,7 +17,7 @@ fn acme() -> RevocationKey {
 /// A harness whose settings have no revocable claim.
 async fn without_claims() -> Harness {
     let harness = Harness::new();
-    harness.node.set_settings(by(&[]));
+    harness.node.set_kinds(&by(&[]));
     harness.node.until_settled().await;
     harness
 }
@@ -47,7 +41,7 @@ async fn sessions_from_before_a_change_are_found_by_the_claims_now_listed() {
     assert_eq!(confirmed(&harness, acme()).await, 0, "the settings lack it");
     assert_eq!(attachment.member().outbox().ending(), None);
     // The revocation was written earlier, and finds the session as soon as its claim is revocable.
-    harness.node.set_settings(by(&[CLAIM]));
+    harness.node.set_kinds(&by(&[CLAIM]));
     harness.node.until_settled().await;
     assert_eq!(attachment.member().outbox().ending(), Some(REVOKED));
     assert_eq!(confirmed(&harness, acme()).await, 1);
@@ -60,7 +54,7 @@ async fn nothing_is_confirmed_before_all_is_settled() {
     let harness = without_claims().await;
     let attachment = harness.open("t1").await;
     harness.rig.hold(Call::Compare);
-    harness.node.set_settings(by(&[CLAIM]));
+    harness.node.set_kinds(&by(&[CLAIM]));
     for key in [acme(), RevocationKey::user("bob")] {
         assert_eq!(confirmed(&harness, key).await, 0);
     }
@@ -74,10 +68,10 @@ async fn nothing_is_confirmed_before_all_is_settled() {
 async fn a_comparison_that_fails_is_made_again_and_later_settings_supersede_it() {
     let harness = without_claims().await;
     harness.rig.fail(Call::Compare, unavailable);
-    harness.node.set_settings(by(&["device"]));
+    harness.node.set_kinds(&by(&["device"]));
     time::sleep(Duration::from_secs(30)).await;
     assert!(!harness.node.is_settled() && harness.rig.asked(Call::Compare, "") > 10);
-    harness.node.set_settings(by(&[CLAIM]));
+    harness.node.set_kinds(&by(&[CLAIM]));
     harness.rig.heal(Call::Compare);
     harness.node.until_settled().await;
     let asked = harness.rig.asked(Call::Compare, "");
@@ -101,7 +95,7 @@ async fn a_session_that_is_admitted_or_refreshed_during_a_change_is_found() {
         let node = Arc::clone(&harness.node);
         harness
             .rig
-            .hook(when, call, move || node.set_settings(by(&[CLAIM])));
+            .hook(when, call, move || node.set_kinds(&by(&[CLAIM])));
         let admitted = harness.try_admit("t1").await;
         harness.node.until_settled().await;
         if let Ok(attachment) = &admitted {
@@ -125,7 +119,7 @@ async fn a_session_that_is_admitted_or_refreshed_during_a_change_is_found() {
         let node = Arc::clone(&harness.node);
         harness
             .rig
-            .hook(when, call, move || node.set_settings(by(&["jti"])));
+            .hook(when, call, move || node.set_kinds(&by(&["jti"])));
         // The session is found through the coming token, or through the new one once it is in
         // force.
         let refreshed = attachment.refresh(principal("alice", "t2")).await;
@@ -152,7 +146,7 @@ async fn many_sessions_are_found_without_holding_others_up() {
             }
         }
     };
-    harness.node.set_settings(by(&[CLAIM]));
+    harness.node.set_kinds(&by(&[CLAIM]));
     tokio::select! {
         () = harness.node.until_settled() => {}
         () = other => {}

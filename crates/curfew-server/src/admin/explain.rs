@@ -62,9 +62,12 @@ pub(super) async fn explain(admin: Arc<Admin>, call: Call) -> Result<Response, P
         Some(Value::Number(user)) => user.to_string(),
         _ => String::new(),
     };
-    let explanation = admin
-        .context
-        .policy
-        .explain(&claims, &user, body.action, &channel);
+    let explanation =
+        admin
+            .context
+            .settings
+            .load()
+            .policy
+            .explain(&claims, &user, body.action, &channel);
     Ok(json(StatusCode::OK, &explanation))
 }

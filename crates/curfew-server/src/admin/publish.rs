@@ -145,7 +145,16 @@ impl Admin {
         let channels = channels.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
         for channel in &channels {
             call.check_channel(channel)?;
-            if key.is_some() && self.context.node.channel(channel).stream.is_none() {
+            if key.is_some()
+                && self
+                    .context
+                    .settings
+                    .load()
+                    .channels
+                    .of(channel)
+                    .stream
+                    .is_none()
+            {
                 let detail = "the channel keeps no history, which key needs";
                 return Err(Problem::new(StatusCode::CONFLICT, "not_available", detail));
             }
@@ -193,7 +202,12 @@ impl Admin {
         key: Option<PublicationKey>,
     ) -> Result<Option<Position>, BackendError> {
         let node = &self.context.node;
-        let options = node.channel(&publication.channel);
+        let options = self
+            .context
+            .settings
+            .load()
+            .channels
+            .of(&publication.channel);
         let append = options.stream.map(|bounds| Append { bounds, key });
         let result = match node.hub().lease().held_until() {
             Some(until) => {

@@ -146,9 +146,9 @@ pub(super) async fn create(admin: Arc<Admin>, call: Call) -> Result<Response, Pr
 pub(super) async fn list(admin: Arc<Admin>) -> Result<Response, Problem> {
     let listed = admin.context.node.backends().revocations.list().await?;
     // True at this moment: another reload may make a kind of it.
-    let settings = admin.context.node.settings();
+    let kinds = admin.context.node.hub().kinds();
     let unknown = |kind: &str| {
-        let known = RevocationKey::is_kind(kind, &settings.revocable_claims);
+        let known = RevocationKey::is_kind(kind, kinds.claims());
         (!known).then_some(Ineffective::UnknownKind)
     };
     let revocations = listed
@@ -202,7 +202,7 @@ impl Admin {
         revocation: &Revocation,
     ) -> Result<DryRun, Problem> {
         let node = &self.context.node;
-        let claims = &node.settings().revocable_claims;
+        let kinds = node.hub().kinds();
         let mut filter = SessionFilter {
             user: (key.kind() == "user" && key.value() == value).then(|| value.to_owned()),
             after: None,
@@ -219,7 +219,7 @@ impl Admin {
             for record in &page.sessions {
                 let principal = &record.principal;
                 let named = principal
-                    .revocation_keys(record.session, claims)
+                    .revocation_keys(record.session, kinds.claims())
                     .contains(key);
                 if named && revocation.covers(principal.issued_at()) {
                     dry_run.would_close += 1;
@@ -236,8 +236,8 @@ impl Admin {
     }
 
     fn key_of(&self, kind: &str, value: &str) -> Result<RevocationKey, Problem> {
-        let settings = self.context.node.settings();
-        RevocationKey::parse(kind, value, &settings.revocable_claims).map_err(bad_key)
+        let kinds = self.context.node.hub().kinds();
+        RevocationKey::parse(kind, value, kinds.claims()).map_err(bad_key)
     }
 }
 

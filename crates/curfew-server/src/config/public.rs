@@ -1,6 +1,6 @@
 //! The part of the configuration that the public listener goes by.
 
-use curfew_auth::Config as AuthConfig;
+use curfew_auth::AuthConfig;
 use curfew_ws::OriginPolicy;
 
 use super::ServerConfig;

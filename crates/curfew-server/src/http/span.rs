@@ -11,7 +11,7 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Version};
 use http_body_util::Full;
 
-use super::{Response, Written};
+use super::{JsonBody, Response};
 
 /// Longest name of a server, in bytes (RFC 1035 §2.3.4), and longest name of a client's program, that a
 /// span holds.
@@ -169,7 +169,7 @@ pub(crate) fn name_trace(response: &mut Response, span: &Span) {
 
 /// Adds the members `trace`, and `trace_url` where there is a `link`, to an answer that is a JSON object.
 pub(crate) fn add_trace(response: &mut Response, trace: TraceId, link: Option<String>) {
-    let Some(Written(json)) = response.extensions_mut().remove() else {
+    let Some(JsonBody(json)) = response.extensions_mut().remove() else {
         return;
     };
     let Some(members) = json.strip_suffix(b"}") else {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use curfew_auth::{Config as AuthConfig, Subject};
+use curfew_auth::{AuthConfig, Subject};
 use curfew_model::Revocation;
 use curfew_node::ReportError;
 use curfew_telemetry::Span;

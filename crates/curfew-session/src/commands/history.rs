@@ -7,6 +7,7 @@ use curfew_model::{Action, ErrorCode, HistoryRange, Publication, Reply};
 use curfew_telemetry::Origin;
 use tracing::Instrument as _;
 
+use crate::SessionSettings;
 use crate::commands::span::CommandSpan;
 use crate::commands::{Outcome, Reaction, RequestInfo};
 use crate::open::SessionState;
@@ -21,6 +22,7 @@ const ENTRY_BYTES: usize = 96;
 /// Everything up to the backend.
 pub(crate) fn start(
     state: &SessionState,
+    settings: &SessionSettings,
     request: RequestInfo,
     name: &str,
     limit: u64,
@@ -37,8 +39,7 @@ pub(crate) fn start(
     span.name(state, &channel);
     let authorize = span.part("authorize");
     let principal = live.attachment.member().principal();
-    let decision = state
-        .context
+    let decision = settings
         .policy
         .decide(&principal, Action::History, &channel);
     state.context.count_decision(&decision);
@@ -49,7 +50,7 @@ pub(crate) fn start(
         return Reaction::Done(state.error(&request, ErrorCode::Forbidden, message));
     }
     let node = Arc::clone(&state.context.node);
-    if node.channel(&channel).stream.is_none() {
+    if settings.channels.of(&channel).stream.is_none() {
         span.failed(state, ErrorCode::NotAvailable);
         let message = "the channel keeps no history";
         return Reaction::Done(state.error(&request, ErrorCode::NotAvailable, message));

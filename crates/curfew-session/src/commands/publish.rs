@@ -10,26 +10,36 @@ use curfew_model::{
     TraceContext,
 };
 use curfew_node::Append;
-use curfew_policy::Decision;
+use curfew_policy::{Decision, Policy};
 use curfew_telemetry::Origin;
 use tokio::time::Instant;
 use tracing::{Instrument as _, debug};
 
+use crate::SessionSettings;
 use crate::commands::span::CommandSpan;
 use crate::commands::{Outcome, Reaction, RequestInfo};
 use crate::metrics::PublishOutcome;
 use crate::open::{Live, SessionState};
 use crate::pipeline::{Finished, InFlight};
 
+/// The members of a `publish` beside its channel.
+pub(crate) struct Asked<'a> {
+    /// One JSON value, exactly as sent.
+    pub(crate) data: &'a str,
+    /// The client's own name for the publication.
+    pub(crate) key: Option<&'a str>,
+    /// The client's own trace.
+    pub(crate) trace: Option<TraceContext>,
+}
+
 /// Performs the steps up to the broker, under the lease that ends at `until`. On a subscribed
 /// channel, the policy is asked once and its decision cached.
 pub(crate) fn start(
     state: &mut SessionState,
+    settings: &SessionSettings,
     request: RequestInfo,
     name: &str,
-    data: &str,
-    trace: Option<TraceContext>,
-    key: Option<&str>,
+    Asked { data, key, trace }: Asked<'_>,
     until: Duration,
 ) -> Reaction {
     let Some(live) = &mut state.live else {
@@ -46,12 +56,12 @@ pub(crate) fn start(
     };
     let mut span = state.begin_span(request.command, origin);
     span.name(state, &channel);
-    if let Err(message) = authorized(state, &channel, remembered, &span) {
+    if let Err(message) = authorized(state, &settings.policy, &channel, remembered, &span) {
         state.context.count_publish(PublishOutcome::Denied);
         span.forbidden(state, &channel);
         return Reaction::Done(state.error(&request, ErrorCode::Forbidden, message));
     }
-    let options = state.context.node.channel(&channel);
+    let options = settings.channels.of(&channel);
     if key.is_some() && options.stream.is_none() {
         span.failed(state, ErrorCode::NotAvailable);
         let message = "the channel keeps no history, which `key` needs";
@@ -99,6 +109,7 @@ pub(crate) fn start(
 /// because its span names the rule.
 fn authorized(
     state: &mut SessionState,
+    policy: &Policy,
     channel: &Channel,
     remembered: Option<bool>,
     span: &CommandSpan,
@@ -107,7 +118,7 @@ fn authorized(
         return Ok(());
     }
     let part = span.part("authorize");
-    let Some(decision) = authorize(state, channel) else {
+    let Some(decision) = authorize(state, policy, channel) else {
         return Ok(());
     };
     CommandSpan::decided(part, &decision);
@@ -141,13 +152,10 @@ pub(crate) fn finish(
 
 /// Asks the policy, and caches the decision if the session is subscribed. `None` if the session is
 /// not open.
-fn authorize(state: &mut SessionState, channel: &Channel) -> Option<Decision> {
+fn authorize(state: &mut SessionState, policy: &Policy, channel: &Channel) -> Option<Decision> {
     let live = state.live.as_mut()?;
     let principal = live.attachment.member().principal();
-    let decision = state
-        .context
-        .policy
-        .decide(&principal, Action::Publish, channel);
+    let decision = policy.decide(&principal, Action::Publish, channel);
     state.context.count_decision(&decision);
     if let Some(permissions) = live.subscriptions.get_mut(channel) {
         permissions.publish = Some(decision.allowed);

@@ -172,7 +172,8 @@ impl SessionState {
         }
         let member = Arc::clone(live.attachment.member());
         let principal = member.principal();
-        let subject = self.context.policy.subject(&principal);
+        let settings = self.context.settings.load();
+        let subject = settings.policy.subject(&principal);
         let mut lost: Vec<Channel> = Vec::new();
         for (channel, permissions) in &mut live.subscriptions {
             permissions.publish = None;

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use curfew_backend::BackendError;
 use curfew_hub::Joined;
 use curfew_model::{Action, Channel, ErrorCode, Position, Reply};
+use curfew_policy::Policy;
 use curfew_telemetry::Origin;
 use tracing::Instrument as _;
 
+use crate::SessionSettings;
 use crate::commands::span::CommandSpan;
 use crate::commands::{Outcome, Reaction, RequestInfo};
 use crate::open::{Permissions, SessionState};
@@ -16,6 +18,7 @@ use crate::pipeline::{Finished, InFlight};
 /// Performs the steps up to the broker.
 pub(crate) fn start(
     state: &SessionState,
+    settings: &SessionSettings,
     request: RequestInfo,
     name: &str,
     since: Option<Position>,
@@ -32,21 +35,19 @@ pub(crate) fn start(
         let code = ErrorCode::AlreadySubscribed;
         return state.reject(&request, Origin::Unknown, code, message);
     }
-    let most = state.context.settings.load().limits.subscriptions;
+    let most = settings.limits.subscriptions;
     if live.subscriptions.len() >= most {
         let message = format!("a session may have {most} subscriptions");
         let code = ErrorCode::LimitExceeded;
         return state.reject(&request, Origin::Unknown, code, message);
     }
     let member = Arc::clone(live.attachment.member());
-    let version = state.context.policy.version();
+    let policy = Arc::clone(&settings.policy);
+    let options = settings.channels.of(&channel);
     let mut span = state.begin_span(request.command, Origin::Unknown);
     span.name(state, &channel);
     let authorize = span.part("authorize");
-    let decision = state
-        .context
-        .policy
-        .decide(&member.principal(), Action::Subscribe, &channel);
+    let decision = policy.decide(&member.principal(), Action::Subscribe, &channel);
     state.context.count_decision(&decision);
     CommandSpan::decided(authorize, &decision);
     if !decision.allowed {
@@ -60,10 +61,10 @@ pub(crate) fn start(
     let subscribe = async move {
         // The rules may change while the broker is asked, and what is recovered must not leave by the old ones.
         let may = || {
-            let policy = &context.policy;
-            policy.version() == version || {
+            let current = &context.settings.load().policy;
+            Arc::ptr_eq(current, &policy) || {
                 let principal = member.principal();
-                policy
+                current
                     .decide(&principal, Action::Subscribe, &channel)
                     .allowed
             }
@@ -80,10 +81,10 @@ pub(crate) fn start(
         };
         let subscribe = context
             .node
-            .subscribe(&channel, &member, since, may, answer);
+            .subscribe(&channel, &member, options, since, may, answer);
         let outcome = Outcome::Subscribed {
             result: subscribe.await,
-            policy: version,
+            policy,
             channel,
         };
         Finished {
@@ -110,7 +111,7 @@ pub(crate) fn finish(
     state: &mut SessionState,
     request: &RequestInfo,
     channel: Channel,
-    policy: u64,
+    policy: &Arc<Policy>,
     result: Result<Option<Joined>, BackendError>,
     span: &mut CommandSpan,
 ) {
@@ -122,7 +123,7 @@ pub(crate) fn finish(
             }
             // The answer was queued with it.
             state.count_command(request, &subscribed(joined));
-            if state.context.policy.version() != policy {
+            if !Arc::ptr_eq(&state.context.settings.load().policy, policy) {
                 // The policy changed while the broker was asked.
                 state.reconsider();
             }

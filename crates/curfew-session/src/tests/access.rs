@@ -1,3 +1,6 @@
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use curfew_model::RevocationKey;
 
 use super::rig::{Call, When};
@@ -340,4 +343,41 @@ async fn a_session_without_a_sign_of_life_gives_way_to_one_that_is_over_the_limi
         silent.expect_closed(Disconnect::NO_PONG)
     );
     assert_eq!(closed.types(), ["closing"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_sees_limits_and_policy_of_one_snapshot() {
+    let harness = Harness::new();
+    let settings = SessionSettings::clone(&harness.context.settings.load());
+    let with = |actions: &[Action], subscriptions: usize| {
+        let mut settings = settings.clone();
+        settings.policy = Arc::new(Policy::new(&allowing(actions)));
+        settings.limits.subscriptions = subscriptions;
+        Arc::new(settings)
+    };
+    // By neither may a session subscribe: one denies, the other has no room. A command that goes by
+    // the policy of one and the limit of the other is let through.
+    let snapshots = [with(&[], 1), with(&[Action::Subscribe], 0)];
+    harness.context.settings.store(Arc::clone(&snapshots[0]));
+    let mut peer = harness.open().await;
+    let done = Arc::new(AtomicBool::new(false));
+    let reloads = {
+        let (context, done) = (Arc::clone(&harness.context), Arc::clone(&done));
+        std::thread::spawn(move || {
+            while !done.load(Ordering::Relaxed) {
+                for snapshot in &snapshots {
+                    context.settings.store(Arc::clone(snapshot));
+                }
+            }
+        })
+    };
+    let mut answers = BTreeMap::<String, usize>::new();
+    // The thread may be slow to begin, and both are to be seen.
+    while answers.len() < 2 || answers.values().sum::<usize>() < 5000 {
+        *answers.entry(peer.error(SUBSCRIBE).await).or_default() += 1;
+    }
+    done.store(true, Ordering::Relaxed);
+    reloads.join().unwrap();
+    let answers: Vec<&str> = answers.keys().map(String::as_str).collect();
+    assert_eq!(answers, ["forbidden", "limit_exceeded"]);
 }

@@ -37,9 +37,9 @@ impl Sink {
 
 fn logged(format: LogFormat, ansi: bool, log: impl FnOnce(&LogLevel)) -> String {
     let sink = Sink::default();
-    let config = Config {
+    let config = TelemetryConfig {
         log_format: format,
-        ..Config::default()
+        ..TelemetryConfig::default()
     };
     let (subscriber, installed) = subscriber(&config, ansi, sink.clone()).unwrap();
     with_default(subscriber, || log(&installed.log_level));

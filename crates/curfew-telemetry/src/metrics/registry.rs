@@ -10,13 +10,13 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::{Registry as Written, Unit};
+use prometheus_client::registry::{Registry as PrometheusRegistry, Unit};
 
 use super::exemplar::{self, OfHistogram};
 use super::histogram::Histogram;
 use super::process::Process;
 use super::tracing::TraceMetrics;
-use crate::config::Config;
+use crate::config::TelemetryConfig;
 use crate::trace::{Spans, TraceError, Tracer};
 
 /// The `Content-Type` of [`Registry::encode`].
@@ -47,7 +47,7 @@ pub struct Registry {
 
 #[derive(Debug, Default)]
 struct Families {
-    written: Written,
+    written: PrometheusRegistry,
     names: BTreeSet<String>,
     /// Histograms, which may have exemplars, with the names under which they are written.
     histograms: Vec<(String, Vec<Histogram>)>,
@@ -79,7 +79,7 @@ impl Registry {
     /// The exporter cannot be made from `config`.
     pub fn start(
         build: Build,
-        config: &Config,
+        config: &TelemetryConfig,
         spans: &Spans,
         instance: &str,
     ) -> Result<Self, TraceError> {

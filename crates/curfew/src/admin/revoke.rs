@@ -39,7 +39,7 @@ pub(crate) struct RevokeArgs {
     /// Without it every token is revoked, new ones included
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     before: Option<String>,
-    /// How long the revocation lasts; give at least the longest life of your tokens
+    /// Lifetime of the revocation; give at least the longest life of your tokens
     #[arg(long, value_name = "DURATION", default_value = "24h",
           value_parser = curfew_model::setting::duration::parse)]
     ttl: std::time::Duration,
@@ -96,7 +96,7 @@ pub(crate) fn run(args: RevokeArgs) -> Result<(), Failure> {
     Ok(output::print(&text)?)
 }
 
-/// Who would be closed, one session a line.
+/// The sessions that would be closed, one a line.
 fn preview(answer: &Value) -> String {
     let mut lines = format!(
         "{} would close {}; nothing was changed\n",

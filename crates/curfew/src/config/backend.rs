@@ -47,7 +47,7 @@ pub(crate) struct Backend {
     pub(crate) redis: RedisConfig,
 }
 
-/// Which backend.
+/// The kind of backend.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum BackendKind {
@@ -60,12 +60,12 @@ pub(crate) enum BackendKind {
 
 impl Default for Backend {
     fn default() -> Self {
-        let curfew_backend_redis::Config {
+        let curfew_backend_redis::RedisBackendConfig {
             lease,
             grace,
             on_data_loss,
             redis,
-        } = curfew_backend_redis::Config::default();
+        } = curfew_backend_redis::RedisBackendConfig::default();
         Self {
             kind: BackendKind::default(),
             lease,
@@ -93,9 +93,9 @@ impl Backend {
         problems.within("redis", |problems| self.redis.check(problems));
     }
 
-    /// What the backend over Redis goes by.
-    pub(crate) fn of_redis(&self) -> curfew_backend_redis::Config {
-        curfew_backend_redis::Config {
+    /// The settings of the backend over Redis.
+    pub(crate) fn of_redis(&self) -> curfew_backend_redis::RedisBackendConfig {
+        curfew_backend_redis::RedisBackendConfig {
             lease: self.lease,
             grace: self.grace,
             on_data_loss: self.on_data_loss,

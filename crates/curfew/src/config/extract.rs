@@ -10,7 +10,7 @@ use super::schema::{Schema, Shape};
 /// More problems than this are not looked for.
 const MOST_PROBLEMS: usize = 200;
 
-/// What came out of the values.
+/// The result of reading the values.
 #[derive(Debug)]
 pub(crate) struct Extracted<T> {
     /// The configuration, with every key that is in `problems` at its default. `None` when even
@@ -25,14 +25,14 @@ pub(crate) struct Extracted<T> {
 pub(crate) struct Misfit {
     /// Which.
     pub(crate) path: KeyPath,
-    /// Whether there is no such key, in contrast to a value that is not what the key takes.
+    /// True if there is no such key, in contrast to a value that the key does not take.
     pub(crate) unknown: bool,
-    /// What is wrong.
+    /// The fault.
     pub(crate) message: String,
 }
 
 impl Misfit {
-    /// Whether a problem found at `path` is only due to this key having been taken out.
+    /// True if a problem at `path` exists only because this key was taken out.
     pub(crate) fn explains(&self, path: &KeyPath) -> bool {
         let (this, other) = (self.path.segments(), path.segments());
         this == other || !self.unknown && this.split_last().is_some_and(|(_, above)| above == other)
@@ -126,7 +126,7 @@ fn number_for_text(schema: &Schema, value: &Value, path: &KeyPath) -> Option<(Ke
     }
 }
 
-/// Where a path of the rest was before elements of lists were `removed`, in that order.
+/// The place of a path of the rest before elements of lists were `removed`, in that order.
 fn original<'p>(path: &KeyPath, removed: impl Iterator<Item = &'p KeyPath>) -> KeyPath {
     let mut removed: Vec<&KeyPath> = removed.collect();
     removed.sort_by_key(|path| match path.segments().last() {
@@ -154,7 +154,7 @@ fn original<'p>(path: &KeyPath, removed: impl Iterator<Item = &'p KeyPath>) -> K
     before
 }
 
-/// What is wrong, in our words. A value is named by its type only: it may be a secret.
+/// The fault, in our words. A value is named by its type only: it may be a secret.
 fn describe(kind: &Kind) -> String {
     match kind {
         Kind::UnknownField(key, known) => match nearest(key, known) {

@@ -13,7 +13,7 @@ use super::ConfigProblem;
 use super::path::KeyPath;
 use super::schema::{Schema, Shape};
 
-/// What names of environment variables start with. The second underscore keeps out what Kubernetes
+/// Prefix of the names of environment variables. The second underscore keeps out what Kubernetes
 /// sets for a Service named `curfew`, such as `CURFEW_PORT`.
 pub(crate) const ENV_PREFIX: &str = "CURFEW__";
 
@@ -131,7 +131,7 @@ pub(crate) fn merge(
         Some(Err(problem)) => problems.push(problem),
         None => {}
     }
-    // Sorted, so that a table given whole comes before its keys whatever the environment's order.
+    // Sorted, so that a table given whole comes before its keys in any order of the environment.
     let mut variables: Vec<_> = env.into_iter().collect();
     variables.sort();
     for (name, value) in variables {
@@ -201,7 +201,7 @@ fn misspelt(schema: &Schema, name: &str) -> Option<ConfigProblem> {
     })
 }
 
-/// The key below `above` that `name` may mean, whatever number of underscores is between its parts.
+/// The key below `above` that `name` may mean, with any number of underscores between its parts.
 fn named(schema: &Schema, above: &KeyPath, name: &str) -> Option<KeyPath> {
     let whole = above.key(name);
     if schema

@@ -1,4 +1,4 @@
-//! Where in a configuration something is: `auth.issuers[0].secret`.
+//! Places in a configuration: `auth.issuers[0].secret`.
 
 use std::fmt;
 

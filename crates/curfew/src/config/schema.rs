@@ -1,4 +1,4 @@
-//! What the sections' JSON schemas say about a key: its type, text and default.
+//! Facts about a key from the sections' JSON schemas: its type, text and default.
 
 use curfew_model::setting::duration;
 use schemars::JsonSchema;
@@ -15,7 +15,7 @@ pub(crate) struct Schema {
     defaults: Value,
 }
 
-/// What a key takes.
+/// The form of a key's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape<'s> {
     /// A string; an enumeration too.
@@ -71,7 +71,7 @@ impl Schema {
         Some(at)
     }
 
-    /// What a key with this schema takes.
+    /// The form of the value of a key with this schema.
     pub(crate) fn shape<'s>(&'s self, schema: &'s Value) -> Shape<'s> {
         let schema = self.deref(schema);
         if schema.get("enum").is_some() || schema.get("const").is_some() {
@@ -129,7 +129,7 @@ impl Schema {
         named.or_else(|| self.any_key(schema))
     }
 
-    /// What every key of a table takes whose keys are the operator's.
+    /// The schema of every key of a table whose keys are the operator's.
     pub(crate) fn any_key<'s>(&'s self, schema: &'s Value) -> Option<&'s Value> {
         let any = self.deref(schema).get("additionalProperties")?;
         any.is_object().then_some(any)

@@ -110,7 +110,7 @@ fn every_kind_of_problem_names_its_source_line_and_key() {
         ("[admin]\nkey = \"short\"", "curfew.toml:2: admin.key: "),
     ] {
         let found = problems(&valid_with(text), &[], &[]);
-        // The stand-in sections of a test are whatever the crates say: one problem, that one.
+        // The crates describe the stand-in sections of a test: one problem, this one.
         assert_eq!(found.len(), 1, "{text}: {found:#?}");
         assert!(
             found[0].starts_with(expect),
@@ -327,7 +327,7 @@ fn values_from_the_environment_are_taken_as_their_key_takes_them() {
 
 #[test]
 fn variables_that_are_not_ours_are_left_alone() {
-    // What Kubernetes sets in every pod beside a Service named curfew.
+    // The variables that Kubernetes sets in every pod beside a Service named curfew.
     let env = [
         ("CURFEW_PORT", "tcp://10.0.0.1:8080"),
         ("CURFEW_SERVICE_HOST", "10.0.0.1"),

@@ -26,10 +26,10 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The endpoint, for a URL without a path.
 const DEFAULT_PATH: &str = "/ws";
 
-/// Of a refusal's body that is not ours, characters shown.
+/// Most characters shown of a refusal's body that is not ours.
 const MAX_BODY_SHOWN: usize = 500;
 
-/// What a WebSocket runs over.
+/// The transport of a WebSocket.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
@@ -199,7 +199,7 @@ fn headers(given: &[String]) -> Result<HeaderMap, Failure> {
     Ok(headers)
 }
 
-/// Why there is no WebSocket, as a person would want it told.
+/// The reason why there is no WebSocket, for people.
 fn explain(error: ConnectError, traces: &mut Traces) -> anyhow::Error {
     let ConnectError::Refused {
         status,

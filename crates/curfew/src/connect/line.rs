@@ -1,4 +1,4 @@
-//! What a typed line means: a frame as it is, or a short form of one.
+//! Meanings of a typed line: a frame as it is, or a short form of one.
 
 use serde::de::IgnoredAny;
 use serde_json::json;
@@ -14,7 +14,7 @@ pub(super) const HELP: &str = "JSON is sent as it is, any other text that does n
   /ping                ask for a pong
   /quit                close the connection";
 
-/// What to do with a line.
+/// The effect of a line.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Input {
     /// Nothing was typed.
@@ -46,7 +46,7 @@ impl Lines {
         }
     }
 
-    /// What a line means.
+    /// The meaning of a line.
     pub(super) fn read(&mut self, line: &str) -> Input {
         let line = line.trim();
         if line.is_empty() {

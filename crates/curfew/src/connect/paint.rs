@@ -1,4 +1,4 @@
-//! How frames look on a terminal.
+//! Looks of frames on a terminal.
 
 use std::io::{self, IsTerminal as _, Write as _};
 
@@ -55,7 +55,7 @@ impl Paint {
         } else {
             format!("{text}\n")
         };
-        // Without stderr there is nobody to tell.
+        // Without stderr no reader is left to tell.
         io::stderr().write_all(line.as_bytes()).ok();
     }
 }

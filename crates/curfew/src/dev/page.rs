@@ -33,13 +33,13 @@ const MAX_BODY_BYTES: usize = 16 * 1024;
 /// Longest life of a token made by the page, in seconds.
 const MAX_TTL_SECS: u64 = 24 * 3600;
 
-/// How long a revocation by the page lasts, in seconds.
+/// Lifetime of a revocation by the page, in seconds.
 const REVOCATION_SECS: u64 = 24 * 3600;
 
 /// Sessions shown.
 const MAX_SESSIONS: usize = 100;
 
-/// What the page's routes work with.
+/// The state of the page's routes.
 #[derive(Debug)]
 struct Page {
     dev: Arc<Dev>,
@@ -67,7 +67,7 @@ struct KeyWish {
     value: String,
 }
 
-/// What the public listener of `curfew dev` answers beside `/ws`.
+/// The routes of the public listener of `curfew dev`, beside `/ws`.
 pub(crate) fn routes(
     dev: Arc<Dev>,
     context: Arc<Context>,
@@ -246,7 +246,7 @@ fn forbidden(detail: &str) -> Response {
     Problem::new(StatusCode::FORBIDDEN, "forbidden", detail).into_response()
 }
 
-/// Whether `Host` is `localhost` or a loopback address, with any port.
+/// True if `Host` is `localhost` or a loopback address, with any port.
 fn is_local_host(headers: &HeaderMap) -> bool {
     let Some(host) = headers.get(HOST).and_then(|host| host.to_str().ok()) else {
         return false;

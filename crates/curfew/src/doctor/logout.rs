@@ -1,6 +1,6 @@
 //! Would a logout find the session: OpenID Connect Back-Channel Logout 1.0 §2.4 and §2.6.
 
-use curfew_auth::{AuthError, Config as AuthConfig, Issuer, Logout, LogoutScope};
+use curfew_auth::{AuthConfig, AuthError, Issuer, Logout, LogoutScope};
 
 use super::findings::Findings;
 use super::{Shown, said, unknown_issuer};

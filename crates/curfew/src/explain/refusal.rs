@@ -1,4 +1,4 @@
-//! Why a token is refused: what it says, beside what its issuers' keys are.
+//! The reason why a token is refused: its claims, beside its issuers' keys.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,7 +10,7 @@ use crate::output;
 /// A refusal, and what is needed to understand it.
 pub(super) struct Refusal {
     pub(super) error: AuthError,
-    /// What the token says, whoever wrote it; `null` for what it does not.
+    /// The members of the token, unverified; `null` for absent ones.
     says: Value,
     issuers: Vec<IssuerSummary>,
 }
@@ -127,7 +127,7 @@ fn row(issuer: &IssuerSummary) -> Vec<String> {
     ]
 }
 
-/// What a token says, whoever wrote it.
+/// The claims of a token, unverified.
 pub(crate) fn unverified(token: &str) -> Option<Map<String, Value>> {
     part(token, 1)
 }

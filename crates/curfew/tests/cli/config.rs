@@ -154,7 +154,7 @@ fn a_variable_by_another_name_is_told_with_the_right_one() {
         let told = format!("is not read by this name: write {right},");
         assert!(output.stderr.contains(&told), "{name}: {}", output.stderr);
     }
-    // What the command line reads, and what Kubernetes sets for a Service named curfew.
+    // Variables that the command line reads, and those that Kubernetes sets for a Service named curfew.
     let others = [
         ("CURFEW_ADMIN_KEY", "x"),
         ("CURFEW_ADMIN_URL", "http://127.0.0.1:9090"),

@@ -1,4 +1,4 @@
-//! How the tests call the program, and what they need around it.
+//! Calls of the program by the tests, and their surroundings.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
@@ -136,7 +136,7 @@ pub(crate) fn answering(
 /// A running `curfew dev`, ended with the test.
 pub(crate) struct Dev {
     child: std::process::Child,
-    /// What it printed at its start.
+    /// The text it printed at its start.
     banner: String,
 }
 
@@ -182,7 +182,7 @@ impl Drop for Dev {
 /// A running `curfew serve`, ended with the test.
 pub(crate) struct Node {
     child: std::process::Child,
-    /// Of its public listener.
+    /// The address of its public listener.
     pub(crate) address: String,
 }
 

@@ -41,7 +41,7 @@ fn one(events: StreamEvents) -> StreamBounds {
 
 /// The same with a window.
 fn windowed(events: StreamEvents) -> StreamBounds {
-    // Who comes back finds what the window has kept.
+    // A client that comes back finds what the window has kept.
     let events = StreamEvents {
         returns: 1,
         ..events

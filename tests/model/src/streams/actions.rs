@@ -1,4 +1,4 @@
-//! What can happen to a stream and its readers, and what it does.
+//! Events that can happen to a stream and its readers, and their effects.
 
 use super::rules::StreamRules;
 use super::server::{Position, Push};

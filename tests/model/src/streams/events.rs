@@ -1,4 +1,4 @@
-//! What befalls the servers and the link.
+//! Faults of the servers and the link.
 
 use super::rules::StreamRules;
 use super::server::{Answer, Position, Push, Stream};

@@ -7,12 +7,12 @@ use super::properties;
 use super::rules::StreamRules;
 use super::state::{StreamBounds, StreamState};
 
-/// What a node does with a stream, and the part of its state space that is searched.
+/// The rules of a node for a stream, and the part of its state space that is searched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Streams {
-    /// What the node does.
+    /// The rules of the node.
     pub rules: StreamRules,
-    /// What may happen to it.
+    /// The events that may happen to it.
     pub bounds: StreamBounds,
 }
 

@@ -1,4 +1,4 @@
-//! What the node does with its link, its window, its reads and its subscriptions.
+//! The work of the node with its link, its window, its reads and its subscriptions.
 
 use super::rules::StreamRules;
 use super::server::{Answer, Link, Push};
@@ -18,7 +18,7 @@ impl ChannelNode {
         self.link.as_ref().is_some_and(Link::is_confirmed)
     }
 
-    /// True when it may send a read: somebody waits for one.
+    /// True when it may send a read: a subscription waits for one.
     pub(super) fn may_read(&self, rules: &StreamRules) -> bool {
         let waits = |subscription: &Subscription| {
             subscription.stage == Stage::Waiting && !subscription.asked
@@ -27,7 +27,7 @@ impl ChannelNode {
         self.read.is_none() && listens && self.subscriptions.iter().any(waits)
     }
 
-    /// What the window has for a subscription.
+    /// The entries of the window for a subscription.
     pub(super) fn serves(
         &self,
         subscription: &Subscription,
@@ -130,7 +130,7 @@ impl ChannelNode {
         }
     }
 
-    /// Its new policy allows nobody to subscribe.
+    /// Its new policy allows no session to subscribe.
     pub(super) fn reload(&mut self, rules: &StreamRules) {
         self.denies = true;
         for subscription in &mut self.subscriptions {

@@ -1,4 +1,4 @@
-//! What has to be true of streams, in every state or in some.
+//! Properties of streams that hold in every state, or in some.
 
 use stateright::Property;
 

@@ -1,6 +1,6 @@
 //! The rules of streams, one switch each. Their numbers are those of the README's table.
 
-/// What a node does with a channel that has a stream. [`StreamRules::specified`] is all of it; every
+/// The rules of a node for a channel with a stream. [`StreamRules::specified`] is all of it; every
 /// other value leaves a check out.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct StreamRules {
@@ -24,7 +24,7 @@ pub struct StreamRules {
     pub dedupe: bool,
     /// SR6: an open subscription takes the next frame and no other.
     pub check_gap: bool,
-    /// SR7: a frame of another epoch is not the next one, whatever its offset.
+    /// SR7: a frame of another epoch is not the next one, with any offset.
     pub compare_live_epoch: bool,
     /// SR8: a subscription from which a frame is withheld waits.
     pub withheld_waits: bool,

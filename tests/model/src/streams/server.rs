@@ -9,7 +9,7 @@ pub struct Position {
     pub epoch: u8,
     /// The offset in it, from 1; 0 is before the first.
     pub offset: u8,
-    /// Nobody sees it: which history this is part of. A loss of data begins another.
+    /// The history that this is part of, unseen by the node. A loss of data begins another.
     pub line: u8,
 }
 
@@ -48,7 +48,7 @@ pub struct Server {
     pub stream: Option<Stream>,
     /// Its `master_replid`, which a replica shares with its primary.
     pub replid: u8,
-    /// Which history its data is.
+    /// The history of its data.
     pub line: u8,
 }
 
@@ -79,7 +79,7 @@ pub enum Push {
 /// The link that publications come on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Link {
-    /// Whose publications come on it.
+    /// The server whose publications come on it.
     pub server: usize,
     /// True once the node has read that it listens.
     pub confirmed: bool,
@@ -163,7 +163,7 @@ impl Server {
         self.answer()
     }
 
-    /// What a read finds, where nothing is to be made anew.
+    /// The answer to a read that makes nothing anew.
     pub(super) fn answer(&self) -> Answer {
         let stream = self.stream.unwrap_or(Stream::new(0, 0));
         Answer {

@@ -10,7 +10,7 @@ use crate::node::LEASE;
 pub struct StreamState {
     /// The first primary, and its replica.
     pub servers: [Server; 2],
-    /// Which of them is the primary.
+    /// The index of the primary.
     pub current: usize,
     /// The node.
     pub node: ChannelNode,
@@ -18,15 +18,15 @@ pub struct StreamState {
     pub deleted: Option<Position>,
     /// Positions that clients have from a stream that is gone: up to this one.
     pub gone: Option<Position>,
-    /// How many epochs there have been.
+    /// The number of epochs so far.
     pub epochs: u8,
-    /// How many histories.
+    /// The number of histories so far.
     pub lines: u8,
     /// Ticks since the revocation of the first session; only where one may come.
     pub revoked_for: Option<u8>,
-    /// How often each thing has happened.
+    /// The number of times each thing has happened.
     pub happened: StreamEvents,
-    /// What has gone wrong.
+    /// The faults so far.
     pub faults: Faults,
 }
 
@@ -47,7 +47,7 @@ pub struct ChannelNode {
     pub read: Option<Read>,
     /// Ticks that it may deliver for.
     pub lease: u8,
-    /// True once its policy allows nobody to subscribe any more.
+    /// True once its policy allows no session to subscribe any more.
     pub denies: bool,
     /// Its sessions' subscriptions.
     pub subscriptions: Vec<Subscription>,
@@ -60,7 +60,7 @@ pub struct Read {
     pub server: usize,
     /// The `master_replid` that it passes.
     pub replid: u8,
-    /// Nobody sees it: a frame was lost on the link since it was sent.
+    /// Unseen by the node: a frame was lost on the link since it was sent.
     pub behind: bool,
     /// False once what it says must not fill the window.
     pub valid: bool,
@@ -70,7 +70,7 @@ pub struct Read {
     pub answer: Option<Answer>,
 }
 
-/// How often each thing has happened, or may happen.
+/// The number of times each thing has happened, or may happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct StreamEvents {
     /// A publication is executed.
@@ -93,11 +93,11 @@ pub struct StreamEvents {
     pub timeouts: u8,
     /// The first session is revoked.
     pub revocations: u8,
-    /// A policy is put in force that allows nobody to subscribe.
+    /// A policy is put in force that allows no session to subscribe.
     pub reloads: u8,
 }
 
-/// How large a part of the state space is searched.
+/// The part of the state space that is searched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamBounds {
     /// Sessions.
@@ -120,7 +120,7 @@ impl StreamBounds {
 }
 
 impl StreamState {
-    /// The one initial state: an empty stream, a node that does not listen, nobody subscribed.
+    /// The one initial state: an empty stream, a node that does not listen, no subscription.
     pub(super) fn initial(bounds: &StreamBounds) -> Self {
         Self {
             servers: [Server::new(), Server::new()],

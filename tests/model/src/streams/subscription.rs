@@ -6,7 +6,7 @@ use super::server::{Answer, Position};
 /// A subscription.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Subscription {
-    /// How far it has come.
+    /// Its stage.
     pub stage: Stage,
     /// The client's position; then that of what was queued last.
     pub at: Option<Position>,
@@ -24,13 +24,13 @@ pub struct Subscription {
     pub queue: Vec<Queued>,
     /// True when the node has found that the session is revoked.
     pub revoked: bool,
-    /// Nobody sees it: a frame for it was lost on a link that stays up.
+    /// Unseen by the node: a frame for it was lost on a link that stays up.
     pub behind: bool,
     /// The other end.
     pub client: Client,
 }
 
-/// How far a subscription has come.
+/// The stage of a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stage {
     /// It has not been asked for.
@@ -60,7 +60,7 @@ pub enum Queued {
         /// True when it comes from a read or from the window.
         recovered: bool,
     },
-    /// What came before this position could not be had again.
+    /// The publications before this position could not be recovered.
     Gap(Position),
 }
 
@@ -75,7 +75,7 @@ pub struct Client {
     pub before: Option<Position>,
 }
 
-/// What has gone wrong, each once and for all.
+/// The faults so far, each once and for all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Faults {
     /// ST1: a message is not the one after the client's position.
@@ -294,7 +294,7 @@ impl Subscription {
         )
     }
 
-    /// What is queued leaves the queue.
+    /// The queued messages leave the queue.
     pub(super) fn forget_messages(&mut self) {
         self.queue
             .retain(|queued| matches!(queued, Queued::Answer { .. }));

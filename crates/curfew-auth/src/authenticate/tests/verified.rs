@@ -60,7 +60,7 @@ fn a_change_of_keys_or_rules_forgets_every_token() {
 #[test]
 fn no_more_are_remembered_than_configured() {
     for (tokens, again) in [(0, false), (4, true)] {
-        let config = Config {
+        let config = AuthConfig {
             verified_tokens: tokens,
             ..config([pem_issuer("p256.pub.pem")])
         };
