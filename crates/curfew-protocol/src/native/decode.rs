@@ -22,17 +22,24 @@ const DEFAULT_HISTORY_LIMIT: u64 = 100;
 struct Members<'a> {
     kind: Option<Value<'a>>,
     id: Option<Value<'a>>,
-    token: Option<Value<'a>>,
     channel: Option<Value<'a>>,
     data: Option<Value<'a>>,
+    /// True if any of `rare` was found. Most messages have none, and are not searched for them.
+    has_rare: bool,
+    rare: RareMembers<'a>,
+    /// The first fault of a member's name.
+    wrong: Option<Wrong<'a>>,
+}
+
+#[derive(Default)]
+struct RareMembers<'a> {
+    token: Option<Value<'a>>,
     since: Option<Value<'a>>,
     before: Option<Value<'a>>,
     limit: Option<Value<'a>>,
     key: Option<Value<'a>>,
     traceparent: Option<Value<'a>>,
     tracestate: Option<Value<'a>>,
-    /// The first fault of a member's name.
-    wrong: Option<Wrong<'a>>,
 }
 
 enum Wrong<'a> {
@@ -113,15 +120,27 @@ impl<'a> Members<'a> {
         let (name, place) = match &*name {
             "type" => ("type", &mut self.kind),
             "id" => ("id", &mut self.id),
-            "token" => ("token", &mut self.token),
             "channel" => ("channel", &mut self.channel),
             "data" => ("data", &mut self.data),
-            "since" => ("since", &mut self.since),
-            "before" => ("before", &mut self.before),
-            "limit" => ("limit", &mut self.limit),
-            "key" => ("key", &mut self.key),
-            "traceparent" => ("traceparent", &mut self.traceparent),
-            "tracestate" => ("tracestate", &mut self.tracestate),
+            _ => return self.take_rare(name, value),
+        };
+        if place.replace(value).is_some() {
+            self.wrong = Some(Wrong::Repeated(name));
+        }
+    }
+
+    #[cold]
+    fn take_rare(&mut self, name: Cow<'a, str>, value: Value<'a>) {
+        self.has_rare = true;
+        let rare = &mut self.rare;
+        let (name, place) = match &*name {
+            "token" => ("token", &mut rare.token),
+            "since" => ("since", &mut rare.since),
+            "before" => ("before", &mut rare.before),
+            "limit" => ("limit", &mut rare.limit),
+            "key" => ("key", &mut rare.key),
+            "traceparent" => ("traceparent", &mut rare.traceparent),
+            "tracestate" => ("tracestate", &mut rare.tracestate),
             _ => {
                 self.wrong.get_or_insert(Wrong::Unknown(name));
                 return;
@@ -140,16 +159,22 @@ impl<'a> Members<'a> {
             "publish" => Command::Publish {
                 channel: string("channel", &mut self.channel)?,
                 data: required("data", &mut self.data)?.raw,
-                trace: trace(self.traceparent.take(), self.tracestate.take()),
-                key: key(self.key.take())?,
+                trace: match self.has_rare {
+                    true => trace(self.rare.traceparent.take(), self.rare.tracestate.take()),
+                    false => None,
+                },
+                key: match self.has_rare {
+                    true => key(self.rare.key.take())?,
+                    false => None,
+                },
             },
             "subscribe" => Command::Subscribe {
                 channel: string("channel", &mut self.channel)?,
-                since: self.since.take().map(since).transpose()?,
+                since: self.rare.since.take().map(since).transpose()?,
             },
             "history" => Command::History {
                 channel: string("channel", &mut self.channel)?,
-                limit: match self.limit.take() {
+                limit: match self.rare.limit.take() {
                     Some(limit) => number("limit", limit)?,
                     None => DEFAULT_HISTORY_LIMIT,
                 },
@@ -159,10 +184,10 @@ impl<'a> Members<'a> {
                 channel: string("channel", &mut self.channel)?,
             },
             "auth" => Command::Auth {
-                token: string("token", &mut self.token)?,
+                token: string("token", &mut self.rare.token)?,
             },
             "refresh" => Command::Refresh {
-                token: string("token", &mut self.token)?,
+                token: string("token", &mut self.rare.token)?,
             },
             "ping" => Command::Ping,
             _ => return Ok(None),
@@ -170,7 +195,7 @@ impl<'a> Members<'a> {
     }
 
     fn history_range(&mut self) -> Result<HistoryRange, Cow<'static, str>> {
-        match (self.since.take(), self.before.take()) {
+        match (self.rare.since.take(), self.rare.before.take()) {
             (Some(_), Some(_)) => Err("one of `since` and `before` can be given".into()),
             (Some(value), None) => Ok(HistoryRange::Since(since(value)?)),
             (None, Some(value)) => Ok(HistoryRange::Before(number("before", value)?)),
@@ -186,19 +211,28 @@ impl<'a> Members<'a> {
                 None => Cow::Borrowed(name),
             });
         }
-        [
-            ("token", self.token),
-            ("channel", self.channel),
-            ("data", self.data),
-            ("since", self.since),
-            ("before", self.before),
-            ("limit", self.limit),
-            ("key", self.key),
-            ("traceparent", self.traceparent),
-            ("tracestate", self.tracestate),
-        ]
-        .into_iter()
-        .find_map(|(name, value)| value.map(|_| name.into()))
+        let (channel, data) = (("channel", self.channel), ("data", self.data));
+        let found = |found: &(&'static str, Option<Value<'a>>)| found.1.is_some();
+        let left = match self.has_rare {
+            false => [channel, data].into_iter().find(found),
+            true => {
+                let rare = &self.rare;
+                [
+                    ("token", rare.token),
+                    channel,
+                    data,
+                    ("since", rare.since),
+                    ("before", rare.before),
+                    ("limit", rare.limit),
+                    ("key", rare.key),
+                    ("traceparent", rare.traceparent),
+                    ("tracestate", rare.tracestate),
+                ]
+                .into_iter()
+                .find(found)
+            }
+        };
+        left.map(|(name, _)| name.into())
     }
 }
 
