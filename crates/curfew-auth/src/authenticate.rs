@@ -337,8 +337,8 @@ impl Authenticator {
         replaced
     }
 
-    /// Loads the keys of another configuration, which is the only part of a reload that can fail.
-    /// Blocks on reading files, and changes nothing.
+    /// Loads the keys of another configuration, the only part of a reload that can fail. Blocks on
+    /// reading files, and changes nothing.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Where nodes meet: the backend traits, the in-memory implementation, the conformance suite.
+//! The meeting place of nodes: the backend traits, the in-memory implementation, the conformance suite.
 //!
 //! Owns: what is shared between nodes (session records, revocations, publications under way, tickets,
 //! the list of nodes) as far as one node is concerned: behind five small traits.
@@ -31,8 +31,8 @@ pub use sessions::{
 };
 pub use tickets::Tickets;
 
-/// A boxed future: one allocation beside a network round trip, and no generics in whoever holds a
-/// backend.
+/// A boxed future: one allocation beside a network round trip, and no generics in the types that
+/// hold a backend.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// One backend's five faces. Cloning is five reference counts.
@@ -44,7 +44,7 @@ pub struct Backends {
     pub sessions: Arc<dyn Sessions>,
     /// Revocations.
     pub revocations: Arc<dyn Revocations>,
-    /// Which nodes live.
+    /// The nodes that live.
     pub nodes: Arc<dyn Nodes>,
     /// Tickets.
     pub tickets: Arc<dyn Tickets>,
