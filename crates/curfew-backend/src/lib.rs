@@ -4,6 +4,17 @@
 //! the list of nodes) as far as one node is concerned: behind five small traits.
 //! Knows nothing of: sockets, protocols, tokens, policies.
 //! Start at [`Backends`]; [`memory`] shows an implementation in full.
+//!
+//! ```
+//! use std::collections::HashSet;
+//! use curfew_backend::ReceiptNodes;
+//! use curfew_model::NodeId;
+//!
+//! let (up, slow) = (NodeId::new(), NodeId::new());
+//! let nodes = ReceiptNodes::new([up, slow], &HashSet::from([up]));
+//! assert_eq!((nodes.live, nodes.confirmed), (2, 1));
+//! assert_eq!(nodes.missing, [slow]);
+//! ```
 
 mod broker;
 #[cfg(any(test, feature = "conformance"))]
