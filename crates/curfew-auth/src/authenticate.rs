@@ -158,8 +158,7 @@ impl Authenticator {
     /// # Errors
     ///
     /// Before the signature is verified, only `malformed`, `wrong_issuer`, `unknown_key` and
-    /// `bad_signature` are returned: a stranger can write any claims, and learns nothing about
-    /// them.
+    /// `bad_signature` are returned: a stranger can write any claims, and learns nothing of them.
     pub fn authenticate(&self, token: &str) -> Result<Arc<Principal>, AuthError> {
         self.attempt(token).map_err(NoKey::into_error)
     }
@@ -238,9 +237,8 @@ impl Authenticator {
         &self.journal
     }
 
-    /// Returns true if `auth.close_on_key_withdrawal` is set and the key that verified this
-    /// principal no longer belongs to its issuer. An issuer that does not answer, or whose set has
-    /// no usable key, withdraws nothing.
+    /// Returns true if `auth.close_on_key_withdrawal` is set and this principal's key no longer belongs
+    /// to its issuer. An issuer without an answer, or without a usable key, withdraws nothing.
     pub fn is_withdrawn(&self, principal: &Principal) -> bool {
         let issuers = self.issuers.load();
         let Some(key) = principal
@@ -264,8 +262,7 @@ impl Authenticator {
         self.issuers.load().close_on_key_withdrawal
     }
 
-    /// The issuers whose keys are fetched. The caller fetches them when [`RemoteKeys::due`]
-    /// resolves.
+    /// The issuers whose keys the caller fetches, each when its [`RemoteKeys::due`] resolves.
     pub fn remotes(&self) -> Vec<Arc<RemoteKeys>> {
         let issuers = self.issuers.load();
         let remotes = issuers
@@ -337,8 +334,8 @@ impl Authenticator {
         replaced
     }
 
-    /// Loads the keys of another configuration, which is the only part of a reload that can fail.
-    /// Blocks on reading files, and changes nothing.
+    /// Loads the keys of another configuration, the only part of a reload that can fail. Blocks on
+    /// reading files, and changes nothing.
     ///
     /// # Errors
     ///
@@ -412,8 +409,7 @@ impl Authenticator {
         summaries.collect()
     }
 
-    /// Keeps fetched keys for issuers whose key location is unchanged, and applies the new rules to
-    /// them.
+    /// Keeps fetched keys of issuers whose key location is unchanged, under the new rules.
     fn keep_fetched(&self, all: &mut [Arc<LoadedIssuer>], config: &AuthConfig) {
         let old = self.issuers.load();
         for (new, configured) in all.iter_mut().zip(&config.issuers) {
@@ -468,8 +464,7 @@ impl Authenticator {
 impl Seen {
     fn of(content: &Result<Vec<u8>, KeyError>) -> Self {
         match content {
-            // Content is compared, because modification times miss a swapped symbolic link, as for
-            // mounted secrets.
+            // Compared by content: times of modification miss the swapped link of a mounted secret.
             Ok(content) => (PROVIDER.key_utils.compute_digest)(content, ThumbprintHash::SHA256)
                 .map_or(Self::Unreadable, Self::Content),
             Err(_) => Self::Unreadable,

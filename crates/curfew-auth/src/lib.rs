@@ -5,6 +5,26 @@
 //! Knows nothing of: sockets, sessions, revocations, policy. Reading key files blocks. Verification
 //! awaits only keys, which another crate fetches.
 //! Start at [`Authenticator::authenticate`].
+//!
+//! ```
+//! use curfew_auth::{AuthConfig, Credential, Source, extract};
+//! use http::HeaderMap;
+//!
+//! let config = AuthConfig {
+//!     token_sources: vec![Source::Query],
+//!     ..AuthConfig::default()
+//! };
+//! let found = extract(&HeaderMap::new(), Some("token=a%2Eb.c"), &[], &config)?;
+//! let Some(Credential::Bearer(bearer)) = found else {
+//!     panic!("there is a token");
+//! };
+//! assert_eq!((bearer.token(), bearer.sources()), ("a.b.c", &[Source::Query][..]));
+//!
+//! // Two tokens that differ are none.
+//! let two = extract(&HeaderMap::new(), Some("token=a.b.c&token=d.e.f"), &[], &config);
+//! assert!(two.is_err());
+//! # Ok::<(), curfew_auth::AuthError>(())
+//! ```
 
 mod algorithm;
 mod ask;

@@ -4,6 +4,24 @@
 //! revocation in time or falls silent.
 //! Knows nothing of: sockets, WebSocket protocols, JWTs, policies.
 //! Start at [`Redis::start`]; the revocation protocol is in `control.rs`.
+//!
+//! ```
+//! use bytes::Bytes;
+//! use curfew_backend_redis::parsers::{decode, encode};
+//! use curfew_model::{Channel, Publication};
+//!
+//! let room = Channel::parse("room:1")?;
+//! let sent = Publication {
+//!     channel: room.clone(),
+//!     data: Bytes::from_static(br#"{"text":"hello"}"#),
+//!     from: None,
+//!     trace: None,
+//! };
+//! let envelope = encode(&sent).to_vec();
+//! let received = decode(room, envelope).expect("an envelope of our own is read");
+//! assert_eq!(received.data, sent.data);
+//! # Ok::<(), curfew_model::ChannelError>(())
+//! ```
 
 mod backoff;
 mod batcher;

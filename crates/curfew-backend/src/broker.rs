@@ -25,8 +25,8 @@ pub trait Broker: Send + Sync + 'static {
     /// ([`BackendError::UnknownOutcome`]).
     ///
     /// `until`, of [`boottime`](curfew_model::boottime), is the end of the lease under which it was
-    /// accepted, read before its publisher was last looked at. It is not carried out later,
-    /// whatever happens to this node or to what lies between it and the backend.
+    /// accepted, read before its publisher was last checked. It is not carried out later,
+    /// even if this node or its connection to the backend stops in between.
     fn publish(
         &self,
         publication: Publication,

@@ -1,8 +1,8 @@
-//! What every backend must do: a check for each sentence that the traits promise.
+//! Duties of every backend: a check for each sentence that the traits promise.
 //!
 //! A check fails by panicking. The suite's clock starts at the real time and is only ever moved
-//! forward; whatever takes a while in a backend (its events, its own clock reaching an expiry) is
-//! waited for until [`DEADLINE`].
+//! forward. A check waits until [`DEADLINE`] for the effects that take a while in a backend: its
+//! events, its own clock reaching an expiry.
 
 mod broker;
 mod cluster;
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 pub use cluster::{Cluster, ManualClock, Member, Recorder};
 
-/// How long a condition may take to become true.
+/// Longest time that a condition may take to become true.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Runs every check on clusters of `nodes` nodes (at least 1). `make` starts a new, empty cluster

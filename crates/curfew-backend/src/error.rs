@@ -1,4 +1,4 @@
-//! What can go wrong with any backend.
+//! Failures of any backend.
 
 use std::error::Error;
 
@@ -9,7 +9,7 @@ pub enum BackendError {
     /// publication: nothing was done.
     #[error("the backend is unavailable")]
     Unavailable(#[source] Box<dyn Error + Send + Sync>),
-    /// A publication may or may not have been delivered, and nobody knows which. It is not carried
+    /// A publication may or may not have been delivered, which is unknown. It is not carried
     /// out after the end of the lease under which it was accepted.
     #[error("it is not known whether the backend has it")]
     UnknownOutcome(#[source] Box<dyn Error + Send + Sync>),

@@ -1,4 +1,4 @@
-//! What a backend tells its node, and what it asks it.
+//! News of a backend for its node, and its questions to the node.
 
 use std::any::Any;
 use std::fmt;
@@ -44,12 +44,12 @@ pub trait Events: Send + Sync + 'static {
     /// is delivered to or accepted from the sessions it names. `None` when it names none.
     fn suspend(&self, key: &RevocationKey) -> Option<Suspension>;
 
-    /// Whether a revocation of this kind finds every session here that it names: not where the
-    /// node's settings lack the kind, and not while sessions from before a change of settings are
-    /// yet to be found by the new ones or compared by them. Until then nothing is confirmed.
+    /// True if a revocation of this kind finds every session of this node that it names. It is false
+    /// if the node's settings lack the kind, and while sessions from before a change of settings
+    /// are not yet indexed and compared by the new ones. Until then no revocation is confirmed.
     fn finds(&self, kind: &str) -> bool;
 
-    /// Somebody asked to end one session. Returns whether it lives on this node.
+    /// Ends one session on request. Returns true if it lives on this node.
     fn disconnect(&self, session: SessionId, disconnect: Disconnect) -> bool;
 
     /// Asks the clients of these sessions for a sign of life. The answer comes when each has given one,
@@ -64,7 +64,7 @@ pub trait Events: Send + Sync + 'static {
     fn isolated(&self) -> usize;
 }
 
-/// What a backend may ask its node about the sessions that live there. Nothing here blocks.
+/// Questions of a backend to its node about the sessions that live there. None of them blocks.
 pub trait LocalSessions: Send + Sync + 'static {
     /// Every session, those that are opening included, in no order.
     fn sessions(&self) -> Vec<SessionId>;
@@ -72,7 +72,7 @@ pub trait LocalSessions: Send + Sync + 'static {
     /// Every revocation key that names one of these sessions' tokens, each once.
     fn keys(&self, sessions: &[SessionId]) -> Vec<RevocationKey>;
 
-    /// Whether the claim `kind` can be revoked by its value, beside users, sessions and tokens.
+    /// True if the claim `kind` can be revoked by its value, beside users, sessions and tokens.
     fn is_kind(&self, kind: &str) -> bool;
 
     /// The records of those of these sessions that are open.
@@ -84,7 +84,7 @@ pub type Suspension = Box<dyn Any + Send>;
 
 /// A session that was told to end.
 pub trait Leaving: Send + Sync {
-    /// Whether its task has let go of everything that was meant for the client.
+    /// True if its task has let go of everything that was meant for the client.
     fn has_left(&self) -> bool;
 }
 
@@ -109,7 +109,7 @@ impl Ended {
         Self { count, leaving }
     }
 
-    /// How many there were.
+    /// The number of sessions that ended.
     pub fn count(&self) -> usize {
         self.count
     }
@@ -120,7 +120,7 @@ impl Ended {
         self.leaving.extend(other.leaving);
     }
 
-    /// Whether all of them have left.
+    /// True if all of them have left.
     pub fn has_left(&mut self) -> bool {
         self.leaving.retain(|session| !session.has_left());
         self.leaving.is_empty()

@@ -1,9 +1,20 @@
-//! Where nodes meet: the backend traits, the in-memory implementation, the conformance suite.
+//! The meeting place of nodes: the backend traits, the in-memory implementation, the conformance suite.
 //!
 //! Owns: what is shared between nodes (session records, revocations, publications under way, tickets,
 //! the list of nodes) as far as one node is concerned: behind six small traits.
 //! Knows nothing of: sockets, protocols, tokens, policies.
 //! Start at [`Backends`]; [`memory`] shows an implementation in full.
+//!
+//! ```
+//! use std::collections::HashSet;
+//! use curfew_backend::ReceiptNodes;
+//! use curfew_model::NodeId;
+//!
+//! let (up, slow) = (NodeId::new(), NodeId::new());
+//! let nodes = ReceiptNodes::new([up, slow], &HashSet::from([up]));
+//! assert_eq!((nodes.live, nodes.confirmed), (2, 1));
+//! assert_eq!(nodes.missing, [slow]);
+//! ```
 
 mod broker;
 #[cfg(any(test, feature = "conformance"))]
@@ -35,8 +46,8 @@ pub use streams::{
 };
 pub use tickets::Tickets;
 
-/// A boxed future: one allocation beside a network round trip, and no generics in whoever holds a
-/// backend.
+/// A boxed future: one allocation beside a network round trip, and no generics in the types that
+/// hold a backend.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// One backend's six faces. Cloning is six reference counts.
@@ -50,7 +61,7 @@ pub struct Backends {
     pub sessions: Arc<dyn Sessions>,
     /// Revocations.
     pub revocations: Arc<dyn Revocations>,
-    /// Which nodes live.
+    /// The nodes that live.
     pub nodes: Arc<dyn Nodes>,
     /// Tickets.
     pub tickets: Arc<dyn Tickets>,

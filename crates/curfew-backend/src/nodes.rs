@@ -1,4 +1,4 @@
-//! Which nodes live.
+//! The nodes that live.
 
 use std::borrow::Cow;
 
@@ -19,13 +19,13 @@ pub struct NodeInfo {
     pub address: String,
     /// Curfew's version.
     pub version: String,
-    /// When it started, Unix seconds.
+    /// The time of its start, in Unix seconds.
     pub started_at: u64,
-    /// How many sessions it has.
+    /// The number of its sessions.
     pub sessions: u64,
 }
 
-/// How this node stands with the backend. The reasons are one sentence each.
+/// The standing of this node with the backend. The reasons are one sentence each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
     /// Sessions can be admitted.
@@ -41,14 +41,14 @@ pub trait Nodes: Send + Sync + 'static {
     /// Every live node, this one included.
     fn list(&self) -> BoxFuture<'_, Result<Vec<NodeInfo>, BackendError>>;
 
-    /// Whether this node's wall clock is known to be right enough to say of a token that it is over,
-    /// or not good yet. Where there is nothing to compare it with, it is.
+    /// True if this node's wall clock is known to be right enough to tell that a token is expired or
+    /// not yet valid. It is right if there is no other clock to compare it with.
     fn clocks_agree(&self) -> bool {
         true
     }
 
-    /// What keeps a primary that was replaced from accepting revocations: `none`, or the setting that
-    /// does. `None` where there is nothing that could replace it.
+    /// The setting that keeps a replaced primary from accepting revocations, or `none`. `None` if no
+    /// server could replace the primary.
     fn fencing(&self) -> Option<&'static str> {
         None
     }
@@ -59,7 +59,7 @@ pub trait Nodes: Send + Sync + 'static {
         Box::pin(std::future::ready(()))
     }
 
-    /// Whether this node can admit sessions, and why not.
+    /// The ability of this node to admit sessions, with the reason if it cannot.
     fn standing(&self) -> Standing {
         Standing::InTouch
     }

@@ -11,9 +11,9 @@ use crate::{BackendError, BoxFuture, NodeInfo};
 /// A revocation that is in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revoked {
-    /// Whom it names.
+    /// The key that it names.
     pub key: RevocationKey,
-    /// Which tokens it covers, and until when.
+    /// The tokens that it covers, and its end.
     pub revocation: Revocation,
 }
 
@@ -33,9 +33,9 @@ pub struct Listed {
     pub kind: String,
     /// The value as it is written; empty for `all`.
     pub value: String,
-    /// Which tokens it covers, and until when.
+    /// The tokens that it covers, and its end.
     pub revocation: Revocation,
-    /// Why it can match nobody, should that be so whichever claims are revocable.
+    /// The reason why it can match no session, with any setting of revocable claims.
     pub ineffective: Option<Ineffective>,
 }
 
@@ -46,7 +46,7 @@ impl Listed {
     }
 }
 
-/// What a revocation did. True when given: a node counted as confirmed has closed its sessions and
+/// The effect of a revocation. True when given: a node counted as confirmed has closed its sessions and
 /// delivers nothing to them from then on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Receipt {
@@ -56,17 +56,17 @@ pub struct Receipt {
     pub nodes: ReceiptNodes,
     /// Sessions closed on the confirming nodes.
     pub closed: u64,
-    /// Whether it would outlive the primary; left out where there are no replicas.
+    /// Its safety from a loss of the primary; left out if there are no replicas.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub durability: Option<Durability>,
     /// Replicas that have it; left out where there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replicas: Option<u64>,
-    /// How long it took, in milliseconds.
+    /// The time it took, in milliseconds.
     pub took_ms: u64,
 }
 
-/// How safe a revocation is from a failure of the primary.
+/// The safety of a revocation from a failure of the primary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Durability {
@@ -93,7 +93,7 @@ pub struct ReceiptNodes {
 }
 
 impl ReceiptNodes {
-    /// Those of `live` that are among `confirmed` have confirmed.
+    /// The nodes of a receipt: the `live` ones, of which those in `confirmed` have confirmed.
     pub fn new(live: impl IntoIterator<Item = NodeId>, confirmed: &HashSet<NodeId>) -> Self {
         let live: BTreeSet<NodeId> = live.into_iter().collect();
         let missing = live.iter().filter(|node| !confirmed.contains(node));
@@ -136,7 +136,7 @@ pub trait Revocations: Send + Sync + 'static {
         revocation: Revocation,
     ) -> BoxFuture<'_, Result<Receipt, BackendError>>;
 
-    /// Lifts the revocation of a key, in whichever ways it is written; says whether there was one.
+    /// Lifts the revocation of a key in all its spellings. Returns true if there was one.
     fn restore<'a>(&'a self, key: &'a RevocationKey) -> BoxFuture<'a, Result<bool, BackendError>>;
 
     /// Compares every session of this node with the revocations in force, by the keys that it is

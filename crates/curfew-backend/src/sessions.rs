@@ -28,7 +28,7 @@ pub enum OverLimit {
     CloseOldest,
 }
 
-/// What is recorded of a session.
+/// The record of a session.
 #[derive(Debug, Clone)]
 pub struct SessionRecord {
     /// Its id.
@@ -37,7 +37,7 @@ pub struct SessionRecord {
     pub principal: Arc<Principal>,
     /// The node it lives on.
     pub node: NodeId,
-    /// When it opened, Unix seconds.
+    /// The time of its opening, in Unix seconds.
     pub connected_at: u64,
     /// Its protocol's name, for example `curfew.v1`.
     pub protocol: Cow<'static, str>,
@@ -50,11 +50,11 @@ pub struct SessionRecord {
 pub struct ClosedSession {
     /// Its id.
     pub session: SessionId,
-    /// Whose it was: the token last in force.
+    /// Its owner, by the token last in force.
     pub principal: Arc<Principal>,
 }
 
-/// Which sessions to list.
+/// The sessions to list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SessionFilter {
     /// Only this user's.
@@ -70,11 +70,11 @@ pub struct SessionFilter {
 pub struct SessionPage {
     /// The records.
     pub sessions: Vec<SessionRecord>,
-    /// Where the next page starts; `None` when this was the last.
+    /// The start of the next page; `None` if this was the last.
     pub cursor: Option<SessionId>,
 }
 
-/// Why a session may not be recorded.
+/// The reason why a session may not be recorded.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The user has as many as are allowed.

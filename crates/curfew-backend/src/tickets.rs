@@ -6,10 +6,10 @@ use curfew_model::TicketId;
 
 use crate::{BackendError, BoxFuture};
 
-/// What is kept for tickets.
+/// The store of tickets.
 ///
-/// Guarantees: what `put` has kept is given by `take`, on any node, until its lifetime is over, and to
-/// one caller only, however many ask at once. A backend that loses what it was told last, as a failover
+/// Guarantees: `take` gives what `put` has kept, on any node, until its lifetime is over, and to
+/// one caller only, however many ask at once. A backend that loses the latest writes, as a failover
 /// does, may give it a second time within its lifetime, or not at all.
 pub trait Tickets: Send + Sync + 'static {
     /// Keeps what was sealed for a new ticket. An id is given once; it is an error to be given it

@@ -6,6 +6,49 @@
 //! Knows nothing of: the backend, tokens. It knows sockets only as things that may accept a write
 //! at once. Never awaits.
 //! Start at [`Hub::broadcast`]; [`Outbox`] is where a session's task meets every other task.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//! use bytes::Bytes;
+//! use curfew_hub::{DeliveryPath, Hub, HubLimits, HubMetrics, Lanes, WebSocket, Wire, Wires};
+//! use curfew_model::{
+//!     Channel, Claims, DeliveryLease, Principal, PrincipalParts, Publication, SessionId, SystemClock,
+//! };
+//! use curfew_protocol::native::Native;
+//! use curfew_telemetry::Registry;
+//!
+//! let wires = Wires::new(vec![Wire::new(Arc::new(Native), Arc::new(WebSocket))]);
+//! let limits = HubLimits { outbound_bytes: 64 * 1024, node_outbound_bytes: 0 };
+//! let lease = Arc::new(DeliveryLease::perpetual());
+//! let metrics = HubMetrics::register(&Registry::default());
+//! let hub = Hub::new(wires, limits, lease, DeliveryPath::Local, metrics);
+//!
+//! let alice = Arc::new(Principal::new(PrincipalParts {
+//!     user: "alice".into(),
+//!     issuer: "main".into(),
+//!     key_id: None,
+//!     token_id: None,
+//!     issued_at: None,
+//!     expires_at: 4_000_000_000,
+//!     leeway: Duration::ZERO,
+//!     claims: Claims::from_json("{}"),
+//! }));
+//! let wire = hub.wires().find("curfew.v1").expect("the hub has this wire");
+//! let member = hub.register(SessionId::new(), wire, &SystemClock, alice).0;
+//! assert!(member.outbox().open(Lanes::default()));
+//!
+//! let room = Channel::parse("room:1")?;
+//! hub.subscribe(&room, &member);
+//! let publication = Publication {
+//!     channel: room,
+//!     data: Bytes::from_static(b"1"),
+//!     from: None,
+//!     trace: None,
+//! };
+//! assert_eq!(hub.broadcast(&publication).queued, 1);
+//! # Ok::<(), curfew_model::ChannelError>(())
+//! ```
 
 mod broadcast;
 mod channels;

@@ -20,7 +20,7 @@ use tokio::net::{self, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time;
 
-/// How much sooner one address of a host is tried than the next, and how many are.
+/// Head start of each address of a host before the next one, and the number of addresses tried.
 const HEAD_START: Duration = Duration::from_millis(250);
 const MAX_ADDRESSES: u32 = 8;
 
@@ -120,12 +120,12 @@ where
             Err(_) => Err(ExchangeError::Broken.into()),
         }
     };
-    // The connection is driven here instead of in a task: nothing of it stays behind.
+    // Driven here instead of in a task, so that nothing of the connection outlives the call.
     tokio::pin!(connection, answer);
     tokio::select! {
         biased;
         result = &mut answer => result,
-        // Over, but what was received may still be read.
+        // The connection ended; the part already received may still complete the answer.
         _ = &mut connection => answer.await,
     }
 }
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(none.kind(), io::ErrorKind::NotFound);
     }
 
-    /// What is sent to a listener whose queue is full is swallowed: nobody answers at all.
+    /// A full accept queue drops further attempts without an answer.
     #[tokio::test]
     async fn an_address_that_swallows_everything_keeps_nobody_from_the_next() {
         let socket = net::TcpSocket::new_v4().unwrap();

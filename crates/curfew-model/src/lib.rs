@@ -6,6 +6,20 @@
 //! Knows nothing of: sockets, tasks, Redis, JWTs. No I/O; its only clocks are [`SystemClock`] and
 //! [`boottime`].
 //! Start at [`Command`] and [`Push`].
+//!
+//! ```
+//! use curfew_model::{Channel, ChannelError, Revocation, RevocationKey};
+//!
+//! let room = Channel::parse("room:acme:1")?;
+//! assert_eq!(room.as_str(), "room:acme:1");
+//! assert_eq!(Channel::parse("$system"), Err(ChannelError::Reserved));
+//!
+//! // A revocation of the tokens that were issued up to a time.
+//! let revocation = Revocation::reauth(1_900_000_000);
+//! assert!(revocation.covers(Some(1_900_000_000)));
+//! assert!(!revocation.covers(Some(1_900_000_001)));
+//! # Ok::<(), ChannelError>(())
+//! ```
 
 mod channel;
 mod clock;

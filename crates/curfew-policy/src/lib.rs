@@ -5,6 +5,37 @@
 //! token carries, and the order in which they decide: deny wins, default deny.
 //! Knows nothing of: sessions, sockets, Redis, verification of tokens. No I/O; never awaits.
 //! Start at [`Policy::decide`].
+//!
+//! ```
+//! use std::time::Duration;
+//! use curfew_model::{Action, Channel, Claims, Principal, PrincipalParts};
+//! use curfew_policy::{PolicyConfig, Policy};
+//!
+//! let config: PolicyConfig = serde_json::from_str(r#"{"rules": [{
+//!     "name": "tenants read their rooms",
+//!     "channels": ["room:{tenant}:*"],
+//!     "actions": ["subscribe"],
+//!     "when": "claims.tenant == params.tenant",
+//!     "effect": "allow"
+//! }]}"#)?;
+//! let alice = Principal::new(PrincipalParts {
+//!     user: "alice".into(),
+//!     issuer: "main".into(),
+//!     key_id: None,
+//!     token_id: None,
+//!     issued_at: None,
+//!     expires_at: 2_000_000_000,
+//!     leeway: Duration::ZERO,
+//!     claims: Claims::from_json(r#"{"tenant":"acme"}"#),
+//! });
+//! let policy = Policy::new(&config);
+//! let ours = Channel::parse("room:acme:1")?;
+//! let theirs = Channel::parse("room:other:1")?;
+//! assert!(policy.decide(&alice, Action::Subscribe, &ours).allowed);
+//! assert!(!policy.decide(&alice, Action::Subscribe, &theirs).allowed);
+//! assert!(!policy.decide(&alice, Action::Publish, &ours).allowed);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod channels;
 mod claims;

@@ -15,6 +15,16 @@
 //! * It allocates by the declared length, and 8 KiB for every idle connection.
 //! * If connections share one reader to avoid that, the rest of one peer's broken frame goes to the
 //!   next peer.
+//!
+//! ```
+//! use curfew_ws::OriginPolicy;
+//!
+//! let entries = ["https://app.example", "https://*.example.org"].map(str::to_owned);
+//! let policy = OriginPolicy::parse(&entries).expect("both entries are origins");
+//! assert!(policy.allows(Some("https://app.example:443"), true));
+//! assert!(policy.allows(Some("https://a.b.example.org"), true));
+//! assert!(!policy.allows(Some("https://app.example.evil"), true));
+//! ```
 
 pub mod client;
 mod decoder;

@@ -64,7 +64,7 @@ async fn publish_together(backends: &Backends, publications: Vec<Publication>) {
     .await;
 }
 
-/// What arrived in one channel; a node may see others too.
+/// The publications that arrived in one channel; a node may see others too.
 fn arrived(recorder: &Recorder, name: &str) -> Vec<Publication> {
     let mut publications = recorder.publications();
     publications.retain(|publication| publication.channel.as_str() == name);

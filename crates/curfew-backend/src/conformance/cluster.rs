@@ -1,4 +1,4 @@
-//! What a check runs on.
+//! The nodes that a check runs on.
 
 use std::collections::{HashMap, HashSet};
 use std::future::ready;
@@ -157,7 +157,7 @@ struct Heard {
     disconnected: Vec<(SessionId, Disconnect)>,
     /// Sessions that live here.
     sessions: HashSet<SessionId>,
-    /// How many sessions a revocation of the key ends.
+    /// The number of sessions that a revocation of the key ends.
     named: HashMap<RevocationKey, usize>,
     /// Kinds whose sessions are not all found here.
     unfound: HashSet<String>,
@@ -264,7 +264,7 @@ impl Events for Recorder {
     }
 }
 
-/// Those that it pretends to hold. None has a record: the checks write those at the backend alone.
+/// The sessions that it pretends to hold. None has a record: only the checks write records.
 impl LocalSessions for Recorder {
     fn sessions(&self) -> Vec<SessionId> {
         self.heard.lock().sessions.iter().copied().collect()

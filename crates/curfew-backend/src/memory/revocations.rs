@@ -18,7 +18,7 @@ const MIN_PURGE_SIZE: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct Book {
     entries: RwLock<Entries>,
-    /// How many entries there are, so that a check without any takes no lock. Raised before
+    /// The number of entries, so that a check without any takes no lock. Raised before
     /// [`Events::revoked`](crate::Events::revoked) is called: a session that registers and then
     /// reads 0 here is found by that call.
     count: AtomicUsize,
@@ -152,7 +152,7 @@ impl Book {
         list
     }
 
-    /// How many revocations are held, ended ones included.
+    /// The number of revocations, ended ones included.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.count.load(Ordering::SeqCst)

@@ -117,14 +117,14 @@ impl Sessions for Memory {
 }
 
 impl Inventory {
-    /// How many sessions there are.
+    /// The number of sessions.
     pub(super) fn count(&self, now: Duration) -> usize {
         let mut records = self.0.lock();
         records.sweep(now);
         records.by_id.len()
     }
 
-    /// How many records are held, expired ones included.
+    /// The number of records, expired ones included.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.0.lock().by_id.len()

@@ -14,7 +14,7 @@ use crate::{BackendError, BoxFuture, Tickets};
 /// they live.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 
-/// What an entry takes beside what is kept in it.
+/// The size of an entry without its content, in bytes.
 const ENTRY_BYTES: usize = 128;
 
 /// Fewest bytes between two sweeps for expired tickets.
@@ -34,7 +34,7 @@ struct Entries {
 #[derive(Debug)]
 struct Entry {
     sealed: Vec<u8>,
-    /// Of the clock that nobody sets: a ticket's lifetime is ours, no token says it.
+    /// By the monotonic clock: the lifetime of a ticket is ours, and no token gives it.
     ends_at: Duration,
 }
 
@@ -70,7 +70,7 @@ impl Tickets for Memory {
 }
 
 impl Kept {
-    /// How many are held, expired ones included.
+    /// The number of tickets, expired ones included.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.0.lock().by_id.len()
