@@ -46,8 +46,7 @@ pub(crate) struct Config {
     pub(crate) limits: curfew_session::LimitsConfig,
     /// Who may subscribe and publish where.
     pub(crate) policy: curfew_policy::Config,
-    /// Channels that keep their last publications. The first entry that matches a channel decides. A reload applies to new
-    /// subscriptions, and to publications at once. Default: none, so that no channel keeps any.
+    /// Channels that keep their last publications.
     pub(crate) channels: Vec<curfew_node::ChannelConfig>,
     /// What connects the nodes.
     pub(crate) backend: Backend,
