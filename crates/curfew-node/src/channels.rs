@@ -16,29 +16,34 @@ const MAX_HISTORY_SIZE: u32 = 10_000;
 const HISTORY_TTL: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(30 * 24 * 60 * 60);
 
-/// One entry of `[[channels]]`. The first entry whose pattern matches a channel decides about it. A channel that
-/// matches none has no stream.
+/// Channels that keep their last publications, so that a client that comes back has what it
+/// missed. The first entry whose pattern matches a channel decides about it; a channel that matches
+/// none has no stream. Give every node the same entries. A reload applies to new subscriptions, and
+/// to publications at once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ChannelConfig {
-    /// The channels, as a pattern of rules: `{x}` takes one segment, a last `*` takes the rest. Required.
+    /// The channels, as a pattern like those of rules: `{x}` takes one segment, a last `*` the rest.
+    /// Required. An entry that no channel can reach, because an earlier one matches all of its
+    /// channels, is refused.
     pub pattern: String,
-    /// The publications that a channel keeps for clients that were away. Without it the channel has no stream, and a
-    /// client that was away does not learn what it missed.
+    /// The publications that a channel keeps: its stream. Default: none, the channels have no
+    /// stream, and a client that was away does not learn what it missed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub history: Option<HistoryConfig>,
-    /// Lets a client that comes back have what it missed when it subscribes. `false`: the history can be read, and
-    /// `subscribe` recovers nothing.
+    /// Gives a client that subscribes with its last position what it missed. `false`: the history
+    /// can be read, and `subscribe` recovers nothing.
     pub recover: bool,
 }
 
-/// `history` of an entry of `[[channels]]`.
+/// The bounds of a channel's stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HistoryConfig {
-    /// Most publications kept for one channel, 1 to 10000.
+    /// The number of publications kept for one channel, 1 to 10000. Required.
     pub size: u32,
-    /// Time for which publications are kept after the last one, 1s to 30 days.
+    /// Time for which a channel's publications are kept after its last one, as a duration from `1s`
+    /// to `30days`. Required.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub ttl: Duration,
@@ -58,7 +63,7 @@ impl Default for ChannelConfig {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Channels(Arc<[(Pattern, ChannelOptions)]>);
 
-/// What an entry says of its channels.
+/// The options of a channel.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ChannelOptions {
     /// The bounds of the channel's stream; `None` if it has none.
@@ -68,7 +73,7 @@ pub struct ChannelOptions {
 }
 
 impl Channels {
-    /// The entries, which were [checked](check).
+    /// Takes entries that were [checked](check).
     pub fn new(entries: &[ChannelConfig]) -> Self {
         let entries = entries.iter().filter_map(|entry| {
             let stream = entry.history.as_ref().map(|history| StreamBounds {
@@ -84,7 +89,7 @@ impl Channels {
         Self(entries.collect())
     }
 
-    /// What is said of this channel.
+    /// The options of the first entry that matches the channel; the default if none does.
     pub fn of(&self, channel: &Channel) -> ChannelOptions {
         let found = self
             .0
@@ -94,8 +99,8 @@ impl Channels {
     }
 }
 
-/// Reports entries that make no sense, among them those that never decide since an earlier one matches all that they
-/// match.
+/// Reports entries that cannot take effect: bad values, and entries that never decide because an
+/// earlier one matches every channel that they match.
 pub fn check(entries: &[ChannelConfig], problems: &mut Problems) {
     let mut earlier: Vec<(usize, Pattern)> = Vec::new();
     for (at, entry) in entries.iter().enumerate() {

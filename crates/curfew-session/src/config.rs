@@ -116,8 +116,9 @@ pub struct LimitsConfig {
     /// The number of bytes that may wait for all connections together. Above it, connections with
     /// more than 64 KiB waiting are closed with 4508. 0: no limit.
     pub node_outbound_bytes: usize,
-    /// Bytes of publications that the node remembers, over all channels with a stream, to answer clients that come
-    /// back without asking the backend. 0: none is remembered.
+    /// The number of bytes of publications that the node remembers for clients that come back, over
+    /// all channels with a stream. Channels that were not used for the longest time are forgotten
+    /// first. 0: none are remembered, and every recovery reads from the backend.
     pub window_bytes: usize,
     /// The number of channels a session may be subscribed to.
     pub subscriptions: usize,

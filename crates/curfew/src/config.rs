@@ -46,9 +46,7 @@ pub(crate) struct Config {
     pub(crate) limits: curfew_session::LimitsConfig,
     /// Rights to subscribe and to publish, by channel.
     pub(crate) policy: curfew_policy::PolicyConfig,
-    /// Channels that keep their last publications. The first entry that matches a channel decides. A
-    /// reload applies to new subscriptions, and to publications at once. Default: none, so that no
-    /// channel keeps any.
+    /// Channels that keep their last publications.
     pub(crate) channels: Vec<curfew_node::ChannelConfig>,
     /// The connection of the nodes with each other.
     pub(crate) backend: Backend,

@@ -10,13 +10,14 @@ use crate::config::Config;
 use crate::config::schema::{Schema, Shape};
 
 /// The sections in the order of the page; the test sees that none is missing.
-const SECTIONS: [&str; 9] = [
+const SECTIONS: [&str; 10] = [
     "server",
     "admin",
     "auth",
     "session",
     "limits",
     "policy",
+    "channels",
     "backend",
     "drain",
     "telemetry",
@@ -63,12 +64,17 @@ pub(crate) fn markdown() -> String {
         let Some(found) = schema.section(section) else {
             continue;
         };
+        let (node, defaults, title) = match schema.shape(found) {
+            // Its entries have the defaults of their type.
+            Shape::List(items) => (items, &Value::Null, format!("`[[{section}]]`")),
+            _ => (found, &defaults[section], format!("`[{section}]`")),
+        };
         let table = Table {
             schema: &schema,
-            node: found,
-            defaults: &defaults[section],
+            node,
+            defaults,
         };
-        table.write(&mut text, section, &format!("`[{section}]`"));
+        table.write(&mut text, section, &title);
     }
     text.push_str(STANDARD);
     for Variable {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::markdown::{Page, quoted};
 
 /// The keys whose names are promised.
-const PROMISED: [(&str, &[&str]); 12] = [
+const PROMISED: [(&str, &[&str]); 14] = [
     (
         "server",
         &["listen", "allowed_origins", "tls_cert_file", "tls_key_file"],
@@ -47,6 +47,7 @@ const PROMISED: [(&str, &[&str]); 12] = [
             "connections",
             "handshakes_per_second",
             "bad_frames",
+            "window_bytes",
         ],
     ),
     ("policy", &["grants_claim"]),
@@ -54,13 +55,15 @@ const PROMISED: [(&str, &[&str]); 12] = [
         "policy.rules",
         &["name", "channels", "actions", "when", "effect"],
     ),
+    ("channels", &["pattern", "history", "recover"]),
+    ("channels.history", &["size", "ttl"]),
     ("backend", &["kind"]),
     ("backend.redis", &["url", "prefix"]),
     ("drain", &["window"]),
     ("telemetry", &["log_format", "log_level"]),
 ];
 
-/// Every `section.key` of the reference.
+/// Every `section.key` of the reference, and the lists of tables.
 fn documented() -> BTreeSet<String> {
     let page = Page::read("crates/curfew/CONFIG.md");
     let (mut section, mut keys) = (String::new(), BTreeSet::new());
@@ -68,6 +71,10 @@ fn documented() -> BTreeSet<String> {
         if line.starts_with('#') {
             let name = quoted(line).first().copied().unwrap_or_default();
             section = name.trim_matches(['[', ']']).to_owned();
+            if name.starts_with("[[") {
+                // A list of tables is a key as well.
+                keys.insert(section.clone());
+            }
         } else if line.starts_with("| `") {
             keys.insert(format!("{section}.{}", quoted(line)[0]));
         }
