@@ -8,6 +8,8 @@ use curfew_model::{
     Channel, Position, Publication, PublicationKey, Publisher, StreamEntry, boottime,
 };
 
+use tokio::task::JoinSet;
+
 use super::cluster::{Cluster, Recorder, eventually};
 use crate::{Backends, StreamBounds, StreamRange};
 
@@ -117,23 +119,19 @@ pub(super) async fn offsets_have_no_holes_and_arrive_in_order(cluster: Cluster) 
         subscribe(&member.backends, "a").await;
     }
     // All nodes at once.
-    let appending: Vec<_> = cluster
-        .members
-        .iter()
-        .map(|member| {
-            let backends = member.backends.clone();
-            tokio::spawn(async move {
-                let mut positions = Vec::new();
-                for n in 0..EACH {
-                    positions.push(append(&backends, "a", n.to_string()).await);
-                }
-                positions
-            })
-        })
-        .collect();
+    let mut appending = JoinSet::new();
+    for member in &cluster.members {
+        let backends = member.backends.clone();
+        appending.spawn(async move {
+            let mut positions = Vec::new();
+            for n in 0..EACH {
+                positions.push(append(&backends, "a", n.to_string()).await);
+            }
+            positions
+        });
+    }
     let mut answered = Vec::new();
-    for task in appending {
-        let positions = task.await.expect("the appends go well");
+    for positions in appending.join_all().await {
         let ascending = positions.is_sorted_by_key(|position| position.offset);
         assert!(ascending, "one publisher's offsets ascend");
         answered.extend(positions);
