@@ -6,15 +6,17 @@
 //!
 //! ```
 //! use bytes::BytesMut;
-//! use curfew_model::{Command, Message, Reply};
+//! use curfew_model::{Command, Message, Reply, Request};
 //! use curfew_protocol::{DecodeError, Protocol, native::Native};
 //!
 //! let mut message = Message::Text(r#"{"type":"ping","id":7}"#);
-//! let request = Native.decode(&mut message)?;
-//! assert_eq!(request.command, Command::Ping);
+//! let Request::Command { id, command } = Native.decode(&mut message)? else {
+//!     panic!("a ping of the client is a command");
+//! };
+//! assert_eq!(command, Command::Ping);
 //!
 //! let mut reply = BytesMut::new();
-//! assert!(Native.encode_reply(request.id.as_ref(), &Reply::Pong, &mut reply));
+//! assert!(Native.encode_reply(id.as_ref(), &Reply::Pong, &mut reply));
 //! assert_eq!(&reply[..], br#"{"type":"pong","id":7}"#);
 //! # Ok::<(), DecodeError>(())
 //! ```
