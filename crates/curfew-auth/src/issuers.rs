@@ -279,7 +279,7 @@ impl Issuer {
     }
 }
 
-/// One loaded issuer, with the content read, by which later changes are noticed.
+/// One loaded issuer. A later change is noticed by comparison with `content`.
 pub(crate) struct Load {
     pub(crate) content: Vec<u8>,
     pub(crate) issuer: LoadedIssuer,
@@ -388,8 +388,8 @@ impl Issuers {
 }
 
 impl LoadedIssuer {
-    /// Result for a missing key, or for a key that did not sign. If the set is fetched, it may have
-    /// a newer key by now, so the issuer is asked first; `error` is the refusal otherwise.
+    /// Result for a missing key, or for a key that did not sign. A fetched set may have a newer key
+    /// by now, so the issuer is asked before a refusal with `error`.
     fn no_key(&self, error: AuthError) -> NoKey {
         match &self.remote {
             Some(remote) => NoKey::ask(remote, error),

@@ -2,8 +2,8 @@
 //! one (RFC 6750 §5.3); a ticket found there was used or has expired.
 //!
 //! A ticket is stored encrypted under a key derived from the ticket itself. Reading the store
-//! yields no token, and a token planted there must still be a good one, because it is verified
-//! again.
+//! yields no token. A token planted there must still be a good one, because every redeemed token
+//! is verified.
 
 use std::fmt;
 
@@ -24,15 +24,15 @@ const FOR_ID: &[u8] = b"curfew ticket v1: id";
 /// Purpose of the derived key.
 const FOR_KEY: &[u8] = b"curfew ticket v1: key";
 
-/// The nonce, which must never be used twice with one key (NIST SP 800-38D §8), can be constant:
-/// every key encrypts once. [`Ticketed::seal`] makes a new key for each ticket.
+/// The nonce. One key must never use a nonce twice (NIST SP 800-38D §8). The nonce is constant,
+/// because [`Ticketed::seal`] makes a new key for each ticket.
 const NONCE: [u8; NONCE_LEN] = [0; NONCE_LEN];
 
 /// A ticket as a client sends it. It is a secret until it is used; `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Ticket([u8; TICKET_BYTES]);
 
-/// Error for a text that has not the form of a ticket.
+/// Error for a text that does not have the form of a ticket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a ticket is 43 characters of base64url")]
 pub struct NotATicket;
@@ -81,7 +81,7 @@ impl Ticket {
     ///
     /// # Errors
     ///
-    /// The text has not the form of a ticket.
+    /// The text does not have the form of a ticket.
     pub fn parse(text: &str) -> Result<Self, NotATicket> {
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| NotATicket)?;
         bytes.try_into().map(Self).map_err(|_| NotATicket)

@@ -25,8 +25,9 @@ impl Digest {
     }
 }
 
-/// Remembers up to `auth.verified_tokens` tokens in two generations. When the younger is full it
-/// replaces the older, and the older's tokens are forgotten unless they were used since.
+/// Remembers up to `auth.verified_tokens` tokens in two generations. A token is kept in the younger
+/// generation, and each use moves it there. A full younger generation replaces the older one, whose
+/// tokens are forgotten.
 pub(crate) struct Verified {
     /// The capacity of one generation.
     capacity: usize,
@@ -60,7 +61,7 @@ impl Verified {
     /// The principal of a remembered token, unless the token has ended or its issuer's keys are too
     /// old.
     pub(crate) fn find(&self, digest: &Digest, now: Duration) -> Option<Arc<Principal>> {
-        // Locked for the look-up only: every verification of a remembered token passes here.
+        // The lock is held for the look-up only, because every verification takes it.
         let entry = {
             let mut generations = self.lock();
             match generations.young.get(digest) {

@@ -22,9 +22,9 @@ use crate::nodes::BATCH;
 /// connection.
 const TIDY: Duration = Duration::from_secs(10);
 
-/// Comparisons until the records of every session were read once: 30 s. For 19,000 sessions, one
-/// comparison sends 19,000 commands, which cost Redis 27 ms in ten seconds, or 4.3 µs for each
-/// session read.
+/// Number of comparisons that together read the records of every session once, which takes 30 s.
+/// With 19,000 sessions, one comparison sends 19,000 commands. They cost Redis 27 ms in ten
+/// seconds, or 4.3 µs for each session read.
 const LOOKS: usize = 3;
 
 /// Most sessions whose records are read or written in one pipeline: about a millisecond of Redis'
@@ -45,7 +45,8 @@ struct Comparison {
 impl Redis {
     /// Compares this node's sessions with their records, in both directions.
     async fn tidy(&self, comparison: &mut Comparison) -> Result<(), Fault> {
-        // Read before the notes: a session that lives now and stays is noted by then.
+        // The live sessions are read before the noted ones, so that a session that opens in between
+        // does not seem to be missing.
         let mut live = self.core.local.sessions();
         live.sort_unstable();
         let noted = self.noted_sessions().await?;
@@ -69,15 +70,15 @@ impl Redis {
         }
     }
 
-    /// Removes records of sessions that no longer live here. A write abandoned with a broken
-    /// connection may have been executed after the record was removed.
+    /// Removes records of sessions that no longer live here. Such a record is left over if Redis
+    /// executed a write of a broken connection after the record's removal.
     async fn remove_ghosts(
         &self,
         noted: &HashSet<SessionId>,
         comparison: &mut Comparison,
     ) -> Result<(), Fault> {
         let mut ghosts = noted.clone();
-        // Read once, and after the notes: every noted session that is alive is among these.
+        // The live sessions are read after the noted ones: a session is live before it is noted.
         for live in self.core.local.sessions() {
             ghosts.remove(&live);
         }
@@ -90,9 +91,9 @@ impl Redis {
         Ok(())
     }
 
-    /// Writes missing records of sessions that live here. While this node was away, another one may
-    /// have cleaned up after it, with its last command executed after this node was back. `live` is
-    /// sorted, and was read before `noted`.
+    /// Writes missing records of sessions that live here. A record can be missing because another
+    /// node cleaned up after this one while it was away. Redis may execute the last command of that
+    /// clean-up after this node is back. `live` is sorted, and was read before `noted`.
     async fn restore_missing(
         &self,
         live: Vec<SessionId>,

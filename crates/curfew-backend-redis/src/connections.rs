@@ -6,6 +6,7 @@
 //! [`crate::control`].
 
 mod commands;
+mod keyed;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -17,11 +18,13 @@ use bytes::Bytes;
 use curfew_model::{Channel, Position};
 use futures_util::future::try_join_all;
 use parking_lot::Mutex;
-use redis::{Cmd, FromRedisValue, RedisError, Value, cmd, from_redis_value, pipe};
+use redis::{FromRedisValue, RedisError, Value, from_redis_value, pipe};
 use tokio::sync::Notify;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
+
+pub(crate) use keyed::Keyed;
 
 use crate::batcher::BatchSender;
 use crate::config::{RedisAddress, RedisTarget};
@@ -99,43 +102,6 @@ struct Commands {
     batches: BatchSender,
     /// Knows which server this is.
     fence: Arc<Fence>,
-}
-
-/// A command with its key, which decides the server it goes to.
-#[derive(Debug, Clone)]
-pub(crate) struct Keyed {
-    name: &'static str,
-    slot: Slot,
-    cmd: Cmd,
-}
-
-impl Keyed {
-    /// Creates the command `name key`. More arguments may be added.
-    pub(crate) fn new(name: &'static str, key: &str) -> Self {
-        let mut command = cmd(name);
-        command.arg(key);
-        Self {
-            name,
-            slot: slot_of(key.as_bytes()),
-            cmd: command,
-        }
-    }
-
-    /// Creates a call of a script with these keys, which share a slot. More arguments may be added.
-    pub(crate) fn script(script: &'static str, keys: &[&str]) -> Self {
-        let mut command = cmd("EVAL");
-        command.arg(script).arg(keys.len()).arg(keys);
-        Self {
-            name: "EVAL",
-            slot: slot_of(keys.first().copied().unwrap_or_default().as_bytes()),
-            cmd: command,
-        }
-    }
-
-    pub(crate) fn arg(mut self, argument: impl redis::ToRedisArgs) -> Self {
-        self.cmd.arg(argument);
-        self
-    }
 }
 
 impl Connections {

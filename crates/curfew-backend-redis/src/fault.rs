@@ -25,7 +25,7 @@ pub(crate) enum Fault {
     /// The primary is unknown.
     #[error("{0}")]
     NoPrimary(String),
-    /// The server's settings rule it out.
+    /// The server's settings make it unfit for use.
     #[error("{0}")]
     Unsuitable(String),
     /// There is no connection at the moment.
@@ -68,7 +68,8 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// True if the server that answered is not the right one, or no longer.
+    /// True if the server that answered cannot execute the command. Another one must, or none can
+    /// at the moment.
     pub(crate) fn is_misrouted(&self) -> bool {
         let error = match self {
             Self::Unanswered(fault) => return fault.is_misrouted(),
@@ -84,7 +85,7 @@ impl Fault {
                     | ServerErrorKind::ClusterDown
                     | ServerErrorKind::MasterDown
                     | ServerErrorKind::ReadOnly
-                    // The error within a transaction is not distinguished.
+                    // An aborted transaction does not tell which error aborted it.
                     | ServerErrorKind::ExecAbort
             )
         )

@@ -1,5 +1,5 @@
-//! `curfew dev`: a node to play with. Everything of it but the node itself: where it may listen,
-//! its configuration with fresh keys, its tokens, and what it prints.
+//! `curfew dev`: a node to play with. This file has the addresses on which the node may listen, its
+//! configuration with fresh keys, its tokens, and the text that it prints.
 
 mod page;
 
@@ -28,7 +28,8 @@ const TOKEN_TTL_SECS: u64 = 3600;
 /// Bytes of each random key.
 const KEY_BYTES: usize = 32;
 
-/// Short, so that a token of half a minute still shows it.
+/// The node's `session.expiring_notice`. It is short, so that a token of half a minute is not
+/// announced as expiring at once.
 const EXPIRING_NOTICE: Duration = Duration::from_secs(10);
 
 /// Arguments of `curfew dev`.

@@ -24,15 +24,15 @@ const MAX_REMAINING: Duration = Duration::from_secs(3600);
 pub struct Revoker {
     /// Its configured name.
     pub issuer: Arc<str>,
-    /// The time of issue of its assertion, by the issuer's clock, which stamps the access tokens
-    /// too. In Unix seconds, rounded up.
+    /// The time of issue of its assertion, in Unix seconds, rounded up. The issuer's clock sets it,
+    /// as it does for access tokens.
     pub issued_at: Option<u64>,
 }
 
 /// Reason why a request names no user whose access could end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RevocationError {
-    /// The request has not the required form.
+    /// The request does not have the required form.
     #[error("{0}")]
     Malformed(String),
     /// The request names a user of another issuer.
@@ -89,12 +89,12 @@ impl Authenticator {
         )
     }
 
-    /// Finds the subjects that `subject`, the `sub_id` of the request of `revoker`, names (§3 of
-    /// the draft).
+    /// Finds the subjects that a request of `revoker` names. `subject` is the request's `sub_id`
+    /// (§3 of the draft).
     ///
     /// # Errors
     ///
-    /// It is no subject, it is one that this issuer may not name, or nothing here is found by it.
+    /// The value is no subject, the issuer may not name it, or nothing here is found by it.
     pub fn revoked_subjects(
         &self,
         revoker: &Revoker,

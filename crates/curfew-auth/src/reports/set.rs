@@ -20,9 +20,9 @@ use crate::{AuthError, EventStream, VerifyError};
 /// Longest `jti`, in bytes.
 const MAX_ID_BYTES: usize = 256;
 
-/// Earliest time of an event, in Unix seconds. A revocation with an earlier time would have too few
-/// digits to be recognised as a time, and would end newer access too. Such times come only from
-/// clocks that were never set.
+/// Earliest time of an event, in Unix seconds. An earlier time has too few digits to be recognised
+/// as a time in a revocation's value. The revocation would end newer access too. Such times come
+/// only from clocks that were never set.
 const EARLIEST: u64 = 1_000_000_000;
 
 /// The content of a good security event token.
@@ -41,15 +41,15 @@ pub struct SecurityEvent {
 pub enum Effect {
     /// Access ends.
     End {
-        /// Names of the user or login, all of the same one.
+        /// The names of one user or one login.
         subjects: Vec<Subject>,
         /// The time of the event in Unix seconds. Newer tokens stay valid, except for subjects that
         /// cannot return.
         at: u64,
     },
-    /// None: the type of the event, or its content, ends no access.
+    /// The event ends no access, because of its type or its content.
     Nothing,
-    /// None: nothing here is found by the event's subject. The reason is for operators.
+    /// Nothing here is found by the event's subject. The reason is for operators.
     NobodyFound(&'static str),
     /// The verification event has the expected state.
     Verified,
@@ -187,8 +187,8 @@ impl SecurityEventClaims {
         let at = || {
             let happened_at = self.happened_at.map(Date::up);
             let told = seconds(members.get("event_timestamp")).or(happened_at);
-            // Clamped: at least [`EARLIEST`], at most the current time, so that tokens issued from
-            // now on stay valid.
+            // The time is at least [`EARLIEST`]. It is at most the current time, so that tokens
+            // issued from now on stay valid.
             told.unwrap_or(issued_at)
                 .max(EARLIEST)
                 .min(latest.as_secs())
@@ -218,7 +218,8 @@ impl SecurityEventClaims {
     }
 }
 
-/// §4.2.1: several events are allowed only as names of the same event.
+/// Finds the type and members of the token's event. A token may have several events only if all
+/// describe the same one (§4.2.1).
 fn only_event(events: &Map<String, Value>) -> Result<(EventType, &Map<String, Value>), AuthError> {
     let mut only: Option<(EventType, &Map<String, Value>)> = None;
     for (uri, members) in events {
@@ -291,8 +292,8 @@ impl<'a> Members<'a> for SecurityEventClaims {
             "jti" => self.token_id = Some(json::text(name, value)?.into_owned()),
             "sub_id" => self.subject = Some(json::exact(name, value)?),
             "events" => self.events = Some(json::object(name, value)?),
-            // §4.1.2, §4.1.7: an event token has neither, so it cannot be mistaken for another type
-            // of token.
+            // An event token has neither `sub` nor `exp` (§4.1.2, §4.1.7), so that it is not
+            // mistaken for a token of another type.
             "sub" => self.foreign = Some("sub"),
             "exp" => self.foreign = Some("exp"),
             _ => {}

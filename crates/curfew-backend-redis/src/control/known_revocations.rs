@@ -100,7 +100,7 @@ struct Book {
 }
 
 impl Book {
-    /// Counts a key in or out.
+    /// Adjusts the counts for a key that is added or, without `add`, removed.
     fn count(&mut self, written: &SpelledKey, add: bool) {
         let step = |count: &mut usize| {
             *count = if add {
@@ -276,9 +276,9 @@ impl KnownRevocations {
                 .any(|(_, known)| known.revocation().covers(issued_at))
     }
 
-    /// Reports a key that an admission has found in Redis. Unless the node knows it as found, the
-    /// control task reads the key itself. The value that the admission read may be lost meanwhile,
-    /// and counts as known only if it is still there (M19 of the model).
+    /// Reports a key that an admission has found in Redis. If the node does not know the key with
+    /// this value, the control task reads the key itself. Redis may have lost the value since the
+    /// admission, so the node does not take it from the admission (M19 of the model).
     pub(crate) fn meet(&self, written: &SpelledKey, found: &Known) {
         if self.known(written, |known| known == found) {
             return;
@@ -322,7 +322,8 @@ impl KnownRevocations {
 
     /// Holds back the session with these keys, as long as one of them waits to be read.
     pub(crate) fn hold(&self, keys: &[RevocationKey]) {
-        // Released before the call: `hold` takes the locks of the pushes and of the hub.
+        // The lock is released before the call: `hold` takes the locks of the pushes and of the
+        // hub.
         let pushes = self.pushes.lock().upgrade();
         if let Some(pushes) = pushes {
             pushes.hold(keys);

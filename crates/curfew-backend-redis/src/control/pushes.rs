@@ -2,8 +2,7 @@
 //!
 //! The connection's own task calls [`Pushes::take`] for each push, before it hands on any later
 //! reply. The sessions that a key may name are held back at once, until the control task has read
-//! the key. A key that already waits holds them back already, so further writes of it cost nothing
-//! more.
+//! the key. A further push of a key that waits costs nothing, because its sessions are held back.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -28,8 +27,7 @@ const MAX_KEYS: usize = 1_000_000;
 /// Most keys read in one step.
 pub(super) const BATCH: usize = 1024;
 
-/// Most ineffective keys that wait to be looked at. Further ones go unnoticed, which changes
-/// nothing.
+/// Most ineffective keys that wait to be looked at. Further ones are ignored: they end no session.
 const MAX_NAMELESS: usize = 10_000;
 
 /// The epoch's key name, after the tracked prefix.
@@ -178,9 +176,9 @@ impl Pushes {
                 .insert(if known { waiting } else { key }, touched);
             return;
         }
-        // Released: `suspend` takes the locks of the hub.
+        // The lock is released, because `suspend` takes the locks of the hub.
         drop(state);
-        // Held back before the key is added: a heartbeat on its way must not release the sessions.
+        // The sessions are held back first: a heartbeat on its way must not release them.
         let suspension = self.core.events.suspend(&key);
         let mut state = self.state.lock();
         // Only this task adds keys, so the key is still missing.
@@ -200,10 +198,10 @@ impl Pushes {
     /// Holds back a session that was registered a moment ago, until those of its keys that wait
     /// have been read.
     ///
-    /// Such a key was pushed before the session could be held back for it, and a later push of the
-    /// key holds back no further session. The session's own check at Redis is not enough: the key
-    /// may be written again after it, with another value, and heartbeats renew the lease while keys
-    /// wait. A key that does not wait now holds the session back when it is pushed.
+    /// A key that waits may have been pushed before this session was registered. A later push of
+    /// the key holds back no further session. The session's own check at Redis is not enough,
+    /// because the key may be written with another value after the check. Heartbeats renew the
+    /// lease while keys wait. A key that does not wait holds the session back when it is pushed.
     pub(super) fn hold(&self, keys: &[RevocationKey]) {
         // Nearly every registration ends here.
         if self.state.lock().keys.is_empty() {
@@ -214,7 +212,7 @@ impl Pushes {
             return;
         };
         for key in keys {
-            // Not locked while the session is held back, which takes the locks of the hub.
+            // The lock is released before `suspend`, which takes the locks of the hub.
             if !self.state.lock().keys.contains_key(key) {
                 continue;
             }
@@ -238,8 +236,8 @@ impl Pushes {
 
     /// Runs `act` unless track is lost. Track is not lost during the run.
     pub(super) fn unless_lost<T>(&self, act: impl FnOnce() -> T) -> Option<T> {
-        // Held during `act`: `lose_track` ends the lease under the same lock, so no renewal can
-        // come after it.
+        // The lock is held during `act`. `lose_track` ends the lease under the same lock, so no
+        // renewal can come after it.
         let state = self.state.lock();
         (!state.lost_track).then(act)
     }
@@ -323,7 +321,7 @@ impl Control {
         } = taken;
         let read = self.read_taken(generation, &keys, &touched_at, epoch).await;
         if read.is_err() {
-            // Expired before the sessions held back for these keys are released.
+            // The lease ends before the sessions held back for these keys are released.
             self.core.lease.expire();
         }
         read?;

@@ -91,8 +91,8 @@ impl Control {
         if found.is_empty() {
             return Ok(0);
         }
-        // Redis sends a push of the same iteration after its answer. After this round trip, such
-        // pushes have arrived and do not count as missed.
+        // Redis sends a push after the answers of the same iteration of its event loop. The answer
+        // to PING comes later than such a push, which therefore does not count as missed.
         cmd("PING")
             .query_async::<()>(&mut generation.connection)
             .await?;
@@ -103,7 +103,8 @@ impl Control {
             }
             let count = self.apply(&written.revoked(known), began).count();
             ended += count;
-            // No push could have found the sessions while the settings change.
+            // A push finds no session by a kind until the session is indexed by it. Such a session
+            // does not count as missed.
             if self.core.events.finds(written.key.kind()) {
                 missed += count;
             }

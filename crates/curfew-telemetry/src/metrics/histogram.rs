@@ -16,7 +16,7 @@ use super::labels::LabelSet;
 use super::registry::Metric;
 use super::table::OTHER;
 
-/// Resolution of the sum: it counts these fractions of the unit.
+/// Number of steps in one unit. The sum is a whole number of such steps.
 const SUM_PER_UNIT: f64 = 1e6;
 
 /// Buckets for a round trip to the backend: from 0.05 ms to beyond its deadline.
@@ -25,7 +25,7 @@ pub const ROUND_TRIP_SECONDS: &[f64] = &[
     1.0, 2.5,
 ];
 
-/// Counts observations by size. Cloning is a reference count.
+/// Counts observations by size. A clone shares the counts.
 #[derive(Debug, Clone)]
 pub struct Histogram(Arc<Inner>);
 
@@ -101,8 +101,8 @@ impl Histogram {
         let bounds = self.0.bounds.iter().copied().chain([f64::INFINITY]);
         let counts = self.0.buckets.iter().map(|n| n.load(Ordering::Relaxed));
         let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
-        // The sum of the buckets by definition, which stays consistent during concurrent
-        // observations.
+        // The count is computed from the buckets. A counter of its own could differ from their sum
+        // during concurrent observations.
         let count = buckets.iter().map(|(_, n)| n).sum();
         let sum = self.0.sum.load(Ordering::Relaxed) as f64 / SUM_PER_UNIT;
         encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
@@ -144,15 +144,15 @@ impl EncodeMetric for Histogram {
     }
 }
 
-/// A histogram for each combination of the labels `L`. Cloning is a reference count.
+/// A histogram for each combination of the labels `L`. A clone shares the counts.
 #[derive(Debug)]
 pub struct Histograms<L> {
     slots: Slots,
     labels: PhantomData<fn(L)>,
 }
 
-/// A histogram for each of a list of names given at start; other names count as `other`. Cloning is
-/// a reference count.
+/// A histogram for each of a list of names given at start; other names count as `other`. A clone
+/// shares the counts.
 #[derive(Debug, Clone)]
 pub struct NamedHistograms {
     names: Arc<[&'static str]>,

@@ -12,7 +12,8 @@ use super::histogram::Histogram;
 /// Interval of the measurement, short enough to catch a stall that a client would feel.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Buckets from 1 ms, the resolution of the runtime's timers, to a node that stands still.
+/// Buckets from 1 ms, the resolution of the runtime's timers, to 5 s, the stall of a node that
+/// stands still.
 const STALL_SECONDS: &[f64] = &[
     0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 ];
