@@ -6,6 +6,7 @@
 //! [`crate::control`].
 
 mod commands;
+mod keyed;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -17,7 +18,7 @@ use bytes::Bytes;
 use curfew_model::{Channel, Position};
 use futures_util::future::try_join_all;
 use parking_lot::Mutex;
-use redis::{Cmd, FromRedisValue, RedisError, Value, cmd, from_redis_value, pipe};
+use redis::{FromRedisValue, RedisError, Value, from_redis_value, pipe};
 use tokio::sync::Notify;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +36,7 @@ use crate::slots::{Slot, slot_of};
 use crate::streams::NewEntry;
 use crate::subscriber::Verbs;
 use crate::{span, subscriber};
+pub(crate) use keyed::Keyed;
 
 /// Interval between two tests of a connection.
 pub(crate) const PROBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -99,43 +101,6 @@ struct Commands {
     batches: BatchSender,
     /// Knows which server this is.
     fence: Arc<Fence>,
-}
-
-/// A command with its key, which decides the server it goes to.
-#[derive(Debug, Clone)]
-pub(crate) struct Keyed {
-    name: &'static str,
-    slot: Slot,
-    cmd: Cmd,
-}
-
-impl Keyed {
-    /// Creates the command `name key`. More arguments may be added.
-    pub(crate) fn new(name: &'static str, key: &str) -> Self {
-        let mut command = cmd(name);
-        command.arg(key);
-        Self {
-            name,
-            slot: slot_of(key.as_bytes()),
-            cmd: command,
-        }
-    }
-
-    /// Creates a call of a script with these keys, which share a slot. More arguments may be added.
-    pub(crate) fn script(script: &'static str, keys: &[&str]) -> Self {
-        let mut command = cmd("EVAL");
-        command.arg(script).arg(keys.len()).arg(keys);
-        Self {
-            name: "EVAL",
-            slot: slot_of(keys.first().copied().unwrap_or_default().as_bytes()),
-            cmd: command,
-        }
-    }
-
-    pub(crate) fn arg(mut self, argument: impl redis::ToRedisArgs) -> Self {
-        self.cmd.arg(argument);
-        self
-    }
 }
 
 impl Connections {
@@ -319,8 +284,8 @@ impl Connections {
         Ok(())
     }
 
-    /// Appends a publication to a stream and publishes it, on the same terms as [`Connections::publish`]. `payload` is
-    /// what follows the offset in the envelope.
+    /// Appends a publication to a stream and publishes it, on the same terms as
+    /// [`Connections::publish`]. `payload` is what follows the offset in the envelope.
     pub(crate) async fn append(
         &self,
         channel: String,
@@ -338,7 +303,8 @@ impl Connections {
         Ok(position)
     }
 
-    /// The replication id of a slot's primary, as its connection for commands knows it; empty if it does not.
+    /// The replication id of a slot's primary, as its connection for commands knows it; empty if it
+    /// does not.
     pub(crate) fn server_id(&self, slot: Slot) -> String {
         let server = self.of(slot).ok();
         let commands = server.and_then(|server| server.commands.load_full());

@@ -17,7 +17,7 @@ pub struct Append {
 }
 
 impl Node {
-    /// What the settings say of a channel.
+    /// The options of a channel by the settings in force.
     pub fn channel(&self, channel: &Channel) -> ChannelOptions {
         self.settings.load().channels.of(channel)
     }

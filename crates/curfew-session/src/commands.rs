@@ -73,7 +73,7 @@ pub(crate) enum Outcome {
     Subscribed {
         channel: Channel,
         policy: u64,
-        /// Where it joined; nothing if the policy had changed and does not allow it.
+        /// The place at which it joined; `None` if the policy has changed and denies it.
         result: Result<Option<Joined>, BackendError>,
     },
     /// The result of `publish`.

@@ -58,7 +58,8 @@ pub(crate) fn start(
     let (wire, id) = (state.wire, request.id.clone());
     let scope = span.scope();
     let subscribe = async move {
-        // The rules may change while the broker is asked, and what is recovered must not leave by the old ones.
+        // The rules may change while the broker is asked, and what is recovered must not leave by
+        // the old ones.
         let may = || {
             let policy = &context.policy;
             policy.version() == version || {

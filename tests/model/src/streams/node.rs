@@ -18,7 +18,7 @@ impl ChannelNode {
         self.link.as_ref().is_some_and(Link::is_confirmed)
     }
 
-    /// True when it may send a read: somebody waits for one.
+    /// True when it may send a read: a subscription waits for one.
     pub(super) fn may_read(&self, rules: &StreamRules) -> bool {
         let waits = |subscription: &Subscription| {
             subscription.stage == Stage::Waiting && !subscription.asked
@@ -130,7 +130,7 @@ impl ChannelNode {
         }
     }
 
-    /// Its new policy allows nobody to subscribe.
+    /// Its new policy denies every subscription.
     pub(super) fn reload(&mut self, rules: &StreamRules) {
         self.denies = true;
         for subscription in &mut self.subscriptions {

@@ -9,7 +9,7 @@ pub struct Position {
     pub epoch: u8,
     /// The offset in it, from 1; 0 is before the first.
     pub offset: u8,
-    /// Nobody sees it: which history this is part of. A loss of data begins another.
+    /// Hidden from the node: which history this is part of. A loss of data begins another.
     pub line: u8,
 }
 

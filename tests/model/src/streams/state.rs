@@ -47,7 +47,7 @@ pub struct ChannelNode {
     pub read: Option<Read>,
     /// Ticks that it may deliver for.
     pub lease: u8,
-    /// True once its policy allows nobody to subscribe any more.
+    /// True once its policy denies every subscription.
     pub denies: bool,
     /// Its sessions' subscriptions.
     pub subscriptions: Vec<Subscription>,
@@ -60,7 +60,7 @@ pub struct Read {
     pub server: usize,
     /// The `master_replid` that it passes.
     pub replid: u8,
-    /// Nobody sees it: a frame was lost on the link since it was sent.
+    /// Hidden from the node: a frame was lost on the link since it was sent.
     pub behind: bool,
     /// False once what it says must not fill the window.
     pub valid: bool,
@@ -93,7 +93,7 @@ pub struct StreamEvents {
     pub timeouts: u8,
     /// The first session is revoked.
     pub revocations: u8,
-    /// A policy is put in force that allows nobody to subscribe.
+    /// A policy is put in force that denies every subscription.
     pub reloads: u8,
 }
 
@@ -120,7 +120,7 @@ impl StreamBounds {
 }
 
 impl StreamState {
-    /// The one initial state: an empty stream, a node that does not listen, nobody subscribed.
+    /// The one initial state: an empty stream, a node that does not listen, no subscription.
     pub(super) fn initial(bounds: &StreamBounds) -> Self {
         Self {
             servers: [Server::new(), Server::new()],

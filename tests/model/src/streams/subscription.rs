@@ -24,7 +24,7 @@ pub struct Subscription {
     pub queue: Vec<Queued>,
     /// True when the node has found that the session is revoked.
     pub revoked: bool,
-    /// Nobody sees it: a frame for it was lost on a link that stays up.
+    /// Hidden from the node: a frame for it was lost on a link that stays up.
     pub behind: bool,
     /// The other end.
     pub client: Client,

@@ -12,9 +12,9 @@ pub struct Window {
     pub top: Position,
     /// True when a read of this generation has found this epoch.
     pub confirmed: bool,
-    /// Nobody sees it: an entry beyond the top was lost on a link that stays up.
+    /// Hidden from the node: an entry beyond the top was lost on a link that stays up.
     pub behind: bool,
-    /// Nobody sees it: an entry that is not there although its offset is within.
+    /// Hidden from the node: an entry that is not there although its offset is within.
     pub hole: Option<u8>,
 }
 
