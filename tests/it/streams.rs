@@ -7,7 +7,8 @@ mod nodes;
 use curfew_tests::{Settings, Tape};
 use serde_json::{Value, json};
 
-/// Settings with a stream of `size` publications for each channel below `room:`, and rules that allow all.
+/// Settings with a stream of `size` publications for each channel below `room:`, and rules that
+/// allow all.
 fn with_streams(size: u32) -> Settings {
     let rules = format!(
         "[[policy.rules]]\nname = \"everything\"\nchannels = [\"*\"]\n\

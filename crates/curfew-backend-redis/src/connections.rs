@@ -38,6 +38,7 @@ use crate::slots::{Slot, slot_of};
 use crate::streams::NewEntry;
 use crate::subscriber::Verbs;
 use crate::{span, subscriber};
+pub(crate) use keyed::Keyed;
 
 /// Interval between two tests of a connection.
 pub(crate) const PROBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -285,8 +286,8 @@ impl Connections {
         Ok(())
     }
 
-    /// Appends a publication to a stream and publishes it, on the same terms as [`Connections::publish`]. `payload` is
-    /// what follows the offset in the envelope.
+    /// Appends a publication to a stream and publishes it, on the same terms as
+    /// [`Connections::publish`]. `payload` is what follows the offset in the envelope.
     pub(crate) async fn append(
         &self,
         channel: String,
@@ -304,7 +305,8 @@ impl Connections {
         Ok(position)
     }
 
-    /// The replication id of a slot's primary, as its connection for commands knows it; empty if it does not.
+    /// The replication id of a slot's primary, as its connection for commands knows it; empty if it
+    /// does not.
     pub(crate) fn server_id(&self, slot: Slot) -> String {
         let server = self.of(slot).ok();
         let commands = server.and_then(|server| server.commands.load_full());

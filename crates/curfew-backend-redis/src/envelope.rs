@@ -3,8 +3,8 @@
 //! The envelope is a JSON object with these members:
 //!
 //! - `v`: the version of the form: 2 if the publication has a place in a stream, else 1.
-//! - `epoch`, `offset` and `at`: that place, and the time in Unix milliseconds. The script that appends the publication
-//!   writes them.
+//! - `epoch`, `offset` and `at`: that place, and the time in Unix milliseconds. The script that
+//!   appends the publication writes them.
 //! - `from`: the user of the publishing session; absent for a publication of the admin API.
 //! - `trace` and `tracestate`: the `traceparent` and the state of the publishing span, if it is
 //!   recorded.
@@ -69,7 +69,8 @@ pub(crate) fn encode(publication: &Publication) -> Bytes {
     out.freeze()
 }
 
-/// Encodes the end of an envelope, for a script that writes the beginning up to the place in the stream.
+/// Encodes the end of an envelope, for a script that writes the beginning up to the place in the
+/// stream.
 pub(crate) fn encode_end(publication: &Publication) -> Bytes {
     let mut out = members(publication, None);
     // In the place of the opening brace: members come before.

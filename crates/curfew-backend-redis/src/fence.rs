@@ -64,8 +64,8 @@ pub(crate) struct Fence {
     /// True for a cluster, where a run belongs to one channel.
     cluster: bool,
     digests: Digests,
-    /// The replication id of the server, as scripts answered last; empty before. It tells of a failover, which a
-    /// connection does not outlive.
+    /// The replication id of the server, as scripts answered last; empty before. It tells of a
+    /// failover, which a connection does not outlive.
     server_id: Mutex<String>,
     /// The microseconds to add to [`boottime`] to get Redis' time.
     ahead: AtomicI64,

@@ -121,9 +121,10 @@ impl Keys {
         Channel::parse(name).ok()
     }
 
-    /// The keys of a channel's stream. They lie in the slot of the channel's name, so that one script can append and
-    /// publish: a tag in braces that ends with the right letters brings them there. It begins with a hash of the name,
-    /// so that two channels share no key, one of them being named like a part of the other's.
+    /// The keys of a channel's stream. They lie in the slot of the channel's name, so that one
+    /// script can append and publish: a tag in braces that ends with the right letters brings them
+    /// there. It begins with a hash of the name, so that two channels share no key, one of them
+    /// being named like a part of the other's.
     pub(crate) fn stream(&self, channel: &Channel) -> StreamKeys {
         let slot = slot_of(self.channel(channel).as_bytes());
         let tag = tag_in_slot(&format!("{:016x}", channel.digest()), slot);

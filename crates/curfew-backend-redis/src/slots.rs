@@ -65,7 +65,8 @@ const TABLE: [u16; 256] = {
 pub(crate) fn tag_in_slot(begin: &str, slot: Slot) -> String {
     /// Three of these lead from one beginning to every slot.
     const LETTERS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
-    /// The letters that add each number to the slot: the sum is linear, so that they are the same for every beginning.
+    /// The letters that add each number to the slot: the sum is linear, so that they are the same
+    /// for every beginning.
     static SUFFIXES: LazyLock<Vec<[u8; 3]>> = LazyLock::new(|| {
         let mut suffixes = vec![[0; 3]; usize::from(SLOTS)];
         for a in *LETTERS {

@@ -1,9 +1,9 @@
-//! Streams in Redis: for each channel a stream with an entry for each publication, whose id is its offset, and a hash
-//! with the epoch and the top.
+//! Streams in Redis: for each channel a stream with an entry for each publication, whose id is its
+//! offset, and a hash with the epoch and the top.
 //!
-//! Every access is a script of one slot, which first compares the replication id of the server with that in the hash. After
-//! a failover they differ, and publications may be missing: the stream begins another epoch. The scripts write, so a
-//! replica refuses them.
+//! Every access is a script of one slot, which first compares the replication id of the server with
+//! that in the hash. After a failover they differ, and publications may be missing: the stream
+//! begins another epoch. The scripts write, so a replica refuses them.
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ impl NewEntry {
     }
 }
 
-/// What one call of the script answers.
+/// The answer to one call of the script.
 pub(crate) struct Appended {
     /// The replication id of the server.
     pub(crate) server: String,
@@ -214,7 +214,8 @@ pub(crate) struct AppendCall<'a> {
 }
 
 impl AppendCall<'_> {
-    /// Adds the keys and arguments for these entries, each with its envelope, to the call of the script.
+    /// Adds the keys and arguments for these entries, each with its envelope, to the call of the
+    /// script.
     pub(crate) fn write<'a>(
         self,
         entries: impl Iterator<Item = (&'a NewEntry, &'a [u8])> + Clone,
@@ -254,7 +255,8 @@ impl AppendCall<'_> {
     }
 }
 
-/// Reads the answer of the script. An entry that is none of ours is passed over: where it stands, readers see a hole.
+/// Reads the answer of the script. An entry that is none of ours is passed over: where it stands,
+/// readers see a hole.
 fn read_page(channel: &Channel, reply: Vec<Value>) -> Result<StreamPage, Fault> {
     parse_page(channel, reply).ok_or(Fault::Unexpected("EVAL"))
 }

@@ -24,11 +24,12 @@ pub trait Events: Send + Sync + 'static {
     /// from now on are whole again.
     fn gap(&self, channel: &Channel, reason: GapReason);
 
-    /// The publications of a channel's stream were taken out: what the node remembers of them is over.
+    /// The publications of a channel's stream were taken out: the node forgets what it remembers of
+    /// them.
     fn cleared(&self, channel: &Channel);
 
-    /// The backend may have lost publications of any stream, or begun other epochs: what the node remembers has to
-    /// be compared before it is used.
+    /// The backend may have lost publications of any stream, or begun other epochs: the node compares
+    /// what it remembers before it is used.
     fn doubt_streams(&self);
 
     /// A revocation was written. Ends every local session it names and covers. When it returns,

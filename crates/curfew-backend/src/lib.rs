@@ -1,7 +1,7 @@
 //! The meeting place of nodes: the backend traits, the in-memory implementation, the conformance suite.
 //!
-//! Owns: what is shared between nodes (session records, revocations, publications under way, tickets,
-//! the list of nodes) as far as one node is concerned: behind six small traits.
+//! Owns: what is shared between nodes (session records, revocations, publications, streams,
+//! tickets, the list of nodes) as far as one node is concerned: behind six small traits.
 //! Knows nothing of: sockets, protocols, tokens, policies.
 //! Start at [`Backends`]; [`memory`] shows an implementation in full.
 //!

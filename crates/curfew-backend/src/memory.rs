@@ -116,7 +116,8 @@ impl fmt::Debug for Memory {
 /// The cause of a refusal after the lease.
 const LEASE_OVER: &str = "the lease is over";
 
-/// True if a lease that ends at `until` ([`boottime`]) is over. The embedded backend's own has no end.
+/// True if a lease that ends at `until` ([`boottime`]) is over. The embedded backend's own has no
+/// end.
 fn is_over(until: Duration) -> bool {
     until != Duration::MAX && until <= boottime()
 }

@@ -9,8 +9,8 @@ use crate::{BackendError, BoxFuture};
 /// Time for which a publication's idempotency key is remembered.
 pub const PUBLICATION_KEY_LIFETIME: Duration = Duration::from_secs(5 * 60);
 
-/// Time for which a stream's position outlives its last publication. A client that comes back later than that
-/// is told that it may have missed something.
+/// Time for which a stream's position outlives its last publication. A client that comes back later
+/// than that is told that it may have missed something.
 pub const POSITION_LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Bounds of a channel's stream (`history` of `[[channels]]`).
@@ -48,7 +48,8 @@ pub enum StreamRange {
 pub struct StreamPage {
     /// The place of the newest publication.
     pub position: Position,
-    /// The publications, each with its [`entry`](Publication::entry), in the order of the range. Without their traces.
+    /// The publications, each with its [`entry`](Publication::entry), in the order of the range.
+    /// Without their traces.
     pub publications: Vec<Publication>,
 }
 
@@ -56,17 +57,20 @@ pub struct StreamPage {
 ///
 /// Guarantees:
 /// - Offsets of one epoch have no holes. A publication has its offset before it reaches
-///   [`Events::publication`](crate::Events::publication), with its entry, and publications of one channel arrive in the order of their offsets.
-/// - A publication for which `append` returned `Ok` is in the stream until [`StreamBounds`] or [`Streams::clear`] take it out.
-/// - A backend that may have lost publications gives the stream a new epoch. A replica that may be behind is never read.
+///   [`Events::publication`](crate::Events::publication), with its entry, and publications of one
+///   channel arrive in the order of their offsets.
+/// - A publication for which `append` returned `Ok` is in the stream until [`StreamBounds`] or
+///   [`Streams::clear`] take it out.
+/// - A backend that may have lost publications gives the stream a new epoch. A replica that may be
+///   behind is never read.
 /// - A channel has an epoch, with offset 0, from the first time that it is asked for.
 pub trait Streams: Send + Sync + 'static {
     /// Appends a publication to its channel's stream and hands it to every listening node, in one
     /// step. Answers with its position.
     ///
     /// A second publication with the same `key` in the same channel, within
-    /// [`PUBLICATION_KEY_LIFETIME`], has the first's answer and does nothing else. Order and `until` are as for
-    /// [`Broker::publish`](crate::Broker::publish).
+    /// [`PUBLICATION_KEY_LIFETIME`], has the first's answer and does nothing else. Order and
+    /// `until` are as for [`Broker::publish`](crate::Broker::publish).
     fn append(
         &self,
         publication: Publication,
@@ -88,7 +92,7 @@ pub trait Streams: Send + Sync + 'static {
         channels: &'a [Channel],
     ) -> BoxFuture<'a, Result<Vec<Position>, BackendError>>;
 
-    /// Takes every publication out of a channel's stream. Its position stays, so that subscribers miss nothing. Every
-    /// node is told ([`Events::cleared`](crate::Events::cleared)).
+    /// Takes every publication out of a channel's stream. Its position stays, so that subscribers
+    /// miss nothing. Every node is told ([`Events::cleared`](crate::Events::cleared)).
     fn clear<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<(), BackendError>>;
 }

@@ -1,9 +1,10 @@
 //! Streams on this node: channels whose publications have places.
 //!
-//! All of a channel's deliveries happen under the lock of its feed, in the order of offsets: what pub/sub brings,
-//! what is read because it was missing, and what a subscriber is given when it joins. So a subscriber's answer, the
-//! publications that it missed and those that follow are queued in this order, without a hole and without a double.
-//! Revocation, lease and token are checked for all of them where frames leave ([`crate::Outbox`]).
+//! All of a channel's deliveries happen under the lock of its feed, in the order of offsets: what
+//! pub/sub brings, what is read because it was missing, and what a subscriber is given when it
+//! joins. So a subscriber's answer, the publications that it missed and those that follow are
+//! queued in this order, without a hole and without a double. Revocation, lease and token are
+//! checked for all of them where frames leave ([`crate::Outbox`]).
 
 mod feed;
 
@@ -21,8 +22,8 @@ use crate::{Hub, Member};
 pub use feed::{Deliver, FeedState, ReadPart};
 use feed::{Feed, Replay};
 
-/// The share of `limits.window_bytes` that is left once windows had to go: a sweep looks at every feed, so it has to
-/// last.
+/// The share of `limits.window_bytes` that is left once windows had to go: a sweep looks at every
+/// feed, so it has to last.
 const KEPT_SHARE: f64 = 0.75;
 
 /// The feeds of a node, one for each channel with a stream that is listened to.
@@ -45,7 +46,8 @@ struct Wanted {
     reader: Option<Waker>,
 }
 
-/// A subscriber that is about to join a channel's stream. While it is there the channel counts as listened to.
+/// A subscriber that is about to join a channel's stream. While it is there the channel counts as
+/// listened to.
 #[derive(Debug)]
 pub struct Joining {
     feed: Arc<Mutex<Feed>>,
@@ -62,7 +64,8 @@ impl Drop for Joining {
 pub struct Joined {
     /// Publications after this follow live; `None` if the channel has no stream.
     pub position: Option<Position>,
-    /// All that came after the subscriber's own position was queued for it; `None` if it named none.
+    /// All that came after the subscriber's own position was queued for it; `None` if it named
+    /// none.
     pub recovered: Option<bool>,
 }
 
@@ -161,8 +164,8 @@ impl Streams {
 }
 
 impl Hub {
-    /// Begins to join a channel that has a stream of `size` publications, which are kept for `ttl`. The broker listens
-    /// to the channel already, or is asked to next.
+    /// Begins to join a channel that has a stream of `size` publications, which are kept for `ttl`.
+    /// The broker listens to the channel already, or is asked to next.
     pub fn begin_join(&self, channel: &Channel, size: usize, ttl: Duration) -> Joining {
         let mut feeds = self.streams.feeds.write();
         let feed = feeds
@@ -180,12 +183,13 @@ impl Hub {
         joining
     }
 
-    /// Adds a listener to a channel with a stream. Queues, in this order: the frame that `answer` makes of its place,
-    /// the publications after `since`, and then those that follow. `read` is what was read for this subscriber, if
-    /// anything was.
+    /// Adds a listener to a channel with a stream. Queues, in this order: the frame that `answer`
+    /// makes of its place, the publications after `since`, and then those that follow. `read` is
+    /// what was read for this subscriber, if anything was.
     ///
-    /// The answer is that nothing is recovered if the publications since then cannot be had, or if there are more of
-    /// them than the session's queue has room for. With `is_last` no read is asked for any more.
+    /// The answer is that nothing is recovered if the publications since then cannot be had, or if
+    /// there are more of them than the session's queue has room for. With `is_last` no read is
+    /// asked for any more.
     #[expect(
         clippy::too_many_arguments,
         reason = "each is one thing that a subscriber comes with"
@@ -266,8 +270,8 @@ impl Hub {
         })
     }
 
-    /// A publication has come by pub/sub. `deliver` queues one for all who listen. Returns false, and does nothing, if
-    /// the channel has no stream here.
+    /// A publication has come by pub/sub. `deliver` queues one for all who listen. Returns false,
+    /// and does nothing, if the channel has no stream here.
     pub fn arrive(&self, publication: &Publication, deliver: impl FnMut(&Publication)) -> bool {
         if !self.streams.is_used.load(Ordering::Relaxed) {
             return false;
@@ -334,7 +338,8 @@ impl Hub {
         });
     }
 
-    /// Publications of a channel may have been missed: its stream is read. Returns false if it has none here.
+    /// Publications of a channel may have been missed: its stream is read. Returns false if it has
+    /// none here.
     pub fn doubt(&self, channel: &Channel) -> bool {
         let Some(feed) = self.streams.get(channel) else {
             return false;
@@ -406,8 +411,8 @@ impl Hub {
             .collect()
     }
 
-    /// The broker does not listen to the channel any more. Returns false, and keeps its feed, if a subscriber is about
-    /// to join.
+    /// The broker does not listen to the channel any more. Returns false, and keeps its feed, if a
+    /// subscriber is about to join.
     pub fn end_stream(&self, channel: &Channel) -> bool {
         let mut feeds = self.streams.feeds.write();
         let Some(feed) = feeds.get(channel) else {

@@ -79,17 +79,17 @@ pub enum Command<'a> {
         data: &'a str,
         /// The client's own trace, if it sent a `traceparent`.
         trace: Option<TraceContext>,
-        /// The client's own name for the publication, under which the channel's stream takes it once; of at most
-        /// [`MAX_PUBLICATION_KEY_BYTES`](crate::MAX_PUBLICATION_KEY_BYTES).
+        /// The client's own name for the publication, under which the channel's stream takes it
+        /// once; of at most [`MAX_PUBLICATION_KEY_BYTES`](crate::MAX_PUBLICATION_KEY_BYTES).
         key: Option<Cow<'a, str>>,
     },
-    /// Read the stream of a channel.
+    /// Reads the stream of a channel.
     History {
         /// The channel's name, unchecked.
         channel: Cow<'a, str>,
         /// Most publications in the answer.
         limit: u64,
-        /// Where to begin.
+        /// The part to read.
         range: HistoryRange,
     },
     /// Replaces the session's token by a newer one of the same user.
@@ -237,8 +237,7 @@ pub enum Push<'a> {
     Gap {
         /// The channel.
         channel: &'a Channel,
-        /// Where the channel has a stream: the publications up to and including this place are the ones that may be
-        /// missing.
+        /// The last place of what may be missing, if the channel has a stream.
         position: Option<Position>,
     },
     /// The token expires soon.

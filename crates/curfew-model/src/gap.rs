@@ -18,7 +18,8 @@ pub enum GapReason {
     Trimmed,
     /// The channel's stream could not be read in time.
     Unread,
-    /// A publication has no place in its channel's stream: it comes from a node with other settings.
+    /// A publication has no place in its channel's stream: it comes from a node with other
+    /// settings.
     Unplaced,
 }
 

@@ -70,7 +70,8 @@ impl Pattern {
         let mut others = other.0.split(':');
         for part in self.0.split(':') {
             if part == "*" {
-                // The rest of the other, of at least one byte: an empty literal in last place is none.
+                // The rest of the other, of at least one byte: an empty literal in last place is
+                // none.
                 let rest: Vec<_> = others.collect();
                 return !matches!(rest[..], [] | [""]);
             }

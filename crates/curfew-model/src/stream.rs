@@ -1,7 +1,7 @@
 //! Streams: the last publications of a channel, each with its place.
 //!
-//! A stream has an [`Epoch`] and offsets 1, 2, 3, … without holes. A reader that knows a [`Position`]
-//! can be told exactly what came after it, or that this is not known any more.
+//! A stream has an [`Epoch`] and offsets 1, 2, 3, … without holes. A reader that knows a
+//! [`Position`] can be told exactly what came after it, or that this is not known any more.
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,8 +18,8 @@ pub const MAX_PUBLICATION_KEY_BYTES: usize = 64;
 /// Letters of an epoch.
 const EPOCH_LETTERS: usize = 8;
 
-/// The name of one life of a stream: eight ASCII letters or digits, made at random with the stream. Offsets of two
-/// epochs cannot be compared.
+/// The name of one life of a stream: eight ASCII letters or digits, made at random with the stream.
+/// Offsets of two epochs cannot be compared.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Epoch([u8; EPOCH_LETTERS]);
 
@@ -101,12 +101,12 @@ pub struct Position {
 pub struct StreamEntry {
     /// Its place.
     pub position: Position,
-    /// When the stream took it, in Unix milliseconds of the backend's clock.
+    /// The time at which the stream took it, in Unix milliseconds of the backend's clock.
     pub at: u64,
 }
 
-/// An idempotency key, as backends know it: a digest of the publisher and of the name that the publisher gave
-/// the publication. Two publishers with one name have two keys.
+/// An idempotency key, as backends know it: a digest of the publisher and of the name that the
+/// publisher gave the publication. Two publishers with one name have two keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PublicationKey([u8; 32]);
 

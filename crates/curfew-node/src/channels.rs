@@ -23,9 +23,9 @@ const HISTORY_TTL: std::ops::RangeInclusive<Duration> =
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ChannelConfig {
-    /// The channels, as a pattern like those of rules: `{x}` takes one segment, a last `*` the rest.
-    /// Required. An entry that no channel can reach, because an earlier one matches all of its
-    /// channels, is refused.
+    /// The channels, as a pattern like those of rules: `{x}` takes one segment, a last `*` the
+    /// rest. Required. An entry that no channel can reach, because an earlier one matches all of
+    /// its channels, is refused.
     pub pattern: String,
     /// The publications that a channel keeps: its stream. Default: none, the channels have no
     /// stream, and a client that was away does not learn what it missed.

@@ -242,7 +242,7 @@ impl Events for HubEvents {
     }
 
     fn gap(&self, channel: &Channel, reason: GapReason) {
-        // Where the channel has a stream, it says what is missing, and has it.
+        // A stream has what is missing, so it is read instead.
         if !self.hub.doubt(channel) {
             self.hub.gap(channel, reason);
         }

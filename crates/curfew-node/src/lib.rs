@@ -1,7 +1,8 @@
 //! One gateway process: the connection between the hub and the backend.
 //!
-//! Owns: admission and refresh of sessions, tickets, the channels requested from the broker, the
-//! handling of the backend's events, removal of records, drain, and the heartbeat for `/livez`.
+//! Owns: admission and refresh of sessions, tickets, the channels requested from the broker,
+//! `[[channels]]`, the reads of streams, the handling of the backend's events, removal of records,
+//! drain, and the heartbeat for `/livez`.
 //! Knows nothing of: sockets, frames, signatures of tokens, policies.
 //! Start at [`Node::admit`].
 

@@ -8,7 +8,7 @@ const RECIPIENTS: &[f64] = &[
 ];
 
 curfew_telemetry::labels! {
-    /// What a subscriber that came with a position was given.
+    /// The recovery of a subscriber that came with a position.
     RecoveryOutcome = "outcome" {
         /// Every publication, from this node's window.
         Window = "window",

@@ -1,7 +1,7 @@
 //! Reading streams: for subscribers that were away, and for publications that pub/sub has lost.
 //!
-//! One read of a channel is under way at a time, and what it brings goes to the channel's feed before the next one
-//! begins. Subscribers that ask meanwhile share the next one.
+//! One read of a channel is under way at a time, and what it brings goes to the channel's feed
+//! before the next one begins. Subscribers that ask meanwhile share the next one.
 
 use std::collections::{HashMap, HashSet};
 use std::future::poll_fn;
@@ -26,8 +26,8 @@ const MAX_WAIT: Duration = Duration::from_secs(1);
 /// Wait between two reads of a stream that did not have what is missing, or failed.
 const RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// Time after which the position of a channel that has heard nothing is compared with its stream's: a publication
-/// that was lost shows no hole while none follows.
+/// Time after which the position of a channel that has heard nothing is compared with its stream's:
+/// a publication that was lost shows no hole while none follows.
 const QUIET: Duration = Duration::from_secs(30);
 
 /// Between two looks at which channels are quiet.
@@ -106,8 +106,8 @@ impl Drop for Reader<'_> {
 }
 
 impl Node {
-    /// Reads a channel's stream after an offset, for the channel's feed and for the caller. The last offset there is
-    /// stands for the position alone.
+    /// Reads a channel's stream after an offset, for the channel's feed and for the caller. The
+    /// last offset there is stands for the position alone.
     pub(crate) async fn read_stream(
         &self,
         channel: &Channel,

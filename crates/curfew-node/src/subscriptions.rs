@@ -209,8 +209,8 @@ impl Node {
         self.metrics.stream_recoveries.inc(outcome);
     }
 
-    /// Has the broker listen to a channel. Until the answer is told that a listener is there, dropping it abandons the
-    /// channel.
+    /// Has the broker listen to a channel. Until the answer is told that a listener is there,
+    /// dropping it abandons the channel.
     async fn listen<'a>(
         &'a self,
         asked: &mut HashMap<Channel, Asked>,

@@ -1,8 +1,8 @@
 //! Authorization: decides if a principal may do something on a channel, and names the deciding
 //! rule.
 //!
-//! Owns: the `[policy]` section of the configuration, channel patterns, conditions, the grants a
-//! token carries, and the order in which they decide: deny wins, default deny.
+//! Owns: the `[policy]` section of the configuration, conditions, the grants a token carries, and
+//! the order in which they decide: deny wins, default deny.
 //! Knows nothing of: sessions, sockets, Redis, verification of tokens. No I/O; never awaits.
 //! Start at [`Policy::decide`].
 //!

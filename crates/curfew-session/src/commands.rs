@@ -74,7 +74,7 @@ pub(crate) enum Outcome {
     Subscribed {
         channel: Channel,
         policy: Arc<Policy>,
-        /// The place at which it joined; `None` if the policy in force does not allow it any more.
+        /// The place at which it joined; `None` if the policy has changed and denies it.
         result: Result<Option<Joined>, BackendError>,
     },
     /// The result of `publish`.

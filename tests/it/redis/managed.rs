@@ -10,7 +10,9 @@ use curfew_tests::{
 };
 use serde_json::json;
 
-use super::topologies::{assert_keeps_its_promises, documented_users};
+use super::topologies::{
+    assert_keeps_its_promises, assert_keeps_streams, documented_users, with_streams,
+};
 
 /// Time for nodes to be well again.
 const RECOVERY: Duration = Duration::from_secs(20);
@@ -87,7 +89,9 @@ fn the_smallest_user_has_no_right_that_a_node_does_not_use() {
             .map(|word| format!("\"{}\"", word.to_uppercase()));
         let is_used = by_the_client.contains(&command)
             || words.into_iter().all(|word| source.contains(&word))
-            || source.contains(&format!("redis.call('{}'", command.to_uppercase()));
+            || ["call", "pcall"]
+                .iter()
+                .any(|call| source.contains(&format!("redis.{call}('{}'", command.to_uppercase())));
         assert!(is_used, "no node uses {command}");
     }
 }
@@ -136,7 +140,7 @@ async fn assert_a_rented_cluster_is_used(preferred: &str) {
     let endpoint = Proxy::start(at(&redis.servers()[0])).await;
     let directory = tempfile::tempdir().unwrap();
     authority.write(directory.path());
-    let settings = Settings::default()
+    let settings = with_streams(Settings::default())
         .with(&format!(
             "backend.redis.ca_file = {:?}",
             directory.path().join("ca.pem")
@@ -147,6 +151,7 @@ async fn assert_a_rented_cluster_is_used(preferred: &str) {
     let mut cluster = Cluster::start(3, &url, &settings).await;
     let write = async |command: &[&str]| drop(redis.run(command).await);
     assert_keeps_its_promises(&cluster, write, async || redis.keys().await).await;
+    assert_keeps_streams(&cluster).await;
 
     // The endpoint stands for another server meanwhile: no node notices, and a starting one finds
     // the cluster.

@@ -115,6 +115,52 @@ pub(super) async fn assert_keeps_its_promises(
     cluster.assert_well().await;
 }
 
+/// These settings with a stream for each channel below `log:`, and the right to read it.
+pub(super) fn with_streams(settings: Settings) -> Settings {
+    settings.rules(
+        "[[policy.rules]]\nname = \"everything\"\nchannels = [\"*\"]\n\
+         actions = [\"subscribe\", \"publish\", \"history\"]\n\
+         [[channels]]\npattern = \"log:*\"\nhistory = { size = 100, ttl = \"10m\" }\n",
+    )
+}
+
+/// All that a node asks Redis for streams, each once: appending with a key and without, recovery on
+/// another node, and reading in both directions.
+pub(super) async fn assert_keeps_streams(cluster: &Cluster) {
+    let last = cluster.nodes().len() - 1;
+    for n in 0..12 {
+        let channel = format!("log:{n}");
+        let subscribe = json!({"type":"subscribe","channel":channel});
+        let alice = Tape::of(cluster[0].user("alice").await);
+        let joined = alice.ask("join", subscribe.clone()).await;
+        assert_eq!(joined["offset"], 0, "{joined}");
+        let publish = json!({"type":"publish","channel":channel,"data":n,"key":"first"});
+        for id in ["first", "again"] {
+            let published = alice.ask(id, publish.clone()).await;
+            assert_eq!(published["offset"], 1, "{published}");
+        }
+        cluster[last].publish(&channel, json!("second")).await;
+        alice
+            .until(json!({"type":"message","channel":channel,"offset":2}))
+            .await;
+        let back = Tape::of(cluster[last].user("alice").await);
+        let since = json!({"epoch":joined["epoch"],"offset":0});
+        let mut recover = subscribe;
+        recover["since"] = since.clone();
+        let recovered = back.ask("back", recover).await;
+        assert_eq!(recovered["recovered"], true, "{recovered}");
+        back.until(json!({"type":"message","channel":channel,"offset":2}))
+            .await;
+        for (id, from, value) in [("since", "since", since), ("before", "before", json!(3))] {
+            let mut read = json!({"type":"history","channel":channel});
+            read[from] = value;
+            let read = back.ask(id, read).await;
+            let publications = read["publications"].as_array().map(Vec::len);
+            assert_eq!(publications, Some(2), "{read}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_redis_cluster_keeps_the_promises() {
     let mut redis = RedisCluster::start().await;
@@ -185,7 +231,7 @@ async fn over_tls_as_a_user_with_the_least_rights_the_promises_are_kept() {
     let ca = path("ca.pem");
     let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
     let redis = Redis::start_in(directory, &settings).await;
-    let secure = Settings::default()
+    let secure = with_streams(Settings::default())
         .with(&format!("backend.redis.ca_file = {ca:?}"))
         .with("backend.redis.username = \"curfew\"")
         .with("backend.redis.password = \"password-of-curfew\"")
@@ -206,6 +252,7 @@ async fn over_tls_as_a_user_with_the_least_rights_the_promises_are_kept() {
     let ticket = given.json()["ticket"].as_str().unwrap().to_owned();
     let with_ticket = cluster[1].ws().path(format!("/ws?ticket={ticket}"));
     cluster[1].connected(with_ticket).await;
+    assert_keeps_streams(&cluster).await;
     let refused = redis.run(&["ACL", "LOG"]).await;
     assert_eq!(
         refused,

@@ -1,4 +1,4 @@
-//! Commands, each with the slot of the cluster that it belongs to.
+//! A command and the server that it goes to.
 
 use redis::{Cmd, cmd};
 

@@ -152,7 +152,8 @@ impl Control {
         // Before the first read: a loss of track from here on belongs to this setup.
         generation.pushes.find_track();
         let lost = self.settle_epoch(generation).await?;
-        // The data may be gone, or another server's: what the node remembers of streams is compared before it is used.
+        // The data may be gone, or another server's: what the node remembers of streams is compared
+        // before it is used.
         self.core.events.doubt_streams();
         // Noted as known only at the end, when the node is synced with it. If the connection breaks
         // before, the primary must count as unknown again.

@@ -14,7 +14,8 @@ use crate::{
     StreamRange, Streams,
 };
 
-/// Most bytes of all streams. Beyond that the streams go that have heard nothing for the longest time.
+/// Most bytes of all streams. Beyond that the streams go that have heard nothing for the longest
+/// time.
 const MAX_BYTES: usize = 256 * 1024 * 1024;
 
 /// Bytes of a stream beside its publications, or of one publication beside its data, about.
@@ -23,8 +24,8 @@ const OVERHEAD_BYTES: usize = 128;
 /// Idempotency keys remembered for one channel. Beyond that the oldest goes early.
 const MAX_KEYS: usize = 10_000;
 
-/// Streams by channel. The map's lock is never held while a stream's is waited for, since a publication
-/// fans out under the latter.
+/// Streams by channel. The map's lock is never held while a stream's is waited for, since a
+/// publication fans out under the latter.
 #[derive(Debug, Default)]
 pub(super) struct StreamStore {
     by_channel: Mutex<Shelves>,
@@ -41,7 +42,8 @@ struct Shelves {
 struct Shelf {
     stream: Arc<Mutex<Stream>>,
     bytes: usize,
-    /// When it was last published into, or made ([`Clock::boottime`](curfew_model::Clock::boottime)).
+    /// The time of the last publication, or of its making
+    /// ([`Clock::boottime`](curfew_model::Clock::boottime)).
     used_at: Duration,
 }
 
@@ -51,7 +53,7 @@ struct Stream {
     /// Without holes; the last has the offset of `position`, unless the stream was cleared.
     publications: VecDeque<Publication>,
     bytes: usize,
-    /// When the publications are over.
+    /// The time at which the publications expire.
     ends_at: Duration,
     keys: Keys,
     /// It is not in the store any more: the channel has another, or will.
@@ -220,8 +222,8 @@ impl Shelf {
 
 impl Shelves {
     /// Forgets streams, the ones unused for the longest time first, down to half of what may be
-    /// kept: a sweep costs a look at each stream, so it has to last. Subscribers of a stream that is forgotten meet
-    /// a new epoch.
+    /// kept: a sweep costs a look at each stream, so it has to last. Subscribers of a stream that
+    /// is forgotten meet a new epoch.
     fn make_room(&mut self) {
         let mut by_use: Vec<_> = self
             .streams
@@ -244,7 +246,8 @@ impl Shelves {
 }
 
 impl Streams for Memory {
-    /// Fans out before it returns, under the stream's lock: the order of offsets is the order of arrival.
+    /// Fans out before it returns, under the stream's lock: the order of offsets is the order of
+    /// arrival.
     fn append(
         &self,
         mut publication: Publication,

@@ -1,22 +1,23 @@
 //! A channel's stream as this node has it: the order of what is delivered, and what is remembered.
 //!
-//! A feed delivers publications in the order of their offsets, each once. Pub/sub brings most of them. One that
-//! does not follow the last one waits until the node has read what is missing. What cannot be had is told as a gap, in
-//! the place where it is missing. A subscriber joins at the place that the feed has reached, so that it needs no
-//! buffer of its own.
+//! A feed delivers publications in the order of their offsets, each once. Pub/sub brings most of
+//! them. One that does not follow the last one waits until the node has read what is missing. What
+//! cannot be had is told as a gap, in the place where it is missing. A subscriber joins at the
+//! place that the feed has reached, so that it needs no buffer of its own.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use curfew_model::{Epoch, GapReason, Position, Publication};
 
-/// Most publications that wait for one that is missing. Those beyond are read again from the stream.
+/// Most publications that wait for one that is missing. Further ones are read again from the
+/// stream.
 const MAX_WAITING: usize = 1024;
 
-/// Most bytes of data that wait likewise.
+/// Most bytes of their data.
 const MAX_WAITING_BYTES: usize = 4 * 1024 * 1024;
 
-/// Memory that a publication in a window takes beside its data, in bytes, about.
+/// Approximate memory of a publication in a window beside its data, in bytes.
 pub(super) const ENTRY_BYTES: usize = 160;
 
 /// A part of a stream that was read, and the stream's position at that moment.
@@ -32,7 +33,7 @@ pub struct ReadPart<'a> {
     pub publications: &'a [Publication],
 }
 
-/// Where a feed's publications and gaps go.
+/// The receiver of a feed's publications and gaps.
 pub trait Deliver {
     /// A publication, the next in the channel's order.
     fn publication(&mut self, publication: &Publication);
@@ -68,11 +69,11 @@ pub(super) enum Replay {
 pub(super) struct Feed {
     /// The place of the last publication delivered; `None` until the stream was read once.
     at: Option<Position>,
-    /// The place agrees with the stream's: it was compared, and nothing has happened since that could have
-    /// hidden a publication or another epoch.
+    /// The place agrees with the stream's: it was compared, and nothing has happened since that
+    /// could have hidden a publication or another epoch.
     is_confirmed: bool,
-    /// The number of times that something may have been missed. A read that began before the last of them confirms
-    /// nothing.
+    /// The number of times that something may have been missed. A read that began before the last
+    /// of them confirms nothing.
     pub(super) doubts: u64,
     /// The last publications delivered, without holes.
     window: VecDeque<Publication>,
@@ -81,14 +82,15 @@ pub(super) struct Feed {
     ahead: Option<Position>,
     /// Reads of the stream that showed another epoch than that of `ahead`.
     contradicted: u8,
-    /// Publications of the epoch of `ahead` that do not follow the last one, as far as there is room.
+    /// Publications of the epoch of `ahead` that do not follow the last one, as far as there is
+    /// room.
     waiting: BTreeMap<u64, Publication>,
     waiting_bytes: usize,
-    /// When something was last delivered or compared.
+    /// The time of the last delivery or comparison.
     heard_at: Instant,
-    /// When the publications of the window are over.
+    /// The time at which the publications of the window expire.
     ends_at: Instant,
-    /// When something was last delivered or replayed.
+    /// The time of the last delivery or replay.
     pub(super) used_at: Instant,
     /// Subscribers that are about to join.
     pub(super) joining: usize,
@@ -129,8 +131,8 @@ impl Feed {
         self.at
     }
 
-    /// The offset after which the stream has to be read for a subscriber that comes with `since`, and for what may be
-    /// missing here.
+    /// The offset after which the stream has to be read for a subscriber that comes with `since`,
+    /// and for what may be missing here.
     pub(super) fn unknown_after(&self, since: Option<Position>) -> u64 {
         let known = self.at.map_or(u64::MAX, |at| at.offset);
         let since = since.map_or(u64::MAX, |since| since.offset);
@@ -281,7 +283,7 @@ impl Feed {
         out: &mut dyn Deliver,
     ) -> FeedState {
         let at = match self.at {
-            // The first subscriber joins at the top: there is nobody to be told of what came before.
+            // The first subscriber joins at the top: no listener can miss what came before.
             None => self.begin(part),
             Some(at) if at.epoch != part.position.epoch => self.begin_epoch(part, out),
             Some(at) => at,
@@ -309,8 +311,8 @@ impl Feed {
         self.state()
     }
 
-    /// Lets go of publications of an epoch that is over: the stream shows another one, and shows it again when it is
-    /// read once more. The first read may have been under way when they came.
+    /// Lets go of publications of an epoch that is over: the stream shows another one, and shows it
+    /// again when it is read once more. The first read may have been under way when they came.
     fn reject_contradicted(&mut self, epoch: Epoch) {
         const ENOUGH_READS: u8 = 2;
         if self.ahead.is_none_or(|ahead| ahead.epoch == epoch) {
@@ -327,8 +329,8 @@ impl Feed {
         part.position
     }
 
-    /// Another life of the stream: nothing of the one before is known any more. Publications of the new one that the
-    /// stream has are delivered.
+    /// Another life of the stream: nothing of the one before is known any more. Publications of the
+    /// new one that the stream has are delivered.
     fn begin_epoch(&mut self, part: ReadPart<'_>, out: &mut dyn Deliver) -> Position {
         self.forget();
         let first = part.publications.first().and_then(|first| first.entry);
@@ -378,8 +380,9 @@ impl Feed {
         }
     }
 
-    /// Gives up what is missing: those that wait are delivered after a gap. Returns false if none waits, or if they are
-    /// of another epoch: nothing but the stream says whether that one has begun or is over.
+    /// Gives up what is missing: those that wait are delivered after a gap. Returns false if none
+    /// waits, or if they are of another epoch: nothing but the stream says whether that one has
+    /// begun or is over.
     pub(super) fn give_up(&mut self, now: Instant, out: &mut dyn Deliver) -> bool {
         let Some(ahead) = self.ahead else {
             return false;
@@ -399,7 +402,7 @@ impl Feed {
             self.release(now, out);
         }
         if self.ahead.is_some() {
-            // Those that found no room among the waiting.
+            // Publications that found no room among the waiting.
             self.jump(ahead, out);
             self.drop_waiting();
         }
@@ -418,8 +421,8 @@ impl Feed {
         self.at = Some(to);
     }
 
-    /// The publications after `since` up to the feed's place. `read` is a part that was read and ingested for this
-    /// subscriber: it stands in for a window that has no room.
+    /// The publications after `since` up to the feed's place. `read` is a part that was read and
+    /// ingested for this subscriber: it stands in for a window that has no room.
     pub(super) fn replay(
         &mut self,
         since: Position,

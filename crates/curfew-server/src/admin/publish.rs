@@ -32,8 +32,9 @@ pub(super) struct Publish {
     /// Any JSON value; delivered byte for byte.
     #[schemars(with = "serde_json::Value")]
     data: Box<RawValue>,
-    /// The caller's own name for the publication, of 1 to 64 bytes, in a channel with history: within five minutes a
-    /// second publication of this admin key with it has the first's answer, and is not delivered.
+    /// The caller's own name for the publication, of 1 to 64 bytes, in a channel with history:
+    /// within five minutes a second publication of this admin key with it has the first's answer,
+    /// and is not delivered.
     #[serde(default)]
     key: Option<String>,
     /// The caller's span, as the header of this name, before which it goes. A bad one is none.

@@ -59,7 +59,8 @@ pub(crate) fn start(
     let (wire, id) = (state.wire, request.id.clone());
     let scope = span.scope();
     let subscribe = async move {
-        // The rules may change while the broker is asked, and what is recovered must not leave by the old ones.
+        // The rules may change while the broker is asked, and what is recovered must not leave by
+        // the old ones.
         let may = || {
             let current = &context.settings.load().policy;
             Arc::ptr_eq(current, &policy) || {

@@ -51,7 +51,7 @@ enum Told {
     Gap(Epoch, u64),
 }
 
-/// What every listener of the feed is told.
+/// The record of what every listener of the feed is told.
 #[derive(Debug, Default)]
 struct Log(Vec<Told>);
 
