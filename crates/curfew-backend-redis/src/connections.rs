@@ -24,8 +24,6 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-pub(crate) use keyed::Keyed;
-
 use crate::batcher::BatchSender;
 use crate::config::{RedisAddress, RedisTarget};
 use crate::connect::Connection;
