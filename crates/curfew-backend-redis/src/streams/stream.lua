@@ -2,12 +2,23 @@
 -- KEYS[1] is a stream: an entry for each publication, whose id is its offset. KEYS[2] is its hash: the epoch, the top
 -- offset, and the replication id of the server that wrote it last.
 
+-- The reply, or nil if the key is of another type. Any other error, such as a right that is missing, ends the script:
+-- it says nothing of the stream.
+local function of_type(reply)
+  if not reply.err then
+    return reply
+  end
+  if not string.find(reply.err, '^WRONGTYPE') then
+    error(reply)
+  end
+end
+
 -- The epoch, the top and the server's id. A stream that this server may not have whole begins the epoch `fresh`:
 -- another server wrote it last, its hash is gone, or its entries are not those that the hash tells of. `known` is the
 -- server's id as the caller knows it, '' if it does not.
 local function position(known, fresh, lifetime)
-  local meta = redis.pcall('HMGET', KEYS[2], 'epoch', 'top', 'server')
-  if meta.err then
+  local meta = of_type(redis.pcall('HMGET', KEYS[2], 'epoch', 'top', 'server'))
+  if not meta then
     redis.call('DEL', KEYS[2])
     meta = {}
   end
@@ -19,8 +30,8 @@ local function position(known, fresh, lifetime)
   end
   local is_whole = epoch and top and server == known
   if is_whole then
-    local last = redis.pcall('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
-    is_whole = not last.err and (not last[1] or last[1][1] == string.format('%.0f-0', top))
+    local last = of_type(redis.pcall('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1))
+    is_whole = last and (not last[1] or last[1][1] == string.format('%.0f-0', top))
   end
   if not is_whole then
     epoch, top = fresh, 0

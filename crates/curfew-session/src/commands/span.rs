@@ -20,6 +20,7 @@ pub(crate) fn name_of(command: &'static str) -> &'static str {
         "subscribe" => "curfew.subscribe",
         "unsubscribe" => "curfew.unsubscribe",
         "publish" => "curfew.publish",
+        "history" => "curfew.history",
         "refresh" => "curfew.refresh",
         "ping" => "curfew.ping",
         _ => "curfew.other",

@@ -10,6 +10,14 @@ use super::{number, sha1};
 const PUBLISH: &[u8] =
     include_bytes!("../../../../crates/curfew-backend-redis/src/fence/publish.lua");
 
+/// The text of the script that appends to streams. It can be loaded, as each node does, and not be run: no
+/// simulated channel has a stream.
+const APPEND: &[u8] = concat!(
+    include_str!("../../../../crates/curfew-backend-redis/src/streams/stream.lua"),
+    include_str!("../../../../crates/curfew-backend-redis/src/streams/append.lua")
+)
+.as_bytes();
+
 const NO_SCRIPT: &str = "NOSCRIPT No matching script. Please use EVAL.";
 
 const UNKNOWN: &str = "ERR the simulated Redis does not know this script: it has no Lua, and does only what crates/curfew-backend-redis/src/fence/publish.lua says";
@@ -48,11 +56,14 @@ impl Scripts {
 }
 
 pub(super) fn script_load(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
-    if args[2] != PUBLISH {
-        return Err(UNKNOWN.into());
+    match args[2] {
+        PUBLISH => {
+            call.server.scripts.is_loaded = true;
+            call.out.bulk(call.server.scripts.publish.as_bytes());
+        }
+        APPEND => call.out.bulk(sha1::hex(APPEND).as_bytes()),
+        _ => return Err(UNKNOWN.into()),
     }
-    call.server.scripts.is_loaded = true;
-    call.out.bulk(call.server.scripts.publish.as_bytes());
     Ok(())
 }
 
