@@ -190,6 +190,7 @@ fn another_epoch_is_a_gap_and_what_it_has_follows() {
     ];
     assert_eq!(rig.told(), expect);
     assert_eq!(rig.replay(position(old, 8)), None);
+    assert_eq!(rig.replay(position(old, 1)), None);
     assert_eq!(rig.replay(position(new, 1)), Some(vec![2, 3]));
 }
 
