@@ -27,6 +27,7 @@ mod sets;
 mod sha1;
 mod sorted;
 mod sorted_set;
+mod streams;
 mod strings;
 mod tracking;
 mod transactions;

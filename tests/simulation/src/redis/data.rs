@@ -31,7 +31,12 @@ pub(super) enum Value {
     Hash(Fields),
     Set(Set),
     Sorted(SortedSet),
+    /// Entries by the first number of their id, each with one field.
+    Stream(Entries),
 }
+
+/// The entries of a stream.
+pub(super) type Entries = BTreeMap<u64, Vec<u8>>;
 
 /// Names and values.
 pub(super) type Fields = Vec<(Vec<u8>, Vec<u8>)>;
@@ -67,6 +72,7 @@ impl Value {
             Self::Hash(_) => "hash",
             Self::Set(_) => "set",
             Self::Sorted(_) => "zset",
+            Self::Stream(_) => "stream",
         }
     }
 }
@@ -199,6 +205,15 @@ pub(super) fn hash(entry: Option<&Entry>) -> Result<&Fields, Failure> {
     match entry.map(|entry| &entry.value) {
         None => Ok(const { &Vec::new() }),
         Some(Value::Hash(fields)) => Ok(fields),
+        Some(_) => Err(WRONG_TYPE.into()),
+    }
+}
+
+/// A stream, where there is something.
+pub(super) fn stream(entry: Option<&Entry>) -> Result<&Entries, Failure> {
+    match entry.map(|entry| &entry.value) {
+        None => Ok(const { &Entries::new() }),
+        Some(Value::Stream(entries)) => Ok(entries),
         Some(_) => Err(WRONG_TYPE.into()),
     }
 }

@@ -1,69 +1,72 @@
 //! Scripts: the gateway's own, done in Rust as its text says.
 //!
-//! Owns: which scripts are loaded, and what the one that is known does.
+//! Owns: which scripts are loaded, and what each of them does.
 //! Knows nothing of: Lua.
 
 use super::call::{Call, Done, NOT_AN_INTEGER};
-use super::{number, sha1};
+use super::streams::{APPEND, READ};
+use super::{number, sha1, streams};
 
 /// The text of the script that publishes under a fence.
 const PUBLISH: &[u8] =
     include_bytes!("../../../../crates/curfew-backend-redis/src/fence/publish.lua");
 
-/// The text of the script that appends to streams. It can be loaded, as each node does, and not be run: no
-/// simulated channel has a stream.
-const APPEND: &[u8] = concat!(
-    include_str!("../../../../crates/curfew-backend-redis/src/streams/stream.lua"),
-    include_str!("../../../../crates/curfew-backend-redis/src/streams/append.lua")
-)
-.as_bytes();
-
 const NO_SCRIPT: &str = "NOSCRIPT No matching script. Please use EVAL.";
 
-const UNKNOWN: &str = "ERR the simulated Redis does not know this script: it has no Lua, and does only what crates/curfew-backend-redis/src/fence/publish.lua says";
+const UNKNOWN: &str = "ERR the simulated Redis does not know this script: it has no Lua, and does only what the scripts of crates/curfew-backend-redis say";
 
-/// Scripts that are loaded, by their digests.
+/// Every script, in the order of [`Scripts::loaded`].
+const SCRIPTS: [&[u8]; 3] = [PUBLISH, APPEND, READ];
+
+/// Scripts that are loaded.
 #[derive(Debug)]
 pub(super) struct Scripts {
-    publish: String,
-    is_loaded: bool,
+    digests: [String; 3],
+    loaded: [bool; 3],
 }
 
 impl Scripts {
     pub(super) fn new() -> Self {
         Self {
-            publish: sha1::hex(PUBLISH),
-            is_loaded: false,
+            digests: SCRIPTS.map(sha1::hex),
+            loaded: [false; 3],
         }
     }
 
     pub(super) fn forget(&mut self) {
-        self.is_loaded = false;
+        self.loaded = [false; 3];
     }
 
     /// True if this runs a script that may write, as every script does that does not say otherwise.
     pub(super) fn writes(&self, command: &str, args: &[&[u8]]) -> bool {
+        let Some(script) = args.get(1) else {
+            return false;
+        };
         match command {
-            "eval" => args.get(1) == Some(&PUBLISH),
-            "evalsha" => args.get(1).is_some_and(|digest| self.has(digest)),
+            "eval" => SCRIPTS.contains(script),
+            "evalsha" => self.has(script),
             _ => false,
         }
     }
 
+    /// The place of a script that is loaded, by its digest.
+    fn find(&self, digest: &[u8]) -> Option<usize> {
+        let is_it = |known: &String| digest.eq_ignore_ascii_case(known.as_bytes());
+        let at = self.digests.iter().position(is_it)?;
+        self.loaded[at].then_some(at)
+    }
+
     fn has(&self, digest: &[u8]) -> bool {
-        self.is_loaded && digest.eq_ignore_ascii_case(self.publish.as_bytes())
+        self.find(digest).is_some()
     }
 }
 
 pub(super) fn script_load(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
-    match args[2] {
-        PUBLISH => {
-            call.server.scripts.is_loaded = true;
-            call.out.bulk(call.server.scripts.publish.as_bytes());
-        }
-        APPEND => call.out.bulk(sha1::hex(APPEND).as_bytes()),
-        _ => return Err(UNKNOWN.into()),
-    }
+    let at = SCRIPTS.iter().position(|script| *script == args[2]);
+    let at = at.ok_or(UNKNOWN)?;
+    let scripts = &mut call.server.scripts;
+    scripts.loaded[at] = true;
+    call.out.bulk(scripts.digests[at].as_bytes());
     Ok(())
 }
 
@@ -94,15 +97,20 @@ pub(super) fn eval(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
     if keys > args.len() - 3 {
         return Err("ERR Number of keys can't be greater than number of args".into());
     }
-    if by_digest && !call.server.scripts.has(args[1]) {
-        return Err(NO_SCRIPT.into());
-    }
-    if !by_digest && args[1] != PUBLISH {
-        return Err(UNKNOWN.into());
-    }
-    call.server.scripts.is_loaded = true;
+    let at = match by_digest {
+        true => call.server.scripts.find(args[1]).ok_or(NO_SCRIPT)?,
+        false => {
+            let at = SCRIPTS.iter().position(|script| *script == args[1]);
+            at.ok_or(UNKNOWN)?
+        }
+    };
+    call.server.scripts.loaded[at] = true;
     let (keys, arguments) = args[3..].split_at(keys);
-    run(call, keys.first().copied(), arguments)
+    match SCRIPTS[at] {
+        APPEND => streams::append(call, keys, arguments),
+        READ => streams::read(call, keys, arguments),
+        _ => run(call, keys.first().copied(), arguments),
+    }
 }
 
 /// As `publish.lua`, line by line.
@@ -112,7 +120,7 @@ fn run(call: &mut Call<'_>, sharded: Option<&[u8]>, arguments: &[&[u8]]) -> Done
         .first()
         .and_then(|deadline| number::float(deadline))
     else {
-        let digest = &call.server.scripts.publish;
+        let digest = &call.server.scripts.digests[0];
         return Err(format!("ERR user_script:6: attempt to compare nil with number script: {digest}, on @user_script:6.").into());
     };
     if now as f64 > deadline {
