@@ -7,7 +7,7 @@ use curfew_testkit::mint::Key;
 use curfew_tests::{ADMIN_KEY, Gateway, Settings, curfew, eventually};
 use serde_json::{Value, json};
 
-const KEYED: [(&str, &str); 11] = [
+const KEYED: [(&str, &str); 14] = [
     ("POST", "/v1/publish"),
     ("POST", "/v1/broadcast"),
     ("GET", "/v1/sessions"),
@@ -17,6 +17,9 @@ const KEYED: [(&str, &str); 11] = [
     ("GET", "/v1/revocations"),
     ("GET", "/v1/nodes"),
     ("GET", "/v1/channels"),
+    ("GET", "/v1/channels/x"),
+    ("GET", "/v1/channels/x/history"),
+    ("DELETE", "/v1/channels/x/history"),
     ("GET", "/v1/issuers"),
     ("POST", "/v1/explain"),
 ];
@@ -402,6 +405,8 @@ async fn the_description_describes_every_path() {
         ("/v1/revocations/{kind}/{value}", vec!["delete"]),
         ("/v1/nodes", vec!["get"]),
         ("/v1/channels", vec!["get"]),
+        ("/v1/channels/{name}", vec!["get"]),
+        ("/v1/channels/{name}/history", vec!["get", "delete"]),
         ("/v1/explain", vec!["post"]),
     ] {
         for method in methods {

@@ -39,6 +39,7 @@ async fn a_key_may_do_what_it_lists_and_is_told_what_it_lacks() {
         ("GET", "/v1/revocations", &Value::Null, "read"),
         ("GET", "/v1/nodes", &Value::Null, "read"),
         ("GET", "/v1/channels", &Value::Null, "read"),
+        ("GET", "/v1/channels/news:1", &Value::Null, "read"),
         ("GET", "/v1/issuers", &Value::Null, "read"),
         ("POST", "/v1/revocations", &revoke, "revoke"),
         (

@@ -1,5 +1,6 @@
 //! Streams: a client that was away has what it missed, or knows that it does not.
 
+mod admin;
 mod checker;
 mod faults;
 mod native;

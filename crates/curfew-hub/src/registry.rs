@@ -236,6 +236,11 @@ impl Hub {
         self.channels.has(channel) || self.streams.has_joining(channel)
     }
 
+    /// The number of sessions of this node that listen to the channel.
+    pub fn subscribers(&self, channel: &Channel) -> usize {
+        self.channels.count_of(channel)
+    }
+
     /// The number of channels with listeners on this node.
     pub fn channel_count(&self) -> usize {
         self.channels.count()

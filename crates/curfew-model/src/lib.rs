@@ -62,8 +62,8 @@ pub use revocation::Revocation;
 pub use revocation_key::{Ineffective, RevocationKey, RevocationKeyError, Spelling};
 pub use secret::Secret;
 pub use stream::{
-    Epoch, EpochError, MAX_OFFSET, MAX_PUBLICATION_KEY_BYTES, Position, PublicationKey, Publisher,
-    StreamEntry,
+    DEFAULT_HISTORY_LIMIT, Epoch, EpochError, MAX_HISTORY_LIMIT, MAX_OFFSET,
+    MAX_PUBLICATION_KEY_BYTES, Position, PublicationKey, Publisher, StreamEntry,
 };
 pub use token_bucket::{Quota, TokenBucket};
 pub use trace::{TraceContext, TraceId};

@@ -12,6 +12,12 @@ use sha2::{Digest as _, Sha256};
 /// Largest offset: clients read JSON numbers as doubles, which are exact up to here (RFC 8259 §6).
 pub const MAX_OFFSET: u64 = (1 << 53) - 1;
 
+/// Publications in a history for which no limit is asked.
+pub const DEFAULT_HISTORY_LIMIT: u64 = 100;
+
+/// Most publications in a history; a larger limit is this one.
+pub const MAX_HISTORY_LIMIT: u64 = 300;
+
 /// Longest idempotency key of a publication, in bytes of UTF-8.
 pub const MAX_PUBLICATION_KEY_BYTES: usize = 64;
 

@@ -1,6 +1,7 @@
 //! The admin listener: health, metrics and the admin API.
 
 mod api;
+mod channels;
 mod explain;
 mod health;
 mod issuers;

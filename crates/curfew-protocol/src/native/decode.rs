@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use curfew_model::json::{Fault, Kind, Value, scan};
 use curfew_model::{
-    Command, CommandId, Epoch, ErrorCode, HistoryRange, MAX_OFFSET, MAX_PUBLICATION_KEY_BYTES,
-    Position, Request, TraceContext,
+    Command, CommandId, DEFAULT_HISTORY_LIMIT, Epoch, ErrorCode, HistoryRange, MAX_OFFSET,
+    MAX_PUBLICATION_KEY_BYTES, Position, Request, TraceContext,
 };
 
 use super::{MAX_DEPTH, MAX_ID_BYTES, RULES};
@@ -13,9 +13,6 @@ use crate::DecodeError;
 
 /// Number of characters of an unknown member's name that the answer quotes.
 const MAX_SHOWN_CHARS: usize = 64;
-
-/// Publications in the answer to `history` that names no limit.
-const DEFAULT_HISTORY_LIMIT: u64 = 100;
 
 /// The members of a message, as found in its text.
 #[derive(Default)]

@@ -16,7 +16,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use tracing::debug;
 
-use super::{Admin, explain, health, issuers, nodes, openapi, publish, revocations, sessions};
+use super::{
+    Admin, channels, explain, health, issuers, nodes, openapi, publish, revocations, sessions,
+};
 use crate::config::{AdminKey, Power};
 use crate::http::{Problem, Response};
 
@@ -256,8 +258,15 @@ pub(super) fn operations() -> Vec<Operation> {
             .always_traced().gives::<revocations::Restored>(),
         Operation::new(Method::GET, "/v1/nodes", Key(Read), "Live nodes", |a, _| Box::pin(nodes::nodes(a)))
             .gives::<nodes::Nodes>(),
-        Operation::new(Method::GET, "/v1/channels", Key(Read), "Channels with subscribers", |a, c| now(nodes::channels(&a, &c)))
-            .gives::<nodes::Channels>(),
+        Operation::new(Method::GET, "/v1/channels", Key(Read), "Channels with subscribers", |a, c| now(channels::list(&a, &c)))
+            .gives::<channels::Channels>(),
+        Operation::new(Method::GET, "/v1/channels/{name}", Key(Read), "One channel with its stream", |a, c| Box::pin(channels::get(a, c)))
+            .gives::<channels::ChannelDetails>(),
+        Operation::new(Method::GET, "/v1/channels/{name}/history", Key(Read), "The history of a channel", |a, c| Box::pin(channels::history(a, c)))
+            .query(&[("limit", "at most this many, 0 to 300; 100 if absent, 0 for the position alone"), ("before", "an offset: what came before it, newest first; the newest if absent"), ("since", "a position as EPOCH:OFFSET: what came after it, oldest first")])
+            .gives::<channels::History>(),
+        Operation::new(Method::DELETE, "/v1/channels/{name}/history", Key(Publish), "Delete the history of a channel; its position stays", |a, c| Box::pin(channels::clear(a, c)))
+            .gives::<channels::History>(),
         Operation::new(Method::GET, "/v1/issuers", Key(Read), "Issuers of tokens with their keys, as this node knows them", |a, _| now(issuers::list(&a)))
             .gives::<issuers::Issuers>(),
         Operation::new(Method::POST, "/v1/explain", Key(Power::Explain), "Which rule decides, and why", |a, c| Box::pin(explain::explain(a, c)))
@@ -322,7 +331,7 @@ impl Api {
             return Err(NotFound::Method(methods.join(", ")));
         };
         let mut params = HashMap::new();
-        for name in ["id", "kind", "value"] {
+        for name in ["id", "kind", "value", "name"] {
             if let Some(value) = found.params.get(name) {
                 params.insert(name, decode(value).map_err(|_| NotFound::Path)?);
             }

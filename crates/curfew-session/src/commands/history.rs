@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use curfew_backend::{BackendError, StreamPage, StreamRange};
-use curfew_model::{Action, ErrorCode, HistoryRange, Publication, Reply};
+use curfew_model::{Action, ErrorCode, HistoryRange, MAX_HISTORY_LIMIT, Publication, Reply};
 use curfew_telemetry::Origin;
 use tracing::Instrument as _;
 
@@ -12,9 +12,6 @@ use crate::commands::span::CommandSpan;
 use crate::commands::{Outcome, Reaction, RequestInfo};
 use crate::open::SessionState;
 use crate::pipeline::{Finished, InFlight};
-
-/// Most publications of an answer.
-const MAX_LIMIT: u64 = 300;
 
 /// Room for all of a publication in an answer but its data and its publisher, in bytes.
 const ENTRY_BYTES: usize = 96;
@@ -55,7 +52,7 @@ pub(crate) fn start(
         let message = "the channel keeps no history";
         return Reaction::Done(state.error(&request, ErrorCode::NotAvailable, message));
     }
-    let limit = limit.min(MAX_LIMIT) as u32;
+    let limit = limit.min(MAX_HISTORY_LIMIT) as u32;
     let part = match range {
         _ if limit == 0 => StreamRange::Top,
         HistoryRange::Since(since) => StreamRange::After {

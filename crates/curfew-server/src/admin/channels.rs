@@ -1,0 +1,234 @@
+//! Channels: their listeners on this node, and their streams.
+
+use std::sync::Arc;
+
+use curfew_backend::{StreamPage, StreamRange};
+use curfew_model::{
+    Channel, DEFAULT_HISTORY_LIMIT, Epoch, MAX_HISTORY_LIMIT, MAX_OFFSET, Publication,
+};
+use http::StatusCode;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::{Admin, Call};
+use crate::http::{Problem, Response, json};
+
+/// Channels with subscribers.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Channels {
+    channels: Vec<ChannelInfo>,
+}
+
+/// One channel.
+#[derive(Debug, Serialize, JsonSchema)]
+struct ChannelInfo {
+    channel: String,
+    /// Number of sessions of this node that listen.
+    subscribers: usize,
+}
+
+/// One channel with its stream.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct ChannelDetails {
+    channel: String,
+    /// Number of sessions of this node that listen.
+    subscribers: usize,
+    /// The stream; absent if the channel has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream: Option<StreamInfo>,
+}
+
+/// A channel's stream.
+#[derive(Debug, Serialize, JsonSchema)]
+struct StreamInfo {
+    /// The life of the stream that the offset counts in.
+    epoch: String,
+    /// The offset of the newest publication.
+    offset: u64,
+    /// Number of publications kept.
+    kept: u64,
+}
+
+/// A part of a channel's history.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct History {
+    /// The life of the stream that the offsets count in.
+    epoch: String,
+    /// The offset of the newest publication.
+    offset: u64,
+    /// Newest first with `before`, oldest first with `since`.
+    publications: Vec<Entry>,
+}
+
+/// A publication of a history.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Entry {
+    offset: u64,
+    /// The published value, byte for byte.
+    #[schemars(with = "serde_json::Value")]
+    data: Box<RawValue>,
+    /// The publisher's user; absent for a publication of this API.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<String>,
+    /// The time of the publication, in Unix milliseconds.
+    at: u64,
+}
+
+pub(super) fn list(admin: &Admin, call: &Call) -> Result<Response, Problem> {
+    let channels = admin
+        .context
+        .node
+        .hub()
+        .channels()
+        .into_iter()
+        .filter(|info| call.may_use(&info.channel))
+        .map(|info| ChannelInfo {
+            channel: info.channel.as_str().to_owned(),
+            subscribers: info.subscribers,
+        })
+        .collect();
+    Ok(json(StatusCode::OK, &Channels { channels }))
+}
+
+pub(super) async fn get(admin: Arc<Admin>, call: Call) -> Result<Response, Problem> {
+    let channel = named(&call)?;
+    let stream = match admin.has_stream(&channel) {
+        true => {
+            let first = StreamRange::After {
+                offset: 0,
+                limit: 1,
+            };
+            let page = admin.read(&channel, first).await?;
+            let first = page.publications.first().and_then(|first| first.entry);
+            let offset = page.position.offset;
+            Some(StreamInfo {
+                epoch: page.position.epoch.to_string(),
+                offset,
+                // Offsets have no holes.
+                kept: first.map_or(0, |first| offset + 1 - first.position.offset),
+            })
+        }
+        false => None,
+    };
+    let details = ChannelDetails {
+        subscribers: admin.context.node.hub().subscribers(&channel),
+        channel: channel.to_string(),
+        stream,
+    };
+    Ok(json(StatusCode::OK, &details))
+}
+
+pub(super) async fn history(admin: Arc<Admin>, call: Call) -> Result<Response, Problem> {
+    let channel = admin.streamed(&call)?;
+    let limit = number(&call, "limit")?.unwrap_or(DEFAULT_HISTORY_LIMIT);
+    let limit = limit.min(MAX_HISTORY_LIMIT) as u32;
+    let since = call.query("since")?.map(|text| since(&text)).transpose()?;
+    let range = match (since, number(&call, "before")?) {
+        (Some(_), Some(_)) => {
+            return Err(Problem::bad_request("give one of since and before"));
+        }
+        _ if limit == 0 => StreamRange::Top,
+        (Some((_, offset)), None) => StreamRange::After { offset, limit },
+        (None, before) => StreamRange::Before {
+            offset: before.unwrap_or(u64::MAX),
+            limit,
+        },
+    };
+    let mut page = admin.read(&channel, range).await?;
+    if since.is_some_and(|(epoch, _)| epoch != page.position.epoch) {
+        // Nothing came after a position of another epoch.
+        page.publications.clear();
+    }
+    let history = History {
+        epoch: page.position.epoch.to_string(),
+        offset: page.position.offset,
+        publications: page.publications.into_iter().filter_map(entry).collect(),
+    };
+    Ok(json(StatusCode::OK, &history))
+}
+
+/// Deletes the publications of a channel's stream; the position stays.
+pub(super) async fn clear(admin: Arc<Admin>, call: Call) -> Result<Response, Problem> {
+    let channel = admin.streamed(&call)?;
+    let streams = &admin.context.node.backends().streams;
+    streams.clear(&channel).await?;
+    let position = streams.read(&channel, StreamRange::Top).await?.position;
+    let history = History {
+        epoch: position.epoch.to_string(),
+        offset: position.offset,
+        publications: Vec::new(),
+    };
+    Ok(json(StatusCode::OK, &history))
+}
+
+impl Admin {
+    fn has_stream(&self, channel: &Channel) -> bool {
+        let settings = self.context.settings.load();
+        settings.channels.of(channel).stream.is_some()
+    }
+
+    /// The channel that the call names; fails unless it has a stream.
+    fn streamed(&self, call: &Call) -> Result<Channel, Problem> {
+        let channel = named(call)?;
+        match self.has_stream(&channel) {
+            true => Ok(channel),
+            false => Err(Problem::new(
+                StatusCode::CONFLICT,
+                "not_available",
+                "the channel keeps no history: see [[channels]]",
+            )),
+        }
+    }
+
+    async fn read(&self, channel: &Channel, range: StreamRange) -> Result<StreamPage, Problem> {
+        let streams = &self.context.node.backends().streams;
+        Ok(streams.read(channel, range).await?)
+    }
+}
+
+/// The channel that the call names, which the caller's key may use.
+fn named(call: &Call) -> Result<Channel, Problem> {
+    let channel = Channel::parse(call.param("name")).map_err(|error| {
+        Problem::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_channel",
+            error.to_string(),
+        )
+    })?;
+    call.check_channel(&channel)?;
+    Ok(channel)
+}
+
+/// A whole number of the query.
+fn number(call: &Call, name: &str) -> Result<Option<u64>, Problem> {
+    let number = |text: String| {
+        let number = text.parse().ok().filter(|number| *number <= MAX_OFFSET);
+        number.ok_or_else(|| {
+            Problem::bad_request(format!(
+                "{name} must be a whole number from 0 to {MAX_OFFSET}"
+            ))
+        })
+    };
+    call.query(name)?.map(number).transpose()
+}
+
+/// A position, written `EPOCH:OFFSET`.
+fn since(text: &str) -> Result<(Epoch, u64), Problem> {
+    let read = text.split_once(':').and_then(|(epoch, offset)| {
+        let offset = offset.parse().ok().filter(|offset| *offset <= MAX_OFFSET)?;
+        Some((epoch.parse().unwrap_or(Epoch::NONE), offset))
+    });
+    read.ok_or_else(|| Problem::bad_request("since must be an epoch, a colon and an offset"))
+}
+
+fn entry(publication: Publication) -> Option<Entry> {
+    let place = publication.entry?;
+    let data = String::from_utf8(publication.data.to_vec()).ok()?;
+    Some(Entry {
+        offset: place.position.offset,
+        data: RawValue::from_string(data).ok()?,
+        from: publication.from.map(|from| from.to_string()),
+        at: place.at,
+    })
+}
