@@ -15,6 +15,7 @@
 //!     channel: room.clone(),
 //!     data: Bytes::from_static(br#"{"text":"hello"}"#),
 //!     from: None,
+//!     entry: None,
 //!     trace: None,
 //! };
 //! let envelope = encode(&sent).to_vec();

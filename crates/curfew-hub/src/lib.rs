@@ -19,7 +19,11 @@
 //! use curfew_telemetry::Registry;
 //!
 //! let wires = Wires::new(vec![Wire::new(Arc::new(Native), Arc::new(WebSocket))]);
-//! let limits = HubLimits { outbound_bytes: 64 * 1024, node_outbound_bytes: 0 };
+//! let limits = HubLimits {
+//!     outbound_bytes: 64 * 1024,
+//!     node_outbound_bytes: 0,
+//!     window_bytes: 0,
+//! };
 //! let lease = Arc::new(DeliveryLease::perpetual());
 //! let metrics = HubMetrics::register(&Registry::default());
 //! let hub = Hub::new(wires, limits, lease, DeliveryPath::Local, metrics);
@@ -44,6 +48,7 @@
 //!     channel: room,
 //!     data: Bytes::from_static(b"1"),
 //!     from: None,
+//!     entry: None,
 //!     trace: None,
 //! };
 //! assert_eq!(hub.broadcast(&publication).queued, 1);

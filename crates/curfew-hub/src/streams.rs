@@ -26,6 +26,9 @@ use feed::{Feed, Replay};
 /// feed, so it has to last.
 const KEPT_SHARE: f64 = 0.75;
 
+/// Room for the answer to a subscriber, in bytes, which comes before what it missed.
+const ANSWER_BYTES: usize = 512;
+
 /// The feeds of a node, one for each channel with a stream that is listened to.
 #[derive(Debug)]
 pub(crate) struct Streams {
@@ -94,6 +97,13 @@ impl Streams {
 
     fn get(&self, channel: &Channel) -> Option<Arc<Mutex<Feed>>> {
         self.feeds.read().get(channel).cloned()
+    }
+
+    /// The feed of a channel that may have none yet.
+    fn add(&self, channel: &Channel) -> Arc<Mutex<Feed>> {
+        let mut feeds = self.feeds.write();
+        let feed = feeds.entry(channel.clone());
+        Arc::clone(feed.or_insert_with(|| Arc::new(Mutex::new(Feed::new(Instant::now())))))
     }
 
     /// Acts on a feed, and keeps count of the bytes of windows.
@@ -167,20 +177,20 @@ impl Hub {
     /// Begins to join a channel that has a stream of `size` publications, which are kept for `ttl`.
     /// The broker listens to the channel already, or is asked to next.
     pub fn begin_join(&self, channel: &Channel, size: usize, ttl: Duration) -> Joining {
-        let mut feeds = self.streams.feeds.write();
-        let feed = feeds
-            .entry(channel.clone())
-            .or_insert_with(|| Arc::new(Mutex::new(Feed::new(Instant::now()))));
-        let joining = Joining {
-            feed: Arc::clone(feed),
-        };
         self.streams.is_used.store(true, Ordering::Relaxed);
-        // Under both locks: a channel that is being left either sees it or is not there any more.
-        let mut feed = feed.lock();
-        feed.joining += 1;
-        (feed.size, feed.ttl) = (size, ttl);
-        drop(feed);
-        joining
+        loop {
+            let known = self.streams.get(channel);
+            let feed = known.unwrap_or_else(|| self.streams.add(channel));
+            let mut locked = feed.lock();
+            // A feed that has ended since is not the channel's any more.
+            if locked.is_ended {
+                continue;
+            }
+            locked.joining += 1;
+            (locked.size, locked.ttl) = (size, ttl);
+            drop(locked);
+            return Joining { feed };
+        }
     }
 
     /// Adds a listener to a channel with a stream. Queues, in this order: the frame that `answer`
@@ -249,7 +259,7 @@ impl Hub {
         member: &Member,
         publications: &[Publication],
     ) -> Option<Vec<Bytes>> {
-        let mut room = self.room_of(member);
+        let mut room = self.room_of(member).saturating_sub(ANSWER_BYTES);
         let mut frames = Vec::with_capacity(publications.len());
         for publication in publications {
             let Some(frame) = self.frame_of(member, publication) else {
@@ -344,7 +354,7 @@ impl Hub {
         let Some(feed) = self.streams.get(channel) else {
             return false;
         };
-        feed.lock().doubt();
+        self.streams.with(&feed, Feed::doubt);
         self.streams.want(channel);
         true
     }
@@ -353,7 +363,7 @@ impl Hub {
     pub fn doubt_all(&self) {
         let feeds = self.streams.feeds.read();
         for (channel, feed) in &*feeds {
-            feed.lock().doubt();
+            self.streams.with(feed, Feed::doubt);
             self.streams.want(channel);
         }
     }
@@ -385,7 +395,20 @@ impl Hub {
     /// The publications of a channel's stream were deleted.
     pub fn forget_window(&self, channel: &Channel) {
         if let Some(feed) = self.streams.get(channel) {
-            self.streams.with(&feed, Feed::forget);
+            self.streams.with(&feed, Feed::doubt);
+        }
+    }
+
+    /// The stream of a channel was found at this position by a look that began at `doubts`. Where
+    /// the channel's feed is elsewhere, the stream is read.
+    pub fn compare(&self, channel: &Channel, position: Position, doubts: u64) {
+        let Some(feed) = self.streams.get(channel) else {
+            return;
+        };
+        // Bound first: `doubt` takes the lock again.
+        let is_there = feed.lock().confirm(position, doubts, Instant::now());
+        if !is_there {
+            self.doubt(channel);
         }
     }
 
@@ -411,22 +434,23 @@ impl Hub {
             .collect()
     }
 
-    /// The broker does not listen to the channel any more. Returns false, and keeps its feed, if a
-    /// subscriber is about to join.
-    pub fn end_stream(&self, channel: &Channel) -> bool {
+    /// The broker does not listen to the channel any more: its feed ends, unless a subscriber is
+    /// about to join.
+    pub fn end_stream(&self, channel: &Channel) {
         let mut feeds = self.streams.feeds.write();
-        let Some(feed) = feeds.get(channel) else {
-            return true;
+        let Some(feed) = feeds.get(channel).cloned() else {
+            return;
         };
-        if feed.lock().joining > 0 {
-            return false;
+        let mut feed = feed.lock();
+        if feed.joining > 0 {
+            return;
         }
-        if let Some(feed) = feeds.remove(channel) {
-            self.streams
-                .window_bytes
-                .fetch_sub(feed.lock().window_bytes(), Ordering::Relaxed);
-        }
-        true
+        // One that has got hold of it, and waits for its lock, sees that it has ended.
+        feed.is_ended = true;
+        feeds.remove(channel);
+        self.streams
+            .window_bytes
+            .fetch_sub(feed.window_bytes(), Ordering::Relaxed);
     }
 }
 

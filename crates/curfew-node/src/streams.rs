@@ -174,8 +174,7 @@ impl Node {
     }
 
     /// Reads what the feed of a channel misses, and gives it up when that takes too long.
-    async fn fill(&self, channel: &Channel) {
-        let give_up_at = Instant::now() + MAX_WAIT;
+    async fn fill(&self, channel: &Channel, give_up_at: Instant) {
         // The first subscriber reads for itself.
         while let Some(at) = self.hub.reached(channel) {
             match time::timeout_at(give_up_at, self.read_stream(channel, at.offset)).await {
@@ -205,13 +204,15 @@ pub(crate) async fn fill(node: Arc<Node>) {
             if !node.stream_reads.filling.lock().insert(channel.clone()) {
                 continue;
             }
+            // From now on, however long the place is waited for.
+            let give_up_at = Instant::now() + MAX_WAIT;
             // It is never closed.
             let Ok(place) = Arc::clone(&places).acquire_owned().await else {
                 return;
             };
             let filler = Arc::clone(&node);
             node.spawn(async move {
-                filler.fill(&channel).await;
+                filler.fill(&channel, give_up_at).await;
                 filler.stream_reads.filling.lock().remove(&channel);
                 // Once it is removed: what came in between was left to this one.
                 filler.hub.want_if_missing(&channel);
@@ -242,17 +243,7 @@ pub(crate) async fn compare_quiet(node: Arc<Node>) {
                 }
             };
             for ((channel, position), doubts) in some.iter().zip(positions).zip(doubts) {
-                if node.hub.reached(channel) != Some(position) {
-                    node.hub.doubt(channel);
-                    continue;
-                }
-                let nothing_new = ReadPart {
-                    position,
-                    after: position.offset,
-                    doubts,
-                    publications: &[],
-                };
-                node.hub.ingest(channel, nothing_new, |_| {});
+                node.hub.compare(channel, position, doubts);
             }
         }
     }

@@ -18,7 +18,8 @@ local answer = { server, epoch }
 for i = 9, #ARGV, 2 do
   local key = KEYS[tonumber(ARGV[i])]
   local known = key and redis.call('GET', key)
-  if known then
+  -- What an epoch that is over was given may be lost.
+  if known and string.sub(known, 1, #epoch + 1) == epoch .. ':' then
     answer[#answer + 1] = known
   else
     top = top + 1

@@ -94,6 +94,8 @@ pub(super) struct Feed {
     pub(super) used_at: Instant,
     /// Subscribers that are about to join.
     pub(super) joining: usize,
+    /// The channel has another feed, or none.
+    pub(super) is_ended: bool,
     /// Most publications of the window.
     pub(super) size: usize,
     /// Time for which the window outlives its last publication.
@@ -116,6 +118,7 @@ impl Feed {
             ends_at: now,
             used_at: now,
             joining: 0,
+            is_ended: false,
             size: 0,
             ttl: Duration::ZERO,
         }
@@ -149,6 +152,19 @@ impl Feed {
     pub(super) fn doubt(&mut self) {
         self.is_confirmed = false;
         self.doubts += 1;
+        // What was remembered may have been deleted, or be of an epoch that is over.
+        self.forget();
+    }
+
+    /// The stream was found at this position by a look that began at `doubts`. Returns true if the feed is there as
+    /// well, which confirms its place.
+    pub(super) fn confirm(&mut self, position: Position, doubts: u64, now: Instant) -> bool {
+        if self.at != Some(position) {
+            return false;
+        }
+        self.heard_at = now;
+        self.is_confirmed = self.ahead.is_none() && doubts == self.doubts;
+        true
     }
 
     /// Forgets the window.
@@ -358,6 +374,10 @@ impl Feed {
     /// Remembers what lies before the window, as far as it has no holes.
     fn extend_back(&mut self, part: ReadPart<'_>, now: Instant) {
         let Some(at) = self.at else { return };
+        if part.doubts != self.doubts {
+            // The publications may have been deleted since they were read.
+            return;
+        }
         if self.window.is_empty() {
             self.ends_at = now + self.ttl;
         }

@@ -1,5 +1,9 @@
 use super::*;
-use crate::{ChannelInfo, Delivered};
+use std::time::Duration;
+
+use curfew_model::{Epoch, Position};
+
+use crate::{ChannelInfo, Delivered, Join, Joined, ReadPart};
 
 #[test]
 fn a_publication_is_encoded_once_per_protocol() {
@@ -179,4 +183,39 @@ fn the_first_delivery_and_one_in_so_many_is_timed_until_it_is_written() {
     assert_eq!(deliveries_timed(&harness), 2.0);
     assert_eq!(metric(&harness, "curfew_send_queue_messages_count"), 2.0);
     assert_eq!(metric(&harness, "curfew_send_queue_messages_sum"), 10.0);
+}
+
+#[test]
+fn a_stream_that_is_being_joined_does_not_end() {
+    let harness = Harness::new();
+    let (room, member) = (channel("room"), harness.open("u"));
+    let position = Position {
+        epoch: Epoch::from_random(1),
+        offset: 0,
+    };
+    let joining = harness.hub.begin_join(&room, 10, Duration::from_secs(60));
+    harness.hub.end_stream(&room);
+    assert!(harness.hub.has_subscribers(&room));
+    let part = ReadPart {
+        position,
+        after: 0,
+        doubts: harness.hub.doubts(&room),
+        publications: &[],
+    };
+    assert!(harness.hub.ingest(&room, part, |_| {}).is_some());
+    let joined = harness
+        .hub
+        .join(&joining, &room, &member, None, None, false, |_| None);
+    let expect = Joined {
+        position: Some(position),
+        recovered: None,
+    };
+    assert_eq!(joined, Join::Done(expect));
+    drop(joining);
+    // Left by all, it ends, and the next one begins anew.
+    assert!(harness.hub.unsubscribe(&room, &member));
+    harness.hub.end_stream(&room);
+    assert_eq!(harness.hub.reached(&room), None);
+    let _again = harness.hub.begin_join(&room, 10, Duration::from_secs(60));
+    assert_eq!(harness.hub.reached(&room), None);
 }

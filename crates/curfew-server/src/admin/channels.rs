@@ -151,9 +151,15 @@ pub(super) async fn history(admin: Arc<Admin>, call: Call) -> Result<Response, P
 /// Deletes the publications of a channel's stream; the position stays.
 pub(super) async fn clear(admin: Arc<Admin>, call: Call) -> Result<Response, Problem> {
     let channel = admin.streamed(&call)?;
-    let streams = &admin.context.node.backends().streams;
-    streams.clear(&channel).await?;
-    let position = streams.read(&channel, StreamRange::Top).await?.position;
+    // Read first: an error is then told of what was not deleted.
+    let position = admin.read(&channel, StreamRange::Top).await?.position;
+    admin
+        .context
+        .node
+        .backends()
+        .streams
+        .clear(&channel)
+        .await?;
     let history = History {
         epoch: position.epoch.to_string(),
         offset: position.offset,

@@ -68,7 +68,10 @@ pub(super) fn append(call: &mut Call<'_>, keys: &[&[u8]], args: &[&[u8]]) -> Don
         if let Some(key) = key {
             call.lapse(key);
             let ms = call.ms();
-            if let Some(known) = string(call.server.data.live(key, ms))? {
+            let of_epoch = [&epoch[..], b":"].concat();
+            if let Some(known) = string(call.server.data.live(key, ms))?
+                && known.starts_with(&of_epoch)
+            {
                 answer.push(Err(known.to_vec()));
                 continue;
             }
