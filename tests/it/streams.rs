@@ -6,7 +6,7 @@ mod faults;
 mod native;
 mod nodes;
 
-use curfew_tests::{Settings, Tape};
+use curfew_tests::{Gateway, Settings, Tape};
 use serde_json::{Value, json};
 
 /// Settings with a stream of `size` publications for each channel below `room:`, and rules that
@@ -23,6 +23,18 @@ fn with_streams(size: u32) -> Settings {
 /// A position as a client sends it back.
 fn position(of: &Value) -> Value {
     json!({"epoch": of["epoch"], "offset": of["offset"]})
+}
+
+/// A new session that subscribes to `room:1`, with its place if it has one, and the answer.
+async fn join(node: &Gateway, user: &str, since: Option<&Value>) -> (Tape, Value) {
+    let tape = Tape::of(node.user(user).await);
+    let mut command = json!({"type":"subscribe","channel":"room:1"});
+    if let Some(since) = since {
+        command["since"] = since.clone();
+    }
+    let answer = tape.ask("join", command).await;
+    assert_eq!(answer["type"], "ok", "{answer}");
+    (tape, answer)
 }
 
 /// The channel's messages and gaps so far, each by its offset; a gap is negative.

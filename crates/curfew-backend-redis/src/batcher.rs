@@ -105,33 +105,10 @@ impl BatchSender {
     }
 
     /// Publishes into a channel, given by its name at Redis, unless `until`
-    /// ([`boottime`](curfew_model::boottime)) has passed. Publications are sent in the order in
+    /// ([`boottime`](curfew_model::boottime)) has passed. With an entry the publication is appended
+    /// to its stream as well; the answer is its position. Publications are sent in the order in
     /// which these futures are first polled.
     pub(crate) async fn publish(
-        &self,
-        channel: String,
-        payload: Bytes,
-        until: Duration,
-    ) -> Result<(), Fault> {
-        self.hand_over(channel, payload, until, None).await?;
-        Ok(())
-    }
-
-    /// Appends a publication to a stream and publishes it, on the same terms.
-    pub(crate) async fn append(
-        &self,
-        channel: String,
-        payload: Bytes,
-        until: Duration,
-        entry: NewEntry,
-    ) -> Result<Position, Fault> {
-        let appended = self
-            .hand_over(channel, payload, until, Some(Box::new(entry)))
-            .await?;
-        appended.ok_or(Fault::Unexpected("EVALSHA"))
-    }
-
-    async fn hand_over(
         &self,
         channel: String,
         payload: Bytes,

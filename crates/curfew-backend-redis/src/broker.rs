@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use curfew_backend::{BackendError, BoxFuture, Broker};
-use curfew_model::{Channel, Publication};
+use curfew_model::{Channel, Position, Publication};
 use curfew_telemetry::{Span, SpanKind};
 
 use crate::envelope;
 use crate::fault::Fault;
 use crate::slots::slot_of;
+use crate::streams::NewEntry;
 use crate::subscriber::Verbs;
 use crate::{Connections, Redis, span};
 
@@ -43,22 +44,11 @@ impl Broker for Redis {
 
     fn publish(
         &self,
-        mut publication: Publication,
+        publication: Publication,
         until: Duration,
     ) -> BoxFuture<'_, Result<(), BackendError>> {
         Box::pin(async move {
-            let mut span = Span::NONE;
-            if publication.trace.is_some() {
-                span = self.producer(&publication);
-                publication.trace = span.context();
-            }
-            let name = self.core.keys.channel(&publication.channel);
-            let envelope = envelope::encode(&publication);
-            if let Err(fault) = self.connections.publish(name, envelope, until).await {
-                span::failed(&mut span, &fault);
-                return Err(self.failed(fault));
-            }
-            self.core.metrics.broker_messages_sent.inc();
+            self.hand_over(publication, until, None).await?;
             Ok(())
         })
     }
@@ -72,8 +62,35 @@ impl Redis {
         fault.into()
     }
 
+    /// Hands a publication to Redis, which publishes it and, with an entry, appends it to its
+    /// channel's stream. The answer is its position there.
+    pub(crate) async fn hand_over(
+        &self,
+        mut publication: Publication,
+        until: Duration,
+        entry: Option<Box<NewEntry>>,
+    ) -> Result<Option<Position>, BackendError> {
+        let mut span = Span::NONE;
+        if publication.trace.is_some() {
+            span = self.producer(&publication);
+            publication.trace = span.context();
+        }
+        let name = self.core.keys.channel(&publication.channel);
+        let envelope = match entry {
+            None => envelope::encode(&publication),
+            Some(_) => envelope::encode_end(&publication),
+        };
+        let published = self.connections.publish(name, envelope, until, entry).await;
+        let position = published.map_err(|fault| {
+            span::failed(&mut span, &fault);
+            self.failed(fault)
+        })?;
+        self.core.metrics.broker_messages_sent.inc();
+        Ok(position)
+    }
+
     /// The span of handing a publication to Redis. The spans of receiving nodes are its children.
-    pub(crate) fn producer(&self, publication: &Publication) -> Span {
+    fn producer(&self, publication: &Publication) -> Span {
         let tracer = self.core.metrics.tracer();
         let mut span = tracer.within("publish", SpanKind::Producer);
         span.set("messaging.system", "redis");

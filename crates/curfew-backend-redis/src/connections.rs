@@ -267,37 +267,20 @@ impl Connections {
     }
 
     /// Publishes into a channel, given by its name at Redis, unless `until`
-    /// ([`boottime`](curfew_model::boottime)) has passed.
+    /// ([`boottime`](curfew_model::boottime)) has passed. With an entry the publication is appended
+    /// to its stream as well, `payload` is the end of its envelope, and the answer is its position.
     pub(crate) async fn publish(
         &self,
         channel: String,
         payload: Bytes,
         until: Duration,
-    ) -> Result<(), Fault> {
+        entry: Option<Box<NewEntry>>,
+    ) -> Result<Option<Position>, Fault> {
         let server = self.of(slot_of(channel.as_bytes()))?;
         let batches = server.batches()?;
         let began = Instant::now();
-        let published = batches.publish(channel, payload, until).await;
-        published.map_err(|fault| self.report(&server, fault))?;
-        let verb = Verbs::new(self.is_cluster()).publish;
-        self.core.answered(verb, began);
-        Ok(())
-    }
-
-    /// Appends a publication to a stream and publishes it, on the same terms as
-    /// [`Connections::publish`]. `payload` is what follows the offset in the envelope.
-    pub(crate) async fn append(
-        &self,
-        channel: String,
-        payload: Bytes,
-        until: Duration,
-        entry: NewEntry,
-    ) -> Result<Position, Fault> {
-        let server = self.of(slot_of(channel.as_bytes()))?;
-        let batches = server.batches()?;
-        let began = Instant::now();
-        let appended = batches.append(channel, payload, until, entry).await;
-        let position = appended.map_err(|fault| self.report(&server, fault))?;
+        let published = batches.publish(channel, payload, until, entry).await;
+        let position = published.map_err(|fault| self.report(&server, fault))?;
         let verb = Verbs::new(self.is_cluster()).publish;
         self.core.answered(verb, began);
         Ok(position)

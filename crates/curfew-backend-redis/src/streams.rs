@@ -12,7 +12,6 @@ use curfew_backend::{
     StreamRange, Streams,
 };
 use curfew_model::{Channel, Epoch, Position, Publication, PublicationKey};
-use curfew_telemetry::Span;
 use redis::{Cmd, Value, from_redis_value};
 
 use crate::connections::Keyed;
@@ -21,7 +20,7 @@ use crate::inbox::Message;
 use crate::keys::StreamKeys;
 use crate::slots::slot_of;
 use crate::subscriber::Verbs;
-use crate::{Redis, envelope, span};
+use crate::{Redis, envelope};
 
 /// Appends publications of one channel.
 pub(crate) const APPEND: &str = concat!(
@@ -104,33 +103,17 @@ pub(crate) fn milliseconds(time: Duration) -> u64 {
 impl Streams for Redis {
     fn append(
         &self,
-        mut publication: Publication,
+        publication: Publication,
         until: Duration,
         bounds: StreamBounds,
         key: Option<PublicationKey>,
     ) -> BoxFuture<'_, Result<Position, BackendError>> {
         Box::pin(async move {
-            let mut span = Span::NONE;
-            if publication.trace.is_some() {
-                span = self.producer(&publication);
-                publication.trace = span.context();
-            }
             let keys = self.core.keys.stream(&publication.channel);
             let key = key.map(|key| keys.publication(&key));
-            let name = self.core.keys.channel(&publication.channel);
-            let envelope = envelope::encode_end(&publication);
-            let entry = NewEntry { keys, bounds, key };
-            let appended = self.connections.append(name, envelope, until, entry).await;
-            match appended {
-                Ok(position) => {
-                    self.core.metrics.broker_messages_sent.inc();
-                    Ok(position)
-                }
-                Err(fault) => {
-                    span::failed(&mut span, &fault);
-                    Err(self.failed(fault))
-                }
-            }
+            let entry = Box::new(NewEntry { keys, bounds, key });
+            let appended = self.hand_over(publication, until, Some(entry)).await?;
+            appended.ok_or_else(|| self.failed(Fault::Unexpected("EVALSHA")))
         })
     }
 
@@ -189,7 +172,7 @@ impl Redis {
             .arg(fresh_epoch().as_str())
             .arg(milliseconds(POSITION_LIFETIME));
         match range {
-            // Redis takes neither of these two.
+            // Redis refuses an empty range.
             StreamRange::Before { offset: 0, .. }
             | StreamRange::After { limit: 0, .. }
             | StreamRange::Before { limit: 0, .. }

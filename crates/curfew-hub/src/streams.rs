@@ -290,18 +290,8 @@ impl Hub {
         let Some(feed) = self.streams.get(channel) else {
             return false;
         };
-        let state = self.streams.with(&feed, |feed| {
-            if !self.may_broadcast() {
-                // It stays in the stream, and is read once the lease is held again.
-                feed.doubt();
-                return FeedState::Whole;
-            }
-            let mut out = Fanout {
-                hub: self,
-                channel,
-                deliver,
-            };
-            feed.arrive(publication, Instant::now(), &mut out)
+        let state = self.act(channel, &feed, deliver, |feed, now, out| {
+            feed.arrive(publication, now, out)
         });
         self.streams.want_missing(channel, state);
         true
@@ -315,7 +305,31 @@ impl Hub {
         deliver: impl FnMut(&Publication),
     ) -> Option<FeedState> {
         let feed = self.streams.get(channel)?;
-        Some(self.streams.with(&feed, |feed| {
+        Some(self.act(channel, &feed, deliver, |feed, now, out| {
+            feed.ingest(part, now, out)
+        }))
+    }
+
+    /// The stream could not be read in time: publications that wait are delivered after a gap.
+    pub fn give_up_missing(&self, channel: &Channel, deliver: impl FnMut(&Publication)) {
+        if let Some(feed) = self.streams.get(channel) {
+            self.act(channel, &feed, deliver, |feed, now, out| {
+                feed.give_up(now, out);
+                feed.state()
+            });
+        }
+    }
+
+    /// Has a feed deliver, under its lock. While the node may not deliver, nothing is done: what
+    /// came stays in the stream, and is read once the lease is held again.
+    fn act(
+        &self,
+        channel: &Channel,
+        feed: &Mutex<Feed>,
+        deliver: impl FnMut(&Publication),
+        act: impl FnOnce(&mut Feed, Instant, &mut dyn Deliver) -> FeedState,
+    ) -> FeedState {
+        self.streams.with(feed, |feed| {
             if !self.may_broadcast() {
                 feed.doubt();
                 return FeedState::Whole;
@@ -325,27 +339,8 @@ impl Hub {
                 channel,
                 deliver,
             };
-            feed.ingest(part, Instant::now(), &mut out)
-        }))
-    }
-
-    /// The stream could not be read in time: publications that wait are delivered after a gap.
-    pub fn give_up_missing(&self, channel: &Channel, deliver: impl FnMut(&Publication)) {
-        let Some(feed) = self.streams.get(channel) else {
-            return;
-        };
-        self.streams.with(&feed, |feed| {
-            if !self.may_broadcast() {
-                feed.doubt();
-                return;
-            }
-            let mut out = Fanout {
-                hub: self,
-                channel,
-                deliver,
-            };
-            feed.give_up(Instant::now(), &mut out);
-        });
+            act(feed, Instant::now(), &mut out)
+        })
     }
 
     /// Publications of a channel may have been missed: its stream is read. Returns false if it has

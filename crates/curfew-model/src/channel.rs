@@ -50,7 +50,7 @@ impl Channel {
         Ok(Self(name.into()))
     }
 
-    /// The first bytes of the name's SHA-256. Nobody finds two names with one digest in practice.
+    /// The first bytes of the name's SHA-256. Finding two names with one digest is infeasible.
     pub fn digest(&self) -> u64 {
         let digest = Sha256::digest(self.0.as_bytes());
         digest[..8]

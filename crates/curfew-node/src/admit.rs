@@ -143,7 +143,7 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// How many sessions one user may have, by the settings that an admission goes by.
+/// The limit on sessions of one user, taken from the settings of one admission.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct UserLimit {
     /// `session.max_per_user`; 0 is no limit.

@@ -115,7 +115,10 @@ impl Drop for Asking<'_> {
 
 impl Node {
     /// Subscribes a session. The broker is asked first, so that the session misses nothing
-    /// published after this returns.
+    /// published after this returns. The session is sent, in this order, the frame that `answer`
+    /// makes of its place, the publications after `since`, and those that follow.
+    ///
+    /// `may` is asked last. If it says no, the session is not subscribed, and there is no place.
     pub async fn subscribe(
         &self,
         channel: &Channel,

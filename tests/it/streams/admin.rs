@@ -1,9 +1,9 @@
 //! The admin API's view of channels and histories.
 
-use curfew_tests::{ADMIN_KEY, Cluster, Gateway, Redis, Tape};
+use curfew_tests::{ADMIN_KEY, Cluster, Gateway, Redis};
 use serde_json::{Value, json};
 
-use super::{offsets, position, with_streams};
+use super::{join, offsets, position, with_streams};
 
 async fn publish(node: &Gateway, channel: &str, count: u64) -> Value {
     let mut last = Value::Null;
@@ -94,10 +94,7 @@ async fn a_history_is_read_as_by_clients() {
 async fn a_history_that_is_deleted_is_recovered_by_nobody_and_missed_by_no_subscriber() {
     let redis = Redis::start().await;
     let cluster = Cluster::start(2, &redis.url(), &with_streams(10)).await;
-    let alice = Tape::of(cluster[0].user("alice").await);
-    let joined = alice
-        .ask("join", json!({"type":"subscribe","channel":"room:1"}))
-        .await;
+    let (alice, joined) = join(&cluster[0], "alice", None).await;
     let placed = publish(&cluster[0], "room:1", 3).await;
     alice.until(json!({"offset":3})).await;
     // The other node deletes; this one has a window.
@@ -109,9 +106,7 @@ async fn a_history_that_is_deleted_is_recovered_by_nobody_and_missed_by_no_subsc
         json!({"epoch":placed["epoch"],"offset":3,"publications":[]})
     );
     curfew_tests::eventually("the window is empty", async || {
-        let bob = Tape::of(cluster[0].user("bob").await);
-        let command = json!({"type":"subscribe","channel":"room:1","since":position(&joined)});
-        let answer = bob.ask("join", command).await;
+        let (_, answer) = join(&cluster[0], "bob", Some(&position(&joined))).await;
         (answer["recovered"] == false).then_some(())
     })
     .await;

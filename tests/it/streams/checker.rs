@@ -112,7 +112,7 @@ impl Client {
                 _ => {}
             }
         }
-        // Where no answer came the place is as it was.
+        // Without an answer the place is as it was.
         self.place = place.or(since);
     }
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use curfew_tests::{Cluster, Gateway, Redis, Tape, eventually_within};
+use curfew_tests::{Cluster, Gateway, Redis, eventually_within};
 use serde_json::{Value, json};
 
-use super::{offsets, position, with_streams};
+use super::{join, offsets, position, with_streams};
 
 /// Time that a node may take to be well again.
 const RECOVERY: Duration = Duration::from_secs(20);
@@ -18,17 +18,6 @@ async fn publish(node: &Gateway, data: Value) -> Value {
         (status == 200).then_some(answer)
     })
     .await
-}
-
-async fn join(node: &Gateway, user: &str, since: Option<&Value>) -> (Tape, Value) {
-    let tape = Tape::of(node.user(user).await);
-    let mut command = json!({"type":"subscribe","channel":"room:1"});
-    if let Some(since) = since {
-        command["since"] = since.clone();
-    }
-    let answer = tape.ask("join", command).await;
-    assert_eq!(answer["type"], "ok", "{answer}");
-    (tape, answer)
 }
 
 #[tokio::test]

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use curfew_tests::{Cluster, Gateway, Redis, Tape, eventually};
 use serde_json::{Value, json};
 
-use super::{offsets, place, position, with_streams};
+use super::{join, offsets, place, position, with_streams};
 
-/// Publishes numbers until it is dropped.
+/// Publishes `count` numbers, and returns the last one's place.
 async fn publish(node: &Gateway, from: u64, count: u64) -> Value {
     let mut last = Value::Null;
     for data in from..from + count {
@@ -15,17 +15,6 @@ async fn publish(node: &Gateway, from: u64, count: u64) -> Value {
         last = node.admin_ok("POST", "/v1/publish", Some(body)).await;
     }
     last
-}
-
-async fn join(node: &Gateway, user: &str, since: Option<&Value>) -> (Tape, Value) {
-    let tape = Tape::of(node.user(user).await);
-    let mut command = json!({"type":"subscribe","channel":"room:1"});
-    if let Some(since) = since {
-        command["since"] = since.clone();
-    }
-    let answer = tape.ask("join", command).await;
-    assert_eq!(answer["type"], "ok", "{answer}");
-    (tape, answer)
 }
 
 #[tokio::test]

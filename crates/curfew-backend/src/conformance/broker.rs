@@ -12,13 +12,13 @@ use super::cluster::{Cluster, Recorder, eventually};
 use crate::Backends;
 
 /// The end of a lease that lasts for as long as the backend's own.
-const NO_END: Duration = Duration::MAX;
+pub(super) const NO_END: Duration = Duration::MAX;
 
-fn channel(name: &str) -> Channel {
+pub(super) fn channel(name: &str) -> Channel {
     Channel::parse(name).expect("a channel name")
 }
 
-fn publication(name: &str, data: impl Into<Bytes>) -> Publication {
+pub(super) fn publication(name: &str, data: impl Into<Bytes>) -> Publication {
     Publication {
         channel: channel(name),
         data: data.into(),
@@ -28,7 +28,7 @@ fn publication(name: &str, data: impl Into<Bytes>) -> Publication {
     }
 }
 
-async fn subscribe(backends: &Backends, name: &str) {
+pub(super) async fn subscribe(backends: &Backends, name: &str) {
     backends
         .broker
         .subscribe(&channel(name))
@@ -65,7 +65,7 @@ async fn publish_together(backends: &Backends, publications: Vec<Publication>) {
 }
 
 /// The publications that arrived in one channel; a node may see others too.
-fn arrived(recorder: &Recorder, name: &str) -> Vec<Publication> {
+pub(super) fn arrived(recorder: &Recorder, name: &str) -> Vec<Publication> {
     let mut publications = recorder.publications();
     publications.retain(|publication| publication.channel.as_str() == name);
     publications

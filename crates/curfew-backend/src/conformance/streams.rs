@@ -4,17 +4,12 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use curfew_model::{
-    Channel, Position, Publication, PublicationKey, Publisher, StreamEntry, boottime,
-};
-
+use curfew_model::{Position, Publication, PublicationKey, Publisher, StreamEntry, boottime};
 use tokio::task::JoinSet;
 
-use super::cluster::{Cluster, Recorder, eventually};
+use super::broker::{NO_END, arrived, channel, publication, subscribe};
+use super::cluster::{Cluster, eventually};
 use crate::{Backends, StreamBounds, StreamRange};
-
-/// The end of a lease that lasts for as long as the backend's own.
-const NO_END: Duration = Duration::MAX;
 
 const BOUNDS: StreamBounds = StreamBounds {
     size: 1_000,
@@ -25,20 +20,6 @@ const ALL: StreamRange = StreamRange::After {
     offset: 0,
     limit: u32::MAX,
 };
-
-fn channel(name: &str) -> Channel {
-    Channel::parse(name).expect("a channel name")
-}
-
-fn publication(name: &str, data: impl Into<Bytes>) -> Publication {
-    Publication {
-        channel: channel(name),
-        data: data.into(),
-        from: None,
-        entry: None,
-        trace: None,
-    }
-}
 
 async fn append(backends: &Backends, name: &str, data: impl Into<Bytes>) -> Position {
     append_by(backends, name, data, None).await
@@ -81,17 +62,6 @@ fn offsets_of(publications: &[Publication]) -> Vec<u64> {
 
 fn entry(publication: &Publication) -> StreamEntry {
     publication.entry.expect("it has a place in the stream")
-}
-
-async fn subscribe(backends: &Backends, name: &str) {
-    let subscribed = backends.broker.subscribe(&channel(name)).await;
-    subscribed.expect("subscribe");
-}
-
-fn arrived(recorder: &Recorder, name: &str) -> Vec<Publication> {
-    let mut publications = recorder.publications();
-    publications.retain(|publication| publication.channel.as_str() == name);
-    publications
 }
 
 pub(super) async fn an_unused_stream_has_one_epoch(cluster: Cluster) {

@@ -25,8 +25,6 @@ pub(super) const ENTRY_BYTES: usize = 160;
 pub struct ReadPart<'a> {
     /// The place of the newest publication.
     pub position: Position,
-    /// The offset after which it was read.
-    pub after: u64,
     /// The doubts of the feed when the read began.
     pub doubts: u64,
     /// The publications after that, as far as the stream has them, oldest first.
@@ -152,12 +150,12 @@ impl Feed {
     pub(super) fn doubt(&mut self) {
         self.is_confirmed = false;
         self.doubts += 1;
-        // What was remembered may have been deleted, or be of an epoch that is over.
+        // The window may hold publications that were deleted, or are of an epoch that is over.
         self.forget();
     }
 
-    /// The stream was found at this position by a look that began at `doubts`. Returns true if the feed is there as
-    /// well, which confirms its place.
+    /// The stream was found at this position by a look that began at `doubts`. Returns true if the
+    /// feed is there as well, which confirms its place.
     pub(super) fn confirm(&mut self, position: Position, doubts: u64, now: Instant) -> bool {
         if self.at != Some(position) {
             return false;

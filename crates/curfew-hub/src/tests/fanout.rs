@@ -198,7 +198,6 @@ fn a_stream_that_is_being_joined_does_not_end() {
     assert!(harness.hub.has_subscribers(&room));
     let part = ReadPart {
         position,
-        after: 0,
         doubts: harness.hub.doubts(&room),
         publications: &[],
     };

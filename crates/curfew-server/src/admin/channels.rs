@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use curfew_backend::{StreamPage, StreamRange};
 use curfew_model::{
-    Channel, DEFAULT_HISTORY_LIMIT, Epoch, MAX_HISTORY_LIMIT, MAX_OFFSET, Publication,
+    Channel, DEFAULT_HISTORY_LIMIT, Epoch, HistoryRange, MAX_OFFSET, Position, Publication,
 };
+use curfew_node::ChannelOptions;
 use http::StatusCode;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -93,8 +94,8 @@ pub(super) fn list(admin: &Admin, call: &Call) -> Result<Response, Problem> {
 
 pub(super) async fn get(admin: Arc<Admin>, call: Call) -> Result<Response, Problem> {
     let channel = named(&call)?;
-    let stream = match admin.has_stream(&channel) {
-        true => {
+    let stream = match admin.options(&channel).stream {
+        Some(_) => {
             let first = StreamRange::After {
                 offset: 0,
                 limit: 1,
@@ -109,7 +110,7 @@ pub(super) async fn get(admin: Arc<Admin>, call: Call) -> Result<Response, Probl
                 kept: first.map_or(0, |first| offset + 1 - first.position.offset),
             })
         }
-        false => None,
+        None => None,
     };
     let details = ChannelDetails {
         subscribers: admin.context.node.hub().subscribers(&channel),
@@ -122,24 +123,15 @@ pub(super) async fn get(admin: Arc<Admin>, call: Call) -> Result<Response, Probl
 pub(super) async fn history(admin: Arc<Admin>, call: Call) -> Result<Response, Problem> {
     let channel = admin.streamed(&call)?;
     let limit = number(&call, "limit")?.unwrap_or(DEFAULT_HISTORY_LIMIT);
-    let limit = limit.min(MAX_HISTORY_LIMIT) as u32;
     let since = call.query("since")?.map(|text| since(&text)).transpose()?;
     let range = match (since, number(&call, "before")?) {
         (Some(_), Some(_)) => {
             return Err(Problem::bad_request("give one of since and before"));
         }
-        _ if limit == 0 => StreamRange::Top,
-        (Some((_, offset)), None) => StreamRange::After { offset, limit },
-        (None, before) => StreamRange::Before {
-            offset: before.unwrap_or(u64::MAX),
-            limit,
-        },
+        (Some(since), None) => HistoryRange::Since(since),
+        (None, before) => HistoryRange::Before(before.unwrap_or(u64::MAX)),
     };
-    let mut page = admin.read(&channel, range).await?;
-    if since.is_some_and(|(epoch, _)| epoch != page.position.epoch) {
-        // Nothing came after a position of another epoch.
-        page.publications.clear();
-    }
+    let page = admin.context.node.history(&channel, range, limit).await?;
     let history = History {
         epoch: page.position.epoch.to_string(),
         offset: page.position.offset,
@@ -169,22 +161,28 @@ pub(super) async fn clear(admin: Arc<Admin>, call: Call) -> Result<Response, Pro
 }
 
 impl Admin {
-    fn has_stream(&self, channel: &Channel) -> bool {
-        let settings = self.context.settings.load();
-        settings.channels.of(channel).stream.is_some()
+    /// The options of a channel by the settings in force.
+    pub(super) fn options(&self, channel: &Channel) -> ChannelOptions {
+        self.context.settings.load().channels.of(channel)
+    }
+
+    /// Fails with this explanation unless the channel has a stream.
+    pub(super) fn check_stream(
+        &self,
+        channel: &Channel,
+        detail: &'static str,
+    ) -> Result<(), Problem> {
+        match self.options(channel).stream {
+            Some(_) => Ok(()),
+            None => Err(Problem::new(StatusCode::CONFLICT, "not_available", detail)),
+        }
     }
 
     /// The channel that the call names; fails unless it has a stream.
     fn streamed(&self, call: &Call) -> Result<Channel, Problem> {
         let channel = named(call)?;
-        match self.has_stream(&channel) {
-            true => Ok(channel),
-            false => Err(Problem::new(
-                StatusCode::CONFLICT,
-                "not_available",
-                "the channel keeps no history: see [[channels]]",
-            )),
-        }
+        self.check_stream(&channel, "the channel keeps no history: see [[channels]]")?;
+        Ok(channel)
     }
 
     async fn read(&self, channel: &Channel, range: StreamRange) -> Result<StreamPage, Problem> {
@@ -193,15 +191,20 @@ impl Admin {
     }
 }
 
-/// The channel that the call names, which the caller's key may use.
-fn named(call: &Call) -> Result<Channel, Problem> {
-    let channel = Channel::parse(call.param("name")).map_err(|error| {
+/// Checks a channel's name.
+pub(super) fn parse_channel(name: &str) -> Result<Channel, Problem> {
+    Channel::parse(name).map_err(|error| {
         Problem::new(
             StatusCode::BAD_REQUEST,
             "invalid_channel",
             error.to_string(),
         )
-    })?;
+    })
+}
+
+/// The channel that the call names, which the caller's key may use.
+fn named(call: &Call) -> Result<Channel, Problem> {
+    let channel = parse_channel(call.param("name"))?;
     call.check_channel(&channel)?;
     Ok(channel)
 }
@@ -220,10 +223,11 @@ fn number(call: &Call, name: &str) -> Result<Option<u64>, Problem> {
 }
 
 /// A position, written `EPOCH:OFFSET`.
-fn since(text: &str) -> Result<(Epoch, u64), Problem> {
+fn since(text: &str) -> Result<Position, Problem> {
     let read = text.split_once(':').and_then(|(epoch, offset)| {
         let offset = offset.parse().ok().filter(|offset| *offset <= MAX_OFFSET)?;
-        Some((epoch.parse().unwrap_or(Epoch::NONE), offset))
+        let epoch = epoch.parse().unwrap_or(Epoch::NONE);
+        Some(Position { epoch, offset })
     });
     read.ok_or_else(|| Problem::bad_request("since must be an epoch, a colon and an offset"))
 }

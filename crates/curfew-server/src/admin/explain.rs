@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use curfew_auth::VerifyError;
-use curfew_model::{Action, Channel};
+use curfew_model::Action;
 use curfew_policy::Explanation;
 use http::StatusCode;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::channels::parse_channel;
 use super::{Admin, Call};
 use crate::http::{Problem, Response, json};
 
@@ -29,13 +30,7 @@ pub(super) struct Explain {
 
 pub(super) async fn explain(admin: Arc<Admin>, call: Call) -> Result<Response, Problem> {
     let body: Explain = call.json()?;
-    let channel = Channel::parse(&body.channel).map_err(|error| {
-        Problem::new(
-            StatusCode::BAD_REQUEST,
-            "invalid_channel",
-            error.to_string(),
-        )
-    })?;
+    let channel = parse_channel(&body.channel)?;
     call.check_channel(&channel)?;
     let claims = match (body.token, body.claims) {
         (Some(token), None) => match admin.context.verify(&token).await {

@@ -5,9 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use curfew_backend::BackendError;
-use curfew_model::{
-    Channel, MAX_PUBLICATION_KEY_BYTES, Position, Publication, PublicationKey, Publisher,
-};
+use curfew_model::{MAX_PUBLICATION_KEY_BYTES, Position, Publication, PublicationKey, Publisher};
 use curfew_node::Append;
 use curfew_protocol::native;
 use curfew_session::{PublishOutcome, PublishSource};
@@ -17,6 +15,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::channels::parse_channel;
 use super::{Admin, Call};
 use crate::http::{Problem, Response, json};
 
@@ -134,30 +133,12 @@ impl Admin {
             let status = StatusCode::PAYLOAD_TOO_LARGE;
             return Err(Problem::new(status, "message_too_large", detail));
         }
-        let parse = |name: &String| {
-            Channel::parse(name).map_err(|error| {
-                Problem::new(
-                    StatusCode::BAD_REQUEST,
-                    "invalid_channel",
-                    error.to_string(),
-                )
-            })
-        };
-        let channels = channels.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+        let channels = channels.iter().map(|name| parse_channel(name));
+        let channels = channels.collect::<Result<Vec<_>, _>>()?;
         for channel in &channels {
             call.check_channel(channel)?;
-            if key.is_some()
-                && self
-                    .context
-                    .settings
-                    .load()
-                    .channels
-                    .of(channel)
-                    .stream
-                    .is_none()
-            {
-                let detail = "the channel keeps no history, which key needs";
-                return Err(Problem::new(StatusCode::CONFLICT, "not_available", detail));
+            if key.is_some() {
+                self.check_stream(channel, "the channel keeps no history, which key needs")?;
             }
         }
         let key = key.map(|key| PublicationKey::new(Publisher::AdminKey(call.key()), key));
@@ -203,12 +184,7 @@ impl Admin {
         key: Option<PublicationKey>,
     ) -> Result<Option<Position>, BackendError> {
         let node = &self.context.node;
-        let options = self
-            .context
-            .settings
-            .load()
-            .channels
-            .of(&publication.channel);
+        let options = self.options(&publication.channel);
         let append = options.stream.map(|bounds| Append { bounds, key });
         let result = match node.hub().lease().held_until() {
             Some(until) => {

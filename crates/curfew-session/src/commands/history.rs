@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use curfew_backend::{BackendError, StreamPage, StreamRange};
-use curfew_model::{Action, ErrorCode, HistoryRange, MAX_HISTORY_LIMIT, Publication, Reply};
+use curfew_backend::{BackendError, StreamPage};
+use curfew_model::{Action, ErrorCode, HistoryRange, Publication, Reply};
 use curfew_telemetry::Origin;
 use tracing::Instrument as _;
 
@@ -52,24 +52,9 @@ pub(crate) fn start(
         let message = "the channel keeps no history";
         return Reaction::Done(state.error(&request, ErrorCode::NotAvailable, message));
     }
-    let limit = limit.min(MAX_HISTORY_LIMIT) as u32;
-    let part = match range {
-        _ if limit == 0 => StreamRange::Top,
-        HistoryRange::Since(since) => StreamRange::After {
-            offset: since.offset,
-            limit,
-        },
-        HistoryRange::Before(offset) => StreamRange::Before { offset, limit },
-    };
     let scope = span.scope();
     let read = async move {
-        let mut result = node.backends().streams.read(&channel, part).await;
-        if let (Ok(page), HistoryRange::Since(since)) = (&mut result, range)
-            && page.position.epoch != since.epoch
-        {
-            // Nothing came after a position of another epoch.
-            page.publications.clear();
-        }
+        let result = node.history(&channel, range, limit).await;
         Finished {
             request,
             outcome: Outcome::Read(result),

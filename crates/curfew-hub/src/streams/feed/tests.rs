@@ -93,7 +93,6 @@ impl Rig {
         let publications = stream.publications(after);
         let part = ReadPart {
             position: stream.position(),
-            after,
             doubts: self.feed.doubts,
             publications: &publications,
         };
@@ -241,7 +240,6 @@ fn a_subscriber_is_given_what_the_window_has() {
     publications = stream.publications(1);
     part = ReadPart {
         position: stream.position(),
-        after: 1,
         doubts: 0,
         publications: &publications,
     };
@@ -292,7 +290,6 @@ fn a_read_that_began_before_a_doubt_confirms_nothing() {
     };
     let part = ReadPart {
         position: stream.position(),
-        after: u64::MAX,
         doubts: rig.feed.doubts,
         publications: &[],
     };
