@@ -29,6 +29,7 @@ mod operations;
 mod origins;
 mod ping;
 mod policy;
+mod presence;
 mod protocol;
 mod redis;
 mod refresh;

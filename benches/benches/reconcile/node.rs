@@ -10,8 +10,9 @@ use curfew_backend::{BoxFuture, Ended, Events, LocalSessions as _, NodeInfo, Sus
 use curfew_backend_redis::{Parts, Redis, RedisBackendConfig, RedisConfig, RedisMetrics, RedisUrl};
 use curfew_hub::{DeliveryPath, Hub, HubLimits, HubMetrics, Lanes, Wire, Wires};
 use curfew_model::{
-    Channel, Claims, Clock as _, DeliveryLease, Disconnect, GapReason, NodeId, Principal,
-    PrincipalParts, Publication, Revocation, RevocationKey, SessionId, SystemClock,
+    Channel, Claims, Clock as _, DeliveryLease, Disconnect, GapReason, NodeId, PresenceChange,
+    Present, Principal, PrincipalParts, Publication, Revocation, RevocationKey, SessionId,
+    SystemClock,
 };
 use curfew_node::{HubEvents, NodeMetrics};
 use curfew_protocol::native::Native;
@@ -146,6 +147,10 @@ fn open(hub: &Hub, number: usize) {
 impl Events for Watched {
     fn publication(&self, publication: &Publication) {
         self.node.publication(publication);
+    }
+
+    fn presence_changed(&self, channel: &Channel, change: PresenceChange, present: &Present) {
+        self.node.presence_changed(channel, change, present);
     }
 
     fn cleared(&self, channel: &Channel) {

@@ -16,6 +16,7 @@ use crate::connections::Keyed;
 use crate::core::MAX_CLOCK_SKEW;
 use crate::fault::Fault;
 use crate::nodes::BATCH;
+use crate::presence::Note;
 
 /// Interval between two comparisons. A record is removed, or written again, only if two comparisons
 /// in a row find it wrong. By then every command under way has ended, also those of a broken
@@ -38,6 +39,10 @@ struct Comparison {
     ghosts: HashSet<SessionId>,
     /// Sessions that live here and are not recorded correctly.
     missing: HashSet<SessionId>,
+    /// Notes of this node that lead to entries of sessions that are not present in the channel.
+    absent: HashSet<Note>,
+    /// Notes that are missing of sessions that are present.
+    unnoted: HashSet<Note>,
     /// The last session whose records were read. `None`: the next comparison starts with the first.
     read_to: Option<SessionId>,
 }
@@ -51,7 +56,50 @@ impl Redis {
         live.sort_unstable();
         let noted = self.noted_sessions().await?;
         self.remove_ghosts(&noted, comparison).await?;
+        self.tidy_presence(comparison).await?;
         self.restore_missing(live, &noted, comparison).await
+    }
+
+    /// Compares this node's entries in the presence of channels with their notes, in both
+    /// directions.
+    async fn tidy_presence(&self, comparison: &mut Comparison) -> Result<(), Fault> {
+        let present = || -> HashSet<Note> {
+            let sessions = self.core.local.sessions();
+            let entries = self.core.local.presence(&sessions);
+            entries.iter().map(Note::of).collect()
+        };
+        // Read before and after the notes: an entry is present from before its note until after it.
+        let before = present();
+        let noted = self.own_notes().await?;
+        let after = present();
+        let absent: HashSet<Note> = noted.difference(&after).cloned().collect();
+        let sure: Vec<Note> = absent.intersection(&comparison.absent).cloned().collect();
+        let removed = self.connections.remove_noted(self.core.node, &sure).await?;
+        if removed > 0 {
+            debug!(entries = removed, "left-over entries of presence removed");
+        }
+        comparison.absent = absent;
+        if !self.core.lease.is_held() {
+            // Other nodes clean up after a node without a lease.
+            comparison.unnoted.clear();
+            return Ok(());
+        }
+        let unnoted: HashSet<Note> = before.difference(&noted).cloned().collect();
+        let sure = unnoted.intersection(&comparison.unnoted);
+        let sessions: HashSet<SessionId> = sure.map(Note::session).collect();
+        comparison.unnoted = unnoted;
+        if sessions.is_empty() {
+            return Ok(());
+        }
+        let restored = sessions.len() as u64;
+        let sessions: Vec<SessionId> = sessions.into_iter().collect();
+        self.connections.rewrite_presence(&sessions).await?;
+        self.core.metrics.presence_restored.inc_by(restored);
+        warn!(
+            sessions = restored,
+            "entries of presence were missing and are written again"
+        );
+        Ok(())
     }
 
     /// The sessions noted for this node.

@@ -2,7 +2,8 @@
 //!
 //! The envelope is a JSON object with these members:
 //!
-//! - `v`: the version of the form: 2 if the publication has a place in a stream, else 1.
+//! - `v`: the version of the form: 2 if the publication has a place in a stream, else 1. Version 3
+//!   is no publication: it tells of a change of presence.
 //! - `epoch`, `offset` and `at`: that place, and the time in Unix milliseconds. The script that
 //!   appends the publication writes them.
 //! - `from`: the user of the publishing session; absent for a publication of the admin API.
@@ -101,8 +102,7 @@ fn members(publication: &Publication, v: Option<u32>) -> BytesMut {
 }
 
 /// Decodes a publication; `None` if the envelope is malformed. The data is not copied.
-pub(crate) fn decode(channel: Channel, envelope: Vec<u8>) -> Option<Publication> {
-    let envelope = Bytes::from(envelope);
+pub(crate) fn decode(channel: Channel, envelope: &Bytes) -> Option<Publication> {
     let Envelope {
         v,
         epoch,
@@ -112,7 +112,7 @@ pub(crate) fn decode(channel: Channel, envelope: Vec<u8>) -> Option<Publication>
         trace,
         tracestate,
         data,
-    } = serde_json::from_str(object_text(&envelope)?).ok()?;
+    } = serde_json::from_str(object_text(envelope)?).ok()?;
     let entry = match v {
         PLAIN => None,
         PLACED => Some(StreamEntry {
@@ -173,7 +173,7 @@ mod tests {
                     Some(Box::new(trace.with_state("a=\"b\",c=d")))
                 }),
             };
-            let decoded = decode(channel(), encode(&publication).to_vec());
+            let decoded = decode(channel(), &encode(&publication));
             assert_eq!(decoded.as_ref(), Some(&publication));
             // As the script writes it.
             let begin = br#"{"v":2,"epoch":"abcdefgh","at":1764000000123,"offset":42"#;
@@ -189,13 +189,17 @@ mod tests {
                 entry: Some(entry),
                 ..publication
             };
-            assert_eq!(decode(channel(), placed), Some(expect));
+            assert_eq!(decode(channel(), &placed.into()), Some(expect));
         }
     }
 
     #[test]
     fn members_of_later_versions_are_passed_over() {
-        let decoded = decode(channel(), br#"{"x":[1],"data":7,"v":1}"#.to_vec()).unwrap();
+        let decoded = decode(
+            channel(),
+            &Bytes::from_static(br#"{"x":[1],"data":7,"v":1}"#),
+        )
+        .unwrap();
         assert_eq!((&decoded.data[..], decoded.from), (&b"7"[..], None));
     }
 
@@ -210,7 +214,7 @@ mod tests {
             r#""00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00""#,
         ] {
             let envelope = format!(r#"{{"v":1,"trace":{bad},"data":7}}"#);
-            let decoded = decode(channel(), envelope.into_bytes()).unwrap();
+            let decoded = decode(channel(), &envelope.into()).unwrap();
             assert_eq!(
                 (&decoded.data[..], decoded.trace),
                 (&b"7"[..], None),
@@ -239,8 +243,8 @@ mod tests {
             r#"{"v":1,"data":1,"from":7}"#,
             "\u{0}",
         ] {
-            assert_eq!(decode(channel(), bad.as_bytes().to_vec()), None, "{bad}");
+            assert_eq!(decode(channel(), &bad.into()), None, "{bad}");
         }
-        assert_eq!(decode(channel(), vec![0xff; 1 << 20]), None);
+        assert_eq!(decode(channel(), &vec![0xff; 1 << 20].into()), None);
     }
 }

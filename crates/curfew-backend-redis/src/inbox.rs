@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use curfew_backend::Ended;
 use curfew_model::json::object_text;
 use curfew_model::{Channel, Disconnect, GapReason, NodeId, RevocationKey, SessionId};
@@ -18,6 +19,7 @@ use crate::core::Core;
 use crate::envelope;
 use crate::fault::Fault;
 use crate::metrics::BackendDropReason;
+use crate::presence;
 use crate::request::{MAX_REQUESTS, Request, Requests};
 use crate::subscriber::Verbs;
 
@@ -187,17 +189,33 @@ impl Inbox {
         }
         if let Some(channel) = self.core.keys.parse_channel(name) {
             metrics.broker_messages_received.inc();
-            match envelope::decode(channel, payload) {
+            // Nearly every message is a publication: others are looked for in what is none.
+            let payload = Bytes::from(payload);
+            match envelope::decode(channel, &payload) {
                 Some(publication) => self.core.events.publication(&publication),
-                None => {
-                    self.drop_malformed(name);
-                    self.tell_gap(name, GapReason::Malformed);
-                }
+                None => self.take_other(name, &payload),
             }
         } else if name == self.core.keys.control() {
             match Message::read(&payload) {
                 Some(message) => self.on_message(connections, message),
                 None => self.drop_malformed(name),
+            }
+        }
+    }
+
+    /// Handles a message of a channel that is no publication.
+    #[cold]
+    fn take_other(&self, name: &str, payload: &[u8]) {
+        let channel = self.core.keys.parse_channel(name);
+        match (channel, presence::read_news(payload)) {
+            (Some(channel), Some((change, present))) => {
+                self.core
+                    .events
+                    .presence_changed(&channel, change, &present);
+            }
+            _ => {
+                self.drop_malformed(name);
+                self.tell_gap(name, GapReason::Malformed);
             }
         }
     }

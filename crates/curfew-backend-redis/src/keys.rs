@@ -133,6 +133,21 @@ impl Keys {
         StreamKeys { stream, meta }
     }
 
+    /// The keys of a channel's presence. They share a slot: a tag in braces brings the second into
+    /// that of the first, which has none of its own where the channel begins with a brace.
+    pub(crate) fn presence(&self, channel: &Channel) -> PresenceKeys {
+        let sessions = format!("{}presence:{{{channel}}}", self.prefix);
+        let slot = slot_of(sessions.as_bytes());
+        let tag = tag_in_slot(&format!("{:016x}", channel.digest()), slot);
+        let users = format!("{}presence-users:{{{tag}}}:{channel}", self.prefix);
+        PresenceKeys { sessions, users }
+    }
+
+    /// The notes that lead to a node's entries in the presence of channels: a set.
+    pub(crate) fn node_presence(&self, node: NodeId) -> String {
+        format!("{}node:{node}:presence", self.prefix)
+    }
+
     /// The pub/sub channel for messages between nodes.
     pub(crate) fn control(&self) -> String {
         format!("{}control", self.prefix)
@@ -151,6 +166,15 @@ pub(crate) struct StreamKeys {
     pub(crate) stream: String,
     /// The epoch, the top offset and the server that wrote them: a hash.
     pub(crate) meta: String,
+}
+
+/// The names of the keys of a channel's presence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PresenceKeys {
+    /// The sessions with their entries: a hash.
+    pub(crate) sessions: String,
+    /// The users with the number of their sessions: a hash.
+    pub(crate) users: String,
 }
 
 impl StreamKeys {
@@ -196,16 +220,19 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_is_in_the_slot_of_its_channel() {
+    fn keys_of_a_channel_share_slots() {
         for prefix in ["curfew:", "c{x}:"] {
             let keys = Keys::new(prefix);
             for name in ["a", "room:ä", "}", "}{", "{x}:a", "{}", "a:meta", "*"] {
                 let channel = Channel::parse(name).unwrap();
-                let slot = slot_of(keys.channel(&channel).as_bytes());
+                let of_channel = slot_of(keys.channel(&channel).as_bytes());
                 let StreamKeys { stream, meta } = keys.stream(&channel);
+                let PresenceKeys { sessions, users } = keys.presence(&channel);
                 if prefix == "curfew:" {
-                    assert_eq!(slot_of(stream.as_bytes()), slot, "{stream}");
-                    assert_eq!(slot_of(meta.as_bytes()), slot, "{meta}");
+                    let slot = slot_of(sessions.as_bytes());
+                    assert_eq!(slot_of(users.as_bytes()), slot, "{users}");
+                    assert_eq!(slot_of(stream.as_bytes()), of_channel, "{stream}");
+                    assert_eq!(slot_of(meta.as_bytes()), of_channel, "{meta}");
                 }
             }
         }

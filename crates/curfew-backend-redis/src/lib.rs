@@ -43,6 +43,7 @@ mod liveness;
 mod metrics;
 mod nodes;
 pub mod parsers;
+mod presence;
 mod probe;
 mod records;
 mod request;
@@ -96,7 +97,7 @@ pub struct Parts {
     pub metrics: Arc<RedisMetrics>,
 }
 
-/// The backend over Redis. It implements all six traits.
+/// The backend over Redis. It implements all seven traits.
 pub struct Redis {
     core: Arc<Core>,
     connections: Arc<Connections>,
@@ -159,11 +160,12 @@ impl Redis {
         Ok(redis)
     }
 
-    /// The backend as its five traits.
+    /// The backend as its seven traits.
     pub fn backends(self: &Arc<Self>) -> Backends {
         Backends {
             broker: Arc::clone(self) as _,
             streams: Arc::clone(self) as _,
+            presence: Arc::clone(self) as _,
             sessions: Arc::clone(self) as _,
             revocations: Arc::clone(self) as _,
             nodes: Arc::clone(self) as _,

@@ -66,6 +66,8 @@ curfew_telemetry::metrics! {
         backend_data_losses: Counter, "Losses of the backend's data";
         backend_heartbeat_duration: Histogram = Histogram::new(ROUND_TRIP_SECONDS), Seconds, "Time from sending a heartbeat to its answer";
         sessions_reaped: Counter, "Sessions whose records were removed after their node died";
+        presence_reaped: Counter, "Entries in the presence of channels that were removed after their node died";
+        presence_restored: Counter, "Sessions whose entries in the presence of channels were missing and were written again";
         session_records_restored: Counter, "Live sessions of this node whose records were missing and were written again";
         broker_connected: Gauge, "1 while publications can be received";
         broker_reconnects: Counter, "Lost connections for publications that were made again";

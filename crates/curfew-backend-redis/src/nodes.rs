@@ -152,16 +152,17 @@ impl Redis {
     async fn unregister(&self) -> Result<(), Fault> {
         let keys = &self.core.keys;
         let node = self.core.node;
-        let left: u64 = self
-            .connections
-            .call(Keyed::new("SCARD", &keys.node_sessions(node)))
-            .await?;
+        let left = vec![
+            Keyed::new("SCARD", &keys.node_sessions(node)),
+            Keyed::new("SCARD", &keys.node_presence(node)),
+        ];
+        let left = self.connections.pipeline(left).await?;
         let mut commands = vec![
             Keyed::new("DEL", &keys.node(node)),
             Keyed::new("DEL", &keys.heartbeat(node)),
         ];
         // A node with sessions on record stays in the set: another node removes them.
-        if left == 0 {
+        if left.iter().all(|left| *left == Value::Int(0)) {
             commands.push(Keyed::new("SREM", &keys.nodes()).arg(node.to_string()));
         }
         self.connections.pipeline(commands).await?;
@@ -202,13 +203,13 @@ impl Redis {
             // Another node cleans up after it.
             return Ok(());
         }
-        let removed = self.remove_sessions_of(dead).await;
+        let removed = self.remove_traces_of(dead).await;
         // Released even after a failure: the next search may try again at once.
         self.connections
             .call::<i64>(Keyed::new("DEL", &keys.reaping(dead)))
             .await?;
         // The node is back: it keeps its entry in the set of nodes.
-        let Some(sessions) = removed? else {
+        let Some((sessions, presence)) = removed? else {
             return Ok(());
         };
         let commands = vec![
@@ -217,8 +218,24 @@ impl Redis {
         ];
         self.connections.pipeline(commands).await?;
         self.core.metrics.sessions_reaped.inc_by(sessions);
-        info!(node = %dead, sessions, "removed the records of a dead node");
+        self.core.metrics.presence_reaped.inc_by(presence);
+        info!(node = %dead, sessions, presence, "removed the records of a dead node");
         Ok(())
+    }
+
+    /// Removes the records of a dead node's sessions and its entries in the presence of channels.
+    /// Returns the number of each, or `None` if the node is back.
+    async fn remove_traces_of(&self, dead: NodeId) -> Result<Option<(u64, u64)>, Fault> {
+        let Some(sessions) = self.remove_sessions_of(dead).await? else {
+            return Ok(None);
+        };
+        let presence = self.remove_presence_of(dead).await?;
+        Ok(presence.map(|presence| (sessions, presence)))
+    }
+
+    /// True if a node holds a lease.
+    pub(crate) async fn lives(&self, node: NodeId) -> Result<bool, Fault> {
+        Ok(self.leases(&[node]).await? == [true])
     }
 
     /// Removes the records of a dead node's sessions. Returns their number, or `None` if the node
@@ -230,7 +247,7 @@ impl Redis {
         loop {
             let (next, ids) = self.scan_sessions(&key, cursor).await?;
             // Checked before each batch: a node that is back must keep its records.
-            if self.leases(&[dead]).await? == [true] {
+            if self.lives(dead).await? {
                 return Ok(None);
             }
             let ids: Vec<SessionId> = ids.into_iter().collect();

@@ -37,7 +37,7 @@ pub fn encode(publication: &Publication) -> Bytes {
 
 /// Decodes a publication from its envelope.
 pub fn decode(channel: Channel, envelope: Vec<u8>) -> Option<Publication> {
-    envelope::decode(channel, envelope)
+    envelope::decode(channel, &envelope.into())
 }
 
 /// Reads a message between nodes, and writes it as this node would.

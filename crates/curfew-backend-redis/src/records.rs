@@ -199,7 +199,8 @@ impl Connections {
                 principal: Arc::clone(&record.principal),
             })
             .collect();
-        self.remove(self.core.node, &gone).await
+        self.remove(self.core.node, &gone).await?;
+        self.rewrite_presence(&ids).await
     }
 }
 

@@ -264,7 +264,7 @@ fn parse_page(channel: &Channel, reply: Vec<Value>) -> Option<StreamPage> {
 
 fn parse_entry(channel: &Channel, entry: Value, position: Position) -> Option<Publication> {
     let (id, mut fields): (String, Vec<Vec<u8>>) = from_redis_value(entry).ok()?;
-    let publication = envelope::decode(channel.clone(), fields.pop()?)?;
+    let publication = envelope::decode(channel.clone(), &fields.pop()?.into())?;
     let found = publication.entry?.position;
     let is_ours = found.epoch == position.epoch && id == format!("{}-0", found.offset);
     is_ours.then_some(Publication {

@@ -6,6 +6,7 @@
 
 mod broker;
 mod cluster;
+mod presence;
 mod revocations;
 mod sessions;
 mod streams;
@@ -51,6 +52,11 @@ where
             an_append_does_not_outlive_its_lease,
             a_cleared_stream_keeps_its_position,
             positions_of_many_are_read_in_order;
+        presence:
+            an_entry_is_listed_everywhere_until_it_leaves,
+            counts_are_of_all_sessions_and_users,
+            a_late_removal_leaves_a_later_entry,
+            nodes_that_listen_are_told_who_comes_and_goes;
         sessions:
             a_record_is_seen_everywhere_until_it_is_closed,
             a_record_is_gone_when_the_token_has_expired,

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use curfew_model::{
-    Channel, Disconnect, GapReason, Publication, Revocation, RevocationKey, SessionId,
+    Channel, Disconnect, GapReason, PresenceChange, PresenceEntry, Present, Publication,
+    Revocation, RevocationKey, SessionId,
 };
 
 use crate::{BoxFuture, SessionRecord};
@@ -23,6 +24,9 @@ pub trait Events: Send + Sync + 'static {
     /// Publications of a channel that sessions here listen to may not have arrived: those that arrive
     /// from now on are whole again.
     fn gap(&self, channel: &Channel, reason: GapReason);
+
+    /// A session has come to a channel, or has gone.
+    fn presence_changed(&self, channel: &Channel, change: PresenceChange, present: &Present);
 
     /// The publications of a channel's stream were taken out: the node forgets what it remembers of
     /// them.
@@ -78,6 +82,9 @@ pub trait LocalSessions: Send + Sync + 'static {
 
     /// The records of those of these sessions that are open.
     fn records(&self, sessions: &[SessionId]) -> Vec<SessionRecord>;
+
+    /// The entries of these sessions in the presence of channels.
+    fn presence(&self, sessions: &[SessionId]) -> Vec<PresenceEntry>;
 }
 
 /// Sessions held back; dropping it lets them go on.

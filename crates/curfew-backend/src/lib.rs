@@ -1,7 +1,7 @@
 //! The meeting place of nodes: the backend traits, the in-memory implementation, the conformance suite.
 //!
 //! Owns: what is shared between nodes (session records, revocations, publications, streams,
-//! tickets, the list of nodes) as far as one node is concerned: behind six small traits.
+//! presence, tickets, the list of nodes) as far as one node is concerned: behind seven small traits.
 //! Knows nothing of: sockets, protocols, tokens, policies.
 //! Start at [`Backends`]; [`memory`] shows an implementation in full.
 //!
@@ -23,6 +23,7 @@ mod error;
 mod events;
 pub mod memory;
 mod nodes;
+mod presence;
 mod revocations;
 mod sessions;
 mod streams;
@@ -36,6 +37,7 @@ pub use broker::Broker;
 pub use error::BackendError;
 pub use events::{Ended, Events, Leaving, LocalSessions, Suspension};
 pub use nodes::{NodeInfo, Nodes, Standing};
+pub use presence::{Presence, PresenceList};
 pub use revocations::{Durability, Listed, Receipt, ReceiptNodes, Revocations, Revoked};
 pub use sessions::{
     ClosedSession, MAX_PROBED, OpenError, OverLimit, PROBE_PATIENCE, SessionFilter, SessionPage,
@@ -50,13 +52,15 @@ pub use tickets::Tickets;
 /// hold a backend.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// One backend's six faces. Cloning is six reference counts.
+/// One backend's seven faces. Cloning is seven reference counts.
 #[derive(Clone)]
 pub struct Backends {
     /// Publications between nodes.
     pub broker: Arc<dyn Broker>,
     /// Streams of channels.
     pub streams: Arc<dyn Streams>,
+    /// The sessions subscribed to channels.
+    pub presence: Arc<dyn Presence>,
     /// Session records.
     pub sessions: Arc<dyn Sessions>,
     /// Revocations.

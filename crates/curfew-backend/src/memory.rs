@@ -3,6 +3,7 @@
 //! Nothing is waited for: every future is ready when it is made, and a publication has fanned out
 //! when `publish` returns. Nothing outlives the process.
 
+mod presence;
 mod revocations;
 mod sessions;
 mod streams;
@@ -19,12 +20,13 @@ use curfew_model::{Channel, Clock, Publication, boottime};
 use parking_lot::Mutex;
 
 use crate::{BackendError, Backends, BoxFuture, Broker, Events, NodeInfo, Nodes};
+use presence::PresenceStore;
 use revocations::Book;
 use sessions::Inventory;
 use streams::StreamStore;
 use tickets::Kept;
 
-/// The in-memory backend: all six traits over the state of one node.
+/// The in-memory backend: all seven traits over the state of one node.
 pub struct Memory {
     node: Mutex<NodeInfo>,
     clock: Arc<dyn Clock>,
@@ -32,6 +34,7 @@ pub struct Memory {
     prefix: String,
     inventory: Inventory,
     streams: StreamStore,
+    presence: PresenceStore,
     book: Book,
     kept: Kept,
 }
@@ -52,16 +55,18 @@ impl Memory {
             prefix,
             inventory: Inventory::default(),
             streams: StreamStore::default(),
+            presence: PresenceStore::default(),
             book: Book::default(),
             kept: Kept::default(),
         })
     }
 
-    /// The backend's six faces.
+    /// The backend's seven faces.
     pub fn backends(self: &Arc<Self>) -> Backends {
         Backends {
             broker: Arc::clone(self) as _,
             streams: Arc::clone(self) as _,
+            presence: Arc::clone(self) as _,
             sessions: Arc::clone(self) as _,
             revocations: Arc::clone(self) as _,
             nodes: Arc::clone(self) as _,

@@ -205,7 +205,7 @@ impl Hub {
 
 /// The frames of a push, one per wire, encoded on first use. A wire whose protocol has no words for
 /// the push has `None`.
-struct Frames<'a> {
+pub(crate) struct Frames<'a> {
     hub: &'a Hub,
     push: Push<'a>,
     /// The wire of the first listener, kept apart: most channels have listeners of one wire only.
@@ -214,7 +214,7 @@ struct Frames<'a> {
 }
 
 impl<'a> Frames<'a> {
-    fn new(hub: &'a Hub, push: Push<'a>) -> Self {
+    pub(crate) fn new(hub: &'a Hub, push: Push<'a>) -> Self {
         Self {
             hub,
             push,
@@ -225,7 +225,7 @@ impl<'a> Frames<'a> {
 
     /// The frame on this wire. The first wire is kept apart, because most channels have only one.
     #[inline]
-    fn of(&mut self, wire: WireId) -> Option<Bytes> {
+    pub(crate) fn of(&mut self, wire: WireId) -> Option<Bytes> {
         match &self.first {
             Some((id, frame)) if *id == wire => Some(frame.clone()),
             _ => self.of_another(wire),

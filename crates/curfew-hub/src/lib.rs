@@ -64,6 +64,7 @@ mod kinds;
 mod member;
 mod metrics;
 mod outbox;
+mod presence;
 mod registry;
 mod streams;
 mod wire;

@@ -62,6 +62,7 @@ curfew_telemetry::metrics! {
     /// The metrics of the hub.
     pub struct HubMetrics {
         channels: Gauge, "Channels with a subscription on this node";
+        presence: Gauge, "Entries of this node's sessions in the presence of channels";
         send_queue_bytes: Gauge, Bytes, "Bytes in all outbound queues";
         frames_sent: Counters<Opcode>, "Frames sent";
         sent_bytes: Counter, Bytes, "Bytes of frames sent";

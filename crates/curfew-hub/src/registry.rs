@@ -16,6 +16,7 @@ use crate::flush::Flushers;
 use crate::index::{Index, SHARDS};
 use crate::metrics::{DeliveryPath, DropReason, HubMetrics};
 use crate::outbox::{Arrival, Pushed};
+use crate::presence::Presence;
 use crate::streams::Streams;
 use crate::{Ending, Kinds, Member, Suspension, WireId, Wires};
 
@@ -36,6 +37,7 @@ pub struct Hub {
     pub(crate) wires: Wires,
     pub(crate) channels: Channels,
     pub(crate) streams: Streams,
+    pub(crate) presence: Presence,
     /// The sessions by id.
     sessions: [RwLock<HashMap<SessionId, Arc<Member>>>; SHARDS],
     pub(crate) index: Index,
@@ -72,6 +74,7 @@ impl Hub {
             wires,
             channels: Channels::new(),
             streams: Streams::new(limits.window_bytes),
+            presence: Presence::new(),
             sessions: std::array::from_fn(|_| RwLock::default()),
             index: Index::new(),
             kinds: RwLock::new(Arc::new(Kinds::new(0, &[]))),
@@ -251,6 +254,7 @@ impl Hub {
         let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         let metrics = &self.metrics;
         metrics.channels.set(count(self.channel_count() as u64));
+        metrics.presence.set(count(self.presence_count() as u64));
         metrics.send_queue_bytes.set(count(self.queued_bytes()));
     }
 

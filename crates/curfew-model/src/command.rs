@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 
 use crate::{
-    AuthFailure, Channel, Disconnect, ErrorCode, Position, Publication, SessionId, TraceContext,
-    TraceId,
+    AuthFailure, Channel, Disconnect, ErrorCode, Position, PresenceChange, Present, Publication,
+    SessionId, TraceContext, TraceId,
 };
 
 /// The client's own name for a command, echoed in the reply. It is a JSON number or string, kept as
@@ -65,6 +65,8 @@ pub enum Command<'a> {
         channel: Cow<'a, str>,
         /// The client's position in the channel's stream: it asks for what came after it.
         since: Option<Position>,
+        /// True if the client asks to be told who comes to the channel and who goes.
+        join_leave: bool,
     },
     /// Ends a subscription.
     Unsubscribe {
@@ -92,6 +94,11 @@ pub enum Command<'a> {
         /// The part to read.
         range: HistoryRange,
     },
+    /// Reads who is subscribed to a channel.
+    Presence {
+        /// The channel's name, unchecked.
+        channel: Cow<'a, str>,
+    },
     /// Replaces the session's token by a newer one of the same user.
     Refresh {
         /// The JWT, unverified.
@@ -118,6 +125,7 @@ impl Command<'_> {
         "unsubscribe",
         "publish",
         "history",
+        "presence",
         "refresh",
         "ping",
     ];
@@ -130,6 +138,7 @@ impl Command<'_> {
             Self::Unsubscribe { .. } => "unsubscribe",
             Self::Publish { .. } => "publish",
             Self::History { .. } => "history",
+            Self::Presence { .. } => "presence",
             Self::Refresh { .. } => "refresh",
             Self::Ping => "ping",
         }
@@ -142,7 +151,8 @@ impl fmt::Debug for Command<'_> {
         match self {
             Self::Subscribe { channel, .. }
             | Self::Unsubscribe { channel }
-            | Self::History { channel, .. } => {
+            | Self::History { channel, .. }
+            | Self::Presence { channel } => {
                 write!(f, "{}({channel:?})", self.name())
             }
             Self::Publish { channel, data, .. } => {
@@ -200,6 +210,15 @@ pub enum Reply<'a> {
         /// True if the answer was cut, because all of it would have been too large.
         truncated: bool,
     },
+    /// The sessions that are subscribed to a channel.
+    Presence {
+        /// The sessions, at most [`MAX_PRESENCE_SESSIONS`](crate::MAX_PRESENCE_SESSIONS).
+        sessions: &'a [Present],
+        /// The number of their users, those included that the list leaves out.
+        users: u64,
+        /// True if the list leaves sessions out.
+        truncated: bool,
+    },
     /// The command was not executed.
     Error {
         /// The reason, as a code.
@@ -239,6 +258,15 @@ pub enum Push<'a> {
         channel: &'a Channel,
         /// The last place of what may be missing, if the channel has a stream.
         position: Option<Position>,
+    },
+    /// A session has come to a channel, or has gone. It is encoded once for all receivers.
+    Presence {
+        /// The channel.
+        channel: &'a Channel,
+        /// The direction.
+        change: PresenceChange,
+        /// The session.
+        present: &'a Present,
     },
     /// The token expires soon.
     Expiring {

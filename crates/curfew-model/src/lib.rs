@@ -1,7 +1,7 @@
 //! The vocabulary of Curfew: the types that every other crate shares.
 //!
-//! Owns: identifiers, channels and their patterns, positions in streams, principals, revocations,
-//! commands with their replies and pushes, the two public tables [`ErrorCode`] and [`Disconnect`],
+//! Owns: identifiers, channels and their patterns, positions in streams, presence, principals,
+//! revocations, commands with their replies and pushes, the two public tables [`ErrorCode`] and [`Disconnect`],
 //! the delivery lease, and the JSON rules for messages and tokens.
 //! Knows nothing of: sockets, tasks, Redis, JWTs. No I/O; its only clocks are [`SystemClock`] and
 //! [`boottime`].
@@ -33,6 +33,7 @@ pub mod json;
 mod lease;
 pub mod pattern;
 mod percent;
+mod presence;
 mod principal;
 mod problems;
 mod publication;
@@ -54,6 +55,7 @@ pub use gap::GapReason;
 pub use ids::{NodeId, ParseIdError, SessionId, TicketId, host_name};
 pub use lease::{DeliveryLease, LeaseSnapshot, Stretch, boottime};
 pub use percent::{percent_decode, percent_decode_str};
+pub use presence::{MAX_PRESENCE_SESSIONS, PresenceChange, PresenceEntry, Present};
 pub use principal::{Claims, ISSUER_TOKEN, ISSUER_USER, Principal, PrincipalParts, of_issuer};
 pub use problems::{Problem, Problems};
 pub use publication::Publication;
@@ -88,6 +90,8 @@ pub enum Action {
     Publish,
     /// Read what was sent into the channel.
     History,
+    /// Read who is subscribed to the channel.
+    Presence,
 }
 
 impl Action {
@@ -97,6 +101,7 @@ impl Action {
             Self::Subscribe => "subscribe",
             Self::Publish => "publish",
             Self::History => "history",
+            Self::Presence => "presence",
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `[[channels]]`: which channels have a stream.
+//! `[[channels]]`: the channels with a stream, or with presence.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +17,8 @@ const HISTORY_TTL: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Channels that keep their last publications, so that a client that comes back has what it
-/// missed. The first entry whose pattern matches a channel decides about it; a channel that matches
-/// none has no stream. Give every node the same entries. A reload applies to new subscriptions, and
+/// missed, or that know who is there. The first entry whose pattern matches a channel decides about
+/// it; a channel that matches none has no stream and no presence. Give every node the same entries. A reload applies to new subscriptions, and
 /// to publications at once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -34,6 +34,12 @@ pub struct ChannelConfig {
     /// Gives a client that subscribes with its last position what it missed. `false`: the history
     /// can be read, and `subscribe` recovers nothing.
     pub recover: bool,
+    /// Keeps a list of the sessions that are subscribed, for clients that may read it
+    /// (policy action `presence`).
+    pub presence: bool,
+    /// Tells sessions that ask for it, by `join_leave` of `subscribe`, who comes and who goes. Needs
+    /// `presence`.
+    pub join_leave: bool,
 }
 
 /// The bounds of a channel's stream.
@@ -55,6 +61,8 @@ impl Default for ChannelConfig {
             pattern: String::new(),
             history: None,
             recover: true,
+            presence: false,
+            join_leave: false,
         }
     }
 }
@@ -70,6 +78,10 @@ pub struct ChannelOptions {
     pub stream: Option<StreamBounds>,
     /// A subscriber may recover what it missed.
     pub recover: bool,
+    /// The channel has a list of its sessions.
+    pub presence: bool,
+    /// Sessions that ask for it are told who comes and who goes.
+    pub join_leave: bool,
 }
 
 impl Channels {
@@ -83,6 +95,8 @@ impl Channels {
             let options = ChannelOptions {
                 stream,
                 recover: entry.recover,
+                presence: entry.presence,
+                join_leave: entry.join_leave,
             };
             Some((Pattern::parse(&entry.pattern).ok()?, options))
         });
@@ -107,6 +121,9 @@ pub fn check(entries: &[ChannelConfig], problems: &mut Problems) {
         problems.within(format!("channels[{at}]"), |problems| {
             if let Some(history) = &entry.history {
                 history.check(problems);
+            }
+            if entry.join_leave && !entry.presence {
+                problems.report("join_leave", "needs presence = true");
             }
             match Pattern::parse(&entry.pattern) {
                 Ok(pattern) => {

@@ -53,6 +53,7 @@ impl Node {
     /// about once a second.
     pub fn tell_rest(&self) {
         self.cleanup.tell_rest();
+        self.presence.tell_rest();
         // Collected first, so that no lock is held while logging.
         let due: Vec<_> = {
             let closes = self.closes.0.lock();

@@ -102,8 +102,8 @@ impl Node {
         self.flush().await;
     }
 
-    /// Waits for at most five seconds until no connection is left, every record is removed and
-    /// every reported revocation is written.
+    /// Waits for at most five seconds until no connection is left, every record and entry of
+    /// presence is removed, and every reported revocation is written.
     async fn flush(&self) {
         let left = || self.metrics.connections.get();
         let gone = async {
@@ -112,6 +112,7 @@ impl Node {
             while self.hub.count() > 0
                 || left() > 0
                 || !self.cleanup.is_done()
+                || !self.presence.is_done()
                 || self.unwritten() > 0
             {
                 time::sleep(TICK).await;

@@ -7,8 +7,8 @@ use std::time::{Instant, SystemTime};
 use curfew_backend::{BoxFuture, Ended, Events, Leaving, LocalSessions, SessionRecord, Suspension};
 use curfew_hub::{Delivered, DeliveryPath, Ending, Hub, Member};
 use curfew_model::{
-    Channel, Disconnect, GapReason, NodeId, Publication, Revocation, RevocationKey, SessionId,
-    TraceContext,
+    Channel, Disconnect, GapReason, NodeId, PresenceChange, PresenceEntry, Present, Publication,
+    Revocation, RevocationKey, SessionId, TraceContext,
 };
 use curfew_telemetry::{Span, SpanKind};
 use parking_lot::Mutex;
@@ -180,6 +180,10 @@ impl Events for HubEvents {
         }
     }
 
+    fn presence_changed(&self, channel: &Channel, change: PresenceChange, present: &Present) {
+        self.hub.tell_presence(channel, change, present);
+    }
+
     fn cleared(&self, channel: &Channel) {
         self.hub.forget_window(channel);
     }
@@ -312,5 +316,9 @@ impl LocalSessions for HubEvents {
                 address: member.address(),
             })
             .collect()
+    }
+
+    fn presence(&self, sessions: &[SessionId]) -> Vec<PresenceEntry> {
+        self.hub.presence_of(sessions)
     }
 }

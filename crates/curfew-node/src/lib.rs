@@ -1,7 +1,7 @@
 //! One gateway process: the connection between the hub and the backend.
 //!
 //! Owns: admission and refresh of sessions, tickets, the channels requested from the broker,
-//! `[[channels]]`, the reads of streams, the handling of the backend's events, removal of records,
+//! `[[channels]]`, the reads of streams, presence, the handling of the backend's events, removal of records,
 //! drain, and the heartbeat for `/livez`.
 //! Knows nothing of: sockets, frames, signatures of tokens, policies.
 //! Start at [`Node::admit`].
@@ -16,6 +16,7 @@ mod flush;
 mod liveness;
 mod metrics;
 mod pending_revocations;
+mod presence;
 mod probe;
 mod publish;
 mod refresh;
@@ -44,13 +45,16 @@ pub use closes::SessionIdentity;
 pub use drain::DrainConfig;
 pub use events::HubEvents;
 pub use metrics::{NodeMetrics, RevocationKind};
+pub use presence::Departure;
 pub use publish::Append;
+pub use subscriptions::Wish;
 
 use admit::{Admissions, Turns};
 use cleanup::Cleanup;
 use closes::Closes;
 use pending_revocations::PendingRevocations;
 pub use pending_revocations::ReportError;
+use presence::PresenceChanges;
 use streams::StreamReads;
 use subscriptions::Subscriptions;
 
@@ -68,6 +72,7 @@ pub struct Node {
     subscriptions: Subscriptions,
     stream_reads: StreamReads,
     cleanup: Cleanup,
+    presence: PresenceChanges,
     pending_revocations: PendingRevocations,
     admissions: Admissions,
     turns: Turns,
@@ -106,12 +111,14 @@ impl Node {
             subscriptions: Subscriptions::new(),
             stream_reads: StreamReads::default(),
             cleanup: Cleanup::new(),
+            presence: PresenceChanges::new(),
             pending_revocations: PendingRevocations::default(),
             draining: AtomicBool::new(false),
             refusing: AtomicBool::new(false),
             beat_at: Mutex::new(Instant::now()),
         });
         node.spawn(cleanup::run(Arc::clone(&node)));
+        node.spawn(presence::run(Arc::clone(&node)));
         node.spawn(subscriptions::run(Arc::clone(&node)));
         node.spawn(streams::fill(Arc::clone(&node)));
         node.spawn(streams::compare_quiet(Arc::clone(&node)));

@@ -16,7 +16,7 @@ use tracing::debug;
 
 use crate::metrics::RecoveryOutcome;
 use crate::streams::StreamRead;
-use crate::{ChannelOptions, Node};
+use crate::{ChannelOptions, Departure, Node};
 
 /// Longer than the reload of a page or a reconnect, so that those cause no traffic to the backend.
 const UNSUBSCRIBE_DELAY: Duration = Duration::from_secs(1);
@@ -97,6 +97,17 @@ impl Subscriptions {
     }
 }
 
+/// The wishes of a session that subscribes.
+#[derive(Debug, Clone, Default)]
+pub struct Wish {
+    /// Its position: it wants what came after it.
+    pub since: Option<Position>,
+    /// The `info` of its entry in the channel's presence, as JSON.
+    pub info: Option<Arc<str>>,
+    /// It wants to be told who comes and who goes.
+    pub join_leave: bool,
+}
+
 /// A request to the broker in progress. Unless it succeeds, the channel is abandoned on drop,
 /// because the broker may have begun to listen.
 struct Asking<'a> {
@@ -116,7 +127,7 @@ impl Drop for Asking<'_> {
 impl Node {
     /// Subscribes a session. The broker is asked first, so that the session misses nothing
     /// published after this returns. The session is sent, in this order, the frame that `answer`
-    /// makes of its place, the publications after `since`, and those that follow.
+    /// makes of its place, the publications after the position it came with, and those that follow.
     ///
     /// `may` is asked last. If it says no, the session is not subscribed, and there is no place.
     pub async fn subscribe(
@@ -124,35 +135,64 @@ impl Node {
         channel: &Channel,
         member: &Arc<Member>,
         options: ChannelOptions,
+        wish: Wish,
+        may: impl Fn() -> bool,
+        answer: impl Fn(Joined) -> Option<Bytes>,
+    ) -> Result<Option<Joined>, BackendError> {
+        let Wish {
+            since,
+            info,
+            join_leave,
+        } = wish;
+        let entering = match options.presence {
+            true => Some(self.enter(channel, member, options, info).await?),
+            false => None,
+        };
+        let joined = match options.stream {
+            None => self.join_plain(channel, member, since, may, answer).await?,
+            Some(bounds) => {
+                let wanted = since.filter(|_| options.recover);
+                let answer = |mut joined: Joined| {
+                    joined.recovered = joined.recovered.or(since.map(|_| false));
+                    answer(joined)
+                };
+                self.join(channel, member, bounds, wanted, may, answer)
+                    .await?
+            }
+        };
+        if joined.is_some()
+            && let Some(entering) = entering
+        {
+            entering.complete(member, join_leave);
+        }
+        Ok(joined)
+    }
+
+    /// Subscribes a session to a channel without a stream.
+    async fn join_plain(
+        &self,
+        channel: &Channel,
+        member: &Arc<Member>,
         since: Option<Position>,
         may: impl Fn() -> bool,
         answer: impl Fn(Joined) -> Option<Bytes>,
     ) -> Result<Option<Joined>, BackendError> {
-        let Some(bounds) = options.stream else {
-            let mut asked = self.subscriptions.stripe(channel).lock().await;
-            let mut asking = self.listen(&mut asked, channel).await?;
-            if !may() {
-                return Ok(None);
-            }
-            let joined = Joined {
-                position: None,
-                recovered: since.map(|_| false),
-            };
-            if let Some(frame) = answer(joined) {
-                self.hub.send(member, frame);
-            }
-            self.hub.subscribe(channel, member);
-            asking.answered = true;
-            self.metrics.subscriptions.inc();
-            return Ok(Some(joined));
+        let mut asked = self.subscriptions.stripe(channel).lock().await;
+        let mut asking = self.listen(&mut asked, channel).await?;
+        if !may() {
+            return Ok(None);
+        }
+        let joined = Joined {
+            position: None,
+            recovered: since.map(|_| false),
         };
-        let wanted = since.filter(|_| options.recover);
-        let answer = |mut joined: Joined| {
-            joined.recovered = joined.recovered.or(since.map(|_| false));
-            answer(joined)
-        };
-        self.join(channel, member, bounds, wanted, may, answer)
-            .await
+        if let Some(frame) = answer(joined) {
+            self.hub.send(member, frame);
+        }
+        self.hub.subscribe(channel, member);
+        asking.answered = true;
+        self.metrics.subscriptions.inc();
+        Ok(Some(joined))
     }
 
     /// Subscribes a session to a channel with a stream.
@@ -234,12 +274,15 @@ impl Node {
     }
 
     /// Unsubscribes a subscribed session. The broker is told a second later, unless
-    /// the channel has a listener again by then.
-    pub fn unsubscribe(&self, channel: &Channel, member: &Member) {
+    /// the channel has a listener again by then. The entry in the channel's presence, if the
+    /// session has one, is removed at once.
+    pub fn unsubscribe(&self, channel: &Channel, member: &Member) -> Option<Departure> {
         self.metrics.subscriptions.dec();
         if self.hub.unsubscribe(channel, member) {
             self.subscriptions.abandon(channel);
         }
+        self.hub.end_telling(channel, member);
+        self.depart(channel, member.session())
     }
 }
 

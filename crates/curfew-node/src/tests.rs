@@ -4,6 +4,7 @@ mod admit;
 mod cleanup;
 mod drain;
 mod pending_revocations;
+mod presence;
 mod refresh;
 mod rig;
 mod settings;
@@ -113,7 +114,7 @@ impl Harness {
                 channel,
                 member,
                 crate::ChannelOptions::default(),
-                None,
+                crate::Wish::default(),
                 || true,
                 |_| None,
             )

@@ -3,6 +3,7 @@
 
 pub(crate) mod auth;
 pub(crate) mod history;
+pub(crate) mod presence;
 pub(crate) mod publish;
 pub(crate) mod refresh;
 pub(crate) mod span;
@@ -13,15 +14,16 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use curfew_backend::{BackendError, StreamPage};
+use curfew_backend::{BackendError, PresenceList, StreamPage};
 use curfew_hub::Joined;
-use curfew_model::{Channel, CommandId, Disconnect, ErrorCode, Position, Principal};
+use curfew_model::{Action, Channel, CommandId, Disconnect, ErrorCode, Position, Principal, Reply};
 use curfew_node::Attachment;
 use curfew_policy::Policy;
 use curfew_telemetry::Origin;
 use tokio::time::Instant;
 use tracing::warn;
 
+use crate::SessionSettings;
 use crate::admission::Failure;
 use crate::commands::auth::NotOpened;
 use crate::commands::refresh::RefreshError;
@@ -81,6 +83,10 @@ pub(crate) enum Outcome {
     Published(Result<Option<Position>, BackendError>),
     /// The result of `history`.
     Read(Result<StreamPage, BackendError>),
+    /// The result of `presence`.
+    Present(Result<PresenceList, BackendError>),
+    /// The end of `unsubscribe`.
+    Unsubscribed,
     /// The result of `refresh`.
     Refreshed(Result<Arc<Principal>, RefreshError>),
 }
@@ -105,6 +111,11 @@ impl SessionState {
             }
             Outcome::Published(result) => publish::finish(self, &request, result, &mut span),
             Outcome::Read(result) => history::finish(self, &request, result, &mut span),
+            Outcome::Present(result) => presence::finish(self, &request, result, &mut span),
+            Outcome::Unsubscribed => {
+                let answer = self.reply(&request, &Reply::Unsubscribed);
+                self.answer(answer);
+            }
             Outcome::Refreshed(result) => {
                 return refresh::finish(self, &request, result, &mut span);
             }
@@ -169,5 +180,36 @@ impl SessionState {
             let message = error.to_string();
             self.reject(request, origin, ErrorCode::InvalidChannel, message)
         })
+    }
+
+    /// Asks the policy about a command that reads from a channel. Begins the command's span. The
+    /// error is the answer to a command that is not allowed.
+    fn authorized(
+        &self,
+        settings: &SessionSettings,
+        request: &RequestInfo,
+        action: Action,
+        channel: &Channel,
+    ) -> Result<CommandSpan, Reaction> {
+        let Some(live) = &self.live else {
+            return Err(Reaction::Done(None));
+        };
+        let mut span = self.begin_span(request.command, Origin::Unknown);
+        span.name(self, channel);
+        let authorize = span.part("authorize");
+        let principal = live.attachment.member().principal();
+        let decision = settings.policy.decide(&principal, action, channel);
+        self.context.count_decision(&decision);
+        CommandSpan::decided(authorize, &decision);
+        if decision.allowed {
+            return Ok(span);
+        }
+        span.forbidden(self, channel);
+        let message = decision.to_string();
+        Err(Reaction::Done(self.error(
+            request,
+            ErrorCode::Forbidden,
+            message,
+        )))
     }
 }

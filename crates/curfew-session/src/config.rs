@@ -22,6 +22,10 @@ pub struct SessionConfig {
     /// Claims by which sessions can be revoked, beside user, session and token: for example
     /// `["tenant", "device"]`. After a reload, open sessions are found by them too.
     pub revocable_claims: Vec<String>,
+    /// The claim whose value others see of a session in the presence of channels, as `info`: for
+    /// example `name`. Default: none, they see its user and its id alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub info_claim: Option<String>,
     /// The number of sessions one user may have at once, counted over the cluster; `over_limit`
     /// decides on one more. 0: no limit.
     pub max_per_user: u32,
@@ -54,6 +58,7 @@ impl Default for SessionConfig {
         Self {
             expiring_notice: Duration::from_secs(60),
             revocable_claims: Vec::new(),
+            info_claim: None,
             max_per_user: 0,
             over_limit: OverLimit::default(),
             ping_interval: Duration::from_secs(25),

@@ -120,17 +120,20 @@ impl SessionState {
     ) -> Reaction {
         match command {
             Command::Auth { .. } => commands::auth::again(self, &request),
-            Command::Subscribe { channel, since } => {
-                commands::subscribe::start(self, settings, request, &channel, since)
+            Command::Subscribe {
+                channel,
+                since,
+                join_leave,
+            } => commands::subscribe::start(self, settings, request, &channel, since, join_leave),
+            Command::Presence { channel } => {
+                commands::presence::start(self, settings, request, &channel)
             }
             Command::History {
                 channel,
                 limit,
                 range,
             } => commands::history::start(self, settings, request, &channel, limit, range),
-            Command::Unsubscribe { channel } => {
-                commands::unsubscribe::run(self, &request, &channel)
-            }
+            Command::Unsubscribe { channel } => commands::unsubscribe::run(self, request, &channel),
             Command::Publish {
                 channel,
                 data,

@@ -20,6 +20,7 @@ mod hashes;
 mod introspection;
 mod keyspace;
 mod number;
+mod presence;
 mod pubsub;
 mod reply;
 mod scripts;

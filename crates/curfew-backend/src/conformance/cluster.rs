@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use curfew_model::{
-    Channel, Claims, Clock, Disconnect, GapReason, NodeId, Principal, PrincipalParts, Publication,
-    Revocation, RevocationKey, SessionId, SystemClock, boottime,
+    Channel, Claims, Clock, Disconnect, GapReason, NodeId, PresenceChange, PresenceEntry, Present,
+    Principal, PrincipalParts, Publication, Revocation, RevocationKey, SessionId, SystemClock,
+    boottime,
 };
 use parking_lot::Mutex;
 
@@ -153,6 +154,7 @@ struct Heard {
     publications: Vec<Publication>,
     gaps: Vec<(Channel, GapReason)>,
     cleared: Vec<Channel>,
+    presence: Vec<(Channel, PresenceChange, Present)>,
     revoked: Vec<(RevocationKey, Revocation)>,
     disconnected: Vec<(SessionId, Disconnect)>,
     /// Sessions that live here.
@@ -194,6 +196,11 @@ impl Recorder {
         self.heard.lock().cleared.clone()
     }
 
+    /// The sessions that came to channels and went, in order.
+    pub fn presence(&self) -> Vec<(Channel, PresenceChange, Present)> {
+        self.heard.lock().presence.clone()
+    }
+
     /// The revocations heard of, in order.
     pub fn revoked(&self) -> Vec<(RevocationKey, Revocation)> {
         self.heard.lock().revoked.clone()
@@ -221,6 +228,11 @@ impl Events for Recorder {
 
     fn cleared(&self, channel: &Channel) {
         self.heard.lock().cleared.push(channel.clone());
+    }
+
+    fn presence_changed(&self, channel: &Channel, change: PresenceChange, present: &Present) {
+        let told = (channel.clone(), change, present.clone());
+        self.heard.lock().presence.push(told);
     }
 
     fn doubt_streams(&self) {}
@@ -282,6 +294,10 @@ impl LocalSessions for Recorder {
     }
 
     fn records(&self, _: &[SessionId]) -> Vec<SessionRecord> {
+        Vec::new()
+    }
+
+    fn presence(&self, _: &[SessionId]) -> Vec<PresenceEntry> {
         Vec::new()
     }
 }

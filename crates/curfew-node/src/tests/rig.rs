@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use curfew_backend::{
     BackendError, Backends, BoxFuture, Broker, ClosedSession, Listed, OpenError, OverLimit,
-    Receipt, Revocations, Revoked, SessionFilter, SessionPage, SessionRecord, Sessions,
-    StreamBounds, StreamPage, StreamRange, Streams,
+    Presence, PresenceList, Receipt, Revocations, Revoked, SessionFilter, SessionPage,
+    SessionRecord, Sessions, StreamBounds, StreamPage, StreamRange, Streams,
 };
 use curfew_model::{
-    Channel, Clock, Position, Publication, PublicationKey, Revocation, RevocationKey, SessionId,
+    Channel, Clock, Position, PresenceEntry, Publication, PublicationKey, Revocation,
+    RevocationKey, SessionId,
 };
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -68,6 +69,8 @@ pub(crate) enum Call {
     Publish,
     Append,
     Read,
+    Enter,
+    Leave,
     Revoke,
 }
 
@@ -105,6 +108,7 @@ impl Rig {
         Backends {
             broker: Arc::clone(self) as _,
             streams: Arc::clone(self) as _,
+            presence: Arc::clone(self) as _,
             sessions: Arc::clone(self) as _,
             revocations: Arc::clone(self) as _,
             nodes: Arc::clone(&self.inner.nodes),
@@ -303,6 +307,32 @@ impl Revocations for Rig {
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<Listed>, BackendError>> {
         self.inner.revocations.list()
+    }
+}
+
+impl Presence for Rig {
+    fn enter<'a>(
+        &'a self,
+        entries: &'a [PresenceEntry],
+    ) -> BoxFuture<'a, Result<(), BackendError>> {
+        let inner = move || self.inner.presence.enter(entries);
+        Box::pin(self.ask(Call::Enter, "", inner))
+    }
+
+    fn leave<'a>(
+        &'a self,
+        entries: &'a [PresenceEntry],
+    ) -> BoxFuture<'a, Result<(), BackendError>> {
+        let inner = move || self.inner.presence.leave(entries);
+        Box::pin(self.ask(Call::Leave, "", inner))
+    }
+
+    fn list<'a>(
+        &'a self,
+        channel: &'a Channel,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<PresenceList, BackendError>> {
+        self.inner.presence.list(channel, limit)
     }
 }
 

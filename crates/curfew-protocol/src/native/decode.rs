@@ -35,6 +35,7 @@ struct RareMembers<'a> {
     before: Option<Value<'a>>,
     limit: Option<Value<'a>>,
     key: Option<Value<'a>>,
+    join_leave: Option<Value<'a>>,
     traceparent: Option<Value<'a>>,
     tracestate: Option<Value<'a>>,
 }
@@ -136,6 +137,7 @@ impl<'a> Members<'a> {
             "before" => ("before", &mut rare.before),
             "limit" => ("limit", &mut rare.limit),
             "key" => ("key", &mut rare.key),
+            "join_leave" => ("join_leave", &mut rare.join_leave),
             "traceparent" => ("traceparent", &mut rare.traceparent),
             "tracestate" => ("tracestate", &mut rare.tracestate),
             _ => {
@@ -168,6 +170,10 @@ impl<'a> Members<'a> {
             "subscribe" => Command::Subscribe {
                 channel: string("channel", &mut self.channel)?,
                 since: self.rare.since.take().map(since).transpose()?,
+                join_leave: boolean("join_leave", self.rare.join_leave.take())?,
+            },
+            "presence" => Command::Presence {
+                channel: string("channel", &mut self.channel)?,
             },
             "history" => Command::History {
                 channel: string("channel", &mut self.channel)?,
@@ -222,6 +228,7 @@ impl<'a> Members<'a> {
                     ("before", rare.before),
                     ("limit", rare.limit),
                     ("key", rare.key),
+                    ("join_leave", rare.join_leave),
                     ("traceparent", rare.traceparent),
                     ("tracestate", rare.tracestate),
                 ]
@@ -285,6 +292,15 @@ fn number(name: &str, value: Value<'_>) -> Result<u64, Cow<'static, str>> {
     number.ok_or_else(|| {
         format!("member `{name}` must be a whole number from 0 to {MAX_OFFSET}").into()
     })
+}
+
+/// A boolean; false if it is absent.
+fn boolean(name: &str, value: Option<Value<'_>>) -> Result<bool, Cow<'static, str>> {
+    match value.map(|value| value.raw) {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(format!("member `{name}` must be true or false").into()),
+    }
 }
 
 fn key(value: Option<Value<'_>>) -> Result<Option<Cow<'_, str>>, Cow<'static, str>> {

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use bytes::{BufMut as _, BytesMut};
-use curfew_model::{CommandId, Disconnect, Position, Publication, Push, Reply, TraceId};
+use curfew_model::{CommandId, Disconnect, Position, Present, Publication, Push, Reply, TraceId};
 
 /// Bytes of a `message` frame besides channel, data and sender.
 const MESSAGE_OVERHEAD: usize = 64;
@@ -73,6 +73,18 @@ pub(super) fn reply(id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMu
                 put_bool("truncated", true, out);
             }
         }
+        Reply::Presence {
+            sessions,
+            users,
+            truncated,
+        } => {
+            open("presence", out);
+            put_id(id, out);
+            put_name("sessions", out);
+            put_sessions(sessions, out);
+            put_number("users", *users, out);
+            put_bool("truncated", *truncated, out);
+        }
         Reply::Error {
             code,
             message,
@@ -124,6 +136,16 @@ pub(super) fn push(push: &Push<'_>, out: &mut BytesMut) {
             put_string("channel", channel.as_str(), out);
             put_position(*position, out);
         }
+        Push::Presence {
+            channel,
+            change,
+            present,
+        } => {
+            open(change.as_str(), out);
+            put_string("channel", channel.as_str(), out);
+            put_string("session", &present.session.to_string(), out);
+            put_user(present, out);
+        }
         Push::Expiring { expires_at } => {
             open("expiring", out);
             put_number("expires_at", *expires_at, out);
@@ -174,6 +196,28 @@ fn put_publications(publications: &[Publication], out: &mut BytesMut) {
         out.put_u8(b'}');
     }
     out.put_u8(b']');
+}
+
+fn put_sessions(sessions: &[Present], out: &mut BytesMut) {
+    out.put_u8(b'[');
+    for (at, present) in sessions.iter().enumerate() {
+        if at > 0 {
+            out.put_u8(b',');
+        }
+        let session = present.session;
+        write!(out, "{{\"session\":\"{session}\"").expect("a buffer that grows takes any text");
+        put_user(present, out);
+        out.put_u8(b'}');
+    }
+    out.put_u8(b']');
+}
+
+fn put_user(present: &Present, out: &mut BytesMut) {
+    put_string("user", &present.user, out);
+    if let Some(info) = &present.info {
+        put_name("info", out);
+        out.put_slice(info.as_bytes());
+    }
 }
 
 fn put_position(position: Option<Position>, out: &mut BytesMut) {

@@ -2,7 +2,7 @@ use std::borrow::Cow;
 
 use curfew_model::{
     AuthFailure, Channel, Command, Disconnect, Epoch, ErrorCode, HistoryRange, MAX_OFFSET,
-    Position, Publication, StreamEntry,
+    Position, PresenceChange, Present, Publication, StreamEntry,
 };
 use proptest::prelude::*;
 use serde_json::Value;
@@ -78,6 +78,7 @@ fn every_command_is_read() {
             Command::Subscribe {
                 channel: text("room:1"),
                 since: None,
+                join_leave: false,
             },
         ),
         (
@@ -86,6 +87,7 @@ fn every_command_is_read() {
             Command::Subscribe {
                 channel: text("c"),
                 since: Some(position("kdWqZx3a", 41)),
+                join_leave: false,
             },
         ),
         (
@@ -97,6 +99,7 @@ fn every_command_is_read() {
                     epoch: Epoch::NONE,
                     offset: MAX_OFFSET,
                 }),
+                join_leave: false,
             },
         ),
         (
@@ -166,6 +169,7 @@ fn every_command_is_read() {
             Command::Subscribe {
                 channel: text("😀/\""),
                 since: None,
+                join_leave: false,
             },
         ),
     ] {
@@ -560,6 +564,48 @@ fn replies_about_streams_are_written_as_specified() {
     }
 }
 
+fn present() -> Present {
+    Present {
+        session: "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap(),
+        user: "b\"b".into(),
+        info: Some(r#"{"a":[1.0e5]}"#.into()),
+    }
+}
+
+#[test]
+fn presence_is_listed_and_asked_for() {
+    let sessions = [present()];
+    let reply = Reply::Presence {
+        sessions: &sessions,
+        users: 7,
+        truncated: true,
+    };
+    let expect = r#"{"type":"presence","id":1,"sessions":[{"session":"01890a5d-ac96-774b-bcce-b302099a8057","user":"b\"b","info":{"a":[1.0e5]}}],"users":7,"truncated":true}"#;
+    assert_eq!(replied(Some("1"), &reply).as_deref(), Some(expect));
+    for (value, expect) in [("true", true), ("false", false)] {
+        let message = format!(r#"{{"type":"subscribe","channel":"c","join_leave":{value}}}"#);
+        let Ok(Request::Command { command, .. }) = decode(&message) else {
+            panic!("{message}");
+        };
+        let subscribe = Command::Subscribe {
+            channel: "c".into(),
+            since: None,
+            join_leave: expect,
+        };
+        assert_eq!(command, subscribe);
+    }
+    assert!(
+        form(r#"{"type":"subscribe","channel":"c","join_leave":1}"#)
+            .2
+            .contains("`join_leave`")
+    );
+    assert!(
+        form(r#"{"type":"presence","channel":"c","join_leave":true}"#)
+            .2
+            .contains("`join_leave`")
+    );
+}
+
 #[test]
 fn positions_limits_and_keys_are_checked() {
     let (long, longest) = ("k".repeat(65), "k".repeat(64));
@@ -641,6 +687,25 @@ fn pushes_are_written_as_the_contract_shows() {
                 position: None,
             },
             r#"{"type":"gap","channel":"room:1"}"#,
+        ),
+        (
+            Push::Presence {
+                channel: &channel,
+                change: PresenceChange::Join,
+                present: &present(),
+            },
+            r#"{"type":"join","channel":"room:1","session":"01890a5d-ac96-774b-bcce-b302099a8057","user":"b\"b","info":{"a":[1.0e5]}}"#,
+        ),
+        (
+            Push::Presence {
+                channel: &channel,
+                change: PresenceChange::Leave,
+                present: &Present {
+                    info: None,
+                    ..present()
+                },
+            },
+            r#"{"type":"leave","channel":"room:1","session":"01890a5d-ac96-774b-bcce-b302099a8057","user":"b\"b"}"#,
         ),
         (
             Push::Expiring { expires_at: 5 },

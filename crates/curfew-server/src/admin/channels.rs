@@ -1,10 +1,10 @@
-//! Channels: their listeners on this node, and their streams.
+//! Channels: their listeners on this node, their streams and their presence.
 
 use std::sync::Arc;
 
-use curfew_backend::{StreamPage, StreamRange};
+use curfew_backend::{PresenceList, StreamPage, StreamRange};
 use curfew_model::{
-    Channel, DEFAULT_HISTORY_LIMIT, Epoch, HistoryRange, MAX_OFFSET, Position, Publication,
+    Channel, DEFAULT_HISTORY_LIMIT, Epoch, HistoryRange, MAX_OFFSET, Position, Present, Publication,
 };
 use curfew_node::ChannelOptions;
 use http::StatusCode;
@@ -29,7 +29,7 @@ struct ChannelInfo {
     subscribers: usize,
 }
 
-/// One channel with its stream.
+/// One channel with its stream and its presence.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct ChannelDetails {
     channel: String,
@@ -38,6 +38,59 @@ pub(super) struct ChannelDetails {
     /// The stream; absent if the channel has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     stream: Option<StreamInfo>,
+    /// The sessions of all nodes that are subscribed; absent if the channel has no presence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    presence: Option<PresenceInfo>,
+}
+
+/// The presence of a channel.
+#[derive(Debug, Serialize, JsonSchema)]
+struct PresenceInfo {
+    /// The sessions, at most 1000.
+    sessions: Vec<PresentSession>,
+    /// Number of sessions.
+    count: u64,
+    /// Number of their users.
+    users: u64,
+    /// True if the list leaves sessions out.
+    truncated: bool,
+}
+
+/// A session that is subscribed to a channel.
+#[derive(Debug, Serialize, JsonSchema)]
+struct PresentSession {
+    session: String,
+    user: String,
+    /// The value of the claim `session.info_claim`; absent if the token has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<serde_json::Value>")]
+    info: Option<Box<RawValue>>,
+}
+
+impl From<PresenceList> for PresenceInfo {
+    fn from(list: PresenceList) -> Self {
+        Self {
+            truncated: (list.sessions.len() as u64) < list.count,
+            sessions: list
+                .sessions
+                .into_iter()
+                .map(PresentSession::from)
+                .collect(),
+            count: list.count,
+            users: list.users,
+        }
+    }
+}
+
+impl From<Present> for PresentSession {
+    fn from(present: Present) -> Self {
+        let info = present.info.map(|info| info.to_string());
+        Self {
+            session: present.session.to_string(),
+            user: present.user.to_string(),
+            info: info.and_then(|info| RawValue::from_string(info).ok()),
+        }
+    }
 }
 
 /// A channel's stream.
@@ -112,10 +165,15 @@ pub(super) async fn get(admin: Arc<Admin>, call: Call) -> Result<Response, Probl
         }
         None => None,
     };
+    let presence = match admin.options(&channel).presence {
+        true => Some(admin.context.node.presence(&channel).await?.into()),
+        false => None,
+    };
     let details = ChannelDetails {
         subscribers: admin.context.node.hub().subscribers(&channel),
         channel: channel.to_string(),
         stream,
+        presence,
     };
     Ok(json(StatusCode::OK, &details))
 }

@@ -29,23 +29,10 @@ pub(crate) fn start(
         Ok(channel) => channel,
         Err(rejected) => return rejected,
     };
-    let Some(live) = &state.live else {
-        return Reaction::Done(None);
+    let mut span = match state.authorized(settings, &request, Action::History, &channel) {
+        Ok(span) => span,
+        Err(rejected) => return rejected,
     };
-    let mut span = state.begin_span(request.command, Origin::Unknown);
-    span.name(state, &channel);
-    let authorize = span.part("authorize");
-    let principal = live.attachment.member().principal();
-    let decision = settings
-        .policy
-        .decide(&principal, Action::History, &channel);
-    state.context.count_decision(&decision);
-    CommandSpan::decided(authorize, &decision);
-    if !decision.allowed {
-        span.forbidden(state, &channel);
-        let message = decision.to_string();
-        return Reaction::Done(state.error(&request, ErrorCode::Forbidden, message));
-    }
     let node = Arc::clone(&state.context.node);
     if settings.channels.of(&channel).stream.is_none() {
         span.failed(state, ErrorCode::NotAvailable);

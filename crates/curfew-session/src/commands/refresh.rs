@@ -13,7 +13,7 @@ use tracing::{Instrument as _, debug};
 use crate::Context;
 use crate::admission::{AdmissionError, Failure};
 use crate::commands::span::CommandSpan;
-use crate::commands::{Outcome, Reaction, RequestInfo};
+use crate::commands::{Outcome, Reaction, RequestInfo, presence};
 use crate::open::{SessionState, revoked};
 use crate::pipeline::{Finished, InFlight};
 use crate::run::End;
@@ -97,6 +97,7 @@ pub(crate) fn finish(
             let answer = state.reply(request, &reply);
             state.answer(answer);
             state.schedule_expiry(&principal);
+            state.renew_presence(&principal);
             state.reconsider();
             return None;
         }
@@ -163,6 +164,16 @@ fn same_login(current: &Principal, new: &Principal, claim: &str) -> bool {
 }
 
 impl SessionState {
+    /// Renews the session's entries in the presence of channels, which show claims of the new
+    /// token.
+    fn renew_presence(&self, principal: &Principal) {
+        let Some(live) = &self.live else { return };
+        let settings = self.context.settings.load();
+        let member = live.attachment.member();
+        let info = || presence::info(&settings, principal);
+        self.context.node.renew_presence(member, info);
+    }
+
     /// Repeats the decision on every subscription and drops cached decisions on publishing, because
     /// the claims or the policy have changed.
     pub(crate) fn reconsider(&mut self) {

@@ -21,6 +21,7 @@ pub(crate) fn name_of(command: &'static str) -> &'static str {
         "unsubscribe" => "curfew.unsubscribe",
         "publish" => "curfew.publish",
         "history" => "curfew.history",
+        "presence" => "curfew.presence",
         "refresh" => "curfew.refresh",
         "ping" => "curfew.ping",
         _ => "curfew.other",

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use curfew_backend::BackendError;
 use curfew_hub::Joined;
 use curfew_model::{Action, Channel, ErrorCode, Position, Reply};
+use curfew_node::Wish;
 use curfew_policy::Policy;
 use curfew_telemetry::Origin;
 use tracing::Instrument as _;
 
 use crate::SessionSettings;
 use crate::commands::span::CommandSpan;
-use crate::commands::{Outcome, Reaction, RequestInfo};
+use crate::commands::{Outcome, Reaction, RequestInfo, presence};
 use crate::open::{Permissions, SessionState};
 use crate::pipeline::{Finished, InFlight};
 
@@ -22,6 +23,7 @@ pub(crate) fn start(
     request: RequestInfo,
     name: &str,
     since: Option<Position>,
+    join_leave: bool,
 ) -> Reaction {
     let channel = match state.parse_channel(&request, name, Origin::Unknown) {
         Ok(channel) => channel,
@@ -55,6 +57,14 @@ pub(crate) fn start(
         let message = decision.to_string();
         return Reaction::Done(state.error(&request, ErrorCode::Forbidden, message));
     }
+    let wish = Wish {
+        since,
+        info: match options.presence {
+            true => presence::info(settings, &member.principal()),
+            false => None,
+        },
+        join_leave,
+    };
     let context = Arc::clone(&state.context);
     let (wire, id) = (state.wire, request.id.clone());
     let scope = span.scope();
@@ -82,7 +92,7 @@ pub(crate) fn start(
         };
         let subscribe = context
             .node
-            .subscribe(&channel, &member, options, since, may, answer);
+            .subscribe(&channel, &member, options, wish, may, answer);
         let outcome = Outcome::Subscribed {
             result: subscribe.await,
             policy,

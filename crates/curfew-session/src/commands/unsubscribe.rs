@@ -2,30 +2,45 @@
 
 use curfew_model::{ErrorCode, Reply};
 use curfew_telemetry::Origin;
+use tracing::Instrument as _;
 
-use crate::commands::{Reaction, RequestInfo};
+use crate::commands::{Outcome, Reaction, RequestInfo};
 use crate::open::SessionState;
+use crate::pipeline::{Finished, InFlight};
 
-/// Performs the whole command, which never waits.
-pub(crate) fn run(state: &mut SessionState, request: &RequestInfo, name: &str) -> Reaction {
-    let channel = match state.parse_channel(request, name, Origin::Unknown) {
+/// Performs the command. It waits only for the end of the session's presence in the channel.
+pub(crate) fn run(state: &mut SessionState, request: RequestInfo, name: &str) -> Reaction {
+    let channel = match state.parse_channel(&request, name, Origin::Unknown) {
         Ok(channel) => channel,
         Err(rejected) => return rejected,
     };
     let mut span = state.begin_span(request.command, Origin::Unknown);
     span.name(state, &channel);
-    let _entered = span.scope().entered();
+    let scope = span.scope();
+    let entered = scope.enter();
     let Some(live) = &mut state.live else {
         return Reaction::Done(None);
     };
     if live.subscriptions.remove(&channel).is_none() {
         span.failed(state, ErrorCode::NotSubscribed);
         let message = "the session is not subscribed to this channel";
-        return Reaction::Done(state.error(request, ErrorCode::NotSubscribed, message));
+        return Reaction::Done(state.error(&request, ErrorCode::NotSubscribed, message));
     }
-    state
-        .context
-        .node
-        .unsubscribe(&channel, live.attachment.member());
-    Reaction::Done(state.reply(request, &Reply::Unsubscribed))
+    let member = live.attachment.member();
+    let Some(departure) = state.context.node.unsubscribe(&channel, member) else {
+        return Reaction::Done(state.reply(&request, &Reply::Unsubscribed));
+    };
+    drop(entered);
+    let depart = async move {
+        departure.wait().await;
+        Finished {
+            request,
+            outcome: Outcome::Unsubscribed,
+            span,
+        }
+    };
+    Reaction::Waits(InFlight {
+        operation: Box::pin(depart.instrument(scope)),
+        is_publication: false,
+    })
 }

@@ -38,6 +38,7 @@ impl Protocol for Letters {
             b's' => Command::Subscribe {
                 channel,
                 since: None,
+                join_leave: false,
             },
             b'u' => Command::Unsubscribe { channel },
             b'p' => Command::Publish {

@@ -161,7 +161,7 @@ use Keys::{All, EverySecond, First, FirstTwo, None as NoKeys};
 
 /// In the order of their names.
 #[rustfmt::skip]
-static COMMANDS: [Command; 124] = [
+static COMMANDS: [Command; 125] = [
     c("append", 3, GROW, First, strings::append),
     c("asking", 1, 0, NoKeys, introspection::no_cluster),
     c("auth", -2, 0, NoKeys, connection::auth),
@@ -211,6 +211,7 @@ static COMMANDS: [Command; 124] = [
     c("hlen", 2, READ, First, hashes::hlen),
     c("hmget", -3, READ, First, hashes::hmget),
     c("hmset", -4, GROW, First, hashes::hset),
+    c("hrandfield", -2, READ, First, hashes::hrandfield),
     c("hset", -4, GROW, First, hashes::hset),
     c("hsetnx", 4, GROW, First, hashes::hset),
     c("hvals", 2, READ, First, hashes::hgetall),

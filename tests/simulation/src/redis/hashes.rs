@@ -112,6 +112,28 @@ pub(super) fn hlen(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
     Ok(())
 }
 
+/// `HRANDFIELD` with a positive count and `WITHVALUES`: the first fields.
+pub(super) fn hrandfield(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
+    let [_, key, count, with_values] = args else {
+        return Err("ERR the simulated Redis knows HRANDFIELD with WITHVALUES alone".into());
+    };
+    let count = number::integer(count).ok_or(NOT_AN_INTEGER)?;
+    let count = usize::try_from(count).map_err(|_| NOT_AN_INTEGER)?;
+    if !with_values.eq_ignore_ascii_case(b"withvalues") {
+        return Err("ERR syntax error".into());
+    }
+    call.lapse(key);
+    let ms = call.ms();
+    let fields = hash(call.server.data.live(key, ms))?;
+    call.out.array(fields.len().min(count));
+    for (field, value) in fields.iter().take(count) {
+        call.out.array(2);
+        call.out.bulk(field);
+        call.out.bulk(value);
+    }
+    Ok(())
+}
+
 /// `HGETALL`, `HKEYS` and `HVALS`.
 pub(super) fn hgetall(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
     call.lapse(args[1]);

@@ -1,0 +1,394 @@
+//! Presence in Redis: for each channel a hash of its sessions, with a hash of its users beside it,
+//! and for each node a set of notes that lead to its entries.
+//!
+//! An entry is not refreshed by the clock. Its node removes it, and another node does so for a node
+//! that crashed: the note is there before the entry and goes after it.
+
+use std::collections::HashSet;
+
+use curfew_backend::{BackendError, BoxFuture, Presence, PresenceList};
+use curfew_model::json::object_text;
+use curfew_model::{Channel, NodeId, PresenceChange, PresenceEntry, Present, SessionId};
+use redis::{Value, from_redis_value};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::Redis;
+use crate::connections::{Connections, Keyed};
+use crate::fault::Fault;
+use crate::nodes::BATCH;
+use crate::streams::milliseconds;
+
+/// Adds an entry.
+const ENTER: &str = include_str!("presence/enter.lua");
+
+/// Removes an entry.
+const LEAVE: &str = include_str!("presence/leave.lua");
+
+/// The version of an envelope that tells of a change, after those of publications.
+const VERSION: u32 = 3;
+
+/// The value of an entry. The first two members are its name: a removal compares them.
+#[derive(Debug, Serialize, Deserialize)]
+struct Stored {
+    node: NodeId,
+    number: u64,
+    told: bool,
+    user: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    info: Option<Box<RawValue>>,
+}
+
+/// The message that tells of a change. `leave.lua` writes it, too.
+#[derive(Debug, Serialize, Deserialize)]
+struct News<E> {
+    v: u32,
+    change: Change,
+    session: SessionId,
+    entry: E,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Change {
+    Join,
+    Leave,
+}
+
+impl Stored {
+    fn new(entry: &PresenceEntry) -> Self {
+        let info = entry.present.info.as_deref();
+        Self {
+            node: entry.node,
+            number: entry.number,
+            told: entry.is_told,
+            user: entry.present.user.to_string(),
+            info: info.and_then(|info| RawValue::from_string(info.to_owned()).ok()),
+        }
+    }
+
+    fn present(self, session: SessionId) -> Present {
+        Present {
+            session,
+            user: self.user.into(),
+            info: self.info.map(|info| info.get().into()),
+        }
+    }
+}
+
+/// The message that tells of a change of an entry, which is JSON.
+fn news(change: Change, session: SessionId, entry: &str) -> String {
+    let news = News {
+        v: VERSION,
+        change,
+        session,
+        entry: serde_json::from_str::<&RawValue>(entry).ok(),
+    };
+    json(&news)
+}
+
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("strings, numbers and JSON are JSON")
+}
+
+/// Parses a message that tells of a change; `None` if it is none.
+pub(crate) fn read_news(payload: &[u8]) -> Option<(PresenceChange, Present)> {
+    let news: News<Stored> = serde_json::from_str(object_text(payload)?).ok()?;
+    let change = match news.change {
+        Change::Join => PresenceChange::Join,
+        Change::Leave => PresenceChange::Leave,
+    };
+    (news.v == VERSION).then(|| (change, news.entry.present(news.session)))
+}
+
+/// The name of an entry: the note that leads to it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Note {
+    session: SessionId,
+    /// See [`PresenceEntry::number`].
+    number: u64,
+    channel: Channel,
+}
+
+impl Note {
+    pub(crate) fn of(entry: &PresenceEntry) -> Self {
+        Self {
+            session: entry.present.session,
+            number: entry.number,
+            channel: entry.channel.clone(),
+        }
+    }
+
+    pub(crate) fn session(&self) -> SessionId {
+        self.session
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(3, ':');
+        Some(Self {
+            session: parts.next()?.parse().ok()?,
+            number: parts.next()?.parse().ok()?,
+            channel: Channel::parse(parts.next()?).ok()?,
+        })
+    }
+
+    fn written(&self) -> String {
+        format!("{}:{}:{}", self.session, self.number, self.channel)
+    }
+
+    /// The beginning of the entry, which no other entry of the session has.
+    fn beginning(&self, node: NodeId) -> String {
+        format!(r#"{{"node":"{node}","number":{},"#, self.number)
+    }
+}
+
+impl Presence for Redis {
+    /// Takes one round trip, or two in a cluster, where the node's notes lie in another slot.
+    fn enter<'a>(
+        &'a self,
+        entries: &'a [PresenceEntry],
+    ) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(async move {
+            for batch in entries.chunks(BATCH) {
+                self.connections.enter(batch).await?;
+            }
+            Ok(())
+        })
+    }
+
+    fn leave<'a>(
+        &'a self,
+        entries: &'a [PresenceEntry],
+    ) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(async move {
+            let notes: Vec<Note> = entries.iter().map(Note::of).collect();
+            self.connections
+                .remove_noted(self.core.node, &notes)
+                .await?;
+            Ok(())
+        })
+    }
+
+    fn list<'a>(
+        &'a self,
+        channel: &'a Channel,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<PresenceList, BackendError>> {
+        Box::pin(async move {
+            let keys = self.core.keys.presence(channel);
+            let commands = vec![
+                Keyed::new("HRANDFIELD", &keys.sessions)
+                    .arg(limit)
+                    .arg("WITHVALUES"),
+                Keyed::new("HLEN", &keys.sessions),
+                Keyed::new("HLEN", &keys.users),
+            ];
+            // In one transaction: the counts are those of the list.
+            let replies = self.connections.transact(commands).await?;
+            let list = read_list(replies).ok_or(Fault::Unexpected("HRANDFIELD"))?;
+            Ok(list)
+        })
+    }
+}
+
+/// Reads the answer to the commands of a list. An entry that is none of ours is passed over.
+fn read_list(replies: Vec<Value>) -> Option<PresenceList> {
+    let [fields, count, users] = <[Value; 3]>::try_from(replies).ok()?;
+    let fields: Vec<(String, Vec<u8>)> = from_redis_value(fields).ok()?;
+    let sessions = fields.into_iter().filter_map(|(session, value)| {
+        let stored: Stored = serde_json::from_slice(&value).ok()?;
+        Some(stored.present(session.parse().ok()?))
+    });
+    Some(PresenceList {
+        sessions: sessions.collect(),
+        count: from_redis_value(count).ok()?,
+        users: from_redis_value(users).ok()?,
+    })
+}
+
+impl Connections {
+    /// Adds entries of this node.
+    async fn enter(&self, entries: &[PresenceEntry]) -> Result<(), Fault> {
+        let keys = &self.core.keys;
+        let notes = entries.iter().map(|entry| {
+            let key = keys.node_presence(entry.node);
+            Keyed::new("SADD", &key).arg(Note::of(entry).written())
+        });
+        let messages: Vec<(String, String)> = entries
+            .iter()
+            .map(|entry| {
+                let stored = json(&Stored::new(entry));
+                let message = news(Change::Join, entry.present.session, &stored);
+                (stored, message)
+            })
+            .collect();
+        let writes = entries.iter().zip(&messages);
+        let writes = writes.map(|(entry, (stored, message))| {
+            let names = keys.presence(&entry.channel);
+            let present = &entry.present;
+            let command = Keyed::script(ENTER, &[&names.sessions, &names.users])
+                .arg(present.session.to_string())
+                .arg(stored)
+                .arg(&*present.user)
+                .arg(milliseconds(entry.ends_at));
+            match entry.is_told {
+                true => self.telling(command, &entry.channel, &[message]),
+                false => command,
+            }
+        });
+        // The note is in place before the entry: a crash in between leaves no entry that nothing
+        // removes.
+        let [_, replies] = self.two_steps([notes.collect(), writes.collect()]).await?;
+        let is_new = replies
+            .into_iter()
+            .map(|reply| from_redis_value::<u64>(reply).map_err(|_| Fault::Unexpected("EVAL")));
+        let is_new = is_new.collect::<Result<Vec<_>, Fault>>()?;
+        if self.is_cluster() {
+            let told = entries.iter().zip(messages).zip(is_new);
+            let told = told.filter(|((entry, _), is_new)| *is_new > 0 && entry.is_told);
+            let messages = told.map(|((entry, (_, message)), _)| (&entry.channel, message));
+            self.tell_of(messages).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes the entries that these notes of a node lead to, and then the notes. Returns the
+    /// number of entries that were there.
+    pub(crate) async fn remove_noted(&self, node: NodeId, notes: &[Note]) -> Result<u64, Fault> {
+        let mut removed = 0;
+        for batch in notes.chunks(BATCH) {
+            removed += self.remove_batch(node, batch).await?;
+        }
+        Ok(removed)
+    }
+
+    async fn remove_batch(&self, node: NodeId, notes: &[Note]) -> Result<u64, Fault> {
+        let keys = &self.core.keys;
+        let removals = notes.iter().map(|note| {
+            let names = keys.presence(&note.channel);
+            let command = Keyed::script(LEAVE, &[&names.sessions, &names.users])
+                .arg(note.session.to_string())
+                .arg(note.beginning(node));
+            self.telling(command, &note.channel, &[])
+        });
+        let key = keys.node_presence(node);
+        let forget = notes
+            .iter()
+            .map(|note| Keyed::new("SREM", &key).arg(note.written()));
+        let [replies, _] = self
+            .two_steps([removals.collect(), forget.collect()])
+            .await?;
+        let entries = replies.into_iter().map(|reply| {
+            from_redis_value::<Option<String>>(reply).map_err(|_| Fault::Unexpected("EVAL"))
+        });
+        let entries = entries.collect::<Result<Vec<_>, Fault>>()?;
+        if self.is_cluster() {
+            let told = notes.iter().zip(&entries).filter_map(|(note, entry)| {
+                let entry = entry.as_deref()?;
+                let stored: Stored = serde_json::from_str(entry).ok()?;
+                let message = news(Change::Leave, note.session, entry);
+                stored.told.then_some((&note.channel, message))
+            });
+            self.tell_of(told).await?;
+        }
+        Ok(entries.iter().flatten().count() as u64)
+    }
+
+    /// Has the script tell of the change. In a cluster it cannot: the pub/sub channel lies in
+    /// another slot than the entry.
+    fn telling(&self, command: Keyed, channel: &Channel, message: &[&str]) -> Keyed {
+        if self.is_cluster() {
+            return command;
+        }
+        let channel = self.core.keys.channel(channel);
+        command.arg("PUBLISH").arg(channel).arg(message)
+    }
+
+    /// Tells of changes in a cluster.
+    async fn tell_of<'a>(
+        &self,
+        messages: impl Iterator<Item = (&'a Channel, String)>,
+    ) -> Result<(), Fault> {
+        let messages = messages.map(|(channel, message)| {
+            let name = self.core.keys.channel(channel);
+            Keyed::new("SPUBLISH", &name).arg(message)
+        });
+        self.pipeline(messages.collect()).await?;
+        Ok(())
+    }
+
+    /// Executes two steps in order, and answers with the replies of each. In a cluster each step is
+    /// awaited; otherwise one connection keeps them in order.
+    async fn two_steps(&self, steps: [Vec<Keyed>; 2]) -> Result<[Vec<Value>; 2], Fault> {
+        let [first, second] = steps;
+        if self.is_cluster() {
+            return Ok([self.pipeline(first).await?, self.pipeline(second).await?]);
+        }
+        let count = first.len();
+        let mut replies = self.pipeline([first, second].concat()).await?;
+        let rest = replies.split_off(count.min(replies.len()));
+        Ok([replies, rest])
+    }
+
+    /// Adds the entries of these sessions of this node again.
+    pub(crate) async fn rewrite_presence(&self, sessions: &[SessionId]) -> Result<(), Fault> {
+        let entries = self.core.local.presence(sessions);
+        for batch in entries.chunks(BATCH) {
+            self.enter(batch).await?;
+        }
+        // One that left meanwhile may have been removed before this write.
+        let present = self.core.local.presence(sessions);
+        let present: HashSet<Note> = present.iter().map(Note::of).collect();
+        let gone = entries.iter().map(Note::of);
+        let gone: Vec<Note> = gone.filter(|note| !present.contains(note)).collect();
+        self.remove_noted(self.core.node, &gone).await?;
+        Ok(())
+    }
+}
+
+impl Redis {
+    /// Reads one batch of a node's notes. Returns the cursor of the next batch, 0 after the last
+    /// one.
+    async fn scan_notes(&self, node: NodeId, cursor: u64) -> Result<(u64, Vec<Note>), Fault> {
+        let key = self.core.keys.node_presence(node);
+        let scan = Keyed::new("SSCAN", &key)
+            .arg(cursor)
+            .arg("COUNT")
+            .arg(BATCH);
+        let (next, notes): (u64, Vec<String>) = self.connections.call(scan).await?;
+        let notes = notes.iter().filter_map(|note| Note::read(note));
+        Ok((next, notes.collect()))
+    }
+
+    /// Every note of this node.
+    pub(crate) async fn own_notes(&self) -> Result<HashSet<Note>, Fault> {
+        let mut all = HashSet::new();
+        let mut cursor = 0;
+        loop {
+            let (next, notes) = self.scan_notes(self.core.node, cursor).await?;
+            all.extend(notes);
+            if next == 0 {
+                return Ok(all);
+            }
+            cursor = next;
+        }
+    }
+
+    /// Removes the entries of a dead node. Returns their number, or `None` if the node is back.
+    pub(crate) async fn remove_presence_of(&self, dead: NodeId) -> Result<Option<u64>, Fault> {
+        let mut removed = 0;
+        let mut cursor = 0;
+        loop {
+            let (next, notes) = self.scan_notes(dead, cursor).await?;
+            // Checked before each batch: a node that is back must keep its entries.
+            if self.lives(dead).await? {
+                return Ok(None);
+            }
+            removed += self.connections.remove_noted(dead, &notes).await?;
+            if next == 0 {
+                return Ok(Some(removed));
+            }
+            cursor = next;
+        }
+    }
+}

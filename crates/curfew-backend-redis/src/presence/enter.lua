@@ -1,0 +1,35 @@
+#!lua
+-- KEYS[1] is a hash of sessions with their entries, KEYS[2] one of users with the number of their sessions. ARGV: the
+-- session, its entry and its user; the end of its access in milliseconds since 1970; PUBLISH, a pub/sub channel and the
+-- message that others are told, or nothing.
+--
+-- Answers with 1 if the session had no entry, else with 0.
+local before = redis.pcall('HGET', KEYS[1], ARGV[1])
+if type(before) == 'table' then
+  if not string.find(before.err, '^WRONGTYPE') then
+    return before
+  end
+  -- A key of another type is none of ours.
+  redis.call('DEL', KEYS[1])
+  before = false
+end
+if redis.call('EXISTS', KEYS[1]) == 0 then
+  -- Counts of entries that are gone.
+  redis.call('DEL', KEYS[2])
+end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+if not before then
+  redis.call('HINCRBY', KEYS[2], ARGV[3], 1)
+end
+for _, key in ipairs(KEYS) do
+  -- The key lives until its last session ends: NX sets the first expiry, GT only extends it.
+  redis.call('PEXPIREAT', key, ARGV[4], 'NX')
+  redis.call('PEXPIREAT', key, ARGV[4], 'GT')
+end
+if before then
+  return 0
+end
+if ARGV[5] then
+  redis.call(ARGV[5], ARGV[6], ARGV[7])
+end
+return 1

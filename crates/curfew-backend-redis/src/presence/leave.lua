@@ -1,0 +1,22 @@
+#!lua
+-- KEYS as in enter.lua. ARGV: the session, and the beginning of its entry; PUBLISH and a pub/sub channel, where others
+-- are told of entries that say so, or nothing.
+--
+-- Answers with the entry of the session, which is removed, if it has this beginning.
+local entry = redis.pcall('HGET', KEYS[1], ARGV[1])
+if type(entry) == 'table' and not string.find(entry.err, '^WRONGTYPE') then
+  return entry
+end
+if type(entry) ~= 'string' or string.sub(entry, 1, #ARGV[2]) ~= ARGV[2] then
+  return false
+end
+local stored = cjson.decode(entry)
+redis.call('HDEL', KEYS[1], ARGV[1])
+if redis.call('HINCRBY', KEYS[2], stored.user, -1) <= 0 then
+  redis.call('HDEL', KEYS[2], stored.user)
+end
+if ARGV[3] and stored.told then
+  local message = '{"v":3,"change":"leave","session":"' .. ARGV[1] .. '","entry":' .. entry .. '}'
+  redis.call(ARGV[3], ARGV[4], message)
+end
+return entry

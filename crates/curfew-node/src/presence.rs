@@ -1,0 +1,279 @@
+//! Presence of this node's sessions: entered with a subscription, removed after it.
+//!
+//! A subscription may end where nothing can be awaited, so its end only queues the removal of the
+//! entry. A task executes the removals in order, and retries while the backend is unavailable.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use curfew_backend::{BackendError, PresenceList};
+use curfew_hub::Member;
+use curfew_model::{
+    Channel, MAX_PRESENCE_SESSIONS, PresenceChange, PresenceEntry, Present, Push, Repeats,
+    SessionId,
+};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+use tokio::time;
+use tracing::warn;
+
+use crate::{ChannelOptions, Node};
+
+/// Number of entries changed in one call to the backend.
+const BATCH: usize = 512;
+
+/// Pause after a failure.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// Longest wait of an unsubscription for the removal of its entry. While the backend is away, the
+/// entry is removed later.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A change of the presence of a session of this node.
+#[derive(Debug)]
+enum Change {
+    /// The session has left the channel. The sender tells that the entry is removed.
+    Leave(PresenceEntry, oneshot::Sender<()>),
+    /// The session's token was replaced.
+    Renew(PresenceEntry),
+}
+
+#[derive(Debug)]
+pub(crate) struct PresenceChanges {
+    /// The number of the next entry.
+    next: AtomicU64,
+    waiting: Mutex<VecDeque<Change>>,
+    /// Number of changes not yet made, in the queue or in a running call.
+    left: AtomicUsize,
+    added: Notify,
+    failures: Repeats<BackendError>,
+}
+
+/// The removal of an entry, in progress.
+#[derive(Debug)]
+pub struct Departure(oneshot::Receiver<()>);
+
+impl Departure {
+    /// Waits until the entry is removed, or for a second.
+    pub async fn wait(self) {
+        time::timeout(PATIENCE, self.0).await.ok();
+    }
+}
+
+impl PresenceChanges {
+    pub(crate) fn new() -> Self {
+        Self {
+            next: AtomicU64::new(1),
+            waiting: Mutex::default(),
+            left: AtomicUsize::new(0),
+            added: Notify::new(),
+            failures: Repeats::default(),
+        }
+    }
+
+    fn add(&self, change: Change) {
+        // Counted before it is queued, so that `is_done` is never true while a change waits.
+        self.left.fetch_add(1, Ordering::SeqCst);
+        self.waiting.lock().push_back(change);
+        self.added.notify_one();
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.left.load(Ordering::SeqCst) == 0
+    }
+
+    /// Logs the suppressed failures whose interval has ended.
+    pub(crate) fn tell_rest(&self) {
+        if let Some((failures, error)) = self.failures.rest() {
+            self.warn_of(failures, &error);
+        }
+    }
+
+    fn warn_of(&self, failures: u64, error: &BackendError) {
+        let entries = self.left.load(Ordering::SeqCst);
+        warn!(entries, failures, error = %error, "presence not changed, will retry");
+    }
+
+    /// Takes the first changes, all of one kind.
+    fn take(&self) -> Vec<Change> {
+        let mut waiting = self.waiting.lock();
+        let is_leave = |change: &Change| matches!(change, Change::Leave(..));
+        let kind = waiting.front().map(is_leave);
+        let alike = waiting.iter().take(BATCH);
+        let count = alike
+            .take_while(|change| Some(is_leave(change)) == kind)
+            .count();
+        let batch = waiting.drain(..count).collect();
+        if waiting.is_empty() {
+            // Frees the memory that a large number of changes has used.
+            *waiting = VecDeque::new();
+        }
+        batch
+    }
+
+    /// Puts changes back, before those that wait.
+    fn put_back(&self, changes: Vec<Change>) {
+        let mut waiting = self.waiting.lock();
+        for change in changes.into_iter().rev() {
+            waiting.push_front(change);
+        }
+    }
+}
+
+/// An entry of a subscription that is not complete. It is removed on drop.
+pub(crate) struct Entering<'a> {
+    node: &'a Node,
+    channel: &'a Channel,
+    session: SessionId,
+    is_complete: bool,
+}
+
+impl Drop for Entering<'_> {
+    fn drop(&mut self) {
+        if !self.is_complete {
+            self.node.depart(self.channel, self.session);
+        }
+    }
+}
+
+impl Entering<'_> {
+    /// Completes the subscription. Where the session asks for it and the channel allows it, it is
+    /// told of its own join, and then of others.
+    pub(crate) fn complete(mut self, member: &Arc<Member>, join_leave: bool) {
+        self.is_complete = true;
+        let hub = &self.node.hub;
+        let entry = hub
+            .presence_of(&[self.session])
+            .into_iter()
+            .find(|entry| entry.channel == *self.channel && entry.is_told);
+        let Some(entry) = entry.filter(|_| join_leave) else {
+            return;
+        };
+        let push = Push::Presence {
+            channel: self.channel,
+            change: PresenceChange::Join,
+            present: &entry.present,
+        };
+        if let Some(frame) = hub.wires().get(member.wire()).push(&push) {
+            hub.send(member, frame);
+        }
+        hub.begin_telling(self.channel, member);
+    }
+}
+
+impl Node {
+    /// Lists the sessions that are present in a channel, on any node.
+    pub async fn presence(&self, channel: &Channel) -> Result<PresenceList, BackendError> {
+        let presence = &self.backends.presence;
+        presence.list(channel, MAX_PRESENCE_SESSIONS).await
+    }
+
+    /// Adds the entry of a session that subscribes.
+    pub(crate) async fn enter<'a>(
+        &'a self,
+        channel: &'a Channel,
+        member: &Member,
+        options: ChannelOptions,
+        info: Option<Arc<str>>,
+    ) -> Result<Entering<'a>, BackendError> {
+        let principal = member.principal();
+        let session = member.session();
+        let entry = PresenceEntry {
+            channel: channel.clone(),
+            present: Present {
+                session,
+                user: principal.user().into(),
+                info,
+            },
+            node: self.id,
+            number: self.presence.next.fetch_add(1, Ordering::Relaxed),
+            is_told: options.join_leave,
+            ends_at: principal.ends_at(),
+        };
+        // Noted first: what is lost at the backend from now on is written again.
+        self.hub.note_presence(entry.clone());
+        let entering = Entering {
+            node: self,
+            channel,
+            session,
+            is_complete: false,
+        };
+        self.backends.presence.enter(&[entry]).await?;
+        Ok(entering)
+    }
+
+    /// Has the entry of a session in a channel removed, if it has one.
+    pub(crate) fn depart(&self, channel: &Channel, session: SessionId) -> Option<Departure> {
+        let entry = self.hub.take_presence(session, channel)?;
+        let (done, departed) = oneshot::channel();
+        self.presence.add(Change::Leave(entry, done));
+        Some(Departure(departed))
+    }
+
+    /// Renews the entries of a session whose token was replaced: they show `info`, and end with the
+    /// new token.
+    pub fn renew_presence(&self, member: &Member, info: impl Fn() -> Option<Arc<str>>) {
+        let ends_at = member.principal().ends_at();
+        let renewed = self.hub.change_presence(member.session(), |entry| {
+            entry.ends_at = ends_at;
+            entry.present.info = info();
+        });
+        for entry in renewed {
+            self.presence.add(Change::Renew(entry));
+        }
+    }
+
+    async fn change_presence(&self, changes: &[Change]) -> Result<(), BackendError> {
+        let (mut left, mut renewed) = (Vec::new(), Vec::new());
+        for change in changes {
+            match change {
+                Change::Leave(entry, _) => left.push(entry.clone()),
+                // One that has left meanwhile must not come back.
+                Change::Renew(entry) if self.hub.is_present(entry) => renewed.push(entry.clone()),
+                Change::Renew(_) => {}
+            }
+        }
+        let presence = &self.backends.presence;
+        if !left.is_empty() {
+            presence.leave(&left).await?;
+        }
+        if !renewed.is_empty() {
+            presence.enter(&renewed).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Executes changes for the lifetime of the runtime.
+pub(crate) async fn run(node: Arc<Node>) {
+    let changes = &node.presence;
+    loop {
+        changes.added.notified().await;
+        loop {
+            let batch = changes.take();
+            if batch.is_empty() {
+                break;
+            }
+            match node.change_presence(&batch).await {
+                Ok(()) => {
+                    changes.left.fetch_sub(batch.len(), Ordering::SeqCst);
+                    for change in batch {
+                        if let Change::Leave(_, done) = change {
+                            // A session that ended does not wait.
+                            done.send(()).ok();
+                        }
+                    }
+                }
+                Err(error) => {
+                    if let Some((failures, error)) = changes.failures.note_event(error) {
+                        changes.warn_of(failures, &error);
+                    }
+                    changes.put_back(batch);
+                    time::sleep(RETRY_DELAY).await;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Presence: entries come with a subscription and go with it.
+
+use curfew_backend::PresenceList;
+use curfew_hub::{Joined, Member};
+use std::sync::Arc;
+
+use super::rig::{Call, unavailable};
+use super::{Harness, channel, eventually};
+use crate::{ChannelOptions, Wish};
+
+const PRESENT: ChannelOptions = ChannelOptions {
+    stream: None,
+    recover: true,
+    presence: true,
+    join_leave: false,
+};
+
+impl Harness {
+    async fn subscribe_present(
+        &self,
+        member: &Arc<Member>,
+        may: bool,
+    ) -> Result<Option<Joined>, curfew_backend::BackendError> {
+        let wish = Wish::default();
+        self.node
+            .subscribe(&channel("room"), member, PRESENT, wish, || may, |_| None)
+            .await
+    }
+
+    async fn presence(&self) -> PresenceList {
+        self.node.presence(&channel("room")).await.unwrap()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_is_there_with_the_answer_and_gone_with_the_answer() {
+    let harness = Harness::new();
+    let session = harness.open("t1").await;
+    harness
+        .subscribe_present(session.member(), true)
+        .await
+        .unwrap();
+    assert_eq!(harness.presence().await.count, 1);
+    let departure = harness
+        .node
+        .unsubscribe(&channel("room"), session.member())
+        .expect("it was present");
+    departure.wait().await;
+    assert_eq!(harness.presence().await, PresenceList::default());
+    assert!(harness.node.presence.is_done());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_that_fails_leaves_no_entry() {
+    let harness = Harness::new();
+    let session = harness.open("t1").await;
+    harness.rig.fail(Call::Subscribe, unavailable);
+    let failed = harness.subscribe_present(session.member(), true).await;
+    assert!(failed.is_err());
+    harness.rig.heal(Call::Subscribe);
+    let denied = harness.subscribe_present(session.member(), false).await;
+    assert_eq!(denied.unwrap(), None);
+    harness.rig.fail(Call::Enter, unavailable);
+    let failed = harness.subscribe_present(session.member(), true).await;
+    assert!(failed.is_err());
+    eventually(async || harness.node.presence.is_done()).await;
+    assert_eq!(harness.presence().await, PresenceList::default());
+    assert_eq!(harness.node.hub().presence_count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_is_tried_until_it_succeeds_and_spares_a_later_entry() {
+    let harness = Harness::new();
+    let session = harness.open("t1").await;
+    let member = session.member();
+    harness.subscribe_present(member, true).await.unwrap();
+    harness.rig.fail(Call::Leave, unavailable);
+    let departure = harness.node.unsubscribe(&channel("room"), member);
+    departure.expect("it was present").wait().await;
+    assert_eq!(harness.presence().await.count, 1, "the backend is away");
+    harness.subscribe_present(member, true).await.unwrap();
+    harness.rig.heal(Call::Leave);
+    eventually(async || harness.node.presence.is_done()).await;
+    assert_eq!(harness.presence().await.count, 1, "the later entry");
+    let departure = harness.node.unsubscribe(&channel("room"), member);
+    departure.expect("it was present").wait().await;
+    assert_eq!(harness.presence().await, PresenceList::default());
+}

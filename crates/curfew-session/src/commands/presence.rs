@@ -1,0 +1,97 @@
+//! `presence`: check, authorize, read.
+
+use std::sync::Arc;
+
+use curfew_backend::{BackendError, PresenceList};
+use curfew_model::{Action, ErrorCode, Present, Principal, Reply};
+use curfew_telemetry::Origin;
+use tracing::Instrument as _;
+
+use crate::SessionSettings;
+use crate::commands::span::CommandSpan;
+use crate::commands::{Outcome, Reaction, RequestInfo};
+use crate::open::SessionState;
+use crate::pipeline::{Finished, InFlight};
+
+/// Room for all of a session in an answer but its user and its info, in bytes.
+const SESSION_BYTES: usize = 96;
+
+/// Everything up to the backend.
+pub(crate) fn start(
+    state: &SessionState,
+    settings: &SessionSettings,
+    request: RequestInfo,
+    name: &str,
+) -> Reaction {
+    let channel = match state.parse_channel(&request, name, Origin::Unknown) {
+        Ok(channel) => channel,
+        Err(rejected) => return rejected,
+    };
+    let mut span = match state.authorized(settings, &request, Action::Presence, &channel) {
+        Ok(span) => span,
+        Err(rejected) => return rejected,
+    };
+    if !settings.channels.of(&channel).presence {
+        span.failed(state, ErrorCode::NotAvailable);
+        let message = "the channel has no presence";
+        return Reaction::Done(state.error(&request, ErrorCode::NotAvailable, message));
+    }
+    let node = Arc::clone(&state.context.node);
+    let scope = span.scope();
+    let read = async move {
+        let result = node.presence(&channel).await;
+        Finished {
+            request,
+            outcome: Outcome::Present(result),
+            span,
+        }
+    };
+    Reaction::Waits(InFlight {
+        operation: Box::pin(read.instrument(scope)),
+        is_publication: false,
+    })
+}
+
+/// The backend has answered.
+pub(crate) fn finish(
+    state: &mut SessionState,
+    request: &RequestInfo,
+    result: Result<PresenceList, BackendError>,
+    span: &mut CommandSpan,
+) {
+    match result {
+        Ok(list) => {
+            // The other half is for what else waits.
+            let room = state.context.settings.load().limits.outbound_bytes / 2;
+            let sessions = within(&list.sessions, room);
+            let reply = Reply::Presence {
+                sessions,
+                users: list.users,
+                truncated: (sessions.len() as u64) < list.count,
+            };
+            let answer = state.reply(request, &reply);
+            state.answer(answer);
+        }
+        Err(error) => state.backend_error(request, &error, span),
+    }
+}
+
+/// The first sessions, as many as have room in `bytes` of an answer.
+fn within(sessions: &[Present], mut bytes: usize) -> &[Present] {
+    let fits = |present: &&Present| {
+        let info = present.info.as_ref().map_or(0, |info| info.len());
+        let left = bytes.checked_sub(SESSION_BYTES + present.user.len() + info);
+        bytes = left.unwrap_or(0);
+        left.is_some()
+    };
+    let count = sessions.iter().take_while(fits).count();
+    &sessions[..count]
+}
+
+/// The `info` of a session in the presence of channels: the value of the claim
+/// `session.info_claim`, as JSON. `None` if that is not set, or the token lacks the claim.
+pub(crate) fn info(settings: &SessionSettings, principal: &Principal) -> Option<Arc<str>> {
+    let claim = settings.session.info_claim.as_deref()?;
+    let value = principal.claims().parse().remove(claim)?;
+    Some(value.to_string().into())
+}

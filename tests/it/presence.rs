@@ -1,0 +1,235 @@
+//! Presence: who is subscribed to a channel, on every node, and who comes and goes.
+
+use std::time::Duration;
+
+use curfew_testkit::WsClient;
+use curfew_testkit::mint::Key;
+use curfew_tests::{Cluster, Gateway, Redis, Settings, Tape, eventually, eventually_within};
+use serde_json::{Value, json};
+
+/// Longest time that a crashed node's sessions are listed (STREAMS.md, ST6), with the time that a
+/// loaded machine takes.
+const GONE_WITHIN: Duration = Duration::from_secs(45);
+
+/// Settings with presence for each channel below `room:`, and rules that allow all.
+fn with_presence() -> Settings {
+    let rules = "[[policy.rules]]\nname = \"everything\"\nchannels = [\"*\"]\n\
+         actions = [\"subscribe\", \"publish\", \"history\", \"presence\"]\n\
+         [[channels]]\npattern = \"room:quiet\"\npresence = true\n\
+         [[channels]]\npattern = \"room:*\"\npresence = true\njoin_leave = true\n\
+         history = { size = 10, ttl = \"10m\" }\n";
+    Settings::default().rules(rules)
+}
+
+async fn ask(client: &mut WsClient, command: Value) -> Value {
+    client.send(command).await;
+    client.next_json().await
+}
+
+/// A new session that subscribes to `channel`, with its id.
+async fn enter(node: &Gateway, user: &str, channel: &str) -> (WsClient, String) {
+    let token = Key::default_secret().user(user);
+    let (mut client, connected) = node.connected(node.ws().bearer(&token)).await;
+    let command = json!({"type":"subscribe","id":1,"channel":channel});
+    let answer = ask(&mut client, command).await;
+    assert_eq!(answer["type"], "ok", "{answer}");
+    (client, connected["session"].as_str().unwrap().to_owned())
+}
+
+async fn presence(client: &mut WsClient, channel: &str) -> Value {
+    let command = json!({"type":"presence","id":"p","channel":channel});
+    ask(client, command).await
+}
+
+/// The presence of a channel by the admin API.
+async fn listed(node: &Gateway, channel: &str) -> Value {
+    let path = format!("/v1/channels/{channel}");
+    node.admin_ok("GET", &path, None).await["presence"].clone()
+}
+
+fn empty() -> Value {
+    json!({"type":"presence","id":"p","sessions":[],"users":0,"truncated":false})
+}
+
+#[tokio::test]
+async fn a_session_is_listed_with_the_answer_and_gone_with_the_answer() {
+    let gateway = Gateway::start_with(&with_presence()).await;
+    let mut eve = gateway.user("eve").await;
+    assert_eq!(presence(&mut eve, "room:1").await, empty());
+    for _ in 0..20 {
+        let (mut bob, session) = enter(&gateway, "bob", "room:1").await;
+        let expect = json!({"type":"presence","id":"p","users":1,"truncated":false,
+            "sessions":[{"session":session,"user":"bob"}]});
+        assert_eq!(presence(&mut eve, "room:1").await, expect);
+        let command = json!({"type":"unsubscribe","id":2,"channel":"room:1"});
+        assert_eq!(ask(&mut bob, command).await, json!({"type":"ok","id":2}));
+        assert_eq!(presence(&mut eve, "room:1").await, empty());
+    }
+    let (bob, _) = enter(&gateway, "bob", "room:1").await;
+    assert_eq!(listed(&gateway, "room:1").await["count"], 1);
+    drop(bob);
+    eventually("bob is gone", async || {
+        (presence(&mut eve, "room:1").await == empty()).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn presence_is_for_those_who_may_read_it_and_channels_that_have_it() {
+    let rules = "[[policy.rules]]\nname = \"listeners\"\nchannels = [\"*\"]\n\
+         actions = [\"subscribe\"]\n\
+         [[channels]]\npattern = \"room:*\"\npresence = true\n";
+    let gateway = Gateway::start_with(&Settings::default().rules(rules)).await;
+    let (mut bob, _) = enter(&gateway, "bob", "room:1").await;
+    assert_eq!(presence(&mut bob, "room:1").await["code"], "forbidden");
+    let gateway = Gateway::start_with(&with_presence()).await;
+    let (mut bob, _) = enter(&gateway, "bob", "plain").await;
+    assert_eq!(presence(&mut bob, "plain").await["code"], "not_available");
+    assert_eq!(listed(&gateway, "plain").await, Value::Null);
+    assert_eq!(presence(&mut bob, "a b").await["code"], "invalid_channel");
+    for wrong in ["1", "null", "\"true\""] {
+        let command =
+            format!(r#"{{"type":"subscribe","id":1,"channel":"room:1","join_leave":{wrong}}}"#);
+        bob.send_text(&command).await;
+        assert_eq!(bob.next_json().await["code"], "bad_request", "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn others_see_one_claim_and_no_other() {
+    let settings = with_presence().with("session.info_claim = \"card\"");
+    let gateway = Gateway::start_with(&settings).await;
+    let more = json!({"card":{"name":"B \"ä\"","n":[1.5]},"secret":"s3cret"});
+    let token = Key::default_secret().user_with("bob", more);
+    let (mut bob, connected) = gateway.connected(gateway.ws().bearer(&token)).await;
+    let command = json!({"type":"subscribe","id":1,"channel":"room:1"});
+    assert_eq!(ask(&mut bob, command).await["type"], "ok");
+    let info = json!({"name":"B \"ä\"","n":[1.5]});
+    let seen = json!([{"session":connected["session"],"user":"bob","info":info}]);
+    assert_eq!(presence(&mut bob, "room:1").await["sessions"], seen);
+    assert_eq!(listed(&gateway, "room:1").await["sessions"], seen);
+}
+
+#[tokio::test]
+async fn joins_and_leaves_are_told_to_those_who_ask() {
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(2, &redis.url(), &with_presence()).await;
+    let tape = Tape::of(cluster[0].user("alice").await);
+    let command = json!({"type":"subscribe","channel":"room:1","join_leave":true});
+    assert_eq!(tape.ask("a", command).await["type"], "ok");
+    let own = tape
+        .until(json!({"type":"join","channel":"room:1","user":"alice"}))
+        .await;
+    assert_eq!(own.frame["type"], "join");
+    let silent = Tape::of(cluster[1].user("mallory").await);
+    let command = json!({"type":"subscribe","channel":"room:1"});
+    assert_eq!(silent.ask("a", command).await["type"], "ok");
+    let (mut bob, session) = enter(&cluster[1], "bob", "room:1").await;
+    let join = json!({"type":"join","channel":"room:1","session":session,"user":"bob"});
+    tape.until(join).await;
+    bob.send(json!({"type":"unsubscribe","channel":"room:1"}))
+        .await;
+    let leave = json!({"type":"leave","channel":"room:1","session":session,"user":"bob"});
+    tape.until(leave.clone()).await;
+    // Again, and closed without a word.
+    bob.send(json!({"type":"subscribe","channel":"room:1"}))
+        .await;
+    drop(bob);
+    eventually("bob has left twice", async || {
+        let leaves = tape.seen();
+        let leaves = leaves.iter().filter(|seen| seen.frame == leave);
+        (leaves.count() == 2).then_some(())
+    })
+    .await;
+    let told = silent.seen();
+    assert!(
+        told.iter().all(|seen| seen.frame["type"] != "join"),
+        "{told:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_list_is_of_all_nodes_and_ends_with_access() {
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(3, &redis.url(), &with_presence()).await;
+    let mut kept = Vec::new();
+    for (at, node) in cluster.nodes().iter().enumerate() {
+        // A name that is a brace, and one that is not ASCII.
+        for channel in ["room:}{", "room:ä", "room:1"] {
+            kept.push(enter(node, &format!("user-{}", at % 2), channel).await);
+        }
+    }
+    for channel in ["room:%7D%7B", "room:%C3%A4", "room:1"] {
+        let seen = listed(&cluster[0], channel).await;
+        assert_eq!((&seen["count"], &seen["users"]), (&json!(3), &json!(2)));
+    }
+    cluster[0]
+        .revoke(json!({"kind":"user","value":"user-0"}))
+        .await;
+    eventually("the revoked are gone", async || {
+        let seen = listed(&cluster[2], "room:1").await;
+        (seen["count"] == 1 && seen["users"] == 1).then_some(())
+    })
+    .await;
+    drop(kept);
+    eventually("nothing is left in redis", async || {
+        let keys = redis.keys().await;
+        (!keys.iter().any(|key| key.contains("presence"))).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_crashed_nodes_sessions_leave_while_another_node_lives() {
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(2, &redis.url(), &with_presence()).await;
+    let tape = Tape::of(cluster[0].user("alice").await);
+    let command = json!({"type":"subscribe","channel":"room:1","join_leave":true});
+    assert_eq!(tape.ask("a", command).await["type"], "ok");
+    let (_bob, session) = enter(&cluster[1], "bob", "room:1").await;
+    tape.until(json!({"type":"join","session":session})).await;
+    cluster[1].signal("KILL");
+    let leave = json!({"type":"leave","channel":"room:1","session":session,"user":"bob"});
+    eventually_within(GONE_WITHIN, "bob has left", async || {
+        let seen = tape.seen();
+        seen.iter().any(|seen| seen.frame == leave).then_some(())
+    })
+    .await;
+    assert_eq!(listed(&cluster[0], "room:1").await["count"], 1);
+    assert_eq!(cluster[0].metric("curfew_presence_reaped_total").await, 1.0);
+}
+
+#[tokio::test]
+async fn entries_that_redis_lost_are_written_again() {
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(1, &redis.url(), &with_presence()).await;
+    let (mut bob, _) = enter(&cluster[0], "bob", "room:1").await;
+    redis.run(&["FLUSHALL"]).await;
+    eventually("bob is listed again", async || {
+        let seen = presence(&mut bob, "room:1").await;
+        (seen["users"] == 1).then_some(())
+    })
+    .await;
+    // A key of another type is replaced.
+    redis.run(&["SET", "curfew:presence:{room:2}", "x"]).await;
+    let (_eve, _) = enter(&cluster[0], "eve", "room:2").await;
+    assert_eq!(listed(&cluster[0], "room:2").await["count"], 1);
+}
+
+#[tokio::test]
+async fn while_redis_is_away_the_client_is_told_to_try_again_and_no_ghost_stays() {
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(1, &redis.url(), &with_presence()).await;
+    let (mut bob, _) = enter(&cluster[0], "bob", "room:1").await;
+    let key = "curfew:presence:{room:1}";
+    redis.freeze();
+    let command = json!({"type":"unsubscribe","id":2,"channel":"room:1"});
+    bob.send(command).await;
+    redis.thaw();
+    assert_eq!(bob.next_json().await["type"], "ok");
+    eventually("bob is gone from redis", async || {
+        let left = redis.run(&["HLEN", key]).await.integer();
+        (left == 0).then_some(())
+    })
+    .await;
+}

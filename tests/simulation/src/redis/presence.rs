@@ -1,0 +1,134 @@
+//! The scripts of presence, done in Rust as their text says.
+//!
+//! Owns: the entry of a session in a channel, and the number of sessions of its user.
+//! Knows nothing of: the notes of nodes, which are plain sets.
+
+use super::call::{Call, Done};
+use super::data::{Value, hash};
+use super::number;
+
+/// The text of the script that adds an entry, in `crates/curfew-backend-redis/src/presence`.
+pub(super) const ENTER: &[u8] =
+    include_bytes!("../../../../crates/curfew-backend-redis/src/presence/enter.lua");
+
+/// The text of the script that removes one.
+pub(super) const LEAVE: &[u8] =
+    include_bytes!("../../../../crates/curfew-backend-redis/src/presence/leave.lua");
+
+/// Arguments that the scripts do not come with.
+const ARGUMENTS: &str = "ERR user_script:1: the arguments are not those of the gateway";
+
+/// As `enter.lua`, line by line.
+pub(super) fn enter(call: &mut Call<'_>, keys: &[&[u8]], args: &[&[u8]]) -> Done {
+    let ([sessions, users], [session, entry, user, ends_at, told @ ..]) = (keys, args) else {
+        return Err(ARGUMENTS.into());
+    };
+    let ends_at = number::integer(ends_at).ok_or(ARGUMENTS)?;
+    call.lapse(sessions);
+    call.lapse(users);
+    let ms = call.ms();
+    if hash(call.server.data.live(sessions, ms)).is_err() {
+        call.remove(sessions);
+    }
+    if call.server.data.live(sessions, ms).is_none() {
+        call.remove(users);
+    }
+    let before = field(call, sessions, session)?;
+    set_field(call, sessions, session, entry);
+    if before.is_none() {
+        add(call, users, user, 1)?;
+    }
+    for key in [sessions, users] {
+        // `PEXPIREAT` with `NX`, and then with `GT`.
+        let known = call
+            .server
+            .data
+            .live(key, ms)
+            .and_then(|entry| entry.expires_at());
+        if known.is_none_or(|known| known < ends_at) {
+            call.server.data.set_expiry(key, Some(ends_at));
+        }
+    }
+    if before.is_none()
+        && let [verb, channel, message] = told
+    {
+        call.publish(channel, message, *verb == b"SPUBLISH");
+    }
+    call.out.count(usize::from(before.is_none()));
+    Ok(())
+}
+
+/// As `leave.lua`, line by line.
+pub(super) fn leave(call: &mut Call<'_>, keys: &[&[u8]], args: &[&[u8]]) -> Done {
+    let ([sessions, users], [session, beginning, told @ ..]) = (keys, args) else {
+        return Err(ARGUMENTS.into());
+    };
+    call.lapse(sessions);
+    call.lapse(users);
+    let entry = field(call, sessions, session).unwrap_or_default();
+    let Some(entry) = entry.filter(|entry| entry.starts_with(beginning)) else {
+        call.out.nil();
+        return Ok(());
+    };
+    let stored: serde_json::Value = serde_json::from_slice(&entry).map_err(|_| ARGUMENTS)?;
+    let user = stored["user"].as_str().ok_or(ARGUMENTS)?.as_bytes();
+    remove_field(call, sessions, session);
+    if add(call, users, user, -1)? <= 0 {
+        remove_field(call, users, user);
+    }
+    if let [verb, channel] = told
+        && stored["told"] == true
+    {
+        let begin = br#"{"v":3,"change":"leave","session":""#;
+        let message = [&begin[..], session, br#"","entry":"#, &entry, b"}"].concat();
+        call.publish(channel, &message, *verb == b"SPUBLISH");
+    }
+    call.out.bulk(&entry);
+    Ok(())
+}
+
+fn field(
+    call: &Call<'_>,
+    key: &[u8],
+    name: &[u8],
+) -> Result<Option<Vec<u8>>, super::call::Failure> {
+    let fields = hash(call.server.data.live(key, call.ms()))?;
+    let found = fields.iter().find(|(field, _)| field == name);
+    Ok(found.map(|(_, value)| value.clone()))
+}
+
+/// `HSET` of a key that is a hash, or is not there.
+fn set_field(call: &mut Call<'_>, key: &[u8], name: &[u8], value: &[u8]) {
+    let mut fields = hash(call.server.data.live(key, call.ms()))
+        .cloned()
+        .unwrap_or_default();
+    fields.retain(|(field, _)| field != name);
+    fields.push((name.to_vec(), value.to_vec()));
+    call.server.data.set(key, Value::Hash(fields), true);
+    call.touched(key);
+    call.note_other(key);
+}
+
+/// `HDEL` of such a key.
+fn remove_field(call: &mut Call<'_>, key: &[u8], name: &[u8]) {
+    let mut fields = hash(call.server.data.live(key, call.ms()))
+        .cloned()
+        .unwrap_or_default();
+    fields.retain(|(field, _)| field != name);
+    if fields.is_empty() {
+        call.remove(key);
+        return;
+    }
+    call.server.data.set(key, Value::Hash(fields), true);
+    call.touched(key);
+    call.note_other(key);
+}
+
+/// `HINCRBY`.
+fn add(call: &mut Call<'_>, key: &[u8], name: &[u8], by: i64) -> Result<i64, super::call::Failure> {
+    let before = field(call, key, name)?;
+    let before = before.and_then(|before| number::integer(&before));
+    let after = before.unwrap_or(0) + by;
+    set_field(call, key, name, after.to_string().as_bytes());
+    Ok(after)
+}
