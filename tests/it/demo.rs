@@ -45,7 +45,7 @@ async fn the_demo_page_lets_two_users_talk_and_cuts_one_of_them_off() {
         .fill("data", r#"{"n": 1.50, "text": "<b>hello</b>"}"#)
         .await;
     alice.click("publish").await;
-    let arrived = r#"{"type": "message", "channel": "room:7", "data": {"n": 1.50, "text": "<b>hello</b>"}, "from": "alice"}"#;
+    let arrived = r#"{"type": "message", "channel": "room:7", "data": {"n": 1.50, "text": "<b>hello</b>"}, "from": "alice", "offset": 1}"#;
     alice.until_logged(arrived).await;
 
     // The time runs out, and is told to.
@@ -71,7 +71,7 @@ async fn the_demo_page_lets_two_users_talk_and_cuts_one_of_them_off() {
     bob.until_text("subscriptions", "room:7").await;
     alice.fill("data", r#""still here""#).await;
     alice.click("publish").await;
-    let heard = r#""data": "still here", "from": "alice"}"#;
+    let heard = r#""data": "still here", "from": "alice", "offset": 2}"#;
     bob.until_logged(heard).await;
     let lights = async || browser.text(r#"[data-testid="lights"]"#).await == "2 lights on";
     browser.until("two windows are lit", lights).await;
@@ -93,7 +93,7 @@ async fn the_demo_page_lets_two_users_talk_and_cuts_one_of_them_off() {
     assert_eq!(bob.state().await, "open");
     bob.fill("data", r#""alone now""#).await;
     bob.click("publish").await;
-    bob.until_logged(r#""data": "alone now", "from": "bob"}"#)
+    bob.until_logged(r#""data": "alone now", "from": "bob", "offset": 3}"#)
         .await;
 
     // She cannot come back before the revocation is lifted.
