@@ -104,7 +104,11 @@ impl Places {
             }
             (Some(true), Some(since)) => {
                 let (first, last) = (since.offset.saturating_add(1), position.offset);
-                let remark = format!("recovered in {channel}: offsets {first} to {last} follow");
+                let offsets = match first == last {
+                    true => format!("offset {last} follows"),
+                    false => format!("offsets {first} to {last} follow"),
+                };
+                let remark = format!("recovered in {channel}: {offsets}");
                 (since, Some(remark))
             }
             (Some(false), Some(since)) => {
@@ -182,6 +186,12 @@ mod tests {
                 vec![recovered, &first, &second],
                 Some("offsets 42 to 43 follow"),
                 Some("43"),
+            ),
+            (
+                SINCE,
+                vec![r#"{"type":"ok","id":1,"epoch":"kdWqZx3a","offset":42,"recovered":true}"#],
+                Some("recovered in a: offset 42 follows"),
+                Some("41"),
             ),
             // A message of a node with other settings moves nothing.
             (
