@@ -7,6 +7,7 @@ use std::net::TcpStream;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use curfew_testkit::http;
 use curfew_tests::Dev;
 use fantoccini::elements::Element;
 use fantoccini::{Client, ClientBuilder, Locator};
@@ -45,7 +46,7 @@ async fn the_demo_page_lets_two_users_talk_and_cuts_one_of_them_off() {
         .fill("data", r#"{"n": 1.50, "text": "<b>hello</b>"}"#)
         .await;
     alice.click("publish").await;
-    let arrived = r#"{"type": "message", "channel": "room:7", "data": {"n": 1.50, "text": "<b>hello</b>"}, "from": "alice"}"#;
+    let arrived = r#"{"type": "message", "channel": "room:7", "data": {"n": 1.50, "text": "<b>hello</b>"}, "from": "alice", "offset": 1}"#;
     alice.until_logged(arrived).await;
 
     // The time runs out, and is told to.
@@ -71,7 +72,7 @@ async fn the_demo_page_lets_two_users_talk_and_cuts_one_of_them_off() {
     bob.until_text("subscriptions", "room:7").await;
     alice.fill("data", r#""still here""#).await;
     alice.click("publish").await;
-    let heard = r#""data": "still here", "from": "alice"}"#;
+    let heard = r#""data": "still here", "from": "alice", "offset": 2}"#;
     bob.until_logged(heard).await;
     let lights = async || browser.text(r#"[data-testid="lights"]"#).await == "2 lights on";
     browser.until("two windows are lit", lights).await;
@@ -93,7 +94,7 @@ async fn the_demo_page_lets_two_users_talk_and_cuts_one_of_them_off() {
     assert_eq!(bob.state().await, "open");
     bob.fill("data", r#""alone now""#).await;
     bob.click("publish").await;
-    bob.until_logged(r#""data": "alone now", "from": "bob"}"#)
+    bob.until_logged(r#""data": "alone now", "from": "bob", "offset": 3}"#)
         .await;
 
     // She cannot come back before the revocation is lifted.
@@ -106,6 +107,98 @@ async fn the_demo_page_lets_two_users_talk_and_cuts_one_of_them_off() {
     alice.until_text("close-advice", "lifted").await;
     alice.click("reconnect").await;
     alice.until_connected().await;
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+}
+
+/// Fault: a client that was cut off did not know what it had missed.
+#[tokio::test]
+async fn a_user_who_is_cut_off_comes_back_and_has_everything() {
+    let dev = Dev::start().await;
+    let browser = Browser::start().await;
+    browser.open(&format!("http://{}/", dev.address)).await;
+    let (alice, bob) = (browser.pane(1), browser.pane(2));
+    for pane in [&alice, &bob] {
+        pane.click("connect").await;
+        pane.until_state("open").await;
+        pane.fill("channel", "room:7").await;
+    }
+    alice.click("subscribe").await;
+    alice.until_text("subscriptions", "room:7").await;
+    let bob_says = async |text: &str, offset: u64| {
+        bob.fill("data", &format!("\"{text}\"")).await;
+        bob.click("publish").await;
+        bob.until_logged(&format!(r#""offset": {offset}}}"#)).await;
+    };
+    let cut = async || {
+        alice.click("cut").await;
+        // What is said meanwhile may take longer than she stays away.
+        alice.click("stay-out").await;
+        alice.until_state("closed").await;
+        assert_eq!(alice.text("close-code").await, "cut");
+    };
+    let message = |text: &str, offset: u64| {
+        format!(r#""data": "{text}", "from": "bob", "offset": {offset}}}"#)
+    };
+    bob_says("one", 1).await;
+    alice.until_logged(&message("one", 1)).await;
+
+    cut().await;
+    bob_says("two", 2).await;
+    bob_says("three", 3).await;
+    alice.click("reconnect").await;
+    let recovered = "Recovered 2 of 2 missed in room:7: offsets 2 to 3.";
+    alice.until_text("recovery", recovered).await;
+    bob_says("four", 4).await;
+    alice.until_logged(&message("four", 4)).await;
+    // Each once, and those that were missed with a mark on the line before.
+    let log = alice.text("log").await;
+    let lines: Vec<&str> = log.lines().collect();
+    for (text, offset, is_recovered) in [
+        ("one", 1, false),
+        ("two", 2, true),
+        ("three", 3, true),
+        ("four", 4, false),
+    ] {
+        let message = message(text, offset);
+        let marks = lines
+            .windows(2)
+            .filter(|pair| pair[1].ends_with(&message))
+            .map(|pair| pair[0] == "recovered");
+        assert_eq!(marks.collect::<Vec<_>>(), [is_recovered], "{log}");
+    }
+
+    // By itself, and nothing was said.
+    alice.click("cut").await;
+    alice.until_state("closed").await;
+    alice
+        .until_text("recovery", "Nothing was missed in room:7.")
+        .await;
+    alice.until_text("subscriptions", "room:7 4").await;
+
+    // What is lost is said to be.
+    cut().await;
+    bob_says("five", 5).await;
+    let authorization = format!("Bearer {}", dev.admin_key().await);
+    let headers = [("authorization", authorization.as_str())];
+    let path = "/v1/channels/room:7/history";
+    let deleted = http::request(dev.admin, "DELETE", path, &headers, b"").await;
+    assert_eq!(deleted.status, 200, "{}", deleted.text());
+    alice.click("reconnect").await;
+    alice
+        .until_text("recovery", "Not recovered: what came after ")
+        .await;
+    assert!(alice.text("recovery").await.contains(":5 on."));
+    let log = alice.text("log").await;
+    assert!(!log.contains(&message("five", 5)), "{log}");
+
+    // As a node says it that lost a publication on the way.
+    let gap =
+        r#"panes[0].receive('{"type":"gap","channel":"room:7","epoch":"kdWqZx3a","offset":9}')"#;
+    browser.client.execute(gap, Vec::new()).await.unwrap();
+    let told =
+        "Gap in room:7: what came between cannot be had. Messages follow from kdWqZx3a:9 on.";
+    alice.until_text("recovery", told).await;
+    alice.until_text("subscriptions", "room:7 9").await;
     assert_eq!(browser.complaints().await, Vec::<String>::new());
 }
 

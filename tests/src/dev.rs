@@ -59,6 +59,15 @@ impl Dev {
         &self.log
     }
 
+    /// The key of the admin API, as it is printed.
+    pub async fn admin_key(&self) -> String {
+        let key = self.log.line(PATIENCE, |line| {
+            let (_, key) = line.split_once("CURFEW_ADMIN_KEY=")?;
+            Some(key.to_owned())
+        });
+        key.await.expect("curfew dev prints its admin key")
+    }
+
     /// A WebSocket to be opened.
     pub fn ws(&self) -> Connect {
         Connect::to(self.address)

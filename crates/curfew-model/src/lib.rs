@@ -65,7 +65,7 @@ pub use revocation_key::{Ineffective, RevocationKey, RevocationKeyError, Spellin
 pub use secret::Secret;
 pub use stream::{
     DEFAULT_HISTORY_LIMIT, Epoch, EpochError, MAX_HISTORY_LIMIT, MAX_OFFSET,
-    MAX_PUBLICATION_KEY_BYTES, Position, PublicationKey, Publisher, StreamEntry,
+    MAX_PUBLICATION_KEY_BYTES, Position, PositionError, PublicationKey, Publisher, StreamEntry,
 };
 pub use token_bucket::{Quota, TokenBucket};
 pub use trace::{TraceContext, TraceId};

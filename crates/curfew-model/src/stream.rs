@@ -102,6 +102,33 @@ pub struct Position {
     pub offset: u64,
 }
 
+/// A string is not a position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a position is an epoch, a colon and an offset, such as kdWqZx3a:42")]
+pub struct PositionError;
+
+/// Reads `EPOCH:OFFSET`.
+impl FromStr for Position {
+    type Err = PositionError;
+
+    fn from_str(text: &str) -> Result<Self, PositionError> {
+        let (epoch, offset) = text.split_once(':').ok_or(PositionError)?;
+        let epoch = epoch.parse().map_err(|_| PositionError)?;
+        let offset = offset.parse().map_err(|_| PositionError)?;
+        if offset > MAX_OFFSET {
+            return Err(PositionError);
+        }
+        Ok(Self { epoch, offset })
+    }
+}
+
+/// Writes `EPOCH:OFFSET`.
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.epoch, self.offset)
+    }
+}
+
 /// The place that a publication has in its channel's stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamEntry {
@@ -168,6 +195,26 @@ mod tests {
             "äbcdefg",
         ] {
             assert_eq!(bad.parse::<Epoch>(), Err(EpochError), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_position_is_an_epoch_and_an_offset() {
+        for text in ["kdWqZx3a:0", "kdWqZx3a:9007199254740991"] {
+            let position: Position = text.parse().unwrap();
+            assert_eq!(position.to_string(), text);
+        }
+        for bad in [
+            "",
+            "kdWqZx3a",
+            "kdWqZx3a:",
+            "kdWqZx3a:-1",
+            "kdWqZx3a:1:2",
+            "kdWqZx3a:9007199254740992",
+            "kd:1",
+            ":1",
+        ] {
+            assert_eq!(bad.parse::<Position>(), Err(PositionError), "{bad:?}");
         }
     }
 

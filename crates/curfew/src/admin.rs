@@ -1,6 +1,7 @@
 //! The commands that go through the admin API, and the small HTTP client under them.
 
 pub(crate) mod disconnect;
+pub(crate) mod history;
 pub(crate) mod nodes;
 pub(crate) mod publish;
 pub(crate) mod restore;
@@ -18,6 +19,7 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use http::{Method, Request, StatusCode, Uri};
 use http_body_util::Full;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::time::timeout;
 
@@ -133,8 +135,8 @@ impl AdminClient {
 
 impl Answer {
     /// The answer as JSON.
-    pub(crate) fn json(&self) -> Result<Value, Failure> {
-        Ok(serde_json::from_slice(&self.body).context("the admin API's answer is not JSON")?)
+    pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        Ok(serde_json::from_slice(&self.body).context("read the admin API's answer")?)
     }
 
     /// Prints the answer as it came, on a line of its own.

@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Connect(connect::ConnectArgs),
     /// Publish JSON to a channel
     Publish(admin::publish::PublishArgs),
+    /// List the publications that a channel keeps
+    History(admin::history::HistoryArgs),
     /// List the sessions of the cluster
     Sessions(admin::sessions::SessionsArgs),
     /// Close one session

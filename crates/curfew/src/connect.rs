@@ -3,6 +3,7 @@
 mod dial;
 mod line;
 mod paint;
+mod places;
 mod trace;
 
 use std::io::{BufRead as _, IsTerminal as _};
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use curfew_model::DISCONNECTS;
+use curfew_model::{DISCONNECTS, Position};
 use curfew_telemetry::TracePages;
 use curfew_ws::client::{Client, ClientError, Incoming};
 use serde_json::{Value, json};
@@ -23,6 +24,7 @@ use crate::{output, token};
 use dial::Stream;
 use line::{Input, Lines};
 use paint::Paint;
+use places::Places;
 use trace::Traces;
 
 /// Longest wait for the server's close frame once we asked to close.
@@ -39,11 +41,14 @@ const TYPED_AHEAD: usize = 64;
 
 /// Arguments of `curfew connect`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
+#[command(after_help = "Examples:
   curfew connect ws://127.0.0.1:8080/ws --token-file token --subscribe room:1
+  curfew connect ws://127.0.0.1:8080/ws --token-file token --subscribe room:1 --since kdWqZx3a:42
 
 JSON is sent as it is; any other text is published to the channel subscribed to last. Short forms:
 /sub CHANNEL, /unsub CHANNEL, /pub CHANNEL JSON, /auth TOKEN, /refresh TOKEN, /ping, /quit, /help.
+
+At the end the position in each channel with history is told on stderr, for the next --since.
 
 Exit codes: 0 when the connection closed normally (1000, or asked for here), else 1.")]
 pub(crate) struct ConnectArgs {
@@ -62,6 +67,10 @@ pub(crate) struct ConnectArgs {
     /// Subscribe to this channel once connected; repeatable
     #[arg(long, value_name = "CHANNEL")]
     subscribe: Vec<String>,
+    /// The position in the one channel of --subscribe: what came after it is sent first, where the
+    /// channel has history
+    #[arg(long, value_name = "EPOCH:OFFSET")]
+    since: Option<Position>,
     /// A header for the upgrade request, for example `Origin: https://example.com`; repeatable
     #[arg(long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
@@ -102,6 +111,13 @@ enum End {
 
 /// Connects, and stays until either side closes.
 pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
+    // A position is one of one channel.
+    if args.since.is_some() && args.subscribe.len() != 1 {
+        return Err(Failure::usage(format!(
+            "--since needs exactly one --subscribe, the channel of the position; there are {}",
+            args.subscribe.len()
+        )));
+    }
     let token = token(&args)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -134,7 +150,9 @@ async fn talk(args: ConnectArgs, token: Option<String>) -> Result<(), Failure> {
         paint,
         traces,
         lines: Lines::new(),
+        places: Places::default(),
         subscribe: args.subscribe,
+        since: args.since,
         ready: token.is_none(),
         typed: false,
         phase: Phase::Open,
@@ -147,7 +165,11 @@ async fn talk(args: ConnectArgs, token: Option<String>) -> Result<(), Failure> {
             .await
             .context("send the token")?;
     }
-    match conversation.run(keyboard()).await? {
+    let end = conversation.run(keyboard()).await?;
+    for line in conversation.places.lines() {
+        conversation.paint.note(&line);
+    }
+    match end {
         End::Closed(code, reason) => conversation.closed(code, &reason),
         End::Unanswered => {
             conversation
@@ -183,8 +205,11 @@ struct Conversation {
     paint: Paint,
     traces: Traces,
     lines: Lines,
+    places: Places,
     /// Channels to subscribe to as soon as the session is open.
     subscribe: Vec<String>,
+    /// The position in the first of them, if one is known.
+    since: Option<Position>,
     /// True if lines may be sent. With a token they wait for the server's first frame, so that
     /// what is piped in does not overtake the subscriptions.
     ready: bool,
@@ -275,12 +300,13 @@ impl Conversation {
             Incoming::Text(text) => {
                 let kind = paint::kind(&text);
                 output::print(&format!("{}\n", self.paint.frame(&kind, &text)))?;
-                if let Some(line) = self.traces.line(&text) {
-                    self.paint.note(&line);
+                let remarks = [self.places.received(&text), self.traces.line(&text)];
+                for remark in remarks.into_iter().flatten() {
+                    self.paint.note(&remark);
                 }
                 if kind == "connected" {
                     for channel in std::mem::take(&mut self.subscribe) {
-                        let frame = self.lines.subscribe(&channel);
+                        let frame = self.lines.subscribe(&channel, self.since.take());
                         self.send_text(&frame).await;
                     }
                 }
@@ -309,6 +335,7 @@ impl Conversation {
 
     /// A connection that takes nothing any more says why when it is read next.
     async fn send_text(&mut self, text: &str) {
+        self.places.sent(text);
         self.client.send_text(text).await.ok();
     }
 

@@ -11,6 +11,7 @@ use anyhow::anyhow;
 use clap::Args;
 use curfew_auth::{Algorithm, Issuer, MintKey};
 use curfew_model::{Action, Clock as _, Secret, SystemClock};
+use curfew_node::{ChannelConfig, HistoryConfig};
 use curfew_policy::{Effect, Rule};
 use curfew_server::Listen;
 use curfew_telemetry::LogFormat;
@@ -31,6 +32,12 @@ const KEY_BYTES: usize = 32;
 /// The node's `session.expiring_notice`. It is short, so that a token of half a minute is not
 /// announced as expiring at once.
 const EXPIRING_NOTICE: Duration = Duration::from_secs(10);
+
+/// The history that every channel has: more than a person types while a tab is away.
+const HISTORY: HistoryConfig = HistoryConfig {
+    size: 100,
+    ttl: Duration::from_secs(10 * 60),
+};
 
 /// Arguments of `curfew dev`.
 #[derive(Debug, Args)]
@@ -100,9 +107,14 @@ impl Dev {
         config.policy.rules = vec![Rule {
             name: "everything is allowed".to_owned(),
             channels: vec!["*".to_owned()],
-            actions: vec![Action::Subscribe, Action::Publish],
+            actions: vec![Action::Subscribe, Action::Publish, Action::History],
             effect: Effect::Allow,
             ..Rule::default()
+        }];
+        config.channels = vec![ChannelConfig {
+            pattern: "*".to_owned(),
+            history: Some(HISTORY),
+            ..ChannelConfig::default()
         }];
         config.backend.kind = BackendKind::Memory;
         config.drain.window = Duration::ZERO;
@@ -170,7 +182,7 @@ impl Dev {
         let admin_key = self.admin_key.expose();
         Ok(format!(
             "
-Curfew is running, to play with: every user may do everything, and nothing is kept.
+Curfew is running, to play with: every user may do everything, and nothing outlives it.
 
   Open        http://{public}/
   WebSocket   ws://{public}/ws
@@ -186,6 +198,7 @@ Say something, as /pub room:1 \"hello\". In a third terminal, be the operator:
 
   export CURFEW_ADMIN_URL=http://{admin} CURFEW_ADMIN_KEY={admin_key}
   {program} publish room:1 '{{\"text\":\"hello\"}}'
+  {program} history room:1
   {program} sessions
   {program} revoke user alice
   {program} restore user alice

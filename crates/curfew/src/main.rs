@@ -58,6 +58,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Token(args) => token::run(args),
         Command::Connect(args) => connect::run(args),
         Command::Publish(args) => admin::publish::run(args),
+        Command::History(args) => admin::history::run(args),
         Command::Sessions(args) => admin::sessions::run(args),
         Command::Disconnect(args) => admin::disconnect::run(args),
         Command::Nodes(args) => admin::nodes::run(args),

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::tools::{repository, run, system_tool, text_of};
 
 /// Pages whose links and recipes are followed.
-const PAGES: [&str; 12] = [
+const PAGES: [&str; 13] = [
     "README.md",
     "benches/README.md",
     "crates/README.md",
@@ -13,6 +13,7 @@ const PAGES: [&str; 12] = [
     "crates/decisions/README.md",
     "deploy/README.md",
     "deploy/identity-providers.md",
+    "deploy/upgrading.md",
     "k8s/README.md",
     "tests/README.md",
     "tests/simulation/README.md",

@@ -132,6 +132,42 @@ async fn names_in_redis_are_as_specified() {
     assert!(!redis.keys().await.iter().any(|key| key.contains("plain")));
 }
 
+/// Fault: a node told listeners of a gap, and a client that came back that it had missed nothing.
+#[tokio::test]
+async fn what_came_without_a_place_is_not_said_to_be_recovered() {
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(1, &redis.url(), &with_streams(5)).await;
+    let node = &cluster[0];
+    let (stays, joined) = join(node, "alice", None).await;
+    let first = publish(node, 1, 1).await;
+    stays.until(json!({"type":"message","offset":1})).await;
+    // The places that a client knows that leaves now.
+    let away = [position(&joined), position(&first)];
+    // A node of version 1, or with other settings, publishes without a place.
+    let envelope = r#"{"v":1,"from":"old","data":"unplaced"}"#;
+    redis
+        .run(&["PUBLISH", "curfew:channel:room:1", envelope])
+        .await;
+    stays
+        .until(json!({"type":"gap","channel":"room:1","offset":1}))
+        .await;
+    for since in &away {
+        let (_, answer) = join(node, "bob", Some(since)).await;
+        assert_eq!(answer["recovered"], false, "{since}: {answer}");
+    }
+    let second = publish(node, 2, 1).await;
+    stays.until(json!({"type":"message","offset":2})).await;
+    for (since, recovered) in [(&first, false), (&second, true)] {
+        let (_, answer) = join(node, "bob", Some(&position(since))).await;
+        assert_eq!(answer["recovered"], recovered, "{since}: {answer}");
+    }
+    let third = publish(node, 3, 1).await;
+    let (bob, answer) = join(node, "bob", Some(&position(&second))).await;
+    assert_eq!(answer["recovered"], true, "{answer}");
+    bob.until(json!({"type":"message","offset":third["offset"]}))
+        .await;
+}
+
 #[tokio::test]
 async fn a_newer_envelope_than_a_node_knows_is_a_gap_and_one_without_a_place_too() {
     let redis = Redis::start().await;

@@ -84,6 +84,8 @@ pub(super) struct Feed {
     /// room.
     waiting: BTreeMap<u64, Publication>,
     waiting_bytes: usize,
+    /// The place at which the last publication came that has none: it is in no stream.
+    unplaced_at: Option<Position>,
     /// The time of the last delivery or comparison.
     heard_at: Instant,
     /// The time at which the publications of the window expire.
@@ -112,6 +114,7 @@ impl Feed {
             contradicted: 0,
             waiting: BTreeMap::new(),
             waiting_bytes: 0,
+            unplaced_at: None,
             heard_at: now,
             ends_at: now,
             used_at: now,
@@ -184,6 +187,7 @@ impl Feed {
         out: &mut dyn Deliver,
     ) -> FeedState {
         let Some(entry) = publication.entry else {
+            self.unplaced_at = self.at;
             out.publication(publication);
             if let Some(at) = self.at {
                 out.gap(at, GapReason::Unplaced);
@@ -257,13 +261,9 @@ impl Feed {
         };
         self.window_bytes += size(&publication);
         self.window.push_back(publication);
-        while self.window.len() > self.size {
-            self.drop_oldest();
-        }
-    }
-
-    fn drop_oldest(&mut self) {
-        if let Some(oldest) = self.window.pop_front() {
+        while self.window.len() > self.size
+            && let Some(oldest) = self.window.pop_front()
+        {
             self.window_bytes -= size(&oldest);
         }
     }
@@ -454,6 +454,11 @@ impl Feed {
             self.forget();
         }
         self.used_at = now;
+        // A publication came after `since` that no stream has.
+        let lacks = |hole: Position| hole.epoch == since.epoch && hole.offset >= since.offset;
+        if self.unplaced_at.is_some_and(lacks) {
+            return Replay::Lost;
+        }
         if since == at {
             return Replay::Whole(Vec::new());
         }

@@ -28,7 +28,7 @@ pub(crate) fn run(args: NodesArgs) -> Result<(), Failure> {
         return answer.print();
     }
     let now = SystemClock.unix();
-    let answer = answer.json()?;
+    let answer: serde_json::Value = answer.json()?;
     let rows: Vec<Vec<String>> = list(&answer, "nodes")?
         .iter()
         .map(|node| {

@@ -4,6 +4,7 @@ use std::io::Read as _;
 
 use clap::Args;
 use http::Method;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::{AdminClient, trace_line};
@@ -15,13 +16,18 @@ use crate::output;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   curfew publish room:1 '{\"text\":\"hello\"}' --key-file admin-key
-  date +%s | curfew publish clock - --key-file admin-key")]
+  date +%s | curfew publish clock - --key-file admin-key
+  curfew publish order:77 '\"paid\"' --key paid-77 --key-file admin-key")]
 pub(crate) struct PublishArgs {
     /// The channel
     channel: String,
     /// The data, JSON; `-` reads it from stdin
     #[arg(value_name = "JSON", allow_hyphen_values = true)]
     data: String,
+    /// Your own name for the publication, of 1 to 64 bytes, in a channel with history: sent again
+    /// within five minutes under the same name it has the first's answer, and is not delivered twice
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
     #[command(flatten)]
     admin: AdminArgs,
     /// Print the answer as JSON
@@ -29,7 +35,7 @@ pub(crate) struct PublishArgs {
     json: bool,
 }
 
-/// Publishes, and prints where the trace of that is, if one is recorded. The data goes byte for byte as it was typed.
+/// Publishes, and prints the publication's offset, if the channel has history, and the page of its trace, if one is recorded. The data goes byte for byte as it was typed.
 pub(crate) fn run(args: PublishArgs) -> Result<(), Failure> {
     let mut data = args.data;
     if data == "-" {
@@ -45,14 +51,21 @@ pub(crate) fn run(args: PublishArgs) -> Result<(), Failure> {
     struct Publish {
         channel: String,
         data: Box<RawValue>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        key: Option<String>,
     }
     let body = serde_json::to_string(&Publish {
         channel: args.channel,
         data,
+        key: args.key,
     })?;
     let answer = AdminClient::new(&args.admin)?.send(Method::POST, "/v1/publish", Some(body))?;
     if args.json {
         return answer.print();
     }
-    Ok(output::print(&trace_line(&answer.json()?))?)
+    let answer: Value = answer.json()?;
+    let offset = answer["offset"].as_u64();
+    let mut told = offset.map_or_else(String::new, |offset| format!("offset: {offset}\n"));
+    told.push_str(&trace_line(&answer));
+    Ok(output::print(&told)?)
 }

@@ -29,7 +29,7 @@ pub(crate) fn run(args: RevocationsArgs) -> Result<(), Failure> {
         return answer.print();
     }
     let now = SystemClock.unix();
-    let answer = answer.json()?;
+    let answer: Value = answer.json()?;
     let rows: Vec<Vec<String>> = list(&answer, "revocations")?
         .iter()
         .map(|revocation| row(revocation, now))

@@ -44,7 +44,7 @@ pub(crate) fn run(args: SessionsArgs) -> Result<(), Failure> {
                 path.push_str(&format!("&{name}={}", segment(value)));
             }
         }
-        let mut page = client.send(Method::GET, &path, None)?.json()?;
+        let mut page: Value = client.send(Method::GET, &path, None)?.json()?;
         sessions.extend_from_slice(list(&page, "sessions")?);
         cursor = page["cursor"].take();
         if cursor.is_null() || sessions.len() >= limit {

@@ -1,5 +1,6 @@
 //! Meanings of a typed line: a frame as it is, or a short form of one.
 
+use curfew_model::Position;
 use serde::de::IgnoredAny;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -72,7 +73,7 @@ impl Lines {
             ("/sub" | "/unsub" | "/auth" | "/refresh", "") => {
                 Input::Wrong(format!("{name} needs something after it; see /help"))
             }
-            ("/sub", channel) => Input::Send(self.subscribe(channel)),
+            ("/sub", channel) => Input::Send(self.subscribe(channel, None)),
             ("/unsub", channel) => {
                 let id = self.id();
                 Input::Send(
@@ -102,11 +103,15 @@ impl Lines {
         )
     }
 
-    /// The frame that subscribes.
-    pub(super) fn subscribe(&mut self, channel: &str) -> String {
+    /// The frame that subscribes, with the position after which messages are missed.
+    pub(super) fn subscribe(&mut self, channel: &str, since: Option<Position>) -> String {
         self.channel = Some(channel.to_owned());
         let id = self.id();
-        json!({ "type": "subscribe", "id": id, "channel": channel }).to_string()
+        let mut frame = json!({ "type": "subscribe", "id": id, "channel": channel });
+        if let Some(since) = since {
+            frame["since"] = json!(since);
+        }
+        frame.to_string()
     }
 
     /// The frame that authenticates.
@@ -157,7 +162,7 @@ mod tests {
     #[test]
     fn what_begins_like_json_is_never_published_as_a_text() {
         let mut lines = Lines::new();
-        lines.subscribe("room:1");
+        lines.subscribe("room:1", None);
         for line in [
             r#"{"type":"refresh","token":"eyJ""#,
             r#"["type""#,

@@ -74,8 +74,8 @@ pub(super) fn kind(text: &str) -> String {
 fn colour(kind: &str) -> Option<&'static str> {
     Some(match kind {
         "connected" | "refreshed" => "\x1b[32m",
-        "message" => "\x1b[36m",
-        "expiring" | "unsubscribed" => "\x1b[33m",
+        "message" | "history" => "\x1b[36m",
+        "expiring" | "gap" | "unsubscribed" => "\x1b[33m",
         "error" => "\x1b[31m",
         "auth_failed" | "closing" => "\x1b[1;31m",
         "ok" | "pong" => DIM,

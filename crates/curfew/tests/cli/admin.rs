@@ -151,3 +151,82 @@ fn published_data_goes_byte_for_byte() {
     let body = format!(r#"{{"channel":"room:1","data":{data}}}"#);
     assert_eq!(served.join().unwrap()[0].body, body);
 }
+
+#[test]
+fn a_history_is_shown_as_it_was_published_and_steers_no_terminal() {
+    let answer = "{\"epoch\":\"kdWqZx3a\",\"offset\":45,\"publications\":[\
+        {\"offset\":44,\"data\":{\"b\": 1.50},\"at\":1764000000123,\"more\":1},\
+        {\"offset\":45,\"data\":\"\u{202e}x\",\"from\":\"al\\u001bice\",\"at\":1764000000456}]}";
+    let refusal = json!({"status":409,"title":"Conflict","code":"not_available",
+        "detail":"the channel keeps no history: see [[channels]]"});
+    let (address, served) = answering(vec![
+        ("200 OK", answer.to_owned()),
+        ("200 OK", answer.to_owned()),
+        ("409 Conflict", refusal.to_string()),
+    ]);
+    let url = format!("http://{address}");
+    let channel = "room:a/1";
+    let asked = ["history", channel, "--url", &url];
+    let since = ["--since", "kdWqZx3a:41", "--limit", "2"];
+    let output = curfew(&[&asked[..], &since].concat());
+    assert_eq!(output.code, 0, "{}", output.stderr);
+    let lines: Vec<&str> = output.stdout.lines().collect();
+    assert!(lines[0].starts_with("OFFSET  PUBLISHED"), "{lines:?}");
+    assert!(
+        lines[1].ends_with(r#" -            {"b": 1.50}"#),
+        "{lines:?}"
+    );
+    assert!(
+        lines[2].ends_with(r#" al\u{1b}ice  "\u{202e}x""#),
+        "{lines:?}"
+    );
+    assert_eq!(
+        &lines[3..],
+        [
+            "Offsets 42 to 43 are not kept any more.",
+            "position: kdWqZx3a:45"
+        ]
+    );
+    let output = curfew(&[&asked[..], &["--before", "46", "--json"]].concat());
+    assert_eq!(output.stdout.trim_end(), answer);
+    let output = curfew(&asked);
+    assert_eq!(output.code, 1);
+    assert!(
+        output.stderr.contains("keeps no history"),
+        "{}",
+        output.stderr
+    );
+    let lines: Vec<String> = served
+        .join()
+        .unwrap()
+        .into_iter()
+        .map(|request| request.line)
+        .collect();
+    let path = "GET /v1/channels/room%3Aa%2F1/history";
+    assert_eq!(
+        lines,
+        [
+            format!("{path}?limit=2&since=kdWqZx3a%3A41 HTTP/1.1"),
+            format!("{path}?before=46 HTTP/1.1"),
+            format!("{path} HTTP/1.1"),
+        ]
+    );
+}
+
+#[test]
+fn a_key_of_a_publication_goes_with_it_and_its_offset_is_told() {
+    let answer = r#"{"published":1,"epoch":"kdWqZx3a","offset":45}"#;
+    let (address, served) = answering(vec![("200 OK", answer.to_owned())]);
+    let url = format!("http://{address}");
+    let output = curfew(&["publish", "room:1", "1", "--key", "order-77", "--url", &url]);
+    assert_eq!(
+        (output.code, output.stdout.as_str()),
+        (0, "offset: 45\n"),
+        "{}",
+        output.stderr
+    );
+    assert_eq!(
+        served.join().unwrap()[0].body,
+        r#"{"channel":"room:1","data":1,"key":"order-77"}"#
+    );
+}

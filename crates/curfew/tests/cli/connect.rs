@@ -49,11 +49,25 @@ fn the_commands_that_dev_prints_work() {
     let mut frames = BufReader::new(client.stdout.take().unwrap()).lines();
     let mut next = || serde_json::from_str::<Value>(&frames.next().unwrap().unwrap()).unwrap();
     assert_eq!(next()["type"], "connected");
-    assert_eq!(next(), json!({"type":"ok","id":1}));
+    let answer = next();
+    assert_eq!(
+        (&answer["type"], &answer["id"], &answer["offset"]),
+        (&json!("ok"), &json!(1), &json!(0))
+    );
 
     let output = curfew_with(&["publish", "room:1", "{\"text\":\"hello\"}"], &env);
     assert_eq!(output.code, 0, "{}", output.stderr);
-    assert_eq!(next()["data"], json!({"text":"hello"}));
+    let message = next();
+    assert_eq!(message["data"], json!({"text":"hello"}));
+    assert_eq!(message["offset"], 1);
+    let output = curfew_with(&["history", "room:1"], &env);
+    let line = output.stdout.lines().nth(1).unwrap_or_default();
+    assert!(
+        line.starts_with("1 ") && line.ends_with(r#"-     {"text":"hello"}"#),
+        "{}{}",
+        output.stdout,
+        output.stderr
+    );
     let output = curfew_with(&["sessions"], &env);
     assert!(
         output.stdout.contains(" alice "),
@@ -188,4 +202,101 @@ fn tls_is_spoken_with_servers_whose_certificate_is_trusted() {
         assert_eq!(output.status.code(), Some(code), "{told}");
         assert!(told.contains(says), "{told}");
     }
+}
+
+/// A client that is away for a while, as its user types it.
+#[test]
+fn a_position_leads_connect_back_to_what_was_missed() {
+    let dev = Dev::start();
+    let (url, token) = (dev.word("connect "), dev.word("--token "));
+    let env = [
+        ("CURFEW_ADMIN_URL", dev.word("CURFEW_ADMIN_URL=")),
+        ("CURFEW_ADMIN_KEY", dev.word("CURFEW_ADMIN_KEY=")),
+    ];
+    let publish = |data: &str, more: &[&str]| {
+        let arguments = [&["publish", "room:1", data], more].concat();
+        let output = curfew_with(&arguments, &env);
+        assert_eq!(output.code, 0, "{}", output.stderr);
+        output.stdout
+    };
+    assert!(publish("1", &[]).starts_with("offset: 1\n"));
+
+    let talk = |more: &[&str], lines: &str| {
+        let arguments = ["connect", url, "--token", token, "--subscribe", "room:1"];
+        let arguments = [&arguments, more].concat();
+        let mut client = command(&arguments, &[])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut input = client.stdin.take().unwrap();
+        input.write_all(lines.as_bytes()).unwrap();
+        drop(input);
+        let output = client.wait_with_output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{told}");
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        let frames = stdout
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap());
+        (frames.collect::<Vec<Value>>(), told)
+    };
+    let position = |told: &str| {
+        let (_, rest) = told.split_once("position in room:1: ").expect(told);
+        rest.lines().next().unwrap().to_owned()
+    };
+    let (_, told) = talk(&[], "/ping\n");
+    let place = position(&told);
+    assert!(place.ends_with(":1"), "{place}");
+
+    // While it is away; the second is sent again, as by a program that had no answer.
+    publish("2", &[]);
+    let first = publish("3", &["--key", "three"]);
+    let again = publish("3", &["--key", "three"]);
+    assert!(first.starts_with("offset: 3\n") && again.starts_with("offset: 3\n"));
+
+    let (frames, told) = talk(&["--since", &place], "/ping\n");
+    let offsets: Vec<u64> = frames
+        .iter()
+        .filter(|frame| frame["type"] == "message")
+        .map(|frame| frame["offset"].as_u64().unwrap())
+        .collect();
+    assert_eq!(offsets, [2, 3], "{frames:?}");
+    assert!(frames.iter().any(|frame| frame["recovered"] == true));
+    assert!(
+        told.contains("recovered in room:1: offsets 2 to 3 follow"),
+        "{told}"
+    );
+    assert!(position(&told).ends_with(":3"), "{told}");
+
+    let elsewhere = "AAAAAAAA:1";
+    let (frames, told) = talk(&["--since", elsewhere], "/ping\n");
+    assert!(frames.iter().all(|frame| frame["type"] != "message"));
+    assert!(
+        told.contains("not recovered in room:1") && told.contains(elsewhere),
+        "{told}"
+    );
+
+    let history = |more: &[&str]| {
+        let output = curfew_with(&[&["history", "room:1"], more].concat(), &env);
+        assert_eq!(output.code, 0, "{}", output.stderr);
+        output.stdout
+    };
+    let offsets = |shown: &str| {
+        let lines = shown.lines();
+        let offsets = lines.filter_map(|line| line.split(' ').next()?.parse().ok());
+        offsets.collect::<Vec<u64>>()
+    };
+    assert_eq!(offsets(&history(&[])), [3, 2, 1]);
+    assert_eq!(offsets(&history(&["--since", &place])), [2, 3]);
+    assert_eq!(offsets(&history(&["--before", "3", "--limit", "1"])), [2]);
+    let top = history(&["--limit", "0"]);
+    assert_eq!(top, format!("position: {}3\n", place.trim_end_matches('1')));
+    assert!(history(&["--since", elsewhere]).contains("another epoch"));
+    assert_eq!(
+        serde_json::from_str::<Value>(&history(&["--json", "--limit", "1"])).unwrap()["publications"]
+            [0]["data"],
+        3
+    );
 }

@@ -64,6 +64,20 @@ fn exit_codes_tell_usage_from_failure() {
         (&["explain", "--action", "publish", "--channel", "a"], 2),
         (&["connect", "http://127.0.0.1:1/ws"], 2),
         (&["connect", "ws://127.0.0.1:1/ws"], 1),
+        (&["history", "room:1", "--url", "http://127.0.0.1:1"], 1),
+        (&["history", "room:1", "--since", "41"], 2),
+        (&["history", "room:1", "--limit", "301"], 2),
+        (
+            &[
+                "history",
+                "room:1",
+                "--since",
+                "kdWqZx3a:1",
+                "--before",
+                "2",
+            ],
+            2,
+        ),
     ];
     for (arguments, expect) in cases {
         let output = curfew(arguments);
@@ -76,6 +90,27 @@ fn exit_codes_tell_usage_from_failure() {
             assert!(!output.stderr.is_empty(), "{arguments:?} failed silently");
         }
     }
+}
+
+#[test]
+fn a_position_is_of_one_channel() {
+    let url = "ws://127.0.0.1:1/ws";
+    for channels in [&[][..], &["a", "b"]] {
+        let mut arguments = vec!["connect", url, "--since", "kdWqZx3a:42"];
+        for channel in channels {
+            arguments.extend(["--subscribe", channel]);
+        }
+        let output = curfew(&arguments);
+        assert_eq!(output.code, 2, "{}", output.stderr);
+        assert!(
+            output.stderr.contains("exactly one --subscribe"),
+            "{}",
+            output.stderr
+        );
+    }
+    let output = curfew(&["connect", url, "--subscribe", "a", "--since", "kd:42"]);
+    assert_eq!(output.code, 2);
+    assert!(output.stderr.contains("kdWqZx3a:42"), "{}", output.stderr);
 }
 
 #[test]
