@@ -4,6 +4,7 @@ mod admit;
 mod cleanup;
 mod drain;
 mod pending_revocations;
+mod recovery;
 mod refresh;
 mod rig;
 mod settings;

@@ -124,6 +124,35 @@ async fn keys_that_are_not_ours_begin_another_epoch() {
 }
 
 #[tokio::test]
+async fn a_key_is_of_the_epoch_in_which_it_was_taken() {
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(1, &redis.url(), &with_streams(10)).await;
+    let (alice, _) = join(&cluster[0], "alice", None).await;
+    let keyed = || json!({"channel":"room:1","data":"order","key":"order-77"});
+    let publish = async || {
+        cluster[0]
+            .admin_ok("POST", "/v1/publish", Some(keyed()))
+            .await
+    };
+    let first = publish().await;
+    assert_eq!(publish().await, first);
+    let keys = redis.keys().await;
+    let stream = keys.iter().find(|key| key.ends_with("}:room:1")).unwrap();
+    // The key is there still, and what it was taken for is lost.
+    redis.run(&["DEL", stream, &format!("{stream}:meta")]).await;
+    let again = publish().await;
+    assert_eq!(again["offset"], 1);
+    assert_ne!(again["epoch"], first["epoch"]);
+    assert_eq!(publish().await, again);
+    let body = json!({"channel":"room:1","data":"the end"});
+    cluster[0].admin_ok("POST", "/v1/publish", Some(body)).await;
+    alice
+        .until_within(RECOVERY, json!({"data":"the end"}))
+        .await;
+    assert_eq!(offsets(&alice, "room:1"), [1, 0, 1, 2]);
+}
+
+#[tokio::test]
 async fn a_script_that_redis_has_forgotten_loses_nothing() {
     const COUNT: i64 = 100;
     let redis = Redis::start().await;
