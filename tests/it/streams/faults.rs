@@ -1,9 +1,10 @@
 //! Links that break, data that is lost, keys that are not ours.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use curfew_tests::{Cluster, Gateway, Redis, Tape, eventually_within};
+use curfew_tests::{Cluster, Gateway, LEASE, Redis, Tape, eventually_within};
 use serde_json::{Value, json};
+use tokio::time::sleep_until;
 
 use super::{join, offsets, position, with_streams};
 
@@ -174,4 +175,28 @@ async fn a_script_that_redis_has_forgotten_loses_nothing() {
     }
     alice.until(json!({"offset":COUNT})).await;
     assert_eq!(offsets(&alice, "room:1"), (1..=COUNT).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_stream_takes_nothing_after_the_lease() {
+    const COUNT: usize = 3;
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(1, &redis.url(), &with_streams(10)).await;
+    let bob = Tape::of(cluster[0].user("bob").await);
+    let first = publish(&cluster[0], json!("first")).await;
+    redis.freeze();
+    let frozen_at = Instant::now();
+    // They lie at Redis, which does not look.
+    for n in 0..COUNT {
+        bob.send(json!({"type":"publish","id":n,"channel":"room:1","data":n}));
+    }
+    for n in 0..COUNT {
+        let answer = bob.until_within(RECOVERY, json!({"id":n})).await.frame;
+        assert_eq!(answer["code"], "unknown_outcome", "{answer}");
+    }
+    // The last heartbeat that Redis has executed is older.
+    sleep_until((frozen_at + LEASE).into()).await;
+    redis.thaw();
+    let next = publish(&cluster[0], json!("next")).await;
+    assert_eq!((&first["offset"], &next["offset"]), (&json!(1), &json!(2)));
 }
