@@ -59,14 +59,14 @@ impl Room {
         };
         let hub = &self.harness.hub;
         hub.ingest(&self.channel, part, |publication| {
-            hub.broadcast(publication);
+            hub.broadcast_in_turn(publication, None);
         });
     }
 
     fn arrive(&self, offset: u64) {
         let hub = &self.harness.hub;
         hub.arrive(&placed(&self.channel, offset), |publication| {
-            hub.broadcast(publication);
+            hub.broadcast_in_turn(publication, None);
         });
     }
 
@@ -243,4 +243,23 @@ fn what_is_recovered_is_written_only_while_the_session_has_access() {
     assert!(matches!(room.join(&member, Some(0)), Join::Done(_)));
     room.harness.hub.revoke(&key, &Revocation::default());
     assert!(room.harness.drain(&member).is_empty());
+}
+
+#[test]
+fn a_lease_that_ends_while_a_publication_is_delivered_loses_none() {
+    let room = Room::new();
+    let member = room.harness.open("alice");
+    assert!(matches!(room.join(&member, None), Join::Done(_)));
+    let (hub, lease) = (&room.harness.hub, &room.harness.lease);
+    hub.arrive(&placed(&room.channel, 1), |publication| {
+        lease.expire();
+        hub.broadcast_in_turn(publication, None);
+    });
+    // One that comes without a lease is read from the stream later.
+    room.arrive(2);
+    assert_eq!(hub.reached(&room.channel), Some(place(1)));
+    assert!(room.harness.drain(&member).is_empty());
+    lease.renew(curfew_model::boottime() + TTL, lease.stretch());
+    hub.reopened();
+    assert_eq!(offsets(&room.harness.drain(&member)), [1]);
 }
