@@ -36,7 +36,10 @@ impl Hub {
     /// one encoding per wire, and per listener one reference count, one queue slot and at most one
     /// wake-up.
     pub fn broadcast(&self, publication: &Publication) -> Delivered {
-        self.broadcast_as::<false>(publication, None)
+        match self.may_broadcast() {
+            true => self.fan_out::<false>(publication, None),
+            false => self.withhold(publication),
+        }
     }
 
     /// Broadcasts a traced publication. `writes` records each session's socket that the publication
@@ -47,21 +50,33 @@ impl Hub {
         publication: &Publication,
         writes: Option<Arc<Writes>>,
     ) -> Delivered {
-        self.broadcast_as::<true>(publication, writes)
+        match self.may_broadcast() {
+            true => self.fan_out::<true>(publication, writes),
+            false => self.withhold(publication),
+        }
     }
 
-    /// Broadcasts a publication. With `TRACED` every delivery is followed; `is_observed` says which
-    /// of them enter the metrics.
-    fn broadcast_as<const TRACED: bool>(
+    /// Broadcasts a publication of a stream in its turn. Its feed has found that the node may
+    /// deliver, and counts it as delivered: a lease that ends in between must not withhold it. What
+    /// is queued without a lease is checked again before it is written.
+    pub fn broadcast_in_turn(
         &self,
         publication: &Publication,
         writes: Option<Arc<Writes>>,
     ) -> Delivered {
-        // A node that was paused briefly queues publications and checks the lease again before it
-        // writes.
-        if !self.may_broadcast() {
-            return self.withhold(publication);
+        match publication.trace {
+            None => self.fan_out::<false>(publication, None),
+            Some(_) => self.fan_out::<true>(publication, writes),
         }
+    }
+
+    /// Queues a publication for every listener. With `TRACED` every delivery is followed;
+    /// `is_observed` says which of them enter the metrics.
+    fn fan_out<const TRACED: bool>(
+        &self,
+        publication: &Publication,
+        writes: Option<Arc<Writes>>,
+    ) -> Delivered {
         let mut untimed = match publication.trace {
             None => self.untimed.load(Ordering::Relaxed),
             // The first delivery of a traced publication is timed, so that the histogram links to a
@@ -120,8 +135,8 @@ impl Hub {
         delivered
     }
 
-    /// True if publications may be queued: the node holds its lease, or was paused briefly and
-    /// checks it again before it writes.
+    /// True if publications may be queued: the node holds its lease, or was paused briefly. It checks
+    /// the lease again before it writes.
     pub(crate) fn may_broadcast(&self) -> bool {
         self.lease().is_held() || self.lease().is_catching_up()
     }

@@ -2,6 +2,7 @@
 
 mod fanout;
 mod flush;
+mod joins;
 mod kinds;
 mod model;
 mod outbox;

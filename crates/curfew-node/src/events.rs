@@ -10,7 +10,7 @@ use curfew_model::{
     Channel, Disconnect, GapReason, NodeId, PresenceChange, PresenceEntry, Present, Publication,
     Revocation, RevocationKey, SessionId, TraceContext,
 };
-use curfew_telemetry::{Span, SpanKind};
+use curfew_telemetry::{Span, SpanKind, Writes};
 use parking_lot::Mutex;
 use tracing::{debug, info, warn};
 
@@ -56,11 +56,22 @@ pub(crate) struct Fanout<'a> {
 
 impl Fanout<'_> {
     /// Queues a publication for every session that listens to its channel.
-    pub(crate) fn publication(self, publication: &Publication) {
-        let delivered = match &publication.trace {
+    fn publication(self, publication: &Publication) {
+        self.count(match &publication.trace {
             None => self.hub.broadcast(publication),
-            Some(parent) => self.broadcast_traced(publication, parent),
-        };
+            Some(parent) => self.traced(publication, parent, Hub::broadcast_traced),
+        });
+    }
+
+    /// Queues a publication of a stream, for the channel's feed.
+    pub(crate) fn in_turn(self, publication: &Publication) {
+        self.count(match &publication.trace {
+            None => self.hub.broadcast_in_turn(publication, None),
+            Some(parent) => self.traced(publication, parent, Hub::broadcast_in_turn),
+        });
+    }
+
+    fn count(self, delivered: Delivered) {
         self.metrics
             .messages_delivered
             .inc_by(delivered.queued as u64);
@@ -69,17 +80,22 @@ impl Fanout<'_> {
             .observe(delivered.queued as f64);
     }
 
-    /// Like [`Hub::broadcast`], with one span for the node and one for the fan-out. Sessions get no
-    /// spans of their own.
+    /// Broadcasts with one span for the node and one for the fan-out. Sessions get no spans of their
+    /// own.
     #[cold]
-    fn broadcast_traced(self, publication: &Publication, parent: &TraceContext) -> Delivered {
+    fn traced(
+        self,
+        publication: &Publication,
+        parent: &TraceContext,
+        broadcast: fn(&Hub, &Publication, Option<Arc<Writes>>) -> Delivered,
+    ) -> Delivered {
         let tracer = self.metrics.tracer();
         let mut process = tracer.child("process", SpanKind::Consumer, parent);
         self.describe(&mut process, publication, "process");
         let mut deliver = process.child("deliver", SpanKind::Internal);
         self.describe(&mut deliver, publication, "deliver");
         let writes = tracer.writes(&process);
-        let delivered = self.hub.broadcast_traced(publication, writes);
+        let delivered = broadcast(self.hub, publication, writes);
         let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         deliver.set("curfew.fanout.delivered", count(delivered.queued));
         deliver.set("curfew.fanout.dropped", count(delivered.dropped));
@@ -174,7 +190,7 @@ impl Events for HubEvents {
         let fanout = self.fanout();
         if !self
             .hub
-            .arrive(publication, |publication| fanout.publication(publication))
+            .arrive(publication, |publication| fanout.in_turn(publication))
         {
             fanout.publication(publication);
         }

@@ -155,7 +155,7 @@ impl Node {
         // Before another reads: feeds take parts in the order in which they were read.
         let fanout = self.fanout();
         self.hub.ingest(channel, read.part(), |publication| {
-            fanout.publication(publication);
+            fanout.in_turn(publication);
         });
         *last = Some((number, Arc::clone(&read)));
         Ok(read)
@@ -212,7 +212,7 @@ impl Node {
             if Instant::now() + RETRY_DELAY >= give_up_at {
                 let fanout = self.fanout();
                 self.hub.give_up_missing(channel, |publication| {
-                    fanout.publication(publication);
+                    fanout.in_turn(publication);
                 });
                 return;
             }

@@ -5,6 +5,7 @@ mod cleanup;
 mod drain;
 mod pending_revocations;
 mod presence;
+mod recovery;
 mod refresh;
 mod rig;
 mod settings;

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
+use super::files::sources;
 use super::markdown::{Page, quoted, repository};
 
 const FOLDER: &str = "tests/simulation/mutants";
@@ -50,4 +51,32 @@ fn every_mutant_is_listed() {
         let name = patch.file_stem().unwrap().to_str().unwrap();
         assert!(listed.contains(&name), "{name} is not on the page");
     }
+}
+
+/// A patch may name the test that finds it, by the arguments of `cargo test`; the last is the test.
+#[test]
+fn every_test_that_a_mutant_names_is_there() {
+    let (mut named, sources) = (0, sources());
+    for patch in patches() {
+        let text = fs::read_to_string(&patch).unwrap();
+        let Some(test) = text.lines().find_map(|line| line.strip_prefix("Test: ")) else {
+            continue;
+        };
+        named += 1;
+        let words: Vec<&str> = test.split(' ').collect();
+        let ["-p", package, .., test] = words[..] else {
+            panic!("{}: {test}", patch.display());
+        };
+        let folder = match package {
+            "curfew-tests" => "tests/it/".to_owned(),
+            _ => format!("crates/{package}/"),
+        };
+        let name = test.rsplit("::").next().unwrap();
+        let wanted = format!("fn {name}(");
+        let is_there = sources.iter().any(|(name, path)| {
+            name.starts_with(&folder) && fs::read_to_string(path).unwrap().contains(&wanted)
+        });
+        assert!(is_there, "{}: {folder} has no test {name}", patch.display());
+    }
+    assert!(named > 15, "{named} patches name a test");
 }

@@ -1,16 +1,19 @@
 //! Every frame of many clients is accounted for, while links, connections, nodes and data fail at random.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+mod book;
+mod client;
 
-use curfew_tests::{Attempt, Cluster, Dice, Gateway, Kind, Link, Redis, Tape, eventually_within};
+use std::sync::Arc;
+use std::time::Duration;
+
+use curfew_tests::{Cluster, Dice, Gateway, Kind, Link, Redis, Settings, eventually_within};
 use parking_lot::Mutex;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::with_streams;
+use book::{Book, place};
+use client::Client;
 
 /// Number of clients.
 const CLIENTS: usize = 10;
@@ -24,166 +27,123 @@ const STEP: Duration = Duration::from_millis(150);
 /// Time for a cluster to be well again, and for a quiet channel to be compared.
 const RECOVERY: Duration = Duration::from_secs(45);
 
-/// Publications kept: few enough that clients come too late for some.
-const SIZE: u32 = 40;
+/// Longest wait for the answer to a publication.
+const ANSWER: Duration = Duration::from_secs(5);
 
-/// A place in the stream: its epoch and offset.
-type Place = (String, i64);
+/// One publication in so many is sent to two nodes at once, with the same key.
+const TWINS: usize = 4;
 
-/// The data at each place, as publishers were answered and clients were sent.
-#[derive(Debug, Default)]
-struct Book(BTreeMap<Place, Value>);
+/// The things that go wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Faults {
+    None,
+    /// Links, connections, data; nodes that stop for a while.
+    Some,
+    /// As those, and the first two of four nodes are killed.
+    Kills,
+}
 
-impl Book {
-    fn note(&mut self, place: Place, data: &Value) {
-        let known = self.0.entry(place.clone()).or_insert_with(|| data.clone());
-        assert_eq!(known, data, "two publications at {place:?}");
+/// A kind of run.
+#[derive(Debug, Clone, Copy)]
+struct Trial {
+    channel: &'static str,
+    /// Publications kept: few enough that clients come too late for some.
+    size: u32,
+    window_bytes: u32,
+    faults: Faults,
+}
+
+const TRIAL: Trial = Trial {
+    channel: "room:1",
+    size: 40,
+    window_bytes: 4096,
+    faults: Faults::Some,
+};
+
+impl Trial {
+    fn has_faults(&self) -> bool {
+        self.faults != Faults::None
+    }
+
+    fn settings(&self) -> Settings {
+        let rules = format!(
+            "[[policy.rules]]\nname = \"everything\"\nchannels = [\"*\"]\n\
+             actions = [\"subscribe\", \"publish\", \"history\"]\n\
+             [[channels]]\npattern = \"*\"\nhistory = {{ size = {}, ttl = \"10m\" }}\n",
+            self.size
+        );
+        Settings::default()
+            .rules(&rules)
+            .with(&format!("limits.window_bytes = {}", self.window_bytes))
+            .with("backend.grace = \"5m\"")
+    }
+
+    /// The history, as the admin API has it.
+    fn history_path(&self) -> String {
+        let bytes = self.channel.bytes();
+        let written: String = bytes.map(|byte| format!("%{byte:02X}")).collect();
+        format!("/v1/channels/{written}/history?limit=300")
     }
 }
 
-/// A client that comes and goes and keeps its place.
-#[derive(Debug)]
-struct Client {
-    user: String,
-    place: Option<Place>,
-    tape: Option<Tape>,
-}
-
-impl Client {
-    /// Subscribes at a node with the place that was reached. A node that is not well refuses, and the client stays
-    /// away.
-    async fn join(&mut self, node: &Gateway) {
-        let Attempt::Open(client) = node.attempt(&self.user).await else {
-            return;
-        };
-        let tape = Tape::of(*client);
-        let mut command = json!({"type":"subscribe","id":"join","channel":"room:1"});
-        if let Some((epoch, offset)) = &self.place {
-            command["since"] = json!({"epoch":epoch,"offset":offset});
-        }
-        tape.send(command);
-        self.tape = Some(tape);
-    }
-
-    /// Leaves, and checks all that came since it joined.
-    fn leave(&mut self, book: &mut Book) {
-        let Some(tape) = self.tape.take() else { return };
-        let since = self.place.clone();
-        let mut place: Option<Place> = None;
-        let seen = tape.seen();
-        for frame in seen.iter().map(|seen| &seen.frame) {
-            let offset = frame["offset"].as_i64();
-            match frame["type"].as_str() {
-                Some("ok") => {
-                    assert!(place.is_none(), "one answer: {seen:?}");
-                    let told = (frame["epoch"].as_str().unwrap().to_owned(), offset.unwrap());
-                    // With `recovered` what is missing follows.
-                    place = match (&since, frame["recovered"].as_bool()) {
-                        (Some(since), Some(true)) => {
-                            assert_eq!(since.0, told.0, "recovered within an epoch");
-                            assert!(since.1 <= told.1, "{since:?} {told:?}");
-                            Some(since.clone())
-                        }
-                        (Some(_), Some(false)) | (None, None) => Some(told),
-                        other => panic!("{other:?}: {seen:?}"),
-                    };
-                }
-                Some("message") => {
-                    let (epoch, at) = place
-                        .clone()
-                        .unwrap_or_else(|| panic!("before the answer: {seen:?}"));
-                    assert_eq!(
-                        offset,
-                        Some(at + 1),
-                        "a hole or a double of {}: {seen:?}",
-                        self.user
-                    );
-                    place = Some((epoch, at + 1));
-                    book.note(place.clone().unwrap(), &frame["data"]);
-                }
-                Some("gap") => {
-                    let (epoch, at) = place
-                        .clone()
-                        .unwrap_or_else(|| panic!("before the answer: {seen:?}"));
-                    let told = (frame["epoch"].as_str().unwrap().to_owned(), offset.unwrap());
-                    assert!(epoch != told.0 || at < told.1, "a gap of nothing: {seen:?}");
-                    place = Some(told);
-                }
-                _ => {}
-            }
-        }
-        // Without an answer the place is as it was.
-        self.place = place.or(since);
-    }
-}
-
-impl Client {
-    /// Waits until it has the last publication, or was told a place behind it. Where it was refused or its connection was
-    /// lost it comes again.
-    async fn until_current(&mut self, node: &Gateway, end: &Value, book: &Mutex<Book>) {
-        let by = Instant::now() + RECOVERY;
-        loop {
-            let has = |expect: Value| {
-                let tape = self.tape.as_ref();
-                tape.is_some_and(|tape| !tape.matching(&expect).is_empty())
-            };
-            let is_at =
-                |kind: &str| has(json!({"type":kind,"epoch":end["epoch"],"offset":end["offset"]}));
-            // With `recovered` the last publication follows the answer.
-            if has(json!({"data":"the end"})) || is_at("gap") || is_at("ok") {
-                return;
-            }
-            let is_lost = self.tape.as_ref().is_none_or(Tape::is_closed);
-            if is_lost || has(json!({"type":"error"})) {
-                self.leave(&mut book.lock());
-                self.join(node).await;
-            }
-            assert!(
-                Instant::now() < by,
-                "{} is not current: {:?}",
-                self.user,
-                self.tape.as_ref().map(Tape::seen)
-            );
-            sleep(Duration::from_millis(20)).await;
-        }
-    }
-}
-
-/// Publishes numbers at the last node, each with its key until it is answered.
-async fn publish(
-    address: Arc<Cluster>,
-    name: &'static str,
+/// The parts that publishers share.
+#[derive(Debug, Clone)]
+struct Stage {
+    trial: Trial,
+    cluster: Arc<Cluster>,
     book: Arc<Mutex<Book>>,
-    until: Arc<Mutex<bool>>,
-) {
-    let last = address.nodes().len() - 1;
-    for n in 0.. {
-        if *until.lock() {
-            return;
+    is_over: Arc<Mutex<bool>>,
+}
+
+impl Stage {
+    /// Publishes at a node, with the data as key; false if it is not known to be taken.
+    async fn publish(&self, node: usize, data: &str) -> bool {
+        let body = json!({"channel":self.trial.channel,"data":data,"key":data});
+        let asked = self.cluster[node].admin("POST", "/v1/publish", Some(body));
+        let Ok((status, answer)) = timeout(ANSWER, asked).await else {
+            return false;
+        };
+        if status == 200 {
+            self.book.lock().note(place(&answer), &json!(data));
+            return true;
         }
-        let data = json!(format!("{name} {n}"));
-        let body = json!({"channel":"room:1","data":data,"key":format!("{name} {n}")});
-        // An epoch that is over keeps its answer: it is told where it was, and is sent no more.
-        for _ in 0..100 {
-            let asked = address[last].admin("POST", "/v1/publish", Some(body.clone()));
-            let Ok((status, answer)) = timeout(Duration::from_secs(5), asked).await else {
-                continue;
-            };
-            if status == 200 {
-                let epoch = answer["epoch"].as_str().unwrap().to_owned();
-                let offset = answer["offset"].as_i64().unwrap();
-                book.lock().note((epoch, offset), &data);
+        assert!([503, 504].contains(&status), "{status} {answer}");
+        false
+    }
+
+    /// Publishes numbers at the last node, each with its key until it is answered. Some are sent to the node before it
+    /// as well, which has troubles of its own.
+    async fn publish_numbers(self, name: &'static str) {
+        let last = self.cluster.nodes().len() - 1;
+        let mut twins = JoinSet::new();
+        for n in 0.. {
+            if *self.is_over.lock() {
                 break;
             }
-            assert!([503, 504].contains(&status), "{status} {answer}");
-            sleep(Duration::from_millis(50)).await;
+            let data = format!("{name} {n}");
+            if n % TWINS == 0 {
+                let (stage, data) = (self.clone(), data.clone());
+                twins.spawn(async move { stage.publish(last - 1, &data).await });
+            }
+            // An epoch that is over keeps its answer: it is told where it was, and is sent no more.
+            for _ in 0..100 {
+                if self.publish(last, &data).await {
+                    break;
+                }
+                sleep(Duration::from_millis(50)).await;
+            }
+            sleep(Duration::from_millis(10)).await;
         }
-        sleep(Duration::from_millis(10)).await;
+        let taken = twins.join_all().await;
+        let count = taken.iter().filter(|taken| **taken).count();
+        assert!(count > 5, "{count} of {} were taken", taken.len());
     }
 }
 
-async fn fail(dice: &mut Dice, redis: &Redis, cluster: &Cluster) {
-    let node = dice.below(cluster.nodes().len() - 1);
+/// Has something fail; returns true if data are lost.
+async fn fail(dice: &mut Dice, redis: &Redis, cluster: &Cluster, alive: &[usize]) -> bool {
+    // The last node is well.
+    let node = alive[dice.below(alive.len() - 1)];
     let link = dice.link();
     match dice.below(10) {
         0 => cluster.proxy(node).set(link),
@@ -201,6 +161,7 @@ async fn fail(dice: &mut Dice, redis: &Redis, cluster: &Cluster) {
         }
         8 if dice.below(3) == 0 => {
             redis.run(&["FLUSHALL"]).await;
+            return true;
         }
         _ => {
             cluster[node].signal("STOP");
@@ -208,65 +169,111 @@ async fn fail(dice: &mut Dice, redis: &Redis, cluster: &Cluster) {
             cluster[node].signal("CONT");
         }
     }
+    false
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_frame_is_accounted_for_whatever_fails() {
+/// Waits until these nodes are in touch with Redis.
+async fn until_well(nodes: impl Iterator<Item = &Gateway>) {
+    for node in nodes {
+        node.until_in_touch(RECOVERY).await;
+    }
+}
+
+async fn every_frame_is_accounted_for(trial: Trial) {
     let mut dice = Dice::new();
     let redis = Redis::start().await;
-    let settings = with_streams(SIZE)
-        .with("limits.window_bytes = 4096")
-        .with("backend.grace = \"5m\"");
-    let cluster = Arc::new(Cluster::behind_proxies(3, &redis, &settings).await);
-    let book = Arc::new(Mutex::new(Book::default()));
-    let is_over = Arc::new(Mutex::new(false));
+    let count = if trial.faults == Faults::Kills { 4 } else { 3 };
+    let stage = Stage {
+        trial,
+        cluster: Arc::new(Cluster::behind_proxies(count, &redis, &trial.settings()).await),
+        book: Arc::default(),
+        is_over: Arc::default(),
+    };
+    let (cluster, book) = (&stage.cluster, &stage.book);
     let mut publishers = JoinSet::new();
     for name in ["a", "b"] {
-        publishers.spawn(publish(
-            Arc::clone(&cluster),
-            name,
-            Arc::clone(&book),
-            Arc::clone(&is_over),
-        ));
+        publishers.spawn(stage.clone().publish_numbers(name));
     }
-    let mut clients: Vec<Client> = (0..CLIENTS)
-        .map(|n| Client {
-            user: format!("user-{n}"),
-            place: None,
-            tape: None,
-        })
-        .collect();
-    for _ in 0..STEPS {
-        if dice.below(3) == 0 {
-            fail(&mut dice, &redis, &cluster).await;
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|n| Client::new(trial, n)).collect();
+    let mut alive: Vec<usize> = (0..count).collect();
+    let mut losses = 0;
+    for step in 0..STEPS {
+        if trial.has_faults() && dice.below(3) == 0 {
+            losses += usize::from(fail(&mut dice, &redis, cluster, &alive).await);
+        }
+        if trial.faults == Faults::Kills && [STEPS / 3, STEPS / 2].contains(&step) {
+            let node = alive.remove(0);
+            cluster[node].signal("KILL");
         }
         for _ in 0..2 {
             let client = &mut clients[dice.below(CLIENTS)];
             client.leave(&mut book.lock());
-            let node = &cluster[dice.below(3)];
+            let node = &cluster[alive[dice.below(alive.len())]];
             // A node that is stopped or cut off may not answer.
             drop(timeout(Duration::from_secs(2), client.join(node)).await);
         }
         sleep(STEP).await;
     }
-    for node in 0..3 {
-        cluster.proxy(node).set(Link::PASS);
+    for node in &alive {
+        cluster.proxy(*node).set(Link::PASS);
     }
-    *is_over.lock() = true;
+    *stage.is_over.lock() = true;
     publishers.join_all().await;
-    cluster.synced().await;
+    until_well(alive.iter().map(|node| &cluster[*node])).await;
+    let last = &cluster[count - 1];
     let end = eventually_within(RECOVERY, "a last publication", async || {
-        let body = json!({"channel":"room:1","data":"the end","key":"the end"});
-        let (status, answer) = cluster[2].admin("POST", "/v1/publish", Some(body)).await;
+        let body = json!({"channel":trial.channel,"data":"the end","key":"the end"});
+        let (status, answer) = last.admin("POST", "/v1/publish", Some(body)).await;
         (status == 200).then_some(answer)
     })
     .await;
+    book.lock().note(place(&end), &json!("the end"));
+    let mut recoveries = 0;
     for client in &mut clients {
-        client.until_current(&cluster[0], &end, &book).await;
+        client.until_current(&cluster[alive[0]], &end, book).await;
         client.leave(&mut book.lock());
+        recoveries += client.recoveries;
     }
-    let book = book.lock();
-    let epochs: std::collections::BTreeSet<_> = book.0.keys().map(|(epoch, _)| epoch).collect();
-    eprintln!("{} publications in {} epochs", book.0.len(), epochs.len());
-    assert!(book.0.len() > 100, "too few to tell anything");
+    let history = last.admin_ok("GET", &trial.history_path(), None).await;
+    let mut book = book.lock();
+    book.compare(&history, trial.size);
+    let (count, epochs) = (book.len(), book.epochs());
+    eprintln!("{count} publications in {epochs} epochs, {recoveries} recoveries");
+    assert!(count > 100 && recoveries > 5, "too few to tell anything");
+    assert!(epochs <= losses + 1, "an epoch without a loss");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_frame_is_accounted_for_whatever_fails() {
+    every_frame_is_accounted_for(TRIAL).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_frame_is_accounted_for_in_a_short_stream_with_a_small_window() {
+    let trial = Trial {
+        size: 5,
+        window_bytes: 1024,
+        ..TRIAL
+    };
+    every_frame_is_accounted_for(trial).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_frame_is_accounted_for_when_nodes_are_killed() {
+    let trial = Trial {
+        channel: "räume:ä",
+        faults: Faults::Kills,
+        ..TRIAL
+    };
+    every_frame_is_accounted_for(trial).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_fault_there_is_no_gap_and_all_that_is_kept_is_recovered() {
+    let trial = Trial {
+        channel: "}räume:{1}",
+        faults: Faults::None,
+        ..TRIAL
+    };
+    every_frame_is_accounted_for(trial).await;
 }

@@ -1,9 +1,10 @@
 //! Links that break, data that is lost, keys that are not ours.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use curfew_tests::{Cluster, Gateway, Redis, eventually_within};
+use curfew_tests::{Cluster, Gateway, LEASE, Redis, Tape, eventually_within};
 use serde_json::{Value, json};
+use tokio::time::sleep_until;
 
 use super::{join, offsets, position, with_streams};
 
@@ -93,7 +94,15 @@ async fn what_the_stream_has_no_more_is_a_gap_where_it_is_missing() {
     cluster[0].thaw();
     alice.until_within(RECOVERY, json!({"offset":10})).await;
     assert_eq!(offsets(&alice, "room:1"), [1, -7, 8, 9, 10]);
-    let (_, answer) = join(&cluster[1], "bob", Some(&position(&joined))).await;
+    // The other node's link was cut as well, and refuses subscriptions until it is back.
+    let answer = eventually_within(RECOVERY, "a subscription that is taken", async || {
+        let bob = Tape::of(cluster[1].user("bob").await);
+        let since = position(&joined);
+        let subscribe = json!({"type":"subscribe","channel":"room:1","since":since});
+        let answer = bob.ask("join", subscribe).await;
+        (answer["type"] == "ok").then_some(answer)
+    })
+    .await;
     assert_eq!(answer["recovered"], false);
 }
 
@@ -124,6 +133,35 @@ async fn keys_that_are_not_ours_begin_another_epoch() {
 }
 
 #[tokio::test]
+async fn a_key_is_of_the_epoch_in_which_it_was_taken() {
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(1, &redis.url(), &with_streams(10)).await;
+    let (alice, _) = join(&cluster[0], "alice", None).await;
+    let keyed = || json!({"channel":"room:1","data":"order","key":"order-77"});
+    let publish = async || {
+        cluster[0]
+            .admin_ok("POST", "/v1/publish", Some(keyed()))
+            .await
+    };
+    let first = publish().await;
+    assert_eq!(publish().await, first);
+    let keys = redis.keys().await;
+    let stream = keys.iter().find(|key| key.ends_with("}:room:1")).unwrap();
+    // The key is there still, and what it was taken for is lost.
+    redis.run(&["DEL", stream, &format!("{stream}:meta")]).await;
+    let again = publish().await;
+    assert_eq!(again["offset"], 1);
+    assert_ne!(again["epoch"], first["epoch"]);
+    assert_eq!(publish().await, again);
+    let body = json!({"channel":"room:1","data":"the end"});
+    cluster[0].admin_ok("POST", "/v1/publish", Some(body)).await;
+    alice
+        .until_within(RECOVERY, json!({"data":"the end"}))
+        .await;
+    assert_eq!(offsets(&alice, "room:1"), [1, 0, 1, 2]);
+}
+
+#[tokio::test]
 async fn a_script_that_redis_has_forgotten_loses_nothing() {
     const COUNT: i64 = 100;
     let redis = Redis::start().await;
@@ -137,4 +175,28 @@ async fn a_script_that_redis_has_forgotten_loses_nothing() {
     }
     alice.until(json!({"offset":COUNT})).await;
     assert_eq!(offsets(&alice, "room:1"), (1..=COUNT).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_stream_takes_nothing_after_the_lease() {
+    const COUNT: usize = 3;
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(1, &redis.url(), &with_streams(10)).await;
+    let bob = Tape::of(cluster[0].user("bob").await);
+    let first = publish(&cluster[0], json!("first")).await;
+    redis.freeze();
+    let frozen_at = Instant::now();
+    // They lie at Redis, which does not look.
+    for n in 0..COUNT {
+        bob.send(json!({"type":"publish","id":n,"channel":"room:1","data":n}));
+    }
+    for n in 0..COUNT {
+        let answer = bob.until_within(RECOVERY, json!({"id":n})).await.frame;
+        assert_eq!(answer["code"], "unknown_outcome", "{answer}");
+    }
+    // The last heartbeat that Redis has executed is older.
+    sleep_until((frozen_at + LEASE).into()).await;
+    redis.thaw();
+    let next = publish(&cluster[0], json!("next")).await;
+    assert_eq!((&first["offset"], &next["offset"]), (&json!(1), &json!(2)));
 }

@@ -5,6 +5,7 @@
 
 mod effects;
 mod liveness;
+mod streams;
 mod timeline;
 
 use std::collections::BTreeMap;
@@ -82,6 +83,7 @@ pub fn safety(record: &Record) -> Vec<Violation> {
         check.grace(timeline, &mut found);
     }
     check.publications(&mut found);
+    check.streams(&mut found);
     check.receipts(&mut found);
     check.known(&mut found);
     found
@@ -393,7 +395,8 @@ impl Check<'_> {
             let Some(published) = self.record.publications.get(&number) else {
                 continue;
             };
-            if published.answer.as_deref() != Some("ok") {
+            // One that was sent again has the place of either.
+            if published.answer.as_deref() != Some("ok") || published.attempts > 1 {
                 continue;
             }
             let before = last.insert((published.connection, published.channel), number);

@@ -1,5 +1,7 @@
 //! Clients: they connect, show a token, listen, publish without waiting, stop reading, and come back.
 
+mod stream;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -8,14 +10,18 @@ use serde_json::{Value, json};
 
 use crate::frame::{self, CLOSE, PING, PONG, TEXT};
 use crate::machine::{EPOCH, elapsed};
-use crate::record::{Published, Token, marker};
+use crate::record::{Place, Published, Token, marker};
 use crate::world::{ConnectionId, Direction, End, Event, World};
+use stream::is_keyed;
 
 /// The secret of the issuer.
 pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 /// The channels.
 pub const CHANNELS: [&str; 2] = ["room:1", "room:zoë"];
+
+/// The place among them of the one that may have a stream.
+pub const STREAM: usize = 1;
 
 /// All users. Names are compared byte for byte.
 pub const USERS: [&str; 6] = ["alice", "bob", "zoë", "Jürgen ~x", "CAROL", "d\"ave"];
@@ -58,6 +64,10 @@ pub struct Client {
     token: Option<Token>,
     /// The publications that came, by number.
     pub heard: Vec<(ConnectionId, u64)>,
+    /// The place that it has reached in the channel with a stream.
+    pub place: Option<Place>,
+    /// Publications with a key of which it does not know whether they are taken.
+    unsure: Vec<u64>,
     /// The time at which its session was opened.
     opened_at: Duration,
     /// By when it is served again after one that has lasted.
@@ -97,6 +107,8 @@ impl Client {
             lifetime,
             token: None,
             heard: Vec::new(),
+            place: None,
+            unsure: Vec::new(),
             opened_at: Duration::ZERO,
             back_by: Duration::ZERO,
             due: Duration::ZERO,
@@ -167,6 +179,7 @@ impl Client {
         world.arrivals.push((node, connection));
         let wire = world.record.wires.entry(connection).or_default();
         (wire.node, wire.client) = (node, client);
+        Self::doubt_unanswered(world, client);
         let this = &mut world.clients[client];
         this.state = State::Opening(connection, elapsed() + PATIENCE);
         this.buffer.clear();
@@ -237,7 +250,8 @@ impl Client {
         if let Some(channel) = missing
             && !asks
         {
-            let message = json!({"type":"subscribe","channel":CHANNELS[channel]});
+            let mut message = json!({"type":"subscribe","channel":CHANNELS[channel]});
+            Self::name_place(world, client, connection, channel, &mut message);
             Self::ask(
                 world,
                 client,
@@ -254,7 +268,11 @@ impl Client {
             Self::show_token(world, client, connection, "refresh");
             return 200;
         }
-        if this.quiet {
+        if let Some(number) = world.clients[client].unsure.pop() {
+            Self::publish_again(world, client, connection, number);
+            return 20;
+        }
+        if world.clients[client].quiet {
             return 2_000;
         }
         match world.random.u8(..) {
@@ -292,13 +310,17 @@ impl Client {
         let number = world.published;
         let channel = world.random.usize(..CHANNELS.len());
         let size = if world.random.u8(..) < 40 { 3_000 } else { 40 };
-        let message = json!({"type":"publish","channel":CHANNELS[channel],"data":[format!("#{number}"), "x".repeat(size)]});
+        let mut message = json!({"type":"publish","channel":CHANNELS[channel],"data":[format!("#{number}"), "x".repeat(size)]});
+        if world.record.streams && is_keyed(channel, number) {
+            message["key"] = number.to_string().into();
+        }
         let published = Published {
             connection,
             channel,
             sent_at: elapsed(),
             answer: None,
             executed: Vec::new(),
+            attempts: 1,
         };
         world.record.publications.insert(number, published);
         Self::ask(
@@ -357,7 +379,12 @@ impl Client {
             }
             TEXT if payload.starts_with(MESSAGE) => {
                 let heard = marker(payload).map(|number| (connection, number));
-                world.clients[client].heard.extend(heard);
+                let streams = world.record.streams;
+                let this = &mut world.clients[client];
+                this.heard.extend(heard);
+                if streams {
+                    this.move_on(payload);
+                }
             }
             TEXT => {
                 let message: Value = serde_json::from_slice(payload).expect("nodes write JSON");
@@ -378,7 +405,11 @@ impl Client {
                 world.record.tell(elapsed(), told);
                 Self::again(world, client, Duration::from_millis(5));
             }
-            ("ok", Some(Asked::Subscription(channel))) => this.subscribed.push(channel),
+            ("ok", Some(Asked::Subscription(channel))) => {
+                this.subscribed.push(channel);
+                this.begin_at(message);
+            }
+            ("gap", _) => this.begin_at(message),
             (kind @ ("ok" | "error"), Some(Asked::Publication(number))) => {
                 let code = match kind {
                     "ok" => "ok",
@@ -386,6 +417,9 @@ impl Client {
                 };
                 if let Some(published) = world.record.publications.get_mut(&number) {
                     published.answer = Some(code.to_owned());
+                    if code == "unknown_outcome" && world.record.streams {
+                        this.doubt(published.channel, number);
+                    }
                 }
             }
             ("auth_failed" | "error" | "closing", _) => {

@@ -15,7 +15,7 @@ use curfew_hub::{DeliveryPath, Hub, HubLimits, HubMetrics, Wire, Wires};
 use curfew_model::{
     Action, Clock, DeliveryLease, NodeId, Revocation, RevocationKey, Secret, SystemClock,
 };
-use curfew_node::{HubEvents, Node, NodeMetrics};
+use curfew_node::{ChannelConfig, Channels, HistoryConfig, HubEvents, Node, NodeMetrics};
 use curfew_policy::{Policy, Rule};
 use curfew_protocol::native::Native;
 use curfew_session::{
@@ -24,8 +24,9 @@ use curfew_session::{
 use curfew_telemetry::Registry;
 use curfew_ws::{Transport, Upgraded};
 
-use crate::client::SECRET;
+use crate::client::{CHANNELS, SECRET, STREAM};
 use crate::machine::elapsed;
+use crate::plan::Plan;
 use crate::record::{Receipt, Reload, Target};
 use crate::world::{ConnectionId, RedisDial, Shared, Socket};
 
@@ -38,6 +39,9 @@ pub const GRACE: Duration = Duration::from_secs(4);
 /// `auth.leeway`.
 pub const LEEWAY: Duration = Duration::from_secs(5);
 
+/// The `ttl` of a channel's publications: some expire where nobody publishes for a while.
+const HISTORY_TTL: Duration = Duration::from_secs(20);
+
 /// `limits.outbound_bytes`: so little that some overflow.
 const OUTBOUND_BYTES: usize = 96 * 1024;
 
@@ -47,11 +51,13 @@ pub struct Process {
     context: Arc<Context>,
     /// Its number among the machines.
     pub machine: usize,
+    history: u32,
 }
 
 impl Process {
     /// Starts a node. Must be called as that process, in the runtime.
-    pub fn start(machine: usize, tenants: bool, max_admissions: usize) -> Self {
+    pub fn start(machine: usize, plan: &Plan) -> Self {
+        let tenants = plan.tenants;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let metrics = RedisMetrics::register(&Registry::default());
         let of_node = NodeMetrics::register(metrics.registry());
@@ -60,7 +66,7 @@ impl Process {
         let limits = HubLimits {
             outbound_bytes: OUTBOUND_BYTES,
             node_outbound_bytes: 0,
-            window_bytes: 64 * 1024 * 1024,
+            window_bytes: plan.window_bytes,
         };
         let wires = Wires::new(vec![Wire::websocket(Native)]);
         let hub = Arc::new(Hub::new(
@@ -104,7 +110,7 @@ impl Process {
             Arc::clone(&clock),
             of_node,
             &claims(tenants),
-            max_admissions,
+            plan.max_admissions,
         );
         let auth = curfew_auth::AuthConfig {
             issuers: vec![Issuer {
@@ -119,9 +125,13 @@ impl Process {
             node,
             authenticator: Arc::new(Authenticator::new(&auth, clock).expect("it is a good one")),
             metrics: counted,
-            settings: ArcSwap::from_pointee(session_settings(tenants)),
+            settings: ArcSwap::from_pointee(session_settings(tenants, plan.history)),
         });
-        Self { context, machine }
+        Self {
+            context,
+            machine,
+            history: plan.history,
+        }
     }
 
     /// The node's id, as it is in Redis.
@@ -153,7 +163,7 @@ impl Process {
     pub fn reload(&self, tenants: bool) {
         self.context
             .settings
-            .store(Arc::new(session_settings(tenants)));
+            .store(Arc::new(session_settings(tenants, self.history)));
         self.context.node.set_kinds(&claims(tenants));
         self.context.node.hub().reconsider_all();
         let shared = Shared::get();
@@ -209,9 +219,22 @@ fn claims(tenants: bool) -> Vec<String> {
     }
 }
 
-fn session_settings(tenants: bool) -> SessionSettings {
+fn session_settings(tenants: bool, history: u32) -> SessionSettings {
+    let stream = ChannelConfig {
+        pattern: CHANNELS[STREAM].to_owned(),
+        history: Some(HistoryConfig {
+            size: history,
+            ttl: HISTORY_TTL,
+        }),
+        ..ChannelConfig::default()
+    };
+    let streams = if history > 0 {
+        vec![stream]
+    } else {
+        Vec::new()
+    };
     SessionSettings {
-        channels: curfew_node::Channels::default(),
+        channels: Channels::new(&streams),
         session: curfew_session::SessionConfig {
             revocable_claims: claims(tenants),
             ..curfew_session::SessionConfig::default()

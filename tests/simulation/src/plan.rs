@@ -33,6 +33,10 @@ pub struct Plan {
     pub troubled_until: Duration,
     /// The run goes on until what Redis lists must be exact again, which is most of its time.
     pub tidied: bool,
+    /// The number of publications that the stream of one channel keeps; 0: no channel has one.
+    pub history: u32,
+    /// `limits.window_bytes`.
+    pub window_bytes: usize,
 }
 
 impl fmt::Display for Plan {
@@ -54,6 +58,11 @@ impl fmt::Display for Plan {
             "    redis_ahead: {}, ahead: vec!{:?},",
             written(self.redis_ahead),
             self.ahead
+        )?;
+        writeln!(
+            f,
+            "    history: {}, window_bytes: {},",
+            self.history, self.window_bytes
         )?;
         writeln!(f, "    ..Plan::quiet(0)\n}};\nlet acts = [")?;
         for (at, act) in &self.acts {
@@ -141,6 +150,12 @@ pub enum Written {
 /// Clients publish for at least as long.
 const LEAST: Duration = Duration::from_secs(5);
 
+/// One seed in so many has a channel with a stream.
+const WITH_STREAMS: u64 = 3;
+
+/// The default of `limits.window_bytes`.
+const WINDOW_BYTES: usize = 64 * 1024 * 1024;
+
 /// Time of the first trouble.
 const FIRST: Duration = Duration::from_millis(1_500);
 
@@ -194,7 +209,15 @@ impl Plan {
             acts,
             troubled_until: Duration::ZERO,
             tidied: seed.is_multiple_of(4),
+            history: 0,
+            window_bytes: WINDOW_BYTES,
         };
+        if seed % WITH_STREAMS == 2 {
+            // Chosen apart, so that other seeds go as they went before there were streams.
+            let mut random = Rng::with_seed(seed);
+            plan.history = [3, 20, 200][random.usize(..3)];
+            plan.window_bytes = [256, 4_096, WINDOW_BYTES][random.usize(..3)];
+        }
         plan.settle();
         plan
     }
@@ -213,6 +236,8 @@ impl Plan {
             acts: Vec::new(),
             troubled_until: Duration::ZERO,
             tidied: true,
+            history: 0,
+            window_bytes: WINDOW_BYTES,
         };
         plan.settle();
         plan

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use curfew_model::SessionId;
+use serde_json::Value;
 
 use crate::redis::Effect;
 use crate::world::ConnectionId;
@@ -22,6 +23,11 @@ pub struct Record {
     pub asked: Vec<(Vec<u8>, Target)>,
     /// Publications of clients.
     pub publications: BTreeMap<u64, Published>,
+    /// One of the channels has a stream.
+    pub streams: bool,
+    /// The publications that have a place in it, in the order in which Redis took them: when, where, and
+    /// their numbers.
+    pub placed: Vec<(Duration, Place, u64)>,
     /// Periods of trouble.
     pub troubles: Vec<Trouble>,
     /// Redis came back, with the data of the time that is named second.
@@ -45,6 +51,9 @@ pub struct Record {
     pub story: Vec<(Duration, String)>,
 }
 
+/// A place in a stream: its epoch and offset.
+pub type Place = (String, u64);
+
 /// All that was written to one client.
 #[derive(Debug, Default)]
 pub struct Wire {
@@ -60,6 +69,8 @@ pub struct Wire {
     pub ended_at: Option<Duration>,
     /// Tokens that the client showed, in order.
     pub tokens: Vec<Token>,
+    /// The place with which it subscribed to the channel that has a stream.
+    pub since: Option<Place>,
 }
 
 /// A token that a client showed.
@@ -122,6 +133,8 @@ pub struct Published {
     pub answer: Option<String>,
     /// Times at which Redis executed it.
     pub executed: Vec<Duration>,
+    /// How often it was sent: again, with its key, by who does not know whether it is taken.
+    pub attempts: u32,
 }
 
 /// Something was wrong.
@@ -185,6 +198,9 @@ impl Record {
             && let Some(published) = self.publications.get_mut(&number)
         {
             published.executed.push(at);
+            if let Some(place) = place_of(payload) {
+                self.placed.push((at, place, number));
+            }
         }
         // A revocation that is written back has no id.
         if let Effect::Set { key, value } = &effect
@@ -282,6 +298,18 @@ impl Record {
     pub fn tell(&mut self, at: Duration, what: String) {
         self.story.push((at, what));
     }
+}
+
+/// The place in an envelope of a publication, if it has one.
+fn place_of(envelope: &[u8]) -> Option<Place> {
+    let envelope: Value = serde_json::from_slice(envelope).ok()?;
+    place(&envelope)
+}
+
+/// The place that a frame or an envelope tells of.
+pub fn place(told: &Value) -> Option<Place> {
+    let epoch = told["epoch"].as_str()?.to_owned();
+    Some((epoch, told["offset"].as_u64()?))
 }
 
 /// The number in the data of a publication: `"#17"`.

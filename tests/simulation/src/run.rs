@@ -64,6 +64,7 @@ async fn play(plan: &Plan) -> Outcome {
     let shared = Shared::begin(Rng::with_seed(plan.seed));
     let processes: Processes = Rc::default();
     shared.world().host.ahead = plan.redis_ahead;
+    shared.world().record.streams = plan.history > 0;
     for slot in 0..plan.nodes {
         shared.world().slots.push(usize::MAX);
         let ahead = plan.ahead.get(slot).copied().unwrap_or_default();
@@ -166,9 +167,7 @@ fn start(shared: &Shared, processes: &Processes, slot: usize, plan: &Plan, ahead
         world.record.began(machine, elapsed(), tenants);
         machine
     };
-    let process = shared.as_node(machine, || {
-        Process::start(machine, tenants, plan.max_admissions)
-    });
+    let process = shared.as_node(machine, || Process::start(machine, plan));
     shared
         .world()
         .record

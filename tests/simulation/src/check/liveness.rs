@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use curfew_model::Revocation;
 
-use super::{Violation, session_of};
+use super::{ON_ITS_WAY, Violation, session_of};
 use crate::client::{CHANNELS, Client};
 use crate::machine::elapsed;
-use crate::record::Token;
+use crate::record::{Place, Token};
 use crate::world::{ConnectionId, World};
 
 /// A publication that everyone must hear who is served when it is made.
@@ -74,12 +74,30 @@ pub fn liveness(world: &World, probe: Option<&Probe>) -> Vec<Violation> {
         for (hearer, connection) in hearers {
             let client = &world.clients[*hearer];
             let heard = client.heard.contains(&(*connection, *number));
-            if client.open() == Some(*connection) && !heard {
+            if client.open() != Some(*connection) {
+                continue;
+            }
+            if !heard {
                 report(format!("client {hearer} has not heard client {by}"));
+            }
+            if let Some(top) = top(world)
+                && client.place.as_ref() != Some(top)
+            {
+                let place = &client.place;
+                report(format!(
+                    "client {hearer} is at {place:?}, the stream at {top:?}"
+                ));
             }
         }
     }
     found
+}
+
+/// The place of the last publication, unless it is still under way, or Redis has lost its data since.
+fn top(world: &World) -> Option<&Place> {
+    let (at, place, _) = world.record.placed.last()?;
+    let is_lost = world.record.losses.iter().any(|(lost_at, _)| lost_at >= at);
+    (!is_lost && elapsed() > *at + ON_ITS_WAY).then_some(place)
 }
 
 /// True if Redis has a key that names a user; `None` where nodes differ about it.

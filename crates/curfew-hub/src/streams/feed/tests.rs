@@ -302,6 +302,41 @@ fn a_read_that_began_before_a_doubt_confirms_nothing() {
 }
 
 #[test]
+fn what_was_read_and_has_come_meanwhile_is_delivered_once() {
+    let (e, mut rig) = (epoch(1), Rig::new(10));
+    let mut stream = Stream {
+        epoch: e,
+        first: 1,
+        top: 2,
+    };
+    rig.read(&stream, u64::MAX);
+    // The read began after 2.
+    for offset in 3..=4 {
+        rig.arrive(e, offset);
+    }
+    stream.top = 5;
+    rig.read(&stream, 2);
+    let expect = [3, 4, 5].map(|offset| Told::Message(e, offset));
+    assert_eq!(rig.told(), expect);
+}
+
+#[test]
+fn a_doubt_empties_the_window() {
+    let (e, mut rig) = (epoch(1), Rig::new(10));
+    let stream = Stream {
+        epoch: e,
+        first: 1,
+        top: 2,
+    };
+    rig.read(&stream, 0);
+    assert_eq!(rig.replay(position(e, 1)), Some(vec![2]));
+    rig.feed.doubt();
+    assert_eq!(rig.replay(position(e, 1)), None, "it may have been deleted");
+    rig.read(&stream, 0);
+    assert_eq!(rig.replay(position(e, 1)), Some(vec![2]));
+}
+
+#[test]
 fn publications_of_an_epoch_that_the_stream_does_not_show_are_not_delivered() {
     let (e, other, mut rig) = (epoch(1), epoch(2), Rig::new(10));
     let stream = Stream {

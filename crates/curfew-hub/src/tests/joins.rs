@@ -1,0 +1,265 @@
+//! Subscribers that join a channel with a stream: their place, what they missed, and what follows.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc;
+use std::thread;
+
+use curfew_model::{Epoch, Position, Revocation, StreamEntry};
+
+use super::*;
+use crate::{Join, Joined, Joining, ReadPart};
+
+const SIZE: usize = 1_000;
+const TTL: Duration = Duration::from_secs(600);
+
+/// An answer to `subscribe`, as bare bytes that [`Pipe::frames`] knows.
+const ANSWER: &[u8] = b"x";
+
+fn place(offset: u64) -> Position {
+    let epoch = Epoch::from_random(1);
+    Position { epoch, offset }
+}
+
+/// The publication at an offset; its data is the offset.
+fn placed(channel: &Channel, offset: u64) -> Publication {
+    let position = place(offset);
+    Publication {
+        entry: Some(StreamEntry { position, at: 0 }),
+        ..publication(channel, &offset.to_string())
+    }
+}
+
+/// A channel whose stream was found empty, and on which a subscriber is about to join.
+struct Room {
+    harness: Harness,
+    channel: Channel,
+    joining: Joining,
+}
+
+impl Room {
+    fn new() -> Self {
+        let harness = Harness::with_limits(16 << 20, 0);
+        let channel = channel("room");
+        let joining = harness.hub.begin_join(&channel, SIZE, TTL);
+        let room = Self {
+            harness,
+            channel,
+            joining,
+        };
+        room.find(0);
+        room
+    }
+
+    /// The stream is read, and its position found there.
+    fn find(&self, offset: u64) {
+        let part = ReadPart {
+            position: place(offset),
+            doubts: self.harness.hub.doubts(&self.channel),
+            publications: &[],
+        };
+        let hub = &self.harness.hub;
+        hub.ingest(&self.channel, part, |publication| {
+            hub.broadcast_in_turn(publication, None);
+        });
+    }
+
+    fn arrive(&self, offset: u64) {
+        let hub = &self.harness.hub;
+        hub.arrive(&placed(&self.channel, offset), |publication| {
+            hub.broadcast_in_turn(publication, None);
+        });
+    }
+
+    /// Has a session join, whose answer is [`ANSWER`].
+    fn join(&self, member: &Arc<Member>, since: Option<u64>) -> Join {
+        let answer = |_: Joined| Some(Bytes::from_static(ANSWER));
+        let since = since.map(place);
+        let (joining, channel) = (&self.joining, &self.channel);
+        let hub = &self.harness.hub;
+        hub.join(joining, channel, member, since, None, false, answer)
+    }
+}
+
+/// The offsets in the frames after the answer, which is the first.
+fn offsets(frames: &[Bytes]) -> Vec<u64> {
+    assert_eq!(frames[0], ANSWER, "the answer is first: {frames:?}");
+    let payloads = payloads(&frames[1..]);
+    let offsets = payloads.iter().map(|payload| payload.parse().unwrap());
+    offsets.collect()
+}
+
+#[test]
+fn the_answer_comes_first_then_what_was_missed_then_what_follows() {
+    let room = Room::new();
+    for offset in 1..=5 {
+        room.arrive(offset);
+    }
+    let member = room.harness.open("alice");
+    let expect = Joined {
+        position: Some(place(5)),
+        recovered: Some(true),
+    };
+    assert_eq!(room.join(&member, Some(2)), Join::Done(expect));
+    room.arrive(6);
+    let frames = room.harness.drain(&member);
+    assert_eq!(offsets(&frames), [3, 4, 5, 6]);
+}
+
+#[test]
+fn a_publication_while_a_subscriber_is_answered_comes_after_what_it_missed() {
+    let room = Room::new();
+    room.arrive(1);
+    let member = room.harness.open("alice");
+    thread::scope(|scope| {
+        let (said, heard) = mpsc::sync_channel(1);
+        let room = &room;
+        let answer = |_: Joined| {
+            scope.spawn(move || {
+                room.arrive(2);
+                said.send(())
+            });
+            // The publication waits until the subscriber has joined, so nothing is heard.
+            let is_apart = heard.recv_timeout(Duration::from_millis(100)).is_err();
+            assert!(is_apart, "a publication came between");
+            Some(Bytes::from_static(ANSWER))
+        };
+        let since = Some(place(0));
+        let hub = &room.harness.hub;
+        let (joining, channel) = (&room.joining, &room.channel);
+        let join = hub.join(joining, channel, &member, since, None, false, answer);
+        assert!(matches!(join, Join::Done(_)));
+    });
+    assert_eq!(offsets(&room.harness.drain(&member)), [1, 2]);
+}
+
+/// Says that it is over, once dropped.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn subscribers_that_join_amid_publications_have_no_hole_and_no_double() {
+    const ROUNDS: usize = 100;
+    const TOGETHER: usize = 20;
+    let room = Room::new();
+    let is_over = AtomicBool::new(false);
+    let mut count = 0;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for offset in 1.. {
+                if is_over.load(Ordering::Relaxed) {
+                    return;
+                }
+                room.arrive(offset);
+            }
+        });
+        // Also where a check below fails.
+        let _over = Over(&is_over);
+        for _ in 0..ROUNDS {
+            let joined = (0..TOGETHER).map(|n| {
+                let member = room.harness.open("alice");
+                let reached = room.harness.hub.reached(&room.channel).unwrap().offset;
+                // Some come with a place, which the window reaches unless they were held up.
+                let since = (n % 2 == 1).then_some(reached);
+                let first = match room.join(&member, since) {
+                    Join::Done(joined) if joined.recovered == Some(true) => reached + 1,
+                    Join::Done(joined) => joined.position.unwrap().offset + 1,
+                    Join::Read { .. } => return None,
+                };
+                Some((member, first))
+            });
+            let joined: Vec<_> = joined.collect();
+            for (member, first) in joined.into_iter().flatten() {
+                room.harness.hub.unsubscribe(&room.channel, &member);
+                let told = offsets(&room.harness.drain(&member));
+                let expect: Vec<_> = (first..first + told.len() as u64).collect();
+                assert_eq!(told, expect);
+                room.harness.unregister(&member);
+                count += told.len();
+            }
+        }
+    });
+    assert!(count > ROUNDS, "{count} publications tell nothing");
+}
+
+#[test]
+fn a_place_in_doubt_recovers_nothing_before_the_stream_is_read() {
+    let room = Room::new();
+    for offset in 1..=3 {
+        room.arrive(offset);
+    }
+    room.harness.hub.doubt(&room.channel);
+    let member = room.harness.open("alice");
+    for since in [None, Some(1), Some(3)] {
+        let after = since.unwrap_or(3);
+        assert_eq!(room.join(&member, since), Join::Read { after });
+    }
+    assert!(room.harness.drain(&member).is_empty());
+    // Two were missed.
+    room.find(5);
+    let expect = Joined {
+        position: Some(place(5)),
+        recovered: Some(true),
+    };
+    assert_eq!(room.join(&member, Some(5)), Join::Done(expect));
+}
+
+#[test]
+fn what_is_recovered_is_written_only_while_the_session_has_access() {
+    let room = Room::new();
+    for offset in 1..=3 {
+        room.arrive(offset);
+    }
+    let joined = || {
+        let member = room.harness.open("alice");
+        assert!(matches!(room.join(&member, Some(0)), Join::Done(_)));
+        member
+    };
+    let hub = &room.harness.hub;
+    let key = RevocationKey::user("alice");
+    // A key that may name the session is being read.
+    let member = joined();
+    let suspension = hub.suspend(&key);
+    assert!(room.harness.drain(&member).is_empty());
+    drop(suspension);
+    assert_eq!(offsets(&room.harness.drain(&member)), [1, 2, 3]);
+    // The token has ended.
+    let member = joined();
+    let mut socket = Pipe::default();
+    member.write(hub, &At(5_000_000_000), &mut socket);
+    assert_eq!(socket.frames(), [""; 0]);
+    // The node holds no lease any more.
+    let member = joined();
+    room.harness.lease.expire();
+    assert!(room.harness.drain(&member).is_empty());
+    // A revocation came between.
+    let room = Room::new();
+    room.arrive(1);
+    let member = room.harness.open("alice");
+    assert!(matches!(room.join(&member, Some(0)), Join::Done(_)));
+    room.harness.hub.revoke(&key, &Revocation::default());
+    assert!(room.harness.drain(&member).is_empty());
+}
+
+#[test]
+fn a_lease_that_ends_while_a_publication_is_delivered_loses_none() {
+    let room = Room::new();
+    let member = room.harness.open("alice");
+    assert!(matches!(room.join(&member, None), Join::Done(_)));
+    let (hub, lease) = (&room.harness.hub, &room.harness.lease);
+    hub.arrive(&placed(&room.channel, 1), |publication| {
+        lease.expire();
+        hub.broadcast_in_turn(publication, None);
+    });
+    // One that comes without a lease is read from the stream later.
+    room.arrive(2);
+    assert_eq!(hub.reached(&room.channel), Some(place(1)));
+    assert!(room.harness.drain(&member).is_empty());
+    lease.renew(curfew_model::boottime() + TTL, lease.stretch());
+    hub.reopened();
+    assert_eq!(offsets(&room.harness.drain(&member)), [1]);
+}

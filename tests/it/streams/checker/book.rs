@@ -1,0 +1,67 @@
+//! All that is known of a stream: the data at each place, from whomever it was told.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+/// A place in the stream: its epoch and offset.
+pub(super) type Place = (String, i64);
+
+/// The place that an answer or a frame tells of.
+pub(super) fn place(told: &Value) -> Place {
+    let epoch = told["epoch"].as_str().unwrap_or_else(|| panic!("{told}"));
+    let offset = told["offset"].as_i64().unwrap_or_else(|| panic!("{told}"));
+    (epoch.to_owned(), offset)
+}
+
+/// The data at each place, as publishers were answered, clients were sent and the history has it.
+#[derive(Debug, Default)]
+pub(super) struct Book {
+    by_place: BTreeMap<Place, Value>,
+    /// Data are published once in each epoch, however often they are sent with their key.
+    by_data: BTreeMap<(String, String), i64>,
+}
+
+impl Book {
+    pub(super) fn note(&mut self, place: Place, data: &Value) {
+        let known = self.by_place.entry(place.clone());
+        let known = known.or_insert_with(|| data.clone());
+        assert_eq!(known, data, "two publications at {place:?}");
+        let (epoch, offset) = place;
+        let of_data = (epoch, data.to_string());
+        let first = *self.by_data.entry(of_data.clone()).or_insert(offset);
+        assert_eq!(first, offset, "{of_data:?} is there twice");
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_place.len()
+    }
+
+    pub(super) fn epochs(&self) -> usize {
+        let epochs: BTreeSet<&String> = self.by_place.keys().map(|(epoch, _)| epoch).collect();
+        epochs.len()
+    }
+
+    /// ST3: the history has every publication of its epoch that anybody was told of, but for those
+    /// that its size has trimmed.
+    pub(super) fn compare(&mut self, history: &Value, size: u32) {
+        let (epoch, top) = place(history);
+        let kept = top.min(size.into());
+        let publications = history["publications"].as_array().unwrap();
+        let offsets: Vec<_> = publications
+            .iter()
+            .map(|one| one["offset"].as_i64().unwrap())
+            .collect();
+        let expect: Vec<_> = (top - kept + 1..=top).rev().collect();
+        assert_eq!(offsets, expect, "{history}");
+        for one in publications {
+            let offset = one["offset"].as_i64().unwrap();
+            self.note((epoch.clone(), offset), &one["data"]);
+        }
+        let last = self
+            .by_place
+            .range(..=(epoch.clone(), i64::MAX))
+            .next_back();
+        assert_eq!(last.unwrap().0, &(epoch, top), "nobody was told of more");
+    }
+}

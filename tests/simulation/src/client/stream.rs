@@ -1,0 +1,94 @@
+//! The part of a client that has to do with streams: its place, and publications with a key.
+
+use serde_json::{Value, json};
+
+use super::{Asked, CHANNELS, Client, STREAM};
+use crate::record::place;
+use crate::world::{ConnectionId, World};
+
+/// Most times that a publication is sent.
+const MOST_ATTEMPTS: u32 = 4;
+
+/// True for publications that have a key, so that they can be sent again: every second one.
+pub(super) fn is_keyed(channel: usize, number: u64) -> bool {
+    channel == STREAM && number.is_multiple_of(2)
+}
+
+impl Client {
+    /// Adds the client's place to the command that subscribes to the channel with a stream.
+    pub(super) fn name_place(
+        world: &mut World,
+        client: usize,
+        connection: ConnectionId,
+        channel: usize,
+        command: &mut Value,
+    ) {
+        let since = world.clients[client].place.clone();
+        if let Some((epoch, offset)) = since.filter(|_| channel == STREAM) {
+            command["since"] = json!({"epoch":epoch,"offset":offset});
+            let wire = world.record.wires.entry(connection).or_default();
+            wire.since = Some((epoch, offset));
+        }
+    }
+
+    /// The answer to a subscription, or a gap: what follows is counted from there. With `recovered` what was
+    /// missed follows, and the place is as it was.
+    pub(super) fn begin_at(&mut self, told: &Value) {
+        if told["recovered"] != true
+            && let Some(place) = place(told)
+        {
+            self.place = Some(place);
+        }
+    }
+
+    /// A publication has come.
+    pub(super) fn move_on(&mut self, message: &[u8]) {
+        let message: Value = serde_json::from_slice(message).expect("nodes write JSON");
+        if let (Some(offset), Some((_, at))) = (message["offset"].as_u64(), &mut self.place) {
+            *at = offset;
+        }
+    }
+
+    /// The answer to a publication does not say whether it is taken, or is lost.
+    pub(super) fn doubt(&mut self, channel: usize, number: u64) {
+        if is_keyed(channel, number) {
+            self.unsure.push(number);
+        }
+    }
+
+    /// What was asked and is not answered may be done or not.
+    pub(super) fn doubt_unanswered(world: &mut World, client: usize) {
+        if !world.record.streams {
+            return;
+        }
+        let this = &mut world.clients[client];
+        for asked in std::mem::take(&mut this.asked).into_values() {
+            if let Asked::Publication(number) = asked
+                && let Some(published) = world.record.publications.get(&number)
+            {
+                this.doubt(published.channel, number);
+            }
+        }
+    }
+
+    /// Publishes again, with the same key.
+    pub(super) fn publish_again(
+        world: &mut World,
+        client: usize,
+        connection: ConnectionId,
+        number: u64,
+    ) {
+        let Some(published) = world.record.publications.get_mut(&number) else {
+            return;
+        };
+        if published.attempts >= MOST_ATTEMPTS {
+            return;
+        }
+        published.attempts += 1;
+        published.connection = connection;
+        published.answer = None;
+        let message = json!({"type":"publish","channel":CHANNELS[STREAM],"data":[format!("#{number}")],"key":number.to_string()});
+        let asked = Asked::Publication(number);
+        Self::ask(world, client, connection, message, asked);
+    }
+}
