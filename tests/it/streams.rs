@@ -5,6 +5,7 @@ mod checker;
 mod faults;
 mod native;
 mod nodes;
+mod rights;
 
 use curfew_tests::{Gateway, Settings, Tape};
 use serde_json::{Value, json};

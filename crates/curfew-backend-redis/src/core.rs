@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::channels::ChannelSettings;
 use crate::config::RedisBackendConfig;
 use crate::connect::Connector;
 use crate::keys::Keys;
@@ -37,6 +38,7 @@ pub(crate) struct Core {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<RedisMetrics>,
     pub(crate) status: Status,
+    pub(crate) channels: ChannelSettings,
     pub(crate) stop: CancellationToken,
     /// Tells the control connection that this process was paused.
     pub(crate) stopped: Notify,
@@ -70,6 +72,7 @@ impl Core {
             clock,
             metrics,
             status: Status::default(),
+            channels: ChannelSettings::default(),
             stop: CancellationToken::new(),
             stopped: Notify::new(),
             tasks: TaskTracker::new(),

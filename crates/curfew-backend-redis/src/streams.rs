@@ -12,12 +12,12 @@ use curfew_backend::{
     StreamRange, Streams,
 };
 use curfew_model::{Channel, Epoch, Position, Publication, PublicationKey};
-use redis::{Cmd, Value, from_redis_value};
+use redis::{Cmd, Value, cmd, from_redis_value};
 
+use crate::connect::Connection;
 use crate::connections::Keyed;
 use crate::fault::Fault;
-use crate::inbox::Message;
-use crate::keys::StreamKeys;
+use crate::keys::{Keys, StreamKeys};
 use crate::slots::slot_of;
 use crate::subscriber::Verbs;
 use crate::{Redis, envelope};
@@ -33,6 +33,31 @@ const READ: &str = concat!(
     include_str!("streams/stream.lua"),
     include_str!("streams/read.lua")
 );
+
+/// Deletes the publications of a stream, and tells every node that listens.
+const CLEAR: &str = include_str!("streams/clear.lua");
+
+/// Asks for the rights to the commands of all these scripts.
+const RIGHTS: &str = include_str!("streams/rights.lua");
+
+/// The commands of streams that the user of a connection may not send, some of them by keys or
+/// channels alone.
+pub(crate) async fn missing_rights(
+    keys: &Keys,
+    connection: &mut Connection,
+    cluster: bool,
+) -> Result<Vec<String>, Fault> {
+    let channel = Channel::parse("rights").expect("it is a channel's name");
+    let StreamKeys { stream, meta } = keys.stream(&channel);
+    let key = format!("{stream}:key:");
+    let load = cmd("SCRIPT").arg("LOAD").arg(RIGHTS).to_owned();
+    let digest: String = load.query_async(connection).await?;
+    let mut ask = cmd("EVALSHA");
+    ask.arg(digest).arg(0).arg(&[&stream, &meta, &key]);
+    ask.arg(keys.channel(&channel))
+        .arg(Verbs::new(cluster).publish);
+    Ok(ask.query_async(connection).await?)
+}
 
 /// The entry that a publication is to become.
 #[derive(Debug)]
@@ -154,11 +179,12 @@ impl Streams for Redis {
     fn clear<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<(), BackendError>> {
         Box::pin(async move {
             let keys = self.core.keys.stream(channel);
-            let cleared = self.connections.call(Keyed::new("DEL", &keys.stream)).await;
+            let name = self.core.keys.channel(channel);
+            let command = Keyed::script(CLEAR, &[&keys.stream, &name])
+                .arg(envelope::CLEARED)
+                .arg(Verbs::new(self.connections.is_cluster()).publish);
+            let cleared = self.connections.call(command).await;
             let _: u64 = cleared.map_err(|fault| self.failed(fault))?;
-            let channel = channel.to_string();
-            self.inbox
-                .send(&self.connections, Message::Cleared { channel });
             Ok(())
         })
     }

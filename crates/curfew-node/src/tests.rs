@@ -77,6 +77,7 @@ impl Harness {
             version: String::new(),
             started_at: START,
             sessions: 0,
+            channels: None,
         };
         let memory = Memory::new(
             info,

@@ -114,6 +114,7 @@ impl Harness {
             version: String::new(),
             started_at: clock.unix(),
             sessions: 0,
+            channels: None,
         };
         let memory = Memory::new(
             info,

@@ -4,7 +4,7 @@
 //! Knows nothing of: Lua.
 
 use super::call::{Call, Done, NOT_AN_INTEGER};
-use super::streams::{APPEND, READ};
+use super::streams::{APPEND, CLEAR, READ, RIGHTS};
 use super::{number, sha1, streams};
 
 /// The text of the script that publishes under a fence.
@@ -16,25 +16,25 @@ const NO_SCRIPT: &str = "NOSCRIPT No matching script. Please use EVAL.";
 const UNKNOWN: &str = "ERR the simulated Redis does not know this script: it has no Lua, and does only what the scripts of crates/curfew-backend-redis say";
 
 /// Every script, in the order of [`Scripts::loaded`].
-const SCRIPTS: [&[u8]; 3] = [PUBLISH, APPEND, READ];
+const SCRIPTS: [&[u8]; 5] = [PUBLISH, APPEND, READ, CLEAR, RIGHTS];
 
 /// Scripts that are loaded.
 #[derive(Debug)]
 pub(super) struct Scripts {
-    digests: [String; 3],
-    loaded: [bool; 3],
+    digests: [String; SCRIPTS.len()],
+    loaded: [bool; SCRIPTS.len()],
 }
 
 impl Scripts {
     pub(super) fn new() -> Self {
         Self {
             digests: SCRIPTS.map(sha1::hex),
-            loaded: [false; 3],
+            loaded: [false; SCRIPTS.len()],
         }
     }
 
     pub(super) fn forget(&mut self) {
-        self.loaded = [false; 3];
+        self.loaded = [false; SCRIPTS.len()];
     }
 
     /// True if this runs a script that may write, as every script does that does not say otherwise.
@@ -43,8 +43,8 @@ impl Scripts {
             return false;
         };
         match command {
-            "eval" => SCRIPTS.contains(script),
-            "evalsha" => self.has(script),
+            "eval" => SCRIPTS.contains(script) && *script != RIGHTS,
+            "evalsha" => self.find(script).is_some_and(|at| SCRIPTS[at] != RIGHTS),
             _ => false,
         }
     }
@@ -109,6 +109,8 @@ pub(super) fn eval(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
     match SCRIPTS[at] {
         APPEND => streams::append(call, keys, arguments),
         READ => streams::read(call, keys, arguments),
+        CLEAR => streams::clear(call, keys, arguments),
+        RIGHTS => streams::rights(call),
         _ => run(call, keys.first().copied(), arguments),
     }
 }
