@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use curfew_backend::{Events, LocalSessions};
-use curfew_model::{Clock, DeliveryLease, NodeId, boottime, env};
+use curfew_model::{Clock, DeliveryLease, NodeId, Repeats, boottime, env};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -39,6 +39,8 @@ pub(crate) struct Core {
     pub(crate) metrics: Arc<RedisMetrics>,
     pub(crate) status: Status,
     pub(crate) channels: ChannelSettings,
+    /// Limits the warnings about entries of streams that cannot be read.
+    pub(crate) unreadable: Repeats,
     pub(crate) stop: CancellationToken,
     /// Tells the control connection that this process was paused.
     pub(crate) stopped: Notify,
@@ -73,6 +75,7 @@ impl Core {
             metrics,
             status: Status::default(),
             channels: ChannelSettings::default(),
+            unreadable: Repeats::default(),
             stop: CancellationToken::new(),
             stopped: Notify::new(),
             tasks: TaskTracker::new(),

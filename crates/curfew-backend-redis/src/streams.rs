@@ -13,11 +13,13 @@ use curfew_backend::{
 };
 use curfew_model::{Channel, Epoch, Position, Publication, PublicationKey};
 use redis::{Cmd, Value, cmd, from_redis_value};
+use tracing::warn;
 
 use crate::connect::Connection;
 use crate::connections::Keyed;
 use crate::fault::Fault;
 use crate::keys::{Keys, StreamKeys};
+use crate::metrics::BackendDropReason;
 use crate::slots::slot_of;
 use crate::subscriber::Verbs;
 use crate::{Redis, envelope};
@@ -150,7 +152,7 @@ impl Streams for Redis {
         Box::pin(async move {
             let keys = self.core.keys.stream(channel);
             let reply = self.connections.call(self.read_command(&keys, range)).await;
-            let page = reply.and_then(|reply| read_page(channel, reply));
+            let page = reply.and_then(|reply| self.read_page(channel, reply));
             page.map_err(|fault| self.failed(fault))
         })
     }
@@ -168,7 +170,7 @@ impl Streams for Redis {
             let replies = replies.map_err(|fault| self.failed(fault))?;
             let positions = channels.iter().zip(replies).map(|(channel, reply)| {
                 let reply = from_redis_value(reply).map_err(|_| Fault::Unexpected("EVAL"))?;
-                Ok(read_page(channel, reply)?.position)
+                Ok(self.read_page(channel, reply)?.position)
             });
             positions
                 .collect::<Result<_, _>>()
@@ -191,6 +193,26 @@ impl Streams for Redis {
 }
 
 impl Redis {
+    /// Reads the answer of the script. An entry that is none of ours is passed over: where it stands,
+    /// readers see a hole.
+    fn read_page(&self, channel: &Channel, reply: Vec<Value>) -> Result<StreamPage, Fault> {
+        let page = parse_page(channel, reply);
+        let (page, unreadable) = page.ok_or(Fault::Unexpected("EVAL"))?;
+        if unreadable > 0 {
+            let more = u64::try_from(unreadable).unwrap_or(u64::MAX);
+            let dropped = &self.core.metrics.broker_messages_dropped;
+            dropped.inc_by(BackendDropReason::Malformed, more);
+            if self.core.unreadable.note().is_some() {
+                warn!(
+                    %channel,
+                    entries = unreadable,
+                    "a stream has entries that cannot be read; more in the next minute are not logged"
+                );
+            }
+        }
+        Ok(page)
+    }
+
     fn read_command(&self, keys: &StreamKeys, range: StreamRange) -> Keyed {
         let known = self.connections.server_id(slot_of(keys.stream.as_bytes()));
         let command = Keyed::script(READ, &[&keys.stream, &keys.meta])
@@ -264,13 +286,8 @@ impl AppendCall<'_> {
     }
 }
 
-/// Reads the answer of the script. An entry that is none of ours is passed over: where it stands,
-/// readers see a hole.
-fn read_page(channel: &Channel, reply: Vec<Value>) -> Result<StreamPage, Fault> {
-    parse_page(channel, reply).ok_or(Fault::Unexpected("EVAL"))
-}
-
-fn parse_page(channel: &Channel, reply: Vec<Value>) -> Option<StreamPage> {
+/// Parses the answer of the script. Returns with it the number of entries that are none of ours.
+fn parse_page(channel: &Channel, reply: Vec<Value>) -> Option<(StreamPage, usize)> {
     let [_, epoch, top, Value::Array(entries)] = <[Value; 4]>::try_from(reply).ok()? else {
         return None;
     };
@@ -279,13 +296,17 @@ fn parse_page(channel: &Channel, reply: Vec<Value>) -> Option<StreamPage> {
         epoch: read_epoch(epoch)?,
         offset: top.parse().ok()?,
     };
-    let publications = entries
+    let count = entries.len();
+    let publications: Vec<_> = entries
         .into_iter()
-        .filter_map(|entry| parse_entry(channel, entry, position));
-    Some(StreamPage {
+        .filter_map(|entry| parse_entry(channel, entry, position))
+        .collect();
+    let unreadable = count - publications.len();
+    let page = StreamPage {
         position,
-        publications: publications.collect(),
-    })
+        publications,
+    };
+    Some((page, unreadable))
 }
 
 fn parse_entry(channel: &Channel, entry: Value, position: Position) -> Option<Publication> {

@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use curfew_backend::{BackendError, StreamPage};
+use curfew_backend::BackendError;
 use curfew_hub::Joined;
 use curfew_model::{Channel, CommandId, Disconnect, ErrorCode, Position, Principal};
 use curfew_node::Attachment;
@@ -80,7 +80,7 @@ pub(crate) enum Outcome {
     /// The result of `publish`.
     Published(Result<Option<Position>, BackendError>),
     /// The result of `history`.
-    Read(Result<StreamPage, BackendError>),
+    Read(Result<curfew_node::History, BackendError>),
     /// The result of `refresh`.
     Refreshed(Result<Arc<Principal>, RefreshError>),
 }
