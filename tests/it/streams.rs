@@ -3,6 +3,7 @@
 mod admin;
 mod checker;
 mod faults;
+mod gates;
 mod native;
 mod nodes;
 mod rights;

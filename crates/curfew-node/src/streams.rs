@@ -21,10 +21,10 @@ use crate::Node;
 use crate::events::Fanout;
 
 /// Time for which publications wait for one that is missing. Then listeners are told of a gap.
-const MAX_WAIT: Duration = Duration::from_secs(1);
+pub(crate) const MAX_WAIT: Duration = Duration::from_secs(1);
 
 /// Wait between two reads of a stream that did not have what is missing, or failed.
-const RETRY_DELAY: Duration = Duration::from_millis(50);
+pub(crate) const RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// Time after which the position of a channel that has heard nothing is compared with its stream's:
 /// a publication that was lost shows no hole while none follows.

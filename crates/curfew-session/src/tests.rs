@@ -9,6 +9,7 @@ mod flushed;
 mod lease;
 mod peer;
 mod pipeline;
+mod recovered;
 #[path = "../../curfew-node/src/tests/rig.rs"]
 mod rig;
 mod second_protocol;
