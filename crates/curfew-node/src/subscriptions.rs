@@ -168,9 +168,9 @@ impl Node {
         may: impl Fn() -> bool,
         answer: impl Fn(Joined) -> Option<Bytes>,
     ) -> Result<Option<Joined>, BackendError> {
-        let joining = self
-            .hub
-            .begin_join(channel, bounds.size as usize, bounds.ttl);
+        let joining =
+            self.hub
+                .begin_join(channel, bounds.size as usize, bounds.ttl, self.clock.now());
         let mut asking = {
             let mut asked = self.subscriptions.stripe(channel).lock().await;
             let is_new = asked.get(channel) != Some(&Asked::Listening);

@@ -126,3 +126,30 @@ async fn what_waits_to_be_written_is_withheld_once_access_ends() {
         assert!(texts.len() < BEYOND_RECALL, "{access_ends}: {texts:?}");
     }
 }
+
+/// A window that a read has filled lives as long as the stream, not as long after the read.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_recovered_from_a_window_that_the_stream_has_outlived() {
+    let harness = harness();
+    let later = |part: f64| *harness.clock.suspended.lock() += BOUNDS.ttl.mul_f64(part);
+    let subscribe = harness.missed(5).await;
+    let recover = async |token: &str| {
+        let mut peer = harness.open_with(json!({"jti": token}), ROOM).await;
+        peer.send(&subscribe).await;
+        let answer = peer.expect("ok").await;
+        (peer, answer["recovered"].clone())
+    };
+    later(0.7);
+    let (_reader, recovered) = recover("t1").await;
+    assert_eq!(recovered, true);
+    later(0.2);
+    let reads = harness.rig.asked(Call::Read, "");
+    assert_eq!(recover("t2").await.1, true);
+    assert_eq!(
+        harness.rig.asked(Call::Read, ""),
+        reads,
+        "the window is used"
+    );
+    later(0.2);
+    assert_eq!(recover("t3").await.1, false);
+}
