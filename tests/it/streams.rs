@@ -3,8 +3,10 @@
 mod admin;
 mod checker;
 mod faults;
+mod gates;
 mod native;
 mod nodes;
+mod rights;
 
 use curfew_tests::{Gateway, Settings, Tape};
 use serde_json::{Value, json};

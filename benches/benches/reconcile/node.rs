@@ -87,6 +87,7 @@ impl Node {
                 version: "0".to_owned(),
                 started_at: SystemClock.unix(),
                 sessions: sessions as u64,
+                channels: None,
             },
             events: Arc::new(Watched {
                 node: hub_events(),

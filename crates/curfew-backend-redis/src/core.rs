@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use curfew_backend::{Events, LocalSessions};
-use curfew_model::{Clock, DeliveryLease, NodeId, boottime, env};
+use curfew_model::{Clock, DeliveryLease, NodeId, Repeats, boottime, env};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::channels::ChannelSettings;
 use crate::config::RedisBackendConfig;
 use crate::connect::Connector;
 use crate::keys::Keys;
@@ -37,6 +38,9 @@ pub(crate) struct Core {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<RedisMetrics>,
     pub(crate) status: Status,
+    pub(crate) channels: ChannelSettings,
+    /// Limits the warnings about entries of streams that cannot be read.
+    pub(crate) unreadable: Repeats,
     pub(crate) stop: CancellationToken,
     /// Tells the control connection that this process was paused.
     pub(crate) stopped: Notify,
@@ -70,6 +74,8 @@ impl Core {
             clock,
             metrics,
             status: Status::default(),
+            channels: ChannelSettings::default(),
+            unreadable: Repeats::default(),
             stop: CancellationToken::new(),
             stopped: Notify::new(),
             tasks: TaskTracker::new(),

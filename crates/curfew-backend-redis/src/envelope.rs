@@ -11,7 +11,9 @@
 //!   recorded.
 //! - `data`: the published value, byte for byte.
 //!
-//! Unknown members are ignored, so that later versions can add some.
+//! Unknown members are ignored, so that later versions can add some. [`CLEARED`] is sent the same way
+//! and is no publication. A node that does not know it takes it for a malformed one, and reads the
+//! stream again.
 
 use std::borrow::Cow;
 
@@ -26,6 +28,9 @@ const PLAIN: u32 = 1;
 
 /// The version with one.
 const PLACED: u32 = 2;
+
+/// The notice, among the publications of a channel, that those of its stream were deleted.
+pub(crate) const CLEARED: &[u8] = br#"{"v":2,"cleared":true}"#;
 
 /// Largest envelope that is parsed: larger than any message of a client.
 pub(crate) const MAX_BYTES: usize = 64 * 1024 * 1024;
@@ -233,6 +238,7 @@ mod tests {
             r#"[1,"alice",null,7]"#,
             r#"{"v":1}"#,
             r#"{"v":3,"data":1}"#,
+            str::from_utf8(CLEARED).unwrap(),
             r#"{"v":2,"data":1}"#,
             r#"{"v":2,"data":1,"epoch":"abcdefgh","offset":1}"#,
             r#"{"v":2,"data":1,"epoch":"abcdefgh","offset":0,"at":1}"#,

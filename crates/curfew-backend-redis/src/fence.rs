@@ -45,6 +45,12 @@ const FENCED: &str = "FENCED";
 /// The first word of Redis' answer for a script it does not know.
 const NO_SCRIPT: &str = "NOSCRIPT";
 
+/// The first word of a refusal for want of a right, before anything is done.
+const NO_RIGHT: &str = "NORIGHT";
+
+/// The part of an error that Redis adds when it comes from within a script.
+const WITHIN_SCRIPT: &str = "@user_script";
+
 /// A deadline that never passes, in microseconds; the largest number that Lua holds exactly.
 const NEVER: u64 = 1 << 53;
 
@@ -274,9 +280,11 @@ impl Fence {
                         self.note_fenced(run.publications.len());
                         run.answer_rest(|| Err(Fault::Fenced));
                     }
+                    Some(NO_RIGHT) => run.answer_rest(|| Err(Fault::Redis(error.clone()))),
                     // Redis also answers this way for a script that failed halfway, so that the
                     // outcome is unknown.
                     Some("ERR" | "WRONGTYPE") | None => run.leave_open(&error),
+                    Some(_) if is_within_script(&error) => run.leave_open(&error),
                     // Redis gives every other error before the script runs.
                     Some(_) => run.answer_rest(|| Err(Fault::Redis(error.clone()))),
                 }
@@ -312,6 +320,13 @@ impl Fence {
             }
         }
     }
+}
+
+/// True if the error comes from a command of a script, which may have done a part of its work.
+fn is_within_script(error: &RedisError) -> bool {
+    error
+        .detail()
+        .is_some_and(|detail| detail.contains(WITHIN_SCRIPT))
 }
 
 /// The answer to publications when Redis' reply is malformed.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use curfew_backend::Ended;
 use curfew_model::json::object_text;
-use curfew_model::{Channel, Disconnect, GapReason, NodeId, RevocationKey, SessionId};
+use curfew_model::{Disconnect, GapReason, NodeId, RevocationKey, SessionId};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -91,11 +91,6 @@ pub(crate) enum Message {
         id: String,
         /// The node that answers.
         node: NodeId,
-    },
-    /// The publications of a channel's stream were deleted.
-    Cleared {
-        /// The channel.
-        channel: String,
     },
 }
 
@@ -188,6 +183,10 @@ impl Inbox {
             return;
         }
         if let Some(channel) = self.core.keys.parse_channel(name) {
+            if payload == envelope::CLEARED {
+                self.core.events.cleared(&channel);
+                return;
+            }
             metrics.broker_messages_received.inc();
             // Nearly every message is a publication: others are looked for in what is none.
             let payload = Bytes::from(payload);
@@ -269,11 +268,6 @@ impl Inbox {
             Message::Probe { id, node, sessions } => {
                 if node == self.core.node {
                     self.probe(connections, id, sessions);
-                }
-            }
-            Message::Cleared { channel } => {
-                if let Ok(channel) = Channel::parse(&channel) {
-                    self.core.events.cleared(&channel);
                 }
             }
             Message::Probed { id, node, gone } => {
@@ -445,9 +439,6 @@ mod tests {
                 gone: vec![session],
             },
             Message::Disconnected { id, node },
-            Message::Cleared {
-                channel: "räume:1".to_owned(),
-            },
         ] {
             let text = serde_json::to_string(&message).unwrap();
             assert_eq!(Message::read(text.as_bytes()), Some(message));

@@ -27,6 +27,7 @@
 mod backoff;
 mod batcher;
 mod broker;
+mod channels;
 mod compare;
 mod config;
 mod connect;

@@ -74,7 +74,7 @@ curfew_telemetry::metrics! {
         broker_messages_sent: Counter, "Publications handed to the backend";
         broker_messages_fenced: Counter, "Publications that the backend refused because they arrived after the lease under which they were accepted";
         broker_messages_received: Counter, "Publications that came from the backend";
-        broker_messages_dropped: Counters<BackendDropReason>, "Messages from the backend that were not used";
+        broker_messages_dropped: Counters<BackendDropReason>, "Messages from the backend, and entries of streams, that were not used";
         broker_errors: Counters<BrokerError>, "Publications and subscriptions that failed at the backend, and connections for publications that were lost";
         redis_command_duration: Histograms<RedisCommand> = Histograms::new(ROUND_TRIP_SECONDS), Seconds, "Time from handing a command to the shared connections until its answer, including the wait. Failed commands and heartbeats are left out";
     }

@@ -1,6 +1,6 @@
 //! The nodes of the cluster: registration, liveness, and cleaning up after nodes that died.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use tokio::time::{self, MissedTickBehavior};
 use tracing::{debug, info};
 
 use crate::Redis;
+use crate::channels::ChannelComparison;
 use crate::connections::Keyed;
 use crate::fault::Fault;
 
@@ -54,6 +55,12 @@ impl Nodes for Redis {
 
     fn fencing(&self) -> Option<&'static str> {
         self.core.status.fencing()
+    }
+
+    fn note_channels(&self, digest: Option<String>) {
+        self.core.channels.set_digest(digest);
+        // The record is written again.
+        self.core.status.unregistered.notify_one();
     }
 
     fn leave(&self) -> BoxFuture<'_, ()> {
@@ -140,7 +147,9 @@ impl Redis {
                 .arg("started")
                 .arg(info.started_at)
                 .arg("sessions")
-                .arg(sessions),
+                .arg(sessions)
+                .arg("channels")
+                .arg(self.core.channels.digest().unwrap_or_default()),
             Keyed::new("PEXPIRE", &node).arg(NODE_RECORD_MS),
         ];
         self.connections.transact(commands).await?;
@@ -171,19 +180,26 @@ impl Redis {
 
     /// Cleans up after nodes without a lease now and in the last search. `missing` holds the nodes
     /// without a lease in the last search.
-    async fn reap_once(&self, missing: &mut HashSet<NodeId>) -> Result<(), Fault> {
+    async fn reap_once(
+        &self,
+        missing: &mut HashSet<NodeId>,
+        comparison: &mut ChannelComparison,
+    ) -> Result<(), Fault> {
         let known = self.known_nodes().await?;
         let leases = self.leases(&known).await?;
-        let absent: HashSet<NodeId> = known
-            .into_iter()
-            .zip(leases)
-            .filter_map(|(node, lives)| (!lives && node != self.core.node).then_some(node))
-            .collect();
+        let (mut others, mut absent) = (BTreeSet::new(), HashSet::new());
+        for (node, lives) in known.into_iter().zip(leases) {
+            match lives {
+                _ if node == self.core.node => {}
+                true => drop(others.insert(node)),
+                false => drop(absent.insert(node)),
+            }
+        }
         for node in absent.intersection(missing) {
             self.reap(*node).await?;
         }
         *missing = absent;
-        Ok(())
+        self.compare_channels(comparison, others).await
     }
 
     /// Removes the records of a dead node, unless another node is doing so.
@@ -320,6 +336,10 @@ fn read_node(node: NodeId, hash: Value, sessions: Value) -> Option<NodeInfo> {
             .and_then(|started| started.parse().ok())
             .unwrap_or_default(),
         sessions: from_redis_value(sessions).ok()?,
+        channels: fields
+            .get("channels")
+            .filter(|channels| !channels.is_empty())
+            .cloned(),
     })
 }
 
@@ -342,9 +362,10 @@ pub(crate) async fn keep_registered(redis: Arc<Redis>) {
     }
 }
 
-/// Searches for dead nodes for as long as the backend runs.
+/// Searches for dead nodes, and for nodes with other settings, for as long as the backend runs.
 pub(crate) async fn reap(redis: Arc<Redis>) {
     let mut missing = HashSet::new();
+    let mut comparison = ChannelComparison::default();
     let mut looks = time::interval(REAP);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -354,7 +375,7 @@ pub(crate) async fn reap(redis: Arc<Redis>) {
             missing.clear();
             continue;
         }
-        if let Err(fault) = redis.reap_once(&mut missing).await {
+        if let Err(fault) = redis.reap_once(&mut missing, &mut comparison).await {
             debug!(error = %fault, "search for dead nodes failed");
         }
     }

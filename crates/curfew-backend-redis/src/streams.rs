@@ -12,12 +12,14 @@ use curfew_backend::{
     StreamRange, Streams,
 };
 use curfew_model::{Channel, Epoch, Position, Publication, PublicationKey};
-use redis::{Cmd, Value, from_redis_value};
+use redis::{Cmd, Value, cmd, from_redis_value};
+use tracing::warn;
 
+use crate::connect::Connection;
 use crate::connections::Keyed;
 use crate::fault::Fault;
-use crate::inbox::Message;
-use crate::keys::StreamKeys;
+use crate::keys::{Keys, StreamKeys};
+use crate::metrics::BackendDropReason;
 use crate::slots::slot_of;
 use crate::subscriber::Verbs;
 use crate::{Redis, envelope};
@@ -33,6 +35,34 @@ const READ: &str = concat!(
     include_str!("streams/stream.lua"),
     include_str!("streams/read.lua")
 );
+
+/// Deletes the publications of a stream, and tells every node that listens.
+const CLEAR: &str = include_str!("streams/clear.lua");
+
+/// Asks for the rights to the commands of all these scripts, and of those of presence.
+const RIGHTS: &str = include_str!("streams/rights.lua");
+
+/// The commands of streams and presence that the user of a connection may not send, some of them by
+/// keys or channels alone.
+pub(crate) async fn missing_rights(
+    keys: &Keys,
+    connection: &mut Connection,
+    cluster: bool,
+) -> Result<Vec<String>, Fault> {
+    let channel = Channel::parse("rights").expect("it is a channel's name");
+    let StreamKeys { stream, meta } = keys.stream(&channel);
+    let key = format!("{stream}:key:");
+    let load = cmd("SCRIPT").arg("LOAD").arg(RIGHTS).to_owned();
+    let digest: String = load.query_async(connection).await?;
+    let mut ask = cmd("EVALSHA");
+    let presence = keys.presence(&channel).sessions;
+    ask.arg(digest)
+        .arg(0)
+        .arg(&[&stream, &meta, &key, &presence]);
+    ask.arg(keys.channel(&channel))
+        .arg(Verbs::new(cluster).publish);
+    Ok(ask.query_async(connection).await?)
+}
 
 /// The entry that a publication is to become.
 #[derive(Debug)]
@@ -125,7 +155,7 @@ impl Streams for Redis {
         Box::pin(async move {
             let keys = self.core.keys.stream(channel);
             let reply = self.connections.call(self.read_command(&keys, range)).await;
-            let page = reply.and_then(|reply| read_page(channel, reply));
+            let page = reply.and_then(|reply| self.read_page(channel, reply));
             page.map_err(|fault| self.failed(fault))
         })
     }
@@ -143,7 +173,7 @@ impl Streams for Redis {
             let replies = replies.map_err(|fault| self.failed(fault))?;
             let positions = channels.iter().zip(replies).map(|(channel, reply)| {
                 let reply = from_redis_value(reply).map_err(|_| Fault::Unexpected("EVAL"))?;
-                Ok(read_page(channel, reply)?.position)
+                Ok(self.read_page(channel, reply)?.position)
             });
             positions
                 .collect::<Result<_, _>>()
@@ -154,17 +184,38 @@ impl Streams for Redis {
     fn clear<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<(), BackendError>> {
         Box::pin(async move {
             let keys = self.core.keys.stream(channel);
-            let cleared = self.connections.call(Keyed::new("DEL", &keys.stream)).await;
+            let name = self.core.keys.channel(channel);
+            let command = Keyed::script(CLEAR, &[&keys.stream, &name])
+                .arg(envelope::CLEARED)
+                .arg(Verbs::new(self.connections.is_cluster()).publish);
+            let cleared = self.connections.call(command).await;
             let _: u64 = cleared.map_err(|fault| self.failed(fault))?;
-            let channel = channel.to_string();
-            self.inbox
-                .send(&self.connections, Message::Cleared { channel });
             Ok(())
         })
     }
 }
 
 impl Redis {
+    /// Reads the answer of the script. An entry that is none of ours is passed over: where it stands,
+    /// readers see a hole.
+    fn read_page(&self, channel: &Channel, reply: Vec<Value>) -> Result<StreamPage, Fault> {
+        let page = parse_page(channel, reply);
+        let (page, unreadable) = page.ok_or(Fault::Unexpected("EVAL"))?;
+        if unreadable > 0 {
+            let more = u64::try_from(unreadable).unwrap_or(u64::MAX);
+            let dropped = &self.core.metrics.broker_messages_dropped;
+            dropped.inc_by(BackendDropReason::Malformed, more);
+            if self.core.unreadable.note().is_some() {
+                warn!(
+                    %channel,
+                    entries = unreadable,
+                    "a stream has entries that cannot be read; more in the next minute are not logged"
+                );
+            }
+        }
+        Ok(page)
+    }
+
     fn read_command(&self, keys: &StreamKeys, range: StreamRange) -> Keyed {
         let known = self.connections.server_id(slot_of(keys.stream.as_bytes()));
         let command = Keyed::script(READ, &[&keys.stream, &keys.meta])
@@ -238,13 +289,8 @@ impl AppendCall<'_> {
     }
 }
 
-/// Reads the answer of the script. An entry that is none of ours is passed over: where it stands,
-/// readers see a hole.
-fn read_page(channel: &Channel, reply: Vec<Value>) -> Result<StreamPage, Fault> {
-    parse_page(channel, reply).ok_or(Fault::Unexpected("EVAL"))
-}
-
-fn parse_page(channel: &Channel, reply: Vec<Value>) -> Option<StreamPage> {
+/// Parses the answer of the script. Returns with it the number of entries that are none of ours.
+fn parse_page(channel: &Channel, reply: Vec<Value>) -> Option<(StreamPage, usize)> {
     let [_, epoch, top, Value::Array(entries)] = <[Value; 4]>::try_from(reply).ok()? else {
         return None;
     };
@@ -253,13 +299,17 @@ fn parse_page(channel: &Channel, reply: Vec<Value>) -> Option<StreamPage> {
         epoch: read_epoch(epoch)?,
         offset: top.parse().ok()?,
     };
-    let publications = entries
+    let count = entries.len();
+    let publications: Vec<_> = entries
         .into_iter()
-        .filter_map(|entry| parse_entry(channel, entry, position));
-    Some(StreamPage {
+        .filter_map(|entry| parse_entry(channel, entry, position))
+        .collect();
+    let unreadable = count - publications.len();
+    let page = StreamPage {
         position,
-        publications: publications.collect(),
-    })
+        publications,
+    };
+    Some((page, unreadable))
 }
 
 fn parse_entry(channel: &Channel, entry: Value, position: Position) -> Option<Publication> {

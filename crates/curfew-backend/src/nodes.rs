@@ -23,6 +23,10 @@ pub struct NodeInfo {
     pub started_at: u64,
     /// The number of its sessions.
     pub sessions: u64,
+    /// A digest of its `[[channels]]`: nodes with the same one keep the same streams. Absent if it has
+    /// no entry, or is of an older version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channels: Option<String>,
 }
 
 /// The standing of this node with the backend. The reasons are one sentence each.
@@ -52,6 +56,9 @@ pub trait Nodes: Send + Sync + 'static {
     fn fencing(&self) -> Option<&'static str> {
         None
     }
+
+    /// Tells other nodes the digest of the `[[channels]]` in force; `None` if there is no entry.
+    fn note_channels(&self, digest: Option<String>);
 
     /// Leaves the cluster, once no session is left: nothing of this node remains. Nothing can be
     /// asked of the backend afterwards.

@@ -93,6 +93,7 @@ pub trait Streams: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Vec<Position>, BackendError>>;
 
     /// Takes every publication out of a channel's stream. Its position stays, so that subscribers
-    /// miss nothing. Every node is told ([`Events::cleared`](crate::Events::cleared)).
+    /// miss nothing. Every node that listens is told ([`Events::cleared`](crate::Events::cleared)) in
+    /// the same step, before it is told of later publications.
     fn clear<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<(), BackendError>>;
 }

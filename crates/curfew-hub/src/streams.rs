@@ -54,6 +54,8 @@ struct Wanted {
 #[derive(Debug)]
 pub struct Joining {
     feed: Arc<Mutex<Feed>>,
+    /// The time of day at which it came.
+    came_at: Duration,
 }
 
 impl Drop for Joining {
@@ -175,8 +177,15 @@ impl Streams {
 
 impl Hub {
     /// Begins to join a channel that has a stream of `size` publications, which are kept for `ttl`.
-    /// The broker listens to the channel already, or is asked to next.
-    pub fn begin_join(&self, channel: &Channel, size: usize, ttl: Duration) -> Joining {
+    /// The broker listens to the channel already, or is asked to next. `now` is the time of day, since
+    /// 1970: what the stream has let go of by then is not recovered.
+    pub fn begin_join(
+        &self,
+        channel: &Channel,
+        size: usize,
+        ttl: Duration,
+        now: Duration,
+    ) -> Joining {
         self.streams.is_used.store(true, Ordering::Relaxed);
         loop {
             let known = self.streams.get(channel);
@@ -189,7 +198,7 @@ impl Hub {
             locked.joining += 1;
             (locked.size, locked.ttl) = (size, ttl);
             drop(locked);
-            return Joining { feed };
+            return Joining { feed, came_at: now };
         }
     }
 
@@ -222,7 +231,7 @@ impl Hub {
                 };
             };
             let (recovered, missed) = match since
-                .map(|since| feed.replay(since, read, Instant::now()))
+                .map(|since| feed.replay(since, read, Instant::now(), joining.came_at))
             {
                 None => (None, Vec::new()),
                 Some(Replay::Read(after)) if !is_last => return Join::Read { after },

@@ -52,10 +52,7 @@ impl Channel {
 
     /// The first bytes of the name's SHA-256. Finding two names with one digest is infeasible.
     pub fn digest(&self) -> u64 {
-        let digest = Sha256::digest(self.0.as_bytes());
-        digest[..8]
-            .iter()
-            .fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+        digest(self.0.as_bytes())
     }
 
     /// The name.
@@ -80,6 +77,14 @@ impl fmt::Debug for Channel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", &self.0)
     }
+}
+
+/// The first bytes of a text's SHA-256. Finding two texts with one digest is infeasible.
+pub fn digest(text: &[u8]) -> u64 {
+    let digest = Sha256::digest(text);
+    digest[..8]
+        .iter()
+        .fold(0, |sum, byte| sum << 8 | u64::from(*byte))
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ mod stream;
 mod token_bucket;
 mod trace;
 
-pub use channel::{Channel, ChannelError};
+pub use channel::{Channel, ChannelError, digest};
 pub use clock::{Clock, SystemClock};
 pub use command::{Command, CommandId, HistoryRange, Message, MessageKind, Push, Reply, Request};
 pub use disconnect::{Advice, DISCONNECTS, Disconnect};

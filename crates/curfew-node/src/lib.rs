@@ -13,6 +13,7 @@ mod closes;
 mod drain;
 mod events;
 mod flush;
+mod history;
 mod liveness;
 mod metrics;
 mod pending_revocations;
@@ -44,6 +45,7 @@ pub use channels::{
 pub use closes::SessionIdentity;
 pub use drain::DrainConfig;
 pub use events::HubEvents;
+pub use history::History;
 pub use metrics::{NodeMetrics, RevocationKind};
 pub use presence::Departure;
 pub use publish::Append;

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant as StdInstant};
 
-use curfew_backend::{BackendError, StreamPage, StreamRange};
+use curfew_backend::{BackendError, StreamRange};
 use curfew_hub::ReadPart;
-use curfew_model::{Channel, HistoryRange, MAX_HISTORY_LIMIT, Position, Publication};
+use curfew_model::{Channel, Position, Publication};
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 use tokio::time::{self, Instant};
@@ -21,10 +21,10 @@ use crate::Node;
 use crate::events::Fanout;
 
 /// Time for which publications wait for one that is missing. Then listeners are told of a gap.
-const MAX_WAIT: Duration = Duration::from_secs(1);
+pub(crate) const MAX_WAIT: Duration = Duration::from_secs(1);
 
 /// Wait between two reads of a stream that did not have what is missing, or failed.
-const RETRY_DELAY: Duration = Duration::from_millis(50);
+pub(crate) const RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// Time after which the position of a channel that has heard nothing is compared with its stream's:
 /// a publication that was lost shows no hole while none follows.
@@ -105,33 +105,6 @@ impl Drop for Reader<'_> {
 }
 
 impl Node {
-    /// Reads a part of a channel's stream for a client or an operator, at most
-    /// [`MAX_HISTORY_LIMIT`] publications. A limit of 0 asks for the position alone.
-    pub async fn history(
-        &self,
-        channel: &Channel,
-        range: HistoryRange,
-        limit: u64,
-    ) -> Result<StreamPage, BackendError> {
-        let limit = limit.min(MAX_HISTORY_LIMIT) as u32;
-        let part = match range {
-            _ if limit == 0 => StreamRange::Top,
-            HistoryRange::Since(since) => StreamRange::After {
-                offset: since.offset,
-                limit,
-            },
-            HistoryRange::Before(offset) => StreamRange::Before { offset, limit },
-        };
-        let mut page = self.backends.streams.read(channel, part).await?;
-        if let HistoryRange::Since(since) = range
-            && page.position.epoch != since.epoch
-        {
-            // Nothing came after a position of another epoch.
-            page.publications.clear();
-        }
-        Ok(page)
-    }
-
     /// Reads a channel's stream after an offset, for the channel's feed and for the caller. The
     /// last offset there is stands for the position alone.
     pub(crate) async fn read_stream(

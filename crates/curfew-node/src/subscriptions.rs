@@ -15,7 +15,7 @@ use tokio::time::{self, Instant};
 use tracing::debug;
 
 use crate::metrics::RecoveryOutcome;
-use crate::streams::StreamRead;
+use crate::streams::{MAX_WAIT, RETRY_DELAY, StreamRead};
 use crate::{ChannelOptions, Departure, Node};
 
 /// Longer than the reload of a page or a reconnect, so that those cause no traffic to the backend.
@@ -26,6 +26,9 @@ const STRIPES: usize = 256;
 
 /// Reads of a channel's stream for one subscriber. Publications that come faster are not recovered.
 const MAX_READS: usize = 3;
+
+/// The cause of an error, where a subscriber's place is not known in time.
+const NO_PLACE: &str = "the place in the stream is not known in time";
 
 #[derive(Debug)]
 pub(crate) struct Subscriptions {
@@ -205,9 +208,9 @@ impl Node {
         may: impl Fn() -> bool,
         answer: impl Fn(Joined) -> Option<Bytes>,
     ) -> Result<Option<Joined>, BackendError> {
-        let joining = self
-            .hub
-            .begin_join(channel, bounds.size as usize, bounds.ttl);
+        let joining =
+            self.hub
+                .begin_join(channel, bounds.size as usize, bounds.ttl, self.clock.now());
         let mut asking = {
             let mut asked = self.subscriptions.stripe(channel).lock().await;
             let is_new = asked.get(channel) != Some(&Asked::Listening);
@@ -220,6 +223,7 @@ impl Node {
         };
         let mut read: Option<Arc<StreamRead>> = None;
         let mut reads = 0;
+        let began = Instant::now();
         loop {
             if !may() {
                 return Ok(None);
@@ -236,7 +240,17 @@ impl Node {
                     self.count_recovery(joined, reads);
                     return Ok(Some(joined));
                 }
-                Join::Read { after } => read = Some(self.read_stream(channel, after).await?),
+                Join::Read { after } => {
+                    if is_last {
+                        // The feed took nothing: without the lease it does not.
+                        let waited = Instant::now() - began;
+                        if waited > MAX_WAIT {
+                            return Err(BackendError::unavailable(NO_PLACE));
+                        }
+                        time::sleep(RETRY_DELAY).await;
+                    }
+                    read = Some(self.read_stream(channel, after).await?);
+                }
             }
             reads += 1;
         }

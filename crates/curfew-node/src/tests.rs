@@ -79,6 +79,7 @@ impl Harness {
             version: String::new(),
             started_at: START,
             sessions: 0,
+            channels: None,
         };
         let memory = Memory::new(
             info,

@@ -14,7 +14,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use curfew_backend::{BackendError, PresenceList, StreamPage};
+use curfew_backend::{BackendError, PresenceList};
 use curfew_hub::Joined;
 use curfew_model::{Action, Channel, CommandId, Disconnect, ErrorCode, Position, Principal, Reply};
 use curfew_node::Attachment;
@@ -82,7 +82,7 @@ pub(crate) enum Outcome {
     /// The result of `publish`.
     Published(Result<Option<Position>, BackendError>),
     /// The result of `history`.
-    Read(Result<StreamPage, BackendError>),
+    Read(Result<curfew_node::History, BackendError>),
     /// The result of `presence`.
     Present(Result<PresenceList, BackendError>),
     /// The end of `unsubscribe`.

@@ -9,6 +9,7 @@ mod flushed;
 mod lease;
 mod peer;
 mod pipeline;
+mod recovered;
 #[path = "../../curfew-node/src/tests/rig.rs"]
 mod rig;
 mod second_protocol;
@@ -114,6 +115,7 @@ impl Harness {
             version: String::new(),
             started_at: clock.unix(),
             sessions: 0,
+            channels: None,
         };
         let memory = Memory::new(
             info,

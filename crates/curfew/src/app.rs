@@ -13,8 +13,8 @@ use curfew_backend::memory::Memory;
 use curfew_backend_redis::{Parts, Redis, RedisMetrics};
 use curfew_hub::{DeliveryPath, Hub, HubLimits, HubMetrics, Wire, Wires};
 use curfew_identity::{Fetched, Fetcher, Keepers};
-use curfew_model::{Clock, DeliveryLease, ISSUER_TOKEN, ISSUER_USER, NodeId, SystemClock};
-use curfew_node::{Channels, HubEvents, Node, NodeMetrics};
+use curfew_model::{Clock, DeliveryLease, ISSUER_TOKEN, ISSUER_USER, NodeId, SystemClock, digest};
+use curfew_node::{ChannelConfig, Channels, HubEvents, Node, NodeMetrics};
 use curfew_policy::Policy;
 use curfew_protocol::native::Native;
 use curfew_server::{
@@ -114,6 +114,7 @@ impl App {
         let claims = revocable_claims(config);
         let most = config.backend.max_admissions;
         let node = Node::start(id, hub, backends, clock, of_node, &claims, most);
+        node.backends().nodes.note_channels(channels_digest(config));
         let context = Arc::new(Context {
             node,
             authenticator,
@@ -238,6 +239,7 @@ impl Running {
             issuers,
             session,
             revocable_claims,
+            channels_digest,
             hub,
             public,
             admin_keys,
@@ -248,6 +250,7 @@ impl Running {
         self.keepers.update();
         self.keys_read();
         context.settings.store(session);
+        context.node.backends().nodes.note_channels(channels_digest);
         context.node.set_kinds(&revocable_claims);
         context.node.hub().set_limits(hub);
         self.public.set_settings(public);
@@ -275,6 +278,7 @@ struct Prepared {
     issuers: PreparedIssuers,
     session: Arc<SessionSettings>,
     revocable_claims: Vec<String>,
+    channels_digest: Option<String>,
     hub: HubLimits,
     public: PublicSettings,
     admin_keys: Vec<Arc<AdminKey>>,
@@ -290,6 +294,7 @@ impl Prepared {
             issuers: Authenticator::prepare(&config.auth())?,
             session: Arc::new(session_settings(config)),
             revocable_claims: revocable_claims(config),
+            channels_digest: channels_digest(config),
             hub: hub_limits(config),
             subject_claim: config.auth.subject_claim.clone(),
         })
@@ -311,6 +316,7 @@ fn node_info(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at: clock.unix(),
         sessions: 0,
+        channels: None,
     }
 }
 
@@ -400,6 +406,26 @@ fn session_settings(config: &Config) -> SessionSettings {
         channels: Channels::new(&config.channels),
         policy: Arc::new(Policy::new(&config.policy)),
     }
+}
+
+/// A digest of `[[channels]]`, for other nodes to compare; `None` without entries. Settings at their
+/// default are left out, so that one that a later version adds makes no difference.
+fn channels_digest(config: &Config) -> Option<String> {
+    if config.channels.is_empty() {
+        return None;
+    }
+    let members = |entry: &ChannelConfig| {
+        let members = serde_json::to_value(entry).expect("settings are JSON");
+        members.as_object().cloned().unwrap_or_default()
+    };
+    let default = members(&ChannelConfig::default());
+    let entries = config.channels.iter().map(|entry| {
+        let mut members = members(entry);
+        members.retain(|name, value| default.get(name) != Some(value));
+        members
+    });
+    let text = serde_json::to_string(&entries.collect::<Vec<_>>()).expect("members are JSON");
+    Some(format!("{:016x}", digest(text.as_bytes())))
 }
 
 fn admin_keys(config: &Config) -> anyhow::Result<Vec<Arc<AdminKey>>> {

@@ -114,3 +114,54 @@ async fn a_history_that_is_deleted_is_recovered_by_nobody_and_missed_by_no_subsc
     alice.until(json!({"offset":4})).await;
     assert_eq!(offsets(&alice, "room:1"), [1, 2, 3, 4]);
 }
+
+#[tokio::test]
+async fn a_history_is_cut_at_half_of_the_bytes_of_a_queue() {
+    let settings = with_streams(100).with("limits.outbound_bytes = 65536");
+    let gateway = Gateway::start_with(&settings).await;
+    let data = "x".repeat(10_000);
+    for _ in 0..5 {
+        let body = json!({"channel":"room:1","data":data});
+        gateway.admin_ok("POST", "/v1/publish", Some(body)).await;
+    }
+    let read = async |query: &str| {
+        let path = format!("/v1/channels/room:1/history{query}");
+        let history = gateway.admin_ok("GET", &path, None).await;
+        let offsets = history["publications"].as_array().unwrap();
+        let offsets: Vec<_> = offsets
+            .iter()
+            .filter_map(|one| one["offset"].as_i64())
+            .collect();
+        (offsets, history["truncated"].clone())
+    };
+    assert_eq!(read("").await, (vec![5, 4, 3], json!(true)));
+    assert_eq!(read("?before=3").await, (vec![2, 1], Value::Null));
+}
+
+/// Fault: entries that are none of ours are passed over without a word.
+#[tokio::test]
+async fn entries_that_cannot_be_read_are_counted_and_logged() {
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(1, &redis.url(), &with_streams(10)).await;
+    publish(&cluster[0], "room:1", 3).await;
+    let keys = redis.keys().await;
+    let stream = keys.iter().find(|key| key.ends_with("}:room:1")).unwrap();
+    let replace = "local all = redis.call('XRANGE', KEYS[1], '-', '+') redis.call('DEL', KEYS[1]) \
+                   for at, one in ipairs(all) do redis.call('XADD', KEYS[1], one[1], 'e', \
+                   at == 2 and 'nonsense' or one[2][2]) end";
+    redis.run(&["EVAL", replace, "1", stream]).await;
+    let path = "/v1/channels/room:1/history";
+    for reads in 1..=2 {
+        let history = cluster[0].admin_ok("GET", path, None).await;
+        let offsets = history["publications"].as_array().unwrap();
+        let offsets: Vec<_> = offsets.iter().map(|one| one["offset"].as_i64()).collect();
+        assert_eq!(offsets, [Some(3), Some(1)]);
+        let dropped = "curfew_broker_messages_dropped_total{reason=\"malformed\"}";
+        assert_eq!(cluster[0].metric(dropped).await, f64::from(reads));
+    }
+    let lines = cluster[0].log().entries();
+    let told = lines
+        .iter()
+        .filter(|line| line["entries"] == 1 && line["channel"] == "room:1");
+    assert_eq!(told.count(), 1);
+}

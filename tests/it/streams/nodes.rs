@@ -1,11 +1,15 @@
 //! Several nodes over Redis.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use curfew_tests::{Cluster, Gateway, Redis, Tape, eventually};
+use curfew_tests::{Cluster, Gateway, Redis, Settings, Tape, eventually, eventually_within};
 use serde_json::{Value, json};
 
 use super::{join, offsets, place, position, with_streams};
+
+/// Time for nodes to compare their settings.
+const SOON: Duration = Duration::from_secs(30);
 
 /// Publishes `count` numbers, and returns the last one's place.
 async fn publish(node: &Gateway, from: u64, count: u64) -> Value {
@@ -201,4 +205,45 @@ async fn a_newer_envelope_than_a_node_knows_is_a_gap_and_one_without_a_place_too
     publish(&cluster[0], 4, 1).await;
     tape.until(json!({"data":4})).await;
     assert_eq!(offsets(&tape, "room:1"), [1, -1, 2, 3]);
+}
+
+/// Fault: nodes that keep other streams lose publications, and nothing shows it.
+#[tokio::test]
+async fn nodes_whose_channels_differ_are_warned_of_and_shown() {
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(2, &redis.url(), &with_streams(5)).await;
+    let digests = async || {
+        let nodes = cluster[0].nodes().await;
+        let digests = nodes.iter().map(|node| node["channels"].to_string());
+        digests.collect::<BTreeSet<_>>()
+    };
+    let one = digests().await;
+    assert_eq!(one.len(), 1, "{one:?}");
+    let put_in_force = async |settings: Settings, count: usize, says: &str| {
+        cluster[1].write_config(&settings.on_redis(&redis.url()));
+        cluster[1].reload();
+        eventually("the nodes' digests", async || {
+            (digests().await.len() == count).then_some(())
+        })
+        .await;
+        let first = cluster[0].id().await;
+        eventually_within(SOON, says, async || {
+            let entries = cluster[1].log().entries();
+            let mut said = entries.iter().filter(|entry| {
+                entry["message"]
+                    .as_str()
+                    .is_some_and(|line| line.contains("[[channels]]"))
+            });
+            let last = said.next_back()?;
+            (last["message"].as_str()?.contains(says)
+                && last["nodes"].as_str().is_none_or(|nodes| nodes == first))
+            .then_some(())
+        })
+        .await;
+    };
+    put_in_force(with_streams(6), 2, "other nodes have other").await;
+    put_in_force(with_streams(5), 1, "the same").await;
+    assert_eq!(digests().await, one);
+    // A node without entries is another too.
+    put_in_force(Settings::default(), 2, "other nodes have other").await;
 }

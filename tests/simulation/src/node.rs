@@ -95,6 +95,7 @@ impl Process {
                 version: "0".to_owned(),
                 started_at: clock.unix(),
                 sessions: 0,
+                channels: None,
             },
             events: Arc::clone(&events) as _,
             local: events,

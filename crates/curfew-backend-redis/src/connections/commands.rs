@@ -15,6 +15,7 @@ use crate::batcher::batcher;
 use crate::connect::Login;
 use crate::fault::Fault;
 use crate::fence::Fence;
+use crate::streams::missing_rights;
 
 /// Keeps a connection for commands for as long as the server is a primary.
 pub(super) async fn keep(
@@ -95,6 +96,12 @@ async fn serve(
     probes.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     let mut batcher = pin!(batcher.run());
     let mut probing = pin!(async {
+        let core = &connections.core;
+        match missing_rights(&core.keys, &mut connection, cluster).await {
+            Ok(commands) => core.channels.set_missing(&server.address, commands),
+            // Only the log is poorer for it.
+            Err(fault) => debug!(redis = %server.address, error = %fault, "rights not asked for"),
+        }
         loop {
             probes.tick().await;
             if let Err(fault) = fence.probe(&mut connection).await {

@@ -120,6 +120,8 @@ fn runs_are_of_a_channel_in_a_cluster_and_of_a_size_everywhere() {
 
 #[test]
 fn each_publication_has_the_answer_that_redis_gave() {
+    const WITHIN: &str = "NOPERM no right to SET script: f0, on @user_script:7.";
+    const NORIGHT: &str = "NORIGHT no right to SET script: f0, on @user_script:7.";
     let fence = fence(false, 0);
     let refused = Value::Array(vec![
         Value::Int(1),
@@ -136,6 +138,10 @@ fn each_publication_has_the_answer_that_redis_gave() {
         (error("MOVED"), ["unavailable"; 4]),
         // The script may have failed halfway.
         (error("ERR"), ["unknown_outcome"; 4]),
+        (error(WITHIN), ["unknown_outcome"; 4]),
+        // Said by the script before it does anything.
+        (error(NORIGHT), ["unavailable"; 4]),
+        (error("NOPERM"), ["unavailable"; 4]),
         (Value::Okay, ["unknown_outcome"; 4]),
     ] {
         let (mut run, answers) = run(&fence, 4);

@@ -11,8 +11,15 @@ local now = time[1] * 1000000 + time[2]
 if now > tonumber(ARGV[1]) then
   return redis.error_reply('FENCED the lease of the node that has sent this is over')
 end
+-- Tried in a form that does no harm, or asked for, which costs more.
+demand(ARGV[8], KEYS[3], '')
+demand('XADD', KEYS[1], '1-0', 'e', '')
+if KEYS[4] then
+  demand('SET', KEYS[4], '', 'PX', ARGV[6])
+end
 local at = string.format('%.0f', math.floor(now / 1000))
 local epoch, top, server = position(ARGV[2], ARGV[3], ARGV[4])
+redis.call('PEXPIRE', KEYS[2], ARGV[4])
 local begin = '{"v":2,"epoch":"' .. epoch .. '","at":' .. at .. ',"offset":'
 local answer = { server, epoch }
 for i = 9, #ARGV, 2 do
@@ -25,8 +32,8 @@ for i = 9, #ARGV, 2 do
     top = top + 1
     local offset = string.format('%.0f', top)
     local envelope = begin .. offset .. ARGV[i + 1]
-    redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[7], offset .. '-0', 'e', envelope)
     redis.call('HSET', KEYS[2], 'top', offset)
+    redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[7], offset .. '-0', 'e', envelope)
     if key then
       redis.call('SET', key, epoch .. ':' .. offset, 'PX', ARGV[6])
     end
@@ -35,5 +42,4 @@ for i = 9, #ARGV, 2 do
   end
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[5])
-redis.call('PEXPIRE', KEYS[2], ARGV[4])
 return answer

@@ -13,6 +13,14 @@ local function of_type(reply)
   end
 end
 
+-- Fails unless the user may send this command. Redis does not take back what a script did before a command that the
+-- user has no right to, so rights come first.
+local function demand(...)
+  if not redis.acl_check_cmd(...) then
+    error({ err = 'NORIGHT this user may not ' .. (...) })
+  end
+end
+
 -- The epoch, the top and the server's id. A stream that this server may not have whole begins the epoch `fresh`:
 -- another server wrote it last, its hash is gone, or its entries are not those that the hash tells of. `known` is the
 -- server's id as the caller knows it, '' if it does not.
@@ -35,6 +43,8 @@ local function position(known, fresh, lifetime)
   end
   if not is_whole then
     epoch, top = fresh, 0
+    demand('HSET', KEYS[2], 'top', 0)
+    demand('PEXPIRE', KEYS[2], lifetime)
     redis.call('DEL', KEYS[1])
     redis.call('HSET', KEYS[2], 'epoch', epoch, 'top', 0, 'server', known)
     redis.call('PEXPIRE', KEYS[2], lifetime)

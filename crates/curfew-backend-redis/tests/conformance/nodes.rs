@@ -36,6 +36,7 @@ pub(crate) async fn nodes(
                 version: "0".to_owned(),
                 started_at: SystemClock.unix(),
                 sessions: 0,
+                channels: None,
             },
             events: Arc::clone(&recorder) as _,
             local: recorder,

@@ -16,6 +16,7 @@ fn memory(clock: &Arc<ManualClock>, recorder: &Arc<Recorder>) -> Arc<Memory> {
         version: "1.2.3".to_owned(),
         started_at: clock.unix(),
         sessions: 0,
+        channels: None,
     };
     let events = Arc::clone(recorder) as Arc<dyn Events>;
     Memory::new(node, Arc::clone(clock) as _, events, "test:".to_owned())

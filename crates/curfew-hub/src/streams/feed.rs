@@ -88,8 +88,6 @@ pub(super) struct Feed {
     unplaced_at: Option<Position>,
     /// The time of the last delivery or comparison.
     heard_at: Instant,
-    /// The time at which the publications of the window expire.
-    ends_at: Instant,
     /// The time of the last delivery or replay.
     pub(super) used_at: Instant,
     /// Subscribers that are about to join.
@@ -98,7 +96,7 @@ pub(super) struct Feed {
     pub(super) is_ended: bool,
     /// Most publications of the window.
     pub(super) size: usize,
-    /// Time for which the window outlives its last publication.
+    /// Time for which the window outlives its last publication, from that publication's own time on.
     pub(super) ttl: Duration,
 }
 
@@ -116,7 +114,6 @@ impl Feed {
             waiting_bytes: 0,
             unplaced_at: None,
             heard_at: now,
-            ends_at: now,
             used_at: now,
             joining: 0,
             is_ended: false,
@@ -254,7 +251,6 @@ impl Feed {
         out.publication(publication);
         self.at = Some(entry.position);
         (self.heard_at, self.used_at) = (now, now);
-        self.ends_at = now + self.ttl;
         let publication = Publication {
             trace: None,
             ..publication.clone()
@@ -319,7 +315,7 @@ impl Feed {
             }
             self.skip_to(part.position.offset, out);
         }
-        self.extend_back(part, now);
+        self.extend_back(part);
         self.release(now, out);
         self.is_confirmed = self.ahead.is_none() && part.doubts == self.doubts;
         self.state()
@@ -370,14 +366,11 @@ impl Feed {
     }
 
     /// Remembers what lies before the window, as far as it has no holes.
-    fn extend_back(&mut self, part: ReadPart<'_>, now: Instant) {
+    fn extend_back(&mut self, part: ReadPart<'_>) {
         let Some(at) = self.at else { return };
         if part.doubts != self.doubts {
             // The publications may have been deleted since they were read.
             return;
-        }
-        if self.window.is_empty() {
-            self.ends_at = now + self.ttl;
         }
         for publication in part.publications.iter().rev() {
             let Some(entry) = publication.entry else {
@@ -440,17 +433,20 @@ impl Feed {
     }
 
     /// The publications after `since` up to the feed's place. `read` is a part that was read and
-    /// ingested for this subscriber: it stands in for a window that has no room.
+    /// ingested for this subscriber: it stands in for a window that has no room. `came_at` is the
+    /// time of day at which the subscriber came.
     pub(super) fn replay(
         &mut self,
         since: Position,
         read: Option<ReadPart<'_>>,
         now: Instant,
+        came_at: Duration,
     ) -> Replay {
         let Some(at) = self.at else {
             return Replay::Read(since.offset);
         };
-        if now >= self.ends_at {
+        // What was read just now has not expired, whatever this node's clock says.
+        if read.is_none() && self.has_expired(came_at) {
             self.forget();
         }
         self.used_at = now;
@@ -488,6 +484,12 @@ impl Feed {
             false if top_read.is_some_and(|top| reached < top) => Replay::Lost,
             false => Replay::Read(since.offset),
         }
+    }
+
+    /// True if the stream has let go of the publications in the window.
+    fn has_expired(&self, now: Duration) -> bool {
+        let newest = self.window.back().and_then(|newest| newest.entry);
+        newest.is_some_and(|entry| Duration::from_millis(entry.at) + self.ttl <= now)
     }
 }
 

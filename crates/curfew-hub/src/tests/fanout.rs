@@ -193,7 +193,9 @@ fn a_stream_that_is_being_joined_does_not_end() {
         epoch: Epoch::from_random(1),
         offset: 0,
     };
-    let joining = harness.hub.begin_join(&room, 10, Duration::from_secs(60));
+    let joining = harness
+        .hub
+        .begin_join(&room, 10, Duration::from_secs(60), Duration::ZERO);
     harness.hub.end_stream(&room);
     assert!(harness.hub.has_subscribers(&room));
     let part = ReadPart {
@@ -215,6 +217,8 @@ fn a_stream_that_is_being_joined_does_not_end() {
     assert!(harness.hub.unsubscribe(&room, &member));
     harness.hub.end_stream(&room);
     assert_eq!(harness.hub.reached(&room), None);
-    let _again = harness.hub.begin_join(&room, 10, Duration::from_secs(60));
+    let _again = harness
+        .hub
+        .begin_join(&room, 10, Duration::from_secs(60), Duration::ZERO);
     assert_eq!(harness.hub.reached(&room), None);
 }

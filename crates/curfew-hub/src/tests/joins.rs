@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use curfew_model::{Epoch, Position, Revocation, StreamEntry};
 
@@ -40,7 +41,7 @@ impl Room {
     fn new() -> Self {
         let harness = Harness::with_limits(16 << 20, 0);
         let channel = channel("room");
-        let joining = harness.hub.begin_join(&channel, SIZE, TTL);
+        let joining = harness.hub.begin_join(&channel, SIZE, TTL, Duration::ZERO);
         let room = Self {
             harness,
             channel,

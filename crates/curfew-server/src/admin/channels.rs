@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use curfew_backend::{PresenceList, StreamPage, StreamRange};
+use curfew_backend::{BackendError, PresenceList, StreamPage, StreamRange};
 use curfew_model::{
     Channel, DEFAULT_HISTORY_LIMIT, Epoch, HistoryRange, MAX_OFFSET, Position, Present, Publication,
 };
@@ -113,6 +113,10 @@ pub(super) struct History {
     offset: u64,
     /// Newest first with `before`, oldest first with `since`.
     publications: Vec<Entry>,
+    /// True if the answer was cut at half of `limits.outbound_bytes`: ask again from the last offset in
+    /// it. Absent otherwise.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    truncated: bool,
 }
 
 /// A publication of a history.
@@ -189,11 +193,15 @@ pub(super) async fn history(admin: Arc<Admin>, call: Call) -> Result<Response, P
         (Some(since), None) => HistoryRange::Since(since),
         (None, before) => HistoryRange::Before(before.unwrap_or(u64::MAX)),
     };
-    let page = admin.context.node.history(&channel, range, limit).await?;
+    let bytes = admin.context.settings.load().limits.outbound_bytes;
+    let read = admin.context.node.history(&channel, range, limit, bytes);
+    let read = read.await?;
+    let publications = read.publications.into_iter().map(entry);
     let history = History {
-        epoch: page.position.epoch.to_string(),
-        offset: page.position.offset,
-        publications: page.publications.into_iter().filter_map(entry).collect(),
+        epoch: read.position.epoch.to_string(),
+        offset: read.position.offset,
+        publications: publications.collect::<Result<_, _>>()?,
+        truncated: read.truncated,
     };
     Ok(json(StatusCode::OK, &history))
 }
@@ -214,6 +222,7 @@ pub(super) async fn clear(admin: Arc<Admin>, call: Call) -> Result<Response, Pro
         epoch: position.epoch.to_string(),
         offset: position.offset,
         publications: Vec::new(),
+        truncated: false,
     };
     Ok(json(StatusCode::OK, &history))
 }
@@ -290,12 +299,13 @@ fn since(text: &str) -> Result<Position, Problem> {
     read.ok_or_else(|| Problem::bad_request("since must be an epoch, a colon and an offset"))
 }
 
-fn entry(publication: Publication) -> Option<Entry> {
-    let place = publication.entry?;
-    let data = String::from_utf8(publication.data.to_vec()).ok()?;
-    Some(Entry {
+fn entry(publication: Publication) -> Result<Entry, BackendError> {
+    let place = publication.entry;
+    let place = place.ok_or_else(|| BackendError::Unusable("it has no place".into()))?;
+    let data = serde_json::from_slice(&publication.data);
+    Ok(Entry {
         offset: place.position.offset,
-        data: RawValue::from_string(data).ok()?,
+        data: data.map_err(|error| BackendError::Unusable(error.into()))?,
         from: publication.from.map(|from| from.to_string()),
         at: place.at,
     })

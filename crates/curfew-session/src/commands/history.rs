@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use curfew_backend::{BackendError, StreamPage};
-use curfew_model::{Action, ErrorCode, HistoryRange, Publication, Reply};
+use curfew_backend::BackendError;
+use curfew_model::{Action, ErrorCode, HistoryRange, Reply};
+use curfew_node::History;
 use curfew_telemetry::Origin;
 use tracing::Instrument as _;
 
@@ -12,9 +13,6 @@ use crate::commands::span::CommandSpan;
 use crate::commands::{Outcome, Reaction, RequestInfo};
 use crate::open::SessionState;
 use crate::pipeline::{Finished, InFlight};
-
-/// Room for all of a publication in an answer but its data and its publisher, in bytes.
-const ENTRY_BYTES: usize = 96;
 
 /// Everything up to the backend.
 pub(crate) fn start(
@@ -39,9 +37,10 @@ pub(crate) fn start(
         let message = "the channel keeps no history";
         return Reaction::Done(state.error(&request, ErrorCode::NotAvailable, message));
     }
+    let outbound_bytes = settings.limits.outbound_bytes;
     let scope = span.scope();
     let read = async move {
-        let result = node.history(&channel, range, limit).await;
+        let result = node.history(&channel, range, limit, outbound_bytes).await;
         Finished {
             request,
             outcome: Outcome::Read(result),
@@ -58,35 +57,19 @@ pub(crate) fn start(
 pub(crate) fn finish(
     state: &mut SessionState,
     request: &RequestInfo,
-    result: Result<StreamPage, BackendError>,
+    result: Result<History, BackendError>,
     span: &mut CommandSpan,
 ) {
     match result {
-        Ok(page) => {
-            // The other half is for what else waits.
-            let room = state.context.settings.load().limits.outbound_bytes / 2;
-            let publications = within(&page.publications, room);
+        Ok(history) => {
             let reply = Reply::History {
-                position: page.position,
-                publications,
-                truncated: publications.len() < page.publications.len(),
+                position: history.position,
+                publications: &history.publications,
+                truncated: history.truncated,
             };
             let answer = state.reply(request, &reply);
             state.answer(answer);
         }
         Err(error) => state.backend_error(request, &error, span),
     }
-}
-
-/// The first publications, as many as have room in `bytes` of an answer.
-fn within(publications: &[Publication], mut bytes: usize) -> &[Publication] {
-    let fits = |publication: &&Publication| {
-        let from = publication.from.as_ref().map_or(0, |from| from.len());
-        let size = ENTRY_BYTES + publication.data.len() + from;
-        let left = bytes.checked_sub(size);
-        bytes = left.unwrap_or(0);
-        left.is_some()
-    };
-    let count = publications.iter().take_while(fits).count();
-    &publications[..count]
 }

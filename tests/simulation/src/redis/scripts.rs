@@ -5,7 +5,7 @@
 
 use super::call::{Call, Done, NOT_AN_INTEGER};
 use super::presence::{ENTER, LEAVE};
-use super::streams::{APPEND, READ};
+use super::streams::{APPEND, CLEAR, READ, RIGHTS};
 use super::{number, presence, sha1, streams};
 
 /// The text of the script that publishes under a fence.
@@ -17,7 +17,7 @@ const NO_SCRIPT: &str = "NOSCRIPT No matching script. Please use EVAL.";
 const UNKNOWN: &str = "ERR the simulated Redis does not know this script: it has no Lua, and does only what the scripts of crates/curfew-backend-redis say";
 
 /// Every script, in the order of [`Scripts::loaded`].
-const SCRIPTS: [&[u8]; 5] = [PUBLISH, APPEND, READ, ENTER, LEAVE];
+const SCRIPTS: [&[u8]; 7] = [PUBLISH, APPEND, READ, CLEAR, RIGHTS, ENTER, LEAVE];
 
 /// Scripts that are loaded.
 #[derive(Debug)]
@@ -44,8 +44,8 @@ impl Scripts {
             return false;
         };
         match command {
-            "eval" => SCRIPTS.contains(script),
-            "evalsha" => self.has(script),
+            "eval" => SCRIPTS.contains(script) && *script != RIGHTS,
+            "evalsha" => self.find(script).is_some_and(|at| SCRIPTS[at] != RIGHTS),
             _ => false,
         }
     }
@@ -110,6 +110,8 @@ pub(super) fn eval(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
     match SCRIPTS[at] {
         APPEND => streams::append(call, keys, arguments),
         READ => streams::read(call, keys, arguments),
+        CLEAR => streams::clear(call, keys, arguments),
+        RIGHTS => streams::rights(call),
         ENTER => presence::enter(call, keys, arguments),
         LEAVE => presence::leave(call, keys, arguments),
         _ => run(call, keys.first().copied(), arguments),

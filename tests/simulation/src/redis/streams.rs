@@ -21,6 +21,14 @@ pub(super) const READ: &[u8] = concat!(
 )
 .as_bytes();
 
+/// The text of the script that deletes.
+pub(super) const CLEAR: &[u8] =
+    include_bytes!("../../../../crates/curfew-backend-redis/src/streams/clear.lua");
+
+/// The text of the script that asks for rights.
+pub(super) const RIGHTS: &[u8] =
+    include_bytes!("../../../../crates/curfew-backend-redis/src/streams/rights.lua");
+
 /// The epoch, the top and the server's id.
 struct Position {
     epoch: Vec<u8>,
@@ -162,6 +170,24 @@ pub(super) fn read(call: &mut Call<'_>, keys: &[&[u8]], args: &[&[u8]]) -> Done 
         call.out.bulk(b"e");
         call.out.bulk(&entry);
     }
+    Ok(())
+}
+
+/// As `clear.lua`.
+pub(super) fn clear(call: &mut Call<'_>, keys: &[&[u8]], args: &[&[u8]]) -> Done {
+    let ([stream_key, channel], [notice, publish]) = (keys, args) else {
+        return Err(ARGUMENTS.into());
+    };
+    call.lapse(stream_key);
+    call.publish(channel, notice, *publish == b"SPUBLISH");
+    let was_there = call.remove(stream_key);
+    call.out.count(usize::from(was_there));
+    Ok(())
+}
+
+/// As `rights.lua`: the user of the simulation may do everything.
+pub(super) fn rights(call: &mut Call<'_>) -> Done {
+    call.out.array(0);
     Ok(())
 }
 

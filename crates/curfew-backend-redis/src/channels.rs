@@ -1,0 +1,130 @@
+//! The node's `[[channels]]` at Redis: the digest that other nodes compare with theirs, and the
+//! rights without which streams and presence do not work.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use curfew_model::NodeId;
+use parking_lot::Mutex;
+use redis::from_redis_value;
+use tracing::{info, warn};
+
+use crate::Redis;
+use crate::config::RedisAddress;
+use crate::connections::Keyed;
+use crate::fault::Fault;
+
+/// Looks at the nodes after which digests are compared again, though no node has come or gone.
+const COMPARE_LOOKS: u32 = 12;
+
+/// The digest of the settings, and the rights that are missing.
+#[derive(Debug, Default)]
+pub(crate) struct ChannelSettings(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// The digest of `[[channels]]`; `None` if it has no entry.
+    digest: Option<String>,
+    /// The commands of streams and presence that the user may not send, by server.
+    missing: BTreeMap<String, Vec<String>>,
+    /// The part of `missing` that was logged.
+    told: BTreeMap<String, Vec<String>>,
+}
+
+impl ChannelSettings {
+    pub(crate) fn digest(&self) -> Option<String> {
+        self.0.lock().digest.clone()
+    }
+
+    pub(crate) fn set_digest(&self, digest: Option<String>) {
+        let mut state = self.0.lock();
+        state.digest = digest;
+        state.tell();
+    }
+
+    /// Notes the commands of streams and presence that the user may not send to a server.
+    pub(crate) fn set_missing(&self, address: &RedisAddress, commands: Vec<String>) {
+        let mut state = self.0.lock();
+        state.missing.insert(address.to_string(), commands);
+        state.tell();
+    }
+}
+
+impl State {
+    /// Logs what is missing, once while it stays the same. Without `[[channels]]` nothing is.
+    fn tell(&mut self) {
+        if self.digest.is_none() {
+            return;
+        }
+        for (address, missing) in &self.missing {
+            let told = self.told.insert(address.clone(), missing.clone());
+            if !missing.is_empty() && told.as_ref() != Some(missing) {
+                let missing = missing.join(", ");
+                warn!(redis = %address, missing, "streams or presence do not work: the user lacks the rights to commands");
+            }
+        }
+    }
+}
+
+/// The last comparison of `[[channels]]` with those of other nodes.
+#[derive(Debug, Default)]
+pub(crate) struct ChannelComparison {
+    /// The digest and the nodes that were compared; `None` if a record was missing.
+    compared: Option<(Option<String>, BTreeSet<NodeId>)>,
+    /// The looks since.
+    looks: u32,
+    /// The nodes whose entries differ.
+    different: BTreeSet<NodeId>,
+}
+
+impl Redis {
+    /// Compares `[[channels]]` with those of other live nodes, and logs a change of the outcome.
+    /// Nodes that have another set of streams leave publications without a place, and lose some.
+    pub(crate) async fn compare_channels(
+        &self,
+        last: &mut ChannelComparison,
+        others: BTreeSet<NodeId>,
+    ) -> Result<(), Fault> {
+        let digest = self.core.channels.digest();
+        let is_same = last
+            .compared
+            .as_ref()
+            .is_some_and(|(own, nodes)| *own == digest && *nodes == others);
+        last.looks += 1;
+        if is_same && last.looks < COMPARE_LOOKS {
+            return Ok(());
+        }
+        let commands = others.iter().map(|node| {
+            Keyed::new("HMGET", &self.core.keys.node(*node))
+                .arg("address")
+                .arg("channels")
+        });
+        let records = self.connections.pipeline(commands.collect()).await?;
+        let mut different = BTreeSet::new();
+        let mut is_whole = true;
+        for (node, record) in others.iter().zip(records) {
+            let (address, channels): (Option<String>, Option<String>) =
+                from_redis_value(record).map_err(|_| Fault::Unexpected("HMGET"))?;
+            // A node that has only just started has no record yet.
+            is_whole &= address.is_some();
+            if address.is_some() && channels.filter(|channels| !channels.is_empty()) != digest {
+                different.insert(*node);
+            }
+        }
+        if different != last.different {
+            match different.is_empty() {
+                true => info!("every node has the same [[channels]]"),
+                false => {
+                    let nodes: Vec<_> = different.iter().map(ToString::to_string).collect();
+                    warn!(
+                        nodes = nodes.join(" "),
+                        "other nodes have other [[channels]]: give every node the same"
+                    );
+                }
+            }
+        }
+        last.different = different;
+        last.compared = is_whole.then_some((digest, others));
+        last.looks = 0;
+        Ok(())
+    }
+}

@@ -1,0 +1,147 @@
+//! A user of Redis who lacks rights that streams need.
+
+use std::time::Duration;
+
+use curfew_tests::{Cluster, Gateway, Redis, Reply, Settings, eventually_within};
+use serde_json::{Value, json};
+
+use super::with_streams;
+
+/// Time for a node to be in touch.
+const SOON: Duration = Duration::from_secs(15);
+
+/// A user with all rights, and then these changes.
+async fn set_user(redis: &Redis, rights: &[&str]) {
+    let all = [
+        "ACL", "SETUSER", "curfew", "on", ">secret", "~*", "&*", "+@all",
+    ];
+    redis.run(&[&all[..], rights].concat()).await;
+}
+
+fn as_user(settings: Settings, redis: &Redis) -> Settings {
+    settings
+        .on_redis(&redis.url())
+        .with("backend.redis.username = \"curfew\"")
+        .with("backend.redis.password = \"secret\"")
+}
+
+async fn publish(node: &Gateway) -> (u16, Value) {
+    let body = json!({"channel":"room:1","data":1,"key":fresh_key()});
+    node.admin("POST", "/v1/publish", Some(body)).await
+}
+
+/// A key that no other publication has.
+fn fresh_key() -> String {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed).to_string()
+}
+
+/// The keys of streams, with the values of each.
+async fn streams(redis: &Redis) -> Vec<(String, Reply)> {
+    let mut found = Vec::new();
+    for key in redis.keys().await {
+        if !key.starts_with("curfew:stream:") {
+            continue;
+        }
+        let read = match redis.run(&["TYPE", &key]).await.text().as_str() {
+            "stream" => redis.run(&["XRANGE", &key, "-", "+"]).await,
+            "hash" => redis.run(&["HGETALL", &key]).await,
+            _ => redis.run(&["GET", &key]).await,
+        };
+        let ttl = redis.run(&["PTTL", &key]).await.integer();
+        assert!(ttl > 0, "{key} never expires");
+        found.push((key, read));
+    }
+    found
+}
+
+/// Fault: a right that is missing is found out by the first client.
+#[tokio::test]
+async fn rights_that_streams_need_are_named_at_the_start() {
+    let redis = Redis::start().await;
+    set_user(&redis, &["-xadd", "-xrevrange", "-eval"]).await;
+    let plain = Gateway::start_with(&as_user(Settings::default(), &redis)).await;
+    let node = Gateway::start_with(&as_user(with_streams(5), &redis)).await;
+    for started in [&plain, &node] {
+        started.until_in_touch(SOON).await;
+    }
+    let told = |entry: &Value| entry["missing"].as_str().map(str::to_owned);
+    let missing = eventually_within(SOON, "the rights by name", async || {
+        node.log().entries().iter().find_map(told)
+    })
+    .await;
+    assert_eq!(missing, "EVAL, XADD, XREVRANGE");
+    assert!(
+        plain
+            .log()
+            .entries()
+            .iter()
+            .all(|entry| told(entry).is_none())
+    );
+
+    // A reload may add the first stream.
+    plain.write_config(&as_user(with_streams(5), &redis));
+    plain.reload();
+    eventually_within(SOON, "the rights by name", async || {
+        plain.log().entries().iter().find_map(told)
+    })
+    .await;
+}
+
+/// Fault: Redis does not take back what a script did before it found a right missing.
+#[tokio::test]
+async fn a_publication_that_a_right_is_missing_for_leaves_nothing_behind() {
+    let redis = Redis::start().await;
+    set_user(&redis, &[]).await;
+    let cluster = Cluster::start(1, &redis.url(), &as_user(with_streams(5), &redis)).await;
+    for is_new in [true, false] {
+        for command in ["publish", "xadd", "pexpire", "hset"] {
+            let before = streams(&redis).await;
+            assert_eq!(before.is_empty(), is_new);
+            set_user(&redis, &[&format!("-{command}")]).await;
+            let (_, problem) = publish(&cluster[0]).await;
+            // Where the command is first tried by using it, a node cannot tell that nothing was done.
+            let code = match command {
+                "pexpire" | "hset" if !is_new => "unknown_outcome",
+                _ => "unavailable",
+            };
+            assert_eq!(problem["code"], code, "{command}: {problem}");
+            set_user(&redis, &[]).await;
+            assert_eq!(streams(&redis).await, before, "{command}");
+        }
+        let placed = eventually_within(SOON, "a publication", async || {
+            let (status, placed) = publish(&cluster[0]).await;
+            (status == 200).then_some(placed)
+        })
+        .await;
+        assert_eq!(placed["offset"], if is_new { 1 } else { 2 });
+    }
+}
+
+/// Fault: nodes are told of a deletion by a step of its own, which may fail.
+#[tokio::test]
+async fn a_deletion_tells_nodes_in_the_step_that_deletes() {
+    let redis = Redis::start().await;
+    set_user(&redis, &[]).await;
+    let cluster = Cluster::start(1, &redis.url(), &with_streams(5)).await;
+    let other = Gateway::start_with(&as_user(with_streams(5), &redis)).await;
+    other.until_in_touch(SOON).await;
+    let (alice, joined) = super::join(&cluster[0], "alice", None).await;
+    cluster[0].publish("room:1", json!(1)).await;
+    alice.until(json!({"offset":1})).await;
+    // It can publish into channels, and send no message to nodes.
+    set_user(&redis, &["resetchannels", "&curfew:channel:*"]).await;
+    let path = "/v1/channels/room:1/history";
+    eventually_within(SOON, "the deletion", async || {
+        (other.admin("DELETE", path, None).await.0 == 200).then_some(())
+    })
+    .await;
+    // This comes after the notice.
+    cluster[0].publish("room:1", json!(2)).await;
+    alice.until(json!({"offset":2})).await;
+    let since = super::position(&joined);
+    let (_, answer) = super::join(&cluster[0], "bob", Some(&since)).await;
+    assert_eq!(answer["recovered"], false, "{answer}");
+    assert_eq!(super::offsets(&alice, "room:1"), [1, 2]);
+}
