@@ -12,7 +12,10 @@ use crate::dialect::Dialect;
 use crate::process::{Meter, Processes};
 use crate::target::Target;
 use crate::tokens::Mint;
-use crate::{connect, fanout, idle, publish, reconnect, report, revoke, roundtrip, slow};
+use crate::{
+    connect, fanout, idle, presence, publish, reconnect, recover, report, revoke, roundtrip, slow,
+    subscriptions,
+};
 
 /// Descriptors beside those of the connections.
 const OTHER_DESCRIPTORS: u64 = 32;
@@ -81,6 +84,12 @@ enum Command {
     Revoke(revoke::RevokeArgs),
     /// Publish without subscribers: publications per second
     Publish(publish::PublishArgs),
+    /// Have every subscriber cut and come back at once: time until all have what they missed
+    Recover(recover::RecoverArgs),
+    /// Subscribe to many channels: memory per subscription
+    Subscriptions(subscriptions::SubscriptionsArgs),
+    /// Ask who is in a channel, one question at a time: latency
+    Presence(presence::PresenceArgs),
 }
 
 /// Runs the command that the process was started with, and prints what it measured.
@@ -100,6 +109,9 @@ pub fn run() -> anyhow::Result<()> {
         Command::Slow(args) => slow::run(&common, &args),
         Command::Revoke(args) => revoke::run(&common, &args),
         Command::Publish(args) => publish::run(&common, &args),
+        Command::Recover(args) => recover::run(&common, &args),
+        Command::Subscriptions(args) => subscriptions::run(&common, &args),
+        Command::Presence(args) => presence::run(&common, &args),
     }?;
     report::print(&report, json);
     Ok(())

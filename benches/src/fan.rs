@@ -11,7 +11,7 @@ use crate::connections::{Connections, Happened};
 use crate::histogram::Histogram;
 use crate::process::{Meter, Usage};
 use crate::publication::{self, Publication};
-use crate::wire;
+use crate::subscribe;
 
 /// Connections that are being opened at a time.
 pub(crate) const AT_ONCE: usize = 256;
@@ -49,6 +49,9 @@ pub(crate) struct FanArgs {
     /// Channels that each connection subscribes to
     #[arg(long, default_value_t = 1)]
     pub(crate) channels_each: usize,
+    /// First part of the channels' names
+    #[arg(long, default_value = "bench")]
+    pub(crate) prefix: String,
     /// Size of a publication's data, in bytes of JSON, at least 31
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(publication::MIN_BYTES as i64..=32_000))]
     pub(crate) bytes: u16,
@@ -118,7 +121,9 @@ impl Fan {
         let mut fan = Self {
             connections,
             publications: (0..args.channels)
-                .map(|channel| Publication::new(common.dialect, &name(channel), args.bytes.into()))
+                .map(|channel| {
+                    Publication::new(common.dialect, &args.name(channel), args.bytes.into())
+                })
                 .collect(),
             began,
             published: 0,
@@ -142,45 +147,14 @@ impl Fan {
     }
 
     fn subscribe(&mut self) -> anyhow::Result<()> {
-        let count = self.connections.count();
-        let dialect = self.connections.dialect();
-        let mut subscriptions = 0;
-        for slot in 1..count {
-            for channel in self.channels(slot) {
-                let command = dialect.subscribe(&name(channel));
-                self.connections.queue(slot, &wire::text(&command));
-                subscriptions += 1;
-            }
-            self.connections.flush(slot);
-        }
-        let deadline = Instant::now() + PATIENCE;
-        let mut answered = 0;
-        while answered < subscriptions {
-            let mut failed = None;
-            self.connections.turn(
-                Duration::from_millis(100),
-                |slot, happened| match happened {
-                    Happened::Other(reply) if reply.starts_with(dialect.ok()) => answered += 1,
-                    other => {
-                        failed = Some(format!("connection {slot} was not subscribed: {other:?}"))
-                    }
-                },
-            )?;
-            if let Some(why) = failed {
-                bail!("{why}");
-            }
-            if Instant::now() > deadline {
-                bail!("the gateway takes too long to subscribe {count} connections");
-            }
-        }
-        Ok(())
-    }
-
-    /// The channels of a subscriber, each another.
-    fn channels(&self, slot: usize) -> impl Iterator<Item = usize> + use<> {
-        let (each, channels) = (self.args.channels_each, self.args.channels);
-        let all = channels * self.args.subscribers;
-        ((slot - 1) * each..(slot * each).min(all)).map(move |at| at % channels)
+        let args = &self.args;
+        let channels_of = |slot: usize| match slot {
+            0 => Vec::new(),
+            slot => channels(args, slot)
+                .map(|channel| args.name(channel))
+                .collect(),
+        };
+        subscribe::all(&mut self.connections, channels_of, |_, _| {})
     }
 
     /// Forgets latencies and paces anew: what comes before was to warm up.
@@ -242,7 +216,7 @@ impl Fan {
     pub(crate) fn ignore_last(&mut self, count: usize) {
         for slot in self.last(count) {
             if std::mem::take(&mut self.readers.are[slot]) {
-                for channel in self.channels(slot) {
+                for channel in channels(&self.args, slot) {
                     self.readers.of_channel[channel] -= 1;
                 }
             }
@@ -328,6 +302,15 @@ fn window(args: &FanArgs) -> u64 {
     args.window.min(fit.max(1))
 }
 
-fn name(channel: usize) -> String {
-    format!("bench:{channel}")
+/// The channels of a subscriber, each another.
+fn channels(args: &FanArgs, slot: usize) -> impl Iterator<Item = usize> + use<> {
+    let (each, channels) = (args.channels_each, args.channels);
+    let all = channels * args.subscribers;
+    ((slot - 1) * each..(slot * each).min(all)).map(move |at| at % channels)
+}
+
+impl FanArgs {
+    fn name(&self, channel: usize) -> String {
+        format!("{}:{channel}", self.prefix)
+    }
 }

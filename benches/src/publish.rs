@@ -18,9 +18,15 @@ use crate::{report, wire};
 /// Arguments of `curfew-bench publish`.
 #[derive(Debug, Args)]
 pub(crate) struct PublishArgs {
-    /// Connections that publish, each to a channel of its own
+    /// Connections that publish
     #[arg(long, default_value_t = 256)]
     connections: usize,
+    /// Channels that they publish to, in turn; without it each to one of its own
+    #[arg(long)]
+    channels: Option<usize>,
+    /// First part of the channels' names
+    #[arg(long, default_value = "bench")]
+    prefix: String,
     /// Publications of each that may wait for their answers
     #[arg(long, default_value_t = 16)]
     window: usize,
@@ -41,6 +47,7 @@ pub(crate) struct PublishArgs {
 #[derive(Debug, Serialize)]
 struct Report {
     connections: usize,
+    channels: usize,
     window: usize,
     answer_every: usize,
     payload_bytes: u16,
@@ -56,14 +63,20 @@ struct Report {
 /// Publishes and counts answers.
 pub(crate) fn run(common: &Common, args: &PublishArgs) -> anyhow::Result<Value> {
     let every = args.answer_every;
-    if args.connections == 0 || every == 0 || args.window < every {
-        bail!("connections and answers must be at least 1, the window no less than answers");
+    let channels = args.channels.unwrap_or(args.connections);
+    if args.connections == 0 || channels == 0 || every == 0 || args.window < every {
+        bail!(
+            "connections, channels and answers must be at least 1, the window no less than answers"
+        );
     }
     let mut connections = common.connections(args.connections)?;
     connections.open_all(&common.mint()?.tokens(args.connections)?, AT_ONCE, PATIENCE)?;
     let mut press = Press {
         frames: (0..args.connections)
-            .map(|slot| frames(slot, args.bytes.into(), every))
+            .map(|slot| {
+                let channel = format!("{}:{}", args.prefix, slot % channels);
+                frames(&channel, args.bytes.into(), every)
+            })
             .collect(),
         sent: vec![VecDeque::with_capacity(args.window); args.connections],
         every: every as u64,
@@ -83,6 +96,7 @@ pub(crate) fn run(common: &Common, args: &PublishArgs) -> anyhow::Result<Value> 
     let each = |us: f64| us / publications as f64;
     report::of(&Report {
         connections: args.connections,
+        channels,
         window: args.window,
         answer_every: every,
         payload_bytes: args.bytes,
@@ -177,9 +191,9 @@ impl Press {
 }
 
 /// So many publications, of which the last one asks for an answer.
-fn frames(slot: usize, bytes: usize, count: usize) -> Vec<u8> {
+fn frames(channel: &str, bytes: usize, count: usize) -> Vec<u8> {
     let data = "x".repeat(bytes - 2);
-    let rest = format!(r#""channel":"bench:{slot}","data":"{data}"}}"#);
+    let rest = format!(r#""channel":"{channel}","data":"{data}"}}"#);
     let mut frames = wire::text(&format!(r#"{{"type":"publish",{rest}"#)).repeat(count - 1);
     frames.extend(wire::text(&format!(r#"{{"type":"publish","id":1,{rest}"#)));
     frames

@@ -48,6 +48,7 @@ where
             a_stream_is_trimmed_to_its_size,
             publications_are_over_when_their_time_is_and_the_position_stays,
             a_key_is_answered_with_the_first_position,
+            appends_at_once_are_what_they_are_one_by_one,
             a_key_belongs_to_its_publisher_and_channel,
             an_append_does_not_outlive_its_lease,
             a_cleared_stream_keeps_its_position,

@@ -241,6 +241,46 @@ pub(super) async fn a_key_is_answered_with_the_first_position(cluster: Cluster) 
     assert_eq!(offsets(cluster.last(), "a", ALL).await, [1, 2, 3]);
 }
 
+pub(super) async fn appends_at_once_are_what_they_are_one_by_one(cluster: Cluster) {
+    const ALL_AT_ONCE: u64 = 200;
+    const KEYED_EVERY: u64 = 10;
+    const KEPT: u32 = 7;
+    subscribe(cluster.last(), "a").await;
+    let bounds = StreamBounds {
+        size: KEPT,
+        ..BOUNDS
+    };
+    let mut appending = JoinSet::new();
+    for n in 0..ALL_AT_ONCE {
+        let backends = cluster.first().clone();
+        appending.spawn(async move {
+            let is_keyed = n % KEYED_EVERY == 0;
+            let key = is_keyed.then(|| PublicationKey::new(Publisher::User("bob"), "k"));
+            let publication = publication("a", n.to_string());
+            let appended = backends.streams.append(publication, NO_END, bounds, key);
+            (is_keyed, appended.await.expect("append"))
+        });
+    }
+    let appended = appending.join_all().await;
+    let (keyed, mut rest): (Vec<_>, Vec<_>) = appended.into_iter().partition(|(keyed, _)| *keyed);
+    let once = keyed[0].1;
+    assert!(keyed.iter().all(|(_, position)| *position == once));
+    rest.push((true, once));
+    let mut offsets_given: Vec<_> = rest.iter().map(|(_, position)| position.offset).collect();
+    offsets_given.sort_unstable();
+    let top = ALL_AT_ONCE - ALL_AT_ONCE / KEYED_EVERY + 1;
+    assert_eq!(offsets_given, Vec::from_iter(1..=top));
+    let kept = offsets(cluster.last(), "a", ALL).await;
+    assert_eq!(kept, Vec::from_iter(top - u64::from(KEPT) + 1..=top));
+    assert_eq!(position(cluster.last(), "a").await.offset, top);
+    eventually("all publications arrive", async || {
+        arrived(cluster.last_recorder(), "a").len() as u64 >= top
+    })
+    .await;
+    let heard = offsets_of(&arrived(cluster.last_recorder(), "a"));
+    assert_eq!(heard, Vec::from_iter(1..=top));
+}
+
 pub(super) async fn a_key_belongs_to_its_publisher_and_channel(cluster: Cluster) {
     let bob = PublicationKey::new(Publisher::User("bob"), "k");
     let eve = PublicationKey::new(Publisher::User("eve"), "k");

@@ -6,7 +6,7 @@ use curfew_model::{Position, Publication};
 
 use super::rig::{Call, When};
 use super::*;
-use crate::ChannelOptions;
+use crate::{ChannelOptions, Wish};
 
 const BOUNDS: StreamBounds = StreamBounds {
     size: 10,
@@ -33,9 +33,12 @@ async fn recover(
     member: &Arc<Member>,
     may: impl Fn() -> bool,
 ) -> Result<Option<Joined>, BackendError> {
-    let position = harness
-        .node
-        .history(room, curfew_model::HistoryRange::Before(u64::MAX), 0);
+    let position = harness.node.history(
+        room,
+        curfew_model::HistoryRange::Before(u64::MAX),
+        0,
+        usize::MAX,
+    );
     let since = Position {
         offset: 0,
         ..position.await?.position
@@ -43,9 +46,14 @@ async fn recover(
     let options = ChannelOptions {
         stream: Some(BOUNDS),
         recover: true,
+        ..ChannelOptions::default()
+    };
+    let wish = Wish {
+        since: Some(since),
+        ..Wish::default()
     };
     let node = &harness.node;
-    node.subscribe(room, member, options, Some(since), may, |_| None)
+    node.subscribe(room, member, options, wish, may, |_| None)
         .await
 }
 

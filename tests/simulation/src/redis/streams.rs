@@ -39,7 +39,7 @@ struct Position {
 /// Arguments that the scripts do not come with.
 const ARGUMENTS: &str = "ERR user_script:1: the arguments are not those of the gateway";
 
-/// As `append.lua`, line by line.
+/// As `append.lua`, with its effect.
 pub(super) fn append(call: &mut Call<'_>, keys: &[&[u8]], args: &[&[u8]]) -> Done {
     let [stream_key, meta_key, channel, ..] = *keys else {
         return Err(ARGUMENTS.into());
