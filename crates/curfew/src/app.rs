@@ -18,8 +18,8 @@ use curfew_node::{Channels, HubEvents, Node, NodeMetrics};
 use curfew_policy::Policy;
 use curfew_protocol::native::Native;
 use curfew_server::{
-    Admin, AdminKey, Extra, Listen, Listener, Proxies, Public, PublicSettings, ServerConfig,
-    ServerMetrics, Tls,
+    Admin, AdminKey, Extra, Listen, Listener, Proxies, Public, ServerConfig, ServerMetrics,
+    ServerSettings, Tls,
 };
 use curfew_session::{Context, SessionMetrics, SessionSettings};
 use curfew_telemetry::{Build, Installed, LogLevel, Registry, RuntimeMetrics, SpanKind, Tracer};
@@ -118,7 +118,7 @@ impl App {
             node,
             authenticator,
             metrics: SessionMetrics::register(&registry),
-            settings: ArcSwap::from_pointee(session_settings(config)),
+            settings: ArcSwap::from_pointee(settings(config)?),
         });
         keys_read(&context, &metrics);
         let keepers = keepers(&context, &metrics, config.auth.jwks_timeout);
@@ -130,20 +130,15 @@ impl App {
             .address()
             .context("read the admin listener's address")?;
         let extra = extra(&context, address, admin_address)?;
-        let settings = public_settings(config)?;
         let public = Public::new(
             Arc::clone(&context),
             Arc::clone(&of_server),
-            settings,
             tls.clone(),
             extra,
         );
-        let keys = admin_keys(config)?;
         let admin = Admin::new(
             Arc::clone(&context),
             of_server,
-            keys,
-            config.auth.subject_claim.clone(),
             config.backend.redis.prefix.clone(),
             config.admin.connections,
         );
@@ -236,22 +231,18 @@ impl Running {
         // Named one by one: a part that is not put in force does not compile.
         let Prepared {
             issuers,
-            session,
+            settings,
             revocable_claims,
             hub,
-            public,
-            admin_keys,
-            subject_claim,
         } = prepared;
         let context = &self.context;
         context.authenticator.put_in_force(issuers);
         self.keepers.update();
         self.keys_read();
-        context.settings.store(session);
+        context.settings.store(settings);
         context.node.set_kinds(&revocable_claims);
         context.node.hub().set_limits(hub);
-        self.public.set_settings(public);
-        self.admin.set_settings(admin_keys, subject_claim);
+        self.public.show_limits();
         // Last: sessions decide by the new rules.
         context.node.hub().reconsider_all();
     }
@@ -273,25 +264,19 @@ impl Running {
 /// All that a reload puts in force. What can fail of it, files included, has been read and checked.
 struct Prepared {
     issuers: PreparedIssuers,
-    session: Arc<SessionSettings>,
+    settings: Arc<SessionSettings>,
     revocable_claims: Vec<String>,
     hub: HubLimits,
-    public: PublicSettings,
-    admin_keys: Vec<Arc<AdminKey>>,
-    subject_claim: String,
 }
 
 impl Prepared {
     /// Changes nothing.
     fn read(config: &Config) -> anyhow::Result<Self> {
         Ok(Self {
-            admin_keys: admin_keys(config)?,
-            public: public_settings(config)?,
+            settings: Arc::new(settings(config)?),
             issuers: Authenticator::prepare(&config.auth())?,
-            session: Arc::new(session_settings(config)),
             revocable_claims: revocable_claims(config),
             hub: hub_limits(config),
-            subject_claim: config.auth.subject_claim.clone(),
         })
     }
 }
@@ -390,8 +375,9 @@ fn revocable_claims(config: &Config) -> Vec<String> {
     claims
 }
 
-fn session_settings(config: &Config) -> SessionSettings {
-    SessionSettings {
+/// The snapshot that a request or a command goes by.
+fn settings(config: &Config) -> anyhow::Result<SessionSettings> {
+    Ok(SessionSettings {
         session: config.session.clone(),
         limits: config.limits.clone(),
         auth_timeout: config.auth.timeout,
@@ -399,7 +385,8 @@ fn session_settings(config: &Config) -> SessionSettings {
         login_claim: config.auth.login_claim.clone(),
         channels: Channels::new(&config.channels),
         policy: Arc::new(Policy::new(&config.policy)),
-    }
+        listeners: Arc::new(server_settings(config)?),
+    })
 }
 
 fn admin_keys(config: &Config) -> anyhow::Result<Vec<Arc<AdminKey>>> {
@@ -411,16 +398,20 @@ fn admin_keys(config: &Config) -> anyhow::Result<Vec<Arc<AdminKey>>> {
     })
 }
 
-fn public_settings(config: &Config) -> anyhow::Result<PublicSettings> {
+fn server_settings(config: &Config) -> anyhow::Result<ServerSettings> {
     let origins = OriginPolicy::parse(&config.server.allowed_origins)
         .map_err(|bad| anyhow::anyhow!("server.allowed_origins: {bad:?}"))?;
     let server = &config.server;
     let proxies = Proxies::parse(&server.trusted_proxies, server.proxy_protocol)
         .map_err(|bad| anyhow::anyhow!("server.trusted_proxies: {bad:?}"))?;
-    Ok(PublicSettings {
+    Ok(ServerSettings {
         server: config.server.clone(),
         auth: config.auth.clone(),
         origins,
         proxies,
+        admin_keys: admin_keys(config)?,
     })
 }
+
+#[cfg(test)]
+mod tests;

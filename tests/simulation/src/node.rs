@@ -212,6 +212,7 @@ fn claims(tenants: bool) -> Vec<String> {
 fn session_settings(tenants: bool) -> SessionSettings {
     SessionSettings {
         channels: curfew_node::Channels::default(),
+        listeners: Arc::new(()),
         session: curfew_session::SessionConfig {
             revocable_claims: claims(tenants),
             ..curfew_session::SessionConfig::default()

@@ -1,7 +1,6 @@
 //! `POST /events/<issuer>`: security events that an issuer pushes (RFC 8935; Shared Signals Framework
 //! 1.0, CAEP 1.0, RISC 1.0).
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use curfew_auth::{Authenticator, Effect, EventStream, SecurityEvent, StreamStatus, VerifyError};
@@ -20,7 +19,8 @@ use super::Reports;
 use super::end_access::{AccessEnd, not_ended};
 use super::form::posted;
 use super::refusal::ReportRefusal;
-use super::report::{OrderName, Report};
+use super::report::{Delivery, OrderName, Report};
+use crate::config::Snapshot;
 use crate::http::{Response, json};
 use crate::metrics::{EventOutcome, ReportKind, ServerMetrics};
 
@@ -89,9 +89,10 @@ impl Report for PushedEvent {
     async fn carry_out(
         event: &SecurityEvent,
         reports: &Reports,
+        settings: &Snapshot,
         span: &Span,
     ) -> Result<EventOutcome, ReportRefusal> {
-        reports.act(event, span).await
+        reports.act(event, settings, span).await
     }
 
     fn counter(metrics: &ServerMetrics) -> &Counters<EventOutcome> {
@@ -134,10 +135,10 @@ impl Reports {
         name: String,
         stream: EventStream,
         request: Request<Incoming>,
-        address: IpAddr,
+        delivery: &Delivery,
     ) -> Response {
-        let receive = |request| self.receive_event(name, stream, request, address);
-        self.take_report(request, address, receive).await
+        let received = self.receive_event(name, stream, request, delivery).await;
+        self.take_report(received, delivery).await
     }
 
     /// The event, whose token is the body.
@@ -146,11 +147,11 @@ impl Reports {
         name: String,
         stream: EventStream,
         request: Request<Incoming>,
-        address: IpAddr,
+        delivery: &Delivery,
     ) -> Result<PushedEvent, ReportRefusal> {
         let lenient = stream.lenient;
         let sent = request.headers().get(AUTHORIZATION).cloned();
-        let permitted = self.may_report(address);
+        let permitted = self.may_report(delivery);
         // Only then: a request that is turned away costs no reading of a file.
         if permitted.is_ok() {
             authorize(stream, sent).await?;
@@ -168,7 +169,12 @@ impl Reports {
 
     /// Carries out the effect of an event. A second time has the same effect, so no event is remembered, and
     /// one that could not be acted on may be sent again.
-    async fn act(&self, event: &SecurityEvent, span: &Span) -> Result<EventOutcome, ReportRefusal> {
+    async fn act(
+        &self,
+        event: &SecurityEvent,
+        settings: &Snapshot,
+        span: &Span,
+    ) -> Result<EventOutcome, ReportRefusal> {
         let issuer = &*event.issuer;
         let name = event.event.as_str();
         match &event.effect {
@@ -179,7 +185,7 @@ impl Reports {
                     subjects,
                     at: *at,
                 };
-                let found = self.end_access(end, span).await;
+                let found = self.end_access(end, settings, span).await;
                 found.map_err(|error| not_ended(&error, NOT_NOW))?;
                 Ok(EventOutcome::Ended)
             }

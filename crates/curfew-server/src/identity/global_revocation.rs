@@ -1,7 +1,6 @@
 //! `POST /v1/global-token-revocation`: an issuer ends all of a user's sessions
 //! (draft-parecki-oauth-global-token-revocation-05, which Okta calls Universal Logout).
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use curfew_auth::{Authenticator, RevocationError, Revoker, Subject, VerifyError};
@@ -17,8 +16,8 @@ use super::Reports;
 use super::end_access::{AccessEnd, not_ended};
 use super::form::{done, posted};
 use super::refusal::ReportRefusal;
-use super::report::{OrderName, Report};
-use crate::config::paths;
+use super::report::{Delivery, OrderName, Report};
+use crate::config::{Snapshot, paths};
 use crate::http::Response;
 use crate::metrics::{LogoutOutcome, ReportFault, ReportKind, ServerMetrics};
 
@@ -82,9 +81,10 @@ impl Report for Assertion {
     async fn carry_out(
         user: &RevokedUser,
         reports: &Reports,
+        settings: &Snapshot,
         span: &Span,
     ) -> Result<LogoutOutcome, ReportRefusal> {
-        reports.revoke_user(user, span).await
+        reports.revoke_user(user, settings, span).await
     }
 
     fn counter(metrics: &ServerMetrics) -> &Counters<LogoutOutcome> {
@@ -113,24 +113,24 @@ impl Reports {
     pub(super) async fn global_revocation(
         self: &Arc<Self>,
         request: Request<Incoming>,
-        address: IpAddr,
+        delivery: &Delivery,
     ) -> Response {
-        let receive = |request| self.receive_assertion(request, address);
-        self.take_report(request, address, receive).await
+        let received = self.receive_assertion(request, delivery).await;
+        self.take_report(received, delivery).await
     }
 
     /// The issuer's token and the body.
     async fn receive_assertion(
         &self,
         request: Request<Incoming>,
-        address: IpAddr,
+        delivery: &Delivery,
     ) -> Result<Assertion, ReportRefusal> {
         let token = bearer(request.headers());
         let check = |headers: &HeaderMap| match is_json(headers) {
             true => Ok(()),
             false => Err(ReportRefusal::invalid("the body must be application/json")),
         };
-        let body = posted(request, self.may_report(address), check).await?;
+        let body = posted(request, self.may_report(delivery), check).await?;
         let token = token.ok_or_else(|| unauthorized("send a token as Authorization: Bearer"))?;
         Ok(Assertion { token, body })
     }
@@ -175,6 +175,7 @@ impl Reports {
     async fn revoke_user(
         &self,
         user: &RevokedUser,
+        settings: &Snapshot,
         span: &Span,
     ) -> Result<LogoutOutcome, ReportRefusal> {
         let RevokedUser { revoker, subjects } = user;
@@ -186,7 +187,7 @@ impl Reports {
             // The later of both clocks: a session from before the request must not stay.
             at: revoker.issued_at.max(Some(now)).unwrap_or(now),
         };
-        let found = self.end_access(end, span).await;
+        let found = self.end_access(end, settings, span).await;
         found.map_err(|error| not_ended(&error, NOT_NOW))?;
         Ok(LogoutOutcome::Accepted)
     }

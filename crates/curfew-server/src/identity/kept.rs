@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use super::Reports;
 use super::refusal::{ReportRefusal, Undone};
 use super::report::{Delivery, Report};
+use crate::config::Snapshot;
 use crate::http::Response;
 use crate::metrics::ReportKind;
 use crate::permits::group;
@@ -167,7 +168,7 @@ impl Reports {
             return Err(refused);
         };
         let (told, answer) = oneshot::channel();
-        let (reports, delivery) = (Arc::clone(self), delivery.clone());
+        let (reports, mut delivery) = (Arc::clone(self), delivery.clone());
         self.context.node.spawn(async move {
             let verified = tokio::select! {
                 verified = report.verify_later(&reports.context.authenticator) => Some(verified),
@@ -178,6 +179,8 @@ impl Reports {
                 Some(verified) => {
                     // Given back first: the conclusion takes as long as the backend does.
                     drop(place);
+                    // The request's may be minutes old.
+                    delivery.settings = Snapshot::take(&reports.context);
                     let order = report.order(&reports, reports.context.judge(verified));
                     let response = reports.conclude::<R>(order, &delivery).await;
                     // The sender may have gone.
