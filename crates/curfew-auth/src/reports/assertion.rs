@@ -8,7 +8,7 @@ use curfew_model::AuthFailure;
 use serde_json::Value;
 
 use super::signed::ReportClaims;
-use super::subject::{Found, Subject};
+use super::subject::{Subject, SubjectMatch};
 use crate::ask::{NoKey, with_keys, with_next_keys};
 use crate::authenticate::Authenticator;
 use crate::token::TokenType;
@@ -107,9 +107,9 @@ impl Authenticator {
             .and_then(|issuer| issuer.reports.as_ref())
             .ok_or(RevocationError::Foreign)?;
         match rules.find_user(subject) {
-            Ok(Found::Subjects(subjects)) => Ok(subjects),
-            Ok(Found::Nowhere(why)) => Err(RevocationError::Malformed(why.to_owned())),
-            Ok(Found::Foreign) => Err(RevocationError::Foreign),
+            Ok(SubjectMatch::Subjects(subjects)) => Ok(subjects),
+            Ok(SubjectMatch::Nowhere(why)) => Err(RevocationError::Malformed(why.to_owned())),
+            Ok(SubjectMatch::Foreign) => Err(RevocationError::Foreign),
             Err(error) => Err(RevocationError::Malformed(error.message().to_owned())),
         }
     }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::StreamStatus;
 use super::event::EventType;
 use super::signed::ReportClaims;
-use super::subject::{Found, Subject};
+use super::subject::{Subject, SubjectMatch};
 use crate::ask::{NoKey, with_keys, with_next_keys};
 use crate::authenticate::Authenticator;
 use crate::issuers::{LoadedIssuer, ReportRules};
@@ -202,9 +202,9 @@ impl SecurityEventClaims {
                 let found = rules.find(subject, &stream.critical_members)?;
                 match found {
                     _ if !event.ends_access(members, &stream.revoke_on) => Effect::Nothing,
-                    Found::Subjects(subjects) => Effect::End { subjects, at: at() },
-                    Found::Nowhere(why) => Effect::NobodyFound(why),
-                    Found::Foreign => Effect::NobodyFound(
+                    SubjectMatch::Subjects(subjects) => Effect::End { subjects, at: at() },
+                    SubjectMatch::Nowhere(why) => Effect::NobodyFound(why),
+                    SubjectMatch::Foreign => Effect::NobodyFound(
                         "the user is of an issuer on which this one does not report",
                     ),
                 }

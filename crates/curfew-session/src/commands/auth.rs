@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use curfew_hub::WireId;
-use curfew_model::{AuthFailure, Command, Disconnect, ErrorCode, Principal, Request};
+use curfew_model::{AuthFailure, ClientRequest, Command, Disconnect, ErrorCode, Principal};
 use curfew_node::{Attachment, UserLimit};
 use curfew_protocol::DecodeError;
 use curfew_telemetry::Origin;
@@ -34,20 +34,20 @@ pub(crate) struct NotOpened {
 /// connection.
 pub(crate) fn first(
     state: &mut SessionState,
-    decoded: Result<Request<'_>, DecodeError>,
+    decoded: Result<ClientRequest<'_>, DecodeError>,
 ) -> Reaction {
     let (id, token) = match decoded {
-        Ok(Request::Command {
+        Ok(ClientRequest::Command {
             id,
             command: Command::Auth { token },
         }) => (id, token),
         Ok(request) => {
             let id = match request {
-                Request::Command { id, command } => {
+                ClientRequest::Command { id, command } => {
                     debug!(command = command.name(), "command before auth");
                     id
                 }
-                Request::Pong => None,
+                ClientRequest::Pong => None,
             };
             let message = "the first message must be auth with a token";
             state.fail_auth(Failure::of_client(AuthFailure::MissingToken.as_str()));
