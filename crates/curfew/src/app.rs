@@ -41,13 +41,7 @@ const BUILD: Build = Build {
 /// A node that is put together and listens, but does not answer yet.
 #[derive(Debug)]
 pub(crate) struct App {
-    pub(crate) context: Arc<Context>,
-    pub(crate) public: Arc<Public>,
-    pub(crate) admin: Arc<Admin>,
-    pub(crate) tls: Option<Arc<Tls>>,
-    pub(crate) log_level: LogLevel,
-    pub(crate) metrics: Arc<ReloadMetrics>,
-    keepers: Keepers,
+    node: Running,
     public_listener: Listener,
     admin_listener: Listener,
 }
@@ -143,13 +137,16 @@ impl App {
             config.admin.connections,
         );
         Ok(Self {
-            context,
-            public,
-            admin,
-            tls,
-            log_level: telemetry.log_level,
-            metrics,
-            keepers,
+            node: Running {
+                context,
+                public,
+                admin,
+                tls,
+                answered: CancellationToken::new(),
+                log_level: telemetry.log_level,
+                metrics,
+                keepers,
+            },
             public_listener,
             admin_listener,
         })
@@ -168,35 +165,26 @@ impl App {
         stop_admin: CancellationToken,
     ) -> anyhow::Result<Running> {
         let (public_address, admin_address) = self.addresses()?;
-        let node = &self.context.node;
-        node.spawn(RuntimeMetrics::register(self.metrics.registry()).watch());
-        let answered = CancellationToken::new();
-        let on_return = answered.clone().drop_guard();
-        let serve = Arc::clone(&self.public).serve(self.public_listener, stop_public);
+        let running = self.node;
+        let node = &running.context.node;
+        node.spawn(RuntimeMetrics::register(running.metrics.registry()).watch());
+        let on_return = running.answered.clone().drop_guard();
+        let serve = Arc::clone(&running.public).serve(self.public_listener, stop_public);
         node.spawn(async move {
             let _on_return = on_return;
             serve.await;
         });
-        self.keepers.update();
-        node.spawn(Arc::clone(&self.admin).serve(self.admin_listener, stop_admin));
+        running.keepers.update();
+        node.spawn(Arc::clone(&running.admin).serve(self.admin_listener, stop_admin));
         info!(
             node = %node.id(),
             version = env!("CARGO_PKG_VERSION"),
-            tls = self.tls.is_some(),
+            tls = running.tls.is_some(),
             "started"
         );
         info!(listener = "public", address = %public_address, "listening");
         info!(listener = "admin", address = %admin_address, "listening");
-        Ok(Running {
-            context: self.context,
-            public: self.public,
-            admin: self.admin,
-            tls: self.tls,
-            log_level: self.log_level,
-            metrics: self.metrics,
-            answered,
-            keepers: self.keepers,
-        })
+        Ok(running)
     }
 }
 
@@ -204,12 +192,12 @@ impl App {
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) context: Arc<Context>,
-    pub(crate) public: Arc<Public>,
-    pub(crate) admin: Arc<Admin>,
+    public: Arc<Public>,
+    admin: Arc<Admin>,
     pub(crate) tls: Option<Arc<Tls>>,
     /// Cancelled once the public listener is closed and every accepted request is answered.
     pub(crate) answered: CancellationToken,
-    pub(crate) log_level: LogLevel,
+    log_level: LogLevel,
     pub(crate) metrics: Arc<ReloadMetrics>,
     keepers: Keepers,
 }
