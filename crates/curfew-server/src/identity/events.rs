@@ -17,7 +17,7 @@ use tracing::{debug, error, info, warn};
 
 use super::Reports;
 use super::end_access::{AccessEnd, not_ended};
-use super::form::posted;
+use super::form::{media_type, posted};
 use super::refusal::ReportRefusal;
 use super::report::{Delivery, OrderName, Report};
 use crate::config::Snapshot;
@@ -156,13 +156,8 @@ impl Reports {
         if permitted.is_ok() {
             authorize(stream, sent).await?;
         }
-        let check = |headers: &HeaderMap| match is_event(headers, lenient) {
-            true => Ok(()),
-            false => Err(ReportRefusal::invalid(format!(
-                "the body must be {MEDIA_TYPE}"
-            ))),
-        };
-        let body = posted(request, permitted, check).await?;
+        let is_event = |headers: &HeaderMap| is_event(headers, lenient);
+        let body = posted(request, permitted, MEDIA_TYPE, is_event).await?;
         let token = body.trim().to_owned();
         Ok(PushedEvent { name, token })
     }
@@ -262,13 +257,8 @@ async fn authorize(stream: EventStream, sent: Option<HeaderValue>) -> Result<(),
 }
 
 fn is_event(headers: &HeaderMap, lenient: bool) -> bool {
-    let Some(value) = headers.get(CONTENT_TYPE) else {
-        return lenient;
-    };
-    let media_type = value.to_str().unwrap_or_default().split(';').next();
-    let media_type = media_type.unwrap_or_default().trim();
-    media_type.eq_ignore_ascii_case(MEDIA_TYPE)
-        || lenient && media_type.eq_ignore_ascii_case(LENIENT_MEDIA_TYPE)
+    let is = |known| media_type(headers).eq_ignore_ascii_case(known);
+    is(MEDIA_TYPE) || lenient && (is(LENIENT_MEDIA_TYPE) || !headers.contains_key(CONTENT_TYPE))
 }
 
 /// The registered error code (RFC 8935 §2.4).

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use curfew_auth::{Authenticator, RevocationError, Revoker, Subject, VerifyError};
 use curfew_model::json::object_text;
 use curfew_telemetry::{Counters, Span};
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use serde::Deserialize;
@@ -14,12 +14,15 @@ use serde_json::Value;
 
 use super::Reports;
 use super::end_access::{AccessEnd, not_ended};
-use super::form::{done, posted};
+use super::form::{done, media_type, posted};
 use super::refusal::ReportRefusal;
 use super::report::{Delivery, OrderName, Report};
 use crate::config::{Snapshot, paths};
-use crate::http::Response;
+use crate::http::{Response, bearer};
 use crate::metrics::{LogoutOutcome, ReportFault, ReportKind, ServerMetrics};
+
+/// The media type of the body.
+const MEDIA_TYPE: &str = "application/json";
 
 /// The status of a request that has no effect now and may be sent again.
 const NOT_NOW: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
@@ -125,12 +128,9 @@ impl Reports {
         request: Request<Incoming>,
         delivery: &Delivery,
     ) -> Result<Assertion, ReportRefusal> {
-        let token = bearer(request.headers());
-        let check = |headers: &HeaderMap| match is_json(headers) {
-            true => Ok(()),
-            false => Err(ReportRefusal::invalid("the body must be application/json")),
-        };
-        let body = posted(request, self.may_report(delivery), check).await?;
+        let token = bearer(request.headers()).map(str::to_owned);
+        let is_json = |headers: &HeaderMap| media_type(headers).eq_ignore_ascii_case(MEDIA_TYPE);
+        let body = posted(request, self.may_report(delivery), MEDIA_TYPE, is_json).await?;
         let token = token.ok_or_else(|| unauthorized("send a token as Authorization: Bearer"))?;
         Ok(Assertion { token, body })
     }
@@ -191,20 +191,6 @@ impl Reports {
         found.map_err(|error| not_ended(&error, NOT_NOW))?;
         Ok(LogoutOutcome::Accepted)
     }
-}
-
-fn bearer(headers: &HeaderMap) -> Option<String> {
-    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    let is_bearer = scheme.eq_ignore_ascii_case("bearer");
-    is_bearer.then(|| token.trim().to_owned())
-}
-
-fn is_json(headers: &HeaderMap) -> bool {
-    let value = headers.get(CONTENT_TYPE);
-    let value = value.and_then(|value| value.to_str().ok());
-    let media_type = value.and_then(|value| value.split(';').next());
-    media_type.is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case("application/json"))
 }
 
 fn unauthorized(description: &str) -> ReportRefusal {
