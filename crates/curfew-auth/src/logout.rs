@@ -6,7 +6,7 @@ use std::time::Duration;
 use curfew_model::AuthFailure;
 use serde_json::{Map, Value};
 
-use crate::ask::{NoKey, with_keys, with_next_keys};
+use crate::ask::{KeyWait, NoKey};
 use crate::authenticate::Authenticator;
 use crate::issuers::{LoadedIssuer, LogoutRules};
 use crate::reports::{MAX_ID_BYTES, ReportClaims, SignedClaims};
@@ -54,20 +54,9 @@ impl Authenticator {
     ///
     /// The fault, for the issuer's log, or [`VerifyError::Unknown`] if the issuer's keys are
     /// unavailable.
-    pub async fn verify_logout(&self, token: &str) -> Result<Logout, VerifyError> {
-        with_keys(|| self.attempt_logout(token, self.clock().now())).await
-    }
-
-    /// Validates a logout token that [`Authenticator::verify_logout`] found to be good except for
-    /// its missing key. Waits for the issuer's next answer without a time limit. The token's times
-    /// are judged as of the call.
-    ///
-    /// # Errors
-    ///
-    /// The fault, for the issuer's log.
-    pub async fn verify_logout_later(&self, token: &str) -> Result<Logout, VerifyError> {
-        let now = self.clock().now();
-        with_next_keys(|| self.attempt_logout(token, now)).await
+    pub async fn verify_logout(&self, token: &str, wait: KeyWait) -> Result<Logout, VerifyError> {
+        let attempt = |now| self.attempt_logout(token, now);
+        wait.run(self.clock(), attempt).await
     }
 
     /// Validates a logout token with the keys at hand, for operators who check one.

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::signed::{ReportClaims, SignedClaims};
 use super::subject::{Subject, SubjectMatch};
-use crate::ask::{NoKey, with_keys, with_next_keys};
+use crate::ask::{KeyWait, NoKey};
 use crate::authenticate::Authenticator;
 use crate::token::TokenType;
 use crate::token::json::{self, Date, Flaw};
@@ -56,20 +56,9 @@ impl Authenticator {
     /// # Errors
     ///
     /// The fault of the token, or [`VerifyError::Unknown`] if the issuer's keys are unavailable.
-    pub async fn verify_revoker(&self, token: &str) -> Result<Revoker, VerifyError> {
-        with_keys(|| self.attempt_revoker(token, self.clock().now())).await
-    }
-
-    /// Validates a token that [`Authenticator::verify_revoker`] found to be good except for its
-    /// missing key. Waits for the issuer's next answer without a time limit. The token's times are
-    /// judged as of the call.
-    ///
-    /// # Errors
-    ///
-    /// The fault of the token.
-    pub async fn verify_revoker_later(&self, token: &str) -> Result<Revoker, VerifyError> {
-        let now = self.clock().now();
-        with_next_keys(|| self.attempt_revoker(token, now)).await
+    pub async fn verify_revoker(&self, token: &str, wait: KeyWait) -> Result<Revoker, VerifyError> {
+        let attempt = |now| self.attempt_revoker(token, now);
+        wait.run(self.clock(), attempt).await
     }
 
     fn attempt_revoker(&self, token: &str, now: Duration) -> Result<Revoker, NoKey> {

@@ -10,7 +10,7 @@ use super::StreamStatus;
 use super::event::EventType;
 use super::signed::{MAX_ID_BYTES, ReportClaims, SignedClaims};
 use super::subject::{Subject, SubjectMatch};
-use crate::ask::{NoKey, with_keys, with_next_keys};
+use crate::ask::{KeyWait, NoKey};
 use crate::authenticate::Authenticator;
 use crate::issuers::{LoadedIssuer, ReportRules};
 use crate::token::TokenType;
@@ -85,24 +85,10 @@ impl Authenticator {
         &self,
         name: &str,
         token: &str,
+        wait: KeyWait,
     ) -> Result<SecurityEvent, VerifyError> {
-        with_keys(|| self.attempt_event(name, token, self.clock().now())).await
-    }
-
-    /// Validates a token that [`Authenticator::verify_event`] found to be good except for its
-    /// missing key. Waits for the issuer's next answer without a time limit. The token's times are
-    /// judged as of the call.
-    ///
-    /// # Errors
-    ///
-    /// The fault of the token.
-    pub async fn verify_event_later(
-        &self,
-        name: &str,
-        token: &str,
-    ) -> Result<SecurityEvent, VerifyError> {
-        let now = self.clock().now();
-        with_next_keys(|| self.attempt_event(name, token, now)).await
+        let attempt = |now| self.attempt_event(name, token, now);
+        wait.run(self.clock(), attempt).await
     }
 
     fn attempt_event(

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use curfew_auth::{Authenticator, Effect, EventStream, SecurityEvent, StreamStatus, VerifyError};
+use curfew_auth::{
+    Authenticator, Effect, EventStream, KeyWait, SecurityEvent, StreamStatus, VerifyError,
+};
 use curfew_model::AuthFailure;
 use curfew_telemetry::{Counters, Span};
 use http::header::{
@@ -49,16 +51,13 @@ impl Report for PushedEvent {
     type Order = SecurityEvent;
     type Outcome = EventOutcome;
 
-    async fn verify(&self, authenticator: &Authenticator) -> Result<SecurityEvent, VerifyError> {
-        authenticator.verify_event(&self.name, &self.token).await
-    }
-
-    async fn verify_later(
+    async fn verify(
         &self,
         authenticator: &Authenticator,
+        wait: KeyWait,
     ) -> Result<SecurityEvent, VerifyError> {
-        let later = authenticator.verify_event_later(&self.name, &self.token);
-        later.await
+        let verify = authenticator.verify_event(&self.name, &self.token, wait);
+        verify.await
     }
 
     fn order(

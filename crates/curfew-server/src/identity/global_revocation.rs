@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use curfew_auth::{Authenticator, RevocationError, Revoker, Subject, VerifyError};
+use curfew_auth::{Authenticator, KeyWait, RevocationError, Revoker, Subject, VerifyError};
 use curfew_model::json::object_text;
 use curfew_telemetry::{Counters, Span};
 use http::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
@@ -57,12 +57,12 @@ impl Report for Assertion {
     type Order = RevokedUser;
     type Outcome = LogoutOutcome;
 
-    async fn verify(&self, authenticator: &Authenticator) -> Result<Revoker, VerifyError> {
-        authenticator.verify_revoker(&self.token).await
-    }
-
-    async fn verify_later(&self, authenticator: &Authenticator) -> Result<Revoker, VerifyError> {
-        authenticator.verify_revoker_later(&self.token).await
+    async fn verify(
+        &self,
+        authenticator: &Authenticator,
+        wait: KeyWait,
+    ) -> Result<Revoker, VerifyError> {
+        authenticator.verify_revoker(&self.token, wait).await
     }
 
     fn order(

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_auth::{MissingKeys, Unverified, VerifyError};
+use curfew_auth::{KeyWait, MissingKeys, Unverified, VerifyError};
 use curfew_model::Repeats;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -154,7 +154,9 @@ impl Reports {
         report: R,
         delivery: &Delivery,
     ) -> Result<Response, ReportRefusal> {
-        let verified = report.verify(&self.context.authenticator).await;
+        let verified = report
+            .verify(&self.context.authenticator, KeyWait::Brief)
+            .await;
         let missing = match self.context.judge(verified) {
             Err(VerifyError::Unknown(Unverified::Keys(missing))) if missing.may_be_good => missing,
             judged => {
@@ -171,7 +173,7 @@ impl Reports {
         let (reports, mut delivery) = (Arc::clone(self), delivery.clone());
         self.context.node.spawn(async move {
             let verified = tokio::select! {
-                verified = report.verify_later(&reports.context.authenticator) => Some(verified),
+                verified = report.verify(&reports.context.authenticator, KeyWait::NextAnswer) => Some(verified),
                 () = place.displaced.cancelled() => None,
                 () = time::sleep(PATIENCE) => None,
             };

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use curfew_auth::{Authenticator, Logout, LogoutScope, Subject, VerifyError};
+use curfew_auth::{Authenticator, KeyWait, Logout, LogoutScope, Subject, VerifyError};
 use curfew_backend::SessionFilter;
 use curfew_telemetry::{Counters, Span};
 use http::{Request, StatusCode};
@@ -42,12 +42,12 @@ impl Report for LogoutToken {
     type Order = Logout;
     type Outcome = LogoutOutcome;
 
-    async fn verify(&self, authenticator: &Authenticator) -> Result<Logout, VerifyError> {
-        authenticator.verify_logout(&self.0).await
-    }
-
-    async fn verify_later(&self, authenticator: &Authenticator) -> Result<Logout, VerifyError> {
-        authenticator.verify_logout_later(&self.0).await
+    async fn verify(
+        &self,
+        authenticator: &Authenticator,
+        wait: KeyWait,
+    ) -> Result<Logout, VerifyError> {
+        authenticator.verify_logout(&self.0, wait).await
     }
 
     fn order(

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use curfew_auth::{Authenticator, VerifyError};
+use curfew_auth::{Authenticator, KeyWait, VerifyError};
 use curfew_telemetry::{Counters, Label, Span};
 use http::Request;
 use hyper::body::Incoming;
@@ -36,16 +36,11 @@ pub(super) trait Report: Sized + Send + Sync + 'static {
     /// The outcome, as it is counted.
     type Outcome: Label + From<Undone>;
 
-    /// Verifies its token with the keys at hand, or with those that its issuer gives when it is asked.
+    /// Verifies its token with the keys at hand, or with those that its issuer gives during `wait`.
     fn verify(
         &self,
         authenticator: &Authenticator,
-    ) -> impl Future<Output = Result<Self::Verified, VerifyError>> + Send;
-
-    /// Verifies a token that is good but for its key with the keys of the issuer's next answer.
-    fn verify_later(
-        &self,
-        authenticator: &Authenticator,
+        wait: KeyWait,
     ) -> impl Future<Output = Result<Self::Verified, VerifyError>> + Send;
 
     /// The order in what was verified.
