@@ -85,13 +85,66 @@ impl Report for PushedEvent {
         }
     }
 
+    /// Carries out the effect of an event. A second time has the same effect, so no event is remembered, and
+    /// one that could not be acted on may be sent again.
     async fn carry_out(
         event: &SecurityEvent,
         reports: &Reports,
         settings: &Snapshot,
         span: &Span,
     ) -> Result<EventOutcome, ReportRefusal> {
-        reports.act(event, settings, span).await
+        let issuer = &*event.issuer;
+        let name = event.event.as_str();
+        match &event.effect {
+            Effect::End { subjects, at } => {
+                let end = AccessEnd {
+                    issuer,
+                    report: name,
+                    subjects,
+                    at: *at,
+                };
+                let found = reports.end_access(end, settings, span).await;
+                found.map_err(|error| not_ended(&error, NOT_NOW))?;
+                Ok(EventOutcome::Ended)
+            }
+            Effect::Nothing => {
+                debug!(issuer, event = name, "security event without effect");
+                Ok(EventOutcome::NoEffect)
+            }
+            Effect::NobodyFound(why) => {
+                warn!(
+                    issuer,
+                    event = name,
+                    why,
+                    "security event about nobody who can be found here"
+                );
+                Ok(EventOutcome::NobodyFound)
+            }
+            Effect::Verified => {
+                info!(issuer, "event stream verified");
+                Ok(EventOutcome::Stream)
+            }
+            Effect::OtherState => Err(ReportRefusal {
+                error: "invalid_state",
+                ..ReportRefusal::invalid(
+                    "the verification's state is not the one that was asked for",
+                )
+            }),
+            Effect::Stream(status) => {
+                match status {
+                    StreamStatus::Enabled => info!(issuer, "event stream enabled"),
+                    StreamStatus::Paused | StreamStatus::Disabled => {
+                        warn!(
+                            issuer,
+                            ?status,
+                            "event stream stopped by its transmitter: its events do not arrive"
+                        );
+                    }
+                }
+                reports.context.authenticator.note_stream(issuer, *status);
+                Ok(EventOutcome::Stream)
+            }
+        }
     }
 
     fn counter(metrics: &ServerMetrics) -> &Counters<EventOutcome> {
@@ -159,68 +212,6 @@ impl Reports {
         let body = posted(request, permitted, MEDIA_TYPE, is_event).await?;
         let token = body.trim().to_owned();
         Ok(PushedEvent { name, token })
-    }
-
-    /// Carries out the effect of an event. A second time has the same effect, so no event is remembered, and
-    /// one that could not be acted on may be sent again.
-    async fn act(
-        &self,
-        event: &SecurityEvent,
-        settings: &Snapshot,
-        span: &Span,
-    ) -> Result<EventOutcome, ReportRefusal> {
-        let issuer = &*event.issuer;
-        let name = event.event.as_str();
-        match &event.effect {
-            Effect::End { subjects, at } => {
-                let end = AccessEnd {
-                    issuer,
-                    report: name,
-                    subjects,
-                    at: *at,
-                };
-                let found = self.end_access(end, settings, span).await;
-                found.map_err(|error| not_ended(&error, NOT_NOW))?;
-                Ok(EventOutcome::Ended)
-            }
-            Effect::Nothing => {
-                debug!(issuer, event = name, "security event without effect");
-                Ok(EventOutcome::NoEffect)
-            }
-            Effect::NobodyFound(why) => {
-                warn!(
-                    issuer,
-                    event = name,
-                    why,
-                    "security event about nobody who can be found here"
-                );
-                Ok(EventOutcome::NobodyFound)
-            }
-            Effect::Verified => {
-                info!(issuer, "event stream verified");
-                Ok(EventOutcome::Stream)
-            }
-            Effect::OtherState => Err(ReportRefusal {
-                error: "invalid_state",
-                ..ReportRefusal::invalid(
-                    "the verification's state is not the one that was asked for",
-                )
-            }),
-            Effect::Stream(status) => {
-                match status {
-                    StreamStatus::Enabled => info!(issuer, "event stream enabled"),
-                    StreamStatus::Paused | StreamStatus::Disabled => {
-                        warn!(
-                            issuer,
-                            ?status,
-                            "event stream stopped by its transmitter: its events do not arrive"
-                        );
-                    }
-                }
-                self.context.authenticator.note_stream(issuer, *status);
-                Ok(EventOutcome::Stream)
-            }
-        }
     }
 }
 

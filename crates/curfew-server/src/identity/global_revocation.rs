@@ -65,12 +65,39 @@ impl Report for Assertion {
         authenticator.verify_revoker(&self.token, wait).await
     }
 
+    /// The user that an issuer names in the body.
     fn order(
         self,
         reports: &Reports,
         verified: Result<Revoker, VerifyError>,
     ) -> Result<RevokedUser, ReportRefusal> {
-        reports.find_revoked(verified, &self.body)
+        let revoker = match verified {
+            Ok(revoker) => revoker,
+            Err(VerifyError::Refused(error)) => {
+                return Err(ReportRefusal {
+                    signed: ReportRefusal::of_report(&error).signed,
+                    ..unauthorized(error.message())
+                });
+            }
+            Err(VerifyError::Unknown(why)) => return Err(ReportRefusal::unverified(&why)),
+        };
+        let body: Body = object_text(self.body.as_bytes())
+            .and_then(|text| serde_json::from_str(text).ok())
+            .ok_or_else(|| ReportRefusal::invalid("the body is not a JSON object with sub_id"))?;
+        let authenticator = &reports.context.authenticator;
+        match authenticator.revoked_subjects(&revoker, &body.sub_id) {
+            Ok(subjects) => Ok(RevokedUser { revoker, subjects }),
+            Err(RevocationError::Malformed(why)) => {
+                let refused = ReportRefusal::invalid(why.clone());
+                Err(refused.signed(&revoker.issuer, ReportFault::Subject, why))
+            }
+            Err(error @ RevocationError::Foreign) => Err(ReportRefusal {
+                status: StatusCode::FORBIDDEN,
+                error: "access_denied",
+                ..ReportRefusal::invalid(error.to_string())
+            }
+            .signed(&revoker.issuer, ReportFault::Subject, error.to_string())),
+        }
     }
 
     fn name(user: &RevokedUser) -> OrderName<'_> {
@@ -81,13 +108,26 @@ impl Report for Assertion {
         }
     }
 
+    /// Ends all of a user's sessions until now. A user without sessions is a success: the issuer learns
+    /// nothing of users it does not end (§4 leaves 404 for them).
     async fn carry_out(
         user: &RevokedUser,
         reports: &Reports,
         settings: &Snapshot,
         span: &Span,
     ) -> Result<LogoutOutcome, ReportRefusal> {
-        reports.revoke_user(user, settings, span).await
+        let RevokedUser { revoker, subjects } = user;
+        let now = reports.context.node.clock().unix();
+        let end = AccessEnd {
+            issuer: &revoker.issuer,
+            report: Assertion::KIND.as_str(),
+            subjects,
+            // The later of both clocks: a session from before the request must not stay.
+            at: revoker.issued_at.max(Some(now)).unwrap_or(now),
+        };
+        let found = reports.end_access(end, settings, span).await;
+        found.map_err(|error| not_ended(&error, NOT_NOW))?;
+        Ok(LogoutOutcome::Accepted)
     }
 
     fn counter(metrics: &ServerMetrics) -> &Counters<LogoutOutcome> {
@@ -133,63 +173,6 @@ impl Reports {
         let body = posted(request, self.may_report(delivery), MEDIA_TYPE, is_json).await?;
         let token = token.ok_or_else(|| unauthorized("send a token as Authorization: Bearer"))?;
         Ok(Assertion { token, body })
-    }
-
-    /// The user that an issuer names in `body`.
-    fn find_revoked(
-        &self,
-        verified: Result<Revoker, VerifyError>,
-        body: &str,
-    ) -> Result<RevokedUser, ReportRefusal> {
-        let revoker = match verified {
-            Ok(revoker) => revoker,
-            Err(VerifyError::Refused(error)) => {
-                return Err(ReportRefusal {
-                    signed: ReportRefusal::of_report(&error).signed,
-                    ..unauthorized(error.message())
-                });
-            }
-            Err(VerifyError::Unknown(why)) => return Err(ReportRefusal::unverified(&why)),
-        };
-        let body: Body = object_text(body.as_bytes())
-            .and_then(|text| serde_json::from_str(text).ok())
-            .ok_or_else(|| ReportRefusal::invalid("the body is not a JSON object with sub_id"))?;
-        let authenticator = &self.context.authenticator;
-        match authenticator.revoked_subjects(&revoker, &body.sub_id) {
-            Ok(subjects) => Ok(RevokedUser { revoker, subjects }),
-            Err(RevocationError::Malformed(why)) => {
-                let refused = ReportRefusal::invalid(why.clone());
-                Err(refused.signed(&revoker.issuer, ReportFault::Subject, why))
-            }
-            Err(error @ RevocationError::Foreign) => Err(ReportRefusal {
-                status: StatusCode::FORBIDDEN,
-                error: "access_denied",
-                ..ReportRefusal::invalid(error.to_string())
-            }
-            .signed(&revoker.issuer, ReportFault::Subject, error.to_string())),
-        }
-    }
-
-    /// Ends all of a user's sessions until now. A user without sessions is a success: the issuer learns
-    /// nothing of users it does not end (§4 leaves 404 for them).
-    async fn revoke_user(
-        &self,
-        user: &RevokedUser,
-        settings: &Snapshot,
-        span: &Span,
-    ) -> Result<LogoutOutcome, ReportRefusal> {
-        let RevokedUser { revoker, subjects } = user;
-        let now = self.context.node.clock().unix();
-        let end = AccessEnd {
-            issuer: &revoker.issuer,
-            report: Assertion::KIND.as_str(),
-            subjects,
-            // The later of both clocks: a session from before the request must not stay.
-            at: revoker.issued_at.max(Some(now)).unwrap_or(now),
-        };
-        let found = self.end_access(end, settings, span).await;
-        found.map_err(|error| not_ended(&error, NOT_NOW))?;
-        Ok(LogoutOutcome::Accepted)
     }
 }
 

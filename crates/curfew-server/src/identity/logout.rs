@@ -66,54 +66,11 @@ impl Report for LogoutToken {
         }
     }
 
+    /// Ends a login's sessions, or all of the user's at the issuer that began before (§2.7). A login
+    /// without sessions is a success.
     async fn carry_out(
         logout: &Logout,
         reports: &Reports,
-        settings: &Snapshot,
-        span: &Span,
-    ) -> Result<LogoutOutcome, ReportRefusal> {
-        reports.log_out(logout, settings, span).await
-    }
-
-    fn counter(metrics: &ServerMetrics) -> &Counters<LogoutOutcome> {
-        &metrics.logouts
-    }
-
-    fn done() -> Response {
-        done()
-    }
-
-    fn advice(outcome: LogoutOutcome) -> Option<&'static str> {
-        (outcome == LogoutOutcome::NobodyFound).then_some(NOBODY_FOUND)
-    }
-}
-
-impl Reports {
-    /// Answers a provider.
-    pub(super) async fn backchannel_logout(
-        self: &Arc<Self>,
-        request: Request<Incoming>,
-        delivery: &Delivery,
-    ) -> Response {
-        let received = self.receive_logout_token(request, delivery).await;
-        self.take_report(received, delivery).await
-    }
-
-    async fn receive_logout_token(
-        &self,
-        request: Request<Incoming>,
-        delivery: &Delivery,
-    ) -> Result<LogoutToken, ReportRefusal> {
-        let form = self.form(request, self.may_report(delivery)).await?;
-        let token = form.field("logout_token")?;
-        Ok(LogoutToken(token.to_owned()))
-    }
-
-    /// Ends a login's sessions, or all of the user's at the issuer that began before (§2.7). A login
-    /// without sessions is a success.
-    async fn log_out(
-        &self,
-        logout: &Logout,
         settings: &Snapshot,
         span: &Span,
     ) -> Result<LogoutOutcome, ReportRefusal> {
@@ -157,16 +114,50 @@ impl Reports {
             subjects: &subjects,
             at: *issued_at,
         };
-        let found = self.end_access(end, settings, span).await;
+        let found = reports.end_access(end, settings, span).await;
         let found = found.map_err(|error| not_ended(&error, NOT_DONE))?;
         if let (Some(login), Some(user), SessionsFound::None) = (login, user, found)
-            && self
+            && reports
                 .has_other_login(issuer, user.clone(), login_claim, login)
                 .await
         {
             return Ok(LogoutOutcome::NobodyFound);
         }
         Ok(LogoutOutcome::Accepted)
+    }
+
+    fn counter(metrics: &ServerMetrics) -> &Counters<LogoutOutcome> {
+        &metrics.logouts
+    }
+
+    fn done() -> Response {
+        done()
+    }
+
+    fn advice(outcome: LogoutOutcome) -> Option<&'static str> {
+        (outcome == LogoutOutcome::NobodyFound).then_some(NOBODY_FOUND)
+    }
+}
+
+impl Reports {
+    /// Answers a provider.
+    pub(super) async fn backchannel_logout(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        delivery: &Delivery,
+    ) -> Response {
+        let received = self.receive_logout_token(request, delivery).await;
+        self.take_report(received, delivery).await
+    }
+
+    async fn receive_logout_token(
+        &self,
+        request: Request<Incoming>,
+        delivery: &Delivery,
+    ) -> Result<LogoutToken, ReportRefusal> {
+        let form = self.form(request, self.may_report(delivery)).await?;
+        let token = form.field("logout_token")?;
+        Ok(LogoutToken(token.to_owned()))
     }
 
     /// True if a user of an issuer has sessions, all of other logins.
