@@ -212,7 +212,6 @@ fn claims(tenants: bool) -> Vec<String> {
 fn session_settings(tenants: bool) -> SessionSettings {
     SessionSettings {
         channels: curfew_node::Channels::default(),
-        listeners: Arc::new(()),
         session: curfew_session::SessionConfig {
             revocable_claims: claims(tenants),
             ..curfew_session::SessionConfig::default()
@@ -222,6 +221,7 @@ fn session_settings(tenants: bool) -> SessionSettings {
         auth_frame_bytes: curfew_auth::AuthConfig::default().auth_frame_bytes(),
         login_claim: "sid".to_owned(),
         policy: Arc::new(Policy::new(&everywhere())),
+        listeners: Arc::new(()),
     }
 }
 
